@@ -1,0 +1,32 @@
+//! The only reader of the clock. Everything else is given `Now`.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// One reading of both clocks: the monotonic one that deadlines are kept in, and the wall clock that devices see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic; never goes back.
+    pub instant: Instant,
+    /// Wall clock, milliseconds since 1970; may jump.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    /// Reads both clocks.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn read() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self {
+            instant: Instant::now(),
+            unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The same reading, `by` later on both clocks; for simulated worlds.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Self {
+        let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self { instant: self.instant + by, unix_ms: self.unix_ms.saturating_add(by_ms) }
+    }
+}

@@ -1,0 +1,141 @@
+//! Every bound of the engine: its name, its value, and what happens past it.
+//!
+//! A bound lives here and nowhere else; what can be configured has its default here. Relations between
+//! bounds are const assertions at the end, so a change that breaks one does not compile.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Longest room name, in bytes. Past it: 400, at the handshake as well.
+pub const ROOM_NAME_BYTES_MAX: usize = 128;
+/// Longest type name, in bytes. Past it: 400.
+pub const TYPE_NAME_BYTES_MAX: usize = 64;
+/// Longest merge key, in bytes. Past it: 400.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Longest publisher's id, in bytes. Past it: 400.
+pub const ID_BYTES_MAX: usize = 64;
+/// Longest device name, in bytes. Past it: handshake 400.
+pub const DEVICE_NAME_BYTES_MAX: usize = 64;
+/// Largest payload. Past it: 413.
+pub const PAYLOAD_BYTES_MAX: usize = 16 * KIB;
+/// Deepest nesting of a JSON payload. Past it: 400 `payload_not_json`.
+pub const PAYLOAD_DEPTH_MAX: usize = 64;
+/// Largest `count`. Past it: 400.
+pub const COUNT_MAX: u64 = 1_000_000_000;
+/// Largest integer that travels: what a JSON reader holds exactly. Totals saturate there.
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+/// Shortest `ttl_ms`. Below it: 400.
+pub const TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest `ttl_ms`. Past it: 400.
+pub const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a reliable message lives when neither its type nor its publisher says.
+pub const TTL_DEFAULT: Duration = Duration::from_secs(600);
+/// Most messages of one publish request. Past it: 400.
+pub const REQUEST_MESSAGES_MAX: usize = 1000;
+/// Largest publish request. Past it: 413.
+pub const REQUEST_BYTES_MAX: usize = MIB;
+
+/// Messages that may wait in one room. Past it: `shed: room_full`.
+pub const GATHERED_MESSAGES_MAX: usize = 10_000;
+/// Bytes (as encoded) that may wait in one room. Past it: `shed: room_full`.
+pub const GATHERED_BYTES_MAX: usize = 4 * MIB;
+/// Keys a room keeps the latest value of. Past it: `shed: latest_keys_full`.
+pub const LATEST_KEYS_MAX: usize = 128;
+/// Largest payload of class latest. Past it: 400.
+pub const LATEST_PAYLOAD_BYTES_MAX: usize = 4 * KIB;
+/// Counter types of one room. Past it: `shed: counter_types_full`.
+pub const COUNTER_TYPES_MAX: usize = 32;
+/// Types a room accounts for at one time. Past it: `shed: types_full`.
+pub const ROOM_TYPES_MAX: usize = 256;
+/// Seqs that the account of a room reaches back. A member that missed more is refreshed with what is left of it.
+pub const ACCOUNT_SEQS_MAX: u64 = 2048;
+/// Messages of a room's history. Past it: the oldest go.
+pub const HISTORY_MESSAGES_MAX: usize = 200;
+/// Bytes (as encoded) of a room's history. Past it: the oldest go.
+pub const HISTORY_BYTES_MAX: usize = 256 * KIB;
+/// Age of a message in a room's history. Past it: it goes.
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(60);
+/// How long an `id` makes a publish idempotent.
+pub const ID_AGE_MAX: Duration = Duration::from_secs(300);
+/// Ids of best-effort messages that one room remembers. Past it: the oldest go, counted.
+pub const IDS_MAX: usize = 4096;
+/// A room without members or messages for this long is forgotten.
+pub const ROOM_IDLE: Duration = Duration::from_secs(600);
+/// Rooms of one node. Past it: 503 `rooms_full`.
+pub const ROOMS_MAX: usize = 200_000;
+/// How often the engine publishes a room's audience at most.
+pub const AUDIENCE_INTERVAL: Duration = Duration::from_secs(1);
+/// A room of at most `flush.direct_members` flushes at most this often.
+pub const DIRECT_SPACING: Duration = Duration::from_millis(10);
+
+/// Messages that wait for one shard. Past it: 503 with `Retry-After`.
+pub const INBOX_MESSAGES_MAX: usize = 4096;
+/// Bytes that wait for one shard. Past it: 503 with `Retry-After`.
+pub const INBOX_BYTES_MAX: usize = 32 * MIB;
+/// Other requests (describe, configure, close) that wait for one shard. Past it: 503.
+pub const REQUESTS_MAX: usize = 1024;
+/// Frames of a frame lane. Past it: the segment heals by refresh.
+pub const FRAME_LANE_FRAMES_MAX: usize = 256;
+/// Entries of a control lane. Past it: they wait on the shard that sends them.
+pub const CONTROL_LANE_ENTRIES_MAX: usize = 1024;
+/// Entries that may wait on a shard for its control lane. Past it: joins are refused with an error frame.
+pub const CONTROL_WAITING_MAX: usize = 65_536;
+
+/// Members a pass visits before it yields.
+pub const PASS_TURN_MEMBERS: usize = 128;
+/// Batches that may wait in a segment for its next pass. Past it: the home stops cutting.
+pub const SEGMENT_QUEUED_MAX: usize = 4;
+/// Distinct states one segment asks refreshes for at one time. Past it: the rest wait.
+pub const REFRESH_STATES_MAX: usize = 256;
+/// Frames a device may be owed. Past it: behind.
+pub const OUTBOX_FRAMES_MAX: usize = 4;
+/// Bytes a device may be owed; a frame that finds nothing owed is exempt. Past it: behind.
+pub const OUTBOX_BYTES_MAX: usize = 64 * KIB;
+/// A device whose oldest owed frame is older is behind.
+pub const OUTBOX_AGE_MAX: Duration = Duration::from_secs(1);
+/// A device that takes nothing of what it is owed for this long is closed, resumably.
+pub const PROGRESS_AGE_MAX: Duration = Duration::from_secs(10);
+/// A device that is behind for this long is closed, resumably.
+pub const BEHIND_AGE_MAX: Duration = Duration::from_secs(15);
+/// Unsent bytes the kernel may hold for a device (`TCP_NOTSENT_LOWAT`).
+pub const KERNEL_UNSENT_BYTES_MAX: u32 = 16 * 1024;
+/// How long a closing connection may take over its goodbye.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
+
+/// Largest message from a device, all fragments together. Past it: close 1009.
+pub const DEVICE_MESSAGE_BYTES_MAX: usize = 4 * KIB;
+/// Frames a second a device may send, before its rooms are counted. Past it: close 1008.
+pub const DEVICE_FRAMES_PER_SECOND: u32 = 20;
+/// Further frames a second for each joined room.
+pub const DEVICE_FRAMES_PER_SECOND_AND_ROOM: u32 = 5;
+/// Rooms of one connection. Past it: error frame `too_many_rooms`.
+pub const ROOMS_PER_CONNECTION_MAX: usize = 16;
+/// Time for a request's head. Past it: closed.
+pub const HANDSHAKE_AGE_MAX: Duration = Duration::from_secs(5);
+/// Time for a request's body. Past it: closed.
+pub const BODY_AGE_MAX: Duration = Duration::from_secs(10);
+/// Connections that have not been upgraded yet. Past it: closed.
+pub const HALF_OPEN_MAX: usize = 1024;
+/// Descriptors kept for the doors, the store and the log. Connections of one node: nofile minus this. Past it: 503.
+pub const DESCRIPTORS_KEPT: u64 = 128;
+/// A welcome's size. Past it: the oldest history is left out.
+pub const WELCOME_BYTES_MAX: usize = 512 * KIB;
+/// A device that is silent for 2.5 times its heartbeat is closed.
+pub const HEARTBEAT: Duration = Duration::from_millis(25_000);
+/// How long a drain may take.
+pub const DRAIN_AGE_MAX: Duration = Duration::from_secs(30);
+/// What a draining node tells its devices: come back elsewhere within this time.
+pub const RECONNECT_WITHIN: Duration = Duration::from_secs(30);
+/// What a publisher that was refused is told to wait, in whole seconds.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+const _: () = {
+    assert!(PAYLOAD_BYTES_MAX < REQUEST_BYTES_MAX);
+    assert!(REQUEST_MESSAGES_MAX <= INBOX_MESSAGES_MAX, "a whole request fits an empty inbox");
+    assert!(REQUEST_BYTES_MAX <= INBOX_BYTES_MAX);
+    assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane by itself");
+    assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
+};

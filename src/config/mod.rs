@@ -1,0 +1,2 @@
+//! What was typed, and what it means.
+pub mod limits;

@@ -1,0 +1,7 @@
+//! roomcast
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod room;
+pub mod shard;
+pub mod wire;

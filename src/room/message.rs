@@ -1,0 +1,179 @@
+//! One thing published to a room, as the engine holds it, and what its class promises.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::limits::TTL_DEFAULT;
+
+use super::id::{Key, MessageId, TypeName};
+
+/// What the engine promises for a type of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Stored first, carried until each device has acknowledged it.
+    Reliable,
+    /// At most once per connection, in order, kept in the history.
+    Normal,
+    /// The newest value per key arrives; older ones may be skipped.
+    Latest,
+    /// Increments are summed; devices get the increment and the exact total.
+    Counter,
+    /// First to go under pressure.
+    Lossy,
+}
+
+impl Class {
+    /// Its name in the configuration, in metrics and in answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reliable => "reliable",
+            Self::Normal => "normal",
+            Self::Latest => "latest",
+            Self::Counter => "counter",
+            Self::Lossy => "lossy",
+        }
+    }
+}
+
+/// The publisher's bytes. The engine never looks inside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Payload {
+    /// One JSON value, checked at the door.
+    Json(Bytes),
+    /// Anything; travels as base64 where the encoding is JSON.
+    Opaque(Bytes),
+}
+
+impl Payload {
+    /// The bytes as the publisher gave them.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::Opaque(bytes) => bytes,
+        }
+    }
+}
+
+/// One message of a publish, checked, with its type looked up. `at` is given by the home when it takes it in.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The publisher's name for this kind of message.
+    pub type_name: TypeName,
+    /// What is promised for it.
+    pub class: Class,
+    /// Whether it makes its room flush at once.
+    pub urgent: bool,
+    /// What a later message of the same type and key replaces. Class latest always has one.
+    pub key: Option<Key>,
+    /// Makes the publish idempotent.
+    pub id: Option<MessageId>,
+    /// Owned bytes: never a slice of the request, which would keep all of it alive.
+    pub payload: Payload,
+    /// How much a counter grows; 1 for every other class.
+    pub count: u64,
+    /// When the engine accepted it, unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// What the configuration says of one type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TypePolicy {
+    /// What is promised.
+    pub class: Class,
+    /// Whether it makes its room flush at once; reliable types do unless told otherwise.
+    pub urgent: bool,
+    /// How long a reliable message of this type lives when the publisher says nothing.
+    pub ttl: Duration,
+}
+
+/// The configured types. A type that is not among them is normal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Types(BTreeMap<TypeName, TypePolicy>);
+
+impl Types {
+    /// A table of these policies.
+    pub fn new(policies: impl IntoIterator<Item = (TypeName, TypePolicy)>) -> Self {
+        Self(policies.into_iter().collect())
+    }
+
+    /// The policy of a type; that of a plain normal one where nothing is configured.
+    #[must_use]
+    pub fn policy(&self, type_name: &TypeName) -> TypePolicy {
+        let unknown = TypePolicy { class: Class::Normal, urgent: false, ttl: TTL_DEFAULT };
+        self.0.get(type_name).copied().unwrap_or(unknown)
+    }
+
+    /// All configured types, in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = (&TypeName, &TypePolicy)> {
+        self.0.iter()
+    }
+}
+
+/// What became of one message of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It waits for its room's next flush, or has left with one.
+    Accepted,
+    /// It is synced on this node, with this offset.
+    Durable {
+        /// Its place in the room's reliable stream.
+        offset: u64,
+    },
+    /// It took the place of a waiting one of its key.
+    Merged,
+    /// Its `id` was published within the last five minutes.
+    Duplicate {
+        /// The first one's offset, where it was reliable.
+        offset: Option<u64>,
+    },
+    /// It was dropped on purpose.
+    Shed(ShedReason),
+}
+
+/// Why a message was dropped on purpose. The publisher, the room's account and a metric all hear it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ShedReason {
+    /// Too much waits in the room already.
+    RoomFull,
+    /// The room keeps as many latest keys as it may.
+    LatestKeysFull,
+    /// The room keeps as many counter types as it may.
+    CounterTypesFull,
+    /// The room accounts for as many types as it may.
+    TypesFull,
+}
+
+impl ShedReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull];
+
+    /// Its name in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoomFull => "room_full",
+            Self::LatestKeysFull => "latest_keys_full",
+            Self::CounterTypesFull => "counter_types_full",
+            Self::TypesFull => "types_full",
+        }
+    }
+}
+
+/// What became of a publish whose messages were all valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// One verdict per message, in their order.
+    Taken(Vec<Verdict>),
+    /// `messages[index]` has an id that was used for something else; nothing was taken.
+    IdReused {
+        /// Which message of the request.
+        index: usize,
+    },
+    /// The node holds as many rooms as it may; nothing was taken.
+    RoomsFull,
+    /// The node is draining; nothing was taken.
+    Draining,
+}

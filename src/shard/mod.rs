@@ -1,0 +1,3 @@
+//! Shards.
+pub mod handle;
+pub mod tally;

@@ -1,0 +1,78 @@
+//! What a shard counted since it was last asked: plain integers, touched by one thread, so that counting costs an
+//! addition. The shell moves them into the metrics once a turn.
+
+use std::time::Duration;
+
+use crate::room::message::{Class, ShedReason};
+use crate::wire::close::CloseReason;
+
+/// Messages of one publish path, by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByClass(pub [u64; 5]);
+
+impl ByClass {
+    /// Adds `count` messages of a class.
+    pub fn add(&mut self, class: Class, count: u64) {
+        self.0[class as usize] += count;
+    }
+}
+
+/// Counts of one shard since the last `take`.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Messages in publish requests that reached a room, whatever became of them.
+    pub published: ByClass,
+    /// Messages taken in.
+    pub accepted: ByClass,
+    /// Messages replaced by a later one of their key while they waited.
+    pub merged: ByClass,
+    /// Messages whose id was known.
+    pub duplicates: u64,
+    /// Ids forgotten before their time because their room knew too many.
+    pub ids_evicted: u64,
+    /// Messages dropped on purpose, by reason and class.
+    pub shed: [ByClass; ShedReason::ALL.len()],
+    /// Batches cut.
+    pub batches: u64,
+    /// Level frames that a device's socket or outbox took.
+    pub frames_level: u64,
+    /// Welcomes and other composed frames that a device's socket or outbox took.
+    pub frames_composed: u64,
+    /// Refresh frames that a device's socket or outbox took.
+    pub frames_refresh: u64,
+    /// Frames a device that was behind was not sent.
+    pub frames_skipped: u64,
+    /// Frames that went to the socket in part or not at all, so that the device waits.
+    pub frames_queued: u64,
+    /// Messages told to devices as skipped.
+    pub messages_skipped: u64,
+    /// Times a frame lane was full.
+    pub lane_full: u64,
+    /// Acknowledgements that named nothing sent to that device.
+    pub acks_ignored: u64,
+    /// Rooms forgotten because they were idle.
+    pub rooms_forgotten: u64,
+    /// Connections closed, by the row of the close table.
+    pub closed: [u64; CloseReason::ALL.len()],
+    /// How long the oldest message of each passed batch took from acceptance to the end of the pass.
+    pub publish_to_write: Vec<Duration>,
+    /// Gather windows of the batches cut.
+    pub windows: Vec<Duration>,
+}
+
+/// What a shard holds right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Connections placed on it.
+    pub connections: u64,
+    /// Places of those in rooms.
+    pub members: u64,
+    /// Rooms it is the home of.
+    pub rooms: u64,
+    /// Connections whose outbox is not empty.
+    pub waiting: u64,
+    /// Connections that are behind.
+    pub behind: u64,
+    /// Messages gathered in its rooms.
+    pub gathered: u64,
+}

@@ -1,0 +1,10 @@
+//! How things are spelt: the frames devices get, what devices may say, what publishers send, and why connections
+//! close. Pure: bytes in, values out, and back.
+
+pub mod close;
+
+/// The schema of `proto/room.proto`.
+#[expect(missing_docs, clippy::all, reason = "generated code; the schema is documented in proto/room.proto")]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/roomcast.v1.rs"));
+}
