@@ -2,6 +2,7 @@
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod fanout;
 pub mod room;
 pub mod shard;
 pub mod wire;

@@ -25,6 +25,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 5] = [Self::Reliable, Self::Normal, Self::Latest, Self::Counter, Self::Lossy];
+
     /// Its name in the configuration, in metrics and in answers.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -76,6 +79,24 @@ pub struct Message {
     pub count: u64,
     /// When the engine accepted it, unix milliseconds.
     pub at_ms: u64,
+    /// Its size in the larger of the two encodings; what every bound in bytes counts.
+    pub wire_bytes: usize,
+}
+
+/// A made-up message for tests.
+#[cfg(test)]
+pub(crate) fn sample(type_name: &str, payload: &str) -> Message {
+    Message {
+        type_name: TypeName::parse(type_name).unwrap(),
+        class: Class::Normal,
+        urgent: false,
+        key: None,
+        id: None,
+        payload: Payload::Json(Bytes::copy_from_slice(payload.as_bytes())),
+        count: 1,
+        at_ms: 0,
+        wire_bytes: 60 + payload.len(),
+    }
 }
 
 /// What the configuration says of one type.

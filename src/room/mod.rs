@@ -1,5 +1,531 @@
-//! The pure core: a room's order, buffer, history and accounts.
+//! The pure core: one room's order, and everything that follows from it.
+//!
+//! A [`Room`] is driven by its home shard. Every input goes through [`Room::handle`], which is given `now`; what
+//! follows leaves through [`Room::poll_output`], to be drained to `None` after each input; [`Room::poll_deadline`]
+//! says when the room wants [`Input::Due`]. It holds no socket, task, clock, lock or random number, so a simulated
+//! world can run it through thousands of schedules.
+//!
+//! State that devices see (latest values, counter totals, history, accounts) changes only when a batch is cut: it
+//! is always the state as of one seq, and a welcome or a refresh at that seq is consistent with the batches around it.
+
+pub mod account;
+pub mod audience;
+pub mod buffer;
+pub mod counters;
+pub mod cumulative;
+pub mod history;
 pub mod id;
+pub mod ids;
+pub mod latest;
 pub mod message;
 pub mod pace;
+pub mod tally;
 pub mod view;
+
+mod publish;
+mod report;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::account::{Account, Missed};
+use self::audience::Audience;
+use self::buffer::Buffer;
+use self::counters::{CounterChange, Counters};
+use self::history::{History, Past};
+use self::id::{Encoding, RoomName, Run, Seen, Seq, TypeName};
+use self::ids::Ids;
+use self::latest::Latest;
+use self::message::{Class, Message, Published};
+use self::pace::{FlushRules, Pace, RoomSettings};
+use self::report::Rate;
+use self::tally::RoomTally;
+use crate::clock::Now;
+use crate::config::limits::{ACCOUNT_SEQS_MAX, ROOM_IDLE, SEGMENT_QUEUED_MAX, WELCOME_BYTES_MAX};
+
+/// What a room is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A publish whose messages are all valid. Answered by [`Output::Published`].
+    Publish {
+        /// Comes back with the answer.
+        ticket: u64,
+        /// In the publisher's order.
+        messages: Vec<Message>,
+    },
+    /// A connection wants to become a member. Answered by [`Output::Welcomed`].
+    Join(Join),
+    /// Members have left a segment.
+    Left {
+        /// Where.
+        shard: usize,
+        /// How many, by encoding.
+        left: Census,
+    },
+    /// A segment has taken frames into a pass, or will never get them.
+    Taken {
+        /// Which segment.
+        shard: usize,
+        /// How many batches.
+        batches: usize,
+    },
+    /// A segment has members that hold everything up to `since` and missed what followed. Answered by
+    /// [`Output::Refreshed`].
+    Refresh {
+        /// Which segment.
+        shard: usize,
+        /// Of those members.
+        encoding: Encoding,
+        /// The last seq they hold.
+        since: Seq,
+    },
+    /// `PUT` by a publisher.
+    Configure(RoomSettings),
+    /// The moment `poll_deadline` named has come.
+    Due,
+    /// Everything that waits has to leave: the node is draining.
+    Flush,
+    /// The publisher closes the room.
+    Close,
+}
+
+/// A connection's wish to become a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Join {
+    /// The shard that owns the connection.
+    pub shard: usize,
+    /// The connection there; comes back with the answer.
+    pub connection: u64,
+    /// How its frames are spelt.
+    pub encoding: Encoding,
+    /// The last batch it has seen.
+    pub seen: Option<Seen>,
+}
+
+/// What follows from an input.
+#[derive(Debug)]
+pub enum Output {
+    /// The answer to a publish.
+    Published {
+        /// As it came.
+        ticket: u64,
+        /// What became of it.
+        published: Published,
+    },
+    /// A batch for every segment of the room.
+    Batch(Batch),
+    /// A member was taken in; it holds everything up to the room's seq.
+    Welcomed(Welcomed),
+    /// What the members of a segment that hold `since` have missed.
+    Refreshed {
+        /// Which segment.
+        shard: usize,
+        /// Of those members.
+        encoding: Encoding,
+        /// As it came.
+        since: Seq,
+        /// `None`: further back than the account reaches; those members have to come back afresh.
+        refresh: Option<Refresh>,
+    },
+    /// The room is closed: every segment is told, and the room dropped.
+    Closed,
+    /// Nobody has used the room for long: it may be dropped.
+    Idle,
+}
+
+/// A member that was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Welcomed {
+    /// As it came.
+    pub join: Join,
+    /// The history it gets is newer than this.
+    pub history_after: Seq,
+    /// The history continues exactly where it left off.
+    pub resumed: bool,
+}
+
+/// What one cut gave up.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Its number.
+    pub seq: Seq,
+    /// In room order.
+    pub messages: Vec<Arc<Message>>,
+    /// Messages merged away, by type.
+    pub merged: Vec<(TypeName, u64)>,
+    /// What it does to counters.
+    pub counters: Vec<CounterChange>,
+    /// When the oldest message in it was accepted.
+    pub oldest: Instant,
+}
+
+/// What brings a member that missed batches up to the room's seq.
+#[derive(Debug, Clone)]
+pub struct Refresh {
+    /// What those batches held.
+    pub missed: Missed,
+    /// The latest values they told.
+    pub latest: Vec<Arc<Message>>,
+    /// What they did to counters.
+    pub counters: Vec<CounterChange>,
+}
+
+/// The room as a joining member finds it.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Everything here is as of this seq.
+    pub seq: Seq,
+    /// Oldest first.
+    pub history: Vec<Past>,
+    /// The latest value of each key.
+    pub latest: Vec<Arc<Message>>,
+    /// Exact totals.
+    pub counters: Vec<(TypeName, u64)>,
+}
+
+/// A count of members by encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census(pub [u32; Encoding::ALL.len()]);
+
+impl Census {
+    /// One member of that encoding more.
+    pub fn add(&mut self, encoding: Encoding) {
+        self.0[encoding.index()] += 1;
+    }
+
+    /// Those have left.
+    pub fn subtract(&mut self, left: Self) {
+        for (members, left) in self.0.iter_mut().zip(left.0) {
+            *members = members.checked_sub(left).expect("only members leave");
+        }
+    }
+
+    /// Members of all encodings.
+    #[must_use]
+    pub fn members(&self) -> u64 {
+        self.0.iter().copied().map(u64::from).sum()
+    }
+
+    /// Whether frames of this encoding are needed.
+    #[must_use]
+    pub fn uses(&self, encoding: Encoding) -> bool {
+        self.0[encoding.index()] > 0
+    }
+}
+
+/// What the home knows of one segment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Segment {
+    census: Census,
+    /// Batches on their way to it or queued there, not yet in a pass.
+    untaken: usize,
+}
+
+/// One room, at its home.
+#[derive(Debug)]
+pub struct Room {
+    name: RoomName,
+    run: Run,
+    seq: Seq,
+    pace: Pace,
+    buffer: Buffer,
+    /// When the oldest counter increment that waits came.
+    counted_since: Option<Instant>,
+    counters: Counters,
+    latest: Latest,
+    history: History,
+    account: Account,
+    ids: Ids,
+    audience: Audience,
+    segments: BTreeMap<usize, Segment>,
+    expected_audience: Option<u64>,
+    idle_close: Option<Duration>,
+    last_published: Instant,
+    last_used: Instant,
+    message_rate: Rate,
+    batch_rate: Rate,
+    outputs: VecDeque<Output>,
+}
+
+impl Room {
+    /// A new room, empty, at seq 0 of `run`.
+    #[must_use]
+    pub fn new(name: RoomName, run: Run, rules: FlushRules, now: Instant) -> Self {
+        Self {
+            name,
+            run,
+            seq: Seq(0),
+            pace: Pace::new(rules),
+            buffer: Buffer::default(),
+            counted_since: None,
+            counters: Counters::default(),
+            latest: Latest::default(),
+            history: History::default(),
+            account: Account::default(),
+            ids: Ids::default(),
+            audience: Audience::default(),
+            segments: BTreeMap::new(),
+            expected_audience: None,
+            idle_close: None,
+            last_published: now,
+            last_used: now,
+            message_rate: Rate::default(),
+            batch_rate: Rate::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    /// This life of it.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
+    /// The newest batch.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Members on all shards.
+    #[must_use]
+    pub fn members(&self) -> u64 {
+        self.segments.values().map(|segment| segment.census.members()).sum()
+    }
+
+    /// The shards that hold members of it, each with their count.
+    pub fn segments(&self) -> impl Iterator<Item = (usize, Census)> {
+        let held = self.segments.iter().filter(|(_, segment)| segment.census.members() > 0);
+        held.map(|(shard, segment)| (*shard, segment.census))
+    }
+
+    /// Messages gathered for the next flush.
+    #[must_use]
+    pub fn gathered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The one way in. Outputs are to be drained afterwards.
+    pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
+        match input {
+            Input::Publish { ticket, messages } => {
+                (self.last_published, self.last_used) = (now.instant, now.instant);
+                let published = self.publish(messages, now, tally);
+                self.outputs.push_back(Output::Published { ticket, published });
+            }
+            Input::Join(join) => self.join(join, now.instant),
+            Input::Left { shard, left } => self.leave(shard, left, now.instant),
+            Input::Taken { shard, batches } => self.taken(shard, batches),
+            Input::Refresh { shard, encoding, since } => self.refresh(shard, encoding, since),
+            Input::Configure(settings) => self.configure(settings, now.instant),
+            Input::Due => self.due(now, tally),
+            Input::Flush => while self.may_cut() && self.cut(now.instant, tally) {},
+            Input::Close => self.outputs.push_back(Output::Closed),
+        }
+        self.flush_what_is_due(now.instant, tally);
+        self.check_invariants();
+    }
+
+    /// What follows from the last input, one after the other.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When the room wants [`Input::Due`].
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        // A room that must not cut waits for a segment, not for time.
+        let flush = if self.may_cut() { self.flush_due() } else { None };
+        let idle = (self.members() == 0).then(|| self.last_used + ROOM_IDLE);
+        let close = self.idle_close.map(|idle_close| self.last_published + idle_close);
+        [flush, self.audience.due(), idle, close].into_iter().flatten().min()
+    }
+
+    /// The room as a member that has seen everything up to `history_after` finds it.
+    pub fn snapshot(&mut self, history_after: Seq, now: Instant) -> Snapshot {
+        self.history.age(now);
+        let latest = self.latest.since(Seq(0));
+        let mut bytes_left =
+            WELCOME_BYTES_MAX.saturating_sub(latest.iter().map(|message| message.wire_bytes).sum());
+        let newest_first = self.history.since(history_after).rev().take_while(|past| {
+            let fits = past.message.wire_bytes <= bytes_left;
+            bytes_left = bytes_left.saturating_sub(past.message.wire_bytes);
+            fits
+        });
+        let mut history: Vec<Past> = newest_first.cloned().collect();
+        history.reverse();
+        let counters = self.counters.totals().map(|(name, total)| (name.clone(), total)).collect();
+        Snapshot { seq: self.seq, history, latest, counters }
+    }
+
+    /// What of the history is newer than `seen`, and whether it continues there exactly.
+    #[must_use]
+    pub fn resume(&self, seen: Option<Seen>) -> (Seq, bool) {
+        match seen {
+            Some(seen) if seen.run == self.run && seen.seq <= self.seq => {
+                (seen.seq, self.history.is_whole_after(seen.seq))
+            }
+            _ => (Seq(0), false),
+        }
+    }
+
+    fn join(&mut self, join: Join, now: Instant) {
+        self.last_used = now;
+        self.history.age(now);
+        self.segments.entry(join.shard).or_default().census.add(join.encoding);
+        self.audience.changed(self.members(), now);
+        let (history_after, resumed) = self.resume(join.seen);
+        self.outputs.push_back(Output::Welcomed(Welcomed { join, history_after, resumed }));
+    }
+
+    fn leave(&mut self, shard: usize, left: Census, now: Instant) {
+        self.last_used = now;
+        self.segments.get_mut(&shard).expect("members leave where they joined").census.subtract(left);
+        self.forget_empty_segment(shard);
+        self.audience.changed(self.members(), now);
+    }
+
+    fn taken(&mut self, shard: usize, batches: usize) {
+        if let Some(segment) = self.segments.get_mut(&shard) {
+            segment.untaken = segment.untaken.checked_sub(batches).expect("only what was sent is taken");
+        }
+        self.forget_empty_segment(shard);
+    }
+
+    /// A segment is known as long as it has members or owes an answer for batches on their way.
+    fn forget_empty_segment(&mut self, shard: usize) {
+        let empty = |segment: &Segment| segment.census.members() == 0 && segment.untaken == 0;
+        if self.segments.get(&shard).is_some_and(empty) {
+            self.segments.remove(&shard);
+        }
+    }
+
+    fn refresh(&mut self, shard: usize, encoding: Encoding, since: Seq) {
+        let refresh = self.account.since(since).map(|missed| Refresh {
+            missed,
+            latest: self.latest.since(since),
+            counters: self.counters.since(since),
+        });
+        self.outputs.push_back(Output::Refreshed { shard, encoding, since, refresh });
+    }
+
+    fn configure(&mut self, settings: RoomSettings, now: Instant) {
+        (self.last_published, self.last_used) = (now, now);
+        self.pace.configure(&settings);
+        self.expected_audience = settings.expected_audience.or(self.expected_audience);
+        self.idle_close = settings.idle_close.or(self.idle_close);
+    }
+
+    fn due(&mut self, now: Now, tally: &mut RoomTally) {
+        self.ids.age(now.instant);
+        if self.audience.due().is_some_and(|due| due <= now.instant) {
+            let told = self.audience.tell(self.members());
+            self.accept(told, now, tally);
+        }
+        if self.idle_close.is_some_and(|idle_close| self.last_published + idle_close <= now.instant) {
+            self.outputs.push_back(Output::Closed);
+        } else if self.members() == 0 && self.last_used + ROOM_IDLE <= now.instant {
+            self.outputs.push_back(Output::Idle);
+        }
+    }
+
+    /// When the next flush is due, if anything waits.
+    fn flush_due(&self) -> Option<Instant> {
+        self.waiting().map(|waiting| self.pace.due(waiting, self.members()))
+    }
+
+    fn waiting(&self) -> Option<pace::Waiting> {
+        let rules = self.pace.rules();
+        let mut waiting = self.buffer.waiting(rules.messages_max, rules.bytes_max);
+        if let Some(since) = self.counted_since {
+            let counted = pace::Waiting { oldest: since, full: false, urgent: false };
+            let both = waiting.get_or_insert(counted);
+            both.oldest = both.oldest.min(since);
+        }
+        waiting
+    }
+
+    /// No segment has as many batches before it as it may.
+    fn may_cut(&self) -> bool {
+        self.segments.values().all(|segment| segment.untaken < SEGMENT_QUEUED_MAX)
+    }
+
+    /// Cuts batch after batch until what is left may wait, or a segment has enough before it.
+    fn flush_what_is_due(&mut self, now: Instant, tally: &mut RoomTally) {
+        // One early flush may take several cuts: whether it may start is asked once.
+        let early = self.waiting().filter(|waiting| waiting.urgent);
+        let early = early.is_some_and(|waiting| self.pace.early_due(waiting.oldest) <= now);
+        while let Some(waiting) = self.waiting().filter(|_| self.may_cut()) {
+            let is_early = early && waiting.urgent;
+            if !is_early && self.pace.due(pace::Waiting { urgent: false, ..waiting }, self.members()) > now {
+                break;
+            }
+            if is_early {
+                self.pace.flushed_early(now);
+            }
+            self.cut(now, tally);
+        }
+    }
+
+    /// Cuts one batch, unless nothing waits.
+    fn cut(&mut self, now: Instant, tally: &mut RoomTally) -> bool {
+        let Some(waiting) = self.waiting() else { return false };
+        let seq = self.seq.next();
+        let rules = *self.pace.rules();
+        let cut = self.buffer.cut(rules.messages_max, rules.bytes_max);
+        let counters = self.counters.cut(seq);
+        (self.seq, self.counted_since) = (seq, None);
+        self.remember(seq, &cut, now);
+        self.pace.flushed(now);
+        self.batch_rate.add(1.0, now);
+        tally.batches += 1;
+        tally.window = Some(self.pace.window(self.members()));
+        for segment in self.segments.values_mut().filter(|segment| segment.census.members() > 0) {
+            segment.untaken += 1;
+        }
+        let merged = cut.merged.into_iter().collect();
+        let batch = Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest };
+        self.outputs.push_back(Output::Batch(batch));
+        true
+    }
+
+    /// Moves what the batch `seq` tells into the state that joiners and refreshes are given.
+    fn remember(&mut self, seq: Seq, cut: &buffer::Cut, now: Instant) {
+        let mut delivered: BTreeMap<&TypeName, u64> = BTreeMap::new();
+        for message in &cut.messages {
+            *delivered.entry(&message.type_name).or_default() += 1;
+            match message.class {
+                Class::Latest => self.latest.record(seq, message),
+                Class::Normal | Class::Reliable => self.history.push(seq, Arc::clone(message), now),
+                Class::Counter | Class::Lossy => {}
+            }
+        }
+        for (type_name, count) in delivered {
+            let merged = cut.merged.get(type_name).copied().unwrap_or(0);
+            self.account.record(seq, type_name, count, merged);
+        }
+        self.account.trim(seq);
+        self.counters.forget_before(Seq(seq.0.saturating_sub(ACCOUNT_SEQS_MAX)));
+    }
+
+    fn check_invariants(&self) {
+        // Small buffers only: tests fill large ones, and a quadratic check helps nobody.
+        if cfg!(debug_assertions) && self.buffer.len() <= 64 {
+            let waiting = self.buffer.by_type();
+            for (type_name, column) in self.account.columns() {
+                let backlog = waiting.get(type_name).copied().unwrap_or_default();
+                let accounted =
+                    column.delivered() + column.merged() + backlog.messages + backlog.merged;
+                assert_eq!(column.accepted, accounted, "conservation of {type_name} in {}", self.name);
+            }
+            assert!(self.segments.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
+        }
+    }
+}

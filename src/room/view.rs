@@ -67,7 +67,7 @@ pub struct BacklogView {
     pub oldest_ms: u64,
 }
 
-/// What became of the messages of one type: `accepted` = `delivered` + `merged` + the sum of `shed` + `waiting`, where
+/// What became of the messages of one type: `accepted` = `delivered` + `merged` + `waiting`, where
 /// `delivered` means that they left in a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AccountView {
@@ -77,7 +77,7 @@ pub struct AccountView {
     pub delivered: u64,
     /// Replaced by a later one of their key before they left.
     pub merged: u64,
-    /// Dropped on purpose after they were taken in, by reason.
+    /// Dropped on purpose instead of being taken in, by reason.
     pub shed: BTreeMap<String, u64>,
     /// Still gathered.
     pub waiting: u64,

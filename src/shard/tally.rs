@@ -3,37 +3,14 @@
 
 use std::time::Duration;
 
-use crate::room::message::{Class, ShedReason};
+use crate::room::tally::RoomTally;
 use crate::wire::close::CloseReason;
-
-/// Messages of one publish path, by class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ByClass(pub [u64; 5]);
-
-impl ByClass {
-    /// Adds `count` messages of a class.
-    pub fn add(&mut self, class: Class, count: u64) {
-        self.0[class as usize] += count;
-    }
-}
 
 /// Counts of one shard since the last `take`.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// Messages in publish requests that reached a room, whatever became of them.
-    pub published: ByClass,
-    /// Messages taken in.
-    pub accepted: ByClass,
-    /// Messages replaced by a later one of their key while they waited.
-    pub merged: ByClass,
-    /// Messages whose id was known.
-    pub duplicates: u64,
-    /// Ids forgotten before their time because their room knew too many.
-    pub ids_evicted: u64,
-    /// Messages dropped on purpose, by reason and class.
-    pub shed: [ByClass; ShedReason::ALL.len()],
-    /// Batches cut.
-    pub batches: u64,
+    /// What its rooms counted.
+    pub rooms: RoomTally,
     /// Level frames that a device's socket or outbox took.
     pub frames_level: u64,
     /// Welcomes and other composed frames that a device's socket or outbox took.
@@ -56,8 +33,6 @@ pub struct Tally {
     pub closed: [u64; CloseReason::ALL.len()],
     /// How long the oldest message of each passed batch took from acceptance to the end of the pass.
     pub publish_to_write: Vec<Duration>,
-    /// Gather windows of the batches cut.
-    pub windows: Vec<Duration>,
 }
 
 /// What a shard holds right now.

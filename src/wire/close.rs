@@ -62,6 +62,8 @@ impl CloseReason {
         Self::RoomClosed,
     ];
 
+    pub fn code(self) -> Option<u16> { Some(1000) }
+    pub fn name(self) -> &'static str { "x" }
     /// Its place in tables by reason.
     #[must_use]
     pub fn index(self) -> usize {

@@ -1,0 +1,89 @@
+//! What a room shows of itself: its view over HTTP, and the smoothed rates in it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::Room;
+use super::message::ShedReason;
+use super::view::{AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, SegmentView};
+
+/// Over how many seconds a rate is smoothed.
+const SMOOTHING_S: f64 = 10.0;
+
+/// Something per second, exponentially smoothed: each count decays with a time constant of ten seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rate {
+    per_second: f64,
+    at: Option<Instant>,
+}
+
+impl Rate {
+    pub(super) fn add(&mut self, count: f64, now: Instant) {
+        self.per_second = self.per_second(now) + count / SMOOTHING_S;
+        self.at = Some(now);
+    }
+
+    pub(super) fn per_second(&self, now: Instant) -> f64 {
+        let Some(at) = self.at else { return 0.0 };
+        self.per_second * (-now.saturating_duration_since(at).as_secs_f64() / SMOOTHING_S).exp()
+    }
+}
+
+impl Room {
+    /// What `GET /v1/rooms/{room}` shows. `home` is the shard that asks.
+    #[must_use]
+    pub fn view(&self, home: usize, now: Instant) -> RoomView {
+        let oldest = self.waiting().map(|waiting| now.saturating_duration_since(waiting.oldest));
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let segments = self.segments().map(|(shard, census)| SegmentView { shard, members: census.members() });
+        RoomView {
+            room: self.name.to_string(),
+            run: self.run.to_string(),
+            members: self.members(),
+            shards: segments.collect(),
+            home,
+            expected_audience: self.expected_audience,
+            window_ms: millis(self.pace.window(self.members())),
+            rates: RatesView {
+                messages_per_second: self.message_rate.per_second(now),
+                batches_per_second: self.batch_rate.per_second(now),
+            },
+            counters: self.counters.totals().map(|(name, total)| (name.to_string(), total)).collect(),
+            head: HeadView { seq: self.seq.0 },
+            backlog: BacklogView {
+                gathered: self.buffer.len() as u64,
+                oldest_ms: oldest.map_or(0, millis),
+            },
+            account: self.account_view(),
+        }
+    }
+
+    /// Its line in `GET /v1/rooms`.
+    #[must_use]
+    pub fn line(&self, home: usize) -> RoomLine {
+        RoomLine {
+            room: self.name.to_string(),
+            members: self.members(),
+            home,
+            shards: self.segments().count(),
+            seq: self.seq.0,
+        }
+    }
+
+    fn account_view(&self) -> BTreeMap<String, AccountView> {
+        let waiting = self.buffer.by_type();
+        let views = self.account.columns().map(|(type_name, column)| {
+            let backlog = waiting.get(type_name).copied().unwrap_or_default();
+            let shed = ShedReason::ALL.iter().filter(|reason| column.shed[**reason as usize] > 0);
+            let view = AccountView {
+                accepted: column.accepted,
+                delivered: column.delivered(),
+                merged: column.merged() + backlog.merged,
+                shed: shed.map(|r| (r.name().to_owned(), column.shed[*r as usize])).collect(),
+                waiting: backlog.messages,
+            };
+            (type_name.to_string(), view)
+        });
+        views.collect()
+    }
+}
