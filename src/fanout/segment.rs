@@ -324,8 +324,7 @@ impl Segment {
             }
         }
         let Some(frame) = frame else {
-            let lost = slots.iter().filter_map(|slot| self.asker(*slot, want.since));
-            return lost.map(|member| member.connection).collect();
+            return slots.iter().filter_map(|slot| Some(self.asker(*slot, want.since)?.connection)).collect();
         };
         self.visits.push_back(Visit { slots, next: 0, since: want.since, to, frame });
         Vec::new()
