@@ -2,6 +2,9 @@
 //! close. Pure: bytes in, values out, and back.
 
 pub mod close;
+pub mod device;
+pub mod publish;
+pub mod reader;
 
 /// The schema of `proto/room.proto`.
 #[expect(missing_docs, clippy::all, reason = "generated code; the schema is documented in proto/room.proto")]
