@@ -128,6 +128,8 @@ pub const HEARTBEAT: Duration = Duration::from_millis(25_000);
 pub const DRAIN_AGE_MAX: Duration = Duration::from_secs(30);
 /// What a draining node tells its devices: come back elsewhere within this time.
 pub const RECONNECT_WITHIN: Duration = Duration::from_secs(30);
+/// What a device is advised that was closed for its own sake alone: come back within this time.
+pub const RECONNECT_SOON: Duration = Duration::from_secs(2);
 /// What a publisher that was refused is told to wait, in whole seconds.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,7 @@
 //! Devices' connections on their way in, and what is known of them before they reach a shard.
 
+pub mod placed;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -127,6 +127,12 @@ impl Types {
         self.0.get(type_name).copied().unwrap_or(unknown)
     }
 
+    /// The configured type of this name and its policy, so that a message can share the name instead of copying it.
+    #[must_use]
+    pub fn configured(&self, name: &str) -> Option<(&TypeName, TypePolicy)> {
+        self.0.get_key_value(name).map(|(type_name, policy)| (type_name, *policy))
+    }
+
     /// All configured types, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (&TypeName, &TypePolicy)> {
         self.0.iter()
@@ -169,7 +175,8 @@ pub enum ShedReason {
 
 impl ShedReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull];
+    pub const ALL: [Self; 4] =
+        [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull];
 
     /// Its name in answers and metrics.
     #[must_use]

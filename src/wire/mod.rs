@@ -2,7 +2,10 @@
 //! close. Pure: bytes in, values out, and back.
 
 pub mod close;
+pub mod device;
 pub mod frame;
+pub mod publish;
+pub mod reader;
 
 /// The schema of `proto/room.proto`.
 #[expect(missing_docs, clippy::all, reason = "generated code; the schema is documented in proto/room.proto")]
