@@ -50,8 +50,6 @@ pub struct Connection<S> {
     /// The socket.
     pub socket: S,
     outbox: Option<Box<Outbox>>,
-    /// The first owed frame is begun: its tail has to be finished before anything else.
-    begun: bool,
     broken: bool,
     /// How its frames are spelt.
     pub encoding: Encoding,
@@ -92,7 +90,6 @@ impl<S: Socket> Connection<S> {
         Self {
             socket,
             outbox: None,
-            begun: false,
             broken: false,
             encoding,
             closing: None,
@@ -150,8 +147,7 @@ impl<S: Socket> Connection<S> {
             if written >= frame.len() {
                 written -= frame.len();
             } else if written > 0 {
-                self.begun = true;
-                outbox.owe(frame.slice(written..), now);
+                outbox.owe_tail(frame.slice(written..), now);
                 written = 0;
             } else if !outbox.offer(frame, now) {
                 break;
@@ -182,8 +178,6 @@ impl<S: Socket> Connection<S> {
             let count = outbox.slices(&mut slices);
             match self.socket.try_write_vectored(&slices[..count]) {
                 Ok(written) => {
-                    let first = slices[0].len();
-                    self.begun = if written < first { self.begun || written > 0 } else { ends_inside(&slices, written) };
                     if outbox.took(written, now) {
                         let was_behind = outbox.is_behind();
                         self.outbox = None;
@@ -202,9 +196,8 @@ impl<S: Socket> Connection<S> {
 
     /// Says goodbye: what was begun is finished, nothing else but `last` follows.
     pub fn say_last(&mut self, last: impl IntoIterator<Item = Bytes>, now: Instant) {
-        let begun = self.begun;
         let outbox = self.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
-        outbox.keep_only_begun(begun);
+        outbox.keep_only_begun();
         for frame in last {
             outbox.owe(frame, now);
         }
@@ -257,18 +250,6 @@ fn frames_per_second(rooms: usize) -> u32 {
 
 fn burst_milli(rooms: usize) -> u32 {
     2 * 1000 * frames_per_second(rooms)
-}
-
-/// Whether a write of `written` bytes ended inside one of the parts.
-fn ends_inside(parts: &[IoSlice<'_>], written: usize) -> bool {
-    let mut end = 0;
-    for part in parts {
-        if end == written {
-            return false;
-        }
-        end += part.len();
-    }
-    end != written
 }
 
 const _: () = assert!(OUTBOX_BYTES_MAX >= 1024, "a goodbye fits");

@@ -19,8 +19,10 @@ pub const SLICES_MAX: usize = OUTBOX_FRAMES_MAX + 2;
 /// The frames one connection is owed.
 #[derive(Debug)]
 pub struct Outbox {
-    /// Oldest first. The first may be begun: then it holds only the tail.
+    /// Oldest first.
     owed: VecDeque<Owed>,
+    /// The first is the tail of a frame whose head the socket has taken: it has to be finished before anything else.
+    begun: bool,
     /// Invariant: the sum of the lengths in `owed`.
     owed_bytes: usize,
     /// When the connection last took something, or was first owed something.
@@ -39,7 +41,7 @@ impl Outbox {
     /// An empty one, at the moment something is about to be owed.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { owed: VecDeque::new(), owed_bytes: 0, progress_at: now, behind_since: None }
+        Self { owed: VecDeque::new(), begun: false, owed_bytes: 0, progress_at: now, behind_since: None }
     }
 
     /// Owes a frame, unless that is past a bound: then the connection is behind. What finds nothing owed is always
@@ -54,7 +56,14 @@ impl Outbox {
         true
     }
 
-    /// Owes a frame whatever the bounds say: the one goodbye of a connection, or the tail of a frame that was begun.
+    /// Owes the tail of a frame that the socket has begun to take.
+    pub fn owe_tail(&mut self, tail: Bytes, now: Instant) {
+        debug_assert!(self.owed.is_empty(), "a frame begins when nothing else is owed");
+        self.begun = true;
+        self.owe(tail, now);
+    }
+
+    /// Owes a frame whatever the bounds say: the one goodbye of a connection.
     pub fn owe(&mut self, frame: Bytes, now: Instant) {
         if self.owed.is_empty() {
             self.progress_at = now;
@@ -63,9 +72,9 @@ impl Outbox {
         self.owed.push_back(Owed { rest: frame, since: now });
     }
 
-    /// Drops what was not begun, to make way for the goodbye. `begun` says whether the first was begun.
-    pub fn keep_only_begun(&mut self, begun: bool) {
-        self.owed.truncate(usize::from(begun));
+    /// Drops what was not begun, to make way for the goodbye.
+    pub fn keep_only_begun(&mut self) {
+        self.owed.truncate(usize::from(self.begun));
         self.owed_bytes = self.owed.iter().map(|owed| owed.rest.len()).sum();
     }
 
@@ -85,9 +94,11 @@ impl Outbox {
             if bytes < first.rest.len() {
                 // `advance`, not a copy: the tail is still the shared frame.
                 bytes::Buf::advance(&mut first.rest, bytes);
+                self.begun |= bytes > 0;
                 return false;
             }
             bytes -= first.rest.len();
+            self.begun = false;
             self.owed.pop_front();
         }
         true
@@ -197,5 +208,11 @@ mod tests {
         let parts: Vec<&[u8]> = slices[..count].iter().map(|slice| &**slice).collect();
         assert_eq!(parts, [b"c".as_slice(), b"de"]);
         assert_eq!(outbox.owed_bytes(), 3);
+        outbox.keep_only_begun();
+        assert_eq!(outbox.owed_bytes(), 1, "what was begun is finished, whatever happens");
+        outbox.took(1, now);
+        outbox.owe(Bytes::from_static(b"fg"), now);
+        outbox.keep_only_begun();
+        assert!(outbox.is_empty());
     }
 }

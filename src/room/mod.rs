@@ -312,6 +312,18 @@ impl Room {
         self.buffer.len()
     }
 
+    /// Whether nothing waits in it, nor on its way to a segment's pass.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.waiting().is_none() && self.segments.values().all(|segment| segment.untaken == 0)
+    }
+
+    /// Whether [`Input::Flush`] would cut something.
+    #[must_use]
+    pub fn may_flush(&self) -> bool {
+        self.waiting().is_some() && self.may_cut()
+    }
+
     /// The one way in. Outputs are to be drained afterwards.
     pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         match input {

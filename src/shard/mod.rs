@@ -1,3 +1,327 @@
-//! Shards.
+//! A shard: one thread's worth of rooms, segments and connections, and the turns they take.
+//!
+//! [`Shard`] is the whole of it but the waiting: no task, timer, clock or runtime, generic over the socket. Whoever
+//! drives it (the shell in `run`, or a simulated world) gives it connections, bytes, publishes and `now`, calls
+//! [`Shard::turn`] while it is busy, and sleeps until [`Shard::poll_deadline`] otherwise.
+
+pub mod directory;
 pub mod handle;
+pub mod lane;
+pub mod run;
 pub mod tally;
+
+mod devices;
+mod homes;
+mod socket;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use slab::Slab;
+
+use self::homes::HomeRoom;
+use self::lane::Peer;
+use self::tally::{Holdings, Tally};
+use crate::clock::Now;
+use crate::config::limits::PASS_TURN_MEMBERS;
+use crate::connection::placed::{Connection, Socket};
+use crate::fanout::segment::Segment;
+use crate::fanout::{Offer, Sink};
+use crate::room::id::RoomName;
+use crate::room::message::Published;
+use crate::room::pace::FlushRules;
+
+/// Deliveries, control entries and rooms of one turn, each at most; so that no source starves another.
+const TURN_ENTRIES_MAX: usize = 256;
+/// How often deadlines of waiting connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Hash tables with fixed seeds: the same order of events gives the same shard.
+type Table<K, V> = HashMap<K, V, ahash::RandomState>;
+
+fn table<K, V>() -> Table<K, V> {
+    HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4))
+}
+
+/// What a shard is told when it starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Its own index.
+    pub index: usize,
+    /// How many there are.
+    pub shards: usize,
+    /// The flush policy of rooms that say nothing else.
+    pub rules: FlushRules,
+    /// How often devices are to ping.
+    pub heartbeat: Duration,
+    /// Where the numbers of runs come from; another one each time a node starts.
+    pub run_seed: u64,
+    /// Rooms it may hold.
+    pub rooms_max: usize,
+    /// Members a turn visits.
+    pub turn_members: usize,
+}
+
+impl Plan {
+    /// The plan of one of `shards` shards, with the bounds of `limits`.
+    #[must_use]
+    pub fn new(index: usize, shards: usize, rules: FlushRules, heartbeat: Duration, run_seed: u64) -> Self {
+        let rooms_max = crate::config::limits::ROOMS_MAX.div_ceil(shards);
+        Self { index, shards, rules, heartbeat, run_seed, rooms_max, turn_members: PASS_TURN_MEMBERS }
+    }
+}
+
+/// One shard.
+#[derive(Debug)]
+pub struct Shard<S> {
+    plan: Plan,
+    peers: Vec<Peer>,
+
+    rooms: Slab<HomeRoom>,
+    room_of: Table<RoomName, usize>,
+    /// The moment each room asked for.
+    deadlines: BTreeSet<(Instant, usize)>,
+    runs: u64,
+    answers: VecDeque<(u64, Published)>,
+
+    segments: Slab<Placed>,
+    segment_of: Table<RoomName, u32>,
+    /// Segments that want turns, in order.
+    active: VecDeque<u32>,
+
+    connections: Connections<S>,
+    generation: u32,
+    /// Connections that have said goodbye, with the moment at which they are dropped: rising, since all linger as long.
+    closing: VecDeque<(Instant, u64)>,
+    next_sweep: Instant,
+    /// Where the search for silent connections goes on.
+    silent_at: usize,
+
+    drain: Drain,
+    tally: Tally,
+}
+
+/// A segment and what the shard keeps beside it.
+#[derive(Debug)]
+struct Placed {
+    segment: Segment,
+    home: usize,
+    /// Joins on their way to the home: the segment stays until they are answered.
+    joining: u32,
+    /// It stands in `active`.
+    active: bool,
+}
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// Nothing is taken in; buffers are flushed.
+    Flushing,
+    /// Connections from this index on have still to be told.
+    Farewell(usize),
+}
+
+/// The connections of a shard, as passes write to them.
+#[derive(Debug)]
+struct Connections<S> {
+    all: Slab<Connection<S>>,
+    /// Those that are owed something.
+    waiting: BTreeSet<u32>,
+    /// Those whose socket failed in a pass.
+    broken: Vec<u32>,
+}
+
+impl<S: Socket> Sink for Connections<S> {
+    #[inline]
+    fn offer(&mut self, connection: u32, frames: &[Bytes], now: Instant) -> Offer {
+        debug_assert!(frames.iter().all(|frame| !frame.is_empty()), "a frame for each encoding in use");
+        let placed = &mut self.all[connection as usize];
+        let offer = placed.offer(frames, now);
+        if offer != Offer::Written {
+            self.waits(connection);
+        }
+        offer
+    }
+
+    fn is_waiting(&self, connection: u32) -> bool {
+        self.all[connection as usize].is_waiting()
+    }
+}
+
+impl<S: Socket> Connections<S> {
+    #[cold]
+    fn waits(&mut self, connection: u32) {
+        self.waiting.insert(connection);
+        if self.all[connection as usize].is_broken() {
+            self.broken.push(connection);
+        }
+    }
+}
+
+impl<S: Socket> Shard<S> {
+    /// A shard without rooms or connections. `peers` is its row of [`lane::mesh`].
+    #[must_use]
+    pub fn new(plan: Plan, peers: Vec<Peer>, now: Instant) -> Self {
+        Self {
+            plan,
+            peers,
+            rooms: Slab::new(),
+            room_of: table(),
+            deadlines: BTreeSet::new(),
+            runs: 0,
+            answers: VecDeque::new(),
+            segments: Slab::new(),
+            segment_of: table(),
+            active: VecDeque::new(),
+            connections: Connections { all: Slab::new(), waiting: BTreeSet::new(), broken: Vec::new() },
+            generation: 0,
+            closing: VecDeque::new(),
+            next_sweep: now + SWEEP_INTERVAL,
+            silent_at: 0,
+            drain: Drain::No,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes one bounded turn: what came on the lanes, rooms whose moment has come, members of passes under way,
+    /// connections past a deadline. Whether there is more to do at once.
+    pub fn turn(&mut self, now: Now) -> bool {
+        let mut busy = self.take_from_lanes(now);
+        busy |= self.take_due_rooms(now);
+        busy |= self.take_passes(now);
+        busy |= self.take_farewells(now.instant);
+        self.sweep(now.instant);
+        self.drop_broken(now.instant);
+        for peer in &mut self.peers {
+            // A full lane empties by the other shard's doing: there is nothing to do at once.
+            peer.pump();
+        }
+        busy
+    }
+
+    /// When the shard next wants a turn, if nothing happens before.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Instant {
+        let room = self.deadlines.first().map(|(at, _)| *at);
+        let dropped = self.closing.front().map(|(at, _)| *at);
+        let sweep = if self.connections.all.is_empty() { None } else { Some(self.next_sweep) };
+        let far = self.next_sweep + Duration::from_secs(3600);
+        [room, dropped, sweep].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    /// The next answer to a publish, with the ticket it came with.
+    pub fn poll_answer(&mut self) -> Option<(u64, Published)> {
+        self.answers.pop_front()
+    }
+
+    /// The shards to wake because something was sent to them.
+    pub fn poll_wakes(&mut self) -> impl Iterator<Item = usize> {
+        self.peers.iter_mut().enumerate().filter_map(|(index, peer)| peer.take_touched().then_some(index))
+    }
+
+    /// What happened since this was last called.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// What it holds now. Walks rooms and waiting connections: for a gauge once a second, not for a turn.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        let waiting = &self.connections.waiting;
+        let behind = waiting.iter().filter(|index| self.connections.all[**index as usize].is_behind());
+        Holdings {
+            connections: self.connections.all.len() as u64,
+            members: self.segments.iter().map(|(_, placed)| placed.segment.census().members()).sum(),
+            rooms: self.rooms.len() as u64,
+            waiting: waiting.len() as u64,
+            behind: behind.count() as u64,
+            gathered: self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum(),
+        }
+    }
+
+    /// Begins to drain: nothing is taken in any more, and what waits in rooms has to leave.
+    pub fn drain(&mut self) {
+        if self.drain == Drain::No {
+            self.drain = Drain::Flushing;
+        }
+    }
+
+    /// Whether everything that waited has left: the rooms are empty, the lanes quiet, and no pass is under way.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.rooms.iter().all(|(_, home)| home.room.is_flushed())
+            && self.active.is_empty()
+            && self.peers.iter().all(Peer::is_quiet)
+    }
+
+    /// Says goodbye to every connection, a turn's worth at a time.
+    pub fn bid_farewell(&mut self) {
+        if !matches!(self.drain, Drain::Farewell(_)) {
+            self.drain = Drain::Farewell(0);
+        }
+    }
+
+    /// Whether no connection is left.
+    #[must_use]
+    pub fn is_deserted(&self) -> bool {
+        self.connections.all.is_empty()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.drain != Drain::No
+    }
+
+    fn take_from_lanes(&mut self, now: Now) -> bool {
+        let mut busy = false;
+        for from in 0..self.peers.len() {
+            let mut left = TURN_ENTRIES_MAX;
+            while let Some(delivery) = self.peers[from].next_delivery() {
+                self.take_delivery(delivery, now);
+                left -= 1;
+                if left == 0 {
+                    busy = true;
+                    break;
+                }
+            }
+            let mut left = TURN_ENTRIES_MAX;
+            while let Some(control) = self.peers[from].next_control() {
+                self.take_control(from, control, now);
+                left -= 1;
+                if left == 0 {
+                    busy = true;
+                    break;
+                }
+            }
+        }
+        busy
+    }
+
+    /// Gives segments their turns until a turn's worth of members has been visited.
+    fn take_passes(&mut self, now: Now) -> bool {
+        let mut left = self.plan.turn_members;
+        while left > 0 {
+            let Some(key) = self.active.pop_front() else { return false };
+            left = left.saturating_sub(self.take_segment_turn(key, left, now));
+        }
+        !self.active.is_empty()
+    }
+
+    /// Gives one segment a turn. What it cost, in members; at least one.
+    fn take_segment_turn(&mut self, key: u32, members_max: usize, now: Now) -> usize {
+        let Some(placed) = self.segments.get_mut(key as usize).filter(|placed| placed.active) else { return 1 };
+        let turn = placed.segment.turn(members_max, &mut self.connections, now.instant);
+        placed.active = placed.segment.is_busy();
+        if placed.active {
+            self.active.push_back(key);
+        }
+        self.tally.frames_level += turn.level;
+        self.tally.frames_refresh += turn.refreshed;
+        self.tally.frames_queued += turn.queued;
+        self.tally.frames_skipped += turn.skipped;
+        self.tally.publish_to_write.extend(turn.publish_to_write);
+        self.report_turn(key, turn.taken, now);
+        turn.visited.max(1)
+    }
+}

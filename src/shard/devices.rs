@@ -1,0 +1,489 @@
+//! The connections placed on this shard, and their members: what devices say, what arrives for them, how they leave.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::lane::{Control, Delivery, Welcome};
+use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
+use crate::clock::Now;
+use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
+use crate::connection::placed::{Connection, Drained, Place, Socket};
+use crate::connection::{Grant, Seat};
+use crate::fanout::segment::{Segment, Want};
+use crate::fanout::{Offer, Sink};
+use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
+use crate::room::{Census, Join};
+use crate::wire::close::CloseReason;
+use crate::wire::device::{self, DeviceFrame, Refusal};
+use crate::wire::frame::{self, Notice};
+use crate::wire::reader::{Incoming, ReaderLimits};
+
+impl<S: Socket> Shard<S> {
+    /// Takes in a connection. Its key, valid until it is gone.
+    pub fn connect(&mut self, socket: S, encoding: Encoding, grant: Grant, seat: Seat, now: Now) -> u64 {
+        self.generation = self.generation.wrapping_add(1);
+        let connection = Connection::new(socket, self.generation, encoding, grant, seat, now.instant);
+        let index = self.connections.all.insert(connection);
+        key_of(index, self.generation)
+    }
+
+    /// The connection wants to become a member of a room.
+    pub fn join(&mut self, key: u64, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>, now: Now) {
+        let Some(index) = self.index_of(key) else { return };
+        let connection = &self.connections.all[index as usize];
+        let encoding = connection.encoding;
+        let segment = self.segment_of.get(room).copied();
+        let refusal = if connection.places.iter().any(|place| Some(place.segment) == segment) {
+            Some("already_joined")
+        } else if connection.places.len() >= ROOMS_PER_CONNECTION_MAX {
+            Some("too_many_rooms")
+        } else if !connection.grant.covers(room) {
+            Some("room_not_granted")
+        } else if self.peers[directory::home(room, self.plan.shards)].is_overloaded() {
+            Some("overloaded")
+        } else {
+            None
+        };
+        if let Some(code) = refusal {
+            self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now.instant);
+            return;
+        }
+        let segment = segment.unwrap_or_else(|| self.place_segment(room));
+        self.segments[segment as usize].joining += 1;
+        self.connections.all[index as usize].places.push(Place { segment, slot: None });
+        let join = Join { shard: self.plan.index, connection: key, encoding, seen };
+        self.tell_home(segment, Control::Join { room: room.clone(), join, cursor }, now);
+    }
+
+    /// Bytes came off the connection's socket. Afterwards `bytes` holds nothing of use.
+    pub fn receive(&mut self, key: u64, bytes: &mut [u8], now: Now) {
+        let Some(index) = self.index_of(key) else { return };
+        let mut reader = std::mem::take(&mut self.connections.all[index as usize].reader);
+        let read = reader.feed(bytes, ReaderLimits::default(), &mut |incoming| self.hear(key, &incoming, now));
+        // It may be gone by its own doing.
+        let Some(index) = self.index_of(key) else { return };
+        self.connections.all[index as usize].reader = reader;
+        if let Err(reason) = read {
+            self.close(index, reason, now);
+        }
+    }
+
+    /// The connection's socket takes more.
+    pub fn writable(&mut self, key: u64, now: Now) {
+        if let Some(index) = self.index_of(key) {
+            self.drain_connection(index, now);
+        }
+    }
+
+    /// The connection's socket ended or failed.
+    pub fn hang_up(&mut self, key: u64, now: Now) {
+        let Some(index) = self.index_of(key) else { return };
+        self.close(index, CloseReason::Gone, now);
+        self.drop_connection(index);
+    }
+
+    /// The connection of a key, while it lives.
+    pub fn connection(&mut self, key: u64) -> Option<&mut Connection<S>> {
+        let index = self.index_of(key)?;
+        self.connections.all.get_mut(index as usize)
+    }
+
+    /// Takes what a home sent.
+    pub(super) fn take_delivery(&mut self, delivery: Delivery, now: Now) {
+        match delivery {
+            Delivery::Level(level) => {
+                let (room, run) = (level.room.clone(), level.run);
+                match self.segment_in(&room, run) {
+                    Some(key) => {
+                        self.segments[key as usize].segment.arrive(level);
+                        self.activate(key);
+                    }
+                    // Its last member has left meanwhile; the home waits for a word all the same.
+                    None => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1 }, now),
+                }
+            }
+            Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
+            Delivery::Refused { room, connection, code } => self.take_refusal(&room, connection, code, now),
+            Delivery::Refresh { room, run, want, to, frame } => {
+                self.take_refresh(&room, run, want, to, frame, now);
+            }
+            Delivery::Gap { room, run, seq } => {
+                if let Some(key) = self.segment_in(&room, run) {
+                    self.segments[key as usize].segment.gap(seq);
+                    self.activate(key);
+                }
+            }
+            Delivery::Closed { room, run } => self.take_closed(&room, run, now),
+        }
+    }
+
+    /// A segment took `taken` batches into a pass, and may want refreshes.
+    pub(super) fn report_turn(&mut self, key: u32, taken: usize, now: Now) {
+        if taken > 0 {
+            let segment = &self.segments[key as usize].segment;
+            let (room, run) = (segment.room().clone(), segment.run());
+            self.tell_home(key, Control::Taken { room, run, batches: taken }, now);
+        }
+        self.send_wants(key, now);
+    }
+
+    /// Looks for connections past a deadline: those that wait each time, silent ones a slice at a time.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        while let Some((_, key)) = self.closing.front().copied().filter(|(at, _)| *at <= now) {
+            self.closing.pop_front();
+            if let Some(index) = self.index_of(key) {
+                self.drop_connection(index);
+            }
+        }
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + SWEEP_INTERVAL;
+        let now = Now { instant: now, unix_ms: 0 };
+        let waiting = self.connections.waiting.iter();
+        let overdue = |index: &u32| Some((*index, self.connections.all[*index as usize].overdue(now.instant)?));
+        let overdue: Vec<(u32, CloseReason)> = waiting.filter_map(overdue).collect();
+        for (index, reason) in overdue {
+            self.close(index, reason, now);
+        }
+        self.close_silent(now);
+    }
+
+    pub(super) fn drop_broken(&mut self, now: Instant) {
+        while let Some(index) = self.connections.broken.pop() {
+            if self.connections.all.get(index as usize).is_some_and(Connection::is_broken) {
+                self.close(index, CloseReason::Gone, Now { instant: now, unix_ms: 0 });
+                self.drop_connection(index);
+            }
+        }
+    }
+
+    /// Says goodbye to a turn's worth of connections, once the drain has come so far.
+    pub(super) fn take_farewells(&mut self, now: Instant) -> bool {
+        let Drain::Farewell(from) = self.drain else { return false };
+        let to = (from + self.plan.turn_members).min(self.connections.all.capacity());
+        for index in from..to {
+            if self.connections.all.contains(index) {
+                let index = u32::try_from(index).expect("a shard has fewer than 2^32 connections");
+                self.close(index, CloseReason::Draining, Now { instant: now, unix_ms: 0 });
+            }
+        }
+        self.drain = Drain::Farewell(to);
+        to > from
+    }
+
+    /// One frame of a device.
+    fn hear(&mut self, key: u64, incoming: &Incoming<'_>, now: Now) -> ControlFlow<()> {
+        let Some(index) = self.index_of(key) else { return ControlFlow::Break(()) };
+        let connection = &mut self.connections.all[index as usize];
+        if connection.closing.is_some() {
+            return ControlFlow::Break(());
+        }
+        if !connection.hear(now.instant) {
+            self.close(index, CloseReason::FrameFlood, now);
+            return ControlFlow::Break(());
+        }
+        match incoming {
+            Incoming::Ping(payload) => self.offer(index, &frame::websocket_pong(payload), now.instant),
+            Incoming::Close(_) => {
+                self.close(index, CloseReason::DeviceClosed, now);
+                return ControlFlow::Break(());
+            }
+            Incoming::Pong | Incoming::Fragment => {}
+            Incoming::Text(_) | Incoming::Binary(_) => match device::parse(connection.encoding, incoming) {
+                Ok(frame) => frame.into_iter().for_each(|frame| self.obey(key, index, frame, now)),
+                Err(Refusal::Answer(bad)) => {
+                    let error = Notice::Error { code: bad.code, room: None, field: bad.field };
+                    self.notify(index, error, now.instant);
+                }
+                Err(Refusal::Close(reason)) => {
+                    self.close(index, reason, now);
+                    return ControlFlow::Break(());
+                }
+            },
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn obey(&mut self, key: u64, index: u32, frame: DeviceFrame, now: Now) {
+        match frame {
+            DeviceFrame::Ping => self.notify(index, Notice::Pong, now.instant),
+            // Nothing that asks for an acknowledgement is ever sent yet.
+            DeviceFrame::Ack(acks) => self.tally.acks_ignored += acks.len() as u64,
+            DeviceFrame::Join { room, cursor } => self.join(key, &room, None, cursor, now),
+            DeviceFrame::Leave { room } => {
+                let segment = self.segment_of.get(&room).copied();
+                let places = &self.connections.all[index as usize].places;
+                match places.iter().position(|place| Some(place.segment) == segment) {
+                    Some(at) => {
+                        let place = self.connections.all[index as usize].places.remove(at);
+                        self.give_up_place(place, now);
+                        self.notify(index, Notice::Left(&room), now.instant);
+                    }
+                    None => {
+                        let error = Notice::Error { code: "not_joined", room: Some(&room), field: Some("room") };
+                        self.notify(index, error, now.instant);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A join was answered: the connection is a member from here on, unless it left or ended meanwhile.
+    fn take_welcome(&mut self, welcome: &Welcome, now: Now) {
+        let Welcome { room, run, seq, connection: key, encoding, frame } = welcome;
+        let segment = self.settle_join(room);
+        let Some((index, at)) = self.joining_place(*key, segment) else {
+            let mut left = Census::default();
+            left.add(*encoding);
+            self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left }, now);
+            self.drop_empty_segment(segment, now);
+            return;
+        };
+        let placed = &mut self.segments[segment as usize];
+        if placed.segment.run() != *run {
+            placed.segment = Segment::new(room.clone(), *run, *seq);
+        }
+        let slot = placed.segment.join(index, *encoding, *seq);
+        let connection = &mut self.connections.all[index as usize];
+        connection.places[at].slot = Some(slot);
+        if connection.places.len() > 1 {
+            self.notify(index, Notice::Joined(room), now.instant);
+        }
+        self.tally.frames_composed += 1;
+        self.offer(index, frame, now.instant);
+    }
+
+    fn take_refusal(&mut self, room: &RoomName, key: u64, code: &'static str, now: Now) {
+        let segment = self.settle_join(room);
+        if let Some((index, at)) = self.joining_place(key, segment) {
+            self.connections.all[index as usize].places.remove(at);
+            self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now.instant);
+        }
+        self.drop_empty_segment(segment, now);
+    }
+
+    fn take_refresh(
+        &mut self,
+        room: &RoomName,
+        run: Run,
+        want: Want,
+        to: Seq,
+        frame: Option<Bytes>,
+        now: Now,
+    ) {
+        let Some(key) = self.segment_in(room, run) else { return };
+        let lost = self.segments[key as usize].segment.refreshed(want, to, frame);
+        self.activate(key);
+        self.send_wants(key, now);
+        for index in lost {
+            self.close(index, CloseReason::Behind, now);
+        }
+    }
+
+    /// The room was closed: its members are told, and a connection without another room is closed.
+    fn take_closed(&mut self, room: &RoomName, run: Run, now: Now) {
+        let Some(key) = self.segment_in(room, run) else { return };
+        let members: Vec<u32> = self.segments[key as usize].segment.connections().collect();
+        let fresh = Segment::new(room.clone(), run, Seq(0));
+        self.segments[key as usize].segment = fresh;
+        self.segments[key as usize].active = false;
+        for index in members {
+            let connection = &mut self.connections.all[index as usize];
+            connection.places.retain(|place| place.segment != key || place.slot.is_none());
+            if connection.places.is_empty() {
+                self.close_with(index, CloseReason::RoomClosed, Some(Notice::Closed(room)), now);
+            } else {
+                self.notify(index, Notice::Closed(room), now.instant);
+            }
+        }
+        self.drop_empty_segment(key, now);
+    }
+
+    fn close_silent(&mut self, now: Now) {
+        let capacity = self.connections.all.capacity();
+        let silence_max = self.plan.heartbeat.mul_f64(2.5);
+        // The whole table within a quarter of a heartbeat.
+        let sweeps = (self.plan.heartbeat.as_millis() / (4 * SWEEP_INTERVAL.as_millis())).max(1);
+        let slice = capacity.div_ceil(usize::try_from(sweeps).unwrap_or(usize::MAX));
+        for _ in 0..slice {
+            self.silent_at = if self.silent_at + 1 < capacity { self.silent_at + 1 } else { 0 };
+            let Some(connection) = self.connections.all.get(self.silent_at) else { continue };
+            if now.instant.saturating_duration_since(connection.heard_at) >= silence_max {
+                let index = u32::try_from(self.silent_at).expect("a shard has fewer than 2^32 connections");
+                self.close(index, CloseReason::Silent, now);
+            }
+        }
+    }
+
+    fn close(&mut self, index: u32, reason: CloseReason, now: Now) {
+        let notice = (reason == CloseReason::Draining).then_some(Notice::Bye);
+        self.close_with(index, reason, notice, now);
+    }
+
+    /// Takes a connection out of its rooms, and lets it finish what it has begun and say goodbye.
+    fn close_with(&mut self, index: u32, reason: CloseReason, notice: Option<Notice<'_>>, now: Now) {
+        let Some(connection) = self.connections.all.get_mut(index as usize) else { return };
+        if connection.closing.replace(reason).is_some() {
+            return;
+        }
+        self.tally.closed[reason.index()] += 1;
+        let places = std::mem::take(&mut connection.places);
+        let notice = notice.map(|notice| frame::notice(notice, connection.encoding));
+        connection.say_last(notice.into_iter().chain(frame::close(reason)), now.instant);
+        self.connections.waiting.insert(index);
+        let key = key_of(index as usize, connection.generation);
+        self.closing.push_back((now.instant + CLOSE_LINGER, key));
+        for place in places {
+            self.give_up_place(place, now);
+        }
+        self.drain_connection(index, now);
+    }
+
+    fn drain_connection(&mut self, index: u32, now: Now) {
+        let connection = &mut self.connections.all[index as usize];
+        let drained = connection.drain(now.instant);
+        if drained == Drained::No {
+            return;
+        }
+        self.connections.waiting.remove(&index);
+        match (drained, connection.closing) {
+            (Drained::Broken, None) => {
+                self.close(index, CloseReason::Gone, now);
+                self.drop_connection(index);
+            }
+            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => self.drop_connection(index),
+            // The device is to end first, so that it reads why; the linger bounds how long that may take.
+            (_, Some(_)) => connection.socket.finish(),
+            (_, None) => self.tell_segments_drained(index, now),
+        }
+    }
+
+    fn tell_segments_drained(&mut self, index: u32, now: Now) {
+        for at in 0..self.connections.all[index as usize].places.len() {
+            let Place { segment, slot } = self.connections.all[index as usize].places[at];
+            if let Some(slot) = slot {
+                self.segments[segment as usize].segment.drained(slot);
+                self.send_wants(segment, now);
+            }
+        }
+    }
+
+    fn drop_connection(&mut self, index: u32) {
+        self.connections.waiting.remove(&index);
+        self.connections.all.try_remove(index as usize);
+    }
+
+    /// Gives a place in a room back; a join on its way is given up when its answer comes.
+    fn give_up_place(&mut self, place: Place, now: Now) {
+        let Some(slot) = place.slot else { return };
+        let segment = &mut self.segments[place.segment as usize].segment;
+        let mut left = Census::default();
+        left.add(segment.leave(slot));
+        let (room, run) = (segment.room().clone(), segment.run());
+        self.tell_home(place.segment, Control::Left { room, run, left }, now);
+        self.drop_empty_segment(place.segment, now);
+    }
+
+    fn place_segment(&mut self, room: &RoomName) -> u32 {
+        let segment = Segment::new(room.clone(), Run(0), Seq(0));
+        let home = directory::home(room, self.plan.shards);
+        let key = self.segments.insert(Placed { segment, home, joining: 0, active: false });
+        let key = u32::try_from(key).expect("a shard has fewer than 2^32 segments");
+        self.segment_of.insert(room.clone(), key);
+        key
+    }
+
+    fn drop_empty_segment(&mut self, key: u32, now: Now) {
+        let placed = &self.segments[key as usize];
+        if placed.joining > 0 || placed.segment.census().members() > 0 {
+            return;
+        }
+        let placed = self.segments.remove(key as usize);
+        let (room, run, batches) =
+            (placed.segment.room().clone(), placed.segment.run(), placed.segment.queued_batches());
+        self.segment_of.remove(&room);
+        if batches > 0 {
+            self.tell(&room.clone(), Control::Taken { room, run, batches }, now);
+        }
+    }
+
+    /// The connection of `key`, if one of its places still waits for the segment's room; and which.
+    fn joining_place(&self, key: u64, segment: u32) -> Option<(u32, usize)> {
+        let index = self.index_of(key)?;
+        let waits = |place: &Place| place.segment == segment && place.slot.is_none();
+        let at = self.connections.all[index as usize].places.iter().position(waits)?;
+        Some((index, at))
+    }
+
+    /// Counts an answered join off. The room's segment, which may be empty now.
+    fn settle_join(&mut self, room: &RoomName) -> u32 {
+        let segment = *self.segment_of.get(room).expect("a segment stays while joins are on their way");
+        let placed = &mut self.segments[segment as usize];
+        placed.joining = placed.joining.checked_sub(1).expect("each join is answered once");
+        segment
+    }
+
+    fn activate(&mut self, key: u32) {
+        let placed = &mut self.segments[key as usize];
+        if !placed.active && placed.segment.is_busy() {
+            placed.active = true;
+            self.active.push_back(key);
+        }
+    }
+
+    fn send_wants(&mut self, key: u32, now: Now) {
+        let segment = &mut self.segments[key as usize].segment;
+        let wants = segment.take_wants();
+        let (room, run) = (segment.room().clone(), segment.run());
+        for want in wants {
+            self.tell_home(key, Control::Refresh { room: room.clone(), run, want }, now);
+        }
+    }
+
+    fn tell_home(&mut self, segment: u32, control: Control, now: Now) {
+        let home = self.segments[segment as usize].home;
+        self.tell_shard(home, control, now);
+    }
+
+    fn tell(&mut self, room: &RoomName, control: Control, now: Now) {
+        self.tell_shard(directory::home(room, self.plan.shards), control, now);
+    }
+
+    fn tell_shard(&mut self, home: usize, control: Control, now: Now) {
+        if home == self.plan.index {
+            self.take_control(home, control, now);
+        } else {
+            self.peers[home].tell(control);
+        }
+    }
+
+    fn segment_in(&self, room: &RoomName, run: Run) -> Option<u32> {
+        let key = *self.segment_of.get(room)?;
+        (self.segments[key as usize].segment.run() == run).then_some(key)
+    }
+
+    fn notify(&mut self, index: u32, notice: Notice<'_>, now: Instant) {
+        let frame = frame::notice(notice, self.connections.all[index as usize].encoding);
+        self.offer(index, &frame, now);
+    }
+
+    /// Offers one frame of its own to a connection. One that is behind does not get it: it has more to catch up with.
+    fn offer(&mut self, index: u32, frame: &Bytes, now: Instant) {
+        let _: Offer = self.connections.offer(index, std::slice::from_ref(frame), now);
+    }
+
+    fn index_of(&self, key: u64) -> Option<u32> {
+        let index = u32::try_from(key & u64::from(u32::MAX)).expect("masked");
+        let generation = u32::try_from(key >> 32).expect("shifted");
+        let connection = self.connections.all.get(index as usize)?;
+        (connection.generation == generation).then_some(index)
+    }
+}
+
+/// What names a connection between shards: its index, and which of those that had this index it is.
+fn key_of(index: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | index as u64
+}

@@ -1,0 +1,284 @@
+//! The rooms whose home this shard is: what they are told, and where what follows from it goes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::lane::{Control, Delivery, Sent, Welcome};
+use super::{Drain, Shard, TURN_ENTRIES_MAX, directory};
+use crate::clock::Now;
+use crate::connection::placed::Socket;
+use crate::fanout::segment::{Level, Want};
+use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
+use crate::room::message::{Message, Published};
+use crate::room::pace::RoomSettings;
+use crate::room::view::{HistoryPage, RoomLine, RoomView};
+use crate::room::{Batch, Census, Input, Join, Output, Room, Welcomed};
+use crate::wire::frame::{self, Greeting, Head};
+
+/// How long an encoded welcome may be handed to further joiners while no batch is cut. Its history ages meanwhile.
+const WELCOME_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// A room and what its home keeps beside it.
+#[derive(Debug)]
+pub(super) struct HomeRoom {
+    pub(super) room: Room,
+    /// Its entry in the shard's deadlines.
+    deadline: Option<Instant>,
+    /// The welcome for whoever joins without a past, by encoding: a join storm shares it.
+    welcomes: [Option<SharedWelcome>; Encoding::ALL.len()],
+}
+
+#[derive(Debug)]
+struct SharedWelcome {
+    seq: Seq,
+    encoded_at: Instant,
+    frame: Bytes,
+}
+
+impl<S: Socket> Shard<S> {
+    /// Publishes checked messages; the answer comes through `poll_answer` with the same ticket.
+    pub fn publish(&mut self, ticket: u64, room: &RoomName, messages: Vec<Message>, now: Now) {
+        if self.is_draining() {
+            self.answers.push_back((ticket, Published::Draining));
+            return;
+        }
+        match self.open(room, now.instant) {
+            Some(key) => self.tell_room(key, Input::Publish { ticket, messages }, now),
+            None => self.answers.push_back((ticket, Published::RoomsFull)),
+        }
+    }
+
+    /// Opens or configures a room. `None`: the shard holds as many rooms as it may, or drains.
+    pub fn configure(&mut self, room: &RoomName, settings: RoomSettings, now: Now) -> Option<RoomView> {
+        let key = if self.is_draining() { None } else { self.open(room, now.instant) }?;
+        self.tell_room(key, Input::Configure(settings), now);
+        self.describe(room, now.instant)
+    }
+
+    /// What a room shows of itself; `None` if it is not open.
+    #[must_use]
+    pub fn describe(&self, room: &RoomName, now: Instant) -> Option<RoomView> {
+        let key = *self.room_of.get(room)?;
+        Some(self.rooms[key].room.view(self.plan.index, now))
+    }
+
+    /// Its `limit` rooms with most members, most first.
+    #[must_use]
+    pub fn rooms_by_members(&self, limit: usize) -> Vec<RoomLine> {
+        let mut lines: Vec<RoomLine> =
+            self.rooms.iter().map(|(_, home)| home.room.line(self.plan.index)).collect();
+        lines.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.room.cmp(&b.room)));
+        lines.truncate(limit);
+        lines
+    }
+
+    /// Closes a room; its members are told. How many there were; `None` if it was not open.
+    pub fn close_room(&mut self, room: &RoomName, now: Now) -> Option<u64> {
+        let key = *self.room_of.get(room)?;
+        let members = self.rooms[key].room.members();
+        self.tell_room(key, Input::Close, now);
+        Some(members)
+    }
+
+    /// The newest `limit` messages of a room's history after `seen`; `None` if it is not open.
+    pub fn history(
+        &mut self,
+        room: &RoomName,
+        seen: Option<Seen>,
+        limit: usize,
+        now: Instant,
+    ) -> Option<HistoryPage> {
+        let key = *self.room_of.get(room)?;
+        let room = &mut self.rooms[key].room;
+        let (after, resumed) = room.resume(seen);
+        let mut snapshot = room.snapshot(after, now);
+        let cut_short = snapshot.history.len() > limit;
+        snapshot.history.drain(..snapshot.history.len().saturating_sub(limit));
+        let head = Head { room: room.name(), run: room.run(), seq: snapshot.seq };
+        Some(HistoryPage { json: frame::history_page(head, resumed && !cut_short, &snapshot) })
+    }
+
+    /// Takes what a segment's shard says.
+    pub(super) fn take_control(&mut self, shard: usize, control: Control, now: Now) {
+        let (room, run, input) = match control {
+            Control::Join { room, join, cursor } => return self.take_join(&room, join, cursor, now),
+            Control::Left { room, run, left } => (room, run, Input::Left { shard, left }),
+            Control::Taken { room, run, batches } => (room, run, Input::Taken { shard, batches }),
+            Control::Refresh { room, run, want } => {
+                let Want { encoding, since } = want;
+                (room, run, Input::Refresh { shard, encoding, since })
+            }
+        };
+        // What is said of an earlier life of the room, or of one that was closed, is of no interest any more.
+        if let Some(key) = self.room_of.get(&room).copied().filter(|key| self.rooms[*key].room.run() == run) {
+            self.tell_room(key, input, now);
+        }
+    }
+
+    /// Tells rooms whose moment has come; while draining, those that still hold something.
+    pub(super) fn take_due_rooms(&mut self, now: Now) -> bool {
+        if self.drain == Drain::Flushing {
+            let keys = self.rooms.iter().filter(|(_, home)| home.room.may_flush()).map(|(key, _)| key);
+            let keys: Vec<usize> = keys.take(TURN_ENTRIES_MAX).collect();
+            let busy = keys.len() == TURN_ENTRIES_MAX;
+            for key in keys {
+                self.tell_room(key, Input::Flush, now);
+            }
+            return busy;
+        }
+        for _ in 0..TURN_ENTRIES_MAX {
+            let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now.instant) else {
+                return false;
+            };
+            self.tell_room(key, Input::Due, now);
+        }
+        true
+    }
+
+    fn take_join(&mut self, room: &RoomName, join: Join, cursor: Option<Cursor>, now: Now) {
+        let opened = if self.is_draining() { Err("draining") } else { self.open(room, now.instant).ok_or("rooms_full") };
+        match opened {
+            Ok(key) => {
+                // No stream exists yet, so no cursor but one at its beginning can be honoured.
+                let reset = cursor.filter(|cursor| cursor.offset > 0).map(|_| "epoch_changed");
+                self.rooms[key].room.handle(Input::Join(join), now, &mut self.tally.rooms);
+                self.take_outputs(key, reset, now);
+            }
+            Err(code) => {
+                let refused = Delivery::Refused { room: room.clone(), connection: join.connection, code };
+                self.deliver(join.shard, refused, now);
+            }
+        }
+    }
+
+    /// The room of that name, opened if need be. `None`: the shard holds as many as it may.
+    fn open(&mut self, name: &RoomName, now: Instant) -> Option<usize> {
+        if let Some(key) = self.room_of.get(name) {
+            return Some(*key);
+        }
+        if self.rooms.len() >= self.plan.rooms_max {
+            return None;
+        }
+        self.runs += 1;
+        let run = Run(directory::mix(self.plan.run_seed.wrapping_add(self.runs)));
+        let room = Room::new(name.clone(), run, self.plan.rules, now);
+        let key = self.rooms.insert(HomeRoom { room, deadline: None, welcomes: [None, None] });
+        self.room_of.insert(name.clone(), key);
+        Some(key)
+    }
+
+    fn tell_room(&mut self, key: usize, input: Input, now: Now) {
+        self.rooms[key].room.handle(input, now, &mut self.tally.rooms);
+        self.take_outputs(key, None, now);
+    }
+
+    /// Sends on what followed, and asks for the room's next deadline.
+    fn take_outputs(&mut self, key: usize, reset: Option<&'static str>, now: Now) {
+        while let Some(output) = self.rooms[key].room.poll_output() {
+            match output {
+                Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
+                Output::Batch(batch) => self.send_batch(key, &batch, now),
+                Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, reset, now),
+                Output::Refreshed { shard, encoding, since, refresh } => {
+                    let room = &self.rooms[key].room;
+                    let head = Head { room: room.name(), run: room.run(), seq: room.seq() };
+                    let delivery = Delivery::Refresh {
+                        room: room.name().clone(),
+                        run: room.run(),
+                        want: Want { encoding, since },
+                        to: room.seq(),
+                        frame: refresh.map(|refresh| frame::refresh(head, &refresh, encoding)),
+                    };
+                    self.deliver(shard, delivery, now);
+                }
+                Output::Closed => return self.drop_room(key, true, now),
+                Output::Idle => return self.drop_room(key, false, now),
+            }
+        }
+        let home = &mut self.rooms[key];
+        let deadline = home.room.poll_deadline();
+        let before = std::mem::replace(&mut home.deadline, deadline);
+        if before != deadline {
+            before.map(|at| self.deadlines.remove(&(at, key)));
+            deadline.map(|at| self.deadlines.insert((at, key)));
+        }
+    }
+
+    /// Encodes a batch once for each encoding in use, and sends the same bytes to every segment.
+    fn send_batch(&mut self, key: usize, batch: &Batch, now: Now) {
+        let room = &self.rooms[key].room;
+        let segments: Vec<(usize, Census)> = room.segments().collect();
+        if segments.is_empty() {
+            return;
+        }
+        let head = Head { room: room.name(), run: room.run(), seq: batch.seq };
+        let used = |encoding| segments.iter().any(|(_, census)| census.uses(encoding));
+        let frames = Encoding::ALL.map(|encoding| {
+            if used(encoding) { frame::level(head, batch, encoding) } else { Bytes::new() }
+        });
+        let level =
+            Level { room: room.name().clone(), run: room.run(), seq: batch.seq, frames, oldest: batch.oldest };
+        let level = Arc::new(level);
+        for (shard, _) in segments {
+            if self.deliver(shard, Delivery::Level(Arc::clone(&level)), now) == Sent::Lapsed {
+                self.tally.lane_full += 1;
+                // The segment will never take it, so it is not before it any more.
+                let room = &mut self.rooms[key].room;
+                room.handle(Input::Taken { shard, batches: 1 }, now, &mut self.tally.rooms);
+            }
+        }
+    }
+
+    fn send_welcome(&mut self, key: usize, welcomed: Welcomed, reset: Option<&'static str>, now: Now) {
+        let Welcomed { join, history_after, resumed } = welcomed;
+        let heartbeat_ms = u32::try_from(self.plan.heartbeat.as_millis()).unwrap_or(u32::MAX);
+        let greeting = Greeting { heartbeat_ms, resumed, reset };
+        let home = &mut self.rooms[key];
+        let (run, seq) = (home.room.run(), home.room.seq());
+        let plain = history_after == Seq(0) && !resumed && reset.is_none();
+        let shared = home.welcomes[join.encoding.index()].as_ref().filter(|shared| {
+            plain && shared.seq == seq && now.instant.saturating_duration_since(shared.encoded_at) < WELCOME_AGE_MAX
+        });
+        let frame = if let Some(shared) = shared {
+            shared.frame.clone()
+        } else {
+            let snapshot = home.room.snapshot(history_after, now.instant);
+            let head = Head { room: home.room.name(), run, seq };
+            let frame = frame::welcome(head, greeting, &snapshot, join.encoding);
+            if plain && home.room.members() > 1 {
+                let shared = SharedWelcome { seq, encoded_at: now.instant, frame: frame.clone() };
+                home.welcomes[join.encoding.index()] = Some(shared);
+            }
+            frame
+        };
+        let room = home.room.name().clone();
+        let (connection, encoding) = (join.connection, join.encoding);
+        let welcome = Welcome { room, run, seq, connection, encoding, frame };
+        self.deliver(join.shard, Delivery::Welcome(Box::new(welcome)), now);
+    }
+
+    /// Forgets a room; if it was closed, its segments are told.
+    fn drop_room(&mut self, key: usize, closed: bool, now: Now) {
+        let home = self.rooms.remove(key);
+        self.room_of.remove(home.room.name());
+        home.deadline.map(|at| self.deadlines.remove(&(at, key)));
+        if !closed {
+            self.tally.rooms_forgotten += 1;
+            return;
+        }
+        for (shard, _) in home.room.segments() {
+            let delivery = Delivery::Closed { room: home.room.name().clone(), run: home.room.run() };
+            self.deliver(shard, delivery, now);
+        }
+    }
+
+    fn deliver(&mut self, shard: usize, delivery: Delivery, now: Now) -> Sent {
+        if shard == self.plan.index {
+            self.take_delivery(delivery, now);
+            return Sent::Yes;
+        }
+        self.peers[shard].send(delivery)
+    }
+}

@@ -1,0 +1,265 @@
+//! The lanes between shards: bounded FIFOs that are never awaited. Per ordered pair there is one for what a home sends
+//! to segments (*frame lane*) and one for what segments ask of a home (*control lane*).
+//!
+//! A full frame lane costs a batch, never an answer: the segment is told later that a batch went by, and heals by
+//! refresh. A full control lane costs nothing: entries wait on the shard that sends them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+
+use crate::config::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
+use crate::fanout::segment::{Level, Want};
+use crate::room::id::{Cursor, Encoding, RoomName, Run, Seq};
+use crate::room::{Census, Join};
+
+/// The answer to a join.
+#[derive(Debug)]
+pub struct Welcome {
+    /// Which room.
+    pub room: RoomName,
+    /// In which life.
+    pub run: Run,
+    /// The member holds everything up to this.
+    pub seq: Seq,
+    /// As it came with the join.
+    pub connection: u64,
+    /// As it came with the join.
+    pub encoding: Encoding,
+    /// The welcome frame.
+    pub frame: Bytes,
+}
+
+/// What a home sends to a shard that holds members of its room.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A batch.
+    Level(Arc<Level>),
+    /// The answer to a join: the connection is a member when its shard takes this.
+    Welcome(Box<Welcome>),
+    /// The answer to a join that can't be had.
+    Refused {
+        /// Which room.
+        room: RoomName,
+        /// As it came with the join.
+        connection: u64,
+        /// Why, for the error frame.
+        code: &'static str,
+    },
+    /// What members that missed batches are to get.
+    Refresh {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// Who asked.
+        want: Want,
+        /// It takes them to this.
+        to: Seq,
+        /// `None`: they missed more than the account reaches.
+        frame: Option<Bytes>,
+    },
+    /// Batches up to `seq` went by while the lane was full.
+    Gap {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// The newest batch.
+        seq: Seq,
+    },
+    /// The room was closed.
+    Closed {
+        /// Which room.
+        room: RoomName,
+        /// Which life of it.
+        run: Run,
+    },
+}
+
+/// What a shard that holds members of a room tells its home.
+#[derive(Debug)]
+pub enum Control {
+    /// A connection wants to become a member.
+    Join {
+        /// Which room.
+        room: RoomName,
+        /// Who.
+        join: Join,
+        /// Where the device left off in the reliable stream.
+        cursor: Option<Cursor>,
+    },
+    /// Members have left.
+    Left {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// How many.
+        left: Census,
+    },
+    /// Batches were taken into a pass.
+    Taken {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// How many.
+        batches: usize,
+    },
+    /// Members missed batches.
+    Refresh {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// Who.
+        want: Want,
+    },
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the lane, or will be, in order.
+    Yes,
+    /// It was a batch and the lane is full: the segment will hear that it went by.
+    Lapsed,
+}
+
+/// One shard's side of the lanes to and from one other shard.
+#[derive(Debug)]
+pub struct Peer {
+    frames_out: Arc<ArrayQueue<Delivery>>,
+    frames_in: Arc<ArrayQueue<Delivery>>,
+    control_out: Arc<ArrayQueue<Control>>,
+    control_in: Arc<ArrayQueue<Control>>,
+    /// Answers that found the frame lane full. Bounded by the joins and refreshes the other shard has asked for.
+    frames_waiting: VecDeque<Delivery>,
+    /// Rooms whose newest batch found the frame lane full.
+    lapsed: BTreeMap<RoomName, (Run, Seq)>,
+    /// Entries that found the control lane full; past `CONTROL_WAITING_MAX` joins are refused.
+    control_waiting: VecDeque<Control>,
+    /// Something was sent since the other shard was last woken.
+    touched: bool,
+}
+
+/// The lanes between `shards` shards: for each shard its peers by index, itself included (unused).
+#[must_use]
+pub fn mesh(shards: usize) -> Vec<Vec<Peer>> {
+    let queues = |_| (Arc::new(ArrayQueue::new(FRAME_LANE_FRAMES_MAX)), Arc::new(ArrayQueue::new(CONTROL_LANE_ENTRIES_MAX)));
+    let lanes: Vec<Vec<_>> = (0..shards).map(|_| (0..shards).map(queues).collect()).collect();
+    let peer = |from: usize, to: usize| Peer {
+        frames_out: Arc::clone(&lanes[from][to].0),
+        frames_in: Arc::clone(&lanes[to][from].0),
+        control_out: Arc::clone(&lanes[from][to].1),
+        control_in: Arc::clone(&lanes[to][from].1),
+        frames_waiting: VecDeque::new(),
+        lapsed: BTreeMap::new(),
+        control_waiting: VecDeque::new(),
+        touched: false,
+    };
+    (0..shards).map(|from| (0..shards).map(|to| peer(from, to)).collect()).collect()
+}
+
+impl Peer {
+    /// Sends to the frame lane, behind what waits for it.
+    pub fn send(&mut self, delivery: Delivery) -> Sent {
+        let refused = if self.frames_waiting.is_empty() { self.push(delivery) } else { Some(delivery) };
+        match refused {
+            None => Sent::Yes,
+            Some(Delivery::Level(level)) => {
+                self.lapsed.insert(level.room.clone(), (level.run, level.seq));
+                Sent::Lapsed
+            }
+            Some(answer) => {
+                self.frames_waiting.push_back(answer);
+                Sent::Yes
+            }
+        }
+    }
+
+    /// Sends to the control lane, behind what waits for it.
+    pub fn tell(&mut self, control: Control) {
+        self.control_waiting.push_back(control);
+        self.pump_control();
+    }
+
+    /// Whether so much waits for the control lane that joins are to be refused.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.control_waiting.len() >= CONTROL_WAITING_MAX
+    }
+
+    /// Sends what waited, as far as the lanes take it. Whether something still waits.
+    pub fn pump(&mut self) -> bool {
+        self.pump_control();
+        while let Some(waiting) = self.frames_waiting.pop_front() {
+            if let Some(refused) = self.push(waiting) {
+                self.frames_waiting.push_front(refused);
+                return true;
+            }
+        }
+        while let Some((room, (run, seq))) = self.lapsed.pop_first() {
+            if self.push(Delivery::Gap { room: room.clone(), run, seq }).is_some() {
+                self.lapsed.insert(room, (run, seq));
+                return true;
+            }
+        }
+        !self.control_waiting.is_empty()
+    }
+
+    /// What came on the frame lane.
+    #[must_use]
+    pub fn next_delivery(&self) -> Option<Delivery> {
+        self.frames_in.pop()
+    }
+
+    /// What came on the control lane.
+    #[must_use]
+    pub fn next_control(&self) -> Option<Control> {
+        self.control_in.pop()
+    }
+
+    /// Whether nothing waits to be sent, and nothing to be taken.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.frames_waiting.is_empty()
+            && self.lapsed.is_empty()
+            && self.control_waiting.is_empty()
+            && self.frames_in.is_empty()
+            && self.control_in.is_empty()
+    }
+
+    /// Whether the other shard has to be woken, since this was last asked.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
+    fn pump_control(&mut self) {
+        while let Some(control) = self.control_waiting.pop_front() {
+            if let Err(refused) = self.control_out.push(control) {
+                self.control_waiting.push_front(refused);
+                return;
+            }
+            self.touched = true;
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) -> Option<Delivery> {
+        let batch_of = match &delivery {
+            Delivery::Level(level) => Some(level.room.clone()),
+            _ => None,
+        };
+        let refused = self.frames_out.push(delivery).err();
+        if refused.is_none() {
+            self.touched = true;
+            if let Some(room) = batch_of.filter(|_| !self.lapsed.is_empty()) {
+                self.lapsed.remove(&room); // The batch itself shows the gap before it.
+            }
+        }
+        refused
+    }
+}

@@ -1,0 +1,69 @@
+//! The real socket of a connection: tokio's, registered with its shard's runtime.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::connection::placed::Socket;
+
+/// A device's socket. Dropping it wakes the task that reads it, so that the task ends too.
+#[derive(Debug)]
+pub struct DeviceSocket {
+    stream: TcpStream,
+    /// Wakes the task that reads the socket and drains what is owed.
+    waker: Waker,
+}
+
+impl DeviceSocket {
+    /// A socket whose task has not run yet.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream, waker: Waker::noop().clone() }
+    }
+
+    /// The task of `cx` is to be woken.
+    pub fn adopt(&mut self, cx: &Context<'_>) {
+        if !self.waker.will_wake(cx.waker()) {
+            self.waker = cx.waker().clone();
+        }
+    }
+
+    /// Reads into `scratch`, or has the task of `cx` woken when there is something. 0: the device has ended.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(scratch);
+        Pin::new(&mut self.stream).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+    }
+}
+
+impl Socket for DeviceSocket {
+    #[inline]
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.try_write(bytes)
+    }
+
+    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.stream.try_write_vectored(parts)
+    }
+
+    fn tell_when_writable(&mut self) {
+        let ready = self.stream.poll_write_ready(&mut Context::from_waker(&self.waker));
+        // Already writable again, or failed: the task finds out which.
+        if ready.is_ready() {
+            self.waker.wake_by_ref();
+        }
+    }
+
+    fn finish(&mut self) {
+        // A socket that is broken already has nothing to finish.
+        let _: io::Result<()> = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+    }
+}
+
+impl Drop for DeviceSocket {
+    fn drop(&mut self) {
+        self.waker.wake_by_ref();
+    }
+}
