@@ -17,10 +17,7 @@ impl Now {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn read() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self {
-            instant: Instant::now(),
-            unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
-        }
+        Self { instant: Instant::now(), unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX) }
     }
 
     /// The same reading, `by` later on both clocks; for simulated worlds.

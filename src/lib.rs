@@ -1,4 +1,5 @@
 //! roomcast
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod connection;

@@ -233,7 +233,9 @@ mod tests {
     fn a_cursor_is_sixteen_digits_and_an_integer() {
         let cursor = Cursor::parse("00000000000000ff:7").unwrap();
         assert_eq!((cursor.epoch.0, cursor.offset), (255, 7));
-        for bad in ["", ":", "ff:7", "00000000000000ff:", "00000000000000ff:-1", "00000000000000ff:9007199254740992"] {
+        for bad in
+            ["", ":", "ff:7", "00000000000000ff:", "00000000000000ff:-1", "00000000000000ff:9007199254740992"]
+        {
             assert!(Cursor::parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(Seen::parse("00000000000000ff:0").unwrap().run.to_string(), "00000000000000ff");

@@ -1,0 +1,306 @@
+//! The configuration as typed: four layers laid over each other key by key, each value with where it was typed.
+//! Unknown keys are refused here; what the values mean is `resolve`'s business.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::{Table, Value};
+
+use super::ENVIRONMENT_PREFIX;
+use super::args::Args;
+use super::mistake::{Mistake, Source, nearest};
+
+/// The lowest layer: every key with its default.
+pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// How a value is spelt outside a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelt {
+    /// Always text, even where it looks like a number or a date.
+    Text,
+    /// In TOML's grammar; what that does not know is text.
+    Toml,
+}
+
+/// Every key outside `[types]`, in the order of `config/default.toml`.
+pub(super) const KEYS: [(&str, Spelt); 18] = [
+    ("insecure", Spelt::Toml),
+    ("viewer.listen", Spelt::Text),
+    ("viewer.heartbeat_ms", Spelt::Toml),
+    ("viewer.origins", Spelt::Toml),
+    ("publisher.listen", Spelt::Text),
+    ("publisher.keys", Spelt::Toml),
+    ("ops.listen", Spelt::Text),
+    ("auth.device_keys", Spelt::Toml),
+    ("store.data_dir", Spelt::Text),
+    ("store.ephemeral", Spelt::Toml),
+    ("shards.count", Spelt::Toml),
+    ("flush.gather_ms", Spelt::Toml),
+    ("flush.max_messages", Spelt::Toml),
+    ("flush.max_bytes", Spelt::Toml),
+    ("flush.direct_members", Spelt::Toml),
+    ("flush.urgent_spacing_ms", Spelt::Toml),
+    ("log.format", Spelt::Text),
+    ("log.level", Spelt::Text),
+];
+
+/// Every key of a table in `[types]`.
+pub(super) const TYPE_KEYS: [(&str, Spelt); 3] =
+    [("class", Spelt::Text), ("ttl_ms", Spelt::Toml), ("urgent", Spelt::Toml)];
+
+/// A value and where it was typed. No `Debug`: it may be a secret.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) value: Value,
+    pub(super) source: Source,
+}
+
+/// What was typed about one type, by key.
+pub(super) struct TypeEntries {
+    /// Who named it first.
+    pub(super) source: Source,
+    pub(super) keys: BTreeMap<&'static str, Entry>,
+}
+
+/// The values in force.
+#[derive(Default)]
+pub(super) struct Raw {
+    keys: BTreeMap<&'static str, Entry>,
+    pub(super) types: BTreeMap<String, TypeEntries>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Raw {
+    /// All four layers, and what could not be laid.
+    pub(super) fn layered(
+        args: &Args,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> (Self, Vec<Mistake>) {
+        let mut raw = Self::default();
+        raw.lay_document(DEFAULTS, &Source::Default);
+        if let (Some(_), Some(_)) = (args.looked_at(), &args.flags.config) {
+            let wrong = "a file is named twice, here and after the command";
+            raw.mistaken(Source::Flag("--config"), "--config", wrong, "one of them");
+        }
+        if let Some(path) = args.looked_at().or(args.flags.config.as_deref()) {
+            raw.lay_file(path);
+        }
+        let mut variables: Vec<_> =
+            environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+        variables.sort_unstable();
+        for (name, text) in variables {
+            raw.lay_variable(name, &text);
+        }
+        raw.lay_flags(args);
+        let mistakes = std::mem::take(&mut raw.mistakes);
+        (raw, mistakes)
+    }
+
+    /// The value in force of a key of [`KEYS`].
+    pub(super) fn entry(&self, key: &str) -> &Entry {
+        self.keys.get(key).expect("config/default.toml has every key; a test holds it to that")
+    }
+
+    fn lay_file(&mut self, path: &Path) {
+        let source = Source::File(Arc::new(path.to_owned()));
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.lay_document(&text, &source),
+            Err(trouble) => {
+                let wrong = format!("can't be read ({trouble})");
+                self.mistaken(source, "file", &wrong, "a TOML file this process may read");
+            }
+        }
+    }
+
+    /// Lays a whole document, or nothing of it: half a file would only bring up mistakes that are none.
+    fn lay_document(&mut self, text: &str, source: &Source) {
+        let (_, mut troubles) = toml::de::DeTable::parse_recoverable(text);
+        match toml::from_str::<Table>(text) {
+            Ok(table) if troubles.is_empty() => self.lay(&[], Value::Table(table), source),
+            Ok(_) => {}
+            Err(trouble) if troubles.is_empty() => troubles.push(trouble),
+            Err(_) => {}
+        }
+        for trouble in troubles {
+            // Its message alone: its Display quotes the line, and the line may hold a secret.
+            let before = text.get(..trouble.span().map_or(0, |span| span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            self.mistaken(source.clone(), &format!("line {line}"), trouble.message(), "TOML");
+        }
+    }
+
+    fn lay_variable(&mut self, name: String, text: &str) {
+        let path: Vec<String> =
+            name[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase().split("__").map(str::to_owned).collect();
+        let spelt = match path.as_slice() {
+            [section, _, key] if section == "types" => spelling(&TYPE_KEYS, key),
+            _ => spelling(&KEYS, &path.join(".")),
+        };
+        self.lay(&path, typed(text, spelt), &Source::Environment(name));
+    }
+
+    fn lay_flags(&mut self, args: &Args) {
+        let flags = &args.flags;
+        for (flag, key, text) in [
+            ("--viewer-listen", "viewer.listen", &flags.viewer_listen),
+            ("--publisher-listen", "publisher.listen", &flags.publisher_listen),
+            ("--ops-listen", "ops.listen", &flags.ops_listen),
+            ("--data-dir", "store.data_dir", &flags.data_dir),
+            ("--shards", "shards.count", &flags.shards),
+        ] {
+            if let Some(text) = text {
+                let value = typed(text, spelling(&KEYS, key));
+                self.keys.insert(key, Entry { value, source: Source::Flag(flag) });
+            }
+        }
+        let switches =
+            [("--ephemeral", "store.ephemeral", flags.ephemeral), ("--insecure", "insecure", flags.insecure)];
+        for (flag, key, _) in switches.into_iter().filter(|(_, _, given)| *given) {
+            self.keys.insert(key, Entry { value: Value::Boolean(true), source: Source::Flag(flag) });
+        }
+    }
+
+    /// Lays a value at `path`; a table's entries one by one, down to the known keys.
+    fn lay(&mut self, path: &[String], value: Value, source: &Source) {
+        let joined = path.join(".");
+        let known = KEYS.iter().find(|(key, _)| *key == joined);
+        match (path, value) {
+            ([section, name, rest @ ..], value) if section == "types" => {
+                self.lay_type(name, rest, value, source);
+            }
+            (_, value) if known.is_some() => {
+                let key = known.map_or("", |(key, _)| *key);
+                self.keys.insert(key, Entry { value, source: source.clone() });
+            }
+            (_, Value::Table(table)) if path.is_empty() || sections().any(|section| section == joined) => {
+                for (key, value) in table {
+                    let below: Vec<String> = path.iter().cloned().chain([key]).collect();
+                    self.lay(&below, value, source);
+                }
+            }
+            (_, _) if sections().any(|section| section == joined) => {
+                self.mistaken(source.clone(), &joined, "is a section, not a value", "a table of its keys");
+            }
+            (_, Value::Table(_)) => self.unknown(&joined, nearest(&joined, sections()), source),
+            (_, _) => self.unknown(&joined, nearest(&joined, KEYS.iter().map(|(key, _)| *key)), source),
+        }
+    }
+
+    /// Lays what stands at `types.NAME`, or below it.
+    fn lay_type(&mut self, name: &str, rest: &[String], value: Value, source: &Source) {
+        match (rest, value) {
+            ([], Value::Table(table)) => {
+                self.type_named(name, source);
+                for (key, value) in table {
+                    self.lay_type(name, &[key], value, source);
+                }
+            }
+            ([], _) => {
+                let allowed = "a table, such as { class = \"normal\" }";
+                self.mistaken(source.clone(), &format!("types.{name}"), "is not a table", allowed);
+            }
+            ([key], value) if let Some((known, _)) = TYPE_KEYS.iter().find(|(known, _)| known == key) => {
+                let entry = Entry { value, source: source.clone() };
+                self.type_named(name, source).keys.insert(known, entry);
+            }
+            (below, _) => {
+                let below = below.join(".");
+                let meant = nearest(&below, TYPE_KEYS.iter().map(|(key, _)| *key));
+                let meant = meant.map(|key| format!("types.{name}.{key}"));
+                self.unknown(&format!("types.{name}.{below}"), meant.as_deref(), source);
+            }
+        }
+    }
+
+    fn type_named(&mut self, name: &str, source: &Source) -> &mut TypeEntries {
+        let unheard = || TypeEntries { source: source.clone(), keys: BTreeMap::new() };
+        self.types.entry(name.to_owned()).or_insert_with(unheard)
+    }
+
+    fn unknown(&mut self, key: &str, meant: Option<&str>, source: &Source) {
+        self.mistakes.push(Mistake {
+            source: source.clone(),
+            key: key.to_owned(),
+            wrong: "unknown key".to_owned(),
+            allowed: String::new(),
+            meant: meant.map(|meant| source.spelling(meant)),
+        });
+    }
+
+    fn mistaken(&mut self, source: Source, key: &str, wrong: &str, allowed: &str) {
+        let (key, wrong, allowed) = (key.to_owned(), wrong.to_owned(), allowed.to_owned());
+        self.mistakes.push(Mistake { source, key, wrong, allowed, meant: None });
+    }
+}
+
+/// The sections of a file.
+pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
+    ["viewer", "publisher", "ops", "auth", "store", "shards", "flush", "log", "types"].into_iter()
+}
+
+fn spelling(keys: &[(&str, Spelt)], asked: &str) -> Spelt {
+    keys.iter().find(|(key, _)| *key == asked).map_or(Spelt::Toml, |(_, spelt)| *spelt)
+}
+
+/// A value typed outside a file: TOML's grammar, and bare words are text.
+fn typed(text: &str, spelt: Spelt) -> Value {
+    match (text.parse::<Value>(), spelt) {
+        (Ok(Value::String(quoted)), _) => Value::String(quoted),
+        (Ok(value), Spelt::Toml) => value,
+        (Ok(_), Spelt::Text) | (Err(_), _) => Value::String(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_words_are_text_and_text_keys_are_never_numbers() {
+        assert_eq!(typed("10", Spelt::Toml), Value::Integer(10));
+        assert_eq!(typed("600_000", Spelt::Toml), Value::Integer(600_000));
+        assert_eq!(typed("auto", Spelt::Toml), Value::String("auto".into()));
+        assert_eq!(typed("127.0.0.1:1", Spelt::Toml), Value::String("127.0.0.1:1".into()));
+        assert_eq!(typed("2026", Spelt::Text), Value::String("2026".into()));
+        assert_eq!(typed("\"a b\"", Spelt::Text), Value::String("a b".into()));
+        assert_eq!(
+            typed("10\nlog = 1", Spelt::Toml),
+            Value::String("10\nlog = 1".into()),
+            "one value, one key"
+        );
+        assert_eq!(typed("", Spelt::Toml), Value::String(String::new()));
+    }
+
+    #[test]
+    fn default_toml_has_each_known_key_and_no_other() {
+        let (raw, mistakes) = Raw::layered(&Args::default(), std::iter::empty());
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        for (key, _) in KEYS {
+            assert!(raw.keys.contains_key(key), "{key} is not in config/default.toml");
+            assert!(
+                key.split_once('.').is_none_or(|(section, _)| sections().any(|known| known == section)),
+                "{key}"
+            );
+        }
+        assert_eq!(raw.keys.len(), KEYS.len());
+        for (key, _) in TYPE_KEYS {
+            assert!(DEFAULTS.contains(&format!("#   {key}  ")), "types.*.{key} is not described");
+        }
+        for key in super::super::resolve::DEVICE_KEY_KEYS {
+            assert!(DEFAULTS.contains(&format!("#   {key} ")), "auth.device_keys[].{key} is not described");
+        }
+    }
+
+    #[test]
+    fn each_key_of_default_toml_has_a_comment_above_it() {
+        let mut commented = false;
+        for line in DEFAULTS.lines().take_while(|line| *line != "[types]") {
+            match line.chars().next() {
+                Some('#') => commented = true,
+                None | Some('[') => commented = false,
+                Some(_) => assert!(std::mem::take(&mut commented), "no comment above: {line}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! What the typed values mean: each checked and turned into its type, then all checked against each other.
+//!
+//! A value that is wrong leaves a mistake and a stand-in that can't cause a second one, so that one start reports
+//! everything. Reads the secret files; opens nothing else.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Origins, PublisherKeys};
+use crate::room::id::TypeName;
+use crate::room::message::{Class, TypePolicy, Types};
+use crate::room::pace::{FlushRules, RoomSettings};
+
+use super::flush::{FlushField, millis, overridden};
+use super::limits::{
+    DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
+    TTL_DEFAULT, TTL_MAX, TTL_MIN,
+};
+use super::mistake::{Mistake, Source, nearest};
+use super::raw::{Entry, Raw, TypeEntries};
+use super::{Config, Log, LogFormat};
+
+/// Every key of an entry of `auth.device_keys`.
+pub(super) const DEVICE_KEY_KEYS: [&str; 5] = ["alg", "kid", "secret", "secret_file", "public_key"];
+
+const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
+
+/// The checked configuration. It counts only if no mistake was added; `None` if a mistake left nothing to go on with.
+pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> {
+    let mut resolver = Resolver { raw, mistakes };
+    let viewer_listen = resolver.address("viewer.listen");
+    let config = Config {
+        viewer_listen,
+        publisher_listen: resolver.address("publisher.listen"),
+        ops_listen: resolver.address("ops.listen"),
+        data_dir: resolver.data_dir(),
+        shards: resolver.shards(),
+        flush: resolver.flush(),
+        types: resolver.types(),
+        heartbeat: Duration::from_millis(resolver.whole(
+            "viewer.heartbeat_ms",
+            millis(HEARTBEAT_MIN)..=millis(HEARTBEAT_MAX),
+            "milliseconds",
+        )),
+        publisher_keys: resolver.publisher_keys(),
+        device_keys: resolver.device_keys(),
+        origins: resolver.origins(viewer_listen),
+        log: resolver.log(),
+        insecure: resolver.switch("insecure"),
+    };
+    // An open door may be open only because its keys were mistyped: said once those are right.
+    resolver.doors_apart(&config);
+    resolver.doors_guarded(&config);
+    mistakes.is_empty().then_some(config)
+}
+
+struct Resolver<'a> {
+    raw: &'a Raw,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl<'a> Resolver<'a> {
+    fn entry(&self, key: &str) -> &'a Entry {
+        self.raw.entry(key)
+    }
+
+    fn mistaken(
+        &mut self,
+        source: &Source,
+        key: impl Into<String>,
+        wrong: impl Into<String>,
+        allowed: impl Into<String>,
+    ) {
+        self.mistakes.push(Mistake {
+            source: source.clone(),
+            key: key.into(),
+            wrong: wrong.into(),
+            allowed: allowed.into(),
+            meant: None,
+        });
+    }
+
+    /// A text of a key that is no secret; empty after a mistake.
+    fn text(&mut self, key: &str, allowed: &str) -> &'a str {
+        let entry = self.entry(key);
+        entry.value.as_str().unwrap_or_else(|| {
+            self.mistaken(&entry.source, key, format!("{} is not text", shown(&entry.value)), allowed);
+            ""
+        })
+    }
+
+    /// A whole number of a key; the smallest that is allowed after a mistake.
+    fn whole(&mut self, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> u64 {
+        let entry = self.entry(key);
+        self.whole_of(entry, key, bounds, unit)
+    }
+
+    fn whole_of(&mut self, entry: &Entry, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> u64 {
+        let value = entry.value.as_integer().and_then(|value| u64::try_from(value).ok());
+        if let Some(value) = value.filter(|value| bounds.contains(value)) {
+            return value;
+        }
+        let (min, max) = bounds.into_inner();
+        let wrong = format!("{} is not allowed", shown(&entry.value));
+        self.mistaken(&entry.source, key, wrong, format!("a whole number, {min} to {max} {unit}"));
+        min
+    }
+
+    fn switch(&mut self, key: &str) -> bool {
+        let entry = self.entry(key);
+        self.switch_of(entry, key)
+    }
+
+    fn switch_of(&mut self, entry: &Entry, key: &str) -> bool {
+        entry.value.as_bool().unwrap_or_else(|| {
+            self.mistaken(
+                &entry.source,
+                key,
+                format!("{} is not allowed", shown(&entry.value)),
+                "true or false",
+            );
+            false
+        })
+    }
+
+    /// One of these words; `None` after a mistake.
+    fn word<T>(&mut self, entry: &Entry, key: &str, words: &[(&str, T)]) -> Option<T>
+    where
+        T: Copy,
+    {
+        let typed = entry.value.as_str();
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| typed == Some(*word)) {
+            return Some(*meaning);
+        }
+        let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.mistakes.push(Mistake {
+            source: entry.source.clone(),
+            key: key.to_owned(),
+            wrong: format!("{} is not allowed", shown(&entry.value)),
+            allowed: names.join(", "),
+            meant: typed.and_then(|typed| nearest(typed, names.iter().copied())).map(str::to_owned),
+        });
+        None
+    }
+
+    /// An address and a port; loopback, any port, after a mistake.
+    fn address(&mut self, key: &str) -> SocketAddr {
+        const ALLOWED: &str = "an IP address and a port, such as 127.0.0.1:7600 or [::1]:7600";
+        let text = self.text(key, ALLOWED);
+        text.parse().unwrap_or_else(|_| {
+            let entry = self.entry(key);
+            if entry.value.is_str() {
+                self.mistaken(
+                    &entry.source,
+                    key,
+                    format!("{} is no such address", shown(&entry.value)),
+                    ALLOWED,
+                );
+            }
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+        })
+    }
+
+    fn data_dir(&mut self) -> Option<PathBuf> {
+        const ALLOWED: &str = "a folder, or a path where one can be made";
+        let ephemeral = self.switch("store.ephemeral");
+        let text = self.text("store.data_dir", ALLOWED);
+        let (entry, said) = (self.entry("store.data_dir"), self.entry("store.ephemeral"));
+        let path = Path::new(text);
+        if entry.value.is_str()
+            && (text.is_empty() || text.contains('\0') || (path.exists() && !path.is_dir()))
+        {
+            self.mistaken(
+                &entry.source,
+                "store.data_dir",
+                format!("{} is no folder", shown(&entry.value)),
+                ALLOWED,
+            );
+        }
+        if !ephemeral || entry.source.layer() > said.source.layer() {
+            return Some(path.to_owned());
+        }
+        if entry.source.layer() == said.source.layer() {
+            let wrong = format!("stands beside store.ephemeral = true ({})", said.source);
+            self.mistaken(&entry.source, "store.data_dir", wrong, "one of them");
+        }
+        None
+    }
+
+    fn shards(&mut self) -> usize {
+        let entry = self.entry("shards.count");
+        if entry.value.as_str() == Some("auto") {
+            return std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
+        }
+        let count = self.whole("shards.count", 1..=SHARDS_MAX as u64, "threads, or \"auto\"");
+        usize::try_from(count).unwrap_or(SHARDS_MAX)
+    }
+
+    fn flush(&mut self) -> FlushRules {
+        let mut typed = RoomSettings::default();
+        for field in FlushField::ALL {
+            let value = self.whole(&format!("flush.{}", field.name()), field.bounds(), field.unit());
+            field.set(value, &mut typed).expect("it is within the field's bounds");
+        }
+        overridden(&FlushRules::default(), &typed)
+    }
+
+    fn types(&mut self) -> Types {
+        let raw = self.raw;
+        Types::new(raw.types.iter().filter_map(|(name, entries)| {
+            let policy = self.policy(name, entries);
+            match TypeName::parse(name) {
+                Ok(name) => Some((name, policy?)),
+                Err(bad) => {
+                    self.mistaken(
+                        &entries.source,
+                        format!("types.{name:?}"),
+                        "is no name for a type",
+                        bad.allowed,
+                    );
+                    None
+                }
+            }
+        }))
+    }
+
+    fn policy(&mut self, name: &str, entries: &TypeEntries) -> Option<TypePolicy> {
+        let key = |below: &str| format!("types.{name}.{below}");
+        let Some(typed_class) = entries.keys.get("class") else {
+            let known = self.raw.types.iter().filter(|(_, entries)| entries.source == Source::Default);
+            let meant = nearest(name, known.map(|(name, _)| name.as_str()));
+            self.mistakes.push(Mistake {
+                source: entries.source.clone(),
+                key: format!("types.{name}"),
+                wrong: "is not a built-in type and has no class".to_owned(),
+                allowed: format!("class = {}", CLASSES.map(Class::name).join(", ")),
+                meant: meant.map(|meant| entries.source.spelling(&format!("types.{meant}"))),
+            });
+            return None;
+        };
+        let class = self.word(typed_class, &key("class"), &CLASSES.map(|class| (class.name(), class)))?;
+        if name == "online" && class != Class::Latest {
+            let wrong = format!("{} is not allowed", shown(&typed_class.value));
+            self.mistaken(
+                &typed_class.source,
+                key("class"),
+                wrong,
+                "latest: the engine publishes this type itself",
+            );
+        }
+        let ttl = match entries.keys.get("ttl_ms") {
+            // That of a built-in type goes with its class.
+            Some(entry) if class == Class::Reliable || entry.source != Source::Default => {
+                let ttl =
+                    self.whole_of(entry, &key("ttl_ms"), millis(TTL_MIN)..=millis(TTL_MAX), "milliseconds");
+                if class != Class::Reliable {
+                    let wrong = format!("is set for a type of class {}", class.name());
+                    self.mistaken(
+                        &entry.source,
+                        key("ttl_ms"),
+                        wrong,
+                        "for class reliable; the others are not stored",
+                    );
+                }
+                Duration::from_millis(ttl)
+            }
+            Some(_) | None => TTL_DEFAULT,
+        };
+        let urgent = match entries.keys.get("urgent") {
+            Some(entry) => self.switch_of(entry, &key("urgent")),
+            None => class == Class::Reliable,
+        };
+        Some(TypePolicy { class, urgent, ttl })
+    }
+
+    fn log(&mut self) -> Log {
+        use tracing::Level;
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let levels = [
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("debug", Level::DEBUG),
+            ("trace", Level::TRACE),
+        ];
+        Log {
+            format: self.word(self.entry("log.format"), "log.format", &formats).unwrap_or(LogFormat::Text),
+            level: self.word(self.entry("log.level"), "log.level", &levels).unwrap_or(Level::INFO),
+        }
+    }
+
+    fn origins(&mut self, viewer_listen: SocketAddr) -> Origins {
+        let entry = self.entry("viewer.origins");
+        if entry.value.as_str() == Some("auto") {
+            return Origins::default_for(viewer_listen.ip());
+        }
+        let Some(list) = entry.value.as_array() else {
+            let wrong = format!("{} is not allowed", shown(&entry.value));
+            self.mistaken(&entry.source, "viewer.origins", wrong, "a list of origins, or \"auto\"");
+            return Origins::Listed(BTreeSet::new());
+        };
+        let mut listed = BTreeSet::new();
+        for (at, value) in list.iter().enumerate() {
+            match Origins::check(value.as_str().unwrap_or_default()) {
+                Ok(()) => listed.extend(value.as_str().map(str::to_owned)),
+                Err(bad) => {
+                    let wrong = format!("{} is not allowed", shown(value));
+                    self.mistaken(&entry.source, format!("viewer.origins[{at}]"), wrong, bad.allowed);
+                }
+            }
+        }
+        Origins::Listed(listed)
+    }
+
+    /// Mistakes here never quote: somebody may have typed the key itself.
+    fn publisher_keys(&mut self) -> PublisherKeys {
+        let entry = self.entry("publisher.keys");
+        let list = self.secrets(entry, "publisher.keys", PUBLISHER_KEYS_MAX);
+        let mut hashes = Vec::new();
+        for (at, value) in list.iter().enumerate() {
+            match KeyHash::parse(value.as_str().unwrap_or_default()) {
+                Ok(hash) => hashes.push(hash),
+                Err(bad) => {
+                    let key = format!("publisher.keys[{at}]");
+                    self.mistaken(&entry.source, key, "is no hash of a key", bad.allowed);
+                }
+            }
+        }
+        PublisherKeys::new(hashes)
+    }
+
+    /// The list of a key that holds secrets; empty after a mistake.
+    fn secrets<'e>(&mut self, entry: &'e Entry, key: &str, count_max: usize) -> &'e [Value] {
+        let Some(list) = entry.value.as_array() else {
+            self.mistaken(&entry.source, key, "is not a list", format!("a list of at most {count_max}"));
+            return &[];
+        };
+        if list.len() > count_max {
+            let wrong = format!("has {} entries", list.len());
+            self.mistaken(&entry.source, key, wrong, format!("a list of at most {count_max}"));
+        }
+        list
+    }
+
+    /// Mistakes here never quote, either.
+    fn device_keys(&mut self) -> DeviceKeys {
+        let entry = self.entry("auth.device_keys");
+        let list = self.secrets(entry, "auth.device_keys", DEVICE_KEYS_MAX);
+        let mut keys: Vec<DeviceKey> = Vec::new();
+        for (at, value) in list.iter().enumerate() {
+            let at = format!("auth.device_keys[{at}]");
+            let Some(table) = value.as_table() else {
+                let allowed = "a table, such as { alg = \"HS256\", secret_file = \"device.key\" }";
+                self.mistaken(&entry.source, at, "is not a table", allowed);
+                continue;
+            };
+            let Some(key) = self.device_key(&entry.source, &at, table) else { continue };
+            if key.kid().is_some() && keys.iter().any(|other| other.kid() == key.kid()) {
+                self.mistaken(&entry.source, format!("{at}.kid"), "stands twice", "one key of each kid");
+            }
+            keys.push(key);
+        }
+        DeviceKeys::new(keys)
+    }
+
+    fn device_key(&mut self, source: &Source, at: &str, table: &Table) -> Option<DeviceKey> {
+        let before = self.mistakes.len();
+        for (key, value) in table {
+            if !DEVICE_KEY_KEYS.contains(&key.as_str()) {
+                self.mistakes.push(Mistake {
+                    source: source.clone(),
+                    key: format!("{at}.{key}"),
+                    wrong: "unknown key".to_owned(),
+                    allowed: DEVICE_KEY_KEYS.join(", "),
+                    meant: nearest(key, DEVICE_KEY_KEYS.into_iter()).map(str::to_owned),
+                });
+            } else if value.as_str().is_none_or(str::is_empty) {
+                self.mistaken(source, format!("{at}.{key}"), "is empty or not text", "text in quotes");
+            }
+        }
+        let given = |key: &str| table.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let kid = given("kid").map(str::to_owned);
+        if self.mistakes.len() > before {
+            return None;
+        }
+        let made = match (given("alg"), given("secret"), given("secret_file"), given("public_key")) {
+            (Some("HS256"), Some(secret), None, None) => DeviceKey::hs256(kid, secret.as_bytes()),
+            (Some("HS256"), None, Some(file), None) => {
+                let secret = self.secret_file(source, at, Path::new(file))?;
+                DeviceKey::hs256(kid, &secret)
+            }
+            (Some("EdDSA"), None, None, Some(public_key)) => DeviceKey::eddsa(kid, public_key),
+            (Some("HS256"), ..) => {
+                self.mistaken(
+                    source,
+                    at,
+                    "does not say its secret, or says too much",
+                    "either secret or secret_file",
+                );
+                return None;
+            }
+            (Some("EdDSA"), ..) => {
+                self.mistaken(
+                    source,
+                    at,
+                    "does not say its public key, or says too much",
+                    "public_key alone",
+                );
+                return None;
+            }
+            _ => {
+                self.mistaken(
+                    source,
+                    format!("{at}.alg"),
+                    "is missing or not supported",
+                    "\"HS256\" or \"EdDSA\"",
+                );
+                return None;
+            }
+        };
+        made.map_err(|bad| self.mistaken(source, at, "is no key of its algorithm", bad.allowed)).ok()
+    }
+
+    /// What a secret's file holds, without one line end at its end.
+    fn secret_file(&mut self, source: &Source, at: &str, path: &Path) -> Option<Vec<u8>> {
+        let mut secret = Vec::new();
+        let read = std::fs::File::open(path)
+            .and_then(|file| file.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut secret));
+        let wrong = match read {
+            Ok(bytes) if bytes <= SECRET_BYTES_MAX => {
+                let text = secret.strip_suffix(b"\n").unwrap_or(&secret);
+                return Some(text.strip_suffix(b"\r").unwrap_or(text).to_vec());
+            }
+            Ok(_) => format!("{} is too large", path.display()),
+            Err(trouble) => format!("{} can't be read ({trouble})", path.display()),
+        };
+        self.mistaken(
+            source,
+            format!("{at}.secret_file"),
+            wrong,
+            format!("a file of at most {SECRET_BYTES_MAX} bytes"),
+        );
+        None
+    }
+
+    /// No two doors on one port.
+    fn doors_apart(&mut self, config: &Config) {
+        let doors = [
+            ("viewer.listen", config.viewer_listen),
+            ("publisher.listen", config.publisher_listen),
+            ("ops.listen", config.ops_listen),
+        ];
+        for (at, (key, address)) in doors.iter().enumerate() {
+            let clash = doors[..at].iter().find(|(_, other)| {
+                let overlap = other.ip() == address.ip()
+                    || other.ip().is_unspecified()
+                    || address.ip().is_unspecified();
+                address.port() != 0 && other.port() == address.port() && overlap
+            });
+            if let Some((other, _)) = clash {
+                let source = &self.entry(key).source;
+                self.mistaken(
+                    source,
+                    *key,
+                    format!("{address} is taken by {other}"),
+                    "a port of its own, or 0 for any",
+                );
+            }
+        }
+    }
+
+    /// A door off loopback asks who comes, unless told otherwise.
+    fn doors_guarded(&mut self, config: &Config) {
+        let mistyped =
+            |mistakes: &[Mistake], key: &str| mistakes.iter().any(|mistake| mistake.key.starts_with(key));
+        let viewer_open = config.device_keys.is_open() && !mistyped(self.mistakes, "auth.");
+        let publisher_open = config.publisher_keys.is_open() && !mistyped(self.mistakes, "publisher.keys");
+        let insecure = config.insecure || mistyped(self.mistakes, "insecure");
+        for (key, address, open, remedy) in [
+            ("viewer.listen", config.viewer_listen, viewer_open, "auth.device_keys, "),
+            ("publisher.listen", config.publisher_listen, publisher_open, "publisher.keys, "),
+            ("ops.listen", config.ops_listen, true, ""),
+        ] {
+            if open && !insecure && !address.ip().to_canonical().is_loopback() {
+                let wrong = format!("{address} is not loopback, and this door would ask nobody who they are");
+                let source = &self.entry(key).source;
+                self.mistaken(source, key, wrong, format!("{remedy}a loopback address, or --insecure"));
+            }
+        }
+    }
+}
+
+/// A value as a mistake quotes it: one line, shortened.
+fn shown(value: &Value) -> String {
+    let spelt = value.to_string().replace('\n', " ");
+    match spelt.char_indices().nth(60) {
+        Some((at, _)) => format!("{}…", &spelt[..at]),
+        None => spelt,
+    }
+}

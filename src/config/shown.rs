@@ -1,0 +1,87 @@
+//! The configuration in force as TOML, for `roomcast config print`: secrets left out, each line with where it comes from.
+
+use std::fmt::Write;
+
+use toml::Value;
+
+use crate::room::message::{Class, TypePolicy};
+
+use super::Config;
+use super::flush::millis;
+use super::mistake::Source;
+use super::raw::{KEYS, Raw};
+
+/// What stands for a secret. It is no valid key: what was printed can't be served by mistake.
+const REDACTED: &str = "[redacted]";
+
+pub(super) fn shown(raw: &Raw, config: &Config) -> String {
+    let mut text =
+        String::from("# In force. What does not come from the defaults says where it comes from.\n");
+    let mut open_section = "";
+    for (key, _) in KEYS {
+        let entry = raw.entry(key);
+        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        if section != open_section {
+            line(&mut text, format_args!("\n[{section}]"), None);
+            open_section = section;
+        }
+        let note = match (key, entry.value.as_str()) {
+            ("shards.count", Some("auto")) => Some(format!("{} here", config.shards)),
+            _ => origin(&entry.source),
+        };
+        match key {
+            // Both in one file would be a mistake: what is not in force is a comment.
+            "store.data_dir" if config.data_dir.is_none() => {
+                line(&mut text, format_args!("# {name} is not used"), None);
+            }
+            "store.ephemeral" => {
+                line(&mut text, format_args!("{name} = {}", config.data_dir.is_none()), note);
+            }
+            _ => line(&mut text, format_args!("{name} = {}", redacted(key, &entry.value)), note),
+        }
+    }
+    line(&mut text, format_args!("\n[types]"), None);
+    for (name, policy) in config.types.iter() {
+        let typed = raw.types.get(name.as_str());
+        let highest =
+            typed.and_then(|entries| entries.keys.values().max_by_key(|entry| entry.source.layer()));
+        let note = highest.and_then(|entry| origin(&entry.source));
+        // A dot in a bare key would be another table.
+        let name = if name.as_str().contains('.') { format!("\"{name}\"") } else { name.to_string() };
+        line(&mut text, format_args!("{name} = {}", policy_shown(*policy)), note);
+    }
+    text
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments<'_>, note: Option<String>) {
+    let note = note.map(|note| format!("  # {note}")).unwrap_or_default();
+    writeln!(text, "{content}{note}").expect("a string takes every line");
+}
+
+fn origin(source: &Source) -> Option<String> {
+    // A path may hold a line end; a comment may not.
+    (*source != Source::Default).then(|| source.to_string().replace(char::is_control, "?"))
+}
+
+fn policy_shown(policy: TypePolicy) -> String {
+    let class = policy.class.name();
+    match policy.class {
+        Class::Reliable => {
+            format!("{{ class = \"{class}\", ttl_ms = {}, urgent = {} }}", millis(policy.ttl), policy.urgent)
+        }
+        Class::Normal | Class::Latest | Class::Counter | Class::Lossy => {
+            format!("{{ class = \"{class}\", urgent = {} }}", policy.urgent)
+        }
+    }
+}
+
+fn redacted(key: &str, value: &Value) -> Value {
+    match (key, value) {
+        ("publisher.keys" | "secret", Value::String(_)) => Value::String(REDACTED.to_owned()),
+        (_, Value::Array(list)) => Value::Array(list.iter().map(|value| redacted(key, value)).collect()),
+        (_, Value::Table(table)) => {
+            Value::Table(table.iter().map(|(below, value)| (below.clone(), redacted(below, value))).collect())
+        }
+        (_, value) => value.clone(),
+    }
+}

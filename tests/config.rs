@@ -1,0 +1,501 @@
+//! The configuration as an operator meets it: layers, mistakes, hints, secrets, and what it prints.
+#![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use roomcast::auth::{Origins, Refused};
+use roomcast::config::args::Args;
+use roomcast::config::{Config, LogFormat, Mistakes, Source, check, limits, print};
+use roomcast::connection::Grant;
+use roomcast::room::id::TypeName;
+use roomcast::room::message::{Class, TypePolicy};
+use roomcast::room::pace::FlushRules;
+
+/// The SHA-256 of `secret`.
+const KEY_HASH: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+const SECRET: &str = "canary-secret-of-thirty-two-bytes!";
+
+/// A file that goes with the test that made it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn holding(text: impl AsRef<[u8]>) -> Self {
+        let path = std::env::temp_dir().join(format!(
+            "roomcast-config-{}-{:016x}",
+            std::process::id(),
+            fastrand::u64(..)
+        ));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+fn args(flags: &[&str]) -> Args {
+    Args::try_parse_from(["roomcast"].iter().chain(flags)).unwrap()
+}
+
+fn variables(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let owned: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    owned.into_iter()
+}
+
+fn load(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, Mistakes> {
+    let file = Scratch::holding(file);
+    let mut line = vec!["--config", file.path()];
+    line.extend(flags);
+    Config::load(&args(&line), variables(environment))
+}
+
+fn file_mistakes(file: &str) -> Vec<String> {
+    load(file, &[], &[]).err().as_ref().map(told).unwrap_or_default()
+}
+
+/// Each mistake without where it was typed.
+fn told(mistakes: &Mistakes) -> Vec<String> {
+    let tell =
+        |mistake: &roomcast::config::Mistake| mistake.to_string().split_once(": ").unwrap().1.to_owned();
+    mistakes.0.iter().map(tell).collect()
+}
+
+fn policy(config: &Config, name: &str) -> TypePolicy {
+    config.types.policy(&TypeName::parse(name).unwrap())
+}
+
+#[test]
+fn the_built_in_defaults_are_those_of_the_code() {
+    let config = Config::load(&Args::default(), variables(&[])).unwrap();
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(config.viewer_listen, local(7600));
+    assert_eq!(config.publisher_listen, local(7601));
+    assert_eq!(config.ops_listen, local(7602));
+    assert_eq!(config.data_dir, Some(PathBuf::from("data")));
+    assert_eq!(config.shards, std::thread::available_parallelism().unwrap().get());
+    assert_eq!(config.flush, FlushRules::default());
+    assert_eq!(config.heartbeat, limits::HEARTBEAT);
+    assert!(config.publisher_keys.is_open() && config.device_keys.is_open() && !config.insecure);
+    assert_eq!(config.origins, Origins::Loopback);
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
+}
+
+#[test]
+fn each_built_in_type_has_its_class_and_reliable_ones_are_urgent() {
+    let config = Config::load(&Args::default(), variables(&[])).unwrap();
+    let types: Vec<(&str, Class)> =
+        config.types.iter().map(|(name, policy)| (name.as_str(), policy.class)).collect();
+    assert_eq!(
+        types,
+        [
+            ("chat", Class::Normal),
+            ("coupon", Class::Reliable),
+            ("enter", Class::Lossy),
+            ("gift", Class::Normal),
+            ("like", Class::Counter),
+            ("online", Class::Latest),
+            ("product_card", Class::Reliable),
+            ("red_packet", Class::Reliable),
+        ]
+    );
+    for (name, policy) in config.types.iter() {
+        assert_eq!(policy.urgent, policy.class == Class::Reliable, "{name}");
+        assert_eq!(policy.ttl, limits::TTL_DEFAULT, "{name}");
+    }
+}
+
+#[test]
+fn flags_stand_over_the_environment_over_the_file_over_the_defaults() {
+    let file =
+        "[viewer]\nlisten = '127.0.0.1:1'\nheartbeat_ms = 2000\n[shards]\ncount = 2\n[flush]\ngather_ms = 20";
+    let environment = [
+        ("ROOMCAST__VIEWER__LISTEN", "127.0.0.1:2"),
+        ("ROOMCAST__FLUSH__GATHER_MS", "10"),
+        ("ROOMCAST__SHARDS__COUNT", "3"),
+    ];
+    let config = load(file, &environment, &["--viewer-listen", "127.0.0.1:3", "serve"]).unwrap();
+    assert_eq!(config.viewer_listen.port(), 3, "flag");
+    assert_eq!(config.flush.gather, Duration::from_millis(10), "environment");
+    assert_eq!(config.shards, 3, "environment");
+    assert_eq!(config.heartbeat, Duration::from_secs(2), "file");
+    assert_eq!(config.flush.messages_max, 100, "default");
+    assert_eq!(load(file, &environment, &["--shards", "4"]).unwrap().shards, 4, "flag");
+}
+
+#[test]
+fn other_variables_are_passed_over() {
+    let config = Config::load(
+        &Args::default(),
+        variables(&[("ROOMCAST_LOG", "x"), ("PATH", "/bin"), ("ROOMCAST", "")]),
+    );
+    assert!(config.is_ok());
+}
+
+#[test]
+fn types_are_merged_key_by_key() {
+    let file = "[types]\ncoupon = { urgent = false }\ngift = { class = 'reliable' }\n\"a.b\" = { class = 'lossy', urgent = true }\n\
+                red_packet = { class = 'normal' }";
+    let config = load(
+        file,
+        &[("ROOMCAST__TYPES__COUPON__TTL_MS", "5000"), ("ROOMCAST__TYPES__VIP__CLASS", "latest")],
+        &[],
+    )
+    .unwrap();
+    let five_seconds = Duration::from_secs(5);
+    assert_eq!(
+        policy(&config, "coupon"),
+        TypePolicy { class: Class::Reliable, urgent: false, ttl: five_seconds }
+    );
+    assert_eq!(
+        policy(&config, "gift"),
+        TypePolicy { class: Class::Reliable, urgent: true, ttl: limits::TTL_DEFAULT }
+    );
+    assert_eq!((policy(&config, "a.b").class, policy(&config, "a.b").urgent), (Class::Lossy, true));
+    assert_eq!(
+        (policy(&config, "red_packet").class, policy(&config, "red_packet").urgent),
+        (Class::Normal, false)
+    );
+    assert_eq!(policy(&config, "vip").class, Class::Latest);
+    assert_eq!(policy(&config, "chat").class, Class::Normal, "untouched");
+    let inline = [("ROOMCAST__TYPES__STICKER", "{ class = 'lossy' }")];
+    assert_eq!(policy(&load("", &inline, &[]).unwrap(), "sticker").class, Class::Lossy);
+}
+
+#[test]
+fn every_mistake_of_every_layer_is_reported_at_once_with_where_it_was_typed() {
+    let file = Scratch::holding(
+        "[flush]\ngather_ms = 0\nmax_bytes = 'big'\n[log]\nformat = 'xml'\n[wiever]\nlisten = 1",
+    );
+    let line = args(&["--config", file.path(), "--shards", "0", "--ops-listen", "here"]);
+    let environment = variables(&[("ROOMCAST__FLUSH__MAX_MESAGES", "7"), ("ROOMCAST__INSECURE", "perhaps")]);
+    let Mistakes(mistakes) = Config::load(&line, environment).unwrap_err();
+    let mut seen: Vec<(u8, &str)> =
+        mistakes.iter().map(|mistake| (mistake.source.layer(), mistake.key.as_str())).collect();
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        [
+            (1, "flush.gather_ms"),
+            (1, "flush.max_bytes"),
+            (1, "log.format"),
+            (1, "wiever"),
+            (2, "flush.max_mesages"),
+            (2, "insecure"),
+            (3, "ops.listen"),
+            (3, "shards.count"),
+        ]
+    );
+    let text = Mistakes(mistakes).to_string();
+    assert!(text.starts_with("8 mistakes in the configuration:\n"), "{text}");
+    for part in [
+        file.path(),
+        "flush.gather_ms: 0 is not allowed; allowed: a whole number, 1 to 10000 milliseconds",
+        "ROOMCAST__FLUSH__MAX_MESAGES: flush.max_mesages: unknown key; did you mean ROOMCAST__FLUSH__MAX_MESSAGES?",
+        "wiever: unknown key; did you mean viewer?",
+        "--shards: shards.count: 0 is not allowed; allowed: a whole number, 1 to 256 threads, or \"auto\"",
+        "--ops-listen: ops.listen: \"here\" is no such address",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+/// A file with one mistake, and how its report begins.
+const WRONG: &[(&str, &str)] = &[
+    ("insecure = 'yes'", "insecure: \"yes\" is not allowed; allowed: true or false"),
+    ("flush = 5", "flush: is a section, not a value; allowed: a table of its keys"),
+    (
+        "flush.gather_ms = { a = 1 }",
+        "flush.gather_ms: { a = 1 } is not allowed; allowed: a whole number, 1 to 10000 milliseconds",
+    ),
+    (
+        "flush.gather_ms = 10001",
+        "flush.gather_ms: 10001 is not allowed; allowed: a whole number, 1 to 10000 milliseconds",
+    ),
+    (
+        "flush.gather_ms = 1.5",
+        "flush.gather_ms: 1.5 is not allowed; allowed: a whole number, 1 to 10000 milliseconds",
+    ),
+    (
+        "flush.max_messages = -1",
+        "flush.max_messages: -1 is not allowed; allowed: a whole number, 1 to 10000 messages",
+    ),
+    (
+        "flush.max_bytes = 1023",
+        "flush.max_bytes: 1023 is not allowed; allowed: a whole number, 1024 to 1048576 bytes",
+    ),
+    (
+        "flush.direct_members = 1000001",
+        "flush.direct_members: 1000001 is not allowed; allowed: a whole number, 0 to 1000000 members",
+    ),
+    (
+        "flush.urgent_spacing_ms = 0",
+        "flush.urgent_spacing_ms: 0 is not allowed; allowed: a whole number, 1 to 10000 milliseconds",
+    ),
+    ("flush.gather_max_ms = 1000", "flush.gather_max_ms: unknown key"),
+    (
+        "viewer.heartbeat_ms = 999",
+        "viewer.heartbeat_ms: 999 is not allowed; allowed: a whole number, 1000 to 600000 milliseconds",
+    ),
+    ("viewer.listen = 7600", "viewer.listen: 7600 is not text"),
+    ("viewer.listen = '127.0.0.1'", "viewer.listen: \"127.0.0.1\" is no such address"),
+    ("viewer.gather_ms = 1", "viewer.gather_ms: unknown key; did you mean flush.gather_ms?"),
+    (
+        "viewer.origins = ['https://shop.example/']",
+        "viewer.origins[0]: \"https://shop.example/\" is not allowed",
+    ),
+    (
+        "viewer.origins = 'all'",
+        "viewer.origins: \"all\" is not allowed; allowed: a list of origins, or \"auto\"",
+    ),
+    ("shards.count = 257", "shards.count: 257 is not allowed"),
+    ("store.data_dir = ''", "store.data_dir: \"\" is no folder"),
+    ("store.data_dir = '/dev/null'", "store.data_dir: \"/dev/null\" is no folder"),
+    (
+        "log.level = 'warning'",
+        "log.level: \"warning\" is not allowed; allowed: error, warn, info, debug, trace",
+    ),
+    ("log.format = 'jsn'", "log.format: \"jsn\" is not allowed; allowed: text, json; did you mean json?"),
+    (
+        "[types]\nchat = 'normal'",
+        "types.chat: is not a table; allowed: a table, such as { class = \"normal\" }",
+    ),
+    (
+        "[types]\nchat = { class = 'norml' }",
+        "types.chat.class: \"norml\" is not allowed; allowed: reliable, normal, latest, counter, lossy; did you mean normal?",
+    ),
+    ("[types]\nchat = { ttl_ms = 5000 }", "types.chat.ttl_ms: is set for a type of class normal"),
+    (
+        "[types]\ncoupon = { ttl_ms = 999 }",
+        "types.coupon.ttl_ms: 999 is not allowed; allowed: a whole number, 1000 to 604800000 milliseconds",
+    ),
+    ("[types]\ncoupon = { ttl = 5000 }", "types.coupon.ttl: unknown key; did you mean types.coupon.ttl_ms?"),
+    ("[types]\ncoupn = { ttl_ms = 5000 }", "types.coupn: is not a built-in type and has no class"),
+    ("[types]\nnew = {}", "types.new: is not a built-in type and has no class"),
+    ("[types]\nChat = { class = 'normal' }", "types.\"Chat\": is no name for a type"),
+    ("[types]\nonline = { class = 'normal' }", "types.online.class: \"normal\" is not allowed"),
+    ("[types]\ncoupon = { urgent = 1 }", "types.coupon.urgent: 1 is not allowed; allowed: true or false"),
+    ("[flush]\ngather_ms = \n", "line 2: "),
+    ("[log]\nlevel = 'info'\nlevel = 'warn'", "line 3: "),
+];
+
+#[test]
+fn each_kind_of_wrong_value_says_what_is_allowed() {
+    for (file, wrong) in WRONG {
+        let mistakes = file_mistakes(file);
+        assert_eq!(mistakes.len(), 1, "{file}: {mistakes:#?}");
+        assert!(mistakes[0].starts_with(wrong), "{file}: {mistakes:#?}");
+    }
+}
+
+#[test]
+fn a_mistyped_type_is_told_its_built_in_neighbour() {
+    assert!(file_mistakes("[types]\ncoupn = { ttl_ms = 5000 }")[0].ends_with("did you mean types.coupon?"));
+    let typed = [("ROOMCAST__TYPES__COUPN__TTL_MS", "5000")];
+    let told = load("", &typed, &[]).unwrap_err().to_string();
+    assert!(told.contains("did you mean ROOMCAST__TYPES__COUPON?"), "{told}");
+}
+
+#[test]
+fn a_file_that_is_not_there_or_named_twice_is_a_mistake() {
+    let missing =
+        Config::load(&args(&["--config", "/nonexistent/roomcast.toml"]), variables(&[])).unwrap_err();
+    assert!(missing.to_string().contains("/nonexistent/roomcast.toml: file: can't be read"), "{missing}");
+    let file = Scratch::holding("");
+    let twice = args(&["config", "check", file.path(), "--config", file.path()]);
+    assert_eq!(check(&twice, variables(&[])).unwrap_err().0[0].source, Source::Flag("--config"));
+}
+
+#[test]
+fn of_data_dir_and_ephemeral_the_higher_layer_counts_and_one_layer_says_one() {
+    let data_dir =
+        |file, environment: &[_], flags: &[_]| load(file, environment, flags).map(|config| config.data_dir);
+    assert_eq!(data_dir("", &[], &["--ephemeral"]), Ok(None));
+    assert_eq!(data_dir("store.data_dir = 'd'", &[], &["--ephemeral"]), Ok(None));
+    assert_eq!(data_dir("store.ephemeral = true", &[], &["--data-dir", "2026"]), Ok(Some("2026".into())));
+    assert_eq!(
+        data_dir("", &[("ROOMCAST__STORE__DATA_DIR", "2026-01-01")], &[]),
+        Ok(Some("2026-01-01".into()))
+    );
+    let both = data_dir("", &[], &["--data-dir", "d", "--ephemeral"]).unwrap_err();
+    assert_eq!(both.0[0].key, "store.data_dir");
+    assert_eq!(file_mistakes("[store]\ndata_dir = 'd'\nephemeral = true").len(), 1);
+}
+
+#[test]
+fn two_doors_on_one_port_are_a_mistake() {
+    assert_eq!(load("", &[], &["--ops-listen", "127.0.0.1:7600"]).unwrap_err().0[0].key, "ops.listen");
+    let any = [
+        "--viewer-listen",
+        "127.0.0.1:0",
+        "--publisher-listen",
+        "127.0.0.1:0",
+        "--ops-listen",
+        "127.0.0.1:0",
+    ];
+    assert!(load("", &[], &any).is_ok(), "port 0 is any port");
+    assert!(load("", &[], &["--ops-listen", "127.0.0.2:7600"]).is_ok(), "another address");
+    assert!(load("", &[], &["--ops-listen", "0.0.0.0:7600", "--insecure"]).is_err(), "it includes the other");
+}
+
+#[test]
+fn a_door_off_loopback_needs_authentication_or_insecure() {
+    let open =
+        ["--viewer-listen", "0.0.0.0:1", "--publisher-listen", "[::]:2", "--ops-listen", "192.0.2.1:3"];
+    let mistakes = load("", &[], &open).unwrap_err();
+    let keys: Vec<&str> = mistakes.0.iter().map(|mistake| mistake.key.as_str()).collect();
+    assert_eq!(keys, ["viewer.listen", "publisher.listen", "ops.listen"]);
+    assert!(
+        mistakes.to_string().contains("allowed: publisher.keys, a loopback address, or --insecure"),
+        "{mistakes}"
+    );
+
+    let insecure = load("insecure = true", &[], &open).unwrap();
+    assert!(insecure.insecure);
+    assert!(!insecure.origins.allows(Some("http://localhost")), "off loopback no page is admitted unasked");
+    assert!(load("", &[], &[&open[..], &["--insecure"]].concat()).is_ok());
+
+    let keyed = format!(
+        "[publisher]\nkeys = ['{KEY_HASH}']\n[auth]\ndevice_keys = [{{ alg = 'HS256', secret = '{SECRET}' }}]"
+    );
+    let ops_only = load(&keyed, &[], &open).unwrap_err();
+    assert_eq!(ops_only.0.len(), 1);
+    assert_eq!(ops_only.0[0].key, "ops.listen", "which never asks");
+    assert!(load(&keyed, &[], &open[..4]).is_ok());
+    assert!(load("", &[], &["--viewer-listen", "127.9.9.9:1", "--ops-listen", "[::1]:2"]).is_ok());
+}
+
+#[test]
+fn keys_that_are_configured_are_asked_for() {
+    let file = format!(
+        "[publisher]\nkeys = ['{KEY_HASH}']\n[auth]\ndevice_keys = [{{ alg = 'HS256', secret = '{SECRET}' }}]"
+    );
+    let config = load(&file, &[], &[]).unwrap();
+    assert_eq!(config.publisher_keys.admits(None), Err(Refused::KeyMissing));
+    assert_eq!(config.publisher_keys.admits(Some("Bearer secret")), Ok(()));
+    assert_eq!(config.publisher_keys.admits(Some("Bearer key")), Err(Refused::KeyUnknown));
+    assert_eq!(config.device_keys.grant(None, 0), Err(Refused::TokenMissing));
+    let other = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
+    let typed = format!("['{KEY_HASH}', '{other}']");
+    let config = load("", &[("ROOMCAST__PUBLISHER__KEYS", &typed)], &[]).unwrap();
+    assert_eq!(config.publisher_keys.admits(Some("Bearer key")), Ok(()));
+}
+
+#[test]
+fn a_secret_may_stand_in_a_file_whose_last_line_end_does_not_count() {
+    let claims = serde_json::json!({"exp": 100, "rooms": ["r"]});
+    let signer = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &signer).unwrap();
+    for end in ["", "\n", "\r\n"] {
+        let secret = Scratch::holding(format!("{SECRET}{end}"));
+        let file = format!("auth.device_keys = [{{ alg = 'HS256', secret_file = '{}' }}]", secret.path());
+        let grant = load(&file, &[], &[]).unwrap().device_keys.grant(Some(&token), 99).unwrap();
+        assert!(matches!(grant, Grant::Rooms(rooms) if *rooms == ["r"]), "{end:?}");
+    }
+    let large = Scratch::holding(vec![b'x'; limits::SECRET_BYTES_MAX + 1]);
+    let file = format!("auth.device_keys = [{{ alg = 'HS256', secret_file = '{}' }}]", large.path());
+    assert!(file_mistakes(&file)[0].contains("is too large"));
+}
+
+#[test]
+fn mistakes_about_secrets_name_the_key_and_never_what_was_typed() {
+    let ed = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    for (file, key) in [
+        ("publisher.keys = 'canary'".to_owned(), "publisher.keys"),
+        ("publisher.keys = ['canary']".to_owned(), "publisher.keys[0]"),
+        (format!("publisher.keys = ['{KEY_HASH}', '{KEY_HASH}', '{KEY_HASH}']"), "publisher.keys"),
+        ("publisher.key = 'canary'".to_owned(), "publisher.key"),
+        ("auth.device_keys = 'canary'".to_owned(), "auth.device_keys"),
+        ("auth.device_keys = ['canary']".to_owned(), "auth.device_keys[0]"),
+        ("auth.device_keys = [{ alg = 'HS256', secret = 'canary' }]".to_owned(), "auth.device_keys[0]"),
+        (
+            "auth.device_keys = [{ alg = 'HS256', secret = ['canary'] }]".to_owned(),
+            "auth.device_keys[0].secret",
+        ),
+        ("auth.device_keys = [{ alg = 'HS256', secrt = 'canary' }]".to_owned(), "auth.device_keys[0].secrt"),
+        (format!("auth.device_keys = [{{ secret = '{SECRET}' }}]"), "auth.device_keys[0].alg"),
+        (format!("auth.device_keys = [{{ alg = 'none', secret = '{SECRET}' }}]"), "auth.device_keys[0].alg"),
+        (format!("auth.device_keys = [{{ alg = 'EdDSA', secret = '{SECRET}' }}]"), "auth.device_keys[0]"),
+        (format!("auth.device_keys = [{{ alg = 'HS256', public_key = '{ed}' }}]"), "auth.device_keys[0]"),
+        ("auth.device_keys = [{ alg = 'EdDSA', public_key = 'canary' }]".to_owned(), "auth.device_keys[0]"),
+        (
+            "auth.device_keys = [{ alg = 'HS256', secret_file = '/nonexistent' }]".to_owned(),
+            "auth.device_keys[0].secret_file",
+        ),
+        (
+            format!(
+                "auth.device_keys = [{{ kid = 'a', alg = 'HS256', secret = '{SECRET}' }}, {{ kid = 'a', alg = 'EdDSA', public_key = '{ed}' }}]"
+            ),
+            "auth.device_keys[1].kid",
+        ),
+        (format!("[auth]\ndevice_keys = [{{ alg = 'HS256', secret = '{SECRET} }}]"), "line 2"),
+    ] {
+        let mistakes = load(&file, &[], &[]).unwrap_err();
+        assert_eq!(mistakes.0[0].key, key, "{mistakes}");
+        let shown = format!("{mistakes} {mistakes:?}");
+        assert!(!shown.contains("canary") && !shown.contains(&KEY_HASH[7..]), "{shown}");
+    }
+    for unreadable in
+        ["canary", "0canary", "canary = ", "'canary", "[canary", "2026-canary", "'\\canary", "\"\\canary\""]
+    {
+        let file = format!("[publisher]\nkey = 1\nkeys = {unreadable}\n");
+        let mistakes = load(&file, &[], &[]).unwrap_err();
+        assert!(!format!("{mistakes} {mistakes:?}").contains("canary"), "{mistakes}");
+    }
+    let typed = [("ROOMCAST__PUBLISHER__KEYS", "canary"), ("ROOMCAST__PUBLISHER__KEY", "canary")];
+    assert!(!load("", &typed, &[]).unwrap_err().to_string().contains("canary"));
+}
+
+#[test]
+fn nine_device_keys_are_too_many() {
+    let one = format!("{{ alg = 'HS256', secret = '{SECRET}' }}");
+    let keys = |count| format!("auth.device_keys = [{}]", vec![one.as_str(); count].join(", "));
+    assert!(load(&keys(limits::DEVICE_KEYS_MAX), &[], &[]).is_ok());
+    assert_eq!(load(&keys(limits::DEVICE_KEYS_MAX + 1), &[], &[]).unwrap_err().0.len(), 1);
+}
+
+#[test]
+fn what_is_printed_shows_where_each_value_comes_from_and_no_secret() {
+    let file = Scratch::holding(format!(
+        "[publisher]\nkeys = ['{KEY_HASH}']\n[auth]\ndevice_keys = [{{ kid = 'k', alg = 'HS256', secret = '{SECRET}' }}]\n\
+         [types]\n\"a.b\" = {{ class = 'lossy' }}"
+    ));
+    let line = args(&["config", "print", file.path(), "--shards", "3"]);
+    let text = print(&line, variables(&[("ROOMCAST__FLUSH__GATHER_MS", "10")])).unwrap();
+    for part in [
+        "gather_ms = 10  # ROOMCAST__FLUSH__GATHER_MS\n",
+        "count = 3  # --shards\n",
+        "max_messages = 100\n",
+        &format!("keys = [\"[redacted]\"]  # {}\n", file.path()),
+        "kid = \"k\"",
+        "secret = \"[redacted]\"",
+        "coupon = { class = \"reliable\", ttl_ms = 600000, urgent = true }\n",
+        &format!("\"a.b\" = {{ class = \"lossy\", urgent = false }}  # {}\n", file.path()),
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let config = Config::load(&line, variables(&[])).unwrap();
+    for shown in [text, format!("{config:?} {config:#?} {line:?}")] {
+        assert!(!shown.contains("canary") && !shown.contains(&KEY_HASH[7..]), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_printed_without_secrets_is_a_configuration_that_means_the_same() {
+    let flags = ["config", "print", "--viewer-listen", "127.0.0.1:9", "--shards", "3", "--ephemeral"];
+    let typed = [("ROOMCAST__TYPES__VIP.GIFT__CLASS", "reliable"), ("ROOMCAST__VIEWER__ORIGINS", "['null']")];
+    let printed = print(&args(&flags), variables(&typed)).unwrap();
+    let before = Config::load(&args(&flags), variables(&typed)).unwrap();
+    let after = load(&printed, &[], &[]).unwrap();
+    assert_eq!(format!("{before:?}"), format!("{after:?}"));
+    assert_eq!(check(&args(&flags), variables(&typed)).unwrap(), "the configuration is valid\n");
+}
