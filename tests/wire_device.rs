@@ -51,7 +51,7 @@ fn frame(rng: &mut fastrand::Rng, first: u8, payload: &[u8]) -> Vec<u8> {
         Ok(short @ 0..126) => bytes.push(0x80 | short),
         _ => {
             bytes.push(0x80 | 126);
-            bytes.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+            bytes.extend(u16::try_from(payload.len()).expect("payloads here are small").to_be_bytes());
         }
     }
     bytes.extend(mask);

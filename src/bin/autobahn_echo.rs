@@ -6,7 +6,6 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use roomcast::wire::close::CloseReason;
 use roomcast::wire::reader::{Incoming, Reader, ReaderLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +17,8 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 64 << 20 };
 const SCRATCH_BYTES: usize = 64 << 10;
 const REQUEST_BYTES_MAX: usize = 16 << 10;
+/// What a close without a code is answered with.
+const NORMAL: u16 = 1000;
 /// How long the other side may take to hear our close.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -48,7 +49,7 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
                 Incoming::Ping(bytes) => push_frame(&mut answer, OpCode::Control(Control::Pong), bytes),
                 Incoming::Fragment | Incoming::Pong => {}
                 Incoming::Close(code) => {
-                    let code = code.or(CloseReason::DeviceClosed.code()).unwrap_or_default();
+                    let code = code.unwrap_or(NORMAL);
                     push_frame(&mut answer, OpCode::Control(Control::Close), &code.to_be_bytes());
                     is_closed = true;
                 }

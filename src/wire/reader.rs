@@ -399,12 +399,12 @@ mod tests {
 
     #[test]
     fn whole_messages_come_out_in_order_and_leave_nothing_behind() {
-        let bytes =
+        let mut bytes =
             [frame(0x81, b"hello"), frame(0x82, &[0, 255]), frame(0x89, b"hi"), frame(0x8a, b"x")].concat();
         let mut reader = Reader::default();
         let mut seen = Vec::new();
         reader
-            .feed(&mut bytes.clone(), ReaderLimits::default(), &mut |incoming| {
+            .feed(&mut bytes, ReaderLimits::default(), &mut |incoming| {
                 seen.push(format!("{incoming:?}"));
                 ControlFlow::Continue(())
             })
