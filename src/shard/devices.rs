@@ -84,6 +84,13 @@ impl<S: Socket> Shard<S> {
         self.drop_connection(index);
     }
 
+    /// The connection is cut because of a defect of the engine.
+    pub fn abort(&mut self, key: u64, now: Now) {
+        if let Some(index) = self.index_of(key) {
+            self.close(index, CloseReason::Internal, now);
+        }
+    }
+
     /// The connection of a key, while it lives.
     pub fn connection(&mut self, key: u64) -> Option<&mut Connection<S>> {
         let index = self.index_of(key)?;

@@ -1,14 +1,23 @@
 //! The bounded way into the shards from the doors: each call names what it does when the way is full.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
-use crate::connection::Grant;
-use crate::connection::Seat;
+use super::{Plan, directory, lane, run};
+use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
+use crate::connection::{Grant, Seat};
+use crate::metrics::Metrics;
 use crate::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
 use crate::room::message::{Message, Published};
-use crate::room::pace::RoomSettings;
+use crate::room::pace::{FlushRules, RoomSettings};
 use crate::room::view::{HistoryPage, RoomLine, RoomView};
 
 /// The shard's way in is full, or it has stopped. The publisher hears 503 with `Retry-After`.
@@ -46,19 +55,129 @@ pub struct Arrival {
     pub hello: Hello,
 }
 
+/// What the shards are started with.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardsPlan {
+    /// How many; at least one.
+    pub count: usize,
+    /// The flush policy of rooms that say nothing else.
+    pub rules: FlushRules,
+    /// How often devices are to ping.
+    pub heartbeat: Duration,
+}
+
+/// A publish on its way to its room's home.
+#[derive(Debug)]
+pub(super) struct PublishRequest {
+    pub(super) room: RoomName,
+    pub(super) messages: Vec<Message>,
+    pub(super) bytes: usize,
+    pub(super) reply: oneshot::Sender<Published>,
+}
+
+/// Everything else a door asks of a shard.
+#[derive(Debug)]
+pub(super) enum Request {
+    Configure { room: RoomName, settings: RoomSettings, reply: oneshot::Sender<Option<RoomView>> },
+    Describe { room: RoomName, reply: oneshot::Sender<Option<RoomView>> },
+    RoomsByMembers { limit: usize, reply: oneshot::Sender<Vec<RoomLine>> },
+    Close { room: RoomName, reply: oneshot::Sender<Option<u64>> },
+    History { room: RoomName, seen: Option<Seen>, limit: usize, reply: oneshot::Sender<Option<HistoryPage>> },
+    /// Answered when the request is taken: the shard takes turns.
+    Answer { reply: oneshot::Sender<()> },
+    /// Answered when everything that waited has left.
+    Drain { reply: oneshot::Sender<()> },
+    /// Answered when no connection is left.
+    Farewell { reply: oneshot::Sender<()> },
+}
+
+/// The way into one shard: bounded queues, and what wakes it.
+#[derive(Debug)]
+pub(super) struct WayIn {
+    pub(super) publishes: ArrayQueue<PublishRequest>,
+    pub(super) requests: ArrayQueue<Request>,
+    pub(super) arrivals: ArrayQueue<Arrival>,
+    /// Messages and bytes in `publishes`.
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    pub(super) stopped: AtomicBool,
+    pub(super) wake: Notify,
+}
+
+impl WayIn {
+    fn new() -> Self {
+        Self {
+            publishes: ArrayQueue::new(INBOX_MESSAGES_MAX),
+            requests: ArrayQueue::new(REQUESTS_MAX),
+            arrivals: ArrayQueue::new(HALF_OPEN_MAX),
+            messages: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    fn push_publish(&self, request: PublishRequest) -> Result<(), Busy> {
+        let (messages, bytes) = (request.messages.len(), request.bytes);
+        // Reserved first, so that two doors can't both take the last place.
+        let before = self.messages.fetch_add(messages, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + messages <= INBOX_MESSAGES_MAX && bytes_before + bytes <= INBOX_BYTES_MAX;
+        if !fits || self.publishes.push(request).is_err() {
+            self.release(messages, bytes);
+            return Err(Busy);
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// A publish was taken out.
+    pub(super) fn release(&self, messages: usize, bytes: usize) {
+        self.messages.fetch_sub(messages, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn push_request(&self, request: Request) -> Result<(), Busy> {
+        self.requests.push(request).map_err(|_| Busy)?;
+        self.wake.notify_one();
+        Ok(())
+    }
+}
+
 /// All shards of the node, as the doors see them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shards {
-    handles: Arc<[()]>,
+    ways_in: Arc<[Arc<WayIn>]>,
 }
 
 impl Shards {
+    /// Starts one thread per shard.
+    ///
+    /// # Errors
+    /// When the system gives no more threads, runtimes or random numbers; those already started are stopped.
+    pub fn start(plan: &ShardsPlan, metrics: &Metrics) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let ways_in: Arc<[Arc<WayIn>]> = (0..plan.count).map(|_| Arc::new(WayIn::new())).collect();
+        let shards = Self { ways_in: Arc::clone(&ways_in) };
+        let mut threads = Vec::new();
+        for (index, peers) in lane::mesh(plan.count).into_iter().enumerate() {
+            let run_seed = getrandom::u64().map_err(io::Error::other)?;
+            let plan = Plan::new(index, plan.count, plan.rules, plan.heartbeat, run_seed);
+            let started = run::start(plan, peers, Arc::clone(&ways_in), metrics.clone());
+            threads.push(started.inspect_err(|_| shards.stop())?);
+        }
+        Ok((shards, threads))
+    }
+
     /// Publishes checked messages to a room, all of them or none entering its inbox.
     ///
     /// # Errors
     /// [`Busy`] when the home's inbox is full: nothing was taken.
     pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Result<Published, Busy> {
-        todo!()
+        let (reply, answer) = oneshot::channel();
+        let bytes = messages.iter().map(|message| message.wire_bytes).sum();
+        let home = directory::home(&room, self.ways_in.len());
+        self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, reply })?;
+        answer.await.map_err(|_| Busy)
     }
 
     /// Opens or configures a room.
@@ -66,7 +185,9 @@ impl Shards {
     /// # Errors
     /// [`Busy`] when the home does not answer or the node holds as many rooms as it may.
     pub async fn configure(&self, room: RoomName, settings: RoomSettings) -> Result<RoomView, Busy> {
-        todo!()
+        let home = self.home(&room);
+        let view = self.ask(home, |reply| Request::Configure { room, settings, reply }).await?;
+        view.ok_or(Busy)
     }
 
     /// What a room shows of itself; `None` if it is not open.
@@ -74,7 +195,7 @@ impl Shards {
     /// # Errors
     /// [`Busy`] when the home's request queue is full.
     pub async fn describe(&self, room: RoomName) -> Result<Option<RoomView>, Busy> {
-        todo!()
+        self.ask(self.home(&room), |reply| Request::Describe { room, reply }).await
     }
 
     /// The `limit` rooms with most members, over all shards.
@@ -82,7 +203,13 @@ impl Shards {
     /// # Errors
     /// [`Busy`] when a shard's request queue is full.
     pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Busy> {
-        todo!()
+        let mut lines = Vec::new();
+        for shard in 0..self.ways_in.len() {
+            lines.extend(self.ask(shard, |reply| Request::RoomsByMembers { limit, reply }).await?);
+        }
+        lines.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.room.cmp(&b.room)));
+        lines.truncate(limit);
+        Ok(lines)
     }
 
     /// Closes a room; its members are told. How many there were; `None` if it was not open.
@@ -90,7 +217,7 @@ impl Shards {
     /// # Errors
     /// [`Busy`] when the home's request queue is full.
     pub async fn close(&self, room: RoomName) -> Result<Option<u64>, Busy> {
-        todo!()
+        self.ask(self.home(&room), |reply| Request::Close { room, reply }).await
     }
 
     /// The newest `limit` messages of a room's history after `seen`; `None` if it is not open.
@@ -103,12 +230,33 @@ impl Shards {
         seen: Option<Seen>,
         limit: usize,
     ) -> Result<Option<HistoryPage>, Busy> {
-        todo!()
+        self.ask(self.home(&room), |reply| Request::History { room, seen, limit, reply }).await
     }
 
     /// Whether each shard answers within a second, by index.
     pub async fn answering(&self) -> Vec<bool> {
-        todo!()
+        let deadline = tokio::time::sleep(Duration::from_secs(1));
+        tokio::pin!(deadline);
+        let mut answers = Vec::new();
+        let asked: Vec<_> = (0..self.ways_in.len())
+            .map(|shard| {
+                let (reply, answer) = oneshot::channel();
+                self.ways_in[shard].push_request(Request::Answer { reply }).map(|()| answer)
+            })
+            .collect();
+        for answer in asked {
+            // One deadline for all: a shard that answered before it has passed counts, whoever was asked first.
+            answers.push(match answer {
+                Err(Busy) => false,
+                Ok(mut answer) => tokio::select! {
+                    biased;
+                    answered = &mut answer => answered.is_ok(),
+                    () = &mut deadline, if !deadline.is_elapsed() => false,
+                    else => false,
+                },
+            });
+        }
+        answers
     }
 
     /// Hands a device to the shard that placement names.
@@ -116,17 +264,62 @@ impl Shards {
     /// # Errors
     /// [`Busy`] when that shard has too many arrivals waiting: the socket is closed.
     pub fn admit(&self, arrival: Arrival) -> Result<(), Busy> {
-        todo!()
+        let way_in = &self.ways_in[directory::placement(&arrival.hello.room, self.ways_in.len())];
+        way_in.arrivals.push(arrival).map_err(|_| Busy)?;
+        way_in.wake.notify_one();
+        Ok(())
     }
 
     /// Whether an arrival for this room would find a place, so that the door can answer 503 before it upgrades.
+    #[must_use]
     pub fn has_room_for(&self, room: &RoomName) -> bool {
-        todo!()
+        !self.ways_in[directory::placement(room, self.ways_in.len())].arrivals.is_full()
     }
 
     /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns when every connection is
-    /// gone, or at the deadline (`DRAIN_AGE_MAX`).
+    /// gone; whoever calls it bounds the wait.
     pub async fn drain(&self) {
-        todo!()
+        // All shards flush before the first says goodbye: their batches have members on other shards.
+        self.ask_all(|reply| Request::Drain { reply }).await;
+        self.ask_all(|reply| Request::Farewell { reply }).await;
+    }
+
+    /// Stops all shards at once. Their threads end; connections are cut.
+    pub fn stop(&self) {
+        for way_in in &*self.ways_in {
+            way_in.stopped.store(true, Ordering::Relaxed);
+            way_in.wake.notify_one();
+        }
+    }
+
+    fn home(&self, room: &RoomName) -> usize {
+        directory::home(room, self.ways_in.len())
+    }
+
+    async fn ask<T>(
+        &self,
+        shard: usize,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Busy> {
+        let (reply, answer) = oneshot::channel();
+        self.ways_in[shard].push_request(request(reply))?;
+        timeout(ANSWER_AGE_MAX, answer).await.map_err(|_| Busy)?.map_err(|_| Busy)
+    }
+
+    /// Asks every shard at once and waits for all of them; one that has stopped counts as done.
+    async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> Request) {
+        let mut answers = Vec::new();
+        for way_in in &*self.ways_in {
+            let (reply, answer) = oneshot::channel();
+            if way_in.push_request(request(reply)).is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            let _: Result<(), oneshot::error::RecvError> = answer.await;
+        }
     }
 }
+
+/// How long a door waits for an answer that is not a publish's.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);

@@ -37,6 +37,9 @@ const TURN_ENTRIES_MAX: usize = 256;
 /// How often deadlines of waiting connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long to leave a full lane alone.
+const PUMP_INTERVAL: Duration = Duration::from_millis(2);
+
 /// Hash tables with fixed seeds: the same order of events gives the same shard.
 type Table<K, V> = HashMap<K, V, ahash::RandomState>;
 
@@ -97,6 +100,9 @@ pub struct Shard<S> {
     next_sweep: Instant,
     /// Where the search for silent connections goes on.
     silent_at: usize,
+
+    /// When to try again to send what found a lane full.
+    pump_again: Option<Instant>,
 
     drain: Drain,
     tally: Tally,
@@ -180,6 +186,7 @@ impl<S: Socket> Shard<S> {
             closing: VecDeque::new(),
             next_sweep: now + SWEEP_INTERVAL,
             silent_at: 0,
+            pump_again: None,
             drain: Drain::No,
             tally: Tally::default(),
         }
@@ -194,10 +201,9 @@ impl<S: Socket> Shard<S> {
         busy |= self.take_farewells(now.instant);
         self.sweep(now.instant);
         self.drop_broken(now.instant);
-        for peer in &mut self.peers {
-            // A full lane empties by the other shard's doing: there is nothing to do at once.
-            peer.pump();
-        }
+        // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
+        let stuck = self.peers.iter_mut().filter_map(|peer| peer.pump().then_some(())).count() > 0;
+        self.pump_again = stuck.then(|| now.instant + PUMP_INTERVAL);
         busy
     }
 
@@ -208,7 +214,7 @@ impl<S: Socket> Shard<S> {
         let dropped = self.closing.front().map(|(at, _)| *at);
         let sweep = if self.connections.all.is_empty() { None } else { Some(self.next_sweep) };
         let far = self.next_sweep + Duration::from_secs(3600);
-        [room, dropped, sweep].into_iter().flatten().min().unwrap_or(far)
+        [room, dropped, sweep, self.pump_again].into_iter().flatten().min().unwrap_or(far)
     }
 
     /// The next answer to a publish, with the ticket it came with.

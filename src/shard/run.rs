@@ -1,0 +1,262 @@
+//! The shell around a shard: its thread, its runtime, and the loop that waits for the next reason to take a turn.
+//!
+//! One task per connection reads its socket and drains what it is owed; one loop takes what the doors and the other
+//! shards sent, and gives the shard its turns. All of them live on this thread, so the shard is a plain `RefCell`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::time::sleep_until;
+use tracing::{error, warn};
+
+use super::handle::{Arrival, Hello, PublishRequest, Request, WayIn};
+use super::lane::Peer;
+use super::socket::DeviceSocket;
+use super::{Plan, Shard};
+use crate::clock::Now;
+use crate::config::limits::KERNEL_UNSENT_BYTES_MAX;
+use crate::metrics::Metrics;
+use crate::room::message::Published;
+
+/// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
+const SCRATCH_BYTES: usize = 16 * 1024;
+/// Reads of one connection before others get their turn.
+const READS_MAX: usize = 4;
+/// Arrivals, requests and publishes of one turn, each at most.
+const TAKES_MAX: usize = 128;
+/// How often a shard says what it holds.
+const HOLDINGS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts a shard's thread.
+pub(super) fn start(
+    plan: Plan,
+    peers: Vec<Peer>,
+    ways_in: Arc<[Arc<WayIn>]>,
+    metrics: Metrics,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("shard-{}", plan.index)).spawn(move || {
+        let now = Now::read().instant;
+        let shell = Rc::new(Shell {
+            index: plan.index,
+            shard: RefCell::new(Shard::new(plan, peers, now)),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            ways_in,
+            metrics,
+            waits: RefCell::default(),
+        });
+        LocalSet::new().block_on(&runtime, shell.run());
+    })
+}
+
+/// What the tasks of one shard share.
+struct Shell {
+    index: usize,
+    shard: RefCell<Shard<DeviceSocket>>,
+    /// Where every connection is read into, one at a time.
+    scratch: RefCell<Box<[u8]>>,
+    /// Of all shards: its own to take from, the others' to wake them.
+    ways_in: Arc<[Arc<WayIn>]>,
+    metrics: Metrics,
+    waits: RefCell<Waits>,
+}
+
+/// Who waits for the shard to come so far.
+#[derive(Default)]
+struct Waits {
+    tickets: u64,
+    publishes: BTreeMap<u64, oneshot::Sender<Published>>,
+    drains: Vec<oneshot::Sender<()>>,
+    farewells: Vec<oneshot::Sender<()>>,
+    holdings_due: Option<Instant>,
+}
+
+impl Shell {
+    async fn run(self: Rc<Self>) {
+        let way_in = &self.ways_in[self.index];
+        let mut busy = false;
+        while !way_in.stopped.load(Ordering::Relaxed) {
+            if busy {
+                // Readers and the driver get their turn between two of ours.
+                yield_now().await;
+            } else {
+                let deadline = self.shard.borrow().poll_deadline();
+                tokio::select! {
+                    () = way_in.wake.notified() => {}
+                    () = sleep_until(deadline.into()) => {}
+                }
+            }
+            let now = Now::read();
+            busy = self.take_in(now);
+            busy |= self.shard.borrow_mut().turn(now);
+            self.give_out(now);
+        }
+    }
+
+    /// Takes what the doors sent, a turn's worth. Whether more is there.
+    fn take_in(self: &Rc<Self>, now: Now) -> bool {
+        let way_in = &self.ways_in[self.index];
+        for _ in 0..TAKES_MAX {
+            let Some(arrival) = way_in.arrivals.pop() else { break };
+            self.take_arrival(arrival, now);
+        }
+        for _ in 0..TAKES_MAX {
+            let Some(request) = way_in.requests.pop() else { break };
+            self.take_request(request, now);
+        }
+        for _ in 0..TAKES_MAX {
+            let Some(request) = way_in.publishes.pop() else { break };
+            let PublishRequest { room, messages, bytes, reply } = request;
+            way_in.release(messages.len(), bytes);
+            let mut waits = self.waits.borrow_mut();
+            waits.tickets += 1;
+            let ticket = waits.tickets;
+            waits.publishes.insert(ticket, reply);
+            self.shard.borrow_mut().publish(ticket, &room, messages, now);
+        }
+        !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
+    }
+
+    fn take_arrival(self: &Rc<Self>, arrival: Arrival, now: Now) {
+        let Arrival { stream, early, hello } = arrival;
+        let Hello { room, encoding, cursor, seen, device: _, grant, seat } = hello;
+        let socket = match prepare(stream) {
+            Ok(socket) => socket,
+            // The device is gone already, or the machine is out of memory for it.
+            Err(error) => return warn!(%error, "a connection could not be taken in"),
+        };
+        let mut shard = self.shard.borrow_mut();
+        let key = shard.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
+        shard.join(key, &room, seen, cursor, now);
+        if !early.is_empty() {
+            shard.receive(key, &mut early.to_vec(), now);
+        }
+        drop(shard);
+        let shell = Rc::clone(self);
+        spawn_local(poll_fn(move |cx| shell.poll_connection(key, cx)));
+    }
+
+    fn take_request(&self, request: Request, now: Now) {
+        let mut shard = self.shard.borrow_mut();
+        // Whoever asked may have stopped waiting: then nobody hears the answer.
+        match request {
+            Request::Configure { room, settings, reply } => {
+                let _: Result<_, _> = reply.send(shard.configure(&room, settings, now));
+            }
+            Request::Describe { room, reply } => {
+                let _: Result<_, _> = reply.send(shard.describe(&room, now.instant));
+            }
+            Request::RoomsByMembers { limit, reply } => {
+                let _: Result<_, _> = reply.send(shard.rooms_by_members(limit));
+            }
+            Request::Close { room, reply } => {
+                let _: Result<_, _> = reply.send(shard.close_room(&room, now));
+            }
+            Request::History { room, seen, limit, reply } => {
+                let _: Result<_, _> = reply.send(shard.history(&room, seen, limit, now.instant));
+            }
+            Request::Answer { reply } => {
+                let _: Result<_, _> = reply.send(());
+            }
+            Request::Drain { reply } => {
+                shard.drain();
+                self.waits.borrow_mut().drains.push(reply);
+            }
+            Request::Farewell { reply } => {
+                shard.bid_farewell();
+                self.waits.borrow_mut().farewells.push(reply);
+            }
+        }
+    }
+
+    /// Gives out what followed from a turn: answers, wakes, numbers.
+    fn give_out(&self, now: Now) {
+        let mut shard = self.shard.borrow_mut();
+        let mut waits = self.waits.borrow_mut();
+        while let Some((ticket, published)) = shard.poll_answer() {
+            if let Some(reply) = waits.publishes.remove(&ticket) {
+                let _: Result<_, _> = reply.send(published);
+            }
+        }
+        for peer in shard.poll_wakes() {
+            self.ways_in[peer].wake.notify_one();
+        }
+        if !waits.drains.is_empty() && shard.is_flushed() {
+            waits.drains.drain(..).for_each(|reply| drop(reply.send(())));
+        }
+        if !waits.farewells.is_empty() && shard.is_deserted() {
+            waits.farewells.drain(..).for_each(|reply| drop(reply.send(())));
+        }
+        self.metrics.add(&shard.take_tally());
+        if waits.holdings_due.is_none_or(|due| due <= now.instant) {
+            waits.holdings_due = Some(now.instant + HOLDINGS_INTERVAL);
+            self.metrics.hold(self.index, &shard.holdings());
+        }
+    }
+
+    /// Drains and reads one connection. Ready when it is gone.
+    fn poll_connection(&self, key: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = self.scratch.borrow_mut();
+        let now = Now::read();
+        {
+            let mut shard = self.shard.borrow_mut();
+            let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };
+            connection.socket.adopt(cx);
+            if connection.is_waiting() {
+                shard.writable(key, now);
+                self.wake_own();
+            }
+        }
+        for _ in 0..READS_MAX {
+            let mut shard = self.shard.borrow_mut();
+            let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };
+            match connection.socket.poll_read(cx, &mut scratch) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    shard.hang_up(key, now);
+                    self.wake_own();
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Ok(read)) => {
+                    let bytes = &mut scratch[..read];
+                    let received = catch_unwind(AssertUnwindSafe(|| shard.receive(key, bytes, now)));
+                    if received.is_err() {
+                        // A defect met in one device's bytes costs that device its connection.
+                        error!("a connection was cut by a defect of the engine");
+                        shard.abort(key, now);
+                    }
+                    self.wake_own();
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The loop has something to look at: batches to write, lanes to pump, answers to give.
+    fn wake_own(&self) {
+        self.ways_in[self.index].wake.notify_one();
+    }
+}
+
+/// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue megabytes
+/// for a device that stopped reading.
+fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MAX)?;
+    TcpStream::from_std(stream)
+}
