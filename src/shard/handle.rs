@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::{Plan, directory, lane, run};
 use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
+use crate::clock::Now;
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
 use crate::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
@@ -235,25 +236,18 @@ impl Shards {
 
     /// Whether each shard answers within a second, by index.
     pub async fn answering(&self) -> Vec<bool> {
-        let deadline = tokio::time::sleep(Duration::from_secs(1));
-        tokio::pin!(deadline);
-        let mut answers = Vec::new();
+        let deadline = Now::read().instant + Duration::from_secs(1);
         let asked: Vec<_> = (0..self.ways_in.len())
             .map(|shard| {
                 let (reply, answer) = oneshot::channel();
                 self.ways_in[shard].push_request(Request::Answer { reply }).map(|()| answer)
             })
             .collect();
+        let mut answers = Vec::new();
         for answer in asked {
-            // One deadline for all: a shard that answered before it has passed counts, whoever was asked first.
             answers.push(match answer {
+                Ok(answer) => matches!(timeout_at(deadline.into(), answer).await, Ok(Ok(()))),
                 Err(Busy) => false,
-                Ok(mut answer) => tokio::select! {
-                    biased;
-                    answered = &mut answer => answered.is_ok(),
-                    () = &mut deadline, if !deadline.is_elapsed() => false,
-                    else => false,
-                },
             });
         }
         answers
