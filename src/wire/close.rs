@@ -62,6 +62,17 @@ impl CloseReason {
         Self::RoomClosed,
     ];
 
+    /// Its metric label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        // stand-in
+        const NAMES: [&str; 13] = [
+            "device_closed", "gone", "protocol_error", "unsupported", "not_utf8", "frame_flood", "too_big", "internal",
+            "draining", "silent", "no_progress", "behind", "room_closed",
+        ];
+        NAMES[self.index()]
+    }
+
     /// Its place in tables by reason.
     #[must_use]
     pub fn index(self) -> usize {

@@ -2,6 +2,7 @@
 //! close. Pure: bytes in, values out, and back.
 
 pub mod close;
+pub mod publish;
 
 /// The schema of `proto/room.proto`.
 #[expect(missing_docs, clippy::all, reason = "generated code; the schema is documented in proto/room.proto")]
