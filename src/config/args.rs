@@ -1,16 +1,120 @@
-//! stand-in
+//! The command line, as typed. Values are text here: they are checked with the other layers, so that their mistakes
+//! are reported together with everybody else's.
 
-/// stand-in
-#[derive(Debug, Clone, clap::Parser)]
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+/// `roomcast`, its flags and its commands.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "roomcast", version, about = "The broadcast engine for live rooms.")]
 pub struct Args {
-    /// stand-in
+    /// What to do; nothing means `serve`.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// What stands above the configuration file and the environment.
+    #[command(flatten)]
+    pub flags: Flags,
 }
 
-/// stand-in
-#[derive(Debug, Clone, clap::Subcommand)]
+/// What `roomcast` can do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// stand-in
+    /// Open the three doors and serve (the default).
+    #[default]
     Serve,
+    /// Look at the configuration without serving.
+    #[command(subcommand)]
+    Config(Look),
+}
+
+/// What `roomcast config` can do.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Look {
+    /// Report every mistake of the configuration at once.
+    Check {
+        /// The file to look at, in place of --config.
+        file: Option<PathBuf>,
+    },
+    /// Print the configuration in force as TOML, secrets left out, each line with where it comes from.
+    Print {
+        /// The file to look at, in place of --config.
+        file: Option<PathBuf>,
+    },
+}
+
+/// The highest layer of the configuration. Each flag may stand before or after the command.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Flags {
+    /// A TOML file with what differs from the defaults (config/default.toml).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where devices connect [default: 127.0.0.1:7600].
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub viewer_listen: Option<String>,
+    /// Where backends publish [default: 127.0.0.1:7601].
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub publisher_listen: Option<String>,
+    /// Where health and metrics are served [default: 127.0.0.1:7602].
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub ops_listen: Option<String>,
+    /// Where reliable messages will be stored [default: data].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub data_dir: Option<String>,
+    /// Store nothing on disk.
+    #[arg(long, global = true)]
+    pub ephemeral: bool,
+    /// Threads that own rooms and connections, or auto [default: auto, one per core].
+    #[arg(long, global = true, value_name = "N")]
+    pub shards: Option<String>,
+    /// Let a door listen off loopback without authentication.
+    #[arg(long, global = true)]
+    pub insecure: bool,
+}
+
+impl Args {
+    /// What to do.
+    #[must_use]
+    pub fn asked(&self) -> Command {
+        self.command.clone().unwrap_or_default()
+    }
+
+    /// The file that `config check` or `config print` names beside its flags.
+    pub(super) fn looked_at(&self) -> Option<&Path> {
+        match &self.command {
+            Some(Command::Config(Look::Check { file } | Look::Print { file })) => file.as_deref(),
+            Some(Command::Serve) | None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_stand_before_or_after_the_command_or_without_one() {
+        Args::command().debug_assert();
+        for line in [
+            "roomcast --shards 2 --ephemeral",
+            "roomcast serve --shards 2 --ephemeral",
+            "roomcast --shards 2 serve --ephemeral",
+        ] {
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(args.asked(), Command::Serve, "{line}");
+            assert_eq!(args.flags.shards.as_deref(), Some("2"), "{line}");
+            assert!(args.flags.ephemeral, "{line}");
+        }
+    }
+
+    #[test]
+    fn config_takes_a_file_of_its_own() {
+        let args = Args::try_parse_from(["roomcast", "config", "print", "a.toml", "--insecure"]).unwrap();
+        assert_eq!(args.looked_at(), Some(Path::new("a.toml")));
+        assert!(args.flags.insecure);
+        assert!(Args::try_parse_from(["roomcast", "config"]).is_err());
+        assert!(Args::try_parse_from(["roomcast", "--shard", "2"]).is_err());
+    }
 }

@@ -159,6 +159,39 @@ pub const RECONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// What a publisher that was refused is told to wait, in whole seconds.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Shortest `viewer.heartbeat_ms`. Below it: refused at start.
+pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+/// Longest `viewer.heartbeat_ms`. Past it: refused at start.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
+/// Most shards of one node. Past it: refused at start.
+pub const SHARDS_MAX: usize = 256;
+/// Longest gather window of a room. Past it: refused at start, or 400.
+pub const GATHER_MAX: Duration = Duration::from_secs(10);
+/// Most messages of one batch. Past it: refused at start, or 400.
+pub const BATCH_MESSAGES_MAX: usize = 10_000;
+/// Smallest byte budget of one batch. Below it: refused at start, or 400.
+pub const BATCH_BYTES_MIN: usize = KIB;
+/// Largest byte budget of one batch. Past it: refused at start, or 400.
+pub const BATCH_BYTES_MAX: usize = MIB;
+/// Largest room that may flush without gathering. Past it: refused at start, or 400.
+pub const DIRECT_MEMBERS_MAX: u64 = 1_000_000;
+/// Longest spacing of early flushes. Past it: refused at start, or 400.
+pub const URGENT_SPACING_MAX: Duration = Duration::from_secs(10);
+/// Publisher keys that admit at one time: the present one and the next. Past it: refused at start.
+pub const PUBLISHER_KEYS_MAX: usize = 2;
+/// Keys that sign devices' tokens; a token is tried with each that fits its header. Past it: refused at start.
+pub const DEVICE_KEYS_MAX: usize = 8;
+/// Shortest HS256 secret, in bytes (RFC 7518 §3.2). Below it: refused at start.
+pub const SECRET_BYTES_MIN: usize = 32;
+/// Largest file that holds a secret or a public key. Past it: refused at start.
+pub const SECRET_BYTES_MAX: usize = 4 * KIB;
+/// Longest device token. Past it: 401 `token_invalid`, unread.
+pub const TOKEN_BYTES_MAX: usize = 4 * KIB;
+/// Rooms and prefixes of one token: a connection keeps them. Past it: 401 `token_invalid`.
+pub const TOKEN_ROOMS_MAX: usize = 64;
+/// How far a token's `nbf` may lie ahead, since two machines' clocks never agree. Past it: 401 `token_invalid`.
+pub const TOKEN_SKEW: Duration = Duration::from_secs(5);
+
 const _: () = {
     assert!(PAYLOAD_BYTES_MAX < REQUEST_BYTES_MAX);
     assert!(REQUEST_MESSAGES_MAX <= INBOX_MESSAGES_MAX, "a whole request fits an empty inbox");

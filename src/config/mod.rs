@@ -1,6 +1,13 @@
+// stand-in: the shape of the real file, without its parts
 //! What was typed, and what it means.
-// stand-in
+//!
+//! Four layers, the later over the earlier: `config/default.toml` (built in), a file, the environment, flags. `raw` lays
+//! them over each other key by key and remembers where each value was typed; `resolve` checks and types what is in
+//! force. Both collect every [`Mistake`] instead of stopping at the first, and nothing starts unless there is none.
+//! Nothing here prints, binds a port or reads the process's environment, except [`environment`].
+
 pub mod args;
+pub mod flush;
 pub mod limits;
 
 use std::net::SocketAddr;
@@ -11,42 +18,58 @@ use crate::auth::{DeviceKeys, Origins, PublisherKeys};
 use crate::room::message::Types;
 use crate::room::pace::FlushRules;
 
-/// stand-in
+use self::args::Args;
+
+/// What begins a variable of the environment that is configuration.
+pub const ENVIRONMENT_PREFIX: &str = "ROOMCAST__";
+
+/// The checked configuration of one node. Its `Debug` shows no key and no secret.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// stand-in
+    /// `viewer.listen`: where devices connect.
     pub viewer_listen: SocketAddr,
-    /// stand-in
+    /// `publisher.listen`: where backends publish.
     pub publisher_listen: SocketAddr,
-    /// stand-in
+    /// `ops.listen`: where health and metrics are served.
     pub ops_listen: SocketAddr,
-    /// stand-in
+    /// `store.data_dir`; `None` with `store.ephemeral`.
     pub data_dir: Option<PathBuf>,
-    /// stand-in
+    /// `shards.count`, at least 1; where it says "auto", the cores this process may use.
     pub shards: usize,
-    /// stand-in
+    /// `flush.*`: what rooms begin with.
     pub flush: FlushRules,
-    /// stand-in
+    /// `types.*`: the built-in types and the configured ones.
     pub types: Types,
-    /// stand-in
+    /// `viewer.heartbeat_ms`: how often a device pings.
     pub heartbeat: Duration,
-    /// stand-in
+    /// `publisher.keys`.
     pub publisher_keys: PublisherKeys,
-    /// stand-in
+    /// `auth.device_keys`.
     pub device_keys: DeviceKeys,
-    /// stand-in
+    /// `viewer.origins`.
     pub origins: Origins,
-    /// stand-in
+    /// `log.*`.
     pub log: Log,
+    /// `insecure`: doors off loopback may be open.
+    pub insecure: bool,
 }
 
-/// stand-in
-#[derive(Debug, Clone)]
+/// How the node logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
-    /// stand-in
-    pub json: bool,
-    /// stand-in
-    pub filter: String,
+    /// `log.format`.
+    pub format: LogFormat,
+    /// `log.level`: the least severe line that is written.
+    pub level: tracing::Level,
+}
+
+/// How a log line is spelt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// stand-in
@@ -64,21 +87,51 @@ impl Config {
     ///
     /// # Errors
     /// stand-in
-    pub fn load(_args: &args::Args, _env: impl Iterator<Item = (String, String)>) -> Result<Self, Mistakes> {
+    pub fn load(args: &Args, _environment: impl Iterator<Item = (String, String)>) -> Result<Self, Mistakes> {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let parse = |text: &Option<String>, port| match text {
+            Some(text) => text.parse().map_err(|_| Mistakes),
+            None => Ok(local(port)),
+        };
         Ok(Self {
-            viewer_listen: local(7600),
-            publisher_listen: local(7601),
-            ops_listen: local(7602),
+            viewer_listen: parse(&args.flags.viewer_listen, 7600)?,
+            publisher_listen: parse(&args.flags.publisher_listen, 7601)?,
+            ops_listen: parse(&args.flags.ops_listen, 7602)?,
             data_dir: None,
             shards: 1,
             flush: FlushRules::default(),
             types: Types::default(),
             heartbeat: limits::HEARTBEAT,
-            publisher_keys: PublisherKeys,
-            device_keys: DeviceKeys,
-            origins: Origins,
-            log: Log { json: false, filter: "info".to_owned() },
+            publisher_keys: PublisherKeys::new(Vec::new()),
+            device_keys: DeviceKeys::new(Vec::new()),
+            origins: Origins::default_for([127, 0, 0, 1].into()),
+            log: Log { format: LogFormat::Text, level: tracing::Level::INFO },
+            insecure: false,
         })
     }
+}
+
+/// stand-in
+///
+/// # Errors
+/// stand-in
+pub fn check(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<String, Mistakes> {
+    Config::load(args, environment)?;
+    Ok("the configuration is valid\n".to_owned())
+}
+
+/// stand-in
+///
+/// # Errors
+/// stand-in
+pub fn print(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<String, Mistakes> {
+    check(args, environment)
+}
+
+/// The process's variables that are configuration. What is not Unicode is kept with replacement characters, so that
+/// it is reported as a mistake (`std::env::vars` would panic).
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
 }

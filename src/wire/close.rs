@@ -67,8 +67,19 @@ impl CloseReason {
     pub fn name(self) -> &'static str {
         // stand-in
         const NAMES: [&str; 13] = [
-            "device_closed", "gone", "protocol_error", "unsupported", "not_utf8", "frame_flood", "too_big", "internal",
-            "draining", "silent", "no_progress", "behind", "room_closed",
+            "device_closed",
+            "gone",
+            "protocol_error",
+            "unsupported",
+            "not_utf8",
+            "frame_flood",
+            "too_big",
+            "internal",
+            "draining",
+            "silent",
+            "no_progress",
+            "behind",
+            "room_closed",
         ];
         NAMES[self.index()]
     }
