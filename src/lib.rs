@@ -7,3 +7,6 @@ pub mod fanout;
 pub mod room;
 pub mod shard;
 pub mod wire;
+pub mod http;
+pub mod metrics;
+pub mod server;

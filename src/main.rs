@@ -1,1 +1,78 @@
-fn main() {}
+//! The `roomcast` program: arguments → configuration → server → signal → drain.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use roomcast::config::args::{Args, Command, Look};
+use roomcast::config::{self, Config, Log, LogFormat};
+use roomcast::server::{Server, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The configuration has mistakes.
+const BAD_CONFIGURATION: u8 = 1;
+/// A port, or something else the server needs of the system, is not to be had.
+const CANNOT_START: u8 = 2;
+/// A second signal came before the drain was over.
+const CUT_SHORT: u8 = 3;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let text = match args.asked() {
+        Command::Serve => return Config::load(&args, config::environment()).map_or_else(refuse, serve),
+        Command::Config(Look::Check { .. }) => config::check(&args, config::environment()),
+        Command::Config(Look::Print { .. }) => config::print(&args, config::environment()),
+    };
+    text.map_or_else(refuse, |text| say(io::stdout(), &text))
+}
+
+fn refuse(mistakes: impl Display) -> ExitCode {
+    say(io::stderr(), &format!("{mistakes}\n"));
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+fn serve(config: Config) -> ExitCode {
+    log(config.log);
+    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let started = signals.map_err(StartError::from).and_then(|signals| Ok((signals, Server::start(config)?)));
+    match started {
+        Ok((signals, server)) => signals.block_on(until_told_to_stop(server)),
+        Err(error) => {
+            say(io::stderr(), &format!("{error}\n"));
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+/// The first signal drains, the second one stops at once.
+async fn until_told_to_stop(server: Server) -> ExitCode {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return ExitCode::from(CANNOT_START);
+    };
+    let _ = say(io::stdout(), &server.doors());
+    tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    tokio::select! {
+        () = server.drain() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::from(CUT_SHORT),
+        _ = interrupt.recv() => ExitCode::from(CUT_SHORT),
+    }
+}
+
+fn log(log: Log) {
+    let lines = tracing_subscriber::fmt().with_max_level(log.level).with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// A closed pipe must not stop a server.
+fn say(mut to: impl Write, text: &str) -> ExitCode {
+    to.write_all(text.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}

@@ -118,6 +118,34 @@ pub const HANDSHAKE_AGE_MAX: Duration = Duration::from_secs(5);
 pub const BODY_AGE_MAX: Duration = Duration::from_secs(10);
 /// Connections that have not been upgraded yet. Past it: closed.
 pub const HALF_OPEN_MAX: usize = 1024;
+/// Connections of the publisher door, and of the operator door. Past it: closed.
+pub const DOOR_CONNECTIONS_MAX: usize = 1024;
+/// A request's head, its target included. Past it: 431 and closed.
+pub const HEAD_BYTES_MAX: usize = 16 * KIB;
+/// What a door buffers of one connection. Past it: the rest waits in the kernel.
+pub const DOOR_BUFFER_BYTES_MAX: usize = 64 * KIB;
+/// Time between two requests of one kept-alive connection. Past it: closed.
+pub const IDLE_AGE_MAX: Duration = Duration::from_secs(75);
+/// Time for a door's peer to take an answer: 256 KiB of history at 64 kbit/s is 33 s. Past it: closed.
+pub const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
+/// Time for a shard to answer a door. Past it: 503 `shard_silent`.
+pub const SHARD_ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
+/// First pause of a door whose accept failed; doubles up to `ACCEPT_PAUSE_MAX`.
+pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause of a door whose accept failed.
+pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections the kernel may hold for a door before it accepts them.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// How long the doors may take over answers under way once the shards have drained.
+pub const DOORS_LINGER: Duration = Duration::from_secs(1);
+/// Rooms of one `GET /v1/rooms`. Past it: 400.
+pub const ROOMS_LISTED_MAX: usize = 1000;
+/// Rooms of one `GET /v1/rooms` that names no limit.
+pub const ROOMS_LISTED_DEFAULT: usize = 50;
+/// Largest `expected_audience`. Past it: 400.
+pub const EXPECTED_AUDIENCE_MAX: u64 = 100_000_000;
+/// Longest `idle_close_s`. Past it: 400.
+pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Descriptors kept for the doors, the store and the log. Connections of one node: nofile minus this. Past it: 503.
 pub const DESCRIPTORS_KEPT: u64 = 128;
 /// A welcome's size. Past it: the oldest history is left out.
@@ -176,5 +204,7 @@ const _: () = {
     assert!(REQUEST_BYTES_MAX <= INBOX_BYTES_MAX);
     assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane by itself");
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
+    assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
     assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
 };

@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::room::id::RoomName;
 
+pub mod accept;
+pub mod paced;
+pub mod upgrade;
+
 /// Which rooms a device may join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {

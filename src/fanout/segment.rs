@@ -117,6 +117,17 @@ struct Visit {
     since: Seq,
     to: Seq,
     frame: Bytes,
+    /// Messages it tells a member as skipped.
+    skipped: u64,
+}
+
+/// A refresh as it comes from the home: the frame, and how many messages it tells as skipped.
+#[derive(Debug, Clone)]
+pub struct RefreshFrame {
+    /// Takes a member from where it asked to the room's seq.
+    pub frame: Bytes,
+    /// Messages of all types.
+    pub skipped: u64,
 }
 
 /// What one turn did, in numbers.
@@ -130,6 +141,8 @@ pub struct TurnTally {
     pub level: u64,
     /// Refresh frames taken by members.
     pub refreshed: u64,
+    /// Messages told to members as skipped.
+    pub messages_skipped: u64,
     /// Frames a member could not take whole at once.
     pub queued: u64,
     /// Frames that members which missed an earlier one were not sent.
@@ -314,7 +327,7 @@ impl Segment {
     /// The refresh for those that asked `want` arrived; it takes them to `to`. `None`: they missed more than anyone
     /// can account for, and their connections, returned here, have to come back afresh.
     #[must_use]
-    pub fn refreshed(&mut self, want: Want, to: Seq, frame: Option<Bytes>) -> Vec<u32> {
+    pub fn refreshed(&mut self, want: Want, to: Seq, refresh: Option<RefreshFrame>) -> Vec<u32> {
         let slots = self.asked.remove(&want).unwrap_or_default();
         self.seq = self.seq.max(to);
         while self.asked.len() < REFRESH_STATES_MAX {
@@ -323,10 +336,10 @@ impl Segment {
                 self.ask(slot);
             }
         }
-        let Some(frame) = frame else {
+        let Some(RefreshFrame { frame, skipped }) = refresh else {
             return slots.iter().filter_map(|slot| Some(self.asker(*slot, want.since)?.connection)).collect();
         };
-        self.visits.push_back(Visit { slots, next: 0, since: want.since, to, frame });
+        self.visits.push_back(Visit { slots, next: 0, since: want.since, to, frame, skipped });
         Vec::new()
     }
 
@@ -468,6 +481,7 @@ impl Segment {
                 Offer::Written | Offer::Queued => {
                     (member.last_seq, member.standing) = (visit.to, Standing::Level);
                     turn.refreshed += 1;
+                    turn.messages_skipped += visit.skipped;
                 }
                 Offer::Refused { .. } => member.standing = Standing::Missed,
             }

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
 use crate::connection::placed::{Connection, Drained, Place, Socket};
 use crate::connection::{Grant, Seat};
-use crate::fanout::segment::{Segment, Want};
+use crate::fanout::segment::{RefreshFrame, Segment, Want};
 use crate::fanout::{Offer, Sink};
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
 use crate::room::{Census, Join};
@@ -113,8 +113,8 @@ impl<S: Socket> Shard<S> {
             }
             Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
             Delivery::Refused { room, connection, code } => self.take_refusal(&room, connection, code, now),
-            Delivery::Refresh { room, run, want, to, frame } => {
-                self.take_refresh(&room, run, want, to, frame, now);
+            Delivery::Refresh { room, run, want, to, refresh } => {
+                self.take_refresh(&room, run, want, to, refresh, now);
             }
             Delivery::Gap { room, run, seq } => {
                 if let Some(key) = self.segment_in(&room, run) {
@@ -278,11 +278,11 @@ impl<S: Socket> Shard<S> {
         run: Run,
         want: Want,
         to: Seq,
-        frame: Option<Bytes>,
+        refresh: Option<RefreshFrame>,
         now: Now,
     ) {
         let Some(key) = self.segment_in(room, run) else { return };
-        let lost = self.segments[key as usize].segment.refreshed(want, to, frame);
+        let lost = self.segments[key as usize].segment.refreshed(want, to, refresh);
         self.activate(key);
         self.send_wants(key, now);
         for index in lost {

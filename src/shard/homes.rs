@@ -9,7 +9,7 @@ use super::lane::{Control, Delivery, Sent, Welcome};
 use super::{Drain, Shard, TURN_ENTRIES_MAX, directory};
 use crate::clock::Now;
 use crate::connection::placed::Socket;
-use crate::fanout::segment::{Level, Want};
+use crate::fanout::segment::{Level, RefreshFrame, Want};
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
 use crate::room::message::{Message, Published};
 use crate::room::pace::RoomSettings;
@@ -189,7 +189,10 @@ impl<S: Socket> Shard<S> {
                         run: room.run(),
                         want: Want { encoding, since },
                         to: room.seq(),
-                        frame: refresh.map(|refresh| frame::refresh(head, &refresh, encoding)),
+                        refresh: refresh.map(|refresh| RefreshFrame {
+                            frame: frame::refresh(head, &refresh, encoding),
+                            skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
+                        }),
                     };
                     self.deliver(shard, delivery, now);
                 }

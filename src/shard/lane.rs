@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
 use crate::config::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
-use crate::fanout::segment::{Level, Want};
+use crate::fanout::segment::{Level, RefreshFrame, Want};
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seq};
 use crate::room::{Census, Join};
 
@@ -59,7 +59,7 @@ pub enum Delivery {
         /// It takes them to this.
         to: Seq,
         /// `None`: they missed more than the account reaches.
-        frame: Option<Bytes>,
+        refresh: Option<RefreshFrame>,
     },
     /// Batches up to `seq` went by while the lane was full.
     Gap {

@@ -324,6 +324,7 @@ impl<S: Socket> Shard<S> {
         }
         self.tally.frames_level += turn.level;
         self.tally.frames_refresh += turn.refreshed;
+        self.tally.messages_skipped += turn.messages_skipped;
         self.tally.frames_queued += turn.queued;
         self.tally.frames_skipped += turn.skipped;
         self.tally.publish_to_write.extend(turn.publish_to_write);

@@ -1,0 +1,156 @@
+//! The loop in front of each door: takes connections in, bounded in number and time, and speaks HTTP/1.1 with them.
+//!
+//! What a request means is the door's business (`http`). This file must not know a route.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::config::limits::{
+    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HEAD_BYTES_MAX,
+};
+use crate::metrics::{DoorName, Dropped, Metrics};
+
+use super::paced::{PacedStream, Pulse};
+use super::{Seat, Seats};
+
+/// What a door says to one request.
+pub type Answer = Response<Full<Bytes>>;
+
+/// One of the node's three doors.
+pub trait Door: Send + Sync + 'static {
+    /// Which one.
+    const NAME: DoorName;
+    /// How many connections it holds at one time, those that became devices not counted. Past it: closed at once.
+    const CONNECTIONS_MAX: usize;
+    /// How long a connection may be silent between two requests; `None`: one request per connection.
+    const IDLE_AGE_MAX: Option<Duration>;
+
+    /// Whether it takes a further connection in while it holds `open` of them.
+    fn takes(&self, open: u64) -> bool {
+        open <= Self::CONNECTIONS_MAX as u64
+    }
+
+    /// Answers one request. Never fails: what is wrong with a request is an answer.
+    fn answer(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+}
+
+/// Whether the doors are to stop: all loops end once it turns true.
+pub type Stop = watch::Receiver<bool>;
+
+/// Waits until the doors are to stop; a server that is gone has stopped, too.
+pub async fn stopped(stop: &mut Stop) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Takes connections in until told to stop. A failure to accept (descriptors run out, say) pauses this door alone.
+pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, metrics: Metrics, mut stop: Stop) {
+    let places = Seats::new(D::CONNECTIONS_MAX as u64);
+    let protocol = Arc::new(protocol::<D>());
+    let mut pause = ACCEPT_PAUSE_MIN;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                pause = ACCEPT_PAUSE_MIN;
+                let place = places.take().filter(|_| door.takes(places.taken()));
+                let Some(place) = place else {
+                    metrics.dropped(D::NAME, Dropped::Full);
+                    continue;
+                };
+                let visit = Visit { place, metrics: metrics.clone(), stop: stop.clone() };
+                tokio::spawn(visit.serve(stream, Arc::clone(&door), Arc::clone(&protocol)));
+            }
+            Err(error) if is_of_one_connection(&error) => {
+                debug!(door = D::NAME.name(), %error, "a connection was gone before it was accepted");
+            }
+            Err(error) => {
+                metrics.accept_failed(D::NAME);
+                warn!(door = D::NAME.name(), %error, ?pause, "cannot accept connections");
+                // Without a pause this loop would spin: the connection stays at the head of the kernel's queue.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Errors that say something of one connection and nothing of the next.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn protocol<D: Door>() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .keep_alive(D::IDLE_AGE_MAX.is_some())
+        // Its deadlines are PacedStream's.
+        .header_read_timeout(None)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(DOOR_BUFFER_BYTES_MAX);
+    protocol
+}
+
+/// One connection at a door.
+struct Visit {
+    place: Seat,
+    metrics: Metrics,
+    stop: Stop,
+}
+
+impl Visit {
+    async fn serve<D: Door>(self, stream: TcpStream, door: Arc<D>, protocol: Arc<http1::Builder>) {
+        let Self { place: _place, metrics, mut stop } = self;
+        // An answer is one small write; waiting for more to send with it would cost the publisher 40 ms.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let pulse = Arc::new(Pulse::default());
+        let io = PacedStream::new(stream, D::IDLE_AGE_MAX.unwrap_or_default(), Arc::clone(&pulse));
+        let answers = service_fn(|request| {
+            pulse.request_began();
+            let answer = Arc::clone(&door).answer(request);
+            let (pulse, metrics) = (&pulse, &metrics);
+            async move {
+                let answer = answer.await;
+                pulse.request_answered();
+                metrics.answered(D::NAME, answer.status());
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let connection = protocol.serve_connection(io, answers).with_upgrades();
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            biased;
+            outcome = connection.as_mut() => outcome,
+            () = stopped(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                timeout(DOORS_LINGER, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if pulse.was_late() {
+            metrics.dropped(D::NAME, Dropped::Late);
+        }
+        if let Err(error) = outcome {
+            // hyper's error names what went wrong with the connection, never what the request said.
+            debug!(door = D::NAME.name(), %error, "a connection ended early");
+        }
+    }
+}

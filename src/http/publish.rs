@@ -1,0 +1,116 @@
+//! `POST /v1/rooms/{room}/messages`: checks a request whole, hands its messages to the room, and says what became of
+//! each of them.
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::{Request, StatusCode};
+
+use crate::config::limits;
+use crate::connection::accept::Answer;
+use crate::room::id::{Encoding, RoomName};
+use crate::room::message::{Published, Verdict};
+use crate::wire::publish;
+
+use super::problem::Problem;
+use super::request::{body_encoding, read_body};
+use super::{JSON, Node, PROTO, answer, from_shard};
+
+/// The answer to most publishes, spelt once.
+const ONE_ACCEPTED_JSON: &[u8] = br#"{"results":[{"result":"accepted"}]}"#;
+
+/// Publishes the messages of one request to `room`.
+///
+/// # Errors
+/// A problem: then nothing was taken, unless its code is `shard_silent`.
+pub async fn publish(node: &Node, room: RoomName, request: Request<Incoming>) -> Result<Answer, Problem> {
+    if node.is_draining() {
+        return Err(Problem::draining());
+    }
+    let (parts, body) = request.into_parts();
+    let encoding = body_encoding(&parts.headers)?;
+    let body = read_body(body).await?;
+    let messages = match encoding {
+        Encoding::Json => publish::parse_json(&body, &node.types)?,
+        Encoding::Proto => publish::parse_proto(&body, &node.types)?,
+    };
+    // The messages own their payloads; the request need not wait with them.
+    drop((body, parts));
+    match from_shard(node.shards.publish(room, messages)).await? {
+        Published::Taken(verdicts) => taken(encoding, &verdicts),
+        Published::IdReused { index } => Err(id_reused(index)),
+        Published::RoomsFull => Err(Problem::unavailable(
+            "rooms_full",
+            "this node holds as many rooms as it may; nothing was taken",
+        )),
+        Published::Draining => Err(Problem::draining()),
+    }
+}
+
+fn id_reused(index: usize) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "id_reused")
+        .field(format!("messages[{index}].id"))
+        .allowed("an id of its own for each message; nothing was taken")
+}
+
+/// 200 if at least one message was taken; 503 if all were shed.
+fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
+    let all_shed = !verdicts.is_empty() && verdicts.iter().all(|verdict| matches!(verdict, Verdict::Shed(_)));
+    match (encoding, all_shed) {
+        (Encoding::Json, false) => {
+            let results = match verdicts {
+                [Verdict::Accepted] => Bytes::from_static(ONE_ACCEPTED_JSON),
+                _ => publish::answer_json(verdicts).into(),
+            };
+            Ok(answer(StatusCode::OK, JSON, results))
+        }
+        (Encoding::Proto, false) => Ok(answer(StatusCode::OK, PROTO, publish::answer_proto(verdicts).into())),
+        (Encoding::Json, true) => Err(Problem::unavailable("shed", "every message of this request was shed")
+            .members(publish::answer_json(verdicts))),
+        (Encoding::Proto, true) => {
+            let results = publish::answer_proto(verdicts).into();
+            let mut answer = answer(StatusCode::SERVICE_UNAVAILABLE, PROTO, results);
+            let wait = HeaderValue::from(limits::RETRY_AFTER.as_secs().max(1));
+            answer.headers_mut().insert(RETRY_AFTER, wait);
+            Ok(answer)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::message::ShedReason;
+
+    const SHED: Verdict = Verdict::Shed(ShedReason::RoomFull);
+
+    #[test]
+    fn the_answer_spelt_once_is_the_one_that_would_be_spelt() {
+        assert_eq!(ONE_ACCEPTED_JSON, publish::answer_json(&[Verdict::Accepted]));
+    }
+
+    #[test]
+    fn one_message_taken_makes_it_a_200() {
+        for encoding in Encoding::ALL {
+            assert_eq!(taken(encoding, &[SHED, Verdict::Accepted]).unwrap().status(), 200);
+            assert_eq!(taken(encoding, &[Verdict::Duplicate { offset: None }]).unwrap().status(), 200);
+        }
+    }
+
+    #[test]
+    fn all_shed_makes_it_a_503_that_says_when_to_try_again() {
+        let json = taken(Encoding::Json, &[SHED, SHED]).unwrap_err().into_answer();
+        let proto = taken(Encoding::Proto, &[SHED]).unwrap();
+        for answer in [json, proto] {
+            assert_eq!(answer.status(), 503);
+            assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        }
+    }
+
+    #[test]
+    fn a_reused_id_is_named() {
+        let problem = id_reused(3);
+        assert_eq!((problem.status().as_u16(), problem.code()), (409, "id_reused"));
+        assert_eq!(problem.named_field(), Some("messages[3].id"));
+    }
+}

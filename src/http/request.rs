@@ -1,0 +1,251 @@
+//! What the doors check of a request before they look at what it asks for: its host, its content type, the size and
+//! pace of its body, and the fields of its query.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use hyper::{HeaderMap, StatusCode, Version};
+use tokio::time::timeout;
+
+use crate::config::limits::{BODY_AGE_MAX, REQUEST_BYTES_MAX};
+use crate::room::id::Encoding;
+
+use super::problem::Problem;
+
+/// HTTP/1.1 asks for exactly one `Host`; hyper lets none and several pass. Two of them mean that somebody on the way
+/// may have seen another request than we do.
+///
+/// # Errors
+/// 400 `bad_host`.
+pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts == 1 || (hosts == 0 && version == Version::HTTP_10) {
+        return Ok(());
+    }
+    Err(Problem::bad("bad_host", "host", "exactly one Host header"))
+}
+
+/// The `Authorization` header; `None` when there is none or it is not text.
+#[must_use]
+pub fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()
+}
+
+/// How a body is spelt. Nothing is guessed: a body without a content type is refused, and so is a compressed one
+/// (what it unpacks to has no bound that we could check before we unpack it).
+///
+/// # Errors
+/// 415 `content_encoding` or `content_type`, with both types that are allowed.
+pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let unsupported = |code, field: &'static str, allowed: &'static str| {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code).field(field).allowed(allowed)
+    };
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(unsupported("content_encoding", "content-encoding", "no Content-Encoding"));
+    }
+    let essence = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.split_once(';').map_or(value, |(essence, _)| essence).trim());
+    match essence {
+        Some(essence) if essence.eq_ignore_ascii_case("application/json") => Ok(Encoding::Json),
+        Some(essence) if essence.eq_ignore_ascii_case("application/x-protobuf") => Ok(Encoding::Proto),
+        _ => Err(unsupported("content_type", "content-type", "application/json or application/x-protobuf")),
+    }
+}
+
+/// The whole body, at most [`REQUEST_BYTES_MAX`] within [`BODY_AGE_MAX`].
+///
+/// # Errors
+/// 413 `request_too_large`, 408 `request_too_slow`, 400 `bad_body` when the body breaks off.
+pub async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
+    match timeout(BODY_AGE_MAX, collect(body)).await {
+        Ok(read) => read,
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_too_slow")
+            .allowed(format!("a whole body within {} s", BODY_AGE_MAX.as_secs()))),
+    }
+}
+
+async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large")
+            .allowed(format!("at most {REQUEST_BYTES_MAX} bytes"))
+    };
+    // An announced size is believed when it is too large, and never allocated for.
+    if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::bad("bad_body", "body", "the length that was announced"))?;
+        let Ok(part) = frame.into_data() else { continue };
+        if first.len() + rest.len() + part.len() > REQUEST_BYTES_MAX {
+            return Err(too_large());
+        }
+        // Most publishes arrive in one part, which is then used as it is.
+        if first.is_empty() {
+            first = part;
+        } else {
+            rest.extend_from_slice(&part);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
+}
+
+/// The fields of a request's query. Those nobody asks for are ignored; of one given twice, the first counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    /// Of a target; empty if it has none.
+    #[must_use]
+    pub fn of(uri: &'a hyper::Uri) -> Self {
+        Self(uri.query().unwrap_or_default())
+    }
+
+    /// One field, decoded. An empty one counts as not given.
+    ///
+    /// # Errors
+    /// 400 `bad_query` naming the field, if its value is not percent-encoded UTF-8.
+    pub fn field(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, Problem> {
+        let value = self
+            .0
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find_map(|(given, value)| (given == name).then_some(value))
+            .filter(|value| !value.is_empty());
+        let Some(value) = value else { return Ok(None) };
+        let value =
+            if value.contains('+') { Cow::Owned(value.replace('+', " ")) } else { Cow::Borrowed(value) };
+        let decoded = match value {
+            Cow::Borrowed(value) => percent_decoded(value),
+            Cow::Owned(value) => percent_decoded(&value).map(|value| Cow::Owned(value.into_owned())),
+        };
+        decoded.map(Some).ok_or_else(|| Problem::bad("bad_query", name, "percent-encoded UTF-8"))
+    }
+
+    /// One field as a whole number within `range`.
+    ///
+    /// # Errors
+    /// 400 `bad_query` naming the field.
+    pub fn whole_number(
+        &self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<usize>,
+    ) -> Result<Option<usize>, Problem> {
+        let Some(value) = self.field(name)? else { return Ok(None) };
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
+        number.map(Some).ok_or_else(|| Problem::bad("bad_query", name, allowed()))
+    }
+}
+
+/// The text behind `%XX`; `None` if an escape is broken or the result is not UTF-8.
+#[must_use]
+pub fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        decoded.push(digit()? * 16 + digit()?);
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(given: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn there_is_exactly_one_host() {
+        let one = headers(&[("host", "a")]);
+        let two = headers(&[("host", "a"), ("host", "a")]);
+        assert!(check_host(Version::HTTP_11, &one).is_ok());
+        for bad in [two.clone(), HeaderMap::new()] {
+            assert_eq!(check_host(Version::HTTP_11, &bad).unwrap_err().code(), "bad_host");
+        }
+        assert!(check_host(Version::HTTP_10, &HeaderMap::new()).is_ok());
+        assert!(check_host(Version::HTTP_10, &two).is_err());
+    }
+
+    #[test]
+    fn the_content_type_chooses_the_encoding() {
+        let encoding = |value| body_encoding(&headers(&[("content-type", value)]));
+        assert_eq!(encoding("application/json").unwrap(), Encoding::Json);
+        assert_eq!(encoding("Application/JSON; charset=utf-8").unwrap(), Encoding::Json);
+        assert_eq!(encoding("application/x-protobuf").unwrap(), Encoding::Proto);
+        for bad in ["text/plain", "", "application/jsonx", "application/x-www-form-urlencoded"] {
+            assert_eq!(encoding(bad).unwrap_err().status(), 415, "{bad}");
+        }
+        assert_eq!(body_encoding(&HeaderMap::new()).unwrap_err().code(), "content_type");
+    }
+
+    #[test]
+    fn a_compressed_body_is_refused() {
+        let gzip = headers(&[("content-type", "application/json"), ("content-encoding", "gzip")]);
+        assert_eq!(body_encoding(&gzip).unwrap_err().code(), "content_encoding");
+    }
+
+    #[test]
+    fn a_query_field_is_found_and_decoded() {
+        let query = Query("x=1&device=my%20tv+set&device=other&cursor=&odd&token=a%3Db");
+        assert_eq!(query.field("device").unwrap().unwrap(), "my tv set");
+        assert_eq!(query.field("token").unwrap().unwrap(), "a=b");
+        assert_eq!(query.field("cursor").unwrap(), None);
+        assert_eq!(query.field("odd").unwrap(), None);
+        for bad in ["device=%", "device=%4", "device=%zz", "device=%ff", "device=%+1"] {
+            let problem = Query(bad).field("device").unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (400, "bad_query"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_keeps_to_its_range() {
+        let limit = |query| Query(query).whole_number("limit", 1..=1000);
+        assert_eq!(limit("limit=1000").unwrap(), Some(1000));
+        assert_eq!(limit("").unwrap(), None);
+        for bad in ["limit=0", "limit=1001", "limit=-1", "limit=x", "limit=99999999999999999999"] {
+            assert!(limit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_decoder_panic() {
+        let seed = fastrand::u64(..);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..2000 {
+            let text: String =
+                (0..rng.usize(..12)).map(|_| *rng.choice(&['%', 'a', '0', 'ü', 'f', '+']).unwrap()).collect();
+            if let Some(decoded) = percent_decoded(&text) {
+                assert!(decoded.len() <= text.len(), "seed {seed}");
+            }
+        }
+    }
+}

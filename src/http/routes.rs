@@ -1,0 +1,112 @@
+//! Which path means what. Pure: text in, a route out; who may and how comes after.
+
+use crate::room::id::RoomName;
+
+use super::problem::Problem;
+use super::request::percent_decoded;
+
+/// What a path under `/v1/rooms` names. Both the publisher's and the viewer's door speak of rooms this way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// `/v1/rooms`
+    Rooms,
+    /// `/v1/rooms/{room}`
+    Room(&'a str),
+    /// `/v1/rooms/{room}/{part}`
+    Part(&'a str, Part),
+    /// `/v1/rooms/{room}/reliable/{offset}`
+    ReliableMessage(&'a str),
+}
+
+/// A part of a room that has a path of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// `messages`: publish.
+    Messages,
+    /// `ws`: join.
+    Ws,
+    /// `history`: read what was sent.
+    History,
+    /// `reliable`: read what must arrive.
+    Reliable,
+}
+
+impl<'a> Route<'a> {
+    /// What `path` names; `None`: nothing. The room is as it was typed.
+    #[must_use]
+    pub fn of(path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix("/v1/rooms")?;
+        if rest.is_empty() {
+            return Some(Self::Rooms);
+        }
+        let mut segments = rest.strip_prefix('/')?.splitn(4, '/');
+        let room = segments.next()?;
+        let Some(part) = segments.next() else { return Some(Self::Room(room)) };
+        let part = match part {
+            "messages" => Part::Messages,
+            "ws" => Part::Ws,
+            "history" => Part::History,
+            "reliable" => Part::Reliable,
+            _ => return None,
+        };
+        match (part, segments.next(), segments.next()) {
+            (part, None, _) => Some(Self::Part(room, part)),
+            (Part::Reliable, Some(_), None) => Some(Self::ReliableMessage(room)),
+            _ => None,
+        }
+    }
+}
+
+/// A path's room.
+///
+/// # Errors
+/// 400 `bad_room`.
+pub fn room_name(typed: &str) -> Result<RoomName, Problem> {
+    let bad = |allowed| Problem::bad("bad_room", "room", allowed);
+    let name = percent_decoded(typed).ok_or_else(|| bad("percent-encoded UTF-8"))?;
+    RoomName::parse(&name).map_err(|error| bad(error.allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_rooms_and_their_parts() {
+        assert_eq!(Route::of("/v1/rooms"), Some(Route::Rooms));
+        assert_eq!(Route::of("/v1/rooms/r1"), Some(Route::Room("r1")));
+        assert_eq!(Route::of("/v1/rooms/"), Some(Route::Room("")));
+        assert_eq!(Route::of("/v1/rooms/r1/messages"), Some(Route::Part("r1", Part::Messages)));
+        assert_eq!(Route::of("/v1/rooms/r1/ws"), Some(Route::Part("r1", Part::Ws)));
+        assert_eq!(Route::of("/v1/rooms/r1/history"), Some(Route::Part("r1", Part::History)));
+        assert_eq!(Route::of("/v1/rooms/r1/reliable"), Some(Route::Part("r1", Part::Reliable)));
+        assert_eq!(Route::of("/v1/rooms/r1/reliable/7"), Some(Route::ReliableMessage("r1")));
+    }
+
+    #[test]
+    fn other_paths_name_nothing() {
+        for path in [
+            "/",
+            "",
+            "/v1",
+            "/v1/roomsx",
+            "/v1/rooms/r1/",
+            "/v1/rooms/r1/chat",
+            "/v1/rooms/r1/ws/x",
+            "/v2/rooms",
+            "/v1/rooms/r1/messages/1",
+            "/v1/rooms/r1/reliable/7/8",
+        ] {
+            assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_room_may_be_percent_encoded_and_keeps_to_its_alphabet() {
+        assert_eq!(room_name("live%3A42").unwrap().as_str(), "live:42");
+        for bad in ["", "a%2Fb", "%", "%ff", "a%20b"] {
+            let problem = room_name(bad).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (400, "bad_room"), "{bad}");
+        }
+    }
+}

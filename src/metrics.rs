@@ -1,0 +1,549 @@
+//! What operators see: each metric of the node is defined and documented here once, and is counted through one typed
+//! struct.
+//!
+//! Each server owns its recorder, so that several live in one process; nothing is installed globally. No label takes
+//! a value that a stranger can choose: there is no room, type or device label.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+use crate::room::message::{Class, ShedReason};
+use crate::room::tally::ByClass;
+use crate::shard::tally::{Holdings, Tally};
+use crate::wire::close::CloseReason;
+
+/// What kind of number a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the node lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts of observations by size, in seconds.
+    Histogram,
+}
+
+/// One row of the table of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definition {
+    /// As Prometheus sees it.
+    pub name: &'static str,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// Names of its labels, each with a fixed set of values.
+    pub labels: &'static [&'static str],
+    /// What it counts, for the `# HELP` line and docs/operations.md.
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($metric:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(const $metric: Definition =
+            Definition { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+
+        /// Every metric of the node.
+        pub const DEFINITIONS: &[Definition] = &[$($metric),*];
+    };
+}
+
+table! {
+    PUBLISHED = Counter "roomcast_messages_published_total" ["class"] "Messages that reached their room, whatever became of them.";
+    ACCEPTED = Counter "roomcast_messages_accepted_total" ["class"] "Messages taken into their room.";
+    MERGED = Counter "roomcast_messages_merged_total" ["class"] "Messages replaced by a later one of their key while they waited.";
+    SHED = Counter "roomcast_messages_shed_total" ["class", "reason"] "Messages dropped on purpose.";
+    DUPLICATES = Counter "roomcast_messages_duplicate_total" [] "Messages whose id was published before.";
+    IDS_EVICTED = Counter "roomcast_ids_evicted_total" [] "Ids forgotten before their time because their room knew too many.";
+    BATCHES = Counter "roomcast_batches_total" [] "Batches cut.";
+    FRAMES = Counter "roomcast_frames_total" ["kind"] "Frames that a device's socket or outbox took: level, composed or refresh.";
+    FRAMES_SKIPPED = Counter "roomcast_frames_skipped_total" [] "Frames a device that was behind was not sent.";
+    FRAMES_QUEUED = Counter "roomcast_frames_queued_total" [] "Frames a socket took in part or not at all, so that the device waits.";
+    MESSAGES_SKIPPED = Counter "roomcast_messages_skipped_total" [] "Messages told to devices as skipped.";
+    LANE_FULL = Counter "roomcast_lane_full_total" [] "Times a frame lane was full, so that a segment heals by refresh.";
+    ACKS_IGNORED = Counter "roomcast_acks_ignored_total" [] "Acknowledgements that named nothing sent to that device.";
+    ROOMS_FORGOTTEN = Counter "roomcast_rooms_forgotten_total" [] "Rooms forgotten because they were idle.";
+    CLOSED = Counter "roomcast_connections_closed_total" ["reason"] "Connections closed, by the row of the close table.";
+    CONNECTIONS = Gauge "roomcast_connections" ["shard"] "Connections placed on a shard.";
+    MEMBERS = Gauge "roomcast_members" ["shard"] "Places of a shard's connections in rooms.";
+    ROOMS = Gauge "roomcast_rooms" ["shard"] "Rooms a shard is the home of.";
+    WAITING = Gauge "roomcast_connections_waiting" ["shard"] "Connections whose outbox is not empty.";
+    BEHIND = Gauge "roomcast_connections_behind" ["shard"] "Connections that are behind, so that batches are skipped for them.";
+    GATHERED = Gauge "roomcast_messages_gathered" ["shard"] "Messages that wait in a shard's rooms for their flush.";
+    DRAINING = Gauge "roomcast_draining" [] "1 while the node drains, else 0.";
+    PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" [] "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
+    WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window each batch was cut under.";
+    HTTP = Counter "roomcast_http_requests_total" ["door", "status"] "Requests answered, by door and class of status.";
+    DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"] "Connections a door closed without an answer: full, or late with their request.";
+    ACCEPT_FAILED = Counter "roomcast_accept_failures_total" ["door"] "Failures to accept a connection; the door paused after each.";
+    HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";
+    HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"] "Devices that were not let in.";
+}
+
+/// Upper bounds of the latency buckets, in seconds: fine around the default gather window (0.1) and the promise (3).
+const LATENCY_BUCKETS_S: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.125, 0.16, 0.25, 0.5, 1.0, 3.0, 10.0];
+/// Upper bounds of the window buckets, in seconds: direct, the default, and what adapting may widen it to.
+const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];
+
+/// In the order of their indices.
+const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// One of the node's three doors, as metrics and logs call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoorName {
+    /// Devices come in here.
+    Viewer,
+    /// Streaming backends publish here.
+    Publisher,
+    /// Operators look in here.
+    Operator,
+}
+
+impl DoorName {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Publisher, Self::Operator];
+
+    /// Its label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Publisher => "publisher",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// Why a door closed a connection without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// The door holds as many connections as it may.
+    Full,
+    /// The head of its request, or its reading of the answer, took too long.
+    Late,
+}
+
+impl Dropped {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Late];
+
+    /// Its label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// Why a device was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node is draining.
+    Draining,
+    /// A room name, a header or a query field is not what the protocol says.
+    BadRequest,
+    /// Its origin is not on the list.
+    Origin,
+    /// It offered only subprotocols that are not ours.
+    Subprotocol,
+    /// Its token is missing or not valid.
+    Token,
+    /// Its token does not cover the room.
+    Room,
+    /// All places for connections are taken.
+    ConnectionsFull,
+    /// The shard has too many arrivals waiting.
+    ArrivalsFull,
+    /// It left between its request and the answer.
+    Gone,
+}
+
+impl Refusal {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 9] = [
+        Self::Draining,
+        Self::BadRequest,
+        Self::Origin,
+        Self::Subprotocol,
+        Self::Token,
+        Self::Room,
+        Self::ConnectionsFull,
+        Self::ArrivalsFull,
+        Self::Gone,
+    ];
+
+    /// Its label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::BadRequest => "bad_request",
+            Self::Origin => "origin",
+            Self::Subprotocol => "subprotocol",
+            Self::Token => "token",
+            Self::Room => "room",
+            Self::ConnectionsFull => "connections_full",
+            Self::ArrivalsFull => "arrivals_full",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// All metrics of one server. Cheap to clone; counting is an atomic addition.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    cells: Arc<Cells>,
+    exposition: PrometheusHandle,
+}
+
+#[derive(Debug)]
+struct Cells {
+    published: [Counter; 5],
+    accepted: [Counter; 5],
+    merged: [Counter; 5],
+    /// By reason, then class.
+    shed: Vec<[Counter; 5]>,
+    duplicates: Counter,
+    ids_evicted: Counter,
+    batches: Counter,
+    frames_level: Counter,
+    frames_composed: Counter,
+    frames_refresh: Counter,
+    frames_skipped: Counter,
+    frames_queued: Counter,
+    messages_skipped: Counter,
+    lane_full: Counter,
+    acks_ignored: Counter,
+    rooms_forgotten: Counter,
+    closed: Vec<Counter>,
+    holdings: Vec<HoldingsCells>,
+    draining: Gauge,
+    publish_to_write: Histogram,
+    window: Histogram,
+    /// By door, then class of status.
+    http: Vec<[Counter; 5]>,
+    /// By door, then reason.
+    dropped: Vec<[Counter; 2]>,
+    accept_failed: Vec<Counter>,
+    handshakes: Counter,
+    handshakes_refused: Vec<Counter>,
+}
+
+/// One shard's gauges.
+#[derive(Debug)]
+struct HoldingsCells {
+    connections: Gauge,
+    members: Gauge,
+    rooms: Gauge,
+    waiting: Gauge,
+    behind: Gauge,
+    gathered: Gauge,
+}
+
+impl Metrics {
+    /// A fresh set for a server of this many shards, all at zero.
+    ///
+    /// # Errors
+    /// The exporter's, when a histogram has no buckets: a defect of the table above.
+    pub fn new(shards: usize) -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(PUBLISH_TO_WRITE.name.to_owned()), &LATENCY_BUCKETS_S)?
+            .set_buckets_for_metric(Matcher::Full(WINDOW.name.to_owned()), &WINDOW_BUCKETS_S)?
+            .build_recorder();
+        let exposition = recorder.handle();
+        let cells = Arc::new(Cells::register(&Register(recorder), shards));
+        Ok(Self { cells, exposition })
+    }
+
+    /// Moves what a shard counted since it was last asked into the metrics.
+    pub fn add(&self, tally: &Tally) {
+        let cells = &*self.cells;
+        add_by_class(&cells.published, &tally.rooms.published);
+        add_by_class(&cells.accepted, &tally.rooms.accepted);
+        add_by_class(&cells.merged, &tally.rooms.merged);
+        for (shed, count) in cells.shed.iter().zip(&tally.rooms.shed) {
+            add_by_class(shed, count);
+        }
+        for (counter, count) in [
+            (&cells.duplicates, tally.rooms.duplicates),
+            (&cells.ids_evicted, tally.rooms.ids_evicted),
+            (&cells.batches, tally.rooms.batches),
+            (&cells.frames_level, tally.frames_level),
+            (&cells.frames_composed, tally.frames_composed),
+            (&cells.frames_refresh, tally.frames_refresh),
+            (&cells.frames_skipped, tally.frames_skipped),
+            (&cells.frames_queued, tally.frames_queued),
+            (&cells.messages_skipped, tally.messages_skipped),
+            (&cells.lane_full, tally.lane_full),
+            (&cells.acks_ignored, tally.acks_ignored),
+            (&cells.rooms_forgotten, tally.rooms_forgotten),
+        ]
+        .into_iter()
+        .chain(cells.closed.iter().zip(tally.closed))
+        {
+            add_some(counter, count);
+        }
+        for latency in &tally.publish_to_write {
+            cells.publish_to_write.record(latency.as_secs_f64());
+        }
+        if let Some(window) = tally.rooms.window {
+            cells.window.record(window.as_secs_f64());
+        }
+    }
+
+    /// Says what a shard holds now. A shard the server was not built with is ignored.
+    pub fn hold(&self, shard: usize, holdings: &Holdings) {
+        let Some(cells) = self.cells.holdings.get(shard) else { return };
+        for (gauge, held) in [
+            (&cells.connections, holdings.connections),
+            (&cells.members, holdings.members),
+            (&cells.rooms, holdings.rooms),
+            (&cells.waiting, holdings.waiting),
+            (&cells.behind, holdings.behind),
+            (&cells.gathered, holdings.gathered),
+        ] {
+            // Exact up to 2^32, far above what one shard can hold.
+            gauge.set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+        }
+    }
+
+    /// One request was answered.
+    pub fn answered(&self, door: DoorName, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len()) - 1;
+        self.cells.http[door as usize][class].increment(1);
+    }
+
+    /// A door closed a connection without an answer.
+    pub fn dropped(&self, door: DoorName, why: Dropped) {
+        self.cells.dropped[door as usize][why as usize].increment(1);
+    }
+
+    /// A door could not accept a connection.
+    pub fn accept_failed(&self, door: DoorName) {
+        self.cells.accept_failed[door as usize].increment(1);
+    }
+
+    /// A device was answered with 101.
+    pub fn handshake_accepted(&self) {
+        self.cells.handshakes.increment(1);
+    }
+
+    /// A device was not let in.
+    pub fn handshake_refused(&self, why: Refusal) {
+        self.cells.handshakes_refused[why as usize].increment(1);
+    }
+
+    /// The node began to drain.
+    pub fn draining(&self) {
+        self.cells.draining.set(1.0);
+    }
+
+    /// Everything, as Prometheus text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.exposition.render()
+    }
+
+    /// Folds histogram observations into their buckets; until then they are kept one by one, so the server calls it
+    /// every few seconds whether or not anybody scrapes.
+    pub fn run_upkeep(&self) {
+        self.exposition.run_upkeep();
+    }
+}
+
+fn add_by_class(counters: &[Counter; 5], counts: &ByClass) {
+    for (counter, count) in counters.iter().zip(counts.0) {
+        add_some(counter, count);
+    }
+}
+
+/// Most counts of a turn are zero, and a counter is shared between shards: leave its cache line alone.
+fn add_some(counter: &Counter, count: u64) {
+    if count > 0 {
+        counter.increment(count);
+    }
+}
+
+/// Registers rows of the table with one recorder.
+struct Register(PrometheusRecorder);
+
+impl Cells {
+    fn register(register: &Register, shards: usize) -> Self {
+        let closed = CloseReason::ALL.map(CloseReason::name);
+        Self {
+            published: register.by_class(&PUBLISHED),
+            accepted: register.by_class(&ACCEPTED),
+            merged: register.by_class(&MERGED),
+            shed: ShedReason::ALL
+                .iter()
+                .map(|reason| CLASSES.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
+                .collect(),
+            duplicates: register.counter(&DUPLICATES, &[]),
+            ids_evicted: register.counter(&IDS_EVICTED, &[]),
+            batches: register.counter(&BATCHES, &[]),
+            frames_level: register.counter(&FRAMES, &["level"]),
+            frames_composed: register.counter(&FRAMES, &["composed"]),
+            frames_refresh: register.counter(&FRAMES, &["refresh"]),
+            frames_skipped: register.counter(&FRAMES_SKIPPED, &[]),
+            frames_queued: register.counter(&FRAMES_QUEUED, &[]),
+            messages_skipped: register.counter(&MESSAGES_SKIPPED, &[]),
+            lane_full: register.counter(&LANE_FULL, &[]),
+            acks_ignored: register.counter(&ACKS_IGNORED, &[]),
+            rooms_forgotten: register.counter(&ROOMS_FORGOTTEN, &[]),
+            closed: closed.iter().map(|reason| register.counter(&CLOSED, &[reason])).collect(),
+            holdings: (0..shards).map(|shard| register.holdings(shard)).collect(),
+            draining: register.gauge(&DRAINING, &[]),
+            publish_to_write: register.histogram(&PUBLISH_TO_WRITE),
+            window: register.histogram(&WINDOW),
+            http: DoorName::ALL
+                .iter()
+                .map(|door| STATUS_CLASSES.map(|status| register.counter(&HTTP, &[door.name(), status])))
+                .collect(),
+            dropped: DoorName::ALL
+                .iter()
+                .map(|door| Dropped::ALL.map(|why| register.counter(&DROPPED, &[door.name(), why.name()])))
+                .collect(),
+            accept_failed: DoorName::ALL
+                .iter()
+                .map(|door| register.counter(&ACCEPT_FAILED, &[door.name()]))
+                .collect(),
+            handshakes: register.counter(&HANDSHAKES, &[]),
+            handshakes_refused: Refusal::ALL
+                .iter()
+                .map(|why| register.counter(&HANDSHAKES_REFUSED, &[why.name()]))
+                .collect(),
+        }
+    }
+}
+
+impl Register {
+    fn counter(&self, row: &Definition, labels: &[&str]) -> Counter {
+        debug_assert_eq!(row.kind, Kind::Counter);
+        self.0.describe_counter(KeyName::from_const_str(row.name), None, row.help.into());
+        self.0.register_counter(&key(row, labels), &METADATA)
+    }
+
+    fn gauge(&self, row: &Definition, labels: &[&str]) -> Gauge {
+        debug_assert_eq!(row.kind, Kind::Gauge);
+        self.0.describe_gauge(KeyName::from_const_str(row.name), None, row.help.into());
+        self.0.register_gauge(&key(row, labels), &METADATA)
+    }
+
+    fn histogram(&self, row: &Definition) -> Histogram {
+        debug_assert_eq!(row.kind, Kind::Histogram);
+        self.0.describe_histogram(KeyName::from_const_str(row.name), None, row.help.into());
+        self.0.register_histogram(&key(row, &[]), &METADATA)
+    }
+
+    fn by_class(&self, row: &Definition) -> [Counter; 5] {
+        CLASSES.map(|class| self.counter(row, &[class.name()]))
+    }
+
+    fn holdings(&self, shard: usize) -> HoldingsCells {
+        let shard = shard.to_string();
+        let gauge = |row| self.gauge(row, &[&shard]);
+        HoldingsCells {
+            connections: gauge(&CONNECTIONS),
+            members: gauge(&MEMBERS),
+            rooms: gauge(&ROOMS),
+            waiting: gauge(&WAITING),
+            behind: gauge(&BEHIND),
+            gathered: gauge(&GATHERED),
+        }
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+fn key(row: &Definition, values: &[&str]) -> Key {
+    assert_eq!(row.labels.len(), values.len(), "a value for each label of {}", row.name);
+    let labels: Vec<Label> =
+        row.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    Key::from_parts(row.name, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_table_is_shown_with_its_help_and_no_other() {
+        let metrics = Metrics::new(2).unwrap();
+        metrics.add(&Tally {
+            publish_to_write: vec![Duration::from_millis(3)],
+            windows: vec![Duration::from_millis(100)],
+            ..Tally::default()
+        });
+        let text = metrics.render();
+        let shown: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let defined: BTreeSet<&str> = DEFINITIONS.iter().map(|row| row.name).collect();
+        assert_eq!(shown, defined);
+        assert_eq!(defined.len(), DEFINITIONS.len(), "no name twice");
+        for row in DEFINITIONS {
+            assert!(text.contains(&format!("# HELP {} {}", row.name, row.help)), "{}", row.name);
+            assert!(row.name.starts_with("roomcast_"));
+            assert!(row.labels.iter().all(|label| !["room", "type", "device"].contains(label)));
+            assert_eq!(row.name.ends_with("_total"), row.kind == Kind::Counter, "{}", row.name);
+            assert_eq!(row.name.ends_with("_seconds"), row.kind == Kind::Histogram, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_tally_lands_under_its_class_and_reason() {
+        let metrics = Metrics::new(1).unwrap();
+        let mut tally = Tally::default();
+        tally.accepted.add(Class::Lossy, 3);
+        tally.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
+        tally.closed[CloseReason::Behind.index()] = 4;
+        tally.publish_to_write.push(Duration::from_millis(90));
+        metrics.add(&tally);
+        metrics.add(&tally);
+        metrics.hold(0, &Holdings { members: 7, ..Holdings::default() });
+        metrics.hold(9, &Holdings::default());
+        metrics.run_upkeep();
+        let text = metrics.render();
+        for line in [
+            r#"roomcast_messages_accepted_total{class="lossy"} 6"#,
+            r#"roomcast_messages_shed_total{class="lossy",reason="room_full"} 4"#,
+            &format!(r#"roomcast_connections_closed_total{{reason="{}"}} 8"#, CloseReason::Behind.name()),
+            r#"roomcast_publish_to_write_seconds_bucket{le="0.1"} 2"#,
+            r#"roomcast_publish_to_write_seconds_bucket{le="0.05"} 0"#,
+            r#"roomcast_members{shard="0"} 7"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn requests_count_by_door_and_class_of_status() {
+        let metrics = Metrics::new(1).unwrap();
+        metrics.answered(DoorName::Viewer, StatusCode::SWITCHING_PROTOCOLS);
+        metrics.answered(DoorName::Publisher, StatusCode::SERVICE_UNAVAILABLE);
+        metrics.handshake_refused(Refusal::Origin);
+        metrics.dropped(DoorName::Viewer, Dropped::Late);
+        let text = metrics.render();
+        assert!(text.contains(r#"roomcast_http_requests_total{door="viewer",status="1xx"} 1"#), "{text}");
+        assert!(text.contains(r#"roomcast_http_requests_total{door="publisher",status="5xx"} 1"#));
+        assert!(text.contains(r#"roomcast_handshakes_refused_total{reason="origin"} 1"#));
+        assert!(text.contains(r#"roomcast_door_connections_dropped_total{door="viewer",reason="late"} 1"#));
+    }
+
+    #[test]
+    fn two_servers_of_one_process_count_apart() {
+        let (one, other) = (Metrics::new(1).unwrap(), Metrics::new(1).unwrap());
+        one.handshake_accepted();
+        assert!(one.render().contains("roomcast_handshakes_accepted_total 1"));
+        assert!(other.render().contains("roomcast_handshakes_accepted_total 0"));
+    }
+}

@@ -1,0 +1,258 @@
+//! Assembles the parts of one node, and owns the order in which they stop.
+//!
+//! Several servers can live in one process: nothing here is global but the descriptor limit, which is only raised.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::config::limits::{DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, LISTEN_BACKLOG};
+use crate::connection::Seats;
+use crate::connection::accept::{Door, accept, stopped};
+use crate::http::Node;
+use crate::http::ops::OperatorDoor;
+use crate::http::publisher::PublisherDoor;
+use crate::http::viewer::ViewerDoor;
+use crate::metrics::{DoorName, Metrics};
+use crate::shard::handle::{Shards, ShardsPlan};
+
+/// How often histogram observations are folded into their buckets.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why a server did not start. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A door's address can't be listened on.
+    #[error("the {} door cannot listen on {address}: {cause}", door.name())]
+    Bind {
+        /// Which door.
+        door: DoorName,
+        /// Where it was to be.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The doors' runtime could not be built.
+    #[error("cannot start the doors: {0}")]
+    Runtime(#[from] io::Error),
+    /// The metrics could not be built.
+    #[error("cannot build the metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// A running node. Dropping it stops it at once; [`Server::drain`] stops it gracefully.
+#[derive(Debug)]
+pub struct Server {
+    node: Arc<Node>,
+    viewer_addr: SocketAddr,
+    publisher_addr: SocketAddr,
+    ops_addr: SocketAddr,
+    stop_doors: watch::Sender<bool>,
+    /// `None` only while it is being dropped.
+    doors: Option<Runtime>,
+    shards: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a node: all ports first (0 chooses a free one), then the shards, then the doors.
+    ///
+    /// # Errors
+    /// [`StartError`]; then no port is held and no thread runs.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let viewer = Bound::at(DoorName::Viewer, config.viewer_listen)?;
+        let publisher = Bound::at(DoorName::Publisher, config.publisher_listen)?;
+        let ops = Bound::at(DoorName::Operator, config.ops_listen)?;
+        let (viewer_addr, publisher_addr, ops_addr) = (viewer.address, publisher.address, ops.address);
+
+        let metrics = Metrics::new(config.shards)?;
+        let doors = doors_runtime()?;
+        let plan = ShardsPlan {
+            count: config.shards,
+            rules: config.flush,
+            heartbeat: config.heartbeat,
+        };
+        let (shards, threads) = Shards::start(&plan, &metrics)?;
+        let node = Arc::new(node(config, shards, metrics));
+
+        let (stop_doors, stop) = watch::channel(false);
+        {
+            // Sockets register with the runtime that is entered.
+            let _doors = doors.enter();
+            open(viewer, ViewerDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
+            open(publisher, PublisherDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
+            open(ops, OperatorDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
+            tokio::spawn(keep_up(node.metrics.clone(), stop));
+        }
+        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = plan.count, seats = node.seats_max, "started");
+        Ok(Self {
+            node,
+            viewer_addr,
+            publisher_addr,
+            ops_addr,
+            stop_doors,
+            doors: Some(doors),
+            shards: threads,
+        })
+    }
+
+    /// Where devices connect.
+    #[must_use]
+    pub fn viewer_addr(&self) -> SocketAddr {
+        self.viewer_addr
+    }
+
+    /// Where backends publish.
+    #[must_use]
+    pub fn publisher_addr(&self) -> SocketAddr {
+        self.publisher_addr
+    }
+
+    /// Where health and metrics are served.
+    #[must_use]
+    pub fn ops_addr(&self) -> SocketAddr {
+        self.ops_addr
+    }
+
+    /// Where the three doors are, for people, with a line to try.
+    #[must_use]
+    pub fn doors(&self) -> String {
+        let Self { viewer_addr, publisher_addr, ops_addr, .. } = self;
+        format!(
+            "viewer door     ws://{viewer_addr}/v1/rooms/{{room}}/ws\n\
+             publisher door  http://{publisher_addr}\n\
+             operator door   http://{ops_addr}/metrics\n\n\
+             curl http://{publisher_addr}/v1/rooms/r1/messages -H 'content-type: application/json' \
+             -d '{{\"type\":\"chat\",\"payload\":\"hello\"}}'\n"
+        )
+    }
+
+    /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails and publishes are refused at once; buffers flush and
+    /// devices hear `bye`; the doors stop last, so that publishers and balancers are answered throughout.
+    pub async fn drain(mut self) {
+        self.node.draining.store(true, Ordering::Relaxed);
+        self.node.metrics.draining();
+        info!(connections = self.node.seats.taken(), "draining");
+        let shards_age_max = DRAIN_AGE_MAX.saturating_sub(DOORS_LINGER * 2);
+        if timeout(shards_age_max, self.node.shards.drain()).await.is_err() {
+            warn!(connections = self.node.seats.taken(), "the drain took too long; connections are cut");
+        }
+        self.stop_doors.send_replace(true);
+        // Every loop, connection and task of the doors holds a receiver or ends with one that does.
+        if timeout(DOORS_LINGER, self.stop_doors.closed()).await.is_err() {
+            warn!("requests under way at the doors are cut");
+        }
+        self.join_shards();
+        info!("drained");
+    }
+
+    /// The shards end by themselves once they have drained; one that hangs must not hold the process up.
+    fn join_shards(&mut self) {
+        for (shard, thread) in self.shards.drain(..).enumerate() {
+            if thread.is_finished() && thread.join().is_err() {
+                warn!(shard, "a shard had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(doors) = self.doors.take() {
+            // A runtime must not be waited for on a thread of another one, where tests drop servers.
+            doors.shutdown_background();
+        }
+    }
+}
+
+fn node(config: Config, shards: Shards, metrics: Metrics) -> Node {
+    let seats_max = descriptors().saturating_sub(DESCRIPTORS_KEPT);
+    Node {
+        shards,
+        types: config.types,
+        publisher_keys: config.publisher_keys,
+        device_keys: config.device_keys,
+        origins: config.origins,
+        seats: Seats::new(seats_max),
+        seats_max,
+        metrics,
+        draining: AtomicBool::new(false),
+    }
+}
+
+/// How many descriptors this process may have, after asking for as many as it may ask for.
+fn descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        warn!(%error, "cannot raise the limit of open files");
+    }
+    // `None` is "unlimited", which the kernel does not mean: it holds to fs.nr_open, 2^20 unless somebody changed it.
+    getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
+}
+
+/// The runtime of all three doors. The shards need the cores more: a handshake or a publish costs the doors some
+/// 20 µs, so half of the cores, and at most four, keep up with them.
+fn doors_runtime() -> io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread()
+        .worker_threads((cores / 2).clamp(1, 4))
+        .thread_name("doors")
+        .enable_all()
+        .build()
+}
+
+/// A door's port, held and not yet listened at by anybody.
+struct Bound {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl Bound {
+    fn at(door: DoorName, address: SocketAddr) -> Result<Self, StartError> {
+        Self::listen(address).map_err(|cause| StartError::Bind { door, address, cause })
+    }
+
+    fn listen(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Or a node could not be started again for a minute after it stopped.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok(Self { socket, address })
+    }
+}
+
+/// Opens a door on the runtime that is entered.
+fn open<D: Door>(at: Bound, door: D, metrics: &Metrics, stop: &watch::Receiver<bool>) -> io::Result<()> {
+    let listener = TcpListener::from_std(at.socket.into())?;
+    tokio::spawn(accept(listener, Arc::new(door), metrics.clone(), stop.clone()));
+    Ok(())
+}
+
+/// Keeps histograms folded whether or not anybody scrapes.
+async fn keep_up(metrics: Metrics, mut stop: watch::Receiver<bool>) {
+    let mut ticks = interval(METRICS_UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            _ = ticks.tick() => metrics.run_upkeep(),
+        }
+    }
+}
