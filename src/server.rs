@@ -157,8 +157,9 @@ impl Server {
         info!("drained");
     }
 
-    /// The shards end by themselves once they have drained; one that hangs must not hold the process up.
+    /// A shard that hangs must not hold the process up: only threads that have ended are joined.
     fn join_shards(&mut self) {
+        self.node.shards.stop();
         for (shard, thread) in self.shards.drain(..).enumerate() {
             if thread.is_finished() && thread.join().is_err() {
                 warn!(shard, "a shard had panicked");
@@ -169,6 +170,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.node.shards.stop();
         if let Some(doors) = self.doors.take() {
             // A runtime must not be waited for on a thread of another one, where tests drop servers.
             doors.shutdown_background();
