@@ -257,3 +257,43 @@ async fn keep_up(metrics: Metrics, mut stop: watch::Receiver<bool>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::args::Args;
+
+    fn anywhere() -> Config {
+        let mut args = Args::default();
+        let free = Some("127.0.0.1:0".to_owned());
+        (args.flags.viewer_listen, args.flags.publisher_listen) = (free.clone(), free.clone());
+        (args.flags.ops_listen, args.flags.ephemeral, args.flags.shards) = (free, true, Some("1".to_owned()));
+        Config::load(&args, std::iter::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn servers_of_one_process_live_and_stop_apart() {
+        let (one, other) = (Server::start(anywhere()).unwrap(), Server::start(anywhere()).unwrap());
+        let doors = [one.viewer_addr(), one.publisher_addr(), one.ops_addr()];
+        assert!(doors.iter().all(|door| door.port() != 0 && one.doors().contains(&door.to_string())));
+        one.drain().await;
+        for door in doors {
+            assert!(tokio::net::TcpStream::connect(door).await.is_err(), "{door} is closed");
+        }
+        assert!(tokio::net::TcpStream::connect(other.publisher_addr()).await.is_ok());
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named_and_no_other_is_kept() {
+        let one = Server::start(anywhere()).unwrap();
+        let mut config = anywhere();
+        config.ops_listen = one.ops_addr();
+        let refused = Server::start(config).unwrap_err();
+        assert!(matches!(refused, StartError::Bind { door: DoorName::Operator, .. }), "{refused}");
+        assert!(
+            refused.to_string().starts_with("the operator door cannot listen on 127.0.0.1:"),
+            "{refused}"
+        );
+    }
+}

@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -58,7 +59,7 @@ pub async fn stopped(stop: &mut Stop) {
 /// Takes connections in until told to stop. A failure to accept (descriptors run out, say) pauses this door alone.
 pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, metrics: Metrics, mut stop: Stop) {
     let places = Seats::new(D::CONNECTIONS_MAX as u64);
-    let protocol = Arc::new(protocol::<D>());
+    let protocol = Arc::new(protocol());
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
@@ -97,10 +98,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn protocol<D: Door>() -> http1::Builder {
+fn protocol() -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
-        .keep_alive(D::IDLE_AGE_MAX.is_some())
         // Its deadlines are PacedStream's.
         .header_read_timeout(None)
         .max_header_size(HEAD_BYTES_MAX)
@@ -129,8 +129,11 @@ impl Visit {
             let answer = Arc::clone(&door).answer(request);
             let (pulse, metrics) = (&pulse, &metrics);
             async move {
-                let answer = answer.await;
+                let mut answer = answer.await;
                 pulse.request_answered();
+                if D::IDLE_AGE_MAX.is_none() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+                }
                 metrics.answered(D::NAME, answer.status());
                 Ok::<_, Infallible>(answer)
             }
