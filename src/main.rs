@@ -52,17 +52,16 @@ fn serve(config: Config) -> ExitCode {
 
 /// The first signal drains, the second one stops at once.
 async fn until_told_to_stop(server: Server) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return ExitCode::from(CANNOT_START);
     };
     let _ = say(io::stdout(), &server.doors());
-    tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
     tokio::select! {
         () = server.drain() => ExitCode::SUCCESS,
-        _ = terminate.recv() => ExitCode::from(CUT_SHORT),
-        _ = interrupt.recv() => ExitCode::from(CUT_SHORT),
+        _ = term.recv() => ExitCode::from(CUT_SHORT),
+        _ = int.recv() => ExitCode::from(CUT_SHORT),
     }
 }
 

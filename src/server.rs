@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::config::limits::{DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, LISTEN_BACKLOG};
 use crate::connection::Seats;
-use crate::connection::accept::{Door, accept, stopped};
+use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
 use crate::http::Node;
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
@@ -85,18 +85,21 @@ impl Server {
             heartbeat: config.heartbeat,
         };
         let (shards, threads) = Shards::start(&plan, metrics.clone());
-        let node = Arc::new(node(config, shards, metrics));
+        let descriptors_max = descriptors();
+        let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
+        let node = Arc::new(node(config, shards, seats.clone(), metrics.clone()));
 
         let (stop_doors, stop) = watch::channel(false);
+        let doorway = Doorway { metrics, descriptors: Descriptors::new(seats, descriptors_max), stop };
         {
             // Sockets register with the runtime that is entered.
             let _doors = doors.enter();
-            open(viewer, ViewerDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
-            open(publisher, PublisherDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
-            open(ops, OperatorDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
-            tokio::spawn(keep_up(node.metrics.clone(), stop));
+            open(viewer, ViewerDoor::new(Arc::clone(&node)), &doorway)?;
+            open(publisher, PublisherDoor::new(Arc::clone(&node)), &doorway)?;
+            open(ops, OperatorDoor::new(Arc::clone(&node)), &doorway)?;
+            tokio::spawn(keep_up(doorway.metrics, doorway.stop));
         }
-        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = plan.count, seats = node.seats_max, "started");
+        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = plan.count, descriptors_max, "started");
         Ok(Self {
             node,
             viewer_addr,
@@ -177,16 +180,14 @@ impl Drop for Server {
     }
 }
 
-fn node(config: Config, shards: Shards, metrics: Metrics) -> Node {
-    let seats_max = descriptors().saturating_sub(DESCRIPTORS_KEPT);
+fn node(config: Config, shards: Shards, seats: Seats, metrics: Metrics) -> Node {
     Node {
         shards,
         types: config.types,
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,
-        seats: Seats::new(seats_max),
-        seats_max,
+        seats,
         metrics,
         draining: AtomicBool::new(false),
     }
@@ -240,9 +241,9 @@ impl Bound {
 }
 
 /// Opens a door on the runtime that is entered.
-fn open<D: Door>(at: Bound, door: D, metrics: &Metrics, stop: &watch::Receiver<bool>) -> io::Result<()> {
+fn open<D: Door>(at: Bound, door: D, doorway: &Doorway) -> io::Result<()> {
     let listener = TcpListener::from_std(at.socket.into())?;
-    tokio::spawn(accept(listener, Arc::new(door), metrics.clone(), stop.clone()));
+    tokio::spawn(accept(listener, Arc::new(door), doorway.clone()));
     Ok(())
 }
 
