@@ -21,18 +21,23 @@ const CANNOT_START: u8 = 2;
 const CUT_SHORT: u8 = 3;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let text = match args.asked() {
-        Command::Serve => return Config::load(&args, config::environment()).map_or_else(refuse, serve),
-        Command::Config(Look::Check { .. }) => config::check(&args, config::environment()),
-        Command::Config(Look::Print { .. }) => config::print(&args, config::environment()),
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(asked) if !asked.use_stderr() => return say(io::stdout(), &asked.to_string()),
+        Err(mistake) => return refuse(mistake, BAD_CONFIGURATION),
     };
-    text.map_or_else(refuse, |text| say(io::stdout(), &text))
+    let show = |text: String| say(io::stdout(), &text);
+    let done = match args.asked() {
+        Command::Serve => Config::load(&args, config::environment()).map(serve),
+        Command::Config(Look::Check { .. }) => config::check(&args, config::environment()).map(show),
+        Command::Config(Look::Print { .. }) => config::print(&args, config::environment()).map(show),
+    };
+    done.unwrap_or_else(|mistakes| refuse(mistakes, BAD_CONFIGURATION))
 }
 
-fn refuse(mistakes: impl Display) -> ExitCode {
-    say(io::stderr(), &format!("{mistakes}\n"));
-    ExitCode::from(BAD_CONFIGURATION)
+fn refuse(why: impl Display, code: u8) -> ExitCode {
+    say(io::stderr(), &format!("{why}\n"));
+    ExitCode::from(code)
 }
 
 fn serve(config: Config) -> ExitCode {
@@ -41,26 +46,22 @@ fn serve(config: Config) -> ExitCode {
     let started = signals.map_err(StartError::from).and_then(|signals| Ok((signals, Server::start(config)?)));
     match started {
         Ok((signals, server)) => signals.block_on(until_told_to_stop(server)),
-        Err(error) => {
-            say(io::stderr(), &format!("{error}\n"));
-            ExitCode::from(CANNOT_START)
-        }
+        Err(error) => refuse(error, CANNOT_START),
     }
 }
 
 /// The first signal drains, the second one stops at once.
 async fn until_told_to_stop(server: Server) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return ExitCode::from(CANNOT_START);
     };
     let _ = say(io::stdout(), &server.doors());
-    tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
     tokio::select! {
         () = server.drain() => ExitCode::SUCCESS,
-        _ = terminate.recv() => ExitCode::from(CUT_SHORT),
-        _ = interrupt.recv() => ExitCode::from(CUT_SHORT),
+        _ = term.recv() => ExitCode::from(CUT_SHORT),
+        _ = int.recv() => ExitCode::from(CUT_SHORT),
     }
 }
 

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::config::limits::{DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, LISTEN_BACKLOG};
 use crate::connection::Seats;
-use crate::connection::accept::{Door, accept, stopped};
+use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
 use crate::http::Node;
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
@@ -84,18 +84,21 @@ impl Server {
             heartbeat: config.heartbeat,
         };
         let (shards, threads) = Shards::start(&plan, &metrics)?;
-        let node = Arc::new(node(config, shards, metrics));
+        let descriptors_max = descriptors();
+        let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
+        let node = Arc::new(node(config, shards, seats.clone(), metrics.clone()));
 
         let (stop_doors, stop) = watch::channel(false);
+        let doorway = Doorway { metrics, descriptors: Descriptors::new(seats, descriptors_max), stop };
         {
             // Sockets register with the runtime that is entered.
             let _doors = doors.enter();
-            open(viewer, ViewerDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
-            open(publisher, PublisherDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
-            open(ops, OperatorDoor::new(Arc::clone(&node)), &node.metrics, &stop)?;
-            tokio::spawn(keep_up(node.metrics.clone(), stop));
+            open(viewer, ViewerDoor::new(Arc::clone(&node)), &doorway)?;
+            open(publisher, PublisherDoor::new(Arc::clone(&node)), &doorway)?;
+            open(ops, OperatorDoor::new(Arc::clone(&node)), &doorway)?;
+            tokio::spawn(keep_up(doorway.metrics, doorway.stop));
         }
-        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = plan.count, seats = node.seats_max, "started");
+        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = plan.count, descriptors_max, "started");
         Ok(Self {
             node,
             viewer_addr,
@@ -178,16 +181,14 @@ impl Drop for Server {
     }
 }
 
-fn node(config: Config, shards: Shards, metrics: Metrics) -> Node {
-    let seats_max = descriptors().saturating_sub(DESCRIPTORS_KEPT);
+fn node(config: Config, shards: Shards, seats: Seats, metrics: Metrics) -> Node {
     Node {
         shards,
         types: config.types,
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,
-        seats: Seats::new(seats_max),
-        seats_max,
+        seats,
         metrics,
         draining: AtomicBool::new(false),
     }
@@ -241,9 +242,9 @@ impl Bound {
 }
 
 /// Opens a door on the runtime that is entered.
-fn open<D: Door>(at: Bound, door: D, metrics: &Metrics, stop: &watch::Receiver<bool>) -> io::Result<()> {
+fn open<D: Door>(at: Bound, door: D, doorway: &Doorway) -> io::Result<()> {
     let listener = TcpListener::from_std(at.socket.into())?;
-    tokio::spawn(accept(listener, Arc::new(door), metrics.clone(), stop.clone()));
+    tokio::spawn(accept(listener, Arc::new(door), doorway.clone()));
     Ok(())
 }
 
@@ -256,5 +257,45 @@ async fn keep_up(metrics: Metrics, mut stop: watch::Receiver<bool>) {
             () = stopped(&mut stop) => return,
             _ = ticks.tick() => metrics.run_upkeep(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::args::Args;
+
+    fn anywhere() -> Config {
+        let mut args = Args::default();
+        let free = Some("127.0.0.1:0".to_owned());
+        (args.flags.viewer_listen, args.flags.publisher_listen) = (free.clone(), free.clone());
+        (args.flags.ops_listen, args.flags.ephemeral, args.flags.shards) = (free, true, Some("1".to_owned()));
+        Config::load(&args, std::iter::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn servers_of_one_process_live_and_stop_apart() {
+        let (one, other) = (Server::start(anywhere()).unwrap(), Server::start(anywhere()).unwrap());
+        let doors = [one.viewer_addr(), one.publisher_addr(), one.ops_addr()];
+        assert!(doors.iter().all(|door| door.port() != 0 && one.doors().contains(&door.to_string())));
+        one.drain().await;
+        for door in doors {
+            assert!(tokio::net::TcpStream::connect(door).await.is_err(), "{door} is closed");
+        }
+        assert!(tokio::net::TcpStream::connect(other.publisher_addr()).await.is_ok());
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named_and_no_other_is_kept() {
+        let one = Server::start(anywhere()).unwrap();
+        let mut config = anywhere();
+        config.ops_listen = one.ops_addr();
+        let refused = Server::start(config).unwrap_err();
+        assert!(matches!(refused, StartError::Bind { door: DoorName::Operator, .. }), "{refused}");
+        assert!(
+            refused.to_string().starts_with("the operator door cannot listen on 127.0.0.1:"),
+            "{refused}"
+        );
     }
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -38,13 +39,46 @@ pub trait Door: Send + Sync + 'static {
     /// How long a connection may be silent between two requests; `None`: one request per connection.
     const IDLE_AGE_MAX: Option<Duration>;
 
-    /// Whether it takes a further connection in while it holds `open` of them.
-    fn takes(&self, open: u64) -> bool {
-        open <= Self::CONNECTIONS_MAX as u64
-    }
+    /// How many of the node's descriptors it leaves to others. The less a stranger may do at a door, the fewer.
+    const DESCRIPTORS_LEFT: u64;
 
     /// Answers one request. Never fails: what is wrong with a request is an answer.
     fn answer(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+}
+
+/// The process's descriptors, as far as connections take them: shared by all doors, so that no door can shut another
+/// one out.
+#[derive(Debug, Clone)]
+pub struct Descriptors {
+    devices: Seats,
+    visits: Seats,
+    descriptors_max: u64,
+}
+
+impl Descriptors {
+    /// `descriptors_max` of them, some of which `devices` hold.
+    #[must_use]
+    pub fn new(devices: Seats, descriptors_max: u64) -> Self {
+        Self { devices, visits: Seats::new(u64::MAX), descriptors_max }
+    }
+
+    /// Takes one for a connection at a door, unless fewer than `left` would be left.
+    fn take(&self, left: u64) -> Option<Seat> {
+        let visit = self.visits.take();
+        let taken = self.devices.taken() + self.visits.taken();
+        visit.filter(|_| taken + left <= self.descriptors_max)
+    }
+}
+
+/// What all doors share.
+#[derive(Debug, Clone)]
+pub struct Doorway {
+    /// What operators see.
+    pub metrics: Metrics,
+    /// What connections may take.
+    pub descriptors: Descriptors,
+    /// When to stop.
+    pub stop: Stop,
 }
 
 /// Whether the doors are to stop: all loops end once it turns true.
@@ -56,9 +90,10 @@ pub async fn stopped(stop: &mut Stop) {
 }
 
 /// Takes connections in until told to stop. A failure to accept (descriptors run out, say) pauses this door alone.
-pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, metrics: Metrics, mut stop: Stop) {
+pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorway) {
+    let Doorway { metrics, descriptors, mut stop } = doorway;
     let places = Seats::new(D::CONNECTIONS_MAX as u64);
-    let protocol = Arc::new(protocol::<D>());
+    let protocol = Arc::new(protocol());
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
@@ -69,12 +104,13 @@ pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, metrics: Metri
         match accepted {
             Ok((stream, _)) => {
                 pause = ACCEPT_PAUSE_MIN;
-                let place = places.take().filter(|_| door.takes(places.taken()));
-                let Some(place) = place else {
+                let (Some(place), Some(descriptor)) = (places.take(), descriptors.take(D::DESCRIPTORS_LEFT))
+                else {
                     metrics.dropped(D::NAME, Dropped::Full);
                     continue;
                 };
-                let visit = Visit { place, metrics: metrics.clone(), stop: stop.clone() };
+                let visit =
+                    Visit { places: [place, descriptor], metrics: metrics.clone(), stop: stop.clone() };
                 tokio::spawn(visit.serve(stream, Arc::clone(&door), Arc::clone(&protocol)));
             }
             Err(error) if is_of_one_connection(&error) => {
@@ -97,10 +133,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn protocol<D: Door>() -> http1::Builder {
+fn protocol() -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
-        .keep_alive(D::IDLE_AGE_MAX.is_some())
         // Its deadlines are PacedStream's.
         .header_read_timeout(None)
         .max_header_size(HEAD_BYTES_MAX)
@@ -110,14 +145,15 @@ fn protocol<D: Door>() -> http1::Builder {
 
 /// One connection at a door.
 struct Visit {
-    place: Seat,
+    /// Given back when the connection ends or becomes a device.
+    places: [Seat; 2],
     metrics: Metrics,
     stop: Stop,
 }
 
 impl Visit {
     async fn serve<D: Door>(self, stream: TcpStream, door: Arc<D>, protocol: Arc<http1::Builder>) {
-        let Self { place: _place, metrics, mut stop } = self;
+        let Self { places: _places, metrics, mut stop } = self;
         // An answer is one small write; waiting for more to send with it would cost the publisher 40 ms.
         if stream.set_nodelay(true).is_err() {
             return;
@@ -129,8 +165,11 @@ impl Visit {
             let answer = Arc::clone(&door).answer(request);
             let (pulse, metrics) = (&pulse, &metrics);
             async move {
-                let answer = answer.await;
+                let mut answer = answer.await;
                 pulse.request_answered();
+                if D::IDLE_AGE_MAX.is_none() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+                }
                 metrics.answered(D::NAME, answer.status());
                 Ok::<_, Infallible>(answer)
             }

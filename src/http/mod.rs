@@ -45,8 +45,6 @@ pub struct Node {
     pub origins: Origins,
     /// Places for devices.
     pub seats: Seats,
-    /// How many places there are.
-    pub seats_max: u64,
     /// What operators see.
     pub metrics: Metrics,
     /// Set once, when the drain begins.

@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
-use crate::config::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 use crate::connection::accept::{Answer, Door};
 use crate::metrics::DoorName;
 
@@ -97,6 +97,7 @@ impl Door for OperatorDoor {
     const NAME: DoorName = DoorName::Operator;
     const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
     const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
+    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 4;
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
         self.route(request).await.unwrap_or_else(Problem::into_answer)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 
-use crate::config::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 use crate::connection::accept::{Answer, Door};
 use crate::metrics::DoorName;
 
@@ -57,6 +57,7 @@ impl Door for PublisherDoor {
     const NAME: DoorName = DoorName::Publisher;
     const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
     const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
+    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
         self.route(request).await.unwrap_or_else(Problem::into_answer)

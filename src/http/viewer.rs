@@ -249,12 +249,8 @@ impl Door for ViewerDoor {
     /// One request per connection: its place among the half-open ones is for handshakes.
     const IDLE_AGE_MAX: Option<Duration> = None;
 
-    /// Devices and those on their way in share the node's descriptors. Half of what is kept back may be used to say
-    /// 503; the other half stays for publishers and operators.
-    fn takes(&self, open: u64) -> bool {
-        let seats = &self.node.seats;
-        open <= HALF_OPEN_MAX as u64 && seats.taken() + open <= self.node.seats_max + DESCRIPTORS_KEPT / 2
-    }
+    /// Half of what is kept back may be used to say 503.
+    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
         self.route(request).await
