@@ -27,7 +27,7 @@ pub(crate) struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Connect devices, publish at a steady rate, check what every device got.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Hold some of a run's devices; started by `run`.
     #[command(hide = true)]
     Worker,
@@ -127,7 +127,8 @@ impl RunArgs {
         }
         let messages = (u128::from(self.rate) * u128::from(self.seconds)).div_ceil(1_000_000);
         let messages = u64::try_from(messages).ok().filter(|messages| *messages <= MESSAGES_MAX);
-        let messages = messages.ok_or(format!("--rate × --seconds: at most {MESSAGES_MAX} messages"))?;
+        let messages =
+            messages.ok_or_else(|| format!("--rate × --seconds: at most {MESSAGES_MAX} messages"))?;
         for (flag, door, scheme) in [
             ("--viewer-door", &self.viewer_door, "ws"),
             ("--publisher-door", &self.publisher_door, "http"),

@@ -22,6 +22,8 @@ const INSTANT_SHIFT: u32 = 15;
 pub(crate) struct Said {
     /// Its seq.
     pub(crate) seq: u64,
+    /// Whether it asks nothing of a device but to be at the seq before.
+    pub(crate) is_level: bool,
     /// Whether it is a batch, or only an account of what was skipped.
     pub(crate) has_messages: bool,
     /// When each of our messages in it was due, in `CLOCK_MONOTONIC` nanoseconds.
@@ -30,14 +32,6 @@ pub(crate) struct Said {
     pub(crate) skipped: u64,
     /// Whether it gives any reason for a jump in seq.
     pub(crate) explains: bool,
-}
-
-impl Said {
-    /// Whether it asks nothing of a device but to be at the seq before.
-    #[must_use]
-    pub(crate) fn is_level(&self) -> bool {
-        self.has_messages && !self.explains
-    }
 }
 
 /// One distinct frame.
@@ -134,7 +128,7 @@ impl Copies {
     /// Keeps a frame that a device just had for the others, or records its latencies and lets it go where there is
     /// nobody left to have it.
     pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, now_ns: u64, latency: &mut Latency) {
-        let level = said.is_level();
+        let level = said.is_level;
         let seq = said.seq;
         let mut copy = Copy::new(bytes, said);
         copy.take(now_ns, latency);
@@ -196,7 +190,14 @@ mod tests {
     use super::*;
 
     fn level(seq: u64) -> Said {
-        Said { seq, has_messages: true, dues_ns: Box::new([1_000, 2_000]), skipped: 0, explains: false }
+        Said {
+            seq,
+            is_level: true,
+            has_messages: true,
+            dues_ns: Box::new([1_000, 2_000]),
+            skipped: 0,
+            explains: false,
+        }
     }
 
     #[test]
@@ -226,8 +227,14 @@ mod tests {
     #[test]
     fn composed_frames_are_shared_too() {
         let (mut copies, mut latency) = (Copies::new(3), Latency::default());
-        let said =
-            Said { has_messages: false, dues_ns: Box::default(), skipped: 4, explains: true, ..level(9) };
+        let said = Said {
+            is_level: false,
+            has_messages: false,
+            dues_ns: Box::default(),
+            skipped: 4,
+            explains: true,
+            ..level(9)
+        };
         copies.keep(b"refresh", said.clone(), 1, &mut latency);
         assert_eq!(copies.take_composed(b"refresh", 2, &mut latency), Some(said));
         assert_eq!(copies.take_composed(b"refresH", 2, &mut latency), None);

@@ -73,6 +73,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     Ok(report.verdict)
 }
 
+#[derive(Debug, Clone, Copy)]
 struct Times {
     connect_ms: u64,
     took_ms: u64,

@@ -181,10 +181,10 @@ impl Viewers {
             }
             let index = event.token().0;
             if self.devices[index].phase == Phase::Connecting && event.is_writable() {
-                outcome = outcome.and(self.ask(index));
+                outcome = outcome.and_then(|()| self.ask(index));
             }
             if event.is_readable() || event.is_read_closed() {
-                outcome = outcome.and(self.read(index, Ending(event.is_read_closed())));
+                outcome = outcome.and_then(|()| self.read(index, Ending(event.is_read_closed())));
             }
         }
         self.events = events;

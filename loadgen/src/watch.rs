@@ -173,7 +173,7 @@ impl Watch {
             (ServerFrame::Batch(batch), Some(seq)) => {
                 if let Some(said) = self.judge_batch(seat, &batch, seq) {
                     let level = self.rooms[seat.place].copies.level(said.seq);
-                    if said.is_level() && level.is_some_and(|level| level != bytes) {
+                    if said.is_level && said.seq == seq + 1 && level.is_some_and(|level| level != bytes) {
                         self.violations.add(Kind::Altered, 1, || {
                             format!(
                                 "device {}: other bytes for batch {} than other devices",
@@ -269,6 +269,7 @@ impl Watch {
         }
         Some(Said {
             seq: batch.seq,
+            is_level: has_messages && batch.skipped.is_empty() && batch.besides.is_empty(),
             has_messages,
             dues_ns: dues_ns.into(),
             skipped: batch.skipped.get(OUR_TYPE).copied().unwrap_or(0),

@@ -136,7 +136,7 @@ impl Room<'_> {
         let mut spans = Spans::default();
         for (seq, numbers) in &seen.batches {
             // Each batch is stated once, so none can contradict another.
-            let _ = spans.state(seq.saturating_sub(1), *seq, numbers.count());
+            let _: bool = spans.state(seq.saturating_sub(1), *seq, numbers.count());
         }
         for (claim, witness) in &seen.claims {
             if !spans.state(claim.after, claim.through, claim.count) {

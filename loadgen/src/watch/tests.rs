@@ -166,6 +166,24 @@ fn a_batch_may_carry_the_account_of_those_before_it() {
 }
 
 #[test]
+fn a_batch_that_says_what_was_merged_is_level_all_the_same() {
+    let mut bench = Bench::new();
+    let merged = batch(5, &[0, 1, 2, 3]).replace("\"messages\"", "\"merged\":{\"online\":1},\"messages\"");
+    bench.all_hear(&merged);
+    bench.all_hear(&batch(6, &[4, 5, 6, 7, 8, 9, 10, 11]));
+    assert_eq!(bench.watch.tally.decoded, 3 + 2);
+    assert!(bench.verdict().is_empty());
+}
+
+#[test]
+fn other_bytes_around_the_same_messages_are_altered_too() {
+    let mut bench = Bench::new();
+    bench.hear(0, &batch(5, &[0, 1]));
+    bench.hear(1, &batch(5, &[0, 1]).replacen("\"at\":1", "\"at\":2", 1));
+    assert_eq!(bench.watch.violations.count(Kind::Altered), 1);
+}
+
+#[test]
 fn a_jump_without_a_word_is_a_gap() {
     let mut bench = Bench::new();
     bench.all_hear(&batch(5, &[0, 1, 2, 3]));
