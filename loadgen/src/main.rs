@@ -1,1 +1,74 @@
-fn main() {}
+//! `roomcast-loadgen`: loads a roomcast node as a live room does, and checks every device's stream.
+//!
+//! One schedule says what is published when, one ledger holds what was published against what every device saw, one
+//! report says what it comes to. `run` (the coordinator) publishes and judges; `worker` processes hold the devices.
+//! Exits 0 when every promise was kept, 1 on bad input, 2 when the target can't be reached or is not roomcast, and 99
+//! when a promise was broken.
+
+mod answer;
+mod args;
+mod clock;
+mod copies;
+mod doors;
+mod fleet;
+mod frame;
+mod handshake;
+mod latency;
+mod ledger;
+mod payload;
+mod publisher;
+mod report;
+mod request;
+mod run;
+mod schedule;
+mod viewer;
+mod watch;
+mod worker;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Command, CommandLine};
+use report::Verdict;
+use run::RunError;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const EXIT_USAGE: u8 = 1;
+const EXIT_TARGET: u8 = 2;
+const EXIT_VIOLATIONS: u8 = 99;
+
+fn main() -> ExitCode {
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) if !error.use_stderr() => {
+            drop(write!(std::io::stdout(), "{error}"));
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.to_string();
+            return fail(EXIT_USAGE, text.lines().next().unwrap_or_default().trim_start_matches("error: "));
+        }
+    };
+    let outcome = match command {
+        Command::Worker => {
+            return worker::run().map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
+        }
+        Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
+    };
+    match outcome {
+        Ok(Verdict::Ok | Verdict::GeneratorLimited) => ExitCode::SUCCESS,
+        Ok(Verdict::Violations) => ExitCode::from(EXIT_VIOLATIONS),
+        Err(error @ RunError::Usage(_)) => fail(EXIT_USAGE, &error),
+        Err(error @ RunError::Target(_)) => fail(EXIT_TARGET, &error),
+    }
+}
+
+/// One line that says what and where.
+fn fail(code: u8, reason: &(impl std::fmt::Display + ?Sized)) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "roomcast-loadgen: {reason}"));
+    ExitCode::from(code)
+}

@@ -1,0 +1,151 @@
+//! What the publisher door answers, read as outcomes. Pure.
+
+use prost::Message as _;
+use roomcast::wire::proto;
+use serde::Deserialize;
+
+use crate::ledger::Outcome;
+
+/// Largest answer that is waited for: a thousand results, with room to spare.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What the bytes read so far are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Not the whole answer yet.
+    Half,
+    /// No answer this generator understands; the connection is of no use any more.
+    Bad(String),
+    /// An answer.
+    Whole {
+        /// Its length.
+        bytes: usize,
+        /// How each message ended; missing ones are unknown.
+        outcomes: Vec<Outcome>,
+        /// What to tell the user when it is not plain success.
+        trouble: Option<String>,
+        /// Whether the connection can be used again.
+        keeps: bool,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonResult {
+    result: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonAnswer {
+    results: Vec<JsonResult>,
+}
+
+/// Reads the answer to a request of `messages` messages.
+///
+/// 2xx and 429 or 503 with results: as each result says. Any other 4xx: nothing was taken. Any other 5xx, and results
+/// that can't be read: unknown (design, 2.7).
+#[must_use]
+pub(crate) fn read_answer(bytes: &[u8], messages: usize) -> Answer {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let head_bytes = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return Answer::Half,
+        Ok(httparse::Status::Partial) => return Answer::Bad("an endless answer".into()),
+        Err(error) => return Answer::Bad(format!("no HTTP answer: {error}")),
+    };
+    let header = |name: &str| {
+        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.and_then(|header| std::str::from_utf8(header.value).ok())
+    };
+    let Some(body_bytes) = header("content-length").and_then(|length| length.trim().parse::<usize>().ok())
+    else {
+        return Answer::Bad("an answer without Content-Length".into());
+    };
+    if body_bytes > ANSWER_BYTES_MAX {
+        return Answer::Bad("an answer of more than 1 MiB".into());
+    }
+    let Some(body) = bytes.get(head_bytes..head_bytes + body_bytes) else { return Answer::Half };
+    let code = response.code.unwrap_or(0);
+    let results = if header("content-type").is_some_and(|value| value.starts_with("application/x-protobuf")) {
+        proto_results(body)
+    } else {
+        json_results(body)
+    };
+    let outcomes = match (code, results) {
+        (200..=299 | 429 | 503, Some(results)) => results,
+        (400..=499, _) => vec![Outcome::Refused; messages],
+        _ => Vec::new(),
+    };
+    let plain = code / 100 == 2 && outcomes.iter().all(|outcome| *outcome == Outcome::Ok);
+    let trouble = (!plain).then(|| {
+        let shown: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        format!("HTTP {code}: {shown}")
+    });
+    let keeps = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Answer::Whole { bytes: head_bytes + body_bytes, outcomes, trouble, keeps }
+}
+
+fn json_results(body: &[u8]) -> Option<Vec<Outcome>> {
+    let answer: JsonAnswer = serde_json::from_slice(body).ok()?;
+    Some(answer.results.iter().map(|result| outcome(&result.result)).collect())
+}
+
+fn proto_results(body: &[u8]) -> Option<Vec<Outcome>> {
+    let answer = proto::PublishAnswer::decode(body).ok()?;
+    Some(answer.results.iter().map(|result| outcome(&result.result)).collect())
+}
+
+fn outcome(result: &str) -> Outcome {
+    match result {
+        "accepted" | "durable" => Outcome::Ok,
+        "shed" => Outcome::Refused,
+        // `unavailable` says try again; `merged` and `duplicate` can't be for chat without key and id.
+        _ => Outcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(code: u16, body: &str) -> Vec<u8> {
+        format!(
+            "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    fn outcomes(answer: Answer) -> Vec<Outcome> {
+        match answer {
+            Answer::Whole { outcomes, .. } => outcomes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn results_say_how_each_message_ended() {
+        let body = r#"{"results":[{"result":"accepted"},{"result":"shed","reason":"room_full"}]}"#;
+        let answer = http(200, body);
+        assert_eq!(outcomes(read_answer(&answer, 2)), [Outcome::Ok, Outcome::Refused]);
+        assert_eq!(outcomes(read_answer(&http(429, body), 2)), [Outcome::Ok, Outcome::Refused]);
+        assert_eq!(read_answer(&answer[..answer.len() - 1], 2), Answer::Half);
+        let results = vec![proto::PublishResult { result: "accepted".into(), ..Default::default() }];
+        let body = proto::PublishAnswer { results }.encode_to_vec();
+        let mut answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        answer.extend(body);
+        assert_eq!(outcomes(read_answer(&answer, 1)), [Outcome::Ok]);
+    }
+
+    #[test]
+    fn a_refusal_is_final_and_a_failure_is_unknown() {
+        assert_eq!(outcomes(read_answer(&http(400, "{}"), 2)), [Outcome::Refused; 2]);
+        assert_eq!(outcomes(read_answer(&http(500, "{}"), 2)), []);
+        assert_eq!(outcomes(read_answer(&http(503, r#"{"code":"draining"}"#), 1)), []);
+        assert!(matches!(read_answer(b"SSH-2.0-x\r\n\r\n", 1), Answer::Bad(_)));
+    }
+}

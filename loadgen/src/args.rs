@@ -1,0 +1,234 @@
+//! The command line: as typed, and resolved into a checked plan before anything is connected.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::doors::Door;
+use crate::frame::Encoding;
+use crate::payload::PAYLOAD_BYTES_MIN;
+use crate::schedule::Schedule;
+
+/// Most messages of one run: what the ledger keeps of each must fit memory.
+const MESSAGES_MAX: u64 = 100_000_000;
+/// Most messages of one request, as the publisher door takes them.
+const MESSAGES_PER_REQUEST_MAX: i64 = 1_000;
+/// Largest payload the publisher door takes.
+const PAYLOAD_BYTES_MAX: usize = roomcast::config::limits::PAYLOAD_BYTES_MAX;
+
+/// Loads a roomcast node as a live room does, and checks every device's stream.
+#[derive(Debug, Parser)]
+#[command(name = "roomcast-loadgen", version)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Connect devices, publish at a steady rate, check what every device got.
+    Run(Box<RunArgs>),
+    /// Hold some of a run's devices; started by `run`.
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Devices to connect, spread over the rooms round robin. 0: publish only.
+    #[arg(long, default_value_t = 1_000)]
+    devices: u32,
+    /// Rooms to publish to, round robin. Rooms without a device are published to, and not checked.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    rooms: u32,
+    /// Messages a second, over all rooms; up to three decimals.
+    #[arg(long, default_value = "10", value_parser = thousandths)]
+    rate: u64,
+    /// How long to publish; up to three decimals.
+    #[arg(long, default_value = "10", value_parser = thousandths)]
+    seconds: u64,
+    /// Bytes of each payload.
+    #[arg(long, default_value_t = 300)]
+    payload_bytes: usize,
+    /// How devices' frames and publishes are spelt.
+    #[arg(long, value_enum, default_value = "json")]
+    encoding: Encoding,
+    /// Write the report here as JSON, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where devices connect.
+    #[arg(long, default_value = "ws://127.0.0.1:7600")]
+    viewer_door: Door,
+    /// Where messages are published.
+    #[arg(long, default_value = "http://127.0.0.1:7601")]
+    publisher_door: Door,
+    /// Where the node says whether it is ready.
+    #[arg(long, default_value = "http://127.0.0.1:7602")]
+    ops_door: Door,
+    /// Messages of one publish request, all to one room.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MESSAGES_PER_REQUEST_MAX))]
+    messages_per_request: u32,
+    /// Seed of the payloads' filler.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// What room names begin with; a part that no other run has follows.
+    #[arg(long, default_value = "lg")]
+    room_prefix: String,
+    /// Worker processes to spread the devices over, at least; more are started when descriptors ask for it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
+    workers: u32,
+    /// Give up when the devices are not all in their rooms after so many seconds.
+    #[arg(long, default_value_t = 120)]
+    connect_seconds: u64,
+    /// Bearer key for the publisher door. Without it: `ROOMCAST_PUBLISHER_KEY`.
+    #[arg(long)]
+    publisher_key: Option<String>,
+    /// Token for the viewer door. Without it: `ROOMCAST_DEVICE_TOKEN`.
+    #[arg(long)]
+    device_token: Option<String>,
+}
+
+/// A checked run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// What is published when; its start is not set yet.
+    pub(crate) schedule: Schedule,
+    pub(crate) devices: u32,
+    pub(crate) seconds_milli: u64,
+    pub(crate) payload_bytes: usize,
+    pub(crate) encoding: Encoding,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) viewer_door: Door,
+    pub(crate) publisher_door: Door,
+    pub(crate) ops_door: Door,
+    pub(crate) seed: u64,
+    /// What the names of this run's rooms begin with.
+    pub(crate) room_stem: String,
+    pub(crate) workers_min: u32,
+    pub(crate) connect_seconds: u64,
+    pub(crate) publisher_key: Option<String>,
+    pub(crate) device_token: Option<String>,
+}
+
+impl RunArgs {
+    /// Checks everything that can be checked without connecting.
+    ///
+    /// # Errors
+    /// One line that says what is wrong, and where.
+    pub(crate) fn resolve(self) -> Result<Plan, String> {
+        if self.rate == 0 {
+            return Err("--rate: must be more than 0".into());
+        }
+        if self.seconds == 0 {
+            return Err("--seconds: must be more than 0".into());
+        }
+        if !(PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&self.payload_bytes) {
+            return Err(format!("--payload-bytes: {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX}"));
+        }
+        let messages = (u128::from(self.rate) * u128::from(self.seconds)).div_ceil(1_000_000);
+        let messages = u64::try_from(messages).ok().filter(|messages| *messages <= MESSAGES_MAX);
+        let messages =
+            messages.ok_or_else(|| format!("--rate × --seconds: at most {MESSAGES_MAX} messages"))?;
+        for (flag, door, scheme) in [
+            ("--viewer-door", &self.viewer_door, "ws"),
+            ("--publisher-door", &self.publisher_door, "http"),
+            ("--ops-door", &self.ops_door, "http"),
+        ] {
+            if !door.is_scheme(scheme) {
+                return Err(format!("{flag}: {door} must begin with {scheme}://"));
+            }
+        }
+        let room_stem = format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
+        roomcast::room::id::RoomName::parse(&format!("{room_stem}-{}", self.rooms))
+            .map_err(|bad| format!("--room-prefix: a room name is {bad}"))?;
+        if let Some(path) = &self.json {
+            let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            opened.map_err(|error| format!("--json {}: {error}", path.display()))?;
+        }
+        Ok(Plan {
+            schedule: Schedule {
+                start_ns: 0,
+                messages,
+                rate_milli: self.rate,
+                rooms: self.rooms,
+                messages_per_request: self.messages_per_request,
+            },
+            devices: self.devices,
+            seconds_milli: self.seconds,
+            payload_bytes: self.payload_bytes,
+            encoding: self.encoding,
+            json: self.json,
+            viewer_door: self.viewer_door,
+            publisher_door: self.publisher_door,
+            ops_door: self.ops_door,
+            seed: self.seed,
+            room_stem,
+            workers_min: self.workers,
+            connect_seconds: self.connect_seconds,
+            publisher_key: self.publisher_key.or_else(|| std::env::var("ROOMCAST_PUBLISHER_KEY").ok()),
+            device_token: self.device_token.or_else(|| std::env::var("ROOMCAST_DEVICE_TOKEN").ok()),
+        })
+    }
+}
+
+/// A decimal with up to three places, in thousandths: exact, where a float would not be.
+fn thousandths(text: &str) -> Result<u64, String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let wrong = || format!("{text:?} is no number with at most three decimals");
+    if part.len() > 3 || !part.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    let part: u64 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
+    whole.checked_mul(1_000).and_then(|whole| whole.checked_add(part)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: &str) -> Result<Plan, String> {
+        let line = ["roomcast-loadgen", "run"].into_iter().chain(flags.split_whitespace());
+        match CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command {
+            Command::Run(args) => args.resolve(),
+            Command::Worker => Err("run was typed".into()),
+        }
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        assert_eq!(thousandths("0.1"), Ok(100));
+        assert_eq!(thousandths("1000"), Ok(1_000_000));
+        for wrong in ["", ".", "1.2345", "-1", "1e3", "1.+2", "x"] {
+            assert!(thousandths(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bad_input_is_named_before_any_load() {
+        for (flags, named) in [
+            ("--rooms 0", "--rooms"),
+            ("--rate 0", "--rate"),
+            ("--rate fast", "--rate"),
+            ("--seconds 0", "--seconds"),
+            ("--payload-bytes 10", "--payload-bytes"),
+            ("--payload-bytes 99999", "--payload-bytes"),
+            ("--rate 1000000 --seconds 1000000", "--rate"),
+            ("--json /nowhere/at/all.json", "--json"),
+            ("--viewer-door http://127.0.0.1:1", "--viewer-door"),
+            ("--viewer-door nonsense", "--viewer-door"),
+            ("--room-prefix a/b", "--room-prefix"),
+            ("--speed 3", "--speed"),
+        ] {
+            let error = resolve(flags).unwrap_err();
+            assert!(error.contains(named), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_last_message_is_due_before_the_end() {
+        let plan = resolve("--rate 0.1 --seconds 5").unwrap();
+        assert_eq!(plan.schedule.messages, 1);
+        assert_eq!(resolve("--rate 200 --seconds 30").unwrap().schedule.messages, 6_000);
+    }
+}

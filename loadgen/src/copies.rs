@@ -1,0 +1,242 @@
+//! One room's distinct frames, each decoded once: the copies every device's bytes are compared with.
+//!
+//! Two shelves. *Level* copies are batches that ask nothing of a device but to be at the seq before; they are found
+//! by seq, which is what nearly every frame takes. *Composed* copies (refreshes, batches with an account) are found by
+//! comparing with the last few. A copy keeps its bytes until every device of the room in this worker has had it, at
+//! most [`LEVEL_COPIES_MAX`] seqs long; a device further behind has its frame decoded on its own and is judged by the
+//! messages alone, so nothing goes unchecked, it only costs more. Pure.
+
+use std::collections::VecDeque;
+
+use crate::latency::Latency;
+
+/// Level copies kept of one room. Past it the oldest go.
+pub(crate) const LEVEL_COPIES_MAX: usize = 4096;
+/// Composed copies kept of one room. Past it the oldest go.
+pub(crate) const COMPOSED_COPIES_MAX: usize = 16;
+/// Receive instants this close count as one, at the later end: latencies are at most this much overstated.
+const INSTANT_SHIFT: u32 = 15;
+
+/// What an already judged frame says, as far as a device's own state needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Its seq.
+    pub(crate) seq: u64,
+    /// Whether it asks nothing of a device but to be at the seq before.
+    pub(crate) is_level: bool,
+    /// Whether it is a batch, or only an account of what was skipped.
+    pub(crate) has_messages: bool,
+    /// When each of our messages in it was due, in `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) dues_ns: Box<[u64]>,
+    /// Messages of ours that it says were skipped.
+    pub(crate) skipped: u64,
+    /// Whether it gives any reason for a jump in seq.
+    pub(crate) explains: bool,
+}
+
+/// One distinct frame.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    bytes: Box<[u8]>,
+    said: Said,
+    /// Devices that had it.
+    taken: u32,
+    /// The instant of the latest devices, and how many had it then.
+    instant: u64,
+    instant_devices: u64,
+}
+
+impl Copy {
+    fn new(bytes: &[u8], said: Said) -> Self {
+        Self { bytes: bytes.into(), said, taken: 0, instant: 0, instant_devices: 0 }
+    }
+
+    /// One more device had it. Devices of one instant are gathered, and recorded together.
+    fn take(&mut self, now_ns: u64, latency: &mut Latency) {
+        let instant = now_ns >> INSTANT_SHIFT;
+        if instant != self.instant {
+            self.settle(latency);
+            self.instant = instant;
+        }
+        self.instant_devices += 1;
+        self.taken += 1;
+    }
+
+    fn settle(&mut self, latency: &mut Latency) {
+        let received_ns = (self.instant + 1) << INSTANT_SHIFT;
+        if self.instant_devices > 0 {
+            for due_ns in &self.said.dues_ns {
+                latency.record(received_ns.saturating_sub(*due_ns), self.instant_devices);
+            }
+        }
+        self.instant_devices = 0;
+    }
+}
+
+/// The copies of one room.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    /// The seq of the first place in `level`.
+    first_seq: u64,
+    level: VecDeque<Option<Copy>>,
+    composed: VecDeque<Copy>,
+    /// Devices of this room in this worker; a level copy that so many had goes.
+    devices: u32,
+}
+
+impl Copies {
+    /// None yet, for a room with so many devices in this worker.
+    #[must_use]
+    pub(crate) fn new(devices: u32) -> Self {
+        Self { devices, ..Self::default() }
+    }
+
+    /// If these bytes are the level frame of `seq`: takes it for one more device and gives the number of its messages.
+    #[inline]
+    pub(crate) fn take_level(
+        &mut self,
+        seq: u64,
+        bytes: &[u8],
+        now_ns: u64,
+        latency: &mut Latency,
+    ) -> Option<u64> {
+        let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        let slot = self.level.get_mut(place)?;
+        let copy = slot.as_mut().filter(|copy| *copy.bytes == *bytes)?;
+        copy.take(now_ns, latency);
+        let messages = copy.said.dues_ns.len() as u64;
+        if copy.taken >= self.devices {
+            self.drop_level(place, latency);
+        }
+        Some(messages)
+    }
+
+    /// If these bytes are a composed frame seen lately: takes it for one more device and gives what it says.
+    pub(crate) fn take_composed(&mut self, bytes: &[u8], now_ns: u64, latency: &mut Latency) -> Option<Said> {
+        let copy = self.composed.iter_mut().find(|copy| *copy.bytes == *bytes)?;
+        copy.take(now_ns, latency);
+        Some(copy.said.clone())
+    }
+
+    /// The level frame of `seq`, while it is kept.
+    #[must_use]
+    pub(crate) fn level(&self, seq: u64) -> Option<&[u8]> {
+        let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        self.level.get(place)?.as_ref().map(|copy| &*copy.bytes)
+    }
+
+    /// Keeps a frame that a device just had for the others, or records its latencies and lets it go where there is
+    /// nobody left to have it.
+    pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, now_ns: u64, latency: &mut Latency) {
+        let level = said.is_level;
+        let seq = said.seq;
+        let mut copy = Copy::new(bytes, said);
+        copy.take(now_ns, latency);
+        if self.devices <= 1 || (level && self.level(seq).is_some()) {
+            copy.settle(latency);
+        } else if level {
+            self.keep_level(seq, copy, latency);
+        } else {
+            if self.composed.len() == COMPOSED_COPIES_MAX
+                && let Some(mut oldest) = self.composed.pop_front()
+            {
+                oldest.settle(latency);
+            }
+            self.composed.push_back(copy);
+        }
+    }
+
+    fn keep_level(&mut self, seq: u64, mut copy: Copy, latency: &mut Latency) {
+        if self.level.is_empty() {
+            self.first_seq = seq;
+        }
+        let place = seq.checked_sub(self.first_seq).and_then(|place| usize::try_from(place).ok());
+        // A device so far behind that its batch lies before the shelf, or a leap no run makes: not kept.
+        let Some(place) = place.filter(|place| *place < self.level.len() + LEVEL_COPIES_MAX) else {
+            copy.settle(latency);
+            return;
+        };
+        while self.level.len() <= place {
+            self.level.push_back(None);
+        }
+        self.level[place] = Some(copy);
+        while self.level.len() > LEVEL_COPIES_MAX {
+            self.drop_level(0, latency);
+        }
+    }
+
+    /// Empties one place, and takes away the empty places in front.
+    #[cold]
+    fn drop_level(&mut self, place: usize, latency: &mut Latency) {
+        if let Some(mut copy) = self.level[place].take() {
+            copy.settle(latency);
+        }
+        while let Some(None) = self.level.front() {
+            self.level.pop_front();
+            self.first_seq += 1;
+        }
+    }
+
+    /// Records what is gathered still.
+    pub(crate) fn settle(&mut self, latency: &mut Latency) {
+        for copy in self.level.iter_mut().flatten().chain(&mut self.composed) {
+            copy.settle(latency);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(seq: u64) -> Said {
+        Said {
+            seq,
+            is_level: true,
+            has_messages: true,
+            dues_ns: Box::new([1_000, 2_000]),
+            skipped: 0,
+            explains: false,
+        }
+    }
+
+    #[test]
+    fn equal_bytes_are_taken_and_one_different_byte_is_not() {
+        let (mut copies, mut latency) = (Copies::new(3), Latency::default());
+        copies.keep(b"batch seven", level(7), 5_000_000, &mut latency);
+        assert_eq!(copies.take_level(7, b"batch seveN", 5_000_000, &mut latency), None);
+        assert_eq!(copies.take_level(8, b"batch seven", 5_000_000, &mut latency), None);
+        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some(2));
+        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some(2));
+        assert!(copies.level(7).is_none(), "every device had it");
+        assert_eq!(latency.percentiles().count, 6, "three devices, two messages");
+    }
+
+    #[test]
+    fn the_shelf_is_bounded_and_drops_the_oldest() {
+        let (mut copies, mut latency) = (Copies::new(2), Latency::default());
+        for seq in 1..=LEVEL_COPIES_MAX as u64 + 10 {
+            copies.keep(&seq.to_be_bytes(), level(seq), 5_000_000, &mut latency);
+        }
+        assert!(copies.level(10).is_none() && copies.level(11).is_some());
+        assert_eq!(latency.percentiles().count, 20);
+        copies.settle(&mut latency);
+        assert_eq!(latency.percentiles().count, 2 * (LEVEL_COPIES_MAX as u64 + 10));
+    }
+
+    #[test]
+    fn composed_frames_are_shared_too() {
+        let (mut copies, mut latency) = (Copies::new(3), Latency::default());
+        let said = Said {
+            is_level: false,
+            has_messages: false,
+            dues_ns: Box::default(),
+            skipped: 4,
+            explains: true,
+            ..level(9)
+        };
+        copies.keep(b"refresh", said.clone(), 1, &mut latency);
+        assert_eq!(copies.take_composed(b"refresh", 2, &mut latency), Some(said));
+        assert_eq!(copies.take_composed(b"refresH", 2, &mut latency), None);
+    }
+}

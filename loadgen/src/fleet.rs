@@ -1,0 +1,215 @@
+//! The coordinator's worker processes: starts them, gives orders, hears their words.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::Ipv4Addr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::args::Plan;
+use crate::clock::monotonic_ns;
+use crate::worker::{Assignment, Order, Outcome, Word};
+
+/// Devices of one worker, where its descriptors allow.
+const DEVICES_PER_WORKER_MAX: u64 = 19_000;
+/// Descriptors a worker needs besides its devices.
+const DESCRIPTORS_KEPT: u64 = 64;
+/// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
+const HANDSHAKES_MAX: u32 = 256;
+/// Words that wait for the coordinator. Past it workers wait to speak.
+const WORDS_MAX: usize = 64;
+
+/// What a worker said, or that it ended.
+type Heard = (usize, Option<Word>);
+
+/// The worker processes of a run.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    workers: Vec<Worker>,
+    words: Receiver<Heard>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    orders: Option<ChildStdin>,
+    devices: u32,
+}
+
+impl Fleet {
+    /// Starts as many workers as the devices need and orders them to connect.
+    ///
+    /// # Errors
+    /// A sentence, when a process can't be started.
+    pub(crate) fn start(plan: &Plan) -> Result<Self, String> {
+        let workers = workers_for(plan)?;
+        let (sender, words) = sync_channel(WORDS_MAX);
+        let mut fleet = Self { workers: Vec::new(), words };
+        // Each run comes from addresses of its own, so that ports of the last one that linger are not in the way.
+        let subnet = fastrand::u8(1..=250);
+        let mut first_device = 0;
+        for index in 0..workers {
+            let devices = plan.devices / workers + u32::from(index < plan.devices % workers);
+            let assignment = Assignment {
+                schedule: plan.schedule,
+                encoding: plan.encoding,
+                payload_bytes: plan.payload_bytes,
+                seed: plan.seed,
+                room_stem: plan.room_stem.clone(),
+                viewer_door: plan.viewer_door.clone(),
+                device_token: plan.device_token.clone(),
+                first_device,
+                devices,
+                source: Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1)),
+                handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
+            };
+            first_device += devices;
+            fleet.add(assignment, &sender).map_err(|error| format!("starting a worker process: {error}"))?;
+        }
+        Ok(fleet)
+    }
+
+    fn add(&mut self, assignment: Assignment, sender: &SyncSender<Heard>) -> std::io::Result<()> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (orders, stdout) = (child.stdin.take(), child.stdout.take());
+        let index = self.workers.len();
+        self.workers.push(Worker { child, orders, devices: assignment.devices });
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+                let Some(word) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
+                if sender.send((index, Some(word))).is_err() {
+                    return;
+                }
+            }
+            drop(sender.send((index, None)));
+        });
+        self.order(index, &Order::Connect(Box::new(assignment)))
+    }
+
+    fn order(&mut self, index: usize, order: &Order) -> std::io::Result<()> {
+        let Some(orders) = &mut self.workers[index].orders else { return Ok(()) };
+        serde_json::to_writer(&mut *orders, order)?;
+        orders.write_all(b"\n")?;
+        orders.flush()
+    }
+
+    /// Gives every worker the same order.
+    ///
+    /// # Errors
+    /// A sentence, when a worker is gone.
+    pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), String> {
+        (0..self.workers.len())
+            .try_for_each(|index| self.order(index, order))
+            .map_err(|_| "a worker is gone".into())
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Waits until every device is in its room.
+    ///
+    /// # Errors
+    /// A sentence, when a worker gave up, ended, or `connect_seconds` are over.
+    pub(crate) fn await_ready(&self, connect_seconds: u64, mut tell: impl FnMut(u64)) -> Result<(), String> {
+        let mut connected = vec![0; self.workers.len()];
+        let mut ready = 0;
+        let deadline_ns = monotonic_ns() + connect_seconds * 1_000_000_000;
+        while ready < self.workers.len() {
+            match self.hear(deadline_ns)? {
+                (index, Some(Word::Ready)) => {
+                    connected[index] = u64::from(self.workers[index].devices);
+                    ready += 1;
+                }
+                (index, Some(Word::Connected { devices })) => connected[index] = devices,
+                (_, other) => return Err(failure(other)),
+            }
+            tell(connected.iter().sum());
+        }
+        Ok(())
+    }
+
+    /// Waits until every worker knows the start.
+    ///
+    /// # Errors
+    /// A sentence, when a worker gave up or ended.
+    pub(crate) fn await_started(&self) -> Result<(), String> {
+        let deadline_ns = monotonic_ns() + 10_000_000_000;
+        for _ in 0..self.workers.len() {
+            match self.hear(deadline_ns)? {
+                (_, Some(Word::Started)) => {}
+                (_, other) => return Err(failure(other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for every worker's result.
+    ///
+    /// # Errors
+    /// A sentence, when a worker gave up, ended without one, or `grace_ms` and a minute are over.
+    pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<Outcome>, String> {
+        let deadline_ns = monotonic_ns() + grace_ms * 1_000_000 + 60_000_000_000;
+        let mut results = Vec::new();
+        while results.len() < self.workers.len() {
+            match self.hear(deadline_ns)? {
+                (_, Some(Word::Result(outcome))) => results.push(*outcome),
+                // One that gave its result ends.
+                (_, None) if !results.is_empty() => {}
+                (_, other) => return Err(failure(other)),
+            }
+        }
+        Ok(results)
+    }
+
+    fn hear(&self, deadline_ns: u64) -> Result<Heard, String> {
+        let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
+        self.words.recv_timeout(left).map_err(|_| "the workers did not answer in time".into())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            // A worker ends when its stdin does.
+            drop(worker.orders.take());
+        }
+        for worker in &mut self.workers {
+            drop(worker.child.wait());
+        }
+    }
+}
+
+fn failure(word: Option<Word>) -> String {
+    match word {
+        Some(Word::Failed { reason }) => reason,
+        Some(other) => format!("a worker spoke out of turn: {other:?}"),
+        None => "a worker process ended".into(),
+    }
+}
+
+/// How many workers the devices need, under the descriptor limit, which is raised as far as it goes.
+fn workers_for(plan: &Plan) -> Result<u32, String> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    let limit =
+        if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let capacity = limit.saturating_sub(DESCRIPTORS_KEPT).clamp(1, DEVICES_PER_WORKER_MAX);
+    let needed = u32::try_from(u64::from(plan.devices).div_ceil(capacity)).unwrap_or(u32::MAX);
+    let workers = needed.max(plan.workers_min).min(plan.devices);
+    if workers > 250 {
+        return Err(format!(
+            "{} devices need {workers} workers at {capacity} each; raise `ulimit -n`",
+            plan.devices
+        ));
+    }
+    Ok(workers)
+}

@@ -1,0 +1,386 @@
+//! The device's side of the wire: WebSocket frames in and out, and what a server's frame says.
+//!
+//! Written from docs/protocol.md and the schema alone, sharing no code with the engine's encoder, so that the two
+//! can't be wrong together. Pure: bytes in, values out.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+use roomcast::wire::proto;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Largest frame a server may send: a welcome of 512 KiB, with room to spare. Past it the connection is given up.
+pub(crate) const FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// How frames are spelt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Encoding {
+    /// Text frames, `application/json`.
+    Json,
+    /// Binary frames, `application/x-protobuf`.
+    Proto,
+}
+
+impl Encoding {
+    /// The subprotocol that asks for it.
+    #[must_use]
+    pub(crate) fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "roomcast.v1.json",
+            Self::Proto => "roomcast.v1.proto",
+        }
+    }
+
+    /// The content type of a publish in it.
+    #[must_use]
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Proto => "application/x-protobuf",
+        }
+    }
+
+    /// The opcode its frames travel under.
+    #[must_use]
+    pub(crate) fn opcode(self) -> u8 {
+        match self {
+            Self::Json => OPCODE_TEXT,
+            Self::Proto => OPCODE_BINARY,
+        }
+    }
+
+    /// The payload of a device's ping frame.
+    #[must_use]
+    pub(crate) fn ping(self) -> Vec<u8> {
+        match self {
+            Self::Json => br#"{"kind":"ping"}"#.to_vec(),
+            Self::Proto => {
+                let frame = Some(proto::device_frame::Frame::Ping(proto::Ping {}));
+                proto::DeviceFrame { frame }.encode_to_vec()
+            }
+        }
+    }
+}
+
+/// RFC 6455 opcodes.
+pub(crate) const OPCODE_TEXT: u8 = 1;
+pub(crate) const OPCODE_BINARY: u8 = 2;
+pub(crate) const OPCODE_CLOSE: u8 = 8;
+pub(crate) const OPCODE_PING: u8 = 9;
+pub(crate) const OPCODE_PONG: u8 = 10;
+
+/// What stands at the beginning of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Not yet a whole frame.
+    Half,
+    /// Nothing a server may send: masked, fragmented, reserved bits, or past [`FRAME_BYTES_MAX`].
+    Bad(&'static str),
+    /// A whole frame.
+    Whole {
+        /// Its opcode.
+        opcode: u8,
+        /// Bytes of its header.
+        header_bytes: usize,
+        /// Bytes after the header.
+        payload_bytes: usize,
+    },
+}
+
+/// Looks at the first frame of `bytes`. The engine never fragments, so a frame is a message.
+#[must_use]
+pub(crate) fn start(bytes: &[u8]) -> Start {
+    let [first, second, ..] = *bytes else { return Start::Half };
+    if first & 0xf0 != 0x80 {
+        return Start::Bad("a fragment or a reserved bit");
+    }
+    if second & 0x80 != 0 {
+        return Start::Bad("a masked frame from a server");
+    }
+    let (header_bytes, payload_bytes) = match second {
+        126 => {
+            let Some(length) = bytes.get(2..4) else { return Start::Half };
+            (4, u64::from(u16::from_be_bytes([length[0], length[1]])))
+        }
+        127 => {
+            let Some(length) = bytes.get(2..10) else { return Start::Half };
+            (10, u64::from_be_bytes(length.try_into().expect("eight bytes were asked for")))
+        }
+        short => (2, u64::from(short)),
+    };
+    match usize::try_from(payload_bytes) {
+        Ok(payload_bytes) if payload_bytes <= FRAME_BYTES_MAX => {
+            if bytes.len() < header_bytes + payload_bytes {
+                return Start::Half;
+            }
+            Start::Whole { opcode: first & 0x0f, header_bytes, payload_bytes }
+        }
+        _ => Start::Bad("a frame of more than 1 MiB"),
+    }
+}
+
+/// Appends one masked frame of at most 125 bytes of payload; more is cut off.
+pub(crate) fn write_device_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: u32) {
+    let payload = &payload[..payload.len().min(125)];
+    out.push(0x80 | opcode);
+    out.push(0x80 | u8::try_from(payload.len()).unwrap_or(125));
+    let mask = mask.to_be_bytes();
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+}
+
+/// One message as a device sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeardMessage {
+    /// Its type.
+    pub(crate) type_name: String,
+    /// Its payload as it travelled.
+    pub(crate) payload: Bytes,
+    /// Whether it is marked JSON.
+    pub(crate) json: bool,
+}
+
+/// The first frame of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Welcome {
+    pub(crate) room: String,
+    pub(crate) run: String,
+    pub(crate) seq: u64,
+    pub(crate) heartbeat_ms: u64,
+    /// History, latest and reliable ones, in that order.
+    pub(crate) messages: Vec<HeardMessage>,
+}
+
+/// What one flush brought, or what one device needs besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) room: String,
+    pub(crate) run: String,
+    pub(crate) seq: u64,
+    pub(crate) skipped: BTreeMap<String, u64>,
+    pub(crate) merged: BTreeMap<String, u64>,
+    /// Messages of this batch, in room order.
+    pub(crate) messages: Vec<HeardMessage>,
+    /// Carried reliable messages and latest values: what comes besides the batch.
+    pub(crate) besides: Vec<HeardMessage>,
+}
+
+/// What a server's frame says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ServerFrame {
+    Welcome(Welcome),
+    Batch(Batch),
+    Pong,
+    /// `joined` or `left`: answers this generator does not wait for.
+    Membership,
+    Closed {
+        code: String,
+    },
+    Error {
+        code: String,
+    },
+    Bye {
+        code: String,
+    },
+}
+
+/// Reads one frame's payload.
+///
+/// # Errors
+/// A sentence that says what was not understood.
+pub(crate) fn decode(encoding: Encoding, payload: &[u8]) -> Result<ServerFrame, String> {
+    match encoding {
+        Encoding::Json => decode_json(payload),
+        Encoding::Proto => decode_proto(payload),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonMessage<'a> {
+    #[serde(rename = "type", borrow)]
+    type_name: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload_b64: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonFrame<'a> {
+    kind: Cow<'a, str>,
+    room: Option<String>,
+    run: Option<String>,
+    seq: Option<u64>,
+    heartbeat_ms: Option<u64>,
+    code: Option<String>,
+    #[serde(default)]
+    skipped: BTreeMap<String, u64>,
+    #[serde(default)]
+    merged: BTreeMap<String, u64>,
+    #[serde(default, borrow)]
+    messages: Vec<JsonMessage<'a>>,
+    #[serde(default, borrow)]
+    history: Vec<JsonMessage<'a>>,
+    #[serde(default, borrow)]
+    latest: Vec<JsonMessage<'a>>,
+    #[serde(default, borrow)]
+    carried: Vec<JsonMessage<'a>>,
+    #[serde(default, borrow)]
+    reliable: Vec<JsonMessage<'a>>,
+}
+
+fn heard_json(message: &JsonMessage<'_>) -> HeardMessage {
+    let (payload, json) = match (message.payload, &message.payload_b64) {
+        (Some(raw), _) => (Bytes::copy_from_slice(raw.get().as_bytes()), true),
+        (None, Some(opaque)) => (Bytes::copy_from_slice(opaque.as_bytes()), false),
+        (None, None) => (Bytes::new(), false),
+    };
+    HeardMessage { type_name: message.type_name.clone().into_owned(), payload, json }
+}
+
+fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
+    let frame: JsonFrame<'_> = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    let missing = |field: &str| format!("a {} without {field}", frame.kind);
+    let code = || frame.code.clone().unwrap_or_default();
+    Ok(match &*frame.kind {
+        "welcome" => ServerFrame::Welcome(Welcome {
+            room: frame.room.clone().ok_or_else(|| missing("room"))?,
+            run: frame.run.clone().ok_or_else(|| missing("run"))?,
+            seq: frame.seq.ok_or_else(|| missing("seq"))?,
+            heartbeat_ms: frame.heartbeat_ms.ok_or_else(|| missing("heartbeat_ms"))?,
+            messages: [&frame.history, &frame.latest, &frame.reliable]
+                .into_iter()
+                .flatten()
+                .map(heard_json)
+                .collect(),
+        }),
+        "batch" => ServerFrame::Batch(Batch {
+            room: frame.room.clone().ok_or_else(|| missing("room"))?,
+            run: frame.run.clone().ok_or_else(|| missing("run"))?,
+            seq: frame.seq.ok_or_else(|| missing("seq"))?,
+            messages: frame.messages.iter().map(heard_json).collect(),
+            besides: [&frame.carried, &frame.latest].into_iter().flatten().map(heard_json).collect(),
+            skipped: frame.skipped,
+            merged: frame.merged,
+        }),
+        "pong" => ServerFrame::Pong,
+        "joined" | "left" => ServerFrame::Membership,
+        "closed" => ServerFrame::Closed { code: code() },
+        "error" => ServerFrame::Error { code: code() },
+        "bye" => ServerFrame::Bye { code: code() },
+        other => return Err(format!("kind {other:?}")),
+    })
+}
+
+fn heard_proto(message: proto::Message) -> HeardMessage {
+    HeardMessage { type_name: message.r#type, payload: message.payload, json: message.json }
+}
+
+fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
+    use proto::server_frame::Frame;
+    let decoded =
+        proto::ServerFrame::decode(Bytes::copy_from_slice(payload)).map_err(|error| error.to_string())?;
+    Ok(match decoded.frame.ok_or("a frame without a kind")? {
+        Frame::Welcome(welcome) => ServerFrame::Welcome(Welcome {
+            room: welcome.room,
+            run: welcome.run,
+            seq: welcome.seq,
+            heartbeat_ms: u64::from(welcome.heartbeat_ms),
+            messages: [welcome.history, welcome.latest, welcome.reliable]
+                .into_iter()
+                .flatten()
+                .map(heard_proto)
+                .collect(),
+        }),
+        Frame::Batch(batch) => ServerFrame::Batch(Batch {
+            room: batch.room,
+            run: batch.run,
+            seq: batch.seq,
+            skipped: batch.skipped,
+            merged: batch.merged,
+            messages: batch.messages.into_iter().map(heard_proto).collect(),
+            besides: [batch.carried, batch.latest].into_iter().flatten().map(heard_proto).collect(),
+        }),
+        Frame::Pong(_) => ServerFrame::Pong,
+        Frame::Joined(_) | Frame::Left(_) => ServerFrame::Membership,
+        Frame::Closed(closed) => ServerFrame::Closed { code: closed.code },
+        Frame::Error(error) => ServerFrame::Error { code: error.code },
+        Frame::Bye(bye) => ServerFrame::Bye { code: bye.code },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_whole_only_with_its_last_byte() {
+        for payload_bytes in [0_usize, 5, 125, 126, 65_535, 65_536] {
+            let mut frame = vec![0x81];
+            match payload_bytes {
+                0..=125 => frame.push(u8::try_from(payload_bytes).unwrap()),
+                126..=65_535 => {
+                    frame.push(126);
+                    frame.extend(u16::try_from(payload_bytes).unwrap().to_be_bytes());
+                }
+                _ => {
+                    frame.push(127);
+                    frame.extend((payload_bytes as u64).to_be_bytes());
+                }
+            }
+            let header_bytes = frame.len();
+            frame.resize(header_bytes + payload_bytes, b'x');
+            assert_eq!(start(&frame), Start::Whole { opcode: 1, header_bytes, payload_bytes });
+            assert_eq!(start(&frame[..frame.len() - 1]), Start::Half);
+        }
+        assert!(matches!(start(&[0x01, 0x00]), Start::Bad(_)));
+        assert!(matches!(start(&[0x81, 0x80]), Start::Bad(_)));
+        assert!(matches!(start(&[0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0]), Start::Bad(_)));
+    }
+
+    #[test]
+    fn a_json_payload_keeps_its_bytes_and_absent_fields_are_empty() {
+        let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,"messages":[{"type":"chat","payload": "a\u0041" ,"at":1}]}"#;
+        let Ok(ServerFrame::Batch(batch)) = decode(Encoding::Json, text) else { panic!("a batch") };
+        assert_eq!((batch.seq, batch.messages.len()), (7, 1));
+        assert_eq!(&batch.messages[0].payload[..], br#""a\u0041""#);
+        assert!(batch.messages[0].json && batch.skipped.is_empty());
+        assert!(decode(Encoding::Json, br#"{"kind":"batch"}"#).is_err());
+        assert!(decode(Encoding::Json, b"\xff").is_err());
+    }
+
+    #[test]
+    fn both_encodings_say_the_same() {
+        let batch = proto::Batch {
+            room: "r".into(),
+            run: "00".into(),
+            seq: 7,
+            skipped: BTreeMap::from([("chat".into(), 3)]),
+            messages: vec![proto::Message {
+                r#type: "chat".into(),
+                payload: Bytes::from_static(b"1"),
+                json: true,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let bytes =
+            proto::ServerFrame { frame: Some(proto::server_frame::Frame::Batch(batch)) }.encode_to_vec();
+        let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,"skipped":{"chat":3},"messages":[{"type":"chat","payload":1}]}"#;
+        assert_eq!(decode(Encoding::Proto, &bytes), decode(Encoding::Json, text));
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        let seed = 0x5eed;
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..random.usize(..64)).map(|_| random.u8(..)).collect();
+            drop((start(&bytes), decode(Encoding::Proto, &bytes), decode(Encoding::Json, &bytes)));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! How many messages lie between two seqs, put together from exact statements about parts.
+//!
+//! "Batch 7 held 3" says that 3 messages lie between seq 6 and seq 7; a `skipped` of 12 in a refresh from 7 to 11 says
+//! that 12 lie between 7 and 11, whether or not anybody was sent batches 8 to 11. Seqs are joined by such statements
+//! (union-find with a distance along each edge), so a statement that contradicts earlier ones is found at once, and
+//! the distance between any two joined seqs is known. Pure.
+
+use std::collections::BTreeMap;
+
+/// Seqs and the numbers of messages between them.
+#[derive(Debug, Default)]
+pub(crate) struct Spans {
+    index: BTreeMap<u64, usize>,
+    /// Parent and the messages from it to this seq.
+    nodes: Vec<(usize, i64)>,
+}
+
+impl Spans {
+    /// States that `count` messages lie after `after` up to `through`. `false` if that contradicts what was stated.
+    #[must_use]
+    pub(crate) fn state(&mut self, after: u64, through: u64, count: u64) -> bool {
+        let count = i64::try_from(count).unwrap_or(i64::MAX / 4);
+        let (root_a, to_a) = self.root(after);
+        let (root_b, to_b) = self.root(through);
+        if root_a == root_b {
+            return to_b - to_a == count;
+        }
+        self.nodes[root_b] = (root_a, to_a + count - to_b);
+        true
+    }
+
+    /// Messages after `after` up to `through`; `None` while nothing joins the two.
+    #[must_use]
+    pub(crate) fn between(&mut self, after: u64, through: u64) -> Option<i64> {
+        let (root_a, to_a) = self.root(after);
+        let (root_b, to_b) = self.root(through);
+        (root_a == root_b).then_some(to_b - to_a)
+    }
+
+    /// The root of a seq and the messages from there to it; shortens the path on the way.
+    fn root(&mut self, seq: u64) -> (usize, i64) {
+        let nodes = &mut self.nodes;
+        let start = *self.index.entry(seq).or_insert_with(|| {
+            nodes.push((nodes.len(), 0));
+            nodes.len() - 1
+        });
+        let (mut at, mut distance) = (start, 0);
+        while nodes[at].0 != at {
+            let (parent, from_parent) = nodes[at];
+            // Halving: point at the grandparent, if there is one. A root's own distance is 0.
+            let (grandparent, from_grandparent) = nodes[parent];
+            nodes[at] = (grandparent, from_parent + from_grandparent);
+            distance += nodes[at].1;
+            at = grandparent;
+        }
+        (at, distance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_add_up_and_contradictions_are_found() {
+        let mut spans = Spans::default();
+        assert!(spans.state(1, 2, 5));
+        assert!(spans.state(3, 4, 1));
+        assert_eq!(spans.between(1, 4), None);
+        assert!(spans.state(1, 4, 9), "says that batch 3 held 3");
+        assert_eq!(spans.between(2, 3), Some(3));
+        assert!(spans.state(2, 3, 3));
+        assert!(!spans.state(2, 4, 5));
+        assert!(!spans.state(4, 4, 1));
+    }
+
+    #[test]
+    fn any_order_of_true_statements_gives_the_same_distances() {
+        let seed = 0x5eed;
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..200 {
+            let totals: Vec<u64> = (0..40)
+                .scan(0, |sum, _| {
+                    *sum += random.u64(..5);
+                    Some(*sum)
+                })
+                .collect();
+            let mut spans = Spans::default();
+            for _ in 0..200 {
+                let (a, b) = (random.usize(..40), random.usize(..40));
+                let (a, b) = (a.min(b), a.max(b));
+                assert!(spans.state(a as u64, b as u64, totals[b] - totals[a]), "seed {seed:#x}");
+            }
+            if let Some(found) = spans.between(0, 39) {
+                assert_eq!(found, (totals[39] - totals[0]).cast_signed(), "seed {seed:#x}");
+            }
+        }
+    }
+}

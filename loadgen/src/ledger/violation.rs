@@ -1,0 +1,120 @@
+//! Broken promises: their kinds, how many there were, and a few examples of each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Examples kept of each kind; the rest is only counted.
+const EXAMPLES_MAX: usize = 5;
+
+/// What was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// A message that was accepted never reached a device that was there, and was not told as skipped.
+    Lost,
+    /// A message reached a device, or entered a room, more than once.
+    Twice,
+    /// Two messages, or two batches, in another order than the room's.
+    OutOfOrder,
+    /// A message's bytes are not those that were published, or two devices got different bytes for one batch.
+    Altered,
+    /// A message that this run did not publish, or not to this room (I5, I6).
+    Foreign,
+    /// A message whose publish was refused or shed appeared all the same (I7).
+    RefusedAppeared,
+    /// A `seq` was passed over and nothing said why.
+    Gap,
+    /// `skipped` counts other messages than were in the batches a device was not sent.
+    SkipInexact,
+    /// A frame that can't be read.
+    Undecodable,
+    /// A frame that has no place here: `error`, `closed`, another welcome.
+    Unexpected,
+    /// A connection ended while it should have lasted.
+    Disconnected,
+}
+
+impl Kind {
+    /// Its name in the report.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Twice => "twice",
+            Self::OutOfOrder => "out_of_order",
+            Self::Altered => "altered",
+            Self::Foreign => "foreign",
+            Self::RefusedAppeared => "refused_appeared",
+            Self::Gap => "gap",
+            Self::SkipInexact => "skip_inexact",
+            Self::Undecodable => "undecodable",
+            Self::Unexpected => "unexpected",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// How often one kind was found, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    /// How often.
+    pub(crate) count: u64,
+    /// The first few, in words.
+    pub(crate) examples: Vec<String>,
+}
+
+/// Every broken promise of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Violations(BTreeMap<Kind, Found>);
+
+impl Violations {
+    /// Counts `count` more of `kind`; `example` is asked only while examples are wanted. Nothing for a count of 0.
+    pub(crate) fn add(&mut self, kind: Kind, count: u64, example: impl FnOnce() -> String) {
+        if count == 0 {
+            return;
+        }
+        let found = self.0.entry(kind).or_default();
+        found.count += count;
+        if found.examples.len() < EXAMPLES_MAX {
+            found.examples.push(example());
+        }
+    }
+
+    /// Takes in what somebody else found.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (kind, found) in other.0 {
+            let mine = self.0.entry(kind).or_default();
+            mine.count += found.count;
+            mine.examples.extend(found.examples);
+            mine.examples.truncate(EXAMPLES_MAX);
+        }
+    }
+
+    /// How often `kind` was found.
+    #[must_use]
+    #[cfg(test)]
+    pub(crate) fn count(&self, kind: Kind) -> u64 {
+        self.0.get(&kind).map_or(0, |found| found.count)
+    }
+
+    /// Whether every promise was kept.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (kind, found) in &self.0 {
+            writeln!(f, "  {:<16} {}", kind.name(), found.count)?;
+            for example in &found.examples {
+                writeln!(f, "    {example}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! What the generator publishes: payloads that say which message they are, and can be rebuilt to the byte.
+//!
+//! A payload is one JSON string, `"NUMBER.DUE.ROOM.FILLER"` with fixed-width hexadecimal fields, so that a device can
+//! find its number without a parser and compare everything else with what that number must look like. Pure.
+
+use std::io::Write as _;
+
+use crate::schedule::Schedule;
+
+/// Shortest payload: the two quotes, 16 + 16 + 8 digits and three dots.
+pub(crate) const PAYLOAD_BYTES_MIN: usize = 45;
+
+const LETTERS_BYTES: usize = 16 * 1024;
+
+/// Writes and checks the payloads of one run.
+#[derive(Debug)]
+pub(crate) struct Payloads {
+    payload_bytes: usize,
+    /// Seeded letters, twice the longest filler; each message's filler starts somewhere else in them.
+    letters: Vec<u8>,
+}
+
+/// Why a payload is not what was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forgery {
+    /// Nothing this run publishes looks like it.
+    Foreign,
+    /// It names one of the run's messages but its bytes are not that message's.
+    Altered {
+        /// The message it claims to be.
+        number: u64,
+    },
+}
+
+impl Payloads {
+    /// Payloads of `payload_bytes` each, at least [`PAYLOAD_BYTES_MIN`]; equal seeds give equal bytes.
+    #[must_use]
+    pub(crate) fn new(payload_bytes: usize, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let letters = (0..LETTERS_BYTES + payload_bytes).map(|_| random.alphanumeric() as u8).collect();
+        Self { payload_bytes, letters }
+    }
+
+    /// Appends the payload of message `number` to `out`.
+    pub(crate) fn write(&self, schedule: &Schedule, number: u64, out: &mut Vec<u8>) {
+        let (due_ns, room) = (schedule.due_ns(number), schedule.room_of(number));
+        write!(out, "\"{number:016x}.{due_ns:016x}.{room:08x}.").expect("writing to memory can't fail");
+        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let from = usize::try_from(spread).unwrap_or(0) % LETTERS_BYTES;
+        out.extend_from_slice(&self.letters[from..][..self.payload_bytes - PAYLOAD_BYTES_MIN]);
+        out.push(b'"');
+    }
+
+    /// The number of the message whose payload these bytes are, all of them.
+    ///
+    /// # Errors
+    /// [`Forgery`] when they are nobody's, or not exactly those of the message they name.
+    pub(crate) fn check(
+        &self,
+        schedule: &Schedule,
+        payload: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<u64, Forgery> {
+        let number = payload
+            .get(1..17)
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .filter(|number| *number < schedule.messages)
+            .ok_or(Forgery::Foreign)?;
+        scratch.clear();
+        self.write(schedule, number, scratch);
+        if scratch == payload { Ok(number) } else { Err(Forgery::Altered { number }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_as_long_as_asked_and_names_its_message() {
+        let schedule =
+            Schedule { start_ns: 5, messages: 1_000, rate_milli: 1_000, rooms: 3, messages_per_request: 1 };
+        let mut scratch = Vec::new();
+        for payload_bytes in [PAYLOAD_BYTES_MIN, 300, 16 * 1024] {
+            let payloads = Payloads::new(payload_bytes, 7);
+            for number in [0, 1, 999] {
+                let mut payload = Vec::new();
+                payloads.write(&schedule, number, &mut payload);
+                assert_eq!(payload.len(), payload_bytes);
+                assert!(serde_json::from_slice::<String>(&payload).is_ok());
+                assert_eq!(payloads.check(&schedule, &payload, &mut scratch), Ok(number));
+            }
+        }
+    }
+
+    #[test]
+    fn one_changed_byte_anywhere_is_seen() {
+        let schedule =
+            Schedule { start_ns: 5, messages: 1_000, rate_milli: 1_000, rooms: 3, messages_per_request: 1 };
+        let payloads = Payloads::new(100, 7);
+        let (mut payload, mut scratch) = (Vec::new(), Vec::new());
+        payloads.write(&schedule, 321, &mut payload);
+        for at in 0..payload.len() {
+            let mut altered = payload.clone();
+            altered[at] ^= 1;
+            assert!(payloads.check(&schedule, &altered, &mut scratch).is_err(), "byte {at}");
+        }
+        assert_eq!(payloads.check(&schedule, b"\"hello\"", &mut scratch), Err(Forgery::Foreign));
+    }
+}

@@ -1,0 +1,296 @@
+//! Publishes by the schedule, over HTTP/1.1 keep-alive connections, on a thread of its own.
+//!
+//! Open loop: a request leaves when it is due, whether or not earlier ones were answered, as long as a connection is
+//! free or may be opened. When all are busy it waits, and how late it left is recorded: latency counts from the
+//! schedule, so nothing is hidden by it. One request at a time per connection; nothing is sent twice, because a
+//! message without an `id` can't be repeated safely: what got no answer is unknown.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::answer::{Answer, read_answer};
+use crate::clock::monotonic_ns;
+use crate::doors::Door;
+use crate::frame::Encoding;
+use crate::latency::Latency;
+use crate::ledger::{Outcome, Published};
+use crate::payload::Payloads;
+use crate::request::Requests;
+
+/// Requests in flight at one time. Past it, later ones wait and are late.
+const IN_FLIGHT_MAX: usize = 64;
+/// An answer that takes longer leaves its messages unknown.
+const ANSWER_AGE_MAX_NS: u64 = 10_000_000_000;
+const TIMER: Token = Token(usize::MAX);
+
+/// How to publish.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where.
+    pub(crate) door: Door,
+    /// How requests are spelt.
+    pub(crate) encoding: Encoding,
+    /// Sent as a bearer token.
+    pub(crate) publisher_key: Option<String>,
+    /// Rooms by index.
+    pub(crate) room_names: Vec<String>,
+    /// What messages hold.
+    pub(crate) payloads: Payloads,
+}
+
+/// What publishing brought.
+#[derive(Debug)]
+pub(crate) struct Outcomes {
+    /// How every message ended.
+    pub(crate) published: Published,
+    /// How much later than due each message left.
+    pub(crate) lateness: Latency,
+    /// From when a request left to its answer.
+    pub(crate) answer_latency: Latency,
+    /// The first few refusals and failures, in words.
+    pub(crate) troubles: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    /// What is being sent, and how much of it is gone.
+    out: Vec<u8>,
+    out_sent: usize,
+    answer: Vec<u8>,
+    /// The request in flight and when it left.
+    flight: Option<(u64, u64)>,
+}
+
+struct Publisher {
+    poll: Poll,
+    timer: TimerFd,
+    door: Door,
+    requests: Requests,
+    connections: Vec<Option<Connection>>,
+    /// The most recently used last, so that few stay warm and the rest lapse.
+    free: Vec<usize>,
+    /// Requests in flight in the order they left, for their deadlines.
+    flights: VecDeque<(u64, usize, u64)>,
+    in_flight: usize,
+    outcomes: Outcomes,
+}
+
+/// Publishes all of `published`'s schedule, and waits for the answers.
+///
+/// # Errors
+/// When the kernel gives no epoll or timer descriptor.
+pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outcomes> {
+    let (poll, timer) = (Poll::new()?, TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?);
+    poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+    let mut publisher = Publisher {
+        poll,
+        timer,
+        door: plan.door.clone(),
+        requests: Requests::new(plan),
+        connections: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
+        free: (0..IN_FLIGHT_MAX).rev().collect(),
+        flights: VecDeque::new(),
+        in_flight: 0,
+        outcomes: Outcomes {
+            published,
+            lateness: Latency::default(),
+            answer_latency: Latency::default(),
+            troubles: Vec::new(),
+        },
+    };
+    publisher.run()?;
+    Ok(publisher.outcomes)
+}
+
+impl Publisher {
+    fn run(&mut self) -> std::io::Result<()> {
+        let schedule = *self.outcomes.published.schedule();
+        let mut events = Events::with_capacity(IN_FLIGHT_MAX + 1);
+        let mut next = 0;
+        while next < schedule.requests() || self.in_flight > 0 {
+            let mut now_ns = monotonic_ns();
+            while next < schedule.requests() && schedule.request_due_ns(next) <= now_ns {
+                let Some(slot) = self.free.pop() else { break };
+                self.send(slot, next);
+                next += 1;
+                now_ns = monotonic_ns();
+            }
+            self.expire(now_ns);
+            let due =
+                (next < schedule.requests() && !self.free.is_empty()).then(|| schedule.request_due_ns(next));
+            if due.is_none_or(|due_ns| due_ns > now_ns) {
+                self.wait(&mut events, due)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for an answer, or for the next request's time; to the microsecond, as epoll's own timeout can't.
+    fn wait(&mut self, events: &mut Events, due_ns: Option<u64>) -> std::io::Result<()> {
+        let deadline = self.flights.front().map(|(_, _, sent_ns)| sent_ns + ANSWER_AGE_MAX_NS);
+        if let Some(wake_ns) = due_ns.into_iter().chain(deadline).min() {
+            let at = TimeSpec::from(std::time::Duration::from_nanos(wake_ns));
+            self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+        }
+        match self.poll.poll(events, None) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for event in events.iter() {
+            let slot = event.token().0;
+            if event.token() == TIMER || self.connections[slot].is_none() {
+                continue;
+            }
+            if event.is_writable() {
+                self.write(slot);
+            }
+            if event.is_readable() || event.is_read_closed() {
+                self.read(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, slot: usize, request: u64) {
+        let now_ns = monotonic_ns();
+        self.outcomes.published.sent(request, now_ns);
+        let schedule = *self.outcomes.published.schedule();
+        let numbers = schedule.numbers_of(request);
+        let late_ns = now_ns.saturating_sub(schedule.request_due_ns(request));
+        self.outcomes.lateness.record(late_ns, numbers.end - numbers.start);
+        self.in_flight += 1;
+        if self.connections[slot].is_none() {
+            match self.open(slot) {
+                Ok(connection) => self.connections[slot] = Some(connection),
+                Err(error) => return self.settle_without_connection(slot, request, &error.to_string()),
+            }
+        }
+        let Some(connection) = &mut self.connections[slot] else { return };
+        connection.flight = Some((request, now_ns));
+        connection.out.clear();
+        connection.out_sent = 0;
+        self.requests.write(&schedule, request, &mut connection.out);
+        self.flights.push_back((request, slot, now_ns));
+        self.write(slot);
+    }
+
+    fn open(&self, slot: usize) -> std::io::Result<Connection> {
+        let mut stream = TcpStream::connect(self.door.address())?;
+        stream.set_nodelay(true)?;
+        self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Connection { stream, out: Vec::new(), out_sent: 0, answer: Vec::new(), flight: None })
+    }
+
+    fn write(&mut self, slot: usize) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        while connection.out_sent < connection.out.len() {
+            match connection.stream.write(&connection.out[connection.out_sent..]) {
+                Ok(0) => return self.fail(slot, "the connection takes nothing more"),
+                Ok(written) => connection.out_sent += written,
+                // Not connected yet, or full: the next readiness goes on.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
+                    return;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.fail(slot, &error.to_string()),
+            }
+        }
+    }
+
+    fn read(&mut self, slot: usize) {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            let Some(connection) = &mut self.connections[slot] else { return };
+            match connection.stream.read(&mut chunk) {
+                Ok(0) => return self.fail(slot, "ended without an answer"),
+                Ok(read) => {
+                    connection.answer.extend_from_slice(&chunk[..read]);
+                    self.take_answer(slot);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.fail(slot, &error.to_string()),
+            }
+        }
+    }
+
+    fn take_answer(&mut self, slot: usize) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        let Some((request, sent_ns)) = connection.flight else {
+            return self.fail(slot, "an answer to nothing");
+        };
+        let numbers = self.outcomes.published.schedule().numbers_of(request);
+        let messages = usize::try_from(numbers.end - numbers.start).unwrap_or(usize::MAX);
+        match read_answer(&connection.answer, messages) {
+            Answer::Half => {}
+            Answer::Bad(reason) => self.fail(slot, &reason),
+            Answer::Whole { bytes, outcomes, trouble, keeps } => {
+                let now_ns = monotonic_ns();
+                connection.answer.drain(..bytes);
+                connection.flight = None;
+                self.outcomes.answer_latency.record(now_ns.saturating_sub(sent_ns), 1);
+                self.outcomes.published.answered(request, now_ns, outcomes);
+                if let Some(trouble) = trouble {
+                    self.note(trouble);
+                }
+                if !keeps {
+                    self.connections[slot] = None;
+                }
+                self.in_flight -= 1;
+                self.free.push(slot);
+            }
+        }
+    }
+
+    /// A connection that is of no use any more. What was in flight on it stays unknown.
+    #[cold]
+    fn fail(&mut self, slot: usize, reason: &str) {
+        let Some(connection) = self.connections[slot].take() else { return };
+        // The server closes connections that were free for long; only one in flight is trouble.
+        if let Some((request, _)) = connection.flight {
+            self.note(format!("request {request}: {reason}"));
+            self.in_flight -= 1;
+            self.free.push(slot);
+        }
+    }
+
+    #[cold]
+    fn settle_without_connection(&mut self, slot: usize, request: u64, reason: &str) {
+        // Nothing left this machine, so nothing may appear.
+        let numbers = self.outcomes.published.schedule().numbers_of(request);
+        let refused = numbers.map(|_| Outcome::Refused);
+        self.outcomes.published.answered(request, monotonic_ns(), refused);
+        self.note(format!("request {request}: {reason}"));
+        self.in_flight -= 1;
+        self.free.push(slot);
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        while let Some((request, slot, sent_ns)) = self.flights.front().copied() {
+            let open = self.connections[slot].as_ref().and_then(|connection| connection.flight);
+            if open != Some((request, sent_ns)) {
+                self.flights.pop_front();
+            } else if now_ns >= sent_ns + ANSWER_AGE_MAX_NS {
+                self.flights.pop_front();
+                self.fail(slot, "no answer in 10 s");
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, trouble: String) {
+        if self.outcomes.troubles.len() < 5 {
+            self.outcomes.troubles.push(trouble);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Publish requests as bytes. Pure.
+
+use std::io::Write as _;
+
+use prost::Message as _;
+use roomcast::wire::proto;
+
+use crate::frame::Encoding;
+use crate::payload::Payloads;
+use crate::publisher::Plan;
+use crate::schedule::Schedule;
+use crate::watch::OUR_TYPE;
+
+/// Writes the requests of a run.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    encoding: Encoding,
+    payloads: Payloads,
+    /// Each room's head up to the length of the body.
+    heads: Vec<Vec<u8>>,
+    body: Vec<u8>,
+}
+
+impl Requests {
+    /// Requests of this plan.
+    #[must_use]
+    pub(crate) fn new(plan: Plan) -> Self {
+        let bearer =
+            plan.publisher_key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let content_type = plan.encoding.content_type();
+        let host = plan.door.authority();
+        let head = |room: &String| {
+            format!(
+                "POST /v1/rooms/{room}/messages HTTP/1.1\r\nHost: {host}\r\n{bearer}Content-Type: {content_type}\r\n\
+                 Accept: {content_type}\r\nContent-Length: "
+            )
+            .into_bytes()
+        };
+        let heads = plan.room_names.iter().map(head).collect();
+        Self { encoding: plan.encoding, payloads: plan.payloads, heads, body: Vec::new() }
+    }
+
+    /// Appends request `request` to `out`.
+    pub(crate) fn write(&mut self, schedule: &Schedule, request: u64, out: &mut Vec<u8>) {
+        self.body.clear();
+        match self.encoding {
+            Encoding::Json => self.write_json(schedule, request),
+            Encoding::Proto => self.write_proto(schedule, request),
+        }
+        out.extend_from_slice(&self.heads[schedule.room_of_request(request) as usize]);
+        write!(out, "{}\r\n\r\n", self.body.len()).expect("writing to memory can't fail");
+        out.extend_from_slice(&self.body);
+    }
+
+    fn write_json(&mut self, schedule: &Schedule, request: u64) {
+        let numbers = schedule.numbers_of(request);
+        let many = schedule.messages_per_request > 1;
+        let first = numbers.start;
+        if many {
+            self.body.extend_from_slice(b"{\"messages\":[");
+        }
+        for number in numbers {
+            if number > first {
+                self.body.push(b',');
+            }
+            write!(self.body, "{{\"type\":\"{OUR_TYPE}\",\"payload\":")
+                .expect("writing to memory can't fail");
+            self.payloads.write(schedule, number, &mut self.body);
+            self.body.push(b'}');
+        }
+        if many {
+            self.body.extend_from_slice(b"]}");
+        }
+    }
+
+    fn write_proto(&mut self, schedule: &Schedule, request: u64) {
+        let messages = schedule.numbers_of(request).map(|number| {
+            let mut payload = Vec::new();
+            self.payloads.write(schedule, number, &mut payload);
+            proto::PublishMessage {
+                r#type: OUR_TYPE.to_owned(),
+                payload: payload.into(),
+                json: true,
+                ..proto::PublishMessage::default()
+            }
+        });
+        let request = proto::PublishRequest { messages: messages.collect() };
+        request.encode(&mut self.body).expect("a Vec grows");
+    }
+}

@@ -1,0 +1,492 @@
+//! Many devices on one thread: connects them, reads what they are sent, keeps them alive. What a frame means is judged
+//! in `watch`; here are only sockets.
+//!
+//! A device is one `Device` of some fifty bytes and a socket. All read into one scratch; only a frame that is half
+//! here owns bytes, from a pool that is reused, so the steady state allocates nothing.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::clock::monotonic_ns;
+use crate::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
+use crate::handshake::{Answer, Handshake};
+use crate::ledger::Kind;
+use crate::watch::{Heard, Seat, Track, Watch};
+
+/// Largest read: a whole frame and the half of the next.
+const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
+/// Attempts at one device's connection. Past it the run is given up.
+const ATTEMPTS_MAX: u8 = 5;
+/// How long a failed attempt waits for its next, times the attempts so far.
+const RETRY_AFTER_NS: u64 = 200_000_000;
+/// Readiness events taken in one turn.
+const EVENTS_MAX: usize = 4096;
+/// Buffers for half frames that are kept for reuse.
+const SPARE_MAX: usize = 1024;
+const WAKE: Token = Token(usize::MAX);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Connecting,
+    Handshaking,
+    /// Upgraded, its welcome not here yet.
+    Waiting,
+    Watching,
+    Ended,
+}
+
+#[derive(Debug)]
+struct Device {
+    stream: Option<TcpStream>,
+    /// A frame (or handshake answer) that is half here.
+    half: Vec<u8>,
+    track: Track,
+    phase: Phase,
+    attempts: u8,
+}
+
+/// Which devices a worker holds and how it connects them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crowd {
+    /// The number of the first in the whole run.
+    pub(crate) first_device: u32,
+    /// How many.
+    pub(crate) devices: u32,
+    /// How many rooms of the run they are in: device i sits in the place i modulo this.
+    pub(crate) places: u32,
+    /// The loopback address they come from; used when the door is on loopback.
+    pub(crate) source: Ipv4Addr,
+    /// Handshakes that may be under way at one time.
+    pub(crate) handshakes_max: u32,
+}
+
+/// The devices of one worker.
+#[derive(Debug)]
+pub(crate) struct Viewers {
+    poll: Poll,
+    events: Events,
+    crowd: Crowd,
+    handshake: Handshake,
+    room_names: Vec<String>,
+    door: SocketAddr,
+    devices: Vec<Device>,
+    /// What the devices saw.
+    pub(crate) watch: Watch,
+    scratch: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    random: fastrand::Rng,
+    /// The next device that was never tried.
+    untried: usize,
+    retries: VecDeque<(u64, usize)>,
+    shaking: u32,
+    watching: usize,
+    ping: Vec<u8>,
+    ping_every_ns: u64,
+    pinged: usize,
+    ping_round_ns: u64,
+}
+
+impl Viewers {
+    /// None connected yet. `room_names` are the rooms by place.
+    ///
+    /// # Errors
+    /// When the kernel gives no epoll descriptor.
+    pub(crate) fn new(
+        crowd: Crowd,
+        door: SocketAddr,
+        handshake: Handshake,
+        ping: Vec<u8>,
+        room_names: Vec<String>,
+        watch: Watch,
+    ) -> std::io::Result<Self> {
+        let idle = || Device {
+            stream: None,
+            half: Vec::new(),
+            track: Track::default(),
+            phase: Phase::Idle,
+            attempts: 0,
+        };
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_MAX),
+            crowd,
+            handshake,
+            room_names,
+            door,
+            devices: (0..crowd.devices).map(|_| idle()).collect(),
+            watch,
+            scratch: vec![0; SCRATCH_BYTES],
+            spare: Vec::new(),
+            random: fastrand::Rng::new(),
+            untried: 0,
+            retries: VecDeque::new(),
+            shaking: 0,
+            watching: 0,
+            ping,
+            ping_every_ns: 0,
+            pinged: 0,
+            ping_round_ns: 0,
+        })
+    }
+
+    /// Ends a turn from another thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no eventfd.
+    pub(crate) fn waker(&self) -> std::io::Result<Waker> {
+        Waker::new(self.poll.registry(), WAKE)
+    }
+
+    /// Whether every device is in its room.
+    #[must_use]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.watching == self.devices.len()
+    }
+
+    /// How many are in their rooms.
+    #[must_use]
+    pub(crate) fn watching(&self) -> usize {
+        self.watching
+    }
+
+    fn seat(&self, index: usize) -> Seat {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        Seat { device: self.crowd.first_device + index, place: (index % self.crowd.places) as usize }
+    }
+
+    /// One turn: starts what may start, waits at most `wait`, takes what arrived, pings whose time has come.
+    ///
+    /// # Errors
+    /// A sentence, when a device could not be connected and no further attempt is due.
+    pub(crate) fn turn(&mut self, wait: Duration) -> Result<(), String> {
+        self.connect_more()?;
+        match self.poll.poll(&mut self.events, Some(wait)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(format!("waiting for devices: {error}")),
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut outcome = Ok(());
+        for event in &events {
+            if event.token() == WAKE {
+                continue;
+            }
+            let index = event.token().0;
+            if self.devices[index].phase == Phase::Connecting && event.is_writable() {
+                outcome = outcome.and_then(|()| self.ask(index));
+            }
+            if event.is_readable() || event.is_read_closed() {
+                outcome = outcome.and_then(|()| self.read(index, Ending(event.is_read_closed())));
+            }
+        }
+        self.events = events;
+        self.ping_due();
+        outcome
+    }
+
+    fn connect_more(&mut self) -> Result<(), String> {
+        while self.shaking < self.crowd.handshakes_max {
+            let retry = self.retries.front().copied().filter(|(due_ns, _)| *due_ns <= monotonic_ns());
+            let index = if let Some((_, index)) = retry {
+                self.retries.pop_front();
+                index
+            } else if self.untried < self.devices.len() {
+                self.untried += 1;
+                self.untried - 1
+            } else {
+                return Ok(());
+            };
+            self.shaking += 1;
+            if let Err(error) = self.connect(index) {
+                self.give_back(index, &error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, index: usize) -> std::io::Result<()> {
+        let socket = Socket::new(Domain::for_address(self.door), Type::STREAM, Some(Protocol::TCP))?;
+        if self.door.is_ipv4() && self.door.ip().is_loopback() {
+            // The port is chosen at connect, per (source, door) pair: many addresses, each with all its ports.
+            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+            socket.bind(&SocketAddr::from((self.crowd.source, 0)).into())?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&self.door.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        let mut stream = TcpStream::from_std(socket.into());
+        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        let device = &mut self.devices[index];
+        device.stream = Some(stream);
+        device.phase = Phase::Connecting;
+        Ok(())
+    }
+
+    /// Connected: asks for the room.
+    fn ask(&mut self, index: usize) -> Result<(), String> {
+        let request = self.handshake.request(&self.room_names[self.seat(index).place]);
+        let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
+        let written = match stream.take_error() {
+            Ok(None) => stream.write(&request),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        match written {
+            Ok(written) if written == request.len() => {
+                self.devices[index].phase = Phase::Handshaking;
+                Ok(())
+            }
+            Ok(_) => self.give_back(index, "the kernel took half a request"),
+            Err(error) => self.give_back(index, &error.to_string()),
+        }
+    }
+
+    /// A connection that ended before its welcome: tried again a little later, unless it was tried enough.
+    #[cold]
+    fn give_back(&mut self, index: usize, reason: &str) -> Result<(), String> {
+        self.shaking -= 1;
+        let device = &mut self.devices[index];
+        device.stream = None;
+        device.half = Vec::new();
+        device.phase = Phase::Idle;
+        device.attempts += 1;
+        let attempts = device.attempts;
+        if attempts >= ATTEMPTS_MAX {
+            let seat = self.seat(index);
+            return Err(format!("device {} after {attempts} attempts: {reason}", seat.device));
+        }
+        self.retries.push_back((monotonic_ns() + RETRY_AFTER_NS * u64::from(attempts), index));
+        Ok(())
+    }
+
+    /// A connection that ended: an attempt that failed, or a device that was cut off.
+    #[cold]
+    fn lose(&mut self, index: usize, reason: &str) -> Result<(), String> {
+        match self.devices[index].phase {
+            Phase::Idle | Phase::Ended => Ok(()),
+            Phase::Connecting | Phase::Handshaking | Phase::Waiting => self.give_back(index, reason),
+            Phase::Watching => {
+                let device = &mut self.devices[index];
+                device.stream = None;
+                device.phase = Phase::Ended;
+                let seat = self.seat(index);
+                self.watch
+                    .violations
+                    .add(Kind::Disconnected, 1, || format!("device {}: {reason}", seat.device));
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads all that is there. A read that did not fill the scratch emptied the socket (epoll(7)), which saves the
+    /// read that would only say so, unless the connection is ending.
+    fn read(&mut self, index: usize, ending: Ending) -> Result<(), String> {
+        loop {
+            let device = &mut self.devices[index];
+            let Some(stream) = &mut device.stream else { return Ok(()) };
+            let held = device.half.len();
+            let read = match stream.read(&mut self.scratch[held..]) {
+                Ok(0) => return self.lose(index, "ended by the server"),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return self.lose(index, &error.to_string()),
+            };
+            if held > 0 {
+                self.scratch[..held].copy_from_slice(&device.half);
+                let mut emptied = std::mem::take(&mut device.half);
+                emptied.clear();
+                if self.spare.len() < SPARE_MAX {
+                    self.spare.push(emptied);
+                }
+            }
+            let end = held + read;
+            let drained = end < self.scratch.len();
+            self.take(index, end)?;
+            if drained && !ending.0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes every whole frame of the scratch up to `end`, and keeps the half one behind them.
+    fn take(&mut self, index: usize, end: usize) -> Result<(), String> {
+        let now_ns = monotonic_ns();
+        let mut at = 0;
+        if self.devices[index].phase == Phase::Handshaking {
+            match self.handshake.answer(&self.scratch[..end]) {
+                Answer::Half => {}
+                Answer::Upgraded { bytes } => {
+                    at = bytes;
+                    self.devices[index].phase = Phase::Waiting;
+                }
+                Answer::Refused(reason) => return self.give_back(index, &reason),
+            }
+        }
+        while matches!(self.devices[index].phase, Phase::Waiting | Phase::Watching) {
+            match frame::start(&self.scratch[at..end]) {
+                Start::Half => break,
+                Start::Bad(reason) => {
+                    let device = self.seat(index).device;
+                    self.watch.violations.add(Kind::Undecodable, 1, || format!("device {device}: {reason}"));
+                    return self.lose(index, reason);
+                }
+                Start::Whole { opcode, header_bytes, payload_bytes } => {
+                    let from = at + header_bytes;
+                    at = from + payload_bytes;
+                    self.take_frame(index, opcode, from..at, now_ns)?;
+                }
+            }
+        }
+        if at < end && self.devices[index].stream.is_some() {
+            let mut half = self.spare.pop().unwrap_or_default();
+            half.extend_from_slice(&self.scratch[at..end]);
+            self.devices[index].half = half;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn take_frame(
+        &mut self,
+        index: usize,
+        opcode: u8,
+        at: std::ops::Range<usize>,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        if opcode != self.handshake.opcode() {
+            return self.take_control(index, opcode, at);
+        }
+        let seat = self.seat(index);
+        let heard = self.watch.hear(&mut self.devices[index].track, seat, &self.scratch[at], now_ns);
+        match heard {
+            Heard::Judged => Ok(()),
+            Heard::Welcomed { heartbeat_ms } => {
+                self.devices[index].phase = Phase::Watching;
+                self.shaking -= 1;
+                self.watching += 1;
+                // Eight tenths of the heartbeat: a busy turn delays a ping, and the server waits for 2.5 of them.
+                self.ping_every_ns = heartbeat_ms * 800_000;
+                Ok(())
+            }
+            Heard::NotAWelcome => {
+                self.give_back(index, "not roomcast: its first frame is no welcome to the room")
+            }
+        }
+    }
+
+    #[cold]
+    fn take_control(&mut self, index: usize, opcode: u8, at: std::ops::Range<usize>) -> Result<(), String> {
+        match opcode {
+            OPCODE_PING => {
+                let mut pong = Vec::new();
+                frame::write_device_frame(&mut pong, OPCODE_PONG, &self.scratch[at], self.random.u32(..));
+                self.say(index, &pong)
+            }
+            OPCODE_PONG => Ok(()),
+            OPCODE_CLOSE => {
+                let code = self.scratch.get(at.start..at.start + 2).filter(|_| at.len() >= 2);
+                let code = code.map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
+                self.lose(index, &format!("closed by the server, code {code}"))
+            }
+            other => {
+                let device = self.seat(index).device;
+                let reason = format!("a frame with opcode {other}");
+                self.watch.violations.add(Kind::Undecodable, 1, || format!("device {device}: {reason}"));
+                self.lose(index, &reason)
+            }
+        }
+    }
+
+    fn say(&mut self, index: usize, frame: &[u8]) -> Result<(), String> {
+        let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
+        match stream.write(frame) {
+            Ok(written) if written == frame.len() => Ok(()),
+            Ok(_) => self.lose(index, "the kernel took half a ping"),
+            // A server that reads nothing at all: its heartbeat will say so.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => self.lose(index, &error.to_string()),
+        }
+    }
+
+    /// Pings so many devices that each had its turn once per `ping_every_ns`, evenly spread.
+    fn ping_due(&mut self) {
+        if self.ping_every_ns == 0 {
+            return;
+        }
+        let now_ns = monotonic_ns();
+        if self.ping_round_ns == 0 {
+            self.ping_round_ns = now_ns;
+        }
+        let count = self.devices.len();
+        let passed = u128::from(now_ns - self.ping_round_ns) * count as u128 / u128::from(self.ping_every_ns);
+        let due = usize::try_from(passed).map_or(count, |due| due.min(count));
+        let mut frame = Vec::new();
+        while self.pinged < due {
+            let index = self.pinged;
+            self.pinged += 1;
+            if self.devices[index].phase == Phase::Watching {
+                frame.clear();
+                let ping = std::mem::take(&mut self.ping);
+                frame::write_device_frame(&mut frame, self.handshake.opcode(), &ping, self.random.u32(..));
+                self.ping = ping;
+                // A device that can't be pinged is counted as cut off; nothing further follows from it here.
+                drop(self.say(index, &frame));
+            }
+        }
+        if due == count {
+            self.pinged = 0;
+            self.ping_round_ns += self.ping_every_ns;
+        }
+    }
+
+    /// Whether every device still connected has all that its room has, and every room what was `accepted` (by place).
+    #[must_use]
+    pub(crate) fn is_level(&self, accepted: &[u64]) -> bool {
+        let complete = (0..accepted.len()).all(|place| self.watch.is_complete(place, accepted[place]));
+        complete
+            && self.devices.iter().enumerate().all(|(index, device)| {
+                device.phase != Phase::Watching || self.watch.is_level(device.track, self.seat(index))
+            })
+    }
+
+    /// The run is over: enters where each device ended, and says goodbye.
+    pub(crate) fn end(&mut self) {
+        let mut close = Vec::new();
+        frame::write_device_frame(&mut close, OPCODE_CLOSE, &1000_u16.to_be_bytes(), self.random.u32(..));
+        for index in 0..self.devices.len() {
+            let seat = self.seat(index);
+            self.watch.end(self.devices[index].track, seat);
+            // From here on nothing that happens to a device is a violation.
+            self.devices[index].phase = Phase::Ended;
+            if let Some(mut stream) = self.devices[index].stream.take() {
+                drop(stream.write(&close));
+            }
+        }
+    }
+}
+
+/// Whether the other side has ended its direction, so that a short read is not the last.
+#[derive(Debug, Clone, Copy)]
+struct Ending(bool);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_costs_less_than_a_hundred_bytes_here() {
+        assert!(size_of::<Device>() <= 96, "{}", size_of::<Device>());
+    }
+}

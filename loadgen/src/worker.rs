@@ -1,0 +1,241 @@
+//! A worker process: some of the run's devices, told what to do on stdin, answering on stdout, one JSON line each.
+//!
+//! One process may open about 20 000 descriptors, so larger crowds need several. A worker ends when its stdin does, so
+//! none outlives its coordinator.
+
+use std::io::{BufRead as _, Write as _};
+use std::net::Ipv4Addr;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::monotonic_ns;
+use crate::doors::Door;
+use crate::frame::Encoding;
+use crate::handshake::Handshake;
+use crate::latency::Buckets;
+use crate::ledger::{RoomSeen, Violations};
+use crate::payload::Payloads;
+use crate::schedule::Schedule;
+use crate::viewer::{Crowd, Viewers};
+use crate::watch::{RoomToWatch, Tally, Watch};
+
+/// Longest wait of one turn, so that pings, retries and deadlines are looked at.
+const TURN: Duration = Duration::from_millis(50);
+/// After every device has everything, how long to watch for what comes twice.
+const SETTLE_NS: u64 = 300_000_000;
+
+/// What one worker is to hold.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Assignment {
+    pub(crate) schedule: Schedule,
+    pub(crate) encoding: Encoding,
+    pub(crate) payload_bytes: usize,
+    pub(crate) seed: u64,
+    pub(crate) room_stem: String,
+    pub(crate) viewer_door: Door,
+    pub(crate) device_token: Option<String>,
+    pub(crate) first_device: u32,
+    pub(crate) devices: u32,
+    pub(crate) source: Ipv4Addr,
+    pub(crate) handshakes_max: u32,
+}
+
+impl Assignment {
+    /// How many rooms this worker's devices are in.
+    fn places(&self) -> u32 {
+        self.devices.min(self.schedule.rooms)
+    }
+
+    /// The room at `place`.
+    fn room(&self, place: u32) -> u32 {
+        (self.first_device + place) % self.schedule.rooms
+    }
+}
+
+/// The name of a room of a run.
+#[must_use]
+pub(crate) fn room_name(stem: &str, room: u32) -> String {
+    format!("{stem}-{room}")
+}
+
+/// Coordinator to worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Connect these devices.
+    Connect(Box<Assignment>),
+    /// Publishing begins at this time.
+    Start { start_ns: u64 },
+    /// Publishing ended; so many messages of each room were accepted. End by yourself, at the latest after `grace_ms`.
+    Finish { accepted: Vec<u32>, grace_ms: u64 },
+}
+
+/// Worker to coordinator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Word {
+    /// So many devices are in their rooms; more are to come.
+    Connected { devices: u64 },
+    /// Every device is in its room.
+    Ready,
+    /// The start is known.
+    Started,
+    /// No device, or not all of them, could be connected.
+    Failed { reason: String },
+    /// What the devices saw.
+    Result(Box<Outcome>),
+}
+
+/// What the devices of one worker saw.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) latency: Buckets,
+    pub(crate) violations: Violations,
+    pub(crate) rooms: Vec<RoomSeen>,
+}
+
+/// Runs a worker until its result is given or its stdin ends.
+///
+/// # Errors
+/// When a pipe to the coordinator breaks, or it says something that is no order.
+pub(crate) fn run() -> std::io::Result<()> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    if line.is_empty() {
+        return Ok(());
+    }
+    let Order::Connect(assignment) = serde_json::from_str(&line)? else {
+        return Err(std::io::Error::other("the first order is to connect"));
+    };
+    let mut viewers = crowd(&assignment)?;
+    let orders = listen(viewers.waker()?);
+    let mut state = State { ready: false, reported: 0, finish: None };
+    loop {
+        if let Err(reason) = viewers.turn(TURN) {
+            return say(&Word::Failed { reason });
+        }
+        state.report(&viewers)?;
+        match orders.try_recv() {
+            Ok(Order::Start { start_ns }) => {
+                viewers.watch.start(start_ns);
+                say(&Word::Started)?;
+            }
+            Ok(Order::Finish { accepted, grace_ms }) => {
+                let places = 0..assignment.places();
+                let accepted = places.map(|place| accepted.get(assignment.room(place) as usize).copied());
+                let accepted = accepted.map(|accepted| u64::from(accepted.unwrap_or(0))).collect();
+                let deadline_ns = monotonic_ns() + grace_ms * 1_000_000;
+                state.finish = Some(Finish { accepted, deadline_ns, level_since_ns: None });
+            }
+            Ok(Order::Connect(_)) | Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Ok(()),
+        }
+        if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
+            viewers.end();
+            let rooms = viewers.watch.finish();
+            return say(&Word::Result(Box::new(Outcome {
+                tally: viewers.watch.tally,
+                latency: viewers.watch.latency.buckets(),
+                violations: std::mem::take(&mut viewers.watch.violations),
+                rooms,
+            })));
+        }
+    }
+}
+
+struct State {
+    ready: bool,
+    reported: usize,
+    finish: Option<Finish>,
+}
+
+impl State {
+    /// Says how far connecting is: each thousand, and the end.
+    fn report(&mut self, viewers: &Viewers) -> std::io::Result<()> {
+        if self.ready {
+            return Ok(());
+        }
+        if viewers.is_ready() {
+            self.ready = true;
+            return say(&Word::Ready);
+        }
+        if viewers.watching() >= self.reported + 1_000 {
+            self.reported = viewers.watching();
+            say(&Word::Connected { devices: self.reported as u64 })?;
+        }
+        Ok(())
+    }
+}
+
+struct Finish {
+    /// Accepted messages by place.
+    accepted: Vec<u64>,
+    deadline_ns: u64,
+    level_since_ns: Option<u64>,
+}
+
+impl Finish {
+    fn is_over(&mut self, viewers: &Viewers) -> bool {
+        let now_ns = monotonic_ns();
+        if self.level_since_ns.is_none() && viewers.is_level(&self.accepted) {
+            self.level_since_ns = Some(now_ns);
+        }
+        now_ns >= self.deadline_ns
+            || self.level_since_ns.is_some_and(|since_ns| now_ns >= since_ns + SETTLE_NS)
+    }
+}
+
+fn crowd(assignment: &Assignment) -> std::io::Result<Viewers> {
+    let places = assignment.places();
+    let name = |place| room_name(&assignment.room_stem, assignment.room(place));
+    let rooms = (0..places).map(|place| RoomToWatch {
+        room: assignment.room(place),
+        name: name(place),
+        devices: (assignment.devices - place).div_ceil(places),
+    });
+    let payloads = Payloads::new(assignment.payload_bytes, assignment.seed);
+    let watch = Watch::new(assignment.schedule, assignment.encoding, payloads, rooms);
+    let door = assignment.viewer_door.clone();
+    let address = door.address();
+    Viewers::new(
+        Crowd {
+            first_device: assignment.first_device,
+            devices: assignment.devices,
+            places,
+            source: assignment.source,
+            handshakes_max: assignment.handshakes_max,
+        },
+        address,
+        Handshake::new(door, assignment.encoding, assignment.device_token.clone()),
+        assignment.encoding.ping(),
+        (0..places).map(name).collect(),
+        watch,
+    )
+}
+
+/// Reads orders on a thread of its own. It ends, and with it the worker, when stdin does.
+fn listen(waker: mio::Waker) -> Receiver<Order> {
+    let (sender, orders) = sync_channel(4);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(order) = line.and_then(|line| Ok(serde_json::from_str(&line)?)) else { break };
+            if sender.send(order).is_err() {
+                return;
+            }
+            drop(waker.wake());
+        }
+        drop(sender);
+        drop(waker.wake());
+    });
+    orders
+}
+
+fn say(word: &Word) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    serde_json::to_writer(&mut stdout, word)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}

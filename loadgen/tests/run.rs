@@ -1,0 +1,109 @@
+//! `roomcast-loadgen run` from the outside, against a server that breaks one promise at a time.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use support::{FakeServer, Misdeed};
+
+/// Six devices in two rooms, 200 messages a second for half a second.
+const FLAGS: &str = "--devices 6 --rooms 2 --rate 200 --seconds 0.5 --payload-bytes 80";
+
+fn run(fake: &FakeServer, flags: &str) -> Output {
+    let doors = [
+        format!("--viewer-door=ws://{}", fake.viewer),
+        format!("--publisher-door=http://{}", fake.publisher),
+        format!("--ops-door=http://{}", fake.ops),
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-loadgen"));
+    command.arg("run").args(flags.split_whitespace()).args(doors);
+    command.output().expect("the program starts")
+}
+
+fn ends(misdeed: Misdeed, flags: &str, code: i32, names: &str) {
+    let output = run(&FakeServer::start(misdeed), flags);
+    let (report, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{misdeed:?}\n{report}{said}");
+    assert!(report.contains(names) || said.contains(names), "{misdeed:?} names {names}\n{report}{said}");
+}
+
+#[test]
+fn a_faultless_server_passes_in_both_encodings_and_over_several_workers() {
+    ends(Misdeed::None, FLAGS, 0, "verdict      ok");
+    ends(Misdeed::None, &format!("{FLAGS} --encoding proto"), 0, "100 ok, 0 failed, 0 unknown");
+    ends(Misdeed::None, &format!("{FLAGS} --workers 3"), 0, "delivered    300 messages");
+    ends(Misdeed::None, &format!("{FLAGS} --messages-per-request 7"), 0, "delivered    300 messages");
+}
+
+#[test]
+fn rooms_without_devices_and_devices_in_none_are_allowed() {
+    ends(Misdeed::None, "--devices 2 --rooms 5 --rate 100 --seconds 0.2", 0, "delivered    8 messages");
+    ends(Misdeed::None, "--devices 0 --rooms 5 --rate 100 --seconds 0.2", 0, "nothing was watched");
+}
+
+#[test]
+fn one_lost_message_fails_the_run() {
+    ends(Misdeed::LoseOne, FLAGS, 99, "lost ");
+    ends(Misdeed::LoseOneForAll, FLAGS, 99, "lost ");
+}
+
+#[test]
+fn a_message_that_comes_twice_fails_the_run() {
+    ends(Misdeed::SendTwice, FLAGS, 99, "twice ");
+    ends(Misdeed::PublishTwiceForAll, FLAGS, 99, "twice ");
+}
+
+#[test]
+fn a_swap_fails_the_run() {
+    ends(Misdeed::Swap, FLAGS, 99, "out_of_order ");
+    ends(Misdeed::SwapForAll, FLAGS, 99, "out_of_order ");
+}
+
+#[test]
+fn one_altered_byte_fails_the_run() {
+    ends(Misdeed::AlterOneByte, FLAGS, 99, "altered ");
+    ends(Misdeed::AlterOneByte, &format!("{FLAGS} --encoding proto"), 99, "altered ");
+}
+
+#[test]
+fn what_is_passed_over_must_be_told_exactly() {
+    ends(Misdeed::PassOverAndSayExactly, FLAGS, 0, "verdict      ok");
+    ends(Misdeed::PassOverWithoutAWord, FLAGS, 99, "gap ");
+    ends(Misdeed::PassOverAndMiscount, FLAGS, 99, "skip_inexact ");
+}
+
+#[test]
+fn a_device_cut_off_fails_the_run() {
+    ends(Misdeed::CutOff, FLAGS, 99, "disconnected ");
+}
+
+#[test]
+fn a_shed_message_that_appears_fails_the_run() {
+    ends(Misdeed::ShedAndDeliver, FLAGS, 99, "refused_appeared ");
+}
+
+#[test]
+fn the_json_report_says_the_same() {
+    let path = std::env::temp_dir().join(format!("roomcast-loadgen-{}.json", std::process::id()));
+    ends(Misdeed::LoseOne, &format!("{FLAGS} --json {}", path.display()), 99, "lost ");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    drop(std::fs::remove_file(&path));
+    assert_eq!(report["verdict"], "violations");
+    assert!(report["violations"]["lost"]["count"].as_u64() > Some(0));
+    assert!(report["latency"]["p99_ms"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn what_is_not_roomcast_is_named_in_one_line_before_any_load() {
+    ends(Misdeed::NotRoomcast, FLAGS, 2, "HTTP 404");
+    let mut nobody = FakeServer::start(Misdeed::None);
+    nobody.ops = "127.0.0.1:1".parse().unwrap();
+    let output = run(&nobody, FLAGS);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("127.0.0.1:1") && said.lines().count() == 1, "{said}");
+    let output = run(&nobody, "--rooms 0");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("--rooms") && said.lines().count() == 1, "{said}");
+}

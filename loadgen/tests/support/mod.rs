@@ -1,0 +1,286 @@
+//! A server small enough to be seen through, which speaks roomcast's protocol and can break one promise on purpose.
+//!
+//! One batch per room and 50 ms, JSON or protobuf, a thread per connection. It stands in for the engine where the
+//! load generator itself is under test.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prost::Message as _;
+use roomcast::wire::proto;
+use tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tungstenite::http::HeaderValue;
+
+/// Which promise the server breaks, for its second device and third batch unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misdeed {
+    None,
+    LoseOne,
+    LoseOneForAll,
+    SendTwice,
+    PublishTwiceForAll,
+    Swap,
+    SwapForAll,
+    AlterOneByte,
+    PassOverWithoutAWord,
+    PassOverAndSayExactly,
+    PassOverAndMiscount,
+    CutOff,
+    ShedAndDeliver,
+    /// Not at all what a viewer door answers.
+    NotRoomcast,
+}
+
+/// The server's doors.
+#[derive(Debug)]
+pub(crate) struct FakeServer {
+    pub(crate) viewer: SocketAddr,
+    pub(crate) publisher: SocketAddr,
+    pub(crate) ops: SocketAddr,
+    /// Dropped with the server, which ends the flushing thread.
+    _stop: Sender<()>,
+}
+
+struct Member {
+    proto: bool,
+    frames: Sender<Option<Vec<u8>>>,
+    /// What it missed and has not been told of.
+    missed: u64,
+}
+
+#[derive(Default)]
+struct Room {
+    seq: u64,
+    gathered: Vec<String>,
+    members: Vec<Member>,
+}
+
+type Rooms = Arc<Mutex<BTreeMap<String, Room>>>;
+
+impl FakeServer {
+    /// Starts one on free ports.
+    pub(crate) fn start(misdeed: Misdeed) -> Self {
+        let rooms: Rooms = Arc::default();
+        let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let (viewer, publisher, ops) = (listen(), listen(), listen());
+        let (stop, stopped) = channel();
+        let fake = Self {
+            viewer: viewer.local_addr().expect("bound"),
+            publisher: publisher.local_addr().expect("bound"),
+            ops: ops.local_addr().expect("bound"),
+            _stop: stop,
+        };
+        let (for_viewers, for_publishers, for_flushes) = (Arc::clone(&rooms), Arc::clone(&rooms), rooms);
+        accept(viewer, move |stream| view(stream, &for_viewers, misdeed));
+        accept(publisher, move |stream| take_publishes(stream, &for_publishers, misdeed));
+        accept(ops, |stream| take_publishes(stream, &Rooms::default(), Misdeed::None));
+        std::thread::spawn(move || {
+            while stopped.recv_timeout(Duration::from_millis(50))
+                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
+                let mut rooms = for_flushes.lock().unwrap_or_else(PoisonError::into_inner);
+                rooms.iter_mut().for_each(|(name, room)| flush(name, room, misdeed));
+            }
+        });
+        fake
+    }
+}
+
+fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = Arc::clone(&serve);
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+}
+
+#[expect(clippy::result_large_err, reason = "tungstenite's signature")]
+fn view(mut stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
+    if misdeed == Misdeed::NotRoomcast {
+        drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"));
+        return;
+    }
+    let (mut name, mut is_proto) = (String::new(), false);
+    let upgraded = tungstenite::accept_hdr(stream, |request: &Request, mut response: Response| {
+        name = request.uri().path().split('/').nth(3).unwrap_or_default().to_owned();
+        let asked = request.headers().get("sec-websocket-protocol").cloned();
+        is_proto = asked.as_ref().is_some_and(|asked| asked.as_bytes().ends_with(b"proto"));
+        let chosen = asked.unwrap_or(HeaderValue::from_static("roomcast.v1.json"));
+        response.headers_mut().insert("sec-websocket-protocol", chosen);
+        Ok::<_, ErrorResponse>(response)
+    });
+    let Ok(mut socket) = upgraded else { return };
+    let frames = join(rooms, &name, is_proto);
+    while let Ok(Some(frame)) = frames.recv() {
+        let message = if is_proto {
+            tungstenite::Message::binary(frame)
+        } else {
+            tungstenite::Message::text(String::from_utf8(frame).expect("JSON is text"))
+        };
+        if socket.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+fn join(rooms: &Rooms, name: &str, is_proto: bool) -> Receiver<Option<Vec<u8>>> {
+    let (frames, receiver) = channel();
+    let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+    let room = rooms.entry(name.to_owned()).or_default();
+    let welcome = if is_proto {
+        let frame = proto::server_frame::Frame::Welcome(proto::Welcome {
+            room: name.to_owned(),
+            run: "0a".to_owned(),
+            seq: room.seq,
+            heartbeat_ms: 25_000,
+            ..proto::Welcome::default()
+        });
+        proto::ServerFrame { frame: Some(frame) }.encode_to_vec()
+    } else {
+        format!(r#"{{"kind":"welcome","room":"{name}","run":"0a","seq":{},"heartbeat_ms":25000}}"#, room.seq)
+            .into_bytes()
+    };
+    frames.send(Some(welcome)).expect("the receiver is here");
+    room.members.push(Member { proto: is_proto, frames, missed: 0 });
+    receiver
+}
+
+fn batch(name: &str, seq: u64, payloads: &[String], skipped: u64, is_proto: bool) -> Vec<u8> {
+    if is_proto {
+        let message = |payload: &String| proto::Message {
+            r#type: "chat".to_owned(),
+            payload: payload.clone().into_bytes().into(),
+            json: true,
+            ..proto::Message::default()
+        };
+        let batch = proto::Batch {
+            room: name.to_owned(),
+            run: "0a".to_owned(),
+            seq,
+            skipped: (skipped > 0).then(|| ("chat".to_owned(), skipped)).into_iter().collect(),
+            messages: payloads.iter().map(message).collect(),
+            ..proto::Batch::default()
+        };
+        return proto::ServerFrame { frame: Some(proto::server_frame::Frame::Batch(batch)) }.encode_to_vec();
+    }
+    let messages: Vec<String> =
+        payloads.iter().map(|payload| format!(r#"{{"type":"chat","payload":{payload},"at":1}}"#)).collect();
+    let skipped = if skipped > 0 { format!(r#""skipped":{{"chat":{skipped}}},"#) } else { String::new() };
+    format!(
+        r#"{{"kind":"batch","room":"{name}","run":"0a","seq":{seq},{skipped}"messages":[{}]}}"#,
+        messages.join(",")
+    )
+    .into_bytes()
+}
+
+fn flush(name: &str, room: &mut Room, misdeed: Misdeed) {
+    if room.gathered.is_empty() {
+        return;
+    }
+    room.seq += 1;
+    let seq = room.seq;
+    let mut payloads = std::mem::take(&mut room.gathered);
+    let now = seq == 3;
+    match misdeed {
+        Misdeed::LoseOneForAll if now => drop(payloads.remove(0)),
+        Misdeed::PublishTwiceForAll if now => payloads.push(payloads[0].clone()),
+        Misdeed::SwapForAll if now => payloads.reverse(),
+        _ => {}
+    }
+    for (index, member) in room.members.iter_mut().enumerate() {
+        let told = member.missed;
+        let honest = batch(name, seq, &payloads, told, member.proto);
+        member.missed = 0;
+        let send = |frame: Vec<u8>| drop(member.frames.send(Some(frame)));
+        if !(now && index == 1) {
+            send(honest);
+            continue;
+        }
+        let mut mine = payloads.clone();
+        match misdeed {
+            Misdeed::LoseOne => drop(mine.remove(0)),
+            Misdeed::Swap => mine.reverse(),
+            Misdeed::SendTwice => send(honest),
+            Misdeed::AlterOneByte => {
+                let last = mine[0].len() - 2;
+                let other = if mine[0].as_bytes()[last] == b'x' { "y" } else { "x" };
+                mine[0].replace_range(last..=last, other);
+            }
+            Misdeed::PassOverWithoutAWord => continue,
+            Misdeed::PassOverAndSayExactly => {
+                member.missed = mine.len() as u64;
+                continue;
+            }
+            Misdeed::PassOverAndMiscount => {
+                member.missed = mine.len() as u64 + 1;
+                continue;
+            }
+            Misdeed::CutOff => {
+                drop(member.frames.send(None));
+                continue;
+            }
+            _ => {}
+        }
+        send(batch(name, seq, &mine, told, member.proto));
+    }
+}
+
+fn take_publishes(stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
+    let mut reader = BufReader::new(stream);
+    let mut taken = 0;
+    loop {
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push(line.to_ascii_lowercase());
+        }
+        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let name = head[0].split('/').nth(3).unwrap_or_default().to_owned();
+        let is_proto = head.iter().any(|line| line.contains("content-type: application/x-protobuf"));
+        let payloads = if head[0].starts_with("post") { payloads(&body, is_proto) } else { Vec::new() };
+        taken += payloads.len();
+        let results = vec![r#"{"result":"accepted"}"#; payloads.len()].join(",");
+        let shed = misdeed == Misdeed::ShedAndDeliver && taken == 10;
+        let answer = if shed {
+            r#"{"results":[{"result":"shed","reason":"room_full"}]}"#.to_owned()
+        } else {
+            format!(r#"{{"results":[{results}]}}"#)
+        };
+        let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.entry(name).or_default().gathered.extend(payloads);
+        drop(rooms);
+        let code = if shed { 429 } else { 200 };
+        let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
+        if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// The payloads of a request, as JSON text.
+fn payloads(body: &[u8], is_proto: bool) -> Vec<String> {
+    if is_proto {
+        let request = proto::PublishRequest::decode(body).expect("a request");
+        let text = |payload: &[u8]| String::from_utf8(payload.to_vec()).expect("JSON is text");
+        return request.messages.iter().map(|message| text(&message.payload)).collect();
+    }
+    let request: serde_json::Value = serde_json::from_slice(body).expect("a request");
+    let messages = request["messages"].as_array().cloned().unwrap_or_else(|| vec![request]);
+    messages.iter().map(|message| message["payload"].to_string()).collect()
+}
