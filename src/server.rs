@@ -78,11 +78,7 @@ impl Server {
 
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
-        let plan = ShardsPlan {
-            count: config.shards,
-            rules: config.flush,
-            heartbeat: config.heartbeat,
-        };
+        let plan = ShardsPlan { count: config.shards, rules: config.flush, heartbeat: config.heartbeat };
         let (shards, threads) = Shards::start(&plan, &metrics)?;
         let descriptors_max = descriptors();
         let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));

@@ -86,7 +86,14 @@ pub enum Drained {
 
 impl<S: Socket> Connection<S> {
     /// A connection that has just been upgraded.
-    pub fn new(socket: S, generation: u32, encoding: Encoding, grant: Grant, seat: Seat, now: Instant) -> Self {
+    pub fn new(
+        socket: S,
+        generation: u32,
+        encoding: Encoding,
+        grant: Grant,
+        seat: Seat,
+        now: Instant,
+    ) -> Self {
         Self {
             socket,
             outbox: None,

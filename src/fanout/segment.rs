@@ -386,7 +386,9 @@ impl Segment {
         if pass.next < pass.end {
             self.pass = Some(pass);
         } else {
-            tally.publish_to_write.extend(pass.oldest.iter().map(|oldest| now.saturating_duration_since(*oldest)));
+            tally
+                .publish_to_write
+                .extend(pass.oldest.iter().map(|oldest| now.saturating_duration_since(*oldest)));
         }
         tally
     }

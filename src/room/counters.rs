@@ -70,7 +70,10 @@ impl Counters {
 
     /// The totals devices have been told.
     pub fn totals(&self) -> impl Iterator<Item = (&TypeName, u64)> {
-        self.0.iter().map(|(type_name, counter)| (type_name, counter.told.total())).filter(|(_, total)| *total > 0)
+        self.0
+            .iter()
+            .map(|(type_name, counter)| (type_name, counter.told.total()))
+            .filter(|(_, total)| *total > 0)
     }
 
     /// Nobody will ask for what came before `floor` any more.

@@ -175,7 +175,8 @@ pub enum ShedReason {
 
 impl ShedReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull];
+    pub const ALL: [Self; 4] =
+        [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull];
 
     /// Its name in answers and metrics.
     #[must_use]

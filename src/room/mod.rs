@@ -533,8 +533,7 @@ impl Room {
             let waiting = self.buffer.by_type();
             for (type_name, column) in self.account.columns() {
                 let backlog = waiting.get(type_name).copied().unwrap_or_default();
-                let accounted =
-                    column.delivered() + column.merged() + backlog.messages + backlog.merged;
+                let accounted = column.delivered() + column.merged() + backlog.messages + backlog.merged;
                 assert_eq!(column.accepted, accounted, "conservation of {type_name} in {}", self.name);
             }
             assert!(self.segments.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));

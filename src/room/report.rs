@@ -35,7 +35,8 @@ impl Room {
     pub fn view(&self, home: usize, now: Instant) -> RoomView {
         let oldest = self.waiting().map(|waiting| now.saturating_duration_since(waiting.oldest));
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let segments = self.segments().map(|(shard, census)| SegmentView { shard, members: census.members() });
+        let segments =
+            self.segments().map(|(shard, census)| SegmentView { shard, members: census.members() });
         RoomView {
             room: self.name.to_string(),
             run: self.run.to_string(),
@@ -50,10 +51,7 @@ impl Room {
             },
             counters: self.counters.totals().map(|(name, total)| (name.to_string(), total)).collect(),
             head: HeadView { seq: self.seq.0 },
-            backlog: BacklogView {
-                gathered: self.buffer.len() as u64,
-                oldest_ms: oldest.map_or(0, millis),
-            },
+            backlog: BacklogView { gathered: self.buffer.len() as u64, oldest_ms: oldest.map_or(0, millis) },
             account: self.account_view(),
         }
     }

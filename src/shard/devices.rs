@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::lane::{Control, Delivery, Welcome};
+use super::lane::{Control, Delivery, Refresh, Welcome};
 use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
 use crate::clock::Now;
 use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
 use crate::connection::placed::{Connection, Drained, Place, Socket};
 use crate::connection::{Grant, Seat};
-use crate::fanout::segment::{RefreshFrame, Segment, Want};
+use crate::fanout::segment::Segment;
 use crate::fanout::{Offer, Sink};
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
 use crate::room::{Census, Join};
@@ -61,7 +61,8 @@ impl<S: Socket> Shard<S> {
     pub fn receive(&mut self, key: u64, bytes: &mut [u8], now: Now) {
         let Some(index) = self.index_of(key) else { return };
         let mut reader = std::mem::take(&mut self.connections.all[index as usize].reader);
-        let read = reader.feed(bytes, ReaderLimits::default(), &mut |incoming| self.hear(key, &incoming, now));
+        let read =
+            reader.feed(bytes, ReaderLimits::default(), &mut |incoming| self.hear(key, &incoming, now));
         // It may be gone by its own doing.
         let Some(index) = self.index_of(key) else { return };
         self.connections.all[index as usize].reader = reader;
@@ -113,9 +114,7 @@ impl<S: Socket> Shard<S> {
             }
             Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
             Delivery::Refused { room, connection, code } => self.take_refusal(&room, connection, code, now),
-            Delivery::Refresh { room, run, want, to, refresh } => {
-                self.take_refresh(&room, run, want, to, refresh, now);
-            }
+            Delivery::Refresh(refresh) => self.take_refresh(*refresh, now),
             Delivery::Gap { room, run, seq } => {
                 if let Some(key) = self.segment_in(&room, run) {
                     self.segments[key as usize].segment.gap(seq);
@@ -150,7 +149,8 @@ impl<S: Socket> Shard<S> {
         self.next_sweep = now + SWEEP_INTERVAL;
         let now = Now { instant: now, unix_ms: 0 };
         let waiting = self.connections.waiting.iter();
-        let overdue = |index: &u32| Some((*index, self.connections.all[*index as usize].overdue(now.instant)?));
+        let overdue =
+            |index: &u32| Some((*index, self.connections.all[*index as usize].overdue(now.instant)?));
         let overdue: Vec<(u32, CloseReason)> = waiting.filter_map(overdue).collect();
         for (index, reason) in overdue {
             self.close(index, reason, now);
@@ -230,7 +230,8 @@ impl<S: Socket> Shard<S> {
                         self.notify(index, Notice::Left(&room), now.instant);
                     }
                     None => {
-                        let error = Notice::Error { code: "not_joined", room: Some(&room), field: Some("room") };
+                        let error =
+                            Notice::Error { code: "not_joined", room: Some(&room), field: Some("room") };
                         self.notify(index, error, now.instant);
                     }
                 }
@@ -272,17 +273,10 @@ impl<S: Socket> Shard<S> {
         self.drop_empty_segment(segment, now);
     }
 
-    fn take_refresh(
-        &mut self,
-        room: &RoomName,
-        run: Run,
-        want: Want,
-        to: Seq,
-        refresh: Option<RefreshFrame>,
-        now: Now,
-    ) {
-        let Some(key) = self.segment_in(room, run) else { return };
-        let lost = self.segments[key as usize].segment.refreshed(want, to, refresh);
+    fn take_refresh(&mut self, refresh: Refresh, now: Now) {
+        let Refresh { room, run, want, to, frame } = refresh;
+        let Some(key) = self.segment_in(&room, run) else { return };
+        let lost = self.segments[key as usize].segment.refreshed(want, to, frame);
         self.activate(key);
         self.send_wants(key, now);
         for index in lost {

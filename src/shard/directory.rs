@@ -19,7 +19,9 @@ pub fn placement(room: &RoomName, shards: usize) -> usize {
 
 /// FNV-1a, 64 bits: the same on every machine and in every release, as a home has to be.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): spreads every input bit over all output bits.
@@ -36,7 +38,8 @@ mod tests {
 
     #[test]
     fn homes_are_spread_evenly_and_move_little() {
-        let rooms: Vec<RoomName> = (0..10_000).map(|n| RoomName::parse(&format!("room-{n}")).unwrap()).collect();
+        let rooms: Vec<RoomName> =
+            (0..10_000).map(|n| RoomName::parse(&format!("room-{n}")).unwrap()).collect();
         let mut counts = [0; 4];
         for room in &rooms {
             counts[home(room, 4)] += 1;

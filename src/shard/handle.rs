@@ -12,8 +12,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{timeout, timeout_at};
 
 use super::{Plan, directory, lane, run};
-use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
 use crate::clock::Now;
+use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
 use crate::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
@@ -79,17 +79,41 @@ pub(super) struct PublishRequest {
 /// Everything else a door asks of a shard.
 #[derive(Debug)]
 pub(super) enum Request {
-    Configure { room: RoomName, settings: RoomSettings, reply: oneshot::Sender<Option<RoomView>> },
-    Describe { room: RoomName, reply: oneshot::Sender<Option<RoomView>> },
-    RoomsByMembers { limit: usize, reply: oneshot::Sender<Vec<RoomLine>> },
-    Close { room: RoomName, reply: oneshot::Sender<Option<u64>> },
-    History { room: RoomName, seen: Option<Seen>, limit: usize, reply: oneshot::Sender<Option<HistoryPage>> },
+    Configure {
+        room: RoomName,
+        settings: RoomSettings,
+        reply: oneshot::Sender<Option<RoomView>>,
+    },
+    Describe {
+        room: RoomName,
+        reply: oneshot::Sender<Option<RoomView>>,
+    },
+    RoomsByMembers {
+        limit: usize,
+        reply: oneshot::Sender<Vec<RoomLine>>,
+    },
+    Close {
+        room: RoomName,
+        reply: oneshot::Sender<Option<u64>>,
+    },
+    History {
+        room: RoomName,
+        seen: Option<Seen>,
+        limit: usize,
+        reply: oneshot::Sender<Option<HistoryPage>>,
+    },
     /// Answered when the request is taken: the shard takes turns.
-    Answer { reply: oneshot::Sender<()> },
+    Answer {
+        reply: oneshot::Sender<()>,
+    },
     /// Answered when everything that waited has left.
-    Drain { reply: oneshot::Sender<()> },
+    Drain {
+        reply: oneshot::Sender<()>,
+    },
     /// Answered when no connection is left.
-    Farewell { reply: oneshot::Sender<()> },
+    Farewell {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The way into one shard: bounded queues, and what wakes it.
@@ -310,7 +334,7 @@ impl Shards {
             }
         }
         for answer in answers {
-            let _: Result<(), oneshot::error::RecvError> = answer.await;
+            answer.await.ok();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::lane::{Control, Delivery, Sent, Welcome};
+use super::lane::{Control, Delivery, Refresh, Sent, Welcome};
 use super::{Drain, Shard, TURN_ENTRIES_MAX, directory};
 use crate::clock::Now;
 use crate::connection::placed::Socket;
@@ -138,7 +138,11 @@ impl<S: Socket> Shard<S> {
     }
 
     fn take_join(&mut self, room: &RoomName, join: Join, cursor: Option<Cursor>, now: Now) {
-        let opened = if self.is_draining() { Err("draining") } else { self.open(room, now.instant).ok_or("rooms_full") };
+        let opened = if self.is_draining() {
+            Err("draining")
+        } else {
+            self.open(room, now.instant).ok_or("rooms_full")
+        };
         match opened {
             Ok(key) => {
                 // No stream exists yet, so no cursor but one at its beginning can be honoured.
@@ -184,16 +188,13 @@ impl<S: Socket> Shard<S> {
                 Output::Refreshed { shard, encoding, since, refresh } => {
                     let room = &self.rooms[key].room;
                     let head = Head { room: room.name(), run: room.run(), seq: room.seq() };
-                    let delivery = Delivery::Refresh {
-                        room: room.name().clone(),
-                        run: room.run(),
-                        want: Want { encoding, since },
-                        to: room.seq(),
-                        refresh: refresh.map(|refresh| RefreshFrame {
-                            frame: frame::refresh(head, &refresh, encoding),
-                            skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
-                        }),
-                    };
+                    let frame = refresh.map(|refresh| RefreshFrame {
+                        frame: frame::refresh(head, &refresh, encoding),
+                        skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
+                    });
+                    let (room, run, to) = (room.name().clone(), room.run(), room.seq());
+                    let want = Want { encoding, since };
+                    let delivery = Delivery::Refresh(Box::new(Refresh { room, run, want, to, frame }));
                     self.deliver(shard, delivery, now);
                 }
                 Output::Closed => return self.drop_room(key, true, now),
@@ -218,11 +219,15 @@ impl<S: Socket> Shard<S> {
         }
         let head = Head { room: room.name(), run: room.run(), seq: batch.seq };
         let used = |encoding| segments.iter().any(|(_, census)| census.uses(encoding));
-        let frames = Encoding::ALL.map(|encoding| {
-            if used(encoding) { frame::level(head, batch, encoding) } else { Bytes::new() }
-        });
-        let level =
-            Level { room: room.name().clone(), run: room.run(), seq: batch.seq, frames, oldest: batch.oldest };
+        let frames = Encoding::ALL
+            .map(|encoding| if used(encoding) { frame::level(head, batch, encoding) } else { Bytes::new() });
+        let level = Level {
+            room: room.name().clone(),
+            run: room.run(),
+            seq: batch.seq,
+            frames,
+            oldest: batch.oldest,
+        };
         let level = Arc::new(level);
         for (shard, _) in segments {
             if self.deliver(shard, Delivery::Level(Arc::clone(&level)), now) == Sent::Lapsed {
@@ -242,7 +247,9 @@ impl<S: Socket> Shard<S> {
         let (run, seq) = (home.room.run(), home.room.seq());
         let plain = history_after == Seq(0) && !resumed && reset.is_none();
         let shared = home.welcomes[join.encoding.index()].as_ref().filter(|shared| {
-            plain && shared.seq == seq && now.instant.saturating_duration_since(shared.encoded_at) < WELCOME_AGE_MAX
+            plain
+                && shared.seq == seq
+                && now.instant.saturating_duration_since(shared.encoded_at) < WELCOME_AGE_MAX
         });
         let frame = if let Some(shared) = shared {
             shared.frame.clone()

@@ -32,6 +32,21 @@ pub struct Welcome {
     pub frame: Bytes,
 }
 
+/// What members that missed batches are to get.
+#[derive(Debug)]
+pub struct Refresh {
+    /// Which room.
+    pub room: RoomName,
+    /// In which life.
+    pub run: Run,
+    /// Who asked.
+    pub want: Want,
+    /// It takes them to this.
+    pub to: Seq,
+    /// `None`: they missed more than the account reaches.
+    pub frame: Option<RefreshFrame>,
+}
+
 /// What a home sends to a shard that holds members of its room.
 #[derive(Debug)]
 pub enum Delivery {
@@ -49,18 +64,7 @@ pub enum Delivery {
         code: &'static str,
     },
     /// What members that missed batches are to get.
-    Refresh {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// Who asked.
-        want: Want,
-        /// It takes them to this.
-        to: Seq,
-        /// `None`: they missed more than the account reaches.
-        refresh: Option<RefreshFrame>,
-    },
+    Refresh(Box<Refresh>),
     /// Batches up to `seq` went by while the lane was full.
     Gap {
         /// Which room.
@@ -149,7 +153,12 @@ pub struct Peer {
 /// The lanes between `shards` shards: for each shard its peers by index, itself included (unused).
 #[must_use]
 pub fn mesh(shards: usize) -> Vec<Vec<Peer>> {
-    let queues = |_| (Arc::new(ArrayQueue::new(FRAME_LANE_FRAMES_MAX)), Arc::new(ArrayQueue::new(CONTROL_LANE_ENTRIES_MAX)));
+    let queues = |_| {
+        (
+            Arc::new(ArrayQueue::new(FRAME_LANE_FRAMES_MAX)),
+            Arc::new(ArrayQueue::new(CONTROL_LANE_ENTRIES_MAX)),
+        )
+    };
     let lanes: Vec<Vec<_>> = (0..shards).map(|_| (0..shards).map(queues).collect()).collect();
     let peer = |from: usize, to: usize| Peer {
         frames_out: Arc::clone(&lanes[from][to].0),

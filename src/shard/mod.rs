@@ -202,7 +202,10 @@ impl<S: Socket> Shard<S> {
         self.sweep(now.instant);
         self.drop_broken(now.instant);
         // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
-        let stuck = self.peers.iter_mut().filter_map(|peer| peer.pump().then_some(())).count() > 0;
+        let mut stuck = false;
+        for peer in &mut self.peers {
+            stuck |= peer.pump();
+        }
         self.pump_again = stuck.then(|| now.instant + PUMP_INTERVAL);
         busy
     }
@@ -316,7 +319,9 @@ impl<S: Socket> Shard<S> {
 
     /// Gives one segment a turn. What it cost, in members; at least one.
     fn take_segment_turn(&mut self, key: u32, members_max: usize, now: Now) -> usize {
-        let Some(placed) = self.segments.get_mut(key as usize).filter(|placed| placed.active) else { return 1 };
+        let Some(placed) = self.segments.get_mut(key as usize).filter(|placed| placed.active) else {
+            return 1;
+        };
         let turn = placed.segment.turn(members_max, &mut self.connections, now.instant);
         placed.active = placed.segment.is_busy();
         if placed.active {

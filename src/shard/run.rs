@@ -150,25 +150,24 @@ impl Shell {
 
     fn take_request(&self, request: Request, now: Now) {
         let mut shard = self.shard.borrow_mut();
-        // Whoever asked may have stopped waiting: then nobody hears the answer.
         match request {
             Request::Configure { room, settings, reply } => {
-                let _: Result<_, _> = reply.send(shard.configure(&room, settings, now));
+                answer(reply, shard.configure(&room, settings, now));
             }
             Request::Describe { room, reply } => {
-                let _: Result<_, _> = reply.send(shard.describe(&room, now.instant));
+                answer(reply, shard.describe(&room, now.instant));
             }
             Request::RoomsByMembers { limit, reply } => {
-                let _: Result<_, _> = reply.send(shard.rooms_by_members(limit));
+                answer(reply, shard.rooms_by_members(limit));
             }
             Request::Close { room, reply } => {
-                let _: Result<_, _> = reply.send(shard.close_room(&room, now));
+                answer(reply, shard.close_room(&room, now));
             }
             Request::History { room, seen, limit, reply } => {
-                let _: Result<_, _> = reply.send(shard.history(&room, seen, limit, now.instant));
+                answer(reply, shard.history(&room, seen, limit, now.instant));
             }
             Request::Answer { reply } => {
-                let _: Result<_, _> = reply.send(());
+                answer(reply, ());
             }
             Request::Drain { reply } => {
                 shard.drain();
@@ -187,17 +186,17 @@ impl Shell {
         let mut waits = self.waits.borrow_mut();
         while let Some((ticket, published)) = shard.poll_answer() {
             if let Some(reply) = waits.publishes.remove(&ticket) {
-                let _: Result<_, _> = reply.send(published);
+                answer(reply, published);
             }
         }
         for peer in shard.poll_wakes() {
             self.ways_in[peer].wake.notify_one();
         }
         if !waits.drains.is_empty() && shard.is_flushed() {
-            waits.drains.drain(..).for_each(|reply| drop(reply.send(())));
+            waits.drains.drain(..).for_each(|reply| answer(reply, ()));
         }
         if !waits.farewells.is_empty() && shard.is_deserted() {
-            waits.farewells.drain(..).for_each(|reply| drop(reply.send(())));
+            waits.farewells.drain(..).for_each(|reply| answer(reply, ()));
         }
         self.metrics.add(&shard.take_tally());
         if waits.holdings_due.is_none_or(|due| due <= now.instant) {
@@ -249,6 +248,11 @@ impl Shell {
     fn wake_own(&self) {
         self.ways_in[self.index].wake.notify_one();
     }
+}
+
+/// Whoever asked may have stopped waiting: then nobody hears the answer.
+fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
+    reply.send(answer).ok();
 }
 
 /// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue megabytes

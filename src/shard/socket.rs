@@ -11,7 +11,7 @@ use crate::connection::placed::Socket;
 
 /// A device's socket. Dropping it wakes the task that reads it, so that the task ends too.
 #[derive(Debug)]
-pub struct DeviceSocket {
+pub(super) struct DeviceSocket {
     stream: TcpStream,
     /// Wakes the task that reads the socket and drains what is owed.
     waker: Waker,
@@ -20,19 +20,19 @@ pub struct DeviceSocket {
 impl DeviceSocket {
     /// A socket whose task has not run yet.
     #[must_use]
-    pub fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, waker: Waker::noop().clone() }
     }
 
     /// The task of `cx` is to be woken.
-    pub fn adopt(&mut self, cx: &Context<'_>) {
+    pub(super) fn adopt(&mut self, cx: &Context<'_>) {
         if !self.waker.will_wake(cx.waker()) {
             self.waker = cx.waker().clone();
         }
     }
 
     /// Reads into `scratch`, or has the task of `cx` woken when there is something. 0: the device has ended.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(scratch);
         Pin::new(&mut self.stream).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
     }
@@ -58,7 +58,7 @@ impl Socket for DeviceSocket {
 
     fn finish(&mut self) {
         // A socket that is broken already has nothing to finish.
-        let _: io::Result<()> = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).ok();
     }
 }
 

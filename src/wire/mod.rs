@@ -8,7 +8,7 @@ pub mod publish;
 pub mod reader;
 
 /// The schema of `proto/room.proto`.
-#[expect(missing_docs, clippy::all, reason = "generated code; the schema is documented in proto/room.proto")]
+#[expect(missing_docs, reason = "generated code; the schema is documented in proto/room.proto")]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/roomcast.v1.rs"));
 }

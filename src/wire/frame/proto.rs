@@ -173,7 +173,12 @@ fn counts(out: &mut BytesMut, field: u32, counts: &[(TypeName, u64)]) {
 fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
     for CounterChange { type_name, add, total } in changes {
         let change = number_length(*add) + number_length(*total);
-        entry(out, batch::COUNTERS, type_name.as_str().as_bytes(), 1 + encoded_len_varint(change as u64) + change);
+        entry(
+            out,
+            batch::COUNTERS,
+            type_name.as_str().as_bytes(),
+            1 + encoded_len_varint(change as u64) + change,
+        );
         encode_key(2, WireType::LengthDelimited, out);
         encode_varint(change as u64, out);
         number(out, 1, *add);
