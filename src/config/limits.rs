@@ -93,6 +93,8 @@ pub const REFRESH_STATES_MAX: usize = 256;
 pub const OUTBOX_FRAMES_MAX: usize = 4;
 /// Bytes a device may be owed; a frame that finds nothing owed is exempt. Past it: behind.
 pub const OUTBOX_BYTES_MAX: usize = 64 * KIB;
+/// Frames a device may be owed when a notice it asked for (pong, joined, left, error) is added. Past it: close 1008.
+pub const OUTBOX_NOTICES_MAX: usize = 16;
 /// A device whose oldest owed frame is older is behind.
 pub const OUTBOX_AGE_MAX: Duration = Duration::from_secs(1);
 /// A device that takes nothing of what it is owed for this long is closed, resumably.

@@ -1,16 +1,19 @@
 //! A connection as its shard holds it: its socket, what it is owed, and its places in rooms. Generic over the socket,
 //! so that a simulated world can give it one that takes a few bytes at a time.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Grant, Seat};
-use crate::config::limits::{DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, OUTBOX_BYTES_MAX};
+use crate::config::limits::{
+    DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX,
+};
 use crate::fanout::Offer;
 use crate::fanout::outbox::{Outbox, SLICES_MAX};
-use crate::room::id::Encoding;
+use crate::room::id::{Cursor, Encoding, RoomName};
 use crate::wire::close::CloseReason;
 use crate::wire::reader::Reader;
 
@@ -44,6 +47,15 @@ pub struct Place {
     pub slot: Option<u32>,
 }
 
+/// A join that waits for its turn.
+#[derive(Debug, Clone)]
+pub struct Deferred {
+    /// Which room.
+    pub room: RoomName,
+    /// Where the device left off.
+    pub cursor: Option<Cursor>,
+}
+
 /// One WebSocket connection.
 #[derive(Debug)]
 pub struct Connection<S> {
@@ -65,6 +77,8 @@ pub struct Connection<S> {
     pub reader: Reader,
     /// Its rooms.
     pub places: Vec<Place>,
+    /// Joins that wait until the welcome before them has been taken: at most one is owed at a time.
+    deferred: Option<Box<VecDeque<Deferred>>>,
     /// Which rooms it may join.
     pub grant: Grant,
     /// Its place among the node's connections; given back when the connection is dropped.
@@ -105,6 +119,7 @@ impl<S: Socket> Connection<S> {
             heard_at: now,
             reader: Reader::default(),
             places: Vec::new(),
+            deferred: None,
             grant,
             seat,
         }
@@ -120,6 +135,71 @@ impl<S: Socket> Connection<S> {
             }
         }
         self.offer_slowly(frames, now)
+    }
+
+    /// Offers a frame that the device has asked for. `false`: it has asked for too much without reading any of it.
+    #[must_use]
+    pub fn answer(&mut self, frame: &Bytes, now: Instant) -> bool {
+        match &mut self.outbox {
+            Some(outbox) if self.closing.is_none() => {
+                let fits = outbox.owed_frames() < OUTBOX_NOTICES_MAX;
+                if fits {
+                    outbox.owe(frame.clone(), now);
+                }
+                fits
+            }
+            // Nothing is owed: the frame is taken in, whatever its size.
+            _ => {
+                self.offer(std::slice::from_ref(frame), now) != Offer::Refused { taken: 0 }
+                    || self.closing.is_some()
+            }
+        }
+    }
+
+    /// Offers a welcome, which is exempt from the bounds: `may_join` has seen to it that it is the only one.
+    pub fn welcome(&mut self, frame: &Bytes, now: Instant) {
+        match &mut self.outbox {
+            Some(outbox) if self.closing.is_none() => outbox.owe(frame.clone(), now),
+            _ => {
+                self.offer(std::slice::from_ref(frame), now);
+            }
+        }
+    }
+
+    /// Whether a further join may be sent to its home: no other is unanswered, and nothing is owed.
+    pub fn may_join(&self) -> bool {
+        self.outbox.is_none() && self.places.iter().all(|place| place.slot.is_some())
+    }
+
+    /// Has a join wait for its turn.
+    pub fn defer(&mut self, deferred: Deferred) {
+        self.deferred.get_or_insert_default().push_back(deferred);
+    }
+
+    /// The next join whose turn has come.
+    pub fn next_deferred(&mut self) -> Option<Deferred> {
+        let next = self.deferred.as_mut()?.pop_front();
+        if next.is_none() {
+            self.deferred = None;
+        }
+        next
+    }
+
+    /// Whether a join of that room waits for its turn.
+    pub fn has_deferred(&self, room: &RoomName) -> bool {
+        self.deferred.iter().flat_map(|deferred| deferred.iter()).any(|deferred| deferred.room == *room)
+    }
+
+    /// Gives up a join that waits for its turn.
+    pub fn forget_deferred(&mut self, room: &RoomName) {
+        if let Some(deferred) = &mut self.deferred {
+            deferred.retain(|deferred| deferred.room != *room);
+        }
+    }
+
+    /// Rooms it is a member of, joins or waits to join.
+    pub fn rooms(&self) -> usize {
+        self.places.len() + self.deferred.as_ref().map_or(0, |deferred| deferred.len())
     }
 
     #[cold]

@@ -361,6 +361,12 @@ impl Segment {
         self.pass.is_some() || !self.visits.is_empty() || !self.queue.is_empty()
     }
 
+    /// Whether a pass is under way.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.pass.is_some()
+    }
+
     /// Batches that wait for the next pass.
     #[must_use]
     pub fn queued_batches(&self) -> usize {

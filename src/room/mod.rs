@@ -114,7 +114,12 @@ pub enum Output {
         published: Published,
     },
     /// A batch for every segment of the room.
-    Batch(Batch),
+    Batch {
+        /// What was cut.
+        batch: Batch,
+        /// The shards with members at that moment, and how many.
+        segments: Vec<(usize, Census)>,
+    },
     /// A member was taken in; it holds everything up to the room's seq.
     Welcomed(Welcomed),
     /// What the members of a segment that hold `since` have missed.
@@ -125,6 +130,8 @@ pub enum Output {
         encoding: Encoding,
         /// As it came.
         since: Seq,
+        /// It takes them to this.
+        to: Seq,
         /// `None`: further back than the account reaches; those members have to come back afresh.
         refresh: Option<Refresh>,
     },
@@ -332,7 +339,12 @@ impl Room {
                 let published = self.publish(messages, now, tally);
                 self.outputs.push_back(Output::Published { ticket, published });
             }
-            Input::Join(join) => self.join(join, now.instant),
+            Input::Join(join) => {
+                // The welcome is a snapshot: what is due leaves before it, and nothing between it and its answer.
+                self.flush_what_is_due(now.instant, tally);
+                self.join(join, now.instant);
+                return self.check_invariants();
+            }
             Input::Left { shard, left } => self.leave(shard, left, now.instant),
             Input::Taken { shard, batches } => self.taken(shard, batches),
             Input::Refresh { shard, encoding, since } => self.refresh(shard, encoding, since),
@@ -425,7 +437,7 @@ impl Room {
             latest: self.latest.since(since),
             counters: self.counters.since(since),
         });
-        self.outputs.push_back(Output::Refreshed { shard, encoding, since, refresh });
+        self.outputs.push_back(Output::Refreshed { shard, encoding, since, to: self.seq, refresh });
     }
 
     fn configure(&mut self, settings: RoomSettings, now: Instant) {
@@ -504,7 +516,8 @@ impl Room {
         }
         let merged = cut.merged.into_iter().collect();
         let batch = Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest };
-        self.outputs.push_back(Output::Batch(batch));
+        let segments = self.segments().collect();
+        self.outputs.push_back(Output::Batch { batch, segments });
         true
     }
 

@@ -9,10 +9,10 @@ use super::lane::{Control, Delivery, Refresh, Welcome};
 use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
 use crate::clock::Now;
 use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
-use crate::connection::placed::{Connection, Drained, Place, Socket};
+use crate::connection::placed::{Connection, Deferred, Drained, Place, Socket};
 use crate::connection::{Grant, Seat};
 use crate::fanout::segment::Segment;
-use crate::fanout::{Offer, Sink};
+
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
 use crate::room::{Census, Join};
 use crate::wire::close::CloseReason;
@@ -32,29 +32,43 @@ impl<S: Socket> Shard<S> {
     /// The connection wants to become a member of a room.
     pub fn join(&mut self, key: u64, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>, now: Now) {
         let Some(index) = self.index_of(key) else { return };
-        let connection = &self.connections.all[index as usize];
-        let encoding = connection.encoding;
+        let connection = &mut self.connections.all[index as usize];
         let segment = self.segment_of.get(room).copied();
-        let refusal = if connection.places.iter().any(|place| Some(place.segment) == segment) {
-            Some("already_joined")
-        } else if connection.places.len() >= ROOMS_PER_CONNECTION_MAX {
-            Some("too_many_rooms")
+        let joined = connection.places.iter().any(|place| Some(place.segment) == segment);
+        let refusal = if joined || connection.has_deferred(room) {
+            "already_joined"
+        } else if connection.rooms() >= ROOMS_PER_CONNECTION_MAX {
+            "too_many_rooms"
         } else if !connection.grant.covers(room) {
-            Some("room_not_granted")
+            "room_not_granted"
         } else if self.peers[directory::home(room, self.plan.shards)].is_overloaded() {
-            Some("overloaded")
+            "overloaded"
+        } else if connection.may_join() {
+            return self.send_join(index, room, seen, cursor);
         } else {
-            None
+            return connection.defer(Deferred { room: room.clone(), cursor });
         };
-        if let Some(code) = refusal {
-            self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now.instant);
-            return;
-        }
-        let segment = segment.unwrap_or_else(|| self.place_segment(room));
+        self.notify(index, Notice::Error { code: refusal, room: Some(room), field: Some("room") }, now);
+    }
+
+    fn send_join(&mut self, index: u32, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>) {
+        let segment = self.segment_of.get(room).copied().unwrap_or_else(|| self.place_segment(room));
         self.segments[segment as usize].joining += 1;
-        self.connections.all[index as usize].places.push(Place { segment, slot: None });
-        let join = Join { shard: self.plan.index, connection: key, encoding, seen };
-        self.tell_home(segment, Control::Join { room: room.clone(), join, cursor }, now);
+        let connection = &mut self.connections.all[index as usize];
+        connection.places.push(Place { segment, slot: None });
+        let (encoding, connection) = (connection.encoding, key_of(index as usize, connection.generation));
+        let join = Join { shard: self.plan.index, connection, encoding, seen };
+        self.tell_home(segment, Control::Join { room: room.clone(), join, cursor });
+    }
+
+    /// Sends the next join that waited for its turn, if its turn has come.
+    fn send_deferred_join(&mut self, index: u32) {
+        let connection = &mut self.connections.all[index as usize];
+        if connection.may_join()
+            && let Some(Deferred { room, cursor }) = connection.next_deferred()
+        {
+            self.send_join(index, &room, None, cursor);
+        }
     }
 
     /// Bytes came off the connection's socket. Afterwards `bytes` holds nothing of use.
@@ -109,7 +123,7 @@ impl<S: Socket> Shard<S> {
                         self.activate(key);
                     }
                     // Its last member has left meanwhile; the home waits for a word all the same.
-                    None => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1 }, now),
+                    None => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1 }),
                 }
             }
             Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
@@ -126,13 +140,13 @@ impl<S: Socket> Shard<S> {
     }
 
     /// A segment took `taken` batches into a pass, and may want refreshes.
-    pub(super) fn report_turn(&mut self, key: u32, taken: usize, now: Now) {
+    pub(super) fn report_turn(&mut self, key: u32, taken: usize) {
         if taken > 0 {
             let segment = &self.segments[key as usize].segment;
             let (room, run) = (segment.room().clone(), segment.run());
-            self.tell_home(key, Control::Taken { room, run, batches: taken }, now);
+            self.tell_home(key, Control::Taken { room, run, batches: taken });
         }
-        self.send_wants(key, now);
+        self.send_wants(key);
     }
 
     /// Looks for connections past a deadline: those that wait each time, silent ones a slice at a time.
@@ -193,7 +207,7 @@ impl<S: Socket> Shard<S> {
             return ControlFlow::Break(());
         }
         match incoming {
-            Incoming::Ping(payload) => self.offer(index, &frame::websocket_pong(payload), now.instant),
+            Incoming::Ping(payload) => self.answer(index, &frame::websocket_pong(payload), now),
             Incoming::Close(_) => {
                 self.close(index, CloseReason::DeviceClosed, now);
                 return ControlFlow::Break(());
@@ -203,7 +217,7 @@ impl<S: Socket> Shard<S> {
                 Ok(frame) => frame.into_iter().for_each(|frame| self.obey(key, index, frame, now)),
                 Err(Refusal::Answer(bad)) => {
                     let error = Notice::Error { code: bad.code, room: None, field: bad.field };
-                    self.notify(index, error, now.instant);
+                    self.notify(index, error, now);
                 }
                 Err(Refusal::Close(reason)) => {
                     self.close(index, reason, now);
@@ -216,27 +230,29 @@ impl<S: Socket> Shard<S> {
 
     fn obey(&mut self, key: u64, index: u32, frame: DeviceFrame, now: Now) {
         match frame {
-            DeviceFrame::Ping => self.notify(index, Notice::Pong, now.instant),
+            DeviceFrame::Ping => self.notify(index, Notice::Pong, now),
             // Nothing that asks for an acknowledgement is ever sent yet.
             DeviceFrame::Ack(acks) => self.tally.acks_ignored += acks.len() as u64,
             DeviceFrame::Join { room, cursor } => self.join(key, &room, None, cursor, now),
-            DeviceFrame::Leave { room } => {
-                let segment = self.segment_of.get(&room).copied();
-                let places = &self.connections.all[index as usize].places;
-                match places.iter().position(|place| Some(place.segment) == segment) {
-                    Some(at) => {
-                        let place = self.connections.all[index as usize].places.remove(at);
-                        self.give_up_place(place, now);
-                        self.notify(index, Notice::Left(&room), now.instant);
-                    }
-                    None => {
-                        let error =
-                            Notice::Error { code: "not_joined", room: Some(&room), field: Some("room") };
-                        self.notify(index, error, now.instant);
-                    }
-                }
-            }
+            DeviceFrame::Leave { room } => self.leave(index, &room, now),
         }
+    }
+
+    fn leave(&mut self, index: u32, room: &RoomName, now: Now) {
+        let segment = self.segment_of.get(room).copied();
+        let connection = &mut self.connections.all[index as usize];
+        let at = connection.places.iter().position(|place| Some(place.segment) == segment);
+        if let Some(at) = at {
+            let place = connection.places.remove(at);
+            self.give_up_place(place);
+        } else if connection.has_deferred(room) {
+            connection.forget_deferred(room);
+        } else {
+            let error = Notice::Error { code: "not_joined", room: Some(room), field: Some("room") };
+            return self.notify(index, error, now);
+        }
+        self.notify(index, Notice::Left(room), now);
+        self.send_deferred_join(index);
     }
 
     /// A join was answered: the connection is a member from here on, unless it left or ended meanwhile.
@@ -246,8 +262,8 @@ impl<S: Socket> Shard<S> {
         let Some((index, at)) = self.joining_place(*key, segment) else {
             let mut left = Census::default();
             left.add(*encoding);
-            self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left }, now);
-            self.drop_empty_segment(segment, now);
+            self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left });
+            self.drop_empty_segment(segment);
             return;
         };
         let placed = &mut self.segments[segment as usize];
@@ -258,19 +274,22 @@ impl<S: Socket> Shard<S> {
         let connection = &mut self.connections.all[index as usize];
         connection.places[at].slot = Some(slot);
         if connection.places.len() > 1 {
-            self.notify(index, Notice::Joined(room), now.instant);
+            self.notify(index, Notice::Joined(room), now);
         }
         self.tally.frames_composed += 1;
-        self.offer(index, frame, now.instant);
+        self.connections.all[index as usize].welcome(frame, now.instant);
+        self.look_at(index);
+        self.send_deferred_join(index);
     }
 
     fn take_refusal(&mut self, room: &RoomName, key: u64, code: &'static str, now: Now) {
         let segment = self.settle_join(room);
         if let Some((index, at)) = self.joining_place(key, segment) {
             self.connections.all[index as usize].places.remove(at);
-            self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now.instant);
+            self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now);
+            self.send_deferred_join(index);
         }
-        self.drop_empty_segment(segment, now);
+        self.drop_empty_segment(segment);
     }
 
     fn take_refresh(&mut self, refresh: Refresh, now: Now) {
@@ -278,7 +297,7 @@ impl<S: Socket> Shard<S> {
         let Some(key) = self.segment_in(&room, run) else { return };
         let lost = self.segments[key as usize].segment.refreshed(want, to, frame);
         self.activate(key);
-        self.send_wants(key, now);
+        self.send_wants(key);
         for index in lost {
             self.close(index, CloseReason::Behind, now);
         }
@@ -297,10 +316,10 @@ impl<S: Socket> Shard<S> {
             if connection.places.is_empty() {
                 self.close_with(index, CloseReason::RoomClosed, Some(Notice::Closed(room)), now);
             } else {
-                self.notify(index, Notice::Closed(room), now.instant);
+                self.notify(index, Notice::Closed(room), now);
             }
         }
-        self.drop_empty_segment(key, now);
+        self.drop_empty_segment(key);
     }
 
     fn close_silent(&mut self, now: Now) {
@@ -338,7 +357,7 @@ impl<S: Socket> Shard<S> {
         let key = key_of(index as usize, connection.generation);
         self.closing.push_back((now.instant + CLOSE_LINGER, key));
         for place in places {
-            self.give_up_place(place, now);
+            self.give_up_place(place);
         }
         self.drain_connection(index, now);
     }
@@ -358,18 +377,19 @@ impl<S: Socket> Shard<S> {
             (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => self.drop_connection(index),
             // The device is to end first, so that it reads why; the linger bounds how long that may take.
             (_, Some(_)) => connection.socket.finish(),
-            (_, None) => self.tell_segments_drained(index, now),
+            (_, None) => self.tell_segments_drained(index),
         }
     }
 
-    fn tell_segments_drained(&mut self, index: u32, now: Now) {
+    fn tell_segments_drained(&mut self, index: u32) {
         for at in 0..self.connections.all[index as usize].places.len() {
             let Place { segment, slot } = self.connections.all[index as usize].places[at];
             if let Some(slot) = slot {
                 self.segments[segment as usize].segment.drained(slot);
-                self.send_wants(segment, now);
+                self.send_wants(segment);
             }
         }
+        self.send_deferred_join(index);
     }
 
     fn drop_connection(&mut self, index: u32) {
@@ -378,14 +398,14 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Gives a place in a room back; a join on its way is given up when its answer comes.
-    fn give_up_place(&mut self, place: Place, now: Now) {
+    fn give_up_place(&mut self, place: Place) {
         let Some(slot) = place.slot else { return };
         let segment = &mut self.segments[place.segment as usize].segment;
         let mut left = Census::default();
         left.add(segment.leave(slot));
         let (room, run) = (segment.room().clone(), segment.run());
-        self.tell_home(place.segment, Control::Left { room, run, left }, now);
-        self.drop_empty_segment(place.segment, now);
+        self.tell_home(place.segment, Control::Left { room, run, left });
+        self.drop_empty_segment(place.segment);
     }
 
     fn place_segment(&mut self, room: &RoomName) -> u32 {
@@ -397,7 +417,7 @@ impl<S: Socket> Shard<S> {
         key
     }
 
-    fn drop_empty_segment(&mut self, key: u32, now: Now) {
+    fn drop_empty_segment(&mut self, key: u32) {
         let placed = &self.segments[key as usize];
         if placed.joining > 0 || placed.segment.census().members() > 0 {
             return;
@@ -407,7 +427,7 @@ impl<S: Socket> Shard<S> {
             (placed.segment.room().clone(), placed.segment.run(), placed.segment.queued_batches());
         self.segment_of.remove(&room);
         if batches > 0 {
-            self.tell(&room.clone(), Control::Taken { room, run, batches }, now);
+            self.tell(&room.clone(), Control::Taken { room, run, batches });
         }
     }
 
@@ -435,27 +455,28 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn send_wants(&mut self, key: u32, now: Now) {
+    fn send_wants(&mut self, key: u32) {
         let segment = &mut self.segments[key as usize].segment;
         let wants = segment.take_wants();
         let (room, run) = (segment.room().clone(), segment.run());
         for want in wants {
-            self.tell_home(key, Control::Refresh { room: room.clone(), run, want }, now);
+            self.tell_home(key, Control::Refresh { room: room.clone(), run, want });
         }
     }
 
-    fn tell_home(&mut self, segment: u32, control: Control, now: Now) {
+    fn tell_home(&mut self, segment: u32, control: Control) {
         let home = self.segments[segment as usize].home;
-        self.tell_shard(home, control, now);
+        self.tell_shard(home, control);
     }
 
-    fn tell(&mut self, room: &RoomName, control: Control, now: Now) {
-        self.tell_shard(directory::home(room, self.plan.shards), control, now);
+    fn tell(&mut self, room: &RoomName, control: Control) {
+        self.tell_shard(directory::home(room, self.plan.shards), control);
     }
 
-    fn tell_shard(&mut self, home: usize, control: Control, now: Now) {
+    fn tell_shard(&mut self, home: usize, control: Control) {
         if home == self.plan.index {
-            self.take_control(home, control, now);
+            // Not at once: a room may be in the middle of telling what followed from its last input.
+            self.control.push_back(control);
         } else {
             self.peers[home].tell(control);
         }
@@ -466,14 +487,25 @@ impl<S: Socket> Shard<S> {
         (self.segments[key as usize].segment.run() == run).then_some(key)
     }
 
-    fn notify(&mut self, index: u32, notice: Notice<'_>, now: Instant) {
+    /// Sends a connection what it has asked for, or closes it if it has asked for too much without reading any of it.
+    fn notify(&mut self, index: u32, notice: Notice<'_>, now: Now) {
         let frame = frame::notice(notice, self.connections.all[index as usize].encoding);
-        self.offer(index, &frame, now);
+        self.answer(index, &frame, now);
     }
 
-    /// Offers one frame of its own to a connection. One that is behind does not get it: it has more to catch up with.
-    fn offer(&mut self, index: u32, frame: &Bytes, now: Instant) {
-        let _: Offer = self.connections.offer(index, std::slice::from_ref(frame), now);
+    fn answer(&mut self, index: u32, frame: &Bytes, now: Now) {
+        let fits = self.connections.all[index as usize].answer(frame, now.instant);
+        self.look_at(index);
+        if !fits {
+            self.close(index, CloseReason::FrameFlood, now);
+        }
+    }
+
+    /// Something was offered to a connection beside a pass.
+    fn look_at(&mut self, index: u32) {
+        if self.connections.all[index as usize].is_waiting() {
+            self.connections.waits(index);
+        }
     }
 
     fn index_of(&self, key: u64) -> Option<u32> {

@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{timeout, timeout_at};
 
+use super::lane::LaneBounds;
 use super::{Plan, directory, lane, run};
 use crate::clock::Now;
 use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
@@ -184,7 +185,7 @@ impl Shards {
         let ways_in: Arc<[Arc<WayIn>]> = (0..plan.count).map(|_| Arc::new(WayIn::new())).collect();
         let shards = Self { ways_in: Arc::clone(&ways_in) };
         let mut threads = Vec::new();
-        for (index, peers) in lane::mesh(plan.count).into_iter().enumerate() {
+        for (index, peers) in lane::mesh(plan.count, LaneBounds::default()).into_iter().enumerate() {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
             let plan = Plan::new(index, plan.count, plan.rules, plan.heartbeat, run_seed);
             let started = run::start(plan, peers, Arc::clone(&ways_in), metrics.clone());

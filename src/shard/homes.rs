@@ -183,16 +183,16 @@ impl<S: Socket> Shard<S> {
         while let Some(output) = self.rooms[key].room.poll_output() {
             match output {
                 Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
-                Output::Batch(batch) => self.send_batch(key, &batch, now),
+                Output::Batch { batch, segments } => self.send_batch(key, &batch, &segments, now),
                 Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, reset, now),
-                Output::Refreshed { shard, encoding, since, refresh } => {
+                Output::Refreshed { shard, encoding, since, to, refresh } => {
                     let room = &self.rooms[key].room;
-                    let head = Head { room: room.name(), run: room.run(), seq: room.seq() };
+                    let head = Head { room: room.name(), run: room.run(), seq: to };
                     let frame = refresh.map(|refresh| RefreshFrame {
                         frame: frame::refresh(head, &refresh, encoding),
                         skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
                     });
-                    let (room, run, to) = (room.name().clone(), room.run(), room.seq());
+                    let (room, run) = (room.name().clone(), room.run());
                     let want = Want { encoding, since };
                     let delivery = Delivery::Refresh(Box::new(Refresh { room, run, want, to, frame }));
                     self.deliver(shard, delivery, now);
@@ -211,12 +211,11 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Encodes a batch once for each encoding in use, and sends the same bytes to every segment.
-    fn send_batch(&mut self, key: usize, batch: &Batch, now: Now) {
-        let room = &self.rooms[key].room;
-        let segments: Vec<(usize, Census)> = room.segments().collect();
+    fn send_batch(&mut self, key: usize, batch: &Batch, segments: &[(usize, Census)], now: Now) {
         if segments.is_empty() {
             return;
         }
+        let room = &self.rooms[key].room;
         let head = Head { room: room.name(), run: room.run(), seq: batch.seq };
         let used = |encoding| segments.iter().any(|(_, census)| census.uses(encoding));
         let frames = Encoding::ALL
@@ -229,7 +228,7 @@ impl<S: Socket> Shard<S> {
             oldest: batch.oldest,
         };
         let level = Arc::new(level);
-        for (shard, _) in segments {
+        for &(shard, _) in segments {
             if self.deliver(shard, Delivery::Level(Arc::clone(&level)), now) == Sent::Lapsed {
                 self.tally.lane_full += 1;
                 // The segment will never take it, so it is not before it any more.

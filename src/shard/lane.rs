@@ -150,15 +150,26 @@ pub struct Peer {
     touched: bool,
 }
 
+/// How much the lanes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneBounds {
+    /// Entries of a frame lane.
+    pub frames_max: usize,
+    /// Entries of a control lane.
+    pub control_max: usize,
+}
+
+impl Default for LaneBounds {
+    fn default() -> Self {
+        Self { frames_max: FRAME_LANE_FRAMES_MAX, control_max: CONTROL_LANE_ENTRIES_MAX }
+    }
+}
+
 /// The lanes between `shards` shards: for each shard its peers by index, itself included (unused).
 #[must_use]
-pub fn mesh(shards: usize) -> Vec<Vec<Peer>> {
-    let queues = |_| {
-        (
-            Arc::new(ArrayQueue::new(FRAME_LANE_FRAMES_MAX)),
-            Arc::new(ArrayQueue::new(CONTROL_LANE_ENTRIES_MAX)),
-        )
-    };
+pub fn mesh(shards: usize, bounds: LaneBounds) -> Vec<Vec<Peer>> {
+    let queues =
+        |_| (Arc::new(ArrayQueue::new(bounds.frames_max)), Arc::new(ArrayQueue::new(bounds.control_max)));
     let lanes: Vec<Vec<_>> = (0..shards).map(|_| (0..shards).map(queues).collect()).collect();
     let peer = |from: usize, to: usize| Peer {
         frames_out: Arc::clone(&lanes[from][to].0),

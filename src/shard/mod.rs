@@ -21,7 +21,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::homes::HomeRoom;
-use self::lane::Peer;
+use self::lane::{Control, Peer};
 use self::tally::{Holdings, Tally};
 use crate::clock::Now;
 use crate::config::limits::PASS_TURN_MEMBERS;
@@ -80,6 +80,10 @@ impl Plan {
 pub struct Shard<S> {
     plan: Plan,
     peers: Vec<Peer>,
+
+    /// What this shard tells itself as a home: its own control lane. Each turn empties it, and what fills it is one
+    /// turn's doing.
+    control: VecDeque<Control>,
 
     rooms: Slab<HomeRoom>,
     room_of: Table<RoomName, usize>,
@@ -173,6 +177,7 @@ impl<S: Socket> Shard<S> {
         Self {
             plan,
             peers,
+            control: VecDeque::new(),
             rooms: Slab::new(),
             room_of: table(),
             deadlines: BTreeSet::new(),
@@ -196,18 +201,20 @@ impl<S: Socket> Shard<S> {
     /// connections past a deadline. Whether there is more to do at once.
     pub fn turn(&mut self, now: Now) -> bool {
         let mut busy = self.take_from_lanes(now);
+        self.take_own_control(now);
         busy |= self.take_due_rooms(now);
         busy |= self.take_passes(now);
         busy |= self.take_farewells(now.instant);
         self.sweep(now.instant);
         self.drop_broken(now.instant);
+        self.take_own_control(now);
         // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
         let mut stuck = false;
         for peer in &mut self.peers {
             stuck |= peer.pump();
         }
         self.pump_again = stuck.then(|| now.instant + PUMP_INTERVAL);
-        busy
+        busy || !self.active.is_empty()
     }
 
     /// When the shard next wants a turn, if nothing happens before.
@@ -262,6 +269,7 @@ impl<S: Socket> Shard<S> {
     pub fn is_flushed(&self) -> bool {
         self.rooms.iter().all(|(_, home)| home.room.is_flushed())
             && self.active.is_empty()
+            && self.control.is_empty()
             && self.peers.iter().all(Peer::is_quiet)
     }
 
@@ -278,8 +286,39 @@ impl<S: Socket> Shard<S> {
         self.connections.all.is_empty()
     }
 
+    /// Whether a pass over the room's segment here is under way.
+    #[must_use]
+    pub fn is_passing(&self, room: &RoomName) -> bool {
+        let key = self.segment_of.get(room);
+        key.is_some_and(|key| self.segments[*key as usize].segment.is_passing())
+    }
+
+    /// Asserts what every turn keeps; for the simulated world.
+    pub fn check_invariants(&self) {
+        for (_, placed) in &self.segments {
+            placed.segment.check_invariants();
+            assert_eq!(placed.active, placed.segment.is_busy(), "a busy segment stands in line for its turn");
+        }
+        for (index, connection) in &self.connections.all {
+            let index = u32::try_from(index).expect("a shard has fewer than 2^32 connections");
+            assert_eq!(
+                connection.is_waiting(),
+                self.connections.waiting.contains(&index),
+                "who waits is known"
+            );
+        }
+        let asked = self.rooms.iter().filter(|(_, home)| home.room.poll_deadline().is_some()).count();
+        assert_eq!(asked, self.deadlines.len(), "each room's deadline is kept");
+    }
+
     fn is_draining(&self) -> bool {
         self.drain != Drain::No
+    }
+
+    fn take_own_control(&mut self, now: Now) {
+        while let Some(control) = self.control.pop_front() {
+            self.take_control(self.plan.index, control, now);
+        }
     }
 
     fn take_from_lanes(&mut self, now: Now) -> bool {
@@ -333,7 +372,7 @@ impl<S: Socket> Shard<S> {
         self.tally.frames_queued += turn.queued;
         self.tally.frames_skipped += turn.skipped;
         self.tally.publish_to_write.extend(turn.publish_to_write);
-        self.report_turn(key, turn.taken, now);
+        self.report_turn(key, turn.taken);
         turn.visited.max(1)
     }
 }

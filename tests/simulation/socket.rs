@@ -1,0 +1,73 @@
+//! The world's sockets: a pipe to a device that takes as much as the device leaves room for.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+
+use roomcast::connection::placed::Socket;
+
+/// What lies between a shard's socket and its device.
+#[derive(Debug)]
+pub struct Pipe {
+    /// Written by the shard, not read by the device yet.
+    pub in_flight: Vec<u8>,
+    /// How many bytes fit.
+    pub capacity: usize,
+    /// The shard wants to be told when something fits again.
+    pub armed: bool,
+    /// The shard has ended its side, or dropped the connection.
+    pub ended: bool,
+    /// Writes of which a part was taken.
+    pub partial_writes: u64,
+}
+
+/// The shard's end of a pipe.
+#[derive(Debug)]
+pub struct SimSocket(pub Rc<RefCell<Pipe>>);
+
+impl SimSocket {
+    /// A socket that holds `capacity` bytes, and the device's end of it.
+    pub fn new(capacity: usize) -> (Self, Rc<RefCell<Pipe>>) {
+        let pipe = Pipe { in_flight: Vec::new(), capacity, armed: false, ended: false, partial_writes: 0 };
+        let pipe = Rc::new(RefCell::new(pipe));
+        (Self(Rc::clone(&pipe)), pipe)
+    }
+}
+
+impl Socket for SimSocket {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut pipe = self.0.borrow_mut();
+        let free = pipe.capacity.saturating_sub(pipe.in_flight.len());
+        let whole: usize = parts.iter().map(|part| part.len()).sum();
+        if free == 0 && whole > 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut left = free.min(whole);
+        pipe.partial_writes += u64::from(left < whole);
+        let written = left;
+        for part in parts {
+            let taken = left.min(part.len());
+            pipe.in_flight.extend_from_slice(&part[..taken]);
+            left -= taken;
+        }
+        Ok(written)
+    }
+
+    fn tell_when_writable(&mut self) {
+        self.0.borrow_mut().armed = true;
+    }
+
+    fn finish(&mut self) {
+        self.0.borrow_mut().ended = true;
+    }
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        self.0.borrow_mut().ended = true;
+    }
+}
