@@ -78,7 +78,7 @@ pub struct Connection<S> {
     /// Its rooms.
     pub places: Vec<Place>,
     /// Joins that wait until the welcome before them has been taken: at most one is owed at a time.
-    deferred: Option<Box<VecDeque<Deferred>>>,
+    deferred: VecDeque<Deferred>,
     /// Which rooms it may join.
     pub grant: Grant,
     /// Its place among the node's connections; given back when the connection is dropped.
@@ -119,7 +119,7 @@ impl<S: Socket> Connection<S> {
             heard_at: now,
             reader: Reader::default(),
             places: Vec::new(),
-            deferred: None,
+            deferred: VecDeque::new(),
             grant,
             seat,
         }
@@ -173,33 +173,27 @@ impl<S: Socket> Connection<S> {
 
     /// Has a join wait for its turn.
     pub fn defer(&mut self, deferred: Deferred) {
-        self.deferred.get_or_insert_default().push_back(deferred);
+        self.deferred.push_back(deferred);
     }
 
     /// The next join whose turn has come.
     pub fn next_deferred(&mut self) -> Option<Deferred> {
-        let next = self.deferred.as_mut()?.pop_front();
-        if next.is_none() {
-            self.deferred = None;
-        }
-        next
+        self.deferred.pop_front()
     }
 
     /// Whether a join of that room waits for its turn.
     pub fn has_deferred(&self, room: &RoomName) -> bool {
-        self.deferred.iter().flat_map(|deferred| deferred.iter()).any(|deferred| deferred.room == *room)
+        self.deferred.iter().any(|deferred| deferred.room == *room)
     }
 
     /// Gives up a join that waits for its turn.
     pub fn forget_deferred(&mut self, room: &RoomName) {
-        if let Some(deferred) = &mut self.deferred {
-            deferred.retain(|deferred| deferred.room != *room);
-        }
+        self.deferred.retain(|deferred| deferred.room != *room);
     }
 
     /// Rooms it is a member of, joins or waits to join.
     pub fn rooms(&self) -> usize {
-        self.places.len() + self.deferred.as_ref().map_or(0, |deferred| deferred.len())
+        self.places.len() + self.deferred.len()
     }
 
     #[cold]

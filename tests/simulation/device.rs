@@ -13,22 +13,22 @@ use serde_json::Value;
 use crate::socket::Pipe;
 
 /// A message as a device sees it: type, payload, key.
-pub type Told = (String, String, String);
+pub(crate) type Told = (String, String, String);
 /// Counts by type.
-pub type Counts = BTreeMap<String, u64>;
+pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// What a batch brings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Content {
-    pub messages: Vec<Told>,
-    pub merged: Counts,
+pub(crate) struct Content {
+    pub(crate) messages: Vec<Told>,
+    pub(crate) merged: Counts,
     /// Increment and total.
-    pub counters: BTreeMap<String, (u64, u64)>,
+    pub(crate) counters: BTreeMap<String, (u64, u64)>,
 }
 
 /// One frame about one room.
 #[derive(Debug, Clone)]
-pub enum Heard {
+pub(crate) enum Heard {
     Welcome { run: String, seq: u64, history: Vec<Told>, latest: Vec<Told>, totals: Counts },
     Batch { run: String, seq: u64, skipped: Counts, latest: Vec<Told>, content: Content },
     Left,
@@ -37,28 +37,35 @@ pub enum Heard {
 
 /// One device.
 #[derive(Debug)]
-pub struct Device {
-    pub shard: usize,
-    pub key: u64,
-    pub encoding: Encoding,
-    pub pipe: Rc<RefCell<Pipe>>,
+pub(crate) struct Device {
+    pub(crate) shard: usize,
+    pub(crate) key: u64,
+    pub(crate) encoding: Encoding,
+    pub(crate) pipe: Rc<RefCell<Pipe>>,
     /// Its pipe takes everything at once.
-    pub healthy: bool,
+    pub(crate) healthy: bool,
     /// It reads nothing.
-    pub stalled: bool,
+    pub(crate) stalled: bool,
     /// By room, in order.
-    pub heard: Vec<(String, Heard)>,
+    pub(crate) heard: Vec<(String, Heard)>,
     /// Rooms it has asked to join and not to leave.
-    pub rooms: Vec<String>,
-    pub errors: Vec<String>,
-    pub bye: bool,
+    pub(crate) rooms: Vec<String>,
+    /// Room and code.
+    pub(crate) errors: Vec<(String, String)>,
+    pub(crate) bye: bool,
     /// The code of the close frame it got.
-    pub closed: Option<u16>,
+    pub(crate) closed: Option<u16>,
     buffer: Vec<u8>,
 }
 
 impl Device {
-    pub fn new(shard: usize, key: u64, encoding: Encoding, pipe: Rc<RefCell<Pipe>>, healthy: bool) -> Self {
+    pub(crate) fn new(
+        shard: usize,
+        key: u64,
+        encoding: Encoding,
+        pipe: Rc<RefCell<Pipe>>,
+        healthy: bool,
+    ) -> Self {
         Self {
             shard,
             key,
@@ -76,12 +83,12 @@ impl Device {
     }
 
     /// Whether its connection still stands.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.closed.is_none() && !self.pipe.borrow().ended
     }
 
     /// Reads at most `bytes_max`. The whole frames among them; whether the shard has to be told that it may write.
-    pub fn read(&mut self, bytes_max: usize) -> bool {
+    pub(crate) fn read(&mut self, bytes_max: usize) -> bool {
         let mut pipe = self.pipe.borrow_mut();
         let bytes = bytes_max.min(pipe.in_flight.len());
         self.buffer.extend(pipe.in_flight.drain(..bytes));
@@ -146,7 +153,7 @@ impl Device {
             "left" => Heard::Left,
             "closed" => Heard::Closed,
             "joined" | "pong" => return,
-            "error" => return self.errors.push(text("code")),
+            "error" => return self.errors.push((room, text("code"))),
             "bye" => return self.bye = true,
             other => panic!("unknown kind {other}"),
         };
@@ -179,7 +186,7 @@ impl Device {
             Frame::Left(left) => (left.room, Heard::Left),
             Frame::Closed(closed) => (closed.room, Heard::Closed),
             Frame::Joined(_) | Frame::Pong(_) => return,
-            Frame::Error(error) => return self.errors.push(error.code),
+            Frame::Error(error) => return self.errors.push((error.room, error.code)),
             Frame::Bye(_) => return self.bye = true,
         };
         self.heard.push((room, heard));

@@ -36,15 +36,15 @@ const BRANCHES: [&str; 10] = [
 fn live(seed: u64) -> World {
     let mut world = World::new(seed);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
-        print(format!("seed {seed} failed; the end of its trace:"));
-        world.trace.iter().for_each(|line| print(line.clone()));
-        print(format!("replay it with ROOMCAST_SEED={seed}"));
+        print(&format!("seed {seed} failed; the end of its trace:"));
+        world.trace.iter().for_each(|line| print(line));
+        print(&format!("replay it with ROOMCAST_SEED={seed}"));
         resume_unwind(panic);
     }
     world
 }
 
-fn print(line: String) {
+fn print(line: &str) {
     writeln!(std::io::stderr(), "{line}").ok();
 }
 
@@ -56,7 +56,7 @@ fn number(variable: &str) -> Option<u64> {
 fn the_contract_holds_under_every_schedule_and_each_rare_branch_is_reached() {
     if let Some(seed) = number("ROOMCAST_SEED") {
         let world = live(seed);
-        world.trace.iter().for_each(|line| print(line.clone()));
+        world.trace.iter().for_each(|line| print(line));
         return;
     }
     let seeds = number("ROOMCAST_SEEDS").unwrap_or(SEEDS);
@@ -66,10 +66,10 @@ fn the_contract_holds_under_every_schedule_and_each_rare_branch_is_reached() {
             *coverage.0.entry(branch).or_default() += times;
         }
     }
-    print(format!("{seeds} seeds; how often each rare branch was reached:"));
+    print(&format!("{seeds} seeds; how often each rare branch was reached:"));
     for branch in BRANCHES {
         let times = coverage.0.get(branch).copied().unwrap_or(0);
-        print(format!("  {branch:<28}{times:>9}"));
+        print(&format!("  {branch:<28}{times:>9}"));
         assert!(times >= REACHED_MIN || seeds < SEEDS, "{branch} was reached {times} times");
     }
 }

@@ -7,14 +7,14 @@ use crate::device::{Content, Counts, Device, Heard, Told};
 
 /// What the witness of one room saw, by seq from 1.
 #[derive(Debug, Default)]
-pub struct Record {
-    pub run: String,
-    pub batches: Vec<Content>,
+pub(crate) struct Record {
+    pub(crate) run: String,
+    pub(crate) batches: Vec<Content>,
 }
 
 impl Record {
     /// The witness's story: it joined first and is given every batch, one after the other.
-    pub fn of(witness: &Device, room: &str) -> Self {
+    pub(crate) fn of(witness: &Device, room: &str) -> Self {
         let mut record = Self::default();
         for heard in story(witness, room) {
             match heard {
@@ -38,13 +38,13 @@ impl Record {
     }
 
     /// All messages of a type, in room order.
-    pub fn payloads(&self, type_name: &str) -> Vec<&str> {
+    pub(crate) fn payloads(&self, type_name: &str) -> Vec<&str> {
         let messages = self.batches.iter().flat_map(|batch| &batch.messages);
         messages.filter(|told| told.0 == type_name).map(|told| told.1.as_str()).collect()
     }
 
     /// Merged away of a type.
-    pub fn merged(&self, type_name: &str) -> u64 {
+    pub(crate) fn merged(&self, type_name: &str) -> u64 {
         self.batches.iter().map(|batch| batch.merged.get(type_name).copied().unwrap_or(0)).sum()
     }
 
@@ -69,7 +69,7 @@ impl Record {
     }
 
     /// Checks one device's story of this room.
-    pub fn check(&self, device: &Device, room: &str) {
+    pub(crate) fn check(&self, device: &Device, room: &str) {
         let mut last = None;
         for heard in story(device, room) {
             match heard {
@@ -142,8 +142,24 @@ impl Record {
     }
 }
 
+/// In a room that has several lives, each begins with a welcome, rises, and ends for good.
+pub(crate) fn check_lives(device: &Device, room: &str) {
+    let mut life: Option<(&String, u64)> = None;
+    for heard in story(device, room) {
+        life = match (heard, life) {
+            (Heard::Welcome { run, seq, .. }, None) => Some((run, *seq)),
+            (Heard::Batch { run, seq, .. }, Some((of, before))) => {
+                assert!(run == of && *seq > before, "{room}: {before} of {of}, then {seq} of {run}");
+                Some((run, *seq))
+            }
+            (Heard::Left | Heard::Closed, _) => None,
+            (heard, life) => panic!("{room}: {heard:?} in {life:?}"),
+        };
+    }
+}
+
 /// Where a device stands in a room: the seq it has, unless it is not a member.
-pub fn stands_at(device: &Device, room: &str) -> Option<u64> {
+pub(crate) fn stands_at(device: &Device, room: &str) -> Option<u64> {
     story(device, room).fold(None, |_, heard| match heard {
         Heard::Welcome { seq, .. } | Heard::Batch { seq, .. } => Some(*seq),
         Heard::Left | Heard::Closed => None,

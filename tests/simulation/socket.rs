@@ -8,26 +8,26 @@ use roomcast::connection::placed::Socket;
 
 /// What lies between a shard's socket and its device.
 #[derive(Debug)]
-pub struct Pipe {
+pub(crate) struct Pipe {
     /// Written by the shard, not read by the device yet.
-    pub in_flight: Vec<u8>,
+    pub(crate) in_flight: Vec<u8>,
     /// How many bytes fit.
-    pub capacity: usize,
+    pub(crate) capacity: usize,
     /// The shard wants to be told when something fits again.
-    pub armed: bool,
+    pub(crate) armed: bool,
     /// The shard has ended its side, or dropped the connection.
-    pub ended: bool,
+    pub(crate) ended: bool,
     /// Writes of which a part was taken.
-    pub partial_writes: u64,
+    pub(crate) partial_writes: u64,
 }
 
 /// The shard's end of a pipe.
 #[derive(Debug)]
-pub struct SimSocket(pub Rc<RefCell<Pipe>>);
+pub(crate) struct SimSocket(pub(crate) Rc<RefCell<Pipe>>);
 
 impl SimSocket {
     /// A socket that holds `capacity` bytes, and the device's end of it.
-    pub fn new(capacity: usize) -> (Self, Rc<RefCell<Pipe>>) {
+    pub(crate) fn new(capacity: usize) -> (Self, Rc<RefCell<Pipe>>) {
         let pipe = Pipe { in_flight: Vec::new(), capacity, armed: false, ended: false, partial_writes: 0 };
         let pipe = Rc::new(RefCell::new(pipe));
         (Self(Rc::clone(&pipe)), pipe)
