@@ -311,20 +311,18 @@ async fn the_readmes_curl_line_and_snippet_work() {
     let answer = curl.send(&server).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     let payload = serde_json::from_str::<serde_json::Value>(&curl.body).unwrap()["payload"].clone();
-    let mut pongs = 0;
-    let arrived = tokio::time::timeout(Duration::from_secs(30), async {
-        loop {
+    let (mut has_pong, mut has_message) = (false, false);
+    let heard = tokio::time::timeout(Duration::from_secs(30), async {
+        while !(has_pong && has_message) {
             let text = device.next().await.unwrap().unwrap().into_text().unwrap();
             let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
-            pongs += usize::from(frame["kind"] == "pong");
-            let messages = frame["messages"].as_array().cloned().unwrap_or_default();
-            if messages.iter().any(|message| message["payload"] == payload) {
-                return;
-            }
+            has_pong |= frame["kind"] == "pong";
+            // Where the snippet looks: it may have joined after the message.
+            let messages = frame.get("history").or(frame.get("messages")).and_then(serde_json::Value::as_array);
+            has_message |= messages.into_iter().flatten().any(|message| message["payload"] == payload);
         }
     });
-    arrived.await.expect("the message arrives");
-    assert_eq!(pongs, 1);
+    heard.await.expect("the message and the pong arrive");
     server.drain().await;
 }
 
