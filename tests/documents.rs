@@ -1,9 +1,12 @@
 //! Holds the documents to the code: what they show is what the node does, and what the node has is in them.
 
+#![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +103,9 @@ fn every_dependency_has_its_reason() {
         let manifest: toml::Table = read(manifest).parse().unwrap();
         for section in ["dependencies", "build-dependencies", "dev-dependencies"] {
             let dependencies = manifest.get(section).and_then(toml::Value::as_table);
-            for name in dependencies.into_iter().flat_map(toml::Table::keys).filter(|name| *name != "roomcast") {
+            for name in
+                dependencies.into_iter().flat_map(toml::Table::keys).filter(|name| *name != "roomcast")
+            {
                 let lines = reasons.lines().filter(|line| line.starts_with(&format!("- **{name}**"))).count();
                 assert_eq!(lines, 1, "CONTRIBUTING.md has one line that starts with - **{name}**");
             }
@@ -176,7 +181,10 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
     let counter = |add, total| vec![CounterChange { type_name: type_name("like"), add, total }];
     let batch = Batch {
         seq: Seq(42),
-        messages: vec![chat(), Arc::new(message("chat", Payload::Opaque(Bytes::from_static(&[0, 1, 2, 255]))))],
+        messages: vec![
+            chat(),
+            Arc::new(message("chat", Payload::Opaque(Bytes::from_static(&[0, 1, 2, 255])))),
+        ],
         merged: vec![(type_name("enter"), 41)],
         counters: counter(17, 1251),
         oldest: Now::read().instant,
@@ -240,7 +248,11 @@ fn the_bytes_of_the_protocol_are_those_of_the_encoders() {
             blocks("docs/protocol.md", &format!("text {name}")).iter().any(|block| dumped(block) == frame)
         };
         if !is_shown {
-            let spelt = if name.ends_with("-json") { String::from_utf8_lossy(&frame).into_owned() } else { dump(&frame) };
+            let spelt = if name.ends_with("-json") {
+                String::from_utf8_lossy(&frame).into_owned()
+            } else {
+                dump(&frame)
+            };
             writeln!(wrong, "{name}: {spelt}").expect("a string takes every write");
         }
     }
@@ -267,7 +279,8 @@ impl CurlLine {
     fn of(readme: &str) -> Self {
         let line = readme.lines().find(|line| line.starts_with("curl ")).expect("README.md has a curl line");
         let url = line.split(' ').nth(1).unwrap();
-        let path = url.strip_prefix("http://127.0.0.1:7601").expect("the publisher door's default").to_owned();
+        let path =
+            url.strip_prefix("http://127.0.0.1:7601").expect("the publisher door's default").to_owned();
         let quoted: Vec<&str> = line.split('\'').collect();
         let content_type = quoted[1].strip_prefix("content-type: ").unwrap().to_owned();
         assert!(quoted[2].ends_with(" -d "), "{line}");
@@ -290,6 +303,16 @@ impl CurlLine {
     }
 }
 
+/// What the README's curl line prints when it is pasted into a shell; `None` where there is no curl.
+fn pasted(readme: &str, server: &Server) -> Option<String> {
+    Command::new("curl").arg("--version").output().ok()?;
+    let line = readme.lines().find(|line| line.starts_with("curl "))?;
+    let line = line.replace("127.0.0.1:7601", &server.publisher_addr().to_string());
+    let said = Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    Some(String::from_utf8(said.stdout).unwrap())
+}
+
 #[tokio::test]
 async fn the_readmes_curl_line_and_snippet_work() {
     let (server, readme) = (node(), read("README.md"));
@@ -302,7 +325,7 @@ async fn the_readmes_curl_line_and_snippet_work() {
     // What a page from a file sends.
     handshake.headers_mut().insert("origin", HeaderValue::from_static("null"));
     handshake.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
-    let (mut device, answer) = tokio_tungstenite::connect_async(handshake).await.unwrap();
+    let (mut device, answer) = Box::pin(tokio_tungstenite::connect_async(handshake)).await.unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], subprotocol);
     let ping = snippet.split('\'').find(|text| text.contains("ping")).expect("the snippet pings");
     device.send(ping.into()).await.unwrap();
@@ -310,6 +333,9 @@ async fn the_readmes_curl_line_and_snippet_work() {
     let curl = CurlLine::of(&readme);
     let answer = curl.send(&server).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    if let Some(said) = pasted(&readme, &server) {
+        assert!(said.contains(r#""result":"accepted""#), "{said}");
+    }
     let payload = serde_json::from_str::<serde_json::Value>(&curl.body).unwrap()["payload"].clone();
     let (mut has_pong, mut has_message) = (false, false);
     let heard = tokio::time::timeout(Duration::from_secs(30), async {
@@ -318,7 +344,8 @@ async fn the_readmes_curl_line_and_snippet_work() {
             let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
             has_pong |= frame["kind"] == "pong";
             // Where the snippet looks: it may have joined after the message.
-            let messages = frame.get("history").or(frame.get("messages")).and_then(serde_json::Value::as_array);
+            let messages =
+                frame.get("history").or_else(|| frame.get("messages")).and_then(serde_json::Value::as_array);
             has_message |= messages.into_iter().flatten().any(|message| message["payload"] == payload);
         }
     });
