@@ -1,0 +1,362 @@
+//! Holds the documents to the code: what they show is what the node does, and what the node has is in them.
+
+#![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use roomcast::clock::Now;
+use roomcast::config::Config;
+use roomcast::config::args::Args;
+use roomcast::metrics::{DEFINITIONS, Kind};
+use roomcast::room::account::Missed;
+use roomcast::room::counters::CounterChange;
+use roomcast::room::history::History;
+use roomcast::room::id::{Encoding, Key, MessageId, RoomName, Run, Seq, TypeName};
+use roomcast::room::message::{Class, Message, Payload};
+use roomcast::room::{Batch, Refresh, Snapshot};
+use roomcast::server::Server;
+use roomcast::wire::close::CloseReason;
+use roomcast::wire::frame::{self, Greeting, Head, Notice};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+
+fn read(document: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The rows of the table whose heading row starts with `heading`, without heading and rule.
+fn table(document: &str, heading: &str) -> Vec<String> {
+    let text = read(document);
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(heading));
+    assert!(lines.next().is_some(), "{document} has no table that starts with {heading}");
+    lines.skip(1).take_while(|line| line.starts_with('|')).map(str::to_owned).collect()
+}
+
+/// The fenced blocks of a document whose first line is "```" and `label`.
+fn blocks(document: &str, label: &str) -> Vec<String> {
+    let text = read(document);
+    let fence = format!("```{label}\n");
+    text.split(&fence).skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0.to_owned())).collect()
+}
+
+/// A table that differs is printed as it should be: to be pasted.
+fn assert_rows(document: &str, heading: &str, wanted: &[String]) {
+    let found = table(document, heading);
+    assert!(found == wanted, "{document} should have under {heading}\n{}\n", wanted.join("\n"));
+}
+
+#[test]
+fn the_close_codes_of_the_protocol_are_those_of_the_code() {
+    let rows: Vec<String> = CloseReason::ALL.into_iter().map(CloseReason::markdown_row).collect();
+    assert_rows("docs/protocol.md", "| code | name | cause | advice |", &rows);
+}
+
+#[test]
+fn the_metrics_of_the_operations_guide_are_those_of_the_code() {
+    let row = |metric: &roomcast::metrics::Definition| {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+        format!("| `{}` | {kind} | {labels} | {} |", metric.name, metric.help)
+    };
+    let rows: Vec<String> = DEFINITIONS.iter().map(row).collect();
+    assert_rows("docs/operations.md", "| metric | kind | labels | counts |", &rows);
+}
+
+#[test]
+fn every_configuration_key_is_in_the_operations_guide() {
+    let defaults: toml::Table = read("config/default.toml").parse().unwrap();
+    let guide = read("docs/operations.md");
+    for (section, value) in &defaults {
+        let toml::Value::Table(keys) = value else {
+            assert!(guide.contains(&format!("| `{section}` |")), "{section}");
+            continue;
+        };
+        for key in keys.keys().filter(|_| section != "types") {
+            assert!(guide.contains(&format!("| `{section}.{key}` |")), "{section}.{key}");
+        }
+    }
+    for key in ["class", "ttl_ms", "urgent"] {
+        assert!(guide.contains(&format!("| `types.NAME.{key}` |")), "types.NAME.{key}");
+    }
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let reasons = read("CONTRIBUTING.md");
+    for manifest in ["Cargo.toml", "loadgen/Cargo.toml"] {
+        let manifest: toml::Table = read(manifest).parse().unwrap();
+        for section in ["dependencies", "build-dependencies", "dev-dependencies"] {
+            let dependencies = manifest.get(section).and_then(toml::Value::as_table);
+            for name in
+                dependencies.into_iter().flat_map(toml::Table::keys).filter(|name| *name != "roomcast")
+            {
+                let lines = reasons.lines().filter(|line| line.starts_with(&format!("- **{name}**"))).count();
+                assert_eq!(lines, 1, "CONTRIBUTING.md has one line that starts with - **{name}**");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_problem_code_is_in_the_protocol() {
+    let protocol = read("docs/protocol.md");
+    for file in ["publish", "request", "rooms", "routes", "viewer", "problem", "mod"] {
+        for code in problem_codes(&read(&format!("src/http/{file}.rs"))) {
+            assert!(protocol.contains(&format!("`{code}`")), "{code} of src/http/{file}.rs");
+        }
+    }
+    for file in ["src/wire/publish.rs", "src/wire/publish/json.rs", "src/connection/upgrade.rs"] {
+        for code in problem_codes(&read(file)) {
+            assert!(protocol.contains(&format!("`{code}`")), "{code} of {file}");
+        }
+    }
+    for refused in roomcast::auth::Refused::ALL {
+        assert!(protocol.contains(&format!("`{}`", refused.code())), "{refused}");
+    }
+}
+
+/// The first text within each call that makes a problem; what tests make does not count.
+fn problem_codes(source: &str) -> Vec<String> {
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let makers = ["Problem::bad(", "Problem::new(", "Self::new(", "unavailable(", "refusal(", "unsupported("];
+    let calls = makers.into_iter().flat_map(|maker| source.split(maker).skip(1));
+    let quoted = calls.filter_map(|call| {
+        let statement = call.split(';').next().unwrap_or_default();
+        statement.split('"').nth(1).map(str::to_owned)
+    });
+    let is_code = |text: &String| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    quoted.filter(is_code).collect()
+}
+
+const AT_MS: u64 = 1_795_243_015_617;
+const RUN: Run = Run(0x2d01_a85a_8403_0262);
+
+fn message(type_name: &str, payload: Payload) -> Message {
+    Message {
+        type_name: TypeName::parse(type_name).unwrap(),
+        class: Class::Normal,
+        urgent: false,
+        key: None,
+        id: None,
+        payload,
+        count: 1,
+        at_ms: AT_MS,
+        wire_bytes: 0,
+    }
+}
+
+fn json(text: &'static str) -> Payload {
+    Payload::Json(Bytes::from_static(text.as_bytes()))
+}
+
+fn chat() -> Arc<Message> {
+    Arc::new(Message { id: MessageId::parse("m-1").ok(), ..message("chat", json(r#""hi""#)) })
+}
+
+fn online() -> Arc<Message> {
+    Arc::new(Message { class: Class::Latest, key: Key::parse("online").ok(), ..message("online", json("3")) })
+}
+
+/// The frames that docs/protocol.md shows with their bytes, by the label of their block.
+fn shown_frames() -> BTreeMap<String, Bytes> {
+    let room = RoomName::parse("r1").unwrap();
+    let head = Head { room: &room, run: RUN, seq: Seq(42) };
+    let type_name = |name| TypeName::parse(name).unwrap();
+    let counter = |add, total| vec![CounterChange { type_name: type_name("like"), add, total }];
+    let batch = Batch {
+        seq: Seq(42),
+        messages: vec![
+            chat(),
+            Arc::new(message("chat", Payload::Opaque(Bytes::from_static(&[0, 1, 2, 255])))),
+        ],
+        merged: vec![(type_name("enter"), 41)],
+        counters: counter(17, 1251),
+        oldest: Now::read().instant,
+    };
+    let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
+    let refresh = Refresh { missed, latest: vec![online()], counters: counter(40, 1291) };
+    let mut past = History::default();
+    past.push(Seq(41), chat(), Now::read().instant);
+    let snapshot = Snapshot {
+        seq: Seq(42),
+        history: past.since(Seq(0)).cloned().collect(),
+        latest: vec![online()],
+        counters: vec![(type_name("like"), 1251)],
+    };
+    let greeting = Greeting { heartbeat_ms: 25_000, resumed: true, reset: None };
+    let error = Notice::Error { code: "already_joined", room: Some(&room), field: Some("room") };
+    let mut frames = BTreeMap::new();
+    for encoding in Encoding::ALL {
+        let name = encoding.subprotocol().trim_start_matches("roomcast.v1.");
+        for (kind, frame) in [
+            ("batch", frame::level(head, &batch, encoding)),
+            ("refresh", frame::refresh(head, &refresh, encoding)),
+            ("welcome", frame::welcome(head, greeting, &snapshot, encoding)),
+            ("pong", frame::notice(Notice::Pong, encoding)),
+            ("joined", frame::notice(Notice::Joined(&room), encoding)),
+            ("left", frame::notice(Notice::Left(&room), encoding)),
+            ("closed", frame::notice(Notice::Closed(&room), encoding)),
+            ("error", frame::notice(error, encoding)),
+            ("bye", frame::notice(Notice::Bye, encoding)),
+        ] {
+            frames.insert(format!("{kind}-{name}"), frame);
+        }
+    }
+    frames.insert("close".to_owned(), frame::close(CloseReason::Draining).unwrap());
+    frames
+}
+
+/// The bytes of a dump: pairs of hexadecimal digits up to two spaces, then a comment.
+fn dumped(block: &str) -> Vec<u8> {
+    let bytes = block.lines().map(|line| line.split("  ").next().unwrap_or_default());
+    bytes.flat_map(|line| line.split(' ').filter_map(|pair| u8::from_str_radix(pair, 16).ok())).collect()
+}
+
+fn dump(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x} ").expect("a string takes every write");
+        text
+    })
+}
+
+#[test]
+fn the_bytes_of_the_protocol_are_those_of_the_encoders() {
+    let mut wrong = String::new();
+    for (name, frame) in shown_frames() {
+        let is_shown = if name.ends_with("-json") {
+            // As one line of text, without the header: two bytes, or four where the second is 126.
+            let header = if frame[1] == 126 { 4 } else { 2 };
+            let text = std::str::from_utf8(&frame[header..]).unwrap();
+            blocks("docs/protocol.md", "json").iter().any(|block| block.lines().any(|line| line == text))
+        } else {
+            blocks("docs/protocol.md", &format!("text {name}")).iter().any(|block| dumped(block) == frame)
+        };
+        if !is_shown {
+            let spelt = if name.ends_with("-json") {
+                String::from_utf8_lossy(&frame).into_owned()
+            } else {
+                dump(&frame)
+            };
+            writeln!(wrong, "{name}: {spelt}").expect("a string takes every write");
+        }
+    }
+    assert!(wrong.is_empty(), "docs/protocol.md lacks:\n{wrong}");
+}
+
+/// A node on free ports.
+fn node() -> Server {
+    let mut args = Args::default();
+    let free = Some("127.0.0.1:0".to_owned());
+    (args.flags.viewer_listen, args.flags.publisher_listen) = (free.clone(), free.clone());
+    (args.flags.ops_listen, args.flags.ephemeral, args.flags.shards) = (free, true, Some("1".to_owned()));
+    Server::start(Config::load(&args, std::iter::empty()).unwrap()).unwrap()
+}
+
+/// What the README's curl line asks for.
+struct CurlLine {
+    path: String,
+    content_type: String,
+    body: String,
+}
+
+impl CurlLine {
+    fn of(readme: &str) -> Self {
+        let line = readme.lines().find(|line| line.starts_with("curl ")).expect("README.md has a curl line");
+        let url = line.split(' ').nth(1).unwrap();
+        let path =
+            url.strip_prefix("http://127.0.0.1:7601").expect("the publisher door's default").to_owned();
+        let quoted: Vec<&str> = line.split('\'').collect();
+        let content_type = quoted[1].strip_prefix("content-type: ").unwrap().to_owned();
+        assert!(quoted[2].ends_with(" -d "), "{line}");
+        Self { path, content_type, body: quoted[3].to_owned() }
+    }
+
+    /// Sends it as curl would; the whole answer.
+    async fn send(&self, server: &Server) -> String {
+        let Self { path, content_type, body } = self;
+        let mut stream = TcpStream::connect(server.publisher_addr()).await.unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: roomcast\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+/// What the README's curl line prints when it is pasted into a shell; `None` where there is no curl.
+fn pasted(readme: &str, server: &Server) -> Option<String> {
+    Command::new("curl").arg("--version").output().ok()?;
+    let line = readme.lines().find(|line| line.starts_with("curl "))?;
+    let line = line.replace("127.0.0.1:7601", &server.publisher_addr().to_string());
+    let said = Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    Some(String::from_utf8(said.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn the_readmes_curl_line_and_snippet_work() {
+    let (server, readme) = (node(), read("README.md"));
+    let snippet = blocks("README.md", "js").remove(0);
+    assert!(snippet.lines().count() < 15, "the snippet stays short");
+    let quoted: Vec<&str> = snippet.split('"').collect();
+    let url = quoted[1].replace("127.0.0.1:7600", &server.viewer_addr().to_string());
+    let subprotocol = quoted[3];
+    let mut handshake = url.into_client_request().unwrap();
+    // What a page from a file sends.
+    handshake.headers_mut().insert("origin", HeaderValue::from_static("null"));
+    handshake.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
+    let (mut device, answer) = Box::pin(tokio_tungstenite::connect_async(handshake)).await.unwrap();
+    assert_eq!(answer.headers()["sec-websocket-protocol"], subprotocol);
+    let ping = snippet.split('\'').find(|text| text.contains("ping")).expect("the snippet pings");
+    device.send(ping.into()).await.unwrap();
+
+    let curl = CurlLine::of(&readme);
+    let answer = curl.send(&server).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    if let Some(said) = pasted(&readme, &server) {
+        assert!(said.contains(r#""result":"accepted""#), "{said}");
+    }
+    let payload = serde_json::from_str::<serde_json::Value>(&curl.body).unwrap()["payload"].clone();
+    let (mut has_pong, mut has_message) = (false, false);
+    let heard = tokio::time::timeout(Duration::from_secs(30), async {
+        while !(has_pong && has_message) {
+            let text = device.next().await.unwrap().unwrap().into_text().unwrap();
+            let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
+            has_pong |= frame["kind"] == "pong";
+            // Where the snippet looks: it may have joined after the message.
+            let messages =
+                frame.get("history").or_else(|| frame.get("messages")).and_then(serde_json::Value::as_array);
+            has_message |= messages.into_iter().flatten().any(|message| message["payload"] == payload);
+        }
+    });
+    heard.await.expect("the message and the pong arrive");
+    server.drain().await;
+}
+
+#[test]
+fn the_line_the_node_prints_is_the_readmes() {
+    let server = tokio::runtime::Runtime::new().unwrap().block_on(async { node() });
+    let printed = server.doors().replace(&server.publisher_addr().to_string(), "127.0.0.1:7601");
+    let printed = printed.lines().find(|line| line.starts_with("curl ")).unwrap();
+    assert!(read("README.md").contains(printed), "{printed}");
+}
