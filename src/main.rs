@@ -1,7 +1,7 @@
 //! The `roomcast` program: arguments → configuration → server → signal → drain.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -66,7 +66,10 @@ async fn until_told_to_stop(server: Server) -> ExitCode {
 }
 
 fn log(log: Log) {
-    let lines = tracing_subscriber::fmt().with_max_level(log.level).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(log.level)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     match log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

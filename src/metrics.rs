@@ -5,6 +5,7 @@
 //! a value that a stranger can choose: there is no room, type or device label.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::StatusCode;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
@@ -262,8 +263,8 @@ impl Metrics {
         Ok(Self { cells, exposition })
     }
 
-    /// Moves what a shard counted since it was last asked into the metrics.
-    pub fn add(&self, tally: &Tally) {
+    /// Moves what a shard counted since it was last asked into the metrics. `now` is when the writing ended.
+    pub fn add(&self, tally: &Tally, now: Instant) {
         let cells = &*self.cells;
         add_by_class(&cells.published, &tally.rooms.published);
         add_by_class(&cells.accepted, &tally.rooms.accepted);
@@ -290,8 +291,8 @@ impl Metrics {
         {
             add_some(counter, count);
         }
-        for latency in &tally.publish_to_write {
-            cells.publish_to_write.record(latency.as_secs_f64());
+        for oldest in &tally.written {
+            cells.publish_to_write.record(now.saturating_duration_since(*oldest).as_secs_f64());
         }
         if let Some(window) = tally.rooms.window {
             cells.window.record(window.as_secs_f64());
@@ -475,16 +476,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Now;
     use crate::room::tally::RoomTally;
 
     #[test]
     fn every_metric_of_the_table_is_shown_with_its_help_and_no_other() {
         let metrics = Metrics::new(2).unwrap();
-        metrics.add(&Tally {
-            publish_to_write: vec![Duration::from_millis(3)],
-            rooms: RoomTally { window: Some(Duration::from_millis(100)), ..RoomTally::default() },
-            ..Tally::default()
-        });
+        let now = Now::read().instant;
+        let rooms = RoomTally { window: Some(Duration::from_millis(100)), ..RoomTally::default() };
+        metrics.add(&Tally { written: vec![now], rooms, ..Tally::default() }, now);
         let text = metrics.render();
         let shown: BTreeSet<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -507,9 +507,10 @@ mod tests {
         tally.rooms.accepted.add(Class::Lossy, 3);
         tally.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
         tally.closed[CloseReason::Behind.index()] = 4;
-        tally.publish_to_write.push(Duration::from_millis(90));
-        metrics.add(&tally);
-        metrics.add(&tally);
+        let now = Now::read().instant;
+        tally.written.push(now);
+        metrics.add(&tally, now + Duration::from_millis(90));
+        metrics.add(&tally, now + Duration::from_millis(90));
         metrics.hold(0, &Holdings { members: 7, ..Holdings::default() });
         metrics.hold(9, &Holdings::default());
         metrics.run_upkeep();

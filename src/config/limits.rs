@@ -49,7 +49,7 @@ pub const LATEST_PAYLOAD_BYTES_MAX: usize = 4 * KIB;
 pub const COUNTER_TYPES_MAX: usize = 32;
 /// Types a room accounts for at one time. Past it: `shed: types_full`.
 pub const ROOM_TYPES_MAX: usize = 256;
-/// Seqs that the account of a room reaches back. A member that missed more is refreshed with what is left of it.
+/// Seqs that the account of a room reaches back. A member that missed more is closed, resumably.
 pub const ACCOUNT_SEQS_MAX: u64 = 2048;
 /// Messages of a room's history. Past it: the oldest go.
 pub const HISTORY_MESSAGES_MAX: usize = 200;

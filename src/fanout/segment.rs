@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -147,8 +147,8 @@ pub struct TurnTally {
     pub queued: u64,
     /// Frames that members which missed an earlier one were not sent.
     pub skipped: u64,
-    /// How long the oldest message of each batch took, for those whose pass ended.
-    pub publish_to_write: Vec<Duration>,
+    /// When the oldest message of each batch whose pass ended was accepted.
+    pub written: Vec<Instant>,
 }
 
 /// What a pass over a slice of members left to be dealt with after the loop. Slots are relative to the slice.
@@ -392,9 +392,7 @@ impl Segment {
         if pass.next < pass.end {
             self.pass = Some(pass);
         } else {
-            tally
-                .publish_to_write
-                .extend(pass.oldest.iter().map(|oldest| now.saturating_duration_since(*oldest)));
+            tally.written = pass.oldest;
         }
         tally
     }

@@ -75,14 +75,8 @@ pub async fn configure(node: &Node, room: RoomName, request: Request<Incoming>) 
 /// # Errors
 /// 404 `room_not_open`; 503.
 pub async fn close(node: &Node, room: RoomName) -> Result<Answer, Problem> {
-    #[derive(serde::Serialize)]
-    struct Closed<'a> {
-        room: &'a str,
-        members: u64,
-    }
-    let closed = from_shard(node.shards.close(room.clone())).await?;
-    let members = closed.ok_or_else(Problem::room_not_open)?;
-    Ok(answer_json(&Closed { room: room.as_str(), members }))
+    let closed = from_shard(node.shards.close(room)).await?;
+    Ok(answer_json(&closed.ok_or_else(Problem::room_not_open)?))
 }
 
 /// What a `PUT` asks for. A field that is left out, or `null`, leaves the room as it is.

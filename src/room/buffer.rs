@@ -132,6 +132,11 @@ impl Buffer {
         self.gathered.is_empty()
     }
 
+    /// Messages gathered, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Message> {
+        self.gathered.iter().map(|gathered| &*gathered.message)
+    }
+
     /// Messages gathered, by type.
     #[must_use]
     pub fn by_type(&self) -> BTreeMap<TypeName, Backlog> {

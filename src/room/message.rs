@@ -171,12 +171,14 @@ pub enum ShedReason {
     CounterTypesFull,
     /// The room accounts for as many types as it may.
     TypesFull,
+    /// The room was closed while the message waited in it.
+    RoomClosed,
 }
 
 impl ShedReason {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull];
+    pub const ALL: [Self; 5] =
+        [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull, Self::RoomClosed];
 
     /// Its name in answers and metrics.
     #[must_use]
@@ -186,6 +188,7 @@ impl ShedReason {
             Self::LatestKeysFull => "latest_keys_full",
             Self::CounterTypesFull => "counter_types_full",
             Self::TypesFull => "types_full",
+            Self::RoomClosed => "room_closed",
         }
     }
 }

@@ -185,6 +185,8 @@ pub struct Snapshot {
     pub seq: Seq,
     /// Oldest first.
     pub history: Vec<Past>,
+    /// The oldest of it was left out for its size.
+    pub cut_short: bool,
     /// The latest value of each key.
     pub latest: Vec<Arc<Message>>,
     /// Exact totals.
@@ -385,8 +387,9 @@ impl Room {
         });
         let mut history: Vec<Past> = newest_first.cloned().collect();
         history.reverse();
+        let cut_short = history.len() < self.history.since(history_after).len();
         let counters = self.counters.totals().map(|(name, total)| (name.clone(), total)).collect();
-        Snapshot { seq: self.seq, history, latest, counters }
+        Snapshot { seq: self.seq, history, cut_short, latest, counters }
     }
 
     /// What of the history is newer than `seen`, and whether it continues there exactly.

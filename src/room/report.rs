@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Room;
+use super::account::Column;
 use super::message::ShedReason;
+use super::tally::RoomTally;
 use super::view::{AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, SegmentView};
 
 /// Over how many seconds a rate is smoothed.
@@ -56,6 +58,13 @@ impl Room {
         }
     }
 
+    /// Counts what waits as shed: the room is closed.
+    pub fn shed_rest(&self, tally: &mut RoomTally) {
+        for message in self.buffer.iter() {
+            tally.shed[ShedReason::RoomClosed as usize].add(message.class, 1);
+        }
+    }
+
     /// Its line in `GET /v1/rooms`.
     #[must_use]
     pub fn line(&self, home: usize) -> RoomLine {
@@ -70,7 +79,9 @@ impl Room {
 
     fn account_view(&self) -> BTreeMap<String, AccountView> {
         let waiting = self.buffer.by_type();
-        let views = self.account.columns().map(|(type_name, column)| {
+        // A counter's account is its total; it has a row here only if increments were shed.
+        let told = |column: &Column| column.accepted > 0 || column.shed.iter().any(|shed| *shed > 0);
+        let views = self.account.columns().filter(|(_, column)| told(column)).map(|(type_name, column)| {
             let backlog = waiting.get(type_name).copied().unwrap_or_default();
             let shed = ShedReason::ALL.iter().filter(|reason| column.shed[**reason as usize] > 0);
             let view = AccountView {

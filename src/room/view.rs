@@ -83,6 +83,17 @@ pub struct AccountView {
     pub waiting: u64,
 }
 
+/// What `DELETE /v1/rooms/{room}` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClosedView {
+    /// Its name.
+    pub room: String,
+    /// Members that were told.
+    pub members: u64,
+    /// Messages that were accepted and had not left yet: nobody will get them.
+    pub shed: u64,
+}
+
 /// One line of `GET /v1/rooms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RoomLine {

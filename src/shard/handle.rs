@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
 use crate::room::message::{Message, Published};
 use crate::room::pace::{FlushRules, RoomSettings};
-use crate::room::view::{HistoryPage, RoomLine, RoomView};
+use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView};
 
 /// The shard's way in is full, or it has stopped. The publisher hears 503 with `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +95,7 @@ pub(super) enum Request {
     },
     Close {
         room: RoomName,
-        reply: oneshot::Sender<Option<u64>>,
+        reply: oneshot::Sender<Option<ClosedView>>,
     },
     History {
         room: RoomName,
@@ -238,11 +238,11 @@ impl Shards {
         Ok(lines)
     }
 
-    /// Closes a room; its members are told. How many there were; `None` if it was not open.
+    /// Closes a room; its members are told. `None` if it was not open.
     ///
     /// # Errors
     /// [`Busy`] when the home's request queue is full.
-    pub async fn close(&self, room: RoomName) -> Result<Option<u64>, Busy> {
+    pub async fn close(&self, room: RoomName) -> Result<Option<ClosedView>, Busy> {
         self.ask(self.home(&room), |reply| Request::Close { room, reply }).await
     }
 

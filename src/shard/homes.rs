@@ -13,7 +13,7 @@ use crate::fanout::segment::{Level, RefreshFrame, Want};
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
 use crate::room::message::{Message, Published};
 use crate::room::pace::RoomSettings;
-use crate::room::view::{HistoryPage, RoomLine, RoomView};
+use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView};
 use crate::room::{Batch, Census, Input, Join, Output, Room, Welcomed};
 use crate::wire::frame::{self, Greeting, Head};
 
@@ -74,12 +74,17 @@ impl<S: Socket> Shard<S> {
         lines
     }
 
-    /// Closes a room; its members are told. How many there were; `None` if it was not open.
-    pub fn close_room(&mut self, room: &RoomName, now: Now) -> Option<u64> {
+    /// Closes a room; its members are told, and what still waits in it is shed. `None` if it was not open.
+    pub fn close_room(&mut self, room: &RoomName, now: Now) -> Option<ClosedView> {
         let key = *self.room_of.get(room)?;
-        let members = self.rooms[key].room.members();
+        let room = &self.rooms[key].room;
+        let view = ClosedView {
+            room: room.name().to_string(),
+            members: room.members(),
+            shed: room.gathered() as u64,
+        };
         self.tell_room(key, Input::Close, now);
-        Some(members)
+        Some(view)
     }
 
     /// The newest `limit` messages of a room's history after `seen`; `None` if it is not open.
@@ -94,7 +99,7 @@ impl<S: Socket> Shard<S> {
         let room = &mut self.rooms[key].room;
         let (after, resumed) = room.resume(seen);
         let mut snapshot = room.snapshot(after, now);
-        let cut_short = snapshot.history.len() > limit;
+        let cut_short = snapshot.cut_short || snapshot.history.len() > limit;
         snapshot.history.drain(..snapshot.history.len().saturating_sub(limit));
         let head = Head { room: room.name(), run: room.run(), seq: snapshot.seq };
         Some(HistoryPage { json: frame::history_page(head, resumed && !cut_short, &snapshot) })
@@ -241,7 +246,6 @@ impl<S: Socket> Shard<S> {
     fn send_welcome(&mut self, key: usize, welcomed: Welcomed, reset: Option<&'static str>, now: Now) {
         let Welcomed { join, history_after, resumed } = welcomed;
         let heartbeat_ms = u32::try_from(self.plan.heartbeat.as_millis()).unwrap_or(u32::MAX);
-        let greeting = Greeting { heartbeat_ms, resumed, reset };
         let home = &mut self.rooms[key];
         let (run, seq) = (home.room.run(), home.room.seq());
         let plain = history_after == Seq(0) && !resumed && reset.is_none();
@@ -255,6 +259,8 @@ impl<S: Socket> Shard<S> {
         } else {
             let snapshot = home.room.snapshot(history_after, now.instant);
             let head = Head { room: home.room.name(), run, seq };
+            let resumed = resumed && !snapshot.cut_short;
+            let greeting = Greeting { heartbeat_ms, resumed, reset };
             let frame = frame::welcome(head, greeting, &snapshot, join.encoding);
             if plain && home.room.members() > 1 {
                 let shared = SharedWelcome { seq, encoded_at: now.instant, frame: frame.clone() };
@@ -277,6 +283,7 @@ impl<S: Socket> Shard<S> {
             self.tally.rooms_forgotten += 1;
             return;
         }
+        home.room.shed_rest(&mut self.tally.rooms);
         for (shard, _) in home.room.segments() {
             let delivery = Delivery::Closed { room: home.room.name().clone(), run: home.room.run() };
             self.deliver(shard, delivery, now);

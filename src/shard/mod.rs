@@ -371,7 +371,7 @@ impl<S: Socket> Shard<S> {
         self.tally.messages_skipped += turn.messages_skipped;
         self.tally.frames_queued += turn.queued;
         self.tally.frames_skipped += turn.skipped;
-        self.tally.publish_to_write.extend(turn.publish_to_write);
+        self.tally.written.extend(turn.written);
         self.report_turn(key, turn.taken);
         turn.visited.max(1)
     }

@@ -19,16 +19,18 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
-use tracing::{error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::handle::{Arrival, Hello, PublishRequest, Request, WayIn};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
+use super::tally::Tally;
 use super::{Plan, Shard};
 use crate::clock::Now;
 use crate::config::limits::KERNEL_UNSENT_BYTES_MAX;
 use crate::metrics::Metrics;
 use crate::room::message::Published;
+use crate::wire::close::{CloseReason, LogLevel};
 
 /// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -198,7 +200,10 @@ impl Shell {
         if !waits.farewells.is_empty() && shard.is_deserted() {
             waits.farewells.drain(..).for_each(|reply| answer(reply, ()));
         }
-        self.metrics.add(&shard.take_tally());
+        let tally = shard.take_tally();
+        log_closes(&tally);
+        // The turn took its time: what it wrote is as late as it is now.
+        self.metrics.add(&tally, Now::read().instant);
         if waits.holdings_due.is_none_or(|due| due <= now.instant) {
             waits.holdings_due = Some(now.instant + HOLDINGS_INTERVAL);
             self.metrics.hold(self.index, &shard.holdings());
@@ -247,6 +252,22 @@ impl Shell {
     /// The loop has something to look at: batches to write, lanes to pump, answers to give.
     fn wake_own(&self) {
         self.ways_in[self.index].wake.notify_one();
+    }
+}
+
+/// One line per reason and turn, however many connections it took.
+fn log_closes(tally: &Tally) {
+    for reason in CloseReason::ALL {
+        let connections = tally.closed[reason.index()];
+        if connections == 0 {
+            continue;
+        }
+        let reason_name = reason.name();
+        match reason.log_level() {
+            LogLevel::Debug => debug!(reason = reason_name, connections, "closed"),
+            LogLevel::Info => info!(reason = reason_name, connections, "closed"),
+            LogLevel::Error => error!(reason = reason_name, connections, "closed"),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a shard counted since it was last asked: plain integers, touched by one thread, so that counting costs an
 //! addition. The shell moves them into the metrics once a turn.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use crate::room::tally::RoomTally;
 use crate::wire::close::CloseReason;
@@ -31,8 +31,8 @@ pub struct Tally {
     pub rooms_forgotten: u64,
     /// Connections closed, by the row of the close table.
     pub closed: [u64; CloseReason::ALL.len()],
-    /// How long the oldest message of each passed batch took from acceptance to the end of the pass.
-    pub publish_to_write: Vec<Duration>,
+    /// When the oldest message of each batch whose pass ended was accepted.
+    pub written: Vec<Instant>,
 }
 
 /// What a shard holds right now.
