@@ -475,13 +475,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::room::tally::RoomTally;
 
     #[test]
     fn every_metric_of_the_table_is_shown_with_its_help_and_no_other() {
         let metrics = Metrics::new(2).unwrap();
         metrics.add(&Tally {
             publish_to_write: vec![Duration::from_millis(3)],
-            windows: vec![Duration::from_millis(100)],
+            rooms: RoomTally { window: Some(Duration::from_millis(100)), ..RoomTally::default() },
             ..Tally::default()
         });
         let text = metrics.render();
@@ -503,8 +504,8 @@ mod tests {
     fn a_tally_lands_under_its_class_and_reason() {
         let metrics = Metrics::new(1).unwrap();
         let mut tally = Tally::default();
-        tally.accepted.add(Class::Lossy, 3);
-        tally.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
+        tally.rooms.accepted.add(Class::Lossy, 3);
+        tally.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
         tally.closed[CloseReason::Behind.index()] = 4;
         tally.publish_to_write.push(Duration::from_millis(90));
         metrics.add(&tally);
