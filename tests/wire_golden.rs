@@ -1,6 +1,8 @@
 //! The bytes devices get. Golden: every server frame in both encodings, spelt out field by field, so that a change of
 //! the wire can't go unseen. Round trip: random frames, read back by decoders that share no code with the encoder.
 
+#![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
