@@ -76,7 +76,7 @@ fn main() {
         let mut bench = |what: &str, encode: &dyn Fn() -> Bytes| {
             group.throughput(Throughput::Bytes(encode().len() as u64));
             group.bench_function(format!("{what}/{encoding:?}"), |bencher| {
-                bencher.iter(|| black_box(encode()))
+                bencher.iter(|| black_box(encode()));
             });
         };
         bench("level_20", &|| frame::level(head, black_box(&batch), encoding));

@@ -220,8 +220,8 @@ fn unexplained_keys(defaults: &str, reader: &str) -> Vec<String> {
             }
             // By its whole name, or as a field of a section that is read field by field.
             let names = |text: String| reader.contains(&format!("\"{text}\""));
-            if !names(format!("{section}{leaf}")) && !(names(format!("{section}{{}}")) && names(leaf.into()))
-            {
+            let by_field = names(format!("{section}{{}}")) && names(leaf.into());
+            if !by_field && !names(format!("{section}{leaf}")) {
                 found.push(format!("{section}{leaf} has no reader"));
             }
         }
