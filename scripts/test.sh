@@ -9,8 +9,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
-# Nothing here is built twice by hand, and without it an empty target directory fills faster.
-export CARGO_INCREMENTAL=0
+# A target directory that is thrown away afterwards fills faster without what a next build could use.
+if [[ -n ${CI:-} ]]; then
+    export CARGO_INCREMENTAL=0
+fi
 
 step="setup"
 server_pid=""
