@@ -60,8 +60,7 @@ impl Door for PublisherDoor {
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        // Boxed, so that a kept-alive connection between two requests holds no room for one.
-        Box::pin(self.route(request)).await.unwrap_or_else(Problem::into_answer)
+        self.route(request).await.unwrap_or_else(Problem::into_answer)
     }
 }
 
