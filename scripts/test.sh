@@ -63,6 +63,8 @@ door() {
 
 # Starts the engine on free loopback ports.
 start_server() {
+    # Here, not by the redirection below: that is done by the child, and until then the last server's doors would be read.
+    : >"$scratch/doors"
     "$binaries/roomcast" --ephemeral --viewer-listen 127.0.0.1:0 --publisher-listen 127.0.0.1:0 \
         --ops-listen 127.0.0.1:0 >"$scratch/doors" 2>"$scratch/log" &
     server_pid=$!
