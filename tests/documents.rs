@@ -196,6 +196,7 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
     let snapshot = Snapshot {
         seq: Seq(42),
         history: past.since(Seq(0)).cloned().collect(),
+        cut_short: false,
         latest: vec![online()],
         counters: vec![(type_name("like"), 1251)],
     };

@@ -1,0 +1,91 @@
+//! What a message costs its room before it is encoded: into the buffer, out with a cut, and through the whole core.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput};
+use roomcast::clock::Now;
+use roomcast::room::buffer::Buffer;
+use roomcast::room::id::{RoomName, Run, TypeName};
+use roomcast::room::message::{Class, Message, Payload};
+use roomcast::room::pace::FlushRules;
+use roomcast::room::tally::RoomTally;
+use roomcast::room::{Input, Room};
+use roomcast::wire::frame;
+
+const BATCH_MESSAGES: usize = 100;
+
+fn chat() -> Message {
+    let mut message = Message {
+        type_name: TypeName::parse("chat").expect("a constant"),
+        class: Class::Normal,
+        urgent: false,
+        key: None,
+        id: None,
+        payload: Payload::Opaque(Bytes::from(vec![7; 300])),
+        count: 1,
+        at_ms: 0,
+        wire_bytes: 0,
+    };
+    message.wire_bytes = frame::message_bytes(&message);
+    message
+}
+
+fn push(criterion: &mut Criterion) {
+    let now = Now::read().instant;
+    // A batch at a time, so that making and dropping the buffer is shared by many.
+    let mut group = criterion.benchmark_group("buffer");
+    group.throughput(Throughput::Elements(BATCH_MESSAGES as u64));
+    group.bench_function("push_100", |bencher| {
+        let inputs = || (Buffer::default(), vec![chat(); BATCH_MESSAGES]);
+        let fill = |(mut buffer, messages): (Buffer, Vec<Message>)| {
+            for message in messages {
+                black_box(buffer.push(message, now));
+            }
+            buffer
+        };
+        bencher.iter_batched(inputs, fill, BatchSize::SmallInput);
+    });
+    group.bench_function("push_and_cut_100", |bencher| {
+        let mut buffer = Buffer::default();
+        let fill_and_cut = |messages: Vec<Message>| {
+            for message in messages {
+                black_box(buffer.push(message, now));
+            }
+            buffer.cut(BATCH_MESSAGES, usize::MAX)
+        };
+        bencher.iter_batched(|| vec![chat(); BATCH_MESSAGES], fill_and_cut, BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
+/// A request of 100 messages to a room without members: what bounds a publisher, the door aside. Each fills a batch,
+/// so each is cut, accounted for and put into the history as well.
+fn publish(criterion: &mut Criterion) {
+    let mut now = Now::read();
+    let name = RoomName::parse("r1").expect("a constant");
+    let mut room = Room::new(name, Run(1), FlushRules::default(), now.instant);
+    let mut tally = RoomTally::default();
+    let mut group = criterion.benchmark_group("room");
+    group.throughput(Throughput::Elements(BATCH_MESSAGES as u64));
+    group.bench_function("publish_100", |bencher| {
+        let handle = |messages: Vec<Message>| {
+            now = now.later(Duration::from_millis(1));
+            room.handle(Input::Publish { ticket: 1, messages }, now, &mut tally);
+            while let Some(output) = room.poll_output() {
+                black_box(&output);
+            }
+        };
+        bencher.iter_batched(|| vec![chat(); BATCH_MESSAGES], handle, BatchSize::SmallInput);
+    });
+    group.finish();
+    assert!(room.gathered() < BATCH_MESSAGES, "what was published has left in batches");
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    push(&mut criterion);
+    publish(&mut criterion);
+    criterion.final_summary();
+}

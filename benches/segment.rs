@@ -1,0 +1,102 @@
+//! The pass over a million members with an in-memory sink: what the engine adds to each device's write. One iteration
+//! is one member, so the time shown is the time per member.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Bencher, Criterion};
+use roomcast::clock::Now;
+use roomcast::config::limits::PASS_TURN_MEMBERS;
+use roomcast::fanout::segment::{Level, Member, PassFrames, PassTally, Segment, pass};
+use roomcast::fanout::{Offer, Sink};
+use roomcast::room::id::{Encoding, RoomName, Run, Seq};
+
+const MEMBERS: u32 = 1_000_000;
+
+/// Connections whose sockets take everything.
+#[derive(Default)]
+struct Memory {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Sink for Memory {
+    fn offer(&mut self, connection: u32, frames: &[Bytes], _: Instant) -> Offer {
+        black_box(connection);
+        self.frames += frames.len() as u64;
+        self.bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        Offer::Written
+    }
+
+    fn is_waiting(&self, _: u32) -> bool {
+        false
+    }
+}
+
+/// Members of a room use both encodings.
+fn encoding(member: u32) -> Encoding {
+    if member.is_multiple_of(2) { Encoding::Json } else { Encoding::Proto }
+}
+
+/// Times whole passes, as many as make up `visits` members, and says what `visits` took of that.
+fn per_member(bencher: &mut Bencher<'_>, mut one_pass: impl FnMut()) {
+    bencher.iter_custom(|visits| {
+        let passes = visits.div_ceil(u64::from(MEMBERS));
+        let before = Now::read().instant;
+        for _ in 0..passes {
+            one_pass();
+        }
+        let took = Now::read().instant.duration_since(before).as_nanos();
+        let of_visits = took * u128::from(visits) / u128::from(passes * u64::from(MEMBERS));
+        Duration::from_nanos(u64::try_from(of_visits).expect("less than 500 years"))
+    });
+}
+
+/// The loop alone, over all members at once.
+fn the_pass(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
+    let mut members: Vec<Member> =
+        (0..MEMBERS).map(|member| Member::new(member, encoding(member), Seq(0))).collect();
+    let (mut sink, mut seq) = (Memory::default(), Seq(0));
+    criterion.bench_function("segment/pass_per_member", |bencher| {
+        per_member(bencher, || {
+            let frames = PassFrames::new(seq, [vec![frame.clone()], vec![frame.clone()]]);
+            let mut tally = PassTally::default();
+            pass(&mut members, &frames, &mut sink, &mut tally, now);
+            black_box(tally);
+            seq = seq.next();
+        });
+    });
+    assert_eq!(sink.frames, seq.0 * u64::from(MEMBERS), "each pass reached every member");
+    assert_eq!(sink.bytes, sink.frames * frame.len() as u64);
+}
+
+/// As a shard does it: in turns, between which it looks after joins, acks and publishes.
+fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
+    let room = RoomName::parse("r1").expect("a constant");
+    let mut segment = Segment::new(room.clone(), Run(1), Seq(0));
+    for member in 0..MEMBERS {
+        segment.join(member, encoding(member), Seq(0));
+    }
+    let (mut sink, mut seq) = (Memory::default(), Seq(0));
+    criterion.bench_function("segment/turns_per_member", |bencher| {
+        per_member(bencher, || {
+            seq = seq.next();
+            let frames = [frame.clone(), frame.clone()];
+            segment.arrive(Arc::new(Level { room: room.clone(), run: Run(1), seq, frames, oldest: now }));
+            while segment.is_busy() {
+                black_box(segment.turn(PASS_TURN_MEMBERS, &mut sink, now));
+            }
+        });
+    });
+    assert_eq!(sink.frames, seq.0 * u64::from(MEMBERS), "each pass reached every member");
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let (frame, now) = (Bytes::from(vec![b'x'; 1_700]), Now::read().instant);
+    the_pass(&mut criterion, &frame, now);
+    the_turns(&mut criterion, &frame, now);
+    criterion.final_summary();
+}

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change is merged, from an empty machine with a Rust toolchain: style, lints,
+# documentation, every test, a thousand devices checked message by message, and that the benches compile. Stops at the
+# first step that fails and says which. Needs the network only for what is missing.
+#
+# One profile for all of it: the tests' own binaries carry the load as well, so that no dependency is built twice.
+# (What is measured is measured elsewhere: scripts/bench.sh and docs/benchmarks.md, in release.)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+# A target directory that is thrown away afterwards fills faster without what a next build could use.
+if [[ -n ${CI:-} ]]; then
+    export CARGO_INCREMENTAL=0
+fi
+
+step="setup"
+server_pid=""
+scratch=$(mktemp -d)
+
+finish() {
+    local code=$?
+    if [[ -n $server_pid ]]; then
+        kill -KILL "$server_pid" 2>/dev/null || true
+    fi
+    rm -rf "$scratch"
+    if ((code != 0)); then
+        echo "FAILED: $step (exit code $code)" >&2
+    fi
+}
+trap finish EXIT
+
+begin() {
+    step=$1
+    printf '\n=== %s (%d s)\n' "$step" "$SECONDS"
+}
+
+# The lints, the formatter and a C compiler (mimalloc is written in C). What is there is not looked for elsewhere.
+install_what_is_missing() {
+    if ! command -v cc >/dev/null; then
+        if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+            echo "a C compiler (cc) is needed: install gcc or clang" >&2
+            return 1
+        fi
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev
+    fi
+    if ! cargo fmt --version >/dev/null 2>&1; then
+        rustup component add rustfmt
+    fi
+    if ! cargo clippy --version >/dev/null 2>&1; then
+        rustup component add clippy
+    fi
+    cargo --version
+}
+
+binaries=${CARGO_TARGET_DIR:-target}/debug
+
+# The address of one door, as the server said it; nothing before it has.
+door() {
+    sed -nE "s#^$1 door +[a-z]+://([^/ ]+).*#\1#p" "$scratch/doors"
+}
+
+# Starts the engine on free loopback ports.
+start_server() {
+    # Here, not by the redirection below: that is done by the child, and until then the last server's doors would be read.
+    : >"$scratch/doors"
+    "$binaries/roomcast" --ephemeral --viewer-listen 127.0.0.1:0 --publisher-listen 127.0.0.1:0 \
+        --ops-listen 127.0.0.1:0 >"$scratch/doors" 2>"$scratch/log" &
+    server_pid=$!
+    local tries
+    for ((tries = 0; tries < 300; tries++)); do
+        if [[ -n $(door operator) ]]; then
+            return 0
+        fi
+        if ! kill -0 "$server_pid" 2>/dev/null; then
+            break
+        fi
+        sleep 0.1
+    done
+    echo "the server did not open its doors:" >&2
+    cat "$scratch/doors" "$scratch/log" >&2
+    return 1
+}
+
+# Succeeds only if the server drains and leaves by itself, with exit code 0.
+stop_server() {
+    local code=0
+    kill -TERM "$server_pid"
+    # A drain ends within 30 s.
+    timeout 60 tail --pid="$server_pid" -f /dev/null || kill -KILL "$server_pid"
+    wait "$server_pid" || code=$?
+    server_pid=""
+    if ((code != 0)); then
+        echo "the server left its drain with exit code $code:" >&2
+        cat "$scratch/log" >&2
+    fi
+    return "$code"
+}
+
+# The load generator leaves with another code than 0 when one device missed, repeated, swapped or altered one message.
+smoke() {
+    start_server
+    timeout 300 "$binaries/roomcast-loadgen" run --devices 1000 --rooms 4 --rate 200 --seconds 5 --encoding "$1" \
+        --viewer-door "ws://$(door viewer)" --publisher-door "http://$(door publisher)" \
+        --ops-door "http://$(door operator)"
+    stop_server
+}
+
+begin "what the tests need"
+install_what_is_missing
+
+begin "format: cargo fmt"
+cargo fmt --all --check
+
+begin "lints: cargo clippy"
+cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+
+begin "documentation: cargo doc"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+begin "tests: cargo test"
+cargo test --workspace --locked
+
+begin "benches compile: cargo bench --no-run"
+cargo bench --package roomcast --bench '*' --no-run --profile dev --locked
+
+for encoding in json proto; do
+    begin "smoke: 1 000 devices, $encoding"
+    smoke "$encoding"
+done
+
+printf '\n=== every step passed (%d s)\n' "$SECONDS"
