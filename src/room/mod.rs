@@ -394,7 +394,8 @@ impl Room {
 
     /// What of the history is newer than `seen`, and whether it continues there exactly.
     #[must_use]
-    pub fn resume(&self, seen: Option<Seen>) -> (Seq, bool) {
+    pub fn resume(&mut self, seen: Option<Seen>, now: Instant) -> (Seq, bool) {
+        self.history.age(now);
         match seen {
             Some(seen) if seen.run == self.run && seen.seq <= self.seq => {
                 (seen.seq, self.history.is_whole_after(seen.seq))
@@ -405,10 +406,9 @@ impl Room {
 
     fn join(&mut self, join: Join, now: Instant) {
         self.last_used = now;
-        self.history.age(now);
         self.segments.entry(join.shard).or_default().census.add(join.encoding);
         self.audience.changed(self.members(), now);
-        let (history_after, resumed) = self.resume(join.seen);
+        let (history_after, resumed) = self.resume(join.seen, now);
         self.outputs.push_back(Output::Welcomed(Welcomed { join, history_after, resumed }));
     }
 

@@ -97,7 +97,7 @@ impl<S: Socket> Shard<S> {
     ) -> Option<HistoryPage> {
         let key = *self.room_of.get(room)?;
         let room = &mut self.rooms[key].room;
-        let (after, resumed) = room.resume(seen);
+        let (after, resumed) = room.resume(seen, now);
         let mut snapshot = room.snapshot(after, now);
         let cut_short = snapshot.cut_short || snapshot.history.len() > limit;
         snapshot.history.drain(..snapshot.history.len().saturating_sub(limit));
