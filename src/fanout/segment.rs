@@ -555,3 +555,117 @@ impl PassTally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+
+    /// A sink that notes down what each connection took, and refuses those it is told to.
+    #[derive(Default)]
+    struct Notes {
+        taken: BTreeMap<u32, Vec<Bytes>>,
+        full: Vec<u32>,
+    }
+
+    impl Sink for Notes {
+        fn offer(&mut self, connection: u32, frames: &[Bytes], _now: Instant) -> Offer {
+            if self.full.contains(&connection) {
+                return Offer::Refused { taken: 0 };
+            }
+            self.taken.entry(connection).or_default().extend_from_slice(frames);
+            Offer::Written
+        }
+
+        fn is_waiting(&self, connection: u32) -> bool {
+            self.full.contains(&connection)
+        }
+    }
+
+    fn room() -> RoomName {
+        RoomName::parse("r1").unwrap()
+    }
+
+    fn level(seq: u64, now: Instant) -> Arc<Level> {
+        let frame = Bytes::from(seq.to_string());
+        Arc::new(Level {
+            room: room(),
+            run: Run(1),
+            seq: Seq(seq),
+            frames: [frame.clone(), frame],
+            oldest: now,
+        })
+    }
+
+    fn segment(members: u32) -> Segment {
+        let mut segment = Segment::new(room(), Run(1), Seq(0));
+        for connection in 0..members {
+            segment.join(connection, Encoding::Json, Seq(0));
+        }
+        segment
+    }
+
+    fn run(segment: &mut Segment, notes: &mut Notes, now: Instant) -> TurnTally {
+        let mut last = TurnTally::default();
+        while segment.is_busy() {
+            last = segment.turn(1, notes, now);
+            segment.check_invariants();
+        }
+        last
+    }
+
+    #[test]
+    fn batches_that_wait_leave_in_one_write_per_member() {
+        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
+        segment.arrive(level(1, now));
+        segment.arrive(level(2, now));
+        assert_eq!(segment.turn(128, &mut notes, now).taken, 2);
+        assert_eq!(notes.taken[&0], ["1", "2"]);
+        assert_eq!(notes.taken[&1], ["1", "2"]);
+    }
+
+    #[test]
+    fn who_joins_during_a_pass_gets_nothing_twice_and_who_leaves_gets_nothing_more() {
+        let (mut segment, mut notes, now) = (segment(3), Notes::default(), Now::read().instant);
+        segment.arrive(level(1, now));
+        segment.turn(1, &mut notes, now);
+        segment.leave(1);
+        assert_eq!(segment.join(9, Encoding::Json, Seq(1)), 1, "the hole is used again");
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken.keys().copied().collect::<Vec<_>>(), [0, 2]);
+        segment.arrive(level(2, now));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken[&9], ["2"]);
+        assert_eq!(notes.taken[&0], ["1", "2"]);
+    }
+
+    #[test]
+    fn who_refuses_a_batch_asks_when_it_has_drained_and_is_refreshed_before_the_next() {
+        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
+        notes.full.push(0);
+        segment.arrive(level(1, now));
+        run(&mut segment, &mut notes, now);
+        assert!(segment.take_wants().is_empty(), "not before it has drained");
+        segment.arrive(level(2, now));
+        assert_eq!(segment.turn(128, &mut notes, now).skipped, 1);
+        notes.full.clear();
+        segment.drained(0);
+        let want = Want { encoding: Encoding::Json, since: Seq(0) };
+        assert_eq!(segment.take_wants(), [want]);
+        let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), skipped: 2 };
+        assert!(segment.refreshed(want, Seq(2), Some(frame)).is_empty());
+        segment.arrive(level(3, now));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken[&0], ["refresh to 2", "3"]);
+    }
+
+    #[test]
+    fn batches_that_never_came_make_everybody_ask_once() {
+        let (mut segment, mut notes, now) = (segment(3), Notes::default(), Now::read().instant);
+        segment.gap(Seq(4));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(segment.take_wants().len(), 1, "they all stand at the same seq");
+        segment.gap(Seq(4));
+        assert!(!segment.is_busy(), "it is known already");
+    }
+}

@@ -556,3 +556,6 @@ impl Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
