@@ -94,7 +94,7 @@ impl Shell {
                 // Readers and the driver get their turn between two of ours.
                 yield_now().await;
             } else {
-                let deadline = self.shard.borrow().poll_deadline();
+                let deadline = self.deadline();
                 tokio::select! {
                     () = way_in.wake.notified() => {}
                     () = sleep_until(deadline.into()) => {}
@@ -105,6 +105,12 @@ impl Shell {
             busy |= self.shard.borrow_mut().turn(now);
             self.give_out(now);
         }
+    }
+
+    /// When to look again if nothing happens: the gauges must not stand still after the last connection went.
+    fn deadline(&self) -> Instant {
+        let deadline = self.shard.borrow().poll_deadline();
+        self.waits.borrow().holdings_due.map_or(deadline, |due| deadline.min(due))
     }
 
     /// Takes what the doors sent, a turn's worth. Whether more is there.
