@@ -1,5 +1,6 @@
 //! An HTTP/1.1 client written by hand, so that a test can send what no library would.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use prost::Message as _;
@@ -20,7 +21,7 @@ pub(crate) const PROTO: &str = "application/x-protobuf";
 pub(crate) struct Door(pub(crate) SocketAddr);
 
 /// What a door answered.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Names in lower case.
@@ -121,6 +122,13 @@ pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
         }
     }
     Some(Answer { status, headers, body })
+}
+
+/// With its body as text: it is read by people, when a test fails.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {}", self.status, self.headers, String::from_utf8_lossy(&self.body))
+    }
 }
 
 impl Answer {
