@@ -306,7 +306,7 @@ async fn a_room_is_opened_configured_looked_at_and_closed(shards: usize) {
     assert_eq!(view["shards"], json!([{"shard": view["home"], "members": 1}]));
     assert_eq!(account(&view, "chat", "delivered"), 3);
     let closed = node.publisher_door().delete("/v1/rooms/r1").await;
-    assert_eq!((closed.status, closed.json()), (200, json!({"room": "r1", "members": 1})));
+    assert_eq!((closed.status, closed.json()), (200, json!({"room": "r1", "members": 1, "shed": 0})));
     is_untouched(&node, "r1").await;
     node.publisher_door().delete("/v1/rooms/r1").await.is_problem(404, "room_not_open", Some("room"));
     let fresh = node.configure("r1", &json!({})).await;
