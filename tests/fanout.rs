@@ -17,6 +17,7 @@ one_and_four_shards!(
     the_remainder_leads_the_next_batch,
     a_batch_is_cut_by_its_bytes,
     a_small_room_does_not_wait,
+    an_urgent_message_takes_those_that_wait_along,
     the_newest_value_of_a_key_takes_the_place_of_the_waiting_one,
     counters_tell_what_was_added_and_the_exact_total,
     payloads_arrive_as_they_were_published,
@@ -147,6 +148,20 @@ async fn a_small_room_does_not_wait(shards: usize) {
     assert_eq!(node.view("r1").await["window_ms"], 10_000);
     third.close().await;
     assert_eq!(devices[0].numbers(1).await, [20]);
+}
+
+async fn an_urgent_message_takes_those_that_wait_along(shards: usize) {
+    let keys = [("TYPES__ALERT__CLASS", "normal"), ("TYPES__ALERT__URGENT", "true")];
+    let node = Node::with(shards, &keys);
+    node.configure("r1", &gathering(10_000)).await;
+    let mut devices = both(&node, "r1").await;
+    node.chat("r1", 0..3).await;
+    node.publish("r1", &json!({"type": "alert", "payload": 3})).await;
+    // A burst of them waits for its spacing, and no longer.
+    node.publish("r1", &json!({"messages": vec![json!({"type": "alert", "payload": 4}); 3]})).await;
+    for device in &mut devices {
+        assert_eq!(device.numbers(7).await, [0, 1, 2, 3, 4, 4, 4]);
+    }
 }
 
 async fn the_newest_value_of_a_key_takes_the_place_of_the_waiting_one(shards: usize) {

@@ -22,6 +22,7 @@ use tokio::time::{interval, timeout};
 one_and_four_shards!(
     slow_devices_harm_nobody_and_are_told_exactly_what_they_missed,
     a_device_that_trickles_is_closed_for_being_behind,
+    a_silent_device_is_closed_and_one_that_pings_is_not,
     each_offence_is_closed_with_its_code,
     a_hostile_crowd_costs_a_bounded_amount_of_memory,
     half_handshakes_are_closed_and_keep_nobody_out,
@@ -255,6 +256,29 @@ async fn a_device_that_trickles_is_closed_for_being_behind(shards: usize) {
     assert_eq!(node.metrics().await.closed("no_progress"), 0);
     node.chat("r1", 0..1).await;
     assert_eq!(healthy.numbers(1).await, [0]);
+}
+
+async fn a_silent_device_is_closed_and_one_that_pings_is_not(shards: usize) {
+    let node = Node::with(shards, &[("VIEWER__HEARTBEAT_MS", "1000")]);
+    let mut pinging = Device::join(&node, "r1", Encoding::Proto).await;
+    assert_eq!(pinging.welcome["heartbeat_ms"], 1000);
+    let mut silent = RawDevice::join(&node, "r1", Encoding::Json).await;
+    let pings = async {
+        let mut heartbeats = interval(Duration::from_secs(1));
+        loop {
+            heartbeats.tick().await;
+            pinging.say(&json!({"kind": "ping"})).await;
+            pinging.notice("pong").await;
+        }
+    };
+    let closed = tokio::select! {
+        code = silent.close_code() => code,
+        () = pings => None,
+    };
+    assert_eq!(closed, Some(4000), "silent for 2.5 heartbeats");
+    node.metrics_when("one silence", |metrics| metrics.closed("silent") == 1).await;
+    node.chat("r1", 0..1).await;
+    assert_eq!(pinging.numbers(1).await, [0]);
 }
 
 const TEXT: u8 = 0x81;
