@@ -80,6 +80,7 @@ async fn a_draining_node_refuses_and_says_so_until_it_is_gone(shards: usize) {
     let node = Node::start(shards);
     // One that does not answer the goodbye holds the drain up for as long as a goodbye may take.
     let mut lingering = RawDevice::join(&node, "r1", Encoding::Json).await;
+    assert!(lingering.frame().await.is_some(), "a welcome: it has reached its shard");
     let doors = node.doors;
     let draining = tokio::spawn(node.server.drain());
     let refused = until("a refusal", async || {
@@ -135,7 +136,8 @@ async fn a_signal_drains_the_process_and_it_exits_with_0(shards: usize) {
 
 async fn a_second_signal_stops_the_process_at_once(shards: usize) {
     let mut process = Process::start(shards).await;
-    let lingering = RawDevice::join(&process.doors, "r1", Encoding::Json).await;
+    let mut lingering = RawDevice::join(&process.doors, "r1", Encoding::Json).await;
+    assert!(lingering.frame().await.is_some(), "a welcome: it has reached its shard");
     process.signal(Signal::TERM);
     let doors = process.doors;
     until("the drain", async || (doors.ops_door().get("/readyz").await.status == 503).then_some(())).await;
