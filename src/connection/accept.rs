@@ -92,6 +92,8 @@ pub async fn stopped(stop: &mut Stop) {
 /// Takes connections in until told to stop. A failure to accept (descriptors run out, say) pauses this door alone.
 pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorway) {
     let Doorway { metrics, descriptors, mut stop } = doorway;
+    // Declared after `stop`, and so dropped before it: whoever sees the last receiver go finds the port free.
+    let listener = listener;
     let places = Seats::new(D::CONNECTIONS_MAX as u64);
     let protocol = Arc::new(protocol());
     let mut pause = ACCEPT_PAUSE_MIN;

@@ -1,0 +1,359 @@
+//! A device: tokio-tungstenite's WebSocket, and frames of either encoding read into the one shape that JSON gives them.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message as _;
+use roomcast::wire::proto;
+use roomcast::wire::proto::server_frame::Frame;
+use serde_json::{Map, Value, json};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::{COMES_WITHIN, Doors, Encoding, comes};
+
+/// A connection that has been let in.
+#[derive(Debug)]
+pub(crate) struct Device {
+    socket: WebSocketStream<TcpStream>,
+    pub(crate) encoding: Encoding,
+    /// The first frame it heard.
+    pub(crate) welcome: Value,
+    /// The subprotocol that was answered.
+    pub(crate) subprotocol: Option<String>,
+    /// The newest seq of each room it is a member of.
+    seqs: BTreeMap<String, u64>,
+}
+
+/// What a device heard.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Heard {
+    /// A frame, in the shape of its JSON.
+    Frame(Value),
+    /// The close frame's code.
+    Closed(u16),
+    /// The connection ended without a close frame.
+    Ended,
+}
+
+/// How a device asks to be let in.
+#[derive(Debug, Clone)]
+pub(crate) struct Handshake {
+    pub(crate) encoding: Encoding,
+    /// After the `?`.
+    pub(crate) query: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// `SO_RCVBUF`, set before it connects; without it the kernel hides a slow device for megabytes.
+    pub(crate) receive_buffer_bytes: Option<u32>,
+}
+
+impl Handshake {
+    /// One that asks for this encoding and nothing else.
+    pub(crate) fn new(encoding: Encoding) -> Self {
+        let headers = vec![("sec-websocket-protocol", encoding.subprotocol().to_owned())];
+        Self { encoding, query: String::new(), headers, receive_buffer_bytes: None }
+    }
+
+    /// Asks for `query`, too.
+    pub(crate) fn query(mut self, query: impl Into<String>) -> Self {
+        self.query = query.into();
+        self
+    }
+}
+
+impl Device {
+    /// Joins a room with this encoding, and hears the welcome.
+    pub(crate) async fn join(doors: &Doors, room: &str, encoding: Encoding) -> Self {
+        Box::pin(Self::join_with(doors, room, Handshake::new(encoding))).await
+    }
+
+    /// Joins as the handshake says, and hears the welcome.
+    pub(crate) async fn join_with(doors: &Doors, room: &str, handshake: Handshake) -> Self {
+        Box::pin(Self::try_join(doors, room, handshake))
+            .await
+            .unwrap_or_else(|error| panic!("{room}: {error}"))
+    }
+
+    /// Joins unless it is refused.
+    pub(crate) async fn try_join(doors: &Doors, room: &str, handshake: Handshake) -> Result<Self, Error> {
+        let Handshake { encoding, query, headers, receive_buffer_bytes } = handshake;
+        let query = if query.is_empty() { query } else { format!("?{query}") };
+        let uri = format!("ws://{}/v1/rooms/{room}/ws{query}", doors.viewer);
+        let mut request = uri.into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().append(name, value.parse().unwrap());
+        }
+        // Boxed: a handshake's future is larger than what else a test holds.
+        let connecting = Box::pin(async {
+            let socket = TcpSocket::new_v4()?;
+            if let Some(bytes) = receive_buffer_bytes {
+                socket.set_recv_buffer_size(bytes)?;
+            }
+            let stream = socket.connect(doors.viewer).await?;
+            Box::pin(client_async(request, stream)).await
+        });
+        let (socket, answer) = comes("a handshake", connecting).await?;
+        let subprotocol = answer.headers().get("sec-websocket-protocol");
+        let subprotocol = subprotocol.map(|chosen| chosen.to_str().unwrap().to_owned());
+        let (welcome, seqs) = (Value::Null, BTreeMap::new());
+        let mut device = Self { socket, encoding, welcome, subprotocol, seqs };
+        device.welcome = device.frame().await;
+        assert_eq!(device.welcome["kind"], "welcome", "{}", device.welcome);
+        assert_eq!(device.welcome["room"], room);
+        Ok(device)
+    }
+
+    /// What it hears next, checked: within a room no batch is lost without a word, and none comes twice.
+    pub(crate) async fn hear(&mut self) -> Heard {
+        let heard = self.hear_bytes().await;
+        let frame = match heard {
+            Ok(Message::Text(text)) => {
+                assert_eq!(self.encoding, Encoding::Json, "text for a protobuf device");
+                serde_json::from_str(&text).unwrap()
+            }
+            Ok(Message::Binary(bytes)) => {
+                assert_eq!(self.encoding, Encoding::Proto, "binary for a JSON device");
+                spelt(proto::ServerFrame::decode(bytes).unwrap())
+            }
+            Ok(Message::Close(close)) => return Heard::Closed(close.map_or(1005, |close| close.code.into())),
+            Ok(other) => panic!("{other:?} is no frame of the protocol"),
+            Err(_) => return Heard::Ended,
+        };
+        self.check(&frame);
+        Heard::Frame(frame)
+    }
+
+    /// The next WebSocket message that is no ping or pong, unread and unchecked.
+    pub(crate) async fn hear_bytes(&mut self) -> Result<Message, Error> {
+        loop {
+            match comes("a frame", self.socket.next()).await {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(heard) => return heard,
+                None => return Err(Error::ConnectionClosed),
+            }
+        }
+    }
+
+    fn check(&mut self, frame: &Value) {
+        let room = || frame["room"].as_str().unwrap().to_owned();
+        let seq = frame["seq"].as_u64().unwrap_or(0);
+        match frame["kind"].as_str().unwrap() {
+            "welcome" => {
+                assert_eq!(self.seqs.insert(room(), seq), None, "a second welcome: {frame}");
+            }
+            "batch" => {
+                let before = self.seqs.get_mut(&room()).unwrap_or_else(|| panic!("not joined: {frame}"));
+                let is_level = seq == *before + 1;
+                let is_refresh = seq >= *before && list(frame, "messages").is_empty();
+                assert!(is_level || is_refresh, "seq {seq} after {before}: {frame}");
+                *before = seq;
+            }
+            "left" | "closed" => drop(self.seqs.remove(&room())),
+            _ => {}
+        }
+    }
+
+    /// The next frame.
+    pub(crate) async fn frame(&mut self) -> Value {
+        match self.hear().await {
+            Heard::Frame(frame) => frame,
+            other => panic!("{other:?} in place of a frame"),
+        }
+    }
+
+    /// The next frame of this kind; only batches may come before it.
+    pub(crate) async fn notice(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.frame().await;
+            if frame["kind"] == kind {
+                return frame;
+            }
+            assert_eq!(frame["kind"], "batch", "{frame} before {kind}");
+        }
+    }
+
+    /// The next batch that brings something a publisher gave, without what the engine says of its audience.
+    pub(crate) async fn batch(&mut self) -> Value {
+        loop {
+            let mut frame = self.frame().await;
+            assert_eq!(frame["kind"], "batch", "{frame}");
+            let messages = published(&frame);
+            if messages.is_empty() && ["counters", "skipped", "latest"].iter().all(|it| frame[it].is_null()) {
+                continue;
+            }
+            frame["messages"] = Value::Array(messages);
+            return frame;
+        }
+    }
+
+    /// As many published messages as that, over as many batches as they come in.
+    pub(crate) async fn messages(&mut self, count: usize) -> Vec<Value> {
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            messages.extend(list(&self.batch().await, "messages"));
+        }
+        assert_eq!(messages.len(), count, "more than was published: {messages:?}");
+        messages
+    }
+
+    /// The numbers that are the payloads of the next `count` published messages.
+    pub(crate) async fn numbers(&mut self, count: u64) -> Vec<u64> {
+        let messages = self.messages(usize::try_from(count).unwrap()).await;
+        messages.iter().map(|message| message["payload"].as_u64().unwrap()).collect()
+    }
+
+    /// How its connection ends; batches and notices may come before.
+    pub(crate) async fn end(&mut self) -> Heard {
+        loop {
+            let heard = self.hear().await;
+            if !matches!(heard, Heard::Frame(_)) {
+                return heard;
+            }
+        }
+    }
+
+    /// Says a frame, given in the shape of its JSON.
+    pub(crate) async fn say(&mut self, frame: &Value) {
+        let message = match self.encoding {
+            Encoding::Json => Message::text(frame.to_string()),
+            Encoding::Proto => Message::binary(device_frame(frame).encode_to_vec()),
+        };
+        self.socket.send(message).await.unwrap();
+    }
+
+    /// Asks for a further room, and hears its welcome.
+    pub(crate) async fn join_further(&mut self, room: &str) -> Value {
+        self.say(&json!({"kind": "join", "room": room})).await;
+        assert_eq!(self.notice("joined").await["room"], room);
+        let welcome = self.notice("welcome").await;
+        assert_eq!(welcome["room"], room);
+        welcome
+    }
+
+    /// Leaves a room, and hears so.
+    pub(crate) async fn leave(&mut self, room: &str) {
+        self.say(&json!({"kind": "leave", "room": room})).await;
+        assert_eq!(self.notice("left").await["room"], room);
+    }
+
+    /// Says close, and waits until the node has ended the connection.
+    pub(crate) async fn close(mut self) {
+        let closing = async {
+            self.socket.close(None).await?;
+            while let Some(heard) = self.socket.next().await {
+                heard?;
+            }
+            Ok::<_, Error>(())
+        };
+        drop(comes("the end", closing).await);
+    }
+
+    /// The plain socket: nothing is read off it any more unless the test does.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.socket.get_ref()
+    }
+}
+
+/// A member of a frame that is a list; one that was left out is empty.
+pub(crate) fn list(frame: &Value, member: &str) -> Vec<Value> {
+    frame[member].as_array().cloned().unwrap_or_default()
+}
+
+/// The messages of a batch that publishers gave.
+pub(crate) fn published(frame: &Value) -> Vec<Value> {
+    let messages = list(frame, "messages").into_iter();
+    messages.filter(|message| message["type"] != "online").collect()
+}
+
+/// A protobuf frame in the shape of its JSON.
+fn spelt(frame: proto::ServerFrame) -> Value {
+    match frame.frame.expect("a frame is of some kind") {
+        Frame::Welcome(welcome) => json!({
+            "kind": "welcome", "room": welcome.room, "run": welcome.run, "seq": welcome.seq,
+            "heartbeat_ms": welcome.heartbeat_ms, "resumed": welcome.resumed,
+            "reset": if welcome.reset.is_empty() { Value::Null } else { welcome.reset.into() },
+            "history": messages(welcome.history), "latest": messages(welcome.latest),
+            "counters": welcome.counters.into_iter().collect::<BTreeMap<_, _>>(),
+        }),
+        Frame::Batch(batch) => {
+            let mut frame = json!({"kind": "batch", "room": batch.room, "run": batch.run, "seq": batch.seq,
+                "messages": messages(batch.messages)});
+            if !batch.skipped.is_empty() {
+                frame["skipped"] = json!(batch.skipped);
+            }
+            if !batch.merged.is_empty() {
+                frame["merged"] = json!(batch.merged);
+            }
+            if !batch.latest.is_empty() {
+                frame["latest"] = messages(batch.latest);
+            }
+            let counters = batch.counters.into_iter();
+            let counters: Map<String, Value> =
+                counters.map(|(name, it)| (name, json!({"add": it.add, "total": it.total}))).collect();
+            if !counters.is_empty() {
+                frame["counters"] = Value::Object(counters);
+            }
+            frame
+        }
+        Frame::Pong(_) => json!({"kind": "pong"}),
+        Frame::Joined(joined) => json!({"kind": "joined", "room": joined.room}),
+        Frame::Left(left) => json!({"kind": "left", "room": left.room}),
+        Frame::Closed(closed) => json!({"kind": "closed", "room": closed.room, "code": closed.code}),
+        Frame::Error(error) => {
+            let mut frame = json!({"kind": "error", "code": error.code});
+            if !error.room.is_empty() {
+                frame["room"] = error.room.into();
+            }
+            if !error.field.is_empty() {
+                frame["field"] = error.field.into();
+            }
+            frame
+        }
+        Frame::Bye(bye) => {
+            json!({"kind": "bye", "code": bye.code, "reconnect_within_ms": bye.reconnect_within_ms})
+        }
+    }
+}
+
+fn messages(messages: Vec<proto::Message>) -> Value {
+    messages.into_iter().map(message).collect()
+}
+
+fn message(message: proto::Message) -> Value {
+    let mut spelt = json!({"type": message.r#type, "at": message.at});
+    if message.json {
+        spelt["payload"] = serde_json::from_slice(&message.payload).unwrap();
+    } else {
+        spelt["payload_b64"] = BASE64.encode(&message.payload).into();
+    }
+    if !message.id.is_empty() {
+        spelt["id"] = message.id.into();
+    }
+    if !message.key.is_empty() {
+        spelt["key"] = message.key.into();
+    }
+    if message.seq > 0 {
+        spelt["seq"] = message.seq.into();
+    }
+    spelt
+}
+
+/// A device's frame in protobuf.
+fn device_frame(frame: &Value) -> proto::DeviceFrame {
+    use proto::device_frame::Frame;
+    let text = |member: &str| frame[member].as_str().unwrap_or_default().to_owned();
+    let frame = match frame["kind"].as_str().unwrap() {
+        "ping" => Frame::Ping(proto::Ping {}),
+        "join" => Frame::Join(proto::Join { room: text("room"), cursor: text("cursor") }),
+        "leave" => Frame::Leave(proto::Leave { room: text("room") }),
+        kind => panic!("no device says {kind}"),
+    };
+    proto::DeviceFrame { frame: Some(frame) }
+}
+
+const _: () = assert!(COMES_WITHIN.as_secs() > 16, "longer than any deadline a test waits out");

@@ -1,0 +1,220 @@
+//! A node on free ports, its doors, and those who use them: what every black-box test begins with.
+//!
+//! Nothing here sleeps until something has probably happened, and nothing reads logs: a test waits for the frame, the
+//! close, the answer or the metric itself, each wait within a bound that has a name.
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use roomcast::config::Config;
+use roomcast::config::args::Args;
+use roomcast::server::Server;
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+pub(crate) mod device;
+pub(crate) mod process;
+pub(crate) mod publisher;
+pub(crate) mod raw;
+
+pub(crate) use device::{Device, Handshake, Heard};
+pub(crate) use process::Process;
+pub(crate) use publisher::{Answer, Door};
+pub(crate) use raw::RawDevice;
+pub(crate) use roomcast::room::id::Encoding;
+
+/// What must come at all comes within this time, on a machine that does much else besides.
+pub(crate) const COMES_WITHIN: Duration = Duration::from_secs(20);
+/// How often a metric or a view is looked at while a test waits for it to change.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Runs each named test at one shard and at four: where a room lives must make no difference that shows.
+macro_rules! one_and_four_shards {
+    ($($name:ident),* $(,)?) => {
+        mod at_1_shard {
+            $(#[tokio::test] async fn $name() { super::$name(1).await })*
+        }
+        mod at_4_shards {
+            $(#[tokio::test] async fn $name() { super::$name(4).await })*
+        }
+    };
+}
+pub(crate) use one_and_four_shards;
+
+/// A node of this process.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) server: Server,
+    pub(crate) doors: Doors,
+}
+
+/// Where the doors of a node are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doors {
+    pub(crate) viewer: SocketAddr,
+    pub(crate) publisher: SocketAddr,
+    pub(crate) ops: SocketAddr,
+}
+
+impl Node {
+    /// A node with the default configuration, on free ports.
+    pub(crate) fn start(shards: usize) -> Self {
+        Self::with(shards, &[])
+    }
+
+    /// A node with some keys changed, each as `SECTION__KEY` and a value in TOML's grammar.
+    pub(crate) fn with(shards: usize, keys: &[(&str, &str)]) -> Self {
+        let mut args = Args::default();
+        let free = || Some("127.0.0.1:0".to_owned());
+        args.flags.viewer_listen = free();
+        args.flags.publisher_listen = free();
+        args.flags.ops_listen = free();
+        args.flags.ephemeral = true;
+        args.flags.shards = Some(shards.to_string());
+        let environment = keys.iter().map(|(key, value)| (format!("ROOMCAST__{key}"), (*value).to_owned()));
+        let config = Config::load(&args, environment).unwrap();
+        let server = Server::start(config).unwrap();
+        let doors = Doors {
+            viewer: server.viewer_addr(),
+            publisher: server.publisher_addr(),
+            ops: server.ops_addr(),
+        };
+        Self { server, doors }
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = Doors;
+
+    fn deref(&self) -> &Doors {
+        &self.doors
+    }
+}
+
+impl Doors {
+    /// The publisher door.
+    pub(crate) fn publisher_door(&self) -> Door {
+        Door(self.publisher)
+    }
+
+    /// The operator door.
+    pub(crate) fn ops_door(&self) -> Door {
+        Door(self.ops)
+    }
+
+    /// The viewer door, for what is no handshake.
+    pub(crate) fn viewer_door(&self) -> Door {
+        Door(self.viewer)
+    }
+
+    /// Publishes a JSON request that must be taken, and gives its results.
+    pub(crate) async fn publish(&self, room: &str, request: &Value) -> Vec<String> {
+        let answer = self.publisher_door().publish(room, request).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.results()
+    }
+
+    /// Publishes chat messages whose payloads are these numbers, in one request.
+    pub(crate) async fn chat(&self, room: &str, payloads: std::ops::Range<u64>) {
+        let messages: Vec<Value> =
+            payloads.map(|n| serde_json::json!({"type": "chat", "payload": n})).collect();
+        let count = messages.len();
+        let results = self.publish(room, &serde_json::json!({ "messages": messages })).await;
+        assert_eq!(results, vec!["accepted"; count]);
+    }
+
+    /// `PUT`s a room's settings.
+    pub(crate) async fn configure(&self, room: &str, settings: &Value) -> Value {
+        let answer = self.publisher_door().put(&format!("/v1/rooms/{room}"), settings).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// What a room shows of itself.
+    pub(crate) async fn view(&self, room: &str) -> Value {
+        let answer = self.publisher_door().get(&format!("/v1/rooms/{room}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// What a room shows once it satisfies `is_so`.
+    pub(crate) async fn view_when(&self, room: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        until(&format!("the view of {room}"), async || Some(self.view(room).await).filter(|view| is_so(view)))
+            .await
+    }
+
+    /// All metrics. A shard counts after it has answered: what a test has caused may take a moment to show.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let answer = self.ops_door().get("/metrics").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics(answer.text())
+    }
+
+    /// All metrics once they satisfy `is_so`.
+    pub(crate) async fn metrics_when(&self, what: &str, is_so: impl Fn(&Metrics) -> bool) -> Metrics {
+        until(what, async || Some(self.metrics().await).filter(|metrics| is_so(metrics))).await
+    }
+
+    /// Rooms of this name and a number, no two of which have the same home as long as the node has shards left.
+    pub(crate) async fn rooms_apart(&self, name: &str, count: usize, shards: usize) -> Vec<String> {
+        let mut rooms: Vec<(u64, String)> = Vec::new();
+        for n in 0.. {
+            let room = format!("{name}-{n}");
+            let home = self.configure(&room, &serde_json::json!({})).await["home"].as_u64().unwrap();
+            let taken = rooms.iter().filter(|(other, _)| *other == home).count();
+            if taken < count.div_ceil(shards) {
+                rooms.push((home, room));
+            }
+            if rooms.len() == count {
+                break;
+            }
+        }
+        rooms.into_iter().map(|(_, room)| room).collect()
+    }
+}
+
+/// Looks again and again until there is something to see, within [`COMES_WITHIN`].
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let seen = timeout(COMES_WITHIN, async {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if let Some(seen) = look().await {
+                return seen;
+            }
+        }
+    });
+    seen.await.unwrap_or_else(|_| panic!("{what}: not within {COMES_WITHIN:?}"))
+}
+
+/// What comes within [`COMES_WITHIN`].
+pub(crate) async fn comes<T>(what: &str, it: impl Future<Output = T>) -> T {
+    timeout(COMES_WITHIN, it).await.unwrap_or_else(|_| panic!("{what}: not within {COMES_WITHIN:?}"))
+}
+
+/// One scrape.
+#[derive(Debug)]
+pub(crate) struct Metrics(pub(crate) String);
+
+impl Metrics {
+    /// The sum over all series of a metric whose labels hold each of `labels` (as `name="value"`).
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> u64 {
+        let of_name = self.0.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+        });
+        let matching = of_name.filter(|line| labels.iter().all(|label| line.contains(label)));
+        let values = matching.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a test")]
+        let sum = values.sum::<f64>() as u64;
+        sum
+    }
+
+    /// Connections closed for a reason.
+    pub(crate) fn closed(&self, reason: &str) -> u64 {
+        self.sum("roomcast_connections_closed_total", &[&format!("reason=\"{reason}\"")])
+    }
+}

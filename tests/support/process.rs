@@ -1,0 +1,85 @@
+//! The real binary as a process of its own: for signals, for its memory, and for limits of a whole process.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use super::{Doors, comes, until};
+
+/// A running `roomcast`. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) doors: Doors,
+}
+
+impl Process {
+    /// Starts it on free ports.
+    pub(crate) async fn start(shards: usize) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards).await
+    }
+
+    /// Starts it with at most so many descriptors.
+    pub(crate) async fn with_descriptors(shards: usize, descriptors: u32) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_roomcast")]);
+        Self::run(shell, shards).await
+    }
+
+    async fn run(mut command: Command, shards: usize) -> Self {
+        let free = "127.0.0.1:0";
+        command
+            .args(["--viewer-listen", free, "--publisher-listen", free, "--ops-listen", free])
+            .args(["--ephemeral", "--shards", &shards.to_string()])
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let doors = tokio::task::spawn_blocking(move || doors(stdout));
+        let doors = comes("the doors' addresses", doors).await.unwrap();
+        Self { child, doors }
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).unwrap();
+    }
+
+    /// Its exit code; `None`: a signal ended it.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        until("its exit", async || self.child.try_wait().unwrap()).await.code()
+    }
+
+    /// A line of `/proc/…/status` in KiB: `VmRSS` is what it holds now, `VmHWM` the most it ever held.
+    pub(crate) fn memory_kib(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let value = status.lines().find_map(|it| it.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already is not there to be killed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Reads what the node says of its doors when they are open.
+fn doors(stdout: ChildStdout) -> Doors {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.unwrap();
+        let address = line.split("://").nth(1).and_then(|rest| rest.split('/').next());
+        found.extend(address.and_then(|address| address.parse::<SocketAddr>().ok()));
+        if let [viewer, publisher, ops] = found[..] {
+            return Doors { viewer, publisher, ops };
+        }
+    }
+    panic!("it ended before it named its doors")
+}
