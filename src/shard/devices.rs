@@ -32,6 +32,10 @@ impl<S: Socket> Shard<S> {
     /// The connection wants to become a member of a room.
     pub fn join(&mut self, key: u64, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>, now: Now) {
         let Some(index) = self.index_of(key) else { return };
+        if matches!(self.drain, Drain::Farewell(_)) {
+            // It was on its way when the others were told.
+            return self.close(index, CloseReason::Draining, now);
+        }
         let connection = &mut self.connections.all[index as usize];
         let segment = self.segment_of.get(room).copied();
         let joined = connection.places.iter().any(|place| Some(place.segment) == segment);

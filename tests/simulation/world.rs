@@ -471,6 +471,9 @@ impl World {
             device.read(usize::MAX);
         }
         self.shards.iter_mut().for_each(Shard::bid_farewell);
+        self.busy.fill(true);
+        self.turn_until_idle();
+        let late = self.connect(0, room, usize::MAX);
         for _ in 0..40 {
             self.busy.fill(true);
             self.turn_until_idle();
@@ -478,9 +481,9 @@ impl World {
             self.pass_time(Duration::from_millis(50));
         }
         assert!(self.shards.iter().all(Shard::is_deserted), "nobody is left after a drain");
-        for witness in self.witnesses.values() {
-            let witness = &self.devices[*witness];
-            assert!(witness.bye && witness.closed == Some(1012), "a drained device hears bye and 1012");
+        for index in self.witnesses.values().chain([&late]) {
+            let device = &self.devices[*index];
+            assert!(device.bye && device.closed == Some(1012), "a drained device hears bye and 1012");
         }
         self.coverage.count("drain", 1);
     }
