@@ -78,8 +78,8 @@ pub struct Segment {
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
     asked: BTreeMap<Want, Vec<u32>>,
-    /// Members that have to wait until fewer states are asked for.
-    unasked: VecDeque<u32>,
+    /// Members, with the seq they stand at, that have to wait until fewer states are asked for.
+    unasked: VecDeque<(u32, Seq)>,
     /// What to ask of the home next.
     wants: Vec<Want>,
 }
@@ -283,8 +283,10 @@ impl Segment {
     /// Takes in a member that holds everything up to `seq`. Its slot, stable until it leaves.
     pub fn join(&mut self, connection: u32, encoding: Encoding, seq: Seq) -> u32 {
         let member = Member::new(connection, encoding, seq);
+        if self.census.members() == 0 {
+            self.seq = self.seq.max(seq);
+        }
         self.census.add(encoding);
-        self.seq = self.seq.max(seq);
         if let Some(hole) = self.holes.pop() {
             self.members[hole as usize] = member;
             return hole;
@@ -328,11 +330,11 @@ impl Segment {
     /// can account for, and their connections, returned here, have to come back afresh.
     #[must_use]
     pub fn refreshed(&mut self, want: Want, to: Seq, refresh: Option<RefreshFrame>) -> Vec<u32> {
+        // `seq` stays: what took these members to `to` says nothing to those that did not ask.
         let slots = self.asked.remove(&want).unwrap_or_default();
-        self.seq = self.seq.max(to);
         while self.asked.len() < REFRESH_STATES_MAX {
-            let Some(slot) = self.unasked.pop_front() else { break };
-            if self.members[slot as usize].last_seq != VACANT {
+            let Some((slot, since)) = self.unasked.pop_front() else { break };
+            if self.asker(slot, since).is_some() {
                 self.ask(slot);
             }
         }
@@ -446,7 +448,7 @@ impl Segment {
             self.members[(first + slot) as usize].standing = Standing::Missed;
         }
         for slot in tally.missed {
-            turn.skipped += frames.batches();
+            turn.skipped += frames.to.0 - self.members[(first + slot) as usize].last_seq.0;
             self.miss(first + slot, sink);
         }
         for slot in tally.late {
@@ -524,7 +526,7 @@ impl Segment {
             self.asked.insert(want, vec![slot]);
             self.wants.push(want);
         } else {
-            self.unasked.push_back(slot);
+            self.unasked.push_back((slot, want.since));
         }
     }
 

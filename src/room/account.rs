@@ -74,18 +74,20 @@ impl Account {
         column.merged.record(seq, column.merged.total() + merged);
     }
 
-    /// Lets go of rows older than any member may need. `head` is the newest seq.
-    pub fn trim(&mut self, head: Seq) {
+    /// Lets go of rows older than any member may need. `head` is the newest seq. From where on it is exact now, if that
+    /// has changed.
+    pub fn trim(&mut self, head: Seq) -> Option<Seq> {
         // In strides, so that a batch does not touch every column of its room.
         let floor = Seq(head.0.saturating_sub(ACCOUNT_SEQS_MAX));
         if floor.0 < self.floor.0 + ACCOUNT_SEQS_MAX / 8 {
-            return;
+            return None;
         }
         self.floor = floor;
         for column in self.columns.values_mut() {
             column.delivered.forget_before(floor);
             column.merged.forget_before(floor);
         }
+        Some(floor)
     }
 
     /// What the batches after `seq` held; `None` if that is further back than the account reaches.

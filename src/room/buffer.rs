@@ -11,6 +11,9 @@ use super::message::Message;
 use super::pace::Waiting;
 use crate::config::limits::{GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX};
 
+/// An empty buffer that had to hold more than this gives its memory back.
+const ROOMY: usize = 64;
+
 /// Messages gathered for their room's next flush.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -108,6 +111,9 @@ impl Buffer {
             self.give_up_oldest(&mut cut);
         }
         self.gathered_bytes -= bytes;
+        if self.gathered.is_empty() && self.gathered.capacity() > ROOMY {
+            self.gathered = VecDeque::new();
+        }
         self.check_invariants();
         cut
     }

@@ -50,6 +50,19 @@ impl History {
         self.past.range(newer..)
     }
 
+    /// The seq of the newest message that is no newer than `seq`; 0 if there is none. `since` gives the same for both.
+    #[must_use]
+    pub fn last_before(&self, seq: Seq) -> Seq {
+        let newer = self.past.partition_point(|past| past.seq <= seq);
+        newer.checked_sub(1).map_or(Seq(0), |last| self.past[last].seq)
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.past.is_empty()
+    }
+
     /// Whether `since(seq)` is all that there was.
     #[must_use]
     pub fn is_whole_after(&self, seq: Seq) -> bool {

@@ -65,6 +65,12 @@ impl Ids {
         u64::from(full)
     }
 
+    /// Whether it knows none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// Forgets what is older than five minutes.
     pub fn age(&mut self, now: Instant) {
         while self.order.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > ID_AGE_MAX) {

@@ -26,6 +26,7 @@ mod publish;
 mod report;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,10 @@ use self::pace::{FlushRules, Pace, RoomSettings};
 use self::report::Rate;
 use self::tally::RoomTally;
 use crate::clock::Now;
-use crate::config::limits::{ACCOUNT_SEQS_MAX, ROOM_IDLE, SEGMENT_QUEUED_MAX, WELCOME_BYTES_MAX};
+use crate::config::limits::{HISTORY_AGE_MAX, ROOM_IDLE, SEGMENT_QUEUED_MAX, WELCOME_BYTES_MAX};
+
+/// How often a room lets go of history and ids that are too old.
+const TIDY_INTERVAL: Duration = HISTORY_AGE_MAX;
 
 /// What a room is told.
 #[derive(Debug)]
@@ -241,6 +245,8 @@ pub struct Room {
     buffer: Buffer,
     /// When the oldest counter increment that waits came.
     counted_since: Option<Instant>,
+    /// How many increments wait.
+    increments: u64,
     counters: Counters,
     latest: Latest,
     history: History,
@@ -250,6 +256,10 @@ pub struct Room {
     segments: BTreeMap<usize, Segment>,
     expected_audience: Option<u64>,
     idle_close: Option<Duration>,
+    /// When to let go of what is too old, while there is anything that ages.
+    tidy_due: Option<Instant>,
+    /// A publisher has published to it or configured it.
+    is_published: bool,
     last_published: Instant,
     last_used: Instant,
     message_rate: Rate,
@@ -268,6 +278,7 @@ impl Room {
             pace: Pace::new(rules),
             buffer: Buffer::default(),
             counted_since: None,
+            increments: 0,
             counters: Counters::default(),
             latest: Latest::default(),
             history: History::default(),
@@ -277,6 +288,8 @@ impl Room {
             segments: BTreeMap::new(),
             expected_audience: None,
             idle_close: None,
+            tidy_due: None,
+            is_published: false,
             last_published: now,
             last_used: now,
             message_rate: Rate::default(),
@@ -337,7 +350,7 @@ impl Room {
     pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         match input {
             Input::Publish { ticket, messages } => {
-                (self.last_published, self.last_used) = (now.instant, now.instant);
+                self.used_by_publisher(now.instant);
                 let published = self.publish(messages, now, tally);
                 self.outputs.push_back(Output::Published { ticket, published });
             }
@@ -347,13 +360,26 @@ impl Room {
                 self.join(join, now.instant);
                 return self.check_invariants();
             }
-            Input::Left { shard, left } => self.leave(shard, left, now.instant),
+            Input::Left { shard, left } => {
+                self.leave(shard, left, now.instant);
+                if !self.is_published && self.members() == 0 {
+                    // Devices alone, who may name rooms as they please, leave nothing behind.
+                    return self.outputs.push_back(Output::Idle);
+                }
+            }
             Input::Taken { shard, batches } => self.taken(shard, batches),
             Input::Refresh { shard, encoding, since } => self.refresh(shard, encoding, since),
             Input::Configure(settings) => self.configure(settings, now.instant),
-            Input::Due => self.due(now, tally),
-            Input::Flush => while self.may_cut() && self.cut(now.instant, tally) {},
-            Input::Close => self.outputs.push_back(Output::Closed),
+            Input::Due => {
+                if self.due(now, tally).is_break() {
+                    return; // It has ended: nothing follows.
+                }
+            }
+            Input::Flush => self.flush(now.instant, tally),
+            Input::Close => {
+                self.flush(now.instant, tally);
+                return self.outputs.push_back(Output::Closed);
+            }
         }
         self.flush_what_is_due(now.instant, tally);
         self.check_invariants();
@@ -371,7 +397,7 @@ impl Room {
         let flush = if self.may_cut() { self.flush_due() } else { None };
         let idle = (self.members() == 0).then(|| self.last_used + ROOM_IDLE);
         let close = self.idle_close.map(|idle_close| self.last_published + idle_close);
-        [flush, self.audience.due(), idle, close].into_iter().flatten().min()
+        [flush, self.audience.due(), self.tidy_due, idle, close].into_iter().flatten().min()
     }
 
     /// The room as a member that has seen everything up to `history_after` finds it.
@@ -392,16 +418,22 @@ impl Room {
         Snapshot { seq: self.seq, history, cut_short, latest, counters }
     }
 
-    /// What of the history is newer than `seen`, and whether it continues there exactly.
+    /// What of the history is newer than `seen`, and whether it continues there exactly. There are no more answers at
+    /// one seq than messages in the history, so that welcomes can be shared.
     #[must_use]
     pub fn resume(&mut self, seen: Option<Seen>, now: Instant) -> (Seq, bool) {
         self.history.age(now);
         match seen {
             Some(seen) if seen.run == self.run && seen.seq <= self.seq => {
-                (seen.seq, self.history.is_whole_after(seen.seq))
+                (self.history.last_before(seen.seq), self.history.is_whole_after(seen.seq))
             }
             _ => (Seq(0), false),
         }
+    }
+
+    fn used_by_publisher(&mut self, now: Instant) {
+        (self.last_published, self.last_used, self.is_published) = (now, now, true);
+        self.tidy_due.get_or_insert(now + TIDY_INTERVAL);
     }
 
     fn join(&mut self, join: Join, now: Instant) {
@@ -444,23 +476,39 @@ impl Room {
     }
 
     fn configure(&mut self, settings: RoomSettings, now: Instant) {
-        (self.last_published, self.last_used) = (now, now);
+        self.used_by_publisher(now);
         self.pace.configure(&settings);
         self.expected_audience = settings.expected_audience.or(self.expected_audience);
         self.idle_close = settings.idle_close.or(self.idle_close);
     }
 
-    fn due(&mut self, now: Now, tally: &mut RoomTally) {
-        self.ids.age(now.instant);
+    /// Cuts everything that waits, as far as the segments take it.
+    fn flush(&mut self, now: Instant, tally: &mut RoomTally) {
+        while self.may_cut() && self.cut(now, tally) {}
+    }
+
+    /// Does what the time has come for. Breaks if the room has ended with it.
+    fn due(&mut self, now: Now, tally: &mut RoomTally) -> ControlFlow<()> {
+        if self.tidy_due.is_some_and(|due| due <= now.instant) {
+            self.ids.age(now.instant);
+            self.history.age(now.instant);
+            let holds = !self.ids.is_empty() || !self.history.is_empty();
+            self.tidy_due = holds.then(|| now.instant + TIDY_INTERVAL);
+        }
         if self.audience.due().is_some_and(|due| due <= now.instant) {
             let told = self.audience.tell(self.members());
             self.accept(told, now, tally);
         }
         if self.idle_close.is_some_and(|idle_close| self.last_published + idle_close <= now.instant) {
+            self.flush(now.instant, tally);
             self.outputs.push_back(Output::Closed);
-        } else if self.members() == 0 && self.last_used + ROOM_IDLE <= now.instant {
-            self.outputs.push_back(Output::Idle);
+            return ControlFlow::Break(());
         }
+        if self.members() == 0 && self.last_used + ROOM_IDLE <= now.instant {
+            self.outputs.push_back(Output::Idle);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
     /// When the next flush is due, if anything waits.
@@ -508,7 +556,7 @@ impl Room {
         let rules = *self.pace.rules();
         let cut = self.buffer.cut(rules.messages_max, rules.bytes_max);
         let counters = self.counters.cut(seq);
-        (self.seq, self.counted_since) = (seq, None);
+        (self.seq, self.counted_since, self.increments) = (seq, None, 0);
         self.remember(seq, &cut, now);
         self.pace.flushed(now);
         self.batch_rate.add(1.0, now);
@@ -539,8 +587,9 @@ impl Room {
             let merged = cut.merged.get(type_name).copied().unwrap_or(0);
             self.account.record(seq, type_name, count, merged);
         }
-        self.account.trim(seq);
-        self.counters.forget_before(Seq(seq.0.saturating_sub(ACCOUNT_SEQS_MAX)));
+        if let Some(floor) = self.account.trim(seq) {
+            self.counters.forget_before(floor);
+        }
     }
 
     fn check_invariants(&self) {

@@ -81,6 +81,7 @@ impl Room {
                     return Verdict::Shed(ShedReason::CounterTypesFull);
                 }
                 self.counted_since.get_or_insert(now.instant);
+                self.increments += 1;
                 return Verdict::Accepted;
             }
             (Class::Latest, Some(key)) => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Room;
 use super::account::Column;
-use super::message::ShedReason;
+use super::message::{Class, ShedReason};
 use super::tally::RoomTally;
 use super::view::{AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, SegmentView};
 
@@ -60,9 +60,17 @@ impl Room {
 
     /// Counts what waits as shed: the room is closed.
     pub fn shed_rest(&self, tally: &mut RoomTally) {
+        let shed = &mut tally.shed[ShedReason::RoomClosed as usize];
         for message in self.buffer.iter() {
-            tally.shed[ShedReason::RoomClosed as usize].add(message.class, 1);
+            shed.add(message.class, 1);
         }
+        shed.add(Class::Counter, self.increments);
+    }
+
+    /// Messages and increments that wait.
+    #[must_use]
+    pub fn rest(&self) -> u64 {
+        self.buffer.len() as u64 + self.increments
     }
 
     /// Its line in `GET /v1/rooms`.

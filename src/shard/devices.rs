@@ -100,7 +100,7 @@ impl<S: Socket> Shard<S> {
     pub fn hang_up(&mut self, key: u64, now: Now) {
         let Some(index) = self.index_of(key) else { return };
         self.close(index, CloseReason::Gone, now);
-        self.drop_connection(index);
+        self.connections.ended.push(index);
     }
 
     /// The connection is cut because of a defect of the engine.
@@ -176,9 +176,10 @@ impl<S: Socket> Shard<S> {
         self.close_silent(now);
     }
 
-    pub(super) fn drop_broken(&mut self, now: Instant) {
-        while let Some(index) = self.connections.broken.pop() {
-            if self.connections.all.get(index as usize).is_some_and(Connection::is_broken) {
+    /// Drops the connections that have said their last, or whose socket failed.
+    pub(super) fn drop_ended(&mut self, now: Instant) {
+        while let Some(index) = self.connections.ended.pop() {
+            if self.connections.all.contains(index as usize) {
                 self.close(index, CloseReason::Gone, Now { instant: now, unix_ms: 0 });
                 self.drop_connection(index);
             }
@@ -376,9 +377,12 @@ impl<S: Socket> Shard<S> {
         match (drained, connection.closing) {
             (Drained::Broken, None) => {
                 self.close(index, CloseReason::Gone, now);
-                self.drop_connection(index);
+                self.connections.ended.push(index);
             }
-            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => self.drop_connection(index),
+            // Dropped at the end of the turn: whoever had it closed may still be looking at it.
+            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => {
+                self.connections.ended.push(index);
+            }
             // The device is to end first, so that it reads why; the linger bounds how long that may take.
             (_, Some(_)) => connection.socket.finish(),
             (_, None) => self.tell_segments_drained(index),

@@ -298,7 +298,9 @@ impl Shards {
     /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns when every connection is
     /// gone; whoever calls it bounds the wait.
     pub async fn drain(&self) {
-        // All shards flush before the first says goodbye: their batches have members on other shards.
+        // All shards flush before the first says goodbye: their batches have members on other shards. Once all have
+        // answered, every batch has been taken into a pass; once they have answered again, those passes are over.
+        self.ask_all(|reply| Request::Drain { reply }).await;
         self.ask_all(|reply| Request::Drain { reply }).await;
         self.ask_all(|reply| Request::Farewell { reply }).await;
     }

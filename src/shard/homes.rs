@@ -77,12 +77,9 @@ impl<S: Socket> Shard<S> {
     /// Closes a room; its members are told, and what still waits in it is shed. `None` if it was not open.
     pub fn close_room(&mut self, room: &RoomName, now: Now) -> Option<ClosedView> {
         let key = *self.room_of.get(room)?;
-        let room = &self.rooms[key].room;
-        let view = ClosedView {
-            room: room.name().to_string(),
-            members: room.members(),
-            shed: room.gathered() as u64,
-        };
+        let members = self.rooms[key].room.members();
+        self.tell_room(key, Input::Flush, now);
+        let view = ClosedView { room: room.to_string(), members, shed: self.rooms[key].room.rest() };
         self.tell_room(key, Input::Close, now);
         Some(view)
     }

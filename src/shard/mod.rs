@@ -139,8 +139,9 @@ struct Connections<S> {
     all: Slab<Connection<S>>,
     /// Those that are owed something.
     waiting: BTreeSet<u32>,
-    /// Those whose socket failed in a pass.
-    broken: Vec<u32>,
+    /// Those to drop at the end of the turn: they have said their last, or their socket failed. Until then nobody gets
+    /// their index, so each entry means the connection it was made for.
+    ended: Vec<u32>,
 }
 
 impl<S: Socket> Sink for Connections<S> {
@@ -165,7 +166,7 @@ impl<S: Socket> Connections<S> {
     fn waits(&mut self, connection: u32) {
         self.waiting.insert(connection);
         if self.all[connection as usize].is_broken() {
-            self.broken.push(connection);
+            self.ended.push(connection);
         }
     }
 }
@@ -186,7 +187,7 @@ impl<S: Socket> Shard<S> {
             segments: Slab::new(),
             segment_of: table(),
             active: VecDeque::new(),
-            connections: Connections { all: Slab::new(), waiting: BTreeSet::new(), broken: Vec::new() },
+            connections: Connections { all: Slab::new(), waiting: BTreeSet::new(), ended: Vec::new() },
             generation: 0,
             closing: VecDeque::new(),
             next_sweep: now + SWEEP_INTERVAL,
@@ -206,7 +207,7 @@ impl<S: Socket> Shard<S> {
         busy |= self.take_passes(now);
         busy |= self.take_farewells(now.instant);
         self.sweep(now.instant);
-        self.drop_broken(now.instant);
+        self.drop_ended(now.instant);
         self.take_own_control(now);
         // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
         let mut stuck = false;
@@ -220,7 +221,8 @@ impl<S: Socket> Shard<S> {
     /// When the shard next wants a turn, if nothing happens before.
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
-        let room = self.deadlines.first().map(|(at, _)| *at);
+        // While draining rooms wait for segments, not for time.
+        let room = self.deadlines.first().map(|(at, _)| *at).filter(|_| !self.is_draining());
         let dropped = self.closing.front().map(|(at, _)| *at);
         let sweep = if self.connections.all.is_empty() { None } else { Some(self.next_sweep) };
         let far = self.next_sweep + Duration::from_secs(3600);
