@@ -99,6 +99,9 @@ pub const OUTBOX_NOTICES_MAX: usize = 16;
 pub const OUTBOX_AGE_MAX: Duration = Duration::from_secs(1);
 /// A device that takes nothing of what it is owed for this long is closed, resumably.
 pub const PROGRESS_AGE_MAX: Duration = Duration::from_secs(10);
+/// A frame that is owed for this long closes its device, resumably, however it drips: a welcome of 512 KiB takes 64 s at
+/// 64 kbit/s.
+pub const OWED_AGE_MAX: Duration = Duration::from_secs(90);
 /// A device that is behind for this long is closed, resumably.
 pub const BEHIND_AGE_MAX: Duration = Duration::from_secs(15);
 /// Unsent bytes the kernel may hold for a device (`TCP_NOTSENT_LOWAT`).
@@ -150,7 +153,7 @@ pub const EXPECTED_AUDIENCE_MAX: u64 = 100_000_000;
 pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Descriptors kept for the doors, the store and the log. Connections of one node: nofile minus this. Past it: 503.
 pub const DESCRIPTORS_KEPT: u64 = 128;
-/// A welcome's size. Past it: the oldest history is left out.
+/// A welcome's size. Past it: the oldest history is left out; latest values and totals are whole even then.
 pub const WELCOME_BYTES_MAX: usize = 512 * KIB;
 /// A device that is silent for 2.5 times its heartbeat is closed.
 pub const HEARTBEAT: Duration = Duration::from_millis(25_000);

@@ -85,6 +85,15 @@ pub struct Connection<S> {
     pub seat: Seat,
 }
 
+/// What becomes of what a connection is owed when it is told to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It is delivered, as far as the linger allows.
+    Deliver,
+    /// It is dropped.
+    Drop,
+}
+
 /// What draining came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
@@ -159,10 +168,16 @@ impl<S: Socket> Connection<S> {
     /// Offers a welcome, which is exempt from the bounds: `may_join` has seen to it that it is the only one.
     pub fn welcome(&mut self, frame: &Bytes, now: Instant) {
         match &mut self.outbox {
-            Some(outbox) if self.closing.is_none() => outbox.owe(frame.clone(), now),
-            _ => {
-                self.offer(std::slice::from_ref(frame), now);
+            Some(outbox) if self.closing.is_none() => outbox.owe_welcome(frame.clone(), now),
+            // A fresh socket takes nothing before its first readiness: then the bounds must not count it either.
+            None if self.closing.is_none() => {
+                let written = self.socket.try_write(frame);
+                if !matches!(written, Ok(bytes) if bytes == frame.len()) {
+                    self.owe_rest(std::slice::from_ref(frame), written, now);
+                    self.outbox.as_mut().expect("something is owed").exempt_first();
+                }
             }
+            _ => {}
         }
     }
 
@@ -275,10 +290,13 @@ impl<S: Socket> Connection<S> {
         if self.broken { Drained::Broken } else { Drained::Yes }
     }
 
-    /// Says goodbye: what was begun is finished, nothing else but `last` follows.
-    pub fn say_last(&mut self, last: impl IntoIterator<Item = Bytes>, now: Instant) {
+    /// Says goodbye: what was begun is finished, the rest of what is owed is delivered or dropped, and nothing but `last`
+    /// follows.
+    pub fn say_last(&mut self, rest: Rest, last: impl IntoIterator<Item = Bytes>, now: Instant) {
         let outbox = self.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
-        outbox.keep_only_begun();
+        if rest == Rest::Drop {
+            outbox.keep_only_begun();
+        }
         for frame in last {
             outbox.owe(frame, now);
         }

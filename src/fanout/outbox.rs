@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::config::limits::{
-    BEHIND_AGE_MAX, OUTBOX_AGE_MAX, OUTBOX_BYTES_MAX, OUTBOX_FRAMES_MAX, PROGRESS_AGE_MAX,
+    BEHIND_AGE_MAX, OUTBOX_AGE_MAX, OUTBOX_BYTES_MAX, OUTBOX_FRAMES_MAX, OWED_AGE_MAX, PROGRESS_AGE_MAX,
 };
 use crate::wire::close::CloseReason;
 
@@ -23,7 +23,7 @@ pub struct Outbox {
     owed: VecDeque<Owed>,
     /// The first is the tail of a frame whose head the socket has taken: it has to be finished before anything else.
     begun: bool,
-    /// Invariant: the sum of the lengths in `owed`.
+    /// Invariant: the sum of the lengths in `owed` that are not exempt.
     owed_bytes: usize,
     /// When the connection last took something, or was first owed something.
     progress_at: Instant,
@@ -35,6 +35,8 @@ pub struct Outbox {
 struct Owed {
     rest: Bytes,
     since: Instant,
+    /// The one welcome that the bounds do not count.
+    exempt: bool,
 }
 
 impl Outbox {
@@ -69,13 +71,26 @@ impl Outbox {
             self.progress_at = now;
         }
         self.owed_bytes += frame.len();
-        self.owed.push_back(Owed { rest: frame, since: now });
+        self.owed.push_back(Owed { rest: frame, since: now, exempt: false });
+    }
+
+    /// Owes a welcome, which the bounds do not count. Whoever calls it sees to it that there is one at a time.
+    pub fn owe_welcome(&mut self, frame: Bytes, now: Instant) {
+        self.owed.push_back(Owed { rest: frame, since: now, exempt: true });
+    }
+
+    /// The only frame owed turns out to be a welcome.
+    pub fn exempt_first(&mut self) {
+        if let Some(first) = self.owed.front_mut().filter(|first| !first.exempt) {
+            first.exempt = true;
+            self.owed_bytes -= first.rest.len();
+        }
     }
 
     /// Drops what was not begun, to make way for the goodbye.
     pub fn keep_only_begun(&mut self) {
         self.owed.truncate(usize::from(self.begun));
-        self.owed_bytes = self.owed.iter().map(|owed| owed.rest.len()).sum();
+        self.owed_bytes = self.owed.iter().filter(|owed| !owed.exempt).map(|owed| owed.rest.len()).sum();
     }
 
     /// What is owed, oldest first, for one vectored write of at most `slices.len()` parts. How many there are.
@@ -89,8 +104,9 @@ impl Outbox {
         if bytes > 0 {
             self.progress_at = now;
         }
-        self.owed_bytes -= bytes;
         while let Some(first) = self.owed.front_mut() {
+            let taken = bytes.min(first.rest.len());
+            self.owed_bytes -= if first.exempt { 0 } else { taken };
             if bytes < first.rest.len() {
                 // `advance`, not a copy: the tail is still the shared frame.
                 bytes::Buf::advance(&mut first.rest, bytes);
@@ -110,16 +126,16 @@ impl Outbox {
         self.owed.is_empty()
     }
 
-    /// Bytes owed.
+    /// Bytes owed, a welcome aside.
     #[must_use]
     pub fn owed_bytes(&self) -> usize {
         self.owed_bytes
     }
 
-    /// Frames owed, one that was begun included.
+    /// Frames owed, one that was begun included, a welcome aside.
     #[must_use]
     pub fn owed_frames(&self) -> usize {
-        self.owed.len()
+        self.owed.iter().filter(|owed| !owed.exempt).count()
     }
 
     /// Whether frames have been refused since it last drained.
@@ -135,15 +151,17 @@ impl Outbox {
         if self.behind_since.is_some_and(|since| past(since, BEHIND_AGE_MAX)) {
             return Some(CloseReason::Behind);
         }
-        (!self.owed.is_empty() && past(self.progress_at, PROGRESS_AGE_MAX)).then_some(CloseReason::NoProgress)
+        let oldest = self.owed.front()?;
+        let too_slow = past(self.progress_at, PROGRESS_AGE_MAX) || past(oldest.since, OWED_AGE_MAX);
+        too_slow.then_some(CloseReason::NoProgress)
     }
 
     fn is_full(&self, more: usize, now: Instant) -> bool {
         let Some(oldest) = self.owed.front() else { return false };
         // Behind until it has drained: one frame that would fit again must not jump over those refused before.
         self.behind_since.is_some()
-            || self.owed.len() >= OUTBOX_FRAMES_MAX
-            || self.owed_bytes + more > OUTBOX_BYTES_MAX
+            || self.owed_frames() >= OUTBOX_FRAMES_MAX
+            || (self.owed_frames() > 0 && self.owed_bytes + more > OUTBOX_BYTES_MAX)
             || now.saturating_duration_since(oldest.since) > OUTBOX_AGE_MAX
     }
 }
@@ -175,11 +193,29 @@ mod tests {
     }
 
     #[test]
-    fn a_welcome_of_any_size_is_owed_when_nothing_else_is() {
+    fn a_frame_of_any_size_is_owed_when_nothing_else_is_and_a_welcome_is_not_counted() {
         let now = Now::read().instant;
         let mut outbox = Outbox::new(now);
         assert!(outbox.offer(&frame(400_000), now));
         assert!(!outbox.offer(&frame(1), now));
+        let mut outbox = Outbox::new(now);
+        outbox.owe_welcome(frame(400_000), now);
+        for _ in 0..4 {
+            assert!(outbox.offer(&frame(1000), now));
+        }
+        assert!(!outbox.offer(&frame(1), now));
+        assert!(!outbox.took(400_500, now));
+        assert_eq!(outbox.owed_bytes(), 3500);
+    }
+
+    #[test]
+    fn a_device_that_drips_is_closed_all_the_same() {
+        let now = Now::read().instant;
+        let mut outbox = Outbox::new(now);
+        outbox.owe_welcome(frame(400_000), now);
+        outbox.took(1, now + OWED_AGE_MAX - Duration::from_secs(1));
+        assert_eq!(outbox.overdue(now + OWED_AGE_MAX - Duration::from_secs(1)), None);
+        assert_eq!(outbox.overdue(now + OWED_AGE_MAX), Some(CloseReason::NoProgress));
     }
 
     #[test]

@@ -357,6 +357,16 @@ impl Segment {
         std::mem::take(&mut self.wants)
     }
 
+    /// Gives up what is under way and queued. How many frames members are not sent because of it.
+    pub fn give_up(&mut self) -> u64 {
+        let unvisited =
+            self.pass.take().map_or(0, |pass| (pass.end - pass.next) as u64 * pass.frames.batches());
+        let queued = self.queued_batches() as u64 * self.census.members();
+        self.queue.clear();
+        self.visits.clear();
+        unvisited + queued
+    }
+
     /// Whether a turn would do anything.
     #[must_use]
     pub fn is_busy(&self) -> bool {

@@ -9,7 +9,7 @@ use super::lane::{Control, Delivery, Refresh, Welcome};
 use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
 use crate::clock::Now;
 use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
-use crate::connection::placed::{Connection, Deferred, Drained, Place, Socket};
+use crate::connection::placed::{Connection, Deferred, Drained, Place, Rest, Socket};
 use crate::connection::{Grant, Seat};
 use crate::fanout::segment::Segment;
 
@@ -263,6 +263,7 @@ impl<S: Socket> Shard<S> {
     /// A join was answered: the connection is a member from here on, unless it left or ended meanwhile.
     fn take_welcome(&mut self, welcome: &Welcome, now: Now) {
         let Welcome { room, run, seq, connection: key, encoding, frame } = welcome;
+        self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some((index, at)) = self.joining_place(*key, segment) else {
             let mut left = Census::default();
@@ -287,6 +288,17 @@ impl<S: Socket> Shard<S> {
         self.send_deferred_join(index);
     }
 
+    /// The room lives anew before the last pass of its former life was over: that pass is given up.
+    fn end_former_life(&mut self, room: &RoomName, now: Now) {
+        let key = *self.segment_of.get(room).expect("a segment stays while joins are on their way");
+        let placed = &mut self.segments[key as usize];
+        if placed.closing {
+            placed.active = false;
+            self.tally.frames_skipped += placed.segment.give_up();
+            self.finish_closing(key, now);
+        }
+    }
+
     fn take_refusal(&mut self, room: &RoomName, key: u64, code: &'static str, now: Now) {
         let segment = self.settle_join(room);
         if let Some((index, at)) = self.joining_place(key, segment) {
@@ -308,13 +320,26 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// The room was closed: its members are told, and a connection without another room is closed.
+    /// The room was closed: its members are told once they have been given what left before.
     fn take_closed(&mut self, room: &RoomName, run: Run, now: Now) {
-        let Some(key) = self.segment_in(room, run) else { return };
-        let members: Vec<u32> = self.segments[key as usize].segment.connections().collect();
-        let fresh = Segment::new(room.clone(), run, Seq(0));
-        self.segments[key as usize].segment = fresh;
-        self.segments[key as usize].active = false;
+        if let Some(key) = self.segment_in(room, run) {
+            self.segments[key as usize].closing = true;
+            self.finish_closing(key, now);
+        }
+    }
+
+    /// Tells the members of a closed room, unless a pass over them is still to come: a connection without another
+    /// room is closed.
+    pub(super) fn finish_closing(&mut self, key: u32, now: Now) {
+        let placed = &mut self.segments[key as usize];
+        if !placed.closing || placed.segment.is_busy() {
+            return;
+        }
+        let room = placed.segment.room().clone();
+        let members: Vec<u32> = placed.segment.connections().collect();
+        placed.segment = Segment::new(room.clone(), CLOSED, Seq(0));
+        placed.closing = false;
+        let room = &room;
         for index in members {
             let connection = &mut self.connections.all[index as usize];
             connection.places.retain(|place| place.segment != key || place.slot.is_none());
@@ -357,7 +382,12 @@ impl<S: Socket> Shard<S> {
         self.tally.closed[reason.index()] += 1;
         let places = std::mem::take(&mut connection.places);
         let notice = notice.map(|notice| frame::notice(notice, connection.encoding));
-        connection.say_last(notice.into_iter().chain(frame::close(reason)), now.instant);
+        // Who is told to go for the node's or the publisher's reasons gets what it was given before.
+        let rest = match reason {
+            CloseReason::Draining | CloseReason::RoomClosed => Rest::Deliver,
+            _ => Rest::Drop,
+        };
+        connection.say_last(rest, notice.into_iter().chain(frame::close(reason)), now.instant);
         self.connections.waiting.insert(index);
         let key = key_of(index as usize, connection.generation);
         self.closing.push_back((now.instant + CLOSE_LINGER, key));
@@ -417,9 +447,9 @@ impl<S: Socket> Shard<S> {
     }
 
     fn place_segment(&mut self, room: &RoomName) -> u32 {
-        let segment = Segment::new(room.clone(), Run(0), Seq(0));
+        let segment = Segment::new(room.clone(), CLOSED, Seq(0));
         let home = directory::home(room, self.plan.shards);
-        let key = self.segments.insert(Placed { segment, home, joining: 0, active: false });
+        let key = self.segments.insert(Placed { segment, home, joining: 0, active: false, closing: false });
         let key = u32::try_from(key).expect("a shard has fewer than 2^32 segments");
         self.segment_of.insert(room.clone(), key);
         key
@@ -490,9 +520,11 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// The segment of that room in that life, unless it is ending.
     fn segment_in(&self, room: &RoomName, run: Run) -> Option<u32> {
         let key = *self.segment_of.get(room)?;
-        (self.segments[key as usize].segment.run() == run).then_some(key)
+        let placed = &self.segments[key as usize];
+        (placed.segment.run() == run && !placed.closing).then_some(key)
     }
 
     /// Sends a connection what it has asked for, or closes it if it has asked for too much without reading any of it.
@@ -523,6 +555,9 @@ impl<S: Socket> Shard<S> {
         (connection.generation == generation).then_some(index)
     }
 }
+
+/// The run of a segment whose room is not open, as far as this shard knows.
+const CLOSED: Run = Run(0);
 
 /// What names a connection between shards: its index, and which of those that had this index it is.
 fn key_of(index: usize, generation: u32) -> u64 {

@@ -1,5 +1,6 @@
 //! The rooms whose home this shard is: what they are told, and where what follows from it goes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,21 +21,64 @@ use crate::wire::frame::{self, Greeting, Head};
 /// How long an encoded welcome may be handed to further joiners while no batch is cut. Its history ages meanwhile.
 const WELCOME_AGE_MAX: Duration = Duration::from_secs(1);
 
+/// Welcomes a room keeps for further joiners.
+const WELCOMES_MAX: usize = 16;
+
 /// A room and what its home keeps beside it.
 #[derive(Debug)]
 pub(super) struct HomeRoom {
     pub(super) room: Room,
     /// Its entry in the shard's deadlines.
     deadline: Option<Instant>,
-    /// The welcome for whoever joins without a past, by encoding: a join storm shares it.
-    welcomes: [Option<SharedWelcome>; Encoding::ALL.len()],
+    /// The welcomes of the room's present seq: a join storm shares them. At most `WELCOMES_MAX`, the oldest go.
+    welcomes: VecDeque<SharedWelcome>,
 }
 
 #[derive(Debug)]
 struct SharedWelcome {
-    seq: Seq,
+    like: WelcomeKey,
     encoded_at: Instant,
     frame: Bytes,
+}
+
+/// What makes two welcomes of a room the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct WelcomeKey {
+    seq: Seq,
+    encoding: Encoding,
+    history_after: Seq,
+    resumed: bool,
+    reset: Option<&'static str>,
+}
+
+impl HomeRoom {
+    /// Lets go of welcomes that may not be handed out any more.
+    fn forget_welcomes(&mut self, now: Instant) {
+        let seq = self.room.seq();
+        let fresh = |shared: &SharedWelcome| {
+            shared.like.seq == seq && now.saturating_duration_since(shared.encoded_at) < WELCOME_AGE_MAX
+        };
+        self.welcomes.retain(fresh);
+    }
+
+    /// The frame for a join like this one: one that is at hand, or a new one.
+    fn welcome(&mut self, like: WelcomeKey, heartbeat_ms: u32, now: Instant) -> Bytes {
+        self.forget_welcomes(now);
+        if let Some(shared) = self.welcomes.iter().find(|shared| shared.like == like) {
+            return shared.frame.clone();
+        }
+        let WelcomeKey { seq, encoding, history_after, resumed, reset } = like;
+        let snapshot = self.room.snapshot(history_after, now);
+        let greeting = Greeting { heartbeat_ms, resumed: resumed && !snapshot.cut_short, reset };
+        let head = Head { room: self.room.name(), run: self.room.run(), seq };
+        let frame = frame::welcome(head, greeting, &snapshot, encoding);
+        // The first member of a small room is followed by none: tens of thousands of those must cost little.
+        if self.room.members() > 1 {
+            self.welcomes.truncate(WELCOMES_MAX - 1);
+            self.welcomes.push_front(SharedWelcome { like, encoded_at: now, frame: frame.clone() });
+        }
+        frame
+    }
 }
 
 impl<S: Socket> Shard<S> {
@@ -67,10 +111,16 @@ impl<S: Socket> Shard<S> {
     /// Its `limit` rooms with most members, most first.
     #[must_use]
     pub fn rooms_by_members(&self, limit: usize) -> Vec<RoomLine> {
+        // Two numbers per room are sorted out first: the node may hold two hundred thousand.
+        let mut ranks: Vec<(u64, usize)> =
+            self.rooms.iter().map(|(key, home)| (u64::MAX - home.room.members(), key)).collect();
+        if limit < ranks.len() {
+            ranks.select_nth_unstable(limit);
+            ranks.truncate(limit);
+        }
         let mut lines: Vec<RoomLine> =
-            self.rooms.iter().map(|(_, home)| home.room.line(self.plan.index)).collect();
+            ranks.into_iter().map(|(_, key)| self.rooms[key].room.line(self.plan.index)).collect();
         lines.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.room.cmp(&b.room)));
-        lines.truncate(limit);
         lines
     }
 
@@ -134,6 +184,7 @@ impl<S: Socket> Shard<S> {
             let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now.instant) else {
                 return false;
             };
+            self.rooms[key].forget_welcomes(now.instant);
             self.tell_room(key, Input::Due, now);
         }
         true
@@ -170,7 +221,7 @@ impl<S: Socket> Shard<S> {
         self.runs += 1;
         let run = Run(directory::mix(self.plan.run_seed.wrapping_add(self.runs)));
         let room = Room::new(name.clone(), run, self.plan.rules, now);
-        let key = self.rooms.insert(HomeRoom { room, deadline: None, welcomes: [None, None] });
+        let key = self.rooms.insert(HomeRoom { room, deadline: None, welcomes: VecDeque::new() });
         self.room_of.insert(name.clone(), key);
         Some(key)
     }
@@ -245,26 +296,8 @@ impl<S: Socket> Shard<S> {
         let heartbeat_ms = u32::try_from(self.plan.heartbeat.as_millis()).unwrap_or(u32::MAX);
         let home = &mut self.rooms[key];
         let (run, seq) = (home.room.run(), home.room.seq());
-        let plain = history_after == Seq(0) && !resumed && reset.is_none();
-        let shared = home.welcomes[join.encoding.index()].as_ref().filter(|shared| {
-            plain
-                && shared.seq == seq
-                && now.instant.saturating_duration_since(shared.encoded_at) < WELCOME_AGE_MAX
-        });
-        let frame = if let Some(shared) = shared {
-            shared.frame.clone()
-        } else {
-            let snapshot = home.room.snapshot(history_after, now.instant);
-            let head = Head { room: home.room.name(), run, seq };
-            let resumed = resumed && !snapshot.cut_short;
-            let greeting = Greeting { heartbeat_ms, resumed, reset };
-            let frame = frame::welcome(head, greeting, &snapshot, join.encoding);
-            if plain && home.room.members() > 1 {
-                let shared = SharedWelcome { seq, encoded_at: now.instant, frame: frame.clone() };
-                home.welcomes[join.encoding.index()] = Some(shared);
-            }
-            frame
-        };
+        let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, reset };
+        let frame = home.welcome(like, heartbeat_ms, now.instant);
         let room = home.room.name().clone();
         let (connection, encoding) = (join.connection, join.encoding);
         let welcome = Welcome { room, run, seq, connection, encoding, frame };

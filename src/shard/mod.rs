@@ -121,6 +121,8 @@ struct Placed {
     joining: u32,
     /// It stands in `active`.
     active: bool,
+    /// The room is closed: its members are told when what left before has been passed.
+    closing: bool,
 }
 
 /// How far a drain has come.
@@ -375,6 +377,7 @@ impl<S: Socket> Shard<S> {
         self.tally.frames_skipped += turn.skipped;
         self.tally.written.extend(turn.written);
         self.report_turn(key, turn.taken);
+        self.finish_closing(key, now);
         turn.visited.max(1)
     }
 }

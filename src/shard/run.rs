@@ -148,10 +148,10 @@ impl Shell {
         let mut shard = self.shard.borrow_mut();
         let key = shard.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
         shard.join(key, &room, seen, cursor, now);
-        if !early.is_empty() {
-            shard.receive(key, &mut early.to_vec(), now);
-        }
         drop(shard);
+        if !early.is_empty() {
+            self.receive(key, &mut early.to_vec(), now);
+        }
         let shell = Rc::clone(self);
         spawn_local(poll_fn(move |cx| shell.poll_connection(key, cx)));
     }
@@ -240,19 +240,23 @@ impl Shell {
                     return Poll::Ready(());
                 }
                 Poll::Ready(Ok(read)) => {
-                    let bytes = &mut scratch[..read];
-                    let received = catch_unwind(AssertUnwindSafe(|| shard.receive(key, bytes, now)));
-                    if received.is_err() {
-                        // A defect met in one device's bytes costs that device its connection.
-                        error!("a connection was cut by a defect of the engine");
-                        shard.abort(key, now);
-                    }
+                    drop(shard);
+                    self.receive(key, &mut scratch[..read], now);
                     self.wake_own();
                 }
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Gives the shard what a device sent. A defect met in one device's bytes costs that device its connection.
+    fn receive(&self, key: u64, bytes: &mut [u8], now: Now) {
+        let mut shard = self.shard.borrow_mut();
+        if catch_unwind(AssertUnwindSafe(|| shard.receive(key, bytes, now))).is_err() {
+            error!("a connection was cut by a defect of the engine");
+            shard.abort(key, now);
+        }
     }
 
     /// The loop has something to look at: batches to write, lanes to pump, answers to give.

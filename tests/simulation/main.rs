@@ -9,6 +9,7 @@
 
 mod device;
 mod oracle;
+mod regressions;
 mod socket;
 mod world;
 
@@ -19,7 +20,7 @@ use world::{Coverage, World};
 
 /// Each has to be reached at least this often.
 const REACHED_MIN: u64 = 50;
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 1000;
 const BRANCHES: [&str; 10] = [
     "partial write",
     "remainder",

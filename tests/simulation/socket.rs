@@ -1,6 +1,7 @@
 //! The world's sockets: a pipe to a device that takes as much as the device leaves room for.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
@@ -17,6 +18,10 @@ pub(crate) struct Pipe {
     pub(crate) armed: bool,
     /// The shard has ended its side, or dropped the connection.
     pub(crate) ended: bool,
+    /// The device has reset it: every write fails.
+    pub(crate) broken: bool,
+    /// Where the frames lay that were written from, so that shared ones can be told from copies.
+    pub(crate) frames_at: BTreeSet<usize>,
     /// Writes of which a part was taken.
     pub(crate) partial_writes: u64,
 }
@@ -28,7 +33,15 @@ pub(crate) struct SimSocket(pub(crate) Rc<RefCell<Pipe>>);
 impl SimSocket {
     /// A socket that holds `capacity` bytes, and the device's end of it.
     pub(crate) fn new(capacity: usize) -> (Self, Rc<RefCell<Pipe>>) {
-        let pipe = Pipe { in_flight: Vec::new(), capacity, armed: false, ended: false, partial_writes: 0 };
+        let pipe = Pipe {
+            in_flight: Vec::new(),
+            capacity,
+            armed: false,
+            ended: false,
+            broken: false,
+            frames_at: BTreeSet::new(),
+            partial_writes: 0,
+        };
         let pipe = Rc::new(RefCell::new(pipe));
         (Self(Rc::clone(&pipe)), pipe)
     }
@@ -41,6 +54,10 @@ impl Socket for SimSocket {
 
     fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut pipe = self.0.borrow_mut();
+        if pipe.broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        pipe.frames_at.extend(parts.iter().map(|part| part.as_ptr().addr()));
         let free = pipe.capacity.saturating_sub(pipe.in_flight.len());
         let whole: usize = parts.iter().map(|part| part.len()).sum();
         if free == 0 && whole > 0 {

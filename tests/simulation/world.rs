@@ -161,6 +161,8 @@ impl World {
             875..879 => self.long_pause(),
             879..890 => self.publish_to(CLOSING),
             890..897 => self.close_room(),
+            897..902 => self.reset(),
+            902..912 => self.ping(),
             _ => self.move_clock(),
         }
     }
@@ -381,6 +383,24 @@ impl World {
         }
     }
 
+    /// A device's socket breaks; the shard finds out when it writes or is told to hang up.
+    fn reset(&mut self) {
+        let Some(index) = self.some_device() else { return };
+        self.say(format!("reset {index}"));
+        let device = &mut self.devices[index];
+        device.rooms.clear();
+        device.healthy = false;
+        device.pipe.borrow_mut().broken = true;
+    }
+
+    /// A device asks for pongs, perhaps without reading them.
+    fn ping(&mut self) {
+        let Some(index) = self.some_device() else { return };
+        for _ in 0..self.rng.usize(1..12) {
+            self.tell(index, r#"{"kind":"ping"}"#);
+        }
+    }
+
     fn stall(&mut self) {
         let Some(index) = self.some_device() else { return };
         let device = &mut self.devices[index];
@@ -463,13 +483,20 @@ impl World {
         let room = ROOMS[0];
         self.publish_to(room);
         self.shards.iter_mut().for_each(Shard::drain);
-        for _ in 0..2000 {
-            (0..self.shards.len()).for_each(|index| self.turn(index));
+        // As the handle does it: each shard answers when it is flushed for itself, and all are asked twice.
+        for _ in 0..2 {
+            let mut answered = vec![false; self.shards.len()];
+            for _ in 0..100_000 {
+                let index = self.rng.usize(..self.shards.len());
+                self.turn(index);
+                answered[index] |= self.shards[index].is_flushed();
+                if answered.iter().all(|answered| *answered) {
+                    break;
+                }
+            }
+            assert!(answered.iter().all(|answered| *answered), "a drain flushes everything");
         }
-        assert!(self.shards.iter().all(Shard::is_flushed), "a drain flushes everything");
-        for device in &mut self.devices {
-            device.read(usize::MAX);
-        }
+        self.check_everybody_was_written();
         self.shards.iter_mut().for_each(Shard::bid_farewell);
         self.busy.fill(true);
         self.turn_until_idle();
@@ -486,6 +513,24 @@ impl World {
             assert!(device.bye && device.closed == Some(1012), "a drained device hears bye and 1012");
         }
         self.coverage.count("drain", 1);
+    }
+
+    /// When a drain says that everything has left, every healthy member has been given it.
+    fn check_everybody_was_written(&mut self) {
+        for index in 0..self.devices.len() {
+            self.devices[index].read(usize::MAX);
+        }
+        for room in ROOMS {
+            let newest = stands_at(&self.devices[self.witnesses[room]], room);
+            let healthy = self.devices.iter().filter(|device| device.healthy && device.is_open());
+            for device in healthy.filter(|device| device.rooms.iter().any(|joined| joined == room)) {
+                assert_eq!(
+                    stands_at(device, room),
+                    newest,
+                    "the drain's last batch of {room} reached everybody"
+                );
+            }
+        }
     }
 
     /// No message waits longer than its window, however many join it.
@@ -553,6 +598,12 @@ impl World {
         for device in &self.devices {
             check_lives(device, CLOSING);
         }
+        // What was heard is part of what has to be the same each time.
+        for device in &self.devices {
+            let heard = format!("{:?}", device.heard);
+            self.digest =
+                heard.bytes().fold(self.digest, |hash, byte| directory::mix(hash ^ u64::from(byte)));
+        }
         for room in ROOMS {
             let record = Record::of(&self.devices[self.witnesses[room]], room);
             let of_room = self.accepted.remove(room).unwrap_or_default();
@@ -595,11 +646,11 @@ impl World {
     }
 }
 
-fn name(room: &str) -> RoomName {
+pub(crate) fn name(room: &str) -> RoomName {
     RoomName::parse(room).expect("a room name")
 }
 
-fn types() -> Types {
+pub(crate) fn types() -> Types {
     let policy = |class, urgent| TypePolicy { class, urgent, ttl: Duration::from_secs(600) };
     let named = |name: &str| TypeName::parse(name).expect("a type name");
     Types::new([
@@ -613,10 +664,11 @@ fn types() -> Types {
 
 fn proto_of(text: &str) -> Vec<u8> {
     use prost::Message as _;
-    use roomcast::wire::proto::{DeviceFrame, Join, Leave, device_frame::Frame};
+    use roomcast::wire::proto::{DeviceFrame, Join, Leave, Ping, device_frame::Frame};
     let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
-    let room = value["room"].as_str().expect("a room").to_owned();
+    let room = value["room"].as_str().unwrap_or_default().to_owned();
     let frame = match value["kind"].as_str() {
+        Some("ping") => Frame::Ping(Ping {}),
         Some("join") => Frame::Join(Join { room, cursor: String::new() }),
         _ => Frame::Leave(Leave { room }),
     };

@@ -1,0 +1,173 @@
+//! Bugs that were found once: one test each, on a single shard driven by hand.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use roomcast::clock::Now;
+use roomcast::connection::{Grant, Seats};
+use roomcast::room::id::{Cursor, Encoding, RoomName};
+use roomcast::room::message::ShedReason;
+use roomcast::room::pace::FlushRules;
+use roomcast::shard::lane::{LaneBounds, mesh};
+use roomcast::shard::{Plan, Shard};
+use roomcast::wire::publish;
+
+use crate::socket::{Pipe, SimSocket};
+use crate::world::{name, types};
+
+/// One shard, its clock, and a way to talk to it.
+struct Bench {
+    shard: Shard<SimSocket>,
+    now: Now,
+    seats: Seats,
+}
+
+impl Bench {
+    fn new(turn_members: usize) -> Self {
+        let now = Now::read();
+        let rules = FlushRules { direct_members: 0, ..FlushRules::default() };
+        let plan = Plan::new(0, 1, rules, Duration::from_secs(36_000), 1);
+        let plan = Plan { turn_members, rooms_max: 100, ..plan };
+        let peers = mesh(1, LaneBounds::default()).remove(0);
+        Self { shard: Shard::new(plan, peers, now.instant), now, seats: Seats::new(1000) }
+    }
+
+    fn join(&mut self, room: &RoomName, cursor: Option<Cursor>, capacity: usize) -> (u64, Rc<RefCell<Pipe>>) {
+        let (socket, pipe) = SimSocket::new(capacity);
+        let seat = self.seats.take().unwrap();
+        let key = self.shard.connect(socket, Encoding::Json, Grant::Any, seat, self.now);
+        self.shard.join(key, room, None, cursor, self.now);
+        (key, pipe)
+    }
+
+    fn publish(&mut self, room: &RoomName, body: &str) {
+        let messages = publish::parse_json(body.as_bytes(), &types()).unwrap();
+        self.shard.publish(1, room, messages, self.now);
+    }
+
+    fn say(&mut self, key: u64, texts: &[&str]) {
+        let mut bytes = Vec::new();
+        for text in texts {
+            bytes.extend([0x81, 0x80 | text.len() as u8, 0, 0, 0, 0]);
+            bytes.extend(text.as_bytes());
+        }
+        self.shard.receive(key, &mut bytes, self.now);
+    }
+
+    fn rest(&mut self) {
+        for _ in 0..10_000 {
+            if !self.shard.turn(self.now) {
+                return;
+            }
+        }
+        panic!("the shard never comes to rest");
+    }
+
+    fn wait(&mut self, by: Duration) {
+        self.now = self.now.later(by);
+        self.rest();
+    }
+}
+
+fn holds(pipe: &Rc<RefCell<Pipe>>, text: &str) -> bool {
+    String::from_utf8_lossy(&pipe.borrow().in_flight).contains(text)
+}
+
+/// "The stream is over", and then the room is closed: only the first turn's members used to hear it.
+#[test]
+fn what_left_before_a_room_was_closed_reaches_all_its_members() {
+    let (mut bench, room) = (Bench::new(1), name("r"));
+    let pipes: Vec<_> = (0..40).map(|_| bench.join(&room, None, usize::MAX).1).collect();
+    bench.rest();
+    bench.publish(&room, r#"{"type":"alert","payload":"the end"}"#);
+    bench.shard.turn(bench.now);
+    bench.shard.close_room(&room, bench.now).unwrap();
+    bench.rest();
+    assert_eq!(pipes.iter().filter(|pipe| holds(pipe, "the end") && holds(pipe, "room_closed")).count(), 40);
+}
+
+/// A batch that was due when the room was closed used to be cut behind the close, and counted nowhere.
+#[test]
+fn what_waits_in_a_closed_room_is_written_or_counted() {
+    let (mut bench, room) = (Bench::new(128), name("r"));
+    let (_, pipe) = bench.join(&room, None, usize::MAX);
+    bench.rest();
+    bench.publish(&room, r#"{"messages":[{"type":"chat","payload":"late"},{"type":"like","count":3}]}"#);
+    bench.now = bench.now.later(Duration::from_millis(150));
+    let view = bench.shard.close_room(&room, bench.now).unwrap();
+    bench.rest();
+    let counted: u64 = bench.shard.take_tally().rooms.shed[ShedReason::RoomClosed as usize].0.iter().sum();
+    assert_eq!((view.shed, counted), (0, 0));
+    assert!(holds(&pipe, "late") && holds(&pipe, r#""total":3"#));
+}
+
+/// Its `joined` notice found a broken socket, the connection was dropped, and its welcome then met nobody.
+#[test]
+fn a_device_that_resets_while_its_answers_wait_costs_only_itself() {
+    let mut bench = Bench::new(128);
+    let (key, pipe) = bench.join(&name("r"), None, usize::MAX);
+    bench.rest();
+    pipe.borrow_mut().capacity = 0;
+    let mut texts = vec![r#"{"kind":"join","room":"r2"}"#];
+    texts.extend([r#"{"kind":"ping"}"#; 16]);
+    bench.say(key, &texts);
+    pipe.borrow_mut().broken = true;
+    bench.rest();
+    bench.shard.check_invariants();
+}
+
+/// Joining and leaving made-up names used to fill the node's table of rooms for ten minutes.
+#[test]
+fn rooms_that_devices_alone_have_named_leave_nothing_behind() {
+    let mut bench = Bench::new(128);
+    let (key, _) = bench.join(&name("r"), None, usize::MAX);
+    for n in 0..200 {
+        bench.say(key, &[&format!(r#"{{"kind":"join","room":"x{n}"}}"#)]);
+        bench.rest();
+        bench.say(key, &[&format!(r#"{{"kind":"leave","room":"x{n}"}}"#)]);
+        bench.wait(Duration::from_millis(100));
+    }
+    assert_eq!(bench.shard.holdings().rooms, 1);
+}
+
+/// Each device that came back with a made-up cursor used to get half a megabyte of its own.
+#[test]
+fn joiners_with_the_same_past_share_one_welcome() {
+    let (mut bench, room) = (Bench::new(128), name("r"));
+    for n in 0..20 {
+        bench.publish(&room, &format!(r#"{{"type":"chat","payload":"{n}{}"}}"#, "x".repeat(10_000)));
+        bench.wait(Duration::from_millis(100));
+    }
+    let cursor = Some(Cursor::parse("00000000000000ff:5").unwrap());
+    let mut frames = BTreeSet::new();
+    for _ in 0..50 {
+        let (_, pipe) = bench.join(&room, cursor, 0);
+        bench.rest();
+        pipe.borrow_mut().capacity = usize::MAX;
+        let key = pipe.borrow().frames_at.iter().copied().next();
+        frames.extend(key);
+    }
+    assert!(frames.len() <= 2, "{} frames for 50 joiners", frames.len());
+}
+
+/// Its welcome alone used to fill its outbox, so that the next batch was skipped for it.
+#[test]
+fn a_large_welcome_makes_nobody_behind() {
+    let (mut bench, room) = (Bench::new(128), name("r"));
+    for n in 0..10 {
+        bench.publish(&room, &format!(r#"{{"type":"chat","payload":"{n}{}"}}"#, "x".repeat(16_000)));
+        bench.wait(Duration::from_millis(100));
+    }
+    // A fresh socket takes nothing before its first readiness.
+    let (key, pipe) = bench.join(&room, None, 0);
+    bench.rest();
+    bench.publish(&room, r#"{"type":"alert","payload":"hello"}"#);
+    bench.rest();
+    pipe.borrow_mut().capacity = usize::MAX;
+    bench.shard.writable(key, bench.now);
+    bench.rest();
+    assert!(holds(&pipe, "hello"));
+    assert_eq!(bench.shard.take_tally().frames_skipped, 0);
+}
