@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::message::{ShedReason, Verdict, sample};
+use super::message::{Message, Published, ShedReason, Verdict, sample};
 use super::*;
 use crate::config::limits::{ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX};
 use crate::room::id::{Key, MessageId};
