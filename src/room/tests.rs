@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::message::{ShedReason, Verdict, sample};
 use super::*;
-use crate::config::limits::{AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX};
+use crate::config::limits::{ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX};
 use crate::room::id::{Key, MessageId};
 
 /// A room with a clock and what came out of it.
