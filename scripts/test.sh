@@ -98,12 +98,28 @@ stop_server() {
     return "$code"
 }
 
+# The number behind one key of a report, where the key stands on a line of its own.
+figure() {
+    sed -nE "s/^ *\"$1\": ([0-9]+),?\$/\1/p" "$scratch/report.json"
+}
+
+# A load of which the server refused a part proves that much less.
+all_was_published() {
+    local sent ok
+    sent=$(figure sent) ok=$(figure ok)
+    if [[ -z $sent || $sent == 0 || $sent != "$ok" ]]; then
+        echo "of ${sent:-no} messages sent, ${ok:-none} were accepted" >&2
+        return 1
+    fi
+}
+
 # The load generator leaves with another code than 0 when one device missed, repeated, swapped or altered one message.
 smoke() {
     start_server
     timeout 300 "$binaries/roomcast-loadgen" run --devices 1000 --rooms 4 --rate 200 --seconds 5 --encoding "$1" \
         --viewer-door "ws://$(door viewer)" --publisher-door "http://$(door publisher)" \
-        --ops-door "http://$(door operator)"
+        --ops-door "http://$(door operator)" --json "$scratch/report.json"
+    all_was_published
     stop_server
 }
 

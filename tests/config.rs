@@ -134,11 +134,48 @@ fn flags_stand_over_the_environment_over_the_file_over_the_defaults() {
 
 #[test]
 fn other_variables_are_passed_over() {
-    let config = Config::load(
-        &Args::default(),
-        variables(&[("ROOMCAST_LOG", "x"), ("PATH", "/bin"), ("ROOMCAST", "")]),
-    );
-    assert!(config.is_ok());
+    let others = [
+        "PATH",
+        "ROOMCAST",
+        "ROOMCASTER_ID",
+        // The load generator's and the tests'.
+        "ROOMCAST_PUBLISHER_KEY",
+        "ROOMCAST_DEVICE_TOKEN",
+        "ROOMCAST_SEED",
+        "ROOMCAST_SEEDS",
+        // What Kubernetes sets for services named roomcast and roomcast-viewer.
+        "ROOMCAST_SERVICE_HOST",
+        "ROOMCAST_SERVICE_PORT",
+        "ROOMCAST_SERVICE_PORT_HTTP",
+        "ROOMCAST_PORT",
+        "ROOMCAST_PORT_7600_TCP",
+        "ROOMCAST_PORT_7600_TCP_ADDR",
+        "ROOMCAST_VIEWER_SERVICE_HOST",
+        "ROOMCAST_VIEWER_PORT_7600_TCP_PROTO",
+    ];
+    let set: Vec<(&str, &str)> = others.iter().map(|name| (*name, "x")).collect();
+    let config = Config::load(&Args::default(), variables(&set));
+    assert!(config.is_ok(), "{config:?}");
+}
+
+#[test]
+fn a_variable_with_single_underscores_is_a_mistake_that_names_what_was_meant() {
+    for (name, meant) in [
+        ("ROOMCAST_FLUSH_GATHER_MS", Some("ROOMCAST__FLUSH__GATHER_MS")),
+        ("ROOMCAST_FLUSH__GATHER_MS", Some("ROOMCAST__FLUSH__GATHER_MS")),
+        ("ROOMCAST_INSECURE", Some("ROOMCAST__INSECURE")),
+        ("ROOMCAST_PUBLISHER_KEYS", Some("ROOMCAST__PUBLISHER__KEYS")),
+        ("ROOMCAST_TYPES_COUPON_TTL_MS", Some("ROOMCAST__TYPES__COUPON__TTL_MS")),
+        ("ROOMCAST_SOMETHING", None),
+        ("ROOMCAST_", None),
+    ] {
+        let mistakes = load("", &[(name, "canary")], &[]).unwrap_err();
+        let shown = mistakes.to_string();
+        assert_eq!(mistakes.0.len(), 1, "{shown}");
+        assert_eq!(mistakes.0[0].source, Source::Environment(name.to_owned()));
+        assert_eq!(mistakes.0[0].meant.as_deref(), meant, "{shown}");
+        assert!(shown.contains("ROOMCAST__SECTION__KEY") && !shown.contains("canary"), "{shown}");
+    }
 }
 
 #[test]
@@ -404,6 +441,18 @@ fn a_secret_may_stand_in_a_file_whose_last_line_end_does_not_count() {
     let large = Scratch::holding(vec![b'x'; limits::SECRET_BYTES_MAX + 1]);
     let file = format!("auth.device_keys = [{{ alg = 'HS256', secret_file = '{}' }}]", large.path());
     assert!(file_mistakes(&file)[0].contains("is too large"));
+}
+
+#[test]
+fn a_relative_secret_file_is_looked_for_beside_the_file_that_names_it() {
+    let secret = Scratch::holding(SECRET);
+    let name = secret.0.file_name().unwrap().to_str().unwrap();
+    let keys = format!("[{{ alg = 'HS256', secret_file = '{name}' }}]");
+    // Both in the scratch folder, which is not the one this test runs in.
+    assert!(load(&format!("auth.device_keys = {keys}"), &[], &[]).is_ok());
+    // A variable has no folder: it counts from where the node was started.
+    let mistakes = load("", &[("ROOMCAST__AUTH__DEVICE_KEYS", &keys)], &[]).unwrap_err();
+    assert!(told(&mistakes)[0].contains("can't be read"), "{mistakes}");
 }
 
 #[test]

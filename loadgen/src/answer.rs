@@ -29,6 +29,14 @@ pub(crate) enum Answer {
     },
 }
 
+/// The codes of a 503 after which nothing of its request may appear (docs/protocol.md, problems).
+const CODES_NOTHING_TAKEN: [&str; 4] = ["inbox_full", "rooms_full", "draining", "shed"];
+
+#[derive(Debug, Deserialize)]
+struct JsonProblem {
+    code: String,
+}
+
 #[derive(Debug, Deserialize)]
 struct JsonResult {
     result: String,
@@ -41,8 +49,8 @@ struct JsonAnswer {
 
 /// Reads the answer to a request of `messages` messages.
 ///
-/// 2xx and 429 or 503 with results: as each result says. Any other 4xx: nothing was taken. Any other 5xx, and results
-/// that can't be read: unknown (design, 2.7).
+/// 2xx and 429 or 503 with results: as each result says. Any other 4xx, and a 503 whose `code` says so: nothing was
+/// taken. Any other 5xx, and results that can't be read: unknown (design, 2.7).
 #[must_use]
 pub(crate) fn read_answer(bytes: &[u8], messages: usize) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -74,6 +82,7 @@ pub(crate) fn read_answer(bytes: &[u8], messages: usize) -> Answer {
     let outcomes = match (code, results) {
         (200..=299 | 429 | 503, Some(results)) => results,
         (400..=499, _) => vec![Outcome::Refused; messages],
+        (503, None) if says_nothing_taken(body) => vec![Outcome::Refused; messages],
         _ => Vec::new(),
     };
     let plain = code / 100 == 2 && outcomes.iter().all(|outcome| *outcome == Outcome::Ok);
@@ -83,6 +92,12 @@ pub(crate) fn read_answer(bytes: &[u8], messages: usize) -> Answer {
     });
     let keeps = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     Answer::Whole { bytes: head_bytes + body_bytes, outcomes, trouble, keeps }
+}
+
+/// Whether a 503's problem promises that nothing was taken. `shard_silent` and strangers' codes don't.
+fn says_nothing_taken(body: &[u8]) -> bool {
+    serde_json::from_slice::<JsonProblem>(body)
+        .is_ok_and(|problem| CODES_NOTHING_TAKEN.contains(&problem.code.as_str()))
 }
 
 fn json_results(body: &[u8]) -> Option<Vec<Outcome>> {
@@ -145,7 +160,16 @@ mod tests {
     fn a_refusal_is_final_and_a_failure_is_unknown() {
         assert_eq!(outcomes(read_answer(&http(400, "{}"), 2)), [Outcome::Refused; 2]);
         assert_eq!(outcomes(read_answer(&http(500, "{}"), 2)), []);
-        assert_eq!(outcomes(read_answer(&http(503, r#"{"code":"draining"}"#), 1)), []);
+        for code in CODES_NOTHING_TAKEN {
+            let problem = http(503, &format!(r#"{{"code":"{code}"}}"#));
+            assert_eq!(outcomes(read_answer(&problem, 2)), [Outcome::Refused; 2], "{code}");
+        }
+        let shed = r#"{"code":"shed","results":[{"result":"shed"}]}"#;
+        assert_eq!(outcomes(read_answer(&http(503, shed), 1)), [Outcome::Refused]);
+        for body in [r#"{"code":"shard_silent"}"#, "{}", "busy"] {
+            assert_eq!(outcomes(read_answer(&http(503, body), 2)), [], "{body}");
+        }
+        assert_eq!(outcomes(read_answer(&http(500, r#"{"code":"inbox_full"}"#), 1)), []);
         assert!(matches!(read_answer(b"SSH-2.0-x\r\n\r\n", 1), Answer::Bad(_)));
     }
 }

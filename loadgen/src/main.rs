@@ -3,7 +3,7 @@
 //! One schedule says what is published when, one ledger holds what was published against what every device saw, one
 //! report says what it comes to. `run` (the coordinator) publishes and judges; `worker` processes hold the devices.
 //! Exits 0 when every promise was kept, 1 on bad input, 2 when the target can't be reached or is not roomcast, and 99
-//! when a promise was broken.
+//! when a promise was broken or not one message was accepted.
 
 mod answer;
 mod args;
@@ -39,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_USAGE: u8 = 1;
 const EXIT_TARGET: u8 = 2;
-const EXIT_VIOLATIONS: u8 = 99;
+const EXIT_FAILED: u8 = 99;
 
 fn main() -> ExitCode {
     let command = match CommandLine::try_parse() {
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(Verdict::Ok | Verdict::GeneratorLimited) => ExitCode::SUCCESS,
-        Ok(Verdict::Violations) => ExitCode::from(EXIT_VIOLATIONS),
+        Ok(Verdict::Violations | Verdict::NothingPublished) => ExitCode::from(EXIT_FAILED),
         Err(error @ RunError::Usage(_)) => fail(EXIT_USAGE, &error),
         Err(error @ RunError::Target(_)) => fail(EXIT_TARGET, &error),
     }

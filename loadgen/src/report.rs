@@ -41,9 +41,11 @@ pub(crate) struct Report {
 /// How publishing went.
 #[derive(Debug, Serialize)]
 pub(crate) struct PublishedFigures {
+    /// Tried.
+    pub(crate) sent: u64,
     /// Accepted.
     pub(crate) ok: u64,
-    /// Refused with 4xx, or shed.
+    /// Refused with 4xx or a 503 that says nothing was taken, or shed; or never left.
     pub(crate) failed: u64,
     /// No answer, or one that says nothing.
     pub(crate) unknown: u64,
@@ -51,6 +53,17 @@ pub(crate) struct PublishedFigures {
     pub(crate) took_ms: u64,
     /// The first few refusals and failures.
     pub(crate) troubles: Vec<String>,
+}
+
+impl PublishedFigures {
+    /// What a verdict has to add when not every message was accepted; empty when all were.
+    fn not_ok(&self) -> String {
+        if self.ok == self.sent {
+            return String::new();
+        }
+        let Self { sent, failed, unknown, .. } = self;
+        format!("; but of {sent} messages {failed} were refused and {unknown} unknown")
+    }
 }
 
 /// What it comes to.
@@ -61,16 +74,20 @@ pub(crate) enum Verdict {
     Ok,
     /// Every promise was kept, but this machine published late: the latencies are its own.
     GeneratorLimited,
+    /// Not one message was accepted, so nothing was proved.
+    NothingPublished,
     /// A promise was broken.
     Violations,
 }
 
 impl Verdict {
-    /// The verdict on these.
+    /// The verdict on these. Messages that were refused or are unknown break no promise while others were accepted.
     #[must_use]
-    pub(crate) fn of(violations: &Violations, lateness: Percentiles) -> Self {
+    pub(crate) fn of(violations: &Violations, published: &PublishedFigures, lateness: Percentiles) -> Self {
         if !violations.is_empty() {
             Self::Violations
+        } else if published.ok == 0 && published.sent > 0 {
+            Self::NothingPublished
         } else if lateness.p99_ms > LATENESS_P99_MAX_MS {
             Self::GeneratorLimited
         } else {
@@ -114,13 +131,21 @@ impl fmt::Display for Report {
                 figures.p50_ms, figures.p99_ms, figures.p999_ms, figures.max_ms, figures.count
             )?;
         }
+        let not_ok = published.not_ok();
         match self.verdict {
-            Verdict::Ok if self.devices == 0 => writeln!(f, "verdict      ok: nothing was watched"),
-            Verdict::Ok => writeln!(f, "verdict      ok: nothing lost, twice, out of order or altered"),
+            Verdict::Ok if self.devices == 0 => writeln!(f, "verdict      ok: nothing was watched{not_ok}"),
+            Verdict::Ok => {
+                writeln!(f, "verdict      ok: nothing lost, twice, out of order or altered{not_ok}")
+            }
             Verdict::GeneratorLimited => writeln!(
                 f,
                 "verdict      generator-limited: no violation, but messages left later than {LATENESS_P99_MAX_MS} ms \
-                 after they were due"
+                 after they were due{not_ok}"
+            ),
+            Verdict::NothingPublished => writeln!(
+                f,
+                "verdict      NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
+                published.sent
             ),
             Verdict::Violations => write!(f, "verdict      VIOLATIONS\n{}", self.violations),
         }

@@ -133,6 +133,15 @@ fn settle(plan: &Plan, workers: usize, times: Times, outcomes: &Outcomes, result
     }
     let ended = outcomes.published.outcomes();
     let lateness = outcomes.lateness.percentiles();
+    let published = PublishedFigures {
+        sent: ended.ok + ended.refused + ended.unknown,
+        ok: ended.ok,
+        failed: ended.refused,
+        unknown: ended.unknown,
+        took_ms: times.took_ms,
+        troubles: outcomes.troubles.clone(),
+    };
+    let verdict = Verdict::of(&violations, &published, lateness);
     Report {
         devices: plan.devices,
         rooms: plan.schedule.rooms,
@@ -143,19 +152,13 @@ fn settle(plan: &Plan, workers: usize, times: Times, outcomes: &Outcomes, result
         rate_per_s: ratio(plan.schedule.rate_milli, 1_000),
         seconds: ratio(plan.seconds_milli, 1_000),
         connect_ms: times.connect_ms,
-        published: PublishedFigures {
-            ok: ended.ok,
-            failed: ended.refused,
-            unknown: ended.unknown,
-            took_ms: times.took_ms,
-            troubles: outcomes.troubles.clone(),
-        },
+        published,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
         latency: latency.percentiles(),
         lateness,
         answer: outcomes.answer_latency.percentiles(),
-        verdict: Verdict::of(&violations, lateness),
+        verdict,
         violations,
     }
 }

@@ -83,6 +83,25 @@ fn a_shed_message_that_appears_fails_the_run() {
 }
 
 #[test]
+fn a_run_in_which_nothing_was_published_is_not_ok() {
+    ends(Misdeed::RefuseAll, FLAGS, 99, "0 ok, 100 failed, 0 unknown");
+    ends(Misdeed::RefuseAll, FLAGS, 99, "verdict      NOTHING PUBLISHED");
+    ends(Misdeed::FailAll, FLAGS, 99, "0 ok, 0 failed, 100 unknown");
+    ends(Misdeed::FailAll, "--devices 0 --rate 200 --seconds 0.5", 99, "verdict      NOTHING PUBLISHED");
+    ends(Misdeed::DuplicateAll, FLAGS, 99, "verdict      NOTHING PUBLISHED");
+}
+
+#[test]
+fn a_503_that_says_that_nothing_was_taken_is_held_to_it() {
+    ends(Misdeed::RefuseAndDeliver, FLAGS, 99, "refused_appeared ");
+}
+
+#[test]
+fn a_verdict_says_what_was_not_published() {
+    ends(Misdeed::FailOne, FLAGS, 0, "; but of 100 messages 0 were refused and ");
+}
+
+#[test]
 fn the_json_report_says_the_same() {
     let path = std::env::temp_dir().join(format!("roomcast-loadgen-{}.json", std::process::id()));
     ends(Misdeed::LoseOne, &format!("{FLAGS} --json {}", path.display()), 99, "lost ");
@@ -91,6 +110,7 @@ fn the_json_report_says_the_same() {
     assert_eq!(report["verdict"], "violations");
     assert!(report["violations"]["lost"]["count"].as_u64() > Some(0));
     assert!(report["latency"]["p99_ms"].as_f64() > Some(0.0));
+    assert_eq!((&report["published"]["sent"], &report["published"]["ok"]), (&100.into(), &100.into()));
 }
 
 #[test]

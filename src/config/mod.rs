@@ -12,6 +12,7 @@ mod mistake;
 mod raw;
 mod resolve;
 mod shown;
+mod variable;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ use self::raw::Raw;
 
 /// What begins a variable of the environment that is configuration.
 pub const ENVIRONMENT_PREFIX: &str = "ROOMCAST__";
+/// What begins one that is configuration misspelt, or belongs to somebody `variable` knows.
+const OUR_PREFIX: &str = "ROOMCAST_";
 
 /// The checked configuration of one node. Its `Debug` shows no key and no secret.
 #[derive(Debug, Clone)]
@@ -80,7 +83,7 @@ pub enum LogFormat {
 
 impl Config {
     /// The configuration in force: defaults, then the file that `args` names, then the `ROOMCAST__…` variables of
-    /// `environment` (others are passed over), then the flags. Reads the configuration file and the secret files.
+    /// `environment` (a `ROOMCAST_…` nobody knows is a mistake; others are passed over), then the flags. Reads the configuration file and the secret files.
     ///
     /// # Errors
     /// [`Mistakes`]: all of them, each with where it was typed and what is allowed.
@@ -114,10 +117,10 @@ pub fn print(args: &Args, environment: impl Iterator<Item = (String, String)>) -
     }
 }
 
-/// The process's variables that are configuration. What is not Unicode is kept with replacement characters, so that
+/// The process's variables that are configuration, or might be meant to be. What is not Unicode is kept with replacement characters, so that
 /// it is reported as a mistake (`std::env::vars` would panic).
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
+        .filter(|(name, _)| name.starts_with(OUR_PREFIX))
 }

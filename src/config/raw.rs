@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::ENVIRONMENT_PREFIX;
 use super::args::Args;
 use super::mistake::{Mistake, Source, nearest};
+use super::{ENVIRONMENT_PREFIX, OUR_PREFIX, variable};
 
 /// The lowest layer: every key with its default.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -86,8 +86,7 @@ impl Raw {
         if let Some(path) = args.looked_at().or(args.flags.config.as_deref()) {
             raw.lay_file(path);
         }
-        let mut variables: Vec<_> =
-            environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+        let mut variables: Vec<_> = environment.filter(|(name, _)| name.starts_with(OUR_PREFIX)).collect();
         variables.sort_unstable();
         for (name, text) in variables {
             raw.lay_variable(name, &text);
@@ -131,13 +130,27 @@ impl Raw {
     }
 
     fn lay_variable(&mut self, name: String, text: &str) {
-        let path: Vec<String> =
-            name[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase().split("__").map(str::to_owned).collect();
+        let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else {
+            return self.lay_lookalike(name);
+        };
+        let path: Vec<String> = rest.to_ascii_lowercase().split("__").map(str::to_owned).collect();
         let spelt = match path.as_slice() {
             [section, _, key] if section == "types" => spelling(&TYPE_KEYS, key),
             _ => spelling(&KEYS, &path.join(".")),
         };
         self.lay(&path, typed(text, spelt), &Source::Environment(name));
+    }
+
+    /// A variable that begins almost as configuration does. Passed over, it would leave a default in force unnoticed.
+    fn lay_lookalike(&mut self, name: String) {
+        if variable::is_anothers(&name) {
+            return;
+        }
+        let key = name.strip_prefix(OUR_PREFIX).unwrap_or_default().to_ascii_lowercase();
+        let source = Source::Environment(name);
+        let meant = variable::meant(&key).map(|meant| source.spelling(&meant));
+        let (wrong, allowed) = ("unknown variable".to_owned(), format!("{ENVIRONMENT_PREFIX}SECTION__KEY"));
+        self.mistakes.push(Mistake { source, key, wrong, allowed, meant });
     }
 
     fn lay_flags(&mut self, args: &Args) {

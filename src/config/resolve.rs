@@ -427,10 +427,15 @@ impl<'a> Resolver<'a> {
         made.map_err(|bad| self.mistaken(source, at, "is no key of its algorithm", bad.allowed)).ok()
     }
 
-    /// What a secret's file holds, without one line end at its end.
+    /// What a secret's file holds, without one line end at its end. A relative path counts from the folder of the file
+    /// that names it, so that a node can be started from anywhere.
     fn secret_file(&mut self, source: &Source, at: &str, path: &Path) -> Option<Vec<u8>> {
+        let path = match source {
+            Source::File(file) => file.with_file_name(path),
+            Source::Default | Source::Environment(_) | Source::Flag(_) => path.to_owned(),
+        };
         let mut secret = Vec::new();
-        let read = std::fs::File::open(path)
+        let read = std::fs::File::open(&path)
             .and_then(|file| file.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut secret));
         let wrong = match read {
             Ok(bytes) if bytes <= SECRET_BYTES_MAX => {

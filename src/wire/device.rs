@@ -3,9 +3,12 @@
 //! Pure. It checks spelling, never sense: whether a room is joined or an offset was ever sent is the shard's to know.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use prost::Message as _;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::config::limits::{INTEGER_MAX, ROOMS_PER_CONNECTION_MAX};
 use crate::room::id::{Cursor, Encoding, Epoch, RoomName};
@@ -83,7 +86,7 @@ pub fn parse(encoding: Encoding, incoming: &Incoming<'_>) -> Result<Option<Devic
 }
 
 /// A JSON frame as it is spelt. Fields it does not know are passed over, so that newer devices can talk to older nodes.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct SpeltFrame<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
@@ -96,10 +99,10 @@ struct SpeltFrame<'a> {
     #[serde(borrow, default)]
     cursor: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    acks: Option<Vec<SpeltAck<'a>>>,
+    acks: Option<Vec<Object<SpeltAck<'a>>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct SpeltAck<'a> {
     #[serde(borrow, default)]
     room: Option<Cow<'a, str>>,
@@ -108,20 +111,46 @@ struct SpeltAck<'a> {
     offset: u64,
 }
 
+/// A struct that is spelt as an object. Serde alone would read an array for one as well, field by field in this file's
+/// order, and that order is no part of the protocol.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 fn parse_json(text: &str) -> Result<DeviceFrame, BadFrame> {
-    let spelt: SpeltFrame<'_> = serde_json::from_str(text).map_err(|_| bad_frame(None))?;
+    let Object::<SpeltFrame<'_>>(spelt) = serde_json::from_str(text).map_err(|_| bad_frame(None))?;
     let room = spelt.room.as_deref().unwrap_or_default();
     match &*spelt.kind {
         "ack" => {
             let entries = match (spelt.acks, spelt.offset) {
                 (Some(entries), None) => entries,
-                (None, Some(offset)) => vec![SpeltAck { room: spelt.room, epoch: spelt.epoch, offset }],
+                (None, Some(offset)) => {
+                    vec![Object(SpeltAck { room: spelt.room, epoch: spelt.epoch, offset })]
+                }
                 (Some(_), Some(_)) => return Err(bad_frame(Some("acks"))),
                 (None, None) => return Err(bad_frame(Some("offset"))),
             };
             acks(
                 entries.len(),
-                entries.iter().map(|entry| {
+                entries.iter().map(|Object(entry)| {
                     ack(
                         entry.room.as_deref().unwrap_or_default(),
                         entry.epoch.as_deref().unwrap_or_default(),
@@ -259,6 +288,11 @@ mod tests {
     fn what_is_wrong_is_named() {
         assert_eq!(refused("{}"), ("bad_frame", ""));
         assert_eq!(refused(r#"{"kind":"ping"} x"#), ("bad_frame", ""));
+        for no_object in [r#"["ping"]"#, r#"["leave","r1"]"#, r#""ping""#, "7", "null"] {
+            assert_eq!(refused(no_object), ("bad_frame", ""), "{no_object}");
+        }
+        let entry = r#"{"kind":"ack","acks":[["r1","00000000000000ff",1]]}"#;
+        assert_eq!(refused(entry), ("bad_frame", ""));
         assert_eq!(refused(r#"{"kind":"shout"}"#), ("unknown_kind", "kind"));
         assert_eq!(refused(r#"{"kind":"join"}"#), ("bad_room", "room"));
         assert_eq!(refused(r#"{"kind":"leave","room":"a/b"}"#), ("bad_room", "room"));

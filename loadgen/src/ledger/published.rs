@@ -9,7 +9,7 @@ pub(crate) enum Outcome {
     Unsent,
     /// Accepted: every device must get it.
     Ok,
-    /// Refused with 4xx, or shed: no device may get it.
+    /// Refused with 4xx or a 503 that says nothing was taken, or shed: no device may get it.
     Refused,
     /// No answer, or one that says nothing: devices may get it or not.
     Unknown,

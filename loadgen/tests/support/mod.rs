@@ -31,6 +31,16 @@ pub(crate) enum Misdeed {
     PassOverAndMiscount,
     CutOff,
     ShedAndDeliver,
+    /// Every publish: 503 `inbox_full`, and nothing is delivered.
+    RefuseAll,
+    /// Every publish: 500.
+    FailAll,
+    /// Every publish: 200, and each message a duplicate.
+    DuplicateAll,
+    /// One publish: 503 `inbox_full`, and its message is delivered.
+    RefuseAndDeliver,
+    /// One publish: 500, and its message is delivered.
+    FailOne,
     /// Not at all what a viewer door answers.
     NotRoomcast,
 }
@@ -255,21 +265,36 @@ fn take_publishes(stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
         let is_proto = head.iter().any(|line| line.contains("content-type: application/x-protobuf"));
         let payloads = if head[0].starts_with("post") { payloads(&body, is_proto) } else { Vec::new() };
         taken += payloads.len();
-        let results = vec![r#"{"result":"accepted"}"#; payloads.len()].join(",");
-        let shed = misdeed == Misdeed::ShedAndDeliver && taken == 10;
-        let answer = if shed {
-            r#"{"results":[{"result":"shed","reason":"room_full"}]}"#.to_owned()
-        } else {
-            format!(r#"{{"results":[{results}]}}"#)
-        };
-        let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.entry(name).or_default().gathered.extend(payloads);
-        drop(rooms);
-        let code = if shed { 429 } else { 200 };
+        let (code, answer) = answer(misdeed, payloads.len(), taken);
+        if !matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll) {
+            let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            rooms.entry(name).or_default().gathered.extend(payloads);
+        }
         let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
         }
+    }
+}
+
+/// The status and body for a request of `messages` messages, with which the connection has had `taken` in all.
+fn answer(misdeed: Misdeed, messages: usize, taken: usize) -> (u16, String) {
+    let results = |result: &str| {
+        let each = vec![format!(r#"{{"result":"{result}"}}"#); messages].join(",");
+        format!(r#"{{"results":[{each}]}}"#)
+    };
+    let inbox_full = || (503, r#"{"code":"inbox_full"}"#.to_owned());
+    match misdeed {
+        Misdeed::ShedAndDeliver if taken == 10 => {
+            (429, r#"{"results":[{"result":"shed","reason":"room_full"}]}"#.to_owned())
+        }
+        Misdeed::RefuseAndDeliver if taken == 10 => inbox_full(),
+        Misdeed::FailOne if taken == 10 => (500, "{}".to_owned()),
+        // The question that looks for roomcast behind the door is answered as ever.
+        Misdeed::RefuseAll if messages > 0 => inbox_full(),
+        Misdeed::FailAll if messages > 0 => (500, "{}".to_owned()),
+        Misdeed::DuplicateAll => (200, results("duplicate")),
+        _ => (200, results("accepted")),
     }
 }
 

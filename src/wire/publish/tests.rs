@@ -97,6 +97,7 @@ fn the_field_at_fault_is_named() {
     assert_eq!(second(r#"{"type":"chat","type":"chat","payload":1}"#), "400 bad_value messages[1].type");
     assert_eq!(second(r#"{"messages":[]}"#), "400 unknown_field messages[1].messages");
     assert_eq!(second(r#""chat""#), "400 bad_value messages[1]");
+    assert_eq!(second(r#"["chat",1]"#), "400 bad_value messages[1]");
     assert_eq!(second(r#"{"type":"coupon","payload":1}"#), "501 not_implemented messages[1].type");
     assert_eq!(refused(r#"{"type":"coupon","payload":1}"#), "501 not_implemented type");
 }
@@ -107,6 +108,8 @@ fn a_request_that_is_no_request_is_refused_whole() {
     assert_eq!(refused("[]"), "400 bad_value -");
     assert_eq!(refused("{}"), "400 missing_field type");
     assert_eq!(refused(r#"{"type":"chat","payload":1} x"#), "400 bad_json -");
+    assert_eq!(refused(r#"["chat",1]"#), "400 bad_value -");
+    assert_eq!(refused(r#"[{"type":"chat","payload":1}]"#), "400 bad_value -");
     assert_eq!(refused(r#"{"messages":[]}"#), "400 bad_value messages");
     assert_eq!(refused(r#"{"messages":5}"#), "400 bad_value messages");
     assert_eq!(refused(r#"{"messages":[{"type":"like"}],"id":"x"}"#), "400 unknown_field id");
