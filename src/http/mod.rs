@@ -45,6 +45,8 @@ pub struct Node {
     pub origins: Origins,
     /// Places for devices.
     pub seats: Seats,
+    /// Places for answers with a page of history, each taken until the kernel has the whole of it.
+    pub pulls: Seats,
     /// What operators see.
     pub metrics: Metrics,
     /// Set once, when the drain begins.

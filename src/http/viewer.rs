@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -20,7 +21,7 @@ use tracing::debug;
 use crate::auth::Refused;
 use crate::clock::Now;
 use crate::config::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX, HISTORY_MESSAGES_MAX};
-use crate::connection::Grant;
+use crate::connection::{Grant, Seat};
 use crate::connection::accept::{Answer, Door};
 use crate::connection::paced::PacedStream;
 use crate::connection::upgrade::{Asks, Subprotocol, accept_key, parsed, subprotocol, token};
@@ -174,11 +175,27 @@ impl ViewerDoor {
         let query = Query::of(&head.uri);
         let after = parsed(query, "after", Seen::parse)?;
         let limit = query.whole_number("limit", 1..=HISTORY_MESSAGES_MAX)?.unwrap_or(HISTORY_MESSAGES_MAX);
+        let Some(place) = self.node.pulls.take() else {
+            return Err(Problem::unavailable("pulls_full", "too many pages of history are being read; try again"));
+        };
         let page = from_shard(self.node.shards.history(room, after, limit)).await?;
         let page = page.ok_or_else(Problem::room_not_open)?;
-        let mut answer = answer(StatusCode::OK, JSON, page.json);
+        let body = Bytes::from_owner(Page { json: page.json, _place: place });
+        let mut answer = answer(StatusCode::OK, JSON, body);
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(answer)
+    }
+}
+
+/// A page of history on its way out. hyper drops it when the kernel has taken the whole of it.
+struct Page {
+    json: Bytes,
+    _place: Seat,
+}
+
+impl AsRef<[u8]> for Page {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
     }
 }
 
