@@ -19,8 +19,8 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::config::limits::{
-    DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX, LISTEN_BACKLOG,
-    PULLS_MAX,
+    DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
+    LISTEN_BACKLOG, PULLS_MAX,
 };
 use crate::connection::Seats;
 use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};

@@ -215,7 +215,10 @@ const _: () = {
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
     assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
     assert!(PULLS_MAX < HALF_OPEN_MAX as u64, "who reads leaves places to who joins");
-    assert!(PROGRESS_AGE_MAX.as_millis() < KERNEL_UNACKED_AGE_MAX.as_millis(), "a device is told before it is cut");
+    assert!(
+        PROGRESS_AGE_MAX.as_millis() < KERNEL_UNACKED_AGE_MAX.as_millis(),
+        "a device is told before it is cut"
+    );
     assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
     assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
 };
