@@ -78,7 +78,7 @@ table! {
     PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" [] "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
     WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window each batch was cut under.";
     HTTP = Counter "roomcast_http_requests_total" ["door", "status"] "Requests answered, by door and class of status.";
-    DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"] "Connections a door closed without an answer: full, or late with their request.";
+    DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"] "Connections a door closed without an answer: full (it made way, or no descriptor was left), or late with their request.";
     ACCEPT_FAILED = Counter "roomcast_accept_failures_total" ["door"] "Failures to accept a connection; the door paused after each.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";
     HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"] "Devices that were not let in.";
@@ -123,7 +123,7 @@ impl DoorName {
 /// Why a door closed a connection without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// The door holds as many connections as it may.
+    /// It made way for another at a full door, or no descriptor was left for it.
     Full,
     /// The head of its request, or its reading of the answer, took too long.
     Late,

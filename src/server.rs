@@ -18,7 +18,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::config::limits::{DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, LISTEN_BACKLOG};
+use crate::config::limits::{
+    DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
+    LISTEN_BACKLOG, PULLS_MAX,
+};
 use crate::connection::Seats;
 use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
 use crate::http::Node;
@@ -185,6 +188,7 @@ fn node(config: Config, shards: Shards, seats: Seats, metrics: Metrics) -> Node 
         device_keys: config.device_keys,
         origins: config.origins,
         seats,
+        pulls: Seats::new(PULLS_MAX),
         metrics,
         draining: AtomicBool::new(false),
     }
@@ -230,6 +234,11 @@ impl Bound {
         // Or a node could not be started again for a minute after it stopped.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // Inherited by the connections. An answer that a peer does not read stays with the door, under the door's
+        // deadline, instead of in the kernel, where closing would leave it behind without an owner or an end. No
+        // SO_SNDBUF: the sockets become devices', whose buffers the kernel must go on to tune.
+        socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MAX)?;
+        socket.set_tcp_user_timeout(Some(KERNEL_UNACKED_AGE_MAX))?;
         socket.bind(&address.into())?;
         socket.listen(LISTEN_BACKLOG)?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -280,6 +289,16 @@ mod tests {
         }
         assert!(tokio::net::TcpStream::connect(other.publisher_addr()).await.is_ok());
         drop(other);
+    }
+
+    #[test]
+    fn what_a_peer_does_not_read_has_a_bound_on_every_connection_of_a_door() {
+        let bound = Bound::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        bound.socket.set_nonblocking(false).unwrap();
+        let _peer = std::net::TcpStream::connect(bound.address).unwrap();
+        let (accepted, _) = bound.socket.accept().unwrap();
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), KERNEL_UNSENT_BYTES_MAX);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(KERNEL_UNACKED_AGE_MAX));
     }
 
     #[tokio::test]

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use roomcast::clock::Now;
-use roomcast::config::limits::HEAD_BYTES_MAX;
+use roomcast::config::limits::{HEAD_BYTES_MAX, PULLS_MAX};
 use roomcast::metrics::DEFINITIONS;
 use serde_json::{Value, json};
 use support::raw::handshake_head;
 use support::{Answer, Device, Doors, Encoding, Handshake, Node, Process, one_and_four_shards, until};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 use tracing_subscriber::fmt::MakeWriter;
 
 one_and_four_shards!(
@@ -30,6 +32,7 @@ one_and_four_shards!(
     the_viewer_door_answers_once_per_connection,
     health_and_readiness_are_told,
     every_metric_that_is_defined_is_shown,
+    pages_that_nobody_reads_are_bounded_in_number,
     connections_past_the_seats_are_refused_before_they_are_upgraded,
 );
 
@@ -137,6 +140,9 @@ async fn only_listed_origins_may_join_and_read(shards: usize) {
         let answer = handshake(&node, "/v1/rooms/r1/ws", &line).await;
         let read =
             node.viewer_door().request("GET", "/v1/rooms/r1/history", &[("origin", origin)], b"").await;
+        let twice = format!("origin: https://shop.example\r\n{line}");
+        let twice = handshake(&node, "/v1/rooms/r1/ws", &twice).await;
+        twice.is_problem(403, "origin_not_allowed", Some("origin"));
         if is_listed {
             assert_eq!((answer.status, read.status), (101, 200), "{origin}");
         } else {
@@ -345,6 +351,13 @@ async fn a_head_too_large_is_refused(shards: usize) {
         let answer = door.say(request.as_bytes()).await;
         assert!(answer.is_none_or(|answer| answer.status == 431), "{door:?}");
     }
+    for door in ["viewer", "publisher", "operator"] {
+        let door = format!("door=\"{door}\"");
+        node.metrics_when("what hyper refused by itself counts", |metrics| {
+            metrics.sum("roomcast_http_requests_total", &[&door, "status=\"4xx\""]) == 1
+        })
+        .await;
+    }
 }
 
 async fn the_viewer_door_answers_once_per_connection(shards: usize) {
@@ -403,6 +416,32 @@ async fn every_metric_that_is_defined_is_shown(shards: usize) {
         })
         .await;
     assert!(!metrics.0.contains("r1"), "no label tells a room");
+}
+
+async fn pages_that_nobody_reads_are_bounded_in_number(shards: usize) {
+    let node = Node::start(shards);
+    let large = json!({"type": "chat", "payload": "x".repeat(16_000)});
+    for _ in 0..15 {
+        node.publish("r1", &large).await;
+    }
+    let request = format!("GET /v1/rooms/r1/history HTTP/1.1\r\nhost: {}\r\n\r\n", node.viewer);
+    let mut unread = Vec::new();
+    for _ in 0..PULLS_MAX {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(node.viewer).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        unread.push(stream);
+    }
+    let full = until("a refusal", async || {
+        Some(node.viewer_door().get("/v1/rooms/r1/history").await).filter(|answer| answer.status != 200)
+    });
+    full.await.is_problem(503, "pulls_full", None);
+    drop(unread);
+    let page = until("a page", async || {
+        Some(node.viewer_door().get("/v1/rooms/r1/history").await).filter(|answer| answer.status == 200)
+    });
+    assert!(!page.await.json()["history"].as_array().unwrap().is_empty());
 }
 
 async fn connections_past_the_seats_are_refused_before_they_are_upgraded(shards: usize) {

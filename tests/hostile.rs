@@ -26,6 +26,7 @@ one_and_four_shards!(
     each_offence_is_closed_with_its_code,
     a_hostile_crowd_costs_a_bounded_amount_of_memory,
     half_handshakes_are_closed_and_keep_nobody_out,
+    a_door_full_of_the_silent_still_lets_devices_in,
 );
 
 /// Small enough that a device which stops reading is soon behind.
@@ -421,6 +422,24 @@ async fn a_hostile_crowd_costs_a_bounded_amount_of_memory(shards: usize) {
     let grown = process.memory_kib("VmHWM").saturating_sub(before);
     assert!(grown <= GROWTH_KIB_MAX, "{CROWD} hostile devices cost {grown} KiB");
     drop(crowd);
+}
+
+async fn a_door_full_of_the_silent_still_lets_devices_in(shards: usize) {
+    const HONEST: usize = 50;
+    /// All the silent have their second, twice; the deadline of a head would take twice 5 s.
+    const IN_WITHIN: Duration = Duration::from_secs(8);
+    let node = Node::start(shards);
+    let mut silent = Vec::new();
+    for _ in 0..2 * HALF_OPEN_MAX {
+        silent.push(TcpStream::connect(node.viewer).await.unwrap());
+    }
+    let joins = join_all((0..HONEST).map(|n| Device::join(&node, "r1", Encoding::ALL[n % 2])));
+    let devices = timeout(IN_WITHIN, joins).await.expect("silence keeps nobody out");
+    assert_eq!(devices.len(), HONEST);
+    let metrics = node.metrics().await;
+    let full =
+        metrics.sum("roomcast_door_connections_dropped_total", &["door=\"viewer\"", "reason=\"full\""]);
+    assert!(full >= HALF_OPEN_MAX as u64, "{full} gave way");
 }
 
 async fn half_handshakes_are_closed_and_keep_nobody_out(shards: usize) {

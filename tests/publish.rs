@@ -275,6 +275,12 @@ async fn only_holders_of_an_active_key_may_publish(shards: usize) {
     let answer = door.publish("r1", &chats(1)).await;
     answer.is_problem(401, "key_missing", None);
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    // A stranger keeps no connection either.
+    let anonymous = format!("GET /v1/rooms HTTP/1.1\r\nhost: {}\r\n\r\n", node.publisher);
+    let answer = door.say(anonymous.as_bytes()).await.unwrap();
+    assert_eq!(answer.header("connection"), Some("close"));
+    let twice = "GET /v1/rooms HTTP/1.1\r\nhost: a\r\nauthorization: Bearer secret\r\nauthorization: Bearer secret\r\n\r\n";
+    door.say(twice.as_bytes()).await.unwrap().is_problem(401, "key_missing", None);
     with("Basic secret").await.is_problem(401, "key_missing", None);
     with("Bearer secrets").await.is_problem(401, "key_unknown", None);
     // A stranger learns nothing of rooms either, nor of paths.

@@ -121,10 +121,17 @@ pub const ROOMS_PER_CONNECTION_MAX: usize = 16;
 pub const HANDSHAKE_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time for a request's body. Past it: closed.
 pub const BODY_AGE_MAX: Duration = Duration::from_secs(10);
-/// Connections that have not been upgraded yet. Past it: closed.
+/// Connections that have not been upgraded yet. Past it: they wait in the kernel's queue.
 pub const HALF_OPEN_MAX: usize = 1024;
-/// Connections of the publisher door, and of the operator door. Past it: closed.
+/// Connections of the publisher door, and of the operator door. Past it: they wait in the kernel's queue.
 pub const DOOR_CONNECTIONS_MAX: usize = 1024;
+/// How long a connection at a full door may be without a whole request before it gives its place to one that waits.
+pub const FULL_DOOR_GRACE: Duration = Duration::from_secs(1);
+/// Answers with a page of a room's history that are not wholly with the kernel yet. Past it: 503 `pulls_full`.
+pub const PULLS_MAX: u64 = 64;
+/// Time for a peer to acknowledge what was sent, or to open its window, also once nobody holds the connection any more
+/// (`TCP_USER_TIMEOUT`). Past it: the kernel forgets what it keeps for it.
+pub const KERNEL_UNACKED_AGE_MAX: Duration = Duration::from_secs(30);
 /// A request's head, its target included. Past it: 431 and closed.
 pub const HEAD_BYTES_MAX: usize = 16 * KIB;
 /// What a door buffers of one connection. Past it: the rest waits in the kernel.
@@ -210,6 +217,11 @@ const _: () = {
     assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane by itself");
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
     assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
+    assert!(PULLS_MAX < HALF_OPEN_MAX as u64, "who reads leaves places to who joins");
+    assert!(
+        PROGRESS_AGE_MAX.as_millis() < KERNEL_UNACKED_AGE_MAX.as_millis(),
+        "a device is told before it is cut"
+    );
     assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
     assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
 };

@@ -24,7 +24,8 @@ use crate::config::limits::{
 };
 use crate::metrics::{DoorName, Dropped, Metrics};
 
-use super::paced::{PacedStream, Pulse};
+use super::paced::PacedStream;
+use super::places::{Place, Places};
 use super::{Seat, Seats};
 
 /// What a door says to one request.
@@ -34,7 +35,8 @@ pub type Answer = Response<Full<Bytes>>;
 pub trait Door: Send + Sync + 'static {
     /// Which one.
     const NAME: DoorName;
-    /// How many connections it holds at one time, those that became devices not counted. Past it: closed at once.
+    /// How many connections it holds at one time, those that became devices not counted. Past it: they wait in the
+    /// kernel's queue, and the one that has been without a whole request the longest gives way.
     const CONNECTIONS_MAX: usize;
     /// How long a connection may be silent between two requests; `None`: one request per connection.
     const IDLE_AGE_MAX: Option<Duration>;
@@ -94,7 +96,7 @@ pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorw
     let Doorway { metrics, descriptors, mut stop } = doorway;
     // Declared after `stop`, and so dropped before it: whoever sees the last receiver go finds the port free.
     let listener = listener;
-    let places = Seats::new(D::CONNECTIONS_MAX as u64);
+    let mut places = Places::new(D::CONNECTIONS_MAX);
     let protocol = Arc::new(protocol());
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
@@ -106,13 +108,18 @@ pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorw
         match accepted {
             Ok((stream, _)) => {
                 pause = ACCEPT_PAUSE_MIN;
-                let (Some(place), Some(descriptor)) = (places.take(), descriptors.take(D::DESCRIPTORS_LEFT))
-                else {
+                let Some(descriptor) = descriptors.take(D::DESCRIPTORS_LEFT) else {
                     metrics.dropped(D::NAME, Dropped::Full);
                     continue;
                 };
+                // Those behind it wait in the kernel's queue: whoever came to say something gets to say it.
+                let place = tokio::select! {
+                    biased;
+                    () = stopped(&mut stop) => return,
+                    place = places.take() => place,
+                };
                 let visit =
-                    Visit { places: [place, descriptor], metrics: metrics.clone(), stop: stop.clone() };
+                    Visit { place, _descriptor: descriptor, metrics: metrics.clone(), stop: stop.clone() };
                 tokio::spawn(visit.serve(stream, Arc::clone(&door), Arc::clone(&protocol)));
             }
             Err(error) if is_of_one_connection(&error) => {
@@ -135,6 +142,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
+/// Whether a connection ends with an answer of this status. Whoever has shown no right to be here gets no place to keep.
+fn is_last<D: Door>(status: StatusCode) -> bool {
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS => false,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+        _ => D::IDLE_AGE_MAX.is_none(),
+    }
+}
+
 fn protocol() -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
@@ -147,20 +163,21 @@ fn protocol() -> http1::Builder {
 
 /// One connection at a door.
 struct Visit {
-    /// Given back when the connection ends or becomes a device.
-    places: [Seat; 2],
+    /// Given back, like the descriptor, when the connection ends or becomes a device.
+    place: Place,
+    _descriptor: Seat,
     metrics: Metrics,
     stop: Stop,
 }
 
 impl Visit {
     async fn serve<D: Door>(self, stream: TcpStream, door: Arc<D>, protocol: Arc<http1::Builder>) {
-        let Self { places: _places, metrics, mut stop } = self;
+        let Self { place, _descriptor, metrics, mut stop } = self;
         // An answer is one small write; waiting for more to send with it would cost the publisher 40 ms.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::clone(&place.pulse);
         let io = PacedStream::new(stream, D::IDLE_AGE_MAX.unwrap_or_default(), Arc::clone(&pulse));
         let answers = service_fn(|request| {
             pulse.request_began();
@@ -169,7 +186,7 @@ impl Visit {
             async move {
                 let mut answer = answer.await;
                 pulse.request_answered();
-                if D::IDLE_AGE_MAX.is_none() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if is_last::<D>(answer.status()) {
                     answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
                 }
                 metrics.answered(D::NAME, answer.status());
@@ -181,6 +198,10 @@ impl Visit {
         let outcome = tokio::select! {
             biased;
             outcome = connection.as_mut() => outcome,
+            () = pulse.gives_way() => {
+                metrics.dropped(D::NAME, Dropped::Full);
+                return;
+            }
             () = stopped(&mut stop) => {
                 connection.as_mut().graceful_shutdown();
                 timeout(DOORS_LINGER, connection).await.unwrap_or(Ok(()))
@@ -190,6 +211,10 @@ impl Visit {
             metrics.dropped(D::NAME, Dropped::Late);
         }
         if let Err(error) = outcome {
+            if error.is_parse() {
+                // hyper has answered it by itself: 400, or 431 for a head too large.
+                metrics.answered(D::NAME, StatusCode::BAD_REQUEST);
+            }
             // hyper's error names what went wrong with the connection, never what the request said.
             debug!(door = D::NAME.name(), %error, "a connection ended early");
         }

@@ -9,6 +9,7 @@ use crate::room::id::RoomName;
 
 pub mod accept;
 pub mod paced;
+pub mod places;
 pub mod upgrade;
 
 /// Which rooms a device may join.

@@ -8,27 +8,50 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
 use crate::clock::Now;
 use crate::config::limits::{ANSWER_AGE_MAX, HANDSHAKE_AGE_MAX};
 
 /// Where a connection stands, shared between its socket and what answers its requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pulse {
     /// Odd while a request is being answered; grows by one at each change.
     turns: AtomicU32,
     late: AtomicBool,
+    /// Whether an answer is known and not wholly with the kernel.
+    owes: AtomicBool,
+    accepted: Instant,
+    /// When the last answer was taken, in milliseconds after `accepted`.
+    silent_ms: AtomicU64,
+    /// Whether its door needs the place.
+    to_give_way: AtomicBool,
+    asked: Notify,
 }
 
 impl Pulse {
+    /// Of a connection that was accepted now.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            turns: AtomicU32::new(0),
+            late: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
+            accepted: now,
+            silent_ms: AtomicU64::new(0),
+            to_give_way: AtomicBool::new(false),
+            asked: Notify::new(),
+        }
+    }
+
     /// A request's head is complete.
     pub fn request_began(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
@@ -36,7 +59,47 @@ impl Pulse {
 
     /// Its answer is known.
     pub fn request_answered(&self) {
+        self.owes.store(true, Ordering::Relaxed);
         self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The kernel has the whole answer. Without one that was owed, nothing happens.
+    pub fn answer_taken(&self) {
+        if self.owes.load(Ordering::Relaxed) {
+            let silent = Now::read().instant.saturating_duration_since(self.accepted);
+            self.silent_ms.store(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.owes.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Since when its door waits for a whole request; `None` while it is the door's turn.
+    #[must_use]
+    pub fn silent_since(&self) -> Option<Instant> {
+        let is_doors_turn = self.turns.load(Ordering::Relaxed) % 2 == 1 || self.owes.load(Ordering::Relaxed);
+        let since = || self.accepted + Duration::from_millis(self.silent_ms.load(Ordering::Relaxed));
+        (!is_doors_turn).then(since)
+    }
+
+    /// Its door needs the place for another one.
+    pub fn ask_to_give_way(&self) {
+        self.to_give_way.store(true, Ordering::Relaxed);
+        self.asked.notify_one();
+    }
+
+    /// Whether it was asked to.
+    #[must_use]
+    pub fn is_to_give_way(&self) -> bool {
+        self.to_give_way.load(Ordering::Relaxed)
+    }
+
+    /// Ready once the connection was asked to give way, unless its request came in the meantime.
+    pub async fn gives_way(&self) {
+        loop {
+            self.asked.notified().await;
+            if self.silent_since().is_some() {
+                return;
+            }
+        }
     }
 
     /// Whether the peer was given up on.
@@ -108,7 +171,11 @@ impl PacedStream {
             self.reading.as_mut().reset((Now::read().instant + age_max).into());
             self.armed = true;
         }
-        self.reading.as_mut().poll(cx).map(|()| Err(self.give_up()))
+        self.reading.as_mut().poll(cx).map(|()| match self.awaits {
+            // Nobody was kept waiting.
+            Awaits::Request => Err(io::ErrorKind::TimedOut.into()),
+            Awaits::Head => Err(self.give_up()),
+        })
     }
 
     /// A request was answered since the last read: the next byte begins another one.
@@ -169,6 +236,7 @@ impl Write for PacedStream {
     /// hyper flushes when it has given the socket everything: the answer was taken.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.writing = None;
+        self.pulse.answer_taken();
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

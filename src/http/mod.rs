@@ -26,7 +26,7 @@ use crate::connection::Seats;
 use crate::connection::accept::Answer;
 use crate::metrics::Metrics;
 use crate::room::message::Types;
-use crate::shard::handle::{Busy, Shards};
+use crate::shard::handle::{Shards, Unanswered};
 
 use problem::Problem;
 
@@ -45,6 +45,8 @@ pub struct Node {
     pub origins: Origins,
     /// Places for devices.
     pub seats: Seats,
+    /// Places for answers with a page of history, each taken until the kernel has the whole of it.
+    pub pulls: Seats,
     /// What operators see.
     pub metrics: Metrics,
     /// Set once, when the drain begins.
@@ -81,12 +83,9 @@ pub fn answer_json(value: &impl serde::Serialize) -> Answer {
 }
 
 /// What a shard answers, if it does so in time. A publish whose answer did not come is *unknown*, as the 503 says.
-async fn from_shard<T>(request: impl Future<Output = Result<T, Busy>> + Send) -> Result<T, Problem> {
+async fn from_shard<T>(request: impl Future<Output = Result<T, Unanswered>> + Send) -> Result<T, Problem> {
     match timeout(SHARD_ANSWER_AGE_MAX, request).await {
         Ok(answered) => answered.map_err(Problem::from),
-        Err(_) => Err(Problem::unavailable(
-            "shard_silent",
-            "the room's shard did not answer in time; what became of the request is unknown, repeat it with the same ids",
-        )),
+        Err(_) => Err(Problem::shard_silent()),
     }
 }

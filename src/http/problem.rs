@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::auth;
 use crate::config::limits;
 use crate::connection::accept::Answer;
-use crate::shard::handle::Busy;
+use crate::shard::handle::Unanswered;
 use crate::wire::publish::PublishError;
 
 use super::answer;
@@ -60,6 +60,21 @@ impl Problem {
     #[must_use]
     pub fn draining() -> Self {
         Self::unavailable("draining", "this node is draining; another one will answer")
+    }
+
+    /// 503: no more rooms.
+    #[must_use]
+    pub fn rooms_full() -> Self {
+        Self::unavailable("rooms_full", "this node holds as many rooms as it may; nothing was taken")
+    }
+
+    /// 503: what became of the request is unknown.
+    #[must_use]
+    pub fn shard_silent() -> Self {
+        Self::unavailable(
+            "shard_silent",
+            "the room's shard did not answer; what became of the request is unknown, repeat it with the same ids",
+        )
     }
 
     /// 404: no such resource at this door.
@@ -190,9 +205,14 @@ impl Problem {
     }
 }
 
-impl From<Busy> for Problem {
-    fn from(_: Busy) -> Self {
-        Self::unavailable("inbox_full", "the room's shard has too much waiting; nothing was taken")
+impl From<Unanswered> for Problem {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Busy(_) => {
+                Self::unavailable("inbox_full", "the room's shard has too much waiting; nothing was taken")
+            }
+            Unanswered::Silent => Self::shard_silent(),
+        }
     }
 }
 

@@ -39,10 +39,7 @@ pub async fn publish(node: &Node, room: RoomName, request: Request<Incoming>) ->
     match from_shard(node.shards.publish(room, messages)).await? {
         Published::Taken(verdicts) => taken(encoding, &verdicts),
         Published::IdReused { index } => Err(id_reused(index)),
-        Published::RoomsFull => Err(Problem::unavailable(
-            "rooms_full",
-            "this node holds as many rooms as it may; nothing was taken",
-        )),
+        Published::RoomsFull => Err(Problem::rooms_full()),
         Published::Draining => Err(Problem::draining()),
     }
 }

@@ -28,10 +28,13 @@ pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> 
     Err(Problem::bad("bad_host", "host", "exactly one Host header"))
 }
 
-/// The `Authorization` header; `None` when there is none or it is not text.
+/// The `Authorization` header; `None` when there is none, it is not text, or there are several: which of them counted
+/// would be for whoever stands between to guess.
 #[must_use]
 pub fn authorization(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()
+    let mut given = headers.get_all(AUTHORIZATION).into_iter();
+    let (first, further) = (given.next()?, given.next());
+    if further.is_some() { None } else { first.to_str().ok() }
 }
 
 /// How a body is spelt. Nothing is guessed: a body without a content type is refused, and so is a compressed one

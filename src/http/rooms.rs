@@ -67,6 +67,10 @@ pub async fn configure(node: &Node, room: RoomName, request: Request<Incoming>) 
         }
     };
     let view = from_shard(node.shards.configure(room, settings)).await?;
+    let Some(view) = view else {
+        // The drain may have begun since it was looked for.
+        return Err(if node.is_draining() { Problem::draining() } else { Problem::rooms_full() });
+    };
     Ok(answer_json(&view))
 }
 

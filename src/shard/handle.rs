@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
 use super::lane::LaneBounds;
 use super::{Plan, directory, lane, run};
@@ -22,10 +22,21 @@ use crate::room::message::{Message, Published};
 use crate::room::pace::{FlushRules, RoomSettings};
 use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView};
 
-/// The shard's way in is full, or it has stopped. The publisher hears 503 with `Retry-After`.
+/// The shard's way in is full: nothing was taken. The publisher hears 503 with `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shard's inbox is full")]
 pub struct Busy;
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// Nothing was taken.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// The shard took the request and ended without an answer: what became of it is unknown.
+    #[error("the shard ended without an answer")]
+    Silent,
+}
 
 /// What the viewer door learnt of a device before it answered 101.
 #[derive(Debug)]
@@ -197,38 +208,41 @@ impl Shards {
     /// Publishes checked messages to a room, all of them or none entering its inbox.
     ///
     /// # Errors
-    /// [`Busy`] when the home's inbox is full: nothing was taken.
-    pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Result<Published, Busy> {
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Result<Published, Unanswered> {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
         let home = directory::home(&room, self.ways_in.len());
         self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, reply })?;
-        answer.await.map_err(|_| Busy)
+        answer.await.map_err(|_| Unanswered::Silent)
     }
 
-    /// Opens or configures a room.
+    /// Opens or configures a room; `None` if it is not open and can't be: the shard drains, or holds as many rooms as it
+    /// may.
     ///
     /// # Errors
-    /// [`Busy`] when the home does not answer or the node holds as many rooms as it may.
-    pub async fn configure(&self, room: RoomName, settings: RoomSettings) -> Result<RoomView, Busy> {
-        let home = self.home(&room);
-        let view = self.ask(home, |reply| Request::Configure { room, settings, reply }).await?;
-        view.ok_or(Busy)
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn configure(
+        &self,
+        room: RoomName,
+        settings: RoomSettings,
+    ) -> Result<Option<RoomView>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::Configure { room, settings, reply }).await
     }
 
     /// What a room shows of itself; `None` if it is not open.
     ///
     /// # Errors
-    /// [`Busy`] when the home's request queue is full.
-    pub async fn describe(&self, room: RoomName) -> Result<Option<RoomView>, Busy> {
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn describe(&self, room: RoomName) -> Result<Option<RoomView>, Unanswered> {
         self.ask(self.home(&room), |reply| Request::Describe { room, reply }).await
     }
 
     /// The `limit` rooms with most members, over all shards.
     ///
     /// # Errors
-    /// [`Busy`] when a shard's request queue is full.
-    pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Busy> {
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Unanswered> {
         let mut lines = Vec::new();
         for shard in 0..self.ways_in.len() {
             lines.extend(self.ask(shard, |reply| Request::RoomsByMembers { limit, reply }).await?);
@@ -241,21 +255,21 @@ impl Shards {
     /// Closes a room; its members are told. `None` if it was not open.
     ///
     /// # Errors
-    /// [`Busy`] when the home's request queue is full.
-    pub async fn close(&self, room: RoomName) -> Result<Option<ClosedView>, Busy> {
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn close(&self, room: RoomName) -> Result<Option<ClosedView>, Unanswered> {
         self.ask(self.home(&room), |reply| Request::Close { room, reply }).await
     }
 
     /// The newest `limit` messages of a room's history after `seen`; `None` if it is not open.
     ///
     /// # Errors
-    /// [`Busy`] when the home's request queue is full.
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
     pub async fn history(
         &self,
         room: RoomName,
         seen: Option<Seen>,
         limit: usize,
-    ) -> Result<Option<HistoryPage>, Busy> {
+    ) -> Result<Option<HistoryPage>, Unanswered> {
         self.ask(self.home(&room), |reply| Request::History { room, seen, limit, reply }).await
     }
 
@@ -321,20 +335,27 @@ impl Shards {
         &self,
         shard: usize,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
-    ) -> Result<T, Busy> {
+    ) -> Result<T, Unanswered> {
         let (reply, answer) = oneshot::channel();
         self.ways_in[shard].push_request(request(reply))?;
-        timeout(ANSWER_AGE_MAX, answer).await.map_err(|_| Busy)?.map_err(|_| Busy)
+        answer.await.map_err(|_| Unanswered::Silent)
     }
 
-    /// Asks every shard at once and waits for all of them; one that has stopped counts as done.
+    /// Asks every shard at once and waits for all of them; one that has stopped counts as done, one whose queue is full
+    /// is asked again until it takes the request.
     async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> Request) {
-        let mut answers = Vec::new();
-        for way_in in &*self.ways_in {
-            let (reply, answer) = oneshot::channel();
-            if way_in.push_request(request(reply)).is_ok() {
-                answers.push(answer);
+        let (mut answers, mut untold): (_, Vec<_>) = (Vec::new(), self.ways_in.iter().collect());
+        loop {
+            untold.retain(|way_in| {
+                let (reply, answer) = oneshot::channel();
+                let is_told = way_in.push_request(request(reply)).is_ok();
+                answers.extend(is_told.then_some(answer));
+                !is_told && !way_in.stopped.load(Ordering::Relaxed)
+            });
+            if untold.is_empty() {
+                break;
             }
+            sleep(FULL_QUEUE_PAUSE).await;
         }
         for answer in answers {
             answer.await.ok();
@@ -342,5 +363,70 @@ impl Shards {
     }
 }
 
-/// How long a door waits for an answer that is not a publish's.
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
+/// How long to wait before a shard whose request queue is full is asked again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shard that takes nothing by itself.
+    fn asleep() -> Shards {
+        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]) }
+    }
+
+    fn room() -> RoomName {
+        RoomName::parse("r1").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_ends_with_a_request_leaves_its_outcome_unknown() {
+        let shards = asleep();
+        let way_in = &shards.ways_in[0];
+        let (configured, published, ()) = tokio::join!(
+            shards.configure(room(), RoomSettings::default()),
+            shards.publish(room(), Vec::new()),
+            async {
+                drop(way_in.requests.pop());
+                drop(way_in.publishes.pop());
+            }
+        );
+        assert_eq!(configured.unwrap_err(), Unanswered::Silent);
+        assert_eq!(published.unwrap_err(), Unanswered::Silent);
+    }
+
+    #[tokio::test]
+    async fn a_room_that_can_not_be_opened_is_no_full_inbox() {
+        let shards = asleep();
+        let (configured, ()) = tokio::join!(shards.configure(room(), RoomSettings::default()), async {
+            let Some(Request::Configure { reply, .. }) = shards.ways_in[0].requests.pop() else { panic!() };
+            reply.send(None).unwrap();
+        });
+        assert!(configured.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_shard_whose_queue_is_full_is_told_to_drain_once_it_has_room() {
+        let shards = asleep();
+        let way_in = &shards.ways_in[0];
+        while way_in.push_request(Request::Answer { reply: oneshot::channel().0 }).is_ok() {}
+        assert_eq!(shards.close(room()).await.unwrap_err(), Unanswered::Busy(Busy), "nothing was taken");
+        let mut heard = Vec::new();
+        let (shard, drain) = (
+            async {
+                while heard.len() < 3 {
+                    match way_in.requests.pop() {
+                        Some(Request::Drain { reply } | Request::Farewell { reply }) => {
+                            heard.push(());
+                            reply.send(()).unwrap();
+                        }
+                        _ => tokio::task::yield_now().await,
+                    }
+                }
+            },
+            shards.drain(),
+        );
+        tokio::join!(drain, shard);
+        assert_eq!(heard.len(), 3, "drain, drain, farewell");
+    }
+}
