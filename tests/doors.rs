@@ -424,6 +424,12 @@ async fn pages_that_nobody_reads_are_bounded_in_number(shards: usize) {
     for _ in 0..15 {
         node.publish("r1", &large).await;
     }
+    // Only once all of it has left is a page too large for the kernel to take it whole.
+    until("the whole history", async || {
+        let page = node.viewer_door().get("/v1/rooms/r1/history").await.json();
+        page["history"].as_array().filter(|history| history.len() == 15).map(Vec::len)
+    })
+    .await;
     let request = format!("GET /v1/rooms/r1/history HTTP/1.1\r\nhost: {}\r\n\r\n", node.viewer);
     let mut unread = Vec::new();
     for _ in 0..PULLS_MAX {

@@ -159,7 +159,8 @@ impl PacedStream {
     /// After the socket had nothing to read.
     fn poll_reading_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let turn = self.pulse.turns.load(Ordering::Relaxed);
-        if turn % 2 == 1 {
+        // While an answer is under way the peer is to read, not to write: its deadline is the writing one.
+        if turn % 2 == 1 || self.pulse.owes.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         self.notice_turn(turn);
