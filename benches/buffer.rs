@@ -25,6 +25,9 @@ fn chat() -> Message {
         id: None,
         payload: Payload::Opaque(Bytes::from(vec![7; 300])),
         count: 1,
+        ttl: Duration::ZERO,
+        offset: 0,
+        recall: 0,
         at_ms: 0,
         wire_bytes: 0,
     };

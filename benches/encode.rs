@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
@@ -34,6 +35,9 @@ fn chat() -> Arc<Message> {
         id: None,
         payload: Payload::Json(Bytes::from(payload)),
         count: 1,
+        ttl: Duration::ZERO,
+        offset: 0,
+        recall: 0,
         at_ms: 1_700_000_000_000,
         wire_bytes: 0,
     };

@@ -78,4 +78,5 @@ pub mod metrics;
 pub mod room;
 pub mod server;
 pub mod shard;
+pub mod store;
 pub mod wire;

@@ -156,6 +156,9 @@ fn message(type_name: &str, payload: Payload) -> Message {
         id: None,
         payload,
         count: 1,
+        ttl: Duration::ZERO,
+        offset: 0,
+        recall: 0,
         at_ms: AT_MS,
         wire_bytes: 0,
     }

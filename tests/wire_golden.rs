@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -44,7 +45,20 @@ fn head(room: &RoomName) -> Head<'_> {
 fn message(name: &str, payload: Payload) -> Message {
     let (class, type_name) = (Class::Normal, type_name(name));
     let (key, id) = (None, None);
-    Message { type_name, class, urgent: false, key, id, payload, count: 1, at_ms: AT_MS, wire_bytes: 0 }
+    Message {
+        type_name,
+        class,
+        urgent: false,
+        key,
+        id,
+        payload,
+        count: 1,
+        ttl: Duration::ZERO,
+        offset: 0,
+        recall: 0,
+        at_ms: AT_MS,
+        wire_bytes: 0,
+    }
 }
 
 /// JSON payload, publisher's id.

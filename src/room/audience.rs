@@ -1,6 +1,6 @@
 //! The engine's own message: how many members a room has, at most once a second, when it changed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -48,6 +48,9 @@ impl Audience {
             wire_bytes: 96,
             payload: Payload::Json(count),
             count: 1,
+            ttl: Duration::ZERO,
+            offset: 0,
+            recall: 0,
             at_ms: 0,
         }
     }

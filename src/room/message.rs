@@ -77,10 +77,24 @@ pub struct Message {
     pub payload: Payload,
     /// How much a counter grows; 1 for every other class.
     pub count: u64,
+    /// How long it is alive once the engine has taken it in; class reliable only.
+    pub ttl: Duration,
+    /// Its place in the reliable stream; 0: none, or none yet.
+    pub offset: u64,
+    /// The offset of the reliable message that it takes back; 0: none.
+    pub recall: u64,
     /// When the engine accepted it, unix milliseconds.
     pub at_ms: u64,
     /// Its size in the larger of the two encodings; what every bound in bytes counts.
     pub wire_bytes: usize,
+}
+
+impl Message {
+    /// Unix milliseconds from which on it is not alive any more; class reliable only.
+    #[must_use]
+    pub fn expires_ms(&self) -> u64 {
+        self.at_ms.saturating_add(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 /// A made-up message for tests.
@@ -94,6 +108,9 @@ pub(crate) fn sample(type_name: &str, payload: &str) -> Message {
         id: None,
         payload: Payload::Json(Bytes::copy_from_slice(payload.as_bytes())),
         count: 1,
+        ttl: TTL_DEFAULT,
+        offset: 0,
+        recall: 0,
         at_ms: 0,
         wire_bytes: 60 + payload.len(),
     }

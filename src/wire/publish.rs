@@ -3,6 +3,8 @@
 //! Pure. One pass over the request; a payload's bytes are looked at once, to know that they are one JSON value, and
 //! copied unread. The first mistake ends the reading and names its field: nothing of such a request is accepted.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Buf, Bytes};
@@ -221,6 +223,10 @@ impl<'t> Request<'t> {
         if !draft.ttl_ms.is_none_or(ttl_fits) {
             return Err(self.bad_value(Field::TtlMs));
         }
+        let ttl = match policy.class {
+            Class::Reliable => draft.ttl_ms.map_or(policy.ttl, Duration::from_millis),
+            _ => Duration::ZERO,
+        };
         let urgent = policy.urgent;
         let mut message = Message {
             type_name,
@@ -230,6 +236,9 @@ impl<'t> Request<'t> {
             id,
             payload,
             count,
+            ttl,
+            offset: 0,
+            recall: 0,
             at_ms: 0,
             wire_bytes: 0,
         };
