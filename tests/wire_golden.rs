@@ -80,6 +80,7 @@ fn batch() -> Batch {
         merged: vec![(type_name("enter"), 3), (type_name("price"), 300)],
         counters: vec![CounterChange { type_name: type_name("like"), add: 5, total: 1234 }],
         oldest: Now::read().instant,
+        span: None,
     }
 }
 
@@ -88,6 +89,7 @@ fn refresh() -> Refresh {
         missed: Missed { skipped: vec![(type_name("chat"), 7)], merged: vec![(type_name("enter"), 3)] },
         latest: vec![Arc::new(price())],
         counters: vec![CounterChange { type_name: type_name("like"), add: 5, total: 1234 }],
+        carried: None,
     }
 }
 
@@ -106,6 +108,7 @@ fn snapshot() -> Snapshot {
         cut_short: false,
         latest: vec![Arc::new(price())],
         counters: vec![(type_name("like"), 1234)],
+        stream: None,
     }
 }
 
@@ -238,7 +241,14 @@ fn a_welcome_in_json() {
         ],
     );
     let greeting = Greeting { resumed: false, reset: None, ..GREETING };
-    let empty = Snapshot { seq: Seq(0), history: vec![], cut_short: false, latest: vec![], counters: vec![] };
+    let empty = Snapshot {
+        seq: Seq(0),
+        history: vec![],
+        cut_short: false,
+        latest: vec![],
+        counters: vec![],
+        stream: None,
+    };
     let frame = frame::welcome(Head { seq: Seq(0), ..head(&room()) }, greeting, &empty, Encoding::Json);
     assert_golden(
         &frame,
@@ -482,6 +492,7 @@ impl Inputs {
             merged: self.counts(),
             counters: self.counters(),
             oldest: Now::read().instant,
+            span: None,
         }
     }
 
@@ -499,6 +510,7 @@ impl Inputs {
             cut_short: false,
             latest: self.messages(3),
             counters: self.counts(),
+            stream: None,
         }
     }
 }
@@ -627,7 +639,8 @@ fn what_goes_into_a_refresh_comes_out_again() {
     for seed in 0..1_000 {
         let mut inputs = Inputs(fastrand::Rng::with_seed(seed));
         let missed = Missed { skipped: inputs.counts(), merged: inputs.counts() };
-        let refresh = Refresh { missed, latest: inputs.messages(4), counters: inputs.counters() };
+        let refresh =
+            Refresh { missed, latest: inputs.messages(4), counters: inputs.counters(), carried: None };
         let room = room();
         let [as_json, as_proto] =
             Encoding::ALL.map(|encoding| frame::refresh(head(&room), &refresh, encoding));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::account::Missed;
 use super::counters::CounterChange;
 use super::history::Past;
-use super::id::{Encoding, Seen, Seq, TypeName};
+use super::id::{Encoding, Epoch, Seen, Seq, TypeName};
 use super::message::{Message, Published};
 use super::pace::RoomSettings;
 
@@ -131,6 +131,40 @@ pub struct Batch {
     pub counters: Vec<CounterChange>,
     /// When the oldest message in it was accepted.
     pub oldest: Instant,
+    /// The reliable messages among them, if any.
+    pub span: Option<Span>,
+}
+
+/// What a frame says of the reliable stream: every message in (after, through] that is alive is in it. A device whose
+/// cursor is at `after` or beyond applies what it lacks and moves to `through`; another one pulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// Nothing at or before this offset is told.
+    pub after: u64,
+    /// Where a device stands that has applied it.
+    pub through: u64,
+    /// The time over which devices spread their acknowledgements.
+    pub ack_within_ms: u32,
+}
+
+/// Reliable messages that a frame brings beside its batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// What they are of the stream.
+    pub span: Span,
+    /// Those of the span that are alive, in order of offset.
+    pub messages: Vec<Arc<Message>>,
+}
+
+/// The reliable stream as a joining member finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The stream's life.
+    pub epoch: Epoch,
+    /// The last offset that was sent to members.
+    pub offset: u64,
+    /// What the member lacks, as far as it fits; the rest follows in refreshes.
+    pub carried: Carried,
 }
 
 /// What brings a member that missed batches up to the room's seq.
@@ -142,6 +176,8 @@ pub struct Refresh {
     pub latest: Vec<Arc<Message>>,
     /// What they did to counters.
     pub counters: Vec<CounterChange>,
+    /// The reliable messages that were not sent, as far as one frame holds them.
+    pub carried: Option<Carried>,
 }
 
 /// The room as a joining member finds it.
@@ -157,6 +193,8 @@ pub struct Snapshot {
     pub latest: Vec<Arc<Message>>,
     /// Exact totals.
     pub counters: Vec<(TypeName, u64)>,
+    /// `None`: nobody can say just now; the device keeps its cursor.
+    pub stream: Option<Opening>,
 }
 
 /// A count of members by encoding.

@@ -61,7 +61,7 @@ impl Payload {
 }
 
 /// One message of a publish, checked, with its type looked up. `at` is given by the home when it takes it in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The publisher's name for this kind of message.
     pub type_name: TypeName,
@@ -175,6 +175,41 @@ pub enum Verdict {
     },
     /// It was dropped on purpose.
     Shed(ShedReason),
+    /// It is reliable and was not, or perhaps not, stored. The same `id` may be tried again.
+    Unavailable(Unavailable),
+}
+
+/// Why a reliable message was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unavailable {
+    /// The store is failing; what became of the message is unknown.
+    StoreFailing,
+    /// The store holds as many bytes as it may.
+    StoreFull,
+    /// Too much waits for the store.
+    StoreBusy,
+    /// As many reliable messages of the room are alive as may be.
+    StreamFull,
+    /// Too much waits in the room already.
+    RoomFull,
+}
+
+impl Unavailable {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::StoreFailing, Self::StoreFull, Self::StoreBusy, Self::StreamFull, Self::RoomFull];
+
+    /// Its name in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StoreFailing => "store_failing",
+            Self::StoreFull => "store_full",
+            Self::StoreBusy => "store_busy",
+            Self::StreamFull => "stream_full",
+            Self::RoomFull => "room_full",
+        }
+    }
 }
 
 /// Why a message was dropped on purpose. The publisher, the room's account and a metric all hear it.

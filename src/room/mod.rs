@@ -31,7 +31,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::exchange::{Batch, Census, Input, Join, Output, Refresh, Snapshot, Welcomed};
+pub use self::exchange::{
+    Batch, Carried, Census, Input, Join, Opening, Output, Refresh, Snapshot, Span, Welcomed,
+};
 
 use self::account::Account;
 use self::audience::Audience;
@@ -239,7 +241,7 @@ impl Room {
         history.reverse();
         let cut_short = history.len() < self.history.since(history_after).len();
         let counters = self.counters.totals().map(|(name, total)| (name.clone(), total)).collect();
-        Snapshot { seq: self.seq, history, cut_short, latest, counters }
+        Snapshot { seq: self.seq, history, cut_short, latest, counters, stream: None }
     }
 
     /// What of the history is newer than `seen`, and whether it continues there exactly. There are no more answers at
@@ -295,6 +297,7 @@ impl Room {
             missed,
             latest: self.latest.since(since),
             counters: self.counters.since(since),
+            carried: None,
         });
         self.outputs.push_back(Output::Refreshed { shard, encoding, since, to: self.seq, refresh });
     }
@@ -390,7 +393,8 @@ impl Room {
             segment.untaken += 1;
         }
         let merged = cut.merged.into_iter().collect();
-        let batch = Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest };
+        let batch =
+            Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest, span: None };
         let segments = self.segments().collect();
         self.outputs.push_back(Output::Batch { batch, segments });
         true

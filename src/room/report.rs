@@ -52,8 +52,12 @@ impl Room {
                 batches_per_second: self.batch_rate.per_second(now),
             },
             counters: self.counters.totals().map(|(name, total)| (name.to_string(), total)).collect(),
-            head: HeadView { seq: self.seq.0 },
-            backlog: BacklogView { gathered: self.buffer.len() as u64, oldest_ms: oldest.map_or(0, millis) },
+            head: HeadView { seq: self.seq.0, epoch: None, offset: 0 },
+            backlog: BacklogView {
+                gathered: self.buffer.len() as u64,
+                oldest_ms: oldest.map_or(0, millis),
+                not_durable: 0,
+            },
             account: self.account_view(),
         }
     }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Serialize;
+
+use super::message::Unavailable;
 
 /// `GET /v1/rooms/{room}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -51,11 +54,16 @@ pub struct RatesView {
     pub batches_per_second: f64,
 }
 
-/// The newest batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The newest batch, and the newest reliable message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HeadView {
-    /// Its number.
+    /// The batch's number.
     pub seq: u64,
+    /// The reliable stream's life; absent while it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// The last durable offset.
+    pub offset: u64,
 }
 
 /// What waits in a room.
@@ -65,6 +73,8 @@ pub struct BacklogView {
     pub gathered: u64,
     /// Age of the oldest, in milliseconds; 0 when nothing waits.
     pub oldest_ms: u64,
+    /// Reliable messages that are on their way to the store.
+    pub not_durable: u64,
 }
 
 /// What became of the messages of one type: `accepted` = `delivered` + `merged` + `waiting`, where
@@ -113,5 +123,91 @@ pub struct RoomLine {
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
     /// The whole answer, JSON: `{"room","run","seq","resumed","history":[…]}`.
-    pub json: bytes::Bytes,
+    pub json: Bytes,
+}
+
+/// What `GET /v1/rooms/{room}/reliable/{offset}` shows: online = acknowledged + left + pending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReceiptView {
+    /// Its name.
+    pub room: String,
+    /// The stream's life.
+    pub epoch: String,
+    /// The message's place in it.
+    pub offset: u64,
+    /// Its type.
+    pub r#type: String,
+    /// The publisher's own id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// When the engine took it in, unix milliseconds.
+    pub at: u64,
+    /// When it expires, unix milliseconds.
+    pub expires_at: u64,
+    /// It has expired.
+    pub expired: bool,
+    /// Its publisher has taken it back.
+    pub recalled: bool,
+    /// The offset of the recall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recalled_by: Option<u64>,
+    /// Since when these counts count, unix milliseconds: they begin anew when the node does.
+    pub since: u64,
+    /// Members when it was sent, and those that came back for it.
+    pub online: u64,
+    /// Of those: have acknowledged it, or came back with a cursor at or past it.
+    pub acknowledged: u64,
+    /// Of those: left before they had.
+    pub left: u64,
+    /// Of those: are still to acknowledge it.
+    pub pending: u64,
+    /// From its first sending to the acknowledgements; absent while there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ack_ms: Option<AckTimes>,
+}
+
+/// Times to acknowledge in milliseconds, the percentiles rounded up by at most a fifth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AckTimes {
+    /// Half of them took no longer.
+    pub p50: u64,
+    /// 99 % of them took no longer.
+    pub p99: u64,
+    /// None took longer.
+    pub max: u64,
+}
+
+/// What `DELETE /v1/rooms/{room}/reliable/{offset}` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecallView {
+    /// Its name.
+    pub room: String,
+    /// The offset of the recall, which is durable.
+    pub offset: u64,
+    /// The offset that it takes back.
+    pub recalls: u64,
+}
+
+/// A part of a room's reliable stream, encoded for the pull side.
+#[derive(Debug, Clone)]
+pub struct ReliablePage {
+    /// A JSON object.
+    pub json: Bytes,
+}
+
+/// Why something of a room's reliable stream can't be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamRefusal {
+    /// The room is not open, and nothing is stored of it.
+    NoRoom,
+    /// No message has this offset, or it is too long ago.
+    NoOffset,
+    /// The message has expired, or is a recall itself: there is nothing to take back.
+    NotAlive,
+    /// The recall could not be stored, or the store not be read.
+    Unavailable(Unavailable),
+    /// The node holds as many rooms as it may.
+    RoomsFull,
+    /// The node is draining.
+    Draining,
 }

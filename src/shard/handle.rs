@@ -20,7 +20,9 @@ use crate::metrics::Metrics;
 use crate::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
 use crate::room::message::{Message, Published};
 use crate::room::pace::{FlushRules, RoomSettings};
-use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView};
+use crate::room::view::{
+    ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
+};
 
 /// The shard's way in is full: nothing was taken. The publisher hears 503 with `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +115,21 @@ pub(super) enum Request {
         seen: Option<Seen>,
         limit: usize,
         reply: oneshot::Sender<Option<HistoryPage>>,
+    },
+    Receipt {
+        room: RoomName,
+        offset: u64,
+        reply: oneshot::Sender<Result<ReceiptView, StreamRefusal>>,
+    },
+    Recall {
+        room: RoomName,
+        offset: u64,
+        reply: oneshot::Sender<Result<RecallView, StreamRefusal>>,
+    },
+    Reliable {
+        room: RoomName,
+        after: Option<Cursor>,
+        reply: oneshot::Sender<Result<ReliablePage, StreamRefusal>>,
     },
     /// Answered when the request is taken: the shard takes turns.
     Answer {
@@ -271,6 +288,43 @@ impl Shards {
         limit: usize,
     ) -> Result<Option<HistoryPage>, Unanswered> {
         self.ask(self.home(&room), |reply| Request::History { room, seen, limit, reply }).await
+    }
+
+    /// How many devices have a reliable message.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why there is none.
+    pub async fn receipt(
+        &self,
+        room: RoomName,
+        offset: u64,
+    ) -> Result<Result<ReceiptView, StreamRefusal>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::Receipt { room, offset, reply }).await
+    }
+
+    /// Takes a reliable message back: durable when this returns `Ok(Ok(_))`. Recalling it again gives the first recall.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why it can't be recalled.
+    pub async fn recall(
+        &self,
+        room: RoomName,
+        offset: u64,
+    ) -> Result<Result<RecallView, StreamRefusal>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::Recall { room, offset, reply }).await
+    }
+
+    /// The reliable messages that are alive behind a cursor, as far as one page holds them; without a cursor, or with
+    /// one that can't be honoured, from the beginning.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why there is no page.
+    pub async fn reliable(
+        &self,
+        room: RoomName,
+        after: Option<Cursor>,
+    ) -> Result<Result<ReliablePage, StreamRefusal>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::Reliable { room, after, reply }).await
     }
 
     /// Whether each shard answers within a second, by index.

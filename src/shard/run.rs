@@ -174,6 +174,8 @@ impl Shell {
             Request::History { room, seen, limit, reply } => {
                 answer(reply, shard.history(&room, seen, limit, now.instant));
             }
+            // Answered once the stream is.
+            Request::Receipt { .. } | Request::Recall { .. } | Request::Reliable { .. } => {}
             Request::Answer { reply } => {
                 answer(reply, ());
             }

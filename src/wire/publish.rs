@@ -400,7 +400,7 @@ pub fn answer_json(verdicts: &[Verdict]) -> Vec<u8> {
             answer.extend_from_slice(format!(",\"offset\":{offset}").as_bytes());
         }
         if let Some(reason) = result.reason {
-            answer.extend_from_slice(format!(",\"reason\":\"{}\"", reason.name()).as_bytes());
+            answer.extend_from_slice(format!(",\"reason\":\"{reason}\"").as_bytes());
         }
         if let Some(retry_after_ms) = result.retry_after_ms {
             answer.extend_from_slice(format!(",\"retry_after_ms\":{retry_after_ms}").as_bytes());
@@ -419,7 +419,7 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
         proto::PublishResult {
             result: result.name.to_owned(),
             offset: result.offset.unwrap_or_default(),
-            reason: result.reason.map_or_else(String::new, |reason| reason.name().to_owned()),
+            reason: result.reason.unwrap_or_default().to_owned(),
             retry_after_ms: result.retry_after_ms.unwrap_or_default(),
         }
     });
@@ -430,7 +430,7 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
 struct MessageResult {
     name: &'static str,
     offset: Option<u64>,
-    reason: Option<ShedReason>,
+    reason: Option<&'static str>,
     retry_after_ms: Option<u64>,
 }
 
@@ -442,11 +442,16 @@ fn result_of(verdict: Verdict) -> MessageResult {
         Verdict::Merged => plain("merged"),
         Verdict::Duplicate { offset } => MessageResult { offset, ..plain("duplicate") },
         Verdict::Shed(reason) => MessageResult {
-            reason: Some(reason),
+            reason: Some(reason.name()),
             // The other bounds hold for the room's whole run: waiting a second would not help.
             retry_after_ms: (reason == ShedReason::RoomFull)
                 .then(|| u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX)),
             ..plain("shed")
+        },
+        Verdict::Unavailable(reason) => MessageResult {
+            reason: Some(reason.name()),
+            retry_after_ms: Some(u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX)),
+            ..plain("unavailable")
         },
     }
 }
