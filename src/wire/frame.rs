@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::close::CloseReason;
 use crate::room::id::{Encoding, RoomName, Run, Seq};
 use crate::room::message::Message;
-use crate::room::{Batch, Refresh, Snapshot};
+use crate::room::{Batch, Carried, Opening, Refresh, Snapshot};
 
 /// The largest WebSocket header a server sends: two bytes and a length of eight.
 const HEADER_BYTES_MAX: usize = 10;
@@ -60,7 +60,8 @@ pub enum Notice<'a> {
     Bye,
 }
 
-/// The size of a message in the larger of the two encodings, with what separates it from the next.
+/// The size of a message in the larger of the two encodings, with what separates it from the next. A reliable one has
+/// room for the largest offset and recall: it is sized before it has them.
 #[must_use]
 pub fn message_bytes(message: &Message) -> usize {
     json::message_bytes(message).max(proto::message_bytes(message))
@@ -84,6 +85,21 @@ pub fn refresh(head: Head<'_>, refresh: &Refresh, encoding: Encoding) -> Bytes {
     }
 }
 
+/// The frame that brings reliable messages beside the batches, to members that hold everything up to `head.seq`
+/// otherwise; it has no messages of a batch.
+#[must_use]
+pub fn carry(head: Head<'_>, carried: &Carried, encoding: Encoding) -> Bytes {
+    match encoding {
+        Encoding::Json => json::carry(head, carried),
+        Encoding::Proto => proto::carry(head, carried),
+    }
+}
+
+/// What the carried messages take at most.
+fn carried_bytes(carried: &Carried) -> usize {
+    carried.messages.iter().map(|message| message.wire_bytes).sum()
+}
+
 /// What a welcome says beside the room's snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting {
@@ -95,7 +111,7 @@ pub struct Greeting {
     pub reset: Option<&'static str>,
 }
 
-/// The first frame of a room.
+/// The first frame of a room. Without a stream in the snapshot it has neither epoch nor offset nor span.
 #[must_use]
 pub fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot, encoding: Encoding) -> Bytes {
     match encoding {
@@ -117,6 +133,13 @@ pub fn notice(notice: Notice<'_>, encoding: Encoding) -> Bytes {
 #[must_use]
 pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
     json::history_page(head, resumed, snapshot)
+}
+
+/// A part of the reliable stream for the pull side, JSON without a WebSocket header; `reset` says why the cursor was not
+/// honoured.
+#[must_use]
+pub fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
+    json::reliable_page(room, opening, reset)
 }
 
 /// The WebSocket close frame of a reason; `None` where nothing is sent.

@@ -5,11 +5,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{BINARY, Draft, Greeting, Head, Notice, OUTER_BYTES_MAX};
-use crate::config::limits::RECONNECT_WITHIN;
+use crate::config::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::room::counters::CounterChange;
 use crate::room::id::{Seq, TypeName};
-use crate::room::message::{Message, Payload};
-use crate::room::{Batch, Refresh, Snapshot};
+use crate::room::message::{Class, Message, Payload};
+use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use crate::wire::close::CloseReason;
 
 /// Numbers of the fields of `ServerFrame`.
@@ -26,6 +26,10 @@ mod kind {
 
 /// Numbers of the fields of `Batch`.
 mod batch {
+    pub(super) const AFTER: u32 = 4;
+    pub(super) const THROUGH: u32 = 5;
+    pub(super) const ACK_WITHIN_MS: u32 = 6;
+    pub(super) const CARRIED: u32 = 7;
     pub(super) const SKIPPED: u32 = 8;
     pub(super) const LATEST: u32 = 9;
     pub(super) const MESSAGES: u32 = 10;
@@ -34,7 +38,12 @@ mod batch {
 }
 
 pub(super) fn message_bytes(message: &Message) -> usize {
-    let length = message_length(message, None);
+    // A reliable message is sized before it has its offset.
+    let largest = match message.class {
+        Class::Reliable => INTEGER_MAX,
+        Class::Normal | Class::Latest | Class::Counter | Class::Lossy => 0,
+    };
+    let length = unplaced_length(message) + 2 * number_length(largest);
     1 + encoded_len_varint(length as u64) + length
 }
 
@@ -42,14 +51,28 @@ pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
     let capacity: usize = batch.messages.iter().map(|message| message.wire_bytes).sum();
     let mut frame = Draft::with_capacity(BINARY, capacity + 256);
     room_run_seq(&mut frame.bytes, head);
+    if let Some(of) = batch.span {
+        span(&mut frame.bytes, of);
+    }
     body(&mut frame.bytes, batch);
     finish(frame, kind::BATCH)
 }
 
+pub(super) fn carry(head: Head<'_>, brought: &Carried) -> Bytes {
+    let mut frame = Draft::with_capacity(BINARY, super::carried_bytes(brought) + 256);
+    room_run_seq(&mut frame.bytes, head);
+    carried(&mut frame.bytes, brought);
+    finish(frame, kind::BATCH)
+}
+
 pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
-    let mut frame = Draft::new(BINARY);
+    let carried_bytes = refresh.carried.as_ref().map_or(0, super::carried_bytes);
+    let mut frame = Draft::with_capacity(BINARY, carried_bytes + 256);
     let out = &mut frame.bytes;
     room_run_seq(out, head);
+    if let Some(brought) = &refresh.carried {
+        carried(out, brought);
+    }
     counts(out, batch::SKIPPED, &refresh.missed.skipped);
     for one in &refresh.latest {
         message(out, batch::LATEST, one, None);
@@ -63,6 +86,10 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     let mut frame = Draft::new(BINARY);
     let out = &mut frame.bytes;
     room_run_seq(out, head);
+    if let Some(opening) = &snapshot.stream {
+        bytes(out, 4, opening.epoch.to_string().as_bytes());
+        number(out, 5, opening.offset);
+    }
     number(out, 6, u64::from(greeting.heartbeat_ms));
     number(out, 7, u64::from(greeting.resumed));
     bytes(out, 8, greeting.reset.unwrap_or_default().as_bytes());
@@ -73,6 +100,14 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
         message(out, 10, latest, None);
     }
     counts(out, 11, &snapshot.counters);
+    if let Some(Opening { carried: Carried { span, messages }, .. }) = &snapshot.stream {
+        number(out, 12, span.after);
+        number(out, 13, span.through);
+        number(out, 14, u64::from(span.ack_within_ms));
+        for one in messages {
+            message(out, 15, one, None);
+        }
+    }
     finish(frame, kind::WELCOME)
 }
 
@@ -127,6 +162,21 @@ fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
     number(out, 3, head.seq.0);
 }
 
+/// What the frame says of the reliable stream. `after` 0 is left out as any zero is: a decoder reads 0.
+fn span(out: &mut BytesMut, of: Span) {
+    number(out, batch::AFTER, of.after);
+    number(out, batch::THROUGH, of.through);
+    number(out, batch::ACK_WITHIN_MS, u64::from(of.ack_within_ms));
+}
+
+/// A span and what is alive of it.
+fn carried(out: &mut BytesMut, brought: &Carried) {
+    span(out, brought.span);
+    for one in &brought.messages {
+        message(out, batch::CARRIED, one, None);
+    }
+}
+
 /// Messages, merged and counters: the part of a batch that is the same in every frame that brings it.
 fn body(out: &mut BytesMut, batch: &Batch) {
     for one in &batch.messages {
@@ -145,10 +195,20 @@ fn message(out: &mut BytesMut, field: u32, message: &Message, seq: Option<Seq>) 
     bytes(out, 4, message.id.as_ref().map_or(&[], |id| id.as_str().as_bytes()));
     number(out, 5, message.at_ms);
     number(out, 6, seq.map_or(0, |seq| seq.0));
+    number(out, 7, message.offset);
     bytes(out, 8, message.key.as_ref().map_or(&[], |key| key.as_str().as_bytes()));
+    number(out, 9, message.recall);
 }
 
 fn message_length(message: &Message, seq: Option<Seq>) -> usize {
+    unplaced_length(message)
+        + seq.map_or(0, |seq| number_length(seq.0))
+        + number_length(message.offset)
+        + number_length(message.recall)
+}
+
+/// The length of a message without its seq, its offset and its recall.
+fn unplaced_length(message: &Message) -> usize {
     // When it is sized at the door its time is not known yet: six bytes hold unix milliseconds until 2109.
     let at = if message.at_ms == 0 { 7 } else { number_length(message.at_ms) };
     bytes_length(message.type_name.as_str().len())
@@ -156,7 +216,6 @@ fn message_length(message: &Message, seq: Option<Seq>) -> usize {
         + if matches!(message.payload, Payload::Json(_)) { 2 } else { 0 }
         + message.id.as_ref().map_or(0, |id| bytes_length(id.as_str().len()))
         + at
-        + seq.map_or(0, |seq| number_length(seq.0))
         + message.key.as_ref().map_or(0, |key| bytes_length(key.as_str().len()))
 }
 
