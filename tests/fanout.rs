@@ -326,7 +326,7 @@ async fn history_is_pulled_from_where_a_reader_left_off(shards: usize) {
         answer.is_problem(400, "bad_query", Some(field));
     }
     door.get("/v1/rooms/never/history").await.is_problem(404, "room_not_open", Some("room"));
-    door.get("/v1/rooms/r1/reliable").await.is_problem(501, "not_implemented", None);
+    door.get("/v1/rooms/r1/reliable?after=7").await.is_problem(400, "bad_query", Some("after"));
 }
 
 async fn a_history_keeps_its_newest_messages(shards: usize) {

@@ -20,7 +20,7 @@ one_and_four_shards!(
     a_mistake_is_named_and_nothing_of_its_request_is_taken,
     sizes_past_their_limits_are_413,
     a_body_that_is_neither_json_nor_protobuf_is_415,
-    reliable_messages_are_not_implemented_and_the_request_is_refused_whole,
+    receipts_and_recalls_want_an_offset,
     paths_and_methods_that_are_none_are_404_and_405,
     a_protobuf_request_has_a_protobuf_answer,
     only_holders_of_an_active_key_may_publish,
@@ -204,15 +204,15 @@ async fn a_body_that_is_neither_json_nor_protobuf_is_415(shards: usize) {
     is_untouched(&node, "r1").await;
 }
 
-async fn reliable_messages_are_not_implemented_and_the_request_is_refused_whole(shards: usize) {
+async fn receipts_and_recalls_want_an_offset(shards: usize) {
     let node = Node::start(shards);
-    let request = json!({"messages": [{"type": "chat", "payload": 1}, {"type": "coupon", "payload": 2}]});
-    let answer = node.publisher_door().publish("r1", &request).await;
-    answer.is_problem(501, "not_implemented", Some("messages[1].type"));
-    let answer = node.publisher_door().publish("r1", &json!({"type": "red_packet", "payload": 2})).await;
-    answer.is_problem(501, "not_implemented", Some("type"));
-    let answer = node.publisher_door().get("/v1/rooms/r1/reliable/7").await;
-    answer.is_problem(501, "not_implemented", None);
+    for bad in ["0", "-1", "x", "", "9007199254740992"] {
+        let path = format!("/v1/rooms/r1/reliable/{bad}");
+        for method in ["GET", "DELETE"] {
+            let answer = node.publisher_door().request(method, &path, &[], b"").await;
+            answer.is_problem(400, "bad_offset", Some("offset"));
+        }
+    }
     is_untouched(&node, "r1").await;
 }
 

@@ -7,6 +7,7 @@ pub mod ops;
 pub mod problem;
 pub mod publish;
 pub mod publisher;
+pub mod reliable;
 pub mod request;
 pub mod rooms;
 pub mod routes;
@@ -45,7 +46,7 @@ pub struct Node {
     pub origins: Origins,
     /// Places for devices.
     pub seats: Seats,
-    /// Places for answers with a page of history, each taken until the kernel has the whole of it.
+    /// Places for answers with a page of history or of reliable messages, each taken until the kernel has the whole of it.
     pub pulls: Seats,
     /// What operators see.
     pub metrics: Metrics,

@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::auth;
 use crate::config::limits;
 use crate::connection::accept::Answer;
+use crate::room::message::Unavailable;
+use crate::room::view::StreamRefusal;
 use crate::shard::handle::Unanswered;
 use crate::wire::publish::PublishError;
 
@@ -97,12 +99,6 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             .allowed(allow)
             .header(ALLOW, HeaderValue::from_static(allow))
-    }
-
-    /// 501: part of the protocol, and not of this version.
-    #[must_use]
-    pub fn not_implemented(detail: &'static str) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented").detail(detail)
     }
 
     /// Names what is at fault.
@@ -216,6 +212,40 @@ impl From<Unanswered> for Problem {
     }
 }
 
+impl From<Unavailable> for Problem {
+    fn from(reason: Unavailable) -> Self {
+        let detail = match reason {
+            Unavailable::StoreFailing => {
+                "the store is failing; what became of the message is unknown, repeat it with the same id"
+            }
+            Unavailable::StoreFull => "the store holds as many bytes as it may; the message was not taken",
+            Unavailable::StoreBusy => "too much waits for the store; the message was not taken",
+            Unavailable::StreamFull => {
+                "as many reliable messages of the room are alive as may be; the message was not taken"
+            }
+            Unavailable::RoomFull => "too much waits in the room already; the message was not taken",
+        };
+        Self::unavailable(reason.name(), detail)
+    }
+}
+
+impl From<StreamRefusal> for Problem {
+    fn from(refusal: StreamRefusal) -> Self {
+        match refusal {
+            StreamRefusal::NoRoom => Self::room_not_open(),
+            StreamRefusal::NoOffset => Self::new(StatusCode::NOT_FOUND, "offset_unknown")
+                .field("offset")
+                .detail("no reliable message of this room has this offset, or it is too long ago"),
+            StreamRefusal::NotAlive => Self::new(StatusCode::CONFLICT, "not_alive")
+                .field("offset")
+                .detail("the message has expired, or is a recall itself: there is nothing to take back"),
+            StreamRefusal::Unavailable(reason) => reason.into(),
+            StreamRefusal::RoomsFull => Self::rooms_full(),
+            StreamRefusal::Draining => Self::draining(),
+        }
+    }
+}
+
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
@@ -272,6 +302,25 @@ mod tests {
     fn what_may_succeed_later_says_when() {
         let answer = Problem::draining().into_answer();
         assert_eq!((answer.status().as_u16(), &answer.headers()[RETRY_AFTER]), (503, &HeaderValue::from(1)));
+    }
+
+    #[test]
+    fn each_refusal_of_the_stream_has_its_status_and_code() {
+        for (refusal, status, code) in [
+            (StreamRefusal::NoRoom, 404, "room_not_open"),
+            (StreamRefusal::NoOffset, 404, "offset_unknown"),
+            (StreamRefusal::NotAlive, 409, "not_alive"),
+            (StreamRefusal::RoomsFull, 503, "rooms_full"),
+            (StreamRefusal::Draining, 503, "draining"),
+        ] {
+            let problem = Problem::from(refusal);
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{refusal:?}");
+        }
+        for reason in Unavailable::ALL {
+            let problem = Problem::from(StreamRefusal::Unavailable(reason));
+            assert_eq!((problem.status().as_u16(), problem.code()), (503, reason.name()));
+            assert!(problem.into_answer().headers().contains_key(RETRY_AFTER));
+        }
     }
 
     #[test]

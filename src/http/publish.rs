@@ -50,21 +50,19 @@ fn id_reused(index: usize) -> Problem {
         .allowed("an id of its own for each message; nothing was taken")
 }
 
-/// 200 if at least one message was taken; 503 if all were shed.
+/// 200 if at least one message was taken, 503 if none was.
 fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
-    let all_shed = !verdicts.is_empty() && verdicts.iter().all(|verdict| matches!(verdict, Verdict::Shed(_)));
-    match (encoding, all_shed) {
-        (Encoding::Json, false) => {
+    match (encoding, why_nothing(verdicts)) {
+        (Encoding::Json, None) => {
             let results = match verdicts {
                 [Verdict::Accepted] => Bytes::from_static(ONE_ACCEPTED_JSON),
                 _ => publish::answer_json(verdicts).into(),
             };
             Ok(answer(StatusCode::OK, JSON, results))
         }
-        (Encoding::Proto, false) => Ok(answer(StatusCode::OK, PROTO, publish::answer_proto(verdicts).into())),
-        (Encoding::Json, true) => Err(Problem::unavailable("shed", "every message of this request was shed")
-            .members(publish::answer_json(verdicts))),
-        (Encoding::Proto, true) => {
+        (Encoding::Proto, None) => Ok(answer(StatusCode::OK, PROTO, publish::answer_proto(verdicts).into())),
+        (Encoding::Json, Some(problem)) => Err(problem.members(publish::answer_json(verdicts))),
+        (Encoding::Proto, Some(_)) => {
             let results = publish::answer_proto(verdicts).into();
             let mut answer = answer(StatusCode::SERVICE_UNAVAILABLE, PROTO, results);
             let wait = HeaderValue::from(limits::RETRY_AFTER.as_secs().max(1));
@@ -74,10 +72,30 @@ fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
     }
 }
 
+/// The problem of a request of which nothing was taken: what became of the first reliable message, since that is what
+/// its publisher has to act on; if there is none, that all were shed.
+fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
+    let mut why = None;
+    for verdict in verdicts {
+        match *verdict {
+            Verdict::Accepted | Verdict::Durable { .. } | Verdict::Merged | Verdict::Duplicate { .. } => {
+                return None;
+            }
+            Verdict::Unavailable(reason) => why = why.or(Some(reason)),
+            Verdict::Shed(_) => {}
+        }
+    }
+    match why {
+        Some(reason) => Some(reason.into()),
+        None if verdicts.is_empty() => None,
+        None => Some(Problem::unavailable("shed", "every message of this request was shed")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::message::ShedReason;
+    use crate::room::message::{ShedReason, Unavailable};
 
     const SHED: Verdict = Verdict::Shed(ShedReason::RoomFull);
 
@@ -102,6 +120,23 @@ mod tests {
             assert_eq!(answer.status(), 503);
             assert_eq!(answer.headers()[RETRY_AFTER], "1");
         }
+    }
+
+    #[test]
+    fn what_was_not_stored_gives_the_problem_its_code() {
+        let [failing, full] = [Unavailable::StoreFailing, Unavailable::StreamFull].map(Verdict::Unavailable);
+        for (verdicts, code) in [
+            (vec![SHED, full, failing], "stream_full"),
+            (vec![failing], "store_failing"),
+            (vec![SHED], "shed"),
+        ] {
+            let problem = taken(Encoding::Json, &verdicts).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (503, code));
+            assert_eq!(problem.into_answer().headers()[RETRY_AFTER], "1");
+            assert_eq!(taken(Encoding::Proto, &verdicts).unwrap().status(), 503);
+        }
+        let durable = Verdict::Durable { offset: 1 };
+        assert_eq!(taken(Encoding::Json, &[failing, SHED, durable]).unwrap().status(), 200);
     }
 
     #[test]

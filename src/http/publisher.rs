@@ -1,4 +1,5 @@
-//! The publisher door: streaming backends publish here, and open, look at and close rooms.
+//! The publisher door: streaming backends publish here, open, look at and close rooms, and follow and recall
+//! reliable messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use crate::metrics::DoorName;
 use super::problem::Problem;
 use super::publish::publish;
 use super::request::{Query, authorization, check_host};
-use super::routes::{Part, Route, room_name};
-use super::{Node, rooms};
+use super::routes::{Part, Route, offset, room_name};
+use super::{Node, reliable, rooms};
 
 /// The door of those who publish.
 #[derive(Debug)]
@@ -46,9 +47,8 @@ impl PublisherDoor {
             }
             Asked::LookAt(room) => rooms::look_at(node, room_name(room)?).await,
             Asked::Close(room) => rooms::close(node, room_name(room)?).await,
-            Asked::Reliable => {
-                Err(Problem::not_implemented("receipts and recalls come with reliable messages"))
-            }
+            Asked::Receipt(room, at) => reliable::receipt(node, room_name(room)?, offset(at)?).await,
+            Asked::Recall(room, at) => reliable::recall(node, room_name(room)?, offset(at)?).await,
         }
     }
 }
@@ -73,8 +73,10 @@ enum Asked<'a> {
     Configure(&'a str),
     LookAt(&'a str),
     Close(&'a str),
-    /// A receipt, or a recall.
-    Reliable,
+    /// How many devices have the reliable message of this room and offset.
+    Receipt(&'a str, &'a str),
+    /// That it be taken back.
+    Recall(&'a str, &'a str),
 }
 
 /// # Errors
@@ -96,8 +98,9 @@ fn asked<'a>(method: &Method, path: &'a str) -> Result<Asked<'a>, Problem> {
             Method::GET => Ok(Asked::List),
             _ => Err(allow("GET")),
         },
-        Some(Route::ReliableMessage(_)) => match *method {
-            Method::GET | Method::DELETE => Ok(Asked::Reliable),
+        Some(Route::ReliableMessage(room, offset)) => match *method {
+            Method::GET => Ok(Asked::Receipt(room, offset)),
+            Method::DELETE => Ok(Asked::Recall(room, offset)),
             _ => Err(allow("GET, DELETE")),
         },
         Some(Route::Part(_, Part::Ws | Part::History | Part::Reliable)) | None => Err(Problem::not_found()),
@@ -116,8 +119,8 @@ mod tests {
             (Method::GET, "/v1/rooms/r1", Asked::LookAt("r1")),
             (Method::DELETE, "/v1/rooms/r1", Asked::Close("r1")),
             (Method::GET, "/v1/rooms", Asked::List),
-            (Method::GET, "/v1/rooms/r1/reliable/7", Asked::Reliable),
-            (Method::DELETE, "/v1/rooms/r1/reliable/7", Asked::Reliable),
+            (Method::GET, "/v1/rooms/r1/reliable/7", Asked::Receipt("r1", "7")),
+            (Method::DELETE, "/v1/rooms/r1/reliable/7", Asked::Recall("r1", "7")),
         ] {
             assert_eq!(asked(&method, path).unwrap(), wanted, "{method} {path}");
         }

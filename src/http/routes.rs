@@ -1,5 +1,6 @@
 //! Which path means what. Pure: text in, a route out; who may and how comes after.
 
+use crate::config::limits::INTEGER_MAX;
 use crate::room::id::RoomName;
 
 use super::problem::Problem;
@@ -15,7 +16,7 @@ pub enum Route<'a> {
     /// `/v1/rooms/{room}/{part}`
     Part(&'a str, Part),
     /// `/v1/rooms/{room}/reliable/{offset}`
-    ReliableMessage(&'a str),
+    ReliableMessage(&'a str, &'a str),
 }
 
 /// A part of a room that has a path of its own.
@@ -32,7 +33,7 @@ pub enum Part {
 }
 
 impl<'a> Route<'a> {
-    /// What `path` names; `None`: nothing. The room is as it was typed.
+    /// What `path` names; `None`: nothing. Room and offset are as they were typed.
     #[must_use]
     pub fn of(path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix("/v1/rooms")?;
@@ -51,7 +52,7 @@ impl<'a> Route<'a> {
         };
         match (part, segments.next(), segments.next()) {
             (part, None, _) => Some(Self::Part(room, part)),
-            (Part::Reliable, Some(_), None) => Some(Self::ReliableMessage(room)),
+            (Part::Reliable, Some(offset), None) => Some(Self::ReliableMessage(room, offset)),
             _ => None,
         }
     }
@@ -67,6 +68,17 @@ pub fn room_name(typed: &str) -> Result<RoomName, Problem> {
     RoomName::parse(&name).map_err(|error| bad(error.allowed))
 }
 
+/// A path's offset: a place in the reliable stream, of which the first is 1.
+///
+/// # Errors
+/// 400 `bad_offset`.
+pub fn offset(typed: &str) -> Result<u64, Problem> {
+    let number = if typed.bytes().all(|byte| byte.is_ascii_digit()) { typed.parse().ok() } else { None };
+    number
+        .filter(|number| (1..=INTEGER_MAX).contains(number))
+        .ok_or_else(|| Problem::bad("bad_offset", "offset", format!("an integer from 1 to {INTEGER_MAX}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,7 +92,7 @@ mod tests {
         assert_eq!(Route::of("/v1/rooms/r1/ws"), Some(Route::Part("r1", Part::Ws)));
         assert_eq!(Route::of("/v1/rooms/r1/history"), Some(Route::Part("r1", Part::History)));
         assert_eq!(Route::of("/v1/rooms/r1/reliable"), Some(Route::Part("r1", Part::Reliable)));
-        assert_eq!(Route::of("/v1/rooms/r1/reliable/7"), Some(Route::ReliableMessage("r1")));
+        assert_eq!(Route::of("/v1/rooms/r1/reliable/7"), Some(Route::ReliableMessage("r1", "7")));
     }
 
     #[test]
@@ -98,6 +110,18 @@ mod tests {
             "/v1/rooms/r1/reliable/7/8",
         ] {
             assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_offset_is_an_integer_that_travels() {
+        assert_eq!(offset("1").unwrap(), 1);
+        assert_eq!(offset("9007199254740991").unwrap(), INTEGER_MAX);
+        for bad in ["", "0", "-1", "+1", "1.0", "x", " 1", "%31", "9007199254740992", "99999999999999999999"]
+        {
+            let problem = offset(bad).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (400, "bad_offset"), "{bad}");
+            assert_eq!(problem.named_field(), Some("offset"));
         }
     }
 

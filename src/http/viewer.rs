@@ -26,7 +26,7 @@ use crate::connection::paced::PacedStream;
 use crate::connection::upgrade::{Asks, Subprotocol, accept_key, parsed, subprotocol, token};
 use crate::connection::{Grant, Seat};
 use crate::metrics::{DoorName, Refusal};
-use crate::room::id::{RoomName, Seen};
+use crate::room::id::{Cursor, RoomName, Seen};
 use crate::shard::handle::{Arrival, Hello};
 
 use super::problem::Problem;
@@ -61,7 +61,7 @@ impl ViewerDoor {
                 self.pull(&room, part, head).await
             }
             Ok(
-                Route::Rooms | Route::Room(_) | Route::Part(_, Part::Messages) | Route::ReliableMessage(_),
+                Route::Rooms | Route::Room(_) | Route::Part(_, Part::Messages) | Route::ReliableMessage(..),
             ) => Problem::not_found().into_answer(),
             Err(problem) => problem.into_answer(),
         }
@@ -174,28 +174,37 @@ impl ViewerDoor {
     async fn read(&self, room: &str, part: Part, head: &Parts) -> Result<Answer, Problem> {
         let room = room_name(room)?;
         self.grant(&room, head, None)?;
-        if part == Part::Reliable {
-            return Err(Problem::not_implemented("the reliable stream comes with reliable messages"));
-        }
         let query = Query::of(&head.uri);
+        let shards = &self.node.shards;
+        if part == Part::Reliable {
+            let after = parsed(query, "after", Cursor::parse)?;
+            let place = self.place_for_a_pull()?;
+            let page = from_shard(shards.reliable(room, after)).await??;
+            return Ok(page_answer(Page { json: page.json, _place: place }));
+        }
         let after = parsed(query, "after", Seen::parse)?;
         let limit = query.whole_number("limit", 1..=HISTORY_MESSAGES_MAX)?.unwrap_or(HISTORY_MESSAGES_MAX);
-        let Some(place) = self.node.pulls.take() else {
-            return Err(Problem::unavailable(
-                "pulls_full",
-                "too many pages of history are being read; try again",
-            ));
-        };
-        let page = from_shard(self.node.shards.history(room, after, limit)).await?;
-        let page = page.ok_or_else(Problem::room_not_open)?;
-        let body = Bytes::from_owner(Page { json: page.json, _place: place });
-        let mut answer = answer(StatusCode::OK, JSON, body);
-        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(answer)
+        let place = self.place_for_a_pull()?;
+        let page =
+            from_shard(shards.history(room, after, limit)).await?.ok_or_else(Problem::room_not_open)?;
+        Ok(page_answer(Page { json: page.json, _place: place }))
+    }
+
+    /// Taken before the page is made, so that pages made and not yet read have a bound too.
+    fn place_for_a_pull(&self) -> Result<Seat, Problem> {
+        let full = || Problem::unavailable("pulls_full", "too many pages are being read; try again");
+        self.node.pulls.take().ok_or_else(full)
     }
 }
 
-/// A page of history on its way out. hyper drops it when the kernel has taken the whole of it.
+/// A page, which nobody on the way may keep: the next request finds another.
+fn page_answer(page: Page) -> Answer {
+    let mut answer = answer(StatusCode::OK, JSON, Bytes::from_owner(page));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// A page of history or of reliable messages on its way out. hyper drops it when the kernel has taken the whole of it.
 struct Page {
     json: Bytes,
     _place: Seat,

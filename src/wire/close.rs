@@ -57,6 +57,8 @@ pub enum CloseReason {
     Behind,
     /// Its last room was closed.
     RoomClosed,
+    /// What its welcome said, or could not say, of a room's reliable stream holds no longer.
+    StreamChanged,
 }
 
 /// One row of the table.
@@ -82,7 +84,7 @@ impl Row {
 
 impl CloseReason {
     /// The whole table, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::DeviceClosed,
         Self::Gone,
         Self::ProtocolError,
@@ -96,6 +98,7 @@ impl CloseReason {
         Self::NoProgress,
         Self::Behind,
         Self::RoomClosed,
+        Self::StreamChanged,
     ];
 
     /// The table. Codes below 4000 are RFC 6455's and IANA's; those from 4000 on are ours.
@@ -142,6 +145,13 @@ impl CloseReason {
             }
             Self::Behind => Row::new(4002, "behind", SOON, Debug, "behind for too long"),
             Self::RoomClosed => Row::new(4003, "room_closed", StayAway, Debug, "its last room was closed"),
+            Self::StreamChanged => Row::new(
+                4004,
+                "stream_changed",
+                SOON,
+                Debug,
+                "the room's reliable stream became known, or is another, since the welcome",
+            ),
         }
     }
 

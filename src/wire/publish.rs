@@ -26,10 +26,10 @@ mod json;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{status} {code}: {allowed}")]
 pub struct PublishError {
-    /// 400, 413 or 501.
+    /// 400 or 413.
     pub status: u16,
     /// Stable, for programs: `bad_json`, `bad_proto`, `unknown_field`, `missing_field`, `bad_value`, `payload_not_json`,
-    /// `payload_too_large`, `latest_payload_too_large` or `not_implemented`.
+    /// `payload_too_large` or `latest_payload_too_large`.
     pub code: &'static str,
     /// Where: `messages[3].key`, or `key` in a request of a single message. `None`: the request as a whole.
     pub field: Option<String>,
@@ -135,7 +135,10 @@ impl Field {
             Self::Id => "a string: 1 to 64 bytes of text without control characters".to_owned(),
             Self::Key => "a string: 1 to 128 bytes of text without control characters".to_owned(),
             Self::Count => format!("an integer from 1 to {COUNT_MAX}, for counters only"),
-            Self::TtlMs => format!("an integer from {} to {}", TTL_MIN.as_millis(), TTL_MAX.as_millis()),
+            Self::TtlMs => {
+                let (least, most) = (TTL_MIN.as_millis(), TTL_MAX.as_millis());
+                format!("an integer from {least} to {most}, for reliable messages only")
+            }
         }
     }
 }
@@ -219,13 +222,11 @@ impl<'t> Request<'t> {
             Some(_) => return Err(self.bad_value(Field::Count)),
             None => 1,
         };
-        let ttl_fits = |ttl: u64| (TTL_MIN.as_millis()..=TTL_MAX.as_millis()).contains(&u128::from(ttl));
-        if !draft.ttl_ms.is_none_or(ttl_fits) {
-            return Err(self.bad_value(Field::TtlMs));
-        }
-        let ttl = match policy.class {
-            Class::Reliable => draft.ttl_ms.map_or(policy.ttl, Duration::from_millis),
-            _ => Duration::ZERO,
+        let ttl = match (draft.ttl_ms.map(Duration::from_millis), policy.class) {
+            (Some(ttl), Class::Reliable) if (TTL_MIN..=TTL_MAX).contains(&ttl) => ttl,
+            (Some(_), _) => return Err(self.bad_value(Field::TtlMs)),
+            (None, Class::Reliable) => policy.ttl,
+            (None, _) => Duration::ZERO,
         };
         let urgent = policy.urgent;
         let mut message = Message {
@@ -253,11 +254,6 @@ impl<'t> Request<'t> {
             return Err(self.refusal(400, "missing_field", Some(Field::Type), Field::Type.allowed()));
         };
         if let Some((type_name, policy)) = self.types.configured(given) {
-            if policy.class == Class::Reliable {
-                let allowed =
-                    "this version does not publish reliable messages yet: use a type of another class";
-                return Err(self.refusal(501, "not_implemented", Some(Field::Type), allowed.to_owned()));
-            }
             return Ok((type_name.clone(), policy));
         }
         let type_name = match &self.unconfigured {

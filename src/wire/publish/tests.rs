@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::room::message::Unavailable;
 
 fn types() -> Types {
     let policy =
@@ -64,6 +65,17 @@ fn a_type_gives_its_class_and_one_that_is_not_configured_is_normal() {
 }
 
 #[test]
+fn a_reliable_message_lives_as_long_as_its_publisher_or_else_its_type_says() {
+    let list = taken(
+        r#"{"messages":[{"type":"coupon","payload":1},{"type":"coupon","payload":1,"ttl_ms":1000},
+            {"type":"coupon","payload":1,"ttl_ms":604800000},{"type":"chat","payload":1,"ttl_ms":null}]}"#,
+    );
+    let lives: Vec<u64> = list.iter().map(|message| message.ttl.as_secs()).collect();
+    assert_eq!(lives, [600, 1, 604_800, 0]);
+    assert_eq!((list[0].class, list[0].urgent, list[0].offset), (Class::Reliable, true, 0));
+}
+
+#[test]
 fn opaque_bytes_come_in_base64() {
     let one = &taken(r#"{"type":"chat","payload_b64":"AP8="}"#)[0];
     assert_eq!(one.payload, Payload::Opaque(Bytes::from_static(&[0, 255])));
@@ -89,8 +101,8 @@ fn the_field_at_fault_is_named() {
             "400 bad_value messages[1].count"
         );
     }
-    for ttl in ["999", "604800001"] {
-        let message = format!(r#"{{"type":"chat","payload":1,"ttl_ms":{ttl}}}"#);
+    for (type_name, ttl) in [("coupon", "999"), ("coupon", "604800001"), ("chat", "1000")] {
+        let message = format!(r#"{{"type":"{type_name}","payload":1,"ttl_ms":{ttl}}}"#);
         assert_eq!(second(&message), "400 bad_value messages[1].ttl_ms");
     }
     assert_eq!(second(r#"{"type":"chat","paylod":1}"#), "400 unknown_field messages[1].paylod");
@@ -98,8 +110,6 @@ fn the_field_at_fault_is_named() {
     assert_eq!(second(r#"{"messages":[]}"#), "400 unknown_field messages[1].messages");
     assert_eq!(second(r#""chat""#), "400 bad_value messages[1]");
     assert_eq!(second(r#"["chat",1]"#), "400 bad_value messages[1]");
-    assert_eq!(second(r#"{"type":"coupon","payload":1}"#), "501 not_implemented messages[1].type");
-    assert_eq!(refused(r#"{"type":"coupon","payload":1}"#), "501 not_implemented type");
 }
 
 #[test]
@@ -169,8 +179,8 @@ fn protobuf_is_held_to_the_same_rules() {
     assert_eq!(proto_refused(vec![chat(b"1"), chat(b"1 2")]), "400 payload_not_json messages[1].payload");
     assert_eq!(proto_refused(vec![chat(b"\"\xff\"")]), "400 payload_not_json messages[0].payload");
     assert_eq!(proto_refused(vec![chat(b"")]), "400 missing_field messages[0].payload");
-    let coupon = proto::PublishMessage { r#type: "coupon".into(), ..chat(b"1") };
-    assert_eq!(proto_refused(vec![coupon]), "501 not_implemented messages[0].type");
+    let lasting = proto::PublishMessage { ttl_ms: Some(1_000), ..chat(b"1") };
+    assert_eq!(proto_refused(vec![lasting]), "400 bad_value messages[0].ttl_ms");
     let counted = proto::PublishMessage { count: Some(0), r#type: "like".into(), ..Default::default() };
     assert_eq!(proto_refused(vec![counted]), "400 bad_value messages[0].count");
     assert_eq!(proto_refused(vec![chat(b"1"); REQUEST_MESSAGES_MAX + 1]), "400 bad_value messages");
@@ -195,24 +205,32 @@ fn answers_name_each_verdict() {
         Verdict::Duplicate { offset: None },
         Verdict::Shed(ShedReason::RoomFull),
         Verdict::Shed(ShedReason::TypesFull),
+        Verdict::Unavailable(Unavailable::StoreFailing),
     ];
     assert_eq!(
         String::from_utf8(answer_json(&verdicts)).unwrap(),
         concat!(
             r#"{"results":[{"result":"accepted"},{"result":"durable","offset":8},{"result":"merged"},"#,
             r#"{"result":"duplicate","offset":7},{"result":"duplicate"},"#,
-            r#"{"result":"shed","reason":"room_full","retry_after_ms":1000},{"result":"shed","reason":"types_full"}]}"#
+            r#"{"result":"shed","reason":"room_full","retry_after_ms":1000},{"result":"shed","reason":"types_full"},"#,
+            r#"{"result":"unavailable","reason":"store_failing","retry_after_ms":1000}]}"#
         )
     );
     let answer = proto::PublishAnswer::decode(&*answer_proto(&verdicts)).unwrap();
     assert_eq!(answer.results.len(), verdicts.len());
+    assert_eq!((answer.results[1].result.as_str(), answer.results[1].offset), ("durable", 8));
+    assert_eq!((answer.results[3].result.as_str(), answer.results[3].offset), ("duplicate", 7));
     assert_eq!((answer.results[5].reason.as_str(), answer.results[5].retry_after_ms), ("room_full", 1000));
+    assert_eq!(
+        (answer.results[7].reason.as_str(), answer.results[7].retry_after_ms),
+        ("store_failing", 1000)
+    );
     assert_eq!(answer_json(&[]), b"{\"results\":[]}");
 }
 
 /// A valid message of any type, in both spellings.
 fn random_message(rng: &mut fastrand::Rng) -> (String, proto::PublishMessage) {
-    let type_name = *rng.choice(&["chat", "like", "online", "enter", "poll"]).unwrap();
+    let type_name = *rng.choice(&["chat", "like", "online", "enter", "poll", "coupon"]).unwrap();
     let mut json = vec![format!(r#""type":"{type_name}""#)];
     let mut proto = proto::PublishMessage { r#type: type_name.into(), ..Default::default() };
     if type_name != "like" || rng.bool() {
@@ -238,6 +256,10 @@ fn random_message(rng: &mut fastrand::Rng) -> (String, proto::PublishMessage) {
     if type_name == "like" && rng.bool() {
         proto.count = Some(rng.u64(1..=COUNT_MAX));
         json.push(format!(r#""count":{}"#, proto.count.unwrap()));
+    }
+    if type_name == "coupon" && rng.bool() {
+        proto.ttl_ms = Some(rng.u64(1_000..=604_800_000));
+        json.push(format!(r#""ttl_ms":{}"#, proto.ttl_ms.unwrap()));
     }
     rng.shuffle(&mut json);
     (format!("{{{}}}", json.join(",")), proto)
