@@ -1,4 +1,5 @@
-//! What it costs to spell a frame, in each encoding: once per batch, once per state of those behind, once per join.
+//! What it costs to spell a frame, in each encoding: once per batch, once per state of those behind or unacknowledged,
+//! once per join.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use roomcast::room::counters::CounterChange;
 use roomcast::room::history::{History, Past};
 use roomcast::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::{Batch, Refresh, Snapshot};
+use roomcast::room::{Batch, Carried, Refresh, Snapshot, Span};
 use roomcast::wire::frame::{self, Greeting, Head};
 
 /// Five flushes a second of a room with 100 messages a second.
@@ -45,6 +46,10 @@ fn chat() -> Arc<Message> {
     Arc::new(message)
 }
 
+fn coupon(offset: u64) -> Arc<Message> {
+    Arc::new(Message { class: Class::Reliable, offset, ..(*chat()).clone() })
+}
+
 fn likes() -> Vec<CounterChange> {
     vec![CounterChange { type_name: type_name("like"), add: 17, total: 1_234_567 }]
 }
@@ -67,13 +72,22 @@ fn main() {
         merged: vec![(type_name("enter"), 3)],
         counters: likes(),
         oldest: Now::read().instant,
+        span: None,
     };
+    let span = Span { after: 7, through: 9, ack_within_ms: 200 };
+    let carried = Carried { span, messages: (8..=9).map(coupon).collect() };
     let missed = Missed { skipped: vec![(type_name("chat"), 700)], merged: vec![(type_name("enter"), 30)] };
-    let refresh = Refresh { missed, latest: vec![chat()], counters: likes() };
+    let refresh = Refresh { missed, latest: vec![chat()], counters: likes(), carried: None };
     let greeting = Greeting { heartbeat_ms: 25_000, resumed: false, reset: None };
     let counters = vec![(type_name("like"), 1_234_567)];
-    let snapshot =
-        Snapshot { seq: Seq(200), history: history(), cut_short: false, latest: vec![chat()], counters };
+    let snapshot = Snapshot {
+        seq: Seq(200),
+        history: history(),
+        cut_short: false,
+        latest: vec![chat()],
+        counters,
+        stream: None,
+    };
     assert_eq!(snapshot.history.len() as u64, HISTORY_MESSAGES, "the history holds as many");
 
     let mut group = criterion.benchmark_group("encode");
@@ -86,6 +100,7 @@ fn main() {
         };
         bench("level_20", &|| frame::level(head, black_box(&batch), encoding));
         bench("refresh", &|| frame::refresh(head, black_box(&refresh), encoding));
+        bench("carry_2", &|| frame::carry(head, black_box(&carried), encoding));
         bench("welcome_200", &|| frame::welcome(head, greeting, black_box(&snapshot), encoding));
     }
     group.finish();

@@ -19,9 +19,9 @@ use roomcast::metrics::{DEFINITIONS, Kind};
 use roomcast::room::account::Missed;
 use roomcast::room::counters::CounterChange;
 use roomcast::room::history::History;
-use roomcast::room::id::{Encoding, Key, MessageId, RoomName, Run, Seq, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::{Batch, Refresh, Snapshot};
+use roomcast::room::id::{Encoding, Epoch, Key, MessageId, RoomName, Run, Seq, TypeName};
+use roomcast::room::message::{Class, Message, Payload, ShedReason, Unavailable};
+use roomcast::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use roomcast::server::Server;
 use roomcast::wire::close::CloseReason;
 use roomcast::wire::frame::{self, Greeting, Head, Notice};
@@ -116,7 +116,7 @@ fn every_dependency_has_its_reason() {
 #[test]
 fn every_problem_code_is_in_the_protocol() {
     let protocol = read("docs/protocol.md");
-    for file in ["publish", "request", "rooms", "routes", "viewer", "problem", "mod"] {
+    for file in ["publish", "reliable", "request", "rooms", "routes", "viewer", "problem", "mod"] {
         for code in problem_codes(&read(&format!("src/http/{file}.rs"))) {
             assert!(protocol.contains(&format!("`{code}`")), "{code} of src/http/{file}.rs");
         }
@@ -125,6 +125,10 @@ fn every_problem_code_is_in_the_protocol() {
         for code in problem_codes(&read(file)) {
             assert!(protocol.contains(&format!("`{code}`")), "{code} of {file}");
         }
+    }
+    let reasons = ShedReason::ALL.map(ShedReason::name).into_iter();
+    for reason in reasons.chain(Unavailable::ALL.map(Unavailable::name)) {
+        assert!(protocol.contains(&format!("`{reason}`")), "{reason}");
     }
     for refused in roomcast::auth::Refused::ALL {
         assert!(protocol.contains(&format!("`{}`", refused.code())), "{refused}");
@@ -146,6 +150,7 @@ fn problem_codes(source: &str) -> Vec<String> {
 
 const AT_MS: u64 = 1_795_243_015_617;
 const RUN: Run = Run(0x2d01_a85a_8403_0262);
+const EPOCH: Epoch = Epoch(0x9c40_71e2_55f0_1b38);
 
 fn message(type_name: &str, payload: Payload) -> Message {
     Message {
@@ -176,6 +181,16 @@ fn online() -> Arc<Message> {
     Arc::new(Message { class: Class::Latest, key: Key::parse("online").ok(), ..message("online", json("3")) })
 }
 
+fn coupon() -> Arc<Message> {
+    Arc::new(Message { class: Class::Reliable, offset: 8, ..message("coupon", json("5")) })
+}
+
+/// Takes the coupon back.
+fn recall() -> Arc<Message> {
+    let one = Message { class: Class::Reliable, offset: 9, recall: 8, ..message("coupon", json("null")) };
+    Arc::new(one)
+}
+
 /// The frames that docs/protocol.md shows with their bytes, by the label of their block.
 fn shown_frames() -> BTreeMap<String, Bytes> {
     let room = RoomName::parse("r1").unwrap();
@@ -191,9 +206,19 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
         merged: vec![(type_name("enter"), 41)],
         counters: counter(17, 1251),
         oldest: Now::read().instant,
+        span: None,
     };
+    let span = Span { after: 7, through: 8, ack_within_ms: 200 };
+    let reliable = Batch {
+        messages: vec![coupon()],
+        merged: vec![],
+        counters: vec![],
+        span: Some(span),
+        ..batch.clone()
+    };
+    let carried = Carried { span: Span { through: 9, ..span }, messages: vec![coupon(), recall()] };
     let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
-    let refresh = Refresh { missed, latest: vec![online()], counters: counter(40, 1291) };
+    let refresh = Refresh { missed, latest: vec![online()], counters: counter(40, 1291), carried: None };
     let mut past = History::default();
     past.push(Seq(41), chat(), Now::read().instant);
     let snapshot = Snapshot {
@@ -202,6 +227,11 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
         cut_short: false,
         latest: vec![online()],
         counters: vec![(type_name("like"), 1251)],
+        stream: Some(Opening {
+            epoch: EPOCH,
+            offset: 8,
+            carried: Carried { span, messages: vec![coupon()] },
+        }),
     };
     let greeting = Greeting { heartbeat_ms: 25_000, resumed: true, reset: None };
     let error = Notice::Error { code: "already_joined", room: Some(&room), field: Some("room") };
@@ -210,6 +240,8 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
         let name = encoding.subprotocol().trim_start_matches("roomcast.v1.");
         for (kind, frame) in [
             ("batch", frame::level(head, &batch, encoding)),
+            ("reliable", frame::level(head, &reliable, encoding)),
+            ("carry", frame::carry(head, &carried, encoding)),
             ("refresh", frame::refresh(head, &refresh, encoding)),
             ("welcome", frame::welcome(head, greeting, &snapshot, encoding)),
             ("pong", frame::notice(Notice::Pong, encoding)),
