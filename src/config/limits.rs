@@ -70,6 +70,56 @@ pub const AUDIENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// A room of at most `flush.direct_members` flushes at most this often.
 pub const DIRECT_SPACING: Duration = Duration::from_millis(10);
 
+/// Reliable messages of a room that may be alive; recalls stand in the place of what they take back. Past it: 503
+/// `stream_full`.
+pub const STREAM_MESSAGES_MAX: usize = 1024;
+/// Bytes (as encoded) of a room's alive reliable messages. Past it: 503 `stream_full`.
+pub const STREAM_BYTES_MAX: usize = 8 * MIB;
+/// Reliable messages that a room keeps in memory. Past it: the oldest are read from the store when they are needed.
+pub const TAIL_MESSAGES_MAX: usize = 64;
+/// Bytes (as encoded) of those.
+pub const TAIL_BYTES_MAX: usize = MIB;
+/// Reliable messages, dead ones included, that a room has receipts of. Past it: the oldest dead ones go.
+pub const RECEIPTS_MAX: usize = 2 * STREAM_MESSAGES_MAX;
+/// Named devices that left before they had acknowledged, per message. Past it: they count as connections.
+pub const RECEIPT_DEVICES_MAX: usize = 4096;
+/// What a frame carries again of messages that were not acknowledged in time; always one at least.
+pub const CARRY_BYTES_MAX: usize = 8 * KIB;
+/// What a frame brings of messages that were not sent yet, to a member that is catching up; always one at least.
+pub const CATCH_UP_BYTES_MAX: usize = 64 * KIB;
+/// What a welcome brings of the reliable stream. Past it: the rest follows while the member catches up.
+pub const WELCOME_RELIABLE_BYTES_MAX: usize = 256 * KIB;
+/// What one answer of the pull side brings of the reliable stream. Past it: the reader asks again.
+pub const PULL_BYTES_MAX: usize = 512 * KIB;
+/// Messages of publishes that wait for their room's stream to be loaded, and other requests that do, each at most. Past
+/// it: 503 `store_failing`.
+pub const PARKED_MAX: usize = STREAM_MESSAGES_MAX;
+/// How long joins and publishes wait for a room's stream to be loaded. Past it: devices join without it, publishers hear
+/// 503 `store_failing`.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a room leaves the store alone that failed it.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Shortest time over which devices spread their acknowledgements.
+pub const ACK_WITHIN_MIN: Duration = Duration::from_millis(200);
+/// Longest time over which devices spread their acknowledgements.
+pub const ACK_WITHIN_MAX: Duration = Duration::from_secs(5);
+/// Members of a room for each millisecond of that time: acknowledgements come at 20 000 a second.
+pub const ACK_MEMBERS_PER_MS: u64 = 20;
+/// How much longer than that a member may take before a message is carried again.
+pub const ACK_GRACE: Duration = Duration::from_millis(500);
+/// Attempts to carry that are all equally far apart, the first included; each later one waits `CARRY_DELAY_STEP` longer.
+pub const CARRY_STEADY_ATTEMPTS: u32 = 4;
+/// By how much the delay grows after those.
+pub const CARRY_DELAY_STEP: Duration = Duration::from_secs(1);
+/// Longest time between two attempts.
+pub const CARRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How much of a delay the jitter may add, in percent.
+pub const CARRY_JITTER_PERCENT: u64 = 10;
+/// A segment looks for members to carry for at most this often.
+pub const CARRY_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Distinct frames one segment asks to carry at one time. Past it: the rest wait for the next look.
+pub const CARRY_STATES_MAX: usize = 256;
+
 /// Messages that wait for one shard. Past it: 503 with `Retry-After`.
 pub const INBOX_MESSAGES_MAX: usize = 4096;
 /// Bytes that wait for one shard. Past it: 503 with `Retry-After`.
@@ -216,6 +266,13 @@ const _: () = {
     assert!(REQUEST_BYTES_MAX <= INBOX_BYTES_MAX);
     assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane by itself");
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(
+        PAYLOAD_BYTES_MAX * 4 / 3 < CATCH_UP_BYTES_MAX,
+        "a member that catches up gets on by a whole message"
+    );
+    assert!(TAIL_BYTES_MAX <= STREAM_BYTES_MAX);
+    assert!(TAIL_MESSAGES_MAX <= STREAM_MESSAGES_MAX);
     assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
     assert!(PULLS_MAX < HALF_OPEN_MAX as u64, "who reads leaves places to who joins");
     assert!(

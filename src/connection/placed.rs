@@ -79,6 +79,8 @@ pub struct Connection<S> {
     pub places: Vec<Place>,
     /// Joins that wait until the welcome before them has been taken: at most one is owed at a time.
     deferred: VecDeque<Deferred>,
+    /// A hash of the device's name; 0: it gave none.
+    pub device: u64,
     /// Which rooms it may join.
     pub grant: Grant,
     /// Its place among the node's connections; given back when the connection is dropped.
@@ -129,6 +131,7 @@ impl<S: Socket> Connection<S> {
             reader: Reader::default(),
             places: Vec::new(),
             deferred: VecDeque::new(),
+            device: 0,
             grant,
             seat,
         }

@@ -1,6 +1,7 @@
 //! Writing a room's frames to its members on one shard: the outbox of what a connection is owed, and the segment
-//! with its pass. Pure: sockets are behind [`Sink`], so passes run against memory in tests and benches.
+//! with its pass, and the schedule by which reliable messages are carried again. Pure: sockets are behind [`Sink`], so passes run against memory in tests and benches.
 
+pub mod carry;
 pub mod outbox;
 pub mod segment;
 

@@ -8,14 +8,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::carry::{Acked, CarryWant, Schedule};
 use super::{Offer, Sink};
-use crate::config::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
-use crate::room::Census;
-use crate::room::id::{Encoding, RoomName, Run, Seq};
+use crate::config::limits::{
+    CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX, STREAM_MESSAGES_MAX,
+};
+use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
+use crate::room::receipt::Acks;
+use crate::room::{Census, Departure, Reach};
 
 /// A batch as it travels to segments: the level frame of each encoding in use. Takes a member from `seq - 1` to `seq`.
 #[derive(Debug)]
@@ -28,6 +32,12 @@ pub struct Level {
     pub seq: Seq,
     /// By encoding; empty where no member uses it.
     pub frames: [Bytes; Encoding::ALL.len()],
+    /// What it takes members over in the reliable stream.
+    pub reach: Reach,
+    /// The offsets in it, rising.
+    pub offsets: Vec<u64>,
+    /// Over how long devices spread their acknowledgements of those.
+    pub ack_within: Duration,
     /// When its oldest message was accepted.
     pub oldest: Instant,
 }
@@ -39,6 +49,38 @@ pub struct Want {
     pub encoding: Encoding,
     /// The last seq it holds.
     pub since: Seq,
+    /// The last offset of the reliable stream that was sent to it.
+    pub sent: u64,
+}
+
+/// Who becomes a member, and what it holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entrant {
+    /// Its connection on this shard.
+    pub connection: u32,
+    /// How its frames are spelt.
+    pub encoding: Encoding,
+    /// It holds every batch up to this.
+    pub seq: Seq,
+    /// Its place in the reliable stream.
+    pub place: StreamPlace,
+}
+
+/// A joining member's place in the reliable stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamPlace {
+    /// The last offset that the welcome brought it.
+    pub sent: u64,
+    /// The last offset that had left in batches by then. If it is later than `sent`, the member is catching up.
+    pub head: u64,
+    /// What its cursor said it has.
+    pub acked: u64,
+    /// Receipts count it for messages behind this offset.
+    pub counts_from: u64,
+    /// A hash of the device's name; 0: it gave none.
+    pub device: u64,
+    /// Over how long devices spread their acknowledgements.
+    pub ack_within: Duration,
 }
 
 /// One connection's place in the room.
@@ -46,6 +88,8 @@ pub struct Want {
 pub struct Member {
     /// It holds everything up to this; `VACANT` marks a hole.
     last_seq: Seq,
+    /// The last offset of the reliable stream that was sent to it.
+    sent: u64,
     connection: u32,
     encoding: Encoding,
     standing: Standing,
@@ -55,7 +99,7 @@ pub struct Member {
 enum Standing {
     /// Each batch so far was offered to it and taken.
     Level,
-    /// It missed a batch, and its connection is owed something: it asks when that has drained.
+    /// It missed a batch or is catching up, and its connection is owed something: it asks when that has drained.
     Missed,
     /// It missed a batch and has asked for a refresh, or stands in line to ask.
     Asked,
@@ -70,6 +114,8 @@ pub struct Segment {
     room: RoomName,
     run: Run,
     members: Vec<Member>,
+    /// By slot; apart from `members`, so that a pass does not read it.
+    acked: Vec<Acked>,
     holes: Vec<u32>,
     census: Census,
     /// The newest batch that arrived or is known to have been missed.
@@ -82,6 +128,33 @@ pub struct Segment {
     unasked: VecDeque<(u32, Seq)>,
     /// What to ask of the home next.
     wants: Vec<Want>,
+    /// The life of the reliable stream; `None` while it is not known.
+    epoch: Option<Epoch>,
+    /// The last offset that a pass has begun to send.
+    sent: u64,
+    /// Invariant: members that have acknowledged everything up to `sent`.
+    settled: u64,
+    schedule: Schedule,
+    /// When to look for members to carry for.
+    look_at: Option<Instant>,
+    carrying: BTreeMap<CarryWant, Vec<u32>>,
+    carry_wants: Vec<CarryWant>,
+    /// Acknowledgements of the newest messages, in order of offset.
+    tallies: VecDeque<AckTally>,
+    /// Tallies that had to make way, for the home to keep.
+    tallies_given_up: Vec<(u64, Acks)>,
+    /// There are no tallies up to this offset.
+    tallied_after: u64,
+    /// Acknowledgements of messages without a tally here, for the home to count.
+    early_acks: Vec<Reach>,
+}
+
+/// The acknowledgements of one message on this segment.
+#[derive(Debug)]
+struct AckTally {
+    offset: u64,
+    sent_at: Instant,
+    acks: Acks,
 }
 
 #[derive(Debug)]
@@ -89,6 +162,13 @@ enum Queued {
     Level(Arc<Level>),
     /// Batches up to this seq never came: whoever stands before it has missed them.
     Gap(Seq),
+    /// What the home composed for members that did not acknowledge in time: its place among the batches counts, since the
+    /// frame repeats the seq of the one before.
+    Carry {
+        want: CarryWant,
+        seq: Seq,
+        frame: Bytes,
+    },
 }
 
 /// A pass under way.
@@ -106,28 +186,53 @@ struct Pass {
 pub struct PassFrames {
     from: Seq,
     to: Seq,
+    /// What they take members over in the reliable stream.
+    reach: Reach,
     frames: [Vec<Bytes>; Encoding::ALL.len()],
+    /// How far in the reliable stream each of them takes a member.
+    sent: Vec<u64>,
 }
 
-/// A refresh on its way to the members that asked for it.
+/// A frame on its way to the members that need it.
 #[derive(Debug)]
 struct Visit {
     slots: Vec<u32>,
     next: usize,
-    since: Seq,
-    to: Seq,
     frame: Bytes,
-    /// Messages it tells a member as skipped.
-    skipped: u64,
+    brings: Brings,
 }
 
-/// A refresh as it comes from the home: the frame, and how many messages it tells as skipped.
+/// What the frame of a visit brings.
+#[derive(Debug, Clone, Copy)]
+enum Brings {
+    /// It takes those that asked for it as far as this.
+    Refresh { want: Want, to: Refreshed },
+    /// It repeats what those at this seq did not acknowledge.
+    Carry { want: CarryWant, seq: Seq },
+}
+
+/// How far a refresh takes a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refreshed {
+    /// It holds every batch up to this, or knows what it missed.
+    pub seq: Seq,
+    /// The last offset of the reliable stream that was sent to it.
+    pub sent: u64,
+    /// The last offset that had left in batches. If it is later than `sent`, the member goes on catching up.
+    pub head: u64,
+    /// Over how long devices spread their acknowledgements.
+    pub ack_within: Duration,
+    /// Messages told as skipped.
+    pub skipped: u64,
+}
+
+/// A refresh as it comes from the home.
 #[derive(Debug, Clone)]
 pub struct RefreshFrame {
     /// Takes a member from where it asked to the room's seq.
     pub frame: Bytes,
-    /// Messages of all types.
-    pub skipped: u64,
+    /// How far that is.
+    pub to: Refreshed,
 }
 
 /// What one turn did, in numbers.
@@ -141,6 +246,10 @@ pub struct TurnTally {
     pub level: u64,
     /// Refresh frames taken by members.
     pub refreshed: u64,
+    /// Frames taken by members that did not acknowledge in time.
+    pub carried: u64,
+    /// Refresh frames after which their member still was not level with the reliable stream.
+    pub catching_up: u64,
     /// Messages told to members as skipped.
     pub messages_skipped: u64,
     /// Frames a member could not take whole at once.
@@ -177,7 +286,7 @@ pub fn pass<S: Sink>(
         }
         let offered = &frames.frames[member.encoding.index()];
         let offer = sink.offer(member.connection, offered, now);
-        member.last_seq = frames.to;
+        (member.last_seq, member.sent) = (frames.to, frames.reach.through);
         match offer {
             Offer::Written => tally.level += offered.len() as u64,
             Offer::Queued => tally.queue(offered.len()),
@@ -209,7 +318,7 @@ impl PassTally {
     #[cold]
     fn refuse(&mut self, slot: usize, member: &mut Member, frames: &PassFrames, taken: usize) {
         let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
-        member.last_seq = Seq(frames.from.0 + taken as u64);
+        frames.taken_by(member, taken);
         self.level += taken as u64;
         self.skipped += frames.batches() - taken as u64;
         self.refused.push(slot);
@@ -220,8 +329,15 @@ impl PassFrames {
     /// Frames that take members from `from` on, one per seq, by encoding.
     #[must_use]
     pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
-        let batches = frames.iter().map(Vec::len).max().unwrap_or(0) as u64;
-        Self { from, to: Seq(from.0 + batches), frames }
+        let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
+        let to = Seq(from.0 + batches as u64);
+        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches] }
+    }
+
+    /// A member took the first `taken` of them only.
+    fn taken_by(&self, member: &mut Member, taken: usize) {
+        member.last_seq = Seq(self.from.0 + taken as u64);
+        member.sent = taken.checked_sub(1).map_or(self.reach.after, |last| self.sent[last]);
     }
 
     fn batches(&self) -> u64 {
@@ -230,21 +346,23 @@ impl PassFrames {
 }
 
 impl Member {
-    /// A member that holds everything up to `last_seq`.
+    /// A member that holds every batch up to `last_seq`, and of the reliable stream what was sent by then.
     #[must_use]
     pub fn new(connection: u32, encoding: Encoding, last_seq: Seq) -> Self {
-        Self { last_seq, connection, encoding, standing: Standing::Level }
+        Self { last_seq, sent: 0, connection, encoding, standing: Standing::Level }
     }
 }
 
 impl Segment {
     /// A room's segment, without members yet.
     #[must_use]
-    pub fn new(room: RoomName, run: Run, seq: Seq) -> Self {
+    pub fn new(room: RoomName, run: Run, seq: Seq, epoch: Option<Epoch>) -> Self {
         Self {
+            schedule: Schedule::new(&room),
             room,
             run,
             members: Vec::new(),
+            acked: Vec::new(),
             holes: Vec::new(),
             census: Census::default(),
             seq,
@@ -254,6 +372,16 @@ impl Segment {
             asked: BTreeMap::new(),
             unasked: VecDeque::new(),
             wants: Vec::new(),
+            epoch,
+            sent: 0,
+            settled: 0,
+            look_at: None,
+            carrying: BTreeMap::new(),
+            carry_wants: Vec::new(),
+            tallies: VecDeque::new(),
+            tallies_given_up: Vec::new(),
+            tallied_after: 0,
+            early_acks: Vec::new(),
         }
     }
 
@@ -280,42 +408,107 @@ impl Segment {
         self.members.iter().filter(|member| member.last_seq != VACANT).map(|member| member.connection)
     }
 
-    /// Takes in a member that holds everything up to `seq`. Its slot, stable until it leaves.
-    pub fn join(&mut self, connection: u32, encoding: Encoding, seq: Seq) -> u32 {
-        let member = Member::new(connection, encoding, seq);
+    /// The life of the reliable stream; `None` while it is not known.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// Takes in a member. Its slot, stable until it leaves.
+    pub fn join(&mut self, entrant: Entrant, now: Instant) -> u32 {
+        let Entrant { connection, encoding, seq, place } = entrant;
+        let standing = if place.sent < place.head { Standing::Missed } else { Standing::Level };
+        let member = Member { last_seq: seq, sent: place.sent, connection, encoding, standing };
+        let acked = Acked {
+            through: place.acked,
+            dead_through: 0,
+            counts_from: place.counts_from,
+            device: place.device,
+            brought_at: now,
+            attempts: 0,
+        };
         if self.census.members() == 0 {
-            self.seq = self.seq.max(seq);
+            (self.seq, self.sent) = (self.seq.max(seq), self.sent.max(place.head));
+            self.tallied_after = self.sent;
         }
         self.census.add(encoding);
+        self.settled += u64::from(acked.through >= self.sent);
+        if place.sent > place.acked {
+            self.expect_acks(place.sent, place.ack_within, now);
+        }
         if let Some(hole) = self.holes.pop() {
-            self.members[hole as usize] = member;
+            (self.members[hole as usize], self.acked[hole as usize]) = (member, acked);
             return hole;
         }
         self.members.push(member);
+        self.acked.push(acked);
         u32::try_from(self.members.len() - 1).expect("a segment has fewer than 2^32 slots")
     }
 
-    /// The member of a slot leaves. Its encoding.
-    pub fn leave(&mut self, slot: u32) -> Encoding {
+    /// The member of a slot leaves.
+    pub fn leave(&mut self, slot: u32) -> Departure {
         let member = &mut self.members[slot as usize];
         assert_ne!(member.last_seq, VACANT, "a member leaves once");
         member.last_seq = VACANT;
-        let encoding = member.encoding;
+        let (encoding, acked) = (member.encoding, self.acked[slot as usize]);
         self.holes.push(slot);
-        let mut left = Census::default();
-        left.add(encoding);
-        self.census.subtract(left);
-        encoding
+        self.census.remove(encoding);
+        self.settled -= u64::from(acked.through >= self.sent);
+        Departure { encoding, acked: acked.through.max(acked.counts_from), device: acked.device }
     }
 
-    /// A batch arrived.
-    pub fn arrive(&mut self, level: Arc<Level>) {
+    /// The member of a slot says that it has applied everything up to `offset`. Whether that can be.
+    pub fn acknowledge(&mut self, slot: u32, offset: u64, now: Instant) -> bool {
+        let (member, acked) = (&self.members[slot as usize], &mut self.acked[slot as usize]);
+        if offset > member.sent || offset < acked.through {
+            return false;
+        }
+        let counted = acked.through.max(acked.counts_from);
+        if counted < self.tallied_after.min(offset) {
+            self.early_acks.push(Reach { after: counted, through: self.tallied_after.min(offset) });
+        }
+        let from = self.tallies.partition_point(|tally| tally.offset <= counted);
+        for tally in self.tallies.range_mut(from..).take_while(|tally| tally.offset <= offset) {
+            tally.acks.add(now.saturating_duration_since(tally.sent_at));
+        }
+        self.settled += u64::from(acked.through < self.sent && offset >= self.sent);
+        if offset > acked.through {
+            (acked.through, acked.attempts) = (offset, 0);
+        }
+        true
+    }
+
+    /// The acknowledgements of a message, as far as this segment counts them.
+    #[must_use]
+    pub fn acks(&self, offset: u64) -> Option<&Acks> {
+        let index = self.tallies.binary_search_by_key(&offset, |tally| tally.offset).ok()?;
+        Some(&self.tallies[index].acks)
+    }
+
+    /// Tallies for the home to keep: those that had to make way or, where the segment ends, all of them.
+    pub fn give_up_tallies(&mut self) -> Vec<(u64, Acks)> {
+        if self.census.members() == 0 {
+            let rest = self.tallies.drain(..).filter(|tally| tally.acks.count > 0);
+            self.tallies_given_up.extend(rest.map(|tally| (tally.offset, tally.acks)));
+        }
+        std::mem::take(&mut self.tallies_given_up)
+    }
+
+    /// Acknowledgements for the home to count, since this was last called.
+    pub fn take_early_acks(&mut self) -> Vec<Reach> {
+        std::mem::take(&mut self.early_acks)
+    }
+
+    /// A batch arrived. `false`: it is of no use, since whoever is here holds it already.
+    #[must_use]
+    pub fn arrive(&mut self, level: Arc<Level>) -> bool {
         if level.seq <= self.seq {
-            return; // It was made up for by a refresh that overtook nothing: the lane is a FIFO.
+            return false;
         }
         self.seq = level.seq;
         self.queue.push_back(Queued::Level(level));
         debug_assert!(self.queued_batches() <= SEGMENT_QUEUED_MAX, "the home stops cutting before");
+        true
     }
 
     /// Batches up to `seq` exist; whatever of them did not come will not come.
@@ -326,11 +519,11 @@ impl Segment {
         }
     }
 
-    /// The refresh for those that asked `want` arrived; it takes them to `to`. `None`: they missed more than anyone
-    /// can account for, and their connections, returned here, have to come back afresh.
+    /// The refresh for those that asked `want` arrived. `None`: they missed more than anyone can account for, and their
+    /// connections, returned here, have to come back afresh.
     #[must_use]
-    pub fn refreshed(&mut self, want: Want, to: Seq, refresh: Option<RefreshFrame>) -> Vec<u32> {
-        // `seq` stays: what took these members to `to` says nothing to those that did not ask.
+    pub fn refreshed(&mut self, want: Want, refresh: Option<RefreshFrame>) -> Vec<u32> {
+        // `seq` stays: what took these members further says nothing to those that did not ask.
         let slots = self.asked.remove(&want).unwrap_or_default();
         while self.asked.len() < REFRESH_STATES_MAX {
             let Some((slot, since)) = self.unasked.pop_front() else { break };
@@ -338,11 +531,27 @@ impl Segment {
                 self.ask(slot);
             }
         }
-        let Some(RefreshFrame { frame, skipped }) = refresh else {
+        let Some(RefreshFrame { frame, to }) = refresh else {
             return slots.iter().filter_map(|slot| Some(self.asker(*slot, want.since)?.connection)).collect();
         };
-        self.visits.push_back(Visit { slots, next: 0, since: want.since, to, frame, skipped });
+        self.visits.push_back(Visit { slots, next: 0, frame, brings: Brings::Refresh { want, to } });
         Vec::new()
+    }
+
+    /// What was asked for those that did not acknowledge `want` in time arrived. `None`: nothing of it is alive.
+    pub fn carried(&mut self, want: CarryWant, seq: Seq, frame: Option<Bytes>, floor: u64) {
+        self.schedule.forget_through(floor);
+        match frame {
+            Some(frame) => self.queue.push_back(Queued::Carry { want, seq, frame }),
+            None => {
+                for slot in self.carrying.remove(&want).unwrap_or_default() {
+                    let acked = &mut self.acked[slot as usize];
+                    if acked.through == want.reach.after {
+                        acked.dead_through = acked.dead_through.max(want.reach.through);
+                    }
+                }
+            }
+        }
     }
 
     /// The connection of a member has drained: if the member missed a batch, it asks for a refresh now.
@@ -364,6 +573,7 @@ impl Segment {
         let queued = self.queued_batches() as u64 * self.census.members();
         self.queue.clear();
         self.visits.clear();
+        self.carrying.clear();
         unvisited + queued
     }
 
@@ -394,7 +604,7 @@ impl Segment {
             return tally;
         }
         if self.pass.is_none() {
-            tally.taken = self.begin_pass();
+            tally.taken = self.begin_pass(now);
         }
         let Some(mut pass) = self.pass.take() else { return tally };
         let end = pass.end.min(pass.next + members_max);
@@ -410,14 +620,19 @@ impl Segment {
     }
 
     /// Takes the batches that follow one another out of the queue. How many.
-    fn begin_pass(&mut self) -> usize {
+    fn begin_pass(&mut self, now: Instant) -> usize {
         let (mut frames, mut oldest) = (PassFrames::default(), Vec::new());
         match self.queue.pop_front() {
             None => return 0,
             Some(Queued::Gap(seq)) => (frames.from, frames.to) = (seq, seq),
+            Some(Queued::Carry { want, seq, frame }) => {
+                let slots = self.carrying.remove(&want).unwrap_or_default();
+                self.visits.push_back(Visit { slots, next: 0, frame, brings: Brings::Carry { want, seq } });
+                return 0;
+            }
             Some(Queued::Level(first)) => {
-                frames.from = Seq(first.seq.0 - 1);
-                frames.push(&first);
+                (frames.from, frames.reach) = (Seq(first.seq.0 - 1), first.reach);
+                self.begin_batch(&first, &mut frames, now);
                 oldest.push(first.oldest);
             }
         }
@@ -425,13 +640,87 @@ impl Segment {
             if next.seq != frames.to.next() {
                 break;
             }
-            frames.push(next);
+            let next = Arc::clone(next);
+            self.begin_batch(&next, &mut frames, now);
             oldest.push(next.oldest);
             self.queue.pop_front();
         }
         let taken = oldest.len();
         self.pass = Some(Pass { frames, next: 0, end: self.members.len(), oldest });
         taken
+    }
+
+    /// A batch enters the pass that begins.
+    fn begin_batch(&mut self, level: &Level, frames: &mut PassFrames, now: Instant) {
+        frames.push(level);
+        if level.reach.through <= self.sent {
+            return;
+        }
+        self.sent = level.reach.through;
+        // Only who was welcomed ahead of this batch may have acknowledged it: nearly nobody, but it has to be known.
+        let living = self.members.iter().zip(&self.acked).filter(|(member, _)| member.last_seq != VACANT);
+        self.settled = living.filter(|(_, acked)| acked.through >= self.sent).count() as u64;
+        for offset in &level.offsets {
+            self.tallies.push_back(AckTally { offset: *offset, sent_at: now, acks: Acks::default() });
+        }
+        while self.tallies.len() > STREAM_MESSAGES_MAX {
+            let oldest = self.tallies.pop_front().expect("seen");
+            self.tallied_after = oldest.offset;
+            self.tallies_given_up.push((oldest.offset, oldest.acks));
+        }
+        self.expect_acks(self.sent, level.ack_within, now);
+    }
+
+    fn expect_acks(&mut self, through: u64, ack_within: Duration, now: Instant) {
+        let due = self.schedule.sent(through, ack_within, now);
+        self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// When [`Self::look`] is to be called; `None` while everybody has acknowledged everything.
+    #[must_use]
+    pub fn poll_look(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Looks for members that did not acknowledge in time, and notes what to ask of the home for them. Those whose
+    /// connection is owed something are left for later.
+    pub fn look<S: Sink>(&mut self, sink: &S, now: Instant) {
+        self.look_at = None;
+        if self.settled == self.census.members() {
+            return self.schedule.forget_through(self.sent);
+        }
+        let overdue_through = self.schedule.overdue_through(now);
+        let mut next: Option<Instant> = None;
+        let again = now + CARRY_LOOK_INTERVAL;
+        for (slot, member) in self.members.iter().enumerate() {
+            let acked = &mut self.acked[slot];
+            if member.last_seq == VACANT || acked.settled() >= member.sent {
+                continue;
+            }
+            let Some(due) = self.schedule.due(acked) else { continue };
+            let is_due =
+                due <= now && member.standing == Standing::Level && !sink.is_waiting(member.connection);
+            let through = overdue_through.max(acked.settled() + 1).min(member.sent);
+            let reach = Reach { after: acked.through, through };
+            let want = CarryWant { encoding: member.encoding, reach };
+            let is_known = self.carrying.contains_key(&want);
+            if is_due && (is_known || self.carrying.len() < CARRY_STATES_MAX) {
+                if !is_known {
+                    self.carry_wants.push(want);
+                }
+                let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
+                self.carrying.entry(want).or_default().push(slot);
+                (acked.brought_at, acked.attempts) = (now, acked.attempts.saturating_add(1));
+            }
+            let due = self.schedule.due(acked).unwrap_or(again).max(again);
+            next = Some(next.map_or(due, |at| at.min(due)));
+        }
+        self.look_at = next;
+    }
+
+    /// What to ask of the home for members that did not acknowledge in time, since this was last called.
+    pub fn take_carry_wants(&mut self) -> Vec<CarryWant> {
+        std::mem::take(&mut self.carry_wants)
     }
 
     fn pass_over<S: Sink>(
@@ -485,7 +774,7 @@ impl Segment {
                 taken
             }
         };
-        member.last_seq = Seq(member.last_seq.0 + taken as u64);
+        frames.taken_by(member, first + taken);
         turn.level += taken as u64;
         turn.skipped += (offered.len() - taken) as u64;
     }
@@ -493,22 +782,65 @@ impl Segment {
     fn visit<S: Sink>(&mut self, members_max: usize, sink: &mut S, now: Instant, turn: &mut TurnTally) {
         let Some(mut visit) = self.visits.pop_front() else { return };
         let end = visit.slots.len().min(visit.next + members_max);
+        let mut latest = None;
         for slot in &visit.slots[visit.next..end] {
-            let Some(member) = self.asker(*slot, visit.since) else { continue };
-            match sink.offer(member.connection, std::slice::from_ref(&visit.frame), now) {
-                Offer::Written | Offer::Queued => {
-                    (member.last_seq, member.standing) = (visit.to, Standing::Level);
-                    turn.refreshed += 1;
-                    turn.messages_skipped += visit.skipped;
+            match visit.brings {
+                Brings::Refresh { want, to } => {
+                    if self.bring_refresh(*slot, &visit.frame, want, to, (sink, now), turn) {
+                        latest = Some(to);
+                    }
                 }
-                Offer::Refused { .. } => member.standing = Standing::Missed,
+                Brings::Carry { want, seq } => {
+                    let member = &self.members[*slot as usize];
+                    let is_for_it = member.last_seq == seq
+                        && member.standing == Standing::Level
+                        && self.acked[*slot as usize].through == want.reach.after;
+                    // Refused or not: it is tried again after the next delay.
+                    if is_for_it {
+                        let _ = sink.offer(member.connection, std::slice::from_ref(&visit.frame), now);
+                        turn.carried += 1;
+                    }
+                }
             }
+        }
+        if let Some(to) = latest {
+            self.expect_acks(to.sent, to.ack_within, now);
         }
         turn.visited = end - visit.next;
         visit.next = end;
         if visit.next < visit.slots.len() {
             self.visits.push_front(visit);
         }
+    }
+
+    /// Brings a member the refresh it asked for. Whether there were reliable messages in it.
+    fn bring_refresh<S: Sink>(
+        &mut self,
+        slot: u32,
+        frame: &Bytes,
+        want: Want,
+        to: Refreshed,
+        (sink, now): (&mut S, Instant),
+        turn: &mut TurnTally,
+    ) -> bool {
+        let Some(member) = self.asker(slot, want.since).filter(|member| member.sent == want.sent) else {
+            return false;
+        };
+        if matches!(sink.offer(member.connection, std::slice::from_ref(frame), now), Offer::Refused { .. }) {
+            member.standing = Standing::Missed;
+            return false;
+        }
+        (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, Standing::Level);
+        turn.refreshed += 1;
+        turn.messages_skipped += to.skipped;
+        if to.sent > want.sent {
+            self.acked[slot as usize].brought_at = now;
+        }
+        if to.sent < to.head {
+            turn.catching_up += 1;
+            self.miss(slot, sink);
+        }
+        to.sent > want.sent
     }
 
     /// The member of a slot, if it is still the one that asked at `since`.
@@ -529,7 +861,7 @@ impl Segment {
     fn ask(&mut self, slot: u32) {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Asked;
-        let want = Want { encoding: member.encoding, since: member.last_seq };
+        let want = Want { encoding: member.encoding, since: member.last_seq, sent: member.sent };
         if let Some(slots) = self.asked.get_mut(&want) {
             slots.push(slot);
         } else if self.asked.len() < REFRESH_STATES_MAX {
@@ -552,7 +884,8 @@ impl Segment {
 
 impl PassFrames {
     fn push(&mut self, level: &Level) {
-        self.to = level.seq;
+        (self.to, self.reach.through) = (level.seq, level.reach.through);
+        self.sent.push(level.reach.through);
         for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
             frames.push(frame.clone());
         }

@@ -23,6 +23,8 @@ pub struct Column {
     pub accepted: u64,
     /// Messages dropped on purpose, after or instead of being taken in, by reason.
     pub shed: [u64; ShedReason::ALL.len()],
+    /// Its messages are reliable: who missed a batch with some gets them all the same.
+    pub reliable: bool,
     delivered: Cumulative,
     merged: Cumulative,
 }
@@ -97,7 +99,7 @@ impl Account {
             return None;
         }
         let mut missed = Missed::default();
-        for (type_name, column) in &self.columns {
+        for (type_name, column) in self.columns.iter().filter(|(_, column)| !column.reliable) {
             let (skipped, merged) = (column.delivered.since(seq), column.merged.since(seq));
             if skipped > 0 {
                 missed.skipped.push((type_name.clone(), skipped));

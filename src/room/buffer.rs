@@ -9,7 +9,9 @@ use std::time::Instant;
 use super::id::{Key, TypeName};
 use super::message::Message;
 use super::pace::Waiting;
-use crate::config::limits::{GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX};
+use crate::config::limits::{
+    GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX,
+};
 
 /// An empty buffer that had to hold more than this gives its memory back.
 const ROOMY: usize = 64;
@@ -69,6 +71,20 @@ impl Buffer {
         self.gathered.push_back(Gathered { message: Arc::new(message), since: now, merged: 0 });
         self.check_invariants();
         Push::Gathered
+    }
+
+    /// Takes in a durable message behind the others, whatever waits: its publisher has been promised.
+    pub fn push_durable(&mut self, message: Arc<Message>, now: Instant) {
+        self.gathered_bytes += message.wire_bytes;
+        self.urgent += usize::from(message.urgent);
+        self.gathered.push_back(Gathered { message, since: now, merged: 0 });
+        self.check_invariants();
+    }
+
+    /// Whether nothing more is taken in but what is durable.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.has_room_for(0, 1)
     }
 
     /// Takes in one message, in the place of a waiting one of its type and key if there is one.
@@ -182,8 +198,9 @@ impl Buffer {
     }
 
     fn check_invariants(&self) {
-        debug_assert!(self.gathered.len() <= GATHERED_MESSAGES_MAX);
-        debug_assert!(self.gathered_bytes <= GATHERED_BYTES_MAX);
+        // A room's stream has a bound of its own; recalls come on top of it.
+        debug_assert!(self.gathered.len() <= GATHERED_MESSAGES_MAX + 2 * STREAM_MESSAGES_MAX);
+        debug_assert!(self.gathered_bytes <= GATHERED_BYTES_MAX + 2 * STREAM_BYTES_MAX);
         // The sums are walked for small buffers only: tests fill large ones, and a quadratic check helps nobody.
         if cfg!(debug_assertions) && self.gathered.len() <= 64 {
             let bytes: usize = self.gathered.iter().map(|gathered| gathered.message.wire_bytes).sum();

@@ -6,9 +6,12 @@ use std::time::Instant;
 use super::account::Missed;
 use super::counters::CounterChange;
 use super::history::Past;
-use super::id::{Encoding, Epoch, Seen, Seq, TypeName};
-use super::message::{Message, Published};
+use super::id::{Cursor, Encoding, Epoch, Seen, Seq, TypeName};
+use super::message::{Message, Published, Unavailable};
 use super::pace::RoomSettings;
+use super::receipt::Acks;
+use super::stored::{Asked, Page, Stored};
+use super::view::{RecallView, ReceiptView, StreamRefusal};
 
 /// What a room is told.
 #[derive(Debug)]
@@ -22,13 +25,17 @@ pub enum Input {
     },
     /// A connection wants to become a member. Answered by [`Output::Welcomed`].
     Join(Join),
-    /// Members have left a segment.
+    /// A member has left a segment.
     Left {
         /// Where.
         shard: usize,
-        /// How many, by encoding.
-        left: Census,
+        /// Who.
+        left: Departure,
     },
+    /// A segment is no more; these acknowledgements it had counted, by offset.
+    Acked(Vec<(u64, Acks)>),
+    /// A member has acknowledged messages that were sent before its segment was there.
+    AckedEarly(Reach),
     /// A segment has taken frames into a pass, or will never get them.
     Taken {
         /// Which segment.
@@ -45,6 +52,56 @@ pub enum Input {
         encoding: Encoding,
         /// The last seq they hold.
         since: Seq,
+        /// The last offset that was sent to them.
+        sent: u64,
+    },
+    /// A segment has members that did not acknowledge in time. Answered by [`Output::Carried`].
+    Carry {
+        /// Which segment.
+        shard: usize,
+        /// Of those members.
+        encoding: Encoding,
+        /// What is to be carried.
+        reach: Reach,
+    },
+    /// Something is asked of the reliable stream. Answered by [`Output::Told`].
+    Ask {
+        /// Comes back with the answer.
+        ticket: u64,
+        /// What.
+        ask: Ask,
+    },
+    /// The store's answer to [`Output::Load`].
+    Loaded {
+        /// As asked.
+        life: u64,
+        /// `None`: nothing is stored of the room.
+        stored: Option<Stored>,
+    },
+    /// The store's answer to [`Output::Append`]: everything up to `through` is synced.
+    Durable {
+        /// As asked.
+        life: u64,
+        /// The last offset.
+        through: u64,
+    },
+    /// The store's answer to [`Output::Page`].
+    Paged {
+        /// As asked.
+        life: u64,
+        /// As asked.
+        after: u64,
+        /// What was found.
+        page: Page,
+    },
+    /// The store did not do what it was asked.
+    StoreFailed {
+        /// As asked.
+        life: u64,
+        /// What was asked.
+        asked: Asked,
+        /// Why, in the words publishers hear.
+        reason: Unavailable,
     },
     /// `PUT` by a publisher.
     Configure(RoomSettings),
@@ -67,6 +124,61 @@ pub struct Join {
     pub encoding: Encoding,
     /// The last batch it has seen.
     pub seen: Option<Seen>,
+    /// Up to where it has applied reliable messages.
+    pub cursor: Option<Cursor>,
+    /// A hash of the device's name; 0: it gave none.
+    pub device: u64,
+}
+
+/// A member that leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// How its frames were spelt.
+    pub encoding: Encoding,
+    /// It has acknowledged everything up to this, or was not to be counted for it.
+    pub acked: u64,
+    /// A hash of the device's name; 0: it gave none.
+    pub device: u64,
+}
+
+/// A part of the reliable stream: (after, through].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Reach {
+    /// Nothing at or before this offset.
+    pub after: u64,
+    /// Nothing behind this offset.
+    pub through: u64,
+}
+
+/// What may be asked of the reliable stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Who has the message with this offset.
+    Receipt {
+        /// Which.
+        offset: u64,
+    },
+    /// Take the message with this offset back.
+    Recall {
+        /// Which.
+        offset: u64,
+    },
+    /// What is alive behind this cursor.
+    Pull {
+        /// `None`: everything.
+        after: Option<Cursor>,
+    },
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// The home's part of a receipt: what the segments counted is to be added.
+    Receipt(Result<Box<ReceiptView>, StreamRefusal>, Acks),
+    /// The recall is durable.
+    Recalled(Result<RecallView, StreamRefusal>),
+    /// What was pulled, and why the cursor was not honoured.
+    Pulled(Result<(Opening, Option<&'static str>), StreamRefusal>),
 }
 
 /// What follows from an input.
@@ -96,11 +208,60 @@ pub enum Output {
         encoding: Encoding,
         /// As it came.
         since: Seq,
+        /// As it came.
+        sent: u64,
         /// It takes them to this.
         to: Seq,
         /// `None`: further back than the account reaches; those members have to come back afresh.
         refresh: Option<Refresh>,
     },
+    /// What members of a segment did not acknowledge in time.
+    Carried {
+        /// Which segment.
+        shard: usize,
+        /// Of those members.
+        encoding: Encoding,
+        /// As it came.
+        reach: Reach,
+        /// The frame repeats this.
+        seq: Seq,
+        /// `None`: nothing of it is alive any more.
+        carried: Option<Carried>,
+        /// Nothing at or before this offset is alive.
+        floor: u64,
+    },
+    /// The answer to an ask.
+    Told {
+        /// As it came.
+        ticket: u64,
+        /// The answer.
+        told: Told,
+    },
+    /// Ask the store what it holds of the room.
+    Load {
+        /// Comes back with the answer.
+        life: u64,
+    },
+    /// Have the store keep these.
+    Append {
+        /// Comes back with the answer.
+        life: u64,
+        /// Of the stream.
+        epoch: Epoch,
+        /// In order of offset, one behind the other.
+        messages: Vec<Arc<Message>>,
+    },
+    /// Read messages back from the store.
+    Page {
+        /// Comes back with the answer.
+        life: u64,
+        /// Behind this offset.
+        after: u64,
+        /// As much as this, but at least one.
+        bytes_max: usize,
+    },
+    /// What members know of the reliable stream is not so: all of them are to come back.
+    Resync,
     /// The room is closed: every segment is told, and the room dropped.
     Closed,
     /// Nobody has used the room for long: it may be dropped.
@@ -116,6 +277,19 @@ pub struct Welcomed {
     pub history_after: Seq,
     /// The history continues exactly where it left off.
     pub resumed: bool,
+    /// Where it stands in the reliable stream; `None` while that is not known.
+    pub stands: Option<Stands>,
+}
+
+/// Where a member stands in the reliable stream when it joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stands {
+    /// It has everything up to this.
+    pub after: u64,
+    /// Why its cursor was not honoured.
+    pub reset: Option<&'static str>,
+    /// Receipts count it for messages behind this offset.
+    pub counts_from: u64,
 }
 
 /// What one cut gave up.
@@ -207,11 +381,10 @@ impl Census {
         self.0[encoding.index()] += 1;
     }
 
-    /// Those have left.
-    pub fn subtract(&mut self, left: Self) {
-        for (members, left) in self.0.iter_mut().zip(left.0) {
-            *members = members.checked_sub(left).expect("only members leave");
-        }
+    /// One member of that encoding less.
+    pub fn remove(&mut self, encoding: Encoding) {
+        let members = &mut self.0[encoding.index()];
+        *members = members.checked_sub(1).expect("only members leave");
     }
 
     /// Members of all encodings.

@@ -124,10 +124,27 @@ impl fmt::Display for Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
+impl Epoch {
+    /// The epoch of a stream that begins in this run of its room, with the load of this number.
+    #[must_use]
+    pub fn begun_in(run: Run, load: u64) -> Self {
+        // A run is random; mixed with a constant it is no run of any room.
+        Self(mix(run.0.wrapping_add(load) ^ 0x9e37_79b9_7f4a_7c15))
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
+}
+
+/// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): spreads every input bit over all output bits.
+#[must_use]
+pub fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 /// The last batch a device has seen, `RUN:SEQ`.

@@ -19,20 +19,24 @@ pub mod ids;
 pub mod latest;
 pub mod message;
 pub mod pace;
+pub mod receipt;
+pub mod stored;
+pub mod stream;
 pub mod tally;
 pub mod view;
 
 mod exchange;
 mod publish;
+mod reliable;
 mod report;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::exchange::{
-    Batch, Carried, Census, Input, Join, Opening, Output, Refresh, Snapshot, Span, Welcomed,
+    Ask, Batch, Carried, Census, Departure, Input, Join, Opening, Output, Reach, Refresh, Snapshot, Span,
+    Stands, Told, Welcomed,
 };
 
 use self::account::Account;
@@ -40,12 +44,15 @@ use self::audience::Audience;
 use self::buffer::Buffer;
 use self::counters::Counters;
 use self::history::{History, Past};
-use self::id::{Encoding, RoomName, Run, Seen, Seq, TypeName};
+use self::id::{RoomName, Run, Seen, Seq, TypeName};
 use self::ids::Ids;
 use self::latest::Latest;
-use self::message::Class;
+use self::message::{Class, Message};
 use self::pace::{FlushRules, Pace, RoomSettings};
+use self::publish::Pending;
+use self::reliable::{Parked, Reader};
 use self::report::Rate;
+use self::stream::{Phase, Stream};
 use self::tally::RoomTally;
 use crate::clock::Now;
 use crate::config::limits::{HISTORY_AGE_MAX, ROOM_IDLE, SEGMENT_QUEUED_MAX, WELCOME_BYTES_MAX};
@@ -78,6 +85,23 @@ pub struct Room {
     history: History,
     account: Account,
     ids: Ids,
+    stream: Stream,
+    /// Publishes that wait for the store, in the order of what they wait for.
+    pending: VecDeque<Pending>,
+    /// What waits for the stream to be loaded.
+    parked: Parked,
+    /// Who waits for messages from the store. Bounded by the states segments ask for, and by the pulls of the node.
+    readers: Vec<Reader>,
+    /// The offsets behind which the store was asked to read.
+    pages_asked: Vec<u64>,
+    /// When to read again what the store failed to.
+    read_retry: Option<Instant>,
+    /// Something of it is, or was, in the store.
+    is_stored: bool,
+    /// Members were welcomed while nobody could say where the stream stands.
+    has_blind_members: bool,
+    /// It is to be closed as soon as nothing waits for the store.
+    is_closing: bool,
     audience: Audience,
     segments: BTreeMap<usize, Segment>,
     expected_audience: Option<u64>,
@@ -110,6 +134,15 @@ impl Room {
             history: History::default(),
             account: Account::default(),
             ids: Ids::default(),
+            stream: Stream::new(run),
+            pending: VecDeque::new(),
+            parked: Parked::default(),
+            readers: Vec::new(),
+            pages_asked: Vec::new(),
+            read_retry: None,
+            is_stored: false,
+            has_blind_members: false,
+            is_closing: false,
             audience: Audience::default(),
             segments: BTreeMap::new(),
             expected_audience: None,
@@ -160,10 +193,12 @@ impl Room {
         self.buffer.len()
     }
 
-    /// Whether nothing waits in it, nor on its way to a segment's pass.
+    /// Whether nothing waits in it, for the store, or on its way to a segment's pass.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.waiting().is_none() && self.segments.values().all(|segment| segment.untaken == 0)
+        self.waiting().is_none()
+            && !self.waits_for_store()
+            && self.segments.values().all(|segment| segment.untaken == 0)
     }
 
     /// Whether [`Input::Flush`] would cut something.
@@ -174,41 +209,81 @@ impl Room {
 
     /// The one way in. Outputs are to be drained afterwards.
     pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
+        let is_join = matches!(input, Input::Join(_));
+        let is_due = matches!(input, Input::Due);
+        self.take_input(input, now, tally);
+        if self.is_closing && !self.waits_for_store() {
+            self.flush(now.instant, tally);
+            self.turn_readers_away();
+            return self.outputs.push_back(Output::Closed);
+        }
+        // Devices alone, who may name rooms as they please, leave nothing behind.
+        let is_forgotten = is_due && self.last_used + ROOM_IDLE <= now.instant;
+        if self.may_idle() && (is_forgotten || !self.is_published) {
+            return self.outputs.push_back(Output::Idle);
+        }
+        if !is_join {
+            // A welcome is a snapshot: nothing leaves between a join and its answer.
+            self.flush_what_is_due(now.instant, tally);
+        }
+        self.check_invariants();
+    }
+
+    fn take_input(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
+        let early = self.is_early(&input) && self.needs_stream(now);
+        let input = if early { self.park(input) } else { Some(input) };
+        if let Some(input) = input {
+            self.take_input_now(input, now, tally);
+        }
+    }
+
+    /// Whether an input needs the stream, and the stream is not there yet.
+    fn is_early(&self, input: &Input) -> bool {
+        let is_reliable = |message: &Message| message.class == Class::Reliable;
+        match input {
+            Input::Join(_) | Input::Ask { ask: Ask::Receipt { .. } | Ask::Pull { .. }, .. } => {
+                self.stream.epoch().is_none()
+            }
+            Input::Ask { ask: Ask::Recall { .. }, .. } => self.stream.phase() != Phase::Ready,
+            Input::Publish { messages, .. } => {
+                self.stream.phase() != Phase::Ready && messages.iter().any(is_reliable)
+            }
+            _ => false,
+        }
+    }
+
+    fn take_input_now(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         match input {
             Input::Publish { ticket, messages } => {
                 self.used_by_publisher(now.instant);
-                let published = self.publish(messages, now, tally);
-                self.outputs.push_back(Output::Published { ticket, published });
+                self.publish(ticket, messages, now, tally);
             }
             Input::Join(join) => {
-                // The welcome is a snapshot: what is due leaves before it, and nothing between it and its answer.
+                // The welcome is a snapshot: what is due leaves before it.
                 self.flush_what_is_due(now.instant, tally);
-                self.join(join, now.instant);
-                return self.check_invariants();
+                self.join(join, now, tally);
             }
-            Input::Left { shard, left } => {
-                self.leave(shard, left, now.instant);
-                if !self.is_published && self.members() == 0 {
-                    // Devices alone, who may name rooms as they please, leave nothing behind.
-                    return self.outputs.push_back(Output::Idle);
-                }
-            }
+            Input::Left { shard, left } => self.leave(shard, left, now.instant),
             Input::Taken { shard, batches } => self.taken(shard, batches),
-            Input::Refresh { shard, encoding, since } => self.refresh(shard, encoding, since),
+            Input::Refresh { shard, encoding, since, sent } => self.refresh(shard, encoding, since, sent),
+            Input::Carry { shard, encoding, reach } => self.carry(shard, encoding, reach, now),
+            Input::Acked(acks) => self.acked(&acks),
+            Input::AckedEarly(reach) => self.stream.acked_early(reach, now.unix_ms),
+            Input::Ask { ticket, ask } => self.ask(ticket, ask, now, tally),
+            Input::Loaded { life, stored } => self.loaded(life, stored, now, tally),
+            Input::Durable { life, through } => self.durable(life, through, now, tally),
+            Input::Paged { life, after, page } => self.paged(life, after, &page, now),
+            Input::StoreFailed { life, asked, reason } => self.store_failed(life, asked, reason, now, tally),
             Input::Configure(settings) => self.configure(settings, now.instant),
-            Input::Due => {
-                if self.due(now, tally).is_break() {
-                    return; // It has ended: nothing follows.
-                }
-            }
+            Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
-            Input::Close => {
-                self.flush(now.instant, tally);
-                return self.outputs.push_back(Output::Closed);
-            }
+            Input::Close => self.is_closing = true,
         }
-        self.flush_what_is_due(now.instant, tally);
-        self.check_invariants();
+    }
+
+    /// Publishers or devices wait until the store has answered.
+    fn waits_for_store(&self) -> bool {
+        !self.pending.is_empty() || !self.parked.is_empty()
     }
 
     /// What follows from the last input, one after the other.
@@ -221,17 +296,30 @@ impl Room {
     pub fn poll_deadline(&self) -> Option<Instant> {
         // A room that must not cut waits for a segment, not for time.
         let flush = if self.may_cut() { self.flush_due() } else { None };
-        let idle = (self.members() == 0).then(|| self.last_used + ROOM_IDLE);
+        let idle = self.may_idle().then(|| self.last_used + ROOM_IDLE);
         let close = self.idle_close.map(|idle_close| self.last_published + idle_close);
-        [flush, self.audience.due(), self.tidy_due, idle, close].into_iter().flatten().min()
+        [flush, self.audience.due(), self.tidy_due, self.poll_store_due(), idle, close]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// The room as a member that has seen everything up to `history_after` finds it.
-    pub fn snapshot(&mut self, history_after: Seq, now: Instant) -> Snapshot {
-        self.history.age(now);
+    fn may_idle(&self) -> bool {
+        self.members() == 0 && !self.waits_for_store() && self.readers.is_empty()
+    }
+
+    /// The room as a member finds it that has seen everything up to `history_after`, and has the reliable messages up to
+    /// `stands`; `None`: nobody can say.
+    pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
+        self.history.age(now.instant);
+        self.stream.age(now.unix_ms);
         let latest = self.latest.since(Seq(0));
-        let mut bytes_left =
-            WELCOME_BYTES_MAX.saturating_sub(latest.iter().map(|message| message.wire_bytes).sum());
+        let bytes =
+            |messages: &[Arc<Message>]| messages.iter().map(|message| message.wire_bytes).sum::<usize>();
+        let mut bytes_left = WELCOME_BYTES_MAX.saturating_sub(bytes(&latest));
+        let stream = self.opening(stands, bytes_left);
+        bytes_left =
+            bytes_left.saturating_sub(stream.as_ref().map_or(0, |stream| bytes(&stream.carried.messages)));
         let newest_first = self.history.since(history_after).rev().take_while(|past| {
             let fits = past.message.wire_bytes <= bytes_left;
             bytes_left = bytes_left.saturating_sub(past.message.wire_bytes);
@@ -241,7 +329,7 @@ impl Room {
         history.reverse();
         let cut_short = history.len() < self.history.since(history_after).len();
         let counters = self.counters.totals().map(|(name, total)| (name.clone(), total)).collect();
-        Snapshot { seq: self.seq, history, cut_short, latest, counters, stream: None }
+        Snapshot { seq: self.seq, history, cut_short, latest, counters, stream }
     }
 
     /// What of the history is newer than `seen`, and whether it continues there exactly. There are no more answers at
@@ -262,17 +350,21 @@ impl Room {
         self.tidy_due.get_or_insert(now + TIDY_INTERVAL);
     }
 
-    fn join(&mut self, join: Join, now: Instant) {
-        self.last_used = now;
+    fn join(&mut self, join: Join, now: Now, tally: &mut RoomTally) {
+        self.last_used = now.instant;
         self.segments.entry(join.shard).or_default().census.add(join.encoding);
-        self.audience.changed(self.members(), now);
-        let (history_after, resumed) = self.resume(join.seen, now);
-        self.outputs.push_back(Output::Welcomed(Welcomed { join, history_after, resumed }));
+        self.audience.changed(self.members(), now.instant);
+        self.stream.age(now.unix_ms);
+        let (history_after, resumed) = self.resume(join.seen, now.instant);
+        let stands = self.stands(&join);
+        tally.resets += u64::from(stands.is_some_and(|stands| stands.reset.is_some()));
+        self.outputs.push_back(Output::Welcomed(Welcomed { join, history_after, resumed, stands }));
     }
 
-    fn leave(&mut self, shard: usize, left: Census, now: Instant) {
+    fn leave(&mut self, shard: usize, left: Departure, now: Instant) {
         self.last_used = now;
-        self.segments.get_mut(&shard).expect("members leave where they joined").census.subtract(left);
+        self.segments.get_mut(&shard).expect("members leave where they joined").census.remove(left.encoding);
+        self.stream.leave(left.acked, left.device);
         self.forget_empty_segment(shard);
         self.audience.changed(self.members(), now);
     }
@@ -292,16 +384,6 @@ impl Room {
         }
     }
 
-    fn refresh(&mut self, shard: usize, encoding: Encoding, since: Seq) {
-        let refresh = self.account.since(since).map(|missed| Refresh {
-            missed,
-            latest: self.latest.since(since),
-            counters: self.counters.since(since),
-            carried: None,
-        });
-        self.outputs.push_back(Output::Refreshed { shard, encoding, since, to: self.seq, refresh });
-    }
-
     fn configure(&mut self, settings: RoomSettings, now: Instant) {
         self.used_by_publisher(now);
         self.pace.configure(&settings);
@@ -314,28 +396,23 @@ impl Room {
         while self.may_cut() && self.cut(now, tally) {}
     }
 
-    /// Does what the time has come for. Breaks if the room has ended with it.
-    fn due(&mut self, now: Now, tally: &mut RoomTally) -> ControlFlow<()> {
+    /// Does what the time has come for.
+    fn due(&mut self, now: Now, tally: &mut RoomTally) {
         if self.tidy_due.is_some_and(|due| due <= now.instant) {
             self.ids.age(now.instant);
             self.history.age(now.instant);
-            let holds = !self.ids.is_empty() || !self.history.is_empty();
+            self.stream.age(now.unix_ms);
+            let holds = !self.ids.is_empty() || !self.history.is_empty() || !self.stream.is_empty();
             self.tidy_due = holds.then(|| now.instant + TIDY_INTERVAL);
         }
+        self.store_due(now, tally);
         if self.audience.due().is_some_and(|due| due <= now.instant) {
             let told = self.audience.tell(self.members());
             self.accept(told, now, tally);
         }
         if self.idle_close.is_some_and(|idle_close| self.last_published + idle_close <= now.instant) {
-            self.flush(now.instant, tally);
-            self.outputs.push_back(Output::Closed);
-            return ControlFlow::Break(());
+            self.is_closing = true;
         }
-        if self.members() == 0 && self.last_used + ROOM_IDLE <= now.instant {
-            self.outputs.push_back(Output::Idle);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
     }
 
     /// When the next flush is due, if anything waits.
@@ -385,6 +462,8 @@ impl Room {
         let counters = self.counters.cut(seq);
         (self.seq, self.counted_since, self.increments) = (seq, None, 0);
         self.remember(seq, &cut, now);
+        let (members, ack_within_ms) = (self.members(), self.ack_within_ms());
+        let span = self.stream.send(&cut.messages, members, ack_within_ms);
         self.pace.flushed(now);
         self.batch_rate.add(1.0, now);
         tally.batches += 1;
@@ -393,8 +472,7 @@ impl Room {
             segment.untaken += 1;
         }
         let merged = cut.merged.into_iter().collect();
-        let batch =
-            Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest, span: None };
+        let batch = Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest, span };
         let segments = self.segments().collect();
         self.outputs.push_back(Output::Batch { batch, segments });
         true
@@ -407,8 +485,8 @@ impl Room {
             *delivered.entry(&message.type_name).or_default() += 1;
             match message.class {
                 Class::Latest => self.latest.record(seq, message),
-                Class::Normal | Class::Reliable => self.history.push(seq, Arc::clone(message), now),
-                Class::Counter | Class::Lossy => {}
+                Class::Normal => self.history.push(seq, Arc::clone(message), now),
+                Class::Reliable | Class::Counter | Class::Lossy => {}
             }
         }
         for (type_name, count) in delivered {
@@ -430,6 +508,7 @@ impl Room {
                 assert_eq!(column.accepted, accounted, "conservation of {type_name} in {}", self.name);
             }
             assert!(self.segments.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
+            self.stream.check_invariants();
         }
     }
 }

@@ -1,24 +1,192 @@
-//! Taking messages in: idempotency, admission by class, and the verdict on each.
+//! Taking messages in: idempotency, admission by class, and the verdict on each. A publish with a reliable message is
+//! answered when the store has; what follows that message in its request waits with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::Room;
 use super::buffer::Push;
+use super::exchange::Output;
 use super::ids::{Fingerprint, Known};
-use super::message::{Class, Message, Published, ShedReason, Verdict};
+use super::message::{Class, Message, Published, ShedReason, Unavailable, Verdict};
+use super::stream::{Phase, Twin};
 use super::tally::RoomTally;
 use crate::clock::Now;
 
+/// A publish that waits for the store.
+#[derive(Debug)]
+pub(super) struct Pending {
+    whose: Whose,
+    /// On its first messages.
+    verdicts: Vec<Verdict>,
+    /// Its other messages; the first waits for the store.
+    rest: VecDeque<Step>,
+}
+
+/// Who hears what became of messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Whose {
+    /// A publisher.
+    Publish { ticket: u64 },
+    /// A publisher that takes a message back.
+    Recall { ticket: u64, offset: u64 },
+}
+
+/// What is still to be done for one message of a pending publish.
+#[derive(Debug)]
+enum Step {
+    /// Nothing: this became of it.
+    Told(Verdict),
+    /// It is to be taken in.
+    Take(Message),
+    /// It is on its way to the store.
+    Await(Arc<Message>),
+    /// It is the same as one on its way to the store, with this offset.
+    AwaitTwin(u64),
+}
+
+impl Pending {
+    /// What waits for the same outcome as the message with this offset.
+    pub(super) fn twin(whose: Whose, offset: u64) -> Self {
+        Self { whose, verdicts: Vec::new(), rest: VecDeque::from([Step::AwaitTwin(offset)]) }
+    }
+}
+
 impl Room {
-    pub(super) fn publish(&mut self, messages: Vec<Message>, now: Now, tally: &mut RoomTally) -> Published {
+    /// Takes a publish in. Whether it was parked is the caller's to see to: the stream is ready, or not worth waiting for.
+    pub(super) fn publish(&mut self, ticket: u64, messages: Vec<Message>, now: Now, tally: &mut RoomTally) {
         self.ids.age(now.instant);
+        self.stream.age(now.unix_ms);
         if let Some(index) = self.reused_id(&messages) {
-            return Published::IdReused { index };
+            let published = Published::IdReused { index };
+            return self.outputs.push_back(Output::Published { ticket, published });
         }
-        let verdicts: Vec<Verdict> =
-            messages.into_iter().map(|message| self.publish_one(message, now, tally)).collect();
-        self.message_rate.add(verdicts.len() as f64, now.instant);
-        Published::Taken(verdicts)
+        self.message_rate.add(messages.len() as f64, now.instant);
+        self.take(Whose::Publish { ticket }, messages, now, tally);
+    }
+
+    /// Takes messages in one after the other, and answers when the last has its verdict.
+    pub(super) fn take(&mut self, whose: Whose, messages: Vec<Message>, now: Now, tally: &mut RoomTally) {
+        let (mut verdicts, mut rest, mut append) = (Vec::new(), VecDeque::new(), Vec::new());
+        for message in messages {
+            let step = match message.class {
+                Class::Reliable => self.offer_to_stream(message, now, tally),
+                _ if rest.is_empty() => Step::Told(self.publish_one(message, now, tally)),
+                _ => Step::Take(message),
+            };
+            match step {
+                Step::Told(verdict) if rest.is_empty() => verdicts.push(verdict),
+                Step::Await(message) => {
+                    append.push(Arc::clone(&message));
+                    rest.push_back(Step::Await(message));
+                }
+                step => rest.push_back(step),
+            }
+        }
+        if !append.is_empty() {
+            let epoch = self.stream.epoch().expect("a stream takes messages once it is loaded");
+            self.outputs.push_back(Output::Append { life: self.stream.life(), epoch, messages: append });
+        }
+        if rest.is_empty() {
+            return self.answer(whose, verdicts);
+        }
+        self.pending.push_back(Pending { whose, verdicts, rest });
+    }
+
+    /// Goes on with what waited for the store: as far as messages are durable, or, after a failure, through all of it.
+    pub(super) fn settle(&mut self, failed: Option<Unavailable>, now: Now, tally: &mut RoomTally) {
+        while let Some(mut pending) = self.pending.pop_front() {
+            while let Some(step) = pending.rest.pop_front() {
+                let awaited = match &step {
+                    Step::Await(message) => message.offset,
+                    Step::AwaitTwin(offset) => *offset,
+                    Step::Told(_) | Step::Take(_) => 0,
+                };
+                let verdict = match (step, failed) {
+                    (Step::Told(verdict), _) => verdict,
+                    (Step::Take(message), _) => self.publish_one(message, now, tally),
+                    (step, None) if awaited > self.stream.durable() => {
+                        pending.rest.push_front(step);
+                        return self.pending.push_front(pending);
+                    }
+                    (Step::Await(_) | Step::AwaitTwin(_), Some(reason))
+                        if awaited > self.stream.durable() =>
+                    {
+                        tally.unavailable[reason as usize] += 1;
+                        Verdict::Unavailable(reason)
+                    }
+                    (Step::Await(message), _) => self.gather_durable(message, now, tally),
+                    (Step::AwaitTwin(offset), _) => Verdict::Duplicate { offset: Some(offset) },
+                };
+                pending.verdicts.push(verdict);
+            }
+            self.answer(pending.whose, pending.verdicts);
+        }
+    }
+
+    /// A message is durable: it takes its place in the room's order.
+    pub(super) fn gather_durable(
+        &mut self,
+        message: Arc<Message>,
+        now: Now,
+        tally: &mut RoomTally,
+    ) -> Verdict {
+        let offset = message.offset;
+        // Of a type that came back from the store there may be no column yet, or no room for one: it is sent all the same.
+        if let Some(column) = self.account.column(&message.type_name) {
+            column.reliable = true;
+            column.accepted += 1;
+        }
+        tally.accepted.add(Class::Reliable, 1);
+        self.buffer.push_durable(message, now.instant);
+        Verdict::Durable { offset }
+    }
+
+    fn answer(&mut self, whose: Whose, verdicts: Vec<Verdict>) {
+        match whose {
+            Whose::Publish { ticket } => {
+                let published = Published::Taken(verdicts);
+                self.outputs.push_back(Output::Published { ticket, published });
+            }
+            Whose::Recall { ticket, offset } => self.tell_recalled(ticket, offset, &verdicts),
+        }
+    }
+
+    /// Gives a reliable message its place in the stream, or says why it has none.
+    fn offer_to_stream(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Step {
+        tally.published.add(Class::Reliable, 1);
+        if let Some(id) = &message.id {
+            match self.stream.twin(id, Fingerprint::of(&message)) {
+                Ok(Twin::No) | Err(_) => {}
+                Ok(Twin::Durable(offset)) => {
+                    tally.duplicates += 1;
+                    return Step::Told(Verdict::Duplicate { offset: Some(offset) });
+                }
+                Ok(Twin::InFlight(offset)) => {
+                    tally.duplicates += 1;
+                    return Step::AwaitTwin(offset);
+                }
+            }
+        }
+        let unavailable = if self.stream.phase() != Phase::Ready {
+            Some(self.stream.unavailable())
+        } else if self.buffer.is_full() {
+            Some(Unavailable::RoomFull)
+        } else if message.recall == 0 && !self.stream.has_room_for(message.wire_bytes) {
+            Some(Unavailable::StreamFull)
+        } else {
+            None
+        };
+        if let Some(reason) = unavailable {
+            tally.unavailable[reason as usize] += 1;
+            return Step::Told(Verdict::Unavailable(reason));
+        }
+        if self.account.column(&message.type_name).is_none() {
+            tally.shed[ShedReason::TypesFull as usize].add(Class::Reliable, 1);
+            return Step::Told(Verdict::Shed(ShedReason::TypesFull));
+        }
+        message.at_ms = now.unix_ms;
+        Step::Await(self.stream.append(message))
     }
 
     /// The first message whose id was used for another one, earlier or within this request.
@@ -28,7 +196,9 @@ impl Room {
             let Some(id) = &message.id else { return false };
             let fingerprint = Fingerprint::of(message);
             let first_here = *here.entry(id).or_insert(fingerprint);
-            first_here != fingerprint || self.ids.know(id, fingerprint) == Known::Other
+            first_here != fingerprint
+                || self.ids.know(id, fingerprint) == Known::Other
+                || self.stream.twin(id, fingerprint).is_err()
         })
     }
 

@@ -52,11 +52,15 @@ impl Room {
                 batches_per_second: self.batch_rate.per_second(now),
             },
             counters: self.counters.totals().map(|(name, total)| (name.to_string(), total)).collect(),
-            head: HeadView { seq: self.seq.0, epoch: None, offset: 0 },
+            head: HeadView {
+                seq: self.seq.0,
+                epoch: self.stream.epoch().map(|epoch| epoch.to_string()),
+                offset: self.stream.durable(),
+            },
             backlog: BacklogView {
                 gathered: self.buffer.len() as u64,
                 oldest_ms: oldest.map_or(0, millis),
-                not_durable: 0,
+                not_durable: self.stream.in_flight(),
             },
             account: self.account_view(),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::message::{Class, ShedReason};
+use super::message::{Class, ShedReason, Unavailable};
 
 /// A count for each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +30,12 @@ pub struct RoomTally {
     pub ids_evicted: u64,
     /// Messages dropped on purpose, by reason and class.
     pub shed: [ByClass; ShedReason::ALL.len()],
+    /// Reliable messages that were not, or perhaps not, stored, by reason.
+    pub unavailable: [u64; Unavailable::ALL.len()],
+    /// Times a room's stream was lost sight of because the store failed it.
+    pub store_failures: u64,
+    /// Joins whose cursor was not honoured.
+    pub resets: u64,
     /// Batches cut.
     pub batches: u64,
     /// The last gather window in force when a batch was cut.

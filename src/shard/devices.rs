@@ -5,18 +5,18 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::lane::{Control, Delivery, Refresh, Welcome};
-use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
+use super::lane::{Carry, Control, Delivery, Refresh, Welcome};
+use super::{Drain, Placed, SWEEP_INTERVAL, Shard, TURN_ENTRIES_MAX, directory};
 use crate::clock::Now;
 use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
 use crate::connection::placed::{Connection, Deferred, Drained, Place, Rest, Socket};
 use crate::connection::{Grant, Seat};
-use crate::fanout::segment::Segment;
+use crate::fanout::segment::{Entrant, Segment};
 
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
-use crate::room::{Census, Join};
+use crate::room::{Departure, Join};
 use crate::wire::close::CloseReason;
-use crate::wire::device::{self, DeviceFrame, Refusal};
+use crate::wire::device::{self, Ack, DeviceFrame, Refusal};
 use crate::wire::frame::{self, Notice};
 use crate::wire::reader::{Incoming, ReaderLimits};
 
@@ -60,9 +60,10 @@ impl<S: Socket> Shard<S> {
         self.segments[segment as usize].joining += 1;
         let connection = &mut self.connections.all[index as usize];
         connection.places.push(Place { segment, slot: None });
-        let (encoding, connection) = (connection.encoding, key_of(index as usize, connection.generation));
-        let join = Join { shard: self.plan.index, connection, encoding, seen };
-        self.tell_home(segment, Control::Join { room: room.clone(), join, cursor });
+        let (encoding, device) = (connection.encoding, connection.device);
+        let connection = key_of(index as usize, connection.generation);
+        let join = Join { shard: self.plan.index, connection, encoding, seen, cursor, device };
+        self.tell_home(segment, Control::Join { room: room.clone(), join });
     }
 
     /// Sends the next join that waited for its turn, if its turn has come.
@@ -122,17 +123,16 @@ impl<S: Socket> Shard<S> {
             Delivery::Level(level) => {
                 let (room, run) = (level.room.clone(), level.run);
                 match self.segment_in(&room, run) {
-                    Some(key) => {
-                        self.segments[key as usize].segment.arrive(level);
-                        self.activate(key);
-                    }
-                    // Its last member has left meanwhile; the home waits for a word all the same.
-                    None => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1 }),
+                    Some(key) if self.segments[key as usize].segment.arrive(level) => self.activate(key),
+                    // Nobody here needs it, or is here any more; the home waits for a word all the same.
+                    _ => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1 }),
                 }
             }
             Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
             Delivery::Refused { room, connection, code } => self.take_refusal(&room, connection, code, now),
             Delivery::Refresh(refresh) => self.take_refresh(*refresh, now),
+            Delivery::Carry(carry) => self.take_carry(*carry),
+            Delivery::Resync { room, run } => self.take_resync(&room, run, now),
             Delivery::Gap { room, run, seq } => {
                 if let Some(key) = self.segment_in(&room, run) {
                     self.segments[key as usize].segment.gap(seq);
@@ -145,6 +145,8 @@ impl<S: Socket> Shard<S> {
 
     /// A segment took `taken` batches into a pass, and may want refreshes.
     pub(super) fn report_turn(&mut self, key: u32, taken: usize) {
+        self.note_look(key);
+        self.hand_over_tallies(key);
         if taken > 0 {
             let segment = &self.segments[key as usize].segment;
             let (room, run) = (segment.room().clone(), segment.run());
@@ -236,11 +238,47 @@ impl<S: Socket> Shard<S> {
     fn obey(&mut self, key: u64, index: u32, frame: DeviceFrame, now: Now) {
         match frame {
             DeviceFrame::Ping => self.notify(index, Notice::Pong, now),
-            // Nothing that asks for an acknowledgement is ever sent yet.
-            DeviceFrame::Ack(acks) => self.tally.acks_ignored += acks.len() as u64,
+            DeviceFrame::Ack(acks) => {
+                for ack in acks {
+                    let taken = self.acknowledge(index, &ack, now.instant);
+                    *(if taken { &mut self.tally.acks } else { &mut self.tally.acks_ignored }) += 1;
+                }
+            }
             DeviceFrame::Join { room, cursor } => self.join(key, &room, None, cursor, now),
             DeviceFrame::Leave { room } => self.leave(index, &room, now),
         }
+    }
+
+    /// A device says up to where it has applied. Whether that can be: of a room it hears, in the stream's present life,
+    /// not backward, and not past what it was sent.
+    fn acknowledge(&mut self, index: u32, ack: &Ack, now: Instant) -> bool {
+        let places = &self.connections.all[index as usize].places;
+        let places_len = places.len();
+        let place = match &ack.room {
+            Some(room) => {
+                let segment = self.segment_of.get(room).copied();
+                places.iter().find(|place| Some(place.segment) == segment)
+            }
+            None if places.len() == 1 => places.first(),
+            None => None,
+        };
+        let Some(Place { segment: key, slot: Some(slot) }) = place.copied() else { return false };
+        let segment = &mut self.segments[key as usize].segment;
+        let is_epoch_right = match ack.epoch {
+            Some(epoch) => segment.epoch() == Some(epoch),
+            None => places_len == 1,
+        };
+        if !is_epoch_right || !segment.acknowledge(slot, ack.offset, now) {
+            return false;
+        }
+        let early = segment.take_early_acks();
+        if !early.is_empty() {
+            let (room, run) = (segment.room().clone(), segment.run());
+            for reach in early {
+                self.tell_home(key, Control::AckedEarly { room: room.clone(), run, reach });
+            }
+        }
+        true
     }
 
     fn leave(&mut self, index: u32, room: &RoomName, now: Now) {
@@ -262,21 +300,22 @@ impl<S: Socket> Shard<S> {
 
     /// A join was answered: the connection is a member from here on, unless it left or ended meanwhile.
     fn take_welcome(&mut self, welcome: &Welcome, now: Now) {
-        let Welcome { room, run, seq, connection: key, encoding, frame } = welcome;
+        let Welcome { room, run, seq, connection: key, encoding, epoch, place, frame } = welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some((index, at)) = self.joining_place(*key, segment) else {
-            let mut left = Census::default();
-            left.add(*encoding);
+            let acked = place.acked.max(place.counts_from);
+            let left = Departure { encoding: *encoding, acked, device: place.device };
             self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left });
             self.drop_empty_segment(segment);
             return;
         };
         let placed = &mut self.segments[segment as usize];
-        if placed.segment.run() != *run {
-            placed.segment = Segment::new(room.clone(), *run, *seq);
+        if placed.segment.run() != *run || placed.segment.epoch() != *epoch {
+            placed.segment = Segment::new(room.clone(), *run, *seq, *epoch);
         }
-        let slot = placed.segment.join(index, *encoding, *seq);
+        let entrant = Entrant { connection: index, encoding: *encoding, seq: *seq, place: *place };
+        let slot = placed.segment.join(entrant, now.instant);
         let connection = &mut self.connections.all[index as usize];
         connection.places[at].slot = Some(slot);
         if connection.places.len() > 1 {
@@ -285,6 +324,12 @@ impl<S: Socket> Shard<S> {
         self.tally.frames_composed += 1;
         self.connections.all[index as usize].welcome(frame, now.instant);
         self.look_at(index);
+        if !self.connections.all[index as usize].is_waiting() {
+            // There may be more of the reliable stream than a welcome holds.
+            self.segments[segment as usize].segment.drained(slot);
+            self.send_wants(segment);
+        }
+        self.note_look(segment);
         self.send_deferred_join(index);
     }
 
@@ -310,13 +355,30 @@ impl<S: Socket> Shard<S> {
     }
 
     fn take_refresh(&mut self, refresh: Refresh, now: Now) {
-        let Refresh { room, run, want, to, frame } = refresh;
+        let Refresh { room, run, want, frame } = refresh;
         let Some(key) = self.segment_in(&room, run) else { return };
-        let lost = self.segments[key as usize].segment.refreshed(want, to, frame);
+        let lost = self.segments[key as usize].segment.refreshed(want, frame);
         self.activate(key);
         self.send_wants(key);
         for index in lost {
             self.close(index, CloseReason::Behind, now);
+        }
+    }
+
+    fn take_carry(&mut self, carry: Carry) {
+        let Carry { room, run, want, seq, frame, floor } = carry;
+        if let Some(key) = self.segment_in(&room, run) {
+            self.segments[key as usize].segment.carried(want, seq, frame, floor);
+            self.activate(key);
+        }
+    }
+
+    /// What members know of the reliable stream is not so: they come back with their cursor and hear how it is.
+    fn take_resync(&mut self, room: &RoomName, run: Run, now: Now) {
+        let Some(key) = self.segment_in(room, run) else { return };
+        let members: Vec<u32> = self.segments[key as usize].segment.connections().collect();
+        for index in members {
+            self.close(index, CloseReason::Resync, now);
         }
     }
 
@@ -337,7 +399,7 @@ impl<S: Socket> Shard<S> {
         }
         let room = placed.segment.room().clone();
         let members: Vec<u32> = placed.segment.connections().collect();
-        placed.segment = Segment::new(room.clone(), CLOSED, Seq(0));
+        placed.segment = Segment::new(room.clone(), CLOSED, Seq(0), None);
         placed.closing = false;
         let room = &room;
         for index in members {
@@ -439,17 +501,23 @@ impl<S: Socket> Shard<S> {
     fn give_up_place(&mut self, place: Place) {
         let Some(slot) = place.slot else { return };
         let segment = &mut self.segments[place.segment as usize].segment;
-        let mut left = Census::default();
-        left.add(segment.leave(slot));
+        let left = segment.leave(slot);
         let (room, run) = (segment.room().clone(), segment.run());
         self.tell_home(place.segment, Control::Left { room, run, left });
         self.drop_empty_segment(place.segment);
     }
 
     fn place_segment(&mut self, room: &RoomName) -> u32 {
-        let segment = Segment::new(room.clone(), CLOSED, Seq(0));
+        let segment = Segment::new(room.clone(), CLOSED, Seq(0), None);
         let home = directory::home(room, self.plan.shards);
-        let key = self.segments.insert(Placed { segment, home, joining: 0, active: false, closing: false });
+        let key = self.segments.insert(Placed {
+            segment,
+            home,
+            joining: 0,
+            active: false,
+            look_at: None,
+            closing: false,
+        });
         let key = u32::try_from(key).expect("a shard has fewer than 2^32 segments");
         self.segment_of.insert(room.clone(), key);
         key
@@ -460,12 +528,48 @@ impl<S: Socket> Shard<S> {
         if placed.joining > 0 || placed.segment.census().members() > 0 {
             return;
         }
+        self.hand_over_tallies(key);
         let placed = self.segments.remove(key as usize);
+        placed.look_at.map(|at| self.looks.remove(&(at, key)));
         let (room, run, batches) =
             (placed.segment.room().clone(), placed.segment.run(), placed.segment.queued_batches());
         self.segment_of.remove(&room);
         if batches > 0 {
             self.tell(&room.clone(), Control::Taken { room, run, batches });
+        }
+    }
+
+    /// What a segment does not count any more, its home does.
+    fn hand_over_tallies(&mut self, key: u32) {
+        let segment = &mut self.segments[key as usize].segment;
+        let acks = segment.give_up_tallies();
+        if !acks.is_empty() {
+            let (room, run) = (segment.room().clone(), segment.run());
+            self.tell_home(key, Control::Acked { room, run, acks });
+        }
+    }
+
+    /// Segments whose moment has come look for members that did not acknowledge in time. Whether more are due.
+    pub(super) fn take_looks(&mut self, now: Now) -> bool {
+        for _ in 0..TURN_ENTRIES_MAX {
+            let Some((_, key)) = self.looks.first().copied().filter(|(at, _)| *at <= now.instant) else {
+                return false;
+            };
+            self.segments[key as usize].segment.look(&self.connections, now.instant);
+            self.note_look(key);
+            self.send_wants(key);
+        }
+        true
+    }
+
+    /// Keeps the moment at which a segment wants to look.
+    fn note_look(&mut self, key: u32) {
+        let placed = &mut self.segments[key as usize];
+        let look_at = placed.segment.poll_look();
+        let before = std::mem::replace(&mut placed.look_at, look_at);
+        if before != look_at {
+            before.map(|at| self.looks.remove(&(at, key)));
+            look_at.map(|at| self.looks.insert((at, key)));
         }
     }
 
@@ -495,10 +599,16 @@ impl<S: Socket> Shard<S> {
 
     fn send_wants(&mut self, key: u32) {
         let segment = &mut self.segments[key as usize].segment;
-        let wants = segment.take_wants();
+        let (wants, carries) = (segment.take_wants(), segment.take_carry_wants());
+        if wants.is_empty() && carries.is_empty() {
+            return;
+        }
         let (room, run) = (segment.room().clone(), segment.run());
         for want in wants {
             self.tell_home(key, Control::Refresh { room: room.clone(), run, want });
+        }
+        for want in carries {
+            self.tell_home(key, Control::Carry { room: room.clone(), run, want });
         }
     }
 

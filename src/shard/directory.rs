@@ -1,6 +1,6 @@
 //! Which shard a room lives on, and where a joining connection is placed. Pure.
 
-use crate::room::id::RoomName;
+use crate::room::id::{RoomName, mix};
 
 /// The shard that orders a room: the one with the highest score for it (rendezvous hashing, Thaler and Ravishankar
 /// 1998), so that another number of shards moves as few rooms as possible.
@@ -22,14 +22,6 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): spreads every input bit over all output bits.
-#[must_use]
-pub fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::lane::{Control, Delivery, Refresh, Sent, Welcome};
-use super::{Drain, Shard, TURN_ENTRIES_MAX, directory};
+use super::lane::{Carry, Control, Delivery, Refresh, Sent, Welcome};
+use super::{Drain, Shard, TURN_ENTRIES_MAX};
 use crate::clock::Now;
 use crate::connection::placed::Socket;
-use crate::fanout::segment::{Level, RefreshFrame, Want};
-use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
-use crate::room::message::{Message, Published};
+use crate::fanout::carry::CarryWant;
+use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
+use crate::room::id::{Encoding, RoomName, Run, Seen, Seq, mix};
+use crate::room::message::{Message, Published, Unavailable};
 use crate::room::pace::RoomSettings;
-use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView};
-use crate::room::{Batch, Census, Input, Join, Output, Room, Welcomed};
+use crate::room::receipt::Acks;
+use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView, StreamRefusal};
+use crate::room::{self, Ask, Batch, Carried, Census, Input, Join, Output, Reach, Room, Told, Welcomed};
+use crate::store::{Answer, Append, Request, StoreError};
 use crate::wire::frame::{self, Greeting, Head};
 
 /// How long an encoded welcome may be handed to further joiners while no batch is cut. Its history ages meanwhile.
@@ -34,10 +37,12 @@ pub(super) struct HomeRoom {
     welcomes: VecDeque<SharedWelcome>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct SharedWelcome {
     like: WelcomeKey,
     encoded_at: Instant,
+    /// What it brings of the reliable stream, and how far members are that have been there all the while.
+    opening: Option<Reach>,
     frame: Bytes,
 }
 
@@ -48,6 +53,8 @@ struct WelcomeKey {
     encoding: Encoding,
     history_after: Seq,
     resumed: bool,
+    /// `None`: the stream is not known.
+    after: Option<u64>,
     reset: Option<&'static str>,
 }
 
@@ -61,23 +68,27 @@ impl HomeRoom {
         self.welcomes.retain(fresh);
     }
 
-    /// The frame for a join like this one: one that is at hand, or a new one.
-    fn welcome(&mut self, like: WelcomeKey, heartbeat_ms: u32, now: Instant) -> Bytes {
-        self.forget_welcomes(now);
+    /// The welcome for a join like this one: one that is at hand, or a new one.
+    fn welcome(&mut self, like: WelcomeKey, heartbeat_ms: u32, now: Now) -> SharedWelcome {
+        self.forget_welcomes(now.instant);
         if let Some(shared) = self.welcomes.iter().find(|shared| shared.like == like) {
-            return shared.frame.clone();
+            return shared.clone();
         }
-        let WelcomeKey { seq, encoding, history_after, resumed, reset } = like;
-        let snapshot = self.room.snapshot(history_after, now);
+        let WelcomeKey { seq, encoding, history_after, resumed, after, reset } = like;
+        let snapshot = self.room.snapshot(history_after, after, now);
         let greeting = Greeting { heartbeat_ms, resumed: resumed && !snapshot.cut_short, reset };
         let head = Head { room: self.room.name(), run: self.room.run(), seq };
         let frame = frame::welcome(head, greeting, &snapshot, encoding);
+        let opening = snapshot.stream.as_ref();
+        let opening =
+            opening.map(|opening| Reach { after: opening.carried.span.through, through: opening.offset });
+        let shared = SharedWelcome { like, encoded_at: now.instant, opening, frame };
         // The first member of a small room is followed by none: tens of thousands of those must cost little.
         if self.room.members() > 1 {
             self.welcomes.truncate(WELCOMES_MAX - 1);
-            self.welcomes.push_front(SharedWelcome { like, encoded_at: now, frame: frame.clone() });
+            self.welcomes.push_front(shared.clone());
         }
-        frame
+        shared
     }
 }
 
@@ -140,28 +151,82 @@ impl<S: Socket> Shard<S> {
         room: &RoomName,
         seen: Option<Seen>,
         limit: usize,
-        now: Instant,
+        now: Now,
     ) -> Option<HistoryPage> {
         let key = *self.room_of.get(room)?;
         let room = &mut self.rooms[key].room;
-        let (after, resumed) = room.resume(seen, now);
-        let mut snapshot = room.snapshot(after, now);
+        let (after, resumed) = room.resume(seen, now.instant);
+        let mut snapshot = room.snapshot(after, None, now);
         let cut_short = snapshot.cut_short || snapshot.history.len() > limit;
         snapshot.history.drain(..snapshot.history.len().saturating_sub(limit));
         let head = Head { room: room.name(), run: room.run(), seq: snapshot.seq };
         Some(HistoryPage { json: frame::history_page(head, resumed && !cut_short, &snapshot) })
     }
 
+    /// Asks something of a room's reliable stream; the answer comes through `poll_told` with the same ticket.
+    pub fn ask(&mut self, ticket: u64, room: &RoomName, ask: Ask, now: Now) {
+        let refusal = if self.is_draining() && matches!(ask, Ask::Recall { .. }) {
+            StreamRefusal::Draining
+        } else if let Some(key) = self.open(room, now.instant) {
+            return self.tell_room(key, Input::Ask { ticket, ask }, now);
+        } else {
+            StreamRefusal::RoomsFull
+        };
+        let told = match ask {
+            Ask::Receipt { .. } => Told::Receipt(Err(refusal), Acks::default()),
+            Ask::Recall { .. } => Told::Recalled(Err(refusal)),
+            Ask::Pull { .. } => Told::Pulled(Err(refusal)),
+        };
+        self.told.push_back((ticket, told));
+    }
+
+    /// The next answer to an ask, with the ticket it came with.
+    pub fn poll_told(&mut self) -> Option<(u64, Told)> {
+        self.told.pop_front()
+    }
+
+    /// The next request to the store.
+    pub fn poll_store(&mut self) -> Option<Request> {
+        self.store_requests.pop_front()
+    }
+
+    /// Takes an answer of the store.
+    pub fn take_stored(&mut self, answer: Answer, now: Now) {
+        let (room, input) = match answer {
+            Answer::Loaded { room, life, stream } => (room, Input::Loaded { life, stored: stream }),
+            Answer::Durable { room, life, through } => (room, Input::Durable { life, through }),
+            Answer::Paged { room, life, after, page } => (room, Input::Paged { life, after, page }),
+            Answer::Failed { room, life, asked, error } => {
+                let reason = match error {
+                    StoreError::Failing | StoreError::Moved => Unavailable::StoreFailing,
+                    StoreError::Full => Unavailable::StoreFull,
+                    StoreError::Busy => Unavailable::StoreBusy,
+                };
+                (room, Input::StoreFailed { life, asked, reason })
+            }
+        };
+        // Of a room that is no more, or of an earlier life, nobody waits for an answer.
+        if let Some(key) = self.room_of.get(&room).copied() {
+            self.tell_room(key, input, now);
+        }
+    }
+
     /// Takes what a segment's shard says.
     pub(super) fn take_control(&mut self, shard: usize, control: Control, now: Now) {
         let (room, run, input) = match control {
-            Control::Join { room, join, cursor } => return self.take_join(&room, join, cursor, now),
+            Control::Join { room, join } => return self.take_join(&room, join, now),
             Control::Left { room, run, left } => (room, run, Input::Left { shard, left }),
             Control::Taken { room, run, batches } => (room, run, Input::Taken { shard, batches }),
             Control::Refresh { room, run, want } => {
-                let Want { encoding, since } = want;
-                (room, run, Input::Refresh { shard, encoding, since })
+                let Want { encoding, since, sent } = want;
+                (room, run, Input::Refresh { shard, encoding, since, sent })
             }
+            Control::Carry { room, run, want } => {
+                let CarryWant { encoding, reach } = want;
+                (room, run, Input::Carry { shard, encoding, reach })
+            }
+            Control::Acked { room, run, acks } => (room, run, Input::Acked(acks)),
+            Control::AckedEarly { room, run, reach } => (room, run, Input::AckedEarly(reach)),
         };
         // What is said of an earlier life of the room, or of one that was closed, is of no interest any more.
         if let Some(key) = self.room_of.get(&room).copied().filter(|key| self.rooms[*key].room.run() == run) {
@@ -190,19 +255,14 @@ impl<S: Socket> Shard<S> {
         true
     }
 
-    fn take_join(&mut self, room: &RoomName, join: Join, cursor: Option<Cursor>, now: Now) {
+    fn take_join(&mut self, room: &RoomName, join: Join, now: Now) {
         let opened = if self.is_draining() {
             Err("draining")
         } else {
             self.open(room, now.instant).ok_or("rooms_full")
         };
         match opened {
-            Ok(key) => {
-                // No stream exists yet, so no cursor but one at its beginning can be honoured.
-                let reset = cursor.filter(|cursor| cursor.offset > 0).map(|_| "epoch_changed");
-                self.rooms[key].room.handle(Input::Join(join), now, &mut self.tally.rooms);
-                self.take_outputs(key, reset, now);
-            }
+            Ok(key) => self.tell_room(key, Input::Join(join), now),
             Err(code) => {
                 let refused = Delivery::Refused { room: room.clone(), connection: join.connection, code };
                 self.deliver(join.shard, refused, now);
@@ -219,37 +279,47 @@ impl<S: Socket> Shard<S> {
             return None;
         }
         self.runs += 1;
-        let run = Run(directory::mix(self.plan.run_seed.wrapping_add(self.runs)));
+        let run = Run(mix(self.plan.run_seed.wrapping_add(self.runs)));
         let room = Room::new(name.clone(), run, self.plan.rules, now);
         let key = self.rooms.insert(HomeRoom { room, deadline: None, welcomes: VecDeque::new() });
         self.room_of.insert(name.clone(), key);
         Some(key)
     }
 
-    fn tell_room(&mut self, key: usize, input: Input, now: Now) {
+    pub(super) fn tell_room(&mut self, key: usize, input: Input, now: Now) {
         self.rooms[key].room.handle(input, now, &mut self.tally.rooms);
-        self.take_outputs(key, None, now);
+        self.take_outputs(key, now);
     }
 
     /// Sends on what followed, and asks for the room's next deadline.
-    fn take_outputs(&mut self, key: usize, reset: Option<&'static str>, now: Now) {
+    fn take_outputs(&mut self, key: usize, now: Now) {
         while let Some(output) = self.rooms[key].room.poll_output() {
             match output {
                 Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
+                Output::Told { ticket, told } => self.told.push_back((ticket, told)),
                 Output::Batch { batch, segments } => self.send_batch(key, &batch, &segments, now),
-                Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, reset, now),
-                Output::Refreshed { shard, encoding, since, to, refresh } => {
-                    let room = &self.rooms[key].room;
-                    let head = Head { room: room.name(), run: room.run(), seq: to };
-                    let frame = refresh.map(|refresh| RefreshFrame {
-                        frame: frame::refresh(head, &refresh, encoding),
-                        skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
-                    });
-                    let (room, run) = (room.name().clone(), room.run());
-                    let want = Want { encoding, since };
-                    let delivery = Delivery::Refresh(Box::new(Refresh { room, run, want, to, frame }));
-                    self.deliver(shard, delivery, now);
+                Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, now),
+                Output::Refreshed { shard, encoding, since, sent, to, refresh } => {
+                    let want = Want { encoding, since, sent };
+                    self.send_refresh(key, shard, want, (to, refresh), now);
                 }
+                Output::Carried { shard, encoding, reach, seq, carried, floor } => {
+                    let want = CarryWant { encoding, reach };
+                    self.send_carried(key, shard, want, (seq, carried, floor), now);
+                }
+                Output::Load { life } => {
+                    let room = self.rooms[key].room.name().clone();
+                    self.store_requests.push_back(Request::Load { room, life });
+                }
+                Output::Append { life, epoch, messages } => {
+                    let room = self.rooms[key].room.name().clone();
+                    self.store_requests.push_back(Request::Append(Append { room, life, epoch, messages }));
+                }
+                Output::Page { life, after, bytes_max } => {
+                    let room = self.rooms[key].room.name().clone();
+                    self.store_requests.push_back(Request::Page { room, life, after, bytes_max });
+                }
+                Output::Resync => self.resync(key, now),
                 Output::Closed => return self.drop_room(key, true, now),
                 Output::Idle => return self.drop_room(key, false, now),
             }
@@ -260,6 +330,57 @@ impl<S: Socket> Shard<S> {
         if before != deadline {
             before.map(|at| self.deadlines.remove(&(at, key)));
             deadline.map(|at| self.deadlines.insert((at, key)));
+        }
+    }
+
+    fn send_refresh(
+        &mut self,
+        key: usize,
+        shard: usize,
+        want: Want,
+        (to, refresh): (Seq, Option<room::Refresh>),
+        now: Now,
+    ) {
+        let room = &self.rooms[key].room;
+        let head = Head { room: room.name(), run: room.run(), seq: to };
+        let frame = refresh.map(|refresh| {
+            let span = refresh.carried.as_ref().map(|carried| carried.span);
+            let to = Refreshed {
+                seq: to,
+                sent: span.map_or(want.sent, |span| span.through),
+                head: room.sent_offset(),
+                ack_within: span
+                    .map_or(Duration::ZERO, |span| Duration::from_millis(span.ack_within_ms.into())),
+                skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
+            };
+            RefreshFrame { frame: frame::refresh(head, &refresh, want.encoding), to }
+        });
+        let (room, run) = (room.name().clone(), room.run());
+        self.deliver(shard, Delivery::Refresh(Box::new(Refresh { room, run, want, frame })), now);
+    }
+
+    fn send_carried(
+        &mut self,
+        key: usize,
+        shard: usize,
+        want: CarryWant,
+        (seq, carried, floor): (Seq, Option<Carried>, u64),
+        now: Now,
+    ) {
+        let room = &self.rooms[key].room;
+        let head = Head { room: room.name(), run: room.run(), seq };
+        let frame = carried.map(|carried| frame::carry(head, &carried, want.encoding));
+        let (room, run) = (room.name().clone(), room.run());
+        self.deliver(shard, Delivery::Carry(Box::new(Carry { room, run, want, seq, frame, floor })), now);
+    }
+
+    /// What a room's members were told of the reliable stream is not so: all of them are to come back.
+    fn resync(&mut self, key: usize, now: Now) {
+        let room = &self.rooms[key].room;
+        let (name, run) = (room.name().clone(), room.run());
+        let shards: Vec<usize> = room.segments().map(|(shard, _)| shard).collect();
+        for shard in shards {
+            self.deliver(shard, Delivery::Resync { room: name.clone(), run }, now);
         }
     }
 
@@ -278,6 +399,17 @@ impl<S: Socket> Shard<S> {
             run: room.run(),
             seq: batch.seq,
             frames,
+            reach: batch.span.map_or(
+                Reach { after: room.sent_offset(), through: room.sent_offset() },
+                |span| Reach { after: span.after, through: span.through },
+            ),
+            offsets: batch
+                .messages
+                .iter()
+                .map(|message| message.offset)
+                .filter(|offset| *offset > 0)
+                .collect(),
+            ack_within: Duration::from_millis(batch.span.map_or(0, |span| span.ack_within_ms).into()),
             oldest: batch.oldest,
         };
         let level = Arc::new(level);
@@ -291,16 +423,32 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn send_welcome(&mut self, key: usize, welcomed: Welcomed, reset: Option<&'static str>, now: Now) {
-        let Welcomed { join, history_after, resumed } = welcomed;
+    fn send_welcome(&mut self, key: usize, welcomed: Welcomed, now: Now) {
+        let Welcomed { join, history_after, resumed, stands } = welcomed;
         let heartbeat_ms = u32::try_from(self.plan.heartbeat.as_millis()).unwrap_or(u32::MAX);
         let home = &mut self.rooms[key];
         let (run, seq) = (home.room.run(), home.room.seq());
-        let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, reset };
-        let frame = home.welcome(like, heartbeat_ms, now.instant);
-        let room = home.room.name().clone();
-        let (connection, encoding) = (join.connection, join.encoding);
-        let welcome = Welcome { room, run, seq, connection, encoding, frame };
+        let (after, reset) = (stands.map(|stands| stands.after), stands.and_then(|stands| stands.reset));
+        let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, after, reset };
+        let SharedWelcome { opening, frame, .. } = home.welcome(like, heartbeat_ms, now);
+        let place = opening.zip(stands).map(|(opening, stands)| StreamPlace {
+            sent: opening.after,
+            head: opening.through,
+            acked: stands.after,
+            counts_from: stands.counts_from,
+            device: join.device,
+            ack_within: home.room.ack_within(),
+        });
+        let welcome = Welcome {
+            room: home.room.name().clone(),
+            run,
+            seq,
+            connection: join.connection,
+            encoding: join.encoding,
+            epoch: home.room.epoch(),
+            place: place.unwrap_or_default(),
+            frame,
+        };
         self.deliver(join.shard, Delivery::Welcome(Box::new(welcome)), now);
     }
 

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
 use crate::config::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
-use crate::fanout::segment::{Level, RefreshFrame, Want};
-use crate::room::id::{Cursor, Encoding, RoomName, Run, Seq};
-use crate::room::{Census, Join};
+use crate::fanout::carry::CarryWant;
+use crate::fanout::segment::{Level, RefreshFrame, StreamPlace, Want};
+use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
+use crate::room::receipt::Acks;
+use crate::room::{Departure, Join, Reach};
 
 /// The answer to a join.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub struct Welcome {
     pub connection: u64,
     /// As it came with the join.
     pub encoding: Encoding,
+    /// The life of the reliable stream; `None` while it is not known.
+    pub epoch: Option<Epoch>,
+    /// The member's place in that stream.
+    pub place: StreamPlace,
     /// The welcome frame.
     pub frame: Bytes,
 }
@@ -41,10 +47,25 @@ pub struct Refresh {
     pub run: Run,
     /// Who asked.
     pub want: Want,
-    /// It takes them to this.
-    pub to: Seq,
     /// `None`: they missed more than the account reaches.
     pub frame: Option<RefreshFrame>,
+}
+
+/// What members that did not acknowledge in time are to get.
+#[derive(Debug)]
+pub struct Carry {
+    /// Which room.
+    pub room: RoomName,
+    /// In which life.
+    pub run: Run,
+    /// Who asked, and for what.
+    pub want: CarryWant,
+    /// The frame repeats this.
+    pub seq: Seq,
+    /// `None`: nothing of it is alive any more.
+    pub frame: Option<Bytes>,
+    /// Nothing at or before this offset is alive.
+    pub floor: u64,
 }
 
 /// What a home sends to a shard that holds members of its room.
@@ -65,6 +86,15 @@ pub enum Delivery {
     },
     /// What members that missed batches are to get.
     Refresh(Box<Refresh>),
+    /// What members that did not acknowledge in time are to get.
+    Carry(Box<Carry>),
+    /// What members know of the reliable stream is not so: they are to come back.
+    Resync {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+    },
     /// Batches up to `seq` went by while the lane was full.
     Gap {
         /// Which room.
@@ -92,17 +122,15 @@ pub enum Control {
         room: RoomName,
         /// Who.
         join: Join,
-        /// Where the device left off in the reliable stream.
-        cursor: Option<Cursor>,
     },
-    /// Members have left.
+    /// A member has left.
     Left {
         /// Which room.
         room: RoomName,
         /// In which life.
         run: Run,
-        /// How many.
-        left: Census,
+        /// Who.
+        left: Departure,
     },
     /// Batches were taken into a pass.
     Taken {
@@ -121,6 +149,33 @@ pub enum Control {
         run: Run,
         /// Who.
         want: Want,
+    },
+    /// Members did not acknowledge in time.
+    Carry {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// Who, and what.
+        want: CarryWant,
+    },
+    /// Acknowledgements that a segment does not keep any more, by offset.
+    Acked {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// How many, and how long they took.
+        acks: Vec<(u64, Acks)>,
+    },
+    /// A member has acknowledged messages that were sent before its segment was there.
+    AckedEarly {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// Which messages.
+        reach: Reach,
     },
 }
 

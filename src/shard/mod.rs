@@ -28,9 +28,11 @@ use crate::config::limits::PASS_TURN_MEMBERS;
 use crate::connection::placed::{Connection, Socket};
 use crate::fanout::segment::Segment;
 use crate::fanout::{Offer, Sink};
+use crate::room::Told;
 use crate::room::id::RoomName;
 use crate::room::message::Published;
 use crate::room::pace::FlushRules;
+use crate::store::Request;
 
 /// Deliveries, control entries and rooms of one turn, each at most; so that no source starves another.
 const TURN_ENTRIES_MAX: usize = 256;
@@ -91,11 +93,15 @@ pub struct Shard<S> {
     deadlines: BTreeSet<(Instant, usize)>,
     runs: u64,
     answers: VecDeque<(u64, Published)>,
+    told: VecDeque<(u64, Told)>,
+    store_requests: VecDeque<Request>,
 
     segments: Slab<Placed>,
     segment_of: Table<RoomName, u32>,
     /// Segments that want turns, in order.
     active: VecDeque<u32>,
+    /// When segments want to look for members that did not acknowledge in time.
+    looks: BTreeSet<(Instant, u32)>,
 
     connections: Connections<S>,
     generation: u32,
@@ -121,6 +127,8 @@ struct Placed {
     joining: u32,
     /// It stands in `active`.
     active: bool,
+    /// Its entry in the shard's looks.
+    look_at: Option<Instant>,
     /// The room is closed: its members are told when what left before has been passed.
     closing: bool,
 }
@@ -186,9 +194,12 @@ impl<S: Socket> Shard<S> {
             deadlines: BTreeSet::new(),
             runs: 0,
             answers: VecDeque::new(),
+            told: VecDeque::new(),
+            store_requests: VecDeque::new(),
             segments: Slab::new(),
             segment_of: table(),
             active: VecDeque::new(),
+            looks: BTreeSet::new(),
             connections: Connections { all: Slab::new(), waiting: BTreeSet::new(), ended: Vec::new() },
             generation: 0,
             closing: VecDeque::new(),
@@ -206,6 +217,7 @@ impl<S: Socket> Shard<S> {
         let mut busy = self.take_from_lanes(now);
         self.take_own_control(now);
         busy |= self.take_due_rooms(now);
+        busy |= self.take_looks(now);
         busy |= self.take_passes(now);
         busy |= self.take_farewells(now.instant);
         self.sweep(now.instant);
@@ -225,10 +237,11 @@ impl<S: Socket> Shard<S> {
     pub fn poll_deadline(&self) -> Instant {
         // While draining rooms wait for segments, not for time.
         let room = self.deadlines.first().map(|(at, _)| *at).filter(|_| !self.is_draining());
+        let look = self.looks.first().map(|(at, _)| *at);
         let dropped = self.closing.front().map(|(at, _)| *at);
         let sweep = if self.connections.all.is_empty() { None } else { Some(self.next_sweep) };
         let far = self.next_sweep + Duration::from_secs(3600);
-        [room, dropped, sweep, self.pump_again].into_iter().flatten().min().unwrap_or(far)
+        [room, look, dropped, sweep, self.pump_again].into_iter().flatten().min().unwrap_or(far)
     }
 
     /// The next answer to a publish, with the ticket it came with.
@@ -372,6 +385,8 @@ impl<S: Socket> Shard<S> {
         }
         self.tally.frames_level += turn.level;
         self.tally.frames_refresh += turn.refreshed;
+        self.tally.frames_carried += turn.carried;
+        self.tally.frames_catching_up += turn.catching_up;
         self.tally.messages_skipped += turn.messages_skipped;
         self.tally.frames_queued += turn.queued;
         self.tally.frames_skipped += turn.skipped;

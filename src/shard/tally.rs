@@ -17,6 +17,12 @@ pub struct Tally {
     pub frames_composed: u64,
     /// Refresh frames that a device's socket or outbox took.
     pub frames_refresh: u64,
+    /// Frames with reliable messages again, for devices that did not acknowledge in time.
+    pub frames_carried: u64,
+    /// Refresh frames after which the device still was catching up with the reliable stream.
+    pub frames_catching_up: u64,
+    /// Acknowledgements taken.
+    pub acks: u64,
     /// Frames a device that was behind was not sent.
     pub frames_skipped: u64,
     /// Frames that went to the socket in part or not at all, so that the device waits.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::room::id::{Epoch, RoomName};
 use crate::room::message::Message;
+pub use crate::room::stored::{Asked, Page, Stored};
 
 /// What a shard asks of the store. `life` comes back with the answer: a room numbers its loads, and passes over answers to
 /// what it asked in an earlier life.
@@ -91,41 +92,6 @@ pub enum Answer {
         /// Why.
         error: StoreError,
     },
-}
-
-/// What a failed request had asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// [`Request::Load`].
-    Load,
-    /// [`Request::Append`]. Every later append of that life fails as well.
-    Append,
-    /// [`Request::Page`] behind this offset.
-    Page {
-        /// As asked.
-        after: u64,
-    },
-}
-
-/// A room's stream as it is stored.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// Its life.
-    pub epoch: Epoch,
-    /// The last offset; 0: none yet.
-    pub head: u64,
-    /// The messages still stored, in order of offset: those alive, and those whose `id` still counts. A message that was
-    /// found damaged is not among them.
-    pub messages: Vec<Arc<Message>>,
-}
-
-/// A part of a room's stream.
-#[derive(Debug, Clone, Default)]
-pub struct Page {
-    /// In order of offset. A message that was found damaged is not among them.
-    pub messages: Vec<Arc<Message>>,
-    /// All that is stored in (after, through] is in `messages`.
-    pub through: u64,
 }
 
 /// Why the store did not do what it was asked.

@@ -168,7 +168,7 @@ impl World {
     }
 
     fn say(&mut self, line: String) {
-        self.digest = line.bytes().fold(self.digest, |hash, byte| directory::mix(hash ^ u64::from(byte)));
+        self.digest = line.bytes().fold(self.digest, |hash, byte| mix(hash ^ u64::from(byte)));
         if self.trace.len() == 400 {
             self.trace.pop_front();
         }
@@ -601,8 +601,7 @@ impl World {
         // What was heard is part of what has to be the same each time.
         for device in &self.devices {
             let heard = format!("{:?}", device.heard);
-            self.digest =
-                heard.bytes().fold(self.digest, |hash, byte| directory::mix(hash ^ u64::from(byte)));
+            self.digest = heard.bytes().fold(self.digest, |hash, byte| mix(hash ^ u64::from(byte)));
         }
         for room in ROOMS {
             let record = Record::of(&self.devices[self.witnesses[room]], room);

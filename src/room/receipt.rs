@@ -1,0 +1,186 @@
+//! Who has a reliable message: what its home counts, what the segments count, and the two put together.
+//!
+//! The home counts who was there when the message was sent and who left since; acknowledgements are counted where they
+//! arrive, on the member's own segment, so that none of them crosses a thread.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::view::AckTimes;
+use crate::config::limits::RECEIPT_DEVICES_MAX;
+
+/// What the home knows of one message's members.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Members when it was sent, and devices that came back for it later.
+    pub online: u64,
+    /// Of those: came back with a cursor at or past it.
+    pub returned: u64,
+    /// Of those: have left without a name before they had acknowledged it.
+    left: u64,
+    /// Of those: likewise, with a name. Hashes of the names.
+    devices_left: BTreeSet<u64>,
+}
+
+impl Receipt {
+    /// A member leaves that has not acknowledged it. `device` is 0 without a name.
+    pub fn leave(&mut self, device: u64) {
+        let remembered =
+            device != 0 && self.devices_left.len() < RECEIPT_DEVICES_MAX && self.devices_left.insert(device);
+        self.left += u64::from(!remembered);
+    }
+
+    /// A device comes back that lacks it: it is pending again.
+    pub fn come_back_for(&mut self, device: u64) {
+        self.online += u64::from(!self.come_back(device));
+    }
+
+    /// A device comes back that has it.
+    pub fn come_back_with(&mut self, device: u64) {
+        self.returned += u64::from(self.come_back(device));
+    }
+
+    /// Members that left and did not come back.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left + self.devices_left.len() as u64
+    }
+
+    /// Whether it is one of those that left. A device without a name is taken for any that had none.
+    fn come_back(&mut self, device: u64) -> bool {
+        if device != 0 {
+            return self.devices_left.remove(&device);
+        }
+        let came_back = self.left > 0;
+        self.left -= u64::from(came_back);
+        came_back
+    }
+}
+
+/// The acknowledgements of one message: how many there were, and how long they took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acks {
+    /// Acknowledgements by members that were there when it was sent, or came back for it.
+    pub count: u64,
+    /// By bucket; as long as the longest needs.
+    times: Vec<u32>,
+    longest_ms: u64,
+}
+
+/// Buckets between two powers of two: a percentile is too high by an eighth at most.
+const BUCKETS_PER_OCTAVE: u64 = 8;
+
+impl Acks {
+    /// One more, so long after the message was sent.
+    pub fn add(&mut self, took: Duration) {
+        // Past an hour all are the same.
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).min(3_600_000);
+        let bucket = bucket_of(took_ms);
+        if self.times.len() <= bucket {
+            self.times.resize(bucket + 1, 0);
+        }
+        self.times[bucket] = self.times[bucket].saturating_add(1);
+        self.count += 1;
+        self.longest_ms = self.longest_ms.max(took_ms);
+    }
+
+    /// Takes in what another segment counted.
+    pub fn merge(&mut self, other: &Self) {
+        if self.times.len() < other.times.len() {
+            self.times.resize(other.times.len(), 0);
+        }
+        for (count, more) in self.times.iter_mut().zip(&other.times) {
+            *count = count.saturating_add(*more);
+        }
+        self.count += other.count;
+        self.longest_ms = self.longest_ms.max(other.longest_ms);
+    }
+
+    /// The times; `None` while there are no acknowledgements.
+    #[must_use]
+    pub fn times(&self) -> Option<AckTimes> {
+        (self.count > 0).then(|| AckTimes {
+            p50: self.percentile(50),
+            p99: self.percentile(99),
+            max: self.longest_ms,
+        })
+    }
+
+    /// The upper end of the bucket that holds the percentile.
+    fn percentile(&self, percent: u64) -> u64 {
+        let rank = (self.count * percent).div_ceil(100);
+        let mut seen = 0;
+        let bucket = self.times.iter().position(|count| {
+            seen += u64::from(*count);
+            seen >= rank
+        });
+        bucket.map_or(self.longest_ms, |bucket| bucket_end(bucket as u64).min(self.longest_ms))
+    }
+}
+
+fn bucket_of(ms: u64) -> usize {
+    let bucket = match ms.checked_ilog2() {
+        Some(octave) if ms >= BUCKETS_PER_OCTAVE => {
+            let steps = (ms >> (octave - 3)) - BUCKETS_PER_OCTAVE;
+            u64::from(octave - 2) * BUCKETS_PER_OCTAVE + steps
+        }
+        _ => ms,
+    };
+    usize::try_from(bucket).expect("an hour has fewer than 200 buckets")
+}
+
+/// The largest time of a bucket.
+fn bucket_end(bucket: u64) -> u64 {
+    if bucket < 2 * BUCKETS_PER_OCTAVE {
+        return bucket;
+    }
+    let (octave, steps) = (bucket / BUCKETS_PER_OCTAVE + 2, bucket % BUCKETS_PER_OCTAVE);
+    ((BUCKETS_PER_OCTAVE + steps + 1) << (octave - 3)) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_too_high_by_an_eighth_at_most() {
+        for ms in (0..20_000).chain([3_599_999, 3_600_000]) {
+            let end = bucket_end(bucket_of(ms) as u64);
+            assert!(ms <= end && end <= ms + ms / 8, "{ms} in a bucket up to {end}");
+        }
+        let mut acks = Acks::default();
+        for ms in 1..=1000 {
+            acks.add(Duration::from_millis(ms));
+        }
+        let times = acks.times().unwrap();
+        assert!((500..=562).contains(&times.p50) && (990..=1000).contains(&times.p99), "{times:?}");
+        assert_eq!((times.max, Acks::default().times()), (1000, None));
+    }
+
+    #[test]
+    fn what_segments_counted_is_put_together() {
+        let (mut one, mut other, mut both) = (Acks::default(), Acks::default(), Acks::default());
+        for ms in 0..100 {
+            let part = if ms % 3 == 0 { &mut one } else { &mut other };
+            part.add(Duration::from_millis(ms * ms));
+            both.add(Duration::from_millis(ms * ms));
+        }
+        one.merge(&other);
+        assert_eq!(one, both);
+    }
+
+    #[test]
+    fn a_named_device_is_recognised_when_it_comes_back_and_one_without_a_name_is_taken_for_another() {
+        let mut receipt = Receipt { online: 3, ..Receipt::default() };
+        for device in [7, 0, 8] {
+            receipt.leave(device);
+        }
+        receipt.come_back_for(9);
+        assert_eq!((receipt.online, receipt.left()), (4, 3), "9 was not there");
+        receipt.come_back_for(7);
+        receipt.come_back_with(0);
+        assert_eq!((receipt.online, receipt.left(), receipt.returned), (4, 1, 1));
+        receipt.come_back_with(0);
+        assert_eq!((receipt.left(), receipt.returned), (1, 1), "8 has a name");
+    }
+}
