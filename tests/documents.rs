@@ -185,9 +185,9 @@ fn coupon() -> Arc<Message> {
     Arc::new(Message { class: Class::Reliable, offset: 8, ..message("coupon", json("5")) })
 }
 
-/// Takes the coupon back.
+/// Takes an earlier coupon back.
 fn recall() -> Arc<Message> {
-    let one = Message { class: Class::Reliable, offset: 9, recall: 8, ..message("coupon", json("null")) };
+    let one = Message { class: Class::Reliable, offset: 9, recall: 5, ..message("coupon", json("null")) };
     Arc::new(one)
 }
 
@@ -209,13 +209,8 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
         span: None,
     };
     let span = Span { after: 7, through: 8, ack_within_ms: 200 };
-    let reliable = Batch {
-        messages: vec![coupon()],
-        merged: vec![],
-        counters: vec![],
-        span: Some(span),
-        ..batch.clone()
-    };
+    let reliable =
+        Batch { messages: vec![coupon()], merged: vec![], counters: vec![], span: Some(span), ..batch };
     let carried = Carried { span: Span { through: 9, ..span }, messages: vec![coupon(), recall()] };
     let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
     let refresh = Refresh { missed, latest: vec![online()], counters: counter(40, 1291), carried: None };

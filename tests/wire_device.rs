@@ -3,10 +3,14 @@
 
 use std::ops::ControlFlow;
 
-use roomcast::room::id::Encoding;
+use prost::Message as _;
+use roomcast::config::limits::{INTEGER_MAX, ROOMS_PER_CONNECTION_MAX};
+use roomcast::room::id::{Encoding, Epoch, RoomName};
 use roomcast::wire::close::CloseReason;
-use roomcast::wire::device;
+use roomcast::wire::device::{self, Ack, DeviceFrame};
+use roomcast::wire::proto;
 use roomcast::wire::reader::{Incoming, Reader, ReaderLimits};
+use serde_json::{Value, json};
 
 const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 180 };
 
@@ -60,12 +64,13 @@ fn frame(rng: &mut fastrand::Rng, first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn payload(rng: &mut fastrand::Rng) -> Vec<u8> {
-    match rng.u8(..6) {
+    match rng.u8(..7) {
         0 => br#"{"kind":"ack","room":"r1","epoch":"00000000000000ff","offset":8}"#.to_vec(),
-        1 => br#"{"kind":"join","room":"r2","cursor":"00000000000000ff:7"}"#.to_vec(),
-        2 => "ação €𝄞 ".repeat(rng.usize(..16)).into_bytes(),
-        3 => (0..rng.usize(..200)).map(|_| rng.u8(..)).collect(),
-        4 => vec![0x0a, 0x04, 0x0a, 0x02, 0x18, 0x08],
+        1 => br#"{"kind":"ack","acks":[{"offset":1},{"room":"r2","offset":0}]}"#.to_vec(),
+        2 => br#"{"kind":"join","room":"r2","cursor":"00000000000000ff:7"}"#.to_vec(),
+        3 => "ação €𝄞 ".repeat(rng.usize(..16)).into_bytes(),
+        4 => (0..rng.usize(..200)).map(|_| rng.u8(..)).collect(),
+        5 => vec![0x0a, 0x04, 0x0a, 0x02, 0x18, 0x08],
         _ => Vec::new(),
     }
 }
@@ -165,5 +170,47 @@ fn noise_and_announced_lengths_cost_nothing() {
         }
         let whole = hear(&bytes, &[], seed);
         assert_eq!(hear(&bytes, &cuts(&mut rng, bytes.len()), seed), whole, "seed {seed}");
+    }
+}
+
+/// An ack is all that moves a cursor: what it says must not depend on its spelling.
+#[test]
+fn acks_say_the_same_in_both_encodings() {
+    for seed in 0..2_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let entries: Vec<proto::AckEntry> = (0..rng.usize(1..=ROOMS_PER_CONNECTION_MAX))
+            .map(|_| proto::AckEntry {
+                room: if rng.bool() { format!("live:{}", rng.u8(..)) } else { String::new() },
+                epoch: if rng.bool() { format!("{:016x}", rng.u64(..)) } else { String::new() },
+                offset: rng.u64(..=INTEGER_MAX) >> rng.u32(..54),
+            })
+            .collect();
+        let leaves_out = rng.bool();
+        let spelt = |entry: &proto::AckEntry| {
+            let mut object = json!({ "room": entry.room, "epoch": entry.epoch, "offset": entry.offset });
+            // Null, as if left out, or empty is the same.
+            for name in ["room", "epoch"].into_iter().filter(|_| leaves_out) {
+                if object[name] == "" {
+                    object[name] = Value::Null;
+                }
+            }
+            object
+        };
+        let mut text = json!({ "kind": "ack", "acks": entries.iter().map(spelt).collect::<Vec<_>>() });
+        if let ([entry], true) = (&*entries, rng.bool()) {
+            text = spelt(entry);
+            text["kind"] = "ack".into();
+        }
+        let in_json = device::parse(Encoding::Json, &Incoming::Text(&text.to_string())).unwrap().unwrap();
+        let wanted = entries.iter().map(|entry| Ack {
+            room: RoomName::parse(&entry.room).ok(),
+            epoch: u64::from_str_radix(&entry.epoch, 16).ok().map(Epoch),
+            offset: entry.offset,
+        });
+        assert_eq!(in_json, DeviceFrame::Ack(wanted.collect()), "seed {seed}");
+        let frame =
+            proto::DeviceFrame { frame: Some(proto::device_frame::Frame::Ack(proto::Ack { acks: entries })) };
+        let in_proto = device::parse(Encoding::Proto, &Incoming::Binary(&frame.encode_to_vec())).unwrap();
+        assert_eq!(in_proto, Some(in_json), "seed {seed}");
     }
 }
