@@ -256,6 +256,31 @@ pub const TOKEN_ROOMS_MAX: usize = 64;
 /// How far a token's `nbf` may lie ahead, since two machines' clocks never agree. Past it: 401 `token_invalid`.
 pub const TOKEN_SKEW: Duration = Duration::from_secs(5);
 
+/// Bytes the store may hold, keys and rows. Past it: reliable messages are refused, 503 `store_full`.
+pub const STORE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Requests of one shard that the store has not answered, or whose answers the shard has not taken. Past it: `Busy`.
+pub const STORE_WAITING_MAX: usize = 4096;
+/// Messages of one commit. Past it: the rest waits for the next.
+pub const STORE_COMMIT_MESSAGES_MAX: usize = 1024;
+/// Bytes (as encoded for devices) of one commit. Past it: the rest waits for the next.
+pub const STORE_COMMIT_BYTES_MAX: usize = 4 * MIB;
+/// Loads and pages between two commits. Past it: the rest waits for the next turn.
+pub const STORE_TURN_READS_MAX: usize = 16;
+/// First pause before a store that failed is opened again; doubles up to `STORE_REOPEN_PAUSE_MAX`.
+pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a store that failed is opened again.
+pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often the store looks for rows whose time has passed, unless the last look found all it may at once.
+pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Rows that one purge removes. Past it: the rest waits for the next, which then follows at once.
+pub const STORE_PURGE_ROWS_MAX: usize = 1024;
+/// Rows that one purge removes while messages wait, where fewer came since the last one.
+pub const STORE_PURGE_ROWS_BUSY: usize = 64;
+/// Damaged rows kept for a look at them. Past it: the oldest go.
+pub const STORE_QUARANTINE_ROWS_MAX: u64 = 256;
+/// Pages of its file that the store keeps in memory, in bytes. Past it: the least used go.
+pub const STORE_CACHE_BYTES_MAX: usize = 64 * MIB;
+
 const _: () = {
     assert!(BATCH_MESSAGES_MAX <= GATHERED_MESSAGES_MAX, "what a room may gather fits one batch's budget");
     assert!(BATCH_BYTES_MAX <= GATHERED_BYTES_MAX);
@@ -281,4 +306,7 @@ const _: () = {
     );
     assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
     assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
+    assert!(REQUEST_MESSAGES_MAX <= STORE_COMMIT_MESSAGES_MAX, "a whole request fits one commit");
+    assert!(STORE_PURGE_ROWS_BUSY <= STORE_PURGE_ROWS_MAX);
+    assert!(STORE_REOPEN_PAUSE_MIN.as_millis() <= STORE_REOPEN_PAUSE_MAX.as_millis());
 };

@@ -1,14 +1,95 @@
 //! Where reliable messages are kept until they expire: the promises a store makes, and what shards ask of it.
 //!
 //! A shard never waits for the store. It hands over a [`Request`] and goes on; the [`Answer`] comes back later, in the
-//! order of the requests. One thread (`writer`) owns the [`Store`] and takes everything that waits into one commit.
+//! order of the requests. One thread ([`writer`]) owns the [`Store`] and takes everything that waits into one commit.
 //! A message may be broadcast, and its publisher answered, only after [`Answer::Durable`].
+//!
+//! A row stays until its message is not alive any more and its `id` does not count any more
+//! ([`row::delete_at_ms`]). A room whose last row has gone keeps its epoch and head for `TTL_MAX` more: until then a
+//! device with an old cursor is told the truth about it. After that the room is forgotten, and its next stream is a new
+//! epoch.
+//!
+//! - [`redb`]: the file. [`memory`]: the same promises without one. [`row`]: a message as bytes.
+//! - [`writer`]: the thread; [`port`]: a shard's way to it; [`health`]: how it fares.
 
+pub mod health;
+pub mod memory;
+pub mod port;
+pub mod redb;
+pub mod row;
+pub mod writer;
+
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::room::id::{Epoch, RoomName};
 use crate::room::message::Message;
 pub use crate::room::stored::{Asked, Page, Stored};
+
+/// Keeps reliable messages. Every call waits for the disk; only the writer's thread, and tests, make them.
+///
+/// `Err` is [`StoreError::Failing`], always: from then on each call fails until [`Store::reopen`] has succeeded, and
+/// whether an append that failed so is stored shows only then.
+pub trait Store: Send + Debug {
+    /// What is stored of a room; `None`: nothing, or it was forgotten. What is found damaged is put aside, counted and
+    /// left out; where the room's own entry is damaged, the stream goes on under a new epoch.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError>;
+
+    /// The messages behind `after`, up to `bytes_max` of `wire_bytes`, but at least one if there is one.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError>;
+
+    /// Stores them all in one commit, and returns once it is synced. One outcome per append, in their order:
+    /// [`StoreError::Moved`] and [`StoreError::Full`] leave the others untouched, but for later appends of the same room and
+    /// life: those fail as well.
+    ///
+    /// # Errors
+    /// The commit failed; what became of each is unknown.
+    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
+
+    /// Removes up to `rows_max` rows whose time has passed, and forgets rooms that were empty for long, in one commit.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError>;
+
+    /// Lets go of what it has open, and opens it anew.
+    ///
+    /// # Errors
+    /// It can't be opened now.
+    fn reopen(&mut self) -> Result<(), StoreError>;
+
+    /// What it holds.
+    fn holdings(&self) -> Holdings;
+
+    /// Why the last call failed, for operators.
+    fn trouble(&self) -> &str;
+}
+
+/// What a purge did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Expiries it went through. As many as it may: there may be more.
+    pub looked_at: usize,
+    /// Rows removed.
+    pub rows: usize,
+    /// Rooms forgotten.
+    pub rooms: usize,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Bytes of rows and their keys.
+    pub bytes: u64,
+    /// Rows and entries found damaged since it was made.
+    pub quarantined: u64,
+}
 
 /// What a shard asks of the store. `life` comes back with the answer: a room numbers its loads, and passes over answers to
 /// what it asked in an earlier life.

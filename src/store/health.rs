@@ -1,0 +1,141 @@
+//! How the store fares: for `/readyz`, metrics and logs. Written by the writer alone, read by anybody at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::clock::Now;
+
+use super::Holdings;
+
+/// Shared between the writer and those who ask. Reading never waits for the disk.
+#[derive(Debug)]
+pub struct Health {
+    state: Mutex<State>,
+    commits: AtomicU64,
+    commit_nanos: AtomicU64,
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    failures: AtomicU64,
+    reopenings: AtomicU64,
+    quarantined: AtomicU64,
+    purged: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    trouble: Option<Trouble>,
+    /// When the call under way began.
+    call_began: Option<Instant>,
+}
+
+/// Why and since when the store fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// When it failed first.
+    pub since: Now,
+    /// What the last try said.
+    pub why: String,
+}
+
+/// What the store has done since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreTally {
+    /// Commits of messages.
+    pub commits: u64,
+    /// How long they took together, syncs included.
+    pub commit_time: Duration,
+    /// Messages made durable.
+    pub messages: u64,
+    /// Bytes it holds, rows and their keys.
+    pub bytes: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// Times it was opened anew.
+    pub reopenings: u64,
+    /// Rows and entries that were found damaged.
+    pub quarantined: u64,
+    /// Rows removed because their time had passed.
+    pub purged: u64,
+}
+
+impl Health {
+    pub(super) fn new(holdings: Holdings) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            state: Mutex::default(),
+            commits: zero(),
+            commit_nanos: zero(),
+            messages: zero(),
+            bytes: AtomicU64::new(holdings.bytes),
+            failures: zero(),
+            reopenings: zero(),
+            quarantined: AtomicU64::new(holdings.quarantined),
+            purged: zero(),
+        }
+    }
+
+    /// Why and since when it fails; `None`: it is well.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.state().trouble.clone()
+    }
+
+    /// How long the call under way takes already; zero: there is none. A disk that hangs shows here alone.
+    #[must_use]
+    pub fn under_way(&self, now: Now) -> Duration {
+        self.state().call_began.map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn tally(&self) -> StoreTally {
+        StoreTally {
+            commits: self.commits.load(Relaxed),
+            commit_time: Duration::from_nanos(self.commit_nanos.load(Relaxed)),
+            messages: self.messages.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+            reopenings: self.reopenings.load(Relaxed),
+            quarantined: self.quarantined.load(Relaxed),
+            purged: self.purged.load(Relaxed),
+        }
+    }
+
+    pub(super) fn call_begins(&self, now: Now) {
+        self.state().call_began = Some(now.instant);
+    }
+
+    /// A call ended, well or not.
+    pub(super) fn call_ended(&self, holdings: Holdings) {
+        self.state().call_began = None;
+        self.bytes.store(holdings.bytes, Relaxed);
+        self.quarantined.store(holdings.quarantined, Relaxed);
+    }
+
+    pub(super) fn committed(&self, messages: usize, took: Duration) {
+        self.commits.fetch_add(1, Relaxed);
+        self.commit_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.messages.fetch_add(messages as u64, Relaxed);
+    }
+
+    pub(super) fn purged(&self, rows: usize) {
+        self.purged.fetch_add(rows as u64, Relaxed);
+    }
+
+    pub(super) fn failed(&self, why: &str, now: Now) {
+        self.failures.fetch_add(1, Relaxed);
+        let mut state = self.state();
+        let since = state.trouble.as_ref().map_or(now, |trouble| trouble.since);
+        state.trouble = Some(Trouble { since, why: why.to_owned() });
+    }
+
+    pub(super) fn reopened(&self) {
+        self.reopenings.fetch_add(1, Relaxed);
+        self.state().trouble = None;
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,218 @@
+//! A disk in memory under redb: it remembers what was written between syncs, fails or loses power when told, and like a
+//! kernel counts pages as clean whose sync failed.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use redb::{Builder, StorageBackend};
+use roomcast::store::redb::{OpenBackend, OpenError, Redb};
+
+/// What fails, counted over all writes and syncs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The first that fails; 0 is the next one.
+    pub(crate) after: usize,
+    /// How many fail from there on.
+    pub(crate) times: usize,
+    pub(crate) kind: FaultKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    /// `EIO`; of a write that fails the first half is written.
+    Io,
+    /// `ENOSPC`; nothing is written.
+    Full,
+    /// It does not return until it is thawed, and then fails.
+    Freeze,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+    Sync,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What reads see: the kernel's cache.
+    cache: Vec<u8>,
+    /// What is on the platters.
+    synced: Vec<u8>,
+    /// Written since the last sync; a failed sync forgets them.
+    dirty: Vec<Op>,
+    /// Everything since the recording began.
+    log: Option<Vec<Op>>,
+    fault: Option<Fault>,
+    /// Writes and syncs so far.
+    steps: usize,
+    frozen: bool,
+    thawed: bool,
+}
+
+/// Shared by every handle on it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk {
+    state: Arc<Mutex<State>>,
+    /// Told when it freezes, and when it is thawed.
+    changed: Arc<Condvar>,
+}
+
+impl Disk {
+    pub(crate) fn holding(bytes: Vec<u8>) -> Self {
+        let disk = Self::default();
+        disk.state().synced.clone_from(&bytes);
+        disk.state().cache = bytes;
+        disk
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn opener(&self) -> OpenBackend {
+        let disk = self.clone();
+        Box::new(move |builder: &Builder| builder.create_with_backend(disk.clone()))
+    }
+
+    pub(crate) fn store(&self) -> Result<Redb, OpenError> {
+        Redb::over(self.opener(), u64::MAX)
+    }
+
+    /// What reads see now.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.state().cache.clone()
+    }
+
+    /// Another disk as this one would be after a loss of power now, with none of what was not synced.
+    pub(crate) fn after_power_loss(&self) -> Self {
+        Self::holding(self.state().synced.clone())
+    }
+
+    pub(crate) fn record(&self) {
+        self.state().log = Some(Vec::new());
+    }
+
+    pub(crate) fn recorded(&self) -> Vec<Op> {
+        self.state().log.take().unwrap_or_default()
+    }
+
+    pub(crate) fn steps(&self) -> usize {
+        self.state().steps
+    }
+
+    pub(crate) fn fail(&self, fault: Option<Fault>) {
+        let mut state = self.state();
+        state.steps = 0;
+        state.fault = fault;
+    }
+
+    pub(crate) fn wait_until_frozen(&self) {
+        drop(self.changed.wait_while(self.state(), |state| !state.frozen).unwrap());
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.state().thawed = true;
+        self.changed.notify_all();
+    }
+
+    /// Counts a write or sync, and says how it fails.
+    fn step(&self) -> Option<FaultKind> {
+        let mut state = self.state();
+        let step = state.steps;
+        state.steps += 1;
+        let fault = state.fault?;
+        if !(fault.after..fault.after.saturating_add(fault.times)).contains(&step) {
+            return None;
+        }
+        if fault.kind == FaultKind::Freeze {
+            state.frozen = true;
+            self.changed.notify_all();
+            drop(self.changed.wait_while(state, |state| !state.thawed).unwrap());
+        }
+        Some(fault.kind)
+    }
+}
+
+/// Does `op` to what a disk holds.
+pub(crate) fn apply(bytes: &mut Vec<u8>, op: &Op) {
+    match op {
+        Op::Write { offset, bytes: written } => {
+            let end = offset + written.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[*offset..end].copy_from_slice(written);
+        }
+        Op::SetLen(len) => bytes.resize(*len, 0),
+        Op::Sync => {}
+    }
+}
+
+fn error(kind: FaultKind) -> io::Error {
+    io::Error::from_raw_os_error(if kind == FaultKind::Full { 28 } else { 5 })
+}
+
+impl State {
+    fn wrote(&mut self, op: Op) {
+        apply(&mut self.cache, &op);
+        if let Some(log) = &mut self.log {
+            log.push(op.clone());
+        }
+        self.dirty.push(op);
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.state().cache.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.state();
+        let offset = usize::try_from(offset).unwrap();
+        let found = state.cache.get(offset..offset + out.len());
+        out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if let Some(kind) = self.step() {
+            return Err(error(kind));
+        }
+        self.state().wrote(Op::SetLen(usize::try_from(len).unwrap()));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let fault = self.step();
+        let mut state = self.state();
+        let dirty = std::mem::take(&mut state.dirty);
+        if let Some(kind) = fault {
+            // The kernel has marked them clean: no later sync writes them.
+            return Err(error(kind));
+        }
+        for op in &dirty {
+            apply(&mut state.synced, op);
+        }
+        if let Some(log) = &mut state.log {
+            log.push(Op::Sync);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let fault = self.step();
+        let offset = usize::try_from(offset).unwrap();
+        match fault {
+            Some(FaultKind::Io) => {
+                let half = bytes[..bytes.len() / 2].to_vec();
+                self.state().wrote(Op::Write { offset, bytes: half });
+            }
+            Some(_) => {}
+            None => self.state().wrote(Op::Write { offset, bytes: bytes.to_vec() }),
+        }
+        fault.map_or(Ok(()), |kind| Err(error(kind)))
+    }
+}

@@ -1,0 +1,177 @@
+//! What every store promises, held against each of them.
+
+use roomcast::room::id::Epoch;
+use roomcast::store::memory::Memory;
+use roomcast::store::redb::Redb;
+use roomcast::store::{Append, Store, StoreError};
+
+use super::disk::Disk;
+use super::{AT_MS, EPOCH, append, message, offsets, room};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+type Make = fn(u64) -> Box<dyn Store>;
+
+fn memory(bytes_max: u64) -> Box<dyn Store> {
+    Box::new(Memory::new(bytes_max))
+}
+
+fn file(bytes_max: u64) -> Box<dyn Store> {
+    Box::new(Redb::over(Disk::default().opener(), bytes_max).unwrap())
+}
+
+macro_rules! of_every_store {
+    ($($name:ident),* $(,)?) => {
+        mod of_memory {
+            $(#[test] fn $name() { super::$name(super::memory) })*
+        }
+        mod of_redb {
+            $(#[test] fn $name() { super::$name(super::file) })*
+        }
+    };
+}
+
+of_every_store!(
+    what_was_stored_comes_back,
+    an_append_that_does_not_continue_the_stream_is_refused_alone,
+    a_life_that_was_refused_stays_refused,
+    a_full_store_takes_nothing_and_loses_nothing,
+    a_page_stops_before_its_bytes_but_not_before_its_first_message,
+    rows_go_when_their_time_has_passed_in_any_order_of_offset,
+    an_emptied_room_is_remembered_for_seven_days,
+    a_room_that_was_used_again_is_not_forgotten,
+    a_purge_is_bounded,
+);
+
+fn what_was_stored_comes_back(make: Make) {
+    let mut store = make(u64::MAX);
+    assert!(store.load(&room("a")).unwrap().is_none());
+    let outcomes = store.append(&[append("a", 1..=3), append("b", 1..=1), append("a", 4..=5)]).unwrap();
+    assert_eq!(outcomes, [Ok(()); 3]);
+    store.reopen().unwrap();
+    assert_eq!(offsets(&mut *store, "a"), [1, 2, 3, 4, 5]);
+    assert_eq!(offsets(&mut *store, "b"), [1]);
+    let stream = store.load(&room("a")).unwrap().unwrap();
+    assert_eq!((stream.epoch, stream.head), (EPOCH, 5));
+    assert!(store.load(&room("c")).unwrap().is_none());
+}
+
+fn an_append_that_does_not_continue_the_stream_is_refused_alone(make: Make) {
+    let mut store = make(u64::MAX);
+    store.append(&[append("a", 1..=2)]).unwrap();
+    let other_epoch = Append { epoch: Epoch(5), ..append("a", 3..=3) };
+    let lives = |append: Append, life| Append { life, ..append };
+    let appends = [
+        lives(append("a", 2..=3), 2),
+        lives(append("a", 4..=4), 3),
+        lives(other_epoch, 4),
+        lives(append("b", 2..=2), 5),
+        append("a", 3..=3),
+        append("b", 1..=1),
+    ];
+    let outcomes = store.append(&appends).unwrap();
+    let moved = Err(StoreError::Moved);
+    assert_eq!(outcomes, [moved, moved, moved, moved, Ok(()), Ok(())]);
+    assert_eq!(offsets(&mut *store, "a"), [1, 2, 3]);
+    assert_eq!(offsets(&mut *store, "b"), [1]);
+}
+
+fn a_life_that_was_refused_stays_refused(make: Make) {
+    let mut store = make(u64::MAX);
+    let outcomes = store.append(&[append("a", 2..=2), append("a", 1..=1)]).unwrap();
+    assert_eq!(outcomes, [Err(StoreError::Moved); 2]);
+    assert!(store.load(&room("a")).unwrap().is_none());
+}
+
+fn a_full_store_takes_nothing_and_loses_nothing(make: Make) {
+    let mut store = make(400);
+    let outcomes = store.append(&[append("a", 1..=1), append("a", 2..=9), append("b", 1..=1)]).unwrap();
+    assert_eq!(outcomes, [Ok(()), Err(StoreError::Full), Ok(())]);
+    assert_eq!(offsets(&mut *store, "a"), [1]);
+    let bytes = store.holdings().bytes;
+    assert!((200..=400).contains(&bytes), "{bytes}");
+    store.reopen().unwrap();
+    assert_eq!(store.holdings().bytes, bytes);
+    assert_eq!(store.append(&[append("a", 2..=3)]).unwrap(), [Err(StoreError::Full)]);
+    store.purge(AT_MS + DAY_MS, 100).unwrap();
+    assert_eq!(store.holdings().bytes, 0);
+    assert_eq!(store.append(&[append("a", 2..=2)]).unwrap(), [Ok(())]);
+}
+
+fn a_page_stops_before_its_bytes_but_not_before_its_first_message(make: Make) {
+    let mut store = make(u64::MAX);
+    store.append(&[append("a", 1..=5)]).unwrap();
+    let mut page = |after, bytes_max| {
+        let page = store.page(&room("a"), after, bytes_max).unwrap();
+        (page.messages.iter().map(|message| message.offset).collect::<Vec<_>>(), page.through)
+    };
+    assert_eq!(page(0, 1), (vec![1], 1));
+    assert_eq!(page(1, 200), (vec![2, 3], 3));
+    assert_eq!(page(3, 200), (vec![4, 5], 5));
+    assert_eq!(page(5, 200), (vec![], 5));
+    assert_eq!(page(9, 200), (vec![], 9));
+    assert!(store.page(&room("b"), 0, 1).unwrap().messages.is_empty());
+}
+
+fn rows_go_when_their_time_has_passed_in_any_order_of_offset(make: Make) {
+    let mut store = make(u64::MAX);
+    let a = room("a");
+    // The second's ttl is shorter than its id counts.
+    let messages = [900, 10, 400].into_iter().zip(1..).map(|(ttl, offset)| message(&a, offset, ttl));
+    store.append(&[Append { room: a.clone(), life: 1, epoch: EPOCH, messages: messages.collect() }]).unwrap();
+    store.purge(AT_MS + 299_999, 100).unwrap();
+    assert_eq!(offsets(&mut *store, "a"), [1, 2, 3]);
+    assert_eq!(store.purge(AT_MS + 300_000, 100).unwrap().rows, 1);
+    assert_eq!(offsets(&mut *store, "a"), [1, 3]);
+    store.purge(AT_MS + 400_000, 100).unwrap();
+    assert_eq!(offsets(&mut *store, "a"), [1]);
+    let page = store.page(&a, 1, 1000).unwrap();
+    assert_eq!((page.messages.len(), page.through), (0, 3), "the head stays where it was");
+}
+
+fn an_emptied_room_is_remembered_for_seven_days(make: Make) {
+    let mut store = make(u64::MAX);
+    store.append(&[append("a", 1..=3)]).unwrap();
+    let emptied = AT_MS + 600_000;
+    assert_eq!(store.purge(emptied, 100).unwrap().rows, 3);
+    store.purge(emptied + 7 * DAY_MS - 1, 100).unwrap();
+    let stream = store.load(&room("a")).unwrap().unwrap();
+    assert_eq!((stream.epoch, stream.head, stream.messages.len()), (EPOCH, 3, 0));
+    assert_eq!(store.purge(emptied + 7 * DAY_MS, 100).unwrap().rooms, 1);
+    assert!(store.load(&room("a")).unwrap().is_none());
+    assert_eq!(store.append(&[append("a", 1..=1)]).unwrap(), [Ok(())], "its next stream begins anew");
+}
+
+fn a_room_that_was_used_again_is_not_forgotten(make: Make) {
+    let mut store = make(u64::MAX);
+    store.append(&[append("a", 1..=1)]).unwrap();
+    store.purge(AT_MS + 600_000, 100).unwrap();
+    store.append(&[append("a", 2..=2)]).unwrap();
+    // Emptied again, later: the first mark must not count.
+    let emptied = AT_MS + DAY_MS;
+    store.purge(emptied, 100).unwrap();
+    store.purge(AT_MS + 600_000 + 7 * DAY_MS, 100).unwrap();
+    assert_eq!(store.load(&room("a")).unwrap().unwrap().head, 2);
+    store.purge(emptied + 7 * DAY_MS, 100).unwrap();
+    assert!(store.load(&room("a")).unwrap().is_none());
+}
+
+fn a_purge_is_bounded(make: Make) {
+    let mut store = make(u64::MAX);
+    store.append(&[append("a", 1..=5)]).unwrap();
+    let purged = store.purge(AT_MS + DAY_MS, 2).unwrap();
+    assert_eq!((purged.looked_at, purged.rows), (2, 2));
+    assert_eq!(offsets(&mut *store, "a"), [3, 4, 5]);
+    let purged = store.purge(AT_MS + DAY_MS, 100).unwrap();
+    assert_eq!((purged.looked_at, purged.rows), (3, 3));
+}
+
+#[test]
+fn a_clone_of_a_memory_store_is_what_a_disk_would_hold() {
+    let mut store = Memory::default();
+    store.append(&[append("a", 1..=1)]).unwrap();
+    let mut disk = store.clone();
+    store.append(&[append("a", 2..=2)]).unwrap();
+    assert_eq!(offsets(&mut disk, "a"), [1]);
+    assert_eq!(offsets(&mut store, "a"), [1, 2]);
+}

@@ -1,0 +1,74 @@
+//! The store: what it promises, in memory and in its file; what it keeps when it fails, fills up, is damaged or loses power.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
+
+#[path = "../support/loopfs.rs"]
+mod loopfs;
+
+mod crash;
+mod damage;
+mod disk;
+mod facts;
+mod faults;
+mod files;
+mod full;
+mod writer;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roomcast::room::id::{Epoch, MessageId, RoomName, TypeName};
+use roomcast::room::message::{Class, Message, Payload};
+use roomcast::store::{Append, Store};
+
+const EPOCH: Epoch = Epoch(0xabc);
+/// When made-up messages are accepted: far ahead, so that no thread with a real clock purges them.
+const AT_MS: u64 = 4_000_000_000_000;
+
+fn room(name: &str) -> RoomName {
+    RoomName::parse(name).unwrap()
+}
+
+/// A message whose payload tells its room and offset, so that no other passes for it.
+fn message(room: &RoomName, offset: u64, ttl_s: u64) -> Arc<Message> {
+    let text = format!("{room} {offset} {}", "x".repeat(usize::try_from(offset % 7).unwrap() * 40));
+    Arc::new(Message {
+        type_name: TypeName::parse("coupon").unwrap(),
+        class: Class::Reliable,
+        urgent: true,
+        key: None,
+        id: Some(MessageId::parse(&format!("id-{offset}")).unwrap()),
+        payload: Payload::Opaque(Bytes::from(text.into_bytes())),
+        count: 1,
+        ttl: Duration::from_secs(ttl_s),
+        offset,
+        recall: 0,
+        at_ms: AT_MS,
+        wire_bytes: 100,
+    })
+}
+
+/// An append of these offsets, each alive for ten minutes.
+fn append(room_name: &str, offsets: std::ops::RangeInclusive<u64>) -> Append {
+    let room = room(room_name);
+    let messages = offsets.map(|offset| message(&room, offset, 600)).collect();
+    Append { room, life: 1, epoch: EPOCH, messages }
+}
+
+/// Offsets of what is stored of a room, each checked to be exactly what was stored.
+#[track_caller]
+fn offsets(store: &mut dyn Store, name: &str) -> Vec<u64> {
+    let room = room(name);
+    let Some(stream) = store.load(&room).unwrap() else { return Vec::new() };
+    for read in &stream.messages {
+        let written = message(&room, read.offset, read.ttl.as_secs());
+        assert_eq!(format!("{read:?}"), format!("{written:?}"));
+    }
+    stream.messages.iter().map(|message| message.offset).collect()
+}
+
+fn print(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
+}

@@ -1,0 +1,396 @@
+//! The writer: what it gathers, in which order it answers, how it fails and heals; its body turn by turn, and its thread.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use roomcast::clock::Now;
+use roomcast::config::limits::{
+    STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN,
+    STORE_TURN_READS_MAX, STORE_WAITING_MAX,
+};
+use roomcast::store::memory::Memory;
+use roomcast::store::port::Port;
+use roomcast::store::writer::{Next, Wake, Writer, start};
+use roomcast::store::{Answer, Append, Asked, Holdings, Page, Purged, Request, Store, StoreError, Stored};
+
+use super::disk::{Disk, Fault, FaultKind};
+use super::{append, room};
+use roomcast::room::id::RoomName;
+
+/// A store in memory that counts its commits, and fails or panics when told.
+#[derive(Debug, Clone, Default)]
+struct Watched(Arc<Mutex<Watch>>);
+
+#[derive(Debug, Default)]
+struct Watch {
+    memory: Memory,
+    /// How many messages each commit had.
+    commits: Vec<usize>,
+    purges: Vec<usize>,
+    /// The next append is stored, and fails all the same.
+    fail_after_storing: bool,
+    fail_next: bool,
+    panic_next: bool,
+    reopenings_that_fail: usize,
+    down: bool,
+}
+
+impl Watched {
+    fn with<T>(&self, change: impl FnOnce(&mut Watch) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn call<T>(&self, ask: impl FnOnce(&mut Memory) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|watch| {
+            if std::mem::take(&mut watch.panic_next) {
+                watch.down = true;
+                panic!("as told");
+            }
+            watch.down |= std::mem::take(&mut watch.fail_next);
+            if watch.down { Err(StoreError::Failing) } else { ask(&mut watch.memory) }
+        })
+    }
+}
+
+impl Store for Watched {
+    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError> {
+        self.call(|memory| memory.load(room))
+    }
+
+    fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError> {
+        self.call(|memory| memory.page(room, after, bytes_max))
+    }
+
+    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        self.with(|watch| watch.commits.push(appends.iter().map(|append| append.messages.len()).sum()));
+        let outcomes = self.call(|memory| memory.append(appends));
+        if self.with(|watch| std::mem::take(&mut watch.fail_after_storing)) {
+            self.with(|watch| watch.down = true);
+            return Err(StoreError::Failing);
+        }
+        outcomes
+    }
+
+    fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
+        self.with(|watch| watch.purges.push(rows_max));
+        self.call(|memory| memory.purge(now_ms, rows_max))
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.with(|watch| {
+            if watch.reopenings_that_fail > 0 {
+                watch.reopenings_that_fail -= 1;
+                return Err(StoreError::Failing);
+            }
+            watch.down = false;
+            Ok(())
+        })
+    }
+
+    fn holdings(&self) -> Holdings {
+        self.with(|watch| watch.memory.holdings())
+    }
+
+    fn trouble(&self) -> &str {
+        "as told"
+    }
+}
+
+/// A writer without a thread, and a port for each shard.
+fn writer(store: &Watched, shards: usize) -> (Writer, Vec<Port>) {
+    let wakes = (0..shards).map(|_| Box::new(|| {}) as Wake).collect();
+    let writer = Writer::new(Box::new(store.clone()), wakes);
+    let ports = writer.ports();
+    (writer, ports)
+}
+
+fn load(name: &str) -> Request {
+    Request::Load { room: room(name), life: 1 }
+}
+
+fn store(name: &str, offsets: std::ops::RangeInclusive<u64>) -> Request {
+    Request::Append(append(name, offsets))
+}
+
+fn page(name: &str, after: u64) -> Request {
+    Request::Page { room: room(name), life: 1, after, bytes_max: 1000 }
+}
+
+/// Every answer that waits, in short.
+fn answers(port: &mut Port) -> Vec<String> {
+    std::iter::from_fn(|| port.next_answer()).map(|answer| short(&answer)).collect()
+}
+
+fn short(answer: &Answer) -> String {
+    match answer {
+        Answer::Loaded { room, stream, .. } => {
+            format!("loaded {room} {}", stream.as_ref().map_or(0, |stream| stream.head))
+        }
+        Answer::Durable { room, through, .. } => format!("durable {room} {through}"),
+        Answer::Paged { room, page, .. } => format!("paged {room} {}", page.through),
+        Answer::Failed { room, asked, error, .. } => {
+            let asked = match asked {
+                Asked::Load => "load",
+                Asked::Append => "append",
+                Asked::Page { .. } => "page",
+            };
+            format!("failed {room} {asked} {error:?}")
+        }
+    }
+}
+
+#[test]
+fn what_waits_makes_one_commit_and_a_lone_append_is_committed_at_once() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 2);
+    let now = Now::read();
+    ports[0].send(store("a", 1..=1)).unwrap();
+    writer.turn(now);
+    assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
+    for offset in 2..=9 {
+        ports[0].send(store("a", offset..=offset)).unwrap();
+    }
+    ports[1].send(store("b", 1..=3)).unwrap();
+    writer.turn(now);
+    assert_eq!(watched.with(|watch| watch.commits.clone()), [1, 11]);
+    assert_eq!(answers(&mut ports[0]).len(), 8);
+    assert_eq!(answers(&mut ports[1]), ["durable b 3"]);
+    let tally = writer.health().tally();
+    assert_eq!((tally.commits, tally.messages), (2, 12));
+    assert!(tally.bytes > 0);
+}
+
+#[test]
+fn a_commit_is_bounded_and_takes_from_all_shards_in_turn() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 2);
+    let each = STORE_COMMIT_MESSAGES_MAX as u64 / 4;
+    for (port, name) in ports.iter_mut().zip(["a", "b"]) {
+        for part in 0..4 {
+            port.send(store(name, part * each + 1..=(part + 1) * each)).unwrap();
+        }
+    }
+    assert_eq!(writer.turn(Now::read()), Next::Again);
+    let max = STORE_COMMIT_MESSAGES_MAX;
+    assert_eq!(watched.with(|watch| watch.commits.clone()), [max]);
+    let half = (1..=2).map(|part| part * each);
+    assert_eq!(answers(&mut ports[0]), half.clone().map(|n| format!("durable a {n}")).collect::<Vec<_>>());
+    assert_eq!(answers(&mut ports[1]), half.map(|n| format!("durable b {n}")).collect::<Vec<_>>());
+    writer.turn(Now::read());
+    assert_eq!(watched.with(|watch| watch.commits.clone()), [max, max]);
+}
+
+#[test]
+fn a_shard_s_requests_are_done_and_answered_in_order() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let requests = [load("a"), store("a", 1..=2), load("a"), page("a", 0), store("a", 3..=3), page("a", 0)];
+    for request in requests {
+        ports[0].send(request).unwrap();
+    }
+    while writer.turn(Now::read()) == Next::Again {}
+    let expected = ["loaded a 0", "durable a 2", "loaded a 2", "paged a 2", "durable a 3", "paged a 3"];
+    assert_eq!(answers(&mut ports[0]), expected);
+}
+
+#[test]
+fn reads_of_one_shard_leave_room_for_the_appends_of_another() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 2);
+    for _ in 0..2 * STORE_TURN_READS_MAX {
+        ports[0].send(load("a")).unwrap();
+    }
+    ports[1].send(store("b", 1..=1)).unwrap();
+    writer.turn(Now::read());
+    assert_eq!(answers(&mut ports[0]).len(), STORE_TURN_READS_MAX);
+    assert_eq!(answers(&mut ports[1]), ["durable b 1"]);
+    while writer.turn(Now::read()) == Next::Again {}
+    assert_eq!(answers(&mut ports[0]).len(), STORE_TURN_READS_MAX);
+}
+
+#[test]
+fn a_shard_that_asks_too_much_at_once_is_told_so() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    for _ in 0..STORE_WAITING_MAX {
+        ports[0].send(load("a")).unwrap();
+    }
+    assert_eq!(ports[0].send(load("a")), Err(StoreError::Busy));
+    while writer.turn(Now::read()) == Next::Again {}
+    assert_eq!(ports[0].send(load("a")), Err(StoreError::Busy), "the answers have not been taken");
+    ports[0].next_answer().unwrap();
+    ports[0].send(load("a")).unwrap();
+    while writer.turn(Now::read()) == Next::Again {}
+    assert_eq!(answers(&mut ports[0]).len(), STORE_WAITING_MAX);
+}
+
+#[test]
+fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 2);
+    let mut now = Now::read();
+    watched.with(|watch| (watch.fail_next, watch.reopenings_that_fail) = (true, 1));
+    ports[0].send(store("a", 1..=1)).unwrap();
+    ports[0].send(load("a")).unwrap();
+    ports[1].send(page("b", 3)).unwrap();
+    ports[1].send(load("b")).unwrap();
+    assert_eq!(writer.turn(now), Next::At(now.instant + STORE_REOPEN_PAUSE_MIN));
+    let mut heard = answers(&mut ports[0]);
+    heard.extend(answers(&mut ports[1]));
+    let failed = [
+        "failed a append Failing",
+        "failed a load Failing",
+        "failed b page Failing",
+        "failed b load Failing",
+    ];
+    assert_eq!(heard, failed);
+    let trouble = writer.health().trouble().unwrap();
+    assert_eq!(
+        (trouble.since.unix_ms / 60_000, trouble.why.as_str()),
+        (Now::read().unix_ms / 60_000, "as told")
+    );
+
+    ports[0].send(load("a")).unwrap();
+    writer.turn(now);
+    assert_eq!(answers(&mut ports[0]), ["failed a load Failing"], "at once, not when it is open again");
+    now = now.later(STORE_REOPEN_PAUSE_MIN);
+    assert!(matches!(writer.turn(now), Next::At(at) if at >= now.instant + 2 * STORE_REOPEN_PAUSE_MIN));
+    assert!(writer.health().trouble().is_some());
+    now = now.later(STORE_REOPEN_PAUSE_MAX);
+    assert_eq!(writer.turn(now), Next::Again);
+    assert!(writer.health().trouble().is_none());
+    ports[0].send(store("a", 1..=1)).unwrap();
+    writer.turn(now);
+    assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
+    let tally = writer.health().tally();
+    assert_eq!((tally.failures, tally.reopenings), (2, 1));
+}
+
+#[test]
+fn appends_behind_one_that_failed_fail_even_if_they_would_fit() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let mut now = Now::read();
+    watched.with(|watch| watch.fail_after_storing = true);
+    ports[0].send(store("a", 1..=1)).unwrap();
+    writer.turn(now);
+    now = now.later(STORE_REOPEN_PAUSE_MIN);
+    writer.turn(now);
+    // Sent before the shard took the failure: its room believes 1 to be under way.
+    ports[0].send(store("a", 2..=2)).unwrap();
+    ports[0].send(store("b", 1..=1)).unwrap();
+    writer.turn(now);
+    let heard = ["failed a append Failing", "failed a append Failing", "durable b 1"];
+    assert_eq!(answers(&mut ports[0]), heard);
+    // Another life that has loaded knows that 1 is stored.
+    ports[0].send(Request::Append(Append { life: 2, ..append("a", 2..=2) })).unwrap();
+    writer.turn(now);
+    assert_eq!(answers(&mut ports[0]), ["durable a 2"]);
+}
+
+#[test]
+fn a_refused_append_fails_the_rest_of_its_life_alone() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let now = Now::read();
+    ports[0].send(store("a", 1..=3)).unwrap();
+    writer.turn(now);
+    ports[0].send(store("a", 3..=3)).unwrap();
+    writer.turn(now);
+    ports[0].send(store("a", 4..=4)).unwrap();
+    ports[0].send(store("b", 1..=1)).unwrap();
+    writer.turn(now);
+    let heard = ["durable a 3", "failed a append Moved", "failed a append Moved", "durable b 1"];
+    assert_eq!(answers(&mut ports[0]), heard);
+}
+
+#[test]
+fn a_panic_of_the_store_is_a_failure_of_the_store() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let now = Now::read();
+    watched.with(|watch| watch.panic_next = true);
+    ports[0].send(store("a", 1..=1)).unwrap();
+    writer.turn(now);
+    assert_eq!(answers(&mut ports[0]), ["failed a append Failing"]);
+    writer.turn(now.later(STORE_REOPEN_PAUSE_MIN));
+    ports[0].send(Request::Append(Append { life: 2, ..append("a", 1..=1) })).unwrap();
+    writer.turn(now);
+    assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
+}
+
+#[test]
+fn an_idle_writer_purges_once_a_second_and_a_busy_one_in_small_parts() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let now = Now::read();
+    assert_eq!(writer.turn(now), Next::At(now.instant + STORE_PURGE_INTERVAL));
+    assert_eq!(writer.turn(now), Next::At(now.instant + STORE_PURGE_INTERVAL));
+    let now = now.later(STORE_PURGE_INTERVAL);
+    ports[0].send(store("a", 1..=100)).unwrap();
+    writer.turn(now);
+    let purges = watched.with(|watch| watch.purges.clone());
+    assert_eq!(purges, [1024, 200], "twice what came");
+}
+
+/// A thread's writer over `store`; each wake of its one shard is an entry of the channel.
+fn started(store: Box<dyn Store>) -> (roomcast::store::writer::StoreHandle, Port, Receiver<()>) {
+    let (woken, wakes) = channel();
+    let mut handle = start(store, vec![Box::new(move || woken.send(()).unwrap_or_default())]).unwrap();
+    let port = handle.take_ports().pop().unwrap();
+    (handle, port, wakes)
+}
+
+/// The next answer, waited for.
+#[track_caller]
+fn next(port: &mut Port, wakes: &Receiver<()>) -> Answer {
+    loop {
+        if let Some(answer) = port.next_answer() {
+            return answer;
+        }
+        wakes.recv_timeout(Duration::from_secs(20)).expect("an answer wakes its shard");
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost_between_two_threads() {
+    let (handle, mut port, wakes) = started(Box::new(Memory::default()));
+    // One at a time, so that each finds the writer about to sleep, asleep, or on its way.
+    for offset in 1..=20_000 {
+        port.send(store("a", offset..=offset)).unwrap();
+        assert_eq!(short(&next(&mut port, &wakes)), format!("durable a {offset}"));
+    }
+    handle.stop();
+}
+
+#[test]
+fn what_was_sent_before_the_stop_is_durable_and_answered() {
+    let store_in_file = Disk::default();
+    let (handle, mut port, _wakes) = started(Box::new(store_in_file.store().unwrap()));
+    for offset in 1..=500 {
+        port.send(store("a", offset..=offset)).unwrap();
+    }
+    handle.stop();
+    let expected: Vec<_> = (1..=500).map(|offset| format!("durable a {offset}")).collect();
+    assert_eq!(answers(&mut port), expected);
+    let mut again = store_in_file.after_power_loss().store().unwrap();
+    assert_eq!(super::offsets(&mut again, "a"), (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_disk_that_hangs_shows_while_it_hangs() {
+    let disk = Disk::default();
+    let (handle, mut port, wakes) = started(Box::new(disk.store().unwrap()));
+    let health = handle.health();
+    disk.fail(Some(Fault { after: 0, times: 1, kind: FaultKind::Freeze }));
+    port.send(store("a", 1..=1)).unwrap();
+    disk.wait_until_frozen();
+    assert!(health.under_way(Now::read().later(Duration::from_secs(1))) >= Duration::from_secs(1));
+    assert!(port.next_answer().is_none());
+    disk.thaw();
+    assert_eq!(short(&next(&mut port, &wakes)), "failed a append Failing");
+    port.send(load("a")).unwrap();
+    next(&mut port, &wakes);
+    handle.stop();
+}
