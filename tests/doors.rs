@@ -23,7 +23,7 @@ one_and_four_shards!(
     the_subprotocol_chosen_is_the_first_that_is_ours,
     only_listed_origins_may_join_and_read,
     by_default_only_pages_of_this_machine_may_join,
-    a_page_of_a_listed_origin_may_read_the_history,
+    a_page_of_a_listed_origin_may_read_what_was_sent,
     a_token_opens_the_rooms_it_names,
     a_token_may_come_in_the_header_the_query_or_as_a_subprotocol,
     a_token_is_in_no_answer_no_metric_and_no_log,
@@ -169,7 +169,7 @@ async fn by_default_only_pages_of_this_machine_may_join(shards: usize) {
     }
 }
 
-async fn a_page_of_a_listed_origin_may_read_the_history(shards: usize) {
+async fn a_page_of_a_listed_origin_may_read_what_was_sent(shards: usize) {
     let node = Node::with(shards, &[("VIEWER__ORIGINS", r#"["https://shop.example"]"#)]);
     node.chat("r1", 0..1).await;
     let headers = [("origin", "https://shop.example")];
@@ -188,6 +188,16 @@ async fn a_page_of_a_listed_origin_may_read_the_history(shards: usize) {
     let answer = node.viewer_door().request("GET", "/v1/rooms/none/history", &headers, b"").await;
     answer.is_problem(404, "room_not_open", Some("room"));
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example"));
+    // What must arrive is read in the same way.
+    let door = node.viewer_door();
+    let answer = door.request("OPTIONS", "/v1/rooms/r1/reliable", &headers, b"").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-methods")), (204, Some("GET")));
+    let answer = door.request("GET", "/v1/rooms/r1/reliable?after=7", &headers, b"").await;
+    answer.is_problem(400, "bad_query", Some("after"));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example"));
+    let stranger = [("origin", "https://elsewhere.example")];
+    let answer = door.request("GET", "/v1/rooms/r1/reliable", &stranger, b"").await;
+    answer.is_problem(403, "origin_not_allowed", Some("origin"));
 }
 
 const SECRET: &str = "thirty-two bytes are what HS256 asks for";
@@ -224,8 +234,10 @@ async fn a_token_opens_the_rooms_it_names(shards: usize) {
     ] {
         let answer = handshake(&node, &format!("/v1/rooms/r1/ws?token={token}"), "").await;
         answer.is_problem(status, code, None);
-        let read = node.viewer_door().get(&format!("/v1/rooms/r1/history?token={token}")).await;
-        read.is_problem(status, code, None);
+        for page in ["history", "reliable"] {
+            let read = node.viewer_door().get(&format!("/v1/rooms/r1/{page}?token={token}")).await;
+            read.is_problem(status, code, None);
+        }
     }
     let good = token(&good);
     let read = node.viewer_door().get(&format!("/v1/rooms/r1/history?token={good}")).await;
