@@ -9,8 +9,9 @@ use bytes::Bytes;
 use criterion::{Bencher, Criterion};
 use roomcast::clock::Now;
 use roomcast::config::limits::PASS_TURN_MEMBERS;
-use roomcast::fanout::segment::{Level, Member, PassFrames, PassTally, Segment, pass};
+use roomcast::fanout::segment::{Entrant, Level, Member, PassFrames, PassTally, Segment, StreamPlace, pass};
 use roomcast::fanout::{Offer, Sink};
+use roomcast::room::Reach;
 use roomcast::room::id::{Encoding, RoomName, Run, Seq};
 
 const MEMBERS: u32 = 1_000_000;
@@ -75,16 +76,32 @@ fn the_pass(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
 /// As a shard does it: in turns, between which it looks after joins, acks and publishes.
 fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
     let room = RoomName::parse("r1").expect("a constant");
-    let mut segment = Segment::new(room.clone(), Run(1), Seq(0));
+    let mut segment = Segment::new(room.clone(), Run(1), Seq(0), None);
     for member in 0..MEMBERS {
-        segment.join(member, encoding(member), Seq(0));
+        let entrant = Entrant {
+            connection: member,
+            encoding: encoding(member),
+            seq: Seq(0),
+            place: StreamPlace::default(),
+        };
+        segment.join(entrant, now);
     }
     let (mut sink, mut seq) = (Memory::default(), Seq(0));
     criterion.bench_function("segment/turns_per_member", |bencher| {
         per_member(bencher, || {
             seq = seq.next();
             let frames = [frame.clone(), frame.clone()];
-            segment.arrive(Arc::new(Level { room: room.clone(), run: Run(1), seq, frames, oldest: now }));
+            let level = Level {
+                room: room.clone(),
+                run: Run(1),
+                seq,
+                frames,
+                reach: Reach::default(),
+                offsets: Vec::new(),
+                ack_within: Duration::ZERO,
+                oldest: now,
+            };
+            assert!(segment.arrive(Arc::new(level)));
             while segment.is_busy() {
                 black_box(segment.turn(PASS_TURN_MEMBERS, &mut sink, now));
             }

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::config::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, PULLS_MAX,
+    LISTEN_BACKLOG, PULLS_MAX, STORE_BYTES_MAX,
 };
 use crate::connection::Seats;
 use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
@@ -30,6 +30,11 @@ use crate::http::publisher::PublisherDoor;
 use crate::http::viewer::ViewerDoor;
 use crate::metrics::{DoorName, Metrics};
 use crate::shard::handle::{Shards, ShardsPlan};
+use crate::store::Store;
+use crate::store::health::Health;
+use crate::store::memory::Memory;
+use crate::store::redb::{OpenError, Redb};
+use crate::store::writer::StoreHandle;
 
 /// How often histogram observations are folded into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -50,6 +55,9 @@ pub enum StartError {
     /// The doors' runtime could not be built.
     #[error("cannot start the doors: {0}")]
     Runtime(#[from] io::Error),
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// The metrics could not be built.
     #[error("cannot build the metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -66,6 +74,8 @@ pub struct Server {
     /// `None` only while it is being dropped.
     doors: Option<Runtime>,
     shards: Vec<JoinHandle<()>>,
+    /// `None` once it was stopped.
+    store: Option<StoreHandle>,
 }
 
 impl Server {
@@ -82,10 +92,14 @@ impl Server {
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
         let plan = ShardsPlan { count: config.shards, rules: config.flush, heartbeat: config.heartbeat };
-        let (shards, threads) = Shards::start(&plan, &metrics)?;
+        let store: Box<dyn Store> = match &config.data_dir {
+            Some(folder) => Box::new(Redb::open(folder)?),
+            None => Box::new(Memory::new(STORE_BYTES_MAX)),
+        };
+        let (shards, threads, store) = Shards::start(&plan, store, &metrics)?;
         let descriptors_max = descriptors();
         let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
-        let node = Arc::new(node(config, shards, seats.clone(), metrics.clone()));
+        let node = Arc::new(node(config, shards, (seats.clone(), store.health()), metrics.clone()));
 
         let (stop_doors, stop) = watch::channel(false);
         let doorway = Doorway { metrics, descriptors: Descriptors::new(seats, descriptors_max), stop };
@@ -106,6 +120,7 @@ impl Server {
             stop_doors,
             doors: Some(doors),
             shards: threads,
+            store: Some(store),
         })
     }
 
@@ -156,6 +171,13 @@ impl Server {
             warn!("requests under way at the doors are cut");
         }
         self.join_shards();
+        if let Some(store) = self.store.take() {
+            // What was acknowledged is synced already: a disk that hangs need not be waited for.
+            let stopped = tokio::task::spawn_blocking(move || store.stop());
+            if timeout(DOORS_LINGER, stopped).await.is_err() {
+                warn!("the store does not end");
+            }
+        }
         info!("drained");
     }
 
@@ -173,6 +195,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.node.shards.stop();
+        if let Some(store) = self.store.take() {
+            store.stop();
+        }
         if let Some(doors) = self.doors.take() {
             // A runtime must not be waited for on a thread of another one, where tests drop servers.
             doors.shutdown_background();
@@ -180,7 +205,7 @@ impl Drop for Server {
     }
 }
 
-fn node(config: Config, shards: Shards, seats: Seats, metrics: Metrics) -> Node {
+fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), metrics: Metrics) -> Node {
     Node {
         shards,
         types: config.types,
@@ -188,6 +213,7 @@ fn node(config: Config, shards: Shards, seats: Seats, metrics: Metrics) -> Node 
         device_keys: config.device_keys,
         origins: config.origins,
         seats,
+        store,
         pulls: Seats::new(PULLS_MAX),
         metrics,
         draining: AtomicBool::new(false),

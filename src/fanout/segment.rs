@@ -938,16 +938,23 @@ mod tests {
             run: Run(1),
             seq: Seq(seq),
             frames: [frame.clone(), frame],
+            reach: Reach::default(),
+            offsets: Vec::new(),
+            ack_within: Duration::ZERO,
             oldest: now,
         })
     }
 
     fn segment(members: u32) -> Segment {
-        let mut segment = Segment::new(room(), Run(1), Seq(0));
+        let mut segment = Segment::new(room(), Run(1), Seq(0), None);
         for connection in 0..members {
-            segment.join(connection, Encoding::Json, Seq(0));
+            segment.join(entrant(connection, 0), Now::read().instant);
         }
         segment
+    }
+
+    fn entrant(connection: u32, seq: u64) -> Entrant {
+        Entrant { connection, encoding: Encoding::Json, seq: Seq(seq), place: StreamPlace::default() }
     }
 
     fn run(segment: &mut Segment, notes: &mut Notes, now: Instant) -> TurnTally {
@@ -962,8 +969,8 @@ mod tests {
     #[test]
     fn batches_that_wait_leave_in_one_write_per_member() {
         let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
-        segment.arrive(level(1, now));
-        segment.arrive(level(2, now));
+        let _ = segment.arrive(level(1, now));
+        let _ = segment.arrive(level(2, now));
         assert_eq!(segment.turn(128, &mut notes, now).taken, 2);
         assert_eq!(notes.taken[&0], ["1", "2"]);
         assert_eq!(notes.taken[&1], ["1", "2"]);
@@ -972,13 +979,13 @@ mod tests {
     #[test]
     fn who_joins_during_a_pass_gets_nothing_twice_and_who_leaves_gets_nothing_more() {
         let (mut segment, mut notes, now) = (segment(3), Notes::default(), Now::read().instant);
-        segment.arrive(level(1, now));
+        let _ = segment.arrive(level(1, now));
         segment.turn(1, &mut notes, now);
         segment.leave(1);
-        assert_eq!(segment.join(9, Encoding::Json, Seq(1)), 1, "the hole is used again");
+        assert_eq!(segment.join(entrant(9, 1), now), 1, "the hole is used again");
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken.keys().copied().collect::<Vec<_>>(), [0, 2]);
-        segment.arrive(level(2, now));
+        let _ = segment.arrive(level(2, now));
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken[&9], ["2"]);
         assert_eq!(notes.taken[&0], ["1", "2"]);
@@ -988,18 +995,19 @@ mod tests {
     fn who_refuses_a_batch_asks_when_it_has_drained_and_is_refreshed_before_the_next() {
         let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
         notes.full.push(0);
-        segment.arrive(level(1, now));
+        let _ = segment.arrive(level(1, now));
         run(&mut segment, &mut notes, now);
         assert!(segment.take_wants().is_empty(), "not before it has drained");
-        segment.arrive(level(2, now));
+        let _ = segment.arrive(level(2, now));
         assert_eq!(segment.turn(128, &mut notes, now).skipped, 1);
         notes.full.clear();
         segment.drained(0);
-        let want = Want { encoding: Encoding::Json, since: Seq(0) };
+        let want = Want { encoding: Encoding::Json, since: Seq(0), sent: 0 };
         assert_eq!(segment.take_wants(), [want]);
-        let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), skipped: 2 };
-        assert!(segment.refreshed(want, Seq(2), Some(frame)).is_empty());
-        segment.arrive(level(3, now));
+        let to = Refreshed { seq: Seq(2), sent: 0, head: 0, ack_within: Duration::ZERO, skipped: 2 };
+        let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), to };
+        assert!(segment.refreshed(want, Some(frame)).is_empty());
+        let _ = segment.arrive(level(3, now));
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken[&0], ["refresh to 2", "3"]);
     }

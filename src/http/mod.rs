@@ -13,6 +13,7 @@ pub mod rooms;
 pub mod routes;
 pub mod viewer;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use crate::connection::accept::Answer;
 use crate::metrics::Metrics;
 use crate::room::message::Types;
 use crate::shard::handle::{Shards, Unanswered};
+use crate::store::health::Health;
 
 use problem::Problem;
 
@@ -48,6 +50,8 @@ pub struct Node {
     pub seats: Seats,
     /// Places for answers with a page of history or of reliable messages, each taken until the kernel has the whole of it.
     pub pulls: Seats,
+    /// How the store fares.
+    pub store: Arc<Health>,
     /// What operators see.
     pub metrics: Metrics,
     /// Set once, when the drain begins.

@@ -261,7 +261,7 @@ pub enum Output {
         bytes_max: usize,
     },
     /// What members know of the reliable stream is not so: all of them are to come back.
-    Resync,
+    StreamChanged,
     /// The room is closed: every segment is told, and the room dropped.
     Closed,
     /// Nobody has used the room for long: it may be dropped.

@@ -98,6 +98,16 @@ name!(
     |c| !c.is_control()
 );
 
+impl DeviceName {
+    /// A hash that is never 0, for tables of devices.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let digest =
+            self.as_str().bytes().fold(0x9e37_79b9_7f4a_7c15, |hash, byte| mix(hash ^ u64::from(byte)));
+        digest.max(1)
+    }
+}
+
 /// Number of a batch within one run: the first is 1, and 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);

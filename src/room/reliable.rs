@@ -12,7 +12,7 @@ use super::message::{Class, Message, Payload, Unavailable, Verdict};
 use super::publish::{Pending, Whose};
 use super::receipt::Acks;
 use super::stored::{Asked, Page, Stored};
-use super::stream::{Found, Judged, Loaded, Phase};
+use super::stream::{Entry, Found, Judged, Loaded, Phase};
 use super::tally::RoomTally;
 use super::view::{RecallView, ReceiptView, StreamRefusal};
 use crate::clock::Now;
@@ -106,11 +106,11 @@ impl Room {
                     self.gather_durable(message, now, tally);
                 }
                 if blind {
-                    self.outputs.push_back(Output::Resync);
+                    self.outputs.push_back(Output::StreamChanged);
                 }
             }
             Loaded::Another => {
-                self.outputs.push_back(Output::Resync);
+                self.outputs.push_back(Output::StreamChanged);
             }
         }
         self.tidy_due.get_or_insert(now.instant + super::TIDY_INTERVAL);
@@ -265,9 +265,12 @@ impl Room {
         };
         let told = match (ask, known) {
             (Ask::Receipt { offset }, known) => {
-                let entry = known.and_then(|_| self.stream.entry(offset).ok_or(StreamRefusal::NoOffset));
-                let acks = entry.map_or_else(|_| Acks::default(), |entry| entry.acks.clone());
-                Told::Receipt(entry.map(|_| Box::new(self.receipt(offset))), acks)
+                let acks = self.stream.entry(offset).map_or_else(Acks::default, |entry| entry.acks.clone());
+                let receipt = known.and_then(|epoch| {
+                    let entry = self.stream.entry(offset).ok_or(StreamRefusal::NoOffset)?;
+                    Ok(Box::new(self.receipt(epoch, entry)))
+                });
+                Told::Receipt(receipt, acks)
             }
             (Ask::Recall { offset }, Ok(_)) => return self.recall(ticket, offset, now, tally),
             (Ask::Pull { after }, Ok(_)) => return self.pull(ticket, after),
@@ -335,12 +338,11 @@ impl Room {
     }
 
     /// The home's part of a receipt.
-    fn receipt(&self, offset: u64) -> ReceiptView {
-        let entry = self.stream.entry(offset).expect("asked for");
+    fn receipt(&self, epoch: Epoch, entry: &Entry) -> ReceiptView {
         ReceiptView {
             room: self.name.to_string(),
-            epoch: self.stream.epoch().map(|epoch| epoch.to_string()).unwrap_or_default(),
-            offset,
+            epoch,
+            offset: entry.offset,
             r#type: entry.type_name.to_string(),
             id: entry.id.as_ref().map(ToString::to_string),
             at: entry.at_ms,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::message::{Message, Published, ShedReason, Verdict, sample};
 use super::*;
 use crate::config::limits::{ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX};
-use crate::room::id::{Key, MessageId};
+use crate::room::id::{Encoding, Key, MessageId};
 
 /// A room with a clock and what came out of it.
 struct Bench {
@@ -29,7 +29,8 @@ impl Bench {
     fn with_members(members: u64) -> Self {
         let mut bench = Self::new();
         for connection in 0..members {
-            let join = Join { shard: 0, connection, encoding: Encoding::Json, seen: None };
+            let join =
+                Join { shard: 0, connection, encoding: Encoding::Json, seen: None, cursor: None, device: 0 };
             bench.tell(Input::Join(join));
         }
         bench
@@ -37,7 +38,14 @@ impl Bench {
 
     fn tell(&mut self, input: Input) -> Vec<Output> {
         self.room.handle(input, self.now, &mut self.tally);
-        std::iter::from_fn(|| self.room.poll_output()).collect()
+        let mut outputs: Vec<Output> = std::iter::from_fn(|| self.room.poll_output()).collect();
+        // Nothing is stored of it.
+        if let Some(at) = outputs.iter().position(|output| matches!(output, Output::Load { .. }))
+            && let Output::Load { life } = outputs.remove(at)
+        {
+            outputs.extend(self.tell(Input::Loaded { life, stored: None }));
+        }
+        outputs
     }
 
     fn publish(&mut self, messages: Vec<Message>) -> (Vec<Verdict>, Vec<Batch>) {
@@ -137,8 +145,8 @@ fn a_welcome_is_the_room_as_of_one_seq() {
     let like = Message { class: Class::Counter, count: 3, ..sample("like", "") };
     bench.publish(vec![sample("chat", "1"), price, like.clone()]);
     bench.publish(vec![like]);
-    let now = bench.now.instant;
-    let snapshot = bench.room.snapshot(Seq(0), now);
+    let now = bench.now;
+    let snapshot = bench.room.snapshot(Seq(0), None, now);
     assert_eq!((snapshot.seq, snapshot.history.len(), snapshot.latest.len()), (Seq(1), 1, 1));
     assert_eq!(snapshot.counters[0].1, 3, "what waits has not been told yet");
 }
@@ -158,7 +166,7 @@ fn a_member_behind_further_than_the_account_reaches_is_told_so() {
     for _ in 0..ACCOUNT_SEQS_MAX * 2 {
         bench.publish(chats(100));
     }
-    let refresh = |since| Input::Refresh { shard: 0, encoding: Encoding::Json, since };
+    let refresh = |since| Input::Refresh { shard: 0, encoding: Encoding::Json, since, sent: 0 };
     let answered = |outputs: &[Output]| matches!(outputs, [Output::Refreshed { refresh: Some(_), .. }]);
     assert!(!answered(&bench.tell(refresh(Seq(1)))));
     let recent = Seq(bench.room.seq().0 - 10);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::id::Epoch;
 use super::message::Unavailable;
 
 /// `GET /v1/rooms/{room}`.
@@ -132,7 +133,8 @@ pub struct ReceiptView {
     /// Its name.
     pub room: String,
     /// The stream's life.
-    pub epoch: String,
+    #[serde(serialize_with = "as_text")]
+    pub epoch: Epoch,
     /// The message's place in it.
     pub offset: u64,
     /// Its type.
@@ -210,4 +212,9 @@ pub enum StreamRefusal {
     RoomsFull,
     /// The node is draining.
     Draining,
+}
+
+/// As the protocol spells it.
+fn as_text<S: serde::Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(epoch)
 }

@@ -132,7 +132,7 @@ impl<S: Socket> Shard<S> {
             Delivery::Refused { room, connection, code } => self.take_refusal(&room, connection, code, now),
             Delivery::Refresh(refresh) => self.take_refresh(*refresh, now),
             Delivery::Carry(carry) => self.take_carry(*carry),
-            Delivery::Resync { room, run } => self.take_resync(&room, run, now),
+            Delivery::StreamChanged { room, run } => self.take_stream_changed(&room, run, now),
             Delivery::Gap { room, run, seq } => {
                 if let Some(key) = self.segment_in(&room, run) {
                     self.segments[key as usize].segment.gap(seq);
@@ -374,11 +374,11 @@ impl<S: Socket> Shard<S> {
     }
 
     /// What members know of the reliable stream is not so: they come back with their cursor and hear how it is.
-    fn take_resync(&mut self, room: &RoomName, run: Run, now: Now) {
+    fn take_stream_changed(&mut self, room: &RoomName, run: Run, now: Now) {
         let Some(key) = self.segment_in(room, run) else { return };
         let members: Vec<u32> = self.segments[key as usize].segment.connections().collect();
         for index in members {
-            self.close(index, CloseReason::Resync, now);
+            self.close(index, CloseReason::StreamChanged, now);
         }
     }
 

@@ -17,12 +17,15 @@ use crate::clock::Now;
 use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
-use crate::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
+use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Seen};
 use crate::room::message::{Message, Published};
 use crate::room::pace::{FlushRules, RoomSettings};
+use crate::room::receipt::Acks;
 use crate::room::view::{
     ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
 };
+use crate::store::Store;
+use crate::store::writer::{self, StoreHandle, Wake};
 
 /// The shard's way in is full: nothing was taken. The publisher hears 503 with `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +93,9 @@ pub(super) struct PublishRequest {
     pub(super) reply: oneshot::Sender<Published>,
 }
 
+/// A home's part of a receipt, and the acknowledgements of segments that are no more.
+pub(super) type HomeReceipt = (Result<Box<ReceiptView>, StreamRefusal>, Acks);
+
 /// Everything else a door asks of a shard.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -119,7 +125,14 @@ pub(super) enum Request {
     Receipt {
         room: RoomName,
         offset: u64,
-        reply: oneshot::Sender<Result<ReceiptView, StreamRefusal>>,
+        reply: oneshot::Sender<HomeReceipt>,
+    },
+    /// What one shard counts of a receipt.
+    Acks {
+        room: RoomName,
+        epoch: Epoch,
+        offset: u64,
+        reply: oneshot::Sender<Option<Acks>>,
     },
     Recall {
         room: RoomName,
@@ -209,17 +222,25 @@ impl Shards {
     ///
     /// # Errors
     /// When the system gives no more threads, runtimes or random numbers; those already started are stopped.
-    pub fn start(plan: &ShardsPlan, metrics: &Metrics) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+    pub fn start(
+        plan: &ShardsPlan,
+        store: Box<dyn Store>,
+        metrics: &Metrics,
+    ) -> io::Result<(Self, Vec<JoinHandle<()>>, StoreHandle)> {
         let ways_in: Arc<[Arc<WayIn>]> = (0..plan.count).map(|_| Arc::new(WayIn::new())).collect();
         let shards = Self { ways_in: Arc::clone(&ways_in) };
+        let wakes =
+            ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
+        let mut store = writer::start(store, wakes.collect())?;
         let mut threads = Vec::new();
-        for (index, peers) in lane::mesh(plan.count, LaneBounds::default()).into_iter().enumerate() {
+        let lanes = lane::mesh(plan.count, LaneBounds::default());
+        for (index, (peers, port)) in lanes.into_iter().zip(store.take_ports()).enumerate() {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
             let plan = Plan::new(index, plan.count, plan.rules, plan.heartbeat, run_seed);
-            let started = run::start(plan, peers, Arc::clone(&ways_in), metrics.clone());
+            let started = run::start(plan, peers, Arc::clone(&ways_in), port, metrics.clone());
             threads.push(started.inspect_err(|_| shards.stop())?);
         }
-        Ok((shards, threads))
+        Ok((shards, threads, store))
     }
 
     /// Publishes checked messages to a room, all of them or none entering its inbox.
@@ -299,7 +320,23 @@ impl Shards {
         room: RoomName,
         offset: u64,
     ) -> Result<Result<ReceiptView, StreamRefusal>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::Receipt { room, offset, reply }).await
+        let home = self.home(&room);
+        let (receipt, mut acks) =
+            self.ask(home, |reply| Request::Receipt { room: room.clone(), offset, reply }).await?;
+        let mut receipt = match receipt {
+            Ok(receipt) => *receipt,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let epoch = receipt.epoch;
+        for shard in 0..self.ways_in.len() {
+            let counted =
+                self.ask(shard, |reply| Request::Acks { room: room.clone(), epoch, offset, reply }).await?;
+            counted.iter().for_each(|counted| acks.merge(counted));
+        }
+        receipt.acknowledged += acks.count;
+        receipt.pending = receipt.online.saturating_sub(receipt.acknowledged + receipt.left);
+        receipt.ack_ms = acks.times();
+        Ok(Ok(receipt))
     }
 
     /// Takes a reliable message back: durable when this returns `Ok(Ok(_))`. Recalling it again gives the first recall.

@@ -12,7 +12,7 @@ use crate::clock::Now;
 use crate::connection::placed::Socket;
 use crate::fanout::carry::CarryWant;
 use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
-use crate::room::id::{Encoding, RoomName, Run, Seen, Seq, mix};
+use crate::room::id::{Encoding, Epoch, RoomName, Run, Seen, Seq, mix};
 use crate::room::message::{Message, Published, Unavailable};
 use crate::room::pace::RoomSettings;
 use crate::room::receipt::Acks;
@@ -180,6 +180,13 @@ impl<S: Socket> Shard<S> {
         self.told.push_back((ticket, told));
     }
 
+    /// The acknowledgements of a message that members on this shard gave; `None`: it counts none.
+    #[must_use]
+    pub fn acks(&self, room: &RoomName, epoch: Epoch, offset: u64) -> Option<Acks> {
+        let segment = &self.segments[*self.segment_of.get(room)? as usize].segment;
+        segment.acks(offset).filter(|_| segment.epoch() == Some(epoch)).cloned()
+    }
+
     /// The next answer to an ask, with the ticket it came with.
     pub fn poll_told(&mut self) -> Option<(u64, Told)> {
         self.told.pop_front()
@@ -319,7 +326,7 @@ impl<S: Socket> Shard<S> {
                     let room = self.rooms[key].room.name().clone();
                     self.store_requests.push_back(Request::Page { room, life, after, bytes_max });
                 }
-                Output::Resync => self.resync(key, now),
+                Output::StreamChanged => self.send_stream_changed(key, now),
                 Output::Closed => return self.drop_room(key, true, now),
                 Output::Idle => return self.drop_room(key, false, now),
             }
@@ -375,12 +382,12 @@ impl<S: Socket> Shard<S> {
     }
 
     /// What a room's members were told of the reliable stream is not so: all of them are to come back.
-    fn resync(&mut self, key: usize, now: Now) {
+    fn send_stream_changed(&mut self, key: usize, now: Now) {
         let room = &self.rooms[key].room;
         let (name, run) = (room.name().clone(), room.run());
         let shards: Vec<usize> = room.segments().map(|(shard, _)| shard).collect();
         for shard in shards {
-            self.deliver(shard, Delivery::Resync { room: name.clone(), run }, now);
+            self.deliver(shard, Delivery::StreamChanged { room: name.clone(), run }, now);
         }
     }
 

@@ -89,7 +89,7 @@ pub enum Delivery {
     /// What members that did not acknowledge in time are to get.
     Carry(Box<Carry>),
     /// What members know of the reliable stream is not so: they are to come back.
-    Resync {
+    StreamChanged {
         /// Which room.
         room: RoomName,
         /// In which life.

@@ -21,7 +21,7 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
-use super::handle::{Arrival, Hello, PublishRequest, Request, WayIn};
+use super::handle::{Arrival, Hello, HomeReceipt, PublishRequest, Request, WayIn};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
 use super::tally::Tally;
@@ -29,8 +29,13 @@ use super::{Plan, Shard};
 use crate::clock::Now;
 use crate::config::limits::KERNEL_UNSENT_BYTES_MAX;
 use crate::metrics::Metrics;
+use crate::room::id::RoomName;
 use crate::room::message::Published;
+use crate::room::view::{RecallView, ReliablePage, StreamRefusal};
+use crate::room::{Ask, Told};
+use crate::store::port::Port;
 use crate::wire::close::{CloseReason, LogLevel};
+use crate::wire::frame;
 
 /// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -46,6 +51,7 @@ pub(super) fn start(
     plan: Plan,
     peers: Vec<Peer>,
     ways_in: Arc<[Arc<WayIn>]>,
+    store: Port,
     metrics: Metrics,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -54,6 +60,7 @@ pub(super) fn start(
         let shell = Rc::new(Shell {
             index: plan.index,
             shard: RefCell::new(Shard::new(plan, peers, now)),
+            store: RefCell::new(store),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             ways_in,
             metrics,
@@ -67,6 +74,8 @@ pub(super) fn start(
 struct Shell {
     index: usize,
     shard: RefCell<Shard<DeviceSocket>>,
+    /// The way to the store, and back.
+    store: RefCell<Port>,
     /// Where every connection is read into, one at a time.
     scratch: RefCell<Box<[u8]>>,
     /// Of all shards: its own to take from, the others' to wake them.
@@ -80,9 +89,24 @@ struct Shell {
 struct Waits {
     tickets: u64,
     publishes: BTreeMap<u64, oneshot::Sender<Published>>,
+    asks: BTreeMap<u64, Asker>,
     drains: Vec<oneshot::Sender<()>>,
     farewells: Vec<oneshot::Sender<()>>,
     holdings_due: Option<Instant>,
+}
+
+/// Who asked something of a room's reliable stream.
+enum Asker {
+    Receipt(oneshot::Sender<HomeReceipt>),
+    Recall(oneshot::Sender<Result<RecallView, StreamRefusal>>),
+    Pull { room: RoomName, reply: oneshot::Sender<Result<ReliablePage, StreamRefusal>> },
+}
+
+impl Waits {
+    fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
 }
 
 impl Shell {
@@ -129,17 +153,25 @@ impl Shell {
             let PublishRequest { room, messages, bytes, reply } = request;
             way_in.release(messages.len(), bytes);
             let mut waits = self.waits.borrow_mut();
-            waits.tickets += 1;
-            let ticket = waits.tickets;
+            let ticket = waits.ticket();
             waits.publishes.insert(ticket, reply);
             self.shard.borrow_mut().publish(ticket, &room, messages, now);
         }
-        !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
+        let mut more = true;
+        for _ in 0..TAKES_MAX {
+            let stored = self.store.borrow_mut().next_answer();
+            let Some(stored) = stored else {
+                more = false;
+                break;
+            };
+            self.shard.borrow_mut().take_stored(stored, now);
+        }
+        more || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
     }
 
     fn take_arrival(self: &Rc<Self>, arrival: Arrival, now: Now) {
         let Arrival { stream, early, hello } = arrival;
-        let Hello { room, encoding, cursor, seen, device: _, grant, seat } = hello;
+        let Hello { room, encoding, cursor, seen, device, grant, seat } = hello;
         let socket = match prepare(stream) {
             Ok(socket) => socket,
             // The device is gone already, or the machine is out of memory for it.
@@ -147,6 +179,9 @@ impl Shell {
         };
         let mut shard = self.shard.borrow_mut();
         let key = shard.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
+        if let Some((connection, device)) = shard.connection(key).zip(device) {
+            connection.device = device.digest();
+        }
         shard.join(key, &room, seen, cursor, now);
         drop(shard);
         if !early.is_empty() {
@@ -172,10 +207,23 @@ impl Shell {
                 answer(reply, shard.close_room(&room, now));
             }
             Request::History { room, seen, limit, reply } => {
-                answer(reply, shard.history(&room, seen, limit, now.instant));
+                answer(reply, shard.history(&room, seen, limit, now));
             }
-            // Answered once the stream is.
-            Request::Receipt { .. } | Request::Recall { .. } | Request::Reliable { .. } => {}
+            Request::Receipt { room, offset, reply } => {
+                let ticket = self.asked(Asker::Receipt(reply));
+                shard.ask(ticket, &room, Ask::Receipt { offset }, now);
+            }
+            Request::Recall { room, offset, reply } => {
+                let ticket = self.asked(Asker::Recall(reply));
+                shard.ask(ticket, &room, Ask::Recall { offset }, now);
+            }
+            Request::Reliable { room, after, reply } => {
+                let ticket = self.asked(Asker::Pull { room: room.clone(), reply });
+                shard.ask(ticket, &room, Ask::Pull { after }, now);
+            }
+            Request::Acks { room, epoch, offset, reply } => {
+                answer(reply, shard.acks(&room, epoch, offset));
+            }
             Request::Answer { reply } => {
                 answer(reply, ());
             }
@@ -190,13 +238,44 @@ impl Shell {
         }
     }
 
+    fn asked(&self, asker: Asker) -> u64 {
+        let mut waits = self.waits.borrow_mut();
+        let ticket = waits.ticket();
+        waits.asks.insert(ticket, asker);
+        ticket
+    }
+
+    /// Sends what rooms ask of the store. What it has no place for has failed.
+    fn ask_store(&self, now: Now) {
+        let (mut shard, mut store) = (self.shard.borrow_mut(), self.store.borrow_mut());
+        while let Some(request) = shard.poll_store() {
+            if let Err((request, error)) = store.send(request) {
+                shard.take_stored(request.failed(error), now);
+            }
+        }
+    }
+
     /// Gives out what followed from a turn: answers, wakes, numbers.
     fn give_out(&self, now: Now) {
+        self.ask_store(now);
         let mut shard = self.shard.borrow_mut();
         let mut waits = self.waits.borrow_mut();
         while let Some((ticket, published)) = shard.poll_answer() {
             if let Some(reply) = waits.publishes.remove(&ticket) {
                 answer(reply, published);
+            }
+        }
+        while let Some((ticket, told)) = shard.poll_told() {
+            match (waits.asks.remove(&ticket), told) {
+                (Some(Asker::Receipt(reply)), Told::Receipt(receipt, acks)) => answer(reply, (receipt, acks)),
+                (Some(Asker::Recall(reply)), Told::Recalled(recalled)) => answer(reply, recalled),
+                (Some(Asker::Pull { room, reply }), Told::Pulled(pulled)) => {
+                    let page = |(opening, reset): (_, Option<&str>)| ReliablePage {
+                        json: frame::reliable_page(&room, &opening, reset),
+                    };
+                    answer(reply, pulled.map(page));
+                }
+                _ => unreachable!("each ask has its own answer"),
             }
         }
         for peer in shard.poll_wakes() {

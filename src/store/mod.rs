@@ -117,6 +117,19 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The answer that says that it was not done, or that nobody knows.
+    #[must_use]
+    pub fn failed(self, error: StoreError) -> Answer {
+        let (room, life, asked) = match self {
+            Self::Load { room, life } => (room, life, Asked::Load),
+            Self::Append(append) => (append.room, append.life, Asked::Append),
+            Self::Page { room, life, after, .. } => (room, life, Asked::Page { after }),
+        };
+        Answer::Failed { room, life, asked, error }
+    }
+}
+
 /// Messages to be stored, all or none.
 #[derive(Debug, Clone)]
 pub struct Append {

@@ -51,10 +51,10 @@ impl Port {
     /// Hands a request over. Each one that is taken gets exactly one answer.
     ///
     /// # Errors
-    /// [`StoreError::Busy`]: `STORE_WAITING_MAX` answers are outstanding; nothing was asked.
-    pub fn send(&mut self, request: Request) -> Result<(), StoreError> {
+    /// The request comes back with [`StoreError::Busy`]: `STORE_WAITING_MAX` answers are outstanding.
+    pub fn send(&mut self, request: Request) -> Result<(), (Request, StoreError)> {
         if self.outstanding() == STORE_WAITING_MAX {
-            return Err(StoreError::Busy);
+            return Err((request, StoreError::Busy));
         }
         let sent = Sent { request, taken: self.taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");

@@ -285,7 +285,7 @@ impl Writer {
             }
         };
         if let Some(error) = desk.broken_life(&append, sent.taken) {
-            let refused = Some(failed(Request::Append(append), error));
+            let refused = Some(Request::Append(append).failed(error));
             gathered.order.push(Place { desk: index, refused });
         } else if gathered.has_room_for(&append) {
             gathered.messages += append.messages.len();
@@ -311,7 +311,7 @@ impl Writer {
         };
         let (answer, taken) = match answer {
             Ok(answer) => (answer, Taken::One),
-            Err(error) => (failed(request, error), Taken::Failed),
+            Err(error) => (request.failed(error), Taken::Failed),
         };
         self.desks[desk].answer(answer);
         taken
@@ -346,7 +346,7 @@ impl Writer {
                 Some(refused) => refused,
                 None => match appends.next().expect("one append and outcome per place") {
                     (append, Ok(())) => durable(append),
-                    (append, Err(error)) => failed(Request::Append(append), *error),
+                    (append, Err(error)) => Request::Append(append).failed(*error),
                 },
             };
             self.desks[place.desk].answer(answer);
@@ -365,11 +365,11 @@ impl Writer {
             // What is sent from now on is for the next turn.
             let queued = desk.passage.requests.len();
             if let Some(held) = desk.held.take() {
-                desk.answer(failed(held.request, StoreError::Failing));
+                desk.answer(held.request.failed(StoreError::Failing));
             }
             for _ in 0..queued {
                 let Some(sent) = desk.passage.requests.pop() else { break };
-                desk.answer(failed(sent.request, StoreError::Failing));
+                desk.answer(sent.request.failed(StoreError::Failing));
             }
         }
         self.wake();
@@ -481,13 +481,4 @@ impl Desk {
 fn durable(append: Append) -> Answer {
     let through = append.messages.last().map_or(0, |message| message.offset);
     Answer::Durable { room: append.room, life: append.life, through }
-}
-
-fn failed(request: Request, error: StoreError) -> Answer {
-    let (room, life, asked) = match request {
-        Request::Load { room, life } => (room, life, Asked::Load),
-        Request::Append(append) => (append.room, append.life, Asked::Append),
-        Request::Page { room, life, after, .. } => (room, life, Asked::Page { after }),
-    };
-    Answer::Failed { room, life, asked, error }
 }

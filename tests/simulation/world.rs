@@ -7,12 +7,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use roomcast::clock::Now;
 use roomcast::connection::{Grant, Seats};
-use roomcast::room::id::{Encoding, RoomName, TypeName};
+use roomcast::room::id::{Encoding, RoomName, TypeName, mix};
 use roomcast::room::message::{Class, Published, TypePolicy, Types, Verdict};
 use roomcast::room::pace::FlushRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::tally::Tally;
 use roomcast::shard::{Plan, Shard, directory};
+use roomcast::store::{Answer, Request};
 use roomcast::wire::publish;
 
 use crate::device::{Device, Heard};
@@ -182,6 +183,11 @@ impl World {
         let wakes: Vec<usize> = shard.poll_wakes().collect();
         for peer in wakes {
             self.busy[peer] = true;
+        }
+        while let Some(request) = shard.poll_store() {
+            let Request::Load { room, life } = request else { panic!("nothing reliable is published") };
+            shard.take_stored(Answer::Loaded { room, life, stream: None }, self.now);
+            self.busy[index] = true;
         }
         let tally = shard.take_tally();
         self.note(&tally);
