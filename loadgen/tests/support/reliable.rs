@@ -484,7 +484,8 @@ fn take(state: &mut State, name: &str, draft: Draft, lapse: Lapse) -> Option<(u1
     if lapse == Lapse::CrossRooms && offset == 3 {
         cross(state, name, other.as_deref());
     }
-    let once = std::mem::replace(&mut state.failed_once, state.failed_once || offset == 3);
+    let once = state.failed_once;
+    state.failed_once |= offset == 3;
     match lapse {
         Lapse::AnswerLate | Lapse::StoreTwice if offset == 3 && !once => {
             Some((503, r#"{"code":"store_failing"}"#.to_owned()))
