@@ -18,10 +18,16 @@ pub(crate) enum Answer {
     Bad(String),
     /// An answer.
     Whole {
+        /// Its status.
+        code: u16,
         /// Its length.
         bytes: usize,
         /// How each message ended; missing ones are unknown.
         outcomes: Vec<Outcome>,
+        /// The offset of each message, 0: none; as many as there are results.
+        offsets: Vec<u64>,
+        /// After how long another try makes sense.
+        retry_after_ms: Option<u64>,
         /// What to tell the user when it is not plain success.
         trouble: Option<String>,
         /// Whether the connection can be used again.
@@ -40,6 +46,15 @@ struct JsonProblem {
 #[derive(Debug, Deserialize)]
 struct JsonResult {
     result: String,
+    #[serde(default)]
+    offset: u64,
+}
+
+/// One message's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ended {
+    outcome: Outcome,
+    offset: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,19 +94,24 @@ pub(crate) fn read_answer(bytes: &[u8], messages: usize) -> Answer {
     } else {
         json_results(body)
     };
-    let outcomes = match (code, results) {
+    let refused = Ended { outcome: Outcome::Refused, offset: 0 };
+    let ended = match (code, results) {
         (200..=299 | 429 | 503, Some(results)) => results,
-        (400..=499, _) => vec![Outcome::Refused; messages],
-        (503, None) if says_nothing_taken(body) => vec![Outcome::Refused; messages],
+        (400..=499, _) => vec![refused; messages],
+        (503, None) if says_nothing_taken(body) => vec![refused; messages],
         _ => Vec::new(),
     };
+    let (outcomes, offsets): (Vec<Outcome>, Vec<u64>) =
+        ended.iter().map(|ended| (ended.outcome, ended.offset)).unzip();
+    let retry_after_ms = header("retry-after").and_then(|seconds| seconds.trim().parse::<u64>().ok());
+    let retry_after_ms = retry_after_ms.map(|seconds| seconds.saturating_mul(1_000));
     let plain = code / 100 == 2 && outcomes.iter().all(|outcome| *outcome == Outcome::Ok);
     let trouble = (!plain).then(|| {
         let shown: String = String::from_utf8_lossy(body).chars().take(200).collect();
         format!("HTTP {code}: {shown}")
     });
     let keeps = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    Answer::Whole { bytes: head_bytes + body_bytes, outcomes, trouble, keeps }
+    Answer::Whole { code, bytes: head_bytes + body_bytes, outcomes, offsets, retry_after_ms, trouble, keeps }
 }
 
 /// Whether a 503's problem promises that nothing was taken. `shard_silent` and strangers' codes don't.
@@ -100,23 +120,26 @@ fn says_nothing_taken(body: &[u8]) -> bool {
         .is_ok_and(|problem| CODES_NOTHING_TAKEN.contains(&problem.code.as_str()))
 }
 
-fn json_results(body: &[u8]) -> Option<Vec<Outcome>> {
+fn json_results(body: &[u8]) -> Option<Vec<Ended>> {
     let answer: JsonAnswer = serde_json::from_slice(body).ok()?;
-    Some(answer.results.iter().map(|result| outcome(&result.result)).collect())
+    Some(answer.results.iter().map(|result| ended(&result.result, result.offset)).collect())
 }
 
-fn proto_results(body: &[u8]) -> Option<Vec<Outcome>> {
+fn proto_results(body: &[u8]) -> Option<Vec<Ended>> {
     let answer = proto::PublishAnswer::decode(body).ok()?;
-    Some(answer.results.iter().map(|result| outcome(&result.result)).collect())
+    Some(answer.results.iter().map(|result| ended(&result.result, result.offset)).collect())
 }
 
-fn outcome(result: &str) -> Outcome {
-    match result {
+fn ended(result: &str, offset: u64) -> Ended {
+    let outcome = match result {
         "accepted" | "durable" => Outcome::Ok,
+        // The first attempt was stored after all: only a reliable message has an offset.
+        "duplicate" if offset > 0 => Outcome::Ok,
         "shed" => Outcome::Refused,
         // `unavailable` says try again; `merged` and `duplicate` can't be for chat without key and id.
         _ => Outcome::Unknown,
-    }
+    };
+    Ended { outcome, offset }
 }
 
 #[cfg(test)]
@@ -154,6 +177,18 @@ mod tests {
         .into_bytes();
         answer.extend(body);
         assert_eq!(outcomes(read_answer(&answer, 1)), [Outcome::Ok]);
+    }
+
+    #[test]
+    fn a_durable_message_and_a_duplicate_of_one_have_their_offset() {
+        let body = r#"{"results":[{"result":"durable","offset":7},{"result":"duplicate","offset":3},{"result":"duplicate"},
+            {"result":"unavailable","reason":"store_failing","retry_after_ms":1000}]}"#;
+        let Answer::Whole { outcomes, offsets, .. } = read_answer(&http(200, body), 4) else { panic!() };
+        assert_eq!(outcomes, [Outcome::Ok, Outcome::Ok, Outcome::Unknown, Outcome::Unknown]);
+        assert_eq!(offsets, [7, 3, 0, 0]);
+        let busy = b"HTTP/1.1 503 X\r\nRetry-After: 2\r\nContent-Length: 2\r\n\r\n{}";
+        let Answer::Whole { retry_after_ms, .. } = read_answer(busy, 1) else { panic!() };
+        assert_eq!(retry_after_ms, Some(2_000));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
+use crate::awkward::Awkward;
 use crate::doors::Door;
 use crate::frame::Encoding;
 use crate::payload::PAYLOAD_BYTES_MIN;
@@ -11,6 +13,8 @@ use crate::schedule::Schedule;
 
 /// Most messages of one run: what the ledger keeps of each must fit memory.
 const MESSAGES_MAX: u64 = 100_000_000;
+/// Most reliable messages of one run: the ledger keeps a row of each, with the instants at which it was applied.
+const RELIABLE_MESSAGES_MAX: u64 = 2_000_000;
 /// Most messages of one request, as the publisher door takes them.
 const MESSAGES_PER_REQUEST_MAX: i64 = 1_000;
 /// Largest payload the publisher door takes.
@@ -41,9 +45,42 @@ pub(crate) struct RunArgs {
     /// Rooms to publish to, round robin. Rooms without a device are published to, and not checked.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     rooms: u32,
-    /// Messages a second, over all rooms; up to three decimals.
+    /// Messages a second, over all rooms; up to three decimals. 0 where reliable ones are published instead.
     #[arg(long, default_value = "10", value_parser = thousandths)]
     rate: u64,
+    /// Reliable messages a second, over all rooms, beside the chat; up to three decimals. Each has an id and is tried
+    /// again until it is answered; devices acknowledge, pull what they lack, and are held to I1 to I7.
+    #[arg(long, default_value = "0", value_parser = thousandths)]
+    reliable_rate: u64,
+    /// Type of the reliable messages; the node must have it in class reliable.
+    #[arg(long, default_value = "coupon")]
+    reliable_type: String,
+    /// How long a reliable message lives. Without it: as its type says, which is taken to be at least 10 minutes.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=604_800_000))]
+    ttl_ms: Option<u64>,
+    /// Share of the devices (0 to 1) that drop some of their acknowledgements.
+    #[arg(long, default_value = "0", value_parser = share)]
+    drop_acks_share: u32,
+    /// The part of its acknowledgements (0 to 1) that such a device drops.
+    #[arg(long, default_value = "0.5", value_parser = share)]
+    drop_acks: u32,
+    /// Share of the devices (0 to 1) that stop reading, each about once a minute.
+    #[arg(long, default_value = "0", value_parser = share)]
+    stall_share: u32,
+    /// For how long they stop reading. Past 10 s the node closes them, and they come back.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    stall_seconds: u64,
+    /// Share of the devices (0 to 1) that cut their connection without a close every 2 to 12 s, and are back within 1 s
+    /// with `cursor=` and `seen=`.
+    #[arg(long, default_value = "0", value_parser = share)]
+    reconnect_share: u32,
+    /// The node is killed and restarted during the run: devices come back with their cursor, trying every 100 to 300 ms,
+    /// and the publisher tries the same id again. Without it a lost connection is a violation.
+    #[arg(long)]
+    through_restarts: bool,
+    /// After the last publish, how long devices may take at most to get what they are owed.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    settle_seconds: u64,
     /// How long to publish; up to three decimals.
     #[arg(long, default_value = "10", value_parser = thousandths)]
     seconds: u64,
@@ -68,7 +105,7 @@ pub(crate) struct RunArgs {
     /// Messages of one publish request, all to one room.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MESSAGES_PER_REQUEST_MAX))]
     messages_per_request: u32,
-    /// Seed of the payloads' filler.
+    /// Seed of the payloads' filler, and of everything that is drawn: which devices are awkward, and when.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// What room names begin with; a part that no other run has follows.
@@ -88,11 +125,23 @@ pub(crate) struct RunArgs {
     device_token: Option<String>,
 }
 
+/// What is published reliably.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reliable {
+    pub(crate) schedule: Schedule,
+    pub(crate) type_name: String,
+    pub(crate) ttl_ms: Option<u64>,
+}
+
 /// A checked run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// What is published when; its start is not set yet.
     pub(crate) schedule: Schedule,
+    /// What is published reliably, if anything; its start is not set yet.
+    pub(crate) reliable: Option<Reliable>,
+    pub(crate) awkward: Awkward,
+    pub(crate) settle_ms: u64,
     pub(crate) devices: u32,
     pub(crate) seconds_milli: u64,
     pub(crate) payload_bytes: usize,
@@ -116,8 +165,8 @@ impl RunArgs {
     /// # Errors
     /// One line that says what is wrong, and where.
     pub(crate) fn resolve(self) -> Result<Plan, String> {
-        if self.rate == 0 {
-            return Err("--rate: must be more than 0".into());
+        if self.rate == 0 && self.reliable_rate == 0 {
+            return Err("--rate: must be more than 0, or --reliable-rate".into());
         }
         if self.seconds == 0 {
             return Err("--seconds: must be more than 0".into());
@@ -125,10 +174,15 @@ impl RunArgs {
         if !(PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&self.payload_bytes) {
             return Err(format!("--payload-bytes: {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX}"));
         }
-        let messages = (u128::from(self.rate) * u128::from(self.seconds)).div_ceil(1_000_000);
-        let messages = u64::try_from(messages).ok().filter(|messages| *messages <= MESSAGES_MAX);
-        let messages =
-            messages.ok_or_else(|| format!("--rate × --seconds: at most {MESSAGES_MAX} messages"))?;
+        let schedule = Schedule {
+            start_ns: 0,
+            messages: messages_of("--rate", self.rate, self.seconds, MESSAGES_MAX)?,
+            rate_milli: self.rate,
+            rooms: self.rooms,
+            messages_per_request: self.messages_per_request,
+        };
+        let reliable = self.reliable()?;
+        let awkward = self.awkward();
         for (flag, door, scheme) in [
             ("--viewer-door", &self.viewer_door, "ws"),
             ("--publisher-door", &self.publisher_door, "http"),
@@ -146,13 +200,10 @@ impl RunArgs {
             opened.map_err(|error| format!("--json {}: {error}", path.display()))?;
         }
         Ok(Plan {
-            schedule: Schedule {
-                start_ns: 0,
-                messages,
-                rate_milli: self.rate,
-                rooms: self.rooms,
-                messages_per_request: self.messages_per_request,
-            },
+            schedule,
+            reliable,
+            awkward,
+            settle_ms: self.settle_seconds * 1_000,
             devices: self.devices,
             seconds_milli: self.seconds,
             payload_bytes: self.payload_bytes,
@@ -169,6 +220,55 @@ impl RunArgs {
             device_token: self.device_token.or_else(|| std::env::var("ROOMCAST_DEVICE_TOKEN").ok()),
         })
     }
+}
+
+impl RunArgs {
+    fn reliable(&self) -> Result<Option<Reliable>, String> {
+        if self.reliable_rate == 0 {
+            return Ok(None);
+        }
+        roomcast::room::id::TypeName::parse(&self.reliable_type)
+            .map_err(|bad| format!("--reliable-type: a type is {bad}"))?;
+        let most = RELIABLE_MESSAGES_MAX;
+        let messages = messages_of("--reliable-rate", self.reliable_rate, self.seconds, most)?;
+        let schedule = Schedule {
+            start_ns: 0,
+            messages,
+            rate_milli: self.reliable_rate,
+            rooms: self.rooms,
+            messages_per_request: 1,
+        };
+        Ok(Some(Reliable { schedule, type_name: self.reliable_type.clone(), ttl_ms: self.ttl_ms }))
+    }
+
+    fn awkward(&self) -> Awkward {
+        Awkward {
+            drop_acks_share: self.drop_acks_share,
+            drop_acks: self.drop_acks,
+            stall_share: self.stall_share,
+            stall_ns: self.stall_seconds * 1_000_000_000,
+            reconnect_share: self.reconnect_share,
+            through_restarts: self.through_restarts,
+        }
+    }
+}
+
+/// Messages of a run at a rate and for a time that are given in thousandths.
+fn messages_of(flag: &str, rate_milli: u64, seconds_milli: u64, most: u64) -> Result<u64, String> {
+    let messages = (u128::from(rate_milli) * u128::from(seconds_milli)).div_ceil(1_000_000);
+    let messages = u64::try_from(messages).ok().filter(|messages| *messages <= most);
+    messages.ok_or_else(|| format!("{flag} × --seconds: at most {most} messages"))
+}
+
+/// A share from 0 to 1, in millionths.
+fn share(text: &str) -> Result<u32, String> {
+    let share: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if !(0.0..=1.0).contains(&share) {
+        return Err(format!("{text} is not between 0 and 1"));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
+    let millionths = (share * 1_000_000.0).round() as u32;
+    Ok(millionths)
 }
 
 /// A decimal with up to three places, in thousandths: exact, where a float would not be.
@@ -210,6 +310,11 @@ mod tests {
             ("--rooms 0", "--rooms"),
             ("--rate 0", "--rate"),
             ("--rate fast", "--rate"),
+            ("--reliable-rate 1000000 --seconds 1000", "--reliable-rate"),
+            ("--reliable-rate 1 --reliable-type A!", "--reliable-type"),
+            ("--ttl-ms 5", "--ttl-ms"),
+            ("--drop-acks-share 1.5", "--drop-acks-share"),
+            ("--settle-seconds 0", "--settle-seconds"),
             ("--seconds 0", "--seconds"),
             ("--payload-bytes 10", "--payload-bytes"),
             ("--payload-bytes 99999", "--payload-bytes"),
@@ -223,6 +328,15 @@ mod tests {
             let error = resolve(flags).unwrap_err();
             assert!(error.contains(named), "{flags}: {error}");
         }
+    }
+
+    #[test]
+    fn reliable_messages_may_go_alone_or_beside_chat() {
+        let plan = resolve("--rate 0 --reliable-rate 2 --seconds 60 --drop-acks-share 0.1").unwrap();
+        assert_eq!(plan.schedule.messages, 0);
+        assert_eq!(plan.reliable.map(|reliable| reliable.schedule.messages), Some(120));
+        assert_eq!((plan.awkward.drop_acks_share, plan.awkward.drop_acks), (100_000, 500_000));
+        assert_eq!(resolve("--rate 1").unwrap().reliable, None);
     }
 
     #[test]

@@ -7,13 +7,15 @@
 //! messages alone, so nothing goes unchecked, it only costs more. Pure.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::latency::Latency;
+use crate::streams::Brought;
 
 /// Level copies kept of one room. Past it the oldest go.
 pub(crate) const LEVEL_COPIES_MAX: usize = 4096;
 /// Composed copies kept of one room. Past it the oldest go.
-pub(crate) const COMPOSED_COPIES_MAX: usize = 16;
+pub(crate) const COMPOSED_COPIES_MAX: usize = 64;
 /// Receive instants this close count as one, at the later end: latencies are at most this much overstated.
 const INSTANT_SHIFT: u32 = 15;
 
@@ -32,6 +34,8 @@ pub(crate) struct Said {
     pub(crate) skipped: u64,
     /// Whether it gives any reason for a jump in seq.
     pub(crate) explains: bool,
+    /// What it brings of the reliable stream.
+    pub(crate) brought: Option<Rc<Brought>>,
 }
 
 /// One distinct frame.
@@ -91,7 +95,8 @@ impl Copies {
         Self { devices, ..Self::default() }
     }
 
-    /// If these bytes are the level frame of `seq`: takes it for one more device and gives the number of its messages.
+    /// If these bytes are the level frame of `seq`: takes it for one more device and gives the number of its messages, and what
+    /// it brings of the reliable stream.
     #[inline]
     pub(crate) fn take_level(
         &mut self,
@@ -99,16 +104,17 @@ impl Copies {
         bytes: &[u8],
         now_ns: u64,
         latency: &mut Latency,
-    ) -> Option<u64> {
+    ) -> Option<(u64, Option<Rc<Brought>>)> {
         let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
         let slot = self.level.get_mut(place)?;
         let copy = slot.as_mut().filter(|copy| *copy.bytes == *bytes)?;
         copy.take(now_ns, latency);
         let messages = copy.said.dues_ns.len() as u64;
+        let brought = copy.said.brought.clone();
         if copy.taken >= self.devices {
             self.drop_level(place, latency);
         }
-        Some(messages)
+        Some((messages, brought))
     }
 
     /// If these bytes are a composed frame seen lately: takes it for one more device and gives what it says.
@@ -197,6 +203,7 @@ mod tests {
             dues_ns: Box::new([1_000, 2_000]),
             skipped: 0,
             explains: false,
+            brought: None,
         }
     }
 
@@ -206,8 +213,8 @@ mod tests {
         copies.keep(b"batch seven", level(7), 5_000_000, &mut latency);
         assert_eq!(copies.take_level(7, b"batch seveN", 5_000_000, &mut latency), None);
         assert_eq!(copies.take_level(8, b"batch seven", 5_000_000, &mut latency), None);
-        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some(2));
-        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some(2));
+        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some((2, None)));
+        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some((2, None)));
         assert!(copies.level(7).is_none(), "every device had it");
         assert_eq!(latency.percentiles().count, 6, "three devices, two messages");
     }

@@ -54,6 +54,8 @@ impl Fleet {
             let devices = plan.devices / workers + u32::from(index < plan.devices % workers);
             let assignment = Assignment {
                 schedule: plan.schedule,
+                reliable: plan.reliable.clone(),
+                awkward: plan.awkward,
                 encoding: plan.encoding,
                 payload_bytes: plan.payload_bytes,
                 seed: plan.seed,

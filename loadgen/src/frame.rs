@@ -123,11 +123,18 @@ pub(crate) fn start(bytes: &[u8]) -> Start {
     }
 }
 
-/// Appends one masked frame of at most 125 bytes of payload; more is cut off.
+/// Appends one masked frame of at most 65 535 bytes of payload; more is cut off.
 pub(crate) fn write_device_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: u32) {
-    let payload = &payload[..payload.len().min(125)];
+    let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
+    let payload = &payload[..usize::from(length)];
     out.push(0x80 | opcode);
-    out.push(0x80 | u8::try_from(payload.len()).unwrap_or(125));
+    match u8::try_from(length) {
+        Ok(short) if short <= 125 => out.push(0x80 | short),
+        _ => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+    }
     let mask = mask.to_be_bytes();
     out.extend_from_slice(&mask);
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -142,6 +149,23 @@ pub(crate) struct HeardMessage {
     pub(crate) payload: Bytes,
     /// Whether it is marked JSON.
     pub(crate) json: bool,
+    /// The publisher's own id; empty: none.
+    pub(crate) id: String,
+    /// Its place in the reliable stream; 0: it is not reliable.
+    pub(crate) offset: u64,
+    /// The offset that it takes back; 0: none.
+    pub(crate) recall: u64,
+}
+
+/// What a frame says of the reliable stream. All zero: nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Nothing at or before this offset is told.
+    pub(crate) after: u64,
+    /// Where a device stands that has applied it.
+    pub(crate) through: u64,
+    /// The time over which devices spread their acknowledgements; 0: not said.
+    pub(crate) ack_within_ms: u64,
 }
 
 /// The first frame of a room.
@@ -151,8 +175,28 @@ pub(crate) struct Welcome {
     pub(crate) run: String,
     pub(crate) seq: u64,
     pub(crate) heartbeat_ms: u64,
-    /// History, latest and reliable ones, in that order.
+    /// The life of the reliable stream; empty: not known just now.
+    pub(crate) epoch: String,
+    /// The last offset that was sent to members.
+    pub(crate) offset: u64,
+    /// Why the cursor was not honoured; empty: it was.
+    pub(crate) reset: String,
+    pub(crate) span: Span,
+    /// History and latest, in that order.
     pub(crate) messages: Vec<HeardMessage>,
+    pub(crate) reliable: Vec<HeardMessage>,
+}
+
+/// What the viewer door answers to a pull of a room's reliable stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) room: String,
+    pub(crate) epoch: String,
+    /// The head of the stream.
+    pub(crate) offset: u64,
+    pub(crate) reset: String,
+    pub(crate) span: Span,
+    pub(crate) reliable: Vec<HeardMessage>,
 }
 
 /// What one flush brought, or what one device needs besides.
@@ -163,10 +207,13 @@ pub(crate) struct Batch {
     pub(crate) seq: u64,
     pub(crate) skipped: BTreeMap<String, u64>,
     pub(crate) merged: BTreeMap<String, u64>,
-    /// Messages of this batch, in room order.
+    pub(crate) span: Span,
+    /// Messages of this batch, in room order; reliable ones among them.
     pub(crate) messages: Vec<HeardMessage>,
-    /// Carried reliable messages and latest values: what comes besides the batch.
-    pub(crate) besides: Vec<HeardMessage>,
+    /// Reliable messages that come besides the batch.
+    pub(crate) carried: Vec<HeardMessage>,
+    /// Latest values that come besides the batch.
+    pub(crate) latest: Vec<HeardMessage>,
 }
 
 /// What a server's frame says.
@@ -207,6 +254,10 @@ struct JsonMessage<'a> {
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     payload_b64: Option<Cow<'a, str>>,
+    id: Option<String>,
+    #[serde(default)]
+    offset: u64,
+    recall: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -217,6 +268,15 @@ struct JsonFrame<'a> {
     seq: Option<u64>,
     heartbeat_ms: Option<u64>,
     code: Option<String>,
+    epoch: Option<String>,
+    reset: Option<String>,
+    offset: Option<u64>,
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    through: u64,
+    #[serde(default)]
+    ack_within_ms: u64,
     #[serde(default)]
     skipped: BTreeMap<String, u64>,
     #[serde(default)]
@@ -239,31 +299,91 @@ fn heard_json(message: &JsonMessage<'_>) -> HeardMessage {
         (None, Some(opaque)) => (Bytes::copy_from_slice(opaque.as_bytes()), false),
         (None, None) => (Bytes::new(), false),
     };
-    HeardMessage { type_name: message.type_name.clone().into_owned(), payload, json }
+    HeardMessage {
+        type_name: message.type_name.clone().into_owned(),
+        payload,
+        json,
+        id: message.id.clone().unwrap_or_default(),
+        offset: message.offset,
+        recall: message.recall.unwrap_or(0),
+    }
+}
+
+fn all_heard<'a>(lists: impl IntoIterator<Item = &'a Vec<JsonMessage<'a>>>) -> Vec<HeardMessage> {
+    lists.into_iter().flatten().map(heard_json).collect()
+}
+
+/// Reads the answer to a pull, which is JSON whatever the encoding of the frames.
+///
+/// # Errors
+/// A sentence that says what was not understood.
+pub(crate) fn decode_page(body: &[u8]) -> Result<Page, String> {
+    #[derive(Deserialize)]
+    struct JsonPage<'a> {
+        room: String,
+        epoch: Option<String>,
+        #[serde(default)]
+        offset: u64,
+        reset: Option<String>,
+        #[serde(default)]
+        after: u64,
+        #[serde(default)]
+        through: u64,
+        #[serde(default, borrow)]
+        reliable: Vec<JsonMessage<'a>>,
+    }
+    let page: JsonPage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    Ok(Page {
+        epoch: page.epoch.unwrap_or_default(),
+        offset: page.offset,
+        reset: page.reset.unwrap_or_default(),
+        span: Span { after: page.after, through: page.through, ack_within_ms: 0 },
+        reliable: all_heard([&page.reliable]),
+        room: page.room,
+    })
+}
+
+/// The payload of a device's acknowledgement.
+#[must_use]
+pub(crate) fn ack(encoding: Encoding, room: &str, epoch: &str, offset: u64) -> Vec<u8> {
+    match encoding {
+        Encoding::Json => {
+            format!(r#"{{"kind":"ack","room":"{room}","epoch":"{epoch}","offset":{offset}}}"#).into_bytes()
+        }
+        Encoding::Proto => {
+            let entry = proto::AckEntry { room: room.to_owned(), epoch: epoch.to_owned(), offset };
+            let frame = Some(proto::device_frame::Frame::Ack(proto::Ack { acks: vec![entry] }));
+            proto::DeviceFrame { frame }.encode_to_vec()
+        }
+    }
 }
 
 fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
     let frame: JsonFrame<'_> = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     let missing = |field: &str| format!("a {} without {field}", frame.kind);
     let code = || frame.code.clone().unwrap_or_default();
+    let span = Span { after: frame.after, through: frame.through, ack_within_ms: frame.ack_within_ms };
     Ok(match &*frame.kind {
         "welcome" => ServerFrame::Welcome(Welcome {
             room: frame.room.clone().ok_or_else(|| missing("room"))?,
             run: frame.run.clone().ok_or_else(|| missing("run"))?,
             seq: frame.seq.ok_or_else(|| missing("seq"))?,
             heartbeat_ms: frame.heartbeat_ms.ok_or_else(|| missing("heartbeat_ms"))?,
-            messages: [&frame.history, &frame.latest, &frame.reliable]
-                .into_iter()
-                .flatten()
-                .map(heard_json)
-                .collect(),
+            epoch: frame.epoch.clone().unwrap_or_default(),
+            offset: frame.offset.unwrap_or(0),
+            reset: frame.reset.clone().unwrap_or_default(),
+            span,
+            messages: all_heard([&frame.history, &frame.latest]),
+            reliable: all_heard([&frame.reliable]),
         }),
         "batch" => ServerFrame::Batch(Batch {
             room: frame.room.clone().ok_or_else(|| missing("room"))?,
             run: frame.run.clone().ok_or_else(|| missing("run"))?,
             seq: frame.seq.ok_or_else(|| missing("seq"))?,
-            messages: frame.messages.iter().map(heard_json).collect(),
-            besides: [&frame.carried, &frame.latest].into_iter().flatten().map(heard_json).collect(),
+            span,
+            messages: all_heard([&frame.messages]),
+            carried: all_heard([&frame.carried]),
+            latest: all_heard([&frame.latest]),
             skipped: frame.skipped,
             merged: frame.merged,
         }),
@@ -277,7 +397,14 @@ fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
 }
 
 fn heard_proto(message: proto::Message) -> HeardMessage {
-    HeardMessage { type_name: message.r#type, payload: message.payload, json: message.json }
+    HeardMessage {
+        type_name: message.r#type,
+        payload: message.payload,
+        json: message.json,
+        id: message.id,
+        offset: message.offset,
+        recall: message.recall,
+    }
 }
 
 fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
@@ -290,11 +417,16 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
             run: welcome.run,
             seq: welcome.seq,
             heartbeat_ms: u64::from(welcome.heartbeat_ms),
-            messages: [welcome.history, welcome.latest, welcome.reliable]
-                .into_iter()
-                .flatten()
-                .map(heard_proto)
-                .collect(),
+            epoch: welcome.epoch,
+            offset: welcome.offset,
+            reset: welcome.reset,
+            span: Span {
+                after: welcome.after,
+                through: welcome.through,
+                ack_within_ms: u64::from(welcome.ack_within_ms),
+            },
+            messages: [welcome.history, welcome.latest].into_iter().flatten().map(heard_proto).collect(),
+            reliable: welcome.reliable.into_iter().map(heard_proto).collect(),
         }),
         Frame::Batch(batch) => ServerFrame::Batch(Batch {
             room: batch.room,
@@ -302,8 +434,14 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
             seq: batch.seq,
             skipped: batch.skipped,
             merged: batch.merged,
+            span: Span {
+                after: batch.after,
+                through: batch.through,
+                ack_within_ms: u64::from(batch.ack_within_ms),
+            },
             messages: batch.messages.into_iter().map(heard_proto).collect(),
-            besides: [batch.carried, batch.latest].into_iter().flatten().map(heard_proto).collect(),
+            carried: batch.carried.into_iter().map(heard_proto).collect(),
+            latest: batch.latest.into_iter().map(heard_proto).collect(),
         }),
         Frame::Pong(_) => ServerFrame::Pong,
         Frame::Joined(_) | Frame::Left(_) => ServerFrame::Membership,
@@ -372,6 +510,52 @@ mod tests {
             proto::ServerFrame { frame: Some(proto::server_frame::Frame::Batch(batch)) }.encode_to_vec();
         let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,"skipped":{"chat":3},"messages":[{"type":"chat","payload":1}]}"#;
         assert_eq!(decode(Encoding::Proto, &bytes), decode(Encoding::Json, text));
+    }
+
+    #[test]
+    fn both_encodings_say_the_same_of_the_reliable_stream() {
+        let coupon = proto::Message {
+            r#type: "coupon".into(),
+            payload: Bytes::from_static(b"1"),
+            json: true,
+            id: "c1".into(),
+            offset: 8,
+            ..Default::default()
+        };
+        let recall = proto::Message { r#type: "coupon".into(), offset: 9, recall: 8, ..Default::default() };
+        let welcome = proto::Welcome {
+            room: "r".into(),
+            run: "00".into(),
+            heartbeat_ms: 9,
+            epoch: "0e".into(),
+            offset: 9,
+            reset: "ahead".into(),
+            after: 7,
+            through: 9,
+            ack_within_ms: 200,
+            reliable: vec![coupon, recall],
+            ..Default::default()
+        };
+        let frame = proto::ServerFrame { frame: Some(proto::server_frame::Frame::Welcome(welcome)) };
+        let text =
+            br#"{"kind":"welcome","room":"r","run":"00","seq":0,"heartbeat_ms":9,"epoch":"0e","offset":9,
+            "resumed":false,"reset":"ahead","after":7,"through":9,"ack_within_ms":200,"reliable":[
+            {"type":"coupon","payload":1,"id":"c1","offset":8},{"type":"coupon","offset":9,"recall":8}]}"#;
+        assert_eq!(decode(Encoding::Proto, &frame.encode_to_vec()), decode(Encoding::Json, text));
+    }
+
+    #[test]
+    fn a_device_frame_of_any_length_can_be_read_back() {
+        for length in [0_usize, 125, 126, 300] {
+            let (payload, mut out) = (vec![7; length], Vec::new());
+            write_device_frame(&mut out, OPCODE_TEXT, &payload, 0x0102_0304);
+            let header_bytes = if length <= 125 { 6 } else { 8 };
+            assert_eq!(out.len(), header_bytes + length);
+            let mask = [1, 2, 3, 4];
+            let read: Vec<u8> =
+                out[header_bytes..].iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m).collect();
+            assert_eq!(read, payload);
+        }
     }
 
     #[test]

@@ -46,15 +46,43 @@ impl Handshake {
         self.encoding.opcode()
     }
 
-    /// The request for a place in `room`.
+    /// Where the door is.
     #[must_use]
-    pub(crate) fn request(&self, room: &str) -> Vec<u8> {
-        let authorization = match &self.device_token {
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// The encoding it asks for.
+    #[must_use]
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The header that says who the device is; empty without a token.
+    fn authorization(&self) -> String {
+        match &self.device_token {
             Some(token) => format!("Authorization: Bearer {token}\r\n"),
             None => String::new(),
-        };
+        }
+    }
+
+    /// The request for what `room`'s reliable stream holds behind `cursor`, or all of it.
+    #[must_use]
+    pub(crate) fn pull(&self, room: &str, cursor: Option<&str>) -> Vec<u8> {
+        let after = cursor.map(|cursor| format!("?after={cursor}")).unwrap_or_default();
+        let (host, authorization) = (self.door.authority(), self.authorization());
         format!(
-            "GET /v1/rooms/{room}/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n"
+        )
+        .into_bytes()
+    }
+
+    /// The request for a place in `room`; `query` begins with `?` or is empty.
+    #[must_use]
+    pub(crate) fn request(&self, room: &str, query: &str) -> Vec<u8> {
+        let authorization = self.authorization();
+        format!(
+            "GET /v1/rooms/{room}/ws{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\nSec-WebSocket-Protocol: {}\r\n{authorization}\r\n",
             self.door.authority(),
             self.key,

@@ -10,6 +10,18 @@ use crate::schedule::Schedule;
 /// Shortest payload: the two quotes, 16 + 16 + 8 digits and three dots.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = 45;
 
+/// The `id` of reliable message `number`: what makes trying again safe.
+#[must_use]
+pub(crate) fn reliable_id(number: u64) -> String {
+    format!("lg-{number:x}")
+}
+
+/// What the payloads of reliable messages are seeded with, so that chat's can't be taken for them.
+#[must_use]
+pub(crate) fn reliable_seed(seed: u64) -> u64 {
+    !seed
+}
+
 const LETTERS_BYTES: usize = 16 * 1024;
 
 /// Writes and checks the payloads of one run.

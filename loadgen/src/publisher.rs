@@ -2,8 +2,9 @@
 //!
 //! Open loop: a request leaves when it is due, whether or not earlier ones were answered, as long as a connection is
 //! free or may be opened. When all are busy it waits, and how late it left is recorded: latency counts from the
-//! schedule, so nothing is hidden by it. One request at a time per connection; nothing is sent twice, because a
-//! message without an `id` can't be repeated safely: what got no answer is unknown.
+//! schedule, so nothing is hidden by it. One request at a time per connection. Chat is sent once, because a message
+//! without an `id` can't be repeated safely: what got no answer is unknown. A reliable one is sent again with the same
+//! `id` until it is answered (`attempts`), and unknown until then.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -16,13 +17,14 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::answer::{Answer, read_answer};
+use crate::attempts::{Attempts, Next, Tried};
 use crate::clock::monotonic_ns;
 use crate::doors::Door;
 use crate::frame::Encoding;
 use crate::latency::Latency;
 use crate::ledger::{Outcome, Published};
 use crate::payload::Payloads;
-use crate::request::Requests;
+use crate::request::{Requests, Traffic};
 
 /// Requests in flight at one time. Past it, later ones wait and are late.
 const IN_FLIGHT_MAX: usize = 64;
@@ -43,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) room_names: Vec<String>,
     /// What messages hold.
     pub(crate) payloads: Payloads,
+    /// What they are.
+    pub(crate) traffic: Traffic,
 }
 
 /// What publishing brought.
@@ -54,6 +58,8 @@ pub(crate) struct Outcomes {
     pub(crate) lateness: Latency,
     /// From when a request left to its answer.
     pub(crate) answer_latency: Latency,
+    /// Attempts after a message's first.
+    pub(crate) retried: u64,
     /// The first few refusals and failures, in words.
     pub(crate) troubles: Vec<String>,
 }
@@ -80,6 +86,7 @@ struct Publisher {
     /// Requests in flight in the order they left, for their deadlines.
     flights: VecDeque<(u64, usize, u64)>,
     in_flight: usize,
+    attempts: Attempts,
     outcomes: Outcomes,
 }
 
@@ -90,6 +97,10 @@ struct Publisher {
 pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outcomes> {
     let (poll, timer) = (Poll::new()?, TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?);
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+    let attempts_max = match plan.traffic {
+        Traffic::Chat => 1,
+        Traffic::Reliable { attempts_max, .. } => attempts_max,
+    };
     let mut publisher = Publisher {
         poll,
         timer,
@@ -99,10 +110,12 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
         free: (0..IN_FLIGHT_MAX).rev().collect(),
         flights: VecDeque::new(),
         in_flight: 0,
+        attempts: Attempts::new(attempts_max),
         outcomes: Outcomes {
             published,
             lateness: Latency::default(),
             answer_latency: Latency::default(),
+            retried: 0,
             troubles: Vec::new(),
         },
     };
@@ -115,8 +128,15 @@ impl Publisher {
         let schedule = *self.outcomes.published.schedule();
         let mut events = Events::with_capacity(IN_FLIGHT_MAX + 1);
         let mut next = 0;
-        while next < schedule.requests() || self.in_flight > 0 {
+        while next < schedule.requests() || self.in_flight > 0 || self.attempts.due_ns().is_some() {
             let mut now_ns = monotonic_ns();
+            while !self.free.is_empty()
+                && let Some(request) = self.attempts.take_due(now_ns)
+            {
+                let Some(slot) = self.free.pop() else { break };
+                self.outcomes.retried += 1;
+                self.leave(slot, request, now_ns);
+            }
             while next < schedule.requests() && schedule.request_due_ns(next) <= now_ns {
                 let Some(slot) = self.free.pop() else { break };
                 self.send(slot, next);
@@ -124,8 +144,8 @@ impl Publisher {
                 now_ns = monotonic_ns();
             }
             self.expire(now_ns);
-            let due =
-                (next < schedule.requests() && !self.free.is_empty()).then(|| schedule.request_due_ns(next));
+            let due = (next < schedule.requests()).then(|| schedule.request_due_ns(next));
+            let due = due.into_iter().chain(self.attempts.due_ns()).min().filter(|_| !self.free.is_empty());
             if due.is_none_or(|due_ns| due_ns > now_ns) {
                 self.wait(&mut events, due)?;
             }
@@ -167,6 +187,12 @@ impl Publisher {
         let numbers = schedule.numbers_of(request);
         let late_ns = now_ns.saturating_sub(schedule.request_due_ns(request));
         self.outcomes.lateness.record(late_ns, numbers.end - numbers.start);
+        self.leave(slot, request, now_ns);
+    }
+
+    /// One attempt at a request.
+    fn leave(&mut self, slot: usize, request: u64, now_ns: u64) {
+        let schedule = *self.outcomes.published.schedule();
         self.in_flight += 1;
         if self.connections[slot].is_none() {
             match self.open(slot) {
@@ -233,20 +259,28 @@ impl Publisher {
         match read_answer(&connection.answer, messages) {
             Answer::Half => {}
             Answer::Bad(reason) => self.fail(slot, &reason),
-            Answer::Whole { bytes, outcomes, trouble, keeps } => {
+            Answer::Whole { code, bytes, outcomes, offsets, retry_after_ms, trouble, keeps } => {
                 let now_ns = monotonic_ns();
                 connection.answer.drain(..bytes);
                 connection.flight = None;
                 self.outcomes.answer_latency.record(now_ns.saturating_sub(sent_ns), 1);
-                self.outcomes.published.answered(request, now_ns, outcomes);
-                if let Some(trouble) = trouble {
-                    self.note(trouble);
-                }
                 if !keeps {
                     self.connections[slot] = None;
                 }
                 self.in_flight -= 1;
                 self.free.push(slot);
+                for (number, offset) in numbers.zip(offsets).filter(|(_, offset)| *offset > 0) {
+                    self.outcomes.published.placed(number, offset);
+                }
+                let tried = Tried::of(code, &outcomes);
+                match self.attempts.next(request, tried, now_ns, retry_after_ms) {
+                    Next::Again => {}
+                    Next::Unknown => self.outcomes.published.answered(request, now_ns, []),
+                    Next::Settled => self.outcomes.published.answered(request, now_ns, outcomes),
+                }
+                if let Some(trouble) = trouble {
+                    self.note(trouble);
+                }
             }
         }
     }
@@ -260,15 +294,20 @@ impl Publisher {
             self.note(format!("request {request}: {reason}"));
             self.in_flight -= 1;
             self.free.push(slot);
+            // What becomes of it, unknown or tried again, it is unknown as yet.
+            let _: Next = self.attempts.next(request, Tried::Lost, monotonic_ns(), None);
         }
     }
 
     #[cold]
     fn settle_without_connection(&mut self, slot: usize, request: u64, reason: &str) {
-        // Nothing left this machine, so nothing may appear.
-        let numbers = self.outcomes.published.schedule().numbers_of(request);
-        let refused = numbers.map(|_| Outcome::Refused);
-        self.outcomes.published.answered(request, monotonic_ns(), refused);
+        // Nothing left this machine, so nothing may appear; unless an earlier attempt did leave.
+        let now_ns = monotonic_ns();
+        if self.attempts.next(request, Tried::NotTaken, now_ns, None) == Next::Settled {
+            let numbers = self.outcomes.published.schedule().numbers_of(request);
+            let refused = numbers.map(|_| Outcome::Refused);
+            self.outcomes.published.answered(request, now_ns, refused);
+        }
         self.note(format!("request {request}: {reason}"));
         self.in_flight -= 1;
         self.free.push(slot);

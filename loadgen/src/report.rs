@@ -4,9 +4,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::awkward::Awkward;
 use crate::frame::Encoding;
-use crate::latency::Percentiles;
-use crate::ledger::Violations;
+use crate::latency::{Latency, Percentiles};
+use crate::ledger::{ApplyTimes, Violations};
+use crate::publisher::Outcomes;
+use crate::streams::StreamTally;
 use crate::watch::Tally;
 
 /// Lateness past which the figures say more about this machine than about the node.
@@ -25,6 +28,11 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     pub(crate) connect_ms: u64,
     pub(crate) published: PublishedFigures,
+    /// The reliable messages, where there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reliable: Option<ReliableFigures>,
+    /// What some devices did besides listening; shares in millionths.
+    pub(crate) awkward: Awkward,
     pub(crate) seen: Tally,
     /// Messages of ours per batch frame.
     pub(crate) messages_per_frame: f64,
@@ -55,6 +63,132 @@ pub(crate) struct PublishedFigures {
     pub(crate) troubles: Vec<String>,
 }
 
+/// How the reliable messages went.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReliableFigures {
+    /// Tried.
+    pub(crate) sent: u64,
+    /// Answered as durable.
+    pub(crate) durable: u64,
+    /// Never answered, for all their attempts.
+    pub(crate) unknown: u64,
+    /// Refused, so none may appear.
+    pub(crate) refused: u64,
+    /// Attempts after a message's first.
+    pub(crate) retried: u64,
+    /// From when a publish left to its answer.
+    pub(crate) publish: Percentiles,
+    /// From the answer to when a device applied it; without what a device applied soon after it came back.
+    pub(crate) apply: Percentiles,
+    /// From the first sending to when a device applied it; without the same.
+    pub(crate) apply_from_sending: Percentiles,
+    /// From a device's return to when it applied what was published before.
+    pub(crate) after_return: Percentiles,
+    /// What devices did.
+    #[serde(flatten)]
+    pub(crate) devices: StreamTally,
+    /// How often a message came, per message applied, to devices that acknowledge everything: 1 is never twice.
+    pub(crate) copies_acknowledging: f64,
+    /// The same of devices that drop acknowledgements.
+    pub(crate) copies_dropping: f64,
+    /// The first few refusals and failures.
+    pub(crate) troubles: Vec<String>,
+}
+
+impl ReliableFigures {
+    /// The figures of a run.
+    #[must_use]
+    pub(crate) fn new(
+        outcomes: &Outcomes,
+        devices: &StreamTally,
+        times: &ApplyTimes,
+        after_return: &Latency,
+    ) -> Self {
+        let ended = outcomes.published.outcomes();
+        let copies = |applied: u64, duplicates: u64| ratio(applied + duplicates, applied);
+        Self {
+            sent: ended.ok + ended.refused + ended.unknown,
+            durable: ended.ok,
+            unknown: ended.unknown,
+            refused: ended.refused,
+            retried: outcomes.retried,
+            publish: outcomes.answer_latency.percentiles(),
+            apply: times.from_answer.percentiles(),
+            apply_from_sending: times.from_sending.percentiles(),
+            after_return: after_return.percentiles(),
+            devices: *devices,
+            copies_acknowledging: copies(devices.applied_acknowledging, devices.duplicates_acknowledging),
+            copies_dropping: copies(
+                devices.applied - devices.applied_acknowledging,
+                devices.duplicates - devices.duplicates_acknowledging,
+            ),
+            troubles: outcomes.troubles.clone(),
+        }
+    }
+
+    /// What a verdict has to add when not every message was durable.
+    fn not_durable(&self) -> String {
+        if self.durable == self.sent {
+            return String::new();
+        }
+        let Self { sent, refused, unknown, .. } = self;
+        format!("; of {sent} reliable messages {refused} were refused and {unknown} unknown")
+    }
+}
+
+impl fmt::Display for ReliableFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { devices, .. } = self;
+        writeln!(
+            f,
+            "reliable     {} published: {} durable, {} unknown, {} refused; {} attempts repeated",
+            self.sent, self.durable, self.unknown, self.refused, self.retried
+        )?;
+        for trouble in &self.troubles {
+            writeln!(f, "  {trouble}")?;
+        }
+        for (name, figures) in [
+            ("publish", &self.publish),
+            ("apply", &self.apply),
+            ("apply (sent)", &self.apply_from_sending),
+            ("apply (back)", &self.after_return),
+        ] {
+            write_latency(f, name, figures)?;
+        }
+        writeln!(
+            f,
+            "applied      {}, {} came again: {:.3} copies each for devices that acknowledge, {:.3} for others",
+            devices.applied, devices.duplicates, self.copies_acknowledging, self.copies_dropping
+        )?;
+        writeln!(
+            f,
+            "devices did  {} acks, {} dropped; {} reconnects, {} stalls, {} pulls ({} failed), {} resets, {} recalls",
+            devices.acks_sent,
+            devices.acks_dropped,
+            devices.reconnects,
+            devices.stalls,
+            devices.pulls,
+            devices.pulls_failed,
+            devices.resets,
+            devices.recalls
+        )
+    }
+}
+
+/// A ratio for people; 0 where there is nothing to divide by.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn write_latency(f: &mut fmt::Formatter<'_>, name: &str, figures: &Percentiles) -> fmt::Result {
+    writeln!(
+        f,
+        "{name:<12} p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms ({})",
+        figures.p50_ms, figures.p99_ms, figures.p999_ms, figures.max_ms, figures.count
+    )
+}
+
 impl PublishedFigures {
     /// What a verdict has to add when not every message was accepted; empty when all were.
     fn not_ok(&self) -> String {
@@ -83,10 +217,16 @@ pub(crate) enum Verdict {
 impl Verdict {
     /// The verdict on these. Messages that were refused or are unknown break no promise while others were accepted.
     #[must_use]
-    pub(crate) fn of(violations: &Violations, published: &PublishedFigures, lateness: Percentiles) -> Self {
+    pub(crate) fn of(
+        violations: &Violations,
+        published: &PublishedFigures,
+        reliable: Option<&ReliableFigures>,
+        lateness: Percentiles,
+    ) -> Self {
+        let nothing_durable = reliable.is_some_and(|reliable| reliable.durable == 0 && reliable.sent > 0);
         if !violations.is_empty() {
             Self::Violations
-        } else if published.ok == 0 && published.sent > 0 {
+        } else if (published.ok == 0 && published.sent > 0) || nothing_durable {
             Self::NothingPublished
         } else if lateness.p99_ms > LATENESS_P99_MAX_MS {
             Self::GeneratorLimited
@@ -125,13 +265,13 @@ impl fmt::Display for Report {
         for (name, figures) in
             [("latency", &self.latency), ("lateness", &self.lateness), ("answer", &self.answer)]
         {
-            writeln!(
-                f,
-                "{name:<12} p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms ({})",
-                figures.p50_ms, figures.p99_ms, figures.p999_ms, figures.max_ms, figures.count
-            )?;
+            write_latency(f, name, figures)?;
         }
-        let not_ok = published.not_ok();
+        let mut not_ok = published.not_ok();
+        if let Some(reliable) = &self.reliable {
+            write!(f, "{reliable}")?;
+            not_ok.push_str(&reliable.not_durable());
+        }
         match self.verdict {
             Verdict::Ok if self.devices == 0 => writeln!(f, "verdict      ok: nothing was watched{not_ok}"),
             Verdict::Ok => {
@@ -145,7 +285,7 @@ impl fmt::Display for Report {
             Verdict::NothingPublished => writeln!(
                 f,
                 "verdict      NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
-                published.sent
+                published.sent + self.reliable.as_ref().map_or(0, |reliable| reliable.sent)
             ),
             Verdict::Violations => write!(f, "verdict      VIOLATIONS\n{}", self.violations),
         }

@@ -6,15 +6,52 @@ use prost::Message as _;
 use roomcast::wire::proto;
 
 use crate::frame::Encoding;
-use crate::payload::Payloads;
+use crate::payload::{Payloads, reliable_id};
 use crate::publisher::Plan;
 use crate::schedule::Schedule;
 use crate::watch::OUR_TYPE;
+
+/// What the messages of a publisher are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// Chat: nothing is sent twice.
+    Chat,
+    /// Reliable messages, each with an `id`: sent again until they are answered.
+    Reliable {
+        /// Their type.
+        type_name: String,
+        /// How long they live; `None`: as long as their type says.
+        ttl_ms: Option<u64>,
+        /// Attempts at one. Past it the message stays unknown.
+        attempts_max: u32,
+    },
+}
+
+impl Traffic {
+    fn type_name(&self) -> &str {
+        match self {
+            Self::Chat => OUR_TYPE,
+            Self::Reliable { type_name, .. } => type_name,
+        }
+    }
+
+    fn id(&self, number: u64) -> Option<String> {
+        matches!(self, Self::Reliable { .. }).then(|| reliable_id(number))
+    }
+
+    fn ttl_ms(&self) -> Option<u64> {
+        match self {
+            Self::Chat => None,
+            Self::Reliable { ttl_ms, .. } => *ttl_ms,
+        }
+    }
+}
 
 /// Writes the requests of a run.
 #[derive(Debug)]
 pub(crate) struct Requests {
     encoding: Encoding,
+    traffic: Traffic,
     payloads: Payloads,
     /// Each room's head up to the length of the body.
     heads: Vec<Vec<u8>>,
@@ -37,7 +74,13 @@ impl Requests {
             .into_bytes()
         };
         let heads = plan.room_names.iter().map(head).collect();
-        Self { encoding: plan.encoding, payloads: plan.payloads, heads, body: Vec::new() }
+        Self {
+            encoding: plan.encoding,
+            traffic: plan.traffic,
+            payloads: plan.payloads,
+            heads,
+            body: Vec::new(),
+        }
     }
 
     /// Appends request `request` to `out`.
@@ -63,8 +106,15 @@ impl Requests {
             if number > first {
                 self.body.push(b',');
             }
-            write!(self.body, "{{\"type\":\"{OUR_TYPE}\",\"payload\":")
-                .expect("writing to memory can't fail");
+            let type_name = self.traffic.type_name();
+            write!(self.body, "{{\"type\":\"{type_name}\",").expect("writing to memory can't fail");
+            if let Some(id) = self.traffic.id(number) {
+                write!(self.body, "\"id\":\"{id}\",").expect("writing to memory can't fail");
+            }
+            if let Some(ttl_ms) = self.traffic.ttl_ms() {
+                write!(self.body, "\"ttl_ms\":{ttl_ms},").expect("writing to memory can't fail");
+            }
+            self.body.extend_from_slice(b"\"payload\":");
             self.payloads.write(schedule, number, &mut self.body);
             self.body.push(b'}');
         }
@@ -78,9 +128,11 @@ impl Requests {
             let mut payload = Vec::new();
             self.payloads.write(schedule, number, &mut payload);
             proto::PublishMessage {
-                r#type: OUR_TYPE.to_owned(),
+                r#type: self.traffic.type_name().to_owned(),
                 payload: payload.into(),
                 json: true,
+                id: self.traffic.id(number).unwrap_or_default(),
+                ttl_ms: self.traffic.ttl_ms(),
                 ..proto::PublishMessage::default()
             }
         });

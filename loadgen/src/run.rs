@@ -1,24 +1,25 @@
 //! `roomcast-loadgen run`: look at the doors, connect, publish, settle the ledger, report.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use crate::args::Plan;
 use crate::clock::monotonic_ns;
 use crate::fleet::Fleet;
-use crate::latency::Latency;
-use crate::ledger::{Kind, Published, RoomSeen, Violations, check};
-use crate::payload::Payloads;
+use crate::ledger::Published;
+use crate::payload::{Payloads, reliable_seed};
 use crate::publisher::{self, Outcomes};
-use crate::report::{PublishedFigures, Report, Verdict};
-use crate::watch::Tally;
+use crate::report::{PublishedFigures, Report, Verdict, ratio};
+use crate::request::Traffic;
+use crate::schedule::Schedule;
+use crate::settle::Merged;
 use crate::worker::{Order, Outcome, room_name};
 
 /// From telling the workers the start to the start.
 const LEAD_NS: u64 = 300_000_000;
-/// After the last answer, how long devices may take to get what they are owed: the longest gather window is a second,
-/// a behind device has its refresh within a few.
-const GRACE_MS: u64 = 6_000;
+/// Attempts at one reliable message: some ten seconds of them.
+const ATTEMPTS_MAX: u32 = 15;
+/// Attempts at one reliable message while the node is killed and restarted: two minutes of them.
+const ATTEMPTS_MAX_RESTARTS: u32 = 80;
 
 /// Why a run gave no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -50,27 +51,51 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     schedule.start_ns = monotonic_ns() + LEAD_NS;
     fleet.order_all(&Order::Start { start_ns: schedule.start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
+    let chat = spawn(plan, Traffic::Chat, schedule, plan.seed);
+    let reliable = plan.reliable.as_ref().map(|reliable| {
+        let traffic = Traffic::Reliable {
+            type_name: reliable.type_name.clone(),
+            ttl_ms: reliable.ttl_ms,
+            attempts_max: if plan.awkward.through_restarts { ATTEMPTS_MAX_RESTARTS } else { ATTEMPTS_MAX },
+        };
+        let schedule = Schedule { start_ns: schedule.start_ns, ..reliable.schedule };
+        spawn(plan, traffic, schedule, reliable_seed(plan.seed))
+    });
+    let outcomes = await_published(plan, chat)?;
+    let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
+    let took_ms = monotonic_ns().saturating_sub(schedule.start_ns) / 1_000_000;
+    let accepted = outcomes.published.ok_by_room();
+    let heads = reliable.as_ref().map(|reliable| reliable.published.heads_by_room()).unwrap_or_default();
+    let grace_ms = plan.settle_ms;
+    fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
+    let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
+    let (workers, times) = (fleet.len(), Times { connect_ms, took_ms });
+    drop(fleet);
+    let report = settle(plan, (workers, times), &outcomes, reliable.as_ref(), results);
+    publish_report(plan, &report).map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
+    Ok(report.verdict)
+}
+
+/// A publisher at work, on a thread of its own.
+type Publishing = std::thread::JoinHandle<std::io::Result<Outcomes>>;
+
+fn spawn(plan: &Plan, traffic: Traffic, schedule: Schedule, seed: u64) -> Publishing {
     let publishing = publisher::Plan {
         door: plan.publisher_door.clone(),
         encoding: plan.encoding,
         publisher_key: plan.publisher_key.clone(),
         room_names: (0..schedule.rooms).map(|room| room_name(&plan.room_stem, room)).collect(),
-        payloads: Payloads::new(plan.payload_bytes, plan.seed),
+        payloads: Payloads::new(plan.payload_bytes, seed),
+        traffic,
     };
-    let publishing = std::thread::spawn(move || publisher::publish(publishing, Published::new(schedule)));
-    let outcomes = publishing
+    std::thread::spawn(move || publisher::publish(publishing, Published::new(schedule)))
+}
+
+fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunError> {
+    publishing
         .join()
         .map_err(|_| RunError::Target("the publisher broke down".into()))?
-        .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.publisher_door)))?;
-    let took_ms = monotonic_ns().saturating_sub(schedule.start_ns) / 1_000_000;
-    let accepted = outcomes.published.ok_by_room();
-    fleet.order_all(&Order::Finish { accepted, grace_ms: GRACE_MS }).map_err(at_viewer_door)?;
-    let results = fleet.await_results(GRACE_MS).map_err(at_viewer_door)?;
-    let (workers, figures) = (fleet.len(), Times { connect_ms, took_ms });
-    drop(fleet);
-    let report = settle(plan, workers, figures, &outcomes, results);
-    publish_report(plan, &report).map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
-    Ok(report.verdict)
+        .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.publisher_door)))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,34 +128,17 @@ fn look_at_doors(plan: &Plan) -> Result<(), String> {
 }
 
 /// Merges what the workers saw and judges it against what was published.
-fn settle(plan: &Plan, workers: usize, times: Times, outcomes: &Outcomes, results: Vec<Outcome>) -> Report {
-    let (mut seen, mut latency, mut violations) =
-        (Tally::default(), Latency::default(), Violations::default());
-    let mut rooms: BTreeMap<u32, RoomSeen> = BTreeMap::new();
-    for result in results {
-        seen.frames += result.tally.frames;
-        seen.deliveries += result.tally.deliveries;
-        seen.skipped += result.tally.skipped;
-        seen.decoded += result.tally.decoded;
-        seen.bytes += result.tally.bytes;
-        latency.merge(&result.latency);
-        violations.merge(result.violations);
-        for room in result.rooms {
-            let index = room.room;
-            let run = room.run.clone();
-            let merged = rooms.entry(index).or_insert_with(|| RoomSeen::new(index));
-            let conflicts = merged.merge(room);
-            violations.add(Kind::Altered, conflicts.len() as u64, || {
-                format!("room {index}: batches {conflicts:?} were others for devices of other workers")
-            });
-            if merged.run != run {
-                violations.add(Kind::Altered, 1, || format!("room {index}: runs {run} and {}", merged.run));
-            }
-        }
-    }
-    for room in rooms.values() {
-        check(&outcomes.published, room, &mut violations);
-    }
+fn settle(
+    plan: &Plan,
+    (workers, times): (usize, Times),
+    outcomes: &Outcomes,
+    reliable: Option<&Outcomes>,
+    results: Vec<Outcome>,
+) -> Report {
+    let mut merged = Merged::of(results);
+    merged.check_rooms(&outcomes.published, plan);
+    let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan));
+    let Merged { seen, latency, violations, .. } = merged;
     let ended = outcomes.published.outcomes();
     let lateness = outcomes.lateness.percentiles();
     let published = PublishedFigures {
@@ -141,7 +149,7 @@ fn settle(plan: &Plan, workers: usize, times: Times, outcomes: &Outcomes, result
         took_ms: times.took_ms,
         troubles: outcomes.troubles.clone(),
     };
-    let verdict = Verdict::of(&violations, &published, lateness);
+    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), lateness);
     Report {
         devices: plan.devices,
         rooms: plan.schedule.rooms,
@@ -153,6 +161,8 @@ fn settle(plan: &Plan, workers: usize, times: Times, outcomes: &Outcomes, result
         seconds: ratio(plan.seconds_milli, 1_000),
         connect_ms: times.connect_ms,
         published,
+        reliable,
+        awkward: plan.awkward,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
         latency: latency.percentiles(),
@@ -161,12 +171,6 @@ fn settle(plan: &Plan, workers: usize, times: Times, outcomes: &Outcomes, result
         verdict,
         violations,
     }
-}
-
-/// A ratio for people; 0 where there is nothing to divide by.
-#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 fn publish_report(plan: &Plan, report: &Report) -> std::io::Result<()> {

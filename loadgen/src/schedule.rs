@@ -45,7 +45,7 @@ impl Schedule {
     #[must_use]
     pub(crate) fn request_due_ns(&self, request: u64) -> u64 {
         let first = u128::from(request) * u128::from(self.messages_per_request);
-        let after = first * 1_000_000_000_000 / u128::from(self.rate_milli);
+        let after = first * 1_000_000_000_000 / u128::from(self.rate_milli.max(1));
         self.start_ns + u64::try_from(after).unwrap_or(u64::MAX / 2)
     }
 

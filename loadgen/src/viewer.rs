@@ -1,7 +1,7 @@
 //! Many devices on one thread: connects them, reads what they are sent, keeps them alive. What a frame means is judged
-//! in `watch`; here are only sockets.
+//! in `watch`; here are only sockets, and in `habits` what devices do by themselves: acknowledge, pull, stall, come back.
 //!
-//! A device is one `Device` of some fifty bytes and a socket. All read into one scratch; only a frame that is half
+//! A device is one `Device` of some hundred bytes and a socket. All read into one scratch; only a frame that is half
 //! here owns bytes, from a pool that is reused, so the steady state allocates nothing.
 
 use std::collections::VecDeque;
@@ -14,11 +14,16 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::awkward::{Awkward, Habits, until_return_ns};
 use crate::clock::monotonic_ns;
+use crate::errands::{Errand, Errands};
 use crate::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
 use crate::handshake::{Answer, Handshake};
 use crate::ledger::Kind;
+use crate::pulls::Pulls;
 use crate::watch::{Heard, Seat, Track, Watch};
+
+mod habits;
 
 /// Largest read: a whole frame and the half of the next.
 const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
@@ -30,6 +35,8 @@ const RETRY_AFTER_NS: u64 = 200_000_000;
 const EVENTS_MAX: usize = 4096;
 /// Buffers for half frames that are kept for reuse.
 const SPARE_MAX: usize = 1024;
+/// What the kernel may hold for a device that stalls: little, or it stops reading without anybody noticing.
+const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
 const WAKE: Token = Token(usize::MAX);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +58,13 @@ struct Device {
     track: Track,
     phase: Phase,
     attempts: u8,
+    habits: Habits,
+    /// It does not read just now.
+    is_stalled: bool,
+    /// An acknowledgement is on its way, so that nothing else need send one.
+    owes_ack: bool,
+    /// A pull is wanted or under way.
+    is_pulling: bool,
 }
 
 /// Which devices a worker holds and how it connects them.
@@ -66,6 +80,10 @@ pub(crate) struct Crowd {
     pub(crate) source: Ipv4Addr,
     /// Handshakes that may be under way at one time.
     pub(crate) handshakes_max: u32,
+    /// What some of them do besides listening.
+    pub(crate) awkward: Awkward,
+    /// What that is drawn from.
+    pub(crate) seed: u64,
 }
 
 /// The devices of one worker.
@@ -85,7 +103,14 @@ pub(crate) struct Viewers {
     random: fastrand::Rng,
     /// The next device that was never tried.
     untried: usize,
-    retries: VecDeque<(u64, usize)>,
+    /// Devices whose next attempt to connect is due.
+    retries: VecDeque<usize>,
+    errands: Errands,
+    pulls: Pulls,
+    /// The run is ending: nobody stalls or cuts itself off any more.
+    is_calm: bool,
+    /// When a device came back, or began to read again, the last time.
+    latest_return_ns: u64,
     shaking: u32,
     watching: usize,
     ping: Vec<u8>,
@@ -107,12 +132,21 @@ impl Viewers {
         room_names: Vec<String>,
         watch: Watch,
     ) -> std::io::Result<Self> {
-        let idle = || Device {
-            stream: None,
-            half: Vec::new(),
-            track: Track::default(),
-            phase: Phase::Idle,
-            attempts: 0,
+        let idle = |index: u32| {
+            let habits = crowd.awkward.habits(crowd.seed, crowd.first_device + index);
+            let mut track = Track::default();
+            track.place.drops_acks = habits.drops_acks;
+            Device {
+                stream: None,
+                half: Vec::new(),
+                track,
+                phase: Phase::Idle,
+                attempts: 0,
+                habits,
+                is_stalled: false,
+                owes_ack: false,
+                is_pulling: false,
+            }
         };
         Ok(Self {
             poll: Poll::new()?,
@@ -121,13 +155,17 @@ impl Viewers {
             handshake,
             room_names,
             door,
-            devices: (0..crowd.devices).map(|_| idle()).collect(),
+            devices: (0..crowd.devices).map(idle).collect(),
             watch,
             scratch: vec![0; SCRATCH_BYTES],
             spare: Vec::new(),
-            random: fastrand::Rng::new(),
+            random: fastrand::Rng::with_seed(crowd.seed ^ u64::from(crowd.first_device)),
             untried: 0,
             retries: VecDeque::new(),
+            errands: Errands::default(),
+            pulls: Pulls::default(),
+            is_calm: false,
+            latest_return_ns: 0,
             shaking: 0,
             watching: 0,
             ping,
@@ -167,7 +205,11 @@ impl Viewers {
     /// # Errors
     /// A sentence, when a device could not be connected and no further attempt is due.
     pub(crate) fn turn(&mut self, wait: Duration) -> Result<(), String> {
+        self.run_errands()?;
         self.connect_more()?;
+        self.pull_more();
+        let until_errand = |due_ns: u64| Duration::from_nanos(due_ns.saturating_sub(monotonic_ns()));
+        let wait = self.errands.due_ns().map_or(wait, |due_ns| wait.min(until_errand(due_ns)));
         match self.poll.poll(&mut self.events, Some(wait)) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
@@ -179,11 +221,15 @@ impl Viewers {
             if event.token() == WAKE {
                 continue;
             }
+            if Pulls::owns(event.token()) {
+                self.pull_ready(event.token());
+                continue;
+            }
             let index = event.token().0;
             if self.devices[index].phase == Phase::Connecting && event.is_writable() {
                 outcome = outcome.and_then(|()| self.ask(index));
             }
-            if event.is_readable() || event.is_read_closed() {
+            if (event.is_readable() || event.is_read_closed()) && !self.devices[index].is_stalled {
                 outcome = outcome.and_then(|()| self.read(index, Ending(event.is_read_closed())));
             }
         }
@@ -194,9 +240,7 @@ impl Viewers {
 
     fn connect_more(&mut self) -> Result<(), String> {
         while self.shaking < self.crowd.handshakes_max {
-            let retry = self.retries.front().copied().filter(|(due_ns, _)| *due_ns <= monotonic_ns());
-            let index = if let Some((_, index)) = retry {
-                self.retries.pop_front();
+            let index = if let Some(index) = self.retries.pop_front() {
                 index
             } else if self.untried < self.devices.len() {
                 self.untried += 1;
@@ -213,11 +257,25 @@ impl Viewers {
     }
 
     fn connect(&mut self, index: usize) -> std::io::Result<()> {
+        let stalls = self.devices[index].habits.stalls;
+        let mut stream = self.open(stalls.then_some(STALLING_RECEIVE_BYTES))?;
+        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        let device = &mut self.devices[index];
+        device.stream = Some(stream);
+        device.phase = Phase::Connecting;
+        Ok(())
+    }
+
+    /// A connection to the viewer door that is being made.
+    fn open(&self, receive_bytes: Option<usize>) -> std::io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.door), Type::STREAM, Some(Protocol::TCP))?;
         if self.door.is_ipv4() && self.door.ip().is_loopback() {
             // The port is chosen at connect, per (source, door) pair: many addresses, each with all its ports.
             setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
             socket.bind(&SocketAddr::from((self.crowd.source, 0)).into())?;
+        }
+        if let Some(bytes) = receive_bytes {
+            socket.set_recv_buffer_size(bytes)?;
         }
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -226,17 +284,14 @@ impl Viewers {
             Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        let mut stream = TcpStream::from_std(socket.into());
-        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        let device = &mut self.devices[index];
-        device.stream = Some(stream);
-        device.phase = Phase::Connecting;
-        Ok(())
+        Ok(TcpStream::from_std(socket.into()))
     }
 
     /// Connected: asks for the room.
     fn ask(&mut self, index: usize) -> Result<(), String> {
-        let request = self.handshake.request(&self.room_names[self.seat(index).place]);
+        let seat = self.seat(index);
+        let query = self.watch.resume_query(self.devices[index].track, seat);
+        let request = self.handshake.request(&self.room_names[seat.place], &query);
         let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
         let written = match stream.take_error() {
             Ok(None) => stream.write(&request),
@@ -260,14 +315,30 @@ impl Viewers {
         device.stream = None;
         device.half = Vec::new();
         device.phase = Phase::Idle;
-        device.attempts += 1;
-        let attempts = device.attempts;
-        if attempts >= ATTEMPTS_MAX {
-            let seat = self.seat(index);
-            return Err(format!("device {} after {attempts} attempts: {reason}", seat.device));
-        }
-        self.retries.push_back((monotonic_ns() + RETRY_AFTER_NS * u64::from(attempts), index));
+        device.attempts = device.attempts.saturating_add(1);
+        let (attempts, is_known) = (device.attempts, device.track.is_known());
+        let wait_ns = if self.crowd.awkward.through_restarts {
+            until_return_ns(&mut self.random)
+        } else if attempts < ATTEMPTS_MAX {
+            RETRY_AFTER_NS * u64::from(attempts)
+        } else if is_known {
+            self.give_up(index, reason);
+            return Ok(());
+        } else {
+            return Err(format!("device {} after {attempts} attempts: {reason}", self.seat(index).device));
+        };
+        self.errands.add(monotonic_ns() + wait_ns, index, Errand::Connect);
         Ok(())
+    }
+
+    /// A device that was in its room and is not any more.
+    #[cold]
+    fn give_up(&mut self, index: usize, reason: &str) {
+        let device = &mut self.devices[index];
+        device.stream = None;
+        device.phase = Phase::Ended;
+        let seat = self.seat(index);
+        self.watch.violations.add(Kind::Disconnected, 1, || format!("device {}: {reason}", seat.device));
     }
 
     /// A connection that ended: an attempt that failed, or a device that was cut off.
@@ -276,14 +347,13 @@ impl Viewers {
         match self.devices[index].phase {
             Phase::Idle | Phase::Ended => Ok(()),
             Phase::Connecting | Phase::Handshaking | Phase::Waiting => self.give_back(index, reason),
+            Phase::Watching if self.may_return(index) => {
+                let wait_ns = until_return_ns(&mut self.random);
+                self.leave(index, wait_ns);
+                Ok(())
+            }
             Phase::Watching => {
-                let device = &mut self.devices[index];
-                device.stream = None;
-                device.phase = Phase::Ended;
-                let seat = self.seat(index);
-                self.watch
-                    .violations
-                    .add(Kind::Disconnected, 1, || format!("device {}: {reason}", seat.device));
+                self.give_up(index, reason);
                 Ok(())
             }
         }
@@ -371,9 +441,15 @@ impl Viewers {
         let seat = self.seat(index);
         let heard = self.watch.hear(&mut self.devices[index].track, seat, &self.scratch[at], now_ns);
         match heard {
-            Heard::Judged => Ok(()),
-            Heard::Welcomed { heartbeat_ms } => {
+            Heard::Judged { ack_within_ms: None } => Ok(()),
+            Heard::Judged { ack_within_ms: Some(within_ms) } => {
+                self.heard_reliable(index, within_ms, now_ns);
+                Ok(())
+            }
+            Heard::Welcomed { heartbeat_ms, ack_within_ms } => {
                 self.devices[index].phase = Phase::Watching;
+                self.devices[index].attempts = 0;
+                self.welcomed(index, ack_within_ms, now_ns);
                 self.shaking -= 1;
                 self.watching += 1;
                 // Eight tenths of the heartbeat: a busy turn delays a ping, and the server waits for 2.5 of them.
@@ -451,13 +527,20 @@ impl Viewers {
         }
     }
 
-    /// Whether every device still connected has all that its room has, and every room what was `accepted` (by place).
+    /// Whether every device is back and has all that its room has, its stream up to `heads` (by place), and every room
+    /// what was `accepted` (by place). A device that was given up is not waited for.
     #[must_use]
-    pub(crate) fn is_level(&self, accepted: &[u64]) -> bool {
+    pub(crate) fn is_level(&self, accepted: &[u64], heads: &[u64]) -> bool {
         let complete = (0..accepted.len()).all(|place| self.watch.is_complete(place, accepted[place]));
         complete
             && self.devices.iter().enumerate().all(|(index, device)| {
-                device.phase != Phase::Watching || self.watch.is_level(device.track, self.seat(index))
+                let seat = self.seat(index);
+                let head = heads.get(seat.place).copied().unwrap_or(0);
+                match device.phase {
+                    Phase::Ended => true,
+                    Phase::Watching => self.watch.is_level(device.track, seat, head),
+                    _ => false,
+                }
             })
     }
 
@@ -467,7 +550,10 @@ impl Viewers {
         frame::write_device_frame(&mut close, OPCODE_CLOSE, &1000_u16.to_be_bytes(), self.random.u32(..));
         for index in 0..self.devices.len() {
             let seat = self.seat(index);
-            self.watch.end(self.devices[index].track, seat);
+            if !matches!(self.devices[index].phase, Phase::Watching | Phase::Ended) {
+                self.give_up(index, "did not come back");
+            }
+            self.watch.end(self.devices[index].track, seat, monotonic_ns());
             // From here on nothing that happens to a device is a violation.
             self.devices[index].phase = Phase::Ended;
             if let Some(mut stream) = self.devices[index].stream.take() {
@@ -486,7 +572,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_costs_less_than_a_hundred_bytes_here() {
-        assert!(size_of::<Device>() <= 96, "{}", size_of::<Device>());
+    fn a_device_costs_no_more_than_128_bytes_here() {
+        assert!(size_of::<Device>() <= 128, "{}", size_of::<Device>());
     }
 }

@@ -4,12 +4,15 @@
 //! seq grows by one, two counters grow, and that is all. Everything else takes the slow way: it is decoded, its
 //! messages are compared with what was published, and what it says of the room goes into the ledger. Pure.
 
+use std::rc::Rc;
+
 use crate::copies::{Copies, Said};
 use crate::frame::{Batch, Encoding, HeardMessage, ServerFrame, Welcome, decode};
 use crate::latency::Latency;
 use crate::ledger::{Claim, Kind, Numbers, RoomSeen, Violations};
 use crate::payload::{Forgery, Payloads};
 use crate::schedule::Schedule;
+use crate::streams::{Brought, Place, Streams};
 
 /// The type this generator publishes.
 pub(crate) const OUR_TYPE: &str = "chat";
@@ -19,8 +22,32 @@ const ENGINE_TYPE: &str = "online";
 /// One device's place in its room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Track {
-    /// The newest seq it holds; `None` before its welcome.
+    /// The newest seq it holds; `None` before its first welcome.
     pub(crate) seq: Option<u64>,
+    /// Whether it was welcomed on the connection it has.
+    is_in: bool,
+    /// Whether it was away: chat that it missed then is not owed to it.
+    was_away: bool,
+    /// The seq of its first welcome.
+    start_seq: u64,
+    /// The life of its room that it is in, by its place in `Watch::lives`.
+    life: u32,
+    /// Its place in the reliable stream.
+    pub(crate) place: Place,
+}
+
+impl Track {
+    /// Its connection ended, and it will come back.
+    pub(crate) fn leave(&mut self) {
+        self.is_in = false;
+        self.was_away = true;
+    }
+
+    /// Whether it was in its room before.
+    #[must_use]
+    pub(crate) fn is_known(&self) -> bool {
+        self.seq.is_some()
+    }
 }
 
 /// Which device, and which room it is in.
@@ -35,12 +62,17 @@ pub(crate) struct Seat {
 /// What a frame means for its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// Nothing: it was judged.
-    Judged,
+    /// It was judged.
+    Judged {
+        /// It brought reliable messages, to be acknowledged within this time.
+        ack_within_ms: Option<u64>,
+    },
     /// The device is in its room now.
     Welcomed {
         /// How often it must say something.
         heartbeat_ms: u64,
+        /// It brought reliable messages, to be acknowledged within this time.
+        ack_within_ms: Option<u64>,
     },
     /// What arrived first is not roomcast's welcome to this room.
     NotAWelcome,
@@ -61,9 +93,12 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
 }
 
+/// One life in memory of one room.
 #[derive(Debug)]
 struct WatchedRoom {
     name: String,
+    /// Devices of this worker in the room.
+    devices: u32,
     copies: Copies,
     seen: RoomSeen,
     /// Messages of ours in `seen.batches`.
@@ -78,7 +113,14 @@ pub(crate) struct Watch {
     schedule: Schedule,
     encoding: Encoding,
     payloads: Payloads,
-    rooms: Vec<WatchedRoom>,
+    /// The rooms' lives: the first of each room by its place, later ones (a restart) behind them.
+    lives: Vec<WatchedRoom>,
+    /// How many rooms there are.
+    rooms: usize,
+    /// The rooms' reliable streams, where reliable messages are published.
+    pub(crate) streams: Option<Streams>,
+    /// A room may have several lives.
+    through_restarts: bool,
     scratch: Vec<u8>,
     /// From when a message was due to when a device had it.
     pub(crate) latency: Latency,
@@ -110,16 +152,21 @@ impl Watch {
     ) -> Self {
         let rooms = rooms.into_iter().map(|room| WatchedRoom {
             name: room.name,
+            devices: room.devices,
             copies: Copies::new(room.devices),
             seen: RoomSeen::new(room.room),
             messages: 0,
             newest_seq: 0,
         });
+        let lives: Vec<WatchedRoom> = rooms.collect();
         Self {
             schedule,
             encoding,
             payloads,
-            rooms: rooms.collect(),
+            rooms: lives.len(),
+            lives,
+            streams: None,
+            through_restarts: false,
             scratch: Vec::new(),
             latency: Latency::default(),
             tally: Tally::default(),
@@ -127,108 +174,196 @@ impl Watch {
         }
     }
 
+    /// Watches the rooms' reliable streams, too.
+    pub(crate) fn with_streams(mut self, streams: Option<Streams>) -> Self {
+        self.streams = streams;
+        self
+    }
+
+    /// Allows rooms to begin a new life.
+    pub(crate) fn through_restarts(mut self, allowed: bool) -> Self {
+        self.through_restarts = allowed;
+        self
+    }
+
     /// Publishing begins at this time; told before it does.
     pub(crate) fn start(&mut self, start_ns: u64) {
         self.schedule.start_ns = start_ns;
+        if let Some(streams) = &mut self.streams {
+            streams.original.schedule.start_ns = start_ns;
+        }
     }
 
     /// Judges the payload of one text or binary frame.
     #[inline]
     pub(crate) fn hear(&mut self, track: &mut Track, seat: Seat, bytes: &[u8], now_ns: u64) -> Heard {
         self.tally.bytes += bytes.len() as u64;
-        if let Some(seq) = track.seq {
-            let copies = &mut self.rooms[seat.place].copies;
-            if let Some(messages) = copies.take_level(seq + 1, bytes, now_ns, &mut self.latency) {
+        if let Some(seq) = track.seq.filter(|_| track.is_in) {
+            let copies = &mut self.lives[track.life as usize].copies;
+            if let Some((messages, brought)) = copies.take_level(seq + 1, bytes, now_ns, &mut self.latency) {
                 track.seq = Some(seq + 1);
                 self.tally.frames += 1;
                 self.tally.deliveries += messages;
-                return Heard::Judged;
+                return self.bring(track, seat, brought.as_ref(), now_ns);
             }
         }
         self.hear_new(track, seat, bytes, now_ns)
     }
 
+    /// Gives a device what a frame brings of the reliable stream.
+    #[inline]
+    fn bring(&mut self, track: &mut Track, seat: Seat, brought: Option<&Rc<Brought>>, now_ns: u64) -> Heard {
+        let (Some(brought), Some(streams)) = (brought, &mut self.streams) else {
+            return Heard::Judged { ack_within_ms: None };
+        };
+        streams.apply(&mut track.place, seat, brought, now_ns, &mut self.violations);
+        Heard::Judged { ack_within_ms: Some(brought.ack_within_ms) }
+    }
+
     #[cold]
     fn hear_new(&mut self, track: &mut Track, seat: Seat, bytes: &[u8], now_ns: u64) -> Heard {
-        if let Some(seq) = track.seq
-            && let Some(said) = self.rooms[seat.place].copies.take_composed(bytes, now_ns, &mut self.latency)
+        let life = track.life as usize;
+        if let Some(seq) = track.seq.filter(|_| track.is_in)
+            && let Some(said) = self.lives[life].copies.take_composed(bytes, now_ns, &mut self.latency)
         {
             self.follow(track, seat, seq, &said);
-            return Heard::Judged;
+            return self.bring(track, seat, said.brought.as_ref(), now_ns);
         }
         self.tally.decoded += 1;
         let frame = match decode(self.encoding, bytes) {
             Ok(frame) => frame,
             Err(reason) => {
-                if track.seq.is_none() {
+                if !track.is_in {
                     return Heard::NotAWelcome;
                 }
                 self.violations.add(Kind::Undecodable, 1, || format!("device {}: {reason}", seat.device));
-                return Heard::Judged;
+                return Heard::Judged { ack_within_ms: None };
             }
         };
-        match (frame, track.seq) {
-            (ServerFrame::Welcome(welcome), None) => return self.hear_welcome(track, seat, &welcome),
+        match (frame, track.seq.filter(|_| track.is_in)) {
+            (ServerFrame::Welcome(welcome), None) => return self.hear_welcome(track, seat, &welcome, now_ns),
             (_, None) => return Heard::NotAWelcome,
             (ServerFrame::Batch(batch), Some(seq)) => {
-                if let Some(said) = self.judge_batch(seat, &batch, seq) {
-                    let level = self.rooms[seat.place].copies.level(said.seq);
-                    if said.is_level && said.seq == seq + 1 && level.is_some_and(|level| level != bytes) {
-                        self.violations.add(Kind::Altered, 1, || {
-                            format!(
-                                "device {}: other bytes for batch {} than other devices",
-                                seat.device, said.seq
-                            )
-                        });
-                    }
-                    self.follow(track, seat, seq, &said);
-                    let copies = &mut self.rooms[seat.place].copies;
-                    copies.keep(bytes, said, now_ns, &mut self.latency);
-                } else {
-                    track.seq = Some(seq.max(batch.seq));
-                }
+                return self.hear_batch(track, seat, (&batch, bytes), seq, now_ns);
             }
             (ServerFrame::Pong | ServerFrame::Membership, Some(_)) => {}
             (ServerFrame::Welcome(_), Some(_)) => self.unexpected(seat, "a second welcome", ""),
             (ServerFrame::Closed { code }, Some(_)) => self.unexpected(seat, "closed", &code),
             (ServerFrame::Error { code }, Some(_)) => self.unexpected(seat, "error", &code),
+            // A node that is stopped says goodbye.
+            (ServerFrame::Bye { .. }, Some(_)) if self.through_restarts => {}
             (ServerFrame::Bye { code }, Some(_)) => self.unexpected(seat, "bye", &code),
         }
-        Heard::Judged
+        Heard::Judged { ack_within_ms: None }
+    }
+
+    fn hear_batch(
+        &mut self,
+        track: &mut Track,
+        seat: Seat,
+        (batch, bytes): (&Batch, &[u8]),
+        seq: u64,
+        now_ns: u64,
+    ) -> Heard {
+        let life = track.life as usize;
+        let Some(said) = self.judge_batch(seat, life, batch, seq) else {
+            track.seq = Some(seq.max(batch.seq));
+            return Heard::Judged { ack_within_ms: None };
+        };
+        let level = self.lives[life].copies.level(said.seq);
+        if said.is_level && said.seq == seq + 1 && level.is_some_and(|level| level != bytes) {
+            self.violations.add(Kind::Altered, 1, || {
+                format!("device {}: other bytes for batch {} than other devices", seat.device, said.seq)
+            });
+        }
+        self.follow(track, seat, seq, &said);
+        let brought = said.brought.clone();
+        self.lives[life].copies.keep(bytes, said, now_ns, &mut self.latency);
+        self.bring(track, seat, brought.as_ref(), now_ns)
     }
 
     fn unexpected(&mut self, seat: Seat, what: &str, code: &str) {
         self.violations.add(Kind::Unexpected, 1, || format!("device {}: {what} {code}", seat.device));
     }
 
-    fn hear_welcome(&mut self, track: &mut Track, seat: Seat, welcome: &Welcome) -> Heard {
-        let room = &mut self.rooms[seat.place];
-        if welcome.room != room.name || welcome.heartbeat_ms == 0 {
+    fn hear_welcome(&mut self, track: &mut Track, seat: Seat, welcome: &Welcome, now_ns: u64) -> Heard {
+        if welcome.room != self.lives[seat.place].name || welcome.heartbeat_ms == 0 {
             return Heard::NotAWelcome;
         }
-        if room.seen.run.is_empty() {
-            room.seen.run.clone_from(&welcome.run);
+        let life = self.life(seat, &welcome.run);
+        let same_life = track.seq.is_some() && track.life as usize == life;
+        if let Some(seq) = track.seq.filter(|seq| same_life && *seq > welcome.seq) {
+            self.violations.add(Kind::OutOfOrder, 1, || {
+                format!("device {}: welcomed at {} when it held {seq}", seat.device, welcome.seq)
+            });
         }
-        if room.seen.run != welcome.run {
-            let runs = (room.seen.run.clone(), welcome.run.clone());
+        // Rooms are new: nothing of ours can be in their history before the first publish.
+        let first = track.seq.is_none();
+        for message in welcome.messages.iter().filter(|message| message.type_name != ENGINE_TYPE) {
+            if first {
+                self.violations.add(Kind::Foreign, 1, || {
+                    format!("device {}: a {} in the welcome of a new room", seat.device, message.type_name)
+                });
+            } else if message.offset == 0 {
+                let _: Option<u64> = self.judge_message(seat, life, message, welcome.seq);
+            }
+        }
+        if first {
+            track.start_seq = welcome.seq;
+        } else {
+            track.place.returned_ns = now_ns;
+        }
+        track.seq = Some(welcome.seq);
+        track.life = u32::try_from(life).unwrap_or(u32::MAX);
+        track.is_in = true;
+        let brought = self.streams.as_mut().and_then(|streams| {
+            streams.tally.reconnects += u64::from(!first);
+            streams.welcome(&mut track.place, seat, welcome, now_ns, &mut self.violations)
+        });
+        let ack_within_ms =
+            brought.filter(|brought| brought.through > 0).map(|brought| brought.ack_within_ms);
+        Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms, ack_within_ms }
+    }
+
+    /// The life of a device's room that has this run.
+    fn life(&mut self, seat: Seat, run: &str) -> usize {
+        let first = &mut self.lives[seat.place];
+        if first.seen.run.is_empty() {
+            run.clone_into(&mut first.seen.run);
+        }
+        if first.seen.run == run {
+            return seat.place;
+        }
+        let (index, name, devices) = (first.seen.room, first.name.clone(), first.devices);
+        let mut later = self.lives.iter().skip(self.rooms);
+        if let Some(known) = later.position(|life| life.seen.room == index && life.seen.run == run) {
+            return self.rooms + known;
+        }
+        if !self.through_restarts {
+            let runs = (&self.lives[seat.place].seen.run, run);
             self.violations
                 .add(Kind::Unexpected, 1, || format!("device {}: runs {runs:?} of one room", seat.device));
         }
-        self.rooms[seat.place].seen.started(welcome.seq, seat.device);
-        track.seq = Some(welcome.seq);
-        // Rooms are new: nothing of ours can be in their history before the first publish.
-        for message in welcome.messages.iter().filter(|message| message.type_name != ENGINE_TYPE) {
-            self.violations.add(Kind::Foreign, 1, || {
-                format!("device {}: a {} in the welcome of a new room", seat.device, message.type_name)
-            });
-        }
-        Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms }
+        let mut seen = RoomSeen::new(index);
+        run.clone_into(&mut seen.run);
+        let copies = Copies::new(devices);
+        self.lives.push(WatchedRoom { name, devices, copies, seen, messages: 0, newest_seq: 0 });
+        self.lives.len() - 1
+    }
+
+    /// What a device that comes back asks with: `?cursor=EPOCH:OFFSET&seen=RUN:SEQ`; empty for a first join.
+    #[must_use]
+    pub(crate) fn resume_query(&self, track: Track, seat: Seat) -> String {
+        let Some(seq) = track.seq else { return String::new() };
+        let cursor = self.streams.as_ref().and_then(|streams| streams.cursor(track.place, seat));
+        let cursor = cursor.map(|cursor| format!("cursor={cursor}&")).unwrap_or_default();
+        format!("?{cursor}seen={}:{seq}", self.lives[track.life as usize].seen.run)
     }
 
     /// Compares a batch with what was published and with what other devices were told of it. `None`: it broke a
     /// promise by itself, and is no copy for others.
-    fn judge_batch(&mut self, seat: Seat, batch: &Batch, held_seq: u64) -> Option<Said> {
-        let room = &self.rooms[seat.place];
+    fn judge_batch(&mut self, seat: Seat, life: usize, batch: &Batch, held_seq: u64) -> Option<Said> {
+        let room = &self.lives[life];
         if batch.room != room.name || batch.run != room.seen.run {
             self.violations.add(Kind::Foreign, 1, || {
                 format!(
@@ -241,8 +376,10 @@ impl Watch {
         let mut places = Vec::with_capacity(batch.messages.len());
         let mut dues_ns = Vec::with_capacity(batch.messages.len());
         let mut faultless = true;
-        for message in batch.messages.iter().filter(|message| message.type_name != ENGINE_TYPE) {
-            match self.judge_message(seat, message, batch.seq) {
+        let brought = self.read_reliable(seat, batch);
+        let is_ours = |message: &&HeardMessage| message.type_name != ENGINE_TYPE && message.offset == 0;
+        for message in batch.messages.iter().filter(is_ours) {
+            match self.judge_message(seat, life, message, batch.seq) {
                 Some(number) => {
                     places.push(self.schedule.place_of(number));
                     dues_ns.push(self.schedule.due_ns(number));
@@ -250,13 +387,15 @@ impl Watch {
                 None => faultless = false,
             }
         }
-        for message in batch.besides.iter().filter(|message| message.type_name != ENGINE_TYPE) {
+        let carried = batch.carried.iter().filter(|message| message.offset == 0);
+        for message in carried.chain(batch.latest.iter().filter(|message| message.type_name != ENGINE_TYPE)) {
             faultless = false;
             self.violations.add(Kind::Foreign, 1, || {
                 format!("device {}: a {} beside batch {}", seat.device, message.type_name, batch.seq)
             });
         }
         let has_messages = !batch.messages.is_empty();
+        let nothing_besides = batch.carried.is_empty() && batch.latest.is_empty();
         if has_messages && batch.seq <= held_seq {
             let count = batch.messages.len() as u64;
             self.violations.add(Kind::Twice, count, || {
@@ -264,22 +403,42 @@ impl Watch {
             });
             return None;
         }
-        if !faultless || (has_messages && !self.enter(seat, batch.seq, places.into())) {
+        if !faultless || (has_messages && !self.enter(seat, life, batch.seq, places.into())) {
             return None;
         }
         Some(Said {
             seq: batch.seq,
-            is_level: has_messages && batch.skipped.is_empty() && batch.besides.is_empty(),
+            is_level: has_messages && batch.skipped.is_empty() && nothing_besides,
             has_messages,
             dues_ns: dues_ns.into(),
             skipped: batch.skipped.get(OUR_TYPE).copied().unwrap_or(0),
-            explains: !(batch.skipped.is_empty() && batch.merged.is_empty() && batch.besides.is_empty()),
+            // A batch of reliable messages alone may be passed over without a word: they are carried. That it held no
+            // chat is checked when the skips are settled.
+            explains: !(batch.skipped.is_empty() && batch.merged.is_empty() && nothing_besides)
+                || self.streams.is_some(),
+            brought,
         })
     }
 
+    /// What a batch brings of the reliable stream, carried messages first.
+    fn read_reliable(&mut self, seat: Seat, batch: &Batch) -> Option<Rc<Brought>> {
+        let reliable = batch.carried.iter().chain(&batch.messages).filter(|message| message.offset > 0);
+        match &mut self.streams {
+            Some(streams) => streams.read(seat, batch.span, reliable, &mut self.violations),
+            None => {
+                for message in reliable {
+                    self.violations.add(Kind::Foreign, 1, || {
+                        format!("device {}: a {} in batch {}", seat.device, message.type_name, batch.seq)
+                    });
+                }
+                None
+            }
+        }
+    }
+
     /// The number of a message, if it is one that this room was given.
-    fn judge_message(&mut self, seat: Seat, message: &HeardMessage, seq: u64) -> Option<u64> {
-        let room = self.rooms[seat.place].seen.room;
+    fn judge_message(&mut self, seat: Seat, life: usize, message: &HeardMessage, seq: u64) -> Option<u64> {
+        let room = self.lives[life].seen.room;
         let forgery = if message.type_name == OUR_TYPE && message.json {
             match self.payloads.check(&self.schedule, &message.payload, &mut self.scratch) {
                 Ok(number) if self.schedule.room_of(number) == room => return Some(number),
@@ -301,8 +460,8 @@ impl Watch {
     }
 
     /// Enters a batch into the room's order, or compares it with what other devices were told. Whether it fits.
-    fn enter(&mut self, seat: Seat, seq: u64, numbers: Numbers) -> bool {
-        let room = &mut self.rooms[seat.place];
+    fn enter(&mut self, seat: Seat, life: usize, seq: u64, numbers: Numbers) -> bool {
+        let room = &mut self.lives[life];
         if let Some(known) = room.seen.batches.get(&seq) {
             if *known == numbers {
                 return true;
@@ -342,35 +501,45 @@ impl Watch {
             });
         } else if through > held || said.skipped > 0 {
             let claim = Claim { after: held, through, count: said.skipped };
-            self.rooms[seat.place].seen.claimed(claim, seat.device);
+            self.lives[track.life as usize].seen.claimed(claim, seat.device);
         }
     }
 
     /// Whether the room at `place` has all `accepted` messages in batches, so that nothing more is awaited.
     #[must_use]
     pub(crate) fn is_complete(&self, place: usize, accepted: u64) -> bool {
-        self.rooms[place].messages >= accepted
+        let room = self.lives[place].seen.room;
+        let later = self.lives.iter().skip(self.rooms).filter(|life| life.seen.room == room);
+        self.lives[place].messages + later.map(|life| life.messages).sum::<u64>() >= accepted
     }
 
-    /// Whether a device has every message that any device of its room has.
+    /// Whether a device has every message that any device of its room has, and its stream at least up to `head`.
     #[must_use]
-    pub(crate) fn is_level(&self, track: Track, seat: Seat) -> bool {
-        track.seq.is_some_and(|seq| seq >= self.rooms[seat.place].newest_seq)
+    pub(crate) fn is_level(&self, track: Track, seat: Seat, head: u64) -> bool {
+        let newest_seq = self.lives[track.life as usize].newest_seq;
+        track.seq.is_some_and(|seq| seq >= newest_seq)
+            && self.streams.as_ref().is_none_or(|streams| streams.is_level(track.place, seat, head))
     }
 
     /// The run is over for a device that was welcomed.
-    pub(crate) fn end(&mut self, track: Track, seat: Seat) {
-        if let Some(seq) = track.seq {
-            self.rooms[seat.place].seen.ended(seq, seat.device);
+    pub(crate) fn end(&mut self, track: Track, seat: Seat, now_ns: u64) {
+        let Some(seq) = track.seq else { return };
+        if !track.was_away {
+            let seen = &mut self.lives[track.life as usize].seen;
+            seen.started(track.start_seq, seat.device);
+            seen.ended(seq, seat.device);
+        }
+        if let Some(streams) = self.streams.as_mut().filter(|_| track.is_in) {
+            streams.end(track.place, seat, now_ns);
         }
     }
 
     /// The run is over: records what is gathered still, and gives what was seen of each room.
     pub(crate) fn finish(&mut self) -> Vec<RoomSeen> {
-        for room in &mut self.rooms {
+        for room in &mut self.lives {
             room.copies.settle(&mut self.latency);
         }
-        self.rooms.drain(..).map(|room| room.seen).collect()
+        self.lives.drain(..).map(|room| room.seen).collect()
     }
 }
 

@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::args::Reliable;
+use crate::awkward::Awkward;
 use crate::clock::monotonic_ns;
 use crate::doors::Door;
 use crate::frame::Encoding;
 use crate::handshake::Handshake;
 use crate::latency::Buckets;
-use crate::ledger::{RoomSeen, Violations};
-use crate::payload::Payloads;
+use crate::ledger::{RoomSeen, StreamSeen, Violations};
+use crate::payload::{Payloads, reliable_seed};
 use crate::schedule::Schedule;
+use crate::streams::{APPLY_AGE_MAX_NS, Original, StreamTally, Streams};
 use crate::viewer::{Crowd, Viewers};
 use crate::watch::{RoomToWatch, Tally, Watch};
 
@@ -25,11 +28,15 @@ use crate::watch::{RoomToWatch, Tally, Watch};
 const TURN: Duration = Duration::from_millis(50);
 /// After every device has everything, how long to watch for what comes twice.
 const SETTLE_NS: u64 = 300_000_000;
+/// How much later than its deadline a run may end, so that devices that came back have their 3 s.
+const RETURN_MAX_NS: u64 = 10_000_000_000;
 
 /// What one worker is to hold.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     pub(crate) schedule: Schedule,
+    pub(crate) reliable: Option<Reliable>,
+    pub(crate) awkward: Awkward,
     pub(crate) encoding: Encoding,
     pub(crate) payload_bytes: usize,
     pub(crate) seed: u64,
@@ -68,8 +75,9 @@ pub(crate) enum Order {
     Connect(Box<Assignment>),
     /// Publishing begins at this time.
     Start { start_ns: u64 },
-    /// Publishing ended; so many messages of each room were accepted. End by yourself, at the latest after `grace_ms`.
-    Finish { accepted: Vec<u32>, grace_ms: u64 },
+    /// Publishing ended; so many messages of each room were accepted, and each stream is durable up to its head. End by
+    /// yourself, at the latest after `grace_ms` or when the last device to come back had its 3 s.
+    Finish { accepted: Vec<u32>, heads: Vec<u64>, grace_ms: u64 },
 }
 
 /// Worker to coordinator.
@@ -95,6 +103,9 @@ pub(crate) struct Outcome {
     pub(crate) latency: Buckets,
     pub(crate) violations: Violations,
     pub(crate) rooms: Vec<RoomSeen>,
+    pub(crate) stream_tally: StreamTally,
+    pub(crate) after_return: Buckets,
+    pub(crate) streams: Vec<StreamSeen>,
 }
 
 /// Runs a worker until its result is given or its stdin ends.
@@ -121,28 +132,43 @@ pub(crate) fn run() -> std::io::Result<()> {
         match orders.try_recv() {
             Ok(Order::Start { start_ns }) => {
                 viewers.watch.start(start_ns);
+                viewers.begin();
                 say(&Word::Started)?;
             }
-            Ok(Order::Finish { accepted, grace_ms }) => {
-                let places = 0..assignment.places();
-                let accepted = places.map(|place| accepted.get(assignment.room(place) as usize).copied());
-                let accepted = accepted.map(|accepted| u64::from(accepted.unwrap_or(0))).collect();
+            Ok(Order::Finish { accepted, heads, grace_ms }) => {
+                let rooms = || (0..assignment.places()).map(|place| assignment.room(place) as usize);
+                let accepted = rooms().map(|room| accepted.get(room).copied().map_or(0, u64::from)).collect();
+                let heads = rooms().map(|room| heads.get(room).copied().unwrap_or(0)).collect();
                 let deadline_ns = monotonic_ns() + grace_ms * 1_000_000;
-                state.finish = Some(Finish { accepted, deadline_ns, level_since_ns: None });
+                state.finish = Some(Finish { accepted, heads, deadline_ns, level_since_ns: None });
+                if let Err(reason) = viewers.calm() {
+                    return say(&Word::Failed { reason });
+                }
             }
             Ok(Order::Connect(_)) | Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(()),
         }
         if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
             viewers.end();
-            let rooms = viewers.watch.finish();
-            return say(&Word::Result(Box::new(Outcome {
-                tally: viewers.watch.tally,
-                latency: viewers.watch.latency.buckets(),
-                violations: std::mem::take(&mut viewers.watch.violations),
-                rooms,
-            })));
+            return say(&Word::Result(Box::new(outcome(&mut viewers.watch))));
         }
+    }
+}
+
+fn outcome(watch: &mut Watch) -> Outcome {
+    let rooms = watch.finish();
+    let streams = watch.streams.as_mut();
+    let (stream_tally, after_return, streams) = streams.map_or_else(Default::default, |streams| {
+        (streams.tally, streams.after_return.buckets(), streams.finish())
+    });
+    Outcome {
+        tally: watch.tally,
+        latency: watch.latency.buckets(),
+        violations: std::mem::take(&mut watch.violations),
+        rooms,
+        stream_tally,
+        after_return,
+        streams,
     }
 }
 
@@ -173,6 +199,8 @@ impl State {
 struct Finish {
     /// Accepted messages by place.
     accepted: Vec<u64>,
+    /// How far each stream is durable, by place.
+    heads: Vec<u64>,
     deadline_ns: u64,
     level_since_ns: Option<u64>,
 }
@@ -180,10 +208,12 @@ struct Finish {
 impl Finish {
     fn is_over(&mut self, viewers: &Viewers) -> bool {
         let now_ns = monotonic_ns();
-        if self.level_since_ns.is_none() && viewers.is_level(&self.accepted) {
+        if self.level_since_ns.is_none() && viewers.is_level(&self.accepted, &self.heads) {
             self.level_since_ns = Some(now_ns);
         }
-        now_ns >= self.deadline_ns
+        // Nobody goes away any more, so this moves the end by a few seconds at most, while the node is there.
+        let last_ns = viewers.latest_return_ns() + APPLY_AGE_MAX_NS + SETTLE_NS;
+        now_ns >= self.deadline_ns.max(last_ns.min(self.deadline_ns + RETURN_MAX_NS))
             || self.level_since_ns.is_some_and(|since_ns| now_ns >= since_ns + SETTLE_NS)
     }
 }
@@ -197,7 +227,18 @@ fn crowd(assignment: &Assignment) -> std::io::Result<Viewers> {
         devices: (assignment.devices - place).div_ceil(places),
     });
     let payloads = Payloads::new(assignment.payload_bytes, assignment.seed);
-    let watch = Watch::new(assignment.schedule, assignment.encoding, payloads, rooms);
+    let streams = assignment.reliable.as_ref().map(|reliable| {
+        let original = Original {
+            schedule: reliable.schedule,
+            payloads: Payloads::new(assignment.payload_bytes, reliable_seed(assignment.seed)),
+            type_name: reliable.type_name.clone(),
+            ttl_ms: reliable.ttl_ms,
+        };
+        Streams::new(original, (0..places).map(|place| assignment.room(place)))
+    });
+    let watch = Watch::new(assignment.schedule, assignment.encoding, payloads, rooms)
+        .with_streams(streams)
+        .through_restarts(assignment.awkward.through_restarts);
     let door = assignment.viewer_door.clone();
     let address = door.address();
     Viewers::new(
@@ -207,6 +248,8 @@ fn crowd(assignment: &Assignment) -> std::io::Result<Viewers> {
             places,
             source: assignment.source,
             handshakes_max: assignment.handshakes_max,
+            awkward: assignment.awkward,
+            seed: assignment.seed,
         },
         address,
         Handshake::new(door, assignment.encoding, assignment.device_token.clone()),

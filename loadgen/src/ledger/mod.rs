@@ -5,12 +5,16 @@
 //! whole picture is judged here, once. Pure: no socket, no clock.
 
 mod published;
+mod reliable;
 mod seen;
 mod span;
+mod stream;
 mod verdict;
 mod violation;
 
 pub(crate) use published::{Outcome, Published};
+pub(crate) use reliable::{ApplyTimes, Stored, check_stored, check_stream};
 pub(crate) use seen::{Claim, Numbers, RoomSeen};
-pub(crate) use verdict::check;
+pub(crate) use stream::{StreamSeen, What};
+pub(crate) use verdict::{check, check_one_life};
 pub(crate) use violation::{Kind, Violations};

@@ -27,6 +27,8 @@ pub(crate) struct Published {
     schedule: Schedule,
     attempts: Vec<Attempt>,
     outcomes: Vec<Outcome>,
+    /// Offsets as answered, 0: none. Empty while no answer named one, so that chat pays nothing for it.
+    offsets: Vec<u64>,
 }
 
 /// How many messages ended how.
@@ -50,6 +52,7 @@ impl Published {
             schedule,
             attempts: vec![Attempt { sent_ns: u64::MAX, answered_ns: u64::MAX }; requests],
             outcomes: vec![Outcome::Unsent; messages],
+            offsets: Vec::new(),
         }
     }
 
@@ -61,7 +64,9 @@ impl Published {
 
     /// Request `request` begins to leave; until an answer comes its messages are unknown.
     pub(crate) fn sent(&mut self, request: u64, now_ns: u64) {
-        self.attempts[index(request)].sent_ns = now_ns;
+        let attempt = &mut self.attempts[index(request)];
+        // The first attempt counts where there are several.
+        attempt.sent_ns = attempt.sent_ns.min(now_ns);
         for number in self.schedule.numbers_of(request) {
             self.outcomes[index(number)] = Outcome::Unknown;
         }
@@ -78,6 +83,31 @@ impl Published {
         for (number, outcome) in self.schedule.numbers_of(request).zip(outcomes) {
             self.outcomes[index(number)] = outcome;
         }
+    }
+
+    /// The answer named the offset of message `number`.
+    pub(crate) fn placed(&mut self, number: u64, offset: u64) {
+        if self.offsets.is_empty() {
+            self.offsets = vec![0; self.outcomes.len()];
+        }
+        self.offsets[index(number)] = offset;
+    }
+
+    /// The offset that message `number` was answered with; 0: none.
+    #[must_use]
+    pub(crate) fn offset(&self, number: u64) -> u64 {
+        self.offsets.get(index(number)).copied().unwrap_or(0)
+    }
+
+    /// The newest offset of each room that was answered.
+    #[must_use]
+    pub(crate) fn heads_by_room(&self) -> Vec<u64> {
+        let mut heads = vec![0_u64; index(u64::from(self.schedule.rooms))];
+        for (number, offset) in (0_u64..).zip(&self.offsets) {
+            let head = &mut heads[index(u64::from(self.schedule.room_of(number)))];
+            *head = (*head).max(*offset);
+        }
+        heads
     }
 
     /// How message `number` ended.

@@ -32,8 +32,30 @@ pub(crate) enum Kind {
     Undecodable,
     /// A frame that has no place here: `error`, `closed`, another welcome.
     Unexpected,
-    /// A connection ended while it should have lasted.
+    /// A connection ended while it should have lasted, or did not come back.
     Disconnected,
+    /// I1: a reliable message that was answered as durable, or was broadcast, is not in the store after the run.
+    I1NotStored,
+    /// I2: a durable message was applied later than 3 s after its answer and after the device's return.
+    I2Late,
+    /// I2: a durable message was never applied by a device that was there for 3 s.
+    I2NotApplied,
+    /// I3: one message was applied twice, under two offsets.
+    I3AppliedTwice,
+    /// I4: an offset was passed over that is neither expired nor recalled.
+    I4OffsetMissing,
+    /// I4: offsets that do not rise, lie outside their frame's span, or stand for two messages.
+    I4OffsetOrder,
+    /// I4: a reset for a cursor that could be honoured, or an epoch that changed without one.
+    I4FalseReset,
+    /// I5: a reliable message of a room that was not joined.
+    I5OtherRoom,
+    /// I6: a reliable message that this run did not publish.
+    I6NotPublished,
+    /// I6: a reliable message whose payload or id is not what was published.
+    I6Altered,
+    /// I7: a reliable message appeared whose publish was refused.
+    I7RefusedAppeared,
 }
 
 impl Kind {
@@ -52,6 +74,17 @@ impl Kind {
             Self::Undecodable => "undecodable",
             Self::Unexpected => "unexpected",
             Self::Disconnected => "disconnected",
+            Self::I1NotStored => "i1_not_stored",
+            Self::I2Late => "i2_late",
+            Self::I2NotApplied => "i2_not_applied",
+            Self::I3AppliedTwice => "i3_applied_twice",
+            Self::I4OffsetMissing => "i4_offset_missing",
+            Self::I4OffsetOrder => "i4_offset_order",
+            Self::I4FalseReset => "i4_false_reset",
+            Self::I5OtherRoom => "i5_other_room",
+            Self::I6NotPublished => "i6_not_published",
+            Self::I6Altered => "i6_altered",
+            Self::I7RefusedAppeared => "i7_refused_appeared",
         }
     }
 }
@@ -110,7 +143,7 @@ impl Violations {
 impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (kind, found) in &self.0 {
-            writeln!(f, "  {:<16} {}", kind.name(), found.count)?;
+            writeln!(f, "  {:<20} {}", kind.name(), found.count)?;
             for example in &found.examples {
                 writeln!(f, "    {example}")?;
             }

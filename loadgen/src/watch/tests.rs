@@ -45,7 +45,10 @@ impl Bench {
         let welcome =
             format!(r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":4,"heartbeat_ms":25000}}"#);
         for device in 0..3 {
-            assert_eq!(bench.hear(device, &welcome), Heard::Welcomed { heartbeat_ms: 25_000 });
+            assert_eq!(
+                bench.hear(device, &welcome),
+                Heard::Welcomed { heartbeat_ms: 25_000, ack_within_ms: None }
+            );
         }
         bench
     }
@@ -67,7 +70,7 @@ impl Bench {
             published.answered(request, 10 * request + 5, [Outcome::Ok]);
         }
         for device in 0..3 {
-            self.watch.end(self.tracks[device as usize], seat(device));
+            self.watch.end(self.tracks[device as usize], seat(device), 2_000_000_000);
         }
         let seen = self.watch.finish().remove(0);
         let mut violations = std::mem::take(&mut self.watch.violations);
@@ -83,7 +86,7 @@ fn a_faultless_stream_is_decoded_once_for_all_devices() {
     bench.all_hear(&batch(6, &[4, 5, 6, 7, 8, 9, 10, 11]));
     assert_eq!(bench.watch.tally.decoded, 3 + 2, "three welcomes, two batches");
     assert_eq!(bench.watch.tally.deliveries, 36);
-    assert!(bench.watch.is_complete(0, 12) && bench.watch.is_level(bench.tracks[0], seat(0)));
+    assert!(bench.watch.is_complete(0, 12) && bench.watch.is_level(bench.tracks[0], seat(0), 0));
     assert!(bench.verdict().is_empty());
 }
 

@@ -3,6 +3,8 @@
 //! One batch per room and 50 ms, JSON or protobuf, a thread per connection. It stands in for the engine where the
 //! load generator itself is under test.
 
+mod doors;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use doors::accept;
 use prost::Message as _;
 use roomcast::wire::proto;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -98,16 +101,6 @@ impl FakeServer {
         });
         fake
     }
-}
-
-fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
-    let serve = Arc::new(serve);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let serve = Arc::clone(&serve);
-            std::thread::spawn(move || serve(stream));
-        }
-    });
 }
 
 #[expect(clippy::result_large_err, reason = "tungstenite's signature")]

@@ -1,0 +1,316 @@
+//! Settles a room's reliable stream: I1 to I7 of what was published, what devices applied, and what the store holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::published::{Outcome, Published};
+use super::stream::{OffsetSeen, Passed, StreamSeen, TICK_SHIFT, What};
+use super::violation::{Kind, Violations};
+use crate::latency::Latency;
+use crate::streams::APPLY_AGE_MAX_NS;
+
+/// How far the node's clock and this one may be apart when a message expires.
+const EXPIRY_SLACK_NS: u64 = 200_000_000;
+
+/// What the store gave of a room after the run: everything alive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// The stream's life.
+    pub(crate) epoch: String,
+    /// Offsets and what stands there.
+    pub(crate) messages: BTreeMap<u64, What>,
+    /// When it was asked for, in `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) asked_ns: u64,
+}
+
+/// How long devices took to apply what was durable.
+#[derive(Debug, Default)]
+pub(crate) struct ApplyTimes {
+    /// From the answer that said durable.
+    pub(crate) from_answer: Latency,
+    /// From the first sending.
+    pub(crate) from_sending: Latency,
+}
+
+/// Judges the reliable stream of one room.
+///
+/// `lives` are its epochs as all workers saw them, merged. `stored` is what was pulled after the run; `None` if it could
+/// not be had, which is said elsewhere. A message lives `ttl_ns` from its first sending at the earliest.
+pub(crate) fn check_stream(
+    published: &Published,
+    lives: &[StreamSeen],
+    stored: Option<&Stored>,
+    ttl_ns: u64,
+    (times, violations): (&mut ApplyTimes, &mut Violations),
+) {
+    for seen in lives {
+        let life = Life { published, seen, ttl_ns, only: lives.len() == 1 };
+        life.check_offsets(violations);
+        life.check_times(times, violations);
+        life.check_holes(violations);
+        life.check_ends(violations);
+        if let Some(stored) = stored.filter(|stored| stored.epoch == seen.epoch) {
+            life.check_seen_is_stored(stored, violations);
+        }
+    }
+}
+
+/// Judges what the store holds of `room` after the run (I1, I3, I6, I7), whether or not a device was there.
+pub(crate) fn check_stored(
+    published: &Published,
+    room: u32,
+    stored: &Stored,
+    ttl_ns: u64,
+    violations: &mut Violations,
+) {
+    let mut there: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut recalled = BTreeSet::new();
+    for (offset, what) in &stored.messages {
+        match what {
+            What::Recall(of) => drop(recalled.insert(*of)),
+            What::Message(number) => {
+                if let Some(first) = there.insert(*number, *offset) {
+                    violations.add(Kind::I3AppliedTwice, 1, || {
+                        format!(
+                            "I3 room {room}: message {number} is stored at offset {first} and at {offset}"
+                        )
+                    });
+                }
+                check_outcome(published, room, *number, *offset, violations);
+            }
+        }
+    }
+    let schedule = published.schedule();
+    for number in (0..schedule.messages_of(room)).map(|place| schedule.number_at(room, place)) {
+        let answered = published.offset(number);
+        let expires_ns = published.sent_ns(number).saturating_add(ttl_ns);
+        if published.outcome(number) != Outcome::Ok
+            || recalled.contains(&answered)
+            || stored.asked_ns + EXPIRY_SLACK_NS >= expires_ns
+        {
+            continue;
+        }
+        match there.get(&number) {
+            Some(offset) if *offset == answered || answered == 0 => {}
+            found => violations.add(Kind::I1NotStored, 1, || {
+                format!(
+                    "I1 room {room}: message {number} was answered durable at offset {answered} of epoch {}; the store \
+                     has it at {found:?}",
+                    stored.epoch
+                )
+            }),
+        }
+    }
+}
+
+fn check_outcome(published: &Published, room: u32, number: u64, offset: u64, violations: &mut Violations) {
+    let kind = match published.outcome(number) {
+        Outcome::Ok | Outcome::Unknown => return,
+        Outcome::Refused => Kind::I7RefusedAppeared,
+        Outcome::Unsent => Kind::I6NotPublished,
+    };
+    violations.add(kind, 1, || {
+        format!(
+            "{} room {room}: message {number} is at offset {offset}",
+            if kind == Kind::I7RefusedAppeared { "I7 (refused)" } else { "I6 (never sent)" }
+        )
+    });
+}
+
+struct Life<'a> {
+    published: &'a Published,
+    seen: &'a StreamSeen,
+    ttl_ns: u64,
+    /// The room had no other epoch, so offsets of answers are of this one.
+    only: bool,
+}
+
+impl Life<'_> {
+    fn messages(&self) -> impl Iterator<Item = (u64, u64, &OffsetSeen)> {
+        self.seen.offsets.iter().filter_map(|(offset, seen)| match seen.what {
+            What::Message(number) => Some((*offset, number, seen)),
+            What::Recall(_) => None,
+        })
+    }
+
+    fn recalled(&self) -> BTreeSet<u64> {
+        let recalls = self.seen.offsets.values().filter_map(|seen| match seen.what {
+            What::Recall(of) => Some(of),
+            What::Message(_) => None,
+        });
+        recalls.collect()
+    }
+
+    /// Every message that stands somewhere in this life, by offset: as applied, and as answered.
+    fn known(&self) -> BTreeMap<u64, u64> {
+        let mut known: BTreeMap<u64, u64> = BTreeMap::new();
+        if self.only {
+            let schedule = self.published.schedule();
+            let room = self.seen.room;
+            for number in (0..schedule.messages_of(room)).map(|place| schedule.number_at(room, place)) {
+                if self.published.outcome(number) == Outcome::Ok && self.published.offset(number) > 0 {
+                    known.insert(self.published.offset(number), number);
+                }
+            }
+        }
+        known.extend(self.messages().map(|(offset, number, _)| (offset, number)));
+        known
+    }
+
+    /// One offset for each message (I3), none refused or never sent (I6, I7), each where its answer said (I4).
+    fn check_offsets(&self, violations: &mut Violations) {
+        let mut first: BTreeMap<u64, u64> = BTreeMap::new();
+        let room = self.seen.room;
+        for (offset, number, seen) in self.messages() {
+            check_outcome(self.published, room, number, offset, violations);
+            if let Some(first) = first.insert(number, offset) {
+                violations.add(Kind::I3AppliedTwice, seen.devices().max(1), || {
+                    format!(
+                        "I3 room {room}: device {} applied message {number} at offset {first} and at {offset}",
+                        seen.slowest.1
+                    )
+                });
+            }
+            let answered = self.published.offset(number);
+            if self.only && answered > 0 && answered != offset && first.get(&number) == Some(&offset) {
+                violations.add(Kind::I4OffsetOrder, seen.devices().max(1), || {
+                    format!(
+                        "I4 room {room}: device {}: message {number} came at offset {offset}, its answer said {answered}",
+                        seen.slowest.1
+                    )
+                });
+            }
+        }
+        self.check_order(violations);
+    }
+
+    /// A message that was durable before another was sent has the lower offset.
+    fn check_order(&self, violations: &mut Violations) {
+        let (mut earliest_answer, mut answered) = (u64::MAX, 0);
+        for (offset, number) in self.known().into_iter().rev() {
+            if earliest_answer < self.published.sent_ns(number) {
+                violations.add(Kind::I4OffsetOrder, 1, || {
+                    format!(
+                        "I4 room {}: offset {offset} stands before offset {answered}, which was durable before it was sent",
+                        self.seen.room
+                    )
+                });
+            }
+            let ended = self.published.outcome(number) == Outcome::Ok;
+            if ended && self.published.answered_ns(number) < earliest_answer {
+                (earliest_answer, answered) = (self.published.answered_ns(number), offset);
+            }
+        }
+    }
+
+    /// Applied within 3 s of the answer (I2). Who applied later, but soon after a return, is not among these.
+    fn check_times(&self, times: &mut ApplyTimes, violations: &mut Violations) {
+        let start_ns = self.published.schedule().start_ns;
+        for (offset, number, seen) in self.messages() {
+            let (sent_ns, answered_ns) = (self.published.sent_ns(number), self.published.answered_ns(number));
+            let ok = self.published.outcome(number) == Outcome::Ok;
+            let mut late = 0;
+            for (tick, count) in &seen.applied {
+                let applied_ns = start_ns + ((u64::from(*tick) + 1) << TICK_SHIFT);
+                times.from_sending.record(applied_ns.saturating_sub(sent_ns), u64::from(*count));
+                if ok {
+                    let took_ns = applied_ns.saturating_sub(answered_ns);
+                    times.from_answer.record(took_ns, u64::from(*count));
+                    late += u64::from(*count) * u64::from(took_ns > APPLY_AGE_MAX_NS);
+                }
+            }
+            violations.add(Kind::I2Late, late, || {
+                let slowest_ns = start_ns + (u64::from(seen.slowest.0) << TICK_SHIFT);
+                let ms = slowest_ns.saturating_sub(answered_ns) / 1_000_000;
+                format!(
+                    "I2 room {}: device {} applied offset {offset} {ms} ms after it was durable",
+                    self.seen.room, seen.slowest.1
+                )
+            });
+        }
+    }
+
+    /// Nothing is passed over that is neither expired nor recalled (I4), nor expired before its device got it (I2).
+    fn check_holes(&self, violations: &mut Violations) {
+        let (known, recalled, room) = (self.known(), self.recalled(), self.seen.room);
+        for (offset, passed) in &self.seen.holes {
+            if recalled.contains(offset) {
+                continue;
+            }
+            let witness = passed.witness;
+            let expires_ns = known.get(offset).map(|number| self.expires_ns(*number));
+            let fault = match expires_ns {
+                Some(expires_ns) if passed.first_ns + EXPIRY_SLACK_NS >= expires_ns => {
+                    let owed = known.get(offset).is_some_and(|number| self.was_owed(*number, passed));
+                    owed.then_some((Kind::I2NotApplied, "I2", "expired before the device was given it"))
+                }
+                Some(_) => Some((Kind::I4OffsetMissing, "I4", "neither expired nor recalled")),
+                None => Some((Kind::I4OffsetMissing, "I4", "and nobody knows a message there")),
+            };
+            if let Some((kind, invariant, why)) = fault {
+                violations.add(kind, witness.devices, || {
+                    format!(
+                        "{invariant} room {room}: device {} passed over offset {offset}: {why}",
+                        witness.example
+                    )
+                });
+            }
+        }
+    }
+
+    /// Every device ended past every message it was there for (I2; I4 for one that was broadcast without an answer).
+    fn check_ends(&self, violations: &mut Violations) {
+        let (known, recalled, room) = (self.known(), self.recalled(), self.seen.room);
+        for (end, passed) in &self.seen.ends {
+            for (offset, number) in known.range(end + 1..) {
+                if recalled.contains(offset) || !self.was_owed(*number, passed) {
+                    continue;
+                }
+                let ok = self.published.outcome(*number) == Outcome::Ok;
+                let (kind, invariant) =
+                    if ok { (Kind::I2NotApplied, "I2") } else { (Kind::I4OffsetMissing, "I4") };
+                violations.add(kind, passed.witness.devices, || {
+                    format!(
+                        "{invariant} room {room}: device {} ended at offset {end} and never applied offset {offset}",
+                        passed.witness.example
+                    )
+                });
+            }
+        }
+    }
+
+    fn expires_ns(&self, number: u64) -> u64 {
+        self.published.sent_ns(number).saturating_add(self.ttl_ns)
+    }
+
+    /// Whether a device had 3 s, since the message was durable and since its own return, before the message expired.
+    fn was_owed(&self, number: u64, passed: &Passed) -> bool {
+        let answered_ns = self.published.answered_ns(number);
+        let durable_ns = if answered_ns == u64::MAX { self.published.sent_ns(number) } else { answered_ns };
+        let until_ns = passed.first_ns.min(self.expires_ns(number).saturating_sub(EXPIRY_SLACK_NS));
+        until_ns >= durable_ns.max(passed.returned_ns).saturating_add(APPLY_AGE_MAX_NS)
+    }
+
+    /// What any device was given was durable before it was sent, so it is still stored (I1).
+    fn check_seen_is_stored(&self, stored: &Stored, violations: &mut Violations) {
+        let recalled = self.recalled();
+        for (offset, number, seen) in self.messages() {
+            let is_stored = stored.messages.get(&offset) == Some(&What::Message(number));
+            let expired = stored.asked_ns + EXPIRY_SLACK_NS >= self.expires_ns(number);
+            // What was answered durable is looked for by `check_stored`.
+            let answered = self.published.outcome(number) == Outcome::Ok;
+            if !is_stored && !expired && !answered && !recalled.contains(&offset) {
+                violations.add(Kind::I1NotStored, 1, || {
+                    format!(
+                        "I1 room {}: device {} was given offset {offset}, message {number}; the store has {:?} there",
+                        self.seen.room,
+                        seen.slowest.1,
+                        stored.messages.get(&offset)
+                    )
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
