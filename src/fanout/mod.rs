@@ -2,7 +2,9 @@
 //! with its pass, and the schedule by which reliable messages are carried again. Pure: sockets are behind [`Sink`], so passes run against memory in tests and benches.
 
 pub mod carry;
+mod cursors;
 pub mod outbox;
+pub mod pass;
 pub mod segment;
 
 use std::time::Instant;

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::carry::{Acked, CarryWant, Schedule};
+use super::carry::CarryWant;
+use super::cursors::Cursors;
+pub use super::cursors::StreamPlace;
+pub use super::pass::{Member, PassFrames, PassTally, pass};
+use super::pass::{Standing, VACANT};
 use super::{Offer, Sink};
-use crate::config::limits::{
-    CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX, STREAM_MESSAGES_MAX,
-};
+use crate::config::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
 use crate::room::{Census, Departure, Reach};
@@ -66,56 +68,12 @@ pub struct Entrant {
     pub place: StreamPlace,
 }
 
-/// A joining member's place in the reliable stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StreamPlace {
-    /// The last offset that the welcome brought it.
-    pub sent: u64,
-    /// The last offset that had left in batches by then. If it is later than `sent`, the member is catching up.
-    pub head: u64,
-    /// What its cursor said it has.
-    pub acked: u64,
-    /// Receipts count it for messages behind this offset.
-    pub counts_from: u64,
-    /// A hash of the device's name; 0: it gave none.
-    pub device: u64,
-    /// Over how long devices spread their acknowledgements.
-    pub ack_within: Duration,
-}
-
-/// One connection's place in the room.
-#[derive(Debug, Clone, Copy)]
-pub struct Member {
-    /// It holds everything up to this; `VACANT` marks a hole.
-    last_seq: Seq,
-    /// The last offset of the reliable stream that was sent to it.
-    sent: u64,
-    connection: u32,
-    encoding: Encoding,
-    standing: Standing,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// Each batch so far was offered to it and taken.
-    Level,
-    /// It missed a batch or is catching up, and its connection is owed something: it asks when that has drained.
-    Missed,
-    /// It missed a batch and has asked for a refresh, or stands in line to ask.
-    Asked,
-}
-
-/// No batch ever has this number.
-const VACANT: Seq = Seq(u64::MAX);
-
 /// One room's members on one shard.
 #[derive(Debug)]
 pub struct Segment {
     room: RoomName,
     run: Run,
     members: Vec<Member>,
-    /// By slot; apart from `members`, so that a pass does not read it.
-    acked: Vec<Acked>,
     holes: Vec<u32>,
     census: Census,
     /// The newest batch that arrived or is known to have been missed.
@@ -130,31 +88,7 @@ pub struct Segment {
     wants: Vec<Want>,
     /// The life of the reliable stream; `None` while it is not known.
     epoch: Option<Epoch>,
-    /// The last offset that a pass has begun to send.
-    sent: u64,
-    /// Invariant: members that have acknowledged everything up to `sent`.
-    settled: u64,
-    schedule: Schedule,
-    /// When to look for members to carry for.
-    look_at: Option<Instant>,
-    carrying: BTreeMap<CarryWant, Vec<u32>>,
-    carry_wants: Vec<CarryWant>,
-    /// Acknowledgements of the newest messages, in order of offset.
-    tallies: VecDeque<AckTally>,
-    /// Tallies that had to make way, for the home to keep.
-    tallies_given_up: Vec<(u64, Acks)>,
-    /// There are no tallies up to this offset.
-    tallied_after: u64,
-    /// Acknowledgements of messages without a tally here, for the home to count.
-    early_acks: Vec<Reach>,
-}
-
-/// The acknowledgements of one message on this segment.
-#[derive(Debug)]
-struct AckTally {
-    offset: u64,
-    sent_at: Instant,
-    acks: Acks,
+    cursors: Cursors,
 }
 
 #[derive(Debug)]
@@ -179,18 +113,6 @@ struct Pass {
     next: usize,
     end: usize,
     oldest: Vec<Instant>,
-}
-
-/// What a pass writes: consecutive batches, by encoding, so that each member takes them in one vectored write.
-#[derive(Debug, Default)]
-pub struct PassFrames {
-    from: Seq,
-    to: Seq,
-    /// What they take members over in the reliable stream.
-    reach: Reach,
-    frames: [Vec<Bytes>; Encoding::ALL.len()],
-    /// How far in the reliable stream each of them takes a member.
-    sent: Vec<u64>,
 }
 
 /// A frame on its way to the members that need it.
@@ -260,109 +182,15 @@ pub struct TurnTally {
     pub written: Vec<Instant>,
 }
 
-/// What a pass over a slice of members left to be dealt with after the loop. Slots are relative to the slice.
-#[derive(Debug, Default)]
-pub struct PassTally {
-    level: u64,
-    queued: u64,
-    skipped: u64,
-    refused: Vec<u32>,
-    late: Vec<u32>,
-    missed: Vec<u32>,
-}
-
-/// Writes `frames` to those of `members` that stand where the frames begin. The others are few, and dealt with afterwards.
-pub fn pass<S: Sink>(
-    members: &mut [Member],
-    frames: &PassFrames,
-    sink: &mut S,
-    tally: &mut PassTally,
-    now: Instant,
-) {
-    for (slot, member) in members.iter_mut().enumerate() {
-        if member.last_seq != frames.from {
-            tally.set_aside(slot, member, frames);
-            continue;
-        }
-        let offered = &frames.frames[member.encoding.index()];
-        let offer = sink.offer(member.connection, offered, now);
-        (member.last_seq, member.sent) = (frames.to, frames.reach.through);
-        match offer {
-            Offer::Written => tally.level += offered.len() as u64,
-            Offer::Queued => tally.queue(offered.len()),
-            Offer::Refused { taken } => tally.refuse(slot, member, frames, taken),
-        }
-    }
-}
-
-impl PassTally {
-    #[cold]
-    fn set_aside(&mut self, slot: usize, member: &Member, frames: &PassFrames) {
-        if member.last_seq >= frames.to {
-            return; // A hole, or welcomed or refreshed past these frames.
-        }
-        let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
-        match member.standing {
-            Standing::Level if member.last_seq > frames.from => self.late.push(slot),
-            Standing::Level => self.missed.push(slot),
-            Standing::Missed | Standing::Asked => self.skipped += frames.batches(),
-        }
-    }
-
-    #[cold]
-    fn queue(&mut self, frames: usize) {
-        self.level += frames as u64;
-        self.queued += frames as u64;
-    }
-
-    #[cold]
-    fn refuse(&mut self, slot: usize, member: &mut Member, frames: &PassFrames, taken: usize) {
-        let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
-        frames.taken_by(member, taken);
-        self.level += taken as u64;
-        self.skipped += frames.batches() - taken as u64;
-        self.refused.push(slot);
-    }
-}
-
-impl PassFrames {
-    /// Frames that take members from `from` on, one per seq, by encoding.
-    #[must_use]
-    pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
-        let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
-        let to = Seq(from.0 + batches as u64);
-        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches] }
-    }
-
-    /// A member took the first `taken` of them only.
-    fn taken_by(&self, member: &mut Member, taken: usize) {
-        member.last_seq = Seq(self.from.0 + taken as u64);
-        member.sent = taken.checked_sub(1).map_or(self.reach.after, |last| self.sent[last]);
-    }
-
-    fn batches(&self) -> u64 {
-        self.to.0 - self.from.0
-    }
-}
-
-impl Member {
-    /// A member that holds every batch up to `last_seq`, and of the reliable stream what was sent by then.
-    #[must_use]
-    pub fn new(connection: u32, encoding: Encoding, last_seq: Seq) -> Self {
-        Self { last_seq, sent: 0, connection, encoding, standing: Standing::Level }
-    }
-}
-
 impl Segment {
     /// A room's segment, without members yet.
     #[must_use]
     pub fn new(room: RoomName, run: Run, seq: Seq, epoch: Option<Epoch>) -> Self {
         Self {
-            schedule: Schedule::new(&room),
+            cursors: Cursors::new(&room),
             room,
             run,
             members: Vec::new(),
-            acked: Vec::new(),
             holes: Vec::new(),
             census: Census::default(),
             seq,
@@ -373,15 +201,6 @@ impl Segment {
             unasked: VecDeque::new(),
             wants: Vec::new(),
             epoch,
-            sent: 0,
-            settled: 0,
-            look_at: None,
-            carrying: BTreeMap::new(),
-            carry_wants: Vec::new(),
-            tallies: VecDeque::new(),
-            tallies_given_up: Vec::new(),
-            tallied_after: 0,
-            early_acks: Vec::new(),
         }
     }
 
@@ -419,30 +238,20 @@ impl Segment {
         let Entrant { connection, encoding, seq, place } = entrant;
         let standing = if place.sent < place.head { Standing::Missed } else { Standing::Level };
         let member = Member { last_seq: seq, sent: place.sent, connection, encoding, standing };
-        let acked = Acked {
-            through: place.acked,
-            dead_through: 0,
-            counts_from: place.counts_from,
-            device: place.device,
-            brought_at: now,
-            attempts: 0,
-        };
         if self.census.members() == 0 {
-            (self.seq, self.sent) = (self.seq.max(seq), self.sent.max(place.head));
-            self.tallied_after = self.sent;
+            self.seq = self.seq.max(seq);
+            self.cursors.begin(place.head);
         }
         self.census.add(encoding);
-        self.settled += u64::from(acked.through >= self.sent);
-        if place.sent > place.acked {
-            self.expect_acks(place.sent, place.ack_within, now);
-        }
-        if let Some(hole) = self.holes.pop() {
-            (self.members[hole as usize], self.acked[hole as usize]) = (member, acked);
-            return hole;
-        }
-        self.members.push(member);
-        self.acked.push(acked);
-        u32::try_from(self.members.len() - 1).expect("a segment has fewer than 2^32 slots")
+        let slot = if let Some(hole) = self.holes.pop() {
+            self.members[hole as usize] = member;
+            hole
+        } else {
+            self.members.push(member);
+            u32::try_from(self.members.len() - 1).expect("a segment has fewer than 2^32 slots")
+        };
+        self.cursors.join(slot, place, now);
+        slot
     }
 
     /// The member of a slot leaves.
@@ -450,53 +259,35 @@ impl Segment {
         let member = &mut self.members[slot as usize];
         assert_ne!(member.last_seq, VACANT, "a member leaves once");
         member.last_seq = VACANT;
-        let (encoding, acked) = (member.encoding, self.acked[slot as usize]);
+        let encoding = member.encoding;
         self.holes.push(slot);
         self.census.remove(encoding);
-        self.settled -= u64::from(acked.through >= self.sent);
+        let acked = self.cursors.leave(slot);
         Departure { encoding, acked: acked.through.max(acked.counts_from), device: acked.device }
     }
 
     /// The member of a slot says that it has applied everything up to `offset`. Whether that can be.
     pub fn acknowledge(&mut self, slot: u32, offset: u64, now: Instant) -> bool {
-        let (member, acked) = (&self.members[slot as usize], &mut self.acked[slot as usize]);
-        if offset > member.sent || offset < acked.through {
-            return false;
-        }
-        let counted = acked.through.max(acked.counts_from);
-        if counted < self.tallied_after.min(offset) {
-            self.early_acks.push(Reach { after: counted, through: self.tallied_after.min(offset) });
-        }
-        let from = self.tallies.partition_point(|tally| tally.offset <= counted);
-        for tally in self.tallies.range_mut(from..).take_while(|tally| tally.offset <= offset) {
-            tally.acks.add(now.saturating_duration_since(tally.sent_at));
-        }
-        self.settled += u64::from(acked.through < self.sent && offset >= self.sent);
-        if offset > acked.through {
-            (acked.through, acked.attempts) = (offset, 0);
-        }
-        true
+        self.cursors.acknowledge(slot, offset, self.members[slot as usize].sent, now)
     }
 
     /// The acknowledgements of a message, as far as this segment counts them.
     #[must_use]
     pub fn acks(&self, offset: u64) -> Option<&Acks> {
-        let index = self.tallies.binary_search_by_key(&offset, |tally| tally.offset).ok()?;
-        Some(&self.tallies[index].acks)
+        self.cursors.acks(offset)
     }
 
-    /// Tallies for the home to keep: those that had to make way or, where the segment ends, all of them.
+    /// Tallies for the home to keep: those that had to make way or, where nobody is left, all of them.
     pub fn give_up_tallies(&mut self) -> Vec<(u64, Acks)> {
         if self.census.members() == 0 {
-            let rest = self.tallies.drain(..).filter(|tally| tally.acks.count > 0);
-            self.tallies_given_up.extend(rest.map(|tally| (tally.offset, tally.acks)));
+            self.cursors.give_up_all();
         }
-        std::mem::take(&mut self.tallies_given_up)
+        self.cursors.take_given_up()
     }
 
     /// Acknowledgements for the home to count, since this was last called.
     pub fn take_early_acks(&mut self) -> Vec<Reach> {
-        std::mem::take(&mut self.early_acks)
+        self.cursors.take_early()
     }
 
     /// A batch arrived. `false`: it is of no use, since whoever is here holds it already.
@@ -540,17 +331,10 @@ impl Segment {
 
     /// What was asked for those that did not acknowledge `want` in time arrived. `None`: nothing of it is alive.
     pub fn carried(&mut self, want: CarryWant, seq: Seq, frame: Option<Bytes>, floor: u64) {
-        self.schedule.forget_through(floor);
+        self.cursors.forget_through(floor);
         match frame {
             Some(frame) => self.queue.push_back(Queued::Carry { want, seq, frame }),
-            None => {
-                for slot in self.carrying.remove(&want).unwrap_or_default() {
-                    let acked = &mut self.acked[slot as usize];
-                    if acked.through == want.reach.after {
-                        acked.dead_through = acked.dead_through.max(want.reach.through);
-                    }
-                }
-            }
+            None => self.cursors.nothing_alive(want),
         }
     }
 
@@ -573,7 +357,7 @@ impl Segment {
         let queued = self.queued_batches() as u64 * self.census.members();
         self.queue.clear();
         self.visits.clear();
-        self.carrying.clear();
+        self.cursors.give_up_carrying();
         unvisited + queued
     }
 
@@ -626,7 +410,7 @@ impl Segment {
             None => return 0,
             Some(Queued::Gap(seq)) => (frames.from, frames.to) = (seq, seq),
             Some(Queued::Carry { want, seq, frame }) => {
-                let slots = self.carrying.remove(&want).unwrap_or_default();
+                let slots = self.cursors.take_carrying(want);
                 self.visits.push_back(Visit { slots, next: 0, frame, brings: Brings::Carry { want, seq } });
                 return 0;
             }
@@ -653,74 +437,23 @@ impl Segment {
     /// A batch enters the pass that begins.
     fn begin_batch(&mut self, level: &Level, frames: &mut PassFrames, now: Instant) {
         frames.push(level);
-        if level.reach.through <= self.sent {
-            return;
-        }
-        self.sent = level.reach.through;
-        // Only who was welcomed ahead of this batch may have acknowledged it: nearly nobody, but it has to be known.
-        let living = self.members.iter().zip(&self.acked).filter(|(member, _)| member.last_seq != VACANT);
-        self.settled = living.filter(|(_, acked)| acked.through >= self.sent).count() as u64;
-        for offset in &level.offsets {
-            self.tallies.push_back(AckTally { offset: *offset, sent_at: now, acks: Acks::default() });
-        }
-        while self.tallies.len() > STREAM_MESSAGES_MAX {
-            let oldest = self.tallies.pop_front().expect("seen");
-            self.tallied_after = oldest.offset;
-            self.tallies_given_up.push((oldest.offset, oldest.acks));
-        }
-        self.expect_acks(self.sent, level.ack_within, now);
-    }
-
-    fn expect_acks(&mut self, through: u64, ack_within: Duration, now: Instant) {
-        let due = self.schedule.sent(through, ack_within, now);
-        self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
+        self.cursors.begin_batch(level, &self.members, now);
     }
 
     /// When [`Self::look`] is to be called; `None` while everybody has acknowledged everything.
     #[must_use]
     pub fn poll_look(&self) -> Option<Instant> {
-        self.look_at
+        self.cursors.poll_look()
     }
 
-    /// Looks for members that did not acknowledge in time, and notes what to ask of the home for them. Those whose
-    /// connection is owed something are left for later.
+    /// Looks for members that did not acknowledge in time.
     pub fn look<S: Sink>(&mut self, sink: &S, now: Instant) {
-        self.look_at = None;
-        if self.settled == self.census.members() {
-            return self.schedule.forget_through(self.sent);
-        }
-        let overdue_through = self.schedule.overdue_through(now);
-        let mut next: Option<Instant> = None;
-        let again = now + CARRY_LOOK_INTERVAL;
-        for (slot, member) in self.members.iter().enumerate() {
-            let acked = &mut self.acked[slot];
-            if member.last_seq == VACANT || acked.settled() >= member.sent {
-                continue;
-            }
-            let Some(due) = self.schedule.due(acked) else { continue };
-            let is_due =
-                due <= now && member.standing == Standing::Level && !sink.is_waiting(member.connection);
-            let through = overdue_through.max(acked.settled() + 1).min(member.sent);
-            let reach = Reach { after: acked.through, through };
-            let want = CarryWant { encoding: member.encoding, reach };
-            let is_known = self.carrying.contains_key(&want);
-            if is_due && (is_known || self.carrying.len() < CARRY_STATES_MAX) {
-                if !is_known {
-                    self.carry_wants.push(want);
-                }
-                let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
-                self.carrying.entry(want).or_default().push(slot);
-                (acked.brought_at, acked.attempts) = (now, acked.attempts.saturating_add(1));
-            }
-            let due = self.schedule.due(acked).unwrap_or(again).max(again);
-            next = Some(next.map_or(due, |at| at.min(due)));
-        }
-        self.look_at = next;
+        self.cursors.look(&self.members, self.census.members(), sink, now);
     }
 
     /// What to ask of the home for members that did not acknowledge in time, since this was last called.
     pub fn take_carry_wants(&mut self) -> Vec<CarryWant> {
-        std::mem::take(&mut self.carry_wants)
+        self.cursors.take_wants()
     }
 
     fn pass_over<S: Sink>(
@@ -786,7 +519,7 @@ impl Segment {
         for slot in &visit.slots[visit.next..end] {
             match visit.brings {
                 Brings::Refresh { want, to } => {
-                    if self.bring_refresh(*slot, &visit.frame, want, to, (sink, now), turn) {
+                    if self.bring_refresh(*slot, &visit.frame, (want, to), (sink, now), turn) {
                         latest = Some(to);
                     }
                 }
@@ -794,7 +527,7 @@ impl Segment {
                     let member = &self.members[*slot as usize];
                     let is_for_it = member.last_seq == seq
                         && member.standing == Standing::Level
-                        && self.acked[*slot as usize].through == want.reach.after;
+                        && self.cursors.acked_through(*slot) == want.reach.after;
                     // Refused or not: it is tried again after the next delay.
                     if is_for_it {
                         let _ = sink.offer(member.connection, std::slice::from_ref(&visit.frame), now);
@@ -804,7 +537,7 @@ impl Segment {
             }
         }
         if let Some(to) = latest {
-            self.expect_acks(to.sent, to.ack_within, now);
+            self.cursors.expect(to.sent, to.ack_within, now);
         }
         turn.visited = end - visit.next;
         visit.next = end;
@@ -818,8 +551,7 @@ impl Segment {
         &mut self,
         slot: u32,
         frame: &Bytes,
-        want: Want,
-        to: Refreshed,
+        (want, to): (Want, Refreshed),
         (sink, now): (&mut S, Instant),
         turn: &mut TurnTally,
     ) -> bool {
@@ -834,7 +566,7 @@ impl Segment {
         turn.refreshed += 1;
         turn.messages_skipped += to.skipped;
         if to.sent > want.sent {
-            self.acked[slot as usize].brought_at = now;
+            self.cursors.brought(slot, now);
         }
         if to.sent < to.head {
             turn.catching_up += 1;
@@ -879,25 +611,7 @@ impl Segment {
         assert_eq!(living + self.holes.len(), self.members.len(), "a slot is a member or a hole");
         assert!(self.queued_batches() <= SEGMENT_QUEUED_MAX, "the queue keeps its bound");
         assert!(self.asked.len() <= REFRESH_STATES_MAX, "the states asked for keep their bound");
-    }
-}
-
-impl PassFrames {
-    fn push(&mut self, level: &Level) {
-        (self.to, self.reach.through) = (level.seq, level.reach.through);
-        self.sent.push(level.reach.through);
-        for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
-            frames.push(frame.clone());
-        }
-    }
-}
-
-impl PassTally {
-    /// A gap is known: whoever stands before it has missed what never came.
-    fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
-        if member.last_seq < seq && member.standing == Standing::Level {
-            self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
-        }
+        self.cursors.check_invariants(&self.members);
     }
 }
 

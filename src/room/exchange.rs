@@ -197,6 +197,8 @@ pub enum Output {
         batch: Batch,
         /// The shards with members at that moment, and how many.
         segments: Vec<(usize, Census)>,
+        /// The last offset of the reliable stream that has left with it or before.
+        sent: u64,
     },
     /// A member was taken in; it holds everything up to the room's seq.
     Welcomed(Welcomed),
@@ -212,6 +214,8 @@ pub enum Output {
         sent: u64,
         /// It takes them to this.
         to: Seq,
+        /// The last offset that had left in batches by then.
+        head: u64,
         /// `None`: further back than the account reaches; those members have to come back afresh.
         refresh: Option<Refresh>,
     },

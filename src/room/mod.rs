@@ -474,7 +474,7 @@ impl Room {
         let merged = cut.merged.into_iter().collect();
         let batch = Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest, span };
         let segments = self.segments().collect();
-        self.outputs.push_back(Output::Batch { batch, segments });
+        self.outputs.push_back(Output::Batch { batch, segments, sent: self.stream.sent() });
         true
     }
 

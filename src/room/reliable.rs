@@ -217,12 +217,6 @@ impl Room {
         self.stream.epoch()
     }
 
-    /// The last offset that has left in a batch.
-    #[must_use]
-    pub fn sent_offset(&self) -> u64 {
-        self.stream.sent()
-    }
-
     /// Over how long devices are to spread their acknowledgements.
     #[must_use]
     pub fn ack_within(&self) -> Duration {
@@ -382,7 +376,7 @@ impl Room {
         let Reader { reach, bytes_max, .. } = reader;
         match self.stream.find(reach.after, reach.through, bytes_max) {
             Found::InStore => self.read_from_store(reader),
-            found => self.hand_out(reader, found),
+            found @ Found::Here { .. } => self.hand_out(reader, found),
         }
     }
 
@@ -437,7 +431,8 @@ impl Room {
                     counters: self.counters.since(since),
                     carried,
                 });
-                Output::Refreshed { shard, encoding, since, sent: reach.after, to: self.seq, refresh }
+                let (sent, head) = (reach.after, self.stream.sent());
+                Output::Refreshed { shard, encoding, since, sent, to: self.seq, head, refresh }
             }
             Reading::Carry { shard, encoding } => {
                 let carried = carried.filter(|carried: &Carried| !carried.messages.is_empty());

@@ -304,11 +304,12 @@ impl<S: Socket> Shard<S> {
             match output {
                 Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
                 Output::Told { ticket, told } => self.told.push_back((ticket, told)),
-                Output::Batch { batch, segments } => self.send_batch(key, &batch, &segments, now),
+                Output::Batch { batch, segments, sent } => self.send_batch(key, &batch, &segments, sent, now),
                 Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, now),
-                Output::Refreshed { shard, encoding, since, sent, to, refresh } => {
+                Output::Refreshed { shard, encoding, since, sent, to, head, refresh } => {
                     let want = Want { encoding, since, sent };
-                    self.send_refresh(key, shard, want, (to, refresh), now);
+                    let refresh = refresh.map(|refresh| (refresh, to, head));
+                    self.send_refresh(key, shard, want, refresh, now);
                 }
                 Output::Carried { shard, encoding, reach, seq, carried, floor } => {
                     let want = CarryWant { encoding, reach };
@@ -345,17 +346,17 @@ impl<S: Socket> Shard<S> {
         key: usize,
         shard: usize,
         want: Want,
-        (to, refresh): (Seq, Option<room::Refresh>),
+        refresh: Option<(room::Refresh, Seq, u64)>,
         now: Now,
     ) {
         let room = &self.rooms[key].room;
-        let head = Head { room: room.name(), run: room.run(), seq: to };
-        let frame = refresh.map(|refresh| {
+        let frame = refresh.map(|(refresh, to, sent)| {
+            let head = Head { room: room.name(), run: room.run(), seq: to };
             let span = refresh.carried.as_ref().map(|carried| carried.span);
             let to = Refreshed {
                 seq: to,
                 sent: span.map_or(want.sent, |span| span.through),
-                head: room.sent_offset(),
+                head: sent,
                 ack_within: span
                     .map_or(Duration::ZERO, |span| Duration::from_millis(span.ack_within_ms.into())),
                 skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
@@ -392,7 +393,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Encodes a batch once for each encoding in use, and sends the same bytes to every segment.
-    fn send_batch(&mut self, key: usize, batch: &Batch, segments: &[(usize, Census)], now: Now) {
+    fn send_batch(&mut self, key: usize, batch: &Batch, segments: &[(usize, Census)], sent: u64, now: Now) {
         if segments.is_empty() {
             return;
         }
@@ -406,10 +407,7 @@ impl<S: Socket> Shard<S> {
             run: room.run(),
             seq: batch.seq,
             frames,
-            reach: batch.span.map_or(
-                Reach { after: room.sent_offset(), through: room.sent_offset() },
-                |span| Reach { after: span.after, through: span.through },
-            ),
+            reach: Reach { after: batch.span.map_or(sent, |span| span.after), through: sent },
             offsets: batch
                 .messages
                 .iter()
