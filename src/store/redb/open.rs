@@ -46,7 +46,12 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// Reading or writing it failed, or it is damaged beyond what its checksums can mend.
+    /// Bits have turned where redb keeps its own structure.
+    #[error(
+        "{0} is damaged: move it away, or give this node another data directory; the messages in it can't be carried on"
+    )]
+    Damaged(PathBuf),
+    /// Reading or writing it failed.
     #[error("{path} can't be opened: {source}")]
     Failed {
         /// The file.
@@ -68,7 +73,7 @@ pub(super) enum Place {
 pub type OpenBackend = Box<dyn FnMut(&Builder) -> Result<Database, DatabaseError> + Send>;
 
 impl Place {
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(FILE),
             Self::Backend(_) => PathBuf::from("the store"),
@@ -194,6 +199,6 @@ fn refusal(path: &Path, error: DatabaseError) -> OpenError {
     }
 }
 
-fn failed(path: &Path, source: ::redb::Error) -> OpenError {
+pub(super) fn failed(path: &Path, source: ::redb::Error) -> OpenError {
     OpenError::Failed { path: path.to_owned(), source: Box::new(source) }
 }
