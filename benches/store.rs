@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -35,9 +36,9 @@ fn main() {
     if runs("lone") {
         lone_commits();
     }
-    for messages in [1, 16, 64, 256] {
+    for (rooms, messages) in [(1, 1), (16, 1), (64, 1), (256, 1), (500, 1), (1, 64), (20, 50)] {
         if runs("commits") {
-            commits_of(messages);
+            commits_of(rooms, messages);
         }
     }
     if runs("open") {
@@ -71,8 +72,8 @@ fn room(number: u64) -> RoomName {
     RoomName::parse(&format!("room-{number}")).expect("a constant")
 }
 
-fn append(room: &RoomName, offset: u64, payload_bytes: usize) -> Append {
-    let message = Message {
+fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -> Append {
+    let message = |offset| Message {
         type_name: TypeName::parse("coupon").expect("a constant"),
         class: Class::Reliable,
         urgent: true,
@@ -86,7 +87,8 @@ fn append(room: &RoomName, offset: u64, payload_bytes: usize) -> Append {
         at_ms: Now::read().unix_ms,
         wire_bytes: payload_bytes + 80,
     };
-    Append { room: room.clone(), life: 1, epoch: Epoch(1), messages: vec![Arc::new(message)] }
+    let messages = offsets.map(|offset| Arc::new(message(offset))).collect();
+    Append { room: room.clone(), life: 1, epoch: Epoch(1), messages }
 }
 
 fn commit(store: &mut Redb, appends: &[Append]) -> Duration {
@@ -105,7 +107,7 @@ fn lone_commits() {
     let folder = Folder::new("lone");
     let mut store = Redb::open(&folder.0).expect("the folder is empty");
     let room = room(1);
-    let mut times: Vec<_> = (1..=COMMITS).map(|n| commit(&mut store, &[append(&room, n, 300)])).collect();
+    let mut times: Vec<_> = (1..=COMMITS).map(|n| commit(&mut store, &[append(&room, n..=n, 300)])).collect();
     times.sort_unstable();
     let (p50, p99) = (percentile(&times, 500), percentile(&times, 990));
     print(&format!(
@@ -114,26 +116,32 @@ fn lone_commits() {
     ));
 }
 
-fn commits_of(messages: u64) {
+/// Commits that hold one append of so many messages for each of so many rooms.
+fn commits_of(rooms: u64, messages: u64) {
     let folder = Folder::new("commits");
     let mut store = Redb::open(&folder.0).expect("the folder is empty");
-    let rooms: Vec<_> = (0..messages).map(room).collect();
-    let commits = COMMITS / 2;
-    let time: Duration = (1..=commits)
-        .map(|offset| {
-            let appends: Vec<_> = rooms.iter().map(|room| append(room, offset, 300)).collect();
+    let rooms: Vec<_> = (0..rooms).map(room).collect();
+    let commits = COMMITS / 4;
+    let time: Duration = (0..commits)
+        .map(|round| {
+            let offsets = round * messages + 1..=(round + 1) * messages;
+            let appends: Vec<_> = rooms.iter().map(|room| append(room, offsets.clone(), 300)).collect();
             commit(&mut store, &appends)
         })
         .sum();
     let per_second = u128::from(commits) * 1_000_000 / time.as_micros();
-    let messages_per_second = per_second * u128::from(messages);
-    print(&format!("commits of {messages} × 300 bytes: {per_second}/s, {messages_per_second} messages/s"));
+    let each = rooms.len() as u128 * u128::from(messages);
+    print(&format!(
+        "commits of {} rooms × {messages} × 300 bytes: {per_second}/s, {} messages/s",
+        rooms.len(),
+        per_second * each
+    ));
 }
 
 fn fill(folder: &Path) {
     let mut store = Redb::open(folder).expect("the folder is empty");
     for offset in 1..=MESSAGES / ROOMS {
-        let appends: Vec<_> = (0..ROOMS).map(|number| append(&room(number), offset, 4096)).collect();
+        let appends: Vec<_> = (0..ROOMS).map(|number| append(&room(number), offset..=offset, 4096)).collect();
         commit(&mut store, &appends);
     }
     print("full");
