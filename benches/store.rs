@@ -41,6 +41,10 @@ fn main() {
             commits_of(rooms, messages);
         }
     }
+    if runs("purge") {
+        purges_of(128);
+        purges_of(1024);
+    }
     if runs("open") {
         open_after_a_kill();
     }
@@ -136,6 +140,26 @@ fn commits_of(rooms: u64, messages: u64) {
         rooms.len(),
         per_second * each
     ));
+}
+
+/// Purges of so many rows each, spread over many rooms.
+fn purges_of(rows: usize) {
+    let folder = Folder::new("purge");
+    let mut store = Redb::open(&folder.0).expect("the folder is empty");
+    for offset in 1..=20 {
+        let appends: Vec<_> = (0..ROOMS).map(|number| append(&room(number), offset..=offset, 300)).collect();
+        commit(&mut store, &appends);
+    }
+    let mut times: Vec<_> = (0..10)
+        .map(|_| {
+            let began = Now::read().instant;
+            let purged = store.purge(u64::MAX / 2, rows).expect("the disk works");
+            assert_eq!(purged.rows, rows);
+            Now::read().instant - began
+        })
+        .collect();
+    times.sort_unstable();
+    print(&format!("purge of {rows} rows of 300 bytes: p50 {:.2?}, max {:.2?}", times[5], times[9]));
 }
 
 fn fill(folder: &Path) {

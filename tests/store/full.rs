@@ -137,7 +137,7 @@ fn failing_writes_and_syncs_of_the_kernel_lose_nothing() {
     let mut command = Command::new("fiu-run");
     command.arg("-x");
     for fault in faults {
-        command.args(["-c", &format!("enable_random name={fault},probability=0.02")]);
+        command.args(["-c", &format!("enable_random name={fault},probability=0.02,failinfo=5")]);
     }
     let output = command
         .arg(program)
@@ -150,5 +150,7 @@ fn failing_writes_and_syncs_of_the_kernel_lose_nothing() {
     let durable = heard.lines().filter(|line| line.starts_with("durable ")).count();
     let found = offsets(&mut Redb::open(&folder).unwrap(), "a").len();
     assert!(found >= durable, "{found} of {durable}");
+    let failed = heard.lines().find(|line| line.starts_with("failed ")).unwrap_or_default();
+    print(&format!("T9: {durable} durable, {failed}, {found} there"));
     fs::remove_dir_all(&folder).ok();
 }
