@@ -117,3 +117,17 @@ fn a_folder_that_can_not_be_made_is_told() {
     assert!(matches!(error, OpenError::Folder { .. }), "{error:?}");
     assert!(sentence.contains("can't be used as the data directory"), "{sentence}");
 }
+
+#[test]
+fn a_file_that_went_away_is_waited_for_and_never_replaced_by_an_empty_one() {
+    let folder = Folder::new("away");
+    let mut store = Redb::open(&folder.0).unwrap();
+    store.append(&[append("a", 1..=2)]).unwrap();
+    fs::rename(folder.join("store.redb"), folder.join("away")).unwrap();
+    assert!(store.reopen().is_err());
+    assert!(store.trouble().contains("No such file"), "{}", store.trouble());
+    assert!(!folder.join("store.redb").exists());
+    fs::rename(folder.join("away"), folder.join("store.redb")).unwrap();
+    store.reopen().unwrap();
+    assert_eq!(offsets(&mut store, "a"), [1, 2]);
+}

@@ -36,7 +36,7 @@ use crate::room::message::Message;
 use super::row;
 use super::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
 
-use open::Place;
+use open::{Missing, Place};
 pub use open::{OpenBackend, OpenError};
 
 type Bytes = &'static [u8];
@@ -112,14 +112,14 @@ impl Redb {
     fn at(place: Place, bytes_max: u64) -> std::result::Result<Self, OpenError> {
         let mut store =
             Self { place, opened: None, holdings: Holdings::default(), bytes_max, trouble: String::new() };
-        store.reopen_file()?;
+        store.open_file(Missing::Make)?;
         Ok(store)
     }
 
-    fn reopen_file(&mut self) -> std::result::Result<(), OpenError> {
+    fn open_file(&mut self, missing: Missing) -> std::result::Result<(), OpenError> {
         let (path, place) = (self.place.path(), &mut self.place);
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let database = place.open()?;
+            let database = place.open(missing)?;
             let bytes = bytes_of(&database).map_err(|error| open::failed(&path, error))?;
             Ok((database, bytes))
         }));
@@ -182,7 +182,7 @@ impl Store for Redb {
     fn reopen(&mut self) -> std::result::Result<(), StoreError> {
         self.opened = None;
         self.place.forget_cached();
-        self.reopen_file().map_err(|error| {
+        self.open_file(Missing::Refuse).map_err(|error| {
             self.trouble = error.to_string();
             StoreError::Failing
         })
