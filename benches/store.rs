@@ -1,2 +1,202 @@
 //! What it costs to make messages durable, and how long a store takes to open after its process was killed.
-fn main() {}
+//!
+//! Prints a line per figure. It works in the system's directory for temporary files, or in `ROOMCAST_BENCH_FOLDER`: the
+//! figures are of that disk. `cargo bench --bench store -- lone` runs the parts whose name holds that text.
+
+use std::hint::black_box;
+use std::io::{BufRead, BufReader, Write};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roomcast::clock::Now;
+use roomcast::room::id::{Epoch, MessageId, RoomName, TypeName};
+use roomcast::room::message::{Class, Message, Payload};
+use roomcast::store::redb::Redb;
+use roomcast::store::{Append, Store};
+
+const ROOMS: u64 = 1000;
+const MESSAGES: u64 = 100_000;
+const COMMITS: u64 = 1000;
+/// Makes the program fill the folder named behind it, and then wait for its end.
+const FILL: &str = "--fill";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, folder] = &args[..]
+        && first == FILL
+    {
+        return fill(Path::new(folder));
+    }
+    let wanted = args.iter().find(|arg| !arg.starts_with('-'));
+    let runs = |name: &str| wanted.is_none_or(|wanted| name.contains(wanted.as_str()));
+    if runs("lone") {
+        lone_commits();
+    }
+    for (rooms, messages) in [(1, 1), (16, 1), (64, 1), (256, 1), (500, 1), (1, 64), (20, 50)] {
+        if runs("commits") {
+            commits_of(rooms, messages);
+        }
+    }
+    if runs("purge") {
+        purges_of(128);
+        purges_of(1024);
+    }
+    if runs("open") {
+        open_after_a_kill();
+    }
+}
+
+fn print(line: &str) {
+    writeln!(std::io::stdout(), "{line}").expect("the terminal is there");
+}
+
+/// An empty folder of its own, removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let parent = std::env::var_os("ROOMCAST_BENCH_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = parent.join(format!("roomcast-bench-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn room(number: u64) -> RoomName {
+    RoomName::parse(&format!("room-{number}")).expect("a constant")
+}
+
+fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -> Append {
+    let message = |offset| Message {
+        type_name: TypeName::parse("coupon").expect("a constant"),
+        class: Class::Reliable,
+        urgent: true,
+        key: None,
+        id: Some(MessageId::parse(&format!("order-{offset}")).expect("a constant")),
+        payload: Payload::Opaque(Bytes::from(vec![7; payload_bytes])),
+        count: 1,
+        ttl: Duration::from_secs(3600),
+        offset,
+        recall: 0,
+        at_ms: Now::read().unix_ms,
+        wire_bytes: payload_bytes + 80,
+    };
+    let messages = offsets.map(|offset| Arc::new(message(offset))).collect();
+    Append { room: room.clone(), life: 1, epoch: Epoch(1), messages }
+}
+
+fn commit(store: &mut Redb, appends: &[Append]) -> Duration {
+    let began = Now::read().instant;
+    let outcomes = store.append(appends).expect("the disk works");
+    let took = Now::read().instant - began;
+    assert!(outcomes.iter().all(Result::is_ok));
+    took
+}
+
+fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
+    sorted[(sorted.len() - 1) * per_mille / 1000]
+}
+
+fn lone_commits() {
+    let folder = Folder::new("lone");
+    let mut store = Redb::open(&folder.0).expect("the folder is empty");
+    let room = room(1);
+    let mut times: Vec<_> = (1..=COMMITS).map(|n| commit(&mut store, &[append(&room, n..=n, 300)])).collect();
+    times.sort_unstable();
+    let (p50, p99) = (percentile(&times, 500), percentile(&times, 990));
+    print(&format!(
+        "lone commit of 300 bytes: p50 {p50:.2?}, p99 {p99:.2?}, max {:.2?}",
+        times[times.len() - 1]
+    ));
+}
+
+/// Commits that hold one append of so many messages for each of so many rooms.
+fn commits_of(rooms: u64, messages: u64) {
+    let folder = Folder::new("commits");
+    let mut store = Redb::open(&folder.0).expect("the folder is empty");
+    let rooms: Vec<_> = (0..rooms).map(room).collect();
+    let commits = COMMITS / 4;
+    let time: Duration = (0..commits)
+        .map(|round| {
+            let offsets = round * messages + 1..=(round + 1) * messages;
+            let appends: Vec<_> = rooms.iter().map(|room| append(room, offsets.clone(), 300)).collect();
+            commit(&mut store, &appends)
+        })
+        .sum();
+    let per_second = u128::from(commits) * 1_000_000 / time.as_micros();
+    let each = rooms.len() as u128 * u128::from(messages);
+    print(&format!(
+        "commits of {} rooms × {messages} × 300 bytes: {per_second}/s, {} messages/s",
+        rooms.len(),
+        per_second * each
+    ));
+}
+
+/// Purges of so many rows each, spread over many rooms.
+fn purges_of(rows: usize) {
+    let folder = Folder::new("purge");
+    let mut store = Redb::open(&folder.0).expect("the folder is empty");
+    for offset in 1..=20 {
+        let appends: Vec<_> = (0..ROOMS).map(|number| append(&room(number), offset..=offset, 300)).collect();
+        commit(&mut store, &appends);
+    }
+    let mut times: Vec<_> = (0..10)
+        .map(|_| {
+            let began = Now::read().instant;
+            let purged = store.purge(u64::MAX / 2, rows).expect("the disk works");
+            assert_eq!(purged.rows, rows);
+            Now::read().instant - began
+        })
+        .collect();
+    times.sort_unstable();
+    print(&format!("purge of {rows} rows of 300 bytes: p50 {:.2?}, max {:.2?}", times[5], times[9]));
+}
+
+fn fill(folder: &Path) {
+    let mut store = Redb::open(folder).expect("the folder is empty");
+    for offset in 1..=MESSAGES / ROOMS {
+        let appends: Vec<_> = (0..ROOMS).map(|number| append(&room(number), offset..=offset, 4096)).collect();
+        commit(&mut store, &appends);
+    }
+    print("full");
+    std::io::stdin().read_line(&mut String::new()).ok();
+}
+
+fn open_after_a_kill() {
+    let folder = Folder::new("open");
+    let program = std::env::current_exe().expect("it runs");
+    let mut child = Command::new(program)
+        .args([FILL.as_ref(), folder.0.as_os_str()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program can be started");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it prints");
+    assert_eq!(line.trim(), "full");
+    child.kill().expect("it runs");
+    child.wait().expect("it was killed");
+
+    let began = Now::read().instant;
+    let mut store = Redb::open(&folder.0).expect("a kill leaves nothing broken");
+    let opened = Now::read().instant - began;
+    let began = Now::read().instant;
+    let stream = store.load(&room(7)).expect("the disk works").expect("it was stored");
+    let loaded = Now::read().instant - began;
+    assert_eq!(stream.messages.len() as u64, MESSAGES / ROOMS);
+    black_box(stream);
+    print(&format!(
+        "open after a kill, {MESSAGES} × 4 KiB in {ROOMS} rooms: {opened:.2?}; loading a room of {}: {loaded:.2?}",
+        MESSAGES / ROOMS
+    ));
+}

@@ -272,10 +272,10 @@ pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How often the store looks for rows whose time has passed, unless the last look found all it may at once.
 pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
-/// Rows that one purge removes. Past it: the rest waits for the next, which then follows at once.
+/// Rows that one purge removes at most, however many came. Past it: the rest waits for the next, which then follows at once.
 pub const STORE_PURGE_ROWS_MAX: usize = 1024;
-/// Rows that one purge removes while messages wait, where fewer came since the last one.
-pub const STORE_PURGE_ROWS_BUSY: usize = 64;
+/// Rows that one purge removes though fewer came since the last one: what an append may have to wait for.
+pub const STORE_PURGE_ROWS_MIN: usize = 128;
 /// Damaged rows kept for a look at them. Past it: the oldest go.
 pub const STORE_QUARANTINE_ROWS_MAX: u64 = 256;
 /// Pages of its file that the store keeps in memory, in bytes. Past it: the least used go.
@@ -307,6 +307,7 @@ const _: () = {
     assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
     assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
     assert!(REQUEST_MESSAGES_MAX <= STORE_COMMIT_MESSAGES_MAX, "a whole request fits one commit");
-    assert!(STORE_PURGE_ROWS_BUSY <= STORE_PURGE_ROWS_MAX);
+    assert!(STORE_PURGE_ROWS_MIN <= STORE_PURGE_ROWS_MAX);
+    assert!(STORE_COMMIT_MESSAGES_MAX <= STORE_PURGE_ROWS_MAX, "purges keep up with commits");
     assert!(STORE_REOPEN_PAUSE_MIN.as_millis() <= STORE_REOPEN_PAUSE_MAX.as_millis());
 };

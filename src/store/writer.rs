@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::config::limits::{
-    STORE_COMMIT_BYTES_MAX, STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_BUSY,
-    STORE_PURGE_ROWS_MAX, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
+    STORE_COMMIT_BYTES_MAX, STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MAX,
+    STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
 };
 use crate::room::id::RoomName;
 
@@ -234,7 +234,7 @@ impl Writer {
         }
         self.wake();
         if self.failing.is_none() {
-            self.purge(taken > 0, now);
+            self.purge(now);
         }
         match (self.failing, self.purge_at) {
             (Some(failing), _) => Next::At(failing.again),
@@ -400,17 +400,13 @@ impl Writer {
         Next::At(again)
     }
 
-    /// While messages wait, a purge removes at most twice as many as came: so it keeps up, and costs them a fraction.
-    fn purge(&mut self, busy: bool, now: Now) {
+    /// A purge removes at most twice as many rows as came since the last one: so it keeps up, and what comes waits little.
+    fn purge(&mut self, now: Now) {
         let at = *self.purge_at.get_or_insert(now.instant);
         if now.instant < at {
             return;
         }
-        let rows_max = if busy {
-            (2 * self.stored).clamp(STORE_PURGE_ROWS_BUSY, STORE_PURGE_ROWS_MAX)
-        } else {
-            STORE_PURGE_ROWS_MAX
-        };
+        let rows_max = (2 * self.stored).clamp(STORE_PURGE_ROWS_MIN, STORE_PURGE_ROWS_MAX);
         self.stored = 0;
         match self.call(|store| store.purge(now.unix_ms, rows_max)) {
             Ok(purged) => {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use redb::{Builder, StorageBackend};
 use roomcast::store::redb::{OpenBackend, OpenError, Redb};
@@ -110,6 +111,15 @@ impl Disk {
 
     pub(crate) fn wait_until_frozen(&self) {
         drop(self.changed.wait_while(self.state(), |state| !state.frozen).unwrap());
+    }
+
+    /// Waits until it is frozen; false: `done` was first, so it never will be.
+    pub(crate) fn wait_until_frozen_or(&self, done: impl Fn() -> bool) -> bool {
+        let mut state = self.state();
+        while !state.frozen && !done() {
+            state = self.changed.wait_timeout(state, Duration::from_millis(5)).unwrap().0;
+        }
+        state.frozen
     }
 
     pub(crate) fn thaw(&self) {

@@ -1,12 +1,15 @@
 //! What every store promises, held against each of them.
 
+use std::sync::Arc;
+
 use roomcast::room::id::Epoch;
+use roomcast::room::message::Message;
 use roomcast::store::memory::Memory;
 use roomcast::store::redb::Redb;
 use roomcast::store::{Append, Store, StoreError};
 
 use super::disk::Disk;
-use super::{AT_MS, EPOCH, append, message, offsets, room};
+use super::{AT_MS, EPOCH, append, message, offsets, print, room};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -174,4 +177,74 @@ fn a_clone_of_a_memory_store_is_what_a_disk_would_hold() {
     store.append(&[append("a", 2..=2)]).unwrap();
     assert_eq!(offsets(&mut disk, "a"), [1]);
     assert_eq!(offsets(&mut store, "a"), [1, 2]);
+}
+
+/// Two stores that are to be one.
+struct Twins {
+    memory: Memory,
+    file: Redb,
+    random: fastrand::Rng,
+    now_ms: u64,
+    life: u64,
+}
+
+impl Twins {
+    /// An append that mostly continues its room's stream.
+    fn draw_append(&mut self) -> Append {
+        let name = room(["a", "b", "c"][self.random.usize(..3)]);
+        let stream = self.memory.load(&name).unwrap();
+        let head = stream.as_ref().map_or(0, |stream| stream.head);
+        let epoch = stream.map_or_else(|| Epoch(self.random.u64(1..9)), |stream| stream.epoch);
+        let foreign = self.random.u8(..20) == 0;
+        let first = head + u64::from(self.random.u8(..20) != 0);
+        let at_ms = self.now_ms;
+        let messages = (first..first + self.random.u64(1..4)).map(|offset| {
+            let ttl = self.random.u64(1..1000);
+            Arc::new(Message { at_ms, ..Message::clone(&message(&name, offset, ttl)) })
+        });
+        let messages = messages.collect();
+        self.life += u64::from(self.random.u8(..2));
+        Append { room: name, life: self.life, epoch: if foreign { Epoch(99) } else { epoch }, messages }
+    }
+
+    fn step(&mut self) {
+        match self.random.u8(..10) {
+            0..6 => {
+                let appends: Vec<_> = (0..self.random.usize(1..5)).map(|_| self.draw_append()).collect();
+                assert_eq!(self.memory.append(&appends), self.file.append(&appends));
+            }
+            6 => {
+                self.now_ms += self.random.u64(..200_000);
+                let rows_max = self.random.usize(1..20);
+                assert_eq!(self.memory.purge(self.now_ms, rows_max), self.file.purge(self.now_ms, rows_max));
+            }
+            7 if self.random.u8(..10) == 0 => self.now_ms += 3 * DAY_MS,
+            8 => self.file.reopen().unwrap(),
+            _ => {
+                let (name, after) = (room(["a", "b", "c"][self.random.usize(..3)]), self.random.u64(..30));
+                let bytes_max = self.random.usize(..1000);
+                let pages =
+                    [self.memory.page(&name, after, bytes_max), self.file.page(&name, after, bytes_max)];
+                assert_eq!(format!("{:?}", pages[0]), format!("{:?}", pages[1]));
+            }
+        }
+        assert_eq!(self.memory.holdings(), self.file.holdings());
+        for name in ["a", "b", "c"].map(room) {
+            let streams = [self.memory.load(&name), self.file.load(&name)];
+            assert_eq!(format!("{:?}", streams[0]), format!("{:?}", streams[1]));
+        }
+    }
+}
+
+#[test]
+fn both_stores_give_the_same_answers() {
+    let seed = std::env::var("ROOMCAST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    print(&format!("ROOMCAST_SEED={seed}"));
+    let bytes_max = 8000;
+    for life in 0..8 {
+        let file = Redb::over(Disk::default().opener(), bytes_max).unwrap();
+        let random = fastrand::Rng::with_seed(seed + life);
+        let mut twins = Twins { memory: Memory::new(bytes_max), file, random, now_ms: AT_MS, life: 1 };
+        (0..200).for_each(|_| twins.step());
+    }
 }

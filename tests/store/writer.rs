@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use roomcast::clock::Now;
 use roomcast::config::limits::{
-    STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN,
-    STORE_TURN_READS_MAX, STORE_WAITING_MAX,
+    STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
+    STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
 };
 use roomcast::store::memory::Memory;
 use roomcast::store::port::Port;
@@ -321,7 +321,7 @@ fn a_panic_of_the_store_is_a_failure_of_the_store() {
 }
 
 #[test]
-fn an_idle_writer_purges_once_a_second_and_a_busy_one_in_small_parts() {
+fn a_writer_purges_once_a_second_about_as_much_as_came() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
     let now = Now::read();
@@ -331,7 +331,24 @@ fn an_idle_writer_purges_once_a_second_and_a_busy_one_in_small_parts() {
     ports[0].send(store("a", 1..=100)).unwrap();
     writer.turn(now);
     let purges = watched.with(|watch| watch.purges.clone());
-    assert_eq!(purges, [1024, 200], "twice what came");
+    assert_eq!(purges, [STORE_PURGE_ROWS_MIN, 200], "twice what came");
+}
+
+#[test]
+fn a_backlog_of_expired_rows_goes_turn_after_turn_with_appends_in_between() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let rows = 3 * STORE_PURGE_ROWS_MIN as u64;
+    watched.with(|watch| watch.memory.append(&[append("old", 1..=rows)])).unwrap();
+    let now = Now { unix_ms: super::AT_MS + 1_000_000, ..Now::read() };
+    for offset in 1..=3 {
+        ports[0].send(store("a", offset..=offset)).unwrap();
+        assert_eq!(writer.turn(now), Next::Again);
+        assert_eq!(answers(&mut ports[0]), [format!("durable a {offset}")]);
+    }
+    while writer.turn(now) == Next::Again {}
+    assert_eq!(writer.health().tally().purged, rows + 3, "those of room a are as old");
+    assert_eq!(writer.health().tally().bytes, 0);
 }
 
 /// A thread's writer over `store`; each wake of its one shard is an entry of the channel.

@@ -21,6 +21,7 @@ mod purge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ use crate::room::message::Message;
 use super::row;
 use super::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
 
-use open::Place;
+use open::{Missing, Place};
 pub use open::{OpenBackend, OpenError};
 
 type Bytes = &'static [u8];
@@ -72,6 +73,14 @@ impl fmt::Debug for Redb {
     }
 }
 
+impl Drop for Redb {
+    fn drop(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            opened.let_go();
+        }
+    }
+}
+
 /// An open file.
 struct Opened {
     database: Database,
@@ -103,22 +112,24 @@ impl Redb {
     fn at(place: Place, bytes_max: u64) -> std::result::Result<Self, OpenError> {
         let mut store =
             Self { place, opened: None, holdings: Holdings::default(), bytes_max, trouble: String::new() };
-        store.reopen_file()?;
+        store.open_file(Missing::Make)?;
         Ok(store)
     }
 
-    fn reopen_file(&mut self) -> std::result::Result<(), OpenError> {
-        let database = self.place.open()?;
-        let bytes = bytes_of(&database).map_err(|source| OpenError::Failed {
-            path: Path::new("the store").to_owned(),
-            source: Box::new(source),
-        })?;
+    fn open_file(&mut self, missing: Missing) -> std::result::Result<(), OpenError> {
+        let (path, place) = (self.place.path(), &mut self.place);
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = place.open(missing)?;
+            let bytes = bytes_of(&database).map_err(|error| open::failed(&path, error))?;
+            Ok((database, bytes))
+        }));
+        let (database, bytes) = opened.unwrap_or_else(|_| Err(OpenError::Damaged(path)))?;
         self.holdings.bytes = bytes;
         self.opened = Some(Opened { database, bytes, bytes_max: self.bytes_max, quarantined: 0 });
         Ok(())
     }
 
-    /// Asks the open file. It is out of reach while it is asked, so an error or a panic leaves it dropped.
+    /// Asks the open file. After an error or a panic it is open no more.
     fn ask<T>(
         &mut self,
         what: &str,
@@ -126,19 +137,20 @@ impl Redb {
     ) -> std::result::Result<T, StoreError> {
         let mut opened = self.opened.take().ok_or(StoreError::Failing)?;
         let before = opened.quarantined;
-        let outcome = ask(&mut opened);
+        let outcome = catch_unwind(AssertUnwindSafe(|| ask(&mut opened)));
         self.holdings.quarantined += opened.quarantined - before;
-        match outcome {
-            Ok(answer) => {
+        self.trouble = match outcome {
+            Ok(Ok(answer)) => {
                 self.holdings.bytes = opened.bytes;
                 self.opened = Some(opened);
-                Ok(answer)
+                return Ok(answer);
             }
-            Err(error) => {
-                self.trouble = format!("{what} failed: {error}");
-                Err(StoreError::Failing)
-            }
-        }
+            Ok(Err(error)) => format!("{what} failed: {error}"),
+            // redb trusts the structure of its pages: where a bit has turned there, it panics.
+            Err(_) => format!("{what} failed: its file is damaged, or there is a bug; the panic was printed"),
+        };
+        opened.let_go();
+        Err(StoreError::Failing)
     }
 }
 
@@ -170,7 +182,7 @@ impl Store for Redb {
     fn reopen(&mut self) -> std::result::Result<(), StoreError> {
         self.opened = None;
         self.place.forget_cached();
-        self.reopen_file().map_err(|error| {
+        self.open_file(Missing::Refuse).map_err(|error| {
             self.trouble = error.to_string();
             StoreError::Failing
         })
@@ -293,6 +305,11 @@ fn rows_behind(
 }
 
 impl Opened {
+    /// Closes the file. redb tidies up as it closes, and may panic over damage there as well.
+    fn let_go(self) {
+        catch_unwind(AssertUnwindSafe(|| drop(self))).ok();
+    }
+
     /// A room's entry. One that is damaged, or missing though there are rows, is made anew first.
     fn entry(&mut self, room: &RoomName) -> Result<Option<Entry>> {
         let name = room.as_str().as_bytes();

@@ -46,7 +46,12 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// Reading or writing it failed, or it is damaged beyond what its checksums can mend.
+    /// Bits have turned where redb keeps its own structure.
+    #[error(
+        "{0} is damaged: move it away, or give this node another data directory; the messages in it can't be carried on"
+    )]
+    Damaged(PathBuf),
+    /// Reading or writing it failed.
     #[error("{path} can't be opened: {source}")]
     Failed {
         /// The file.
@@ -67,16 +72,25 @@ pub(super) enum Place {
 /// Opens a database over a backend of its own.
 pub type OpenBackend = Box<dyn FnMut(&Builder) -> Result<Database, DatabaseError> + Send>;
 
+/// What to do where there is no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The node's first start.
+    Make,
+    /// It was there before: its disk may be away, and an empty store in its place would forget every stream.
+    Refuse,
+}
+
 impl Place {
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(FILE),
             Self::Backend(_) => PathBuf::from("the store"),
         }
     }
 
-    /// Opens the database, made if it is missing, and checked to be ours.
-    pub(super) fn open(&mut self) -> Result<Database, OpenError> {
+    /// Opens the database, and checks it to be ours.
+    pub(super) fn open(&mut self, missing: Missing) -> Result<Database, OpenError> {
         let path = self.path();
         let mut builder = Builder::new();
         builder.set_cache_size(STORE_CACHE_BYTES_MAX);
@@ -87,9 +101,12 @@ impl Place {
         let database = match self {
             Self::Backend(open) => open(&builder),
             Self::Folder(folder) => {
-                make_folder(folder).map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
-                if !path.exists() {
-                    make_file(folder, &builder)?;
+                let unusable = |source| OpenError::Folder { path: folder.clone(), source };
+                if missing == Missing::Make {
+                    make_folder(folder).map_err(unusable)?;
+                    if !path.try_exists().map_err(unusable)? {
+                        make_file(folder, &builder)?;
+                    }
                 }
                 builder.open(&path)
             }
@@ -194,6 +211,6 @@ fn refusal(path: &Path, error: DatabaseError) -> OpenError {
     }
 }
 
-fn failed(path: &Path, source: ::redb::Error) -> OpenError {
+pub(super) fn failed(path: &Path, source: ::redb::Error) -> OpenError {
     OpenError::Failed { path: path.to_owned(), source: Box::new(source) }
 }
