@@ -94,7 +94,7 @@ impl Attempts {
             return if open.doubtful { Next::Unknown } else { Next::Settled };
         }
         let wait_ns = retry_after_ms
-            .map_or(BACKOFF_NS * u64::from(open.attempts), |ms| ms.saturating_mul(1_000_000))
+            .map_or_else(|| BACKOFF_NS * u64::from(open.attempts), |ms| ms.saturating_mul(1_000_000))
             .min(BACKOFF_MAX_NS);
         self.open.insert(request, open);
         self.due.push(Reverse((now_ns + wait_ns, request)));
