@@ -12,6 +12,9 @@ const BACKOFF_NS: u64 = 100_000_000;
 /// Longest wait for the next attempt, whatever an answer asks for.
 const BACKOFF_MAX_NS: u64 = 2_000_000_000;
 
+/// Time for each attempt that is allowed, on the whole: attempts that get no answer for long are fewer.
+const ATTEMPT_AGE_NS: u64 = 1_500_000_000;
+
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tried {
@@ -50,6 +53,8 @@ pub(crate) enum Next {
 #[derive(Debug, Clone, Copy, Default)]
 struct Open {
     attempts: u32,
+    /// When the first one ended.
+    since_ns: u64,
     /// An earlier attempt may have been taken.
     doubtful: bool,
 }
@@ -82,19 +87,23 @@ impl Attempts {
             return Next::Settled;
         }
         let mut open = self.open.remove(&request).unwrap_or_default();
+        if open.attempts == 0 {
+            open.since_ns = now_ns;
+        }
         open.attempts += 1;
+        let until_ns = open.since_ns + u64::from(self.attempts_max) * ATTEMPT_AGE_NS;
         match tried {
             Tried::Final(Outcome::Refused) if open.doubtful => return Next::Unknown,
             Tried::Final(_) => return Next::Settled,
             Tried::Lost => open.doubtful = true,
             Tried::NotTaken => {}
         }
-        if open.attempts >= self.attempts_max {
+        if open.attempts >= self.attempts_max || now_ns >= until_ns {
             // Never taken, however often it was tried: a refusal.
             return if open.doubtful { Next::Unknown } else { Next::Settled };
         }
         let wait_ns = retry_after_ms
-            .map_or(BACKOFF_NS * u64::from(open.attempts), |ms| ms.saturating_mul(1_000_000))
+            .map_or_else(|| BACKOFF_NS * u64::from(open.attempts), |ms| ms.saturating_mul(1_000_000))
             .min(BACKOFF_MAX_NS);
         self.open.insert(request, open);
         self.due.push(Reverse((now_ns + wait_ns, request)));

@@ -298,7 +298,8 @@ impl Streams {
         if welcome.epoch.is_empty() {
             return None;
         }
-        let said = Said { epoch: &welcome.epoch, head: welcome.offset, reset: &welcome.reset };
+        let (epoch, reset) = (&*welcome.epoch, &*welcome.reset);
+        let said = Said { epoch, head: welcome.offset, reset, after: welcome.span.after };
         self.enter(place, seat, said, now_ns, violations);
         let brought = self.read(seat, welcome.span, welcome.reliable.iter(), violations);
         if let Some(brought) = &brought {
@@ -320,7 +321,8 @@ impl Streams {
         if page.epoch.is_empty() {
             return None;
         }
-        let said = Said { epoch: &page.epoch, head: page.offset, reset: &page.reset };
+        let (epoch, reset) = (&*page.epoch, &*page.reset);
+        let said = Said { epoch, head: page.offset, reset, after: page.span.after };
         self.enter(place, seat, said, now_ns, violations);
         place.wanted = place.wanted.max(page.offset);
         let brought = self.read(seat, page.span, page.reliable.iter(), violations);
@@ -349,7 +351,10 @@ impl Streams {
         let (held, room) = (*place, stream.room);
         let same = held.epoch == epoch;
         if held.epoch == 0 || (held.offset == 0 && said.reset.is_empty()) {
-            place.epoch = epoch;
+            if !same {
+                place.epoch = epoch;
+                self.begin_at(place, seat, said.after, now_ns);
+            }
             return;
         }
         let expired = now_ns >= self.original.schedule.start_ns + self.original.ttl_ns();
@@ -371,7 +376,18 @@ impl Streams {
         if !said.reset.is_empty() || !same {
             self.tally.resets += u64::from(!said.reset.is_empty());
             (place.epoch, place.offset, place.wanted) = (epoch, 0, 0);
+            self.begin_at(place, seat, said.after, now_ns);
         }
+    }
+
+    /// A device begins an epoch behind `after`: what lies before it is passed over, and must be expired or recalled.
+    fn begin_at(&mut self, place: &mut Place, seat: Seat, after: u64, now_ns: u64) {
+        let Some(index) = (place.epoch as usize).checked_sub(1) else { return };
+        let stream = &mut self.rooms[seat.place].epochs[index];
+        for hole in (1..=after).rev().take(HOLES_MAX) {
+            stream.passed_over(hole, seat.device, now_ns, place.returned_ns);
+        }
+        place.offset = after;
     }
 
     /// Whether the device has applied everything that any device has, and at least up to `head`.
@@ -409,4 +425,5 @@ struct Said<'a> {
     epoch: &'a str,
     head: u64,
     reset: &'a str,
+    after: u64,
 }

@@ -38,10 +38,14 @@ fn refresh(seq: u64, skipped: u64) -> String {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn unwelcomed() -> Self {
         let room = RoomToWatch { room: 0, name: ROOM.into(), devices: 3 };
         let watch = Watch::new(schedule(), Encoding::Json, Payloads::new(60, 1), [room]);
-        let mut bench = Self { watch, tracks: [Track::default(); 3] };
+        Self { watch, tracks: [Track::default(); 3] }
+    }
+
+    fn new() -> Self {
+        let mut bench = Self::unwelcomed();
         let welcome =
             format!(r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":4,"heartbeat_ms":25000}}"#);
         for device in 0..3 {
@@ -218,4 +222,122 @@ fn what_cannot_be_read_is_counted_and_a_first_frame_must_be_a_welcome() {
     bench.tracks[1] = Track::default();
     assert_eq!(bench.hear(1, "{}"), Heard::NotAWelcome);
     assert_eq!(bench.hear(1, &batch(5, &[0])), Heard::NotAWelcome);
+}
+
+/// What is published reliably beside the chat: three messages, at offsets 1 to 3.
+fn with_streams(bench: Bench) -> Bench {
+    let original = crate::streams::Original {
+        schedule: Schedule { messages: 3, ..schedule() },
+        payloads: Payloads::new(60, 2),
+        type_name: "coupon".into(),
+        ttl_ms: None,
+    };
+    let Bench { watch, tracks } = bench;
+    Bench { watch: watch.with_streams(Some(Streams::new(original, [0]))), tracks }
+}
+
+fn coupon(offset: u64) -> String {
+    let (number, mut payload) = (offset - 1, Vec::new());
+    let schedule = Schedule { messages: 3, ..schedule() };
+    Payloads::new(60, 2).write(&schedule, number, &mut payload);
+    let payload = String::from_utf8(payload).unwrap();
+    format!(r#"{{"type":"coupon","payload":{payload},"id":"lg-{number:x}","at":1,"offset":{offset}}}"#)
+}
+
+/// A bench whose devices were welcomed with an epoch, at offset 0.
+fn streaming() -> Bench {
+    let mut bench = with_streams(Bench::unwelcomed());
+    let welcome = format!(
+        r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":4,"heartbeat_ms":25000,"epoch":"0e","offset":0}}"#
+    );
+    bench.all_hear(&welcome);
+    bench
+}
+
+fn mixed(seq: u64, span: (u64, u64), carried: &[u64], messages: &[String]) -> String {
+    let carried: Vec<String> = carried.iter().map(|offset| coupon(*offset)).collect();
+    format!(
+        r#"{{"kind":"batch","room":"{ROOM}","run":"0a","seq":{seq},"after":{},"through":{},"ack_within_ms":300,"carried":[{}],"messages":[{}]}}"#,
+        span.0,
+        span.1,
+        carried.join(","),
+        messages.join(",")
+    )
+}
+
+#[test]
+fn a_reliable_message_among_chat_is_applied_once_and_by_every_device() {
+    let mut bench = streaming();
+    let level = mixed(5, (0, 1), &[], &[message(0), coupon(1), message(1)]);
+    for device in 0..3 {
+        assert_eq!(bench.hear(device, &level), Heard::Judged { ack_within_ms: Some(300) });
+    }
+    // Carried again beside a batch, to two of them; the third has the level frame.
+    let composed = mixed(6, (0, 2), &[1], &[coupon(2), message(2)]);
+    bench.hear(0, &composed);
+    bench.hear(1, &composed);
+    bench.hear(2, &mixed(6, (1, 2), &[], &[coupon(2), message(2)]));
+    let tally = bench.watch.streams.as_ref().unwrap().tally;
+    assert_eq!((tally.applied, tally.duplicates), (6, 2));
+    assert!(bench.tracks.iter().all(|track| track.place.offset == 2));
+    assert_eq!(bench.watch.tally.deliveries, 9, "chat alone");
+    assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
+}
+
+#[test]
+fn a_device_that_lacks_something_before_a_frame_wants_to_pull() {
+    let mut bench = streaming();
+    bench.hear(0, &mixed(5, (1, 2), &[], &[coupon(2)]));
+    let place = bench.tracks[0].place;
+    assert_eq!((place.offset, place.wanted), (0, 2));
+    let text = format!(
+        r#"{{"room":"{ROOM}","epoch":"0e","offset":2,"after":0,"through":2,"reliable":[{},{}]}}"#,
+        coupon(1),
+        coupon(2)
+    );
+    let page = crate::frame::decode_page(text.as_bytes()).unwrap();
+    let streams = bench.watch.streams.as_mut().unwrap();
+    let place = &mut bench.tracks[0].place;
+    streams.take_page(place, seat(0), &page, 1_000_000_000, &mut bench.watch.violations);
+    assert_eq!((place.offset, place.wanted), (2, 2));
+    assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
+}
+
+#[test]
+fn offsets_that_do_not_rise_or_stand_for_two_messages_are_told() {
+    let mut bench = streaming();
+    bench.hear(0, &mixed(5, (0, 2), &[], &[coupon(2), coupon(1)]));
+    assert_eq!(bench.watch.violations.count(Kind::I4OffsetOrder), 1);
+    let other = coupon(3).replace(r#""offset":3"#, r#""offset":2"#);
+    bench.hear(1, &mixed(5, (0, 2), &[], &[coupon(1), other]));
+    assert!(bench.watch.violations.count(Kind::I4OffsetOrder) > 1, "{}", bench.watch.violations);
+}
+
+#[test]
+fn a_device_that_comes_back_asks_with_what_it_has() {
+    let mut bench = streaming();
+    assert_eq!(bench.watch.resume_query(Track::default(), seat(0)), "");
+    bench.hear(0, &mixed(5, (0, 1), &[], &[coupon(1)]));
+    assert_eq!(bench.watch.resume_query(bench.tracks[0], seat(0)), "?cursor=0e:1&seen=0a:5");
+    bench.tracks[0].leave();
+    let back = format!(
+        r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":9,"heartbeat_ms":25000,"resumed":true,"reset":null,
+            "epoch":"0e","offset":3,"after":1,"through":3,"ack_within_ms":200,"history":[{}],"reliable":[{},{}]}}"#,
+        message(3),
+        coupon(2),
+        coupon(3)
+    );
+    let welcomed = Heard::Welcomed { heartbeat_ms: 25_000, ack_within_ms: Some(200) };
+    assert_eq!(bench.hear(0, &back), welcomed);
+    assert_eq!((bench.tracks[0].place.offset, bench.tracks[0].seq), (3, Some(9)));
+    assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
+    bench.tracks[0].leave();
+    let reset = back.replace(r#""reset":null"#, r#""reset":"epoch_changed""#);
+    bench.hear(0, &reset);
+    assert_eq!(bench.watch.violations.count(Kind::I4FalseReset), 1);
+    bench.tracks[1].leave();
+    let honest = back.replace(r#""epoch":"0e""#, r#""epoch":"0f""#).replace(r#""after":1"#, r#""after":0"#);
+    bench.hear(1, &honest.replace(r#""reliable":["#, &format!(r#""reliable":[{},"#, coupon(1))));
+    assert_eq!(bench.tracks[1].place.offset, 3, "a cursor at offset 0 is never reset");
+    assert_eq!(bench.watch.violations.count(Kind::I4FalseReset), 1);
 }

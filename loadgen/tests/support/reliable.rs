@@ -231,7 +231,7 @@ fn page(state: &State, name: &str, cursor: Option<&str>, lapse: Lapse) -> Value 
     let in_page = |kept: &&Kept| kept.offset > after && kept.offset <= through;
     let forgotten = |kept: &&Kept| lapse == Lapse::ForgetOne && kept.offset == 3;
     let messages: Vec<Value> =
-        room.stored.iter().filter(in_page).filter(|kept| !forgotten(kept)).map(|kept| spell(kept)).collect();
+        room.stored.iter().filter(in_page).filter(|kept| !forgotten(kept)).map(spell).collect();
     json!({"room": name, "epoch": EPOCH, "offset": room.head, "reset": null, "after": after, "through": through,
            "reliable": messages})
 }
@@ -263,9 +263,7 @@ fn join(state: &mut State, (name, target): (&str, &str), member: Member, lapse: 
     let room = state.rooms.entry(name.to_owned()).or_default();
     let mut after = offset_of(cursor);
     let mut reset = "";
-    if after > room.head {
-        (after, reset) = (0, "ahead");
-    } else if lapse == Lapse::ResetFalsely && after > 0 {
+    if after > room.head || (lapse == Lapse::ResetFalsely && after > 0) {
         (after, reset) = (0, "ahead");
     }
     let epoch = if lapse == Lapse::KnowNothing { "" } else { EPOCH };
