@@ -3,6 +3,7 @@
 
 pub mod carry;
 mod cursors;
+mod frames;
 pub mod outbox;
 pub mod pass;
 pub mod segment;

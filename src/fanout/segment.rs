@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::carry::CarryWant;
 use super::cursors::Cursors;
 pub use super::cursors::StreamPlace;
+pub use super::frames::{Level, RefreshFrame, Refreshed, Want};
 pub use super::pass::{Member, PassFrames, PassTally, pass};
 use super::pass::{Standing, VACANT};
 use super::{Offer, Sink};
@@ -22,38 +23,6 @@ use crate::config::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
 use crate::room::{Census, Departure, Reach};
-
-/// A batch as it travels to segments: the level frame of each encoding in use. Takes a member from `seq - 1` to `seq`.
-#[derive(Debug)]
-pub struct Level {
-    /// Which room.
-    pub room: RoomName,
-    /// In which life.
-    pub run: Run,
-    /// Which batch.
-    pub seq: Seq,
-    /// By encoding; empty where no member uses it.
-    pub frames: [Bytes; Encoding::ALL.len()],
-    /// What it takes members over in the reliable stream.
-    pub reach: Reach,
-    /// The offsets in it, rising.
-    pub offsets: Vec<u64>,
-    /// Over how long devices spread their acknowledgements of those.
-    pub ack_within: Duration,
-    /// When its oldest message was accepted.
-    pub oldest: Instant,
-}
-
-/// What a member that missed batches is waiting for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Want {
-    /// How its frames are spelt.
-    pub encoding: Encoding,
-    /// The last seq it holds.
-    pub since: Seq,
-    /// The last offset of the reliable stream that was sent to it.
-    pub sent: u64,
-}
 
 /// Who becomes a member, and what it holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,30 +100,6 @@ enum Brings {
     Refresh { want: Want, to: Refreshed },
     /// It repeats what those at this seq did not acknowledge.
     Carry { want: CarryWant, seq: Seq },
-}
-
-/// How far a refresh takes a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refreshed {
-    /// It holds every batch up to this, or knows what it missed.
-    pub seq: Seq,
-    /// The last offset of the reliable stream that was sent to it.
-    pub sent: u64,
-    /// The last offset that had left in batches. If it is later than `sent`, the member goes on catching up.
-    pub head: u64,
-    /// Over how long devices spread their acknowledgements.
-    pub ack_within: Duration,
-    /// Messages told as skipped.
-    pub skipped: u64,
-}
-
-/// A refresh as it comes from the home.
-#[derive(Debug, Clone)]
-pub struct RefreshFrame {
-    /// Takes a member from where it asked to the room's seq.
-    pub frame: Bytes,
-    /// How far that is.
-    pub to: Refreshed,
 }
 
 /// What one turn did, in numbers.

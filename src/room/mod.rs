@@ -13,6 +13,7 @@ pub mod audience;
 pub mod buffer;
 pub mod counters;
 pub mod cumulative;
+pub mod entry;
 pub mod history;
 pub mod id;
 pub mod ids;

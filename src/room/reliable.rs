@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Room;
+use super::entry::Entry;
 use super::exchange::{Ask, Carried, Input, Join, Opening, Output, Reach, Refresh, Stands, Told};
 use super::id::{Cursor, Encoding, Epoch, Seq};
 use super::message::{Class, Message, Payload, Unavailable, Verdict};
 use super::publish::{Pending, Whose};
 use super::receipt::Acks;
 use super::stored::{Asked, Page, Stored};
-use super::stream::{Entry, Found, Judged, Loaded, Phase};
+use super::stream::{Found, Judged, Loaded, Phase};
 use super::tally::RoomTally;
 use super::view::{RecallView, ReceiptView, StreamRefusal};
 use crate::clock::Now;

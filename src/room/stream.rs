@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::entry::Entry;
 use super::exchange::{Carried, Reach, Span};
-use super::id::{Cursor, Epoch, MessageId, Run, TypeName};
+use super::id::{Cursor, Epoch, MessageId, Run};
 use super::ids::{Fingerprint, Known};
 use super::message::{Message, Unavailable};
-use super::receipt::{Acks, Receipt};
 use super::stored::Stored;
 use crate::config::limits::{
     ID_AGE_MAX, RECEIPTS_MAX, STORE_PATIENCE, STORE_RETRY, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX,
@@ -67,34 +67,6 @@ pub struct Stream {
     ids_in_order: VecDeque<(u64, MessageId)>,
     /// Since when receipts count, unix milliseconds.
     counted_since_ms: u64,
-}
-
-/// What is kept of one reliable message.
-#[derive(Debug)]
-pub struct Entry {
-    /// Its place in the stream.
-    pub offset: u64,
-    /// Its type.
-    pub type_name: TypeName,
-    /// The publisher's own id.
-    pub id: Option<MessageId>,
-    /// When the engine took it in, unix milliseconds.
-    pub at_ms: u64,
-    /// When it expires, unix milliseconds.
-    pub expires_ms: u64,
-    /// What it takes back; 0: nothing.
-    pub recall: u64,
-    /// The offset of its recall, once that is durable; 0: none.
-    pub recalled_by: u64,
-    /// The offset of its recall on the way to the store; 0: none.
-    recalling: u64,
-    bytes: usize,
-    /// Expired or recalled.
-    dead: bool,
-    /// Who has it.
-    pub receipt: Receipt,
-    /// Acknowledgements that segments counted which are no more.
-    pub acks: Acks,
 }
 
 /// What is known of a message's id.
@@ -509,20 +481,7 @@ impl Stream {
     }
 
     fn take_in(&mut self, message: &Arc<Message>) {
-        let entry = Entry {
-            offset: message.offset,
-            type_name: message.type_name.clone(),
-            id: message.id.clone(),
-            at_ms: message.at_ms,
-            expires_ms: message.expires_ms(),
-            recall: message.recall,
-            recalled_by: 0,
-            recalling: 0,
-            bytes: message.wire_bytes,
-            dead: false,
-            receipt: Receipt::default(),
-            acks: Acks::default(),
-        };
+        let entry = Entry::of(message);
         self.expiries.insert((entry.expires_ms, entry.offset));
         self.alive_bytes += entry.bytes;
         self.entries.push_back(entry);
@@ -573,20 +532,6 @@ impl Stream {
 
     fn index_after(&self, offset: u64) -> usize {
         self.entries.partition_point(|entry| entry.offset <= offset)
-    }
-}
-
-impl Entry {
-    /// Whether it may still be sent.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        !self.dead
-    }
-
-    /// The offset of its recall, durable or on the way to the store; 0: none.
-    #[must_use]
-    pub fn recall_offset(&self) -> u64 {
-        self.recalled_by.max(self.recalling)
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::lane::{Carry, Control, Delivery, Refresh, Welcome};
-use super::{Drain, Placed, SWEEP_INTERVAL, Shard, TURN_ENTRIES_MAX, directory};
+use super::lane::{Control, Delivery, Refresh, Welcome};
+use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
 use crate::clock::Now;
 use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
 use crate::connection::placed::{Connection, Deferred, Drained, Place, Rest, Socket};
@@ -16,7 +16,7 @@ use crate::fanout::segment::{Entrant, Segment};
 use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
 use crate::room::{Departure, Join};
 use crate::wire::close::CloseReason;
-use crate::wire::device::{self, Ack, DeviceFrame, Refusal};
+use crate::wire::device::{self, DeviceFrame, Refusal};
 use crate::wire::frame::{self, Notice};
 use crate::wire::reader::{Incoming, ReaderLimits};
 
@@ -249,38 +249,6 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// A device says up to where it has applied. Whether that can be: of a room it hears, in the stream's present life,
-    /// not backward, and not past what it was sent.
-    fn acknowledge(&mut self, index: u32, ack: &Ack, now: Instant) -> bool {
-        let places = &self.connections.all[index as usize].places;
-        let places_len = places.len();
-        let place = match &ack.room {
-            Some(room) => {
-                let segment = self.segment_of.get(room).copied();
-                places.iter().find(|place| Some(place.segment) == segment)
-            }
-            None if places.len() == 1 => places.first(),
-            None => None,
-        };
-        let Some(Place { segment: key, slot: Some(slot) }) = place.copied() else { return false };
-        let segment = &mut self.segments[key as usize].segment;
-        let is_epoch_right = match ack.epoch {
-            Some(epoch) => segment.epoch() == Some(epoch),
-            None => places_len == 1,
-        };
-        if !is_epoch_right || !segment.acknowledge(slot, ack.offset, now) {
-            return false;
-        }
-        let early = segment.take_early_acks();
-        if !early.is_empty() {
-            let (room, run) = (segment.room().clone(), segment.run());
-            for reach in early {
-                self.tell_home(key, Control::AckedEarly { room: room.clone(), run, reach });
-            }
-        }
-        true
-    }
-
     fn leave(&mut self, index: u32, room: &RoomName, now: Now) {
         let segment = self.segment_of.get(room).copied();
         let connection = &mut self.connections.all[index as usize];
@@ -365,23 +333,6 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn take_carry(&mut self, carry: Carry) {
-        let Carry { room, run, want, seq, frame, floor } = carry;
-        if let Some(key) = self.segment_in(&room, run) {
-            self.segments[key as usize].segment.carried(want, seq, frame, floor);
-            self.activate(key);
-        }
-    }
-
-    /// What members know of the reliable stream is not so: they come back with their cursor and hear how it is.
-    fn take_stream_changed(&mut self, room: &RoomName, run: Run, now: Now) {
-        let Some(key) = self.segment_in(room, run) else { return };
-        let members: Vec<u32> = self.segments[key as usize].segment.connections().collect();
-        for index in members {
-            self.close(index, CloseReason::StreamChanged, now);
-        }
-    }
-
     /// The room was closed: its members are told once they have been given what left before.
     fn take_closed(&mut self, room: &RoomName, run: Run, now: Now) {
         if let Some(key) = self.segment_in(room, run) {
@@ -430,7 +381,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn close(&mut self, index: u32, reason: CloseReason, now: Now) {
+    pub(super) fn close(&mut self, index: u32, reason: CloseReason, now: Now) {
         let notice = (reason == CloseReason::Draining).then_some(Notice::Bye);
         self.close_with(index, reason, notice, now);
     }
@@ -539,40 +490,6 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// What a segment does not count any more, its home does.
-    fn hand_over_tallies(&mut self, key: u32) {
-        let segment = &mut self.segments[key as usize].segment;
-        let acks = segment.give_up_tallies();
-        if !acks.is_empty() {
-            let (room, run) = (segment.room().clone(), segment.run());
-            self.tell_home(key, Control::Acked { room, run, acks });
-        }
-    }
-
-    /// Segments whose moment has come look for members that did not acknowledge in time. Whether more are due.
-    pub(super) fn take_looks(&mut self, now: Now) -> bool {
-        for _ in 0..TURN_ENTRIES_MAX {
-            let Some((_, key)) = self.looks.first().copied().filter(|(at, _)| *at <= now.instant) else {
-                return false;
-            };
-            self.segments[key as usize].segment.look(&self.connections, now.instant);
-            self.note_look(key);
-            self.send_wants(key);
-        }
-        true
-    }
-
-    /// Keeps the moment at which a segment wants to look.
-    fn note_look(&mut self, key: u32) {
-        let placed = &mut self.segments[key as usize];
-        let look_at = placed.segment.poll_look();
-        let before = std::mem::replace(&mut placed.look_at, look_at);
-        if before != look_at {
-            before.map(|at| self.looks.remove(&(at, key)));
-            look_at.map(|at| self.looks.insert((at, key)));
-        }
-    }
-
     /// The connection of `key`, if one of its places still waits for the segment's room; and which.
     fn joining_place(&self, key: u64, segment: u32) -> Option<(u32, usize)> {
         let index = self.index_of(key)?;
@@ -589,7 +506,7 @@ impl<S: Socket> Shard<S> {
         segment
     }
 
-    fn activate(&mut self, key: u32) {
+    pub(super) fn activate(&mut self, key: u32) {
         let placed = &mut self.segments[key as usize];
         if !placed.active && placed.segment.is_busy() {
             placed.active = true;
@@ -597,7 +514,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn send_wants(&mut self, key: u32) {
+    pub(super) fn send_wants(&mut self, key: u32) {
         let segment = &mut self.segments[key as usize].segment;
         let (wants, carries) = (segment.take_wants(), segment.take_carry_wants());
         if wants.is_empty() && carries.is_empty() {
@@ -612,7 +529,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn tell_home(&mut self, segment: u32, control: Control) {
+    pub(super) fn tell_home(&mut self, segment: u32, control: Control) {
         let home = self.segments[segment as usize].home;
         self.tell_shard(home, control);
     }
@@ -631,7 +548,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// The segment of that room in that life, unless it is ending.
-    fn segment_in(&self, room: &RoomName, run: Run) -> Option<u32> {
+    pub(super) fn segment_in(&self, room: &RoomName, run: Run) -> Option<u32> {
         let key = *self.segment_of.get(room)?;
         let placed = &self.segments[key as usize];
         (placed.segment.run() == run && !placed.closing).then_some(key)

@@ -10,6 +10,7 @@ pub mod lane;
 pub mod run;
 pub mod tally;
 
+mod acks;
 mod devices;
 mod homes;
 mod socket;

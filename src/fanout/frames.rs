@@ -1,0 +1,64 @@
+//! What travels between a room's home and its segments: batches, and what members that missed some ask for and get.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::room::Reach;
+use crate::room::id::{Encoding, RoomName, Run, Seq};
+
+/// A batch as it travels to segments: the level frame of each encoding in use. Takes a member from `seq - 1` to `seq`.
+#[derive(Debug)]
+pub struct Level {
+    /// Which room.
+    pub room: RoomName,
+    /// In which life.
+    pub run: Run,
+    /// Which batch.
+    pub seq: Seq,
+    /// By encoding; empty where no member uses it.
+    pub frames: [Bytes; Encoding::ALL.len()],
+    /// What it takes members over in the reliable stream.
+    pub reach: Reach,
+    /// The offsets in it, rising.
+    pub offsets: Vec<u64>,
+    /// Over how long devices spread their acknowledgements of those.
+    pub ack_within: Duration,
+    /// When its oldest message was accepted.
+    pub oldest: Instant,
+}
+
+/// What a member that missed batches is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Want {
+    /// How its frames are spelt.
+    pub encoding: Encoding,
+    /// The last seq it holds.
+    pub since: Seq,
+    /// The last offset of the reliable stream that was sent to it.
+    pub sent: u64,
+}
+
+/// How far a refresh takes a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refreshed {
+    /// It holds every batch up to this, or knows what it missed.
+    pub seq: Seq,
+    /// The last offset of the reliable stream that was sent to it.
+    pub sent: u64,
+    /// The last offset that had left in batches. If it is later than `sent`, the member goes on catching up.
+    pub head: u64,
+    /// Over how long devices spread their acknowledgements.
+    pub ack_within: Duration,
+    /// Messages told as skipped.
+    pub skipped: u64,
+}
+
+/// A refresh as it comes from the home.
+#[derive(Debug, Clone)]
+pub struct RefreshFrame {
+    /// Takes a member from where it asked to the room's seq.
+    pub frame: Bytes,
+    /// How far that is.
+    pub to: Refreshed,
+}
