@@ -515,4 +515,6 @@ impl Room {
 }
 
 #[cfg(test)]
+mod reliable_tests;
+#[cfg(test)]
 mod tests;
