@@ -50,7 +50,7 @@ use self::ids::Ids;
 use self::latest::Latest;
 use self::message::{Class, Message};
 use self::pace::{FlushRules, Pace, RoomSettings};
-use self::publish::Pending;
+use self::publish::{Pending, WaitingForStore};
 use self::reliable::{Parked, Reader};
 use self::report::Rate;
 use self::stream::{Phase, Stream};
@@ -89,6 +89,7 @@ pub struct Room {
     stream: Stream,
     /// Publishes that wait for the store, in the order of what they wait for.
     pending: VecDeque<Pending>,
+    waiting_for_store: WaitingForStore,
     /// What waits for the stream to be loaded.
     parked: Parked,
     /// Who waits for messages from the store. Bounded by the states segments ask for, and by the pulls of the node.
@@ -137,6 +138,7 @@ impl Room {
             ids: Ids::default(),
             stream: Stream::new(run),
             pending: VecDeque::new(),
+            waiting_for_store: WaitingForStore::default(),
             parked: Parked::default(),
             readers: Vec::new(),
             pages_asked: Vec::new(),

@@ -12,6 +12,7 @@ use super::message::{Class, Message, Published, ShedReason, Unavailable, Verdict
 use super::stream::{Phase, Twin};
 use super::tally::RoomTally;
 use crate::clock::Now;
+use crate::config::limits::{GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX};
 
 /// A publish that waits for the store.
 #[derive(Debug)]
@@ -45,9 +46,43 @@ enum Step {
     AwaitTwin(u64),
 }
 
+/// How much waits for the store, what follows reliable messages in their requests included. Bounded as what is gathered
+/// is, but for one request.
+#[derive(Debug, Default)]
+pub(super) struct WaitingForStore {
+    messages: usize,
+    bytes: usize,
+}
+
+impl WaitingForStore {
+    fn is_full(&self) -> bool {
+        self.messages >= GATHERED_MESSAGES_MAX || self.bytes >= GATHERED_BYTES_MAX
+    }
+
+    fn add(&mut self, step: &Step) {
+        self.messages += 1;
+        self.bytes += step.bytes();
+    }
+
+    fn remove(&mut self, step: &Step) {
+        self.messages -= 1;
+        self.bytes -= step.bytes();
+    }
+}
+
+impl Step {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Take(message) => message.wire_bytes,
+            // The stream counts these.
+            Self::Await(_) | Self::Told(_) | Self::AwaitTwin(_) => 0,
+        }
+    }
+}
+
 impl Pending {
     /// What waits for the same outcome as the message with this offset.
-    pub(super) fn twin(whose: Whose, offset: u64) -> Self {
+    fn twin(whose: Whose, offset: u64) -> Self {
         Self { whose, verdicts: Vec::new(), rest: VecDeque::from([Step::AwaitTwin(offset)]) }
     }
 }
@@ -90,13 +125,22 @@ impl Room {
         if rest.is_empty() {
             return self.answer(whose, verdicts);
         }
+        rest.iter().for_each(|step| self.waiting_for_store.add(step));
         self.pending.push_back(Pending { whose, verdicts, rest });
+    }
+
+    /// Has somebody wait for the outcome of a message on its way to the store.
+    pub(super) fn await_twin(&mut self, whose: Whose, offset: u64) {
+        let pending = Pending::twin(whose, offset);
+        pending.rest.iter().for_each(|step| self.waiting_for_store.add(step));
+        self.pending.push_back(pending);
     }
 
     /// Goes on with what waited for the store: as far as messages are durable, or, after a failure, through all of it.
     pub(super) fn settle(&mut self, failed: Option<Unavailable>, now: Now, tally: &mut RoomTally) {
         while let Some(mut pending) = self.pending.pop_front() {
             while let Some(step) = pending.rest.pop_front() {
+                self.waiting_for_store.remove(&step);
                 let awaited = match &step {
                     Step::Await(message) => message.offset,
                     Step::AwaitTwin(offset) => *offset,
@@ -106,6 +150,7 @@ impl Room {
                     (Step::Told(verdict), _) => verdict,
                     (Step::Take(message), _) => self.publish_one(message, now, tally),
                     (step, None) if awaited > self.stream.durable() => {
+                        self.waiting_for_store.add(&step);
                         pending.rest.push_front(step);
                         return self.pending.push_front(pending);
                     }
@@ -162,15 +207,19 @@ impl Room {
                     tally.duplicates += 1;
                     return Step::Told(Verdict::Duplicate { offset: Some(offset) });
                 }
-                Ok(Twin::InFlight(offset)) => {
+                Ok(Twin::InFlight(offset)) if !self.waiting_for_store.is_full() => {
                     tally.duplicates += 1;
                     return Step::AwaitTwin(offset);
+                }
+                Ok(Twin::InFlight(_)) => {
+                    tally.unavailable[Unavailable::RoomFull as usize] += 1;
+                    return Step::Told(Verdict::Unavailable(Unavailable::RoomFull));
                 }
             }
         }
         let unavailable = if self.stream.phase() != Phase::Ready {
             Some(self.stream.unavailable())
-        } else if self.buffer.is_full() {
+        } else if self.buffer.is_full() || self.waiting_for_store.is_full() {
             Some(Unavailable::RoomFull)
         } else if message.recall == 0 && !self.stream.has_room_for(message.wire_bytes) {
             Some(Unavailable::StreamFull)

@@ -10,7 +10,7 @@ use super::entry::Entry;
 use super::exchange::{Ask, Carried, Input, Join, Opening, Output, Reach, Refresh, Stands, Told};
 use super::id::{Cursor, Encoding, Epoch, Seq};
 use super::message::{Class, Message, Payload, Unavailable, Verdict};
-use super::publish::{Pending, Whose};
+use super::publish::Whose;
 use super::receipt::Acks;
 use super::stored::{Asked, Page, Stored};
 use super::stream::{Found, Judged, Loaded, Phase};
@@ -295,6 +295,7 @@ impl Room {
             return self.tell_recalled(ticket, offset, &[Verdict::Durable { offset: recall }]);
         }
         if recall > 0 {
+            // A recall of the same message is on its way: its outcome is this one's.
             return self.await_twin(Whose::Recall { ticket, offset }, recall);
         }
         let message = Message {
@@ -314,11 +315,6 @@ impl Room {
         };
         self.used_by_publisher(now.instant);
         self.take(Whose::Recall { ticket, offset }, vec![message], now, tally);
-    }
-
-    /// A recall of the same message is on its way: its outcome is this one's.
-    fn await_twin(&mut self, whose: Whose, offset: u64) {
-        self.pending.push_back(Pending::twin(whose, offset));
     }
 
     pub(super) fn tell_recalled(&mut self, ticket: u64, recalls: u64, verdicts: &[Verdict]) {

@@ -140,6 +140,7 @@ impl<S: Socket> Shard<S> {
         let key = *self.room_of.get(room)?;
         let members = self.rooms[key].room.members();
         self.tell_room(key, Input::Flush, now);
+        self.room_of.get(room)?;
         let view = ClosedView { room: room.to_string(), members, shed: self.rooms[key].room.rest() };
         self.tell_room(key, Input::Close, now);
         Some(view)
@@ -195,6 +196,15 @@ impl<S: Socket> Shard<S> {
     /// The next request to the store.
     pub fn poll_store(&mut self) -> Option<Request> {
         self.store_requests.pop_front()
+    }
+
+    /// A request that the store has no place for now. An append fails: its publisher is to hear so at once. Others wait; they
+    /// are no more than rooms to be loaded, and readers.
+    pub fn store_is_busy(&mut self, request: Request, now: Now) {
+        match request {
+            Request::Append(_) => self.take_stored(request.failed(StoreError::Busy), now),
+            Request::Load { .. } | Request::Page { .. } => self.store_requests.push_front(request),
+        }
     }
 
     /// Takes an answer of the store.

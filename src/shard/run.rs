@@ -33,6 +33,7 @@ use crate::room::id::RoomName;
 use crate::room::message::Published;
 use crate::room::view::{RecallView, ReliablePage, StreamRefusal};
 use crate::room::{Ask, Told};
+use crate::store::Request as StoreRequest;
 use crate::store::port::Port;
 use crate::wire::close::{CloseReason, LogLevel};
 use crate::wire::frame;
@@ -245,12 +246,16 @@ impl Shell {
         ticket
     }
 
-    /// Sends what rooms ask of the store. What it has no place for has failed.
+    /// Sends what rooms ask of the store, as far as it has places.
     fn ask_store(&self, now: Now) {
         let (mut shard, mut store) = (self.shard.borrow_mut(), self.store.borrow_mut());
         while let Some(request) = shard.poll_store() {
-            if let Err((request, error)) = store.send(request) {
-                shard.take_stored(request.failed(error), now);
+            let is_append = matches!(request, StoreRequest::Append(_));
+            if let Err((request, _)) = store.send(request) {
+                shard.store_is_busy(request, now);
+                if !is_append {
+                    return; // The next answer makes a place, and wakes this shard.
+                }
             }
         }
     }
