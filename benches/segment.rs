@@ -97,7 +97,6 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
                 seq,
                 frames,
                 reach: Reach::default(),
-                offsets: Vec::new(),
                 ack_within: Duration::ZERO,
                 oldest: now,
             };

@@ -195,9 +195,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.node.shards.stop();
-        if let Some(store) = self.store.take() {
-            store.stop();
-        }
         if let Some(doors) = self.doors.take() {
             // A runtime must not be waited for on a thread of another one, where tests drop servers.
             doors.shutdown_background();

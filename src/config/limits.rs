@@ -81,8 +81,9 @@ pub const TAIL_MESSAGES_MAX: usize = 64;
 pub const TAIL_BYTES_MAX: usize = MIB;
 /// Reliable messages, dead ones included, that a room has receipts of. Past it: the oldest dead ones go.
 pub const RECEIPTS_MAX: usize = 2 * STREAM_MESSAGES_MAX;
-/// Named devices that left before they had acknowledged, per message. Past it: they count as connections.
-pub const RECEIPT_DEVICES_MAX: usize = 4096;
+/// Names of devices that left before they had acknowledged, in one room, once for each message. Past it: they count as
+/// connections.
+pub const RECEIPT_DEVICES_MAX: usize = 65_536;
 /// What a frame carries again of messages that were not acknowledged in time; always one at least.
 pub const CARRY_BYTES_MAX: usize = 8 * KIB;
 /// What a frame brings of messages that were not sent yet, to a member that is catching up; always one at least.
@@ -260,6 +261,8 @@ pub const TOKEN_SKEW: Duration = Duration::from_secs(5);
 pub const STORE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Requests of one shard that the store has not answered, or whose answers the shard has not taken. Past it: `Busy`.
 pub const STORE_WAITING_MAX: usize = 4096;
+/// Bytes (as encoded) of messages that one shard may have on their way to the store. Past it: 503 `store_busy`.
+pub const STORE_WAITING_BYTES_MAX: usize = 32 * MIB;
 /// Messages of one commit. Past it: the rest waits for the next.
 pub const STORE_COMMIT_MESSAGES_MAX: usize = 1024;
 /// Bytes (as encoded for devices) of one commit. Past it: the rest waits for the next.

@@ -28,6 +28,8 @@ pub struct Acked {
     pub brought_at: Instant,
     /// Times that was done since it last acknowledged something.
     pub attempts: u32,
+    /// Its home was asked what to carry to it, and has not answered.
+    pub is_asked_for: bool,
 }
 
 impl Acked {
@@ -126,7 +128,15 @@ mod tests {
     }
 
     fn acked(through: u64, brought_at: Instant) -> Acked {
-        Acked { through, dead_through: 0, counts_from: 0, device: 0, brought_at, attempts: 0 }
+        Acked {
+            through,
+            dead_through: 0,
+            counts_from: 0,
+            device: 0,
+            brought_at,
+            attempts: 0,
+            is_asked_for: false,
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::Sink;
 use super::carry::{Acked, CarryWant, Schedule};
 use super::pass::{Member, Standing};
-use super::segment::Level;
 use crate::config::limits::{CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, STREAM_MESSAGES_MAX};
 use crate::room::Reach;
 use crate::room::id::RoomName;
@@ -91,7 +90,7 @@ impl Cursors {
     }
 
     /// A member comes, in a slot of its own or that of one that left.
-    pub(super) fn join(&mut self, slot: u32, place: StreamPlace, now: Instant) {
+    pub(super) fn join(&mut self, slot: u32, place: StreamPlace, members: &[Member], now: Instant) {
         let acked = Acked {
             through: place.acked,
             dead_through: 0,
@@ -99,11 +98,17 @@ impl Cursors {
             device: place.device,
             brought_at: now,
             attempts: 0,
+            is_asked_for: false,
         };
-        self.settled += u64::from(acked.through >= self.sent);
         match self.acked.get_mut(slot as usize) {
             Some(former) => *former = acked,
             None => self.acked.push(acked),
+        }
+        if place.sent > self.sent {
+            // Its welcome has overtaken batches that still wait for a pass here.
+            self.advance(place.sent, members, now);
+        } else {
+            self.settled += u64::from(acked.through >= self.sent);
         }
         if place.sent > place.acked {
             self.expect(place.sent, place.ack_within, now);
@@ -145,24 +150,30 @@ impl Cursors {
         self.acked[slot as usize].through
     }
 
-    /// A batch with reliable messages enters a pass over `members`.
-    pub(super) fn begin_batch(&mut self, level: &Level, members: &[Member], now: Instant) {
-        if level.reach.through <= self.sent {
+    /// Messages up to `through` are sent to `members`, or to the first of them, now. Offsets follow one another, so each of
+    /// those that are new here gets its tally.
+    pub(super) fn advance(&mut self, through: u64, members: &[Member], now: Instant) {
+        if through <= self.sent {
             return;
         }
-        self.sent = level.reach.through;
-        // Only who was welcomed ahead of this batch may have acknowledged it: nearly nobody, but it has to be known.
-        let living = members.iter().zip(&self.acked).filter(|(member, _)| !member.is_vacant());
-        self.settled = living.filter(|(_, acked)| acked.through >= self.sent).count() as u64;
-        for offset in &level.offsets {
-            self.tallies.push_back(Tally { offset: *offset, sent_at: now, acks: Acks::default() });
+        let from = self.sent.max(through.saturating_sub(STREAM_MESSAGES_MAX as u64));
+        if from > self.sent {
+            self.tallied_after = from;
+        }
+        for offset in from + 1..=through {
+            self.tallies.push_back(Tally { offset, sent_at: now, acks: Acks::default() });
         }
         while self.tallies.len() > STREAM_MESSAGES_MAX {
             let oldest = self.tallies.pop_front().expect("seen");
             self.tallied_after = oldest.offset;
-            self.given_up.push((oldest.offset, oldest.acks));
+            if oldest.acks.count > 0 {
+                self.given_up.push((oldest.offset, oldest.acks));
+            }
         }
-        self.expect(self.sent, level.ack_within, now);
+        self.sent = through;
+        // Nearly nobody can have acknowledged what is sent just now, but it has to be known.
+        let living = members.iter().zip(&self.acked).filter(|(member, _)| !member.is_vacant());
+        self.settled = living.filter(|(_, acked)| acked.through >= through).count() as u64;
     }
 
     /// Messages up to `through` are sent to somebody: acknowledgements are to come.
@@ -210,6 +221,7 @@ impl Cursors {
                 }
                 slots.push(slot);
                 (acked.brought_at, acked.attempts) = (now, acked.attempts.saturating_add(1));
+                acked.is_asked_for = true;
             }
             let due = self.schedule.due(acked).unwrap_or(again).max(again);
             next = Some(next.map_or(due, |at| at.min(due)));
@@ -224,7 +236,11 @@ impl Cursors {
 
     /// Whom the answer to a want is for.
     pub(super) fn take_carrying(&mut self, want: CarryWant) -> Vec<u32> {
-        self.carrying.remove(&want).unwrap_or_default()
+        let slots = self.carrying.remove(&want).unwrap_or_default();
+        for slot in &slots {
+            self.acked[*slot as usize].is_asked_for = false;
+        }
+        slots
     }
 
     /// Nothing of what was wanted is alive: who lacks it needs it no more.
@@ -245,6 +261,7 @@ impl Cursors {
     /// What was asked for is not going to be delivered.
     pub(super) fn give_up_carrying(&mut self) {
         self.carrying.clear();
+        self.acked.iter_mut().for_each(|acked| acked.is_asked_for = false);
     }
 
     pub(super) fn acks(&self, offset: u64) -> Option<&Acks> {

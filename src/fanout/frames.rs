@@ -20,9 +20,7 @@ pub struct Level {
     pub frames: [Bytes; Encoding::ALL.len()],
     /// What it takes members over in the reliable stream.
     pub reach: Reach,
-    /// The offsets in it, rising.
-    pub offsets: Vec<u64>,
-    /// Over how long devices spread their acknowledgements of those.
+    /// Over how long devices spread their acknowledgements of what is in it.
     pub ack_within: Duration,
     /// When its oldest message was accepted.
     pub oldest: Instant,

@@ -60,7 +60,8 @@ pub struct PassTally {
     pub(super) missed: Vec<u32>,
 }
 
-/// Writes `frames` to those of `members` that stand where the frames begin. The others are few, and dealt with afterwards.
+/// Writes `frames` to those of `members` that are level and stand where the frames begin. The others are few, and dealt
+/// with afterwards.
 pub fn pass<S: Sink>(
     members: &mut [Member],
     frames: &PassFrames,
@@ -69,7 +70,7 @@ pub fn pass<S: Sink>(
     now: Instant,
 ) {
     for (slot, member) in members.iter_mut().enumerate() {
-        if member.last_seq != frames.from {
+        if member.last_seq != frames.from || member.standing != Standing::Level {
             tally.set_aside(slot, member, frames);
             continue;
         }

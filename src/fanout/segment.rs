@@ -195,7 +195,7 @@ impl Segment {
             self.members.push(member);
             u32::try_from(self.members.len() - 1).expect("a segment has fewer than 2^32 slots")
         };
-        self.cursors.join(slot, place, now);
+        self.cursors.join(slot, place, &self.members, now);
         slot
     }
 
@@ -382,7 +382,11 @@ impl Segment {
     /// A batch enters the pass that begins.
     fn begin_batch(&mut self, level: &Level, frames: &mut PassFrames, now: Instant) {
         frames.push(level);
-        self.cursors.begin_batch(level, &self.members, now);
+        let Reach { after, through } = level.reach;
+        if after < through {
+            self.cursors.advance(through, &self.members, now);
+            self.cursors.expect(through, level.ack_within, now);
+        }
     }
 
     /// When [`Self::look`] is to be called; `None` while everybody has acknowledged everything.
@@ -482,6 +486,7 @@ impl Segment {
             }
         }
         if let Some(to) = latest {
+            self.cursors.advance(to.sent, &self.members, now);
             self.cursors.expect(to.sent, to.ack_within, now);
         }
         turn.visited = end - visit.next;
@@ -600,7 +605,6 @@ mod tests {
             seq: Seq(seq),
             frames: [frame.clone(), frame],
             reach: Reach::default(),
-            offsets: Vec::new(),
             ack_within: Duration::ZERO,
             oldest: now,
         })
@@ -681,5 +685,107 @@ mod tests {
         assert_eq!(segment.take_wants().len(), 1, "they all stand at the same seq");
         segment.gap(Seq(4));
         assert!(!segment.is_busy(), "it is known already");
+    }
+
+    fn reliable(seq: u64, after: u64, through: u64, now: Instant) -> Arc<Level> {
+        let frame = Bytes::from(format!("{seq}: ({after}, {through}]"));
+        Arc::new(Level {
+            room: room(),
+            run: Run(1),
+            seq: Seq(seq),
+            frames: [frame.clone(), frame],
+            reach: Reach { after, through },
+            ack_within: Duration::from_millis(200),
+            oldest: now,
+        })
+    }
+
+    fn placed(connection: u32, seq: u64, sent: u64, head: u64) -> Entrant {
+        let place = StreamPlace { sent, head, ..StreamPlace::default() };
+        Entrant { place, ..entrant(connection, seq) }
+    }
+
+    fn refresh(seq: u64, sent: u64, head: u64) -> Option<RefreshFrame> {
+        let ack_within = Duration::from_millis(200);
+        let to = Refreshed { seq: Seq(seq), sent, head, ack_within, skipped: 0 };
+        Some(RefreshFrame { frame: Bytes::from(format!("refresh to {sent}")), to })
+    }
+
+    #[test]
+    fn a_member_that_is_catching_up_is_fed_by_refreshes_alone_until_it_is_level() {
+        let (mut segment, mut notes, now) = (segment(0), Notes::default(), Now::read().instant);
+        let slot = segment.join(placed(1, 3, 0, 100), now);
+        segment.drained(slot);
+        let first = segment.take_wants();
+        let _ = segment.arrive(reliable(4, 100, 100, now));
+        run(&mut segment, &mut notes, now);
+        assert!(notes.taken.is_empty(), "a level frame would have it stand past what it lacks");
+        assert!(segment.refreshed(first[0], refresh(4, 64, 100)).is_empty());
+        run(&mut segment, &mut notes, now);
+        let next = segment.take_wants();
+        assert_eq!((next[0].since, next[0].sent), (Seq(4), 64), "it asks again at once");
+        assert!(segment.refreshed(next[0], refresh(4, 100, 100)).is_empty());
+        let _ = segment.arrive(reliable(5, 100, 101, now));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken[&1], ["refresh to 64", "refresh to 100", "5: (100, 101]"]);
+    }
+
+    #[test]
+    fn what_a_refresh_brought_after_a_gap_is_carried_and_its_acknowledgements_count() {
+        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
+        segment.gap(Seq(1));
+        run(&mut segment, &mut notes, now);
+        let wants = segment.take_wants();
+        assert!(segment.refreshed(wants[0], refresh(1, 5, 5)).is_empty());
+        run(&mut segment, &mut notes, now);
+        assert!(segment.acknowledge(0, 5, now));
+        assert_eq!((1..=5).filter_map(|offset| segment.acks(offset)).map(|acks| acks.count).sum::<u64>(), 5);
+        let look_at = segment.poll_look().unwrap();
+        segment.look(&notes, look_at + Duration::from_secs(1));
+        let reach = Reach { after: 0, through: 5 };
+        assert_eq!(segment.take_carry_wants(), [CarryWant { encoding: Encoding::Json, reach }]);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_counted_here_or_at_home_but_once() {
+        let (mut segment, mut notes, now) = (segment(0), Notes::default(), Now::read().instant);
+        let former = segment.join(placed(1, 0, 0, 0), now);
+        let _ = segment.arrive(reliable(1, 0, 3, now));
+        run(&mut segment, &mut notes, now);
+        segment.leave(former);
+        let returned = segment.join(placed(2, 1, 3, 3), now);
+        assert!(segment.acknowledge(returned, 3, now));
+        assert_eq!(segment.take_early_acks(), [Reach { after: 0, through: 3 }]);
+        assert_eq!(segment.acks(3), None);
+    }
+
+    #[test]
+    fn a_frame_that_carries_again_keeps_its_place_among_the_batches() {
+        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
+        let _ = segment.arrive(reliable(1, 0, 1, now));
+        run(&mut segment, &mut notes, now);
+        assert!(segment.acknowledge(1, 1, now));
+        let later = now + Duration::from_secs(2);
+        segment.look(&notes, later);
+        let [want] = segment.take_carry_wants()[..] else { panic!("one state") };
+        let _ = segment.arrive(reliable(2, 1, 1, now));
+        segment.carried(want, Seq(2), Some(Bytes::from_static(b"carry at 2")), 0);
+        let _ = segment.arrive(reliable(3, 1, 1, now));
+        run(&mut segment, &mut notes, later);
+        assert_eq!(notes.taken[&0], ["1: (0, 1]", "2: (1, 1]", "carry at 2", "3: (1, 1]"]);
+        assert_eq!(notes.taken[&1].len(), 3, "who has acknowledged gets nothing again");
+    }
+
+    #[test]
+    fn nobody_is_looked_for_where_everybody_has_acknowledged() {
+        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
+        assert_eq!(segment.poll_look(), None);
+        let _ = segment.arrive(reliable(1, 0, 1, now));
+        run(&mut segment, &mut notes, now);
+        assert!(!segment.acknowledge(0, 2, now), "never sent");
+        assert!(segment.acknowledge(0, 1, now) && segment.acknowledge(1, 1, now));
+        assert!(!segment.acknowledge(0, 0, now), "backward");
+        segment.look(&notes, segment.poll_look().unwrap());
+        assert_eq!((segment.poll_look(), segment.take_carry_wants()), (None, Vec::new()));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::id::{Key, TypeName};
-use super::message::Message;
+use super::message::{Class, Message};
 use super::pace::Waiting;
 use crate::config::limits::{
     GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX,
@@ -79,6 +79,29 @@ impl Buffer {
         self.urgent += usize::from(message.urgent);
         self.gathered.push_back(Gathered { message, since: now, merged: 0 });
         self.check_invariants();
+    }
+
+    /// Gives up what is durable: the stream it is of is no more.
+    pub fn give_up_durable(&mut self) -> Vec<Arc<Message>> {
+        let mut given_up = Vec::new();
+        let gathered = std::mem::take(&mut self.gathered);
+        // Places are counted from the first: they are made anew.
+        self.places.clear();
+        for one in gathered {
+            if one.message.offset > 0 {
+                self.gathered_bytes -= one.message.wire_bytes;
+                self.urgent -= usize::from(one.message.urgent);
+                given_up.push(one.message);
+                continue;
+            }
+            if let (Class::Latest | Class::Lossy, Some(key)) = (one.message.class, &one.message.key) {
+                let place = self.left_before + self.gathered.len() as u64;
+                self.places.insert((one.message.type_name.clone(), key.clone()), place);
+            }
+            self.gathered.push_back(one);
+        }
+        self.check_invariants();
+        given_up
     }
 
     /// Whether nothing more is taken in but what is durable.

@@ -220,9 +220,11 @@ impl Room {
             self.turn_readers_away();
             return self.outputs.push_back(Output::Closed);
         }
-        // Devices alone, who may name rooms as they please, leave nothing behind.
+        // Devices alone, who may name rooms as they please, leave nothing behind. But a room that would have to be loaded
+        // again for the next of them stays for a while.
         let is_forgotten = is_due && self.last_used + ROOM_IDLE <= now.instant;
-        if self.may_idle() && (is_forgotten || !self.is_published) {
+        let is_strangers = !self.is_published && !self.is_stored;
+        if self.may_idle() && (is_forgotten || is_strangers) {
             return self.outputs.push_back(Output::Idle);
         }
         if !is_join {
@@ -233,7 +235,7 @@ impl Room {
     }
 
     fn take_input(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
-        let early = self.is_early(&input) && self.needs_stream(now);
+        let early = !self.is_closing && self.is_early(&input) && self.needs_stream(now);
         let input = if early { self.park(input) } else { Some(input) };
         if let Some(input) = input {
             self.take_input_now(input, now, tally);

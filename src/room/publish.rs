@@ -217,7 +217,10 @@ impl Room {
                 }
             }
         }
-        let unavailable = if self.stream.phase() != Phase::Ready {
+        let unavailable = if self.is_closing {
+            // It closes once what waits for the store has its answers: nothing more may wait.
+            Some(Unavailable::StoreBusy)
+        } else if self.stream.phase() != Phase::Ready {
             Some(self.stream.unavailable())
         } else if self.buffer.is_full() || self.waiting_for_store.is_full() {
             Some(Unavailable::RoomFull)

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::view::AckTimes;
-use crate::config::limits::RECEIPT_DEVICES_MAX;
 
 /// What the home knows of one message's members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +24,7 @@ pub struct Receipt {
 impl Receipt {
     /// A member leaves that has not acknowledged it. `device` is 0 without a name.
     pub fn leave(&mut self, device: u64) {
-        let remembered =
-            device != 0 && self.devices_left.len() < RECEIPT_DEVICES_MAX && self.devices_left.insert(device);
+        let remembered = device != 0 && self.devices_left.insert(device);
         self.left += u64::from(!remembered);
     }
 
@@ -38,6 +36,12 @@ impl Receipt {
     /// A device comes back that has it.
     pub fn come_back_with(&mut self, device: u64) {
         self.returned += u64::from(self.come_back(device));
+    }
+
+    /// Names it remembers.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.devices_left.len()
     }
 
     /// Members that left and did not come back.

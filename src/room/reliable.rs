@@ -9,7 +9,7 @@ use super::Room;
 use super::entry::Entry;
 use super::exchange::{Ask, Carried, Input, Join, Opening, Output, Reach, Refresh, Stands, Told};
 use super::id::{Cursor, Encoding, Epoch, Seq};
-use super::message::{Class, Message, Payload, Unavailable, Verdict};
+use super::message::{Class, Message, Payload, ShedReason, Unavailable, Verdict};
 use super::publish::Whose;
 use super::receipt::Acks;
 use super::stored::{Asked, Page, Stored};
@@ -111,6 +111,13 @@ impl Room {
                 }
             }
             Loaded::Another => {
+                // What was to be sent of the former stream is in nobody's account any more.
+                for message in self.buffer.give_up_durable() {
+                    if let Some(column) = self.account.column(&message.type_name) {
+                        column.accepted -= 1;
+                    }
+                    tally.shed[ShedReason::RoomClosed as usize].add(Class::Reliable, 1);
+                }
                 self.outputs.push_back(Output::StreamChanged);
             }
         }
@@ -141,13 +148,14 @@ impl Room {
             return;
         }
         if let Asked::Page { after } = asked {
-            // The readers wait; they are many at most, and the store is left alone for a while.
             self.pages_asked.retain(|asked| *asked != after);
-            self.read_retry.get_or_insert(now.instant + STORE_RETRY);
-            return;
+            return self.put_readers_off(now);
         }
         tally.store_failures += 1;
         self.stream.failed(reason, now.instant);
+        // Of a life that is over, no page is taken.
+        self.pages_asked.clear();
+        self.put_readers_off(now);
         self.settle(Some(reason), now, tally);
         self.unpark(now, tally);
     }
@@ -369,6 +377,24 @@ impl Room {
         }
     }
 
+    /// The store can't be read for now. Who pulls hears so; members go on without what is stored, and ask again.
+    fn put_readers_off(&mut self, now: Now) {
+        if self.readers.is_empty() {
+            return;
+        }
+        self.read_retry.get_or_insert(now.instant + STORE_RETRY);
+        for reader in std::mem::take(&mut self.readers) {
+            match reader.whose {
+                Reading::Pull { ticket, .. } => {
+                    let refusal = StreamRefusal::Unavailable(Unavailable::StoreFailing);
+                    self.outputs.push_back(Output::Told { ticket, told: Told::Pulled(Err(refusal)) });
+                }
+                Reading::Refresh { .. } => self.hand_out(reader, Found::InStore),
+                Reading::Carry { .. } => self.readers.push(reader),
+            }
+        }
+    }
+
     fn read(&mut self, reader: Reader) {
         let Reader { reach, bytes_max, .. } = reader;
         match self.stream.find(reach.after, reach.through, bytes_max) {
@@ -380,6 +406,11 @@ impl Room {
     fn read_from_store(&mut self, reader: Reader) {
         let after = reader.reach.after;
         self.readers.push(reader);
+        if let (Some(_), Reading::Pull { ticket, .. }) = (self.read_retry, reader.whose) {
+            self.readers.pop();
+            let refusal = StreamRefusal::Unavailable(Unavailable::StoreFailing);
+            return self.outputs.push_back(Output::Told { ticket, told: Told::Pulled(Err(refusal)) });
+        }
         if self.read_retry.is_none() && !self.pages_asked.contains(&after) {
             self.pages_asked.push(after);
             let life = self.stream.life();

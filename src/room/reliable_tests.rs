@@ -297,15 +297,19 @@ fn what_is_not_at_hand_is_read_from_the_store() {
     let Some(Output::Append { messages, .. }) = bench.asked.first() else { panic!("an append") };
     let messages = messages.clone();
     bench.sync();
-    let refresh = Input::Refresh { shard: 0, encoding: Encoding::Json, since: bench.room.seq(), sent: 3 };
-    assert!(bench.tell(refresh).is_empty());
+    let since = bench.room.seq();
+    let refresh = || Input::Refresh { shard: 0, encoding: Encoding::Json, since, sent: 3 };
+    assert!(bench.tell(refresh()).is_empty());
     let Output::Page { life, after: 3, .. } = bench.asked.remove(0) else { panic!("a page") };
     bench.tell(Input::StoreFailed {
         life,
         asked: Asked::Page { after: 3 },
         reason: Unavailable::StoreFailing,
     });
-    assert!(bench.asked.is_empty(), "the store is left alone for a while");
+    assert!(
+        bench.tell(refresh()).is_empty() && bench.asked.is_empty(),
+        "the store is left alone for a while"
+    );
     bench.wait(STORE_RETRY);
     let Output::Page { life, after: 3, .. } = bench.asked.remove(0) else { panic!("the page again") };
     let page = Page { messages: messages[3..20].to_vec(), through: 20 };
@@ -371,4 +375,102 @@ fn a_room_that_strangers_pulled_from_leaves_nothing_behind() {
         ),
         "{outputs:?}"
     );
+}
+
+#[test]
+fn who_pulls_from_a_store_that_fails_hears_so_and_the_next_is_not_held_up() {
+    let mut bench = Bench::ready();
+    bench.publish((0..TAIL_MESSAGES_MAX + 10).map(|n| coupon(&n.to_string())).collect());
+    bench.sync();
+    bench.publish(vec![coupon("in flight")]);
+    let pull = |ticket| Input::Ask { ticket, ask: Ask::Pull { after: None } };
+    assert!(bench.tell(pull(3)).is_empty());
+    let (outputs, _) = bench.fail();
+    let refused = |output: &Output| {
+        matches!(output, Output::Told { told: Told::Pulled(Err(StreamRefusal::Unavailable(_))), .. })
+    };
+    assert!(outputs.iter().any(refused), "{outputs:?}");
+    assert!(bench.tell(pull(4)).iter().all(refused), "while the store is left alone");
+    bench.asked.clear();
+    bench.wait(STORE_RETRY);
+    bench.tell(pull(5));
+    assert!(bench.asked.iter().any(|asked| matches!(asked, Output::Page { after: 0, .. })));
+}
+
+#[test]
+fn members_go_on_without_what_can_not_be_read() {
+    let mut bench = Bench::ready();
+    bench.publish((0..TAIL_MESSAGES_MAX + 10).map(|n| coupon(&n.to_string())).collect());
+    bench.sync();
+    bench.tell(Input::Refresh { shard: 0, encoding: Encoding::Json, since: Seq(0), sent: 0 });
+    let Output::Page { life, .. } = bench.asked.remove(0) else { panic!("a page") };
+    let failed =
+        Input::StoreFailed { life, asked: Asked::Page { after: 0 }, reason: Unavailable::StoreFailing };
+    let outputs = bench.tell(failed);
+    let [Output::Refreshed { refresh: Some(refresh), head, .. }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert!(refresh.carried.is_none() && *head > 0, "it is still catching up");
+}
+
+#[test]
+fn an_id_that_was_used_again_counts_from_its_last_use() {
+    let mut bench = Bench::cold();
+    bench.tell(join(1, None));
+    let stored = |offset, age_s: u64| {
+        let at_ms = bench.now.unix_ms - age_s * 1000;
+        Arc::new(Message { offset, at_ms, ..with_id("a", coupon("1")) })
+    };
+    let messages = vec![stored(1, 400), stored(2, 1)];
+    bench.load(Some(Stored { epoch: Epoch(5), head: 2, messages }));
+    let outputs = bench.publish(vec![with_id("a", coupon("1"))]);
+    assert_eq!(verdicts(&outputs), Some(&[Verdict::Duplicate { offset: Some(2) }][..]));
+}
+
+#[test]
+fn a_room_closes_although_publishers_go_on() {
+    let mut bench = Bench::ready();
+    bench.publish(vec![coupon("1")]);
+    bench.tell(Input::Close);
+    let outputs = bench.publish(vec![coupon("2")]);
+    assert_eq!(verdicts(&outputs), Some(&[Verdict::Unavailable(Unavailable::StoreBusy)][..]));
+    assert!(matches!(bench.sync().last(), Some(Output::Closed)));
+}
+
+#[test]
+fn what_was_to_be_sent_of_a_stream_that_is_no_more_is_not() {
+    let mut bench = Bench::ready();
+    bench.tell(join(2, None));
+    // The urgent flush before it keeps the second one waiting.
+    bench.publish(vec![coupon("1")]);
+    bench.sync();
+    bench.publish(vec![coupon("2")]);
+    bench.sync();
+    bench.publish(vec![coupon("3")]);
+    bench.fail();
+    bench.wait(Duration::ZERO);
+    bench.now = bench.now.later(STORE_RETRY);
+    bench.room.handle(Input::Publish { ticket: 9, messages: vec![coupon("4")] }, bench.now, &mut bench.tally);
+    let outputs: Vec<_> = std::iter::from_fn(|| bench.room.poll_output()).collect();
+    let life = outputs.iter().find_map(|output| match output {
+        Output::Load { life } => Some(*life),
+        _ => None,
+    });
+    let stored = Some(Stored { epoch: Epoch(5), head: 0, messages: Vec::new() });
+    let outputs = bench.tell(Input::Loaded { life: life.unwrap(), stored });
+    assert!(matches!(outputs[0], Output::StreamChanged), "{outputs:?}");
+    bench.sync();
+    assert_eq!(spans(&bench.wait(Duration::from_millis(20))), [(0, 1)], "the first of the new stream");
+}
+
+#[test]
+fn a_full_store_is_asked_again_after_a_while_without_loading_what_is_known() {
+    let mut bench = Bench::ready();
+    bench.publish(vec![coupon("1")]);
+    let Output::Append { life, .. } = bench.asked.remove(0) else { panic!("an append") };
+    let full = Input::StoreFailed { life, asked: Asked::Append, reason: Unavailable::StoreFull };
+    assert_eq!(verdicts(&bench.tell(full)), Some(&[Verdict::Unavailable(Unavailable::StoreFull)][..]));
+    bench.wait(STORE_RETRY);
+    bench.publish(vec![coupon("2")]);
+    assert_eq!(verdicts(&bench.sync()), Some(&[Verdict::Durable { offset: 1 }][..]));
 }

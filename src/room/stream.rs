@@ -15,8 +15,8 @@ use super::ids::{Fingerprint, Known};
 use super::message::{Message, Unavailable};
 use super::stored::Stored;
 use crate::config::limits::{
-    ID_AGE_MAX, RECEIPTS_MAX, STORE_PATIENCE, STORE_RETRY, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX,
-    TAIL_BYTES_MAX, TAIL_MESSAGES_MAX,
+    ID_AGE_MAX, RECEIPT_DEVICES_MAX, RECEIPTS_MAX, STORE_PATIENCE, STORE_RETRY, STREAM_BYTES_MAX,
+    STREAM_MESSAGES_MAX, TAIL_BYTES_MAX, TAIL_MESSAGES_MAX,
 };
 
 /// How a room stands with the store.
@@ -37,6 +37,8 @@ pub enum Phase {
         retry: Instant,
         /// What publishers hear until then.
         reason: Unavailable,
+        /// What is stored is known all the same.
+        is_known: bool,
     },
 }
 
@@ -62,11 +64,21 @@ pub struct Stream {
     /// The newest messages, in order of offset.
     tail: VecDeque<Arc<Message>>,
     tail_bytes: usize,
-    ids: BTreeMap<MessageId, (Fingerprint, u64)>,
-    /// Oldest first, with when each was published: exactly the keys of `ids`.
+    ids: BTreeMap<MessageId, KnownId>,
+    /// When ids were published, oldest first: those of `ids`, and some that are not known any more.
     ids_in_order: VecDeque<(u64, MessageId)>,
     /// Since when receipts count, unix milliseconds.
     counted_since_ms: u64,
+    /// Names of devices that receipts remember, at most `RECEIPT_DEVICES_MAX`.
+    names: usize,
+}
+
+/// An id that counts.
+#[derive(Debug, Clone, Copy)]
+struct KnownId {
+    fingerprint: Fingerprint,
+    offset: u64,
+    at_ms: u64,
 }
 
 /// What is known of a message's id.
@@ -133,6 +145,7 @@ impl Stream {
             ids: BTreeMap::new(),
             ids_in_order: VecDeque::new(),
             counted_since_ms: 0,
+            names: 0,
         }
     }
 
@@ -208,6 +221,10 @@ impl Stream {
     pub fn load(&mut self, now: Instant) -> Option<u64> {
         match self.phase {
             Phase::Cold => {}
+            Phase::Failing { retry, is_known: true, .. } if retry <= now => {
+                self.phase = Phase::Ready;
+                return None;
+            }
             Phase::Failing { retry, .. } if retry <= now => {}
             Phase::Loading { .. } | Phase::Ready | Phase::Failing { .. } => return None,
         }
@@ -252,13 +269,14 @@ impl Stream {
     /// A request failed: whatever was not reported durable is given up, and has to be learnt from the store again.
     pub fn failed(&mut self, reason: Unavailable, now: Instant) {
         self.life = self.life.wrapping_add(1);
-        self.phase = Phase::Failing { retry: now + STORE_RETRY, reason };
+        // A full store has said so in the order of what it was asked: everything before is durable and was reported.
+        let is_known = reason == Unavailable::StoreFull && self.epoch.is_some();
+        self.phase = Phase::Failing { retry: now + STORE_RETRY, reason, is_known };
         while self.entries.back().is_some_and(|entry| entry.offset > self.durable) {
             let entry = self.entries.pop_back().expect("seen");
             self.bury(&entry);
-            if let Some(id) = entry.id {
-                self.ids.remove(&id);
-                self.ids_in_order.retain(|(_, known)| *known != id);
+            if let Some(id) = &entry.id {
+                self.ids.remove(id);
             }
         }
         for entry in self.entries.iter_mut().filter(|entry| entry.recalling > self.durable) {
@@ -278,9 +296,9 @@ impl Stream {
     pub fn twin(&self, id: &MessageId, fingerprint: Fingerprint) -> Result<Twin, Known> {
         match self.ids.get(id) {
             None => Ok(Twin::No),
-            Some((known, _)) if *known != fingerprint => Err(Known::Other),
-            Some((_, offset)) if *offset > self.durable => Ok(Twin::InFlight(*offset)),
-            Some((_, offset)) => Ok(Twin::Durable(*offset)),
+            Some(known) if known.fingerprint != fingerprint => Err(Known::Other),
+            Some(known) if known.offset > self.durable => Ok(Twin::InFlight(known.offset)),
+            Some(known) => Ok(Twin::Durable(known.offset)),
         }
     }
 
@@ -328,7 +346,10 @@ impl Stream {
         let reset = |reason| Judged { after: 0, reset: Some(reason), returns: false };
         match cursor {
             None => Judged { after: 0, reset: None, returns: false },
-            Some(Cursor { offset: 0, .. }) => Judged { after: 0, reset: None, returns: true },
+            // Whatever its epoch, it has nothing; of this one it may have been a member.
+            Some(Cursor { offset: 0, epoch }) => {
+                Judged { after: 0, reset: None, returns: Some(epoch) == self.epoch }
+            }
             Some(Cursor { epoch, .. }) if Some(epoch) != self.epoch => reset("epoch_changed"),
             Some(Cursor { offset, .. }) if offset > self.sent => reset("ahead"),
             Some(Cursor { offset, .. }) => Judged { after: offset, reset: None, returns: true },
@@ -339,11 +360,13 @@ impl Stream {
     pub fn come_back(&mut self, after: u64, device: u64) {
         let sent = self.sent;
         for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= sent) {
+            let known = entry.receipt.names();
             if entry.offset <= after {
                 entry.receipt.come_back_with(device);
             } else {
                 entry.receipt.come_back_for(device);
             }
+            self.names -= known - entry.receipt.names();
         }
     }
 
@@ -352,7 +375,9 @@ impl Stream {
         let sent = self.sent;
         let from = self.index_after(acked);
         for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= sent) {
-            entry.receipt.leave(device);
+            let known = entry.receipt.names();
+            entry.receipt.leave(if self.names < RECEIPT_DEVICES_MAX { device } else { 0 });
+            self.names += entry.receipt.names() - known;
         }
     }
 
@@ -448,12 +473,17 @@ impl Stream {
         }
         let id_age_ms = u64::try_from(ID_AGE_MAX.as_millis()).unwrap_or(u64::MAX);
         while self.ids_in_order.front().is_some_and(|(at_ms, _)| at_ms + id_age_ms < now_ms) {
-            if let Some((_, id)) = self.ids_in_order.pop_front() {
+            // It may have been used again since, or given up.
+            if let Some((at_ms, id)) = self.ids_in_order.pop_front()
+                && self.ids.get(&id).is_some_and(|known| known.at_ms == at_ms)
+            {
                 self.ids.remove(&id);
             }
         }
         while self.entries.front().is_some_and(|entry| entry.dead && entry.at_ms + id_age_ms < now_ms) {
-            self.entries.pop_front();
+            if let Some(entry) = self.entries.pop_front() {
+                self.names -= entry.receipt.names();
+            }
         }
     }
 
@@ -474,7 +504,9 @@ impl Stream {
             "what is alive is counted"
         );
         assert!(self.entries.iter().zip(self.entries.iter().skip(1)).all(|(a, b)| a.offset < b.offset));
-        assert_eq!(self.ids.len(), self.ids_in_order.len());
+        assert!(self.ids.len() <= self.ids_in_order.len(), "each id has its time");
+        let names: usize = self.entries.iter().map(|entry| entry.receipt.names()).sum();
+        assert_eq!(names, self.names);
         assert!(self.tail.len() <= TAIL_MESSAGES_MAX);
         let bytes: usize = self.tail.iter().map(|message| message.wire_bytes).sum();
         assert_eq!(bytes, self.tail_bytes);
@@ -485,10 +517,10 @@ impl Stream {
         self.expiries.insert((entry.expires_ms, entry.offset));
         self.alive_bytes += entry.bytes;
         self.entries.push_back(entry);
-        if let Some(id) = &message.id
-            && self.ids.insert(id.clone(), (Fingerprint::of(message), message.offset)).is_none()
-        {
-            self.ids_in_order.push_back((message.at_ms, id.clone()));
+        if let Some(id) = &message.id {
+            let (fingerprint, offset, at_ms) = (Fingerprint::of(message), message.offset, message.at_ms);
+            self.ids.insert(id.clone(), KnownId { fingerprint, offset, at_ms });
+            self.ids_in_order.push_back((at_ms, id.clone()));
         }
         self.tail_bytes += message.wire_bytes;
         self.tail.push_back(Arc::clone(message));
@@ -499,7 +531,9 @@ impl Stream {
         while self.entries.len() > RECEIPTS_MAX
             && let Some(oldest) = self.entries.iter().position(|entry| entry.dead)
         {
-            self.entries.remove(oldest);
+            if let Some(entry) = self.entries.remove(oldest) {
+                self.names -= entry.receipt.names();
+            }
         }
     }
 

@@ -280,8 +280,15 @@ impl<S: Socket> Shard<S> {
         };
         let placed = &mut self.segments[segment as usize];
         if placed.segment.run() != *run || placed.segment.epoch() != *epoch {
+            // Nobody is left of those that knew the room otherwise; what waited for them is not before it any more.
+            let (former, batches) = (placed.segment.run(), placed.segment.queued_batches());
             placed.segment = Segment::new(room.clone(), *run, *seq, *epoch);
+            placed.active = false;
+            if former == *run && batches > 0 {
+                self.tell_home(segment, Control::Taken { room: room.clone(), run: *run, batches });
+            }
         }
+        let placed = &mut self.segments[segment as usize];
         let entrant = Entrant { connection: index, encoding: *encoding, seq: *seq, place: *place };
         let slot = placed.segment.join(entrant, now.instant);
         let connection = &mut self.connections.all[index as usize];

@@ -54,6 +54,7 @@ struct WelcomeKey {
     history_after: Seq,
     resumed: bool,
     /// `None`: the stream is not known.
+    epoch: Option<Epoch>,
     after: Option<u64>,
     reset: Option<&'static str>,
 }
@@ -74,7 +75,7 @@ impl HomeRoom {
         if let Some(shared) = self.welcomes.iter().find(|shared| shared.like == like) {
             return shared.clone();
         }
-        let WelcomeKey { seq, encoding, history_after, resumed, after, reset } = like;
+        let WelcomeKey { seq, encoding, history_after, resumed, epoch: _, after, reset } = like;
         let snapshot = self.room.snapshot(history_after, after, now);
         let greeting = Greeting { heartbeat_ms, resumed: resumed && !snapshot.cut_short, reset };
         let head = Head { room: self.room.name(), run: self.room.run(), seq };
@@ -418,12 +419,6 @@ impl<S: Socket> Shard<S> {
             seq: batch.seq,
             frames,
             reach: Reach { after: batch.span.map_or(sent, |span| span.after), through: sent },
-            offsets: batch
-                .messages
-                .iter()
-                .map(|message| message.offset)
-                .filter(|offset| *offset > 0)
-                .collect(),
             ack_within: Duration::from_millis(batch.span.map_or(0, |span| span.ack_within_ms).into()),
             oldest: batch.oldest,
         };
@@ -444,7 +439,8 @@ impl<S: Socket> Shard<S> {
         let home = &mut self.rooms[key];
         let (run, seq) = (home.room.run(), home.room.seq());
         let (after, reset) = (stands.map(|stands| stands.after), stands.and_then(|stands| stands.reset));
-        let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, after, reset };
+        let epoch = home.room.epoch();
+        let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, epoch, after, reset };
         let SharedWelcome { opening, frame, .. } = home.welcome(like, heartbeat_ms, now);
         let place = opening.zip(stands).map(|(opening, stands)| StreamPlace {
             sent: opening.after,
@@ -460,7 +456,7 @@ impl<S: Socket> Shard<S> {
             seq,
             connection: join.connection,
             encoding: join.encoding,
-            epoch: home.room.epoch(),
+            epoch,
             place: place.unwrap_or_default(),
             frame,
         };

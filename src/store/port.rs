@@ -2,12 +2,13 @@
 //!
 //! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers can't overflow.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::Thread;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::config::limits::STORE_WAITING_MAX;
+use crate::config::limits::{STORE_WAITING_BYTES_MAX, STORE_WAITING_MAX};
 
 use super::{Answer, Request, StoreError};
 
@@ -41,21 +42,31 @@ pub struct Port {
     writer: Thread,
     sent: u64,
     taken: u64,
+    /// Of the requests under way, in their order.
+    sizes: VecDeque<usize>,
+    /// Invariant: their sum.
+    bytes: usize,
 }
 
 impl Port {
     pub(super) fn new(passage: Arc<Passage>, writer: Thread) -> Self {
-        Self { passage, writer, sent: 0, taken: 0 }
+        Self { passage, writer, sent: 0, taken: 0, sizes: VecDeque::new(), bytes: 0 }
     }
 
     /// Hands a request over. Each one that is taken gets exactly one answer.
     ///
     /// # Errors
-    /// The request comes back with [`StoreError::Busy`]: `STORE_WAITING_MAX` answers are outstanding.
+    /// The request comes back with [`StoreError::Busy`]: `STORE_WAITING_MAX` answers are outstanding, or messages of
+    /// `STORE_WAITING_BYTES_MAX`.
     pub fn send(&mut self, request: Request) -> Result<(), (Request, StoreError)> {
-        if self.outstanding() == STORE_WAITING_MAX {
+        let size = bytes_of(&request);
+        if self.outstanding() == STORE_WAITING_MAX
+            || (self.bytes > 0 && self.bytes + size > STORE_WAITING_BYTES_MAX)
+        {
             return Err((request, StoreError::Busy));
         }
+        self.sizes.push_back(size);
+        self.bytes += size;
         let sent = Sent { request, taken: self.taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");
         self.sent += 1;
@@ -68,6 +79,8 @@ impl Port {
     pub fn next_answer(&mut self) -> Option<Answer> {
         let answer = self.passage.answers.pop()?;
         self.taken += 1;
+        // Answers come in the order of the requests.
+        self.bytes -= self.sizes.pop_front().unwrap_or(0);
         Some(answer)
     }
 
@@ -75,5 +88,13 @@ impl Port {
     #[must_use]
     pub fn outstanding(&self) -> usize {
         usize::try_from(self.sent - self.taken).expect("at most STORE_WAITING_MAX")
+    }
+}
+
+/// What a request keeps in memory while it waits.
+fn bytes_of(request: &Request) -> usize {
+    match request {
+        Request::Append(append) => append.messages.iter().map(|message| message.wire_bytes).sum(),
+        Request::Load { .. } | Request::Page { .. } => 0,
     }
 }

@@ -35,7 +35,8 @@ pub struct StoreHandle {
     ports: Vec<Port>,
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    /// `None` once it is being stopped.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Starts the writer, with one port for each of `wakes`.
@@ -60,7 +61,7 @@ pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle>
         }
     })?;
     let ports = passages.into_iter().map(|passage| Port::new(passage, thread.thread().clone())).collect();
-    Ok(StoreHandle { ports, health, stop, thread })
+    Ok(StoreHandle { ports, health, stop, thread: Some(thread) })
 }
 
 impl StoreHandle {
@@ -77,10 +78,19 @@ impl StoreHandle {
 
     /// Makes durable what was sent, answers it, and ends. Waits for that: as long as the disk takes.
     pub fn stop(self) {
+        drop(self);
+    }
+}
+
+/// A store that nobody holds any more must not keep its file locked.
+impl Drop for StoreHandle {
+    fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        // A panic of the writer has been printed by its thread; its shards hear nothing more, and know that as a drain.
-        self.thread.join().ok();
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic of the writer has been printed by its thread; its shards hear nothing more, and know that as a drain.
+            thread.join().ok();
+        }
     }
 }
 
