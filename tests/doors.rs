@@ -405,6 +405,9 @@ async fn every_metric_that_is_defined_is_shown(shards: usize) {
     let mut device = Device::join(&node, "r1", Encoding::Json).await;
     node.chat("r1", 0..1).await;
     assert_eq!(device.numbers(1).await, [0]);
+    let coupon = json!({"type": "coupon", "payload": 5});
+    assert_eq!(node.publish("r1", &coupon).await, ["durable"]);
+    device.say(&json!({"kind": "ack", "offset": 9})).await;
     let metrics = node
         .metrics_when("all metrics", |metrics| {
             DEFINITIONS.iter().all(|row| metrics.0.contains(&format!("# TYPE {} ", row.name)))
@@ -419,8 +422,14 @@ async fn every_metric_that_is_defined_is_shown(shards: usize) {
     let metrics = node
         .metrics_when("what this device caused", |metrics| {
             let is_one = |name| metrics.sum(name, &[]) == 1;
+            let of_class = |class| metrics.sum("roomcast_messages_accepted_total", &[class]);
+            // The room's audience is accepted, too, whenever its second has come.
             is_one("roomcast_handshakes_accepted_total")
-                && is_one("roomcast_messages_accepted_total")
+                && of_class("class=\"normal\"") == 1
+                && of_class("class=\"reliable\"") == 1
+                && is_one("roomcast_store_commits_total")
+                && is_one("roomcast_store_messages_total")
+                && is_one("roomcast_acks_ignored_total")
                 && is_one("roomcast_connections")
                 && is_one("roomcast_members")
                 && is_one("roomcast_rooms")

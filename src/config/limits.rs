@@ -266,6 +266,8 @@ pub const STORE_COMMIT_MESSAGES_MAX: usize = 1024;
 pub const STORE_COMMIT_BYTES_MAX: usize = 4 * MIB;
 /// Loads and pages between two commits. Past it: the rest waits for the next turn.
 pub const STORE_TURN_READS_MAX: usize = 16;
+/// How long one call of the store may take. Past it: `/readyz` says `store_slow`; the call is waited for all the same.
+pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
 /// First pause before a store that failed is opened again; doubles up to `STORE_REOPEN_PAUSE_MAX`.
 pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a store that failed is opened again.

@@ -376,10 +376,8 @@ impl Writer {
     }
 
     fn store_failed(&mut self, now: Now) {
-        tracing::warn!(
-            why = self.store.trouble(),
-            "the store failed: reliable messages are refused until it is open again"
-        );
+        let why = self.health.trouble().map(|trouble| trouble.why).unwrap_or_default();
+        tracing::warn!(why, "the store failed: reliable messages are refused until it is open again");
         let pause = STORE_REOPEN_PAUSE_MIN;
         self.failing = Some(Failing { again: now.instant + pause, pause });
     }
