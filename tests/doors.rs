@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -31,6 +33,7 @@ one_and_four_shards!(
     a_head_too_large_is_refused,
     the_viewer_door_answers_once_per_connection,
     health_and_readiness_are_told,
+    a_store_that_fails_is_told_to_balancers_and_heals,
     every_metric_that_is_defined_is_shown,
     pages_that_nobody_reads_are_bounded_in_number,
     connections_past_the_seats_are_refused_before_they_are_upgraded,
@@ -398,6 +401,45 @@ async fn health_and_readiness_are_told(shards: usize) {
     assert_eq!(door.request("HEAD", "/healthz", &[], b"").await.status, 200);
     door.request("POST", "/healthz", &[], b"").await.is_problem(405, "method_not_allowed", None);
     door.get("/v1/rooms").await.is_problem(404, "not_found", None);
+}
+
+/// A disk that takes no more: every write of the store fails, until it does not.
+async fn a_store_that_fails_is_told_to_balancers_and_heals(shards: usize) {
+    let name = format!("failing-store-{shards}-{}", std::process::id());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let node = Process::storing_in(&folder, shards).await;
+    let doors = node.doors;
+    let coupon = |n: u64| json!({"type": "coupon", "payload": n, "id": format!("c-{n}")});
+    assert_eq!(doors.publish("r1", &coupon(1)).await, ["durable"]);
+    node.limit_files(Some(4096));
+    let refused = doors.publisher_door().publish("r1", &coupon(2)).await;
+    refused.is_problem(503, "store_failing", None);
+    assert_eq!(refused.results(), ["unavailable: store_failing"]);
+    // On a disk like this the file may be opened and fail at the next write, in turn.
+    let not_ready = until("a store that fails", async || {
+        doors.publisher_door().publish("r1", &coupon(2)).await;
+        Some(doors.ops_door().get("/readyz").await).filter(|answer| answer.status == 503)
+    });
+    let not_ready = not_ready.await.json();
+    assert_eq!(not_ready["reasons"], json!(["store_failing"]));
+    assert!(not_ready["store_failing"]["since"].as_u64() > Some(1_700_000_000_000), "{not_ready}");
+    assert!(!not_ready["store_failing"]["why"].as_str().unwrap().is_empty(), "{not_ready}");
+    doors.chat("r1", 0..1).await;
+    let metrics = doors.metrics().await;
+    assert!(metrics.sum("roomcast_store_failures_total", &[]) >= 1);
+    assert!(metrics.sum("roomcast_messages_unavailable_total", &["store_failing"]) >= 1);
+    node.limit_files(None);
+    until("a coupon", async || {
+        let answer = doors.publisher_door().publish("r1", &coupon(2)).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    let ready = doors.ops_door().get("/readyz").await;
+    assert_eq!((ready.status, ready.json()), (200, json!({"status": "ready"})));
+    assert_eq!(doors.metrics().await.sum("roomcast_store_failing", &[]), 0);
+    assert!(doors.metrics().await.sum("roomcast_store_reopenings_total", &[]) >= 1);
+    drop(node);
+    fs::remove_dir_all(folder).unwrap();
 }
 
 async fn every_metric_that_is_defined_is_shown(shards: usize) {
