@@ -272,6 +272,8 @@ pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
 pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a store that failed is opened again.
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a store that is open again, and has had nothing to write, is doubted. Past it: it counts as well.
+pub const STORE_HEALED_AFTER: Duration = Duration::from_secs(5);
 /// How often the store looks for rows whose time has passed, unless the last look found all it may at once.
 pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Rows that one purge removes. Past it: the rest waits for the next, which then follows at once.
