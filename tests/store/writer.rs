@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use roomcast::clock::Now;
 use roomcast::config::limits::{
-    STORE_COMMIT_MESSAGES_MAX, STORE_HEALED_AFTER, STORE_PURGE_INTERVAL, STORE_REOPEN_PAUSE_MAX,
-    STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
+    STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN,
+    STORE_TURN_READS_MAX, STORE_WAITING_MAX,
 };
 use roomcast::store::memory::Memory;
 use roomcast::store::port::Port;
@@ -270,6 +270,7 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
 
 #[test]
 fn a_store_that_is_open_again_and_has_nothing_to_write_is_well_after_a_while() {
+    use roomcast::config::limits::STORE_HEALED_AFTER;
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
     let failed = Now::read();
