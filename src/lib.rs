@@ -7,7 +7,8 @@
 //!  POST /v1/rooms/{room}/messages                                            publisher door
 //!   └ http            parse, check, look the type up → Message{type, class, key, payload}
 //!      └ home shard     the one shard that orders this room; bounded inbox, full → 503
-//!         └ Room          gather · merge by key · sum counters
+//!         ├ reliable?     an offset in the room's stream → store: one thread, one sync for all that waits → durable
+//!         └ Room          gather · merge by key · sum counters; reliable messages take their place once they are durable
 //!            └ flush        the oldest message has waited long enough, or a batch is full, or it is urgent
 //!               └ Batch       encoded once per encoding, WebSocket header and all: one `Bytes`
 //!                  └ frame lane  every shard that holds members of the room gets the same bytes
@@ -18,16 +19,23 @@
 //! A member that takes too little is *behind*: batches are skipped for it, and when it has drained, one refresh frame
 //! tells it exactly what it missed. So a slow device costs pointers, and costs the others nothing.
 //!
+//! A member acknowledges reliable messages to its own segment. One that does not is *carried* them again, from the tail that the
+//! room keeps, or from the store; one that lacks more than a frame holds is *catching up*. A room whose members are all
+//! level pays nothing for either. A device that comes back with its *cursor* gets what is behind it and alive, whatever has
+//! happened to the node meanwhile.
+//!
 //! # What is where
 //!
 //! Pure modules hold no task, socket, clock, lock or random number; they are driven with `now` passed in.
 //!
 //! - [`room`] (pure): one room's order and everything that follows from it: buffer, pace, counters, latest values,
-//!   history, accounts. One way in, [`Room::handle`](room::Room::handle); one way out,
+//!   history, accounts, the reliable stream and its receipts. One way in, [`Room::handle`](room::Room::handle); one way out,
 //!   [`Room::poll_output`](room::Room::poll_output).
 //! - [`wire`] (pure): how things are spelt: frames to devices, frames from devices, publish requests, and the one table of
 //!   close reasons.
-//! - [`fanout`] (pure): a room's members on one shard and the pass that writes to them; the outbox of a connection.
+//! - [`fanout`] (pure): a room's members on one shard and the pass that writes to them; when they are carried what they have
+//!   not acknowledged; the outbox of a connection.
+//! - [`store`]: where reliable messages are kept until they expire: the promises, the file, the thread that owns it.
 //! - [`shard`]: one thread that owns rooms, segments and connections, and takes bounded turns between them; the lanes
 //!   between shards; the bounded way in for the doors.
 //! - [`connection`]: devices on their way in (accept, handshake) and placed on a shard.
@@ -60,13 +68,16 @@
 //! | outbox | what one connection is owed and has not taken |
 //! | waiting · behind | outbox not empty · full or too old, so batches are skipped |
 //! | refresh | the frame that brings a member which was behind up to date |
+//! | offset · epoch · cursor | place in the reliable stream · one life of it · `epoch:offset` a device has applied |
+//! | durable | synced by the store, and so may be broadcast |
+//! | carry | putting unacknowledged reliable messages into a later frame |
+//! | level · catching up | holds everything sent so far, fed by the segment · fed from tail and store until it does |
+//! | recall | the publisher takes a reliable message back |
 //! | seq · run | number of a batch · one life of the room in memory |
 //! | shed | dropped on purpose under pressure, with a reason |
-//! | drain | stopping gracefully: refuse, flush, say goodbye |
+//! | drain | stopping gracefully: refuse, flush, say goodbye, sync |
 //!
-//! Words of what comes later stand in the schema already: *offset*, *epoch* and *cursor* (a place in the reliable stream,
-//! one life of it, `epoch:offset` a device has applied), *carry* (putting unacknowledged reliable messages into a later
-//! frame), *durable*, *recall*, *scatter* (placing a hot room's members on several shards).
+//! One word is of what comes later: *scatter* (placing a hot room's members on several shards).
 
 pub mod auth;
 pub mod clock;

@@ -5,7 +5,7 @@
 //! a value that a stranger can choose: there is no room, type or device label.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
@@ -13,9 +13,10 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::room::message::{Class, ShedReason};
+use crate::room::message::{Class, ShedReason, Unavailable};
 use crate::room::tally::ByClass;
 use crate::shard::tally::{Holdings, Tally};
+use crate::store::health::{StoreTally, Trouble};
 use crate::wire::close::CloseReason;
 
 /// What kind of number a metric is.
@@ -57,6 +58,7 @@ table! {
     ACCEPTED = Counter "roomcast_messages_accepted_total" ["class"] "Messages taken into their room.";
     MERGED = Counter "roomcast_messages_merged_total" ["class"] "Messages replaced by a later one of their key while they waited.";
     SHED = Counter "roomcast_messages_shed_total" ["class", "reason"] "Messages dropped on purpose.";
+    UNAVAILABLE = Counter "roomcast_messages_unavailable_total" ["reason"] "Reliable messages that were not, or perhaps not, stored.";
     DUPLICATES = Counter "roomcast_messages_duplicate_total" [] "Messages whose id was published before.";
     IDS_EVICTED = Counter "roomcast_ids_evicted_total" [] "Ids forgotten before their time because their room knew too many.";
     BATCHES = Counter "roomcast_batches_total" [] "Batches cut.";
@@ -65,7 +67,12 @@ table! {
     FRAMES_QUEUED = Counter "roomcast_frames_queued_total" [] "Frames a socket took in part or not at all, so that the device waits.";
     MESSAGES_SKIPPED = Counter "roomcast_messages_skipped_total" [] "Messages told to devices as skipped.";
     LANE_FULL = Counter "roomcast_lane_full_total" [] "Times a frame lane was full, so that a segment heals by refresh.";
+    FRAMES_CARRIED = Counter "roomcast_frames_carried_total" [] "Frames with reliable messages again, for devices that did not acknowledge in time.";
+    FRAMES_CATCHING_UP = Counter "roomcast_frames_catching_up_total" [] "Refresh frames after which the device still lacked reliable messages.";
+    ACKS = Counter "roomcast_acks_total" [] "Acknowledgements taken.";
     ACKS_IGNORED = Counter "roomcast_acks_ignored_total" [] "Acknowledgements that named nothing sent to that device.";
+    CURSORS_RESET = Counter "roomcast_cursors_reset_total" [] "Joins whose cursor was not honoured: those devices got everything that is alive.";
+    STREAMS_FAILED = Counter "roomcast_streams_failed_total" [] "Times a room lost sight of its reliable stream because the store did not do what it asked.";
     ROOMS_FORGOTTEN = Counter "roomcast_rooms_forgotten_total" [] "Rooms forgotten because they were idle.";
     CLOSED = Counter "roomcast_connections_closed_total" ["reason"] "Connections closed, by the row of the close table.";
     CONNECTIONS = Gauge "roomcast_connections" ["shard"] "Connections placed on a shard.";
@@ -74,6 +81,17 @@ table! {
     WAITING = Gauge "roomcast_connections_waiting" ["shard"] "Connections whose outbox is not empty.";
     BEHIND = Gauge "roomcast_connections_behind" ["shard"] "Connections that are behind, so that batches are skipped for them.";
     GATHERED = Gauge "roomcast_messages_gathered" ["shard"] "Messages that wait in a shard's rooms for their flush.";
+    NOT_DURABLE = Gauge "roomcast_messages_not_durable" ["shard"] "Reliable messages of a shard's rooms on their way to the store.";
+    STORE_COMMITS = Counter "roomcast_store_commits_total" [] "Commits of reliable messages; each may hold those of many publishes.";
+    STORE_COMMIT_TIME = Counter "roomcast_store_commit_microseconds_total" [] "How long those commits took together, syncs included.";
+    STORE_MESSAGES = Counter "roomcast_store_messages_total" [] "Reliable messages made durable.";
+    STORE_FAILURES = Counter "roomcast_store_failures_total" [] "Calls of the store that failed, attempts to open it again included.";
+    STORE_REOPENINGS = Counter "roomcast_store_reopenings_total" [] "Times the store was open again after it had failed.";
+    STORE_QUARANTINED = Counter "roomcast_store_quarantined_total" [] "Stored messages and entries that were found damaged and put aside.";
+    STORE_PURGED = Counter "roomcast_store_purged_total" [] "Stored messages removed because their time had passed.";
+    STORE_BYTES = Gauge "roomcast_store_bytes" [] "Bytes of what is stored, keys included; the file is larger.";
+    STORE_FAILING = Gauge "roomcast_store_failing" [] "1 while the store fails, else 0.";
+    STORE_CALL = Gauge "roomcast_store_call_seconds" [] "How long the store's call under way takes already; 0: there is none.";
     DRAINING = Gauge "roomcast_draining" [] "1 while the node drains, else 0.";
     PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" [] "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
     WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window each batch was cut under.";
@@ -211,6 +229,7 @@ struct Cells {
     merged: [Counter; 5],
     /// By reason, then class.
     shed: Vec<[Counter; 5]>,
+    unavailable: Vec<Counter>,
     duplicates: Counter,
     ids_evicted: Counter,
     batches: Counter,
@@ -221,10 +240,16 @@ struct Cells {
     frames_queued: Counter,
     messages_skipped: Counter,
     lane_full: Counter,
+    frames_carried: Counter,
+    frames_catching_up: Counter,
+    acks: Counter,
     acks_ignored: Counter,
+    cursors_reset: Counter,
+    streams_failed: Counter,
     rooms_forgotten: Counter,
     closed: Vec<Counter>,
     holdings: Vec<HoldingsCells>,
+    store: StoreCells,
     draining: Gauge,
     publish_to_write: Histogram,
     window: Histogram,
@@ -246,6 +271,22 @@ struct HoldingsCells {
     waiting: Gauge,
     behind: Gauge,
     gathered: Gauge,
+    not_durable: Gauge,
+}
+
+/// What the store counts itself, as it was last asked.
+#[derive(Debug)]
+struct StoreCells {
+    commits: Counter,
+    commit_time: Counter,
+    messages: Counter,
+    failures: Counter,
+    reopenings: Counter,
+    quarantined: Counter,
+    purged: Counter,
+    bytes: Gauge,
+    failing: Gauge,
+    call: Gauge,
 }
 
 impl Metrics {
@@ -283,10 +324,16 @@ impl Metrics {
             (&cells.frames_queued, tally.frames_queued),
             (&cells.messages_skipped, tally.messages_skipped),
             (&cells.lane_full, tally.lane_full),
+            (&cells.frames_carried, tally.frames_carried),
+            (&cells.frames_catching_up, tally.frames_catching_up),
+            (&cells.acks, tally.acks),
             (&cells.acks_ignored, tally.acks_ignored),
+            (&cells.cursors_reset, tally.rooms.resets),
+            (&cells.streams_failed, tally.rooms.store_failures),
             (&cells.rooms_forgotten, tally.rooms_forgotten),
         ]
         .into_iter()
+        .chain(cells.unavailable.iter().zip(tally.rooms.unavailable))
         .chain(cells.closed.iter().zip(tally.closed))
         {
             add_some(counter, count);
@@ -309,10 +356,31 @@ impl Metrics {
             (&cells.waiting, holdings.waiting),
             (&cells.behind, holdings.behind),
             (&cells.gathered, holdings.gathered),
+            (&cells.not_durable, holdings.not_durable),
         ] {
-            // Exact up to 2^32, far above what one shard can hold.
-            gauge.set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+            gauge.set(as_gauge(held));
         }
+    }
+
+    /// Says how the store fares: what it has done since it was started, what troubles it, and how long its call under way
+    /// takes already. For each scrape: the store counts by itself, whether or not anybody looks.
+    pub fn show_store(&self, tally: &StoreTally, trouble: Option<&Trouble>, under_way: Duration) {
+        let cells = &self.cells.store;
+        let commit_micros = u64::try_from(tally.commit_time.as_micros()).unwrap_or(u64::MAX);
+        for (counter, count) in [
+            (&cells.commits, tally.commits),
+            (&cells.commit_time, commit_micros),
+            (&cells.messages, tally.messages),
+            (&cells.failures, tally.failures),
+            (&cells.reopenings, tally.reopenings),
+            (&cells.quarantined, tally.quarantined),
+            (&cells.purged, tally.purged),
+        ] {
+            counter.absolute(count);
+        }
+        cells.bytes.set(as_gauge(tally.bytes));
+        cells.failing.set(if trouble.is_some() { 1.0 } else { 0.0 });
+        cells.call.set(under_way.as_secs_f64());
     }
 
     /// One request was answered.
@@ -365,6 +433,12 @@ fn add_by_class(counters: &[Counter; 5], counts: &ByClass) {
     }
 }
 
+/// Exact as far as integers travel, 2^53: far above what a node can hold.
+#[expect(clippy::cast_precision_loss, reason = "no count comes near 2^53")]
+fn as_gauge(held: u64) -> f64 {
+    held as f64
+}
+
 /// Most counts of a turn are zero, and a counter is shared between shards: leave its cache line alone.
 fn add_some(counter: &Counter, count: u64) {
     if count > 0 {
@@ -386,6 +460,10 @@ impl Cells {
                 .iter()
                 .map(|reason| CLASSES.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
                 .collect(),
+            unavailable: Unavailable::ALL
+                .iter()
+                .map(|reason| register.counter(&UNAVAILABLE, &[reason.name()]))
+                .collect(),
             duplicates: register.counter(&DUPLICATES, &[]),
             ids_evicted: register.counter(&IDS_EVICTED, &[]),
             batches: register.counter(&BATCHES, &[]),
@@ -396,10 +474,16 @@ impl Cells {
             frames_queued: register.counter(&FRAMES_QUEUED, &[]),
             messages_skipped: register.counter(&MESSAGES_SKIPPED, &[]),
             lane_full: register.counter(&LANE_FULL, &[]),
+            frames_carried: register.counter(&FRAMES_CARRIED, &[]),
+            frames_catching_up: register.counter(&FRAMES_CATCHING_UP, &[]),
+            acks: register.counter(&ACKS, &[]),
             acks_ignored: register.counter(&ACKS_IGNORED, &[]),
+            cursors_reset: register.counter(&CURSORS_RESET, &[]),
+            streams_failed: register.counter(&STREAMS_FAILED, &[]),
             rooms_forgotten: register.counter(&ROOMS_FORGOTTEN, &[]),
             closed: closed.iter().map(|reason| register.counter(&CLOSED, &[reason])).collect(),
             holdings: (0..shards).map(|shard| register.holdings(shard)).collect(),
+            store: register.store(),
             draining: register.gauge(&DRAINING, &[]),
             publish_to_write: register.histogram(&PUBLISH_TO_WRITE),
             window: register.histogram(&WINDOW),
@@ -457,6 +541,22 @@ impl Register {
             waiting: gauge(&WAITING),
             behind: gauge(&BEHIND),
             gathered: gauge(&GATHERED),
+            not_durable: gauge(&NOT_DURABLE),
+        }
+    }
+
+    fn store(&self) -> StoreCells {
+        StoreCells {
+            commits: self.counter(&STORE_COMMITS, &[]),
+            commit_time: self.counter(&STORE_COMMIT_TIME, &[]),
+            messages: self.counter(&STORE_MESSAGES, &[]),
+            failures: self.counter(&STORE_FAILURES, &[]),
+            reopenings: self.counter(&STORE_REOPENINGS, &[]),
+            quarantined: self.counter(&STORE_QUARANTINED, &[]),
+            purged: self.counter(&STORE_PURGED, &[]),
+            bytes: self.gauge(&STORE_BYTES, &[]),
+            failing: self.gauge(&STORE_FAILING, &[]),
+            call: self.gauge(&STORE_CALL, &[]),
         }
     }
 }
@@ -473,7 +573,6 @@ fn key(row: &Definition, values: &[&str]) -> Key {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     use super::*;
     use crate::clock::Now;
@@ -496,7 +595,7 @@ mod tests {
             assert!(row.name.starts_with("roomcast_"));
             assert!(row.labels.iter().all(|label| !["room", "type", "device"].contains(label)));
             assert_eq!(row.name.ends_with("_total"), row.kind == Kind::Counter, "{}", row.name);
-            assert_eq!(row.name.ends_with("_seconds"), row.kind == Kind::Histogram, "{}", row.name);
+            assert!(row.kind != Kind::Histogram || row.name.ends_with("_seconds"), "{}", row.name);
         }
     }
 
@@ -506,6 +605,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.rooms.accepted.add(Class::Lossy, 3);
         tally.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
+        tally.rooms.unavailable[Unavailable::StreamFull as usize] = 5;
         tally.closed[CloseReason::Behind.index()] = 4;
         let now = Now::read().instant;
         tally.written.push(now);
@@ -518,6 +618,7 @@ mod tests {
         for line in [
             r#"roomcast_messages_accepted_total{class="lossy"} 6"#,
             r#"roomcast_messages_shed_total{class="lossy",reason="room_full"} 4"#,
+            r#"roomcast_messages_unavailable_total{reason="stream_full"} 10"#,
             &format!(r#"roomcast_connections_closed_total{{reason="{}"}} 8"#, CloseReason::Behind.name()),
             r#"roomcast_publish_to_write_seconds_bucket{le="0.1"} 2"#,
             r#"roomcast_publish_to_write_seconds_bucket{le="0.05"} 0"#,
@@ -525,6 +626,29 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn the_store_is_shown_as_it_counts_itself() {
+        let metrics = Metrics::new(1).unwrap();
+        let trouble = Trouble { since: Now::read(), why: "storing messages failed: no space left".into() };
+        let mut tally = StoreTally { bytes: 5_000_000_000, ..StoreTally::default() };
+        for commits in [3, 5] {
+            (tally.commits, tally.commit_time) = (commits, Duration::from_micros(700 * commits));
+            metrics.show_store(&tally, Some(&trouble), Duration::from_millis(2500));
+        }
+        let text = metrics.render();
+        for line in [
+            "roomcast_store_commits_total 5",
+            "roomcast_store_commit_microseconds_total 3500",
+            "roomcast_store_bytes 5000000000",
+            "roomcast_store_failing 1",
+            "roomcast_store_call_seconds 2.5",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+        }
+        metrics.show_store(&tally, None, Duration::ZERO);
+        assert!(metrics.render().contains("roomcast_store_failing 0"), "it heals");
     }
 
     #[test]

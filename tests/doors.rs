@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -31,6 +33,7 @@ one_and_four_shards!(
     a_head_too_large_is_refused,
     the_viewer_door_answers_once_per_connection,
     health_and_readiness_are_told,
+    a_store_that_fails_is_told_to_balancers_and_heals,
     every_metric_that_is_defined_is_shown,
     pages_that_nobody_reads_are_bounded_in_number,
     connections_past_the_seats_are_refused_before_they_are_upgraded,
@@ -400,11 +403,55 @@ async fn health_and_readiness_are_told(shards: usize) {
     door.get("/v1/rooms").await.is_problem(404, "not_found", None);
 }
 
+/// A disk that takes no more: every write of the store fails, until it does not.
+async fn a_store_that_fails_is_told_to_balancers_and_heals(shards: usize) {
+    let name = format!("failing-store-{shards}-{}", std::process::id());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let node = Process::storing_in(&folder, shards).await;
+    let doors = node.doors;
+    let coupon = |n: u64| json!({"type": "coupon", "payload": n, "id": format!("c-{n}")});
+    assert_eq!(doors.publish("r1", &coupon(1)).await, ["durable"]);
+    node.limit_files(Some(4096));
+    let refused = doors.publisher_door().publish("r1", &coupon(2)).await;
+    refused.is_problem(503, "store_failing", None);
+    assert_eq!(refused.results(), ["unavailable: store_failing"]);
+    let not_ready = doors.ops_door().get("/readyz").await;
+    assert_eq!(not_ready.status, 503);
+    let not_ready = not_ready.json();
+    assert_eq!(not_ready["reasons"], json!(["store_failing"]));
+    assert!(not_ready["store_failing"]["since"].as_u64() > Some(1_700_000_000_000), "{not_ready}");
+    assert!(!not_ready["store_failing"]["why"].as_str().unwrap().is_empty(), "{not_ready}");
+    doors.chat("r1", 0..1).await;
+    let metrics = doors.metrics().await;
+    assert_eq!(metrics.sum("roomcast_store_failing", &[]), 1);
+    assert!(metrics.sum("roomcast_store_failures_total", &[]) >= 1);
+    doors
+        .metrics_when("what was refused", |metrics| {
+            metrics.sum("roomcast_messages_unavailable_total", &["store_failing"]) >= 1
+        })
+        .await;
+    node.limit_files(None);
+    until("a coupon", async || {
+        let answer = doors.publisher_door().publish("r1", &coupon(2)).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    let ready = doors.ops_door().get("/readyz").await;
+    assert_eq!((ready.status, ready.json()), (200, json!({"status": "ready"})));
+    assert_eq!(doors.metrics().await.sum("roomcast_store_failing", &[]), 0);
+    assert!(doors.metrics().await.sum("roomcast_store_reopenings_total", &[]) >= 1);
+    drop(node);
+    fs::remove_dir_all(folder).unwrap();
+}
+
 async fn every_metric_that_is_defined_is_shown(shards: usize) {
     let node = Node::start(shards);
     let mut device = Device::join(&node, "r1", Encoding::Json).await;
     node.chat("r1", 0..1).await;
     assert_eq!(device.numbers(1).await, [0]);
+    let coupon = json!({"type": "coupon", "payload": 5});
+    assert_eq!(node.publish("r1", &coupon).await, ["durable"]);
+    device.say(&json!({"kind": "ack", "offset": 9})).await;
     let metrics = node
         .metrics_when("all metrics", |metrics| {
             DEFINITIONS.iter().all(|row| metrics.0.contains(&format!("# TYPE {} ", row.name)))
@@ -419,8 +466,14 @@ async fn every_metric_that_is_defined_is_shown(shards: usize) {
     let metrics = node
         .metrics_when("what this device caused", |metrics| {
             let is_one = |name| metrics.sum(name, &[]) == 1;
+            let of_class = |class| metrics.sum("roomcast_messages_accepted_total", &[class]);
+            // The room's audience is accepted, too, whenever its second has come.
             is_one("roomcast_handshakes_accepted_total")
-                && is_one("roomcast_messages_accepted_total")
+                && of_class("class=\"normal\"") == 1
+                && of_class("class=\"reliable\"") == 1
+                && is_one("roomcast_store_commits_total")
+                && is_one("roomcast_store_messages_total")
+                && is_one("roomcast_acks_ignored_total")
                 && is_one("roomcast_connections")
                 && is_one("roomcast_members")
                 && is_one("roomcast_rooms")

@@ -269,10 +269,14 @@ pub const STORE_COMMIT_MESSAGES_MAX: usize = 1024;
 pub const STORE_COMMIT_BYTES_MAX: usize = 4 * MIB;
 /// Loads and pages between two commits. Past it: the rest waits for the next turn.
 pub const STORE_TURN_READS_MAX: usize = 16;
+/// How long one call of the store may take. Past it: `/readyz` says `store_slow`; the call is waited for all the same.
+pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
 /// First pause before a store that failed is opened again; doubles up to `STORE_REOPEN_PAUSE_MAX`.
 pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a store that failed is opened again.
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a store that is open again, and has had nothing to write, is doubted. Past it: it counts as well.
+pub const STORE_HEALED_AFTER: Duration = Duration::from_secs(5);
 /// How often the store looks for rows whose time has passed, unless the last look found all it may at once.
 pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Rows that one purge removes at most, however many came. Past it: the rest waits for the next, which then follows at once.

@@ -8,9 +8,11 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
-use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+use crate::clock::Now;
+use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_CALL_AGE_MAX};
 use crate::connection::accept::{Answer, Door};
 use crate::metrics::DoorName;
+use crate::store::health::Trouble;
 
 use super::problem::Problem;
 use super::request::check_host;
@@ -22,14 +24,43 @@ pub struct OperatorDoor {
     node: Arc<Node>,
 }
 
-/// `/readyz`: whether traffic may come, and what stands in its way.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+/// `/readyz`: whether traffic may come, and what stands in its way: names, and what there is to say of each.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Readiness {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards_silent: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_failing: Option<StoreFailing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_slow: Option<StoreSlow>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct StoreFailing {
+    /// Unix milliseconds.
+    since: u64,
+    /// What the last try said.
+    why: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct StoreSlow {
+    /// How long the store's call under way takes already.
+    call_ms: u64,
+}
+
+/// What readiness is judged by.
+#[derive(Debug, Default)]
+struct Signs {
+    is_draining: bool,
+    /// By shard.
+    answering: Vec<bool>,
+    trouble: Option<Trouble>,
+    /// How long the store's call under way takes already.
+    under_way: Duration,
 }
 
 impl OperatorDoor {
@@ -58,32 +89,47 @@ impl OperatorDoor {
     async fn readiness(&self) -> Readiness {
         // A draining node is not ready whatever its shards say; the balancer must hear it at once.
         let answering = if self.node.is_draining() { Vec::new() } else { self.node.shards.answering().await };
-        Readiness::judge(self.node.is_draining(), &answering)
+        let store = &self.node.store;
+        Readiness::judge(Signs {
+            is_draining: self.node.is_draining(),
+            answering,
+            trouble: store.trouble(),
+            under_way: store.under_way(Now::read()),
+        })
     }
 
     fn metrics(&self) -> Answer {
         const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        answer(StatusCode::OK, TEXT, self.node.metrics.render().into())
+        let Node { metrics, store, .. } = &*self.node;
+        metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(Now::read()));
+        answer(StatusCode::OK, TEXT, metrics.render().into())
     }
 }
 
 impl Readiness {
     fn of(status: &'static str) -> Self {
-        Self { status, reasons: Vec::new(), shards_silent: Vec::new() }
+        Self { status, ..Self::default() }
     }
 
-    fn judge(is_draining: bool, shards_answering: &[bool]) -> Self {
-        let silent = shards_answering.iter().enumerate().filter(|(_, answers)| !**answers);
+    fn judge(signs: Signs) -> Self {
+        let Signs { is_draining, answering, trouble, under_way } = signs;
+        let silent = answering.iter().enumerate().filter(|(_, answers)| !**answers);
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
-        let mut reasons = Vec::new();
-        if is_draining {
-            reasons.push("draining");
-        }
-        if !shards_silent.is_empty() {
-            reasons.push("shards_silent");
-        }
+        let store_failing =
+            trouble.map(|trouble| StoreFailing { since: trouble.since.unix_ms, why: trouble.why });
+        let store_slow = (under_way > STORE_CALL_AGE_MAX)
+            .then(|| StoreSlow { call_ms: u64::try_from(under_way.as_millis()).unwrap_or(u64::MAX) });
+        let reasons: Vec<&str> = [
+            (is_draining, "draining"),
+            (!shards_silent.is_empty(), "shards_silent"),
+            (store_failing.is_some(), "store_failing"),
+            (store_slow.is_some(), "store_slow"),
+        ]
+        .into_iter()
+        .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
+        .collect();
         let status = if reasons.is_empty() { "ready" } else { "not_ready" };
-        Self { status, reasons, shards_silent }
+        Self { status, reasons, shards_silent, store_failing, store_slow }
     }
 
     fn into_answer(self) -> Answer {
@@ -110,19 +156,42 @@ mod tests {
 
     #[test]
     fn a_node_is_ready_when_every_shard_answers() {
-        let ready = Readiness::judge(false, &[true, true]);
+        let ready = Readiness::judge(Signs {
+            answering: vec![true, true],
+            under_way: STORE_CALL_AGE_MAX,
+            ..Signs::default()
+        });
         assert_eq!(serde_json::to_string(&ready).unwrap(), r#"{"status":"ready"}"#);
         assert_eq!(ready.into_answer().status(), 200);
     }
 
     #[test]
     fn what_stands_in_the_way_is_named() {
-        let silent = Readiness::judge(false, &[true, false, false]);
+        let silent = Readiness::judge(Signs { answering: vec![true, false, false], ..Signs::default() });
         assert_eq!(
             serde_json::to_string(&silent).unwrap(),
             r#"{"status":"not_ready","reasons":["shards_silent"],"shards_silent":[1,2]}"#
         );
         assert_eq!(silent.into_answer().status(), 503);
-        assert_eq!(Readiness::judge(true, &[]).reasons, ["draining"]);
+        let draining = Readiness::judge(Signs { is_draining: true, ..Signs::default() });
+        assert_eq!(draining.reasons, ["draining"]);
+    }
+
+    #[test]
+    fn a_store_that_fails_or_hangs_stands_in_the_way() {
+        let since = Now { unix_ms: 1_795_243_015_617, ..Now::read() };
+        let trouble = Some(Trouble { since, why: "storing messages failed: I/O error".into() });
+        let under_way = STORE_CALL_AGE_MAX + Duration::from_millis(12);
+        let stuck = Readiness::judge(Signs { answering: vec![true], trouble, under_way, ..Signs::default() });
+        assert_eq!(
+            serde_json::to_value(&stuck).unwrap(),
+            serde_json::json!({
+                "status": "not_ready",
+                "reasons": ["store_failing", "store_slow"],
+                "store_failing": {"since": 1_795_243_015_617_u64, "why": "storing messages failed: I/O error"},
+                "store_slow": {"call_ms": 5012},
+            })
+        );
+        assert_eq!(stuck.into_answer().status(), 503);
     }
 }

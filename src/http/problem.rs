@@ -219,7 +219,9 @@ impl From<Unavailable> for Problem {
                 "the store is failing; what became of the message is unknown, repeat it with the same id"
             }
             Unavailable::StoreFull => "the store holds as many bytes as it may; the message was not taken",
-            Unavailable::StoreBusy => "too much waits for the store; the message was not taken",
+            Unavailable::StoreBusy => {
+                "too much waits for the store; what became of the message is unknown, repeat it with the same id"
+            }
             Unavailable::StreamFull => {
                 "as many reliable messages of the room are alive as may be; the message was not taken"
             }

@@ -186,7 +186,7 @@ pub enum Unavailable {
     StoreFailing,
     /// The store holds as many bytes as it may.
     StoreFull,
-    /// Too much waits for the store.
+    /// Too much waits for the store; what became of the message is unknown, since others of its room were on their way.
     StoreBusy,
     /// As many reliable messages of the room are alive as may be.
     StreamFull,

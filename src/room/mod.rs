@@ -196,6 +196,12 @@ impl Room {
         self.buffer.len()
     }
 
+    /// Reliable messages on their way to the store.
+    #[must_use]
+    pub fn not_durable(&self) -> u64 {
+        self.stream.in_flight()
+    }
+
     /// Whether nothing waits in it, for the store, or on its way to a segment's pass.
     #[must_use]
     pub fn is_flushed(&self) -> bool {

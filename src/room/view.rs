@@ -153,7 +153,7 @@ pub struct ReceiptView {
     /// The offset of the recall.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recalled_by: Option<u64>,
-    /// Since when these counts count, unix milliseconds: they begin anew when the node does.
+    /// Since when these counts count, unix milliseconds: they begin anew when the node does, or the room was forgotten.
     pub since: u64,
     /// Members when it was sent, and those that came back for it.
     pub online: u64,
@@ -168,7 +168,7 @@ pub struct ReceiptView {
     pub ack_ms: Option<AckTimes>,
 }
 
-/// Times to acknowledge in milliseconds, the percentiles rounded up by at most a fifth.
+/// Times to acknowledge in milliseconds, the percentiles rounded up by at most an eighth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct AckTimes {
     /// Half of them took no longer.

@@ -272,6 +272,7 @@ impl<S: Socket> Shard<S> {
             waiting: waiting.len() as u64,
             behind: behind.count() as u64,
             gathered: self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum(),
+            not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum(),
         }
     }
 

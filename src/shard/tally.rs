@@ -56,4 +56,6 @@ pub struct Holdings {
     pub behind: u64,
     /// Messages gathered in its rooms.
     pub gathered: u64,
+    /// Reliable messages of its rooms on their way to the store.
+    pub not_durable: u64,
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::Now;
+use crate::config::limits::STORE_HEALED_AFTER;
 
 use super::Holdings;
 
@@ -25,11 +26,14 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     trouble: Option<Trouble>,
+    /// When it was opened anew, while it is not known whether it is well.
+    reopened: Option<Instant>,
     /// When the call under way began.
     call_began: Option<Instant>,
 }
 
-/// Why and since when the store fails.
+/// Why and since when the store fails. On a full disk it can be opened, and fails at the next write, again and again: that is one
+/// trouble, so it ends with a write, or after `STORE_HEALED_AFTER` without any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// When it failed first.
@@ -113,7 +117,8 @@ impl Health {
         self.quarantined.store(holdings.quarantined, Relaxed);
     }
 
-    pub(super) fn committed(&self, messages: usize, took: Duration) {
+    pub(super) fn committed(&self, messages: usize, took: Duration, now: Now) {
+        self.healed(now);
         self.commits.fetch_add(1, Relaxed);
         self.commit_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.messages.fetch_add(messages as u64, Relaxed);
@@ -125,14 +130,40 @@ impl Health {
 
     pub(super) fn failed(&self, why: &str, now: Now) {
         self.failures.fetch_add(1, Relaxed);
-        let mut state = self.state();
-        let since = state.trouble.as_ref().map_or(now, |trouble| trouble.since);
-        state.trouble = Some(Trouble { since, why: why.to_owned() });
+        let was_well = {
+            let mut state = self.state();
+            state.reopened = None;
+            let since = state.trouble.as_ref().map_or(now, |trouble| trouble.since);
+            state.trouble.replace(Trouble { since, why: why.to_owned() }).is_none()
+        };
+        if was_well {
+            tracing::warn!(why, "the store fails: reliable messages are refused until it is well");
+        }
     }
 
-    pub(super) fn reopened(&self) {
+    pub(super) fn reopened(&self, now: Now) {
         self.reopenings.fetch_add(1, Relaxed);
-        self.state().trouble = None;
+        self.state().reopened = Some(now.instant);
+    }
+
+    /// Nothing fails. Where nothing is written either, that has to go on for a while.
+    pub(super) fn heal_in_time(&self, now: Now) {
+        let reopened = self.state().reopened;
+        if reopened.is_some_and(|reopened| reopened + STORE_HEALED_AFTER <= now.instant) {
+            self.healed(now);
+        }
+    }
+
+    fn healed(&self, now: Now) {
+        let trouble = {
+            let mut state = self.state();
+            state.reopened = None;
+            state.trouble.take()
+        };
+        if let Some(trouble) = trouble {
+            let failed_for = now.instant.saturating_duration_since(trouble.since.instant);
+            tracing::info!(?failed_for, "the store is well again");
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

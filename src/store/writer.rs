@@ -331,13 +331,14 @@ impl Writer {
         if gathered.appends.is_empty() {
             return self.answer(gathered, &[]);
         }
-        let began = Now::read().instant;
+        let began = Now::read();
         match self.call(|store| store.append(&gathered.appends)) {
             Ok(outcomes) => {
                 assert_eq!(outcomes.len(), gathered.appends.len(), "one outcome per append");
                 let kept = gathered.appends.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
                 let messages = kept.map(|(append, _)| append.messages.len()).sum();
-                self.health.committed(messages, Now::read().instant.saturating_duration_since(began));
+                let took = Now::read().instant.saturating_duration_since(began.instant);
+                self.health.committed(messages, took, began);
                 self.stored += messages;
                 self.answer(gathered, &outcomes);
             }
@@ -386,10 +387,6 @@ impl Writer {
     }
 
     fn store_failed(&mut self, now: Now) {
-        tracing::warn!(
-            why = self.store.trouble(),
-            "the store failed: reliable messages are refused until it is open again"
-        );
         let pause = STORE_REOPEN_PAUSE_MIN;
         self.failing = Some(Failing { again: now.instant + pause, pause });
     }
@@ -399,8 +396,7 @@ impl Writer {
             return Next::At(failing.again);
         }
         if self.call(|store| store.reopen()).is_ok() {
-            tracing::info!("the store is open again");
-            self.health.reopened();
+            self.health.reopened(now);
             self.failing = None;
             return Next::Again;
         }
@@ -421,6 +417,7 @@ impl Writer {
         match self.call(|store| store.purge(now.unix_ms, rows_max)) {
             Ok(purged) => {
                 self.health.purged(purged.rows);
+                self.health.heal_in_time(now);
                 let more = purged.looked_at >= rows_max;
                 self.purge_at = Some(now.instant + if more { Duration::ZERO } else { STORE_PURGE_INTERVAL });
             }

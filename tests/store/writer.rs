@@ -259,12 +259,31 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     assert!(writer.health().trouble().is_some());
     now = now.later(STORE_REOPEN_PAUSE_MAX);
     assert_eq!(writer.turn(now), Next::Again);
-    assert!(writer.health().trouble().is_none());
+    assert!(writer.health().trouble().is_some(), "a full disk can be opened, but not written");
     ports[0].send(store("a", 1..=1)).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
+    assert!(writer.health().trouble().is_none());
     let tally = writer.health().tally();
     assert_eq!((tally.failures, tally.reopenings), (2, 1));
+}
+
+#[test]
+fn a_store_that_is_open_again_and_has_nothing_to_write_is_well_after_a_while() {
+    use roomcast::config::limits::STORE_HEALED_AFTER;
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let failed = Now::read();
+    watched.with(|watch| watch.fail_next = true);
+    ports[0].send(load("a")).unwrap();
+    writer.turn(failed);
+    let reopened = failed.later(STORE_REOPEN_PAUSE_MAX);
+    let turned = |writer: &mut Writer, now| while writer.turn(now) == Next::Again {};
+    turned(&mut writer, reopened);
+    turned(&mut writer, reopened.later(STORE_HEALED_AFTER / 2));
+    assert!(writer.health().trouble().is_some());
+    turned(&mut writer, reopened.later(STORE_HEALED_AFTER));
+    assert!(writer.health().trouble().is_none());
 }
 
 #[test]

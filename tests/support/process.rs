@@ -3,7 +3,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::{Doors, comes, until};
 
@@ -17,7 +20,21 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it on free ports.
     pub(crate) async fn start(shards: usize) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards).await
+        Self::run(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards, None).await
+    }
+
+    /// Starts it with its store in this folder. Writing past [`Self::limit_files`] is an error for it, and not its end.
+    pub(crate) async fn storing_in(folder: &Path, shards: usize) -> Self {
+        let mut shell = Command::new("sh");
+        let script = "trap '' XFSZ; exec \"$0\" \"$@\"";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_roomcast")]);
+        Self::run(shell, shards, Some(folder)).await
+    }
+
+    /// Lets it write files of at most so many bytes from now on; `None`: of any size.
+    pub(crate) fn limit_files(&self, bytes_max: Option<u64>) {
+        let limit = Rlimit { current: bytes_max, maximum: None };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
     }
 
     /// Starts it with at most so many descriptors.
@@ -25,14 +42,18 @@ impl Process {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_roomcast")]);
-        Self::run(shell, shards).await
+        Self::run(shell, shards, None).await
     }
 
-    async fn run(mut command: Command, shards: usize) -> Self {
+    async fn run(mut command: Command, shards: usize, folder: Option<&Path>) -> Self {
         let free = "127.0.0.1:0";
+        match folder {
+            Some(folder) => command.arg("--data-dir").arg(folder),
+            None => command.arg("--ephemeral"),
+        };
         command
             .args(["--viewer-listen", free, "--publisher-listen", free, "--ops-listen", free])
-            .args(["--ephemeral", "--shards", &shards.to_string()])
+            .args(["--shards", &shards.to_string()])
             .env_clear()
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -45,7 +66,7 @@ impl Process {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let id = rustix::process::Pid::from_child(&self.child);
+        let id = Pid::from_child(&self.child);
         rustix::process::kill_process(id, signal).unwrap();
     }
 
