@@ -113,7 +113,12 @@ impl Device {
 
     /// What it hears next, checked: within a room no batch is lost without a word, and none comes twice.
     pub(crate) async fn hear(&mut self) -> Heard {
-        let heard = self.hear_bytes().await;
+        comes("a frame", self.listen()).await
+    }
+
+    /// Likewise, however long it takes. Nothing is lost if this is given up.
+    pub(crate) async fn listen(&mut self) -> Heard {
+        let heard = self.hear_sometime().await;
         let frame = match heard {
             Ok(Message::Text(text)) => {
                 assert_eq!(self.encoding, Encoding::Json, "text for a protobuf device");
@@ -133,8 +138,12 @@ impl Device {
 
     /// The next WebSocket message that is no ping or pong, unread and unchecked.
     pub(crate) async fn hear_bytes(&mut self) -> Result<Message, Error> {
+        comes("a frame", self.hear_sometime()).await
+    }
+
+    async fn hear_sometime(&mut self) -> Result<Message, Error> {
         loop {
-            match comes("a frame", self.socket.next()).await {
+            match self.socket.next().await {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(heard) => return heard,
                 None => return Err(Error::ConnectionClosed),
@@ -251,11 +260,16 @@ impl Device {
 
     /// Says a frame, given in the shape of its JSON.
     pub(crate) async fn say(&mut self, frame: &Value) {
+        self.try_say(frame).await.unwrap();
+    }
+
+    /// Likewise, if the connection still takes one.
+    pub(crate) async fn try_say(&mut self, frame: &Value) -> Result<(), Error> {
         let message = match self.encoding {
             Encoding::Json => Message::text(frame.to_string()),
             Encoding::Proto => Message::binary(device_frame(frame).encode_to_vec()),
         };
-        self.socket.send(message).await.unwrap();
+        self.socket.send(message).await
     }
 
     /// Asks for a further room, and hears its welcome.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::{Doors, comes, until};
@@ -28,14 +29,33 @@ impl Process {
         Self::run(shell, shards).await
     }
 
-    async fn run(mut command: Command, shards: usize) -> Self {
-        let free = "127.0.0.1:0";
+    /// Starts it on these doors, with its reliable messages in this folder.
+    pub(crate) async fn keeping(shards: usize, data: &Path, doors: Option<Doors>) -> Self {
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards, Some(data), doors).await
+    }
+
+    async fn run(command: Command, shards: usize) -> Self {
+        Self::launch(command, shards, None, None).await
+    }
+
+    async fn launch(mut command: Command, shards: usize, data: Option<&Path>, on: Option<Doors>) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
         command
-            .args(["--viewer-listen", free, "--publisher-listen", free, "--ops-listen", free])
-            .args(["--ephemeral", "--shards", &shards.to_string()])
+            .args([
+                "--viewer-listen",
+                &on.viewer.to_string(),
+                "--publisher-listen",
+                &on.publisher.to_string(),
+            ])
+            .args(["--ops-listen", &on.ops.to_string(), "--shards", &shards.to_string()])
             .env_clear()
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
+        match data {
+            Some(data) => command.arg("--data-dir").arg(data),
+            None => command.arg("--ephemeral"),
+        };
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let doors = tokio::task::spawn_blocking(move || doors(stdout));
@@ -52,6 +72,12 @@ impl Process {
     /// Its exit code; `None`: a signal ended it.
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         until("its exit", async || self.child.try_wait().unwrap()).await.code()
+    }
+
+    /// Ends it as a crash would, and waits until all of it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// A line of `/proc/…/status` in KiB: `VmRSS` is what it holds now, `VmHWM` the most it ever held.
