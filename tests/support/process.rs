@@ -34,6 +34,11 @@ impl Process {
         Self::launch(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards, Some(data), doors).await
     }
 
+    /// Starts it by a command that ends in its own, with its reliable messages in this folder.
+    pub(crate) async fn under(command: Command, shards: usize, data: &Path) -> Self {
+        Self::launch(command, shards, Some(data), None).await
+    }
+
     async fn run(command: Command, shards: usize) -> Self {
         Self::launch(command, shards, None, None).await
     }
