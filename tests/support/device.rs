@@ -102,7 +102,10 @@ impl Device {
         let subprotocol = subprotocol.map(|chosen| chosen.to_str().unwrap().to_owned());
         let (welcome, seqs) = (Value::Null, BTreeMap::new());
         let mut device = Self { socket, encoding, welcome, subprotocol, seqs };
-        device.welcome = device.frame().await;
+        device.welcome = match device.hear().await {
+            Heard::Frame(welcome) => welcome,
+            Heard::Closed(_) | Heard::Ended => return Err(Error::ConnectionClosed),
+        };
         assert_eq!(device.welcome["kind"], "welcome", "{}", device.welcome);
         assert_eq!(device.welcome["room"], room);
         Ok(device)
@@ -110,7 +113,12 @@ impl Device {
 
     /// What it hears next, checked: within a room no batch is lost without a word, and none comes twice.
     pub(crate) async fn hear(&mut self) -> Heard {
-        let heard = self.hear_bytes().await;
+        comes("a frame", self.listen()).await
+    }
+
+    /// Likewise, however long it takes. Nothing is lost if this is given up.
+    pub(crate) async fn listen(&mut self) -> Heard {
+        let heard = self.hear_sometime().await;
         let frame = match heard {
             Ok(Message::Text(text)) => {
                 assert_eq!(self.encoding, Encoding::Json, "text for a protobuf device");
@@ -130,8 +138,12 @@ impl Device {
 
     /// The next WebSocket message that is no ping or pong, unread and unchecked.
     pub(crate) async fn hear_bytes(&mut self) -> Result<Message, Error> {
+        comes("a frame", self.hear_sometime()).await
+    }
+
+    async fn hear_sometime(&mut self) -> Result<Message, Error> {
         loop {
-            match comes("a frame", self.socket.next()).await {
+            match self.socket.next().await {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(heard) => return heard,
                 None => return Err(Error::ConnectionClosed),
@@ -191,6 +203,35 @@ impl Device {
         }
     }
 
+    /// The next batch that speaks of the reliable stream; others may come before it.
+    pub(crate) async fn told(&mut self) -> Value {
+        loop {
+            let frame = self.frame().await;
+            assert_eq!(frame["kind"], "batch", "{frame}");
+            if !frame["through"].is_null() {
+                return frame;
+            }
+        }
+    }
+
+    /// Acknowledges the room's reliable messages up to and with `offset`.
+    pub(crate) async fn ack(&mut self, room: &str, epoch: &Value, offset: u64) {
+        self.say(&json!({"kind": "ack", "room": room, "epoch": epoch, "offset": offset})).await;
+    }
+
+    /// What it hears before the node has read all it said so far.
+    pub(crate) async fn until_pong(&mut self) -> Vec<Value> {
+        self.say(&json!({"kind": "ping"})).await;
+        let mut heard = Vec::new();
+        loop {
+            let frame = self.frame().await;
+            if frame["kind"] == "pong" {
+                return heard;
+            }
+            heard.push(frame);
+        }
+    }
+
     /// As many published messages as that, over as many batches as they come in.
     pub(crate) async fn messages(&mut self, count: usize) -> Vec<Value> {
         let mut messages = Vec::new();
@@ -219,16 +260,30 @@ impl Device {
 
     /// Says a frame, given in the shape of its JSON.
     pub(crate) async fn say(&mut self, frame: &Value) {
+        self.try_say(frame).await.unwrap();
+    }
+
+    /// Likewise, if the connection still takes one.
+    pub(crate) async fn try_say(&mut self, frame: &Value) -> Result<(), Error> {
         let message = match self.encoding {
             Encoding::Json => Message::text(frame.to_string()),
             Encoding::Proto => Message::binary(device_frame(frame).encode_to_vec()),
         };
-        self.socket.send(message).await.unwrap();
+        self.socket.send(message).await
     }
 
     /// Asks for a further room, and hears its welcome.
     pub(crate) async fn join_further(&mut self, room: &str) -> Value {
-        self.say(&json!({"kind": "join", "room": room})).await;
+        self.join_further_from(room, None).await
+    }
+
+    /// Likewise, with a cursor.
+    pub(crate) async fn join_further_from(&mut self, room: &str, cursor: Option<&str>) -> Value {
+        let mut join = json!({"kind": "join", "room": room});
+        if let Some(cursor) = cursor {
+            join["cursor"] = cursor.into();
+        }
+        self.say(&join).await;
         assert_eq!(self.notice("joined").await["room"], room);
         let welcome = self.notice("welcome").await;
         assert_eq!(welcome["room"], room);
@@ -270,19 +325,51 @@ pub(crate) fn published(frame: &Value) -> Vec<Value> {
     messages.filter(|message| message["type"] != "online").collect()
 }
 
+/// The reliable messages of a frame, in the order in which they are to be applied.
+pub(crate) fn reliable(frame: &Value) -> Vec<Value> {
+    let all = ["reliable", "carried", "messages"].into_iter().flat_map(|member| list(frame, member));
+    all.filter(|message| !message["offset"].is_null()).collect()
+}
+
+/// The offsets of a frame's reliable messages.
+pub(crate) fn offsets(frame: &Value) -> Vec<u64> {
+    reliable(frame).iter().map(|message| message["offset"].as_u64().unwrap()).collect()
+}
+
+/// A frame's `after` and `through`.
+pub(crate) fn span(frame: &Value) -> (u64, u64) {
+    let number = |member: &str| frame[member].as_u64().unwrap_or_else(|| panic!("no {member}: {frame}"));
+    (number("after"), number("through"))
+}
+
 /// A protobuf frame in the shape of its JSON.
 fn spelt(frame: proto::ServerFrame) -> Value {
     match frame.frame.expect("a frame is of some kind") {
-        Frame::Welcome(welcome) => json!({
-            "kind": "welcome", "room": welcome.room, "run": welcome.run, "seq": welcome.seq,
-            "heartbeat_ms": welcome.heartbeat_ms, "resumed": welcome.resumed,
-            "reset": if welcome.reset.is_empty() { Value::Null } else { welcome.reset.into() },
-            "history": messages(welcome.history), "latest": messages(welcome.latest),
-            "counters": welcome.counters.into_iter().collect::<BTreeMap<_, _>>(),
-        }),
+        Frame::Welcome(welcome) => {
+            let mut frame = json!({
+                "kind": "welcome", "room": welcome.room, "run": welcome.run, "seq": welcome.seq,
+                "heartbeat_ms": welcome.heartbeat_ms, "resumed": welcome.resumed,
+                "reset": if welcome.reset.is_empty() { Value::Null } else { welcome.reset.into() },
+                "history": messages(welcome.history), "latest": messages(welcome.latest),
+                "counters": welcome.counters.into_iter().collect::<BTreeMap<_, _>>(),
+            });
+            if !welcome.epoch.is_empty() {
+                frame["epoch"] = welcome.epoch.into();
+                frame["offset"] = welcome.offset.into();
+                frame["reliable"] = messages(welcome.reliable);
+                speak(&mut frame, [welcome.after, welcome.through], welcome.ack_within_ms);
+            }
+            frame
+        }
         Frame::Batch(batch) => {
             let mut frame = json!({"kind": "batch", "room": batch.room, "run": batch.run, "seq": batch.seq,
                 "messages": messages(batch.messages)});
+            if batch.through > 0 {
+                speak(&mut frame, [batch.after, batch.through], batch.ack_within_ms);
+            }
+            if !batch.carried.is_empty() {
+                frame["carried"] = messages(batch.carried);
+            }
             if !batch.skipped.is_empty() {
                 frame["skipped"] = json!(batch.skipped);
             }
@@ -320,6 +407,12 @@ fn spelt(frame: proto::ServerFrame) -> Value {
     }
 }
 
+/// What a frame that speaks of the reliable stream says of it.
+fn speak(frame: &mut Value, [after, through]: [u64; 2], ack_within_ms: u32) {
+    (frame["after"], frame["through"]) = (after.into(), through.into());
+    frame["ack_within_ms"] = ack_within_ms.into();
+}
+
 fn messages(messages: Vec<proto::Message>) -> Value {
     messages.into_iter().map(message).collect()
 }
@@ -340,6 +433,12 @@ fn message(message: proto::Message) -> Value {
     if message.seq > 0 {
         spelt["seq"] = message.seq.into();
     }
+    if message.offset > 0 {
+        spelt["offset"] = message.offset.into();
+    }
+    if message.recall > 0 {
+        spelt["recall"] = message.recall.into();
+    }
     spelt
 }
 
@@ -351,6 +450,15 @@ fn device_frame(frame: &Value) -> proto::DeviceFrame {
         "ping" => Frame::Ping(proto::Ping {}),
         "join" => Frame::Join(proto::Join { room: text("room"), cursor: text("cursor") }),
         "leave" => Frame::Leave(proto::Leave { room: text("room") }),
+        "ack" => {
+            let entries = frame["acks"].as_array().cloned().unwrap_or_else(|| vec![frame.clone()]);
+            let entry = |entry: &Value| proto::AckEntry {
+                room: entry["room"].as_str().unwrap_or_default().to_owned(),
+                epoch: entry["epoch"].as_str().unwrap_or_default().to_owned(),
+                offset: entry["offset"].as_u64().unwrap(),
+            };
+            Frame::Ack(proto::Ack { acks: entries.iter().map(entry).collect() })
+        }
         kind => panic!("no device says {kind}"),
     };
     proto::DeviceFrame { frame: Some(frame) }

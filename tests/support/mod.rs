@@ -7,6 +7,8 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use roomcast::config::Config;
@@ -44,6 +46,24 @@ macro_rules! one_and_four_shards {
 }
 pub(crate) use one_and_four_shards;
 
+/// Runs each named test in memory and on disk, at one shard and at four.
+macro_rules! in_memory_and_on_disk {
+    ($($name:ident),* $(,)?) => {
+        $crate::support::in_memory_and_on_disk!(@at in_memory_at_1_shard, 1, None, [$($name),*]);
+        $crate::support::in_memory_and_on_disk!(@at in_memory_at_4_shards, 4, None, [$($name),*]);
+        $crate::support::in_memory_and_on_disk!(@at on_disk_at_1_shard, 1, Some($crate::support::Folder::new()), [$($name),*]);
+        $crate::support::in_memory_and_on_disk!(@at on_disk_at_4_shards, 4, Some($crate::support::Folder::new()), [$($name),*]);
+    };
+    (@at $place:ident, $shards:literal, $folder:expr, [$($name:ident),*]) => {
+        mod $place {
+            $(#[tokio::test] async fn $name() {
+                super::$name(&$crate::support::Place { shards: $shards, folder: $folder }).await;
+            })*
+        }
+    };
+}
+pub(crate) use in_memory_and_on_disk;
+
 /// A node of this process.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -67,12 +87,18 @@ impl Node {
 
     /// A node with some keys changed, each as `SECTION__KEY` and a value in TOML's grammar.
     pub(crate) fn with(shards: usize, keys: &[(&str, &str)]) -> Self {
+        Self::keeping(shards, keys, None)
+    }
+
+    /// Likewise, which keeps its reliable messages in this folder, or in memory alone.
+    pub(crate) fn keeping(shards: usize, keys: &[(&str, &str)], data: Option<&Path>) -> Self {
         let mut args = Args::default();
         let free = || Some("127.0.0.1:0".to_owned());
         args.flags.viewer_listen = free();
         args.flags.publisher_listen = free();
         args.flags.ops_listen = free();
-        args.flags.ephemeral = true;
+        args.flags.ephemeral = data.is_none();
+        args.flags.data_dir = data.map(|folder| folder.to_str().unwrap().to_owned());
         args.flags.shards = Some(shards.to_string());
         let environment = keys.iter().map(|(key, value)| (format!("ROOMCAST__{key}"), (*value).to_owned()));
         let config = Config::load(&args, environment).unwrap();
@@ -83,6 +109,51 @@ impl Node {
             ops: server.ops_addr(),
         };
         Self { server, doors }
+    }
+}
+
+/// Where a test's node runs, and where it keeps its reliable messages.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) shards: usize,
+    /// `None`: in memory.
+    pub(crate) folder: Option<Folder>,
+}
+
+impl Place {
+    /// A node there; whatever an earlier one has kept on disk is there again.
+    pub(crate) fn start(&self) -> Node {
+        self.start_with(&[])
+    }
+
+    /// Likewise, with some keys changed.
+    pub(crate) fn start_with(&self, keys: &[(&str, &str)]) -> Node {
+        Node::keeping(self.shards, keys, self.folder.as_ref().map(Folder::path))
+    }
+}
+
+/// A folder that is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Relaxed);
+        let path = std::env::temp_dir().join(format!("roomcast-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
@@ -124,6 +195,45 @@ impl Doors {
         let count = messages.len();
         let results = self.publish(room, &serde_json::json!({ "messages": messages })).await;
         assert_eq!(results, vec!["accepted"; count]);
+    }
+
+    /// Publishes one message that must become durable. Its offset.
+    pub(crate) async fn durable(&self, room: &str, message: &Value) -> u64 {
+        let answer = self.publisher_door().publish(room, message).await;
+        assert_eq!(answer.results(), ["durable"], "{answer:?}");
+        answer.json()["results"][0]["offset"].as_u64().unwrap()
+    }
+
+    /// A page of a room's reliable messages, behind a cursor if there is one.
+    pub(crate) async fn pull(&self, room: &str, after: Option<&str>) -> Value {
+        let after = after.map_or(String::new(), |after| format!("?after={after}"));
+        let answer = self.viewer_door().get(&format!("/v1/rooms/{room}/reliable{after}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// A message's receipt.
+    pub(crate) async fn receipt(&self, room: &str, offset: u64) -> Value {
+        let answer = self.publisher_door().get(&format!("/v1/rooms/{room}/reliable/{offset}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// A message's receipt once its online, acknowledged, left and pending are these.
+    pub(crate) async fn receipt_of(&self, room: &str, offset: u64, counts: [u64; 4]) -> Value {
+        let mut last = Value::Null;
+        let found = timeout(COMES_WITHIN, async {
+            loop {
+                last = self.receipt(room, offset).await;
+                let members = ["online", "acknowledged", "left", "pending"];
+                if members.map(|member| last[member].as_u64().unwrap()) == counts {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(found.await.is_ok(), "online, acknowledged, left, pending: {counts:?} expected: {last}");
+        last
     }
 
     /// `PUT`s a room's settings.

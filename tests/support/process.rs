@@ -20,7 +20,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it on free ports.
     pub(crate) async fn start(shards: usize) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards, None).await
+        Self::run(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards).await
     }
 
     /// Starts it with its store in this folder. Writing past [`Self::limit_files`] is an error for it, and not its end.
@@ -28,7 +28,7 @@ impl Process {
         let mut shell = Command::new("sh");
         let script = "trap '' XFSZ; exec \"$0\" \"$@\"";
         shell.args(["-c", script, env!("CARGO_BIN_EXE_roomcast")]);
-        Self::run(shell, shards, Some(folder)).await
+        Self::launch(shell, shards, Some(folder), None).await
     }
 
     /// Lets it write files of at most so many bytes from now on; `None`: of any size.
@@ -42,21 +42,41 @@ impl Process {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_roomcast")]);
-        Self::run(shell, shards, None).await
+        Self::run(shell, shards).await
     }
 
-    async fn run(mut command: Command, shards: usize, folder: Option<&Path>) -> Self {
-        let free = "127.0.0.1:0";
-        match folder {
-            Some(folder) => command.arg("--data-dir").arg(folder),
-            None => command.arg("--ephemeral"),
-        };
+    /// Starts it on these doors, with its reliable messages in this folder.
+    pub(crate) async fn keeping(shards: usize, data: &Path, doors: Option<Doors>) -> Self {
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards, Some(data), doors).await
+    }
+
+    /// Starts it by a command that ends in its own, with its reliable messages in this folder.
+    pub(crate) async fn under(command: Command, shards: usize, data: &Path) -> Self {
+        Self::launch(command, shards, Some(data), None).await
+    }
+
+    async fn run(command: Command, shards: usize) -> Self {
+        Self::launch(command, shards, None, None).await
+    }
+
+    async fn launch(mut command: Command, shards: usize, data: Option<&Path>, on: Option<Doors>) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
         command
-            .args(["--viewer-listen", free, "--publisher-listen", free, "--ops-listen", free])
-            .args(["--shards", &shards.to_string()])
+            .args([
+                "--viewer-listen",
+                &on.viewer.to_string(),
+                "--publisher-listen",
+                &on.publisher.to_string(),
+            ])
+            .args(["--ops-listen", &on.ops.to_string(), "--shards", &shards.to_string()])
             .env_clear()
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
+        match data {
+            Some(data) => command.arg("--data-dir").arg(data),
+            None => command.arg("--ephemeral"),
+        };
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let doors = tokio::task::spawn_blocking(move || doors(stdout));
@@ -73,6 +93,12 @@ impl Process {
     /// Its exit code; `None`: a signal ended it.
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         until("its exit", async || self.child.try_wait().unwrap()).await.code()
+    }
+
+    /// Ends it as a crash would, and waits until all of it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// A line of `/proc/…/status` in KiB: `VmRSS` is what it holds now, `VmHWM` the most it ever held.

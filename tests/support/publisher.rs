@@ -50,6 +50,14 @@ impl Door {
         self.publish_bytes(room, JSON, request.to_string().as_bytes()).await
     }
 
+    /// Publishes in JSON at a door that may be gone.
+    pub(crate) async fn try_publish(&self, room: &str, request: &Value) -> Option<Answer> {
+        let (path, headers) = (format!("/v1/rooms/{room}/messages"), [("content-type", JSON)]);
+        let answer = self.try_request("POST", &path, &headers, request.to_string().as_bytes()).await?;
+        // Half an answer is none.
+        serde_json::from_slice::<Value>(&answer.body).is_ok().then_some(answer)
+    }
+
     /// Publishes in protobuf.
     pub(crate) async fn publish_proto(&self, room: &str, messages: Vec<proto::PublishMessage>) -> Answer {
         let request = proto::PublishRequest { messages }.encode_to_vec();
@@ -70,6 +78,18 @@ impl Door {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
+        let answer = self.try_request(method, path, headers, body).await;
+        answer.unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    /// Likewise; `None`: the door could not be reached, or closed without an answer.
+    pub(crate) async fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Option<Answer> {
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.0);
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -80,7 +100,7 @@ impl Door {
         request.push_str("\r\n");
         let mut request = request.into_bytes();
         request.extend_from_slice(body);
-        self.say(&request).await.unwrap_or_else(|| panic!("no answer to {method} {path}"))
+        self.say(&request).await
     }
 
     /// Sends these bytes and reads the answer. `None`: the door closed without one.

@@ -1,0 +1,292 @@
+//! T1 and T2: a node that is killed under load, again and again, and once more with its disk cut off as by a loss of power,
+//! keeps every message it has answered for, and every device that comes back applies each of them once.
+//!
+//! The test command does a few rounds. `ROOMCAST_KILLS=200` and `ROOMCAST_SHUTDOWNS=100` do many, with 20 rooms of 100
+//! devices, and look at times as well. `ROOMCAST_SEED` repeats a schedule.
+#![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
+
+#[path = "../support/loopfs.rs"]
+mod loopfs;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod full;
+mod ledger;
+mod viewer;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ledger::{Found, Ledger, Outcome, Published, percentiles};
+use loopfs::{CutOff, LoopFs};
+use roomcast::clock::Now;
+use roomcast::config::limits::STREAM_MESSAGES_MAX;
+use serde_json::{Value, json};
+use support::device::list;
+use support::{Doors, Folder, Process};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use viewer::Viewer;
+
+/// How long the last devices may take to get everything, on a machine that does much else besides.
+const LEVEL_WITHIN: Duration = Duration::from_secs(60);
+/// What a message may take to be applied by a device that is there (assurance I2).
+const APPLIED_WITHIN: Duration = Duration::from_secs(3);
+const SHARDS: usize = 2;
+
+/// How a test goes about it.
+#[derive(Debug, Clone)]
+struct Plan {
+    seed: u64,
+    rooms: usize,
+    devices: usize,
+    crashes: usize,
+    /// How long the node lives before each crash.
+    life_ms: std::ops::RangeInclusive<u64>,
+    /// Whether times are looked at, too.
+    is_timed: bool,
+}
+
+impl Plan {
+    /// Many rounds if this variable says how many, else a few.
+    fn of(variable: &str, few: Self) -> Self {
+        let seed = std::env::var("ROOMCAST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+        let many = std::env::var(variable).ok().and_then(|many| many.parse().ok());
+        match many {
+            Some(crashes) => {
+                Self { seed, rooms: 20, devices: 100, crashes, life_ms: 200..=5000, is_timed: true }
+            }
+            None => Self { seed, ..few },
+        }
+    }
+
+    /// Between two publishes of a room: so that what is published all along may be alive at once.
+    fn pause(&self) -> Duration {
+        let lives = (self.life_ms.start() + self.life_ms.end()) / 2 + 1000;
+        let all = Duration::from_millis(lives * self.crashes as u64);
+        let requests = u32::try_from(STREAM_MESSAGES_MAX / 3).unwrap();
+        (all / requests).max(Duration::from_millis(25))
+    }
+}
+
+/// Everyone who uses the node.
+#[derive(Debug, Clone)]
+struct Stage {
+    plan: Plan,
+    doors: Doors,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+fn print(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
+}
+
+fn room_name(number: usize) -> String {
+    format!("room-{number}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t1_what_was_answered_survives_kills() {
+    let few = Plan { seed: 0, rooms: 6, devices: 10, crashes: 10, life_ms: 200..=1200, is_timed: false };
+    let plan = Plan::of("ROOMCAST_KILLS", few);
+    let folder = Folder::new();
+    let data = folder.path().join("data");
+    run("T1", &plan, &data, || {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t2_what_was_answered_is_on_the_disk() {
+    let few = Plan { seed: 0, rooms: 4, devices: 4, crashes: 6, life_ms: 150..=600, is_timed: false };
+    let plan = Plan {
+        rooms: 4,
+        devices: 4,
+        life_ms: 150..=600,
+        is_timed: false,
+        ..Plan::of("ROOMCAST_SHUTDOWNS", few)
+    };
+    let mut disk = match LoopFs::new("t2", 128) {
+        Ok(disk) => disk,
+        Err(why) => return print(&format!("skipped: T2 what was answered is on the disk: NOT RUN: {why}")),
+    };
+    let data = disk.path().join("data");
+    let mut random = fastrand::Rng::with_seed(plan.seed);
+    // Killed before: a process that lives would notice, and say that nothing is durable any more.
+    let cut_off = || {
+        disk.cut_off(if random.bool() { CutOff::AtOnce } else { CutOff::AfterTheJournal }).unwrap();
+        disk.remount().unwrap();
+    };
+    run("T2", &plan, &data, cut_off).await;
+}
+
+/// Publishes, kills, does `after_kill`, restarts, again and again; then everything must be as it was answered.
+async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut()) {
+    print(&format!("{test}: {} crashes, ROOMCAST_SEED={}", plan.crashes, plan.seed));
+    let mut random = fastrand::Rng::with_seed(plan.seed);
+    let mut node = Process::keeping(SHARDS, data, None).await;
+    let stage = Stage { plan: plan.clone(), doors: node.doors, ledger: Arc::default() };
+    let (goal, goal_known) = watch::channel(None);
+    let (stop, stopped) = watch::channel(false);
+    let rooms: Vec<String> = (0..plan.rooms).map(room_name).collect();
+    let mut viewers = Vec::new();
+    for (room, number) in rooms.iter().flat_map(|room| (0..plan.devices).map(move |number| (room, number))) {
+        let viewer = Viewer::new(room, number, stage.doors, random.fork());
+        viewers.push(tokio::spawn(viewer.live(goal_known.clone())));
+    }
+    let publishers: Vec<_> = rooms
+        .iter()
+        .map(|room| tokio::spawn(stage.clone().publish(room.clone(), random.fork(), stopped.clone())))
+        .collect();
+    let mut restarts = Vec::new();
+    for _ in 0..plan.crashes {
+        sleep(Duration::from_millis(random.u64(plan.life_ms.clone()))).await;
+        node.kill();
+        after_kill();
+        let began = Now::read().instant;
+        node = Process::keeping(SHARDS, data, Some(stage.doors)).await;
+        restarts.push(began.elapsed());
+    }
+    stop.send_replace(true);
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    let mut stored = BTreeMap::new();
+    for room in &rooms {
+        stored.insert(room.clone(), stage.stored(room).await);
+    }
+    goal.send_replace(Some(stored.iter().map(|(room, found)| (room.clone(), found.len() as u64)).collect()));
+    let mut ledger = std::mem::take(&mut *stage.ledger.lock().unwrap());
+    for room in &rooms {
+        ledger.check_store(room, &stored[room]);
+    }
+    let finished = timeout(LEVEL_WITHIN, join_all(viewers)).await;
+    let finished =
+        finished.unwrap_or_else(|_| panic!("I2: not every device is level within {LEVEL_WITHIN:?}"));
+    for (viewer, room) in finished.into_iter().zip(rooms.iter().flat_map(|room| vec![room; plan.devices])) {
+        ledger.check_viewer(&viewer.unwrap(), &stored[room]);
+    }
+    verdict(test, plan, ledger, restarts);
+}
+
+/// Says what was seen, and fails if anything was not as promised.
+fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, mut restarts: Vec<Duration>) {
+    let durable = ledger.durable_messages();
+    print(&format!(
+        "{test}: {durable} messages answered for, {} applied by {} devices, {} duplicates on the wire, {} returns, {} gaps pulled",
+        ledger.applied,
+        plan.rooms * plan.devices,
+        ledger.duplicates,
+        ledger.returns,
+        ledger.gaps,
+    ));
+    print(&format!("{test}: restart to listening: {}", percentiles(&mut restarts)));
+    print(&format!("{test}: answer or return to applied: {}", percentiles(&mut ledger.lags)));
+    let late = ledger.lags.iter().filter(|lag| **lag > APPLIED_WITHIN).count();
+    if plan.is_timed && late > 0 {
+        ledger.violated(format!("I2: {late} applications took longer than {APPLIED_WITHIN:?}"));
+    }
+    print(&format!("{test}: {} violations", ledger.violations.len()));
+    assert!(durable >= plan.crashes * plan.rooms, "hardly anything was published: {durable}");
+    let first: Vec<_> = ledger.violations.iter().take(10).collect();
+    assert!(
+        first.is_empty(),
+        "seed {}: {} violations, among them {first:#?}",
+        plan.seed,
+        ledger.violations.len()
+    );
+}
+
+impl Stage {
+    /// Publishes to a room until it is told to stop, each message until its fate is known.
+    async fn publish(self, room: String, mut random: fastrand::Rng, stopped: watch::Receiver<bool>) {
+        let mut number = 0;
+        while !*stopped.borrow() {
+            let mut waiting: Vec<Value> = (0..random.usize(1..=3))
+                .map(|_| {
+                    number += 1;
+                    let payload = json!({"room": room, "n": number, "x": "x".repeat(random.usize(0..200))});
+                    json!({"type": "coupon", "payload": payload, "id": format!("{room}-{number}")})
+                })
+                .collect();
+            self.note(&room, &waiting, Outcome::Unknown);
+            if random.u8(..) < 10 {
+                self.publish_what_is_refused(&room, number).await;
+            }
+            while !waiting.is_empty() {
+                let chat = json!({"type": "chat", "payload": number});
+                let mut messages = vec![chat.clone()];
+                messages.extend(waiting.iter().cloned());
+                messages.push(chat);
+                let answer =
+                    self.doors.publisher_door().try_publish(&room, &json!({ "messages": messages })).await;
+                match answer.filter(|answer| answer.status != 503) {
+                    Some(answer) => self.settle(&mut waiting, &answer),
+                    None => sleep(Duration::from_millis(random.u64(5..50))).await,
+                }
+            }
+            sleep(self.plan.pause().mul_f64(random.f64() * 2.0)).await;
+        }
+    }
+
+    fn note(&self, room: &str, messages: &[Value], outcome: Outcome) {
+        let mut ledger = self.ledger.lock().unwrap();
+        for message in messages {
+            let id = message["id"].as_str().unwrap().to_owned();
+            let payload = message["payload"].clone();
+            ledger.published.insert(id, Published { room: room.to_owned(), payload, outcome });
+        }
+    }
+
+    /// Takes out of `waiting` what was answered for.
+    fn settle(&self, waiting: &mut Vec<Value>, answer: &support::Answer) {
+        let mut ledger = self.ledger.lock().unwrap();
+        if answer.status != 200 {
+            ledger.violated(format!("a publish was answered with {answer:?}"));
+            return waiting.clear();
+        }
+        let results = list(&answer.json(), "results");
+        // The first and the last are chat.
+        let mut results = results.iter().skip(1);
+        waiting.retain(|message| {
+            let result = results.next().unwrap();
+            let done = result["result"] == "durable" || result["result"] == "duplicate";
+            if done {
+                let (id, offset) = (message["id"].as_str().unwrap(), result["offset"].as_u64().unwrap());
+                ledger.durable(id, offset, Now::read().instant);
+            }
+            !done
+        });
+    }
+
+    /// One good message beside a bad one: neither may ever be seen.
+    async fn publish_what_is_refused(&self, room: &str, number: u64) {
+        let good = json!({"type": "coupon", "payload": "refused", "id": format!("{room}-{number}-refused")});
+        let bad = json!({"type": "coupon", "payload": 1, "ttl_ms": 1});
+        self.note(room, std::slice::from_ref(&good), Outcome::Refused);
+        let request = json!({"messages": [good, bad]});
+        if let Some(answer) = self.doors.publisher_door().try_publish(room, &request).await {
+            assert!(answer.status == 400 || answer.status == 503, "{answer:?}");
+        }
+    }
+
+    /// What the store has of a room, by offset.
+    async fn stored(&self, room: &str) -> BTreeMap<u64, Found> {
+        let mut stored = BTreeMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.doors.pull(room, after.as_deref()).await;
+            for message in list(&page, "reliable") {
+                let id = message["id"].as_str().unwrap_or_default().to_owned();
+                stored.insert(message["offset"].as_u64().unwrap(), (id, message["payload"].clone()));
+            }
+            if page["through"] == page["offset"] && page["offset"] == stored.len() {
+                return stored;
+            }
+            after = Some(format!("{}:{}", page["epoch"].as_str().unwrap(), page["through"]));
+        }
+    }
+}
