@@ -197,6 +197,8 @@ pub enum Output {
         batch: Batch,
         /// The shards with members at that moment, and how many.
         segments: Vec<(usize, Census)>,
+        /// What it takes members over in the reliable stream: nothing, where no such message is in it.
+        reach: Reach,
     },
     /// A member was taken in; it holds everything up to the room's seq.
     Welcomed(Welcomed),

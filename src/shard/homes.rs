@@ -304,7 +304,9 @@ impl<S: Socket> Shard<S> {
             match output {
                 Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
                 Output::Told { ticket, told } => self.told.push_back((ticket, told)),
-                Output::Batch { batch, segments } => self.send_batch(key, &batch, &segments, now),
+                Output::Batch { batch, segments, reach } => {
+                    self.send_batch(key, &batch, (&segments, reach), now);
+                }
                 Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, now),
                 Output::Refreshed { shard, encoding, since, sent, to, refresh } => {
                     let want = Want { encoding, since, sent };
@@ -392,7 +394,13 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Encodes a batch once for each encoding in use, and sends the same bytes to every segment.
-    fn send_batch(&mut self, key: usize, batch: &Batch, segments: &[(usize, Census)], now: Now) {
+    fn send_batch(
+        &mut self,
+        key: usize,
+        batch: &Batch,
+        (segments, reach): (&[(usize, Census)], Reach),
+        now: Now,
+    ) {
         if segments.is_empty() {
             return;
         }
@@ -406,10 +414,7 @@ impl<S: Socket> Shard<S> {
             run: room.run(),
             seq: batch.seq,
             frames,
-            reach: batch.span.map_or(
-                Reach { after: room.sent_offset(), through: room.sent_offset() },
-                |span| Reach { after: span.after, through: span.through },
-            ),
+            reach,
             offsets: batch
                 .messages
                 .iter()
