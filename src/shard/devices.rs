@@ -291,10 +291,14 @@ impl<S: Socket> Shard<S> {
         let placed = &mut self.segments[segment as usize];
         let entrant = Entrant { connection: index, encoding: *encoding, seq: *seq, place: *place };
         let slot = placed.segment.join(entrant, now.instant);
+        self.note_look(segment);
         let connection = &mut self.connections.all[index as usize];
         connection.places[at].slot = Some(slot);
         if connection.places.len() > 1 {
             self.notify(index, Notice::Joined(room), now);
+            if self.connections.all[index as usize].closing.is_some() {
+                return; // That was one answer too many: it has left, and its segment may be gone.
+            }
         }
         self.tally.frames_composed += 1;
         self.connections.all[index as usize].welcome(frame, now.instant);
@@ -304,7 +308,6 @@ impl<S: Socket> Shard<S> {
             self.segments[segment as usize].segment.drained(slot);
             self.send_wants(segment);
         }
-        self.note_look(segment);
         self.send_deferred_join(index);
     }
 

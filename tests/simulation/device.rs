@@ -4,16 +4,28 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 use prost::Message as _;
 use roomcast::room::id::Encoding;
 use roomcast::wire::proto::{self, server_frame::Frame};
 use serde_json::Value;
 
+use crate::keeps::Link;
 use crate::socket::Pipe;
 
-/// A message as a device sees it: type, payload, key.
-pub(crate) type Told = (String, String, String);
+/// A message as a device sees it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Told {
+    pub(crate) type_name: String,
+    pub(crate) payload: String,
+    pub(crate) key: String,
+    pub(crate) id: String,
+    /// 0: it is not reliable.
+    pub(crate) offset: u64,
+    /// 0: it takes nothing back.
+    pub(crate) recall: u64,
+}
 /// Counts by type.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
@@ -26,18 +38,83 @@ pub(crate) struct Content {
     pub(crate) counters: BTreeMap<String, (u64, u64)>,
 }
 
+/// What a frame says of the reliable stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) after: u64,
+    pub(crate) through: u64,
+    /// `reliable`, or `carried` and those of `messages` with an offset, as they stand in the frame.
+    pub(crate) messages: Vec<Told>,
+}
+
+/// The reliable stream in a welcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) epoch: String,
+    pub(crate) offset: u64,
+    pub(crate) reset: String,
+    pub(crate) part: Part,
+}
+
 /// One frame about one room.
 #[derive(Debug, Clone)]
 pub(crate) enum Heard {
-    Welcome { run: String, seq: u64, history: Vec<Told>, latest: Vec<Told>, totals: Counts },
-    Batch { run: String, seq: u64, skipped: Counts, latest: Vec<Told>, content: Content },
+    Welcome {
+        run: String,
+        seq: u64,
+        history: Vec<Told>,
+        latest: Vec<Told>,
+        totals: Counts,
+        stream: Option<Opened>,
+    },
+    Batch {
+        run: String,
+        seq: u64,
+        skipped: Counts,
+        latest: Vec<Told>,
+        content: Content,
+        part: Option<Part>,
+        /// How many of the part's messages were carried.
+        carried: usize,
+    },
     Left,
     Closed,
 }
 
-/// One device.
+impl Heard {
+    /// What a trace shows of it.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Self::Welcome { seq, stream, .. } => {
+                let shown = |stream: &Opened| {
+                    let Part { after, through, messages } = &stream.part;
+                    let Opened { epoch, offset, reset, .. } = stream;
+                    format!("({after}, {through}] of {epoch}:{offset} {reset} {}", messages.len())
+                };
+                format!("welcome {seq} {}", stream.as_ref().map_or_else(String::new, shown))
+            }
+            Self::Batch { seq, part, carried, skipped, .. } => {
+                let shown = |part: &Part| format!("({}, {}]", part.after, part.through);
+                let part = part.as_ref().map_or_else(String::new, shown);
+                format!("batch {seq} {part} carried {carried} skipped {skipped:?}")
+            }
+            Self::Left => "left".to_owned(),
+            Self::Closed => "closed".to_owned(),
+        }
+    }
+}
+
+/// One device, for as long as its connection lasts.
 #[derive(Debug)]
 pub(crate) struct Device {
+    /// What it keeps for longer: an index.
+    pub(crate) keeps: usize,
+    /// By room it has asked to join.
+    pub(crate) links: BTreeMap<String, Link>,
+    /// How much of `heard` it has looked at for reliable messages.
+    pub(crate) taken: usize,
+    /// When it last acknowledged.
+    pub(crate) acked_at: Option<Instant>,
     pub(crate) shard: usize,
     pub(crate) key: u64,
     pub(crate) encoding: Encoding,
@@ -67,6 +144,10 @@ impl Device {
         healthy: bool,
     ) -> Self {
         Self {
+            keeps: 0,
+            links: BTreeMap::new(),
+            taken: 0,
+            acked_at: None,
             shard,
             key,
             encoding,
@@ -85,6 +166,12 @@ impl Device {
     /// Whether its connection still stands.
     pub(crate) fn is_open(&self) -> bool {
         self.closed.is_none() && !self.pipe.borrow().ended
+    }
+
+    /// Whether it is a member of a room, as far as it has heard.
+    pub(crate) fn stands_in(&self, room: &str) -> bool {
+        let last = self.heard.iter().rev().find(|(of, _)| of == room);
+        last.is_some_and(|(_, heard)| matches!(heard, Heard::Welcome { .. } | Heard::Batch { .. }))
     }
 
     /// Reads at most `bytes_max`. The whole frames among them; whether the shard has to be told that it may write.
@@ -133,6 +220,12 @@ impl Device {
                 history: told("history"),
                 latest: told("latest"),
                 totals: json_counts(&frame["counters"]),
+                stream: frame["epoch"].as_str().map(|epoch| Opened {
+                    epoch: epoch.to_owned(),
+                    offset: frame["offset"].as_u64().unwrap_or(0),
+                    reset: text("reset"),
+                    part: json_part(&frame, told("reliable")),
+                }),
             },
             "batch" => {
                 let counters = frame["counters"].as_object().into_iter().flatten();
@@ -142,12 +235,17 @@ impl Device {
                     merged: json_counts(&frame["merged"]),
                     counters: counters.map(|(name, of)| (name.clone(), change(of))).collect(),
                 };
+                let carried = told("carried");
+                let (count, through) = (carried.len(), frame["through"].as_u64());
+                let part = through.map(|_| json_part(&frame, reliable(carried, &content)));
                 Heard::Batch {
                     run,
                     seq,
                     skipped: json_counts(&frame["skipped"]),
                     latest: told("latest"),
                     content,
+                    part,
+                    carried: count,
                 }
             }
             "left" => Heard::Left,
@@ -166,12 +264,23 @@ impl Device {
             proto::ServerFrame::decode(payload).expect("a frame is a ServerFrame").frame.expect("a kind");
         let (room, heard) = match frame {
             Frame::Welcome(welcome) => {
+                let opened = |epoch: String| Opened {
+                    epoch,
+                    offset: welcome.offset,
+                    reset: welcome.reset,
+                    part: Part {
+                        after: welcome.after,
+                        through: welcome.through,
+                        messages: proto_messages(welcome.reliable),
+                    },
+                };
                 let heard = Heard::Welcome {
                     run: welcome.run,
                     seq: welcome.seq,
                     history: proto_messages(welcome.history),
                     latest: proto_messages(welcome.latest),
                     totals: welcome.counters,
+                    stream: Some(welcome.epoch).filter(|epoch| !epoch.is_empty()).map(opened),
                 };
                 (welcome.room, heard)
             }
@@ -180,8 +289,12 @@ impl Device {
                     of.counters.into_iter().map(|(name, change)| (name, (change.add, change.total)));
                 let messages = proto_messages(of.messages);
                 let content = Content { messages, merged: of.merged, counters: counters.collect() };
-                let latest = proto_messages(of.latest);
-                (of.room, Heard::Batch { run: of.run, seq: of.seq, skipped: of.skipped, latest, content })
+                let (latest, carried) = (proto_messages(of.latest), proto_messages(of.carried));
+                let (count, through) = (carried.len(), of.through);
+                let messages = reliable(carried, &content);
+                let part = (through > 0).then_some(Part { after: of.after, through, messages });
+                let (run, seq, skipped) = (of.run, of.seq, of.skipped);
+                (of.room, Heard::Batch { run, seq, skipped, latest, content, part, carried: count })
             }
             Frame::Left(left) => (left.room, Heard::Left),
             Frame::Closed(closed) => (closed.room, Heard::Closed),
@@ -195,9 +308,14 @@ impl Device {
 
 fn json_messages(messages: &Value) -> Vec<Told> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let told = |message: &Value| {
-        let key = message["key"].as_str().unwrap_or_default().to_owned();
-        (text(&message["type"]), message["payload"].to_string(), key)
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let told = |message: &Value| Told {
+        type_name: text(&message["type"]),
+        payload: message["payload"].to_string(),
+        key: word(&message["key"]),
+        id: word(&message["id"]),
+        offset: message["offset"].as_u64().unwrap_or(0),
+        recall: message["recall"].as_u64().unwrap_or(0),
     };
     messages.as_array().into_iter().flatten().map(told).collect()
 }
@@ -208,8 +326,24 @@ fn json_counts(counts: &Value) -> Counts {
 }
 
 fn proto_messages(messages: Vec<proto::Message>) -> Vec<Told> {
-    let told = |message: proto::Message| {
-        (message.r#type, String::from_utf8(message.payload.to_vec()).expect("JSON"), message.key)
+    let told = |message: proto::Message| Told {
+        type_name: message.r#type,
+        payload: String::from_utf8(message.payload.to_vec()).expect("JSON"),
+        key: message.key,
+        id: message.id,
+        offset: message.offset,
+        recall: message.recall,
     };
     messages.into_iter().map(told).collect()
+}
+
+fn json_part(frame: &Value, messages: Vec<Told>) -> Part {
+    let number = |name: &str| frame[name].as_u64().unwrap_or(0);
+    Part { after: number("after"), through: number("through"), messages }
+}
+
+/// The reliable messages of a batch frame, as they stand in it.
+fn reliable(carried: Vec<Told>, content: &Content) -> Vec<Told> {
+    let among = content.messages.iter().filter(|told| told.offset > 0).cloned();
+    carried.into_iter().chain(among).collect()
 }

@@ -7,8 +7,15 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 #![expect(clippy::cast_possible_truncation, reason = "lengths of test frames fit")]
 
+mod crowd;
 mod device;
+mod disk;
+mod hours;
+mod keeps;
+mod ledger;
 mod oracle;
+mod publisher;
+mod quiet;
 mod regressions;
 mod socket;
 mod world;
@@ -21,7 +28,7 @@ use world::{Coverage, World};
 /// Each has to be reached at least this often.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 10] = [
+const BRANCHES: [&str; 28] = [
     "partial write",
     "remainder",
     "behind",
@@ -32,10 +39,31 @@ const BRANCHES: [&str; 10] = [
     "urgent flush during a pass",
     "forgotten room",
     "drain",
+    "carry",
+    "catching up",
+    "read from store",
+    "reset: epoch_changed",
+    "reset: ahead",
+    "recall",
+    "expiry hole",
+    "store error in flight",
+    "durable after an error",
+    "duplicate in flight",
+    "welcome without epoch",
+    "close stream_changed",
+    "crash",
+    "clock jump",
+    "parked join",
+    "parked publish",
+    "late ack for an earlier segment",
+    "applied",
 ];
 
 fn live(seed: u64) -> World {
     let mut world = World::new(seed);
+    if number("ROOMCAST_SEED").is_some() {
+        world.trace_max = usize::MAX;
+    }
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
         print(&format!("seed {seed} failed; the end of its trace:"));
         world.trace.iter().for_each(|line| print(line));

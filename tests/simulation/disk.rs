@@ -1,0 +1,179 @@
+//! The world's disk: the engine's own writer over a store in memory that fails, fills up and heals as the world draws it.
+//! What was ever written is kept beside it, for the oracle.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use roomcast::clock::Now;
+use roomcast::room::id::{Epoch, RoomName};
+use roomcast::room::message::Message;
+use roomcast::store::memory::Memory;
+use roomcast::store::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
+
+/// Which call fails next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// An append, and nothing of it was stored.
+    AppendBefore,
+    /// An append, and all of it was stored.
+    AppendAfter,
+    /// A load or a page.
+    Read,
+    /// Any.
+    Any,
+}
+
+/// A message as it was stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    pub(crate) message: Arc<Message>,
+    /// The latest that the wall clock had shown by then.
+    pub(crate) wall_max: u64,
+    /// The offset of its recall; 0: none.
+    pub(crate) recalled_by: u64,
+}
+
+/// What survives a crash, and what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) memory: Memory,
+    pub(crate) now: Now,
+    /// The latest that the wall clock has shown.
+    pub(crate) wall_max: u64,
+    pub(crate) fault: Option<Fault>,
+    /// From when on it can be opened again.
+    pub(crate) heals_at: Instant,
+    pub(crate) full: bool,
+    failing: bool,
+    /// Everything that was ever stored, by room and epoch, in order of offset.
+    pub(crate) written: BTreeMap<(String, u64), Vec<Written>>,
+}
+
+/// The store that the writer is given.
+#[derive(Debug, Clone)]
+pub(crate) struct SimStore(Arc<Mutex<Disk>>);
+
+impl SimStore {
+    pub(crate) fn new(now: Now) -> Self {
+        let disk = Disk {
+            memory: Memory::default(),
+            now,
+            wall_max: now.unix_ms,
+            fault: None,
+            heals_at: now.instant,
+            full: false,
+            failing: false,
+            written: BTreeMap::new(),
+        };
+        Self(Arc::new(Mutex::new(disk)))
+    }
+
+    pub(crate) fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Disk {
+    pub(crate) fn pass_to(&mut self, now: Now) {
+        self.now = now;
+        self.wall_max = self.wall_max.max(now.unix_ms);
+    }
+
+    /// Nothing is wrong with it any more.
+    pub(crate) fn heal(&mut self) {
+        (self.fault, self.full, self.heals_at) = (None, false, self.now.instant);
+    }
+
+    /// The node starts over the same disk.
+    pub(crate) fn start(&mut self) {
+        self.failing = false;
+    }
+
+    /// The epoch of a room's stream, as it is stored.
+    pub(crate) fn epoch(&mut self, room: &RoomName) -> Option<Epoch> {
+        self.memory.load(room).expect("memory never fails").map(|stored| stored.epoch)
+    }
+
+    /// What was ever stored of one life of a room's stream.
+    pub(crate) fn of(&self, room: &str, epoch: u64) -> &[Written] {
+        self.written.get(&(room.to_owned(), epoch)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a message is alive by whatever the clock has shown so far.
+    pub(crate) fn is_surely_alive(&self, written: &Written) -> bool {
+        written.recalled_by == 0 && written.message.expires_ms() > self.wall_max
+    }
+
+    fn fails(&mut self, faults: &[Fault]) -> Result<(), StoreError> {
+        if self.fault.is_some_and(|fault| faults.contains(&fault)) {
+            self.fault = None;
+            self.failing = true;
+        }
+        if self.failing { Err(StoreError::Failing) } else { Ok(()) }
+    }
+
+    fn note(&mut self, append: &Append) {
+        let wall_max = self.wall_max;
+        let stream = self.written.entry((append.room.to_string(), append.epoch.0)).or_default();
+        for message in &append.messages {
+            assert_eq!(message.offset, stream.len() as u64 + 1, "offsets are given out once");
+            if let Some(at) = message.recall.checked_sub(1) {
+                let recalled = &mut stream[usize::try_from(at).unwrap()];
+                assert_eq!(recalled.recalled_by, 0, "a message is recalled once");
+                recalled.recalled_by = message.offset;
+            }
+            stream.push(Written { message: Arc::clone(message), wall_max, recalled_by: 0 });
+        }
+    }
+}
+
+impl Store for SimStore {
+    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError> {
+        let mut disk = self.disk();
+        disk.fails(&[Fault::Read, Fault::Any])?;
+        disk.memory.load(room)
+    }
+
+    fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError> {
+        let mut disk = self.disk();
+        disk.fails(&[Fault::Read, Fault::Any])?;
+        disk.memory.page(room, after, bytes_max)
+    }
+
+    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let mut disk = self.disk();
+        disk.fails(&[Fault::AppendBefore, Fault::Any])?;
+        if disk.full {
+            return Ok(vec![Err(StoreError::Full); appends.len()]);
+        }
+        let outcomes = disk.memory.append(appends)?;
+        for (append, outcome) in appends.iter().zip(&outcomes) {
+            if outcome.is_ok() {
+                disk.note(append);
+            }
+        }
+        disk.fails(&[Fault::AppendAfter])?;
+        Ok(outcomes)
+    }
+
+    fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
+        let mut disk = self.disk();
+        disk.fails(&[Fault::Any])?;
+        disk.memory.purge(now_ms, rows_max)
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let mut disk = self.disk();
+        disk.failing &= disk.now.instant < disk.heals_at;
+        if disk.failing { Err(StoreError::Failing) } else { Ok(()) }
+    }
+
+    fn holdings(&self) -> Holdings {
+        self.disk().memory.holdings()
+    }
+
+    fn trouble(&self) -> &'static str {
+        "as the world drew it"
+    }
+}

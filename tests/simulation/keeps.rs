@@ -1,0 +1,151 @@
+//! What a device keeps of reliable messages, exactly as docs/protocol.md has it do, and what must hold whenever a frame tells
+//! it something of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::device::{Opened, Part, Told};
+use crate::disk::Disk;
+
+/// A cursor: epoch and offset.
+pub(crate) type Cursor = (String, u64);
+
+/// What a device keeps for longer than a connection, of one room.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Kept {
+    pub(crate) cursor: Option<Cursor>,
+    /// By epoch.
+    pub(crate) applied: BTreeMap<String, BTreeSet<u64>>,
+    /// Up to here its cursor was made up: it need not have applied these.
+    pub(crate) made_up: u64,
+}
+
+/// What a device knows of one room on one connection.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Link {
+    /// The cursor it came with.
+    pub(crate) asked: Option<Cursor>,
+    /// It made that cursor up.
+    pub(crate) forged: bool,
+    /// As the welcome said.
+    pub(crate) epoch: Option<String>,
+    /// The last offset it has heard of on this connection.
+    pub(crate) sent: u64,
+    /// The last one it has acknowledged.
+    pub(crate) acked: u64,
+    /// That was when it had read everything that was written to it.
+    pub(crate) acked_level: u64,
+    /// It has something to acknowledge.
+    pub(crate) owes_ack: bool,
+}
+
+/// What a frame did to a device.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Effect {
+    pub(crate) applied: u64,
+    /// Messages it had applied before.
+    pub(crate) repeated: u64,
+    pub(crate) recalls: u64,
+    /// Offsets that were not there any more because they had expired.
+    pub(crate) expired: u64,
+}
+
+impl Kept {
+    /// A welcome or a page says where the device stands. Why the cursor was not honoured, if it was not.
+    pub(crate) fn open(&mut self, link: &mut Link, opened: &Opened, disk: &Disk, room: &str) -> Effect {
+        let why = format!("{room}: {:?} was answered with {} {opened:?}", link.asked, link.forged);
+        let honoured = match &link.asked {
+            None => 0,
+            Some((_, 0)) => 0,
+            Some((epoch, _)) if *epoch != opened.epoch => {
+                assert_eq!(opened.reset, "epoch_changed", "{why}");
+                0
+            }
+            Some((_, offset)) if *offset > opened.offset => {
+                assert_eq!(opened.reset, "ahead", "{why}");
+                assert!(link.forged, "a cursor that the engine gave is never ahead: {why}");
+                0
+            }
+            Some((_, offset)) => {
+                assert_eq!(opened.reset, "", "{why}");
+                *offset
+            }
+        };
+        assert_eq!(opened.part.after, honoured, "{why}");
+        assert!(honoured > 0 || link.asked.as_ref().is_some_and(|(_, offset)| *offset > 0) || opened.reset.is_empty(), "{why}");
+        let is_other = self.cursor.as_ref().is_none_or(|(epoch, _)| *epoch != opened.epoch);
+        if !opened.reset.is_empty() || is_other {
+            self.cursor = Some((opened.epoch.clone(), opened.part.after));
+            self.made_up = 0;
+        }
+        link.epoch = Some(opened.epoch.clone());
+        self.take(link, &opened.part, disk, room)
+    }
+
+    /// A frame speaks of the stream.
+    pub(crate) fn take(&mut self, link: &mut Link, part: &Part, disk: &Disk, room: &str) -> Effect {
+        let epoch = link.epoch.clone().unwrap_or_else(|| panic!("{room}: {part:?} without an epoch"));
+        let cursor = match &mut self.cursor {
+            Some((of, cursor)) if *of == epoch => cursor,
+            other => panic!("{room}: a cursor {other:?} in epoch {epoch}"),
+        };
+        assert!(part.after <= *cursor, "{room}: a device at {cursor} would have to pull: {part:?}");
+        check_part(part, &epoch, disk, room);
+        let mut effect = Effect::default();
+        let written = disk.of(room, number_of(&epoch));
+        let applied = self.applied.entry(epoch.clone()).or_default();
+        for told in &part.messages {
+            if told.offset <= *cursor {
+                effect.repeated += 1;
+                continue;
+            }
+            assert!(applied.insert(told.offset), "{room}: {} is applied once", told.offset);
+            (effect.applied, effect.recalls) =
+                (effect.applied + 1, effect.recalls + u64::from(told.recall > 0));
+        }
+        let among = |offset| part.messages.iter().any(|told| told.offset == offset);
+        let holes = (part.after.max(*cursor) + 1..=part.through).filter(|offset| !among(*offset));
+        effect.expired += holes.filter(|offset| at(written, *offset).recalled_by == 0).count() as u64;
+        *cursor = (*cursor).max(part.through);
+        link.sent = link.sent.max(part.through);
+        link.owes_ack = true;
+        effect
+    }
+}
+
+/// What must hold of any part of a stream, whoever reads it.
+pub(crate) fn check_part(part: &Part, epoch: &str, disk: &Disk, room: &str) {
+    let why = || format!("{room}: {part:?} of {epoch}");
+    let written = disk.of(room, number_of(epoch));
+    assert!(part.through <= written.len() as u64, "only what is durable is told: {}", why());
+    assert!(part.after <= part.through, "{}", why());
+    let mut before = part.after;
+    for told in &part.messages {
+        assert!(told.offset > before && told.offset <= part.through, "offsets rise: {}", why());
+        before = told.offset;
+        check_told(told, written, &why());
+    }
+    let among: BTreeSet<u64> = part.messages.iter().map(|told| told.offset).collect();
+    for offset in part.after + 1..=part.through {
+        let lacking = !among.contains(&offset) && disk.is_surely_alive(at(written, offset));
+        assert!(!lacking, "{offset} is alive and missing: {}", why());
+    }
+}
+
+fn check_told(told: &Told, written: &[crate::disk::Written], why: &str) {
+    let message = &at(written, told.offset).message;
+    let payload = std::str::from_utf8(message.payload.bytes()).unwrap();
+    let id = message.id.as_ref().map_or("", |id| id.as_str());
+    assert_eq!(
+        (told.type_name.as_str(), told.payload.as_str(), told.id.as_str(), told.recall),
+        (message.type_name.as_str(), payload, id, message.recall),
+        "what was published is what arrives: {why}"
+    );
+}
+
+pub(crate) fn at(written: &[crate::disk::Written], offset: u64) -> &crate::disk::Written {
+    &written[usize::try_from(offset - 1).unwrap()]
+}
+
+pub(crate) fn number_of(epoch: &str) -> u64 {
+    u64::from_str_radix(epoch, 16).expect("sixteen hexadecimal digits")
+}

@@ -1,0 +1,232 @@
+//! What the publishers know: each message they offered, what they heard of it, and what must follow from that.
+
+use std::collections::BTreeMap;
+
+use roomcast::room::message::{Published, Unavailable, Verdict};
+
+use crate::device::Told;
+use crate::disk::Disk;
+use crate::keeps::at;
+use crate::oracle::Record;
+
+/// How long an id counts.
+const ID_AGE_MS: u64 = 300_000;
+
+/// One message of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Mark {
+    pub(crate) class: &'static str,
+    pub(crate) type_name: String,
+    pub(crate) count: u64,
+    /// Another one for each message, but for retries.
+    pub(crate) payload: String,
+    pub(crate) id: Option<String>,
+    pub(crate) ttl_ms: u64,
+}
+
+/// A request, and what became of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) room: String,
+    pub(crate) marks: Vec<Mark>,
+    /// When it was sent, and when answered, in the world's order; `None`: not yet, or never because of a crash.
+    pub(crate) sent: u64,
+    pub(crate) answered: Option<u64>,
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// What may have become of a reliable message, all tries together.
+#[derive(Debug, Default, Clone)]
+struct Fate {
+    /// Tries of which nobody can say that they came to nothing.
+    open: u64,
+    /// Room, epoch, offset.
+    durable: Option<(String, u64, u64)>,
+    /// The publisher was told that it was not, or perhaps not, stored.
+    was_unavailable: bool,
+}
+
+/// All that was published.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// By ticket, of this life of the node.
+    pub(crate) requests: BTreeMap<u64, Request>,
+    /// By payload, of all lives.
+    fates: BTreeMap<String, Fate>,
+    moment: u64,
+}
+
+impl Ledger {
+    pub(crate) fn offer(&mut self, ticket: u64, room: &str, marks: Vec<Mark>) {
+        self.moment += 1;
+        for mark in marks.iter().filter(|mark| mark.class == "reliable") {
+            self.fates.entry(mark.payload.clone()).or_default().open += 1;
+        }
+        let request = Request {
+            room: room.to_owned(),
+            marks,
+            sent: self.moment,
+            answered: None,
+            verdicts: Vec::new(),
+        };
+        self.requests.insert(ticket, request);
+    }
+
+    /// A publish was answered: what its verdicts say must be so.
+    pub(crate) fn answer(&mut self, ticket: u64, published: Published, disk: &mut Disk) {
+        self.moment += 1;
+        let request = self.requests.get_mut(&ticket).expect("an answer to a publish");
+        assert!(request.answered.replace(self.moment).is_none(), "each publish is answered once");
+        let Published::Taken(verdicts) = published else {
+            for mark in request.marks.iter().filter(|mark| mark.class == "reliable") {
+                self.fates.get_mut(&mark.payload).expect("it was offered").open -= 1;
+            }
+            return;
+        };
+        assert_eq!(verdicts.len(), request.marks.len(), "one verdict per message");
+        let room = request.room.clone();
+        for (mark, verdict) in request.marks.iter().zip(&verdicts) {
+            if mark.class != "reliable" {
+                assert!(matches!(verdict, Verdict::Accepted | Verdict::Merged), "{mark:?}: {verdict:?}");
+                continue;
+            }
+            let fate = self.fates.get_mut(&mark.payload).expect("it was offered");
+            match verdict {
+                Verdict::Durable { offset } | Verdict::Duplicate { offset: Some(offset) } => {
+                    fate.durable = Some(stands(&room, mark, *offset, disk));
+                }
+                Verdict::Unavailable(Unavailable::StoreFailing) => fate.was_unavailable = true,
+                Verdict::Unavailable(_) => fate.open -= 1,
+                other => panic!("{mark:?}: {other:?}"),
+            }
+        }
+        request.verdicts = verdicts;
+    }
+
+    /// Whether something was published or answered since this was sent.
+    pub(crate) fn has_waited(&self, ticket: u64) -> bool {
+        self.moment > self.requests[&ticket].sent
+    }
+
+    /// Publishes that were not answered yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.requests.values().filter(|request| request.answered.is_none()).count()
+    }
+
+    /// What is in the store was published and not refused, once; what is durable is there. How many were said to be
+    /// unavailable and are there.
+    pub(crate) fn check_disk(&self, disk: &mut Disk) -> u64 {
+        let mut turned_out = 0;
+        for ((room, epoch), written) in &disk.written {
+            let mut where_at: BTreeMap<&str, u64> = BTreeMap::new();
+            for stored in written.iter().filter(|stored| stored.message.recall == 0) {
+                let payload = std::str::from_utf8(stored.message.payload.bytes()).unwrap();
+                let fate = self.fates.get(payload).unwrap_or_else(|| panic!("nobody published {payload}"));
+                assert!(fate.open > 0, "{payload} was refused and is stored");
+                let here = fate.durable.as_ref().is_none_or(|durable| durable.0 == *room);
+                assert!(here, "{payload} is in {room}: {fate:?}");
+                turned_out += u64::from(fate.was_unavailable && fate.durable.is_none());
+                if let Some(first) = where_at.insert(payload, stored.message.offset) {
+                    let first = at(written, first);
+                    let is_old = stored.wall_max > first.message.at_ms + ID_AGE_MS;
+                    assert!(stored.message.id.is_some() && is_old, "{payload} is stored twice in {epoch}");
+                }
+            }
+            check_ids(written);
+        }
+        let held: Vec<_> = self.fates.iter().filter_map(|(payload, fate)| Some((payload, fate.durable.as_ref()?))).collect();
+        for (payload, (room, epoch, offset)) in held {
+            let Some(written) = disk.written.get(&(room.clone(), *epoch)) else { continue };
+            let stored = at(written, *offset);
+            if stored.message.expires_ms() <= disk.wall_max {
+                continue;
+            }
+            let room = roomcast::room::id::RoomName::parse(room).unwrap();
+            let loaded = roomcast::store::Store::load(&mut disk.memory, &room).unwrap();
+            let there = loaded.is_some_and(|loaded| {
+                loaded.epoch.0 == *epoch && loaded.messages.iter().any(|message| message.offset == *offset)
+            });
+            assert!(there, "{payload} is durable in {room} at {offset}, and gone");
+        }
+        turned_out
+    }
+
+    /// The data was deleted: what was durable is no more, and nobody may count on it.
+    pub(crate) fn forget_durable(&mut self) {
+        for fate in self.fates.values_mut() {
+            *fate = Fate { open: fate.open, ..Fate::default() };
+        }
+    }
+
+    /// What normal messages the witness heard of, against what was published: each once, and none before one that was
+    /// answered before it was sent; within a request in its order.
+    pub(crate) fn check_order(&self, record: &Record, room: &str, crashed: bool) {
+        let of_room = || self.requests.values().filter(|request| request.room == room);
+        let mut offered: BTreeMap<&str, &Request> = BTreeMap::new();
+        for request in of_room() {
+            let normal = request.marks.iter().filter(|mark| mark.class == "normal");
+            offered.extend(normal.map(|mark| (mark.payload.as_str(), request)));
+        }
+        let heard: Vec<&Told> = record.known().flat_map(|batch| &batch.messages).collect();
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut newest = 0;
+        for (place, told) in heard.iter().enumerate() {
+            if told.key.is_empty() && told.offset == 0 {
+                let request = offered.get(told.payload.as_str());
+                let request = request.unwrap_or_else(|| panic!("{room}: nobody published {told:?}"));
+                let overtaken = request.answered.is_some_and(|answered| answered < newest);
+                assert!(!overtaken, "{room}: {told:?} came behind what was published after it");
+                newest = newest.max(request.sent);
+            }
+            if told.key.is_empty() && told.recall == 0 {
+                let twin = places.insert(told.payload.as_str(), place);
+                assert!(twin.is_none() || told.offset > 0, "{room}: {told:?} arrives once");
+            }
+        }
+        for request in of_room() {
+            let mut last = 0;
+            for (mark, verdict) in request.marks.iter().zip(&request.verdicts) {
+                let is_ordered = matches!(
+                    (mark.class, verdict),
+                    ("normal", _) | ("reliable", Verdict::Durable { .. })
+                );
+                let place = places.get(mark.payload.as_str()).copied();
+                let is_missed = is_ordered && mark.class == "normal" && place.is_none();
+                assert!(!is_missed || crashed || !record.is_whole(), "{room}: {mark:?} never left");
+                let Some(place) = place.filter(|_| is_ordered && mark.id.is_none()) else { continue };
+                assert!(place >= last, "{room}: {mark:?} is out of the order of its request");
+                last = place;
+            }
+        }
+    }
+
+    /// Accepted messages of a keyed type, and accepted increments.
+    pub(crate) fn accepted(&self, room: &str, type_name: &str) -> (u64, u64) {
+        let marks = self.requests.values().filter(|request| request.room == room && request.answered.is_some());
+        let marks = marks.flat_map(|request| request.marks.iter().take(request.verdicts.len()));
+        let of_type = marks.filter(|mark| mark.type_name == type_name);
+        of_type.fold((0, 0), |(messages, count), mark| (messages + 1, count + mark.count))
+    }
+}
+
+/// What was said to be durable is stored, with the offset that was said.
+fn stands(room: &str, mark: &Mark, offset: u64, disk: &mut Disk) -> (String, u64, u64) {
+    let name = roomcast::room::id::RoomName::parse(room).unwrap();
+    let epoch = disk.epoch(&name).expect("the room is stored").0;
+    let message = &at(disk.of(room, epoch), offset).message;
+    let payload = std::str::from_utf8(message.payload.bytes()).unwrap();
+    let id = message.id.as_ref().map(|id| id.as_str().to_owned());
+    assert_eq!((payload, &id), (mark.payload.as_str(), &mark.id), "{room}: offset {offset}");
+    (room.to_owned(), epoch, offset)
+}
+
+/// An id is stored once in five minutes.
+fn check_ids(written: &[crate::disk::Written]) {
+    let mut known: BTreeMap<&str, u64> = BTreeMap::new();
+    for stored in written {
+        let Some(id) = &stored.message.id else { continue };
+        if let Some(first_ms) = known.insert(id.as_str(), stored.message.at_ms) {
+            assert!(stored.wall_max > first_ms + ID_AGE_MS, "{id} is stored twice within its time");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The world's publishers: what they send, what they ask of streams, and what they hear.
+
+use std::time::Duration;
+
+use roomcast::room::id::Cursor;
+use roomcast::room::message::{Published, Verdict};
+use roomcast::room::{Ask, Told as Answer};
+use roomcast::shard::directory;
+use roomcast::wire::publish;
+
+use crate::device::Part;
+use crate::keeps::{self, at, number_of};
+use crate::ledger::Mark;
+use crate::world::{CLOSING, ROOMS, World, name};
+
+/// What was asked of a stream.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Receipt { room: String, offset: u64 },
+    Recall { room: String, offset: u64 },
+    Pull { room: String, after: Option<keeps::Cursor>, keeps: usize, asked_ms: u64 },
+}
+
+impl World {
+    pub(crate) fn publish(&mut self) {
+        let room = self.rng.choice(ROOMS).unwrap();
+        self.publish_to(room);
+    }
+
+    pub(crate) fn publish_to(&mut self, room: &str) {
+        let mut marks = Vec::new();
+        for _ in 0..self.rng.usize(1..=4) {
+            let mark = self.draw_message();
+            marks.push(mark);
+        }
+        // Two messages of one request with one id would be refused for the second's sake.
+        let reused = marks.iter().position(|mark| mark.id.is_some() && self.rng.u8(..12) == 0);
+        if let Some((index, id)) = reused.zip(self.ids.get(room).and_then(|ids| ids.last())) {
+            marks[index].id = Some(id.id.clone().expect("it has one"));
+        }
+        self.send(room, marks);
+    }
+
+    /// Coupons by the dozen: more than a room keeps at hand, more than one page holds.
+    pub(crate) fn publish_many(&mut self) {
+        let room = self.rng.choice(&ROOMS[..2]).unwrap();
+        let padding = self.rng.usize(0..1500);
+        let marks = (0..self.rng.usize(66..120)).map(|_| {
+            self.number += 1;
+            let payload = format!("\"{}{}\"", self.number, "m".repeat(padding));
+            coupon(payload, None, 60_000)
+        });
+        let marks = marks.collect();
+        self.send(room, marks);
+    }
+
+    /// A publisher tries again what it does not know, or already knows, to be stored.
+    pub(crate) fn publish_again(&mut self) {
+        let room = self.rng.choice([ROOMS[0], ROOMS[1], CLOSING]).unwrap();
+        let Some(ids) = self.ids.get(room).filter(|ids| !ids.is_empty()) else { return };
+        let newest = ids.len() - 1;
+        let mark = ids[newest - self.rng.usize(..3).min(newest)].clone();
+        self.send(room, vec![mark]);
+    }
+
+    fn draw_message(&mut self) -> Mark {
+        self.number += 1;
+        let number = self.number;
+        let padding = "x".repeat(self.rng.usize(0..60));
+        let plain = |class, type_name: &str, payload: String, count| Mark {
+            class,
+            type_name: type_name.to_owned(),
+            count,
+            payload,
+            id: None,
+            ttl_ms: 0,
+        };
+        match self.rng.u8(..15) {
+            0..6 => plain("normal", "chat", format!("\"{number}{padding}\""), 1),
+            6 => plain("normal", "alert", format!("\"{number}\""), 1),
+            7 | 8 => plain("latest", "price", format!("{number}"), 1),
+            9 => plain("lossy", "enter", format!("{number}"), 1),
+            10 | 11 => plain("counter", "like", String::new(), number),
+            _ => {
+                let id = self.rng.bool().then(|| format!("id-{number}"));
+                let padding = if self.rng.u8(..4) == 0 { "y".repeat(3000) } else { padding };
+                coupon(format!("\"{number}{padding}\""), id, self.rng.u64(1000..60_000))
+            }
+        }
+    }
+
+    fn send(&mut self, room: &str, marks: Vec<Mark>) {
+        let home = directory::home(&name(room), self.shards.len());
+        let passing = self.shards[home].is_passing(&name(room));
+        let urgent = marks.iter().any(|mark| mark.type_name == "alert");
+        self.coverage.count("urgent flush during a pass", u64::from(urgent && passing));
+        let bodies: Vec<String> = marks.iter().map(|mark| body(mark, self.rng.u8(..3))).collect();
+        let text = format!(r#"{{"messages":[{}]}}"#, bodies.join(","));
+        let messages = publish::parse_json(text.as_bytes(), &self.types).expect("valid messages");
+        let ids = self.ids.entry(room.to_owned()).or_default();
+        for mark in marks.iter().filter(|mark| mark.id.is_some()) {
+            if !ids.iter().any(|known| known.id == mark.id) {
+                ids.push(mark.clone());
+            }
+        }
+        let reliable = marks.iter().any(|mark| mark.class == "reliable");
+        let parked = reliable && self.loading.contains(room);
+        self.coverage.count("parked publish", u64::from(parked));
+        self.ticket += 1;
+        let told: Vec<_> = marks.iter().map(|mark| (&mark.type_name, mark.payload.len(), &mark.id)).collect();
+        let from = self.number;
+        self.say(format!("publish {} to {room}, up to {from}: {told:?}", self.ticket));
+        for mark in marks.iter().filter(|mark| mark.class == "normal" && !reliable) {
+            self.chat.insert(mark.payload.clone(), (self.now, self.held_back));
+        }
+        self.ledger.offer(self.ticket, room, marks);
+        self.shards[home].publish(self.ticket, &name(room), messages, self.now);
+        self.busy[home] = true;
+        self.take_answers(home);
+    }
+
+    /// Takes what a shard answers to publishers.
+    pub(crate) fn take_answers(&mut self, shard: usize) {
+        while let Some((ticket, published)) = self.shards[shard].poll_answer() {
+            self.say(format!("publish {ticket} is answered: {}", shown(&published)));
+            self.note_duplicates(ticket, &published);
+            let store = self.store.clone();
+            self.ledger.answer(ticket, published, &mut store.disk());
+        }
+        while let Some((ticket, told)) = self.shards[shard].poll_told() {
+            let asked = self.asked.remove(&ticket).expect("each ask is answered once");
+            self.take_told(asked, told);
+        }
+    }
+
+    fn note_duplicates(&mut self, ticket: u64, published: &Published) {
+        let Published::Taken(verdicts) = published else { return };
+        // It had to wait, though there is nothing of its own in it.
+        let duplicates =
+            verdicts.iter().all(|verdict| matches!(verdict, Verdict::Duplicate { offset: Some(_) }));
+        let waited = self.ledger.has_waited(ticket);
+        self.coverage.count("duplicate in flight", u64::from(duplicates && waited));
+    }
+
+    pub(crate) fn recall(&mut self) {
+        let room = self.rng.choice(&ROOMS[..2]).unwrap();
+        let Some(head) = self.head_of(room) else { return };
+        let offset = self.rng.u64(head.saturating_sub(6)..=head + 1);
+        self.ask(room, Asked::Recall { room: (*room).to_owned(), offset }, Ask::Recall { offset });
+    }
+
+    pub(crate) fn ask_receipt(&mut self) {
+        let room = self.rng.choice(&ROOMS[..2]).unwrap();
+        let Some(head) = self.head_of(room) else { return };
+        let offset = self.rng.u64(head.saturating_sub(6)..=head + 1);
+        self.ask(room, Asked::Receipt { room: (*room).to_owned(), offset }, Ask::Receipt { offset });
+    }
+
+    /// A device reads what is behind its cursor without its connection.
+    pub(crate) fn pull(&mut self) {
+        let room = *self.rng.choice(&ROOMS[..2]).unwrap();
+        let keeps = self.rng.usize(..self.kept.len());
+        let after = self.kept[keeps].get(room).and_then(|kept| kept.cursor.clone());
+        let cursor = after.as_ref().map(|after| cursor_of(after));
+        let asked_ms = self.now.unix_ms;
+        let asked = Asked::Pull { room: room.to_owned(), after, keeps, asked_ms };
+        self.ask(room, asked, Ask::Pull { after: cursor });
+    }
+
+    pub(crate) fn ask(&mut self, room: &str, asked: Asked, ask: Ask) {
+        let home = directory::home(&name(room), self.shards.len());
+        self.ticket += 1;
+        self.say(format!("ask {}: {asked:?}", self.ticket));
+        self.asked.insert(self.ticket, asked);
+        self.shards[home].ask(self.ticket, &name(room), ask, self.now);
+        self.busy[home] = true;
+        self.take_answers(home);
+    }
+
+    fn head_of(&self, room: &str) -> Option<u64> {
+        let store = self.store.clone();
+        let epoch = store.disk().epoch(&name(room))?;
+        let head = store.disk().of(room, epoch.0).len() as u64;
+        Some(head)
+    }
+
+    fn take_told(&mut self, asked: Asked, told: Answer) {
+        let store = self.store.clone();
+        let mut disk = store.disk();
+        match (asked, told) {
+            (Asked::Receipt { room, offset }, Answer::Receipt(Ok(view), mut acks)) => {
+                for shard in &self.shards {
+                    let counted = shard.acks(&name(&room), view.epoch, offset);
+                    counted.iter().for_each(|counted| acks.merge(counted));
+                }
+                let known = view.acknowledged + acks.count + view.left;
+                assert!(known <= view.online, "{room}: {} acks, {view:?}", acks.count);
+                let said = format!("receipt of {room}: {} acknowledged on segments, {view:?}", acks.count);
+                self.pending.insert((room, offset), view.online - known);
+                drop(disk);
+                self.say(said);
+            }
+            (Asked::Recall { room, offset }, Answer::Recalled(Ok(view))) => {
+                let epoch = disk.epoch(&name(&room)).expect("it is stored").0;
+                let recall = &at(disk.of(&room, epoch), view.offset).message;
+                assert_eq!((recall.recall, view.recalls), (offset, offset), "{room}: a recall is durable");
+            }
+            (Asked::Pull { room, after, keeps, asked_ms }, Answer::Pulled(Ok((opening, reset)))) => {
+                let epoch = opening.epoch.to_string();
+                let messages = opening.carried.messages.iter().map(told_of).collect();
+                let span = opening.carried.span;
+                let part = Part { after: span.after, through: span.through, messages };
+                keeps::check_part(&part, &epoch, &disk, &room);
+                let written = disk.of(&room, number_of(&epoch));
+                for told in &part.messages {
+                    // Since then the clock may have gone back, by as much as the world lets it.
+                    let expires_ms = at(written, told.offset).message.expires_ms();
+                    let jumped = self.jumped;
+                    assert!(jumped || expires_ms > asked_ms, "{room}: {told:?} had expired when it was pulled");
+                }
+                let is_honoured = reset.is_none() && after.as_ref().is_some_and(|after| after.0 == epoch);
+                let kept = self.kept[keeps].entry(room.clone()).or_default();
+                if is_honoured && kept.cursor == after {
+                    let mut link = keeps::Link { epoch: Some(epoch), ..Default::default() };
+                    kept.take(&mut link, &part, &disk, &room);
+                }
+            }
+            (_, Answer::Receipt(Err(_), _) | Answer::Recalled(Err(_)) | Answer::Pulled(Err(_))) => {}
+            (asked, told) => panic!("{asked:?} was answered with {told:?}"),
+        }
+    }
+
+    /// No message waits longer than its window, however many join it.
+    pub(crate) fn is_late(&self, payload: &str, slack: Duration) -> bool {
+        let Some((at, held_back)) = self.chat.get(payload) else { return false };
+        let age = self.now.instant - at.instant;
+        age > slack + (self.held_back - *held_back)
+    }
+}
+
+pub(crate) fn cursor_of(cursor: &keeps::Cursor) -> Cursor {
+    Cursor::parse(&format!("{}:{}", cursor.0, cursor.1)).expect("a cursor")
+}
+
+fn told_of(message: &std::sync::Arc<roomcast::room::message::Message>) -> crate::device::Told {
+    crate::device::Told {
+        type_name: message.type_name.to_string(),
+        payload: String::from_utf8(message.payload.bytes().to_vec()).unwrap(),
+        key: message.key.as_ref().map_or_else(String::new, ToString::to_string),
+        id: message.id.as_ref().map_or_else(String::new, ToString::to_string),
+        offset: message.offset,
+        recall: message.recall,
+    }
+}
+
+fn coupon(payload: String, id: Option<String>, ttl_ms: u64) -> Mark {
+    Mark { class: "reliable", type_name: "coupon".to_owned(), count: 1, payload, id, ttl_ms }
+}
+
+fn body(mark: &Mark, key: u8) -> String {
+    let Mark { type_name, payload, ttl_ms, .. } = mark;
+    let id = mark.id.as_ref().map_or_else(String::new, |id| format!(r#","id":"{id}""#));
+    match mark.class {
+        "reliable" => format!(r#"{{"type":"{type_name}","payload":{payload},"ttl_ms":{ttl_ms}{id}}}"#),
+        "latest" => format!(r#"{{"type":"{type_name}","key":"k{key}","payload":{payload}}}"#),
+        "lossy" => format!(r#"{{"type":"{type_name}","key":"who","payload":{payload}}}"#),
+        "counter" => format!(r#"{{"type":"{type_name}","count":{}}}"#, mark.count),
+        _ => format!(r#"{{"type":"{type_name}","payload":{payload}}}"#),
+    }
+}
+
+fn shown(published: &Published) -> String {
+    match published {
+        Published::Taken(verdicts) if verdicts.len() > 8 => format!("{:?} …", &verdicts[..3]),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,269 @@
+//! What must hold when the world has come to rest, and when a life of its node is over.
+
+use std::time::Duration;
+
+use roomcast::room::Ask;
+use roomcast::shard::Shard;
+
+use crate::device::{Device, Heard};
+use crate::keeps::at;
+use crate::oracle::{Record, check_lives, stands_at};
+use crate::publisher::Asked;
+use crate::world::{CLOSING, QUIET, ROOMS, World, mix_of, name};
+
+/// A message may leave this much later than its window: the clock moves in steps of up to 10 ms.
+const SLACK: Duration = Duration::from_millis(15);
+/// What every device and store gets to recover from what was wrong: a failed store is left alone for a second, opened
+/// again after two, and a device that acknowledged nothing is carried to after a second at most.
+const QUIET_STEPS: usize = 140;
+
+impl World {
+    /// Nothing is wrong any more, everybody reads and acknowledges, everything leaves.
+    pub(crate) fn settle(&mut self) {
+        self.say("settle".to_owned());
+        self.heal();
+        for device in &mut self.devices {
+            device.stalled = false;
+            device.pipe.borrow_mut().capacity = usize::MAX;
+        }
+        for _ in 0..QUIET_STEPS {
+            self.turn_until_idle();
+            for index in 0..self.devices.len() {
+                self.read_from(index, usize::MAX);
+            }
+            self.come_back();
+            self.pass_time(Duration::from_millis(50));
+        }
+        for _ in 0..40 {
+            self.turn_until_idle();
+            for index in 0..self.devices.len() {
+                self.read_from(index, usize::MAX);
+                self.acknowledge_all(index);
+            }
+            self.pass_time(Duration::from_millis(500));
+        }
+    }
+
+    /// Devices that were told to come back because of the stream do.
+    fn come_back(&mut self) {
+        for index in 0..self.devices.len() {
+            let device = &mut self.devices[index];
+            if device.closed == Some(4004) && !device.rooms.is_empty() {
+                let (keeps, rooms) = (device.keeps, std::mem::take(&mut device.rooms));
+                if !self.is_witness(index) {
+                    let shard = self.rng.usize(..self.shards.len());
+                    self.connect(shard, &rooms[0], usize::MAX, keeps);
+                }
+            }
+        }
+    }
+
+    fn acknowledge_all(&mut self, index: usize) {
+        let device = &self.devices[index];
+        let owing = device.links.iter().filter(|(_, link)| link.owes_ack || link.acked < link.sent);
+        let owing: Vec<String> = owing.map(|(room, _)| room.clone()).collect();
+        for room in owing {
+            self.acknowledge_in(index, &room);
+        }
+    }
+
+    /// Whoever is told to come back does at once, if it is a witness; and no message waits longer than its window.
+    pub(crate) fn heed_witnesses(&mut self) {
+        for room in ROOMS {
+            let index = self.witness(room);
+            self.read_from(index, usize::MAX);
+            self.heed(index, room);
+            if let Some(code) = self.devices[index].closed.filter(|_| !self.is_draining) {
+                assert_eq!(code, 4004, "a witness of {room} is told to go");
+                self.coverage.count("close stream_changed", 1);
+                self.send_witness(room);
+            }
+        }
+    }
+
+    fn heed(&mut self, index: usize, room: &str) {
+        let from = self.heeded.insert(index, self.devices[index].heard.len()).unwrap_or(0);
+        let mut waited = 0;
+        for (_, heard) in &self.devices[index].heard[from..] {
+            let Heard::Batch { content, skipped, .. } = heard else { continue };
+            let may_miss = self.is_troubled || self.witnesses[room].len() > 1;
+            assert!(may_miss || skipped.is_empty(), "the witness of {room} misses nothing: {heard:?}");
+            for told in &content.messages {
+                let is_late = self.is_late(&told.payload, self.window + SLACK);
+                assert!(!is_late, "{told:?} left too late");
+            }
+            waited += u64::from(content.messages.len() >= self.messages_max);
+        }
+        self.coverage.count("remainder", waited);
+    }
+
+    /// After quiet every device that stayed holds its rooms' newest batch, and has applied what must arrive.
+    pub(crate) fn check_everybody_is_level(&mut self) {
+        for room in ROOMS {
+            let newest = stands_at(&self.devices[self.witness(room)], room).expect("a witness stays");
+            for (index, device) in self.devices.iter().enumerate().filter(|(_, device)| device.is_open()) {
+                if device.rooms.iter().any(|joined| joined == room) {
+                    assert_eq!(stands_at(device, room), Some(newest), "device {index} in {room} after quiet");
+                }
+            }
+        }
+        for (index, device) in self.devices.iter().enumerate() {
+            let well = device.is_open() || !device.healthy || device.rooms.is_empty();
+            assert!(well, "device {index} was healthy and is gone: {:?}", device.closed);
+            // A room may be closed under a device that does not know it yet.
+            let unexplained = device.errors.iter().find(|(room, _)| room != CLOSING);
+            assert_eq!(unexplained, None, "device {index}");
+            if device.is_open() {
+                for room in ROOMS.into_iter().chain([CLOSING]).filter(|room| device.stands_in(room)) {
+                    self.check_applied(index, device, room);
+                }
+            }
+        }
+        assert_eq!(self.ledger.waiting(), 0, "each publish was answered");
+        assert!(self.asked.is_empty(), "each ask was answered: {:?}", self.asked);
+    }
+
+    fn check_applied(&self, index: usize, device: &Device, room: &str) {
+        let mut disk = self.store.disk();
+        let kept = &self.kept[device.keeps][room];
+        let Some(epoch) = disk.epoch(&name(room)) else { return };
+        let written = disk.of(room, epoch.0);
+        let (of, cursor) = kept.cursor.as_ref().expect("after quiet the stream is known");
+        assert_eq!(*of, epoch.to_string(), "device {index} in {room}");
+        let applied = kept.applied.get(of);
+        for offset in kept.made_up + 1..=written.len() as u64 {
+            let has = applied.is_some_and(|applied| applied.contains(&offset));
+            let needed = disk.is_surely_alive(at(written, offset));
+            assert!(has || !needed, "device {index} in {room} at {cursor} lacks {offset}");
+        }
+    }
+
+    /// After quiet nobody's acknowledgement is pending: all have given theirs.
+    pub(crate) fn check_receipts(&mut self) {
+        for room in ROOMS {
+            let Some(epoch) = self.store.clone().disk().epoch(&name(room)) else { continue };
+            let head = self.store.clone().disk().of(room, epoch.0).len() as u64;
+            for offset in head.saturating_sub(8) + 1..=head {
+                self.pending.remove(&(room.to_owned(), offset));
+                let asked = Asked::Receipt { room: room.to_owned(), offset };
+                self.ask(room, asked, Ask::Receipt { offset });
+                self.turn_until_idle();
+                let pending = self.pending.get(&(room.to_owned(), offset));
+                assert!(pending.is_none_or(|pending| *pending == 0), "{room}: {pending:?} lack {offset}");
+            }
+        }
+    }
+
+    /// A node with nothing but level members looks for connections past a deadline, lets go of what is old, and carries
+    /// nothing.
+    pub(crate) fn check_silence(&mut self) {
+        self.turn_until_idle();
+        let carried = |world: &Self| world.coverage.0.get("carry").copied();
+        let before = carried(self);
+        let wakes = self.pause(Duration::from_secs(10));
+        assert_eq!(carried(self), before, "members that are level are carried nothing");
+        let (sweeps, rooms) = (21 * self.shards.len() as u64, 2 * (ROOMS.len() as u64 + 2));
+        assert!(wakes <= sweeps + rooms, "{wakes} deadlines in ten silent seconds");
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.say("drain".to_owned());
+        let room = ROOMS[0];
+        self.publish_to(room);
+        self.is_draining = true;
+        self.shards.iter_mut().for_each(Shard::drain);
+        // As the handle does it: each shard answers when it is flushed for itself, and all are asked twice.
+        for _ in 0..2 {
+            let mut answered = vec![false; self.shards.len()];
+            for _ in 0..100_000 {
+                let index = self.rng.usize(..self.shards.len());
+                self.turn(index);
+                if self.rng.u8(..8) == 0 {
+                    self.store_works_off();
+                }
+                answered[index] |= self.shards[index].is_flushed();
+                if answered.iter().all(|answered| *answered) {
+                    break;
+                }
+            }
+            assert!(answered.iter().all(|answered| *answered), "a drain flushes everything");
+        }
+        self.check_everybody_was_written();
+        self.shards.iter_mut().for_each(Shard::bid_farewell);
+        self.busy.fill(true);
+        self.turn_until_idle();
+        let keeps = self.keeps_anew();
+        let late = self.connect(0, room, usize::MAX, keeps);
+        for _ in 0..40 {
+            self.busy.fill(true);
+            self.turn_until_idle();
+            (0..self.devices.len()).for_each(|index| self.read_from(index, usize::MAX));
+            self.pass_time(Duration::from_millis(50));
+        }
+        assert!(self.shards.iter().all(Shard::is_deserted), "nobody is left after a drain");
+        for index in ROOMS.map(|room| self.witness(room)).into_iter().chain([late]) {
+            let device = &self.devices[index];
+            assert!(device.bye && device.closed == Some(1012), "a drained device hears bye and 1012");
+        }
+        self.coverage.count("drain", 1);
+    }
+
+    /// When a drain says that everything has left, every healthy member has been given it.
+    fn check_everybody_was_written(&mut self) {
+        (0..self.devices.len()).for_each(|index| self.read_from(index, usize::MAX));
+        for room in ROOMS {
+            let newest = stands_at(&self.devices[self.witness(room)], room);
+            let healthy = self.devices.iter().filter(|device| device.healthy && device.is_open());
+            for device in healthy.filter(|device| device.rooms.iter().any(|joined| joined == room)) {
+                assert_eq!(
+                    stands_at(device, room),
+                    newest,
+                    "the drain's last batch of {room} reached everybody"
+                );
+            }
+        }
+    }
+
+    /// A life of the node is over.
+    pub(crate) fn check_stories(&mut self, crashed: bool) {
+        let turned_out = self.ledger.check_disk(&mut self.store.clone().disk());
+        self.coverage.count("durable after an error", turned_out);
+        for device in &self.devices {
+            check_lives(device, CLOSING);
+            check_lives(device, QUIET);
+        }
+        // What was heard is part of what has to be the same each time.
+        for device in &self.devices {
+            let heard = format!("{:?}", device.heard);
+            self.digest = mix_of(self.digest, &heard);
+        }
+        for room in ROOMS {
+            let witnesses: Vec<&Device> =
+                self.witnesses[room].iter().map(|index| &self.devices[*index]).collect();
+            let record = Record::of(&witnesses, room);
+            self.ledger.check_order(&record, room, crashed);
+            if record.is_whole() && !crashed {
+                self.check_sums(&record, room);
+            }
+            for device in &self.devices {
+                record.check(device, room);
+                let skips = device.heard.iter().any(|(of, heard)| {
+                    of == room && matches!(heard, Heard::Batch { skipped, .. } if !skipped.is_empty())
+                });
+                // Who has more to catch up with than a welcome holds misses batches meanwhile.
+                let may_skip = self.lapses > 0 || self.is_troubled || self.is_bulky;
+                assert!(!(skips && device.healthy) || may_skip, "a healthy device missed something in {room}");
+            }
+        }
+    }
+
+    fn check_sums(&self, record: &Record, room: &str) {
+        for type_name in ["price", "enter"] {
+            let arrived = record.count(type_name) + record.merged(type_name);
+            assert_eq!(arrived, self.ledger.accepted(room, type_name).0, "{room}: {type_name}");
+        }
+        let likes = record.known().filter_map(|batch| batch.counters.get("like")).last();
+        let accepted = self.ledger.accepted(room, "like").1;
+        assert_eq!(likes.map_or(0, |change| change.1), accepted, "{room}: likes are exact");
+    }
+}
