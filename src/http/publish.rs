@@ -72,8 +72,8 @@ fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
     }
 }
 
-/// The problem of a request of which nothing was taken: what became of the first reliable message, since that is what
-/// its publisher has to act on; if there is none, that all were shed.
+/// The problem of a request of which nothing was taken: what became of its reliable messages, since that is what its
+/// publisher has to act on, and before all that something is unknown; if there is none, that all were shed.
 fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
     let mut why = None;
     for verdict in verdicts {
@@ -81,6 +81,7 @@ fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
             Verdict::Accepted | Verdict::Durable { .. } | Verdict::Merged | Verdict::Duplicate { .. } => {
                 return None;
             }
+            Verdict::Unavailable(reason) if reason.is_unknown() => why = Some(reason),
             Verdict::Unavailable(reason) => why = why.or(Some(reason)),
             Verdict::Shed(_) => {}
         }
@@ -126,8 +127,8 @@ mod tests {
     fn what_was_not_stored_gives_the_problem_its_code() {
         let [failing, full] = [Unavailable::StoreFailing, Unavailable::StreamFull].map(Verdict::Unavailable);
         for (verdicts, code) in [
-            (vec![SHED, full, failing], "stream_full"),
-            (vec![failing], "store_failing"),
+            (vec![SHED, full, failing], "store_failing"),
+            (vec![SHED, full], "stream_full"),
             (vec![SHED], "shed"),
         ] {
             let problem = taken(Encoding::Json, &verdicts).unwrap_err();

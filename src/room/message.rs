@@ -195,6 +195,12 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
+    /// Whether the message may have been stored all the same.
+    #[must_use]
+    pub fn is_unknown(self) -> bool {
+        matches!(self, Self::StoreFailing | Self::StoreBusy)
+    }
+
     /// All of them.
     pub const ALL: [Self; 5] =
         [Self::StoreFailing, Self::StoreFull, Self::StoreBusy, Self::StreamFull, Self::RoomFull];

@@ -474,10 +474,7 @@ impl Room {
         (self.seq, self.counted_since, self.increments) = (seq, None, 0);
         self.remember(seq, &cut, now);
         let (members, ack_within_ms) = (self.members(), self.ack_within_ms());
-        let after = self.stream.sent();
         let span = self.stream.send(&cut.messages, members, ack_within_ms);
-        // Said here: when this output is taken, further batches may have been cut.
-        let reach = Reach { after, through: self.stream.sent() };
         self.pace.flushed(now);
         self.batch_rate.add(1.0, now);
         tally.batches += 1;

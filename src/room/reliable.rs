@@ -270,7 +270,9 @@ impl Room {
             (Ask::Receipt { offset }, known) => {
                 let acks = self.stream.entry(offset).map_or_else(Acks::default, |entry| entry.acks.clone());
                 let receipt = known.and_then(|epoch| {
-                    let entry = self.stream.entry(offset).ok_or(StreamRefusal::NoOffset)?;
+                    let entry =
+                        self.stream.entry(offset).filter(|entry| entry.offset <= self.stream.durable());
+                    let entry = entry.ok_or(StreamRefusal::NoOffset)?;
                     Ok(Box::new(self.receipt(epoch, entry)))
                 });
                 Told::Receipt(receipt, acks)

@@ -457,7 +457,8 @@ impl<S: Socket> Shard<S> {
             connection: join.connection,
             encoding: join.encoding,
             epoch,
-            place: place.unwrap_or_default(),
+            // Who does not know the stream is in nobody's receipt.
+            place: place.unwrap_or(StreamPlace { counts_from: u64::MAX, ..StreamPlace::default() }),
             frame,
         };
         self.deliver(join.shard, Delivery::Welcome(Box::new(welcome)), now);

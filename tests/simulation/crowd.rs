@@ -140,7 +140,8 @@ impl World {
         device.rooms.push(room.to_owned());
         let keeps = device.keeps;
         let link = self.draw_cursor(keeps, room);
-        let cursor = link.asked.as_ref().map_or_else(String::new, |(epoch, offset)| format!("{epoch}:{offset}"));
+        let cursor =
+            link.asked.as_ref().map_or_else(String::new, |(epoch, offset)| format!("{epoch}:{offset}"));
         self.devices[index].links.insert(room.to_owned(), link);
         self.tell(index, &format!(r#"{{"kind":"join","room":"{room}","cursor":"{cursor}"}}"#));
     }
@@ -219,14 +220,21 @@ impl World {
             let mut effect = Effect::default();
             match heard {
                 Heard::Welcome { stream: Some(opened), .. } => {
-                    check_recalled(opened.part.messages.iter(), opened.part.through, &disk, room, &opened.epoch);
+                    check_recalled(
+                        opened.part.messages.iter(),
+                        opened.part.through,
+                        &disk,
+                        room,
+                        &opened.epoch,
+                    );
                     effect = kept.open(link, opened, &disk, room);
                     self.coverage.count("reset: epoch_changed", u64::from(opened.reset == "epoch_changed"));
                     self.coverage.count("reset: ahead", u64::from(opened.reset == "ahead"));
                 }
                 Heard::Welcome { stream: None, .. } => self.coverage.count("welcome without epoch", 1),
                 Heard::Batch { part: Some(part), carried, .. } => {
-                    let epoch = link.epoch.clone().expect("a member that is told of the stream knows its epoch");
+                    let epoch =
+                        link.epoch.clone().expect("a member that is told of the stream knows its epoch");
                     check_recalled(part.messages.iter().take(*carried), part.through, &disk, room, &epoch);
                     let repeats = device.healthy && part.after < link.acked_level;
                     assert!(!repeats, "{room}: {part:?} though {link:?} is acknowledged");

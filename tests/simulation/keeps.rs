@@ -71,7 +71,12 @@ impl Kept {
             }
         };
         assert_eq!(opened.part.after, honoured, "{why}");
-        assert!(honoured > 0 || link.asked.as_ref().is_some_and(|(_, offset)| *offset > 0) || opened.reset.is_empty(), "{why}");
+        assert!(
+            honoured > 0
+                || link.asked.as_ref().is_some_and(|(_, offset)| *offset > 0)
+                || opened.reset.is_empty(),
+            "{why}"
+        );
         let is_other = self.cursor.as_ref().is_none_or(|(epoch, _)| *epoch != opened.epoch);
         if !opened.reset.is_empty() || is_other {
             self.cursor = Some((opened.epoch.clone(), opened.part.after));

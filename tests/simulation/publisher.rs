@@ -216,7 +216,10 @@ impl World {
                     // Since then the clock may have gone back, by as much as the world lets it.
                     let expires_ms = at(written, told.offset).message.expires_ms();
                     let jumped = self.jumped;
-                    assert!(jumped || expires_ms > asked_ms, "{room}: {told:?} had expired when it was pulled");
+                    assert!(
+                        jumped || expires_ms > asked_ms,
+                        "{room}: {told:?} had expired when it was pulled"
+                    );
                 }
                 let is_honoured = reset.is_none() && after.as_ref().is_some_and(|after| after.0 == epoch);
                 let kept = self.kept[keeps].entry(room.clone()).or_default();
