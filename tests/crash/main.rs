@@ -96,7 +96,7 @@ async fn t1_what_was_answered_survives_kills() {
     let plan = Plan::of("ROOMCAST_KILLS", few);
     let folder = Folder::new();
     let data = folder.path().join("data");
-    run("T1", &plan, &data, || {}).await;
+    Box::pin(run("T1", &plan, &data, || {})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +120,7 @@ async fn t2_what_was_answered_is_on_the_disk() {
         disk.cut_off(if random.bool() { CutOff::AtOnce } else { CutOff::AfterTheJournal }).unwrap();
         disk.remount().unwrap();
     };
-    run("T2", &plan, &data, cut_off).await;
+    Box::pin(run("T2", &plan, &data, cut_off)).await;
 }
 
 /// Publishes, kills, does `after_kill`, restarts, again and again; then everything must be as it was answered.
