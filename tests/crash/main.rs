@@ -67,7 +67,7 @@ impl Plan {
 
     /// Between two publishes of a room: so that what is published all along may be alive at once.
     fn pause(&self) -> Duration {
-        let lives = (self.life_ms.start() + self.life_ms.end()) / 2 + 1000;
+        let lives = (self.life_ms.start() + self.life_ms.end()) / 2 + 250;
         let all = Duration::from_millis(lives * self.crashes as u64);
         let requests = u32::try_from(STREAM_MESSAGES_MAX / 3).unwrap();
         (all / requests).max(Duration::from_millis(25))
