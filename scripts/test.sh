@@ -136,7 +136,7 @@ begin "documentation: cargo doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 begin "tests: cargo test"
-cargo test --workspace --locked
+cargo test --workspace --locked 2>&1 | tee "$scratch/tests"
 
 begin "benches compile: cargo bench --no-run"
 cargo bench --package roomcast --bench '*' --no-run --profile dev --locked
@@ -146,4 +146,9 @@ for encoding in json proto; do
     smoke "$encoding"
 done
 
+# A test that needs root or a missing tool says that it did not run: such a test has not passed.
+skipped=$(grep -o 'skipped: T.*' "$scratch/tests" || true)
+if [[ -n $skipped ]]; then
+    printf '\n=== NOT RUN on this machine: %d\n%s\n' "$(wc -l <<<"$skipped")" "$skipped"
+fi
 printf '\n=== every step passed (%d s)\n' "$SECONDS"

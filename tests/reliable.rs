@@ -158,7 +158,10 @@ async fn an_acknowledgement_that_can_not_be_is_ignored_and_counted(place: &Place
         node.metrics_when("ignored acks", |metrics| metrics.sum(ignored, &[]) >= before + 7).await;
         assert_eq!(node.metrics().await.sum(ignored, &[]), before + 7);
         // The one that was good, in the midst of the others, stands: offset 1 is acknowledged and 2 is not.
-        let carry = device.told().await;
+        let mut carry = device.told().await;
+        while span(&carry) == (0, 2) {
+            carry = device.told().await; // On a slow machine it was on its way before the acknowledgement.
+        }
         assert_eq!((span(&carry), offsets(&carry)), ((1, 2), vec![2]), "{carry}");
         assert_eq!(node.receipt(room, 1).await["acknowledged"], 1);
         assert_eq!(node.receipt(room, 2).await["pending"], 1);
@@ -454,7 +457,10 @@ async fn a_newcomer_who_lacks_much_catches_up_while_chat_goes_on(place: &Place) 
             while told.len() < count {
                 let frame = device.told().await;
                 let (after, through) = span(&frame);
-                assert!(after <= cursor && through > cursor, "at {cursor}: {after} to {through}");
+                assert!(after <= cursor, "at {cursor}: {after} to {through}");
+                if through <= cursor {
+                    continue; // On a slow machine something is carried meanwhile.
+                }
                 told.extend(offsets(&frame).into_iter().filter(|offset| *offset > cursor));
                 (cursor, frames) = (through, frames + 1);
             }

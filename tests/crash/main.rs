@@ -67,7 +67,7 @@ impl Plan {
 
     /// Between two publishes of a room: so that what is published all along may be alive at once.
     fn pause(&self) -> Duration {
-        let lives = (self.life_ms.start() + self.life_ms.end()) / 2 + 1000;
+        let lives = (self.life_ms.start() + self.life_ms.end()) / 2 + 250;
         let all = Duration::from_millis(lives * self.crashes as u64);
         let requests = u32::try_from(STREAM_MESSAGES_MAX / 3).unwrap();
         (all / requests).max(Duration::from_millis(25))
@@ -96,7 +96,7 @@ async fn t1_what_was_answered_survives_kills() {
     let plan = Plan::of("ROOMCAST_KILLS", few);
     let folder = Folder::new();
     let data = folder.path().join("data");
-    run("T1", &plan, &data, || {}).await;
+    Box::pin(run("T1", &plan, &data, || {})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +120,7 @@ async fn t2_what_was_answered_is_on_the_disk() {
         disk.cut_off(if random.bool() { CutOff::AtOnce } else { CutOff::AfterTheJournal }).unwrap();
         disk.remount().unwrap();
     };
-    run("T2", &plan, &data, cut_off).await;
+    Box::pin(run("T2", &plan, &data, cut_off)).await;
 }
 
 /// Publishes, kills, does `after_kill`, restarts, again and again; then everything must be as it was answered.

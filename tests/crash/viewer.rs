@@ -48,6 +48,11 @@ pub(crate) struct Viewer {
     pub(crate) violations: Vec<String>,
 }
 
+/// For tokio's timers.
+fn now() -> Moment {
+    Moment::from_std(Now::read().instant)
+}
+
 /// The connection is of no more use.
 struct Broken;
 
@@ -83,7 +88,7 @@ impl Viewer {
                 Ok(device) => {
                     self.returns += 1;
                     // How it broke is of no interest: it comes back.
-                    self.follow(device, &mut goal).await.ok();
+                    Box::pin(self.follow(device, &mut goal)).await.ok();
                 }
                 Err(_) => sleep(Duration::from_millis(self.random.u64(10..80))).await,
             }
@@ -104,7 +109,7 @@ impl Viewer {
         self.take(&welcome).await?;
         let life =
             Duration::from_millis(if self.is_restless { self.random.u64(300..3000) } else { 3_600_000 });
-        let ends_at = Moment::now() + life;
+        let ends_at = now() + life;
         while !self.is_done(goal) {
             let ack_at = self.ack_at.unwrap_or(ends_at);
             tokio::select! {
@@ -159,7 +164,7 @@ impl Viewer {
         }
         self.apply(frame, through);
         let within = frame["ack_within_ms"].as_u64().unwrap_or(200);
-        let moment = Moment::now() + Duration::from_millis(self.random.u64(0..=within));
+        let moment = now() + Duration::from_millis(self.random.u64(0..=within));
         self.ack_at.get_or_insert(moment);
         Ok(())
     }

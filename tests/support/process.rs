@@ -71,6 +71,7 @@ impl Process {
             ])
             .args(["--ops-listen", &on.ops.to_string(), "--shards", &shards.to_string()])
             .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         match data {
