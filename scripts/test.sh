@@ -117,6 +117,7 @@ all_was_published() {
 smoke() {
     start_server
     timeout 300 "$binaries/roomcast-loadgen" run --devices 1000 --rooms 4 --rate 200 --seconds 5 --encoding "$1" \
+        --reliable-rate 4 --drop-acks-share 0.1 --reconnect-share 0.05 \
         --viewer-door "ws://$(door viewer)" --publisher-door "http://$(door publisher)" \
         --ops-door "http://$(door operator)" --json "$scratch/report.json"
     all_was_published

@@ -31,6 +31,12 @@ pub struct StreamPlace {
     pub ack_within: Duration,
 }
 
+impl StreamPlace {
+    /// Of a member that was welcomed while nobody could say where the stream stands: it is in nobody's receipt.
+    pub const UNKNOWN: Self =
+        Self { sent: 0, head: 0, acked: 0, counts_from: u64::MAX, device: 0, ack_within: Duration::ZERO };
+}
+
 /// The cursors of a segment's members.
 #[derive(Debug)]
 pub(super) struct Cursors {

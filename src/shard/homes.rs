@@ -457,8 +457,7 @@ impl<S: Socket> Shard<S> {
             connection: join.connection,
             encoding: join.encoding,
             epoch,
-            // Who does not know the stream is in nobody's receipt.
-            place: place.unwrap_or(StreamPlace { counts_from: u64::MAX, ..StreamPlace::default() }),
+            place: place.unwrap_or(StreamPlace::UNKNOWN),
             frame,
         };
         self.deliver(join.shard, Delivery::Welcome(Box::new(welcome)), now);

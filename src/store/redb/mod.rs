@@ -1,4 +1,4 @@
-//! The store's file, `store.redb`: redb's tables, and what stands in them. Rows are spelt in [`row`](super::row).
+//! The store's file, `store.redb`: redb's tables, and what stands in them. Rows are spelt in [`super::row`].
 //!
 //! | table | key | value |
 //! |---|---|---|
