@@ -280,7 +280,8 @@ pub fn pass<S: Sink>(
     now: Instant,
 ) {
     for (slot, member) in members.iter_mut().enumerate() {
-        if member.last_seq != frames.from {
+        // Who is catching up stands at this seq as well, but lacks what was sent before.
+        if (member.last_seq, member.sent) != (frames.from, frames.reach.after) {
             tally.set_aside(slot, member, frames);
             continue;
         }
