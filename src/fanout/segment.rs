@@ -143,8 +143,6 @@ pub struct Segment {
     tallies: VecDeque<AckTally>,
     /// Tallies that had to make way, for the home to keep.
     tallies_given_up: Vec<(u64, Acks)>,
-    /// There are no tallies up to this offset.
-    tallied_after: u64,
     /// Acknowledgements of messages without a tally here, for the home to count.
     early_acks: Vec<Reach>,
 }
@@ -381,7 +379,6 @@ impl Segment {
             carry_wants: Vec::new(),
             tallies: VecDeque::new(),
             tallies_given_up: Vec::new(),
-            tallied_after: 0,
             early_acks: Vec::new(),
         }
     }
@@ -430,7 +427,6 @@ impl Segment {
         };
         if self.census.members() == 0 {
             (self.seq, self.sent) = (self.seq.max(seq), self.sent.max(place.head));
-            self.tallied_after = self.sent;
         }
         self.census.add(encoding);
         self.settled += u64::from(acked.through >= self.sent);
@@ -464,13 +460,18 @@ impl Segment {
         if offset > member.sent || offset < acked.through {
             return false;
         }
-        let counted = acked.through.max(acked.counts_from);
-        if counted < self.tallied_after.min(offset) {
-            self.early_acks.push(Reach { after: counted, through: self.tallied_after.min(offset) });
-        }
+        let mut counted = acked.through.max(acked.counts_from);
         let from = self.tallies.partition_point(|tally| tally.offset <= counted);
         for tally in self.tallies.range_mut(from..).take_while(|tally| tally.offset <= offset) {
+            if counted + 1 < tally.offset {
+                self.early_acks.push(Reach { after: counted, through: tally.offset - 1 });
+            }
             tally.acks.add(now.saturating_duration_since(tally.sent_at));
+            counted = tally.offset;
+        }
+        // No pass of this segment has brought these: they were sent before it was there, or came in refreshes.
+        if counted < offset {
+            self.early_acks.push(Reach { after: counted, through: offset });
         }
         self.settled += u64::from(acked.through < self.sent && offset >= self.sent);
         if offset > acked.through {
@@ -666,7 +667,6 @@ impl Segment {
         }
         while self.tallies.len() > STREAM_MESSAGES_MAX {
             let oldest = self.tallies.pop_front().expect("seen");
-            self.tallied_after = oldest.offset;
             self.tallies_given_up.push((oldest.offset, oldest.acks));
         }
         self.expect_acks(self.sent, level.ack_within, now);
