@@ -451,7 +451,8 @@ impl Segment {
         self.holes.push(slot);
         self.census.remove(encoding);
         self.settled -= u64::from(acked.through >= self.sent);
-        Departure { encoding, acked: acked.through.max(acked.counts_from), device: acked.device }
+        let counted = acked.through.max(acked.counts_from);
+        Departure { encoding, acked: counted, epoch: self.epoch, device: acked.device }
     }
 
     /// The member of a slot says that it has applied everything up to `offset`. Whether that can be.

@@ -137,6 +137,8 @@ pub struct Departure {
     pub encoding: Encoding,
     /// It has acknowledged everything up to this, or was not to be counted for it.
     pub acked: u64,
+    /// The life of the stream that this is an offset of, as its segment knew it.
+    pub epoch: Option<Epoch>,
     /// A hash of the device's name; 0: it gave none.
     pub device: u64,
 }

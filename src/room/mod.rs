@@ -364,7 +364,7 @@ impl Room {
     fn leave(&mut self, shard: usize, left: Departure, now: Instant) {
         self.last_used = now;
         self.segments.get_mut(&shard).expect("members leave where they joined").census.remove(left.encoding);
-        self.stream.leave(left.acked, left.device);
+        self.stream.leave(left);
         self.forget_empty_segment(shard);
         self.audience.changed(self.members(), now);
     }

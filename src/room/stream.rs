@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::exchange::{Carried, Reach, Span};
+use super::exchange::{Carried, Departure, Reach, Span};
 use super::id::{Cursor, Epoch, MessageId, Run, TypeName};
 use super::ids::{Fingerprint, Known};
 use super::message::{Message, Unavailable};
@@ -67,6 +67,8 @@ pub struct Stream {
     ids_in_order: VecDeque<(u64, MessageId)>,
     /// Since when receipts count, unix milliseconds.
     counted_since_ms: u64,
+    /// The last offset that had been sent by then.
+    counted_after: u64,
 }
 
 /// What is kept of one reliable message.
@@ -161,6 +163,7 @@ impl Stream {
             ids: BTreeMap::new(),
             ids_in_order: VecDeque::new(),
             counted_since_ms: 0,
+            counted_after: 0,
         }
     }
 
@@ -264,7 +267,7 @@ impl Stream {
                 epoch: Some(epoch),
                 ..Self { life: self.life, ..Self::new(run) }
             };
-            (self.counted_since_ms, self.sent) = (now_ms, head);
+            (self.counted_since_ms, self.counted_after, self.sent) = (now_ms, head, head);
         }
         let known = self.durable;
         (self.head, self.durable) = (head, head);
@@ -375,12 +378,13 @@ impl Stream {
         }
     }
 
-    /// A member left that had acknowledged everything up to `acked`.
-    pub fn leave(&mut self, acked: u64, device: u64) {
+    /// A member left. One that knew this life of the stream not, or another one, counts for what was sent since it is known.
+    pub fn leave(&mut self, left: Departure) {
+        let acked = if left.epoch == self.epoch { left.acked } else { self.counted_after };
         let sent = self.sent;
         let from = self.index_after(acked);
         for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= sent) {
-            entry.receipt.leave(device);
+            entry.receipt.leave(left.device);
         }
     }
 
