@@ -83,7 +83,7 @@ impl World {
 
     fn heed(&mut self, index: usize, room: &str) {
         let from = self.heeded.insert(index, self.devices[index].heard.len()).unwrap_or(0);
-        let mut waited = 0;
+        let (mut waited, mut was_full) = (0, false);
         for (_, heard) in &self.devices[index].heard[from..] {
             let Heard::Batch { content, skipped, .. } = heard else { continue };
             let may_miss = self.is_troubled || self.witnesses[room].len() > 1;
@@ -92,7 +92,8 @@ impl World {
                 let is_late = self.is_late(&told.payload, self.window + SLACK);
                 assert!(!is_late, "{told:?} left too late");
             }
-            waited += u64::from(content.messages.len() >= self.messages_max);
+            waited += u64::from(was_full && !content.messages.is_empty());
+            was_full = content.messages.len() >= self.messages_max;
         }
         self.coverage.count("remainder", waited);
     }
