@@ -244,6 +244,8 @@ fn who_never_knew_the_stream_has_left_nothing_of_it() {
     bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
     bench.rest();
     bench.crash();
+    // A room that only devices have used would be forgotten as soon as they go.
+    bench.publish(&room, r#"{"type":"chat","payload":1}"#);
     let (_, pipe) = bench.join(&room, None, usize::MAX);
     // The store does not answer for as long as joins wait for it.
     for _ in 0..2 {
