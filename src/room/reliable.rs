@@ -391,8 +391,8 @@ impl Room {
                     let refusal = StreamRefusal::Unavailable(Unavailable::StoreFailing);
                     self.outputs.push_back(Output::Told { ticket, told: Told::Pulled(Err(refusal)) });
                 }
-                Reading::Refresh { .. } => self.hand_out(reader, Found::InStore),
-                Reading::Carry { .. } => self.readers.push(reader),
+                Reading::Refresh { since, .. } if since < self.seq => self.hand_out(reader, Found::InStore),
+                Reading::Refresh { .. } | Reading::Carry { .. } => self.readers.push(reader),
             }
         }
     }

@@ -50,9 +50,9 @@ impl World {
             2 => (cursor.map(|(epoch, offset)| (epoch, offset + 1000)), true),
             3 => (cursor.map(|(epoch, offset)| (epoch, offset + 1)), true),
             4 => (cursor.map(|(epoch, _)| (epoch, 0)), true),
-            _ => (cursor, false),
+            _ => (cursor, kept.made_up > 0),
         };
-        if forged && cursor.is_some() {
+        if (1..5).contains(&made_up) && cursor.is_some() {
             let made_up = cursor.as_ref().map_or(0, |(_, offset)| *offset);
             *kept = Kept { cursor: cursor.clone(), made_up, ..Kept::default() };
         }
@@ -69,12 +69,13 @@ impl World {
             self.coverage.count("parked join", u64::from(self.loading.contains(room)));
         }
         // What an earlier connection of it still holds is lost.
-        for former in self.devices.iter().filter(|device| device.keeps == keeps) {
+        for former in self.devices.iter_mut().filter(|device| device.keeps == keeps) {
             former.pipe.borrow_mut().in_flight.clear();
+            former.rooms.clear();
         }
         let link = self.draw_cursor(keeps, room);
         let key = self.shards[shard].connect(socket, encoding, Grant::Any, seat, self.now);
-        if keeps % 2 == 0
+        if keeps.is_multiple_of(2)
             && let Some(connection) = self.shards[shard].connection(key)
         {
             connection.device = DeviceName::parse(&format!("device-{keeps}")).unwrap().digest();

@@ -97,7 +97,7 @@ impl Kept {
         check_part(part, &epoch, disk, room);
         let mut effect = Effect::default();
         let written = disk.of(room, number_of(&epoch));
-        let applied = self.applied.entry(epoch.clone()).or_default();
+        let applied = self.applied.entry(epoch).or_default();
         for told in &part.messages {
             if told.offset <= *cursor {
                 effect.repeated += 1;

@@ -156,14 +156,15 @@ impl Ledger {
 
     /// What normal messages the witness heard of, against what was published: each once, and none before one that was
     /// answered before it was sent; within a request in its order.
-    pub(crate) fn check_order(&self, record: &Record, room: &str, crashed: bool) {
+    pub(crate) fn check_order(&self, records: &[Record], room: &str, is_whole: bool) {
         let of_room = || self.requests.values().filter(|request| request.room == room);
         let mut offered: BTreeMap<&str, &Request> = BTreeMap::new();
         for request in of_room() {
             let normal = request.marks.iter().filter(|mark| mark.class == "normal");
             offered.extend(normal.map(|mark| (mark.payload.as_str(), request)));
         }
-        let heard: Vec<&Told> = record.known().flat_map(|batch| &batch.messages).collect();
+        let heard: Vec<&Told> =
+            records.iter().flat_map(Record::known).flat_map(|batch| &batch.messages).collect();
         let mut places: BTreeMap<&str, usize> = BTreeMap::new();
         let mut newest = 0;
         for (place, told) in heard.iter().enumerate() {
@@ -186,7 +187,7 @@ impl Ledger {
                     matches!((mark.class, verdict), ("normal", _) | ("reliable", Verdict::Durable { .. }));
                 let place = places.get(mark.payload.as_str()).copied();
                 let is_missed = is_ordered && mark.class == "normal" && place.is_none();
-                assert!(!is_missed || crashed || !record.is_whole(), "{room}: {mark:?} never left");
+                assert!(!is_missed || !is_whole, "{room}: {mark:?} never left");
                 let Some(place) = place.filter(|_| is_ordered && mark.id.is_none()) else { continue };
                 assert!(place >= last, "{room}: {mark:?} is out of the order of its request");
                 last = place;

@@ -161,7 +161,7 @@ impl World {
         let room = *self.rng.choice(&ROOMS[..2]).unwrap();
         let keeps = self.rng.usize(..self.kept.len());
         let after = self.kept[keeps].get(room).and_then(|kept| kept.cursor.clone());
-        let cursor = after.as_ref().map(|after| cursor_of(after));
+        let cursor = after.as_ref().map(cursor_of);
         let asked_ms = self.now.unix_ms;
         let asked = Asked::Pull { room: room.to_owned(), after, keeps, asked_ms };
         self.ask(room, asked, Ask::Pull { after: cursor });

@@ -6,10 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use roomcast::clock::Now;
+use roomcast::config::limits::STORE_PATIENCE;
 use roomcast::connection::{Grant, Seats};
 use roomcast::room::id::{Cursor, Encoding, Epoch, RoomName};
 use roomcast::room::message::ShedReason;
 use roomcast::room::pace::FlushRules;
+use roomcast::room::{Ask, Told};
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::port::Port;
@@ -23,6 +25,7 @@ use crate::world::{name, types};
 /// One shard, its clock, and a way to talk to it.
 struct Bench {
     shard: Shard<SimSocket>,
+    store: SimStore,
     writer: Writer,
     port: Port,
     now: Now,
@@ -32,13 +35,23 @@ struct Bench {
 impl Bench {
     fn new(turn_members: usize) -> Self {
         let now = Now::read();
+        Self::over(SimStore::new(now), turn_members, now)
+    }
+
+    /// The node starts anew over what its disk holds.
+    fn crash(&mut self) {
+        *self = Self::over(self.store.clone(), 128, self.now);
+    }
+
+    fn over(store: SimStore, turn_members: usize, now: Now) -> Self {
         let rules = FlushRules { direct_members: 0, ..FlushRules::default() };
         let plan = Plan::new(0, 1, rules, Duration::from_secs(36_000), 1);
         let plan = Plan { turn_members, rooms_max: 100, ..plan };
         let peers = mesh(1, LaneBounds::default()).remove(0);
-        let writer = Writer::new(Box::new(SimStore::new(now)), vec![Box::new(|| ())]);
+        let writer = Writer::new(Box::new(store.clone()), vec![Box::new(|| ())]);
         let port = writer.ports().remove(0);
-        Self { shard: Shard::new(plan, peers, now.instant), writer, port, now, seats: Seats::new(1000) }
+        let shard = Shard::new(plan, peers, now.instant);
+        Self { shard, store, writer, port, now, seats: Seats::new(1000) }
     }
 
     fn join(&mut self, room: &RoomName, cursor: Option<Cursor>, capacity: usize) -> (u64, Rc<RefCell<Pipe>>) {
@@ -197,6 +210,55 @@ fn a_large_welcome_makes_nobody_behind() {
     bench.rest();
     assert!(holds(&pipe, "hello"));
     assert_eq!(bench.shard.take_tally().frames_skipped, 0);
+}
+
+/// Who joins with more to catch up with than its welcome holds was given the next batch by the pass, and so would have had to
+/// pull what lay between. (Seed 195.)
+#[test]
+fn who_is_catching_up_hears_no_batch_before_it_is_level() {
+    let (mut bench, room) = (Bench::new(128), name("r"));
+    let large = "x".repeat(16_000);
+    for n in 1..=20 {
+        bench.publish(&room, &format!(r#"{{"type":"coupon","payload":"{n} {large}"}}"#));
+        bench.rest();
+        bench.wait(Duration::from_millis(100));
+    }
+    let (key, pipe) = bench.join(&room, None, 0);
+    bench.rest();
+    bench.publish(&room, r#"{"type":"coupon","payload":"the 21st"}"#);
+    bench.rest();
+    bench.wait(Duration::from_millis(100));
+    pipe.borrow_mut().capacity = usize::MAX;
+    bench.shard.writable(key, bench.now);
+    bench.rest();
+    let heard = String::from_utf8_lossy(&pipe.borrow().in_flight).into_owned();
+    let places: Vec<usize> = (1..=21).filter_map(|n| heard.find(&format!("\"offset\":{n}}}"))).collect();
+    assert!(places.len() == 21 && places.is_sorted(), "{places:?}");
+}
+
+/// Members welcomed without the stream were counted as having left every message alive when it became known. (Seed 13.)
+#[test]
+fn who_never_knew_the_stream_has_left_nothing_of_it() {
+    let (mut bench, room) = (Bench::new(128), name("r"));
+    bench.join(&room, None, usize::MAX);
+    bench.rest();
+    bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
+    bench.rest();
+    bench.crash();
+    // A room that only devices have used would be forgotten as soon as they go.
+    bench.publish(&room, r#"{"type":"chat","payload":1}"#);
+    let (_, pipe) = bench.join(&room, None, usize::MAX);
+    // The store does not answer for as long as joins wait for it.
+    for _ in 0..2 {
+        bench.now = bench.now.later(STORE_PATIENCE);
+        while bench.shard.turn(bench.now) {}
+    }
+    bench.rest();
+    assert!(holds(&pipe, "stream_changed"));
+    bench.shard.ask(1, &room, Ask::Receipt { offset: 1 }, bench.now);
+    bench.rest();
+    let Some((1, Told::Receipt(Ok(receipt), _))) = bench.shard.poll_told() else { panic!("a receipt") };
+    assert_eq!((receipt.online, receipt.left), (0, 0));
 }
 
 /// Two batches of one flush: the first, without a coupon, was said to have brought the coupon of the second. Who missed the
