@@ -109,9 +109,8 @@ impl Ledger {
                 stored.iter().filter(|(_, (it, _))| it == id).map(|(offset, _)| *offset).collect();
             match published.outcome {
                 Outcome::Durable { offset, .. } if self.is_recalled(room, offset) => {
-                    if !at.is_empty() {
-                        wrong.push(format!("I4: {id} was recalled, and is stored at {at:?}"));
-                    }
+                    let still = format!("I4: {id} was recalled, and is stored at {at:?}");
+                    wrong.extend((!at.is_empty()).then_some(still));
                 }
                 Outcome::Durable { offset, .. } if at != [offset] => {
                     wrong.push(format!("I1: {id} was answered with offset {offset} and is stored at {at:?}"));
