@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Proves that the tests can fail: builds the engine with one promise taken out at a time (tests/sabotage/*.patch, each applied to
 # a copy of the sources) and expects the tests to fail that its line `Tests:` names (without one: the simulated world). Ends
-# with 1 if a sabotaged build passes. `tests/sabotage.sh sync_off` tries that one alone. SABOTAGE_TARGET: a folder whose built
-# dependencies may be used.
+# with 1 if a sabotaged build passes. `tests/sabotage.sh sync_off` tries that one alone. SABOTAGE_TARGET: a target folder to keep
+# between runs; never the one you work with, since it is left with sabotaged binaries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 copy=$(mktemp -d)

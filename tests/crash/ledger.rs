@@ -29,10 +29,24 @@ pub(crate) struct Published {
 /// What one place says of an offset: the id and the payload it found there.
 pub(crate) type Found = (String, Value);
 
+/// What a message is called: by its id, and a recall, which has none, by what it takes back.
+pub(crate) fn name_of(message: &Value) -> String {
+    match message["recall"].as_u64() {
+        Some(offset) => recall_of(offset),
+        None => message["id"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+fn recall_of(offset: u64) -> String {
+    format!("recall of {offset}")
+}
+
 /// Everything that was published, by id, and everything that was wrong.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) published: BTreeMap<String, Published>,
+    /// By room: what was taken back, and the offset of the recall.
+    pub(crate) recalled: BTreeMap<String, BTreeMap<u64, u64>>,
     pub(crate) violations: Vec<String>,
     /// From the answer, or the device's return if that was later, to the message's application.
     pub(crate) lags: Vec<Duration>,
@@ -59,6 +73,29 @@ impl Ledger {
         }
     }
 
+    /// A publisher was told the offset of a recall.
+    pub(crate) fn recalled(&mut self, room: &str, offset: u64, recall: u64) {
+        let before = self.recalled.entry(room.to_owned()).or_default().insert(offset, recall);
+        if before.is_some_and(|before| before != recall) {
+            self.violated(format!("I1: {room}: the recall of {offset} is {recall}, and was {before:?}"));
+        }
+    }
+
+    /// The last offset of a room that was answered for.
+    pub(crate) fn last_offset(&self, room: &str) -> u64 {
+        let of_room = self.published.values().filter(|published| published.room == room);
+        let durable = of_room.filter_map(|published| match published.outcome {
+            Outcome::Durable { offset, .. } => Some(offset),
+            Outcome::Unknown | Outcome::Refused => None,
+        });
+        let recalls = self.recalled.get(room).into_iter().flat_map(BTreeMap::values).copied();
+        durable.chain(recalls).max().unwrap_or(0)
+    }
+
+    fn is_recalled(&self, room: &str, offset: u64) -> bool {
+        self.recalled.get(room).is_some_and(|recalled| recalled.contains_key(&offset))
+    }
+
     pub(crate) fn durable_messages(&self) -> usize {
         let outcomes = self.published.values().map(|published| published.outcome);
         outcomes.filter(|outcome| matches!(outcome, Outcome::Durable { .. })).count()
@@ -71,6 +108,10 @@ impl Ledger {
             let at: Vec<u64> =
                 stored.iter().filter(|(_, (it, _))| it == id).map(|(offset, _)| *offset).collect();
             match published.outcome {
+                Outcome::Durable { offset, .. } if self.is_recalled(room, offset) => {
+                    let still = format!("I4: {id} was recalled, and is stored at {at:?}");
+                    wrong.extend((!at.is_empty()).then_some(still));
+                }
                 Outcome::Durable { offset, .. } if at != [offset] => {
                     wrong.push(format!("I1: {id} was answered with offset {offset} and is stored at {at:?}"));
                 }
@@ -81,12 +122,18 @@ impl Ledger {
                 _ => {}
             }
         }
-        for (n, (offset, found)) in (1..).zip(stored) {
-            if n != *offset {
-                wrong.push(format!("I4: {room} has no offset {n}, but {offset}"));
-                break;
+        for n in 1..=self.last_offset(room) {
+            match stored.get(&n) {
+                Some(found) => wrong.extend(self.unlike_published(room, found)),
+                None if self.is_recalled(room, n) => {}
+                None => wrong.push(format!("I4: {room} has nothing at {n}")),
             }
-            wrong.extend(self.unlike_published(room, found));
+        }
+        for (offset, recall) in self.recalled.get(room).into_iter().flatten() {
+            if stored.get(recall).is_none_or(|(id, _)| *id != recall_of(*offset)) {
+                wrong
+                    .push(format!("I1: {room}: the recall {recall} of {offset} is {:?}", stored.get(recall)));
+            }
         }
         self.violations.append(&mut wrong);
     }
@@ -94,6 +141,7 @@ impl Ledger {
     /// What is wrong about a message that somebody got from a room.
     fn unlike_published(&self, room: &str, (id, payload): &Found) -> Option<String> {
         match self.published.get(id) {
+            None if id.starts_with("recall of") && payload.is_null() => None,
             None => Some(format!("I6: {room} has {id:?}, which nobody published")),
             Some(published) if published.room != room => {
                 Some(format!("I5: {room} has {id}, which is of {}", published.room))
@@ -115,7 +163,8 @@ impl Ledger {
             self.violated(format!("I2: {name} never applied {missing:?} of {}", stored.len()));
         }
         for (offset, applied) in &viewer.applied {
-            if stored.get(offset) != Some(&applied.found) {
+            let is_gone = stored.get(offset).is_none() && self.is_recalled(viewer.room(), *offset);
+            if !is_gone && stored.get(offset) != Some(&applied.found) {
                 let stored = stored.get(offset);
                 self.violated(format!(
                     "I4: {name} applied {:?} at {offset}, where {stored:?} is",

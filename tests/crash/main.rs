@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ledger::{Found, Ledger, Outcome, Published, percentiles};
+use ledger::{Found, Ledger, Outcome, Published, name_of, percentiles};
 use loopfs::{CutOff, LoopFs};
 use roomcast::clock::Now;
 use roomcast::config::limits::STREAM_MESSAGES_MAX;
@@ -154,11 +154,14 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
     for publisher in publishers {
         publisher.await.unwrap();
     }
-    let mut stored = BTreeMap::new();
+    let (mut stored, mut last) = (BTreeMap::new(), BTreeMap::new());
     for room in &rooms {
-        stored.insert(room.clone(), stage.stored(room).await);
+        let found = stage.stored(room).await;
+        // The last is never recalled: a recall would be later still.
+        last.insert(room.clone(), found.last_key_value().map_or(0, |(offset, _)| *offset));
+        stored.insert(room.clone(), found);
     }
-    goal.send_replace(Some(stored.iter().map(|(room, found)| (room.clone(), found.len() as u64)).collect()));
+    goal.send_replace(Some(last));
     let mut ledger = std::mem::take(&mut *stage.ledger.lock().unwrap());
     for room in &rooms {
         ledger.check_store(room, &stored[room]);
@@ -228,6 +231,9 @@ impl Stage {
                     None => sleep(Duration::from_millis(random.u64(5..50))).await,
                 }
             }
+            if random.u8(..) < 25 {
+                self.recall(&room, number, &mut random).await;
+            }
             sleep(self.plan.pause().mul_f64(random.f64() * 2.0)).await;
         }
     }
@@ -275,18 +281,44 @@ impl Stage {
 
     /// What the store has of a room, by offset.
     async fn stored(&self, room: &str) -> BTreeMap<u64, Found> {
+        let last = self.ledger.lock().unwrap().last_offset(room);
         let mut stored = BTreeMap::new();
         let mut after: Option<String> = None;
         loop {
             let page = self.doors.pull(room, after.as_deref()).await;
             for message in list(&page, "reliable") {
-                let id = message["id"].as_str().unwrap_or_default().to_owned();
-                stored.insert(message["offset"].as_u64().unwrap(), (id, message["payload"].clone()));
+                let offset = message["offset"].as_u64().unwrap();
+                stored.insert(offset, (name_of(&message), message["payload"].clone()));
             }
-            if page["through"] == page["offset"] && page["offset"] == stored.len() {
+            if page["through"] == page["offset"] && page["offset"].as_u64() >= Some(last) {
                 return stored;
             }
             after = Some(format!("{}:{}", page["epoch"].as_str().unwrap(), page["through"]));
+        }
+    }
+
+    /// Takes a message back that was answered for.
+    async fn recall(&self, room: &str, number: u64, random: &mut fastrand::Rng) {
+        let id = format!("{room}-{number}");
+        let Outcome::Durable { offset, .. } = self.ledger.lock().unwrap().published[&id].outcome else {
+            return;
+        };
+        let path = format!("/v1/rooms/{room}/reliable/{offset}");
+        loop {
+            let answer = self.doors.publisher_door().try_request("DELETE", &path, &[], b"").await;
+            let answer = answer.filter(|answer| answer.status != 503);
+            let recall =
+                answer.as_ref().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+            let (Some(answer), Some(recall)) = (answer, recall) else {
+                sleep(Duration::from_millis(random.u64(5..50))).await;
+                continue;
+            };
+            let mut ledger = self.ledger.lock().unwrap();
+            match recall["offset"].as_u64().filter(|_| answer.status == 200) {
+                Some(recall) => ledger.recalled(room, offset, recall),
+                None => ledger.violated(format!("I1: the recall of {room} {offset}: {answer:?}")),
+            }
+            return;
         }
     }
 }

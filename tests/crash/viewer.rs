@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant as Moment, sleep, sleep_until};
 
-use super::ledger::Found;
+use super::ledger::{Found, name_of};
 use super::support::device::reliable;
 use super::support::{Device, Doors, Encoding, Handshake, Heard};
 
@@ -75,6 +75,10 @@ impl Viewer {
             gaps: 0,
             violations: Vec::new(),
         }
+    }
+
+    pub(crate) fn room(&self) -> &str {
+        &self.room
     }
 
     /// Lives until it has everything up to the goal.
@@ -200,7 +204,7 @@ impl Viewer {
                 self.duplicates += 1;
                 continue;
             }
-            let found = (message["id"].as_str().unwrap_or_default().to_owned(), message["payload"].clone());
+            let found = (name_of(&message), message["payload"].clone());
             let applied = Applied { found, at: Now::read().instant, joined_at: self.joined_at };
             if self.applied.insert(at, applied).is_some() {
                 self.violations.push(format!("I3: offset {at} is applied again"));
