@@ -45,6 +45,8 @@ pub struct Place {
     pub segment: u32,
     /// Its slot there; `None` while its join is on the way.
     pub slot: Option<u32>,
+    /// Which of the connection's joins it came by: one that was given up may be answered after the next was sent.
+    pub join: u32,
 }
 
 /// A join that waits for its turn.
@@ -79,6 +81,8 @@ pub struct Connection<S> {
     pub places: Vec<Place>,
     /// Joins that wait until the welcome before them has been taken: at most one is owed at a time.
     deferred: VecDeque<Deferred>,
+    /// Joins it has sent.
+    pub joins: u32,
     /// A hash of the device's name; 0: it gave none.
     pub device: u64,
     /// Which rooms it may join.
@@ -131,6 +135,7 @@ impl<S: Socket> Connection<S> {
             reader: Reader::default(),
             places: Vec::new(),
             deferred: VecDeque::new(),
+            joins: 0,
             device: 0,
             grant,
             seat,

@@ -475,6 +475,7 @@ impl Segment {
                 Brings::Carry { want, seq } => {
                     let member = &self.members[*slot as usize];
                     let is_for_it = member.last_seq == seq
+                        && member.encoding == want.encoding
                         && member.standing == Standing::Level
                         && self.cursors.acked_through(*slot) == want.reach.after;
                     // Refused or not: it is tried again after the next delay.
@@ -505,7 +506,9 @@ impl Segment {
         (sink, now): (&mut S, Instant),
         turn: &mut TurnTally,
     ) -> bool {
-        let Some(member) = self.asker(slot, want.since).filter(|member| member.sent == want.sent) else {
+        // The slot may be another member's by now.
+        let is_for = |member: &&mut Member| member.sent == want.sent && member.encoding == want.encoding;
+        let Some(member) = self.asker(slot, want.since).filter(is_for) else {
             return false;
         };
         if matches!(sink.offer(member.connection, std::slice::from_ref(frame), now), Offer::Refused { .. }) {
@@ -787,5 +790,21 @@ mod tests {
         assert!(!segment.acknowledge(0, 0, now), "backward");
         segment.look(&notes, segment.poll_look().unwrap());
         assert_eq!((segment.poll_look(), segment.take_carry_wants()), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_frame_is_not_for_a_member_of_another_encoding_that_has_the_slot_now() {
+        let (mut segment, mut notes, now) = (segment(0), Notes::default(), Now::read().instant);
+        let former = segment.join(placed(1, 3, 0, 9), now);
+        segment.join(placed(2, 9, 9, 9), now);
+        segment.drained(former);
+        let [want] = segment.take_wants()[..] else { panic!("one state") };
+        segment.leave(former);
+        let other = Entrant { encoding: Encoding::Proto, ..placed(3, 3, 0, 9) };
+        assert_eq!(segment.join(other, now), former);
+        segment.drained(former);
+        assert!(segment.refreshed(want, refresh(9, 9, 9)).is_empty());
+        run(&mut segment, &mut notes, now);
+        assert!(notes.taken.is_empty(), "its own refresh is on the way");
     }
 }

@@ -120,6 +120,8 @@ pub struct Join {
     pub shard: usize,
     /// The connection there; comes back with the answer.
     pub connection: u64,
+    /// Which of its joins this is; comes back with the answer.
+    pub join: u32,
     /// How its frames are spelt.
     pub encoding: Encoding,
     /// The last batch it has seen.

@@ -19,29 +19,53 @@ pub struct Receipt {
     left: u64,
     /// Of those: likewise, with a name. Hashes of the names.
     devices_left: BTreeSet<u64>,
+    /// It was sent in an earlier life of the room: who had it then is counted when it comes back.
+    was_sent_before: bool,
+    /// Devices with a name that came back since.
+    devices_back: BTreeSet<u64>,
 }
 
 impl Receipt {
+    /// Of a message that was sent in an earlier life of its room.
+    #[must_use]
+    pub fn of_earlier_life() -> Self {
+        Self { was_sent_before: true, ..Self::default() }
+    }
+
     /// A member leaves that has not acknowledged it. `device` is 0 without a name.
     pub fn leave(&mut self, device: u64) {
         let remembered = device != 0 && self.devices_left.insert(device);
         self.left += u64::from(!remembered);
     }
 
-    /// A device comes back that lacks it: it is pending again.
-    pub fn come_back_for(&mut self, device: u64) {
-        self.online += u64::from(!self.come_back(device));
+    /// A device comes back that lacks it: it is pending again. `names_max`: how many more may be remembered.
+    pub fn come_back_for(&mut self, device: u64, names_max: usize) {
+        if !self.come_back(device) {
+            self.online += 1;
+            self.is_new_here(device, names_max);
+        }
     }
 
-    /// A device comes back that has it.
-    pub fn come_back_with(&mut self, device: u64) {
-        self.returned += u64::from(self.come_back(device));
+    /// A device comes back that has it. `names_max`: how many more may be remembered.
+    pub fn come_back_with(&mut self, device: u64, names_max: usize) {
+        if self.come_back(device) {
+            self.returned += 1;
+        } else if self.was_sent_before && self.is_new_here(device, names_max) {
+            self.online += 1;
+            self.returned += 1;
+        }
+    }
+
+    /// Whether a device that comes back is to be counted: with a name, once; without one, each time.
+    fn is_new_here(&mut self, device: u64, names_max: usize) -> bool {
+        let is_remembered = device != 0 && self.was_sent_before && names_max > 0;
+        !is_remembered || self.devices_back.insert(device)
     }
 
     /// Names it remembers.
     #[must_use]
     pub fn names(&self) -> usize {
-        self.devices_left.len()
+        self.devices_left.len() + self.devices_back.len()
     }
 
     /// Members that left and did not come back.
@@ -179,12 +203,25 @@ mod tests {
         for device in [7, 0, 8] {
             receipt.leave(device);
         }
-        receipt.come_back_for(9);
+        receipt.come_back_for(9, 1);
         assert_eq!((receipt.online, receipt.left()), (4, 3), "9 was not there");
-        receipt.come_back_for(7);
-        receipt.come_back_with(0);
+        receipt.come_back_for(7, 1);
+        receipt.come_back_with(0, 1);
         assert_eq!((receipt.online, receipt.left(), receipt.returned), (4, 1, 1));
-        receipt.come_back_with(0);
+        receipt.come_back_with(0, 1);
         assert_eq!((receipt.left(), receipt.returned), (1, 1), "8 has a name");
+    }
+
+    #[test]
+    fn who_had_it_in_an_earlier_life_counts_when_it_comes_back_and_with_a_name_once() {
+        let mut receipt = Receipt::of_earlier_life();
+        for device in [7, 7, 0, 0] {
+            receipt.come_back_with(device, 10);
+        }
+        assert_eq!((receipt.online, receipt.returned), (3, 3));
+        receipt.come_back_for(8, 10);
+        receipt.come_back_with(8, 10);
+        assert_eq!((receipt.online, receipt.returned), (4, 3), "its acknowledgement has counted");
+        assert_eq!(receipt.names(), 2);
     }
 }

@@ -13,6 +13,7 @@ use super::exchange::{Carried, Reach, Span};
 use super::id::{Cursor, Epoch, MessageId, Run};
 use super::ids::{Fingerprint, Known};
 use super::message::{Message, Unavailable};
+use super::receipt::Receipt;
 use super::stored::Stored;
 use crate::config::limits::{
     ID_AGE_MAX, RECEIPT_DEVICES_MAX, RECEIPTS_MAX, STORE_PATIENCE, STORE_RETRY, STREAM_BYTES_MAX,
@@ -262,6 +263,10 @@ impl Stream {
             self.take_in(message);
             self.now_durable(message.offset);
         }
+        if fresh || !same {
+            // Nothing of it was sent in this life; who had it had it in an earlier life of the room.
+            self.entries.iter_mut().for_each(|entry| entry.receipt = Receipt::of_earlier_life());
+        }
         self.age(now_ms);
         if same { Loaded::Same(if fresh { Vec::new() } else { new }) } else { Loaded::Another }
     }
@@ -360,13 +365,14 @@ impl Stream {
     pub fn come_back(&mut self, after: u64, device: u64) {
         let sent = self.sent;
         for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= sent) {
-            let known = entry.receipt.names();
+            self.names -= entry.receipt.names();
+            let names_max = RECEIPT_DEVICES_MAX.saturating_sub(self.names + entry.receipt.names());
             if entry.offset <= after {
-                entry.receipt.come_back_with(device);
+                entry.receipt.come_back_with(device, names_max);
             } else {
-                entry.receipt.come_back_for(device);
+                entry.receipt.come_back_for(device, names_max);
             }
-            self.names -= known - entry.receipt.names();
+            self.names += entry.receipt.names();
         }
     }
 

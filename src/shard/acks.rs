@@ -25,7 +25,7 @@ impl<S: Socket> Shard<S> {
             None if places.len() == 1 => places.first(),
             None => None,
         };
-        let Some(Place { segment: key, slot: Some(slot) }) = place.copied() else { return false };
+        let Some(Place { segment: key, slot: Some(slot), .. }) = place.copied() else { return false };
         let segment = &mut self.segments[key as usize].segment;
         let is_epoch_right = match ack.epoch {
             Some(epoch) => segment.epoch() == Some(epoch),

@@ -59,10 +59,12 @@ impl<S: Socket> Shard<S> {
         let segment = self.segment_of.get(room).copied().unwrap_or_else(|| self.place_segment(room));
         self.segments[segment as usize].joining += 1;
         let connection = &mut self.connections.all[index as usize];
-        connection.places.push(Place { segment, slot: None });
+        connection.joins = connection.joins.wrapping_add(1);
+        let join = connection.joins;
+        connection.places.push(Place { segment, slot: None, join });
         let (encoding, device) = (connection.encoding, connection.device);
         let connection = key_of(index as usize, connection.generation);
-        let join = Join { shard: self.plan.index, connection, encoding, seen, cursor, device };
+        let join = Join { shard: self.plan.index, connection, join, encoding, seen, cursor, device };
         self.tell_home(segment, Control::Join { room: room.clone(), join });
     }
 
@@ -129,7 +131,9 @@ impl<S: Socket> Shard<S> {
                 }
             }
             Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
-            Delivery::Refused { room, connection, code } => self.take_refusal(&room, connection, code, now),
+            Delivery::Refused { room, connection, join, code } => {
+                self.take_refusal(&room, (connection, join), code, now);
+            }
             Delivery::Refresh(refresh) => self.take_refresh(*refresh, now),
             Delivery::Carry(carry) => self.take_carry(*carry),
             Delivery::StreamChanged { room, run } => self.take_stream_changed(&room, run, now),
@@ -268,10 +272,10 @@ impl<S: Socket> Shard<S> {
 
     /// A join was answered: the connection is a member from here on, unless it left or ended meanwhile.
     fn take_welcome(&mut self, welcome: &Welcome, now: Now) {
-        let Welcome { room, run, seq, connection: key, encoding, epoch, place, frame } = welcome;
+        let Welcome { room, run, seq, connection: key, join, encoding, epoch, place, frame } = welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
-        let Some((index, at)) = self.joining_place(*key, segment) else {
+        let Some((index, at)) = self.joining_place(*key, segment, *join) else {
             let acked = place.acked.max(place.counts_from);
             let left = Departure { encoding: *encoding, acked, device: place.device };
             self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left });
@@ -322,9 +326,9 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn take_refusal(&mut self, room: &RoomName, key: u64, code: &'static str, now: Now) {
+    fn take_refusal(&mut self, room: &RoomName, (key, join): (u64, u32), code: &'static str, now: Now) {
         let segment = self.settle_join(room);
-        if let Some((index, at)) = self.joining_place(key, segment) {
+        if let Some((index, at)) = self.joining_place(key, segment, join) {
             self.connections.all[index as usize].places.remove(at);
             self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now);
             self.send_deferred_join(index);
@@ -444,7 +448,7 @@ impl<S: Socket> Shard<S> {
 
     fn tell_segments_drained(&mut self, index: u32) {
         for at in 0..self.connections.all[index as usize].places.len() {
-            let Place { segment, slot } = self.connections.all[index as usize].places[at];
+            let Place { segment, slot, .. } = self.connections.all[index as usize].places[at];
             if let Some(slot) = slot {
                 self.segments[segment as usize].segment.drained(slot);
                 self.send_wants(segment);
@@ -500,10 +504,10 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// The connection of `key`, if one of its places still waits for the segment's room; and which.
-    fn joining_place(&self, key: u64, segment: u32) -> Option<(u32, usize)> {
+    /// The connection of `key`, if one of its places still waits for the answer to this join; and which.
+    fn joining_place(&self, key: u64, segment: u32, join: u32) -> Option<(u32, usize)> {
         let index = self.index_of(key)?;
-        let waits = |place: &Place| place.segment == segment && place.slot.is_none();
+        let waits = |place: &Place| place.segment == segment && place.slot.is_none() && place.join == join;
         let at = self.connections.all[index as usize].places.iter().position(waits)?;
         Some((index, at))
     }

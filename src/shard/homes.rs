@@ -282,7 +282,12 @@ impl<S: Socket> Shard<S> {
         match opened {
             Ok(key) => self.tell_room(key, Input::Join(join), now),
             Err(code) => {
-                let refused = Delivery::Refused { room: room.clone(), connection: join.connection, code };
+                let refused = Delivery::Refused {
+                    room: room.clone(),
+                    connection: join.connection,
+                    join: join.join,
+                    code,
+                };
                 self.deliver(join.shard, refused, now);
             }
         }
@@ -455,6 +460,7 @@ impl<S: Socket> Shard<S> {
             run,
             seq,
             connection: join.connection,
+            join: join.join,
             encoding: join.encoding,
             epoch,
             place: place.unwrap_or(StreamPlace::UNKNOWN),

@@ -29,6 +29,8 @@ pub struct Welcome {
     /// As it came with the join.
     pub connection: u64,
     /// As it came with the join.
+    pub join: u32,
+    /// As it came with the join.
     pub encoding: Encoding,
     /// The life of the reliable stream; `None` while it is not known.
     pub epoch: Option<Epoch>,
@@ -81,6 +83,8 @@ pub enum Delivery {
         room: RoomName,
         /// As it came with the join.
         connection: u64,
+        /// As it came with the join.
+        join: u32,
         /// Why, for the error frame.
         code: &'static str,
     },
