@@ -111,6 +111,8 @@ pub(crate) struct Device {
     pub(crate) keeps: usize,
     /// By room it has asked to join.
     pub(crate) links: BTreeMap<String, Link>,
+    /// Joins that it gave up before they were answered.
+    pub(crate) unanswered: BTreeMap<String, Link>,
     /// How much of `heard` it has looked at for reliable messages.
     pub(crate) taken: usize,
     /// When it last acknowledged.
@@ -146,6 +148,7 @@ impl Device {
         Self {
             keeps: 0,
             links: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             taken: 0,
             acked_at: None,
             shard,

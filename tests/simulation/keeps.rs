@@ -34,6 +34,8 @@ pub(crate) struct Link {
     pub(crate) acked: u64,
     /// That was when it had read everything that was written to it.
     pub(crate) acked_level: u64,
+    /// Its welcome has come.
+    pub(crate) welcomed: bool,
     /// It has something to acknowledge.
     pub(crate) owes_ack: bool,
 }
@@ -71,7 +73,12 @@ impl Kept {
             }
         };
         assert_eq!(opened.part.after, honoured, "{why}");
-        assert!(honoured > 0 || link.asked.as_ref().is_some_and(|(_, offset)| *offset > 0) || opened.reset.is_empty(), "{why}");
+        assert!(
+            honoured > 0
+                || link.asked.as_ref().is_some_and(|(_, offset)| *offset > 0)
+                || opened.reset.is_empty(),
+            "{why}"
+        );
         let is_other = self.cursor.as_ref().is_none_or(|(epoch, _)| *epoch != opened.epoch);
         if !opened.reset.is_empty() || is_other {
             self.cursor = Some((opened.epoch.clone(), opened.part.after));
@@ -92,7 +99,7 @@ impl Kept {
         check_part(part, &epoch, disk, room);
         let mut effect = Effect::default();
         let written = disk.of(room, number_of(&epoch));
-        let applied = self.applied.entry(epoch.clone()).or_default();
+        let applied = self.applied.entry(epoch).or_default();
         for told in &part.messages {
             if told.offset <= *cursor {
                 effect.repeated += 1;

@@ -62,13 +62,8 @@ impl Ledger {
         for mark in marks.iter().filter(|mark| mark.class == "reliable") {
             self.fates.entry(mark.payload.clone()).or_default().open += 1;
         }
-        let request = Request {
-            room: room.to_owned(),
-            marks,
-            sent: self.moment,
-            answered: None,
-            verdicts: Vec::new(),
-        };
+        let request =
+            Request { room: room.to_owned(), marks, sent: self.moment, answered: None, verdicts: Vec::new() };
         self.requests.insert(ticket, request);
     }
 
@@ -134,7 +129,8 @@ impl Ledger {
             }
             check_ids(written);
         }
-        let held: Vec<_> = self.fates.iter().filter_map(|(payload, fate)| Some((payload, fate.durable.as_ref()?))).collect();
+        let held: Vec<_> =
+            self.fates.iter().filter_map(|(payload, fate)| Some((payload, fate.durable.as_ref()?))).collect();
         for (payload, (room, epoch, offset)) in held {
             let Some(written) = disk.written.get(&(room.clone(), *epoch)) else { continue };
             let stored = at(written, *offset);
@@ -167,7 +163,8 @@ impl Ledger {
             let normal = request.marks.iter().filter(|mark| mark.class == "normal");
             offered.extend(normal.map(|mark| (mark.payload.as_str(), request)));
         }
-        let heard: Vec<&Told> = records.iter().flat_map(Record::known).flat_map(|batch| &batch.messages).collect();
+        let heard: Vec<&Told> =
+            records.iter().flat_map(Record::known).flat_map(|batch| &batch.messages).collect();
         let mut places: BTreeMap<&str, usize> = BTreeMap::new();
         let mut newest = 0;
         for (place, told) in heard.iter().enumerate() {
@@ -186,10 +183,8 @@ impl Ledger {
         for request in of_room() {
             let mut last = 0;
             for (mark, verdict) in request.marks.iter().zip(&request.verdicts) {
-                let is_ordered = matches!(
-                    (mark.class, verdict),
-                    ("normal", _) | ("reliable", Verdict::Durable { .. })
-                );
+                let is_ordered =
+                    matches!((mark.class, verdict), ("normal", _) | ("reliable", Verdict::Durable { .. }));
                 let place = places.get(mark.payload.as_str()).copied();
                 let is_missed = is_ordered && mark.class == "normal" && place.is_none();
                 assert!(!is_missed || !is_whole, "{room}: {mark:?} never left");
@@ -202,7 +197,8 @@ impl Ledger {
 
     /// Accepted messages of a keyed type, and accepted increments.
     pub(crate) fn accepted(&self, room: &str, type_name: &str) -> (u64, u64) {
-        let marks = self.requests.values().filter(|request| request.room == room && request.answered.is_some());
+        let marks =
+            self.requests.values().filter(|request| request.room == room && request.answered.is_some());
         let marks = marks.flat_map(|request| request.marks.iter().take(request.verdicts.len()));
         let of_type = marks.filter(|mark| mark.type_name == type_name);
         of_type.fold((0, 0), |(messages, count), mark| (messages + 1, count + mark.count))

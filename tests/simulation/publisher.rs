@@ -161,7 +161,7 @@ impl World {
         let room = *self.rng.choice(&ROOMS[..2]).unwrap();
         let keeps = self.rng.usize(..self.kept.len());
         let after = self.kept[keeps].get(room).and_then(|kept| kept.cursor.clone());
-        let cursor = after.as_ref().map(|after| cursor_of(after));
+        let cursor = after.as_ref().map(cursor_of);
         let asked_ms = self.now.unix_ms;
         let asked = Asked::Pull { room: room.to_owned(), after, keeps, asked_ms };
         self.ask(room, asked, Ask::Pull { after: cursor });
@@ -216,7 +216,10 @@ impl World {
                     // Since then the clock may have gone back, by as much as the world lets it.
                     let expires_ms = at(written, told.offset).message.expires_ms();
                     let jumped = self.jumped;
-                    assert!(jumped || expires_ms > asked_ms, "{room}: {told:?} had expired when it was pulled");
+                    assert!(
+                        jumped || expires_ms > asked_ms,
+                        "{room}: {told:?} had expired when it was pulled"
+                    );
                 }
                 let is_honoured = reset.is_none() && after.as_ref().is_some_and(|after| after.0 == epoch);
                 let kept = self.kept[keeps].entry(room.clone()).or_default();

@@ -256,7 +256,10 @@ impl World {
                 });
                 // Who has more to catch up with than a welcome holds misses batches meanwhile.
                 let may_skip = self.lapses > 0 || self.is_troubled || self.is_bulky;
-                assert!(!(skips && device.healthy) || may_skip, "a healthy device missed something in {room}");
+                assert!(
+                    !(skips && device.healthy) || may_skip,
+                    "a healthy device missed something in {room}"
+                );
             }
         }
     }
