@@ -794,7 +794,9 @@ impl Segment {
                 }
                 Brings::Carry { want, seq } => {
                     let member = &self.members[*slot as usize];
+                    // The slot may have another member by now.
                     let is_for_it = member.last_seq == seq
+                        && member.encoding == want.encoding
                         && member.standing == Standing::Level
                         && self.acked[*slot as usize].through == want.reach.after;
                     // Refused or not: it is tried again after the next delay.
@@ -825,7 +827,8 @@ impl Segment {
         (sink, now): (&mut S, Instant),
         turn: &mut TurnTally,
     ) -> bool {
-        let Some(member) = self.asker(slot, want.since).filter(|member| member.sent == want.sent) else {
+        let is_same = |member: &&mut Member| (member.sent, member.encoding) == (want.sent, want.encoding);
+        let Some(member) = self.asker(slot, want.since).filter(is_same) else {
             return false;
         };
         if matches!(sink.offer(member.connection, std::slice::from_ref(frame), now), Offer::Refused { .. }) {
