@@ -2,7 +2,7 @@
 //! that stall, leave and join in the middle of a pass.
 //!
 //! Each seed is one life of a small node. A failing seed is printed with the end of its trace; `ROOMCAST_SEED=n`
-//! replays it alone, with the whole trace; `ROOMCAST_SEEDS=n` draws that many.
+//! replays it alone, with the whole trace; `ROOMCAST_SEEDS=n` draws that many, `ROOMCAST_FROM=n` others than the first.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 #![expect(clippy::cast_possible_truncation, reason = "lengths of test frames fit")]
@@ -90,7 +90,8 @@ fn the_contract_holds_under_every_schedule_and_each_rare_branch_is_reached() {
     }
     let seeds = number("ROOMCAST_SEEDS").unwrap_or(SEEDS);
     let mut coverage = Coverage::default();
-    for seed in 0..seeds {
+    let from = number("ROOMCAST_FROM").unwrap_or(0);
+    for seed in from..from + seeds {
         for (branch, times) in live(seed).coverage.0 {
             *coverage.0.entry(branch).or_default() += times;
         }

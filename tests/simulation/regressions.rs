@@ -276,3 +276,12 @@ fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
     let epoch = bench.epoch(&room);
     assert_eq!(bench.shard.acks(&room, epoch, 1).unwrap().count, 1);
 }
+
+/// A slot given up by one member and taken by another while its carry or refresh was under way: the frame went to the new one,
+/// be it of the other encoding.
+#[test]
+fn a_frame_for_who_had_the_slot_before_is_not_for_who_has_it_now() {
+    for seed in [1877, 11_194] {
+        crate::live(seed);
+    }
+}

@@ -262,7 +262,7 @@ impl World {
         self.take_answers(index);
     }
 
-    fn note(&mut self, tally: &Tally) {
+    pub(crate) fn note(&mut self, tally: &Tally) {
         self.lapses += tally.lane_full;
         for (branch, times) in [
             ("lane full", tally.lane_full),
