@@ -530,9 +530,11 @@ impl Stream {
         self.expiries.insert((entry.expires_ms, entry.offset));
         self.alive_bytes += entry.bytes;
         self.entries.push_back(entry);
-        if let Some(id) = &message.id
-            && self.ids.insert(id.clone(), (Fingerprint::of(message), message.offset)).is_none()
-        {
+        if let Some(id) = &message.id {
+            if self.ids.insert(id.clone(), (Fingerprint::of(message), message.offset)).is_some() {
+                // Used anew after its time, and both are still stored: the later one counts.
+                self.ids_in_order.retain(|(_, known)| known != id);
+            }
             self.ids_in_order.push_back((message.at_ms, id.clone()));
         }
         self.tail_bytes += message.wire_bytes;
