@@ -312,6 +312,12 @@ impl Segment {
         self.pass.is_some() || !self.visits.is_empty() || !self.queue.is_empty()
     }
 
+    /// Whether members wait for word of batches they missed.
+    #[must_use]
+    pub fn awaits_refresh(&self) -> bool {
+        self.asked.keys().any(|want| want.since < self.seq)
+    }
+
     /// Whether a pass is under way.
     #[must_use]
     pub fn is_passing(&self) -> bool {

@@ -288,6 +288,7 @@ impl<S: Socket> Shard<S> {
     pub fn is_flushed(&self) -> bool {
         self.rooms.iter().all(|(_, home)| home.room.is_flushed())
             && self.active.is_empty()
+            && self.segments.iter().all(|(_, placed)| !placed.segment.awaits_refresh())
             && self.control.is_empty()
             && self.peers.iter().all(Peer::is_quiet)
     }

@@ -285,3 +285,9 @@ fn a_frame_for_who_had_the_slot_before_is_not_for_who_has_it_now() {
         crate::live(seed);
     }
 }
+
+/// An id used anew after its five minutes aged by its first use when both were loaded: the next retry was stored again.
+#[test]
+fn an_id_that_was_used_anew_counts_from_then() {
+    crate::live(7191);
+}
