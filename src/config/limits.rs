@@ -97,7 +97,7 @@ pub const PULL_BYTES_MAX: usize = 512 * KIB;
 pub const PARKED_MAX: usize = STREAM_MESSAGES_MAX;
 /// How long joins and publishes wait for a room's stream to be loaded. Past it: devices join without it, publishers hear
 /// 503 `store_failing`.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(2);
+pub const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a room leaves the store alone that failed it.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Shortest time over which devices spread their acknowledgements.

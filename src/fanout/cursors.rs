@@ -216,11 +216,8 @@ impl Cursors {
             let want =
                 CarryWant { encoding: member.encoding, reach: Reach { after: acked.through, through } };
             let has_room = self.carrying.len() < CARRY_STATES_MAX || self.carrying.contains_key(&want);
-            if due <= now
-                && has_room
-                && member.standing == Standing::Level
-                && !sink.is_waiting(member.connection)
-            {
+            let is_due = due <= now && member.standing == Standing::Level && !acked.is_asked_for;
+            if is_due && has_room && !sink.is_waiting(member.connection) {
                 let slots = self.carrying.entry(want).or_default();
                 if slots.is_empty() {
                     self.wants.push(want);

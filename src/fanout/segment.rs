@@ -208,7 +208,12 @@ impl Segment {
         self.holes.push(slot);
         self.census.remove(encoding);
         let acked = self.cursors.leave(slot);
-        Departure { encoding, acked: acked.through.max(acked.counts_from), device: acked.device }
+        Departure {
+            encoding,
+            epoch: self.epoch,
+            acked: acked.through.max(acked.counts_from),
+            device: acked.device,
+        }
     }
 
     /// The member of a slot says that it has applied everything up to `offset`. Whether that can be.

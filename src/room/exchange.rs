@@ -33,9 +33,19 @@ pub enum Input {
         left: Departure,
     },
     /// A segment is no more; these acknowledgements it had counted, by offset.
-    Acked(Vec<(u64, Acks)>),
+    Acked {
+        /// The life of the stream that they are of.
+        epoch: Option<Epoch>,
+        /// Of each offset.
+        acks: Vec<(u64, Acks)>,
+    },
     /// A member has acknowledged messages that were sent before its segment was there.
-    AckedEarly(Reach),
+    AckedEarly {
+        /// The life of the stream that they are of.
+        epoch: Option<Epoch>,
+        /// Which messages.
+        reach: Reach,
+    },
     /// A segment has taken frames into a pass, or will never get them.
     Taken {
         /// Which segment.
@@ -137,6 +147,8 @@ pub struct Join {
 pub struct Departure {
     /// How its frames were spelt.
     pub encoding: Encoding,
+    /// The life of the stream that it knew.
+    pub epoch: Option<Epoch>,
     /// It has acknowledged everything up to this, or was not to be counted for it.
     pub acked: u64,
     /// A hash of the device's name; 0: it gave none.

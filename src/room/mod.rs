@@ -278,12 +278,16 @@ impl Room {
             Input::Taken { shard, batches } => self.taken(shard, batches),
             Input::Refresh { shard, encoding, since, sent } => self.refresh(shard, encoding, since, sent),
             Input::Carry { shard, encoding, reach } => self.carry(shard, encoding, reach, now),
-            Input::Acked(acks) => self.acked(&acks),
-            Input::AckedEarly(reach) => self.stream.acked_early(reach, now.unix_ms),
+            Input::Acked { epoch, acks } if epoch == self.stream.epoch() => self.acked(&acks),
+            Input::AckedEarly { epoch, reach } if epoch == self.stream.epoch() => {
+                self.stream.acked_early(reach, now.unix_ms);
+            }
+            // Of a stream that is no more.
+            Input::Acked { .. } | Input::AckedEarly { .. } => {}
             Input::Ask { ticket, ask } => self.ask(ticket, ask, now, tally),
             Input::Loaded { life, stored } => self.loaded(life, stored, now, tally),
             Input::Durable { life, through } => self.durable(life, through, now, tally),
-            Input::Paged { life, after, page } => self.paged(life, after, &page, now),
+            Input::Paged { life, after, page } => self.paged(life, after, &page, now, tally),
             Input::StoreFailed { life, asked, reason } => self.store_failed(life, asked, reason, now, tally),
             Input::Configure(settings) => self.configure(settings, now.instant),
             Input::Due => self.due(now, tally),
@@ -375,7 +379,9 @@ impl Room {
     fn leave(&mut self, shard: usize, left: Departure, now: Instant) {
         self.last_used = now;
         self.segments.get_mut(&shard).expect("members leave where they joined").census.remove(left.encoding);
-        self.stream.leave(left.acked, left.device);
+        if left.epoch == self.stream.epoch() {
+            self.stream.leave(left.acked, left.device);
+        }
         self.forget_empty_segment(shard);
         self.audience.changed(self.members(), now);
     }

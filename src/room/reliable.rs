@@ -30,6 +30,8 @@ const RECALL_BYTES: usize = 128;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader {
     reach: Reach,
+    /// Behind what the store was asked to read for it.
+    from: u64,
     bytes_max: usize,
     whose: Reading,
 }
@@ -243,17 +245,15 @@ impl Room {
     /// Members of a segment miss batches, reliable messages or both.
     pub(super) fn refresh(&mut self, shard: usize, encoding: Encoding, since: Seq, sent: u64) {
         let reach = Reach { after: sent, through: u64::MAX };
-        self.read(Reader {
-            reach,
-            bytes_max: CATCH_UP_BYTES_MAX,
-            whose: Reading::Refresh { shard, encoding, since },
-        });
+        let whose = Reading::Refresh { shard, encoding, since };
+        self.read(Reader { reach, from: sent, bytes_max: CATCH_UP_BYTES_MAX, whose });
     }
 
     /// Members of a segment did not acknowledge in time.
     pub(super) fn carry(&mut self, shard: usize, encoding: Encoding, reach: Reach, now: Now) {
         self.stream.age(now.unix_ms);
-        self.read(Reader { reach, bytes_max: CARRY_BYTES_MAX, whose: Reading::Carry { shard, encoding } });
+        let whose = Reading::Carry { shard, encoding };
+        self.read(Reader { reach, from: reach.after, bytes_max: CARRY_BYTES_MAX, whose });
     }
 
     /// Something is asked of the stream, which is ready or not worth waiting for.
@@ -288,7 +288,8 @@ impl Room {
     fn pull(&mut self, ticket: u64, after: Option<Cursor>) {
         let Judged { after, reset, .. } = self.stream.judge(after);
         let reach = Reach { after, through: u64::MAX };
-        self.read(Reader { reach, bytes_max: PULL_BYTES_MAX, whose: Reading::Pull { ticket, reset } });
+        let whose = Reading::Pull { ticket, reset };
+        self.read(Reader { reach, from: after, bytes_max: PULL_BYTES_MAX, whose });
     }
 
     fn recall(&mut self, ticket: u64, offset: u64, now: Now, tally: &mut RoomTally) {
@@ -391,7 +392,9 @@ impl Room {
                     let refusal = StreamRefusal::Unavailable(Unavailable::StoreFailing);
                     self.outputs.push_back(Output::Told { ticket, told: Told::Pulled(Err(refusal)) });
                 }
-                Reading::Refresh { since, .. } if since < self.seq => self.hand_out(reader, Found::InStore),
+                Reading::Refresh { since, .. } if since < self.seq => {
+                    self.hand_out(reader, Found::InStore { from: reader.from });
+                }
                 Reading::Refresh { .. } | Reading::Carry { .. } => self.readers.push(reader),
             }
         }
@@ -400,13 +403,13 @@ impl Room {
     fn read(&mut self, reader: Reader) {
         let Reader { reach, bytes_max, .. } = reader;
         match self.stream.find(reach.after, reach.through, bytes_max) {
-            Found::InStore => self.read_from_store(reader),
+            Found::InStore { from } => self.read_from_store(Reader { from, ..reader }),
             found @ Found::Here { .. } => self.hand_out(reader, found),
         }
     }
 
     fn read_from_store(&mut self, reader: Reader) {
-        let after = reader.reach.after;
+        let after = reader.from;
         self.readers.push(reader);
         if let (Some(_), Reading::Pull { ticket, .. }) = (self.read_retry, reader.whose) {
             self.readers.pop();
@@ -429,21 +432,30 @@ impl Room {
     }
 
     /// The store gave messages back.
-    pub(super) fn paged(&mut self, life: u64, after: u64, page: &Page, now: Now) {
+    pub(super) fn paged(&mut self, life: u64, after: u64, page: &Page, now: Now, tally: &mut RoomTally) {
         if life != self.stream.life() {
             return; // What was asked since, or will be after the load, is of the stream as it is now.
         }
         self.pages_asked.retain(|asked| *asked != after);
         self.stream.age(now.unix_ms);
+        if page.through <= after && self.stream.durable() > after {
+            // The store does not know what it has synced: all there is to know of the stream has to be learnt again.
+            return self.store_failed(life, Asked::Append, Unavailable::StoreFailing, now, tally);
+        }
         self.stream.bury_missing(&page.messages, after, page.through);
         let (waited, others) =
-            std::mem::take(&mut self.readers).into_iter().partition(|reader| reader.reach.after == after);
+            std::mem::take(&mut self.readers).into_iter().partition(|reader| reader.from == after);
         self.readers = others;
         let waited: Vec<Reader> = waited;
         for reader in waited {
-            let through = reader.reach.through.min(page.through);
-            let found = self.stream.page(page.messages.iter().cloned(), after, through, reader.bytes_max);
-            self.hand_out(reader, found);
+            let Reader { reach, bytes_max, .. } = reader;
+            let through = reach.through.min(page.through);
+            let found = self.stream.page(page.messages.iter().cloned(), reach.after, through, bytes_max);
+            match &found {
+                // It has died since it was asked for; there may be more behind it.
+                Found::Here { messages, .. } if messages.is_empty() => self.read(reader),
+                Found::Here { .. } | Found::InStore { .. } => self.hand_out(reader, found),
+            }
         }
     }
 

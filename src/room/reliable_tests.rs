@@ -106,8 +106,9 @@ fn join(connection: u64, cursor: Option<Cursor>) -> Input {
     })
 }
 
-fn left(acked: u64) -> Input {
-    Input::Left { shard: 0, left: Departure { encoding: Encoding::Json, acked, device: 0 } }
+fn left(bench: &Bench, acked: u64) -> Input {
+    let epoch = bench.room.epoch();
+    Input::Left { shard: 0, left: Departure { encoding: Encoding::Json, epoch, acked, device: 0 } }
 }
 
 fn coupon(payload: &str) -> Message {
@@ -280,7 +281,7 @@ fn a_receipt_adds_up_whoever_comes_and_goes() {
     bench.tell(join(2, None));
     bench.publish(vec![coupon("1")]);
     bench.sync();
-    bench.tell(left(0));
+    bench.tell(left(&bench, 0));
     let counts = |bench: &mut Bench| {
         let receipt = bench.receipt(1).unwrap();
         (receipt.online, receipt.acknowledged, receipt.left)
@@ -289,7 +290,7 @@ fn a_receipt_adds_up_whoever_comes_and_goes() {
     let (lacks, has) = (bench.cursor(0), bench.cursor(1));
     bench.tell(join(3, Some(lacks)));
     assert_eq!(counts(&mut bench), (2, 0, 0), "it is pending again");
-    bench.tell(left(0));
+    bench.tell(left(&bench, 0));
     bench.tell(join(4, Some(has)));
     assert_eq!(counts(&mut bench), (2, 1, 0), "it comes back with it");
     bench.tell(join(5, None));

@@ -114,8 +114,11 @@ pub enum Found {
         /// How far they reach.
         through: u64,
     },
-    /// They have to be read from the store.
-    InStore,
+    /// They have to be read from the store, behind this offset: up to it nothing is alive.
+    InStore {
+        /// Where to read.
+        from: u64,
+    },
 }
 
 /// What came of a load.
@@ -403,8 +406,8 @@ impl Stream {
         let wanted = self.entries.range(from..).take_while(|entry| entry.offset <= through);
         let first = wanted.filter(|entry| !entry.dead).map(|entry| entry.offset).next();
         let first = first.filter(|first| self.tail.front().is_none_or(|tail| *first < tail.offset));
-        if first.is_some() {
-            return Found::InStore;
+        if let Some(first) = first {
+            return Found::InStore { from: first - 1 };
         }
         let from = self.tail.partition_point(|message| message.offset <= after);
         self.page(self.tail.range(from..).cloned(), after, through, bytes_max)
@@ -583,7 +586,7 @@ impl Found {
             Self::Here { messages, through } => {
                 Some(Carried { span: Span { after, through, ack_within_ms }, messages })
             }
-            Self::InStore => None,
+            Self::InStore { .. } => None,
         }
     }
 }

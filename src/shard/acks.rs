@@ -36,9 +36,9 @@ impl<S: Socket> Shard<S> {
         }
         let early = segment.take_early_acks();
         if !early.is_empty() {
-            let (room, run) = (segment.room().clone(), segment.run());
+            let (room, run, epoch) = (segment.room().clone(), segment.run(), segment.epoch());
             for reach in early {
-                self.tell_home(key, Control::AckedEarly { room: room.clone(), run, reach });
+                self.tell_home(key, Control::AckedEarly { room: room.clone(), run, epoch, reach });
             }
         }
         true
@@ -66,8 +66,8 @@ impl<S: Socket> Shard<S> {
         let segment = &mut self.segments[key as usize].segment;
         let acks = segment.give_up_tallies();
         if !acks.is_empty() {
-            let (room, run) = (segment.room().clone(), segment.run());
-            self.tell_home(key, Control::Acked { room, run, acks });
+            let (room, run, epoch) = (segment.room().clone(), segment.run(), segment.epoch());
+            self.tell_home(key, Control::Acked { room, run, epoch, acks });
         }
     }
 

@@ -277,7 +277,7 @@ impl<S: Socket> Shard<S> {
         let segment = self.settle_join(room);
         let Some((index, at)) = self.joining_place(*key, segment, *join) else {
             let acked = place.acked.max(place.counts_from);
-            let left = Departure { encoding: *encoding, acked, device: place.device };
+            let left = Departure { encoding: *encoding, epoch: *epoch, acked, device: place.device };
             self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left });
             self.drop_empty_segment(segment);
             return;

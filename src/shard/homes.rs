@@ -243,8 +243,10 @@ impl<S: Socket> Shard<S> {
                 let CarryWant { encoding, reach } = want;
                 (room, run, Input::Carry { shard, encoding, reach })
             }
-            Control::Acked { room, run, acks } => (room, run, Input::Acked(acks)),
-            Control::AckedEarly { room, run, reach } => (room, run, Input::AckedEarly(reach)),
+            Control::Acked { room, run, epoch, acks } => (room, run, Input::Acked { epoch, acks }),
+            Control::AckedEarly { room, run, epoch, reach } => {
+                (room, run, Input::AckedEarly { epoch, reach })
+            }
         };
         // What is said of an earlier life of the room, or of one that was closed, is of no interest any more.
         if let Some(key) = self.room_of.get(&room).copied().filter(|key| self.rooms[*key].room.run() == run) {

@@ -169,6 +169,8 @@ pub enum Control {
         room: RoomName,
         /// In which life.
         run: Run,
+        /// The life of the stream that they are of.
+        epoch: Option<Epoch>,
         /// How many, and how long they took.
         acks: Vec<(u64, Acks)>,
     },
@@ -178,6 +180,8 @@ pub enum Control {
         room: RoomName,
         /// In which life.
         run: Run,
+        /// The life of the stream that they are of.
+        epoch: Option<Epoch>,
         /// Which messages.
         reach: Reach,
     },
