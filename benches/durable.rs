@@ -1,0 +1,499 @@
+//! How fast a whole node makes messages durable, over HTTP as a publisher meets it, and how soon it is back after it was
+//! killed.
+//!
+//! Starts the real program on free ports with an empty store, in the system's directory for temporary files or in
+//! `ROOMCAST_BENCH_FOLDER`: the figures are of that disk. `cargo bench --bench durable -- batches` runs one part.
+//! `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node and the load to a core each. The load is one
+//! thread of closed loops: each publisher sends its next request when its last one was answered. How busy that thread was
+//! stands in each line: near 100 %, the figure is of the load and not of the node.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use roomcast::clock::Now;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+
+const REPETITIONS: usize = 3;
+const REPETITION: Duration = Duration::from_secs(3);
+/// Opens the rooms and the connections; not counted.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Of the messages that a killed node must bring back.
+const STORED: Load =
+    Load { publishers: 20, rooms_each: 50, messages: 50, payload_bytes: 4096, ttl_ms: 3_600_000 };
+const STORED_ROUNDS: usize = 2;
+const RESTARTS: usize = 5;
+/// What `/proc` counts CPU in; the kernel shows no other unit to programs.
+const TICK: Duration = Duration::from_millis(10);
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = args.iter().find(|arg| !arg.starts_with('-'));
+    let runs = |name: &str| wanted.is_none_or(|wanted| name.contains(wanted.as_str()));
+    pin_the_load();
+    if ["single", "publishers", "batches", "rooms", "restart"].into_iter().any(runs) {
+        disk();
+    }
+    // Rooms are so many that none has 1 024 messages alive at ten times the rate wanted: `stream_full` is no figure.
+    let coupons = Load { publishers: 64, rooms_each: 2, messages: 1, payload_bytes: 300, ttl_ms: 1000 };
+    for (name, load) in [
+        ("single", Load { publishers: 1, ..coupons }),
+        ("publishers", coupons),
+        ("batches", Load { messages: 50, rooms_each: 10, ..coupons }),
+        ("rooms", Load { publishers: 500, rooms_each: 1, ..coupons }),
+    ] {
+        if runs(name) {
+            measure(name, load);
+        }
+    }
+    if runs("restart") {
+        restart();
+    }
+}
+
+fn print(line: &str) {
+    let load_average = fs::read_to_string("/proc/loadavg").expect("this is Linux");
+    let minute = load_average.split(' ').next().expect("its first field");
+    writeln!(io::stdout(), "{line} [load average {minute}]").expect("the terminal is there");
+}
+
+fn core(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|core| !core.is_empty())
+}
+
+/// Pins this thread, so that those it starts inherit the core.
+fn pin_the_load() {
+    let cores = (core("BENCH_LOAD_CORE"), core("BENCH_SERVER_CORE"));
+    assert_eq!(
+        cores.0.is_some(),
+        cores.1.is_some(),
+        "the node would inherit the load's core: pin both or none"
+    );
+    if let Some(core) = cores.0 {
+        let id = std::process::id().to_string();
+        let pinned = Command::new("taskset").args(["-cp", &core, &id]).stdout(Stdio::null()).status();
+        assert!(pinned.expect("taskset is there").success(), "core {core} is not to be had");
+    }
+}
+
+/// What a small write and its sync take here, without the node: the yardstick for everything else. Milliseconds where
+/// the disk needs a tenth of one say that others hold the core.
+fn disk() {
+    let folder = Folder::new("disk");
+    let mut file = File::create(folder.0.join("file")).expect("the folder is there");
+    let mut times: Vec<_> = (0..300)
+        .map(|_| {
+            let began = Now::read().instant;
+            file.write_all(&[7; 4096]).expect("the disk works");
+            file.sync_data().expect("the disk works");
+            Now::read().instant - began
+        })
+        .collect();
+    times.sort_unstable();
+    let (p50, p99) = (percentile(&times, 500), percentile(&times, 990));
+    print(&format!("disk: 4 KiB written and synced: p50 {p50:.2?}, p99 {p99:.2?}"));
+}
+
+/// An empty folder of its own, removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let parent = std::env::var_os("ROOMCAST_BENCH_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = parent.join(format!("roomcast-durable-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder can be made");
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A running node. Killed when dropped.
+struct Node {
+    process: Child,
+    viewer_door: SocketAddr,
+    publisher_door: SocketAddr,
+}
+
+impl Node {
+    /// Starts it, and returns when it has said where its doors are.
+    fn start(folder: &Path) -> Self {
+        let program = env!("CARGO_BIN_EXE_roomcast");
+        let mut command = core("BENCH_SERVER_CORE").map_or_else(
+            || Command::new(program),
+            |core| {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["-c", &core, program]);
+                pinned
+            },
+        );
+        for door in ["--viewer-listen", "--publisher-listen", "--ops-listen"] {
+            command.args([door, "127.0.0.1:0"]);
+        }
+        command.arg("--data-dir").arg(folder).env_clear().stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().expect("the program can be started");
+        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let mut doors = lines
+            .map_while(Result::ok)
+            .filter_map(|line| line.split("://").nth(1)?.split('/').next()?.parse::<SocketAddr>().ok());
+        let mut door = || doors.next().expect("it names its doors");
+        let (viewer_door, publisher_door) = (door(), door());
+        Self { process, viewer_door, publisher_door }
+    }
+
+    /// CPU that it has used, in the kernel's name as well.
+    fn cpu(&self) -> Duration {
+        cpu(&self.process.id().to_string())
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().expect("it was killed");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn cpu(process: &str) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    // Behind the name, which may hold anything, come the state and so on: `utime` and `stime` are the 12th and 13th.
+    let (_, fields) = stat.rsplit_once(") ").expect("its format");
+    let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("a number"));
+    TICK * ticks.sum::<u32>()
+}
+
+/// What the publishers of one part do.
+#[derive(Clone, Copy)]
+struct Load {
+    publishers: usize,
+    /// Each publisher's requests go round these, and no other's do.
+    rooms_each: usize,
+    /// Of one request.
+    messages: usize,
+    payload_bytes: usize,
+    ttl_ms: u64,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { publishers, rooms_each, messages, payload_bytes, .. } = self;
+        let rooms = publishers * rooms_each;
+        write!(f, "{publishers} × {messages} messages of {payload_bytes} bytes, {rooms} rooms")
+    }
+}
+
+impl Load {
+    fn room(publisher: usize, room: usize) -> String {
+        format!("room-{publisher}-{room}")
+    }
+
+    /// The requests of one publisher, one for each of its rooms.
+    fn requests(&self, publisher: usize) -> Vec<Vec<u8>> {
+        let frame = r#"{"text":""}"#.len();
+        let text = "x".repeat(self.payload_bytes - frame);
+        let message =
+            format!(r#"{{"type":"coupon","payload":{{"text":"{text}"}},"ttl_ms":{}}}"#, self.ttl_ms);
+        let body = match self.messages {
+            1 => message,
+            messages => format!(r#"{{"messages":[{}]}}"#, vec![message; messages].join(",")),
+        };
+        let request = |room| {
+            let head = format!(
+                "POST /v1/rooms/{}/messages HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\n\r\n",
+                Self::room(publisher, room),
+                body.len()
+            );
+            [head.as_bytes(), body.as_bytes()].concat()
+        };
+        (0..self.rooms_each).map(request).collect()
+    }
+}
+
+/// When publishers stop.
+#[derive(Clone, Copy)]
+enum Until {
+    Time(Instant),
+    /// So many requests to each of their rooms.
+    Rounds(usize),
+    /// The node is gone.
+    Killed,
+}
+
+/// What became of what was published.
+#[derive(Default)]
+struct Outcome {
+    durable: usize,
+    /// How many ended otherwise, by the node's word for it.
+    others: BTreeMap<String, usize>,
+    /// From sending a request to its whole answer.
+    latencies: Vec<Duration>,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.durable += other.durable;
+        self.latencies.extend(other.latencies);
+        for (word, messages) in other.others {
+            *self.others.entry(word).or_default() += messages;
+        }
+    }
+
+    fn answered(&mut self, answer: &Answer, messages: usize, latency: Duration) {
+        self.latencies.push(latency);
+        let durable = answer.body.matches(r#""result":"durable""#).count();
+        self.durable += durable;
+        if answer.code != 200 || durable != messages {
+            self.note_others(answer, messages);
+        }
+    }
+
+    #[cold]
+    fn note_others(&mut self, answer: &Answer, messages: usize) {
+        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        let word = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
+        let Some(results) = body["results"].as_array() else {
+            *self.others.entry(format!("{} {}", answer.code, word(&body["code"]))).or_default() += messages;
+            return;
+        };
+        for result in results.iter().filter(|result| result["result"] != "durable") {
+            let what = format!("{} {}", word(&result["result"]), word(&result["reason"]));
+            *self.others.entry(what).or_default() += 1;
+        }
+    }
+}
+
+struct Answer {
+    code: u16,
+    body: String,
+}
+
+/// Sends a request and waits for its whole answer.
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<Answer> {
+    stream.write_all(request).await?;
+    let mut bytes = Vec::with_capacity(4096);
+    loop {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(answer) = whole(&bytes) {
+            return Ok(answer);
+        }
+    }
+}
+
+fn whole(bytes: &[u8]) -> Option<Answer> {
+    let head_bytes = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..head_bytes]).expect("ASCII");
+    let body_bytes: usize = head.split_once("content-length: ")?.1.split("\r\n").next()?.parse().ok()?;
+    let body = bytes.get(head_bytes..head_bytes + body_bytes)?;
+    let code = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer { code, body: String::from_utf8(body.to_vec()).expect("JSON") })
+}
+
+async fn publisher(door: SocketAddr, load: Load, number: usize, until: Until) -> Outcome {
+    let requests = load.requests(number);
+    let mut outcome = Outcome::default();
+    let mut stream = TcpStream::connect(door).await.expect("the door is open");
+    stream.set_nodelay(true).expect("it is connected");
+    for (sent, request) in requests.iter().cycle().enumerate() {
+        let began = Now::read().instant;
+        let over = match until {
+            Until::Time(end) => began >= end,
+            Until::Rounds(rounds) => sent == rounds * requests.len(),
+            Until::Killed => false,
+        };
+        if over {
+            break;
+        }
+        match exchange(&mut stream, request).await {
+            Ok(answer) => outcome.answered(&answer, load.messages, Now::read().instant - began),
+            Err(_) if matches!(until, Until::Killed) => break,
+            Err(error) => panic!("publisher {number}: {error}"),
+        }
+    }
+    outcome
+}
+
+async fn publish(door: SocketAddr, load: Load, until: Until) -> Outcome {
+    let mut publishers: JoinSet<_> =
+        (0..load.publishers).map(|number| publisher(door, load, number, until)).collect();
+    let mut all = Outcome::default();
+    while let Some(outcome) = publishers.join_next().await {
+        all.add(outcome.expect("a publisher does not panic"));
+    }
+    all.latencies.sort_unstable();
+    all
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("the system has descriptors")
+}
+
+fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
+    sorted[(sorted.len() - 1) * per_mille / 1000]
+}
+
+/// One repetition's figures.
+struct Repetition {
+    outcome: Outcome,
+    took: Duration,
+    node_cpu: Duration,
+    load_cpu: Duration,
+}
+
+impl Repetition {
+    fn of(runtime: &Runtime, node: &Node, load: Load) -> Self {
+        let cpu_before = (node.cpu(), cpu("self"));
+        let began = Now::read().instant;
+        let outcome = runtime.block_on(publish(node.publisher_door, load, Until::Time(began + REPETITION)));
+        let took = Now::read().instant - began;
+        Self { outcome, took, node_cpu: node.cpu() - cpu_before.0, load_cpu: cpu("self") - cpu_before.1 }
+    }
+
+    fn per_second(&self) -> u128 {
+        self.outcome.durable as u128 * 1_000_000 / self.took.as_micros()
+    }
+
+    fn percent_of_a_core(&self, cpu: Duration) -> u128 {
+        cpu.as_micros() * 100 / self.took.as_micros()
+    }
+}
+
+fn measure(name: &str, load: Load) {
+    let folder = Folder::new(name);
+    let node = Node::start(&folder.0);
+    let runtime = runtime();
+    let warm = Now::read().instant + WARM_UP;
+    runtime.block_on(publish(node.publisher_door, load, Until::Time(warm)));
+    let mut all: Vec<_> = (0..REPETITIONS).map(|_| Repetition::of(&runtime, &node, load)).collect();
+    all.sort_by_key(|it| it.outcome.durable);
+    let (worst, best) = (&all[0], &all[REPETITIONS - 1]);
+    let latency = |per_mille: usize| {
+        let mut each: Vec<_> = all.iter().map(|it| percentile(&it.outcome.latencies, per_mille)).collect();
+        each.sort_unstable();
+        format!("{:.2?} (… {:.2?})", each[0], each[REPETITIONS - 1])
+    };
+    let messages = u32::try_from(best.outcome.durable.max(1)).expect("fewer in three seconds");
+    print(&format!(
+        "{name}: {load}: best {}/s (worst {}/s), p50 {}, p99 {}; CPU of the node {:.1?} a message, {} % of a core; load {} %",
+        best.per_second(),
+        worst.per_second(),
+        latency(500),
+        latency(990),
+        best.node_cpu / messages,
+        best.percent_of_a_core(best.node_cpu),
+        best.percent_of_a_core(best.load_cpu),
+    ));
+    for it in all.iter().filter(|it| !it.outcome.others.is_empty()) {
+        print(&format!("{name}: NOT DURABLE in one repetition: {:?}", it.outcome.others));
+    }
+}
+
+/// Kills a node that holds many messages while a few publishers are at it, and times its return.
+fn restart() {
+    let folder = Folder::new("restart");
+    let runtime = runtime();
+    let mut node = Node::start(&folder.0);
+    let stored = runtime.block_on(publish(node.publisher_door, STORED, Until::Rounds(STORED_ROUNDS)));
+    assert!(stored.others.is_empty(), "not durable: {:?}", stored.others);
+    let bytes: u64 = fs::read_dir(&folder.0)
+        .expect("it is there")
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .map(|file| file.len())
+        .sum();
+    print(&format!(
+        "restart: {} messages of {} bytes stored, {} MiB",
+        stored.durable,
+        STORED.payload_bytes,
+        bytes >> 20
+    ));
+    let mut times: Vec<Return> = Vec::new();
+    for number in 0..RESTARTS {
+        kill_at_work(&runtime, &mut node);
+        let began = Now::read().instant;
+        node = Node::start(&folder.0);
+        times.push(runtime.block_on(Return::of(&node, number, began)));
+    }
+    let line = |what: &str, of: fn(&Return) -> Duration| {
+        let mut each: Vec<_> = times.iter().map(of).collect();
+        each.sort_unstable();
+        print(&format!(
+            "restart: {what}: best {:.1?}, worst {:.1?} of {RESTARTS}",
+            each[0],
+            each[RESTARTS - 1]
+        ));
+    };
+    line("from exec to open doors", |it| it.open);
+    line("then until a room's first reader has pulled its 100 messages", |it| it.read);
+    line("then until a message to another such room is durable", |it| it.durable);
+}
+
+fn kill_at_work(runtime: &Runtime, node: &mut Node) {
+    let few = Load { publishers: 4, rooms_each: 50, messages: 1, payload_bytes: 300, ttl_ms: 1000 };
+    let door = node.publisher_door;
+    runtime.block_on(async {
+        let publishers = tokio::spawn(publish(door, few, Until::Killed));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        node.kill();
+        let outcome = publishers.await.expect("publishers end with the node");
+        assert!(outcome.durable > 0, "it was killed before it worked");
+    });
+}
+
+/// Reads all pages of a room's reliable messages; returns how many those are.
+async fn pull(door: SocketAddr, room: &str) -> usize {
+    let (mut messages, mut after) = (0, String::new());
+    loop {
+        // The viewer door ends a connection with its answer.
+        let mut stream = TcpStream::connect(door).await.expect("the door is open");
+        let request = format!("GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nhost: node\r\n\r\n");
+        let answer = exchange(&mut stream, request.as_bytes()).await.expect("the node answers");
+        let page: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+        messages += page["reliable"].as_array().map_or(0, Vec::len);
+        if answer.code != 200 || page["through"] == page["offset"] {
+            return messages;
+        }
+        after = format!("?after={}:{}", page["epoch"].as_str().expect("a string"), page["through"]);
+    }
+}
+
+/// How long each step of a node's return took, from the end of the one before.
+struct Return {
+    open: Duration,
+    read: Duration,
+    durable: Duration,
+}
+
+impl Return {
+    async fn of(node: &Node, number: usize, began: Instant) -> Self {
+        drop(TcpStream::connect(node.viewer_door).await.expect("the door is open"));
+        let mut publisher = TcpStream::connect(node.publisher_door).await.expect("the door is open");
+        let opened = Now::read().instant;
+        // Rooms that the publishers of the kills did not touch, other ones each time.
+        let messages = pull(node.viewer_door, &Load::room(STORED.publishers - 1, number)).await;
+        let read = Now::read().instant;
+        assert_eq!(messages, STORED.messages * STORED_ROUNDS, "what was durable is there");
+        let request = &Load { messages: 1, ..STORED }.requests(STORED.publishers - 2)[number];
+        let answer = exchange(&mut publisher, request).await.expect("the node answers");
+        let durable = Now::read().instant;
+        assert_eq!(answer.code, 200, "{}", answer.body);
+        Self { open: opened - began, read: read - opened, durable: durable - read }
+    }
+}
