@@ -818,4 +818,18 @@ mod tests {
         run(&mut segment, &mut notes, now);
         assert!(notes.taken.is_empty(), "its own refresh is on the way");
     }
+
+    #[test]
+    fn a_member_is_asked_for_once_however_long_the_answer_takes() {
+        let (mut segment, mut notes, now) = (segment(1), Notes::default(), Now::read().instant);
+        let _ = segment.arrive(reliable(1, 0, 1, now));
+        run(&mut segment, &mut notes, now);
+        for seconds in 2..9 {
+            segment.look(&notes, now + Duration::from_secs(seconds));
+        }
+        let [want] = segment.take_carry_wants()[..] else { panic!("one state, asked for once") };
+        segment.carried(want, Seq(1), Some(Bytes::from_static(b"carry at 1")), 0);
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken[&0], ["1: (0, 1]", "carry at 1"]);
+    }
 }

@@ -531,6 +531,4 @@ impl Room {
 }
 
 #[cfg(test)]
-mod reliable_tests;
-#[cfg(test)]
 mod tests;

@@ -463,13 +463,12 @@ impl Stream {
     /// What is kept of an offset.
     #[must_use]
     pub fn entry(&self, offset: u64) -> Option<&Entry> {
-        let index = self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
-        self.entries.get(index)
+        self.entries.get(self.index_of(offset)?)
     }
 
     /// What is kept of an offset, to count on.
     pub fn entry_mut(&mut self, offset: u64) -> Option<&mut Entry> {
-        let index = self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
+        let index = self.index_of(offset)?;
         self.entries.get_mut(index)
     }
 
@@ -570,6 +569,15 @@ impl Stream {
         if !entry.dead {
             self.expiries.remove(&(entry.expires_ms, entry.offset));
             self.alive_bytes -= entry.bytes;
+        }
+    }
+
+    /// Offsets follow one another but for the dead that made way, so the first guess is mostly right.
+    fn index_of(&self, offset: u64) -> Option<usize> {
+        let guess = usize::try_from(offset.checked_sub(self.entries.front()?.offset)?).ok()?;
+        match self.entries.get(guess) {
+            Some(entry) if entry.offset == offset => Some(guess),
+            _ => self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Facts about a whole room.
 
+mod reliable;
+
 use std::time::Duration;
 
 use super::message::{Message, Published, ShedReason, Verdict, sample};

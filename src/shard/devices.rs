@@ -5,16 +5,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::lane::{Control, Delivery, Refresh, Welcome};
+use super::lane::{Control, Delivery, Refresh};
 use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
 use crate::clock::Now;
-use crate::config::limits::{CLOSE_LINGER, ROOMS_PER_CONNECTION_MAX};
-use crate::connection::placed::{Connection, Deferred, Drained, Place, Rest, Socket};
+use crate::config::limits::CLOSE_LINGER;
+use crate::connection::placed::{Connection, Drained, Place, Rest, Socket};
 use crate::connection::{Grant, Seat};
-use crate::fanout::segment::{Entrant, Segment};
+use crate::fanout::segment::Segment;
 
-use crate::room::id::{Cursor, Encoding, RoomName, Run, Seen, Seq};
-use crate::room::{Departure, Join};
+use crate::room::id::{Encoding, RoomName, Run, Seq};
 use crate::wire::close::CloseReason;
 use crate::wire::device::{self, DeviceFrame, Refusal};
 use crate::wire::frame::{self, Notice};
@@ -27,55 +26,6 @@ impl<S: Socket> Shard<S> {
         let connection = Connection::new(socket, self.generation, encoding, grant, seat, now.instant);
         let index = self.connections.all.insert(connection);
         key_of(index, self.generation)
-    }
-
-    /// The connection wants to become a member of a room.
-    pub fn join(&mut self, key: u64, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>, now: Now) {
-        let Some(index) = self.index_of(key) else { return };
-        if matches!(self.drain, Drain::Farewell(_)) {
-            // It was on its way when the others were told.
-            return self.close(index, CloseReason::Draining, now);
-        }
-        let connection = &mut self.connections.all[index as usize];
-        let segment = self.segment_of.get(room).copied();
-        let joined = connection.places.iter().any(|place| Some(place.segment) == segment);
-        let refusal = if joined || connection.has_deferred(room) {
-            "already_joined"
-        } else if connection.rooms() >= ROOMS_PER_CONNECTION_MAX {
-            "too_many_rooms"
-        } else if !connection.grant.covers(room) {
-            "room_not_granted"
-        } else if self.peers[directory::home(room, self.plan.shards)].is_overloaded() {
-            "overloaded"
-        } else if connection.may_join() {
-            return self.send_join(index, room, seen, cursor);
-        } else {
-            return connection.defer(Deferred { room: room.clone(), cursor });
-        };
-        self.notify(index, Notice::Error { code: refusal, room: Some(room), field: Some("room") }, now);
-    }
-
-    fn send_join(&mut self, index: u32, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>) {
-        let segment = self.segment_of.get(room).copied().unwrap_or_else(|| self.place_segment(room));
-        self.segments[segment as usize].joining += 1;
-        let connection = &mut self.connections.all[index as usize];
-        connection.joins = connection.joins.wrapping_add(1);
-        let join = connection.joins;
-        connection.places.push(Place { segment, slot: None, join });
-        let (encoding, device) = (connection.encoding, connection.device);
-        let connection = key_of(index as usize, connection.generation);
-        let join = Join { shard: self.plan.index, connection, join, encoding, seen, cursor, device };
-        self.tell_home(segment, Control::Join { room: room.clone(), join });
-    }
-
-    /// Sends the next join that waited for its turn, if its turn has come.
-    fn send_deferred_join(&mut self, index: u32) {
-        let connection = &mut self.connections.all[index as usize];
-        if connection.may_join()
-            && let Some(Deferred { room, cursor }) = connection.next_deferred()
-        {
-            self.send_join(index, &room, None, cursor);
-        }
     }
 
     /// Bytes came off the connection's socket. Afterwards `bytes` holds nothing of use.
@@ -270,72 +220,6 @@ impl<S: Socket> Shard<S> {
         self.send_deferred_join(index);
     }
 
-    /// A join was answered: the connection is a member from here on, unless it left or ended meanwhile.
-    fn take_welcome(&mut self, welcome: &Welcome, now: Now) {
-        let Welcome { room, run, seq, connection: key, join, encoding, epoch, place, frame } = welcome;
-        self.end_former_life(room, now);
-        let segment = self.settle_join(room);
-        let Some((index, at)) = self.joining_place(*key, segment, *join) else {
-            let acked = place.acked.max(place.counts_from);
-            let left = Departure { encoding: *encoding, epoch: *epoch, acked, device: place.device };
-            self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left });
-            self.drop_empty_segment(segment);
-            return;
-        };
-        let placed = &mut self.segments[segment as usize];
-        if placed.segment.run() != *run || placed.segment.epoch() != *epoch {
-            // Nobody is left of those that knew the room otherwise; what waited for them is not before it any more.
-            let (former, batches) = (placed.segment.run(), placed.segment.queued_batches());
-            placed.segment = Segment::new(room.clone(), *run, *seq, *epoch);
-            placed.active = false;
-            if former == *run && batches > 0 {
-                self.tell_home(segment, Control::Taken { room: room.clone(), run: *run, batches });
-            }
-        }
-        let placed = &mut self.segments[segment as usize];
-        let entrant = Entrant { connection: index, encoding: *encoding, seq: *seq, place: *place };
-        let slot = placed.segment.join(entrant, now.instant);
-        self.note_look(segment);
-        let connection = &mut self.connections.all[index as usize];
-        connection.places[at].slot = Some(slot);
-        if connection.places.len() > 1 {
-            self.notify(index, Notice::Joined(room), now);
-            if self.connections.all[index as usize].closing.is_some() {
-                return; // That was one answer too many: it has left, and its segment may be gone.
-            }
-        }
-        self.tally.frames_composed += 1;
-        self.connections.all[index as usize].welcome(frame, now.instant);
-        self.look_at(index);
-        if !self.connections.all[index as usize].is_waiting() {
-            // There may be more of the reliable stream than a welcome holds.
-            self.segments[segment as usize].segment.drained(slot);
-            self.send_wants(segment);
-        }
-        self.send_deferred_join(index);
-    }
-
-    /// The room lives anew before the last pass of its former life was over: that pass is given up.
-    fn end_former_life(&mut self, room: &RoomName, now: Now) {
-        let key = *self.segment_of.get(room).expect("a segment stays while joins are on their way");
-        let placed = &mut self.segments[key as usize];
-        if placed.closing {
-            placed.active = false;
-            self.tally.frames_skipped += placed.segment.give_up();
-            self.finish_closing(key, now);
-        }
-    }
-
-    fn take_refusal(&mut self, room: &RoomName, (key, join): (u64, u32), code: &'static str, now: Now) {
-        let segment = self.settle_join(room);
-        if let Some((index, at)) = self.joining_place(key, segment, join) {
-            self.connections.all[index as usize].places.remove(at);
-            self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now);
-            self.send_deferred_join(index);
-        }
-        self.drop_empty_segment(segment);
-    }
-
     fn take_refresh(&mut self, refresh: Refresh, now: Now) {
         let Refresh { room, run, want, frame } = refresh;
         let Some(key) = self.segment_in(&room, run) else { return };
@@ -472,7 +356,7 @@ impl<S: Socket> Shard<S> {
         self.drop_empty_segment(place.segment);
     }
 
-    fn place_segment(&mut self, room: &RoomName) -> u32 {
+    pub(super) fn place_segment(&mut self, room: &RoomName) -> u32 {
         let segment = Segment::new(room.clone(), CLOSED, Seq(0), None);
         let home = directory::home(room, self.plan.shards);
         let key = self.segments.insert(Placed {
@@ -488,7 +372,7 @@ impl<S: Socket> Shard<S> {
         key
     }
 
-    fn drop_empty_segment(&mut self, key: u32) {
+    pub(super) fn drop_empty_segment(&mut self, key: u32) {
         let placed = &self.segments[key as usize];
         if placed.joining > 0 || placed.segment.census().members() > 0 {
             return;
@@ -502,22 +386,6 @@ impl<S: Socket> Shard<S> {
         if batches > 0 {
             self.tell(&room.clone(), Control::Taken { room, run, batches });
         }
-    }
-
-    /// The connection of `key`, if one of its places still waits for the answer to this join; and which.
-    fn joining_place(&self, key: u64, segment: u32, join: u32) -> Option<(u32, usize)> {
-        let index = self.index_of(key)?;
-        let waits = |place: &Place| place.segment == segment && place.slot.is_none() && place.join == join;
-        let at = self.connections.all[index as usize].places.iter().position(waits)?;
-        Some((index, at))
-    }
-
-    /// Counts an answered join off. The room's segment, which may be empty now.
-    fn settle_join(&mut self, room: &RoomName) -> u32 {
-        let segment = *self.segment_of.get(room).expect("a segment stays while joins are on their way");
-        let placed = &mut self.segments[segment as usize];
-        placed.joining = placed.joining.checked_sub(1).expect("each join is answered once");
-        segment
     }
 
     pub(super) fn activate(&mut self, key: u32) {
@@ -569,7 +437,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Sends a connection what it has asked for, or closes it if it has asked for too much without reading any of it.
-    fn notify(&mut self, index: u32, notice: Notice<'_>, now: Now) {
+    pub(super) fn notify(&mut self, index: u32, notice: Notice<'_>, now: Now) {
         let frame = frame::notice(notice, self.connections.all[index as usize].encoding);
         self.answer(index, &frame, now);
     }
@@ -583,13 +451,13 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Something was offered to a connection beside a pass.
-    fn look_at(&mut self, index: u32) {
+    pub(super) fn look_at(&mut self, index: u32) {
         if self.connections.all[index as usize].is_waiting() {
             self.connections.waits(index);
         }
     }
 
-    fn index_of(&self, key: u64) -> Option<u32> {
+    pub(super) fn index_of(&self, key: u64) -> Option<u32> {
         let index = u32::try_from(key & u64::from(u32::MAX)).expect("masked");
         let generation = u32::try_from(key >> 32).expect("shifted");
         let connection = self.connections.all.get(index as usize)?;
@@ -601,6 +469,6 @@ impl<S: Socket> Shard<S> {
 const CLOSED: Run = Run(0);
 
 /// What names a connection between shards: its index, and which of those that had this index it is.
-fn key_of(index: usize, generation: u32) -> u64 {
+pub(super) fn key_of(index: usize, generation: u32) -> u64 {
     u64::from(generation) << 32 | index as u64
 }

@@ -13,6 +13,7 @@ pub mod tally;
 mod acks;
 mod devices;
 mod homes;
+mod joins;
 mod socket;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::id::{Cursor, Encoding, Epoch, MessageId};
-use super::message::{Published, Unavailable, Verdict, sample};
-use super::stored::{Asked, Page, Stored};
-use super::view::StreamRefusal;
-use super::*;
+use super::super::*;
 use crate::config::limits::{STORE_PATIENCE, STORE_RETRY, STREAM_MESSAGES_MAX, TAIL_MESSAGES_MAX};
+use crate::room::id::{Cursor, Encoding, Epoch, MessageId};
+use crate::room::message::{Published, Unavailable, Verdict, sample};
+use crate::room::stored::{Asked, Page, Stored};
+use crate::room::view::StreamRefusal;
 
 /// A room, what its store holds, and what came out of both.
 struct Bench {
@@ -478,4 +478,39 @@ fn a_full_store_is_asked_again_after_a_while_without_loading_what_is_known() {
     bench.wait(STORE_RETRY);
     bench.publish(vec![coupon("2")]);
     assert_eq!(verdicts(&bench.sync()), Some(&[Verdict::Durable { offset: 1 }][..]));
+}
+
+#[test]
+fn what_is_dead_is_not_read_and_what_is_alive_behind_it_is_carried() {
+    let mut bench = Bench::ready();
+    let short = |n: usize| Message { ttl: Duration::from_secs(1), ..coupon(&n.to_string()) };
+    bench.publish((1..=10).map(short).collect());
+    bench.sync();
+    bench.publish((11..=TAIL_MESSAGES_MAX + 20).map(|n| coupon(&n.to_string())).collect());
+    let Some(Output::Append { messages, .. }) = bench.asked.first() else { panic!("an append") };
+    let messages = messages.clone();
+    bench.sync();
+    bench.wait(Duration::from_secs(2));
+    let reach = Reach { after: 0, through: 12 };
+    bench.tell(Input::Carry { shard: 0, encoding: Encoding::Json, reach });
+    let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };
+    assert_eq!(after, 10, "nothing before is alive");
+    let page = Page { messages: messages[..5].to_vec(), through: 15 };
+    let outputs = bench.tell(Input::Paged { life, after, page });
+    let [Output::Carried { carried: Some(carried), floor: 10, .. }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((carried.span.after, carried.span.through, carried.messages.len()), (0, 12, 2));
+}
+
+#[test]
+fn a_store_that_does_not_know_what_it_has_synced_is_asked_for_all_of_it_again() {
+    let mut bench = Bench::ready();
+    bench.publish((0..TAIL_MESSAGES_MAX + 10).map(|n| coupon(&n.to_string())).collect());
+    bench.sync();
+    bench.tell(Input::Refresh { shard: 0, encoding: Encoding::Json, since: Seq(0), sent: 0 });
+    let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };
+    bench.tell(Input::Paged { life, after, page: Page { messages: Vec::new(), through: after } });
+    bench.wait(STORE_RETRY);
+    assert!(bench.asked.iter().any(|asked| matches!(asked, Output::Load { .. })), "{:?}", bench.asked);
 }
