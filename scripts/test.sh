@@ -98,9 +98,9 @@ stop_server() {
     return "$code"
 }
 
-# The number behind one key of a report, where the key stands on a line of its own.
+# The number behind the first key of this name in a report (those of the chat come first), where it stands on a line of its own.
 figure() {
-    sed -nE "s/^ *\"$1\": ([0-9]+),?\$/\1/p" "$scratch/report.json"
+    sed -nE "/^ *\"$1\": [0-9]+,?\$/{s/[^0-9]*([0-9]+),?/\1/p;q}" "$scratch/report.json"
 }
 
 # A load of which the server refused a part proves that much less.
