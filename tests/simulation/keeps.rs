@@ -78,6 +78,10 @@ impl Kept {
             "{why}"
         );
         let is_other = self.cursor.as_ref().is_none_or(|(epoch, _)| *epoch != opened.epoch);
+        if !opened.reset.is_empty() {
+            // It begins anew, whatever it pulled with the cursor that was not honoured.
+            self.applied.remove(&opened.epoch);
+        }
         if !opened.reset.is_empty() || is_other {
             self.cursor = Some((opened.epoch.clone(), opened.part.after));
             self.made_up = 0;
@@ -103,7 +107,11 @@ impl Kept {
                 effect.repeated += 1;
                 continue;
             }
-            assert!(applied.insert(told.offset), "{room}: {} is applied once", told.offset);
+            assert!(
+                applied.insert(told.offset),
+                "{room}: {} is applied once: {part:?} at {cursor}",
+                told.offset
+            );
             (effect.applied, effect.recalls) =
                 (effect.applied + 1, effect.recalls + u64::from(told.recall > 0));
         }
