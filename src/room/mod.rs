@@ -312,7 +312,9 @@ impl Room {
         // A room that must not cut waits for a segment, not for time.
         let flush = if self.may_cut() { self.flush_due() } else { None };
         let idle = self.may_idle().then(|| self.last_used + ROOM_IDLE);
-        let close = self.idle_close.map(|idle_close| self.last_published + idle_close);
+        // One that is closing waits for the store, not for time.
+        let close = self.idle_close.filter(|_| !self.is_closing);
+        let close = close.map(|idle_close| self.last_published + idle_close);
         [flush, self.audience.due(), self.tidy_due, self.poll_store_due(), idle, close]
             .into_iter()
             .flatten()

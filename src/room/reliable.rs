@@ -388,14 +388,12 @@ impl Room {
         self.read_retry.get_or_insert(now.instant + STORE_RETRY);
         for reader in std::mem::take(&mut self.readers) {
             match reader.whose {
-                Reading::Pull { ticket, .. } => {
-                    let refusal = StreamRefusal::Unavailable(Unavailable::StoreFailing);
-                    self.outputs.push_back(Output::Told { ticket, told: Told::Pulled(Err(refusal)) });
-                }
-                Reading::Refresh { since, .. } if since < self.seq => {
+                // A frame that says nothing is not sent.
+                Reading::Refresh { since, .. } if since >= self.seq => self.readers.push(reader),
+                Reading::Carry { .. } => self.readers.push(reader),
+                Reading::Pull { .. } | Reading::Refresh { .. } => {
                     self.hand_out(reader, Found::InStore { from: reader.from });
                 }
-                Reading::Refresh { .. } | Reading::Carry { .. } => self.readers.push(reader),
             }
         }
     }
@@ -410,12 +408,10 @@ impl Room {
 
     fn read_from_store(&mut self, reader: Reader) {
         let after = reader.from;
-        self.readers.push(reader);
-        if let (Some(_), Reading::Pull { ticket, .. }) = (self.read_retry, reader.whose) {
-            self.readers.pop();
-            let refusal = StreamRefusal::Unavailable(Unavailable::StoreFailing);
-            return self.outputs.push_back(Output::Told { ticket, told: Told::Pulled(Err(refusal)) });
+        if self.read_retry.is_some() && matches!(reader.whose, Reading::Pull { .. }) {
+            return self.hand_out(reader, Found::InStore { from: after });
         }
+        self.readers.push(reader);
         if self.read_retry.is_none() && !self.pages_asked.contains(&after) {
             self.pages_asked.push(after);
             let life = self.stream.life();
@@ -459,7 +455,7 @@ impl Room {
         }
     }
 
-    /// Answers a reader with what was found.
+    /// Answers a reader with what was found; with nothing of what is in the store.
     fn hand_out(&mut self, reader: Reader, found: Found) {
         let Reader { reach, whose, .. } = reader;
         let carried = found.carried(reach.after, self.ack_within_ms());

@@ -514,3 +514,18 @@ fn a_store_that_does_not_know_what_it_has_synced_is_asked_for_all_of_it_again() 
     bench.wait(STORE_RETRY);
     assert!(bench.asked.iter().any(|asked| matches!(asked, Output::Load { .. })), "{:?}", bench.asked);
 }
+
+#[test]
+fn a_room_that_is_closing_waits_for_its_store_and_not_for_time() {
+    let mut bench = Bench::ready();
+    let idle_close = Some(Duration::from_secs(5));
+    bench.tell(Input::Configure(RoomSettings { idle_close, ..RoomSettings::default() }));
+    bench.publish(vec![coupon("1")]);
+    bench.wait(Duration::from_secs(6));
+    let due = bench.room.poll_deadline();
+    assert!(
+        due.is_none_or(|due| due > bench.now.instant),
+        "a deadline that has passed would be asked for again at once"
+    );
+    assert!(matches!(bench.sync().last(), Some(Output::Closed)));
+}
