@@ -1,6 +1,8 @@
-//! The only reader of the clock. Everything else is given `Now`.
+//! The only reader of clocks. Everything else is given `Now`, or what it needs to know of its own cost.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// One reading of both clocks: the monotonic one that deadlines are kept in, and the wall clock that devices see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,4 +28,11 @@ impl Now {
         let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self { instant: self.instant + by, unix_ms: self.unix_ms.saturating_add(by_ms) }
     }
+}
+
+/// The processor time that this thread has used.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(used).unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 //! Each server owns its recorder, so that several live in one process; nothing is installed globally. No label takes
 //! a value that a stranger can choose: there is no room, type or device label.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -82,6 +82,14 @@ table! {
     BEHIND = Gauge "roomcast_connections_behind" ["shard"] "Connections that are behind, so that batches are skipped for them.";
     GATHERED = Gauge "roomcast_messages_gathered" ["shard"] "Messages that wait in a shard's rooms for their flush.";
     NOT_DURABLE = Gauge "roomcast_messages_not_durable" ["shard"] "Reliable messages of a shard's rooms on their way to the store.";
+    BUSY = Gauge "roomcast_shard_busy_ratio" ["shard"] "Processor time that a shard's thread took of the last second.";
+    PASSES = Gauge "roomcast_shard_passes_ratio" ["shard"] "Processor time that writing to devices takes of a shard, smoothed; `flush.cpu_share` bounds it.";
+    WINDOW_NEEDED = Gauge "roomcast_shard_window_needed_seconds" ["shard"] "The gather window that a shard's most costly room needs so that writing keeps to `flush.cpu_share`; past `flush.gather_max_ms` the shard has more to do than it can.";
+    BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" [] "How much busier than the mean the busiest shard is; 1: all are as busy.";
+    MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" [] "How many times the mean of members the fullest shard has; 1: all have as many.";
+    ROOMS_HOT = Gauge "roomcast_rooms_hot" [] "Rooms whose further devices are placed on several shards.";
+    ROOMS_PROMOTED = Counter "roomcast_rooms_promoted_total" [] "Times further devices of a room were to be placed on more shards.";
+    ROOMS_DEMOTED = Counter "roomcast_rooms_demoted_total" [] "Times further devices of a room were to be placed on fewer shards.";
     STORE_COMMITS = Counter "roomcast_store_commits_total" [] "Commits of reliable messages; each may hold those of many publishes.";
     STORE_COMMIT_TIME = Counter "roomcast_store_commit_microseconds_total" [] "How long those commits took together, syncs included.";
     STORE_MESSAGES = Counter "roomcast_store_messages_total" [] "Reliable messages made durable.";
@@ -249,6 +257,13 @@ struct Cells {
     rooms_forgotten: Counter,
     closed: Vec<Counter>,
     holdings: Vec<HoldingsCells>,
+    /// What each shard said last.
+    held: Mutex<Vec<Holdings>>,
+    busy_spread: Gauge,
+    members_spread: Gauge,
+    rooms_hot: Gauge,
+    rooms_promoted: Counter,
+    rooms_demoted: Counter,
     store: StoreCells,
     draining: Gauge,
     publish_to_write: Histogram,
@@ -272,6 +287,9 @@ struct HoldingsCells {
     behind: Gauge,
     gathered: Gauge,
     not_durable: Gauge,
+    busy: Gauge,
+    passes: Gauge,
+    window_needed: Gauge,
 }
 
 /// What the store counts itself, as it was last asked.
@@ -331,6 +349,8 @@ impl Metrics {
             (&cells.cursors_reset, tally.rooms.resets),
             (&cells.streams_failed, tally.rooms.store_failures),
             (&cells.rooms_forgotten, tally.rooms_forgotten),
+            (&cells.rooms_promoted, tally.rooms_promoted),
+            (&cells.rooms_demoted, tally.rooms_demoted),
         ]
         .into_iter()
         .chain(cells.unavailable.iter().zip(tally.rooms.unavailable))
@@ -360,6 +380,24 @@ impl Metrics {
         ] {
             gauge.set(as_gauge(held));
         }
+        cells.busy.set(as_gauge(holdings.busy_permille) / 1000.0);
+        cells.passes.set(as_gauge(holdings.passes_permille) / 1000.0);
+        cells.window_needed.set(holdings.window_needed.as_secs_f64());
+        let mut held = self.cells.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held[shard] = *holdings;
+        self.cells.busy_spread.set(max_over_mean(held.iter().map(|held| held.busy_permille)));
+        self.cells.members_spread.set(max_over_mean(held.iter().map(|held| held.members)));
+    }
+
+    /// What each shard said last that it holds, by index.
+    #[must_use]
+    pub fn held(&self) -> Vec<Holdings> {
+        self.cells.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many rooms are hot now.
+    pub fn hot(&self, rooms: usize) {
+        self.cells.rooms_hot.set(as_gauge(rooms as u64));
     }
 
     /// Says how the store fares: what it has done since it was started, what troubles it, and how long its call under way
@@ -439,6 +477,12 @@ fn as_gauge(held: u64) -> f64 {
     held as f64
 }
 
+/// 1 where nothing is held at all: nobody has more than the others.
+fn max_over_mean(held: impl ExactSizeIterator<Item = u64> + Clone) -> f64 {
+    let (sum, shards) = (held.clone().sum::<u64>(), held.len() as u64);
+    if sum == 0 { 1.0 } else { as_gauge(held.max().unwrap_or(0) * shards) / as_gauge(sum) }
+}
+
 /// Most counts of a turn are zero, and a counter is shared between shards: leave its cache line alone.
 fn add_some(counter: &Counter, count: u64) {
     if count > 0 {
@@ -483,6 +527,12 @@ impl Cells {
             rooms_forgotten: register.counter(&ROOMS_FORGOTTEN, &[]),
             closed: closed.iter().map(|reason| register.counter(&CLOSED, &[reason])).collect(),
             holdings: (0..shards).map(|shard| register.holdings(shard)).collect(),
+            held: Mutex::new(vec![Holdings::default(); shards]),
+            busy_spread: register.gauge(&BUSY_SPREAD, &[]),
+            members_spread: register.gauge(&MEMBERS_SPREAD, &[]),
+            rooms_hot: register.gauge(&ROOMS_HOT, &[]),
+            rooms_promoted: register.counter(&ROOMS_PROMOTED, &[]),
+            rooms_demoted: register.counter(&ROOMS_DEMOTED, &[]),
             store: register.store(),
             draining: register.gauge(&DRAINING, &[]),
             publish_to_write: register.histogram(&PUBLISH_TO_WRITE),
@@ -542,6 +592,9 @@ impl Register {
             behind: gauge(&BEHIND),
             gathered: gauge(&GATHERED),
             not_durable: gauge(&NOT_DURABLE),
+            busy: gauge(&BUSY),
+            passes: gauge(&PASSES),
+            window_needed: gauge(&WINDOW_NEEDED),
         }
     }
 
@@ -613,6 +666,7 @@ mod tests {
         metrics.add(&tally, now + Duration::from_millis(90));
         metrics.hold(0, &Holdings { members: 7, ..Holdings::default() });
         metrics.hold(9, &Holdings::default());
+        metrics.hot(3);
         metrics.run_upkeep();
         let text = metrics.render();
         for line in [
@@ -623,9 +677,23 @@ mod tests {
             r#"roomcast_publish_to_write_seconds_bucket{le="0.1"} 2"#,
             r#"roomcast_publish_to_write_seconds_bucket{le="0.05"} 0"#,
             r#"roomcast_members{shard="0"} 7"#,
+            "roomcast_rooms_hot 3",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn the_fullest_and_the_busiest_shard_are_held_against_the_mean() {
+        let metrics = Metrics::new(2).unwrap();
+        let (spread, busy) = ("roomcast_shards_members_max_over_mean", "roomcast_shards_busy_max_over_mean");
+        metrics.hold(0, &Holdings::default());
+        assert!(metrics.render().contains(&format!("{spread} 1\n")), "nobody has more than the others");
+        metrics.hold(0, &Holdings { members: 300, busy_permille: 500, ..Holdings::default() });
+        metrics.hold(1, &Holdings { members: 100, busy_permille: 500, ..Holdings::default() });
+        let text = metrics.render();
+        assert!(text.contains(&format!("{spread} 1.5\n")) && text.contains(&format!("{busy} 1\n")), "{text}");
+        assert!(text.contains(r#"roomcast_shard_busy_ratio{shard="1"} 0.5"#), "{text}");
     }
 
     #[test]

@@ -91,7 +91,13 @@ impl Server {
 
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
-        let plan = ShardsPlan { count: config.shards, rules: config.flush, heartbeat: config.heartbeat };
+        let plan = ShardsPlan {
+            count: config.shards,
+            rules: config.flush,
+            heartbeat: config.heartbeat,
+            hot_members: config.hot_members,
+            hot_rooms: config.hot_rooms.clone(),
+        };
         let store: Box<dyn Store> = match &config.data_dir {
             Some(folder) => Box::new(Redb::open(folder)?),
             None => Box::new(Memory::new(STORE_BYTES_MAX)),
@@ -205,6 +211,7 @@ impl Drop for Server {
 fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), metrics: Metrics) -> Node {
     Node {
         shards,
+        window_max: config.flush.window_max(),
         types: config.types,
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,

@@ -278,7 +278,24 @@ const WRONG: &[(&str, &str)] = &[
         "flush.urgent_spacing_ms = 0",
         "flush.urgent_spacing_ms: 0 is not allowed; allowed: a whole number, 1 to 10000 milliseconds",
     ),
-    ("flush.gather_max_ms = 1000", "flush.gather_max_ms: unknown key"),
+    (
+        "flush.gather_max_ms = 10001",
+        "flush.gather_max_ms: 10001 is not allowed; allowed: a whole number, 1 to 10000 milliseconds",
+    ),
+    ("flush.cpu_share = 0.96", "flush.cpu_share: 0.96 is not allowed; allowed: a share, 0.05 to 0.95"),
+    ("flush.cpu_share = nan", "flush.cpu_share: nan is not allowed; allowed: a share, 0.05 to 0.95"),
+    ("flush.cpu_share = 60", "flush.cpu_share: 60 is not allowed; allowed: a share, 0.05 to 0.95"),
+    ("flush.budget_ms = 1000", "flush.budget_ms: unknown key"),
+    (
+        "shards.hot_members = 0",
+        "shards.hot_members: 0 is not allowed; allowed: a whole number, 1 to 1000000 members",
+    ),
+    (
+        "shards.hot_rooms = 'r1'",
+        "shards.hot_rooms: \"r1\" is not allowed; allowed: a list of at most 10000 room names",
+    ),
+    ("shards.hot_rooms = ['r1', 'r 2']", "shards.hot_rooms[1]: \"r 2\" is no room name; allowed: "),
+    ("shards.hot_rooms = [7]", "shards.hot_rooms[0]: 7 is not text; allowed: a room name"),
     (
         "viewer.heartbeat_ms = 999",
         "viewer.heartbeat_ms: 999 is not allowed; allowed: a whole number, 1000 to 600000 milliseconds",

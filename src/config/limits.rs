@@ -3,6 +3,7 @@
 //! A bound lives here and nowhere else; what can be configured has its default here. Relations between
 //! bounds are const assertions at the end, so a change that breaks one does not compile.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -230,6 +231,23 @@ pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
 /// Most shards of one node. Past it: refused at start.
 pub const SHARDS_MAX: usize = 256;
+/// Members past which a room is hot, unless configured otherwise: those that join it then are placed on several shards.
+pub const HOT_MEMBERS: u64 = 2000;
+/// Largest `shards.hot_members`. Past it: refused at start.
+pub const HOT_MEMBERS_MAX: u64 = 1_000_000;
+/// Most names in `shards.hot_rooms`. Past it: refused at start.
+pub const HOT_ROOMS_MAX: usize = 10_000;
+/// What `flush.cpu_share` may be. Outside: refused at start.
+pub const CPU_SHARES: RangeInclusive<f64> = 0.05..=0.95;
+/// What one device's write is taken to cost before it was measured.
+pub const WRITE_COST_FIRST: Duration = Duration::from_micros(7);
+/// Widest stretch of a shard's windows because of all its rooms together, in thousandths. Past it: `/readyz` and a metric
+/// say that the shard needs more than it has.
+pub const STRETCH_MAX_PERMILLE: u32 = 20_000;
+/// How often a shard weighs what its passes took, and tells what it holds.
+pub const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the members of a hot room are told to the directory, at most.
+pub const SPREAD_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest gather window of a room. Past it: refused at start, or 400.
 pub const GATHER_MAX: Duration = Duration::from_secs(10);
 /// Most messages of one batch. Past it: refused at start, or 400.

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
+use crate::room::id::RoomName;
 use crate::room::message::Types;
 use crate::room::pace::FlushRules;
 
@@ -45,6 +46,10 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// `shards.count`, at least 1; where it says "auto", the cores this process may use.
     pub shards: usize,
+    /// `shards.hot_members`: members past which a room is hot.
+    pub hot_members: u64,
+    /// `shards.hot_rooms`: rooms that are hot from the first device on.
+    pub hot_rooms: Vec<RoomName>,
     /// `flush.*`: what rooms begin with.
     pub flush: FlushRules,
     /// `types.*`: the built-in types and the configured ones.

@@ -24,7 +24,7 @@ pub(super) enum Spelt {
 }
 
 /// Every key outside `[types]`, in the order of `config/default.toml`.
-pub(super) const KEYS: [(&str, Spelt); 18] = [
+pub(super) const KEYS: [(&str, Spelt); 22] = [
     ("insecure", Spelt::Toml),
     ("viewer.listen", Spelt::Text),
     ("viewer.heartbeat_ms", Spelt::Toml),
@@ -36,11 +36,15 @@ pub(super) const KEYS: [(&str, Spelt); 18] = [
     ("store.data_dir", Spelt::Text),
     ("store.ephemeral", Spelt::Toml),
     ("shards.count", Spelt::Toml),
+    ("shards.hot_members", Spelt::Toml),
+    ("shards.hot_rooms", Spelt::Toml),
     ("flush.gather_ms", Spelt::Toml),
     ("flush.max_messages", Spelt::Toml),
     ("flush.max_bytes", Spelt::Toml),
     ("flush.direct_members", Spelt::Toml),
     ("flush.urgent_spacing_ms", Spelt::Toml),
+    ("flush.gather_max_ms", Spelt::Toml),
+    ("flush.cpu_share", Spelt::Toml),
     ("log.format", Spelt::Text),
     ("log.level", Spelt::Text),
 ];

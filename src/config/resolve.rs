@@ -13,14 +13,14 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Origins, PublisherKeys};
-use crate::room::id::TypeName;
+use crate::room::id::{RoomName, TypeName};
 use crate::room::message::{Class, TypePolicy, Types};
 use crate::room::pace::{FlushRules, RoomSettings};
 
 use super::flush::{FlushField, millis, overridden};
 use super::limits::{
-    DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
-    TTL_DEFAULT, TTL_MAX, TTL_MIN,
+    CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
+    PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX, TTL_DEFAULT, TTL_MAX, TTL_MIN,
 };
 use super::mistake::{Mistake, Source, nearest};
 use super::raw::{Entry, Raw, TypeEntries};
@@ -41,6 +41,8 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
         ops_listen: resolver.address("ops.listen"),
         data_dir: resolver.data_dir(),
         shards: resolver.shards(),
+        hot_members: resolver.whole("shards.hot_members", 1..=HOT_MEMBERS_MAX, "members"),
+        hot_rooms: resolver.hot_rooms(),
         flush: resolver.flush(),
         types: resolver.types(),
         heartbeat: Duration::from_millis(resolver.whole(
@@ -202,13 +204,51 @@ impl<'a> Resolver<'a> {
         usize::try_from(count).unwrap_or(SHARDS_MAX)
     }
 
+    fn hot_rooms(&mut self) -> Vec<RoomName> {
+        let allowed = format!("a list of at most {HOT_ROOMS_MAX} room names");
+        let entry = self.entry("shards.hot_rooms");
+        let Some(typed) = entry.value.as_array().filter(|typed| typed.len() <= HOT_ROOMS_MAX) else {
+            let wrong = format!("{} is not allowed", shown(&entry.value));
+            self.mistaken(&entry.source, "shards.hot_rooms", wrong, allowed);
+            return Vec::new();
+        };
+        let mut rooms = Vec::new();
+        for (at, name) in typed.iter().enumerate() {
+            match name.as_str().map(RoomName::parse) {
+                Some(Ok(room)) => rooms.push(room),
+                Some(Err(bad)) => {
+                    let wrong = format!("{} is no room name", shown(name));
+                    self.mistaken(&entry.source, format!("shards.hot_rooms[{at}]"), wrong, bad.allowed);
+                }
+                None => {
+                    let wrong = format!("{} is not text", shown(name));
+                    self.mistaken(&entry.source, format!("shards.hot_rooms[{at}]"), wrong, "a room name");
+                }
+            }
+        }
+        rooms
+    }
+
+    fn cpu_permille(&mut self) -> u32 {
+        let entry = self.entry("flush.cpu_share");
+        if let Some(share) = entry.value.as_float().filter(|share| CPU_SHARES.contains(share)) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "50 to 950")]
+            return (share * 1000.0).round() as u32;
+        }
+        let wrong = format!("{} is not allowed", shown(&entry.value));
+        let allowed = format!("a share, {} to {}", CPU_SHARES.start(), CPU_SHARES.end());
+        self.mistaken(&entry.source, "flush.cpu_share", wrong, allowed);
+        FlushRules::default().cpu_permille
+    }
+
     fn flush(&mut self) -> FlushRules {
         let mut typed = RoomSettings::default();
         for field in FlushField::ALL {
             let value = self.whole(&format!("flush.{}", field.name()), field.bounds(), field.unit());
             field.set(value, &mut typed).expect("it is within the field's bounds");
         }
-        overridden(&FlushRules::default(), &typed)
+        let rules = FlushRules { cpu_permille: self.cpu_permille(), ..FlushRules::default() };
+        overridden(&rules, &typed)
     }
 
     fn types(&mut self) -> Types {

@@ -22,7 +22,7 @@ use super::{Offer, Sink};
 use crate::config::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{Census, Departure, Reach};
+use crate::room::{Census, Counts, Departure, Reach};
 
 /// Who becomes a member, and what it holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,15 @@ pub struct TurnTally {
     pub skipped: u64,
     /// When the oldest message of each batch whose pass ended was accepted.
     pub written: Vec<Instant>,
+}
+
+impl TurnTally {
+    /// What the segment counts of it.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let written = self.level + self.refreshed + self.carried;
+        Counts { written, queued: self.queued, skipped: self.skipped, acked: 0 }
+    }
 }
 
 impl Segment {

@@ -15,6 +15,7 @@ pub mod viewer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -50,6 +51,8 @@ pub struct Node {
     pub seats: Seats,
     /// Places for answers with a page of history or of reliable messages, each taken until the kernel has the whole of it.
     pub pulls: Seats,
+    /// The widest gather window that rooms have unless configured otherwise.
+    pub window_max: Duration,
     /// How the store fares.
     pub store: Arc<Health>,
     /// What operators see.

@@ -36,6 +36,19 @@ struct Readiness {
     store_failing: Option<StoreFailing>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store_slow: Option<StoreSlow>,
+    /// Shards that need a wider window than rooms may have. They go on, later than asked: no reason to send devices away,
+    /// one to send the next room elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shards_strained: Vec<ShardStrained>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct ShardStrained {
+    shard: usize,
+    /// The gather window that would keep writing to its share.
+    window_needed_ms: u64,
+    /// The widest there may be.
+    window_max_ms: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -61,6 +74,9 @@ struct Signs {
     trouble: Option<Trouble>,
     /// How long the store's call under way takes already.
     under_way: Duration,
+    /// By shard.
+    windows_needed: Vec<Duration>,
+    window_max: Duration,
 }
 
 impl OperatorDoor {
@@ -95,12 +111,15 @@ impl OperatorDoor {
             answering,
             trouble: store.trouble(),
             under_way: store.under_way(Now::read()),
+            windows_needed: self.node.metrics.held().iter().map(|held| held.window_needed).collect(),
+            window_max: self.node.window_max,
         })
     }
 
     fn metrics(&self) -> Answer {
         const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        let Node { metrics, store, .. } = &*self.node;
+        let Node { metrics, store, shards, .. } = &*self.node;
+        metrics.hot(shards.hot_rooms());
         metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(Now::read()));
         answer(StatusCode::OK, TEXT, metrics.render().into())
     }
@@ -112,13 +131,20 @@ impl Readiness {
     }
 
     fn judge(signs: Signs) -> Self {
-        let Signs { is_draining, answering, trouble, under_way } = signs;
+        let Signs { is_draining, answering, trouble, under_way, windows_needed, window_max } = signs;
         let silent = answering.iter().enumerate().filter(|(_, answers)| !**answers);
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
         let store_failing =
             trouble.map(|trouble| StoreFailing { since: trouble.since.unix_ms, why: trouble.why });
         let store_slow = (under_way > STORE_CALL_AGE_MAX)
             .then(|| StoreSlow { call_ms: u64::try_from(under_way.as_millis()).unwrap_or(u64::MAX) });
+        let millis = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        let strained = windows_needed.into_iter().enumerate().filter(|(_, needed)| *needed > window_max);
+        let shards_strained = strained.map(|(shard, needed)| ShardStrained {
+            shard,
+            window_needed_ms: millis(needed),
+            window_max_ms: millis(window_max),
+        });
         let reasons: Vec<&str> = [
             (is_draining, "draining"),
             (!shards_silent.is_empty(), "shards_silent"),
@@ -129,7 +155,8 @@ impl Readiness {
         .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
         .collect();
         let status = if reasons.is_empty() { "ready" } else { "not_ready" };
-        Self { status, reasons, shards_silent, store_failing, store_slow }
+        let shards_strained = shards_strained.collect();
+        Self { status, reasons, shards_silent, store_failing, store_slow, shards_strained }
     }
 
     fn into_answer(self) -> Answer {
@@ -175,6 +202,26 @@ mod tests {
         assert_eq!(silent.into_answer().status(), 503);
         let draining = Readiness::judge(Signs { is_draining: true, ..Signs::default() });
         assert_eq!(draining.reasons, ["draining"]);
+    }
+
+    #[test]
+    fn a_shard_with_more_to_write_than_it_may_is_named_and_goes_on() {
+        let window_max = Duration::from_secs(1);
+        let windows_needed = vec![window_max, Duration::from_millis(1170)];
+        let strained = Readiness::judge(Signs {
+            answering: vec![true; 2],
+            windows_needed,
+            window_max,
+            ..Signs::default()
+        });
+        assert_eq!(
+            serde_json::to_value(&strained).unwrap(),
+            serde_json::json!({
+                "status": "ready",
+                "shards_strained": [{"shard": 1, "window_needed_ms": 1170, "window_max_ms": 1000}],
+            })
+        );
+        assert_eq!(strained.into_answer().status(), 200);
     }
 
     #[test]

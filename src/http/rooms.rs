@@ -13,6 +13,8 @@ use crate::config::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOMS_LISTED_
 use crate::connection::accept::Answer;
 use crate::room::id::{Encoding, RoomName};
 use crate::room::pace::RoomSettings;
+use crate::room::view::RoomLine;
+use crate::shard::tally::Holdings;
 
 use super::problem::Problem;
 use super::request::{Query, body_encoding, read_body};
@@ -24,15 +26,36 @@ use super::{Node, answer_json, from_shard};
 /// 400 for another order or a limit out of range; 503.
 pub async fn list(node: &Node, query: Query<'_>) -> Result<Answer, Problem> {
     #[derive(serde::Serialize)]
-    struct Listed<T> {
-        rooms: T,
+    struct Listed {
+        rooms: Vec<RoomLine>,
+        shards: Vec<ShardLine>,
     }
     if query.field("sort")?.is_some_and(|sort| sort != "members") {
         return Err(Problem::bad("bad_query", "sort", "members"));
     }
     let limit = query.whole_number("limit", 1..=ROOMS_LISTED_MAX)?.unwrap_or(ROOMS_LISTED_DEFAULT);
     let rooms = from_shard(node.shards.rooms_by_members(limit)).await?;
-    Ok(answer_json(&Listed { rooms }))
+    let held = node.metrics.held();
+    let shards = held.iter().enumerate().map(|(shard, held)| ShardLine::new(shard, held)).collect();
+    Ok(answer_json(&Listed { rooms, shards }))
+}
+
+/// What a shard held, and how busy it was, when it last said: once a second.
+#[derive(Debug, serde::Serialize)]
+struct ShardLine {
+    shard: usize,
+    connections: u64,
+    members: u64,
+    rooms: u64,
+    busy_permille: u64,
+    passes_permille: u64,
+}
+
+impl ShardLine {
+    fn new(shard: usize, held: &Holdings) -> Self {
+        let Holdings { connections, members, rooms, busy_permille, passes_permille, .. } = *held;
+        Self { shard, connections, members, rooms, busy_permille, passes_permille }
+    }
 }
 
 /// `GET /v1/rooms/{room}`.
@@ -162,7 +185,7 @@ mod tests {
     fn a_put_changes_what_it_names_and_nothing_else() {
         let all = settings(
             br#"{"expected_audience":5000,"idle_close_s":60,"flush":{"gather_ms":10,"max_messages":5,
-                "max_bytes":2048,"direct_members":0,"urgent_spacing_ms":30}}"#,
+                "max_bytes":2048,"direct_members":0,"urgent_spacing_ms":30,"gather_max_ms":2000}}"#,
         )
         .unwrap();
         assert_eq!(
@@ -174,6 +197,7 @@ mod tests {
                 bytes_max: Some(2048),
                 direct_members: Some(0),
                 urgent_spacing: Some(Duration::from_millis(30)),
+                gather_max: Some(Duration::from_secs(2)),
                 idle_close: Some(Duration::from_mins(1)),
             }
         );

@@ -1,17 +1,21 @@
 //! What a room is told, and what follows from it: the values that cross its boundary.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
 
 use super::account::Missed;
 use super::counters::CounterChange;
 use super::history::Past;
 use super::id::{Cursor, Encoding, Epoch, Seen, Seq, TypeName};
 use super::message::{Message, Published, Unavailable};
-use super::pace::RoomSettings;
+use super::pace::{RoomSettings, STRETCH_NONE};
 use super::receipt::Acks;
 use super::stored::{Asked, Page, Stored};
 use super::view::{RecallView, ReceiptView, StreamRefusal};
+use crate::config::limits::WRITE_COST_FIRST;
 
 /// What a room is told.
 #[derive(Debug)]
@@ -52,6 +56,13 @@ pub enum Input {
         shard: usize,
         /// How many batches.
         batches: usize,
+        /// What writing costs there; `None`: these were not written.
+        cost: Option<WriteCost>,
+    },
+    /// A segment that is no more, or no more of this room, had counted this.
+    Counted {
+        /// Since it last said.
+        counts: Counts,
     },
     /// A segment has members that hold everything up to `since` and missed what followed. Answered by
     /// [`Output::Refreshed`].
@@ -121,6 +132,45 @@ pub enum Input {
     Flush,
     /// The publisher closes the room.
     Close,
+}
+
+/// What writing costs a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteCost {
+    /// Processor time for one member and pass, smoothed over some passes.
+    pub per_member: Duration,
+    /// By how much its shard has windows widened, in thousandths; at least 1000.
+    pub stretch_permille: u32,
+}
+
+impl Default for WriteCost {
+    /// Before anything was measured.
+    fn default() -> Self {
+        Self { per_member: WRITE_COST_FIRST, stretch_permille: STRETCH_NONE }
+    }
+}
+
+/// What a segment counts of its members, apart from them themselves. Kept where it happens and added up when somebody
+/// looks, as a striped counter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Frames that a member's socket or outbox took.
+    pub written: u64,
+    /// Of those, frames that went to the socket in part or not at all at first.
+    pub queued: u64,
+    /// Batches that a member which was behind was not sent.
+    pub skipped: u64,
+    /// Acknowledgements taken.
+    pub acked: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.written += other.written;
+        self.queued += other.queued;
+        self.skipped += other.skipped;
+        self.acked += other.acked;
+    }
 }
 
 /// A connection's wish to become a member.

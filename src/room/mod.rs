@@ -36,8 +36,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::exchange::{
-    Ask, Batch, Carried, Census, Departure, Input, Join, Opening, Output, Reach, Refresh, Snapshot, Span,
-    Stands, Told, Welcomed,
+    Ask, Batch, Carried, Census, Counts, Departure, Input, Join, Opening, Output, Reach, Refresh, Snapshot,
+    Span, Stands, Told, Welcomed, WriteCost,
 };
 
 use self::account::Account;
@@ -49,7 +49,7 @@ use self::id::{RoomName, Run, Seen, Seq, TypeName};
 use self::ids::Ids;
 use self::latest::Latest;
 use self::message::{Class, Message};
-use self::pace::{FlushRules, Pace, RoomSettings};
+use self::pace::{FlushRules, Pace, RoomSettings, Strain};
 use self::publish::{Pending, WaitingForStore};
 use self::reliable::{Parked, Reader};
 use self::report::Rate;
@@ -67,6 +67,14 @@ struct Segment {
     census: Census,
     /// Batches on their way to it or queued there, not yet in a pass.
     untaken: usize,
+    cost: WriteCost,
+}
+
+impl Segment {
+    /// Processor time of a pass over it.
+    fn pass(&self) -> Duration {
+        self.cost.per_member.saturating_mul(u32::try_from(self.census.members()).unwrap_or(u32::MAX))
+    }
 }
 
 /// One room, at its home.
@@ -106,6 +114,10 @@ pub struct Room {
     is_closing: bool,
     audience: Audience,
     segments: BTreeMap<usize, Segment>,
+    /// What segments had counted that are no more.
+    counts: Counts,
+    /// Seconds of processor time that passes take, of all shards together.
+    pass_rate: Rate,
     expected_audience: Option<u64>,
     idle_close: Option<Duration>,
     /// When to let go of what is too old, while there is anything that ages.
@@ -148,6 +160,8 @@ impl Room {
             is_closing: false,
             audience: Audience::default(),
             segments: BTreeMap::new(),
+            counts: Counts::default(),
+            pass_rate: Rate::default(),
             expected_audience: None,
             idle_close: None,
             tidy_due: None,
@@ -275,7 +289,8 @@ impl Room {
                 self.join(join, now, tally);
             }
             Input::Left { shard, left } => self.leave(shard, left, now.instant),
-            Input::Taken { shard, batches } => self.taken(shard, batches),
+            Input::Taken { shard, batches, cost } => self.taken(shard, batches, cost, now.instant),
+            Input::Counted { counts } => self.counts += counts,
             Input::Refresh { shard, encoding, since, sent } => self.refresh(shard, encoding, since, sent),
             Input::Carry { shard, encoding, reach } => self.carry(shard, encoding, reach, now),
             Input::Acked { epoch, acks } if epoch == self.stream.epoch() => self.acked(&acks),
@@ -370,6 +385,7 @@ impl Room {
     fn join(&mut self, join: Join, now: Now, tally: &mut RoomTally) {
         self.last_used = now.instant;
         self.segments.entry(join.shard).or_default().census.add(join.encoding);
+        self.pace.strained(self.strain());
         self.audience.changed(self.members(), now.instant);
         self.stream.age(now.unix_ms);
         let (history_after, resumed) = self.resume(join.seen, now.instant);
@@ -385,14 +401,47 @@ impl Room {
             self.stream.leave(left.acked, left.device);
         }
         self.forget_empty_segment(shard);
+        self.pace.strained(self.strain());
         self.audience.changed(self.members(), now);
     }
 
-    fn taken(&mut self, shard: usize, batches: usize) {
+    fn taken(&mut self, shard: usize, batches: usize, cost: Option<WriteCost>, now: Instant) {
         if let Some(segment) = self.segments.get_mut(&shard) {
             segment.untaken = segment.untaken.checked_sub(batches).expect("only what was sent is taken");
+            if let Some(cost) = cost {
+                segment.cost = cost;
+                self.pass_rate.add(segment.pass().as_secs_f64(), now);
+            }
         }
         self.forget_empty_segment(shard);
+        self.pace.strained(self.strain());
+    }
+
+    /// What the room's passes cost where they cost most; those of a room that flushes directly, nothing that counts.
+    fn strain(&self) -> Strain {
+        let counts = self.members() > self.pace.rules().direct_members;
+        self.segments.values().fold(Strain::default(), |strain, segment| Strain {
+            pass: if counts { strain.pass.max(segment.pass()) } else { Duration::ZERO },
+            stretch_permille: strain.stretch_permille.max(segment.cost.stretch_permille),
+        })
+    }
+
+    /// Its members, or those that are expected.
+    #[must_use]
+    pub fn audience(&self) -> u64 {
+        self.members().max(self.expected_audience.unwrap_or(0))
+    }
+
+    /// What its passes take of all shards together, in thousandths of one; smoothed over about ten seconds.
+    #[must_use]
+    pub fn load_permille(&self, now: Instant) -> u64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "small, and never negative"
+        )]
+        let permille = (self.pass_rate.per_second(now) * 1000.0) as u64;
+        permille
     }
 
     /// A segment is known as long as it has members or owes an answer for batches on their way.
@@ -455,14 +504,18 @@ impl Room {
         self.segments.values().all(|segment| segment.untaken < SEGMENT_QUEUED_MAX)
     }
 
-    /// Cuts batch after batch until what is left may wait, or a segment has enough before it.
+    /// Flushes once what waits is due: whole batches, and what has waited long enough, leave together and cost each member
+    /// one write. The rest may wait; so may everything while a segment has enough before it.
     fn flush_what_is_due(&mut self, now: Instant, tally: &mut RoomTally) {
-        // One early flush may take several cuts: whether it may start is asked once.
-        let early = self.waiting().filter(|waiting| waiting.urgent);
-        let early = early.is_some_and(|waiting| self.pace.early_due(waiting.oldest) <= now);
+        let Some(waiting) = self.waiting().filter(|_| self.may_cut()) else { return };
+        let early = waiting.urgent && self.pace.early_due(waiting.oldest) <= now;
+        let unhurried = pace::Waiting { urgent: false, ..waiting };
+        if !early && self.pace.due(unhurried, self.members()) > now {
+            return;
+        }
         while let Some(waiting) = self.waiting().filter(|_| self.may_cut()) {
             let is_early = early && waiting.urgent;
-            if !is_early && self.pace.due(pace::Waiting { urgent: false, ..waiting }, self.members()) > now {
+            if !is_early && !waiting.full && self.pace.window_over(waiting.oldest, self.members()) > now {
                 break;
             }
             if is_early {

@@ -17,6 +17,10 @@ pub struct FlushRules {
     pub direct_members: u64,
     /// Early flushes for urgent messages are at least this far apart.
     pub urgent_spacing: Duration,
+    /// How far the window may widen; a `gather` that is longer stays as it is.
+    pub gather_max: Duration,
+    /// What passes may take of a shard, in thousandths of its time.
+    pub cpu_permille: u32,
 }
 
 impl Default for FlushRules {
@@ -27,9 +31,44 @@ impl Default for FlushRules {
             bytes_max: 32 * 1024,
             direct_members: 20,
             urgent_spacing: Duration::from_millis(20),
+            gather_max: Duration::from_secs(1),
+            cpu_permille: 600,
         }
     }
 }
+
+impl FlushRules {
+    /// How far apart passes of so much processor time have to be, so that they take no more of a shard than they may.
+    #[must_use]
+    pub fn spacing(&self, pass: Duration) -> Duration {
+        pass.saturating_mul(1000) / self.cpu_permille.max(1)
+    }
+
+    /// The widest that the window may be.
+    #[must_use]
+    pub fn window_max(&self) -> Duration {
+        self.gather_max.max(self.gather)
+    }
+}
+
+/// What a room's passes cost on the shard where they cost most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strain {
+    /// Processor time of one pass.
+    pub pass: Duration,
+    /// By how much that shard has its rooms' windows widened because of all of them together, in thousandths; at least
+    /// 1000.
+    pub stretch_permille: u32,
+}
+
+impl Default for Strain {
+    fn default() -> Self {
+        Self { pass: Duration::ZERO, stretch_permille: STRETCH_NONE }
+    }
+}
+
+/// The stretch of a shard whose passes fit their share.
+pub const STRETCH_NONE: u32 = 1000;
 
 /// What waits in a buffer, as far as the pace is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +87,14 @@ pub struct Pace {
     rules: FlushRules,
     last_flush: Option<Instant>,
     last_early: Option<Instant>,
+    strain: Strain,
 }
 
 impl Pace {
     /// A pace of these rules.
     #[must_use]
     pub fn new(rules: FlushRules) -> Self {
-        Self { rules, last_flush: None, last_early: None }
+        Self { rules, ..Self::default() }
     }
 
     /// The rules in force.
@@ -71,34 +111,63 @@ impl Pace {
         rules.bytes_max = settings.bytes_max.unwrap_or(rules.bytes_max);
         rules.direct_members = settings.direct_members.unwrap_or(rules.direct_members);
         rules.urgent_spacing = settings.urgent_spacing.unwrap_or(rules.urgent_spacing);
+        rules.gather_max = settings.gather_max.unwrap_or(rules.gather_max);
+    }
+
+    /// What the room's passes cost from now on.
+    pub fn strained(&mut self, strain: Strain) {
+        self.strain = strain;
     }
 
     /// How long the oldest message may wait in a room of so many members. For a room that flushes directly it is
     /// what two flushes are apart.
     #[must_use]
     pub fn window(&self, members: u64) -> Duration {
-        if self.is_direct(members) { self.rules.gather.min(DIRECT_SPACING) } else { self.rules.gather }
+        let gather = self.rules.gather;
+        let window = if self.is_direct(members) { gather.min(DIRECT_SPACING) } else { gather };
+        self.stretched(window.max(self.rules.spacing(self.strain.pass)))
     }
 
-    /// When what waits has to leave. Never re-armed by later messages: it depends on the oldest alone.
+    /// When what waits has to leave. Never re-armed by later messages: it depends on the oldest and on the last flush
+    /// alone.
     #[must_use]
     pub fn due(&self, waiting: Waiting, members: u64) -> Instant {
-        let window = self.window(members);
-        let by_age = match (self.is_direct(members), self.last_flush) {
-            (true, Some(last)) => waiting.oldest.max(last + window),
-            (true, None) => waiting.oldest,
-            (false, _) => waiting.oldest + window,
-        };
+        let affordable = self.affordable(waiting.oldest);
         if waiting.full {
-            return waiting.oldest;
+            return affordable;
         }
+        let by_age = self.window_over(waiting.oldest, members).max(affordable);
         if waiting.urgent { by_age.min(self.early_due(waiting.oldest)) } else { by_age }
     }
 
     /// The first moment at which urgent messages may flush early.
     #[must_use]
     pub fn early_due(&self, since: Instant) -> Instant {
-        self.last_early.map_or(since, |last| since.max(last + self.rules.urgent_spacing))
+        let affordable = self.affordable(since);
+        self.last_early.map_or(affordable, |last| affordable.max(last + self.rules.urgent_spacing))
+    }
+
+    /// When a message that came at `oldest` has waited for the whole window.
+    #[must_use]
+    pub fn window_over(&self, oldest: Instant, members: u64) -> Instant {
+        let window = self.window(members);
+        match self.last_flush {
+            _ if !self.is_direct(members) => oldest + window,
+            Some(last) => oldest.max(last + window),
+            None => oldest,
+        }
+    }
+
+    /// The first moment from `since` on at which a further pass stays inside the write budget.
+    fn affordable(&self, since: Instant) -> Instant {
+        let spacing = self.stretched(self.rules.spacing(self.strain.pass));
+        self.last_flush.map_or(since, |last| since.max(last + spacing))
+    }
+
+    /// As wide as the shard has windows be, as far as they may widen.
+    fn stretched(&self, window: Duration) -> Duration {
+        let stretched = window.saturating_mul(self.strain.stretch_permille) / STRETCH_NONE;
+        stretched.min(self.rules.window_max())
     }
 
     /// A batch left for its age or its size.
@@ -131,6 +200,8 @@ pub struct RoomSettings {
     pub direct_members: Option<u64>,
     /// Early flushes for urgent messages are at least this far apart.
     pub urgent_spacing: Option<Duration>,
+    /// How far the window may widen.
+    pub gather_max: Option<Duration>,
     /// The room closes after this long without a published message.
     pub idle_close: Option<Duration>,
 }
@@ -165,6 +236,52 @@ mod tests {
     fn a_whole_batch_waits_for_nothing() {
         let (pace, now) = (Pace::default(), Now::read().instant);
         assert_eq!(pace.due(Waiting { full: true, ..waiting(now) }, MANY), now);
+    }
+
+    /// A pass that takes this long.
+    fn strained(pass_ms: u64) -> Strain {
+        Strain { pass: Duration::from_millis(pass_ms), ..Strain::default() }
+    }
+
+    #[test]
+    fn the_window_widens_so_that_passes_keep_to_their_share_and_narrows_again() {
+        let (mut pace, now) = (Pace::default(), Now::read().instant);
+        for (pass_ms, window_ms) in [(59, 100), (60, 100), (90, 150), (600, 1000), (5000, 1000), (30, 100)] {
+            pace.strained(strained(pass_ms));
+            assert_eq!(pace.window(MANY), Duration::from_millis(window_ms), "passes of {pass_ms} ms");
+            assert_eq!(pace.due(waiting(now), MANY), now + Duration::from_millis(window_ms));
+        }
+    }
+
+    #[test]
+    fn a_shard_that_is_strained_by_many_rooms_widens_each_window_in_proportion() {
+        let mut pace = Pace::default();
+        pace.strained(Strain { stretch_permille: 1500, ..strained(90) });
+        assert_eq!(pace.window(MANY), Duration::from_millis(225));
+        pace.strained(Strain { stretch_permille: 1500, ..Strain::default() });
+        assert_eq!(pace.window(5), DIRECT_SPACING * 3 / 2);
+    }
+
+    #[test]
+    fn a_gather_time_beyond_the_widest_window_stays_as_configured() {
+        let gather = Duration::from_secs(5);
+        let mut pace = Pace::new(FlushRules { gather, ..FlushRules::default() });
+        pace.strained(strained(50_000));
+        assert_eq!(pace.window(MANY), gather);
+    }
+
+    #[test]
+    fn whole_batches_and_urgent_messages_stay_inside_the_write_budget() {
+        let (mut pace, now) = (Pace::default(), Now::read().instant);
+        pace.strained(strained(30));
+        pace.flushed(now);
+        let later = now + Duration::from_millis(1);
+        let affordable = now + Duration::from_millis(50);
+        assert_eq!(pace.due(Waiting { full: true, ..waiting(later) }, MANY), affordable);
+        assert_eq!(pace.due(Waiting { urgent: true, ..waiting(later) }, MANY), affordable);
+        // What an early cut left behind is due soon, but a pass has just begun.
+        let left = now.checked_sub(Duration::from_millis(99)).unwrap();
+        assert_eq!(pace.due(waiting(left), MANY), affordable);
     }
 
     #[test]

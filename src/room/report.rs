@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::Room;
 use super::account::Column;
 use super::message::{Class, ShedReason};
 use super::tally::RoomTally;
 use super::view::{AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, SegmentView};
+use super::{Counts, Room};
 
 /// Over how many seconds a rate is smoothed.
 const SMOOTHING_S: f64 = 10.0;
@@ -32,19 +32,28 @@ impl Rate {
 }
 
 impl Room {
-    /// What `GET /v1/rooms/{room}` shows. `home` is the shard that asks.
+    /// What `GET /v1/rooms/{room}` shows. `home` is the shard that asks; what other shards count, and where further devices
+    /// are placed, is for whoever knows it to add.
     #[must_use]
     pub fn view(&self, home: usize, now: Instant) -> RoomView {
         let oldest = self.waiting().map(|waiting| now.saturating_duration_since(waiting.oldest));
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let segments =
-            self.segments().map(|(shard, census)| SegmentView { shard, members: census.members() });
+        let held = self.segments.iter().filter(|(_, segment)| segment.census.members() > 0);
+        let segments = held.map(|(shard, segment)| SegmentView {
+            shard: *shard,
+            members: segment.census.members(),
+            pass_us: u64::try_from(segment.pass().as_micros()).unwrap_or(u64::MAX),
+            counts: Counts::default(),
+        });
         RoomView {
             room: self.name.to_string(),
             run: self.run.to_string(),
             members: self.members(),
             shards: segments.collect(),
             home,
+            hot: false,
+            placed_on: vec![home],
+            load_permille: self.load_permille(now),
             expected_audience: self.expected_audience,
             window_ms: millis(self.pace.window(self.members())),
             rates: RatesView {
@@ -62,6 +71,7 @@ impl Room {
                 oldest_ms: oldest.map_or(0, millis),
                 not_durable: self.stream.in_flight(),
             },
+            counts: self.counts,
             account: self.account_view(),
         }
     }
@@ -83,13 +93,16 @@ impl Room {
 
     /// Its line in `GET /v1/rooms`.
     #[must_use]
-    pub fn line(&self, home: usize) -> RoomLine {
+    pub fn line(&self, home: usize, now: Instant) -> RoomLine {
         RoomLine {
             room: self.name.to_string(),
             members: self.members(),
             home,
             shards: self.segments().count(),
             seq: self.seq.0,
+            window_ms: u64::try_from(self.pace.window(self.members()).as_millis()).unwrap_or(u64::MAX),
+            hot: false,
+            load_permille: self.load_permille(now),
         }
     }
 

@@ -104,7 +104,7 @@ fn a_room_stops_cutting_while_a_segment_has_four_batches_before_it() {
     let mut bench = Bench::with_members(50);
     assert_eq!(bench.publish(chats(900)).1.len(), 4);
     assert_eq!(bench.wait(Duration::from_millis(500)).len(), 0);
-    assert_eq!(batches(bench.tell(Input::Taken { shard: 0, batches: 2 })).len(), 2);
+    assert_eq!(batches(bench.tell(Input::Taken { shard: 0, batches: 2, cost: None })).len(), 2);
     assert_eq!(bench.room.gathered(), 300);
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::Counts;
 use super::id::Epoch;
 use super::message::Unavailable;
 
@@ -21,6 +22,12 @@ pub struct RoomView {
     pub shards: Vec<SegmentView>,
     /// The shard that orders it.
     pub home: usize,
+    /// Further devices are placed on several shards.
+    pub hot: bool,
+    /// The shards that further devices are placed on.
+    pub placed_on: Vec<usize>,
+    /// What its passes take of all shards together, in thousandths of one; smoothed over about ten seconds.
+    pub load_permille: u64,
     /// What `PUT` said of its audience.
     pub expected_audience: Option<u64>,
     /// The present gather window, in milliseconds.
@@ -33,6 +40,8 @@ pub struct RoomView {
     pub head: HeadView,
     /// What waits.
     pub backlog: BacklogView,
+    /// What its members got in this run, and did.
+    pub counts: Counts,
     /// By type: what became of everything accepted in this run.
     pub account: BTreeMap<String, AccountView>,
 }
@@ -44,6 +53,10 @@ pub struct SegmentView {
     pub shard: usize,
     /// Members there.
     pub members: u64,
+    /// Processor time of a pass over them, in microseconds.
+    pub pass_us: u64,
+    /// What they got while the segment was there, and did.
+    pub counts: Counts,
 }
 
 /// How busy a room is.
@@ -118,6 +131,12 @@ pub struct RoomLine {
     pub shards: usize,
     /// The newest batch.
     pub seq: u64,
+    /// The present gather window, in milliseconds.
+    pub window_ms: u64,
+    /// Further devices are placed on several shards.
+    pub hot: bool,
+    /// What its passes take of all shards together, in thousandths of one; smoothed over about ten seconds.
+    pub load_permille: u64,
 }
 
 /// A room's history after some seq, already encoded.

@@ -7,6 +7,7 @@ use super::lane::{Carry, Control};
 use super::{Shard, TURN_ENTRIES_MAX};
 use crate::clock::Now;
 use crate::connection::placed::{Place, Socket};
+use crate::room::Counts;
 use crate::room::id::{RoomName, Run};
 use crate::wire::close::CloseReason;
 use crate::wire::device::Ack;
@@ -34,6 +35,8 @@ impl<S: Socket> Shard<S> {
         if !is_epoch_right || !segment.acknowledge(slot, ack.offset, now) {
             return false;
         }
+        self.segments[key as usize].counts.acked += 1;
+        let segment = &mut self.segments[key as usize].segment;
         let early = segment.take_early_acks();
         if !early.is_empty() {
             let (room, run, epoch) = (segment.room().clone(), segment.run(), segment.epoch());
@@ -68,6 +71,16 @@ impl<S: Socket> Shard<S> {
         if !acks.is_empty() {
             let (room, run, epoch) = (segment.room().clone(), segment.run(), segment.epoch());
             self.tell_home(key, Control::Acked { room, run, epoch, acks });
+        }
+    }
+
+    /// What a segment has counted of its room's members goes to the home: it is no more, or of another life of the room.
+    pub(super) fn hand_over_counts(&mut self, key: u32) {
+        let placed = &mut self.segments[key as usize];
+        let counts = std::mem::take(&mut placed.counts);
+        if counts != Counts::default() {
+            let (room, run) = (placed.segment.room().clone(), placed.segment.run());
+            self.tell_home(key, Control::Counted { room, run, counts });
         }
     }
 

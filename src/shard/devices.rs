@@ -1,7 +1,7 @@
 //! The connections placed on this shard, and their members: what devices say, what arrives for them, how they leave.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use crate::connection::{Grant, Seat};
 use crate::fanout::segment::Segment;
 
 use crate::room::id::{Encoding, RoomName, Run, Seq};
+use crate::room::{Counts, WriteCost};
 use crate::wire::close::CloseReason;
 use crate::wire::device::{self, DeviceFrame, Refusal};
 use crate::wire::frame::{self, Notice};
@@ -77,7 +78,7 @@ impl<S: Socket> Shard<S> {
                 match self.segment_in(&room, run) {
                     Some(key) if self.segments[key as usize].segment.arrive(level) => self.activate(key),
                     // Nobody here needs it, or is here any more; the home waits for a word all the same.
-                    _ => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1 }),
+                    _ => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1, cost: None }),
                 }
             }
             Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
@@ -102,9 +103,10 @@ impl<S: Socket> Shard<S> {
         self.note_look(key);
         self.hand_over_tallies(key);
         if taken > 0 {
-            let segment = &self.segments[key as usize].segment;
-            let (room, run) = (segment.room().clone(), segment.run());
-            self.tell_home(key, Control::Taken { room, run, batches: taken });
+            let placed = &mut self.segments[key as usize];
+            let cost = Some(placed.pass_begins(self.strain.stretch_permille()));
+            let (room, run) = (placed.segment.room().clone(), placed.segment.run());
+            self.tell_home(key, Control::Taken { room, run, batches: taken, cost });
         }
         self.send_wants(key);
     }
@@ -249,7 +251,7 @@ impl<S: Socket> Shard<S> {
         let room = placed.segment.room().clone();
         let members: Vec<u32> = placed.segment.connections().collect();
         placed.segment = Segment::new(room.clone(), CLOSED, Seq(0), None);
-        placed.closing = false;
+        (placed.closing, placed.counts) = (false, Counts::default());
         let room = &room;
         for index in members {
             let connection = &mut self.connections.all[index as usize];
@@ -366,6 +368,10 @@ impl<S: Socket> Shard<S> {
             active: false,
             look_at: None,
             closing: false,
+            counts: Counts::default(),
+            cost: WriteCost::default(),
+            spent: Duration::ZERO,
+            visits: 0,
         });
         let key = u32::try_from(key).expect("a shard has fewer than 2^32 segments");
         self.segment_of.insert(room.clone(), key);
@@ -378,13 +384,14 @@ impl<S: Socket> Shard<S> {
             return;
         }
         self.hand_over_tallies(key);
+        self.hand_over_counts(key);
         let placed = self.segments.remove(key as usize);
         placed.look_at.map(|at| self.looks.remove(&(at, key)));
         let (room, run, batches) =
             (placed.segment.room().clone(), placed.segment.run(), placed.segment.queued_batches());
         self.segment_of.remove(&room);
         if batches > 0 {
-            self.tell(&room.clone(), Control::Taken { room, run, batches });
+            self.tell(&room.clone(), Control::Taken { room, run, batches, cost: None });
         }
     }
 

@@ -1,4 +1,10 @@
 //! Which shard a room lives on, and where a joining connection is placed. Pure.
+//!
+//! Placement is advice for what comes: a connection stays where it was placed, and a room has members on any shard. So
+//! nothing here can lose, double or reorder a message.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::room::id::{RoomName, mix};
 
@@ -11,10 +17,116 @@ pub fn home(room: &RoomName, shards: usize) -> usize {
     (0..shards).max_by_key(score).expect("a node has at least one shard")
 }
 
-/// The shard a joining connection is placed on: for a cold room its home, so that small rooms live on one thread.
-#[must_use]
-pub fn placement(room: &RoomName, shards: usize) -> usize {
-    home(room, shards)
+/// What a home says of a room that is hot, or was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spread {
+    /// Which room.
+    pub room: RoomName,
+    /// Shards that further members are to be placed on; 1: its home alone.
+    pub width: usize,
+    /// The shards that hold members of it, each with their count.
+    pub members: Vec<(usize, u64)>,
+}
+
+/// How busy a shard is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Load {
+    /// Processor time it took of the last second, in tenths: finer would be noise.
+    pub busy_tenths: u64,
+    /// Connections placed on it.
+    pub connections: u64,
+}
+
+/// Where rooms are placed.
+#[derive(Debug)]
+pub struct Directory {
+    loads: Vec<Load>,
+    /// Hot from the first device on.
+    listed: Arc<BTreeSet<RoomName>>,
+    hot: BTreeMap<RoomName, Hot>,
+}
+
+/// Where a hot room is placed.
+#[derive(Debug)]
+struct Hot {
+    /// In the order they were added, the home first.
+    shards: Vec<usize>,
+    /// By shard: as the home said last, and those that were placed since.
+    members: Vec<u64>,
+}
+
+impl Directory {
+    /// Of so many shards, all idle; `listed` rooms are hot before they are open.
+    #[must_use]
+    pub fn new(shards: usize, listed: Arc<BTreeSet<RoomName>>) -> Self {
+        Self { loads: vec![Load::default(); shards], listed, hot: BTreeMap::new() }
+    }
+
+    /// The shard for a connection that joins `room`: a cold room's home, so that small rooms live on one thread; of a hot
+    /// room's shards the one with fewest of its members, then the least loaded.
+    pub fn place(&mut self, room: &RoomName) -> usize {
+        let shard = self.next_of(room);
+        if let Some(hot) = self.hot.get_mut(room) {
+            hot.members[shard] += 1;
+        } else if self.listed.contains(room) {
+            self.spread(Spread { room: room.clone(), width: self.loads.len(), members: vec![(shard, 1)] });
+        }
+        self.loads[shard].connections += 1;
+        shard
+    }
+
+    /// The shard that [`Self::place`] would name.
+    #[must_use]
+    pub fn next_of(&self, room: &RoomName) -> usize {
+        let hot = self.hot.get(room);
+        let members = |shard: &usize| hot.map_or(0, |hot| hot.members[*shard]);
+        let shards = self.shards_of(room);
+        let fewest = shards.into_iter().min_by_key(|shard| (members(shard), self.loads[*shard]));
+        fewest.expect("a room is placed somewhere")
+    }
+
+    /// A home says how hot a room is, and where its members are.
+    pub fn spread(&mut self, spread: Spread) {
+        let Spread { room, width, members: told } = spread;
+        let count = self.loads.len();
+        if width <= 1 {
+            self.hot.remove(&room);
+            return;
+        }
+        let mut members = vec![0; count];
+        for (shard, held) in told {
+            members[shard] = held;
+        }
+        let mut shards = self.hot.remove(&room).map_or_else(|| vec![home(&room, count)], |hot| hot.shards);
+        shards.truncate(width);
+        while shards.len() < width.min(count) {
+            let free = (0..count).filter(|shard| !shards.contains(shard));
+            let least = free.min_by_key(|shard| (self.loads[*shard], *shard));
+            shards.push(least.expect("no more shards are wanted than there are"));
+        }
+        self.hot.insert(room, Hot { shards, members });
+    }
+
+    /// How busy a shard is.
+    pub fn loaded(&mut self, shard: usize, load: Load) {
+        self.loads[shard] = load;
+    }
+
+    /// The shards that further members of a room are placed on.
+    #[must_use]
+    pub fn shards_of(&self, room: &RoomName) -> Vec<usize> {
+        match self.hot.get(room) {
+            Some(hot) => hot.shards.clone(),
+            None if self.listed.contains(room) => (0..self.loads.len()).collect(),
+            None => vec![home(room, self.loads.len())],
+        }
+    }
+
+    /// Rooms that are placed on more than one shard.
+    #[must_use]
+    pub fn hot_rooms(&self) -> usize {
+        self.hot.len()
+    }
 }
 
 /// FNV-1a, 64 bits: the same on every machine and in every release, as a home has to be.
@@ -27,6 +139,67 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn room(name: &str) -> RoomName {
+        RoomName::parse(name).unwrap()
+    }
+
+    fn directory(shards: usize, listed: &[&str]) -> Directory {
+        Directory::new(shards, Arc::new(listed.iter().map(|name| room(name)).collect()))
+    }
+
+    /// How many of `joins` devices each shard gets.
+    fn placed(directory: &mut Directory, name: &str, joins: usize) -> Vec<usize> {
+        let mut counts = vec![0; directory.loads.len()];
+        for _ in 0..joins {
+            counts[directory.place(&room(name))] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_cold_room_stays_on_its_home() {
+        let mut directory = directory(4, &[]);
+        assert_eq!(placed(&mut directory, "r1", 100)[home(&room("r1"), 4)], 100);
+        assert_eq!(directory.hot_rooms(), 0);
+    }
+
+    #[test]
+    fn a_hot_room_grows_to_the_least_loaded_shards_first_and_fills_them_up() {
+        let mut directory = directory(4, &[]);
+        let home = home(&room("r1"), 4);
+        let others: Vec<usize> = (0..4).filter(|shard| *shard != home).collect();
+        for (busy_tenths, shard) in [9, 0, 4].into_iter().zip(&others) {
+            directory.loaded(*shard, Load { busy_tenths, connections: 5 });
+        }
+        directory.spread(Spread { room: room("r1"), width: 2, members: vec![(home, 100)] });
+        assert_eq!(directory.shards_of(&room("r1")), [home, others[1]]);
+        let counts = placed(&mut directory, "r1", 300);
+        assert_eq!((counts[home], counts[others[1]]), (100, 200), "as many on each in the end");
+        let members = vec![(home, 200), (others[1], 200)];
+        directory.spread(Spread { room: room("r1"), width: 4, members });
+        assert_eq!(directory.shards_of(&room("r1")), [home, others[1], others[2], others[0]]);
+    }
+
+    #[test]
+    fn a_room_that_cools_down_is_placed_on_its_home_again() {
+        let mut directory = directory(4, &[]);
+        directory.spread(Spread { room: room("r1"), width: 3, members: Vec::new() });
+        directory.spread(Spread { room: room("r1"), width: 2, members: Vec::new() });
+        assert_eq!(directory.shards_of(&room("r1")).len(), 2);
+        directory.spread(Spread { room: room("r1"), width: 1, members: Vec::new() });
+        let home = home(&room("r1"), 4);
+        assert_eq!(directory.shards_of(&room("r1")), [home]);
+        assert_eq!((placed(&mut directory, "r1", 10)[home], directory.hot_rooms()), (10, 0));
+    }
+
+    #[test]
+    fn a_listed_room_is_scattered_from_its_first_device_on() {
+        let mut directory = directory(4, &["r1"]);
+        assert_eq!(placed(&mut directory, "r1", 40), [10; 4]);
+        directory.spread(Spread { room: room("r1"), width: 1, members: Vec::new() });
+        assert_eq!(placed(&mut directory, "r1", 40), [10; 4], "closed, and opened again");
+    }
 
     #[test]
     fn homes_are_spread_evenly_and_move_little() {

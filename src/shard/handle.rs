@@ -1,8 +1,9 @@
 //! The bounded way into the shards from the doors: each call names what it does when the way is full.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,12 +12,15 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout_at};
 
+use super::directory::Directory;
+use super::heat::HeatRules;
 use super::lane::LaneBounds;
 use super::{Plan, directory, lane, run};
-use crate::clock::Now;
+use crate::clock::{self, Now};
 use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
+use crate::room::Counts;
 use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Seen};
 use crate::room::message::{Message, Published};
 use crate::room::pace::{FlushRules, RoomSettings};
@@ -74,7 +78,7 @@ pub struct Arrival {
 }
 
 /// What the shards are started with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ShardsPlan {
     /// How many; at least one.
     pub count: usize,
@@ -82,6 +86,10 @@ pub struct ShardsPlan {
     pub rules: FlushRules,
     /// How often devices are to ping.
     pub heartbeat: Duration,
+    /// Members past which a room is hot.
+    pub hot_members: u64,
+    /// Rooms that are hot from the first device on.
+    pub hot_rooms: Vec<RoomName>,
 }
 
 /// A publish on its way to its room's home.
@@ -111,6 +119,11 @@ pub(super) enum Request {
     RoomsByMembers {
         limit: usize,
         reply: oneshot::Sender<Vec<RoomLine>>,
+    },
+    /// What one shard counts of a room's members, and in which life of it.
+    Counts {
+        room: RoomName,
+        reply: oneshot::Sender<Option<(String, Counts)>>,
     },
     Close {
         room: RoomName,
@@ -215,6 +228,8 @@ impl WayIn {
 #[derive(Debug, Clone)]
 pub struct Shards {
     ways_in: Arc<[Arc<WayIn>]>,
+    /// Held for as long as one look-up takes: joins ask it, homes tell it a few times a second.
+    directory: Arc<Mutex<Directory>>,
 }
 
 impl Shards {
@@ -228,7 +243,9 @@ impl Shards {
         metrics: &Metrics,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>, StoreHandle)> {
         let ways_in: Arc<[Arc<WayIn>]> = (0..plan.count).map(|_| Arc::new(WayIn::new())).collect();
-        let shards = Self { ways_in: Arc::clone(&ways_in) };
+        let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(plan.hot_rooms.iter().cloned().collect());
+        let directory = Arc::new(Mutex::new(Directory::new(plan.count, Arc::clone(&hot_rooms))));
+        let shards = Self { ways_in: Arc::clone(&ways_in), directory };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
         let mut store = writer::start(store, wakes.collect())?;
@@ -236,8 +253,11 @@ impl Shards {
         let lanes = lane::mesh(plan.count, LaneBounds::default());
         for (index, (peers, port)) in lanes.into_iter().zip(store.take_ports()).enumerate() {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
-            let plan = Plan::new(index, plan.count, plan.rules, plan.heartbeat, run_seed);
-            let started = run::start(plan, peers, Arc::clone(&ways_in), port, metrics.clone());
+            let of_one = Plan::new(index, plan.count, plan.rules, plan.heartbeat, run_seed);
+            let heat = HeatRules { hot_members: plan.hot_members, ..of_one.heat };
+            let hot_rooms = Arc::clone(&hot_rooms);
+            let of_one = Plan { heat, hot_rooms, meter: clock::thread_cpu, ..of_one };
+            let started = run::start(of_one, peers, shards.clone(), port, metrics.clone());
             threads.push(started.inspect_err(|_| shards.stop())?);
         }
         Ok((shards, threads, store))
@@ -265,7 +285,13 @@ impl Shards {
         room: RoomName,
         settings: RoomSettings,
     ) -> Result<Option<RoomView>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::Configure { room, settings, reply }).await
+        let named = room.clone();
+        let view =
+            self.ask(self.home(&room), |reply| Request::Configure { room: named, settings, reply }).await?;
+        match view {
+            Some(view) => self.whole(room, view).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// What a room shows of itself; `None` if it is not open.
@@ -273,7 +299,27 @@ impl Shards {
     /// # Errors
     /// [`Unanswered`]; how long it takes is for the caller to bound.
     pub async fn describe(&self, room: RoomName) -> Result<Option<RoomView>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::Describe { room, reply }).await
+        let named = room.clone();
+        let view = self.ask(self.home(&room), |reply| Request::Describe { room: named, reply }).await?;
+        match view {
+            Some(view) => self.whole(room, view).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A home's view of its room, with what other shards count, and where further devices are placed.
+    async fn whole(&self, room: RoomName, mut view: RoomView) -> Result<RoomView, Unanswered> {
+        for segment in &mut view.shards {
+            let named = room.clone();
+            let counted = self.ask(segment.shard, |reply| Request::Counts { room: named, reply }).await?;
+            // A shard may know another life of the room.
+            if let Some((_, counts)) = counted.filter(|(run, _)| *run == view.run) {
+                segment.counts = counts;
+                view.counts += counts;
+            }
+        }
+        view.placed_on = self.directory().shards_of(&room);
+        Ok(view)
     }
 
     /// The `limit` rooms with most members, over all shards.
@@ -281,7 +327,7 @@ impl Shards {
     /// # Errors
     /// [`Unanswered`]; how long it takes is for the caller to bound.
     pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Unanswered> {
-        let mut lines = Vec::new();
+        let mut lines: Vec<RoomLine> = Vec::new();
         for shard in 0..self.ways_in.len() {
             lines.extend(self.ask(shard, |reply| Request::RoomsByMembers { limit, reply }).await?);
         }
@@ -388,7 +434,7 @@ impl Shards {
     /// # Errors
     /// [`Busy`] when that shard has too many arrivals waiting: the socket is closed.
     pub fn admit(&self, arrival: Arrival) -> Result<(), Busy> {
-        let way_in = &self.ways_in[directory::placement(&arrival.hello.room, self.ways_in.len())];
+        let way_in = &self.ways_in[self.directory().place(&arrival.hello.room)];
         way_in.arrivals.push(arrival).map_err(|_| Busy)?;
         way_in.wake.notify_one();
         Ok(())
@@ -397,7 +443,13 @@ impl Shards {
     /// Whether an arrival for this room would find a place, so that the door can answer 503 before it upgrades.
     #[must_use]
     pub fn has_room_for(&self, room: &RoomName) -> bool {
-        !self.ways_in[directory::placement(room, self.ways_in.len())].arrivals.is_full()
+        !self.ways_in[self.directory().next_of(room)].arrivals.is_full()
+    }
+
+    /// Rooms whose further devices are placed on several shards.
+    #[must_use]
+    pub fn hot_rooms(&self) -> usize {
+        self.directory().hot_rooms()
     }
 
     /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns when every connection is
@@ -416,6 +468,16 @@ impl Shards {
             way_in.stopped.store(true, Ordering::Relaxed);
             way_in.wake.notify_one();
         }
+    }
+
+    /// Where rooms are placed. Nobody holds it while waiting for anything.
+    pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way into a shard.
+    pub(super) fn way_in(&self, shard: usize) -> &WayIn {
+        &self.ways_in[shard]
     }
 
     fn home(&self, room: &RoomName) -> usize {
@@ -463,7 +525,8 @@ mod tests {
 
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
-        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]) }
+        let directory = Arc::new(Mutex::new(Directory::new(1, Arc::default())));
+        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]), directory }
     }
 
     fn room() -> RoomName {

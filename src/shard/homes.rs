@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::directory::Spread;
+use super::heat::{Fuel, Heat};
 use super::lane::{Carry, Control, Delivery, Refresh, Sent, Welcome};
 use super::{Drain, Shard, TURN_ENTRIES_MAX};
 use crate::clock::Now;
+use crate::config::limits::SPREAD_INTERVAL;
 use crate::connection::placed::Socket;
 use crate::fanout::carry::CarryWant;
 use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
@@ -17,7 +20,9 @@ use crate::room::message::{Message, Published, Unavailable};
 use crate::room::pace::RoomSettings;
 use crate::room::receipt::Acks;
 use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView, StreamRefusal};
-use crate::room::{self, Ask, Batch, Carried, Census, Input, Join, Output, Reach, Room, Told, Welcomed};
+use crate::room::{
+    self, Ask, Batch, Carried, Census, Counts, Input, Join, Output, Reach, Room, Told, Welcomed,
+};
 use crate::store::{Answer, Append, Request, StoreError};
 use crate::wire::frame::{self, Greeting, Head};
 
@@ -35,6 +40,9 @@ pub(super) struct HomeRoom {
     deadline: Option<Instant>,
     /// The welcomes of the room's present seq: a join storm shares them. At most `WELCOMES_MAX`, the oldest go.
     welcomes: VecDeque<SharedWelcome>,
+    heat: Heat,
+    /// When the directory was last told where its members are, and how many they were.
+    spread_at: Option<(Instant, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,6 +68,10 @@ struct WelcomeKey {
 }
 
 impl HomeRoom {
+    fn line(&self, home: usize, now: Instant) -> RoomLine {
+        RoomLine { hot: self.heat.width() > 1, ..self.room.line(home, now) }
+    }
+
     /// Lets go of welcomes that may not be handed out any more.
     fn forget_welcomes(&mut self, now: Instant) {
         let seq = self.room.seq();
@@ -117,12 +129,13 @@ impl<S: Socket> Shard<S> {
     #[must_use]
     pub fn describe(&self, room: &RoomName, now: Instant) -> Option<RoomView> {
         let key = *self.room_of.get(room)?;
-        Some(self.rooms[key].room.view(self.plan.index, now))
+        let home = &self.rooms[key];
+        Some(RoomView { hot: home.heat.width() > 1, ..home.room.view(self.plan.index, now) })
     }
 
     /// Its `limit` rooms with most members, most first.
     #[must_use]
-    pub fn rooms_by_members(&self, limit: usize) -> Vec<RoomLine> {
+    pub fn rooms_by_members(&self, limit: usize, now: Instant) -> Vec<RoomLine> {
         // Two numbers per room are sorted out first: the node may hold two hundred thousand.
         let mut ranks: Vec<(u64, usize)> =
             self.rooms.iter().map(|(key, home)| (u64::MAX - home.room.members(), key)).collect();
@@ -131,7 +144,7 @@ impl<S: Socket> Shard<S> {
             ranks.truncate(limit);
         }
         let mut lines: Vec<RoomLine> =
-            ranks.into_iter().map(|(_, key)| self.rooms[key].room.line(self.plan.index)).collect();
+            ranks.into_iter().map(|(_, key)| self.rooms[key].line(self.plan.index, now)).collect();
         lines.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.room.cmp(&b.room)));
         lines
     }
@@ -189,6 +202,13 @@ impl<S: Socket> Shard<S> {
         segment.acks(offset).filter(|_| segment.epoch() == Some(epoch)).cloned()
     }
 
+    /// What this shard counts of a room's members, with the life of the room that it is of.
+    #[must_use]
+    pub fn counts(&self, room: &RoomName) -> Option<(String, Counts)> {
+        let placed = &self.segments[*self.segment_of.get(room)? as usize];
+        Some((placed.segment.run().to_string(), placed.counts))
+    }
+
     /// The next answer to an ask, with the ticket it came with.
     pub fn poll_told(&mut self) -> Option<(u64, Told)> {
         self.told.pop_front()
@@ -234,7 +254,8 @@ impl<S: Socket> Shard<S> {
         let (room, run, input) = match control {
             Control::Join { room, join } => return self.take_join(&room, join, now),
             Control::Left { room, run, left } => (room, run, Input::Left { shard, left }),
-            Control::Taken { room, run, batches } => (room, run, Input::Taken { shard, batches }),
+            Control::Taken { room, run, batches, cost } => (room, run, Input::Taken { shard, batches, cost }),
+            Control::Counted { room, run, counts } => (room, run, Input::Counted { counts }),
             Control::Refresh { room, run, want } => {
                 let Want { encoding, since, sent } = want;
                 (room, run, Input::Refresh { shard, encoding, since, sent })
@@ -306,14 +327,40 @@ impl<S: Socket> Shard<S> {
         self.runs += 1;
         let run = Run(mix(self.plan.run_seed.wrapping_add(self.runs)));
         let room = Room::new(name.clone(), run, self.plan.rules, now);
-        let key = self.rooms.insert(HomeRoom { room, deadline: None, welcomes: VecDeque::new() });
+        let is_listed = self.plan.hot_rooms.contains(name);
+        let heat = if is_listed { Heat::listed(self.plan.shards) } else { Heat::COLD };
+        let home = HomeRoom { room, deadline: None, welcomes: VecDeque::new(), heat, spread_at: None };
+        let key = self.rooms.insert(home);
         self.room_of.insert(name.clone(), key);
         Some(key)
     }
 
     pub(super) fn tell_room(&mut self, key: usize, input: Input, now: Now) {
+        let is_fuel =
+            matches!(input, Input::Join(_) | Input::Left { .. } | Input::Taken { .. } | Input::Configure(_));
         self.rooms[key].room.handle(input, now, &mut self.tally.rooms);
+        if is_fuel {
+            self.feed_heat(key, now.instant);
+        }
         self.take_outputs(key, now);
+    }
+
+    /// Sees how hot a room has become, and has the directory know.
+    fn feed_heat(&mut self, key: usize, now: Instant) {
+        let HomeRoom { room, heat, spread_at, .. } = &mut self.rooms[key];
+        let fuel = Fuel { members: room.audience(), permille: room.load_permille(now) };
+        let (width, members) = (heat.width(), room.members());
+        let changed = heat.feed(fuel, &self.plan.heat);
+        let stale = |(at, told): (Instant, u64)| told != members && at + SPREAD_INTERVAL <= now;
+        if !changed && (width == 1 || !spread_at.is_none_or(stale)) {
+            return;
+        }
+        *spread_at = Some((now, members));
+        let segments = room.segments().map(|(shard, census)| (shard, census.members())).collect();
+        let spread = Spread { room: room.name().clone(), width: heat.width(), members: segments };
+        self.tally.rooms_promoted += u64::from(heat.width() > width);
+        self.tally.rooms_demoted += u64::from(heat.width() < width);
+        self.spreads.push_back(spread);
     }
 
     /// Sends on what followed, and asks for the room's next deadline.
@@ -435,7 +482,7 @@ impl<S: Socket> Shard<S> {
                 self.tally.lane_full += 1;
                 // The segment will never take it, so it is not before it any more.
                 let room = &mut self.rooms[key].room;
-                room.handle(Input::Taken { shard, batches: 1 }, now, &mut self.tally.rooms);
+                room.handle(Input::Taken { shard, batches: 1, cost: None }, now, &mut self.tally.rooms);
             }
         }
     }
@@ -476,6 +523,10 @@ impl<S: Socket> Shard<S> {
         let home = self.rooms.remove(key);
         self.room_of.remove(home.room.name());
         home.deadline.map(|at| self.deadlines.remove(&(at, key)));
+        if home.heat.width() > 1 {
+            let room = home.room.name().clone();
+            self.spreads.push_back(Spread { room, width: 1, members: Vec::new() });
+        }
         if !closed {
             self.tally.rooms_forgotten += 1;
             return;

@@ -85,10 +85,15 @@ impl<S: Socket> Shard<S> {
         if placed.segment.run() != *run || placed.segment.epoch() != *epoch {
             // Nobody is left of those that knew the room otherwise; what waited for them is not before it any more.
             let (former, batches) = (placed.segment.run(), placed.segment.queued_batches());
+            self.hand_over_counts(segment);
+            let placed = &mut self.segments[segment as usize];
             placed.segment = Segment::new(room.clone(), *run, *seq, *epoch);
             placed.active = false;
             if former == *run && batches > 0 {
-                self.tell_home(segment, Control::Taken { room: room.clone(), run: *run, batches });
+                self.tell_home(
+                    segment,
+                    Control::Taken { room: room.clone(), run: *run, batches, cost: None },
+                );
             }
         }
         let placed = &mut self.segments[segment as usize];

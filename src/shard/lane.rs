@@ -15,7 +15,7 @@ use crate::fanout::carry::CarryWant;
 use crate::fanout::segment::{Level, RefreshFrame, StreamPlace, Want};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{Departure, Join, Reach};
+use crate::room::{Counts, Departure, Join, Reach, WriteCost};
 
 /// The answer to a join.
 #[derive(Debug)]
@@ -144,6 +144,17 @@ pub enum Control {
         run: Run,
         /// How many.
         batches: usize,
+        /// What writing costs there; `None`: these were not written.
+        cost: Option<WriteCost>,
+    },
+    /// A segment that is no more, or no more of this room, had counted this.
+    Counted {
+        /// Which room.
+        room: RoomName,
+        /// In which life.
+        run: Run,
+        /// Since it last said.
+        counts: Counts,
     },
     /// Members missed batches.
     Refresh {

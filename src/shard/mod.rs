@@ -6,8 +6,10 @@
 
 pub mod directory;
 pub mod handle;
+pub mod heat;
 pub mod lane;
 pub mod run;
+pub mod strain;
 pub mod tally;
 
 mod acks;
@@ -17,23 +19,27 @@ mod joins;
 mod socket;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use slab::Slab;
 
+use self::directory::Spread;
+use self::heat::HeatRules;
 use self::homes::HomeRoom;
 use self::lane::{Control, Peer};
+use self::strain::Strain;
 use self::tally::{Holdings, Tally};
 use crate::clock::Now;
-use crate::config::limits::PASS_TURN_MEMBERS;
+use crate::config::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS};
 use crate::connection::placed::{Connection, Socket};
 use crate::fanout::segment::Segment;
 use crate::fanout::{Offer, Sink};
-use crate::room::Told;
 use crate::room::id::RoomName;
 use crate::room::message::Published;
-use crate::room::pace::FlushRules;
+use crate::room::pace::{FlushRules, STRETCH_NONE};
+use crate::room::{Counts, Told, WriteCost};
 use crate::store::Request;
 
 /// Deliveries, control entries and rooms of one turn, each at most; so that no source starves another.
@@ -52,7 +58,7 @@ fn table<K, V>() -> Table<K, V> {
 }
 
 /// What a shard is told when it starts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// Its own index.
     pub index: usize,
@@ -68,14 +74,33 @@ pub struct Plan {
     pub rooms_max: usize,
     /// Members a turn visits.
     pub turn_members: usize,
+    /// When a room is hot.
+    pub heat: HeatRules,
+    /// Rooms that are hot whatever they say of themselves.
+    pub hot_rooms: Arc<BTreeSet<RoomName>>,
+    /// The processor time that the shard's thread has used; in a simulated world, whatever time costs there.
+    pub meter: fn() -> Duration,
 }
 
 impl Plan {
-    /// The plan of one of `shards` shards, with the bounds of `limits`.
+    /// The plan of one of `shards` shards, with the bounds of `limits`. No room is listed as hot, and passes cost nothing.
     #[must_use]
     pub fn new(index: usize, shards: usize, rules: FlushRules, heartbeat: Duration, run_seed: u64) -> Self {
         let rooms_max = crate::config::limits::ROOMS_MAX.div_ceil(shards);
-        Self { index, shards, rules, heartbeat, run_seed, rooms_max, turn_members: PASS_TURN_MEMBERS }
+        // Half of what passes may take: a room gets its second shard before its window has to widen.
+        let hot_permille = u64::from(rules.cpu_permille / 2);
+        Self {
+            index,
+            shards,
+            rules,
+            heartbeat,
+            run_seed,
+            rooms_max,
+            turn_members: PASS_TURN_MEMBERS,
+            heat: HeatRules { shards, hot_members: HOT_MEMBERS, hot_permille },
+            hot_rooms: Arc::default(),
+            meter: || Duration::ZERO,
+        }
     }
 }
 
@@ -97,6 +122,7 @@ pub struct Shard<S> {
     answers: VecDeque<(u64, Published)>,
     told: VecDeque<(u64, Told)>,
     store_requests: VecDeque<Request>,
+    spreads: VecDeque<Spread>,
 
     segments: Slab<Placed>,
     segment_of: Table<RoomName, u32>,
@@ -116,6 +142,9 @@ pub struct Shard<S> {
     /// When to try again to send what found a lane full.
     pump_again: Option<Instant>,
 
+    strain: Strain,
+    /// Segments that had turns since the meter was read, with the members visited.
+    visited: Vec<(u32, usize)>,
     drain: Drain,
     tally: Tally,
 }
@@ -133,6 +162,26 @@ struct Placed {
     look_at: Option<Instant>,
     /// The room is closed: its members are told when what left before has been passed.
     closing: bool,
+    /// Since its members came, and not yet told to the home.
+    counts: Counts,
+    cost: WriteCost,
+    /// What the present pass cost so far.
+    spent: Duration,
+    /// Members it has visited.
+    visits: u32,
+}
+
+impl Placed {
+    /// A pass begins: what the one before cost counts for a quarter of what is known.
+    fn pass_begins(&mut self, stretch_permille: u32) -> WriteCost {
+        let spent = std::mem::take(&mut self.spent);
+        let visits = std::mem::take(&mut self.visits);
+        if visits > 0 && !spent.is_zero() {
+            self.cost.per_member = (self.cost.per_member * 3 + spent / visits) / 4;
+        }
+        self.cost.stretch_permille = stretch_permille;
+        self.cost
+    }
 }
 
 /// How far a drain has come.
@@ -188,6 +237,9 @@ impl<S: Socket> Shard<S> {
     #[must_use]
     pub fn new(plan: Plan, peers: Vec<Peer>, now: Instant) -> Self {
         Self {
+            strain: Strain::new(plan.rules.cpu_permille, now),
+            visited: Vec::new(),
+            spreads: VecDeque::new(),
             plan,
             peers,
             control: VecDeque::new(),
@@ -220,7 +272,7 @@ impl<S: Socket> Shard<S> {
         self.take_own_control(now);
         busy |= self.take_due_rooms(now);
         busy |= self.take_looks(now);
-        busy |= self.take_passes(now);
+        busy |= self.take_metered_passes(now);
         busy |= self.take_farewells(now.instant);
         self.sweep(now.instant);
         self.drop_ended(now.instant);
@@ -251,6 +303,11 @@ impl<S: Socket> Shard<S> {
         self.answers.pop_front()
     }
 
+    /// Where a room is to be placed from now on.
+    pub fn poll_spread(&mut self) -> Option<Spread> {
+        self.spreads.pop_front()
+    }
+
     /// The shards to wake because something was sent to them.
     pub fn poll_wakes(&mut self) -> impl Iterator<Item = usize> {
         self.peers.iter_mut().enumerate().filter_map(|(index, peer)| peer.take_touched().then_some(index))
@@ -274,7 +331,22 @@ impl<S: Socket> Shard<S> {
             behind: behind.count() as u64,
             gathered: self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum(),
             not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum(),
+            busy_permille: 0,
+            passes_permille: self.strain.permille().into(),
+            window_needed: self.window_needed(),
         }
+    }
+
+    /// The window that the room which costs this shard most would need, whatever it may have.
+    fn window_needed(&self) -> Duration {
+        let stretch_permille = self.strain.stretch_permille();
+        let pass = |placed: &Placed| {
+            let members = u32::try_from(placed.segment.census().members()).unwrap_or(u32::MAX);
+            placed.cost.per_member.saturating_mul(members)
+        };
+        let longest = self.segments.iter().map(|(_, placed)| pass(placed)).max().unwrap_or_default();
+        let rules = &self.plan.rules;
+        rules.spacing(longest).max(rules.gather).saturating_mul(stretch_permille) / STRETCH_NONE
     }
 
     /// Begins to drain: nothing is taken in any more, and what waits in rooms has to leave.
@@ -367,6 +439,29 @@ impl<S: Socket> Shard<S> {
         busy
     }
 
+    /// Gives segments their turns, and has each bear its part of what they cost.
+    fn take_metered_passes(&mut self, now: Now) -> bool {
+        self.strain.weigh(now.instant);
+        if self.active.is_empty() {
+            return false;
+        }
+        let before = (self.plan.meter)();
+        let busy = self.take_passes(now);
+        let spent = (self.plan.meter)().saturating_sub(before);
+        self.strain.spend(spent);
+        let visits: usize = self.visited.iter().map(|(_, visits)| visits).sum();
+        let per_visit = spent / u32::try_from(visits).unwrap_or(u32::MAX).max(1);
+        for (key, visits) in self.visited.drain(..) {
+            // It may have been dropped by what followed.
+            if let Some(placed) = self.segments.get_mut(key as usize) {
+                let visits = u32::try_from(visits).unwrap_or(u32::MAX);
+                placed.spent += per_visit * visits;
+                placed.visits = placed.visits.saturating_add(visits);
+            }
+        }
+        busy
+    }
+
     /// Gives segments their turns until a turn's worth of members has been visited.
     fn take_passes(&mut self, now: Now) -> bool {
         let mut left = self.plan.turn_members;
@@ -387,6 +482,8 @@ impl<S: Socket> Shard<S> {
         if placed.active {
             self.active.push_back(key);
         }
+        placed.counts += turn.counts();
+        self.visited.push((key, turn.visited));
         self.tally.frames_level += turn.level;
         self.tally.frames_refresh += turn.refreshed;
         self.tally.frames_carried += turn.carried;

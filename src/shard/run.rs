@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -21,13 +20,14 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
-use super::handle::{Arrival, Hello, HomeReceipt, PublishRequest, Request, WayIn};
+use super::directory::Load;
+use super::handle::{Arrival, Hello, HomeReceipt, PublishRequest, Request, Shards};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
-use super::tally::Tally;
+use super::tally::{Holdings, Tally};
 use super::{Plan, Shard};
-use crate::clock::Now;
-use crate::config::limits::KERNEL_UNSENT_BYTES_MAX;
+use crate::clock::{Now, thread_cpu};
+use crate::config::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
 use crate::metrics::Metrics;
 use crate::room::id::RoomName;
 use crate::room::message::Published;
@@ -44,14 +44,12 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 const READS_MAX: usize = 4;
 /// Arrivals, requests and publishes of one turn, each at most.
 const TAKES_MAX: usize = 128;
-/// How often a shard says what it holds.
-const HOLDINGS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts a shard's thread.
 pub(super) fn start(
     plan: Plan,
     peers: Vec<Peer>,
-    ways_in: Arc<[Arc<WayIn>]>,
+    shards: Shards,
     store: Port,
     metrics: Metrics,
 ) -> io::Result<JoinHandle<()>> {
@@ -63,7 +61,7 @@ pub(super) fn start(
             shard: RefCell::new(Shard::new(plan, peers, now)),
             store: RefCell::new(store),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-            ways_in,
+            shards,
             metrics,
             waits: RefCell::default(),
         });
@@ -79,8 +77,8 @@ struct Shell {
     store: RefCell<Port>,
     /// Where every connection is read into, one at a time.
     scratch: RefCell<Box<[u8]>>,
-    /// Of all shards: its own to take from, the others' to wake them.
-    ways_in: Arc<[Arc<WayIn>]>,
+    /// All of them: its own way in to take from, the others' to wake them, and where rooms are placed.
+    shards: Shards,
     metrics: Metrics,
     waits: RefCell<Waits>,
 }
@@ -94,6 +92,8 @@ struct Waits {
     drains: Vec<oneshot::Sender<()>>,
     farewells: Vec<oneshot::Sender<()>>,
     holdings_due: Option<Instant>,
+    /// When this thread's processor time was last read, and what it was.
+    metered: Option<(Instant, Duration)>,
 }
 
 /// Who asked something of a room's reliable stream.
@@ -108,11 +108,19 @@ impl Waits {
         self.tickets += 1;
         self.tickets
     }
+
+    /// What this thread took of the time since this was last asked, in thousandths.
+    fn busy_permille(&mut self, now: Instant) -> u64 {
+        let used = thread_cpu();
+        let Some((at, before)) = self.metered.replace((now, used)) else { return 0 };
+        let elapsed = now.saturating_duration_since(at).as_micros().max(1);
+        u64::try_from(used.saturating_sub(before).as_micros() * 1000 / elapsed).unwrap_or(u64::MAX)
+    }
 }
 
 impl Shell {
     async fn run(self: Rc<Self>) {
-        let way_in = &self.ways_in[self.index];
+        let way_in = self.shards.way_in(self.index);
         let mut busy = false;
         while !way_in.stopped.load(Ordering::Relaxed) {
             if busy {
@@ -140,7 +148,7 @@ impl Shell {
 
     /// Takes what the doors sent, a turn's worth. Whether more is there.
     fn take_in(self: &Rc<Self>, now: Now) -> bool {
-        let way_in = &self.ways_in[self.index];
+        let way_in = self.shards.way_in(self.index);
         for _ in 0..TAKES_MAX {
             let Some(arrival) = way_in.arrivals.pop() else { break };
             self.take_arrival(arrival, now);
@@ -196,13 +204,19 @@ impl Shell {
         let mut shard = self.shard.borrow_mut();
         match request {
             Request::Configure { room, settings, reply } => {
-                answer(reply, shard.configure(&room, settings, now));
+                let view = shard.configure(&room, settings, now);
+                // Whoever hears the answer finds the room placed as it says.
+                self.tell_directory(&mut shard);
+                answer(reply, view);
             }
             Request::Describe { room, reply } => {
                 answer(reply, shard.describe(&room, now.instant));
             }
             Request::RoomsByMembers { limit, reply } => {
-                answer(reply, shard.rooms_by_members(limit));
+                answer(reply, shard.rooms_by_members(limit, now.instant));
+            }
+            Request::Counts { room, reply } => {
+                answer(reply, shard.counts(&room));
             }
             Request::Close { room, reply } => {
                 answer(reply, shard.close_room(&room, now));
@@ -236,6 +250,13 @@ impl Shell {
                 shard.bid_farewell();
                 self.waits.borrow_mut().farewells.push(reply);
             }
+        }
+    }
+
+    fn tell_directory(&self, shard: &mut Shard<DeviceSocket>) {
+        while let Some(spread) = shard.poll_spread() {
+            debug!(room = %spread.room, width = spread.width, "a hot room is placed anew");
+            self.shards.directory().spread(spread);
         }
     }
 
@@ -283,8 +304,9 @@ impl Shell {
                 _ => unreachable!("each ask has its own answer"),
             }
         }
+        self.tell_directory(&mut shard);
         for peer in shard.poll_wakes() {
-            self.ways_in[peer].wake.notify_one();
+            self.shards.way_in(peer).wake.notify_one();
         }
         if !waits.drains.is_empty() && shard.is_flushed() {
             waits.drains.drain(..).for_each(|reply| answer(reply, ()));
@@ -297,8 +319,11 @@ impl Shell {
         // The turn took its time: what it wrote is as late as it is now.
         self.metrics.add(&tally, Now::read().instant);
         if waits.holdings_due.is_none_or(|due| due <= now.instant) {
-            waits.holdings_due = Some(now.instant + HOLDINGS_INTERVAL);
-            self.metrics.hold(self.index, &shard.holdings());
+            waits.holdings_due = Some(now.instant + LOAD_INTERVAL);
+            let holdings = Holdings { busy_permille: waits.busy_permille(now.instant), ..shard.holdings() };
+            let load = Load { busy_tenths: holdings.busy_permille / 100, connections: holdings.connections };
+            self.shards.directory().loaded(self.index, load);
+            self.metrics.hold(self.index, &holdings);
         }
     }
 
@@ -347,7 +372,7 @@ impl Shell {
 
     /// The loop has something to look at: batches to write, lanes to pump, answers to give.
     fn wake_own(&self) {
-        self.ways_in[self.index].wake.notify_one();
+        self.shards.way_in(self.index).wake.notify_one();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a shard counted since it was last asked: plain integers, touched by one thread, so that counting costs an
 //! addition. The shell moves them into the metrics once a turn.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::room::tally::RoomTally;
 use crate::wire::close::CloseReason;
@@ -35,6 +35,10 @@ pub struct Tally {
     pub acks_ignored: u64,
     /// Rooms forgotten because they were idle.
     pub rooms_forgotten: u64,
+    /// Times further members of a room were to be placed on more shards.
+    pub rooms_promoted: u64,
+    /// Times further members of a room were to be placed on fewer shards.
+    pub rooms_demoted: u64,
     /// Connections closed, by the row of the close table.
     pub closed: [u64; CloseReason::ALL.len()],
     /// When the oldest message of each batch whose pass ended was accepted.
@@ -58,4 +62,10 @@ pub struct Holdings {
     pub gathered: u64,
     /// Reliable messages of its rooms on their way to the store.
     pub not_durable: u64,
+    /// What its thread took of the last second, in thousandths.
+    pub busy_permille: u64,
+    /// What passes take, smoothed, in thousandths.
+    pub passes_permille: u64,
+    /// The window that its rooms would need to keep passes to their share.
+    pub window_needed: Duration,
 }

@@ -112,6 +112,7 @@ impl World {
             bytes_max: if is_bulky { rng.usize(5_000..20_000) } else { rng.usize(300..2000) },
             direct_members: rng.u64(0..=3),
             urgent_spacing: Duration::from_millis(20),
+            ..FlushRules::default()
         };
         let bounds = LaneBounds { frames_max: rng.usize(2..=6), control_max: rng.usize(1..=6) };
         let plan = Plan { turn_members: 1, ..Plan::new(0, count, rules, Duration::from_secs(36_000), seed) };
@@ -165,8 +166,9 @@ impl World {
         let count = self.plan.shards;
         let run_seed = self.rng.u64(..);
         let peers = mesh(count, self.bounds).into_iter().enumerate();
-        let plan = self.plan;
-        let shard = |(index, peers)| Shard::new(Plan { index, run_seed, ..plan }, peers, self.now.instant);
+        let plan = self.plan.clone();
+        let shard =
+            |(index, peers)| Shard::new(Plan { index, run_seed, ..plan.clone() }, peers, self.now.instant);
         self.shards = peers.map(shard).collect();
         self.busy = vec![true; count];
         self.store.disk().start();

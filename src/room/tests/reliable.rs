@@ -46,7 +46,7 @@ impl Bench {
         // The segment takes each batch at once.
         let batches = outputs.iter().filter(|output| matches!(output, Output::Batch { .. })).count();
         if batches > 0 && self.room.members() > 0 {
-            outputs.extend(self.tell(Input::Taken { shard: 0, batches }));
+            outputs.extend(self.tell(Input::Taken { shard: 0, batches, cost: None }));
         }
         outputs
     }
