@@ -37,7 +37,9 @@ const IMPURE: [&str; 21] = [
 ];
 /// Calls that read a clock.
 const CLOCK_READINGS: [&str; 2] = ["Instant::now", "Now::read"];
-/// Modules of this package that are shell. `shard` is among them but for its pure `shard/directory.rs`.
+/// Pure files of the shell.
+const PURE_OF_SHELL: [&str; 3] = ["src/shard/directory.rs", "src/shard/heat.rs", "src/shard/strain.rs"];
+/// Modules of this package that are shell. `shard` is among them but for those.
 const SHELL: [&str; 6] = ["auth", "connection", "http", "metrics", "server", "store"];
 
 /// Words that a type's name must not hold: they say nothing about this program.
@@ -96,7 +98,7 @@ impl Source {
         let pure = ["src/room/", "src/wire/", "src/fanout/"];
         !self.is_test()
             && (pure.iter().any(|folder| self.path.starts_with(folder))
-                || self.path == "src/shard/directory.rs")
+                || PURE_OF_SHELL.contains(&self.path.as_str()))
     }
 }
 
