@@ -508,14 +508,15 @@ impl Room {
     /// one write. The rest may wait; so may everything while a segment has enough before it.
     fn flush_what_is_due(&mut self, now: Instant, tally: &mut RoomTally) {
         let Some(waiting) = self.waiting().filter(|_| self.may_cut()) else { return };
-        let early = waiting.urgent && self.pace.early_due(waiting.oldest) <= now;
+        let members = self.members();
+        let early = waiting.urgent && self.pace.early_due(waiting.oldest, members) <= now;
         let unhurried = pace::Waiting { urgent: false, ..waiting };
-        if !early && self.pace.due(unhurried, self.members()) > now {
+        if !early && self.pace.due(unhurried, members) > now {
             return;
         }
         while let Some(waiting) = self.waiting().filter(|_| self.may_cut()) {
             let is_early = early && waiting.urgent;
-            if !is_early && !waiting.full && self.pace.window_over(waiting.oldest, self.members()) > now {
+            if !is_early && !waiting.full && self.pace.gathered(waiting.oldest, members) > now {
                 break;
             }
             if is_early {

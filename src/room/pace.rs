@@ -119,55 +119,61 @@ impl Pace {
         self.strain = strain;
     }
 
-    /// How long the oldest message may wait in a room of so many members. For a room that flushes directly it is
+    /// How long the oldest message may have to wait in a room of so many members. For a room that flushes directly it is
     /// what two flushes are apart.
     #[must_use]
     pub fn window(&self, members: u64) -> Duration {
-        let gather = self.rules.gather;
-        let window = if self.is_direct(members) { gather.min(DIRECT_SPACING) } else { gather };
-        self.stretched(window.max(self.rules.spacing(self.strain.pass)))
+        self.gather(members).max(self.spacing(members))
     }
 
     /// When what waits has to leave. Never re-armed by later messages: it depends on the oldest and on the last flush
     /// alone.
     #[must_use]
     pub fn due(&self, waiting: Waiting, members: u64) -> Instant {
-        let affordable = self.affordable(waiting.oldest);
+        let affordable = self.affordable(waiting.oldest, members);
         if waiting.full {
             return affordable;
         }
-        let by_age = self.window_over(waiting.oldest, members).max(affordable);
-        if waiting.urgent { by_age.min(self.early_due(waiting.oldest)) } else { by_age }
+        let by_age = self.gathered(waiting.oldest, members).max(affordable);
+        if waiting.urgent { by_age.min(self.early_due(waiting.oldest, members)) } else { by_age }
     }
 
     /// The first moment at which urgent messages may flush early.
     #[must_use]
-    pub fn early_due(&self, since: Instant) -> Instant {
-        let affordable = self.affordable(since);
+    pub fn early_due(&self, since: Instant, members: u64) -> Instant {
+        let affordable = self.affordable(since, members);
         self.last_early.map_or(affordable, |last| affordable.max(last + self.rules.urgent_spacing))
     }
 
-    /// When a message that came at `oldest` has waited for the whole window.
+    /// When a message that came at `oldest` has waited for company long enough, whatever a pass costs.
     #[must_use]
-    pub fn window_over(&self, oldest: Instant, members: u64) -> Instant {
-        let window = self.window(members);
+    pub fn gathered(&self, oldest: Instant, members: u64) -> Instant {
+        let gather = self.gather(members);
         match self.last_flush {
-            _ if !self.is_direct(members) => oldest + window,
-            Some(last) => oldest.max(last + window),
+            _ if !self.is_direct(members) => oldest + gather,
+            Some(last) => oldest.max(last + gather),
             None => oldest,
         }
     }
 
-    /// The first moment from `since` on at which a further pass stays inside the write budget.
-    fn affordable(&self, since: Instant) -> Instant {
-        let spacing = self.stretched(self.rules.spacing(self.strain.pass));
-        self.last_flush.map_or(since, |last| since.max(last + spacing))
+    /// The first moment from `since` on at which a further pass stays inside the write budget. What comes after a pause
+    /// need not wait for it: the budget was not used meanwhile.
+    fn affordable(&self, since: Instant, members: u64) -> Instant {
+        self.last_flush.map_or(since, |last| since.max(last + self.spacing(members)))
     }
 
-    /// As wide as the shard has windows be, as far as they may widen.
-    fn stretched(&self, window: Duration) -> Duration {
-        let stretched = window.saturating_mul(self.strain.stretch_permille) / STRETCH_NONE;
-        stretched.min(self.rules.window_max())
+    /// How far apart passes have to be so that they keep to their share, as far as the window may widen.
+    fn spacing(&self, members: u64) -> Duration {
+        let Strain { pass, stretch_permille } = self.strain;
+        let alone = self.rules.spacing(pass);
+        // A room whose own passes are nothing helps a strained shard all the same.
+        let alone = if stretch_permille > STRETCH_NONE { alone.max(self.gather(members)) } else { alone };
+        let together = alone.saturating_mul(stretch_permille) / STRETCH_NONE;
+        together.min(self.rules.window_max())
+    }
+
+    fn gather(&self, members: u64) -> Duration {
+        if self.is_direct(members) { self.rules.gather.min(DIRECT_SPACING) } else { self.rules.gather }
     }
 
     /// A batch left for its age or its size.
@@ -248,8 +254,12 @@ mod tests {
         let (mut pace, now) = (Pace::default(), Now::read().instant);
         for (pass_ms, window_ms) in [(59, 100), (60, 100), (90, 150), (600, 1000), (5000, 1000), (30, 100)] {
             pace.strained(strained(pass_ms));
-            assert_eq!(pace.window(MANY), Duration::from_millis(window_ms), "passes of {pass_ms} ms");
-            assert_eq!(pace.due(waiting(now), MANY), now + Duration::from_millis(window_ms));
+            let window = Duration::from_millis(window_ms);
+            assert_eq!(pace.window(MANY), window, "passes of {pass_ms} ms");
+            pace.flushed(now);
+            assert_eq!(pace.due(waiting(now), MANY), now + window);
+            let after_a_pause = now + window * 2;
+            assert_eq!(pace.due(waiting(after_a_pause), MANY), after_a_pause + Duration::from_millis(100));
         }
     }
 
