@@ -24,6 +24,10 @@
 //! level pays nothing for either. A device that comes back with its *cursor* gets what is behind it and alive, whatever has
 //! happened to the node meanwhile.
 //!
+//! A room with more members than one shard should write to is *hot*: devices that join it from then on are scattered, placed on
+//! further shards, the least loaded first. Its home still orders and encodes once; each shard writes to its own segment. Passes are metered:
+//! a room's window widens so that they keep to their share of a shard, and comes back down.
+//!
 //! # What is where
 //!
 //! Pure modules hold no task, socket, clock, lock or random number; they are driven with `now` passed in.
@@ -60,6 +64,7 @@
 //! | shard · home | one thread, owner of its rooms, segments and connections · the shard that orders a room |
 //! | segment · pass | one room's members on one shard · one walk over them, writing |
 //! | lane | a bounded FIFO between two shards |
+//! | scatter | placing a hot room's members on several shards |
 //! | gather · merge | waiting in the buffer for company · a later message takes the place of a waiting one with the same key |
 //! | flush · batch · body | a room's buffer giving up a batch · the messages of one cut, in room order · their encoding, without a header |
 //! | remainder | what a cut left behind |
@@ -76,8 +81,6 @@
 //! | seq · run | number of a batch · one life of the room in memory |
 //! | shed | dropped on purpose under pressure, with a reason |
 //! | drain | stopping gracefully: refuse, flush, say goodbye, sync |
-//!
-//! One word is of what comes later: *scatter* (placing a hot room's members on several shards).
 
 pub mod auth;
 pub mod clock;
