@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// One reading of both clocks: the monotonic one that deadlines are kept in, and the wall clock that devices see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -26,4 +28,11 @@ impl Now {
         let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self { instant: self.instant + by, unix_ms: self.unix_ms.saturating_add(by_ms) }
     }
+}
+
+/// Processor time that this process has used so far, in all its threads, the kernel's work for it included. Read by
+/// clock, not by `getrusage`, which may count in ticks.
+#[must_use]
+pub fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or(Duration::ZERO)
 }
