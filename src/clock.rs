@@ -30,9 +30,15 @@ impl Now {
     }
 }
 
-/// The processor time that this thread has used.
+/// Processor time that this process has used so far, in all its threads, the kernel's work for it included. Read by
+/// clock, not by `getrusage`, which may count in ticks.
+#[must_use]
+pub fn process_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or(Duration::ZERO)
+}
+
+/// The same of this thread.
 #[must_use]
 pub fn thread_cpu() -> Duration {
-    let used = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(used).unwrap_or_default()
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or(Duration::ZERO)
 }

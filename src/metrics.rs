@@ -100,6 +100,8 @@ table! {
     STORE_BYTES = Gauge "roomcast_store_bytes" [] "Bytes of what is stored, keys included; the file is larger.";
     STORE_FAILING = Gauge "roomcast_store_failing" [] "1 while the store fails, else 0.";
     STORE_CALL = Gauge "roomcast_store_call_seconds" [] "How long the store's call under way takes already; 0: there is none.";
+    CPU = Counter "roomcast_cpu_microseconds_total" [] "Processor time that the process has used, in all its threads.";
+    RESIDENT = Gauge "roomcast_resident_bytes" [] "Memory of the process that is in use; what the kernel holds for its sockets is not in it. 0: not known here.";
     DRAINING = Gauge "roomcast_draining" [] "1 while the node drains, else 0.";
     PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" [] "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
     WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window each batch was cut under.";
@@ -265,6 +267,8 @@ struct Cells {
     rooms_promoted: Counter,
     rooms_demoted: Counter,
     store: StoreCells,
+    cpu: Counter,
+    resident: Gauge,
     draining: Gauge,
     publish_to_write: Histogram,
     window: Histogram,
@@ -421,6 +425,12 @@ impl Metrics {
         cells.call.set(under_way.as_secs_f64());
     }
 
+    /// Says what the process has used: processor time since it was started, and memory now. For each scrape.
+    pub fn show_process(&self, processor_time: Duration, resident_bytes: u64) {
+        self.cells.cpu.absolute(u64::try_from(processor_time.as_micros()).unwrap_or(u64::MAX));
+        self.cells.resident.set(as_gauge(resident_bytes));
+    }
+
     /// One request was answered.
     pub fn answered(&self, door: DoorName, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len()) - 1;
@@ -534,6 +544,8 @@ impl Cells {
             rooms_promoted: register.counter(&ROOMS_PROMOTED, &[]),
             rooms_demoted: register.counter(&ROOMS_DEMOTED, &[]),
             store: register.store(),
+            cpu: register.counter(&CPU, &[]),
+            resident: register.gauge(&RESIDENT, &[]),
             draining: register.gauge(&DRAINING, &[]),
             publish_to_write: register.histogram(&PUBLISH_TO_WRITE),
             window: register.histogram(&WINDOW),

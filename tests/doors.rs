@@ -398,6 +398,9 @@ async fn health_and_readiness_are_told(shards: usize) {
     assert_eq!((ready.status, ready.json()), (200, json!({"status": "ready"})));
     let metrics = door.get("/metrics").await;
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let metrics = node.metrics().await;
+    assert!(metrics.sum("roomcast_cpu_microseconds_total", &[]) > 0, "it has started");
+    assert!(metrics.sum("roomcast_resident_bytes", &[]) > 1 << 20, "as much as its program");
     assert_eq!(door.request("HEAD", "/healthz", &[], b"").await.status, 200);
     door.request("POST", "/healthz", &[], b"").await.is_problem(405, "method_not_allowed", None);
     door.get("/v1/rooms").await.is_problem(404, "not_found", None);

@@ -1,5 +1,6 @@
 //! The command line: as typed, and resolved into a checked plan before anything is connected.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::awkward::Awkward;
 use crate::doors::Door;
-use crate::frame::Encoding;
+use crate::fleet::DEVICES_PER_PROCESS_MAX;
+use crate::floor::Shape;
+use crate::frame::{Encoding, FRAME_BYTES_MAX};
 use crate::payload::PAYLOAD_BYTES_MIN;
 use crate::schedule::Schedule;
 
@@ -32,9 +35,69 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Connect devices, publish at a steady rate, check what every device got.
     Run(Box<RunArgs>),
+    /// Measure the least processor time that a send to many devices costs on this machine.
+    Floor(FloorArgs),
     /// Hold some of a run's devices; started by `run`.
     #[command(hide = true)]
     Worker,
+    /// Hold the other ends of a floor's connections; started by `floor`.
+    #[command(hide = true)]
+    Receivers {
+        /// Where the sender listens.
+        sender: SocketAddr,
+        /// How many.
+        receivers: usize,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FloorArgs {
+    /// Plain TCP connections to send to: 1 to 19 000, because one process holds them all.
+    #[arg(long, default_value_t = 10_000)]
+    devices: u32,
+    /// Bytes of each send.
+    #[arg(long, default_value_t = 300)]
+    bytes: usize,
+    /// Rounds a second, each a send to every device; up to three decimals.
+    #[arg(long, default_value = "5", value_parser = thousandths)]
+    rate: u64,
+    /// How long to send; up to three decimals.
+    #[arg(long, default_value = "8", value_parser = thousandths)]
+    seconds: u64,
+    /// Write the figures here as JSON, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// A checked floor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FloorPlan {
+    pub(crate) shape: Shape,
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl FloorArgs {
+    /// Checks everything that can be checked without connecting.
+    ///
+    /// # Errors
+    /// One line that says what is wrong, and where.
+    pub(crate) fn resolve(self) -> Result<FloorPlan, String> {
+        if !(1..=DEVICES_PER_PROCESS_MAX).contains(&self.devices) {
+            return Err(format!(
+                "--devices: 1 to {DEVICES_PER_PROCESS_MAX}: one process holds them all, and may open about 20 000 descriptors"
+            ));
+        }
+        if !(1..=FRAME_BYTES_MAX).contains(&self.bytes) {
+            return Err(format!("--bytes: 1 to {FRAME_BYTES_MAX}"));
+        }
+        let rounds = messages_of("--rate", self.rate, self.seconds, MESSAGES_MAX)?;
+        if rounds == 0 {
+            return Err("--rate, --seconds: must be more than 0".into());
+        }
+        openable(self.json.as_ref())?;
+        let shape = Shape { devices: self.devices, frame_bytes: self.bytes, rate_milli: self.rate, rounds };
+        Ok(FloorPlan { shape, json: self.json })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +180,9 @@ pub(crate) struct RunArgs {
     /// Give up when the devices are not all in their rooms after so many seconds.
     #[arg(long, default_value_t = 120)]
     connect_seconds: u64,
+    /// Do not measure the floor after the run. It takes three seconds at most, and only where the node is on loopback.
+    #[arg(long)]
+    no_floor: bool,
     /// Bearer key for the publisher door. Without it: `ROOMCAST_PUBLISHER_KEY`.
     #[arg(long)]
     publisher_key: Option<String>,
@@ -155,6 +221,8 @@ pub(crate) struct Plan {
     pub(crate) room_stem: String,
     pub(crate) workers_min: u32,
     pub(crate) connect_seconds: u64,
+    /// Whether the floor is measured after the run.
+    pub(crate) measures_floor: bool,
     pub(crate) publisher_key: Option<String>,
     pub(crate) device_token: Option<String>,
 }
@@ -195,10 +263,7 @@ impl RunArgs {
         let room_stem = format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
         roomcast::room::id::RoomName::parse(&format!("{room_stem}-{}", self.rooms))
             .map_err(|bad| format!("--room-prefix: a room name is {bad}"))?;
-        if let Some(path) = &self.json {
-            let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            opened.map_err(|error| format!("--json {}: {error}", path.display()))?;
-        }
+        openable(self.json.as_ref())?;
         Ok(Plan {
             schedule,
             reliable,
@@ -216,6 +281,7 @@ impl RunArgs {
             room_stem,
             workers_min: self.workers,
             connect_seconds: self.connect_seconds,
+            measures_floor: !self.no_floor,
             publisher_key: self.publisher_key.or_else(|| std::env::var("ROOMCAST_PUBLISHER_KEY").ok()),
             device_token: self.device_token.or_else(|| std::env::var("ROOMCAST_DEVICE_TOKEN").ok()),
         })
@@ -253,6 +319,13 @@ impl RunArgs {
     }
 }
 
+/// Whether a report can be written there; better known before the load than after.
+fn openable(json: Option<&PathBuf>) -> Result<(), String> {
+    let Some(path) = json else { return Ok(()) };
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    opened.map_or_else(|error| Err(format!("--json {}: {error}", path.display())), |_| Ok(()))
+}
+
 /// Messages of a run at a rate and for a time that are given in thousandths.
 fn messages_of(flag: &str, rate_milli: u64, seconds_milli: u64, most: u64) -> Result<u64, String> {
     let messages = (u128::from(rate_milli) * u128::from(seconds_milli)).div_ceil(1_000_000);
@@ -284,14 +357,42 @@ fn thousandths(text: &str) -> Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn resolve(flags: &str) -> Result<Plan, String> {
+    /// What `run` with these flags comes to.
+    pub(crate) fn resolve(flags: &str) -> Result<Plan, String> {
         let line = ["roomcast-loadgen", "run"].into_iter().chain(flags.split_whitespace());
         match CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command {
             Command::Run(args) => args.resolve(),
-            Command::Worker => Err("run was typed".into()),
+            Command::Floor(_) | Command::Worker | Command::Receivers { .. } => Err("run was typed".into()),
+        }
+    }
+
+    fn resolve_floor(flags: &str) -> Result<FloorPlan, String> {
+        let line = ["roomcast-loadgen", "floor"].into_iter().chain(flags.split_whitespace());
+        match CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command {
+            Command::Floor(args) => args.resolve(),
+            Command::Run(_) | Command::Worker | Command::Receivers { .. } => Err("floor was typed".into()),
+        }
+    }
+
+    #[test]
+    fn a_floor_fits_one_process() {
+        let plan = resolve_floor("--devices 19000 --rate 2.5 --seconds 8").unwrap();
+        let shape = Shape { devices: 19_000, frame_bytes: 300, rate_milli: 2_500, rounds: 20 };
+        assert_eq!(plan.shape, shape);
+        for (flags, named) in [
+            ("--devices 19001", "--devices: 1 to 19000"),
+            ("--devices 0", "--devices"),
+            ("--bytes 0", "--bytes"),
+            ("--bytes 2000000", "--bytes"),
+            ("--rate 0", "--rate"),
+            ("--seconds 0", "--seconds"),
+            ("--json /nowhere/at/all.json", "--json"),
+        ] {
+            let error = resolve_floor(flags).unwrap_err();
+            assert!(error.contains(named), "{flags}: {error}");
         }
     }
 

@@ -3,12 +3,32 @@
 //! `CLOCK_MONOTONIC` counts from the same moment in every process of a machine, so a time that the publisher wrote
 //! into a payload can be subtracted from a time that a worker process read. `std::time::Instant` can't cross a process.
 
-use nix::time::{ClockId, clock_gettime};
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[must_use]
 pub(crate) fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux always has this clock");
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds for which the calling thread had a processor so far, the kernel's work for it included.
+#[must_use]
+pub(crate) fn thread_processor_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Sleeps until a time of `CLOCK_MONOTONIC`; not at all where it has passed.
+pub(crate) fn sleep_until(time_ns: u64) {
+    let seconds = i64::try_from(time_ns / 1_000_000_000).unwrap_or(i64::MAX);
+    let part_ns = i64::try_from(time_ns % 1_000_000_000).unwrap_or(0);
+    let (flags, time) = (ClockNanosleepFlags::TIMER_ABSTIME, TimeSpec::new(seconds, part_ns));
+    while clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &time) == Err(Errno::EINTR) {}
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).expect("Linux always has this clock");
     let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! The doors of the node under load: where they are, and whether roomcast is behind them.
+//! The doors of the node under load: where they are, whether roomcast is behind them, and what they say.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// How long a door may take to answer before the run.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
+/// Largest answer that is read. Past it what is here has to do.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// One door, as typed and as resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,14 +45,31 @@ impl Door {
     /// # Errors
     /// A sentence that says why there was no HTTP answer.
     pub(crate) fn ask(&self, path: &str, bearer: Option<&str>) -> Result<u16, String> {
-        let answer = self.exchange(path, bearer).map_err(|error| error.to_string())?;
+        let has_head = |answer: &[u8]| answer.windows(4).any(|end| end == b"\r\n\r\n");
+        let answer = self.exchange(path, bearer, has_head).map_err(|error| error.to_string())?;
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut headers);
         response.parse(&answer).map_err(|error| format!("no HTTP answer: {error}"))?;
         response.code.ok_or_else(|| "no HTTP answer".to_owned())
     }
 
-    fn exchange(&self, path: &str, bearer: Option<&str>) -> std::io::Result<Vec<u8>> {
+    /// Asks for `path` and gives the body of the answer.
+    ///
+    /// # Errors
+    /// A sentence that says why there was no answer, or none with a body.
+    pub(crate) fn read(&self, path: &str) -> Result<String, String> {
+        let is_whole = |answer: &[u8]| body(answer).is_some();
+        let answer = self.exchange(path, None, is_whole).map_err(|error| error.to_string())?;
+        let body = body(&answer).ok_or("half an answer, or one without a Content-Length")?;
+        Ok(String::from_utf8_lossy(body).into_owned())
+    }
+
+    fn exchange(
+        &self,
+        path: &str,
+        bearer: Option<&str>,
+        is_enough: impl Fn(&[u8]) -> bool,
+    ) -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_AGE_MAX)?;
         stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
         stream.set_write_timeout(Some(ANSWER_AGE_MAX))?;
@@ -62,7 +81,7 @@ impl Door {
         )?;
         let mut answer = Vec::new();
         let mut chunk = [0; 4096];
-        while answer.len() < 64 * 1024 && !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        while answer.len() < ANSWER_BYTES_MAX && !is_enough(&answer) {
             match stream.read(&mut chunk)? {
                 0 => break,
                 read => answer.extend_from_slice(&chunk[..read]),
@@ -70,6 +89,16 @@ impl Door {
         }
         Ok(answer)
     }
+}
+
+/// The body of an answer, once all of it is here.
+fn body(answer: &[u8]) -> Option<&[u8]> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head_bytes) = response.parse(answer).ok()? else { return None };
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+    let body_bytes: usize = std::str::from_utf8(length.value).ok()?.trim().parse().ok()?;
+    answer.get(head_bytes..head_bytes.checked_add(body_bytes)?)
 }
 
 impl fmt::Display for Door {
@@ -96,6 +125,16 @@ impl FromStr for Door {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_is_there_with_its_last_byte() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\na 1\nb";
+        for end in 0..answer.len() {
+            assert_eq!(body(&answer[..end]), None, "{end} bytes");
+        }
+        assert_eq!(body(answer), Some(&b"a 1\nb"[..]));
+        assert_eq!(body(b"HTTP/1.1 200 OK\r\n\r\nendless"), None);
+    }
 
     #[test]
     fn a_door_is_a_scheme_a_host_and_a_port() {

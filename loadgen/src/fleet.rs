@@ -12,9 +12,9 @@ use crate::args::Plan;
 use crate::clock::monotonic_ns;
 use crate::worker::{Assignment, Order, Outcome, Word};
 
-/// Devices of one worker, where its descriptors allow.
-const DEVICES_PER_WORKER_MAX: u64 = 19_000;
-/// Descriptors a worker needs besides its devices.
+/// Devices of one process, where its descriptors allow.
+pub(crate) const DEVICES_PER_PROCESS_MAX: u32 = 19_000;
+/// Descriptors a process needs besides its devices.
 const DESCRIPTORS_KEPT: u64 = 64;
 /// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
 const HANDSHAKES_MAX: u32 = 256;
@@ -201,11 +201,8 @@ fn failure(word: Option<Word>) -> String {
 
 /// How many workers the devices need, under the descriptor limit, which is raised as far as it goes.
 fn workers_for(plan: &Plan) -> Result<u32, String> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
-    let limit =
-        if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-    let capacity = limit.saturating_sub(DESCRIPTORS_KEPT).clamp(1, DEVICES_PER_WORKER_MAX);
-    let needed = u32::try_from(u64::from(plan.devices).div_ceil(capacity)).unwrap_or(u32::MAX);
+    let capacity = devices_per_process()?;
+    let needed = plan.devices.div_ceil(capacity);
     let workers = needed.max(plan.workers_min).min(plan.devices);
     if workers > 250 {
         return Err(format!(
@@ -214,4 +211,17 @@ fn workers_for(plan: &Plan) -> Result<u32, String> {
         ));
     }
     Ok(workers)
+}
+
+/// How many sockets one process may hold besides what else it needs: what the descriptor limit allows, which is raised
+/// as far as it goes, and at most [`DEVICES_PER_PROCESS_MAX`].
+///
+/// # Errors
+/// A sentence, when the kernel does not say.
+pub(crate) fn devices_per_process() -> Result<u32, String> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    let limit =
+        if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let capacity = u32::try_from(limit.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(u32::MAX);
+    Ok(capacity.clamp(1, DEVICES_PER_PROCESS_MAX))
 }

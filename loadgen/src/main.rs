@@ -2,6 +2,7 @@
 //!
 //! One schedule says what is published when, one ledger holds what was published against what every device saw, one
 //! report says what it comes to. `run` (the coordinator) publishes and judges; `worker` processes hold the devices.
+//! `floor` measures the least that a send to so many devices costs here, which a run's figure is held against.
 //! Exits 0 when every promise was kept, 1 on bad input, 2 when the target can't be reached or is not roomcast, and 99
 //! when a promise was broken or not one message was accepted.
 
@@ -14,19 +15,23 @@ mod copies;
 mod doors;
 mod errands;
 mod fleet;
+mod floor;
 mod frame;
 mod handshake;
 mod latency;
 mod ledger;
 mod page;
 mod payload;
+mod processor;
 mod publisher;
 mod pulls;
+mod receivers;
 mod report;
 mod request;
 mod run;
 mod schedule;
 mod settle;
+mod sockets;
 mod stored;
 mod streams;
 mod viewer;
@@ -64,6 +69,14 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Worker => {
             return worker::run().map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
+        }
+        Command::Receivers { sender, receivers } => {
+            return receivers::run(sender, receivers)
+                .map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
+        }
+        Command::Floor(args) => {
+            let measured = args.resolve().and_then(|plan| run::run_floor(&plan));
+            return measured.map_or_else(|error| fail(EXIT_USAGE, &error), |()| ExitCode::SUCCESS);
         }
         Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
     };

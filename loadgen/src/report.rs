@@ -8,6 +8,7 @@ use crate::awkward::Awkward;
 use crate::frame::Encoding;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::{ApplyTimes, Violations};
+use crate::processor::CpuFigures;
 use crate::publisher::Outcomes;
 use crate::streams::StreamTally;
 use crate::watch::Tally;
@@ -42,6 +43,8 @@ pub(crate) struct Report {
     pub(crate) lateness: Percentiles,
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
+    /// What it cost the node's processor.
+    pub(crate) processor: CpuFigures,
     pub(crate) verdict: Verdict,
     pub(crate) violations: Violations,
 }
@@ -267,6 +270,7 @@ impl fmt::Display for Report {
         {
             write_latency(f, name, figures)?;
         }
+        write!(f, "{}", self.processor)?;
         let mut not_ok = published.not_ok();
         if let Some(reliable) = &self.reliable {
             write!(f, "{reliable}")?;

@@ -1,12 +1,18 @@
 //! `roomcast-loadgen run`: look at the doors, connect, publish, settle the ledger, report.
 
+use std::fmt::Display;
 use std::io::Write as _;
+use std::path::Path;
 
-use crate::args::Plan;
+use serde::Serialize;
+
+use crate::args::{FloorPlan, Plan};
 use crate::clock::monotonic_ns;
 use crate::fleet::Fleet;
+use crate::floor::Floor;
 use crate::ledger::Published;
 use crate::payload::{Payloads, reliable_seed};
+use crate::processor::{CpuFigures, Meter};
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
@@ -51,6 +57,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     schedule.start_ns = monotonic_ns() + LEAD_NS;
     fleet.order_all(&Order::Start { start_ns: schedule.start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
+    let meter = Meter::begin(plan);
     let chat = spawn(plan, Traffic::Chat, schedule, plan.seed);
     let reliable = plan.reliable.as_ref().map(|reliable| {
         let traffic = Traffic::Reliable {
@@ -69,11 +76,22 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     let grace_ms = plan.settle_ms;
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
-    let (workers, times) = (fleet.len(), Times { connect_ms, took_ms });
+    let spent_us = meter.end(plan);
+    let aside = Aside { workers: fleet.len(), connect_ms, took_ms, spent_us };
     drop(fleet);
-    let report = settle(plan, (workers, times), &outcomes, reliable.as_ref(), results);
-    publish_report(plan, &report).map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
+    let report = settle(plan, aside, &outcomes, reliable.as_ref(), results);
+    show(&report, plan.json.as_deref())
+        .map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
     Ok(report.verdict)
+}
+
+/// Measures the floor and says what it came to, on stdout and in the JSON file.
+///
+/// # Errors
+/// A sentence, when it could not be measured or said.
+pub(crate) fn run_floor(plan: &FloorPlan) -> Result<(), String> {
+    let floor = Floor::measure(plan.shape)?;
+    show(&floor, plan.json.as_deref()).map_err(|error| format!("writing the figures: {error}"))
 }
 
 /// A publisher at work, on a thread of its own.
@@ -98,10 +116,14 @@ fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunE
         .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.publisher_door)))
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Times {
+/// What a report says beside what was published and seen.
+#[derive(Debug)]
+struct Aside {
+    workers: usize,
     connect_ms: u64,
     took_ms: u64,
+    /// The node's processor time.
+    spent_us: Result<u64, String>,
 }
 
 /// Whether roomcast is behind the doors, as far as one question each can tell.
@@ -130,7 +152,7 @@ fn look_at_doors(plan: &Plan) -> Result<(), String> {
 /// Merges what the workers saw and judges it against what was published.
 fn settle(
     plan: &Plan,
-    (workers, times): (usize, Times),
+    aside: Aside,
     outcomes: &Outcomes,
     reliable: Option<&Outcomes>,
     results: Vec<Outcome>,
@@ -138,6 +160,7 @@ fn settle(
     let mut merged = Merged::of(results);
     merged.check_rooms(&outcomes.published, plan);
     let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan));
+    let processor = CpuFigures::of(aside.spent_us, &merged.seen, plan);
     let Merged { seen, latency, violations, .. } = merged;
     let ended = outcomes.published.outcomes();
     let lateness = outcomes.lateness.percentiles();
@@ -146,20 +169,20 @@ fn settle(
         ok: ended.ok,
         failed: ended.refused,
         unknown: ended.unknown,
-        took_ms: times.took_ms,
+        took_ms: aside.took_ms,
         troubles: outcomes.troubles.clone(),
     };
     let verdict = Verdict::of(&violations, &published, reliable.as_ref(), lateness);
     Report {
         devices: plan.devices,
         rooms: plan.schedule.rooms,
-        workers,
+        workers: aside.workers,
         encoding: plan.encoding,
         payload_bytes: plan.payload_bytes,
         messages_per_request: plan.schedule.messages_per_request,
         rate_per_s: ratio(plan.schedule.rate_milli, 1_000),
         seconds: ratio(plan.seconds_milli, 1_000),
-        connect_ms: times.connect_ms,
+        connect_ms: aside.connect_ms,
         published,
         reliable,
         awkward: plan.awkward,
@@ -168,15 +191,13 @@ fn settle(
         latency: latency.percentiles(),
         lateness,
         answer: outcomes.answer_latency.percentiles(),
+        processor,
         verdict,
         violations,
     }
 }
 
-fn publish_report(plan: &Plan, report: &Report) -> std::io::Result<()> {
-    write!(std::io::stdout(), "{report}")?;
-    if let Some(path) = &plan.json {
-        std::fs::write(path, serde_json::to_vec_pretty(report)?)?;
-    }
-    Ok(())
+fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {
+    write!(std::io::stdout(), "{figures}")?;
+    json.map_or(Ok(()), |path| std::fs::write(path, serde_json::to_vec_pretty(figures)?))
 }

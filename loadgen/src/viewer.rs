@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::awkward::{Awkward, Habits, until_return_ns};
 use crate::clock::monotonic_ns;
@@ -21,6 +19,7 @@ use crate::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG
 use crate::handshake::{Answer, Handshake};
 use crate::ledger::Kind;
 use crate::pulls::Pulls;
+use crate::sockets;
 use crate::watch::{Heard, Seat, Track, Watch};
 
 mod habits;
@@ -258,33 +257,13 @@ impl Viewers {
 
     fn connect(&mut self, index: usize) -> std::io::Result<()> {
         let stalls = self.devices[index].habits.stalls;
-        let mut stream = self.open(stalls.then_some(STALLING_RECEIVE_BYTES))?;
+        let receive_bytes = stalls.then_some(STALLING_RECEIVE_BYTES);
+        let mut stream = sockets::connect(self.door, self.crowd.source, receive_bytes)?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         let device = &mut self.devices[index];
         device.stream = Some(stream);
         device.phase = Phase::Connecting;
         Ok(())
-    }
-
-    /// A connection to the viewer door that is being made.
-    fn open(&self, receive_bytes: Option<usize>) -> std::io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(self.door), Type::STREAM, Some(Protocol::TCP))?;
-        if self.door.is_ipv4() && self.door.ip().is_loopback() {
-            // The port is chosen at connect, per (source, door) pair: many addresses, each with all its ports.
-            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-            socket.bind(&SocketAddr::from((self.crowd.source, 0)).into())?;
-        }
-        if let Some(bytes) = receive_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&self.door.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(TcpStream::from_std(socket.into()))
     }
 
     /// Connected: asks for the room.
@@ -544,10 +523,8 @@ impl Viewers {
             })
     }
 
-    /// The run is over: enters where each device ended, and says goodbye.
+    /// The run is over: enters where each device ended. They stay connected, and read no more.
     pub(crate) fn end(&mut self) {
-        let mut close = Vec::new();
-        frame::write_device_frame(&mut close, OPCODE_CLOSE, &1000_u16.to_be_bytes(), self.random.u32(..));
         for index in 0..self.devices.len() {
             let seat = self.seat(index);
             if !matches!(self.devices[index].phase, Phase::Watching | Phase::Ended) {
@@ -556,9 +533,15 @@ impl Viewers {
             self.watch.end(self.devices[index].track, seat, monotonic_ns());
             // From here on nothing that happens to a device is a violation.
             self.devices[index].phase = Phase::Ended;
-            if let Some(mut stream) = self.devices[index].stream.take() {
-                drop(stream.write(&close));
-            }
+        }
+    }
+
+    /// Every device says goodbye.
+    pub(crate) fn leave_all(&mut self) {
+        let mut close = Vec::new();
+        frame::write_device_frame(&mut close, OPCODE_CLOSE, &1000_u16.to_be_bytes(), self.random.u32(..));
+        for mut stream in self.devices.iter_mut().filter_map(|device| device.stream.take()) {
+            drop(stream.write(&close));
         }
     }
 }

@@ -78,7 +78,7 @@ pub(crate) enum Heard {
     NotAWelcome,
 }
 
-/// What was counted.
+/// What was counted since publishing began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Tally {
     /// Batch frames.
@@ -186,9 +186,10 @@ impl Watch {
         self
     }
 
-    /// Publishing begins at this time; told before it does.
+    /// Publishing begins at this time; told before it does. What was counted until now is no part of the run.
     pub(crate) fn start(&mut self, start_ns: u64) {
         self.schedule.start_ns = start_ns;
+        self.tally = Tally::default();
         if let Some(streams) = &mut self.streams {
             streams.original.schedule.start_ns = start_ns;
         }

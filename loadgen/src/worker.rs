@@ -150,7 +150,11 @@ pub(crate) fn run() -> std::io::Result<()> {
         }
         if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
             viewers.end();
-            return say(&Word::Result(Box::new(outcome(&mut viewers.watch))));
+            say(&Word::Result(Box::new(outcome(&mut viewers.watch))))?;
+            // The devices stay until the coordinator has asked the node what the run cost: their leaving is no part of it.
+            while orders.recv().is_ok() {}
+            viewers.leave_all();
+            return Ok(());
         }
     }
 }

@@ -2,9 +2,10 @@
 
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::{FakeServer, Misdeed};
+use support::{FakeServer, Misdeed, PROCESSOR_US};
 
 /// Six devices in two rooms, 200 messages a second for half a second.
 const FLAGS: &str = "--devices 6 --rooms 2 --rate 200 --seconds 0.5 --payload-bytes 80";
@@ -103,10 +104,9 @@ fn a_verdict_says_what_was_not_published() {
 
 #[test]
 fn the_json_report_says_the_same() {
-    let path = std::env::temp_dir().join(format!("roomcast-loadgen-{}.json", std::process::id()));
+    let path = json_path("lost");
     ends(Misdeed::LoseOne, &format!("{FLAGS} --json {}", path.display()), 99, "lost ");
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    drop(std::fs::remove_file(&path));
+    let report = json_at(&path);
     assert_eq!(report["verdict"], "violations");
     assert!(report["violations"]["lost"]["count"].as_u64() > Some(0));
     assert!(report["latency"]["p99_ms"].as_f64() > Some(0.0));
@@ -126,4 +126,66 @@ fn what_is_not_roomcast_is_named_in_one_line_before_any_load() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("--rooms") && said.lines().count() == 1, "{said}");
+}
+
+/// A report of its own for the test of this name.
+fn json_path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("roomcast-loadgen-{name}-{}.json", std::process::id()))
+}
+
+fn json_at(path: &Path) -> serde_json::Value {
+    let report = std::fs::read(path).expect("the report is there");
+    drop(std::fs::remove_file(path));
+    serde_json::from_slice(&report).expect("the report is JSON")
+}
+
+#[test]
+fn a_report_says_what_a_frame_cost_the_node_and_the_floor() {
+    let path = json_path("processor");
+    let flags = format!("{FLAGS} --json {}", path.display());
+    ends(Misdeed::SayProcessorTime, &flags, 0, "cpu_per_frame / floor = ");
+    let report = json_at(&path);
+    let (processor, number) = (&report["processor"], |value: &serde_json::Value| value.as_f64().unwrap());
+    let frames = number(&report["seen"]["frames"]);
+    let per_frame_ns = number(&processor["cpu_per_frame_ns"]);
+    assert!((per_frame_ns * frames / 1_000.0 - PROCESSOR_US as f64).abs() < 1.0, "{report}");
+    let floor = &processor["floor"];
+    assert_eq!((&floor["devices"], &floor["blocked"]), (&6.into(), &0.into()), "{report}");
+    let over = per_frame_ns / number(&floor["cpu_per_send_ns"]);
+    assert!((number(&processor["cpu_per_frame_over_floor"]) - over).abs() < 1e-6 * over, "{report}");
+    assert!(processor["missing_because"].is_null(), "{report}");
+}
+
+#[test]
+fn a_report_without_a_floor_says_why() {
+    let unwanted = format!("{FLAGS} --no-floor");
+    ends(Misdeed::SayProcessorTime, &unwanted, 0, "ns of the node per frame; no floor: --no-floor");
+    ends(Misdeed::None, FLAGS, 0, "no roomcast_cpu_microseconds_total in /metrics");
+    ends(Misdeed::SayProcessorTime, "--devices 0 --rate 200 --seconds 0.2", 0, "no floor: no frame arrived");
+}
+
+fn floor(flags: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-loadgen"));
+    command.arg("floor").args(flags.split_whitespace()).output().expect("the program starts")
+}
+
+#[test]
+fn a_floor_sends_to_every_device_in_every_round() {
+    let path = json_path("floor");
+    let flags = format!("--devices 40 --bytes 500 --rate 50 --seconds 0.2 --json {}", path.display());
+    let output = floor(&flags);
+    let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}{failed}");
+    assert!(said.contains("40 devices, 500 bytes, 50 rounds/s; 400 sends, 0 would block"), "{said}");
+    let figures = json_at(&path);
+    assert_eq!((&figures["sends"], &figures["blocked"]), (&400.into(), &0.into()));
+    assert!(figures["cpu_per_send_ns"].as_f64() > Some(0.0), "{figures}");
+}
+
+#[test]
+fn a_floor_that_no_process_can_hold_is_refused_in_one_line() {
+    let output = floor("--devices 20000");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("--devices: 1 to 19000") && said.lines().count() == 1, "{said}");
 }

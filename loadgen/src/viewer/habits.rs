@@ -7,6 +7,7 @@ use crate::awkward::{away_ns, until_cut_ns, until_stall_ns};
 use crate::clock::monotonic_ns;
 use crate::errands::Errand;
 use crate::frame;
+use crate::sockets;
 
 /// How long a device waits before it pulls again what it could not have.
 const PULL_AGAIN_NS: u64 = 300_000_000;
@@ -186,8 +187,7 @@ impl Viewers {
             let (seat, place) = (self.seat(index), self.devices[index].track.place);
             let cursor = self.watch.streams.as_ref().and_then(|streams| streams.cursor(place, seat));
             let request = self.handshake.pull(&self.room_names[seat.place], cursor.as_deref());
-            let begun = self
-                .open(None)
+            let begun = sockets::connect(self.door, self.crowd.source, None)
                 .and_then(|stream| self.pulls.begin(self.poll.registry(), index, stream, request, now_ns));
             if begun.is_err() {
                 self.pulled(crate::pulls::Pulled { device: index, page: None });

@@ -8,6 +8,7 @@ mod doors;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,7 +47,12 @@ pub(crate) enum Misdeed {
     FailOne,
     /// Not at all what a viewer door answers.
     NotRoomcast,
+    /// None, and at the operator door it says what its processor did: [`PROCESSOR_US`] more each time it is asked.
+    SayProcessorTime,
 }
+
+/// What the processor of [`Misdeed::SayProcessorTime`] seems to do between two questions.
+pub(crate) const PROCESSOR_US: u64 = 6_000;
 
 /// The server's doors.
 #[derive(Debug)]
@@ -90,7 +96,11 @@ impl FakeServer {
         let (for_viewers, for_publishers, for_flushes) = (Arc::clone(&rooms), Arc::clone(&rooms), rooms);
         accept(viewer, move |stream| view(stream, &for_viewers, misdeed));
         accept(publisher, move |stream| take_publishes(stream, &for_publishers, misdeed));
-        accept(ops, |stream| take_publishes(stream, &Rooms::default(), Misdeed::None));
+        let asked = AtomicU64::new(0);
+        accept(ops, move |stream| match misdeed {
+            Misdeed::SayProcessorTime => answer_operators(stream, &asked),
+            _ => take_publishes(stream, &Rooms::default(), Misdeed::None),
+        });
         std::thread::spawn(move || {
             while stopped.recv_timeout(Duration::from_millis(50))
                 == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
@@ -232,6 +242,28 @@ fn flush(name: &str, room: &mut Room, misdeed: Misdeed) {
         }
         send(batch(name, seq, &mine, told, member.proto));
     }
+}
+
+/// Answers whatever is asked with the one metric there is.
+fn answer_operators(stream: TcpStream, asked: &AtomicU64) {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    let mut path = String::new();
+    while line != "\r\n" {
+        line.clear();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        if let Some(asked) = line.strip_prefix("GET ") {
+            asked.split(' ').next().unwrap_or_default().clone_into(&mut path);
+        }
+    }
+    let times = asked.fetch_add(u64::from(path == "/metrics"), Ordering::Relaxed);
+    let used = PROCESSOR_US * times;
+    let metrics =
+        format!("# TYPE roomcast_cpu_microseconds_total counter\nroomcast_cpu_microseconds_total {used}\n");
+    let answer = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n{metrics}", metrics.len());
+    drop(reader.get_mut().write_all(answer.as_bytes()));
 }
 
 fn take_publishes(stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
