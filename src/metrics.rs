@@ -178,6 +178,8 @@ pub enum Refusal {
     Room,
     /// All places for connections are taken.
     ConnectionsFull,
+    /// More devices come than `viewer.joins_per_second`.
+    TooFast,
     /// The shard has too many arrivals waiting.
     ArrivalsFull,
     /// It left between its request and the answer.
@@ -186,7 +188,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Draining,
         Self::BadRequest,
         Self::Origin,
@@ -194,6 +196,7 @@ impl Refusal {
         Self::Token,
         Self::Room,
         Self::ConnectionsFull,
+        Self::TooFast,
         Self::ArrivalsFull,
         Self::Gone,
     ];
@@ -209,6 +212,7 @@ impl Refusal {
             Self::Token => "token",
             Self::Room => "room",
             Self::ConnectionsFull => "connections_full",
+            Self::TooFast => "too_fast",
             Self::ArrivalsFull => "arrivals_full",
             Self::Gone => "gone",
         }
