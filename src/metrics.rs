@@ -63,6 +63,7 @@ table! {
     IDS_EVICTED = Counter "roomcast_ids_evicted_total" [] "Ids forgotten before their time because their room knew too many.";
     BATCHES = Counter "roomcast_batches_total" [] "Batches cut.";
     FRAMES = Counter "roomcast_frames_total" ["kind"] "Frames that a device's socket or outbox took: level, composed or refresh.";
+    WELCOMES_ENCODED = Counter "roomcast_welcomes_encoded_total" [] "Welcomes encoded; devices that join a room between two of its batches share one.";
     FRAMES_SKIPPED = Counter "roomcast_frames_skipped_total" [] "Frames a device that was behind was not sent.";
     FRAMES_QUEUED = Counter "roomcast_frames_queued_total" [] "Frames a socket took in part or not at all, so that the device waits.";
     MESSAGES_SKIPPED = Counter "roomcast_messages_skipped_total" [] "Messages told to devices as skipped.";
@@ -239,6 +240,7 @@ struct Cells {
     batches: Counter,
     frames_level: Counter,
     frames_composed: Counter,
+    welcomes_encoded: Counter,
     frames_refresh: Counter,
     frames_skipped: Counter,
     frames_queued: Counter,
@@ -323,6 +325,7 @@ impl Metrics {
             (&cells.batches, tally.rooms.batches),
             (&cells.frames_level, tally.frames_level),
             (&cells.frames_composed, tally.frames_composed),
+            (&cells.welcomes_encoded, tally.welcomes_encoded),
             (&cells.frames_refresh, tally.frames_refresh),
             (&cells.frames_skipped, tally.frames_skipped),
             (&cells.frames_queued, tally.frames_queued),
@@ -473,6 +476,7 @@ impl Cells {
             batches: register.counter(&BATCHES, &[]),
             frames_level: register.counter(&FRAMES, &["level"]),
             frames_composed: register.counter(&FRAMES, &["composed"]),
+            welcomes_encoded: register.counter(&WELCOMES_ENCODED, &[]),
             frames_refresh: register.counter(&FRAMES, &["refresh"]),
             frames_skipped: register.counter(&FRAMES_SKIPPED, &[]),
             frames_queued: register.counter(&FRAMES_QUEUED, &[]),
