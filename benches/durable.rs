@@ -7,16 +7,18 @@
 //! thread of closed loops: each publisher sends its next request when its last one was answered. How busy that thread was
 //! stands in each line: near 100 %, the figure is of the load and not of the node.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use roomcast::clock::Now;
+use support::{Answer, Node, cpu, percentile, pin_the_load, print};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
@@ -31,9 +33,6 @@ const STORED: Load =
     Load { publishers: 20, rooms_each: 50, messages: 50, payload_bytes: 4096, ttl_ms: 3_600_000 };
 const STORED_ROUNDS: usize = 2;
 const RESTARTS: usize = 5;
-/// What `/proc` counts CPU in; the kernel shows no other unit to programs.
-const TICK: Duration = Duration::from_millis(10);
-
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let wanted = args.iter().find(|arg| !arg.starts_with('-'));
@@ -56,31 +55,6 @@ fn main() {
     }
     if runs("restart") {
         restart();
-    }
-}
-
-fn print(line: &str) {
-    let load_average = fs::read_to_string("/proc/loadavg").expect("this is Linux");
-    let minute = load_average.split(' ').next().expect("its first field");
-    writeln!(io::stdout(), "{line} [load average {minute}]").expect("the terminal is there");
-}
-
-fn core(variable: &str) -> Option<String> {
-    std::env::var(variable).ok().filter(|core| !core.is_empty())
-}
-
-/// Pins this thread, so that those it starts inherit the core.
-fn pin_the_load() {
-    let cores = (core("BENCH_LOAD_CORE"), core("BENCH_SERVER_CORE"));
-    assert_eq!(
-        cores.0.is_some(),
-        cores.1.is_some(),
-        "the node would inherit the load's core: pin both or none"
-    );
-    if let Some(core) = cores.0 {
-        let id = std::process::id().to_string();
-        let pinned = Command::new("taskset").args(["-cp", &core, &id]).stdout(Stdio::null()).status();
-        assert!(pinned.expect("taskset is there").success(), "core {core} is not to be had");
     }
 }
 
@@ -120,62 +94,8 @@ impl Drop for Folder {
     }
 }
 
-/// A running node. Killed when dropped.
-struct Node {
-    process: Child,
-    viewer_door: SocketAddr,
-    publisher_door: SocketAddr,
-}
-
-impl Node {
-    /// Starts it, and returns when it has said where its doors are.
-    fn start(folder: &Path) -> Self {
-        let program = env!("CARGO_BIN_EXE_roomcast");
-        let mut command = core("BENCH_SERVER_CORE").map_or_else(
-            || Command::new(program),
-            |core| {
-                let mut pinned = Command::new("taskset");
-                pinned.args(["-c", &core, program]);
-                pinned
-            },
-        );
-        for door in ["--viewer-listen", "--publisher-listen", "--ops-listen"] {
-            command.args([door, "127.0.0.1:0"]);
-        }
-        command.arg("--data-dir").arg(folder).env_clear().stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut process = command.spawn().expect("the program can be started");
-        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        let mut doors = lines
-            .map_while(Result::ok)
-            .filter_map(|line| line.split("://").nth(1)?.split('/').next()?.parse::<SocketAddr>().ok());
-        let mut door = || doors.next().expect("it names its doors");
-        let (viewer_door, publisher_door) = (door(), door());
-        Self { process, viewer_door, publisher_door }
-    }
-
-    /// CPU that it has used, in the kernel's name as well.
-    fn cpu(&self) -> Duration {
-        cpu(&self.process.id().to_string())
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().expect("it was killed");
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn cpu(process: &str) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-    // Behind the name, which may hold anything, come the state and so on: `utime` and `stime` are the 12th and 13th.
-    let (_, fields) = stat.rsplit_once(") ").expect("its format");
-    let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("a number"));
-    TICK * ticks.sum::<u32>()
+fn node_over(folder: &Folder) -> Node {
+    Node::start(&["--data-dir", folder.0.to_str().expect("a folder's name is text")])
 }
 
 /// What the publishers of one part do.
@@ -279,11 +199,6 @@ impl Outcome {
     }
 }
 
-struct Answer {
-    code: u16,
-    body: String,
-}
-
 /// Sends a request and waits for its whole answer.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<Answer> {
     stream.write_all(request).await?;
@@ -292,19 +207,10 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<Answer> 
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some(answer) = whole(&bytes) {
+        if let Some(answer) = Answer::of(&bytes) {
             return Ok(answer);
         }
     }
-}
-
-fn whole(bytes: &[u8]) -> Option<Answer> {
-    let head_bytes = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&bytes[..head_bytes]).expect("ASCII");
-    let body_bytes: usize = head.split_once("content-length: ")?.1.split("\r\n").next()?.parse().ok()?;
-    let body = bytes.get(head_bytes..head_bytes + body_bytes)?;
-    let code = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { code, body: String::from_utf8(body.to_vec()).expect("JSON") })
 }
 
 async fn publisher(door: SocketAddr, load: Load, number: usize, until: Until) -> Outcome {
@@ -346,10 +252,6 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("the system has descriptors")
 }
 
-fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
-    sorted[(sorted.len() - 1) * per_mille / 1000]
-}
-
 /// One repetition's figures.
 struct Repetition {
     outcome: Outcome,
@@ -378,7 +280,7 @@ impl Repetition {
 
 fn measure(name: &str, load: Load) {
     let folder = Folder::new(name);
-    let node = Node::start(&folder.0);
+    let node = node_over(&folder);
     let runtime = runtime();
     let warm = Now::read().instant + WARM_UP;
     runtime.block_on(publish(node.publisher_door, load, Until::Time(warm)));
@@ -410,7 +312,7 @@ fn measure(name: &str, load: Load) {
 fn restart() {
     let folder = Folder::new("restart");
     let runtime = runtime();
-    let mut node = Node::start(&folder.0);
+    let mut node = node_over(&folder);
     let stored = runtime.block_on(publish(node.publisher_door, STORED, Until::Rounds(STORED_ROUNDS)));
     assert!(stored.others.is_empty(), "not durable: {:?}", stored.others);
     let bytes: u64 = fs::read_dir(&folder.0)
@@ -428,7 +330,7 @@ fn restart() {
     for number in 0..RESTARTS {
         kill_at_work(&runtime, &mut node);
         let began = Now::read().instant;
-        node = Node::start(&folder.0);
+        node = node_over(&folder);
         times.push(runtime.block_on(Return::of(&node, number, began)));
     }
     let line = |what: &str, of: fn(&Return) -> Duration| {

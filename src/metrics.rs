@@ -63,6 +63,7 @@ table! {
     IDS_EVICTED = Counter "roomcast_ids_evicted_total" [] "Ids forgotten before their time because their room knew too many.";
     BATCHES = Counter "roomcast_batches_total" [] "Batches cut.";
     FRAMES = Counter "roomcast_frames_total" ["kind"] "Frames that a device's socket or outbox took: level, composed or refresh.";
+    WELCOMES_ENCODED = Counter "roomcast_welcomes_encoded_total" [] "Welcomes encoded; devices that join a room between two of its batches share one.";
     FRAMES_SKIPPED = Counter "roomcast_frames_skipped_total" [] "Frames a device that was behind was not sent.";
     FRAMES_QUEUED = Counter "roomcast_frames_queued_total" [] "Frames a socket took in part or not at all, so that the device waits.";
     MESSAGES_SKIPPED = Counter "roomcast_messages_skipped_total" [] "Messages told to devices as skipped.";
@@ -188,6 +189,8 @@ pub enum Refusal {
     Room,
     /// All places for connections are taken.
     ConnectionsFull,
+    /// More devices come than `viewer.joins_per_second`.
+    TooFast,
     /// The shard has too many arrivals waiting.
     ArrivalsFull,
     /// It left between its request and the answer.
@@ -196,7 +199,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Draining,
         Self::BadRequest,
         Self::Origin,
@@ -204,6 +207,7 @@ impl Refusal {
         Self::Token,
         Self::Room,
         Self::ConnectionsFull,
+        Self::TooFast,
         Self::ArrivalsFull,
         Self::Gone,
     ];
@@ -219,6 +223,7 @@ impl Refusal {
             Self::Token => "token",
             Self::Room => "room",
             Self::ConnectionsFull => "connections_full",
+            Self::TooFast => "too_fast",
             Self::ArrivalsFull => "arrivals_full",
             Self::Gone => "gone",
         }
@@ -245,6 +250,7 @@ struct Cells {
     batches: Counter,
     frames_level: Counter,
     frames_composed: Counter,
+    welcomes_encoded: Counter,
     frames_refresh: Counter,
     frames_skipped: Counter,
     frames_queued: Counter,
@@ -341,6 +347,7 @@ impl Metrics {
             (&cells.batches, tally.rooms.batches),
             (&cells.frames_level, tally.frames_level),
             (&cells.frames_composed, tally.frames_composed),
+            (&cells.welcomes_encoded, tally.welcomes_encoded),
             (&cells.frames_refresh, tally.frames_refresh),
             (&cells.frames_skipped, tally.frames_skipped),
             (&cells.frames_queued, tally.frames_queued),
@@ -523,6 +530,7 @@ impl Cells {
             batches: register.counter(&BATCHES, &[]),
             frames_level: register.counter(&FRAMES, &["level"]),
             frames_composed: register.counter(&FRAMES, &["composed"]),
+            welcomes_encoded: register.counter(&WELCOMES_ENCODED, &[]),
             frames_refresh: register.counter(&FRAMES, &["refresh"]),
             frames_skipped: register.counter(&FRAMES_SKIPPED, &[]),
             frames_queued: register.counter(&FRAMES_QUEUED, &[]),

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
+use crate::clock::Now;
 use crate::config::Config;
 use crate::config::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
@@ -24,6 +25,7 @@ use crate::config::limits::{
 };
 use crate::connection::Seats;
 use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
+use crate::connection::admission::Admission;
 use crate::http::Node;
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
@@ -216,6 +218,7 @@ fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), me
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,
+        admission: Admission::new(config.joins_per_second, Now::read().instant),
         seats,
         store,
         pulls: Seats::new(PULLS_MAX),

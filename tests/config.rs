@@ -85,6 +85,7 @@ fn the_built_in_defaults_are_those_of_the_code() {
     assert_eq!(config.shards, std::thread::available_parallelism().unwrap().get());
     assert_eq!(config.flush, FlushRules::default());
     assert_eq!(config.heartbeat, limits::HEARTBEAT);
+    assert_eq!(config.joins_per_second, limits::JOINS_PER_SECOND);
     assert!(config.publisher_keys.is_open() && config.device_keys.is_open() && !config.insecure);
     assert_eq!(config.origins, Origins::Loopback);
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
@@ -116,18 +117,19 @@ fn each_built_in_type_has_its_class_and_reliable_ones_are_urgent() {
 
 #[test]
 fn flags_stand_over_the_environment_over_the_file_over_the_defaults() {
-    let file =
-        "[viewer]\nlisten = '127.0.0.1:1'\nheartbeat_ms = 2000\n[shards]\ncount = 2\n[flush]\ngather_ms = 20";
+    let file = "[viewer]\nlisten = '127.0.0.1:1'\nheartbeat_ms = 2000\njoins_per_second = 300\n[shards]\ncount = 2\n[flush]\ngather_ms = 20";
     let environment = [
         ("ROOMCAST__VIEWER__LISTEN", "127.0.0.1:2"),
         ("ROOMCAST__FLUSH__GATHER_MS", "10"),
         ("ROOMCAST__SHARDS__COUNT", "3"),
+        ("ROOMCAST__VIEWER__JOINS_PER_SECOND", "1"),
     ];
     let config = load(file, &environment, &["--viewer-listen", "127.0.0.1:3", "serve"]).unwrap();
     assert_eq!(config.viewer_listen.port(), 3, "flag");
     assert_eq!(config.flush.gather, Duration::from_millis(10), "environment");
     assert_eq!(config.shards, 3, "environment");
     assert_eq!(config.heartbeat, Duration::from_secs(2), "file");
+    assert_eq!(config.joins_per_second, 1, "environment");
     assert_eq!(config.flush.messages_max, 100, "default");
     assert_eq!(load(file, &environment, &["--shards", "4"]).unwrap().shards, 4, "flag");
 }
@@ -300,6 +302,11 @@ const WRONG: &[(&str, &str)] = &[
         "viewer.heartbeat_ms = 999",
         "viewer.heartbeat_ms: 999 is not allowed; allowed: a whole number, 1000 to 600000 milliseconds",
     ),
+    (
+        "viewer.joins_per_second = 0",
+        "viewer.joins_per_second: 0 is not allowed; allowed: a whole number, 1 to 1000000 joins a second",
+    ),
+    ("viewer.joins_per_second = 1_000_001", "viewer.joins_per_second: 1000001 is not allowed"),
     ("viewer.listen = 7600", "viewer.listen: 7600 is not text"),
     ("viewer.listen = '127.0.0.1'", "viewer.listen: \"127.0.0.1\" is no such address"),
     ("viewer.gather_ms = 1", "viewer.gather_ms: unknown key; did you mean flush.gather_ms?"),

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use roomcast::clock::Now;
-use roomcast::config::limits::{HEAD_BYTES_MAX, PULLS_MAX};
+use roomcast::config::limits::{HEAD_BYTES_MAX, JOIN_RETRY_AFTER_MAX, PULLS_MAX};
 use roomcast::metrics::DEFINITIONS;
 use serde_json::{Value, json};
 use support::raw::handshake_head;
@@ -37,6 +38,8 @@ one_and_four_shards!(
     every_metric_that_is_defined_is_shown,
     pages_that_nobody_reads_are_bounded_in_number,
     connections_past_the_seats_are_refused_before_they_are_upgraded,
+    joins_past_the_rate_are_told_when_to_come_back_and_nothing_else_suffers,
+    a_stranger_takes_no_place_in_the_rate,
 );
 
 /// Asks the viewer door with these further header lines.
@@ -541,4 +544,50 @@ async fn connections_past_the_seats_are_refused_before_they_are_upgraded(shards:
     devices.pop().unwrap().close().await;
     until("a free seat", async || Device::try_join(&doors, "r1", Handshake::new(Encoding::Proto)).await.ok())
         .await;
+}
+
+async fn joins_past_the_rate_are_told_when_to_come_back_and_nothing_else_suffers(shards: usize) {
+    let node = Node::with(shards, &[("VIEWER__JOINS_PER_SECOND", "1")]);
+    let mut device = Device::join(&node, "r1", Encoding::Json).await;
+    let (mut moments, mut let_in) = (BTreeSet::new(), 0);
+    // As many as a slow machine needs until 40 were refused; it may let one in each second meanwhile.
+    let mut refused = 0;
+    while refused < 40 {
+        let answer = handshake(&node, "/v1/rooms/r1/ws", "").await;
+        if answer.status == 101 {
+            let_in += 1;
+            continue;
+        }
+        answer.is_problem(503, "joining_too_fast", None);
+        assert_eq!(answer.header("connection"), Some("close"));
+        let moment: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=JOIN_RETRY_AFTER_MAX.as_secs()).contains(&moment), "{moment}");
+        moments.insert(moment);
+        refused += 1;
+    }
+    assert!(moments.len() > 5, "they are to come back one by one: {moments:?}");
+    // Who is in hears on, and joins further rooms.
+    node.chat("r1", 0..3).await;
+    assert_eq!(device.numbers(3).await, [0, 1, 2]);
+    for room in ["r2", "r3", "r4"] {
+        device.join_further(room).await;
+    }
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("roomcast_handshakes_refused_total", &["too_fast"]), refused);
+    // Once the time has passed, joins work again.
+    until("a place in the rate", async || {
+        Device::try_join(&node, "r1", Handshake::new(Encoding::Proto)).await.ok()
+    })
+    .await;
+    let came_in = node.metrics().await.sum("roomcast_handshakes_accepted_total", &[]);
+    assert!(came_in >= let_in + 2, "{came_in} of at least {let_in} and two");
+}
+
+async fn a_stranger_takes_no_place_in_the_rate(shards: usize) {
+    let node = Node::with(shards, &[("AUTH__DEVICE_KEYS", KEYS), ("VIEWER__JOINS_PER_SECOND", "1")]);
+    for _ in 0..20 {
+        handshake(&node, "/v1/rooms/r1/ws", "").await.is_problem(401, "token_missing", None);
+    }
+    let token = token(&json!({"exp": in_seconds(600), "rooms": ["r1"]}));
+    assert_eq!(handshake(&node, &format!("/v1/rooms/r1/ws?token={token}"), "").await.status, 101);
 }

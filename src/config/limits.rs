@@ -225,6 +225,20 @@ pub const RECONNECT_SOON: Duration = Duration::from_secs(2);
 /// What a publisher that was refused is told to wait, in whole seconds.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Longest `Retry-After` of a join that was refused because too many came at once.
+pub const JOIN_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// How much longer than the rate needs for them those joins are spread over: others come meanwhile.
+pub const JOIN_RETRY_AFTER_SLACK: Duration = Duration::from_secs(2);
+/// How much of `viewer.joins_per_second` may come at once, as the time it stands for; one join always may. Past it: 503
+/// `joining_too_fast`.
+pub const JOIN_BURST: Duration = Duration::from_millis(250);
+/// Devices that may join a node in a second, if nothing else is configured.
+pub const JOINS_PER_SECOND: u32 = 20_000;
+/// Least `viewer.joins_per_second`. Below it: refused at start.
+pub const JOINS_PER_SECOND_MIN: u32 = 1;
+/// Most `viewer.joins_per_second`. Past it: refused at start.
+pub const JOINS_PER_SECOND_MAX: u32 = 1_000_000;
+
 /// Shortest `viewer.heartbeat_ms`. Below it: refused at start.
 pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 /// Longest `viewer.heartbeat_ms`. Past it: refused at start.
@@ -329,6 +343,8 @@ const _: () = {
         PROGRESS_AGE_MAX.as_millis() < KERNEL_UNACKED_AGE_MAX.as_millis(),
         "a device is told before it is cut"
     );
+    assert!(JOINS_PER_SECOND_MIN <= JOINS_PER_SECOND && JOINS_PER_SECOND <= JOINS_PER_SECOND_MAX);
+    assert!(JOIN_RETRY_AFTER_SLACK.as_secs() < JOIN_RETRY_AFTER_MAX.as_secs());
     assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
     assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
     assert!(REQUEST_MESSAGES_MAX <= STORE_COMMIT_MESSAGES_MAX, "a whole request fits one commit");

@@ -56,6 +56,8 @@ pub struct Config {
     pub types: Types,
     /// `viewer.heartbeat_ms`: how often a device pings.
     pub heartbeat: Duration,
+    /// `viewer.joins_per_second`, at least 1: past it devices are told to come back later.
+    pub joins_per_second: u32,
     /// `publisher.keys`.
     pub publisher_keys: PublisherKeys,
     /// `auth.device_keys`.

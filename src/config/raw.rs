@@ -24,10 +24,11 @@ pub(super) enum Spelt {
 }
 
 /// Every key outside `[types]`, in the order of `config/default.toml`.
-pub(super) const KEYS: [(&str, Spelt); 22] = [
+pub(super) const KEYS: [(&str, Spelt); 23] = [
     ("insecure", Spelt::Toml),
     ("viewer.listen", Spelt::Text),
     ("viewer.heartbeat_ms", Spelt::Toml),
+    ("viewer.joins_per_second", Spelt::Toml),
     ("viewer.origins", Spelt::Toml),
     ("publisher.listen", Spelt::Text),
     ("publisher.keys", Spelt::Toml),

@@ -20,7 +20,8 @@ use crate::room::pace::{FlushRules, RoomSettings};
 use super::flush::{FlushField, millis, overridden};
 use super::limits::{
     CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
-    PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX, TTL_DEFAULT, TTL_MAX, TTL_MIN,
+    JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
+    TTL_DEFAULT, TTL_MAX, TTL_MIN,
 };
 use super::mistake::{Mistake, Source, nearest};
 use super::raw::{Entry, Raw, TypeEntries};
@@ -50,6 +51,7 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
             millis(HEARTBEAT_MIN)..=millis(HEARTBEAT_MAX),
             "milliseconds",
         )),
+        joins_per_second: resolver.joins_per_second(),
         publisher_keys: resolver.publisher_keys(),
         device_keys: resolver.device_keys(),
         origins: resolver.origins(viewer_listen),
@@ -239,6 +241,12 @@ impl<'a> Resolver<'a> {
         let allowed = format!("a share, {} to {}", CPU_SHARES.start(), CPU_SHARES.end());
         self.mistaken(&entry.source, "flush.cpu_share", wrong, allowed);
         FlushRules::default().cpu_permille
+    }
+
+    fn joins_per_second(&mut self) -> u32 {
+        let bounds = JOINS_PER_SECOND_MIN.into()..=JOINS_PER_SECOND_MAX.into();
+        let joins = self.whole("viewer.joins_per_second", bounds, "joins a second");
+        u32::try_from(joins).unwrap_or(JOINS_PER_SECOND_MAX)
     }
 
     fn flush(&mut self) -> FlushRules {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::room::id::RoomName;
 
 pub mod accept;
+pub mod admission;
 pub mod paced;
 pub mod places;
 pub mod upgrade;

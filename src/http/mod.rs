@@ -27,6 +27,7 @@ use crate::auth::{DeviceKeys, Origins, PublisherKeys};
 use crate::config::limits::SHARD_ANSWER_AGE_MAX;
 use crate::connection::Seats;
 use crate::connection::accept::Answer;
+use crate::connection::admission::Admission;
 use crate::metrics::Metrics;
 use crate::room::message::Types;
 use crate::shard::handle::{Shards, Unanswered};
@@ -47,6 +48,8 @@ pub struct Node {
     pub device_keys: DeviceKeys,
     /// Which pages' devices may join.
     pub origins: Origins,
+    /// How fast devices may come in.
+    pub admission: Admission,
     /// Places for devices.
     pub seats: Seats,
     /// Places for answers with a page of history or of reliable messages, each taken until the kernel has the whole of it.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::auth;
 use crate::config::limits;
 use crate::connection::accept::Answer;
+use crate::connection::admission::TooFast;
 use crate::room::message::Unavailable;
 use crate::room::view::StreamRefusal;
 use crate::shard::handle::Unanswered;
@@ -62,6 +63,13 @@ impl Problem {
     #[must_use]
     pub fn draining() -> Self {
         Self::unavailable("draining", "this node is draining; another one will answer")
+    }
+
+    /// 503: more devices come than may; this one is to come back then.
+    #[must_use]
+    pub fn joining_too_fast(too_fast: TooFast) -> Self {
+        Self::unavailable("joining_too_fast", "too many devices are joining; come back after Retry-After")
+            .retry_after(too_fast.retry_after)
     }
 
     /// 503: no more rooms.

@@ -104,8 +104,12 @@ impl ViewerDoor {
         self.check_origin(&head.headers)?;
         let subprotocol = subprotocol(&head.headers)?;
         let query = Query::of(&head.uri);
+        // Before its token is looked at, which costs more than all else here; its place in the rate it takes only with one.
+        let now = Now::read().instant;
+        node.admission.look(now).map_err(Problem::joining_too_fast)?;
         let grant = self.grant(&room, head, Some(&subprotocol))?;
         let Asks { cursor, seen, device } = Asks::of(query)?;
+        node.admission.admit(now).map_err(Problem::joining_too_fast)?;
         let Some(seat) = node.seats.take() else {
             return Err(Problem::unavailable(
                 "connections_full",
@@ -113,7 +117,8 @@ impl ViewerDoor {
             ));
         };
         if !node.shards.has_room_for(&room) {
-            return Err(Problem::unavailable("arrivals_full", "too many devices are arriving; try again"));
+            let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
+            return Err(full.retry_after(node.admission.put_off(now).retry_after));
         }
         let answer = switching(accept, &subprotocol);
         let hello = Hello { room, encoding: subprotocol.encoding, cursor, seen, device, grant, seat };
@@ -268,6 +273,7 @@ fn refusal(problem: &Problem) -> Refusal {
     match (problem.code(), problem.status()) {
         ("draining", _) => Refusal::Draining,
         ("connections_full", _) => Refusal::ConnectionsFull,
+        ("joining_too_fast", _) => Refusal::TooFast,
         ("arrivals_full", _) => Refusal::ArrivalsFull,
         ("origin_not_allowed", _) => Refusal::Origin,
         ("no_subprotocol", _) => Refusal::Subprotocol,
@@ -294,6 +300,7 @@ impl Door for ViewerDoor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::admission::TooFast;
     use crate::room::id::Encoding;
 
     #[test]
@@ -302,6 +309,7 @@ mod tests {
         for (problem, word) in [
             (Problem::draining(), Refusal::Draining),
             (full, Refusal::ConnectionsFull),
+            (Problem::joining_too_fast(TooFast { retry_after: Duration::ZERO }), Refusal::TooFast),
             (Refused::TokenExpired.into(), Refusal::Token),
             (Refused::RoomNotGranted.into(), Refusal::Room),
             (Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed"), Refusal::Origin),

@@ -82,11 +82,12 @@ impl HomeRoom {
     }
 
     /// The welcome for a join like this one: one that is at hand, or a new one.
-    fn welcome(&mut self, like: WelcomeKey, heartbeat_ms: u32, now: Now) -> SharedWelcome {
+    fn welcome(&mut self, like: WelcomeKey, heartbeat_ms: u32, encoded: &mut u64, now: Now) -> SharedWelcome {
         self.forget_welcomes(now.instant);
         if let Some(shared) = self.welcomes.iter().find(|shared| shared.like == like) {
             return shared.clone();
         }
+        *encoded += 1;
         let WelcomeKey { seq, encoding, history_after, resumed, epoch: _, after, reset } = like;
         let snapshot = self.room.snapshot(history_after, after, now);
         let greeting = Greeting { heartbeat_ms, resumed: resumed && !snapshot.cut_short, reset };
@@ -98,10 +99,26 @@ impl HomeRoom {
         let shared = SharedWelcome { like, encoded_at: now.instant, opening, frame };
         // The first member of a small room is followed by none: tens of thousands of those must cost little.
         if self.room.members() > 1 {
-            self.welcomes.truncate(WELCOMES_MAX - 1);
-            self.welcomes.push_front(shared.clone());
+            self.keep_welcome(shared.clone());
         }
         shared
+    }
+
+    /// Keeps a welcome for further joiners. Of devices that come back there may be as many kinds as there are: the one
+    /// for those that come for the first time is never let go for their sake.
+    fn keep_welcome(&mut self, shared: SharedWelcome) {
+        if self.welcomes.len() == WELCOMES_MAX {
+            let oldest = self.welcomes.iter().rposition(|kept| !kept.like.is_first());
+            self.welcomes.remove(oldest.unwrap_or(WELCOMES_MAX - 1));
+        }
+        self.welcomes.push_front(shared);
+    }
+}
+
+impl WelcomeKey {
+    /// Whether it is for devices that bring nothing along.
+    fn is_first(&self) -> bool {
+        !self.resumed && self.history_after == Seq(0) && self.after.unwrap_or(0) == 0 && self.reset.is_none()
     }
 }
 
@@ -495,7 +512,8 @@ impl<S: Socket> Shard<S> {
         let (after, reset) = (stands.map(|stands| stands.after), stands.and_then(|stands| stands.reset));
         let epoch = home.room.epoch();
         let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, epoch, after, reset };
-        let SharedWelcome { opening, frame, .. } = home.welcome(like, heartbeat_ms, now);
+        let SharedWelcome { opening, frame, .. } =
+            home.welcome(like, heartbeat_ms, &mut self.tally.welcomes_encoded, now);
         let place = opening.zip(stands).map(|(opening, stands)| StreamPlace {
             sent: opening.after,
             head: opening.through,

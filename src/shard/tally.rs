@@ -15,6 +15,8 @@ pub struct Tally {
     pub frames_level: u64,
     /// Welcomes and other composed frames that a device's socket or outbox took.
     pub frames_composed: u64,
+    /// Welcomes encoded; joiners of one kind share one until the room's next batch.
+    pub welcomes_encoded: u64,
     /// Refresh frames that a device's socket or outbox took.
     pub frames_refresh: u64,
     /// Frames with reliable messages again, for devices that did not acknowledge in time.

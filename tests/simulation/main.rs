@@ -18,6 +18,7 @@ mod publisher;
 mod quiet;
 mod regressions;
 mod socket;
+mod storm;
 mod world;
 
 use std::io::Write;

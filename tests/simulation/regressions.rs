@@ -23,17 +23,17 @@ use crate::socket::{Pipe, SimSocket};
 use crate::world::{name, types};
 
 /// One shard, its clock, and a way to talk to it.
-struct Bench {
-    shard: Shard<SimSocket>,
+pub(crate) struct Bench {
+    pub(crate) shard: Shard<SimSocket>,
     store: SimStore,
     writer: Writer,
     port: Port,
-    now: Now,
+    pub(crate) now: Now,
     seats: Seats,
 }
 
 impl Bench {
-    fn new(turn_members: usize) -> Self {
+    pub(crate) fn new(turn_members: usize) -> Self {
         let now = Now::read();
         Self::over(SimStore::new(now), turn_members, now)
     }
@@ -51,10 +51,15 @@ impl Bench {
         let writer = Writer::new(Box::new(store.clone()), vec![Box::new(|| ())]);
         let port = writer.ports().remove(0);
         let shard = Shard::new(plan, peers, now.instant);
-        Self { shard, store, writer, port, now, seats: Seats::new(1000) }
+        Self { shard, store, writer, port, now, seats: Seats::new(100_000) }
     }
 
-    fn join(&mut self, room: &RoomName, cursor: Option<Cursor>, capacity: usize) -> (u64, Rc<RefCell<Pipe>>) {
+    pub(crate) fn join(
+        &mut self,
+        room: &RoomName,
+        cursor: Option<Cursor>,
+        capacity: usize,
+    ) -> (u64, Rc<RefCell<Pipe>>) {
         let (socket, pipe) = SimSocket::new(capacity);
         let seat = self.seats.take().unwrap();
         let key = self.shard.connect(socket, Encoding::Json, Grant::Any, seat, self.now);
@@ -62,7 +67,7 @@ impl Bench {
         (key, pipe)
     }
 
-    fn publish(&mut self, room: &RoomName, body: &str) {
+    pub(crate) fn publish(&mut self, room: &RoomName, body: &str) {
         let messages = publish::parse_json(body.as_bytes(), &types()).unwrap();
         self.shard.publish(1, room, messages, self.now);
     }
@@ -76,7 +81,7 @@ impl Bench {
         self.shard.receive(key, &mut bytes, self.now);
     }
 
-    fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         for _ in 0..10_000 {
             let busy = self.shard.turn(self.now);
             if !self.ask_store() && !busy {
@@ -100,12 +105,12 @@ impl Bench {
         has_answered
     }
 
-    fn epoch(&self, room: &RoomName) -> Epoch {
+    pub(crate) fn epoch(&self, room: &RoomName) -> Epoch {
         let view = self.shard.describe(room, self.now.instant).unwrap();
         Epoch(u64::from_str_radix(&view.head.epoch.unwrap(), 16).unwrap())
     }
 
-    fn wait(&mut self, by: Duration) {
+    pub(crate) fn wait(&mut self, by: Duration) {
         self.now = self.now.later(by);
         self.rest();
     }

@@ -1,0 +1,67 @@
+//! Many devices that come or go at once: what a shard does for all of them together, and not for each.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use roomcast::room::id::Cursor;
+
+use crate::regressions::Bench;
+use crate::world::name;
+
+/// Whatever flows meanwhile: chat, reliable messages, the audience that the joins themselves change.
+#[test]
+fn devices_that_come_for_the_first_time_share_one_welcome_between_two_batches() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut bench, room) = (Bench::new(128), name("r"));
+    for _ in 0..2 {
+        bench.join(&room, None, usize::MAX);
+    }
+    bench.rest();
+    bench.shard.take_tally();
+    let (mut joined, mut encoded, mut batches) = (0, 0, 0);
+    for _ in 0..400 {
+        match random.u32(..6) {
+            0 => bench.publish(&room, r#"{"type":"chat","payload":"hello"}"#),
+            1 => bench.publish(&room, r#"{"type":"coupon","payload":1}"#),
+            2 => bench.wait(Duration::from_millis(random.u64(..60))),
+            _ => {
+                for _ in 0..random.usize(1..20) {
+                    bench.join(&room, None, usize::MAX);
+                    joined += 1;
+                }
+            }
+        }
+        bench.rest();
+        let tally = bench.shard.take_tally();
+        encoded += tally.welcomes_encoded;
+        batches += tally.rooms.batches;
+    }
+    assert!(joined > 10 * batches, "seed {seed}: {joined} joins, {batches} batches");
+    // One before the first batch, one after each. A second that passes without a batch, and so without a change of the
+    // audience, is not in this schedule.
+    assert!(encoded <= batches + 1, "seed {seed}: {encoded} welcomes, {batches} batches");
+}
+
+/// A network comes back: of the devices that were cut each lacks something else, and first-time visitors are among them.
+#[test]
+fn devices_that_come_back_do_not_take_the_shared_welcome_away() {
+    let (mut bench, room) = (Bench::new(128), name("r"));
+    bench.join(&room, None, usize::MAX);
+    bench.rest();
+    for _ in 0..60 {
+        bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
+        bench.wait(Duration::from_millis(20));
+    }
+    let epoch = bench.epoch(&room);
+    let mut welcomes = BTreeSet::new();
+    let mut pipes = Vec::new();
+    for offset in 1..=60 {
+        let (_, first_time) = bench.join(&room, None, usize::MAX);
+        bench.join(&room, Some(Cursor { epoch, offset }), usize::MAX);
+        bench.rest();
+        welcomes.extend(first_time.borrow().frames_at.iter().copied());
+        pipes.push(first_time);
+    }
+    assert_eq!(welcomes.len(), 1, "one encoding for {} devices", pipes.len());
+}
