@@ -33,7 +33,7 @@ impl Now {
 /// Processor time that this process has used so far, in all its threads, the kernel's work for it included. Read by
 /// clock, not by `getrusage`, which may count in ticks.
 #[must_use]
-pub fn process_cpu() -> Duration {
+pub fn node_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or(Duration::ZERO)
 }
 

@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
-use crate::clock::{Now, process_cpu};
+use crate::clock::{Now, node_cpu};
 use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_CALL_AGE_MAX};
 use crate::connection::accept::{Answer, Door};
 use crate::metrics::DoorName;
@@ -121,7 +121,7 @@ impl OperatorDoor {
         let Node { metrics, store, shards, .. } = &*self.node;
         metrics.hot(shards.hot_rooms());
         metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(Now::read()));
-        metrics.show_process(process_cpu(), resident_bytes());
+        metrics.show_process(node_cpu(), resident_bytes());
         answer(StatusCode::OK, TEXT, metrics.render().into())
     }
 }

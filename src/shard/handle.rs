@@ -110,11 +110,11 @@ pub(super) enum Request {
     Configure {
         room: RoomName,
         settings: RoomSettings,
-        reply: oneshot::Sender<Option<RoomView>>,
+        reply: oneshot::Sender<Option<Box<RoomView>>>,
     },
     Describe {
         room: RoomName,
-        reply: oneshot::Sender<Option<RoomView>>,
+        reply: oneshot::Sender<Option<Box<RoomView>>>,
     },
     RoomsByMembers {
         limit: usize,
@@ -284,7 +284,7 @@ impl Shards {
         &self,
         room: RoomName,
         settings: RoomSettings,
-    ) -> Result<Option<RoomView>, Unanswered> {
+    ) -> Result<Option<Box<RoomView>>, Unanswered> {
         let named = room.clone();
         let view =
             self.ask(self.home(&room), |reply| Request::Configure { room: named, settings, reply }).await?;
@@ -298,7 +298,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]; how long it takes is for the caller to bound.
-    pub async fn describe(&self, room: RoomName) -> Result<Option<RoomView>, Unanswered> {
+    pub async fn describe(&self, room: RoomName) -> Result<Option<Box<RoomView>>, Unanswered> {
         let named = room.clone();
         let view = self.ask(self.home(&room), |reply| Request::Describe { room: named, reply }).await?;
         match view {
@@ -308,7 +308,7 @@ impl Shards {
     }
 
     /// A home's view of its room, with what other shards count, and where further devices are placed.
-    async fn whole(&self, room: RoomName, mut view: RoomView) -> Result<RoomView, Unanswered> {
+    async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Result<Box<RoomView>, Unanswered> {
         for segment in &mut view.shards {
             let named = room.clone();
             let counted = self.ask(segment.shard, |reply| Request::Counts { room: named, reply }).await?;

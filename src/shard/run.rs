@@ -207,10 +207,10 @@ impl Shell {
                 let view = shard.configure(&room, settings, now);
                 // Whoever hears the answer finds the room placed as it says.
                 self.tell_directory(&mut shard);
-                answer(reply, view);
+                answer(reply, view.map(Box::new));
             }
             Request::Describe { room, reply } => {
-                answer(reply, shard.describe(&room, now.instant));
+                answer(reply, shard.describe(&room, now.instant).map(Box::new));
             }
             Request::RoomsByMembers { limit, reply } => {
                 answer(reply, shard.rooms_by_members(limit, now.instant));

@@ -4,6 +4,9 @@
 //! Each server owns its recorder, so that several live in one process; nothing is installed globally. No label takes
 //! a value that a stranger can choose: there is no room, type or device label.
 
+mod labels;
+mod table;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,105 +16,15 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+pub use self::labels::{DoorName, Dropped, Refusal};
+pub use self::table::{DEFINITIONS, Definition, Kind};
+
+use self::table::*;
 use crate::room::message::{Class, ShedReason, Unavailable};
 use crate::room::tally::ByClass;
 use crate::shard::tally::{Holdings, Tally};
 use crate::store::health::{StoreTally, Trouble};
 use crate::wire::close::CloseReason;
-
-/// What kind of number a metric is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows while the node lives.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Counts of observations by size, in seconds.
-    Histogram,
-}
-
-/// One row of the table of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Definition {
-    /// As Prometheus sees it.
-    pub name: &'static str,
-    /// What kind of number it is.
-    pub kind: Kind,
-    /// Names of its labels, each with a fixed set of values.
-    pub labels: &'static [&'static str],
-    /// What it counts, for the `# HELP` line and docs/operations.md.
-    pub help: &'static str,
-}
-
-macro_rules! table {
-    ($($metric:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
-        $(const $metric: Definition =
-            Definition { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
-
-        /// Every metric of the node.
-        pub const DEFINITIONS: &[Definition] = &[$($metric),*];
-    };
-}
-
-table! {
-    PUBLISHED = Counter "roomcast_messages_published_total" ["class"] "Messages that reached their room, whatever became of them.";
-    ACCEPTED = Counter "roomcast_messages_accepted_total" ["class"] "Messages taken into their room.";
-    MERGED = Counter "roomcast_messages_merged_total" ["class"] "Messages replaced by a later one of their key while they waited.";
-    SHED = Counter "roomcast_messages_shed_total" ["class", "reason"] "Messages dropped on purpose.";
-    UNAVAILABLE = Counter "roomcast_messages_unavailable_total" ["reason"] "Reliable messages that were not, or perhaps not, stored.";
-    DUPLICATES = Counter "roomcast_messages_duplicate_total" [] "Messages whose id was published before.";
-    IDS_EVICTED = Counter "roomcast_ids_evicted_total" [] "Ids forgotten before their time because their room knew too many.";
-    BATCHES = Counter "roomcast_batches_total" [] "Batches cut.";
-    FRAMES = Counter "roomcast_frames_total" ["kind"] "Frames that a device's socket or outbox took: level, composed or refresh.";
-    WELCOMES_ENCODED = Counter "roomcast_welcomes_encoded_total" [] "Welcomes encoded; devices that join a room between two of its batches share one.";
-    FRAMES_SKIPPED = Counter "roomcast_frames_skipped_total" [] "Frames a device that was behind was not sent.";
-    FRAMES_QUEUED = Counter "roomcast_frames_queued_total" [] "Frames a socket took in part or not at all, so that the device waits.";
-    MESSAGES_SKIPPED = Counter "roomcast_messages_skipped_total" [] "Messages told to devices as skipped.";
-    LANE_FULL = Counter "roomcast_lane_full_total" [] "Times a frame lane was full, so that a segment heals by refresh.";
-    FRAMES_CARRIED = Counter "roomcast_frames_carried_total" [] "Frames with reliable messages again, for devices that did not acknowledge in time.";
-    FRAMES_CATCHING_UP = Counter "roomcast_frames_catching_up_total" [] "Refresh frames after which the device still lacked reliable messages.";
-    ACKS = Counter "roomcast_acks_total" [] "Acknowledgements taken.";
-    ACKS_IGNORED = Counter "roomcast_acks_ignored_total" [] "Acknowledgements that named nothing sent to that device.";
-    CURSORS_RESET = Counter "roomcast_cursors_reset_total" [] "Joins whose cursor was not honoured: those devices got everything that is alive.";
-    STREAMS_FAILED = Counter "roomcast_streams_failed_total" [] "Times a room lost sight of its reliable stream because the store did not do what it asked.";
-    ROOMS_FORGOTTEN = Counter "roomcast_rooms_forgotten_total" [] "Rooms forgotten because they were idle.";
-    CLOSED = Counter "roomcast_connections_closed_total" ["reason"] "Connections closed, by the row of the close table.";
-    CONNECTIONS = Gauge "roomcast_connections" ["shard"] "Connections placed on a shard.";
-    MEMBERS = Gauge "roomcast_members" ["shard"] "Places of a shard's connections in rooms.";
-    ROOMS = Gauge "roomcast_rooms" ["shard"] "Rooms a shard is the home of.";
-    WAITING = Gauge "roomcast_connections_waiting" ["shard"] "Connections whose outbox is not empty.";
-    BEHIND = Gauge "roomcast_connections_behind" ["shard"] "Connections that are behind, so that batches are skipped for them.";
-    GATHERED = Gauge "roomcast_messages_gathered" ["shard"] "Messages that wait in a shard's rooms for their flush.";
-    NOT_DURABLE = Gauge "roomcast_messages_not_durable" ["shard"] "Reliable messages of a shard's rooms on their way to the store.";
-    BUSY = Gauge "roomcast_shard_busy_ratio" ["shard"] "Processor time that a shard's thread took of the last second.";
-    PASSES = Gauge "roomcast_shard_passes_ratio" ["shard"] "Processor time that writing to devices takes of a shard, smoothed; `flush.cpu_share` bounds it.";
-    WINDOW_NEEDED = Gauge "roomcast_shard_window_needed_seconds" ["shard"] "The gather window that a shard's most costly room needs so that writing keeps to `flush.cpu_share`; past `flush.gather_max_ms` the shard has more to do than it can.";
-    BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" [] "How much busier than the mean the busiest shard is; 1: all are as busy.";
-    MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" [] "How many times the mean of members the fullest shard has; 1: all have as many.";
-    ROOMS_HOT = Gauge "roomcast_rooms_hot" [] "Rooms whose further devices are placed on several shards.";
-    ROOMS_PROMOTED = Counter "roomcast_rooms_promoted_total" [] "Times further devices of a room were to be placed on more shards.";
-    ROOMS_DEMOTED = Counter "roomcast_rooms_demoted_total" [] "Times further devices of a room were to be placed on fewer shards.";
-    STORE_COMMITS = Counter "roomcast_store_commits_total" [] "Commits of reliable messages; each may hold those of many publishes.";
-    STORE_COMMIT_TIME = Counter "roomcast_store_commit_microseconds_total" [] "How long those commits took together, syncs included.";
-    STORE_MESSAGES = Counter "roomcast_store_messages_total" [] "Reliable messages made durable.";
-    STORE_FAILURES = Counter "roomcast_store_failures_total" [] "Calls of the store that failed, attempts to open it again included.";
-    STORE_REOPENINGS = Counter "roomcast_store_reopenings_total" [] "Times the store was open again after it had failed.";
-    STORE_QUARANTINED = Counter "roomcast_store_quarantined_total" [] "Stored messages and entries that were found damaged and put aside.";
-    STORE_PURGED = Counter "roomcast_store_purged_total" [] "Stored messages removed because their time had passed.";
-    STORE_BYTES = Gauge "roomcast_store_bytes" [] "Bytes of what is stored, keys included; the file is larger.";
-    STORE_FAILING = Gauge "roomcast_store_failing" [] "1 while the store fails, else 0.";
-    STORE_CALL = Gauge "roomcast_store_call_seconds" [] "How long the store's call under way takes already; 0: there is none.";
-    CPU = Counter "roomcast_cpu_microseconds_total" [] "Processor time that the process has used, in all its threads.";
-    RESIDENT = Gauge "roomcast_resident_bytes" [] "Memory of the process that is in use; what the kernel holds for its sockets is not in it. 0: not known here.";
-    DRAINING = Gauge "roomcast_draining" [] "1 while the node drains, else 0.";
-    PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" [] "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
-    WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window each batch was cut under.";
-    HTTP = Counter "roomcast_http_requests_total" ["door", "status"] "Requests answered, by door and class of status.";
-    DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"] "Connections a door closed without an answer: full (it made way, or no descriptor was left), or late with their request.";
-    ACCEPT_FAILED = Counter "roomcast_accept_failures_total" ["door"] "Failures to accept a connection; the door paused after each.";
-    HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";
-    HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"] "Devices that were not let in.";
-}
 
 /// Upper bounds of the latency buckets, in seconds: fine around the default gather window (0.1) and the promise (3).
 const LATENCY_BUCKETS_S: [f64; 14] =
@@ -122,113 +35,6 @@ const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1
 /// In the order of their indices.
 const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// One of the node's three doors, as metrics and logs call it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DoorName {
-    /// Devices come in here.
-    Viewer,
-    /// Streaming backends publish here.
-    Publisher,
-    /// Operators look in here.
-    Operator,
-}
-
-impl DoorName {
-    /// All of them, in the order of their indices.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Publisher, Self::Operator];
-
-    /// Its label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Publisher => "publisher",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-/// Why a door closed a connection without an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// It made way for another at a full door, or no descriptor was left for it.
-    Full,
-    /// The head of its request, or its reading of the answer, took too long.
-    Late,
-}
-
-impl Dropped {
-    /// All of them, in the order of their indices.
-    pub const ALL: [Self; 2] = [Self::Full, Self::Late];
-
-    /// Its label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Late => "late",
-        }
-    }
-}
-
-/// Why a device was not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The node is draining.
-    Draining,
-    /// A room name, a header or a query field is not what the protocol says.
-    BadRequest,
-    /// Its origin is not on the list.
-    Origin,
-    /// It offered only subprotocols that are not ours.
-    Subprotocol,
-    /// Its token is missing or not valid.
-    Token,
-    /// Its token does not cover the room.
-    Room,
-    /// All places for connections are taken.
-    ConnectionsFull,
-    /// More devices come than `viewer.joins_per_second`.
-    TooFast,
-    /// The shard has too many arrivals waiting.
-    ArrivalsFull,
-    /// It left between its request and the answer.
-    Gone,
-}
-
-impl Refusal {
-    /// All of them, in the order of their indices.
-    pub const ALL: [Self; 10] = [
-        Self::Draining,
-        Self::BadRequest,
-        Self::Origin,
-        Self::Subprotocol,
-        Self::Token,
-        Self::Room,
-        Self::ConnectionsFull,
-        Self::TooFast,
-        Self::ArrivalsFull,
-        Self::Gone,
-    ];
-
-    /// Its label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Draining => "draining",
-            Self::BadRequest => "bad_request",
-            Self::Origin => "origin",
-            Self::Subprotocol => "subprotocol",
-            Self::Token => "token",
-            Self::Room => "room",
-            Self::ConnectionsFull => "connections_full",
-            Self::TooFast => "too_fast",
-            Self::ArrivalsFull => "arrivals_full",
-            Self::Gone => "gone",
-        }
-    }
-}
 
 /// All metrics of one server. Cheap to clone; counting is an atomic addition.
 #[derive(Debug, Clone)]
