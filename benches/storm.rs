@@ -40,6 +40,8 @@ const STAYS_EACH: usize = 11;
 /// Marks the moment in a payload at which it was due, in microseconds of the bench.
 const STAMP: &[u8; 2] = b"@@";
 const STAMP_DIGITS: usize = 12;
+/// Sockets of one source address.
+const PORTS_EACH: u32 = 500;
 /// `EINPROGRESS` on Linux: the connection is on its way.
 const IN_PROGRESS: i32 = 115;
 
@@ -437,19 +439,19 @@ impl Crowd {
             match device.stream.read(&mut self.scratch) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Ok(read) if read > 0 => self.take(key, read),
-                Ok(_) | Err(_) => self.refused(key),
+                end => self.refused(key, end.err()),
             }
         }
     }
 
     /// The node has closed a device's connection. Who is to stay comes again.
-    fn refused(&mut self, key: usize) {
+    fn refused(&mut self, key: usize, error: Option<io::Error>) {
         let device = self.devices.remove(key);
         let said = match &device.stage {
             Stage::Connecting => "connecting".to_owned(),
             Stage::Asked(begun) => Answer::of(begun).map_or("closed early".to_owned(), |answer| answer.body),
             Stage::Welcome { .. } => "cut in its welcome".to_owned(),
-            Stage::Joined => panic!("who is in is never closed"),
+            Stage::Joined => panic!("device {key} was in, and was closed: {error:?}"),
         };
         self.refusals.insert(said);
         if device.is_guest {
@@ -533,12 +535,14 @@ fn handshake() -> Vec<u8> {
         .to_vec()
 }
 
-/// Begins to connect, from an address whose ports last.
+/// Begins to connect, from an address of this process whose ports are free: those of devices that left stay taken for a
+/// minute, and to look for one among many that are taken costs the load more than all else.
 fn connect(door: SocketAddr, number: u32) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    let number = u16::try_from(number / 4000).expect("fewer sockets than that");
-    let [high, low] = number.to_be_bytes();
-    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, high, low + 1), 0)).into())?;
+    let [.., own] = std::process::id().to_be_bytes();
+    let [high, low] = u16::try_from(number / PORTS_EACH).expect("fewer sockets than that").to_be_bytes();
+    let source = Ipv4Addr::new(127, own.max(1), high, low.max(1));
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
     match socket.connect(&door.into()) {
         Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
         connected => connected?,

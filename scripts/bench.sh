@@ -3,4 +3,4 @@
 # Times are of this machine, at this moment: compare runs made one after the other, with nothing else running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec cargo bench --locked --bench buffer --bench durable --bench encode --bench segment -- --noplot "$@"
+exec cargo bench --locked --bench buffer --bench durable --bench encode --bench segment --bench storm -- --noplot "$@"

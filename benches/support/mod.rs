@@ -46,7 +46,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts it with these further arguments, and returns when it has said where its doors are.
+    /// Starts it with these further arguments, and returns when it has said where its doors are. Its log goes to the file
+    /// that `BENCH_SERVER_LOG` names, or nowhere.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let program = env!("CARGO_BIN_EXE_roomcast");
         let mut command = core("BENCH_SERVER_CORE").map_or_else(
@@ -60,7 +61,9 @@ impl Node {
         for door in ["--viewer-listen", "--publisher-listen", "--ops-listen"] {
             command.args([door, "127.0.0.1:0"]);
         }
-        command.args(arguments).env_clear().stdout(Stdio::piped()).stderr(Stdio::null());
+        let log = std::env::var_os("BENCH_SERVER_LOG").map(fs::File::create);
+        let log = log.map_or_else(Stdio::null, |file| file.expect("the log can be made").into());
+        command.args(arguments).env_clear().stdout(Stdio::piped()).stderr(log);
         let mut process = command.spawn().expect("the program can be started");
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let mut doors = lines

@@ -38,6 +38,11 @@ impl Receipt {
         self.left += u64::from(!remembered);
     }
 
+    /// So many members leave that have not acknowledged it, and have no name.
+    pub fn leave_without_name(&mut self, members: u64) {
+        self.left += members;
+    }
+
     /// A device comes back that lacks it: it is pending again. `names_max`: how many more may be remembered.
     pub fn come_back_for(&mut self, device: u64, names_max: usize) {
         if !self.come_back(device) {

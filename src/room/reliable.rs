@@ -8,12 +8,13 @@ use bytes::Bytes;
 use super::Room;
 use super::entry::Entry;
 use super::exchange::{Ask, Carried, Input, Join, Opening, Output, Reach, Refresh, Stands, Told};
+use super::found::Found;
 use super::id::{Cursor, Encoding, Epoch, Seq};
 use super::message::{Class, Message, Payload, ShedReason, Unavailable, Verdict};
 use super::publish::Whose;
 use super::receipt::Acks;
 use super::stored::{Asked, Page, Stored};
-use super::stream::{Found, Judged, Loaded, Phase};
+use super::stream::{Judged, Loaded, Phase};
 use super::tally::RoomTally;
 use super::view::{RecallView, ReceiptView, StreamRefusal};
 use crate::clock::Now;
@@ -355,7 +356,7 @@ impl Room {
             since: self.stream.counted_since_ms(),
             online: entry.receipt.online,
             acknowledged: entry.receipt.returned,
-            left: entry.receipt.left(),
+            left: self.stream.left(entry),
             pending: 0,
             ack_ms: None,
         }

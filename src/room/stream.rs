@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::departed::Departed;
 use super::entry::Entry;
-use super::exchange::{Carried, Reach, Span};
+use super::exchange::{Reach, Span};
+use super::found::Found;
 use super::id::{Cursor, Epoch, MessageId, Run};
 use super::ids::{Fingerprint, Known};
 use super::message::{Message, Unavailable};
@@ -72,6 +74,8 @@ pub struct Stream {
     counted_since_ms: u64,
     /// Names of devices that receipts remember, at most `RECEIPT_DEVICES_MAX`.
     names: usize,
+    /// Members without a name that left, in no receipt yet.
+    departed: Departed,
 }
 
 /// An id that counts.
@@ -104,23 +108,6 @@ pub struct Judged {
     pub returns: bool,
 }
 
-/// Reliable messages that are to go into a frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// They are at hand: all that are alive in (after, through].
-    Here {
-        /// In order of offset.
-        messages: Vec<Arc<Message>>,
-        /// How far they reach.
-        through: u64,
-    },
-    /// They have to be read from the store, behind this offset: up to it nothing is alive.
-    InStore {
-        /// Where to read.
-        from: u64,
-    },
-}
-
 /// What came of a load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loaded {
@@ -150,6 +137,7 @@ impl Stream {
             ids_in_order: VecDeque::new(),
             counted_since_ms: 0,
             names: 0,
+            departed: Departed::default(),
         }
     }
 
@@ -339,6 +327,9 @@ impl Stream {
     /// A batch is cut with these messages of the stream, while the room has `members`. What its frame says of them.
     pub fn send(&mut self, messages: &[Arc<Message>], members: u64, ack_within_ms: u32) -> Option<Span> {
         let after = self.sent;
+        if messages.iter().any(|message| message.offset > after) {
+            self.settle_departed();
+        }
         for message in messages.iter().filter(|message| message.offset > 0) {
             self.sent = message.offset;
             if let Some(entry) = self.entry_mut(message.offset) {
@@ -367,6 +358,7 @@ impl Stream {
     /// A device came back that has everything up to `after`.
     pub fn come_back(&mut self, after: u64, device: u64) {
         let sent = self.sent;
+        self.settle_departed();
         for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= sent) {
             self.names -= entry.receipt.names();
             let names_max = RECEIPT_DEVICES_MAX.saturating_sub(self.names + entry.receipt.names());
@@ -379,15 +371,33 @@ impl Stream {
         }
     }
 
-    /// A member left that had acknowledged everything up to `acked`.
+    /// A member left that had acknowledged everything up to `acked`. Without a name, or once as many names are known as may
+    /// be, it costs the same however many messages it lacked.
     pub fn leave(&mut self, acked: u64, device: u64) {
         let sent = self.sent;
         let from = self.index_after(acked);
+        let Some(first) = self.entries.get(from).filter(|entry| entry.offset <= sent) else { return };
+        if device == 0 || self.names + self.entries.len() - from > RECEIPT_DEVICES_MAX {
+            return self.departed.leave(first.offset);
+        }
         for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= sent) {
             let known = entry.receipt.names();
-            entry.receipt.leave(if self.names < RECEIPT_DEVICES_MAX { device } else { 0 });
+            entry.receipt.leave(device);
             self.names += entry.receipt.names() - known;
         }
+    }
+
+    /// Members that left before they had acknowledged a message, and did not come back.
+    #[must_use]
+    pub fn left(&self, entry: &Entry) -> u64 {
+        let is_sent = entry.offset <= self.sent;
+        entry.receipt.left() + if is_sent { self.departed.lacking(entry.offset) } else { 0 }
+    }
+
+    fn settle_departed(&mut self) {
+        let sent = self.sent;
+        let receipts = self.entries.iter_mut().take_while(|entry| entry.offset <= sent);
+        self.departed.settle(receipts.map(|entry| (entry.offset, &mut entry.receipt)));
     }
 
     /// A member acknowledged what no segment counts.
@@ -583,18 +593,5 @@ impl Stream {
 
     fn index_after(&self, offset: u64) -> usize {
         self.entries.partition_point(|entry| entry.offset <= offset)
-    }
-}
-
-impl Found {
-    /// As a frame carries it.
-    #[must_use]
-    pub fn carried(self, after: u64, ack_within_ms: u32) -> Option<Carried> {
-        match self {
-            Self::Here { messages, through } => {
-                Some(Carried { span: Span { after, through, ack_within_ms }, messages })
-            }
-            Self::InStore { .. } => None,
-        }
     }
 }

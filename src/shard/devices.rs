@@ -294,6 +294,10 @@ impl<S: Socket> Shard<S> {
         }
         self.tally.closed[reason.index()] += 1;
         let places = std::mem::take(&mut connection.places);
+        if reason == CloseReason::Gone {
+            // Nobody is there to hear a goodbye, and whoever found out has it dropped at the end of the turn.
+            return places.into_iter().for_each(|place| self.give_up_place(place));
+        }
         let notice = notice.map(|notice| frame::notice(notice, connection.encoding));
         // Who is told to go for the node's or the publisher's reasons gets what it was given before.
         let rest = match reason {
