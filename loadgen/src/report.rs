@@ -5,10 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::awkward::Awkward;
+use crate::cpu::CpuFigures;
 use crate::frame::Encoding;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::{ApplyTimes, Violations};
-use crate::processor::CpuFigures;
 use crate::publisher::Outcomes;
 use crate::streams::StreamTally;
 use crate::watch::Tally;
@@ -44,7 +44,7 @@ pub(crate) struct Report {
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
     /// What it cost the node's processor.
-    pub(crate) processor: CpuFigures,
+    pub(crate) cpu: CpuFigures,
     pub(crate) verdict: Verdict,
     pub(crate) violations: Violations,
 }
@@ -73,6 +73,8 @@ pub(crate) struct ReliableFigures {
     pub(crate) sent: u64,
     /// Answered as durable.
     pub(crate) durable: u64,
+    /// Of those in a second of publishing, from the first message's time to the last answer.
+    pub(crate) durable_per_s: f64,
     /// Never answered, for all their attempts.
     pub(crate) unknown: u64,
     /// Refused, so none may appear.
@@ -102,7 +104,7 @@ impl ReliableFigures {
     /// The figures of a run.
     #[must_use]
     pub(crate) fn new(
-        outcomes: &Outcomes,
+        (outcomes, took_ms): (&Outcomes, u64),
         devices: &StreamTally,
         times: &ApplyTimes,
         after_return: &Latency,
@@ -112,6 +114,7 @@ impl ReliableFigures {
         Self {
             sent: ended.ok + ended.refused + ended.unknown,
             durable: ended.ok,
+            durable_per_s: ratio(ended.ok * 1_000, took_ms),
             unknown: ended.unknown,
             refused: ended.refused,
             retried: outcomes.retried,
@@ -144,8 +147,8 @@ impl fmt::Display for ReliableFigures {
         let Self { devices, .. } = self;
         writeln!(
             f,
-            "reliable     {} published: {} durable, {} unknown, {} refused; {} attempts repeated",
-            self.sent, self.durable, self.unknown, self.refused, self.retried
+            "reliable     {} published: {} durable ({:.1}/s), {} unknown, {} refused; {} attempts repeated",
+            self.sent, self.durable, self.durable_per_s, self.unknown, self.refused, self.retried
         )?;
         for trouble in &self.troubles {
             writeln!(f, "  {trouble}")?;
@@ -270,7 +273,7 @@ impl fmt::Display for Report {
         {
             write_latency(f, name, figures)?;
         }
-        write!(f, "{}", self.processor)?;
+        write!(f, "{}", self.cpu)?;
         let mut not_ok = published.not_ok();
         if let Some(reliable) = &self.reliable {
             write!(f, "{reliable}")?;

@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use crate::args::{FloorPlan, Plan};
 use crate::clock::monotonic_ns;
+use crate::cpu::{CpuFigures, Meter};
 use crate::fleet::Fleet;
 use crate::floor::Floor;
 use crate::ledger::Published;
 use crate::payload::{Payloads, reliable_seed};
-use crate::processor::{CpuFigures, Meter};
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
@@ -159,8 +159,8 @@ fn settle(
 ) -> Report {
     let mut merged = Merged::of(results);
     merged.check_rooms(&outcomes.published, plan);
-    let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan));
-    let processor = CpuFigures::of(aside.spent_us, &merged.seen, plan);
+    let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
+    let cpu = CpuFigures::of(aside.spent_us, &merged.seen, plan);
     let Merged { seen, latency, violations, .. } = merged;
     let ended = outcomes.published.outcomes();
     let lateness = outcomes.lateness.percentiles();
@@ -191,7 +191,7 @@ fn settle(
         latency: latency.percentiles(),
         lateness,
         answer: outcomes.answer_latency.percentiles(),
-        processor,
+        cpu,
         verdict,
         violations,
     }

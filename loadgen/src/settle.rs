@@ -95,8 +95,13 @@ impl Merged {
         }
     }
 
-    /// Judges the reliable streams, with what the store has after the run.
-    pub(crate) fn check_streams(&mut self, outcomes: &Outcomes, plan: &Plan) -> Option<ReliableFigures> {
+    /// Judges the reliable streams, with what the store has after the run, whose publishing took so long.
+    pub(crate) fn check_streams(
+        &mut self,
+        outcomes: &Outcomes,
+        plan: &Plan,
+        took_ms: u64,
+    ) -> Option<ReliableFigures> {
         let reliable = plan.reliable.as_ref()?;
         let published = &outcomes.published;
         let original = Original {
@@ -130,6 +135,6 @@ impl Merged {
                 check_stream(published, lives, pulled.as_ref(), ttl_ns, (&mut times, &mut self.violations));
             }
         }
-        Some(ReliableFigures::new(outcomes, &self.stream_tally, &times, &self.after_return))
+        Some(ReliableFigures::new((outcomes, took_ms), &self.stream_tally, &times, &self.after_return))
     }
 }

@@ -141,19 +141,19 @@ fn json_at(path: &Path) -> serde_json::Value {
 
 #[test]
 fn a_report_says_what_a_frame_cost_the_node_and_the_floor() {
-    let path = json_path("processor");
+    let path = json_path("cpu");
     let flags = format!("{FLAGS} --json {}", path.display());
     ends(Misdeed::SayProcessorTime, &flags, 0, "cpu_per_frame / floor = ");
     let report = json_at(&path);
-    let (processor, number) = (&report["processor"], |value: &serde_json::Value| value.as_f64().unwrap());
+    let (cpu, number) = (&report["cpu"], |value: &serde_json::Value| value.as_f64().unwrap());
     let frames = number(&report["seen"]["frames"]);
-    let per_frame_ns = number(&processor["cpu_per_frame_ns"]);
+    let per_frame_ns = number(&cpu["cpu_per_frame_ns"]);
     assert!((per_frame_ns * frames / 1_000.0 - PROCESSOR_US as f64).abs() < 1.0, "{report}");
-    let floor = &processor["floor"];
+    let floor = &cpu["floor"];
     assert_eq!((&floor["devices"], &floor["blocked"]), (&6.into(), &0.into()), "{report}");
     let over = per_frame_ns / number(&floor["cpu_per_send_ns"]);
-    assert!((number(&processor["cpu_per_frame_over_floor"]) - over).abs() < 1e-6 * over, "{report}");
-    assert!(processor["missing_because"].is_null(), "{report}");
+    assert!((number(&cpu["cpu_per_frame_over_floor"]) - over).abs() < 1e-6 * over, "{report}");
+    assert!(cpu["missing_because"].is_null(), "{report}");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_report_without_a_floor_says_why() {
     let unwanted = format!("{FLAGS} --no-floor");
     ends(Misdeed::SayProcessorTime, &unwanted, 0, "ns of the node per frame; no floor: --no-floor");
     ends(Misdeed::None, FLAGS, 0, "no roomcast_cpu_microseconds_total in /metrics");
-    ends(Misdeed::SayProcessorTime, "--devices 0 --rate 200 --seconds 0.2", 0, "no floor: no frame arrived");
+    ends(Misdeed::SayProcessorTime, "--devices 0 --rate 200 --seconds 0.2", 0, "no figure: no frame arrived");
 }
 
 fn floor(flags: &str) -> Output {

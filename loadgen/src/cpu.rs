@@ -117,7 +117,7 @@ fn floor_shape(seen: &Tally, plan: &Plan) -> Option<Shape> {
 
 impl fmt::Display for CpuFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "processor    ")?;
+        write!(f, "cpu          ")?;
         if let Some(per_frame_ns) = self.cpu_per_frame_ns {
             write!(f, "{per_frame_ns:.0} ns of the node per frame; ")?;
         }
@@ -129,7 +129,8 @@ impl fmt::Display for CpuFigures {
                  {blocked} would block): cpu_per_frame / floor = {over:.2}"
             );
         }
-        writeln!(f, "no floor: {}", self.missing_because.as_deref().unwrap_or("not measured"))
+        let missing = if self.cpu_per_frame_ns.is_some() { "floor" } else { "figure" };
+        writeln!(f, "no {missing}: {}", self.missing_because.as_deref().unwrap_or("not measured"))
     }
 }
 
@@ -168,12 +169,12 @@ mod tests {
         assert_eq!((afar.cpu_per_frame_ns, afar.cpu_per_frame_over_floor), (Some(2_000.0), None));
         assert!(afar.to_string().contains("ws://192.0.2.1:7600 is not on this machine"), "{afar}");
         let silent = CpuFigures::of(Err("no such metric".into()), &seen(50, 5_000), &plan);
-        assert_eq!(silent.to_string(), "processor    no floor: no such metric\n");
+        assert_eq!(silent.to_string(), "cpu          no figure: no such metric\n");
         let plan = resolve("--devices 10 --no-floor").unwrap();
         let unwanted = CpuFigures::of(Ok(100), &seen(50, 5_000), &plan);
         assert_eq!(
             unwanted.to_string(),
-            "processor    2000 ns of the node per frame; no floor: --no-floor\n"
+            "cpu          2000 ns of the node per frame; no floor: --no-floor\n"
         );
     }
 }
