@@ -158,6 +158,14 @@ impl Pace {
         }
     }
 
+    /// Whether what has waited since `oldest` may stay behind when a flush goes out now: a further one is affordable before
+    /// its window is over.
+    #[must_use]
+    pub fn may_wait(&self, oldest: Instant, members: u64, now: Instant) -> bool {
+        let over = self.window_over(oldest, members);
+        over > now && over >= self.affordable(now)
+    }
+
     /// The first moment from `since` on at which a further pass stays inside the write budget.
     fn affordable(&self, since: Instant) -> Instant {
         let spacing = self.stretched(self.rules.spacing(self.strain.pass));
