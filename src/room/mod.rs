@@ -506,8 +506,8 @@ impl Room {
         self.segments.values().all(|segment| segment.untaken < SEGMENT_QUEUED_MAX)
     }
 
-    /// Flushes once what waits is due: whole batches, and what has waited long enough, leave together and cost each member
-    /// one write. The rest may wait; so may everything while a segment has enough before it.
+    /// Flushes once what waits is due: whole batches, and what the next flush would come too late for, leave together and
+    /// cost each member one write. The rest may wait; so may everything while a segment has enough before it.
     fn flush_what_is_due(&mut self, now: Instant, tally: &mut RoomTally) {
         let Some(waiting) = self.waiting().filter(|_| self.may_cut()) else { return };
         let members = self.members();
@@ -518,7 +518,7 @@ impl Room {
         }
         while let Some(waiting) = self.waiting().filter(|_| self.may_cut()) {
             let is_early = early && waiting.urgent;
-            if !is_early && !waiting.full && self.pace.gathered(waiting.oldest, members) > now {
+            if !is_early && !waiting.full && self.pace.may_wait(waiting.oldest, members, now) {
                 break;
             }
             if is_early {

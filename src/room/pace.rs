@@ -156,6 +156,14 @@ impl Pace {
         }
     }
 
+    /// Whether what came at `oldest` may stay behind when a flush goes out now: a further one can be afforded by the time it
+    /// has gathered long enough.
+    #[must_use]
+    pub fn may_wait(&self, oldest: Instant, members: u64, now: Instant) -> bool {
+        let gathered = self.gathered(oldest, members);
+        gathered > now && gathered >= self.affordable(now, members)
+    }
+
     /// The first moment from `since` on at which a further pass stays inside the write budget. What comes after a pause
     /// need not wait for it: the budget was not used meanwhile.
     fn affordable(&self, since: Instant, members: u64) -> Instant {

@@ -135,6 +135,28 @@ fn an_urgent_message_takes_the_others_with_it_and_the_next_keeps_its_spacing() {
     assert_eq!(bench.wait(Duration::from_millis(20)).len(), 1);
 }
 
+/// The remainder used to wait for the next pass that could be afforded, which may be a second later.
+#[test]
+fn what_an_early_flush_leaves_behind_keeps_its_deadline_or_goes_along() {
+    let mut bench = Bench::with_members(50);
+    let urgent = || vec![Message { urgent: true, ..sample("alert", "1") }];
+    // Passes of 120 ms: they have to be 200 ms apart.
+    let cost = WriteCost { per_member: Duration::from_micros(2400), ..WriteCost::default() };
+    assert_eq!(bench.publish(urgent()).1.len(), 1);
+    bench.tell(Input::Taken { shard: 0, batches: 1, cost: Some(cost) });
+    bench.publish(chats(99));
+    bench.wait(Duration::from_millis(100));
+    bench.publish([urgent(), chats(30)].concat());
+    let left = bench.wait(Duration::from_millis(100));
+    let sizes: Vec<usize> = left.iter().map(|batch| batch.messages.len()).collect();
+    assert_eq!(sizes, [100, 30], "a pass goes out anyway, and the next would come too late for the rest");
+    bench.tell(Input::Taken { shard: 0, batches: 2, cost: None });
+    // What has come only just may wait.
+    bench.wait(Duration::from_millis(200));
+    let (_, left) = bench.publish([urgent(), chats(130)].concat());
+    assert_eq!(left.iter().map(|batch| batch.messages.len()).collect::<Vec<_>>(), [100]);
+}
+
 #[test]
 fn a_retry_with_the_same_id_is_a_duplicate_and_another_message_is_refused() {
     let mut bench = Bench::new();

@@ -99,7 +99,7 @@ impl World {
             return;
         }
         let room = self.some_room();
-        let shard = self.rng.usize(..self.shards.len());
+        let shard = self.place(room);
         let capacity = if self.rng.bool() { usize::MAX } else { self.rng.usize(50..1500) };
         let keeps = self.some_absent().unwrap_or_else(|| self.keeps_anew());
         self.connect(shard, room, capacity, keeps);
@@ -115,6 +115,9 @@ impl World {
 
     /// The publisher closes a room: its members hear of it, those with no other room are closed.
     pub(crate) fn close_room(&mut self) {
+        if self.scatter.runs.is_some() {
+            return;
+        }
         let home = home(CLOSING, self.shards.len());
         self.say("close".to_owned());
         self.shards[home].close_room(&name(CLOSING), self.now);

@@ -17,6 +17,7 @@ mod oracle;
 mod publisher;
 mod quiet;
 mod regressions;
+mod scatter;
 mod socket;
 mod storm;
 mod world;
@@ -29,7 +30,7 @@ use world::{Coverage, World};
 /// Each has to be reached at least this often.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 28] = [
+const BRANCHES: [&str; 35] = [
     "partial write",
     "remainder",
     "behind",
@@ -58,6 +59,13 @@ const BRANCHES: [&str; 28] = [
     "parked publish",
     "late ack for an earlier segment",
     "applied",
+    "promoted",
+    "demoted",
+    "member on a scattered shard",
+    "window widened",
+    "window narrowed",
+    "stretched",
+    "counts add up",
 ];
 
 fn live(seed: u64) -> World {

@@ -1,7 +1,8 @@
 //! The world's publishers: what they send, what they ask of streams, and what they hear.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use roomcast::config::limits::SEGMENT_QUEUED_MAX;
 use roomcast::room::id::Cursor;
 use roomcast::room::message::{Published, Verdict};
 use roomcast::room::{Ask, Told as Answer};
@@ -19,6 +20,19 @@ pub(crate) enum Asked {
     Receipt { room: String, offset: u64 },
     Recall { room: String, offset: u64 },
     Pull { room: String, after: Option<keeps::Cursor>, keeps: usize, asked_ms: u64 },
+}
+
+/// A message may leave this much later than its window: the clock moves in steps of up to 10 ms.
+const SLACK: Duration = Duration::from_millis(15);
+
+/// What was so when a message was taken in.
+#[derive(Debug)]
+pub(crate) struct Since {
+    at: Instant,
+    /// How long the world had held shards back.
+    held_back: Duration,
+    /// The room's newest batch.
+    seq: u64,
 }
 
 impl World {
@@ -111,7 +125,8 @@ impl World {
         let from = self.number;
         self.say(format!("publish {} to {room}, up to {from}: {told:?}", self.ticket));
         for mark in marks.iter().filter(|mark| mark.class == "normal" && !reliable) {
-            self.chat.insert(mark.payload.clone(), (self.now, self.held_back));
+            let since = Since { at: self.now.instant, held_back: self.held_back, seq: self.seq_of(room) };
+            self.chat.insert(mark.payload.clone(), since);
         }
         self.ledger.offer(self.ticket, room, marks);
         self.shards[home].publish(self.ticket, &name(room), messages, self.now);
@@ -177,6 +192,11 @@ impl World {
         self.take_answers(home);
     }
 
+    fn seq_of(&self, room: &str) -> u64 {
+        let home = directory::home(&name(room), self.shards.len());
+        self.shards[home].describe(&name(room), self.now.instant).map_or(0, |view| view.head.seq)
+    }
+
     fn head_of(&self, room: &str) -> Option<u64> {
         let store = self.store.clone();
         let epoch = store.disk().epoch(&name(room))?;
@@ -233,11 +253,14 @@ impl World {
         }
     }
 
-    /// No message waits longer than its window, however many join it.
-    pub(crate) fn is_late(&self, payload: &str, slack: Duration) -> bool {
-        let Some((at, held_back)) = self.chat.get(payload) else { return false };
-        let age = self.now.instant - at.instant;
-        age > slack + (self.held_back - *held_back)
+    /// No message waits longer than its window, however many join it. Where writing costs something and more batches wait
+    /// than one pass takes, those before it have their passes first.
+    pub(crate) fn is_late(&self, room: &str, payload: &str, seq: u64) -> bool {
+        let Some(since) = self.chat.get(payload) else { return false };
+        let passes = 1 + (seq - since.seq - 1) / SEGMENT_QUEUED_MAX as u64;
+        let passes = if self.scatter.is_metered { u32::try_from(passes).expect("few") } else { 1 };
+        let window = self.window_since(room, since.at) * passes;
+        self.now.instant - since.at > window + SLACK + (self.held_back - since.held_back)
     }
 }
 

@@ -11,8 +11,6 @@ use crate::oracle::{Record, check_lives, stands_at};
 use crate::publisher::Asked;
 use crate::world::{CLOSING, QUIET, ROOMS, World, mix_of, name};
 
-/// A message may leave this much later than its window: the clock moves in steps of up to 10 ms.
-const SLACK: Duration = Duration::from_millis(15);
 /// What every device and store gets to recover from what was wrong: a failed store is left alone for a second, opened
 /// again after two, and a device that acknowledged nothing is carried to after a second at most.
 const QUIET_STEPS: usize = 140;
@@ -85,12 +83,11 @@ impl World {
         let from = self.heeded.insert(index, self.devices[index].heard.len()).unwrap_or(0);
         let (mut waited, mut was_full) = (0, false);
         for (_, heard) in &self.devices[index].heard[from..] {
-            let Heard::Batch { content, skipped, .. } = heard else { continue };
+            let Heard::Batch { seq, content, skipped, .. } = heard else { continue };
             let may_miss = self.is_troubled || self.witnesses[room].len() > 1;
             assert!(may_miss || skipped.is_empty(), "the witness of {room} misses nothing: {heard:?}");
             for told in &content.messages {
-                let is_late = self.is_late(&told.payload, self.window + SLACK);
-                assert!(!is_late, "{told:?} left too late");
+                assert!(!self.is_late(room, &told.payload, *seq), "{told:?} left too late");
             }
             waited += u64::from(was_full && !content.messages.is_empty());
             was_full = content.messages.len() >= self.messages_max;

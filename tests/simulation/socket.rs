@@ -1,9 +1,10 @@
 //! The world's sockets: a pipe to a device that takes as much as the device leaves room for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
+use std::time::Duration;
 
 use roomcast::connection::placed::Socket;
 
@@ -24,6 +25,24 @@ pub(crate) struct Pipe {
     pub(crate) frames_at: BTreeSet<usize>,
     /// Writes of which a part was taken.
     pub(crate) partial_writes: u64,
+    /// Writes of which anything was taken.
+    pub(crate) writes: u64,
+}
+
+thread_local! {
+    /// What writes cost, and have cost together: each test has a thread, and so a meter, of its own.
+    static WRITE_COST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The processor time that all writes took, as a shard's plan asks for it.
+pub(crate) fn meter() -> Duration {
+    SPENT.get()
+}
+
+/// Each write costs so much from now on.
+pub(crate) fn writes_cost(cost: Duration) {
+    WRITE_COST.set(cost);
 }
 
 /// The shard's end of a pipe.
@@ -41,6 +60,7 @@ impl SimSocket {
             broken: false,
             frames_at: BTreeSet::new(),
             partial_writes: 0,
+            writes: 0,
         };
         let pipe = Rc::new(RefCell::new(pipe));
         (Self(Rc::clone(&pipe)), pipe)
@@ -53,6 +73,7 @@ impl Socket for SimSocket {
     }
 
     fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        SPENT.set(SPENT.get() + WRITE_COST.get());
         let mut pipe = self.0.borrow_mut();
         if pipe.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -63,6 +84,7 @@ impl Socket for SimSocket {
         if free == 0 && whole > 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        pipe.writes += 1;
         let mut left = free.min(whole);
         pipe.partial_writes += u64::from(left < whole);
         let written = left;

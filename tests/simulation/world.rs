@@ -2,6 +2,7 @@
 //! step is drawn; a turn visits one member of a pass at most, so that anything may happen between two of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -10,6 +11,8 @@ use roomcast::connection::Seats;
 use roomcast::room::id::{RoomName, TypeName, mix};
 use roomcast::room::message::{Class, TypePolicy, Types};
 use roomcast::room::pace::FlushRules;
+use roomcast::shard::directory::Directory;
+use roomcast::shard::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::tally::Tally;
 use roomcast::shard::{Plan, Shard, directory};
@@ -21,8 +24,9 @@ use crate::device::Device;
 use crate::disk::{Fault, SimStore};
 use crate::keeps::Kept;
 use crate::ledger::{Ledger, Mark};
-use crate::publisher::Asked;
-use crate::socket::SimSocket;
+use crate::publisher::{Asked, Since};
+use crate::scatter::Scatter;
+use crate::socket::{SimSocket, meter};
 
 /// Rooms with a witness, so that every device's story can be checked.
 pub(crate) const ROOMS: [&str; 4] = ["r0", "r1", "r2", "r3"];
@@ -66,8 +70,8 @@ pub(crate) struct World {
     /// How much of the stories of the witnesses was looked at for lateness.
     pub(crate) heeded: BTreeMap<usize, usize>,
     pub(crate) ledger: Ledger,
-    /// Normal messages whose window is to be kept: when they were taken in, and how long the world had held shards back.
-    pub(crate) chat: BTreeMap<String, (Now, Duration)>,
+    /// Normal messages whose window is to be kept, by payload.
+    pub(crate) chat: BTreeMap<String, Since>,
     /// By room, the messages that were given an id.
     pub(crate) ids: BTreeMap<String, Vec<Mark>>,
     pub(crate) asked: BTreeMap<u64, Asked>,
@@ -77,7 +81,8 @@ pub(crate) struct World {
     pub(crate) number: u64,
     pub(crate) types: Types,
     pub(crate) seats: Seats,
-    plan: Plan,
+    pub(crate) plan: Plan,
+    pub(crate) scatter: Scatter,
     bounds: LaneBounds,
     pub(crate) window: Duration,
     pub(crate) messages_max: usize,
@@ -115,7 +120,13 @@ impl World {
             ..FlushRules::default()
         };
         let bounds = LaneBounds { frames_max: rng.usize(2..=6), control_max: rng.usize(1..=6) };
-        let plan = Plan { turn_members: 1, ..Plan::new(0, count, rules, Duration::from_secs(36_000), seed) };
+        let plan =
+            Plan { turn_members: 1, meter, ..Plan::new(0, count, rules, Duration::from_secs(36_000), seed) };
+        let heat = HeatRules { hot_members: rng.u64(3..=6), ..plan.heat };
+        let hot_rooms = ROOMS.into_iter().filter(|_| rng.u8(..16) == 0).map(name).collect();
+        let plan = Plan { heat, hot_rooms: Arc::new(hot_rooms), ..plan };
+        let (is_metered, is_counting) = (rng.u8(..3) == 0, rng.u8(..4) == 0);
+        let directory = Directory::new(count, plan.hot_rooms.clone());
         let store = SimStore::new(now);
         let mut world = Self {
             is_troubled: rng.u8(..5) > 1,
@@ -142,6 +153,7 @@ impl World {
             types: types(),
             seats: Seats::new(10_000),
             plan,
+            scatter: Scatter::new(directory, is_metered, is_counting),
             bounds,
             window: rules.gather,
             messages_max,
@@ -175,6 +187,7 @@ impl World {
         let wakes: Vec<Wake> = (0..count).map(|_| Box::new(|| ()) as Wake).collect();
         self.writer = Writer::new(Box::new(self.store.clone()), wakes);
         self.ports = self.writer.ports();
+        self.start_scatter();
         for room in ROOMS {
             self.witnesses.insert(room, Vec::new());
             self.send_witness(room);
@@ -189,6 +202,8 @@ impl World {
         }
         self.settle();
         self.check_everybody_is_level();
+        self.check_placement();
+        self.check_counts();
         self.check_receipts();
         self.check_silence();
         if self.rng.u8(..4) == 0 {
@@ -222,6 +237,8 @@ impl World {
             898..905 => self.ping(),
             905..908 if self.is_bulky => self.publish_many(),
             908..915 if self.is_troubled => self.draw_trouble(),
+            915..919 => self.expect_audience(),
+            919..923 => self.load_changes(),
             _ => self.move_clock(),
         }
     }
@@ -261,11 +278,14 @@ impl World {
         }
         let tally = self.shards[index].take_tally();
         self.note(&tally);
+        self.tell_directory(index);
+        self.note_windows(index);
         self.take_answers(index);
     }
 
     pub(crate) fn note(&mut self, tally: &Tally) {
         self.lapses += tally.lane_full;
+        self.note_load(tally);
         for (branch, times) in [
             ("lane full", tally.lane_full),
             ("refresh", tally.frames_refresh),
