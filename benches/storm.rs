@@ -439,17 +439,19 @@ impl Crowd {
             match device.stream.read(&mut self.scratch) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Ok(read) if read > 0 => self.take(key, read),
-                end => self.refused(key, end.err()),
+                end => self.refused(key, end.as_ref().err()),
             }
         }
     }
 
     /// The node has closed a device's connection. Who is to stay comes again.
-    fn refused(&mut self, key: usize, error: Option<io::Error>) {
+    fn refused(&mut self, key: usize, error: Option<&io::Error>) {
         let device = self.devices.remove(key);
         let said = match &device.stage {
             Stage::Connecting => "connecting".to_owned(),
-            Stage::Asked(begun) => Answer::of(begun).map_or("closed early".to_owned(), |answer| answer.body),
+            Stage::Asked(begun) => {
+                Answer::of(begun).map_or_else(|| "closed early".to_owned(), |answer| answer.body)
+            }
             Stage::Welcome { .. } => "cut in its welcome".to_owned(),
             Stage::Joined => panic!("device {key} was in, and was closed: {error:?}"),
         };

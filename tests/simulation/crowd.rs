@@ -164,6 +164,8 @@ impl World {
             self.say(format!("hang up {index}"));
             let device = &mut self.devices[index];
             device.rooms.clear();
+            // It says and hears no more, whether or not the shard has dropped it yet.
+            device.pipe.borrow_mut().ended = true;
             let (shard, key) = (device.shard, device.key);
             self.shards[shard].hang_up(key, self.now);
             self.busy[shard] = true;
