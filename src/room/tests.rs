@@ -151,7 +151,8 @@ fn what_an_early_flush_leaves_behind_keeps_its_deadline_or_goes_along() {
     let sizes: Vec<usize> = left.iter().map(|batch| batch.messages.len()).collect();
     assert_eq!(sizes, [100, 30], "a pass goes out anyway, and the next would come too late for the rest");
     bench.tell(Input::Taken { shard: 0, batches: 2, cost: None });
-    // What has come only just may wait.
+    // Where passes cost next to nothing, what has come only just waits for company.
+    bench.tell(Input::Taken { shard: 0, batches: 0, cost: Some(WriteCost::default()) });
     bench.wait(Duration::from_millis(200));
     let (_, left) = bench.publish([urgent(), chats(130)].concat());
     assert_eq!(left.iter().map(|batch| batch.messages.len()).collect::<Vec<_>>(), [100]);
