@@ -176,6 +176,12 @@ impl Segment {
         self.census
     }
 
+    /// Slots that a pass goes over although nobody is in them.
+    #[must_use]
+    pub fn holes(&self) -> usize {
+        self.holes.len()
+    }
+
     /// The connections of its members.
     pub fn connections(&self) -> impl Iterator<Item = u32> {
         self.members.iter().filter(|member| member.last_seq != VACANT).map(|member| member.connection)
