@@ -176,6 +176,12 @@ impl Segment {
         self.census
     }
 
+    /// Slots that a pass goes over although nobody is in them.
+    #[must_use]
+    pub fn holes(&self) -> usize {
+        self.holes.len()
+    }
+
     /// The connections of its members.
     pub fn connections(&self) -> impl Iterator<Item = u32> {
         self.members.iter().filter(|member| member.last_seq != VACANT).map(|member| member.connection)
@@ -500,8 +506,9 @@ impl Segment {
                         && self.cursors.acked_through(*slot) == want.reach.after;
                     // Refused or not: it is tried again after the next delay.
                     if is_for_it {
-                        let _ = sink.offer(member.connection, std::slice::from_ref(&visit.frame), now);
-                        turn.carried += 1;
+                        let frame = std::slice::from_ref(&visit.frame);
+                        let offer = sink.offer(member.connection, frame, now);
+                        turn.carried += u64::from(!matches!(offer, Offer::Refused { .. }));
                     }
                 }
             }
@@ -840,5 +847,18 @@ mod tests {
         segment.carried(want, Seq(1), Some(Bytes::from_static(b"carry at 1")), 0);
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken[&0], ["1: (0, 1]", "carry at 1"]);
+    }
+
+    #[test]
+    fn a_frame_that_was_refused_is_not_counted_as_written() {
+        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::read().instant);
+        let _ = segment.arrive(reliable(1, 0, 1, now));
+        run(&mut segment, &mut notes, now);
+        segment.look(&notes, now + Duration::from_secs(2));
+        let [want] = segment.take_carry_wants()[..] else { panic!("one state for both") };
+        segment.carried(want, Seq(1), Some(Bytes::from_static(b"carry at 1")), 0);
+        notes.full.push(0);
+        let tallies: Vec<TurnTally> = (0..3).map(|_| segment.turn(128, &mut notes, now)).collect();
+        assert_eq!(tallies.iter().map(|tally| tally.counts().written).sum::<u64>(), 1);
     }
 }

@@ -176,8 +176,11 @@ impl Placed {
     fn pass_begins(&mut self, stretch_permille: u32) -> WriteCost {
         let spent = std::mem::take(&mut self.spent);
         let visits = std::mem::take(&mut self.visits);
+        // Nothing was written to places that nobody is in.
+        let holes = u32::try_from(self.segment.holes()).unwrap_or(u32::MAX);
         if visits > 0 && !spent.is_zero() {
-            self.cost.per_member = (self.cost.per_member * 3 + spent / visits) / 4;
+            let written = visits.saturating_sub(holes).max(1);
+            self.cost.per_member = (self.cost.per_member * 3 + spent / written) / 4;
         }
         self.cost.stretch_permille = stretch_permille;
         self.cost

@@ -7,13 +7,16 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 #![expect(clippy::cast_possible_truncation, reason = "lengths of test frames fit")]
 
+mod budget;
 mod crowd;
 mod device;
 mod disk;
 mod hours;
 mod keeps;
 mod ledger;
+mod node;
 mod oracle;
+mod promotion;
 mod publisher;
 mod quiet;
 mod regressions;

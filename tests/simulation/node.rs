@@ -1,0 +1,198 @@
+//! A small node driven by hand: shards, the real directory, a store without faults, a made-up meter, and devices that read
+//! everything at once.
+
+use std::time::Duration;
+
+use roomcast::clock::Now;
+use roomcast::connection::{Grant, Seats};
+use roomcast::room::Counts;
+use roomcast::room::id::Encoding;
+use roomcast::room::pace::FlushRules;
+use roomcast::room::view::RoomView;
+use roomcast::shard::directory::Directory;
+use roomcast::shard::heat::HeatRules;
+use roomcast::shard::lane::{LaneBounds, mesh};
+use roomcast::shard::{Plan, Shard};
+use roomcast::store::port::Port;
+use roomcast::store::writer::{Wake, Writer};
+use roomcast::wire::publish;
+
+use crate::device::{Device, Heard};
+use crate::disk::SimStore;
+use crate::socket::{SimSocket, meter};
+use crate::world::{home, name, types};
+
+pub(crate) struct Node {
+    pub(crate) shards: Vec<Shard<SimSocket>>,
+    busy: Vec<bool>,
+    pub(crate) directory: Directory,
+    pub(crate) now: Now,
+    /// All that ever came.
+    pub(crate) devices: Vec<Device>,
+    writer: Writer,
+    ports: Vec<Port>,
+    seats: Seats,
+    tickets: u64,
+}
+
+impl Node {
+    /// So many shards, on which no room is hot but by `heat`.
+    pub(crate) fn new(rules: FlushRules, heat: HeatRules) -> Self {
+        let now = Now::read();
+        let plan = Plan { heat, meter, ..Plan::new(0, heat.shards, rules, Duration::from_secs(36_000), 1) };
+        let peers = mesh(heat.shards, LaneBounds::default()).into_iter().enumerate();
+        let shard = |(index, peers)| Shard::new(Plan { index, ..plan.clone() }, peers, now.instant);
+        let wakes = (0..heat.shards).map(|_| Box::new(|| ()) as Wake).collect();
+        let writer = Writer::new(Box::new(SimStore::new(now)), wakes);
+        Self {
+            shards: peers.map(shard).collect(),
+            busy: vec![false; heat.shards],
+            directory: Directory::new(heat.shards, plan.hot_rooms.clone()),
+            now,
+            devices: Vec::new(),
+            ports: writer.ports(),
+            writer,
+            seats: Seats::new(1000),
+            tickets: 0,
+        }
+    }
+
+    /// A device joins where the directory places it, and is a member when this returns. Its index.
+    pub(crate) fn join(&mut self, room: &str) -> usize {
+        let shard = self.directory.place(&name(room));
+        let (socket, pipe) = SimSocket::new(usize::MAX);
+        let encoding = Encoding::ALL[self.devices.len() % 2];
+        let seat = self.seats.take().expect("a seat");
+        let key = self.shards[shard].connect(socket, encoding, Grant::Any, seat, self.now);
+        self.shards[shard].join(key, &name(room), None, None, self.now);
+        self.busy[shard] = true;
+        self.devices.push(Device::new(shard, key, encoding, pipe, true));
+        self.rest();
+        self.devices.len() - 1
+    }
+
+    pub(crate) fn leave(&mut self, index: usize) {
+        let Device { shard, key, .. } = self.devices[index];
+        self.shards[shard].hang_up(key, self.now);
+        self.busy[shard] = true;
+        self.rest();
+    }
+
+    pub(crate) fn publish(&mut self, room: &str, body: &str) {
+        let messages = publish::parse_json(body.as_bytes(), &types()).expect("valid messages");
+        let home = home(room, self.shards.len());
+        self.tickets += 1;
+        self.shards[home].publish(self.tickets, &name(room), messages, self.now);
+        self.busy[home] = true;
+        self.rest();
+    }
+
+    /// Messages of this type whose payloads are numbers.
+    pub(crate) fn publish_numbers(&mut self, room: &str, type_name: &str, numbers: std::ops::Range<u64>) {
+        let message = |number| format!(r#"{{"type":"{type_name}","payload":{number}}}"#);
+        let messages: Vec<String> = numbers.map(message).collect();
+        self.publish(room, &format!(r#"{{"messages":[{}]}}"#, messages.join(",")));
+    }
+
+    /// Lets time pass, from one deadline to the next.
+    pub(crate) fn wait(&mut self, by: Duration) {
+        let end = self.now.instant + by;
+        while self.now.instant < end {
+            let next = self.shards.iter().map(Shard::poll_deadline).min().expect("it has shards");
+            let next = next.max(self.now.instant + Duration::from_micros(100)).min(end);
+            self.now = self.now.later(next - self.now.instant);
+            self.rest();
+        }
+    }
+
+    /// Everybody does all there is to do just now.
+    pub(crate) fn rest(&mut self) {
+        for _ in 0..100_000 {
+            let is_due =
+                |index: &usize| self.busy[*index] || self.shards[*index].poll_deadline() <= self.now.instant;
+            match (0..self.shards.len()).find(is_due) {
+                Some(index) => self.turn(index),
+                None if self.store_works() => {}
+                None => return self.read_all(),
+            }
+        }
+        panic!("the shards never come to rest");
+    }
+
+    fn read_all(&mut self) {
+        for device in &mut self.devices {
+            let is_waited_for = device.read(usize::MAX);
+            assert!(!is_waited_for, "its pipe takes everything at once");
+        }
+    }
+
+    fn turn(&mut self, index: usize) {
+        let shard = &mut self.shards[index];
+        self.busy[index] = shard.turn(self.now);
+        shard.check_invariants();
+        shard.poll_wakes().for_each(|peer| self.busy[peer] = true);
+        while let Some(request) = shard.poll_store() {
+            self.ports[index].send(request).expect("few requests are under way");
+        }
+        while let Some(spread) = shard.poll_spread() {
+            self.directory.spread(spread);
+        }
+    }
+
+    fn store_works(&mut self) -> bool {
+        self.writer.turn(self.now);
+        let mut worked = false;
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            while let Some(answer) = port.next_answer() {
+                self.shards[index].take_stored(answer, self.now);
+                (self.busy[index], worked) = (true, true);
+            }
+        }
+        worked
+    }
+
+    /// What a room shows, with what all shards count.
+    pub(crate) fn view(&self, room: &str) -> RoomView {
+        let home = &self.shards[home(room, self.shards.len())];
+        let mut view = home.describe(&name(room), self.now.instant).expect("it is open");
+        for shard in &self.shards {
+            let counted = shard.counts(&name(room)).filter(|(run, _)| *run == view.run);
+            view.counts += counted.map_or_else(Counts::default, |(_, counts)| counts);
+        }
+        view
+    }
+
+    pub(crate) fn window_ms(&self, room: &str) -> u64 {
+        self.view(room).window_ms
+    }
+
+    /// Members by shard.
+    pub(crate) fn members(&self, room: &str) -> Vec<u64> {
+        let mut members = vec![0; self.shards.len()];
+        for segment in self.view(room).shards {
+            members[segment.shard] = segment.members;
+        }
+        members
+    }
+
+    /// The numbers that a device has heard, those of its welcome first.
+    pub(crate) fn heard(&self, index: usize) -> Vec<u64> {
+        let messages = self.devices[index].heard.iter().flat_map(|(_, heard)| match heard {
+            Heard::Welcome { history, .. } => history.as_slice(),
+            Heard::Batch { content, .. } => content.messages.as_slice(),
+            Heard::Left | Heard::Closed => &[],
+        });
+        messages
+            .filter(|told| told.key.is_empty())
+            .map(|told| told.payload.parse().expect("a number"))
+            .collect()
+    }
+
+    /// Frames with batches that all devices have heard, whether they are still there or not.
+    pub(crate) fn batches_heard(&self) -> u64 {
+        let batches = self.devices.iter().map(|device| {
+            device.heard.iter().filter(|(_, heard)| matches!(heard, Heard::Batch { .. })).count() as u64
+        });
+        batches.sum()
+    }
+}
