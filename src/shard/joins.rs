@@ -52,6 +52,8 @@ impl<S: Socket> Shard<S> {
         let connection = &mut self.connections.all[index as usize];
         connection.joins = connection.joins.wrapping_add(1);
         let join = connection.joins;
+        // Nearly every connection has one room; a vector would begin with space for four.
+        connection.places.reserve_exact(1);
         connection.places.push(Place { segment, slot: None, join });
         let (encoding, device) = (connection.encoding, connection.device);
         let connection = key_of(index as usize, connection.generation);

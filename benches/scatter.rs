@@ -1,0 +1,212 @@
+//! One hot room on one shard and on two: how many deliveries a second its members get in all, with sockets that are
+//! memory, through the engine's shards, directory and lanes.
+//!
+//! Each shard is a thread on a core of its own (0, 1, …), which spins on turns where a node's would sleep. The home
+//! publishes as fast as its own segment passes. Prints the best of each run's rounds, then the best of all and their
+//! ratio: by the clock on the wall, and by the processor time of the busier shard, for a machine that has other work.
+
+#[path = "support/sockets.rs"]
+mod support;
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use roomcast::clock::Now;
+use roomcast::room::id::RoomName;
+use roomcast::shard::directory;
+use roomcast::shard::lane::{self, LaneBounds, Peer};
+
+use support::{Driven, chat, print};
+
+const MEMBERS: usize = 200_000;
+/// Of one round.
+const FLUSHES: u64 = 40;
+const ROUNDS: usize = 15;
+const PAIRS: usize = 4;
+/// Batches that the home's own segment has before it: a pass of one, and the next. With more, a pass would write several
+/// to each member at once, and none of that is a flush as it usually is.
+const UNDER_WAY: u64 = 2;
+/// By then the audience has been told.
+const AUDIENCE_TOLD: Duration = Duration::from_millis(1500);
+/// Joins of one shard that wait for their answers.
+const JOINS_UNDER_WAY: usize = 256;
+
+fn main() {
+    let mut best = [Rate::default(); 2];
+    for pair in 1..=PAIRS {
+        for (best, shards) in best.iter_mut().zip([1, 2]) {
+            let rates = rates(shards);
+            let of_run = rates.iter().copied().fold(Rate::default(), Rate::max);
+            print(&format!("scatter {pair}: {shards} shards: {of_run}"));
+            *best = best.max(of_run);
+        }
+    }
+    let [one, two] = best;
+    print(&format!(
+        "scatter: best on one shard {one}; on two {two}: {:.2} x by processor time, {:.2} x by the clock",
+        two.by_processor / one.by_processor,
+        two.by_clock / one.by_clock
+    ));
+}
+
+/// Millions of deliveries a second.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rate {
+    /// Per second in which the busier of the shards was at work. Other programs on its core do not stretch that.
+    by_processor: f64,
+    /// Per second on the wall.
+    by_clock: f64,
+}
+
+impl Rate {
+    fn max(self, other: Self) -> Self {
+        Self {
+            by_processor: self.by_processor.max(other.by_processor),
+            by_clock: self.by_clock.max(other.by_clock),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by_processor, by_clock } = self;
+        write!(f, "{by_processor:.1} M deliveries/s by processor time, {by_clock:.1} by the clock")
+    }
+}
+
+/// On which of `shards` shards the room's next member is placed.
+fn place(member: usize, shards: usize) -> usize {
+    member % shards
+}
+
+/// Each round with the room's members on `shards` shards.
+fn rates(shards: usize) -> Vec<Rate> {
+    let mut rooms = (0..).map(|n| RoomName::parse(&format!("room-{n}")).expect("a name"));
+    let room = rooms.find(|room| directory::home(room, shards) == 0).expect("one has its home there");
+    let stage = Stage { shards, arrivals: AtomicUsize::new(0) };
+    let spans: Vec<Vec<Span>> = std::thread::scope(|scope| {
+        let drive = |(index, peers)| {
+            let (room, stage) = (&room, &stage);
+            scope.spawn(move || drive(index, peers, room, stage))
+        };
+        let mesh = lane::mesh(shards, LaneBounds::default());
+        let threads: Vec<_> = mesh.into_iter().enumerate().map(drive).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no shard panics")).collect()
+    });
+    let rate = |round: usize| {
+        let of = |part: fn(&Span) -> Duration| spans.iter().map(move |spans| part(&spans[round])).max();
+        let per_second = |took: Option<Duration>| {
+            MEMBERS as f64 * FLUSHES as f64 / took.expect("there is a shard").as_secs_f64() / 1e6
+        };
+        Rate { by_processor: per_second(of(|span| span.worked)), by_clock: per_second(of(|span| span.took)) }
+    };
+    (0..ROUNDS).map(rate).collect()
+}
+
+/// One shard's part of a round.
+struct Span {
+    /// Until the last of its members had the last batch.
+    took: Duration,
+    /// Processor time of its turns that did something.
+    worked: Duration,
+}
+
+/// Where the shards of a run wait for each other.
+struct Stage {
+    shards: usize,
+    arrivals: AtomicUsize,
+}
+
+impl Stage {
+    /// Turns until all shards have come here, each for the `nth` time.
+    fn meet(&self, nth: usize, driven: &mut Driven) {
+        self.arrivals.fetch_add(1, Ordering::AcqRel);
+        while self.arrivals.load(Ordering::Acquire) < nth * self.shards {
+            turn(driven);
+        }
+    }
+}
+
+/// One shard's part of a run.
+fn drive(index: usize, peers: Vec<Peer>, room: &RoomName, stage: &Stage) -> Vec<Span> {
+    pin(index);
+    let mut driven = Driven::new(index, stage.shards, peers, Now::read());
+    let members = (0..MEMBERS).filter(|member| place(*member, stage.shards) == index).count();
+    take_in(&mut driven, room, members);
+    stage.meet(1, &mut driven);
+    // The audience is told a second after the last join: that batch is not to be among those that count.
+    let joined = Now::read().instant;
+    while turn(&mut driven) || Now::read().instant - joined < AUDIENCE_TOLD {}
+    let round = |round| {
+        let before = driven.frames_each();
+        let whole = driven.frames.get() + driven.keys.len() as u64 * FLUSHES;
+        stage.meet(2 * round, &mut driven);
+        let began = Now::read().instant;
+        let worked = flush_all(&mut driven, (index == 0).then_some(room), whole);
+        let took = Now::read().instant - began;
+        stage.meet(2 * round + 1, &mut driven);
+        let after = driven.frames_each();
+        assert!(
+            before.iter().zip(&after).all(|(before, after)| before + FLUSHES == *after),
+            "each member has every batch once"
+        );
+        Span { took, worked }
+    };
+    (1..=ROUNDS).map(round).collect()
+}
+
+/// Connects that many members, a few at a time, until each has its welcome.
+fn take_in(driven: &mut Driven, room: &RoomName, members: usize) {
+    while driven.keys.len() < members {
+        for _ in 0..JOINS_UNDER_WAY.min(members - driven.keys.len()) {
+            driven.join(room, Now::read());
+        }
+        while driven.frames.get() < driven.keys.len() as u64 {
+            turn(driven);
+        }
+    }
+}
+
+/// The flushes of a round, until this shard's members have `whole` frames in all; `home` publishes. The processor time
+/// that this took, but for turns in which there was nothing to do.
+fn flush_all(driven: &mut Driven, home: Option<&RoomName>, whole: u64) -> Duration {
+    let (mut published, mut passed) = (0, 0);
+    drop(driven.shard.take_tally());
+    let (began, mut idle, mut idle_since) = (processor_time(), Duration::ZERO, None);
+    while driven.frames.get() < whole {
+        if let Some(room) = home.filter(|_| published < FLUSHES && published < passed + UNDER_WAY) {
+            driven.shard.publish(published, room, vec![chat()], Now::read());
+            published += 1;
+        }
+        match (turn(driven), idle_since) {
+            (false, None) => idle_since = Some(processor_time()),
+            (true, Some(since)) => {
+                idle += processor_time() - since;
+                idle_since = None;
+            }
+            (true, None) | (false, Some(_)) => {}
+        }
+        passed += driven.shard.take_tally().written.len() as u64;
+    }
+    processor_time() - began - idle
+}
+
+/// What this thread has had of its core.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it is not negative")
+}
+
+fn turn(driven: &mut Driven) -> bool {
+    driven.turn(Now::read())
+}
+
+/// Keeps this thread on a core.
+fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).expect("there is a core for each shard");
+}
