@@ -9,6 +9,7 @@
 mod support;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use roomcast::clock::Now;
 use roomcast::room::id::RoomName;
-use roomcast::shard::directory;
+use roomcast::shard::directory::{self, Directory};
 use roomcast::shard::lane::{self, LaneBounds, Peer};
 
 use support::{Driven, chat, print};
@@ -78,16 +79,21 @@ impl fmt::Display for Rate {
     }
 }
 
-/// On which of `shards` shards the room's next member is placed.
-fn place(member: usize, shards: usize) -> usize {
-    member % shards
+/// How many of the room's members each shard holds, as the directory places them.
+fn placed(room: &RoomName, shards: usize) -> Vec<usize> {
+    let mut directory = Directory::new(shards, Arc::new([room.clone()].into()));
+    let mut members = vec![0; shards];
+    for _ in 0..MEMBERS {
+        members[directory.place(room)] += 1;
+    }
+    members
 }
 
 /// Each round with the room's members on `shards` shards.
 fn rates(shards: usize) -> Vec<Rate> {
     let mut rooms = (0..).map(|n| RoomName::parse(&format!("room-{n}")).expect("a name"));
     let room = rooms.find(|room| directory::home(room, shards) == 0).expect("one has its home there");
-    let stage = Stage { shards, arrivals: AtomicUsize::new(0) };
+    let stage = Stage { members: placed(&room, shards), shards, arrivals: AtomicUsize::new(0) };
     let spans: Vec<Vec<Span>> = std::thread::scope(|scope| {
         let drive = |(index, peers)| {
             let (room, stage) = (&room, &stage);
@@ -118,6 +124,8 @@ struct Span {
 /// Where the shards of a run wait for each other.
 struct Stage {
     shards: usize,
+    /// By shard.
+    members: Vec<usize>,
     arrivals: AtomicUsize,
 }
 
@@ -135,8 +143,7 @@ impl Stage {
 fn drive(index: usize, peers: Vec<Peer>, room: &RoomName, stage: &Stage) -> Vec<Span> {
     pin(index);
     let mut driven = Driven::new(index, stage.shards, peers, Now::read());
-    let members = (0..MEMBERS).filter(|member| place(*member, stage.shards) == index).count();
-    take_in(&mut driven, room, members);
+    take_in(&mut driven, room, stage.members[index]);
     stage.meet(1, &mut driven);
     // The audience is told a second after the last join: that batch is not to be among those that count.
     let joined = Now::read().instant;
