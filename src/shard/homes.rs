@@ -29,6 +29,10 @@ use crate::wire::frame::{self, Greeting, Head};
 /// How long an encoded welcome may be handed to further joiners while no batch is cut. Its history ages meanwhile.
 const WELCOME_AGE_MAX: Duration = Duration::from_secs(1);
 
+/// How often a room that is hot for what its passes cost is looked at when nobody tells of any: they are smoothed over as
+/// long.
+const COOL_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Welcomes a room keeps for further joiners.
 const WELCOMES_MAX: usize = 16;
 
@@ -37,10 +41,12 @@ const WELCOMES_MAX: usize = 16;
 pub(super) struct HomeRoom {
     pub(super) room: Room,
     /// Its entry in the shard's deadlines.
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     /// The welcomes of the room's present seq: a join storm shares them. At most `WELCOMES_MAX`, the oldest go.
     welcomes: VecDeque<SharedWelcome>,
     heat: Heat,
+    /// When to see whether it has cooled down by itself: what its passes cost fades.
+    cool_at: Option<Instant>,
     /// When the directory was last told where its members are, and how many they were.
     spread_at: Option<(Instant, u64)>,
 }
@@ -346,15 +352,25 @@ impl<S: Socket> Shard<S> {
         let room = Room::new(name.clone(), run, self.plan.rules, now);
         let is_listed = self.plan.hot_rooms.contains(name);
         let heat = if is_listed { Heat::listed(self.plan.shards) } else { Heat::COLD };
-        let home = HomeRoom { room, deadline: None, welcomes: VecDeque::new(), heat, spread_at: None };
+        let home = HomeRoom {
+            room,
+            deadline: None,
+            welcomes: VecDeque::new(),
+            heat,
+            cool_at: None,
+            spread_at: None,
+        };
         let key = self.rooms.insert(home);
         self.room_of.insert(name.clone(), key);
         Some(key)
     }
 
     pub(super) fn tell_room(&mut self, key: usize, input: Input, now: Now) {
-        let is_fuel =
-            matches!(input, Input::Join(_) | Input::Left { .. } | Input::Taken { .. } | Input::Configure(_));
+        let is_fuel = match input {
+            Input::Join(_) | Input::Left { .. } | Input::Taken { .. } | Input::Configure(_) => true,
+            Input::Due => self.rooms[key].cool_at.is_some_and(|at| at <= now.instant),
+            _ => false,
+        };
         self.rooms[key].room.handle(input, now, &mut self.tally.rooms);
         if is_fuel {
             self.feed_heat(key, now.instant);
@@ -364,10 +380,13 @@ impl<S: Socket> Shard<S> {
 
     /// Sees how hot a room has become, and has the directory know.
     fn feed_heat(&mut self, key: usize, now: Instant) {
-        let HomeRoom { room, heat, spread_at, .. } = &mut self.rooms[key];
+        let HomeRoom { room, heat, cool_at, spread_at, .. } = &mut self.rooms[key];
         let fuel = Fuel { members: room.audience(), permille: room.load_permille(now) };
         let (width, members) = (heat.width(), room.members());
         let changed = heat.feed(fuel, &self.plan.heat);
+        let mut silent = *heat;
+        let by_cost = silent.feed(Fuel { permille: 0, ..fuel }, &self.plan.heat);
+        *cool_at = by_cost.then(|| now + COOL_INTERVAL);
         let stale = |(at, told): (Instant, u64)| told != members && at + SPREAD_INTERVAL <= now;
         if !changed && (width == 1 || !spread_at.is_none_or(stale)) {
             return;
@@ -415,7 +434,7 @@ impl<S: Socket> Shard<S> {
             }
         }
         let home = &mut self.rooms[key];
-        let deadline = home.room.poll_deadline();
+        let deadline = [home.room.poll_deadline(), home.cool_at].into_iter().flatten().min();
         let before = std::mem::replace(&mut home.deadline, deadline);
         if before != deadline {
             before.map(|at| self.deadlines.remove(&(at, key)));

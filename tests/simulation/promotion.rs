@@ -159,3 +159,19 @@ fn few_members_whose_passes_cost_much_are_scattered_and_cool_down_when_writing_g
         assert!(node.heard(index).iter().copied().eq(0..number), "device {index}");
     }
 }
+
+/// Passes are what told a home of their cost: without any, a room used to stay hot until somebody joined or left.
+#[test]
+fn a_room_that_was_hot_for_what_it_cost_cools_down_when_it_falls_silent() {
+    writes_cost(Duration::from_millis(40));
+    let rules = FlushRules { direct_members: 0, ..FlushRules::default() };
+    let heat = HeatRules { shards: SHARDS, hot_members: 2000, hot_permille: 300 };
+    let mut node = Node::new(rules, heat);
+    for _ in 0..6 {
+        node.join(ROOM);
+    }
+    (0..300).fold(0, |number, _| flow(&mut node, number));
+    assert!(node.view(ROOM).hot, "{:?}", node.view(ROOM));
+    node.wait(Duration::from_secs(60));
+    assert_eq!((node.view(ROOM).hot, node.directory.hot_rooms()), (false, 0), "{:?}", node.view(ROOM));
+}

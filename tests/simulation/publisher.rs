@@ -253,11 +253,11 @@ impl World {
         }
     }
 
-    /// No message waits longer than its window, however many join it. Where writing costs something and more batches wait
-    /// than one pass takes, those before it have their passes first.
+    /// No message waits longer than its window, however many join it. Where writing costs something, the pass that left
+    /// it behind is paid for first: more waited than one pass takes, or the pass cost more than those before.
     pub(crate) fn is_late(&self, room: &str, payload: &str, seq: u64) -> bool {
         let Some(since) = self.chat.get(payload) else { return false };
-        let passes = 1 + (seq - since.seq - 1) / SEGMENT_QUEUED_MAX as u64;
+        let passes = 1 + (seq - since.seq - 1).div_ceil(SEGMENT_QUEUED_MAX as u64);
         let passes = if self.scatter.is_metered { u32::try_from(passes).expect("few") } else { 1 };
         // A flush may leave it behind with a pass that can be afforded in time, and that pass turn out dearer than thought.
         let left_behind = if self.scatter.is_metered { self.window } else { Duration::ZERO };
