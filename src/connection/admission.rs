@@ -38,15 +38,6 @@ impl Admission {
         self.with(|bucket| bucket.admit(now))
     }
 
-    /// Whether it is worth looking at a handshake: takes no place, so that those without a right to come in can't keep
-    /// others out.
-    ///
-    /// # Errors
-    /// [`TooFast`] while nobody would be let in.
-    pub fn look(&self, now: Instant) -> Result<(), TooFast> {
-        self.with(|bucket| bucket.look(now))
-    }
-
     /// A device that may come in but finds no place: when it is to come back.
     pub fn put_off(&self, now: Instant) -> TooFast {
         self.with(|bucket| bucket.refuse(now))
@@ -81,16 +72,15 @@ impl Bucket {
     }
 
     fn admit(&mut self, now: Instant) -> Result<(), TooFast> {
-        self.look(now)?;
+        if !self.has_place(now) {
+            return Err(self.refuse(now));
+        }
         self.full_at = self.full_at.max(now) + self.interval;
         Ok(())
     }
 
-    fn look(&mut self, now: Instant) -> Result<(), TooFast> {
-        if self.full_at.saturating_duration_since(now) <= self.burst {
-            return Ok(());
-        }
-        Err(self.refuse(now))
+    fn has_place(&self, now: Instant) -> bool {
+        self.full_at.saturating_duration_since(now) <= self.burst
     }
 
     /// Draws evenly over the time that those refused lately need to come in at the full rate, and a little more: others
@@ -164,14 +154,6 @@ mod tests {
         assert_eq!(let_in(&mut bucket, 2, now), 1);
         assert_eq!(let_in(&mut bucket, 1, now + Duration::from_millis(700)), 0);
         assert_eq!(let_in(&mut bucket, 2, now + Duration::from_secs(1)), 1);
-    }
-
-    #[test]
-    fn who_only_looks_takes_no_place() {
-        let (mut bucket, now) = bucket(4);
-        assert!((0..100).all(|_| bucket.look(now).is_ok()));
-        assert_eq!(bucket.admit(now), Ok(()));
-        assert!(bucket.look(now).is_err());
     }
 
     #[test]

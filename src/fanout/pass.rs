@@ -52,6 +52,8 @@ pub struct PassFrames {
 /// What a pass over a slice of members left to be dealt with after the loop. Slots are relative to the slice.
 #[derive(Debug, Default)]
 pub struct PassTally {
+    /// Holes, and members that were offered nothing.
+    pub(super) aside: usize,
     pub(super) level: u64,
     pub(super) queued: u64,
     pub(super) skipped: u64,
@@ -88,6 +90,7 @@ pub fn pass<S: Sink>(
 impl PassTally {
     #[cold]
     fn set_aside(&mut self, slot: usize, member: &Member, frames: &PassFrames) {
+        self.aside += 1;
         if member.last_seq >= frames.to {
             return; // A hole, or welcomed or refreshed past these frames.
         }

@@ -107,6 +107,8 @@ enum Brings {
 pub struct TurnTally {
     /// Members visited.
     pub visited: usize,
+    /// Of those, members that a frame was offered to.
+    pub offered: usize,
     /// Batches this turn's pass began with: the home may cut as many more.
     pub taken: usize,
     /// Level frames taken by members.
@@ -133,6 +135,14 @@ impl TurnTally {
     pub fn counts(&self) -> Counts {
         let written = self.level + self.refreshed + self.carried;
         Counts { written, queued: self.queued, skipped: self.skipped, acked: 0 }
+    }
+
+    /// Offers a frame to one member. Whether it was taken, if not at once.
+    fn offer<S: Sink>(&mut self, connection: u32, frame: &Bytes, sink: &mut S, now: Instant) -> bool {
+        let offer = sink.offer(connection, std::slice::from_ref(frame), now);
+        self.offered += 1;
+        self.queued += u64::from(offer == Offer::Queued);
+        offer == Offer::Written || offer == Offer::Queued
     }
 }
 
@@ -174,12 +184,6 @@ impl Segment {
     #[must_use]
     pub fn census(&self) -> Census {
         self.census
-    }
-
-    /// Slots that a pass goes over although nobody is in them.
-    #[must_use]
-    pub fn holes(&self) -> usize {
-        self.holes.len()
     }
 
     /// The connections of its members.
@@ -440,8 +444,9 @@ impl Segment {
         turn: &mut TurnTally,
     ) {
         let first = u32::try_from(slots.start).expect("a segment has fewer than 2^32 slots");
-        let mut tally = PassTally::default();
+        let (mut tally, members) = (PassTally::default(), slots.len());
         if frames.batches() == 0 {
+            tally.aside = members;
             for (slot, member) in self.members[slots].iter().enumerate() {
                 tally.set_aside_before(slot, member, frames.to);
             }
@@ -451,6 +456,7 @@ impl Segment {
         turn.level += tally.level;
         turn.queued += tally.queued;
         turn.skipped += tally.skipped;
+        turn.offered += members - tally.aside + tally.late.len();
         for slot in tally.refused {
             self.members[(first + slot) as usize].standing = Standing::Missed;
         }
@@ -476,7 +482,11 @@ impl Segment {
         let first = usize::try_from(member.last_seq.0 - frames.from.0).expect("a pass has few batches");
         let offered = &frames.frames[member.encoding.index()][first..];
         let taken = match sink.offer(member.connection, offered, now) {
-            Offer::Written | Offer::Queued => offered.len(),
+            Offer::Written => offered.len(),
+            Offer::Queued => {
+                turn.queued += offered.len() as u64;
+                offered.len()
+            }
             Offer::Refused { taken } => {
                 member.standing = Standing::Missed;
                 taken
@@ -505,10 +515,8 @@ impl Segment {
                         && member.standing == Standing::Level
                         && self.cursors.acked_through(*slot) == want.reach.after;
                     // Refused or not: it is tried again after the next delay.
-                    if is_for_it {
-                        let frame = std::slice::from_ref(&visit.frame);
-                        let offer = sink.offer(member.connection, frame, now);
-                        turn.carried += u64::from(!matches!(offer, Offer::Refused { .. }));
+                    if is_for_it && turn.offer(member.connection, &visit.frame, sink, now) {
+                        turn.carried += 1;
                     }
                 }
             }
@@ -538,7 +546,7 @@ impl Segment {
         let Some(member) = self.asker(slot, want.since).filter(is_for) else {
             return false;
         };
-        if matches!(sink.offer(member.connection, std::slice::from_ref(frame), now), Offer::Refused { .. }) {
+        if !turn.offer(member.connection, frame, sink, now) {
             member.standing = Standing::Missed;
             return false;
         }

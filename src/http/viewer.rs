@@ -104,11 +104,10 @@ impl ViewerDoor {
         self.check_origin(&head.headers)?;
         let subprotocol = subprotocol(&head.headers)?;
         let query = Query::of(&head.uri);
-        // Before its token is looked at, which costs more than all else here; its place in the rate it takes only with one.
-        let now = Now::read().instant;
-        node.admission.look(now).map_err(Problem::joining_too_fast)?;
         let grant = self.grant(&room, head, Some(&subprotocol))?;
         let Asks { cursor, seen, device } = Asks::of(query)?;
+        // Behind all that a stranger fails at: the rate is for those who may come in.
+        let now = Now::read().instant;
         node.admission.admit(now).map_err(Problem::joining_too_fast)?;
         let Some(seat) = node.seats.take() else {
             return Err(Problem::unavailable(

@@ -143,6 +143,14 @@ pub struct WriteCost {
     pub stretch_permille: u32,
 }
 
+impl WriteCost {
+    /// Processor time of a pass over so many members.
+    #[must_use]
+    pub fn pass(&self, census: Census) -> Duration {
+        self.per_member.saturating_mul(u32::try_from(census.members()).unwrap_or(u32::MAX))
+    }
+}
+
 impl Default for WriteCost {
     /// Before anything was measured.
     fn default() -> Self {

@@ -72,13 +72,6 @@ struct Segment {
     cost: WriteCost,
 }
 
-impl Segment {
-    /// Processor time of a pass over it.
-    fn pass(&self) -> Duration {
-        self.cost.per_member.saturating_mul(u32::try_from(self.census.members()).unwrap_or(u32::MAX))
-    }
-}
-
 /// One room, at its home.
 #[derive(Debug)]
 pub struct Room {
@@ -412,20 +405,21 @@ impl Room {
             segment.untaken = segment.untaken.checked_sub(batches).expect("only what was sent is taken");
             if let Some(cost) = cost {
                 segment.cost = cost;
-                self.pass_rate.add(segment.pass().as_secs_f64(), now);
+                let pass = cost.pass(segment.census);
+                self.pass_rate.add(pass.as_secs_f64(), now);
             }
         }
         self.forget_empty_segment(shard);
         self.pace.strained(self.strain());
     }
 
-    /// What the room's passes cost where they cost most; those of a room that flushes directly, nothing that counts.
+    /// What the room's passes cost on the shard where they have to be farthest apart.
     fn strain(&self) -> Strain {
-        let counts = self.members() > self.pace.rules().direct_members;
-        self.segments.values().fold(Strain::default(), |strain, segment| Strain {
-            pass: if counts { strain.pass.max(segment.pass()) } else { Duration::ZERO },
-            stretch_permille: strain.stretch_permille.max(segment.cost.stretch_permille),
-        })
+        let strains = self.segments.values().map(|segment| Strain {
+            pass: segment.cost.pass(segment.census),
+            stretch_permille: segment.cost.stretch_permille,
+        });
+        strains.max_by_key(|strain| strain.pass * strain.stretch_permille).unwrap_or_default()
     }
 
     /// Its members, or those that are expected.

@@ -145,17 +145,6 @@ impl Pace {
         self.last_early.map_or(affordable, |last| affordable.max(last + self.rules.urgent_spacing))
     }
 
-    /// When a message that came at `oldest` has waited for company long enough, whatever a pass costs.
-    #[must_use]
-    pub fn gathered(&self, oldest: Instant, members: u64) -> Instant {
-        let gather = self.gather(members);
-        match self.last_flush {
-            _ if !self.is_direct(members) => oldest + gather,
-            Some(last) => oldest.max(last + gather),
-            None => oldest,
-        }
-    }
-
     /// Whether what came at `oldest` may stay behind when a flush goes out now: a further one can be afforded by the time it
     /// has gathered long enough.
     #[must_use]
@@ -164,23 +153,38 @@ impl Pace {
         gathered > now && gathered >= self.affordable(now, members)
     }
 
+    /// When a message that came at `oldest` has waited for company long enough, whatever its room's passes cost.
+    fn gathered(&self, oldest: Instant, members: u64) -> Instant {
+        let gather = self.gather(members);
+        match self.last_flush {
+            _ if !self.is_direct(members) => oldest + gather,
+            Some(last) => oldest.max(last + gather),
+            None => oldest,
+        }
+    }
+
     /// The first moment from `since` on at which a further pass stays inside the write budget. What comes after a pause
     /// need not wait for it: the budget was not used meanwhile.
     fn affordable(&self, since: Instant, members: u64) -> Instant {
         self.last_flush.map_or(since, |last| since.max(last + self.spacing(members)))
     }
 
-    /// How far apart passes have to be so that they keep to their share, as far as the window may widen.
+    /// How far apart passes have to be so that they keep to their share, as far as they may. Where the shard is strained,
+    /// early flushes of rooms that cost little alone are held apart, too: the more, the more it is strained.
     fn spacing(&self, members: u64) -> Duration {
         let Strain { pass, stretch_permille } = self.strain;
-        let alone = self.rules.spacing(pass);
-        // A room whose own passes are nothing helps a strained shard all the same.
-        let alone = if stretch_permille > STRETCH_NONE { alone.max(self.gather(members)) } else { alone };
-        let together = alone.saturating_mul(stretch_permille) / STRETCH_NONE;
-        together.min(self.rules.window_max())
+        let alone = stretched(self.rules.spacing(pass), stretch_permille);
+        let of_all = stretched(self.unstretched(members), stretch_permille - STRETCH_NONE);
+        alone.max(of_all).min(self.rules.gather_max)
     }
 
+    /// How long the oldest message gathers company, as far as the shard lets it leave again.
     fn gather(&self, members: u64) -> Duration {
+        let gather = self.unstretched(members);
+        stretched(gather, self.strain.stretch_permille).min(self.rules.gather_max.max(gather))
+    }
+
+    fn unstretched(&self, members: u64) -> Duration {
         if self.is_direct(members) { self.rules.gather.min(DIRECT_SPACING) } else { self.rules.gather }
     }
 
@@ -197,6 +201,10 @@ impl Pace {
     fn is_direct(&self, members: u64) -> bool {
         members <= self.rules.direct_members
     }
+}
+
+fn stretched(duration: Duration, permille: u32) -> Duration {
+    duration.saturating_mul(permille) / STRETCH_NONE
 }
 
 /// What `PUT /v1/rooms/{room}` may change. `None` leaves it as it is.
@@ -277,7 +285,30 @@ mod tests {
         pace.strained(Strain { stretch_permille: 1500, ..strained(90) });
         assert_eq!(pace.window(MANY), Duration::from_millis(225));
         pace.strained(Strain { stretch_permille: 1500, ..Strain::default() });
+        assert_eq!(pace.window(MANY), Duration::from_millis(150));
         assert_eq!(pace.window(5), DIRECT_SPACING * 3 / 2);
+    }
+
+    #[test]
+    fn early_flushes_of_cheap_rooms_are_held_apart_the_more_the_more_the_shard_is_strained() {
+        let (mut pace, now) = (Pace::default(), Now::read().instant);
+        pace.flushed(now);
+        let full = Waiting { full: true, ..waiting(now) };
+        for (stretch_permille, apart_ms) in [(1000, 0), (1010, 1), (1500, 50), (3000, 200), (20_000, 1000)] {
+            pace.strained(Strain { stretch_permille, ..Strain::default() });
+            assert_eq!(pace.due(full, MANY), now + Duration::from_millis(apart_ms), "{stretch_permille}");
+        }
+    }
+
+    /// A room may gather for as long as it likes; its coupons may not.
+    #[test]
+    fn a_coupon_never_waits_longer_than_the_widest_window() {
+        let rules = FlushRules { gather: Duration::from_secs(10), ..FlushRules::default() };
+        let (mut pace, now) = (Pace::new(rules), Now::read().instant);
+        pace.strained(Strain { stretch_permille: 1500, ..strained(20_000) });
+        pace.flushed(now);
+        let urgent = Waiting { urgent: true, ..waiting(now + Duration::from_millis(1)) };
+        assert_eq!(pace.due(urgent, MANY), now + rules.gather_max);
     }
 
     #[test]

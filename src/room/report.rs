@@ -42,7 +42,7 @@ impl Room {
         let segments = held.map(|(shard, segment)| SegmentView {
             shard: *shard,
             members: segment.census.members(),
-            pass_us: u64::try_from(segment.pass().as_micros()).unwrap_or(u64::MAX),
+            pass_us: u64::try_from(segment.cost.pass(segment.census).as_micros()).unwrap_or(u64::MAX),
             counts: Counts::default(),
         });
         RoomView {

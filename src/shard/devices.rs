@@ -375,7 +375,8 @@ impl<S: Socket> Shard<S> {
             counts: Counts::default(),
             cost: WriteCost::default(),
             spent: Duration::ZERO,
-            visits: 0,
+            offered: 0,
+            passed: false,
         });
         let key = u32::try_from(key).expect("a shard has fewer than 2^32 segments");
         self.segment_of.insert(room.clone(), key);

@@ -62,27 +62,34 @@ impl Directory {
         Self { loads: vec![Load::default(); shards], listed, hot: BTreeMap::new() }
     }
 
-    /// The shard for a connection that joins `room`: a cold room's home, so that small rooms live on one thread; of a hot
-    /// room's shards the one with fewest of its members, then the least loaded.
-    pub fn place(&mut self, room: &RoomName) -> usize {
-        let shard = self.next_of(room);
+    /// The shard for a connection that joins `room`, of those that have `space`: a cold room's home, so that small rooms live
+    /// on one thread; of a hot room's shards the one with fewest of its members, then the least loaded. `None`: all are full.
+    #[must_use]
+    pub fn find(&self, room: &RoomName, space: impl Fn(usize) -> bool) -> Option<usize> {
+        let shards = self.loads.len();
+        match self.hot.get(room) {
+            Some(hot) => {
+                self.least_of(hot.shards.iter().copied().filter(|shard| space(*shard)), &hot.members)
+            }
+            None if self.listed.contains(room) => {
+                self.least_of((0..shards).filter(|shard| space(*shard)), &[])
+            }
+            None => Some(home(room, shards)).filter(|shard| space(*shard)),
+        }
+    }
+
+    /// A connection that joins `room` was placed there.
+    pub fn placed(&mut self, room: &RoomName, shard: usize) {
+        self.loads[shard].connections += 1;
         if let Some(hot) = self.hot.get_mut(room) {
             hot.members[shard] += 1;
         } else if self.listed.contains(room) {
             self.spread(Spread { room: room.clone(), width: self.loads.len(), members: vec![(shard, 1)] });
         }
-        self.loads[shard].connections += 1;
-        shard
     }
 
-    /// The shard that [`Self::place`] would name.
-    #[must_use]
-    pub fn next_of(&self, room: &RoomName) -> usize {
-        let hot = self.hot.get(room);
-        let members = |shard: &usize| hot.map_or(0, |hot| hot.members[*shard]);
-        let shards = self.shards_of(room);
-        let fewest = shards.into_iter().min_by_key(|shard| (members(shard), self.loads[*shard]));
-        fewest.expect("a room is placed somewhere")
+    fn least_of(&self, shards: impl Iterator<Item = usize>, members: &[u64]) -> Option<usize> {
+        shards.min_by_key(|shard| (members.get(*shard).copied().unwrap_or(0), self.loads[*shard]))
     }
 
     /// A home says how hot a room is, and where its members are.
@@ -152,7 +159,9 @@ mod tests {
     fn placed(directory: &mut Directory, name: &str, joins: usize) -> Vec<usize> {
         let mut counts = vec![0; directory.loads.len()];
         for _ in 0..joins {
-            counts[directory.place(&room(name))] += 1;
+            let shard = directory.find(&room(name), |_| true).unwrap();
+            directory.placed(&room(name), shard);
+            counts[shard] += 1;
         }
         counts
     }
@@ -179,6 +188,18 @@ mod tests {
         let members = vec![(home, 200), (others[1], 200)];
         directory.spread(Spread { room: room("r1"), width: 4, members });
         assert_eq!(directory.shards_of(&room("r1")), [home, others[1], others[2], others[0]]);
+    }
+
+    #[test]
+    fn a_full_shard_is_passed_over_where_there_is_another() {
+        let mut directory = directory(2, &["hot"]);
+        for name in ["hot", "cold"] {
+            let first = directory.find(&room(name), |_| true).unwrap();
+            let other = directory.find(&room(name), |shard| shard != first);
+            assert_eq!(other, (name == "hot").then_some(1 - first), "{name}");
+            assert_eq!(directory.find(&room(name), |_| false), None);
+            directory.placed(&room(name), first);
+        }
     }
 
     #[test]

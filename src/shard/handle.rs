@@ -289,7 +289,7 @@ impl Shards {
         let view =
             self.ask(self.home(&room), |reply| Request::Configure { room: named, settings, reply }).await?;
         match view {
-            Some(view) => self.whole(room, view).await.map(Some),
+            Some(view) => Ok(Some(self.whole(room, view).await)),
             None => Ok(None),
         }
     }
@@ -302,24 +302,33 @@ impl Shards {
         let named = room.clone();
         let view = self.ask(self.home(&room), |reply| Request::Describe { room: named, reply }).await?;
         match view {
-            Some(view) => self.whole(room, view).await.map(Some),
+            Some(view) => Ok(Some(self.whole(room, view).await)),
             None => Ok(None),
         }
     }
 
-    /// A home's view of its room, with what other shards count, and where further devices are placed.
-    async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Result<Box<RoomView>, Unanswered> {
-        for segment in &mut view.shards {
-            let named = room.clone();
-            let counted = self.ask(segment.shard, |reply| Request::Counts { room: named, reply }).await?;
+    /// A home's view of its room, with what other shards count, and where further devices are placed. A shard that does not
+    /// say within [`COUNTS_AGE_MAX`] has counted nothing, as far as this view goes: the home has answered.
+    async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
+        let deadline = Now::read().instant + COUNTS_AGE_MAX;
+        let asked = view.shards.iter().map(|segment| {
+            let (reply, answer) = oneshot::channel();
+            let request = Request::Counts { room: room.clone(), reply };
+            self.ways_in[segment.shard].push_request(request).map(|()| answer)
+        });
+        let asked: Vec<_> = asked.collect();
+        for (segment, answer) in view.shards.iter_mut().zip(asked) {
+            let Ok(answer) = answer else { continue };
             // A shard may know another life of the room.
-            if let Some((_, counts)) = counted.filter(|(run, _)| *run == view.run) {
+            if let Ok(Ok(Some((run, counts)))) = timeout_at(deadline.into(), answer).await
+                && run == view.run
+            {
                 segment.counts = counts;
                 view.counts += counts;
             }
         }
         view.placed_on = self.directory().shards_of(&room);
-        Ok(view)
+        view
     }
 
     /// The `limit` rooms with most members, over all shards.
@@ -434,16 +443,23 @@ impl Shards {
     /// # Errors
     /// [`Busy`] when that shard has too many arrivals waiting: the socket is closed.
     pub fn admit(&self, arrival: Arrival) -> Result<(), Busy> {
-        let way_in = &self.ways_in[self.directory().place(&arrival.hello.room)];
-        way_in.arrivals.push(arrival).map_err(|_| Busy)?;
-        way_in.wake.notify_one();
+        let room = arrival.hello.room.clone();
+        let mut directory = self.directory();
+        let shard = directory.find(&room, |shard| self.has_space(shard)).ok_or(Busy)?;
+        self.ways_in[shard].arrivals.push(arrival).map_err(|_| Busy)?;
+        directory.placed(&room, shard);
+        self.ways_in[shard].wake.notify_one();
         Ok(())
     }
 
     /// Whether an arrival for this room would find a place, so that the door can answer 503 before it upgrades.
     #[must_use]
     pub fn has_room_for(&self, room: &RoomName) -> bool {
-        !self.ways_in[self.directory().next_of(room)].arrivals.is_full()
+        self.directory().find(room, |shard| self.has_space(shard)).is_some()
+    }
+
+    fn has_space(&self, shard: usize) -> bool {
+        !self.ways_in[shard].arrivals.is_full()
     }
 
     /// Rooms whose further devices are placed on several shards.
@@ -516,6 +532,9 @@ impl Shards {
     }
 }
 
+/// How long a view of a room waits for what other shards count.
+const COUNTS_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// How long to wait before a shard whose request queue is full is asked again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -582,5 +601,30 @@ mod tests {
         );
         tokio::join!(drain, shard);
         assert_eq!(heard.len(), 3, "drain, drain, farewell");
+    }
+
+    /// Another shard, which holds a few of the room's members, has its queue full of requests.
+    #[tokio::test]
+    async fn what_a_home_has_done_is_not_said_to_be_untaken_because_another_shard_is_busy() {
+        use crate::room::Room;
+        use crate::room::id::Run;
+        use crate::room::view::SegmentView;
+        let directory = Arc::new(Mutex::new(Directory::new(2, Arc::default())));
+        let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
+        let shards = Shards { ways_in, directory };
+        let home = directory::home(&room(), 2);
+        while shards.ways_in[1 - home].push_request(Request::Answer { reply: oneshot::channel().0 }).is_ok() {
+        }
+        let (configured, ()) = tokio::join!(shards.configure(room(), RoomSettings::default()), async {
+            let Some(Request::Configure { reply, .. }) = shards.ways_in[home].requests.pop() else {
+                panic!()
+            };
+            let now = Now::read().instant;
+            let mut view = Room::new(room(), Run(1), FlushRules::default(), now).view(home, now);
+            let counts = Counts::default();
+            view.shards.push(SegmentView { shard: 1 - home, members: 1, pass_us: 7, counts });
+            reply.send(Some(Box::new(view))).unwrap();
+        });
+        assert!(configured.is_ok(), "it was taken: {configured:?}");
     }
 }

@@ -38,7 +38,7 @@ use crate::fanout::segment::Segment;
 use crate::fanout::{Offer, Sink};
 use crate::room::id::RoomName;
 use crate::room::message::Published;
-use crate::room::pace::{FlushRules, STRETCH_NONE};
+use crate::room::pace::FlushRules;
 use crate::room::{Counts, Told, WriteCost};
 use crate::store::Request;
 
@@ -143,8 +143,8 @@ pub struct Shard<S> {
     pump_again: Option<Instant>,
 
     strain: Strain,
-    /// Segments that had turns since the meter was read, with the members visited.
-    visited: Vec<(u32, usize)>,
+    /// Segments that have had turns since the meter was read, with the members that were offered frames.
+    turns: Vec<(u32, u32)>,
     drain: Drain,
     tally: Tally,
 }
@@ -167,20 +167,19 @@ struct Placed {
     cost: WriteCost,
     /// What the present pass cost so far.
     spent: Duration,
-    /// Members it has visited.
-    visits: u32,
+    /// Members that it has offered frames to.
+    offered: u32,
+    /// It had a pass since the strain was last weighed.
+    passed: bool,
 }
 
 impl Placed {
     /// A pass begins: what the one before cost counts for a quarter of what is known.
     fn pass_begins(&mut self, stretch_permille: u32) -> WriteCost {
         let spent = std::mem::take(&mut self.spent);
-        let visits = std::mem::take(&mut self.visits);
-        // Nothing was written to places that nobody is in.
-        let holes = u32::try_from(self.segment.holes()).unwrap_or(u32::MAX);
-        if visits > 0 && !spent.is_zero() {
-            let written = visits.saturating_sub(holes).max(1);
-            self.cost.per_member = (self.cost.per_member * 3 + spent / written) / 4;
+        let offered = std::mem::take(&mut self.offered);
+        if offered > 0 && !spent.is_zero() {
+            self.cost.per_member = (self.cost.per_member * 3 + spent / offered) / 4;
         }
         self.cost.stretch_permille = stretch_permille;
         self.cost
@@ -240,8 +239,8 @@ impl<S: Socket> Shard<S> {
     #[must_use]
     pub fn new(plan: Plan, peers: Vec<Peer>, now: Instant) -> Self {
         Self {
-            strain: Strain::new(plan.rules.cpu_permille, now),
-            visited: Vec::new(),
+            strain: Strain::new(&plan.rules, now),
+            turns: Vec::new(),
             spreads: VecDeque::new(),
             plan,
             peers,
@@ -336,20 +335,19 @@ impl<S: Socket> Shard<S> {
             not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum(),
             busy_permille: 0,
             passes_permille: self.strain.permille().into(),
-            window_needed: self.window_needed(),
+            window_needed: self.strain.window_needed(),
         }
     }
 
-    /// The window that the room which costs this shard most would need, whatever it may have.
-    fn window_needed(&self) -> Duration {
-        let stretch_permille = self.strain.stretch_permille();
-        let pass = |placed: &Placed| {
-            let members = u32::try_from(placed.segment.census().members()).unwrap_or(u32::MAX);
-            placed.cost.per_member.saturating_mul(members)
+    /// The widest window that a room which had passes here lately needs so that those alone keep to their share.
+    fn widest_window(&mut self) -> Duration {
+        let pass_of = |placed: &mut Placed| {
+            let passed = std::mem::take(&mut placed.passed);
+            passed.then(|| placed.cost.pass(placed.segment.census()))
         };
-        let longest = self.segments.iter().map(|(_, placed)| pass(placed)).max().unwrap_or_default();
+        let longest = self.segments.iter_mut().filter_map(|(_, placed)| pass_of(placed)).max();
         let rules = &self.plan.rules;
-        rules.spacing(longest).max(rules.gather).saturating_mul(stretch_permille) / STRETCH_NONE
+        longest.map_or(Duration::ZERO, |pass| rules.spacing(pass).max(rules.gather))
     }
 
     /// Begins to drain: nothing is taken in any more, and what waits in rooms has to leave.
@@ -442,9 +440,12 @@ impl<S: Socket> Shard<S> {
         busy
     }
 
-    /// Gives segments their turns, and has each bear its part of what they cost.
+    /// Gives segments their turns, and has each bear its part of what they cost. Whether more are to come.
     fn take_metered_passes(&mut self, now: Now) -> bool {
-        self.strain.weigh(now.instant);
+        if self.strain.is_due(now.instant) {
+            let widest = self.widest_window();
+            self.strain.weigh(widest, now.instant);
+        }
         if self.active.is_empty() {
             return false;
         }
@@ -452,16 +453,18 @@ impl<S: Socket> Shard<S> {
         let busy = self.take_passes(now);
         let spent = (self.plan.meter)().saturating_sub(before);
         self.strain.spend(spent);
-        let visits: usize = self.visited.iter().map(|(_, visits)| visits).sum();
-        let per_visit = spent / u32::try_from(visits).unwrap_or(u32::MAX).max(1);
-        for (key, visits) in self.visited.drain(..) {
-            // It may have been dropped by what followed.
-            if let Some(placed) = self.segments.get_mut(key as usize) {
-                let visits = u32::try_from(visits).unwrap_or(u32::MAX);
-                placed.spent += per_visit * visits;
-                placed.visits = placed.visits.saturating_add(visits);
-            }
+        let offered: u32 = self.turns.iter().map(|(_, offered)| offered).sum();
+        let mut turns = std::mem::take(&mut self.turns);
+        for (key, of_it) in turns.drain(..) {
+            // The goodbyes of the one before may have emptied it.
+            let Some(placed) = self.segments.get_mut(key as usize) else { continue };
+            placed.spent += spent.saturating_mul(of_it) / offered.max(1);
+            placed.offered = placed.offered.saturating_add(of_it);
+            placed.passed = true;
+            // Not before the meter was read: goodbyes are no part of a pass.
+            self.finish_closing(key, now);
         }
+        self.turns = turns;
         busy
     }
 
@@ -486,7 +489,7 @@ impl<S: Socket> Shard<S> {
             self.active.push_back(key);
         }
         placed.counts += turn.counts();
-        self.visited.push((key, turn.visited));
+        self.turns.push((key, u32::try_from(turn.offered).unwrap_or(u32::MAX)));
         self.tally.frames_level += turn.level;
         self.tally.frames_refresh += turn.refreshed;
         self.tally.frames_carried += turn.carried;
@@ -496,7 +499,6 @@ impl<S: Socket> Shard<S> {
         self.tally.frames_skipped += turn.skipped;
         self.tally.written.extend(turn.written);
         self.report_turn(key, turn.taken);
-        self.finish_closing(key, now);
         turn.visited.max(1)
     }
 }

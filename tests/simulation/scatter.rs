@@ -73,7 +73,8 @@ impl World {
         if self.rng.u8(..4) == 0 {
             return self.rng.usize(..self.shards.len());
         }
-        let shard = self.scatter.directory.place(&name(room));
+        let shard = self.scatter.directory.find(&name(room), |_| true).expect("no shard is full");
+        self.scatter.directory.placed(&name(room), shard);
         let is_scattered = shard != home(room, self.shards.len());
         self.coverage.count("member on a scattered shard", u64::from(is_scattered));
         shard
@@ -142,7 +143,7 @@ impl World {
         let view = self.shards[index].describe(&name(room), self.now.instant).expect("it is listed");
         let is_direct = view.members <= rules.direct_members;
         let pass = view.shards.iter().map(|segment| Duration::from_micros(segment.pass_us)).max();
-        let needed = rules.spacing(pass.filter(|_| !is_direct).unwrap_or_default());
+        let needed = rules.spacing(pass.unwrap_or_default());
         let plain = if is_direct { Duration::from_millis(10) } else { rules.gather }.max(needed);
         let millisecond = Duration::from_millis(1);
         assert!(window + millisecond >= plain.min(rules.gather_max), "{room}: {window:?} of {view:?}");
