@@ -161,8 +161,8 @@ impl Buffer {
     #[must_use]
     pub fn waiting(&self, messages_max: usize, bytes_max: usize) -> Option<Waiting> {
         let oldest = self.gathered.front()?.since;
-        let full = self.gathered.len() >= messages_max || self.gathered_bytes >= bytes_max;
-        Some(Waiting { oldest, full, urgent: self.urgent > 0 })
+        let batches = (self.gathered.len() / messages_max).max(self.gathered_bytes / bytes_max);
+        Some(Waiting { oldest, batches, urgent: self.urgent > 0 })
     }
 
     /// Messages gathered.

@@ -488,7 +488,7 @@ impl Room {
         let rules = self.pace.rules();
         let mut waiting = self.buffer.waiting(rules.messages_max, rules.bytes_max);
         if let Some(since) = self.counted_since {
-            let counted = pace::Waiting { oldest: since, full: false, urgent: false };
+            let counted = pace::Waiting { oldest: since, batches: 0, urgent: false };
             let both = waiting.get_or_insert(counted);
             both.oldest = both.oldest.min(since);
         }
@@ -512,7 +512,7 @@ impl Room {
         }
         while let Some(waiting) = self.waiting().filter(|_| self.may_cut()) {
             let is_early = early && waiting.urgent;
-            if !is_early && !waiting.full && self.pace.may_wait(waiting.oldest, members, now) {
+            if !is_early && waiting.batches == 0 && self.pace.may_wait(waiting.oldest, members, now) {
                 break;
             }
             if is_early {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::limits::DIRECT_SPACING;
+use crate::config::limits::{DIRECT_SPACING, SEGMENT_QUEUED_MAX};
 
 /// The flush policy of a room, as configured (`flush.*`) and overridden by `PUT /v1/rooms/{room}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,8 @@ pub const STRETCH_NONE: u32 = 1000;
 pub struct Waiting {
     /// When the oldest message came.
     pub oldest: Instant,
-    /// A whole batch waits.
-    pub full: bool,
+    /// Whole batches that wait.
+    pub batches: usize,
     /// An urgent message waits.
     pub urgent: bool,
 }
@@ -131,11 +131,18 @@ impl Pace {
     #[must_use]
     pub fn due(&self, waiting: Waiting, members: u64) -> Instant {
         let affordable = self.affordable(waiting.oldest, members);
-        if waiting.full {
+        if self.is_early(waiting.batches, members) {
             return affordable;
         }
         let by_age = self.gathered(waiting.oldest, members).max(affordable);
         if waiting.urgent { by_age.min(self.early_due(waiting.oldest, members)) } else { by_age }
+    }
+
+    /// Whether so many whole batches flush as soon as that can be afforded: if two passes fit a window, or if no more fit
+    /// one pass. Otherwise a pass now would be followed by another when the window is over, and cost each member a write more.
+    fn is_early(&self, batches: usize, members: u64) -> bool {
+        let is_cheap = self.spacing(members) * 2 <= self.gather(members);
+        (batches > 0 && is_cheap) || batches >= SEGMENT_QUEUED_MAX
     }
 
     /// The first moment at which urgent messages may flush early.
@@ -236,7 +243,7 @@ mod tests {
     const MANY: u64 = 1000;
 
     fn waiting(oldest: Instant) -> Waiting {
-        Waiting { oldest, full: false, urgent: false }
+        Waiting { oldest, batches: 0, urgent: false }
     }
 
     #[test]
@@ -257,7 +264,7 @@ mod tests {
     #[test]
     fn a_whole_batch_waits_for_nothing() {
         let (pace, now) = (Pace::default(), Now::read().instant);
-        assert_eq!(pace.due(Waiting { full: true, ..waiting(now) }, MANY), now);
+        assert_eq!(pace.due(Waiting { batches: 1, ..waiting(now) }, MANY), now);
     }
 
     /// A pass that takes this long.
@@ -293,7 +300,7 @@ mod tests {
     fn early_flushes_of_cheap_rooms_are_held_apart_the_more_the_more_the_shard_is_strained() {
         let (mut pace, now) = (Pace::default(), Now::read().instant);
         pace.flushed(now);
-        let full = Waiting { full: true, ..waiting(now) };
+        let full = Waiting { batches: SEGMENT_QUEUED_MAX, ..waiting(now) };
         for (stretch_permille, apart_ms) in [(1000, 0), (1010, 1), (1500, 50), (3000, 200), (20_000, 1000)] {
             pace.strained(Strain { stretch_permille, ..Strain::default() });
             assert_eq!(pace.due(full, MANY), now + Duration::from_millis(apart_ms), "{stretch_permille}");
@@ -326,7 +333,13 @@ mod tests {
         pace.flushed(now);
         let later = now + Duration::from_millis(1);
         let affordable = now + Duration::from_millis(50);
-        assert_eq!(pace.due(Waiting { full: true, ..waiting(later) }, MANY), affordable);
+        assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), affordable);
+        let (dear, window_over) = (now + Duration::from_millis(60), later + Duration::from_millis(100));
+        pace.strained(strained(36));
+        assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), window_over);
+        assert_eq!(pace.due(Waiting { batches: 3, ..waiting(later) }, MANY), window_over);
+        assert_eq!(pace.due(Waiting { batches: 4, ..waiting(later) }, MANY), dear, "no pass takes more");
+        pace.strained(strained(30));
         assert_eq!(pace.due(Waiting { urgent: true, ..waiting(later) }, MANY), affordable);
         // What an early cut left behind is due soon, but a pass has just begun.
         let left = now.checked_sub(Duration::from_millis(99)).unwrap();

@@ -4,7 +4,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::connection::placed::Socket;
@@ -45,7 +46,8 @@ impl Socket for DeviceSocket {
     }
 
     fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.stream.try_write_vectored(parts)
+        // sendmsg, as try_write is send: writev goes through what files need as well.
+        self.stream.try_io(Interest::WRITABLE, || SockRef::from(&self.stream).send_vectored(parts))
     }
 
     fn tell_when_writable(&mut self) {
@@ -58,7 +60,7 @@ impl Socket for DeviceSocket {
 
     fn finish(&mut self) {
         // A socket that is broken already has nothing to finish.
-        socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).ok();
+        SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).ok();
     }
 }
 

@@ -181,7 +181,7 @@ mod tests {
         let mut spacings = Vec::new();
         for interval in 1..=60 {
             pace.strained(pace::Strain { pass, stretch_permille: strain.stretch_permille() });
-            let waiting = Waiting { oldest: now, full: true, urgent: false };
+            let waiting = Waiting { oldest: now, batches: 4, urgent: false };
             let spacing = pace.due(waiting, 1000).max(now + Duration::from_millis(33)) - now;
             strain.spend(pass * 27_000 / u32::try_from(spacing.as_millis()).unwrap());
             strain.weigh(GATHER, now + LOAD_INTERVAL * interval);
