@@ -106,15 +106,14 @@ impl ViewerDoor {
         let query = Query::of(&head.uri);
         let grant = self.grant(&room, head, Some(&subprotocol))?;
         let Asks { cursor, seen, device } = Asks::of(query)?;
-        // Behind all that a stranger fails at: the rate is for those who may come in.
         let now = Now::read().instant;
-        node.admission.admit(now).map_err(Problem::joining_too_fast)?;
         let Some(seat) = node.seats.take() else {
-            return Err(Problem::unavailable(
-                "connections_full",
-                "this node holds as many connections as it may",
-            ));
+            let full =
+                Problem::unavailable("connections_full", "this node holds as many connections as it may");
+            return Err(full.retry_after(node.admission.put_off(now).retry_after));
         };
+        // Behind all that a device may be refused for besides: the rate is for those who can come in.
+        node.admission.admit(now).map_err(Problem::joining_too_fast)?;
         if !node.shards.has_room_for(&room) {
             let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
             return Err(full.retry_after(node.admission.put_off(now).retry_after));

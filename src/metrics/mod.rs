@@ -105,6 +105,7 @@ struct HoldingsCells {
     not_durable: Gauge,
     busy: Gauge,
     passes: Gauge,
+    stretch: Gauge,
     window_needed: Gauge,
 }
 
@@ -199,6 +200,7 @@ impl Metrics {
         }
         cells.busy.set(as_gauge(holdings.busy_permille) / 1000.0);
         cells.passes.set(as_gauge(holdings.passes_permille) / 1000.0);
+        cells.stretch.set(as_gauge(holdings.stretch_permille) / 1000.0);
         cells.window_needed.set(holdings.window_needed.as_secs_f64());
         let mut held = self.cells.held.lock().unwrap_or_else(PoisonError::into_inner);
         held[shard] = *holdings;
@@ -420,6 +422,7 @@ impl Register {
             not_durable: gauge(&NOT_DURABLE),
             busy: gauge(&BUSY),
             passes: gauge(&PASSES),
+            stretch: gauge(&STRETCH),
             window_needed: gauge(&WINDOW_NEEDED),
         }
     }

@@ -67,6 +67,7 @@ table! {
     NOT_DURABLE = Gauge "roomcast_messages_not_durable" ["shard"] "Reliable messages of a shard's rooms on their way to the store.";
     BUSY = Gauge "roomcast_shard_busy_ratio" ["shard"] "Processor time that a shard's thread took of the last second.";
     PASSES = Gauge "roomcast_shard_passes_ratio" ["shard"] "Processor time that writing to devices takes of a shard, smoothed; `flush.cpu_share` bounds it.";
+    STRETCH = Gauge "roomcast_shard_stretch_ratio" ["shard"] "By how much the windows of all rooms of a shard are widened together because their passes do not fit it; 1: not at all.";
     WINDOW_NEEDED = Gauge "roomcast_shard_window_needed_seconds" ["shard"] "The gather window that a shard's most costly room needs so that writing keeps to `flush.cpu_share`; past `flush.gather_max_ms` the shard has more to do than it can.";
     BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" [] "How much busier than the mean the busiest shard is; 1: all are as busy.";
     MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" [] "How many times the mean of members the fullest shard has; 1: all have as many.";
@@ -87,7 +88,7 @@ table! {
     RESIDENT = Gauge "roomcast_resident_bytes" [] "Memory of the process that is in use; what the kernel holds for its sockets is not in it. 0: not known here.";
     DRAINING = Gauge "roomcast_draining" [] "1 while the node drains, else 0.";
     PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" [] "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
-    WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window each batch was cut under.";
+    WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window under which the last batch of each of a shard's turns was cut.";
     HTTP = Counter "roomcast_http_requests_total" ["door", "status"] "Requests answered, by door and class of status.";
     DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"] "Connections a door closed without an answer: full (it made way, or no descriptor was left), or late with their request.";
     ACCEPT_FAILED = Counter "roomcast_accept_failures_total" ["door"] "Failures to accept a connection; the door paused after each.";

@@ -162,7 +162,7 @@ impl Buffer {
     pub fn waiting(&self, messages_max: usize, bytes_max: usize) -> Option<Waiting> {
         let oldest = self.gathered.front()?.since;
         let batches = (self.gathered.len() / messages_max).max(self.gathered_bytes / bytes_max);
-        Some(Waiting { oldest, batches, urgent: self.urgent > 0 })
+        Some(Waiting { oldest, batches, bytes: self.gathered_bytes, urgent: self.urgent > 0 })
     }
 
     /// Messages gathered.

@@ -419,7 +419,7 @@ impl Room {
             pass: segment.cost.pass(segment.census),
             stretch_permille: segment.cost.stretch_permille,
         });
-        strains.max_by_key(|strain| strain.pass * strain.stretch_permille).unwrap_or_default()
+        strains.max_by_key(|strain| strain.pass.saturating_mul(strain.stretch_permille)).unwrap_or_default()
     }
 
     /// Its members, or those that are expected.
@@ -488,7 +488,7 @@ impl Room {
         let rules = self.pace.rules();
         let mut waiting = self.buffer.waiting(rules.messages_max, rules.bytes_max);
         if let Some(since) = self.counted_since {
-            let counted = pace::Waiting { oldest: since, batches: 0, urgent: false };
+            let counted = pace::Waiting { oldest: since, batches: 0, bytes: 0, urgent: false };
             let both = waiting.get_or_insert(counted);
             both.oldest = both.oldest.min(since);
         }

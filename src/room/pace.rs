@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::limits::{DIRECT_SPACING, SEGMENT_QUEUED_MAX};
+use crate::config::limits::{DIRECT_SPACING, OUTBOX_BYTES_MAX, SEGMENT_QUEUED_MAX};
 
 /// The flush policy of a room, as configured (`flush.*`) and overridden by `PUT /v1/rooms/{room}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub struct Waiting {
     pub oldest: Instant,
     /// Whole batches that wait.
     pub batches: usize,
+    /// Bytes that wait, as encoded.
+    pub bytes: usize,
     /// An urgent message waits.
     pub urgent: bool,
 }
@@ -126,23 +128,24 @@ impl Pace {
         self.gather(members).max(self.spacing(members))
     }
 
-    /// When what waits has to leave. Never re-armed by later messages: it depends on the oldest and on the last flush
-    /// alone.
+    /// When what waits has to leave. Never re-armed by later messages: by age it depends on the oldest and on the last flush;
+    /// later ones can only bring it forward.
     #[must_use]
     pub fn due(&self, waiting: Waiting, members: u64) -> Instant {
         let affordable = self.affordable(waiting.oldest, members);
-        if self.is_early(waiting.batches, members) {
+        if self.is_early(waiting, members) {
             return affordable;
         }
         let by_age = self.gathered(waiting.oldest, members).max(affordable);
         if waiting.urgent { by_age.min(self.early_due(waiting.oldest, members)) } else { by_age }
     }
 
-    /// Whether so many whole batches flush as soon as that can be afforded: if two passes fit a window, or if no more fit
-    /// one pass. Otherwise a pass now would be followed by another when the window is over, and cost each member a write more.
-    fn is_early(&self, batches: usize, members: u64) -> bool {
-        let is_cheap = self.spacing(members) * 2 <= self.gather(members);
-        (batches > 0 && is_cheap) || batches >= SEGMENT_QUEUED_MAX
+    /// Whether whole batches flush as soon as that can be afforded: if two such passes fit a window, or if no more fits one
+    /// pass. Otherwise a pass now would be followed by another when the window is over, and cost each member a write more.
+    fn is_early(&self, waiting: Waiting, members: u64) -> bool {
+        let is_cheap = self.rules.spacing(self.strain.pass) * 2 <= self.unstretched(members);
+        let is_much = waiting.batches >= SEGMENT_QUEUED_MAX || waiting.bytes >= OUTBOX_BYTES_MAX;
+        waiting.batches > 0 && (is_cheap || is_much)
     }
 
     /// The first moment at which urgent messages may flush early.
@@ -160,12 +163,16 @@ impl Pace {
         gathered > now && gathered >= self.affordable(now, members)
     }
 
-    /// When a message that came at `oldest` has waited for company long enough, whatever its room's passes cost.
+    /// When a message that came at `oldest` has waited for company long enough, whatever its room's passes cost. On a
+    /// strained shard flushes keep farther apart, but what comes after a pause waits no longer for that.
     fn gathered(&self, oldest: Instant, members: u64) -> Instant {
-        let gather = self.gather(members);
+        let (gather, stretched) = (self.unstretched(members), self.gather(members));
         match self.last_flush {
-            _ if !self.is_direct(members) => oldest + gather,
-            Some(last) => oldest.max(last + gather),
+            _ if !self.is_direct(members) => {
+                let since = self.last_flush.map_or(oldest, |last| last.min(oldest));
+                (oldest + gather).max(since + stretched)
+            }
+            Some(last) => oldest.max(last + stretched),
             None => oldest,
         }
     }
@@ -243,7 +250,7 @@ mod tests {
     const MANY: u64 = 1000;
 
     fn waiting(oldest: Instant) -> Waiting {
-        Waiting { oldest, batches: 0, urgent: false }
+        Waiting { oldest, batches: 0, bytes: 0, urgent: false }
     }
 
     #[test]
@@ -288,19 +295,23 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_strained_by_many_rooms_widens_each_window_in_proportion() {
-        let mut pace = Pace::default();
+        let (mut pace, now) = (Pace::default(), Now::read().instant);
         pace.strained(Strain { stretch_permille: 1500, ..strained(90) });
         assert_eq!(pace.window(MANY), Duration::from_millis(225));
         pace.strained(Strain { stretch_permille: 1500, ..Strain::default() });
         assert_eq!(pace.window(MANY), Duration::from_millis(150));
         assert_eq!(pace.window(5), DIRECT_SPACING * 3 / 2);
+        pace.flushed(now);
+        let (soon, after_a_pause) = (now + Duration::from_millis(10), now + Duration::from_secs(3600));
+        assert_eq!(pace.due(waiting(soon), MANY), now + Duration::from_millis(150));
+        assert_eq!(pace.due(waiting(after_a_pause), MANY), after_a_pause + Duration::from_millis(100));
     }
 
     #[test]
     fn early_flushes_of_cheap_rooms_are_held_apart_the_more_the_more_the_shard_is_strained() {
         let (mut pace, now) = (Pace::default(), Now::read().instant);
         pace.flushed(now);
-        let full = Waiting { batches: SEGMENT_QUEUED_MAX, ..waiting(now) };
+        let full = Waiting { batches: 1, ..waiting(now) };
         for (stretch_permille, apart_ms) in [(1000, 0), (1010, 1), (1500, 50), (3000, 200), (20_000, 1000)] {
             pace.strained(Strain { stretch_permille, ..Strain::default() });
             assert_eq!(pace.due(full, MANY), now + Duration::from_millis(apart_ms), "{stretch_permille}");
@@ -339,6 +350,8 @@ mod tests {
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), window_over);
         assert_eq!(pace.due(Waiting { batches: 3, ..waiting(later) }, MANY), window_over);
         assert_eq!(pace.due(Waiting { batches: 4, ..waiting(later) }, MANY), dear, "no pass takes more");
+        let much = Waiting { batches: 2, bytes: OUTBOX_BYTES_MAX, ..waiting(later) };
+        assert_eq!(pace.due(much, MANY), dear, "no device is to owe more");
         pace.strained(strained(30));
         assert_eq!(pace.due(Waiting { urgent: true, ..waiting(later) }, MANY), affordable);
         // What an early cut left behind is due soon, but a pass has just begun.

@@ -51,7 +51,8 @@ pub struct Directory {
 struct Hot {
     /// In the order they were added, the home first.
     shards: Vec<usize>,
-    /// By shard: as the home said last, and those that were placed since.
+    /// By shard: as the home said last, and those that were placed since. Who was placed and had not joined when it spoke is
+    /// not among them; as many of those are on their way to each shard.
     members: Vec<u64>,
 }
 

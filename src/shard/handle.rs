@@ -444,10 +444,9 @@ impl Shards {
     /// [`Busy`] when that shard has too many arrivals waiting: the socket is closed.
     pub fn admit(&self, arrival: Arrival) -> Result<(), Busy> {
         let room = arrival.hello.room.clone();
-        let mut directory = self.directory();
-        let shard = directory.find(&room, |shard| self.has_space(shard)).ok_or(Busy)?;
+        let shard = self.directory().find(&room, |shard| self.has_space(shard)).ok_or(Busy)?;
         self.ways_in[shard].arrivals.push(arrival).map_err(|_| Busy)?;
-        directory.placed(&room, shard);
+        self.directory().placed(&room, shard);
         self.ways_in[shard].wake.notify_one();
         Ok(())
     }

@@ -352,6 +352,7 @@ impl<S: Socket> Shard<S> {
         let room = Room::new(name.clone(), run, self.plan.rules, now);
         let is_listed = self.plan.hot_rooms.contains(name);
         let heat = if is_listed { Heat::listed(self.plan.shards) } else { Heat::COLD };
+        self.tally.rooms_promoted += u64::from(heat.width() > 1);
         let home = HomeRoom {
             room,
             deadline: None,
@@ -561,6 +562,7 @@ impl<S: Socket> Shard<S> {
         self.room_of.remove(home.room.name());
         home.deadline.map(|at| self.deadlines.remove(&(at, key)));
         if home.heat.width() > 1 {
+            self.tally.rooms_demoted += 1;
             let room = home.room.name().clone();
             self.spreads.push_back(Spread { room, width: 1, members: Vec::new() });
         }

@@ -29,7 +29,7 @@ use self::directory::Spread;
 use self::heat::HeatRules;
 use self::homes::HomeRoom;
 use self::lane::{Control, Peer};
-use self::strain::Strain;
+use self::strain::{Strain, Windows};
 use self::tally::{Holdings, Tally};
 use crate::clock::Now;
 use crate::config::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS};
@@ -174,6 +174,11 @@ struct Placed {
 }
 
 impl Placed {
+    /// The window that its room needs for the passes here alone.
+    fn window(&self, rules: &FlushRules) -> Duration {
+        rules.spacing(self.cost.pass(self.segment.census())).max(rules.gather)
+    }
+
     /// A pass begins: what the one before cost counts for a quarter of what is known.
     fn pass_begins(&mut self, stretch_permille: u32) -> WriteCost {
         let spent = std::mem::take(&mut self.spent);
@@ -335,19 +340,25 @@ impl<S: Socket> Shard<S> {
             not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum(),
             busy_permille: 0,
             passes_permille: self.strain.permille().into(),
+            stretch_permille: self.strain.stretch_permille().into(),
             window_needed: self.strain.window_needed(),
         }
     }
 
-    /// The widest window that a room which had passes here lately needs so that those alone keep to their share.
-    fn widest_window(&mut self) -> Duration {
-        let pass_of = |placed: &mut Placed| {
-            let passed = std::mem::take(&mut placed.passed);
-            passed.then(|| placed.cost.pass(placed.segment.census()))
-        };
-        let longest = self.segments.iter_mut().filter_map(|(_, placed)| pass_of(placed)).max();
-        let rules = &self.plan.rules;
-        longest.map_or(Duration::ZERO, |pass| rules.spacing(pass).max(rules.gather))
+    /// The widest windows that rooms which had passes here lately need so that those alone keep to their share.
+    fn widest_windows(&mut self) -> Windows {
+        let mut windows = Windows::default();
+        for (_, placed) in &mut self.segments {
+            if !std::mem::take(&mut placed.passed) {
+                continue;
+            }
+            let window = placed.window(&self.plan.rules);
+            windows.of_all = windows.of_all.max(window);
+            if self.strain.is_helped(window) {
+                windows.of_helped = windows.of_helped.max(window);
+            }
+        }
+        windows
     }
 
     /// Begins to drain: nothing is taken in any more, and what waits in rooms has to leave.
@@ -443,8 +454,8 @@ impl<S: Socket> Shard<S> {
     /// Gives segments their turns, and has each bear its part of what they cost. Whether more are to come.
     fn take_metered_passes(&mut self, now: Now) -> bool {
         if self.strain.is_due(now.instant) {
-            let widest = self.widest_window();
-            self.strain.weigh(widest, now.instant);
+            let windows = self.widest_windows();
+            self.strain.weigh(windows, now.instant);
         }
         if self.active.is_empty() {
             return false;
@@ -452,13 +463,14 @@ impl<S: Socket> Shard<S> {
         let before = (self.plan.meter)();
         let busy = self.take_passes(now);
         let spent = (self.plan.meter)().saturating_sub(before);
-        self.strain.spend(spent);
         let offered: u32 = self.turns.iter().map(|(_, offered)| offered).sum();
         let mut turns = std::mem::take(&mut self.turns);
         for (key, of_it) in turns.drain(..) {
             // The goodbyes of the one before may have emptied it.
             let Some(placed) = self.segments.get_mut(key as usize) else { continue };
-            placed.spent += spent.saturating_mul(of_it) / offered.max(1);
+            let of_it_spent = spent.saturating_mul(of_it) / offered.max(1);
+            self.strain.spend(of_it_spent, placed.window(&self.plan.rules));
+            placed.spent += of_it_spent;
             placed.offered = placed.offered.saturating_add(of_it);
             placed.passed = true;
             // Not before the meter was read: goodbyes are no part of a pass.

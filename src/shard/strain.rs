@@ -24,11 +24,23 @@ pub struct Strain {
     interval_began: Instant,
     /// Processor time of passes since then.
     spent: Duration,
+    /// Of that, passes of rooms that can't be helped: see `Windows`.
+    spent_in_vain: Duration,
     /// What they took, smoothed over some intervals, in thousandths.
     permille: u32,
+    in_vain_permille: u32,
     stretch_permille: u32,
-    /// The widest window that a room needed in the last interval, the stretch not counted.
-    widest: Duration,
+    windows: Windows,
+}
+
+/// The widest windows that rooms which had passes in an interval need for their own passes alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Windows {
+    /// Of all of them.
+    pub of_all: Duration,
+    /// Of those whose window may still widen. The others can't be helped, and to slow down the rest for them would be in
+    /// vain.
+    pub of_helped: Duration,
 }
 
 impl Strain {
@@ -36,19 +48,30 @@ impl Strain {
     #[must_use]
     pub fn new(rules: &FlushRules, now: Instant) -> Self {
         Self {
-            permille_max: rules.cpu_permille,
+            permille_max: rules.cpu_permille.max(1),
             window_max: rules.window_max(),
             interval_began: now,
             spent: Duration::ZERO,
+            spent_in_vain: Duration::ZERO,
             permille: 0,
+            in_vain_permille: 0,
             stretch_permille: STRETCH_NONE,
-            widest: Duration::ZERO,
+            windows: Windows::default(),
         }
     }
 
-    /// Passes took so much processor time.
-    pub fn spend(&mut self, cpu: Duration) {
+    /// Passes of a room that needs this window for them alone took so much processor time.
+    pub fn spend(&mut self, cpu: Duration, window: Duration) {
         self.spent += cpu;
+        if !self.is_helped(window) {
+            self.spent_in_vain += cpu;
+        }
+    }
+
+    /// Whether the window of a room that needs this one may still widen.
+    #[must_use]
+    pub fn is_helped(&self, window: Duration) -> bool {
+        window < self.window_max
     }
 
     /// Whether an interval is over, so that it is to be weighed.
@@ -57,19 +80,21 @@ impl Strain {
         now.saturating_duration_since(self.interval_began) >= LOAD_INTERVAL
     }
 
-    /// Weighs the interval that is over. `widest` is the widest window that a room which had passes in it needs for its own
-    /// passes alone.
-    pub fn weigh(&mut self, widest: Duration, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.interval_began).as_micros().max(1);
-        let spent = std::mem::take(&mut self.spent);
-        let permille = u32::try_from(spent.as_micros().saturating_mul(1000) / elapsed).unwrap_or(u32::MAX);
-        self.permille = (self.permille * (SMOOTHING - 1) + permille.min(1000)) / SMOOTHING;
-        (self.interval_began, self.widest) = (now, widest);
-        let fit = u64::from(self.stretch_permille) * u64::from(self.permille) / u64::from(self.permille_max);
+    /// Weighs the interval that is over.
+    pub fn weigh(&mut self, windows: Windows, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.interval_began);
+        let (spent, in_vain) = (std::mem::take(&mut self.spent), std::mem::take(&mut self.spent_in_vain));
+        self.permille = smoothed(self.permille, spent, elapsed);
+        self.in_vain_permille = smoothed(self.in_vain_permille, in_vain, elapsed);
+        (self.interval_began, self.windows) = (now, windows);
+        // What the others may take: the rest, and in any case a part.
+        let may_be = self.permille_max.saturating_sub(self.in_vain_permille).max(self.permille_max / GAIN);
+        let is = self.permille.saturating_sub(self.in_vain_permille);
+        let fit = u64::from(self.stretch_permille) * u64::from(is) / u64::from(may_be.max(1));
         let next = (u64::from(self.stretch_permille) * u64::from(GAIN - 1) + fit) / u64::from(GAIN);
         let next = u32::try_from(next).unwrap_or(u32::MAX).clamp(STRETCH_NONE, STRETCH_MAX_PERMILLE);
-        // A room whose window is as wide as it may be can't be helped; to slow down all others for it would be in vain.
-        if next < self.stretch_permille || self.stretched_widest() < self.window_max {
+        let is_helped = self.is_helped(stretched(windows.of_helped, self.stretch_permille));
+        if next < self.stretch_permille || is_helped {
             self.stretch_permille = next;
         }
     }
@@ -77,12 +102,12 @@ impl Strain {
     /// The window that the most costly room would need so that passes keep to their share; zero while nothing is written.
     #[must_use]
     pub fn window_needed(&self) -> Duration {
-        let over = self.permille.max(self.permille_max);
-        self.stretched_widest().saturating_mul(over) / self.permille_max.max(1)
-    }
-
-    fn stretched_widest(&self) -> Duration {
-        self.widest.saturating_mul(self.stretch_permille) / STRETCH_NONE
+        let widest = stretched(self.windows.of_helped, self.stretch_permille).max(self.windows.of_all);
+        if self.permille <= self.permille_max {
+            // A room may be dear and yet seldom written to.
+            return widest.min(self.window_max);
+        }
+        widest.saturating_mul(self.permille) / self.permille_max
     }
 
     /// What passes take, in thousandths of the shard's time.
@@ -98,6 +123,16 @@ impl Strain {
     }
 }
 
+fn smoothed(before_permille: u32, spent: Duration, elapsed: Duration) -> u32 {
+    let permille = spent.as_micros().saturating_mul(1000) / elapsed.as_micros().max(1);
+    let permille = u32::try_from(permille).unwrap_or(u32::MAX).min(1000);
+    (before_permille * (SMOOTHING - 1) + permille) / SMOOTHING
+}
+
+fn stretched(window: Duration, permille: u32) -> Duration {
+    window.saturating_mul(permille) / STRETCH_NONE
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -107,6 +142,7 @@ mod tests {
     use crate::room::pace::{self, Pace, Waiting};
 
     const GATHER: Duration = Duration::from_millis(100);
+    const USUAL: Windows = Windows { of_all: GATHER, of_helped: GATHER };
 
     fn strain() -> (Strain, Instant) {
         let now = Now::read().instant;
@@ -118,8 +154,8 @@ mod tests {
         (1..=intervals)
             .map(|interval| {
                 let took = demand_permille * 1000 / u64::from(strain.stretch_permille());
-                strain.spend(Duration::from_millis(took.min(1000)));
-                strain.weigh(GATHER, from + LOAD_INTERVAL * interval);
+                strain.spend(Duration::from_millis(took.min(1000)), GATHER);
+                strain.weigh(USUAL, from + LOAD_INTERVAL * interval);
                 strain.stretch_permille()
             })
             .collect()
@@ -150,8 +186,8 @@ mod tests {
     fn rooms_that_can_not_be_helped_are_stretched_as_far_as_windows_go_and_the_shard_says_what_it_needs() {
         let (mut strain, now) = strain();
         for interval in 1..=60 {
-            strain.spend(LOAD_INTERVAL);
-            strain.weigh(GATHER, now + LOAD_INTERVAL * interval);
+            strain.spend(LOAD_INTERVAL, GATHER);
+            strain.weigh(USUAL, now + LOAD_INTERVAL * interval);
         }
         let widest = GATHER * strain.stretch_permille() / STRETCH_NONE;
         assert!((1000..1250).contains(&widest.as_millis()), "{widest:?}");
@@ -163,32 +199,55 @@ mod tests {
     fn a_room_at_its_widest_window_does_not_slow_down_all_others() {
         let (mut strain, now) = strain();
         let own = Duration::from_millis(1030);
+        let windows = Windows { of_all: own, of_helped: GATHER };
         for interval in 1..=900 {
-            strain.spend(Duration::from_millis(620));
-            strain.weigh(own, now + LOAD_INTERVAL * interval);
+            strain.spend(Duration::from_millis(620), own);
+            strain.spend(Duration::from_millis(100), GATHER);
+            strain.weigh(windows, now + LOAD_INTERVAL * interval);
         }
         assert_eq!(strain.stretch_permille(), STRETCH_NONE);
-        assert!((1030..1070).contains(&strain.window_needed().as_millis()), "{:?}", strain.window_needed());
+        assert!(strain.window_needed() > own, "{:?}", strain.window_needed());
+        // Others that take too much beside it are slowed down all the same.
+        for interval in 901..=960 {
+            strain.spend(Duration::from_millis(620), own);
+            let took = 700 * STRETCH_NONE / strain.stretch_permille();
+            strain.spend(Duration::from_millis(took.into()), GATHER);
+            strain.weigh(windows, now + LOAD_INTERVAL * interval);
+        }
+        assert!((4000..6000).contains(&strain.stretch_permille()), "{}", strain.stretch_permille());
     }
 
-    /// 27 rooms cut 30 whole batches a second, as long as their pace lets them: 80 % of the shard.
+    #[test]
+    fn a_dear_room_that_is_seldom_written_to_needs_no_more_than_there_is() {
+        let (mut strain, now) = strain();
+        let own = Duration::from_millis(1170);
+        strain.spend(Duration::from_millis(10), own);
+        strain.weigh(Windows { of_all: own, of_helped: Duration::ZERO }, now + LOAD_INTERVAL);
+        assert_eq!(strain.window_needed(), FlushRules::default().window_max());
+    }
+
+    /// Rooms of 1000 members whose passes take a millisecond cut a whole batch every so often, as far as their pace lets them.
     #[test]
     fn the_stretch_finds_a_place_where_rooms_with_whole_batches_fit_and_stays_there() {
-        let (mut strain, now) = strain();
-        let mut pace = Pace::default();
-        pace.flushed(now);
-        let pass = Duration::from_millis(1);
-        let mut spacings = Vec::new();
-        for interval in 1..=60 {
-            pace.strained(pace::Strain { pass, stretch_permille: strain.stretch_permille() });
-            let waiting = Waiting { oldest: now, batches: 4, urgent: false };
-            let spacing = pace.due(waiting, 1000).max(now + Duration::from_millis(33)) - now;
-            strain.spend(pass * 27_000 / u32::try_from(spacing.as_millis()).unwrap());
-            strain.weigh(GATHER, now + LOAD_INTERVAL * interval);
-            spacings.push(spacing.as_millis());
+        for (rooms, natural_ms, fit_ms) in [(27, 33, 45), (90, 60, 150), (85, 70, 142)] {
+            let (mut strain, now) = strain();
+            let mut pace = Pace::default();
+            pace.flushed(now);
+            let pass = Duration::from_millis(1);
+            let mut spacings = Vec::new();
+            for interval in 1..=90 {
+                pace.strained(pace::Strain { pass, stretch_permille: strain.stretch_permille() });
+                let full = now + Duration::from_millis(natural_ms);
+                let waiting = Waiting { oldest: now, batches: 1, bytes: 0, urgent: false };
+                let spacing = pace.due(waiting, 1000).max(full) - now;
+                let took = pass * rooms * 1000 / u32::try_from(spacing.as_millis()).unwrap();
+                strain.spend(took.min(LOAD_INTERVAL), GATHER);
+                strain.weigh(USUAL, now + LOAD_INTERVAL * interval);
+                spacings.push(spacing.as_millis());
+            }
+            let late: BTreeSet<u128> = spacings[60..].iter().copied().collect();
+            assert!(late.iter().max().unwrap() - late.iter().min().unwrap() <= 10, "{rooms}: {spacings:?}");
+            assert!(late.iter().all(|spacing| spacing.abs_diff(fit_ms) <= 10), "{rooms}: {spacings:?}");
         }
-        let late: BTreeSet<u128> = spacings[40..].iter().copied().collect();
-        assert!(late.iter().max().unwrap() - late.iter().min().unwrap() <= 10, "{spacings:?}");
-        assert!(late.iter().all(|spacing| (40..=50).contains(spacing)), "{spacings:?}");
     }
 }

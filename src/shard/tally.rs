@@ -68,6 +68,8 @@ pub struct Holdings {
     pub busy_permille: u64,
     /// What passes take, smoothed, in thousandths.
     pub passes_permille: u64,
+    /// By how much the windows of all its rooms are widened together, in thousandths; 1000: not at all.
+    pub stretch_permille: u64,
     /// The window that its rooms would need to keep passes to their share.
     pub window_needed: Duration,
 }

@@ -29,12 +29,21 @@ pub(crate) struct Scatter {
     pub(crate) runs: Option<BTreeMap<&'static str, String>>,
     /// What the shards said in their tallies, in this life of the node.
     tallied: Counts,
+    /// The most that a shard has stretched windows, in thousandths: a home may have heard it long ago.
+    stretch_max: u64,
 }
 
 impl Scatter {
     pub(crate) fn new(directory: Directory, is_metered: bool, is_counting: bool) -> Self {
         let runs = is_counting.then(BTreeMap::new);
-        Self { directory, is_metered, windows: BTreeMap::new(), runs, tallied: Counts::default() }
+        Self {
+            directory,
+            is_metered,
+            windows: BTreeMap::new(),
+            runs,
+            tallied: Counts::default(),
+            stretch_max: 1000,
+        }
     }
 }
 
@@ -147,6 +156,14 @@ impl World {
         let plain = if is_direct { Duration::from_millis(10) } else { rules.gather }.max(needed);
         let millisecond = Duration::from_millis(1);
         assert!(window + millisecond >= plain.min(rules.gather_max), "{room}: {window:?} of {view:?}");
+        let stretches = self.shards.iter().map(|shard| shard.holdings().stretch_permille);
+        self.scatter.stretch_max =
+            stretches.chain([self.scatter.stretch_max]).max().expect("there are shards");
+        let stretch = u32::try_from(self.scatter.stretch_max).expect("bounded");
+        assert!(
+            window <= plain * stretch / 1000 + millisecond,
+            "{room}: {window:?} of {view:?} at {stretch}"
+        );
         self.say(format!("window of {room}: {} ms", window.as_millis()));
         self.coverage.count("window widened", u64::from(window > before && window > rules.gather));
         self.coverage.count("window narrowed", u64::from(window < before && before > rules.gather));
