@@ -309,7 +309,13 @@ async fn a_room_is_opened_configured_looked_at_and_closed(shards: usize) {
     assert_eq!(device.numbers(3).await, [0, 1, 2]);
     let view = node.view("r1").await;
     assert_eq!((&view["members"], &view["backlog"]["gathered"]), (&json!(1), &json!(0)));
-    assert_eq!(view["shards"], json!([{"shard": view["home"], "members": 1}]));
+    let on = &view["shards"][0];
+    assert_eq!(
+        (view["shards"].as_array().map(Vec::len), &on["shard"], &on["members"]),
+        (Some(1), &view["home"], &json!(1))
+    );
+    assert_eq!((&view["hot"], &view["placed_on"]), (&json!(false), &json!([view["home"]])));
+    assert!(on["counts"]["written"].as_u64().unwrap() > 0 && on["counts"] == view["counts"], "{view}");
     assert_eq!(account(&view, "chat", "delivered"), 3);
     let closed = node.publisher_door().delete("/v1/rooms/r1").await;
     assert_eq!((closed.status, closed.json()), (200, json!({"room": "r1", "members": 1, "shed": 0})));
