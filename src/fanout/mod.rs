@@ -7,6 +7,7 @@ mod frames;
 pub mod outbox;
 pub mod pass;
 pub mod segment;
+mod turn;
 
 use std::time::Instant;
 

@@ -18,11 +18,12 @@ pub use super::cursors::StreamPlace;
 pub use super::frames::{Level, RefreshFrame, Refreshed, Want};
 pub use super::pass::{Member, PassFrames, PassTally, pass};
 use super::pass::{Standing, VACANT};
+pub use super::turn::TurnTally;
 use super::{Offer, Sink};
 use crate::config::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{Census, Counts, Departure, Reach};
+use crate::room::{Census, Departure, Reach};
 
 /// Who becomes a member, and what it holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,50 +101,6 @@ enum Brings {
     Refresh { want: Want, to: Refreshed },
     /// It repeats what those at this seq did not acknowledge.
     Carry { want: CarryWant, seq: Seq },
-}
-
-/// What one turn did, in numbers.
-#[derive(Debug, Clone, Default)]
-pub struct TurnTally {
-    /// Members visited.
-    pub visited: usize,
-    /// Of those, members that a frame was offered to.
-    pub offered: usize,
-    /// Batches this turn's pass began with: the home may cut as many more.
-    pub taken: usize,
-    /// Level frames taken by members.
-    pub level: u64,
-    /// Refresh frames taken by members.
-    pub refreshed: u64,
-    /// Frames taken by members that did not acknowledge in time.
-    pub carried: u64,
-    /// Refresh frames after which their member still was not level with the reliable stream.
-    pub catching_up: u64,
-    /// Messages told to members as skipped.
-    pub messages_skipped: u64,
-    /// Frames a member could not take whole at once.
-    pub queued: u64,
-    /// Frames that members which missed an earlier one were not sent.
-    pub skipped: u64,
-    /// When the oldest message of each batch whose pass ended was accepted.
-    pub written: Vec<Instant>,
-}
-
-impl TurnTally {
-    /// What the segment counts of it.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let written = self.level + self.refreshed + self.carried;
-        Counts { written, queued: self.queued, skipped: self.skipped, acked: 0 }
-    }
-
-    /// Offers a frame to one member. Whether it was taken, if not at once.
-    fn offer<S: Sink>(&mut self, connection: u32, frame: &Bytes, sink: &mut S, now: Instant) -> bool {
-        let offer = sink.offer(connection, std::slice::from_ref(frame), now);
-        self.offered += 1;
-        self.queued += u64::from(offer == Offer::Queued);
-        offer == Offer::Written || offer == Offer::Queued
-    }
 }
 
 impl Segment {
