@@ -19,14 +19,13 @@ impl Now {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn read() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { instant: Instant::now(), unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX) }
+        Self { instant: Instant::now(), unix_ms: millis(since_1970) }
     }
 
     /// The same reading, `by` later on both clocks; for simulated worlds.
     #[must_use]
     pub fn later(self, by: Duration) -> Self {
-        let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        Self { instant: self.instant + by, unix_ms: self.unix_ms.saturating_add(by_ms) }
+        Self { instant: self.instant + by, unix_ms: self.unix_ms.saturating_add(millis(by)) }
     }
 }
 
@@ -41,4 +40,10 @@ pub fn node_cpu() -> Duration {
 #[must_use]
 pub fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or(Duration::ZERO)
+}
+
+/// A duration in whole milliseconds, rounded down; longer ones than integers hold are as long as those.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::room::pace::{FlushRules, RoomSettings};
+use crate::clock::millis;
+use crate::room::pace::RoomSettings;
 
 use super::limits::{
     BATCH_BYTES_MAX, BATCH_BYTES_MIN, BATCH_MESSAGES_MAX, DIRECT_MEMBERS_MAX, GATHER_MAX, URGENT_SPACING_MAX,
@@ -111,28 +112,10 @@ impl FlushField {
     }
 }
 
-/// `rules` with what `settings` say in their stead.
-#[must_use]
-pub fn overridden(rules: &FlushRules, settings: &RoomSettings) -> FlushRules {
-    FlushRules {
-        gather: settings.gather.unwrap_or(rules.gather),
-        messages_max: settings.messages_max.unwrap_or(rules.messages_max),
-        bytes_max: settings.bytes_max.unwrap_or(rules.bytes_max),
-        direct_members: settings.direct_members.unwrap_or(rules.direct_members),
-        urgent_spacing: settings.urgent_spacing.unwrap_or(rules.urgent_spacing),
-        gather_max: settings.gather_max.unwrap_or(rules.gather_max),
-        ..*rules
-    }
-}
-
-/// A bound in whole milliseconds.
-pub(super) fn millis(bound: Duration) -> u64 {
-    u64::try_from(bound.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::pace::FlushRules;
 
     #[test]
     fn each_field_takes_its_bounds_and_nothing_beside_them() {
@@ -142,7 +125,7 @@ mod tests {
             assert_eq!(FlushField::named(field.name()), Some(field));
             for good in [min, max] {
                 field.set(good, &mut settings).unwrap();
-                assert_ne!(overridden(&FlushRules::default(), &settings), FlushRules::default(), "{field:?}");
+                assert_ne!(FlushRules::default().with(&settings), FlushRules::default(), "{field:?}");
             }
             let before = settings;
             for bad in [min.checked_sub(1), Some(max + 1), Some(u64::MAX)].into_iter().flatten() {

@@ -13,11 +13,12 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Origins, PublisherKeys};
+use crate::clock::millis;
 use crate::room::id::{RoomName, TypeName};
 use crate::room::message::{Class, TypePolicy, Types};
 use crate::room::pace::{FlushRules, RoomSettings};
 
-use super::flush::{FlushField, millis, overridden};
+use super::flush::FlushField;
 use super::limits::{
     CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
     JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
@@ -255,8 +256,7 @@ impl<'a> Resolver<'a> {
             let value = self.whole(&format!("flush.{}", field.name()), field.bounds(), field.unit());
             field.set(value, &mut typed).expect("it is within the field's bounds");
         }
-        let rules = FlushRules { cpu_permille: self.cpu_permille(), ..FlushRules::default() };
-        overridden(&rules, &typed)
+        FlushRules { cpu_permille: self.cpu_permille(), ..FlushRules::default() }.with(&typed)
     }
 
     fn types(&mut self) -> Types {

@@ -7,9 +7,9 @@ use toml::Value;
 use crate::room::message::{Class, TypePolicy};
 
 use super::Config;
-use super::flush::millis;
 use super::mistake::Source;
 use super::raw::{KEYS, Raw};
+use crate::clock::millis;
 
 /// What stands for a secret. It is no valid key: what was printed can't be served by mistake.
 const REDACTED: &str = "[redacted]";

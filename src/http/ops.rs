@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
-use crate::clock::{Now, node_cpu};
+use crate::clock::{Now, millis, node_cpu};
 use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_CALL_AGE_MAX};
 use crate::connection::accept::{Answer, Door};
 use crate::metrics::DoorName;
@@ -148,9 +148,7 @@ impl Readiness {
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
         let store_failing =
             trouble.map(|trouble| StoreFailing { since: trouble.since.unix_ms, why: trouble.why });
-        let store_slow = (under_way > STORE_CALL_AGE_MAX)
-            .then(|| StoreSlow { call_ms: u64::try_from(under_way.as_millis()).unwrap_or(u64::MAX) });
-        let millis = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        let store_slow = (under_way > STORE_CALL_AGE_MAX).then(|| StoreSlow { call_ms: millis(under_way) });
         let strained = windows_needed.into_iter().enumerate().filter(|(_, needed)| *needed > window_max);
         let shards_strained = strained.map(|(shard, needed)| ShardStrained {
             shard,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock::millis;
 use crate::config::limits::TTL_DEFAULT;
 
 use super::id::{Key, MessageId, TypeName};
@@ -93,7 +94,7 @@ impl Message {
     /// Unix milliseconds from which on it is not alive any more; class reliable only.
     #[must_use]
     pub fn expires_ms(&self) -> u64 {
-        self.at_ms.saturating_add(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX))
+        self.at_ms.saturating_add(millis(self.ttl))
     }
 }
 

@@ -51,7 +51,7 @@ use self::id::{RoomName, Run, Seen, Seq, TypeName};
 use self::ids::Ids;
 use self::latest::Latest;
 use self::message::{Class, Message};
-use self::pace::{FlushRules, Pace, RoomSettings, Strain};
+use self::pace::{FlushRules, Pace, PassCost, RoomSettings};
 use self::publish::{Pending, WaitingForStore};
 use self::reliable::{Parked, Reader};
 use self::report::Rate;
@@ -380,7 +380,7 @@ impl Room {
     fn join(&mut self, join: Join, now: Now, tally: &mut RoomTally) {
         self.last_used = now.instant;
         self.segments.entry(join.shard).or_default().census.add(join.encoding);
-        self.pace.strained(self.strain());
+        self.pace.passes_cost(self.pass_cost());
         self.audience.changed(self.members(), now.instant);
         self.stream.age(now.unix_ms);
         let (history_after, resumed) = self.resume(join.seen, now.instant);
@@ -396,7 +396,7 @@ impl Room {
             self.stream.leave(left.acked, left.device);
         }
         self.forget_empty_segment(shard);
-        self.pace.strained(self.strain());
+        self.pace.passes_cost(self.pass_cost());
         self.audience.changed(self.members(), now);
     }
 
@@ -410,16 +410,16 @@ impl Room {
             }
         }
         self.forget_empty_segment(shard);
-        self.pace.strained(self.strain());
+        self.pace.passes_cost(self.pass_cost());
     }
 
     /// What the room's passes cost on the shard where they have to be farthest apart.
-    fn strain(&self) -> Strain {
-        let strains = self.segments.values().map(|segment| Strain {
+    fn pass_cost(&self) -> PassCost {
+        let costs = self.segments.values().map(|segment| PassCost {
             pass: segment.cost.pass(segment.census),
             stretch_permille: segment.cost.stretch_permille,
         });
-        strains.max_by_key(|strain| strain.pass.saturating_mul(strain.stretch_permille)).unwrap_or_default()
+        costs.max_by_key(|cost| cost.pass.saturating_mul(cost.stretch_permille)).unwrap_or_default()
     }
 
     /// Its members, or those that are expected.

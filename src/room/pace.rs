@@ -38,6 +38,20 @@ impl Default for FlushRules {
 }
 
 impl FlushRules {
+    /// These rules with what `settings` name in their stead.
+    #[must_use]
+    pub fn with(self, settings: &RoomSettings) -> Self {
+        Self {
+            gather: settings.gather.unwrap_or(self.gather),
+            messages_max: settings.messages_max.unwrap_or(self.messages_max),
+            bytes_max: settings.bytes_max.unwrap_or(self.bytes_max),
+            direct_members: settings.direct_members.unwrap_or(self.direct_members),
+            urgent_spacing: settings.urgent_spacing.unwrap_or(self.urgent_spacing),
+            gather_max: settings.gather_max.unwrap_or(self.gather_max),
+            ..self
+        }
+    }
+
     /// How far apart passes of so much processor time have to be, so that they take no more of a shard than they may.
     #[must_use]
     pub fn spacing(&self, pass: Duration) -> Duration {
@@ -53,7 +67,7 @@ impl FlushRules {
 
 /// What a room's passes cost on the shard where they cost most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Strain {
+pub struct PassCost {
     /// Processor time of one pass.
     pub pass: Duration,
     /// By how much that shard has its rooms' windows widened because of all of them together, in thousandths; at least
@@ -61,7 +75,7 @@ pub struct Strain {
     pub stretch_permille: u32,
 }
 
-impl Default for Strain {
+impl Default for PassCost {
     fn default() -> Self {
         Self { pass: Duration::ZERO, stretch_permille: STRETCH_NONE }
     }
@@ -89,7 +103,7 @@ pub struct Pace {
     rules: FlushRules,
     last_flush: Option<Instant>,
     last_early: Option<Instant>,
-    strain: Strain,
+    cost: PassCost,
 }
 
 impl Pace {
@@ -107,18 +121,12 @@ impl Pace {
 
     /// Changes what `settings` names.
     pub fn configure(&mut self, settings: &RoomSettings) {
-        let rules = &mut self.rules;
-        rules.gather = settings.gather.unwrap_or(rules.gather);
-        rules.messages_max = settings.messages_max.unwrap_or(rules.messages_max);
-        rules.bytes_max = settings.bytes_max.unwrap_or(rules.bytes_max);
-        rules.direct_members = settings.direct_members.unwrap_or(rules.direct_members);
-        rules.urgent_spacing = settings.urgent_spacing.unwrap_or(rules.urgent_spacing);
-        rules.gather_max = settings.gather_max.unwrap_or(rules.gather_max);
+        self.rules = self.rules.with(settings);
     }
 
     /// What the room's passes cost from now on.
-    pub fn strained(&mut self, strain: Strain) {
-        self.strain = strain;
+    pub fn passes_cost(&mut self, cost: PassCost) {
+        self.cost = cost;
     }
 
     /// How long the oldest message may have to wait in a room of so many members. For a room that flushes directly it is
@@ -143,7 +151,7 @@ impl Pace {
     /// Whether whole batches flush as soon as that can be afforded: if two such passes fit a window, or if no more fits one
     /// pass. Otherwise a pass now would be followed by another when the window is over, and cost each member a write more.
     fn is_early(&self, waiting: Waiting, members: u64) -> bool {
-        let is_cheap = self.rules.spacing(self.strain.pass) * 2 <= self.unstretched(members);
+        let is_cheap = self.rules.spacing(self.cost.pass) * 2 <= self.unstretched(members);
         let is_much = waiting.batches >= SEGMENT_QUEUED_MAX || waiting.bytes >= OUTBOX_BYTES_MAX;
         waiting.batches > 0 && (is_cheap || is_much)
     }
@@ -186,7 +194,7 @@ impl Pace {
     /// How far apart passes have to be so that they keep to their share, as far as they may. Where the shard is strained,
     /// early flushes of rooms that cost little alone are held apart, too: the more, the more it is strained.
     fn spacing(&self, members: u64) -> Duration {
-        let Strain { pass, stretch_permille } = self.strain;
+        let PassCost { pass, stretch_permille } = self.cost;
         let alone = stretched(self.rules.spacing(pass), stretch_permille);
         let of_all = stretched(self.unstretched(members), stretch_permille - STRETCH_NONE);
         alone.max(of_all).min(self.rules.gather_max)
@@ -195,7 +203,7 @@ impl Pace {
     /// How long the oldest message gathers company, as far as the shard lets it leave again.
     fn gather(&self, members: u64) -> Duration {
         let gather = self.unstretched(members);
-        stretched(gather, self.strain.stretch_permille).min(self.rules.gather_max.max(gather))
+        stretched(gather, self.cost.stretch_permille).min(self.rules.gather_max.max(gather))
     }
 
     fn unstretched(&self, members: u64) -> Duration {
@@ -275,15 +283,15 @@ mod tests {
     }
 
     /// A pass that takes this long.
-    fn strained(pass_ms: u64) -> Strain {
-        Strain { pass: Duration::from_millis(pass_ms), ..Strain::default() }
+    fn costing(pass_ms: u64) -> PassCost {
+        PassCost { pass: Duration::from_millis(pass_ms), ..PassCost::default() }
     }
 
     #[test]
     fn the_window_widens_so_that_passes_keep_to_their_share_and_narrows_again() {
         let (mut pace, now) = (Pace::default(), Now::read().instant);
         for (pass_ms, window_ms) in [(59, 100), (60, 100), (90, 150), (600, 1000), (5000, 1000), (30, 100)] {
-            pace.strained(strained(pass_ms));
+            pace.passes_cost(costing(pass_ms));
             let window = Duration::from_millis(window_ms);
             assert_eq!(pace.window(MANY), window, "passes of {pass_ms} ms");
             pace.flushed(now);
@@ -296,9 +304,9 @@ mod tests {
     #[test]
     fn a_shard_that_is_strained_by_many_rooms_widens_each_window_in_proportion() {
         let (mut pace, now) = (Pace::default(), Now::read().instant);
-        pace.strained(Strain { stretch_permille: 1500, ..strained(90) });
+        pace.passes_cost(PassCost { stretch_permille: 1500, ..costing(90) });
         assert_eq!(pace.window(MANY), Duration::from_millis(225));
-        pace.strained(Strain { stretch_permille: 1500, ..Strain::default() });
+        pace.passes_cost(PassCost { stretch_permille: 1500, ..PassCost::default() });
         assert_eq!(pace.window(MANY), Duration::from_millis(150));
         assert_eq!(pace.window(5), DIRECT_SPACING * 3 / 2);
         pace.flushed(now);
@@ -313,7 +321,7 @@ mod tests {
         pace.flushed(now);
         let full = Waiting { batches: 1, ..waiting(now) };
         for (stretch_permille, apart_ms) in [(1000, 0), (1010, 1), (1500, 50), (3000, 200), (20_000, 1000)] {
-            pace.strained(Strain { stretch_permille, ..Strain::default() });
+            pace.passes_cost(PassCost { stretch_permille, ..PassCost::default() });
             assert_eq!(pace.due(full, MANY), now + Duration::from_millis(apart_ms), "{stretch_permille}");
         }
     }
@@ -323,7 +331,7 @@ mod tests {
     fn a_coupon_never_waits_longer_than_the_widest_window() {
         let rules = FlushRules { gather: Duration::from_secs(10), ..FlushRules::default() };
         let (mut pace, now) = (Pace::new(rules), Now::read().instant);
-        pace.strained(Strain { stretch_permille: 1500, ..strained(20_000) });
+        pace.passes_cost(PassCost { stretch_permille: 1500, ..costing(20_000) });
         pace.flushed(now);
         let urgent = Waiting { urgent: true, ..waiting(now + Duration::from_millis(1)) };
         assert_eq!(pace.due(urgent, MANY), now + rules.gather_max);
@@ -333,26 +341,26 @@ mod tests {
     fn a_gather_time_beyond_the_widest_window_stays_as_configured() {
         let gather = Duration::from_secs(5);
         let mut pace = Pace::new(FlushRules { gather, ..FlushRules::default() });
-        pace.strained(strained(50_000));
+        pace.passes_cost(costing(50_000));
         assert_eq!(pace.window(MANY), gather);
     }
 
     #[test]
     fn whole_batches_and_urgent_messages_stay_inside_the_write_budget() {
         let (mut pace, now) = (Pace::default(), Now::read().instant);
-        pace.strained(strained(30));
+        pace.passes_cost(costing(30));
         pace.flushed(now);
         let later = now + Duration::from_millis(1);
         let affordable = now + Duration::from_millis(50);
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), affordable);
         let (dear, window_over) = (now + Duration::from_millis(60), later + Duration::from_millis(100));
-        pace.strained(strained(36));
+        pace.passes_cost(costing(36));
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), window_over);
         assert_eq!(pace.due(Waiting { batches: 3, ..waiting(later) }, MANY), window_over);
         assert_eq!(pace.due(Waiting { batches: 4, ..waiting(later) }, MANY), dear, "no pass takes more");
         let much = Waiting { batches: 2, bytes: OUTBOX_BYTES_MAX, ..waiting(later) };
         assert_eq!(pace.due(much, MANY), dear, "no device is to owe more");
-        pace.strained(strained(30));
+        pace.passes_cost(costing(30));
         assert_eq!(pace.due(Waiting { urgent: true, ..waiting(later) }, MANY), affordable);
         // What an early cut left behind is due soon, but a pass has just begun.
         let left = now.checked_sub(Duration::from_millis(99)).unwrap();

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::view::AckTimes;
+use crate::clock::millis;
 
 /// What the home knows of one message's members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,7 +108,7 @@ impl Acks {
     /// One more, so long after the message was sent.
     pub fn add(&mut self, took: Duration) {
         // Past an hour all are the same.
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).min(3_600_000);
+        let took_ms = millis(took).min(3_600_000);
         let bucket = bucket_of(took_ms);
         if self.times.len() <= bucket {
             self.times.resize(bucket + 1, 0);

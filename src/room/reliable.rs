@@ -17,7 +17,7 @@ use super::stored::{Asked, Page, Stored};
 use super::stream::{Judged, Loaded, Phase};
 use super::tally::RoomTally;
 use super::view::{RecallView, ReceiptView, StreamRefusal};
-use crate::clock::Now;
+use crate::clock::{Now, millis};
 use crate::config::limits::{
     ACK_MEMBERS_PER_MS, ACK_WITHIN_MAX, ACK_WITHIN_MIN, CARRY_BYTES_MAX, CATCH_UP_BYTES_MAX, PARKED_MAX,
     PULL_BYTES_MAX, STORE_RETRY, WELCOME_RELIABLE_BYTES_MAX,
@@ -237,7 +237,6 @@ impl Room {
 
     /// Over how long devices are to spread their acknowledgements (design: members / 20, within 200 … 5 000).
     pub(super) fn ack_within_ms(&self) -> u32 {
-        let millis = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let within =
             (self.members() / ACK_MEMBERS_PER_MS).clamp(millis(ACK_WITHIN_MIN), millis(ACK_WITHIN_MAX));
         u32::try_from(within).expect("a few seconds")

@@ -8,6 +8,7 @@ use super::message::{Class, ShedReason};
 use super::tally::RoomTally;
 use super::view::{AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, SegmentView};
 use super::{Counts, Room};
+use crate::clock::millis;
 
 /// Over how many seconds a rate is smoothed.
 const SMOOTHING_S: f64 = 10.0;
@@ -37,7 +38,6 @@ impl Room {
     #[must_use]
     pub fn view(&self, home: usize, now: Instant) -> RoomView {
         let oldest = self.waiting().map(|waiting| now.saturating_duration_since(waiting.oldest));
-        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let held = self.segments.iter().filter(|(_, segment)| segment.census.members() > 0);
         let segments = held.map(|(shard, segment)| SegmentView {
             shard: *shard,
@@ -100,7 +100,7 @@ impl Room {
             home,
             shards: self.segments().count(),
             seq: self.seq.0,
-            window_ms: u64::try_from(self.pace.window(self.members()).as_millis()).unwrap_or(u64::MAX),
+            window_ms: millis(self.pace.window(self.members())),
             hot: false,
             load_permille: self.load_permille(now),
         }

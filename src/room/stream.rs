@@ -17,6 +17,7 @@ use super::ids::{Fingerprint, Known};
 use super::message::{Message, Unavailable};
 use super::receipt::Receipt;
 use super::stored::Stored;
+use crate::clock::millis;
 use crate::config::limits::{
     ID_AGE_MAX, RECEIPT_DEVICES_MAX, RECEIPTS_MAX, STORE_PATIENCE, STORE_RETRY, STREAM_BYTES_MAX,
     STREAM_MESSAGES_MAX, TAIL_BYTES_MAX, TAIL_MESSAGES_MAX,
@@ -489,7 +490,7 @@ impl Stream {
         {
             self.die(offset);
         }
-        let id_age_ms = u64::try_from(ID_AGE_MAX.as_millis()).unwrap_or(u64::MAX);
+        let id_age_ms = millis(ID_AGE_MAX);
         while self.ids_in_order.front().is_some_and(|(at_ms, _)| at_ms + id_age_ms < now_ms) {
             // It may have been used again since, or given up.
             if let Some((at_ms, id)) = self.ids_in_order.pop_front()

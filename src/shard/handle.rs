@@ -21,7 +21,7 @@ use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, 
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
 use crate::room::Counts;
-use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Seen};
+use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
 use crate::room::message::{Message, Published};
 use crate::room::pace::{FlushRules, RoomSettings};
 use crate::room::receipt::Acks;
@@ -123,7 +123,7 @@ pub(super) enum Request {
     /// What one shard counts of a room's members, and in which life of it.
     Counts {
         room: RoomName,
-        reply: oneshot::Sender<Option<(String, Counts)>>,
+        reply: oneshot::Sender<Option<(Run, Counts)>>,
     },
     Close {
         room: RoomName,
@@ -288,10 +288,7 @@ impl Shards {
         let named = room.clone();
         let view =
             self.ask(self.home(&room), |reply| Request::Configure { room: named, settings, reply }).await?;
-        match view {
-            Some(view) => Ok(Some(self.whole(room, view).await)),
-            None => Ok(None),
-        }
+        Ok(self.whole(room, view).await)
     }
 
     /// What a room shows of itself; `None` if it is not open.
@@ -301,15 +298,13 @@ impl Shards {
     pub async fn describe(&self, room: RoomName) -> Result<Option<Box<RoomView>>, Unanswered> {
         let named = room.clone();
         let view = self.ask(self.home(&room), |reply| Request::Describe { room: named, reply }).await?;
-        match view {
-            Some(view) => Ok(Some(self.whole(room, view).await)),
-            None => Ok(None),
-        }
+        Ok(self.whole(room, view).await)
     }
 
     /// A home's view of its room, with what other shards count, and where further devices are placed. A shard that does not
     /// say within [`COUNTS_AGE_MAX`] has counted nothing, as far as this view goes: the home has answered.
-    async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
+    async fn whole(&self, room: RoomName, view: Option<Box<RoomView>>) -> Option<Box<RoomView>> {
+        let mut view = view?;
         let deadline = Now::read().instant + COUNTS_AGE_MAX;
         let asked = view.shards.iter().map(|segment| {
             let (reply, answer) = oneshot::channel();
@@ -321,14 +316,14 @@ impl Shards {
             let Ok(answer) = answer else { continue };
             // A shard may know another life of the room.
             if let Ok(Ok(Some((run, counts)))) = timeout_at(deadline.into(), answer).await
-                && run == view.run
+                && run.to_string() == view.run
             {
                 segment.counts = counts;
                 view.counts += counts;
             }
         }
         view.placed_on = self.directory().shards_of(&room);
-        view
+        Some(view)
     }
 
     /// The `limit` rooms with most members, over all shards.
@@ -336,7 +331,7 @@ impl Shards {
     /// # Errors
     /// [`Unanswered`]; how long it takes is for the caller to bound.
     pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Unanswered> {
-        let mut lines: Vec<RoomLine> = Vec::new();
+        let mut lines = Vec::new();
         for shard in 0..self.ways_in.len() {
             lines.extend(self.ask(shard, |reply| Request::RoomsByMembers { limit, reply }).await?);
         }
@@ -606,7 +601,6 @@ mod tests {
     #[tokio::test]
     async fn what_a_home_has_done_is_not_said_to_be_untaken_because_another_shard_is_busy() {
         use crate::room::Room;
-        use crate::room::id::Run;
         use crate::room::view::SegmentView;
         let directory = Arc::new(Mutex::new(Directory::new(2, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);

@@ -227,9 +227,9 @@ impl<S: Socket> Shard<S> {
 
     /// What this shard counts of a room's members, with the life of the room that it is of.
     #[must_use]
-    pub fn counts(&self, room: &RoomName) -> Option<(String, Counts)> {
+    pub fn counts(&self, room: &RoomName) -> Option<(Run, Counts)> {
         let placed = &self.segments[*self.segment_of.get(room)? as usize];
-        Some((placed.segment.run().to_string(), placed.counts))
+        Some((placed.segment.run(), placed.counts))
     }
 
     /// The next answer to an ask, with the ticket it came with.

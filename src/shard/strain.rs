@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Now;
-    use crate::room::pace::{self, Pace, Waiting};
+    use crate::room::pace::{Pace, PassCost, Waiting};
 
     const GATHER: Duration = Duration::from_millis(100);
     const USUAL: Windows = Windows { of_all: GATHER, of_helped: GATHER };
@@ -236,7 +236,7 @@ mod tests {
             let pass = Duration::from_millis(1);
             let mut spacings = Vec::new();
             for interval in 1..=90 {
-                pace.strained(pace::Strain { pass, stretch_permille: strain.stretch_permille() });
+                pace.passes_cost(PassCost { pass, stretch_permille: strain.stretch_permille() });
                 let full = now + Duration::from_millis(natural_ms);
                 let waiting = Waiting { oldest: now, batches: 1, bytes: 0, urgent: false };
                 let spacing = pace.due(waiting, 1000).max(full) - now;

@@ -8,8 +8,9 @@ use crate::config::limits::{STORE_BYTES_MAX, TTL_MAX};
 use crate::room::id::{Epoch, RoomName};
 use crate::room::message::Message;
 
-use super::row::{delete_at_ms, millis, stored_bytes};
+use super::row::{delete_at_ms, stored_bytes};
 use super::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
+use crate::clock::millis;
 
 /// Reliable messages in memory. The same calls give the same answers.
 #[derive(Debug, Clone)]

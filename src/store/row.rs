@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::clock::millis;
 use crate::config::limits::ID_AGE_MAX;
 use crate::room::id::{Epoch, Key, MessageId, RoomName, TypeName};
 use crate::room::message::{Class, Message, Payload};
@@ -72,10 +73,6 @@ pub(super) fn seal(key: &[u8], rest: &[u8]) -> u64 {
 #[must_use]
 pub fn delete_at_ms(message: &Message) -> u64 {
     message.expires_ms().max(message.at_ms.saturating_add(millis(ID_AGE_MAX)))
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How many bytes a message takes in the store, its key included; what `STORE_BYTES_MAX` counts.

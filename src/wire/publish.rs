@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use prost::Message as _;
 use serde_json::value::RawValue;
 
+use crate::clock::millis;
 use crate::config::limits::{
     COUNT_MAX, LATEST_PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, REQUEST_MESSAGES_MAX,
     RETRY_AFTER, TTL_MAX, TTL_MIN,
@@ -440,13 +441,12 @@ fn result_of(verdict: Verdict) -> MessageResult {
         Verdict::Shed(reason) => MessageResult {
             reason: Some(reason.name()),
             // The other bounds hold for the room's whole run: waiting a second would not help.
-            retry_after_ms: (reason == ShedReason::RoomFull)
-                .then(|| u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX)),
+            retry_after_ms: (reason == ShedReason::RoomFull).then(|| millis(RETRY_AFTER)),
             ..plain("shed")
         },
         Verdict::Unavailable(reason) => MessageResult {
             reason: Some(reason.name()),
-            retry_after_ms: Some(u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX)),
+            retry_after_ms: Some(millis(RETRY_AFTER)),
             ..plain("unavailable")
         },
     }

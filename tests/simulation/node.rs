@@ -157,7 +157,7 @@ impl Node {
         let home = &self.shards[home(room, self.shards.len())];
         let mut view = home.describe(&name(room), self.now.instant).expect("it is open");
         for shard in &self.shards {
-            let counted = shard.counts(&name(room)).filter(|(run, _)| *run == view.run);
+            let counted = shard.counts(&name(room)).filter(|(run, _)| run.to_string() == view.run);
             view.counts += counted.map_or_else(Counts::default, |(_, counts)| counts);
         }
         view

@@ -210,7 +210,7 @@ impl World {
             };
             let mut counts = view.counts;
             for shard in &self.shards {
-                let counted = shard.counts(&name(room)).filter(|(of, _)| *of == run);
+                let counted = shard.counts(&name(room)).filter(|(of, _)| of.to_string() == run);
                 counts += counted.map_or_else(Counts::default, |(_, counted)| counted);
             }
             let is_batch =

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ::redb::{ReadableDatabase, ReadableTable, Table};
 
+use crate::clock::millis;
 use crate::config::limits::TTL_MAX;
 use crate::store::{Purged, row};
 
@@ -114,7 +115,7 @@ impl Purge<'_> {
             return Ok(());
         }
         let Found::Intact(entry) = find(&self.rooms, room)? else { return Ok(()) };
-        let forget_ms = self.now_ms.saturating_add(row::millis(TTL_MAX));
+        let forget_ms = self.now_ms.saturating_add(millis(TTL_MAX));
         self.rooms.insert(room, Entry { forget_ms, ..entry }.encode(room).as_slice())?;
         self.expiry.insert(expiry_key(forget_ms, 0, room).as_slice(), ())?;
         Ok(())

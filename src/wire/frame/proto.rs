@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{BINARY, Draft, Greeting, Head, Notice, OUTER_BYTES_MAX};
+use crate::clock::millis;
 use crate::config::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::room::counters::CounterChange;
 use crate::room::id::{Seq, TypeName};
@@ -137,7 +138,7 @@ pub(super) fn notice(notice: Notice<'_>) -> Bytes {
         }
         Notice::Bye => {
             bytes(out, 1, CloseReason::Draining.name().as_bytes());
-            number(out, 2, u64::try_from(RECONNECT_WITHIN.as_millis()).unwrap_or(u64::MAX));
+            number(out, 2, millis(RECONNECT_WITHIN));
             kind::BYE
         }
     };
