@@ -9,7 +9,8 @@ use roomcast::clock::Now;
 use roomcast::room::buffer::Buffer;
 use roomcast::room::id::{RoomName, Run, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::pace::FlushRules;
+use roomcast::room::pace::RoomRules;
+use roomcast::room::policy::TypePolicy;
 use roomcast::room::tally::RoomTally;
 use roomcast::room::{Input, Room};
 use roomcast::wire::frame;
@@ -19,8 +20,7 @@ const BATCH_MESSAGES: usize = 100;
 fn chat() -> Message {
     let mut message = Message {
         type_name: TypeName::parse("chat").expect("a constant"),
-        class: Class::Normal,
-        urgent: false,
+        policy: TypePolicy::of(Class::Normal),
         key: None,
         id: None,
         payload: Payload::Opaque(Bytes::from(vec![7; 300])),
@@ -68,7 +68,7 @@ fn push(criterion: &mut Criterion) {
 fn publish(criterion: &mut Criterion) {
     let mut now = Now::read();
     let name = RoomName::parse("r1").expect("a constant");
-    let mut room = Room::new(name, Run(1), FlushRules::default(), now.instant);
+    let mut room = Room::new(name, Run(1), RoomRules::default(), now.instant);
     let mut tally = RoomTally::default();
     let mut group = criterion.benchmark_group("room");
     group.throughput(Throughput::Elements(BATCH_MESSAGES as u64));

@@ -13,6 +13,7 @@ use roomcast::room::counters::CounterChange;
 use roomcast::room::history::{History, Past};
 use roomcast::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
+use roomcast::room::policy::TypePolicy;
 use roomcast::room::{Batch, Carried, Refresh, Snapshot, Span};
 use roomcast::wire::frame::{self, Greeting, Head};
 
@@ -30,8 +31,7 @@ fn chat() -> Arc<Message> {
     let payload = format!(r#"{{"text":"{}"}}"#, "x".repeat(PAYLOAD_BYTES - 11));
     let mut message = Message {
         type_name: type_name("chat"),
-        class: Class::Normal,
-        urgent: false,
+        policy: TypePolicy::of(Class::Normal),
         key: Some(Key::parse("viewer-1000001").expect("a constant")),
         id: None,
         payload: Payload::Json(Bytes::from(payload)),
@@ -47,7 +47,7 @@ fn chat() -> Arc<Message> {
 }
 
 fn coupon(offset: u64) -> Arc<Message> {
-    Arc::new(Message { class: Class::Reliable, offset, ..(*chat()).clone() })
+    Arc::new(Message { policy: TypePolicy::of(Class::Reliable), offset, ..(*chat()).clone() })
 }
 
 fn likes() -> Vec<CounterChange> {
@@ -69,6 +69,7 @@ fn main() {
     let batch = Batch {
         seq: Seq(42),
         messages: (0..BATCH_MESSAGES).map(|_| chat()).collect(),
+        skipped: vec![],
         merged: vec![(type_name("enter"), 3)],
         counters: likes(),
         oldest: Now::read().instant,

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use roomcast::clock::Now;
 use roomcast::room::id::{Epoch, MessageId, RoomName, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
+use roomcast::room::policy::TypePolicy;
 use roomcast::store::redb::Redb;
 use roomcast::store::{Append, Store};
 
@@ -79,8 +80,7 @@ fn room(number: u64) -> RoomName {
 fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -> Append {
     let message = |offset| Message {
         type_name: TypeName::parse("coupon").expect("a constant"),
-        class: Class::Reliable,
-        urgent: true,
+        policy: TypePolicy::of(Class::Reliable),
         key: None,
         id: Some(MessageId::parse(&format!("order-{offset}")).expect("a constant")),
         payload: Payload::Opaque(Bytes::from(vec![7; payload_bytes])),

@@ -11,8 +11,9 @@ use roomcast::config::args::Args;
 use roomcast::config::{Config, LogFormat, Mistakes, Source, check, limits, print};
 use roomcast::connection::Grant;
 use roomcast::room::id::TypeName;
-use roomcast::room::message::{Class, TypePolicy};
-use roomcast::room::pace::FlushRules;
+use roomcast::room::message::Class;
+use roomcast::room::pace::RoomRules;
+use roomcast::room::policy::TypePolicy;
 
 /// The SHA-256 of `secret`.
 const KEY_HASH: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
@@ -83,7 +84,7 @@ fn the_built_in_defaults_are_those_of_the_code() {
     assert_eq!(config.ops_listen, local(7602));
     assert_eq!(config.data_dir, Some(PathBuf::from("data")));
     assert_eq!(config.shards, std::thread::available_parallelism().unwrap().get());
-    assert_eq!(config.flush, FlushRules::default());
+    assert_eq!(config.flush, RoomRules::default());
     assert_eq!(config.heartbeat, limits::HEARTBEAT);
     assert_eq!(config.joins_per_second, limits::JOINS_PER_SECOND);
     assert!(config.publisher_keys.is_open() && config.device_keys.is_open() && !config.insecure);
@@ -193,11 +194,11 @@ fn types_are_merged_key_by_key() {
     let five_seconds = Duration::from_secs(5);
     assert_eq!(
         policy(&config, "coupon"),
-        TypePolicy { class: Class::Reliable, urgent: false, ttl: five_seconds }
+        TypePolicy { urgent: false, ttl: five_seconds, ..TypePolicy::of(Class::Reliable) }
     );
     assert_eq!(
         policy(&config, "gift"),
-        TypePolicy { class: Class::Reliable, urgent: true, ttl: limits::TTL_DEFAULT }
+        TypePolicy { urgent: true, ttl: limits::TTL_DEFAULT, ..TypePolicy::of(Class::Reliable) }
     );
     assert_eq!((policy(&config, "a.b").class, policy(&config, "a.b").urgent), (Class::Lossy, true));
     assert_eq!(

@@ -21,6 +21,7 @@ use roomcast::room::counters::CounterChange;
 use roomcast::room::history::History;
 use roomcast::room::id::{Encoding, Epoch, Key, MessageId, RoomName, Run, Seq, TypeName};
 use roomcast::room::message::{Class, Message, Payload, ShedReason, Unavailable};
+use roomcast::room::policy::TypePolicy;
 use roomcast::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use roomcast::server::Server;
 use roomcast::wire::close::CloseReason;
@@ -155,8 +156,7 @@ const EPOCH: Epoch = Epoch(0x9c40_71e2_55f0_1b38);
 fn message(type_name: &str, payload: Payload) -> Message {
     Message {
         type_name: TypeName::parse(type_name).unwrap(),
-        class: Class::Normal,
-        urgent: false,
+        policy: TypePolicy::of(Class::Normal),
         key: None,
         id: None,
         payload,
@@ -178,16 +178,25 @@ fn chat() -> Arc<Message> {
 }
 
 fn online() -> Arc<Message> {
-    Arc::new(Message { class: Class::Latest, key: Key::parse("online").ok(), ..message("online", json("3")) })
+    Arc::new(Message {
+        policy: TypePolicy::of(Class::Latest),
+        key: Key::parse("online").ok(),
+        ..message("online", json("3"))
+    })
 }
 
 fn coupon() -> Arc<Message> {
-    Arc::new(Message { class: Class::Reliable, offset: 8, ..message("coupon", json("5")) })
+    Arc::new(Message { policy: TypePolicy::of(Class::Reliable), offset: 8, ..message("coupon", json("5")) })
 }
 
 /// Takes an earlier coupon back.
 fn recall() -> Arc<Message> {
-    let one = Message { class: Class::Reliable, offset: 9, recall: 5, ..message("coupon", json("null")) };
+    let one = Message {
+        policy: TypePolicy::of(Class::Reliable),
+        offset: 9,
+        recall: 5,
+        ..message("coupon", json("null"))
+    };
     Arc::new(one)
 }
 
@@ -203,14 +212,20 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
             chat(),
             Arc::new(message("chat", Payload::Opaque(Bytes::from_static(&[0, 1, 2, 255])))),
         ],
+        skipped: vec![],
         merged: vec![(type_name("enter"), 41)],
         counters: counter(17, 1251),
         oldest: Now::read().instant,
         span: None,
     };
     let span = Span { after: 7, through: 8, ack_within_ms: 200 };
-    let reliable =
-        Batch { messages: vec![coupon()], merged: vec![], counters: vec![], span: Some(span), ..batch };
+    let reliable = Batch {
+        messages: vec![coupon()],
+        merged: vec![],
+        counters: vec![],
+        span: Some(span),
+        ..batch.clone()
+    };
     let carried = Carried { span: Span { through: 9, ..span }, messages: vec![coupon(), recall()] };
     let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
     let refresh = Refresh { missed, latest: vec![online()], counters: counter(40, 1291), carried: None };

@@ -11,7 +11,8 @@ use roomcast::connection::placed::Socket;
 use roomcast::connection::{Grant, Seats};
 use roomcast::room::id::{Encoding, RoomName, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::pace::FlushRules;
+use roomcast::room::pace::RoomRules;
+use roomcast::room::policy::TypePolicy;
 use roomcast::shard::lane::Peer;
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::{Answer, Request};
@@ -108,8 +109,8 @@ impl Driven {
 }
 
 /// As they are by default, but for what would make a bench wait: a batch is one message, and passes may take all there is.
-fn rules() -> FlushRules {
-    FlushRules { messages_max: 1, cpu_permille: u32::MAX, ..FlushRules::default() }
+fn rules() -> RoomRules {
+    RoomRules { messages_max: 1, cpu_permille: u32::MAX, ..RoomRules::default() }
 }
 
 /// A chat message as a publisher's door makes it.
@@ -117,8 +118,7 @@ pub(crate) fn chat() -> Message {
     let payload = format!(r#"{{"text":"{}"}}"#, "x".repeat(PAYLOAD_BYTES - 11));
     let mut message = Message {
         type_name: TypeName::parse("chat").expect("a constant"),
-        class: Class::Normal,
-        urgent: false,
+        policy: TypePolicy::of(Class::Normal),
         key: None,
         id: None,
         payload: Payload::Json(Bytes::from(payload)),

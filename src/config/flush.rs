@@ -115,7 +115,7 @@ impl FlushField {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::pace::FlushRules;
+    use crate::room::pace::RoomRules;
 
     #[test]
     fn each_field_takes_its_bounds_and_nothing_beside_them() {
@@ -125,9 +125,9 @@ mod tests {
             assert_eq!(FlushField::named(field.name()), Some(field));
             for good in [min, max] {
                 field.set(good, &mut settings).unwrap();
-                assert_ne!(FlushRules::default().with(&settings), FlushRules::default(), "{field:?}");
+                assert_ne!(RoomRules::default().with(&settings), RoomRules::default(), "{field:?}");
             }
-            let before = settings;
+            let before = settings.clone();
             for bad in [min.checked_sub(1), Some(max + 1), Some(u64::MAX)].into_iter().flatten() {
                 let refused = field.set(bad, &mut settings).unwrap_err();
                 assert_eq!(refused.field, field.name());

@@ -33,6 +33,15 @@ pub const TTL_MIN: Duration = Duration::from_secs(1);
 pub const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a reliable message lives when neither its type nor its publisher says.
 pub const TTL_DEFAULT: Duration = Duration::from_secs(600);
+/// How long a message that is not reliable may wait for its turn, unless its type or publisher says otherwise. Past it: shed
+/// `expired`.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// What a message's count takes in JSON, the larger encoding: `,"count":` and sixteen digits.
+pub const COUNT_WIRE_BYTES: usize = 9 + 16;
+/// Largest weight of a type. Past it: refused at start, or 400.
+pub const WEIGHT_MAX: u32 = 1_000_000;
+/// Highest rate of messages, and most at once, that may be configured anywhere. Past it: refused at start, or 400.
+pub const RATE_MAX: u32 = 1_000_000;
 /// Most messages of one publish request. Past it: 400.
 pub const REQUEST_MESSAGES_MAX: usize = 1000;
 /// Largest publish request. Past it: 413.

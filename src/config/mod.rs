@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
 use crate::room::id::RoomName;
-use crate::room::message::Types;
-use crate::room::pace::FlushRules;
+use crate::room::pace::RoomRules;
+use crate::room::policy::Types;
 
 pub use self::mistake::{Mistake, Mistakes, Source};
 
@@ -51,7 +51,7 @@ pub struct Config {
     /// `shards.hot_rooms`: rooms that are hot from the first device on.
     pub hot_rooms: Vec<RoomName>,
     /// `flush.*`: what rooms begin with.
-    pub flush: FlushRules,
+    pub flush: RoomRules,
     /// `types.*`: the built-in types and the configured ones.
     pub types: Types,
     /// `viewer.heartbeat_ms`: how often a device pings.

@@ -15,8 +15,9 @@ use toml::{Table, Value};
 use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Origins, PublisherKeys};
 use crate::clock::millis;
 use crate::room::id::{RoomName, TypeName};
-use crate::room::message::{Class, TypePolicy, Types};
-use crate::room::pace::{FlushRules, RoomSettings};
+use crate::room::message::Class;
+use crate::room::pace::{RoomRules, RoomSettings};
+use crate::room::policy::{TypePolicy, Types};
 
 use super::flush::FlushField;
 use super::limits::{
@@ -241,7 +242,7 @@ impl<'a> Resolver<'a> {
         let wrong = format!("{} is not allowed", shown(&entry.value));
         let allowed = format!("a share, {} to {}", CPU_SHARES.start(), CPU_SHARES.end());
         self.mistaken(&entry.source, "flush.cpu_share", wrong, allowed);
-        FlushRules::default().cpu_permille
+        RoomRules::default().cpu_permille
     }
 
     fn joins_per_second(&mut self) -> u32 {
@@ -250,13 +251,13 @@ impl<'a> Resolver<'a> {
         u32::try_from(joins).unwrap_or(JOINS_PER_SECOND_MAX)
     }
 
-    fn flush(&mut self) -> FlushRules {
+    fn flush(&mut self) -> RoomRules {
         let mut typed = RoomSettings::default();
         for field in FlushField::ALL {
             let value = self.whole(&format!("flush.{}", field.name()), field.bounds(), field.unit());
             field.set(value, &mut typed).expect("it is within the field's bounds");
         }
-        FlushRules { cpu_permille: self.cpu_permille(), ..FlushRules::default() }.with(&typed)
+        RoomRules { cpu_permille: self.cpu_permille(), ..RoomRules::default() }.with(&typed)
     }
 
     fn types(&mut self) -> Types {
@@ -324,7 +325,7 @@ impl<'a> Resolver<'a> {
             Some(entry) => self.switch_of(entry, &key("urgent")),
             None => class == Class::Reliable,
         };
-        Some(TypePolicy { class, urgent, ttl })
+        Some(TypePolicy { urgent, ttl, ..TypePolicy::of(class) })
     }
 
     fn log(&mut self) -> Log {

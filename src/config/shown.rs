@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use crate::room::message::{Class, TypePolicy};
+use crate::room::message::Class;
+use crate::room::policy::TypePolicy;
 
 use super::Config;
 use super::mistake::Source;

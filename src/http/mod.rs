@@ -29,7 +29,7 @@ use crate::connection::Seats;
 use crate::connection::accept::Answer;
 use crate::connection::admission::Admission;
 use crate::metrics::Metrics;
-use crate::room::message::Types;
+use crate::room::policy::Types;
 use crate::shard::handle::{Shards, Unanswered};
 use crate::store::health::Health;
 

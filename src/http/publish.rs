@@ -78,9 +78,11 @@ fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
     let mut why = None;
     for verdict in verdicts {
         match *verdict {
-            Verdict::Accepted | Verdict::Durable { .. } | Verdict::Merged | Verdict::Duplicate { .. } => {
-                return None;
-            }
+            Verdict::Accepted
+            | Verdict::Saturated
+            | Verdict::Durable { .. }
+            | Verdict::Merged
+            | Verdict::Duplicate { .. } => return None,
             Verdict::Unavailable(reason) if reason.is_unknown() => why = Some(reason),
             Verdict::Unavailable(reason) => why = why.or(Some(reason)),
             Verdict::Shed(_) => {}

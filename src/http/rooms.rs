@@ -199,6 +199,7 @@ mod tests {
                 urgent_spacing: Some(Duration::from_millis(30)),
                 gather_max: Some(Duration::from_secs(2)),
                 idle_close: Some(Duration::from_mins(1)),
+                ..RoomSettings::default()
             }
         );
         assert_eq!(settings(br#"{"flush":null}"#).unwrap(), RoomSettings::default());

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::id::{Key, TypeName};
 use super::message::{Class, Message, Payload};
+use super::policy::TypePolicy;
 use crate::config::limits::AUDIENCE_INTERVAL;
 
 /// The type under which the engine publishes the audience.
@@ -40,8 +41,7 @@ impl Audience {
         let count = Bytes::from(members.to_string());
         Message {
             type_name: TypeName::parse(ONLINE).expect("a constant"),
-            class: Class::Latest,
-            urgent: false,
+            policy: TypePolicy::of(Class::Latest),
             key: Some(Key::parse(ONLINE).expect("a constant")),
             id: None,
             // Type, key, time and braces around at most 16 digits: 96 bytes hold them in either encoding.

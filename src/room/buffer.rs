@@ -67,7 +67,7 @@ impl Buffer {
             return Push::Full;
         }
         self.gathered_bytes += message.wire_bytes;
-        self.urgent += usize::from(message.urgent);
+        self.urgent += usize::from(message.policy.urgent);
         self.gathered.push_back(Gathered { message: Arc::new(message), since: now, merged: 0 });
         self.check_invariants();
         Push::Gathered
@@ -76,7 +76,7 @@ impl Buffer {
     /// Takes in a durable message behind the others, whatever waits: its publisher has been promised.
     pub fn push_durable(&mut self, message: Arc<Message>, now: Instant) {
         self.gathered_bytes += message.wire_bytes;
-        self.urgent += usize::from(message.urgent);
+        self.urgent += usize::from(message.policy.urgent);
         self.gathered.push_back(Gathered { message, since: now, merged: 0 });
         self.check_invariants();
     }
@@ -90,11 +90,11 @@ impl Buffer {
         for one in gathered {
             if one.message.offset > 0 {
                 self.gathered_bytes -= one.message.wire_bytes;
-                self.urgent -= usize::from(one.message.urgent);
+                self.urgent -= usize::from(one.message.policy.urgent);
                 given_up.push(one.message);
                 continue;
             }
-            if let (Class::Latest | Class::Lossy, Some(key)) = (one.message.class, &one.message.key) {
+            if let (Class::Latest | Class::Lossy, Some(key)) = (one.message.class(), &one.message.key) {
                 let place = self.left_before + self.gathered.len() as u64;
                 self.places.insert((one.message.type_name.clone(), key.clone()), place);
             }
@@ -129,7 +129,8 @@ impl Buffer {
         }
         let waiting = &mut self.gathered[index];
         self.gathered_bytes = self.gathered_bytes - old_bytes + message.wire_bytes;
-        self.urgent = self.urgent - usize::from(waiting.message.urgent) + usize::from(message.urgent);
+        self.urgent =
+            self.urgent - usize::from(waiting.message.policy.urgent) + usize::from(message.policy.urgent);
         waiting.message = Arc::new(message);
         waiting.merged += 1;
         self.check_invariants();
@@ -211,7 +212,7 @@ impl Buffer {
         if oldest.merged > 0 {
             *cut.merged.entry(message.type_name.clone()).or_default() += oldest.merged;
         }
-        self.urgent -= usize::from(message.urgent);
+        self.urgent -= usize::from(message.policy.urgent);
         self.left_before += 1;
         cut.messages.push(message);
     }
@@ -227,7 +228,7 @@ impl Buffer {
         // The sums are walked for small buffers only: tests fill large ones, and a quadratic check helps nobody.
         if cfg!(debug_assertions) && self.gathered.len() <= 64 {
             let bytes: usize = self.gathered.iter().map(|gathered| gathered.message.wire_bytes).sum();
-            let urgent = self.gathered.iter().filter(|gathered| gathered.message.urgent).count();
+            let urgent = self.gathered.iter().filter(|gathered| gathered.message.policy.urgent).count();
             debug_assert_eq!((bytes, urgent), (self.gathered_bytes, self.urgent));
             debug_assert!(self.places.len() <= self.gathered.len());
         }

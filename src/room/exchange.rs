@@ -10,6 +10,7 @@ use super::account::Missed;
 use super::counters::CounterChange;
 use super::history::Past;
 use super::id::{Cursor, Encoding, Epoch, Seen, Seq, TypeName};
+use super::ladder::Step;
 use super::message::{Message, Published, Unavailable};
 use super::pace::{RoomSettings, STRETCH_NONE};
 use super::receipt::Acks;
@@ -126,6 +127,8 @@ pub enum Input {
     },
     /// `PUT` by a publisher.
     Configure(RoomSettings),
+    /// The step of the ladder that is in force for it from now on.
+    Degrade(Step),
     /// The moment `poll_deadline` named has come.
     Due,
     /// Everything that waits has to leave: the node is draining.
@@ -375,6 +378,8 @@ pub struct Batch {
     pub seq: Seq,
     /// In room order.
     pub messages: Vec<Arc<Message>>,
+    /// Messages that were accepted and that nobody gets, since the batch before, by type.
+    pub skipped: Vec<(TypeName, u64)>,
     /// Messages merged away, by type.
     pub merged: Vec<(TypeName, u64)>,
     /// What it does to counters.

@@ -1,14 +1,13 @@
 //! One thing published to a room, as the engine holds it, and what its class promises.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::clock::millis;
-use crate::config::limits::TTL_DEFAULT;
 
 use super::id::{Key, MessageId, TypeName};
+use super::policy::TypePolicy;
 
 /// What the engine promises for a type of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,19 +65,17 @@ impl Payload {
 pub struct Message {
     /// The publisher's name for this kind of message.
     pub type_name: TypeName,
-    /// What is promised for it.
-    pub class: Class,
-    /// Whether it makes its room flush at once.
-    pub urgent: bool,
+    /// What is promised for it, and how it is treated where not everything fits.
+    pub policy: TypePolicy,
     /// What a later message of the same type and key replaces. Class latest always has one.
     pub key: Option<Key>,
     /// Makes the publish idempotent.
     pub id: Option<MessageId>,
     /// Owned bytes: never a slice of the request, which would keep all of it alive.
     pub payload: Payload,
-    /// How much a counter grows; 1 for every other class.
+    /// How much a counter grows, or how many it stands for where counts are summed; 1 otherwise.
     pub count: u64,
-    /// How long it is alive once the engine has taken it in; class reliable only.
+    /// How long it is alive once the engine has taken it in, if it is reliable; how long it may wait for its turn otherwise.
     pub ttl: Duration,
     /// Its place in the reliable stream; 0: none, or none yet.
     pub offset: u64,
@@ -91,6 +88,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// What is promised for it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.policy.class
+    }
+
     /// Unix milliseconds from which on it is not alive any more; class reliable only.
     #[must_use]
     pub fn expires_ms(&self) -> u64 {
@@ -103,57 +106,16 @@ impl Message {
 pub(crate) fn sample(type_name: &str, payload: &str) -> Message {
     Message {
         type_name: TypeName::parse(type_name).unwrap(),
-        class: Class::Normal,
-        urgent: false,
+        policy: TypePolicy::of(Class::Normal),
         key: None,
         id: None,
         payload: Payload::Json(Bytes::copy_from_slice(payload.as_bytes())),
         count: 1,
-        ttl: TTL_DEFAULT,
+        ttl: TypePolicy::of(Class::Normal).ttl,
         offset: 0,
         recall: 0,
         at_ms: 0,
         wire_bytes: 60 + payload.len(),
-    }
-}
-
-/// What the configuration says of one type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TypePolicy {
-    /// What is promised.
-    pub class: Class,
-    /// Whether it makes its room flush at once; reliable types do unless told otherwise.
-    pub urgent: bool,
-    /// How long a reliable message of this type lives when the publisher says nothing.
-    pub ttl: Duration,
-}
-
-/// The configured types. A type that is not among them is normal.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Types(BTreeMap<TypeName, TypePolicy>);
-
-impl Types {
-    /// A table of these policies.
-    pub fn new(policies: impl IntoIterator<Item = (TypeName, TypePolicy)>) -> Self {
-        Self(policies.into_iter().collect())
-    }
-
-    /// The policy of a type; that of a plain normal one where nothing is configured.
-    #[must_use]
-    pub fn policy(&self, type_name: &TypeName) -> TypePolicy {
-        let unknown = TypePolicy { class: Class::Normal, urgent: false, ttl: TTL_DEFAULT };
-        self.0.get(type_name).copied().unwrap_or(unknown)
-    }
-
-    /// The configured type of this name and its policy, so that a message can share the name instead of copying it.
-    #[must_use]
-    pub fn configured(&self, name: &str) -> Option<(&TypeName, TypePolicy)> {
-        self.0.get_key_value(name).map(|(type_name, policy)| (type_name, *policy))
-    }
-
-    /// All configured types, in order of name.
-    pub fn iter(&self) -> impl Iterator<Item = (&TypeName, &TypePolicy)> {
-        self.0.iter()
     }
 }
 
@@ -162,6 +124,8 @@ impl Types {
 pub enum Verdict {
     /// It waits for its room's next flush, or has left with one.
     Accepted,
+    /// It was accepted, but the counter is at the largest total there is: not all of its count was added.
+    Saturated,
     /// It is synced on this node, with this offset.
     Durable {
         /// Its place in the room's reliable stream.
@@ -219,10 +183,11 @@ impl Unavailable {
     }
 }
 
-/// Why a message was dropped on purpose. The publisher, the room's account and a metric all hear it.
+/// Why a message was dropped on purpose. The publisher, the room's account and a metric all hear it; where it had been
+/// accepted before, the room's members do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShedReason {
-    /// Too much waits in the room already.
+    /// Too much waits in the room already, or waited when one of a higher priority came.
     RoomFull,
     /// The room keeps as many latest keys as it may.
     LatestKeysFull,
@@ -232,12 +197,35 @@ pub enum ShedReason {
     TypesFull,
     /// The room was closed while the message waited in it.
     RoomClosed,
+    /// More came than devices are asked to show, and it was not drawn.
+    Sampled,
+    /// Its turn did not come within its `ttl_ms`.
+    Expired,
+    /// The room takes no more of its type a second.
+    TypeRate,
+    /// The room takes no more messages a second.
+    RoomRate,
+    /// The publisher's key may publish no more messages a second.
+    KeyRate,
+    /// It is lossy, and the ladder has those off.
+    LossyOff,
 }
 
 impl ShedReason {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::RoomFull, Self::LatestKeysFull, Self::CounterTypesFull, Self::TypesFull, Self::RoomClosed];
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 11] = [
+        Self::RoomFull,
+        Self::LatestKeysFull,
+        Self::CounterTypesFull,
+        Self::TypesFull,
+        Self::RoomClosed,
+        Self::Sampled,
+        Self::Expired,
+        Self::TypeRate,
+        Self::RoomRate,
+        Self::KeyRate,
+        Self::LossyOff,
+    ];
 
     /// Its name in answers and metrics.
     #[must_use]
@@ -248,7 +236,25 @@ impl ShedReason {
             Self::CounterTypesFull => "counter_types_full",
             Self::TypesFull => "types_full",
             Self::RoomClosed => "room_closed",
+            Self::Sampled => "sampled",
+            Self::Expired => "expired",
+            Self::TypeRate => "type_rate",
+            Self::RoomRate => "room_rate",
+            Self::KeyRate => "key_rate",
+            Self::LossyOff => "lossy_off",
         }
+    }
+
+    /// Whether it may be otherwise a second later. The bounds that are not so hold for the room's whole run.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        self.is_quota() || matches!(self, Self::RoomFull | Self::Sampled | Self::Expired | Self::LossyOff)
+    }
+
+    /// Whether it is the publisher that sent more than its quota, rather than the node that has too much to do.
+    #[must_use]
+    pub fn is_quota(self) -> bool {
+        matches!(self, Self::TypeRate | Self::RoomRate | Self::KeyRate)
     }
 }
 

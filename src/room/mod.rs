@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod audience;
+pub mod bucket;
 pub mod buffer;
 pub mod counters;
 pub mod cumulative;
@@ -19,9 +20,11 @@ pub mod found;
 pub mod history;
 pub mod id;
 pub mod ids;
+pub mod ladder;
 pub mod latest;
 pub mod message;
 pub mod pace;
+pub mod policy;
 pub mod receipt;
 pub mod stored;
 pub mod stream;
@@ -49,9 +52,10 @@ use self::counters::Counters;
 use self::history::{History, Past};
 use self::id::{RoomName, Run, Seen, Seq, TypeName};
 use self::ids::Ids;
+use self::ladder::Step;
 use self::latest::Latest;
 use self::message::{Class, Message};
-use self::pace::{FlushRules, Pace, PassCost, RoomSettings};
+use self::pace::{Pace, PassCost, RoomRules, RoomSettings};
 use self::publish::{Pending, WaitingForStore};
 use self::reliable::{Parked, Reader};
 use self::report::Rate;
@@ -113,6 +117,7 @@ pub struct Room {
     counts: Counts,
     /// Seconds of processor time that passes take, of all shards together.
     pass_rate: Rate,
+    step: Step,
     expected_audience: Option<u64>,
     idle_close: Option<Duration>,
     /// When to let go of what is too old, while there is anything that ages.
@@ -129,7 +134,7 @@ pub struct Room {
 impl Room {
     /// A new room, empty, at seq 0 of `run`.
     #[must_use]
-    pub fn new(name: RoomName, run: Run, rules: FlushRules, now: Instant) -> Self {
+    pub fn new(name: RoomName, run: Run, rules: RoomRules, now: Instant) -> Self {
         Self {
             name,
             run,
@@ -157,6 +162,7 @@ impl Room {
             segments: BTreeMap::new(),
             counts: Counts::default(),
             pass_rate: Rate::default(),
+            step: Step::Calm,
             expected_audience: None,
             idle_close: None,
             tidy_due: None,
@@ -259,7 +265,7 @@ impl Room {
 
     /// Whether an input needs the stream, and the stream is not there yet.
     fn is_early(&self, input: &Input) -> bool {
-        let is_reliable = |message: &Message| message.class == Class::Reliable;
+        let is_reliable = |message: &Message| message.class() == Class::Reliable;
         match input {
             Input::Join(_) | Input::Ask { ask: Ask::Receipt { .. } | Ask::Pull { .. }, .. } => {
                 self.stream.epoch().is_none()
@@ -299,7 +305,8 @@ impl Room {
             Input::Durable { life, through } => self.durable(life, through, now, tally),
             Input::Paged { life, after, page } => self.paged(life, after, &page, now, tally),
             Input::StoreFailed { life, asked, reason } => self.store_failed(life, asked, reason, now, tally),
-            Input::Configure(settings) => self.configure(settings, now.instant),
+            Input::Configure(settings) => self.configure(&settings, now.instant),
+            Input::Degrade(step) => self.step = step,
             Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
             Input::Close => self.is_closing = true,
@@ -448,9 +455,9 @@ impl Room {
         }
     }
 
-    fn configure(&mut self, settings: RoomSettings, now: Instant) {
+    fn configure(&mut self, settings: &RoomSettings, now: Instant) {
         self.used_by_publisher(now);
-        self.pace.configure(&settings);
+        self.pace.configure(settings);
         self.expected_audience = settings.expected_audience.or(self.expected_audience);
         self.idle_close = settings.idle_close.or(self.idle_close);
     }
@@ -541,7 +548,9 @@ impl Room {
             segment.untaken += 1;
         }
         let merged = cut.merged.into_iter().collect();
-        let batch = Batch { seq, messages: cut.messages, merged, counters, oldest: waiting.oldest, span };
+        let skipped = Vec::new();
+        let batch =
+            Batch { seq, messages: cut.messages, skipped, merged, counters, oldest: waiting.oldest, span };
         let segments = self.segments().collect();
         self.outputs.push_back(Output::Batch { batch, segments, sent: self.stream.sent() });
         true
@@ -552,7 +561,7 @@ impl Room {
         let mut delivered: BTreeMap<&TypeName, u64> = BTreeMap::new();
         for message in &cut.messages {
             *delivered.entry(&message.type_name).or_default() += 1;
-            match message.class {
+            match message.class() {
                 Class::Latest => self.latest.record(seq, message),
                 Class::Normal => self.history.push(seq, Arc::clone(message), now),
                 Class::Reliable | Class::Counter | Class::Lossy => {}

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::id::TypeName;
+use super::policy::{PolicyChange, Priority};
 use crate::config::limits::{DIRECT_SPACING, OUTBOX_BYTES_MAX, SEGMENT_QUEUED_MAX};
 
-/// The flush policy of a room, as configured (`flush.*`) and overridden by `PUT /v1/rooms/{room}`.
+/// The rules of a room, as configured (`flush.*`, `readable.*`, `limits.*`) and overridden by `PUT /v1/rooms/{room}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlushRules {
+pub struct RoomRules {
     /// How long the oldest message waits for company.
     pub gather: Duration,
     /// Messages of one batch.
@@ -21,9 +23,40 @@ pub struct FlushRules {
     pub gather_max: Duration,
     /// What passes may take of a shard, in thousandths of its time.
     pub cpu_permille: u32,
+    /// What of a batch is reserved for whom.
+    pub quotas: Quotas,
+    /// What devices are asked to show.
+    pub readable: Readable,
+    /// Messages that its publishers may send a second, and at once; 0: as many as come.
+    pub messages_per_second: u32,
+    /// Past a rate of messages nothing is refused, only counted.
+    pub observe_only: bool,
 }
 
-impl Default for FlushRules {
+/// Parts of a batch's budget, in messages and in bytes, that are reserved by priority, in thousandths. What is not
+/// reserved, and what is not used of it, high and normal share in room order; low takes what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// In the order of [`Priority::ALL`]; together at most 1000.
+    pub permille: [u32; Priority::ALL.len()],
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { permille: [0, 0, 500] }
+    }
+}
+
+/// What a device is asked to show a second of one room; 0: as much as comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readable {
+    /// Messages of normal and low priority. Past it: sampled.
+    pub normal_per_second: u32,
+    /// Messages of high priority, reliable and latest ones aside. Past it: they wait for their turn.
+    pub high_per_second: u32,
+}
+
+impl Default for RoomRules {
     fn default() -> Self {
         Self {
             gather: Duration::from_millis(100),
@@ -33,11 +66,15 @@ impl Default for FlushRules {
             urgent_spacing: Duration::from_millis(20),
             gather_max: Duration::from_secs(1),
             cpu_permille: 600,
+            quotas: Quotas::default(),
+            readable: Readable::default(),
+            messages_per_second: 0,
+            observe_only: false,
         }
     }
 }
 
-impl FlushRules {
+impl RoomRules {
     /// These rules with what `settings` name in their stead.
     #[must_use]
     pub fn with(self, settings: &RoomSettings) -> Self {
@@ -48,6 +85,12 @@ impl FlushRules {
             direct_members: settings.direct_members.unwrap_or(self.direct_members),
             urgent_spacing: settings.urgent_spacing.unwrap_or(self.urgent_spacing),
             gather_max: settings.gather_max.unwrap_or(self.gather_max),
+            quotas: settings.quotas.unwrap_or(self.quotas),
+            readable: Readable {
+                normal_per_second: settings.normal_per_second.unwrap_or(self.readable.normal_per_second),
+                high_per_second: settings.high_per_second.unwrap_or(self.readable.high_per_second),
+            },
+            messages_per_second: settings.messages_per_second.unwrap_or(self.messages_per_second),
             ..self
         }
     }
@@ -100,7 +143,7 @@ pub struct Waiting {
 /// The pace of one room.
 #[derive(Debug, Default)]
 pub struct Pace {
-    rules: FlushRules,
+    rules: RoomRules,
     last_flush: Option<Instant>,
     last_early: Option<Instant>,
     cost: PassCost,
@@ -109,13 +152,13 @@ pub struct Pace {
 impl Pace {
     /// A pace of these rules.
     #[must_use]
-    pub fn new(rules: FlushRules) -> Self {
+    pub fn new(rules: RoomRules) -> Self {
         Self { rules, ..Self::default() }
     }
 
     /// The rules in force.
     #[must_use]
-    pub fn rules(&self) -> &FlushRules {
+    pub fn rules(&self) -> &RoomRules {
         &self.rules
     }
 
@@ -230,7 +273,7 @@ fn stretched(duration: Duration, permille: u32) -> Duration {
 }
 
 /// What `PUT /v1/rooms/{room}` may change. `None` leaves it as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoomSettings {
     /// How many devices the publisher expects.
     pub expected_audience: Option<u64>,
@@ -246,6 +289,16 @@ pub struct RoomSettings {
     pub urgent_spacing: Option<Duration>,
     /// How far the window may widen.
     pub gather_max: Option<Duration>,
+    /// What of a batch is reserved for whom.
+    pub quotas: Option<Quotas>,
+    /// Messages of normal and low priority that a device is asked to show a second.
+    pub normal_per_second: Option<u32>,
+    /// Messages of high priority that a device is asked to show a second.
+    pub high_per_second: Option<u32>,
+    /// Messages that its publishers may send a second.
+    pub messages_per_second: Option<u32>,
+    /// What it does otherwise for some types; each at most once.
+    pub types: Vec<(TypeName, PolicyChange)>,
     /// The room closes after this long without a published message.
     pub idle_close: Option<Duration>,
 }
@@ -329,7 +382,7 @@ mod tests {
     /// A room may gather for as long as it likes; its coupons may not.
     #[test]
     fn a_coupon_never_waits_longer_than_the_widest_window() {
-        let rules = FlushRules { gather: Duration::from_secs(10), ..FlushRules::default() };
+        let rules = RoomRules { gather: Duration::from_secs(10), ..RoomRules::default() };
         let (mut pace, now) = (Pace::new(rules), Now::read().instant);
         pace.passes_cost(PassCost { stretch_permille: 1500, ..costing(20_000) });
         pace.flushed(now);
@@ -340,7 +393,7 @@ mod tests {
     #[test]
     fn a_gather_time_beyond_the_widest_window_stays_as_configured() {
         let gather = Duration::from_secs(5);
-        let mut pace = Pace::new(FlushRules { gather, ..FlushRules::default() });
+        let mut pace = Pace::new(RoomRules { gather, ..RoomRules::default() });
         pace.passes_cost(costing(50_000));
         assert_eq!(pace.window(MANY), gather);
     }

@@ -104,7 +104,7 @@ impl Room {
     pub(super) fn take(&mut self, whose: Whose, messages: Vec<Message>, now: Now, tally: &mut RoomTally) {
         let (mut verdicts, mut rest, mut append) = (Vec::new(), VecDeque::new(), Vec::new());
         for message in messages {
-            let step = match message.class {
+            let step = match message.class() {
                 Class::Reliable => self.offer_to_stream(message, now, tally),
                 _ if rest.is_empty() => Step::Told(self.publish_one(message, now, tally)),
                 _ => Step::Take(message),
@@ -255,7 +255,7 @@ impl Room {
     }
 
     fn publish_one(&mut self, message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
-        tally.published.add(message.class, 1);
+        tally.published.add(message.class(), 1);
         let Some(id) = message.id.clone() else { return self.accept(message, now, tally) };
         let fingerprint = Fingerprint::of(&message);
         if self.ids.know(&id, fingerprint) == Known::Same {
@@ -273,7 +273,7 @@ impl Room {
     /// Takes one message in, or says why not.
     pub(super) fn accept(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
         message.at_ms = now.unix_ms;
-        let (class, type_name) = (message.class, message.type_name.clone());
+        let (class, type_name) = (message.class(), message.type_name.clone());
         let verdict = match self.account.column(&type_name) {
             None => Verdict::Shed(ShedReason::TypesFull),
             Some(_) => self.admit(message, now),
@@ -297,7 +297,7 @@ impl Room {
     }
 
     fn admit(&mut self, message: Message, now: Now) -> Verdict {
-        let push = match (message.class, &message.key) {
+        let push = match (message.class(), &message.key) {
             (Class::Counter, _) => {
                 if !self.counters.add(&message.type_name, message.count) {
                     return Verdict::Shed(ShedReason::CounterTypesFull);

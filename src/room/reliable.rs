@@ -11,6 +11,7 @@ use super::exchange::{Ask, Carried, Input, Join, Opening, Output, Reach, Refresh
 use super::found::Found;
 use super::id::{Cursor, Encoding, Epoch, Seq};
 use super::message::{Class, Message, Payload, ShedReason, Unavailable, Verdict};
+use super::policy::TypePolicy;
 use super::publish::Whose;
 use super::receipt::Acks;
 use super::stored::{Asked, Page, Stored};
@@ -311,8 +312,7 @@ impl Room {
         }
         let message = Message {
             type_name: entry.type_name.clone(),
-            class: Class::Reliable,
-            urgent: true,
+            policy: TypePolicy::of(Class::Reliable),
             key: None,
             id: None,
             payload: Payload::Json(Bytes::from_static(b"null")),

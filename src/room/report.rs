@@ -80,7 +80,7 @@ impl Room {
     pub fn shed_rest(&self, tally: &mut RoomTally) {
         let shed = &mut tally.shed[ShedReason::RoomClosed as usize];
         for message in self.buffer.iter() {
-            shed.add(message.class, 1);
+            shed.add(message.class(), 1);
         }
         shed.add(Class::Counter, self.increments);
     }

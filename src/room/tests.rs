@@ -8,6 +8,7 @@ use super::message::{Message, Published, ShedReason, Verdict, sample};
 use super::*;
 use crate::config::limits::{ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX};
 use crate::room::id::{Encoding, Key, MessageId};
+use crate::room::policy::TypePolicy;
 
 /// A room with a clock and what came out of it.
 struct Bench {
@@ -21,7 +22,7 @@ impl Bench {
         let now = Now::read();
         let name = RoomName::parse("r1").unwrap();
         Self {
-            room: Room::new(name, Run(7), FlushRules::default(), now.instant),
+            room: Room::new(name, Run(7), RoomRules::default(), now.instant),
             now,
             tally: RoomTally::default(),
         }
@@ -129,7 +130,12 @@ fn too_much_at_once_is_shed_and_said_so() {
 fn an_urgent_message_takes_the_others_with_it_and_the_next_keeps_its_spacing() {
     let mut bench = Bench::with_members(50);
     bench.publish(chats(2));
-    let urgent = || vec![Message { urgent: true, ..sample("alert", "1") }];
+    let urgent = || {
+        vec![Message {
+            policy: TypePolicy { urgent: true, ..TypePolicy::of(Class::Normal) },
+            ..sample("alert", "1")
+        }]
+    };
     assert_eq!(bench.publish(urgent()).1[0].messages.len(), 3);
     assert!(bench.publish(urgent()).1.is_empty());
     assert_eq!(bench.wait(Duration::from_millis(20)).len(), 1);
@@ -139,7 +145,12 @@ fn an_urgent_message_takes_the_others_with_it_and_the_next_keeps_its_spacing() {
 #[test]
 fn what_an_early_flush_leaves_behind_keeps_its_deadline_or_goes_along() {
     let mut bench = Bench::with_members(50);
-    let urgent = || vec![Message { urgent: true, ..sample("alert", "1") }];
+    let urgent = || {
+        vec![Message {
+            policy: TypePolicy { urgent: true, ..TypePolicy::of(Class::Normal) },
+            ..sample("alert", "1")
+        }]
+    };
     // Passes of 120 ms: they have to be 200 ms apart.
     let cost = WriteCost { per_member: Duration::from_micros(2400), ..WriteCost::default() };
     assert_eq!(bench.publish(urgent()).1.len(), 1);
@@ -173,8 +184,12 @@ fn a_retry_with_the_same_id_is_a_duplicate_and_another_message_is_refused() {
 #[test]
 fn a_welcome_is_the_room_as_of_one_seq() {
     let mut bench = Bench::new();
-    let price = Message { class: Class::Latest, key: Some(Key::parse("p").unwrap()), ..sample("price", "5") };
-    let like = Message { class: Class::Counter, count: 3, ..sample("like", "") };
+    let price = Message {
+        policy: TypePolicy::of(Class::Latest),
+        key: Some(Key::parse("p").unwrap()),
+        ..sample("price", "5")
+    };
+    let like = Message { policy: TypePolicy::of(Class::Counter), count: 3, ..sample("like", "") };
     bench.publish(vec![sample("chat", "1"), price, like.clone()]);
     bench.publish(vec![like]);
     let now = bench.now;

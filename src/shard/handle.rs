@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::room::Counts;
 use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
 use crate::room::message::{Message, Published};
-use crate::room::pace::{FlushRules, RoomSettings};
+use crate::room::pace::{RoomRules, RoomSettings};
 use crate::room::receipt::Acks;
 use crate::room::view::{
     ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
@@ -83,7 +83,7 @@ pub struct ShardsPlan {
     /// How many; at least one.
     pub count: usize,
     /// The flush policy of rooms that say nothing else.
-    pub rules: FlushRules,
+    pub rules: RoomRules,
     /// How often devices are to ping.
     pub heartbeat: Duration,
     /// Members past which a room is hot.
@@ -613,7 +613,7 @@ mod tests {
                 panic!()
             };
             let now = Now::read().instant;
-            let mut view = Room::new(room(), Run(1), FlushRules::default(), now).view(home, now);
+            let mut view = Room::new(room(), Run(1), RoomRules::default(), now).view(home, now);
             let counts = Counts::default();
             view.shards.push(SegmentView { shard: 1 - home, members: 1, pass_us: 7, counts });
             reply.send(Some(Box::new(view))).unwrap();

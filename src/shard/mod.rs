@@ -38,7 +38,7 @@ use crate::fanout::segment::Segment;
 use crate::fanout::{Offer, Sink};
 use crate::room::id::RoomName;
 use crate::room::message::Published;
-use crate::room::pace::FlushRules;
+use crate::room::pace::RoomRules;
 use crate::room::{Counts, Told, WriteCost};
 use crate::store::Request;
 
@@ -65,7 +65,7 @@ pub struct Plan {
     /// How many there are.
     pub shards: usize,
     /// The flush policy of rooms that say nothing else.
-    pub rules: FlushRules,
+    pub rules: RoomRules,
     /// How often devices are to ping.
     pub heartbeat: Duration,
     /// Where the numbers of runs come from; another one each time a node starts.
@@ -85,7 +85,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of one of `shards` shards, with the bounds of `limits`. No room is listed as hot, and passes cost nothing.
     #[must_use]
-    pub fn new(index: usize, shards: usize, rules: FlushRules, heartbeat: Duration, run_seed: u64) -> Self {
+    pub fn new(index: usize, shards: usize, rules: RoomRules, heartbeat: Duration, run_seed: u64) -> Self {
         let rooms_max = crate::config::limits::ROOMS_MAX.div_ceil(shards);
         // Half of what passes may take: a room gets its second shard before its window has to widen.
         let hot_permille = u64::from(rules.cpu_permille / 2);
@@ -175,7 +175,7 @@ struct Placed {
 
 impl Placed {
     /// The window that its room needs for the passes here alone.
-    fn window(&self, rules: &FlushRules) -> Duration {
+    fn window(&self, rules: &RoomRules) -> Duration {
         rules.spacing(self.cost.pass(self.segment.census())).max(rules.gather)
     }
 

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::limits::{LOAD_INTERVAL, STRETCH_MAX_PERMILLE};
-use crate::room::pace::{FlushRules, STRETCH_NONE};
+use crate::room::pace::{RoomRules, STRETCH_NONE};
 
 /// How much the last interval counts among those before it.
 const SMOOTHING: u32 = 2;
@@ -46,7 +46,7 @@ pub struct Windows {
 impl Strain {
     /// Nothing was measured yet.
     #[must_use]
-    pub fn new(rules: &FlushRules, now: Instant) -> Self {
+    pub fn new(rules: &RoomRules, now: Instant) -> Self {
         Self {
             permille_max: rules.cpu_permille.max(1),
             window_max: rules.window_max(),
@@ -146,7 +146,7 @@ mod tests {
 
     fn strain() -> (Strain, Instant) {
         let now = Now::read().instant;
-        (Strain::new(&FlushRules::default(), now), now)
+        (Strain::new(&RoomRules::default(), now), now)
     }
 
     /// Rooms whose passes take `demand` of a shard unless their windows are stretched.
@@ -223,7 +223,7 @@ mod tests {
         let own = Duration::from_millis(1170);
         strain.spend(Duration::from_millis(10), own);
         strain.weigh(Windows { of_all: own, of_helped: Duration::ZERO }, now + LOAD_INTERVAL);
-        assert_eq!(strain.window_needed(), FlushRules::default().window_max());
+        assert_eq!(strain.window_needed(), RoomRules::default().window_max());
     }
 
     /// Rooms of 1000 members whose passes take a millisecond cut a whole batch every so often, as far as their pace lets them.

@@ -28,6 +28,7 @@ use crate::clock::millis;
 use crate::config::limits::ID_AGE_MAX;
 use crate::room::id::{Epoch, Key, MessageId, RoomName, TypeName};
 use crate::room::message::{Class, Message, Payload};
+use crate::room::policy::TypePolicy;
 
 const FIXED_BYTES: usize = 45;
 const URGENT: u8 = 1;
@@ -96,7 +97,7 @@ pub fn encode(key: &[u8], epoch: Epoch, message: &Message) -> Vec<u8> {
     }
     row.extend_from_slice(&u32::try_from(message.wire_bytes).unwrap_or(u32::MAX).to_le_bytes());
     let opaque = matches!(message.payload, Payload::Opaque(_));
-    row.push(if message.urgent { URGENT } else { 0 } | if opaque { OPAQUE } else { 0 });
+    row.push(if message.policy.urgent { URGENT } else { 0 } | if opaque { OPAQUE } else { 0 });
     push_text(&mut row, message.type_name.as_str());
     push_text(&mut row, message.key.as_ref().map_or("", Key::as_str));
     push_text(&mut row, message.id.as_ref().map_or("", MessageId::as_str));
@@ -130,8 +131,7 @@ pub fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
     let payload = Bytes::copy_from_slice(rest);
     let message = Message {
         type_name,
-        class: Class::Reliable,
-        urgent: flags & URGENT != 0,
+        policy: TypePolicy { urgent: flags & URGENT != 0, ..TypePolicy::of(Class::Reliable) },
         key: message_key,
         id,
         payload: if flags & OPAQUE == 0 { Payload::Json(payload) } else { Payload::Opaque(payload) },
@@ -174,8 +174,7 @@ mod tests {
 
     fn coupon() -> Message {
         Message {
-            class: Class::Reliable,
-            urgent: true,
+            policy: TypePolicy::of(Class::Reliable),
             key: Some(Key::parse("shop 7").unwrap()),
             id: Some(MessageId::parse("order-1").unwrap()),
             payload: Payload::Opaque(Bytes::from_static(b"\0ten\xff")),
@@ -190,8 +189,10 @@ mod tests {
     #[test]
     fn a_row_comes_back_as_it_was() {
         let room = RoomName::parse("live:1").unwrap();
-        for message in [coupon(), Message { class: Class::Reliable, offset: 7, ..sample("red_packet", "{}") }]
-        {
+        for message in [
+            coupon(),
+            Message { policy: TypePolicy::of(Class::Reliable), offset: 7, ..sample("red_packet", "{}") },
+        ] {
             let key = key(&room, 7);
             let row = encode(&key, Epoch(9), &message);
             let read = decode(&key, &row).unwrap();

@@ -17,7 +17,8 @@ use crate::config::limits::{
     RETRY_AFTER, TTL_MAX, TTL_MIN,
 };
 use crate::room::id::{Key, MessageId, TypeName};
-use crate::room::message::{Class, Message, Payload, ShedReason, TypePolicy, Types, Verdict};
+use crate::room::message::{Class, Message, Payload, Verdict};
+use crate::room::policy::{TypePolicy, Types};
 
 use super::proto;
 
@@ -135,10 +136,14 @@ impl Field {
             }
             Self::Id => "a string: 1 to 64 bytes of text without control characters".to_owned(),
             Self::Key => "a string: 1 to 128 bytes of text without control characters".to_owned(),
-            Self::Count => format!("an integer from 1 to {COUNT_MAX}, for counters only"),
+            Self::Count => {
+                format!(
+                    "an integer from 1 to {COUNT_MAX}, for counters and types whose counts are summed only"
+                )
+            }
             Self::TtlMs => {
                 let (least, most) = (TTL_MIN.as_millis(), TTL_MAX.as_millis());
-                format!("an integer from {least} to {most}, for reliable messages only")
+                format!("an integer from {least} to {most}, for reliable, normal and lossy messages only")
             }
         }
     }
@@ -219,21 +224,18 @@ impl<'t> Request<'t> {
             None => None,
         };
         let count = match draft.count {
-            Some(count) if policy.class == Class::Counter && (1..=COUNT_MAX).contains(&count) => count,
+            Some(count) if policy.takes_count() && (1..=COUNT_MAX).contains(&count) => count,
             Some(_) => return Err(self.bad_value(Field::Count)),
             None => 1,
         };
-        let ttl = match (draft.ttl_ms.map(Duration::from_millis), policy.class) {
-            (Some(ttl), Class::Reliable) if (TTL_MIN..=TTL_MAX).contains(&ttl) => ttl,
-            (Some(_), _) => return Err(self.bad_value(Field::TtlMs)),
-            (None, Class::Reliable) => policy.ttl,
-            (None, _) => Duration::ZERO,
+        let ttl = match draft.ttl_ms.map(Duration::from_millis) {
+            Some(ttl) if policy.takes_ttl() && (TTL_MIN..=TTL_MAX).contains(&ttl) => ttl,
+            Some(_) => return Err(self.bad_value(Field::TtlMs)),
+            None => policy.ttl,
         };
-        let urgent = policy.urgent;
         let mut message = Message {
             type_name,
-            class: policy.class,
-            urgent,
+            policy,
             key,
             id,
             payload,
@@ -435,13 +437,13 @@ fn result_of(verdict: Verdict) -> MessageResult {
     let plain = |name| MessageResult { name, offset: None, reason: None, retry_after_ms: None };
     match verdict {
         Verdict::Accepted => plain("accepted"),
+        Verdict::Saturated => MessageResult { reason: Some("count_saturated"), ..plain("accepted") },
         Verdict::Durable { offset } => MessageResult { offset: Some(offset), ..plain("durable") },
         Verdict::Merged => plain("merged"),
         Verdict::Duplicate { offset } => MessageResult { offset, ..plain("duplicate") },
         Verdict::Shed(reason) => MessageResult {
             reason: Some(reason.name()),
-            // The other bounds hold for the room's whole run: waiting a second would not help.
-            retry_after_ms: (reason == ShedReason::RoomFull).then(|| millis(RETRY_AFTER)),
+            retry_after_ms: reason.passes().then(|| millis(RETRY_AFTER)),
             ..plain("shed")
         },
         Verdict::Unavailable(reason) => MessageResult {

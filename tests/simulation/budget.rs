@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use roomcast::room::pace::FlushRules;
+use roomcast::room::pace::RoomRules;
 use roomcast::shard::heat::HeatRules;
 
 use crate::device::Heard;
@@ -15,7 +15,7 @@ const ROOM: &str = "r0";
 
 /// One shard with so many members in each of these rooms.
 fn node(rooms: &[&str]) -> Node {
-    let rules = FlushRules { direct_members: 0, ..FlushRules::default() };
+    let rules = RoomRules { direct_members: 0, ..RoomRules::default() };
     let mut node = Node::new(rules, HeatRules { shards: 1, hot_members: 2000, hot_permille: 300 });
     for room in rooms {
         join(&mut node, room, MEMBERS);

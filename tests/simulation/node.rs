@@ -7,7 +7,7 @@ use roomcast::clock::Now;
 use roomcast::connection::{Grant, Seats};
 use roomcast::room::Counts;
 use roomcast::room::id::Encoding;
-use roomcast::room::pace::FlushRules;
+use roomcast::room::pace::RoomRules;
 use roomcast::room::view::RoomView;
 use roomcast::shard::directory::Directory;
 use roomcast::shard::heat::HeatRules;
@@ -37,7 +37,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// So many shards, on which no room is hot but by `heat`.
-    pub(crate) fn new(rules: FlushRules, heat: HeatRules) -> Self {
+    pub(crate) fn new(rules: RoomRules, heat: HeatRules) -> Self {
         let now = Now::read();
         let plan = Plan { heat, meter, ..Plan::new(0, heat.shards, rules, Duration::from_secs(36_000), 1) };
         let peers = mesh(heat.shards, LaneBounds::default()).into_iter().enumerate();

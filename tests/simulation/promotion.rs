@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roomcast::room::pace::FlushRules;
+use roomcast::room::pace::RoomRules;
 use roomcast::shard::heat::HeatRules;
 
 use crate::node::Node;
@@ -64,7 +64,7 @@ fn wanted(members: u64) -> usize {
 #[test]
 fn a_room_is_promoted_and_demoted_while_messages_flow_and_nobody_misses_one() {
     writes_cost(WRITE);
-    let rules = FlushRules { gather: GATHER, direct_members: 0, ..FlushRules::default() };
+    let rules = RoomRules { gather: GATHER, direct_members: 0, ..RoomRules::default() };
     let heat = HeatRules { shards: SHARDS, hot_members: HOT_MEMBERS, hot_permille: u64::MAX };
     let mut node = Node::new(rules, heat);
     node.publish_numbers(ROOM, "chat", 0..1);
@@ -113,7 +113,7 @@ fn a_room_is_promoted_and_demoted_while_messages_flow_and_nobody_misses_one() {
 
 /// The window is what the fullest shard needs, and so no more than a quarter of what one shard alone would need.
 fn check_windows(rows: &[Row]) {
-    let permille = FlushRules::default().cpu_permille;
+    let permille = RoomRules::default().cpu_permille;
     let needed = |members: u64| (WRITE * u32::try_from(members).unwrap() * 1000 / permille).max(GATHER);
     for row in rows.iter().filter(|row| row.devices > 0) {
         let fullest = needed(row.members.iter().copied().max().unwrap()).as_millis();
@@ -128,7 +128,7 @@ fn check_windows(rows: &[Row]) {
 #[test]
 fn few_members_whose_passes_cost_much_are_scattered_and_cool_down_when_writing_gets_cheap() {
     writes_cost(Duration::from_millis(40));
-    let rules = FlushRules { direct_members: 0, ..FlushRules::default() };
+    let rules = RoomRules { direct_members: 0, ..RoomRules::default() };
     let heat = HeatRules { shards: SHARDS, hot_members: 2000, hot_permille: 300 };
     let mut node = Node::new(rules, heat);
     let first: Vec<usize> = (0..6).map(|_| node.join(ROOM)).collect();
@@ -164,7 +164,7 @@ fn few_members_whose_passes_cost_much_are_scattered_and_cool_down_when_writing_g
 #[test]
 fn a_room_that_was_hot_for_what_it_cost_cools_down_when_it_falls_silent() {
     writes_cost(Duration::from_millis(40));
-    let rules = FlushRules { direct_members: 0, ..FlushRules::default() };
+    let rules = RoomRules { direct_members: 0, ..RoomRules::default() };
     let heat = HeatRules { shards: SHARDS, hot_members: 2000, hot_permille: 300 };
     let mut node = Node::new(rules, heat);
     for _ in 0..6 {

@@ -10,7 +10,7 @@ use roomcast::config::limits::STORE_PATIENCE;
 use roomcast::connection::{Grant, Seats};
 use roomcast::room::id::{Cursor, Encoding, Epoch, RoomName};
 use roomcast::room::message::ShedReason;
-use roomcast::room::pace::FlushRules;
+use roomcast::room::pace::RoomRules;
 use roomcast::room::{Ask, Told};
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard};
@@ -44,7 +44,7 @@ impl Bench {
     }
 
     fn over(store: SimStore, turn_members: usize, now: Now) -> Self {
-        let rules = FlushRules { direct_members: 0, ..FlushRules::default() };
+        let rules = RoomRules { direct_members: 0, ..RoomRules::default() };
         let plan = Plan::new(0, 1, rules, Duration::from_secs(36_000), 1);
         let plan = Plan { turn_members, rooms_max: 100, ..plan };
         let peers = mesh(1, LaneBounds::default()).remove(0);

@@ -9,8 +9,9 @@ use fastrand::Rng;
 use roomcast::clock::Now;
 use roomcast::connection::Seats;
 use roomcast::room::id::{RoomName, TypeName, mix};
-use roomcast::room::message::{Class, TypePolicy, Types};
-use roomcast::room::pace::FlushRules;
+use roomcast::room::message::Class;
+use roomcast::room::pace::RoomRules;
+use roomcast::room::policy::{TypePolicy, Types};
 use roomcast::shard::directory::Directory;
 use roomcast::shard::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
@@ -111,13 +112,13 @@ impl World {
         let count = rng.usize(1..=3);
         let is_bulky = rng.u8(..4) == 0;
         let messages_max = if is_bulky { rng.usize(10..=30) } else { rng.usize(3..=6) };
-        let rules = FlushRules {
+        let rules = RoomRules {
             gather: Duration::from_millis(100),
             messages_max,
             bytes_max: if is_bulky { rng.usize(5_000..20_000) } else { rng.usize(300..2000) },
             direct_members: rng.u64(0..=3),
             urgent_spacing: Duration::from_millis(20),
-            ..FlushRules::default()
+            ..RoomRules::default()
         };
         let bounds = LaneBounds { frames_max: rng.usize(2..=6), control_max: rng.usize(1..=6) };
         let plan =
@@ -418,7 +419,7 @@ pub(crate) fn home(room: &str, shards: usize) -> usize {
 }
 
 pub(crate) fn types() -> Types {
-    let policy = |class, urgent| TypePolicy { class, urgent, ttl: Duration::from_secs(600) };
+    let policy = |class, urgent| TypePolicy { urgent, ..TypePolicy::of(class) };
     let named = |name: &str| TypeName::parse(name).expect("a type name");
     Types::new([
         (named("coupon"), policy(Class::Reliable, true)),

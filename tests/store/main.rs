@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use roomcast::room::id::{Epoch, MessageId, RoomName, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
+use roomcast::room::policy::TypePolicy;
 use roomcast::store::{Append, Store};
 
 const EPOCH: Epoch = Epoch(0xabc);
@@ -36,8 +37,7 @@ fn message(room: &RoomName, offset: u64, ttl_s: u64) -> Arc<Message> {
     let text = format!("{room} {offset} {}", "x".repeat(usize::try_from(offset % 7).unwrap() * 40));
     Arc::new(Message {
         type_name: TypeName::parse("coupon").unwrap(),
-        class: Class::Reliable,
-        urgent: true,
+        policy: TypePolicy::of(Class::Reliable),
         key: None,
         id: Some(MessageId::parse(&format!("id-{offset}")).unwrap()),
         payload: Payload::Opaque(Bytes::from(text.into_bytes())),

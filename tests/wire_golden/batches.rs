@@ -15,6 +15,7 @@ pub(crate) fn batch() -> Batch {
     Batch {
         seq: Seq(42),
         messages: vec![Arc::new(chat()), Arc::new(price())],
+        skipped: vec![],
         merged: vec![(type_name("enter"), 3), (type_name("price"), 300)],
         counters: vec![CounterChange { type_name: type_name("like"), add: 5, total: 1234 }],
         oldest: Now::read().instant,

@@ -9,6 +9,7 @@ use roomcast::room::account::Missed;
 use roomcast::room::counters::CounterChange;
 use roomcast::room::id::{Epoch, Key, MessageId, Seq, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
+use roomcast::room::policy::TypePolicy;
 use roomcast::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use roomcast::wire::frame;
 use serde_json::json;
@@ -63,13 +64,13 @@ impl Inputs {
         message.id = self.0.bool().then(|| MessageId::parse(&self.free_text(64)).unwrap());
         message.key = self.0.bool().then(|| Key::parse(&self.free_text(128)).unwrap());
         if self.0.bool() {
-            message.class = Class::Reliable;
+            message.policy = TypePolicy::of(Class::Reliable);
         }
         // As at the door, before the home gives it its time and its place.
         message.at_ms = 0;
         message.wire_bytes = frame::message_bytes(&message);
         message.at_ms = self.0.u64(AT_MS..2 * AT_MS);
-        if message.class == Class::Reliable {
+        if message.class() == Class::Reliable {
             message.offset = self.number();
             message.recall = if self.0.bool() { self.number() } else { 0 };
         }
@@ -98,6 +99,7 @@ impl Inputs {
         Batch {
             seq: Seq(self.number()),
             messages: self.messages(messages_max),
+            skipped: self.counts(),
             merged: self.counts(),
             counters: self.counters(),
             oldest: Now::read().instant,

@@ -18,6 +18,7 @@ use roomcast::clock::Now;
 use roomcast::room::history::{History, Past};
 use roomcast::room::id::{Key, MessageId, RoomName, Run, Seq, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
+use roomcast::room::policy::TypePolicy;
 use roomcast::wire::frame::Head;
 
 const RUN: Run = Run(0x1f);
@@ -38,12 +39,11 @@ fn head(room: &RoomName) -> Head<'_> {
 }
 
 fn message(name: &str, payload: Payload) -> Message {
-    let (class, type_name) = (Class::Normal, type_name(name));
+    let (policy, type_name) = (TypePolicy::of(Class::Normal), type_name(name));
     let (key, id) = (None, None);
     Message {
         type_name,
-        class,
-        urgent: false,
+        policy,
         key,
         id,
         payload,
@@ -71,13 +71,13 @@ fn price() -> Message {
 /// A reliable message.
 fn coupon() -> Message {
     let payload = Payload::Json(Bytes::from_static(b"{\"c\":1}"));
-    Message { class: Class::Reliable, offset: 8, ..message("coupon", payload) }
+    Message { policy: TypePolicy::of(Class::Reliable), offset: 8, ..message("coupon", payload) }
 }
 
 /// What takes an earlier one back.
 fn recall() -> Message {
     let payload = Payload::Json(Bytes::from_static(b"null"));
-    Message { class: Class::Reliable, offset: 300, recall: 5, ..message("coupon", payload) }
+    Message { policy: TypePolicy::of(Class::Reliable), offset: 300, recall: 5, ..message("coupon", payload) }
 }
 
 fn past(messages: impl IntoIterator<Item = (u64, Message)>) -> Vec<Past> {

@@ -48,6 +48,7 @@ fn in_proto(message: &Message, seq: Option<Seq>) -> proto::Message {
         offset: message.offset,
         key: message.key.as_ref().map(ToString::to_string).unwrap_or_default(),
         recall: message.recall,
+        count: if message.count == 1 { 0 } else { message.count },
     }
 }
 

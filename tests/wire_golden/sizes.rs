@@ -42,7 +42,7 @@ fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
     const SEPARATOR_BYTES: usize = 1;
     for seed in 0..3_000 {
         let mut message = Inputs(fastrand::Rng::with_seed(seed)).message();
-        if message.class == Class::Reliable {
+        if message.class() == Class::Reliable {
             // It was sized before it had them: with room for the largest.
             (message.offset, message.recall) = (INTEGER_MAX, INTEGER_MAX);
         }

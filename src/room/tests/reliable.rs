@@ -7,6 +7,7 @@ use super::super::*;
 use crate::config::limits::{STORE_PATIENCE, STORE_RETRY, STREAM_MESSAGES_MAX, TAIL_MESSAGES_MAX};
 use crate::room::id::{Cursor, Encoding, Epoch, MessageId};
 use crate::room::message::{Published, Unavailable, Verdict, sample};
+use crate::room::policy::TypePolicy;
 use crate::room::stored::{Asked, Page, Stored};
 use crate::room::view::StreamRefusal;
 
@@ -23,7 +24,7 @@ impl Bench {
     fn cold() -> Self {
         let now = Now { unix_ms: 1_800_000_000_000, ..Now::read() };
         let name = RoomName::parse("r1").unwrap();
-        let room = Room::new(name, Run(7), FlushRules::default(), now.instant);
+        let room = Room::new(name, Run(7), RoomRules::default(), now.instant);
         Self { room, now, tally: RoomTally::default(), asked: Vec::new() }
     }
 
@@ -116,7 +117,7 @@ fn left(bench: &Bench, acked: u64) -> Input {
 
 fn coupon(payload: &str) -> Message {
     let ttl = Duration::from_secs(600);
-    Message { class: Class::Reliable, urgent: true, ttl, ..sample("coupon", payload) }
+    Message { policy: TypePolicy::of(Class::Reliable), ttl, ..sample("coupon", payload) }
 }
 
 fn with_id(id: &str, message: Message) -> Message {

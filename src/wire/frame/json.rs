@@ -10,11 +10,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Draft, Greeting, Head, Notice, TEXT};
-use crate::config::limits::RECONNECT_WITHIN;
+use crate::config::limits::{COUNT_WIRE_BYTES, RECONNECT_WITHIN};
 use crate::room::counters::CounterChange;
 use crate::room::history::Past;
 use crate::room::id::{RoomName, Seq, TypeName};
 use crate::room::message::{Class, Message, Payload};
+use crate::room::policy::Merge;
 use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use crate::wire::close::CloseReason;
 
@@ -26,7 +27,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
     // Names are of safe alphabets; ids and keys may need escapes.
     let named = |name: Option<&str>, member: &str| name.map_or(0, |text| member.len() + string_bytes(text));
     // A reliable message is sized before it has its offset.
-    let places = match message.class {
+    let places = match message.class() {
         Class::Reliable => br#","offset":,"recall":"#.len() + 2 * INTEGER_DIGITS_MAX,
         Class::Normal | Class::Latest | Class::Counter | Class::Lossy => 0,
     };
@@ -35,6 +36,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
         + payload
         + UNIX_MS_DIGITS
         + places
+        + if message.policy.merge == Merge::Sum { COUNT_WIRE_BYTES } else { 0 }
         + named(message.id.as_ref().map(|id| id.as_str()), r#","id":"#)
         + named(message.key.as_ref().map(|key| key.as_str()), r#","key":"#)
 }
@@ -206,8 +208,9 @@ fn carried(out: &mut BytesMut, brought: &Carried) {
     }
 }
 
-/// Messages, merged and counters: the part of a batch that is the same in every frame that brings it.
+/// Skipped, messages, merged and counters: the part of a batch that is the same in every frame that brings it.
 fn body(out: &mut BytesMut, batch: &Batch) {
+    counts(out, "skipped", &batch.skipped);
     text(out, ",\"messages\":");
     shared(out, &batch.messages);
     counts(out, "merged", &batch.merged);
@@ -263,6 +266,9 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
     if let Some(key) = &message.key {
         text(out, ",\"key\":");
         string(out, key.as_str());
+    }
+    if message.count != 1 {
+        format(out, format_args!(",\"count\":{}", message.count));
     }
     if message.recall > 0 {
         format(out, format_args!(",\"recall\":{}", message.recall));

@@ -10,6 +10,7 @@ use crate::config::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::room::counters::CounterChange;
 use crate::room::id::{Seq, TypeName};
 use crate::room::message::{Class, Message, Payload};
+use crate::room::policy::Merge;
 use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use crate::wire::close::CloseReason;
 
@@ -40,11 +41,13 @@ mod batch {
 
 pub(super) fn message_bytes(message: &Message) -> usize {
     // A reliable message is sized before it has its offset.
-    let largest = match message.class {
+    let largest = match message.class() {
         Class::Reliable => INTEGER_MAX,
         Class::Normal | Class::Latest | Class::Counter | Class::Lossy => 0,
     };
-    let length = unplaced_length(message) + 2 * number_length(largest);
+    // The counts of those it merges with are still to be added.
+    let count = if message.policy.merge == Merge::Sum { number_length(INTEGER_MAX) } else { 0 };
+    let length = unplaced_length(message) + 2 * number_length(largest) + count;
     1 + encoded_len_varint(length as u64) + length
 }
 
@@ -178,8 +181,9 @@ fn carried(out: &mut BytesMut, brought: &Carried) {
     }
 }
 
-/// Messages, merged and counters: the part of a batch that is the same in every frame that brings it.
+/// Skipped, messages, merged and counters: the part of a batch that is the same in every frame that brings it.
 fn body(out: &mut BytesMut, batch: &Batch) {
+    counts(out, batch::SKIPPED, &batch.skipped);
     for one in &batch.messages {
         message(out, batch::MESSAGES, one, None);
     }
@@ -199,6 +203,12 @@ fn message(out: &mut BytesMut, field: u32, message: &Message, seq: Option<Seq>) 
     number(out, 7, message.offset);
     bytes(out, 8, message.key.as_ref().map_or(&[], |key| key.as_str().as_bytes()));
     number(out, 9, message.recall);
+    number(out, 10, told_count(message));
+}
+
+/// What a frame says of a message's count: a single one goes without saying.
+fn told_count(message: &Message) -> u64 {
+    if message.count == 1 { 0 } else { message.count }
 }
 
 fn message_length(message: &Message, seq: Option<Seq>) -> usize {
@@ -206,6 +216,7 @@ fn message_length(message: &Message, seq: Option<Seq>) -> usize {
         + seq.map_or(0, |seq| number_length(seq.0))
         + number_length(message.offset)
         + number_length(message.recall)
+        + number_length(told_count(message))
 }
 
 /// The length of a message without its seq, its offset and its recall.

@@ -7,7 +7,8 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::room::message::{Message, Types};
+use crate::room::message::Message;
+use crate::room::policy::Types;
 
 use super::{Draft, Field, Given, PublishError, Request};
 

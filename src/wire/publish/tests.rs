@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::room::message::ShedReason;
 use crate::room::message::Unavailable;
 
 fn types() -> Types {
-    let policy =
-        |class| TypePolicy { class, urgent: class == Class::Reliable, ttl: Duration::from_secs(600) };
+    let policy = |class| TypePolicy { ttl: Duration::from_secs(600), ..TypePolicy::of(class) };
     Types::new(
         [
             ("coupon", Class::Reliable),
@@ -47,7 +47,7 @@ fn a_single_message_and_a_list_are_taken_as_they_stand() {
     assert_eq!(text(one), r#"{ "a" : [1, 2] }"#, "the payload's own whitespace stays");
     assert!(matches!(one.payload, Payload::Json(_)));
     assert_eq!((one.id.as_ref().unwrap().as_str(), one.key.as_ref().unwrap().as_str()), ("i1", "k"));
-    assert_eq!((one.class, one.count, one.at_ms), (Class::Normal, 1, 0));
+    assert_eq!((one.class(), one.count, one.at_ms), (Class::Normal, 1, 0));
 
     let list = taken(r#"{"messages":[{"type":"chat","payload":null},{"type":"like","count":3,"id":null}]}"#);
     assert_eq!(text(&list[0]), "null");
@@ -59,7 +59,7 @@ fn a_type_gives_its_class_and_one_that_is_not_configured_is_normal() {
     let list = taken(
         r#"{"messages":[{"type":"poll","payload":1},{"type":"poll","payload":2},{"type":"online","payload":3}]}"#,
     );
-    assert_eq!(list[0].class, Class::Normal);
+    assert_eq!(list[0].class(), Class::Normal);
     assert!(std::ptr::eq(list[0].type_name.as_str(), list[1].type_name.as_str()), "one name for both");
     assert_eq!(list[2].key.as_ref().unwrap().as_str(), "online", "latest without a key has its type as key");
 }
@@ -72,7 +72,7 @@ fn a_reliable_message_lives_as_long_as_its_publisher_or_else_its_type_says() {
     );
     let lives: Vec<u64> = list.iter().map(|message| message.ttl.as_secs()).collect();
     assert_eq!(lives, [600, 1, 604_800, 0]);
-    assert_eq!((list[0].class, list[0].urgent, list[0].offset), (Class::Reliable, true, 0));
+    assert_eq!((list[0].class(), list[0].policy.urgent, list[0].offset), (Class::Reliable, true, 0));
 }
 
 #[test]

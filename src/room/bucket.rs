@@ -1,0 +1,88 @@
+//! A token bucket: so many a second in the long run, and some at once. Pure: `now` is an argument.
+
+use std::time::{Duration, Instant};
+
+/// The bucket, as one moment instead of a level that somebody would have to refill (the generic cell rate algorithm).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// Between two at the full rate.
+    interval: Duration,
+    /// How far `full_at` may lie ahead of one that is let through.
+    burst: Duration,
+    /// When nothing of the burst is used any more.
+    full_at: Instant,
+}
+
+impl Bucket {
+    /// Lets `per_second` through in the long run, and as many as come within `burst` at that rate at once; at least 1 of
+    /// each. Past 1 000 000 a second its intervals, whole nanoseconds, are off by more than a tenth of a percent.
+    #[must_use]
+    pub fn new(per_second: u32, burst: Duration, now: Instant) -> Self {
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        // The one that is asking is not counted: at least that one is always let through.
+        Self { interval, burst: burst.saturating_sub(interval), full_at: now }
+    }
+
+    /// Lets `per_second` through in the long run and `at_once` at once; at least 1 of each.
+    #[must_use]
+    pub fn with_burst(per_second: u32, at_once: u32, now: Instant) -> Self {
+        Self::new(per_second, Duration::from_secs(1) / per_second.max(1) * at_once.max(1), now)
+    }
+
+    /// Whether one more is let through; takes its place.
+    #[must_use]
+    pub fn take(&mut self, now: Instant) -> bool {
+        let has_place = self.full_at.saturating_duration_since(now) <= self.burst;
+        if has_place {
+            self.full_at = self.full_at.max(now) + self.interval;
+        }
+        has_place
+    }
+
+    /// How long until one more is let through.
+    #[must_use]
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.full_at.saturating_duration_since(now).saturating_sub(self.burst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+
+    fn taken(bucket: &mut Bucket, offered: usize, now: Instant) -> usize {
+        (0..offered).filter(|_| bucket.take(now)).count()
+    }
+
+    #[test]
+    fn it_lets_its_burst_through_at_once_and_its_rate_in_the_long_run() {
+        let now = Now::read().instant;
+        for (per_second, at_once) in [(1, 1), (10, 10), (10, 3), (1000, 250), (1_000_000, 7)] {
+            let mut bucket = Bucket::with_burst(per_second, at_once, now);
+            assert_eq!(taken(&mut bucket, 2 * at_once as usize, now), at_once as usize, "{per_second}/s");
+            assert_eq!(taken(&mut bucket, 5, now), 0);
+            let mut later = 0;
+            for n in 1..=1000 {
+                later += taken(&mut bucket, 10_000, now + Duration::from_millis(10) * n);
+            }
+            let rate = per_second as usize;
+            let least = (10 * rate).min(1000 * at_once as usize);
+            assert!(
+                later.abs_diff(least) <= 1 + at_once as usize,
+                "{later} in ten seconds at {per_second}/s"
+            );
+        }
+    }
+
+    #[test]
+    fn it_says_when_the_next_one_is_let_through() {
+        let now = Now::read().instant;
+        let mut bucket = Bucket::with_burst(10, 1, now);
+        assert_eq!(bucket.wait(now), Duration::ZERO);
+        assert!(bucket.take(now));
+        assert_eq!(bucket.wait(now), Duration::from_millis(100));
+        assert!(!bucket.take(now + Duration::from_millis(99)));
+        assert!(bucket.take(now + Duration::from_millis(100)));
+    }
+}

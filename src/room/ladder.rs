@@ -1,0 +1,69 @@
+//! The degradation ladder as a room sees it: what it leaves out while its node has too much to do. Reliable messages are
+//! never on it.
+
+/// A step of the ladder. Each includes all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Step {
+    /// Everything is as promised.
+    #[default]
+    Calm,
+    /// Lossy messages are shed.
+    LossyOff,
+    /// Counters are told once a second.
+    CountersSlow,
+    /// Normal messages are sampled harder.
+    NormalSampled,
+    /// Rooms gather as long as they ever do.
+    WindowWidest,
+    /// No device joins.
+    JoinsRefused,
+}
+
+impl Step {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 6] = [
+        Self::Calm,
+        Self::LossyOff,
+        Self::CountersSlow,
+        Self::NormalSampled,
+        Self::WindowWidest,
+        Self::JoinsRefused,
+    ];
+
+    /// Its name in the log, in `/readyz` and in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::LossyOff => "lossy_off",
+            Self::CountersSlow => "counters_slow",
+            Self::NormalSampled => "normal_sampled",
+            Self::WindowWidest => "window_widest",
+            Self::JoinsRefused => "joins_refused",
+        }
+    }
+
+    /// Its number, from 0.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The step of a number.
+    #[must_use]
+    pub fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The next one up; the last one itself.
+    #[must_use]
+    pub fn up(self) -> Self {
+        Self::numbered(self.number() + 1).unwrap_or(self)
+    }
+
+    /// The next one down; the first one itself.
+    #[must_use]
+    pub fn down(self) -> Self {
+        self.number().checked_sub(1).and_then(Self::numbered).unwrap_or(self)
+    }
+}
