@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::Counts;
 use super::id::Epoch;
+use super::ladder::Step;
 use super::message::Unavailable;
+use super::policy::{Merge, PolicyChange, Priority};
+use crate::clock::millis;
 
 /// `GET /v1/rooms/{room}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,6 +41,10 @@ pub struct RoomView {
     pub counters: BTreeMap<String, u64>,
     /// The newest batch.
     pub head: HeadView,
+    /// The step of the ladder that is in force for it.
+    pub ladder: StepView,
+    /// What devices are asked to show, and what its publishers may send.
+    pub policy: PolicyView,
     /// What waits.
     pub backlog: BacklogView,
     /// What its members got in this run, and did.
@@ -80,6 +87,84 @@ pub struct HeadView {
     pub offset: u64,
 }
 
+/// A step of the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StepView {
+    /// Its number, 0 to 5.
+    pub step: u8,
+    /// Its name.
+    pub name: &'static str,
+}
+
+impl From<Step> for StepView {
+    fn from(step: Step) -> Self {
+        Self { step: step.number(), name: step.name() }
+    }
+}
+
+/// The rules of a room beside its window, and what it does otherwise for some types.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PolicyView {
+    /// Parts of a batch's budget that are reserved for high, normal and low priority.
+    pub high_share: f64,
+    /// See `high_share`.
+    pub normal_share: f64,
+    /// See `high_share`.
+    pub low_share: f64,
+    /// Messages of normal and low priority that a device is asked to show a second; 0: as many as come.
+    pub normal_per_second: u32,
+    /// Messages of high priority that a device is asked to show a second; 0: as many as come.
+    pub high_per_second: u32,
+    /// Messages that its publishers may send a second; 0: as many as come.
+    pub messages_per_second: u32,
+    /// What it does otherwise, by type.
+    pub types: BTreeMap<String, PolicyChangeView>,
+}
+
+/// What a room does otherwise for a type; absent: as the node does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct PolicyChangeView {
+    /// Who goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<&'static str>,
+    /// What becomes of several that wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge: Option<&'static str>,
+    /// Whether it makes its room flush at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub urgent: Option<bool>,
+    /// How long it lives or waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// Messages a second; 0: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// Messages at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// Whether it is kept in the history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<bool>,
+    /// Its chance to be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+impl From<&PolicyChange> for PolicyChangeView {
+    fn from(change: &PolicyChange) -> Self {
+        Self {
+            priority: change.priority.map(Priority::name),
+            merge: change.merge.map(Merge::name),
+            urgent: change.urgent,
+            ttl_ms: change.ttl.map(millis),
+            rate: change.rate.map(|rate| rate.map_or(0, |rate| rate.per_second)),
+            burst: change.rate.flatten().map(|rate| rate.burst),
+            history: change.history,
+            weight: change.weight,
+        }
+    }
+}
+
 /// What waits in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BacklogView {
@@ -91,20 +176,22 @@ pub struct BacklogView {
     pub not_durable: u64,
 }
 
-/// What became of the messages of one type: `accepted` = `delivered` + `merged` + `waiting`, where
-/// `delivered` means that they left in a batch.
+/// What became of the messages of one type: `accepted` = `delivered` + `merged` + `shed` + `waiting`, where
+/// `delivered` means that they left in a batch, or that their increments did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AccountView {
     /// Taken in.
     pub accepted: u64,
     /// Left in a batch.
     pub delivered: u64,
-    /// Replaced by a later one of their key before they left.
+    /// Another one stands for them.
     pub merged: u64,
-    /// Dropped on purpose instead of being taken in, by reason.
+    /// Dropped on purpose after they were taken in, by reason: members were told, or will be with the next batch.
     pub shed: BTreeMap<String, u64>,
     /// Still gathered.
     pub waiting: u64,
+    /// Dropped on purpose instead of being taken in, by reason: their publishers were told.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// What `DELETE /v1/rooms/{room}` answers.
