@@ -396,7 +396,7 @@ async fn a_full_room_sheds_and_accounts_for_every_message(shards: usize) {
     let view = node.view("r1").await;
     assert_eq!(account(&view, "chat", "accepted"), most);
     assert_eq!(account(&view, "chat", "delivered"), most);
-    assert_eq!(view["account"]["chat"]["shed"], json!({"room_full": per_request - 1}));
+    assert_eq!(view["account"]["chat"]["refused"], json!({"room_full": per_request - 1}));
     node.metrics_when("what was shed, counted", |metrics| {
         let labels = ["class=\"normal\"", "reason=\"room_full\""];
         metrics.sum("roomcast_messages_shed_total", &labels) == per_request - 1

@@ -55,6 +55,9 @@ impl Rank {
     const COUNT: usize = 5;
     const ALL: [Self; Self::COUNT] = [Self::Low, Self::Normal, Self::High, Self::Latest, Self::Reliable];
 
+    /// Those that are never sampled.
+    const NOT_SAMPLED: &[Self] = &[Self::High, Self::Latest, Self::Reliable];
+
     fn of(message: &Message) -> Self {
         match (message.class(), message.policy.priority) {
             (Class::Reliable, _) => Self::Reliable,

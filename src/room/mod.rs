@@ -607,6 +607,8 @@ impl Room {
         Budget {
             messages_max: rules.messages_max,
             bytes_max: rules.bytes_max,
+            batches: SEGMENT_QUEUED_MAX
+                - self.segments.values().map(|segment| segment.untaken).max().unwrap_or(0),
             quotas: rules.quotas,
             normal: unless(self.normal_per_second(), Allowance::Later),
             high: unless(rules.readable.high_per_second, Allowance::AtMost(0)),

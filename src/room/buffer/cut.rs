@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Buffer, Dropped, Gathered, ROOMY, Rank};
+use super::{Buffer, Dropped, Gathered, Lane, ROOMY, Rank};
 use crate::room::id::{TypeName, mix};
 use crate::room::message::{Message, ShedReason};
 use crate::room::pace::Quotas;
@@ -21,7 +21,9 @@ pub struct Budget {
     pub messages_max: usize,
     /// Bytes of one batch, as encoded; at least 1.
     pub bytes_max: usize,
-    /// What of both is reserved for whom.
+    /// Batches that may leave with this flush, this one counted.
+    pub batches: usize,
+    /// What of a batch is reserved for whom.
     pub quotas: Quotas,
     /// What devices may be shown now of normal and low priority together.
     pub normal: Allowance,
@@ -98,8 +100,9 @@ struct Draw {
 
 impl Buffer {
     /// Gives up what fits `budget`, at least one message if any may leave. The remainder keeps its order and its age.
-    /// Reliable messages go first; then each priority has what is reserved for it; the rest goes to latest, high and
-    /// normal in room order; low takes what is left. `seed` makes the lots of one room others than those of the next.
+    /// Where all that may leave does so with this flush, it leaves in room order. Where not, reliable messages go first;
+    /// then each priority has what is reserved for it; the rest goes to latest, high and normal in room order; low takes
+    /// what is left. `seed` makes the lots of one room others than those of the next.
     pub fn cut(&mut self, budget: &Budget, seed: u64, now: Instant) -> Cut {
         self.drop_expired(now);
         if let Allowance::AtMost(shown) = budget.normal {
@@ -107,17 +110,12 @@ impl Buffer {
         }
         let whole = Space { messages: budget.messages_max, bytes: budget.bytes_max };
         let mut draw = Draw { rest: whole, high: budget.high, taken: Vec::new() };
-        let normals = |ranks: &'static [Rank]| if budget.normal == Allowance::Later { &[] } else { ranks };
-        self.draw(&[Rank::Reliable], whole, &mut draw);
-        self.draw(&[Rank::Latest, Rank::High], budget.reserved(Priority::High), &mut draw);
-        self.draw(normals(&[Rank::Normal]), budget.reserved(Priority::Normal), &mut draw);
-        self.draw(normals(&[Rank::Low]), budget.reserved(Priority::Low), &mut draw);
-        if budget.normal == Allowance::Later {
-            self.draw(&[Rank::Latest, Rank::High], whole, &mut draw);
+        let leaving = if budget.normal == Allowance::Later { Rank::NOT_SAMPLED } else { &Rank::ALL };
+        if self.fits(leaving, budget) {
+            self.draw(leaving, whole, &mut draw);
         } else {
-            self.draw(&[Rank::Latest, Rank::High, Rank::Normal], whole, &mut draw);
+            self.draw_by_rank(budget, whole, &mut draw);
         }
-        self.draw(normals(&[Rank::Low]), whole, &mut draw);
         let held = draw.high == Allowance::AtMost(0) && !self.lane(Rank::High).gathered.is_empty();
         self.held_since = held.then_some(now);
         self.give_back_memory();
@@ -132,6 +130,32 @@ impl Buffer {
         if self.lane(Rank::Normal).gathered.len() + self.lane(Rank::Low).gathered.len() > 2 * shown + ROOMY {
             self.sample(shown, seed, now);
         }
+    }
+
+    /// Whether all messages of these ranks leave with this flush, however they fill its batches: any two of them that follow
+    /// each other hold more than one batch's bytes, or one has its messages.
+    fn fits(&self, ranks: &[Rank], budget: &Budget) -> bool {
+        let sum = |of: fn(&Lane) -> usize| ranks.iter().map(|rank| of(self.lane(*rank))).sum::<usize>();
+        let (messages, bytes) = (sum(|lane| lane.gathered.len()), sum(|lane| lane.bytes));
+        messages / budget.messages_max + 2 * bytes / budget.bytes_max < budget.batches
+            || (messages <= budget.messages_max && bytes <= budget.bytes_max)
+    }
+
+    /// Takes what fits where something has to stay behind.
+    fn draw_by_rank(&mut self, budget: &Budget, whole: Space, draw: &mut Draw) {
+        self.draw(&[Rank::Reliable], whole, draw);
+        if !self.lane(Rank::Reliable).gathered.is_empty() {
+            // Nothing goes before a reliable message that it followed in its request.
+            return;
+        }
+        self.draw(&[Rank::Latest, Rank::High], budget.reserved(Priority::High), draw);
+        if budget.normal == Allowance::Later {
+            return self.draw(&[Rank::Latest, Rank::High], whole, draw);
+        }
+        self.draw(&[Rank::Normal], budget.reserved(Priority::Normal), draw);
+        self.draw(&[Rank::Low], budget.reserved(Priority::Low), draw);
+        self.draw(&[Rank::Latest, Rank::High, Rank::Normal], whole, draw);
+        self.draw(&[Rank::Low], whole, draw);
     }
 
     /// Takes messages of these ranks in the order they entered, as far as `limit` and what is left of the batch hold them.

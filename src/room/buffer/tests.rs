@@ -12,7 +12,7 @@ const SEED: u64 = 7;
 
 fn budget(messages_max: usize, bytes_max: usize) -> Budget {
     let quotas = Quotas::default();
-    Budget { messages_max, bytes_max, quotas, normal: Allowance::Any, high: Allowance::Any }
+    Budget { messages_max, bytes_max, batches: 1, quotas, normal: Allowance::Any, high: Allowance::Any }
 }
 
 fn shown(normal: usize) -> Budget {
@@ -360,4 +360,20 @@ fn an_early_cut_leaves_what_is_sampled_for_its_window() {
     let early = Budget { normal: Allowance::Later, ..budget(100, 10_000) };
     let cut = buffer.cut(&early, SEED, now);
     assert_eq!((payloads(&cut), cut.dropped.is_empty(), buffer.len()), (vec!["90"], true, 50));
+}
+
+/// The room's order is given up only for what has to stay behind.
+#[test]
+fn what_leaves_whole_with_one_flush_leaves_in_room_order() {
+    let (mut buffer, now) = (Buffer::default(), Now::read().instant);
+    for n in 0..25 {
+        let priority = if n % 2 == 0 { Priority::Low } else { Priority::High };
+        buffer.push(Message { wire_bytes: 100 + 90 * (n % 3), ..of(priority, n) }, now);
+    }
+    let mut left = Vec::new();
+    while !buffer.is_empty() {
+        let cut = buffer.cut(&Budget { batches: 14, ..budget(10, 1000) }, SEED, now);
+        left.extend(payloads(&cut).iter().map(|n| n.parse::<usize>().unwrap()));
+    }
+    assert!(left.iter().copied().eq(0..25), "{left:?}");
 }
