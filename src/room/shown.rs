@@ -94,8 +94,8 @@ mod tests {
                 assert!(sum <= per_second as usize, "{sum} of {per_second} in a second from {from:?}");
             }
             let sum: usize = flushes.iter().map(|(_, count)| count).sum();
-            let least = 2000 * apart_ms as usize * per_second as usize / 1000 * 7 / 10;
-            assert!(sum >= least, "{sum} of {least} at {per_second}/s every {apart_ms} ms");
+            let least = 2000 * u64::from(per_second) * apart_ms / 1000 * 7 / 10;
+            assert!(sum as u64 >= least, "{sum} of {least} at {per_second}/s every {apart_ms} ms");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Facts about a whole room.
 
+mod flow;
 mod reliable;
 
 use std::time::Duration;
