@@ -36,15 +36,15 @@ const TWO_OF_FIVE: [&str; 5] = ["accepted", "accepted", "shed: key_rate", "shed:
 
 /// Publishes until a request is refused whole. Two that follow each other within half a second are enough for that.
 async fn refused(publish: impl AsyncFn() -> Answer) -> Answer {
-    support::comes("a publish past the quota", async {
+    let until_refused = async {
         loop {
             let answer = publish().await;
             if answer.status != 200 {
                 return answer;
             }
         }
-    })
-    .await
+    };
+    support::comes("a publish past the quota", Box::pin(until_refused)).await
 }
 
 async fn what_is_past_a_keys_quota_is_shed_and_the_rest_goes_on(shards: usize) {
@@ -87,10 +87,8 @@ async fn a_request_that_is_past_the_quota_whole_is_429_and_says_when_to_come_bac
     );
     assert_eq!(results.len(), 3);
     // Whoever waits is let in again.
-    support::comes("a publish after the wait", async {
-        while door.publish("r1", &json!({"type": "like"})).await.status != 200 {}
-    })
-    .await;
+    let let_in = async { while door.publish("r1", &json!({"type": "like"})).await.status != 200 {} };
+    support::comes("a publish after the wait", Box::pin(let_in)).await;
 }
 
 async fn each_key_has_a_quota_of_its_own(shards: usize) {
