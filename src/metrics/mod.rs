@@ -176,7 +176,7 @@ impl Metrics {
         ]
         .into_iter()
         .chain(cells.unavailable.iter().zip(tally.rooms.unavailable))
-        // Here go the rooms' own limits: `cells.over_limit` beside a count of theirs, in the order of `LIMITS`.
+        .chain(cells.over_limit[1..].iter().zip([tally.rooms.over_room_rate, tally.rooms.over_type_rate]))
         .chain(cells.closed.iter().zip(tally.closed))
         {
             add_some(counter, count);

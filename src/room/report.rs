@@ -7,10 +7,9 @@ use super::account::Column;
 use super::buffer::Backlog;
 use super::id::TypeName;
 use super::message::{Class, ShedReason};
-use super::policy::Priority;
 use super::tally::RoomTally;
 use super::view::{
-    AccountView, BacklogView, HeadView, PolicyView, RatesView, RoomLine, RoomView, SegmentView,
+    AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, RulesView, SegmentView,
 };
 use super::{Counts, Room};
 use crate::clock::millis;
@@ -77,7 +76,7 @@ impl Room {
                 not_durable: self.stream.in_flight(),
             },
             ladder: self.step.into(),
-            policy: self.policy_view(),
+            rules: RulesView::new(self.pace.rules(), self.limits.changes()),
             counts: self.counts,
             account: self.account_view(),
         }
@@ -110,21 +109,6 @@ impl Room {
             window_ms: millis(self.pace.window(self.members())),
             hot: false,
             load_permille: self.load_permille(now),
-        }
-    }
-
-    fn policy_view(&self) -> PolicyView {
-        let rules = self.pace.rules();
-        let share = |priority: Priority| f64::from(rules.quotas.permille[priority as usize]) / 1000.0;
-        let changes = self.limits.changes();
-        PolicyView {
-            high_share: share(Priority::High),
-            normal_share: share(Priority::Normal),
-            low_share: share(Priority::Low),
-            normal_per_second: rules.readable.normal_per_second,
-            high_per_second: rules.readable.high_per_second,
-            messages_per_second: rules.messages_per_second,
-            types: changes.map(|(name, change)| (name.to_string(), change.into())).collect(),
         }
     }
 

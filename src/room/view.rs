@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Counts;
-use super::id::Epoch;
+use super::id::{Epoch, TypeName};
 use super::ladder::Step;
 use super::message::Unavailable;
+use super::pace::RoomRules;
 use super::policy::{Merge, PolicyChange, Priority};
 use crate::clock::millis;
 
@@ -43,8 +44,8 @@ pub struct RoomView {
     pub head: HeadView,
     /// The step of the ladder that is in force for it.
     pub ladder: StepView,
-    /// What devices are asked to show, and what its publishers may send.
-    pub policy: PolicyView,
+    /// The rules in force for it.
+    pub rules: RulesView,
     /// What waits.
     pub backlog: BacklogView,
     /// What its members got in this run, and did.
@@ -102,23 +103,85 @@ impl From<Step> for StepView {
     }
 }
 
-/// The rules of a room beside its window, and what it does otherwise for some types.
+/// The rules in force, in the words of `PUT`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PolicyView {
-    /// Parts of a batch's budget that are reserved for high, normal and low priority.
-    pub high_share: f64,
-    /// See `high_share`.
-    pub normal_share: f64,
-    /// See `high_share`.
-    pub low_share: f64,
-    /// Messages of normal and low priority that a device is asked to show a second; 0: as many as come.
-    pub normal_per_second: u32,
-    /// Messages of high priority that a device is asked to show a second; 0: as many as come.
-    pub high_per_second: u32,
-    /// Messages that its publishers may send a second; 0: as many as come.
-    pub messages_per_second: u32,
-    /// What it does otherwise, by type.
+pub struct RulesView {
+    /// When it flushes, and what a batch holds.
+    pub flush: FlushView,
+    /// What devices are asked to show.
+    pub readable: ReadableView,
+    /// What its publishers may send.
+    pub limits: LimitsView,
+    /// What it does otherwise than the node, by type.
     pub types: BTreeMap<String, PolicyChangeView>,
+}
+
+/// When a room flushes, and what a batch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FlushView {
+    /// How long the oldest message waits.
+    pub gather_ms: u64,
+    /// Messages of one batch.
+    pub max_messages: usize,
+    /// Bytes of one batch.
+    pub max_bytes: usize,
+    /// Members up to which it flushes at once.
+    pub direct_members: u64,
+    /// Between early flushes.
+    pub urgent_spacing_ms: u64,
+    /// To which the window may widen.
+    pub gather_max_ms: u64,
+    /// The part of a batch that is reserved for high priority.
+    pub high_share: f64,
+    /// The part of a batch that is reserved for normal priority.
+    pub normal_share: f64,
+    /// The part of a batch that is reserved for low priority.
+    pub low_share: f64,
+}
+
+/// What devices are asked to show a second; 0: as much as comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ReadableView {
+    /// Messages of normal and low priority.
+    pub normal_per_second: u32,
+    /// Messages of high priority.
+    pub high_per_second: u32,
+}
+
+/// What a room's publishers may send; 0: as much as they like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LimitsView {
+    /// Messages a second.
+    pub room_messages_per_second: u32,
+}
+
+impl RulesView {
+    /// The view of these rules, and of what is done otherwise.
+    pub fn new<'a>(
+        rules: &RoomRules,
+        changes: impl Iterator<Item = (&'a TypeName, &'a PolicyChange)>,
+    ) -> Self {
+        let share = |priority: Priority| f64::from(rules.quotas.permille[priority as usize]) / 1000.0;
+        Self {
+            flush: FlushView {
+                gather_ms: millis(rules.gather),
+                max_messages: rules.messages_max,
+                max_bytes: rules.bytes_max,
+                direct_members: rules.direct_members,
+                urgent_spacing_ms: millis(rules.urgent_spacing),
+                gather_max_ms: millis(rules.gather_max),
+                high_share: share(Priority::High),
+                normal_share: share(Priority::Normal),
+                low_share: share(Priority::Low),
+            },
+            readable: ReadableView {
+                normal_per_second: rules.readable.normal_per_second,
+                high_per_second: rules.readable.high_per_second,
+            },
+            limits: LimitsView { room_messages_per_second: rules.messages_per_second },
+            types: changes.map(|(name, change)| (name.to_string(), change.into())).collect(),
+        }
+    }
 }
 
 /// What a room does otherwise for a type; absent: as the node does.

@@ -54,7 +54,7 @@ impl Budget {
 
     fn reserved(&self, priority: Priority) -> Space {
         let permille = self.quotas.permille[priority as usize] as usize;
-        Space { messages: self.messages_max * permille / 1000, bytes: self.bytes_max * permille / 1000 }
+        Space { messages: self.messages_max * permille / 1000, bytes: self.bytes_max / 1000 * permille }
     }
 }
 
@@ -137,7 +137,7 @@ impl Buffer {
     fn fits(&self, ranks: &[Rank], budget: &Budget) -> bool {
         let sum = |of: fn(&Lane) -> usize| ranks.iter().map(|rank| of(self.lane(*rank))).sum::<usize>();
         let (messages, bytes) = (sum(|lane| lane.gathered.len()), sum(|lane| lane.bytes));
-        messages / budget.messages_max + 2 * bytes / budget.bytes_max < budget.batches
+        messages / budget.messages_max + (2 * bytes).div_euclid(budget.bytes_max) < budget.batches
             || (messages <= budget.messages_max && bytes <= budget.bytes_max)
     }
 

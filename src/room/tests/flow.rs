@@ -191,7 +191,7 @@ fn a_room_may_treat_a_type_otherwise() {
     // A later change leaves the earlier ones as they are.
     let change = PolicyChange { priority: Some(Priority::Low), ..PolicyChange::default() };
     bench.tell(Input::Configure(changing("chat", change)));
-    let shown = &bench.room.view(0, bench.now.instant).policy.types["chat"];
+    let shown = &bench.room.view(0, bench.now.instant).rules.types["chat"];
     assert_eq!((shown.priority, shown.merge, shown.history), (Some("low"), Some("first"), Some(false)));
 }
 
