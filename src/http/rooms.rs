@@ -171,7 +171,8 @@ fn whole(value: &Value, field: &'static str, span: RangeInclusive<u64>) -> Resul
         .ok_or_else(|| Problem::bad("bad_value", field, allowed()))
 }
 
-fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Problem {
+/// 400: nobody reads a field of this name.
+pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Problem {
     // Enough to find the slip; a megabyte of a name is not sent back.
     let name: String = name.chars().take(64).collect();
     Problem::new(StatusCode::BAD_REQUEST, "unknown_field").field(format!("{prefix}{name}")).allowed(allowed)

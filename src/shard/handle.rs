@@ -2,27 +2,32 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout_at};
 
+use super::board::Board;
 use super::directory::Directory;
 use super::heat::HeatRules;
 use super::lane::LaneBounds;
 use super::{Plan, directory, lane, run};
 use crate::clock::{self, Now};
-use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
+use crate::config::limits::{
+    HALF_OPEN_MAX, INBOX_AGE_MAX, INBOX_BEST_EFFORT_BYTES_MAX, INBOX_BEST_EFFORT_MESSAGES_MAX,
+    INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX,
+};
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
 use crate::room::Counts;
 use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
-use crate::room::message::{Message, Published};
+use crate::room::ladder::{RoomStep, Step};
+use crate::room::message::{Class, Message, Published};
 use crate::room::pace::{RoomRules, RoomSettings};
 use crate::room::receipt::Acks;
 use crate::room::view::{
@@ -90,6 +95,8 @@ pub struct ShardsPlan {
     pub hot_members: u64,
     /// Rooms that are hot from the first device on.
     pub hot_rooms: Vec<RoomName>,
+    /// Bytes that all devices together may be owed.
+    pub outbound_bytes_max: u64,
 }
 
 /// A publish on its way to its room's home.
@@ -98,7 +105,16 @@ pub(super) struct PublishRequest {
     pub(super) room: RoomName,
     pub(super) messages: Vec<Message>,
     pub(super) bytes: usize,
+    /// When it was given to the shard.
+    pub(super) at: Instant,
     pub(super) reply: oneshot::Sender<Published>,
+}
+
+impl PublishRequest {
+    /// Whether it holds a reliable message.
+    fn is_reliable(&self) -> bool {
+        self.messages.iter().any(|message| message.class() == Class::Reliable)
+    }
 }
 
 /// A home's part of a receipt, and the acknowledgements of segments that are no more.
@@ -157,6 +173,17 @@ pub(super) enum Request {
         after: Option<Cursor>,
         reply: oneshot::Sender<Result<ReliablePage, StreamRefusal>>,
     },
+    /// Where a room stands on the ladder.
+    RoomStep {
+        room: RoomName,
+        reply: oneshot::Sender<Option<RoomStep>>,
+    },
+    /// Gives it a step of its own, or takes it back.
+    SetOwnStep {
+        room: RoomName,
+        step: Option<Step>,
+        reply: oneshot::Sender<Option<RoomStep>>,
+    },
     /// Answered when the request is taken: the shard takes turns.
     Answer {
         reply: oneshot::Sender<()>,
@@ -180,6 +207,10 @@ pub(super) struct WayIn {
     /// Messages and bytes in `publishes`.
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    /// Nanoseconds that one message takes while a queue stands; 0: none does.
+    standing_pace: AtomicU64,
+    /// A publish was refused since the shard last asked.
+    turned_away: AtomicBool,
     pub(super) stopped: AtomicBool,
     pub(super) wake: Notify,
 }
@@ -192,6 +223,8 @@ impl WayIn {
             arrivals: ArrayQueue::new(HALF_OPEN_MAX),
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            standing_pace: AtomicU64::new(0),
+            turned_away: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake: Notify::new(),
         }
@@ -202,13 +235,41 @@ impl WayIn {
         // Reserved first, so that two doors can't both take the last place.
         let before = self.messages.fetch_add(messages, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before + messages <= INBOX_MESSAGES_MAX && bytes_before + bytes <= INBOX_BYTES_MAX;
-        if !fits || self.publishes.push(request).is_err() {
+        // What has to arrive is refused last of all.
+        let (messages_max, bytes_max, is_late) = if request.is_reliable() {
+            (INBOX_MESSAGES_MAX, INBOX_BYTES_MAX, false)
+        } else {
+            (INBOX_BEST_EFFORT_MESSAGES_MAX, INBOX_BEST_EFFORT_BYTES_MAX, self.is_late(before))
+        };
+        let fits = before + messages <= messages_max && bytes_before + bytes <= bytes_max;
+        if !fits || is_late || self.publishes.push(request).is_err() {
             self.release(messages, bytes);
+            self.turned_away.store(true, Ordering::Relaxed);
             return Err(Busy);
         }
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Whether what comes behind so many messages waits too long in a queue that stands. Never behind none: a pace that
+    /// nobody has updated for a while keeps nobody out of an empty inbox.
+    fn is_late(&self, before: usize) -> bool {
+        let pace = Duration::from_nanos(self.standing_pace.load(Ordering::Relaxed));
+        pace.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)) >= INBOX_AGE_MAX
+    }
+
+    /// What one message takes; `None`: no queue stands.
+    pub(super) fn keep_to(&self, pace: Option<Duration>) {
+        let nanos = pace.map_or(0, |pace| u64::try_from(pace.as_nanos()).unwrap_or(u64::MAX));
+        // Most turns change nothing, and the doors read it.
+        if self.standing_pace.load(Ordering::Relaxed) != nanos {
+            self.standing_pace.store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a publish was refused since this was last asked.
+    pub(super) fn take_turned_away(&self) -> bool {
+        self.turned_away.swap(false, Ordering::Relaxed)
     }
 
     /// A publish was taken out.
@@ -230,6 +291,7 @@ pub struct Shards {
     ways_in: Arc<[Arc<WayIn>]>,
     /// Held for as long as one look-up takes: joins ask it, homes tell it a few times a second.
     directory: Arc<Mutex<Directory>>,
+    board: Arc<Board>,
 }
 
 impl Shards {
@@ -245,7 +307,8 @@ impl Shards {
         let ways_in: Arc<[Arc<WayIn>]> = (0..plan.count).map(|_| Arc::new(WayIn::new())).collect();
         let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(plan.hot_rooms.iter().cloned().collect());
         let directory = Arc::new(Mutex::new(Directory::new(plan.count, Arc::clone(&hot_rooms))));
-        let shards = Self { ways_in: Arc::clone(&ways_in), directory };
+        let board = Arc::new(Board::new(plan.count, plan.outbound_bytes_max));
+        let shards = Self { ways_in: Arc::clone(&ways_in), directory, board };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
         let mut store = writer::start(store, wakes.collect())?;
@@ -271,7 +334,8 @@ impl Shards {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
         let home = directory::home(&room, self.ways_in.len());
-        self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, reply })?;
+        let at = Now::read().instant;
+        self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, at, reply })?;
         answer.await.map_err(|_| Unanswered::Silent)
     }
 
@@ -414,6 +478,39 @@ impl Shards {
         self.ask(self.home(&room), |reply| Request::Reliable { room, after, reply }).await
     }
 
+    /// Where a room stands on the ladder; `None`: it is not open.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn room_step(&self, room: RoomName) -> Result<Option<RoomStep>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::RoomStep { room, reply }).await
+    }
+
+    /// Gives an open room a step of its own, or takes it back; `None`: it is not open.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn set_own_step(
+        &self,
+        room: RoomName,
+        step: Option<Step>,
+    ) -> Result<Option<RoomStep>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::SetOwnStep { room, step, reply }).await
+    }
+
+    /// Where the shards stand on the ladder.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Whether the room takes no device, so that the door can answer 503 before it upgrades.
+    #[must_use]
+    pub fn refuses_joins(&self, room: &RoomName) -> bool {
+        let own = self.directory().step_of(room);
+        own.unwrap_or_else(|| self.board.in_force(self.home(room))) == Step::JoinsRefused
+    }
+
     /// Whether each shard answers within a second, by index.
     pub async fn answering(&self) -> Vec<bool> {
         let deadline = Now::read().instant + Duration::from_secs(1);
@@ -539,7 +636,7 @@ mod tests {
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
         let directory = Arc::new(Mutex::new(Directory::new(1, Arc::default())));
-        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]), directory }
+        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]), directory, board: Arc::new(Board::new(1, 1)) }
     }
 
     fn room() -> RoomName {
@@ -604,7 +701,7 @@ mod tests {
         use crate::room::view::SegmentView;
         let directory = Arc::new(Mutex::new(Directory::new(2, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
-        let shards = Shards { ways_in, directory };
+        let shards = Shards { ways_in, directory, board: Arc::new(Board::new(2, 1)) };
         let home = directory::home(&room(), 2);
         while shards.ways_in[1 - home].push_request(Request::Answer { reply: oneshot::channel().0 }).is_ok() {
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::directory::Spread;
+use super::directory::{OwnStep, Spread};
 use super::heat::{Fuel, Heat};
 use super::lane::{Carry, Control, Delivery, Refresh, Sent, Welcome};
 use super::{Drain, Shard, TURN_ENTRIES_MAX};
@@ -16,6 +16,7 @@ use crate::connection::placed::Socket;
 use crate::fanout::carry::CarryWant;
 use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seen, Seq, mix};
+use crate::room::ladder::{RoomStep, Step};
 use crate::room::message::{Message, Published, Unavailable};
 use crate::room::pace::RoomSettings;
 use crate::room::receipt::Acks;
@@ -49,6 +50,10 @@ pub(super) struct HomeRoom {
     cool_at: Option<Instant>,
     /// When the directory was last told where its members are, and how many they were.
     spread_at: Option<(Instant, u64)>,
+    /// The step that an operator gave it.
+    own_step: Option<Step>,
+    /// The step it was last told.
+    told_step: Step,
 }
 
 #[derive(Debug, Clone)]
@@ -201,6 +206,32 @@ impl<S: Socket> Shard<S> {
         Some(HistoryPage { json: frame::history_page(head, resumed && !cut_short, &snapshot) })
     }
 
+    /// The step in force from now on, for rooms that have none of their own.
+    pub fn degrade(&mut self, step: Step) {
+        self.step = step;
+    }
+
+    /// Gives an open room a step of its own, or takes it back. `None`: it is not open.
+    pub fn set_own_step(&mut self, room: &RoomName, step: Option<Step>, now: Now) -> Option<RoomStep> {
+        let key = *self.room_of.get(room)?;
+        self.rooms[key].own_step = step;
+        self.own_steps.push_back(OwnStep { room: room.clone(), step });
+        self.tell_step(key, now);
+        self.room_step(room)
+    }
+
+    /// Where an open room stands on the ladder; `None`: it is not open.
+    #[must_use]
+    pub fn room_step(&self, room: &RoomName) -> Option<RoomStep> {
+        let own = self.rooms[*self.room_of.get(room)?].own_step;
+        Some(RoomStep { own, in_force: own.unwrap_or(self.step) })
+    }
+
+    /// The step in force for a room, open or not.
+    fn step_for(&self, room: &RoomName) -> Step {
+        self.room_step(room).map_or(self.step, |step| step.in_force)
+    }
+
     /// Asks something of a room's reliable stream; the answer comes through `poll_told` with the same ticket.
     pub fn ask(&mut self, ticket: u64, room: &RoomName, ask: Ask, now: Now) {
         let refusal = if self.is_draining() && matches!(ask, Ask::Recall { .. }) {
@@ -322,6 +353,8 @@ impl<S: Socket> Shard<S> {
     fn take_join(&mut self, room: &RoomName, join: Join, now: Now) {
         let opened = if self.is_draining() {
             Err("draining")
+        } else if self.step_for(room) == Step::JoinsRefused {
+            Err("joins_refused")
         } else {
             self.open(room, now.instant).ok_or("rooms_full")
         };
@@ -360,6 +393,8 @@ impl<S: Socket> Shard<S> {
             heat,
             cool_at: None,
             spread_at: None,
+            own_step: None,
+            told_step: Step::Calm,
         };
         let key = self.rooms.insert(home);
         self.room_of.insert(name.clone(), key);
@@ -367,6 +402,7 @@ impl<S: Socket> Shard<S> {
     }
 
     pub(super) fn tell_room(&mut self, key: usize, input: Input, now: Now) {
+        self.tell_step(key, now);
         let is_fuel = match input {
             Input::Join(_) | Input::Left { .. } | Input::Taken { .. } | Input::Configure(_) => true,
             Input::Due => self.rooms[key].cool_at.is_some_and(|at| at <= now.instant),
@@ -377,6 +413,18 @@ impl<S: Socket> Shard<S> {
             self.feed_heat(key, now.instant);
         }
         self.take_outputs(key, now);
+    }
+
+    /// Tells a room which step is in force for it, unless it knows. Whatever else it is told comes after this: a change
+    /// reaches rooms one by one as something happens in them, instead of all two hundred thousand at once.
+    fn tell_step(&mut self, key: usize, now: Now) {
+        let home = &mut self.rooms[key];
+        let step = home.own_step.unwrap_or(self.step);
+        if home.told_step != step {
+            home.told_step = step;
+            home.room.handle(Input::Degrade(step), now, &mut self.tally.rooms);
+            self.take_outputs(key, now);
+        }
     }
 
     /// Sees how hot a room has become, and has the directory know.
@@ -561,6 +609,9 @@ impl<S: Socket> Shard<S> {
         let home = self.rooms.remove(key);
         self.room_of.remove(home.room.name());
         home.deadline.map(|at| self.deadlines.remove(&(at, key)));
+        if home.own_step.is_some() {
+            self.own_steps.push_back(OwnStep { room: home.room.name().clone(), step: None });
+        }
         if home.heat.width() > 1 {
             self.tally.rooms_demoted += 1;
             let room = home.room.name().clone();
