@@ -21,7 +21,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::config::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, OUTBOUND_BYTES_MAX, PULLS_MAX, STORE_BYTES_MAX,
+    LISTEN_BACKLOG, PULLS_MAX, STORE_BYTES_MAX,
 };
 use crate::connection::Seats;
 use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
@@ -99,7 +99,7 @@ impl Server {
             heartbeat: config.heartbeat,
             hot_members: config.hot_members,
             hot_rooms: config.hot_rooms.clone(),
-            outbound_bytes_max: OUTBOUND_BYTES_MAX,
+            outbound_bytes_max: config.outbound_bytes_max,
         };
         let store: Box<dyn Store> = match &config.data_dir {
             Some(folder) => Box::new(Redb::open(folder)?),

@@ -58,6 +58,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// `viewer.joins_per_second`, at least 1: past it devices are told to come back later.
     pub joins_per_second: u32,
+    /// Bytes that all devices together may be owed.
+    pub outbound_bytes_max: u64,
     /// `publisher.keys`.
     pub publisher_keys: PublisherKeys,
     /// `auth.device_keys`.

@@ -22,8 +22,8 @@ use crate::room::policy::{TypePolicy, Types};
 use super::flush::FlushField;
 use super::limits::{
     CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
-    JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
-    TTL_DEFAULT, TTL_MAX, TTL_MIN,
+    JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, OUTBOUND_BYTES_MAX, PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX,
+    SHARDS_MAX, TTL_DEFAULT, TTL_MAX, TTL_MIN,
 };
 use super::mistake::{Mistake, Source, nearest};
 use super::raw::{Entry, Raw, TypeEntries};
@@ -54,6 +54,7 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
             "milliseconds",
         )),
         joins_per_second: resolver.joins_per_second(),
+        outbound_bytes_max: OUTBOUND_BYTES_MAX,
         publisher_keys: resolver.publisher_keys(),
         device_keys: resolver.device_keys(),
         origins: resolver.origins(viewer_listen),

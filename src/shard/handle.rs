@@ -2,32 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_queue::ArrayQueue;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout_at};
 
 use super::board::Board;
 use super::directory::Directory;
 use super::heat::HeatRules;
 use super::lane::LaneBounds;
+use super::way_in::{PublishRequest, WayIn};
 use super::{Plan, directory, lane, run};
 use crate::clock::{self, Now};
-use crate::config::limits::{
-    HALF_OPEN_MAX, INBOX_AGE_MAX, INBOX_BEST_EFFORT_BYTES_MAX, INBOX_BEST_EFFORT_MESSAGES_MAX,
-    INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX,
-};
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
 use crate::room::Counts;
 use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
 use crate::room::ladder::{RoomStep, Step};
-use crate::room::message::{Class, Message, Published};
+use crate::room::message::{Message, Published};
 use crate::room::pace::{RoomRules, RoomSettings};
 use crate::room::receipt::Acks;
 use crate::room::view::{
@@ -97,24 +93,6 @@ pub struct ShardsPlan {
     pub hot_rooms: Vec<RoomName>,
     /// Bytes that all devices together may be owed.
     pub outbound_bytes_max: u64,
-}
-
-/// A publish on its way to its room's home.
-#[derive(Debug)]
-pub(super) struct PublishRequest {
-    pub(super) room: RoomName,
-    pub(super) messages: Vec<Message>,
-    pub(super) bytes: usize,
-    /// When it was given to the shard.
-    pub(super) at: Instant,
-    pub(super) reply: oneshot::Sender<Published>,
-}
-
-impl PublishRequest {
-    /// Whether it holds a reliable message.
-    fn is_reliable(&self) -> bool {
-        self.messages.iter().any(|message| message.class() == Class::Reliable)
-    }
 }
 
 /// A home's part of a receipt, and the acknowledgements of segments that are no more.
@@ -196,93 +174,6 @@ pub(super) enum Request {
     Farewell {
         reply: oneshot::Sender<()>,
     },
-}
-
-/// The way into one shard: bounded queues, and what wakes it.
-#[derive(Debug)]
-pub(super) struct WayIn {
-    pub(super) publishes: ArrayQueue<PublishRequest>,
-    pub(super) requests: ArrayQueue<Request>,
-    pub(super) arrivals: ArrayQueue<Arrival>,
-    /// Messages and bytes in `publishes`.
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-    /// Nanoseconds that one message takes while a queue stands; 0: none does.
-    standing_pace: AtomicU64,
-    /// A publish was refused since the shard last asked.
-    turned_away: AtomicBool,
-    pub(super) stopped: AtomicBool,
-    pub(super) wake: Notify,
-}
-
-impl WayIn {
-    fn new() -> Self {
-        Self {
-            publishes: ArrayQueue::new(INBOX_MESSAGES_MAX),
-            requests: ArrayQueue::new(REQUESTS_MAX),
-            arrivals: ArrayQueue::new(HALF_OPEN_MAX),
-            messages: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            standing_pace: AtomicU64::new(0),
-            turned_away: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            wake: Notify::new(),
-        }
-    }
-
-    fn push_publish(&self, request: PublishRequest) -> Result<(), Busy> {
-        let (messages, bytes) = (request.messages.len(), request.bytes);
-        // Reserved first, so that two doors can't both take the last place.
-        let before = self.messages.fetch_add(messages, Ordering::Relaxed);
-        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // What has to arrive is refused last of all.
-        let (messages_max, bytes_max, is_late) = if request.is_reliable() {
-            (INBOX_MESSAGES_MAX, INBOX_BYTES_MAX, false)
-        } else {
-            (INBOX_BEST_EFFORT_MESSAGES_MAX, INBOX_BEST_EFFORT_BYTES_MAX, self.is_late(before))
-        };
-        let fits = before + messages <= messages_max && bytes_before + bytes <= bytes_max;
-        if !fits || is_late || self.publishes.push(request).is_err() {
-            self.release(messages, bytes);
-            self.turned_away.store(true, Ordering::Relaxed);
-            return Err(Busy);
-        }
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// Whether what comes behind so many messages waits too long in a queue that stands. Never behind none: a pace that
-    /// nobody has updated for a while keeps nobody out of an empty inbox.
-    fn is_late(&self, before: usize) -> bool {
-        let pace = Duration::from_nanos(self.standing_pace.load(Ordering::Relaxed));
-        pace.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)) >= INBOX_AGE_MAX
-    }
-
-    /// What one message takes; `None`: no queue stands.
-    pub(super) fn keep_to(&self, pace: Option<Duration>) {
-        let nanos = pace.map_or(0, |pace| u64::try_from(pace.as_nanos()).unwrap_or(u64::MAX));
-        // Most turns change nothing, and the doors read it.
-        if self.standing_pace.load(Ordering::Relaxed) != nanos {
-            self.standing_pace.store(nanos, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a publish was refused since this was last asked.
-    pub(super) fn take_turned_away(&self) -> bool {
-        self.turned_away.swap(false, Ordering::Relaxed)
-    }
-
-    /// A publish was taken out.
-    pub(super) fn release(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_sub(messages, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    fn push_request(&self, request: Request) -> Result<(), Busy> {
-        self.requests.push(request).map_err(|_| Busy)?;
-        self.wake.notify_one();
-        Ok(())
-    }
 }
 
 /// All shards of the node, as the doors see them. Cheap to clone.

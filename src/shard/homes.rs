@@ -16,7 +16,7 @@ use crate::connection::placed::Socket;
 use crate::fanout::carry::CarryWant;
 use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seen, Seq, mix};
-use crate::room::ladder::{RoomStep, Step};
+use crate::room::ladder::Step;
 use crate::room::message::{Message, Published, Unavailable};
 use crate::room::pace::RoomSettings;
 use crate::room::receipt::Acks;
@@ -51,9 +51,9 @@ pub(super) struct HomeRoom {
     /// When the directory was last told where its members are, and how many they were.
     spread_at: Option<(Instant, u64)>,
     /// The step that an operator gave it.
-    own_step: Option<Step>,
+    pub(super) own_step: Option<Step>,
     /// The step it was last told.
-    told_step: Step,
+    pub(super) told_step: Step,
 }
 
 #[derive(Debug, Clone)]
@@ -204,32 +204,6 @@ impl<S: Socket> Shard<S> {
         snapshot.history.drain(..snapshot.history.len().saturating_sub(limit));
         let head = Head { room: room.name(), run: room.run(), seq: snapshot.seq };
         Some(HistoryPage { json: frame::history_page(head, resumed && !cut_short, &snapshot) })
-    }
-
-    /// The step in force from now on, for rooms that have none of their own.
-    pub fn degrade(&mut self, step: Step) {
-        self.step = step;
-    }
-
-    /// Gives an open room a step of its own, or takes it back. `None`: it is not open.
-    pub fn set_own_step(&mut self, room: &RoomName, step: Option<Step>, now: Now) -> Option<RoomStep> {
-        let key = *self.room_of.get(room)?;
-        self.rooms[key].own_step = step;
-        self.own_steps.push_back(OwnStep { room: room.clone(), step });
-        self.tell_step(key, now);
-        self.room_step(room)
-    }
-
-    /// Where an open room stands on the ladder; `None`: it is not open.
-    #[must_use]
-    pub fn room_step(&self, room: &RoomName) -> Option<RoomStep> {
-        let own = self.rooms[*self.room_of.get(room)?].own_step;
-        Some(RoomStep { own, in_force: own.unwrap_or(self.step) })
-    }
-
-    /// The step in force for a room, open or not.
-    fn step_for(&self, room: &RoomName) -> Step {
-        self.room_step(room).map_or(self.step, |step| step.in_force)
     }
 
     /// Asks something of a room's reliable stream; the answer comes through `poll_told` with the same ticket.
@@ -415,18 +389,6 @@ impl<S: Socket> Shard<S> {
         self.take_outputs(key, now);
     }
 
-    /// Tells a room which step is in force for it, unless it knows. Whatever else it is told comes after this: a change
-    /// reaches rooms one by one as something happens in them, instead of all two hundred thousand at once.
-    fn tell_step(&mut self, key: usize, now: Now) {
-        let home = &mut self.rooms[key];
-        let step = home.own_step.unwrap_or(self.step);
-        if home.told_step != step {
-            home.told_step = step;
-            home.room.handle(Input::Degrade(step), now, &mut self.tally.rooms);
-            self.take_outputs(key, now);
-        }
-    }
-
     /// Sees how hot a room has become, and has the directory know.
     fn feed_heat(&mut self, key: usize, now: Instant) {
         let HomeRoom { room, heat, cool_at, spread_at, .. } = &mut self.rooms[key];
@@ -449,7 +411,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Sends on what followed, and asks for the room's next deadline.
-    fn take_outputs(&mut self, key: usize, now: Now) {
+    pub(super) fn take_outputs(&mut self, key: usize, now: Now) {
         while let Some(output) = self.rooms[key].room.poll_output() {
             match output {
                 Output::Published { ticket, published } => self.answers.push_back((ticket, published)),

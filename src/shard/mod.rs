@@ -20,6 +20,8 @@ mod devices;
 mod homes;
 mod joins;
 mod socket;
+mod steps;
+mod way_in;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -21,12 +21,13 @@ use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
 use super::directory::Load;
-use super::handle::{Arrival, Hello, HomeReceipt, PublishRequest, Request, Shards};
+use super::handle::{Arrival, Hello, HomeReceipt, Request, Shards};
 use super::inbox::{Left, Queue, Taken};
 use super::ladder::{Change, Ladder, Strains};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
 use super::tally::{Holdings, Tally};
+use super::way_in::PublishRequest;
 use super::{Plan, Shard};
 use crate::clock::{Now, millis, thread_cpu};
 use crate::config::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
