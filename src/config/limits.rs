@@ -284,6 +284,10 @@ pub const LADDER_INTERVAL: Duration = Duration::from_millis(500);
 pub const LADDER_DELAY_UP: Duration = Duration::from_millis(25);
 /// What one publish of an interval has to have waited less than for one step down.
 pub const LADDER_DELAY_DOWN: Duration = Duration::from_millis(5);
+/// Refusals of publishes within an interval, counted once in `INBOX_STANDING`, for one step up: they never ceased.
+pub const LADDER_REFUSALS_UP: u32 = 4;
+/// As many, counted likewise, are no reason to stay: a burst that did not fit now and then.
+pub const LADDER_REFUSALS_DOWN: u32 = 2;
 /// Bytes that all devices of a node together may be owed, welcomes included. Towards it: the ladder's steps, the last of which
 /// refuses joins.
 pub const OUTBOUND_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -365,6 +369,8 @@ const _: () = {
         LADDER_DELAY_DOWN.as_millis() < LADDER_DELAY_UP.as_millis(),
         "a queue in between changes nothing"
     );
+    assert!(LADDER_REFUSALS_DOWN < LADDER_REFUSALS_UP);
+    assert!(INBOX_STANDING.as_millis() * LADDER_REFUSALS_UP as u128 <= LADDER_INTERVAL.as_millis());
     assert!(LADDER_OWED_SLACK_PERMILLE < LADDER_OWED_PERMILLE[0]);
     assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane by itself");
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);

@@ -29,6 +29,9 @@ pub struct Queue {
     is_standing: bool,
     /// The turn before, unless it left nothing behind.
     turn: Option<(Instant, usize)>,
+    /// When a refusal was last counted, and how many were since this was last asked.
+    refused_at: Option<Instant>,
+    turned_away: u32,
     /// What one message takes before the next is taken, whatever else the shard does meanwhile, smoothed.
     pace: Option<Duration>,
 }
@@ -68,6 +71,19 @@ impl Queue {
     #[must_use]
     pub fn standing_pace(&self) -> Option<Duration> {
         self.pace.filter(|_| self.is_standing)
+    }
+
+    /// Publishes were refused lately. Counted once in `INBOX_STANDING`: what matters is for how long, not how many.
+    pub fn turned_away(&mut self, now: Instant) {
+        if self.refused_at.is_none_or(|at| now.saturating_duration_since(at) >= INBOX_STANDING) {
+            self.refused_at = Some(now);
+            self.turned_away += 1;
+        }
+    }
+
+    /// How often refusals were counted since this was last asked.
+    pub fn take_turned_away(&mut self) -> u32 {
+        std::mem::take(&mut self.turned_away)
     }
 
     /// The least time that a publish waited since this was last asked.
@@ -116,6 +132,18 @@ mod tests {
         assert_eq!(queue.take_least(), Duration::ZERO, "it was empty in between");
         queue.took(Taken::default(), Left::Nothing, now);
         assert_eq!(queue.take_least(), Duration::ZERO);
+    }
+
+    #[test]
+    fn refusals_are_counted_by_how_long_they_last() {
+        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        (0..500).for_each(|ms| queue.turned_away(now + MS * ms));
+        assert_eq!(queue.take_turned_away(), 5);
+        (500..1000).step_by(30).for_each(|ms| queue.turned_away(now + MS * ms));
+        assert!((4..=5).contains(&queue.take_turned_away()), "whenever the shard happens to look");
+        (1500..1599).for_each(|ms| queue.turned_away(now + MS * ms));
+        assert_eq!(queue.take_turned_away(), 1, "a burst");
+        assert_eq!(queue.take_turned_away(), 0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! On which step of the degradation ladder one shard stands by itself. Pure: what rooms leave out on a step is theirs.
 //!
 //! Two things make it climb: publishes that wait in the shard's inbox although it was never empty (a queue that stands, as
-//! CoDel tells it from a burst: Nichols and Jacobson 2012), and what all devices of the node are owed. How busy the shard is,
+//! CoDel tells it from a burst: Nichols and Jacobson 2012) or that find it full all the while, and what all devices of the
+//! node are owed. How busy the shard is,
 //! or what its passes take, is no reason: a storm of joins takes a whole shard and nobody waits for it, and no step below the
 //! last makes a pass cheaper.
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::limits::{
     LADDER_DELAY_DOWN, LADDER_DELAY_UP, LADDER_INTERVAL, LADDER_OWED_PERMILLE, LADDER_OWED_SLACK_PERMILLE,
+    LADDER_REFUSALS_DOWN, LADDER_REFUSALS_UP,
 };
 use crate::room::ladder::Step;
 
@@ -17,8 +19,8 @@ use crate::room::ladder::Step;
 pub struct Strains {
     /// The least time that a publish waited in the inbox; zero if the inbox was empty at any moment.
     pub delay: Duration,
-    /// Publishes were refused because too much waited.
-    pub turned_away: bool,
+    /// Moments at which publishes were refused because too much waited, `INBOX_STANDING` apart.
+    pub turned_away: u32,
     /// What all shards' devices are owed, in thousandths of what they may be.
     pub owed_permille: u64,
 }
@@ -71,12 +73,11 @@ impl Ladder {
     pub fn weigh(&mut self, strains: Strains, now: Instant) -> Option<Change> {
         let from = self.step();
         self.weighed_at = now;
-        // Doors that refuse keep the queue just below what would be a step up by itself.
-        let is_late = strains.delay >= LADDER_DELAY_UP;
-        if strains.delay < LADDER_DELAY_DOWN {
-            self.by_delay = self.by_delay.down();
-        } else if is_late || strains.turned_away {
+        // A full inbox is soon worked off: whoever is refused waits a moment, and it is empty for as long.
+        if strains.delay >= LADDER_DELAY_UP || strains.turned_away >= LADDER_REFUSALS_UP {
             self.by_delay = self.by_delay.up();
+        } else if strains.delay < LADDER_DELAY_DOWN && strains.turned_away <= LADDER_REFUSALS_DOWN {
+            self.by_delay = self.by_delay.down();
         }
         self.by_owed = owed_step(self.by_owed, strains.owed_permille);
         let to = self.step();
@@ -139,17 +140,18 @@ mod tests {
     }
 
     #[test]
-    fn refused_publishes_take_it_up_only_while_others_wait() {
+    fn publishes_that_are_refused_all_the_while_take_it_up_and_bursts_that_do_not_fit_do_not() {
         let mut ladder = ladder();
-        let refused = |delay_ms| Strains { turned_away: true, ..late(delay_ms) };
-        assert_eq!(weighed(&mut ladder, [0, 4].map(refused)), [0, 0], "a burst that did not fit");
-        assert_eq!(weighed(&mut ladder, [5, 20].map(refused)), [1, 2]);
+        let refused = |turned_away| Strains { turned_away, ..Strains::default() };
+        assert_eq!(weighed(&mut ladder, [1, 2, 3, 1].map(refused)), [0; 4]);
+        assert_eq!(weighed(&mut ladder, [4, 5, 4].map(refused)), [1, 2, 3]);
+        assert_eq!(weighed(&mut ladder, [3, 2, 3, 0, 1].map(refused)), [3, 2, 2, 1, 0]);
     }
 
     #[test]
     fn a_load_that_ends_at_the_last_step_is_forgotten_within_five_seconds() {
         let mut ladder = ladder();
-        weighed(&mut ladder, [Strains { owed_permille: 1000, ..late(100) }; 5]);
+        weighed(&mut ladder, [Strains { owed_permille: 1000, turned_away: 5, ..late(100) }; 5]);
         let ended = ladder.due() - LADDER_INTERVAL;
         while ladder.step() != Step::Calm {
             weighed(&mut ladder, [late(0)]);

@@ -205,6 +205,9 @@ impl Shell {
         let left = if way_in.publishes.is_empty() { Left::Nothing } else { Left::Some };
         let mut queue = self.queue.borrow_mut();
         queue.took(taken, left, now.instant);
+        if way_in.take_turned_away() {
+            queue.turned_away(now.instant);
+        }
         way_in.keep_to(queue.standing_pace());
     }
 
@@ -221,11 +224,9 @@ impl Shell {
         }
         let (board, owed) = (self.shards.board(), self.shard.borrow().owed_bytes());
         board.owes(self.index, owed);
-        let strains = Strains {
-            delay: self.queue.borrow_mut().take_least(),
-            turned_away: self.shards.way_in(self.index).take_turned_away(),
-            owed_permille: board.owed_permille(),
-        };
+        let mut queue = self.queue.borrow_mut();
+        let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
+        let strains = Strains { delay, turned_away, owed_permille: board.owed_permille() };
         let change = ladder.weigh(strains, now);
         board.weighed(self.index, ladder.step(), strains.delay);
         self.metrics.degraded(self.index, board.in_force(self.index), owed);

@@ -107,7 +107,8 @@ impl WayIn {
 
     /// Whether a publish was refused since this was last asked.
     pub(super) fn take_turned_away(&self) -> bool {
-        self.turned_away.swap(false, Ordering::Relaxed)
+        // Asked in every turn, and hardly ever so.
+        self.turned_away.load(Ordering::Relaxed) && self.turned_away.swap(false, Ordering::Relaxed)
     }
 
     /// A publish was taken out.
