@@ -139,8 +139,9 @@ pub const INBOX_BYTES_MAX: usize = 32 * MIB;
 pub const INBOX_BEST_EFFORT_MESSAGES_MAX: usize = INBOX_MESSAGES_MAX / 4 * 3;
 /// Of those bytes, likewise.
 pub const INBOX_BEST_EFFORT_BYTES_MAX: usize = INBOX_BYTES_MAX / 4 * 3;
-/// How long a publish may wait for a shard that has had a queue standing for `INBOX_STANDING`. Past it: publishes without a
-/// reliable message are refused, 503 with `Retry-After`, while what waits takes longer than this to be taken.
+/// How long a publish may wait for a shard that has had a queue standing for `INBOX_STANDING`, or is on a step of its ladder.
+/// Past it: publishes without a reliable message are refused, 503 with `Retry-After`, while what waits takes longer than this
+/// to be taken.
 pub const INBOX_AGE_MAX: Duration = Duration::from_millis(25);
 /// How long each publish has to have waited `INBOX_AGE_MAX` before the doors hold to it: a burst is no standing queue.
 pub const INBOX_STANDING: Duration = Duration::from_millis(100);

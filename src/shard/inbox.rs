@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::limits::{INBOX_AGE_MAX, INBOX_STANDING, LADDER_DELAY_DOWN};
+use crate::room::ladder::Step;
 
 /// How much the last turn counts among those before it.
 const SMOOTHING: u32 = 4;
@@ -46,7 +47,11 @@ impl Queue {
             self.pace = Some(pace);
         }
         let waited = match left {
-            Left::Nothing => Duration::ZERO,
+            Left::Nothing => {
+                // Nothing was measured: what was before counts less and less, so that a slow moment keeps nobody out for long.
+                self.pace = self.pace.map(|pace| pace * (SMOOTHING - 1) / SMOOTHING);
+                Duration::ZERO
+            }
             Left::Some => {
                 self.turn = (taken.messages > 0).then_some((now, taken.messages));
                 taken.least.unwrap_or(Duration::ZERO)
@@ -60,17 +65,18 @@ impl Queue {
         // Once the doors hold to it, the queue has just the length at which they would let go.
         let bound = if self.is_standing { LADDER_DELAY_DOWN } else { INBOX_AGE_MAX };
         if waited < bound {
-            (self.standing_since, self.is_standing, self.pace) = (None, false, None);
+            (self.standing_since, self.is_standing) = (None, false);
             return;
         }
         let since = *self.standing_since.get_or_insert(now);
         self.is_standing |= now.saturating_duration_since(since) >= INBOX_STANDING;
     }
 
-    /// What one message takes, while a queue stands: the doors are to keep it short. `None`: they need not.
+    /// What one message takes, while a queue stands or the shard is on a step of its ladder: the doors are to keep the queue
+    /// short. `None`: they need not.
     #[must_use]
-    pub fn standing_pace(&self) -> Option<Duration> {
-        self.pace.filter(|_| self.is_standing)
+    pub fn pace_to_keep(&self, step: Step) -> Option<Duration> {
+        self.pace.filter(|_| self.is_standing || step > Step::Calm)
     }
 
     /// Publishes were refused lately. Counted once in `INBOX_STANDING`: what matters is for how long, not how many.
@@ -150,35 +156,49 @@ mod tests {
     fn a_burst_is_no_standing_queue() {
         let (mut queue, now) = (Queue::default(), Now::read().instant);
         let now = turns(&mut queue, now, 60, 10);
-        assert_eq!(queue.standing_pace(), None, "not for long enough");
+        assert_eq!(queue.pace_to_keep(Step::Calm), None, "not for long enough");
         queue.took(taken(10, 60), Left::Nothing, now);
         turns(&mut queue, now, 60, 10);
-        assert_eq!(queue.standing_pace(), None, "it was empty in between");
+        assert_eq!(queue.pace_to_keep(Step::Calm), None, "it was empty in between");
         let mut queue = Queue::default();
         turns(&mut queue, now, 24, 100);
-        assert_eq!(queue.standing_pace(), None, "it stands, and nobody waits long");
+        assert_eq!(queue.pace_to_keep(Step::Calm), None, "it stands, and nobody waits long");
     }
 
     #[test]
     fn a_standing_queue_is_known_by_its_pace_until_it_is_short() {
         let (mut queue, now) = (Queue::default(), Now::read().instant);
         let now = turns(&mut queue, now, 60, 11);
-        assert_eq!(queue.standing_pace(), Some(MS), "ten messages in ten milliseconds");
+        assert_eq!(queue.pace_to_keep(Step::Calm), Some(MS), "ten messages in ten milliseconds");
         let now = turns(&mut queue, now, 5, 50);
-        assert_eq!(queue.standing_pace(), Some(MS), "the doors keep it short");
+        assert_eq!(queue.pace_to_keep(Step::Calm), Some(MS), "the doors keep it short");
         let now = turns(&mut queue, now, 4, 1);
-        assert_eq!(queue.standing_pace(), None);
+        assert_eq!(queue.pace_to_keep(Step::Calm), None);
         turns(&mut queue, now, 60, 10);
-        assert_eq!(queue.standing_pace(), None, "it has to stand anew");
+        assert_eq!(queue.pace_to_keep(Step::Calm), None, "it has to stand anew");
     }
 
     #[test]
     fn an_inbox_that_is_empty_stands_no_more_whatever_it_was() {
         let (mut queue, now) = (Queue::default(), Now::read().instant);
         let now = turns(&mut queue, now, 60, 20);
-        assert!(queue.standing_pace().is_some());
+        assert!(queue.pace_to_keep(Step::Calm).is_some());
         queue.took(Taken::default(), Left::Nothing, now);
-        assert_eq!(queue.standing_pace(), None);
+        assert_eq!(queue.pace_to_keep(Step::Calm), None);
+    }
+
+    #[test]
+    fn on_a_step_the_queue_is_kept_short_even_if_it_is_empty_at_times() {
+        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        assert_eq!(queue.pace_to_keep(Step::LossyOff), None, "nothing was measured");
+        let now = turns(&mut queue, now, 10, 20);
+        assert_eq!([Step::Calm, Step::LossyOff].map(|step| queue.pace_to_keep(step)), [None, Some(MS)]);
+        queue.took(taken(10, 10), Left::Nothing, now);
+        assert_eq!(queue.pace_to_keep(Step::LossyOff), Some(MS * 3 / 4));
+        for _ in 0..50 {
+            queue.took(Taken::default(), Left::Nothing, now);
+        }
+        assert!(queue.pace_to_keep(Step::LossyOff).unwrap() < MS / 1000, "it was long ago");
     }
 
     #[test]
@@ -189,7 +209,7 @@ mod tests {
             now += MS * 40;
             queue.took(taken(10, 60), Left::Some, now);
         }
-        let pace = queue.standing_pace().unwrap();
+        let pace = queue.pace_to_keep(Step::Calm).unwrap();
         assert!(pace > MS * 39 / 10 && pace <= MS * 4, "{pace:?}");
     }
 }

@@ -208,7 +208,7 @@ impl Shell {
         if way_in.take_turned_away() {
             queue.turned_away(now.instant);
         }
-        way_in.keep_to(queue.standing_pace());
+        way_in.keep_to(queue.pace_to_keep(self.ladder.borrow().step()));
     }
 
     /// Rooms are told the step in force when they are next told anything.

@@ -41,8 +41,8 @@ pub(super) struct WayIn {
     /// Messages and bytes in `publishes`.
     messages: AtomicUsize,
     bytes: AtomicUsize,
-    /// Nanoseconds that one message takes while a queue stands; 0: none does.
-    standing_pace: AtomicU64,
+    /// Nanoseconds that one message takes while the queue is to be kept short; 0: it is not.
+    pace: AtomicU64,
     /// A publish was refused since the shard last asked.
     turned_away: AtomicBool,
     pub(super) stopped: AtomicBool,
@@ -57,7 +57,7 @@ impl WayIn {
             arrivals: ArrayQueue::new(HALF_OPEN_MAX),
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            standing_pace: AtomicU64::new(0),
+            pace: AtomicU64::new(0),
             turned_away: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake: Notify::new(),
@@ -89,19 +89,19 @@ impl WayIn {
         Ok(())
     }
 
-    /// Whether what comes behind so many messages waits too long in a queue that stands. Never behind none: a pace that
+    /// Whether what comes behind so many messages waits too long in a queue that is to be kept short. Never behind none: a pace that
     /// nobody has updated for a while keeps nobody out of an empty inbox.
     fn is_late(&self, before: usize) -> bool {
-        let pace = Duration::from_nanos(self.standing_pace.load(Ordering::Relaxed));
+        let pace = Duration::from_nanos(self.pace.load(Ordering::Relaxed));
         pace.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)) >= INBOX_AGE_MAX
     }
 
-    /// What one message takes; `None`: no queue stands.
+    /// What one message takes; `None`: the queue need not be kept short.
     pub(super) fn keep_to(&self, pace: Option<Duration>) {
         let nanos = pace.map_or(0, |pace| u64::try_from(pace.as_nanos()).unwrap_or(u64::MAX));
         // Most turns change nothing, and the doors read it.
-        if self.standing_pace.load(Ordering::Relaxed) != nanos {
-            self.standing_pace.store(nanos, Ordering::Relaxed);
+        if self.pace.load(Ordering::Relaxed) != nanos {
+            self.pace.store(nanos, Ordering::Relaxed);
         }
     }
 
