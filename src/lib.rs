@@ -80,6 +80,7 @@
 //! | recall | the publisher takes a reliable message back |
 //! | seq · run | number of a batch · one life of the room in memory |
 //! | shed | dropped on purpose under pressure, with a reason |
+//! | ladder · step | what a shard leaves out while it has too much before it, the least important first · how far it goes |
 //! | drain | stopping gracefully: refuse, flush, say goodbye, sync |
 
 pub mod auth;

@@ -100,6 +100,7 @@ impl Server {
             heartbeat: config.heartbeat,
             hot_members: config.hot_members,
             hot_rooms: config.hot_rooms.clone(),
+            outbound_bytes_max: config.outbound_bytes_max,
         };
         let store: Box<dyn Store> = match &config.data_dir {
             Some(folder) => Box::new(Redb::open(folder)?),

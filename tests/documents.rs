@@ -118,8 +118,9 @@ fn every_dependency_has_its_reason() {
 #[test]
 fn every_problem_code_is_in_the_protocol() {
     let protocol = read("docs/protocol.md");
-    for file in ["publish", "reliable", "request", "rooms", "routes", "settings", "viewer", "problem", "mod"]
-    {
+    for file in [
+        "ladder", "publish", "reliable", "request", "rooms", "routes", "settings", "viewer", "problem", "mod",
+    ] {
         for code in problem_codes(&read(&format!("src/http/{file}.rs"))) {
             assert!(protocol.contains(&format!("`{code}`")), "{code} of src/http/{file}.rs");
         }

@@ -143,6 +143,16 @@ pub const CARRY_STATES_MAX: usize = 256;
 pub const INBOX_MESSAGES_MAX: usize = 4096;
 /// Bytes that wait for one shard. Past it: 503 with `Retry-After`.
 pub const INBOX_BYTES_MAX: usize = 32 * MIB;
+/// Of those messages, what publishes without a reliable one may take: the rest is kept for reliable ones. Past it: 503.
+pub const INBOX_BEST_EFFORT_MESSAGES_MAX: usize = INBOX_MESSAGES_MAX / 4 * 3;
+/// Of those bytes, likewise.
+pub const INBOX_BEST_EFFORT_BYTES_MAX: usize = INBOX_BYTES_MAX / 4 * 3;
+/// How long a publish may wait for a shard that has had a queue standing for `INBOX_STANDING`, or is on a step of its ladder.
+/// Past it: publishes without a reliable message are refused, 503 with `Retry-After`, while what waits takes longer than this
+/// to be taken.
+pub const INBOX_AGE_MAX: Duration = Duration::from_millis(25);
+/// How long each publish has to have waited `INBOX_AGE_MAX` before the doors hold to it: a burst is no standing queue.
+pub const INBOX_STANDING: Duration = Duration::from_millis(100);
 /// Other requests (describe, configure, close) that wait for one shard. Past it: 503.
 pub const REQUESTS_MAX: usize = 1024;
 /// Frames of a frame lane. Past it: the segment heals by refresh.
@@ -277,6 +287,20 @@ pub const WRITE_COST_FIRST: Duration = Duration::from_micros(7);
 pub const STRETCH_MAX_PERMILLE: u32 = 20_000;
 /// How often a shard weighs what its passes took, and tells what it holds.
 pub const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a shard weighs on which step of the ladder it stands; by its queue it goes at most one up or down at a time.
+pub const LADDER_INTERVAL: Duration = Duration::from_millis(500);
+/// What each publish of an interval has to have waited for one step up.
+pub const LADDER_DELAY_UP: Duration = Duration::from_millis(25);
+/// What one publish of an interval has to have waited less than for one step down.
+pub const LADDER_DELAY_DOWN: Duration = Duration::from_millis(5);
+/// Refusals of publishes within an interval, counted once in `INBOX_STANDING`, for one step up: they never ceased.
+pub const LADDER_REFUSALS_UP: u32 = 4;
+/// As many, counted likewise, are no reason to stay: a burst that did not fit now and then.
+pub const LADDER_REFUSALS_DOWN: u32 = 2;
+/// Thousandths of the outbound bytes from which on each step is in force, the first step's first.
+pub const LADDER_OWED_PERMILLE: [u64; 5] = [800, 825, 850, 875, 900];
+/// How far below its thousandths a step is left again.
+pub const LADDER_OWED_SLACK_PERMILLE: u64 = 50;
 /// How often the members of a hot room are told to the directory, at most.
 pub const SPREAD_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest gather window of a room. Past it: refused at start, or 400.
@@ -345,6 +369,15 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MAX < REQUEST_BYTES_MAX);
     assert!(REQUEST_MESSAGES_MAX <= INBOX_MESSAGES_MAX, "a whole request fits an empty inbox");
     assert!(REQUEST_BYTES_MAX <= INBOX_BYTES_MAX);
+    assert!(REQUEST_MESSAGES_MAX <= INBOX_BEST_EFFORT_MESSAGES_MAX);
+    assert!(REQUEST_BYTES_MAX <= INBOX_BEST_EFFORT_BYTES_MAX);
+    assert!(
+        LADDER_DELAY_DOWN.as_millis() < LADDER_DELAY_UP.as_millis(),
+        "a queue in between changes nothing"
+    );
+    assert!(LADDER_REFUSALS_DOWN < LADDER_REFUSALS_UP);
+    assert!(INBOX_STANDING.as_millis() * LADDER_REFUSALS_UP as u128 <= LADDER_INTERVAL.as_millis());
+    assert!(LADDER_OWED_SLACK_PERMILLE < LADDER_OWED_PERMILLE[0]);
     assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane by itself");
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
     assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_BYTES_MAX);

@@ -325,9 +325,9 @@ impl<S: Socket> Connection<S> {
         self.broken
     }
 
-    /// Bytes owed.
+    /// Bytes owed, a welcome included.
     pub fn owed_bytes(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.owed_bytes())
+        self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes())
     }
 
     /// Why it has to be closed, if it has waited past a deadline.

@@ -132,6 +132,12 @@ impl Outbox {
         self.owed_bytes
     }
 
+    /// Bytes owed, a welcome included.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.owed.iter().map(|owed| owed.rest.len()).sum()
+    }
+
     /// Frames owed, one that was begun included, a welcome aside.
     #[must_use]
     pub fn owed_frames(&self) -> usize {

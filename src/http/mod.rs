@@ -3,6 +3,7 @@
 //! Each door is a shell over the shards' bounded way in (`shard::handle`). Nothing here knows what a room does with a
 //! message; nothing that arrives can panic, and every wait has a named limit.
 
+pub mod ladder;
 pub mod ops;
 pub mod problem;
 pub mod publish;

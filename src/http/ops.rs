@@ -1,4 +1,4 @@
-//! The operator door: is the process there, may traffic come, what is it doing.
+//! The operator door: is the process there, may traffic come, what is it doing, what does it leave out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,10 @@ use crate::clock::{Now, millis, node_cpu};
 use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_CALL_AGE_MAX};
 use crate::connection::accept::{Answer, Door};
 use crate::metrics::DoorName;
+use crate::room::ladder::Step;
 use crate::store::health::Trouble;
 
+use super::ladder::{Whose, ladder};
 use super::problem::Problem;
 use super::request::check_host;
 use super::{JSON, Node, answer, answer_json};
@@ -40,6 +42,16 @@ struct Readiness {
     /// one to send the next room elsewhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards_strained: Vec<ShardStrained>,
+    /// Shards that stand on a step of the ladder: they leave something out, and do the rest as promised.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shards_degraded: Vec<ShardDegraded>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct ShardDegraded {
+    shard: usize,
+    step: u8,
+    name: &'static str,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -77,6 +89,8 @@ struct Signs {
     /// By shard.
     windows_needed: Vec<Duration>,
     window_max: Duration,
+    /// By shard.
+    steps: Vec<Step>,
 }
 
 impl OperatorDoor {
@@ -89,6 +103,9 @@ impl OperatorDoor {
     async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         check_host(request.version(), request.headers())?;
         let path = request.uri().path();
+        if let Some(whose) = Whose::of(path) {
+            return ladder(&self.node, whose?, request).await;
+        }
         if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
             return Err(Problem::not_found());
         }
@@ -113,6 +130,7 @@ impl OperatorDoor {
             under_way: store.under_way(Now::read()),
             windows_needed: self.node.metrics.held().iter().map(|held| held.window_needed).collect(),
             window_max: self.node.window_max,
+            steps: self.node.shards.board().steps(),
         })
     }
 
@@ -143,7 +161,7 @@ impl Readiness {
     }
 
     fn judge(signs: Signs) -> Self {
-        let Signs { is_draining, answering, trouble, under_way, windows_needed, window_max } = signs;
+        let Signs { is_draining, answering, trouble, under_way, windows_needed, window_max, steps } = signs;
         let silent = answering.iter().enumerate().filter(|(_, answers)| !**answers);
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
         let store_failing =
@@ -166,7 +184,11 @@ impl Readiness {
         .collect();
         let status = if reasons.is_empty() { "ready" } else { "not_ready" };
         let shards_strained = shards_strained.collect();
-        Self { status, reasons, shards_silent, store_failing, store_slow, shards_strained }
+        let degraded = steps.into_iter().enumerate().filter(|(_, step)| *step != Step::Calm);
+        let degraded =
+            degraded.map(|(shard, step)| ShardDegraded { shard, step: step.number(), name: step.name() });
+        let shards_degraded = degraded.collect();
+        Self { status, reasons, shards_silent, store_failing, store_slow, shards_strained, shards_degraded }
     }
 
     fn into_answer(self) -> Answer {
@@ -239,6 +261,20 @@ mod tests {
             })
         );
         assert_eq!(strained.into_answer().status(), 200);
+    }
+
+    #[test]
+    fn a_shard_that_leaves_something_out_is_named_and_goes_on() {
+        let steps = vec![Step::Calm, Step::CountersSlow];
+        let degraded = Readiness::judge(Signs { answering: vec![true; 2], steps, ..Signs::default() });
+        assert_eq!(
+            serde_json::to_value(&degraded).unwrap(),
+            serde_json::json!({
+                "status": "ready",
+                "shards_degraded": [{"shard": 1, "step": 2, "name": "counters_slow"}],
+            })
+        );
+        assert_eq!(degraded.into_answer().status(), 200);
     }
 
     #[test]

@@ -84,6 +84,16 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, quota.name()).detail(whose).retry_after(limits::RETRY_AFTER)
     }
 
+    /// 503: the room takes no device for now.
+    #[must_use]
+    pub fn joins_refused(too_fast: TooFast) -> Self {
+        Self::unavailable(
+            "joins_refused",
+            "this node has too much to do to take in devices; come back after Retry-After",
+        )
+        .retry_after(too_fast.retry_after)
+    }
+
     /// 503: no more rooms.
     #[must_use]
     pub fn rooms_full() -> Self {

@@ -181,7 +181,7 @@ fn bad_value(field: impl Into<Cow<'static, str>>, allowed: impl Into<Cow<'static
     Problem::new(StatusCode::BAD_REQUEST, "bad_value").field(field).allowed(allowed)
 }
 
-fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Problem {
+pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Problem {
     let field = format!("{prefix}{}", shown(name));
     Problem::new(StatusCode::BAD_REQUEST, "unknown_field").field(field).allowed(allowed)
 }

@@ -107,6 +107,9 @@ impl ViewerDoor {
         let grant = self.grant(&room, head, Some(&subprotocol))?;
         let Asks { cursor, seen, device } = Asks::of(query)?;
         let now = Now::read().instant;
+        if node.shards.refuses_joins(&room) {
+            return Err(Problem::joins_refused(node.admission.put_off(now)));
+        }
         let Some(seat) = node.seats.take() else {
             let full =
                 Problem::unavailable("connections_full", "this node holds as many connections as it may");
@@ -272,6 +275,7 @@ fn refusal(problem: &Problem) -> Refusal {
         ("draining", _) => Refusal::Draining,
         ("connections_full", _) => Refusal::ConnectionsFull,
         ("joining_too_fast", _) => Refusal::TooFast,
+        ("joins_refused", _) => Refusal::JoinsRefused,
         ("arrivals_full", _) => Refusal::ArrivalsFull,
         ("origin_not_allowed", _) => Refusal::Origin,
         ("no_subprotocol", _) => Refusal::Subprotocol,
@@ -308,6 +312,7 @@ mod tests {
             (Problem::draining(), Refusal::Draining),
             (full, Refusal::ConnectionsFull),
             (Problem::joining_too_fast(TooFast { retry_after: Duration::ZERO }), Refusal::TooFast),
+            (Problem::joins_refused(TooFast { retry_after: Duration::ZERO }), Refusal::JoinsRefused),
             (Refused::TokenExpired.into(), Refusal::Token),
             (Refused::RoomNotGranted.into(), Refusal::Room),
             (Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed"), Refusal::Origin),

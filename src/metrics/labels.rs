@@ -68,6 +68,8 @@ pub enum Refusal {
     ConnectionsFull,
     /// More devices come than `viewer.joins_per_second`.
     TooFast,
+    /// The room's shard, or the room, has joins refused.
+    JoinsRefused,
     /// The shard has too many arrivals waiting.
     ArrivalsFull,
     /// It left between its request and the answer.
@@ -76,7 +78,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Draining,
         Self::BadRequest,
         Self::Origin,
@@ -85,6 +87,7 @@ impl Refusal {
         Self::Room,
         Self::ConnectionsFull,
         Self::TooFast,
+        Self::JoinsRefused,
         Self::ArrivalsFull,
         Self::Gone,
     ];
@@ -101,6 +104,7 @@ impl Refusal {
             Self::Room => "room",
             Self::ConnectionsFull => "connections_full",
             Self::TooFast => "too_fast",
+            Self::JoinsRefused => "joins_refused",
             Self::ArrivalsFull => "arrivals_full",
             Self::Gone => "gone",
         }

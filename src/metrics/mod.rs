@@ -20,8 +20,10 @@ pub use self::labels::{DoorName, Dropped, Refusal};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::table::*;
+use crate::room::ladder::Step;
 use crate::room::message::{Class, ShedReason, Unavailable};
 use crate::room::tally::ByClass;
+use crate::shard::ladder::Change;
 use crate::shard::tally::{Holdings, Tally};
 use crate::store::health::{StoreTally, Trouble};
 use crate::wire::close::CloseReason;
@@ -77,6 +79,8 @@ struct Cells {
     holdings: Vec<HoldingsCells>,
     /// What each shard said last.
     held: Mutex<Vec<Holdings>>,
+    /// Down, then up.
+    ladder_changes: [Counter; 2],
     busy_spread: Gauge,
     members_spread: Gauge,
     rooms_hot: Gauge,
@@ -111,6 +115,8 @@ struct HoldingsCells {
     passes: Gauge,
     stretch: Gauge,
     window_needed: Gauge,
+    ladder_step: Gauge,
+    owed: Gauge,
 }
 
 /// What the store counts itself, as it was last asked.
@@ -217,6 +223,19 @@ impl Metrics {
         held[shard] = *holdings;
         self.cells.busy_spread.set(max_over_mean(held.iter().map(|held| held.busy_permille)));
         self.cells.members_spread.set(max_over_mean(held.iter().map(|held| held.members)));
+    }
+
+    /// Says which step of the ladder is in force on a shard, and what its devices are owed. A shard the server was not
+    /// built with is ignored.
+    pub fn degraded(&self, shard: usize, step: Step, owed_bytes: u64) {
+        let Some(cells) = self.cells.holdings.get(shard) else { return };
+        cells.ladder_step.set(f64::from(step.number()));
+        cells.owed.set(as_gauge(owed_bytes));
+    }
+
+    /// A shard changed its own step of the ladder.
+    pub fn step_changed(&self, change: Change) {
+        self.cells.ladder_changes[usize::from(change.is_up())].increment(1);
     }
 
     /// What each shard said last that it holds, by index.
@@ -366,6 +385,7 @@ impl Cells {
             closed: closed.iter().map(|reason| register.counter(&CLOSED, &[reason])).collect(),
             holdings: (0..shards).map(|shard| register.holdings(shard)).collect(),
             held: Mutex::new(vec![Holdings::default(); shards]),
+            ladder_changes: ["down", "up"].map(|direction| register.counter(&LADDER_CHANGES, &[direction])),
             busy_spread: register.gauge(&BUSY_SPREAD, &[]),
             members_spread: register.gauge(&MEMBERS_SPREAD, &[]),
             rooms_hot: register.gauge(&ROOMS_HOT, &[]),
@@ -436,6 +456,8 @@ impl Register {
             passes: gauge(&PASSES),
             stretch: gauge(&STRETCH),
             window_needed: gauge(&WINDOW_NEEDED),
+            ladder_step: gauge(&LADDER_STEP),
+            owed: gauge(&OUTBOUND_OWED),
         }
     }
 

@@ -70,6 +70,9 @@ table! {
     PASSES = Gauge "roomcast_shard_passes_ratio" ["shard"] "Processor time that writing to devices takes of a shard, smoothed; `flush.cpu_share` bounds it.";
     STRETCH = Gauge "roomcast_shard_stretch_ratio" ["shard"] "By how much the windows of all rooms of a shard are widened together because their passes do not fit it; 1: not at all.";
     WINDOW_NEEDED = Gauge "roomcast_shard_window_needed_seconds" ["shard"] "The gather window that a shard's most costly room needs so that writing keeps to `flush.cpu_share`; past `flush.gather_max_ms` the shard has more to do than it can.";
+    LADDER_STEP = Gauge "roomcast_ladder_step" ["shard"] "The step of the degradation ladder in force on a shard, 0 to 5; 0: everything is as promised.";
+    LADDER_CHANGES = Counter "roomcast_ladder_changes_total" ["direction"] "Times a shard changed its own step of the ladder: up or down.";
+    OUTBOUND_OWED = Gauge "roomcast_outbound_owed_bytes" ["shard"] "Bytes that a shard's devices are owed, welcomes included; a frame counts once for each device.";
     BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" [] "How much busier than the mean the busiest shard is; 1: all are as busy.";
     MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" [] "How many times the mean of members the fullest shard has; 1: all have as many.";
     ROOMS_HOT = Gauge "roomcast_rooms_hot" [] "Rooms whose further devices are placed on several shards.";

@@ -85,3 +85,28 @@ impl Step {
         self.number().checked_sub(1).and_then(Self::numbered).unwrap_or(self)
     }
 }
+
+/// Where a room stands on the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomStep {
+    /// The step that an operator gave it; `None`: its shard's counts.
+    pub own: Option<Step>,
+    /// The step in force.
+    pub in_force: Step,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_numbered_in_order_and_go_one_up_or_down() {
+        for (number, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(step.number()), number);
+            assert_eq!(Step::numbered(step.number()), Some(step));
+            assert!(step.up() == step || step.up().down() == step);
+        }
+        assert_eq!((Step::Calm.down(), Step::JoinsRefused.up()), (Step::Calm, Step::JoinsRefused));
+        assert_eq!(Step::numbered(6), None);
+    }
+}

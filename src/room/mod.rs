@@ -249,6 +249,8 @@ impl Room {
     pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         let is_join = matches!(input, Input::Join(_));
         let is_due = matches!(input, Input::Due);
+        // What it is told before another input: a room that was opened for that one is not idle.
+        let is_preface = matches!(input, Input::Degrade(_));
         self.take_input(input, now, tally);
         if self.is_closing && !self.waits_for_store() {
             self.flush(now.instant, tally);
@@ -259,7 +261,7 @@ impl Room {
         // again for the next of them stays for a while.
         let is_forgotten = is_due && self.last_used + ROOM_IDLE <= now.instant;
         let is_strangers = !self.is_published && !self.is_stored;
-        if self.may_idle() && (is_forgotten || is_strangers) {
+        if self.may_idle() && (is_forgotten || is_strangers) && !is_preface {
             return self.outputs.push_back(Output::Idle);
         }
         if !is_join {

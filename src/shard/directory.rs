@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::room::id::{RoomName, mix};
+use crate::room::ladder::Step;
 
 /// The shard that orders a room: the one with the highest score for it (rendezvous hashing, Thaler and Ravishankar
 /// 1998), so that another number of shards moves as few rooms as possible.
@@ -44,6 +45,17 @@ pub struct Directory {
     /// Hot from the first device on.
     listed: Arc<BTreeSet<RoomName>>,
     hot: BTreeMap<RoomName, Hot>,
+    /// Steps of the ladder that an operator gave to open rooms.
+    steps: BTreeMap<RoomName, Step>,
+}
+
+/// An operator gave an open room a step of its own, or took it back, or the room is no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnStep {
+    /// Which room.
+    pub room: RoomName,
+    /// Its own step; `None`: its shard's counts.
+    pub step: Option<Step>,
 }
 
 /// Where a hot room is placed.
@@ -60,7 +72,7 @@ impl Directory {
     /// Of so many shards, all idle; `listed` rooms are hot before they are open.
     #[must_use]
     pub fn new(shards: usize, listed: Arc<BTreeSet<RoomName>>) -> Self {
-        Self { loads: vec![Load::default(); shards], listed, hot: BTreeMap::new() }
+        Self { loads: vec![Load::default(); shards], listed, hot: BTreeMap::new(), steps: BTreeMap::new() }
     }
 
     /// The shard for a connection that joins `room`, of those that have `space`: a cold room's home, so that small rooms live
@@ -113,6 +125,20 @@ impl Directory {
             shards.push(least.expect("no more shards are wanted than there are"));
         }
         self.hot.insert(room, Hot { shards, members });
+    }
+
+    /// A home says which step a room has of its own.
+    pub fn own_step(&mut self, own: OwnStep) {
+        match own.step {
+            Some(step) => self.steps.insert(own.room, step),
+            None => self.steps.remove(&own.room),
+        };
+    }
+
+    /// The step that a room has of its own.
+    #[must_use]
+    pub fn step_of(&self, room: &RoomName) -> Option<Step> {
+        self.steps.get(room).copied()
     }
 
     /// How busy a shard is.

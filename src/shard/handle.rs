@@ -2,26 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_queue::ArrayQueue;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout_at};
 
+use super::board::Board;
 use super::directory::Directory;
 use super::heat::HeatRules;
 use super::lane::LaneBounds;
+use super::way_in::{PublishRequest, WayIn};
 use super::{Plan, directory, lane, run};
 use crate::clock::{self, Now};
-use crate::config::limits::{HALF_OPEN_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX};
 use crate::connection::{Grant, Seat};
 use crate::metrics::Metrics;
 use crate::room::Counts;
 use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
+use crate::room::ladder::{RoomStep, Step};
 use crate::room::message::{Message, Published};
 use crate::room::pace::{RoomRules, RoomSettings};
 use crate::room::receipt::Acks;
@@ -90,15 +91,8 @@ pub struct ShardsPlan {
     pub hot_members: u64,
     /// Rooms that are hot from the first device on.
     pub hot_rooms: Vec<RoomName>,
-}
-
-/// A publish on its way to its room's home.
-#[derive(Debug)]
-pub(super) struct PublishRequest {
-    pub(super) room: RoomName,
-    pub(super) messages: Vec<Message>,
-    pub(super) bytes: usize,
-    pub(super) reply: oneshot::Sender<Published>,
+    /// Bytes that all devices together may be owed.
+    pub outbound_bytes_max: u64,
 }
 
 /// A home's part of a receipt, and the acknowledgements of segments that are no more.
@@ -157,6 +151,17 @@ pub(super) enum Request {
         after: Option<Cursor>,
         reply: oneshot::Sender<Result<ReliablePage, StreamRefusal>>,
     },
+    /// Where a room stands on the ladder.
+    RoomStep {
+        room: RoomName,
+        reply: oneshot::Sender<Option<RoomStep>>,
+    },
+    /// Gives it a step of its own, or takes it back.
+    SetOwnStep {
+        room: RoomName,
+        step: Option<Step>,
+        reply: oneshot::Sender<Option<RoomStep>>,
+    },
     /// Answered when the request is taken: the shard takes turns.
     Answer {
         reply: oneshot::Sender<()>,
@@ -171,65 +176,13 @@ pub(super) enum Request {
     },
 }
 
-/// The way into one shard: bounded queues, and what wakes it.
-#[derive(Debug)]
-pub(super) struct WayIn {
-    pub(super) publishes: ArrayQueue<PublishRequest>,
-    pub(super) requests: ArrayQueue<Request>,
-    pub(super) arrivals: ArrayQueue<Arrival>,
-    /// Messages and bytes in `publishes`.
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-    pub(super) stopped: AtomicBool,
-    pub(super) wake: Notify,
-}
-
-impl WayIn {
-    fn new() -> Self {
-        Self {
-            publishes: ArrayQueue::new(INBOX_MESSAGES_MAX),
-            requests: ArrayQueue::new(REQUESTS_MAX),
-            arrivals: ArrayQueue::new(HALF_OPEN_MAX),
-            messages: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
-            wake: Notify::new(),
-        }
-    }
-
-    fn push_publish(&self, request: PublishRequest) -> Result<(), Busy> {
-        let (messages, bytes) = (request.messages.len(), request.bytes);
-        // Reserved first, so that two doors can't both take the last place.
-        let before = self.messages.fetch_add(messages, Ordering::Relaxed);
-        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before + messages <= INBOX_MESSAGES_MAX && bytes_before + bytes <= INBOX_BYTES_MAX;
-        if !fits || self.publishes.push(request).is_err() {
-            self.release(messages, bytes);
-            return Err(Busy);
-        }
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// A publish was taken out.
-    pub(super) fn release(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_sub(messages, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    fn push_request(&self, request: Request) -> Result<(), Busy> {
-        self.requests.push(request).map_err(|_| Busy)?;
-        self.wake.notify_one();
-        Ok(())
-    }
-}
-
 /// All shards of the node, as the doors see them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shards {
     ways_in: Arc<[Arc<WayIn>]>,
     /// Held for as long as one look-up takes: joins ask it, homes tell it a few times a second.
     directory: Arc<Mutex<Directory>>,
+    board: Arc<Board>,
 }
 
 impl Shards {
@@ -245,7 +198,8 @@ impl Shards {
         let ways_in: Arc<[Arc<WayIn>]> = (0..plan.count).map(|_| Arc::new(WayIn::new())).collect();
         let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(plan.hot_rooms.iter().cloned().collect());
         let directory = Arc::new(Mutex::new(Directory::new(plan.count, Arc::clone(&hot_rooms))));
-        let shards = Self { ways_in: Arc::clone(&ways_in), directory };
+        let board = Arc::new(Board::new(plan.count, plan.outbound_bytes_max));
+        let shards = Self { ways_in: Arc::clone(&ways_in), directory, board };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
         let mut store = writer::start(store, wakes.collect())?;
@@ -271,7 +225,8 @@ impl Shards {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
         let home = directory::home(&room, self.ways_in.len());
-        self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, reply })?;
+        let at = Now::read().instant;
+        self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, at, reply })?;
         answer.await.map_err(|_| Unanswered::Silent)
     }
 
@@ -414,6 +369,39 @@ impl Shards {
         self.ask(self.home(&room), |reply| Request::Reliable { room, after, reply }).await
     }
 
+    /// Where a room stands on the ladder; `None`: it is not open.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn room_step(&self, room: RoomName) -> Result<Option<RoomStep>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::RoomStep { room, reply }).await
+    }
+
+    /// Gives an open room a step of its own, or takes it back; `None`: it is not open.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    pub async fn set_own_step(
+        &self,
+        room: RoomName,
+        step: Option<Step>,
+    ) -> Result<Option<RoomStep>, Unanswered> {
+        self.ask(self.home(&room), |reply| Request::SetOwnStep { room, step, reply }).await
+    }
+
+    /// Where the shards stand on the ladder.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Whether the room takes no device, so that the door can answer 503 before it upgrades.
+    #[must_use]
+    pub fn refuses_joins(&self, room: &RoomName) -> bool {
+        let own = self.directory().step_of(room);
+        own.unwrap_or_else(|| self.board.in_force(self.home(room))) == Step::JoinsRefused
+    }
+
     /// Whether each shard answers within a second, by index.
     pub async fn answering(&self) -> Vec<bool> {
         let deadline = Now::read().instant + Duration::from_secs(1);
@@ -539,7 +527,7 @@ mod tests {
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
         let directory = Arc::new(Mutex::new(Directory::new(1, Arc::default())));
-        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]), directory }
+        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]), directory, board: Arc::new(Board::new(1, 1)) }
     }
 
     fn room() -> RoomName {
@@ -604,7 +592,7 @@ mod tests {
         use crate::room::view::SegmentView;
         let directory = Arc::new(Mutex::new(Directory::new(2, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
-        let shards = Shards { ways_in, directory };
+        let shards = Shards { ways_in, directory, board: Arc::new(Board::new(2, 1)) };
         let home = directory::home(&room(), 2);
         while shards.ways_in[1 - home].push_request(Request::Answer { reply: oneshot::channel().0 }).is_ok() {
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::directory::Spread;
+use super::directory::{OwnStep, Spread};
 use super::heat::{Fuel, Heat};
 use super::lane::{Carry, Control, Delivery, Refresh, Sent, Welcome};
 use super::{Drain, Shard, TURN_ENTRIES_MAX};
@@ -16,6 +16,7 @@ use crate::connection::placed::Socket;
 use crate::fanout::carry::CarryWant;
 use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seen, Seq, mix};
+use crate::room::ladder::Step;
 use crate::room::message::{Message, Published, Unavailable};
 use crate::room::pace::RoomSettings;
 use crate::room::receipt::Acks;
@@ -49,6 +50,10 @@ pub(super) struct HomeRoom {
     cool_at: Option<Instant>,
     /// When the directory was last told where its members are, and how many they were.
     spread_at: Option<(Instant, u64)>,
+    /// The step that an operator gave it.
+    pub(super) own_step: Option<Step>,
+    /// The step it was last told.
+    pub(super) told_step: Step,
 }
 
 #[derive(Debug, Clone)]
@@ -322,6 +327,8 @@ impl<S: Socket> Shard<S> {
     fn take_join(&mut self, room: &RoomName, join: Join, now: Now) {
         let opened = if self.is_draining() {
             Err("draining")
+        } else if self.step_for(room) == Step::JoinsRefused {
+            Err("joins_refused")
         } else {
             self.open(room, now.instant).ok_or("rooms_full")
         };
@@ -360,6 +367,8 @@ impl<S: Socket> Shard<S> {
             heat,
             cool_at: None,
             spread_at: None,
+            own_step: None,
+            told_step: Step::Calm,
         };
         let key = self.rooms.insert(home);
         self.room_of.insert(name.clone(), key);
@@ -367,6 +376,7 @@ impl<S: Socket> Shard<S> {
     }
 
     pub(super) fn tell_room(&mut self, key: usize, input: Input, now: Now) {
+        self.tell_step(key, now);
         let is_fuel = match input {
             Input::Join(_) | Input::Left { .. } | Input::Taken { .. } | Input::Configure(_) => true,
             Input::Due => self.rooms[key].cool_at.is_some_and(|at| at <= now.instant),
@@ -401,7 +411,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Sends on what followed, and asks for the room's next deadline.
-    fn take_outputs(&mut self, key: usize, now: Now) {
+    pub(super) fn take_outputs(&mut self, key: usize, now: Now) {
         while let Some(output) = self.rooms[key].room.poll_output() {
             match output {
                 Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
@@ -561,6 +571,9 @@ impl<S: Socket> Shard<S> {
         let home = self.rooms.remove(key);
         self.room_of.remove(home.room.name());
         home.deadline.map(|at| self.deadlines.remove(&(at, key)));
+        if home.own_step.is_some() {
+            self.own_steps.push_back(OwnStep { room: home.room.name().clone(), step: None });
+        }
         if home.heat.width() > 1 {
             self.tally.rooms_demoted += 1;
             let room = home.room.name().clone();

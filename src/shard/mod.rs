@@ -4,9 +4,12 @@
 //! drives it (the shell in `run`, or a simulated world) gives it connections, bytes, publishes and `now`, calls
 //! [`Shard::turn`] while it is busy, and sleeps until [`Shard::poll_deadline`] otherwise.
 
+pub mod board;
 pub mod directory;
 pub mod handle;
 pub mod heat;
+pub mod inbox;
+pub mod ladder;
 pub mod lane;
 pub mod run;
 pub mod strain;
@@ -17,6 +20,8 @@ mod devices;
 mod homes;
 mod joins;
 mod socket;
+mod steps;
+mod way_in;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,7 +30,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use slab::Slab;
 
-use self::directory::Spread;
+use self::directory::{OwnStep, Spread};
 use self::heat::HeatRules;
 use self::homes::HomeRoom;
 use self::lane::{Control, Peer};
@@ -37,6 +42,7 @@ use crate::connection::placed::{Connection, Socket};
 use crate::fanout::segment::Segment;
 use crate::fanout::{Offer, Sink};
 use crate::room::id::RoomName;
+use crate::room::ladder::Step;
 use crate::room::message::Published;
 use crate::room::pace::RoomRules;
 use crate::room::{Counts, Told, WriteCost};
@@ -123,6 +129,9 @@ pub struct Shard<S> {
     told: VecDeque<(u64, Told)>,
     store_requests: VecDeque<Request>,
     spreads: VecDeque<Spread>,
+    /// The step in force for rooms that have none of their own; each is told when it is told something else.
+    step: Step,
+    own_steps: VecDeque<OwnStep>,
 
     segments: Slab<Placed>,
     segment_of: Table<RoomName, u32>,
@@ -247,6 +256,8 @@ impl<S: Socket> Shard<S> {
             strain: Strain::new(&plan.rules, now),
             turns: Vec::new(),
             spreads: VecDeque::new(),
+            step: Step::Calm,
+            own_steps: VecDeque::new(),
             plan,
             peers,
             control: VecDeque::new(),
@@ -315,6 +326,11 @@ impl<S: Socket> Shard<S> {
         self.spreads.pop_front()
     }
 
+    /// Which step a room has of its own from now on.
+    pub fn poll_own_step(&mut self) -> Option<OwnStep> {
+        self.own_steps.pop_front()
+    }
+
     /// The shards to wake because something was sent to them.
     pub fn poll_wakes(&mut self) -> impl Iterator<Item = usize> {
         self.peers.iter_mut().enumerate().filter_map(|(index, peer)| peer.take_touched().then_some(index))
@@ -323,6 +339,13 @@ impl<S: Socket> Shard<S> {
     /// What happened since this was last called.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// Bytes its devices are owed, welcomes included. Walks those that wait: for every now and then, not for a turn.
+    #[must_use]
+    pub fn owed_bytes(&self) -> u64 {
+        let waiting = self.connections.waiting.iter();
+        waiting.map(|index| self.connections.all[*index as usize].owed_bytes() as u64).sum()
     }
 
     /// What it holds now. Walks rooms and waiting connections: for a gauge once a second, not for a turn.

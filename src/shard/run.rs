@@ -21,12 +21,15 @@ use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
 use super::directory::Load;
-use super::handle::{Arrival, Hello, HomeReceipt, PublishRequest, Request, Shards};
+use super::handle::{Arrival, Hello, HomeReceipt, Request, Shards};
+use super::inbox::{Left, Queue, Taken};
+use super::ladder::{Change, Ladder, Strains};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
 use super::tally::{Holdings, Tally};
+use super::way_in::PublishRequest;
 use super::{Plan, Shard};
-use crate::clock::{Now, thread_cpu};
+use crate::clock::{Now, millis, thread_cpu};
 use crate::config::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
 use crate::metrics::Metrics;
 use crate::room::id::RoomName;
@@ -44,6 +47,8 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 const READS_MAX: usize = 4;
 /// Arrivals, requests and publishes of one turn, each at most.
 const TAKES_MAX: usize = 128;
+/// Messages of the publishes of one turn, but for those of the last: their publishers hear nothing before the turn is over.
+const TAKES_MESSAGES_MAX: usize = 512;
 
 /// Starts a shard's thread.
 pub(super) fn start(
@@ -64,6 +69,8 @@ pub(super) fn start(
             shards,
             metrics,
             waits: RefCell::default(),
+            queue: RefCell::default(),
+            ladder: RefCell::new(Ladder::new(now)),
         });
         LocalSet::new().block_on(&runtime, shell.run());
     })
@@ -81,6 +88,9 @@ struct Shell {
     shards: Shards,
     metrics: Metrics,
     waits: RefCell<Waits>,
+    /// How long publishes wait in the way in.
+    queue: RefCell<Queue>,
+    ladder: RefCell<Ladder>,
 }
 
 /// Who waits for the shard to come so far.
@@ -134,7 +144,9 @@ impl Shell {
                 }
             }
             let now = Now::read();
+            self.obey_ladder();
             busy = self.take_in(now);
+            self.weigh_ladder(now.instant);
             busy |= self.shard.borrow_mut().turn(now);
             self.give_out(now);
         }
@@ -142,7 +154,7 @@ impl Shell {
 
     /// When to look again if nothing happens: the gauges must not stand still after the last connection went.
     fn deadline(&self) -> Instant {
-        let deadline = self.shard.borrow().poll_deadline();
+        let deadline = self.shard.borrow().poll_deadline().min(self.ladder.borrow().due());
         self.waits.borrow().holdings_due.map_or(deadline, |due| deadline.min(due))
     }
 
@@ -157,15 +169,7 @@ impl Shell {
             let Some(request) = way_in.requests.pop() else { break };
             self.take_request(request, now);
         }
-        for _ in 0..TAKES_MAX {
-            let Some(request) = way_in.publishes.pop() else { break };
-            let PublishRequest { room, messages, bytes, reply } = request;
-            way_in.release(messages.len(), bytes);
-            let mut waits = self.waits.borrow_mut();
-            let ticket = waits.ticket();
-            waits.publishes.insert(ticket, reply);
-            self.shard.borrow_mut().publish(ticket, &room, messages, now);
-        }
+        self.take_publishes(now);
         let mut more = true;
         for _ in 0..TAKES_MAX {
             let stored = self.store.borrow_mut().next_answer();
@@ -176,6 +180,60 @@ impl Shell {
             self.shard.borrow_mut().take_stored(stored, now);
         }
         more || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
+    }
+
+    fn take_publishes(&self, now: Now) {
+        let way_in = self.shards.way_in(self.index);
+        let mut taken = Taken::default();
+        for _ in 0..TAKES_MAX {
+            let Some(request) = way_in.publishes.pop() else { break };
+            let PublishRequest { room, messages, bytes, at, reply } = request;
+            way_in.release(messages.len(), bytes);
+            let waited = now.instant.saturating_duration_since(at);
+            taken.messages += messages.len();
+            taken.least = Some(taken.least.map_or(waited, |least| least.min(waited)));
+            let mut waits = self.waits.borrow_mut();
+            let ticket = waits.ticket();
+            waits.publishes.insert(ticket, reply);
+            // An operator who was answered before this was published has the step in force.
+            self.obey_ladder();
+            self.shard.borrow_mut().publish(ticket, &room, messages, now);
+            if taken.messages >= TAKES_MESSAGES_MAX {
+                break;
+            }
+        }
+        let left = if way_in.publishes.is_empty() { Left::Nothing } else { Left::Some };
+        let mut queue = self.queue.borrow_mut();
+        queue.took(taken, left, now.instant);
+        if way_in.take_turned_away() {
+            queue.turned_away(now.instant);
+        }
+        way_in.keep_to(queue.pace_to_keep(self.ladder.borrow().step()));
+    }
+
+    /// Rooms are told the step in force when they are next told anything.
+    fn obey_ladder(&self) {
+        self.shard.borrow_mut().degrade(self.shards.board().in_force(self.index));
+    }
+
+    /// Sees whether this shard has to leave out more, or less, once an interval is over.
+    fn weigh_ladder(&self, now: Instant) {
+        let mut ladder = self.ladder.borrow_mut();
+        if now < ladder.due() {
+            return;
+        }
+        let (board, owed) = (self.shards.board(), self.shard.borrow().owed_bytes());
+        board.owes(self.index, owed);
+        let mut queue = self.queue.borrow_mut();
+        let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
+        let strains = Strains { delay, turned_away, owed_permille: board.owed_permille() };
+        let change = ladder.weigh(strains, now);
+        board.weighed(self.index, ladder.step(), strains.delay);
+        self.metrics.degraded(self.index, board.in_force(self.index), owed);
+        if let Some(change) = change {
+            log_step(self.index, change, strains);
+            self.metrics.step_changed(change);
+        }
     }
 
     fn take_arrival(self: &Rc<Self>, arrival: Arrival, now: Now) {
@@ -239,6 +297,15 @@ impl Shell {
             Request::Acks { room, epoch, offset, reply } => {
                 answer(reply, shard.acks(&room, epoch, offset));
             }
+            Request::RoomStep { room, reply } => {
+                answer(reply, shard.room_step(&room));
+            }
+            Request::SetOwnStep { room, step, reply } => {
+                let step = shard.set_own_step(&room, step, now);
+                // Whoever hears the answer finds the viewer door doing as it says.
+                self.tell_directory(&mut shard);
+                answer(reply, step);
+            }
             Request::Answer { reply } => {
                 answer(reply, ());
             }
@@ -257,6 +324,9 @@ impl Shell {
         while let Some(spread) = shard.poll_spread() {
             debug!(room = %spread.room, width = spread.width, "a hot room is placed anew");
             self.shards.directory().spread(spread);
+        }
+        while let Some(own) = shard.poll_own_step() {
+            self.shards.directory().own_step(own);
         }
     }
 
@@ -373,6 +443,17 @@ impl Shell {
     /// The loop has something to look at: batches to write, lanes to pump, answers to give.
     fn wake_own(&self) {
         self.shards.way_in(self.index).wake.notify_one();
+    }
+}
+
+fn log_step(shard: usize, change: Change, strains: Strains) {
+    let Change { from, to } = change;
+    let Strains { delay, turned_away, owed_permille } = strains;
+    let (from, step, delay_ms) = (from.name(), to.name(), millis(delay));
+    if change.is_up() {
+        warn!(shard, from, step, delay_ms, turned_away, owed_permille, "the shard leaves out more");
+    } else {
+        info!(shard, from, step, delay_ms, turned_away, owed_permille, "the shard leaves out less");
     }
 }
 

@@ -92,16 +92,11 @@ impl Node {
 
     /// Likewise, which keeps its reliable messages in this folder, or in memory alone.
     pub(crate) fn keeping(shards: usize, keys: &[(&str, &str)], data: Option<&Path>) -> Self {
-        let mut args = Args::default();
-        let free = || Some("127.0.0.1:0".to_owned());
-        args.flags.viewer_listen = free();
-        args.flags.publisher_listen = free();
-        args.flags.ops_listen = free();
-        args.flags.ephemeral = data.is_none();
-        args.flags.data_dir = data.map(|folder| folder.to_str().unwrap().to_owned());
-        args.flags.shards = Some(shards.to_string());
-        let environment = keys.iter().map(|(key, value)| (format!("ROOMCAST__{key}"), (*value).to_owned()));
-        let config = Config::load(&args, environment).unwrap();
+        Self::of(config(shards, keys, data))
+    }
+
+    /// A node of this configuration.
+    pub(crate) fn of(config: Config) -> Self {
         let server = Server::start(config).unwrap();
         let doors = Doors {
             viewer: server.viewer_addr(),
@@ -110,6 +105,20 @@ impl Node {
         };
         Self { server, doors }
     }
+}
+
+/// The configuration of a node on free ports, with some keys changed.
+pub(crate) fn config(shards: usize, keys: &[(&str, &str)], data: Option<&Path>) -> Config {
+    let mut args = Args::default();
+    let free = || Some("127.0.0.1:0".to_owned());
+    args.flags.viewer_listen = free();
+    args.flags.publisher_listen = free();
+    args.flags.ops_listen = free();
+    args.flags.ephemeral = data.is_none();
+    args.flags.data_dir = data.map(|folder| folder.to_str().unwrap().to_owned());
+    args.flags.shards = Some(shards.to_string());
+    let environment = keys.iter().map(|(key, value)| (format!("ROOMCAST__{key}"), (*value).to_owned()));
+    Config::load(&args, environment).unwrap()
 }
 
 /// Where a test's node runs, and where it keeps its reliable messages.

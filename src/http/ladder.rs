@@ -1,0 +1,183 @@
+//! `/v1/ops/ladder` and `/v1/ops/rooms/{room}/ladder`: where the node stands on the degradation ladder, and the operator's
+//! word on it. What a step leaves out is for the rooms.
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracing::info;
+
+use crate::connection::accept::Answer;
+use crate::room::id::{Encoding, RoomName};
+use crate::room::ladder::{RoomStep, Step};
+use crate::shard::board::ShardStep;
+
+use super::problem::Problem;
+use super::request::{body_encoding, read_body};
+use super::routes::room_name;
+use super::settings::unknown_field;
+use super::{Node, answer_json, from_shard};
+
+/// Whose place on the ladder a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// `/v1/ops/ladder`
+    Node,
+    /// `/v1/ops/rooms/{room}/ladder`
+    Room(RoomName),
+}
+
+/// The node's place.
+#[derive(Debug, Serialize)]
+struct NodeView {
+    /// The step in force on all shards; `null`: each shard's own.
+    r#override: Option<u8>,
+    /// What all devices are owed, in thousandths of what they may be.
+    outbound_permille: u64,
+    shards: Vec<ShardStep>,
+}
+
+/// A room's place.
+#[derive(Debug, Serialize)]
+struct RoomStepView {
+    room: String,
+    /// Its own step; `null`: that of its home.
+    r#override: Option<u8>,
+    /// The step in force.
+    step: u8,
+    name: &'static str,
+}
+
+impl Whose {
+    /// What `path` names; `None`: nothing of the ladder.
+    ///
+    /// # Errors
+    /// 400 `bad_room`.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Result<Self, Problem>> {
+        let rest = path.strip_prefix("/v1/ops/")?;
+        if rest == "ladder" {
+            return Some(Ok(Self::Node));
+        }
+        let room = rest.strip_prefix("rooms/")?.strip_suffix("/ladder")?;
+        (!room.contains('/')).then(|| room_name(room).map(Self::Room))
+    }
+}
+
+/// Shows a place on the ladder, or sets and shows it.
+///
+/// # Errors
+/// 400 that names the field, 404 `room_not_open`, 405; 408, 413, 415; 503.
+pub async fn ladder(node: &Node, whose: Whose, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let step = match *request.method() {
+        Method::GET => None,
+        Method::PUT => Some(said(request).await?),
+        _ => return Err(Problem::method_not_allowed("GET, PUT")),
+    };
+    match (whose, step) {
+        (Whose::Node, None) => Ok(of_node(node)),
+        (Whose::Node, Some(step)) => {
+            node.shards.board().set_node(step);
+            info!(step = step.map(Step::name), "the operator sets the node's step");
+            Ok(of_node(node))
+        }
+        (Whose::Room(room), None) => of_room(&room, from_shard(node.shards.room_step(room.clone())).await?),
+        (Whose::Room(room), Some(step)) => {
+            let set = of_room(&room, from_shard(node.shards.set_own_step(room.clone(), step)).await?)?;
+            info!(%room, step = step.map(Step::name), "the operator sets a room's step");
+            Ok(set)
+        }
+    }
+}
+
+fn of_node(node: &Node) -> Answer {
+    let board = node.shards.board();
+    answer_json(&NodeView {
+        r#override: board.node().map(Step::number),
+        outbound_permille: board.owed_permille(),
+        shards: board.shards(),
+    })
+}
+
+fn of_room(room: &RoomName, step: Option<RoomStep>) -> Result<Answer, Problem> {
+    let RoomStep { own, in_force } = step.ok_or_else(Problem::room_not_open)?;
+    Ok(answer_json(&RoomStepView {
+        room: room.to_string(),
+        r#override: own.map(Step::number),
+        step: in_force.number(),
+        name: in_force.name(),
+    }))
+}
+
+/// The step that a `PUT` says; `None`: none.
+async fn said(request: Request<Incoming>) -> Result<Option<Step>, Problem> {
+    let (parts, body) = request.into_parts();
+    if body_encoding(&parts.headers)? != Encoding::Json {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
+            .field("content-type")
+            .allowed("application/json"));
+    }
+    step_in(&read_body(body).await?)
+}
+
+fn step_in(body: &[u8]) -> Result<Option<Step>, Problem> {
+    const ALLOWED: &str = "a whole number from 0 to 5, or null";
+    let fields: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|_| Problem::bad("bad_json", "body", "one JSON object"))?;
+    if let Some(unknown) = fields.keys().find(|name| *name != "step") {
+        return Err(unknown_field("", unknown, "step"));
+    }
+    match fields.get("step") {
+        None => Err(Problem::bad("missing_field", "step", ALLOWED)),
+        Some(Value::Null) => Ok(None),
+        Some(typed) => {
+            let number = typed.as_u64().and_then(|number| u8::try_from(number).ok());
+            let step = number.and_then(Step::numbered);
+            step.map(Some).ok_or_else(|| Problem::bad("bad_value", "step", ALLOWED))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_the_node_or_a_room() {
+        let whose = |path| Whose::of(path).map(Result::unwrap);
+        assert_eq!(whose("/v1/ops/ladder"), Some(Whose::Node));
+        let room = Whose::Room(RoomName::parse("live:42").unwrap());
+        assert_eq!(whose("/v1/ops/rooms/live%3A42/ladder"), Some(room));
+        for path in ["/v1/ops/rooms//ladder", "/v1/ops/rooms/a%20b/ladder"] {
+            assert_eq!(Whose::of(path).unwrap().unwrap_err().code(), "bad_room", "{path}");
+        }
+        for path in
+            ["/v1/ops", "/v1/ops/ladder/", "/v1/ops/rooms/ladder", "/v1/ops/rooms/a/b/ladder", "/v1/ladder"]
+        {
+            assert!(Whose::of(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_a_number_or_null_and_nothing_else() {
+        for (number, step) in (0_u8..).zip(Step::ALL) {
+            assert_eq!(step_in(format!(r#"{{"step":{number}}}"#).as_bytes()).unwrap(), Some(step));
+        }
+        assert_eq!(step_in(br#"{"step":null}"#).unwrap(), None);
+        for (body, code, field) in [
+            (r#"{"step":6}"#, "bad_value", "step"),
+            (r#"{"step":-1}"#, "bad_value", "step"),
+            (r#"{"step":1.5}"#, "bad_value", "step"),
+            (r#"{"step":257}"#, "bad_value", "step"),
+            (r#"{"step":"lossy_off"}"#, "bad_value", "step"),
+            (r#"{"step":1,"until":7}"#, "unknown_field", "until"),
+            ("{}", "missing_field", "step"),
+            ("[1]", "bad_json", "body"),
+            ("", "bad_json", "body"),
+        ] {
+            let problem = step_in(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.status(), 400, "{body}");
+            assert_eq!((problem.code(), problem.named_field()), (code, Some(field)), "{body}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! On which step of the degradation ladder one shard stands by itself. Pure: what rooms leave out on a step is theirs.
+//!
+//! Two things make it climb: publishes that wait in the shard's inbox although it was never empty (a queue that stands, as
+//! CoDel tells it from a burst: Nichols and Jacobson 2012) or that find it full all the while, and what all devices of the
+//! node are owed. How busy the shard is,
+//! or what its passes take, is no reason: a storm of joins takes a whole shard and nobody waits for it, and no step below the
+//! last makes a pass cheaper.
+
+use std::time::{Duration, Instant};
+
+use crate::config::limits::{
+    LADDER_DELAY_DOWN, LADDER_DELAY_UP, LADDER_INTERVAL, LADDER_OWED_PERMILLE, LADDER_OWED_SLACK_PERMILLE,
+    LADDER_REFUSALS_DOWN, LADDER_REFUSALS_UP,
+};
+use crate::room::ladder::Step;
+
+/// What an interval is weighed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Strains {
+    /// The least time that a publish waited in the inbox; zero if the inbox was empty at any moment.
+    pub delay: Duration,
+    /// Moments at which publishes were refused because too much waited, `INBOX_STANDING` apart.
+    pub turned_away: u32,
+    /// What all shards' devices are owed, in thousandths of what they may be.
+    pub owed_permille: u64,
+}
+
+/// A shard's step was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The step before.
+    pub from: Step,
+    /// The step now; never the same.
+    pub to: Step,
+}
+
+impl Change {
+    /// Whether more is left out from now on.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        self.to > self.from
+    }
+}
+
+/// One shard's place on the ladder.
+#[derive(Debug)]
+pub struct Ladder {
+    weighed_at: Instant,
+    by_delay: Step,
+    by_owed: Step,
+}
+
+impl Ladder {
+    /// At its foot.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { weighed_at: now, by_delay: Step::Calm, by_owed: Step::Calm }
+    }
+
+    /// The step it stands on.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.by_delay.max(self.by_owed)
+    }
+
+    /// When it is to be weighed next.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        self.weighed_at + LADDER_INTERVAL
+    }
+
+    /// Weighs the interval that is over.
+    pub fn weigh(&mut self, strains: Strains, now: Instant) -> Option<Change> {
+        let from = self.step();
+        self.weighed_at = now;
+        // A full inbox is soon worked off: whoever is refused waits a moment, and it is empty for as long.
+        if strains.delay >= LADDER_DELAY_UP || strains.turned_away >= LADDER_REFUSALS_UP {
+            self.by_delay = self.by_delay.up();
+        } else if strains.delay < LADDER_DELAY_DOWN && strains.turned_away <= LADDER_REFUSALS_DOWN {
+            self.by_delay = self.by_delay.down();
+        }
+        self.by_owed = owed_step(self.by_owed, strains.owed_permille);
+        let to = self.step();
+        (from != to).then_some(Change { from, to })
+    }
+}
+
+/// The step for so much owed, for a shard that stands on `before`.
+fn owed_step(before: Step, permille: u64) -> Step {
+    let reached = |slack: u64| {
+        let steps =
+            LADDER_OWED_PERMILLE.iter().take_while(|threshold| permille + slack >= **threshold).count();
+        Step::ALL[steps]
+    };
+    before.clamp(reached(0), reached(LADDER_OWED_SLACK_PERMILLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+
+    fn late(delay_ms: u64) -> Strains {
+        Strains { delay: Duration::from_millis(delay_ms), ..Strains::default() }
+    }
+
+    fn owed(owed_permille: u64) -> Strains {
+        Strains { owed_permille, ..Strains::default() }
+    }
+
+    /// The numbers of the steps it stands on after each of these intervals.
+    fn weighed(ladder: &mut Ladder, strains: impl IntoIterator<Item = Strains>) -> Vec<u8> {
+        let weigh = |strains| {
+            let (before, due) = (ladder.step(), ladder.due());
+            let change = ladder.weigh(strains, due);
+            let changed = (before != ladder.step()).then(|| Change { from: before, to: ladder.step() });
+            assert_eq!(change, changed);
+            ladder.step().number()
+        };
+        strains.into_iter().map(weigh).collect()
+    }
+
+    fn ladder() -> Ladder {
+        Ladder::new(Now::read().instant)
+    }
+
+    #[test]
+    fn a_queue_that_stands_takes_it_up_a_step_an_interval_and_one_that_is_gone_down() {
+        let mut ladder = ladder();
+        assert_eq!(weighed(&mut ladder, [late(25); 7]), [1, 2, 3, 4, 5, 5, 5]);
+        assert_eq!(weighed(&mut ladder, [late(4); 6]), [4, 3, 2, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_queue_in_between_changes_nothing_however_near_the_threshold() {
+        let mut ladder = ladder();
+        assert_eq!(weighed(&mut ladder, [24, 5, 24, 5].map(late)), [0; 4]);
+        weighed(&mut ladder, [late(30), late(30)]);
+        assert_eq!(weighed(&mut ladder, [24, 5, 24, 5].map(late)), [2; 4]);
+    }
+
+    #[test]
+    fn publishes_that_are_refused_all_the_while_take_it_up_and_bursts_that_do_not_fit_do_not() {
+        let mut ladder = ladder();
+        let refused = |turned_away| Strains { turned_away, ..Strains::default() };
+        assert_eq!(weighed(&mut ladder, [1, 2, 3, 1].map(refused)), [0; 4]);
+        assert_eq!(weighed(&mut ladder, [4, 5, 4].map(refused)), [1, 2, 3]);
+        assert_eq!(weighed(&mut ladder, [3, 2, 3, 0, 1].map(refused)), [3, 2, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_load_that_ends_at_the_last_step_is_forgotten_within_five_seconds() {
+        let mut ladder = ladder();
+        weighed(&mut ladder, [Strains { owed_permille: 1000, turned_away: 5, ..late(100) }; 5]);
+        let ended = ladder.due() - LADDER_INTERVAL;
+        while ladder.step() != Step::Calm {
+            weighed(&mut ladder, [late(0)]);
+        }
+        assert!(ladder.due() - LADDER_INTERVAL - ended <= Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_is_owed_takes_it_to_its_step_at_once() {
+        for (permille, step) in
+            [(799, 0), (800, 1), (824, 1), (825, 2), (850, 3), (875, 4), (899, 4), (900, 5), (4000, 5)]
+        {
+            assert_eq!(weighed(&mut ladder(), [owed(permille)]), [step], "{permille}");
+        }
+    }
+
+    #[test]
+    fn a_step_for_what_is_owed_is_left_five_points_below() {
+        let mut ladder = ladder();
+        assert_eq!(weighed(&mut ladder, [900, 850, 849, 824, 799].map(owed)), [5, 5, 4, 3, 2]);
+        assert_eq!(weighed(&mut ladder, [774, 750, 749].map(owed)), [1, 1, 0]);
+        assert_eq!(weighed(&mut ladder, [799, 801, 799, 801, 799].map(owed)), [0, 1, 1, 1, 1], "no flapping");
+        assert_eq!(weighed(&mut ladder, [owed(900), owed(0)]), [5, 0], "all of it is gone");
+    }
+
+    #[test]
+    fn the_higher_of_both_reasons_counts() {
+        let mut ladder = ladder();
+        assert_eq!(weighed(&mut ladder, [Strains { owed_permille: 850, ..late(30) }]), [3]);
+        assert_eq!(weighed(&mut ladder, [late(30), late(30)]), [2, 3]);
+    }
+}
