@@ -219,7 +219,6 @@ fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), me
         shards,
         window_max: config.flush.window_max(),
         types: config.types,
-        quotas: config.flush.quotas,
         key_quotas: if config.flush.observe_only { key_quotas.observing() } else { key_quotas },
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,

@@ -137,6 +137,9 @@ impl RuleField {
 /// What is allowed for a share.
 pub const SHARE_ALLOWED: &str = "a share, 0 to 1";
 
+/// Fractions like 0.1 have no exact double.
+const SLACK: f64 = 1e-6;
+
 /// Shares of a batch that are reserved by priority, each from 0 to 1, in the order of [`Priority::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shares([f64; Priority::ALL.len()]);
@@ -168,19 +171,23 @@ impl Shares {
         Some(())
     }
 
+    /// One share in thousandths, rounded down; `None`: it is not from 0 to 1.
+    #[must_use]
+    pub fn permille(share: f64) -> Option<u32> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to 1")]
+        (0.0..=1.0).contains(&share).then_some((share * 1000.0 + SLACK).floor() as u32)
+    }
+
     /// Them as quotas, rounded down to thousandths.
     ///
     /// # Errors
     /// [`TooMuch`] if they add up to more than 1.
     pub fn quotas(self) -> Result<Quotas, TooMuch> {
-        // Fractions like 0.1 have no exact double.
-        const SLACK: f64 = 1e-6;
         let sum: f64 = self.0.iter().sum();
         if sum > 1.0 + SLACK {
             return Err(TooMuch { sum: (sum * 1000.0).ceil() / 1000.0 });
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each is from 0 to 1")]
-        Ok(Quotas { permille: self.0.map(|share| (share * 1000.0 + SLACK).floor() as u32) })
+        Ok(Quotas { permille: self.0.map(|share| Self::permille(share).expect("each is from 0 to 1")) })
     }
 }
 

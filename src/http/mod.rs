@@ -32,7 +32,6 @@ use crate::connection::Seats;
 use crate::connection::accept::Answer;
 use crate::connection::admission::Admission;
 use crate::metrics::Metrics;
-use crate::room::pace::Quotas;
 use crate::room::policy::Types;
 use crate::shard::handle::{Shards, Unanswered};
 use crate::store::health::Health;
@@ -47,8 +46,6 @@ pub struct Node {
     pub shards: Shards,
     /// What the configuration says of message types.
     pub types: Types,
-    /// What of a batch is reserved for whom unless its room says otherwise.
-    pub quotas: Quotas,
     /// How much each publisher key may publish.
     pub key_quotas: KeyQuotas,
     /// Who may publish.

@@ -8,11 +8,12 @@ use crate::connection::accept::Answer;
 use crate::room::id::{Encoding, RoomName};
 use crate::room::pace::RoomSettings;
 use crate::room::view::RoomLine;
+use crate::shard::homes::NotConfigured;
 use crate::shard::tally::Holdings;
 
 use super::problem::Problem;
 use super::request::{Query, body_encoding, read_body};
-use super::settings::Settings;
+use super::settings::{Settings, unfit_settings};
 use super::{Node, answer_json, from_shard};
 
 /// `GET /v1/rooms`: the hot list.
@@ -76,7 +77,7 @@ pub async fn configure(node: &Node, room: RoomName, request: Request<Incoming>) 
         RoomSettings::default()
     } else {
         match body_encoding(&parts.headers)? {
-            Encoding::Json => Settings { types: &node.types, quotas: node.quotas }.read(&body)?,
+            Encoding::Json => Settings { types: &node.types }.read(&body)?,
             Encoding::Proto => {
                 return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
                     .field("content-type")
@@ -84,12 +85,14 @@ pub async fn configure(node: &Node, room: RoomName, request: Request<Incoming>) 
             }
         }
     };
-    let view = from_shard(node.shards.configure(room, settings)).await?;
-    let Some(view) = view else {
+    let shares = Settings::shares_named(&settings);
+    match from_shard(node.shards.configure(room, settings)).await? {
+        Ok(view) => Ok(answer_json(&view)),
         // The drain may have begun since it was looked for.
-        return Err(if node.is_draining() { Problem::draining() } else { Problem::rooms_full() });
-    };
-    Ok(answer_json(&view))
+        Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
+        Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),
+        Err(NotConfigured::Unfit(unfit)) => Err(unfit_settings(unfit, shares)),
+    }
 }
 
 /// `DELETE /v1/rooms/{room}`: closes it; its members are told.

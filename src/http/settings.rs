@@ -8,10 +8,10 @@ use hyper::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::config::flush::{RuleField, SHARE_ALLOWED, Shares};
-use crate::config::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, TYPES_CHANGED_MAX};
+use crate::config::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOM_TYPES_MAX, TYPES_CHANGED_MAX};
 use crate::config::policy::{Given, PolicyField, Said};
 use crate::room::id::TypeName;
-use crate::room::pace::{Quotas, RoomSettings};
+use crate::room::pace::{RoomSettings, Unfit};
 use crate::room::policy::{PolicyChange, Types};
 
 use super::problem::Problem;
@@ -25,11 +25,15 @@ const NAME_CHARS_SHOWN: usize = 64;
 pub struct Settings<'a> {
     /// Says the class of each type.
     pub types: &'a Types,
-    /// What a share that the body leaves out is.
-    pub quotas: Quotas,
 }
 
 impl Settings<'_> {
+    /// The share to blame if those that are named are too much.
+    pub(super) fn shares_named(settings: &RoomSettings) -> &'static str {
+        let named = settings.quotas_permille.iter().rposition(Option::is_some);
+        Shares::PATHS[named.unwrap_or(0)]
+    }
+
     /// What a body asks for. A field that is left out, or `null`, leaves the room as it is.
     ///
     /// # Errors
@@ -63,13 +67,12 @@ impl Settings<'_> {
 
     /// The fields of one section of the rules.
     fn rules(self, section: &str, value: &Value, settings: &mut RoomSettings) -> Result<(), Problem> {
-        let mut shares = None;
         for (name, value) in given(object(value, section)?) {
             let path = format!("{section}.{name}");
-            if Shares::PATHS.contains(&path.as_str()) {
-                let share = value.as_f64().unwrap_or(f64::NAN);
-                let shares = shares.get_or_insert_with(|| Shares::of(self.quotas));
-                shares.set(&path, share).ok_or_else(|| bad_value(path, SHARE_ALLOWED))?;
+            if let Some(priority) = Shares::PATHS.iter().position(|known| *known == path) {
+                let permille = value.as_f64().and_then(Shares::permille);
+                settings.quotas_permille[priority] =
+                    Some(permille.ok_or_else(|| bad_value(path, SHARE_ALLOWED))?);
                 continue;
             }
             let Some(field) = RuleField::at(&path) else {
@@ -79,14 +82,6 @@ impl Settings<'_> {
                 .as_u64()
                 .ok_or_else(|| bad_value(field.path(), format!("a whole number of {}", field.unit())))?;
             field.set(number, settings).map_err(|bad| bad_value(bad.field, bad.allowed))?;
-        }
-        if let Some(shares) = shares {
-            let named = Shares::PATHS.into_iter().rev().find(|path| names(value, path));
-            let too_much = |sum| format!("shares that add up to at most 1 with the node's; these make {sum}");
-            let quotas = shares
-                .quotas()
-                .map_err(|refused| bad_value(named.unwrap_or(Shares::PATHS[0]), too_much(refused.sum)))?;
-            settings.quotas = Some(quotas);
         }
         Ok(())
     }
@@ -147,9 +142,20 @@ fn object<'a>(value: &'a Value, path: &str) -> Result<&'a Map<String, Value>, Pr
     value.as_object().ok_or_else(|| bad_value(path.to_owned(), "a JSON object"))
 }
 
-/// Whether a section says something at this path.
-fn names(section: &Value, path: &str) -> bool {
-    path.split_once('.').is_some_and(|(_, name)| section.get(name).is_some_and(|value| !value.is_null()))
+/// 400: settings that are each as they may be, and can't be this room's.
+pub(super) fn unfit_settings(unfit: Unfit, share: &'static str) -> Problem {
+    match unfit {
+        Unfit::Quotas { permille } => {
+            let sum = f64::from(permille) / 1000.0;
+            bad_value(
+                share,
+                format!("shares that add up to at most 1 with the room's others; these make {sum}"),
+            )
+        }
+        Unfit::Types => {
+            bad_value("types", format!("at most {ROOM_TYPES_MAX} types that a room treats otherwise"))
+        }
+    }
 }
 
 /// The names of the fields in a section.
@@ -195,6 +201,7 @@ fn shown(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::room::message::Class;
+    use crate::room::pace::{Quotas, RoomRules};
     use crate::room::policy::{Merge, Priority, TypePolicy, TypeRate};
 
     fn settings(body: &str) -> Result<RoomSettings, Problem> {
@@ -206,7 +213,7 @@ mod tests {
             of("online", Class::Latest),
             of("enter", Class::Lossy),
         ]);
-        Settings { types: &types, quotas: Quotas { permille: [100, 200, 500] } }.read(body.as_bytes())
+        Settings { types: &types }.read(body.as_bytes())
     }
 
     #[test]
@@ -243,15 +250,22 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_is_left_out_is_the_nodes() {
-        for (shares, permille) in [
-            (r#"{"high_share":0.7}"#, [100, 200, 700]),
-            (r#"{"high_share":1,"normal_share":0,"low_share":0}"#, [0, 0, 1000]),
-            (r#"{"low_share":0.3,"normal_share":null}"#, [300, 200, 500]),
+    fn a_share_that_is_left_out_is_the_rooms() {
+        let rules = RoomRules { quotas: Quotas { permille: [100, 200, 500] }, ..RoomRules::default() };
+        for (shares, permille, unfit) in [
+            (r#"{"high_share":0.7}"#, [100, 200, 700], None),
+            (r#"{"high_share":1,"normal_share":0,"low_share":0}"#, [0, 0, 1000], None),
+            (r#"{"low_share":0.3,"normal_share":null}"#, [300, 200, 500], None),
+            (r#"{"low_share":0.301}"#, [301, 200, 500], Some(Unfit::Quotas { permille: 1001 })),
         ] {
-            let quotas = settings(&format!(r#"{{"flush":{shares}}}"#)).unwrap().quotas;
-            assert_eq!(quotas, Some(Quotas { permille }), "{shares}");
+            let settings = settings(&format!(r#"{{"flush":{shares}}}"#)).unwrap();
+            assert_eq!(rules.with(&settings).quotas, Quotas { permille }, "{shares}");
+            assert_eq!(settings.unfit(&rules, 0), unfit, "{shares}");
         }
+        let problem = unfit_settings(Unfit::Quotas { permille: 1001 }, "flush.low_share");
+        assert_eq!((problem.code(), problem.named_field()), ("bad_value", Some("flush.low_share")));
+        let many = RoomSettings::default().unfit(&rules, ROOM_TYPES_MAX + 1);
+        assert_eq!(many, Some(Unfit::Types));
     }
 
     #[test]

@@ -58,7 +58,7 @@ use self::ladder::{COUNTERS_INTERVAL, Step};
 use self::latest::Latest;
 use self::limit::Limits;
 use self::message::{Class, Message};
-use self::pace::{Pace, PassCost, RoomRules, RoomSettings};
+use self::pace::{Pace, PassCost, RoomRules, RoomSettings, Unfit};
 use self::publish::{Pending, WaitingForStore};
 use self::reliable::{Parked, Reader};
 use self::report::Rate;
@@ -472,6 +472,12 @@ impl Room {
         if self.segments.get(&shard).is_some_and(empty) {
             self.segments.remove(&shard);
         }
+    }
+
+    /// Why it can't be configured so.
+    #[must_use]
+    pub fn unfit(&self, settings: &RoomSettings) -> Option<Unfit> {
+        settings.unfit(self.pace.rules(), self.limits.changes_with(settings))
     }
 
     fn configure(&mut self, settings: &RoomSettings, now: Instant) {

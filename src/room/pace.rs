@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::id::TypeName;
 use super::ladder::Step;
 use super::policy::{PolicyChange, Priority};
-use crate::config::limits::{DIRECT_SPACING, OUTBOX_BYTES_MAX, SEGMENT_QUEUED_MAX};
+use crate::config::limits::{DIRECT_SPACING, OUTBOX_BYTES_MAX, ROOM_TYPES_MAX, SEGMENT_QUEUED_MAX};
 
 /// The rules of a room, as configured (`flush.*`, `readable.*`, `limits.*`) and overridden by `PUT /v1/rooms/{room}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,20 @@ impl Default for Quotas {
     }
 }
 
+impl Quotas {
+    /// These with what is named in their stead.
+    #[must_use]
+    pub fn with(self, permille: [Option<u32>; Priority::ALL.len()]) -> Self {
+        Self { permille: std::array::from_fn(|at| permille[at].unwrap_or(self.permille[at])) }
+    }
+
+    /// All of them together, in thousandths of a batch.
+    #[must_use]
+    pub fn sum_permille(self) -> u32 {
+        self.permille.iter().sum()
+    }
+}
+
 /// What a device is asked to show a second of one room; 0: as much as comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Readable {
@@ -86,7 +100,7 @@ impl RoomRules {
             direct_members: settings.direct_members.unwrap_or(self.direct_members),
             urgent_spacing: settings.urgent_spacing.unwrap_or(self.urgent_spacing),
             gather_max: settings.gather_max.unwrap_or(self.gather_max),
-            quotas: settings.quotas.unwrap_or(self.quotas),
+            quotas: self.quotas.with(settings.quotas_permille),
             readable: Readable {
                 normal_per_second: settings.normal_per_second.unwrap_or(self.readable.normal_per_second),
                 high_per_second: settings.high_per_second.unwrap_or(self.readable.high_per_second),
@@ -300,8 +314,8 @@ pub struct RoomSettings {
     pub urgent_spacing: Option<Duration>,
     /// How far the window may widen.
     pub gather_max: Option<Duration>,
-    /// What of a batch is reserved for whom.
-    pub quotas: Option<Quotas>,
+    /// What of a batch is reserved for whom, in thousandths, in the order of [`Priority::ALL`].
+    pub quotas_permille: [Option<u32>; Priority::ALL.len()],
     /// Messages of normal and low priority that a device is asked to show a second.
     pub normal_per_second: Option<u32>,
     /// Messages of high priority that a device is asked to show a second.
@@ -312,6 +326,30 @@ pub struct RoomSettings {
     pub types: Vec<(TypeName, PolicyChange)>,
     /// The room closes after this long without a published message.
     pub idle_close: Option<Duration>,
+}
+
+/// Why settings, each of them as it may be, can't be a room's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// More of a batch would be reserved than there is.
+    Quotas {
+        /// All quotas together.
+        permille: u32,
+    },
+    /// More than [`ROOM_TYPES_MAX`] types would be treated otherwise.
+    Types,
+}
+
+impl RoomSettings {
+    /// Why they don't fit a room of these rules, which would treat so many types otherwise.
+    #[must_use]
+    pub fn unfit(&self, rules: &RoomRules, types: usize) -> Option<Unfit> {
+        let permille = rules.with(self).quotas.sum_permille();
+        if permille > 1000 {
+            return Some(Unfit::Quotas { permille });
+        }
+        (types > ROOM_TYPES_MAX).then_some(Unfit::Types)
+    }
 }
 
 #[cfg(test)]

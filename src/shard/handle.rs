@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout_at};
 use super::board::Board;
 use super::directory::Directory;
 use super::heat::HeatRules;
+use super::homes::NotConfigured;
 use super::lane::LaneBounds;
 use super::way_in::{PublishRequest, WayIn};
 use super::{Plan, directory, lane, run};
@@ -104,7 +105,7 @@ pub(super) enum Request {
     Configure {
         room: RoomName,
         settings: RoomSettings,
-        reply: oneshot::Sender<Option<Box<RoomView>>>,
+        reply: oneshot::Sender<Result<Box<RoomView>, NotConfigured>>,
     },
     Describe {
         room: RoomName,
@@ -230,20 +231,22 @@ impl Shards {
         answer.await.map_err(|_| Unanswered::Silent)
     }
 
-    /// Opens or configures a room; `None` if it is not open and can't be: the shard drains, or holds as many rooms as it
-    /// may.
+    /// Opens or configures a room.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why it was not configured.
     pub async fn configure(
         &self,
         room: RoomName,
         settings: RoomSettings,
-    ) -> Result<Option<Box<RoomView>>, Unanswered> {
+    ) -> Result<Result<Box<RoomView>, NotConfigured>, Unanswered> {
         let named = room.clone();
         let view =
             self.ask(self.home(&room), |reply| Request::Configure { room: named, settings, reply }).await?;
-        Ok(self.whole(room, view).await)
+        Ok(match view {
+            Ok(view) => Ok(self.whole(room, view).await),
+            Err(refused) => Err(refused),
+        })
     }
 
     /// What a room shows of itself; `None` if it is not open.
@@ -253,13 +256,15 @@ impl Shards {
     pub async fn describe(&self, room: RoomName) -> Result<Option<Box<RoomView>>, Unanswered> {
         let named = room.clone();
         let view = self.ask(self.home(&room), |reply| Request::Describe { room: named, reply }).await?;
-        Ok(self.whole(room, view).await)
+        Ok(match view {
+            Some(view) => Some(self.whole(room, view).await),
+            None => None,
+        })
     }
 
     /// A home's view of its room, with what other shards count, and where further devices are placed. A shard that does not
     /// say within [`COUNTS_AGE_MAX`] has counted nothing, as far as this view goes: the home has answered.
-    async fn whole(&self, room: RoomName, view: Option<Box<RoomView>>) -> Option<Box<RoomView>> {
-        let mut view = view?;
+    async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
         let deadline = Now::read().instant + COUNTS_AGE_MAX;
         let asked = view.shards.iter().map(|segment| {
             let (reply, answer) = oneshot::channel();
@@ -278,7 +283,7 @@ impl Shards {
             }
         }
         view.placed_on = self.directory().shards_of(&room);
-        Some(view)
+        view
     }
 
     /// The `limit` rooms with most members, over all shards.
@@ -555,9 +560,9 @@ mod tests {
         let shards = asleep();
         let (configured, ()) = tokio::join!(shards.configure(room(), RoomSettings::default()), async {
             let Some(Request::Configure { reply, .. }) = shards.ways_in[0].requests.pop() else { panic!() };
-            reply.send(None).unwrap();
+            reply.send(Err(NotConfigured::NotOpened)).unwrap();
         });
-        assert!(configured.unwrap().is_none());
+        assert_eq!(configured.unwrap().unwrap_err(), NotConfigured::NotOpened);
     }
 
     #[tokio::test]
@@ -604,7 +609,7 @@ mod tests {
             let mut view = Room::new(room(), Run(1), RoomRules::default(), now).view(home, now);
             let counts = Counts::default();
             view.shards.push(SegmentView { shard: 1 - home, members: 1, pass_us: 7, counts });
-            reply.send(Some(Box::new(view))).unwrap();
+            reply.send(Ok(Box::new(view))).unwrap();
         });
         assert!(configured.is_ok(), "it was taken: {configured:?}");
     }

@@ -18,7 +18,7 @@ use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seen, Seq, mix};
 use crate::room::ladder::Step;
 use crate::room::message::{Message, Published, Unavailable};
-use crate::room::pace::RoomSettings;
+use crate::room::pace::{RoomSettings, Unfit};
 use crate::room::receipt::Acks;
 use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView, StreamRefusal};
 use crate::room::{
@@ -133,6 +133,15 @@ impl WelcomeKey {
     }
 }
 
+/// Why a room was not configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotConfigured {
+    /// It is not open and can't be: the shard drains, or holds as many rooms as it may.
+    NotOpened,
+    /// The settings don't fit it.
+    Unfit(Unfit),
+}
+
 impl<S: Socket> Shard<S> {
     /// Publishes checked messages; the answer comes through `poll_answer` with the same ticket.
     pub fn publish(&mut self, ticket: u64, room: &RoomName, messages: Vec<Message>, now: Now) {
@@ -146,11 +155,27 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Opens or configures a room. `None`: the shard holds as many rooms as it may, or drains.
-    pub fn configure(&mut self, room: &RoomName, settings: RoomSettings, now: Now) -> Option<RoomView> {
-        let key = if self.is_draining() { None } else { self.open(room, now.instant) }?;
+    /// Opens or configures a room.
+    ///
+    /// # Errors
+    /// [`NotConfigured`]; then nothing has changed.
+    pub fn configure(
+        &mut self,
+        room: &RoomName,
+        settings: RoomSettings,
+        now: Now,
+    ) -> Result<RoomView, NotConfigured> {
+        let unfit = match self.room_of.get(room) {
+            Some(key) => self.rooms[*key].room.unfit(&settings),
+            None => settings.unfit(&self.plan.rules, settings.types.len()),
+        };
+        if let Some(unfit) = unfit {
+            return Err(NotConfigured::Unfit(unfit));
+        }
+        let opened = if self.is_draining() { None } else { self.open(room, now.instant) };
+        let key = opened.ok_or(NotConfigured::NotOpened)?;
         self.tell_room(key, Input::Configure(settings), now);
-        self.describe(room, now.instant)
+        self.describe(room, now.instant).ok_or(NotConfigured::NotOpened)
     }
 
     /// What a room shows of itself; `None` if it is not open.

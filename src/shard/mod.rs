@@ -17,7 +17,7 @@ pub mod tally;
 
 mod acks;
 mod devices;
-mod homes;
+pub mod homes;
 mod joins;
 mod socket;
 mod steps;
