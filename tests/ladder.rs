@@ -12,18 +12,10 @@ one_and_four_shards!(
     the_last_step_refuses_devices_and_leaves_those_alone_that_are_there,
     a_rooms_own_step_counts_before_the_nodes,
     a_rooms_own_step_dies_with_it,
+    lossy_messages_are_shed_on_the_first_step_and_no_others,
     a_mistake_is_named,
     devices_that_read_nothing_take_the_node_up_the_ladder_and_down_again_when_they_are_gone,
 );
-
-// Once rooms obey `Input::Degrade`: into the list above.
-mod once_rooms_obey {
-    #[tokio::test]
-    #[ignore = "rooms do not shed lossy messages on the first step yet"]
-    async fn lossy_messages_are_shed_on_the_first_step_and_no_others() {
-        super::lossy_messages_are_shed_on_the_first_step_and_no_others(4).await;
-    }
-}
 
 const LADDER: &str = "/v1/ops/ladder";
 

@@ -8,7 +8,7 @@ use crate::connection::accept::Answer;
 use crate::room::id::{Encoding, RoomName};
 use crate::room::pace::RoomSettings;
 use crate::room::view::RoomLine;
-use crate::shard::homes::NotConfigured;
+use crate::shard::publishers::NotConfigured;
 use crate::shard::tally::Holdings;
 
 use super::problem::Problem;

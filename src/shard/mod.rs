@@ -11,13 +11,14 @@ pub mod heat;
 pub mod inbox;
 pub mod ladder;
 pub mod lane;
+pub mod publishers;
 pub mod run;
 pub mod strain;
 pub mod tally;
 
 mod acks;
 mod devices;
-pub mod homes;
+mod homes;
 mod joins;
 mod socket;
 mod steps;
