@@ -64,7 +64,7 @@ async fn a_calm_node_says_so(shards: usize) {
 }
 
 async fn lossy_messages_are_shed_on_the_first_step_and_no_others(shards: usize) {
-    let node = Node::start(shards);
+    let node = Node::with(shards, &[("TYPES__ENTER__MERGE", "none")]);
     let all = json!({"messages": [
         {"type": "enter", "payload": 1}, {"type": "chat", "payload": 2}, {"type": "like", "count": 3},
         {"type": "coupon", "payload": 4},

@@ -17,6 +17,7 @@ one_and_four_shards!(
     each_key_has_a_quota_of_its_own,
     a_request_with_a_mistake_takes_nothing_of_the_quota,
     a_node_that_observes_counts_and_refuses_nothing,
+    a_room_and_a_type_in_it_take_so_many_a_second,
     settings_that_fit_are_taken,
     settings_that_are_none_are_refused_and_open_no_room,
 );
@@ -142,10 +143,42 @@ async fn settings_that_fit_are_taken(shards: usize) {
         "limits": {"room_messages_per_second": 500},
         "types": types,
     });
-    assert_eq!(node.configure("r1", &settings).await["room"], "r1");
-    // The node's high share is a half.
+    let shown = node.configure("r1", &settings).await;
+    let rules = &shown["rules"];
+    assert_eq!((&rules["flush"]["high_share"], &rules["flush"]["normal_share"]), (&json!(0.9), &json!(0.0)));
+    for section in ["readable", "limits"] {
+        assert_eq!(rules[section], settings[section]);
+    }
+    assert_eq!(rules["types"]["like"], settings["types"]["like"]);
+    assert_eq!(rules["types"].as_object().unwrap().len(), TYPES_CHANGED_MAX);
+    // What was said before still counts.
     let half = json!({"flush": {"normal_share": 0.5}});
-    assert_eq!(node.configure("r1", &half).await["room"], "r1");
+    let answer = node.publisher_door().put("/v1/rooms/r1", &half).await;
+    answer.is_problem(400, "bad_value", Some("flush.normal_share"));
+    assert_eq!(node.view("r1").await["rules"], *rules, "nothing has changed");
+    let tenth = json!({"flush": {"normal_share": 0.1}});
+    assert_eq!(node.configure("r1", &tenth).await["rules"]["flush"]["high_share"], 0.9);
+}
+
+async fn a_room_and_a_type_in_it_take_so_many_a_second(shards: usize) {
+    let node = Node::with(shards, &[("TYPES__ASK__CLASS", "normal"), ("TYPES__ASK__RATE", "2")]);
+    let door = node.publisher_door();
+    let asks = json!({"messages": vec![json!({"type": "ask", "payload": 1}); 3]});
+    assert_eq!(node.publish("r1", &asks).await, ["accepted", "accepted", "shed: type_rate"]);
+    let answer = refused(async || door.publish("r1", &asks).await).await;
+    answer.is_problem(429, "type_rate", None);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    node.configure("r2", &json!({"limits": {"room_messages_per_second": 1}})).await;
+    assert_eq!(node.publish("r2", &five()).await[..2], ["accepted", "shed: room_rate"]);
+    let answer = refused(async || door.publish("r2", &five()).await).await;
+    answer.is_problem(429, "room_rate", None);
+    let view = node.view("r2").await;
+    assert_eq!(view["account"]["like"]["refused"]["room_rate"].as_u64().unwrap() % 2, 0);
+    node.metrics_when("what was past the limits, counted", |metrics| {
+        let over = |limit| metrics.sum(OVER_LIMIT, &[limit]);
+        over("limit=\"type_rate\"") >= 4 && over("limit=\"room_rate\"") >= 9
+    })
+    .await;
 }
 
 async fn settings_that_are_none_are_refused_and_open_no_room(shards: usize) {

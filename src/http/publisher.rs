@@ -43,7 +43,7 @@ impl PublisherDoor {
             }
             Asked::Configure(room) => {
                 let room = room_name(room)?;
-                rooms::configure(node, room, request).await
+                Box::pin(rooms::configure(node, room, request)).await
             }
             Asked::LookAt(room) => rooms::look_at(node, room_name(room)?).await,
             Asked::Close(room) => rooms::close(node, room_name(room)?).await,

@@ -313,8 +313,6 @@ mod tests {
             (r#"{"flush":{"high_share":"much"}}"#, "bad_value", "flush.high_share"),
             (r#"{"flush":{"low_share":1.01}}"#, "bad_value", "flush.low_share"),
             (r#"{"flush":{"low_share":-0.01}}"#, "bad_value", "flush.low_share"),
-            (r#"{"flush":{"high_share":0.701}}"#, "bad_value", "flush.high_share"),
-            (r#"{"flush":{"normal_share":0.6,"low_share":0.1}}"#, "bad_value", "flush.normal_share"),
             (r#"{"readable":{"normal":1}}"#, "unknown_field", "readable.normal"),
             (r#"{"readable":{"normal_per_second":1000001}}"#, "bad_value", "readable.normal_per_second"),
             (r#"{"readable":[]}"#, "bad_value", "readable"),

@@ -34,6 +34,7 @@ pub mod tally;
 pub mod view;
 
 mod exchange;
+mod flush;
 mod publish;
 mod reliable;
 mod report;
@@ -47,14 +48,14 @@ pub use self::exchange::{
     Span, Stands, Told, Welcomed, WriteCost,
 };
 
-use self::account::{Account, Left};
+use self::account::Account;
 use self::audience::Audience;
-use self::buffer::{Allowance, Budget, Buffer, Cut};
-use self::counters::{CounterChange, Counters};
+use self::buffer::Buffer;
+use self::counters::Counters;
 use self::history::{History, Past};
 use self::id::{RoomName, Run, Seen, Seq, TypeName};
 use self::ids::Ids;
-use self::ladder::{COUNTERS_INTERVAL, Step};
+use self::ladder::Step;
 use self::latest::Latest;
 use self::limit::Limits;
 use self::message::{Class, Message};
@@ -488,11 +489,6 @@ impl Room {
         self.idle_close = settings.idle_close.or(self.idle_close);
     }
 
-    /// Cuts everything that waits, as far as the segments take it.
-    fn flush(&mut self, now: Instant, tally: &mut RoomTally) {
-        while self.may_cut() && self.cut(Cause::Flush, now, tally) {}
-    }
-
     /// Does what the time has come for.
     fn due(&mut self, now: Now, tally: &mut RoomTally) {
         if self.tidy_due.is_some_and(|due| due <= now.instant) {
@@ -512,171 +508,6 @@ impl Room {
         }
     }
 
-    /// When the next flush is due, if anything waits.
-    fn flush_due(&self) -> Option<Instant> {
-        self.waiting().map(|waiting| self.pace.due(waiting, self.members()))
-    }
-
-    fn waiting(&self) -> Option<pace::Waiting> {
-        let mut waiting = self.buffer.waiting(&self.budget_at_rest());
-        if let Some(since) = self.counted_since {
-            let counted = pace::Waiting { oldest: since, batches: 0, bytes: 0, urgent: false };
-            let both = waiting.get_or_insert(counted);
-            both.oldest = both.oldest.min(self.counters_due().map_or(since, |due| due.max(since)));
-        }
-        waiting
-    }
-
-    /// No segment has as many batches before it as it may.
-    fn may_cut(&self) -> bool {
-        self.segments.values().all(|segment| segment.untaken < SEGMENT_QUEUED_MAX)
-    }
-
-    /// Flushes once what waits is due: whole batches, and what the next flush would come too late for, leave together and
-    /// cost each member one write. The rest may wait; so may everything while a segment has enough before it.
-    fn flush_what_is_due(&mut self, now: Instant, tally: &mut RoomTally) {
-        let Some(waiting) = self.waiting().filter(|_| self.may_cut()) else { return };
-        let members = self.members();
-        let early = waiting.urgent && self.pace.early_due(waiting.oldest, members) <= now;
-        let unhurried = pace::Waiting { urgent: false, ..waiting };
-        if !early && self.pace.due(unhurried, members) > now {
-            return;
-        }
-        while let Some(waiting) = self.waiting().filter(|_| self.may_cut()) {
-            let is_early = early && waiting.urgent;
-            if !is_early && waiting.batches == 0 && self.pace.may_wait(waiting.oldest, members, now) {
-                break;
-            }
-            if is_early {
-                self.pace.flushed_early(now);
-            }
-            if !self.cut(if is_early { Cause::Early } else { Cause::Due }, now, tally) {
-                break;
-            }
-        }
-    }
-
-    /// Cuts one batch, unless nothing that waits may leave.
-    fn cut(&mut self, cause: Cause, now: Instant, tally: &mut RoomTally) -> bool {
-        let Some(waiting) = self.waiting() else { return false };
-        let seq = self.seq.next();
-        let budget = self.budget(cause, now);
-        let cut = self.buffer.cut(&budget, self.run.0, now);
-        self.shown_normal.take(cut.normal, now);
-        self.shown_high.take(cut.high, now);
-        let tells_counters = cause == Cause::Flush || self.counters_due().is_none_or(|due| due <= now);
-        let counters = if tells_counters { self.cut_counters(seq, now) } else { Vec::new() };
-        if cut.messages.is_empty() && cut.dropped.is_empty() && counters.is_empty() {
-            return false;
-        }
-        self.seq = seq;
-        self.remember(seq, &cut, now, tally);
-        let (members, ack_within_ms) = (self.members(), self.ack_within_ms());
-        let span = self.stream.send(&cut.messages, members, ack_within_ms);
-        self.pace.flushed(now);
-        self.batch_rate.add(1.0, now);
-        tally.batches += 1;
-        tally.window = Some(self.pace.window(self.members()));
-        for segment in self.segments.values_mut().filter(|segment| segment.census.members() > 0) {
-            segment.untaken += 1;
-        }
-        let batch = Batch {
-            seq,
-            skipped: cut.dropped.by_type().map(|(name, count)| (name.clone(), count)).collect(),
-            messages: cut.messages,
-            merged: cut.merged.into_iter().collect(),
-            counters,
-            oldest: waiting.oldest,
-            span,
-        };
-        let segments = self.segments().collect();
-        self.outputs.push_back(Output::Batch { batch, segments, sent: self.stream.sent() });
-        true
-    }
-
-    /// What a cut may take now.
-    fn budget(&mut self, cause: Cause, now: Instant) -> Budget {
-        let mut budget = self.budget_at_rest();
-        if budget.normal != Allowance::Any && cause != Cause::Early {
-            let shown = self.shown_normal.allowance(self.normal_per_second(), now);
-            budget.normal = Allowance::AtMost(shown);
-        }
-        if budget.high != Allowance::Any {
-            let shown = self.shown_high.allowance(self.pace.rules().readable.high_per_second, now);
-            budget.high = if cause == Cause::Flush { Allowance::Any } else { Allowance::AtMost(shown) };
-        }
-        budget
-    }
-
-    /// What a cut may take when nobody has asked how much devices may be shown.
-    fn budget_at_rest(&self) -> Budget {
-        let rules = self.pace.rules();
-        let unless = |per_second, limited| if per_second == 0 { Allowance::Any } else { limited };
-        Budget {
-            messages_max: rules.messages_max,
-            bytes_max: rules.bytes_max,
-            batches: SEGMENT_QUEUED_MAX
-                - self.segments.values().map(|segment| segment.untaken).max().unwrap_or(0),
-            quotas: rules.quotas,
-            normal: unless(self.normal_per_second(), Allowance::Later),
-            high: unless(rules.readable.high_per_second, Allowance::AtMost(0)),
-        }
-    }
-
-    /// What devices are shown a second of normal and low priority; 0: as much as comes.
-    fn normal_per_second(&self) -> u32 {
-        self.step.normal_per_second(self.pace.rules().readable.normal_per_second)
-    }
-
-    /// Until when the ladder has counters wait; `None`: they leave with the next batch.
-    fn counters_due(&self) -> Option<Instant> {
-        let told = self.counters_told.filter(|_| self.step >= Step::CountersSlow)?;
-        Some(told + COUNTERS_INTERVAL)
-    }
-
-    /// Tells the counters' increments with the batch `seq`.
-    fn cut_counters(&mut self, seq: Seq, now: Instant) -> Vec<CounterChange> {
-        let changes = self.counters.cut(seq);
-        for (type_name, increments) in std::mem::take(&mut self.increments) {
-            let left = Left { delivered: increments, ..Left::default() };
-            self.account.record(seq, &type_name, left);
-        }
-        self.counted_since = None;
-        if !changes.is_empty() {
-            self.counters_told = Some(now);
-        }
-        changes
-    }
-
-    /// Moves what the batch `seq` tells into the state that joiners and refreshes are given.
-    fn remember(&mut self, seq: Seq, cut: &Cut, now: Instant, tally: &mut RoomTally) {
-        let mut left: BTreeMap<&TypeName, Left> = BTreeMap::new();
-        for message in &cut.messages {
-            left.entry(&message.type_name).or_default().delivered += 1;
-            if message.class() == Class::Latest {
-                self.latest.record(seq, message);
-            } else if message.policy.history {
-                self.history.push(seq, Arc::clone(message), now);
-            }
-        }
-        for (type_name, merged) in &cut.merged {
-            left.entry(type_name).or_default().merged += merged;
-        }
-        for (type_name, class, reason, count) in cut.dropped.reasons() {
-            left.entry(type_name).or_default().skipped += count;
-            tally.shed[reason as usize].add(class, count);
-            if let Some(column) = self.account.column(type_name) {
-                column.shed[reason as usize] += count;
-            }
-        }
-        for (type_name, left) in left {
-            self.account.record(seq, type_name, left);
-        }
-        if let Some(floor) = self.account.trim(seq) {
-            self.counters.forget_before(floor);
-        }
-    }
-
     fn check_invariants(&self) {
         // Small buffers only: tests fill large ones, and a quadratic check helps nobody.
         if cfg!(debug_assertions) && self.buffer.len() <= 64 {
@@ -689,17 +520,6 @@ impl Room {
             self.stream.check_invariants();
         }
     }
-}
-
-/// Why a batch is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// The time has come, or enough waits.
-    Due,
-    /// Something urgent waits.
-    Early,
-    /// Everything has to leave.
-    Flush,
 }
 
 #[cfg(test)]
