@@ -11,6 +11,7 @@ mod budget;
 mod crowd;
 mod device;
 mod disk;
+mod flow;
 mod hours;
 mod keeps;
 mod ledger;
