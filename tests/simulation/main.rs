@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 #![expect(clippy::cast_possible_truncation, reason = "lengths of test frames fit")]
 
+mod behind;
 mod budget;
 mod crowd;
 mod device;
