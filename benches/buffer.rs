@@ -54,7 +54,7 @@ fn push(criterion: &mut Criterion) {
         let mut buffer = Buffer::default();
         let budget = Budget {
             messages_max: BATCH_MESSAGES,
-            bytes_max: usize::MAX / 2,
+            bytes_max: 1 << 30,
             batches: 1,
             quotas: Quotas::default(),
             normal: Allowance::Any,
@@ -64,7 +64,7 @@ fn push(criterion: &mut Criterion) {
             for message in messages {
                 black_box(buffer.push(message, now));
             }
-            buffer.cut(&budget, 1, now)
+            buffer.cut(&budget, 7, now)
         };
         bencher.iter_batched(|| vec![chat(); BATCH_MESSAGES], fill_and_cut, BatchSize::SmallInput);
     });

@@ -40,9 +40,10 @@ impl Room {
     pub(super) fn waiting(&self) -> Option<pace::Waiting> {
         let mut waiting = self.buffer.waiting(&self.budget_at_rest());
         if let Some(since) = self.counted_since {
-            let counted = pace::Waiting { oldest: since, batches: 0, bytes: 0, urgent: false };
-            let both = waiting.get_or_insert(counted);
-            both.oldest = both.oldest.min(self.counters_due().map_or(since, |due| due.max(since)));
+            // Before they may be told, nothing waits that could leave.
+            let oldest = self.counters_due().map_or(since, |due| due.max(since));
+            let both = waiting.get_or_insert(pace::Waiting { oldest, batches: 0, bytes: 0, urgent: false });
+            both.oldest = both.oldest.min(oldest);
         }
         waiting
     }
@@ -64,7 +65,9 @@ impl Room {
         }
         while let Some(waiting) = self.waiting().filter(|_| self.may_cut()) {
             let is_early = early && waiting.urgent;
-            if !is_early && waiting.batches == 0 && self.pace.may_wait(waiting.oldest, members, now) {
+            // A pass goes out in any case: what is urgent, and stands behind others of this flush, goes along.
+            let may_stay = waiting.batches == 0 && !waiting.urgent;
+            if !is_early && may_stay && self.pace.may_wait(waiting.oldest, members, now) {
                 break;
             }
             if is_early {
@@ -87,6 +90,7 @@ impl Room {
         let tells_counters = cause == Cause::Flush || self.counters_due().is_none_or(|due| due <= now);
         let counters = if tells_counters { self.cut_counters(seq, now) } else { Vec::new() };
         if cut.messages.is_empty() && cut.dropped.is_empty() && counters.is_empty() {
+            self.pace.idled(now);
             return false;
         }
         self.seq = seq;

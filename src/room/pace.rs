@@ -161,6 +161,8 @@ pub struct Pace {
     rules: RoomRules,
     last_flush: Option<Instant>,
     last_early: Option<Instant>,
+    /// A flush found that nothing may leave yet.
+    last_idle: Option<Instant>,
     cost: PassCost,
     /// The window is as wide as it ever is, whatever passes cost.
     is_widest: bool,
@@ -240,7 +242,7 @@ impl Pace {
     /// strained shard flushes keep farther apart, but what comes after a pause waits no longer for that.
     fn gathered(&self, oldest: Instant, members: u64) -> Instant {
         let (gather, stretched) = (self.unstretched(members), self.gather(members));
-        match self.last_flush {
+        match self.last_flush.max(self.last_idle) {
             _ if !self.is_direct(members) => {
                 let since = self.last_flush.map_or(oldest, |last| last.min(oldest));
                 (oldest + gather).max(since + stretched)
@@ -281,6 +283,11 @@ impl Pace {
     /// A batch left for its age or its size.
     pub fn flushed(&mut self, now: Instant) {
         self.last_flush = Some(now);
+    }
+
+    /// It was due, but nothing that waits may leave yet: that costs no pass, and yet is not tried again at once.
+    pub fn idled(&mut self, now: Instant) {
+        self.last_idle = Some(now);
     }
 
     /// Urgent messages left early.

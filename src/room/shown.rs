@@ -36,12 +36,7 @@ impl Shown {
         if self.asked_at == Some(now) {
             return self.granted;
         }
-        while self.slots.front().is_some_and(|slot| slot.ended + SECOND <= now) {
-            self.sum -= self.slots.pop_front().map_or(0, |slot| slot.shown);
-        }
-        if self.slots.is_empty() {
-            self.slots = VecDeque::new();
-        }
+        self.forget_what_is_past(now);
         let since = self.asked_at.map_or(SECOND, |asked| now.saturating_duration_since(asked).min(SECOND));
         self.asked_at = Some(now);
         let per_second = per_second as usize;
@@ -56,11 +51,22 @@ impl Shown {
         if count == 0 {
             return;
         }
+        // A room that shows as much as comes never asks.
+        self.forget_what_is_past(now);
         self.sum += count;
         self.granted = self.granted.saturating_sub(count);
         match self.slots.back_mut().filter(|slot| now.saturating_duration_since(slot.began) < SLOT) {
             Some(slot) => (slot.ended, slot.shown) = (now, slot.shown + count),
             None => self.slots.push_back(Slot { began: now, ended: now, shown: count }),
+        }
+    }
+
+    fn forget_what_is_past(&mut self, now: Instant) {
+        while self.slots.front().is_some_and(|slot| slot.ended + SECOND <= now) {
+            self.sum -= self.slots.pop_front().map_or(0, |slot| slot.shown);
+        }
+        if self.slots.is_empty() {
+            self.slots = VecDeque::new();
         }
     }
 }
@@ -103,6 +109,16 @@ mod tests {
     fn a_flood_is_shown_smoothly_before_long() {
         let late: Vec<usize> = flooded(40, 100, 150)[70..].iter().map(|(_, count)| *count).collect();
         assert!(late.iter().all(|count| (3..=5).contains(count)), "{late:?}");
+    }
+
+    /// What was shown used to be kept for good in a room that never asked how much it may show.
+    #[test]
+    fn no_more_than_a_second_is_kept_though_nobody_asks() {
+        let (mut shown, began) = (Shown::default(), Now::read().instant);
+        for n in 0..1000 {
+            shown.take(1, began + Duration::from_millis(100) * n);
+        }
+        assert_eq!((shown.slots.len(), shown.sum), (10, 10));
     }
 
     #[test]

@@ -7,10 +7,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 #![expect(clippy::cast_possible_truncation, reason = "lengths of test frames fit")]
 
+mod behind;
 mod budget;
 mod crowd;
 mod device;
 mod disk;
+mod flow;
 mod hours;
 mod keeps;
 mod ledger;
