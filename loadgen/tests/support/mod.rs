@@ -6,14 +6,14 @@
 mod doors;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use doors::accept;
+use doors::{accept, read_request};
 use prost::Message as _;
 use roomcast::wire::proto;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -269,31 +269,13 @@ fn answer_operators(stream: TcpStream, asked: &AtomicU64) {
 fn take_publishes(stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
     let mut reader = BufReader::new(stream);
     let mut taken = 0;
-    loop {
-        let mut head = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            if line == "\r\n" {
-                break;
-            }
-            head.push(line.to_ascii_lowercase());
-        }
-        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
-        let mut body = vec![0; length.unwrap_or(0)];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let name = head[0].split('/').nth(3).unwrap_or_default().to_owned();
-        let is_proto = head.iter().any(|line| line.contains("content-type: application/x-protobuf"));
-        let payloads = if head[0].starts_with("post") { payloads(&body, is_proto) } else { Vec::new() };
+    while let Some(request) = read_request(&mut reader) {
+        let payloads = if request.is_post { payloads(&request.body, request.is_proto) } else { Vec::new() };
         taken += payloads.len();
         let (code, answer) = answer(misdeed, payloads.len(), taken);
         if !matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll) {
             let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
-            rooms.entry(name).or_default().gathered.extend(payloads);
+            rooms.entry(request.room).or_default().gathered.extend(payloads);
         }
         let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
