@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use roomcast::clock::Now;
-use roomcast::room::buffer::Buffer;
+use roomcast::room::buffer::{Allowance, Budget, Buffer};
 use roomcast::room::id::{RoomName, Run, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::pace::RoomRules;
+use roomcast::room::pace::{Quotas, RoomRules};
 use roomcast::room::policy::TypePolicy;
 use roomcast::room::tally::RoomTally;
 use roomcast::room::{Input, Room};
@@ -25,7 +25,7 @@ fn chat() -> Message {
         id: None,
         payload: Payload::Opaque(Bytes::from(vec![7; 300])),
         count: 1,
-        ttl: Duration::ZERO,
+        ttl: TypePolicy::of(Class::Normal).ttl,
         offset: 0,
         recall: 0,
         at_ms: 0,
@@ -52,11 +52,19 @@ fn push(criterion: &mut Criterion) {
     });
     group.bench_function("push_and_cut_100", |bencher| {
         let mut buffer = Buffer::default();
+        let budget = Budget {
+            messages_max: BATCH_MESSAGES,
+            bytes_max: usize::MAX / 2,
+            batches: 1,
+            quotas: Quotas::default(),
+            normal: Allowance::Any,
+            high: Allowance::Any,
+        };
         let fill_and_cut = |messages: Vec<Message>| {
             for message in messages {
                 black_box(buffer.push(message, now));
             }
-            buffer.cut(BATCH_MESSAGES, usize::MAX)
+            buffer.cut(&budget, 1, now)
         };
         bencher.iter_batched(|| vec![chat(); BATCH_MESSAGES], fill_and_cut, BatchSize::SmallInput);
     });

@@ -14,7 +14,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::config::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_ROOMS_MAX, TOKEN_SKEW};
 use crate::connection::Grant;
@@ -152,18 +152,31 @@ impl PublisherKeys {
         self.0.is_empty()
     }
 
-    /// Admits a request by its `Authorization` header. Takes the same time whichever key it is, or none.
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Admits a request by its `Authorization` header, and tells which key it came with: its place in the configured list, 0
+    /// where the door is open. Takes the same time whichever key it is, or none.
     ///
     /// # Errors
     /// [`Refused::KeyMissing`] without a bearer key, [`Refused::KeyUnknown`] with another one.
-    pub fn admits(&self, authorization: Option<&str>) -> Result<(), Refused> {
+    pub fn admits(&self, authorization: Option<&str>) -> Result<usize, Refused> {
         if self.is_open() {
-            return Ok(());
+            return Ok(0);
         }
         let presented = authorization.and_then(bearer).ok_or(Refused::KeyMissing)?;
         let hash: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
-        let known = self.0.iter().fold(Choice::from(0), |known, key| known | key.0.ct_eq(&hash));
-        if bool::from(known) { Ok(()) } else { Err(Refused::KeyUnknown) }
+        let (mut known, mut place) = (Choice::from(0), 0_u64);
+        for (index, key) in (0_u64..).zip(self.0.iter()) {
+            let is_this = key.0.ct_eq(&hash);
+            place.conditional_assign(&index, is_this);
+            known |= is_this;
+        }
+        let place = usize::try_from(place).ok().filter(|_| known.into());
+        place.ok_or(Refused::KeyUnknown)
     }
 }
 
@@ -432,15 +445,15 @@ mod tests {
 
     #[test]
     fn a_publisher_door_without_keys_is_open() {
-        assert_eq!(PublisherKeys::default().admits(None), Ok(()));
-        assert_eq!(PublisherKeys::default().admits(Some("Bearer anything")), Ok(()));
+        assert_eq!(PublisherKeys::default().admits(None), Ok(0));
+        assert_eq!(PublisherKeys::default().admits(Some("Bearer anything")), Ok(0));
     }
 
     #[test]
     fn both_active_publisher_keys_admit_and_no_other_does() {
         let keys = PublisherKeys::new(vec![hash_of("old"), hash_of("new")]);
-        for good in ["Bearer old", "bearer new", "BEARER  new "] {
-            assert_eq!(keys.admits(Some(good)), Ok(()), "{good:?}");
+        for (good, place) in [("Bearer old", 0), ("bearer new", 1), ("BEARER  new ", 1)] {
+            assert_eq!(keys.admits(Some(good)), Ok(place), "{good:?}");
         }
         for missing in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic b2xk"), Some("old")] {
             assert_eq!(keys.admits(missing), Err(Refused::KeyMissing), "{missing:?}");

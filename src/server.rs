@@ -29,6 +29,7 @@ use crate::connection::admission::Admission;
 use crate::http::Node;
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
+use crate::http::quota::KeyQuotas;
 use crate::http::viewer::ViewerDoor;
 use crate::metrics::{DoorName, Metrics};
 use crate::shard::handle::{Shards, ShardsPlan};
@@ -211,14 +212,18 @@ impl Drop for Server {
 }
 
 fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), metrics: Metrics) -> Node {
+    let now = Now::read().instant;
+    let key_quotas = KeyQuotas::new(config.key_messages_per_second, config.publisher_keys.count(), now);
     Node {
         shards,
         window_max: config.flush.window_max(),
         types: config.types,
+        quotas: config.flush.quotas,
+        key_quotas: if config.flush.observe_only { key_quotas.observing() } else { key_quotas },
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,
-        admission: Admission::new(config.joins_per_second, Now::read().instant),
+        admission: Admission::new(config.joins_per_second, now),
         seats,
         store,
         pulls: Seats::new(PULLS_MAX),

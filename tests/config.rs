@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::Parser;
 use roomcast::auth::{Origins, Refused};
 use roomcast::config::args::Args;
+use roomcast::config::flush::Shares;
 use roomcast::config::{Config, LogFormat, Mistakes, Source, check, limits, print};
 use roomcast::connection::Grant;
 use roomcast::room::id::TypeName;
 use roomcast::room::message::Class;
-use roomcast::room::pace::RoomRules;
-use roomcast::room::policy::TypePolicy;
+use roomcast::room::pace::{Quotas, Readable, RoomRules};
+use roomcast::room::policy::{Merge, Priority, TypePolicy, TypeRate};
 
 /// The SHA-256 of `secret`.
 const KEY_HASH: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
@@ -87,33 +88,116 @@ fn the_built_in_defaults_are_those_of_the_code() {
     assert_eq!(config.flush, RoomRules::default());
     assert_eq!(config.heartbeat, limits::HEARTBEAT);
     assert_eq!(config.joins_per_second, limits::JOINS_PER_SECOND);
+    assert_eq!(config.outbound_bytes_max, limits::OUTBOUND_BYTES);
+    assert_eq!(config.key_messages_per_second, 0);
     assert!(config.publisher_keys.is_open() && config.device_keys.is_open() && !config.insecure);
     assert_eq!(config.origins, Origins::Loopback);
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
 }
 
 #[test]
-fn each_built_in_type_has_its_class_and_reliable_ones_are_urgent() {
+fn each_built_in_type_has_its_policy() {
     let config = Config::load(&Args::default(), variables(&[])).unwrap();
-    let types: Vec<(&str, Class)> =
-        config.types.iter().map(|(name, policy)| (name.as_str(), policy.class)).collect();
+    let types: Vec<(&str, TypePolicy)> =
+        config.types.iter().map(|(name, policy)| (name.as_str(), *policy)).collect();
+    let plain = TypePolicy::of;
+    let gift = TypePolicy { priority: Priority::High, merge: Merge::Sum, weight: 5, ..plain(Class::Normal) };
+    let counted = TypePolicy { merge: Merge::First, ..plain(Class::Lossy) };
     assert_eq!(
         types,
         [
-            ("chat", Class::Normal),
-            ("coupon", Class::Reliable),
-            ("enter", Class::Lossy),
-            ("gift", Class::Normal),
-            ("like", Class::Counter),
-            ("online", Class::Latest),
-            ("product_card", Class::Reliable),
-            ("red_packet", Class::Reliable),
+            ("chat", plain(Class::Normal)),
+            ("coupon", plain(Class::Reliable)),
+            ("enter", counted),
+            ("follow", counted),
+            ("gift", gift),
+            ("like", plain(Class::Counter)),
+            ("online", plain(Class::Latest)),
+            ("product_card", plain(Class::Reliable)),
+            ("red_packet", plain(Class::Reliable)),
         ]
     );
-    for (name, policy) in config.types.iter() {
-        assert_eq!(policy.urgent, policy.class == Class::Reliable, "{name}");
-        assert_eq!(policy.ttl, limits::TTL_DEFAULT, "{name}");
+    assert_eq!(plain(Class::Reliable).ttl, limits::TTL_DEFAULT);
+    assert_eq!(plain(Class::Normal).ttl, limits::WAIT_DEFAULT);
+}
+
+#[test]
+fn every_key_of_a_type_has_its_meaning() {
+    let file = "[types.poll]\nclass = 'normal'\npriority = 'low'\nmerge = 'first'\nurgent = true\nttl_ms = 5000\n\
+                rate = 20\nburst = 3\nhistory = false\nweight = 7\n\
+                [types.card]\nclass = 'reliable'\nrate = 2";
+    let config = load(file, &[("ROOMCAST__TYPES__CHAT__RATE", "50")], &[]).unwrap();
+    assert_eq!(
+        policy(&config, "poll"),
+        TypePolicy {
+            class: Class::Normal,
+            priority: Priority::Low,
+            merge: Merge::First,
+            urgent: true,
+            ttl: Duration::from_secs(5),
+            rate: Some(TypeRate { per_second: 20, burst: 3 }),
+            history: false,
+            weight: 7,
+        }
+    );
+    let rated = |class, rate| TypePolicy {
+        rate: Some(TypeRate { per_second: rate, burst: rate }),
+        ..TypePolicy::of(class)
+    };
+    assert_eq!(policy(&config, "card"), rated(Class::Reliable, 2));
+    assert_eq!(policy(&config, "chat"), rated(Class::Normal, 50));
+    let burst = [("ROOMCAST__TYPES__CARD__BURST", "9")];
+    let config = load(file, &burst, &[]).unwrap();
+    assert_eq!(policy(&config, "card").rate, Some(TypeRate { per_second: 2, burst: 9 }), "of two layers");
+}
+
+#[test]
+fn a_built_in_type_of_another_class_keeps_nothing_that_was_built_in() {
+    for (name, class) in [
+        ("gift", Class::Counter),
+        ("gift", Class::Lossy),
+        ("gift", Class::Reliable),
+        ("enter", Class::Reliable),
+        ("enter", Class::Latest),
+        ("coupon", Class::Lossy),
+        ("coupon", Class::Counter),
+    ] {
+        let file = format!("[types]\n{name} = {{ class = '{}' }}", class.name());
+        assert_eq!(policy(&load(&file, &[], &[]).unwrap(), name), TypePolicy::of(class), "{file}");
     }
+    let same = load("[types]\ngift = { class = 'normal', weight = 2 }", &[], &[]).unwrap();
+    let gift = policy(&same, "gift");
+    assert_eq!((gift.priority, gift.merge, gift.weight), (Priority::High, Merge::Sum, 2), "its own class");
+}
+
+#[test]
+fn rooms_begin_with_what_is_configured() {
+    let file = "[flush]\nhigh_share = 0.25\nnormal_share = 0.5\nlow_share = 0.25\n\
+                [readable]\nnormal_per_second = 30\nhigh_per_second = 10\n\
+                [limits]\nroom_messages_per_second = 500\nkey_messages_per_second = 20000\n\
+                outbound_bytes = 16_777_216\nobserve_only = true";
+    let config = load(file, &[], &[]).unwrap();
+    let rules = RoomRules {
+        quotas: Quotas { permille: [250, 500, 250] },
+        readable: Readable { normal_per_second: 30, high_per_second: 10 },
+        messages_per_second: 500,
+        observe_only: true,
+        ..RoomRules::default()
+    };
+    assert_eq!(config.flush, rules);
+    assert_eq!((config.key_messages_per_second, config.outbound_bytes_max), (20_000, 16 << 20));
+    let whole = load("flush.high_share = 1", &[], &[]).unwrap();
+    assert_eq!(whole.flush.quotas, Quotas { permille: [0, 0, 1000] }, "a whole number is a share, too");
+}
+
+#[test]
+fn shares_of_two_layers_that_are_too_much_are_blamed_on_the_higher_one() {
+    let typed = [("ROOMCAST__FLUSH__LOW_SHARE", "0.3")];
+    let mistakes = load("flush.normal_share = 0.4", &typed, &[]).unwrap_err();
+    assert_eq!(mistakes.0.len(), 1, "{mistakes}");
+    assert_eq!(mistakes.0[0].source, Source::Environment("ROOMCAST__FLUSH__LOW_SHARE".to_owned()));
+    let told = mistakes.to_string();
+    assert!(Shares::PATHS.iter().all(|path| told.contains(path)) && told.contains("1.2"), "{told}");
 }
 
 #[test]
@@ -335,7 +419,73 @@ const WRONG: &[(&str, &str)] = &[
         "[types]\nchat = { class = 'norml' }",
         "types.chat.class: \"norml\" is not allowed; allowed: reliable, normal, latest, counter, lossy; did you mean normal?",
     ),
-    ("[types]\nchat = { ttl_ms = 5000 }", "types.chat.ttl_ms: is set for a type of class normal"),
+    ("flush.high_share = 1.1", "flush.high_share: 1.1 is not allowed; allowed: a share, 0 to 1"),
+    ("flush.high_share = 2", "flush.high_share: 2 is not allowed; allowed: a share, 0 to 1"),
+    ("flush.low_share = -0.1", "flush.low_share: -0.1 is not allowed; allowed: a share, 0 to 1"),
+    ("flush.normal_share = nan", "flush.normal_share: nan is not allowed; allowed: a share, 0 to 1"),
+    (
+        "flush.normal_share = 0.501",
+        "flush.normal_share: with it, flush.low_share, flush.normal_share, flush.high_share add up to 1.001; allowed: shares",
+    ),
+    (
+        "readable.normal_per_second = -1",
+        "readable.normal_per_second: -1 is not allowed; allowed: a whole number, 0 to 1000000",
+    ),
+    ("readable.high_per_second = 1_000_001", "readable.high_per_second: 1000001 is not allowed"),
+    (
+        "limits.room_messages_per_second = 1_000_001",
+        "limits.room_messages_per_second: 1000001 is not allowed",
+    ),
+    ("limits.key_messages_per_second = 'all'", "limits.key_messages_per_second: \"all\" is not allowed"),
+    (
+        "limits.outbound_bytes = 16_777_215",
+        "limits.outbound_bytes: 16777215 is not allowed; allowed: a whole number, 16777216 to 1099511627776 bytes",
+    ),
+    ("limits.observe_only = 1", "limits.observe_only: 1 is not allowed; allowed: true or false"),
+    ("limits.observe = true", "limits.observe: unknown key"),
+    (
+        "[types]\nchat = { priority = 'hihg' }",
+        "types.chat.priority: \"hihg\" is not allowed; allowed: low, normal, high; did you mean high?",
+    ),
+    (
+        "[types]\nchat = { merge = 'som' }",
+        "types.chat.merge: \"som\" is not allowed; allowed: none, latest, first, sum; did you mean sum?",
+    ),
+    (
+        "[types]\nchat = { weight = 0 }",
+        "types.chat.weight: 0 is not allowed; allowed: a whole number, 1 to 1000000",
+    ),
+    (
+        "[types]\nchat = { rate = 1_000_001 }",
+        "types.chat.rate: 1000001 is not allowed; allowed: a whole number, 0 to 1000000 messages a second",
+    ),
+    ("[types]\nchat = { rate = -1 }", "types.chat.rate: -1 is not allowed"),
+    ("[types]\nchat = { burst = 5 }", "types.chat.burst: has no rate; allowed: beside a rate of at least 1"),
+    ("[types]\nchat = { rate = 0, burst = 5 }", "types.chat.burst: has no rate"),
+    (
+        "[types]\nchat = { history = 'yes' }",
+        "types.chat.history: \"yes\" is not allowed; allowed: true or false",
+    ),
+    ("[types]\nchat = { ttl_ms = 999 }", "types.chat.ttl_ms: 999 is not allowed"),
+    (
+        "[types]\ncoupon = { priority = 'low' }",
+        "types.coupon.priority: \"low\" does not fit class reliable; allowed: high, or nothing",
+    ),
+    (
+        "[types]\ncoupon = { merge = 'sum' }",
+        "types.coupon.merge: \"sum\" does not fit class reliable; allowed: none, or nothing",
+    ),
+    ("[types]\ncoupon = { history = true }", "types.coupon.history: true does not fit class reliable"),
+    ("[types]\ncoupon = { weight = 2 }", "types.coupon.weight: 2 does not fit class reliable"),
+    ("[types]\nlike = { merge = 'sum' }", "types.like.merge: \"sum\" does not fit class counter"),
+    ("[types]\nlike = { priority = 'high' }", "types.like.priority: \"high\" does not fit class counter"),
+    (
+        "[types]\nlike = { ttl_ms = 5000 }",
+        "types.like.ttl_ms: 5000 does not fit class counter; allowed: nothing",
+    ),
+    ("[types]\nonline = { merge = 'none' }", "types.online.merge: \"none\" does not fit class latest"),
+    ("[types]\nonline = { history = true }", "types.online.history: true does not fit class latest"),
+    ("[types]\nonline = { ttl_ms = 5000 }", "types.online.ttl_ms: 5000 does not fit class latest"),
     (
         "[types]\ncoupon = { ttl_ms = 999 }",
         "types.coupon.ttl_ms: 999 is not allowed; allowed: a whole number, 1000 to 604800000 milliseconds",
@@ -443,13 +593,13 @@ fn keys_that_are_configured_are_asked_for() {
     );
     let config = load(&file, &[], &[]).unwrap();
     assert_eq!(config.publisher_keys.admits(None), Err(Refused::KeyMissing));
-    assert_eq!(config.publisher_keys.admits(Some("Bearer secret")), Ok(()));
+    assert_eq!(config.publisher_keys.admits(Some("Bearer secret")), Ok(0));
     assert_eq!(config.publisher_keys.admits(Some("Bearer key")), Err(Refused::KeyUnknown));
     assert_eq!(config.device_keys.grant(None, 0), Err(Refused::TokenMissing));
     let other = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
     let typed = format!("['{KEY_HASH}', '{other}']");
     let config = load("", &[("ROOMCAST__PUBLISHER__KEYS", &typed)], &[]).unwrap();
-    assert_eq!(config.publisher_keys.admits(Some("Bearer key")), Ok(()));
+    assert_eq!(config.publisher_keys.admits(Some("Bearer key")), Ok(1));
 }
 
 #[test]
@@ -552,8 +702,17 @@ fn what_is_printed_shows_where_each_value_comes_from_and_no_secret() {
         &format!("keys = [\"[redacted]\"]  # {}\n", file.path()),
         "kid = \"k\"",
         "secret = \"[redacted]\"",
-        "coupon = { class = \"reliable\", ttl_ms = 600000, urgent = true }\n",
-        &format!("\"a.b\" = {{ class = \"lossy\", urgent = false }}  # {}\n", file.path()),
+        "high_share = 0.5\n",
+        "outbound_bytes = 1073741824\n",
+        "coupon = { class = \"reliable\", priority = \"high\", merge = \"none\", urgent = true, ttl_ms = 600000, rate = 0, \
+         history = false, weight = 1 }\n",
+        "like = { class = \"counter\", priority = \"normal\", merge = \"none\", urgent = false, rate = 0, history = false, \
+         weight = 1 }\n",
+        &format!(
+            "\"a.b\" = {{ class = \"lossy\", priority = \"low\", merge = \"latest\", urgent = false, ttl_ms = 10000, \
+             rate = 0, history = false, weight = 1 }}  # {}\n",
+            file.path()
+        ),
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -566,7 +725,19 @@ fn what_is_printed_shows_where_each_value_comes_from_and_no_secret() {
 #[test]
 fn what_is_printed_without_secrets_is_a_configuration_that_means_the_same() {
     let flags = ["config", "print", "--viewer-listen", "127.0.0.1:9", "--shards", "3", "--ephemeral"];
-    let typed = [("ROOMCAST__TYPES__VIP.GIFT__CLASS", "reliable"), ("ROOMCAST__VIEWER__ORIGINS", "['null']")];
+    let typed = [
+        ("ROOMCAST__TYPES__VIP.GIFT__CLASS", "reliable"),
+        ("ROOMCAST__VIEWER__ORIGINS", "['null']"),
+        ("ROOMCAST__FLUSH__HIGH_SHARE", "0.333"),
+        ("ROOMCAST__FLUSH__LOW_SHARE", "0.6"),
+        ("ROOMCAST__READABLE__NORMAL_PER_SECOND", "30"),
+        ("ROOMCAST__LIMITS__KEY_MESSAGES_PER_SECOND", "70"),
+        ("ROOMCAST__LIMITS__OBSERVE_ONLY", "true"),
+        ("ROOMCAST__TYPES__GIFT__CLASS", "lossy"),
+        ("ROOMCAST__TYPES__RED_PACKET__CLASS", "counter"),
+        ("ROOMCAST__TYPES__CHAT", "{ rate = 5, burst = 9, priority = 'low', merge = 'first', weight = 3 }"),
+        ("ROOMCAST__TYPES__POLL__CLASS", "latest"),
+    ];
     let printed = print(&args(&flags), variables(&typed)).unwrap();
     let before = Config::load(&args(&flags), variables(&typed)).unwrap();
     let after = load(&printed, &[], &[]).unwrap();

@@ -15,6 +15,7 @@ use futures_util::{SinkExt, StreamExt};
 use roomcast::clock::Now;
 use roomcast::config::Config;
 use roomcast::config::args::Args;
+use roomcast::config::policy::PolicyField;
 use roomcast::metrics::{DEFINITIONS, Kind};
 use roomcast::room::account::Missed;
 use roomcast::room::counters::CounterChange;
@@ -92,7 +93,7 @@ fn every_configuration_key_is_in_the_operations_guide() {
             assert!(guide.contains(&format!("| `{section}.{key}` |")), "{section}.{key}");
         }
     }
-    for key in ["class", "ttl_ms", "urgent"] {
+    for key in ["class"].into_iter().chain(PolicyField::ALL.map(PolicyField::name)) {
         assert!(guide.contains(&format!("| `types.NAME.{key}` |")), "types.NAME.{key}");
     }
 }
@@ -117,7 +118,8 @@ fn every_dependency_has_its_reason() {
 #[test]
 fn every_problem_code_is_in_the_protocol() {
     let protocol = read("docs/protocol.md");
-    for file in ["publish", "reliable", "request", "rooms", "routes", "viewer", "problem", "mod"] {
+    for file in ["publish", "reliable", "request", "rooms", "routes", "settings", "viewer", "problem", "mod"]
+    {
         for code in problem_codes(&read(&format!("src/http/{file}.rs"))) {
             assert!(protocol.contains(&format!("`{code}`")), "{code} of src/http/{file}.rs");
         }

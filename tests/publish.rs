@@ -128,7 +128,9 @@ async fn a_mistake_is_named_and_nothing_of_its_request_is_taken(shards: usize) {
         (r#"{"type":"like","count":1000000001}"#, "bad_value", "count"),
         (r#"{"type":"like","count":1.5}"#, "bad_value", "count"),
         (r#"{"type":"chat","payload":1,"count":2}"#, "bad_value", "count"),
+        (r#"{"type":"gift","payload":1,"count":-1}"#, "bad_value", "count"),
         (r#"{"type":"chat","payload":1,"ttl_ms":999}"#, "bad_value", "ttl_ms"),
+        (r#"{"type":"like","ttl_ms":5000}"#, "bad_value", "ttl_ms"),
         (r#"{"type":"chat","payload":1,"colour":2}"#, "unknown_field", "colour"),
         (&format!(r#"{{"type":"chat","payload":{deep}}}"#), "payload_not_json", "payload"),
         (r#"{"type":"chat","payload":}"#, "payload_not_json", "payload"),
@@ -396,7 +398,7 @@ async fn a_full_room_sheds_and_accounts_for_every_message(shards: usize) {
     let view = node.view("r1").await;
     assert_eq!(account(&view, "chat", "accepted"), most);
     assert_eq!(account(&view, "chat", "delivered"), most);
-    assert_eq!(view["account"]["chat"]["shed"], json!({"room_full": per_request - 1}));
+    assert_eq!(view["account"]["chat"]["refused"], json!({"room_full": per_request - 1}));
     node.metrics_when("what was shed, counted", |metrics| {
         let labels = ["class=\"normal\"", "reason=\"room_full\""];
         metrics.sum("roomcast_messages_shed_total", &labels) == per_request - 1
@@ -468,7 +470,9 @@ async fn a_kept_alive_connection_is_answered_again_and_again(shards: usize) {
 }
 
 async fn merged_messages_are_told_as_they_are_counted(shards: usize) {
-    let node = Node::with(shards, &[("FLUSH__DIRECT_MEMBERS", "0"), ("FLUSH__GATHER_MS", "300")]);
+    let gathering =
+        [("FLUSH__DIRECT_MEMBERS", "0"), ("FLUSH__GATHER_MS", "300"), ("TYPES__ENTER__MERGE", "latest")];
+    let node = Node::with(shards, &gathering);
     let mut device = Device::join(&node, "r1", Encoding::Json).await;
     let enters: Vec<Value> =
         (0..20).map(|n| json!({"type": "enter", "payload": n, "key": format!("k{}", n % 4)})).collect();

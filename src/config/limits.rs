@@ -42,6 +42,14 @@ pub const COUNT_WIRE_BYTES: usize = 9 + 16;
 pub const WEIGHT_MAX: u32 = 1_000_000;
 /// Highest rate of messages, and most at once, that may be configured anywhere. Past it: refused at start, or 400.
 pub const RATE_MAX: u32 = 1_000_000;
+/// Types whose treatment one `PUT` of a room changes. Past it: 400.
+pub const TYPES_CHANGED_MAX: usize = 64;
+/// Bytes that a node's devices may be owed together, if nothing else is configured.
+pub const OUTBOUND_BYTES: u64 = 1024 * MIB as u64;
+/// Least `limits.outbound_bytes`. Below it: refused at start.
+pub const OUTBOUND_BYTES_LEAST: u64 = 16 * MIB as u64;
+/// Most `limits.outbound_bytes`. Past it: refused at start.
+pub const OUTBOUND_BYTES_MOST: u64 = 1024 * 1024 * MIB as u64;
 /// Most messages of one publish request. Past it: 400.
 pub const REQUEST_MESSAGES_MAX: usize = 1000;
 /// Largest publish request. Past it: 413.
@@ -355,6 +363,7 @@ const _: () = {
     assert!(JOINS_PER_SECOND_MIN <= JOINS_PER_SECOND && JOINS_PER_SECOND <= JOINS_PER_SECOND_MAX);
     assert!(JOIN_RETRY_AFTER_SLACK.as_secs() < JOIN_RETRY_AFTER_MAX.as_secs());
     assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
+    assert!(OUTBOUND_BYTES_LEAST <= OUTBOUND_BYTES && OUTBOUND_BYTES <= OUTBOUND_BYTES_MOST);
     assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
     assert!(REQUEST_MESSAGES_MAX <= STORE_COMMIT_MESSAGES_MAX, "a whole request fits one commit");
     assert!(STORE_PURGE_ROWS_MIN <= STORE_PURGE_ROWS_MAX);

@@ -9,9 +9,11 @@ pub mod args;
 pub mod flush;
 pub mod limits;
 mod mistake;
+pub mod policy;
 mod raw;
 mod resolve;
 mod shown;
+mod types;
 mod variable;
 
 use std::net::SocketAddr;
@@ -50,7 +52,7 @@ pub struct Config {
     pub hot_members: u64,
     /// `shards.hot_rooms`: rooms that are hot from the first device on.
     pub hot_rooms: Vec<RoomName>,
-    /// `flush.*`: what rooms begin with.
+    /// `flush.*`, `readable.*` and what of `limits.*` concerns rooms: what rooms begin with.
     pub flush: RoomRules,
     /// `types.*`: the built-in types and the configured ones.
     pub types: Types,
@@ -58,6 +60,11 @@ pub struct Config {
     pub heartbeat: Duration,
     /// `viewer.joins_per_second`, at least 1: past it devices are told to come back later.
     pub joins_per_second: u32,
+    /// `limits.key_messages_per_second`: what each publisher key may publish a second, and at once; 0: as much as comes.
+    pub key_messages_per_second: u32,
+    /// `limits.outbound_bytes`: what the node's devices may be owed together. Past 80 % of it lossy messages are shed, past
+    /// 90 % no device joins.
+    pub outbound_bytes_max: u64,
     /// `publisher.keys`.
     pub publisher_keys: PublisherKeys,
     /// `auth.device_keys`.

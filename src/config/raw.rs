@@ -24,7 +24,7 @@ pub(super) enum Spelt {
 }
 
 /// Every key outside `[types]`, in the order of `config/default.toml`.
-pub(super) const KEYS: [(&str, Spelt); 23] = [
+pub(super) const KEYS: [(&str, Spelt); 32] = [
     ("insecure", Spelt::Toml),
     ("viewer.listen", Spelt::Text),
     ("viewer.heartbeat_ms", Spelt::Toml),
@@ -46,13 +46,31 @@ pub(super) const KEYS: [(&str, Spelt); 23] = [
     ("flush.urgent_spacing_ms", Spelt::Toml),
     ("flush.gather_max_ms", Spelt::Toml),
     ("flush.cpu_share", Spelt::Toml),
+    ("flush.high_share", Spelt::Toml),
+    ("flush.normal_share", Spelt::Toml),
+    ("flush.low_share", Spelt::Toml),
+    ("readable.normal_per_second", Spelt::Toml),
+    ("readable.high_per_second", Spelt::Toml),
+    ("limits.room_messages_per_second", Spelt::Toml),
+    ("limits.key_messages_per_second", Spelt::Toml),
+    ("limits.outbound_bytes", Spelt::Toml),
+    ("limits.observe_only", Spelt::Toml),
     ("log.format", Spelt::Text),
     ("log.level", Spelt::Text),
 ];
 
 /// Every key of a table in `[types]`.
-pub(super) const TYPE_KEYS: [(&str, Spelt); 3] =
-    [("class", Spelt::Text), ("ttl_ms", Spelt::Toml), ("urgent", Spelt::Toml)];
+pub(super) const TYPE_KEYS: [(&str, Spelt); 9] = [
+    ("class", Spelt::Text),
+    ("priority", Spelt::Text),
+    ("merge", Spelt::Text),
+    ("urgent", Spelt::Toml),
+    ("ttl_ms", Spelt::Toml),
+    ("rate", Spelt::Toml),
+    ("burst", Spelt::Toml),
+    ("history", Spelt::Toml),
+    ("weight", Spelt::Toml),
+];
 
 /// A value and where it was typed. No `Debug`: it may be a secret.
 #[derive(Clone)]
@@ -66,6 +84,8 @@ pub(super) struct TypeEntries {
     /// Who named it first.
     pub(super) source: Source,
     pub(super) keys: BTreeMap<&'static str, Entry>,
+    /// The class of a built-in type as it is built in; the rest of what is built in goes with it.
+    pub(super) built_in_class: Option<Value>,
 }
 
 /// The values in force.
@@ -219,8 +239,11 @@ impl Raw {
                 self.mistaken(source.clone(), &format!("types.{name}"), "is not a table", allowed);
             }
             ([key], value) if let Some((known, _)) = TYPE_KEYS.iter().find(|(known, _)| known == key) => {
-                let entry = Entry { value, source: source.clone() };
-                self.type_named(name, source).keys.insert(known, entry);
+                let entries = self.type_named(name, source);
+                if *source == Source::Default && *known == "class" {
+                    entries.built_in_class = Some(value.clone());
+                }
+                entries.keys.insert(known, Entry { value, source: source.clone() });
             }
             (below, _) => {
                 let below = below.join(".");
@@ -232,7 +255,7 @@ impl Raw {
     }
 
     fn type_named(&mut self, name: &str, source: &Source) -> &mut TypeEntries {
-        let unheard = || TypeEntries { source: source.clone(), keys: BTreeMap::new() };
+        let unheard = || TypeEntries { source: source.clone(), keys: BTreeMap::new(), built_in_class: None };
         self.types.entry(name.to_owned()).or_insert_with(unheard)
     }
 
@@ -254,7 +277,8 @@ impl Raw {
 
 /// The sections of a file.
 pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
-    ["viewer", "publisher", "ops", "auth", "store", "shards", "flush", "log", "types"].into_iter()
+    ["viewer", "publisher", "ops", "auth", "store", "shards", "flush", "readable", "limits", "log", "types"]
+        .into_iter()
 }
 
 fn spelling(keys: &[(&str, Spelt)], asked: &str) -> Spelt {

@@ -14,25 +14,21 @@ use toml::{Table, Value};
 
 use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Origins, PublisherKeys};
 use crate::clock::millis;
-use crate::room::id::{RoomName, TypeName};
-use crate::room::message::Class;
-use crate::room::pace::{RoomRules, RoomSettings};
-use crate::room::policy::{TypePolicy, Types};
+use crate::room::id::RoomName;
+use crate::room::pace::{Quotas, RoomRules, RoomSettings};
 
-use super::flush::FlushField;
+use super::flush::{RuleField, SHARE_ALLOWED, Shares, TooMuch};
 use super::limits::{
     CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
-    JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, PUBLISHER_KEYS_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
-    TTL_DEFAULT, TTL_MAX, TTL_MIN,
+    JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, OUTBOUND_BYTES_LEAST, OUTBOUND_BYTES_MOST,
+    PUBLISHER_KEYS_MAX, RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
 };
 use super::mistake::{Mistake, Source, nearest};
-use super::raw::{Entry, Raw, TypeEntries};
+use super::raw::{Entry, Raw};
 use super::{Config, Log, LogFormat};
 
 /// Every key of an entry of `auth.device_keys`.
 pub(super) const DEVICE_KEY_KEYS: [&str; 5] = ["alg", "kid", "secret", "secret_file", "public_key"];
-
-const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
 
 /// The checked configuration. It counts only if no mistake was added; `None` if a mistake left nothing to go on with.
 pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> {
@@ -54,6 +50,12 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
             "milliseconds",
         )),
         joins_per_second: resolver.joins_per_second(),
+        key_messages_per_second: resolver.rate("limits.key_messages_per_second"),
+        outbound_bytes_max: resolver.whole(
+            "limits.outbound_bytes",
+            OUTBOUND_BYTES_LEAST..=OUTBOUND_BYTES_MOST,
+            "bytes",
+        ),
         publisher_keys: resolver.publisher_keys(),
         device_keys: resolver.device_keys(),
         origins: resolver.origins(viewer_listen),
@@ -66,9 +68,9 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
     mistakes.is_empty().then_some(config)
 }
 
-struct Resolver<'a> {
-    raw: &'a Raw,
-    mistakes: &'a mut Vec<Mistake>,
+pub(super) struct Resolver<'a> {
+    pub(super) raw: &'a Raw,
+    pub(super) mistakes: &'a mut Vec<Mistake>,
 }
 
 impl<'a> Resolver<'a> {
@@ -76,7 +78,7 @@ impl<'a> Resolver<'a> {
         self.raw.entry(key)
     }
 
-    fn mistaken(
+    pub(super) fn mistaken(
         &mut self,
         source: &Source,
         key: impl Into<String>,
@@ -104,10 +106,6 @@ impl<'a> Resolver<'a> {
     /// A whole number of a key; the smallest that is allowed after a mistake.
     fn whole(&mut self, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> u64 {
         let entry = self.entry(key);
-        self.whole_of(entry, key, bounds, unit)
-    }
-
-    fn whole_of(&mut self, entry: &Entry, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> u64 {
         let value = entry.value.as_integer().and_then(|value| u64::try_from(value).ok());
         if let Some(value) = value.filter(|value| bounds.contains(value)) {
             return value;
@@ -120,10 +118,6 @@ impl<'a> Resolver<'a> {
 
     fn switch(&mut self, key: &str) -> bool {
         let entry = self.entry(key);
-        self.switch_of(entry, key)
-    }
-
-    fn switch_of(&mut self, entry: &Entry, key: &str) -> bool {
         entry.value.as_bool().unwrap_or_else(|| {
             self.mistaken(
                 &entry.source,
@@ -136,7 +130,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// One of these words; `None` after a mistake.
-    fn word<T>(&mut self, entry: &Entry, key: &str, words: &[(&str, T)]) -> Option<T>
+    pub(super) fn word<T>(&mut self, entry: &Entry, key: &str, words: &[(&str, T)]) -> Option<T>
     where
         T: Copy,
     {
@@ -251,81 +245,44 @@ impl<'a> Resolver<'a> {
         u32::try_from(joins).unwrap_or(JOINS_PER_SECOND_MAX)
     }
 
+    fn rate(&mut self, key: &str) -> u32 {
+        u32::try_from(self.whole(key, 0..=RATE_MAX.into(), "messages a second")).unwrap_or(RATE_MAX)
+    }
+
     fn flush(&mut self) -> RoomRules {
         let mut typed = RoomSettings::default();
-        for field in FlushField::ALL {
-            let value = self.whole(&format!("flush.{}", field.name()), field.bounds(), field.unit());
+        for field in RuleField::ALL {
+            let value = self.whole(field.path(), field.bounds(), field.unit());
             field.set(value, &mut typed).expect("it is within the field's bounds");
         }
-        RoomRules { cpu_permille: self.cpu_permille(), ..RoomRules::default() }.with(&typed)
-    }
-
-    fn types(&mut self) -> Types {
-        let raw = self.raw;
-        Types::new(raw.types.iter().filter_map(|(name, entries)| {
-            let policy = self.policy(name, entries);
-            match TypeName::parse(name) {
-                Ok(name) => Some((name, policy?)),
-                Err(bad) => {
-                    self.mistaken(
-                        &entries.source,
-                        format!("types.{name:?}"),
-                        "is no name for a type",
-                        bad.allowed,
-                    );
-                    None
-                }
-            }
-        }))
-    }
-
-    fn policy(&mut self, name: &str, entries: &TypeEntries) -> Option<TypePolicy> {
-        let key = |below: &str| format!("types.{name}.{below}");
-        let Some(typed_class) = entries.keys.get("class") else {
-            let known = self.raw.types.iter().filter(|(_, entries)| entries.source == Source::Default);
-            let meant = nearest(name, known.map(|(name, _)| name.as_str()));
-            self.mistakes.push(Mistake {
-                source: entries.source.clone(),
-                key: format!("types.{name}"),
-                wrong: "is not a built-in type and has no class".to_owned(),
-                allowed: format!("class = {}", CLASSES.map(Class::name).join(", ")),
-                meant: meant.map(|meant| entries.source.spelling(&format!("types.{meant}"))),
-            });
-            return None;
+        let rules = RoomRules {
+            cpu_permille: self.cpu_permille(),
+            quotas: self.quotas(),
+            observe_only: self.switch("limits.observe_only"),
+            ..RoomRules::default()
         };
-        let class = self.word(typed_class, &key("class"), &CLASSES.map(|class| (class.name(), class)))?;
-        if name == "online" && class != Class::Latest {
-            let wrong = format!("{} is not allowed", shown(&typed_class.value));
-            self.mistaken(
-                &typed_class.source,
-                key("class"),
-                wrong,
-                "latest: the engine publishes this type itself",
-            );
+        rules.with(&typed)
+    }
+
+    fn quotas(&mut self) -> Quotas {
+        let mut shares = Shares::of(Quotas { permille: [0; 3] });
+        for path in Shares::PATHS {
+            let entry = self.entry(path);
+            let whole = entry.value.as_integer().and_then(|whole| u8::try_from(whole).ok()).map(f64::from);
+            let share = entry.value.as_float().or(whole).unwrap_or(f64::NAN);
+            if shares.set(path, share).is_none() {
+                let wrong = format!("{} is not allowed", shown(&entry.value));
+                self.mistaken(&entry.source, path, wrong, SHARE_ALLOWED);
+            }
         }
-        let ttl = match entries.keys.get("ttl_ms") {
-            // That of a built-in type goes with its class.
-            Some(entry) if class == Class::Reliable || entry.source != Source::Default => {
-                let ttl =
-                    self.whole_of(entry, &key("ttl_ms"), millis(TTL_MIN)..=millis(TTL_MAX), "milliseconds");
-                if class != Class::Reliable {
-                    let wrong = format!("is set for a type of class {}", class.name());
-                    self.mistaken(
-                        &entry.source,
-                        key("ttl_ms"),
-                        wrong,
-                        "for class reliable; the others are not stored",
-                    );
-                }
-                Duration::from_millis(ttl)
-            }
-            Some(_) | None => TTL_DEFAULT,
-        };
-        let urgent = match entries.keys.get("urgent") {
-            Some(entry) => self.switch_of(entry, &key("urgent")),
-            None => class == Class::Reliable,
-        };
-        Some(TypePolicy { urgent, ttl, ..TypePolicy::of(class) })
+        shares.quotas().unwrap_or_else(|TooMuch { sum }| {
+            // Where the last of them was said: that is the one that made it too much.
+            let blamed = Shares::PATHS.into_iter().rev().max_by_key(|path| self.entry(path).source.layer());
+            let key = blamed.unwrap_or(Shares::PATHS[0]);
+            let wrong = format!("with it, {} add up to {sum}", Shares::PATHS.join(", "));
+            self.mistaken(&self.entry(key).source, key, wrong, "shares that add up to at most 1");
+            Quotas::default()
+        })
     }
 
     fn log(&mut self) -> Log {
@@ -551,7 +508,7 @@ impl<'a> Resolver<'a> {
 }
 
 /// A value as a mistake quotes it: one line, shortened.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let spelt = value.to_string().replace('\n', " ");
     match spelt.char_indices().nth(60) {
         Some((at, _)) => format!("{}…", &spelt[..at]),

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use crate::room::message::Class;
+use crate::clock::millis;
 use crate::room::policy::TypePolicy;
 
 use super::Config;
 use super::mistake::Source;
+use super::policy::PolicyField;
 use super::raw::{KEYS, Raw};
-use crate::clock::millis;
 
 /// What stands for a secret. It is no valid key: what was printed can't be served by mistake.
 const REDACTED: &str = "[redacted]";
@@ -64,16 +64,24 @@ fn origin(source: &Source) -> Option<String> {
     (*source != Source::Default).then(|| source.to_string().replace(char::is_control, "?"))
 }
 
+/// Every key that the class takes.
 fn policy_shown(policy: TypePolicy) -> String {
-    let class = policy.class.name();
-    match policy.class {
-        Class::Reliable => {
-            format!("{{ class = \"{class}\", ttl_ms = {}, urgent = {} }}", millis(policy.ttl), policy.urgent)
-        }
-        Class::Normal | Class::Latest | Class::Counter | Class::Lossy => {
-            format!("{{ class = \"{class}\", urgent = {} }}", policy.urgent)
-        }
+    let mut text = format!("{{ class = \"{}\"", policy.class.name());
+    for field in PolicyField::ALL {
+        let value = match field {
+            PolicyField::Priority => format!("\"{}\"", policy.priority.name()),
+            PolicyField::Merge => format!("\"{}\"", policy.merge.name()),
+            PolicyField::Urgent => policy.urgent.to_string(),
+            PolicyField::TtlMs if policy.takes_ttl() => millis(policy.ttl).to_string(),
+            PolicyField::Rate => policy.rate.map_or(0, |rate| rate.per_second).to_string(),
+            PolicyField::Burst if let Some(rate) = policy.rate => rate.burst.to_string(),
+            PolicyField::History => policy.history.to_string(),
+            PolicyField::Weight => policy.weight.to_string(),
+            PolicyField::TtlMs | PolicyField::Burst => continue,
+        };
+        write!(text, ", {} = {value}", field.name()).expect("a string takes every write");
     }
+    text + " }"
 }
 
 fn redacted(key: &str, value: &Value) -> Value {

@@ -10,11 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::limits::{JOIN_BURST, JOIN_RETRY_AFTER_MAX, JOIN_RETRY_AFTER_SLACK};
+use crate::room::bucket::Bucket;
 use crate::room::id::mix;
 
 /// The node's admission, asked by every handshake.
 #[derive(Debug)]
-pub struct Admission(Mutex<Bucket>);
+pub struct Admission(Mutex<Line>);
 
 /// This handshake is one too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Admission {
     /// Lets in `joins_per_second`, at least 1. Of those that come at once, a quarter of a second's worth.
     #[must_use]
     pub fn new(joins_per_second: u32, now: Instant) -> Self {
-        Self(Mutex::new(Bucket::new(joins_per_second, now)))
+        Self(Mutex::new(Line::new(joins_per_second, now)))
     }
 
     /// Whether a handshake that is otherwise in order may come in; takes its place in the rate.
@@ -35,52 +36,44 @@ impl Admission {
     /// # Errors
     /// [`TooFast`] past the rate.
     pub fn admit(&self, now: Instant) -> Result<(), TooFast> {
-        self.with(|bucket| bucket.admit(now))
+        self.with(|line| line.admit(now))
     }
 
     /// A device that may come in but finds no place: when it is to come back.
     pub fn put_off(&self, now: Instant) -> TooFast {
-        self.with(|bucket| bucket.refuse(now))
+        self.with(|line| line.refuse(now))
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&mut Bucket) -> T) -> T {
-        // A bucket is whole between any two of its lines.
+    fn with<T>(&self, ask: impl FnOnce(&mut Line) -> T) -> T {
+        // A line is whole between any two of its lines.
         ask(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The bucket, as two moments instead of a level that somebody would have to refill.
+/// Who may come in now, and those that were refused, as if they stood in line.
 #[derive(Debug)]
-struct Bucket {
+struct Line {
+    bucket: Bucket,
     /// Between two joins at the full rate.
     interval: Duration,
-    /// How far `full_at` may lie ahead of a join that is let in.
-    burst: Duration,
-    /// When nothing of the burst is used any more.
-    full_at: Instant,
     /// When all that were refused could have been let in, had they stood in line.
     caught_up_at: Instant,
     refused: u64,
 }
 
-impl Bucket {
+impl Line {
     fn new(joins_per_second: u32, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / joins_per_second.max(1);
-        // Rounded down to whole joins, the one that is asking not counted: at least that one is always let in.
-        let burst = JOIN_BURST.saturating_sub(interval);
-        Self { interval, burst, full_at: now, caught_up_at: now, refused: 0 }
+        Self {
+            bucket: Bucket::new(joins_per_second, JOIN_BURST, now),
+            interval,
+            caught_up_at: now,
+            refused: 0,
+        }
     }
 
     fn admit(&mut self, now: Instant) -> Result<(), TooFast> {
-        if !self.has_place(now) {
-            return Err(self.refuse(now));
-        }
-        self.full_at = self.full_at.max(now) + self.interval;
-        Ok(())
-    }
-
-    fn has_place(&self, now: Instant) -> bool {
-        self.full_at.saturating_duration_since(now) <= self.burst
+        if self.bucket.take(now) { Ok(()) } else { Err(self.refuse(now)) }
     }
 
     /// Draws evenly over the time that those refused lately need to come in at the full rate, and a little more: others
@@ -103,21 +96,21 @@ mod tests {
     use super::*;
     use crate::clock::Now;
 
-    fn bucket(joins_per_second: u32) -> (Bucket, Instant) {
+    fn line(joins_per_second: u32) -> (Line, Instant) {
         let now = Now::read().instant;
-        (Bucket::new(joins_per_second, now), now)
+        (Line::new(joins_per_second, now), now)
     }
 
-    fn let_in(bucket: &mut Bucket, asking: usize, now: Instant) -> usize {
-        (0..asking).filter(|_| bucket.admit(now).is_ok()).count()
+    fn let_in(line: &mut Line, asking: usize, now: Instant) -> usize {
+        (0..asking).filter(|_| line.admit(now).is_ok()).count()
     }
 
     #[test]
     fn a_quarter_of_a_seconds_worth_may_come_at_once_and_one_always_may() {
         for (rate, burst) in [(20_000, 5000), (1_000_000, 250_000), (4, 1), (3, 1), (1, 1)] {
-            let (mut bucket, now) = bucket(rate);
-            assert_eq!(let_in(&mut bucket, 1_100_000, now), burst, "at {rate} a second");
-            assert_eq!(let_in(&mut bucket, 10, now), 0);
+            let (mut line, now) = line(rate);
+            assert_eq!(let_in(&mut line, 1_100_000, now), burst, "at {rate} a second");
+            assert_eq!(let_in(&mut line, 10, now), 0);
         }
     }
 
@@ -127,11 +120,11 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..50 {
             let rate = random.u32(1..50_000);
-            let (mut bucket, began) = bucket(rate);
+            let (mut line, began) = line(rate);
             let (mut now, mut came_in) = (began, 0);
             for _ in 0..200 {
                 now += Duration::from_micros(random.u64(0..200_000));
-                came_in += let_in(&mut bucket, random.usize(0..20_000), now);
+                came_in += let_in(&mut line, random.usize(0..20_000), now);
             }
             let seconds = (now - began).as_secs_f64();
             let most = f64::from(rate) * seconds + f64::from(rate / 4).max(1.0) + 1.0;
@@ -141,27 +134,27 @@ mod tests {
 
     #[test]
     fn a_steady_stream_at_the_rate_is_never_refused() {
-        let (mut bucket, mut now) = bucket(20_000);
+        let (mut line, mut now) = line(20_000);
         for _ in 0..100_000 {
-            assert_eq!(bucket.admit(now), Ok(()));
+            assert_eq!(line.admit(now), Ok(()));
             now += Duration::from_micros(50);
         }
     }
 
     #[test]
     fn once_the_time_has_passed_joins_work_again() {
-        let (mut bucket, now) = bucket(1);
-        assert_eq!(let_in(&mut bucket, 2, now), 1);
-        assert_eq!(let_in(&mut bucket, 1, now + Duration::from_millis(700)), 0);
-        assert_eq!(let_in(&mut bucket, 2, now + Duration::from_secs(1)), 1);
+        let (mut line, now) = line(1);
+        assert_eq!(let_in(&mut line, 2, now), 1);
+        assert_eq!(let_in(&mut line, 1, now + Duration::from_millis(700)), 0);
+        assert_eq!(let_in(&mut line, 2, now + Duration::from_secs(1)), 1);
     }
 
     #[test]
     fn those_refused_are_spread_over_the_time_that_the_rate_needs_for_them() {
-        let (mut bucket, now) = bucket(1000);
+        let (mut line, now) = line(1000);
         let mut moments = BTreeMap::new();
         for _ in 0..10_250 {
-            if let Err(TooFast { retry_after }) = bucket.admit(now) {
+            if let Err(TooFast { retry_after }) = line.admit(now) {
                 *moments.entry(retry_after.as_secs()).or_insert(0) += 1;
             }
         }
@@ -176,12 +169,12 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_away_for_longer_than_the_longest_and_the_line_is_forgotten() {
-        let (mut bucket, now) = bucket(1);
-        let longest = (0..100_000).filter_map(|_| bucket.admit(now).err()).map(|it| it.retry_after).max();
+        let (mut line, now) = line(1);
+        let longest = (0..100_000).filter_map(|_| line.admit(now).err()).map(|it| it.retry_after).max();
         assert_eq!(longest, Some(JOIN_RETRY_AFTER_MAX));
         let later = now + JOIN_RETRY_AFTER_MAX * 2;
-        assert_eq!(bucket.admit(later), Ok(()));
-        let refused = bucket.admit(later).unwrap_err();
+        assert_eq!(line.admit(later), Ok(()));
+        let refused = line.admit(later).unwrap_err();
         assert!(refused.retry_after <= Duration::from_secs(1) + JOIN_RETRY_AFTER_SLACK, "{refused:?}");
     }
 }

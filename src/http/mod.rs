@@ -7,10 +7,12 @@ pub mod ops;
 pub mod problem;
 pub mod publish;
 pub mod publisher;
+pub mod quota;
 pub mod reliable;
 pub mod request;
 pub mod rooms;
 pub mod routes;
+pub mod settings;
 pub mod viewer;
 
 use std::sync::Arc;
@@ -29,11 +31,13 @@ use crate::connection::Seats;
 use crate::connection::accept::Answer;
 use crate::connection::admission::Admission;
 use crate::metrics::Metrics;
+use crate::room::pace::Quotas;
 use crate::room::policy::Types;
 use crate::shard::handle::{Shards, Unanswered};
 use crate::store::health::Health;
 
 use problem::Problem;
+use quota::KeyQuotas;
 
 /// The node as its doors see it; shared by all three.
 #[derive(Debug)]
@@ -42,6 +46,10 @@ pub struct Node {
     pub shards: Shards,
     /// What the configuration says of message types.
     pub types: Types,
+    /// What of a batch is reserved for whom unless its room says otherwise.
+    pub quotas: Quotas,
+    /// How much each publisher key may publish.
+    pub key_quotas: KeyQuotas,
     /// Who may publish.
     pub publisher_keys: PublisherKeys,
     /// Which devices may join.

@@ -12,7 +12,7 @@ use crate::auth;
 use crate::config::limits;
 use crate::connection::accept::Answer;
 use crate::connection::admission::TooFast;
-use crate::room::message::Unavailable;
+use crate::room::message::{ShedReason, Unavailable};
 use crate::room::view::StreamRefusal;
 use crate::shard::handle::Unanswered;
 use crate::wire::publish::PublishError;
@@ -70,6 +70,18 @@ impl Problem {
     pub fn joining_too_fast(too_fast: TooFast) -> Self {
         Self::unavailable("joining_too_fast", "too many devices are joining; come back after Retry-After")
             .retry_after(too_fast.retry_after)
+    }
+
+    /// 429: more messages than may come a second. Each quota is for at least one a second, so that [`limits::RETRY_AFTER`]
+    /// later one may come.
+    #[must_use]
+    pub fn past_quota(quota: ShedReason) -> Self {
+        let whose = match quota {
+            ShedReason::KeyRate => "limits.key_messages_per_second: this key publishes more than it may",
+            ShedReason::TypeRate => "types.NAME.rate: the room takes no more of this type a second",
+            _ => "limits.room_messages_per_second: the room takes no more messages a second",
+        };
+        Self::new(StatusCode::TOO_MANY_REQUESTS, quota.name()).detail(whose).retry_after(limits::RETRY_AFTER)
     }
 
     /// 503: no more rooms.

@@ -6,10 +6,12 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 
+use crate::clock::Now;
 use crate::config::limits;
 use crate::connection::accept::Answer;
 use crate::room::id::{Encoding, RoomName};
-use crate::room::message::{Published, Verdict};
+use crate::room::message::{Message, Published, ShedReason, Verdict};
+use crate::room::tally::ByClass;
 use crate::wire::publish;
 
 use super::problem::Problem;
@@ -19,29 +21,56 @@ use super::{JSON, Node, PROTO, answer, from_shard};
 /// The answer to most publishes, spelt once.
 const ONE_ACCEPTED_JSON: &[u8] = br#"{"results":[{"result":"accepted"}]}"#;
 
-/// Publishes the messages of one request to `room`.
+/// Publishes the messages of one request, which came with this publisher key, to `room`. Messages past the key's quota are
+/// shed here; the rest goes on.
 ///
 /// # Errors
 /// A problem: then nothing was taken, unless its code is `shard_silent`.
-pub async fn publish(node: &Node, room: RoomName, request: Request<Incoming>) -> Result<Answer, Problem> {
+pub async fn publish(
+    node: &Node,
+    key: usize,
+    room: RoomName,
+    request: Request<Incoming>,
+) -> Result<Answer, Problem> {
     if node.is_draining() {
         return Err(Problem::draining());
     }
     let (parts, body) = request.into_parts();
     let encoding = body_encoding(&parts.headers)?;
     let body = read_body(body).await?;
-    let messages = match encoding {
+    let mut messages = match encoding {
         Encoding::Json => publish::parse_json(&body, &node.types)?,
         Encoding::Proto => publish::parse_proto(&body, &node.types)?,
     };
     // The messages own their payloads; the request need not wait with them.
     drop((body, parts));
-    match from_shard(node.shards.publish(room, messages)).await? {
-        Published::Taken(verdicts) => taken(encoding, &verdicts),
+    let shed = past_quota(node, key, &mut messages);
+    let published = if messages.is_empty() {
+        Published::Taken(Vec::new())
+    } else {
+        from_shard(node.shards.publish(room, messages)).await?
+    };
+    match published {
+        Published::Taken(mut verdicts) => {
+            verdicts.resize(verdicts.len() + shed, Verdict::Shed(ShedReason::KeyRate));
+            taken(encoding, &verdicts)
+        }
         Published::IdReused { index } => Err(id_reused(index)),
         Published::RoomsFull => Err(Problem::rooms_full()),
         Published::Draining => Err(Problem::draining()),
     }
+}
+
+/// Takes off the messages that are past the key's quota, which are the last ones, and counts them. How many those are.
+fn past_quota(node: &Node, key: usize, messages: &mut Vec<Message>) -> usize {
+    let within = node.key_quotas.take(key, messages.len(), Now::read().instant);
+    let shed = messages.split_off(within.taken);
+    if within.over > 0 {
+        let mut by_class = ByClass::default();
+        shed.iter().for_each(|message| by_class.add(message.class(), 1));
+        node.metrics.past_key_rate(within.over as u64, &by_class);
+    }
+    shed.len()
 }
 
 fn id_reused(index: usize) -> Problem {
@@ -50,7 +79,7 @@ fn id_reused(index: usize) -> Problem {
         .allowed("an id of its own for each message; nothing was taken")
 }
 
-/// 200 if at least one message was taken, 503 if none was.
+/// 200 if at least one message was taken; else 429 if all were past a quota, 503 if not.
 fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
     match (encoding, why_nothing(verdicts)) {
         (Encoding::Json, None) => {
@@ -62,9 +91,9 @@ fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
         }
         (Encoding::Proto, None) => Ok(answer(StatusCode::OK, PROTO, publish::answer_proto(verdicts).into())),
         (Encoding::Json, Some(problem)) => Err(problem.members(publish::answer_json(verdicts))),
-        (Encoding::Proto, Some(_)) => {
+        (Encoding::Proto, Some(problem)) => {
             let results = publish::answer_proto(verdicts).into();
-            let mut answer = answer(StatusCode::SERVICE_UNAVAILABLE, PROTO, results);
+            let mut answer = answer(problem.status(), PROTO, results);
             let wait = HeaderValue::from(limits::RETRY_AFTER.as_secs().max(1));
             answer.headers_mut().insert(RETRY_AFTER, wait);
             Ok(answer)
@@ -73,9 +102,11 @@ fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
 }
 
 /// The problem of a request of which nothing was taken: what became of its reliable messages, since that is what its
-/// publisher has to act on, and before all that something is unknown; if there is none, that all were shed.
+/// publisher has to act on, and before all that something is unknown; if there is none, that all were shed: if each was for
+/// a quota, for that of the first.
 fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
     let mut why = None;
+    let (mut quota, mut only_quotas) = (None, true);
     for verdict in verdicts {
         match *verdict {
             Verdict::Accepted
@@ -85,20 +116,22 @@ fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
             | Verdict::Duplicate { .. } => return None,
             Verdict::Unavailable(reason) if reason.is_unknown() => why = Some(reason),
             Verdict::Unavailable(reason) => why = why.or(Some(reason)),
-            Verdict::Shed(_) => {}
+            Verdict::Shed(reason) if reason.is_quota() => quota = quota.or(Some(reason)),
+            Verdict::Shed(_) => only_quotas = false,
         }
     }
-    match why {
-        Some(reason) => Some(reason.into()),
-        None if verdicts.is_empty() => None,
-        None => Some(Problem::unavailable("shed", "every message of this request was shed")),
+    match (why, quota) {
+        (Some(reason), _) => Some(reason.into()),
+        (None, Some(quota)) if only_quotas => Some(Problem::past_quota(quota)),
+        (None, _) if verdicts.is_empty() => None,
+        (None, _) => Some(Problem::unavailable("shed", "every message of this request was shed")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::message::{ShedReason, Unavailable};
+    use crate::room::message::Unavailable;
 
     const SHED: Verdict = Verdict::Shed(ShedReason::RoomFull);
 
@@ -140,6 +173,28 @@ mod tests {
         }
         let durable = Verdict::Durable { offset: 1 };
         assert_eq!(taken(Encoding::Json, &[failing, SHED, durable]).unwrap().status(), 200);
+    }
+
+    #[test]
+    fn all_past_a_quota_makes_it_a_429_with_the_limit_s_name() {
+        let [key, room, of_type] =
+            [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate].map(Verdict::Shed);
+        let failing = Verdict::Unavailable(Unavailable::StoreFailing);
+        for (verdicts, status, code) in [
+            (vec![key], 429, "key_rate"),
+            (vec![room, key], 429, "room_rate"),
+            (vec![of_type, of_type, key], 429, "type_rate"),
+            (vec![key, SHED], 503, "shed"),
+            (vec![SHED, room], 503, "shed"),
+            (vec![key, failing], 503, "store_failing"),
+        ] {
+            let problem = taken(Encoding::Json, &verdicts).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{verdicts:?}");
+            assert_eq!(problem.into_answer().headers()[RETRY_AFTER], "1");
+            let proto = taken(Encoding::Proto, &verdicts).unwrap();
+            assert_eq!((proto.status().as_u16(), &proto.headers()[RETRY_AFTER]), (status, &1.into()));
+        }
+        assert_eq!(taken(Encoding::Json, &[Verdict::Accepted, key]).unwrap().status(), 200);
     }
 
     #[test]

@@ -34,12 +34,12 @@ impl PublisherDoor {
         let node = &*self.node;
         check_host(request.version(), request.headers())?;
         // Before anything else: a stranger learns nothing of rooms, not even which paths there are.
-        node.publisher_keys.admits(authorization(request.headers()))?;
+        let key = node.publisher_keys.admits(authorization(request.headers()))?;
         match asked(request.method(), request.uri().path())? {
             Asked::List => rooms::list(node, Query::of(request.uri())).await,
             Asked::Publish(room) => {
                 let room = room_name(room)?;
-                publish(node, room, request).await
+                publish(node, key, room, request).await
             }
             Asked::Configure(room) => {
                 let room = room_name(room)?;

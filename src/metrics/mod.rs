@@ -34,6 +34,8 @@ const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1
 
 /// In the order of their indices.
 const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
+/// The limits of messages a second, by the reason with which they shed.
+const LIMITS: [ShedReason; 3] = [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// All metrics of one server. Cheap to clone; counting is an atomic addition.
@@ -50,6 +52,8 @@ struct Cells {
     merged: [Counter; 5],
     /// By reason, then class.
     shed: Vec<[Counter; 5]>,
+    /// In the order of [`LIMITS`].
+    over_limit: [Counter; LIMITS.len()],
     unavailable: Vec<Counter>,
     duplicates: Counter,
     ids_evicted: Counter,
@@ -172,6 +176,7 @@ impl Metrics {
         ]
         .into_iter()
         .chain(cells.unavailable.iter().zip(tally.rooms.unavailable))
+        .chain(cells.over_limit[1..].iter().zip([tally.rooms.over_room_rate, tally.rooms.over_type_rate]))
         .chain(cells.closed.iter().zip(tally.closed))
         {
             add_some(counter, count);
@@ -182,6 +187,12 @@ impl Metrics {
         if let Some(window) = tally.rooms.window {
             cells.window.record(window.as_secs_f64());
         }
+    }
+
+    /// So many messages of a request were past the quota of its publisher key; those of `shed` were shed for it.
+    pub fn past_key_rate(&self, over: u64, shed: &ByClass) {
+        add_some(&self.cells.over_limit[0], over);
+        add_by_class(&self.cells.shed[ShedReason::KeyRate as usize], shed);
     }
 
     /// Says what a shard holds now. A shard the server was not built with is ignored.
@@ -329,6 +340,7 @@ impl Cells {
                 .iter()
                 .map(|reason| CLASSES.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
                 .collect(),
+            over_limit: LIMITS.map(|limit| register.counter(&OVER_LIMIT, &[limit.name()])),
             unavailable: Unavailable::ALL
                 .iter()
                 .map(|reason| register.counter(&UNAVAILABLE, &[reason.name()]))
@@ -560,6 +572,24 @@ mod tests {
         assert!(text.contains(r#"roomcast_http_requests_total{door="publisher",status="5xx"} 1"#));
         assert!(text.contains(r#"roomcast_handshakes_refused_total{reason="origin"} 1"#));
         assert!(text.contains(r#"roomcast_door_connections_dropped_total{door="viewer",reason="late"} 1"#));
+    }
+
+    #[test]
+    fn what_is_past_a_key_s_quota_is_counted_and_what_was_shed_of_it_by_class() {
+        let metrics = Metrics::new(1).unwrap();
+        let mut shed = ByClass::default();
+        metrics.past_key_rate(7, &shed);
+        shed.add(Class::Counter, 2);
+        metrics.past_key_rate(2, &shed);
+        let text = metrics.render();
+        for line in [
+            r#"roomcast_messages_over_limit_total{limit="key_rate"} 9"#,
+            r#"roomcast_messages_over_limit_total{limit="room_rate"} 0"#,
+            r#"roomcast_messages_shed_total{class="counter",reason="key_rate"} 2"#,
+            r#"roomcast_messages_shed_total{class="normal",reason="key_rate"} 0"#,
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+        }
     }
 
     #[test]

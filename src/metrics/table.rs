@@ -40,6 +40,7 @@ table! {
     ACCEPTED = Counter "roomcast_messages_accepted_total" ["class"] "Messages taken into their room.";
     MERGED = Counter "roomcast_messages_merged_total" ["class"] "Messages replaced by a later one of their key while they waited.";
     SHED = Counter "roomcast_messages_shed_total" ["class", "reason"] "Messages dropped on purpose.";
+    OVER_LIMIT = Counter "roomcast_messages_over_limit_total" ["limit"] "Messages past a limit of messages a second: refused, or, with `limits.observe_only`, taken all the same.";
     UNAVAILABLE = Counter "roomcast_messages_unavailable_total" ["reason"] "Reliable messages that were not, or perhaps not, stored.";
     DUPLICATES = Counter "roomcast_messages_duplicate_total" [] "Messages whose id was published before.";
     IDS_EVICTED = Counter "roomcast_ids_evicted_total" [] "Ids forgotten before their time because their room knew too many.";

@@ -8,7 +8,7 @@ use super::id::{Seq, TypeName};
 use super::message::ShedReason;
 use crate::config::limits::{ACCOUNT_SEQS_MAX, ROOM_TYPES_MAX};
 
-/// The room's account. For each type: accepted = delivered + merged + shed + waiting.
+/// The room's account. For each type: accepted = delivered + merged + shed (by reason) + waiting.
 #[derive(Debug, Default)]
 pub struct Account {
     columns: BTreeMap<TypeName, Column>,
@@ -21,12 +21,26 @@ pub struct Account {
 pub struct Column {
     /// Messages taken in.
     pub accepted: u64,
-    /// Messages dropped on purpose, after or instead of being taken in, by reason.
+    /// Messages dropped on purpose after they were taken in, by reason.
     pub shed: [u64; ShedReason::ALL.len()],
-    /// Its messages are reliable: who missed a batch with some gets them all the same.
-    pub reliable: bool,
+    /// Messages dropped on purpose instead of being taken in, by reason.
+    pub refused: [u64; ShedReason::ALL.len()],
+    /// Devices have another account of its messages: offsets of reliable ones, totals of counters.
+    pub apart: bool,
     delivered: Cumulative,
     merged: Cumulative,
+    skipped: Cumulative,
+}
+
+/// What became of a type's messages with one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// They are in it.
+    pub delivered: u64,
+    /// Others stand for them.
+    pub merged: u64,
+    /// They were shed since the batch before.
+    pub skipped: u64,
 }
 
 impl Column {
@@ -46,7 +60,7 @@ impl Column {
 /// What the batches after some seq held, by type.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Missed {
-    /// Messages in them.
+    /// Messages in them, and those shed meanwhile.
     pub skipped: Vec<(TypeName, u64)>,
     /// Messages merged away in them.
     pub merged: Vec<(TypeName, u64)>,
@@ -69,11 +83,17 @@ impl Account {
         self.columns.iter()
     }
 
-    /// The batch `seq` holds `delivered` messages of a type, and `merged` more were merged away in it.
-    pub fn record(&mut self, seq: Seq, type_name: &TypeName, delivered: u64, merged: u64) {
-        let column = self.columns.get_mut(type_name).expect("its messages were accepted, so it has a column");
-        column.delivered.record(seq, column.delivered.total() + delivered);
-        column.merged.record(seq, column.merged.total() + merged);
+    /// What became of a type's messages with the batch `seq`.
+    pub fn record(&mut self, seq: Seq, type_name: &TypeName, left: Left) {
+        // A recall may be of a type that came back from the store when there was no column left.
+        let Some(column) = self.columns.get_mut(type_name) else { return };
+        for (cumulative, more) in [
+            (&mut column.delivered, left.delivered),
+            (&mut column.merged, left.merged),
+            (&mut column.skipped, left.skipped),
+        ] {
+            cumulative.record(seq, cumulative.total() + more);
+        }
     }
 
     /// Lets go of rows older than any member may need. `head` is the newest seq. From where on it is exact now, if that
@@ -88,6 +108,7 @@ impl Account {
         for column in self.columns.values_mut() {
             column.delivered.forget_before(floor);
             column.merged.forget_before(floor);
+            column.skipped.forget_before(floor);
         }
         Some(floor)
     }
@@ -99,8 +120,9 @@ impl Account {
             return None;
         }
         let mut missed = Missed::default();
-        for (type_name, column) in self.columns.iter().filter(|(_, column)| !column.reliable) {
-            let (skipped, merged) = (column.delivered.since(seq), column.merged.since(seq));
+        for (type_name, column) in self.columns.iter().filter(|(_, column)| !column.apart) {
+            let skipped = column.delivered.since(seq) + column.skipped.since(seq);
+            let merged = column.merged.since(seq);
             if skipped > 0 {
                 missed.skipped.push((type_name.clone(), skipped));
             }
@@ -125,7 +147,7 @@ mod tests {
         let mut account = Account::default();
         account.column(&chat()).unwrap();
         for seq in 1..=10 {
-            account.record(Seq(seq), &chat(), seq, 1);
+            account.record(Seq(seq), &chat(), Left { delivered: seq - 1, merged: 1, skipped: 1 });
         }
         let missed = account.since(Seq(7)).unwrap();
         assert_eq!(missed.skipped, [(chat(), 8 + 9 + 10)]);
@@ -138,7 +160,7 @@ mod tests {
         let mut account = Account::default();
         account.column(&chat()).unwrap();
         for seq in 1..=ACCOUNT_SEQS_MAX * 2 {
-            account.record(Seq(seq), &chat(), 1, 0);
+            account.record(Seq(seq), &chat(), Left { delivered: 1, ..Left::default() });
             account.trim(Seq(seq));
         }
         assert_eq!(account.since(Seq(1)), None);

@@ -28,18 +28,20 @@ struct Counter {
 }
 
 impl Counters {
-    /// Adds an increment. `false`: the room keeps as many counters as it may, and nothing changed.
-    pub fn add(&mut self, type_name: &TypeName, count: u64) -> bool {
+    /// Adds an increment. How much of it the total takes before it is as large as travels; `None`: the room keeps as many
+    /// counters as it may, and nothing changed.
+    pub fn add(&mut self, type_name: &TypeName, count: u64) -> Option<u64> {
         if !self.0.contains_key(type_name) {
             if self.0.len() >= COUNTER_TYPES_MAX {
-                return false;
+                return None;
             }
             self.0.insert(type_name.clone(), Counter::default());
         }
-        let Some(counter) = self.0.get_mut(type_name) else { return false };
-        let room_left = INTEGER_MAX - counter.told.total();
-        counter.waiting = counter.waiting.saturating_add(count).min(room_left);
-        true
+        let counter = self.0.get_mut(type_name)?;
+        let room_left = INTEGER_MAX - counter.told.total() - counter.waiting;
+        let added = count.min(room_left);
+        counter.waiting += added;
+        Some(added)
     }
 
     /// Tells all that waited with the batch `seq`.
@@ -95,8 +97,8 @@ mod tests {
     #[test]
     fn increments_are_summed_and_the_total_is_exact() {
         let mut counters = Counters::default();
-        assert!(counters.add(&like(), 3));
-        assert!(counters.add(&like(), 4));
+        assert_eq!(counters.add(&like(), 3), Some(3));
+        assert_eq!(counters.add(&like(), 4), Some(4));
         assert_eq!(counters.cut(Seq(1)), [CounterChange { type_name: like(), add: 7, total: 7 }]);
         assert!(counters.cut(Seq(2)).is_empty(), "what was told is not told again");
         counters.add(&like(), 1);
@@ -109,7 +111,7 @@ mod tests {
         let mut counters = Counters::default();
         counters.add(&like(), INTEGER_MAX - 1);
         counters.cut(Seq(1));
-        counters.add(&like(), 5);
+        assert_eq!(counters.add(&like(), 5), Some(1));
         assert_eq!(counters.cut(Seq(2)), [CounterChange { type_name: like(), add: 1, total: INTEGER_MAX }]);
     }
 
@@ -117,9 +119,9 @@ mod tests {
     fn one_counter_too_many_changes_nothing() {
         let mut counters = Counters::default();
         for n in 0..COUNTER_TYPES_MAX {
-            assert!(counters.add(&TypeName::parse(&format!("c{n}")).unwrap(), 1));
+            assert!(counters.add(&TypeName::parse(&format!("c{n}")).unwrap(), 1).is_some());
         }
-        assert!(!counters.add(&like(), 1));
+        assert_eq!(counters.add(&like(), 1), None);
         assert_eq!(counters.cut(Seq(1)).len(), COUNTER_TYPES_MAX);
     }
 }

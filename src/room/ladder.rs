@@ -1,6 +1,14 @@
 //! The degradation ladder as a room sees it: what it leaves out while its node has too much to do. Reliable messages are
 //! never on it.
 
+use std::time::Duration;
+
+/// How far apart counters are told on [`Step::CountersSlow`].
+pub const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
+/// What devices are shown a second of normal priority on [`Step::NormalSampled`] where nothing is configured; half of what is
+/// configured otherwise.
+const NORMAL_PER_SECOND: u32 = 20;
+
 /// A step of the ladder. Each includes all before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Step {
@@ -29,6 +37,16 @@ impl Step {
         Self::WindowWidest,
         Self::JoinsRefused,
     ];
+
+    /// What devices are shown a second of normal priority where the rules say `configured`; 0: as much as comes.
+    #[must_use]
+    pub fn normal_per_second(self, configured: u32) -> u32 {
+        match (self >= Self::NormalSampled, configured) {
+            (false, _) => configured,
+            (true, 0) => NORMAL_PER_SECOND,
+            (true, _) => configured.div_ceil(2),
+        }
+    }
 
     /// Its name in the log, in `/readyz` and in views.
     #[must_use]

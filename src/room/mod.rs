@@ -22,10 +22,12 @@ pub mod id;
 pub mod ids;
 pub mod ladder;
 pub mod latest;
+pub mod limit;
 pub mod message;
 pub mod pace;
 pub mod policy;
 pub mod receipt;
+pub mod shown;
 pub mod stored;
 pub mod stream;
 pub mod tally;
@@ -45,20 +47,22 @@ pub use self::exchange::{
     Span, Stands, Told, Welcomed, WriteCost,
 };
 
-use self::account::Account;
+use self::account::{Account, Left};
 use self::audience::Audience;
-use self::buffer::Buffer;
-use self::counters::Counters;
+use self::buffer::{Allowance, Budget, Buffer, Cut};
+use self::counters::{CounterChange, Counters};
 use self::history::{History, Past};
 use self::id::{RoomName, Run, Seen, Seq, TypeName};
 use self::ids::Ids;
-use self::ladder::Step;
+use self::ladder::{COUNTERS_INTERVAL, Step};
 use self::latest::Latest;
+use self::limit::Limits;
 use self::message::{Class, Message};
 use self::pace::{Pace, PassCost, RoomRules, RoomSettings};
 use self::publish::{Pending, WaitingForStore};
 use self::reliable::{Parked, Reader};
 use self::report::Rate;
+use self::shown::Shown;
 use self::stream::{Phase, Stream};
 use self::tally::RoomTally;
 use crate::clock::Now;
@@ -86,8 +90,14 @@ pub struct Room {
     buffer: Buffer,
     /// When the oldest counter increment that waits came.
     counted_since: Option<Instant>,
-    /// How many increments wait.
-    increments: u64,
+    /// Increments that wait, by type.
+    increments: BTreeMap<TypeName, u64>,
+    /// When counters were last told.
+    counters_told: Option<Instant>,
+    limits: Limits,
+    /// What devices were shown in the last second, of normal and low priority, and of high.
+    shown_normal: Shown,
+    shown_high: Shown,
     counters: Counters,
     latest: Latest,
     history: History,
@@ -142,7 +152,11 @@ impl Room {
             pace: Pace::new(rules),
             buffer: Buffer::default(),
             counted_since: None,
-            increments: 0,
+            increments: BTreeMap::new(),
+            counters_told: None,
+            limits: Limits::default(),
+            shown_normal: Shown::default(),
+            shown_high: Shown::default(),
             counters: Counters::default(),
             latest: Latest::default(),
             history: History::default(),
@@ -306,7 +320,10 @@ impl Room {
             Input::Paged { life, after, page } => self.paged(life, after, &page, now, tally),
             Input::StoreFailed { life, asked, reason } => self.store_failed(life, asked, reason, now, tally),
             Input::Configure(settings) => self.configure(&settings, now.instant),
-            Input::Degrade(step) => self.step = step,
+            Input::Degrade(step) => {
+                self.step = step;
+                self.pace.degrade(step);
+            }
             Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
             Input::Close => self.is_closing = true,
@@ -458,13 +475,14 @@ impl Room {
     fn configure(&mut self, settings: &RoomSettings, now: Instant) {
         self.used_by_publisher(now);
         self.pace.configure(settings);
+        self.limits.configure(settings);
         self.expected_audience = settings.expected_audience.or(self.expected_audience);
         self.idle_close = settings.idle_close.or(self.idle_close);
     }
 
     /// Cuts everything that waits, as far as the segments take it.
     fn flush(&mut self, now: Instant, tally: &mut RoomTally) {
-        while self.may_cut() && self.cut(now, tally) {}
+        while self.may_cut() && self.cut(Cause::Flush, now, tally) {}
     }
 
     /// Does what the time has come for.
@@ -492,12 +510,11 @@ impl Room {
     }
 
     fn waiting(&self) -> Option<pace::Waiting> {
-        let rules = self.pace.rules();
-        let mut waiting = self.buffer.waiting(rules.messages_max, rules.bytes_max);
+        let mut waiting = self.buffer.waiting(&self.budget_at_rest());
         if let Some(since) = self.counted_since {
             let counted = pace::Waiting { oldest: since, batches: 0, bytes: 0, urgent: false };
             let both = waiting.get_or_insert(counted);
-            both.oldest = both.oldest.min(since);
+            both.oldest = both.oldest.min(self.counters_due().map_or(since, |due| due.max(since)));
         }
         waiting
     }
@@ -525,19 +542,27 @@ impl Room {
             if is_early {
                 self.pace.flushed_early(now);
             }
-            self.cut(now, tally);
+            if !self.cut(if is_early { Cause::Early } else { Cause::Due }, now, tally) {
+                break;
+            }
         }
     }
 
-    /// Cuts one batch, unless nothing waits.
-    fn cut(&mut self, now: Instant, tally: &mut RoomTally) -> bool {
+    /// Cuts one batch, unless nothing that waits may leave.
+    fn cut(&mut self, cause: Cause, now: Instant, tally: &mut RoomTally) -> bool {
         let Some(waiting) = self.waiting() else { return false };
         let seq = self.seq.next();
-        let rules = *self.pace.rules();
-        let cut = self.buffer.cut(rules.messages_max, rules.bytes_max);
-        let counters = self.counters.cut(seq);
-        (self.seq, self.counted_since, self.increments) = (seq, None, 0);
-        self.remember(seq, &cut, now);
+        let budget = self.budget(cause, now);
+        let cut = self.buffer.cut(&budget, self.run.0, now);
+        self.shown_normal.take(cut.normal, now);
+        self.shown_high.take(cut.high, now);
+        let tells_counters = cause == Cause::Flush || self.counters_due().is_none_or(|due| due <= now);
+        let counters = if tells_counters { self.cut_counters(seq, now) } else { Vec::new() };
+        if cut.messages.is_empty() && cut.dropped.is_empty() && counters.is_empty() {
+            return false;
+        }
+        self.seq = seq;
+        self.remember(seq, &cut, now, tally);
         let (members, ack_within_ms) = (self.members(), self.ack_within_ms());
         let span = self.stream.send(&cut.messages, members, ack_within_ms);
         self.pace.flushed(now);
@@ -547,29 +572,97 @@ impl Room {
         for segment in self.segments.values_mut().filter(|segment| segment.census.members() > 0) {
             segment.untaken += 1;
         }
-        let merged = cut.merged.into_iter().collect();
-        let skipped = Vec::new();
-        let batch =
-            Batch { seq, messages: cut.messages, skipped, merged, counters, oldest: waiting.oldest, span };
+        let batch = Batch {
+            seq,
+            skipped: cut.dropped.by_type().map(|(name, count)| (name.clone(), count)).collect(),
+            messages: cut.messages,
+            merged: cut.merged.into_iter().collect(),
+            counters,
+            oldest: waiting.oldest,
+            span,
+        };
         let segments = self.segments().collect();
         self.outputs.push_back(Output::Batch { batch, segments, sent: self.stream.sent() });
         true
     }
 
+    /// What a cut may take now.
+    fn budget(&mut self, cause: Cause, now: Instant) -> Budget {
+        let mut budget = self.budget_at_rest();
+        if budget.normal != Allowance::Any && cause != Cause::Early {
+            let shown = self.shown_normal.allowance(self.normal_per_second(), now);
+            budget.normal = Allowance::AtMost(shown);
+        }
+        if budget.high != Allowance::Any {
+            let shown = self.shown_high.allowance(self.pace.rules().readable.high_per_second, now);
+            budget.high = if cause == Cause::Flush { Allowance::Any } else { Allowance::AtMost(shown) };
+        }
+        budget
+    }
+
+    /// What a cut may take when nobody has asked how much devices may be shown.
+    fn budget_at_rest(&self) -> Budget {
+        let rules = self.pace.rules();
+        let unless = |per_second, limited| if per_second == 0 { Allowance::Any } else { limited };
+        Budget {
+            messages_max: rules.messages_max,
+            bytes_max: rules.bytes_max,
+            batches: SEGMENT_QUEUED_MAX
+                - self.segments.values().map(|segment| segment.untaken).max().unwrap_or(0),
+            quotas: rules.quotas,
+            normal: unless(self.normal_per_second(), Allowance::Later),
+            high: unless(rules.readable.high_per_second, Allowance::AtMost(0)),
+        }
+    }
+
+    /// What devices are shown a second of normal and low priority; 0: as much as comes.
+    fn normal_per_second(&self) -> u32 {
+        self.step.normal_per_second(self.pace.rules().readable.normal_per_second)
+    }
+
+    /// Until when the ladder has counters wait; `None`: they leave with the next batch.
+    fn counters_due(&self) -> Option<Instant> {
+        let told = self.counters_told.filter(|_| self.step >= Step::CountersSlow)?;
+        Some(told + COUNTERS_INTERVAL)
+    }
+
+    /// Tells the counters' increments with the batch `seq`.
+    fn cut_counters(&mut self, seq: Seq, now: Instant) -> Vec<CounterChange> {
+        let changes = self.counters.cut(seq);
+        for (type_name, increments) in std::mem::take(&mut self.increments) {
+            let left = Left { delivered: increments, ..Left::default() };
+            self.account.record(seq, &type_name, left);
+        }
+        self.counted_since = None;
+        if !changes.is_empty() {
+            self.counters_told = Some(now);
+        }
+        changes
+    }
+
     /// Moves what the batch `seq` tells into the state that joiners and refreshes are given.
-    fn remember(&mut self, seq: Seq, cut: &buffer::Cut, now: Instant) {
-        let mut delivered: BTreeMap<&TypeName, u64> = BTreeMap::new();
+    fn remember(&mut self, seq: Seq, cut: &Cut, now: Instant, tally: &mut RoomTally) {
+        let mut left: BTreeMap<&TypeName, Left> = BTreeMap::new();
         for message in &cut.messages {
-            *delivered.entry(&message.type_name).or_default() += 1;
-            match message.class() {
-                Class::Latest => self.latest.record(seq, message),
-                Class::Normal => self.history.push(seq, Arc::clone(message), now),
-                Class::Reliable | Class::Counter | Class::Lossy => {}
+            left.entry(&message.type_name).or_default().delivered += 1;
+            if message.class() == Class::Latest {
+                self.latest.record(seq, message);
+            } else if message.policy.history {
+                self.history.push(seq, Arc::clone(message), now);
             }
         }
-        for (type_name, count) in delivered {
-            let merged = cut.merged.get(type_name).copied().unwrap_or(0);
-            self.account.record(seq, type_name, count, merged);
+        for (type_name, merged) in &cut.merged {
+            left.entry(type_name).or_default().merged += merged;
+        }
+        for (type_name, class, reason, count) in cut.dropped.reasons() {
+            left.entry(type_name).or_default().skipped += count;
+            tally.shed[reason as usize].add(class, count);
+            if let Some(column) = self.account.column(type_name) {
+                column.shed[reason as usize] += count;
+            }
+        }
+        for (type_name, left) in left {
+            self.account.record(seq, type_name, left);
         }
         if let Some(floor) = self.account.trim(seq) {
             self.counters.forget_before(floor);
@@ -579,16 +672,26 @@ impl Room {
     fn check_invariants(&self) {
         // Small buffers only: tests fill large ones, and a quadratic check helps nobody.
         if cfg!(debug_assertions) && self.buffer.len() <= 64 {
-            let waiting = self.buffer.by_type();
             for (type_name, column) in self.account.columns() {
-                let backlog = waiting.get(type_name).copied().unwrap_or_default();
-                let accounted = column.delivered() + column.merged() + backlog.messages + backlog.merged;
+                let view = self.type_view(type_name, column, &self.buffer.by_type());
+                let accounted = view.delivered + view.merged + view.shed.values().sum::<u64>() + view.waiting;
                 assert_eq!(column.accepted, accounted, "conservation of {type_name} in {}", self.name);
             }
             assert!(self.segments.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
             self.stream.check_invariants();
         }
     }
+}
+
+/// Why a batch is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The time has come, or enough waits.
+    Due,
+    /// Something urgent waits.
+    Early,
+    /// Everything has to leave.
+    Flush,
 }
 
 #[cfg(test)]

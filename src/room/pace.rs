@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::id::TypeName;
+use super::ladder::Step;
 use super::policy::{PolicyChange, Priority};
 use crate::config::limits::{DIRECT_SPACING, OUTBOX_BYTES_MAX, SEGMENT_QUEUED_MAX};
 
@@ -147,6 +148,8 @@ pub struct Pace {
     last_flush: Option<Instant>,
     last_early: Option<Instant>,
     cost: PassCost,
+    /// The window is as wide as it ever is, whatever passes cost.
+    is_widest: bool,
 }
 
 impl Pace {
@@ -172,6 +175,11 @@ impl Pace {
         self.cost = cost;
     }
 
+    /// What the ladder has the room do from now on.
+    pub fn degrade(&mut self, step: Step) {
+        self.is_widest = step >= Step::WindowWidest;
+    }
+
     /// How long the oldest message may have to wait in a room of so many members. For a room that flushes directly it is
     /// what two flushes are apart.
     #[must_use]
@@ -194,7 +202,7 @@ impl Pace {
     /// Whether whole batches flush as soon as that can be afforded: if two such passes fit a window, or if no more fits one
     /// pass. Otherwise a pass now would be followed by another when the window is over, and cost each member a write more.
     fn is_early(&self, waiting: Waiting, members: u64) -> bool {
-        let is_cheap = self.rules.spacing(self.cost.pass) * 2 <= self.unstretched(members);
+        let is_cheap = !self.is_widest && self.rules.spacing(self.cost.pass) * 2 <= self.unstretched(members);
         let is_much = waiting.batches >= SEGMENT_QUEUED_MAX || waiting.bytes >= OUTBOX_BYTES_MAX;
         waiting.batches > 0 && (is_cheap || is_much)
     }
@@ -245,6 +253,9 @@ impl Pace {
 
     /// How long the oldest message gathers company, as far as the shard lets it leave again.
     fn gather(&self, members: u64) -> Duration {
+        if self.is_widest {
+            return self.rules.window_max();
+        }
         let gather = self.unstretched(members);
         stretched(gather, self.cost.stretch_permille).min(self.rules.gather_max.max(gather))
     }

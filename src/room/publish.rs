@@ -8,6 +8,7 @@ use super::Room;
 use super::buffer::Push;
 use super::exchange::Output;
 use super::ids::{Fingerprint, Known};
+use super::ladder;
 use super::message::{Class, Message, Published, ShedReason, Unavailable, Verdict};
 use super::stream::{Phase, Twin};
 use super::tally::RoomTally;
@@ -179,7 +180,7 @@ impl Room {
         let offset = message.offset;
         // Of a type that came back from the store there may be no column yet, or no room for one: it is sent all the same.
         if let Some(column) = self.account.column(&message.type_name) {
-            column.reliable = true;
+            column.apart = true;
             column.accepted += 1;
         }
         tally.accepted.add(Class::Reliable, 1);
@@ -200,6 +201,7 @@ impl Room {
     /// Gives a reliable message its place in the stream, or says why it has none.
     fn offer_to_stream(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Step {
         tally.published.add(Class::Reliable, 1);
+        self.limits.apply(&mut message);
         if let Some(id) = &message.id {
             match self.stream.twin(id, Fingerprint::of(&message)) {
                 Ok(Twin::No) | Err(_) => {}
@@ -233,9 +235,13 @@ impl Room {
             tally.unavailable[reason as usize] += 1;
             return Step::Told(Verdict::Unavailable(reason));
         }
-        if self.account.column(&message.type_name).is_none() {
-            tally.shed[ShedReason::TypesFull as usize].add(Class::Reliable, 1);
-            return Step::Told(Verdict::Shed(ShedReason::TypesFull));
+        let refused = if self.account.column(&message.type_name).is_none() {
+            Some(ShedReason::TypesFull)
+        } else {
+            self.limits.refuses(&message, self.pace.rules(), now.instant, tally)
+        };
+        if let Some(reason) = refused {
+            return Step::Told(self.refuse(&message, reason, tally));
         }
         message.at_ms = now.unix_ms;
         Step::Await(self.stream.append(message))
@@ -254,17 +260,22 @@ impl Room {
         })
     }
 
-    fn publish_one(&mut self, message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
+    fn publish_one(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
         tally.published.add(message.class(), 1);
-        let Some(id) = message.id.clone() else { return self.accept(message, now, tally) };
-        let fingerprint = Fingerprint::of(&message);
-        if self.ids.know(&id, fingerprint) == Known::Same {
+        let id = message.id.clone().map(|id| (id, Fingerprint::of(&message)));
+        if let Some((id, fingerprint)) = &id
+            && self.ids.know(id, *fingerprint) == Known::Same
+        {
             tally.duplicates += 1;
             return Verdict::Duplicate { offset: None };
         }
-        let verdict = self.accept(message, now, tally);
+        self.limits.apply(&mut message);
+        let verdict = match self.limits.refuses(&message, self.pace.rules(), now.instant, tally) {
+            Some(reason) => self.refuse(&message, reason, tally),
+            None => self.accept(message, now, tally),
+        };
         // What was shed is not remembered: its publisher may well try again with the same id.
-        if !matches!(verdict, Verdict::Shed(_)) {
+        if let (Some((id, fingerprint)), false) = (id, matches!(verdict, Verdict::Shed(_))) {
             tally.ids_evicted += self.ids.remember(id, fingerprint, now.instant);
         }
         verdict
@@ -274,21 +285,23 @@ impl Room {
     pub(super) fn accept(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
         message.at_ms = now.unix_ms;
         let (class, type_name) = (message.class(), message.type_name.clone());
-        let verdict = match self.account.column(&type_name) {
-            None => Verdict::Shed(ShedReason::TypesFull),
-            Some(_) => self.admit(message, now),
+        if class == Class::Lossy && self.step >= ladder::Step::LossyOff {
+            return self.refuse(&message, ShedReason::LossyOff, tally);
+        }
+        if self.account.column(&type_name).is_none() {
+            return self.refuse(&message, ShedReason::TypesFull, tally);
+        }
+        let verdict = match class {
+            Class::Counter => self.count(&message, now),
+            _ => self.gather(message, now),
         };
-        let Some(column) = self.account.column(&type_name) else {
-            tally.shed[ShedReason::TypesFull as usize].add(class, 1);
-            return verdict;
-        };
+        let column = self.account.column(&type_name).expect("it was there a moment ago");
         if let Verdict::Shed(reason) = verdict {
-            column.shed[reason as usize] += 1;
+            column.refused[reason as usize] += 1;
             tally.shed[reason as usize].add(class, 1);
             return verdict;
         }
-        // A counter's increments have an exact account of their own.
-        column.accepted += u64::from(class != Class::Counter);
+        column.accepted += 1;
         tally.accepted.add(class, 1);
         if verdict == Verdict::Merged {
             tally.merged.add(class, 1);
@@ -296,25 +309,42 @@ impl Room {
         verdict
     }
 
-    fn admit(&mut self, message: Message, now: Now) -> Verdict {
-        let push = match (message.class(), &message.key) {
-            (Class::Counter, _) => {
-                if !self.counters.add(&message.type_name, message.count) {
-                    return Verdict::Shed(ShedReason::CounterTypesFull);
-                }
-                self.counted_since.get_or_insert(now.instant);
-                self.increments += 1;
-                return Verdict::Accepted;
-            }
-            (Class::Latest, Some(key)) => {
-                if !self.latest.admit(&message.type_name, key) {
-                    return Verdict::Shed(ShedReason::LatestKeysFull);
-                }
-                self.buffer.merge(message, now.instant)
-            }
-            (Class::Lossy, Some(_)) => self.buffer.merge(message, now.instant),
-            _ => self.buffer.push(message, now.instant),
+    /// Does not take a message in.
+    fn refuse(&mut self, message: &Message, reason: ShedReason, tally: &mut RoomTally) -> Verdict {
+        tally.shed[reason as usize].add(message.class(), 1);
+        if let Some(column) = self.account.column(&message.type_name) {
+            column.refused[reason as usize] += 1;
+        }
+        Verdict::Shed(reason)
+    }
+
+    fn count(&mut self, message: &Message, now: Now) -> Verdict {
+        let Some(added) = self.counters.add(&message.type_name, message.count) else {
+            return Verdict::Shed(ShedReason::CounterTypesFull);
         };
+        self.counted_since.get_or_insert(now.instant);
+        if let Some(increments) = self.increments.get_mut(&message.type_name) {
+            *increments += 1;
+        } else {
+            self.increments.insert(message.type_name.clone(), 1);
+            if let Some(column) = self.account.column(&message.type_name) {
+                column.apart = true;
+            }
+        }
+        if added < message.count { Verdict::Saturated } else { Verdict::Accepted }
+    }
+
+    fn gather(&mut self, message: Message, now: Now) -> Verdict {
+        if let (Class::Latest, Some(key)) = (message.class(), &message.key)
+            && !self.latest.admit(&message.type_name, key)
+        {
+            return Verdict::Shed(ShedReason::LatestKeysFull);
+        }
+        let push = self.buffer.push(message, now.instant);
+        let shown = self.normal_per_second();
+        if shown > 0 {
+            self.buffer.thin(shown as usize, self.run.0, now.instant);
+        }
         match push {
             Push::Gathered => Verdict::Accepted,
             Push::Merged => Verdict::Merged,

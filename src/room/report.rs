@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::account::Column;
+use super::buffer::Backlog;
+use super::id::TypeName;
 use super::message::{Class, ShedReason};
 use super::tally::RoomTally;
-use super::view::{AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, SegmentView};
+use super::view::{
+    AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomView, RulesView, SegmentView,
+};
 use super::{Counts, Room};
 use crate::clock::millis;
 
@@ -71,6 +75,8 @@ impl Room {
                 oldest_ms: oldest.map_or(0, millis),
                 not_durable: self.stream.in_flight(),
             },
+            ladder: self.step.into(),
+            rules: RulesView::new(self.pace.rules(), self.limits.changes()),
             counts: self.counts,
             account: self.account_view(),
         }
@@ -79,16 +85,16 @@ impl Room {
     /// Counts what waits as shed: the room is closed.
     pub fn shed_rest(&self, tally: &mut RoomTally) {
         let shed = &mut tally.shed[ShedReason::RoomClosed as usize];
-        for message in self.buffer.iter() {
-            shed.add(message.class(), 1);
+        for class in self.buffer.classes() {
+            shed.add(class, 1);
         }
-        shed.add(Class::Counter, self.increments);
+        shed.add(Class::Counter, self.increments.values().sum());
     }
 
     /// Messages and increments that wait.
     #[must_use]
     pub fn rest(&self) -> u64 {
-        self.buffer.len() as u64 + self.increments
+        self.buffer.len() as u64 + self.increments.values().sum::<u64>()
     }
 
     /// Its line in `GET /v1/rooms`.
@@ -108,20 +114,38 @@ impl Room {
 
     fn account_view(&self) -> BTreeMap<String, AccountView> {
         let waiting = self.buffer.by_type();
-        // A counter's account is its total; it has a row here only if increments were shed.
-        let told = |column: &Column| column.accepted > 0 || column.shed.iter().any(|shed| *shed > 0);
-        let views = self.account.columns().filter(|(_, column)| told(column)).map(|(type_name, column)| {
-            let backlog = waiting.get(type_name).copied().unwrap_or_default();
-            let shed = ShedReason::ALL.iter().filter(|reason| column.shed[**reason as usize] > 0);
-            let view = AccountView {
-                accepted: column.accepted,
-                delivered: column.delivered(),
-                merged: column.merged() + backlog.merged,
-                shed: shed.map(|r| (r.name().to_owned(), column.shed[*r as usize])).collect(),
-                waiting: backlog.messages,
-            };
-            (type_name.to_string(), view)
-        });
-        views.collect()
+        let counted = |counts: &[u64]| counts.iter().any(|count| *count > 0);
+        let told = |column: &Column| column.accepted > 0 || counted(&column.refused);
+        let columns = self.account.columns().filter(|(_, column)| told(column));
+        columns.map(|(name, column)| (name.to_string(), self.type_view(name, column, &waiting))).collect()
+    }
+
+    /// The account of one type, with what waits of it and what was dropped since the last cut.
+    pub(super) fn type_view(
+        &self,
+        type_name: &TypeName,
+        column: &Column,
+        waiting: &BTreeMap<TypeName, Backlog>,
+    ) -> AccountView {
+        let by_reason = |counts: &[u64; ShedReason::ALL.len()]| -> BTreeMap<String, u64> {
+            let some = ShedReason::ALL.iter().filter(|reason| counts[**reason as usize] > 0);
+            some.map(|reason| (reason.name().to_owned(), counts[*reason as usize])).collect()
+        };
+        let backlog = waiting.get(type_name).copied().unwrap_or_default();
+        let dropped = self.buffer.dropped();
+        let merged_of_dropped: u64 =
+            dropped.merged().filter(|(name, _)| *name == type_name).map(|(_, merged)| merged).sum();
+        let mut shed = by_reason(&column.shed);
+        for (_, _, reason, count) in dropped.reasons().filter(|(name, ..)| *name == type_name) {
+            *shed.entry(reason.name().to_owned()).or_default() += count;
+        }
+        AccountView {
+            accepted: column.accepted,
+            delivered: column.delivered(),
+            merged: column.merged() + backlog.merged + merged_of_dropped,
+            shed,
+            waiting: backlog.messages + self.increments.get(type_name).copied().unwrap_or(0),
+            refused: by_reason(&column.refused),
+        }
     }
 }

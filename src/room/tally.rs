@@ -30,6 +30,10 @@ pub struct RoomTally {
     pub ids_evicted: u64,
     /// Messages dropped on purpose, by reason and class.
     pub shed: [ByClass; ShedReason::ALL.len()],
+    /// Messages past what a room takes of their type, refused or only counted.
+    pub over_type_rate: u64,
+    /// Messages past what a room takes, refused or only counted.
+    pub over_room_rate: u64,
     /// Reliable messages that were not, or perhaps not, stored, by reason.
     pub unavailable: [u64; Unavailable::ALL.len()],
     /// Times a room's stream was lost sight of because the store failed it.

@@ -1,5 +1,6 @@
 //! Facts about a whole room.
 
+mod flow;
 mod reliable;
 
 use std::time::Duration;
@@ -123,7 +124,7 @@ fn too_much_at_once_is_shed_and_said_so() {
     let (verdicts, _) = bench.publish(chats(1000));
     let shed = verdicts.iter().filter(|verdict| **verdict == Verdict::Shed(ShedReason::RoomFull)).count();
     assert_eq!(shed, 600, "four batches of a hundred have left");
-    assert_eq!(bench.room.view(0, bench.now.instant).account["chat"].shed["room_full"], 600);
+    assert_eq!(bench.room.view(0, bench.now.instant).account["chat"].refused["room_full"], 600);
 }
 
 #[test]

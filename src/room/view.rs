@@ -6,8 +6,12 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Counts;
-use super::id::Epoch;
+use super::id::{Epoch, TypeName};
+use super::ladder::Step;
 use super::message::Unavailable;
+use super::pace::RoomRules;
+use super::policy::{Merge, PolicyChange, Priority};
+use crate::clock::millis;
 
 /// `GET /v1/rooms/{room}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,6 +42,10 @@ pub struct RoomView {
     pub counters: BTreeMap<String, u64>,
     /// The newest batch.
     pub head: HeadView,
+    /// The step of the ladder that is in force for it.
+    pub ladder: StepView,
+    /// The rules in force for it.
+    pub rules: RulesView,
     /// What waits.
     pub backlog: BacklogView,
     /// What its members got in this run, and did.
@@ -80,6 +88,146 @@ pub struct HeadView {
     pub offset: u64,
 }
 
+/// A step of the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StepView {
+    /// Its number, 0 to 5.
+    pub step: u8,
+    /// Its name.
+    pub name: &'static str,
+}
+
+impl From<Step> for StepView {
+    fn from(step: Step) -> Self {
+        Self { step: step.number(), name: step.name() }
+    }
+}
+
+/// The rules in force, in the words of `PUT`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RulesView {
+    /// When it flushes, and what a batch holds.
+    pub flush: FlushView,
+    /// What devices are asked to show.
+    pub readable: ReadableView,
+    /// What its publishers may send.
+    pub limits: LimitsView,
+    /// What it does otherwise than the node, by type.
+    pub types: BTreeMap<String, PolicyChangeView>,
+}
+
+/// When a room flushes, and what a batch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FlushView {
+    /// How long the oldest message waits.
+    pub gather_ms: u64,
+    /// Messages of one batch.
+    pub max_messages: usize,
+    /// Bytes of one batch.
+    pub max_bytes: usize,
+    /// Members up to which it flushes at once.
+    pub direct_members: u64,
+    /// Between early flushes.
+    pub urgent_spacing_ms: u64,
+    /// To which the window may widen.
+    pub gather_max_ms: u64,
+    /// The part of a batch that is reserved for high priority.
+    pub high_share: f64,
+    /// The part of a batch that is reserved for normal priority.
+    pub normal_share: f64,
+    /// The part of a batch that is reserved for low priority.
+    pub low_share: f64,
+}
+
+/// What devices are asked to show a second; 0: as much as comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ReadableView {
+    /// Messages of normal and low priority.
+    pub normal_per_second: u32,
+    /// Messages of high priority.
+    pub high_per_second: u32,
+}
+
+/// What a room's publishers may send; 0: as much as they like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LimitsView {
+    /// Messages a second.
+    pub room_messages_per_second: u32,
+}
+
+impl RulesView {
+    /// The view of these rules, and of what is done otherwise.
+    pub fn new<'a>(
+        rules: &RoomRules,
+        changes: impl Iterator<Item = (&'a TypeName, &'a PolicyChange)>,
+    ) -> Self {
+        let share = |priority: Priority| f64::from(rules.quotas.permille[priority as usize]) / 1000.0;
+        Self {
+            flush: FlushView {
+                gather_ms: millis(rules.gather),
+                max_messages: rules.messages_max,
+                max_bytes: rules.bytes_max,
+                direct_members: rules.direct_members,
+                urgent_spacing_ms: millis(rules.urgent_spacing),
+                gather_max_ms: millis(rules.gather_max),
+                high_share: share(Priority::High),
+                normal_share: share(Priority::Normal),
+                low_share: share(Priority::Low),
+            },
+            readable: ReadableView {
+                normal_per_second: rules.readable.normal_per_second,
+                high_per_second: rules.readable.high_per_second,
+            },
+            limits: LimitsView { room_messages_per_second: rules.messages_per_second },
+            types: changes.map(|(name, change)| (name.to_string(), change.into())).collect(),
+        }
+    }
+}
+
+/// What a room does otherwise for a type; absent: as the node does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct PolicyChangeView {
+    /// Who goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<&'static str>,
+    /// What becomes of several that wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge: Option<&'static str>,
+    /// Whether it makes its room flush at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub urgent: Option<bool>,
+    /// How long it lives or waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// Messages a second; 0: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// Messages at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// Whether it is kept in the history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<bool>,
+    /// Its chance to be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+impl From<&PolicyChange> for PolicyChangeView {
+    fn from(change: &PolicyChange) -> Self {
+        Self {
+            priority: change.priority.map(Priority::name),
+            merge: change.merge.map(Merge::name),
+            urgent: change.urgent,
+            ttl_ms: change.ttl.map(millis),
+            rate: change.rate.map(|rate| rate.map_or(0, |rate| rate.per_second)),
+            burst: change.rate.flatten().map(|rate| rate.burst),
+            history: change.history,
+            weight: change.weight,
+        }
+    }
+}
+
 /// What waits in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BacklogView {
@@ -91,20 +239,22 @@ pub struct BacklogView {
     pub not_durable: u64,
 }
 
-/// What became of the messages of one type: `accepted` = `delivered` + `merged` + `waiting`, where
-/// `delivered` means that they left in a batch.
+/// What became of the messages of one type: `accepted` = `delivered` + `merged` + `shed` + `waiting`, where
+/// `delivered` means that they left in a batch, or that their increments did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AccountView {
     /// Taken in.
     pub accepted: u64,
     /// Left in a batch.
     pub delivered: u64,
-    /// Replaced by a later one of their key before they left.
+    /// Another one stands for them.
     pub merged: u64,
-    /// Dropped on purpose instead of being taken in, by reason.
+    /// Dropped on purpose after they were taken in, by reason: members were told, or will be with the next batch.
     pub shed: BTreeMap<String, u64>,
     /// Still gathered.
     pub waiting: u64,
+    /// Dropped on purpose instead of being taken in, by reason: their publishers were told.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// What `DELETE /v1/rooms/{room}` answers.

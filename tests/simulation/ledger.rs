@@ -181,7 +181,8 @@ impl Ledger {
             }
         }
         for request in of_room() {
-            let mut last = 0;
+            // Where not all fits, reliable ones go before others; nothing goes before a reliable one that it follows.
+            let (mut last, mut last_reliable) = (0, 0);
             for (mark, verdict) in request.marks.iter().zip(&request.verdicts) {
                 let is_ordered =
                     matches!((mark.class, verdict), ("normal", _) | ("reliable", Verdict::Durable { .. }));
@@ -189,8 +190,10 @@ impl Ledger {
                 let is_missed = is_ordered && mark.class == "normal" && place.is_none();
                 assert!(!is_missed || !is_whole, "{room}: {mark:?} never left");
                 let Some(place) = place.filter(|_| is_ordered && mark.id.is_none()) else { continue };
-                assert!(place >= last, "{room}: {mark:?} is out of the order of its request");
-                last = place;
+                let is_reliable = mark.class == "reliable";
+                let before = if is_reliable { last_reliable } else { last.max(last_reliable) };
+                assert!(place >= before, "{room}: {mark:?} is out of the order of its request");
+                *if is_reliable { &mut last_reliable } else { &mut last } = place;
             }
         }
     }

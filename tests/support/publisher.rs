@@ -188,7 +188,7 @@ impl Answer {
         assert_eq!(problem["field"].as_str(), field, "{problem}");
         assert_eq!(problem["type"], "about:blank", "{problem}");
         assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()), "{problem}");
-        if status == 503 {
+        if matches!(status, 429 | 503) {
             let wait = self.header("retry-after").and_then(|wait| wait.parse::<u64>().ok());
             assert!(wait.is_some_and(|wait| wait >= 1), "{self:?}");
         }

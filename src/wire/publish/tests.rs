@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use super::*;
-use crate::room::message::ShedReason;
-use crate::room::message::Unavailable;
+use crate::config::limits::{KEY_BYTES_MAX, TTL_DEFAULT, WAIT_DEFAULT};
+use crate::room::message::{ShedReason, Unavailable};
+use crate::room::policy::Merge;
 
 fn types() -> Types {
-    let policy = |class| TypePolicy { ttl: Duration::from_secs(600), ..TypePolicy::of(class) };
+    let gift = TypePolicy { merge: Merge::Sum, ..TypePolicy::of(Class::Normal) };
     Types::new(
         [
-            ("coupon", Class::Reliable),
-            ("chat", Class::Normal),
-            ("like", Class::Counter),
-            ("online", Class::Latest),
-            ("enter", Class::Lossy),
+            ("coupon", TypePolicy::of(Class::Reliable)),
+            ("gift", gift),
+            ("chat", TypePolicy::of(Class::Normal)),
+            ("like", TypePolicy::of(Class::Counter)),
+            ("online", TypePolicy::of(Class::Latest)),
+            ("enter", TypePolicy::of(Class::Lossy)),
         ]
-        .map(|(name, class)| (TypeName::parse(name).unwrap(), policy(class))),
+        .map(|(name, policy)| (TypeName::parse(name).unwrap(), policy)),
     )
 }
 
@@ -70,9 +72,70 @@ fn a_reliable_message_lives_as_long_as_its_publisher_or_else_its_type_says() {
         r#"{"messages":[{"type":"coupon","payload":1},{"type":"coupon","payload":1,"ttl_ms":1000},
             {"type":"coupon","payload":1,"ttl_ms":604800000},{"type":"chat","payload":1,"ttl_ms":null}]}"#,
     );
-    let lives: Vec<u64> = list.iter().map(|message| message.ttl.as_secs()).collect();
-    assert_eq!(lives, [600, 1, 604_800, 0]);
+    let lives: Vec<Duration> = list.iter().map(|message| message.ttl).collect();
+    assert_eq!(lives, [TTL_DEFAULT, TTL_MIN, TTL_MAX, WAIT_DEFAULT]);
     assert_eq!((list[0].class(), list[0].policy.urgent, list[0].offset), (Class::Reliable, true, 0));
+}
+
+#[test]
+fn a_normal_or_lossy_message_waits_as_long_as_its_publisher_or_else_its_type_says() {
+    for type_name in ["chat", "gift", "enter", "never_configured"] {
+        let list = taken(&format!(
+            r#"{{"messages":[{{"type":"{type_name}","payload":1}},{{"type":"{type_name}","payload":1,"ttl_ms":1500}}]}}"#
+        ));
+        let waits: Vec<Duration> = list.iter().map(|message| message.ttl).collect();
+        assert_eq!(waits, [WAIT_DEFAULT, Duration::from_millis(1500)], "{type_name}");
+    }
+}
+
+#[test]
+fn a_count_is_taken_where_counts_are_summed_and_nowhere_else() {
+    for type_name in ["like", "gift"] {
+        for count in [1, 12, COUNT_MAX] {
+            let one = &taken(&format!(r#"{{"type":"{type_name}","payload":1,"count":{count}}}"#))[0];
+            assert_eq!(one.count, count, "{type_name}");
+        }
+        for count in ["0", "1000000001", "-1", "1.5", "99999999999999999999", "\"1\"", "true"] {
+            let body = format!(r#"{{"messages":[{{"type":"{type_name}","payload":1,"count":{count}}}]}}"#);
+            assert_eq!(refused(body), "400 bad_value messages[0].count", "{type_name} {count}");
+        }
+    }
+    assert_eq!(taken(r#"{"type":"gift","payload":1}"#)[0].count, 1);
+    for type_name in ["chat", "coupon", "online", "enter", "never_configured"] {
+        let body = format!(r#"{{"type":"{type_name}","payload":1,"count":1}}"#);
+        assert_eq!(refused(body), "400 bad_value count", "{type_name}");
+    }
+    let counted = |count| proto::PublishMessage {
+        r#type: "gift".into(),
+        payload: "1".into(),
+        count: Some(count),
+        ..Default::default()
+    };
+    for count in [0, COUNT_MAX + 1, u64::MAX] {
+        assert_eq!(proto_refused(vec![counted(1), counted(count)]), "400 bad_value messages[1].count");
+    }
+}
+
+#[test]
+fn a_key_has_its_length() {
+    let keyed = |bytes: usize| format!(r#"{{"type":"gift","payload":1,"key":"{}"}}"#, "k".repeat(bytes));
+    assert_eq!(taken(&keyed(KEY_BYTES_MAX)).len(), 1);
+    assert_eq!(refused(keyed(KEY_BYTES_MAX + 1)), "400 bad_value key");
+    let among = format!(r#"{{"messages":[{{"type":"like"}},{}]}}"#, keyed(KEY_BYTES_MAX + 1));
+    assert_eq!(refused(among), "400 bad_value messages[1].key");
+    // Bytes, not characters.
+    let wide = format!(r#"{{"type":"gift","payload":1,"key":"{}"}}"#, "é".repeat(KEY_BYTES_MAX / 2 + 1));
+    assert_eq!(refused(wide), "400 bad_value key");
+    let proto = |bytes: usize| proto::PublishMessage {
+        r#type: "chat".into(),
+        payload: "1".into(),
+        key: "k".repeat(bytes),
+        ..Default::default()
+    };
+    assert_eq!(
+        proto_refused(vec![proto(KEY_BYTES_MAX), proto(KEY_BYTES_MAX + 1)]),
+        "400 bad_value messages[1].key"
+    );
 }
 
 #[test]
@@ -101,7 +164,15 @@ fn the_field_at_fault_is_named() {
             "400 bad_value messages[1].count"
         );
     }
-    for (type_name, ttl) in [("coupon", "999"), ("coupon", "604800001"), ("chat", "1000")] {
+    for (type_name, ttl) in [
+        ("coupon", "999"),
+        ("coupon", "604800001"),
+        ("chat", "999"),
+        ("enter", "604800001"),
+        ("chat", "-1"),
+        ("online", "5000"),
+        ("like", "5000"),
+    ] {
         let message = format!(r#"{{"type":"{type_name}","payload":1,"ttl_ms":{ttl}}}"#);
         assert_eq!(second(&message), "400 bad_value messages[1].ttl_ms");
     }
@@ -179,8 +250,10 @@ fn protobuf_is_held_to_the_same_rules() {
     assert_eq!(proto_refused(vec![chat(b"1"), chat(b"1 2")]), "400 payload_not_json messages[1].payload");
     assert_eq!(proto_refused(vec![chat(b"\"\xff\"")]), "400 payload_not_json messages[0].payload");
     assert_eq!(proto_refused(vec![chat(b"")]), "400 missing_field messages[0].payload");
-    let lasting = proto::PublishMessage { ttl_ms: Some(1_000), ..chat(b"1") };
+    let lasting = proto::PublishMessage { ttl_ms: Some(999), ..chat(b"1") };
     assert_eq!(proto_refused(vec![lasting]), "400 bad_value messages[0].ttl_ms");
+    let latest = proto::PublishMessage { ttl_ms: Some(5_000), r#type: "online".into(), ..chat(b"1") };
+    assert_eq!(proto_refused(vec![latest]), "400 bad_value messages[0].ttl_ms");
     let counted = proto::PublishMessage { count: Some(0), r#type: "like".into(), ..Default::default() };
     assert_eq!(proto_refused(vec![counted]), "400 bad_value messages[0].count");
     assert_eq!(proto_refused(vec![chat(b"1"); REQUEST_MESSAGES_MAX + 1]), "400 bad_value messages");
@@ -228,9 +301,37 @@ fn answers_name_each_verdict() {
     assert_eq!(answer_json(&[]), b"{\"results\":[]}");
 }
 
+#[test]
+fn what_may_be_otherwise_a_second_later_says_when_to_try_again() {
+    for reason in ShedReason::ALL {
+        let json: serde_json::Value = serde_json::from_slice(&answer_json(&[Verdict::Shed(reason)])).unwrap();
+        let proto = proto::PublishAnswer::decode(&*answer_proto(&[Verdict::Shed(reason)])).unwrap();
+        let lasts = matches!(
+            reason,
+            ShedReason::LatestKeysFull
+                | ShedReason::CounterTypesFull
+                | ShedReason::TypesFull
+                | ShedReason::RoomClosed
+        );
+        let wait = if lasts { 0 } else { millis(RETRY_AFTER) };
+        assert_eq!(json["results"][0]["retry_after_ms"].as_u64().unwrap_or(0), wait, "{reason:?}");
+        assert_eq!(proto.results[0].retry_after_ms, wait, "{reason:?}");
+        assert_eq!(json["results"][0]["reason"], reason.name());
+    }
+}
+
+#[test]
+fn a_count_that_did_not_fit_whole_was_accepted_and_says_so() {
+    let json = answer_json(&[Verdict::Saturated]);
+    assert_eq!(json, br#"{"results":[{"result":"accepted","reason":"count_saturated"}]}"#);
+    let proto = proto::PublishAnswer::decode(&*answer_proto(&[Verdict::Saturated])).unwrap();
+    let one = &proto.results[0];
+    assert_eq!((&*one.result, &*one.reason, one.retry_after_ms), ("accepted", "count_saturated", 0));
+}
+
 /// A valid message of any type, in both spellings.
 fn random_message(rng: &mut fastrand::Rng) -> (String, proto::PublishMessage) {
-    let type_name = *rng.choice(&["chat", "like", "online", "enter", "poll", "coupon"]).unwrap();
+    let type_name = *rng.choice(&["chat", "like", "online", "enter", "poll", "coupon", "gift"]).unwrap();
     let mut json = vec![format!(r#""type":"{type_name}""#)];
     let mut proto = proto::PublishMessage { r#type: type_name.into(), ..Default::default() };
     if type_name != "like" || rng.bool() {
@@ -253,11 +354,11 @@ fn random_message(rng: &mut fastrand::Rng) -> (String, proto::PublishMessage) {
         proto.key = format!("ключ {}", rng.u8(..));
         json.push(format!(r#""key":"{}""#, proto.key));
     }
-    if type_name == "like" && rng.bool() {
+    if matches!(type_name, "like" | "gift") && rng.bool() {
         proto.count = Some(rng.u64(1..=COUNT_MAX));
         json.push(format!(r#""count":{}"#, proto.count.unwrap()));
     }
-    if type_name == "coupon" && rng.bool() {
+    if !matches!(type_name, "like" | "online") && rng.bool() {
         proto.ttl_ms = Some(rng.u64(1_000..=604_800_000));
         json.push(format!(r#""ttl_ms":{}"#, proto.ttl_ms.unwrap()));
     }

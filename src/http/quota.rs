@@ -1,0 +1,98 @@
+//! How many messages each publisher key may publish a second, over the whole node. Pure but for the locks: `now` is an
+//! argument. A room's own limits are the room's.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::room::bucket::Bucket;
+
+/// How much of a second's worth may come at once.
+const BURST: Duration = Duration::from_secs(1);
+
+/// The quota of each publisher key; asked by every publish.
+#[derive(Debug)]
+pub struct KeyQuotas {
+    /// By key; one for everybody where the door is open. Empty: as much as comes.
+    buckets: Vec<Mutex<Bucket>>,
+    /// Nothing is refused.
+    observe_only: bool,
+}
+
+/// What of a request is within its key's quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Within {
+    /// This many messages, from the first on, may go on to the room.
+    pub taken: usize,
+    /// This many are past the quota, whether or not they are refused for it.
+    pub over: usize,
+}
+
+impl KeyQuotas {
+    /// Quotas of `messages_per_second` for so many keys, of which the door has none if it is open; 0: no quota.
+    #[must_use]
+    pub fn new(messages_per_second: u32, keys: usize, now: Instant) -> Self {
+        let keys = if messages_per_second == 0 { 0 } else { keys.max(1) };
+        let bucket = || Mutex::new(Bucket::new(messages_per_second, BURST, now));
+        Self { buckets: (0..keys).map(|_| bucket()).collect(), observe_only: false }
+    }
+
+    /// The same, but nothing is refused any more.
+    #[must_use]
+    pub fn observing(self) -> Self {
+        Self { observe_only: true, ..self }
+    }
+
+    /// Takes the messages of one request out of its key's quota.
+    pub fn take(&self, key: usize, messages: usize, now: Instant) -> Within {
+        let Some(bucket) = self.buckets.get(key) else { return Within { taken: messages, over: 0 } };
+        // A bucket is whole between any two of its lines.
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        // At one moment: after the first that finds no place none does.
+        let within = (0..messages).take_while(|_| bucket.take(now)).count();
+        let taken = if self.observe_only { messages } else { within };
+        Within { taken, over: messages - within }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+
+    #[test]
+    fn a_second_s_worth_comes_at_once_and_as_much_each_second() {
+        let now = Now::read().instant;
+        for rate in [1, 3, 10, 999, 1_000_000] {
+            let quotas = KeyQuotas::new(rate, 1, now);
+            let rate = rate as usize;
+            assert_eq!(quotas.take(0, rate + 7, now), Within { taken: rate, over: 7 }, "{rate}/s");
+            assert_eq!(quotas.take(0, 1, now), Within { taken: 0, over: 1 }, "{rate}/s");
+            let later = now + Duration::from_secs(1);
+            assert!(quotas.take(0, rate, later).over <= 1, "{rate}/s: intervals are whole nanoseconds");
+        }
+    }
+
+    #[test]
+    fn each_key_has_a_quota_of_its_own_and_an_open_door_has_one() {
+        let now = Now::read().instant;
+        let quotas = KeyQuotas::new(2, 2, now);
+        for key in [0, 1] {
+            assert_eq!(quotas.take(key, 3, now), Within { taken: 2, over: 1 });
+        }
+        let open = KeyQuotas::new(2, 0, now);
+        assert_eq!(open.take(0, 3, now), Within { taken: 2, over: 1 });
+        assert_eq!(open.take(0, 1, now), Within { taken: 0, over: 1 });
+    }
+
+    #[test]
+    fn without_a_limit_or_while_observing_everything_is_taken() {
+        let now = Now::read().instant;
+        let none = KeyQuotas::new(0, 2, now);
+        assert_eq!(none.take(1, 1000, now), Within { taken: 1000, over: 0 });
+        let observed = KeyQuotas::new(2, 1, now).observing();
+        assert_eq!(observed.take(0, 3, now), Within { taken: 3, over: 1 });
+        assert_eq!(observed.take(0, 3, now), Within { taken: 3, over: 3 });
+        let half_a_second = now + Duration::from_millis(500);
+        assert_eq!(observed.take(0, 3, half_a_second).over, 2, "what was past it took no place");
+    }
+}

@@ -1,0 +1,351 @@
+//! What `PUT /v1/rooms/{room}` asks for: a body in, checked settings out. Each mistake is named by its path.
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::{Map, Value};
+
+use crate::config::flush::{RuleField, SHARE_ALLOWED, Shares};
+use crate::config::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, TYPES_CHANGED_MAX};
+use crate::config::policy::{Given, PolicyField, Said};
+use crate::room::id::TypeName;
+use crate::room::pace::{Quotas, RoomSettings};
+use crate::room::policy::{PolicyChange, Types};
+
+use super::problem::Problem;
+
+const FIELDS: &str = "expected_audience, flush, readable, limits, types, idle_close_s";
+/// How much of a name that is none is given back: enough to find the slip.
+const NAME_CHARS_SHOWN: usize = 64;
+
+/// What of the node's configuration a `PUT` is held against.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// Says the class of each type.
+    pub types: &'a Types,
+    /// What a share that the body leaves out is.
+    pub quotas: Quotas,
+}
+
+impl Settings<'_> {
+    /// What a body asks for. A field that is left out, or `null`, leaves the room as it is.
+    ///
+    /// # Errors
+    /// 400 `bad_json`, `unknown_field` or `bad_value`.
+    pub fn read(self, body: &[u8]) -> Result<RoomSettings, Problem> {
+        let body: Value = serde_json::from_slice(body).map_err(|error| {
+            let detail = format!("line {}, column {}", error.line(), error.column());
+            Problem::bad("bad_json", "body", "one JSON object").detail(detail)
+        })?;
+        let Value::Object(fields) = body else {
+            return Err(Problem::bad("bad_json", "body", "one JSON object"));
+        };
+        let mut settings = RoomSettings::default();
+        for (name, value) in given(&fields) {
+            match name {
+                "expected_audience" => {
+                    let audience = whole(value, "expected_audience", 0..=EXPECTED_AUDIENCE_MAX)?;
+                    settings.expected_audience = Some(audience);
+                }
+                "idle_close_s" => {
+                    let span = 1..=IDLE_CLOSE_MAX.as_secs();
+                    settings.idle_close = Some(Duration::from_secs(whole(value, "idle_close_s", span)?));
+                }
+                "flush" | "readable" | "limits" => self.rules(name, value, &mut settings)?,
+                "types" => settings.types = self.types(object(value, "types")?)?,
+                unknown => return Err(unknown_field("", unknown, FIELDS)),
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The fields of one section of the rules.
+    fn rules(self, section: &str, value: &Value, settings: &mut RoomSettings) -> Result<(), Problem> {
+        let mut shares = None;
+        for (name, value) in given(object(value, section)?) {
+            let path = format!("{section}.{name}");
+            if Shares::PATHS.contains(&path.as_str()) {
+                let share = value.as_f64().unwrap_or(f64::NAN);
+                let shares = shares.get_or_insert_with(|| Shares::of(self.quotas));
+                shares.set(&path, share).ok_or_else(|| bad_value(path, SHARE_ALLOWED))?;
+                continue;
+            }
+            let Some(field) = RuleField::at(&path) else {
+                return Err(unknown_field(&format!("{section}."), name, names_in(section)));
+            };
+            let number = value
+                .as_u64()
+                .ok_or_else(|| bad_value(field.path(), format!("a whole number of {}", field.unit())))?;
+            field.set(number, settings).map_err(|bad| bad_value(bad.field, bad.allowed))?;
+        }
+        if let Some(shares) = shares {
+            let named = Shares::PATHS.into_iter().rev().find(|path| names(value, path));
+            let too_much = |sum| format!("shares that add up to at most 1 with the node's; these make {sum}");
+            let quotas = shares
+                .quotas()
+                .map_err(|refused| bad_value(named.unwrap_or(Shares::PATHS[0]), too_much(refused.sum)))?;
+            settings.quotas = Some(quotas);
+        }
+        Ok(())
+    }
+
+    fn types(self, types: &Map<String, Value>) -> Result<Vec<(TypeName, PolicyChange)>, Problem> {
+        if types.len() > TYPES_CHANGED_MAX {
+            return Err(bad_value("types", format!("at most {TYPES_CHANGED_MAX} types")));
+        }
+        let mut changes = Vec::new();
+        for (name, value) in given(types) {
+            let path = format!("types.{}", shown(name));
+            let type_name = TypeName::parse(name).map_err(|bad| bad_value(path.clone(), bad.allowed))?;
+            let change = self.policy(&type_name, &path, object(value, &path)?)?;
+            changes.push((type_name, change));
+        }
+        Ok(changes)
+    }
+
+    /// What is to be otherwise for one type; it has to fit the class that the node gives it.
+    fn policy(
+        self,
+        type_name: &TypeName,
+        path: &str,
+        fields: &Map<String, Value>,
+    ) -> Result<PolicyChange, Problem> {
+        const THE_NODES: &str =
+            "nothing: the class of a type is the node's (types.NAME.class in its configuration)";
+        let mut said = Said::default();
+        for (name, value) in given(fields) {
+            if name == "class" {
+                return Err(bad_value(format!("{path}.class"), THE_NODES));
+            }
+            let Some(field) = PolicyField::named(name) else {
+                let allowed = PolicyField::ALL.map(PolicyField::name).join(", ");
+                return Err(unknown_field(&format!("{path}."), name, allowed));
+            };
+            said.note(field, as_given(value))
+                .ok_or_else(|| bad_value(format!("{path}.{name}"), field.allowed()))?;
+        }
+        let base = self.types.policy(type_name);
+        let (change, misfits) = said.over(&base);
+        match misfits.first() {
+            None => Ok(change),
+            Some(misfit) => {
+                let problem = bad_value(format!("{path}.{}", misfit.field.name()), misfit.allowed);
+                Err(problem.detail(format!("the node has this type as {}", base.class.name())))
+            }
+        }
+    }
+}
+
+/// The fields that say something.
+fn given(fields: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
+    fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))
+}
+
+fn object<'a>(value: &'a Value, path: &str) -> Result<&'a Map<String, Value>, Problem> {
+    value.as_object().ok_or_else(|| bad_value(path.to_owned(), "a JSON object"))
+}
+
+/// Whether a section says something at this path.
+fn names(section: &Value, path: &str) -> bool {
+    path.split_once('.').is_some_and(|(_, name)| section.get(name).is_some_and(|value| !value.is_null()))
+}
+
+/// The names of the fields in a section.
+fn names_in(section: &str) -> String {
+    let paths = RuleField::ALL.map(RuleField::path).into_iter().chain(Shares::PATHS);
+    let names = paths.filter_map(|path| path.strip_prefix(section)?.strip_prefix('.'));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn as_given(value: &Value) -> Given<'_> {
+    match value {
+        Value::Number(number) => number.as_u64().map_or(Given::Other, Given::Whole),
+        Value::String(word) => Given::Word(word),
+        Value::Bool(switch) => Given::Switch(*switch),
+        Value::Null | Value::Array(_) | Value::Object(_) => Given::Other,
+    }
+}
+
+/// A whole number from one to the other, both included.
+fn whole(value: &Value, field: &'static str, span: RangeInclusive<u64>) -> Result<u64, Problem> {
+    let allowed = || format!("a whole number from {} to {}", span.start(), span.end());
+    value
+        .as_u64()
+        .filter(|number| span.contains(number))
+        .ok_or_else(|| Problem::bad("bad_value", field, allowed()))
+}
+
+fn bad_value(field: impl Into<Cow<'static, str>>, allowed: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_value").field(field).allowed(allowed)
+}
+
+fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Problem {
+    let field = format!("{prefix}{}", shown(name));
+    Problem::new(StatusCode::BAD_REQUEST, "unknown_field").field(field).allowed(allowed)
+}
+
+/// A megabyte of a name is not sent back.
+fn shown(name: &str) -> String {
+    name.chars().take(NAME_CHARS_SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::message::Class;
+    use crate::room::policy::{Merge, Priority, TypePolicy, TypeRate};
+
+    fn settings(body: &str) -> Result<RoomSettings, Problem> {
+        let of = |name: &str, class| (TypeName::parse(name).unwrap(), TypePolicy::of(class));
+        let types = Types::new([
+            of("coupon", Class::Reliable),
+            of("chat", Class::Normal),
+            of("like", Class::Counter),
+            of("online", Class::Latest),
+            of("enter", Class::Lossy),
+        ]);
+        Settings { types: &types, quotas: Quotas { permille: [100, 200, 500] } }.read(body.as_bytes())
+    }
+
+    #[test]
+    fn a_put_changes_what_it_names_and_nothing_else() {
+        let all = settings(
+            r#"{"expected_audience":5000,"idle_close_s":60,"flush":{"gather_ms":10,"max_messages":5,
+                "max_bytes":2048,"direct_members":0,"urgent_spacing_ms":30,"gather_max_ms":2000},
+                "readable":{"normal_per_second":30,"high_per_second":0},
+                "limits":{"room_messages_per_second":500}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            all,
+            RoomSettings {
+                expected_audience: Some(5000),
+                gather: Some(Duration::from_millis(10)),
+                messages_max: Some(5),
+                bytes_max: Some(2048),
+                direct_members: Some(0),
+                urgent_spacing: Some(Duration::from_millis(30)),
+                gather_max: Some(Duration::from_secs(2)),
+                idle_close: Some(Duration::from_mins(1)),
+                normal_per_second: Some(30),
+                high_per_second: Some(0),
+                messages_per_second: Some(500),
+                ..RoomSettings::default()
+            }
+        );
+        for nothing in
+            ["{}", r#"{"flush":null,"types":null}"#, r#"{"flush":{"high_share":null},"types":{"chat":null}}"#]
+        {
+            assert_eq!(settings(nothing).unwrap(), RoomSettings::default(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_share_that_is_left_out_is_the_nodes() {
+        for (shares, permille) in [
+            (r#"{"high_share":0.7}"#, [100, 200, 700]),
+            (r#"{"high_share":1,"normal_share":0,"low_share":0}"#, [0, 0, 1000]),
+            (r#"{"low_share":0.3,"normal_share":null}"#, [300, 200, 500]),
+        ] {
+            let quotas = settings(&format!(r#"{{"flush":{shares}}}"#)).unwrap().quotas;
+            assert_eq!(quotas, Some(Quotas { permille }), "{shares}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_treated_otherwise_in_what_is_named() {
+        let changed = settings(
+            r#"{"types":{"chat":{"priority":"low","merge":"first","urgent":true,"ttl_ms":3000,"rate":20,"history":false,
+                "weight":3},"coupon":{"ttl_ms":5000,"priority":"high"},"unheard":{"rate":7,"burst":1},"like":{"rate":0}}}"#,
+        )
+        .unwrap()
+        .types;
+        let of = |name: &str| changed.iter().find(|(changed, _)| changed.as_str() == name).unwrap().1;
+        assert_eq!(
+            of("chat"),
+            PolicyChange {
+                priority: Some(Priority::Low),
+                merge: Some(Merge::First),
+                urgent: Some(true),
+                ttl: Some(Duration::from_secs(3)),
+                rate: Some(Some(TypeRate { per_second: 20, burst: 20 })),
+                history: Some(false),
+                weight: Some(3),
+            }
+        );
+        let coupon = PolicyChange {
+            ttl: Some(Duration::from_secs(5)),
+            priority: Some(Priority::High),
+            ..PolicyChange::default()
+        };
+        assert_eq!(of("coupon"), coupon);
+        assert_eq!(of("unheard").rate, Some(Some(TypeRate { per_second: 7, burst: 1 })));
+        assert_eq!(of("like").rate, Some(None));
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        let named_like_a_megabyte = format!(r#"{{"types":{{"{}":{{}}}}}}"#, "x".repeat(1 << 20));
+        let shown = format!("types.{}", "x".repeat(NAME_CHARS_SHOWN));
+        for (body, code, field) in [
+            (r#"{"flush":{"gather":1}}"#, "unknown_field", "flush.gather"),
+            (r#"{"flush":{"cpu_share":0.5}}"#, "unknown_field", "flush.cpu_share"),
+            (r#"{"audience":1}"#, "unknown_field", "audience"),
+            (r#"{"flush":{"gather_ms":-1}}"#, "bad_value", "flush.gather_ms"),
+            (r#"{"flush":{"gather_ms":1.5}}"#, "bad_value", "flush.gather_ms"),
+            (r#"{"flush":7}"#, "bad_value", "flush"),
+            (r#"{"flush":{"high_share":"much"}}"#, "bad_value", "flush.high_share"),
+            (r#"{"flush":{"low_share":1.01}}"#, "bad_value", "flush.low_share"),
+            (r#"{"flush":{"low_share":-0.01}}"#, "bad_value", "flush.low_share"),
+            (r#"{"flush":{"high_share":0.701}}"#, "bad_value", "flush.high_share"),
+            (r#"{"flush":{"normal_share":0.6,"low_share":0.1}}"#, "bad_value", "flush.normal_share"),
+            (r#"{"readable":{"normal":1}}"#, "unknown_field", "readable.normal"),
+            (r#"{"readable":{"normal_per_second":1000001}}"#, "bad_value", "readable.normal_per_second"),
+            (r#"{"readable":[]}"#, "bad_value", "readable"),
+            (
+                r#"{"limits":{"key_messages_per_second":1}}"#,
+                "unknown_field",
+                "limits.key_messages_per_second",
+            ),
+            (r#"{"limits":{"room_messages_per_second":-1}}"#, "bad_value", "limits.room_messages_per_second"),
+            (r#"{"types":[]}"#, "bad_value", "types"),
+            (r#"{"types":{"Chat":{}}}"#, "bad_value", "types.Chat"),
+            (r#"{"types":{"chat":7}}"#, "bad_value", "types.chat"),
+            (r#"{"types":{"chat":{"class":"lossy"}}}"#, "bad_value", "types.chat.class"),
+            (r#"{"types":{"chat":{"colour":1}}}"#, "unknown_field", "types.chat.colour"),
+            (r#"{"types":{"chat":{"weight":0}}}"#, "bad_value", "types.chat.weight"),
+            (r#"{"types":{"chat":{"weight":"5"}}}"#, "bad_value", "types.chat.weight"),
+            (r#"{"types":{"chat":{"priority":"hihg"}}}"#, "bad_value", "types.chat.priority"),
+            (r#"{"types":{"chat":{"merge":"all"}}}"#, "bad_value", "types.chat.merge"),
+            (r#"{"types":{"chat":{"rate":1000001}}}"#, "bad_value", "types.chat.rate"),
+            (r#"{"types":{"chat":{"burst":5}}}"#, "bad_value", "types.chat.burst"),
+            (r#"{"types":{"chat":{"ttl_ms":999}}}"#, "bad_value", "types.chat.ttl_ms"),
+            (r#"{"types":{"coupon":{"priority":"low"}}}"#, "bad_value", "types.coupon.priority"),
+            (r#"{"types":{"coupon":{"merge":"latest"}}}"#, "bad_value", "types.coupon.merge"),
+            (r#"{"types":{"online":{"ttl_ms":5000}}}"#, "bad_value", "types.online.ttl_ms"),
+            (r#"{"types":{"like":{"history":true}}}"#, "bad_value", "types.like.history"),
+            (&named_like_a_megabyte, "bad_value", &shown),
+            (r#"{"idle_close_s":0}"#, "bad_value", "idle_close_s"),
+            (r#"{"idle_close_s":604801}"#, "bad_value", "idle_close_s"),
+            (r#"{"expected_audience":"many"}"#, "bad_value", "expected_audience"),
+            ("[]", "bad_json", "body"),
+            ("{", "bad_json", "body"),
+        ] {
+            let problem = settings(body).unwrap_err();
+            assert_eq!(problem.status(), 400, "{body:.100}");
+            assert_eq!((problem.code(), problem.named_field()), (code, Some(field)), "{body:.100}");
+        }
+    }
+
+    #[test]
+    fn so_many_types_may_change_and_no_more() {
+        let body = |count: usize| {
+            let types: Vec<String> = (0..count).map(|n| format!(r#""t{n}":{{"weight":2}}"#)).collect();
+            format!(r#"{{"types":{{{}}}}}"#, types.join(","))
+        };
+        assert_eq!(settings(&body(TYPES_CHANGED_MAX)).unwrap().types.len(), TYPES_CHANGED_MAX);
+        assert_eq!(settings(&body(TYPES_CHANGED_MAX + 1)).unwrap_err().named_field(), Some("types"));
+    }
+}
