@@ -29,6 +29,8 @@ pub(crate) struct Account {
     pub(crate) accepted: u64,
     /// In batches that some device was sent; a counter's total.
     pub(crate) given: u64,
+    /// Another run's in those batches.
+    pub(crate) others: u64,
     /// Merged away before they left.
     pub(crate) merged: u64,
     /// Told as skipped to everybody: shed before they left, or in batches that nobody was sent.
@@ -40,6 +42,7 @@ impl Account {
     pub(crate) fn add(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.given += other.given;
+        self.others += other.others;
         self.merged += other.merged;
         self.skipped += other.skipped;
     }
@@ -245,6 +248,7 @@ impl<'a> Room<'a> {
         Account {
             accepted: all.filter(|outcome| *outcome == Outcome::Ok).count() as u64,
             given: self.of_type.batches.values().map(|numbers| numbers.count()).sum(),
+            others: self.of_type.others.values().sum(),
             merged,
             skipped: told.saturating_sub(merged),
         }
@@ -469,7 +473,7 @@ mod tests {
             let load = load(None, 0);
             let case = Case { kind: 0, load: &load, published: &published(), others: false };
             let account = check(&case, &shed(skipped, merged), &mut Violations::default());
-            assert_eq!(account, Account { accepted: 10, given: 7, merged, skipped });
+            assert_eq!(account, Account { accepted: 10, given: 7, others: 0, merged, skipped });
         }
         assert_eq!(verdict(&published(), &shed(2, 0)).count(Kind::Lost), 2);
         assert_eq!(verdict(&published(), &shed(1, 1)).count(Kind::Lost), 2);
