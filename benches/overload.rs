@@ -128,8 +128,9 @@ impl Load {
 struct Sample {
     unix_ms: u64,
     members: u64,
-    step: u64,
-    owed_bytes: u64,
+    /// `None`: the node does not say.
+    step: Option<u64>,
+    owed_bytes: Option<u64>,
     resident_bytes: u64,
     shed: BTreeMap<String, u64>,
     /// What `/readyz` says beside that it is ready.
@@ -173,8 +174,10 @@ impl Trace {
             let Ok(value) = value.parse::<u64>() else { continue };
             match name.split_once('{').unwrap_or((name, "")) {
                 ("roomcast_members", _) => sample.members += value,
-                ("roomcast_ladder_step", _) => sample.step = sample.step.max(value),
-                ("roomcast_outbound_owed_bytes", _) => sample.owed_bytes += value,
+                ("roomcast_ladder_step", _) => sample.step = sample.step.max(Some(value)),
+                ("roomcast_outbound_owed_bytes", _) => {
+                    sample.owed_bytes = Some(sample.owed_bytes.unwrap_or(0) + value);
+                }
                 ("roomcast_resident_bytes", _) => sample.resident_bytes = value,
                 ("roomcast_messages_shed_total", labels) => {
                     let reason = labels.split("reason=\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -197,7 +200,10 @@ impl Trace {
             let (from_ms, to_ms) = (start_ms + second * 1000, start_ms + (second + 1) * 1000);
             let within = || self.samples.iter().filter(|sample| (from_ms..to_ms).contains(&sample.unix_ms));
             let Some(last) = within().last() else { continue };
-            let most = |figure: fn(&Sample) -> u64| within().map(figure).max().unwrap_or(0);
+            let most = |figure: fn(&Sample) -> Option<u64>| {
+                let most = within().filter_map(figure).max();
+                most.map_or_else(|| "-".to_owned(), |most| most.to_string())
+            };
             let answers =
                 [0, 1].map(|index| worst(&reports[index], "answer_over_time", &ALL, from_ms, to_ms));
             let given =
@@ -210,8 +216,8 @@ impl Trace {
             print(&format!(
                 "{second:>6} | {} {:>6} {:>5} | {} {} | {} {} | {} {}",
                 most(|sample| sample.step),
-                most(|sample| sample.owed_bytes) >> 20,
-                most(|sample| sample.resident_bytes) >> 20,
+                most(|sample| sample.owed_bytes.map(|bytes| bytes >> 20)),
+                most(|sample| Some(sample.resident_bytes >> 20)),
                 milliseconds(answers[0]),
                 milliseconds(answers[1]),
                 milliseconds(given[0]),
@@ -292,13 +298,16 @@ fn judge(reports: &[Value; 2], trace: &Trace) {
             yes(last_ms <= 5000)
         ));
     }
-    let up = trace.samples.iter().filter(|sample| sample.step > 0);
-    let highest = trace.samples.iter().map(|sample| sample.step).max().unwrap_or(0);
-    let down_ms = up.map(|sample| (sample.unix_ms + 250).saturating_sub(ended_ms)).max().unwrap_or(0);
-    print(&format!(
-        "ladder: step {highest} at most, step 0 {down_ms} ms after the end (at most 5000: {})",
-        yes(down_ms <= 5000)
-    ));
+    if let Some(highest) = trace.samples.iter().filter_map(|sample| sample.step).max() {
+        let up = trace.samples.iter().filter(|sample| sample.step > Some(0));
+        let down_ms = up.map(|sample| (sample.unix_ms + 250).saturating_sub(ended_ms)).max().unwrap_or(0);
+        print(&format!(
+            "ladder: step {highest} at most, step 0 {down_ms} ms after the end (at most 5000: {})",
+            yes(down_ms <= 5000)
+        ));
+    } else {
+        print("ladder: the node has no roomcast_ladder_step");
+    }
     let resident = |from_ms: u64, to_ms: u64| {
         let within = trace.samples.iter().filter(|sample| (from_ms..to_ms).contains(&sample.unix_ms));
         within.map(|sample| sample.resident_bytes >> 20).max().unwrap_or(0)
