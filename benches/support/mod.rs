@@ -49,6 +49,11 @@ impl Node {
     /// Starts it with these further arguments, and returns when it has said where its doors are. Its log goes to the file
     /// that `BENCH_SERVER_LOG` names, or nowhere.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// The same with these variables in its environment, and no others.
+    pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let program = env!("CARGO_BIN_EXE_roomcast");
         let mut command = core("BENCH_SERVER_CORE").map_or_else(
             || Command::new(program),
@@ -63,7 +68,12 @@ impl Node {
         }
         let log = std::env::var_os("BENCH_SERVER_LOG").map(fs::File::create);
         let log = log.map_or_else(Stdio::null, |file| file.expect("the log can be made").into());
-        command.args(arguments).env_clear().stdout(Stdio::piped()).stderr(log);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(log);
         let mut process = command.spawn().expect("the program can be started");
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let mut doors = lines

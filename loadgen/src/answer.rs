@@ -1,5 +1,7 @@
 //! What the publisher door answers, read as outcomes. Pure.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 use roomcast::wire::proto;
 use serde::Deserialize;
@@ -26,6 +28,10 @@ pub(crate) enum Answer {
         outcomes: Vec<Outcome>,
         /// The offset of each message, 0: none; as many as there are results.
         offsets: Vec<u64>,
+        /// Messages that took the place of a waiting one.
+        merged: u64,
+        /// Messages that were not taken, by the reason that was given: that of their result, or the code of the problem.
+        refusals: BTreeMap<String, u64>,
         /// After how long another try makes sense.
         retry_after_ms: Option<u64>,
         /// What to tell the user when it is not plain success.
@@ -47,14 +53,19 @@ struct JsonProblem {
 struct JsonResult {
     result: String,
     #[serde(default)]
+    reason: String,
+    #[serde(default)]
     offset: u64,
 }
 
 /// One message's result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Ended {
     outcome: Outcome,
     offset: u64,
+    is_merged: bool,
+    /// Why it was not taken; empty: it was, or nobody said.
+    reason: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,15 +105,25 @@ pub(crate) fn read_answer(bytes: &[u8], messages: usize) -> Answer {
     } else {
         json_results(body)
     };
-    let refused = Ended { outcome: Outcome::Refused, offset: 0 };
+    let refused = |reason: String| {
+        vec![Ended { outcome: Outcome::Refused, offset: 0, is_merged: false, reason }; messages]
+    };
     let ended = match (code, results) {
         (200..=299 | 429 | 503, Some(results)) => results,
-        (400..=499, _) => vec![refused; messages],
-        (503, None) if says_nothing_taken(body) => vec![refused; messages],
+        (400..=499, _) => refused(problem_code(body).unwrap_or_else(|| format!("http_{code}"))),
+        (503, None) => {
+            let problem = problem_code(body).filter(|problem| says_nothing_taken(problem));
+            problem.map(refused).unwrap_or_default()
+        }
         _ => Vec::new(),
     };
     let (outcomes, offsets): (Vec<Outcome>, Vec<u64>) =
         ended.iter().map(|ended| (ended.outcome, ended.offset)).unzip();
+    let merged = ended.iter().filter(|ended| ended.is_merged).count() as u64;
+    let mut refusals = BTreeMap::new();
+    for ended in ended.into_iter().filter(|ended| ended.outcome == Outcome::Refused) {
+        *refusals.entry(ended.reason).or_insert(0) += 1;
+    }
     let retry_after_ms = header("retry-after").and_then(|seconds| seconds.trim().parse::<u64>().ok());
     let retry_after_ms = retry_after_ms.map(|seconds| seconds.saturating_mul(1_000));
     let plain = code / 100 == 2 && outcomes.iter().all(|outcome| *outcome == Outcome::Ok);
@@ -111,35 +132,60 @@ pub(crate) fn read_answer(bytes: &[u8], messages: usize) -> Answer {
         format!("HTTP {code}: {shown}")
     });
     let keeps = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    Answer::Whole { code, bytes: head_bytes + body_bytes, outcomes, offsets, retry_after_ms, trouble, keeps }
+    Answer::Whole {
+        code,
+        bytes: head_bytes + body_bytes,
+        outcomes,
+        offsets,
+        merged,
+        refusals,
+        retry_after_ms,
+        trouble,
+        keeps,
+    }
 }
 
 /// Whether a 503's problem promises that nothing was taken. `shard_silent` and strangers' codes don't.
-fn says_nothing_taken(body: &[u8]) -> bool {
-    serde_json::from_slice::<JsonProblem>(body)
-        .is_ok_and(|problem| CODES_NOTHING_TAKEN.contains(&problem.code.as_str()))
+fn says_nothing_taken(problem: &str) -> bool {
+    CODES_NOTHING_TAKEN.contains(&problem)
+}
+
+fn problem_code(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<JsonProblem>(body).ok().map(|problem| problem.code)
 }
 
 fn json_results(body: &[u8]) -> Option<Vec<Ended>> {
     let answer: JsonAnswer = serde_json::from_slice(body).ok()?;
-    Some(answer.results.iter().map(|result| ended(&result.result, result.offset)).collect())
+    Some(
+        answer
+            .results
+            .into_iter()
+            .map(|result| ended(&result.result, result.offset, result.reason))
+            .collect(),
+    )
 }
 
 fn proto_results(body: &[u8]) -> Option<Vec<Ended>> {
     let answer = proto::PublishAnswer::decode(body).ok()?;
-    Some(answer.results.iter().map(|result| ended(&result.result, result.offset)).collect())
+    Some(
+        answer
+            .results
+            .into_iter()
+            .map(|result| ended(&result.result, result.offset, result.reason))
+            .collect(),
+    )
 }
 
-fn ended(result: &str, offset: u64) -> Ended {
+fn ended(result: &str, offset: u64, reason: String) -> Ended {
     let outcome = match result {
-        "accepted" | "durable" => Outcome::Ok,
+        "accepted" | "durable" | "merged" => Outcome::Ok,
         // The first attempt was stored after all: only a reliable message has an offset.
         "duplicate" if offset > 0 => Outcome::Ok,
         "shed" => Outcome::Refused,
-        // `unavailable` says try again; `merged` and `duplicate` can't be for chat without key and id.
+        // `unavailable` says try again; `duplicate` can't be for a message without an id.
         _ => Outcome::Unknown,
     };
-    Ended { outcome, offset }
+    Ended { outcome, offset, is_merged: result == "merged", reason }
 }
 
 #[cfg(test)]
@@ -189,6 +235,25 @@ mod tests {
         let busy = b"HTTP/1.1 503 X\r\nRetry-After: 2\r\nContent-Length: 2\r\n\r\n{}";
         let Answer::Whole { retry_after_ms, .. } = read_answer(busy, 1) else { panic!() };
         assert_eq!(retry_after_ms, Some(2_000));
+    }
+
+    #[test]
+    fn what_was_merged_was_taken_and_what_was_shed_has_its_reason() {
+        let body = r#"{"results":[{"result":"merged"},{"result":"shed","reason":"type_rate"},
+            {"result":"shed","reason":"room_full"},{"result":"shed","reason":"type_rate"}]}"#;
+        let Answer::Whole { outcomes, merged, refusals, .. } = read_answer(&http(200, body), 4) else {
+            panic!()
+        };
+        assert_eq!((outcomes[0], merged), (Outcome::Ok, 1));
+        assert_eq!(refusals, BTreeMap::from([("room_full".into(), 1), ("type_rate".into(), 2)]));
+        for (code, body, reason) in [
+            (429, r#"{"code":"key_rate"}"#, "key_rate"),
+            (503, r#"{"code":"inbox_full"}"#, "inbox_full"),
+            (413, "too large", "http_413"),
+        ] {
+            let Answer::Whole { refusals, .. } = read_answer(&http(code, body), 3) else { panic!() };
+            assert_eq!(refusals, BTreeMap::from([(reason.into(), 3)]));
+        }
     }
 
     #[test]

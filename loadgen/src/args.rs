@@ -11,7 +11,9 @@ use crate::doors::Door;
 use crate::fleet::DEVICES_PER_PROCESS_MAX;
 use crate::floor::Shape;
 use crate::frame::{Encoding, FRAME_BYTES_MAX};
+use crate::mix::{self, Class, Limit, Load, TYPES_MAX, Wanted};
 use crate::payload::PAYLOAD_BYTES_MIN;
+use crate::readable::LIMITS_MAX;
 use crate::schedule::Schedule;
 
 /// Most messages of one run: what the ledger keeps of each must fit memory.
@@ -108,9 +110,20 @@ pub(crate) struct RunArgs {
     /// Rooms to publish to, round robin. Rooms without a device are published to, and not checked.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     rooms: u32,
-    /// Messages a second, over all rooms; up to three decimals. 0 where reliable ones are published instead.
-    #[arg(long, default_value = "10", value_parser = thousandths)]
-    rate: u64,
+    /// Chat messages a second, over all rooms; up to three decimals. 10 where no type is named, else 0.
+    #[arg(long, value_parser = thousandths)]
+    rate: Option<u64>,
+    /// A type to publish, as often as there are types: `chat=10000`, `like=1000x50` (each a count of 50), `gift=20:5`
+    /// (five keys in turn), `poll/counter=5` (a class that its name does not say). A reliable one has an id, is tried
+    /// again and held to I1 to I7; a run has at most one.
+    #[arg(long = "type", value_name = "NAME[/CLASS]=RATE[xCOUNT][:KEYS]")]
+    types: Vec<Wanted>,
+    /// Fail when a device is given more messages of a type than so many a second; as often as there are types.
+    #[arg(long, value_name = "TYPE=N")]
+    readable_max: Vec<Limit>,
+    /// Another run, with another --seed, publishes to these rooms: its messages are counted and not judged.
+    #[arg(long)]
+    others: bool,
     /// Reliable messages a second, over all rooms, beside the chat; up to three decimals. Each has an id and is tried
     /// again until it is answered; devices acknowledge, pull what they lack, and are held to I1 to I7.
     #[arg(long, default_value = "0", value_parser = thousandths)]
@@ -165,7 +178,7 @@ pub(crate) struct RunArgs {
     /// Where the node says whether it is ready.
     #[arg(long, default_value = "http://127.0.0.1:7602")]
     ops_door: Door,
-    /// Messages of one publish request, all to one room.
+    /// Messages of one publish request, all to one room. A type named by --type has no more in it than it is due in 10 ms.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MESSAGES_PER_REQUEST_MAX))]
     messages_per_request: u32,
     /// Seed of the payloads' filler, and of everything that is drawn: which devices are awkward, and when.
@@ -174,6 +187,9 @@ pub(crate) struct RunArgs {
     /// What room names begin with; a part that no other run has follows.
     #[arg(long, default_value = "lg")]
     room_prefix: String,
+    /// What room names begin with, and nothing after it that other runs have not: they publish to the same rooms.
+    #[arg(long, conflicts_with = "room_prefix")]
+    room_stem: Option<String>,
     /// Worker processes to spread the devices over, at least; more are started when descriptors ask for it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
     workers: u32,
@@ -202,8 +218,14 @@ pub(crate) struct Reliable {
 /// A checked run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// What is published when; its start is not set yet.
-    pub(crate) schedule: Schedule,
+    /// What is published of each type but reliable ones; their start is not set yet.
+    pub(crate) loads: Vec<Load>,
+    pub(crate) rooms: u32,
+    pub(crate) messages_per_request: u32,
+    /// What devices may be given at most.
+    pub(crate) limits: Vec<Limit>,
+    /// Another run publishes to the same rooms.
+    pub(crate) others: bool,
     /// What is published reliably, if anything; its start is not set yet.
     pub(crate) reliable: Option<Reliable>,
     pub(crate) awkward: Awkward,
@@ -233,23 +255,18 @@ impl RunArgs {
     /// # Errors
     /// One line that says what is wrong, and where.
     pub(crate) fn resolve(self) -> Result<Plan, String> {
-        if self.rate == 0 && self.reliable_rate == 0 {
-            return Err("--rate: must be more than 0, or --reliable-rate".into());
-        }
         if self.seconds == 0 {
             return Err("--seconds: must be more than 0".into());
         }
         if !(PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&self.payload_bytes) {
             return Err(format!("--payload-bytes: {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX}"));
         }
-        let schedule = Schedule {
-            start_ns: 0,
-            messages: messages_of("--rate", self.rate, self.seconds, MESSAGES_MAX)?,
-            rate_milli: self.rate,
-            rooms: self.rooms,
-            messages_per_request: self.messages_per_request,
-        };
+        let loads = self.loads()?;
         let reliable = self.reliable()?;
+        if loads.is_empty() && reliable.is_none() {
+            return Err("--rate: must be more than 0, or --reliable-rate, or --type".into());
+        }
+        self.check_limits(&loads)?;
         let awkward = self.awkward();
         for (flag, door, scheme) in [
             ("--viewer-door", &self.viewer_door, "ws"),
@@ -260,12 +277,18 @@ impl RunArgs {
                 return Err(format!("{flag}: {door} must begin with {scheme}://"));
             }
         }
-        let room_stem = format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
+        let flag = if self.room_stem.is_some() { "--room-stem" } else { "--room-prefix" };
+        let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
+        let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
         roomcast::room::id::RoomName::parse(&format!("{room_stem}-{}", self.rooms))
-            .map_err(|bad| format!("--room-prefix: a room name is {bad}"))?;
+            .map_err(|bad| format!("{flag}: a room name is {bad}"))?;
         openable(self.json.as_ref())?;
         Ok(Plan {
-            schedule,
+            loads,
+            rooms: self.rooms,
+            messages_per_request: self.messages_per_request,
+            limits: self.readable_max,
+            others: self.others,
             reliable,
             awkward,
             settle_ms: self.settle_seconds * 1_000,
@@ -289,22 +312,75 @@ impl RunArgs {
 }
 
 impl RunArgs {
-    fn reliable(&self) -> Result<Option<Reliable>, String> {
-        if self.reliable_rate == 0 {
-            return Ok(None);
+    /// The types that are published but the reliable one, chat of `--rate` first.
+    fn loads(&self) -> Result<Vec<Load>, String> {
+        let rate = self.rate.unwrap_or(if self.types.is_empty() { 10_000 } else { 0 });
+        let mut loads = Vec::new();
+        if rate > 0 {
+            let messages = messages_of("--rate", rate, self.seconds, MESSAGES_MAX)?;
+            let schedule = self.schedule(rate, messages, self.messages_per_request);
+            let type_name = "chat".to_owned();
+            loads.push(Load { type_name, class: Class::Normal, schedule, count: None, keys: 0 });
         }
-        roomcast::room::id::TypeName::parse(&self.reliable_type)
-            .map_err(|bad| format!("--reliable-type: a type is {bad}"))?;
-        let most = RELIABLE_MESSAGES_MAX;
-        let messages = messages_of("--reliable-rate", self.reliable_rate, self.seconds, most)?;
-        let schedule = Schedule {
-            start_ns: 0,
-            messages,
-            rate_milli: self.reliable_rate,
-            rooms: self.rooms,
-            messages_per_request: 1,
+        for wanted in self.types.iter().filter(|wanted| wanted.class != Class::Reliable) {
+            let flag = format!("--type {}", wanted.type_name);
+            if loads.iter().any(|load| load.type_name == wanted.type_name) {
+                return Err(format!("{flag}: named twice"));
+            }
+            let messages = messages_of(&flag, wanted.rate_milli, self.seconds, MESSAGES_MAX)?;
+            let per_request = mix::messages_per_request(wanted.rate_milli, self.messages_per_request);
+            loads.push(Load {
+                type_name: wanted.type_name.clone(),
+                class: wanted.class,
+                schedule: self.schedule(wanted.rate_milli, messages, per_request),
+                count: wanted.count,
+                keys: wanted.keys,
+            });
+        }
+        if loads.len() > TYPES_MAX {
+            return Err(format!("--type: at most {TYPES_MAX} types"));
+        }
+        Ok(loads)
+    }
+
+    fn schedule(&self, rate_milli: u64, messages: u64, messages_per_request: u32) -> Schedule {
+        Schedule { start_ns: 0, messages, rate_milli, rooms: self.rooms, messages_per_request }
+    }
+
+    fn check_limits(&self, loads: &[Load]) -> Result<(), String> {
+        if self.readable_max.len() > LIMITS_MAX {
+            return Err(format!("--readable-max: at most {LIMITS_MAX} types"));
+        }
+        for (place, Limit { type_name, .. }) in self.readable_max.iter().enumerate() {
+            let known = loads.iter().any(|load| load.type_name == *type_name && !load.is_counter());
+            if !known || self.readable_max[..place].iter().any(|limit| limit.type_name == *type_name) {
+                return Err(format!(
+                    "--readable-max {type_name}: no type of messages of this run, or named twice"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn reliable(&self) -> Result<Option<Reliable>, String> {
+        let mut wanted = self.types.iter().filter(|wanted| wanted.class == Class::Reliable);
+        let (flag, type_name, rate_milli) = match (wanted.next(), wanted.next()) {
+            (None, _) if self.reliable_rate == 0 => return Ok(None),
+            (None, _) => ("--reliable-rate", &self.reliable_type, self.reliable_rate),
+            (Some(only), None) if self.reliable_rate == 0 => ("--type", &only.type_name, only.rate_milli),
+            (Some(one), other) => {
+                let other = other.map_or("--reliable-rate", |other| &other.type_name);
+                return Err(format!(
+                    "--type {}: one reliable type a run, and {other} is another",
+                    one.type_name
+                ));
+            }
         };
-        Ok(Some(Reliable { schedule, type_name: self.reliable_type.clone(), ttl_ms: self.ttl_ms }))
+        roomcast::room::id::TypeName::parse(type_name)
+            .map_err(|bad| format!("--reliable-type: a type is {bad}"))?;
+        let messages = messages_of(flag, rate_milli, self.seconds, RELIABLE_MESSAGES_MAX)?;
+        let schedule = self.schedule(rate_milli, messages, 1);
+        Ok(Some(Reliable { schedule, type_name: type_name.clone(), ttl_ms: self.ttl_ms }))
     }
 
     fn awkward(&self) -> Awkward {
@@ -345,7 +421,7 @@ fn share(text: &str) -> Result<u32, String> {
 }
 
 /// A decimal with up to three places, in thousandths: exact, where a float would not be.
-fn thousandths(text: &str) -> Result<u64, String> {
+pub(crate) fn thousandths(text: &str) -> Result<u64, String> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let wrong = || format!("{text:?} is no number with at most three decimals");
     if part.len() > 3 || !part.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -425,6 +501,17 @@ pub(crate) mod tests {
             ("--viewer-door nonsense", "--viewer-door"),
             ("--room-prefix a/b", "--room-prefix"),
             ("--speed 3", "--speed"),
+            ("--type chat", "NAME[/CLASS]=RATE"),
+            ("--type chat=1 --type chat=2", "--type chat: named twice"),
+            ("--type chat=1 --rate 2", "--type chat: named twice"),
+            ("--type coupon=1 --type red_packet=1", "--type coupon: one reliable type"),
+            ("--type coupon=1 --reliable-rate 1", "--reliable-rate is another"),
+            ("--type chat=1000000 --seconds 1000", "--type chat"),
+            ("--type gift=1 --readable-max chat=40", "--readable-max chat"),
+            ("--type like=1 --readable-max like=40", "--readable-max like"),
+            ("--readable-max chat=0", "--readable-max"),
+            ("--room-stem a/b", "--room-stem"),
+            ("--room-stem a --room-prefix b", "--room-"),
         ] {
             let error = resolve(flags).unwrap_err();
             assert!(error.contains(named), "{flags}: {error}");
@@ -434,16 +521,34 @@ pub(crate) mod tests {
     #[test]
     fn reliable_messages_may_go_alone_or_beside_chat() {
         let plan = resolve("--rate 0 --reliable-rate 2 --seconds 60 --drop-acks-share 0.1").unwrap();
-        assert_eq!(plan.schedule.messages, 0);
+        assert_eq!(plan.loads, []);
         assert_eq!(plan.reliable.map(|reliable| reliable.schedule.messages), Some(120));
         assert_eq!((plan.awkward.drop_acks_share, plan.awkward.drop_acks), (100_000, 500_000));
         assert_eq!(resolve("--rate 1").unwrap().reliable, None);
     }
 
     #[test]
+    fn a_mix_has_a_schedule_of_each_type() {
+        let mix = "--type chat=10000 --type gift=20:5 --type like=1000x50 --type red_packet=0.5";
+        let plan =
+            resolve(&format!("{mix} --seconds 60 --messages-per-request 50 --readable-max chat=40")).unwrap();
+        let messages: Vec<u64> = plan.loads.iter().map(|load| load.schedule.messages).collect();
+        assert_eq!(messages, [600_000, 1_200, 60_000]);
+        let per_request: Vec<u32> =
+            plan.loads.iter().map(|load| load.schedule.messages_per_request).collect();
+        assert_eq!(per_request, [50, 1, 10]);
+        assert_eq!((plan.loads[1].keys, plan.loads[2].each()), (5, 50));
+        let reliable = plan.reliable.unwrap();
+        assert_eq!((&*reliable.type_name, reliable.schedule.messages), ("red_packet", 30));
+        let chat = &resolve("").unwrap().loads;
+        assert_eq!((chat.len(), &*chat[0].type_name, chat[0].schedule.rate_milli), (1, "chat", 10_000));
+        assert_eq!(resolve("--room-stem shared").unwrap().room_stem, "shared");
+    }
+
+    #[test]
     fn the_last_message_is_due_before_the_end() {
         let plan = resolve("--rate 0.1 --seconds 5").unwrap();
-        assert_eq!(plan.schedule.messages, 1);
-        assert_eq!(resolve("--rate 200 --seconds 30").unwrap().schedule.messages, 6_000);
+        assert_eq!(plan.loads[0].schedule.messages, 1);
+        assert_eq!(resolve("--rate 200 --seconds 30").unwrap().loads[0].schedule.messages, 6_000);
     }
 }

@@ -20,7 +20,7 @@ const ATTEMPT_AGE_NS: u64 = 1_500_000_000;
 pub(crate) enum Tried {
     /// Answered with what is final: taken, or refused with 4xx.
     Final(Outcome),
-    /// Not taken, and may be tried again: 503, or it never left.
+    /// Not taken, and may be tried again: 503, 429 that says when, or it never left.
     NotTaken,
     /// Nobody knows: no answer, or one that says nothing.
     Lost,
@@ -29,11 +29,12 @@ pub(crate) enum Tried {
 impl Tried {
     /// What an answer with this code and these outcomes says of its attempt.
     #[must_use]
-    pub(crate) fn of(code: u16, outcomes: &[Outcome]) -> Self {
+    pub(crate) fn of(code: u16, outcomes: &[Outcome], retry_after_ms: Option<u64>) -> Self {
+        let may_again = code == 503 || (code == 429 && retry_after_ms.is_some());
         match outcomes {
             [] => Self::Lost,
             all if all.contains(&Outcome::Unknown) => Self::Lost,
-            [Outcome::Refused, ..] if code == 503 => Self::NotTaken,
+            [Outcome::Refused, ..] if may_again => Self::NotTaken,
             [first, ..] => Self::Final(*first),
         }
     }

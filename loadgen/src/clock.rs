@@ -13,6 +13,12 @@ pub(crate) fn monotonic_ns() -> u64 {
     nanoseconds(ClockId::CLOCK_MONOTONIC)
 }
 
+/// Milliseconds since 1970: for reports of several programs on one axis of time, and for nothing else.
+#[must_use]
+pub(crate) fn unix_ms() -> u64 {
+    nanoseconds(ClockId::CLOCK_REALTIME) / 1_000_000
+}
+
 /// Nanoseconds for which the calling thread had a processor so far, the kernel's work for it included.
 #[must_use]
 pub(crate) fn thread_processor_ns() -> u64 {

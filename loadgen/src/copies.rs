@@ -9,7 +9,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::latency::Latency;
+use crate::figures::{Due, Figures};
+use crate::ledger::Told;
+use crate::readable::Counts;
 use crate::streams::Brought;
 
 /// Level copies kept of one room. Past it the oldest go.
@@ -26,15 +28,40 @@ pub(crate) struct Said {
     pub(crate) seq: u64,
     /// Whether it asks nothing of a device but to be at the seq before.
     pub(crate) is_level: bool,
-    /// Whether it is a batch, or only an account of what was skipped.
+    /// Whether it is a batch with messages, or only an account of what was skipped.
     pub(crate) has_messages: bool,
-    /// When each of our messages in it was due, in `CLOCK_MONOTONIC` nanoseconds.
-    pub(crate) dues_ns: Box<[u64]>,
-    /// Messages of ours that it says were skipped.
-    pub(crate) skipped: u64,
+    /// Each of our messages in it: its type, and when it was due, in `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) dues: Box<[Due]>,
+    /// What it says of each type.
+    pub(crate) told: Box<[Told]>,
+    /// Messages of the types that are watched for how many a device is to show.
+    pub(crate) readable: Counts,
     /// Whether it gives any reason for a jump in seq.
     pub(crate) explains: bool,
     /// What it brings of the reliable stream.
+    pub(crate) brought: Option<Rc<Brought>>,
+}
+
+impl Said {
+    /// Messages of ours in it.
+    #[must_use]
+    pub(crate) fn messages(&self) -> u64 {
+        self.dues.len() as u64
+    }
+
+    /// Messages that it says were skipped.
+    #[must_use]
+    pub(crate) fn skipped(&self) -> u64 {
+        self.told.iter().map(|told| told.skipped).sum()
+    }
+}
+
+/// What the fast way has to know of a level frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) messages: u64,
+    pub(crate) skipped: u64,
+    pub(crate) readable: Counts,
     pub(crate) brought: Option<Rc<Brought>>,
 }
 
@@ -56,22 +83,21 @@ impl Copy {
     }
 
     /// One more device had it. Devices of one instant are gathered, and recorded together.
-    fn take(&mut self, now_ns: u64, latency: &mut Latency) {
+    fn take(&mut self, now_ns: u64, figures: &mut Figures) {
         let instant = now_ns >> INSTANT_SHIFT;
         if instant != self.instant {
-            self.settle(latency);
+            self.settle(figures);
             self.instant = instant;
         }
         self.instant_devices += 1;
         self.taken += 1;
     }
 
-    fn settle(&mut self, latency: &mut Latency) {
+    fn settle(&mut self, figures: &mut Figures) {
         let received_ns = (self.instant + 1) << INSTANT_SHIFT;
         if self.instant_devices > 0 {
-            for due_ns in &self.said.dues_ns {
-                latency.record(received_ns.saturating_sub(*due_ns), self.instant_devices);
-            }
+            figures.given(&self.said.dues, received_ns, self.instant_devices);
+            figures.told(&self.said.told, self.instant_devices);
         }
         self.instant_devices = 0;
     }
@@ -95,32 +121,36 @@ impl Copies {
         Self { devices, ..Self::default() }
     }
 
-    /// If these bytes are the level frame of `seq`: takes it for one more device and gives the number of its messages, and what
-    /// it brings of the reliable stream.
+    /// If these bytes are the level frame of `seq`: takes it for one more device and gives what that means to it.
     #[inline]
     pub(crate) fn take_level(
         &mut self,
         seq: u64,
         bytes: &[u8],
         now_ns: u64,
-        latency: &mut Latency,
-    ) -> Option<(u64, Option<Rc<Brought>>)> {
+        figures: &mut Figures,
+    ) -> Option<Taken> {
         let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
         let slot = self.level.get_mut(place)?;
         let copy = slot.as_mut().filter(|copy| *copy.bytes == *bytes)?;
-        copy.take(now_ns, latency);
-        let messages = copy.said.dues_ns.len() as u64;
-        let brought = copy.said.brought.clone();
+        copy.take(now_ns, figures);
+        let said = &copy.said;
+        let taken = Taken {
+            messages: said.messages(),
+            skipped: said.skipped(),
+            readable: said.readable,
+            brought: said.brought.clone(),
+        };
         if copy.taken >= self.devices {
-            self.drop_level(place, latency);
+            self.drop_level(place, figures);
         }
-        Some((messages, brought))
+        Some(taken)
     }
 
     /// If these bytes are a composed frame seen lately: takes it for one more device and gives what it says.
-    pub(crate) fn take_composed(&mut self, bytes: &[u8], now_ns: u64, latency: &mut Latency) -> Option<Said> {
+    pub(crate) fn take_composed(&mut self, bytes: &[u8], now_ns: u64, figures: &mut Figures) -> Option<Said> {
         let copy = self.composed.iter_mut().find(|copy| *copy.bytes == *bytes)?;
-        copy.take(now_ns, latency);
+        copy.take(now_ns, figures);
         Some(copy.said.clone())
     }
 
@@ -133,33 +163,33 @@ impl Copies {
 
     /// Keeps a frame that a device just had for the others, or records its latencies and lets it go where there is
     /// nobody left to have it.
-    pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, now_ns: u64, latency: &mut Latency) {
+    pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, now_ns: u64, figures: &mut Figures) {
         let level = said.is_level;
         let seq = said.seq;
         let mut copy = Copy::new(bytes, said);
-        copy.take(now_ns, latency);
+        copy.take(now_ns, figures);
         if self.devices <= 1 || (level && self.level(seq).is_some()) {
-            copy.settle(latency);
+            copy.settle(figures);
         } else if level {
-            self.keep_level(seq, copy, latency);
+            self.keep_level(seq, copy, figures);
         } else {
             if self.composed.len() == COMPOSED_COPIES_MAX
                 && let Some(mut oldest) = self.composed.pop_front()
             {
-                oldest.settle(latency);
+                oldest.settle(figures);
             }
             self.composed.push_back(copy);
         }
     }
 
-    fn keep_level(&mut self, seq: u64, mut copy: Copy, latency: &mut Latency) {
+    fn keep_level(&mut self, seq: u64, mut copy: Copy, figures: &mut Figures) {
         if self.level.is_empty() {
             self.first_seq = seq;
         }
         let place = seq.checked_sub(self.first_seq).and_then(|place| usize::try_from(place).ok());
         // A device so far behind that its batch lies before the shelf, or a leap no run makes: not kept.
         let Some(place) = place.filter(|place| *place < self.level.len() + LEVEL_COPIES_MAX) else {
-            copy.settle(latency);
+            copy.settle(figures);
             return;
         };
         while self.level.len() <= place {
@@ -167,15 +197,15 @@ impl Copies {
         }
         self.level[place] = Some(copy);
         while self.level.len() > LEVEL_COPIES_MAX {
-            self.drop_level(0, latency);
+            self.drop_level(0, figures);
         }
     }
 
     /// Empties one place, and takes away the empty places in front.
     #[cold]
-    fn drop_level(&mut self, place: usize, latency: &mut Latency) {
+    fn drop_level(&mut self, place: usize, figures: &mut Figures) {
         if let Some(mut copy) = self.level[place].take() {
-            copy.settle(latency);
+            copy.settle(figures);
         }
         while let Some(None) = self.level.front() {
             self.level.pop_front();
@@ -184,9 +214,9 @@ impl Copies {
     }
 
     /// Records what is gathered still.
-    pub(crate) fn settle(&mut self, latency: &mut Latency) {
+    pub(crate) fn settle(&mut self, figures: &mut Figures) {
         for copy in self.level.iter_mut().flatten().chain(&mut self.composed) {
-            copy.settle(latency);
+            copy.settle(figures);
         }
     }
 }
@@ -200,8 +230,9 @@ mod tests {
             seq,
             is_level: true,
             has_messages: true,
-            dues_ns: Box::new([1_000, 2_000]),
-            skipped: 0,
+            dues: Box::new([(1, 1_000), (1, 2_000)]),
+            told: Box::new([Told { kind: 1, messages: 2, skipped: 3, ..Told::default() }]),
+            readable: [2, 0, 0, 0],
             explains: false,
             brought: None,
         }
@@ -209,41 +240,37 @@ mod tests {
 
     #[test]
     fn equal_bytes_are_taken_and_one_different_byte_is_not() {
-        let (mut copies, mut latency) = (Copies::new(3), Latency::default());
-        copies.keep(b"batch seven", level(7), 5_000_000, &mut latency);
-        assert_eq!(copies.take_level(7, b"batch seveN", 5_000_000, &mut latency), None);
-        assert_eq!(copies.take_level(8, b"batch seven", 5_000_000, &mut latency), None);
-        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some((2, None)));
-        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut latency), Some((2, None)));
+        let (mut copies, mut figures) = (Copies::new(3), Figures::new(2));
+        copies.keep(b"batch seven", level(7), 5_000_000, &mut figures);
+        let taken = Taken { messages: 2, skipped: 3, readable: [2, 0, 0, 0], brought: None };
+        assert_eq!(copies.take_level(7, b"batch seveN", 5_000_000, &mut figures), None);
+        assert_eq!(copies.take_level(8, b"batch seven", 5_000_000, &mut figures), None);
+        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut figures), Some(taken.clone()));
+        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut figures), Some(taken));
         assert!(copies.level(7).is_none(), "every device had it");
-        assert_eq!(latency.percentiles().count, 6, "three devices, two messages");
+        assert_eq!(figures.types[1].latency.percentiles().count, 6, "three devices, two messages");
+        assert_eq!(figures.types[1].skipped, 9, "three devices, three each");
     }
 
     #[test]
     fn the_shelf_is_bounded_and_drops_the_oldest() {
-        let (mut copies, mut latency) = (Copies::new(2), Latency::default());
+        let (mut copies, mut figures) = (Copies::new(2), Figures::new(2));
         for seq in 1..=LEVEL_COPIES_MAX as u64 + 10 {
-            copies.keep(&seq.to_be_bytes(), level(seq), 5_000_000, &mut latency);
+            copies.keep(&seq.to_be_bytes(), level(seq), 5_000_000, &mut figures);
         }
         assert!(copies.level(10).is_none() && copies.level(11).is_some());
-        assert_eq!(latency.percentiles().count, 20);
-        copies.settle(&mut latency);
-        assert_eq!(latency.percentiles().count, 2 * (LEVEL_COPIES_MAX as u64 + 10));
+        assert_eq!(figures.types[1].latency.percentiles().count, 20);
+        copies.settle(&mut figures);
+        assert_eq!(figures.types[1].latency.percentiles().count, 2 * (LEVEL_COPIES_MAX as u64 + 10));
     }
 
     #[test]
     fn composed_frames_are_shared_too() {
-        let (mut copies, mut latency) = (Copies::new(3), Latency::default());
-        let said = Said {
-            is_level: false,
-            has_messages: false,
-            dues_ns: Box::default(),
-            skipped: 4,
-            explains: true,
-            ..level(9)
-        };
-        copies.keep(b"refresh", said.clone(), 1, &mut latency);
-        assert_eq!(copies.take_composed(b"refresh", 2, &mut latency), Some(said));
-        assert_eq!(copies.take_composed(b"refresH", 2, &mut latency), None);
+        let (mut copies, mut figures) = (Copies::new(3), Figures::new(2));
+        let said =
+            Said { is_level: false, has_messages: false, dues: Box::default(), explains: true, ..level(9) };
+        copies.keep(b"refresh", said.clone(), 1, &mut figures);
+        assert_eq!(copies.take_composed(b"refresh", 2, &mut figures), Some(said));
+        assert_eq!(copies.take_composed(b"refresH", 2, &mut figures), None);
     }
 }

@@ -44,11 +44,7 @@ impl Meter {
 }
 
 fn processor_time_us(plan: &Plan) -> Result<u64, String> {
-    let door = &plan.ops_door;
-    let metrics = door.read("/metrics").map_err(|reason| format!("operator door {door}: {reason}"))?;
-    let mut lines = metrics.lines();
-    let value = lines.find_map(|line| line.strip_prefix(PROCESSOR_TIME)?.strip_prefix(' ')?.parse().ok());
-    value.ok_or_else(|| format!("operator door {door}: no {PROCESSOR_TIME} in /metrics"))
+    plan.ops_door.metric(PROCESSOR_TIME)
 }
 
 /// The node's processor time per frame that a device got, beside the floor.

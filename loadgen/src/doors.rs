@@ -64,6 +64,17 @@ impl Door {
         Ok(String::from_utf8_lossy(body).into_owned())
     }
 
+    /// The value of a metric without labels, at the operator door.
+    ///
+    /// # Errors
+    /// A sentence that says why there is none.
+    pub(crate) fn metric(&self, name: &str) -> Result<u64, String> {
+        let metrics = self.read("/metrics").map_err(|reason| format!("operator door {self}: {reason}"))?;
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.ok_or_else(|| format!("operator door {self}: no {name} in /metrics"))
+    }
+
     fn exchange(
         &self,
         path: &str,

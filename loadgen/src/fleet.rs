@@ -53,7 +53,10 @@ impl Fleet {
         for index in 0..workers {
             let devices = plan.devices / workers + u32::from(index < plan.devices % workers);
             let assignment = Assignment {
-                schedule: plan.schedule,
+                loads: plan.loads.clone(),
+                rooms: plan.rooms,
+                limits: plan.limits.clone(),
+                others: plan.others,
                 reliable: plan.reliable.clone(),
                 awkward: plan.awkward,
                 encoding: plan.encoding,

@@ -151,6 +151,10 @@ pub(crate) struct HeardMessage {
     pub(crate) json: bool,
     /// The publisher's own id; empty: none.
     pub(crate) id: String,
+    /// Its key; empty: none.
+    pub(crate) key: String,
+    /// What it stands for.
+    pub(crate) count: u64,
     /// Its place in the reliable stream; 0: it is not reliable.
     pub(crate) offset: u64,
     /// The offset that it takes back; 0: none.
@@ -182,6 +186,8 @@ pub(crate) struct Welcome {
     /// Why the cursor was not honoured; empty: it was.
     pub(crate) reset: String,
     pub(crate) span: Span,
+    /// The total of each counter.
+    pub(crate) counters: BTreeMap<String, u64>,
     /// History and latest, in that order.
     pub(crate) messages: Vec<HeardMessage>,
     pub(crate) reliable: Vec<HeardMessage>,
@@ -199,6 +205,15 @@ pub(crate) struct Page {
     pub(crate) reliable: Vec<HeardMessage>,
 }
 
+/// What a frame says of a counter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Growth {
+    /// What it grew by.
+    pub(crate) add: u64,
+    /// Where it stands.
+    pub(crate) total: u64,
+}
+
 /// What one flush brought, or what one device needs besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
@@ -207,6 +222,7 @@ pub(crate) struct Batch {
     pub(crate) seq: u64,
     pub(crate) skipped: BTreeMap<String, u64>,
     pub(crate) merged: BTreeMap<String, u64>,
+    pub(crate) counters: BTreeMap<String, Growth>,
     pub(crate) span: Span,
     /// Messages of this batch, in room order; reliable ones among them.
     pub(crate) messages: Vec<HeardMessage>,
@@ -255,6 +271,8 @@ struct JsonMessage<'a> {
     #[serde(borrow)]
     payload_b64: Option<Cow<'a, str>>,
     id: Option<String>,
+    key: Option<String>,
+    count: Option<u64>,
     #[serde(default)]
     offset: u64,
     recall: Option<u64>,
@@ -281,6 +299,9 @@ struct JsonFrame<'a> {
     skipped: BTreeMap<String, u64>,
     #[serde(default)]
     merged: BTreeMap<String, u64>,
+    /// Of a welcome their totals, of a batch what they grew by besides.
+    #[serde(default, borrow)]
+    counters: BTreeMap<String, &'a RawValue>,
     #[serde(default, borrow)]
     messages: Vec<JsonMessage<'a>>,
     #[serde(default, borrow)]
@@ -304,6 +325,8 @@ fn heard_json(message: &JsonMessage<'_>) -> HeardMessage {
         payload,
         json,
         id: message.id.clone().unwrap_or_default(),
+        key: message.key.clone().unwrap_or_default(),
+        count: message.count.unwrap_or(1),
         offset: message.offset,
         recall: message.recall.unwrap_or(0),
     }
@@ -373,6 +396,7 @@ fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
             offset: frame.offset.unwrap_or(0),
             reset: frame.reset.clone().unwrap_or_default(),
             span,
+            counters: counters(&frame)?,
             messages: all_heard([&frame.history, &frame.latest]),
             reliable: all_heard([&frame.reliable]),
         }),
@@ -384,6 +408,7 @@ fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
             messages: all_heard([&frame.messages]),
             carried: all_heard([&frame.carried]),
             latest: all_heard([&frame.latest]),
+            counters: counters(&frame)?,
             skipped: frame.skipped,
             merged: frame.merged,
         }),
@@ -396,12 +421,26 @@ fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
     })
 }
 
+/// The counters of a frame, as its kind spells them.
+fn counters<T: serde::de::DeserializeOwned>(frame: &JsonFrame<'_>) -> Result<BTreeMap<String, T>, String> {
+    let spelt = frame.counters.iter();
+    let read = spelt.map(|(name, value)| Ok((name.clone(), serde_json::from_str(value.get())?)));
+    read.collect::<serde_json::Result<_>>().map_err(|error| format!("counters: {error}"))
+}
+
+fn growth((name, change): (String, proto::CounterChange)) -> (String, Growth) {
+    (name, Growth { add: change.add, total: change.total })
+}
+
 fn heard_proto(message: proto::Message) -> HeardMessage {
     HeardMessage {
         type_name: message.r#type,
         payload: message.payload,
         json: message.json,
         id: message.id,
+        key: message.key,
+        // Absent means 1.
+        count: message.count.max(1),
         offset: message.offset,
         recall: message.recall,
     }
@@ -425,6 +464,7 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
                 through: welcome.through,
                 ack_within_ms: u64::from(welcome.ack_within_ms),
             },
+            counters: welcome.counters,
             messages: [welcome.history, welcome.latest].into_iter().flatten().map(heard_proto).collect(),
             reliable: welcome.reliable.into_iter().map(heard_proto).collect(),
         }),
@@ -434,6 +474,7 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
             seq: batch.seq,
             skipped: batch.skipped,
             merged: batch.merged,
+            counters: batch.counters.into_iter().map(growth).collect(),
             span: Span {
                 after: batch.after,
                 through: batch.through,
@@ -499,16 +540,20 @@ mod tests {
             seq: 7,
             skipped: BTreeMap::from([("chat".into(), 3)]),
             messages: vec![proto::Message {
-                r#type: "chat".into(),
+                r#type: "gift".into(),
                 payload: Bytes::from_static(b"1"),
                 json: true,
+                key: "k1".into(),
+                count: 12,
                 ..Default::default()
             }],
+            counters: BTreeMap::from([("like".into(), proto::CounterChange { add: 17, total: 1_251 })]),
             ..Default::default()
         };
         let bytes =
             proto::ServerFrame { frame: Some(proto::server_frame::Frame::Batch(batch)) }.encode_to_vec();
-        let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,"skipped":{"chat":3},"messages":[{"type":"chat","payload":1}]}"#;
+        let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,"skipped":{"chat":3},
+            "messages":[{"type":"gift","payload":1,"key":"k1","count":12}],"counters":{"like":{"add":17,"total":1251}}}"#;
         assert_eq!(decode(Encoding::Proto, &bytes), decode(Encoding::Json, text));
     }
 
@@ -533,13 +578,14 @@ mod tests {
             after: 7,
             through: 9,
             ack_within_ms: 200,
+            counters: BTreeMap::from([("like".into(), 3)]),
             reliable: vec![coupon, recall],
             ..Default::default()
         };
         let frame = proto::ServerFrame { frame: Some(proto::server_frame::Frame::Welcome(welcome)) };
         let text =
             br#"{"kind":"welcome","room":"r","run":"00","seq":0,"heartbeat_ms":9,"epoch":"0e","offset":9,
-            "resumed":false,"reset":"ahead","after":7,"through":9,"ack_within_ms":200,"reliable":[
+            "resumed":false,"reset":"ahead","after":7,"through":9,"ack_within_ms":200,"counters":{"like":3},"reliable":[
             {"type":"coupon","payload":1,"id":"c1","offset":8},{"type":"coupon","offset":9,"recall":8}]}"#;
         assert_eq!(decode(Encoding::Proto, &frame.encode_to_vec()), decode(Encoding::Json, text));
     }

@@ -1,20 +1,19 @@
 //! What the generator publishes: payloads that say which message they are, and can be rebuilt to the byte.
 //!
-//! A payload is one JSON string, `"NUMBER.DUE.ROOM.FILLER"` with fixed-width hexadecimal fields, so that a device can
-//! find its number without a parser and compare everything else with what that number must look like. Pure.
+//! A payload is one JSON string, `"NUMBER.DUE.ROOM.TAG.FILLER"` with fixed-width hexadecimal fields, so that a device can
+//! find its number without a parser and compare everything else with what that number must look like. The tag follows
+//! from the seed: another run's messages in the same room have another. Pure.
 
 use std::io::Write as _;
 
 use crate::schedule::Schedule;
 
-/// Shortest payload: the two quotes, 16 + 16 + 8 digits and three dots.
-pub(crate) const PAYLOAD_BYTES_MIN: usize = 45;
-
-/// The `id` of reliable message `number`: what makes trying again safe.
-#[must_use]
-pub(crate) fn reliable_id(number: u64) -> String {
-    format!("lg-{number:x}")
-}
+/// Shortest payload: the two quotes, 16 + 16 + 8 + 8 digits and four dots.
+pub(crate) const PAYLOAD_BYTES_MIN: usize = 54;
+/// Where the tag stands.
+const TAG: std::ops::Range<usize> = 44..52;
+/// Where the dots stand.
+const DOTS: [usize; 4] = [17, 34, 43, 52];
 
 /// What the payloads of reliable messages are seeded with, so that chat's can't be taken for them.
 #[must_use]
@@ -28,6 +27,7 @@ const LETTERS_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Payloads {
     payload_bytes: usize,
+    tag: u32,
     /// Seeded letters, twice the longest filler; each message's filler starts somewhere else in them.
     letters: Vec<u8>,
 }
@@ -37,6 +37,8 @@ pub(crate) struct Payloads {
 pub(crate) enum Forgery {
     /// Nothing this run publishes looks like it.
     Foreign,
+    /// It looks like what a run with another seed publishes.
+    OtherRun,
     /// It names one of the run's messages but its bytes are not that message's.
     Altered {
         /// The message it claims to be.
@@ -49,14 +51,22 @@ impl Payloads {
     #[must_use]
     pub(crate) fn new(payload_bytes: usize, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
+        let tag = random.u32(..);
         let letters = (0..LETTERS_BYTES + payload_bytes).map(|_| random.alphanumeric() as u8).collect();
-        Self { payload_bytes, letters }
+        Self { payload_bytes, tag, letters }
+    }
+
+    /// The `id` of reliable message `number`: what makes trying again safe, and is no other run's.
+    #[must_use]
+    pub(crate) fn id(&self, number: u64) -> String {
+        format!("lg-{:08x}-{number:x}", self.tag)
     }
 
     /// Appends the payload of message `number` to `out`.
     pub(crate) fn write(&self, schedule: &Schedule, number: u64, out: &mut Vec<u8>) {
         let (due_ns, room) = (schedule.due_ns(number), schedule.room_of(number));
-        write!(out, "\"{number:016x}.{due_ns:016x}.{room:08x}.").expect("writing to memory can't fail");
+        write!(out, "\"{number:016x}.{due_ns:016x}.{room:08x}.{:08x}.", self.tag)
+            .expect("writing to memory can't fail");
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let from = usize::try_from(spread).unwrap_or(0) % LETTERS_BYTES;
         out.extend_from_slice(&self.letters[from..][..self.payload_bytes - PAYLOAD_BYTES_MIN]);
@@ -73,6 +83,9 @@ impl Payloads {
         payload: &[u8],
         scratch: &mut Vec<u8>,
     ) -> Result<u64, Forgery> {
+        if self.is_other_run(payload) {
+            return Err(Forgery::OtherRun);
+        }
         let number = payload
             .get(1..17)
             .and_then(|digits| std::str::from_utf8(digits).ok())
@@ -82,6 +95,12 @@ impl Payloads {
         scratch.clear();
         self.write(schedule, number, scratch);
         if scratch == payload { Ok(number) } else { Err(Forgery::Altered { number }) }
+    }
+
+    fn is_other_run(&self, payload: &[u8]) -> bool {
+        let tag = payload.get(TAG).and_then(|digits| std::str::from_utf8(digits).ok());
+        let tag = tag.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        tag.is_some_and(|tag| tag != self.tag) && DOTS.iter().all(|dot| payload[*dot] == b'.')
     }
 }
 
@@ -119,5 +138,9 @@ mod tests {
             assert!(payloads.check(&schedule, &altered, &mut scratch).is_err(), "byte {at}");
         }
         assert_eq!(payloads.check(&schedule, b"\"hello\"", &mut scratch), Err(Forgery::Foreign));
+        payload.clear();
+        Payloads::new(100, 8).write(&schedule, 321, &mut payload);
+        assert_eq!(payloads.check(&schedule, &payload, &mut scratch), Err(Forgery::OtherRun));
+        assert_ne!(payloads.id(1), Payloads::new(100, 8).id(1));
     }
 }

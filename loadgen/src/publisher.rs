@@ -6,7 +6,7 @@
 //! without an `id` can't be repeated safely: what got no answer is unknown. A reliable one is sent again with the same
 //! `id` until it is answered (`attempts`), and unknown until then.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -25,6 +25,7 @@ use crate::latency::Latency;
 use crate::ledger::{Outcome, Published};
 use crate::payload::Payloads;
 use crate::request::{Requests, Traffic};
+use crate::timeline::Timeline;
 
 /// Requests in flight at one time. Past it, later ones wait and are late.
 const IN_FLIGHT_MAX: usize = 64;
@@ -58,10 +59,28 @@ pub(crate) struct Outcomes {
     pub(crate) lateness: Latency,
     /// From when a request left to its answer.
     pub(crate) answer_latency: Latency,
+    /// The same over the time of the run, by when requests left.
+    pub(crate) answers: Timeline,
+    /// Answers by their status.
+    pub(crate) codes: BTreeMap<u16, u64>,
+    /// Messages that took the place of a waiting one.
+    pub(crate) merged: u64,
+    /// Messages that were not taken, by reason; each attempt counts.
+    pub(crate) refusals: BTreeMap<String, u64>,
     /// Attempts after a message's first.
     pub(crate) retried: u64,
     /// The first few refusals and failures, in words.
     pub(crate) troubles: Vec<String>,
+}
+
+impl Outcomes {
+    fn answered(&mut self, code: u16, sent_ns: u64, now_ns: u64) {
+        let took_ns = now_ns.saturating_sub(sent_ns);
+        self.answer_latency.record(took_ns, 1);
+        let after_start_ns = sent_ns.saturating_sub(self.published.schedule().start_ns);
+        self.answers.record(after_start_ns, took_ns, 1);
+        *self.codes.entry(code).or_default() += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -97,10 +116,7 @@ struct Publisher {
 pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outcomes> {
     let (poll, timer) = (Poll::new()?, TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?);
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
-    let attempts_max = match plan.traffic {
-        Traffic::Chat => 1,
-        Traffic::Reliable { attempts_max, .. } => attempts_max,
-    };
+    let attempts_max = plan.traffic.attempts_max;
     let mut publisher = Publisher {
         poll,
         timer,
@@ -115,6 +131,10 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
             published,
             lateness: Latency::default(),
             answer_latency: Latency::default(),
+            answers: Timeline::default(),
+            codes: BTreeMap::new(),
+            merged: 0,
+            refusals: BTreeMap::new(),
             retried: 0,
             troubles: Vec::new(),
         },
@@ -259,11 +279,25 @@ impl Publisher {
         match read_answer(&connection.answer, messages) {
             Answer::Half => {}
             Answer::Bad(reason) => self.fail(slot, &reason),
-            Answer::Whole { code, bytes, outcomes, offsets, retry_after_ms, trouble, keeps } => {
+            Answer::Whole {
+                code,
+                bytes,
+                outcomes,
+                offsets,
+                merged,
+                refusals,
+                retry_after_ms,
+                trouble,
+                keeps,
+            } => {
                 let now_ns = monotonic_ns();
                 connection.answer.drain(..bytes);
                 connection.flight = None;
-                self.outcomes.answer_latency.record(now_ns.saturating_sub(sent_ns), 1);
+                self.outcomes.answered(code, sent_ns, now_ns);
+                self.outcomes.merged += merged;
+                for (reason, count) in refusals {
+                    *self.outcomes.refusals.entry(reason).or_default() += count;
+                }
                 if !keeps {
                     self.connections[slot] = None;
                 }
@@ -272,7 +306,7 @@ impl Publisher {
                 for (number, offset) in numbers.zip(offsets).filter(|(_, offset)| *offset > 0) {
                     self.outcomes.published.placed(number, offset);
                 }
-                let tried = Tried::of(code, &outcomes);
+                let tried = Tried::of(code, &outcomes, retry_after_ms);
                 match self.attempts.next(request, tried, now_ns, retry_after_ms) {
                     Next::Again => {}
                     Next::Unknown => self.outcomes.published.answered(request, now_ns, []),

@@ -9,8 +9,10 @@ use crate::cpu::CpuFigures;
 use crate::frame::Encoding;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::{ApplyTimes, Violations};
+use crate::memory::MemoryFigures;
 use crate::publisher::Outcomes;
 use crate::streams::StreamTally;
+use crate::types::TypeTable;
 use crate::watch::Tally;
 
 /// Lateness past which the figures say more about this machine than about the node.
@@ -27,8 +29,12 @@ pub(crate) struct Report {
     pub(crate) messages_per_request: u32,
     pub(crate) rate_per_s: f64,
     pub(crate) seconds: f64,
+    /// When the first publish was due.
+    pub(crate) started_unix_ms: u64,
     pub(crate) connect_ms: u64,
     pub(crate) published: PublishedFigures,
+    /// Each type but the reliable one.
+    pub(crate) types: TypeTable,
     /// The reliable messages, where there were any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reliable: Option<ReliableFigures>,
@@ -43,6 +49,8 @@ pub(crate) struct Report {
     pub(crate) lateness: Percentiles,
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
+    /// The node's memory over the run.
+    pub(crate) memory: MemoryFigures,
     /// What it cost the node's processor.
     pub(crate) cpu: CpuFigures,
     pub(crate) verdict: Verdict,
@@ -196,6 +204,24 @@ fn write_latency(f: &mut fmt::Formatter<'_>, name: &str, figures: &Percentiles) 
 }
 
 impl PublishedFigures {
+    /// The figures of all types together, whose publishing took so long.
+    #[must_use]
+    pub(crate) fn of(outcomes: &[Outcomes], took_ms: u64) -> Self {
+        let ended = outcomes.iter().map(|outcomes| outcomes.published.outcomes());
+        let (ok, failed, unknown) = ended.fold((0, 0, 0), |(ok, failed, unknown), ended| {
+            (ok + ended.ok, failed + ended.refused, unknown + ended.unknown)
+        });
+        let troubles = outcomes.iter().flat_map(|outcomes| outcomes.troubles.clone());
+        Self {
+            sent: ok + failed + unknown,
+            ok,
+            failed,
+            unknown,
+            took_ms,
+            troubles: troubles.take(5).collect(),
+        }
+    }
+
     /// What a verdict has to add when not every message was accepted; empty when all were.
     fn not_ok(&self) -> String {
         if self.ok == self.sent {
@@ -273,7 +299,10 @@ impl fmt::Display for Report {
         {
             write_latency(f, name, figures)?;
         }
-        write!(f, "{}", self.cpu)?;
+        write!(f, "{}{}", self.memory, self.cpu)?;
+        if self.types.is_worth_showing() {
+            write!(f, "{}", self.types)?;
+        }
         let mut not_ok = published.not_ok();
         if let Some(reliable) = &self.reliable {
             write!(f, "{reliable}")?;

@@ -6,45 +6,20 @@ use prost::Message as _;
 use roomcast::wire::proto;
 
 use crate::frame::Encoding;
-use crate::payload::{Payloads, reliable_id};
+use crate::mix::{Class, Load};
+use crate::payload::Payloads;
 use crate::publisher::Plan;
 use crate::schedule::Schedule;
-use crate::watch::OUR_TYPE;
 
 /// What the messages of a publisher are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Traffic {
-    /// Chat: nothing is sent twice.
-    Chat,
-    /// Reliable messages, each with an `id`: sent again until they are answered.
-    Reliable {
-        /// Their type.
-        type_name: String,
-        /// How long they live; `None`: as long as their type says.
-        ttl_ms: Option<u64>,
-        /// Attempts at one. Past it the message stays unknown.
-        attempts_max: u32,
-    },
-}
-
-impl Traffic {
-    fn type_name(&self) -> &str {
-        match self {
-            Self::Chat => OUR_TYPE,
-            Self::Reliable { type_name, .. } => type_name,
-        }
-    }
-
-    fn id(&self, number: u64) -> Option<String> {
-        matches!(self, Self::Reliable { .. }).then(|| reliable_id(number))
-    }
-
-    fn ttl_ms(&self) -> Option<u64> {
-        match self {
-            Self::Chat => None,
-            Self::Reliable { ttl_ms, .. } => *ttl_ms,
-        }
-    }
+pub(crate) struct Traffic {
+    /// Their type, counts and keys. Reliable ones have an `id`, so that they can be sent again until they are answered.
+    pub(crate) load: Load,
+    /// How long reliable ones live; `None`: as long as their type says.
+    pub(crate) ttl_ms: Option<u64>,
+    /// Attempts at one. Past it the message stays unknown.
+    pub(crate) attempts_max: u32,
 }
 
 /// Writes the requests of a run.
@@ -83,6 +58,10 @@ impl Requests {
         }
     }
 
+    fn id(&self, number: u64) -> Option<String> {
+        (self.traffic.load.class == Class::Reliable).then(|| self.payloads.id(number))
+    }
+
     /// Appends request `request` to `out`.
     pub(crate) fn write(&mut self, schedule: &Schedule, request: u64, out: &mut Vec<u8>) {
         self.body.clear();
@@ -106,16 +85,25 @@ impl Requests {
             if number > first {
                 self.body.push(b',');
             }
-            let type_name = self.traffic.type_name();
-            write!(self.body, "{{\"type\":\"{type_name}\",").expect("writing to memory can't fail");
-            if let Some(id) = self.traffic.id(number) {
-                write!(self.body, "\"id\":\"{id}\",").expect("writing to memory can't fail");
+            let load = &self.traffic.load;
+            write!(self.body, "{{\"type\":\"{}\"", load.type_name).expect("writing to memory can't fail");
+            if let Some(id) = self.id(number) {
+                write!(self.body, ",\"id\":\"{id}\"").expect("writing to memory can't fail");
             }
-            if let Some(ttl_ms) = self.traffic.ttl_ms() {
-                write!(self.body, "\"ttl_ms\":{ttl_ms},").expect("writing to memory can't fail");
+            if let Some(key) = load.key(number) {
+                write!(self.body, ",\"key\":\"{key}\"").expect("writing to memory can't fail");
             }
-            self.body.extend_from_slice(b"\"payload\":");
-            self.payloads.write(schedule, number, &mut self.body);
+            if let Some(count) = load.count {
+                write!(self.body, ",\"count\":{count}").expect("writing to memory can't fail");
+            }
+            if let Some(ttl_ms) = self.traffic.ttl_ms {
+                write!(self.body, ",\"ttl_ms\":{ttl_ms}").expect("writing to memory can't fail");
+            }
+            // A counter goes without a payload.
+            if !load.is_counter() {
+                self.body.extend_from_slice(b",\"payload\":");
+                self.payloads.write(schedule, number, &mut self.body);
+            }
             self.body.push(b'}');
         }
         if many {
@@ -125,15 +113,18 @@ impl Requests {
 
     fn write_proto(&mut self, schedule: &Schedule, request: u64) {
         let messages = schedule.numbers_of(request).map(|number| {
-            let mut payload = Vec::new();
-            self.payloads.write(schedule, number, &mut payload);
+            let (load, mut payload) = (&self.traffic.load, Vec::new());
+            if !load.is_counter() {
+                self.payloads.write(schedule, number, &mut payload);
+            }
             proto::PublishMessage {
-                r#type: self.traffic.type_name().to_owned(),
+                r#type: load.type_name.clone(),
+                json: !payload.is_empty(),
                 payload: payload.into(),
-                json: true,
-                id: self.traffic.id(number).unwrap_or_default(),
-                ttl_ms: self.traffic.ttl_ms(),
-                ..proto::PublishMessage::default()
+                id: self.id(number).unwrap_or_default(),
+                key: load.key(number).unwrap_or_default(),
+                count: load.count.map(u64::from),
+                ttl_ms: self.traffic.ttl_ms,
             }
         });
         let request = proto::PublishRequest { messages: messages.collect() };

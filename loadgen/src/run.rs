@@ -6,18 +6,22 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::args::{FloorPlan, Plan};
-use crate::clock::monotonic_ns;
+use crate::args::{FloorPlan, Plan, Reliable};
+use crate::clock::{monotonic_ns, unix_ms};
 use crate::cpu::{CpuFigures, Meter};
 use crate::fleet::Fleet;
 use crate::floor::Floor;
+use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
+use crate::memory::{MemoryFigures, MemoryWatch};
+use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
 use crate::schedule::Schedule;
 use crate::settle::Merged;
+use crate::types::TypeTable;
 use crate::worker::{Order, Outcome, room_name};
 
 /// From telling the workers the start to the start.
@@ -53,31 +57,26 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
         })
         .map_err(at_viewer_door)?;
     let connect_ms = (monotonic_ns() - begun_ns) / 1_000_000;
-    let mut schedule = plan.schedule;
-    schedule.start_ns = monotonic_ns() + LEAD_NS;
-    fleet.order_all(&Order::Start { start_ns: schedule.start_ns }).map_err(at_viewer_door)?;
+    let start_ns = monotonic_ns() + LEAD_NS;
+    let started_unix_ms = unix_ms() + LEAD_NS / 1_000_000;
+    fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
-    let meter = Meter::begin(plan);
-    let chat = spawn(plan, Traffic::Chat, schedule, plan.seed);
-    let reliable = plan.reliable.as_ref().map(|reliable| {
-        let traffic = Traffic::Reliable {
-            type_name: reliable.type_name.clone(),
-            ttl_ms: reliable.ttl_ms,
-            attempts_max: if plan.awkward.through_restarts { ATTEMPTS_MAX_RESTARTS } else { ATTEMPTS_MAX },
-        };
-        let schedule = Schedule { start_ns: schedule.start_ns, ..reliable.schedule };
-        spawn(plan, traffic, schedule, reliable_seed(plan.seed))
-    });
-    let outcomes = await_published(plan, chat)?;
+    let (meter, memory) = (Meter::begin(plan), MemoryWatch::begin(plan.ops_door.clone(), start_ns));
+    let publishing: Vec<Publishing> =
+        plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
+    let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
+    let outcomes = publishing.into_iter().map(|publishing| await_published(plan, publishing));
+    let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
     let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
-    let took_ms = monotonic_ns().saturating_sub(schedule.start_ns) / 1_000_000;
-    let accepted = outcomes.published.ok_by_room();
+    let took_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
+    let accepted = accepted(plan, &outcomes);
     let heads = reliable.as_ref().map(|reliable| reliable.published.heads_by_room()).unwrap_or_default();
     let grace_ms = plan.settle_ms;
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent_us = meter.end(plan);
-    let aside = Aside { workers: fleet.len(), connect_ms, took_ms, spent_us };
+    let memory = memory.end();
+    let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, memory };
     drop(fleet);
     let report = settle(plan, aside, &outcomes, reliable.as_ref(), results);
     show(&report, plan.json.as_deref())
@@ -97,16 +96,50 @@ pub(crate) fn run_floor(plan: &FloorPlan) -> Result<(), String> {
 /// A publisher at work, on a thread of its own.
 type Publishing = std::thread::JoinHandle<std::io::Result<Outcomes>>;
 
-fn spawn(plan: &Plan, traffic: Traffic, schedule: Schedule, seed: u64) -> Publishing {
+fn spawn_load(plan: &Plan, load: &Load, start_ns: u64) -> Publishing {
+    let mut load = load.clone();
+    load.schedule.start_ns = start_ns;
+    let seed = type_seed(plan.seed, &load.type_name);
+    spawn(plan, Traffic { load, ttl_ms: None, attempts_max: 1 }, seed)
+}
+
+fn spawn_reliable(plan: &Plan, reliable: &Reliable, start_ns: u64) -> Publishing {
+    let load = Load {
+        type_name: reliable.type_name.clone(),
+        class: Class::Reliable,
+        schedule: Schedule { start_ns, ..reliable.schedule },
+        count: None,
+        keys: 0,
+    };
+    let attempts_max = if plan.awkward.through_restarts { ATTEMPTS_MAX_RESTARTS } else { ATTEMPTS_MAX };
+    spawn(plan, Traffic { load, ttl_ms: reliable.ttl_ms, attempts_max }, reliable_seed(plan.seed))
+}
+
+fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
+    let published = Published::new(traffic.load.schedule);
     let publishing = publisher::Plan {
         door: plan.publisher_door.clone(),
         encoding: plan.encoding,
         publisher_key: plan.publisher_key.clone(),
-        room_names: (0..schedule.rooms).map(|room| room_name(&plan.room_stem, room)).collect(),
+        room_names: (0..plan.rooms).map(|room| room_name(&plan.room_stem, room)).collect(),
         payloads: Payloads::new(plan.payload_bytes, seed),
         traffic,
     };
-    std::thread::spawn(move || publisher::publish(publishing, Published::new(schedule)))
+    std::thread::spawn(move || publisher::publish(publishing, published))
+}
+
+/// What was accepted, by type and room. Where another run is in the rooms nobody can tell from what came when all of it
+/// has: then it is more than there will be, and devices wait for the end of their time.
+fn accepted(plan: &Plan, outcomes: &[Outcomes]) -> Vec<Vec<u64>> {
+    let by_type = plan.loads.iter().zip(outcomes);
+    let accepted = by_type.map(|(load, outcomes)| {
+        let each = if load.is_counter() { load.each() } else { 1 };
+        outcomes.published.ok_by_room(each)
+    });
+    if plan.others {
+        return accepted.map(|rooms| vec![u64::MAX; rooms.len()]).collect();
+    }
+    accepted.collect()
 }
 
 fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunError> {
@@ -121,9 +154,12 @@ fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunE
 struct Aside {
     workers: usize,
     connect_ms: u64,
+    /// When the first publish was due.
+    started_unix_ms: u64,
     took_ms: u64,
     /// The node's processor time.
     spent_us: Result<u64, String>,
+    memory: MemoryFigures,
 }
 
 /// Whether roomcast is behind the doors, as far as one question each can tell.
@@ -153,48 +189,52 @@ fn look_at_doors(plan: &Plan) -> Result<(), String> {
 fn settle(
     plan: &Plan,
     aside: Aside,
-    outcomes: &Outcomes,
+    outcomes: &[Outcomes],
     reliable: Option<&Outcomes>,
     results: Vec<Outcome>,
 ) -> Report {
     let mut merged = Merged::of(results);
-    merged.check_rooms(&outcomes.published, plan);
+    let accounts = merged.check_rooms(outcomes, plan);
+    merged.check_readable(plan);
     let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
     let cpu = CpuFigures::of(aside.spent_us, &merged.seen, plan);
-    let Merged { seen, latency, violations, .. } = merged;
-    let ended = outcomes.published.outcomes();
-    let lateness = outcomes.lateness.percentiles();
-    let published = PublishedFigures {
-        sent: ended.ok + ended.refused + ended.unknown,
-        ok: ended.ok,
-        failed: ended.refused,
-        unknown: ended.unknown,
-        took_ms: aside.took_ms,
-        troubles: outcomes.troubles.clone(),
-    };
+    let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), &accounts);
+    let Merged { seen, violations, .. } = merged;
+    let published = PublishedFigures::of(outcomes, aside.took_ms);
+    let lateness = all(outcomes.iter().map(|outcomes| &outcomes.lateness));
     let verdict = Verdict::of(&violations, &published, reliable.as_ref(), lateness);
     Report {
         devices: plan.devices,
-        rooms: plan.schedule.rooms,
+        rooms: plan.rooms,
         workers: aside.workers,
         encoding: plan.encoding,
         payload_bytes: plan.payload_bytes,
-        messages_per_request: plan.schedule.messages_per_request,
-        rate_per_s: ratio(plan.schedule.rate_milli, 1_000),
+        messages_per_request: plan.messages_per_request,
+        rate_per_s: ratio(plan.loads.iter().map(|load| load.schedule.rate_milli).sum(), 1_000),
         seconds: ratio(plan.seconds_milli, 1_000),
+        started_unix_ms: aside.started_unix_ms,
         connect_ms: aside.connect_ms,
         published,
+        types,
         reliable,
         awkward: plan.awkward,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
-        latency: latency.percentiles(),
+        latency: all(merged.types.iter().map(|figures| &figures.latency)),
         lateness,
-        answer: outcomes.answer_latency.percentiles(),
+        answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
+        memory: aside.memory,
         cpu,
         verdict,
         violations,
     }
+}
+
+/// The figures of all histograms together.
+fn all<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Percentiles {
+    let mut all = Latency::default();
+    latencies.for_each(|latency| all.merge(&latency.buckets()));
+    all.percentiles()
 }
 
 fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::args::Plan;
+use crate::figures::TypeFigures;
 use crate::latency::Latency;
 use crate::ledger::{
-    ApplyTimes, Kind, Published, RoomSeen, Stored, StreamSeen, Violations, check, check_one_life,
-    check_stored, check_stream,
+    Account, ApplyTimes, Case, Kind, RoomSeen, Stored, StreamSeen, Violations, check, check_counter,
+    check_one_life, check_stored, check_stream,
 };
 use crate::payload::{Payloads, reliable_seed};
 use crate::publisher::Outcomes;
+use crate::readable::Reading;
 use crate::report::ReliableFigures;
 use crate::stored;
 use crate::streams::{Original, StreamTally};
@@ -20,7 +22,10 @@ use crate::worker::{Outcome, room_name};
 #[derive(Debug, Default)]
 pub(crate) struct Merged {
     pub(crate) seen: Tally,
-    pub(crate) latency: Latency,
+    /// By type.
+    pub(crate) types: Vec<TypeFigures>,
+    /// By limit.
+    pub(crate) readings: Vec<Reading>,
     pub(crate) violations: Violations,
     /// Lives of rooms, by room and run.
     rooms: BTreeMap<(u32, String), RoomSeen>,
@@ -41,7 +46,14 @@ impl Merged {
             merged.seen.skipped += result.tally.skipped;
             merged.seen.decoded += result.tally.decoded;
             merged.seen.bytes += result.tally.bytes;
-            merged.latency.merge(&result.latency);
+            merged.types.resize_with(result.types.len().max(merged.types.len()), TypeFigures::default);
+            for (mine, theirs) in merged.types.iter_mut().zip(&result.types) {
+                mine.merge(theirs);
+            }
+            merged.readings.resize_with(result.readings.len().max(merged.readings.len()), Reading::default);
+            for (mine, theirs) in merged.readings.iter_mut().zip(result.readings) {
+                mine.join(theirs);
+            }
             merged.violations.merge(result.violations);
             merged.stream_tally.add(&result.stream_tally);
             merged.after_return.merge(&result.after_return);
@@ -57,7 +69,7 @@ impl Merged {
 
     fn add_room(&mut self, room: RoomSeen) {
         let (index, run) = (room.room, room.run.clone());
-        let mine = self.rooms.entry((index, run)).or_insert_with(|| RoomSeen::new(index));
+        let mine = self.rooms.entry((index, run)).or_insert_with(|| RoomSeen::new(index, room.types.len()));
         let conflicts = mine.merge(room);
         self.violations.add(Kind::Altered, conflicts.len() as u64, || {
             format!("room {index}: batches {conflicts:?} were others for devices of other workers")
@@ -77,20 +89,39 @@ impl Merged {
         });
     }
 
-    /// Judges the chat: each room that devices were in.
-    pub(crate) fn check_rooms(&mut self, published: &Published, plan: &Plan) {
+    /// Judges every type in each room that devices were in, and gives what became of each over all rooms.
+    pub(crate) fn check_rooms(&mut self, published: &[Outcomes], plan: &Plan) -> Vec<Account> {
         let mut lives: BTreeMap<u32, u32> = BTreeMap::new();
         for (room, _) in self.rooms.keys() {
             *lives.entry(*room).or_default() += 1;
         }
+        let mut accounts = vec![Account::default(); plan.loads.len()];
         for ((room, run), seen) in &self.rooms {
-            if lives[room] == 1 {
-                check(published, seen, &mut self.violations);
-                continue;
-            }
-            check_one_life(published, seen, &mut self.violations);
-            if !plan.awkward.through_restarts {
+            let is_whole = lives[room] == 1;
+            if !is_whole && !plan.awkward.through_restarts {
                 self.violations.add(Kind::Altered, 1, || format!("room {room}: one of its runs was {run}"));
+            }
+            for ((kind, load), (outcomes, account)) in
+                (0_u8..).zip(&plan.loads).zip(published.iter().zip(&mut accounts))
+            {
+                let case = Case { kind, load, published: &outcomes.published, others: plan.others };
+                match (is_whole, load.is_counter()) {
+                    (true, false) => account.add(check(&case, seen, &mut self.violations)),
+                    (true, true) => account.add(check_counter(&case, seen, &mut self.violations)),
+                    (false, false) => check_one_life(&case, seen, &mut self.violations),
+                    // Counters are of one life: a restart begins them anew.
+                    (false, true) => {}
+                }
+            }
+        }
+        accounts
+    }
+
+    /// Judges how many messages of some types devices were given in a second.
+    pub(crate) fn check_readable(&mut self, plan: &Plan) {
+        for (limit, reading) in plan.limits.iter().zip(&self.readings) {
+            if let Some(excess) = reading.excess(limit) {
+                self.violations.add(Kind::ReadableExceeded, 1, || excess);
             }
         }
     }
@@ -109,11 +140,12 @@ impl Merged {
             payloads: Payloads::new(plan.payload_bytes, reliable_seed(plan.seed)),
             type_name: reliable.type_name.clone(),
             ttl_ms: reliable.ttl_ms,
+            others: plan.others,
         };
         let handshake = stored::handshake(plan.viewer_door.clone(), plan.device_token.clone());
         let (mut times, ttl_ns) = (ApplyTimes::default(), original.ttl_ns());
         let mut unread = false;
-        for room in (0..plan.schedule.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
+        for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
             let name = room_name(&plan.room_stem, room);
             let mut pulled: Option<Stored> = None;
             if !unread {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::frame::{HeardMessage, Page, Span, Welcome};
 use crate::latency::Latency;
 use crate::ledger::{Kind, StreamSeen, Violations, What};
-use crate::payload::{Forgery, Payloads, reliable_id};
+use crate::payload::{Forgery, Payloads};
 use crate::schedule::Schedule;
 use crate::watch::Seat;
 
@@ -100,6 +100,8 @@ pub(crate) struct Original {
     pub(crate) payloads: Payloads,
     pub(crate) type_name: String,
     pub(crate) ttl_ms: Option<u64>,
+    /// Another run publishes to the same rooms.
+    pub(crate) others: bool,
 }
 
 impl Original {
@@ -121,10 +123,11 @@ impl Original {
         }
         match self.payloads.check(&self.schedule, &message.payload, scratch) {
             Ok(number) if self.schedule.room_of(number) != room => Err(Kind::I5OtherRoom),
-            Ok(number) if message.id != reliable_id(number) => Err(Kind::I6Altered),
+            Ok(number) if message.id != self.payloads.id(number) => Err(Kind::I6Altered),
             Ok(number) => Ok(What::Message(number)),
             Err(Forgery::Altered { .. }) => Err(Kind::I6Altered),
-            Err(Forgery::Foreign) => Err(Kind::I6NotPublished),
+            Err(Forgery::OtherRun) if self.others => Ok(What::Other),
+            Err(Forgery::OtherRun | Forgery::Foreign) => Err(Kind::I6NotPublished),
         }
     }
 
@@ -266,6 +269,7 @@ impl Streams {
                         self.tally.recalls += 1;
                         true
                     }
+                    What::Other => false,
                     What::Message(number) => self.original.schedule.due_ns(*number) < place.returned_ns,
                 };
                 let since_return_ns = now_ns.saturating_sub(place.returned_ns);

@@ -509,8 +509,8 @@ impl Viewers {
     /// Whether every device is back and has all that its room has, its stream up to `heads` (by place), and every room
     /// what was `accepted` (by place). A device that was given up is not waited for.
     #[must_use]
-    pub(crate) fn is_level(&self, accepted: &[u64], heads: &[u64]) -> bool {
-        let complete = (0..accepted.len()).all(|place| self.watch.is_complete(place, accepted[place]));
+    pub(crate) fn is_level(&self, accepted: &[Vec<u64>], heads: &[u64]) -> bool {
+        let complete = (0..accepted.len()).all(|place| self.watch.is_complete(place, &accepted[place]));
         complete
             && self.devices.iter().enumerate().all(|(index, device)| {
                 let seat = self.seat(index);

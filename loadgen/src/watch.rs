@@ -4,20 +4,17 @@
 //! seq grows by one, two counters grow, and that is all. Everything else takes the slow way: it is decoded, its
 //! messages are compared with what was published, and what it says of the room goes into the ledger. Pure.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::copies::{Copies, Said};
+use crate::figures::Figures;
 use crate::frame::{Batch, Encoding, HeardMessage, ServerFrame, Welcome, decode};
-use crate::latency::Latency;
+use crate::known::{ENGINE_TYPE, Known, Which};
 use crate::ledger::{Claim, Kind, Numbers, RoomSeen, Violations};
-use crate::payload::{Forgery, Payloads};
-use crate::schedule::Schedule;
+use crate::mix::Class;
+use crate::readable::Readers;
 use crate::streams::{Brought, Place, Streams};
-
-/// The type this generator publishes.
-pub(crate) const OUR_TYPE: &str = "chat";
-/// The type the engine itself publishes, at most once a second per room.
-const ENGINE_TYPE: &str = "online";
 
 /// One device's place in its room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,18 +98,63 @@ struct WatchedRoom {
     devices: u32,
     copies: Copies,
     seen: RoomSeen,
-    /// Messages of ours in `seen.batches`.
-    messages: u64,
-    /// The newest batch that holds one.
+    /// What is accounted for of each type: messages given, skipped and merged; of a counter its total.
+    accounted: Vec<u64>,
+    /// The batches in that.
+    accounted_seqs: BTreeSet<u64>,
+    /// The newest batch that says anything of our types.
     newest_seq: u64,
+}
+
+impl WatchedRoom {
+    fn new(name: String, devices: u32, seen: RoomSeen) -> Self {
+        let accounted = vec![0; seen.types.len()];
+        let accounted_seqs = BTreeSet::new();
+        Self { name, devices, copies: Copies::new(devices), seen, accounted, accounted_seqs, newest_seq: 0 }
+    }
+
+    /// A device that held `after` was told this of what came then.
+    fn claim(&mut self, after: u64, said: &Said, device: u32) {
+        if !said.told.is_empty() {
+            self.newest_seq = self.newest_seq.max(said.seq);
+        }
+        if after + 1 == said.seq && self.accounted_seqs.insert(said.seq) {
+            for told in &said.told {
+                let accounted = &mut self.accounted[usize::from(told.kind)];
+                *accounted = told.total.map_or(*accounted + told.account(), |total| total.max(*accounted));
+            }
+        }
+        self.seen.claimed(Claim { after, through: said.seq, told: said.told.clone() }, device);
+    }
+}
+
+/// What a batch holds of ours, by type: places, what each stands for, and how many of another run.
+#[derive(Debug, Default, Clone)]
+struct OursOfType {
+    places: Vec<u32>,
+    counts: Vec<u64>,
+    others: u64,
+}
+
+struct Ours(Vec<OursOfType>);
+
+impl Ours {
+    fn new(types: usize) -> Self {
+        Self(vec![OursOfType::default(); types])
+    }
+
+    fn add(&mut self, kind: u8, place: u32, count: u64) {
+        let of_type = &mut self.0[usize::from(kind)];
+        of_type.places.push(place);
+        of_type.counts.push(count);
+    }
 }
 
 /// All rooms of one worker.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    schedule: Schedule,
+    known: Known,
     encoding: Encoding,
-    payloads: Payloads,
     /// The rooms' lives: the first of each room by its place, later ones (a restart) behind them.
     lives: Vec<WatchedRoom>,
     /// How many rooms there are.
@@ -121,9 +163,10 @@ pub(crate) struct Watch {
     pub(crate) streams: Option<Streams>,
     /// A room may have several lives.
     through_restarts: bool,
-    scratch: Vec<u8>,
-    /// From when a message was due to when a device had it.
-    pub(crate) latency: Latency,
+    /// What was given of each type, and how late.
+    pub(crate) figures: Figures,
+    /// How many of some types each device was given in any second.
+    pub(crate) readers: Option<Readers>,
     /// What was counted.
     pub(crate) tally: Tally,
     /// What was broken, as far as it shows here.
@@ -145,30 +188,23 @@ impl Watch {
     /// Watches these rooms; devices name them by their place here. The schedule's start is told later.
     #[must_use]
     pub(crate) fn new(
-        schedule: Schedule,
+        known: Known,
         encoding: Encoding,
-        payloads: Payloads,
         rooms: impl IntoIterator<Item = RoomToWatch>,
     ) -> Self {
-        let rooms = rooms.into_iter().map(|room| WatchedRoom {
-            name: room.name,
-            devices: room.devices,
-            copies: Copies::new(room.devices),
-            seen: RoomSeen::new(room.room),
-            messages: 0,
-            newest_seq: 0,
-        });
+        let types = known.types.len();
+        let seen = |room| RoomSeen::new(room, types);
+        let rooms = rooms.into_iter().map(|room| WatchedRoom::new(room.name, room.devices, seen(room.room)));
         let lives: Vec<WatchedRoom> = rooms.collect();
         Self {
-            schedule,
+            figures: Figures::new(types),
+            known,
             encoding,
-            payloads,
             rooms: lives.len(),
             lives,
             streams: None,
             through_restarts: false,
-            scratch: Vec::new(),
-            latency: Latency::default(),
+            readers: None,
             tally: Tally::default(),
             violations: Violations::default(),
         }
@@ -180,6 +216,12 @@ impl Watch {
         self
     }
 
+    /// Watches how many of some types each device is given in any second.
+    pub(crate) fn with_readers(mut self, readers: Option<Readers>) -> Self {
+        self.readers = readers;
+        self
+    }
+
     /// Allows rooms to begin a new life.
     pub(crate) fn through_restarts(mut self, allowed: bool) -> Self {
         self.through_restarts = allowed;
@@ -188,7 +230,8 @@ impl Watch {
 
     /// Publishing begins at this time; told before it does. What was counted until now is no part of the run.
     pub(crate) fn start(&mut self, start_ns: u64) {
-        self.schedule.start_ns = start_ns;
+        self.known.start(start_ns);
+        self.figures.start_ns = start_ns;
         self.tally = Tally::default();
         if let Some(streams) = &mut self.streams {
             streams.original.schedule.start_ns = start_ns;
@@ -201,11 +244,15 @@ impl Watch {
         self.tally.bytes += bytes.len() as u64;
         if let Some(seq) = track.seq.filter(|_| track.is_in) {
             let copies = &mut self.lives[track.life as usize].copies;
-            if let Some((messages, brought)) = copies.take_level(seq + 1, bytes, now_ns, &mut self.latency) {
+            if let Some(taken) = copies.take_level(seq + 1, bytes, now_ns, &mut self.figures) {
                 track.seq = Some(seq + 1);
                 self.tally.frames += 1;
-                self.tally.deliveries += messages;
-                return self.bring(track, seat, brought.as_ref(), now_ns);
+                self.tally.deliveries += taken.messages;
+                self.tally.skipped += taken.skipped;
+                if let Some(readers) = &mut self.readers {
+                    readers.take(seat.device, taken.readable, now_ns);
+                }
+                return self.bring(track, seat, taken.brought.as_ref(), now_ns);
             }
         }
         self.hear_new(track, seat, bytes, now_ns)
@@ -225,9 +272,9 @@ impl Watch {
     fn hear_new(&mut self, track: &mut Track, seat: Seat, bytes: &[u8], now_ns: u64) -> Heard {
         let life = track.life as usize;
         if let Some(seq) = track.seq.filter(|_| track.is_in)
-            && let Some(said) = self.lives[life].copies.take_composed(bytes, now_ns, &mut self.latency)
+            && let Some(said) = self.lives[life].copies.take_composed(bytes, now_ns, &mut self.figures)
         {
-            self.follow(track, seat, seq, &said);
+            self.follow(track, seat, (seq, now_ns), &said);
             return self.bring(track, seat, said.brought.as_ref(), now_ns);
         }
         self.tally.decoded += 1;
@@ -277,9 +324,9 @@ impl Watch {
                 format!("device {}: other bytes for batch {} than other devices", seat.device, said.seq)
             });
         }
-        self.follow(track, seat, seq, &said);
+        self.follow(track, seat, (seq, now_ns), &said);
         let brought = said.brought.clone();
-        self.lives[life].copies.keep(bytes, said, now_ns, &mut self.latency);
+        self.lives[life].copies.keep(bytes, said, now_ns, &mut self.figures);
         self.bring(track, seat, brought.as_ref(), now_ns)
     }
 
@@ -306,10 +353,15 @@ impl Watch {
                     format!("device {}: a {} in the welcome of a new room", seat.device, message.type_name)
                 });
             } else if message.offset == 0 {
-                let _: Option<u64> = self.judge_message(seat, life, message, welcome.seq);
+                let _: Option<Which> = self.judge_message(seat, life, message, welcome.seq);
             }
         }
         if first {
+            for (name, total) in self.known.grown(welcome) {
+                self.violations.add(Kind::CounterInexact, 1, || {
+                    format!("device {}: {name} stands at {total} in the welcome of a new room", seat.device)
+                });
+            }
             track.start_seq = welcome.seq;
         } else {
             track.place.returned_ns = now_ns;
@@ -345,10 +397,9 @@ impl Watch {
             self.violations
                 .add(Kind::Unexpected, 1, || format!("device {}: runs {runs:?} of one room", seat.device));
         }
-        let mut seen = RoomSeen::new(index);
+        let mut seen = RoomSeen::new(index, self.known.types.len());
         run.clone_into(&mut seen.run);
-        let copies = Copies::new(devices);
-        self.lives.push(WatchedRoom { name, devices, copies, seen, messages: 0, newest_seq: 0 });
+        self.lives.push(WatchedRoom::new(name, devices, seen));
         self.lives.len() - 1
     }
 
@@ -374,26 +425,25 @@ impl Watch {
             });
             return None;
         }
-        let mut places = Vec::with_capacity(batch.messages.len());
-        let mut dues_ns = Vec::with_capacity(batch.messages.len());
+        let mut ours = Ours::new(self.known.types.len());
+        let mut dues = Vec::with_capacity(batch.messages.len());
         let mut faultless = true;
         let brought = self.read_reliable(seat, batch);
         let is_ours = |message: &&HeardMessage| message.type_name != ENGINE_TYPE && message.offset == 0;
         for message in batch.messages.iter().filter(is_ours) {
             match self.judge_message(seat, life, message, batch.seq) {
-                Some(number) => {
-                    places.push(self.schedule.place_of(number));
-                    dues_ns.push(self.schedule.due_ns(number));
+                Some(Which::Ours { kind, number }) => {
+                    let schedule = &self.known.load(kind).schedule;
+                    ours.add(kind, schedule.place_of(number), message.count);
+                    dues.push((kind, schedule.due_ns(number)));
                 }
+                Some(Which::Others { kind }) => ours.0[usize::from(kind)].others += 1,
                 None => faultless = false,
             }
         }
         let carried = batch.carried.iter().filter(|message| message.offset == 0);
-        for message in carried.chain(batch.latest.iter().filter(|message| message.type_name != ENGINE_TYPE)) {
-            faultless = false;
-            self.violations.add(Kind::Foreign, 1, || {
-                format!("device {}: a {} beside batch {}", seat.device, message.type_name, batch.seq)
-            });
+        for message in carried.chain(batch.latest.iter().filter(is_ours)) {
+            faultless &= self.is_a_value(seat, life, message, batch.seq);
         }
         let has_messages = !batch.messages.is_empty();
         let nothing_besides = batch.carried.is_empty() && batch.latest.is_empty();
@@ -404,18 +454,21 @@ impl Watch {
             });
             return None;
         }
-        if !faultless || (has_messages && !self.enter(seat, life, batch.seq, places.into())) {
+        if !faultless || (has_messages && !self.enter(seat, life, batch.seq, ours)) {
             return None;
         }
         Some(Said {
             seq: batch.seq,
-            is_level: has_messages && batch.skipped.is_empty() && nothing_besides,
+            // It may say what was shed and merged before it left: so do all frames that bring it.
+            is_level: has_messages && nothing_besides && batch.seq == held_seq + 1,
             has_messages,
-            dues_ns: dues_ns.into(),
-            skipped: batch.skipped.get(OUR_TYPE).copied().unwrap_or(0),
+            dues: dues.into(),
+            told: self.known.told(batch),
+            readable: self.known.readable(batch),
             // A batch of reliable messages alone may be passed over without a word: they are carried. That it held no
             // chat is checked when the skips are settled.
-            explains: !(batch.skipped.is_empty() && batch.merged.is_empty() && nothing_besides)
+            explains: !(batch.skipped.is_empty() && batch.merged.is_empty() && batch.counters.is_empty())
+                || !nothing_besides
                 || self.streams.is_some(),
             brought,
         })
@@ -437,21 +490,12 @@ impl Watch {
         }
     }
 
-    /// The number of a message, if it is one that this room was given.
-    fn judge_message(&mut self, seat: Seat, life: usize, message: &HeardMessage, seq: u64) -> Option<u64> {
+    /// Which message it is, if it is one that this room was given.
+    fn judge_message(&mut self, seat: Seat, life: usize, message: &HeardMessage, seq: u64) -> Option<Which> {
         let room = self.lives[life].seen.room;
-        let forgery = if message.type_name == OUR_TYPE && message.json {
-            match self.payloads.check(&self.schedule, &message.payload, &mut self.scratch) {
-                Ok(number) if self.schedule.room_of(number) == room => return Some(number),
-                Ok(_) => Forgery::Foreign,
-                Err(forgery) => forgery,
-            }
-        } else {
-            Forgery::Foreign
-        };
-        let kind = match forgery {
-            Forgery::Foreign => Kind::Foreign,
-            Forgery::Altered { .. } => Kind::Altered,
+        let (kind, forgery) = match self.known.which(room, message) {
+            Ok(which) => return Some(which),
+            Err(wrong) => wrong,
         };
         self.violations.add(kind, 1, || {
             let shown: String = String::from_utf8_lossy(&message.payload).chars().take(60).collect();
@@ -460,33 +504,57 @@ impl Watch {
         None
     }
 
-    /// Enters a batch into the room's order, or compares it with what other devices were told. Whether it fits.
-    fn enter(&mut self, seat: Seat, life: usize, seq: u64, numbers: Numbers) -> bool {
-        let room = &mut self.lives[life];
-        if let Some(known) = room.seen.batches.get(&seq) {
-            if *known == numbers {
-                return true;
+    /// Whether a message beside a batch is the latest value of one of our types: nothing else has its place there.
+    fn is_a_value(&mut self, seat: Seat, life: usize, message: &HeardMessage, seq: u64) -> bool {
+        match self.judge_message(seat, life, message, seq) {
+            None => false,
+            Some(Which::Ours { kind, .. } | Which::Others { kind })
+                if self.known.load(kind).class == Class::Latest =>
+            {
+                true
             }
-            let (kind, count) = difference(known, &numbers);
+            Some(_) => {
+                self.violations.add(Kind::Foreign, 1, || {
+                    format!("device {}: a {} beside batch {seq}", seat.device, message.type_name)
+                });
+                false
+            }
+        }
+    }
+
+    /// Enters a batch into the room's order, or compares it with what other devices were told. Whether it fits.
+    fn enter(&mut self, seat: Seat, life: usize, seq: u64, ours: Ours) -> bool {
+        let mut fits = true;
+        for (of_type, mine) in self.lives[life].seen.types.iter_mut().zip(ours.0) {
+            let numbers = Numbers::from(mine.places);
+            let counts = (!mine.counts.iter().all(|count| *count == 1)).then_some(mine.counts);
+            let Some(known) = of_type.batches.get(&seq) else {
+                of_type.batches.insert(seq, numbers);
+                of_type.counts.extend(counts.map(|counts| (seq, counts)));
+                of_type.others.extend((mine.others > 0).then_some((seq, mine.others)));
+                continue;
+            };
+            let (kind, count) = if *known != numbers {
+                difference(known, &numbers)
+            } else if of_type.counts.get(&seq) != counts.as_ref() {
+                (Kind::Altered, 1)
+            } else {
+                continue;
+            };
             let known = known.clone();
             self.violations.add(kind, count, || {
                 format!("device {}: batch {seq} was {numbers:?} for it, {known:?} for others", seat.device)
             });
-            return false;
+            fits = false;
         }
-        if numbers.count() > 0 {
-            room.messages += numbers.count();
-            room.newest_seq = room.newest_seq.max(seq);
-        }
-        room.seen.batches.insert(seq, numbers);
-        true
+        fits
     }
 
     /// Moves a device along by a frame that is faultless in itself.
-    fn follow(&mut self, track: &mut Track, seat: Seat, held: u64, said: &Said) {
+    fn follow(&mut self, track: &mut Track, seat: Seat, (held, now_ns): (u64, u64), said: &Said) {
         self.tally.frames += 1;
-        self.tally.skipped += said.skipped;
-        self.tally.deliveries += said.dues_ns.len() as u64;
+        self.tally.skipped += said.skipped();
+        self.tally.deliveries += said.messages();
         if said.seq < held || (said.has_messages && said.seq == held) {
             let kind = if said.has_messages { Kind::Twice } else { Kind::OutOfOrder };
             self.violations
@@ -494,24 +562,29 @@ impl Watch {
             return;
         }
         track.seq = Some(said.seq);
-        // A batch brings its own seq; what it or a refresh says of skips is about the seqs between.
+        if let Some(readers) = &mut self.readers {
+            readers.take(seat.device, said.readable, now_ns);
+        }
+        // A batch brings its own seq; what it or a refresh says besides is about the seqs between.
         let through = if said.has_messages { said.seq - 1 } else { said.seq };
         if through > held && !said.explains {
             self.violations.add(Kind::Gap, 1, || {
                 format!("device {}: from seq {held} to {} and no word of why", seat.device, said.seq)
             });
-        } else if through > held || said.skipped > 0 {
-            let claim = Claim { after: held, through, count: said.skipped };
-            self.lives[track.life as usize].seen.claimed(claim, seat.device);
+        } else if said.seq > held || !said.told.is_empty() {
+            self.lives[track.life as usize].claim(held, said, seat.device);
         }
     }
 
-    /// Whether the room at `place` has all `accepted` messages in batches, so that nothing more is awaited.
+    /// Whether all that was accepted of each type is accounted for in the room at `place`, so that nothing more is awaited.
     #[must_use]
-    pub(crate) fn is_complete(&self, place: usize, accepted: u64) -> bool {
+    pub(crate) fn is_complete(&self, place: usize, accepted: &[u64]) -> bool {
         let room = self.lives[place].seen.room;
         let later = self.lives.iter().skip(self.rooms).filter(|life| life.seen.room == room);
-        self.lives[place].messages + later.map(|life| life.messages).sum::<u64>() >= accepted
+        let lives: Vec<&WatchedRoom> = later.chain([&self.lives[place]]).collect();
+        accepted.iter().enumerate().all(|(kind, accepted)| {
+            lives.iter().map(|life| life.accounted.get(kind).copied().unwrap_or(0)).sum::<u64>() >= *accepted
+        })
     }
 
     /// Whether a device has every message that any device of its room has, and its stream at least up to `head`.
@@ -538,7 +611,7 @@ impl Watch {
     /// The run is over: records what is gathered still, and gives what was seen of each room.
     pub(crate) fn finish(&mut self) -> Vec<RoomSeen> {
         for room in &mut self.lives {
-            room.copies.settle(&mut self.latency);
+            room.copies.settle(&mut self.figures);
         }
         self.lives.drain(..).map(|room| room.seen).collect()
     }

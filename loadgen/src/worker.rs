@@ -14,12 +14,15 @@ use crate::args::Reliable;
 use crate::awkward::Awkward;
 use crate::clock::monotonic_ns;
 use crate::doors::Door;
+use crate::figures::{TypeCounts, TypeFigures};
 use crate::frame::Encoding;
 use crate::handshake::Handshake;
+use crate::known::Known;
 use crate::latency::Buckets;
 use crate::ledger::{RoomSeen, StreamSeen, Violations};
+use crate::mix::{Limit, Load};
 use crate::payload::{Payloads, reliable_seed};
-use crate::schedule::Schedule;
+use crate::readable::{Readers, Reading};
 use crate::streams::{APPLY_AGE_MAX_NS, Original, StreamTally, Streams};
 use crate::viewer::{Crowd, Viewers};
 use crate::watch::{RoomToWatch, Tally, Watch};
@@ -34,7 +37,10 @@ const RETURN_MAX_NS: u64 = 10_000_000_000;
 /// What one worker is to hold.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Assignment {
-    pub(crate) schedule: Schedule,
+    pub(crate) loads: Vec<Load>,
+    pub(crate) rooms: u32,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) others: bool,
     pub(crate) reliable: Option<Reliable>,
     pub(crate) awkward: Awkward,
     pub(crate) encoding: Encoding,
@@ -52,12 +58,12 @@ pub(crate) struct Assignment {
 impl Assignment {
     /// How many rooms this worker's devices are in.
     fn places(&self) -> u32 {
-        self.devices.min(self.schedule.rooms)
+        self.devices.min(self.rooms)
     }
 
     /// The room at `place`.
     fn room(&self, place: u32) -> u32 {
-        (self.first_device + place) % self.schedule.rooms
+        (self.first_device + place) % self.rooms
     }
 }
 
@@ -75,9 +81,9 @@ pub(crate) enum Order {
     Connect(Box<Assignment>),
     /// Publishing begins at this time.
     Start { start_ns: u64 },
-    /// Publishing ended; so many messages of each room were accepted, and each stream is durable up to its head. End by
+    /// Publishing ended; so much of each type was accepted in each room, and each stream is durable up to its head. End by
     /// yourself, at the latest after `grace_ms` or when the last device to come back had its 3 s.
-    Finish { accepted: Vec<u32>, heads: Vec<u64>, grace_ms: u64 },
+    Finish { accepted: Vec<Vec<u64>>, heads: Vec<u64>, grace_ms: u64 },
 }
 
 /// Worker to coordinator.
@@ -100,7 +106,10 @@ pub(crate) enum Word {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
-    pub(crate) latency: Buckets,
+    /// By type.
+    pub(crate) types: Vec<TypeCounts>,
+    /// By limit.
+    pub(crate) readings: Vec<Reading>,
     pub(crate) violations: Violations,
     pub(crate) rooms: Vec<RoomSeen>,
     pub(crate) stream_tally: StreamTally,
@@ -137,7 +146,10 @@ pub(crate) fn run() -> std::io::Result<()> {
             }
             Ok(Order::Finish { accepted, heads, grace_ms }) => {
                 let rooms = || (0..assignment.places()).map(|place| assignment.room(place) as usize);
-                let accepted = rooms().map(|room| accepted.get(room).copied().map_or(0, u64::from)).collect();
+                let in_room = |room: usize| {
+                    accepted.iter().map(|rooms| rooms.get(room).copied().unwrap_or(0)).collect()
+                };
+                let accepted = rooms().map(in_room).collect();
                 let heads = rooms().map(|room| heads.get(room).copied().unwrap_or(0)).collect();
                 let deadline_ns = monotonic_ns() + grace_ms * 1_000_000;
                 state.finish = Some(Finish { accepted, heads, deadline_ns, level_since_ns: None });
@@ -167,7 +179,8 @@ fn outcome(watch: &mut Watch) -> Outcome {
     });
     Outcome {
         tally: watch.tally,
-        latency: watch.latency.buckets(),
+        types: watch.figures.types.iter().map(TypeFigures::counts).collect(),
+        readings: watch.readers.as_ref().map(Readers::readings).unwrap_or_default(),
         violations: std::mem::take(&mut watch.violations),
         rooms,
         stream_tally,
@@ -201,8 +214,8 @@ impl State {
 }
 
 struct Finish {
-    /// Accepted messages by place.
-    accepted: Vec<u64>,
+    /// What was accepted, by place and type.
+    accepted: Vec<Vec<u64>>,
     /// How far each stream is durable, by place.
     heads: Vec<u64>,
     deadline_ns: u64,
@@ -230,18 +243,24 @@ fn crowd(assignment: &Assignment) -> std::io::Result<Viewers> {
         name: name(place),
         devices: (assignment.devices - place).div_ceil(places),
     });
-    let payloads = Payloads::new(assignment.payload_bytes, assignment.seed);
+    let known = Known::new(assignment.loads.clone(), (assignment.payload_bytes, assignment.seed))
+        .with_limits(&assignment.limits)
+        .with_others(assignment.others);
+    let limits = assignment.limits.len();
+    let readers = (limits > 0).then(|| Readers::new(limits, assignment.first_device, assignment.devices));
     let streams = assignment.reliable.as_ref().map(|reliable| {
         let original = Original {
             schedule: reliable.schedule,
             payloads: Payloads::new(assignment.payload_bytes, reliable_seed(assignment.seed)),
             type_name: reliable.type_name.clone(),
             ttl_ms: reliable.ttl_ms,
+            others: assignment.others,
         };
         Streams::new(original, (0..places).map(|place| assignment.room(place)))
     });
-    let watch = Watch::new(assignment.schedule, assignment.encoding, payloads, rooms)
+    let watch = Watch::new(known, assignment.encoding, rooms)
         .with_streams(streams)
+        .with_readers(readers)
         .through_restarts(assignment.awkward.through_restarts);
     let door = assignment.viewer_door.clone();
     let address = door.address();

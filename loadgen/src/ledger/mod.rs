@@ -4,6 +4,7 @@
 //! run. While frames arrive, only what can be told from one frame is judged (`watch`); everything that needs the
 //! whole picture is judged here, once. Pure: no socket, no clock.
 
+mod counter;
 mod published;
 mod reliable;
 mod seen;
@@ -12,9 +13,10 @@ mod stream;
 mod verdict;
 mod violation;
 
+pub(crate) use counter::check_counter;
 pub(crate) use published::{Outcome, Published};
 pub(crate) use reliable::{ApplyTimes, Stored, check_stored, check_stream};
-pub(crate) use seen::{Claim, Numbers, RoomSeen};
+pub(crate) use seen::{Claim, Numbers, RoomSeen, Told};
 pub(crate) use stream::{StreamSeen, What};
-pub(crate) use verdict::{check, check_one_life};
+pub(crate) use verdict::{Account, Case, check, check_one_life};
 pub(crate) use violation::{Kind, Violations};

@@ -143,13 +143,13 @@ impl Published {
         all
     }
 
-    /// How many messages of each room were accepted.
+    /// How many messages of each room were accepted, each of which stands for `each`.
     #[must_use]
-    pub(crate) fn ok_by_room(&self) -> Vec<u32> {
-        let mut rooms = vec![0_u32; index(u64::from(self.schedule.rooms))];
+    pub(crate) fn ok_by_room(&self, each: u64) -> Vec<u64> {
+        let mut rooms = vec![0_u64; index(u64::from(self.schedule.rooms))];
         for (number, outcome) in (0_u64..).zip(&self.outcomes) {
             if *outcome == Outcome::Ok {
-                rooms[index(u64::from(self.schedule.room_of(number)))] += 1;
+                rooms[index(u64::from(self.schedule.room_of(number)))] += each;
             }
         }
         rooms

@@ -67,6 +67,7 @@ pub(crate) fn check_stored(
     for (offset, what) in &stored.messages {
         match what {
             What::Recall(of) => drop(recalled.insert(*of)),
+            What::Other => {}
             What::Message(number) => {
                 if let Some(first) = there.insert(*number, *offset) {
                     violations.add(Kind::I3AppliedTwice, 1, || {
@@ -128,14 +129,14 @@ impl Life<'_> {
     fn messages(&self) -> impl Iterator<Item = (u64, u64, &OffsetSeen)> {
         self.seen.offsets.iter().filter_map(|(offset, seen)| match seen.what {
             What::Message(number) => Some((*offset, number, seen)),
-            What::Recall(_) => None,
+            What::Recall(_) | What::Other => None,
         })
     }
 
     fn recalled(&self) -> BTreeSet<u64> {
         let recalls = self.seen.offsets.values().filter_map(|seen| match seen.what {
             What::Recall(of) => Some(of),
-            What::Message(_) => None,
+            What::Message(_) | What::Other => None,
         });
         recalls.collect()
     }

@@ -81,15 +81,63 @@ impl Witness {
     }
 }
 
-/// "You were not sent the batches after `after` up to `through`; they held `count` messages of ours."
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// What one frame says of one type of the mix. Nothing: it says nothing of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// The type's place in the mix.
+    pub(crate) kind: u8,
+    /// Messages in it, another run's among them.
+    pub(crate) messages: u64,
+    /// Messages told as skipped.
+    pub(crate) skipped: u64,
+    /// Messages told as merged.
+    pub(crate) merged: u64,
+    /// What a counter grew by.
+    pub(crate) add: u64,
+    /// Where the counter stands now.
+    pub(crate) total: Option<u64>,
+}
+
+impl Told {
+    /// What entered the room: given, skipped and merged.
+    #[must_use]
+    pub(crate) fn account(&self) -> u64 {
+        self.messages + self.skipped + self.merged
+    }
+}
+
+/// "After `after` up to `through`, this is what there was." A level batch says it of itself, a refresh of all it replaces.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Claim {
     /// The last batch before.
     pub(crate) after: u64,
-    /// The last batch that was skipped.
+    /// The last batch that it speaks of.
     pub(crate) through: u64,
-    /// Messages in them, as `skipped` said.
-    pub(crate) count: u64,
+    /// By type; those of which nothing is said had nothing.
+    pub(crate) told: Box<[Told]>,
+}
+
+impl Claim {
+    /// What it says of a type.
+    #[must_use]
+    pub(crate) fn of(&self, kind: u8) -> Told {
+        let said = self.told.iter().find(|told| told.kind == kind);
+        said.copied().unwrap_or(Told { kind, ..Told::default() })
+    }
+}
+
+/// One type in one room.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TypeSeen {
+    /// Our messages of each batch with messages that some device was sent, by seq; often none.
+    #[serde(with = "pairs")]
+    pub(crate) batches: BTreeMap<u64, Numbers>,
+    /// What each message of a batch stands for; left out where all stand for one.
+    #[serde(with = "pairs")]
+    pub(crate) counts: BTreeMap<u64, Vec<u64>>,
+    /// How many messages of another run a batch holds, where it holds any.
+    #[serde(with = "pairs")]
+    pub(crate) others: BTreeMap<u64, u64>,
 }
 
 /// One room, as the devices of one worker (or, merged, of all) saw it.
@@ -99,25 +147,24 @@ pub(crate) struct RoomSeen {
     pub(crate) room: u32,
     /// The run that every frame named; empty until a welcome came.
     pub(crate) run: String,
-    /// Each batch that some device was sent, by seq.
-    #[serde(with = "pairs")]
-    pub(crate) batches: BTreeMap<u64, Numbers>,
+    /// What was seen of each type of the mix.
+    pub(crate) types: Vec<TypeSeen>,
     /// The seqs devices were welcomed at.
     #[serde(with = "pairs")]
     pub(crate) starts: BTreeMap<u64, Witness>,
     /// The seqs devices had reached at the end.
     #[serde(with = "pairs")]
     pub(crate) ends: BTreeMap<u64, Witness>,
-    /// What devices were told they missed.
+    /// What frames said of the account. Of level batches, only the first device of each worker is witness.
     #[serde(with = "pairs")]
     pub(crate) claims: BTreeMap<Claim, Witness>,
 }
 
 impl RoomSeen {
-    /// Room `room`, of which nothing was seen yet.
+    /// Room `room`, of which nothing was seen yet, with so many types.
     #[must_use]
-    pub(crate) fn new(room: u32) -> Self {
-        Self { room, ..Self::default() }
+    pub(crate) fn new(room: u32, types: usize) -> Self {
+        Self { room, types: vec![TypeSeen::default(); types], ..Self::default() }
     }
 
     /// A device was welcomed at `seq`.
@@ -130,7 +177,7 @@ impl RoomSeen {
         note(&mut self.ends, seq, Witness { devices: 1, example: device });
     }
 
-    /// A device was told what it missed.
+    /// A device was told this.
     pub(crate) fn claimed(&mut self, claim: Claim, device: u32) {
         note(&mut self.claims, claim, Witness { devices: 1, example: device });
     }
@@ -141,14 +188,16 @@ impl RoomSeen {
         if self.run.is_empty() {
             self.run = other.run;
         }
-        for (seq, numbers) in other.batches {
-            match self.batches.get(&seq) {
-                Some(mine) if *mine != numbers => conflicts.push(seq),
-                Some(_) => {}
-                None => {
-                    self.batches.insert(seq, numbers);
+        for (mine, other) in self.types.iter_mut().zip(other.types) {
+            for (seq, numbers) in other.batches {
+                match mine.batches.get(&seq) {
+                    Some(known) if *known != numbers => conflicts.push(seq),
+                    Some(_) => {}
+                    None => drop(mine.batches.insert(seq, numbers)),
                 }
             }
+            mine.counts.extend(other.counts);
+            mine.others.extend(other.others);
         }
         for (seq, witness) in other.starts {
             note(&mut self.starts, seq, witness);
@@ -159,6 +208,7 @@ impl RoomSeen {
         for (claim, witness) in other.claims {
             note(&mut self.claims, claim, witness);
         }
+        conflicts.dedup();
         conflicts
     }
 }

@@ -37,6 +37,12 @@ impl Spans {
         (root_a == root_b).then_some(to_b - to_a)
     }
 
+    /// The same as a count; `None` where it is not known, or negative because statements contradict each other.
+    #[must_use]
+    pub(crate) fn entered(&mut self, after: u64, through: u64) -> Option<u64> {
+        self.between(after, through).and_then(|count| u64::try_from(count).ok())
+    }
+
     /// The root of a seq and the messages from there to it; shortens the path on the way.
     fn root(&mut self, seq: u64) -> (usize, i64) {
         let nodes = &mut self.nodes;

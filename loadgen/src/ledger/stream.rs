@@ -25,6 +25,8 @@ pub(crate) enum What {
     Message(u64),
     /// The message at this offset is taken back.
     Recall(u64),
+    /// A message of another run, which is not judged.
+    Other,
 }
 
 /// One offset that some device applied.

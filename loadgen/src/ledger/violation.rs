@@ -26,8 +26,15 @@ pub(crate) enum Kind {
     RefusedAppeared,
     /// A `seq` was passed over and nothing said why.
     Gap,
-    /// `skipped` counts other messages than were in the batches a device was not sent.
+    /// `skipped` and `merged` do not add up: with what devices were given, they are more than was accepted, or two
+    /// frames say otherwise of the same batches.
     SkipInexact,
+    /// A counter's total is not the sum of what was accepted, or not that of what devices were told it grew by.
+    CounterInexact,
+    /// The counts of a key's messages do not add up to what was accepted of it.
+    CountInexact,
+    /// A device was given more messages of a type than it is asked to show.
+    ReadableExceeded,
     /// A frame that can't be read.
     Undecodable,
     /// A frame that has no place here: `error`, `closed`, another welcome.
@@ -71,6 +78,9 @@ impl Kind {
             Self::RefusedAppeared => "refused_appeared",
             Self::Gap => "gap",
             Self::SkipInexact => "skip_inexact",
+            Self::CounterInexact => "counter_inexact",
+            Self::CountInexact => "count_inexact",
+            Self::ReadableExceeded => "readable_exceeded",
             Self::Undecodable => "undecodable",
             Self::Unexpected => "unexpected",
             Self::Disconnected => "disconnected",

@@ -1,12 +1,27 @@
 //! Frames a faultless and a misbehaving server would send, and what the watch makes of them.
 
 use super::*;
-use crate::ledger::{Outcome, Published, check};
+use crate::ledger::{Case, Outcome, Published, check};
+use crate::mix::{Load, type_seed};
+use crate::payload::Payloads;
+use crate::schedule::Schedule;
 
 const ROOM: &str = "lg-1-0";
 
 fn schedule() -> Schedule {
     Schedule { start_ns: 0, messages: 12, rate_milli: 1_000_000, rooms: 1, messages_per_request: 1 }
+}
+
+/// Twelve chat messages, and what else is named.
+fn loads(others: &[(&str, Class)]) -> Vec<Load> {
+    let load = |(name, class): &(&str, Class)| Load {
+        type_name: (*name).to_owned(),
+        class: *class,
+        schedule: schedule(),
+        count: None,
+        keys: 0,
+    };
+    [("chat", Class::Normal)].iter().chain(others).map(load).collect()
 }
 
 /// A watch of one room with three devices, all welcomed at seq 4.
@@ -20,9 +35,13 @@ fn seat(device: u32) -> Seat {
 }
 
 fn message(number: u64) -> String {
+    message_of("chat", number)
+}
+
+fn message_of(type_name: &str, number: u64) -> String {
     let mut payload = Vec::new();
-    Payloads::new(60, 1).write(&schedule(), number, &mut payload);
-    format!(r#"{{"type":"chat","payload":{},"at":1}}"#, String::from_utf8(payload).unwrap())
+    Payloads::new(60, type_seed(1, type_name)).write(&schedule(), number, &mut payload);
+    format!(r#"{{"type":"{type_name}","payload":{},"at":1}}"#, String::from_utf8(payload).unwrap())
 }
 
 fn batch(seq: u64, numbers: &[u64]) -> String {
@@ -39,13 +58,21 @@ fn refresh(seq: u64, skipped: u64) -> String {
 
 impl Bench {
     fn unwelcomed() -> Self {
+        Self::of(Known::new(loads(&[]), (60, 1)))
+    }
+
+    fn of(known: Known) -> Self {
         let room = RoomToWatch { room: 0, name: ROOM.into(), devices: 3 };
-        let watch = Watch::new(schedule(), Encoding::Json, Payloads::new(60, 1), [room]);
+        let watch = Watch::new(known, Encoding::Json, [room]);
         Self { watch, tracks: [Track::default(); 3] }
     }
 
     fn new() -> Self {
-        let mut bench = Self::unwelcomed();
+        Self::unwelcomed().welcomed()
+    }
+
+    fn welcomed(mut self) -> Self {
+        let bench = &mut self;
         let welcome =
             format!(r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":4,"heartbeat_ms":25000}}"#);
         for device in 0..3 {
@@ -54,7 +81,7 @@ impl Bench {
                 Heard::Welcomed { heartbeat_ms: 25_000, ack_within_ms: None }
             );
         }
-        bench
+        self
     }
 
     fn hear(&mut self, device: u32, frame: &str) -> Heard {
@@ -78,7 +105,9 @@ impl Bench {
         }
         let seen = self.watch.finish().remove(0);
         let mut violations = std::mem::take(&mut self.watch.violations);
-        check(&published, &seen, &mut violations);
+        let load = &loads(&[])[0];
+        let case = Case { kind: 0, load, published: &published, others: false };
+        check(&case, &seen, &mut violations);
         violations
     }
 }
@@ -90,7 +119,7 @@ fn a_faultless_stream_is_decoded_once_for_all_devices() {
     bench.all_hear(&batch(6, &[4, 5, 6, 7, 8, 9, 10, 11]));
     assert_eq!(bench.watch.tally.decoded, 3 + 2, "three welcomes, two batches");
     assert_eq!(bench.watch.tally.deliveries, 36);
-    assert!(bench.watch.is_complete(0, 12) && bench.watch.is_level(bench.tracks[0], seat(0), 0));
+    assert!(bench.watch.is_complete(0, &[12]) && bench.watch.is_level(bench.tracks[0], seat(0), 0));
     assert!(bench.verdict().is_empty());
 }
 
@@ -231,6 +260,7 @@ fn with_streams(bench: Bench) -> Bench {
         payloads: Payloads::new(60, 2),
         type_name: "coupon".into(),
         ttl_ms: None,
+        others: false,
     };
     let Bench { watch, tracks } = bench;
     Bench { watch: watch.with_streams(Some(Streams::new(original, [0]))), tracks }
@@ -239,9 +269,10 @@ fn with_streams(bench: Bench) -> Bench {
 fn coupon(offset: u64) -> String {
     let (number, mut payload) = (offset - 1, Vec::new());
     let schedule = Schedule { messages: 3, ..schedule() };
-    Payloads::new(60, 2).write(&schedule, number, &mut payload);
-    let payload = String::from_utf8(payload).unwrap();
-    format!(r#"{{"type":"coupon","payload":{payload},"id":"lg-{number:x}","at":1,"offset":{offset}}}"#)
+    let payloads = Payloads::new(60, 2);
+    payloads.write(&schedule, number, &mut payload);
+    let (payload, id) = (String::from_utf8(payload).unwrap(), payloads.id(number));
+    format!(r#"{{"type":"coupon","payload":{payload},"id":"{id}","at":1,"offset":{offset}}}"#)
 }
 
 /// A bench whose devices were welcomed with an epoch, at offset 0.
@@ -340,4 +371,96 @@ fn a_device_that_comes_back_asks_with_what_it_has() {
     bench.hear(1, &honest.replace(r#""reliable":["#, &format!(r#""reliable":[{},"#, coupon(1))));
     assert_eq!(bench.tracks[1].place.offset, 3, "a cursor at offset 0 is never reset");
     assert_eq!(bench.watch.violations.count(Kind::I4FalseReset), 1);
+}
+
+/// Chat, gifts, and a counter.
+fn mixed_bench() -> Bench {
+    Bench::of(Known::new(loads(&[("gift", Class::Normal), ("like", Class::Counter)]), (60, 1))).welcomed()
+}
+
+/// A batch of chat with what else it says.
+fn batch_saying(seq: u64, numbers: &[u64], said: &str) -> String {
+    batch(seq, numbers).replace("\"messages\"", &format!("{said},\"messages\""))
+}
+
+#[test]
+fn a_level_batch_that_says_what_was_shed_is_decoded_once_and_counts_for_every_device() {
+    let mut bench = Bench::new();
+    bench.all_hear(&batch_saying(5, &[0, 3], r#""skipped":{"chat":2}"#));
+    assert!(!bench.watch.is_complete(0, &[12]));
+    bench.all_hear(&batch_saying(6, &[5, 11], r#""skipped":{"chat":5},"merged":{"chat":1}"#));
+    assert!(bench.watch.is_complete(0, &[12]) && !bench.watch.is_complete(0, &[13]));
+    assert_eq!(bench.watch.tally.decoded, 3 + 2);
+    assert_eq!((bench.watch.tally.deliveries, bench.watch.tally.skipped), (12, 21));
+    let figures = |bench: &mut Bench| {
+        bench.watch.lives[0].copies.settle(&mut bench.watch.figures);
+        let chat = &bench.watch.figures.types[0];
+        (chat.latency.percentiles().count, chat.skipped, chat.merged)
+    };
+    assert_eq!(figures(&mut bench), (12, 21, 3));
+    assert!(bench.verdict().is_empty());
+}
+
+#[test]
+fn a_count_of_what_was_shed_that_is_too_small_is_a_loss_and_one_too_large_is_told() {
+    for (skipped, kind) in [(7, Kind::Lost), (9, Kind::SkipInexact)] {
+        let mut bench = Bench::new();
+        bench.all_hear(&batch_saying(5, &[0, 3, 7, 11], &format!(r#""skipped":{{"chat":{skipped}}}"#)));
+        assert!(bench.verdict().count(kind) > 0, "{skipped}");
+    }
+}
+
+#[test]
+fn a_refresh_brings_together_what_was_given_and_what_was_shed() {
+    for (skipped, inexact) in [(7, 0), (6, 1)] {
+        let mut bench = Bench::new();
+        for device in 0..2 {
+            bench.hear(device, &batch_saying(5, &[0, 3], r#""skipped":{"chat":2}"#));
+            bench.hear(device, &batch(6, &[4, 5, 6]));
+        }
+        bench.hear(2, &refresh(6, skipped));
+        bench.all_hear(&batch(7, &[7, 8, 9, 10, 11]));
+        assert_eq!(bench.verdict().count(Kind::SkipInexact), inexact, "{skipped}");
+    }
+}
+
+#[test]
+fn a_batch_of_a_counter_alone_is_no_gap_and_its_totals_are_kept() {
+    let mut bench = mixed_bench();
+    bench.all_hear(&batch_saying(5, &[], r#""counters":{"like":{"add":50,"total":50}}"#));
+    bench.all_hear(&batch_saying(6, &[0], r#""counters":{"like":{"add":150,"total":200}}"#));
+    assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
+    assert!(bench.watch.is_complete(0, &[1, 0, 200]) && !bench.watch.is_complete(0, &[1, 0, 201]));
+    assert!(bench.watch.is_level(bench.tracks[0], seat(0), 0));
+    bench.hear(0, &batch_saying(7, &[], r#""counters":{"like":{"add":1,"total":201}}"#));
+    assert!(!bench.watch.is_level(bench.tracks[1], seat(1), 0), "others have more");
+}
+
+#[test]
+fn each_type_has_messages_of_its_own() {
+    let mut bench = mixed_bench();
+    let gift = format!(r#"{},{}"#, message(0), message_of("gift", 0));
+    bench.all_hear(&batch(5, &[]).replace("[]", &format!("[{gift}]")));
+    assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
+    let dressed = message(1).replace("\"chat\"", "\"gift\"");
+    bench.hear(0, &batch(6, &[]).replace("[]", &format!("[{dressed}]")));
+    assert_eq!(bench.watch.violations.count(Kind::Foreign), 1, "chat in a gift's clothes");
+}
+
+#[test]
+fn another_runs_messages_are_foreign_unless_it_may_be_here() {
+    let theirs = || {
+        let mut payload = Vec::new();
+        Payloads::new(60, type_seed(2, "chat")).write(&schedule(), 3, &mut payload);
+        let payload = String::from_utf8(payload).unwrap();
+        batch(5, &[0, 1]).replace(":[{", &format!(r#":[{{"type":"chat","payload":{payload},"at":1}},{{"#))
+    };
+    let mut bench = Bench::new();
+    bench.hear(0, &theirs());
+    assert_eq!(bench.watch.violations.count(Kind::Foreign), 1);
+    let mut bench = Bench::of(Known::new(loads(&[]), (60, 1)).with_others(true)).welcomed();
+    bench.all_hear(&theirs());
+    assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
+    assert_eq!(bench.watch.tally.deliveries, 6, "ours alone");
+    assert_eq!(bench.watch.finish().remove(0).types[0].others.get(&5), Some(&1));
 }

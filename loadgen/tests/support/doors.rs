@@ -1,5 +1,6 @@
-//! What the servers that stand in for the engine share: a thread per connection.
+//! What the servers that stand in for the engine share: a thread per connection, and how a request is read.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
@@ -12,4 +13,39 @@ pub(crate) fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Send + S
             std::thread::spawn(move || serve(stream));
         }
     });
+}
+
+/// One request to a publisher door.
+pub(crate) struct PublishRequest {
+    /// The room of its path.
+    pub(crate) room: String,
+    /// It publishes; others only look.
+    pub(crate) is_post: bool,
+    /// Its body is protobuf.
+    pub(crate) is_proto: bool,
+    pub(crate) body: Vec<u8>,
+}
+
+/// The next request of a connection; `None` when there is none to come.
+pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<PublishRequest> {
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return None;
+        }
+        if line == "\r\n" {
+            break;
+        }
+        head.push(line.to_ascii_lowercase());
+    }
+    let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    Some(PublishRequest {
+        room: head[0].split('/').nth(3).unwrap_or_default().to_owned(),
+        is_post: head[0].starts_with("post"),
+        is_proto: head.iter().any(|line| line.contains("content-type: application/x-protobuf")),
+        body,
+    })
 }

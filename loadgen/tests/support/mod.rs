@@ -6,14 +6,14 @@
 mod doors;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use doors::accept;
+use doors::{accept, read_request};
 use prost::Message as _;
 use roomcast::wire::proto;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -47,6 +47,22 @@ pub(crate) enum Misdeed {
     FailOne,
     /// Not at all what a viewer door answers.
     NotRoomcast,
+    /// None; chat is sampled to one message a flush, and each batch says how many were shed before it left.
+    ShedAndSay,
+    /// The same, but the third batch says one less.
+    ShedAndSayLess,
+    /// The same, but every batch says one more.
+    ShedAndSayMore,
+    /// One gift is in no batch.
+    LoseGift,
+    /// The counter's totals are one off from the third batch on.
+    MiscountTotal,
+    /// The counter is one more for a device than for the others.
+    MiscountForOne,
+    /// Messages of one key are merged in each flush, and one of a merged message's counts is lost.
+    MergeAndForget,
+    /// Messages of one key are merged in each flush, exactly.
+    Merge,
     /// None, and at the operator door it says what its processor did: [`PROCESSOR_US`] more each time it is asked.
     SayProcessorTime,
 }
@@ -74,8 +90,30 @@ struct Member {
 #[derive(Default)]
 struct Room {
     seq: u64,
-    gathered: Vec<String>,
+    gathered: Vec<Draft>,
     members: Vec<Member>,
+    /// Where the counter stands.
+    total: u64,
+}
+
+/// One message of a publish request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Draft {
+    type_name: String,
+    key: String,
+    count: u64,
+    payload: String,
+}
+
+/// What a batch says beside its messages.
+#[derive(Debug, Clone, Copy, Default)]
+struct Aside {
+    /// Chat that was shed, or in batches that were passed over.
+    skipped: u64,
+    /// Gifts that were merged.
+    merged: u64,
+    /// The counter's growth and total.
+    likes: Option<(u64, u64)>,
 }
 
 type Rooms = Arc<Mutex<BTreeMap<String, Room>>>;
@@ -164,32 +202,98 @@ fn join(rooms: &Rooms, name: &str, is_proto: bool) -> Receiver<Option<Vec<u8>>> 
     receiver
 }
 
-fn batch(name: &str, seq: u64, payloads: &[String], skipped: u64, is_proto: bool) -> Vec<u8> {
+fn batch(name: &str, seq: u64, drafts: &[Draft], aside: Aside, is_proto: bool) -> Vec<u8> {
+    let Aside { skipped, merged, likes } = aside;
     if is_proto {
-        let message = |payload: &String| proto::Message {
-            r#type: "chat".to_owned(),
-            payload: payload.clone().into_bytes().into(),
+        let message = |draft: &Draft| proto::Message {
+            r#type: draft.type_name.clone(),
+            payload: draft.payload.clone().into_bytes().into(),
             json: true,
+            key: draft.key.clone(),
+            count: if draft.count == 1 { 0 } else { draft.count },
             ..proto::Message::default()
         };
+        let one =
+            |name: &str, count: u64| (count > 0).then(|| (name.to_owned(), count)).into_iter().collect();
+        let change = |(add, total)| ("like".to_owned(), proto::CounterChange { add, total });
         let batch = proto::Batch {
             room: name.to_owned(),
             run: "0a".to_owned(),
             seq,
-            skipped: (skipped > 0).then(|| ("chat".to_owned(), skipped)).into_iter().collect(),
-            messages: payloads.iter().map(message).collect(),
+            skipped: one("chat", skipped),
+            merged: one("gift", merged),
+            counters: likes.map(change).into_iter().collect(),
+            messages: drafts.iter().map(message).collect(),
             ..proto::Batch::default()
         };
         return proto::ServerFrame { frame: Some(proto::server_frame::Frame::Batch(batch)) }.encode_to_vec();
     }
-    let messages: Vec<String> =
-        payloads.iter().map(|payload| format!(r#"{{"type":"chat","payload":{payload},"at":1}}"#)).collect();
+    let spell = |draft: &Draft| {
+        let key = if draft.key.is_empty() { String::new() } else { format!(r#","key":"{}""#, draft.key) };
+        let count = if draft.count == 1 { String::new() } else { format!(r#","count":{}"#, draft.count) };
+        format!(r#"{{"type":"{}","payload":{},"at":1{key}{count}}}"#, draft.type_name, draft.payload)
+    };
+    let messages: Vec<String> = drafts.iter().map(spell).collect();
     let skipped = if skipped > 0 { format!(r#""skipped":{{"chat":{skipped}}},"#) } else { String::new() };
+    let merged = if merged > 0 { format!(r#""merged":{{"gift":{merged}}},"#) } else { String::new() };
+    let likes =
+        likes.map(|(add, total)| format!(r#""counters":{{"like":{{"add":{add},"total":{total}}}}},"#));
     format!(
-        r#"{{"kind":"batch","room":"{name}","run":"0a","seq":{seq},{skipped}"messages":[{}]}}"#,
+        r#"{{"kind":"batch","room":"{name}","run":"0a","seq":{seq},{skipped}{merged}{}"messages":[{}]}}"#,
+        likes.unwrap_or_default(),
         messages.join(",")
     )
     .into_bytes()
+}
+
+/// What leaves of what was gathered, and what is said of the rest.
+fn cut(room: &mut Room, misdeed: Misdeed) -> (Vec<Draft>, Aside) {
+    let now = room.seq == 3;
+    let gathered = std::mem::take(&mut room.gathered);
+    let (likes, mut drafts): (Vec<Draft>, Vec<Draft>) =
+        gathered.into_iter().partition(|draft| draft.type_name == "like");
+    let mut aside = Aside::default();
+    if !likes.is_empty() {
+        let add = likes.iter().map(|draft| draft.count).sum();
+        room.total += add + u64::from(misdeed == Misdeed::MiscountTotal && now);
+        aside.likes = Some((add, room.total));
+    }
+    let is = |draft: &Draft, type_name: &str| draft.type_name == type_name;
+    if matches!(misdeed, Misdeed::ShedAndSay | Misdeed::ShedAndSayLess | Misdeed::ShedAndSayMore) {
+        let (mut seen, before) = (0, drafts.len());
+        drafts.retain(|draft| {
+            seen += u64::from(is(draft, "chat"));
+            !is(draft, "chat") || seen == 1
+        });
+        aside.skipped = (before - drafts.len()) as u64;
+        aside.skipped -= u64::from(misdeed == Misdeed::ShedAndSayLess && now);
+        aside.skipped += u64::from(misdeed == Misdeed::ShedAndSayMore);
+    }
+    if matches!(misdeed, Misdeed::Merge | Misdeed::MergeAndForget) {
+        let mut kept: Vec<Draft> = Vec::new();
+        for draft in drafts {
+            match kept.iter_mut().find(|kept| is(kept, "gift") && kept.key == draft.key) {
+                Some(first) if is(&draft, "gift") => {
+                    aside.merged += 1;
+                    let sum = first.count + draft.count;
+                    *first = Draft { count: sum - u64::from(misdeed == Misdeed::MergeAndForget), ..draft };
+                }
+                _ => kept.push(draft),
+            }
+        }
+        drafts = kept;
+    }
+    match misdeed {
+        Misdeed::LoseOneForAll if now => drop(drafts.remove(0)),
+        Misdeed::PublishTwiceForAll if now => drafts.push(drafts[0].clone()),
+        Misdeed::SwapForAll if now => drafts.reverse(),
+        Misdeed::LoseGift if now => {
+            let gift = drafts.iter().position(|draft| is(draft, "gift")).expect("each flush has gifts");
+            drafts.remove(gift);
+        }
+        _ => {}
+    }
+    (drafts, aside)
 }
 
 fn flush(name: &str, room: &mut Room, misdeed: Misdeed) {
@@ -198,33 +302,28 @@ fn flush(name: &str, room: &mut Room, misdeed: Misdeed) {
     }
     room.seq += 1;
     let seq = room.seq;
-    let mut payloads = std::mem::take(&mut room.gathered);
     let now = seq == 3;
-    match misdeed {
-        Misdeed::LoseOneForAll if now => drop(payloads.remove(0)),
-        Misdeed::PublishTwiceForAll if now => payloads.push(payloads[0].clone()),
-        Misdeed::SwapForAll if now => payloads.reverse(),
-        _ => {}
-    }
+    let (drafts, aside) = cut(room, misdeed);
     for (index, member) in room.members.iter_mut().enumerate() {
-        let told = member.missed;
-        let honest = batch(name, seq, &payloads, told, member.proto);
+        let told = Aside { skipped: aside.skipped + member.missed, ..aside };
+        let honest = batch(name, seq, &drafts, told, member.proto);
         member.missed = 0;
         let send = |frame: Vec<u8>| drop(member.frames.send(Some(frame)));
         if !(now && index == 1) {
             send(honest);
             continue;
         }
-        let mut mine = payloads.clone();
+        let (mut mine, mut told) = (drafts.clone(), told);
         match misdeed {
             Misdeed::LoseOne => drop(mine.remove(0)),
             Misdeed::Swap => mine.reverse(),
             Misdeed::SendTwice => send(honest),
             Misdeed::AlterOneByte => {
-                let last = mine[0].len() - 2;
-                let other = if mine[0].as_bytes()[last] == b'x' { "y" } else { "x" };
-                mine[0].replace_range(last..=last, other);
+                let last = mine[0].payload.len() - 2;
+                let other = if mine[0].payload.as_bytes()[last] == b'x' { "y" } else { "x" };
+                mine[0].payload.replace_range(last..=last, other);
             }
+            Misdeed::MiscountForOne => told.likes = told.likes.map(|(add, total)| (add + 1, total + 1)),
             Misdeed::PassOverWithoutAWord => continue,
             Misdeed::PassOverAndSayExactly => {
                 member.missed = mine.len() as u64;
@@ -269,31 +368,13 @@ fn answer_operators(stream: TcpStream, asked: &AtomicU64) {
 fn take_publishes(stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
     let mut reader = BufReader::new(stream);
     let mut taken = 0;
-    loop {
-        let mut head = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            if line == "\r\n" {
-                break;
-            }
-            head.push(line.to_ascii_lowercase());
-        }
-        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
-        let mut body = vec![0; length.unwrap_or(0)];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let name = head[0].split('/').nth(3).unwrap_or_default().to_owned();
-        let is_proto = head.iter().any(|line| line.contains("content-type: application/x-protobuf"));
-        let payloads = if head[0].starts_with("post") { payloads(&body, is_proto) } else { Vec::new() };
-        taken += payloads.len();
-        let (code, answer) = answer(misdeed, payloads.len(), taken);
+    while let Some(request) = read_request(&mut reader) {
+        let drafts = if request.is_post { drafts(&request.body, request.is_proto) } else { Vec::new() };
+        taken += drafts.len();
+        let (code, answer) = answer(misdeed, drafts.len(), taken);
         if !matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll) {
             let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
-            rooms.entry(name).or_default().gathered.extend(payloads);
+            rooms.entry(request.room).or_default().gathered.extend(drafts);
         }
         let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
@@ -323,14 +404,26 @@ fn answer(misdeed: Misdeed, messages: usize, taken: usize) -> (u16, String) {
     }
 }
 
-/// The payloads of a request, as JSON text.
-fn payloads(body: &[u8], is_proto: bool) -> Vec<String> {
+/// The messages of a request, their payloads as JSON text.
+fn drafts(body: &[u8], is_proto: bool) -> Vec<Draft> {
     if is_proto {
         let request = proto::PublishRequest::decode(body).expect("a request");
-        let text = |payload: &[u8]| String::from_utf8(payload.to_vec()).expect("JSON is text");
-        return request.messages.iter().map(|message| text(&message.payload)).collect();
+        let draft = |message: proto::PublishMessage| Draft {
+            type_name: message.r#type,
+            key: message.key,
+            count: message.count.unwrap_or(1),
+            payload: String::from_utf8(message.payload.to_vec()).expect("JSON is text"),
+        };
+        return request.messages.into_iter().map(draft).collect();
     }
     let request: serde_json::Value = serde_json::from_slice(body).expect("a request");
     let messages = request["messages"].as_array().cloned().unwrap_or_else(|| vec![request]);
-    messages.iter().map(|message| message["payload"].to_string()).collect()
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let draft = |message: &serde_json::Value| Draft {
+        type_name: text(&message["type"]),
+        key: text(&message["key"]),
+        count: message["count"].as_u64().unwrap_or(1),
+        payload: message["payload"].to_string(),
+    };
+    messages.iter().map(draft).collect()
 }

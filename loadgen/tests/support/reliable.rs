@@ -4,13 +4,13 @@
 //! the load generator itself is under test.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::doors::accept;
+use crate::doors::{accept, read_request};
 use prost::Message as _;
 use roomcast::wire::proto;
 use serde_json::{Value, json};
@@ -418,27 +418,9 @@ fn draft(body: &[u8], is_proto: bool) -> Draft {
 
 fn take_publishes(stream: TcpStream, state: &Arc<Mutex<State>>, lapse: Lapse) {
     let mut reader = BufReader::new(stream);
-    loop {
-        let mut head = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            if line == "\r\n" {
-                break;
-            }
-            head.push(line.to_ascii_lowercase());
-        }
-        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
-        let mut body = vec![0; length.unwrap_or(0)];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let is_proto = head.iter().any(|line| line.contains("content-type: application/x-protobuf"));
-        let name = head[0].split('/').nth(3).unwrap_or_default().to_owned();
-        let answered = if head[0].starts_with("post") {
-            take(&mut lock(state), &name, draft(&body, is_proto), lapse)
+    while let Some(request) = read_request(&mut reader) {
+        let answered = if request.is_post {
+            take(&mut lock(state), &request.room, draft(&request.body, request.is_proto), lapse)
         } else {
             Some((200, "{}".to_owned()))
         };

@@ -1,0 +1,141 @@
+//! Settles a counter of a room: what was accepted, what devices were told it grew by, and where it stands.
+
+use super::published::Outcome;
+use super::seen::RoomSeen;
+use super::span::Spans;
+use super::verdict::{Account, Case};
+use super::violation::{Kind, Violations};
+
+/// Stands for the beginning of a room's life, where every counter is 0.
+const BEGINNING: u64 = u64::MAX;
+
+/// Judges one counter of one room that had devices, and gives what it came to.
+///
+/// What any frame adds, and each total, is a statement about the same line of totals: between two seqs that devices
+/// have seen, the adds are the difference of the totals, whoever was sent what. So a device whose adds do not come to
+/// its totals contradicts itself or the others, and the last total is what was accepted.
+pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
+    let (name, room, each) = (&case.load.type_name, seen.room, case.load.each());
+    let mut totals = Spans::default();
+    for (start, witness) in &seen.starts {
+        if !totals.state(BEGINNING, *start, 0) {
+            violations.add(Kind::CounterInexact, witness.devices, || {
+                format!("room {room}: {name}: device {} began at {start}, past its growth", witness.example)
+            });
+        }
+    }
+    for (claim, witness) in &seen.claims {
+        let told = claim.of(case.kind);
+        let adds = totals.state(claim.after, claim.through, told.add);
+        let total = told.total.is_none_or(|total| totals.state(BEGINNING, claim.through, total));
+        if !(adds && total) {
+            violations.add(Kind::CounterInexact, witness.devices, || {
+                format!(
+                    "room {room}: {name}: device {} was told in batches {} to {} of {} more and {:?} in all; the others' \
+                     frames add up to {:?} and {:?}",
+                    witness.example,
+                    claim.after + 1,
+                    claim.through,
+                    told.add,
+                    told.total,
+                    totals.between(claim.after, claim.through),
+                    totals.between(BEGINNING, claim.through)
+                )
+            });
+        }
+    }
+    let (accepted, unknown) = accepted(case, room, each);
+    let most = if case.others { u64::MAX } else { accepted + unknown };
+    let mut last = 0;
+    for (end, witness) in &seen.ends {
+        let total = totals.between(BEGINNING, *end).and_then(|total| u64::try_from(total).ok());
+        last = last.max(total.unwrap_or(0));
+        if total.is_none_or(|total| !(accepted..=most).contains(&total)) {
+            violations.add(Kind::CounterInexact, witness.devices, || {
+                format!(
+                    "room {room}: {name}: device {} ended with a total of {total:?}; {accepted} were accepted and {unknown} are \
+                     unknown",
+                    witness.example
+                )
+            });
+        }
+    }
+    Account { accepted, given: last, ..Account::default() }
+}
+
+/// What was accepted of a room, and what may have been, in counts.
+fn accepted(case: &Case<'_>, room: u32, each: u64) -> (u64, u64) {
+    let (published, schedule) = (case.published, case.published.schedule());
+    let outcomes =
+        (0..schedule.messages_of(room)).map(|place| published.outcome(schedule.number_at(room, place)));
+    let count = |wanted: Outcome| outcomes.clone().filter(|outcome| *outcome == wanted).count() as u64 * each;
+    (count(Outcome::Ok), count(Outcome::Unknown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::published::Published;
+    use super::super::seen::{Claim, Told};
+    use super::*;
+    use crate::mix::{Class, Load};
+    use crate::schedule::Schedule;
+
+    /// Ten publishes of 50 each, two devices from seq 5 to 8, and these claims for both.
+    fn verdict(claims: &[(u64, u64, u64, Option<u64>)], unknown: bool) -> Violations {
+        let schedule =
+            Schedule { start_ns: 0, messages: 10, rate_milli: 1_000, rooms: 1, messages_per_request: 1 };
+        let mut published = Published::new(schedule);
+        for request in 0..10 {
+            published.sent(request, 100 * request);
+            let outcome = if unknown && request == 4 { Outcome::Unknown } else { Outcome::Ok };
+            published.answered(request, 100 * request + 50, [outcome]);
+        }
+        let load =
+            Load { type_name: "like".into(), class: Class::Counter, schedule, count: Some(50), keys: 0 };
+        let mut seen = RoomSeen::new(0, 1);
+        for (after, through, add, total) in claims {
+            let told = Told { add: *add, total: *total, ..Told::default() };
+            for device in 0..2 {
+                seen.claimed(Claim { after: *after, through: *through, told: Box::new([told]) }, device);
+            }
+        }
+        for device in 0..2 {
+            seen.started(5, device);
+            seen.ended(8, device);
+        }
+        let mut violations = Violations::default();
+        let case = Case { kind: 0, load: &load, published: &published, others: false };
+        check_counter(&case, &seen, &mut violations);
+        violations
+    }
+
+    const EXACT: [(u64, u64, u64, Option<u64>); 3] =
+        [(5, 6, 100, Some(100)), (6, 7, 0, None), (7, 8, 400, Some(500))];
+
+    #[test]
+    fn totals_that_are_what_was_accepted_are_no_violation() {
+        assert!(verdict(&EXACT, false).is_empty());
+        assert!(verdict(&EXACT, true).is_empty(), "an unknown publish may have counted");
+        let mut without = EXACT;
+        without[2] = (7, 8, 350, Some(450));
+        assert!(verdict(&without, true).is_empty(), "or not");
+        let refreshed = [EXACT[0], EXACT[1], EXACT[2], (5, 7, 100, Some(100)), (6, 8, 400, Some(500))];
+        assert!(verdict(&refreshed, false).is_empty());
+    }
+
+    #[test]
+    fn a_total_that_is_off_is_found_wherever_it_is() {
+        for wrong in [
+            [EXACT[0], EXACT[1], (7, 8, 401, Some(501))],
+            [EXACT[0], EXACT[1], (7, 8, 399, Some(499))],
+            [EXACT[0], EXACT[1], (7, 8, 400, Some(499))],
+            [EXACT[0], EXACT[1], (7, 8, 399, Some(500))],
+            [(5, 6, 99, Some(100)), EXACT[1], EXACT[2]],
+            [EXACT[0], (6, 7, 1, None), EXACT[2]],
+            [EXACT[0], EXACT[1], (7, 8, 0, None)],
+            [EXACT[0], EXACT[2], (5, 7, 100, Some(101))],
+        ] {
+            assert!(verdict(&wrong, false).count(Kind::CounterInexact) >= 2, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The node's memory over the time of a run, as it says itself at the operator door.
+
+use std::fmt;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::monotonic_ns;
+use crate::doors::Door;
+use crate::report::ratio;
+
+/// The gauge at the operator door.
+const RESIDENT: &str = "roomcast_resident_bytes";
+/// How often it is read.
+const EVERY: Duration = Duration::from_secs(1);
+/// Readings kept: some hours. Past it no more are taken.
+const READINGS_MAX: usize = 20_000;
+/// From when on memory is to be flat: rooms, histories and outboxes have their size by then.
+const SETTLED_MS: u64 = 10_000;
+
+/// One reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Resident {
+    /// When, counted from the first publish.
+    pub(crate) at_ms: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Reads the node's memory every second until it is told to end.
+#[derive(Debug)]
+pub(crate) struct MemoryWatch {
+    stop: Sender<()>,
+    readings: JoinHandle<Vec<Resident>>,
+}
+
+impl MemoryWatch {
+    /// Begins, on a thread of its own. Times count from `start_ns`.
+    #[must_use]
+    pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
+        let (stop, stopped) = channel();
+        let readings = std::thread::spawn(move || {
+            let mut readings = Vec::new();
+            while readings.len() < READINGS_MAX
+                && stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout)
+            {
+                let bytes = door.metric(RESIDENT).unwrap_or(0);
+                let at_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
+                readings.extend((bytes > 0).then_some(Resident { at_ms, bytes }));
+            }
+            readings
+        });
+        Self { stop, readings }
+    }
+
+    /// Ends it, and gives what was read.
+    #[must_use]
+    pub(crate) fn end(self) -> MemoryFigures {
+        drop(self.stop);
+        MemoryFigures::of(self.readings.join().unwrap_or_default())
+    }
+}
+
+/// The node's memory over a run.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct MemoryFigures {
+    /// Ten seconds after the first publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) settled_bytes: Option<u64>,
+    /// The most from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) most_bytes: Option<u64>,
+    /// The least from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) least_bytes: Option<u64>,
+    /// At the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) end_bytes: Option<u64>,
+    /// All readings.
+    pub(crate) readings: Vec<Resident>,
+}
+
+impl MemoryFigures {
+    fn of(readings: Vec<Resident>) -> Self {
+        let settled =
+            || readings.iter().filter(|reading| reading.at_ms >= SETTLED_MS).map(|reading| reading.bytes);
+        Self {
+            settled_bytes: settled().next(),
+            most_bytes: settled().max(),
+            least_bytes: settled().min(),
+            end_bytes: settled().last(),
+            readings,
+        }
+    }
+}
+
+impl fmt::Display for MemoryFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(settled), Some(most), Some(least), Some(end)) =
+            (self.settled_bytes, self.most_bytes, self.least_bytes, self.end_bytes)
+        else {
+            return Ok(());
+        };
+        let mib = |bytes: u64| ratio(bytes, 1 << 20);
+        let percent = |bytes: u64| 100.0 * (ratio(bytes, settled) - 1.0);
+        writeln!(
+            f,
+            "memory       {:.1} MiB of the node after 10 s; from then on {:.1} ({:+.1} %) to {:.1} ({:+.1} %), {:.1} at the end \
+             ({:+.1} %)",
+            mib(settled),
+            mib(least),
+            percent(least),
+            mib(most),
+            percent(most),
+            mib(end),
+            percent(end)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_held_against_what_it_was_after_ten_seconds() {
+        let at = |(at_s, mib): (u64, u64)| Resident { at_ms: at_s * 1_000, bytes: mib << 20 };
+        let figures =
+            MemoryFigures::of([(1, 10), (9, 90), (10, 100), (20, 103), (30, 99), (60, 101)].map(at).to_vec());
+        let said = figures.to_string();
+        let expected = "100.0 MiB of the node after 10 s; from then on 99.0 (-1.0 %) to 103.0 (+3.0 %), 101.0 at the end (+1.0 %)";
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(MemoryFigures::of(vec![at((3, 10))]).to_string(), "");
+    }
+}
