@@ -121,7 +121,8 @@ impl WatchedRoom {
         if after + 1 == said.seq && self.accounted_seqs.insert(said.seq) {
             for told in &said.told {
                 let accounted = &mut self.accounted[usize::from(told.kind)];
-                *accounted = told.total.map_or(*accounted + told.account(), |total| total.max(*accounted));
+                *accounted =
+                    told.total.map_or_else(|| *accounted + told.account(), |total| total.max(*accounted));
             }
         }
         self.seen.claimed(Claim { after, through: said.seq, told: said.told.clone() }, device);
@@ -467,8 +468,10 @@ impl Watch {
             readable: self.known.readable(batch),
             // A batch of reliable messages alone may be passed over without a word: they are carried. That it held no
             // chat is checked when the skips are settled.
-            explains: !(batch.skipped.is_empty() && batch.merged.is_empty() && batch.counters.is_empty())
-                || !nothing_besides
+            explains: !(batch.skipped.is_empty()
+                && batch.merged.is_empty()
+                && batch.counters.is_empty()
+                && nothing_besides)
                 || self.streams.is_some(),
             brought,
         })
