@@ -199,7 +199,7 @@ impl Trace {
         for second in 0..=number(("OVERLOAD_TOTAL", 60)) + 8 {
             let (from_ms, to_ms) = (start_ms + second * 1000, start_ms + (second + 1) * 1000);
             let within = || self.samples.iter().filter(|sample| (from_ms..to_ms).contains(&sample.unix_ms));
-            let Some(last) = within().last() else { continue };
+            let Some(last) = within().next_back() else { continue };
             let most = |figure: fn(&Sample) -> Option<u64>| {
                 let most = within().filter_map(figure).max();
                 most.map_or_else(|| "-".to_owned(), |most| most.to_string())

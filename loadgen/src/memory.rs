@@ -89,7 +89,7 @@ impl MemoryFigures {
             settled_bytes: settled().next(),
             most_bytes: settled().max(),
             least_bytes: settled().min(),
-            end_bytes: settled().last(),
+            end_bytes: settled().next_back(),
             readings,
         }
     }

@@ -4,17 +4,20 @@
 //! seq grows by one, two counters grow, and that is all. Everything else takes the slow way: it is decoded, its
 //! messages are compared with what was published, and what it says of the room goes into the ledger. Pure.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use crate::copies::{Copies, Said};
+use crate::copies::Said;
 use crate::figures::Figures;
 use crate::frame::{Batch, Encoding, HeardMessage, ServerFrame, Welcome, decode};
 use crate::known::{ENGINE_TYPE, Known, Which};
-use crate::ledger::{Claim, Kind, Numbers, RoomSeen, Violations};
+use crate::ledger::{Kind, Numbers, RoomSeen, Violations};
 use crate::mix::Class;
 use crate::readable::Readers;
 use crate::streams::{Brought, Place, Streams};
+
+mod life;
+
+use life::{Ours, WatchedRoom, difference};
 
 /// One device's place in its room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,66 +91,6 @@ pub(crate) struct Tally {
     pub(crate) decoded: u64,
     /// Bytes of frames, without WebSocket headers.
     pub(crate) bytes: u64,
-}
-
-/// One life in memory of one room.
-#[derive(Debug)]
-struct WatchedRoom {
-    name: String,
-    /// Devices of this worker in the room.
-    devices: u32,
-    copies: Copies,
-    seen: RoomSeen,
-    /// What is accounted for of each type: messages given, skipped and merged; of a counter its total.
-    accounted: Vec<u64>,
-    /// The batches in that.
-    accounted_seqs: BTreeSet<u64>,
-    /// The newest batch that says anything of our types.
-    newest_seq: u64,
-}
-
-impl WatchedRoom {
-    fn new(name: String, devices: u32, seen: RoomSeen) -> Self {
-        let accounted = vec![0; seen.types.len()];
-        let accounted_seqs = BTreeSet::new();
-        Self { name, devices, copies: Copies::new(devices), seen, accounted, accounted_seqs, newest_seq: 0 }
-    }
-
-    /// A device that held `after` was told this of what came then.
-    fn claim(&mut self, after: u64, said: &Said, device: u32) {
-        if !said.told.is_empty() {
-            self.newest_seq = self.newest_seq.max(said.seq);
-        }
-        if after + 1 == said.seq && self.accounted_seqs.insert(said.seq) {
-            for told in &said.told {
-                let accounted = &mut self.accounted[usize::from(told.kind)];
-                *accounted = told.total.map_or(*accounted + told.account(), |total| total.max(*accounted));
-            }
-        }
-        self.seen.claimed(Claim { after, through: said.seq, told: said.told.clone() }, device);
-    }
-}
-
-/// What a batch holds of ours, by type: places, what each stands for, and how many of another run.
-#[derive(Debug, Default, Clone)]
-struct OursOfType {
-    places: Vec<u32>,
-    counts: Vec<u64>,
-    others: u64,
-}
-
-struct Ours(Vec<OursOfType>);
-
-impl Ours {
-    fn new(types: usize) -> Self {
-        Self(vec![OursOfType::default(); types])
-    }
-
-    fn add(&mut self, kind: u8, place: u32, count: u64) {
-        let of_type = &mut self.0[usize::from(kind)];
-        of_type.places.push(place);
-        of_type.counts.push(count);
-    }
 }
 
 /// All rooms of one worker.
@@ -467,8 +410,10 @@ impl Watch {
             readable: self.known.readable(batch),
             // A batch of reliable messages alone may be passed over without a word: they are carried. That it held no
             // chat is checked when the skips are settled.
-            explains: !(batch.skipped.is_empty() && batch.merged.is_empty() && batch.counters.is_empty())
-                || !nothing_besides
+            explains: !(batch.skipped.is_empty()
+                && batch.merged.is_empty()
+                && batch.counters.is_empty()
+                && nothing_besides)
                 || self.streams.is_some(),
             brought,
         })
@@ -614,26 +559,6 @@ impl Watch {
             room.copies.settle(&mut self.figures);
         }
         self.lives.drain(..).map(|room| room.seen).collect()
-    }
-}
-
-/// How a device's batch differs from what others had under its seq, and by how many messages.
-fn difference(known: &Numbers, numbers: &Numbers) -> (Kind, u64) {
-    let sorted = |numbers: &Numbers| {
-        let mut places: Vec<u32> = numbers.iter().collect();
-        places.sort_unstable();
-        places
-    };
-    let (mut known, mine) = (sorted(known), sorted(numbers));
-    if known == mine {
-        return (Kind::OutOfOrder, 1);
-    }
-    known.retain(|place| mine.binary_search(place).is_err());
-    let repeated = mine.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    match (known.len() as u64, repeated as u64) {
-        (0, 0) => (Kind::Foreign, 1),
-        (0, repeated) => (Kind::Twice, repeated),
-        (lost, _) => (Kind::Lost, lost),
     }
 }
 

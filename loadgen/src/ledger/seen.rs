@@ -122,7 +122,7 @@ impl Claim {
     #[must_use]
     pub(crate) fn of(&self, kind: u8) -> Told {
         let said = self.told.iter().find(|told| told.kind == kind);
-        said.copied().unwrap_or(Told { kind, ..Told::default() })
+        said.copied().unwrap_or_else(|| Told { kind, ..Told::default() })
     }
 }
 
