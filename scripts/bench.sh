@@ -9,5 +9,5 @@ for bench in cold scatter memory; do
 done
 case "${1:-}" in
 cold | scatter | memory) ;;
-*) exec cargo bench --locked --bench buffer --bench durable --bench encode --bench segment --bench storm -- --noplot "$@" ;;
+*) exec cargo bench --locked --bench buffer --bench durable --bench encode --bench flow --bench segment --bench storm -- --noplot "$@" ;;
 esac
