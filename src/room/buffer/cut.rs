@@ -169,7 +169,7 @@ impl Buffer {
             let Some((_, rank, bytes)) = first.min() else { return };
             // One that no batch has room for leaves alone.
             let alone = draw.taken.is_empty() && limit == draw.rest;
-            if !alone && !(limit.fits(bytes) && draw.rest.fits(bytes)) {
+            if !(alone || limit.fits(bytes) && draw.rest.fits(bytes)) {
                 return;
             }
             let Some(gathered) = self.take_oldest(rank) else { return };
