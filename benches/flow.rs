@@ -94,7 +94,7 @@ fn buffer(criterion: &mut Criterion) {
         let messages = window(mix, is_plain);
         let normal = if shown > 0 { Allowance::AtMost(shown) } else { Allowance::Any };
         let mut buffer = Buffer::default();
-        let fill_and_cut = |messages: Vec<Message>| {
+        let mut fill_and_cut = |messages: Vec<Message>| {
             for message in messages {
                 black_box(buffer.push(message, now));
                 if shown > 0 {
@@ -107,7 +107,7 @@ fn buffer(criterion: &mut Criterion) {
         };
         let inputs = || messages.clone();
         group.bench_function(name, |bencher| {
-            bencher.iter_batched(inputs, fill_and_cut, BatchSize::SmallInput);
+            bencher.iter_batched(inputs, &mut fill_and_cut, BatchSize::SmallInput);
         });
     }
     group.finish();
@@ -129,7 +129,7 @@ fn room(criterion: &mut Criterion) {
         let rules = if is_plain { RoomRules::default() } else { policed };
         let (mut now, mut tally) = (Now::read(), RoomTally::default());
         let mut room = Room::new(RoomName::parse("r1").expect("a constant"), Run(1), rules, now.instant);
-        let handle = |messages: Vec<Message>| {
+        let mut handle = |messages: Vec<Message>| {
             now = now.later(WINDOW);
             room.handle(Input::Publish { ticket: 1, messages }, now, &mut tally);
             while let Some(output) = room.poll_output() {
@@ -137,7 +137,8 @@ fn room(criterion: &mut Criterion) {
             }
         };
         let inputs = || messages.clone();
-        group.bench_function(name, |bencher| bencher.iter_batched(inputs, handle, BatchSize::SmallInput));
+        group
+            .bench_function(name, |bencher| bencher.iter_batched(inputs, &mut handle, BatchSize::SmallInput));
     }
     group.finish();
 }

@@ -12,5 +12,5 @@ for bench in cold scatter memory overload; do
 done
 case "${1:-}" in
 cold | scatter | memory | overload) ;;
-*) exec cargo bench --locked --bench buffer --bench durable --bench encode --bench segment --bench storm -- --noplot "$@" ;;
+*) exec cargo bench --locked --bench buffer --bench durable --bench encode --bench flow --bench segment --bench storm -- --noplot "$@" ;;
 esac

@@ -83,7 +83,7 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
     for normal_per_second in [0, 7] {
         let (mut bench, room) = (Bench::new(128), name("r"));
         let settings = RoomSettings { normal_per_second: Some(normal_per_second), ..RoomSettings::default() };
-        bench.shard.configure(&room, settings, bench.now);
+        bench.shard.configure(&room, settings, bench.now).expect("it fits");
         let (seeing_key, seeing_pipe) = bench.join(&room, None, usize::MAX);
         let (slow_key, slow_pipe) = bench.join(&room, None, usize::MAX);
         let (mut seeing, mut slow) = (device(seeing_key, &seeing_pipe), device(slow_key, &slow_pipe));

@@ -30,7 +30,7 @@ use crate::{number, print};
 const SEEDS: u64 = 500;
 /// Each rare branch has to be reached at least this often.
 const REACHED_MIN: u64 = 5;
-const BRANCHES: [&str; 23] = [
+const BRANCHES: [&str; 25] = [
     "room full",
     "evicted low",
     "evicted normal",
@@ -54,6 +54,8 @@ const BRANCHES: [&str; 23] = [
     "told with no message",
     "refresh over what was dropped",
     "a gift within its reserve",
+    "a coupon in time",
+    "a coupon on the widest window",
 ];
 const TYPES: [&str; 9] = ["gift", "boast", "chat", "alert", "whisper", "enter", "follow", "price", "like"];
 const COUPON: &str = "coupon";
@@ -157,7 +159,7 @@ impl Flow {
             rules,
             step: Step::Calm,
             tally: RoomTally::default(),
-            oracle: Oracle::new(&types, rules),
+            oracle: Oracle::new(&types, rules, pass),
             types,
             later: Vec::new(),
             pass,

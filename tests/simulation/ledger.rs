@@ -168,7 +168,7 @@ impl Ledger {
         let mut places: BTreeMap<&str, usize> = BTreeMap::new();
         let mut newest = 0;
         for (place, told) in heard.iter().enumerate() {
-            if told.key.is_empty() && told.offset == 0 {
+            if told.key.is_empty() && told.offset == 0 && told.type_name != "whisper" {
                 let request = offered.get(told.payload.as_str());
                 let request = request.unwrap_or_else(|| panic!("{room}: nobody published {told:?}"));
                 let overtaken = request.answered.is_some_and(|answered| answered < newest);

@@ -88,7 +88,8 @@ impl Record {
     fn latest(between: &[&Content]) -> Vec<Told> {
         let mut latest = BTreeMap::new();
         for batch in between {
-            for told in batch.messages.iter().filter(|told| !told.key.is_empty() && told.type_name != "enter")
+            for told in
+                batch.messages.iter().filter(|told| told.type_name == "price" || told.type_name == "online")
             {
                 latest.insert((told.type_name.clone(), told.key.clone()), told.clone());
             }
@@ -135,7 +136,9 @@ impl Record {
         }
         assert_eq!(sorted(latest), Self::latest(&before), "the latest values as of {seq}");
         let of_all = before.iter().flat_map(|batch| &batch.messages);
-        let normal: Vec<&Told> = of_all.filter(|told| told.key.is_empty() && told.offset == 0).collect();
+        let normal: Vec<&Told> = of_all
+            .filter(|told| told.key.is_empty() && told.offset == 0 && told.type_name != "whisper")
+            .collect();
         let tail = &normal[normal.len() - history.len()..];
         assert!(
             history.iter().eq(tail.iter().copied()),

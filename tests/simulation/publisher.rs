@@ -89,12 +89,14 @@ impl World {
             id: None,
             ttl_ms: 0,
         };
-        match self.rng.u8(..15) {
+        match self.rng.u8(..17) {
             0..6 => plain("normal", "chat", format!("\"{number}{padding}\""), 1),
             6 => plain("normal", "alert", format!("\"{number}\""), 1),
             7 | 8 => plain("latest", "price", format!("{number}"), 1),
             9 => plain("lossy", "enter", format!("{number}"), 1),
             10 | 11 => plain("counter", "like", String::new(), number),
+            15 => plain("gift", "gift", format!("{number}"), self.rng.u64(1..10)),
+            16 => plain("low", "whisper", format!("\"{number}\""), 1),
             _ => {
                 let id = self.rng.bool().then(|| format!("id-{number}"));
                 let padding = if self.rng.u8(..4) == 0 { "y".repeat(3000) } else { padding };
@@ -291,6 +293,9 @@ fn body(mark: &Mark, key: u8) -> String {
     match mark.class {
         "reliable" => format!(r#"{{"type":"{type_name}","payload":{payload},"ttl_ms":{ttl_ms}{id}}}"#),
         "latest" => format!(r#"{{"type":"{type_name}","key":"k{key}","payload":{payload}}}"#),
+        "gift" => {
+            format!(r#"{{"type":"{type_name}","key":"g{key}","count":{},"payload":{payload}}}"#, mark.count)
+        }
         "lossy" => format!(r#"{{"type":"{type_name}","key":"who","payload":{payload}}}"#),
         "counter" => format!(r#"{{"type":"{type_name}","count":{}}}"#, mark.count),
         _ => format!(r#"{{"type":"{type_name}","payload":{payload}}}"#),

@@ -262,7 +262,7 @@ impl World {
     }
 
     fn check_sums(&self, record: &Record, room: &str) {
-        for type_name in ["price", "enter"] {
+        for type_name in ["price", "enter", "gift", "whisper"] {
             let arrived = record.count(type_name) + record.merged(type_name);
             assert_eq!(arrived, self.ledger.accepted(room, type_name).0, "{room}: {type_name}");
         }

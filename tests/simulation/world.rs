@@ -11,7 +11,7 @@ use roomcast::connection::Seats;
 use roomcast::room::id::{RoomName, TypeName, mix};
 use roomcast::room::message::Class;
 use roomcast::room::pace::RoomRules;
-use roomcast::room::policy::{TypePolicy, Types};
+use roomcast::room::policy::{Merge, Priority, TypePolicy, Types};
 use roomcast::shard::directory::Directory;
 use roomcast::shard::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
@@ -421,7 +421,11 @@ pub(crate) fn home(room: &str, shards: usize) -> usize {
 pub(crate) fn types() -> Types {
     let policy = |class, urgent| TypePolicy { urgent, ..TypePolicy::of(class) };
     let named = |name: &str| TypeName::parse(name).expect("a type name");
+    // Neither is kept in the history: what is kept is in room order, and these may leave in another.
+    let plain = TypePolicy { history: false, ..TypePolicy::of(Class::Normal) };
     Types::new([
+        (named("gift"), TypePolicy { priority: Priority::High, merge: Merge::Sum, ..plain }),
+        (named("whisper"), TypePolicy { priority: Priority::Low, ..plain }),
         (named("coupon"), policy(Class::Reliable, true)),
         (named("chat"), policy(Class::Normal, false)),
         (named("alert"), policy(Class::Normal, true)),

@@ -46,6 +46,8 @@ struct Place {
     count: u64,
     since: Instant,
     promise: Promise,
+    /// Coupons that waited when it came.
+    coupons_ahead: usize,
     left: bool,
 }
 
@@ -78,6 +80,9 @@ struct Leaving {
 #[derive(Debug)]
 pub(super) struct Oracle {
     rules: RoomRules,
+    /// How long each pass takes; `None`: nobody can say.
+    pass: Option<Duration>,
+    coupons_waiting: usize,
     types: BTreeMap<String, TypePolicy>,
     offered: BTreeMap<u64, Vec<Entering>>,
     /// In the order they entered.
@@ -116,9 +121,15 @@ fn number_of(message: &Message) -> u64 {
 }
 
 impl Oracle {
-    pub(super) fn new(types: &BTreeMap<&'static str, TypePolicy>, rules: RoomRules) -> Self {
+    pub(super) fn new(
+        types: &BTreeMap<&'static str, TypePolicy>,
+        rules: RoomRules,
+        pass: Option<Duration>,
+    ) -> Self {
         Self {
             rules,
+            pass,
+            coupons_waiting: 0,
             types: types.iter().map(|(name, policy)| ((*name).to_owned(), *policy)).collect(),
             offered: BTreeMap::new(),
             places: Vec::new(),
@@ -218,7 +229,17 @@ impl Oracle {
         self.by_number.insert(one.number, self.places.len());
         self.open.insert(name, self.places.len());
         let (numbers, count, promise) = (vec![one.number], one.count, one.promise);
-        self.places.push(Place { name: one.name, numbers, count, since: now, promise, left: false });
+        let coupons_ahead = self.coupons_waiting;
+        self.coupons_waiting += usize::from(policy.class == Class::Reliable);
+        self.places.push(Place {
+            coupons_ahead,
+            name: one.name,
+            numbers,
+            count,
+            since: now,
+            promise,
+            left: false,
+        });
     }
 
     /// A batch, with the widest window so far.
@@ -246,7 +267,7 @@ impl Oracle {
                 2 => high += 1,
                 _ => {}
             }
-            leaving.push(self.leave(message, &name, now, window, coverage));
+            leaving.push(self.leave(message, &name, (step, now), window, coverage));
         }
         assert!(leaving.is_sorted_by_key(|one| one.entry), "a batch stands in room order: {leaving:?}");
         for (name, count) in &batch.merged {
@@ -280,7 +301,7 @@ impl Oracle {
         &mut self,
         message: &Message,
         name: &str,
-        now: Instant,
+        (step, now): (Step, Instant),
         window: Duration,
         coverage: &mut Coverage,
     ) -> Leaving {
@@ -303,6 +324,18 @@ impl Oracle {
             assert_eq!(message.count, place.count, "the sum of {name} {:?}", place.numbers);
         }
         let waited = now.saturating_duration_since(place.since);
+        if policy.class == Class::Reliable {
+            self.coupons_waiting -= 1;
+            if let Some(pass) = self.pass {
+                // A pass goes on, the next has to be affordable, and early ones keep their distance.
+                let flushes = u32::try_from(1 + place.coupons_ahead / FLUSH_BATCHES).expect("few");
+                let most =
+                    (pass * 1000 / self.rules.cpu_permille + pass + self.rules.urgent_spacing) * flushes;
+                assert!(waited <= most + Duration::from_millis(10), "a coupon waited {waited:?} of {most:?}");
+                coverage.count("a coupon in time", 1);
+                coverage.count("a coupon on the widest window", u64::from(step >= Step::WindowWidest));
+            }
+        }
         if rank < 3 {
             let all_alike = self.types.values().filter(|policy| policy.class != Class::Reliable);
             let is_alike = all_alike.clone().all(|other| other.ttl == policy.ttl);
