@@ -206,7 +206,7 @@ fn misfits(class: Class, change: &PolicyChange) -> Vec<Misfit> {
     let merge = |only| other(change.merge.map(|merge| merge == only), true);
     let (history, ttl) = (other(change.history, false), change.ttl.is_some());
     let weight = change.weight.is_some_and(|weight| weight != 1);
-    use PolicyField::{History, Merge as MergeField, Priority as PriorityField, TtlMs, Weight};
+    use PolicyField::{History, Merge as MergeField, Priority as PriorityField, TtlMs, Urgent, Weight};
     let wrong: &[(bool, PolicyField, &'static str)] = match class {
         Class::Reliable => &[
             (
@@ -219,6 +219,11 @@ fn misfits(class: Class, change: &PolicyChange) -> Vec<Misfit> {
             (weight, Weight, "1, or nothing: reliable messages are never sampled"),
         ],
         Class::Latest => &[
+            (
+                priority(Priority::High),
+                PriorityField,
+                "high, or nothing: the newest values leave beside high priority",
+            ),
             (merge(Merge::Latest), MergeField, "latest, or nothing: the newest value is what arrives"),
             (ttl, TtlMs, "nothing: of class latest, a newer value is what ends one"),
             (history, History, "false, or nothing: late joiners get the newest values anyway"),
@@ -226,6 +231,7 @@ fn misfits(class: Class, change: &PolicyChange) -> Vec<Misfit> {
         ],
         Class::Counter => &[
             (priority(Priority::Normal), PriorityField, "normal, or nothing: totals leave with any batch"),
+            (other(change.urgent, false), Urgent, "false, or nothing: totals leave with any batch"),
             (merge(Merge::None), MergeField, "none, or nothing: counters are summed"),
             (ttl, TtlMs, "nothing: increments are added at once"),
             (history, History, "false, or nothing: late joiners get the totals"),
@@ -304,7 +310,11 @@ mod tests {
             (PolicyField::Weight, Given::Whole(2)),
         ];
         assert_eq!(misfits_of(Class::Reliable, &strange), ALL_FOUR);
-        assert_eq!(misfits_of(Class::Latest, &strange), ALL_FOUR[1..]);
+        assert_eq!(misfits_of(Class::Latest, &strange), ALL_FOUR);
+        assert_eq!(
+            misfits_of(Class::Counter, &[(PolicyField::Urgent, Given::Switch(true))]),
+            [PolicyField::Urgent]
+        );
         assert_eq!(misfits_of(Class::Counter, &strange), ALL_FOUR);
         assert_eq!(misfits_of(Class::Normal, &strange), []);
         assert_eq!(misfits_of(Class::Lossy, &strange), []);

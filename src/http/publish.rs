@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::config::limits;
 use crate::connection::accept::Answer;
 use crate::room::id::{Encoding, RoomName};
-use crate::room::message::{Message, Published, ShedReason, Verdict};
+use crate::room::message::{Class, Message, Published, ShedReason, Verdict};
 use crate::room::tally::ByClass;
 use crate::wire::publish;
 
@@ -51,26 +51,49 @@ pub async fn publish(
         from_shard(node.shards.publish(room, messages)).await?
     };
     match published {
-        Published::Taken(mut verdicts) => {
-            verdicts.resize(verdicts.len() + shed, Verdict::Shed(ShedReason::KeyRate));
-            taken(encoding, &verdicts)
+        Published::Taken(verdicts) => taken(encoding, &with_shed(verdicts, &shed)),
+        // As the publisher counts them.
+        Published::IdReused { index } => {
+            let index = (0..).filter(|at| !shed.contains(at)).nth(index).unwrap_or(index);
+            Err(id_reused(index))
         }
-        Published::IdReused { index } => Err(id_reused(index)),
         Published::RoomsFull => Err(Problem::rooms_full()),
         Published::Draining => Err(Problem::draining()),
     }
 }
 
-/// Takes off the messages that are past the key's quota, which are the last ones, and counts them. How many those are.
-fn past_quota(node: &Node, key: usize, messages: &mut Vec<Message>) -> usize {
-    let within = node.key_quotas.take(key, messages.len(), Now::read().instant);
-    let shed = messages.split_off(within.taken);
-    if within.over > 0 {
-        let mut by_class = ByClass::default();
-        shed.iter().for_each(|message| by_class.add(message.class(), 1));
-        node.metrics.past_key_rate(within.over as u64, &by_class);
+/// Takes off the messages that are past the key's quota: the last ones, reliable or not. Where they stood, rising.
+fn past_quota(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize> {
+    let is_reliable = |message: &Message| message.class() == Class::Reliable;
+    let reliable = messages.iter().filter(|message| is_reliable(message)).count();
+    let mut within = node.key_quotas.take(key, reliable, messages.len() - reliable, Now::read().instant);
+    if within.over == 0 {
+        return Vec::new();
     }
-    shed.len()
+    let (mut shed, mut by_class, mut at) = (Vec::new(), ByClass::default(), 0);
+    messages.retain(|message| {
+        let left = if is_reliable(message) { &mut within.reliable } else { &mut within.others };
+        let stays = *left > 0;
+        *left = left.saturating_sub(1);
+        if !stays {
+            by_class.add(message.class(), 1);
+            shed.push(at);
+        }
+        at += 1;
+        stays
+    });
+    node.metrics.past_key_rate(within.over as u64, &by_class);
+    shed
+}
+
+/// The verdicts on a request's messages in their order: those of the room, and that some were past the key's quota.
+fn with_shed(verdicts: Vec<Verdict>, shed: &[usize]) -> Vec<Verdict> {
+    if shed.is_empty() {
+        return verdicts;
+    }
+    let (count, mut of_room) = (verdicts.len() + shed.len(), verdicts.into_iter());
+    let past = Verdict::Shed(ShedReason::KeyRate);
+    (0..count).map(|at| if shed.contains(&at) { past } else { of_room.next().unwrap_or(past) }).collect()
 }
 
 fn id_reused(index: usize) -> Problem {

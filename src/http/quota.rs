@@ -21,8 +21,10 @@ pub struct KeyQuotas {
 /// What of a request is within its key's quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Within {
-    /// This many messages, from the first on, may go on to the room.
-    pub taken: usize,
+    /// This many reliable messages, from the first on, may go on to the room.
+    pub reliable: usize,
+    /// This many others, from the first on, may.
+    pub others: usize,
     /// This many are past the quota, whether or not they are refused for it.
     pub over: usize,
 }
@@ -42,15 +44,21 @@ impl KeyQuotas {
         Self { observe_only: true, ..self }
     }
 
-    /// Takes the messages of one request out of its key's quota.
-    pub fn take(&self, key: usize, messages: usize, now: Instant) -> Within {
-        let Some(bucket) = self.buckets.get(key) else { return Within { taken: messages, over: 0 } };
+    /// Takes the messages of one request out of its key's quota, in which reliable ones go first.
+    pub fn take(&self, key: usize, reliable: usize, others: usize, now: Instant) -> Within {
+        let all = Within { reliable, others, over: 0 };
+        let Some(bucket) = self.buckets.get(key) else { return all };
         // A bucket is whole between any two of its lines.
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        // At one moment: after the first that finds no place none does.
-        let within = (0..messages).take_while(|_| bucket.take(now)).count();
-        let taken = if self.observe_only { messages } else { within };
-        Within { taken, over: messages - within }
+        // At one moment: after the first that finds no place none does. Reliable ones last, since they have more of them.
+        let taken = (0..others).take_while(|_| bucket.take(now)).count();
+        let first = (0..reliable).take_while(|_| bucket.take_first(now)).count();
+        let over = others - taken + reliable - first;
+        if self.observe_only {
+            Within { over, ..all }
+        } else {
+            Within { reliable: first, others: taken, over }
+        }
     }
 }
 
@@ -65,10 +73,14 @@ mod tests {
         for rate in [1, 3, 10, 999, 1_000_000] {
             let quotas = KeyQuotas::new(rate, 1, now);
             let rate = rate as usize;
-            assert_eq!(quotas.take(0, rate + 7, now), Within { taken: rate, over: 7 }, "{rate}/s");
-            assert_eq!(quotas.take(0, 1, now), Within { taken: 0, over: 1 }, "{rate}/s");
+            assert_eq!(
+                quotas.take(0, 0, rate + 7, now),
+                Within { reliable: 0, others: rate, over: 7 },
+                "{rate}/s"
+            );
+            assert_eq!(quotas.take(0, 0, 1, now), Within { reliable: 0, others: 0, over: 1 }, "{rate}/s");
             let later = now + Duration::from_secs(1);
-            assert!(quotas.take(0, rate, later).over <= 1, "{rate}/s: intervals are whole nanoseconds");
+            assert!(quotas.take(0, 0, rate, later).over <= 1, "{rate}/s: intervals are whole nanoseconds");
         }
     }
 
@@ -77,22 +89,33 @@ mod tests {
         let now = Now::read().instant;
         let quotas = KeyQuotas::new(2, 2, now);
         for key in [0, 1] {
-            assert_eq!(quotas.take(key, 3, now), Within { taken: 2, over: 1 });
+            assert_eq!(quotas.take(key, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
         }
         let open = KeyQuotas::new(2, 0, now);
-        assert_eq!(open.take(0, 3, now), Within { taken: 2, over: 1 });
-        assert_eq!(open.take(0, 1, now), Within { taken: 0, over: 1 });
+        assert_eq!(open.take(0, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
+        assert_eq!(open.take(0, 0, 1, now), Within { reliable: 0, others: 0, over: 1 });
+    }
+
+    #[test]
+    fn reliable_messages_go_first_and_the_others_wait_for_them() {
+        let now = Now::read().instant;
+        let quotas = KeyQuotas::new(5, 1, now);
+        assert_eq!(quotas.take(0, 1, 9, now), Within { reliable: 1, others: 5, over: 4 });
+        assert_eq!(quotas.take(0, 9, 1, now), Within { reliable: 4, others: 0, over: 6 });
+        let later = now + Duration::from_millis(400);
+        assert_eq!(quotas.take(0, 0, 1, later).over, 1, "they used up more than a second's worth");
+        assert_eq!(quotas.take(0, 3, 0, later), Within { reliable: 2, others: 0, over: 1 });
     }
 
     #[test]
     fn without_a_limit_or_while_observing_everything_is_taken() {
         let now = Now::read().instant;
         let none = KeyQuotas::new(0, 2, now);
-        assert_eq!(none.take(1, 1000, now), Within { taken: 1000, over: 0 });
+        assert_eq!(none.take(1, 0, 1000, now), Within { reliable: 0, others: 1000, over: 0 });
         let observed = KeyQuotas::new(2, 1, now).observing();
-        assert_eq!(observed.take(0, 3, now), Within { taken: 3, over: 1 });
-        assert_eq!(observed.take(0, 3, now), Within { taken: 3, over: 3 });
+        assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 1 });
+        assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 3 });
         let half_a_second = now + Duration::from_millis(500);
-        assert_eq!(observed.take(0, 3, half_a_second).over, 2, "what was past it took no place");
+        assert_eq!(observed.take(0, 0, 3, half_a_second).over, 2, "what was past it took no place");
     }
 }

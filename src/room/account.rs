@@ -78,6 +78,21 @@ impl Account {
         self.columns.get_mut(type_name)
     }
 
+    /// Whether there is a column for a type, or room for one.
+    #[must_use]
+    pub fn admits(&self, type_name: &TypeName) -> bool {
+        self.columns.len() < ROOM_TYPES_MAX || self.columns.contains_key(type_name)
+    }
+
+    /// The column of a type of which something was refused; `None` if it has none and should get none: types that are only
+    /// ever refused leave room for others.
+    pub fn column_of_refused(&mut self, type_name: &TypeName) -> Option<&mut Column> {
+        if self.columns.len() >= ROOM_TYPES_MAX / 2 {
+            return self.columns.get_mut(type_name);
+        }
+        self.column(type_name)
+    }
+
     /// All columns, in order of type.
     pub fn columns(&self) -> impl Iterator<Item = (&TypeName, &Column)> {
         self.columns.iter()

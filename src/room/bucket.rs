@@ -29,14 +29,42 @@ impl Bucket {
         Self::new(per_second, Duration::from_secs(1) / per_second.max(1) * at_once.max(1), now)
     }
 
+    /// Whether one more would be let through.
+    #[must_use]
+    pub fn has_place(&self, now: Instant) -> bool {
+        self.wait(now).is_zero()
+    }
+
     /// Whether one more is let through; takes its place.
     #[must_use]
     pub fn take(&mut self, now: Instant) -> bool {
-        let has_place = self.full_at.saturating_duration_since(now) <= self.burst;
+        let has_place = self.has_place(now);
         if has_place {
-            self.full_at = self.full_at.max(now) + self.interval;
+            self.charge(now);
         }
         has_place
+    }
+
+    /// Whether one more of those that go first would be let through: they have a second burst of their own, and whatever they
+    /// take the others wait for.
+    #[must_use]
+    pub fn has_place_for_first(&self, now: Instant) -> bool {
+        self.wait(now) <= self.burst + self.interval
+    }
+
+    /// Whether one more of those that go first is let through; takes its place.
+    #[must_use]
+    pub fn take_first(&mut self, now: Instant) -> bool {
+        let has_place = self.has_place_for_first(now);
+        if has_place {
+            self.charge(now);
+        }
+        has_place
+    }
+
+    /// Takes a place, whether or not there is one.
+    pub fn charge(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + self.interval;
     }
 
     /// How long until one more is let through.
@@ -73,6 +101,16 @@ mod tests {
                 "{later} in ten seconds at {per_second}/s"
             );
         }
+    }
+
+    #[test]
+    fn those_that_go_first_find_a_place_when_the_others_have_used_up_theirs() {
+        let now = Now::read().instant;
+        let mut bucket = Bucket::with_burst(10, 10, now);
+        assert_eq!(taken(&mut bucket, 20, now), 10);
+        let first = (0..20).take_while(|_| bucket.take_first(now)).count();
+        assert_eq!(first, 10);
+        assert_eq!(bucket.wait(now), Duration::from_millis(1100), "and the others wait for them");
     }
 
     #[test]

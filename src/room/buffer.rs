@@ -38,6 +38,10 @@ pub struct Buffer {
     dropped_since: Option<Instant>,
     /// The last cut left messages of rank `High` behind that may not be shown yet: they wait as if they had come then.
     held_since: Option<Instant>,
+    /// The flush of this moment takes all that waits, and so takes it in room order.
+    in_order_at: Option<Instant>,
+    /// The head of this rank found no room beside others in the last cut, and goes before them in the next.
+    passed_over: Option<Rank>,
 }
 
 /// Where a message waits; the higher ranks go first.
@@ -70,12 +74,11 @@ impl Rank {
 
     /// The ranks that make room for this one, the first to go first.
     fn below(self) -> &'static [Self] {
-        // A latest value takes little, and so does not push out what is as important as it.
         match self {
             Self::Low => &[],
             Self::Normal => &[Self::Low],
-            Self::High | Self::Latest => &[Self::Low, Self::Normal],
-            Self::Reliable => &[Self::Low, Self::Normal, Self::High],
+            Self::High => &[Self::Low, Self::Normal],
+            Self::Latest | Self::Reliable => &[Self::Low, Self::Normal, Self::High],
         }
     }
 }
@@ -155,6 +158,12 @@ impl Dropped {
         self.0.iter().map(|(type_name, of_type)| (type_name, of_type.by_reason.values().sum()))
     }
 
+    /// Of one type: messages that those dropped stood for beside themselves, and how many were dropped for which reason.
+    #[must_use]
+    pub fn of(&self, type_name: &TypeName) -> Option<(u64, &BTreeMap<ShedReason, u64>)> {
+        self.0.get(type_name).map(|of_type| (of_type.merged, &of_type.by_reason))
+    }
+
     /// Messages that those dropped stood for beside themselves, by type.
     pub fn merged(&self) -> impl Iterator<Item = (&TypeName, u64)> {
         self.0.iter().filter(|(_, of_type)| of_type.merged > 0).map(|(name, of_type)| (name, of_type.merged))
@@ -223,8 +232,29 @@ impl Buffer {
             (messages, bytes, urgent) =
                 (messages + lane.gathered.len(), bytes + lane.bytes, urgent + lane.urgent);
         }
+        if budget.holds_back(Rank::High) && self.held_since.is_none() {
+            urgent += self.lane(Rank::High).urgent;
+        }
         let batches = (messages / budget.messages_max).max(bytes / budget.bytes_max);
         Some(Waiting { oldest, batches, bytes, urgent: urgent > 0 })
+    }
+
+    /// When the oldest message gathered came.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.oldest_of(&Rank::ALL).map(|(_, since)| since)
+    }
+
+    /// The oldest of these ranks: its place in the room's order, and when it came.
+    fn oldest_of(&self, ranks: &[Rank]) -> Option<(u64, Instant)> {
+        let heads = ranks.iter().filter_map(|rank| self.lane(*rank).gathered.front());
+        heads.map(|head| (head.entry, head.since)).min()
+    }
+
+    /// Messages gathered that a sample may be drawn of.
+    #[must_use]
+    pub fn sampled_len(&self) -> usize {
+        self.lane(Rank::Normal).gathered.len() + self.lane(Rank::Low).gathered.len()
     }
 
     /// Messages gathered.

@@ -81,18 +81,26 @@ impl Room {
 
     /// Cuts one batch, unless nothing that waits may leave.
     fn cut(&mut self, cause: Cause, now: Instant, tally: &mut RoomTally) -> bool {
-        let Some(waiting) = self.waiting() else { return false };
-        let seq = self.seq.next();
+        if self.waiting().is_none() {
+            return false;
+        }
+        let (seq, counted_since) = (self.seq.next(), self.counted_since);
         let budget = self.budget(cause, now);
         let cut = self.buffer.cut(&budget, self.run.0, now);
-        self.shown_normal.take(cut.normal, now);
-        self.shown_high.take(cut.high, now);
+        if budget.normal != Allowance::Any {
+            self.shown_normal.take(cut.normal, now);
+        }
+        if self.pace.rules().readable.high_per_second > 0 {
+            self.shown_high.take(cut.high, now);
+        }
         let tells_counters = cause == Cause::Flush || self.counters_due().is_none_or(|due| due <= now);
         let counters = if tells_counters { self.cut_counters(seq, now) } else { Vec::new() };
         if cut.messages.is_empty() && cut.dropped.is_empty() && counters.is_empty() {
             self.pace.idled(now);
             return false;
         }
+        let told_since = counted_since.filter(|_| !counters.is_empty());
+        let oldest = cut.oldest.into_iter().chain(told_since).min().unwrap_or(now);
         self.seq = seq;
         self.remember(seq, &cut, now, tally);
         let (members, ack_within_ms) = (self.members(), self.ack_within_ms());
@@ -110,7 +118,7 @@ impl Room {
             messages: cut.messages,
             merged: cut.merged.into_iter().collect(),
             counters,
-            oldest: waiting.oldest,
+            oldest,
             span,
         };
         let segments = self.segments().collect();
@@ -122,11 +130,12 @@ impl Room {
     fn budget(&mut self, cause: Cause, now: Instant) -> Budget {
         let mut budget = self.budget_at_rest();
         if budget.normal != Allowance::Any && cause != Cause::Early {
-            let shown = self.shown_normal.allowance(self.normal_per_second(), now);
+            let shown = self.shown_normal.allowance(self.normal_per_second(), self.buffer.sampled_len(), now);
             budget.normal = Allowance::AtMost(shown);
         }
         if budget.high != Allowance::Any {
-            let shown = self.shown_high.allowance(self.pace.rules().readable.high_per_second, now);
+            let shown =
+                self.shown_high.allowance(self.pace.rules().readable.high_per_second, usize::MAX, now);
             budget.high = if cause == Cause::Flush { Allowance::Any } else { Allowance::AtMost(shown) };
         }
         budget
@@ -181,6 +190,8 @@ impl Room {
                 self.latest.record(seq, message);
             } else if message.policy.history {
                 self.history.push(seq, Arc::clone(message), now);
+            } else if message.class() == Class::Normal {
+                self.history.pass_over(seq);
             }
         }
         for (type_name, merged) in &cut.merged {
@@ -188,6 +199,9 @@ impl Room {
         }
         for (type_name, class, reason, count) in cut.dropped.reasons() {
             left.entry(type_name).or_default().skipped += count;
+            if class == Class::Normal {
+                self.history.pass_over(seq);
+            }
             tally.shed[reason as usize].add(class, count);
             if let Some(column) = self.account.column(type_name) {
                 column.shed[reason as usize] += count;

@@ -37,6 +37,11 @@ impl History {
         }
     }
 
+    /// Something of the batch `seq`, or of before it, is not kept: who has seen less has missed it.
+    pub fn pass_over(&mut self, seq: Seq) {
+        self.whole_after = self.whole_after.max(seq);
+    }
+
     /// Lets go of what is too old.
     pub fn age(&mut self, now: Instant) {
         while self.past.front().is_some_and(|past| now.saturating_duration_since(past.at) > HISTORY_AGE_MAX) {
@@ -72,7 +77,7 @@ impl History {
     fn forget_oldest(&mut self) {
         let Some(past) = self.past.pop_front() else { return };
         self.bytes -= past.message.wire_bytes;
-        self.whole_after = past.seq;
+        self.whole_after = self.whole_after.max(past.seq);
         if self.past.is_empty() {
             self.past = VecDeque::new();
         }

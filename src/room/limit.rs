@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::id::TypeName;
-use super::message::{Message, ShedReason};
+use super::message::{Class, Message, ShedReason};
 use super::pace::{RoomRules, RoomSettings};
 use super::policy::{Merge, PolicyChange, TypeRate};
 use super::tally::RoomTally;
@@ -19,7 +19,7 @@ const BURST: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Limits {
     changes: BTreeMap<TypeName, PolicyChange>,
-    /// Of types with a rate, once they were used. Bounded as the account's columns are, which come first.
+    /// Of types with a rate, once they were used: those of the configuration, and those that the room treats otherwise.
     of_types: BTreeMap<TypeName, (TypeRate, Bucket)>,
     /// Of the room, with its rate.
     of_room: Option<(u32, Bucket)>,
@@ -62,7 +62,8 @@ impl Limits {
         }
     }
 
-    /// Takes a message's place in the rates. `Some`: it is past this one.
+    /// Takes a message's place in the rates, if it has one in each. `Some`: it is past this one. In the room's rate reliable
+    /// messages go first: chat may not keep a coupon out.
     pub fn refuses(
         &mut self,
         message: &Message,
@@ -70,38 +71,50 @@ impl Limits {
         now: Instant,
         tally: &mut RoomTally,
     ) -> Option<ShedReason> {
-        let reason = if !self.type_takes(message, now) {
+        let is_reliable = message.class() == Class::Reliable;
+        let has_place = |bucket: &Bucket| {
+            if is_reliable { bucket.has_place_for_first(now) } else { bucket.has_place(now) }
+        };
+        let mut of_type = self.of_type(message, now);
+        let mut of_room = self.of_room(rules.messages_per_second, now);
+        let reason = if of_type.as_ref().is_some_and(|bucket| !bucket.has_place(now)) {
             tally.over_type_rate += 1;
             ShedReason::TypeRate
-        } else if !self.room_takes(rules.messages_per_second, now) {
+        } else if of_room.as_ref().is_some_and(|bucket| !has_place(bucket)) {
             tally.over_room_rate += 1;
             ShedReason::RoomRate
         } else {
+            of_type.iter_mut().chain(&mut of_room).for_each(|bucket| bucket.charge(now));
+            if let (Some(bucket), Some(known)) = (of_type, self.of_types.get_mut(&message.type_name)) {
+                known.1 = bucket;
+            }
+            if let (Some(bucket), Some(known)) = (of_room, &mut self.of_room) {
+                known.1 = bucket;
+            }
             return None;
         };
         (!rules.observe_only).then_some(reason)
     }
 
-    fn type_takes(&mut self, message: &Message, now: Instant) -> bool {
-        let Some(rate) = message.policy.rate else { return true };
+    /// The bucket of a message's type, new if its rate is; `None`: as many as come.
+    fn of_type(&mut self, message: &Message, now: Instant) -> Option<Bucket> {
+        let rate = message.policy.rate?;
         let fresh = || (rate, Bucket::with_burst(rate.per_second, rate.burst, now));
         if let Some(known) = self.of_types.get_mut(&message.type_name) {
             if known.0 != rate {
                 *known = fresh();
             }
-            return known.1.take(now);
+            return Some(known.1);
         }
-        self.of_types.entry(message.type_name.clone()).or_insert_with(fresh).1.take(now)
+        Some(self.of_types.entry(message.type_name.clone()).or_insert_with(fresh).1)
     }
 
-    fn room_takes(&mut self, per_second: u32, now: Instant) -> bool {
-        if per_second == 0 {
-            return true;
+    /// The room's bucket, new if its rate is; `None`: as many as come.
+    fn of_room(&mut self, per_second: u32, now: Instant) -> Option<Bucket> {
+        self.of_room = self.of_room.filter(|(rate, _)| *rate == per_second);
+        if per_second > 0 {
+            self.of_room.get_or_insert_with(|| (per_second, Bucket::new(per_second, BURST, now)));
         }
-        let known = self.of_room.filter(|(rate, _)| *rate == per_second);
-        let (_, mut bucket) = known.unwrap_or_else(|| (per_second, Bucket::new(per_second, BURST, now)));
-        let takes = bucket.take(now);
-        self.of_room = Some((per_second, bucket));
-        takes
+        self.of_room.map(|(_, bucket)| bucket)
     }
 }

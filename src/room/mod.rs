@@ -359,7 +359,8 @@ impl Room {
     }
 
     fn may_idle(&self) -> bool {
-        self.members() == 0 && !self.waits_for_store() && self.readers.is_empty()
+        let waits = !self.buffer.is_empty() || self.counted_since.is_some() || self.waits_for_store();
+        self.members() == 0 && !waits && self.readers.is_empty()
     }
 
     /// The room as a member finds it that has seen everything up to `history_after`, and has the reliable messages up to
@@ -495,6 +496,8 @@ impl Room {
             self.ids.age(now.instant);
             self.history.age(now.instant);
             self.stream.age(now.unix_ms);
+            self.shown_normal.forget_what_is_past(now.instant);
+            self.shown_high.forget_what_is_past(now.instant);
             let holds = !self.ids.is_empty() || !self.history.is_empty() || !self.stream.is_empty();
             self.tidy_due = holds.then(|| now.instant + TIDY_INTERVAL);
         }

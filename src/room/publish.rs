@@ -235,8 +235,11 @@ impl Room {
             tally.unavailable[reason as usize] += 1;
             return Step::Told(Verdict::Unavailable(reason));
         }
-        let refused = if self.account.column(&message.type_name).is_none() {
+        // What takes an earlier one back is never too much.
+        let refused = if !self.account.admits(&message.type_name) {
             Some(ShedReason::TypesFull)
+        } else if message.recall > 0 {
+            None
         } else {
             self.limits.refuses(&message, self.pace.rules(), now.instant, tally)
         };
@@ -270,7 +273,10 @@ impl Room {
             return Verdict::Duplicate { offset: None };
         }
         self.limits.apply(&mut message);
-        let verdict = match self.limits.refuses(&message, self.pace.rules(), now.instant, tally) {
+        let refused = self.refuses(&message);
+        let refused =
+            refused.or_else(|| self.limits.refuses(&message, self.pace.rules(), now.instant, tally));
+        let verdict = match refused {
             Some(reason) => self.refuse(&message, reason, tally),
             None => self.accept(message, now, tally),
         };
@@ -281,21 +287,26 @@ impl Room {
         verdict
     }
 
+    /// Why a message is not taken in, whatever the rates say.
+    fn refuses(&self, message: &Message) -> Option<ShedReason> {
+        if message.class() == Class::Lossy && self.step >= ladder::Step::LossyOff {
+            return Some(ShedReason::LossyOff);
+        }
+        (!self.account.admits(&message.type_name)).then_some(ShedReason::TypesFull)
+    }
+
     /// Takes one message in, or says why not.
     pub(super) fn accept(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
         message.at_ms = now.unix_ms;
         let (class, type_name) = (message.class(), message.type_name.clone());
-        if class == Class::Lossy && self.step >= ladder::Step::LossyOff {
-            return self.refuse(&message, ShedReason::LossyOff, tally);
-        }
-        if self.account.column(&type_name).is_none() {
-            return self.refuse(&message, ShedReason::TypesFull, tally);
+        if let Some(reason) = self.refuses(&message) {
+            return self.refuse(&message, reason, tally);
         }
         let verdict = match class {
             Class::Counter => self.count(&message, now),
             _ => self.gather(message, now),
         };
-        let column = self.account.column(&type_name).expect("it was there a moment ago");
+        let column = self.account.column(&type_name).expect("there is one, or room for it");
         if let Verdict::Shed(reason) = verdict {
             column.refused[reason as usize] += 1;
             tally.shed[reason as usize].add(class, 1);
@@ -312,7 +323,7 @@ impl Room {
     /// Does not take a message in.
     fn refuse(&mut self, message: &Message, reason: ShedReason, tally: &mut RoomTally) -> Verdict {
         tally.shed[reason as usize].add(message.class(), 1);
-        if let Some(column) = self.account.column(&message.type_name) {
+        if let Some(column) = self.account.column_of_refused(&message.type_name) {
             column.refused[reason as usize] += 1;
         }
         Verdict::Shed(reason)

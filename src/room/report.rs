@@ -41,7 +41,8 @@ impl Room {
     /// are placed, is for whoever knows it to add.
     #[must_use]
     pub fn view(&self, home: usize, now: Instant) -> RoomView {
-        let oldest = self.waiting().map(|waiting| now.saturating_duration_since(waiting.oldest));
+        let oldest = self.buffer.oldest().into_iter().chain(self.counted_since).min();
+        let oldest = oldest.map(|oldest| now.saturating_duration_since(oldest));
         let held = self.segments.iter().filter(|(_, segment)| segment.census.members() > 0);
         let segments = held.map(|(shard, segment)| SegmentView {
             shard: *shard,
@@ -89,12 +90,16 @@ impl Room {
             shed.add(class, 1);
         }
         shed.add(Class::Counter, self.increments.values().sum());
+        for (_, class, reason, count) in self.buffer.dropped().reasons() {
+            tally.shed[reason as usize].add(class, count);
+        }
     }
 
-    /// Messages and increments that wait.
+    /// Messages and increments that wait, and messages that were dropped and not told yet.
     #[must_use]
     pub fn rest(&self) -> u64 {
-        self.buffer.len() as u64 + self.increments.values().sum::<u64>()
+        let dropped: u64 = self.buffer.dropped().by_type().map(|(_, count)| count).sum();
+        self.buffer.len() as u64 + self.increments.values().sum::<u64>() + dropped
     }
 
     /// Its line in `GET /v1/rooms`.
@@ -132,13 +137,12 @@ impl Room {
             some.map(|reason| (reason.name().to_owned(), counts[*reason as usize])).collect()
         };
         let backlog = waiting.get(type_name).copied().unwrap_or_default();
-        let dropped = self.buffer.dropped();
-        let merged_of_dropped: u64 =
-            dropped.merged().filter(|(name, _)| *name == type_name).map(|(_, merged)| merged).sum();
         let mut shed = by_reason(&column.shed);
-        for (_, _, reason, count) in dropped.reasons().filter(|(name, ..)| *name == type_name) {
+        let dropped = self.buffer.dropped().of(type_name);
+        for (reason, count) in dropped.iter().flat_map(|(_, reasons)| *reasons) {
             *shed.entry(reason.name().to_owned()).or_default() += count;
         }
+        let merged_of_dropped = dropped.map_or(0, |(merged, _)| merged);
         AccountView {
             accepted: column.accepted,
             delivered: column.delivered(),

@@ -29,10 +29,10 @@ struct Slot {
 }
 
 impl Shown {
-    /// How many may be shown now of `per_second`: of what the last second leaves, what has come free since this was last
-    /// asked, or half of it. So a burst in a quiet room passes, and a flood does not leave once a second. Asked again at the
-    /// same moment, it is what is left of the answer.
-    pub fn allowance(&mut self, per_second: u32, now: Instant) -> usize {
+    /// How many of `waiting` may be shown now at `per_second`: all of them if the last second leaves so many; if not, of what
+    /// it leaves, what has come free since this was last asked, or half of it, so that a flood does not leave once a second.
+    /// Asked again at the same moment, it is what is left of the answer.
+    pub fn allowance(&mut self, per_second: u32, waiting: usize, now: Instant) -> usize {
         if self.asked_at == Some(now) {
             return self.granted;
         }
@@ -42,7 +42,7 @@ impl Shown {
         let per_second = per_second as usize;
         let free = per_second.saturating_sub(self.sum);
         let fresh = per_second * usize::try_from(since.as_millis()).unwrap_or(0) / 1000;
-        self.granted = free.min(fresh.max(free.div_ceil(2)));
+        self.granted = if waiting <= free { free } else { free.min(fresh.max(free.div_ceil(2))) };
         self.granted
     }
 
@@ -51,8 +51,6 @@ impl Shown {
         if count == 0 {
             return;
         }
-        // A room that shows as much as comes never asks.
-        self.forget_what_is_past(now);
         self.sum += count;
         self.granted = self.granted.saturating_sub(count);
         match self.slots.back_mut().filter(|slot| now.saturating_duration_since(slot.began) < SLOT) {
@@ -61,7 +59,8 @@ impl Shown {
         }
     }
 
-    fn forget_what_is_past(&mut self, now: Instant) {
+    /// Lets go of what was shown more than a second ago.
+    pub fn forget_what_is_past(&mut self, now: Instant) {
         while self.slots.front().is_some_and(|slot| slot.ended + SECOND <= now) {
             self.sum -= self.slots.pop_front().map_or(0, |slot| slot.shown);
         }
@@ -81,7 +80,7 @@ mod tests {
         let (mut shown, began) = (Shown::default(), Now::read().instant);
         let flush = |n| {
             let at = Duration::from_millis(apart_ms) * n;
-            let count = shown.allowance(per_second, began + at);
+            let count = shown.allowance(per_second, usize::MAX, began + at);
             shown.take(count, began + at);
             (at, count)
         };
@@ -111,23 +110,23 @@ mod tests {
         assert!(late.iter().all(|count| (3..=5).contains(count)), "{late:?}");
     }
 
-    /// What was shown used to be kept for good in a room that never asked how much it may show.
     #[test]
-    fn no_more_than_a_second_is_kept_though_nobody_asks() {
-        let (mut shown, began) = (Shown::default(), Now::read().instant);
-        for n in 0..1000 {
-            shown.take(1, began + Duration::from_millis(100) * n);
-        }
-        assert_eq!((shown.slots.len(), shown.sum), (10, 10));
+    fn what_the_second_has_room_for_passes_and_more_is_spread() {
+        let (mut shown, now) = (Shown::default(), Now::read().instant);
+        shown.take(24, now);
+        let soon = now + Duration::from_millis(100);
+        assert_eq!(shown.allowance(40, 16, soon), 16, "all that wait fit");
+        let soon = now + Duration::from_millis(200);
+        assert_eq!(shown.allowance(40, 17, soon), 8, "they do not");
     }
 
     #[test]
     fn a_burst_in_a_quiet_room_passes() {
         let (mut shown, now) = (Shown::default(), Now::read().instant);
-        assert_eq!(shown.allowance(40, now), 40);
+        assert_eq!(shown.allowance(40, 30, now), 40);
         shown.take(15, now);
-        assert_eq!(shown.allowance(40, now), 25, "asked again at once");
+        assert_eq!(shown.allowance(40, 30, now), 25, "asked again at once");
         let later = now + Duration::from_secs(30);
-        assert_eq!(shown.allowance(40, later), 40);
+        assert_eq!(shown.allowance(40, 30, later), 40);
     }
 }

@@ -1,6 +1,7 @@
 //! Facts about a whole room.
 
 mod flow;
+mod mended;
 mod reliable;
 
 use std::time::Duration;

@@ -467,11 +467,11 @@ impl<S: Socket> Shard<S> {
             let room = home.room.name().clone();
             self.spreads.push_back(Spread { room, width: 1, members: Vec::new() });
         }
+        home.room.shed_rest(&mut self.tally.rooms);
         if !closed {
             self.tally.rooms_forgotten += 1;
             return;
         }
-        home.room.shed_rest(&mut self.tally.rooms);
         for (shard, _) in home.room.segments() {
             let delivery = Delivery::Closed { room: home.room.name().clone(), run: home.room.run() };
             self.deliver(shard, delivery, now);

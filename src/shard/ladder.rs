@@ -14,6 +14,9 @@ use crate::config::limits::{
 };
 use crate::room::ladder::Step;
 
+/// As far up as refused publishes alone take a shard.
+const REFUSALS_STEP_MAX: Step = Step::WindowWidest;
+
 /// What an interval is weighed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Strains {
@@ -74,7 +77,9 @@ impl Ladder {
         let from = self.step();
         self.weighed_at = now;
         // A full inbox is soon worked off: whoever is refused waits a moment, and it is empty for as long.
-        if strains.delay >= LADDER_DELAY_UP || strains.turned_away >= LADDER_REFUSALS_UP {
+        // Yet it may be requests that are larger than the inbox, and a shard with time left: no reason to keep devices out.
+        let is_refusing = strains.turned_away >= LADDER_REFUSALS_UP && self.by_delay < REFUSALS_STEP_MAX;
+        if strains.delay >= LADDER_DELAY_UP || is_refusing {
             self.by_delay = self.by_delay.up();
         } else if strains.delay < LADDER_DELAY_DOWN && strains.turned_away <= LADDER_REFUSALS_DOWN {
             self.by_delay = self.by_delay.down();

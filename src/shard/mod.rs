@@ -538,3 +538,6 @@ impl<S: Socket> Shard<S> {
         turn.visited.max(1)
     }
 }
+
+#[cfg(test)]
+mod tests;

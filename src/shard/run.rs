@@ -268,6 +268,7 @@ impl Shell {
                 answer(reply, view.map(Box::new));
             }
             Request::Describe { room, reply } => {
+                shard.tell_step_to(&room, now);
                 answer(reply, shard.describe(&room, now.instant).map(Box::new));
             }
             Request::RoomsByMembers { limit, reply } => {

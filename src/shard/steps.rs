@@ -35,6 +35,13 @@ impl<S: Socket> Shard<S> {
         self.room_step(room).map_or(self.step, |step| step.in_force)
     }
 
+    /// Tells an open room which step is in force for it, so that it shows it.
+    pub(super) fn tell_step_to(&mut self, room: &RoomName, now: Now) {
+        if let Some(key) = self.room_of.get(room).copied() {
+            self.tell_step(key, now);
+        }
+    }
+
     /// Tells a room which step is in force for it, unless it knows. Whatever else it is told comes after this: a change
     /// reaches rooms one by one as something happens in them, instead of all two hundred thousand at once.
     pub(super) fn tell_step(&mut self, key: usize, now: Now) {

@@ -54,7 +54,11 @@ impl Budget {
 
     fn reserved(&self, priority: Priority) -> Space {
         let permille = self.quotas.permille[priority as usize] as usize;
-        Space { messages: self.messages_max * permille / 1000, bytes: self.bytes_max / 1000 * permille }
+        // Rounded up: a share is at least one message.
+        Space {
+            messages: (self.messages_max * permille).div_ceil(1000),
+            bytes: (self.bytes_max * permille).div_ceil(1000),
+        }
     }
 }
 
@@ -89,6 +93,8 @@ pub struct Cut {
     pub normal: usize,
     /// How many are of high priority, latest values and reliable messages aside.
     pub high: usize,
+    /// When the oldest of `messages` was accepted.
+    pub oldest: Option<Instant>,
 }
 
 /// A cut under way.
@@ -96,6 +102,7 @@ struct Draw {
     rest: Space,
     high: Allowance,
     taken: Vec<(Rank, Gathered)>,
+    now: Instant,
 }
 
 impl Buffer {
@@ -104,14 +111,17 @@ impl Buffer {
     /// then each priority has what is reserved for it; the rest goes to latest, high and normal in room order; low takes
     /// what is left. `seed` makes the lots of one room others than those of the next.
     pub fn cut(&mut self, budget: &Budget, seed: u64, now: Instant) -> Cut {
-        self.drop_expired(now);
+        Rank::ALL.into_iter().for_each(|rank| self.drop_expired(rank, now));
         if let Allowance::AtMost(shown) = budget.normal {
             self.sample(shown, seed, now);
         }
         let whole = Space { messages: budget.messages_max, bytes: budget.bytes_max };
-        let mut draw = Draw { rest: whole, high: budget.high, taken: Vec::new() };
+        let mut draw = Draw { rest: whole, high: budget.high, taken: Vec::new(), now };
         let leaving = if budget.normal == Allowance::Later { Rank::NOT_SAMPLED } else { &Rank::ALL };
         if self.fits(leaving, budget) {
+            self.in_order_at = Some(now);
+        }
+        if self.in_order_at == Some(now) {
             self.draw(leaving, whole, &mut draw);
         } else {
             self.draw_by_rank(budget, whole, &mut draw);
@@ -127,7 +137,7 @@ impl Buffer {
     /// Drops what would not be drawn in any case: devices are never shown more than `shown` at once.
     pub fn thin(&mut self, shown: usize, seed: u64, now: Instant) {
         // Now and then, so that each message costs little.
-        if self.lane(Rank::Normal).gathered.len() + self.lane(Rank::Low).gathered.len() > 2 * shown + ROOMY {
+        if self.sampled_len() > 2 * shown + ROOMY {
             self.sample(shown, seed, now);
         }
     }
@@ -148,31 +158,45 @@ impl Buffer {
             // Nothing goes before a reliable message that it followed in its request.
             return;
         }
+        if let Some(rank) = self.passed_over.take().filter(|rank| !budget.holds_back(*rank)) {
+            // It was too large for what others had left: now it is not.
+            self.draw(&[rank], Space { messages: 1, ..whole }, draw);
+        }
         self.draw(&[Rank::Latest, Rank::High], budget.reserved(Priority::High), draw);
         if budget.normal == Allowance::Later {
-            return self.draw(&[Rank::Latest, Rank::High], whole, draw);
+            self.draw(&[Rank::Latest, Rank::High], whole, draw);
+            return;
         }
         self.draw(&[Rank::Normal], budget.reserved(Priority::Normal), draw);
         self.draw(&[Rank::Low], budget.reserved(Priority::Low), draw);
-        self.draw(&[Rank::Latest, Rank::High, Rank::Normal], whole, draw);
+        let stopped_at = self.draw(&[Rank::Latest, Rank::High, Rank::Normal], whole, draw);
+        self.passed_over = stopped_at.filter(|_| draw.rest.messages > 0);
         self.draw(&[Rank::Low], whole, draw);
     }
 
-    /// Takes messages of these ranks in the order they entered, as far as `limit` and what is left of the batch hold them.
-    fn draw(&mut self, ranks: &[Rank], mut limit: Space, draw: &mut Draw) {
+    /// Takes messages of these ranks in the order they entered, as far as `limit` and what is left of the batch hold them. The
+    /// rank of the first that found too little room.
+    fn draw(&mut self, ranks: &[Rank], mut limit: Space, draw: &mut Draw) -> Option<Rank> {
+        let mut is_first = limit.messages > 0;
         loop {
-            let may = |rank: &&Rank| **rank != Rank::High || draw.high != Allowance::AtMost(0);
-            let first = ranks.iter().filter(may).filter_map(|rank| {
+            ranks.iter().for_each(|rank| self.drop_expired(*rank, draw.now));
+            let is_held = |rank: Rank| rank == Rank::High && draw.high == Allowance::AtMost(0);
+            let first = ranks.iter().filter(|rank| !is_held(**rank)).filter_map(|rank| {
                 let first = self.lane(*rank).gathered.front()?;
                 Some((first.entry, *rank, first.message.wire_bytes))
             });
-            let Some((_, rank, bytes)) = first.min() else { return };
-            // One that no batch has room for leaves alone.
-            let alone = draw.taken.is_empty() && limit == draw.rest;
-            if !(alone || (limit.fits(bytes) && draw.rest.fits(bytes))) {
-                return;
+            let (_, rank, bytes) = first.min()?;
+            // One that is larger than its share has the share to itself, and one that no batch has room for leaves alone.
+            let has_room = if is_first {
+                draw.rest.fits(bytes) || draw.taken.is_empty()
+            } else {
+                limit.fits(bytes) && draw.rest.fits(bytes)
+            };
+            if !has_room {
+                return Some(rank);
             }
-            let Some(gathered) = self.take_oldest(rank) else { return };
+            let gathered = self.take_oldest(rank)?;
+            is_first = false;
             limit.take(bytes);
             draw.rest.take(bytes);
             if let (Rank::High, Allowance::AtMost(left)) = (rank, &mut draw.high) {
@@ -184,7 +208,8 @@ impl Buffer {
 
     fn told(&mut self, mut taken: Vec<(Rank, Gathered)>) -> Cut {
         taken.sort_unstable_by_key(|(_, gathered)| gathered.entry);
-        let mut cut = Cut { dropped: std::mem::take(&mut self.dropped), ..Cut::default() };
+        let oldest = taken.iter().map(|(_, gathered)| gathered.since).min();
+        let mut cut = Cut { dropped: std::mem::take(&mut self.dropped), oldest, ..Cut::default() };
         self.dropped_since = None;
         for (type_name, merged) in cut.dropped.merged() {
             cut.merged.insert(type_name.clone(), merged);
@@ -203,13 +228,14 @@ impl Buffer {
         cut
     }
 
-    /// Drops what waited longer than it may. Of each rank the oldest are looked at: one behind a patient one waits with it.
-    fn drop_expired(&mut self, now: Instant) {
-        for rank in [Rank::Low, Rank::Normal, Rank::High] {
-            while self.lane(rank).gathered.front().is_some_and(|first| first.is_expired(now)) {
-                let Some(expired) = self.take_oldest(rank) else { break };
-                self.drop_gathered(&expired, ShedReason::Expired, now);
-            }
+    /// Drops those at the head of a rank that waited longer than they may.
+    fn drop_expired(&mut self, rank: Rank, now: Instant) {
+        if rank > Rank::High {
+            return;
+        }
+        while self.lane(rank).gathered.front().is_some_and(|first| first.is_expired(now)) {
+            let Some(expired) = self.take_oldest(rank) else { break };
+            self.drop_gathered(&expired, ShedReason::Expired, now);
         }
     }
 
