@@ -425,3 +425,28 @@ fn every_metric_says_what_it_counts() {
         assert!(explained, "{}: {:?} is not a sentence", row.name, row.help);
     }
 }
+
+/// A sabotaged build that can't be made proves nothing; making them all takes longer than these tests may.
+#[test]
+fn every_sabotage_fits_the_sources() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut patches = 0;
+    for entry in fs::read_dir(root.join("tests/sabotage")).unwrap() {
+        let path = entry.unwrap().path();
+        let patch = fs::read_to_string(&path).unwrap();
+        for of_file in patch.split("\n+++ b/").skip(1) {
+            let (file, hunks) = of_file.split_once('\n').unwrap();
+            let source = fs::read_to_string(root.join(file.split('\t').next().unwrap())).unwrap();
+            // Hunks begin with "@@ … @@" and perhaps a heading, which is no line of the source.
+            for hunk in hunks.split("\n@@ ").flat_map(|hunk| hunk.split_once('\n')).map(|(_, lines)| lines) {
+                let lines =
+                    hunk.lines().take_while(|line| !line.starts_with("---") && !line.starts_with("diff"));
+                let before: Vec<&str> = lines.filter_map(|line| line.strip_prefix([' ', '-'])).collect();
+                assert!(!before.is_empty(), "{}", path.display());
+                assert!(source.contains(&before.join("\n")), "{}: {file}:\n{hunk}", path.display());
+            }
+        }
+        patches += 1;
+    }
+    assert!(patches > 10, "{patches}");
+}

@@ -1,8 +1,8 @@
 //! The readable rate: how many messages of a type each device was given in any second, and over the run. Pure.
 //!
 //! Measured where a device would show them: by arrival. A frame may be held up on its way and the next one not, so in a
-//! second by arrival there may be more than the node sent in any: a quarter more, and one frame, is let pass. Over the
-//! whole run nothing of that is left: there a device may have the rate times the time, and one second's worth besides.
+//! second by arrival there may be more than the node sent in any: a quarter more, and one frame of at most a second's
+//! worth, is let pass. No frame alone may bring more than a second's worth: nothing holds up a part of it. Over the whole run nothing of that is left: there a device may have the rate times the time, and one second's worth besides.
 
 use std::collections::VecDeque;
 
@@ -124,9 +124,14 @@ impl Reading {
     pub(crate) fn excess(&self, limit: &Limit) -> Option<String> {
         let Limit { type_name, per_second } = limit;
         let rate = u64::from(*per_second);
-        let in_a_second = rate + rate * WINDOW_TOLERANCE_PERCENT / 100 + self.most_in_a_frame;
+        let in_a_second = rate + rate * WINDOW_TOLERANCE_PERCENT / 100 + self.most_in_a_frame.min(rate);
         let in_all = rate * (self.took_ms + 1_000) / 1_000;
-        if self.most_in_a_second > in_a_second {
+        if self.most_in_a_frame > rate {
+            let Self { most_in_a_frame, .. } = self;
+            Some(format!(
+                "a device was given {most_in_a_frame} {type_name} in one frame; {rate} a second were to be shown"
+            ))
+        } else if self.most_in_a_second > in_a_second {
             let Self { most_in_a_second, device, .. } = self;
             Some(format!(
                 "device {device} was given {most_in_a_second} {type_name} within a second; {rate} a second were to be shown \
@@ -164,6 +169,8 @@ mod tests {
         assert_eq!((kept.most_in_a_second, kept.most_in_a_frame, kept.device), (40, 2, 8));
         assert_eq!(kept.excess(&limit), None);
         assert_eq!(reading(60, 40, 1_000).excess(&limit), None, "a wide window");
+        let at_once = reading(12, 41, 5_000).excess(&limit).unwrap();
+        assert!(at_once.contains("given 41 chat in one frame"), "{at_once}");
         let often = reading(1_200, 3, 50).excess(&limit).unwrap();
         assert!(often.contains("device 8 was given 60 chat within a second"), "{often}");
         // A little too much all the time hides in no second.

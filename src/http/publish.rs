@@ -54,7 +54,7 @@ pub async fn publish(
         Published::Taken(verdicts) => taken(encoding, &with_shed(verdicts, &shed)),
         // As the publisher counts them.
         Published::IdReused { index } => {
-            let index = (0..).filter(|at| !shed.contains(at)).nth(index).unwrap_or(index);
+            let index = (0..).filter(|at| shed.binary_search(at).is_err()).nth(index).unwrap_or(index);
             Err(id_reused(index))
         }
         Published::RoomsFull => Err(Problem::rooms_full()),
@@ -93,7 +93,9 @@ fn with_shed(verdicts: Vec<Verdict>, shed: &[usize]) -> Vec<Verdict> {
     }
     let (count, mut of_room) = (verdicts.len() + shed.len(), verdicts.into_iter());
     let past = Verdict::Shed(ShedReason::KeyRate);
-    (0..count).map(|at| if shed.contains(&at) { past } else { of_room.next().unwrap_or(past) }).collect()
+    (0..count)
+        .map(|at| if shed.binary_search(&at).is_ok() { past } else { of_room.next().unwrap_or(past) })
+        .collect()
 }
 
 fn id_reused(index: usize) -> Problem {

@@ -357,6 +357,8 @@ impl Buffer {
     fn enter(&mut self, rank: Rank, message: Arc<Message>, now: Instant) -> u64 {
         let entry = self.entered;
         self.entered += 1;
+        // What was decided for those before it need not hold for this one.
+        self.in_order_at = None;
         let lane = &mut self.lanes[rank as usize];
         lane.urgent += usize::from(message.policy.urgent);
         lane.bytes += message.wire_bytes;

@@ -498,7 +498,8 @@ impl Room {
             self.stream.age(now.unix_ms);
             self.shown_normal.forget_what_is_past(now.instant);
             self.shown_high.forget_what_is_past(now.instant);
-            let holds = !self.ids.is_empty() || !self.history.is_empty() || !self.stream.is_empty();
+            let shown = !self.shown_normal.is_empty() || !self.shown_high.is_empty();
+            let holds = shown || !self.ids.is_empty() || !self.history.is_empty() || !self.stream.is_empty();
             self.tidy_due = holds.then(|| now.instant + TIDY_INTERVAL);
         }
         self.store_due(now, tally);

@@ -306,12 +306,14 @@ impl Room {
             Class::Counter => self.count(&message, now),
             _ => self.gather(message, now),
         };
-        let column = self.account.column(&type_name).expect("there is one, or room for it");
         if let Verdict::Shed(reason) = verdict {
-            column.refused[reason as usize] += 1;
+            if let Some(column) = self.account.column_of_refused(&type_name) {
+                column.refused[reason as usize] += 1;
+            }
             tally.shed[reason as usize].add(class, 1);
             return verdict;
         }
+        let column = self.account.column(&type_name).expect("there is one, or room for it");
         column.accepted += 1;
         tally.accepted.add(class, 1);
         if verdict == Verdict::Merged {

@@ -59,6 +59,12 @@ impl Shown {
         }
     }
 
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Lets go of what was shown more than a second ago.
     pub fn forget_what_is_past(&mut self, now: Instant) {
         while self.slots.front().is_some_and(|slot| slot.ended + SECOND <= now) {

@@ -81,7 +81,9 @@ impl Ladder {
         let is_refusing = strains.turned_away >= LADDER_REFUSALS_UP && self.by_delay < REFUSALS_STEP_MAX;
         if strains.delay >= LADDER_DELAY_UP || is_refusing {
             self.by_delay = self.by_delay.up();
-        } else if strains.delay < LADDER_DELAY_DOWN && strains.turned_away <= LADDER_REFUSALS_DOWN {
+        } else if strains.delay < LADDER_DELAY_DOWN
+            && (strains.turned_away <= LADDER_REFUSALS_DOWN || self.by_delay > REFUSALS_STEP_MAX)
+        {
             self.by_delay = self.by_delay.down();
         }
         self.by_owed = owed_step(self.by_owed, strains.owed_permille);
@@ -134,6 +136,15 @@ mod tests {
         let mut ladder = ladder();
         assert_eq!(weighed(&mut ladder, [late(25); 7]), [1, 2, 3, 4, 5, 5, 5]);
         assert_eq!(weighed(&mut ladder, [late(4); 6]), [4, 3, 2, 1, 0, 0]);
+    }
+
+    /// A stall took it to the last step; what follows are bursts that do not fit the inbox.
+    #[test]
+    fn refusals_alone_keep_no_device_out() {
+        let mut ladder = ladder();
+        weighed(&mut ladder, [late(25); 5]);
+        let refused = Strains { turned_away: 5, ..Strains::default() };
+        assert_eq!(weighed(&mut ladder, [refused; 3]), [4, 4, 4]);
     }
 
     #[test]

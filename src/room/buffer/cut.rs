@@ -158,7 +158,8 @@ impl Buffer {
             // Nothing goes before a reliable message that it followed in its request.
             return;
         }
-        if let Some(rank) = self.passed_over.take().filter(|rank| !budget.holds_back(*rank)) {
+        let leaves = |rank: &mut Rank| budget.normal != Allowance::Later || *rank > Rank::Normal;
+        if let Some(rank) = self.passed_over.take_if(leaves) {
             // It was too large for what others had left: now it is not.
             self.draw(&[rank], Space { messages: 1, ..whole }, draw);
         }

@@ -357,15 +357,16 @@ impl Oracle {
 
     /// No second has more than devices are asked to show.
     fn check_shown(&mut self, normal: usize, high: usize, step: Step, now: Instant, coverage: &mut Coverage) {
-        self.shown.push((now, normal, high));
-        let within = self.shown.iter().rev().take_while(|(at, ..)| *at + SECOND > now);
-        let sums = within.fold((0, 0), |sums, (_, normal, high)| (sums.0 + normal, sums.1 + high));
         let configured = self.rules.readable.normal_per_second;
         let normal_max = match (step >= Step::NormalSampled, configured) {
             (true, 0) => 20,
             (true, some) => some.div_ceil(2),
             (false, some) => some,
         } as usize;
+        // What was shown before there was a limit does not count: a room without one keeps no count.
+        self.shown.push((now, if normal_max > 0 { normal } else { 0 }, high));
+        let within = self.shown.iter().rev().take_while(|(at, ..)| *at + SECOND > now);
+        let sums = within.fold((0, 0), |sums, (_, normal, high)| (sums.0 + normal, sums.1 + high));
         if normal > 0 && normal_max > 0 {
             assert!(sums.0 <= normal_max, "{} of {normal_max} were shown in a second at {step:?}", sums.0);
             coverage.count("sampled harder", u64::from(step >= Step::NormalSampled));
