@@ -27,9 +27,9 @@ use crate::connection::Seats;
 use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
 use crate::connection::admission::Admission;
 use crate::http::Node;
+use crate::http::key_limits::KeyLimits;
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
-use crate::http::quota::KeyQuotas;
 use crate::http::viewer::ViewerDoor;
 use crate::metrics::{DoorName, Metrics};
 use crate::shard::handle::{Shards, ShardsPlan};
@@ -214,12 +214,12 @@ impl Drop for Server {
 
 fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), metrics: Metrics) -> Node {
     let now = Now::read().instant;
-    let key_quotas = KeyQuotas::new(config.key_messages_per_second, config.publisher_keys.count(), now);
+    let key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
     Node {
         shards,
         window_max: config.flush.window_max(),
         types: config.types,
-        key_quotas: if config.flush.observe_only { key_quotas.observing() } else { key_quotas },
+        key_limits: if config.flush.observe_only { key_limits.observing() } else { key_limits },
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,

@@ -1,4 +1,4 @@
-//! What publishers may send, from outside: quotas of keys, what of a request is past them, and settings of a room that are
+//! What publishers may send, from outside: limits of keys, what of a request is past them, and settings of a room that are
 //! none.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
@@ -12,10 +12,10 @@ use support::publisher::{JSON, PROTO};
 use support::{Answer, Node, one_and_four_shards};
 
 one_and_four_shards!(
-    what_is_past_a_keys_quota_is_shed_and_the_rest_goes_on,
-    a_request_that_is_past_the_quota_whole_is_429_and_says_when_to_come_back,
-    each_key_has_a_quota_of_its_own,
-    a_request_with_a_mistake_takes_nothing_of_the_quota,
+    what_is_past_a_keys_limit_is_shed_and_the_rest_goes_on,
+    a_request_that_is_past_the_limit_whole_is_429_and_says_when_to_come_back,
+    each_key_has_a_limit_of_its_own,
+    a_request_with_a_mistake_takes_nothing_of_the_limit,
     a_node_that_observes_counts_and_refuses_nothing,
     a_room_and_a_type_in_it_take_so_many_a_second,
     settings_that_fit_are_taken,
@@ -46,10 +46,10 @@ async fn refused(publish: impl AsyncFn() -> Answer) -> Answer {
             }
         }
     };
-    support::comes("a publish past the quota", Box::pin(until_refused)).await
+    support::comes("a publish past the limit", Box::pin(until_refused)).await
 }
 
-async fn what_is_past_a_keys_quota_is_shed_and_the_rest_goes_on(shards: usize) {
+async fn what_is_past_a_keys_limit_is_shed_and_the_rest_goes_on(shards: usize) {
     let node = Node::with(shards, &[TWO_A_SECOND]);
     let answer = node.publisher_door().publish("r1", &five()).await;
     assert_eq!((answer.status, answer.results()), (200, TWO_OF_FIVE.map(str::to_owned).into()));
@@ -58,7 +58,7 @@ async fn what_is_past_a_keys_quota_is_shed_and_the_rest_goes_on(shards: usize) {
     let view = node.view("r1").await;
     assert_eq!(view["account"]["chat"]["accepted"], 1);
     assert_eq!(view["account"]["coupon"]["accepted"], 1, "a reliable message goes first");
-    node.metrics_when("what was past the quota, counted", |metrics| {
+    node.metrics_when("what was past the limit, counted", |metrics| {
         let shed = |class| metrics.sum("roomcast_messages_shed_total", &[class, "reason=\"key_rate\""]);
         metrics.sum(OVER_LIMIT, &["limit=\"key_rate\""]) == 2
             && metrics.sum(OVER_LIMIT, &[]) == 2
@@ -68,7 +68,7 @@ async fn what_is_past_a_keys_quota_is_shed_and_the_rest_goes_on(shards: usize) {
     .await;
 }
 
-async fn a_request_that_is_past_the_quota_whole_is_429_and_says_when_to_come_back(shards: usize) {
+async fn a_request_that_is_past_the_limit_whole_is_429_and_says_when_to_come_back(shards: usize) {
     let node = Node::with(shards, &[TWO_A_SECOND]);
     let door = node.publisher_door();
     let answer = refused(async || door.publish("r1", &five()).await).await;
@@ -93,7 +93,7 @@ async fn a_request_that_is_past_the_quota_whole_is_429_and_says_when_to_come_bac
     support::comes("a publish after the wait", Box::pin(let_in)).await;
 }
 
-async fn each_key_has_a_quota_of_its_own(shards: usize) {
+async fn each_key_has_a_limit_of_its_own(shards: usize) {
     // The SHA-256 of `secret` and of `key`.
     let keys = r#"["sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
                    "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"]"#;
@@ -108,7 +108,7 @@ async fn each_key_has_a_quota_of_its_own(shards: usize) {
     door.publish("r1", &five()).await.is_problem(401, "key_missing", None);
 }
 
-async fn a_request_with_a_mistake_takes_nothing_of_the_quota(shards: usize) {
+async fn a_request_with_a_mistake_takes_nothing_of_the_limit(shards: usize) {
     let node = Node::with(shards, &[TWO_A_SECOND]);
     for _ in 0..10 {
         let mistaken = json!({"messages": [{"type": "chat", "payload": 1}, {"type": "chat"}]});

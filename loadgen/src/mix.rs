@@ -34,7 +34,7 @@ impl Class {
         match type_name {
             "red_packet" | "coupon" | "product_card" => Self::Reliable,
             "like" => Self::Counter,
-            "enter" => Self::Lossy,
+            "enter" | "follow" => Self::Lossy,
             _ => Self::Normal,
         }
     }

@@ -3,12 +3,12 @@
 //! Each door is a shell over the shards' bounded way in (`shard::handle`). Nothing here knows what a room does with a
 //! message; nothing that arrives can panic, and every wait has a named limit.
 
+pub mod key_limits;
 pub mod ladder;
 pub mod ops;
 pub mod problem;
 pub mod publish;
 pub mod publisher;
-pub mod quota;
 pub mod reliable;
 pub mod request;
 pub mod rooms;
@@ -36,8 +36,8 @@ use crate::room::policy::Types;
 use crate::shard::handle::{Shards, Unanswered};
 use crate::store::health::Health;
 
+use key_limits::KeyLimits;
 use problem::Problem;
-use quota::KeyQuotas;
 
 /// The node as its doors see it; shared by all three.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Node {
     /// What the configuration says of message types.
     pub types: Types,
     /// How much each publisher key may publish.
-    pub key_quotas: KeyQuotas,
+    pub key_limits: KeyLimits,
     /// Who may publish.
     pub publisher_keys: PublisherKeys,
     /// Which devices may join.

@@ -72,16 +72,16 @@ impl Problem {
             .retry_after(too_fast.retry_after)
     }
 
-    /// 429: more messages than may come a second. Each quota is for at least one a second, so that [`limits::RETRY_AFTER`]
-    /// later one may come.
+    /// 429: more messages than may come a second. Each is of at least one a second, so that
+    /// [`limits::RETRY_AFTER`] later one may come, unless reliable messages have gone first.
     #[must_use]
-    pub fn past_quota(quota: ShedReason) -> Self {
-        let whose = match quota {
+    pub fn past_limit(limit: ShedReason) -> Self {
+        let whose = match limit {
             ShedReason::KeyRate => "limits.key_messages_per_second: this key publishes more than it may",
             ShedReason::TypeRate => "types.NAME.rate: the room takes no more of this type a second",
             _ => "limits.room_messages_per_second: the room takes no more messages a second",
         };
-        Self::new(StatusCode::TOO_MANY_REQUESTS, quota.name()).detail(whose).retry_after(limits::RETRY_AFTER)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, limit.name()).detail(whose).retry_after(limits::RETRY_AFTER)
     }
 
     /// 503: the room takes no device for now.

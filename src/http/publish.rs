@@ -21,7 +21,7 @@ use super::{JSON, Node, PROTO, answer, from_shard};
 /// The answer to most publishes, spelt once.
 const ONE_ACCEPTED_JSON: &[u8] = br#"{"results":[{"result":"accepted"}]}"#;
 
-/// Publishes the messages of one request, which came with this publisher key, to `room`. Messages past the key's quota are
+/// Publishes the messages of one request, which came with this publisher key, to `room`. Messages past the key's limit are
 /// shed here; the rest goes on.
 ///
 /// # Errors
@@ -44,7 +44,7 @@ pub async fn publish(
     };
     // The messages own their payloads; the request need not wait with them.
     drop((body, parts));
-    let shed = past_quota(node, key, &mut messages);
+    let shed = past_limit(node, key, &mut messages);
     let published = if messages.is_empty() {
         Published::Taken(Vec::new())
     } else {
@@ -62,11 +62,11 @@ pub async fn publish(
     }
 }
 
-/// Takes off the messages that are past the key's quota: the last ones, reliable or not. Where they stood, rising.
-fn past_quota(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize> {
+/// Takes off the messages that are past the key's limit: the last ones, reliable or not. Where they stood, rising.
+fn past_limit(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize> {
     let is_reliable = |message: &Message| message.class() == Class::Reliable;
     let reliable = messages.iter().filter(|message| is_reliable(message)).count();
-    let mut within = node.key_quotas.take(key, reliable, messages.len() - reliable, Now::read().instant);
+    let mut within = node.key_limits.take(key, reliable, messages.len() - reliable, Now::read().instant);
     if within.over == 0 {
         return Vec::new();
     }
@@ -86,7 +86,7 @@ fn past_quota(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize
     shed
 }
 
-/// The verdicts on a request's messages in their order: those of the room, and that some were past the key's quota.
+/// The verdicts on a request's messages in their order: those of the room, and that some were past the key's limit.
 fn with_shed(verdicts: Vec<Verdict>, shed: &[usize]) -> Vec<Verdict> {
     if shed.is_empty() {
         return verdicts;
@@ -104,7 +104,7 @@ fn id_reused(index: usize) -> Problem {
         .allowed("an id of its own for each message; nothing was taken")
 }
 
-/// 200 if at least one message was taken; else 429 if all were past a quota, 503 if not.
+/// 200 if at least one message was taken; else 429 if all were past a limit, 503 if not.
 fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
     match (encoding, why_nothing(verdicts)) {
         (Encoding::Json, None) => {
@@ -128,10 +128,10 @@ fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
 
 /// The problem of a request of which nothing was taken: what became of its reliable messages, since that is what its
 /// publisher has to act on, and before all that something is unknown; if there is none, that all were shed: if each was for
-/// a quota, for that of the first.
+/// a limit, for that of the first.
 fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
     let mut why = None;
-    let (mut quota, mut only_quotas) = (None, true);
+    let (mut limit, mut only_limits) = (None, true);
     for verdict in verdicts {
         match *verdict {
             Verdict::Accepted
@@ -141,13 +141,13 @@ fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
             | Verdict::Duplicate { .. } => return None,
             Verdict::Unavailable(reason) if reason.is_unknown() => why = Some(reason),
             Verdict::Unavailable(reason) => why = why.or(Some(reason)),
-            Verdict::Shed(reason) if reason.is_quota() => quota = quota.or(Some(reason)),
-            Verdict::Shed(_) => only_quotas = false,
+            Verdict::Shed(reason) if reason.is_limit() => limit = limit.or(Some(reason)),
+            Verdict::Shed(_) => only_limits = false,
         }
     }
-    match (why, quota) {
+    match (why, limit) {
         (Some(reason), _) => Some(reason.into()),
-        (None, Some(quota)) if only_quotas => Some(Problem::past_quota(quota)),
+        (None, Some(limit)) if only_limits => Some(Problem::past_limit(limit)),
         (None, _) if verdicts.is_empty() => None,
         (None, _) => Some(Problem::unavailable("shed", "every message of this request was shed")),
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn all_past_a_quota_makes_it_a_429_with_the_limit_s_name() {
+    fn all_past_a_limit_makes_it_a_429_with_the_limit_s_name() {
         let [key, room, of_type] =
             [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate].map(Verdict::Shed);
         let failing = Verdict::Unavailable(Unavailable::StoreFailing);

@@ -195,7 +195,7 @@ impl Metrics {
         }
     }
 
-    /// So many messages of a request were past the quota of its publisher key; those of `shed` were shed for it.
+    /// So many messages of a request were past the limit of its publisher key; those of `shed` were shed for it.
     pub fn past_key_rate(&self, over: u64, shed: &ByClass) {
         add_some(&self.cells.over_limit[0], over);
         add_by_class(&self.cells.shed[ShedReason::KeyRate as usize], shed);
@@ -597,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_a_key_s_quota_is_counted_and_what_was_shed_of_it_by_class() {
+    fn what_is_past_a_key_s_limit_is_counted_and_what_was_shed_of_it_by_class() {
         let metrics = Metrics::new(1).unwrap();
         let mut shed = ByClass::default();
         metrics.past_key_rate(7, &shed);

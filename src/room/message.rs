@@ -248,12 +248,12 @@ impl ShedReason {
     /// Whether it may be otherwise a second later. The bounds that are not so hold for the room's whole run.
     #[must_use]
     pub fn passes(self) -> bool {
-        self.is_quota() || matches!(self, Self::RoomFull | Self::Sampled | Self::Expired | Self::LossyOff)
+        self.is_limit() || matches!(self, Self::RoomFull | Self::Sampled | Self::Expired | Self::LossyOff)
     }
 
-    /// Whether it is the publisher that sent more than its quota, rather than the node that has too much to do.
+    /// Whether it is the publisher that sent more than it may, rather than the node that has too much to do.
     #[must_use]
-    pub fn is_quota(self) -> bool {
+    pub fn is_limit(self) -> bool {
         matches!(self, Self::TypeRate | Self::RoomRate | Self::KeyRate)
     }
 }

@@ -34,7 +34,7 @@ pub struct Queue {
     refused_at: Option<Instant>,
     turned_away: u32,
     /// What one message takes before the next is taken, whatever else the shard does meanwhile, smoothed.
-    pace: Option<Duration>,
+    per_message: Option<Duration>,
 }
 
 impl Queue {
@@ -43,13 +43,16 @@ impl Queue {
         if let Some((before, messages)) = self.turn.take() {
             let took =
                 now.saturating_duration_since(before) / u32::try_from(messages).unwrap_or(u32::MAX).max(1);
-            let pace = self.pace.map_or(took, |pace| (pace * (SMOOTHING - 1) + took) / SMOOTHING);
-            self.pace = Some(pace);
+            let per_message = self
+                .per_message
+                .map_or(took, |per_message| (per_message * (SMOOTHING - 1) + took) / SMOOTHING);
+            self.per_message = Some(per_message);
         }
         let waited = match left {
             Left::Nothing => {
                 // Nothing was measured: what was before counts less and less, so that a slow moment keeps nobody out for long.
-                self.pace = self.pace.map(|pace| pace * (SMOOTHING - 1) / SMOOTHING);
+                self.per_message =
+                    self.per_message.map(|per_message| per_message * (SMOOTHING - 1) / SMOOTHING);
                 Duration::ZERO
             }
             Left::Some => {
@@ -75,8 +78,8 @@ impl Queue {
     /// What one message takes, while a queue stands or the shard is on a step of its ladder: the doors are to keep the queue
     /// short. `None`: they need not.
     #[must_use]
-    pub fn pace_to_keep(&self, step: Step) -> Option<Duration> {
-        self.pace.filter(|_| self.is_standing || step > Step::Calm)
+    pub fn per_message_to_keep(&self, step: Step) -> Option<Duration> {
+        self.per_message.filter(|_| self.is_standing || step > Step::Calm)
     }
 
     /// Publishes were refused lately. Counted once in `INBOX_STANDING`: what matters is for how long, not how many.
@@ -156,60 +159,63 @@ mod tests {
     fn a_burst_is_no_standing_queue() {
         let (mut queue, now) = (Queue::default(), Now::read().instant);
         let now = turns(&mut queue, now, 60, 10);
-        assert_eq!(queue.pace_to_keep(Step::Calm), None, "not for long enough");
+        assert_eq!(queue.per_message_to_keep(Step::Calm), None, "not for long enough");
         queue.took(taken(10, 60), Left::Nothing, now);
         turns(&mut queue, now, 60, 10);
-        assert_eq!(queue.pace_to_keep(Step::Calm), None, "it was empty in between");
+        assert_eq!(queue.per_message_to_keep(Step::Calm), None, "it was empty in between");
         let mut queue = Queue::default();
         turns(&mut queue, now, 24, 100);
-        assert_eq!(queue.pace_to_keep(Step::Calm), None, "it stands, and nobody waits long");
+        assert_eq!(queue.per_message_to_keep(Step::Calm), None, "it stands, and nobody waits long");
     }
 
     #[test]
-    fn a_standing_queue_is_known_by_its_pace_until_it_is_short() {
+    fn a_standing_queue_is_known_by_its_time_per_message_until_it_is_short() {
         let (mut queue, now) = (Queue::default(), Now::read().instant);
         let now = turns(&mut queue, now, 60, 11);
-        assert_eq!(queue.pace_to_keep(Step::Calm), Some(MS), "ten messages in ten milliseconds");
+        assert_eq!(queue.per_message_to_keep(Step::Calm), Some(MS), "ten messages in ten milliseconds");
         let now = turns(&mut queue, now, 5, 50);
-        assert_eq!(queue.pace_to_keep(Step::Calm), Some(MS), "the doors keep it short");
+        assert_eq!(queue.per_message_to_keep(Step::Calm), Some(MS), "the doors keep it short");
         let now = turns(&mut queue, now, 4, 1);
-        assert_eq!(queue.pace_to_keep(Step::Calm), None);
+        assert_eq!(queue.per_message_to_keep(Step::Calm), None);
         turns(&mut queue, now, 60, 10);
-        assert_eq!(queue.pace_to_keep(Step::Calm), None, "it has to stand anew");
+        assert_eq!(queue.per_message_to_keep(Step::Calm), None, "it has to stand anew");
     }
 
     #[test]
     fn an_inbox_that_is_empty_stands_no_more_whatever_it_was() {
         let (mut queue, now) = (Queue::default(), Now::read().instant);
         let now = turns(&mut queue, now, 60, 20);
-        assert!(queue.pace_to_keep(Step::Calm).is_some());
+        assert!(queue.per_message_to_keep(Step::Calm).is_some());
         queue.took(Taken::default(), Left::Nothing, now);
-        assert_eq!(queue.pace_to_keep(Step::Calm), None);
+        assert_eq!(queue.per_message_to_keep(Step::Calm), None);
     }
 
     #[test]
     fn on_a_step_the_queue_is_kept_short_even_if_it_is_empty_at_times() {
         let (mut queue, now) = (Queue::default(), Now::read().instant);
-        assert_eq!(queue.pace_to_keep(Step::LossyOff), None, "nothing was measured");
+        assert_eq!(queue.per_message_to_keep(Step::LossyOff), None, "nothing was measured");
         let now = turns(&mut queue, now, 10, 20);
-        assert_eq!([Step::Calm, Step::LossyOff].map(|step| queue.pace_to_keep(step)), [None, Some(MS)]);
+        assert_eq!(
+            [Step::Calm, Step::LossyOff].map(|step| queue.per_message_to_keep(step)),
+            [None, Some(MS)]
+        );
         queue.took(taken(10, 10), Left::Nothing, now);
-        assert_eq!(queue.pace_to_keep(Step::LossyOff), Some(MS * 3 / 4));
+        assert_eq!(queue.per_message_to_keep(Step::LossyOff), Some(MS * 3 / 4));
         for _ in 0..50 {
             queue.took(Taken::default(), Left::Nothing, now);
         }
-        assert!(queue.pace_to_keep(Step::LossyOff).unwrap() < MS / 1000, "it was long ago");
+        assert!(queue.per_message_to_keep(Step::LossyOff).unwrap() < MS / 1000, "it was long ago");
     }
 
     #[test]
-    fn the_pace_follows_the_shard() {
+    fn the_time_per_message_follows_the_shard() {
         let (mut queue, mut now) = (Queue::default(), Now::read().instant);
         now = turns(&mut queue, now, 60, 20);
         for _ in 0..40 {
             now += MS * 40;
             queue.took(taken(10, 60), Left::Some, now);
         }
-        let pace = queue.pace_to_keep(Step::Calm).unwrap();
-        assert!(pace > MS * 39 / 10 && pace <= MS * 4, "{pace:?}");
+        let per_message = queue.per_message_to_keep(Step::Calm).unwrap();
+        assert!(per_message > MS * 39 / 10 && per_message <= MS * 4, "{per_message:?}");
     }
 }

@@ -19,7 +19,7 @@ const REFUSALS_STEP_MAX: Step = Step::WindowWidest;
 
 /// What an interval is weighed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Strains {
+pub struct Pressure {
     /// The least time that a publish waited in the inbox; zero if the inbox was empty at any moment.
     pub delay: Duration,
     /// Moments at which publishes were refused because too much waited, `INBOX_STANDING` apart.
@@ -73,20 +73,20 @@ impl Ladder {
     }
 
     /// Weighs the interval that is over.
-    pub fn weigh(&mut self, strains: Strains, now: Instant) -> Option<Change> {
+    pub fn weigh(&mut self, pressure: Pressure, now: Instant) -> Option<Change> {
         let from = self.step();
         self.weighed_at = now;
         // A full inbox is soon worked off: whoever is refused waits a moment, and it is empty for as long.
         // Yet it may be requests that are larger than the inbox, and a shard with time left: no reason to keep devices out.
-        let is_refusing = strains.turned_away >= LADDER_REFUSALS_UP && self.by_delay < REFUSALS_STEP_MAX;
-        if strains.delay >= LADDER_DELAY_UP || is_refusing {
+        let is_refusing = pressure.turned_away >= LADDER_REFUSALS_UP && self.by_delay < REFUSALS_STEP_MAX;
+        if pressure.delay >= LADDER_DELAY_UP || is_refusing {
             self.by_delay = self.by_delay.up();
-        } else if strains.delay < LADDER_DELAY_DOWN
-            && (strains.turned_away <= LADDER_REFUSALS_DOWN || self.by_delay > REFUSALS_STEP_MAX)
+        } else if pressure.delay < LADDER_DELAY_DOWN
+            && (pressure.turned_away <= LADDER_REFUSALS_DOWN || self.by_delay > REFUSALS_STEP_MAX)
         {
             self.by_delay = self.by_delay.down();
         }
-        self.by_owed = owed_step(self.by_owed, strains.owed_permille);
+        self.by_owed = owed_step(self.by_owed, pressure.owed_permille);
         let to = self.step();
         (from != to).then_some(Change { from, to })
     }
@@ -107,24 +107,24 @@ mod tests {
     use super::*;
     use crate::clock::Now;
 
-    fn late(delay_ms: u64) -> Strains {
-        Strains { delay: Duration::from_millis(delay_ms), ..Strains::default() }
+    fn late(delay_ms: u64) -> Pressure {
+        Pressure { delay: Duration::from_millis(delay_ms), ..Pressure::default() }
     }
 
-    fn owed(owed_permille: u64) -> Strains {
-        Strains { owed_permille, ..Strains::default() }
+    fn owed(owed_permille: u64) -> Pressure {
+        Pressure { owed_permille, ..Pressure::default() }
     }
 
     /// The numbers of the steps it stands on after each of these intervals.
-    fn weighed(ladder: &mut Ladder, strains: impl IntoIterator<Item = Strains>) -> Vec<u8> {
-        let weigh = |strains| {
+    fn weighed(ladder: &mut Ladder, intervals: impl IntoIterator<Item = Pressure>) -> Vec<u8> {
+        let weigh = |pressure| {
             let (before, due) = (ladder.step(), ladder.due());
-            let change = ladder.weigh(strains, due);
+            let change = ladder.weigh(pressure, due);
             let changed = (before != ladder.step()).then(|| Change { from: before, to: ladder.step() });
             assert_eq!(change, changed);
             ladder.step().number()
         };
-        strains.into_iter().map(weigh).collect()
+        intervals.into_iter().map(weigh).collect()
     }
 
     fn ladder() -> Ladder {
@@ -143,7 +143,7 @@ mod tests {
     fn refusals_alone_keep_no_device_out() {
         let mut ladder = ladder();
         weighed(&mut ladder, [late(25); 5]);
-        let refused = Strains { turned_away: 5, ..Strains::default() };
+        let refused = Pressure { turned_away: 5, ..Pressure::default() };
         assert_eq!(weighed(&mut ladder, [refused; 3]), [4, 4, 4]);
     }
 
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn publishes_that_are_refused_all_the_while_take_it_up_and_bursts_that_do_not_fit_do_not() {
         let mut ladder = ladder();
-        let refused = |turned_away| Strains { turned_away, ..Strains::default() };
+        let refused = |turned_away| Pressure { turned_away, ..Pressure::default() };
         assert_eq!(weighed(&mut ladder, [1, 2, 3, 1].map(refused)), [0; 4]);
         assert_eq!(weighed(&mut ladder, [4, 5, 4].map(refused)), [1, 2, 3]);
         assert_eq!(weighed(&mut ladder, [3, 2, 3, 0, 1].map(refused)), [3, 2, 2, 1, 0]);
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_load_that_ends_at_the_last_step_is_forgotten_within_five_seconds() {
         let mut ladder = ladder();
-        weighed(&mut ladder, [Strains { owed_permille: 1000, turned_away: 5, ..late(100) }; 5]);
+        weighed(&mut ladder, [Pressure { owed_permille: 1000, turned_away: 5, ..late(100) }; 5]);
         let ended = ladder.due() - LADDER_INTERVAL;
         while ladder.step() != Step::Calm {
             weighed(&mut ladder, [late(0)]);
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn the_higher_of_both_reasons_counts() {
         let mut ladder = ladder();
-        assert_eq!(weighed(&mut ladder, [Strains { owed_permille: 850, ..late(30) }]), [3]);
+        assert_eq!(weighed(&mut ladder, [Pressure { owed_permille: 850, ..late(30) }]), [3]);
         assert_eq!(weighed(&mut ladder, [late(30), late(30)]), [2, 3]);
     }
 }

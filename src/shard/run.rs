@@ -23,7 +23,7 @@ use tracing::{debug, error, info, warn};
 use super::directory::Load;
 use super::handle::{Arrival, Hello, HomeReceipt, Request, Shards};
 use super::inbox::{Left, Queue, Taken};
-use super::ladder::{Change, Ladder, Strains};
+use super::ladder::{Change, Ladder, Pressure};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
 use super::tally::{Holdings, Tally};
@@ -208,7 +208,7 @@ impl Shell {
         if way_in.take_turned_away() {
             queue.turned_away(now.instant);
         }
-        way_in.keep_to(queue.pace_to_keep(self.ladder.borrow().step()));
+        way_in.keep_to(queue.per_message_to_keep(self.ladder.borrow().step()));
     }
 
     /// Rooms are told the step in force when they are next told anything.
@@ -226,7 +226,7 @@ impl Shell {
         board.owes(self.index, owed);
         let mut queue = self.queue.borrow_mut();
         let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
-        let strains = Strains { delay, turned_away, owed_permille: board.owed_permille() };
+        let strains = Pressure { delay, turned_away, owed_permille: board.owed_permille() };
         let change = ladder.weigh(strains, now);
         board.weighed(self.index, ladder.step(), strains.delay);
         self.metrics.degraded(self.index, board.in_force(self.index), owed);
@@ -447,9 +447,9 @@ impl Shell {
     }
 }
 
-fn log_step(shard: usize, change: Change, strains: Strains) {
+fn log_step(shard: usize, change: Change, strains: Pressure) {
     let Change { from, to } = change;
-    let Strains { delay, turned_away, owed_permille } = strains;
+    let Pressure { delay, turned_away, owed_permille } = strains;
     let (from, step, delay_ms) = (from.name(), to.name(), millis(delay));
     if change.is_up() {
         warn!(shard, from, step, delay_ms, turned_away, owed_permille, "the shard leaves out more");

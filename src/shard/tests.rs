@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::inbox::{Left, Queue, Taken};
-use super::ladder::{Ladder, Strains};
+use super::ladder::{Ladder, Pressure};
 use super::way_in::{PublishRequest, WayIn};
 use crate::clock::Now;
 use crate::room::id::RoomName;
@@ -39,10 +39,10 @@ fn simulated() -> (u64, Vec<u8>) {
         if way_in.take_turned_away() {
             queue.turned_away(now);
         }
-        way_in.keep_to(queue.pace_to_keep(ladder.step()));
+        way_in.keep_to(queue.per_message_to_keep(ladder.step()));
         if now >= ladder.due() {
             let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
-            ladder.weigh(Strains { delay, turned_away, owed_permille: 0 }, now);
+            ladder.weigh(Pressure { delay, turned_away, owed_permille: 0 }, now);
             steps.push(ladder.step().number());
         }
         let took = Duration::from_micros(5) * u32::try_from(taken.messages).unwrap();

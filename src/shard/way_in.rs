@@ -42,7 +42,7 @@ pub(super) struct WayIn {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     /// Nanoseconds that one message takes while the queue is to be kept short; 0: it is not.
-    pace: AtomicU64,
+    per_message: AtomicU64,
     /// A publish was refused since the shard last asked.
     turned_away: AtomicBool,
     pub(super) stopped: AtomicBool,
@@ -57,7 +57,7 @@ impl WayIn {
             arrivals: ArrayQueue::new(HALF_OPEN_MAX),
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            pace: AtomicU64::new(0),
+            per_message: AtomicU64::new(0),
             turned_away: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake: Notify::new(),
@@ -89,19 +89,20 @@ impl WayIn {
         Ok(())
     }
 
-    /// Whether what comes behind so many messages waits too long in a queue that is to be kept short. Never behind none: a pace that
+    /// Whether what comes behind so many messages waits too long in a queue that is to be kept short. Never behind none: a time that
     /// nobody has updated for a while keeps nobody out of an empty inbox.
     fn is_late(&self, before: usize) -> bool {
-        let pace = Duration::from_nanos(self.pace.load(Ordering::Relaxed));
-        pace.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)) >= INBOX_AGE_MAX
+        let per_message = Duration::from_nanos(self.per_message.load(Ordering::Relaxed));
+        per_message.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)) >= INBOX_AGE_MAX
     }
 
     /// What one message takes; `None`: the queue need not be kept short.
-    pub(super) fn keep_to(&self, pace: Option<Duration>) {
-        let nanos = pace.map_or(0, |pace| u64::try_from(pace.as_nanos()).unwrap_or(u64::MAX));
+    pub(super) fn keep_to(&self, per_message: Option<Duration>) {
+        let nanos =
+            per_message.map_or(0, |per_message| u64::try_from(per_message.as_nanos()).unwrap_or(u64::MAX));
         // Most turns change nothing, and the doors read it.
-        if self.pace.load(Ordering::Relaxed) != nanos {
-            self.pace.store(nanos, Ordering::Relaxed);
+        if self.per_message.load(Ordering::Relaxed) != nanos {
+            self.per_message.store(nanos, Ordering::Relaxed);
         }
     }
 
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn while_a_queue_stands_it_is_kept_as_short_as_its_pace_asks() {
+    fn while_a_queue_stands_it_is_kept_as_short_as_its_time_per_message_asks() {
         let way_in = WayIn::new();
         way_in.keep_to(Some(Duration::from_millis(1)));
         assert_eq!(pushed(&way_in, Class::Normal, 1), 25);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_inbox_lets_a_publish_in_whatever_was_said_of_its_pace() {
+    fn an_empty_inbox_lets_a_publish_in_whatever_was_said_of_its_time_per_message() {
         let way_in = WayIn::new();
         way_in.keep_to(Some(Duration::MAX));
         assert_eq!(way_in.push_publish(publish(Class::Lossy, 1000)), Ok(()));

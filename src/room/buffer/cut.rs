@@ -111,7 +111,9 @@ impl Buffer {
     /// then each priority has what is reserved for it; the rest goes to latest, high and normal in room order; low takes
     /// what is left. `seed` makes the lots of one room others than those of the next.
     pub fn cut(&mut self, budget: &Budget, seed: u64, now: Instant) -> Cut {
-        Rank::ALL.into_iter().for_each(|rank| self.drop_expired(rank, now));
+        for rank in Rank::ALL {
+            self.drop_expired(rank, now);
+        }
         if let Allowance::AtMost(shown) = budget.normal {
             self.sample(shown, seed, now);
         }
@@ -180,13 +182,15 @@ impl Buffer {
     fn draw(&mut self, ranks: &[Rank], mut limit: Space, draw: &mut Draw) -> Option<Rank> {
         let mut is_first = limit.messages > 0;
         loop {
-            ranks.iter().for_each(|rank| self.drop_expired(*rank, draw.now));
             let is_held = |rank: Rank| rank == Rank::High && draw.high == Allowance::AtMost(0);
             let first = ranks.iter().filter(|rank| !is_held(**rank)).filter_map(|rank| {
                 let first = self.lane(*rank).gathered.front()?;
                 Some((first.entry, *rank, first.message.wire_bytes))
             });
             let (_, rank, bytes) = first.min()?;
+            if self.drop_expired(rank, draw.now) {
+                continue;
+            }
             // One that is larger than its share has the share to itself, and one that no batch has room for leaves alone.
             let has_room = if is_first {
                 draw.rest.fits(bytes) || draw.taken.is_empty()
@@ -229,15 +233,17 @@ impl Buffer {
         cut
     }
 
-    /// Drops those at the head of a rank that waited longer than they may.
-    fn drop_expired(&mut self, rank: Rank, now: Instant) {
-        if rank > Rank::High {
-            return;
-        }
-        while self.lane(rank).gathered.front().is_some_and(|first| first.is_expired(now)) {
+    /// Drops those at the head of a rank that waited longer than they may. Whether there were any.
+    fn drop_expired(&mut self, rank: Rank, now: Instant) -> bool {
+        let mut has_dropped = false;
+        while rank <= Rank::High
+            && self.lane(rank).gathered.front().is_some_and(|first| first.is_expired(now))
+        {
             let Some(expired) = self.take_oldest(rank) else { break };
             self.drop_gathered(&expired, ShedReason::Expired, now);
+            has_dropped = true;
         }
+        has_dropped
     }
 
     /// Draws `shown` messages of normal priority and, if they are fewer, of low; drops the others.

@@ -9,28 +9,28 @@ use crate::room::bucket::Bucket;
 /// How much of a second's worth may come at once.
 const BURST: Duration = Duration::from_secs(1);
 
-/// The quota of each publisher key; asked by every publish.
+/// The limit of each publisher key; asked by every publish.
 #[derive(Debug)]
-pub struct KeyQuotas {
+pub struct KeyLimits {
     /// By key; one for everybody where the door is open. Empty: as much as comes.
     buckets: Vec<Mutex<Bucket>>,
     /// Nothing is refused.
     observe_only: bool,
 }
 
-/// What of a request is within its key's quota.
+/// What of a request is within its key's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Within {
     /// This many reliable messages, from the first on, may go on to the room.
     pub reliable: usize,
     /// This many others, from the first on, may.
     pub others: usize,
-    /// This many are past the quota, whether or not they are refused for it.
+    /// This many are past the limit, whether or not they are refused for it.
     pub over: usize,
 }
 
-impl KeyQuotas {
-    /// Quotas of `messages_per_second` for so many keys, of which the door has none if it is open; 0: no quota.
+impl KeyLimits {
+    /// Limits of `messages_per_second` for so many keys, of which the door has none if it is open; 0: no limit.
     #[must_use]
     pub fn new(messages_per_second: u32, keys: usize, now: Instant) -> Self {
         let keys = if messages_per_second == 0 { 0 } else { keys.max(1) };
@@ -44,7 +44,7 @@ impl KeyQuotas {
         Self { observe_only: true, ..self }
     }
 
-    /// Takes the messages of one request out of its key's quota, in which reliable ones go first.
+    /// Takes the messages of one request out of its key's limit, in which reliable ones go first.
     pub fn take(&self, key: usize, reliable: usize, others: usize, now: Instant) -> Within {
         let all = Within { reliable, others, over: 0 };
         let Some(bucket) = self.buckets.get(key) else { return all };
@@ -71,27 +71,27 @@ mod tests {
     fn a_second_s_worth_comes_at_once_and_as_much_each_second() {
         let now = Now::read().instant;
         for rate in [1, 3, 10, 999, 1_000_000] {
-            let quotas = KeyQuotas::new(rate, 1, now);
+            let limits = KeyLimits::new(rate, 1, now);
             let rate = rate as usize;
             assert_eq!(
-                quotas.take(0, 0, rate + 7, now),
+                limits.take(0, 0, rate + 7, now),
                 Within { reliable: 0, others: rate, over: 7 },
                 "{rate}/s"
             );
-            assert_eq!(quotas.take(0, 0, 1, now), Within { reliable: 0, others: 0, over: 1 }, "{rate}/s");
+            assert_eq!(limits.take(0, 0, 1, now), Within { reliable: 0, others: 0, over: 1 }, "{rate}/s");
             let later = now + Duration::from_secs(1);
-            assert!(quotas.take(0, 0, rate, later).over <= 1, "{rate}/s: intervals are whole nanoseconds");
+            assert!(limits.take(0, 0, rate, later).over <= 1, "{rate}/s: intervals are whole nanoseconds");
         }
     }
 
     #[test]
-    fn each_key_has_a_quota_of_its_own_and_an_open_door_has_one() {
+    fn each_key_has_a_limit_of_its_own_and_an_open_door_has_one() {
         let now = Now::read().instant;
-        let quotas = KeyQuotas::new(2, 2, now);
+        let limits = KeyLimits::new(2, 2, now);
         for key in [0, 1] {
-            assert_eq!(quotas.take(key, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
+            assert_eq!(limits.take(key, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
         }
-        let open = KeyQuotas::new(2, 0, now);
+        let open = KeyLimits::new(2, 0, now);
         assert_eq!(open.take(0, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
         assert_eq!(open.take(0, 0, 1, now), Within { reliable: 0, others: 0, over: 1 });
     }
@@ -99,20 +99,20 @@ mod tests {
     #[test]
     fn reliable_messages_go_first_and_the_others_wait_for_them() {
         let now = Now::read().instant;
-        let quotas = KeyQuotas::new(5, 1, now);
-        assert_eq!(quotas.take(0, 1, 9, now), Within { reliable: 1, others: 5, over: 4 });
-        assert_eq!(quotas.take(0, 9, 1, now), Within { reliable: 4, others: 0, over: 6 });
+        let limits = KeyLimits::new(5, 1, now);
+        assert_eq!(limits.take(0, 1, 9, now), Within { reliable: 1, others: 5, over: 4 });
+        assert_eq!(limits.take(0, 9, 1, now), Within { reliable: 4, others: 0, over: 6 });
         let later = now + Duration::from_millis(400);
-        assert_eq!(quotas.take(0, 0, 1, later).over, 1, "they used up more than a second's worth");
-        assert_eq!(quotas.take(0, 3, 0, later), Within { reliable: 2, others: 0, over: 1 });
+        assert_eq!(limits.take(0, 0, 1, later).over, 1, "they used up more than a second's worth");
+        assert_eq!(limits.take(0, 3, 0, later), Within { reliable: 2, others: 0, over: 1 });
     }
 
     #[test]
     fn without_a_limit_or_while_observing_everything_is_taken() {
         let now = Now::read().instant;
-        let none = KeyQuotas::new(0, 2, now);
+        let none = KeyLimits::new(0, 2, now);
         assert_eq!(none.take(1, 0, 1000, now), Within { reliable: 0, others: 1000, over: 0 });
-        let observed = KeyQuotas::new(2, 1, now).observing();
+        let observed = KeyLimits::new(2, 1, now).observing();
         assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 1 });
         assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 3 });
         let half_a_second = now + Duration::from_millis(500);
