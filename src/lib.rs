@@ -28,6 +28,10 @@
 //! further shards, the least loaded first. Its home still orders and encodes once; each shard writes to its own segment. Passes are metered:
 //! a room's window widens so that they keep to their share of a shard, and comes back down.
 //!
+//! What does not fit leaves by priority, reliable messages first; what people could not read is sampled; and a shard with more
+//! before it than it gets done goes up a ladder, leaving out the least important first. Publishers, devices and metrics are told of each
+//! message that was merged or shed.
+//!
 //! # What is where
 //!
 //! Pure modules hold no task, socket, clock, lock or random number; they are driven with `now` passed in.
