@@ -12,6 +12,9 @@ use crate::config::limits::{ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAG
 use crate::room::id::{Encoding, Key, MessageId};
 use crate::room::policy::TypePolicy;
 
+/// The gather window of a room that is large enough to have one.
+const WINDOW: Duration = Duration::from_millis(100);
+
 /// A room with a clock and what came out of it.
 struct Bench {
     room: Room,
@@ -68,6 +71,12 @@ impl Bench {
         (verdicts, batches(outputs))
     }
 
+    /// Whatever was cut is in a pass now; what is due then.
+    fn taken(&mut self) -> Vec<Batch> {
+        let untaken = self.room.segments.values().map(|segment| segment.untaken).max().unwrap_or(0);
+        batches(self.tell(Input::Taken { shard: 0, batches: untaken, cost: None }))
+    }
+
     fn wait(&mut self, by: Duration) -> Vec<Batch> {
         self.now = self.now.later(by);
         batches(self.tell(Input::Due))
@@ -77,6 +86,11 @@ impl Bench {
 fn batches(outputs: Vec<Output>) -> Vec<Batch> {
     let batch = |output| if let Output::Batch { batch, .. } = output { Some(batch) } else { None };
     outputs.into_iter().filter_map(batch).collect()
+}
+
+fn count_of(batches: &[Batch], type_name: &str) -> usize {
+    let messages = batches.iter().flat_map(|batch| &batch.messages);
+    messages.filter(|message| message.type_name.as_str() == type_name).count()
 }
 
 fn chats(count: usize) -> Vec<Message> {

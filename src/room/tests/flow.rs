@@ -6,8 +6,6 @@ use crate::room::bucket::Bucket;
 use crate::room::id::Key;
 use crate::room::policy::{Merge, PolicyChange, Priority, TypeRate};
 
-const WINDOW: Duration = Duration::from_millis(100);
-
 fn gift() -> Message {
     let policy = TypePolicy { priority: Priority::High, ..TypePolicy::of(Class::Normal) };
     Message { policy, ..sample("gift", "7") }
@@ -31,11 +29,6 @@ fn changing(type_name: &str, change: PolicyChange) -> RoomSettings {
     RoomSettings { types, ..RoomSettings::default() }
 }
 
-fn count_of(batches: &[Batch], type_name: &str) -> usize {
-    let messages = batches.iter().flat_map(|batch| &batch.messages);
-    messages.filter(|message| message.type_name.as_str() == type_name).count()
-}
-
 fn skipped_of(batches: &[Batch], type_name: &str) -> u64 {
     let skipped = batches.iter().flat_map(|batch| &batch.skipped);
     skipped.filter(|(name, _)| name.as_str() == type_name).map(|(_, count)| count).sum()
@@ -46,12 +39,6 @@ impl Bench {
         let mut bench = Self::with_members(50);
         bench.tell(Input::Configure(settings));
         bench
-    }
-
-    /// Whatever was cut is in a pass now; what is due then.
-    fn taken(&mut self) -> Vec<Batch> {
-        let untaken = self.room.segments.values().map(|segment| segment.untaken).max().unwrap_or(0);
-        batches(self.tell(Input::Taken { shard: 0, batches: untaken, cost: None }))
     }
 
     fn degraded(step: Step) -> Self {

@@ -8,8 +8,6 @@ use crate::room::limit::Limits;
 use crate::room::pace::Quotas;
 use crate::room::policy::{PolicyChange, Priority, TypeRate};
 
-const WINDOW: Duration = Duration::from_millis(100);
-
 fn high(payload: &str) -> Message {
     let policy = TypePolicy { priority: Priority::High, ..TypePolicy::of(Class::Normal) };
     Message { policy, ..sample("gift", payload) }
@@ -23,6 +21,16 @@ fn coupon() -> Message {
 fn budget(messages_max: usize, bytes_max: usize) -> Budget {
     let quotas = Quotas::default();
     Budget { messages_max, bytes_max, batches: 1, quotas, normal: Allowance::Any, high: Allowance::Any }
+}
+
+/// Takes back the first reliable message, which has to be possible.
+fn recall_first(bench: &mut Bench) {
+    let outputs = bench.tell(Input::Ask { ticket: 2, ask: Ask::Recall { offset: 1 } });
+    let told = durable(bench, outputs).into_iter().find_map(|output| match output {
+        Output::Told { told: Told::Recalled(told), .. } => Some(told),
+        _ => None,
+    });
+    assert!(matches!(told, Some(Ok(_))), "{told:?}");
 }
 
 /// As far as the store is concerned: durable at once.
@@ -41,16 +49,6 @@ fn durable(bench: &mut Bench, outputs: Vec<Output>) -> Vec<Output> {
     all
 }
 
-fn pass(bench: &mut Bench) -> Vec<Batch> {
-    let untaken = bench.room.segments.values().map(|segment| segment.untaken).max().unwrap_or(0);
-    batches(bench.tell(Input::Taken { shard: 0, batches: untaken, cost: None }))
-}
-
-fn count_of(batches: &[Batch], type_name: &str) -> usize {
-    let messages = batches.iter().flat_map(|batch| &batch.messages);
-    messages.filter(|message| message.type_name.as_str() == type_name).count()
-}
-
 #[test]
 fn a_large_gift_does_not_close_the_reserve_for_the_gifts_behind_it() {
     let mut bench = Bench::with_members(50);
@@ -59,7 +57,7 @@ fn a_large_gift_does_not_close_the_reserve_for_the_gifts_behind_it() {
     bench.publish((0..10).map(|n| high(&n.to_string())).collect());
     let mut left = Vec::new();
     for _ in 0..3 {
-        left.extend(pass(&mut bench));
+        left.extend(bench.taken());
         bench.publish(chats(400));
         left.extend(bench.wait(WINDOW));
     }
@@ -94,13 +92,7 @@ fn a_recall_is_not_refused_because_chat_used_up_the_rooms_rate() {
     durable(&mut bench, outputs);
     bench.tell(Input::Configure(RoomSettings { messages_per_second: Some(10), ..RoomSettings::default() }));
     bench.publish(chats(100));
-    let outputs = bench.tell(Input::Ask { ticket: 2, ask: Ask::Recall { offset: 1 } });
-    let outputs = durable(&mut bench, outputs);
-    let told = outputs.iter().find_map(|output| match output {
-        Output::Told { told: Told::Recalled(told), .. } => Some(told.clone()),
-        _ => None,
-    });
-    assert!(matches!(told, Some(Ok(_))), "{told:?}");
+    recall_first(&mut bench);
 }
 
 #[test]
@@ -111,13 +103,7 @@ fn a_recall_is_not_refused_because_of_what_it_takes_back() {
     bench.tell(Input::Configure(RoomSettings { types, ..RoomSettings::default() }));
     let outputs = bench.tell(Input::Publish { ticket: 1, messages: vec![coupon()] });
     durable(&mut bench, outputs);
-    let outputs = bench.tell(Input::Ask { ticket: 2, ask: Ask::Recall { offset: 1 } });
-    let outputs = durable(&mut bench, outputs);
-    let told = outputs.iter().find_map(|output| match output {
-        Output::Told { told: Told::Recalled(told), .. } => Some(told.clone()),
-        _ => None,
-    });
-    assert!(matches!(told, Some(Ok(_))), "{told:?}");
+    recall_first(&mut bench);
 }
 
 #[test]
@@ -235,7 +221,7 @@ fn types_that_found_the_room_full_keep_no_other_out() {
     let (verdicts, _) = bench.publish((0..300).map(|n| sample(&format!("t{n}"), "1")).collect());
     assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Shed(ShedReason::RoomFull)));
     assert_eq!(bench.publish(vec![Message { ..high("1") }]).0, [Verdict::Shed(ShedReason::RoomFull)]);
-    pass(&mut bench);
+    bench.taken();
     bench.wait(WINDOW);
     assert_eq!(bench.publish(chats(1)).0, [Verdict::Accepted]);
 }
@@ -248,7 +234,7 @@ fn what_is_within_the_readable_rate_is_not_sampled() {
         bench.wait(Duration::from_secs(30));
         let mut left = bench.publish(chats(24)).1;
         left.extend(bench.wait(WINDOW));
-        pass(&mut bench);
+        bench.taken();
         left.extend(bench.publish(chats(12)).1);
         left.extend(bench.wait(WINDOW));
         let skipped: u64 = left.iter().flat_map(|batch| &batch.skipped).map(|(_, count)| count).sum();
@@ -293,7 +279,7 @@ fn a_batch_says_when_its_oldest_message_was_accepted() {
     let mut left = bench.publish((0..2).map(|n| high(&n.to_string())).collect()).1;
     for _ in 0..30 {
         left.extend(bench.wait(WINDOW));
-        pass(&mut bench);
+        bench.taken();
     }
     let gifts: Vec<_> =
         left.iter().filter(|b| b.messages.iter().any(|m| m.type_name.as_str() == "gift")).collect();
@@ -310,7 +296,7 @@ fn a_view_says_how_old_the_oldest_is() {
     bench.publish((0..10).map(|n| high(&n.to_string())).collect());
     for _ in 0..50 {
         bench.wait(WINDOW);
-        pass(&mut bench);
+        bench.taken();
     }
     let backlog = bench.room.view(0, bench.now.instant).backlog;
     assert!(backlog.gathered > 0 && backlog.oldest_ms >= 5000, "{backlog:?}, and they came 5 s ago");
@@ -328,7 +314,7 @@ fn a_room_that_went_quiet_keeps_no_slots() {
     for _ in 0..100 {
         bench.publish(vec![sample("chat", "1"), high("1")]);
         bench.wait(Duration::from_millis(21));
-        pass(&mut bench);
+        bench.taken();
     }
     assert!(!bench.room.shown_normal.is_empty() && !bench.room.shown_high.is_empty());
     for _ in 0..20 {
@@ -352,7 +338,7 @@ fn who_missed_what_is_not_kept_is_not_said_to_have_resumed() {
     let mut bench = Bench::with_members(50);
     bench.publish(chats(1));
     bench.wait(WINDOW);
-    pass(&mut bench);
+    bench.taken();
     let seen = Seen { run: bench.room.run(), seq: bench.room.seq() };
     let plain = sample("notice", "1");
     let notice = Message { policy: TypePolicy { history: false, ..plain.policy }, ..plain };
@@ -375,7 +361,7 @@ fn who_missed_what_was_sampled_away_is_not_said_to_have_resumed() {
     bench.wait(Duration::from_secs(5));
     bench.publish(chats(1));
     bench.wait(WINDOW);
-    pass(&mut bench);
+    bench.taken();
     let seen = Seen { run: bench.room.run(), seq: bench.room.seq() };
     bench.publish(chats(60));
     let left = bench.wait(WINDOW);
