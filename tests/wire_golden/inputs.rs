@@ -9,7 +9,7 @@ use roomcast::room::account::Missed;
 use roomcast::room::counters::CounterChange;
 use roomcast::room::id::{Epoch, Key, MessageId, Seq, TypeName};
 use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::policy::TypePolicy;
+use roomcast::room::policy::{Merge, TypePolicy};
 use roomcast::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use roomcast::wire::frame;
 use serde_json::json;
@@ -65,11 +65,17 @@ impl Inputs {
         message.key = self.0.bool().then(|| Key::parse(&self.free_text(128)).unwrap());
         if self.0.bool() {
             message.policy = TypePolicy::of(Class::Reliable);
+        } else if self.0.bool() {
+            message.policy.merge = Merge::Sum;
         }
         // As at the door, before the home gives it its time and its place.
         message.at_ms = 0;
         message.wire_bytes = frame::message_bytes(&message);
         message.at_ms = self.0.u64(AT_MS..2 * AT_MS);
+        if message.policy.merge == Merge::Sum {
+            // As it was merged since.
+            message.count = self.number().max(1);
+        }
         if message.class() == Class::Reliable {
             message.offset = self.number();
             message.recall = if self.0.bool() { self.number() } else { 0 };

@@ -58,6 +58,9 @@ fn in_json(message: &Message, seq: Option<Seq>) -> Value {
         Payload::Json(bytes) => is["payload"] = serde_json::from_slice(bytes).unwrap(),
         Payload::Opaque(bytes) => is["payload_b64"] = BASE64.encode(bytes).into(),
     }
+    if message.count != 1 {
+        is["count"] = message.count.into();
+    }
     if let Some(id) = &message.id {
         is["id"] = id.as_str().into();
     }
@@ -155,7 +158,7 @@ impl Lengths {
 #[test]
 fn what_goes_into_a_level_batch_comes_out_again() {
     let mut lengths = Lengths::default();
-    for seed in 0..2_000 {
+    for seed in 0..5_000 {
         let mut inputs = Inputs(fastrand::Rng::with_seed(seed));
         let (room, batch) = (room(), inputs.batch());
         let head = Head { room: &room, run: RUN, seq: batch.seq };
@@ -168,6 +171,7 @@ fn what_goes_into_a_level_batch_comes_out_again() {
         let mut wanted = json!({
             "kind": "batch", "room": "r1", "run": RUN_TEXT, "seq": batch.seq.0, "messages": all_in_json(&batch.messages),
         });
+        put_some(&mut wanted, "skipped", json!(counts_in_proto(&batch.skipped)));
         put_some(&mut wanted, "merged", json!(counts_in_proto(&batch.merged)));
         put_some(&mut wanted, "counters", counters_in_json(&batch.counters));
         if let Some(span) = batch.span {
@@ -179,6 +183,7 @@ fn what_goes_into_a_level_batch_comes_out_again() {
             room: "r1".into(),
             run: RUN_TEXT.into(),
             seq: batch.seq.0,
+            skipped: counts_in_proto(&batch.skipped),
             messages: all_in_proto(&batch.messages),
             merged: counts_in_proto(&batch.merged),
             counters: counters_in_proto(&batch.counters),

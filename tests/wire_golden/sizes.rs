@@ -7,6 +7,7 @@ use roomcast::room::Batch;
 use roomcast::room::audience::Audience;
 use roomcast::room::id::Encoding;
 use roomcast::room::message::{Class, Message};
+use roomcast::room::policy::Merge;
 use roomcast::wire::frame;
 
 use super::batches::batch;
@@ -45,6 +46,9 @@ fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
         if message.class() == Class::Reliable {
             // It was sized before it had them: with room for the largest.
             (message.offset, message.recall) = (INTEGER_MAX, INTEGER_MAX);
+        }
+        if message.policy.merge == Merge::Sum {
+            message.count = INTEGER_MAX;
         }
         let [in_json, in_proto] = Encoding::ALL.map(|encoding| encoded_bytes(&message, encoding));
         let (sized, travels) = (message.wire_bytes, (in_json + SEPARATOR_BYTES).max(in_proto));
