@@ -123,7 +123,7 @@ pub(crate) fn chat() -> Message {
         id: None,
         payload: Payload::Json(Bytes::from(payload)),
         count: 1,
-        ttl: Duration::ZERO,
+        ttl: TypePolicy::of(Class::Normal).ttl,
         offset: 0,
         recall: 0,
         at_ms: 0,

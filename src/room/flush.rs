@@ -29,7 +29,7 @@ enum Cause {
 impl Room {
     /// Cuts everything that waits, as far as the segments take it.
     pub(super) fn flush(&mut self, now: Instant, tally: &mut RoomTally) {
-        while self.may_cut() && self.cut(Cause::Flush, now, tally) {}
+        while self.may_flush() && self.cut(Cause::Flush, now, tally) {}
     }
 
     /// When the next flush is due, if anything waits.
@@ -79,11 +79,8 @@ impl Room {
         }
     }
 
-    /// Cuts one batch, unless nothing that waits may leave.
+    /// Something waits: cuts one batch, unless nothing of it may leave.
     fn cut(&mut self, cause: Cause, now: Instant, tally: &mut RoomTally) -> bool {
-        if self.waiting().is_none() {
-            return false;
-        }
         let (seq, counted_since) = (self.seq.next(), self.counted_since);
         let budget = self.budget(cause, now);
         let cut = self.buffer.cut(&budget, self.run.0, now);

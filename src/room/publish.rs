@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Room;
 use super::buffer::Push;
 use super::exchange::Output;
+use super::id::TypeName;
 use super::ids::{Fingerprint, Known};
 use super::ladder;
 use super::message::{Class, Message, Published, ShedReason, Unavailable, Verdict};
@@ -244,7 +245,7 @@ impl Room {
             self.limits.refuses(&message, self.pace.rules(), now.instant, tally)
         };
         if let Some(reason) = refused {
-            return Step::Told(self.refuse(&message, reason, tally));
+            return Step::Told(self.refuse(Class::Reliable, &message.type_name, reason, tally));
         }
         message.at_ms = now.unix_ms;
         Step::Await(self.stream.append(message))
@@ -277,7 +278,7 @@ impl Room {
         let refused =
             refused.or_else(|| self.limits.refuses(&message, self.pace.rules(), now.instant, tally));
         let verdict = match refused {
-            Some(reason) => self.refuse(&message, reason, tally),
+            Some(reason) => self.refuse(message.class(), &message.type_name, reason, tally),
             None => self.accept(message, now, tally),
         };
         // What was shed is not remembered: its publisher may well try again with the same id.
@@ -300,18 +301,14 @@ impl Room {
         message.at_ms = now.unix_ms;
         let (class, type_name) = (message.class(), message.type_name.clone());
         if let Some(reason) = self.refuses(&message) {
-            return self.refuse(&message, reason, tally);
+            return self.refuse(class, &type_name, reason, tally);
         }
         let verdict = match class {
             Class::Counter => self.count(&message, now),
             _ => self.gather(message, now),
         };
         if let Verdict::Shed(reason) = verdict {
-            if let Some(column) = self.account.column_of_refused(&type_name) {
-                column.refused[reason as usize] += 1;
-            }
-            tally.shed[reason as usize].add(class, 1);
-            return verdict;
+            return self.refuse(class, &type_name, reason, tally);
         }
         let column = self.account.column(&type_name).expect("there is one, or room for it");
         column.accepted += 1;
@@ -322,10 +319,16 @@ impl Room {
         verdict
     }
 
-    /// Does not take a message in.
-    fn refuse(&mut self, message: &Message, reason: ShedReason, tally: &mut RoomTally) -> Verdict {
-        tally.shed[reason as usize].add(message.class(), 1);
-        if let Some(column) = self.account.column_of_refused(&message.type_name) {
+    /// Accounts for a message that is not taken in.
+    fn refuse(
+        &mut self,
+        class: Class,
+        type_name: &TypeName,
+        reason: ShedReason,
+        tally: &mut RoomTally,
+    ) -> Verdict {
+        tally.shed[reason as usize].add(class, 1);
+        if let Some(column) = self.account.column_of_refused(type_name) {
             column.refused[reason as usize] += 1;
         }
         Verdict::Shed(reason)
