@@ -1,6 +1,9 @@
 //! The configuration as an operator meets it: layers, mistakes, hints, secrets, and what it prints.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
+mod secrets;
+mod types;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -93,111 +96,6 @@ fn the_built_in_defaults_are_those_of_the_code() {
     assert!(config.publisher_keys.is_open() && config.device_keys.is_open() && !config.insecure);
     assert_eq!(config.origins, Origins::Loopback);
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
-}
-
-#[test]
-fn each_built_in_type_has_its_policy() {
-    let config = Config::load(&Args::default(), variables(&[])).unwrap();
-    let types: Vec<(&str, TypePolicy)> =
-        config.types.iter().map(|(name, policy)| (name.as_str(), *policy)).collect();
-    let plain = TypePolicy::of;
-    let gift = TypePolicy { priority: Priority::High, merge: Merge::Sum, weight: 5, ..plain(Class::Normal) };
-    let counted = TypePolicy { merge: Merge::First, ..plain(Class::Lossy) };
-    assert_eq!(
-        types,
-        [
-            ("chat", plain(Class::Normal)),
-            ("coupon", plain(Class::Reliable)),
-            ("enter", counted),
-            ("follow", counted),
-            ("gift", gift),
-            ("like", plain(Class::Counter)),
-            ("online", plain(Class::Latest)),
-            ("product_card", plain(Class::Reliable)),
-            ("red_packet", plain(Class::Reliable)),
-        ]
-    );
-    assert_eq!(plain(Class::Reliable).ttl, limits::TTL_DEFAULT);
-    assert_eq!(plain(Class::Normal).ttl, limits::WAIT_DEFAULT);
-}
-
-#[test]
-fn every_key_of_a_type_has_its_meaning() {
-    let file = "[types.poll]\nclass = 'normal'\npriority = 'low'\nmerge = 'first'\nurgent = true\nttl_ms = 5000\n\
-                rate = 20\nburst = 3\nhistory = false\nweight = 7\n\
-                [types.card]\nclass = 'reliable'\nrate = 2";
-    let config = load(file, &[("ROOMCAST__TYPES__CHAT__RATE", "50")], &[]).unwrap();
-    assert_eq!(
-        policy(&config, "poll"),
-        TypePolicy {
-            class: Class::Normal,
-            priority: Priority::Low,
-            merge: Merge::First,
-            urgent: true,
-            ttl: Duration::from_secs(5),
-            rate: Some(TypeRate { per_second: 20, burst: 3 }),
-            history: false,
-            weight: 7,
-        }
-    );
-    let rated = |class, rate| TypePolicy {
-        rate: Some(TypeRate { per_second: rate, burst: rate }),
-        ..TypePolicy::of(class)
-    };
-    assert_eq!(policy(&config, "card"), rated(Class::Reliable, 2));
-    assert_eq!(policy(&config, "chat"), rated(Class::Normal, 50));
-    let burst = [("ROOMCAST__TYPES__CARD__BURST", "9")];
-    let config = load(file, &burst, &[]).unwrap();
-    assert_eq!(policy(&config, "card").rate, Some(TypeRate { per_second: 2, burst: 9 }), "of two layers");
-}
-
-#[test]
-fn a_built_in_type_of_another_class_keeps_nothing_that_was_built_in() {
-    for (name, class) in [
-        ("gift", Class::Counter),
-        ("gift", Class::Lossy),
-        ("gift", Class::Reliable),
-        ("enter", Class::Reliable),
-        ("enter", Class::Latest),
-        ("coupon", Class::Lossy),
-        ("coupon", Class::Counter),
-    ] {
-        let file = format!("[types]\n{name} = {{ class = '{}' }}", class.name());
-        assert_eq!(policy(&load(&file, &[], &[]).unwrap(), name), TypePolicy::of(class), "{file}");
-    }
-    let same = load("[types]\ngift = { class = 'normal', weight = 2 }", &[], &[]).unwrap();
-    let gift = policy(&same, "gift");
-    assert_eq!((gift.priority, gift.merge, gift.weight), (Priority::High, Merge::Sum, 2), "its own class");
-}
-
-#[test]
-fn rooms_begin_with_what_is_configured() {
-    let file = "[flush]\nhigh_share = 0.25\nnormal_share = 0.5\nlow_share = 0.25\n\
-                [readable]\nnormal_per_second = 30\nhigh_per_second = 10\n\
-                [limits]\nroom_messages_per_second = 500\nkey_messages_per_second = 20000\n\
-                outbound_bytes = 16_777_216\nobserve_only = true";
-    let config = load(file, &[], &[]).unwrap();
-    let rules = RoomRules {
-        quotas: Quotas { permille: [250, 500, 250] },
-        readable: Readable { normal_per_second: 30, high_per_second: 10 },
-        messages_per_second: 500,
-        observe_only: true,
-        ..RoomRules::default()
-    };
-    assert_eq!(config.flush, rules);
-    assert_eq!((config.key_messages_per_second, config.outbound_bytes_max), (20_000, 16 << 20));
-    let whole = load("flush.high_share = 1", &[], &[]).unwrap();
-    assert_eq!(whole.flush.quotas, Quotas { permille: [0, 0, 1000] }, "a whole number is a share, too");
-}
-
-#[test]
-fn shares_of_two_layers_that_are_too_much_are_blamed_on_the_higher_one() {
-    let typed = [("ROOMCAST__FLUSH__LOW_SHARE", "0.3")];
-    let mistakes = load("flush.normal_share = 0.4", &typed, &[]).unwrap_err();
-    assert_eq!(mistakes.0.len(), 1, "{mistakes}");
-    assert_eq!(mistakes.0[0].source, Source::Environment("ROOMCAST__FLUSH__LOW_SHARE".to_owned()));
-    let told = mistakes.to_string();
-    assert!(Shares::PATHS.iter().all(|path| told.contains(path)) && told.contains("1.2"), "{told}");
 }
 
 #[test]
@@ -584,107 +482,6 @@ fn a_door_off_loopback_needs_authentication_or_insecure() {
     assert_eq!(ops_only.0[0].key, "ops.listen", "which never asks");
     assert!(load(&keyed, &[], &open[..4]).is_ok());
     assert!(load("", &[], &["--viewer-listen", "127.9.9.9:1", "--ops-listen", "[::1]:2"]).is_ok());
-}
-
-#[test]
-fn keys_that_are_configured_are_asked_for() {
-    let file = format!(
-        "[publisher]\nkeys = ['{KEY_HASH}']\n[auth]\ndevice_keys = [{{ alg = 'HS256', secret = '{SECRET}' }}]"
-    );
-    let config = load(&file, &[], &[]).unwrap();
-    assert_eq!(config.publisher_keys.admits(None), Err(Refused::KeyMissing));
-    assert_eq!(config.publisher_keys.admits(Some("Bearer secret")), Ok(0));
-    assert_eq!(config.publisher_keys.admits(Some("Bearer key")), Err(Refused::KeyUnknown));
-    assert_eq!(config.device_keys.grant(None, 0), Err(Refused::TokenMissing));
-    let other = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
-    let typed = format!("['{KEY_HASH}', '{other}']");
-    let config = load("", &[("ROOMCAST__PUBLISHER__KEYS", &typed)], &[]).unwrap();
-    assert_eq!(config.publisher_keys.admits(Some("Bearer key")), Ok(1));
-}
-
-#[test]
-fn a_secret_may_stand_in_a_file_whose_last_line_end_does_not_count() {
-    let claims = serde_json::json!({"exp": 100, "rooms": ["r"]});
-    let signer = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &signer).unwrap();
-    for end in ["", "\n", "\r\n"] {
-        let secret = Scratch::holding(format!("{SECRET}{end}"));
-        let file = format!("auth.device_keys = [{{ alg = 'HS256', secret_file = '{}' }}]", secret.path());
-        let grant = load(&file, &[], &[]).unwrap().device_keys.grant(Some(&token), 99).unwrap();
-        assert!(matches!(grant, Grant::Rooms(rooms) if *rooms == ["r"]), "{end:?}");
-    }
-    let large = Scratch::holding(vec![b'x'; limits::SECRET_BYTES_MAX + 1]);
-    let file = format!("auth.device_keys = [{{ alg = 'HS256', secret_file = '{}' }}]", large.path());
-    assert!(file_mistakes(&file)[0].contains("is too large"));
-}
-
-#[test]
-fn a_relative_secret_file_is_looked_for_beside_the_file_that_names_it() {
-    let secret = Scratch::holding(SECRET);
-    let name = secret.0.file_name().unwrap().to_str().unwrap();
-    let keys = format!("[{{ alg = 'HS256', secret_file = '{name}' }}]");
-    // Both in the scratch folder, which is not the one this test runs in.
-    assert!(load(&format!("auth.device_keys = {keys}"), &[], &[]).is_ok());
-    // A variable has no folder: it counts from where the node was started.
-    let mistakes = load("", &[("ROOMCAST__AUTH__DEVICE_KEYS", &keys)], &[]).unwrap_err();
-    assert!(told(&mistakes)[0].contains("can't be read"), "{mistakes}");
-}
-
-#[test]
-fn mistakes_about_secrets_name_the_key_and_never_what_was_typed() {
-    let ed = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
-    for (file, key) in [
-        ("publisher.keys = 'canary'".to_owned(), "publisher.keys"),
-        ("publisher.keys = ['canary']".to_owned(), "publisher.keys[0]"),
-        (format!("publisher.keys = ['{KEY_HASH}', '{KEY_HASH}', '{KEY_HASH}']"), "publisher.keys"),
-        ("publisher.key = 'canary'".to_owned(), "publisher.key"),
-        ("auth.device_keys = 'canary'".to_owned(), "auth.device_keys"),
-        ("auth.device_keys = ['canary']".to_owned(), "auth.device_keys[0]"),
-        ("auth.device_keys = [{ alg = 'HS256', secret = 'canary' }]".to_owned(), "auth.device_keys[0]"),
-        (
-            "auth.device_keys = [{ alg = 'HS256', secret = ['canary'] }]".to_owned(),
-            "auth.device_keys[0].secret",
-        ),
-        ("auth.device_keys = [{ alg = 'HS256', secrt = 'canary' }]".to_owned(), "auth.device_keys[0].secrt"),
-        (format!("auth.device_keys = [{{ secret = '{SECRET}' }}]"), "auth.device_keys[0].alg"),
-        (format!("auth.device_keys = [{{ alg = 'none', secret = '{SECRET}' }}]"), "auth.device_keys[0].alg"),
-        (format!("auth.device_keys = [{{ alg = 'EdDSA', secret = '{SECRET}' }}]"), "auth.device_keys[0]"),
-        (format!("auth.device_keys = [{{ alg = 'HS256', public_key = '{ed}' }}]"), "auth.device_keys[0]"),
-        ("auth.device_keys = [{ alg = 'EdDSA', public_key = 'canary' }]".to_owned(), "auth.device_keys[0]"),
-        (
-            "auth.device_keys = [{ alg = 'HS256', secret_file = '/nonexistent' }]".to_owned(),
-            "auth.device_keys[0].secret_file",
-        ),
-        (
-            format!(
-                "auth.device_keys = [{{ kid = 'a', alg = 'HS256', secret = '{SECRET}' }}, {{ kid = 'a', alg = 'EdDSA', public_key = '{ed}' }}]"
-            ),
-            "auth.device_keys[1].kid",
-        ),
-        (format!("[auth]\ndevice_keys = [{{ alg = 'HS256', secret = '{SECRET} }}]"), "line 2"),
-    ] {
-        let mistakes = load(&file, &[], &[]).unwrap_err();
-        assert_eq!(mistakes.0[0].key, key, "{mistakes}");
-        let shown = format!("{mistakes} {mistakes:?}");
-        assert!(!shown.contains("canary") && !shown.contains(&KEY_HASH[7..]), "{shown}");
-    }
-    for unreadable in
-        ["canary", "0canary", "canary = ", "'canary", "[canary", "2026-canary", "'\\canary", "\"\\canary\""]
-    {
-        let file = format!("[publisher]\nkey = 1\nkeys = {unreadable}\n");
-        let mistakes = load(&file, &[], &[]).unwrap_err();
-        assert!(!format!("{mistakes} {mistakes:?}").contains("canary"), "{mistakes}");
-    }
-    let typed = [("ROOMCAST__PUBLISHER__KEYS", "canary"), ("ROOMCAST__PUBLISHER__KEY", "canary")];
-    assert!(!load("", &typed, &[]).unwrap_err().to_string().contains("canary"));
-}
-
-#[test]
-fn nine_device_keys_are_too_many() {
-    let one = format!("{{ alg = 'HS256', secret = '{SECRET}' }}");
-    let keys = |count| format!("auth.device_keys = [{}]", vec![one.as_str(); count].join(", "));
-    assert!(load(&keys(limits::DEVICE_KEYS_MAX), &[], &[]).is_ok());
-    assert_eq!(load(&keys(limits::DEVICE_KEYS_MAX + 1), &[], &[]).unwrap_err().0.len(), 1);
 }
 
 #[test]
