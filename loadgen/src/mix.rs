@@ -193,6 +193,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_classes_of_built_in_types_are_the_nodes() {
+        let node = roomcast::config::Config::load(&Default::default(), std::iter::empty()).unwrap();
+        for (type_name, policy) in node.types.iter().filter(|(type_name, _)| type_name.as_str() != "online") {
+            assert_eq!(Class::of(type_name.as_str()).name(), policy.class.name(), "{type_name}");
+        }
+    }
+
+    #[test]
     fn a_type_is_a_name_a_rate_and_what_else_is_said() {
         let plain = |text: &str| text.parse::<Wanted>().unwrap();
         let chat = plain("chat=10000");
