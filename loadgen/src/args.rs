@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::audience::Audience;
 use crate::awkward::Awkward;
 use crate::doors::Door;
 use crate::fleet::DEVICES_PER_PROCESS_MAX;
@@ -15,6 +16,7 @@ use crate::mix::{self, Class, Limit, Load, TYPES_MAX, Wanted};
 use crate::payload::PAYLOAD_BYTES_MIN;
 use crate::readable::LIMITS_MAX;
 use crate::schedule::Schedule;
+use crate::seating::Sizes;
 
 /// Most messages of one run: what the ledger keeps of each must fit memory.
 const MESSAGES_MAX: u64 = 100_000_000;
@@ -39,9 +41,18 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Measure the least processor time that a send to many devices costs on this machine.
     Floor(FloorArgs),
-    /// Hold some of a run's devices; started by `run`.
-    #[command(hide = true)]
-    Worker,
+    /// Find the most that holds an objective, along one axis.
+    FindMax(Box<crate::find_max::FindMaxArgs>),
+    /// Measure the node at many points, for `plan`.
+    Sweep(Box<crate::sweep::SweepArgs>),
+    /// Say how many nodes an audience needs, from a sweep.
+    Plan(crate::capacity::PlanArgs),
+    /// Say whether a report is worse than an older one, or only different by noise.
+    Compare(crate::compare::CompareArgs),
+    /// Measure what this machine can generate and check.
+    Selftest(crate::selftest::SelftestArgs),
+    /// Hold some of a run's devices: started by `run`, or on another machine with --listen.
+    Worker(crate::listen::WorkerArgs),
     /// Hold the other ends of a floor's connections; started by `floor`.
     #[command(hide = true)]
     Receivers {
@@ -102,7 +113,7 @@ impl FloorArgs {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
     /// Devices to connect, spread over the rooms round robin. 0: publish only.
     #[arg(long, default_value_t = 1_000)]
@@ -215,6 +226,25 @@ pub(crate) struct Reliable {
     pub(crate) ttl_ms: Option<u64>,
 }
 
+/// Many devices that cut their connections at one time and come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Storm {
+    /// After the first publish is due.
+    pub(crate) at_ms: u64,
+    /// Of the devices that are there, in millionths.
+    pub(crate) share: u32,
+    /// They come back evenly over this time.
+    pub(crate) back_within_ms: u64,
+}
+
+/// Something that is done to the node, by a command of the shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    /// After the first publish is due.
+    pub(crate) at_ms: u64,
+    pub(crate) run: String,
+}
+
 /// A checked run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -231,10 +261,21 @@ pub(crate) struct Plan {
     pub(crate) awkward: Awkward,
     pub(crate) settle_ms: u64,
     pub(crate) devices: u32,
+    /// How many of the devices are there when; the most is `devices`.
+    pub(crate) audience: Audience,
+    pub(crate) sizes: Sizes,
+    /// What is due before it is in the ledger and in no other figure.
+    pub(crate) warm_up_ms: u64,
+    pub(crate) storms: Vec<Storm>,
+    pub(crate) faults: Vec<Fault>,
+    /// What the run is held to: conditions of `slo`.
+    pub(crate) thresholds: Vec<String>,
     pub(crate) seconds_milli: u64,
     pub(crate) payload_bytes: usize,
     pub(crate) encoding: Encoding,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
+    pub(crate) junit: Option<PathBuf>,
     pub(crate) viewer_door: Door,
     pub(crate) publisher_door: Door,
     pub(crate) ops_door: Door,
@@ -242,6 +283,14 @@ pub(crate) struct Plan {
     /// What the names of this run's rooms begin with.
     pub(crate) room_stem: String,
     pub(crate) workers_min: u32,
+    /// Workers on other machines, `HOST:PORT`; none: on this one.
+    pub(crate) remote_workers: Vec<String>,
+    /// Addresses that devices come from, in turn, where the door is not on loopback; none: the kernel's choice.
+    pub(crate) sources: Vec<std::net::IpAddr>,
+    /// The whole scenario, as a scenario file.
+    pub(crate) scenario: String,
+    /// What repeats the run.
+    pub(crate) command: String,
     pub(crate) connect_seconds: u64,
     /// Whether the floor is measured after the run.
     pub(crate) measures_floor: bool,
@@ -249,7 +298,32 @@ pub(crate) struct Plan {
     pub(crate) device_token: Option<String>,
 }
 
+/// What `find-max` and `sweep` turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Axis {
+    Devices,
+    /// Messages a second of all types together; each keeps its part.
+    Rate,
+    Rooms,
+    PayloadBytes,
+}
+
 impl RunArgs {
+    /// The same run with another value along an axis.
+    #[must_use]
+    pub(crate) fn at(&self, axis: Axis, value: u64) -> Self {
+        let mut run = self.clone();
+        let number = u32::try_from(value).unwrap_or(u32::MAX);
+        match axis {
+            Axis::Devices => run.devices = number,
+            Axis::Rate => run.rate = Some(value * 1_000),
+            Axis::Rooms => run.rooms = number,
+            Axis::PayloadBytes => run.payload_bytes = usize::try_from(value).unwrap_or(usize::MAX),
+        }
+        run
+    }
+
     /// Checks everything that can be checked without connecting.
     ///
     /// # Errors
@@ -293,16 +367,28 @@ impl RunArgs {
             awkward,
             settle_ms: self.settle_seconds * 1_000,
             devices: self.devices,
+            audience: Audience::steady(self.devices),
+            sizes: Sizes::Even,
+            warm_up_ms: 0,
+            storms: Vec::new(),
+            faults: Vec::new(),
+            thresholds: Vec::new(),
             seconds_milli: self.seconds,
             payload_bytes: self.payload_bytes,
             encoding: self.encoding,
             json: self.json,
+            html: None,
+            junit: None,
             viewer_door: self.viewer_door,
             publisher_door: self.publisher_door,
             ops_door: self.ops_door,
             seed: self.seed,
             room_stem,
             workers_min: self.workers,
+            remote_workers: Vec::new(),
+            sources: Vec::new(),
+            scenario: String::new(),
+            command: String::new(),
             connect_seconds: self.connect_seconds,
             measures_floor: !self.no_floor,
             publisher_key: self.publisher_key.or_else(|| std::env::var("ROOMCAST_PUBLISHER_KEY").ok()),
@@ -441,7 +527,7 @@ pub(crate) mod tests {
         let line = ["roomcast-loadgen", "run"].into_iter().chain(flags.split_whitespace());
         match CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command {
             Command::Run(args) => args.resolve(),
-            Command::Floor(_) | Command::Worker | Command::Receivers { .. } => Err("run was typed".into()),
+            _ => Err("run was typed".into()),
         }
     }
 
@@ -449,7 +535,7 @@ pub(crate) mod tests {
         let line = ["roomcast-loadgen", "floor"].into_iter().chain(flags.split_whitespace());
         match CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command {
             Command::Floor(args) => args.resolve(),
-            Command::Run(_) | Command::Worker | Command::Receivers { .. } => Err("floor was typed".into()),
+            _ => Err("floor was typed".into()),
         }
     }
 

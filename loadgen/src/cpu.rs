@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Plan;
 use crate::fleet::devices_per_process;
@@ -48,7 +48,7 @@ fn processor_time_us(plan: &Plan) -> Result<u64, String> {
 }
 
 /// The node's processor time per frame that a device got, beside the floor.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct CpuFigures {
     /// Processor time of the whole node from just before the first publish until the last frame had arrived, divided by
     /// the frames that devices got in that time. So it holds what else the node did meanwhile: taking the publishes,

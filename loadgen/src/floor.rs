@@ -14,7 +14,7 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::{monotonic_ns, sleep_until, thread_processor_ns};
 use crate::fleet::devices_per_process;
@@ -41,7 +41,7 @@ pub(crate) struct Shape {
 }
 
 /// What a floor came to.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Floor {
     pub(crate) devices: u32,
     pub(crate) frame_bytes: usize,

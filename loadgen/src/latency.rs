@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Longest latency told apart, in microseconds: ten minutes. Longer ones count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
+/// Points of a percentile curve in each halving of what is left to 1.
+const CURVE_STEPS: u32 = 5;
+
 /// Latencies in microseconds, three significant digits.
 #[derive(Debug, Clone)]
 pub(crate) struct Latency(Histogram<u64>);
@@ -14,7 +17,7 @@ pub(crate) struct Latency(Histogram<u64>);
 pub(crate) type Buckets = Vec<(u64, u64)>;
 
 /// What a report says of a histogram, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     /// How many were recorded.
     pub(crate) count: u64,
@@ -51,6 +54,16 @@ impl Latency {
         for (value_us, count) in buckets {
             self.0.saturating_record_n(*value_us, *count);
         }
+    }
+
+    /// The percentile curve: quantiles from 0 to 1 and what they come to in milliseconds, closer together towards 1.
+    #[must_use]
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let points = self.0.iter_quantiles(CURVE_STEPS);
+        points.map(|point| (point.quantile_iterated_to(), milliseconds(point.value_iterated_to()))).collect()
     }
 
     /// The figures of a report.

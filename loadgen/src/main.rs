@@ -3,30 +3,40 @@
 //! One schedule says what is published when, one ledger holds what was published against what every device saw, one
 //! report says what it comes to. `run` (the coordinator) publishes and judges; `worker` processes hold the devices.
 //! `floor` measures the least that a send to so many devices costs here, which a run's figure is held against.
-//! Exits 0 when every promise was kept, 1 on bad input, 2 when the target can't be reached or is not roomcast, and 99
-//! when a promise was broken or not one message was accepted.
+//! Exits 0 when every promise was kept, 1 on bad input, 2 when the target can't be reached or is not roomcast, 3 when the
+//! figures say more about this machine than about the node, and 99 when a promise was broken, a threshold was not kept
+//! or not one message was accepted.
 
 mod answer;
 mod args;
 mod attempts;
+mod audience;
 mod awkward;
+mod capacity;
 mod clock;
+mod compare;
 mod copies;
 mod cpu;
 mod doors;
+mod environment;
 mod errands;
 mod figures;
+mod find_max;
 mod fleet;
 mod floor;
 mod frame;
+mod generator;
 mod handshake;
 mod known;
 mod latency;
 mod ledger;
+mod listen;
+mod live;
 mod memory;
 mod mix;
 mod page;
 mod payload;
+mod preflight;
 mod publisher;
 mod pulls;
 mod readable;
@@ -35,10 +45,16 @@ mod report;
 mod request;
 mod run;
 mod schedule;
+mod seating;
+mod selftest;
+mod server;
 mod settle;
+mod slo;
 mod sockets;
+mod spread;
 mod stored;
 mod streams;
+mod sweep;
 mod timeline;
 mod types;
 mod viewer;
@@ -59,6 +75,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_USAGE: u8 = 1;
 const EXIT_TARGET: u8 = 2;
+const EXIT_GENERATOR: u8 = 3;
 const EXIT_FAILED: u8 = 99;
 
 fn main() -> ExitCode {
@@ -74,8 +91,8 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match command {
-        Command::Worker => {
-            return worker::run().map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
+        Command::Worker(args) => {
+            return listen::run(&args).map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
         }
         Command::Receivers { sender, receivers } => {
             return receivers::run(sender, receivers)
@@ -86,10 +103,18 @@ fn main() -> ExitCode {
             return measured.map_or_else(|error| fail(EXIT_USAGE, &error), |()| ExitCode::SUCCESS);
         }
         Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
+        Command::FindMax(args) => find_max::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
+        Command::Plan(args) => capacity::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
     };
     match outcome {
-        Ok(Verdict::Ok | Verdict::GeneratorLimited) => ExitCode::SUCCESS,
-        Ok(Verdict::Violations | Verdict::NothingPublished) => ExitCode::from(EXIT_FAILED),
+        Ok(Verdict::Ok) => ExitCode::SUCCESS,
+        Ok(Verdict::GeneratorLimited) => ExitCode::from(EXIT_GENERATOR),
+        Ok(Verdict::Violations | Verdict::NothingPublished | Verdict::ThresholdFailed) => {
+            ExitCode::from(EXIT_FAILED)
+        }
         Err(error @ RunError::Usage(_)) => fail(EXIT_USAGE, &error),
         Err(error @ RunError::Target(_)) => fail(EXIT_TARGET, &error),
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::monotonic_ns;
 use crate::doors::Door;
@@ -21,7 +21,7 @@ const READINGS_MAX: usize = 20_000;
 const SETTLED_MS: u64 = 10_000;
 
 /// One reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resident {
     /// When, counted from the first publish.
     pub(crate) at_ms: u64,
@@ -63,7 +63,7 @@ impl MemoryWatch {
 }
 
 /// The node's memory over a run.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MemoryFigures {
     /// Ten seconds after the first publish.
     #[serde(skip_serializing_if = "Option::is_none")]

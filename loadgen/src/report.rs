@@ -2,15 +2,20 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::awkward::Awkward;
 use crate::cpu::CpuFigures;
+use crate::environment::Environment;
 use crate::frame::Encoding;
+use crate::generator::GeneratorFigures;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::{ApplyTimes, Violations};
 use crate::memory::MemoryFigures;
 use crate::publisher::Outcomes;
+use crate::server::Sample;
+use crate::slo::Judged;
+use crate::spread::{Skew, SpreadFigures};
 use crate::streams::StreamTally;
 use crate::types::TypeTable;
 use crate::watch::Tally;
@@ -19,7 +24,7 @@ use crate::watch::Tally;
 pub(crate) const LATENESS_P99_MAX_MS: f64 = 20.0;
 
 /// The report of one run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) devices: u32,
     pub(crate) rooms: u32,
@@ -49,6 +54,24 @@ pub(crate) struct Report {
     pub(crate) lateness: Percentiles,
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
+    /// The percentile curve of `latency`: quantiles and milliseconds.
+    pub(crate) curve: Vec<(f64, f64)>,
+    /// Of all types but reliable ones: the first and the last device of each message.
+    pub(crate) spread: SpreadFigures,
+    pub(crate) skew: Skew,
+    /// From when a device was to join to its welcome.
+    pub(crate) join: Percentiles,
+    /// What the generator itself used.
+    pub(crate) generator: GeneratorFigures,
+    /// The node, second by second.
+    pub(crate) server: Vec<Sample>,
+    pub(crate) environment: Environment,
+    /// The whole scenario, as a scenario file.
+    pub(crate) scenario: String,
+    /// What repeats the run.
+    pub(crate) command: String,
+    /// What the run is held to.
+    pub(crate) thresholds: Vec<Judged>,
     /// The node's memory over the run.
     pub(crate) memory: MemoryFigures,
     /// What it cost the node's processor.
@@ -58,7 +81,7 @@ pub(crate) struct Report {
 }
 
 /// How publishing went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PublishedFigures {
     /// Tried.
     pub(crate) sent: u64,
@@ -75,7 +98,7 @@ pub(crate) struct PublishedFigures {
 }
 
 /// How the reliable messages went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ReliableFigures {
     /// Tried.
     pub(crate) sent: u64,
@@ -233,13 +256,15 @@ impl PublishedFigures {
 }
 
 /// What it comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     /// Every promise was kept.
     Ok,
     /// Every promise was kept, but this machine published late: the latencies are its own.
     GeneratorLimited,
+    /// Every promise was kept, but a threshold was not.
+    ThresholdFailed,
     /// Not one message was accepted, so nothing was proved.
     NothingPublished,
     /// A promise was broken.
@@ -318,6 +343,9 @@ impl fmt::Display for Report {
                 "verdict      generator-limited: no violation, but messages left later than {LATENESS_P99_MAX_MS} ms \
                  after they were due{not_ok}"
             ),
+            Verdict::ThresholdFailed => {
+                writeln!(f, "verdict      THRESHOLD FAILED: no violation, but not all that was asked{not_ok}")
+            }
             Verdict::NothingPublished => writeln!(
                 f,
                 "verdict      NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",

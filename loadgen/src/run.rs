@@ -9,8 +9,10 @@ use serde::Serialize;
 use crate::args::{FloorPlan, Plan, Reliable};
 use crate::clock::{monotonic_ns, unix_ms};
 use crate::cpu::{CpuFigures, Meter};
+use crate::environment::Environment;
 use crate::fleet::Fleet;
 use crate::floor::Floor;
+use crate::generator::GeneratorFigures;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
 use crate::memory::{MemoryFigures, MemoryWatch};
@@ -21,6 +23,7 @@ use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
 use crate::schedule::Schedule;
 use crate::settle::Merged;
+use crate::spread::{Skew, SpreadFigures};
 use crate::types::TypeTable;
 use crate::worker::{Order, Outcome, room_name};
 
@@ -47,6 +50,17 @@ pub(crate) enum RunError {
 /// # Errors
 /// [`RunError`], when no verdict could be reached.
 pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
+    let report = measure(plan)?;
+    show(&report, plan.json.as_deref())
+        .map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
+    Ok(report.verdict)
+}
+
+/// Runs `plan` and reports nowhere.
+///
+/// # Errors
+/// [`RunError`], when no verdict could be reached.
+pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
     let mut fleet = Fleet::start(plan).map_err(RunError::Usage)?;
@@ -78,10 +92,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     let memory = memory.end();
     let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, memory };
     drop(fleet);
-    let report = settle(plan, aside, &outcomes, reliable.as_ref(), results);
-    show(&report, plan.json.as_deref())
-        .map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
-    Ok(report.verdict)
+    Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
 
 /// Measures the floor and says what it came to, on stdout and in the JSON file.
@@ -202,6 +213,7 @@ fn settle(
     let Merged { seen, violations, .. } = merged;
     let published = PublishedFigures::of(outcomes, aside.took_ms);
     let lateness = all(outcomes.iter().map(|outcomes| &outcomes.lateness));
+    let latency = together(merged.types.iter().map(|figures| &figures.latency));
     let verdict = Verdict::of(&violations, &published, reliable.as_ref(), lateness);
     Report {
         devices: plan.devices,
@@ -220,7 +232,17 @@ fn settle(
         awkward: plan.awkward,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
-        latency: all(merged.types.iter().map(|figures| &figures.latency)),
+        latency: latency.percentiles(),
+        curve: latency.curve(),
+        spread: SpreadFigures::default(),
+        skew: Skew::default(),
+        join: Percentiles::default(),
+        generator: GeneratorFigures::default(),
+        server: Vec::new(),
+        environment: Environment::default(),
+        scenario: plan.scenario.clone(),
+        command: plan.command.clone(),
+        thresholds: Vec::new(),
         lateness,
         answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
         memory: aside.memory,
@@ -232,9 +254,13 @@ fn settle(
 
 /// The figures of all histograms together.
 fn all<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Percentiles {
+    together(latencies).percentiles()
+}
+
+fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
     let mut all = Latency::default();
     latencies.for_each(|latency| all.merge(&latency.buckets()));
-    all.percentiles()
+    all
 }
 
 fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Plan;
 use crate::figures::TypeFigures;
@@ -16,7 +16,7 @@ use crate::report::ratio;
 use crate::timeline::Moment;
 
 /// One type. Of a counter all but its publishes and their answers is in counts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TypeReport {
     #[serde(rename = "type")]
     pub(crate) type_name: String,
@@ -61,7 +61,7 @@ pub(crate) struct TypeReport {
 }
 
 /// How many messages devices were given.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ReadableReport {
     pub(crate) per_second_max: u32,
     #[serde(flatten)]
@@ -71,7 +71,7 @@ pub(crate) struct ReadableReport {
 }
 
 /// All types.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct TypeTable(Vec<TypeReport>);
 

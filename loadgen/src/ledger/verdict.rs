@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::published::{Outcome, Published};
 use super::seen::{RoomSeen, TypeSeen};
@@ -23,7 +23,7 @@ pub(crate) struct Case<'a> {
 }
 
 /// What became of a type in a room, as every device that was there throughout could add it up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
     /// Accepted, in counts where it is a counter.
     pub(crate) accepted: u64,
