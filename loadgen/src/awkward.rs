@@ -25,6 +25,13 @@ pub(crate) struct Awkward {
     pub(crate) stall_ns: u64,
     /// Devices that cut their connection now and then and come back with their cursor.
     pub(crate) reconnect_share: u32,
+    /// Devices that leave for another room now and then.
+    pub(crate) hop_share: u32,
+    /// Devices that read no faster than `slow_bytes_per_s`.
+    pub(crate) slow_share: u32,
+    pub(crate) slow_bytes_per_s: u32,
+    /// Devices that fall silent.
+    pub(crate) dead_share: u32,
     /// Every device comes back when its connection ends, and tries until it is there.
     pub(crate) through_restarts: bool,
 }

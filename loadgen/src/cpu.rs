@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::Plan;
 use crate::fleet::devices_per_process;
 use crate::floor::{Floor, Shape};
+use crate::plan::Plan;
 use crate::report::ratio;
 use crate::watch::Tally;
 
@@ -44,7 +44,7 @@ impl Meter {
 }
 
 fn processor_time_us(plan: &Plan) -> Result<u64, String> {
-    plan.ops_door.metric(PROCESSOR_TIME)
+    plan.target.ops_door.metric(PROCESSOR_TIME)
 }
 
 /// The node's processor time per frame that a device got, beside the floor.
@@ -74,11 +74,11 @@ impl CpuFigures {
         let measured = spent_us.and_then(|spent_us| {
             let shape = floor_shape(seen, plan).ok_or("no frame arrived")?;
             figures.cpu_per_frame_ns = Some(ratio(spent_us * 1_000, seen.frames));
-            if !plan.measures_floor {
+            if !plan.target.measures_floor {
                 return Err("--no-floor".into());
             }
-            if !plan.viewer_door.address().ip().is_loopback() {
-                return Err(format!("the node at {} is not on this machine", plan.viewer_door));
+            if !plan.target.viewer_door.address().ip().is_loopback() {
+                return Err(format!("the node at {} is not on this machine", plan.target.viewer_door));
             }
             Floor::measure(Shape { devices: shape.devices.min(devices_per_process()?), ..shape })
         });

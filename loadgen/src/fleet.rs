@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::args::Plan;
 use crate::clock::monotonic_ns;
+use crate::plan::Plan;
 use crate::worker::{Assignment, Order, Outcome, Word};
 
 /// Devices of one process, where its descriptors allow.
@@ -60,11 +60,10 @@ impl Fleet {
                 reliable: plan.reliable.clone(),
                 awkward: plan.awkward,
                 encoding: plan.encoding,
-                payload_bytes: plan.payload_bytes,
                 seed: plan.seed,
-                room_stem: plan.room_stem.clone(),
-                viewer_door: plan.viewer_door.clone(),
-                device_token: plan.device_token.clone(),
+                room_stem: plan.target.room_stem.clone(),
+                viewer_door: plan.target.viewer_door.clone(),
+                device_token: plan.target.device_token.clone(),
                 first_device,
                 devices,
                 source: Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1)),
@@ -206,7 +205,7 @@ fn failure(word: Option<Word>) -> String {
 fn workers_for(plan: &Plan) -> Result<u32, String> {
     let capacity = devices_per_process()?;
     let needed = plan.devices.div_ceil(capacity);
-    let workers = needed.max(plan.workers_min).min(plan.devices);
+    let workers = needed.max(plan.target.workers_min).min(plan.devices);
     if workers > 250 {
         return Err(format!(
             "{} devices need {workers} workers at {capacity} each; raise `ulimit -n`",

@@ -44,9 +44,9 @@ pub(crate) struct Known {
 impl Known {
     /// The types of a mix, whose payloads follow from the seed.
     #[must_use]
-    pub(crate) fn new(loads: Vec<Load>, (payload_bytes, seed): (usize, u64)) -> Self {
+    pub(crate) fn new(loads: Vec<Load>, seed: u64) -> Self {
         let types = loads.into_iter().map(|load| {
-            let payloads = Payloads::new(payload_bytes, type_seed(seed, &load.type_name));
+            let payloads = Payloads::new(load.length, type_seed(seed, &load.type_name));
             KnownType { load, payloads }
         });
         Self { types: types.collect(), limits: Vec::new(), others: false, scratch: Vec::new() }

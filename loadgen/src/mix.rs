@@ -7,13 +7,16 @@ use std::str::FromStr;
 use roomcast::room::id::TypeName;
 use serde::{Deserialize, Serialize};
 
-use crate::args::thousandths;
+use crate::payload::Length;
+use crate::scenario::thousandths;
 use crate::schedule::Schedule;
 
 /// Types of one run, at most: a frame's account names each by one byte.
 pub(crate) const TYPES_MAX: usize = 16;
 /// Keys of one type, at most: the ledger keeps a sum of each.
 const KEYS_MAX: u32 = 10_000;
+/// What one message counts, at most, as the publisher door takes it.
+const COUNT_MAX: u32 = 1_000_000_000;
 /// A request holds at most what its type is due in so long, so that a slow type is not held back to fill requests.
 const REQUEST_MS: u64 = 10;
 
@@ -30,7 +33,7 @@ pub(crate) enum Class {
 
 impl Class {
     /// The class that a node has built in for a type; normal for all it does not know.
-    fn of(type_name: &str) -> Self {
+    pub(crate) fn of(type_name: &str) -> Self {
         match type_name {
             "red_packet" | "coupon" | "product_card" => Self::Reliable,
             "like" => Self::Counter,
@@ -85,30 +88,45 @@ impl FromStr for Wanted {
             Some((type_name, class)) => (type_name, class.parse()?),
             None => (name, Class::of(name)),
         };
-        TypeName::parse(type_name).map_err(|bad| format!("{type_name:?}: a type is {bad}"))?;
-        if type_name == "online" {
-            return Err("online is the engine's own".into());
-        }
         let (rest, keys) = match rest.split_once(':') {
             Some((rest, keys)) => (rest, within(keys, KEYS_MAX, "keys")?),
             None => (rest, 0),
         };
         let (rate, count) = match rest.split_once('x') {
-            Some((rate, count)) => (rate, Some(within(count, 1_000_000_000, "count")?)),
+            Some((rate, count)) => (rate, Some(within(count, COUNT_MAX, "count")?)),
             None => (rest, None),
         };
         let rate_milli = thousandths(rate)?;
         if rate_milli == 0 {
             return Err(format!("{type_name}: a rate is more than 0"));
         }
-        if count.is_some() && matches!(class, Class::Reliable | Class::Latest) {
-            return Err(format!("{type_name}: a {} message has no count", class.name()));
-        }
-        if keys > 0 && matches!(class, Class::Reliable | Class::Counter) {
-            return Err(format!("{type_name}: a {} message has no key here", class.name()));
-        }
+        check_type(type_name, class, count, keys)?;
         Ok(Self { type_name: type_name.to_owned(), class, rate_milli, count, keys })
     }
+}
+
+/// Whether a type can be published so.
+///
+/// # Errors
+/// Why not, beginning with its name.
+pub(crate) fn check_type(type_name: &str, class: Class, count: Option<u32>, keys: u32) -> Result<(), String> {
+    TypeName::parse(type_name).map_err(|bad| format!("{type_name}: a type is {bad}"))?;
+    if type_name == "online" {
+        return Err("online is the engine's own".into());
+    }
+    if count.is_some_and(|count| !(1..=COUNT_MAX).contains(&count)) {
+        return Err(format!("{type_name}: count from 1 to {COUNT_MAX}"));
+    }
+    if keys > KEYS_MAX {
+        return Err(format!("{type_name}: keys up to {KEYS_MAX}"));
+    }
+    if count.is_some() && matches!(class, Class::Reliable | Class::Latest) {
+        return Err(format!("{type_name}: a {} message has no count", class.name()));
+    }
+    if keys > 0 && matches!(class, Class::Reliable | Class::Counter) {
+        return Err(format!("{type_name}: a {} message has no key here", class.name()));
+    }
+    Ok(())
 }
 
 fn within(text: &str, most: u32, what: &str) -> Result<u32, String> {
@@ -143,7 +161,7 @@ impl FromStr for Limit {
 }
 
 /// A type's part of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub(crate) type_name: String,
     pub(crate) class: Class,
@@ -153,6 +171,8 @@ pub(crate) struct Load {
     pub(crate) count: Option<u32>,
     /// 0: they have no key.
     pub(crate) keys: u32,
+    /// How long payloads are.
+    pub(crate) length: Length,
 }
 
 impl Load {
@@ -178,6 +198,40 @@ impl Load {
     #[must_use]
     pub(crate) fn key(&self, number: u64) -> Option<String> {
         (self.keys > 0).then(|| format!("k{}", self.key_number(number)))
+    }
+}
+
+/// The reliable types of a run, which share one schedule: each message is of one of them, as often as its weight says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReliableTypes(Vec<(String, u64)>);
+
+impl ReliableTypes {
+    /// These types, with weights above 0; at least one.
+    #[must_use]
+    pub(crate) fn new(types: Vec<(String, u64)>) -> Self {
+        assert!(
+            types.iter().any(|(_, weight)| *weight > 0),
+            "a run that publishes reliably publishes something"
+        );
+        Self(types)
+    }
+
+    /// The type of message `number`.
+    #[must_use]
+    pub(crate) fn of(&self, number: u64) -> &str {
+        let all: u64 = self.0.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % all;
+        let found = self.0.iter().find(|(_, weight)| {
+            let is_in = drawn < *weight;
+            drawn = drawn.wrapping_sub(*weight);
+            is_in
+        });
+        found.map_or("", |(type_name, _)| type_name)
+    }
+
+    /// All of them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(type_name, _)| &**type_name)
     }
 }
 
@@ -215,6 +269,15 @@ mod tests {
         assert_eq!((gift.class, gift.count, gift.keys), (Class::Normal, Some(3), 7));
         assert_eq!(plain("price/latest=2:3").class, Class::Latest);
         assert_eq!(plain("like/normal=2").class, Class::Normal);
+    }
+
+    #[test]
+    fn each_reliable_type_has_its_part() {
+        let types = ReliableTypes::new(vec![("coupon".into(), 3_000), ("red_packet".into(), 1_000)]);
+        let coupons = (0..10_000).filter(|number| types.of(*number) == "coupon").count();
+        assert!((7_300..7_700).contains(&coupons), "{coupons}");
+        let only = ReliableTypes::new(vec![("coupon".into(), 1)]);
+        assert!((0..100).all(|number| only.of(number) == "coupon"));
     }
 
     #[test]

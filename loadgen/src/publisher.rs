@@ -145,7 +145,7 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
 
 impl Publisher {
     fn run(&mut self) -> std::io::Result<()> {
-        let schedule = *self.outcomes.published.schedule();
+        let schedule = self.outcomes.published.schedule().clone();
         let mut events = Events::with_capacity(IN_FLIGHT_MAX + 1);
         let mut next = 0;
         while next < schedule.requests() || self.in_flight > 0 || self.attempts.due_ns().is_some() {
@@ -203,7 +203,7 @@ impl Publisher {
     fn send(&mut self, slot: usize, request: u64) {
         let now_ns = monotonic_ns();
         self.outcomes.published.sent(request, now_ns);
-        let schedule = *self.outcomes.published.schedule();
+        let schedule = self.outcomes.published.schedule();
         let numbers = schedule.numbers_of(request);
         let late_ns = now_ns.saturating_sub(schedule.request_due_ns(request));
         self.outcomes.lateness.record(late_ns, numbers.end - numbers.start);
@@ -212,7 +212,6 @@ impl Publisher {
 
     /// One attempt at a request.
     fn leave(&mut self, slot: usize, request: u64, now_ns: u64) {
-        let schedule = *self.outcomes.published.schedule();
         self.in_flight += 1;
         if self.connections[slot].is_none() {
             match self.open(slot) {
@@ -224,7 +223,7 @@ impl Publisher {
         connection.flight = Some((request, now_ns));
         connection.out.clear();
         connection.out_sent = 0;
-        self.requests.write(&schedule, request, &mut connection.out);
+        self.requests.write(self.outcomes.published.schedule(), request, &mut connection.out);
         self.flights.push_back((request, slot, now_ns));
         self.write(slot);
     }

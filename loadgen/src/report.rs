@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::awkward::Awkward;
 use crate::cpu::CpuFigures;
 use crate::environment::Environment;
+use crate::faults::FaultDone;
 use crate::frame::Encoding;
 use crate::generator::GeneratorFigures;
 use crate::latency::{Latency, Percentiles};
@@ -45,6 +46,8 @@ pub(crate) struct Report {
     pub(crate) reliable: Option<ReliableFigures>,
     /// What some devices did besides listening; shares in millionths.
     pub(crate) awkward: Awkward,
+    /// What was done to the node.
+    pub(crate) faults: Vec<FaultDone>,
     pub(crate) seen: Tally,
     /// Messages of ours per batch frame.
     pub(crate) messages_per_frame: f64,
@@ -319,6 +322,9 @@ impl fmt::Display for Report {
             "delivered    {} messages in {} frames ({:.2} each), {} told as skipped, {} frames decoded, {} bytes",
             seen.deliveries, seen.frames, self.messages_per_frame, seen.skipped, seen.decoded, seen.bytes
         )?;
+        for fault in &self.faults {
+            writeln!(f, "fault        after {} ms: {}: {}", fault.at_ms, fault.run, fault.ended)?;
+        }
         for (name, figures) in
             [("latency", &self.latency), ("lateness", &self.lateness), ("answer", &self.answer)]
         {

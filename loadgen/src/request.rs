@@ -6,13 +6,13 @@ use prost::Message as _;
 use roomcast::wire::proto;
 
 use crate::frame::Encoding;
-use crate::mix::{Class, Load};
+use crate::mix::{Class, Load, ReliableTypes};
 use crate::payload::Payloads;
 use crate::publisher::Plan;
 use crate::schedule::Schedule;
 
 /// What the messages of a publisher are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Traffic {
     /// Their type, counts and keys. Reliable ones have an `id`, so that they can be sent again until they are answered.
     pub(crate) load: Load,
@@ -20,6 +20,14 @@ pub(crate) struct Traffic {
     pub(crate) ttl_ms: Option<u64>,
     /// Attempts at one. Past it the message stays unknown.
     pub(crate) attempts_max: u32,
+    /// Types of reliable messages; else each has the load's.
+    pub(crate) reliable_types: Option<ReliableTypes>,
+}
+
+impl Traffic {
+    fn type_name(&self, number: u64) -> &str {
+        self.reliable_types.as_ref().map_or(&self.load.type_name, |types| types.of(number))
+    }
 }
 
 /// Writes the requests of a run.
@@ -86,7 +94,8 @@ impl Requests {
                 self.body.push(b',');
             }
             let load = &self.traffic.load;
-            write!(self.body, "{{\"type\":\"{}\"", load.type_name).expect("writing to memory can't fail");
+            let type_name = self.traffic.type_name(number);
+            write!(self.body, "{{\"type\":\"{type_name}\"").expect("writing to memory can't fail");
             if let Some(id) = self.id(number) {
                 write!(self.body, ",\"id\":\"{id}\"").expect("writing to memory can't fail");
             }
@@ -118,7 +127,7 @@ impl Requests {
                 self.payloads.write(schedule, number, &mut payload);
             }
             proto::PublishMessage {
-                r#type: load.type_name.clone(),
+                r#type: self.traffic.type_name(number).to_owned(),
                 json: !payload.is_empty(),
                 payload: payload.into(),
                 id: self.id(number).unwrap_or_default(),

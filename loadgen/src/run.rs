@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::args::{FloorPlan, Plan, Reliable};
+use crate::args::FloorPlan;
 use crate::clock::{monotonic_ns, unix_ms};
 use crate::cpu::{CpuFigures, Meter};
 use crate::environment::Environment;
+use crate::faults::{FaultDone, Faults};
 use crate::fleet::Fleet;
 use crate::floor::Floor;
 use crate::generator::GeneratorFigures;
@@ -18,10 +19,10 @@ use crate::ledger::Published;
 use crate::memory::{MemoryFigures, MemoryWatch};
 use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
+use crate::plan::{Plan, Reliable};
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
-use crate::schedule::Schedule;
 use crate::settle::Merged;
 use crate::spread::{Skew, SpreadFigures};
 use crate::types::TypeTable;
@@ -51,7 +52,7 @@ pub(crate) enum RunError {
 /// [`RunError`], when no verdict could be reached.
 pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     let report = measure(plan)?;
-    show(&report, plan.json.as_deref())
+    show(&report, plan.target.json.as_deref())
         .map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
     Ok(report.verdict)
 }
@@ -64,9 +65,10 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
     let mut fleet = Fleet::start(plan).map_err(RunError::Usage)?;
-    let at_viewer_door = |reason| RunError::Target(format!("viewer door {}: {reason}", plan.viewer_door));
+    let at_viewer_door =
+        |reason| RunError::Target(format!("viewer door {}: {reason}", plan.target.viewer_door));
     fleet
-        .await_ready(plan.connect_seconds, |connected| {
+        .await_ready(plan.target.connect_seconds, |connected| {
             drop(writeln!(std::io::stderr(), "connected {connected} of {} devices", plan.devices));
         })
         .map_err(at_viewer_door)?;
@@ -75,10 +77,11 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let started_unix_ms = unix_ms() + LEAD_NS / 1_000_000;
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
-    let (meter, memory) = (Meter::begin(plan), MemoryWatch::begin(plan.ops_door.clone(), start_ns));
+    let (meter, memory) = (Meter::begin(plan), MemoryWatch::begin(plan.target.ops_door.clone(), start_ns));
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
+    let faults = Faults::begin(&plan.faults, start_ns);
     let outcomes = publishing.into_iter().map(|publishing| await_published(plan, publishing));
     let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
     let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
@@ -89,8 +92,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent_us = meter.end(plan);
-    let memory = memory.end();
-    let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, memory };
+    let (memory, faults) = (memory.end(), faults.end());
+    let aside =
+        Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, memory, faults };
     drop(fleet);
     Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
@@ -111,29 +115,32 @@ fn spawn_load(plan: &Plan, load: &Load, start_ns: u64) -> Publishing {
     let mut load = load.clone();
     load.schedule.start_ns = start_ns;
     let seed = type_seed(plan.seed, &load.type_name);
-    spawn(plan, Traffic { load, ttl_ms: None, attempts_max: 1 }, seed)
+    spawn(plan, Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 }, seed)
 }
 
 fn spawn_reliable(plan: &Plan, reliable: &Reliable, start_ns: u64) -> Publishing {
     let load = Load {
-        type_name: reliable.type_name.clone(),
+        type_name: reliable.types.names().collect::<Vec<_>>().join("+"),
         class: Class::Reliable,
-        schedule: Schedule { start_ns, ..reliable.schedule },
+        schedule: reliable.schedule.clone().starting(start_ns),
         count: None,
         keys: 0,
+        length: reliable.length,
     };
     let attempts_max = if plan.awkward.through_restarts { ATTEMPTS_MAX_RESTARTS } else { ATTEMPTS_MAX };
-    spawn(plan, Traffic { load, ttl_ms: reliable.ttl_ms, attempts_max }, reliable_seed(plan.seed))
+    let reliable_types = Some(reliable.types.clone());
+    let traffic = Traffic { load, reliable_types, ttl_ms: reliable.ttl_ms, attempts_max };
+    spawn(plan, traffic, reliable_seed(plan.seed))
 }
 
 fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
-    let published = Published::new(traffic.load.schedule);
+    let published = Published::new(traffic.load.schedule.clone());
     let publishing = publisher::Plan {
-        door: plan.publisher_door.clone(),
+        door: plan.target.publisher_door.clone(),
         encoding: plan.encoding,
-        publisher_key: plan.publisher_key.clone(),
-        room_names: (0..plan.rooms).map(|room| room_name(&plan.room_stem, room)).collect(),
-        payloads: Payloads::new(plan.payload_bytes, seed),
+        publisher_key: plan.target.publisher_key.clone(),
+        room_names: (0..plan.rooms).map(|room| room_name(&plan.target.room_stem, room)).collect(),
+        payloads: Payloads::new(traffic.load.length, seed),
         traffic,
     };
     std::thread::spawn(move || publisher::publish(publishing, published))
@@ -157,7 +164,7 @@ fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunE
     publishing
         .join()
         .map_err(|_| RunError::Target("the publisher broke down".into()))?
-        .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.publisher_door)))
+        .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.target.publisher_door)))
 }
 
 /// What a report says beside what was published and seen.
@@ -171,28 +178,33 @@ struct Aside {
     /// The node's processor time.
     spent_us: Result<u64, String>,
     memory: MemoryFigures,
+    faults: Vec<FaultDone>,
 }
 
 /// Whether roomcast is behind the doors, as far as one question each can tell.
 fn look_at_doors(plan: &Plan) -> Result<(), String> {
-    let ready = plan.ops_door.ask("/readyz", None);
+    let ready = plan.target.ops_door.ask("/readyz", None);
     match ready {
         Ok(200) => {}
-        Ok(503) => return Err(format!("operator door {}: the node is not ready", plan.ops_door)),
+        Ok(503) => return Err(format!("operator door {}: the node is not ready", plan.target.ops_door)),
         Ok(code) => {
-            return Err(format!("operator door {}: /readyz answers {code}, not roomcast", plan.ops_door));
+            return Err(format!(
+                "operator door {}: /readyz answers {code}, not roomcast",
+                plan.target.ops_door
+            ));
         }
-        Err(reason) => return Err(format!("operator door {}: {reason}", plan.ops_door)),
+        Err(reason) => return Err(format!("operator door {}: {reason}", plan.target.ops_door)),
     }
-    match plan.publisher_door.ask("/v1/rooms?limit=1", plan.publisher_key.as_deref()) {
+    match plan.target.publisher_door.ask("/v1/rooms?limit=1", plan.target.publisher_key.as_deref()) {
         Ok(200) => Ok(()),
         Ok(401 | 403) => {
-            Err(format!("publisher door {}: wants another --publisher-key", plan.publisher_door))
+            Err(format!("publisher door {}: wants another --publisher-key", plan.target.publisher_door))
         }
-        Ok(code) => {
-            Err(format!("publisher door {}: /v1/rooms answers {code}, not roomcast", plan.publisher_door))
-        }
-        Err(reason) => Err(format!("publisher door {}: {reason}", plan.publisher_door)),
+        Ok(code) => Err(format!(
+            "publisher door {}: /v1/rooms answers {code}, not roomcast",
+            plan.target.publisher_door
+        )),
+        Err(reason) => Err(format!("publisher door {}: {reason}", plan.target.publisher_door)),
     }
 }
 
@@ -230,6 +242,7 @@ fn settle(
         types,
         reliable,
         awkward: plan.awkward,
+        faults: aside.faults,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
         latency: latency.percentiles(),
@@ -241,7 +254,7 @@ fn settle(
         server: Vec::new(),
         environment: Environment::default(),
         scenario: plan.scenario.clone(),
-        command: plan.command.clone(),
+        command: plan.target.command.clone(),
         thresholds: Vec::new(),
         lateness,
         answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::args::Plan;
 use crate::figures::TypeFigures;
 use crate::latency::Latency;
 use crate::ledger::{
@@ -10,6 +9,7 @@ use crate::ledger::{
     check_one_life, check_stored, check_stream,
 };
 use crate::payload::{Payloads, reliable_seed};
+use crate::plan::Plan;
 use crate::publisher::Outcomes;
 use crate::readable::Reading;
 use crate::report::ReliableFigures;
@@ -136,17 +136,17 @@ impl Merged {
         let reliable = plan.reliable.as_ref()?;
         let published = &outcomes.published;
         let original = Original {
-            schedule: *published.schedule(),
-            payloads: Payloads::new(plan.payload_bytes, reliable_seed(plan.seed)),
-            type_name: reliable.type_name.clone(),
+            schedule: published.schedule().clone(),
+            payloads: Payloads::new(reliable.length, reliable_seed(plan.seed)),
+            types: reliable.types.clone(),
             ttl_ms: reliable.ttl_ms,
             others: plan.others,
         };
-        let handshake = stored::handshake(plan.viewer_door.clone(), plan.device_token.clone());
+        let handshake = stored::handshake(plan.target.viewer_door.clone(), plan.target.device_token.clone());
         let (mut times, ttl_ns) = (ApplyTimes::default(), original.ttl_ns());
         let mut unread = false;
         for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
-            let name = room_name(&plan.room_stem, room);
+            let name = room_name(&plan.target.room_stem, room);
             let mut pulled: Option<Stored> = None;
             if !unread {
                 match stored::pull(&handshake, &name, room, &original, &mut self.violations) {

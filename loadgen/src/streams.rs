@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::frame::{HeardMessage, Page, Span, Welcome};
 use crate::latency::Latency;
 use crate::ledger::{Kind, StreamSeen, Violations, What};
+use crate::mix::ReliableTypes;
 use crate::payload::{Forgery, Payloads};
 use crate::schedule::Schedule;
 use crate::watch::Seat;
@@ -98,7 +99,7 @@ impl StreamTally {
 pub(crate) struct Original {
     pub(crate) schedule: Schedule,
     pub(crate) payloads: Payloads,
-    pub(crate) type_name: String,
+    pub(crate) types: ReliableTypes,
     pub(crate) ttl_ms: Option<u64>,
     /// Another run publishes to the same rooms.
     pub(crate) others: bool,
@@ -118,11 +119,12 @@ impl Original {
         if message.recall > 0 {
             return Ok(What::Recall(message.recall));
         }
-        if message.type_name != self.type_name || !message.json {
+        if !message.json {
             return Err(Kind::I6NotPublished);
         }
         match self.payloads.check(&self.schedule, &message.payload, scratch) {
             Ok(number) if self.schedule.room_of(number) != room => Err(Kind::I5OtherRoom),
+            Ok(number) if message.type_name != self.types.of(number) => Err(Kind::I6NotPublished),
             Ok(number) if message.id != self.payloads.id(number) => Err(Kind::I6Altered),
             Ok(number) => Ok(What::Message(number)),
             Err(Forgery::Altered { .. }) => Err(Kind::I6Altered),

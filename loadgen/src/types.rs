@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::Plan;
 use crate::figures::TypeFigures;
 use crate::latency::Percentiles;
 use crate::ledger::Account;
 use crate::mix::Class;
+use crate::plan::Plan;
 use crate::publisher::Outcomes;
 use crate::readable::Reading;
 use crate::report::ratio;

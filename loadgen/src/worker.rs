@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::Reliable;
 use crate::awkward::Awkward;
 use crate::clock::monotonic_ns;
 use crate::doors::Door;
@@ -22,6 +21,7 @@ use crate::latency::Buckets;
 use crate::ledger::{RoomSeen, StreamSeen, Violations};
 use crate::mix::{Limit, Load};
 use crate::payload::{Payloads, reliable_seed};
+use crate::plan::Reliable;
 use crate::readable::{Readers, Reading};
 use crate::streams::{APPLY_AGE_MAX_NS, Original, StreamTally, Streams};
 use crate::viewer::{Crowd, Viewers};
@@ -44,7 +44,6 @@ pub(crate) struct Assignment {
     pub(crate) reliable: Option<Reliable>,
     pub(crate) awkward: Awkward,
     pub(crate) encoding: Encoding,
-    pub(crate) payload_bytes: usize,
     pub(crate) seed: u64,
     pub(crate) room_stem: String,
     pub(crate) viewer_door: Door,
@@ -243,16 +242,16 @@ fn crowd(assignment: &Assignment) -> std::io::Result<Viewers> {
         name: name(place),
         devices: (assignment.devices - place).div_ceil(places),
     });
-    let known = Known::new(assignment.loads.clone(), (assignment.payload_bytes, assignment.seed))
+    let known = Known::new(assignment.loads.clone(), assignment.seed)
         .with_limits(&assignment.limits)
         .with_others(assignment.others);
     let limits = assignment.limits.len();
     let readers = (limits > 0).then(|| Readers::new(limits, assignment.first_device, assignment.devices));
     let streams = assignment.reliable.as_ref().map(|reliable| {
         let original = Original {
-            schedule: reliable.schedule,
-            payloads: Payloads::new(assignment.payload_bytes, reliable_seed(assignment.seed)),
-            type_name: reliable.type_name.clone(),
+            schedule: reliable.schedule.clone(),
+            payloads: Payloads::new(reliable.length, reliable_seed(assignment.seed)),
+            types: reliable.types.clone(),
             ttl_ms: reliable.ttl_ms,
             others: assignment.others,
         };

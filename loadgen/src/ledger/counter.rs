@@ -78,20 +78,26 @@ mod tests {
     use super::super::seen::{Claim, Told};
     use super::*;
     use crate::mix::{Class, Load};
+    use crate::payload::Length;
     use crate::schedule::Schedule;
 
     /// Ten publishes of 50 each, two devices from seq 5 to 8, and these claims for both.
     fn verdict(claims: &[(u64, u64, u64, Option<u64>)], unknown: bool) -> Violations {
-        let schedule =
-            Schedule { start_ns: 0, messages: 10, rate_milli: 1_000, rooms: 1, messages_per_request: 1 };
-        let mut published = Published::new(schedule);
+        let schedule = Schedule::even(10, 1_000, 1, 1);
+        let mut published = Published::new(schedule.clone());
         for request in 0..10 {
             published.sent(request, 100 * request);
             let outcome = if unknown && request == 4 { Outcome::Unknown } else { Outcome::Ok };
             published.answered(request, 100 * request + 50, [outcome]);
         }
-        let load =
-            Load { type_name: "like".into(), class: Class::Counter, schedule, count: Some(50), keys: 0 };
+        let load = Load {
+            type_name: "like".into(),
+            class: Class::Counter,
+            schedule,
+            count: Some(50),
+            keys: 0,
+            length: Length::Fixed(60),
+        };
         let mut seen = RoomSeen::new(0, 1);
         for (after, through, add, total) in claims {
             let told = Told { add: *add, total: *total, ..Told::default() };

@@ -326,12 +326,19 @@ mod tests {
     use super::super::seen::{Claim, Told};
     use super::*;
     use crate::mix::Class;
+    use crate::payload::Length;
     use crate::schedule::Schedule;
 
     fn load(count: Option<u32>, keys: u32) -> Load {
-        let schedule =
-            Schedule { start_ns: 0, messages: 10, rate_milli: 1_000, rooms: 1, messages_per_request: 1 };
-        Load { type_name: "gift".into(), class: Class::Normal, schedule, count, keys }
+        let schedule = Schedule::even(10, 1_000, 1, 1);
+        Load {
+            type_name: "gift".into(),
+            class: Class::Normal,
+            schedule,
+            count,
+            keys,
+            length: Length::Fixed(60),
+        }
     }
 
     /// Ten messages to one room, one request after the other, all accepted.

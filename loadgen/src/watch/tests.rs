@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::ledger::{Case, Outcome, Published, check};
-use crate::mix::{Load, type_seed};
-use crate::payload::Payloads;
+use crate::mix::{Load, ReliableTypes, type_seed};
+use crate::payload::{Length, Payloads};
 use crate::schedule::Schedule;
 
 const ROOM: &str = "lg-1-0";
 
 fn schedule() -> Schedule {
-    Schedule { start_ns: 0, messages: 12, rate_milli: 1_000_000, rooms: 1, messages_per_request: 1 }
+    Schedule::even(12, 1_000_000, 1, 1)
 }
 
 /// Twelve chat messages, and what else is named.
@@ -20,6 +20,7 @@ fn loads(others: &[(&str, Class)]) -> Vec<Load> {
         schedule: schedule(),
         count: None,
         keys: 0,
+        length: Length::Fixed(60),
     };
     [("chat", Class::Normal)].iter().chain(others).map(load).collect()
 }
@@ -40,7 +41,7 @@ fn message(number: u64) -> String {
 
 fn message_of(type_name: &str, number: u64) -> String {
     let mut payload = Vec::new();
-    Payloads::new(60, type_seed(1, type_name)).write(&schedule(), number, &mut payload);
+    Payloads::new(Length::Fixed(60), type_seed(1, type_name)).write(&schedule(), number, &mut payload);
     format!(r#"{{"type":"{type_name}","payload":{},"at":1}}"#, String::from_utf8(payload).unwrap())
 }
 
@@ -58,7 +59,7 @@ fn refresh(seq: u64, skipped: u64) -> String {
 
 impl Bench {
     fn unwelcomed() -> Self {
-        Self::of(Known::new(loads(&[]), (60, 1)))
+        Self::of(Known::new(loads(&[]), 1))
     }
 
     fn of(known: Known) -> Self {
@@ -256,9 +257,9 @@ fn what_cannot_be_read_is_counted_and_a_first_frame_must_be_a_welcome() {
 /// What is published reliably beside the chat: three messages, at offsets 1 to 3.
 fn with_streams(bench: Bench) -> Bench {
     let original = crate::streams::Original {
-        schedule: Schedule { messages: 3, ..schedule() },
-        payloads: Payloads::new(60, 2),
-        type_name: "coupon".into(),
+        schedule: Schedule::even(3, 1_000_000, 1, 1),
+        payloads: Payloads::new(Length::Fixed(60), 2),
+        types: ReliableTypes::new(vec![("coupon".into(), 1)]),
         ttl_ms: None,
         others: false,
     };
@@ -268,8 +269,8 @@ fn with_streams(bench: Bench) -> Bench {
 
 fn coupon(offset: u64) -> String {
     let (number, mut payload) = (offset - 1, Vec::new());
-    let schedule = Schedule { messages: 3, ..schedule() };
-    let payloads = Payloads::new(60, 2);
+    let schedule = Schedule::even(3, 1_000_000, 1, 1);
+    let payloads = Payloads::new(Length::Fixed(60), 2);
     payloads.write(&schedule, number, &mut payload);
     let (payload, id) = (String::from_utf8(payload).unwrap(), payloads.id(number));
     format!(r#"{{"type":"coupon","payload":{payload},"id":"{id}","at":1,"offset":{offset}}}"#)
@@ -375,7 +376,7 @@ fn a_device_that_comes_back_asks_with_what_it_has() {
 
 /// Chat, gifts, and a counter.
 fn mixed_bench() -> Bench {
-    Bench::of(Known::new(loads(&[("gift", Class::Normal), ("like", Class::Counter)]), (60, 1))).welcomed()
+    Bench::of(Known::new(loads(&[("gift", Class::Normal), ("like", Class::Counter)]), 1)).welcomed()
 }
 
 /// A batch of chat with what else it says.
@@ -451,14 +452,14 @@ fn each_type_has_messages_of_its_own() {
 fn another_runs_messages_are_foreign_unless_it_may_be_here() {
     let theirs = || {
         let mut payload = Vec::new();
-        Payloads::new(60, type_seed(2, "chat")).write(&schedule(), 3, &mut payload);
+        Payloads::new(Length::Fixed(60), type_seed(2, "chat")).write(&schedule(), 3, &mut payload);
         let payload = String::from_utf8(payload).unwrap();
         batch(5, &[0, 1]).replace(":[{", &format!(r#":[{{"type":"chat","payload":{payload},"at":1}},{{"#))
     };
     let mut bench = Bench::new();
     bench.hear(0, &theirs());
     assert_eq!(bench.watch.violations.count(Kind::Foreign), 1);
-    let mut bench = Bench::of(Known::new(loads(&[]), (60, 1)).with_others(true)).welcomed();
+    let mut bench = Bench::of(Known::new(loads(&[]), 1).with_others(true)).welcomed();
     bench.all_hear(&theirs());
     assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
     assert_eq!(bench.watch.tally.deliveries, 6, "ours alone");

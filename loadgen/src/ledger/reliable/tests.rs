@@ -8,8 +8,7 @@ const TTL_NS: u64 = 60 * SECOND_NS;
 
 /// Six messages to one room, a second apart, each answered durable 2 ms after it was sent; message n at offset n + 1.
 fn published() -> Published {
-    let schedule =
-        Schedule { start_ns: 0, messages: 6, rate_milli: 1_000, rooms: 1, messages_per_request: 1 };
+    let schedule = Schedule::even(6, 1_000, 1, 1);
     let mut published = Published::new(schedule);
     for request in 0..6 {
         published.sent(request, request * SECOND_NS);
@@ -170,7 +169,7 @@ fn i7_what_was_refused_never_appears_and_i6_nor_what_was_never_sent() {
     published.answered(5, 5 * SECOND_NS, [Outcome::Refused]);
     published.placed(5, 0);
     finds(&verdict(&published, seen(), &stored()), &[(Kind::I7RefusedAppeared, 2)]);
-    let schedule = *published.schedule();
+    let schedule = published.schedule().clone();
     let unsent = Published::new(schedule);
     let violations = verdict(&unsent, seen(), &stored());
     assert_eq!(violations.count(Kind::I6NotPublished), 12, "{violations}");

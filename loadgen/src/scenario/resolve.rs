@@ -1,0 +1,307 @@
+//! A scenario, checked and turned into a plan: one line says what is wrong, and where.
+
+use crate::audience::{Audience, Point};
+use crate::awkward::Awkward;
+use crate::mix::{self, Class, Limit, Load, ReliableTypes, TYPES_MAX};
+use crate::payload::{Length, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
+use crate::plan::{Plan, Reliable, Target};
+use crate::readable::LIMITS_MAX;
+use crate::scenario::{Arrivals, Publish, Published, Scenario, Shape, Sizes, Span};
+use crate::schedule::{self, LISTED_REQUESTS_MAX, Pattern, Schedule};
+use crate::{plan, seating};
+
+/// Most messages of one type: what the ledger keeps of each must fit memory.
+const MESSAGES_MAX: u64 = 100_000_000;
+/// Most reliable messages of one run: the ledger keeps a row of each, with the instants at which it was applied.
+const RELIABLE_MESSAGES_MAX: u64 = 2_000_000;
+/// Most messages of one request, as the publisher door takes them.
+const MESSAGES_PER_REQUEST_MAX: u32 = 1_000;
+/// Rooms of a run.
+const ROOMS_MAX: u32 = 200_000;
+/// Devices of a run: 250 workers of 19 000.
+const DEVICES_MAX: u32 = 4_750_000;
+/// Storms, faults, thresholds and points of a shape, each.
+const LIST_MAX: usize = 64;
+/// How long a raid takes.
+const RAID: Span = Span::of_seconds(10);
+
+impl Scenario {
+    /// Checks everything that can be checked without connecting.
+    ///
+    /// # Errors
+    /// One line that says what is wrong, and where.
+    pub(crate) fn resolve(&self, target: Target) -> Result<Plan, String> {
+        self.check_ranges()?;
+        let (loads, reliable) = (self.loads()?, self.reliable()?);
+        let limits = self.limits(&loads)?;
+        Ok(Plan {
+            loads,
+            reliable,
+            limits,
+            rooms: self.rooms.count,
+            sizes: self.sizes(),
+            others: self.others,
+            awkward: self.awkward(),
+            devices: self.viewers.devices,
+            audience: self.audience()?,
+            storms: self.storms.iter().map(plan::Storm::from).collect(),
+            faults: self.faults.iter().map(plan::Fault::from).collect(),
+            thresholds: self.thresholds.clone(),
+            warm_up_ms: self.warm_up.ms(),
+            settle_ms: self.settle.ms(),
+            seconds_milli: self.seconds.ms(),
+            payload_bytes: self.payload.median(),
+            messages_per_request: self.messages_per_request,
+            encoding: self.encoding,
+            seed: self.seed,
+            scenario: self.text(),
+            target,
+        })
+    }
+
+    fn check_ranges(&self) -> Result<(), String> {
+        let within = |name: &str, found: u64, range: std::ops::RangeInclusive<u64>| {
+            let (least, most) = (range.start(), range.end());
+            if range.contains(&found) {
+                Ok(())
+            } else {
+                Err(format!("{name}: {least} to {most}, and not {found}"))
+            }
+        };
+        within("rooms.count (--rooms)", self.rooms.count.into(), 1..=ROOMS_MAX.into())?;
+        within("viewers.devices (--devices)", self.viewers.devices.into(), 0..=DEVICES_MAX.into())?;
+        let per_request = u64::from(self.messages_per_request);
+        within(
+            "messages_per_request (--messages-per-request)",
+            per_request,
+            1..=MESSAGES_PER_REQUEST_MAX.into(),
+        )?;
+        for (name, span) in
+            [("seconds (--seconds)", self.seconds), ("settle (--settle-seconds)", self.settle)]
+        {
+            if span == Span::default() {
+                return Err(format!("{name}: must be more than 0"));
+            }
+        }
+        within("settle (--settle-seconds), ms", self.settle.ms(), 1..=600_000)?;
+        if self.warm_up >= self.seconds {
+            return Err(format!(
+                "warm_up (--warm-up): {} is not less than the {} of the run",
+                self.warm_up, self.seconds
+            ));
+        }
+        for (name, length) in [
+            ("storms", self.storms.len()),
+            ("faults", self.faults.len()),
+            ("thresholds", self.thresholds.len()),
+        ] {
+            within(name, length as u64, 0..=LIST_MAX as u64)?;
+        }
+        let times = self.storms.iter().map(|storm| storm.at).chain(self.faults.iter().map(|fault| fault.at));
+        if let Some(late) = times.into_iter().find(|at| *at >= self.seconds) {
+            return Err(format!("storms and faults: {late} is not within the {} of the run", self.seconds));
+        }
+        check_length("payload (--payload-bytes)", self.payload)?;
+        within("habits.stall (--stall-seconds), ms", self.habits.stall.ms(), 1_000..=600_000)?;
+        within(
+            "habits.slow_bytes_per_second",
+            self.habits.slow_bytes_per_second.into(),
+            1_000..=1_000_000_000,
+        )
+    }
+
+    /// Each type as it is published, with the class it has; by name.
+    fn types(&self) -> impl Iterator<Item = (&String, Class, &Published)> {
+        self.types
+            .iter()
+            .map(|(name, published)| (name, published.class.unwrap_or_else(|| Class::of(name)), published))
+    }
+
+    fn loads(&self) -> Result<Vec<Load>, String> {
+        let mut loads = Vec::new();
+        for (type_name, class, published) in self.types() {
+            mix::check_type(type_name, class, published.count, published.keys)
+                .map_err(|why| format!("types.{why}"))?;
+            if class == Class::Reliable {
+                continue;
+            }
+            let per_request = mix::messages_per_request(published.rate.milli(), self.messages_per_request);
+            let schedule = self.schedule(type_name, published, (per_request, MESSAGES_MAX))?;
+            let length = published.payload.unwrap_or(self.payload);
+            check_length(&format!("types.{type_name}.payload"), length)?;
+            let (count, keys) = (published.count, published.keys);
+            loads.push(Load { type_name: type_name.clone(), class, schedule, count, keys, length });
+        }
+        if loads.len() > TYPES_MAX {
+            return Err(format!("types: at most {TYPES_MAX} that are not reliable"));
+        }
+        Ok(loads)
+    }
+
+    fn reliable(&self) -> Result<Option<Reliable>, String> {
+        let mut types = self.types().filter(|(_, class, _)| *class == Class::Reliable);
+        let Some((type_name, _, published)) = types.next() else { return Ok(None) };
+        let mut names = vec![(type_name.clone(), published.rate.milli())];
+        for (other_name, _, other) in types {
+            if (Published { rate: published.rate, ..other.clone() }) != *published {
+                return Err(format!(
+                    "types.{other_name}: reliable types share one schedule, so all but its rate must be as of {type_name}"
+                ));
+            }
+            names.push((other_name.clone(), other.rate.milli()));
+        }
+        let rate_milli = names
+            .iter()
+            .map(|(_, rate_milli)| rate_milli)
+            .fold(0, |sum: u64, rate| sum.saturating_add(*rate));
+        let all = Published { rate: super::Rate::of_milli(rate_milli), ..published.clone() };
+        let schedule = self.schedule(type_name, &all, (1, RELIABLE_MESSAGES_MAX))?;
+        let ttl_ms = published.ttl.map(Span::ms);
+        if ttl_ms.is_some_and(|ttl_ms| !(1_000..=604_800_000).contains(&ttl_ms)) {
+            return Err(format!("types.{type_name}.ttl (--ttl-ms): a second to a week"));
+        }
+        let length = published.payload.unwrap_or(self.payload);
+        check_length(&format!("types.{type_name}.payload"), length)?;
+        Ok(Some(Reliable { schedule, types: ReliableTypes::new(names), ttl_ms, length }))
+    }
+
+    /// When messages of a type are due, so many a request, and at most so many in all.
+    fn schedule(
+        &self,
+        type_name: &str,
+        published: &Published,
+        (per_request, most): (u32, u64),
+    ) -> Result<Schedule, String> {
+        let flag = format!("types.{type_name}.rate (--type {type_name}, --rate, --reliable-rate)");
+        let (from, until) = (published.from, published.until.unwrap_or(self.seconds));
+        if from >= until || until > self.seconds {
+            return Err(format!(
+                "types.{type_name}: from {from} until {until} is no part of the {} of the run",
+                self.seconds
+            ));
+        }
+        let rate_milli = published.rate.milli();
+        if rate_milli == 0 {
+            return Err(format!("{flag}: must be more than 0"));
+        }
+        let messages = (u128::from(rate_milli) * u128::from(until.ms() - from.ms())).div_ceil(1_000_000);
+        let messages = u64::try_from(messages).ok().filter(|messages| *messages <= most);
+        let messages = messages.ok_or_else(|| format!("{flag} × --seconds: at most {most} messages"))?;
+        let share = match self.rooms.publish {
+            Publish::Even => schedule::Share::Even,
+            Publish::BySize => {
+                let devices = self.viewers.devices.max(self.rooms.count);
+                schedule::Share::BySize { sizes: self.sizes(), devices, seed: self.seed }
+            }
+        };
+        let pattern = Pattern {
+            arrivals: match published.arrivals {
+                Arrivals::Constant => schedule::Arrivals::Constant,
+                Arrivals::Poisson => schedule::Arrivals::Poisson,
+                Arrivals::Burst { every } => schedule::Arrivals::Burst { every_ms: every.ms() },
+            },
+            share,
+            from_ms: from.ms(),
+            seed: mix::type_seed(self.seed, type_name),
+        };
+        if !pattern.is_plain() && messages.div_ceil(per_request.into()) > LISTED_REQUESTS_MAX {
+            return Err(format!(
+                "{flag}: at most {LISTED_REQUESTS_MAX} requests that are not constant and to all rooms in turn"
+            ));
+        }
+        Ok(Schedule::even(messages, rate_milli, self.rooms.count, per_request).patterned(pattern))
+    }
+
+    fn limits(&self, loads: &[Load]) -> Result<Vec<Limit>, String> {
+        if self.readable_max.len() > LIMITS_MAX {
+            return Err(format!("readable_max (--readable-max): at most {LIMITS_MAX} types"));
+        }
+        let limit = |(type_name, per_second): (&String, &u32)| {
+            let known = loads.iter().any(|load| load.type_name == *type_name && !load.is_counter());
+            let limit = Limit { type_name: type_name.clone(), per_second: *per_second };
+            let why = || {
+                format!(
+                    "readable_max (--readable-max {type_name}): no type of messages of this run, or none a second"
+                )
+            };
+            (known && *per_second > 0).then_some(limit).ok_or_else(why)
+        };
+        self.readable_max.iter().map(limit).collect()
+    }
+
+    fn sizes(&self) -> seating::Sizes {
+        match self.rooms.sizes {
+            Sizes::Even => seating::Sizes::Even,
+            Sizes::Giant { share } => seating::Sizes::Giant { share: share.millionths() },
+            Sizes::Zipf { exponent } => seating::Sizes::Zipf { exponent: exponent.clamp(0.0, 10.0) },
+            Sizes::Lognormal { sigma } => seating::Sizes::Lognormal { sigma: sigma.clamp(0.0, 10.0) },
+            Sizes::Field => seating::Sizes::Field,
+        }
+    }
+
+    fn awkward(&self) -> Awkward {
+        let habits = &self.habits;
+        Awkward {
+            drop_acks_share: habits.drop_acks_share.millionths(),
+            drop_acks: habits.drop_acks.millionths(),
+            stall_share: habits.stall_share.millionths(),
+            stall_ns: habits.stall.ms() * 1_000_000,
+            reconnect_share: habits.reconnect_share.millionths(),
+            hop_share: habits.hop_share.millionths(),
+            slow_share: habits.slow_share.millionths(),
+            slow_bytes_per_s: habits.slow_bytes_per_second,
+            dead_share: habits.dead_share.millionths(),
+            through_restarts: self.through_restarts || !self.faults.is_empty(),
+        }
+    }
+
+    fn audience(&self) -> Result<Audience, String> {
+        use super::Share;
+        let whole = Share::of_millionths(1_000_000);
+        let after = |at: Span, span: Span| Span::of_ms(at.ms() + span.ms());
+        let points: Vec<(Span, Share)> = match &self.viewers.shape {
+            Shape::Steady => vec![(Span::default(), whole)],
+            Shape::Ramp { over, from } => vec![(Span::default(), *from), (*over, whole)],
+            Shape::Step { at, from } => vec![(Span::default(), *from), (*at, *from), (*at, whole)],
+            Shape::Raid { at } => {
+                vec![(Span::default(), Share::default()), (*at, Share::default()), (after(*at, RAID), whole)]
+            }
+            Shape::Spike { at, rise, hold, from } => {
+                let (up, down) = (after(*at, *rise), after(after(*at, *rise), *hold));
+                let turns = [(Span::default(), *from), (*at, *from), (up, whole), (down, whole)];
+                turns.into_iter().chain([(after(down, *rise), *from)]).collect()
+            }
+            Shape::Points(points) => points.clone(),
+        };
+        if points.is_empty() || points.len() > LIST_MAX || points[0].0 != Span::default() {
+            return Err(format!("viewers.shape: 1 to {LIST_MAX} points, and the first at 0"));
+        }
+        if points.windows(2).any(|pair| pair[1].0 < pair[0].0)
+            || points.iter().any(|(at, _)| *at > self.seconds)
+        {
+            return Err(format!(
+                "viewers.shape: times do not fall, and lie within the {} of the run",
+                self.seconds
+            ));
+        }
+        // One device of each room is there throughout: by it the ledger knows what the room was given.
+        let witnesses = self.viewers.devices.min(self.rooms.count);
+        let point = |(at, share): &(Span, Share)| Point {
+            at_ms: at.ms(),
+            devices: share.of(self.viewers.devices).max(witnesses),
+        };
+        Ok(Audience { points: points.iter().map(point).collect() })
+    }
+}
+
+fn check_length(name: &str, length: Length) -> Result<(), String> {
+    if !(PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&length.median()) {
+        return Err(format!("{name}: {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX} bytes"));
+    }
+    match length {
+        Length::Lognormal { sigma, .. } if !(0.0..=3.0).contains(&sigma) => {
+            Err(format!("{name}: sigma from 0 to 3"))
+        }
+        _ => Ok(()),
+    }
+}
