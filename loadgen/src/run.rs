@@ -15,13 +15,14 @@ use crate::floor::Floor;
 use crate::generator::GeneratorFigures;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
-use crate::memory::{MemoryFigures, MemoryWatch};
+use crate::memory::MemoryFigures;
 use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
 use crate::schedule::Schedule;
+use crate::server::{Sample, ServerWatch, enter_deliveries};
 use crate::settle::Merged;
 use crate::spread::{Skew, SpreadFigures};
 use crate::types::TypeTable;
@@ -75,7 +76,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let started_unix_ms = unix_ms() + LEAD_NS / 1_000_000;
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
-    let (meter, memory) = (Meter::begin(plan), MemoryWatch::begin(plan.ops_door.clone(), start_ns));
+    let (meter, server) = (Meter::begin(plan), ServerWatch::begin(plan.ops_door.clone(), start_ns));
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
@@ -89,8 +90,8 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent_us = meter.end(plan);
-    let memory = memory.end();
-    let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, memory };
+    let server = server.end();
+    let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, server };
     drop(fleet);
     Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
@@ -170,7 +171,8 @@ struct Aside {
     took_ms: u64,
     /// The node's processor time.
     spent_us: Result<u64, String>,
-    memory: MemoryFigures,
+    /// The node, second by second.
+    server: Vec<Sample>,
 }
 
 /// Whether roomcast is behind the doors, as far as one question each can tell.
@@ -211,6 +213,9 @@ fn settle(
     let cpu = CpuFigures::of(aside.spent_us, &merged.seen, plan);
     let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), &accounts);
     let Merged { seen, violations, .. } = merged;
+    let mut server = aside.server;
+    let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();
+    enter_deliveries(&mut server, &moments);
     let published = PublishedFigures::of(outcomes, aside.took_ms);
     let lateness = all(outcomes.iter().map(|outcomes| &outcomes.lateness));
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
@@ -238,14 +243,14 @@ fn settle(
         skew: Skew::default(),
         join: Percentiles::default(),
         generator: GeneratorFigures::default(),
-        server: Vec::new(),
-        environment: Environment::default(),
+        memory: MemoryFigures::of_samples(&server),
+        server,
+        environment: Environment::read(),
         scenario: plan.scenario.clone(),
         command: plan.command.clone(),
         thresholds: Vec::new(),
         lateness,
         answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
-        memory: aside.memory,
         cpu,
         verdict,
         violations,
