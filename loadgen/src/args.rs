@@ -53,6 +53,9 @@ pub(crate) enum Command {
     Selftest(crate::selftest::SelftestArgs),
     /// Hold some of a run's devices: started by `run`, or on another machine with --listen.
     Worker(crate::listen::WorkerArgs),
+    /// Be the doors of a selftest; started by `selftest`.
+    #[command(hide = true)]
+    Source,
     /// Hold the other ends of a floor's connections; started by `floor`.
     #[command(hide = true)]
     Receivers {
@@ -482,7 +485,7 @@ impl RunArgs {
 }
 
 /// Whether a report can be written there; better known before the load than after.
-fn openable(json: Option<&PathBuf>) -> Result<(), String> {
+pub(crate) fn openable(json: Option<&PathBuf>) -> Result<(), String> {
     let Some(path) = json else { return Ok(()) };
     let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
     opened.map_or_else(|error| Err(format!("--json {}: {error}", path.display())), |_| Ok(()))

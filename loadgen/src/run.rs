@@ -268,7 +268,11 @@ fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
     all
 }
 
-fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {
+/// Says figures on stdout, and writes them to the JSON file.
+///
+/// # Errors
+/// When one of the two takes no more.
+pub(crate) fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {
     write!(std::io::stdout(), "{figures}")?;
     json.map_or(Ok(()), |path| std::fs::write(path, serde_json::to_vec_pretty(figures)?))
 }
