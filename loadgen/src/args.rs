@@ -47,6 +47,9 @@ pub(crate) enum Command {
     Selftest(crate::selftest::SelftestArgs),
     /// Hold some of a run's devices: started by `run`, or on another machine with --listen.
     Worker(crate::listen::WorkerArgs),
+    /// Be the doors of a selftest; started by `selftest`.
+    #[command(hide = true)]
+    Source,
     /// Hold the other ends of a floor's connections; started by `floor`.
     #[command(hide = true)]
     Receivers {

@@ -114,6 +114,21 @@ impl Fleet {
             .map_err(|_| "a worker is gone".into())
     }
 
+    /// Processor time that the workers' own threads have used so far, together.
+    ///
+    /// # Errors
+    /// A sentence, when the kernel does not say.
+    pub(crate) fn processor_ns(&self) -> Result<u64, String> {
+        let of_worker = |worker: &Worker| {
+            let id = worker.child.id();
+            let file = format!("/proc/{id}/task/{id}/schedstat");
+            let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+            let used = text.split_whitespace().next().and_then(|used| used.parse::<u64>().ok());
+            used.ok_or_else(|| format!("{file}: {text:?}"))
+        };
+        self.workers.iter().map(of_worker).sum()
+    }
+
     /// How many workers there are.
     #[must_use]
     pub(crate) fn len(&self) -> usize {

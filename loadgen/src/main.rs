@@ -54,6 +54,7 @@ mod server;
 mod settle;
 mod slo;
 mod sockets;
+mod source;
 mod spread;
 mod stored;
 mod streams;
@@ -100,6 +101,9 @@ fn main() -> ExitCode {
         Command::Receivers { sender, receivers } => {
             return receivers::run(sender, receivers)
                 .map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
+        }
+        Command::Source => {
+            return source::run().map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
         }
         Command::Floor(args) => {
             let measured = args.resolve().and_then(|plan| run::run_floor(&plan));

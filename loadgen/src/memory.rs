@@ -1,22 +1,12 @@
-//! The node's memory over the time of a run, as it says itself at the operator door.
+//! The node's memory over the time of a run, as it says itself at the operator door. Pure.
 
 use std::fmt;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::monotonic_ns;
-use crate::doors::Door;
 use crate::report::ratio;
+use crate::server::Sample;
 
-/// The gauge at the operator door.
-const RESIDENT: &str = "roomcast_resident_bytes";
-/// How often it is read.
-const EVERY: Duration = Duration::from_secs(1);
-/// Readings kept: some hours. Past it no more are taken.
-const READINGS_MAX: usize = 20_000;
 /// From when on memory is to be flat: rooms, histories and outboxes have their size by then.
 const SETTLED_MS: u64 = 10_000;
 
@@ -26,40 +16,6 @@ pub(crate) struct Resident {
     /// When, counted from the first publish.
     pub(crate) at_ms: u64,
     pub(crate) bytes: u64,
-}
-
-/// Reads the node's memory every second until it is told to end.
-#[derive(Debug)]
-pub(crate) struct MemoryWatch {
-    stop: Sender<()>,
-    readings: JoinHandle<Vec<Resident>>,
-}
-
-impl MemoryWatch {
-    /// Begins, on a thread of its own. Times count from `start_ns`.
-    #[must_use]
-    pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
-        let (stop, stopped) = channel();
-        let readings = std::thread::spawn(move || {
-            let mut readings = Vec::new();
-            while readings.len() < READINGS_MAX
-                && stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout)
-            {
-                let bytes = door.metric(RESIDENT).unwrap_or(0);
-                let at_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
-                readings.extend((bytes > 0).then_some(Resident { at_ms, bytes }));
-            }
-            readings
-        });
-        Self { stop, readings }
-    }
-
-    /// Ends it, and gives what was read.
-    #[must_use]
-    pub(crate) fn end(self) -> MemoryFigures {
-        drop(self.stop);
-        MemoryFigures::of(self.readings.join().unwrap_or_default())
-    }
 }
 
 /// The node's memory over a run.
@@ -82,6 +38,16 @@ pub(crate) struct MemoryFigures {
 }
 
 impl MemoryFigures {
+    /// The figures of a run whose node was sampled so; what it said before the first publish, or did not know, is left out.
+    #[must_use]
+    pub(crate) fn of_samples(samples: &[Sample]) -> Self {
+        let reading = |sample: &Sample| {
+            let at_ms = u64::try_from(sample.at_ms).ok()?;
+            (sample.resident_bytes > 0).then_some(Resident { at_ms, bytes: sample.resident_bytes })
+        };
+        Self::of(samples.iter().filter_map(reading).collect())
+    }
+
     fn of(readings: Vec<Resident>) -> Self {
         let settled =
             || readings.iter().filter(|reading| reading.at_ms >= SETTLED_MS).map(|reading| reading.bytes);
@@ -132,5 +98,12 @@ mod tests {
         let expected = "100.0 MiB of the node after 10 s; from then on 99.0 (-1.0 %) to 103.0 (+3.0 %), 101.0 at the end (+1.0 %)";
         assert!(said.contains(expected), "{said}");
         assert_eq!(MemoryFigures::of(vec![at((3, 10))]).to_string(), "");
+    }
+
+    #[test]
+    fn what_was_before_the_first_publish_or_is_not_known_is_no_reading() {
+        let sample = |at_ms, resident_bytes| Sample { at_ms, resident_bytes, ..Sample::default() };
+        let figures = MemoryFigures::of_samples(&[sample(-100, 5), sample(900, 0), sample(1_900, 7)]);
+        assert_eq!(figures.readings, [Resident { at_ms: 1_900, bytes: 7 }]);
     }
 }

@@ -74,6 +74,22 @@ pub(crate) struct Outcomes {
 }
 
 impl Outcomes {
+    /// Nothing but how messages ended, or none yet.
+    #[must_use]
+    pub(crate) fn new(published: Published) -> Self {
+        Self {
+            published,
+            lateness: Latency::default(),
+            answer_latency: Latency::default(),
+            answers: Timeline::default(),
+            codes: BTreeMap::new(),
+            merged: 0,
+            refusals: BTreeMap::new(),
+            retried: 0,
+            troubles: Vec::new(),
+        }
+    }
+
     fn answered(&mut self, code: u16, sent_ns: u64, now_ns: u64) {
         let took_ns = now_ns.saturating_sub(sent_ns);
         self.answer_latency.record(took_ns, 1);
@@ -127,17 +143,7 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
         flights: VecDeque::new(),
         in_flight: 0,
         attempts: Attempts::new(attempts_max),
-        outcomes: Outcomes {
-            published,
-            lateness: Latency::default(),
-            answer_latency: Latency::default(),
-            answers: Timeline::default(),
-            codes: BTreeMap::new(),
-            merged: 0,
-            refusals: BTreeMap::new(),
-            retried: 0,
-            troubles: Vec::new(),
-        },
+        outcomes: Outcomes::new(published),
     };
     publisher.run()?;
     Ok(publisher.outcomes)

@@ -16,13 +16,14 @@ use crate::floor::Floor;
 use crate::generator::GeneratorFigures;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
-use crate::memory::{MemoryFigures, MemoryWatch};
+use crate::memory::MemoryFigures;
 use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
 use crate::plan::{Plan, Reliable};
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
+use crate::server::{Sample, ServerWatch, enter_deliveries};
 use crate::settle::Merged;
 use crate::spread::{Skew, SpreadFigures};
 use crate::types::TypeTable;
@@ -77,7 +78,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let started_unix_ms = unix_ms() + LEAD_NS / 1_000_000;
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
-    let (meter, memory) = (Meter::begin(plan), MemoryWatch::begin(plan.target.ops_door.clone(), start_ns));
+    let (meter, server) = (Meter::begin(plan), ServerWatch::begin(plan.target.ops_door.clone(), start_ns));
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
@@ -92,9 +93,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent_us = meter.end(plan);
-    let (memory, faults) = (memory.end(), faults.end());
+    let (server, faults) = (server.end(), faults.end());
     let aside =
-        Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, memory, faults };
+        Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, server, faults };
     drop(fleet);
     Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
@@ -177,7 +178,8 @@ struct Aside {
     took_ms: u64,
     /// The node's processor time.
     spent_us: Result<u64, String>,
-    memory: MemoryFigures,
+    /// The node, second by second.
+    server: Vec<Sample>,
     faults: Vec<FaultDone>,
 }
 
@@ -223,6 +225,9 @@ fn settle(
     let cpu = CpuFigures::of(aside.spent_us, &merged.seen, plan);
     let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), &accounts);
     let Merged { seen, violations, .. } = merged;
+    let mut server = aside.server;
+    let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();
+    enter_deliveries(&mut server, &moments);
     let published = PublishedFigures::of(outcomes, aside.took_ms);
     let lateness = all(outcomes.iter().map(|outcomes| &outcomes.lateness));
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
@@ -251,14 +256,14 @@ fn settle(
         skew: Skew::default(),
         join: Percentiles::default(),
         generator: GeneratorFigures::default(),
-        server: Vec::new(),
-        environment: Environment::default(),
+        memory: MemoryFigures::of_samples(&server),
+        server,
+        environment: Environment::read(),
         scenario: plan.scenario.clone(),
         command: plan.target.command.clone(),
         thresholds: Vec::new(),
         lateness,
         answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
-        memory: aside.memory,
         cpu,
         verdict,
         violations,
@@ -276,7 +281,11 @@ fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
     all
 }
 
-fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {
+/// Says figures on stdout, and writes them to the JSON file.
+///
+/// # Errors
+/// When one of the two takes no more.
+pub(crate) fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {
     write!(std::io::stdout(), "{figures}")?;
     json.map_or(Ok(()), |path| std::fs::write(path, serde_json::to_vec_pretty(figures)?))
 }

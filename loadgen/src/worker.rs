@@ -30,7 +30,7 @@ use crate::watch::{RoomToWatch, Tally, Watch};
 /// Longest wait of one turn, so that pings, retries and deadlines are looked at.
 const TURN: Duration = Duration::from_millis(50);
 /// After every device has everything, how long to watch for what comes twice.
-const SETTLE_NS: u64 = 300_000_000;
+pub(crate) const SETTLE_NS: u64 = 300_000_000;
 /// How much later than its deadline a run may end, so that devices that came back have their 3 s.
 const RETURN_MAX_NS: u64 = 10_000_000_000;
 
