@@ -17,6 +17,7 @@ use crate::payload::PAYLOAD_BYTES_MIN;
 use crate::readable::LIMITS_MAX;
 use crate::schedule::Schedule;
 use crate::seating::Sizes;
+use crate::slo::Condition;
 
 /// Most messages of one run: what the ledger keeps of each must fit memory.
 const MESSAGES_MAX: u64 = 100_000_000;
@@ -107,7 +108,7 @@ impl FloorArgs {
         if rounds == 0 {
             return Err("--rate, --seconds: must be more than 0".into());
         }
-        openable(self.json.as_ref())?;
+        openable("--json", self.json.as_ref())?;
         let shape = Shape { devices: self.devices, frame_bytes: self.bytes, rate_milli: self.rate, rounds };
         Ok(FloorPlan { shape, json: self.json })
     }
@@ -180,6 +181,12 @@ pub(crate) struct RunArgs {
     /// Write the report here as JSON, too.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the report here as one HTML file, too.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Write the verdict and the thresholds here as JUnit's XML, too.
+    #[arg(long)]
+    junit: Option<PathBuf>,
     /// Where devices connect.
     #[arg(long, default_value = "ws://127.0.0.1:7600")]
     viewer_door: Door,
@@ -268,8 +275,8 @@ pub(crate) struct Plan {
     pub(crate) warm_up_ms: u64,
     pub(crate) storms: Vec<Storm>,
     pub(crate) faults: Vec<Fault>,
-    /// What the run is held to: conditions of `slo`.
-    pub(crate) thresholds: Vec<String>,
+    /// What the run is held to.
+    pub(crate) thresholds: Vec<Condition>,
     pub(crate) seconds_milli: u64,
     pub(crate) payload_bytes: usize,
     pub(crate) encoding: Encoding,
@@ -356,7 +363,9 @@ impl RunArgs {
         let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
         roomcast::room::id::RoomName::parse(&format!("{room_stem}-{}", self.rooms))
             .map_err(|bad| format!("{flag}: a room name is {bad}"))?;
-        openable(self.json.as_ref())?;
+        openable("--json", self.json.as_ref())?;
+        openable("--html", self.html.as_ref())?;
+        openable("--junit", self.junit.as_ref())?;
         Ok(Plan {
             loads,
             rooms: self.rooms,
@@ -377,8 +386,8 @@ impl RunArgs {
             payload_bytes: self.payload_bytes,
             encoding: self.encoding,
             json: self.json,
-            html: None,
-            junit: None,
+            html: self.html,
+            junit: self.junit,
             viewer_door: self.viewer_door,
             publisher_door: self.publisher_door,
             ops_door: self.ops_door,
@@ -482,10 +491,10 @@ impl RunArgs {
 }
 
 /// Whether a report can be written there; better known before the load than after.
-fn openable(json: Option<&PathBuf>) -> Result<(), String> {
-    let Some(path) = json else { return Ok(()) };
+pub(crate) fn openable(flag: &str, path: Option<&PathBuf>) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
     let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    opened.map_or_else(|error| Err(format!("--json {}: {error}", path.display())), |_| Ok(()))
+    opened.map_or_else(|error| Err(format!("{flag} {}: {error}", path.display())), |_| Ok(()))
 }
 
 /// Messages of a run at a rate and for a time that are given in thousandths.
@@ -583,6 +592,8 @@ pub(crate) mod tests {
             ("--payload-bytes 99999", "--payload-bytes"),
             ("--rate 1000000 --seconds 1000000", "--rate"),
             ("--json /nowhere/at/all.json", "--json"),
+            ("--html /nowhere/at/all.html", "--html"),
+            ("--junit /nowhere/at/all.xml", "--junit"),
             ("--viewer-door http://127.0.0.1:1", "--viewer-door"),
             ("--viewer-door nonsense", "--viewer-door"),
             ("--room-prefix a/b", "--room-prefix"),
