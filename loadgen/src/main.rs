@@ -28,6 +28,8 @@ mod floor;
 mod frame;
 mod generator;
 mod handshake;
+mod html;
+mod junit;
 mod known;
 mod latency;
 mod ledger;

@@ -14,6 +14,7 @@ use crate::payload::Length;
 use crate::scenario;
 use crate::schedule::Schedule;
 use crate::seating::Sizes;
+use crate::slo::Condition;
 
 /// What is published reliably.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,7 +78,7 @@ pub(crate) struct Plan {
     pub(crate) storms: Vec<Storm>,
     pub(crate) faults: Vec<Fault>,
     /// What the run is held to.
-    pub(crate) thresholds: Vec<String>,
+    pub(crate) thresholds: Vec<Condition>,
     /// What is due before it is in the ledger and in no other figure.
     pub(crate) warm_up_ms: u64,
     pub(crate) settle_ms: u64,

@@ -15,7 +15,7 @@ use crate::ledger::{ApplyTimes, Violations};
 use crate::memory::MemoryFigures;
 use crate::publisher::Outcomes;
 use crate::server::Sample;
-use crate::slo::Judged;
+use crate::slo::{Condition, Judged};
 use crate::spread::{Skew, SpreadFigures};
 use crate::streams::StreamTally;
 use crate::types::TypeTable;
@@ -296,6 +296,82 @@ impl Verdict {
     }
 }
 
+impl Report {
+    /// The same report of a run that is held to these conditions. A failed one is the verdict only where nothing worse is.
+    #[must_use]
+    pub(crate) fn held_to(mut self, conditions: &[Condition]) -> Self {
+        self.thresholds = conditions.iter().map(|condition| condition.judge(&self)).collect();
+        if self.verdict == Verdict::Ok && self.thresholds.iter().any(|judged| !judged.holds) {
+            self.verdict = Verdict::ThresholdFailed;
+        }
+        self
+    }
+
+    /// Messages to devices in a second, over the time that publishing took.
+    #[must_use]
+    pub(crate) fn deliveries_per_s(&self) -> f64 {
+        ratio(self.seen.deliveries, 1) / self.seconds.max(ratio(self.published.took_ms, 1_000)).max(0.001)
+    }
+
+    /// Share of the messages that were refused or whose answer said nothing, reliable ones among them.
+    #[must_use]
+    pub(crate) fn refused_share(&self) -> Option<f64> {
+        let reliable = self.reliable.as_ref();
+        let (sent, bad) =
+            reliable.map_or((0, 0), |reliable| (reliable.sent, reliable.refused + reliable.unknown));
+        let (sent, bad) = (sent + self.published.sent, bad + self.published.failed + self.published.unknown);
+        (sent > 0).then(|| ratio(bad, sent))
+    }
+
+    /// The node while messages were published.
+    pub(crate) fn node_at_work(&self) -> impl Iterator<Item = &Sample> {
+        let during = |sample: &&Sample| {
+            sample.at_ms > 0 && ratio(sample.at_ms.unsigned_abs(), 1_000) <= self.seconds + 1.0
+        };
+        self.server.iter().filter(during)
+    }
+
+    /// Processors that the node kept busy, on average.
+    #[must_use]
+    pub(crate) fn node_cpu(&self) -> Option<f64> {
+        let samples = self.node_at_work().count() as u64;
+        (samples > 0).then(|| self.node_at_work().map(|sample| sample.cpu).sum::<f64>() / ratio(samples, 1))
+    }
+
+    /// The most memory that the node held at any time of the run.
+    #[must_use]
+    pub(crate) fn node_bytes_most(&self) -> Option<u64> {
+        let read = self.memory.readings.iter().map(|reading| reading.bytes);
+        read.chain(self.server.iter().map(|sample| sample.resident_bytes)).max().filter(|bytes| *bytes > 0)
+    }
+
+    /// What it comes to, in one sentence.
+    #[must_use]
+    pub(crate) fn verdict_words(&self) -> String {
+        let mut not_ok = self.published.not_ok();
+        let durable = self.reliable.as_ref();
+        not_ok.push_str(&durable.map(ReliableFigures::not_durable).unwrap_or_default());
+        match self.verdict {
+            Verdict::Ok if self.devices == 0 => format!("ok: nothing was watched{not_ok}"),
+            Verdict::Ok => format!("ok: nothing lost, twice, out of order or altered{not_ok}"),
+            Verdict::GeneratorLimited => format!(
+                "generator-limited: no violation, but messages left later than {LATENESS_P99_MAX_MS} ms after they were \
+                 due{not_ok}"
+            ),
+            Verdict::ThresholdFailed => {
+                let failed = self.thresholds.iter().filter(|judged| !judged.holds).count();
+                let asked = self.thresholds.len();
+                format!("THRESHOLD FAILED: no violation, but {failed} of {asked} thresholds{not_ok}")
+            }
+            Verdict::NothingPublished => format!(
+                "NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
+                self.published.sent + durable.map_or(0, |reliable| reliable.sent)
+            ),
+            Verdict::Violations => format!("VIOLATIONS: {} promises were broken", self.violations.total()),
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { published, seen, .. } = self;
@@ -334,30 +410,43 @@ impl fmt::Display for Report {
         if self.types.is_worth_showing() {
             write!(f, "{}", self.types)?;
         }
-        let mut not_ok = published.not_ok();
         if let Some(reliable) = &self.reliable {
             write!(f, "{reliable}")?;
-            not_ok.push_str(&reliable.not_durable());
         }
-        match self.verdict {
-            Verdict::Ok if self.devices == 0 => writeln!(f, "verdict      ok: nothing was watched{not_ok}"),
-            Verdict::Ok => {
-                writeln!(f, "verdict      ok: nothing lost, twice, out of order or altered{not_ok}")
-            }
-            Verdict::GeneratorLimited => writeln!(
-                f,
-                "verdict      generator-limited: no violation, but messages left later than {LATENESS_P99_MAX_MS} ms \
-                 after they were due{not_ok}"
-            ),
-            Verdict::ThresholdFailed => {
-                writeln!(f, "verdict      THRESHOLD FAILED: no violation, but not all that was asked{not_ok}")
-            }
-            Verdict::NothingPublished => writeln!(
-                f,
-                "verdict      NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
-                published.sent + self.reliable.as_ref().map_or(0, |reliable| reliable.sent)
-            ),
-            Verdict::Violations => write!(f, "verdict      VIOLATIONS\n{}", self.violations),
+        for judged in &self.thresholds {
+            writeln!(f, "{judged}")?;
         }
+        writeln!(f, "verdict      {}", self.verdict_words())?;
+        write!(f, "{}", self.violations)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A run that never was: every promise kept, p99 120 ms, one message in fifty refused.
+    pub(crate) fn made_up() -> Report {
+        serde_json::from_str(include_str!("report/made_up.json")).unwrap()
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_was_written() {
+        let report = made_up();
+        let written = serde_json::to_value(&report).unwrap();
+        let read: Report = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), written);
+        assert_eq!(read.to_string(), report.to_string());
+    }
+
+    #[test]
+    fn what_is_missing_is_nothing() {
+        let mut report = made_up();
+        assert_eq!(report.refused_share(), Some(0.02));
+        report.published.sent = 0;
+        report.reliable = None;
+        report.server.clear();
+        report.memory.readings.clear();
+        assert_eq!((report.refused_share(), report.node_cpu(), report.node_bytes_most()), (None, None, None));
     }
 }

@@ -14,6 +14,8 @@ use crate::faults::{FaultDone, Faults};
 use crate::fleet::Fleet;
 use crate::floor::Floor;
 use crate::generator::GeneratorFigures;
+use crate::html;
+use crate::junit;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
 use crate::memory::MemoryFigures;
@@ -25,6 +27,7 @@ use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
 use crate::server::{Sample, ServerWatch, enter_deliveries};
 use crate::settle::Merged;
+use crate::slo;
 use crate::spread::{Skew, SpreadFigures};
 use crate::types::TypeTable;
 use crate::worker::{Order, Outcome, room_name};
@@ -47,13 +50,16 @@ pub(crate) enum RunError {
     Target(String),
 }
 
-/// Runs `plan` and reports on stdout, and to the JSON file.
+/// Runs `plan` and reports on stdout, and to the files that were asked for.
 ///
 /// # Errors
 /// [`RunError`], when no verdict could be reached.
 pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     let report = measure(plan)?;
-    show(&report, plan.target.json.as_deref())
+    let target = &plan.target;
+    show(&report, target.json.as_deref())
+        .and_then(|()| write_to(target.html.as_deref(), || html::page(&report).to_string()))
+        .and_then(|()| write_to(target.junit.as_deref(), || junit::xml(&report)))
         .map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
     Ok(report.verdict)
 }
@@ -63,6 +69,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
 /// # Errors
 /// [`RunError`], when no verdict could be reached.
 pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
+    slo::check_types(&plan.thresholds, &plan.loads).map_err(RunError::Usage)?;
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
     let mut fleet = Fleet::start(plan).map_err(RunError::Usage)?;
@@ -268,6 +275,7 @@ fn settle(
         verdict,
         violations,
     }
+    .held_to(&plan.thresholds)
 }
 
 /// The figures of all histograms together.
@@ -288,4 +296,8 @@ fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
 pub(crate) fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {
     write!(std::io::stdout(), "{figures}")?;
     json.map_or(Ok(()), |path| std::fs::write(path, serde_json::to_vec_pretty(figures)?))
+}
+
+fn write_to(path: Option<&Path>, text: impl FnOnce() -> String) -> std::io::Result<()> {
+    path.map_or(Ok(()), |path| std::fs::write(path, text()))
 }

@@ -378,7 +378,7 @@ mod tests {
             };
             assert_eq!((batch.seq, &*batch.room, &*batch.run), (seq + 1, "r", RUN));
             let payload = &batch.messages[0].payload;
-            assert_eq!(payloads.check(&schedule, payload, &mut scratch), Ok(seq));
+            assert_eq!(payloads.check(&stream.load.schedule, payload, &mut scratch), Ok(seq));
             seq += 1;
         }
         assert_eq!((at, seq), (frames.ends[1], 32));

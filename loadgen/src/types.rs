@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::publisher::Outcomes;
 use crate::readable::Reading;
 use crate::report::ratio;
+use crate::spread::SpreadFigures;
 use crate::timeline::Moment;
 
 /// One type. Of a counter all but its publishes and their answers is in counts.
@@ -49,6 +50,9 @@ pub(crate) struct TypeReport {
     pub(crate) latency: Percentiles,
     /// The same by quarters of a second in which messages were due.
     pub(crate) latency_over_time: Vec<Moment>,
+    /// The first and the last device of each message.
+    #[serde(default)]
+    pub(crate) spread: SpreadFigures,
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
     /// The same by quarters of a second in which publishes left.
@@ -110,6 +114,7 @@ impl TypeTable {
                 skipped: figures.skipped,
                 latency,
                 latency_over_time: figures.timeline.moments(),
+                spread: SpreadFigures::default(),
                 answer: outcomes.answer_latency.percentiles(),
                 answer_over_time: outcomes.answers.moments(),
                 answers: outcomes.codes.clone(),
@@ -121,6 +126,18 @@ impl TypeTable {
             }
         });
         Self(rows.collect())
+    }
+
+    /// Its types, in the order of the mix.
+    #[must_use]
+    pub(crate) fn rows(&self) -> &[TypeReport] {
+        &self.0
+    }
+
+    /// A type by its name.
+    #[must_use]
+    pub(crate) fn row(&self, type_name: &str) -> Option<&TypeReport> {
+        self.0.iter().find(|row| row.type_name == type_name)
     }
 
     /// Whether it says anything that the totals do not.

@@ -8,6 +8,7 @@ use crate::plan::{Plan, Reliable, Target};
 use crate::readable::LIMITS_MAX;
 use crate::scenario::{Arrivals, Publish, Published, Scenario, Shape, Sizes, Span};
 use crate::schedule::{self, LISTED_REQUESTS_MAX, Pattern, Schedule};
+use crate::slo::{self, Condition};
 use crate::{plan, seating};
 
 /// Most messages of one type: what the ledger keeps of each must fit memory.
@@ -34,6 +35,7 @@ impl Scenario {
         self.check_ranges()?;
         let (loads, reliable) = (self.loads()?, self.reliable()?);
         let limits = self.limits(&loads)?;
+        let thresholds = self.conditions(&loads)?;
         Ok(Plan {
             loads,
             reliable,
@@ -46,7 +48,7 @@ impl Scenario {
             audience: self.audience()?,
             storms: self.storms.iter().map(plan::Storm::from).collect(),
             faults: self.faults.iter().map(plan::Fault::from).collect(),
-            thresholds: self.thresholds.clone(),
+            thresholds,
             warm_up_ms: self.warm_up.ms(),
             settle_ms: self.settle.ms(),
             seconds_milli: self.seconds.ms(),
@@ -227,6 +229,13 @@ impl Scenario {
             (known && *per_second > 0).then_some(limit).ok_or_else(why)
         };
         self.readable_max.iter().map(limit).collect()
+    }
+
+    fn conditions(&self, loads: &[Load]) -> Result<Vec<Condition>, String> {
+        let parse = |text: &String| text.parse().map_err(|why| format!("thresholds (--threshold): {why}"));
+        let conditions = self.thresholds.iter().map(parse).collect::<Result<Vec<Condition>, String>>()?;
+        slo::check_types(&conditions, loads).map_err(|why| format!("thresholds (--threshold): {why}"))?;
+        Ok(conditions)
     }
 
     fn sizes(&self) -> seating::Sizes {
