@@ -324,6 +324,29 @@ impl RunArgs {
         run
     }
 
+    /// The same run as one of many: for so long, and with no floor after it.
+    #[must_use]
+    pub(crate) fn probing(&self, seconds_milli: u64) -> Self {
+        Self { seconds: seconds_milli, no_floor: true, ..self.clone() }
+    }
+
+    /// The same doors with chat of another shape, and no other types.
+    #[must_use]
+    pub(crate) fn shaped(&self, shape: &crate::model::Shape) -> Self {
+        Self {
+            devices: shape.devices,
+            rooms: shape.rooms,
+            rate: Some(shape.rate_milli()),
+            types: Vec::new(),
+            payload_bytes: shape.payload_bytes,
+            messages_per_request: shape.messages_per_request,
+            encoding: shape.encoding,
+            reliable_rate: shape.reliable_rate_milli(),
+            reconnect_share: shape.reconnect_share_millionths(),
+            ..self.clone()
+        }
+    }
+
     /// Checks everything that can be checked without connecting.
     ///
     /// # Errors

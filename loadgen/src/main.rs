@@ -34,6 +34,7 @@ mod listen;
 mod live;
 mod memory;
 mod mix;
+mod model;
 mod page;
 mod payload;
 mod preflight;

@@ -123,6 +123,12 @@ impl TypeTable {
         Self(rows.collect())
     }
 
+    /// Each type's row.
+    #[must_use]
+    pub(crate) fn rows(&self) -> &[TypeReport] {
+        &self.0
+    }
+
     /// Whether it says anything that the totals do not.
     #[must_use]
     pub(crate) fn is_worth_showing(&self) -> bool {
