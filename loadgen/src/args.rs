@@ -269,6 +269,31 @@ impl RunArgs {
         run
     }
 
+    /// The same run as one of many: for so long, and with no floor after it.
+    #[must_use]
+    pub(crate) fn probing(&self, seconds: Span) -> Self {
+        Self { seconds: Some(seconds), no_floor: true, ..self.clone() }
+    }
+
+    /// The same doors with chat of another shape, and no other types.
+    #[must_use]
+    pub(crate) fn shaped(&self, shape: &crate::model::Shape) -> Self {
+        Self {
+            scenario: None,
+            sets: Vec::new(),
+            devices: Some(shape.devices),
+            rooms: Some(shape.rooms),
+            rate: Some(Rate::of_milli(shape.rate_milli())),
+            types: Vec::new(),
+            payload_bytes: Some(shape.payload_bytes),
+            messages_per_request: Some(shape.messages_per_request),
+            encoding: Some(shape.encoding),
+            reliable_rate: Some(Rate::of_milli(shape.reliable_rate_milli())),
+            reconnect_share: Some(Share::of_millionths(shape.reconnect_share_millionths())),
+            ..self.clone()
+        }
+    }
+
     /// Checks everything that can be checked without connecting.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::monotonic_ns;
 use crate::fleet::devices_per_process;
 use crate::floor::{Floor, Shape};
 use crate::plan::Plan;
@@ -12,15 +13,43 @@ use crate::watch::Tally;
 
 /// The counter at the operator door: processor time that the node has used.
 const PROCESSOR_TIME: &str = "roomcast_cpu_microseconds_total";
+/// The counter at the operator door: devices that the node has let in.
+const LET_IN: &str = "roomcast_handshakes_accepted_total";
 /// How long a run's floor takes; a shorter run's takes as long as that run, and at least a second.
 const FLOOR_MS: u64 = 3_000;
 const FLOOR_MS_MIN: u64 = 1_000;
 /// Rounds of a run's floor, at least, however slow the run was.
 const FLOOR_ROUNDS_MIN: u64 = 5;
 
+/// What the node used from before the first publish was due until the last frame had arrived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spent {
+    /// Processor time, over all its threads.
+    pub(crate) cpu_us: u64,
+    /// The time between the two readings.
+    pub(crate) took_us: u64,
+    /// Devices it let in meanwhile: those that came back.
+    pub(crate) joins: u64,
+}
+
+impl Spent {
+    /// Processors that it kept busy on average.
+    #[must_use]
+    pub(crate) fn processors(&self) -> f64 {
+        ratio(self.cpu_us, self.took_us)
+    }
+}
+
 /// Between two readings of the node's processor time.
 #[derive(Debug)]
-pub(crate) struct Meter(Result<u64, String>);
+pub(crate) struct Meter(Result<Reading, String>);
+
+#[derive(Debug)]
+struct Reading {
+    cpu_us: u64,
+    joins: u64,
+    at_ns: u64,
+}
 
 impl Meter {
     /// Reads the node's processor time before the first publish is due, when every device is in its room.
@@ -29,27 +58,39 @@ impl Meter {
         if plan.awkward.through_restarts {
             return Self(Err("a node that is restarted counts its processor time anew".into()));
         }
-        Self(processor_time_us(plan))
+        Self(Reading::take(plan))
     }
 
     /// Reads it again, when the last frame has arrived and before the devices leave.
     ///
     /// # Errors
     /// A sentence that says why there is no such figure.
-    pub(crate) fn end(self, plan: &Plan) -> Result<u64, String> {
-        let before_us = self.0?;
-        let spent_us = processor_time_us(plan)?.checked_sub(before_us);
-        spent_us.ok_or_else(|| "the node was restarted during the run".into())
+    pub(crate) fn end(self, plan: &Plan) -> Result<Spent, String> {
+        let (before, after) = (self.0?, Reading::take(plan)?);
+        let spent_us = after.cpu_us.checked_sub(before.cpu_us);
+        Ok(Spent {
+            cpu_us: spent_us.ok_or_else(|| "the node was restarted during the run".to_owned())?,
+            took_us: after.at_ns.saturating_sub(before.at_ns) / 1_000,
+            joins: after.joins.saturating_sub(before.joins),
+        })
     }
 }
 
-fn processor_time_us(plan: &Plan) -> Result<u64, String> {
-    plan.target.ops_door.metric(PROCESSOR_TIME)
+impl Reading {
+    fn take(plan: &Plan) -> Result<Self, String> {
+        let door = &plan.target.ops_door;
+        let cpu_us = door.metric(PROCESSOR_TIME)?;
+        let at_ns = monotonic_ns();
+        Ok(Self { cpu_us, joins: door.metric(LET_IN)?, at_ns })
+    }
 }
 
 /// The node's processor time per frame that a device got, beside the floor.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct CpuFigures {
+    /// What the node used over the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spent: Option<Spent>,
     /// Processor time of the whole node from just before the first publish until the last frame had arrived, divided by
     /// the frames that devices got in that time. So it holds what else the node did meanwhile: taking the publishes,
     /// heartbeats, acknowledgements, devices that came back.
@@ -69,11 +110,12 @@ pub(crate) struct CpuFigures {
 impl CpuFigures {
     /// The figures of a run whose devices got what `seen` says; measures the floor, so nothing else may be running.
     #[must_use]
-    pub(crate) fn of(spent_us: Result<u64, String>, seen: &Tally, plan: &Plan) -> Self {
+    pub(crate) fn of(spent: Result<Spent, String>, seen: &Tally, plan: &Plan) -> Self {
         let mut figures = Self::default();
-        let measured = spent_us.and_then(|spent_us| {
+        let measured = spent.and_then(|spent| {
+            figures.spent = Some(spent);
             let shape = floor_shape(seen, plan).ok_or("no frame arrived")?;
-            figures.cpu_per_frame_ns = Some(ratio(spent_us * 1_000, seen.frames));
+            figures.cpu_per_frame_ns = Some(ratio(spent.cpu_us * 1_000, seen.frames));
             if !plan.target.measures_floor {
                 return Err("--no-floor".into());
             }
@@ -135,6 +177,8 @@ mod tests {
     use super::*;
     use crate::args::tests::resolve;
 
+    const SPENT: Spent = Spent { cpu_us: 100, took_us: 400, joins: 3 };
+
     fn seen(frames: u64, bytes: u64) -> Tally {
         Tally { frames, bytes, ..Tally::default() }
     }
@@ -161,13 +205,14 @@ mod tests {
     #[test]
     fn no_figure_without_a_reason() {
         let plan = resolve("--devices 10 --viewer-door ws://192.0.2.1:7600").unwrap();
-        let afar = CpuFigures::of(Ok(100), &seen(50, 5_000), &plan);
+        let afar = CpuFigures::of(Ok(SPENT), &seen(50, 5_000), &plan);
         assert_eq!((afar.cpu_per_frame_ns, afar.cpu_per_frame_over_floor), (Some(2_000.0), None));
+        assert_eq!(afar.spent.map(|spent| spent.processors()), Some(0.25));
         assert!(afar.to_string().contains("ws://192.0.2.1:7600 is not on this machine"), "{afar}");
         let silent = CpuFigures::of(Err("no such metric".into()), &seen(50, 5_000), &plan);
         assert_eq!(silent.to_string(), "cpu          no figure: no such metric\n");
         let plan = resolve("--devices 10 --no-floor").unwrap();
-        let unwanted = CpuFigures::of(Ok(100), &seen(50, 5_000), &plan);
+        let unwanted = CpuFigures::of(Ok(SPENT), &seen(50, 5_000), &plan);
         assert_eq!(
             unwanted.to_string(),
             "cpu          2000 ns of the node per frame; no floor: --no-floor\n"

@@ -37,6 +37,7 @@ mod listen;
 mod live;
 mod memory;
 mod mix;
+mod model;
 mod page;
 mod payload;
 mod plan;

@@ -47,6 +47,7 @@ pub(crate) struct Report {
     /// What some devices did besides listening; shares in millionths.
     pub(crate) awkward: Awkward,
     /// What was done to the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) faults: Vec<FaultDone>,
     pub(crate) seen: Tally,
     /// Messages of ours per batch frame.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::FloorPlan;
 use crate::clock::{monotonic_ns, unix_ms};
-use crate::cpu::{CpuFigures, Meter};
+use crate::cpu::{CpuFigures, Meter, Spent};
 use crate::environment::Environment;
 use crate::faults::{FaultDone, Faults};
 use crate::fleet::Fleet;
@@ -99,10 +99,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let grace_ms = plan.settle_ms;
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
-    let spent_us = meter.end(plan);
+    let spent = meter.end(plan);
     let (server, faults) = (server.end(), faults.end());
-    let aside =
-        Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, server, faults };
+    let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent, server, faults };
     drop(fleet);
     Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
@@ -183,8 +182,8 @@ struct Aside {
     /// When the first publish was due.
     started_unix_ms: u64,
     took_ms: u64,
-    /// The node's processor time.
-    spent_us: Result<u64, String>,
+    /// What the node used.
+    spent: Result<Spent, String>,
     /// The node, second by second.
     server: Vec<Sample>,
     faults: Vec<FaultDone>,
@@ -229,7 +228,7 @@ fn settle(
     let accounts = merged.check_rooms(outcomes, plan);
     merged.check_readable(plan);
     let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
-    let cpu = CpuFigures::of(aside.spent_us, &merged.seen, plan);
+    let cpu = CpuFigures::of(aside.spent, &merged.seen, plan);
     let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), &accounts);
     let Merged { seen, violations, .. } = merged;
     let mut server = aside.server;

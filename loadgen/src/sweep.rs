@@ -1,17 +1,241 @@
 //! `roomcast-loadgen sweep`: measures the node at many points, for `plan`.
+//!
+//! Each point is a run of its own in rooms of its own. A row is written for each, whatever it was: what the model can't
+//! learn from says why. The file is written anew after each point, so that a sweep that was cut short is not lost.
+
+pub(crate) mod design;
+
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::args::RunArgs;
-use crate::report::Verdict;
-use crate::run::RunError;
+use crate::model::cost::{BASE, Linear, Measured};
+use crate::model::{Column, Features, Row, Shape, Sweep};
+use crate::plan::Plan;
+use crate::report::{Report, Verdict, ratio};
+use crate::run::{self, RunError};
+use crate::scenario::Span;
 
+/// The gauge that there is one of for each shard.
+const ROOMS: &str = "roomcast_rooms";
+/// A node that keeps its processors so busy flushes as it can, and not as it would.
+const BUSY_MAX: f64 = 0.9;
+
+/// Devices, rooms, rates, payloads, requests and types are those of the points: flags for them are not looked at.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
-    pub(crate) run: RunArgs,
+    run: RunArgs,
+    /// Points to measure, as TOML: each a [[point]] with devices and rate, and if wanted rooms, payload_bytes,
+    /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: twenty built-in ones.
+    #[arg(long, conflicts_with_all = ["devices_max", "rate_max"])]
+    points: Option<PathBuf>,
+    /// Devices of the largest of the built-in points.
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(500..))]
+    devices_max: u32,
+    /// Messages a second that the built-in points are scaled to; two of them publish as much or twice as much.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    rate_max: u32,
+    /// How long each point publishes.
+    #[arg(long, default_value = "8s")]
+    probe_seconds: Span,
+    /// Processors that the node has. Without it: as many as it has shards.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    cores: Option<u32>,
 }
 
-pub(crate) fn run(_args: SweepArgs) -> Result<Verdict, RunError> {
-    Err(RunError::Usage("not here yet".into()))
+/// Measures every point and writes the rows to the JSON file.
+///
+/// # Errors
+/// [`RunError`], when a point gave no verdict, or the rows can't be written.
+pub(crate) fn run(args: SweepArgs) -> Result<Verdict, RunError> {
+    let usage = RunError::Usage;
+    let plan = args.run.clone().resolve().map_err(usage)?;
+    let json =
+        plan.target.json.clone().ok_or_else(|| usage("--json: a sweep needs a file to write to".into()))?;
+    let points = points(&args, &plan).map_err(usage)?;
+    let condition = design::condition(&points);
+    if condition > design::CONDITION_MAX {
+        return Err(usage(format!(
+            "--points: their columns are as good as collinear (condition number {condition:.0}, at most {}): no model \
+             could tell what costs what",
+            design::CONDITION_MAX
+        )));
+    }
+    let runs = args.run.probing(args.probe_seconds);
+    let plans: Result<Vec<Plan>, String> = (1..)
+        .zip(&points)
+        .map(|(number, point)| {
+            runs.shaped(point).resolve().map_err(|error| format!("point {number}: {error}"))
+        })
+        .collect();
+    let plans = plans.map_err(usage)?;
+    tell(&format!("{} points, condition number of what they ask {condition:.1}\n", points.len()))?;
+    let mut sweep = Sweep {
+        started_unix_ms: crate::clock::unix_ms(),
+        processors: args.cores.unwrap_or(0),
+        environment: crate::environment::Environment::default(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        rows: Vec::new(),
+    };
+    let mut broke_a_promise = false;
+    for (number, (point, plan)) in points.iter().zip(&plans).enumerate() {
+        let report = run::measure(plan)?;
+        broke_a_promise |= report.verdict == Verdict::Violations;
+        let metrics = plan.target.ops_door.read("/metrics").map_err(RunError::Target)?;
+        let rooms = gauges(&metrics, ROOMS);
+        if sweep.processors == 0 {
+            sweep.processors = u32::try_from(rooms.len()).unwrap_or(1).max(1);
+        }
+        let row = row(point, &report, rooms.iter().sum(), f64::from(sweep.processors));
+        tell(&line(number + 1, points.len(), &row))?;
+        sweep.environment = report.environment;
+        sweep.rows.push(row);
+        let written = serde_json::to_vec_pretty(&sweep).map_err(std::io::Error::from);
+        written
+            .and_then(|rows| std::fs::write(&json, rows))
+            .map_err(|error| usage(format!("--json {}: {error}", json.display())))?;
+    }
+    tell(&conclusion(&sweep))?;
+    Ok(if broke_a_promise { Verdict::Violations } else { Verdict::Ok })
+}
+
+fn points(args: &SweepArgs, plan: &Plan) -> Result<Vec<Shape>, String> {
+    let Some(path) = &args.points else {
+        return Ok(design::built_in(args.devices_max, args.rate_max, plan.encoding));
+    };
+    let text = std::fs::read_to_string(path);
+    text.map_err(|error| error.to_string())
+        .and_then(|text| design::read(&text))
+        .map_err(|error| format!("--points {}: {error}", path.display()))
+}
+
+/// The values of a gauge that there is one of for each shard.
+#[must_use]
+pub(crate) fn gauges(metrics: &str, name: &str) -> Vec<f64> {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} ")?.1.parse().ok();
+    metrics.lines().filter_map(value).collect()
+}
+
+/// What a run of this shape comes to, with so many rooms alive on the node, which has so many processors. Everything is
+/// by the second of publishing: what the node does after it, until the last frame has arrived, is little and belongs to
+/// it.
+#[must_use]
+pub(crate) fn row(shape: &Shape, report: &Report, rooms: f64, processors: f64) -> Row {
+    let seconds = report.seconds.max(ratio(report.published.took_ms, 1_000)).max(0.001);
+    let per_s = |count: u64| ratio(count, 1) / seconds;
+    let seen = &report.seen;
+    let reliable = report.reliable.as_ref();
+    let requests = report.published.sent.div_ceil(u64::from(report.messages_per_request.max(1)));
+    let header_bytes = match seen.bytes.checked_div(seen.frames).unwrap_or(0) {
+        0..=125 => 2,
+        126..=65_535 => 4,
+        _ => 10,
+    };
+    let applied = reliable.map_or(0, |reliable| reliable.devices.applied + reliable.devices.duplicates);
+    let spent = report.cpu.spent;
+    let features = Features {
+        connections: f64::from(report.devices),
+        rooms: rooms.max(f64::from(report.rooms)),
+        publishes_per_s: per_s(requests + reliable.map_or(0, |reliable| reliable.sent)),
+        messages_per_s: per_s(report.published.ok + reliable.map_or(0, |reliable| reliable.durable)),
+        frames_per_s: per_s(seen.frames),
+        deliveries_per_s: per_s(seen.deliveries + applied),
+        bytes_per_s: per_s(seen.bytes + header_bytes * seen.frames),
+        joins_per_s: per_s(spent.map_or(0, |spent| spent.joins)),
+        acks_per_s: per_s(reliable.map_or(0, |reliable| reliable.devices.acks_sent)),
+    };
+    let cpu = per_s(spent.map_or(0, |spent| spent.cpu_us)) / 1_000_000.0;
+    let sockets = report.server.iter().filter_map(|sample| sample.socket_bytes).max();
+    Row {
+        shape: *shape,
+        features,
+        cpu,
+        memory_bytes: report.memory.readings.last().map_or(0.0, |reading| ratio(reading.bytes, 1)),
+        socket_bytes: sockets.map(|bytes| ratio(bytes, 1)),
+        p99_ms: report.latency.p99_ms,
+        unusable_because: unusable_because(report, cpu, processors),
+    }
+}
+
+fn unusable_because(report: &Report, cpu: f64, processors: f64) -> Option<String> {
+    let missing = || report.cpu.missing_because.clone().unwrap_or_else(|| "no processor time".into());
+    match report.verdict {
+        Verdict::Violations => Some("a promise was broken".into()),
+        Verdict::NothingPublished => Some("nothing was published".into()),
+        _ if report.cpu.spent.is_none() => Some(missing()),
+        _ if report.published.ok < report.published.sent => {
+            Some(format!("{} of {} messages were taken", report.published.ok, report.published.sent))
+        }
+        _ if cpu >= BUSY_MAX * processors => Some(format!("the node's processors were full: {cpu:.2}")),
+        Verdict::Ok | Verdict::GeneratorLimited | Verdict::ThresholdFailed => None,
+    }
+}
+
+fn line(number: usize, points: usize, row: &Row) -> String {
+    let Row { shape, features, cpu, p99_ms, .. } = row;
+    let unusable = row.unusable_because.as_ref().map(|why| format!("; not used: {why}")).unwrap_or_default();
+    format!(
+        "{number:>2}/{points} {:>6} devices, {:>4} rooms, {:>7} messages/s in {}s of {} bytes: {:.0} frames/s, {:.0} deliveries/s, \
+         {:.1} MB/s, {:.0} joins/s; cpu {cpu:.3}, {:.1} MiB, p99 {p99_ms:.1} ms{unusable}\n",
+        shape.devices,
+        shape.rooms,
+        shape.rate,
+        shape.messages_per_request,
+        shape.payload_bytes,
+        features.frames_per_s,
+        features.deliveries_per_s,
+        features.bytes_per_s / 1e6,
+        features.joins_per_s,
+        row.memory_bytes / f64::from(1 << 20),
+    )
+}
+
+/// What the processor's model is fitted to.
+#[must_use]
+pub(crate) fn cpu_columns() -> Vec<Column> {
+    let rooms = |column: &Column| column.name != "rooms";
+    std::iter::once(BASE).chain(Features::COLUMNS.into_iter().filter(rooms)).collect()
+}
+
+/// Whether what was measured can be told apart.
+fn conclusion(sweep: &Sweep) -> String {
+    let usable: Vec<Measured> = sweep
+        .rows
+        .iter()
+        .filter(|row| row.unusable_because.is_none())
+        .map(|row| (row.features, row.cpu))
+        .collect();
+    match Linear::fit(&cpu_columns(), &usable) {
+        Ok(model) => format!(
+            "{} of {} rows usable; condition number of what was measured {:.1}; processor model off by at most {:.1} % of its \
+             rows, {:.1} % of rows it had not seen (root mean square {:.1} %)\n",
+            usable.len(),
+            sweep.rows.len(),
+            model.condition_number,
+            100.0 * model.residual_max,
+            100.0 * model.left_out_max,
+            100.0 * model.left_out_rms
+        ),
+        Err(reason) => format!("{} of {} rows usable: {reason}\n", usable.len(), sweep.rows.len()),
+    }
+}
+
+fn tell(text: &str) -> Result<(), RunError> {
+    let told = write!(std::io::stdout(), "{text}").and_then(|()| std::io::stdout().flush());
+    told.map_err(|error| RunError::Usage(format!("writing to stdout: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_is_summed_over_the_shards_and_no_other_is() {
+        let metrics = "# HELP roomcast_rooms x\nroomcast_rooms{shard=\"0\"} 3\nroomcast_rooms{shard=\"1\"} 4\nroomcast_rooms_hot 9\n";
+        assert_eq!(gauges(metrics, ROOMS), [3.0, 4.0]);
+        assert!(gauges(metrics, "roomcast").is_empty());
+    }
 }
