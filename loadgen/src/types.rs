@@ -123,7 +123,7 @@ impl TypeTable {
         Self(rows.collect())
     }
 
-    /// Each type's row.
+    /// Its types, in the order of the mix.
     #[must_use]
     pub(crate) fn rows(&self) -> &[TypeReport] {
         &self.0
