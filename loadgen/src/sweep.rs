@@ -77,7 +77,7 @@ pub(crate) fn run(args: SweepArgs) -> Result<Verdict, RunError> {
         started_unix_ms: crate::clock::unix_ms(),
         processors: args.cores.unwrap_or(0),
         environment: crate::environment::Environment::default(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: plan.target.command.clone(),
         rows: Vec::new(),
     };
     let mut broke_a_promise = false;
