@@ -477,6 +477,7 @@ impl RunArgs {
             stall_ns: self.stall_seconds * 1_000_000_000,
             reconnect_share: self.reconnect_share,
             through_restarts: self.through_restarts,
+            ..Awkward::default()
         }
     }
 }

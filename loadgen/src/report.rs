@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::awkward::Awkward;
+use crate::awkward::{Awkward, Moves};
 use crate::cpu::CpuFigures;
 use crate::environment::Environment;
 use crate::frame::Encoding;
@@ -45,6 +45,9 @@ pub(crate) struct Report {
     pub(crate) reliable: Option<ReliableFigures>,
     /// What some devices did besides listening; shares in millionths.
     pub(crate) awkward: Awkward,
+    /// How often they joined, left, or were cut off.
+    #[serde(default)]
+    pub(crate) moves: Moves,
     pub(crate) seen: Tally,
     /// Messages of ours per batch frame.
     pub(crate) messages_per_frame: f64,
@@ -261,7 +264,7 @@ impl PublishedFigures {
 pub(crate) enum Verdict {
     /// Every promise was kept.
     Ok,
-    /// Every promise was kept, but this machine published late: the latencies are its own.
+    /// Every promise was kept, but this machine was late or too busy (`generator`): the latencies are its own.
     GeneratorLimited,
     /// Every promise was kept, but a threshold was not.
     ThresholdFailed,
@@ -272,20 +275,20 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict on these. Messages that were refused or are unknown break no promise while others were accepted.
+    /// The verdict on these; `generator` is what limited the generator itself. Messages that were refused or are unknown break no promise while others were accepted.
     #[must_use]
     pub(crate) fn of(
         violations: &Violations,
         published: &PublishedFigures,
         reliable: Option<&ReliableFigures>,
-        lateness: Percentiles,
+        generator: Option<&str>,
     ) -> Self {
         let nothing_durable = reliable.is_some_and(|reliable| reliable.durable == 0 && reliable.sent > 0);
         if !violations.is_empty() {
             Self::Violations
         } else if (published.ok == 0 && published.sent > 0) || nothing_durable {
             Self::NothingPublished
-        } else if lateness.p99_ms > LATENESS_P99_MAX_MS {
+        } else if generator.is_some() {
             Self::GeneratorLimited
         } else {
             Self::Ok
@@ -340,8 +343,8 @@ impl fmt::Display for Report {
             }
             Verdict::GeneratorLimited => writeln!(
                 f,
-                "verdict      generator-limited: no violation, but messages left later than {LATENESS_P99_MAX_MS} ms \
-                 after they were due{not_ok}"
+                "verdict      generator-limited: no violation, but {}{not_ok}",
+                self.generator.limit(self.lateness.p99_ms).unwrap_or_default()
             ),
             Verdict::ThresholdFailed => {
                 writeln!(f, "verdict      THRESHOLD FAILED: no violation, but not all that was asked{not_ok}")

@@ -12,7 +12,6 @@ use crate::cpu::{CpuFigures, Meter};
 use crate::environment::Environment;
 use crate::fleet::Fleet;
 use crate::floor::Floor;
-use crate::generator::GeneratorFigures;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
 use crate::memory::{MemoryFigures, MemoryWatch};
@@ -23,7 +22,6 @@ use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
 use crate::schedule::Schedule;
 use crate::settle::Merged;
-use crate::spread::{Skew, SpreadFigures};
 use crate::types::TypeTable;
 use crate::worker::{Order, Outcome, room_name};
 
@@ -135,6 +133,7 @@ fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
         room_names: (0..plan.rooms).map(|room| room_name(&plan.room_stem, room)).collect(),
         payloads: Payloads::new(plan.payload_bytes, seed),
         traffic,
+        warm_up_ns: plan.warm_up_ms * 1_000_000,
     };
     std::thread::spawn(move || publisher::publish(publishing, published))
 }
@@ -207,14 +206,19 @@ fn settle(
     let mut merged = Merged::of(results);
     let accounts = merged.check_rooms(outcomes, plan);
     merged.check_readable(plan);
+    let spreads = merged.spreads(plan);
+    let mut generator = merged.generator;
+    let publishers = outcomes.iter().chain(reliable).map(|outcomes| outcomes.busy);
+    generator.busiest_publisher = publishers.fold(0.0, f64::max);
     let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
     let cpu = CpuFigures::of(aside.spent_us, &merged.seen, plan);
-    let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), &accounts);
-    let Merged { seen, violations, .. } = merged;
+    let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), (&accounts, &spreads.types));
+    let Merged { seen, violations, joins, moves, .. } = merged;
     let published = PublishedFigures::of(outcomes, aside.took_ms);
     let lateness = all(outcomes.iter().map(|outcomes| &outcomes.lateness));
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
-    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), lateness);
+    let limited = generator.limit(lateness.p99_ms);
+    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref());
     Report {
         devices: plan.devices,
         rooms: plan.rooms,
@@ -230,14 +234,15 @@ fn settle(
         types,
         reliable,
         awkward: plan.awkward,
+        moves,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
         latency: latency.percentiles(),
         curve: latency.curve(),
-        spread: SpreadFigures::default(),
-        skew: Skew::default(),
-        join: Percentiles::default(),
-        generator: GeneratorFigures::default(),
+        spread: spreads.all,
+        skew: spreads.skew,
+        join: joins.percentiles(),
+        generator,
         server: Vec::new(),
         environment: Environment::default(),
         scenario: plan.scenario.clone(),

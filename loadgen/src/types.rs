@@ -13,6 +13,7 @@ use crate::mix::Class;
 use crate::publisher::Outcomes;
 use crate::readable::Reading;
 use crate::report::ratio;
+use crate::spread::SpreadFigures;
 use crate::timeline::Moment;
 
 /// One type. Of a counter all but its publishes and their answers is in counts.
@@ -47,6 +48,9 @@ pub(crate) struct TypeReport {
     pub(crate) skipped: u64,
     /// From when a message was due to when a device had it.
     pub(crate) latency: Percentiles,
+    /// The first and the last device of each message; of long runs a part of the messages.
+    #[serde(default)]
+    pub(crate) spread: SpreadFigures,
     /// The same by quarters of a second in which messages were due.
     pub(crate) latency_over_time: Vec<Moment>,
     /// From when a publish left to its answer.
@@ -82,7 +86,7 @@ impl TypeTable {
         plan: &Plan,
         published: &[Outcomes],
         (figures, readings): (&[TypeFigures], &[Reading]),
-        accounts: &[Account],
+        (accounts, spreads): (&[Account], &[SpreadFigures]),
     ) -> Self {
         let nothing = TypeFigures::default();
         let rows = plan.loads.iter().enumerate().map(|(kind, load)| {
@@ -105,10 +109,11 @@ impl TypeTable {
                 shed: outcomes.refusals.clone(),
                 answered_merged: outcomes.merged,
                 account: accounts.get(kind).copied().unwrap_or_default(),
-                delivered: if load.is_counter() { figures.added } else { latency.count },
+                delivered: if load.is_counter() { figures.added } else { figures.given },
                 merged: figures.merged,
                 skipped: figures.skipped,
                 latency,
+                spread: spreads.get(kind).copied().unwrap_or_default(),
                 latency_over_time: figures.timeline.moments(),
                 answer: outcomes.answer_latency.percentiles(),
                 answer_over_time: outcomes.answers.moments(),

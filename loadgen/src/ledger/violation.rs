@@ -143,6 +143,12 @@ impl Violations {
         self.0.get(&kind).map_or(0, |found| found.count)
     }
 
+    /// How many were found, of all kinds.
+    #[must_use]
+    pub(crate) fn total(&self) -> u64 {
+        self.0.values().map(|found| found.count).sum()
+    }
+
     /// Whether every promise was kept.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
