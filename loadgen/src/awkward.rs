@@ -1,12 +1,20 @@
-//! Devices that behave as real ones do: which of them lose acknowledgements, stop reading, or come back. Pure.
+//! Devices that behave as real ones do: which of them lose acknowledgements, stop reading, leave or come back. Pure.
 //!
 //! Everything is drawn from the run's seed and the device's number, so that a run can be repeated.
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Storm;
+
 /// Earliest and latest time from one cut (or stall) of a device to its next.
 const CUT_EVERY_NS: std::ops::Range<u64> = 2_000_000_000..12_000_000_000;
 const STALL_EVERY_NS: std::ops::Range<u64> = 1_000_000_000..60_000_000_000;
+/// Earliest and latest time from one hop of a device to another room to its next.
+const HOP_EVERY_NS: std::ops::Range<u64> = 2_000_000_000..20_000_000_000;
+/// When a device dies, counted from the first publish, or from when it was found to be away.
+const DEATH_NS: std::ops::Range<u64> = 500_000_000..12_000_000_000;
+/// How often a slow device reads a little.
+pub(crate) const SIP_EVERY_NS: u64 = 100_000_000;
 /// How long a device that cut itself off stays away, at most.
 const AWAY_NS: std::ops::Range<u64> = 50_000_000..1_000_000_000;
 /// How long a device waits before it tries again after the node was gone.
@@ -25,12 +33,17 @@ pub(crate) struct Awkward {
     pub(crate) stall_ns: u64,
     /// Devices that cut their connection now and then and come back with their cursor.
     pub(crate) reconnect_share: u32,
-    /// Devices that leave for another room now and then.
+    /// Devices that leave now and then, with a close, and join another room as newcomers at once.
+    #[serde(default)]
     pub(crate) hop_share: u32,
-    /// Devices that read no faster than `slow_bytes_per_s`.
+    /// Devices that read slowly throughout.
+    #[serde(default)]
     pub(crate) slow_share: u32,
+    /// How much such a device reads in a second, in ten parts.
+    #[serde(default)]
     pub(crate) slow_bytes_per_s: u32,
-    /// Devices that fall silent.
+    /// Devices that stop reading and saying anything within the first 12 s, for ever, and never close.
+    #[serde(default)]
     pub(crate) dead_share: u32,
     /// Every device comes back when its connection ends, and tries until it is there.
     pub(crate) through_restarts: bool,
@@ -45,6 +58,20 @@ pub(crate) struct Habits {
     pub(crate) stalls: bool,
     /// It cuts its connection now and then.
     pub(crate) reconnects: bool,
+    /// It goes to another room now and then.
+    pub(crate) hops: bool,
+    /// It reads slowly.
+    pub(crate) is_slow: bool,
+    /// It stops for ever.
+    pub(crate) dies: bool,
+}
+
+impl Habits {
+    /// What a witness of a room keeps of them: it is there from before the first publish to the end, and reads.
+    #[must_use]
+    pub(crate) fn of_a_witness(self) -> Self {
+        Self { drops_acks: self.drops_acks, ..Self::default() }
+    }
 }
 
 impl Awkward {
@@ -58,7 +85,17 @@ impl Awkward {
             drops_acks: is_one_of(self.drop_acks_share),
             stalls: is_one_of(self.stall_share),
             reconnects: is_one_of(self.reconnect_share),
+            hops: is_one_of(self.hop_share),
+            is_slow: is_one_of(self.slow_share),
+            dies: is_one_of(self.dead_share),
         }
+    }
+
+    /// The most that a slow device reads at one time.
+    #[must_use]
+    pub(crate) fn sip_bytes(&self) -> usize {
+        let bytes = u64::from(self.slow_bytes_per_s) * SIP_EVERY_NS / 1_000_000_000;
+        usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
     }
 
     /// Whether a device that drops acknowledgements drops this one.
@@ -66,6 +103,56 @@ impl Awkward {
     pub(crate) fn drops_this(&self, random: &mut fastrand::Rng) -> bool {
         random.u32(..1_000_000) < self.drop_acks
     }
+}
+
+impl Storm {
+    /// Whether the storm at this place of the run's takes device `device` under `seed`.
+    #[must_use]
+    pub(crate) fn takes(&self, place: u8, seed: u64, device: u32) -> bool {
+        let mixed = (u64::from(device) << 8 | u64::from(place)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        fastrand::Rng::with_seed(seed ^ mixed).u32(..1_000_000) < self.share
+    }
+}
+
+/// What devices did besides listening, over the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Moves {
+    /// Joins after publishing began: stays that began, and hops. Not who came back.
+    pub(crate) joins: u64,
+    /// Stays that ended.
+    pub(crate) leaves: u64,
+    /// Devices that went to another room.
+    pub(crate) hops: u64,
+    /// Devices that stopped for ever.
+    pub(crate) deaths: u64,
+    /// Connections cut in storms.
+    pub(crate) storm_cuts: u64,
+    /// Connections that ended, by whatever, of devices that were to come back.
+    pub(crate) absences: u64,
+}
+
+impl Moves {
+    /// Adds what devices of another worker did.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.joins += other.joins;
+        self.leaves += other.leaves;
+        self.hops += other.hops;
+        self.deaths += other.deaths;
+        self.storm_cuts += other.storm_cuts;
+        self.absences += other.absences;
+    }
+}
+
+/// From now to a device's next hop.
+#[must_use]
+pub(crate) fn until_hop_ns(random: &mut fastrand::Rng) -> u64 {
+    random.u64(HOP_EVERY_NS)
+}
+
+/// From now to a device's death.
+#[must_use]
+pub(crate) fn until_death_ns(random: &mut fastrand::Rng) -> u64 {
+    random.u64(DEATH_NS)
 }
 
 /// From now to a device's next cut.
@@ -105,5 +192,32 @@ mod tests {
         assert!(all.iter().all(|habits| habits.reconnects && !habits.stalls));
         assert_eq!(all, (0..10_000).map(|device| awkward.habits(7, device)).collect::<Vec<_>>());
         assert_ne!(all, (0..10_000).map(|device| awkward.habits(8, device)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_storm_takes_its_share_and_not_the_same_as_the_next_one() {
+        let storm = Storm { at_ms: 5_000, share: 300_000, back_within_ms: 1_000 };
+        let taken =
+            |place: u8| -> Vec<u32> { (0..10_000).filter(|device| storm.takes(place, 7, *device)).collect() };
+        assert!((2_800..3_200).contains(&taken(0).len()), "{}", taken(0).len());
+        assert_eq!(taken(0), taken(0));
+        assert_ne!(taken(0), taken(1));
+    }
+
+    #[test]
+    fn a_witness_has_no_habit_that_keeps_it_from_seeing_everything() {
+        let all = Awkward {
+            drop_acks_share: 1_000_000,
+            stall_share: 1_000_000,
+            reconnect_share: 1_000_000,
+            hop_share: 1_000_000,
+            slow_share: 1_000_000,
+            dead_share: 1_000_000,
+            ..Awkward::default()
+        };
+        let habits = all.habits(1, 1);
+        assert!(habits.hops && habits.is_slow && habits.dies && habits.stalls);
+        assert_eq!(habits.of_a_witness(), Habits { drops_acks: true, ..Habits::default() });
+        assert_eq!(Awkward { slow_bytes_per_s: 2_000, ..all }.sip_bytes(), 200);
     }
 }

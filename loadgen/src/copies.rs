@@ -2,8 +2,8 @@
 //!
 //! Two shelves. *Level* copies are batches that ask nothing of a device but to be at the seq before; they are found
 //! by seq, which is what nearly every frame takes. *Composed* copies (refreshes, batches with an account) are found by
-//! comparing with the last few. A copy keeps its bytes until every device of the room in this worker has had it, at
-//! most [`LEVEL_COPIES_MAX`] seqs long; a device further behind has its frame decoded on its own and is judged by the
+//! comparing with the last few. A copy keeps its bytes until as many devices have had it as this worker has in the room,
+//! at most [`LEVEL_COPIES_MAX`] seqs and about [`COPY_AGE_MAX_NS`] long; a device further behind has its frame decoded on its own and is judged by the
 //! messages alone, so nothing goes unchecked, it only costs more. Pure.
 
 use std::collections::VecDeque;
@@ -12,12 +12,15 @@ use std::rc::Rc;
 use crate::figures::{Due, Figures};
 use crate::ledger::Told;
 use crate::readable::Counts;
+use crate::spread::{Life, Spread};
 use crate::streams::Brought;
 
 /// Level copies kept of one room. Past it the oldest go.
 pub(crate) const LEVEL_COPIES_MAX: usize = 4096;
 /// Composed copies kept of one room. Past it the oldest go.
 pub(crate) const COMPOSED_COPIES_MAX: usize = 64;
+/// How long a level copy waits for devices that have not had it. Whoever is further behind, or left, is not waited for.
+const COPY_AGE_MAX_NS: u64 = 2_000_000_000;
 /// Receive instants this close count as one, at the later end: latencies are at most this much overstated.
 const INSTANT_SHIFT: u32 = 15;
 
@@ -74,12 +77,19 @@ pub(crate) struct Copy {
     taken: u32,
     /// The instant of the latest devices, and how many had it then.
     instant: u64,
-    instant_devices: u64,
+    instant_devices: u32,
+    /// When its earliest message was due.
+    earliest_ns: u64,
+    /// When devices had it, where that is kept.
+    spread: Option<Box<Spread>>,
 }
 
 impl Copy {
-    fn new(bytes: &[u8], said: Said) -> Self {
-        Self { bytes: bytes.into(), said, taken: 0, instant: 0, instant_devices: 0 }
+    fn new(bytes: &[u8], said: Said, life: Life, figures: &Figures) -> Self {
+        let earliest_ns = said.dues.iter().map(|(_, due_ns)| *due_ns).min();
+        let spread = earliest_ns.and_then(|earliest_ns| figures.spread(life, said.seq, earliest_ns));
+        let earliest_ns = earliest_ns.unwrap_or(0);
+        Self { bytes: bytes.into(), said, taken: 0, instant: 0, instant_devices: 0, earliest_ns, spread }
     }
 
     /// One more device had it. Devices of one instant are gathered, and recorded together.
@@ -96,10 +106,21 @@ impl Copy {
     fn settle(&mut self, figures: &mut Figures) {
         let received_ns = (self.instant + 1) << INSTANT_SHIFT;
         if self.instant_devices > 0 {
-            figures.given(&self.said.dues, received_ns, self.instant_devices);
-            figures.told(&self.said.told, self.instant_devices);
+            figures.given(&self.said.dues, received_ns, self.instant_devices.into());
+            figures.told(&self.said.told, self.instant_devices.into());
+            if let Some(spread) = &mut self.spread {
+                spread.add(received_ns.saturating_sub(self.earliest_ns), self.instant_devices);
+            }
         }
         self.instant_devices = 0;
+    }
+
+    /// Nobody else is compared with it.
+    fn end(mut self, life: Life, figures: &mut Figures) {
+        self.settle(figures);
+        if let Some(spread) = &self.spread {
+            figures.spreads.add(life, self.said.seq, spread);
+        }
     }
 }
 
@@ -110,15 +131,26 @@ pub(crate) struct Copies {
     first_seq: u64,
     level: VecDeque<Option<Copy>>,
     composed: VecDeque<Copy>,
-    /// Devices of this room in this worker; a level copy that so many had goes.
+    /// Devices of this worker that are in this room now; a level copy that so many had goes.
     devices: u32,
+    life: Life,
 }
 
 impl Copies {
-    /// None yet, for a room with so many devices in this worker.
+    /// None yet, of a room that nobody is in.
     #[must_use]
-    pub(crate) fn new(devices: u32) -> Self {
-        Self { devices, ..Self::default() }
+    pub(crate) fn new(life: Life) -> Self {
+        Self { life, ..Self::default() }
+    }
+
+    /// One more device is in the room.
+    pub(crate) fn arrived(&mut self) {
+        self.devices += 1;
+    }
+
+    /// One is not any more.
+    pub(crate) fn left(&mut self) {
+        self.devices = self.devices.saturating_sub(1);
     }
 
     /// If these bytes are the level frame of `seq`: takes it for one more device and gives what that means to it.
@@ -166,30 +198,34 @@ impl Copies {
     pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, now_ns: u64, figures: &mut Figures) {
         let level = said.is_level;
         let seq = said.seq;
-        let mut copy = Copy::new(bytes, said);
+        let mut copy = Copy::new(bytes, said, self.life, figures);
         copy.take(now_ns, figures);
         if self.devices <= 1 || (level && self.level(seq).is_some()) {
-            copy.settle(figures);
+            copy.end(self.life, figures);
         } else if level {
             self.keep_level(seq, copy, figures);
         } else {
             if self.composed.len() == COMPOSED_COPIES_MAX
-                && let Some(mut oldest) = self.composed.pop_front()
+                && let Some(oldest) = self.composed.pop_front()
             {
-                oldest.settle(figures);
+                oldest.end(self.life, figures);
             }
             self.composed.push_back(copy);
         }
     }
 
-    fn keep_level(&mut self, seq: u64, mut copy: Copy, figures: &mut Figures) {
+    fn keep_level(&mut self, seq: u64, copy: Copy, figures: &mut Figures) {
+        let old = (copy.instant << INSTANT_SHIFT).saturating_sub(COPY_AGE_MAX_NS) >> INSTANT_SHIFT;
+        while self.level.front().is_some_and(|front| front.as_ref().is_none_or(|front| front.instant < old)) {
+            self.drop_level(0, figures);
+        }
         if self.level.is_empty() {
             self.first_seq = seq;
         }
         let place = seq.checked_sub(self.first_seq).and_then(|place| usize::try_from(place).ok());
         // A device so far behind that its batch lies before the shelf, or a leap no run makes: not kept.
         let Some(place) = place.filter(|place| *place < self.level.len() + LEVEL_COPIES_MAX) else {
-            copy.settle(figures);
+            copy.end(self.life, figures);
             return;
         };
         while self.level.len() <= place {
@@ -204,8 +240,8 @@ impl Copies {
     /// Empties one place, and takes away the empty places in front.
     #[cold]
     fn drop_level(&mut self, place: usize, figures: &mut Figures) {
-        if let Some(mut copy) = self.level[place].take() {
-            copy.settle(figures);
+        if let Some(copy) = self.level[place].take() {
+            copy.end(self.life, figures);
         }
         while let Some(None) = self.level.front() {
             self.level.pop_front();
@@ -213,10 +249,10 @@ impl Copies {
         }
     }
 
-    /// Records what is gathered still.
+    /// Records what is gathered still, and lets go of all.
     pub(crate) fn settle(&mut self, figures: &mut Figures) {
-        for copy in self.level.iter_mut().flatten().chain(&mut self.composed) {
-            copy.settle(figures);
+        for copy in self.level.drain(..).flatten().chain(self.composed.drain(..)) {
+            copy.end(self.life, figures);
         }
     }
 }
@@ -224,6 +260,12 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn copies(devices: u32) -> Copies {
+        let mut copies = Copies::new((0, 0));
+        (0..devices).for_each(|_| copies.arrived());
+        copies
+    }
 
     fn level(seq: u64) -> Said {
         Said {
@@ -240,7 +282,7 @@ mod tests {
 
     #[test]
     fn equal_bytes_are_taken_and_one_different_byte_is_not() {
-        let (mut copies, mut figures) = (Copies::new(3), Figures::new(2));
+        let (mut copies, mut figures) = (copies(3), Figures::new(2));
         copies.keep(b"batch seven", level(7), 5_000_000, &mut figures);
         let taken = Taken { messages: 2, skipped: 3, readable: [2, 0, 0, 0], brought: None };
         assert_eq!(copies.take_level(7, b"batch seveN", 5_000_000, &mut figures), None);
@@ -254,7 +296,7 @@ mod tests {
 
     #[test]
     fn the_shelf_is_bounded_and_drops_the_oldest() {
-        let (mut copies, mut figures) = (Copies::new(2), Figures::new(2));
+        let (mut copies, mut figures) = (copies(2), Figures::new(2));
         for seq in 1..=LEVEL_COPIES_MAX as u64 + 10 {
             copies.keep(&seq.to_be_bytes(), level(seq), 5_000_000, &mut figures);
         }
@@ -265,8 +307,26 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_left_is_not_waited_for_and_one_far_behind_not_for_long() {
+        let (mut copies, mut figures) = (copies(3), Figures::new(2));
+        copies.keep(b"seven", level(7), 5_000_000, &mut figures);
+        copies.left();
+        assert!(copies.take_level(7, b"seven", 6_000_000, &mut figures).is_some());
+        assert!(copies.level(7).is_none(), "all who are there had it");
+        copies.keep(b"eight", level(8), 5_000_000, &mut figures);
+        copies.keep(b"nine", level(9), 5_000_000 + COPY_AGE_MAX_NS / 2, &mut figures);
+        assert!(copies.level(8).is_some());
+        copies.keep(b"ten", level(10), 6_000_000 + COPY_AGE_MAX_NS, &mut figures);
+        assert!(copies.level(8).is_none() && copies.level(9).is_some());
+        copies.settle(&mut figures);
+        let mut spreads: Vec<u64> = figures.spreads.take().map(|((_, seq), _)| seq).collect();
+        spreads.sort_unstable();
+        assert_eq!(spreads, [7, 8, 9, 10]);
+    }
+
+    #[test]
     fn composed_frames_are_shared_too() {
-        let (mut copies, mut figures) = (Copies::new(3), Figures::new(2));
+        let (mut copies, mut figures) = (copies(3), Figures::new(2));
         let said =
             Said { is_level: false, has_messages: false, dues: Box::default(), explains: true, ..level(9) };
         copies.keep(b"refresh", said.clone(), 1, &mut figures);

@@ -1,4 +1,4 @@
-//! What devices are to do, and when: acknowledge, cut themselves off, come back, stop reading and begin again. Pure.
+//! What devices are to do, and when: come and go, acknowledge, cut themselves off, stop reading and begin again. Pure.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,12 +10,24 @@ pub(crate) enum Errand {
     Acknowledge,
     /// Connect, or connect again.
     Connect,
+    /// Join its room for a stay that begins.
+    Join,
+    /// Leave it: the stay is over.
+    Leave,
+    /// Leave it for another.
+    Hop,
     /// Cut its connection.
     Cut,
+    /// Cut it with others: the storm at this place of the run's.
+    Storm(u8),
     /// Stop reading.
     Stall,
     /// Read again.
     Wake,
+    /// Read a little, as a slow device does.
+    Sip,
+    /// Neither read nor say anything any more.
+    Die,
     /// Pull what it lacks.
     Pull,
 }

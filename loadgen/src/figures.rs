@@ -4,14 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::{Buckets, Latency};
 use crate::ledger::Told;
-use crate::timeline::{Slots, Timeline};
+use crate::spread::{Life, Spread, Spreads};
+use crate::timeline::{BUCKETS, Slots, Timeline, end_ns};
 
 /// What was counted of one type, over all devices.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TypeFigures {
-    /// From when a message was due to when a device had it.
+    /// Messages devices were given.
+    pub(crate) given: u64,
+    /// From when a message was due to when a device had it; without what was due while the run warmed up.
     pub(crate) latency: Latency,
-    /// The same over the time of the run, by when messages were due.
+    /// The same over the whole time of the run, by when messages were due.
     pub(crate) timeline: Timeline,
     /// Messages devices were told as skipped.
     pub(crate) skipped: u64,
@@ -24,6 +27,7 @@ pub(crate) struct TypeFigures {
 /// [`TypeFigures`] between processes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct TypeCounts {
+    given: u64,
     latency: Buckets,
     timeline: Slots,
     skipped: u64,
@@ -36,6 +40,7 @@ impl TypeFigures {
     #[must_use]
     pub(crate) fn counts(&self) -> TypeCounts {
         TypeCounts {
+            given: self.given,
             latency: self.latency.buckets(),
             timeline: self.timeline.slots(),
             skipped: self.skipped,
@@ -46,6 +51,7 @@ impl TypeFigures {
 
     /// Adds what another process counted.
     pub(crate) fn merge(&mut self, counts: &TypeCounts) {
+        self.given += counts.given;
         self.latency.merge(&counts.latency);
         self.timeline.merge(&counts.timeline);
         self.skipped += counts.skipped;
@@ -55,11 +61,17 @@ impl TypeFigures {
 }
 
 /// The figures of a worker's devices, by type.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Figures {
     /// The first publish.
     pub(crate) start_ns: u64,
+    /// What is due before is in no latency.
+    pub(crate) timed_from_ns: u64,
     pub(crate) types: Vec<TypeFigures>,
+    /// When the devices of each batch had it.
+    pub(crate) spreads: Spreads,
+    /// Latencies since they were last taken, by step.
+    recent: [u64; BUCKETS],
 }
 
 /// A message of ours in a frame: its type's place in the mix, and when it was due.
@@ -69,7 +81,27 @@ impl Figures {
     /// Nothing counted yet of so many types.
     #[must_use]
     pub(crate) fn new(types: usize) -> Self {
-        Self { start_ns: 0, types: vec![TypeFigures::default(); types] }
+        Self {
+            start_ns: 0,
+            timed_from_ns: 0,
+            types: vec![TypeFigures::default(); types],
+            spreads: Spreads::default(),
+            recent: [0; BUCKETS],
+        }
+    }
+
+    /// An empty spread for a batch whose devices are to be told apart, counted from when its earliest message was due.
+    #[must_use]
+    pub(crate) fn spread(&self, (room, _): Life, seq: u64, earliest_ns: u64) -> Option<Box<Spread>> {
+        let is_kept = earliest_ns >= self.timed_from_ns && self.spreads.keeps(room, seq);
+        is_kept.then(Box::default)
+    }
+
+    /// The latencies since this was last asked, to 9 %.
+    pub(crate) fn take_recent(&mut self) -> Buckets {
+        let recent = std::mem::replace(&mut self.recent, [0; BUCKETS]);
+        let used = (0_u8..).zip(recent).filter(|(_, count)| *count > 0);
+        used.map(|(step, count)| (end_ns(step) / 1_000, count)).collect()
     }
 
     /// So many devices had these messages at this time.
@@ -77,8 +109,13 @@ impl Figures {
         for (kind, due_ns) in dues {
             let Some(figures) = self.types.get_mut(usize::from(*kind)) else { continue };
             let latency_ns = received_ns.saturating_sub(*due_ns);
-            figures.latency.record(latency_ns, devices);
-            figures.timeline.record(due_ns.saturating_sub(self.start_ns), latency_ns, devices);
+            figures.given += devices;
+            if *due_ns >= self.timed_from_ns {
+                figures.latency.record(latency_ns, devices);
+            }
+            let after_start_ns = due_ns.saturating_sub(self.start_ns);
+            let step = figures.timeline.record(after_start_ns, latency_ns, devices);
+            self.recent[usize::from(step)] += devices;
         }
     }
 
@@ -90,5 +127,31 @@ impl Figures {
             figures.merged += told.merged * devices;
             figures.added += told.add * devices;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_while_a_run_warms_up_is_counted_and_not_timed() {
+        let mut figures = Figures::new(1);
+        (figures.start_ns, figures.timed_from_ns) = (1_000_000_000, 3_000_000_000);
+        figures.given(&[(0, 2_999_999_999), (0, 3_000_000_000)], 3_010_000_000, 5);
+        assert_eq!((figures.types[0].given, figures.types[0].latency.percentiles().count), (10, 5));
+        assert!(
+            figures.spread((0, 0), 1, 2_999_999_999).is_none()
+                && figures.spread((0, 0), 1, 3_000_000_000).is_some()
+        );
+    }
+
+    #[test]
+    fn what_is_recent_is_told_once() {
+        let mut figures = Figures::new(1);
+        figures.given(&[(0, 1_000_000_000)], 1_050_000_000, 5);
+        let recent = figures.take_recent();
+        assert!(matches!(*recent, [(50_000..55_000, 5)]), "{recent:?}");
+        assert_eq!(figures.take_recent(), []);
     }
 }

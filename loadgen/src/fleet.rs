@@ -4,13 +4,14 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::clock::monotonic_ns;
 use crate::plan::Plan;
-use crate::worker::{Assignment, Order, Outcome, Word};
+use crate::worker::{Assignment, Order, Outcome, Progress, Word};
 
 /// Devices of one process, where its descriptors allow.
 pub(crate) const DEVICES_PER_PROCESS_MAX: u32 = 19_000;
@@ -24,11 +25,38 @@ const WORDS_MAX: usize = 64;
 /// What a worker said, or that it ended.
 type Heard = (usize, Option<Word>);
 
+/// How far each worker said it is. Such words wait in no queue: a later one takes the place of one that nobody took.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Latest(Arc<Mutex<Vec<Progress>>>);
+
+impl Latest {
+    fn hear(&self, worker: usize, said: Progress) {
+        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if workers.len() <= worker {
+            workers.resize_with(worker + 1, Progress::default);
+        }
+        workers[worker].go_on(said);
+    }
+
+    /// All workers together; the latencies are those since this was last asked.
+    #[must_use]
+    pub(crate) fn take(&self) -> Progress {
+        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Progress::default();
+        for worker in workers.iter_mut() {
+            all.add(worker);
+            worker.latency.clear();
+        }
+        all
+    }
+}
+
 /// The worker processes of a run.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     workers: Vec<Worker>,
     words: Receiver<Heard>,
+    latest: Latest,
 }
 
 #[derive(Debug)]
@@ -46,12 +74,10 @@ impl Fleet {
     pub(crate) fn start(plan: &Plan) -> Result<Self, String> {
         let workers = workers_for(plan)?;
         let (sender, words) = sync_channel(WORDS_MAX);
-        let mut fleet = Self { workers: Vec::new(), words };
+        let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default() };
         // Each run comes from addresses of its own, so that ports of the last one that linger are not in the way.
         let subnet = fastrand::u8(1..=250);
-        let mut first_device = 0;
         for index in 0..workers {
-            let devices = plan.devices / workers + u32::from(index < plan.devices % workers);
             let assignment = Assignment {
                 loads: plan.loads.clone(),
                 rooms: plan.rooms,
@@ -64,12 +90,16 @@ impl Fleet {
                 room_stem: plan.target.room_stem.clone(),
                 viewer_door: plan.target.viewer_door.clone(),
                 device_token: plan.target.device_token.clone(),
-                first_device,
-                devices,
+                worker: index,
+                workers,
+                devices: plan.devices,
+                audience: plan.audience.clone(),
+                sizes: plan.sizes,
+                storms: plan.storms.clone(),
+                warm_up_ms: plan.warm_up_ms,
                 source: Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1)),
                 handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
             };
-            first_device += devices;
             fleet.add(assignment, &sender).map_err(|error| format!("starting a worker process: {error}"))?;
         }
         Ok(fleet)
@@ -83,11 +113,18 @@ impl Fleet {
             .spawn()?;
         let (orders, stdout) = (child.stdin.take(), child.stdout.take());
         let index = self.workers.len();
-        self.workers.push(Worker { child, orders, devices: assignment.devices });
-        let sender = sender.clone();
+        self.workers.push(Worker { child, orders, devices: assignment.own_devices() });
+        let (sender, latest) = (sender.clone(), self.latest.clone());
         std::thread::spawn(move || {
             for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
                 let Some(word) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
+                let word = match word {
+                    Word::Progress(said) => {
+                        latest.hear(index, said);
+                        continue;
+                    }
+                    word => word,
+                };
                 if sender.send((index, Some(word))).is_err() {
                     return;
                 }
@@ -127,6 +164,12 @@ impl Fleet {
             used.ok_or_else(|| format!("{file}: {text:?}"))
         };
         self.workers.iter().map(of_worker).sum()
+    }
+
+    /// How far the workers say they are; may be asked from another thread while this one waits.
+    #[must_use]
+    pub(crate) fn latest(&self) -> Latest {
+        self.latest.clone()
     }
 
     /// How many workers there are.

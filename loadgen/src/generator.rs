@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::LATENESS_P99_MAX_MS;
+
+/// The part of a processor past which a thread of the generator is taken to have been too busy to be on time.
+pub(crate) const BUSY_MAX: f64 = 0.9;
+
 /// The generator's own use of this machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GeneratorFigures {
@@ -9,8 +14,73 @@ pub(crate) struct GeneratorFigures {
     pub(crate) worker_bytes_max: u64,
     /// Devices of that worker.
     pub(crate) worker_devices: u32,
-    /// Processor time of the busiest worker's thread over the time of the run: 1 is all of a processor.
+    /// Processor time of the busiest worker's thread over the time of publishing: 1 is all of a processor.
     pub(crate) busiest_worker: f64,
     /// The same of the busiest publisher's thread.
     pub(crate) busiest_publisher: f64,
+}
+
+impl GeneratorFigures {
+    /// Takes in what one worker process used.
+    pub(crate) fn add_worker(&mut self, bytes: u64, devices: u32, busy: f64) {
+        if bytes > self.worker_bytes_max {
+            (self.worker_bytes_max, self.worker_devices) = (bytes, devices);
+        }
+        self.busiest_worker = self.busiest_worker.max(busy);
+    }
+
+    /// What made the run's figures this machine's own, in words; `None` where nothing did.
+    #[must_use]
+    pub(crate) fn limit(&self, lateness_p99_ms: f64) -> Option<String> {
+        if lateness_p99_ms > LATENESS_P99_MAX_MS {
+            return Some(format!("messages left later than {LATENESS_P99_MAX_MS} ms after they were due"));
+        }
+        [("worker", self.busiest_worker), ("publisher", self.busiest_publisher)]
+            .into_iter()
+            .find(|(_, busy)| *busy > BUSY_MAX)
+            .map(|(who, busy)| format!("a {who} used {busy:.2} of a processor, past {BUSY_MAX}"))
+    }
+}
+
+/// The most memory that a process held so far, from what `/proc/self/status` says; 0 where it does not say.
+#[must_use]
+pub(crate) fn peak_bytes(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1_024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worker_that_held_most_is_named() {
+        let mut figures = GeneratorFigures::default();
+        figures.add_worker(100, 10, 0.2);
+        figures.add_worker(300, 20, 0.1);
+        figures.add_worker(200, 30, 0.3);
+        assert_eq!(
+            (figures.worker_bytes_max, figures.worker_devices, figures.busiest_worker),
+            (300, 20, 0.3)
+        );
+    }
+
+    #[test]
+    fn what_limited_a_run_is_said() {
+        let figures =
+            GeneratorFigures { busiest_worker: 0.5, busiest_publisher: 0.5, ..GeneratorFigures::default() };
+        assert_eq!(figures.limit(LATENESS_P99_MAX_MS), None);
+        assert!(figures.limit(LATENESS_P99_MAX_MS + 1.0).is_some_and(|why| why.contains("left later than")));
+        let busy = GeneratorFigures { busiest_worker: 0.95, ..figures };
+        assert_eq!(busy.limit(1.0).as_deref(), Some("a worker used 0.95 of a processor, past 0.9"));
+        let busy = GeneratorFigures { busiest_publisher: 0.91, ..figures };
+        assert!(busy.limit(1.0).is_some_and(|why| why.starts_with("a publisher used 0.91")));
+    }
+
+    #[test]
+    fn the_peak_is_read_from_what_the_kernel_says() {
+        assert_eq!(peak_bytes("Name:\tx\nVmPeak:\t  99 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"), 2 << 20);
+        assert_eq!(peak_bytes("Name:\tx\n"), 0);
+    }
 }

@@ -133,6 +133,16 @@ impl Known {
         counts
     }
 
+    /// Where each counter of the mix stands by a welcome.
+    #[must_use]
+    pub(crate) fn totals(&self, welcome: &Welcome) -> Box<[Told]> {
+        let counters = (0_u8..).zip(&self.types).filter(|(_, known)| known.load.is_counter());
+        let total = |name: &String| welcome.counters.get(name).copied().unwrap_or(0);
+        counters
+            .map(|(kind, known)| Told { kind, total: Some(total(&known.load.type_name)), ..Told::default() })
+            .collect()
+    }
+
     /// Counters of the mix that stand at something in a welcome, by name.
     pub(crate) fn grown<'a>(&self, welcome: &'a Welcome) -> impl Iterator<Item = (&'a String, u64)> {
         let ours = |name: &&String| self.types.iter().any(|known| known.load.type_name == **name);

@@ -18,12 +18,13 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::answer::{Answer, read_answer};
 use crate::attempts::{Attempts, Next, Tried};
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, thread_processor_ns};
 use crate::doors::Door;
 use crate::frame::Encoding;
 use crate::latency::Latency;
 use crate::ledger::{Outcome, Published};
 use crate::payload::Payloads;
+use crate::report::ratio;
 use crate::request::{Requests, Traffic};
 use crate::timeline::Timeline;
 
@@ -48,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) payloads: Payloads,
     /// What they are.
     pub(crate) traffic: Traffic,
+    /// What is due, or leaves, so soon after the start is not timed.
+    pub(crate) warm_up_ns: u64,
 }
 
 /// What publishing brought.
@@ -71,6 +74,10 @@ pub(crate) struct Outcomes {
     pub(crate) retried: u64,
     /// The first few refusals and failures, in words.
     pub(crate) troubles: Vec<String>,
+    /// Processor time of the publisher's thread over the time from the start to the last answer.
+    pub(crate) busy: f64,
+    /// What is due, or leaves, before this is in no histogram.
+    timed_from_ns: u64,
 }
 
 impl Outcomes {
@@ -87,12 +94,14 @@ impl Outcomes {
             refusals: BTreeMap::new(),
             retried: 0,
             troubles: Vec::new(),
+            busy: 0.0,
+            timed_from_ns: 0,
         }
     }
 
     fn answered(&mut self, code: u16, sent_ns: u64, now_ns: u64) {
         let took_ns = now_ns.saturating_sub(sent_ns);
-        self.answer_latency.record(took_ns, 1);
+        self.answer_latency.record(took_ns, u64::from(sent_ns >= self.timed_from_ns));
         let after_start_ns = sent_ns.saturating_sub(self.published.schedule().start_ns);
         self.answers.record(after_start_ns, took_ns, 1);
         *self.codes.entry(code).or_default() += 1;
@@ -133,6 +142,8 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
     let (poll, timer) = (Poll::new()?, TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?);
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
     let attempts_max = plan.traffic.attempts_max;
+    let start_ns = published.schedule().start_ns;
+    let timed_from_ns = start_ns + plan.warm_up_ns;
     let mut publisher = Publisher {
         poll,
         timer,
@@ -143,9 +154,11 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
         flights: VecDeque::new(),
         in_flight: 0,
         attempts: Attempts::new(attempts_max),
-        outcomes: Outcomes::new(published),
+        outcomes: Outcomes { timed_from_ns, ..Outcomes::new(published) },
     };
+    let used_ns = thread_processor_ns();
     publisher.run()?;
+    publisher.outcomes.busy = ratio(thread_processor_ns() - used_ns, monotonic_ns().saturating_sub(start_ns));
     Ok(publisher.outcomes)
 }
 
@@ -211,8 +224,10 @@ impl Publisher {
         self.outcomes.published.sent(request, now_ns);
         let schedule = self.outcomes.published.schedule();
         let numbers = schedule.numbers_of(request);
-        let late_ns = now_ns.saturating_sub(schedule.request_due_ns(request));
-        self.outcomes.lateness.record(late_ns, numbers.end - numbers.start);
+        let due_ns = schedule.request_due_ns(request);
+        let late_ns = now_ns.saturating_sub(due_ns);
+        let is_timed = u64::from(due_ns >= self.outcomes.timed_from_ns);
+        self.outcomes.lateness.record(late_ns, (numbers.end - numbers.start) * is_timed);
         self.leave(slot, request, now_ns);
     }
 

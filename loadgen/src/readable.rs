@@ -27,15 +27,19 @@ struct Reader {
     held: Counts,
     most: Counts,
     largest: Counts,
+    /// Since it joined its room the last time.
     total: [u64; LIMITS_MAX],
+    most_in_all: [u64; LIMITS_MAX],
 }
 
 /// The readers of one worker.
 #[derive(Debug)]
 pub(crate) struct Readers {
     limits: usize,
+    /// The first is of the worker's first device, and each next one of the device `apart` on.
     readers: Vec<Reader>,
     first_device: u32,
+    apart: u32,
     first_ns: u64,
     last_ns: u64,
 }
@@ -56,11 +60,23 @@ pub(crate) struct Reading {
 }
 
 impl Readers {
-    /// Devices from this number on, watched for so many types.
+    /// So many devices from this number on, that number `apart`, watched for so many types.
     #[must_use]
-    pub(crate) fn new(limits: usize, first_device: u32, devices: u32) -> Self {
+    pub(crate) fn new(limits: usize, devices: u32, (first_device, apart): (u32, u32)) -> Self {
         let readers = (0..devices).map(|_| Reader::default()).collect();
-        Self { limits, readers, first_device, first_ns: 0, last_ns: 0 }
+        Self { limits, readers, first_device, apart, first_ns: 0, last_ns: 0 }
+    }
+
+    fn reader(&mut self, device: u32) -> Option<&mut Reader> {
+        self.readers.get_mut((device.checked_sub(self.first_device)? / self.apart) as usize)
+    }
+
+    /// A device joined a room: what it was given before, there or in another, is no part of what it is given from here on.
+    pub(crate) fn arrive(&mut self, device: u32) {
+        if let Some(reader) = self.reader(device) {
+            reader.lately.clear();
+            (reader.held, reader.total) = Default::default();
+        }
     }
 
     /// A device was given these.
@@ -69,7 +85,7 @@ impl Readers {
         if counts == [0; LIMITS_MAX] {
             return;
         }
-        let Some(reader) = self.readers.get_mut((device - self.first_device) as usize) else { return };
+        let Some(reader) = self.reader(device) else { return };
         while let Some((_, gone)) = reader.lately.pop_front_if(|(then_ns, _)| *then_ns + SECOND_NS <= now_ns)
         {
             for (held, gone) in reader.held.iter_mut().zip(gone) {
@@ -82,6 +98,7 @@ impl Readers {
             reader.most[limit] = reader.most[limit].max(reader.held[limit]);
             reader.largest[limit] = reader.largest[limit].max(count);
             reader.total[limit] += u64::from(count);
+            reader.most_in_all[limit] = reader.most_in_all[limit].max(reader.total[limit]);
         }
         self.first_ns = if self.first_ns == 0 { now_ns } else { self.first_ns.min(now_ns) };
         self.last_ns = self.last_ns.max(now_ns);
@@ -93,11 +110,11 @@ impl Readers {
         let read = |limit: usize| {
             let mut reading =
                 Reading { took_ms: (self.last_ns - self.first_ns) / 1_000_000, ..Reading::default() };
-            for (device, reader) in (self.first_device..).zip(&self.readers) {
+            for (device, reader) in (self.first_device..).step_by(self.apart as usize).zip(&self.readers) {
                 reading.join(Reading {
                     most_in_a_second: reader.most[limit].into(),
                     most_in_a_frame: reader.largest[limit].into(),
-                    most_in_all: reader.total[limit],
+                    most_in_all: reader.most_in_all[limit],
                     took_ms: reading.took_ms,
                     device,
                 });
@@ -154,7 +171,7 @@ mod tests {
     use super::*;
 
     fn reading(frames: u64, each: u32, apart_ms: u64) -> Reading {
-        let mut readers = Readers::new(1, 7, 2);
+        let mut readers = Readers::new(1, 2, (7, 1));
         for frame in 0..frames {
             let counts = [each, 0, 0, 0];
             readers.take(8, counts, SECOND_NS + frame * apart_ms * 1_000_000);
@@ -179,8 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn who_joins_another_room_begins_anew() {
+        let mut readers = Readers::new(1, 2, (1, 3));
+        readers.take(4, [30, 0, 0, 0], SECOND_NS);
+        readers.arrive(4);
+        readers.take(4, [20, 0, 0, 0], SECOND_NS + 1);
+        let reading = readers.readings()[0];
+        assert_eq!((reading.most_in_a_second, reading.most_in_all, reading.device), (30, 30, 4));
+    }
+
+    #[test]
     fn a_second_is_a_second() {
-        let mut readers = Readers::new(1, 0, 1);
+        let mut readers = Readers::new(1, 1, (0, 1));
         for (at_ms, expected) in [(1_000, 1), (1_999, 2), (2_000, 2), (2_998, 3), (2_999, 3), (4_500, 3)] {
             readers.take(0, [1, 0, 0, 0], at_ms * 1_000_000);
             assert_eq!(readers.readings()[0].most_in_a_second, expected, "{at_ms}");

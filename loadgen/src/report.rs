@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::awkward::Awkward;
+use crate::awkward::{Awkward, Moves};
 use crate::cpu::CpuFigures;
 use crate::environment::Environment;
 use crate::faults::FaultDone;
@@ -49,6 +49,9 @@ pub(crate) struct Report {
     /// What was done to the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) faults: Vec<FaultDone>,
+    /// How often they joined, left, or were cut off.
+    #[serde(default)]
+    pub(crate) moves: Moves,
     pub(crate) seen: Tally,
     /// Messages of ours per batch frame.
     pub(crate) messages_per_frame: f64,
@@ -265,7 +268,7 @@ impl PublishedFigures {
 pub(crate) enum Verdict {
     /// Every promise was kept.
     Ok,
-    /// Every promise was kept, but this machine published late: the latencies are its own.
+    /// Every promise was kept, but this machine was late or too busy (`generator`): the latencies are its own.
     GeneratorLimited,
     /// Every promise was kept, but a threshold was not.
     ThresholdFailed,
@@ -276,20 +279,20 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict on these. Messages that were refused or are unknown break no promise while others were accepted.
+    /// The verdict on these; `generator` is what limited the generator itself. Messages that were refused or are unknown break no promise while others were accepted.
     #[must_use]
     pub(crate) fn of(
         violations: &Violations,
         published: &PublishedFigures,
         reliable: Option<&ReliableFigures>,
-        lateness: Percentiles,
+        generator: Option<&str>,
     ) -> Self {
         let nothing_durable = reliable.is_some_and(|reliable| reliable.durable == 0 && reliable.sent > 0);
         if !violations.is_empty() {
             Self::Violations
         } else if (published.ok == 0 && published.sent > 0) || nothing_durable {
             Self::NothingPublished
-        } else if lateness.p99_ms > LATENESS_P99_MAX_MS {
+        } else if generator.is_some() {
             Self::GeneratorLimited
         } else {
             Self::Ok
@@ -356,8 +359,8 @@ impl Report {
             Verdict::Ok if self.devices == 0 => format!("ok: nothing was watched{not_ok}"),
             Verdict::Ok => format!("ok: nothing lost, twice, out of order or altered{not_ok}"),
             Verdict::GeneratorLimited => format!(
-                "generator-limited: no violation, but messages left later than {LATENESS_P99_MAX_MS} ms after they were \
-                 due{not_ok}"
+                "generator-limited: no violation, but {}{not_ok}",
+                self.generator.limit(self.lateness.p99_ms).unwrap_or_default()
             ),
             Verdict::ThresholdFailed => {
                 let failed = self.thresholds.iter().filter(|judged| !judged.holds).count();

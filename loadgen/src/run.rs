@@ -13,7 +13,6 @@ use crate::environment::Environment;
 use crate::faults::{FaultDone, Faults};
 use crate::fleet::Fleet;
 use crate::floor::Floor;
-use crate::generator::GeneratorFigures;
 use crate::html;
 use crate::junit;
 use crate::latency::{Latency, Percentiles};
@@ -27,8 +26,6 @@ use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
 use crate::server::{Sample, ServerWatch, enter_deliveries};
 use crate::settle::Merged;
-use crate::slo;
-use crate::spread::{Skew, SpreadFigures};
 use crate::types::TypeTable;
 use crate::worker::{Order, Outcome, room_name};
 
@@ -69,7 +66,6 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
 /// # Errors
 /// [`RunError`], when no verdict could be reached.
 pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
-    slo::check_types(&plan.thresholds, &plan.loads).map_err(RunError::Usage)?;
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
     let mut fleet = Fleet::start(plan).map_err(RunError::Usage)?;
@@ -149,6 +145,7 @@ fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
         room_names: (0..plan.rooms).map(|room| room_name(&plan.target.room_stem, room)).collect(),
         payloads: Payloads::new(traffic.load.length, seed),
         traffic,
+        warm_up_ns: plan.warm_up_ms * 1_000_000,
     };
     std::thread::spawn(move || publisher::publish(publishing, published))
 }
@@ -227,17 +224,22 @@ fn settle(
     let mut merged = Merged::of(results);
     let accounts = merged.check_rooms(outcomes, plan);
     merged.check_readable(plan);
+    let spreads = merged.spreads(plan);
+    let mut generator = merged.generator;
+    let publishers = outcomes.iter().chain(reliable).map(|outcomes| outcomes.busy);
+    generator.busiest_publisher = publishers.fold(0.0, f64::max);
     let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
     let cpu = CpuFigures::of(aside.spent, &merged.seen, plan);
-    let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), &accounts);
-    let Merged { seen, violations, .. } = merged;
+    let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), (&accounts, &spreads.types));
+    let Merged { seen, violations, joins, moves, .. } = merged;
     let mut server = aside.server;
     let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();
     enter_deliveries(&mut server, &moments);
     let published = PublishedFigures::of(outcomes, aside.took_ms);
     let lateness = all(outcomes.iter().map(|outcomes| &outcomes.lateness));
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
-    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), lateness);
+    let limited = generator.limit(lateness.p99_ms);
+    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref());
     Report {
         devices: plan.devices,
         rooms: plan.rooms,
@@ -254,14 +256,15 @@ fn settle(
         reliable,
         awkward: plan.awkward,
         faults: aside.faults,
+        moves,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
         latency: latency.percentiles(),
         curve: latency.curve(),
-        spread: SpreadFigures::default(),
-        skew: Skew::default(),
-        join: Percentiles::default(),
-        generator: GeneratorFigures::default(),
+        spread: spreads.all,
+        skew: spreads.skew,
+        join: joins.percentiles(),
+        generator,
         memory: MemoryFigures::of_samples(&server),
         server,
         environment: Environment::read(),

@@ -285,6 +285,7 @@ fn published(args: &SelftestArgs) -> Result<Publishing, String> {
         publisher_key: None,
         room_names: vec![room_name(&plan.target.room_stem, 0)],
         payloads: Payloads::new(load.length, type_seed(plan.seed, &load.type_name)),
+        warm_up_ns: 0,
         traffic: Traffic { load: load.clone(), reliable_types: None, ttl_ms: None, attempts_max: 1 },
     };
     let published = Published::new(load.schedule.clone());

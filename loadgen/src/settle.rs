@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::awkward::Moves;
 use crate::figures::TypeFigures;
+use crate::generator::GeneratorFigures;
 use crate::latency::Latency;
 use crate::ledger::{
     Account, ApplyTimes, Case, Kind, RoomSeen, Stored, StreamSeen, Violations, check, check_counter,
@@ -13,6 +15,7 @@ use crate::plan::Plan;
 use crate::publisher::Outcomes;
 use crate::readable::Reading;
 use crate::report::ReliableFigures;
+use crate::spread::SpreadTable;
 use crate::stored;
 use crate::streams::{Original, StreamTally};
 use crate::watch::Tally;
@@ -27,6 +30,13 @@ pub(crate) struct Merged {
     /// By limit.
     pub(crate) readings: Vec<Reading>,
     pub(crate) violations: Violations,
+    /// From when devices were to join, or to come back, to their welcome.
+    pub(crate) joins: Latency,
+    pub(crate) moves: Moves,
+    /// Of the workers alone.
+    pub(crate) generator: GeneratorFigures,
+    /// All workers kept the spreads of one in so many batches, or of more.
+    spread_stride: u64,
     /// Lives of rooms, by room and run.
     rooms: BTreeMap<(u32, String), RoomSeen>,
     stream_tally: StreamTally,
@@ -41,6 +51,10 @@ impl Merged {
     pub(crate) fn of(results: Vec<Outcome>) -> Self {
         let mut merged = Self::default();
         for result in results {
+            merged.joins.merge(&result.joins);
+            merged.moves.add(result.moves);
+            merged.generator.add_worker(result.peak_bytes, result.devices, result.busy);
+            merged.spread_stride = merged.spread_stride.max(result.spread_stride);
             merged.seen.frames += result.tally.frames;
             merged.seen.deliveries += result.tally.deliveries;
             merged.seen.skipped += result.tally.skipped;
@@ -117,6 +131,12 @@ impl Merged {
         accounts
     }
 
+    /// When the first and the last devices of messages had them, by type, and how far rooms are apart.
+    #[must_use]
+    pub(crate) fn spreads(&self, plan: &Plan) -> SpreadTable {
+        SpreadTable::of(self.rooms.values(), &plan.loads, self.spread_stride.max(1))
+    }
+
     /// Judges how many messages of some types devices were given in a second.
     pub(crate) fn check_readable(&mut self, plan: &Plan) {
         for (limit, reading) in plan.limits.iter().zip(&self.readings) {
@@ -143,7 +163,8 @@ impl Merged {
             others: plan.others,
         };
         let handshake = stored::handshake(plan.target.viewer_door.clone(), plan.target.device_token.clone());
-        let (mut times, ttl_ns) = (ApplyTimes::default(), original.ttl_ns());
+        let timed_from_ns = original.schedule.start_ns + plan.warm_up_ms * 1_000_000;
+        let (mut times, ttl_ns) = (ApplyTimes::since(timed_from_ns), original.ttl_ns());
         let mut unread = false;
         for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
             let name = room_name(&plan.target.room_stem, room);

@@ -31,8 +31,10 @@ pub(crate) struct Place {
     pub(crate) wanted: u64,
     /// When it came back the last time, or began to read again; 0: it was there throughout.
     pub(crate) returned_ns: u64,
-    /// Whether it acknowledges everything.
+    /// It drops some of its acknowledgements.
     pub(crate) drops_acks: bool,
+    /// It reads slowly just now, so that when it applies something says nothing of the node.
+    pub(crate) is_slow: bool,
 }
 
 /// What one frame brings of a stream.
@@ -275,7 +277,9 @@ impl Streams {
                     What::Message(number) => self.original.schedule.due_ns(*number) < place.returned_ns,
                 };
                 let since_return_ns = now_ns.saturating_sub(place.returned_ns);
-                if published_before && since_return_ns <= APPLY_AGE_MAX_NS {
+                if place.is_slow {
+                    seen.after_return += 1;
+                } else if published_before && since_return_ns <= APPLY_AGE_MAX_NS {
                     self.after_return.record(since_return_ns, 1);
                     seen.after_return += 1;
                 } else {

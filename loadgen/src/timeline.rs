@@ -11,7 +11,7 @@ const SLOTS_MAX: usize = 7_200;
 /// Steps per doubling: a figure read is at most 9 % above what was.
 const STEPS: f64 = 8.0;
 /// Steps in all: from 1 ms to a minute.
-const BUCKETS: usize = 128;
+pub(crate) const BUCKETS: usize = 128;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Slot {
@@ -41,12 +41,14 @@ pub(crate) struct Moment {
 }
 
 impl Timeline {
-    /// `count` times the same latency, begun `after_start_ns` after the first publish.
-    pub(crate) fn record(&mut self, after_start_ns: u64, latency_ns: u64, count: u64) {
-        let place = usize::try_from(after_start_ns / SLOT_NS).unwrap_or(SLOTS_MAX);
+    /// `count` times the same latency, begun `after_start_ns` after the first publish. Gives its step.
+    pub(crate) fn record(&mut self, after_start_ns: u64, latency_ns: u64, count: u64) -> u8 {
+        let (place, step) =
+            (usize::try_from(after_start_ns / SLOT_NS).unwrap_or(SLOTS_MAX), step(latency_ns));
         let slot = self.slot(place);
-        slot.buckets[bucket(latency_ns)] += count;
+        slot.buckets[usize::from(step)] += count;
         slot.max_ns = slot.max_ns.max(latency_ns);
+        step
     }
 
     fn slot(&mut self, place: usize) -> &mut Slot {
@@ -103,17 +105,32 @@ impl Slot {
             seen += count;
             seen >= wanted
         });
-        let step = u32::try_from(reached.unwrap_or(0)).unwrap_or(0);
-        (f64::from(step) / STEPS).exp2().min(ratio(self.max_ns, 1_000_000))
+        let step = u8::try_from(reached.unwrap_or(0)).unwrap_or(u8::MAX);
+        end_ms(step).min(ratio(self.max_ns, 1_000_000))
     }
 }
 
-/// The step whose upper end a latency is at or just below.
-fn bucket(latency_ns: u64) -> usize {
+/// The step whose upper end a latency is at or just below; less than [`BUCKETS`].
+#[must_use]
+pub(crate) fn step(latency_ns: u64) -> u8 {
     let step = (ratio(latency_ns, 1_000_000).log2() * STEPS).ceil();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 127")]
-    let index = step.clamp(0.0, 127.0) as usize;
+    let index = step.clamp(0.0, 127.0) as u8;
     index
+}
+
+/// The upper end of a step.
+#[must_use]
+pub(crate) fn end_ms(step: u8) -> f64 {
+    (f64::from(step) / STEPS).exp2()
+}
+
+/// The upper end of a step.
+#[must_use]
+pub(crate) fn end_ns(step: u8) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a minute at most")]
+    let end_ns = (end_ms(step) * 1_000_000.0) as u64;
+    end_ns
 }
 
 #[cfg(test)]

@@ -48,11 +48,11 @@ pub(crate) struct TypeReport {
     pub(crate) skipped: u64,
     /// From when a message was due to when a device had it.
     pub(crate) latency: Percentiles,
-    /// The same by quarters of a second in which messages were due.
-    pub(crate) latency_over_time: Vec<Moment>,
-    /// The first and the last device of each message.
+    /// The first and the last device of each message; of long runs a part of the messages.
     #[serde(default)]
     pub(crate) spread: SpreadFigures,
+    /// The same by quarters of a second in which messages were due.
+    pub(crate) latency_over_time: Vec<Moment>,
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
     /// The same by quarters of a second in which publishes left.
@@ -86,7 +86,7 @@ impl TypeTable {
         plan: &Plan,
         published: &[Outcomes],
         (figures, readings): (&[TypeFigures], &[Reading]),
-        accounts: &[Account],
+        (accounts, spreads): (&[Account], &[SpreadFigures]),
     ) -> Self {
         let nothing = TypeFigures::default();
         let rows = plan.loads.iter().enumerate().map(|(kind, load)| {
@@ -109,12 +109,12 @@ impl TypeTable {
                 shed: outcomes.refusals.clone(),
                 answered_merged: outcomes.merged,
                 account: accounts.get(kind).copied().unwrap_or_default(),
-                delivered: if load.is_counter() { figures.added } else { latency.count },
+                delivered: if load.is_counter() { figures.added } else { figures.given },
                 merged: figures.merged,
                 skipped: figures.skipped,
                 latency,
+                spread: spreads.get(kind).copied().unwrap_or_default(),
                 latency_over_time: figures.timeline.moments(),
-                spread: SpreadFigures::default(),
                 answer: outcomes.answer_latency.percentiles(),
                 answer_over_time: outcomes.answers.moments(),
                 answers: outcomes.codes.clone(),

@@ -1,28 +1,34 @@
 //! Many devices on one thread: connects them, reads what they are sent, keeps them alive. What a frame means is judged
-//! in `watch`; here are only sockets, and in `habits` what devices do by themselves: acknowledge, pull, stall, come back.
+//! in `watch`; here are only sockets; in `habits` and `comings` what devices do by themselves: acknowledge, pull, stall,
+//! come back, join and leave; in `crowd` which devices these are.
 //!
 //! A device is one `Device` of some hundred bytes and a socket. All read into one scratch; only a frame that is half
 //! here owns bytes, from a pool that is reused, so the steady state allocates nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::awkward::{Awkward, Habits, until_return_ns};
+use crate::awkward::{Habits, Moves, until_return_ns};
 use crate::clock::monotonic_ns;
 use crate::errands::{Errand, Errands};
 use crate::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
 use crate::handshake::{Answer, Handshake};
+use crate::latency::Latency;
 use crate::ledger::Kind;
 use crate::pulls::Pulls;
 use crate::sockets;
 use crate::watch::{Heard, Seat, Track, Watch};
 
+mod comings;
+mod crowd;
 mod habits;
+
+pub(crate) use crowd::{Crowd, Seats};
 
 /// Largest read: a whole frame and the half of the next.
 const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
@@ -34,18 +40,23 @@ const RETRY_AFTER_NS: u64 = 200_000_000;
 const EVENTS_MAX: usize = 4096;
 /// Buffers for half frames that are kept for reuse.
 const SPARE_MAX: usize = 1024;
-/// What the kernel may hold for a device that stalls: little, or it stops reading without anybody noticing.
+/// What the kernel may hold for a device that stalls, dawdles or dies: little, or it stops reading without anybody noticing.
 const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
 const WAKE: Token = Token(usize::MAX);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Not to be there now: before its first stay, or after one.
+    Away,
+    /// To be there, and not connected.
     Idle,
     Connecting,
     Handshaking,
     /// Upgraded, its welcome not here yet.
     Waiting,
     Watching,
+    /// Connected, and silent for ever.
+    Dead,
     Ended,
 }
 
@@ -55,6 +66,10 @@ struct Device {
     /// A frame (or handshake answer) that is half here.
     half: Vec<u8>,
     track: Track,
+    /// When it was to join, or to come back.
+    due_ns: u64,
+    /// Its room, by its place among this worker's.
+    place: u32,
     phase: Phase,
     attempts: u8,
     habits: Habits,
@@ -64,25 +79,8 @@ struct Device {
     owes_ack: bool,
     /// A pull is wanted or under way.
     is_pulling: bool,
-}
-
-/// Which devices a worker holds and how it connects them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Crowd {
-    /// The number of the first in the whole run.
-    pub(crate) first_device: u32,
-    /// How many.
-    pub(crate) devices: u32,
-    /// How many rooms of the run they are in: device i sits in the place i modulo this.
-    pub(crate) places: u32,
-    /// The loopback address they come from; used when the door is on loopback.
-    pub(crate) source: Ipv4Addr,
-    /// Handshakes that may be under way at one time.
-    pub(crate) handshakes_max: u32,
-    /// What some of them do besides listening.
-    pub(crate) awkward: Awkward,
-    /// What that is drawn from.
-    pub(crate) seed: u64,
+    /// It reads in sips, and the next one is planned.
+    is_sipping: bool,
 }
 
 /// The devices of one worker.
@@ -100,6 +98,14 @@ pub(crate) struct Viewers {
     scratch: Vec<u8>,
     spare: Vec<Vec<u8>>,
     random: fastrand::Rng,
+    /// When the first publish is due; 0: not known yet.
+    start_ns: u64,
+    /// Devices that are there before it.
+    first: usize,
+    /// From when a device was to join, or to come back, to its welcome.
+    pub(crate) joins: Latency,
+    /// What devices did besides listening.
+    pub(crate) moves: Moves,
     /// The next device that was never tried.
     untried: usize,
     /// Devices whose next attempt to connect is due.
@@ -119,7 +125,7 @@ pub(crate) struct Viewers {
 }
 
 impl Viewers {
-    /// None connected yet. `room_names` are the rooms by place.
+    /// None connected yet.
     ///
     /// # Errors
     /// When the kernel gives no epoll descriptor.
@@ -128,37 +134,44 @@ impl Viewers {
         door: SocketAddr,
         handshake: Handshake,
         ping: Vec<u8>,
-        room_names: Vec<String>,
+        seats: Seats,
         watch: Watch,
     ) -> std::io::Result<Self> {
-        let idle = |index: u32| {
-            let habits = crowd.awkward.habits(crowd.seed, crowd.first_device + index);
-            let mut track = Track::default();
-            track.place.drops_acks = habits.drops_acks;
+        let idle = |(index, place): (usize, u32)| {
+            let habits = crowd.habits(index);
+            let is_first = crowd.stay(index, 0).is_some_and(|stay| stay.from_ns.is_none());
             Device {
                 stream: None,
                 half: Vec::new(),
-                track,
-                phase: Phase::Idle,
+                track: Track::new(habits),
+                due_ns: 0,
+                place,
+                phase: if is_first { Phase::Idle } else { Phase::Away },
                 attempts: 0,
                 habits,
                 is_stalled: false,
                 owes_ack: false,
                 is_pulling: false,
+                is_sipping: false,
             }
         };
+        let devices: Vec<Device> = seats.places.into_iter().enumerate().map(idle).collect();
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
-            crowd,
             handshake,
-            room_names,
+            room_names: seats.room_names,
             door,
-            devices: (0..crowd.devices).map(idle).collect(),
+            first: devices.iter().filter(|device| device.phase == Phase::Idle).count(),
+            devices,
             watch,
             scratch: vec![0; SCRATCH_BYTES],
             spare: Vec::new(),
-            random: fastrand::Rng::with_seed(crowd.seed ^ u64::from(crowd.first_device)),
+            random: fastrand::Rng::with_seed(crowd.seed ^ u64::from(crowd.worker)),
+            crowd,
+            start_ns: 0,
+            joins: Latency::default(),
+            moves: Moves::default(),
             untried: 0,
             retries: VecDeque::new(),
             errands: Errands::default(),
@@ -182,10 +195,10 @@ impl Viewers {
         Waker::new(self.poll.registry(), WAKE)
     }
 
-    /// Whether every device is in its room.
+    /// Whether every device is in its room that is to be there before the first publish.
     #[must_use]
     pub(crate) fn is_ready(&self) -> bool {
-        self.watching == self.devices.len()
+        self.watching == self.first
     }
 
     /// How many are in their rooms.
@@ -194,9 +207,14 @@ impl Viewers {
         self.watching
     }
 
+    /// How many are on their way there.
+    #[must_use]
+    pub(crate) fn joining(&self) -> usize {
+        self.shaking as usize + self.retries.len()
+    }
+
     fn seat(&self, index: usize) -> Seat {
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
-        Seat { device: self.crowd.first_device + index, place: (index % self.crowd.places) as usize }
+        Seat { device: self.crowd.number(index), place: self.devices[index].place as usize }
     }
 
     /// One turn: starts what may start, waits at most `wait`, takes what arrived, pings whose time has come.
@@ -243,10 +261,15 @@ impl Viewers {
                 index
             } else if self.untried < self.devices.len() {
                 self.untried += 1;
+                self.devices[self.untried - 1].due_ns = monotonic_ns();
                 self.untried - 1
             } else {
                 return Ok(());
             };
+            // Away as yet; or it left, or is here, before its turn came.
+            if self.devices[index].phase != Phase::Idle {
+                continue;
+            }
             self.shaking += 1;
             if let Err(error) = self.connect(index) {
                 self.give_back(index, &error.to_string())?;
@@ -256,8 +279,8 @@ impl Viewers {
     }
 
     fn connect(&mut self, index: usize) -> std::io::Result<()> {
-        let stalls = self.devices[index].habits.stalls;
-        let receive_bytes = stalls.then_some(STALLING_RECEIVE_BYTES);
+        let Habits { stalls, is_slow, dies, .. } = self.devices[index].habits;
+        let receive_bytes = (stalls || is_slow || dies).then_some(STALLING_RECEIVE_BYTES);
         let mut stream = sockets::connect(self.door, self.crowd.source, receive_bytes)?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         let device = &mut self.devices[index];
@@ -295,7 +318,7 @@ impl Viewers {
         device.half = Vec::new();
         device.phase = Phase::Idle;
         device.attempts = device.attempts.saturating_add(1);
-        let (attempts, is_known) = (device.attempts, device.track.is_known());
+        let (attempts, is_known) = (device.attempts, device.track.is_known() || self.start_ns > 0);
         let wait_ns = if self.crowd.awkward.through_restarts {
             until_return_ns(&mut self.random)
         } else if attempts < ATTEMPTS_MAX {
@@ -310,7 +333,7 @@ impl Viewers {
         Ok(())
     }
 
-    /// A device that was in its room and is not any more.
+    /// A device that is not in its room and should be.
     #[cold]
     fn give_up(&mut self, index: usize, reason: &str) {
         let device = &mut self.devices[index];
@@ -324,14 +347,15 @@ impl Viewers {
     #[cold]
     fn lose(&mut self, index: usize, reason: &str) -> Result<(), String> {
         match self.devices[index].phase {
-            Phase::Idle | Phase::Ended => Ok(()),
+            Phase::Away | Phase::Idle | Phase::Dead | Phase::Ended => Ok(()),
             Phase::Connecting | Phase::Handshaking | Phase::Waiting => self.give_back(index, reason),
             Phase::Watching if self.may_return(index) => {
                 let wait_ns = until_return_ns(&mut self.random);
-                self.leave(index, wait_ns);
+                self.leave(index, monotonic_ns() + wait_ns);
                 Ok(())
             }
             Phase::Watching => {
+                self.watching -= 1;
                 self.give_up(index, reason);
                 Ok(())
             }
@@ -342,31 +366,39 @@ impl Viewers {
     /// read that would only say so, unless the connection is ending.
     fn read(&mut self, index: usize, ending: Ending) -> Result<(), String> {
         loop {
-            let device = &mut self.devices[index];
-            let Some(stream) = &mut device.stream else { return Ok(()) };
-            let held = device.half.len();
-            let read = match stream.read(&mut self.scratch[held..]) {
-                Ok(0) => return self.lose(index, "ended by the server"),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return self.lose(index, &error.to_string()),
-            };
-            if held > 0 {
-                self.scratch[..held].copy_from_slice(&device.half);
-                let mut emptied = std::mem::take(&mut device.half);
-                emptied.clear();
-                if self.spare.len() < SPARE_MAX {
-                    self.spare.push(emptied);
-                }
-            }
-            let end = held + read;
-            let drained = end < self.scratch.len();
-            self.take(index, end)?;
-            if drained && !ending.0 {
-                return Ok(());
+            match self.read_once(index, SCRATCH_BYTES)? {
+                Got::All => {}
+                Got::Less if ending.0 => {}
+                Got::Less | Got::Nothing => return Ok(()),
             }
         }
+    }
+
+    /// Reads once, at most so many bytes, and takes what is whole.
+    #[inline]
+    fn read_once(&mut self, index: usize, bytes_max: usize) -> Result<Got, String> {
+        let device = &mut self.devices[index];
+        let Some(stream) = &mut device.stream else { return Ok(Got::Nothing) };
+        let held = device.half.len();
+        let until = self.scratch.len().min(held + bytes_max);
+        let read = match stream.read(&mut self.scratch[held..until]) {
+            Ok(0) => return self.lose(index, "ended by the server").map(|()| Got::Nothing),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Got::Nothing),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Got::All),
+            Err(error) => return self.lose(index, &error.to_string()).map(|()| Got::Nothing),
+        };
+        if held > 0 {
+            self.scratch[..held].copy_from_slice(&device.half);
+            let mut emptied = std::mem::take(&mut device.half);
+            emptied.clear();
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(emptied);
+            }
+        }
+        let end = held + read;
+        self.take(index, end)?;
+        Ok(if end < until { Got::Less } else { Got::All })
     }
 
     /// Takes every whole frame of the scratch up to `end`, and keeps the half one behind them.
@@ -428,9 +460,9 @@ impl Viewers {
             Heard::Welcomed { heartbeat_ms, ack_within_ms } => {
                 self.devices[index].phase = Phase::Watching;
                 self.devices[index].attempts = 0;
-                self.welcomed(index, ack_within_ms, now_ns);
                 self.shaking -= 1;
                 self.watching += 1;
+                self.welcomed(index, ack_within_ms, now_ns);
                 // Eight tenths of the heartbeat: a busy turn delays a ping, and the server waits for 2.5 of them.
                 self.ping_every_ns = heartbeat_ms * 800_000;
                 Ok(())
@@ -510,13 +542,16 @@ impl Viewers {
     /// what was `accepted` (by place). A device that was given up is not waited for.
     #[must_use]
     pub(crate) fn is_level(&self, accepted: &[Vec<u64>], heads: &[u64]) -> bool {
-        let complete = (0..accepted.len()).all(|place| self.watch.is_complete(place, &accepted[place]));
-        complete
+        // Only a device that was there throughout is owed all that its room accepted.
+        let throughout = self.devices.iter().filter(|device| device.track.is_throughout());
+        let places: BTreeSet<usize> = throughout.map(|device| device.place as usize).collect();
+        let complete = |place: usize| accepted.get(place).is_none_or(|of| self.watch.is_complete(place, of));
+        places.into_iter().all(complete)
             && self.devices.iter().enumerate().all(|(index, device)| {
                 let seat = self.seat(index);
                 let head = heads.get(seat.place).copied().unwrap_or(0);
                 match device.phase {
-                    Phase::Ended => true,
+                    Phase::Away | Phase::Dead | Phase::Ended => true,
                     Phase::Watching => self.watch.is_level(device.track, seat, head),
                     _ => false,
                 }
@@ -527,7 +562,10 @@ impl Viewers {
     pub(crate) fn end(&mut self) {
         for index in 0..self.devices.len() {
             let seat = self.seat(index);
-            if !matches!(self.devices[index].phase, Phase::Watching | Phase::Ended) {
+            if !matches!(
+                self.devices[index].phase,
+                Phase::Away | Phase::Watching | Phase::Dead | Phase::Ended
+            ) {
                 self.give_up(index, "did not come back");
             }
             self.watch.end(self.devices[index].track, seat, monotonic_ns());
@@ -546,6 +584,15 @@ impl Viewers {
     }
 }
 
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Got {
+    Nothing,
+    /// Less than was asked for: there is no more.
+    Less,
+    All,
+}
+
 /// Whether the other side has ended its direction, so that a short read is not the last.
 #[derive(Debug, Clone, Copy)]
 struct Ending(bool);
@@ -555,7 +602,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_costs_no_more_than_128_bytes_here() {
-        assert!(size_of::<Device>() <= 128, "{}", size_of::<Device>());
+    fn a_device_costs_no_more_than_136_bytes_here() {
+        assert!(size_of::<Device>() <= 136, "{}", size_of::<Device>());
     }
 }

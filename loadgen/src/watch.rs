@@ -6,11 +6,12 @@
 
 use std::rc::Rc;
 
+use crate::awkward::Habits;
 use crate::copies::Said;
 use crate::figures::Figures;
 use crate::frame::{Batch, Encoding, HeardMessage, ServerFrame, Welcome, decode};
 use crate::known::{ENGINE_TYPE, Known, Which};
-use crate::ledger::{Kind, Numbers, RoomSeen, Violations};
+use crate::ledger::{Claim, Kind, Numbers, RoomSeen, Violations};
 use crate::mix::Class;
 use crate::readable::Readers;
 use crate::streams::{Brought, Place, Streams};
@@ -26,7 +27,7 @@ pub(crate) struct Track {
     pub(crate) seq: Option<u64>,
     /// Whether it was welcomed on the connection it has.
     is_in: bool,
-    /// Whether it was away: chat that it missed then is not owed to it.
+    /// Whether it was away, or came late: chat that it missed then is not owed to it.
     was_away: bool,
     /// The seq of its first welcome.
     start_seq: u64,
@@ -37,10 +38,23 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    /// Its connection ended, and it will come back.
-    pub(crate) fn leave(&mut self) {
-        self.is_in = false;
-        self.was_away = true;
+    /// Of a device that joins after publishing began: what was published before is not owed to it.
+    #[must_use]
+    pub(crate) fn late(habits: Habits) -> Self {
+        Self { was_away: true, ..Self::new(habits) }
+    }
+
+    /// Of a device that joins before the first publish.
+    #[must_use]
+    pub(crate) fn new(habits: Habits) -> Self {
+        let place = Place { drops_acks: habits.drops_acks, is_slow: habits.is_slow, ..Place::default() };
+        Self { place, ..Self::default() }
+    }
+
+    /// Whether it is in its room, and was from before the first publish: then all that the room accepted is owed to it.
+    #[must_use]
+    pub(crate) fn is_throughout(&self) -> bool {
+        self.is_in && !self.was_away
     }
 
     /// Whether it was in its room before.
@@ -123,8 +137,6 @@ pub(crate) struct RoomToWatch {
     pub(crate) room: u32,
     /// Its name.
     pub(crate) name: String,
-    /// Devices of this worker in it.
-    pub(crate) devices: u32,
 }
 
 impl Watch {
@@ -137,7 +149,8 @@ impl Watch {
     ) -> Self {
         let types = known.types.len();
         let seen = |room| RoomSeen::new(room, types);
-        let rooms = rooms.into_iter().map(|room| WatchedRoom::new(room.name, room.devices, seen(room.room)));
+        let rooms = rooms.into_iter().enumerate();
+        let rooms = rooms.map(|(life, room)| WatchedRoom::new(room.name, life, seen(room.room)));
         let lives: Vec<WatchedRoom> = rooms.collect();
         Self {
             figures: Figures::new(types),
@@ -171,14 +184,25 @@ impl Watch {
         self
     }
 
-    /// Publishing begins at this time; told before it does. What was counted until now is no part of the run.
-    pub(crate) fn start(&mut self, start_ns: u64) {
+    /// Publishing begins at this time; told before it does. What was counted until now is no part of the run, and what is
+    /// due in the first `warm_up_ns` is not timed.
+    pub(crate) fn start(&mut self, start_ns: u64, warm_up_ns: u64) {
         self.known.start(start_ns);
         self.figures.start_ns = start_ns;
+        self.figures.timed_from_ns = start_ns + warm_up_ns;
         self.tally = Tally::default();
         if let Some(streams) = &mut self.streams {
             streams.original.schedule.start_ns = start_ns;
         }
+    }
+
+    /// A device is not in its room any more: its connection ended. It may come back to it.
+    pub(crate) fn leave(&mut self, track: &mut Track) {
+        if track.is_in {
+            self.lives[track.life as usize].copies.left();
+        }
+        track.is_in = false;
+        track.was_away = true;
     }
 
     /// Judges the payload of one text or binary frame.
@@ -289,7 +313,8 @@ impl Watch {
             });
         }
         // Rooms are new: nothing of ours can be in their history before the first publish.
-        let first = track.seq.is_none();
+        let first = track.seq.is_none() && !track.was_away;
+        let came_back = track.seq.is_some();
         for message in welcome.messages.iter().filter(|message| message.type_name != ENGINE_TYPE) {
             if first {
                 self.violations.add(Kind::Foreign, 1, || {
@@ -308,17 +333,31 @@ impl Watch {
             track.start_seq = welcome.seq;
         } else {
             track.place.returned_ns = now_ns;
+            self.claim_totals(seat, life, welcome);
         }
         track.seq = Some(welcome.seq);
         track.life = u32::try_from(life).unwrap_or(u32::MAX);
         track.is_in = true;
+        self.lives[life].copies.arrived();
+        if let Some(readers) = self.readers.as_mut().filter(|_| !came_back) {
+            readers.arrive(seat.device);
+        }
         let brought = self.streams.as_mut().and_then(|streams| {
-            streams.tally.reconnects += u64::from(!first);
+            streams.tally.reconnects += u64::from(came_back);
             streams.welcome(&mut track.place, seat, welcome, now_ns, &mut self.violations)
         });
         let ack_within_ms =
             brought.filter(|brought| brought.through > 0).map(|brought| brought.ack_within_ms);
         Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms, ack_within_ms }
+    }
+
+    /// What a welcome says of counters is what they came to by its seq, and is held to what batches say.
+    fn claim_totals(&mut self, seat: Seat, life: usize, welcome: &Welcome) {
+        let told = self.known.totals(welcome);
+        if !told.is_empty() {
+            let claim = Claim { after: welcome.seq, through: welcome.seq, told };
+            self.lives[life].seen.claimed(claim, seat.device);
+        }
     }
 
     /// The life of a device's room that has this run.
@@ -330,7 +369,7 @@ impl Watch {
         if first.seen.run == run {
             return seat.place;
         }
-        let (index, name, devices) = (first.seen.room, first.name.clone(), first.devices);
+        let (index, name) = (first.seen.room, first.name.clone());
         let mut later = self.lives.iter().skip(self.rooms);
         if let Some(known) = later.position(|life| life.seen.room == index && life.seen.run == run) {
             return self.rooms + known;
@@ -342,7 +381,7 @@ impl Watch {
         }
         let mut seen = RoomSeen::new(index, self.known.types.len());
         run.clone_into(&mut seen.run);
-        self.lives.push(WatchedRoom::new(name, devices, seen));
+        self.lives.push(WatchedRoom::new(name, self.lives.len(), seen));
         self.lives.len() - 1
     }
 
@@ -553,12 +592,15 @@ impl Watch {
         }
     }
 
-    /// The run is over: records what is gathered still, and gives what was seen of each room.
+    /// The run is over: records what is gathered still, and gives what was seen of each room that a device was in.
     pub(crate) fn finish(&mut self) -> Vec<RoomSeen> {
         for room in &mut self.lives {
             room.copies.settle(&mut self.figures);
         }
-        self.lives.drain(..).map(|room| room.seen).collect()
+        for (((_, life), seq), spread) in self.figures.spreads.take() {
+            self.lives[life as usize].seen.spreads.insert(seq, spread);
+        }
+        self.lives.drain(..).map(|room| room.seen).filter(|seen| !seen.run.is_empty()).collect()
     }
 }
 

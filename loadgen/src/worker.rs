@@ -10,21 +10,25 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::awkward::Awkward;
-use crate::clock::monotonic_ns;
+use crate::audience::Audience;
+use crate::awkward::{Awkward, Moves};
+use crate::clock::{monotonic_ns, thread_processor_ns};
 use crate::doors::Door;
 use crate::figures::{TypeCounts, TypeFigures};
 use crate::frame::Encoding;
+use crate::generator::peak_bytes;
 use crate::handshake::Handshake;
 use crate::known::Known;
 use crate::latency::Buckets;
 use crate::ledger::{RoomSeen, StreamSeen, Violations};
 use crate::mix::{Limit, Load};
 use crate::payload::{Payloads, reliable_seed};
-use crate::plan::Reliable;
+use crate::plan::{Reliable, Storm};
 use crate::readable::{Readers, Reading};
+use crate::report::ratio;
+use crate::seating::{Seating, Sizes};
 use crate::streams::{APPLY_AGE_MAX_NS, Original, StreamTally, Streams};
-use crate::viewer::{Crowd, Viewers};
+use crate::viewer::{Crowd, Seats, Viewers};
 use crate::watch::{RoomToWatch, Tally, Watch};
 
 /// Longest wait of one turn, so that pings, retries and deadlines are looked at.
@@ -33,6 +37,8 @@ const TURN: Duration = Duration::from_millis(50);
 pub(crate) const SETTLE_NS: u64 = 300_000_000;
 /// How much later than its deadline a run may end, so that devices that came back have their 3 s.
 const RETURN_MAX_NS: u64 = 10_000_000_000;
+/// How often a worker says how far it is, from the start on.
+const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
 
 /// What one worker is to hold.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,21 +54,32 @@ pub(crate) struct Assignment {
     pub(crate) room_stem: String,
     pub(crate) viewer_door: Door,
     pub(crate) device_token: Option<String>,
-    pub(crate) first_device: u32,
+    /// Which of the run's workers this is, and how many there are: device n is of worker n modulo that.
+    pub(crate) worker: u32,
+    pub(crate) workers: u32,
+    /// Devices of the whole run.
     pub(crate) devices: u32,
+    pub(crate) audience: Audience,
+    pub(crate) sizes: Sizes,
+    pub(crate) storms: Vec<Storm>,
+    /// What is due so soon after the start is in the ledger and not in the figures of time.
+    pub(crate) warm_up_ms: u64,
     pub(crate) source: Ipv4Addr,
     pub(crate) handshakes_max: u32,
 }
 
 impl Assignment {
-    /// How many rooms this worker's devices are in.
-    fn places(&self) -> u32 {
-        self.devices.min(self.rooms)
+    /// Devices of this worker.
+    #[must_use]
+    pub(crate) fn own_devices(&self) -> u32 {
+        self.devices.saturating_sub(self.worker).div_ceil(self.workers.max(1))
     }
 
-    /// The room at `place`.
-    fn room(&self, place: u32) -> u32 {
-        (self.first_device + place) % self.rooms
+    /// The room of each of this worker's devices.
+    fn seats(&self) -> Vec<u32> {
+        let seating = Seating::new(self.sizes, self.devices, self.rooms, self.seed);
+        let own = (self.worker..self.devices).step_by(self.workers.max(1) as usize);
+        own.map(|device| seating.room_of(device)).collect()
     }
 }
 
@@ -95,15 +112,74 @@ pub(crate) enum Word {
     Ready,
     /// The start is known.
     Started,
+    /// How far it is; about once a second from the start on.
+    Progress(Progress),
     /// No device, or not all of them, could be connected.
     Failed { reason: String },
     /// What the devices saw.
     Result(Box<Outcome>),
 }
 
+/// How far a worker, or all together, are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Devices that are in their rooms.
+    pub(crate) watching: u64,
+    /// Devices on their way there.
+    pub(crate) joining: u64,
+    /// Batch frames since the start.
+    pub(crate) frames: u64,
+    /// Messages of ours in them.
+    pub(crate) deliveries: u64,
+    /// Broken promises that show while frames arrive.
+    pub(crate) violations: u64,
+    /// From when messages were due to when devices had them, since this was last said; to 9 %.
+    pub(crate) latency: Buckets,
+}
+
+impl Progress {
+    /// Takes in a later word of the same worker: its latencies are added, and all else is as it says.
+    pub(crate) fn go_on(&mut self, later: Self) {
+        let mut latency = std::mem::take(&mut self.latency);
+        add_buckets(&mut latency, &later.latency);
+        *self = Self { latency, ..later };
+    }
+
+    /// Adds another worker's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.watching += other.watching;
+        self.joining += other.joining;
+        self.frames += other.frames;
+        self.deliveries += other.deliveries;
+        self.violations += other.violations;
+        add_buckets(&mut self.latency, &other.latency);
+    }
+}
+
+/// Adds buckets to others. They are those of `timeline`'s steps, so there are never many.
+fn add_buckets(mine: &mut Buckets, theirs: &Buckets) {
+    for (value_us, count) in theirs {
+        match mine.binary_search_by_key(value_us, |(value_us, _)| *value_us) {
+            Ok(at) => mine[at].1 += count,
+            Err(at) => mine.insert(at, (*value_us, *count)),
+        }
+    }
+}
+
 /// What the devices of one worker saw.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
+    /// How many devices they were.
+    pub(crate) devices: u32,
+    /// The most memory that the worker's process held.
+    pub(crate) peak_bytes: u64,
+    /// Processor time of its thread over the time of publishing.
+    pub(crate) busy: f64,
+    /// From when devices were to join, or to come back, to their welcome.
+    pub(crate) joins: Buckets,
+    pub(crate) moves: Moves,
+    /// In `rooms` there are the spreads of one in so many batches.
+    pub(crate) spread_stride: u64,
     pub(crate) tally: Tally,
     /// By type.
     pub(crate) types: Vec<TypeCounts>,
@@ -129,22 +205,27 @@ pub(crate) fn run() -> std::io::Result<()> {
     let Order::Connect(assignment) = serde_json::from_str(&line)? else {
         return Err(std::io::Error::other("the first order is to connect"));
     };
-    let mut viewers = crowd(&assignment)?;
+    let mut rooms = assignment.seats();
+    rooms.sort_unstable();
+    rooms.dedup();
+    let mut viewers = crowd(&assignment, &rooms)?;
     let orders = listen(viewers.waker()?);
-    let mut state = State { ready: false, reported: 0, finish: None };
+    let mut state = State { ready: false, reported: 0, finish: None, use_of: Use::default() };
     loop {
         if let Err(reason) = viewers.turn(TURN) {
             return say(&Word::Failed { reason });
         }
-        state.report(&viewers)?;
+        state.report(&mut viewers)?;
         match orders.try_recv() {
             Ok(Order::Start { start_ns }) => {
-                viewers.watch.start(start_ns);
-                viewers.begin();
+                viewers.watch.start(start_ns, assignment.warm_up_ms * 1_000_000);
+                viewers.begin(start_ns);
+                state.use_of.begin(monotonic_ns());
                 say(&Word::Started)?;
             }
             Ok(Order::Finish { accepted, heads, grace_ms }) => {
-                let rooms = || (0..assignment.places()).map(|place| assignment.room(place) as usize);
+                state.use_of.end(monotonic_ns());
+                let rooms = || rooms.iter().map(|room| *room as usize);
                 let in_room = |room: usize| {
                     accepted.iter().map(|rooms| rooms.get(room).copied().unwrap_or(0)).collect()
                 };
@@ -161,7 +242,7 @@ pub(crate) fn run() -> std::io::Result<()> {
         }
         if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
             viewers.end();
-            say(&Word::Result(Box::new(outcome(&mut viewers.watch))))?;
+            say(&Word::Result(Box::new(outcome(&mut viewers, assignment.own_devices(), state.use_of.busy))))?;
             // The devices stay until the coordinator has asked the node what the run cost: their leaving is no part of it.
             while orders.recv().is_ok() {}
             viewers.leave_all();
@@ -170,13 +251,20 @@ pub(crate) fn run() -> std::io::Result<()> {
     }
 }
 
-fn outcome(watch: &mut Watch) -> Outcome {
+fn outcome(viewers: &mut Viewers, devices: u32, busy: f64) -> Outcome {
+    let (joins, moves, watch) = (viewers.joins.buckets(), viewers.moves, &mut viewers.watch);
     let rooms = watch.finish();
     let streams = watch.streams.as_mut();
     let (stream_tally, after_return, streams) = streams.map_or_else(Default::default, |streams| {
         (streams.tally, streams.after_return.buckets(), streams.finish())
     });
     Outcome {
+        devices,
+        peak_bytes: peak_bytes(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
+        busy,
+        joins,
+        moves,
+        spread_stride: watch.figures.spreads.stride(),
         tally: watch.tally,
         types: watch.figures.types.iter().map(TypeFigures::counts).collect(),
         readings: watch.readers.as_ref().map(Readers::readings).unwrap_or_default(),
@@ -192,13 +280,43 @@ struct State {
     ready: bool,
     reported: usize,
     finish: Option<Finish>,
+    use_of: Use,
+}
+
+/// The processor time that this thread uses while messages are published.
+#[derive(Debug, Default)]
+struct Use {
+    /// When publishing began, and the thread's processor time then.
+    since: Option<(u64, u64)>,
+    /// The part of a processor, once it is over.
+    busy: f64,
+    /// When the next word of progress is due.
+    progress_ns: u64,
+}
+
+impl Use {
+    fn begin(&mut self, now_ns: u64) {
+        self.since = Some((now_ns, thread_processor_ns()));
+        self.progress_ns = now_ns + PROGRESS_EVERY_NS;
+    }
+
+    fn end(&mut self, now_ns: u64) {
+        if let Some((since_ns, used_ns)) = self.since {
+            self.busy = ratio(thread_processor_ns() - used_ns, now_ns.saturating_sub(since_ns));
+        }
+    }
 }
 
 impl State {
-    /// Says how far connecting is: each thousand, and the end.
-    fn report(&mut self, viewers: &Viewers) -> std::io::Result<()> {
+    /// Says how far connecting is: each thousand, and the end; after the start, how far the run is.
+    fn report(&mut self, viewers: &mut Viewers) -> std::io::Result<()> {
         if self.ready {
-            return Ok(());
+            let now_ns = monotonic_ns();
+            if self.use_of.since.is_none() || now_ns < self.use_of.progress_ns {
+                return Ok(());
+            }
+            self.use_of.progress_ns = now_ns + PROGRESS_EVERY_NS;
+            return say(&Word::Progress(progress(viewers)));
         }
         if viewers.is_ready() {
             self.ready = true;
@@ -209,6 +327,19 @@ impl State {
             say(&Word::Connected { devices: self.reported as u64 })?;
         }
         Ok(())
+    }
+}
+
+fn progress(viewers: &mut Viewers) -> Progress {
+    let (watching, joining) = (viewers.watching() as u64, viewers.joining() as u64);
+    let watch = &mut viewers.watch;
+    Progress {
+        watching,
+        joining,
+        frames: watch.tally.frames,
+        deliveries: watch.tally.deliveries,
+        violations: watch.violations.total(),
+        latency: watch.figures.take_recent(),
     }
 }
 
@@ -234,19 +365,21 @@ impl Finish {
     }
 }
 
-fn crowd(assignment: &Assignment) -> std::io::Result<Viewers> {
-    let places = assignment.places();
-    let name = |place| room_name(&assignment.room_stem, assignment.room(place));
-    let rooms = (0..places).map(|place| RoomToWatch {
-        room: assignment.room(place),
-        name: name(place),
-        devices: (assignment.devices - place).div_ceil(places),
-    });
+/// The devices of an assignment; `rooms` are theirs, each once, in order.
+fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Viewers> {
+    let name = |room: &u32| room_name(&assignment.room_stem, *room);
+    let places = assignment.seats().into_iter().map(|room| rooms.partition_point(|other| *other < room));
+    let seats = Seats {
+        room_names: rooms.iter().map(name).collect(),
+        places: places.map(|place| u32::try_from(place).unwrap_or(u32::MAX)).collect(),
+    };
+    let to_watch = rooms.iter().map(|room| RoomToWatch { room: *room, name: name(room) });
     let known = Known::new(assignment.loads.clone(), assignment.seed)
         .with_limits(&assignment.limits)
         .with_others(assignment.others);
     let limits = assignment.limits.len();
-    let readers = (limits > 0).then(|| Readers::new(limits, assignment.first_device, assignment.devices));
+    let numbers = (assignment.worker, assignment.workers.max(1));
+    let readers = (limits > 0).then(|| Readers::new(limits, assignment.own_devices(), numbers));
     let streams = assignment.reliable.as_ref().map(|reliable| {
         let original = Original {
             schedule: reliable.schedule.clone(),
@@ -255,30 +388,27 @@ fn crowd(assignment: &Assignment) -> std::io::Result<Viewers> {
             ttl_ms: reliable.ttl_ms,
             others: assignment.others,
         };
-        Streams::new(original, (0..places).map(|place| assignment.room(place)))
+        Streams::new(original, rooms.iter().copied())
     });
-    let watch = Watch::new(known, assignment.encoding, rooms)
+    let watch = Watch::new(known, assignment.encoding, to_watch)
         .with_streams(streams)
         .with_readers(readers)
         .through_restarts(assignment.awkward.through_restarts);
     let door = assignment.viewer_door.clone();
     let address = door.address();
-    Viewers::new(
-        Crowd {
-            first_device: assignment.first_device,
-            devices: assignment.devices,
-            places,
-            source: assignment.source,
-            handshakes_max: assignment.handshakes_max,
-            awkward: assignment.awkward,
-            seed: assignment.seed,
-        },
-        address,
-        Handshake::new(door, assignment.encoding, assignment.device_token.clone()),
-        assignment.encoding.ping(),
-        (0..places).map(name).collect(),
-        watch,
-    )
+    let crowd = Crowd {
+        worker: assignment.worker,
+        workers: assignment.workers.max(1),
+        rooms: assignment.rooms,
+        audience: assignment.audience.clone(),
+        storms: assignment.storms.clone(),
+        source: assignment.source,
+        handshakes_max: assignment.handshakes_max,
+        awkward: assignment.awkward,
+        seed: assignment.seed,
+    };
+    let handshake = Handshake::new(door, assignment.encoding, assignment.device_token.clone());
+    Viewers::new(crowd, address, handshake, assignment.encoding.ping(), seats, watch)
 }
 
 /// Reads orders on a thread of its own. It ends, and with it the worker, when stdin does.
@@ -303,4 +433,21 @@ fn say(word: &Word) -> std::io::Result<()> {
     serde_json::to_writer(&mut stdout, word)?;
     stdout.write_all(b"\n")?;
     stdout.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_word_says_what_is_and_its_latencies_are_added() {
+        let mut all = Progress::default();
+        let word = |watching, frames, latency| Progress { watching, frames, latency, ..Progress::default() };
+        let mut worker = word(5, 10, vec![(100, 1), (300, 1)]);
+        worker.go_on(word(4, 30, vec![(200, 2), (300, 2)]));
+        assert_eq!(worker, word(4, 30, vec![(100, 1), (200, 2), (300, 3)]));
+        all.add(&worker);
+        all.add(&word(1, 1, vec![(100, 1)]));
+        assert_eq!(all, word(5, 31, vec![(100, 2), (200, 2), (300, 3)]));
+    }
 }

@@ -25,10 +25,20 @@ pub(crate) struct Stored {
 /// How long devices took to apply what was durable.
 #[derive(Debug, Default)]
 pub(crate) struct ApplyTimes {
+    /// What was due before is not among them.
+    timed_from_ns: u64,
     /// From the answer that said durable.
     pub(crate) from_answer: Latency,
     /// From the first sending.
     pub(crate) from_sending: Latency,
+}
+
+impl ApplyTimes {
+    /// None yet, of messages that are due from this time on.
+    #[must_use]
+    pub(crate) fn since(timed_from_ns: u64) -> Self {
+        Self { timed_from_ns, ..Self::default() }
+    }
 }
 
 /// Judges the reliable stream of one room.
@@ -209,13 +219,14 @@ impl Life<'_> {
         for (offset, number, seen) in self.messages() {
             let (sent_ns, answered_ns) = (self.published.sent_ns(number), self.published.answered_ns(number));
             let ok = self.published.outcome(number) == Outcome::Ok;
+            let is_timed = u64::from(self.published.schedule().due_ns(number) >= times.timed_from_ns);
             let mut late = 0;
             for (tick, count) in &seen.applied {
                 let applied_ns = start_ns + ((u64::from(*tick) + 1) << TICK_SHIFT);
-                times.from_sending.record(applied_ns.saturating_sub(sent_ns), u64::from(*count));
+                times.from_sending.record(applied_ns.saturating_sub(sent_ns), u64::from(*count) * is_timed);
                 if ok {
                     let took_ns = applied_ns.saturating_sub(answered_ns);
-                    times.from_answer.record(took_ns, u64::from(*count));
+                    times.from_answer.record(took_ns, u64::from(*count) * is_timed);
                     late += u64::from(*count) * u64::from(took_ns > APPLY_AGE_MAX_NS);
                 }
             }

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spread::Spread;
+
 /// The places (see `Schedule::place_of`) of one batch's messages, in the batch's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<u32>", from = "Vec<u32>")]
@@ -158,6 +160,9 @@ pub(crate) struct RoomSeen {
     /// What frames said of the account. Of level batches, only the first device of each worker is witness.
     #[serde(with = "pairs")]
     pub(crate) claims: BTreeMap<Claim, Witness>,
+    /// When devices had each batch, of those that are kept, by seq. Nothing is judged by it.
+    #[serde(with = "pairs")]
+    pub(crate) spreads: BTreeMap<u64, Spread>,
 }
 
 impl RoomSeen {
@@ -207,6 +212,9 @@ impl RoomSeen {
         }
         for (claim, witness) in other.claims {
             note(&mut self.claims, claim, witness);
+        }
+        for (seq, spread) in other.spreads {
+            self.spreads.entry(seq).or_default().merge(&spread);
         }
         conflicts.dedup();
         conflicts

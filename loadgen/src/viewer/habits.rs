@@ -13,15 +13,19 @@ use crate::sockets;
 const PULL_AGAIN_NS: u64 = 300_000_000;
 
 impl Viewers {
-    /// Publishing begins: from here on devices follow their habits.
-    pub(crate) fn begin(&mut self) {
+    /// Publishing begins at `start_ns`: devices follow their habits from now on, and come and go from then on.
+    pub(crate) fn begin(&mut self, start_ns: u64) {
+        self.start_ns = start_ns;
         let now_ns = monotonic_ns();
         for index in 0..self.devices.len() {
             if self.devices[index].habits.stalls {
                 let wait_ns = until_stall_ns(&mut self.random, 0);
                 self.errands.add(now_ns + wait_ns, index, Errand::Stall);
             }
-            self.plan_cut(index, now_ns);
+            if self.devices[index].phase == Phase::Watching {
+                self.plan_cut(index, now_ns);
+            }
+            self.plan_comings(index, now_ns);
         }
     }
 
@@ -56,9 +60,15 @@ impl Viewers {
                 Errand::Cut => {
                     if self.devices[index].phase == Phase::Watching && !self.is_calm {
                         let wait_ns = away_ns(&mut self.random);
-                        self.leave(index, wait_ns);
+                        self.leave(index, now_ns + wait_ns);
                     }
                 }
+                Errand::Join => self.join(index, now_ns),
+                Errand::Leave => self.leave_room(index),
+                Errand::Hop => self.hop(index, now_ns),
+                Errand::Storm(place) => self.storm(index, place),
+                Errand::Die => self.die(index, now_ns),
+                Errand::Sip => self.sip(index, now_ns)?,
                 Errand::Stall => self.stall(index, now_ns),
                 Errand::Wake => self.wake(index)?,
                 Errand::Pull => self.want_pull(index),
@@ -85,6 +95,8 @@ impl Viewers {
 
     /// A device is in its room: the first time, or again.
     pub(super) fn welcomed(&mut self, index: usize, ack_within_ms: Option<u64>, now_ns: u64) {
+        self.joined(index, now_ns);
+        self.sip_from_now(index);
         if self.devices[index].track.place.returned_ns == now_ns {
             self.latest_return_ns = now_ns;
             self.plan_cut(index, now_ns);
@@ -96,21 +108,18 @@ impl Viewers {
 
     /// Whether a device whose connection ended comes back: then that is no broken promise.
     pub(super) fn may_return(&self, index: usize) -> bool {
-        self.crowd.awkward.through_restarts || self.devices[index].habits.stalls
+        let habits = self.devices[index].habits;
+        self.crowd.awkward.through_restarts || habits.stalls || habits.is_slow
     }
 
-    /// Ends a device's connection without a word; it connects again after `wait_ns`.
-    pub(super) fn leave(&mut self, index: usize, wait_ns: u64) {
-        self.watching -= 1;
+    /// Ends a device's connection without a word; it connects again at `due_ns`.
+    pub(super) fn leave(&mut self, index: usize, due_ns: u64) {
+        self.depart(index);
         let device = &mut self.devices[index];
-        device.stream = None;
-        device.half = Vec::new();
         device.phase = Phase::Idle;
-        device.attempts = 0;
-        device.is_stalled = false;
-        device.owes_ack = false;
-        device.track.leave();
-        self.errands.add(monotonic_ns() + wait_ns, index, Errand::Connect);
+        device.due_ns = due_ns;
+        self.moves.absences += 1;
+        self.errands.add(due_ns, index, Errand::Connect);
     }
 
     fn stall(&mut self, index: usize, now_ns: u64) {
@@ -133,10 +142,12 @@ impl Viewers {
     /// A device that stalled reads again. Its connection may be gone meanwhile.
     fn wake(&mut self, index: usize) -> Result<(), String> {
         let device = &mut self.devices[index];
-        if !device.is_stalled {
+        if !device.is_stalled || device.phase == Phase::Dead {
             return Ok(());
         }
         device.is_stalled = false;
+        // A slow device reads on only when the run is over, and then like any other.
+        device.track.place.is_slow = false;
         let now_ns = monotonic_ns();
         device.track.place.returned_ns = now_ns;
         self.latest_return_ns = now_ns;

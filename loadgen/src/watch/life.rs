@@ -9,8 +9,6 @@ use crate::ledger::{Claim, Kind, Numbers, RoomSeen};
 #[derive(Debug)]
 pub(super) struct WatchedRoom {
     pub(super) name: String,
-    /// Devices of this worker in the room.
-    pub(super) devices: u32,
     pub(super) copies: Copies,
     pub(super) seen: RoomSeen,
     /// What is accounted for of each type: messages given, skipped and merged; of a counter its total.
@@ -22,10 +20,12 @@ pub(super) struct WatchedRoom {
 }
 
 impl WatchedRoom {
-    pub(super) fn new(name: String, devices: u32, seen: RoomSeen) -> Self {
+    /// The life at this place among the worker's, in which nobody is yet.
+    pub(super) fn new(name: String, life: usize, seen: RoomSeen) -> Self {
         let accounted = vec![0; seen.types.len()];
         let accounted_seqs = BTreeSet::new();
-        Self { name, devices, copies: Copies::new(devices), seen, accounted, accounted_seqs, newest_seq: 0 }
+        let copies = Copies::new((seen.room, u32::try_from(life).unwrap_or(u32::MAX)));
+        Self { name, copies, seen, accounted, accounted_seqs, newest_seq: 0 }
     }
 
     /// A device that held `after` was told this of what came then.

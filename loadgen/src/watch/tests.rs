@@ -63,7 +63,7 @@ impl Bench {
     }
 
     fn of(known: Known) -> Self {
-        let room = RoomToWatch { room: 0, name: ROOM.into(), devices: 3 };
+        let room = RoomToWatch { room: 0, name: ROOM.into() };
         let watch = Watch::new(known, Encoding::Json, [room]);
         Self { watch, tracks: [Track::default(); 3] }
     }
@@ -351,7 +351,7 @@ fn a_device_that_comes_back_asks_with_what_it_has() {
     assert_eq!(bench.watch.resume_query(Track::default(), seat(0)), "");
     bench.hear(0, &mixed(5, (0, 1), &[], &[coupon(1)]));
     assert_eq!(bench.watch.resume_query(bench.tracks[0], seat(0)), "?cursor=0e:1&seen=0a:5");
-    bench.tracks[0].leave();
+    bench.watch.leave(&mut bench.tracks[0]);
     let back = format!(
         r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":9,"heartbeat_ms":25000,"resumed":true,"reset":null,
             "epoch":"0e","offset":3,"after":1,"through":3,"ack_within_ms":200,"history":[{}],"reliable":[{},{}]}}"#,
@@ -363,11 +363,11 @@ fn a_device_that_comes_back_asks_with_what_it_has() {
     assert_eq!(bench.hear(0, &back), welcomed);
     assert_eq!((bench.tracks[0].place.offset, bench.tracks[0].seq), (3, Some(9)));
     assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
-    bench.tracks[0].leave();
+    bench.watch.leave(&mut bench.tracks[0]);
     let reset = back.replace(r#""reset":null"#, r#""reset":"epoch_changed""#);
     bench.hear(0, &reset);
     assert_eq!(bench.watch.violations.count(Kind::I4FalseReset), 1);
-    bench.tracks[1].leave();
+    bench.watch.leave(&mut bench.tracks[1]);
     let honest = back.replace(r#""epoch":"0e""#, r#""epoch":"0f""#).replace(r#""after":1"#, r#""after":0"#);
     bench.hear(1, &honest.replace(r#""reliable":["#, &format!(r#""reliable":[{},"#, coupon(1))));
     assert_eq!(bench.tracks[1].place.offset, 3, "a cursor at offset 0 is never reset");
