@@ -65,7 +65,11 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let at_viewer_door = |reason| RunError::Target(format!("viewer door {}: {reason}", plan.viewer_door));
     fleet
         .await_ready(plan.connect_seconds, |connected| {
-            drop(writeln!(std::io::stderr(), "connected {connected} of {} devices", plan.devices));
+            drop(writeln!(
+                std::io::stderr(),
+                "connected {connected} of {} devices",
+                plan.audience.at_start()
+            ));
         })
         .map_err(at_viewer_door)?;
     let connect_ms = (monotonic_ns() - begun_ns) / 1_000_000;
