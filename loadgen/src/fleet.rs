@@ -63,7 +63,6 @@ pub(crate) struct Fleet {
 struct Worker {
     child: Child,
     orders: Option<ChildStdin>,
-    devices: u32,
 }
 
 impl Fleet {
@@ -113,7 +112,7 @@ impl Fleet {
             .spawn()?;
         let (orders, stdout) = (child.stdin.take(), child.stdout.take());
         let index = self.workers.len();
-        self.workers.push(Worker { child, orders, devices: assignment.own_devices() });
+        self.workers.push(Worker { child, orders });
         let (sender, latest) = (sender.clone(), self.latest.clone());
         std::thread::spawn(move || {
             for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
@@ -188,8 +187,8 @@ impl Fleet {
         let deadline_ns = monotonic_ns() + connect_seconds * 1_000_000_000;
         while ready < self.workers.len() {
             match self.hear(deadline_ns)? {
-                (index, Some(Word::Ready)) => {
-                    connected[index] = u64::from(self.workers[index].devices);
+                (index, Some(Word::Ready { devices })) => {
+                    connected[index] = devices;
                     ready += 1;
                 }
                 (index, Some(Word::Connected { devices })) => connected[index] = devices,

@@ -73,7 +73,8 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
         |reason| RunError::Target(format!("viewer door {}: {reason}", plan.target.viewer_door));
     fleet
         .await_ready(plan.target.connect_seconds, |connected| {
-            drop(writeln!(std::io::stderr(), "connected {connected} of {} devices", plan.devices));
+            let start = plan.audience.at_start();
+            drop(writeln!(std::io::stderr(), "connected {connected} of {start} devices"));
         })
         .map_err(at_viewer_door)?;
     let connect_ms = (monotonic_ns() - begun_ns) / 1_000_000;

@@ -538,24 +538,24 @@ impl Viewers {
         }
     }
 
-    /// Whether every device is back and has all that its room has, its stream up to `heads` (by place), and every room
-    /// what was `accepted` (by place). A device that was given up is not waited for.
+    /// Whether every device is back and has all that its room has, its stream up to `heads` (by place), and each room that
+    /// a device was in throughout what was `accepted` (by place). A device that was given up is not waited for.
     #[must_use]
     pub(crate) fn is_level(&self, accepted: &[Vec<u64>], heads: &[u64]) -> bool {
-        // Only a device that was there throughout is owed all that its room accepted.
-        let throughout = self.devices.iter().filter(|device| device.track.is_throughout());
-        let places: BTreeSet<usize> = throughout.map(|device| device.place as usize).collect();
-        let complete = |place: usize| accepted.get(place).is_none_or(|of| self.watch.is_complete(place, of));
-        places.into_iter().all(complete)
-            && self.devices.iter().enumerate().all(|(index, device)| {
-                let seat = self.seat(index);
-                let head = heads.get(seat.place).copied().unwrap_or(0);
-                match device.phase {
-                    Phase::Away | Phase::Dead | Phase::Ended => true,
-                    Phase::Watching => self.watch.is_level(device.track, seat, head),
-                    _ => false,
-                }
-            })
+        let are_level = self.devices.iter().enumerate().all(|(index, device)| {
+            let seat = self.seat(index);
+            let head = heads.get(seat.place).copied().unwrap_or(0);
+            match device.phase {
+                Phase::Away | Phase::Dead | Phase::Ended => true,
+                Phase::Watching => self.watch.is_level(device.track, seat, head),
+                _ => false,
+            }
+        });
+        let throughout = || self.devices.iter().filter(|device| device.track.is_throughout());
+        let places = || throughout().map(|device| device.place as usize).collect::<BTreeSet<usize>>();
+        let is_complete =
+            |place: usize| accepted.get(place).is_none_or(|of| self.watch.is_complete(place, of));
+        are_level && places().into_iter().all(is_complete)
     }
 
     /// The run is over: enters where each device ended. They stay connected, and read no more.

@@ -108,8 +108,8 @@ pub(crate) enum Order {
 pub(crate) enum Word {
     /// So many devices are in their rooms; more are to come.
     Connected { devices: u64 },
-    /// Every device is in its room.
-    Ready,
+    /// Every device is in its room that is to be there before the first publish.
+    Ready { devices: u64 },
     /// The start is known.
     Started,
     /// How far it is; about once a second from the start on.
@@ -320,7 +320,7 @@ impl State {
         }
         if viewers.is_ready() {
             self.ready = true;
-            return say(&Word::Ready);
+            return say(&Word::Ready { devices: viewers.watching() as u64 });
         }
         if viewers.watching() >= self.reported + 1_000 {
             self.reported = viewers.watching();
