@@ -3,6 +3,7 @@
 use crate::html::chart::nines;
 use crate::html::{
     Block, Cell, Chart, Figure, Limit, Line, Look, Page, Section, Table, Thinning, Tone, X, decimal, grouped,
+    places,
 };
 use crate::latency::Percentiles;
 use crate::report::{ReliableFigures, Report, Verdict, ratio};
@@ -40,8 +41,8 @@ pub(crate) fn page(report: &Report) -> Page {
 fn sections(report: &Report) -> Vec<Section> {
     let section = |title: &str, blocks: Vec<Block>| Section { title: title.to_owned(), blocks };
     vec![
-        section("Thresholds", thresholds(report)),
         section("Violations", violations(report)),
+        section("Thresholds", thresholds(report)),
         section("Key figures", key_figures(report)),
         section("Latency", latency(report)),
         section("Over time", over_time(report)),
@@ -65,7 +66,7 @@ fn thresholds(report: &Report) -> Vec<Block> {
         };
         vec![holds, judged.condition.clone().into(), judged.found_text.clone().into()]
     });
-    table(&["", "asked", "found"], 2, rows.collect())
+    table(&["", "asked", "found"], 3, rows.collect())
 }
 
 fn violations(report: &Report) -> Vec<Block> {
@@ -165,7 +166,7 @@ fn latency(report: &Report) -> Vec<Block> {
     if !points(p50).is_empty() {
         let rows = points(p50).into_iter().zip(points(p99)).zip(points(max));
         let rows = rows.map(|(((name, p50), (_, p99)), (_, max))| {
-            vec![name.into(), decimal(Some(p50)).into(), decimal(Some(p99)).into(), decimal(Some(max)).into()]
+            [vec![Cell::from(name)], [p50, p99, max].map(|ms| places(Some(ms), 1).into()).to_vec()].concat()
         });
         blocks.push(Block::Note(
             "When the devices of each message had it, in ms from when it was due:".to_owned(),
@@ -323,17 +324,13 @@ fn types(report: &Report) -> Vec<Block> {
         "last, max",
         "answer p99",
     ];
-    let groups = vec![
-        group("", 1),
-        group("latency, ms", 4),
-        group("p99 over messages of when devices had it, ms", 5),
-        group("ms", 1),
-    ];
+    let groups =
+        vec![group("", 1), group("latency, ms", 4), group("when devices had it: p99, ms", 5), group("ms", 1)];
     let times = Table { groups, columns: named(&columns), words: 1, rows: rows.iter().map(times).collect() };
     let mut blocks = vec![Block::Table(counts), Block::Table(times)];
     for row in rows.iter().filter(|row| row.refused > 0) {
-        let reasons = row.shed.iter().map(|(reason, count)| format!("{reason} {}", grouped(*count)));
-        let answers = row.answers.iter().map(|(code, count)| format!("{code} {}", grouped(*count)));
+        let reasons = row.shed.iter().map(|(reason, count)| format!("{} × {reason}", grouped(*count)));
+        let answers = row.answers.iter().map(|(code, count)| format!("{} × {code}", grouped(*count)));
         let (reasons, answers) =
             (reasons.collect::<Vec<_>>().join(", "), answers.collect::<Vec<_>>().join(", "));
         blocks.push(Block::Note(format!(
@@ -367,7 +364,7 @@ fn times(row: &TypeReport) -> Vec<Cell> {
         (last, max),
         (&row.answer, p99),
     ];
-    let cells = figures.into_iter().map(|(figures, at)| Cell::from(decimal(measured(figures, at))));
+    let cells = figures.into_iter().map(|(figures, at)| Cell::from(places(measured(figures, at), 1)));
     std::iter::once(row.type_name.clone().into()).chain(cells).collect()
 }
 
@@ -460,7 +457,7 @@ fn latencies(all: &[(&str, &Percentiles)]) -> Vec<Block> {
     let measured = all.iter().filter(|(_, figures)| figures.count > 0);
     let rows = measured.map(|(name, figures)| {
         let Percentiles { count, p50_ms, p99_ms, p999_ms, max_ms } = **figures;
-        let times = [p50_ms, p99_ms, p999_ms, max_ms].map(|ms| Cell::from(decimal(Some(ms))));
+        let times = [p50_ms, p99_ms, p999_ms, max_ms].map(|ms| Cell::from(places(Some(ms), 2)));
         [vec![Cell::from(*name), grouped(count).into()], times.to_vec()].concat()
     });
     table(&["", "count", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], 1, rows.collect())
@@ -509,7 +506,9 @@ fn span(report: &Report) -> X {
     let samples = || report.server.iter().map(seconds);
     let readings = report.memory.readings.iter().map(|reading| ratio(reading.at_ms, 1_000));
     let to = samples().chain(readings).fold(report.seconds, f64::max);
-    X::Seconds { from: samples().fold(0.0, f64::min), to }
+    let rows = report.types.rows();
+    let letters = rows.iter().map(|row| row.type_name.chars().count()).max().filter(|_| rows.len() > 1);
+    X::Seconds { from: samples().fold(0.0, f64::min), to, letters: letters.unwrap_or(0) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run fit a double exactly")]
