@@ -17,6 +17,7 @@ use crate::html;
 use crate::junit;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
+use crate::live::{Live, Totals};
 use crate::memory::{MemoryFigures, MemoryWatch};
 use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
@@ -82,6 +83,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
     let (meter, memory) = (Meter::begin(plan), MemoryWatch::begin(plan.ops_door.clone(), start_ns));
+    let live = show_live(plan, start_ns);
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
@@ -95,6 +97,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent_us = meter.end(plan);
+    drop(live);
     let memory = memory.end();
     let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, memory };
     drop(fleet);
@@ -108,6 +111,15 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
 pub(crate) fn run_floor(plan: &FloorPlan) -> Result<(), String> {
     let floor = Floor::measure(plan.shape)?;
     show(&floor, plan.json.as_deref()).map_err(|error| format!("writing the figures: {error}"))
+}
+
+/// Shows how far the run is while it runs.
+fn show_live(plan: &Plan, start_ns: u64) -> Live {
+    let rate_milli: u64 = plan.loads.iter().map(|load| load.schedule.rate_milli).sum();
+    let rate_milli = rate_milli + plan.reliable.as_ref().map_or(0, |reliable| reliable.schedule.rate_milli);
+    let (of_ms, members) = (plan.seconds_milli, u64::from(plan.devices));
+    let due = move |at_ms: u64| at_ms.min(of_ms) * rate_milli / 1_000_000;
+    Live::begin((start_ns, of_ms), move |at_ms| Totals { members, due: due(at_ms), ..Totals::default() })
 }
 
 /// A publisher at work, on a thread of its own.

@@ -83,6 +83,8 @@ pub(crate) enum Look {
     Steps,
     /// With a mark at each point.
     Marks,
+    /// Marks alone.
+    Dots,
 }
 
 /// What stands for several points where there are more than can be seen.
@@ -258,9 +260,12 @@ impl Line {
                 Some(_) => write!(path, "L{x:.1} {y:.1}")?,
             }
             before = Some(*point);
-            if self.look == Look::Marks {
+            if matches!(self.look, Look::Marks | Look::Dots) {
                 writeln!(f, "<circle class=\"d{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>")?;
             }
+        }
+        if self.look == Look::Dots {
+            return Ok(());
         }
         writeln!(f, "<path class=\"line s{colour}{again}\" d=\"{path}\"/>")
     }
@@ -403,6 +408,19 @@ mod tests {
         ] {
             let drawn = chart(points).to_string();
             assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
+        }
+    }
+
+    #[test]
+    fn a_knee_has_marks_on_its_line_and_residuals_marks_alone() {
+        let points = vec![(1_000.0, 80.0), (2_000.0, 120.0), (3_000.0, 900.0)];
+        let mut knee = chart(points);
+        knee.x = X::Named("devices".into());
+        for (look, paths) in [(Look::Marks, 1), (Look::Dots, 0)] {
+            knee.lines[0].look = look;
+            let drawn = knee.to_string();
+            assert_eq!((drawn.matches("<circle").count(), drawn.matches("<path").count()), (3, paths));
+            assert!(drawn.contains(">devices<") && drawn.contains(">2000<"), "{drawn}");
         }
     }
 

@@ -5,6 +5,8 @@
 
 mod chart;
 mod run;
+mod time;
+mod types;
 
 use std::fmt;
 
@@ -35,6 +37,9 @@ pub(crate) enum Tone {
 }
 
 /// What stands under one title. One without blocks is not shown.
+///
+/// A page of `find-max` or `plan` has sections of its own: a knee is a [`Chart`] over [`X::Named`] whose line has
+/// [`Look::Marks`] and whose limit is the objective, a model's residuals are [`Look::Dots`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Section {
     pub(crate) title: String,
