@@ -3,7 +3,7 @@
 //! One suite; a case for each threshold, one for each kind of violation that was found, and `verdict`, so that a run fails
 //! in a build where it fails here.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 use crate::report::{Report, Verdict};
 
@@ -18,29 +18,23 @@ struct Case {
 #[must_use]
 pub(crate) fn xml(report: &Report) -> String {
     let cases = cases(report);
-    let failures = cases.iter().filter(|case| case.failure.is_some()).count();
-    let seconds = report.seconds;
-    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let tests = cases.len();
-    drop(writeln!(
-        xml,
-        "<testsuites><testsuite name=\"roomcast-loadgen\" tests=\"{tests}\" failures=\"{failures}\" errors=\"0\" \
-         time=\"{seconds}\">"
-    ));
-    for Case { name, failure } in cases {
-        let name = escaped(&name);
-        drop(match failure {
-            None => writeln!(xml, "<testcase classname=\"roomcast-loadgen\" name=\"{name}\"/>"),
-            Some((message, at_length)) => writeln!(
-                xml,
-                "<testcase classname=\"roomcast-loadgen\" name=\"{name}\"><failure message=\"{}\">{}</failure></testcase>",
-                escaped(&message),
-                escaped(&at_length)
-            ),
-        });
+    let (tests, failures) = (cases.len(), cases.iter().filter(|case| case.failure.is_some()).count());
+    let cases: String = cases.iter().map(Case::to_string).collect();
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <testsuites><testsuite name=\"roomcast-loadgen\" tests=\"{tests}\" failures=\"{failures}\" errors=\"0\" \
+         time=\"{}\">\n{cases}</testsuite></testsuites>\n",
+        report.seconds
+    )
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<testcase classname=\"roomcast-loadgen\" name=\"{}\"", escaped(&self.name))?;
+        let Some((message, at_length)) = &self.failure else { return f.write_str("/>\n") };
+        let (message, at_length) = (escaped(message), escaped(at_length));
+        writeln!(f, "><failure message=\"{message}\">{at_length}</failure></testcase>")
     }
-    xml.push_str("</testsuite></testsuites>\n");
-    xml
 }
 
 fn cases(report: &Report) -> Vec<Case> {

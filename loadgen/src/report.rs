@@ -371,7 +371,11 @@ impl Report {
                 "NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
                 self.published.sent + durable.map_or(0, |reliable| reliable.sent)
             ),
-            Verdict::Violations => format!("VIOLATIONS: {} promises were broken", self.violations.total()),
+            Verdict::Violations => {
+                let found =
+                    self.violations.found().map(|(kind, found)| format!("{kind} {} times", found.count));
+                format!("VIOLATIONS: {}", found.collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }

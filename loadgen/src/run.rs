@@ -11,12 +11,13 @@ use crate::clock::{monotonic_ns, unix_ms};
 use crate::cpu::{CpuFigures, Meter, Spent};
 use crate::environment::Environment;
 use crate::faults::{FaultDone, Faults};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Latest};
 use crate::floor::Floor;
 use crate::html;
 use crate::junit;
 use crate::latency::{Latency, Percentiles};
 use crate::ledger::Published;
+use crate::live::{Live, Totals};
 use crate::memory::MemoryFigures;
 use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
@@ -24,7 +25,8 @@ use crate::plan::{Plan, Reliable};
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
-use crate::server::{Sample, ServerWatch, enter_deliveries};
+use crate::schedule::Schedule;
+use crate::server::{Lately, Sample, ServerWatch, enter_deliveries};
 use crate::settle::Merged;
 use crate::types::TypeTable;
 use crate::worker::{Order, Outcome, room_name};
@@ -83,6 +85,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
     let (meter, server) = (Meter::begin(plan), ServerWatch::begin(plan.target.ops_door.clone(), start_ns));
+    let live = show_live(plan, start_ns, fleet.latest(), server.lately());
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
@@ -97,6 +100,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent = meter.end(plan);
+    drop(live);
     let (server, faults) = (server.end(), faults.end());
     let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent, server, faults };
     drop(fleet);
@@ -110,6 +114,27 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
 pub(crate) fn run_floor(plan: &FloorPlan) -> Result<(), String> {
     let floor = Floor::measure(plan.shape)?;
     show(&floor, plan.json.as_deref()).map_err(|error| format!("writing the figures: {error}"))
+}
+
+/// Shows how far the run is while it runs.
+fn show_live(plan: &Plan, start_ns: u64, latest: Latest, node: Lately) -> Live {
+    let schedules = plan.loads.iter().map(|load| &load.schedule);
+    let schedules = schedules.chain(plan.reliable.as_ref().map(|reliable| &reliable.schedule));
+    // They start at 0 here.
+    let schedules: Vec<Schedule> = schedules.cloned().collect();
+    Live::begin((start_ns, plan.seconds_milli), move |at_ms| {
+        let workers = latest.take();
+        Totals {
+            members: workers.watching,
+            joining: workers.joining,
+            due: schedules.iter().map(|schedule| schedule.due_by(at_ms * 1_000_000)).sum(),
+            deliveries: workers.deliveries,
+            frames: workers.frames,
+            violations: workers.violations,
+            latency: workers.latency,
+            node: node.last(),
+        }
+    })
 }
 
 /// A publisher at work, on a thread of its own.

@@ -171,6 +171,17 @@ impl Schedule {
         self.request_due_ns(self.request_of(number))
     }
 
+    /// Messages that are due up to this time of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub(crate) fn due_by(&self, now_ns: u64) -> u64 {
+        let (mut due, mut not_due) = (0, self.requests());
+        while due < not_due {
+            let middle = due.midpoint(not_due);
+            if self.request_due_ns(middle) <= now_ns { due = middle + 1 } else { not_due = middle }
+        }
+        (due * u64::from(self.messages_per_request)).min(self.messages)
+    }
+
     /// The room that request `request` goes to.
     #[must_use]
     pub(crate) fn room_of_request(&self, request: u64) -> u32 {
@@ -280,6 +291,9 @@ mod tests {
                 for room in 0..rooms {
                     assert_eq!(schedule.messages_of(room), counts[room as usize]);
                 }
+                let due_ns = schedule.due_ns(messages / 2);
+                let due = (0..messages).filter(|number| schedule.due_ns(*number) <= due_ns).count();
+                assert_eq!(schedule.due_by(due_ns), due as u64, "{pattern:?}");
             }
         }
     }

@@ -2,6 +2,7 @@
 //! holds for it where both are on one machine.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -135,11 +136,15 @@ struct Timed {
 struct Series {
     readings: Vec<Timed>,
     every_ms: u64,
+    start_ns: u64,
+    page_bytes: u64,
 }
 
 impl Series {
-    fn new() -> Self {
-        Self { readings: Vec::new(), every_ms: EVERY_MS }
+    fn new(start_ns: u64) -> Self {
+        let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096);
+        Self { readings: Vec::new(), every_ms: EVERY_MS, start_ns, page_bytes }
     }
 
     fn push(&mut self, reading: Timed) {
@@ -156,27 +161,27 @@ impl Series {
     }
 
     /// What was between each two readings.
-    fn samples(&self, start_ns: u64, page_bytes: u64) -> Vec<Sample> {
-        let sample = |pair: &[Timed]| {
-            let (before, after) = (pair[0], pair[1]);
-            let grown = after.node.grown_since(&before.node);
-            let took_us = (after.at_ns.saturating_sub(before.at_ns) / 1_000).max(1);
-            let per_s = |count: u64| ratio(count.saturating_mul(1_000_000), took_us);
-            let from_start_ns = i128::from(after.at_ns) - i128::from(start_ns);
-            Sample {
-                at_ms: i64::try_from(from_start_ns / 1_000_000).unwrap_or(i64::MAX),
-                cpu: ratio(grown.cpu_us, took_us),
-                resident_bytes: after.node.resident_bytes,
-                socket_bytes: after.kernel.map(|kernel| kernel.pages.saturating_mul(page_bytes)),
-                sockets: after.kernel.map(|kernel| kernel.sockets),
-                connections: after.node.connections,
-                published_per_s: per_s(grown.accepted),
-                frames_per_s: per_s(grown.frames),
-                deliveries_per_s: 0.0,
-                ladder_step: after.node.ladder_step,
-            }
-        };
-        self.readings.windows(2).map(sample).collect()
+    fn samples(&self) -> impl DoubleEndedIterator<Item = Sample> {
+        self.readings.windows(2).map(|pair| self.sample(pair[0], pair[1]))
+    }
+
+    fn sample(&self, before: Timed, after: Timed) -> Sample {
+        let grown = after.node.grown_since(&before.node);
+        let took_us = (after.at_ns.saturating_sub(before.at_ns) / 1_000).max(1);
+        let per_s = |count: u64| ratio(count.saturating_mul(1_000_000), took_us);
+        let from_start_ns = i128::from(after.at_ns) - i128::from(self.start_ns);
+        Sample {
+            at_ms: i64::try_from(from_start_ns / 1_000_000).unwrap_or(i64::MAX),
+            cpu: ratio(grown.cpu_us, took_us),
+            resident_bytes: after.node.resident_bytes,
+            socket_bytes: after.kernel.map(|kernel| kernel.pages.saturating_mul(self.page_bytes)),
+            sockets: after.kernel.map(|kernel| kernel.sockets),
+            connections: after.node.connections,
+            published_per_s: per_s(grown.accepted),
+            frames_per_s: per_s(grown.frames),
+            deliveries_per_s: 0.0,
+            ladder_step: after.node.ladder_step,
+        }
     }
 }
 
@@ -184,8 +189,24 @@ impl Series {
 #[derive(Debug)]
 pub(crate) struct ServerWatch {
     stop: Sender<()>,
-    series: JoinHandle<Series>,
-    start_ns: u64,
+    asking: JoinHandle<()>,
+    lately: Lately,
+}
+
+/// What the node said so far; may be asked from any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Lately(Arc<Mutex<Series>>);
+
+impl Lately {
+    fn series(&self) -> MutexGuard<'_, Series> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last sample.
+    #[must_use]
+    pub(crate) fn last(&self) -> Option<Sample> {
+        self.series().samples().next_back()
+    }
 }
 
 impl ServerWatch {
@@ -195,32 +216,38 @@ impl ServerWatch {
     pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
         let (stop, stopped) = channel();
         let is_here = door.address().ip().is_loopback();
-        let series = std::thread::spawn(move || {
-            let mut series = Series::new();
+        let lately = Lately(Arc::new(Mutex::new(Series::new(start_ns))));
+        let told = lately.clone();
+        let asking = std::thread::spawn(move || {
             loop {
                 let asked_ns = monotonic_ns();
                 let node = door.read("/metrics").ok().and_then(|metrics| Reading::of(&metrics));
                 if let Some(node) = node {
                     let kernel = is_here.then(Kernel::read).flatten();
-                    series.push(Timed { at_ns: monotonic_ns(), node, kernel });
+                    told.series().push(Timed { at_ns: monotonic_ns(), node, kernel });
                 }
-                let next_ns = asked_ns + series.every_ms * 1_000_000;
+                let next_ns = asked_ns + told.series().every_ms * 1_000_000;
                 let rest = Duration::from_nanos(next_ns.saturating_sub(monotonic_ns()));
                 if stopped.recv_timeout(rest) != Err(RecvTimeoutError::Timeout) {
-                    return series;
+                    return;
                 }
             }
         });
-        Self { stop, series, start_ns }
+        Self { stop, asking, lately }
+    }
+
+    /// What the node said so far.
+    #[must_use]
+    pub(crate) fn lately(&self) -> Lately {
+        self.lately.clone()
     }
 
     /// Ends it, and gives what the node said.
     #[must_use]
     pub(crate) fn end(self) -> Vec<Sample> {
         drop(self.stop);
-        let series = self.series.join().unwrap_or_else(|_| Series::new());
-        let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-        series.samples(self.start_ns, page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096))
+        drop(self.asking.join());
+        self.lately.series().samples().collect()
     }
 }
 
@@ -259,10 +286,11 @@ mod tests {
         Timed { at_ns: at_ms * 1_000_000, node, kernel: None }
     }
 
-    fn series(readings: impl IntoIterator<Item = Timed>) -> Series {
-        let mut series = Series::new();
+    /// What was between these, for a run that starts at so many milliseconds.
+    fn samples(start_ms: u64, readings: impl IntoIterator<Item = Timed>) -> Vec<Sample> {
+        let mut series = Series::new(start_ms * 1_000_000);
         readings.into_iter().for_each(|reading| series.push(reading));
-        series
+        series.samples().collect()
     }
 
     #[test]
@@ -294,34 +322,30 @@ mod tests {
 
     #[test]
     fn a_sample_is_what_was_between_two_readings() {
-        let samples = series([at(900, 100_000, 5), at(1_900, 600_000, 205), at(3_900, 1_600_000, 205)])
-            .samples(1_000_000_000, 1);
+        let samples =
+            samples(1_000, [at(900, 100_000, 5), at(1_900, 600_000, 205), at(3_900, 1_600_000, 205)]);
         assert_eq!(samples.iter().map(|sample| sample.at_ms).collect::<Vec<_>>(), [900, 2_900]);
         assert_eq!((samples[0].cpu, samples[0].frames_per_s), (0.5, 200.0));
         assert_eq!((samples[1].cpu, samples[1].frames_per_s), (0.5, 0.0));
-        assert_eq!(
-            series([at(0, 0, 0), at(10, 1, 1)]).samples(1_000_000_000, 1)[0].at_ms,
-            -990,
-            "before the start"
-        );
+        assert_eq!(samples(1_000, [at(0, 0, 0), at(10, 1, 1)])[0].at_ms, -990, "before the start");
     }
 
     #[test]
     fn a_node_that_was_restarted_counts_from_nothing() {
-        let samples = series([at(1_000, 9_000_000, 500), at(3_000, 200_000, 600)]).samples(0, 1);
+        let samples = samples(0, [at(1_000, 9_000_000, 500), at(3_000, 200_000, 600)]);
         assert_eq!((samples[0].cpu, samples[0].frames_per_s), (0.1, 300.0));
     }
 
     #[test]
     fn a_long_run_has_half_as_many_samples_of_twice_the_time() {
-        let (mut series, mut at_ms) = (Series::new(), 0);
+        let (mut series, mut at_ms) = (Series::new(0), 0);
         while at_ms < 3_000 * SAMPLES_MAX as u64 {
             series.push(at(at_ms, at_ms * 500, at_ms));
             at_ms += series.every_ms;
         }
         assert!(series.readings.len() <= SAMPLES_MAX + 1);
         assert_eq!(series.every_ms, 4 * EVERY_MS);
-        let samples = series.samples(0, 1);
+        let samples: Vec<Sample> = series.samples().collect();
         assert!(samples.iter().all(|sample| (sample.cpu - 0.5).abs() < 1e-9));
         assert!(samples.is_sorted_by_key(|sample| sample.at_ms));
         assert_eq!(samples[0].at_ms, 4_000);
@@ -330,7 +354,7 @@ mod tests {
     #[test]
     fn deliveries_are_those_due_since_the_sample_before() {
         let sample = |at_ms| Sample { at_ms, ..Sample::default() };
-        let moment = |(at_ms, count)| Moment { at_ms, count, p99_ms: 0.0, max_ms: 0.0 };
+        let moment = |(at_ms, count)| Moment { at_ms, count, p50_ms: 0.0, p99_ms: 0.0, max_ms: 0.0 };
         let moments = [(0, 50), (250, 50), (500, 10), (1_500, 30), (2_500, 7)].map(moment);
         let mut samples = [sample(-500), sample(500), sample(2_500)];
         enter_deliveries(&mut samples, &moments);

@@ -34,6 +34,9 @@ pub(crate) struct Moment {
     pub(crate) at_ms: u64,
     /// How many began in it.
     pub(crate) count: u64,
+    /// Half were at most this, to 9 %.
+    #[serde(default)]
+    pub(crate) p50_ms: f64,
     /// 99 in 100 were at most this, to 9 %.
     pub(crate) p99_ms: f64,
     /// The longest.
@@ -90,7 +93,8 @@ impl Timeline {
         used.map(|(place, slot)| Moment {
             at_ms: place * SLOT_NS / 1_000_000,
             count: slot.buckets.iter().sum(),
-            p99_ms: slot.p99_ms(),
+            p50_ms: slot.at_most_ms(50),
+            p99_ms: slot.at_most_ms(99),
             max_ms: ratio(slot.max_ns, 1_000_000),
         })
         .collect()
@@ -98,9 +102,10 @@ impl Timeline {
 }
 
 impl Slot {
-    fn p99_ms(&self) -> f64 {
+    /// What so many in a hundred were at most.
+    fn at_most_ms(&self, percent: u64) -> f64 {
         let count: u64 = self.buckets.iter().sum();
-        let (wanted, mut seen) = (count - count / 100, 0);
+        let (wanted, mut seen) = (count - count * (100 - percent) / 100, 0);
         let reached = self.buckets.iter().position(|count| {
             seen += count;
             seen >= wanted

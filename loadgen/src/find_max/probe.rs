@@ -238,7 +238,13 @@ mod tests {
 
     fn moments(p99_ms: impl Fn(u64) -> f64) -> Vec<Moment> {
         (0..40)
-            .map(|place| Moment { at_ms: place * 250, count: 9, p99_ms: p99_ms(place), max_ms: 0.0 })
+            .map(|place| Moment {
+                at_ms: place * 250,
+                count: 9,
+                p50_ms: 0.0,
+                p99_ms: p99_ms(place),
+                max_ms: 0.0,
+            })
             .collect()
     }
 

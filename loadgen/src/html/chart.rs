@@ -48,8 +48,9 @@ pub(crate) struct Chart {
 /// The x axis.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum X {
-    /// Seconds from the first publish; the same range for charts that are read together.
-    Seconds { from: f64, to: f64 },
+    /// Seconds from the first publish; the same range, and room for names of so many letters, for charts that are read
+    /// together.
+    Seconds { from: f64, to: f64, letters: usize },
     /// How much is at most the figure: -log10(1 - q), so that each nine has the same room.
     Nines,
     /// Something with a name.
@@ -82,6 +83,8 @@ pub(crate) enum Look {
     Steps,
     /// With a mark at each point.
     Marks,
+    /// Marks alone.
+    Dots,
 }
 
 /// What stands for several points where there are more than can be seen.
@@ -125,10 +128,12 @@ impl Frame {
         let points = || chart.lines.iter().flat_map(|line| &line.points).filter(|point| point.1.is_finite());
         let highest = points().map(|point| point.1).fold(0.0, f64::max);
         let limit = chart.shown_limit(highest).map_or(0.0, |limit| limit.at * 1.06);
-        let step = round_step(highest.max(limit) / 4.0);
+        let step = round_step(highest.max(limit) / 5.0);
+        let is_whole = chart.lines.iter().all(|line| line.look == Look::Steps) && !chart.lines.is_empty();
+        let step = if is_whole { step.max(1.0) } else { step };
         let top = (highest.max(limit) / step).ceil().max(1.0) * step;
         let x = match chart.x {
-            X::Seconds { from, to } => (from, to),
+            X::Seconds { from, to, .. } => (from, to),
             X::Nines | X::Named(_) => points()
                 .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| {
                     (low.min(point.0), high.max(point.0))
@@ -136,12 +141,11 @@ impl Frame {
         };
         let x = if x.0 < x.1 { x } else { (x.0.min(0.0), x.0.max(0.0) + 1.0) };
         let x = if x.0.is_finite() && x.1.is_finite() { x } else { (0.0, 1.0) };
-        let names = if chart.lines.len() > 1 {
-            let longest = chart.lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
-            (count(longest.min(LETTERS_MAX)) * LETTER + 16.0).min(NAMES_MAX)
-        } else {
-            0.0
-        };
+        let named = chart.lines.iter().filter(|_| chart.lines.len() > 1);
+        let longest =
+            named.map(|line| line.name.chars().count()).chain([chart.x.letters()]).max().unwrap_or(0);
+        let names = if longest > 0 { count(longest.min(LETTERS_MAX)) * LETTER + 16.0 } else { 0.0 };
+        let names = names.min(NAMES_MAX);
         Self { x, top, step, right: WIDTH - RIGHT.max(names), highest }
     }
 
@@ -256,9 +260,12 @@ impl Line {
                 Some(_) => write!(path, "L{x:.1} {y:.1}")?,
             }
             before = Some(*point);
-            if self.look == Look::Marks {
+            if matches!(self.look, Look::Marks | Look::Dots) {
                 writeln!(f, "<circle class=\"d{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>")?;
             }
+        }
+        if self.look == Look::Dots {
+            return Ok(());
         }
         writeln!(f, "<path class=\"line s{colour}{again}\" d=\"{path}\"/>")
     }
@@ -275,6 +282,10 @@ impl Line {
 }
 
 impl X {
+    fn letters(&self) -> usize {
+        if let Self::Seconds { letters, .. } = self { *letters } else { 0 }
+    }
+
     fn name(&self, (from, to): (f64, f64)) -> &str {
         match self {
             Self::Seconds { .. } if to - from > 600.0 => "minutes from the first publish",
@@ -324,8 +335,8 @@ fn round_step(least: f64) -> f64 {
 
 /// A number at a tick, with the places that the step has.
 fn tick(number: f64, step: f64) -> String {
-    let number = if number == 0.0 { 0.0 } else { number };
     let text = match step {
+        _ if number == 0.0 => "0".to_owned(),
         step if step >= 1e6 => format!("{}M", number / 1e6),
         step if step >= 1e3 => format!("{}k", number / 1e3),
         step if step >= 1.0 => format!("{number:.0}"),
@@ -366,7 +377,7 @@ mod tests {
         Chart {
             title: "Latency".into(),
             unit: "ms",
-            x: X::Seconds { from: 0.0, to: 60.0 },
+            x: X::Seconds { from: 0.0, to: 60.0, letters: 0 },
             lines: vec![line],
             limit: None,
         }
@@ -375,12 +386,12 @@ mod tests {
     #[test]
     fn ticks_are_round_and_reach_above_the_highest() {
         for (highest, top, step) in
-            [(0.9, 1.0, 0.5), (118.0, 150.0, 50.0), (4_100.0, 6_000.0, 2_000.0), (0.0, 0.25, 0.25)]
+            [(0.9, 1.0, 0.2), (118.0, 150.0, 50.0), (4_100.0, 5_000.0, 1_000.0), (0.0, 0.25, 0.25)]
         {
             let frame = Frame::of(&chart(vec![(0.0, 0.0), (1.0, highest)]));
             assert_eq!((frame.top, frame.step), (top, step), "{highest}");
         }
-        let x = X::Seconds { from: -3.0, to: 60.0 };
+        let x = X::Seconds { from: -3.0, to: 60.0, letters: 4 };
         let ticks: Vec<String> = x.ticks((-3.0, 60.0)).into_iter().map(|(_, text)| text).collect();
         assert_eq!(ticks, ["0", "20", "40", "60"]);
         assert_eq!(tick(120_000.0, 20_000.0), "120k");
@@ -397,6 +408,19 @@ mod tests {
         ] {
             let drawn = chart(points).to_string();
             assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
+        }
+    }
+
+    #[test]
+    fn a_knee_has_marks_on_its_line_and_residuals_marks_alone() {
+        let points = vec![(1_000.0, 80.0), (2_000.0, 120.0), (3_000.0, 900.0)];
+        let mut knee = chart(points);
+        knee.x = X::Named("devices".into());
+        for (look, paths) in [(Look::Marks, 1), (Look::Dots, 0)] {
+            knee.lines[0].look = look;
+            let drawn = knee.to_string();
+            assert_eq!((drawn.matches("<circle").count(), drawn.matches("<path").count()), (3, paths));
+            assert!(drawn.contains(">devices<") && drawn.contains(">2000<"), "{drawn}");
         }
     }
 

@@ -5,8 +5,10 @@
 
 mod chart;
 mod run;
+mod time;
+mod types;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 pub(crate) use chart::{Chart, Limit, Line, Look, Thinning, X};
 pub(crate) use run::page;
@@ -35,6 +37,9 @@ pub(crate) enum Tone {
 }
 
 /// What stands under one title. One without blocks is not shown.
+///
+/// A page of `find-max` or `plan` has sections of its own: a knee is a [`Chart`] over [`X::Named`] whose line has
+/// [`Look::Marks`] and whose limit is the objective, a model's residuals are [`Look::Dots`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Section {
     pub(crate) title: String,
@@ -227,11 +232,14 @@ impl fmt::Display for Table {
             }
             f.write_str("</tr>\n")?;
         }
-        f.write_str("<tr>")?;
-        for (column, title) in self.columns.iter().enumerate() {
-            write!(f, "<th class=\"{}\">{}</th>", self.class(column), escaped(title))?;
+        if self.columns.iter().any(|title| !title.is_empty()) {
+            f.write_str("<tr>")?;
+            for (column, title) in self.columns.iter().enumerate() {
+                write!(f, "<th class=\"{}\">{}</th>", self.class(column), escaped(title))?;
+            }
+            f.write_str("</tr>")?;
         }
-        f.write_str("</tr></thead>\n<tbody>\n")?;
+        f.write_str("</thead>\n<tbody>\n")?;
         for row in &self.rows {
             f.write_str("<tr>")?;
             for (column, Cell { text, tone }) in row.iter().enumerate() {
@@ -292,9 +300,15 @@ pub(crate) fn decimal(figure: Option<f64>) -> String {
         size if size >= 10.0 => 1,
         _ => 2,
     };
-    let mut text = String::new();
-    drop(write!(text, "{figure:.places$}"));
-    text
+    format!("{figure:.places$}")
+}
+
+/// A figure with so many places, for a column whose points are to lie below each other; a dash where there is none.
+#[must_use]
+pub(crate) fn places(figure: Option<f64>, places: usize) -> String {
+    figure
+        .filter(|figure| figure.is_finite())
+        .map_or_else(|| "–".to_owned(), |figure| format!("{figure:.places$}"))
 }
 
 #[cfg(test)]

@@ -2,14 +2,12 @@
 
 use crate::html::chart::nines;
 use crate::html::{
-    Block, Cell, Chart, Figure, Limit, Line, Look, Page, Section, Table, Thinning, Tone, X, decimal, grouped,
+    Block, Cell, Chart, Figure, Line, Look, Page, Section, Table, Tone, X, decimal, grouped, places, time,
+    types,
 };
 use crate::latency::Percentiles;
 use crate::report::{ReliableFigures, Report, Verdict, ratio};
-use crate::server::Sample;
-use crate::slo::Condition;
 use crate::spread::SpreadFigures;
-use crate::types::TypeReport;
 
 /// The page of a run.
 #[must_use]
@@ -40,13 +38,13 @@ pub(crate) fn page(report: &Report) -> Page {
 fn sections(report: &Report) -> Vec<Section> {
     let section = |title: &str, blocks: Vec<Block>| Section { title: title.to_owned(), blocks };
     vec![
-        section("Thresholds", thresholds(report)),
         section("Violations", violations(report)),
+        section("Thresholds", thresholds(report)),
         section("Key figures", key_figures(report)),
         section("Latency", latency(report)),
-        section("Over time", over_time(report)),
-        section("The node", node(report)),
-        section("By type", types(report)),
+        section("Over time", time::of_devices(report)),
+        section("The node", time::of_node(report)),
+        section("By type", types::tables(report)),
         section("Reliable messages", report.reliable.as_ref().map(reliable).unwrap_or_default()),
         section("Rooms, joins and publishes", rooms(report)),
         section("The generator", generator(report)),
@@ -65,7 +63,7 @@ fn thresholds(report: &Report) -> Vec<Block> {
         };
         vec![holds, judged.condition.clone().into(), judged.found_text.clone().into()]
     });
-    table(&["", "asked", "found"], 2, rows.collect())
+    table(&["", "asked", "found"], 3, rows.collect())
 }
 
 fn violations(report: &Report) -> Vec<Block> {
@@ -160,12 +158,12 @@ fn latency(report: &Report) -> Vec<Block> {
     };
     let mut blocks = vec![Block::Charts(vec![
         curve,
-        by_type(report, "The longest of each quarter second", |moment| moment.max_ms),
+        time::by_type(report, "The longest of each quarter second", |moment| moment.max_ms),
     ])];
     if !points(p50).is_empty() {
         let rows = points(p50).into_iter().zip(points(p99)).zip(points(max));
         let rows = rows.map(|(((name, p50), (_, p99)), (_, max))| {
-            vec![name.into(), decimal(Some(p50)).into(), decimal(Some(p99)).into(), decimal(Some(max)).into()]
+            [vec![Cell::from(name)], [p50, p99, max].map(|ms| places(Some(ms), 1).into()).to_vec()].concat()
         });
         blocks.push(Block::Note(
             "When the devices of each message had it, in ms from when it was due:".to_owned(),
@@ -173,202 +171,6 @@ fn latency(report: &Report) -> Vec<Block> {
         blocks.extend(table(&["", "p50 of all messages", "p99", "max"], 1, rows.collect()));
     }
     blocks
-}
-
-/// A chart over time with a line for each type.
-fn by_type(report: &Report, title: &str, of: fn(&crate::timeline::Moment) -> f64) -> Chart {
-    let lines = report.types.rows().iter().enumerate().filter(|(_, row)| !row.latency_over_time.is_empty());
-    let lines = lines.map(|(colour, row)| {
-        let points: Vec<(f64, f64)> =
-            row.latency_over_time.iter().map(|moment| (ratio(moment.at_ms, 1_000), of(moment))).collect();
-        Line { name: row.type_name.clone(), colour, points: Thinning::Highest.of(&points), look: Look::Line }
-    });
-    Chart { title: title.to_owned(), unit: "ms", x: span(report), lines: lines.collect(), limit: None }
-}
-
-fn over_time(report: &Report) -> Vec<Block> {
-    let mut p99 = by_type(report, "Latency p99", |moment| moment.p99_ms);
-    let asked = report.thresholds.iter().filter_map(|judged| judged.condition.parse::<Condition>().ok());
-    let mut asked = asked.filter_map(|condition| Some((condition.p99_most_ms()?, condition.to_string())));
-    p99.limit = asked.next().map(|(at, name)| Limit { at, name });
-    let mut charts = vec![p99, deliveries(report)];
-    if !report.server.is_empty() {
-        let joins = report.server.windows(2).map(|pair| {
-            let took_s = (seconds(&pair[1]) - seconds(&pair[0])).max(0.001);
-            (seconds(&pair[1]), ratio(pair[1].connections.saturating_sub(pair[0].connections), 1) / took_s)
-        });
-        charts.push(one_line(report, "New connections", "/s", (2, joins.collect()), Look::Steps));
-        charts.push(sampled(
-            report,
-            "Connections",
-            "",
-            (5, |sample| Some(ratio(sample.connections, 1))),
-            Look::Line,
-        ));
-    }
-    charts.retain(|chart| !chart.lines.is_empty());
-    if charts.is_empty() { Vec::new() } else { vec![Block::Charts(charts)] }
-}
-
-/// What devices were given, by when it was due: all types that have a latency.
-fn deliveries(report: &Report) -> Chart {
-    let mut by_second = std::collections::BTreeMap::<u64, u64>::new();
-    for moment in report.types.rows().iter().flat_map(|row| &row.latency_over_time) {
-        *by_second.entry(moment.at_ms / 1_000).or_default() += moment.count;
-    }
-    let points = by_second.into_iter().map(|(second, count)| (ratio(second, 1), ratio(count, 1))).collect();
-    one_line(report, "Deliveries, by when they were due", "/s", (1, points), Look::Line)
-}
-
-fn node(report: &Report) -> Vec<Block> {
-    if report.server.is_empty() {
-        let readings = report.memory.readings.iter();
-        let points: Vec<_> =
-            readings.map(|reading| (ratio(reading.at_ms, 1_000), mib(reading.bytes))).collect();
-        let chart = one_line(report, "Memory", "MiB", (0, points), Look::Line);
-        return if chart.lines.is_empty() { Vec::new() } else { vec![Block::Charts(vec![chart])] };
-    }
-    let mut charts = vec![
-        sampled(report, "Processors kept busy", "", (1, |sample| Some(sample.cpu)), Look::Line),
-        sampled(report, "Memory", "MiB", (0, |sample| Some(mib(sample.resident_bytes))), Look::Line),
-        sampled(
-            report,
-            "Kernel's memory for sockets, of this machine",
-            "MiB",
-            (3, |sample| sample.socket_bytes.map(mib)),
-            Look::Line,
-        ),
-        sampled(report, "Frames sent", "/s", (2, |sample| Some(sample.frames_per_s)), Look::Line),
-        sampled(report, "Messages taken", "/s", (5, |sample| Some(sample.published_per_s)), Look::Line),
-        sampled(
-            report,
-            "Step of the ladder",
-            "",
-            (4, |sample| Some(ratio(sample.ladder_step, 1))),
-            Look::Steps,
-        ),
-    ];
-    charts.retain(|chart| !chart.lines.is_empty());
-    let mut blocks = vec![Block::Charts(charts)];
-    if let Some(floor) = &report.cpu.floor {
-        blocks.push(Block::Note(format!(
-            "The floor: {} ns of processor time for a plain send of {} bytes to each of {} devices, {} times a second; {} of \
-             {} sends would have blocked.",
-            decimal(Some(floor.cpu_per_send_ns)),
-            grouped(floor.frame_bytes as u64),
-            grouped(floor.devices.into()),
-            decimal(Some(floor.rounds_per_s)),
-            floor.blocked,
-            grouped(floor.sends)
-        )));
-    }
-    blocks
-}
-
-fn types(report: &Report) -> Vec<Block> {
-    let rows = report.types.rows();
-    let counts = rows.iter().map(|row| {
-        let mut cells: Vec<Cell> = vec![row.type_name.clone().into(), row.class.name().into()];
-        cells.push(decimal(Some(row.rate_per_s)).into());
-        let account = row.account;
-        for (number, is_bad) in [
-            (row.offered, false),
-            (row.accepted, false),
-            (row.refused, true),
-            (row.unknown, true),
-            (account.given, false),
-            (account.merged, false),
-            (account.skipped, false),
-            (row.delivered, false),
-            (row.skipped, false),
-        ] {
-            let text = grouped(number);
-            cells.push(if is_bad && number > 0 { Cell::toned(&text, Tone::Bad) } else { text.into() });
-        }
-        cells
-    });
-    let columns = [
-        "type",
-        "class",
-        "rate/s",
-        "offered",
-        "accepted",
-        "refused",
-        "unknown",
-        "given",
-        "merged",
-        "skipped",
-        "delivered",
-        "skipped",
-    ];
-    let group = |title: &str, columns| (title.to_owned(), columns);
-    let groups = vec![
-        group("", 3),
-        group("published", 4),
-        group("what the rooms gave", 3),
-        group("over all devices", 2),
-    ];
-    let mut counts = Table { groups, columns: named(&columns), words: 2, rows: counts.collect() };
-    counts.rows.retain(|row| !row.is_empty());
-    let columns = [
-        "type",
-        "p50",
-        "p99",
-        "p99.9",
-        "max",
-        "first",
-        "half",
-        "99 in 100",
-        "last",
-        "last, max",
-        "answer p99",
-    ];
-    let groups = vec![
-        group("", 1),
-        group("latency, ms", 4),
-        group("p99 over messages of when devices had it, ms", 5),
-        group("ms", 1),
-    ];
-    let times = Table { groups, columns: named(&columns), words: 1, rows: rows.iter().map(times).collect() };
-    let mut blocks = vec![Block::Table(counts), Block::Table(times)];
-    for row in rows.iter().filter(|row| row.refused > 0) {
-        let reasons = row.shed.iter().map(|(reason, count)| format!("{reason} {}", grouped(*count)));
-        let answers = row.answers.iter().map(|(code, count)| format!("{code} {}", grouped(*count)));
-        let (reasons, answers) =
-            (reasons.collect::<Vec<_>>().join(", "), answers.collect::<Vec<_>>().join(", "));
-        blocks.push(Block::Note(format!(
-            "{} refused: {reasons}; answers by status: {answers}.",
-            row.type_name
-        )));
-    }
-    for (row, readable) in rows.iter().filter_map(|row| Some((row, row.readable.as_ref()?))) {
-        blocks.push(Block::Note(format!(
-            "{} given to one device: at most {} within a second, {} a second on average; {} were asked.",
-            row.type_name,
-            readable.reading.most_in_a_second,
-            decimal(Some(readable.most_per_s_on_average)),
-            readable.per_second_max
-        )));
-    }
-    if rows.is_empty() { Vec::new() } else { blocks }
-}
-
-fn times(row: &TypeReport) -> Vec<Cell> {
-    let SpreadFigures { first, half, p99: most, last } = &row.spread;
-    let figures: [(&Percentiles, fn(&Percentiles) -> f64); 10] = [
-        (&row.latency, p50),
-        (&row.latency, p99),
-        (&row.latency, |figures| figures.p999_ms),
-        (&row.latency, max),
-        (first, p99),
-        (half, p99),
-        (most, p99),
-        (last, p99),
-        (last, max),
-        (&row.answer, p99),
-    ];
-    let cells = figures.into_iter().map(|(figures, at)| Cell::from(decimal(measured(figures, at))));
-    std::iter::once(row.type_name.clone().into()).chain(cells).collect()
 }
 
 fn reliable(reliable: &ReliableFigures) -> Vec<Block> {
@@ -460,7 +262,7 @@ fn latencies(all: &[(&str, &Percentiles)]) -> Vec<Block> {
     let measured = all.iter().filter(|(_, figures)| figures.count > 0);
     let rows = measured.map(|(name, figures)| {
         let Percentiles { count, p50_ms, p99_ms, p999_ms, max_ms } = **figures;
-        let times = [p50_ms, p99_ms, p999_ms, max_ms].map(|ms| Cell::from(decimal(Some(ms))));
+        let times = [p50_ms, p99_ms, p999_ms, max_ms].map(|ms| Cell::from(places(Some(ms), 2)));
         [vec![Cell::from(*name), grouped(count).into()], times.to_vec()].concat()
     });
     table(&["", "count", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], 1, rows.collect())
@@ -474,70 +276,31 @@ fn table(columns: &[&str], words: usize, rows: Vec<Vec<Cell>>) -> Vec<Block> {
     vec![Block::Table(Table { groups: Vec::new(), columns: named(columns), words, rows })]
 }
 
-fn named(columns: &[&str]) -> Vec<String> {
+pub(super) fn named(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|name| (*name).to_owned()).collect()
-}
-
-/// A chart of one thing over the run's time; without a line where there are no points.
-fn one_line(
-    report: &Report,
-    title: &str,
-    unit: &'static str,
-    (colour, points): (usize, Vec<(f64, f64)>),
-    look: Look,
-) -> Chart {
-    let points = Thinning::Mean.of(&points);
-    let line = Line { name: title.to_owned(), colour, points, look };
-    let lines = if line.points.is_empty() { Vec::new() } else { vec![line] };
-    Chart { title: title.to_owned(), unit, x: span(report), lines, limit: None }
-}
-
-/// A chart of what the node was at each sample.
-fn sampled(
-    report: &Report,
-    title: &str,
-    unit: &'static str,
-    (colour, of): (usize, fn(&Sample) -> Option<f64>),
-    look: Look,
-) -> Chart {
-    let points = report.server.iter().filter_map(|sample| Some((seconds(sample), of(sample)?)));
-    one_line(report, title, unit, (colour, points.collect()), look)
-}
-
-/// The time that all charts of a run have.
-fn span(report: &Report) -> X {
-    let samples = || report.server.iter().map(seconds);
-    let readings = report.memory.readings.iter().map(|reading| ratio(reading.at_ms, 1_000));
-    let to = samples().chain(readings).fold(report.seconds, f64::max);
-    X::Seconds { from: samples().fold(0.0, f64::min), to }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of a run fit a double exactly")]
-fn seconds(sample: &Sample) -> f64 {
-    sample.at_ms as f64 / 1_000.0
 }
 
 fn durable(report: &Report) -> u64 {
     report.reliable.as_ref().map_or(0, |reliable| reliable.sent)
 }
 
-fn measured(figures: &Percentiles, at: fn(&Percentiles) -> f64) -> Option<f64> {
+pub(super) fn measured(figures: &Percentiles, at: fn(&Percentiles) -> f64) -> Option<f64> {
     (figures.count > 0).then(|| at(figures))
 }
 
-fn p50(figures: &Percentiles) -> f64 {
+pub(super) fn p50(figures: &Percentiles) -> f64 {
     figures.p50_ms
 }
 
-fn p99(figures: &Percentiles) -> f64 {
+pub(super) fn p99(figures: &Percentiles) -> f64 {
     figures.p99_ms
 }
 
-fn max(figures: &Percentiles) -> f64 {
+pub(super) fn max(figures: &Percentiles) -> f64 {
     figures.max_ms
 }
 
-fn mib(bytes: u64) -> f64 {
+pub(super) fn mib(bytes: u64) -> f64 {
     ratio(bytes, 1 << 20)
 }
 
@@ -563,9 +326,7 @@ mod tests {
         ] {
             assert!(page.contains(said), "{said}");
         }
-        for title in ["Violations"] {
-            assert!(!page.contains(&format!("<h2>{title}</h2>")), "{title} has nothing to say");
-        }
+        assert!(!page.contains("<h2>Violations</h2>"), "there is nothing to say of them");
     }
 
     #[test]
