@@ -15,6 +15,7 @@ use crate::frame::{Encoding, FRAME_BYTES_MAX};
 use crate::mix::{self, Class, Limit, Load, TYPES_MAX, Wanted};
 use crate::payload::PAYLOAD_BYTES_MIN;
 use crate::readable::LIMITS_MAX;
+use crate::remote;
 use crate::schedule::Schedule;
 use crate::seating::Sizes;
 
@@ -207,6 +208,13 @@ pub(crate) struct RunArgs {
     /// Worker processes to spread the devices over, at least; more are started when descriptors ask for it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
     workers: u32,
+    /// A machine that holds its part of the devices, as often as there are some: `HOST:PORT` of its `worker --listen`. The
+    /// key is in `ROOMCAST_WORKER_KEY`. Without one the devices are on this machine.
+    #[arg(long = "worker", value_name = "HOST:PORT")]
+    remote_workers: Vec<String>,
+    /// An address that devices come from, in turn with others, where the viewer door is not on loopback.
+    #[arg(long = "source", value_name = "ADDRESS")]
+    sources: Vec<std::net::IpAddr>,
     /// Give up when the devices are not all in their rooms after so many seconds.
     #[arg(long, default_value_t = 120)]
     connect_seconds: u64,
@@ -354,6 +362,7 @@ impl RunArgs {
                 return Err(format!("{flag}: {door} must begin with {scheme}://"));
             }
         }
+        self.check_elsewhere()?;
         let flag = if self.room_stem.is_some() { "--room-stem" } else { "--room-prefix" };
         let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
         let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
@@ -388,8 +397,8 @@ impl RunArgs {
             seed: self.seed,
             room_stem,
             workers_min: self.workers,
-            remote_workers: Vec::new(),
-            sources: Vec::new(),
+            remote_workers: self.remote_workers,
+            sources: self.sources,
             scenario: String::new(),
             command: String::new(),
             connect_seconds: self.connect_seconds,
@@ -434,6 +443,24 @@ impl RunArgs {
 
     fn schedule(&self, rate_milli: u64, messages: u64, messages_per_request: u32) -> Schedule {
         Schedule { start_ns: 0, messages, rate_milli, rooms: self.rooms, messages_per_request }
+    }
+
+    /// Workers that can be reached, and addresses that devices can come from.
+    fn check_elsewhere(&self) -> Result<(), String> {
+        let door = self.viewer_door.address();
+        for worker in &self.remote_workers {
+            let address = remote::resolve(worker).map_err(|reason| format!("--worker {worker}: {reason}"))?;
+            if door.ip().is_loopback() && !address.ip().is_loopback() {
+                return Err(format!(
+                    "--worker {worker}: there --viewer-door {} is that machine itself; name this machine's address",
+                    self.viewer_door
+                ));
+            }
+        }
+        match self.sources.iter().find(|source| source.is_ipv4() != door.is_ipv4()) {
+            Some(other) => Err(format!("--source {other}: nothing comes from there to {}", self.viewer_door)),
+            None => Ok(()),
+        }
     }
 
     fn check_limits(&self, loads: &[Load]) -> Result<(), String> {

@@ -64,7 +64,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
 pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
-    let mut fleet = Fleet::start(plan).map_err(RunError::Usage)?;
+    let mut fleet = Fleet::start(plan)?;
     let at_viewer_door = |reason| RunError::Target(format!("viewer door {}: {reason}", plan.viewer_door));
     fleet
         .await_ready(plan.connect_seconds, |connected| {
@@ -91,7 +91,16 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent_us = meter.end(plan);
     let server = server.end();
-    let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent_us, server };
+    let workers_clock_error_ms = ratio(fleet.clock_error_ns().map_err(at_viewer_door)?, 1_000_000);
+    let aside = Aside {
+        workers: fleet.len(),
+        workers_clock_error_ms,
+        connect_ms,
+        started_unix_ms,
+        took_ms,
+        spent_us,
+        server,
+    };
     drop(fleet);
     Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
@@ -165,6 +174,7 @@ fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunE
 #[derive(Debug)]
 struct Aside {
     workers: usize,
+    workers_clock_error_ms: f64,
     connect_ms: u64,
     /// When the first publish was due.
     started_unix_ms: u64,
@@ -224,6 +234,7 @@ fn settle(
         devices: plan.devices,
         rooms: plan.rooms,
         workers: aside.workers,
+        workers_clock_error_ms: aside.workers_clock_error_ms,
         encoding: plan.encoding,
         payload_bytes: plan.payload_bytes,
         messages_per_request: plan.messages_per_request,
