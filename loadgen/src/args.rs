@@ -667,4 +667,22 @@ pub(crate) mod tests {
         assert_eq!(plan.loads[0].schedule.messages, 1);
         assert_eq!(resolve("--rate 200 --seconds 30").unwrap().loads[0].schedule.messages, 6_000);
     }
+
+    #[test]
+    fn workers_and_sources_elsewhere_have_to_make_sense() {
+        let door = "--viewer-door ws://192.0.2.1:7600";
+        let plan = resolve(&format!("{door} --worker 192.0.2.2:7 --worker 127.0.0.1:8 --source 192.0.2.3"));
+        let plan = plan.unwrap();
+        assert_eq!((plan.remote_workers.len(), plan.sources.len()), (2, 1));
+        assert!(resolve("--worker 127.0.0.1:7").is_ok(), "both on this machine");
+        for (flags, named) in [
+            ("--worker nonsense", "--worker nonsense: no HOST:PORT"),
+            ("--worker 192.0.2.2:7", "--viewer-door ws://127.0.0.1:7600 is that machine itself"),
+            ("--source ::1", "--source ::1"),
+            ("--source here", "--source"),
+        ] {
+            let error = resolve(flags).unwrap_err();
+            assert!(error.contains(named), "{flags}: {error}");
+        }
+    }
 }

@@ -19,9 +19,9 @@ pub(crate) const WORKERS_MAX: u32 = 250;
 /// Devices of one process, where its descriptors allow.
 pub(crate) const DEVICES_PER_PROCESS_MAX: u32 = 19_000;
 /// Descriptors a process needs besides its devices.
-const DESCRIPTORS_KEPT: u64 = 64;
+pub(crate) const DESCRIPTORS_KEPT: u64 = 64;
 /// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
-const HANDSHAKES_MAX: u32 = 256;
+pub(crate) const HANDSHAKES_MAX: u32 = 256;
 /// Words that wait for the coordinator. Past it workers wait to speak.
 const WORDS_MAX: usize = 64;
 /// Questions for a worker's time after the run.

@@ -18,6 +18,7 @@ use crate::ledger::Published;
 use crate::memory::MemoryFigures;
 use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
+use crate::preflight;
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
@@ -64,6 +65,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
 pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
+    preflight::look(plan)?;
     let mut fleet = Fleet::start(plan)?;
     let at_viewer_door = |reason| RunError::Target(format!("viewer door {}: {reason}", plan.viewer_door));
     fleet

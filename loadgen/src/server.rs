@@ -219,9 +219,15 @@ impl ServerWatch {
     pub(crate) fn end(self) -> Vec<Sample> {
         drop(self.stop);
         let series = self.series.join().unwrap_or_else(|_| Series::new());
-        let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-        series.samples(self.start_ns, page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096))
+        series.samples(self.start_ns, page_bytes())
     }
+}
+
+/// Bytes of a page of the kernel's.
+#[must_use]
+pub(crate) fn page_bytes() -> u64 {
+    let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096)
 }
 
 /// Enters what devices had, of all types' timelines, into the samples of their time.
