@@ -14,6 +14,7 @@ use crate::frame::{Encoding, FRAME_BYTES_MAX};
 use crate::mix::{Class, Limit, Wanted};
 use crate::payload::Length;
 use crate::plan::{Plan, Target};
+use crate::remote;
 use crate::scenario::{Published, Rate, Scenario, Share, Span};
 
 /// Chat where nothing is said of what is published.
@@ -226,6 +227,13 @@ pub(crate) struct RunArgs {
     /// Worker processes to spread the devices over, at least; more are started when descriptors ask for it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
     workers: u32,
+    /// A machine that holds its part of the devices, as often as there are some: `HOST:PORT` of its `worker --listen`. The
+    /// key is in `ROOMCAST_WORKER_KEY`. Without one the devices are on this machine.
+    #[arg(long = "worker", value_name = "HOST:PORT")]
+    remote_workers: Vec<String>,
+    /// An address that devices come from, in turn with others, where the viewer door is not on loopback.
+    #[arg(long = "source", value_name = "ADDRESS")]
+    sources: Vec<std::net::IpAddr>,
     /// Give up when the devices are not all in their rooms after so many seconds.
     #[arg(long, default_value_t = 120)]
     connect_seconds: u64,
@@ -384,6 +392,24 @@ impl RunArgs {
         Ok(Some(types))
     }
 
+    /// Workers that can be reached, and addresses that devices can come from.
+    fn check_elsewhere(&self) -> Result<(), String> {
+        let door = self.viewer_door.address();
+        for worker in &self.remote_workers {
+            let address = remote::resolve(worker).map_err(|reason| format!("--worker {worker}: {reason}"))?;
+            if door.ip().is_loopback() && !address.ip().is_loopback() {
+                return Err(format!(
+                    "--worker {worker}: there --viewer-door {} is that machine itself; name this machine's address",
+                    self.viewer_door
+                ));
+            }
+        }
+        match self.sources.iter().find(|source| source.is_ipv4() != door.is_ipv4()) {
+            Some(other) => Err(format!("--source {other}: nothing comes from there to {}", self.viewer_door)),
+            None => Ok(()),
+        }
+    }
+
     fn target(self, rooms: u32) -> Result<Target, String> {
         for (flag, door, scheme) in [
             ("--viewer-door", &self.viewer_door, "ws"),
@@ -394,6 +420,8 @@ impl RunArgs {
                 return Err(format!("{flag}: {door} must begin with {scheme}://"));
             }
         }
+        self.check_elsewhere()?;
+        self.check_elsewhere()?;
         let flag = if self.room_stem.is_some() { "--room-stem" } else { "--room-prefix" };
         let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
         let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
@@ -408,8 +436,8 @@ impl RunArgs {
             publisher_door: self.publisher_door,
             ops_door: self.ops_door,
             workers_min: self.workers,
-            remote_workers: Vec::new(),
-            sources: Vec::new(),
+            remote_workers: self.remote_workers,
+            sources: self.sources,
             connect_seconds: self.connect_seconds,
             measures_floor: !self.no_floor,
             json: self.json,
@@ -565,5 +593,23 @@ pub(crate) mod tests {
         let plan = resolve("--rate 0.1 --seconds 5").unwrap();
         assert_eq!(plan.loads[0].schedule.messages, 1);
         assert_eq!(resolve("--rate 200 --seconds 30").unwrap().loads[0].schedule.messages, 6_000);
+    }
+
+    #[test]
+    fn workers_and_sources_elsewhere_have_to_make_sense() {
+        let door = "--viewer-door ws://192.0.2.1:7600";
+        let plan = resolve(&format!("{door} --worker 192.0.2.2:7 --worker 127.0.0.1:8 --source 192.0.2.3"));
+        let plan = plan.unwrap();
+        assert_eq!((plan.target.remote_workers.len(), plan.target.sources.len()), (2, 1));
+        assert!(resolve("--worker 127.0.0.1:7").is_ok(), "both on this machine");
+        for (flags, named) in [
+            ("--worker nonsense", "--worker nonsense: no HOST:PORT"),
+            ("--worker 192.0.2.2:7", "--viewer-door ws://127.0.0.1:7600 is that machine itself"),
+            ("--source ::1", "--source ::1"),
+            ("--source here", "--source"),
+        ] {
+            let error = resolve(flags).unwrap_err();
+            assert!(error.contains(named), "{flags}: {error}");
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! The coordinator's worker processes: starts them, gives orders, hears their words.
+//! The coordinator's worker processes, on this machine or on others: starts them, gives orders, hears their words.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::Ipv4Addr;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,16 +11,24 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::clock::monotonic_ns;
 use crate::plan::Plan;
+use crate::remote::{Difference, Ping, Remote};
+use crate::run::RunError;
 use crate::worker::{Assignment, Order, Outcome, Progress, Word};
 
+/// Workers of one run, and of one machine that takes coordinators.
+pub(crate) const WORKERS_MAX: u32 = 250;
 /// Devices of one process, where its descriptors allow.
 pub(crate) const DEVICES_PER_PROCESS_MAX: u32 = 19_000;
 /// Descriptors a process needs besides its devices.
-const DESCRIPTORS_KEPT: u64 = 64;
+pub(crate) const DESCRIPTORS_KEPT: u64 = 64;
 /// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
-const HANDSHAKES_MAX: u32 = 256;
+pub(crate) const HANDSHAKES_MAX: u32 = 256;
 /// Words that wait for the coordinator. Past it workers wait to speak.
 const WORDS_MAX: usize = 64;
+/// Questions for a worker's time after the run.
+const PINGS_AFTER: usize = 8;
+/// How long a worker may take to say what time it is.
+const CLOCK_AGE_MAX_NS: u64 = 5_000_000_000;
 
 /// What a worker said, or that it ended.
 type Heard = (usize, Option<Word>);
@@ -59,19 +67,34 @@ pub(crate) struct Fleet {
     latest: Latest,
 }
 
-#[derive(Debug)]
 struct Worker {
-    child: Child,
-    orders: Option<ChildStdin>,
+    place: Place,
+    orders: Option<Box<dyn Write + Send>>,
+}
+
+/// Where a worker runs.
+#[derive(Debug)]
+enum Place {
+    /// A child process of this one.
+    Here(Child),
+    /// On another machine.
+    There { stream: TcpStream, difference: Difference },
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 impl Fleet {
     /// Starts as many workers as the devices need and orders them to connect.
     ///
     /// # Errors
-    /// A sentence, when a process can't be started.
-    pub(crate) fn start(plan: &Plan) -> Result<Self, String> {
-        let workers = workers_for(plan)?;
+    /// [`RunError::Usage`] when there can't be so many, or a process can't be started; [`RunError::Target`] when a worker on
+    /// another machine can't be reached.
+    pub(crate) fn start(plan: &Plan) -> Result<Self, RunError> {
+        let workers = workers_for(plan).map_err(RunError::Usage)?;
         let (sender, words) = sync_channel(WORDS_MAX);
         let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default() };
         // Each run comes from addresses of its own, so that ports of the last one that linger are not in the way.
@@ -99,38 +122,46 @@ impl Fleet {
                 source: Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1)),
                 handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
             };
-            fleet.add(assignment, &sender).map_err(|error| format!("starting a worker process: {error}"))?;
+            fleet.add(plan, assignment, &sender)?;
         }
         Ok(fleet)
     }
 
-    fn add(&mut self, assignment: Assignment, sender: &SyncSender<Heard>) -> std::io::Result<()> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("worker")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (orders, stdout) = (child.stdin.take(), child.stdout.take());
+    fn add(
+        &mut self,
+        plan: &Plan,
+        assignment: Assignment,
+        sender: &SyncSender<Heard>,
+    ) -> Result<(), RunError> {
         let index = self.workers.len();
-        self.workers.push(Worker { child, orders });
+        let starting = |error: std::io::Error| RunError::Usage(format!("starting a worker process: {error}"));
+        let machines = &plan.target.remote_workers;
+        let (worker, words, ahead_ns): (Worker, Box<dyn Read + Send>, i64) = if machines.is_empty() {
+            let mut child = Command::new(std::env::current_exe().map_err(starting)?)
+                .arg("worker")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .map_err(starting)?;
+            let (orders, stdout) = (child.stdin.take(), child.stdout.take());
+            let orders = orders.map(|orders| Box::new(orders) as Box<dyn Write + Send>);
+            let stdout =
+                stdout.ok_or_else(|| RunError::Usage("a worker process without an output".into()))?;
+            (Worker { place: Place::Here(child), orders }, Box::new(stdout), 0)
+        } else {
+            let Remote { stream, difference } =
+                Remote::connect(&machines[index % machines.len()]).map_err(RunError::Target)?;
+            let (orders, words) =
+                (stream.try_clone().map_err(starting)?, stream.try_clone().map_err(starting)?);
+            let place = Place::There { stream, difference };
+            (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words), difference.ahead_ns)
+        };
+        self.workers.push(worker);
         let (sender, latest) = (sender.clone(), self.latest.clone());
-        std::thread::spawn(move || {
-            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
-                let Some(word) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
-                let word = match word {
-                    Word::Progress(said) => {
-                        latest.hear(index, said);
-                        continue;
-                    }
-                    word => word,
-                };
-                if sender.send((index, Some(word))).is_err() {
-                    return;
-                }
-            }
-            drop(sender.send((index, None)));
-        });
-        self.order(index, &Order::Connect(Box::new(assignment)))
+        std::thread::spawn(move || hear_words(words, index, &sender, &latest));
+        let prepare = Order::Prepare { ahead_ns, sources: plan.target.sources.clone() };
+        self.order(index, &prepare).map_err(starting)?;
+        self.order(index, &Order::Connect(Box::new(assignment))).map_err(starting)
     }
 
     fn order(&mut self, index: usize, order: &Order) -> std::io::Result<()> {
@@ -150,13 +181,40 @@ impl Fleet {
             .map_err(|_| "a worker is gone".into())
     }
 
+    /// By how much times that workers on other machines named may be wrong either way, at most: what was known of their clocks
+    /// before the run, and how far they went from this one meanwhile. 0 where all are on this machine.
+    ///
+    /// # Errors
+    /// A sentence, when a worker gave up or ended.
+    pub(crate) fn clock_error_ns(&mut self) -> Result<u64, String> {
+        let mut most_ns = 0;
+        for index in 0..self.workers.len() {
+            let Place::There { difference, .. } = self.workers[index].place else { continue };
+            let mut pings = Vec::new();
+            while pings.len() < PINGS_AFTER {
+                let sent_ns = monotonic_ns();
+                self.order(index, &Order::Clock).map_err(|_| "a worker is gone")?;
+                match self.hear(sent_ns + CLOCK_AGE_MAX_NS)? {
+                    (who, Some(Word::Clock { monotonic_ns: theirs_ns })) if who == index => {
+                        pings.push(Ping { sent_ns, theirs_ns, received_ns: monotonic_ns() });
+                    }
+                    (_, other) => return Err(failure(other)),
+                }
+            }
+            let now = Difference::of(&pings).ok_or("a worker's clock went wild")?;
+            most_ns = most_ns.max(difference.error_after(&now));
+        }
+        Ok(most_ns)
+    }
+
     /// Processor time that the workers' own threads have used so far, together.
     ///
     /// # Errors
     /// A sentence, when the kernel does not say.
     pub(crate) fn processor_ns(&self) -> Result<u64, String> {
         let of_worker = |worker: &Worker| {
-            let id = worker.child.id();
+            let Place::Here(child) = &worker.place else { return Err("a worker is elsewhere".to_owned()) };
+            let id = child.id();
             let file = format!("/proc/{id}/task/{id}/schedstat");
             let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
             let used = text.split_whitespace().next().and_then(|used| used.parse::<u64>().ok());
@@ -243,11 +301,34 @@ impl Drop for Fleet {
         for worker in &mut self.workers {
             // A worker ends when its stdin does.
             drop(worker.orders.take());
+            if let Place::There { stream, .. } = &worker.place {
+                drop(stream.shutdown(Shutdown::Write));
+            }
         }
         for worker in &mut self.workers {
-            drop(worker.child.wait());
+            if let Place::Here(child) = &mut worker.place {
+                drop(child.wait());
+            }
         }
     }
+}
+
+/// Passes on what a worker says, line by line, until it says no more.
+fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<Heard>, latest: &Latest) {
+    for line in BufReader::new(words).lines() {
+        let Some(word) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
+        let word = match word {
+            Word::Progress(said) => {
+                latest.hear(index, said);
+                continue;
+            }
+            word => word,
+        };
+        if sender.send((index, Some(word))).is_err() {
+            return;
+        }
+    }
+    drop(sender.send((index, None)));
 }
 
 fn failure(word: Option<Word>) -> String {
@@ -258,14 +339,21 @@ fn failure(word: Option<Word>) -> String {
     }
 }
 
-/// How many workers the devices need, under the descriptor limit, which is raised as far as it goes.
+/// How many workers the devices need: here under the descriptor limit, which is raised as far as it goes; elsewhere as many
+/// on each machine.
 fn workers_for(plan: &Plan) -> Result<u32, String> {
-    let capacity = devices_per_process()?;
-    let needed = plan.devices.div_ceil(capacity);
-    let workers = needed.max(plan.target.workers_min).min(plan.devices);
-    if workers > 250 {
+    let machines = u32::try_from(plan.target.remote_workers.len()).unwrap_or(u32::MAX);
+    let (capacity, least) = match machines {
+        0 => (devices_per_process()?, plan.target.workers_min),
+        machines => {
+            (DEVICES_PER_PROCESS_MAX, plan.target.workers_min.max(machines).next_multiple_of(machines))
+        }
+    };
+    let needed = plan.devices.div_ceil(capacity).next_multiple_of(machines.max(1));
+    let workers = needed.max(least).min(plan.devices);
+    if workers > WORKERS_MAX {
         return Err(format!(
-            "{} devices need {workers} workers at {capacity} each; raise `ulimit -n`",
+            "{} devices need {workers} workers at {capacity} each, and a run has at most {WORKERS_MAX}; raise `ulimit -n`",
             plan.devices
         ));
     }

@@ -46,6 +46,7 @@ mod publisher;
 mod pulls;
 mod readable;
 mod receivers;
+mod remote;
 mod report;
 mod request;
 mod run;

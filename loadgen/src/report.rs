@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) devices: u32,
     pub(crate) rooms: u32,
     pub(crate) workers: usize,
+    /// By how much times of devices on other machines may be wrong either way, at most; 0: all are on this one.
+    pub(crate) workers_clock_error_ms: f64,
     pub(crate) encoding: Encoding,
     pub(crate) payload_bytes: usize,
     pub(crate) messages_per_request: u32,
@@ -393,6 +395,13 @@ impl fmt::Display for Report {
             self.payload_bytes,
             self.connect_ms
         )?;
+        if self.workers_clock_error_ms > 0.0 {
+            writeln!(
+                f,
+                "clocks       workers on other machines are at most {:.3} ms off",
+                self.workers_clock_error_ms
+            )?;
+        }
         writeln!(
             f,
             "published    {} ok, {} failed, {} unknown at {}/s, took {} ms",

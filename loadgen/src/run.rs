@@ -22,6 +22,7 @@ use crate::memory::MemoryFigures;
 use crate::mix::{Class, Load, type_seed};
 use crate::payload::{Payloads, reliable_seed};
 use crate::plan::{Plan, Reliable};
+use crate::preflight;
 use crate::publisher::{self, Outcomes};
 use crate::report::{PublishedFigures, Report, Verdict, ratio};
 use crate::request::Traffic;
@@ -70,7 +71,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
 pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
-    let mut fleet = Fleet::start(plan).map_err(RunError::Usage)?;
+    preflight::look(plan)?;
+    let mut fleet = Fleet::start(plan)?;
     let at_viewer_door =
         |reason| RunError::Target(format!("viewer door {}: {reason}", plan.target.viewer_door));
     fleet
@@ -102,7 +104,17 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let spent = meter.end(plan);
     drop(live);
     let (server, faults) = (server.end(), faults.end());
-    let aside = Aside { workers: fleet.len(), connect_ms, started_unix_ms, took_ms, spent, server, faults };
+    let workers_clock_error_ms = ratio(fleet.clock_error_ns().map_err(at_viewer_door)?, 1_000_000);
+    let aside = Aside {
+        workers: fleet.len(),
+        workers_clock_error_ms,
+        connect_ms,
+        started_unix_ms,
+        took_ms,
+        spent,
+        server,
+        faults,
+    };
     drop(fleet);
     Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
@@ -201,6 +213,7 @@ fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunE
 #[derive(Debug)]
 struct Aside {
     workers: usize,
+    workers_clock_error_ms: f64,
     connect_ms: u64,
     /// When the first publish was due.
     started_unix_ms: u64,
@@ -270,6 +283,7 @@ fn settle(
         devices: plan.devices,
         rooms: plan.rooms,
         workers: aside.workers,
+        workers_clock_error_ms: aside.workers_clock_error_ms,
         encoding: plan.encoding,
         payload_bytes: plan.payload_bytes,
         messages_per_request: plan.messages_per_request,

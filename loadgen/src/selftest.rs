@@ -212,7 +212,7 @@ fn verified(
     pin(allowed.last().into_iter());
     let started = source.and_then(|source| {
         let plan = plan(args, source.doors, FRAMES_PER_SECOND_MAX)?;
-        let fleet = Fleet::start(&plan)?;
+        let fleet = Fleet::start(&plan).map_err(|error| error.to_string())?;
         Ok((source, plan, fleet))
     });
     pin(allowed.iter());

@@ -251,6 +251,13 @@ impl ServerWatch {
     }
 }
 
+/// Bytes of a page of the kernel's.
+#[must_use]
+pub(crate) fn page_bytes() -> u64 {
+    let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096)
+}
+
 /// Enters what devices had, of all types' timelines, into the samples of their time.
 pub(crate) fn enter_deliveries<'a>(samples: &mut [Sample], moments: impl IntoIterator<Item = &'a Moment>) {
     let mut delivered = vec![0_u64; samples.len()];
@@ -287,7 +294,7 @@ mod tests {
     }
 
     /// What was between these, for a run that starts at so many milliseconds.
-    fn samples(start_ms: u64, readings: impl IntoIterator<Item = Timed>) -> Vec<Sample> {
+    fn sampled(start_ms: u64, readings: impl IntoIterator<Item = Timed>) -> Vec<Sample> {
         let mut series = Series::new(start_ms * 1_000_000);
         readings.into_iter().for_each(|reading| series.push(reading));
         series.samples().collect()
@@ -323,16 +330,16 @@ mod tests {
     #[test]
     fn a_sample_is_what_was_between_two_readings() {
         let samples =
-            samples(1_000, [at(900, 100_000, 5), at(1_900, 600_000, 205), at(3_900, 1_600_000, 205)]);
+            sampled(1_000, [at(900, 100_000, 5), at(1_900, 600_000, 205), at(3_900, 1_600_000, 205)]);
         assert_eq!(samples.iter().map(|sample| sample.at_ms).collect::<Vec<_>>(), [900, 2_900]);
         assert_eq!((samples[0].cpu, samples[0].frames_per_s), (0.5, 200.0));
         assert_eq!((samples[1].cpu, samples[1].frames_per_s), (0.5, 0.0));
-        assert_eq!(samples(1_000, [at(0, 0, 0), at(10, 1, 1)])[0].at_ms, -990, "before the start");
+        assert_eq!(sampled(1_000, [at(0, 0, 0), at(10, 1, 1)])[0].at_ms, -990, "before the start");
     }
 
     #[test]
     fn a_node_that_was_restarted_counts_from_nothing() {
-        let samples = samples(0, [at(1_000, 9_000_000, 500), at(3_000, 200_000, 600)]);
+        let samples = sampled(0, [at(1_000, 9_000_000, 500), at(3_000, 200_000, 600)]);
         assert_eq!((samples[0].cpu, samples[0].frames_per_s), (0.1, 300.0));
     }
 

@@ -263,7 +263,7 @@ impl Frames {
             };
             write_frame(&mut frames.bytes, proto::server_frame::Frame::Batch(batch));
             frames.frames += 1;
-            if frames.frames % (*frames_per_write as u64) == 0 {
+            if frames.frames.is_multiple_of(*frames_per_write as u64) {
                 frames.ends.push(frames.bytes.len());
             }
         }

@@ -4,7 +4,7 @@
 //! none outlives its coordinator.
 
 use std::io::{BufRead as _, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audience::Audience;
 use crate::awkward::{Awkward, Moves};
-use crate::clock::{monotonic_ns, thread_processor_ns};
+use crate::clock::{self, monotonic_ns, thread_processor_ns};
 use crate::doors::Door;
 use crate::figures::{TypeCounts, TypeFigures};
 use crate::frame::Encoding;
@@ -27,6 +27,7 @@ use crate::plan::{Reliable, Storm};
 use crate::readable::{Readers, Reading};
 use crate::report::ratio;
 use crate::seating::{Seating, Sizes};
+use crate::sockets;
 use crate::streams::{APPLY_AGE_MAX_NS, Original, StreamTally, Streams};
 use crate::viewer::{Crowd, Seats, Viewers};
 use crate::watch::{RoomToWatch, Tally, Watch};
@@ -93,6 +94,10 @@ pub(crate) fn room_name(stem: &str, room: u32) -> String {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
+    /// Say what time it is.
+    Clock,
+    /// What to know before connecting: how far the clock is ahead of the coordinator's, and where devices come from.
+    Prepare { ahead_ns: i64, sources: Vec<IpAddr> },
     /// Connect these devices.
     Connect(Box<Assignment>),
     /// Publishing begins at this time.
@@ -106,6 +111,8 @@ pub(crate) enum Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Word {
+    /// What time it is.
+    Clock { monotonic_ns: u64 },
     /// So many devices are in their rooms; more are to come.
     Connected { devices: u64 },
     /// Every device is in its room that is to be there before the first publish.
@@ -197,14 +204,7 @@ pub(crate) struct Outcome {
 /// # Errors
 /// When a pipe to the coordinator breaks, or it says something that is no order.
 pub(crate) fn run() -> std::io::Result<()> {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    if line.is_empty() {
-        return Ok(());
-    }
-    let Order::Connect(assignment) = serde_json::from_str(&line)? else {
-        return Err(std::io::Error::other("the first order is to connect"));
-    };
+    let Some(assignment) = await_assignment()? else { return Ok(()) };
     let mut rooms = assignment.seats();
     rooms.sort_unstable();
     rooms.dedup();
@@ -237,18 +237,49 @@ pub(crate) fn run() -> std::io::Result<()> {
                     return say(&Word::Failed { reason });
                 }
             }
-            Ok(Order::Connect(_)) | Err(TryRecvError::Empty) => {}
+            Ok(Order::Clock) => say_time()?,
+            Ok(Order::Connect(_) | Order::Prepare { .. }) | Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(()),
         }
         if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
             viewers.end();
             say(&Word::Result(Box::new(outcome(&mut viewers, assignment.own_devices(), state.use_of.busy))))?;
             // The devices stay until the coordinator has asked the node what the run cost: their leaving is no part of it.
-            while orders.recv().is_ok() {}
+            while let Ok(order) = orders.recv() {
+                if matches!(order, Order::Clock) {
+                    say_time()?;
+                }
+            }
             viewers.leave_all();
             return Ok(());
         }
     }
+}
+
+/// Does what is asked before connecting; `None` when the coordinator went away.
+fn await_assignment() -> std::io::Result<Option<Box<Assignment>>> {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if std::io::stdin().lock().read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        match serde_json::from_str(&line)? {
+            Order::Clock => say_time()?,
+            Order::Prepare { ahead_ns, sources } => {
+                clock::is_ahead_by(ahead_ns);
+                sockets::come_from(sources);
+            }
+            Order::Connect(assignment) => return Ok(Some(assignment)),
+            Order::Start { .. } | Order::Finish { .. } => {
+                return Err(std::io::Error::other("nothing starts or ends before it is connected"));
+            }
+        }
+    }
+}
+
+fn say_time() -> std::io::Result<()> {
+    say(&Word::Clock { monotonic_ns: monotonic_ns() })
 }
 
 fn outcome(viewers: &mut Viewers, devices: u32, busy: f64) -> Outcome {
