@@ -66,6 +66,12 @@ impl Spread {
         }
     }
 
+    /// The age at which the last device had it.
+    #[cfg(test)]
+    pub(crate) fn last_ns(&self) -> u64 {
+        self.last_ns
+    }
+
     /// Takes in what other devices of the same batch had.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.first_ns =
