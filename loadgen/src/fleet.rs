@@ -108,6 +108,8 @@ impl Fleet {
     fn add(&mut self, assignment: Assignment, sender: &SyncSender<Heard>) -> std::io::Result<()> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("worker")
+            // A worker's devices take a few megabytes: huge pages round that up to many.
+            .env("MIMALLOC_ALLOW_THP", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
