@@ -68,6 +68,14 @@ pub(crate) struct Taken {
     pub(crate) brought: Option<Rc<Brought>>,
 }
 
+/// When a device had a frame, and what of it is timed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) now_ns: u64,
+    /// What was due before is not: the device was away then, or did not read, and was late by itself.
+    pub(crate) timed_from_ns: u64,
+}
+
 /// One distinct frame.
 #[derive(Debug)]
 pub(crate) struct Copy {
@@ -78,6 +86,8 @@ pub(crate) struct Copy {
     /// The instant of the latest devices, and how many had it then.
     instant: u64,
     instant_devices: u32,
+    /// Devices that were late by themselves, since it was settled the last time.
+    untimed_devices: u32,
     /// When its earliest message was due.
     earliest_ns: u64,
     /// When devices had it, where that is kept.
@@ -89,17 +99,30 @@ impl Copy {
         let earliest_ns = said.dues.iter().map(|(_, due_ns)| *due_ns).min();
         let spread = earliest_ns.and_then(|earliest_ns| figures.spread(life, said.seq, earliest_ns));
         let earliest_ns = earliest_ns.unwrap_or(0);
-        Self { bytes: bytes.into(), said, taken: 0, instant: 0, instant_devices: 0, earliest_ns, spread }
+        Self {
+            bytes: bytes.into(),
+            said,
+            taken: 0,
+            instant: 0,
+            instant_devices: 0,
+            untimed_devices: 0,
+            earliest_ns,
+            spread,
+        }
     }
 
     /// One more device had it. Devices of one instant are gathered, and recorded together.
-    fn take(&mut self, now_ns: u64, figures: &mut Figures) {
-        let instant = now_ns >> INSTANT_SHIFT;
+    fn take(&mut self, arrival: Arrival, figures: &mut Figures) {
+        let instant = arrival.now_ns >> INSTANT_SHIFT;
         if instant != self.instant {
             self.settle(figures);
             self.instant = instant;
         }
-        self.instant_devices += 1;
+        if self.earliest_ns >= arrival.timed_from_ns {
+            self.instant_devices += 1;
+        } else {
+            self.untimed_devices += 1;
+        }
         self.taken += 1;
     }
 
@@ -107,12 +130,13 @@ impl Copy {
         let received_ns = (self.instant + 1) << INSTANT_SHIFT;
         if self.instant_devices > 0 {
             figures.given(&self.said.dues, received_ns, self.instant_devices.into());
-            figures.told(&self.said.told, self.instant_devices.into());
             if let Some(spread) = &mut self.spread {
                 spread.add(received_ns.saturating_sub(self.earliest_ns), self.instant_devices);
             }
         }
-        self.instant_devices = 0;
+        figures.given_untimed(&self.said.dues, self.untimed_devices.into());
+        figures.told(&self.said.told, u64::from(self.instant_devices) + u64::from(self.untimed_devices));
+        (self.instant_devices, self.untimed_devices) = (0, 0);
     }
 
     /// Nobody else is compared with it.
@@ -159,13 +183,13 @@ impl Copies {
         &mut self,
         seq: u64,
         bytes: &[u8],
-        now_ns: u64,
+        arrival: Arrival,
         figures: &mut Figures,
     ) -> Option<Taken> {
         let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
         let slot = self.level.get_mut(place)?;
         let copy = slot.as_mut().filter(|copy| *copy.bytes == *bytes)?;
-        copy.take(now_ns, figures);
+        copy.take(arrival, figures);
         let said = &copy.said;
         let taken = Taken {
             messages: said.messages(),
@@ -180,9 +204,14 @@ impl Copies {
     }
 
     /// If these bytes are a composed frame seen lately: takes it for one more device and gives what it says.
-    pub(crate) fn take_composed(&mut self, bytes: &[u8], now_ns: u64, figures: &mut Figures) -> Option<Said> {
+    pub(crate) fn take_composed(
+        &mut self,
+        bytes: &[u8],
+        arrival: Arrival,
+        figures: &mut Figures,
+    ) -> Option<Said> {
         let copy = self.composed.iter_mut().find(|copy| *copy.bytes == *bytes)?;
-        copy.take(now_ns, figures);
+        copy.take(arrival, figures);
         Some(copy.said.clone())
     }
 
@@ -195,11 +224,11 @@ impl Copies {
 
     /// Keeps a frame that a device just had for the others, or records its latencies and lets it go where there is
     /// nobody left to have it.
-    pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, now_ns: u64, figures: &mut Figures) {
+    pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, arrival: Arrival, figures: &mut Figures) {
         let level = said.is_level;
         let seq = said.seq;
         let mut copy = Copy::new(bytes, said, self.life, figures);
-        copy.take(now_ns, figures);
+        copy.take(arrival, figures);
         if self.devices <= 1 || (level && self.level(seq).is_some()) {
             copy.end(self.life, figures);
         } else if level {
@@ -261,6 +290,10 @@ impl Copies {
 mod tests {
     use super::*;
 
+    fn at(now_ns: u64) -> Arrival {
+        Arrival { now_ns, timed_from_ns: 0 }
+    }
+
     fn copies(devices: u32) -> Copies {
         let mut copies = Copies::new((0, 0));
         (0..devices).for_each(|_| copies.arrived());
@@ -283,12 +316,12 @@ mod tests {
     #[test]
     fn equal_bytes_are_taken_and_one_different_byte_is_not() {
         let (mut copies, mut figures) = (copies(3), Figures::new(2));
-        copies.keep(b"batch seven", level(7), 5_000_000, &mut figures);
+        copies.keep(b"batch seven", level(7), at(5_000_000), &mut figures);
         let taken = Taken { messages: 2, skipped: 3, readable: [2, 0, 0, 0], brought: None };
-        assert_eq!(copies.take_level(7, b"batch seveN", 5_000_000, &mut figures), None);
-        assert_eq!(copies.take_level(8, b"batch seven", 5_000_000, &mut figures), None);
-        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut figures), Some(taken.clone()));
-        assert_eq!(copies.take_level(7, b"batch seven", 6_000_000, &mut figures), Some(taken));
+        assert_eq!(copies.take_level(7, b"batch seveN", at(5_000_000), &mut figures), None);
+        assert_eq!(copies.take_level(8, b"batch seven", at(5_000_000), &mut figures), None);
+        assert_eq!(copies.take_level(7, b"batch seven", at(6_000_000), &mut figures), Some(taken.clone()));
+        assert_eq!(copies.take_level(7, b"batch seven", at(6_000_000), &mut figures), Some(taken));
         assert!(copies.level(7).is_none(), "every device had it");
         assert_eq!(figures.types[1].latency.percentiles().count, 6, "three devices, two messages");
         assert_eq!(figures.types[1].skipped, 9, "three devices, three each");
@@ -298,7 +331,7 @@ mod tests {
     fn the_shelf_is_bounded_and_drops_the_oldest() {
         let (mut copies, mut figures) = (copies(2), Figures::new(2));
         for seq in 1..=LEVEL_COPIES_MAX as u64 + 10 {
-            copies.keep(&seq.to_be_bytes(), level(seq), 5_000_000, &mut figures);
+            copies.keep(&seq.to_be_bytes(), level(seq), at(5_000_000), &mut figures);
         }
         assert!(copies.level(10).is_none() && copies.level(11).is_some());
         assert_eq!(figures.types[1].latency.percentiles().count, 20);
@@ -309,14 +342,14 @@ mod tests {
     #[test]
     fn a_device_that_left_is_not_waited_for_and_one_far_behind_not_for_long() {
         let (mut copies, mut figures) = (copies(3), Figures::new(2));
-        copies.keep(b"seven", level(7), 5_000_000, &mut figures);
+        copies.keep(b"seven", level(7), at(5_000_000), &mut figures);
         copies.left();
-        assert!(copies.take_level(7, b"seven", 6_000_000, &mut figures).is_some());
+        assert!(copies.take_level(7, b"seven", at(6_000_000), &mut figures).is_some());
         assert!(copies.level(7).is_none(), "all who are there had it");
-        copies.keep(b"eight", level(8), 5_000_000, &mut figures);
-        copies.keep(b"nine", level(9), 5_000_000 + COPY_AGE_MAX_NS / 2, &mut figures);
+        copies.keep(b"eight", level(8), at(5_000_000), &mut figures);
+        copies.keep(b"nine", level(9), at(5_000_000 + COPY_AGE_MAX_NS / 2), &mut figures);
         assert!(copies.level(8).is_some());
-        copies.keep(b"ten", level(10), 6_000_000 + COPY_AGE_MAX_NS, &mut figures);
+        copies.keep(b"ten", level(10), at(6_000_000 + COPY_AGE_MAX_NS), &mut figures);
         assert!(copies.level(8).is_none() && copies.level(9).is_some());
         copies.settle(&mut figures);
         let mut spreads: Vec<u64> = figures.spreads.take().map(|((_, seq), _)| seq).collect();
@@ -325,12 +358,26 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_was_late_by_itself_is_counted_and_not_timed() {
+        let (mut copies, mut figures) = (copies(3), Figures::new(2));
+        copies.keep(b"seven", level(7), at(5_000_000), &mut figures);
+        let slow = Arrival { timed_from_ns: u64::MAX, ..at(9_000_000_000) };
+        assert!(copies.take_level(7, b"seven", slow, &mut figures).is_some());
+        let back = Arrival { timed_from_ns: 1_001, ..at(9_000_000_000) };
+        assert!(copies.take_level(7, b"seven", back, &mut figures).is_some());
+        let chat = &figures.types[1];
+        assert_eq!((chat.given, chat.latency.percentiles().count, chat.skipped), (6, 2, 9));
+        let spread = figures.spreads.take().next().unwrap().1;
+        assert!(spread.last_ns() < 10_000_000, "{spread:?}");
+    }
+
+    #[test]
     fn composed_frames_are_shared_too() {
         let (mut copies, mut figures) = (copies(3), Figures::new(2));
         let said =
             Said { is_level: false, has_messages: false, dues: Box::default(), explains: true, ..level(9) };
-        copies.keep(b"refresh", said.clone(), 1, &mut figures);
-        assert_eq!(copies.take_composed(b"refresh", 2, &mut figures), Some(said));
-        assert_eq!(copies.take_composed(b"refresH", 2, &mut figures), None);
+        copies.keep(b"refresh", said.clone(), at(1), &mut figures);
+        assert_eq!(copies.take_composed(b"refresh", at(2), &mut figures), Some(said));
+        assert_eq!(copies.take_composed(b"refresH", at(2), &mut figures), None);
     }
 }

@@ -12,7 +12,8 @@ use crate::timeline::{BUCKETS, Slots, Timeline, end_ns};
 pub(crate) struct TypeFigures {
     /// Messages devices were given.
     pub(crate) given: u64,
-    /// From when a message was due to when a device had it; without what was due while the run warmed up.
+    /// From when a message was due to when a device had it; without what was due while the run warmed up, and
+    /// without devices that read slowly, or were away or did not read when it was due.
     pub(crate) latency: Latency,
     /// The same over the whole time of the run, by when messages were due.
     pub(crate) timeline: Timeline,
@@ -116,6 +117,15 @@ impl Figures {
             let after_start_ns = due_ns.saturating_sub(self.start_ns);
             let step = figures.timeline.record(after_start_ns, latency_ns, devices);
             self.recent[usize::from(step)] += devices;
+        }
+    }
+
+    /// So many devices had these messages, and were late by themselves.
+    pub(crate) fn given_untimed(&mut self, dues: &[Due], devices: u64) {
+        for (kind, _) in dues.iter().take_while(|_| devices > 0) {
+            if let Some(figures) = self.types.get_mut(usize::from(*kind)) {
+                figures.given += devices;
+            }
         }
     }
 

@@ -139,6 +139,8 @@ impl Fleet {
         let (worker, words, ahead_ns): (Worker, Box<dyn Read + Send>, i64) = if machines.is_empty() {
             let mut child = Command::new(std::env::current_exe().map_err(starting)?)
                 .arg("worker")
+                // A worker's devices take a few megabytes: huge pages round that up to many.
+                .env("MIMALLOC_ALLOW_THP", "0")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -371,4 +373,20 @@ pub(crate) fn devices_per_process() -> Result<u32, String> {
         if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
     let capacity = u32::try_from(limit.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(u32::MAX);
     Ok(capacity.clamp(1, DEVICES_PER_PROCESS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_say_is_put_together_and_its_latencies_are_given_once() {
+        let latest = Latest::default();
+        let said = |frames, count| Progress { frames, latency: vec![(100, count)], ..Progress::default() };
+        latest.hear(1, said(5, 1));
+        latest.hear(0, said(7, 1));
+        latest.hear(1, said(6, 2));
+        assert_eq!(latest.take(), said(13, 4));
+        assert_eq!(latest.take(), Progress { frames: 13, ..Progress::default() });
+    }
 }

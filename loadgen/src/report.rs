@@ -57,7 +57,8 @@ pub(crate) struct Report {
     pub(crate) seen: Tally,
     /// Messages of ours per batch frame.
     pub(crate) messages_per_frame: f64,
-    /// From when a message was due to when a device had it; every device and message.
+    /// From when a message was due to when a device had it; every message, and every device but those that read slowly, or
+    /// were away or did not read when it was due.
     pub(crate) latency: Percentiles,
     /// From when a message was due to when it left.
     pub(crate) lateness: Percentiles,

@@ -66,6 +66,12 @@ impl Spread {
         }
     }
 
+    /// The age at which the last device had it.
+    #[cfg(test)]
+    pub(crate) fn last_ns(&self) -> u64 {
+        self.last_ns
+    }
+
     /// Takes in what other devices of the same batch had.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.first_ns =
@@ -339,9 +345,10 @@ mod tests {
         let (mut one, mut other) = (Spreads::default(), Spreads::default());
         let batch = spread(&[(20, 1)]);
         for seq in 0..10_000 {
-            one.add((seq as u32 % 7, 0), seq, &batch);
+            let life = (u32::try_from(seq % 7).unwrap(), 0);
+            one.add(life, seq, &batch);
             if seq % 2 == 0 {
-                other.add((seq as u32 % 7, 0), seq, &batch);
+                other.add(life, seq, &batch);
             }
         }
         let (coarse, fine) = (one.stride(), other.stride());

@@ -281,7 +281,7 @@ impl Viewers {
     fn connect(&mut self, index: usize) -> std::io::Result<()> {
         let Habits { stalls, is_slow, dies, .. } = self.devices[index].habits;
         let receive_bytes = (stalls || is_slow || dies).then_some(STALLING_RECEIVE_BYTES);
-        let mut stream = sockets::connect(self.door, self.crowd.source, receive_bytes)?;
+        let mut stream = sockets::connect(self.door, self.crowd.source_of(index), receive_bytes)?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         let device = &mut self.devices[index];
         device.stream = Some(stream);

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::awkward::Habits;
-use crate::copies::Said;
+use crate::copies::{Arrival, Said};
 use crate::figures::Figures;
 use crate::frame::{Batch, Encoding, HeardMessage, ServerFrame, Welcome, decode};
 use crate::known::{ENGINE_TYPE, Known, Which};
@@ -49,6 +49,12 @@ impl Track {
     pub(crate) fn new(habits: Habits) -> Self {
         let place = Place { drops_acks: habits.drops_acks, is_slow: habits.is_slow, ..Place::default() };
         Self { place, ..Self::default() }
+    }
+
+    #[inline]
+    fn arrival(&self, now_ns: u64) -> Arrival {
+        let timed_from_ns = if self.place.is_slow { u64::MAX } else { self.place.returned_ns };
+        Arrival { now_ns, timed_from_ns }
     }
 
     /// Whether it is in its room, and was from before the first publish: then all that the room accepted is owed to it.
@@ -211,7 +217,7 @@ impl Watch {
         self.tally.bytes += bytes.len() as u64;
         if let Some(seq) = track.seq.filter(|_| track.is_in) {
             let copies = &mut self.lives[track.life as usize].copies;
-            if let Some(taken) = copies.take_level(seq + 1, bytes, now_ns, &mut self.figures) {
+            if let Some(taken) = copies.take_level(seq + 1, bytes, track.arrival(now_ns), &mut self.figures) {
                 track.seq = Some(seq + 1);
                 self.tally.frames += 1;
                 self.tally.deliveries += taken.messages;
@@ -239,7 +245,8 @@ impl Watch {
     fn hear_new(&mut self, track: &mut Track, seat: Seat, bytes: &[u8], now_ns: u64) -> Heard {
         let life = track.life as usize;
         if let Some(seq) = track.seq.filter(|_| track.is_in)
-            && let Some(said) = self.lives[life].copies.take_composed(bytes, now_ns, &mut self.figures)
+            && let Some(said) =
+                self.lives[life].copies.take_composed(bytes, track.arrival(now_ns), &mut self.figures)
         {
             self.follow(track, seat, (seq, now_ns), &said);
             return self.bring(track, seat, said.brought.as_ref(), now_ns);
@@ -293,7 +300,7 @@ impl Watch {
         }
         self.follow(track, seat, (seq, now_ns), &said);
         let brought = said.brought.clone();
-        self.lives[life].copies.keep(bytes, said, now_ns, &mut self.figures);
+        self.lives[life].copies.keep(bytes, said, track.arrival(now_ns), &mut self.figures);
         self.bring(track, seat, brought.as_ref(), now_ns)
     }
 

@@ -146,10 +146,9 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Takes in a later word of the same worker: its latencies are added, and all else is as it says.
-    pub(crate) fn go_on(&mut self, later: Self) {
-        let mut latency = std::mem::take(&mut self.latency);
-        add_buckets(&mut latency, &later.latency);
-        *self = Self { latency, ..later };
+    pub(crate) fn go_on(&mut self, mut later: Self) {
+        add_buckets(&mut later.latency, &self.latency);
+        *self = later;
     }
 
     /// Adds another worker's.

@@ -6,6 +6,10 @@ use crate::audience::{Audience, Stay};
 use crate::awkward::{Awkward, Habits};
 use crate::plan::Storm;
 
+/// Devices that come from one address. The kernel gives a connection every second port of its 28 000 at once, and when those
+/// are used up it searches the others one by one: each of a raid's last devices would wait milliseconds for that.
+const DEVICES_PER_SOURCE: usize = 8_000;
+
 /// Which devices a worker holds and how it connects them. Device n of the run is of worker n modulo the workers, so that
 /// all of them share what comes at one time.
 #[derive(Debug, Clone)]
@@ -20,7 +24,7 @@ pub(crate) struct Crowd {
     pub(crate) audience: Audience,
     /// When many cut their connections.
     pub(crate) storms: Vec<Storm>,
-    /// The loopback address they come from; used when the door is on loopback.
+    /// The loopback address that the first of them come from; used when the door is on loopback.
     pub(crate) source: Ipv4Addr,
     /// Handshakes that may be under way at one time.
     pub(crate) handshakes_max: u32,
@@ -45,6 +49,14 @@ impl Crowd {
     pub(crate) fn number(&self, index: usize) -> u32 {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         index.saturating_mul(self.workers).saturating_add(self.worker)
+    }
+
+    /// The loopback address of the device at `index`: the same but for its second part, where there are many.
+    #[must_use]
+    pub(crate) fn source_of(&self, index: usize) -> Ipv4Addr {
+        let [net, first, subnet, host] = self.source.octets();
+        let further = u8::try_from(index / DEVICES_PER_SOURCE).unwrap_or(u8::MAX);
+        Ipv4Addr::new(net, first.wrapping_add(further), subnet, host)
     }
 
     /// Whether a device is the one by which its room is judged: it is there from before the first publish to the end.
@@ -103,6 +115,13 @@ mod tests {
         let numbers: Vec<u32> =
             (0..3).flat_map(|worker| (0..3).map(move |index| crowd(worker).number(index))).collect();
         assert_eq!(numbers, [0, 3, 6, 1, 4, 7, 2, 5, 8]);
+    }
+
+    #[test]
+    fn many_devices_come_from_several_addresses() {
+        let crowd = crowd(0);
+        let sources = [0, 7_999, 8_000, 18_000].map(|index| crowd.source_of(index).octets());
+        assert_eq!(sources, [[127, 0, 0, 1], [127, 0, 0, 1], [127, 1, 0, 1], [127, 2, 0, 1]]);
     }
 
     #[test]

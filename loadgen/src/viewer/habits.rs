@@ -198,7 +198,7 @@ impl Viewers {
             let (seat, place) = (self.seat(index), self.devices[index].track.place);
             let cursor = self.watch.streams.as_ref().and_then(|streams| streams.cursor(place, seat));
             let request = self.handshake.pull(&self.room_names[seat.place], cursor.as_deref());
-            let begun = sockets::connect(self.door, self.crowd.source, None)
+            let begun = sockets::connect(self.door, self.crowd.source_of(index), None)
                 .and_then(|stream| self.pulls.begin(self.poll.registry(), index, stream, request, now_ns));
             if begun.is_err() {
                 self.pulled(crate::pulls::Pulled { device: index, page: None });
