@@ -135,7 +135,7 @@ impl Tone {
     fn sign(self) -> &'static str {
         match self {
             Self::Good => "✓",
-            Self::Odd => "?",
+            Self::Odd => "!",
             Self::Bad => "✗",
         }
     }

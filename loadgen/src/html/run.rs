@@ -116,6 +116,7 @@ fn key_figures(report: &Report) -> Vec<Block> {
         let missing = || report.cpu.missing_because.as_ref().map(|why| format!("no floor: {why}"));
         figures.push(figure.with_note(over.or_else(missing).unwrap_or_default()));
     }
+    figures.retain(|figure| figure.value != decimal(None));
     let mut blocks = vec![Block::Figures(figures)];
     let troubles = report.published.troubles.iter();
     let troubles: Vec<String> =
