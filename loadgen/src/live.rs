@@ -140,7 +140,7 @@ impl Moment {
         let mut lines = vec![self.bar()];
         let joining = if *joining > 0 { format!(", {} joining", grouped(*joining)) } else { String::new() };
         lines.push(format!("devices    {} in their rooms{joining}", grouped(*members)));
-        lines.push(format!("published  {}/s", whole(self.due_per_s)));
+        lines.push(format!("due        {} messages/s", whole(self.due_per_s)));
         if *frames > 0 {
             let (deliveries, frames) = (whole(self.deliveries_per_s), whole(self.frames_per_s));
             lines.push(format!("given      {deliveries}/s in {frames} frames/s"));
@@ -177,7 +177,7 @@ impl Moment {
     fn line(&self) -> String {
         let Totals { members, frames, violations, .. } = &self.totals;
         let (at_s, of_s) = (self.at_ms / 1_000, self.of_ms.div_ceil(1_000));
-        let mut line = format!("{at_s} of {of_s} s: {members} devices, {:.0}/s published", self.due_per_s);
+        let mut line = format!("{at_s} of {of_s} s: {members} devices, {:.0} messages/s due", self.due_per_s);
         if *frames > 0 {
             let Percentiles { p50_ms, p99_ms, .. } = self.latency;
             let (deliveries, frames) = (self.deliveries_per_s, self.frames_per_s);
@@ -237,7 +237,7 @@ mod tests {
             [
                 "[#############-----------------] 43 %  26 of 60 s, 34 s left",
                 "devices    18\u{202f}000 in their rooms, 12 joining",
-                "published  1\u{202f}000/s",
+                "due        1\u{202f}000 messages/s",
                 "given      1\u{202f}234\u{202f}567/s in 110\u{202f}000 frames/s",
                 "latency    p50 50 ms, p99 101 ms, max 101 ms in the last second",
                 "node       1.73 processors, 412 MiB",
@@ -245,7 +245,7 @@ mod tests {
             ]
         );
         assert!(moment().lines(20).iter().all(|line| line.chars().count() <= 20));
-        let plain = "26 of 60 s: 18000 devices, 1000/s published, 1234567/s given in 110000 frames/s, p50 50 ms, p99 101 ms, \
+        let plain = "26 of 60 s: 18000 devices, 1000 messages/s due, 1234567/s given in 110000 frames/s, p50 50 ms, p99 101 ms, \
                      2 violations";
         assert_eq!(moment().line(), plain);
     }
@@ -257,7 +257,7 @@ mod tests {
         let lines = moment.lines(WIDTH);
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].ends_with("8:19 min left"), "{lines:?}");
-        assert_eq!(moment.line(), "1 of 500 s: 5 devices, 10/s published");
+        assert_eq!(moment.line(), "1 of 500 s: 5 devices, 10 messages/s due");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(crate) enum X {
     Seconds { from: f64, to: f64, letters: usize },
     /// How much is at most the figure: -log10(1 - q), so that each nine has the same room.
     Nines,
-    /// Something with a name.
+    /// Something with a name, from 0.
     Named(String),
 }
 
@@ -85,6 +85,8 @@ pub(crate) enum Look {
     Marks,
     /// Marks alone.
     Dots,
+    /// Marks alone, hollow: told from dots without colour.
+    Rings,
 }
 
 /// What stands for several points where there are more than can be seen.
@@ -134,10 +136,10 @@ impl Frame {
         let top = (highest.max(limit) / step).ceil().max(1.0) * step;
         let x = match chart.x {
             X::Seconds { from, to, .. } => (from, to),
-            X::Nines | X::Named(_) => points()
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| {
-                    (low.min(point.0), high.max(point.0))
-                }),
+            X::Named(_) => (0.0, 1.04 * points().map(|point| point.0).fold(0.0, f64::max)),
+            X::Nines => points().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| {
+                (low.min(point.0), high.max(point.0))
+            }),
         };
         let x = if x.0 < x.1 { x } else { (x.0.min(0.0), x.0.max(0.0) + 1.0) };
         let x = if x.0.is_finite() && x.1.is_finite() { x } else { (0.0, 1.0) };
@@ -222,8 +224,8 @@ impl Chart {
                 name.push('…');
             }
             let (x, dot, name) = (frame.right + 14.0, frame.right + 7.0, escaped(&name));
-            let colour = line.colour % COLOURS;
-            writeln!(f, "<circle class=\"d{colour}\" cx=\"{dot:.1}\" cy=\"{y:.1}\" r=\"3\"/>")?;
+            let (colour, class) = (line.colour % COLOURS, line.mark().unwrap_or("d"));
+            writeln!(f, "<circle class=\"{class}{colour}\" cx=\"{dot:.1}\" cy=\"{y:.1}\" r=\"3\"/>")?;
             writeln!(f, "<text class=\"label\" x=\"{x:.1}\" y=\"{:.1}\">{name}</text>", y + 4.0)?;
         }
         Ok(())
@@ -260,14 +262,23 @@ impl Line {
                 Some(_) => write!(path, "L{x:.1} {y:.1}")?,
             }
             before = Some(*point);
-            if matches!(self.look, Look::Marks | Look::Dots) {
-                writeln!(f, "<circle class=\"d{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>")?;
+            if let Some(class) = self.mark() {
+                writeln!(f, "<circle class=\"{class}{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>")?;
             }
         }
-        if self.look == Look::Dots {
+        if matches!(self.look, Look::Dots | Look::Rings) {
             return Ok(());
         }
         writeln!(f, "<path class=\"line s{colour}{again}\" d=\"{path}\"/>")
+    }
+
+    /// The style of a mark at each point, where there is any.
+    fn mark(&self) -> Option<&'static str> {
+        match self.look {
+            Look::Line | Look::Steps => None,
+            Look::Marks | Look::Dots => Some("d"),
+            Look::Rings => Some("ring s"),
+        }
     }
 
     /// What is too far from one point to the next to draw a line; nothing is, where few points are.
@@ -416,11 +427,11 @@ mod tests {
         let points = vec![(1_000.0, 80.0), (2_000.0, 120.0), (3_000.0, 900.0)];
         let mut knee = chart(points);
         knee.x = X::Named("devices".into());
-        for (look, paths) in [(Look::Marks, 1), (Look::Dots, 0)] {
+        for (look, paths) in [(Look::Marks, 1), (Look::Dots, 0), (Look::Rings, 0)] {
             knee.lines[0].look = look;
             let drawn = knee.to_string();
             assert_eq!((drawn.matches("<circle").count(), drawn.matches("<path").count()), (3, paths));
-            assert!(drawn.contains(">devices<") && drawn.contains(">2000<"), "{drawn}");
+            assert!(drawn.contains(">devices<") && drawn.contains(">2k<"), "{drawn}");
         }
     }
 

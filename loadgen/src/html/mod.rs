@@ -4,6 +4,8 @@
 //! from whoever it came; it is escaped here, where it is written, and nowhere else. `run` says what a run's page has.
 
 mod chart;
+pub(crate) mod knee;
+pub(crate) mod model;
 mod run;
 mod time;
 mod types;
@@ -135,7 +137,7 @@ impl Tone {
     fn sign(self) -> &'static str {
         match self {
             Self::Good => "✓",
-            Self::Odd => "?",
+            Self::Odd => "!",
             Self::Bad => "✗",
         }
     }

@@ -116,6 +116,7 @@ fn key_figures(report: &Report) -> Vec<Block> {
         let missing = || report.cpu.missing_because.as_ref().map(|why| format!("no floor: {why}"));
         figures.push(figure.with_note(over.or_else(missing).unwrap_or_default()));
     }
+    figures.retain(|figure| figure.value != decimal(None));
     let mut blocks = vec![Block::Figures(figures)];
     let troubles = report.published.troubles.iter();
     let troubles: Vec<String> =
@@ -223,8 +224,9 @@ fn generator(report: &Report) -> Vec<Block> {
         Figure::new("Devices connected in", grouped(report.connect_ms), "ms"),
     ];
     if used.worker_devices > 0 {
-        let busiest =
-            |name: &str, share: f64| Figure::new(name, decimal(Some(100.0 * share)), "% of a processor");
+        let busiest = |name: &str, share: f64| {
+            Figure::new(name, decimal(Some(100.0 * share)), "%").with_note("of a processor".to_owned())
+        };
         figures.push(busiest("Busiest worker", used.busiest_worker));
         figures.push(busiest("Busiest publisher", used.busiest_publisher));
         let held = Figure::new("Largest worker", decimal(Some(mib(used.worker_bytes_max))), "MiB");
