@@ -48,11 +48,11 @@ pub(crate) struct SweepArgs {
 ///
 /// # Errors
 /// [`RunError`], when a point gave no verdict, or the rows can't be written.
-pub(crate) fn run(args: SweepArgs) -> Result<Verdict, RunError> {
+pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     let usage = RunError::Usage;
     let plan = args.run.clone().resolve().map_err(usage)?;
     let json = plan.json.clone().ok_or_else(|| usage("--json: a sweep needs a file to write to".into()))?;
-    let points = points(&args, &plan).map_err(usage)?;
+    let points = points(args, &plan).map_err(usage)?;
     let condition = design::condition(&points);
     if condition > design::CONDITION_MAX {
         return Err(usage(format!(

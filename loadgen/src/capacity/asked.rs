@@ -63,11 +63,11 @@ impl FromStr for Rooms {
         }
         let size = |text: &str| {
             let parts: Vec<&str> = text.split(':').collect();
-            let (&[rooms, viewers], rate) = (match &*parts {
-                [rooms, viewers] => (&[*rooms, *viewers], None),
-                [rooms, viewers, rate] => (&[*rooms, *viewers], Some(*rate)),
+            let (rooms, viewers, rate) = match *parts {
+                [rooms, viewers] => (rooms, viewers, None),
+                [rooms, viewers, rate] => (rooms, viewers, Some(rate)),
                 _ => return Err(format!("{text:?} is not COUNT:VIEWERS or COUNT:VIEWERS:RATE")),
-            });
+            };
             let rate = rate.map(number).transpose()?;
             Ok(Size { rooms: whole(rooms)?, viewers: whole(viewers)?, rate })
         };

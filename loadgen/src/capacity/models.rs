@@ -77,7 +77,9 @@ impl Models {
         let cpu = Linear::fit(&cpu_columns(), &base).map_err(|reason| format!("processors: {reason}"))?;
         let (usl, usl_basis) = match given {
             Some(usl) => (usl, Basis::Given),
-            None => Self::scaling(sweeps, &base, of).unwrap_or((Usl::default(), Basis::AssumedLinear)),
+            None => {
+                Self::scaling(sweeps, &base, of).unwrap_or_else(|| (Usl::default(), Basis::AssumedLinear))
+            }
         };
         let memory = |row: &&&Row| row.memory_bytes > 0.0;
         let memory: Vec<Measured> =
