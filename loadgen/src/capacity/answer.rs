@@ -168,17 +168,41 @@ fn merge(all: &mut Vec<Beyond>, node: Vec<Beyond>) {
     }
 }
 
+/// Four digits that say something, for figures from nanoseconds to seconds.
+fn digits(figure: f64) -> String {
+    match figure {
+        0.0 => "0".into(),
+        size if size >= 1_000.0 => format!("{size:.0}"),
+        size if size >= 1.0 => format!("{size:.2}"),
+        size if size >= 0.001 => format!("{size:.5}"),
+        size => format!("{size:.2e}"),
+    }
+}
+
+/// The day in UTC, by Hinnant's civil_from_days.
+fn date(unix_ms: u64) -> String {
+    let days = unix_ms / 86_400_000 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// What the answer rests on.
 pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
     for origin in &models.origins {
         writeln!(
             f,
-            "rests on     {}: {} of {} rows, a node of {} processors, measured at {} ms since 1970, {} {}",
+            "rests on     {}: {} of {} rows, a node with {} processors, measured on {}, {} {}",
             origin.file,
             origin.rows_used,
             origin.rows,
             origin.processors,
-            origin.started_unix_ms,
+            date(origin.started_unix_ms),
             origin.environment.processor,
             origin.environment.kernel
         )?;
@@ -190,7 +214,7 @@ pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::
                  linear: &crate::model::cost::Linear| {
         write!(f, "{name:<12}")?;
         for term in &linear.terms {
-            write!(f, " {}: {:.3} {unit};", term.name, term.coefficient * scale)?;
+            write!(f, " {} {} {unit};", term.name, digits(term.coefficient * scale))?;
         }
         writeln!(f)?;
         writeln!(
@@ -275,13 +299,13 @@ impl fmt::Display for Answer {
         for used in &self.uses {
             write!(f, "  with {:>5}  ", used.nodes)?;
             for (name, taken) in RESOURCES.iter().zip(used.taken) {
-                write!(f, " {name} {:.0} % taken;", 100.0 * taken)?;
+                write!(f, "  {name} {:>3.0} %", 100.0 * taken)?;
             }
             let over = used.taken.iter().any(|taken| *taken > 1.0);
             let less = used.nodes < self.nodes;
             let note = match (less, over) {
-                (true, true) => " one node lost: they do NOT carry it",
-                (true, false) => " one node lost: they carry it",
+                (true, true) => "  one node lost: the others do NOT carry it",
+                (true, false) => "  one node lost: the others carry it",
                 (false, _) => "",
             };
             writeln!(f, "{note}")?;
@@ -362,6 +386,12 @@ mod tests {
         assert_eq!((answer.too_large.len(), answer.too_large[0].viewers, answer.nodes), (1, 500_000, 1));
         assert!(answer.too_large[0].nodes_if_spread > 1.0);
         assert!(answer.to_string().contains("TOO LARGE"));
+    }
+
+    #[test]
+    fn a_day_is_a_day() {
+        let days = [0, 951_782_400_000, 1_795_285_817_219, 4_102_444_799_999].map(date);
+        assert_eq!(days, ["1970-01-01", "2000-02-29", "2026-11-21", "2099-12-31"]);
     }
 
     #[test]
