@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Measure the node at many points, for `plan`.
     Sweep(Box<crate::sweep::SweepArgs>),
     /// Say how many nodes an audience needs, from a sweep.
-    Plan(crate::capacity::PlanArgs),
+    Plan(Box<crate::capacity::PlanArgs>),
     /// Say whether a report is worse than an older one, or only different by noise.
     Compare(crate::compare::CompareArgs),
     /// Measure what this machine can generate and check.

@@ -97,11 +97,11 @@ struct Found {
 ///
 /// # Errors
 /// [`RunError`], when the arguments are wrong or the first probe came to no verdict.
-pub(crate) fn run(args: FindMaxArgs) -> Result<Verdict, RunError> {
+pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     let conditions = slo::parse_all(&args.slo).map_err(|error| RunError::Usage(format!("--slo: {error}")))?;
-    let bounds = bounds(&args).map_err(RunError::Usage)?;
+    let bounds = bounds(args).map_err(RunError::Usage)?;
     let plan = args.run.clone().resolve().map_err(RunError::Usage)?;
-    let processors = processors(&args, &plan)?;
+    let processors = processors(args, &plan)?;
     let bar =
         Bar { may_refuse: args.slo.contains("refused"), warm_up_ms: args.warm_up_seconds.ms(), processors };
     let mut found = Found {
@@ -120,7 +120,7 @@ pub(crate) fn run(args: FindMaxArgs) -> Result<Verdict, RunError> {
     };
     let mut search = Search::new(bounds);
     while let Some(value) = search.value() {
-        let mut plan = plan_at(&args, value).map_err(RunError::Usage)?;
+        let mut plan = plan_at(args, value).map_err(RunError::Usage)?;
         plan.warm_up_ms = args.warm_up_seconds.ms();
         let probe = match run::measure(&plan) {
             Ok(report) => {

@@ -114,8 +114,8 @@ fn main() -> ExitCode {
             return measured.map_or_else(|error| fail(EXIT_USAGE, &error), |()| ExitCode::SUCCESS);
         }
         Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
-        Command::FindMax(args) => find_max::run(*args),
-        Command::Sweep(args) => sweep::run(*args),
+        Command::FindMax(args) => find_max::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Plan(args) => capacity::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Selftest(args) => selftest::run(&args),

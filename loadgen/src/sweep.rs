@@ -29,7 +29,7 @@ pub(crate) struct SweepArgs {
     #[command(flatten)]
     run: RunArgs,
     /// Points to measure, as TOML: each a [[point]] with devices and rate, and if wanted rooms, payload_bytes,
-    /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: twenty built-in ones.
+    /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: 21 built-in ones.
     #[arg(long, conflicts_with_all = ["devices_max", "rate_max"])]
     points: Option<PathBuf>,
     /// Devices of the largest of the built-in points.
@@ -41,6 +41,10 @@ pub(crate) struct SweepArgs {
     /// How long each point publishes.
     #[arg(long, default_value = "8s")]
     probe_seconds: Span,
+    /// Times each point is measured. The run counts that took the node least processor time: what else the machine does
+    /// meanwhile can only add to it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=99))]
+    repeat: u32,
     /// Processors that the node has. Without it: as many as it has shards.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     cores: Option<u32>,
@@ -50,12 +54,12 @@ pub(crate) struct SweepArgs {
 ///
 /// # Errors
 /// [`RunError`], when a point gave no verdict, or the rows can't be written.
-pub(crate) fn run(args: SweepArgs) -> Result<Verdict, RunError> {
+pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     let usage = RunError::Usage;
     let plan = args.run.clone().resolve().map_err(usage)?;
     let json =
         plan.target.json.clone().ok_or_else(|| usage("--json: a sweep needs a file to write to".into()))?;
-    let points = points(&args, &plan).map_err(usage)?;
+    let points = points(args, &plan).map_err(usage)?;
     let condition = design::condition(&points);
     if condition > design::CONDITION_MAX {
         return Err(usage(format!(
@@ -65,13 +69,12 @@ pub(crate) fn run(args: SweepArgs) -> Result<Verdict, RunError> {
         )));
     }
     let runs = args.run.probing(args.probe_seconds);
-    let plans: Result<Vec<Plan>, String> = (1..)
-        .zip(&points)
-        .map(|(number, point)| {
-            runs.shaped(point).resolve().map_err(|error| format!("point {number}: {error}"))
-        })
-        .collect();
-    let plans = plans.map_err(usage)?;
+    let plan_of = |number: usize, point: &Shape| {
+        runs.shaped(point).resolve().map_err(|error| format!("point {}: {error}", number + 1))
+    };
+    for (number, point) in points.iter().enumerate() {
+        drop(plan_of(number, point).map_err(usage)?);
+    }
     tell(&format!("{} points, condition number of what they ask {condition:.1}\n", points.len()))?;
     let mut sweep = Sweep {
         started_unix_ms: crate::clock::unix_ms(),
@@ -81,17 +84,24 @@ pub(crate) fn run(args: SweepArgs) -> Result<Verdict, RunError> {
         rows: Vec::new(),
     };
     let mut broke_a_promise = false;
-    for (number, (point, plan)) in points.iter().zip(&plans).enumerate() {
-        let report = run::measure(plan)?;
-        broke_a_promise |= report.verdict == Verdict::Violations;
-        let metrics = plan.target.ops_door.read("/metrics").map_err(RunError::Target)?;
-        let rooms = gauges(&metrics, ROOMS);
-        if sweep.processors == 0 {
-            sweep.processors = u32::try_from(rooms.len()).unwrap_or(1).max(1);
+    for (number, point) in points.iter().enumerate() {
+        let mut least: Option<Row> = None;
+        for _ in 0..args.repeat {
+            // Resolved anew, so that each run has rooms of its own.
+            let plan = plan_of(number, point).map_err(usage)?;
+            let report = run::measure(&plan)?;
+            broke_a_promise |= report.verdict == Verdict::Violations;
+            let metrics = plan.target.ops_door.read("/metrics").map_err(RunError::Target)?;
+            let rooms = gauges(&metrics, ROOMS);
+            if sweep.processors == 0 {
+                sweep.processors = u32::try_from(rooms.len()).unwrap_or(1).max(1);
+            }
+            let row = row(point, &report, rooms.iter().sum(), f64::from(sweep.processors));
+            sweep.environment = report.environment;
+            least = Some(better(least, row));
         }
-        let row = row(point, &report, rooms.iter().sum(), f64::from(sweep.processors));
+        let Some(row) = least else { continue };
         tell(&line(number + 1, points.len(), &row))?;
-        sweep.environment = report.environment;
         sweep.rows.push(row);
         let written = serde_json::to_vec_pretty(&sweep).map_err(std::io::Error::from);
         written
@@ -100,6 +110,17 @@ pub(crate) fn run(args: SweepArgs) -> Result<Verdict, RunError> {
     }
     tell(&conclusion(&sweep))?;
     Ok(if broke_a_promise { Verdict::Violations } else { Verdict::Ok })
+}
+
+/// Of two runs of one point, the one that can be used, and of such the one that took less.
+fn better(one: Option<Row>, other: Row) -> Row {
+    let Some(one) = one else { return other };
+    match (&one.unusable_because, &other.unusable_because) {
+        (None, Some(_)) => one,
+        (Some(_), None) => other,
+        _ if one.cpu <= other.cpu => one,
+        _ => other,
+    }
 }
 
 fn points(args: &SweepArgs, plan: &Plan) -> Result<Vec<Shape>, String> {
@@ -231,6 +252,24 @@ fn tell(text: &str) -> Result<(), RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_runs_of_a_point_the_usable_one_and_then_the_cheaper_counts() {
+        let shape: Shape = toml::from_str("devices = 1\nrate = 1").unwrap();
+        let row = |cpu: f64, unusable: Option<&str>| Row {
+            shape,
+            features: Features::default(),
+            cpu,
+            memory_bytes: 0.0,
+            socket_bytes: None,
+            p99_ms: 0.0,
+            unusable_because: unusable.map(str::to_owned),
+        };
+        assert_eq!(better(Some(row(0.2, None)), row(0.1, None)).cpu, 0.1);
+        assert_eq!(better(Some(row(0.2, None)), row(0.1, Some("late"))).cpu, 0.2);
+        assert_eq!(better(Some(row(0.1, Some("late"))), row(0.2, None)).cpu, 0.2);
+        assert_eq!(better(None, row(0.3, Some("late"))).cpu, 0.3);
+    }
 
     #[test]
     fn a_gauge_is_summed_over_the_shards_and_no_other_is() {

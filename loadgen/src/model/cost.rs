@@ -9,7 +9,7 @@ use super::nnls;
 use super::{Column, Features};
 
 /// Below this part of the largest answer, errors count relative to that: what an idle node needs is mostly chance.
-const WEIGHT_FLOOR: f64 = 0.02;
+const WEIGHT_FLOOR: f64 = 0.05;
 
 /// The constant term.
 pub(crate) const BASE: Column = Column { name: "base", of: |_| 1.0 };

@@ -72,12 +72,6 @@ impl Shape {
     pub(crate) fn members(&self) -> f64 {
         f64::from(self.devices) / f64::from(self.rooms.max(1))
     }
-
-    /// Rooms that devices are in.
-    #[must_use]
-    pub(crate) fn rooms_watched(&self) -> u32 {
-        self.rooms.min(self.devices)
-    }
 }
 
 /// The nearest whole number; 0 for what is below.

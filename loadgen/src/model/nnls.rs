@@ -155,10 +155,9 @@ fn rotate(matrix: &mut [Vec<f64>], one: usize, other: usize) {
         row[one] = cosine * left - sine * right;
         row[other] = sine * left + cosine * right;
     }
-    for column in 0..matrix.len() {
-        let (upper, lower) = (matrix[one][column], matrix[other][column]);
-        matrix[one][column] = cosine * upper - sine * lower;
-        matrix[other][column] = sine * upper + cosine * lower;
+    let (head, tail) = matrix.split_at_mut(other);
+    for (upper, lower) in head[one].iter_mut().zip(tail[0].iter_mut()) {
+        (*upper, *lower) = (cosine * *upper - sine * *lower, sine * *upper + cosine * *lower);
     }
 }
 

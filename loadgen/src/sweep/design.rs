@@ -58,7 +58,7 @@ struct Line(f64, f64, f64, usize, u32, f64, f64);
 const ALL: f64 = f64::INFINITY;
 
 /// Fewest devices first: memory that one point needed is not all given back before the next.
-const LINES: [Line; 20] = [
+const LINES: [Line; 21] = [
     Line(0.02, 10.0, 2.0, 300, 1, 0.0, 0.0),
     Line(0.02, ALL, 1.0, 1_000, 10, 0.0, 0.0),
     Line(0.1, ALL, 0.002, 300, 1, 0.0, 0.0),
@@ -79,6 +79,7 @@ const LINES: [Line; 20] = [
     Line(1.0, ALL, 0.1, 100, 1, 0.0, 0.0),
     Line(1.0, 1_000.0, 0.2, 900, 4, 0.0, 0.0),
     Line(1.0, 250.0, 0.2, 300, 1, 0.0, 0.0),
+    Line(1.0, 10.0, 0.1, 300, 1, 0.0, 0.0),
 ];
 
 /// The built-in points, for so many devices and messages a second at most.
