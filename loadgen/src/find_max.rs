@@ -276,7 +276,42 @@ fn tell(text: &impl fmt::Display) -> Result<(), RunError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
     use super::*;
+    use crate::args::{Command, CommandLine};
+
+    fn typed(flags: &str) -> Result<Bounds, String> {
+        let line = ["roomcast-loadgen", "find-max"].into_iter().chain(flags.split_whitespace());
+        match CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command {
+            Command::FindMax(args) => bounds(&args),
+            _ => Err("find-max was typed".into()),
+        }
+    }
+
+    #[test]
+    fn no_two_flags_of_a_command_have_one_name() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn both_ends_are_checked_before_any_load() {
+        let bounds = typed("--axis rate --from 50 --precision 10%").unwrap();
+        assert_eq!(bounds, Bounds { from: 50, to: 1_000_000, precision_permille: 100, repeat: 3 });
+        for (flags, named) in [
+            ("", "--axis"),
+            ("--axis speed", "--axis"),
+            ("--axis devices --from 10 --to 5", "--from, --to"),
+            ("--axis rooms --to 200001", "--from, --to"),
+            ("--axis payload-bytes --from 10", "--from 10: --payload-bytes"),
+            ("--axis rate --probe-seconds 0", "--probe-seconds"),
+            ("--axis rate --repeat 0", "--repeat"),
+            ("--axis devices --rate 0", "--from 100: --rate"),
+        ] {
+            let error = typed(flags).unwrap_err();
+            assert!(error.contains(named), "{flags}: {error}");
+        }
+    }
 
     #[test]
     fn a_precision_is_a_part() {
@@ -284,5 +319,65 @@ mod tests {
         for wrong in ["", "0", "0%", "60%", "x", "-5%", "5"] {
             assert!(permille(wrong).is_err(), "{wrong}");
         }
+    }
+
+    fn probe(value: u64, outcome: Outcome) -> Probe {
+        let mut probe = Probe::without_verdict(value, "made up".into(), outcome);
+        if outcome == Outcome::Held {
+            (probe.short, probe.because) = (None, Vec::new());
+        }
+        probe
+    }
+
+    fn found(probes: Vec<Probe>) -> Found {
+        Found {
+            axis: Axis::Devices,
+            slo: "loss=0".into(),
+            probes,
+            knee: None,
+            held: 0,
+            of: 0,
+            is_lower_bound: false,
+            is_end_of_axis: false,
+            ended_by: None,
+            processors: 1.0,
+            environment: Environment::default(),
+            command: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_lowest_value_above_the_knee_says_what_was_short() {
+        let bounds = Bounds { from: 100, to: 1_000, precision_permille: 50, repeat: 3 };
+        let slow = Short::Latency { busy: Some(0.5), of: 1.0 };
+        let mut probes =
+            vec![probe(100, Outcome::Held), probe(400, Outcome::Failed), probe(200, Outcome::Failed)];
+        probes[2].short = Some(slow.clone());
+        let mut some = found(probes);
+        let verdict = some.conclude(Some(End::Knee { value: 100, held: 2, of: 2 }), bounds);
+        assert_eq!((verdict, some.ended_by.clone()), (Verdict::Ok, Some(slow)));
+        let said = some.to_string();
+        assert!(said.contains("knee         100 devices: loss=0 held in 2 of 2 probes"), "{said}");
+        assert!(
+            said.contains("ended by     latency, with the node's processors not full: 0.50 of 1 busy"),
+            "{said}"
+        );
+        assert_eq!(found(Vec::new()).conclude(Some(End::NothingHolds), bounds), Verdict::ThresholdFailed);
+    }
+
+    #[test]
+    fn a_generator_that_can_do_no_more_leaves_a_lower_bound() {
+        let bounds = Bounds { from: 100, to: 1_000, precision_permille: 50, repeat: 3 };
+        let mut limited = found(vec![probe(100, Outcome::Held), probe(200, Outcome::Limited)]);
+        let verdict = limited.conclude(Some(End::Limited { at_least: Some(100) }), bounds);
+        assert_eq!(
+            (verdict, limited.knee, limited.held, limited.of),
+            (Verdict::GeneratorLimited, Some(100), 1, 1)
+        );
+        let said = limited.to_string();
+        assert!(
+            said.contains("at least 100 devices") && said.contains("the generator, not the node"),
+            "{said}"
+        );
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct SweepArgs {
     #[command(flatten)]
     run: RunArgs,
     /// Points to measure, as TOML: each a [[point]] with devices and rate, and if wanted rooms, payload_bytes,
-    /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: 21 built-in ones.
+    /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: 22 built-in ones.
     #[arg(long, conflicts_with_all = ["devices_max", "rate_max"])]
     points: Option<PathBuf>,
     /// Devices of the largest of the built-in points.

@@ -60,7 +60,6 @@ pub(crate) struct Probe {
     pub(crate) because: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) short: Option<Short>,
-    #[serde(skip)]
     pub(crate) outcome: Outcome,
 }
 

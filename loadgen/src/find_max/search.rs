@@ -6,13 +6,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 /// How much higher each step upwards goes.
 const STEP: u64 = 2;
 /// So many probes of a value that did not hold are believed.
 const BELIEVED: u32 = 2;
 
 /// What a probe came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     Held,
     Failed,

@@ -34,7 +34,7 @@ pub(crate) struct Linear {
     pub(crate) residual_max: f64,
     /// The part of the variance that the model explains.
     pub(crate) r_squared: f64,
-    /// The same as `residual_max` of models that had not seen the row.
+    /// The same as `residual_max` of models that had not seen the row; rows that alone have some feature aside.
     pub(crate) left_out_max: f64,
     /// Of those: the root of the mean square.
     pub(crate) left_out_rms: f64,
@@ -64,9 +64,12 @@ impl Linear {
         let floor = floor(rows);
         let terms = terms(&columns, rows, floor);
         let residuals: Vec<f64> = rows.iter().map(|row| residual(&terms, row, floor)).collect();
-        let left_out = (0..rows.len()).map(|place| {
+        let left_out = (0..rows.len()).filter_map(|place| {
             let others = [&rows[..place], &rows[place + 1..]].concat();
-            residual(&self::terms(&columns, &others, floor), &rows[place], floor).abs()
+            let is_zero = |column: &Column| others.iter().all(|(features, _)| (column.of)(features) == 0.0);
+            // A row that alone has some feature can be told by no others.
+            let is_alone = columns.iter().any(is_zero);
+            (!is_alone).then(|| residual(&self::terms(&columns, &others, floor), &rows[place], floor).abs())
         });
         let left_out: Vec<f64> = left_out.collect();
         Ok(Self {

@@ -58,7 +58,7 @@ struct Line(f64, f64, f64, usize, u32, f64, f64);
 const ALL: f64 = f64::INFINITY;
 
 /// Fewest devices first: memory that one point needed is not all given back before the next.
-const LINES: [Line; 21] = [
+const LINES: [Line; 22] = [
     Line(0.02, 10.0, 2.0, 300, 1, 0.0, 0.0),
     Line(0.02, ALL, 1.0, 1_000, 10, 0.0, 0.0),
     Line(0.1, ALL, 0.002, 300, 1, 0.0, 0.0),
@@ -69,6 +69,7 @@ const LINES: [Line; 21] = [
     Line(0.25, ALL, 0.2, 1_500, 1, 0.0, 0.0),
     Line(0.25, 400.0, 0.6, 100, 5, 0.0, 0.0),
     Line(0.25, ALL, 0.004, 300, 1, 0.0, 1.0),
+    Line(0.25, ALL, 0.04, 300, 1, 2.0, 0.0),
     Line(0.5, 250.0, 0.008, 300, 1, 0.0, 0.0),
     Line(0.5, ALL, 0.04, 300, 1, 0.0, 0.0),
     Line(0.5, 1_000.0, 0.4, 100, 1, 0.0, 0.0),
