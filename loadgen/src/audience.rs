@@ -31,12 +31,6 @@ impl Audience {
         self.points.first().map_or(0, |point| point.devices)
     }
 
-    /// The most that are ever there.
-    #[must_use]
-    pub(crate) fn most(&self) -> u32 {
-        self.points.iter().map(|point| point.devices).max().unwrap_or(0)
-    }
-
     /// When device `device` is there, in order of time. It comes and goes as the line passes halfway between its number
     /// and the next, so that at each point exactly as many are there as it says; who came last goes first. Each call
     /// walks all points.
@@ -123,7 +117,7 @@ mod tests {
     #[test]
     fn on_a_ramp_devices_come_one_after_the_other() {
         let ramp = audience(&[(0, 10), (10_000, 20)]);
-        assert_eq!((ramp.at_start(), ramp.most()), (10, 20));
+        assert_eq!(ramp.at_start(), 10);
         assert_eq!(stays_ms(&ramp, 9), [(None, None)]);
         assert_eq!(stays_ms(&ramp, 10), [(Some(500), None)]);
         assert_eq!(stays_ms(&ramp, 19), [(Some(9_500), None)]);

@@ -7,21 +7,23 @@ mod answer;
 mod asked;
 mod models;
 mod packing;
+mod page;
 mod point;
 
 use std::fmt::Display;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::args::openable;
 use crate::frame::Encoding;
+use crate::html::Page;
 use crate::model::usl::Usl;
 use crate::model::{Features, Sweep};
 use crate::report::Verdict;
-use crate::run::RunError;
+use crate::run::{self, RunError};
 
 use answer::{Answer, Demand};
 use asked::{At, Node, Rooms, number};
@@ -80,6 +82,9 @@ pub(crate) struct PlanArgs {
     /// Write the answer here as JSON, too.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the answer and its models here as a page for people, too.
+    #[arg(long)]
+    html: Option<PathBuf>,
 }
 
 /// A part from 0 to 0.95.
@@ -97,6 +102,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Verdict, RunError> {
 }
 
 fn answer(args: &PlanArgs) -> Result<Verdict, String> {
+    openable("--json", args.json.as_ref())?;
+    openable("--html", args.html.as_ref())?;
     let sweeps: Result<Vec<(String, Sweep)>, String> =
         args.from.iter().map(|path| Ok((path.display().to_string(), read("--from", path)?))).collect();
     let models = Models::fit(&sweeps?, args.usl).map_err(|reason| format!("--from: {reason}"))?;
@@ -104,7 +111,7 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
         let report = args.against.as_ref().map(|path| read("--against", path)).transpose()?;
         let answer = PointAnswer::of(models, at, report.as_ref())?;
         allowed(&answer.beyond, &answer.models, args.extrapolate)?;
-        show(&answer, args.json.as_deref())?;
+        show(&answer, || answer.page(), args)?;
         return Ok(Verdict::Ok);
     }
     let (Some(rooms), Some(node)) = (args.rooms.clone(), args.node) else {
@@ -123,7 +130,7 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
     };
     let answer = Answer::of(models, demand)?;
     allowed(&answer.beyond, &answer.models, args.extrapolate)?;
-    show(&answer, args.json.as_deref())?;
+    show(&answer, || answer.page(), args)?;
     Ok(if answer.too_large.is_empty() { Verdict::Ok } else { Verdict::ThresholdFailed })
 }
 
@@ -133,13 +140,14 @@ fn read<T: DeserializeOwned>(flag: &str, path: &Path) -> Result<T, String> {
     serde_json::from_str(&text).map_err(|error| format!("{flag} {}: {error}", path.display()))
 }
 
-fn show(answer: &(impl Display + Serialize), json: Option<&Path>) -> Result<(), String> {
-    write!(std::io::stdout(), "{answer}").map_err(|error| format!("writing to stdout: {error}"))?;
-    let Some(path) = json else { return Ok(()) };
-    let written = serde_json::to_vec_pretty(answer).map_err(std::io::Error::from);
-    written
-        .and_then(|answer| std::fs::write(path, answer))
-        .map_err(|error| format!("--json {}: {error}", path.display()))
+fn show(
+    answer: &(impl Display + Serialize),
+    page: impl FnOnce() -> Page,
+    args: &PlanArgs,
+) -> Result<(), String> {
+    run::show(answer, args.json.as_deref())
+        .and_then(|()| run::write_text(args.html.as_deref(), || page().to_string()))
+        .map_err(|error| format!("writing the answer: {error}"))
 }
 
 /// How far one feature goes past what was measured.

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::args::{Axis, RunArgs};
 use crate::environment::Environment;
+use crate::html;
 use crate::plan::Plan;
 use crate::report::Verdict;
 use crate::run::{self, RunError};
@@ -118,6 +119,8 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
         environment: Environment::default(),
         command: plan.target.command.clone(),
     };
+    // Of the runs that held, the last: at the knee, or right below it.
+    let mut held = None;
     let mut search = Search::new(bounds);
     while let Some(value) = search.value() {
         let mut plan = plan_at(args, value).map_err(RunError::Usage)?;
@@ -126,7 +129,10 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
             Ok(report) => {
                 let judged = conditions.iter().map(|condition: &Condition| condition.judge(&report));
                 let probe = Probe::of(value, &report, judged.collect(), bar);
-                found.environment = report.environment;
+                found.environment = report.environment.clone();
+                if probe.outcome == Outcome::Held {
+                    held = Some(report);
+                }
                 probe
             }
             Err(error) if found.probes.is_empty() => return Err(error),
@@ -139,11 +145,10 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     }
     let verdict = found.conclude(search.end(), bounds);
     tell(&found)?;
-    let written = plan.target.json.as_ref().map_or(Ok(()), |path| {
-        let found = serde_json::to_vec_pretty(&found).map_err(std::io::Error::from);
-        found.and_then(|found| std::fs::write(path, found))
-    });
-    written.map_err(|error| RunError::Usage(format!("writing the figures: {error}")))?;
+    let page = || html::knee::page(&found.search(&conditions), held.as_ref().map(html::sections)).to_string();
+    run::write_json(&found, plan.target.json.as_deref())
+        .and_then(|()| run::write_text(plan.target.html.as_deref(), page))
+        .map_err(|error| RunError::Usage(format!("writing the figures: {error}")))?;
     Ok(verdict)
 }
 
@@ -260,6 +265,25 @@ impl fmt::Display for Found {
 }
 
 impl Found {
+    /// What its page shows.
+    fn search(&self, conditions: &[Condition]) -> html::knee::Search {
+        let probed = |probe: &Probe| html::knee::Probed {
+            value: probe.value,
+            p99_ms: probe.p99_ms,
+            cpu: probe.cpu,
+            because: probe.because.join("; "),
+        };
+        html::knee::Search {
+            axis: unit(self.axis).to_owned(),
+            asked: self.slo.clone(),
+            p99_most_ms: conditions.iter().find_map(Condition::p99_most_ms),
+            probes: self.probes.iter().map(probed).collect(),
+            knee: self.knee,
+            ended_by: self.to_string(),
+            command: self.command.clone(),
+        }
+    }
+
     fn say_end(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.ended_by {
             Some(short) => writeln!(f, "ended by     {short}"),

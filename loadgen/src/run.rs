@@ -58,8 +58,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     let report = measure(plan)?;
     let target = &plan.target;
     show(&report, target.json.as_deref())
-        .and_then(|()| write_to(target.html.as_deref(), || html::page(&report).to_string()))
-        .and_then(|()| write_to(target.junit.as_deref(), || junit::xml(&report)))
+        .and_then(|()| write_text(target.html.as_deref(), || html::page(&report).to_string()))
+        .and_then(|()| write_text(target.junit.as_deref(), || junit::xml(&report)))
         .map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
     Ok(report.verdict)
 }
@@ -337,9 +337,21 @@ fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
 /// When one of the two takes no more.
 pub(crate) fn show(figures: &(impl Display + Serialize), json: Option<&Path>) -> std::io::Result<()> {
     write!(std::io::stdout(), "{figures}")?;
-    json.map_or(Ok(()), |path| std::fs::write(path, serde_json::to_vec_pretty(figures)?))
+    write_json(figures, json)
 }
 
-fn write_to(path: Option<&Path>, text: impl FnOnce() -> String) -> std::io::Result<()> {
+/// Writes figures to the JSON file, if there is to be one.
+///
+/// # Errors
+/// When it can't be written.
+pub(crate) fn write_json(figures: &impl Serialize, path: Option<&Path>) -> std::io::Result<()> {
+    path.map_or(Ok(()), |path| std::fs::write(path, serde_json::to_vec_pretty(figures)?))
+}
+
+/// Writes a text to a file, if there is to be one.
+///
+/// # Errors
+/// When it can't be written.
+pub(crate) fn write_text(path: Option<&Path>, text: impl FnOnce() -> String) -> std::io::Result<()> {
     path.map_or(Ok(()), |path| std::fs::write(path, text()))
 }

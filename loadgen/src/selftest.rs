@@ -288,7 +288,7 @@ fn published(args: &SelftestArgs) -> Result<Publishing, String> {
         warm_up_ns: 0,
         traffic: Traffic { load: load.clone(), reliable_types: None, ttl_ms: None, attempts_max: 1 },
     };
-    let published = Published::new(load.schedule.clone());
+    let published = Published::new(load.schedule);
     // A thread of its own, as in a run.
     let publisher = std::thread::spawn(move || publisher::publish(publishing, published));
     let outcomes = publisher.join().map_err(|_| "the publisher broke down".to_owned())?;

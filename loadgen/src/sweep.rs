@@ -80,7 +80,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
         started_unix_ms: crate::clock::unix_ms(),
         processors: args.cores.unwrap_or(0),
         environment: crate::environment::Environment::default(),
-        command: plan.target.command.clone(),
+        command: plan.target.command,
         rows: Vec::new(),
     };
     let mut broke_a_promise = false;
@@ -103,9 +103,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
         let Some(row) = least else { continue };
         tell(&line(number + 1, points.len(), &row))?;
         sweep.rows.push(row);
-        let written = serde_json::to_vec_pretty(&sweep).map_err(std::io::Error::from);
-        written
-            .and_then(|rows| std::fs::write(&json, rows))
+        run::write_json(&sweep, Some(&json))
             .map_err(|error| usage(format!("--json {}: {error}", json.display())))?;
     }
     tell(&conclusion(&sweep))?;

@@ -61,9 +61,9 @@ pub(crate) struct Answer {
     load: Features,
     /// What they need together, each node's own share included.
     need: Need,
-    nodes: usize,
+    pub(super) nodes: usize,
     /// The resource that decides how many.
-    binding: &'static str,
+    pub(super) binding: &'static str,
     /// With one node fewer, with that many, and with one more.
     uses: Vec<Use>,
     pub(crate) too_large: Vec<TooLarge>,

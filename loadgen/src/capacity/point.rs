@@ -19,7 +19,7 @@ pub(crate) struct PointAnswer {
     pub(crate) models: Models,
     at: At,
     features: Features,
-    need: Need,
+    pub(super) need: Need,
     /// The processors, less and more by the error of rows that the model had not seen, twice its root mean square.
     processors_low: f64,
     processors_high: f64,

@@ -35,9 +35,9 @@ pub(crate) struct Probed {
     pub(crate) because: String,
 }
 
-/// The page of a search; `more` comes below: the knee's own run, say.
+/// The page of a search, and below it what the page of the last run that held has, if any did.
 #[must_use]
-pub(crate) fn page(search: &Search, more: Vec<Section>) -> Page {
+pub(crate) fn page(search: &Search, held: Option<Vec<Section>>) -> Page {
     let (tone, verdict) = match search.knee {
         Some(knee) => (Tone::Good, format!("{} {}", grouped(knee), search.axis)),
         None => (Tone::Bad, "Nothing that was tried holds".to_owned()),
@@ -47,7 +47,11 @@ pub(crate) fn page(search: &Search, more: Vec<Section>) -> Page {
     let mut sections =
         vec![section("The knee", knee(search)), section("Tried, in turn", vec![tried(search)])];
     sections.push(section("To repeat it", vec![Block::Text(search.command.clone())]));
-    sections.extend(more);
+    if let Some(held) = held {
+        let note = "What follows is of the last run that held.".to_owned();
+        sections.push(section("The run below the knee", vec![Block::Note(note)]));
+        sections.extend(held);
+    }
     Page { title: format!("roomcast-loadgen find-max: {}", search.axis), tone, verdict, words, sections }
 }
 
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_knee_stands_on_top_and_every_probe_has_its_mark() {
-        let page = page(&search(Some(13_000)), Vec::new()).to_string();
+        let page = page(&search(Some(13_000)), None).to_string();
         for said in
             ["13\u{202f}000 devices", "at most 300 ms", "✗ failed", "p99&lt;300ms: 340 ms", "1.9 of 2"]
         {
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_search_without_a_knee_says_so() {
-        let page = page(&Search { probes: Vec::new(), ..search(None) }, Vec::new()).to_string();
+        let page = page(&Search { probes: Vec::new(), ..search(None) }, None).to_string();
         assert!(page.contains("Nothing that was tried holds") && !page.contains("NaN"));
     }
 }

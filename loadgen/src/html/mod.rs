@@ -13,7 +13,7 @@ mod types;
 use std::fmt;
 
 pub(crate) use chart::{Chart, Limit, Line, Look, Thinning, X};
-pub(crate) use run::page;
+pub(crate) use run::{page, sections};
 
 const STYLE: &str = include_str!("style.css");
 

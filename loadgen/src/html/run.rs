@@ -35,7 +35,7 @@ pub(crate) fn page(report: &Report) -> Page {
 
 /// What a run's page says below its verdict; pages of other commands may have it too.
 #[must_use]
-fn sections(report: &Report) -> Vec<Section> {
+pub(crate) fn sections(report: &Report) -> Vec<Section> {
     let section = |title: &str, blocks: Vec<Block>| Section { title: title.to_owned(), blocks };
     vec![
         section("Violations", violations(report)),

@@ -30,6 +30,8 @@ pub(crate) struct Linear {
     pub(crate) terms: Vec<Term>,
     /// By row: what the model says over what was measured, less 1.
     pub(crate) residuals: Vec<f64>,
+    /// By row: what was measured, and what the model says.
+    pub(crate) points: Vec<(f64, f64)>,
     /// The largest of them.
     pub(crate) residual_max: f64,
     /// The part of the variance that the model explains.
@@ -73,6 +75,7 @@ impl Linear {
         });
         let left_out: Vec<f64> = left_out.collect();
         Ok(Self {
+            points: rows.iter().map(|(features, answer)| (*answer, said(&terms, features))).collect(),
             residual_max: most(residuals.iter().map(|residual| residual.abs())),
             r_squared: r_squared(&terms, rows),
             left_out_max: most(left_out.iter().copied()),

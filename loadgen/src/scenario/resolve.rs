@@ -269,7 +269,7 @@ impl Scenario {
         let whole = Share::of_millionths(1_000_000);
         let after = |at: Span, span: Span| Span::of_ms(at.ms() + span.ms());
         let points: Vec<(Span, Share)> = match &self.viewers.shape {
-            Shape::Steady => vec![(Span::default(), whole)],
+            Shape::Steady => return Ok(Audience::steady(self.viewers.devices)),
             Shape::Ramp { over, from } => vec![(Span::default(), *from), (*over, whole)],
             Shape::Step { at, from } => vec![(Span::default(), *from), (*at, *from), (*at, whole)],
             Shape::Raid { at } => {
