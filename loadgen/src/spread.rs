@@ -80,15 +80,20 @@ impl Spread {
         other.steps.iter().for_each(|(step, devices)| self.count(*step, *devices));
     }
 
-    /// The age at which all devices had it but so many in a hundred, to 9 %.
+    /// The age at which all devices had it but so many in a hundred. Those of one step are taken to lie evenly in it.
     fn all_but_ns(&self, percent: u64) -> u64 {
         let devices: u64 = self.steps.iter().map(|(_, devices)| u64::from(*devices)).sum();
         let (wanted, mut had) = (devices - devices * percent / 100, 0);
-        let reached = self.steps.iter().find(|(_, devices)| {
-            had += u64::from(*devices);
-            had >= wanted
-        });
-        reached.map_or(0, |(step, _)| end_ns(*step)).clamp(self.first_ns, self.last_ns)
+        for (step, devices) in &self.steps {
+            let (before, devices) = (had, u64::from(*devices));
+            had += devices;
+            if had >= wanted {
+                let low_ns = step.checked_sub(1).map_or(0, end_ns).max(self.first_ns);
+                let high_ns = end_ns(*step).min(self.last_ns);
+                return low_ns + high_ns.saturating_sub(low_ns) * (wanted - before) / devices.max(1);
+            }
+        }
+        self.last_ns
     }
 }
 
@@ -308,6 +313,14 @@ mod tests {
         assert!(is_near(first.max_ms, 20.0) && is_near(half.max_ms, 40.0), "{first:?} {half:?}");
         assert!(is_near(p99.max_ms, 80.0) && is_near(last.max_ms, 300.0), "{p99:?} {last:?}");
         assert_eq!((table.all, first.count), (table.types[0], 1));
+    }
+
+    #[test]
+    fn half_of_the_devices_of_one_step_are_not_all_of_them() {
+        let within = spread(&[(100, 50), (104, 50)]);
+        assert_eq!(within.steps.len(), 1);
+        assert_eq!((within.all_but_ns(50), within.all_but_ns(0)), (102 * MS, 104 * MS));
+        assert_eq!(spread(&[(70_000, 3)]).all_but_ns(50), 70_000 * MS, "past the last step");
     }
 
     #[test]

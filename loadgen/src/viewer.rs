@@ -1,6 +1,6 @@
 //! Many devices on one thread: connects them, reads what they are sent, keeps them alive. What a frame means is judged
 //! in `watch`; here are only sockets; in `habits` and `comings` what devices do by themselves: acknowledge, pull, stall,
-//! come back, join and leave; in `crowd` which devices these are.
+//! come back, join and leave; in `connecting` how they connect; in `crowd` which devices these are.
 //!
 //! A device is one `Device` of some hundred bytes and a socket. All read into one scratch; only a frame that is half
 //! here owns bytes, from a pool that is reused, so the steady state allocates nothing.
@@ -11,20 +11,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 
-use crate::awkward::{Habits, Moves, until_return_ns};
+use crate::awkward::{Habits, Moves};
 use crate::clock::monotonic_ns;
-use crate::errands::{Errand, Errands};
+use crate::errands::Errands;
 use crate::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
 use crate::handshake::{Answer, Handshake};
 use crate::latency::Latency;
 use crate::ledger::Kind;
 use crate::pulls::Pulls;
-use crate::sockets;
 use crate::watch::{Heard, Seat, Track, Watch};
 
 mod comings;
+mod connecting;
 mod crowd;
 mod habits;
 
@@ -32,16 +32,10 @@ pub(crate) use crowd::{Crowd, Seats};
 
 /// Largest read: a whole frame and the half of the next.
 const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
-/// Attempts at one device's connection. Past it the run is given up.
-const ATTEMPTS_MAX: u8 = 5;
-/// How long a failed attempt waits for its next, times the attempts so far.
-const RETRY_AFTER_NS: u64 = 200_000_000;
 /// Readiness events taken in one turn.
 const EVENTS_MAX: usize = 4096;
 /// Buffers for half frames that are kept for reuse.
 const SPARE_MAX: usize = 1024;
-/// What the kernel may hold for a device that stalls, dawdles or dies: little, or it stops reading without anybody noticing.
-const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
 const WAKE: Token = Token(usize::MAX);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,113 +247,6 @@ impl Viewers {
         self.events = events;
         self.ping_due();
         outcome
-    }
-
-    fn connect_more(&mut self) -> Result<(), String> {
-        while self.shaking < self.crowd.handshakes_max {
-            let index = if let Some(index) = self.retries.pop_front() {
-                index
-            } else if self.untried < self.devices.len() {
-                self.untried += 1;
-                self.devices[self.untried - 1].due_ns = monotonic_ns();
-                self.untried - 1
-            } else {
-                return Ok(());
-            };
-            // Away as yet; or it left, or is here, before its turn came.
-            if self.devices[index].phase != Phase::Idle {
-                continue;
-            }
-            self.shaking += 1;
-            if let Err(error) = self.connect(index) {
-                self.give_back(index, &error.to_string())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn connect(&mut self, index: usize) -> std::io::Result<()> {
-        let Habits { stalls, is_slow, dies, .. } = self.devices[index].habits;
-        let receive_bytes = (stalls || is_slow || dies).then_some(STALLING_RECEIVE_BYTES);
-        let mut stream = sockets::connect(self.door, self.crowd.source_of(index), receive_bytes)?;
-        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        let device = &mut self.devices[index];
-        device.stream = Some(stream);
-        device.phase = Phase::Connecting;
-        Ok(())
-    }
-
-    /// Connected: asks for the room.
-    fn ask(&mut self, index: usize) -> Result<(), String> {
-        let seat = self.seat(index);
-        let query = self.watch.resume_query(self.devices[index].track, seat);
-        let request = self.handshake.request(&self.room_names[seat.place], &query);
-        let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
-        let written = match stream.take_error() {
-            Ok(None) => stream.write(&request),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        match written {
-            Ok(written) if written == request.len() => {
-                self.devices[index].phase = Phase::Handshaking;
-                Ok(())
-            }
-            Ok(_) => self.give_back(index, "the kernel took half a request"),
-            Err(error) => self.give_back(index, &error.to_string()),
-        }
-    }
-
-    /// A connection that ended before its welcome: tried again a little later, unless it was tried enough.
-    #[cold]
-    fn give_back(&mut self, index: usize, reason: &str) -> Result<(), String> {
-        self.shaking -= 1;
-        let device = &mut self.devices[index];
-        device.stream = None;
-        device.half = Vec::new();
-        device.phase = Phase::Idle;
-        device.attempts = device.attempts.saturating_add(1);
-        let (attempts, is_known) = (device.attempts, device.track.is_known() || self.start_ns > 0);
-        let wait_ns = if self.crowd.awkward.through_restarts {
-            until_return_ns(&mut self.random)
-        } else if attempts < ATTEMPTS_MAX {
-            RETRY_AFTER_NS * u64::from(attempts)
-        } else if is_known {
-            self.give_up(index, reason);
-            return Ok(());
-        } else {
-            return Err(format!("device {} after {attempts} attempts: {reason}", self.seat(index).device));
-        };
-        self.errands.add(monotonic_ns() + wait_ns, index, Errand::Connect);
-        Ok(())
-    }
-
-    /// A device that is not in its room and should be.
-    #[cold]
-    fn give_up(&mut self, index: usize, reason: &str) {
-        let device = &mut self.devices[index];
-        device.stream = None;
-        device.phase = Phase::Ended;
-        let seat = self.seat(index);
-        self.watch.violations.add(Kind::Disconnected, 1, || format!("device {}: {reason}", seat.device));
-    }
-
-    /// A connection that ended: an attempt that failed, or a device that was cut off.
-    #[cold]
-    fn lose(&mut self, index: usize, reason: &str) -> Result<(), String> {
-        match self.devices[index].phase {
-            Phase::Away | Phase::Idle | Phase::Dead | Phase::Ended => Ok(()),
-            Phase::Connecting | Phase::Handshaking | Phase::Waiting => self.give_back(index, reason),
-            Phase::Watching if self.may_return(index) => {
-                let wait_ns = until_return_ns(&mut self.random);
-                self.leave(index, monotonic_ns() + wait_ns);
-                Ok(())
-            }
-            Phase::Watching => {
-                self.watching -= 1;
-                self.give_up(index, reason);
-                Ok(())
-            }
-        }
     }
 
     /// Reads all that is there. A read that did not fill the scratch emptied the socket (epoll(7)), which saves the

@@ -29,11 +29,12 @@ fn ends(lapse: Lapse, flags: &str, code: i32, names: &[&str]) -> ReliableServer 
     let server = ReliableServer::start(lapse);
     let output = run(&server, flags);
     let (report, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{lapse:?}\n{report}{said}");
     // On a machine that stood still for a moment the verdict is as good, but for the generator's own lateness.
-    let late = "verdict      generator-limited: no violation";
+    let is_late = code == 0 && report.contains("verdict      generator-limited: no violation");
+    let code = if is_late { 3 } else { code };
+    assert_eq!(output.status.code(), Some(code), "{lapse:?}\n{report}{said}");
     for name in names {
-        let is_said = report.contains(name) || (*name == "verdict      ok" && report.contains(late));
+        let is_said = report.contains(name) || (is_late && *name == "verdict      ok");
         assert!(is_said, "{lapse:?} names {name}\n{report}{said}");
     }
     server

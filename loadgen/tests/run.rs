@@ -24,11 +24,11 @@ fn run(fake: &FakeServer, flags: &str) -> Output {
 fn ends(misdeed: Misdeed, flags: &str, code: i32, names: &str) {
     let output = run(&FakeServer::start(misdeed), flags);
     let (report, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{misdeed:?}\n{report}{said}");
     // On a machine that stood still for a moment the verdict is as good, but for the generator's own lateness.
-    let is_late =
-        names == "verdict      ok" && report.contains("verdict      generator-limited: no violation");
-    let is_said = report.contains(names) || said.contains(names) || is_late;
+    let is_late = code == 0 && report.contains("verdict      generator-limited: no violation");
+    let code = if is_late { 3 } else { code };
+    assert_eq!(output.status.code(), Some(code), "{misdeed:?}\n{report}{said}");
+    let is_said = report.contains(names) || said.contains(names) || (is_late && names == "verdict      ok");
     assert!(is_said, "{misdeed:?} names {names}\n{report}{said}");
 }
 
