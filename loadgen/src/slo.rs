@@ -219,6 +219,8 @@ fn rounded(figure: f64) -> String {
         size if size >= 100.0 => 1,
         size if size >= 10.0 => 2,
         size if size >= 0.1 => 3,
+        size if size >= 0.01 => 4,
+        size if size >= 0.001 => 5,
         _ => 6,
     };
     format!("{figure:.places$}")

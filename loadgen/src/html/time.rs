@@ -22,7 +22,7 @@ pub(super) fn of_devices(report: &Report) -> Vec<Block> {
             let took_s = (seconds(&pair[1]) - seconds(&pair[0])).max(0.001);
             (seconds(&pair[1]), ratio(pair[1].connections.saturating_sub(pair[0].connections), 1) / took_s)
         });
-        charts.push(one_line(report, "New connections", "/s", (2, joins.collect()), Look::Steps));
+        charts.push(one_line(report, "Growth of connections", "/s", (2, joins.collect()), Look::Steps));
         charts.push(sampled(
             report,
             "Connections",
