@@ -177,7 +177,7 @@ fn beyond(models: &Models, load: &Features) -> Vec<Beyond> {
 fn allowed(beyond: &[Beyond], models: &Models, extrapolate: bool) -> Result<(), String> {
     if let Some(never) = beyond.iter().find(|beyond| beyond.times.is_none()) {
         return Err(format!(
-            "{}: {:.0} asked, and no row of the sweep has any: nothing is known of what they cost",
+            "{}: {:.2} asked, and no row of the sweep has any: nothing is known of what they cost",
             never.feature, never.asked
         ));
     }

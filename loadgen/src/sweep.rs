@@ -165,6 +165,7 @@ pub(crate) fn row(shape: &Shape, report: &Report, rooms: f64, processors: f64) -
         bytes_per_s: per_s(seen.bytes + header_bytes * seen.frames),
         joins_per_s: per_s(spent.map_or(0, |spent| spent.joins)),
         acks_per_s: per_s(reliable.map_or(0, |reliable| reliable.devices.acks_sent)),
+        flushes_per_s: per_s(seen.frames) / shape.members().max(1.0),
     };
     let cpu = per_s(spent.map_or(0, |spent| spent.cpu_us)) / 1_000_000.0;
     let sockets = report.server.iter().filter_map(|sample| sample.socket_bytes).max();

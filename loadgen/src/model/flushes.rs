@@ -161,7 +161,8 @@ impl Flushes {
             bytes_per_s: messages_per_s * message_bytes,
         };
         let by_age = self.by_age_per_s(shape.members(), requests_per_s, urgent_per_s, arrivals);
-        let frames_per_s = by_age.max(self.limits.frames_min(traffic)) * devices;
+        let flushes_per_s = by_age.max(self.limits.frames_min(traffic));
+        let frames_per_s = flushes_per_s * devices;
         let deliveries_per_s = messages_per_s * devices;
         Ok(Features {
             connections: devices,
@@ -173,6 +174,7 @@ impl Flushes {
             bytes_per_s: bytes.per_frame * frames_per_s + message_bytes * deliveries_per_s,
             joins_per_s,
             acks_per_s: urgent_per_s * devices * self.acks_per_delivery,
+            flushes_per_s: flushes_per_s * rooms.min(devices),
         })
     }
 
@@ -285,6 +287,7 @@ pub(crate) mod tests {
             frames_per_s: frames,
             deliveries_per_s: deliveries,
             bytes_per_s: 60.0 * frames + (25.0 + payload) * deliveries,
+            flushes_per_s: frames / shape.members(),
             ..Features::default()
         };
         let (cpu, memory_bytes, p99_ms) = (0.1, 1e6, 5.0);

@@ -92,7 +92,7 @@ pub(crate) struct Features {
     pub(crate) publishes_per_s: f64,
     /// Messages in them.
     pub(crate) messages_per_s: f64,
-    /// Flushes, each for all devices of its room: frames to devices.
+    /// Frames to devices: flushes, each for all devices of its room.
     pub(crate) frames_per_s: f64,
     /// Messages to devices.
     pub(crate) deliveries_per_s: f64,
@@ -102,6 +102,8 @@ pub(crate) struct Features {
     pub(crate) joins_per_s: f64,
     /// Acknowledgements of reliable messages.
     pub(crate) acks_per_s: f64,
+    /// Flushes, each counted once whatever its room's size: a pass over few devices costs more than its frames.
+    pub(crate) flushes_per_s: f64,
 }
 
 /// One of the features.
@@ -113,7 +115,7 @@ pub(crate) struct Column {
 
 impl Features {
     /// All of them, in the order in which they are shown.
-    pub(crate) const COLUMNS: [Column; 9] = [
+    pub(crate) const COLUMNS: [Column; 10] = [
         Column { name: "connections", of: |features| features.connections },
         Column { name: "rooms", of: |features| features.rooms },
         Column { name: "publishes/s", of: |features| features.publishes_per_s },
@@ -123,6 +125,7 @@ impl Features {
         Column { name: "bytes/s", of: |features| features.bytes_per_s },
         Column { name: "joins/s", of: |features| features.joins_per_s },
         Column { name: "acks/s", of: |features| features.acks_per_s },
+        Column { name: "flushes/s", of: |features| features.flushes_per_s },
     ];
 
     /// Both together.
@@ -138,6 +141,7 @@ impl Features {
             bytes_per_s: self.bytes_per_s + other.bytes_per_s,
             joins_per_s: self.joins_per_s + other.joins_per_s,
             acks_per_s: self.acks_per_s + other.acks_per_s,
+            flushes_per_s: self.flushes_per_s + other.flushes_per_s,
         }
     }
 
@@ -154,6 +158,7 @@ impl Features {
             bytes_per_s: self.bytes_per_s * factor,
             joins_per_s: self.joins_per_s * factor,
             acks_per_s: self.acks_per_s * factor,
+            flushes_per_s: self.flushes_per_s * factor,
         }
     }
 }
@@ -201,7 +206,7 @@ mod tests {
         let ones =
             Features { connections: 1.0, rooms: 2.0, publishes_per_s: 3.0, messages_per_s: 4.0, ..ones };
         let some = Features { frames_per_s: 5.0, deliveries_per_s: 6.0, bytes_per_s: 7.0, ..ones };
-        let all = Features { joins_per_s: 8.0, acks_per_s: 9.0, ..some };
+        let all = Features { joins_per_s: 8.0, acks_per_s: 9.0, flushes_per_s: 10.0, ..some };
         let doubled = all.plus(all);
         assert_eq!(doubled, all.times(2.0));
         for (place, column) in (1_u32..).zip(Features::COLUMNS) {

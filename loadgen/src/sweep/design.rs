@@ -57,10 +57,11 @@ struct Line(f64, f64, f64, usize, u32, f64, f64);
 /// A room of all devices.
 const ALL: f64 = f64::INFINITY;
 
-/// Fewest devices first: memory that one point needed is not all given back before the next.
+/// No point has few devices: what they need stays in the processor's caches, and tells nothing of a node with many.
+/// Fewest first: memory that one point needed is not all given back before the next.
 const LINES: [Line; 22] = [
-    Line(0.02, 10.0, 2.0, 300, 1, 0.0, 0.0),
-    Line(0.02, ALL, 1.0, 1_000, 10, 0.0, 0.0),
+    Line(0.1, 50.0, 1.5, 300, 1, 0.0, 0.0),
+    Line(0.1, ALL, 0.5, 700, 10, 0.0, 0.0),
     Line(0.1, ALL, 0.002, 300, 1, 0.0, 0.0),
     Line(0.1, 100.0, 1.0, 300, 1, 0.0, 0.0),
     Line(0.1, ALL, 0.5, 300, 10, 0.0, 0.0),
