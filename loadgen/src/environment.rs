@@ -32,6 +32,7 @@ pub(crate) struct Environment {
     pub(crate) processors: usize,
     pub(crate) memory_bytes: u64,
     /// Descriptors that a process may open, as far as it may raise that itself.
+    #[serde(default)]
     pub(crate) descriptors_max: u64,
     /// Settings of the kernel that matter to many connections.
     pub(crate) sysctls: BTreeMap<String, String>,

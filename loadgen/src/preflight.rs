@@ -14,11 +14,10 @@ use crate::server::page_bytes;
 
 /// What a worker keeps of a device, at most.
 const DEVICE_BYTES: u64 = 1_024;
-/// What the kernel keeps of one end of a connection with nothing on its way: a `tcp_sock` (2.4 KiB), its inode, its file and
-/// its directory entry (1.3 KiB), and its place in an epoll (0.2 KiB); sizes of /proc/slabinfo of Linux 6.
-const SOCKET_BYTES: u64 = 4 * 1_024;
-/// What a node keeps of a connection, where it is on this machine (docs/benchmarks.md), with room for what it is owed.
-const CONNECTION_BYTES: u64 = 4 * 1_024;
+/// What the kernel keeps of one end of a connection with nothing on its way, counted in its caches (docs/benchmarks.md).
+const SOCKET_BYTES: u64 = 4_768;
+/// What a node keeps of a connection, where it is on this machine: some 700 bytes (docs/benchmarks.md), and what waits.
+const CONNECTION_BYTES: u64 = 1_024;
 
 /// What a run needs of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

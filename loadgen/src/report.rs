@@ -31,6 +31,7 @@ pub(crate) struct Report {
     pub(crate) rooms: u32,
     pub(crate) workers: usize,
     /// By how much times of devices on other machines may be wrong either way, at most; 0: all are on this one.
+    #[serde(default)]
     pub(crate) workers_clock_error_ms: f64,
     pub(crate) encoding: Encoding,
     pub(crate) payload_bytes: usize,

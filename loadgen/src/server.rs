@@ -38,7 +38,7 @@ pub(crate) struct Sample {
     pub(crate) published_per_s: f64,
     /// Frames it sent, a second.
     pub(crate) frames_per_s: f64,
-    /// Messages that devices had, a second, by when they were due: the node does not count them.
+    /// Messages that devices had, a second, by the quarter of a second in which they were due: the node does not count them.
     pub(crate) deliveries_per_s: f64,
     /// The highest step of its shards' ladders.
     pub(crate) ladder_step: u64,
