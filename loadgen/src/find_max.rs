@@ -327,7 +327,7 @@ mod tests {
             ("--axis speed", "--axis"),
             ("--axis devices --from 10 --to 5", "--from, --to"),
             ("--axis rooms --to 200001", "--from, --to"),
-            ("--axis payload-bytes --from 10", "--from 10: --payload-bytes"),
+            ("--axis payload-bytes --from 10", "--from 10: payload (--payload-bytes)"),
             ("--axis rate --probe-seconds 0", "--probe-seconds"),
             ("--axis rate --repeat 0", "--repeat"),
             ("--axis devices --rate 0", "--from 100: --rate"),
