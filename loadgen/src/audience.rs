@@ -31,6 +31,19 @@ impl Audience {
         self.points.first().map_or(0, |point| point.devices)
     }
 
+    /// How many are there on average over so long, at least one.
+    #[must_use]
+    pub(crate) fn mean(&self, of_ms: u64) -> u32 {
+        let at = |pair: &[Point]| {
+            let took_ms = pair[1].at_ms.min(of_ms).saturating_sub(pair[0].at_ms);
+            u64::from(pair[0].devices) * took_ms + u64::from(pair[1].devices) * took_ms
+        };
+        let last = self.points.last().copied().unwrap_or(Point { at_ms: 0, devices: 0 });
+        let after = 2 * u64::from(last.devices) * of_ms.saturating_sub(last.at_ms);
+        let twice: u64 = self.points.windows(2).map(at).sum::<u64>() + after;
+        u32::try_from((twice / (2 * of_ms.max(1))).max(1)).unwrap_or(u32::MAX)
+    }
+
     /// When device `device` is there, in order of time. It comes and goes as the line passes halfway between its number
     /// and the next, so that at each point exactly as many are there as it says; who came last goes first. Each call
     /// walks all points.
@@ -118,6 +131,8 @@ mod tests {
     fn on_a_ramp_devices_come_one_after_the_other() {
         let ramp = audience(&[(0, 10), (10_000, 20)]);
         assert_eq!(ramp.at_start(), 10);
+        assert_eq!((ramp.mean(10_000), ramp.mean(20_000)), (15, 17));
+        assert_eq!((Audience::steady(7).mean(5_000), Audience::steady(0).mean(5_000)), (7, 1));
         assert_eq!(stays_ms(&ramp, 9), [(None, None)]);
         assert_eq!(stays_ms(&ramp, 10), [(Some(500), None)]);
         assert_eq!(stays_ms(&ramp, 19), [(Some(9_500), None)]);

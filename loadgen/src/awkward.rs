@@ -2,6 +2,8 @@
 //!
 //! Everything is drawn from the run's seed and the device's number, so that a run can be repeated.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Storm;
@@ -129,6 +131,20 @@ pub(crate) struct Moves {
     pub(crate) storm_cuts: u64,
     /// Connections that ended, by whatever, of devices that were to come back.
     pub(crate) absences: u64,
+}
+
+impl fmt::Display for Moves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::default() {
+            return Ok(());
+        }
+        let Self { joins, leaves, hops, deaths, storm_cuts, absences } = self;
+        writeln!(
+            f,
+            "moves        {joins} joins, {leaves} leaves, {hops} hops, {deaths} deaths, {storm_cuts} cuts in storms, {absences} \
+             absences"
+        )
+    }
 }
 
 impl Moves {

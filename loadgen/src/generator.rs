@@ -1,8 +1,10 @@
 //! What the generator itself used: whether a run's figures are the node's or its own. Pure.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::report::LATENESS_P99_MAX_MS;
+use crate::report::{LATENESS_P99_MAX_MS, ratio};
 
 /// The part of a processor past which a thread of the generator is taken to have been too busy to be on time.
 pub(crate) const BUSY_MAX: f64 = 0.9;
@@ -39,6 +41,22 @@ impl GeneratorFigures {
             .into_iter()
             .find(|(_, busy)| *busy > BUSY_MAX)
             .map(|(who, busy)| format!("a {who} used {busy:.2} of a processor, past {BUSY_MAX}"))
+    }
+}
+
+impl fmt::Display for GeneratorFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.worker_devices == 0 {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "generator    busiest worker {:.2} of a processor, busiest publisher {:.2}; {:.1} MiB for the {} devices of a worker",
+            self.busiest_worker,
+            self.busiest_publisher,
+            ratio(self.worker_bytes_max, 1 << 20),
+            self.worker_devices
+        )
     }
 }
 

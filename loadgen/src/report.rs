@@ -420,11 +420,25 @@ impl fmt::Display for Report {
         for fault in &self.faults {
             writeln!(f, "fault        after {} ms: {}: {}", fault.at_ms, fault.run, fault.ended)?;
         }
-        for (name, figures) in
-            [("latency", &self.latency), ("lateness", &self.lateness), ("answer", &self.answer)]
-        {
-            write_latency(f, name, figures)?;
+        let of_devices = [
+            ("latency", &self.latency),
+            ("first device", &self.spread.first),
+            ("last device", &self.spread.last),
+        ];
+        let of_others = [("join", &self.join), ("lateness", &self.lateness), ("answer", &self.answer)];
+        for (name, figures) in of_devices.into_iter().chain(of_others) {
+            if figures.count > 0 || name == "latency" {
+                write_latency(f, name, figures)?;
+            }
         }
+        if self.skew.rooms > 1 {
+            let Skew { rooms, median_p99_ms, worst_p99_ms, worst_room } = self.skew;
+            writeln!(
+                f,
+                "rooms        p99 {median_p99_ms:.1} ms in the middle of {rooms}, {worst_p99_ms:.1} ms in room {worst_room}"
+            )?;
+        }
+        write!(f, "{}{}", self.moves, self.generator)?;
         write!(f, "{}{}", self.memory, self.cpu)?;
         if self.types.is_worth_showing() {
             write!(f, "{}", self.types)?;

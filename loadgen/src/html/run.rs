@@ -204,6 +204,10 @@ fn reliable(reliable: &ReliableFigures) -> Vec<Block> {
 fn rooms(report: &Report) -> Vec<Block> {
     let mut blocks =
         latencies(&[("join: to the welcome", &report.join), ("publish: to the answer", &report.answer)]);
+    let moves = report.moves.to_string();
+    if let Some((_, moves)) = moves.trim_end().split_once("moves") {
+        blocks.push(Block::Note(format!("While messages were published: {}.", moves.trim())));
+    }
     let skew = &report.skew;
     if skew.rooms > 0 {
         blocks.push(Block::Note(format!(
@@ -246,6 +250,8 @@ fn environment(report: &Report) -> Vec<Block> {
         ("kernel", about.kernel.clone()),
         ("processor", format!("{} × {}", about.processors, about.processor)),
         ("memory", format!("{} MiB", decimal(Some(mib(about.memory_bytes))))),
+        ("descriptors of a process", about.descriptors_max.to_string()),
+        ("clocks of workers elsewhere", format!("at most {:.3} ms off", report.workers_clock_error_ms)),
     ];
     rows.extend(about.sysctls.iter().map(|(name, value)| (&**name, value.clone())));
     rows.retain(|(name, value)| {
