@@ -137,10 +137,8 @@ impl Fleet {
         let starting = |error: std::io::Error| RunError::Usage(format!("starting a worker process: {error}"));
         let machines = &plan.target.remote_workers;
         let (worker, words, ahead_ns): (Worker, Box<dyn Read + Send>, i64) = if machines.is_empty() {
-            let mut child = Command::new(std::env::current_exe().map_err(starting)?)
-                .arg("worker")
-                // A worker's devices take a few megabytes: huge pages round that up to many.
-                .env("MIMALLOC_ALLOW_THP", "0")
+            let mut child = worker_process()
+                .map_err(starting)?
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -339,6 +337,17 @@ fn failure(word: Option<Word>) -> String {
         Some(other) => format!("a worker spoke out of turn: {other:?}"),
         None => "a worker process ended".into(),
     }
+}
+
+/// What starts a worker process.
+///
+/// # Errors
+/// When the kernel does not say what program this is.
+pub(crate) fn worker_process() -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    // A worker's devices take a few megabytes: huge pages round that up to many.
+    command.arg("worker").env("MIMALLOC_ALLOW_THP", "0");
+    Ok(command)
 }
 
 /// How many workers the devices need: here under the descriptor limit, which is raised as far as it goes; elsewhere as many

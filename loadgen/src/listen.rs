@@ -6,7 +6,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use clap::Args;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::clock::monotonic_ns;
-use crate::fleet::{WORKERS_MAX, devices_per_process};
+use crate::fleet::{WORKERS_MAX, devices_per_process, worker_process};
 use crate::remote::KEY_VARIABLE;
+use crate::run::RunError;
 use crate::sockets;
 use crate::worker::{self, Word};
 
@@ -41,26 +42,24 @@ pub(crate) struct WorkerArgs {
 /// Is a worker, or starts one for each coordinator that connects.
 ///
 /// # Errors
-/// When a worker fails, or nothing can be listened on; with the place.
-pub(crate) fn run(args: &WorkerArgs) -> std::io::Result<()> {
+/// [`RunError::Usage`] when nothing can be listened on there, or not without a key; [`RunError::Target`] when a worker fails.
+pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
     let Some(address) = args.listen else {
         sockets::come_from(args.sources.clone());
-        return worker::run();
+        return worker::run().map_err(|error| RunError::Target(error.to_string()));
     };
-    let named = |error: std::io::Error| std::io::Error::other(format!("--listen {address}: {error}"));
+    let usage = |reason: &dyn std::fmt::Display| RunError::Usage(format!("--listen {address}: {reason}"));
     let key = std::env::var(KEY_VARIABLE).unwrap_or_default();
     if key.len() > KEY_BYTES_MAX || key.contains('\n') {
-        return Err(named(std::io::Error::other(format!("{KEY_VARIABLE}: at most 256 bytes of one line"))));
+        return Err(usage(&format_args!("{KEY_VARIABLE}: at most {KEY_BYTES_MAX} bytes of one line")));
     }
     if key.is_empty() && !address.ip().is_loopback() {
-        return Err(named(std::io::Error::other(format!(
-            "anybody could use this machine; set {KEY_VARIABLE}"
-        ))));
+        return Err(usage(&format_args!("anybody could use this machine; set {KEY_VARIABLE}")));
     }
     // Workers inherit the limit on descriptors, raised as far as it goes.
-    devices_per_process().map_err(std::io::Error::other)?;
-    let listener = TcpListener::bind(address).map_err(named)?;
-    let listening = listener.local_addr()?;
+    devices_per_process().map_err(|reason| usage(&reason))?;
+    let listener = TcpListener::bind(address).map_err(|error| usage(&error))?;
+    let listening = listener.local_addr().map_err(|error| usage(&error))?;
     drop(writeln!(std::io::stderr(), "taking coordinators at {listening}"));
     let place = Arc::new(Place { key, sources: args.sources.clone() });
     for stream in listener.incoming().filter_map(Result::ok) {
@@ -105,8 +104,8 @@ impl Place {
         stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(None)).map_err(failed)?;
         let orders: OwnedFd = stream.try_clone().map_err(failed)?.into();
         let words: OwnedFd = stream.into();
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("worker").stdin(Stdio::from(orders)).stdout(Stdio::from(words));
+        let mut command = worker_process().map_err(failed)?;
+        command.stdin(Stdio::from(orders)).stdout(Stdio::from(words));
         for source in &self.sources {
             command.arg("--source").arg(source.to_string());
         }

@@ -98,20 +98,16 @@ fn main() -> ExitCode {
             return fail(EXIT_USAGE, text.lines().next().unwrap_or_default().trim_start_matches("error: "));
         }
     };
+    let target = |error: std::io::Error| RunError::Target(error.to_string());
     let outcome = match command {
-        Command::Worker(args) => {
-            return listen::run(&args).map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
-        }
+        Command::Worker(args) => listen::run(&args).map(|()| Verdict::Ok),
         Command::Receivers { sender, receivers } => {
-            return receivers::run(sender, receivers)
-                .map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
+            receivers::run(sender, receivers).map_err(target).map(|()| Verdict::Ok)
         }
-        Command::Source => {
-            return source::run().map_or_else(|error| fail(EXIT_TARGET, &error), |()| ExitCode::SUCCESS);
-        }
+        Command::Source => source::run().map_err(target).map(|()| Verdict::Ok),
         Command::Floor(args) => {
             let measured = args.resolve().and_then(|plan| run::run_floor(&plan));
-            return measured.map_or_else(|error| fail(EXIT_USAGE, &error), |()| ExitCode::SUCCESS);
+            measured.map_err(RunError::Usage).map(|()| Verdict::Ok)
         }
         Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
         Command::FindMax(args) => find_max::run(&args),
