@@ -19,8 +19,12 @@ use serde::de::DeserializeOwned;
 
 use crate::args::openable;
 use crate::frame::Encoding;
+<<<<<<< HEAD
 use crate::html::Page;
 use crate::model::usl::Usl;
+=======
+use crate::model::usl::{Basis, Usl};
+>>>>>>> planner
 use crate::model::{Features, Sweep};
 use crate::report::Verdict;
 use crate::run::{self, RunError};
@@ -117,6 +121,7 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
     let (Some(rooms), Some(node)) = (args.rooms.clone(), args.node) else {
         return Err("--rooms, --node: needed".into());
     };
+    allowed_processors(&models, node, args.extrapolate)?;
     let demand = Demand {
         sizes: rooms.sizes(args.viewers)?,
         chat_rate: args.chat_rate,
@@ -171,6 +176,19 @@ fn beyond(models: &Models, load: &Features) -> Vec<Beyond> {
         Beyond { feature: column.name, asked, measured: *measured, times }
     });
     all.filter(|beyond| beyond.asked > 0.0).collect()
+}
+
+/// A node with more processors than were measured is past the measured range, too, unless the law over them was given.
+fn allowed_processors(models: &Models, node: Node, extrapolate: bool) -> Result<(), String> {
+    let times = node.processors / models.processors;
+    if times <= 1.0 || extrapolate || models.usl_basis == Basis::Given {
+        return Ok(());
+    }
+    Err(format!(
+        "--node: {times:.1} × beyond the most processors measured ({} a node, {} measured); a sweep of a node with as many \
+         would cover it, or say --usl or --extrapolate",
+        node.processors, models.processors
+    ))
 }
 
 /// Past the measured range an answer has to be asked for; of what was never measured there is none.

@@ -1,5 +1,6 @@
 //! The commands from the outside: scenarios, thresholds and what they write; input that is wrong.
 
+#[expect(dead_code, reason = "a few misdeeds are enough here")]
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -331,9 +331,9 @@ impl fmt::Display for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capacity::allowed;
     use crate::capacity::asked::Rooms;
     use crate::capacity::models::tests::sweep;
+    use crate::capacity::{allowed, allowed_processors};
 
     fn demand(rooms: &str, node: &str) -> Demand {
         Demand {
@@ -375,6 +375,17 @@ mod tests {
         let answer = Answer::of(models(), reliable).unwrap();
         let refused = allowed(&answer.beyond, &answer.models, true).unwrap_err();
         assert!(refused.contains("acks/s"), "{refused}");
+    }
+
+    #[test]
+    fn more_processors_than_were_measured_have_to_be_asked_for_or_the_law_given() {
+        let node = |text: &str| text.parse::<Node>().unwrap();
+        let refused = allowed_processors(&models(), node("4c,1g,1gbit"), false).unwrap_err();
+        assert!(refused.contains("4.0 × beyond the most processors measured"), "{refused}");
+        allowed_processors(&models(), node("1c,1g,1gbit"), false).unwrap();
+        allowed_processors(&models(), node("4c,1g,1gbit"), true).unwrap();
+        let given = Models::fit(&[sweep(1, Usl::default())], Some(Usl { sigma: 0.1, kappa: 0.0 })).unwrap();
+        allowed_processors(&given, node("4c,1g,1gbit"), false).unwrap();
     }
 
     #[test]
