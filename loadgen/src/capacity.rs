@@ -19,12 +19,8 @@ use serde::de::DeserializeOwned;
 
 use crate::args::openable;
 use crate::frame::Encoding;
-<<<<<<< HEAD
 use crate::html::Page;
-use crate::model::usl::Usl;
-=======
 use crate::model::usl::{Basis, Usl};
->>>>>>> planner
 use crate::model::{Features, Sweep};
 use crate::report::Verdict;
 use crate::run::{self, RunError};
