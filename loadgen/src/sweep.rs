@@ -35,8 +35,9 @@ pub(crate) struct SweepArgs {
     /// Devices of the largest of the built-in points.
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(500..))]
     devices_max: u32,
-    /// Messages a second that the built-in points are scaled to; two of them publish as much or twice as much.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    /// Messages a second that the built-in points are scaled to; two of them publish as much or half as much again. Below 300
+    /// no request would hold more than one message, and nothing could tell the two apart.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(300..=1_000_000))]
     rate_max: u32,
     /// How long each point publishes.
     #[arg(long, default_value = "8s")]
@@ -147,7 +148,7 @@ pub(crate) fn row(shape: &Shape, report: &Report, rooms: f64, processors: f64) -
     let per_s = |count: u64| ratio(count, 1) / seconds;
     let seen = &report.seen;
     let reliable = report.reliable.as_ref();
-    let requests = report.published.sent.div_ceil(u64::from(report.messages_per_request.max(1)));
+    let requests = report.published.sent.div_ceil(shape.messages_of_a_request().into());
     let header_bytes = match seen.bytes.checked_div(seen.frames).unwrap_or(0) {
         0..=125 => 2,
         126..=65_535 => 4,

@@ -149,7 +149,7 @@ impl Flushes {
         let bytes = self.bytes.iter().find(|bytes| bytes.encoding == encoding);
         let bytes = bytes.ok_or_else(|| format!("no row of the sweep is in {}", encoding.subprotocol()))?;
         let (devices, rooms) = (f64::from(shape.devices), f64::from(shape.rooms));
-        let requests_per_s = shape.rate / f64::from(shape.messages_per_request) / rooms;
+        let requests_per_s = shape.requests_per_s() / rooms;
         let urgent_per_s = shape.reliable_rate / rooms;
         let messages_per_s = shape.rate / rooms + urgent_per_s;
         #[expect(clippy::cast_precision_loss, reason = "a payload is below 64 KiB")]
@@ -167,7 +167,7 @@ impl Flushes {
         Ok(Features {
             connections: devices,
             rooms,
-            publishes_per_s: shape.rate / f64::from(shape.messages_per_request) + shape.reliable_rate,
+            publishes_per_s: shape.requests_per_s() + shape.reliable_rate,
             messages_per_s: shape.rate + shape.reliable_rate,
             frames_per_s,
             deliveries_per_s,
@@ -275,14 +275,14 @@ pub(crate) mod tests {
     pub(crate) fn row(shape: Shape, window_s: f64) -> Row {
         let devices = f64::from(shape.devices);
         let messages = shape.rate / f64::from(shape.rooms);
-        let requests = messages / f64::from(shape.messages_per_request);
+        let requests = shape.requests_per_s() / f64::from(shape.rooms);
         let frames = (1.0 / interval_s(window_s, requests, Arrivals::Steady)).max(messages / 100.0) * devices;
         let deliveries = messages * devices;
         let payload = f64::from(u32::try_from(shape.payload_bytes).unwrap());
         let features = Features {
             connections: devices,
             rooms: f64::from(shape.rooms),
-            publishes_per_s: shape.rate / f64::from(shape.messages_per_request),
+            publishes_per_s: shape.requests_per_s(),
             messages_per_s: shape.rate,
             frames_per_s: frames,
             deliveries_per_s: deliveries,

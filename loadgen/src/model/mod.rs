@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::frame::Encoding;
+use crate::mix;
 
 /// What a node is asked to carry: chat of one size, over rooms that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -65,6 +66,18 @@ impl Shape {
     #[must_use]
     pub(crate) fn reconnect_share_millionths(&self) -> u32 {
         u32::try_from(rounded(self.reconnect_share * 1_000_000.0)).unwrap_or(u32::MAX)
+    }
+
+    /// Messages that a request holds: as `run` makes them, no more than are due in 10 ms.
+    #[must_use]
+    pub(crate) fn messages_of_a_request(&self) -> u32 {
+        mix::messages_per_request(self.rate_milli(), self.messages_per_request)
+    }
+
+    /// Publish requests of all rooms.
+    #[must_use]
+    pub(crate) fn requests_per_s(&self) -> f64 {
+        self.rate / f64::from(self.messages_of_a_request())
     }
 
     /// Devices of a room; the rooms are alike.
