@@ -182,10 +182,10 @@ pub(crate) struct RunArgs {
     /// How long to publish; 10 s without a scenario. A number of seconds, or with a unit: 90s, 2m.
     #[arg(long)]
     seconds: Option<Span>,
-    /// What is due in the first of it is in the ledger and in no other figure.
+    /// What is due in the first of it is in the ledger and in no latency.
     #[arg(long)]
     warm_up: Option<Span>,
-    /// Bytes of each payload; 300 without a scenario.
+    /// Bytes of each payload, of whatever type; 300 without a scenario.
     #[arg(long)]
     payload_bytes: Option<usize>,
     /// How devices' frames and publishes are spelt; JSON without a scenario.
@@ -319,7 +319,10 @@ impl RunArgs {
         set(&mut scenario.seconds, self.seconds);
         set(&mut scenario.warm_up, self.warm_up);
         set(&mut scenario.settle, self.settle_seconds);
-        set(&mut scenario.payload, self.payload_bytes.map(Length::Fixed));
+        if let Some(bytes) = self.payload_bytes {
+            scenario.payload = Length::Fixed(bytes);
+            scenario.types.values_mut().for_each(|published| published.payload = None);
+        }
         set(&mut scenario.encoding, self.encoding);
         set(&mut scenario.messages_per_request, self.messages_per_request);
         set(&mut scenario.seed, self.seed);

@@ -79,11 +79,11 @@ pub(crate) struct Plan {
     pub(crate) faults: Vec<Fault>,
     /// What the run is held to.
     pub(crate) thresholds: Vec<Condition>,
-    /// What is due before it is in the ledger and in no other figure.
+    /// What is due before it is in the ledger and in no latency.
     pub(crate) warm_up_ms: u64,
     pub(crate) settle_ms: u64,
     pub(crate) seconds_milli: u64,
-    /// Of payloads whose type does not say.
+    /// Of the first type's payloads, the one in the middle.
     pub(crate) payload_bytes: usize,
     pub(crate) encoding: Encoding,
     pub(crate) seed: u64,

@@ -127,8 +127,8 @@ pub(crate) struct ReliableFigures {
     pub(crate) publish: Percentiles,
     /// From the answer to when a device applied it; without what a device applied soon after it came back.
     pub(crate) apply: Percentiles,
-    /// From the first sending to when a device applied it; without the same.
-    pub(crate) apply_from_sending: Percentiles,
+    /// From when it was due to when a device applied it; without the same.
+    pub(crate) apply_from_due: Percentiles,
     /// From a device's return to when it applied what was published before.
     pub(crate) after_return: Percentiles,
     /// What devices did.
@@ -162,7 +162,7 @@ impl ReliableFigures {
             retried: outcomes.retried,
             publish: outcomes.answer_latency.percentiles(),
             apply: times.from_answer.percentiles(),
-            apply_from_sending: times.from_sending.percentiles(),
+            apply_from_due: times.from_due.percentiles(),
             after_return: after_return.percentiles(),
             devices: *devices,
             copies_acknowledging: copies(devices.applied_acknowledging, devices.duplicates_acknowledging),
@@ -198,7 +198,7 @@ impl fmt::Display for ReliableFigures {
         for (name, figures) in [
             ("publish", &self.publish),
             ("apply", &self.apply),
-            ("apply (sent)", &self.apply_from_sending),
+            ("apply (due)", &self.apply_from_due),
             ("apply (back)", &self.after_return),
         ] {
             write_latency(f, name, figures)?;

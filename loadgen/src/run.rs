@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::args::FloorPlan;
-use crate::clock::{monotonic_ns, unix_ms};
+use crate::clock::{monotonic_ns, sleep_until, unix_ms};
 use crate::cpu::{CpuFigures, Meter, Spent};
 use crate::environment::Environment;
 use crate::faults::{FaultDone, Faults};
@@ -96,6 +96,8 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
     let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
     let took_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
+    // Devices come and go, and things are done to the node, until the end of the run and not of its messages.
+    sleep_until(start_ns + plan.seconds_milli * 1_000_000);
     let accepted = accepted(plan, &outcomes);
     let heads = reliable.as_ref().map(|reliable| reliable.published.heads_by_room()).unwrap_or_default();
     let grace_ms = plan.settle_ms;

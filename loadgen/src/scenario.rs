@@ -35,7 +35,7 @@ pub(crate) struct Scenario {
     pub(crate) about: String,
     /// How long messages are published.
     pub(crate) seconds: Span,
-    /// What is due in the first of it is in the ledger and in no other figure.
+    /// What is due in the first of it is in the ledger and in no latency.
     pub(crate) warm_up: Span,
     /// After the last publish, how long devices may take at most for what they are owed.
     pub(crate) settle: Span,

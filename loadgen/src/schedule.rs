@@ -64,8 +64,10 @@ pub(crate) enum Share {
 pub(crate) struct Pattern {
     pub(crate) arrivals: Arrivals,
     pub(crate) share: Share,
-    /// When the first message is due, after the start.
+    /// When the first message may be due, after the start.
     pub(crate) from_ms: u64,
+    /// For how long from then on; 0: as long as they take at their rate.
+    pub(crate) within_ms: u64,
     /// What is drawn is drawn from this.
     pub(crate) seed: u64,
 }
@@ -321,6 +323,9 @@ mod tests {
             (3_400..3_950).contains(&long),
             "{long} gaps past the mean: e⁻¹ of them in a Poisson process"
         );
+        let rare = Pattern { within_ms: 10_000, ..poisson };
+        let one = Schedule::even(1, 10, 1, 1).patterned(rare);
+        assert!(one.due_ns(0) < 11_000_000_000, "one in 100 s, of which 10 s are asked");
         let burst = Pattern { arrivals: Arrivals::Burst { every_ms: 2_000 }, ..Pattern::default() };
         let schedule = Schedule::even(40, 10_000, 1, 1).patterned(burst);
         let due: Vec<u64> = [0, 19, 20, 39].map(|number| schedule.due_ns(number) / 1_000_000_000).to_vec();

@@ -438,11 +438,22 @@ impl Viewers {
                 _ => false,
             }
         });
-        let throughout = || self.devices.iter().filter(|device| device.track.is_throughout());
-        let places = || throughout().map(|device| device.place as usize).collect::<BTreeSet<usize>>();
-        let is_complete =
-            |place: usize| accepted.get(place).is_none_or(|of| self.watch.is_complete(place, of));
-        are_level && places().into_iter().all(is_complete)
+        let is_complete = |place: u32| {
+            let place = place as usize;
+            accepted.get(place).is_none_or(|of| self.watch.is_complete(place, of))
+        };
+        are_level && self.places_of(Track::is_throughout).into_iter().all(is_complete)
+    }
+
+    /// Whether each room that a device is in has one that was there throughout, which knows when all has come.
+    #[must_use]
+    pub(crate) fn knows_all_rooms(&self) -> bool {
+        self.places_of(Track::is_known).is_subset(&self.places_of(Track::is_throughout))
+    }
+
+    /// The rooms, by place, of devices of which this is so.
+    fn places_of(&self, is_so: impl Fn(&Track) -> bool) -> BTreeSet<u32> {
+        self.devices.iter().filter(|device| is_so(&device.track)).map(|device| device.place).collect()
     }
 
     /// The run is over: enters where each device ended. They stay connected, and read no more.

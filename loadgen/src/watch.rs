@@ -494,13 +494,32 @@ impl Watch {
             && self.streams.as_ref().is_none_or(|streams| streams.is_level(track.place, seat, head))
     }
 
+    /// The newest batches of all rooms together: it grows whenever a device hears of a new one.
+    #[must_use]
+    pub(crate) fn newest(&self) -> u64 {
+        self.lives.iter().map(|life| life.newest_seq).sum()
+    }
+
+    /// A device leaves its room for good: what it was owed of the reliable stream until now is judged.
+    pub(crate) fn end_stay(&mut self, track: Track, seat: Seat, now_ns: u64) {
+        if let Some(streams) = self.streams.as_mut().filter(|_| track.is_in && track.seq.is_some()) {
+            streams.end(track.place, seat, now_ns);
+        }
+    }
+
     /// The run is over for a device that was welcomed.
     pub(crate) fn end(&mut self, track: Track, seat: Seat, now_ns: u64) {
         let Some(seq) = track.seq else { return };
+        let life = &mut self.lives[track.life as usize];
         if !track.was_away {
-            let seen = &mut self.lives[track.life as usize].seen;
-            seen.started(track.start_seq, seat.device);
-            seen.ended(seq, seat.device);
+            life.seen.started(track.start_seq, seat.device);
+            life.seen.ended(seq, seat.device);
+        } else if track.is_in && seq < life.newest_seq {
+            // Everybody was waited for, and others of its room had this in time.
+            let newest_seq = life.newest_seq;
+            self.violations.add(Kind::Lost, 1, || {
+                format!("device {}: came late, and ended at batch {seq} of {newest_seq}", seat.device)
+            });
         }
         if let Some(streams) = self.streams.as_mut().filter(|_| track.is_in) {
             streams.end(track.place, seat, now_ns);

@@ -36,6 +36,8 @@ use crate::watch::{RoomToWatch, Tally, Watch};
 const TURN: Duration = Duration::from_millis(50);
 /// After every device has everything, how long to watch for what comes twice.
 pub(crate) const SETTLE_NS: u64 = 300_000_000;
+/// The same of a worker that has rooms in which nobody was there throughout: longer than a node gathers, and then some.
+const QUIET_NS: u64 = 1_500_000_000;
 /// How much later than its deadline a run may end, so that devices that came back have their 3 s.
 const RETURN_MAX_NS: u64 = 10_000_000_000;
 /// How often a worker says how far it is, from the start on.
@@ -231,7 +233,7 @@ pub(crate) fn run() -> std::io::Result<()> {
                 let accepted = rooms().map(in_room).collect();
                 let heads = rooms().map(|room| heads.get(room).copied().unwrap_or(0)).collect();
                 let deadline_ns = monotonic_ns() + grace_ms * 1_000_000;
-                state.finish = Some(Finish { accepted, heads, deadline_ns, level_since_ns: None });
+                state.finish = Some(Finish { accepted, heads, deadline_ns, level_since_ns: None, newest: 0 });
                 if let Err(reason) = viewers.calm() {
                     return say(&Word::Failed { reason });
                 }
@@ -380,18 +382,26 @@ struct Finish {
     heads: Vec<u64>,
     deadline_ns: u64,
     level_since_ns: Option<u64>,
+    /// What was heard of when this was last asked.
+    newest: u64,
 }
 
 impl Finish {
     fn is_over(&mut self, viewers: &Viewers) -> bool {
         let now_ns = monotonic_ns();
-        if self.level_since_ns.is_none() && viewers.is_level(&self.accepted, &self.heads) {
+        let newest = viewers.watch.newest();
+        if newest != self.newest || !viewers.is_level(&self.accepted, &self.heads) {
+            self.level_since_ns = None;
+        } else if self.level_since_ns.is_none() {
             self.level_since_ns = Some(now_ns);
         }
+        self.newest = newest;
+        // Where nobody was there throughout, nobody can tell when all has come: it is awaited as long as rooms gather.
+        let quiet_ns = if viewers.knows_all_rooms() { SETTLE_NS } else { QUIET_NS };
         // Nobody goes away any more, so this moves the end by a few seconds at most, while the node is there.
         let last_ns = viewers.latest_return_ns() + APPLY_AGE_MAX_NS + SETTLE_NS;
         now_ns >= self.deadline_ns.max(last_ns.min(self.deadline_ns + RETURN_MAX_NS))
-            || self.level_since_ns.is_some_and(|since_ns| now_ns >= since_ns + SETTLE_NS)
+            || self.level_since_ns.is_some_and(|since_ns| now_ns >= since_ns + quiet_ns)
     }
 }
 

@@ -84,7 +84,7 @@ fn a_scenario_runs_and_its_reports_say_all_of_it() {
     assert!(report["scenario"].as_str().unwrap().contains("arrivals = \"poisson\""), "{report}");
     assert_eq!(
         (report["join"]["count"].as_u64(), report["spread"]["last"]["count"].as_u64()),
-        (Some(6), Some(120))
+        (Some(3), Some(120))
     );
     let page = html.text();
     assert!(page.contains("name = &quot;small&quot;") || page.contains("name = \"small\""), "{page}");

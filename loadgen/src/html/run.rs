@@ -195,7 +195,7 @@ fn reliable(reliable: &ReliableFigures) -> Vec<Block> {
     let rows = latencies(&[
         ("publish to answer", &reliable.publish),
         ("answer to applied", &reliable.apply),
-        ("first sending to applied", &reliable.apply_from_sending),
+        ("due to applied", &reliable.apply_from_due),
         ("return to applied", &reliable.after_return),
     ]);
     [vec![Block::Figures(figures)], rows].concat()

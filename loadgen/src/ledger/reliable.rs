@@ -29,8 +29,8 @@ pub(crate) struct ApplyTimes {
     timed_from_ns: u64,
     /// From the answer that said durable.
     pub(crate) from_answer: Latency,
-    /// From the first sending.
-    pub(crate) from_sending: Latency,
+    /// From when the message was due.
+    pub(crate) from_due: Latency,
 }
 
 impl ApplyTimes {
@@ -217,13 +217,14 @@ impl Life<'_> {
     fn check_times(&self, times: &mut ApplyTimes, violations: &mut Violations) {
         let start_ns = self.published.schedule().start_ns;
         for (offset, number, seen) in self.messages() {
-            let (sent_ns, answered_ns) = (self.published.sent_ns(number), self.published.answered_ns(number));
+            let (due_ns, answered_ns) =
+                (self.published.schedule().due_ns(number), self.published.answered_ns(number));
             let ok = self.published.outcome(number) == Outcome::Ok;
-            let is_timed = u64::from(self.published.schedule().due_ns(number) >= times.timed_from_ns);
+            let is_timed = u64::from(due_ns >= times.timed_from_ns);
             let mut late = 0;
             for (tick, count) in &seen.applied {
                 let applied_ns = start_ns + ((u64::from(*tick) + 1) << TICK_SHIFT);
-                times.from_sending.record(applied_ns.saturating_sub(sent_ns), u64::from(*count) * is_timed);
+                times.from_due.record(applied_ns.saturating_sub(due_ns), u64::from(*count) * is_timed);
                 if ok {
                     let took_ns = applied_ns.saturating_sub(answered_ns);
                     times.from_answer.record(took_ns, u64::from(*count) * is_timed);

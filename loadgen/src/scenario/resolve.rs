@@ -35,6 +35,7 @@ impl Scenario {
         self.check_ranges()?;
         let (loads, reliable) = (self.loads()?, self.reliable()?);
         let limits = self.limits(&loads)?;
+        let payload_bytes = loads.first().map_or(self.payload, |load| load.length).median();
         let thresholds = self.conditions(&loads)?;
         Ok(Plan {
             loads,
@@ -52,7 +53,7 @@ impl Scenario {
             warm_up_ms: self.warm_up.ms(),
             settle_ms: self.settle.ms(),
             seconds_milli: self.seconds.ms(),
-            payload_bytes: self.payload.median(),
+            payload_bytes,
             messages_per_request: self.messages_per_request,
             encoding: self.encoding,
             seed: self.seed,
@@ -204,6 +205,7 @@ impl Scenario {
             },
             share,
             from_ms: from.ms(),
+            within_ms: until.ms() - from.ms(),
             seed: mix::type_seed(self.seed, type_name),
         };
         if !pattern.is_plain() && messages.div_ceil(per_request.into()) > LISTED_REQUESTS_MAX {

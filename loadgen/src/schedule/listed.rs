@@ -81,7 +81,8 @@ fn due_ns(schedule: &Schedule, pattern: &Pattern, requests: u32, random: &mut fa
         Arrivals::Constant => (0..requests).map(|request| from_ns + evenly(request)).collect(),
         Arrivals::Poisson => {
             // Given how many events of a Poisson process come in a time, each comes evenly anywhere in it.
-            let within_ns = evenly(requests).max(1);
+            let asked_ns = if pattern.within_ms == 0 { u64::MAX } else { pattern.within_ms * 1_000_000 };
+            let within_ns = evenly(requests).min(asked_ns).max(1);
             let mut times: Vec<u64> = (0..requests).map(|_| from_ns + random.u64(..within_ns)).collect();
             times.sort_unstable();
             times.into()

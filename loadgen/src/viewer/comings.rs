@@ -69,8 +69,12 @@ impl Viewers {
         if self.is_calm || matches!(self.devices[index].phase, Phase::Away | Phase::Dead | Phase::Ended) {
             return;
         }
+        if self.devices[index].phase != Phase::Watching && self.devices[index].due_ns <= monotonic_ns() {
+            // It was never let in: at least so long it has waited.
+            self.joined(index, monotonic_ns());
+        }
         self.say_goodbye(index);
-        self.depart(index);
+        self.end_stay(index);
         self.devices[index].phase = Phase::Away;
         self.moves.leaves += 1;
         self.plan_stay(index);
@@ -90,7 +94,7 @@ impl Viewers {
         let may_go = device.phase == Phase::Watching && !device.is_pulling;
         if may_go {
             self.say_goodbye(index);
-            self.depart(index);
+            self.end_stay(index);
             let further = 1 + self.random.usize(..rooms - 1);
             let device = &mut self.devices[index];
             device.place = u32::try_from((device.place as usize + further) % rooms).unwrap_or(0);
@@ -127,7 +131,7 @@ impl Viewers {
             return;
         }
         let kept = device.stream.take();
-        self.depart(index);
+        self.end_stay(index);
         let device = &mut self.devices[index];
         (device.stream, device.phase, device.is_stalled) = (kept, Phase::Dead, true);
         self.moves.deaths += 1;
@@ -157,13 +161,19 @@ impl Viewers {
         self.read_once(index, self.crowd.awkward.sip_bytes()).map(drop)
     }
 
-    /// A device is in its room: the time that took, counted from when it was due, goes into the figures.
+    /// A device is in its room: the time that took, counted from when it was due, goes into the figures. Those of the start
+    /// are no part of them: they come as handshakes are free.
     pub(super) fn joined(&mut self, index: usize, now_ns: u64) {
         let due_ns = self.devices[index].due_ns;
-        // Before the start all are timed; after it, what is due when the run is warm.
-        if self.start_ns == 0 || due_ns >= self.watch.figures.timed_from_ns {
+        if self.start_ns > 0 && due_ns >= self.watch.figures.timed_from_ns.max(self.start_ns) {
             self.joins.record(now_ns.saturating_sub(due_ns), 1);
         }
+    }
+
+    /// A device leaves its room for good.
+    fn end_stay(&mut self, index: usize) {
+        self.watch.end_stay(self.devices[index].track, self.seat(index), monotonic_ns());
+        self.depart(index);
     }
 
     /// A device's connection is given up by itself.
