@@ -79,9 +79,11 @@ impl Meter {
 impl Reading {
     fn take(plan: &Plan) -> Result<Self, String> {
         let door = &plan.target.ops_door;
-        let cpu_us = door.metric(PROCESSOR_TIME)?;
-        let at_ns = monotonic_ns();
-        Ok(Self { cpu_us, joins: door.metric(LET_IN)?, at_ns })
+        let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN])?;
+        let cpu_us =
+            cpu_us.ok_or_else(|| format!("operator door {door}: no {PROCESSOR_TIME} in /metrics"))?;
+        // A node that does not count them has let nobody in, as far as can be told.
+        Ok(Self { cpu_us, joins: joins.unwrap_or(0), at_ns: monotonic_ns() })
     }
 }
 

@@ -64,15 +64,17 @@ impl Door {
         Ok(String::from_utf8_lossy(body).into_owned())
     }
 
-    /// The value of a metric without labels, at the operator door.
+    /// The values of metrics without labels, at the operator door, where it has them.
     ///
     /// # Errors
-    /// A sentence that says why there is none.
-    pub(crate) fn metric(&self, name: &str) -> Result<u64, String> {
+    /// A sentence that says why there is no answer.
+    pub(crate) fn metrics<const N: usize>(&self, names: [&str; N]) -> Result<[Option<u64>; N], String> {
         let metrics = self.read("/metrics").map_err(|reason| format!("operator door {self}: {reason}"))?;
-        let mut lines = metrics.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.ok_or_else(|| format!("operator door {self}: no {name} in /metrics"))
+        let value = |name: &str| {
+            let mut lines = metrics.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        };
+        Ok(names.map(value))
     }
 
     fn exchange(
