@@ -113,18 +113,17 @@ all_was_published() {
     fi
 }
 
-# The load generator leaves with another code than 0 when one device missed, repeated, swapped or altered one message.
+# A run of the load generator with these flags. It leaves with 99 when one device missed, repeated, swapped or altered one
+# message; with 3 when every promise was kept and this machine was too slow to say how fast.
 smoke() {
-    local floor=()
-    # The floor takes three seconds: once is enough to see that it is measured.
-    if [[ $1 == json ]]; then
-        floor=(--no-floor)
-    fi
+    local code=0
     start_server
-    timeout 300 "$binaries/roomcast-loadgen" run --devices 1000 --rooms 4 --rate 200 --seconds 5 --encoding "$1" \
-        --reliable-rate 4 --drop-acks-share 0.1 --reconnect-share 0.05 "${floor[@]}" \
-        --viewer-door "ws://$(door viewer)" --publisher-door "http://$(door publisher)" \
-        --ops-door "http://$(door operator)" --json "$scratch/report.json"
+    timeout 300 "$binaries/roomcast-loadgen" run "$@" --viewer-door "ws://$(door viewer)" \
+        --publisher-door "http://$(door publisher)" --ops-door "http://$(door operator)" --json "$scratch/report.json" ||
+        code=$?
+    if ((code != 0 && code != 3)); then
+        return "$code"
+    fi
     all_was_published
     stop_server
 }
@@ -147,10 +146,16 @@ cargo test --workspace --locked 2>&1 | tee "$scratch/tests"
 begin "benches compile: cargo bench --no-run"
 cargo bench --package roomcast --bench '*' --no-run --profile dev --locked
 
-for encoding in json proto; do
-    begin "smoke: 1 000 devices, $encoding"
-    smoke "$encoding"
-done
+thousand=(--devices 1000 --rooms 4 --rate 200 --seconds 5 --reliable-rate 4 --drop-acks-share 0.1 --reconnect-share 0.05)
+begin "smoke: 1 000 devices, json"
+# The floor takes three seconds: once is enough to see that it is measured.
+smoke "${thousand[@]}" --encoding json --no-floor
+begin "smoke: 1 000 devices, proto"
+smoke "${thousand[@]}" --encoding proto
+# The latencies it is held to are no business of a machine that does other things meanwhile.
+begin "smoke: double-eleven, small"
+smoke --scenario double-eleven --devices 600 --rooms 40 --seconds 12 --no-floor --set 'thresholds=["loss=0"]' \
+    --set 'viewers.shape={ramp={over=5,from=0.5}}' --set 'storms=[{at=7,share=0.3,back_within=3}]'
 
 # A test that needs root or a missing tool says that it did not run: such a test has not passed.
 skipped=$(grep -o 'skipped: T.*' "$scratch/tests" || true)

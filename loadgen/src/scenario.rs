@@ -394,6 +394,31 @@ mod tests {
         }
     }
 
+    /// Every key of a table and of the tables in it.
+    fn keys(value: &toml::Value) -> Vec<String> {
+        match value {
+            toml::Value::Table(table) => {
+                table.iter().flat_map(|(key, value)| [vec![key.clone()], keys(value)].concat()).collect()
+            }
+            toml::Value::Array(values) => values.iter().flat_map(keys).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_manual_has_every_key() {
+        let sets = [
+            "types.NAME={rate=1,class=\"normal\",payload=80,count=2,keys=3,from=1,until=5,ttl=9,arrivals={burst={every=5}}}",
+            "storms=[{at=1,share=0.5,back_within=2}]",
+            "faults=[{at=1,run=\"true\"}]",
+        ];
+        let all = Scenario::load(None, &sets.map(str::to_owned)).unwrap();
+        let manual = include_str!("../../docs/planning.md");
+        for key in keys(&toml::Value::try_from(all).unwrap()) {
+            assert!(manual.contains(&key), "docs/planning.md lacks {key}");
+        }
+    }
+
     #[test]
     fn any_key_can_be_set() {
         let sets = [
