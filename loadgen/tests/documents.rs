@@ -12,7 +12,7 @@ fn help(command: &str) -> String {
 fn flags(command: &str) -> Vec<String> {
     let help = help(command);
     let flag = |line: &str| {
-        let from = line.trim_start().strip_prefix("-h, ").unwrap_or(line.trim_start());
+        let from = line.trim_start().strip_prefix("-h, ").unwrap_or_else(|| line.trim_start());
         let name: String =
             from.chars().take_while(|letter| letter.is_ascii_lowercase() || *letter == '-').collect();
         (name.starts_with("--") && name != "--help").then_some(name)
