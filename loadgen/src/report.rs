@@ -61,7 +61,7 @@ pub(crate) struct Report {
     /// From when a message was due to when a device had it; every message, and every device but those that read slowly, or
     /// were away or did not read when it was due.
     pub(crate) latency: Percentiles,
-    /// From when a message was due to when it left.
+    /// From when a message was due, and fewer than the most requests were in flight, to when it left.
     pub(crate) lateness: Percentiles,
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
