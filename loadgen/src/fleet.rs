@@ -100,29 +100,8 @@ impl Fleet {
         // Each run comes from addresses of its own, so that ports of the last one that linger are not in the way.
         let subnet = fastrand::u8(1..=250);
         for index in 0..workers {
-            let assignment = Assignment {
-                loads: plan.loads.clone(),
-                rooms: plan.rooms,
-                limits: plan.limits.clone(),
-                others: plan.others,
-                reliable: plan.reliable.clone(),
-                awkward: plan.awkward,
-                encoding: plan.encoding,
-                seed: plan.seed,
-                room_stem: plan.target.room_stem.clone(),
-                viewer_door: plan.target.viewer_door.clone(),
-                device_token: plan.target.device_token.clone(),
-                worker: index,
-                workers,
-                devices: plan.devices,
-                audience: plan.audience.clone(),
-                sizes: plan.sizes,
-                storms: plan.storms.clone(),
-                warm_up_ms: plan.warm_up_ms,
-                source: Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1)),
-                handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
-            };
-            fleet.add(plan, assignment, &sender)?;
+            let source = Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1));
+            fleet.add(plan, assignment(plan, (index, workers), source), &sender)?;
         }
         Ok(fleet)
     }
@@ -296,6 +275,32 @@ impl Fleet {
     }
 }
 
+/// What one of so many workers is to hold.
+fn assignment(plan: &Plan, (worker, workers): (u32, u32), source: Ipv4Addr) -> Assignment {
+    Assignment {
+        loads: plan.loads.clone(),
+        rooms: plan.rooms,
+        limits: plan.limits.clone(),
+        others: plan.others,
+        reliable: plan.reliable.clone(),
+        awkward: plan.awkward,
+        encoding: plan.encoding,
+        seed: plan.seed,
+        room_stem: plan.target.room_stem.clone(),
+        viewer_door: plan.target.viewer_door.clone(),
+        device_token: plan.target.device_token.clone(),
+        worker,
+        workers,
+        devices: plan.devices,
+        audience: plan.audience.clone(),
+        sizes: plan.sizes,
+        storms: plan.storms.clone(),
+        warm_up_ms: plan.warm_up_ms,
+        source,
+        handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
+    }
+}
+
 impl Drop for Fleet {
     fn drop(&mut self) {
         for worker in &mut self.workers {
@@ -387,6 +392,17 @@ pub(crate) fn devices_per_process() -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::tests::resolve;
+
+    #[test]
+    fn where_devices_hop_a_worker_has_the_rooms_of_all() {
+        let rooms = |flags: &str, worker| {
+            let plan = resolve(&format!("--devices 6 --rooms 2 {flags}")).unwrap();
+            assignment(&plan, (worker, 2), Ipv4Addr::LOCALHOST).own_rooms()
+        };
+        assert_eq!([rooms("", 0), rooms("", 1)], [[0], [1]]);
+        assert_eq!(rooms("--set habits.hop_share=0.5", 1), [0, 1]);
+    }
 
     #[test]
     fn what_workers_say_is_put_together_and_its_latencies_are_given_once() {

@@ -35,7 +35,9 @@ impl GeneratorFigures {
     #[must_use]
     pub(crate) fn limit(&self, lateness_p99_ms: f64) -> Option<String> {
         if lateness_p99_ms > LATENESS_P99_MAX_MS {
-            return Some(format!("messages left later than {LATENESS_P99_MAX_MS} ms after they were due and could leave"));
+            return Some(format!(
+                "messages left later than {LATENESS_P99_MAX_MS} ms after they were due and could leave"
+            ));
         }
         [("worker", self.busiest_worker), ("publisher", self.busiest_publisher)]
             .into_iter()

@@ -222,7 +222,7 @@ pub(crate) enum Arrivals {
     },
 }
 
-/// What some devices do besides listening. The first device of each room does none of it.
+/// What some devices do besides listening. The first device of each room does none of it but drop acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Habits {
@@ -234,7 +234,7 @@ pub(crate) struct Habits {
     pub(crate) stall: Span,
     /// Devices that cut their connection without a close every 2 to 12 s and come back within a second.
     pub(crate) reconnect_share: Share,
-    /// Devices that leave for another room every 2 to 12 s.
+    /// Devices that leave for another room every 2 to 20 s.
     pub(crate) hop_share: Share,
     /// Devices that read no faster than so many bytes a second.
     pub(crate) slow_share: Share,
@@ -437,6 +437,7 @@ mod tests {
         for (set, named) in [
             ("rooms.count=0", "rooms.count"),
             ("warm_up=10s", "warm_up"),
+            ("habits.hop_share=0.5", "habits.hop_share"),
             ("types.chat.rate=0", "types.chat.rate"),
             ("types.coupon={ rate = 1, count = 5 }", "types.coupon"),
             ("types.chat={ rate = 1, from = 8, until = 3 }", "types.chat: from 8s until 3s"),

@@ -76,9 +76,25 @@ impl Assignment {
         self.devices.saturating_sub(self.worker).div_ceil(self.workers.max(1))
     }
 
+    fn seating(&self) -> Seating {
+        Seating::new(self.sizes, self.devices, self.rooms, self.seed)
+    }
+
+    /// The rooms that this worker's devices may come to, each once, in order.
+    #[must_use]
+    pub(crate) fn own_rooms(&self) -> Vec<u32> {
+        if self.awkward.hop_share > 0 {
+            return (0..self.rooms.min(self.devices)).collect();
+        }
+        let mut rooms = self.seats();
+        rooms.sort_unstable();
+        rooms.dedup();
+        rooms
+    }
+
     /// The room of each of this worker's devices.
     fn seats(&self) -> Vec<u32> {
-        let seating = Seating::new(self.sizes, self.devices, self.rooms, self.seed);
+        let seating = self.seating();
         let own = (self.worker..self.devices).step_by(self.workers.max(1) as usize);
         own.map(|device| seating.room_of(device)).collect()
     }
@@ -204,9 +220,7 @@ pub(crate) struct Outcome {
 /// When a pipe to the coordinator breaks, or it says something that is no order.
 pub(crate) fn run() -> std::io::Result<()> {
     let Some(assignment) = await_assignment()? else { return Ok(()) };
-    let mut rooms = assignment.seats();
-    rooms.sort_unstable();
-    rooms.dedup();
+    let rooms = assignment.own_rooms();
     let mut viewers = crowd(&assignment, &rooms)?;
     let orders = listen(viewers.waker()?);
     let mut state = State { ready: false, reported: 0, finish: None, use_of: Use::default() };
@@ -430,6 +444,7 @@ fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Viewers> {
         worker: assignment.worker,
         workers: assignment.workers.max(1),
         rooms: assignment.rooms,
+        seating: assignment.seating(),
         audience: assignment.audience.clone(),
         storms: assignment.storms.clone(),
         source: assignment.source,

@@ -103,6 +103,9 @@ impl Scenario {
         if let Some(late) = times.into_iter().find(|at| *at >= self.seconds) {
             return Err(format!("storms and faults: {late} is not within the {} of the run", self.seconds));
         }
+        if self.habits.hop_share.millionths() > 0 && self.rooms.count == 1 {
+            return Err("habits.hop_share: devices hop between rooms, and rooms.count (--rooms) is 1".into());
+        }
         check_length("payload (--payload-bytes)", self.payload)?;
         within("habits.stall (--stall-seconds), ms", self.habits.stall.ms(), 1_000..=600_000)?;
         within(
