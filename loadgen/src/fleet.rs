@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::clock::monotonic_ns;
 use crate::plan::Plan;
+use crate::pulls::PULLS_MAX;
 use crate::remote::{Difference, Ping, Remote};
 use crate::run::RunError;
 use crate::worker::{Assignment, Order, Outcome, Progress, Word};
@@ -19,8 +20,8 @@ use crate::worker::{Assignment, Order, Outcome, Progress, Word};
 pub(crate) const WORKERS_MAX: u32 = 250;
 /// Devices of one process, where its descriptors allow.
 pub(crate) const DEVICES_PER_PROCESS_MAX: u32 = 19_000;
-/// Descriptors a process needs besides its devices.
-pub(crate) const DESCRIPTORS_KEPT: u64 = 64;
+/// Descriptors a process needs besides its devices: those of pulls, each a connection, and as many for all else.
+pub(crate) const DESCRIPTORS_KEPT: u64 = 2 * PULLS_MAX as u64;
 /// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
 pub(crate) const HANDSHAKES_MAX: u32 = 256;
 /// Words that wait for the coordinator. Past it workers wait to speak.

@@ -22,10 +22,10 @@ use crate::attempts::{Attempts, Next, Tried};
 use crate::clock::{monotonic_ns, thread_processor_ns};
 use crate::doors::Door;
 use crate::frame::Encoding;
+use crate::generator::Busiest;
 use crate::latency::Latency;
 use crate::ledger::{Outcome, Published};
 use crate::payload::Payloads;
-use crate::report::ratio;
 use crate::request::{Requests, Traffic};
 use crate::timeline::Timeline;
 
@@ -75,7 +75,7 @@ pub(crate) struct Outcomes {
     pub(crate) retried: u64,
     /// The first few refusals and failures, in words.
     pub(crate) troubles: Vec<String>,
-    /// Processor time of the publisher's thread over the time from the start to the last answer.
+    /// The part of a processor that the publisher's thread used in its busiest second from the start to the last answer.
     pub(crate) busy: f64,
     /// What is due, or leaves, before this is in no histogram.
     timed_from_ns: u64,
@@ -166,6 +166,7 @@ struct Publisher {
     flights: VecDeque<(u64, usize, u64)>,
     in_flight: usize,
     attempts: Attempts,
+    busiest: Busiest,
     outcomes: Outcomes,
 }
 
@@ -189,11 +190,11 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
         flights: VecDeque::new(),
         in_flight: 0,
         attempts: Attempts::new(attempts_max),
+        busiest: Busiest::from(start_ns, thread_processor_ns()),
         outcomes: Outcomes { timed_from_ns, ..Outcomes::new(published) },
     };
-    let used_ns = thread_processor_ns();
     publisher.run()?;
-    publisher.outcomes.busy = ratio(thread_processor_ns() - used_ns, monotonic_ns().saturating_sub(start_ns));
+    publisher.outcomes.busy = publisher.busiest.end(monotonic_ns(), thread_processor_ns());
     Ok(publisher.outcomes)
 }
 
@@ -218,6 +219,9 @@ impl Publisher {
                 now_ns = monotonic_ns();
             }
             self.expire(now_ns);
+            if self.busiest.is_due(now_ns) {
+                self.busiest.read(now_ns, thread_processor_ns());
+            }
             let due = (next < schedule.requests()).then(|| schedule.request_due_ns(next));
             let due = due.into_iter().chain(self.attempts.due_ns()).min().filter(|_| !self.free.is_empty());
             if due.is_none_or(|due_ns| due_ns > now_ns) {

@@ -30,7 +30,7 @@ mod crowd;
 mod fixture;
 mod habits;
 
-pub(crate) use crowd::{Crowd, Seats};
+pub(crate) use crowd::{Crowd, DEVICES_PER_SOURCE, Seats};
 
 /// Largest read: a whole frame and the half of the next.
 const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;

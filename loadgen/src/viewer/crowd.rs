@@ -9,7 +9,7 @@ use crate::seating::Seating;
 
 /// Devices that come from one address. The kernel gives a connection every second port of its 28 000 at once, and when those
 /// are used up it searches the others one by one: each of a raid's last devices would wait milliseconds for that.
-const DEVICES_PER_SOURCE: usize = 8_000;
+pub(crate) const DEVICES_PER_SOURCE: usize = 8_000;
 
 /// Which devices a worker holds and how it connects them. Device n of the run is of worker n modulo the workers, so that
 /// all of them share what comes at one time.
