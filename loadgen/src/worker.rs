@@ -188,7 +188,7 @@ fn add_buckets(mine: &mut Buckets, theirs: &Buckets) {
 }
 
 /// What the devices of one worker saw.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// How many devices they were.
     pub(crate) devices: u32,
