@@ -19,6 +19,8 @@ use crate::scenario::{Published, Rate, Scenario, Share, Span};
 
 /// Chat where nothing is said of what is published.
 const CHAT_RATE: Rate = Rate::of_milli(10_000);
+/// What is published reliably where --reliable-type does not say.
+const RELIABLE_TYPE: &str = "coupon";
 /// Rounds of a floor: some weeks.
 const ROUNDS_MAX: u64 = 100_000_000;
 
@@ -150,10 +152,10 @@ pub(crate) struct RunArgs {
     /// again until it is answered; devices acknowledge, pull what they lack, and are held to I1 to I7.
     #[arg(long)]
     reliable_rate: Option<Rate>,
-    /// Type of the reliable messages; the node must have it in class reliable.
-    #[arg(long, default_value = "coupon")]
-    reliable_type: String,
-    /// How long a reliable message lives. Without it: as its type says, which is taken to be at least 10 minutes.
+    /// Type of the reliable messages of --reliable-rate, `coupon` without it; the node must have it in class reliable.
+    #[arg(long)]
+    reliable_type: Option<String>,
+    /// How long a reliable message lives, of whatever type. Without it: as its type says, which is taken to be at least 10 minutes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=604_800_000))]
     ttl_ms: Option<u64>,
     /// Share of the devices (0 to 1) that drop some of their acknowledgements.
@@ -297,6 +299,7 @@ impl RunArgs {
             messages_per_request: Some(shape.messages_per_request),
             encoding: Some(shape.encoding),
             reliable_rate: Some(Rate::of_milli(shape.reliable_rate_milli())),
+            ttl_ms: self.ttl_ms.filter(|_| shape.reliable_rate_milli() > 0),
             reconnect_share: Some(Share::of_millionths(shape.reconnect_share_millionths())),
             ..self.clone()
         }
@@ -344,6 +347,9 @@ impl RunArgs {
         } else if scenario.types.is_empty() {
             scenario.types.insert("chat".to_owned(), Published::at(CHAT_RATE));
         }
+        if let Some(ttl_ms) = self.ttl_ms {
+            scenario.set_ttl(Span::of_ms(ttl_ms)).map_err(|why| format!("--ttl-ms: {why}"))?;
+        }
         if let Some(total_milli) = self.rate_in_all {
             scenario.scale_rates(total_milli);
         }
@@ -352,6 +358,9 @@ impl RunArgs {
 
     /// The types that flags name; `None`: they name none.
     fn types(&self) -> Result<Option<BTreeMap<String, Published>>, String> {
+        if self.reliable_type.is_some() && self.reliable_rate.is_none() {
+            return Err("--reliable-type: goes with --reliable-rate".into());
+        }
         if self.rate.is_none() && self.reliable_rate.is_none() && self.types.is_empty() {
             return Ok(None);
         }
@@ -359,24 +368,21 @@ impl RunArgs {
         let default = if named { Rate::default() } else { CHAT_RATE };
         let chat = self.rate.unwrap_or(default);
         let reliable = self.reliable_rate.unwrap_or_default();
-        let ttl = self.ttl_ms.map(Span::of_ms);
         let plain = [
             ("--rate", "chat", Published::at(chat)),
             (
                 "--reliable-rate",
-                &*self.reliable_type,
-                Published { class: Some(Class::Reliable), ttl, ..Published::at(reliable) },
+                self.reliable_type.as_deref().unwrap_or(RELIABLE_TYPE),
+                Published { class: Some(Class::Reliable), ..Published::at(reliable) },
             ),
         ];
         let plain = plain.into_iter().filter(|(_, _, published)| published.rate.milli() > 0);
         let plain = plain.map(|(flag, type_name, published)| (flag, type_name.to_owned(), published));
         let wanted = self.types.iter().map(|wanted| {
-            let ttl = ttl.filter(|_| wanted.class == Class::Reliable);
             let published = Published {
                 class: Some(wanted.class),
                 count: wanted.count,
                 keys: wanted.keys,
-                ttl,
                 ..Published::at(Rate::of_milli(wanted.rate_milli))
             };
             ("--type", wanted.type_name.clone(), published)
@@ -536,7 +542,10 @@ pub(crate) mod tests {
             ("--rate fast", "--rate"),
             ("--reliable-rate 1000000 --seconds 1000", "--reliable-rate"),
             ("--reliable-rate 1 --reliable-type A!", "--reliable-type"),
-            ("--ttl-ms 5", "--ttl-ms"),
+            ("--reliable-type coupon", "--reliable-type"),
+            ("--reliable-rate 1 --ttl-ms 5", "--ttl-ms"),
+            ("--ttl-ms 5000", "--ttl-ms: no type is reliable"),
+            ("--rate 2000000000000000", "--rate"),
             ("--drop-acks-share 1.5", "--drop-acks-share"),
             ("--settle-seconds 0", "--settle-seconds"),
             ("--seconds 0", "--seconds"),
@@ -571,6 +580,10 @@ pub(crate) mod tests {
         assert_eq!(plan.reliable.map(|reliable| reliable.schedule.messages), Some(120));
         assert_eq!((plan.awkward.drop_acks_share, plan.awkward.drop_acks), (100_000, 500_000));
         assert_eq!(resolve("--rate 1").unwrap().reliable, None);
+        for types in ["--scenario red-packet", "--reliable-rate 1", "--type red_packet=1"] {
+            let plan = resolve(&format!("{types} --ttl-ms 5000")).unwrap();
+            assert_eq!(plan.reliable.and_then(|reliable| reliable.ttl_ms), Some(5_000), "{types}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a scenario does to the node: commands for the shell, each at its time, on threads of their own.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{monotonic_ns, sleep_until};
 use crate::plan::Fault;
+use crate::slo::Judged;
 
-/// How long after the run's end a command may still be running. Past it the report says so, and it is left alone.
-const AFTER_END: Duration = Duration::from_secs(5);
+/// How long after the run's end commands may still be running, all together. Past it the report says so, and it is left alone.
+const AFTER_END_NS: u64 = 5_000_000_000;
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,22 @@ pub(crate) struct FaultDone {
     pub(crate) run: String,
     /// Its exit, in words.
     pub(crate) ended: String,
+    /// It ran, and did not end other than with success.
+    #[serde(default)]
+    pub(crate) holds: bool,
+}
+
+impl FaultDone {
+    /// A run whose fault did not happen is not the run that was asked for: each is a condition like any other.
+    #[must_use]
+    pub(crate) fn judged(&self) -> Judged {
+        Judged {
+            condition: format!("fault `{}` after {} ms", self.run, self.at_ms),
+            found: None,
+            found_text: self.ended.clone(),
+            holds: self.holds,
+        }
+    }
 }
 
 /// Commands that wait for their time, or run.
@@ -42,10 +59,12 @@ impl Faults {
     /// What became of each.
     #[must_use]
     pub(crate) fn end(self) -> Vec<FaultDone> {
+        let deadline_ns = monotonic_ns() + AFTER_END_NS;
         let done = |(fault, done): (Fault, Receiver<FaultDone>)| {
+            let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
             let Fault { at_ms, run } = fault;
-            let still = || FaultDone { at_ms, run, ended: "still running after the run".into() };
-            done.recv_timeout(AFTER_END).unwrap_or_else(|_| still())
+            let still = || FaultDone { at_ms, run, ended: "still running after the run".into(), holds: true };
+            done.recv_timeout(left).unwrap_or_else(|_| still())
         };
         self.0.into_iter().map(done).collect()
     }
@@ -57,8 +76,9 @@ fn carry_out(fault: Fault, start_ns: u64) -> FaultDone {
     // Its output is no part of the report, which stdout belongs to.
     let status =
         Command::new("sh").arg("-c").arg(&fault.run).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let holds = status.as_ref().is_ok_and(ExitStatus::success);
     let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-    FaultDone { at_ms, run: fault.run, ended }
+    FaultDone { at_ms, run: fault.run, ended, holds }
 }
 
 #[cfg(test)]
@@ -71,5 +91,6 @@ mod tests {
         let done = Faults::begin(&[fault("exit 3"), fault("true")], monotonic_ns()).end();
         let ended: Vec<&str> = done.iter().map(|done| &*done.ended).collect();
         assert_eq!(ended, ["exit status: 3", "exit status: 0"]);
+        assert_eq!([done[0].holds, done[1].holds], [false, true]);
     }
 }

@@ -1,6 +1,6 @@
 //! The coordinator's worker processes, on this machine or on others: starts them, gives orders, hears their words.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::clock::monotonic_ns;
 use crate::plan::Plan;
+use crate::pulls::PULLS_MAX;
 use crate::remote::{Difference, Ping, Remote};
 use crate::run::RunError;
 use crate::worker::{Assignment, Order, Outcome, Progress, Word};
@@ -19,8 +20,8 @@ use crate::worker::{Assignment, Order, Outcome, Progress, Word};
 pub(crate) const WORKERS_MAX: u32 = 250;
 /// Devices of one process, where its descriptors allow.
 pub(crate) const DEVICES_PER_PROCESS_MAX: u32 = 19_000;
-/// Descriptors a process needs besides its devices.
-pub(crate) const DESCRIPTORS_KEPT: u64 = 64;
+/// Descriptors a process needs besides its devices: those of pulls, each a connection, and as many for all else.
+pub(crate) const DESCRIPTORS_KEPT: u64 = 2 * PULLS_MAX as u64;
 /// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
 pub(crate) const HANDSHAKES_MAX: u32 = 256;
 /// Words that wait for the coordinator. Past it workers wait to speak.
@@ -29,6 +30,26 @@ const WORDS_MAX: usize = 64;
 const PINGS_AFTER: usize = 8;
 /// How long a worker may take to say what time it is.
 const CLOCK_AGE_MAX_NS: u64 = 5_000_000_000;
+
+/// Longest word of a worker: the result of one with many rooms and reliable messages is some hundreds of megabytes.
+const WORD_BYTES_MAX: u64 = 1 << 30;
+
+/// Why workers did not do what they were to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// What a worker says of the viewer door.
+    #[error("{0}")]
+    Door(String),
+    /// A worker ended, can't be reached, or speaks nonsense; it is named.
+    #[error("{0}")]
+    Worker(String),
+}
+
+impl From<Trouble> for String {
+    fn from(trouble: Trouble) -> Self {
+        trouble.to_string()
+    }
+}
 
 /// What a worker said, or that it ended.
 type Heard = (usize, Option<Word>);
@@ -78,7 +99,7 @@ enum Place {
     /// A child process of this one.
     Here(Child),
     /// On another machine.
-    There { stream: TcpStream, difference: Difference },
+    There { stream: TcpStream, difference: Difference, at: String },
 }
 
 impl std::fmt::Debug for Worker {
@@ -100,29 +121,8 @@ impl Fleet {
         // Each run comes from addresses of its own, so that ports of the last one that linger are not in the way.
         let subnet = fastrand::u8(1..=250);
         for index in 0..workers {
-            let assignment = Assignment {
-                loads: plan.loads.clone(),
-                rooms: plan.rooms,
-                limits: plan.limits.clone(),
-                others: plan.others,
-                reliable: plan.reliable.clone(),
-                awkward: plan.awkward,
-                encoding: plan.encoding,
-                seed: plan.seed,
-                room_stem: plan.target.room_stem.clone(),
-                viewer_door: plan.target.viewer_door.clone(),
-                device_token: plan.target.device_token.clone(),
-                worker: index,
-                workers,
-                devices: plan.devices,
-                audience: plan.audience.clone(),
-                sizes: plan.sizes,
-                storms: plan.storms.clone(),
-                warm_up_ms: plan.warm_up_ms,
-                source: Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1)),
-                handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
-            };
-            fleet.add(plan, assignment, &sender)?;
+            let source = Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1));
+            fleet.add(plan, assignment(plan, (index, workers), source), &sender)?;
         }
         Ok(fleet)
     }
@@ -149,11 +149,11 @@ impl Fleet {
                 stdout.ok_or_else(|| RunError::Usage("a worker process without an output".into()))?;
             (Worker { place: Place::Here(child), orders }, Box::new(stdout), 0)
         } else {
-            let Remote { stream, difference } =
-                Remote::connect(&machines[index % machines.len()]).map_err(RunError::Target)?;
+            let at = machines[index % machines.len()].clone();
+            let Remote { stream, difference } = Remote::connect(&at).map_err(RunError::Target)?;
             let (orders, words) =
                 (stream.try_clone().map_err(starting)?, stream.try_clone().map_err(starting)?);
-            let place = Place::There { stream, difference };
+            let place = Place::There { stream, difference, at };
             (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words), difference.ahead_ns)
         };
         self.workers.push(worker);
@@ -174,34 +174,57 @@ impl Fleet {
     /// Gives every worker the same order.
     ///
     /// # Errors
-    /// A sentence, when a worker is gone.
-    pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), String> {
-        (0..self.workers.len())
-            .try_for_each(|index| self.order(index, order))
-            .map_err(|_| "a worker is gone".into())
+    /// [`Trouble`], when a worker is gone.
+    pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), Trouble> {
+        (0..self.workers.len()).try_for_each(|index| self.tell(index, order))
+    }
+
+    /// Gives one worker an order.
+    fn tell(&mut self, index: usize, order: &Order) -> Result<(), Trouble> {
+        self.order(index, order).map_err(|error| self.worker(index, &format!("takes no orders: {error}")))
+    }
+
+    /// What is the matter with a worker.
+    fn worker(&self, index: usize, what: &str) -> Trouble {
+        let (number, workers) = (index + 1, self.workers.len());
+        let at = match self.workers.get(index).map(|worker| &worker.place) {
+            Some(Place::There { at, .. }) => format!(" ({at})"),
+            Some(Place::Here(_)) | None => String::new(),
+        };
+        Trouble::Worker(format!("worker {number} of {workers}{at} {what}"))
+    }
+
+    /// What is the matter with a worker that said something else than was waited for.
+    fn failure(&self, (index, word): Heard) -> Trouble {
+        match word {
+            Some(Word::Failed { reason }) => Trouble::Door(reason),
+            Some(other) => self.worker(index, &format!("spoke out of turn: {other:?}")),
+            None => self.worker(index, "ended"),
+        }
     }
 
     /// By how much times that workers on other machines named may be wrong either way, at most: what was known of their clocks
     /// before the run, and how far they went from this one meanwhile. 0 where all are on this machine.
     ///
     /// # Errors
-    /// A sentence, when a worker gave up or ended.
-    pub(crate) fn clock_error_ns(&mut self) -> Result<u64, String> {
+    /// [`Trouble`], when a worker gave up or ended.
+    pub(crate) fn clock_error_ns(&mut self) -> Result<u64, Trouble> {
         let mut most_ns = 0;
         for index in 0..self.workers.len() {
             let Place::There { difference, .. } = self.workers[index].place else { continue };
             let mut pings = Vec::new();
             while pings.len() < PINGS_AFTER {
                 let sent_ns = monotonic_ns();
-                self.order(index, &Order::Clock).map_err(|_| "a worker is gone")?;
+                self.tell(index, &Order::Clock)?;
                 match self.hear(sent_ns + CLOCK_AGE_MAX_NS)? {
                     (who, Some(Word::Clock { monotonic_ns: theirs_ns })) if who == index => {
                         pings.push(Ping { sent_ns, theirs_ns, received_ns: monotonic_ns() });
                     }
-                    (_, other) => return Err(failure(other)),
+                    other => return Err(self.failure(other)),
                 }
             }
-            let now = Difference::of(&pings).ok_or("a worker's clock went wild")?;
+            let now =
+                Difference::of(&pings).ok_or_else(|| self.worker(index, "has a clock that went wild"))?;
             most_ns = most_ns.max(difference.error_after(&now));
         }
         Ok(most_ns)
@@ -238,19 +261,22 @@ impl Fleet {
     /// Waits until every device is in its room.
     ///
     /// # Errors
-    /// A sentence, when a worker gave up, ended, or `connect_seconds` are over.
-    pub(crate) fn await_ready(&self, connect_seconds: u64, mut tell: impl FnMut(u64)) -> Result<(), String> {
+    /// [`Trouble`], when a worker gave up, ended, or `connect_seconds` are over.
+    pub(crate) fn await_ready(&self, connect_seconds: u64, mut tell: impl FnMut(u64)) -> Result<(), Trouble> {
         let mut connected = vec![0; self.workers.len()];
         let mut ready = 0;
         let deadline_ns = monotonic_ns() + connect_seconds * 1_000_000_000;
         while ready < self.workers.len() {
-            match self.hear(deadline_ns)? {
+            // A worker that lives and is not ready waits for the door.
+            let late =
+                |_| Trouble::Door(format!("not every device was in its room after {connect_seconds} s"));
+            match self.hear(deadline_ns).map_err(late)? {
                 (index, Some(Word::Ready { devices })) => {
                     connected[index] = devices;
                     ready += 1;
                 }
                 (index, Some(Word::Connected { devices })) => connected[index] = devices,
-                (_, other) => return Err(failure(other)),
+                other => return Err(self.failure(other)),
             }
             tell(connected.iter().sum());
         }
@@ -260,13 +286,13 @@ impl Fleet {
     /// Waits until every worker knows the start.
     ///
     /// # Errors
-    /// A sentence, when a worker gave up or ended.
-    pub(crate) fn await_started(&self) -> Result<(), String> {
+    /// [`Trouble`], when a worker gave up or ended.
+    pub(crate) fn await_started(&self) -> Result<(), Trouble> {
         let deadline_ns = monotonic_ns() + 10_000_000_000;
         for _ in 0..self.workers.len() {
             match self.hear(deadline_ns)? {
                 (_, Some(Word::Started)) => {}
-                (_, other) => return Err(failure(other)),
+                other => return Err(self.failure(other)),
             }
         }
         Ok(())
@@ -275,24 +301,51 @@ impl Fleet {
     /// Waits for every worker's result.
     ///
     /// # Errors
-    /// A sentence, when a worker gave up, ended without one, or `grace_ms` and a minute are over.
-    pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<Outcome>, String> {
+    /// [`Trouble`], when a worker gave up, ended without one, or `grace_ms` and a minute are over.
+    pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<Outcome>, Trouble> {
         let deadline_ns = monotonic_ns() + grace_ms * 1_000_000 + 60_000_000_000;
-        let mut results = Vec::new();
-        while results.len() < self.workers.len() {
-            match self.hear(deadline_ns)? {
-                (_, Some(Word::Result(outcome))) => results.push(*outcome),
-                // One that gave its result ends.
-                (_, None) if !results.is_empty() => {}
-                (_, other) => return Err(failure(other)),
+        let mut results: Vec<Option<Outcome>> = self.workers.iter().map(|_| None).collect();
+        while let Some(awaited) = results.iter().position(Option::is_none) {
+            let late = |_| self.worker(awaited, "gave no result in time");
+            match self.hear(deadline_ns).map_err(late)? {
+                (index, Some(Word::Result(outcome))) => results[index] = Some(*outcome),
+                // One that gave its result may end.
+                (index, None) if results[index].is_some() => {}
+                other => return Err(self.failure(other)),
             }
         }
-        Ok(results)
+        Ok(results.into_iter().flatten().collect())
     }
 
-    fn hear(&self, deadline_ns: u64) -> Result<Heard, String> {
+    fn hear(&self, deadline_ns: u64) -> Result<Heard, Trouble> {
         let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
-        self.words.recv_timeout(left).map_err(|_| "the workers did not answer in time".into())
+        self.words.recv_timeout(left).map_err(|_| Trouble::Worker("workers did not answer in time".into()))
+    }
+}
+
+/// What one of so many workers is to hold.
+fn assignment(plan: &Plan, (worker, workers): (u32, u32), source: Ipv4Addr) -> Assignment {
+    Assignment {
+        loads: plan.loads.clone(),
+        rooms: plan.rooms,
+        limits: plan.limits.clone(),
+        others: plan.others,
+        reliable: plan.reliable.clone(),
+        awkward: plan.awkward,
+        encoding: plan.encoding,
+        seed: plan.seed,
+        room_stem: plan.target.room_stem.clone(),
+        viewer_door: plan.target.viewer_door.clone(),
+        device_token: plan.target.device_token.clone(),
+        worker,
+        workers,
+        devices: plan.devices,
+        audience: plan.audience.clone(),
+        sizes: plan.sizes,
+        storms: plan.storms.clone(),
+        warm_up_ms: plan.warm_up_ms,
+        source,
+        handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
     }
 }
 
@@ -313,10 +366,10 @@ impl Drop for Fleet {
     }
 }
 
-/// Passes on what a worker says, line by line, until it says no more.
+/// Passes on what a worker says, line by line, until it says no more, or what is no word.
 fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<Heard>, latest: &Latest) {
-    for line in BufReader::new(words).lines() {
-        let Some(word) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
+    let mut words = BufReader::new(words);
+    while let Some(word) = next_word(&mut words, WORD_BYTES_MAX) {
         let word = match word {
             Word::Progress(said) => {
                 latest.hear(index, said);
@@ -331,12 +384,11 @@ fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<Hea
     drop(sender.send((index, None)));
 }
 
-fn failure(word: Option<Word>) -> String {
-    match word {
-        Some(Word::Failed { reason }) => reason,
-        Some(other) => format!("a worker spoke out of turn: {other:?}"),
-        None => "a worker process ended".into(),
-    }
+/// The word on the next line; `None` where there is none, or it takes more bytes than that.
+fn next_word(words: &mut impl BufRead, bytes_max: u64) -> Option<Word> {
+    let mut line = String::new();
+    words.take(bytes_max).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
 }
 
 /// What starts a worker process.
@@ -387,6 +439,52 @@ pub(crate) fn devices_per_process() -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::tests::resolve;
+
+    #[test]
+    fn where_devices_hop_a_worker_has_the_rooms_of_all() {
+        let rooms = |flags: &str, worker| {
+            let plan = resolve(&format!("--devices 6 --rooms 2 {flags}")).unwrap();
+            assignment(&plan, (worker, 2), Ipv4Addr::LOCALHOST).own_rooms()
+        };
+        assert_eq!([rooms("", 0), rooms("", 1)], [[0], [1]]);
+        assert_eq!(rooms("--set habits.hop_share=0.5", 1), [0, 1]);
+    }
+
+    /// Two workers that are nowhere, and say this.
+    fn fleet(said: Vec<Heard>) -> Fleet {
+        let (sender, words) = sync_channel(WORDS_MAX);
+        said.into_iter().for_each(|heard| sender.send(heard).unwrap());
+        let place = |_| Place::Here(Command::new("true").spawn().unwrap());
+        let workers = (0..2).map(place).map(|place| Worker { place, orders: None }).collect();
+        Fleet { workers, words, latest: Latest::default() }
+    }
+
+    #[test]
+    fn a_worker_that_ends_without_a_result_is_named_at_once_and_one_with_may_end() {
+        let result = || Some(Word::Result(Box::default()));
+        let trouble = |fleet: &Fleet| fleet.await_results(0).unwrap_err();
+        let ended = fleet(vec![(0, result()), (0, None), (1, None)]);
+        assert_eq!(trouble(&ended), Trouble::Worker("worker 2 of 2 ended".into()));
+        assert_eq!(fleet(vec![(1, result()), (1, None), (0, result())]).await_results(0).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn only_what_a_worker_says_of_the_door_is_the_doors() {
+        let failed = Word::Failed { reason: "device 3: refused".into() };
+        let trouble = |said| fleet(vec![said]).await_ready(1, |_| {}).unwrap_err();
+        assert_eq!(trouble((1, Some(failed))), Trouble::Door("device 3: refused".into()));
+        assert_eq!(trouble((0, None)), Trouble::Worker("worker 1 of 2 ended".into()));
+        let wild = trouble((0, Some(Word::Started))).to_string();
+        assert!(wild.starts_with("worker 1 of 2 spoke out of turn"), "{wild}");
+    }
+
+    #[test]
+    fn a_word_has_its_limit() {
+        let next = |bytes_max| next_word(&mut "\"started\"\nrest".as_bytes(), bytes_max);
+        assert!(matches!(next(10), Some(Word::Started)));
+        assert!(next(8).is_none());
+    }
 
     #[test]
     fn what_workers_say_is_put_together_and_its_latencies_are_given_once() {

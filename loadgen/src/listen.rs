@@ -11,21 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use socket2::{SockRef, TcpKeepalive};
 
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, sleep_until};
 use crate::fleet::{WORKERS_MAX, devices_per_process, worker_process};
-use crate::remote::KEY_VARIABLE;
+use crate::remote::{KEY_VARIABLE, keep_alive};
 use crate::run::RunError;
 use crate::sockets;
 use crate::worker::{self, Word};
 
 /// How long a coordinator may take to say the key.
 const KEY_AGE_MAX_NS: u64 = 5_000_000_000;
+/// Connections that have not said the key yet, at one time: they take no worker's place.
+const STRANGERS_MAX: usize = 16;
+/// How long to wait where a connection could not be taken, as when descriptors are used up.
+const TAKE_AGAIN_NS: u64 = 100_000_000;
 /// Longest key.
 const KEY_BYTES_MAX: usize = 256;
-/// A coordinator that is gone without a word is noticed after three times this, and its worker ends.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
@@ -61,8 +62,12 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
     let listener = TcpListener::bind(address).map_err(|error| usage(&error))?;
     let listening = listener.local_addr().map_err(|error| usage(&error))?;
     drop(writeln!(std::io::stderr(), "taking coordinators at {listening}"));
-    let place = Arc::new(Place { key, sources: args.sources.clone() });
-    for stream in listener.incoming().filter_map(Result::ok) {
+    let place = Arc::new(Place { key, sources: args.sources.clone(), ..Place::default() });
+    for taken in listener.incoming() {
+        let Ok(stream) = taken else {
+            sleep_until(monotonic_ns() + TAKE_AGAIN_NS);
+            continue;
+        };
         let held = Arc::clone(&place);
         std::thread::spawn(move || {
             let outcome = held.serve(stream);
@@ -75,21 +80,34 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
 }
 
 /// What all workers of this machine have in common.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Place {
     key: String,
     sources: Vec<IpAddr>,
+    strangers: Room,
+    workers: Room,
+}
+
+/// Room for so many at one time: each holds a clone.
+#[derive(Debug, Default)]
+struct Room(Arc<()>);
+
+impl Room {
+    /// One more of at most so many; `None` where there are as many.
+    fn enter(&self, most: usize) -> Option<Arc<()>> {
+        // One holder is the room itself, and one this newcomer.
+        Some(Arc::clone(&self.0)).filter(|held| Arc::strong_count(held) <= most + 1)
+    }
 }
 
 impl Place {
     /// Has a worker process serve the coordinator behind this connection, and waits for its end.
-    fn serve(self: Arc<Self>, mut stream: TcpStream) -> Result<(), String> {
+    fn serve(&self, mut stream: TcpStream) -> Result<(), String> {
         let peer = stream.peer_addr().map_or_else(|_| "somebody".to_owned(), |peer| peer.to_string());
-        // One holder is the loop that takes coordinators.
-        if Arc::strong_count(&self) > WORKERS_MAX as usize + 1 {
-            refuse(&mut stream, &format!("this machine has {WORKERS_MAX} workers already"));
-            return Err(format!("{peer}: refused, {WORKERS_MAX} workers are here already"));
-        }
+        let Some(stranger) = self.strangers.enter(STRANGERS_MAX) else {
+            refuse(&mut stream, &format!("{STRANGERS_MAX} others are about to say the {KEY_VARIABLE}"));
+            return Err(format!("{peer}: refused, {STRANGERS_MAX} others have said no key yet"));
+        };
         match read_key(&mut stream) {
             Some(said) if said == self.key.as_bytes() => {}
             said => {
@@ -98,9 +116,14 @@ impl Place {
                 return Err(format!("{peer}: refused, it said {wrong}"));
             }
         }
+        drop(stranger);
+        let Some(_worker) = self.workers.enter(WORKERS_MAX as usize) else {
+            refuse(&mut stream, &format!("this machine has {WORKERS_MAX} workers already"));
+            return Err(format!("{peer}: refused, {WORKERS_MAX} workers are here already"));
+        };
         let failed = |error: std::io::Error| format!("{peer}: {error}");
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(2);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
+        // A worker ends when its coordinator is gone.
+        keep_alive(&stream).map_err(failed)?;
         stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(None)).map_err(failed)?;
         let orders: OwnedFd = stream.try_clone().map_err(failed)?.into();
         let words: OwnedFd = stream.into();
@@ -160,5 +183,14 @@ mod tests {
         assert_eq!(key_of(b"\nrest"), (Some(Vec::new()), b"rest".to_vec()));
         assert_eq!(key_of(b"no end"), (None, Vec::new()));
         assert_eq!(key_of(&[b'x'; 300]).0, None);
+    }
+
+    #[test]
+    fn whoever_leaves_makes_room() {
+        let room = Room::default();
+        let held: Vec<_> = (0..2).map_while(|_| room.enter(2)).collect();
+        assert_eq!((held.len(), room.enter(2).is_none()), (2, true));
+        drop(held);
+        assert!(room.enter(2).is_some());
     }
 }

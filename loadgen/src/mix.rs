@@ -137,7 +137,7 @@ fn within(text: &str, most: u32, what: &str) -> Result<u32, String> {
 /// Messages of one request of a type at this rate: so many, or what it is due in 10 ms.
 #[must_use]
 pub(crate) fn messages_per_request(rate_milli: u64, most: u32) -> u32 {
-    let due = rate_milli * REQUEST_MS / 1_000_000;
+    let due = rate_milli.saturating_mul(REQUEST_MS) / 1_000_000;
     u32::try_from(due).unwrap_or(u32::MAX).clamp(1, most)
 }
 
@@ -308,5 +308,6 @@ mod tests {
         assert_eq!(messages_per_request(10_000_000, 1_000), 100);
         assert_eq!(messages_per_request(10_000_000, 50), 50);
         assert_eq!(messages_per_request(20_000, 100), 1);
+        assert_eq!(messages_per_request(u64::MAX, 100), 100);
     }
 }

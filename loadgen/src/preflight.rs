@@ -11,6 +11,7 @@ use crate::fleet::{DESCRIPTORS_KEPT, DEVICES_PER_PROCESS_MAX, HANDSHAKES_MAX, WO
 use crate::plan::Plan;
 use crate::run::RunError;
 use crate::server::page_bytes;
+use crate::viewer::DEVICES_PER_SOURCE;
 
 /// What a worker keeps of a device, at most.
 const DEVICE_BYTES: u64 = 1_024;
@@ -31,7 +32,7 @@ pub(crate) struct Need {
 /// Where the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeAt {
-    /// On this machine: every connection has both its ends here, and every worker a loopback address of its own.
+    /// On this machine: every connection has both its ends here, and every worker loopback addresses of its own.
     Loopback,
     /// On another one, or behind an address that may be another's; devices come from so many addresses.
     Elsewhere { sources: u64 },
@@ -158,7 +159,10 @@ fn ports(need: &Need, machine: &Machine) -> Option<Obstacle> {
     const WIDEST: u64 = 64_511;
     let workers = need.devices.div_ceil(capacity(machine)).max(need.workers_min).max(1);
     let (addresses, more) = match need.node {
-        NodeAt::Loopback => (workers, "more --workers"),
+        NodeAt::Loopback => {
+            let of_worker = need.devices.div_ceil(workers).div_ceil(DEVICES_PER_SOURCE as u64).max(1);
+            (workers * of_worker, "more --workers")
+        }
         NodeAt::Elsewhere { sources } => (sources, "another --source ADDRESS"),
     };
     let needed = need.devices.div_ceil(addresses);
@@ -315,12 +319,12 @@ mod tests {
     #[test]
     fn descriptors_are_counted_over_all_processes() {
         let machine = Machine { descriptors_max: 1_024, ..WIDE };
-        assert_eq!(obstacles(&here(240_000), &machine), [], "960 in each of 250");
+        assert_eq!(obstacles(&here(224_000), &machine), [], "896 in each of 250");
         let line = only(&here(250_000), &machine, Weight::Stops);
         assert_eq!(
             line,
-            "descriptors in each of 250 processes: 250 000 devices need 1 064, this machine allows 1 024; lift it by \
-             `ulimit -n 1064`, or nofile in /etc/security/limits.conf"
+            "descriptors in each of 250 processes: 250 000 devices need 1 128, this machine allows 1 024; lift it by \
+             `ulimit -n 1128`, or nofile in /etc/security/limits.conf"
         );
     }
 
@@ -340,10 +344,12 @@ mod tests {
         assert_eq!(obstacles(&elsewhere(60_000, 3), &WIDE), []);
         let line = only(&elsewhere(70_000, 1), &WIDE, Weight::Stops);
         assert!(line.ends_with("lift it by another --source ADDRESS"), "no range is so wide: {line}");
-        // On loopback every worker has an address.
-        let narrow = Machine { ports: 10_000, ..WIDE };
+        // On loopback every worker has an address for each 8 000 devices.
+        assert_eq!(obstacles(&here(19_000), &Machine { ports: 10_000, ..WIDE }), []);
+        let narrow = Machine { ports: 5_000, ..WIDE };
+        assert!(only(&here(19_000), &narrow, Weight::Stops).contains("need 6 334"));
         assert!(only(&here(19_000), &narrow, Weight::Stops).contains("--workers"));
-        assert_eq!(obstacles(&Need { workers_min: 2, ..here(19_000) }, &narrow), []);
+        assert_eq!(obstacles(&Need { workers_min: 4, ..here(19_000) }, &narrow), []);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Publishes by the schedule, over HTTP/1.1 keep-alive connections, on a thread of its own.
 //!
 //! Open loop: a request leaves when it is due, whether or not earlier ones were answered, as long as a connection is
-//! free or may be opened. When all are busy it waits, and how late it left is recorded: latency counts from the
-//! schedule, so nothing is hidden by it. One request at a time per connection. Chat is sent once, because a message
+//! free or may be opened. When all are busy it waits: latency counts from the schedule, so nothing is hidden by it. That
+//! wait is the node's, which answers late; how late a request left though one was free is this machine's, and is recorded
+//! as lateness. One request at a time per connection. Chat is sent once, because a message
 //! without an `id` can't be repeated safely: what got no answer is unknown. A reliable one is sent again with the same
 //! `id` until it is answered (`attempts`), and unknown until then.
 
@@ -21,14 +22,14 @@ use crate::attempts::{Attempts, Next, Tried};
 use crate::clock::{monotonic_ns, thread_processor_ns};
 use crate::doors::Door;
 use crate::frame::Encoding;
+use crate::generator::Busiest;
 use crate::latency::Latency;
 use crate::ledger::{Outcome, Published};
 use crate::payload::Payloads;
-use crate::report::ratio;
 use crate::request::{Requests, Traffic};
 use crate::timeline::Timeline;
 
-/// Requests in flight at one time. Past it, later ones wait and are late.
+/// Requests in flight at one time. Past it, later ones wait for an answer.
 const IN_FLIGHT_MAX: usize = 64;
 /// An answer that takes longer leaves its messages unknown.
 const ANSWER_AGE_MAX_NS: u64 = 10_000_000_000;
@@ -58,7 +59,7 @@ pub(crate) struct Plan {
 pub(crate) struct Outcomes {
     /// How every message ended.
     pub(crate) published: Published,
-    /// How much later than due each message left.
+    /// How much later each message left than it was due and could leave.
     pub(crate) lateness: Latency,
     /// From when a request left to its answer.
     pub(crate) answer_latency: Latency,
@@ -74,7 +75,7 @@ pub(crate) struct Outcomes {
     pub(crate) retried: u64,
     /// The first few refusals and failures, in words.
     pub(crate) troubles: Vec<String>,
-    /// Processor time of the publisher's thread over the time from the start to the last answer.
+    /// The part of a processor that the publisher's thread used in its busiest second from the start to the last answer.
     pub(crate) busy: f64,
     /// What is due, or leaves, before this is in no histogram.
     timed_from_ns: u64,
@@ -119,18 +120,53 @@ struct Connection {
     flight: Option<(u64, u64)>,
 }
 
+/// Places for requests that nothing is in flight at.
+#[derive(Debug)]
+struct Free {
+    /// The most recently used last, so that few stay warm and the rest lapse.
+    slots: Vec<usize>,
+    /// When there was one again after there was none.
+    since_ns: u64,
+}
+
+impl Free {
+    fn all(slots: usize) -> Self {
+        Self { slots: (0..slots).rev().collect(), since_ns: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn take(&mut self) -> Option<usize> {
+        self.slots.pop()
+    }
+
+    fn give(&mut self, slot: usize, now_ns: u64) {
+        if self.slots.is_empty() {
+            self.since_ns = now_ns;
+        }
+        self.slots.push(slot);
+    }
+
+    /// How late what leaves now does so by this machine's doing: from when it was due and there was a place for it.
+    fn late_ns(&self, due_ns: u64, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(due_ns.max(self.since_ns))
+    }
+}
+
 struct Publisher {
     poll: Poll,
     timer: TimerFd,
     door: Door,
     requests: Requests,
     connections: Vec<Option<Connection>>,
-    /// The most recently used last, so that few stay warm and the rest lapse.
-    free: Vec<usize>,
+    free: Free,
     /// Requests in flight in the order they left, for their deadlines.
     flights: VecDeque<(u64, usize, u64)>,
     in_flight: usize,
     attempts: Attempts,
+    busiest: Busiest,
     outcomes: Outcomes,
 }
 
@@ -150,15 +186,15 @@ pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outco
         door: plan.door.clone(),
         requests: Requests::new(plan),
         connections: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
-        free: (0..IN_FLIGHT_MAX).rev().collect(),
+        free: Free::all(IN_FLIGHT_MAX),
         flights: VecDeque::new(),
         in_flight: 0,
         attempts: Attempts::new(attempts_max),
+        busiest: Busiest::from(start_ns, thread_processor_ns()),
         outcomes: Outcomes { timed_from_ns, ..Outcomes::new(published) },
     };
-    let used_ns = thread_processor_ns();
     publisher.run()?;
-    publisher.outcomes.busy = ratio(thread_processor_ns() - used_ns, monotonic_ns().saturating_sub(start_ns));
+    publisher.outcomes.busy = publisher.busiest.end(monotonic_ns(), thread_processor_ns());
     Ok(publisher.outcomes)
 }
 
@@ -172,17 +208,20 @@ impl Publisher {
             while !self.free.is_empty()
                 && let Some(request) = self.attempts.take_due(now_ns)
             {
-                let Some(slot) = self.free.pop() else { break };
+                let Some(slot) = self.free.take() else { break };
                 self.outcomes.retried += 1;
                 self.leave(slot, request, now_ns);
             }
             while next < schedule.requests() && schedule.request_due_ns(next) <= now_ns {
-                let Some(slot) = self.free.pop() else { break };
+                let Some(slot) = self.free.take() else { break };
                 self.send(slot, next);
                 next += 1;
                 now_ns = monotonic_ns();
             }
             self.expire(now_ns);
+            if self.busiest.is_due(now_ns) {
+                self.busiest.read(now_ns, thread_processor_ns());
+            }
             let due = (next < schedule.requests()).then(|| schedule.request_due_ns(next));
             let due = due.into_iter().chain(self.attempts.due_ns()).min().filter(|_| !self.free.is_empty());
             if due.is_none_or(|due_ns| due_ns > now_ns) {
@@ -225,7 +264,7 @@ impl Publisher {
         let schedule = self.outcomes.published.schedule();
         let numbers = schedule.numbers_of(request);
         let due_ns = schedule.request_due_ns(request);
-        let late_ns = now_ns.saturating_sub(due_ns);
+        let late_ns = self.free.late_ns(due_ns, now_ns);
         let is_timed = u64::from(due_ns >= self.outcomes.timed_from_ns);
         self.outcomes.lateness.record(late_ns, (numbers.end - numbers.start) * is_timed);
         self.leave(slot, request, now_ns);
@@ -322,7 +361,7 @@ impl Publisher {
                     self.connections[slot] = None;
                 }
                 self.in_flight -= 1;
-                self.free.push(slot);
+                self.free.give(slot, now_ns);
                 for (number, offset) in numbers.zip(offsets).filter(|(_, offset)| *offset > 0) {
                     self.outcomes.published.placed(number, offset);
                 }
@@ -347,9 +386,10 @@ impl Publisher {
         if let Some((request, _)) = connection.flight {
             self.note(format!("request {request}: {reason}"));
             self.in_flight -= 1;
-            self.free.push(slot);
+            let now_ns = monotonic_ns();
+            self.free.give(slot, now_ns);
             // What becomes of it, unknown or tried again, it is unknown as yet.
-            let _: Next = self.attempts.next(request, Tried::Lost, monotonic_ns(), None);
+            let _: Next = self.attempts.next(request, Tried::Lost, now_ns, None);
         }
     }
 
@@ -364,7 +404,7 @@ impl Publisher {
         }
         self.note(format!("request {request}: {reason}"));
         self.in_flight -= 1;
-        self.free.push(slot);
+        self.free.give(slot, now_ns);
     }
 
     fn expire(&mut self, now_ns: u64) {
@@ -385,5 +425,22 @@ impl Publisher {
         if self.outcomes.troubles.len() < 5 {
             self.outcomes.troubles.push(trouble);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_for_an_answer_is_not_the_generators_lateness() {
+        let mut free = Free::all(2);
+        assert_eq!((free.late_ns(1_000, 1_500), free.take(), free.take()), (500, Some(0), Some(1)));
+        assert!(free.is_empty(), "all wait for the node");
+        free.give(1, 90_000);
+        free.give(0, 95_000);
+        assert_eq!(free.take(), Some(0));
+        assert_eq!(free.late_ns(2_000, 95_010), 5_010, "due long ago, and it could leave from 90 000 on");
+        assert_eq!(free.late_ns(95_000, 95_010), 10);
     }
 }

@@ -10,7 +10,7 @@ use crate::frame::Page;
 use crate::page::{Read, read_page};
 
 /// Pulls under way at one time. Past it devices wait for their turn.
-const PULLS_MAX: usize = 64;
+pub(crate) const PULLS_MAX: usize = 64;
 /// Longest wait for an answer.
 const ANSWER_AGE_MAX_NS: u64 = 5_000_000_000;
 /// The first token of a pull: far above those of devices.

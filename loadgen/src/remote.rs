@@ -9,6 +9,8 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
+
 use crate::clock::monotonic_ns;
 use crate::worker::{Order, Word};
 
@@ -16,6 +18,10 @@ use crate::worker::{Order, Word};
 pub(crate) const KEY_VARIABLE: &str = "ROOMCAST_WORKER_KEY";
 /// How long a worker's machine may take for each word before the run.
 const WORD_AGE_MAX: Duration = Duration::from_secs(5);
+/// How long a worker's machine may take no byte of an order. Past it the worker is gone.
+const ORDER_AGE_MAX: Duration = Duration::from_secs(30);
+/// The other side that is gone without a word is noticed after three times this.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Questions for a worker's time.
 const PINGS: usize = 32;
 /// Longest word before the run.
@@ -88,6 +94,15 @@ pub(crate) fn resolve(worker: &str) -> Result<SocketAddr, String> {
     addresses.next().ok_or_else(|| "has no address".into())
 }
 
+/// From here on the other side's end is noticed, whatever it came by.
+///
+/// # Errors
+/// When the kernel does not take it.
+pub(crate) fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(2);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
 fn ask_time(stream: &mut TcpStream) -> Result<Difference, String> {
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock => "no answer in 5 s; is it `roomcast-loadgen worker --listen`?".into(),
@@ -119,7 +134,8 @@ fn ask_time(stream: &mut TcpStream) -> Result<Difference, String> {
         }
     }
     stream.set_read_timeout(None).map_err(failed)?;
-    stream.set_write_timeout(None).map_err(failed)?;
+    stream.set_write_timeout(Some(ORDER_AGE_MAX)).map_err(failed)?;
+    keep_alive(stream).map_err(failed)?;
     Difference::of(&pings).ok_or_else(|| "its clock is centuries away".into())
 }
 

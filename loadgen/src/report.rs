@@ -61,7 +61,7 @@ pub(crate) struct Report {
     /// From when a message was due to when a device had it; every message, and every device but those that read slowly, or
     /// were away or did not read when it was due.
     pub(crate) latency: Percentiles,
-    /// From when a message was due to when it left.
+    /// From when a message was due, and fewer than the most requests were in flight, to when it left.
     pub(crate) lateness: Percentiles,
     /// From when a publish left to its answer.
     pub(crate) answer: Percentiles,
@@ -305,10 +305,12 @@ impl Verdict {
 }
 
 impl Report {
-    /// The same report of a run that is held to these conditions. A failed one is the verdict only where nothing worse is.
+    /// The same report of a run that is held to these conditions, and to its faults having been done. A failed one is the
+    /// verdict only where nothing worse is.
     #[must_use]
     pub(crate) fn held_to(mut self, conditions: &[Condition]) -> Self {
-        self.thresholds = conditions.iter().map(|condition| condition.judge(&self)).collect();
+        let asked = conditions.iter().map(|condition| condition.judge(&self));
+        self.thresholds = asked.chain(self.faults.iter().map(FaultDone::judged)).collect();
         if self.verdict == Verdict::Ok && self.thresholds.iter().any(|judged| !judged.holds) {
             self.verdict = Verdict::ThresholdFailed;
         }
@@ -470,6 +472,21 @@ pub(crate) mod tests {
         let read: Report = serde_json::from_value(written.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), written);
         assert_eq!(read.to_string(), report.to_string());
+    }
+
+    #[test]
+    fn a_fault_that_did_not_happen_is_a_threshold_that_failed() {
+        let held = |ended: &str, holds| {
+            let fault = FaultDone { at_ms: 3, run: "kill-nodee".into(), ended: ended.into(), holds };
+            Report { faults: vec![fault], ..made_up() }.held_to(&[])
+        };
+        assert_eq!(held("exit status: 0", true).verdict, Verdict::Ok);
+        let report = held("exit status: 127", false);
+        assert_eq!(report.verdict, Verdict::ThresholdFailed);
+        assert!(
+            report.to_string().contains("FAILED fault `kill-nodee` after 3 ms: exit status: 127"),
+            "{report}"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::clock::{monotonic_ns, sleep_until, unix_ms};
 use crate::cpu::{CpuFigures, Meter, Spent};
 use crate::environment::Environment;
 use crate::faults::{FaultDone, Faults};
-use crate::fleet::{Fleet, Latest};
+use crate::fleet::{Fleet, Latest, Trouble};
 use crate::floor::Floor;
 use crate::html;
 use crate::junit;
@@ -32,8 +32,10 @@ use crate::settle::Merged;
 use crate::types::TypeTable;
 use crate::worker::{Order, Outcome, room_name};
 
-/// From telling the workers the start to the start.
+/// From telling the workers the start to the start: this, and so much for each thousand devices of a worker, which has each
+/// plan what it does.
 const LEAD_NS: u64 = 300_000_000;
+const LEAD_PER_THOUSAND_NS: u64 = 10_000_000;
 /// Attempts at one reliable message: some ten seconds of them.
 const ATTEMPTS_MAX: u32 = 15;
 /// Attempts at one reliable message while the node is killed and restarted: two minutes of them.
@@ -73,8 +75,12 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let begun_ns = monotonic_ns();
     preflight::look(plan)?;
     let mut fleet = Fleet::start(plan)?;
-    let at_viewer_door =
-        |reason| RunError::Target(format!("viewer door {}: {reason}", plan.target.viewer_door));
+    let at_viewer_door = |trouble| match trouble {
+        Trouble::Door(reason) => {
+            RunError::Target(format!("viewer door {}: {reason}", plan.target.viewer_door))
+        }
+        Trouble::Worker(reason) => RunError::Target(reason),
+    };
     fleet
         .await_ready(plan.target.connect_seconds, |connected| {
             let start = plan.audience.at_start();
@@ -82,8 +88,8 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
         })
         .map_err(at_viewer_door)?;
     let connect_ms = (monotonic_ns() - begun_ns) / 1_000_000;
-    let start_ns = monotonic_ns() + LEAD_NS;
-    let started_unix_ms = unix_ms() + LEAD_NS / 1_000_000;
+    let lead_ns = lead_ns(plan.devices, fleet.len());
+    let (start_ns, started_unix_ms) = (monotonic_ns() + lead_ns, unix_ms() + lead_ns / 1_000_000);
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
     let (meter, server) = (Meter::begin(plan), ServerWatch::begin(plan.target.ops_door.clone(), start_ns));
@@ -128,6 +134,12 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
 pub(crate) fn run_floor(plan: &FloorPlan) -> Result<(), String> {
     let floor = Floor::measure(plan.shape)?;
     show(&floor, plan.json.as_deref()).map_err(|error| format!("writing the figures: {error}"))
+}
+
+/// From telling so many workers the start to the start.
+fn lead_ns(devices: u32, workers: usize) -> u64 {
+    let of_worker = u64::from(devices).div_ceil((workers as u64).max(1));
+    LEAD_NS + of_worker.div_ceil(1_000) * LEAD_PER_THOUSAND_NS
 }
 
 /// Shows how far the run is while it runs.
@@ -356,4 +368,15 @@ pub(crate) fn write_json(figures: &impl Serialize, path: Option<&Path>) -> std::
 /// When it can't be written.
 pub(crate) fn write_text(path: Option<&Path>, text: impl FnOnce() -> String) -> std::io::Result<()> {
     path.map_or(Ok(()), |path| std::fs::write(path, text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_workers_are_told_the_start_sooner() {
+        let lead_ms = |devices, workers| lead_ns(devices, workers) / 1_000_000;
+        assert_eq!([lead_ms(0, 0), lead_ms(1, 1), lead_ms(38_000, 2)], [300, 310, 490]);
+    }
 }

@@ -222,7 +222,7 @@ pub(crate) enum Arrivals {
     },
 }
 
-/// What some devices do besides listening. The first device of each room does none of it.
+/// What some devices do besides listening. The first device of each room does none of it but drop acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Habits {
@@ -234,7 +234,7 @@ pub(crate) struct Habits {
     pub(crate) stall: Span,
     /// Devices that cut their connection without a close every 2 to 12 s and come back within a second.
     pub(crate) reconnect_share: Share,
-    /// Devices that leave for another room every 2 to 12 s.
+    /// Devices that leave for another room every 2 to 20 s.
     pub(crate) hop_share: Share,
     /// Devices that read no faster than so many bytes a second.
     pub(crate) slow_share: Share,
@@ -293,6 +293,12 @@ impl Published {
             ttl: None,
         }
     }
+
+    /// What the node promises of it when it has this name.
+    #[must_use]
+    pub(crate) fn class_of(&self, type_name: &str) -> Class {
+        self.class.unwrap_or_else(|| Class::of(type_name))
+    }
 }
 
 impl Scenario {
@@ -322,6 +328,19 @@ impl Scenario {
     #[must_use]
     pub(crate) fn text(&self) -> String {
         toml::to_string(self).expect("a scenario is TOML")
+    }
+
+    /// The same with another life of all reliable messages.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub(crate) fn set_ttl(&mut self, ttl: Span) -> Result<(), String> {
+        let types = self.types.iter_mut();
+        let mut reliable =
+            types.filter(|(name, published)| published.class_of(name) == Class::Reliable).peekable();
+        reliable.peek().ok_or("no type is reliable")?;
+        reliable.for_each(|(_, published)| published.ttl = Some(ttl));
+        Ok(())
     }
 
     /// The same with another sum of all types' rates, each with its part of it.
@@ -462,6 +481,11 @@ mod tests {
         for (set, named) in [
             ("rooms.count=0", "rooms.count"),
             ("warm_up=10s", "warm_up"),
+            ("rooms.sizes={ zipf = { exponent = nan } }", "rooms.sizes.zipf.exponent"),
+            ("rooms.sizes={ zipf = { exponent = -3.0 } }", "rooms.sizes.zipf.exponent"),
+            ("rooms.sizes={ lognormal = { sigma = 50.0 } }", "rooms.sizes.lognormal.sigma"),
+            ("types.chat={ rate = 1, arrivals = { burst = { every = 0 } } }", "types.chat.arrivals"),
+            ("habits.hop_share=0.5", "habits.hop_share"),
             ("types.chat.rate=0", "types.chat.rate"),
             ("types.coupon={ rate = 1, count = 5 }", "types.coupon"),
             ("types.chat={ rate = 1, from = 8, until = 3 }", "types.chat: from 8s until 3s"),
@@ -487,6 +511,9 @@ mod tests {
             ["types.coupon={ rate = 3 }", "types.red_packet={ rate = 1, from = 2 }"].map(str::to_owned);
         let error = Scenario::load(None, &unlike).unwrap().resolve(resolve("").unwrap().target).unwrap_err();
         assert!(error.contains("types.red_packet: reliable types share one schedule"), "{error}");
+        let never = ["types.coupon={ rate = 3 }", "types.red_packet={ rate = 0 }"].map(str::to_owned);
+        let error = Scenario::load(None, &never).unwrap().resolve(resolve("").unwrap().target).unwrap_err();
+        assert!(error.contains("types.red_packet.rate"), "{error}");
     }
 
     #[test]

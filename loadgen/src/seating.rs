@@ -20,6 +20,9 @@ pub(crate) enum Sizes {
     Field,
 }
 
+/// Devices that are drawn to find one of another room. Past it a witness of one is drawn.
+const DRAWS_MAX: u32 = 32;
+
 /// Where every device of a run sits. A few bytes a room, whatever the devices.
 ///
 /// Device n of the first as many as there are rooms sits in room n and is its witness; what other devices come to is
@@ -57,6 +60,19 @@ impl Seating {
         let place = u64::from(device - self.rooms) * self.stride % u64::from(others);
         let room = self.through.partition_point(|through| u64::from(*through) <= place);
         u32::try_from(room).unwrap_or(0)
+    }
+
+    /// The room of a device drawn at random that does not sit in `room`; `room` where all do.
+    #[must_use]
+    pub(crate) fn another(&self, room: u32, random: &mut fastrand::Rng) -> u32 {
+        let seated = self.devices.min(self.rooms);
+        if seated < 2 {
+            return room;
+        }
+        let drawn =
+            (0..DRAWS_MAX).map(|_| self.room_of(random.u32(..self.devices))).find(|drawn| *drawn != room);
+        // The first device of each room sits in it.
+        drawn.unwrap_or_else(|| (room + 1 + random.u32(..seated - 1)) % seated)
     }
 
     /// How many devices sit in a room, of all there ever are.

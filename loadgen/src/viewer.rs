@@ -26,9 +26,11 @@ use crate::watch::{Heard, Seat, Track, Watch};
 mod comings;
 mod connecting;
 mod crowd;
+#[cfg(test)]
+mod fixture;
 mod habits;
 
-pub(crate) use crowd::{Crowd, Seats};
+pub(crate) use crowd::{Crowd, DEVICES_PER_SOURCE, Seats};
 
 /// Largest read: a whole frame and the half of the next.
 const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
@@ -75,6 +77,8 @@ struct Device {
     is_pulling: bool,
     /// It reads in sips, and the next one is planned.
     is_sipping: bool,
+    /// A cut of its connection is planned.
+    is_cut_planned: bool,
 }
 
 /// The devices of one worker.
@@ -147,6 +151,7 @@ impl Viewers {
                 owes_ack: false,
                 is_pulling: false,
                 is_sipping: false,
+                is_cut_planned: false,
             }
         };
         let devices: Vec<Device> = seats.places.into_iter().enumerate().map(idle).collect();

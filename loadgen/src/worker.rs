@@ -16,7 +16,7 @@ use crate::clock::{self, monotonic_ns, thread_processor_ns};
 use crate::doors::Door;
 use crate::figures::{TypeCounts, TypeFigures};
 use crate::frame::Encoding;
-use crate::generator::peak_bytes;
+use crate::generator::{Busiest, peak_bytes};
 use crate::handshake::Handshake;
 use crate::known::Known;
 use crate::latency::Buckets;
@@ -25,7 +25,6 @@ use crate::mix::{Limit, Load};
 use crate::payload::{Payloads, reliable_seed};
 use crate::plan::{Reliable, Storm};
 use crate::readable::{Readers, Reading};
-use crate::report::ratio;
 use crate::seating::{Seating, Sizes};
 use crate::sockets;
 use crate::streams::{APPLY_AGE_MAX_NS, Original, StreamTally, Streams};
@@ -78,9 +77,25 @@ impl Assignment {
         self.devices.saturating_sub(self.worker).div_ceil(self.workers.max(1))
     }
 
+    fn seating(&self) -> Seating {
+        Seating::new(self.sizes, self.devices, self.rooms, self.seed)
+    }
+
+    /// The rooms that this worker's devices may come to, each once, in order.
+    #[must_use]
+    pub(crate) fn own_rooms(&self) -> Vec<u32> {
+        if self.awkward.hop_share > 0 {
+            return (0..self.rooms.min(self.devices)).collect();
+        }
+        let mut rooms = self.seats();
+        rooms.sort_unstable();
+        rooms.dedup();
+        rooms
+    }
+
     /// The room of each of this worker's devices.
     fn seats(&self) -> Vec<u32> {
-        let seating = Seating::new(self.sizes, self.devices, self.rooms, self.seed);
+        let seating = self.seating();
         let own = (self.worker..self.devices).step_by(self.workers.max(1) as usize);
         own.map(|device| seating.room_of(device)).collect()
     }
@@ -175,13 +190,13 @@ fn add_buckets(mine: &mut Buckets, theirs: &Buckets) {
 }
 
 /// What the devices of one worker saw.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// How many devices they were.
     pub(crate) devices: u32,
     /// The most memory that the worker's process held.
     pub(crate) peak_bytes: u64,
-    /// Processor time of its thread over the time of publishing.
+    /// The part of a processor that its thread used in the busiest second of publishing.
     pub(crate) busy: f64,
     /// From when devices were to join, or to come back, to their welcome.
     pub(crate) joins: Buckets,
@@ -206,9 +221,7 @@ pub(crate) struct Outcome {
 /// When a pipe to the coordinator breaks, or it says something that is no order.
 pub(crate) fn run() -> std::io::Result<()> {
     let Some(assignment) = await_assignment()? else { return Ok(()) };
-    let mut rooms = assignment.seats();
-    rooms.sort_unstable();
-    rooms.dedup();
+    let rooms = assignment.own_rooms();
     let mut viewers = crowd(&assignment, &rooms)?;
     let orders = listen(viewers.waker()?);
     let mut state = State { ready: false, reported: 0, finish: None, use_of: Use::default() };
@@ -318,23 +331,30 @@ struct State {
 /// The processor time that this thread uses while messages are published.
 #[derive(Debug, Default)]
 struct Use {
-    /// When publishing began, and the thread's processor time then.
-    since: Option<(u64, u64)>,
-    /// The part of a processor, once it is over.
+    /// From when publishing began until it is over.
+    busiest: Option<Busiest>,
+    /// The part of a processor in the busiest second, once it is over.
     busy: f64,
-    /// When the next word of progress is due.
+    /// When the next word of progress is due; 0: publishing has not begun.
     progress_ns: u64,
 }
 
 impl Use {
     fn begin(&mut self, now_ns: u64) {
-        self.since = Some((now_ns, thread_processor_ns()));
+        self.busiest = Some(Busiest::from(now_ns, thread_processor_ns()));
         self.progress_ns = now_ns + PROGRESS_EVERY_NS;
     }
 
+    /// Looked at after every turn.
+    fn read(&mut self, now_ns: u64) {
+        if let Some(busiest) = self.busiest.as_mut().filter(|busiest| busiest.is_due(now_ns)) {
+            busiest.read(now_ns, thread_processor_ns());
+        }
+    }
+
     fn end(&mut self, now_ns: u64) {
-        if let Some((since_ns, used_ns)) = self.since {
-            self.busy = ratio(thread_processor_ns() - used_ns, now_ns.saturating_sub(since_ns));
+        if let Some(busiest) = self.busiest.take() {
+            self.busy = busiest.end(now_ns, thread_processor_ns());
         }
     }
 }
@@ -344,7 +364,8 @@ impl State {
     fn report(&mut self, viewers: &mut Viewers) -> std::io::Result<()> {
         if self.ready {
             let now_ns = monotonic_ns();
-            if self.use_of.since.is_none() || now_ns < self.use_of.progress_ns {
+            self.use_of.read(now_ns);
+            if self.use_of.progress_ns == 0 || now_ns < self.use_of.progress_ns {
                 return Ok(());
             }
             self.use_of.progress_ns = now_ns + PROGRESS_EVERY_NS;
@@ -440,6 +461,7 @@ fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Viewers> {
         worker: assignment.worker,
         workers: assignment.workers.max(1),
         rooms: assignment.rooms,
+        seating: assignment.seating(),
         audience: assignment.audience.clone(),
         storms: assignment.storms.clone(),
         source: assignment.source,

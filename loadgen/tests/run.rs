@@ -53,6 +53,13 @@ fn one_lost_message_fails_the_run() {
 }
 
 #[test]
+fn what_a_device_that_came_late_is_not_given_is_lost() {
+    let late = "--set viewers.shape={ramp={over=0.3,from=0.6}}";
+    ends(Misdeed::None, &format!("{FLAGS} {late}"), 0, "verdict      ok");
+    ends(Misdeed::ForgetLate, &format!("{FLAGS} {late}"), 99, "lost ");
+}
+
+#[test]
 fn a_message_that_comes_twice_fails_the_run() {
     ends(Misdeed::SendTwice, FLAGS, 99, "twice ");
     ends(Misdeed::PublishTwiceForAll, FLAGS, 99, "twice ");

@@ -23,6 +23,8 @@ const ROOMS_MAX: u32 = 200_000;
 const DEVICES_MAX: u32 = 4_750_000;
 /// Storms, faults, thresholds and points of a shape, each.
 const LIST_MAX: usize = 64;
+/// Largest exponent, or sigma, of the rooms' sizes: past it one room has all.
+const UNEVEN_MAX: f64 = 10.0;
 /// How long a raid takes.
 const RAID: Span = Span::of_seconds(10);
 
@@ -104,6 +106,10 @@ impl Scenario {
         if let Some(late) = times.into_iter().find(|at| *at >= self.seconds) {
             return Err(format!("storms and faults: {late} is not within the {} of the run", self.seconds));
         }
+        if self.habits.hop_share.millionths() > 0 && self.rooms.count == 1 {
+            return Err("habits.hop_share: devices hop between rooms, and rooms.count (--rooms) is 1".into());
+        }
+        check_sizes(self.rooms.sizes)?;
         check_length("payload (--payload-bytes)", self.payload)?;
         within("habits.stall (--stall-seconds), ms", self.habits.stall.ms(), 1_000..=600_000)?;
         within(
@@ -115,9 +121,7 @@ impl Scenario {
 
     /// Each type as it is published, with the class it has; by name.
     fn types(&self) -> impl Iterator<Item = (&String, Class, &Published)> {
-        self.types
-            .iter()
-            .map(|(name, published)| (name, published.class.unwrap_or_else(|| Class::of(name)), published))
+        self.types.iter().map(|(name, published)| (name, published.class_of(name), published))
     }
 
     fn loads(&self) -> Result<Vec<Load>, String> {
@@ -144,12 +148,18 @@ impl Scenario {
     fn reliable(&self) -> Result<Option<Reliable>, String> {
         let mut types = self.types().filter(|(_, class, _)| *class == Class::Reliable);
         let Some((type_name, _, published)) = types.next() else { return Ok(None) };
+        if published.rate.milli() == 0 {
+            return Err(format!("types.{type_name}.rate (--reliable-rate): must be more than 0"));
+        }
         let mut names = vec![(type_name.clone(), published.rate.milli())];
         for (other_name, _, other) in types {
             if (Published { rate: published.rate, ..other.clone() }) != *published {
                 return Err(format!(
                     "types.{other_name}: reliable types share one schedule, so all but its rate must be as of {type_name}"
                 ));
+            }
+            if other.rate.milli() == 0 {
+                return Err(format!("types.{other_name}.rate: must be more than 0"));
             }
             names.push((other_name.clone(), other.rate.milli()));
         }
@@ -197,6 +207,9 @@ impl Scenario {
                 schedule::Share::BySize { sizes: self.sizes(), devices, seed: self.seed }
             }
         };
+        if published.arrivals == (Arrivals::Burst { every: Span::default() }) {
+            return Err(format!("types.{type_name}.arrivals: burst.every must be more than 0"));
+        }
         let pattern = Pattern {
             arrivals: match published.arrivals {
                 Arrivals::Constant => schedule::Arrivals::Constant,
@@ -244,8 +257,8 @@ impl Scenario {
         match self.rooms.sizes {
             Sizes::Even => seating::Sizes::Even,
             Sizes::Giant { share } => seating::Sizes::Giant { share: share.millionths() },
-            Sizes::Zipf { exponent } => seating::Sizes::Zipf { exponent: exponent.clamp(0.0, 10.0) },
-            Sizes::Lognormal { sigma } => seating::Sizes::Lognormal { sigma: sigma.clamp(0.0, 10.0) },
+            Sizes::Zipf { exponent } => seating::Sizes::Zipf { exponent },
+            Sizes::Lognormal { sigma } => seating::Sizes::Lognormal { sigma },
             Sizes::Field => seating::Sizes::Field,
         }
     }
@@ -303,6 +316,19 @@ impl Scenario {
         };
         Ok(Audience { points: points.iter().map(point).collect() })
     }
+}
+
+fn check_sizes(sizes: Sizes) -> Result<(), String> {
+    let (name, found) = match sizes {
+        Sizes::Zipf { exponent } => ("zipf.exponent", exponent),
+        Sizes::Lognormal { sigma } => ("lognormal.sigma", sigma),
+        Sizes::Even | Sizes::Giant { .. } | Sizes::Field => return Ok(()),
+    };
+    // What is no number is in no range.
+    if (0.0..=UNEVEN_MAX).contains(&found) {
+        return Ok(());
+    }
+    Err(format!("rooms.sizes.{name}: 0 to {UNEVEN_MAX}, and not {found}"))
 }
 
 fn check_length(name: &str, length: Length) -> Result<(), String> {

@@ -85,19 +85,20 @@ impl Viewers {
         self.errands.add(now_ns + wait_ns, index, Errand::Hop);
     }
 
-    /// A device goes to another of this worker's rooms, as one that was never there.
+    /// A device goes to another room, as one that was never there: to large ones more often, as people do. Where devices hop
+    /// a worker has all rooms that any sit in, so a room's index is its place.
     pub(super) fn hop(&mut self, index: usize, now_ns: u64) {
-        let (rooms, device) = (self.room_names.len(), &self.devices[index]);
-        if self.is_calm || matches!(device.phase, Phase::Dead | Phase::Ended) || rooms < 2 {
+        let device = &self.devices[index];
+        if self.is_calm || matches!(device.phase, Phase::Dead | Phase::Ended) || self.room_names.len() < 2 {
             return;
         }
         let may_go = device.phase == Phase::Watching && !device.is_pulling;
         if may_go {
             self.say_goodbye(index);
             self.end_stay(index);
-            let further = 1 + self.random.usize(..rooms - 1);
+            let room = self.crowd.seating.another(self.devices[index].place, &mut self.random);
             let device = &mut self.devices[index];
-            device.place = u32::try_from((device.place as usize + further) % rooms).unwrap_or(0);
+            device.place = room;
             device.track = Track::late(device.habits);
             device.phase = Phase::Idle;
             device.due_ns = now_ns;
@@ -201,5 +202,27 @@ impl Viewers {
             // What the kernel does not take now is not waited for.
             drop(stream.write(&close));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use crate::awkward::Awkward;
+
+    #[test]
+    fn who_hops_goes_where_most_are() {
+        let mut viewers = fixture::watching(1_000, 10, Awkward::default());
+        let mut hop = |index: usize| {
+            let before = viewers.devices[index].place;
+            viewers.hop(index, 5);
+            (before, viewers.devices[index].place)
+        };
+        let hops: Vec<(u32, u32)> = (10..1_000).map(&mut hop).collect();
+        assert!(hops.iter().all(|(before, after)| before != after && *after < 10));
+        let small: Vec<u32> =
+            hops.iter().filter(|(before, _)| *before > 0).map(|(_, after)| *after).collect();
+        let to_first = small.iter().filter(|after| **after == 0).count();
+        assert!(to_first * 10 > small.len() * 7, "{to_first} of {}", small.len());
     }
 }

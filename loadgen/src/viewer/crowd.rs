@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use crate::audience::{Audience, Stay};
 use crate::awkward::{Awkward, Habits};
 use crate::plan::Storm;
+use crate::seating::Seating;
 
 /// Devices that come from one address. The kernel gives a connection every second port of its 28 000 at once, and when those
 /// are used up it searches the others one by one: each of a raid's last devices would wait milliseconds for that.
-const DEVICES_PER_SOURCE: usize = 8_000;
+pub(crate) const DEVICES_PER_SOURCE: usize = 8_000;
 
 /// Which devices a worker holds and how it connects them. Device n of the run is of worker n modulo the workers, so that
 /// all of them share what comes at one time.
@@ -20,6 +21,8 @@ pub(crate) struct Crowd {
     pub(crate) workers: u32,
     /// Rooms of the whole run: the first device of each is its witness.
     pub(crate) rooms: u32,
+    /// Where every device of the run sits at first.
+    pub(crate) seating: Seating,
     /// How many of them are there when.
     pub(crate) audience: Audience,
     /// When many cut their connections.
@@ -95,12 +98,14 @@ impl Crowd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seating::Sizes;
 
     fn crowd(worker: u32) -> Crowd {
         Crowd {
             worker,
             workers: 3,
             rooms: 4,
+            seating: Seating::new(Sizes::Even, 9, 4, 1),
             audience: Audience::steady(2),
             storms: vec![Storm { at_ms: 2_000, share: 1_000_000, back_within_ms: 0 }],
             source: Ipv4Addr::LOCALHOST,

@@ -44,10 +44,23 @@ impl Viewers {
         self.latest_return_ns
     }
 
+    /// A device has one cut before it at a time, however often it comes back by itself meanwhile.
     fn plan_cut(&mut self, index: usize, now_ns: u64) {
-        if self.devices[index].habits.reconnects && !self.is_calm {
+        let device = &mut self.devices[index];
+        if device.habits.reconnects && !device.is_cut_planned && !self.is_calm {
+            device.is_cut_planned = true;
             let wait_ns = until_cut_ns(&mut self.random);
             self.errands.add(now_ns + wait_ns, index, Errand::Cut);
+        }
+    }
+
+    /// A device cuts its connection. One that is not in its room has the next cut planned when it is.
+    fn cut(&mut self, index: usize, now_ns: u64) {
+        let device = &mut self.devices[index];
+        device.is_cut_planned = false;
+        if device.phase == Phase::Watching && !self.is_calm {
+            let wait_ns = away_ns(&mut self.random);
+            self.leave(index, now_ns + wait_ns);
         }
     }
 
@@ -57,12 +70,7 @@ impl Viewers {
             match errand {
                 Errand::Acknowledge => self.acknowledge(index),
                 Errand::Connect => self.retries.push_back(index),
-                Errand::Cut => {
-                    if self.devices[index].phase == Phase::Watching && !self.is_calm {
-                        let wait_ns = away_ns(&mut self.random);
-                        self.leave(index, now_ns + wait_ns);
-                    }
-                }
+                Errand::Cut => self.cut(index, now_ns),
                 Errand::Join => self.join(index, now_ns),
                 Errand::Leave => self.leave_room(index),
                 Errand::Hop => self.hop(index, now_ns),
@@ -239,5 +247,32 @@ impl Viewers {
         if let Some(brought) = brought {
             self.heard_reliable(index, brought.ack_within_ms, now_ns);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+    use crate::awkward::Awkward;
+
+    #[test]
+    fn a_device_that_comes_back_often_is_cut_no_more_often_for_it() {
+        let awkward = Awkward { reconnect_share: 1_000_000, ..Awkward::default() };
+        let mut viewers = fixture::watching(2, 1, awkward);
+        for now_ns in [10, 20, 30] {
+            viewers.devices[1].track.place.returned_ns = now_ns;
+            viewers.welcomed(1, None, now_ns);
+        }
+        let planned = |viewers: &mut Viewers| {
+            let errands = std::iter::from_fn(|| viewers.errands.take_due(u64::MAX));
+            errands.filter(|(_, errand)| *errand == Errand::Cut).count()
+        };
+        assert_eq!(planned(&mut viewers), 1);
+        viewers.cut(1, 40);
+        assert_eq!((viewers.devices[1].phase, planned(&mut viewers)), (Phase::Idle, 0));
+        viewers.devices[1].track.place.returned_ns = 50;
+        viewers.welcomed(1, None, 50);
+        assert_eq!(planned(&mut viewers), 1, "the next follows its return");
     }
 }

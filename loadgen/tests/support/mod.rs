@@ -63,6 +63,8 @@ pub(crate) enum Misdeed {
     MergeAndForget,
     /// Messages of one key are merged in each flush, exactly.
     Merge,
+    /// Who joins after the first publish is given a welcome, and nothing more.
+    ForgetLate,
     /// None, and at the operator door it says what its processor did: [`PROCESSOR_US`] more each time it is asked.
     SayProcessorTime,
 }
@@ -82,6 +84,8 @@ pub(crate) struct FakeServer {
 
 struct Member {
     proto: bool,
+    /// It joined after the first publish.
+    is_late: bool,
     frames: Sender<Option<Vec<u8>>>,
     /// What it missed and has not been told of.
     missed: u64,
@@ -198,7 +202,8 @@ fn join(rooms: &Rooms, name: &str, is_proto: bool) -> Receiver<Option<Vec<u8>>> 
             .into_bytes()
     };
     frames.send(Some(welcome)).expect("the receiver is here");
-    room.members.push(Member { proto: is_proto, frames, missed: 0 });
+    let is_late = room.seq > 0 || !room.gathered.is_empty();
+    room.members.push(Member { proto: is_proto, is_late, frames, missed: 0 });
     receiver
 }
 
@@ -306,6 +311,9 @@ fn flush(name: &str, room: &mut Room, misdeed: Misdeed) {
     let now = seq == 3;
     let (drafts, aside) = cut(room, misdeed);
     for (index, member) in room.members.iter_mut().enumerate() {
+        if misdeed == Misdeed::ForgetLate && member.is_late {
+            continue;
+        }
         let told = Aside { skipped: aside.skipped + member.missed, ..aside };
         let honest = batch(name, seq, &drafts, told, member.proto);
         member.missed = 0;
