@@ -30,6 +30,24 @@ use asked::{At, Node, Rooms, number};
 use models::Models;
 use point::PointAnswer;
 
+#[cfg(test)]
+pub(crate) use models::tests::sweep as known_sweep;
+
+/// What a point says itself, or has none of.
+const NOT_WITH_AT: [&str; 11] = [
+    "viewers",
+    "rooms",
+    "chat_rate",
+    "reliable_rate",
+    "payload_bytes",
+    "messages_per_request",
+    "encoding",
+    "joins_per_second",
+    "node",
+    "headroom",
+    "usl",
+];
+
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// A sweep's JSON file, as often as there are sweeps: of one node with several numbers of processors, say.
@@ -74,7 +92,7 @@ pub(crate) struct PlanArgs {
     extrapolate: bool,
     /// Instead of a plan: what one node as it was measured needs for a run of this shape
     /// (`devices=4000,rooms=4,rate=200,payload=300,messages-per-request=1`; also reliable-rate, joins, encoding).
-    #[arg(long, conflicts_with_all = ["viewers", "rooms", "node", "usl"])]
+    #[arg(long, conflicts_with_all = NOT_WITH_AT)]
     at: Option<At>,
     /// The JSON report of a run at that point, to be held against what is told.
     #[arg(long, requires = "at")]
@@ -215,4 +233,40 @@ fn allowed(beyond: &[Beyond], models: &Models, extrapolate: bool) -> Result<(), 
         devices.ceil(),
         times("messages/s").max(times("publishes/s")).max(times("deliveries/s") / times("connections"))
     ))
+}
+
+/// How far past what was measured the farthest of these is, in words; `None`: all are within it.
+fn past(beyond: &[Beyond]) -> Option<String> {
+    let far = beyond.iter().filter_map(|beyond| Some((beyond.feature, beyond.times?)));
+    let farthest = far.filter(|(_, times)| *times > 1.0).max_by(|one, other| one.1.total_cmp(&other.1));
+    farthest.map(|(feature, times)| format!("{feature} {times:.1} × the largest measured"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::CommandLine;
+
+    #[test]
+    fn a_point_is_not_asked_with_flags_that_say_it_again() {
+        let typed = |more: &str| {
+            let line = format!("roomcast-loadgen plan --from s.json --at devices=1,rate=1 {more}");
+            CommandLine::try_parse_from(line.split_whitespace()).map(drop).map_err(|error| error.to_string())
+        };
+        typed("--extrapolate").unwrap();
+        for flag in NOT_WITH_AT {
+            let flag = format!("--{}", flag.replace('_', "-"));
+            let value = match &*flag {
+                "--encoding" => "proto",
+                "--node" => "1c,1g,1gbit",
+                "--usl" => "0,0",
+                "--headroom" => "0.1",
+                _ => "2",
+            };
+            let refused = typed(&format!("{flag} {value}")).unwrap_err();
+            assert!(refused.contains("--at") && refused.contains(&flag), "{refused}");
+        }
+    }
 }

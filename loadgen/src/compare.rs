@@ -1,9 +1,10 @@
 //! `roomcast-loadgen compare`: whether a report is worse than an older one, or only different by noise.
 //!
 //! It reads two reports, and judges figure by figure (`figure`) by what the runs' own noise allows (`noise`). A promise
-//! that is broken now and was not before is worse, whatever the figures are. Runs of another shape are not compared: what
-//! differs would be the shape.
+//! that is broken more often than before is worse, and so is a threshold that was kept before, whatever the figures are.
+//! Runs that did other things are not compared (`alike`): what differs would be what they did.
 
+mod alike;
 mod figure;
 mod noise;
 
@@ -15,17 +16,16 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::args::openable;
-use crate::report::{Report, Verdict, ratio};
+use crate::report::{Report, Verdict};
 use crate::run::RunError;
+use crate::slo;
 
+use alike::{incomparable, machines_differ};
 use figure::{FIGURES, Figure};
-use noise::{Change, Interval, blocks, interval};
+use noise::{Change, Interval, Worse, blocks, interval};
 
 /// Largest report that is read: a day of quarter seconds has less.
 const REPORT_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Rates of reliable messages, which a report has only by their number, may be so many times each other: they may come at
-/// random.
-const RELIABLE_RATES_MAX: f64 = 1.1;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
@@ -52,10 +52,24 @@ pub(crate) struct Comparison {
     /// Why these should not be compared, where they were all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     incomparable: Option<String>,
+    /// How the machines of the runs differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    machines: Vec<String>,
     figures: Vec<Compared>,
-    /// Kinds of violations that the old one has not.
-    new_violations: Vec<String>,
+    /// Kinds of violations that the old one has fewer of.
+    more_violations: Vec<MoreViolations>,
+    /// Conditions of the new one that it fails, and the old one would have kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    newly_failed: Vec<String>,
     verdict: Change,
+}
+
+/// A promise that is broken more often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct MoreViolations {
+    kind: String,
+    old: u64,
+    new: u64,
 }
 
 /// One figure.
@@ -113,48 +127,6 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("{text:?} is no share like 5% or 0.05"))
 }
 
-/// Why two runs can't be compared: their shapes, or that one says more about its generator.
-fn incomparable(old: &Report, new: &Report) -> Option<String> {
-    let types = |report: &Report| {
-        let each = report.types.rows().iter();
-        each.map(|row| format!("{} {}/s", row.type_name, row.rate_per_s)).collect::<Vec<_>>().join(", ")
-    };
-    let shapes = [
-        ("devices", old.devices.to_string(), new.devices.to_string()),
-        ("rooms", old.rooms.to_string(), new.rooms.to_string()),
-        ("payload bytes", old.payload_bytes.to_string(), new.payload_bytes.to_string()),
-        ("encoding", old.encoding.subprotocol().to_owned(), new.encoding.subprotocol().to_owned()),
-        ("types", types(old), types(new)),
-        ("messages per request", old.messages_per_request.to_string(), new.messages_per_request.to_string()),
-        ("reliable messages", reliable(old).to_owned(), reliable(new).to_owned()),
-    ];
-    if let Some((what, old, new)) = shapes.into_iter().find(|(_, old, new)| old != new) {
-        return Some(format!("{what}: {old} in the old one, {new} in the new one"));
-    }
-    if let Some((old, new)) = reliable_per_s(old).zip(reliable_per_s(new)) {
-        let ratio = if old > 0.0 { new / old } else { 1.0 };
-        if !(1.0 / RELIABLE_RATES_MAX..=RELIABLE_RATES_MAX).contains(&ratio) {
-            return Some(format!("reliable messages: {old:.1}/s in the old one, {new:.1}/s in the new one"));
-        }
-    }
-    for (report, name) in [(old, "old"), (new, "new")] {
-        match report.verdict {
-            Verdict::GeneratorLimited => return Some(format!("the {name} one was generator-limited")),
-            Verdict::NothingPublished => return Some(format!("in the {name} one nothing was published")),
-            Verdict::Ok | Verdict::ThresholdFailed | Verdict::Violations => {}
-        }
-    }
-    None
-}
-
-fn reliable_per_s(report: &Report) -> Option<f64> {
-    report.reliable.as_ref().map(|reliable| ratio(reliable.sent, 1) / report.seconds)
-}
-
-fn reliable(report: &Report) -> &'static str {
-    if report.reliable.is_some() { "some" } else { "none" }
-}
-
 impl Comparison {
     /// What the new one is, held against the old one.
     #[must_use]
@@ -162,19 +134,42 @@ impl Comparison {
         let figures = FIGURES.iter().map(|figure| Compared::of(figure, (old, new), tolerance));
         let figures: Vec<Compared> =
             figures.filter(|compared| compared.old.or(compared.new).is_some()).collect();
-        let before: Vec<&str> = old.violations.found().map(|(kind, _)| kind).collect();
-        let now = new.violations.found().map(|(kind, _)| kind);
-        let new_violations: Vec<String> =
-            now.filter(|kind| !before.contains(kind)).map(str::to_owned).collect();
+        let more_violations = more_violations(old, new);
+        let newly_failed = newly_failed(old, new);
         let is = |change| figures.iter().any(|compared| compared.change == change);
         let verdict = match () {
-            () if !new_violations.is_empty() || is(Change::Worse) => Change::Worse,
+            () if !more_violations.is_empty() || !newly_failed.is_empty() => Change::Worse,
+            () if is(Change::Worse) => Change::Worse,
+            () if figures.iter().any(|compared| compared.may_be_worse(tolerance)) => Change::Unclear,
             () if figures.iter().all(|compared| compared.change == Change::Unclear) => Change::Unclear,
             () if is(Change::Better) => Change::Better,
             () => Change::Same,
         };
-        Self { tolerance, incomparable: None, figures, new_violations, verdict }
+        let machines = machines_differ(old, new);
+        Self { tolerance, incomparable: None, machines, figures, more_violations, newly_failed, verdict }
     }
+}
+
+/// What was found more often than before; one time more is worse, because none is allowed.
+fn more_violations(old: &Report, new: &Report) -> Vec<MoreViolations> {
+    let before = |kind: &str| {
+        old.violations.found().find(|(known, _)| *known == kind).map_or(0, |(_, found)| found.count)
+    };
+    let all = new.violations.found().map(|(kind, found)| MoreViolations {
+        kind: kind.to_owned(),
+        old: before(kind),
+        new: found.count,
+    });
+    all.filter(|more| more.new > more.old).collect()
+}
+
+/// Conditions that the new one fails. The old one is judged anew: it may have been held to others, or to none.
+fn newly_failed(old: &Report, new: &Report) -> Vec<String> {
+    let failed = new.thresholds.iter().filter(|judged| !judged.holds);
+    let kept = |condition: &str| {
+        slo::parse_all(condition).is_ok_and(|all| all.iter().all(|condition| condition.judge(old).holds))
+    };
+    failed.filter(|judged| kept(&judged.condition)).map(|judged| judged.to_string()).collect()
 }
 
 impl Compared {
@@ -184,26 +179,43 @@ impl Compared {
         let both = said_old.zip(said_new);
         let ratio = both.filter(|(old, _)| *old > 0.0).map(|(old, new)| new / old);
         let interval = both.and_then(|_| interval(&series(old), &series(new)));
-        let change = match (both, ratio, interval) {
+        let blocks_say = interval.map(|interval| interval.change(figure.worse, tolerance));
+        let change = match (both, ratio, blocks_say) {
             (Some((old, new)), ..) if (new - old).abs() < figure.least => Change::Same,
-            (Some(_), Some(ratio), Some(interval)) => {
-                let said = Interval { low: ratio, middle: ratio, high: ratio };
-                let change = interval.change(figure.worse, tolerance);
-                // A series is coarser than what the report says: what only one of them shows is not known.
-                let agrees = said.change(figure.worse, tolerance) == change || change == Change::Same;
-                if agrees { change } else { Change::Unclear }
+            (Some(_), Some(ratio), Some(change)) if change == by_ratio(figure.worse, ratio, tolerance) => {
+                change
             }
+            // Its own noise is too wide to say.
+            (_, _, Some(Change::Unclear)) => Change::Unclear,
+            // What only the report shows was over soon, like a stall, or is of a figure without a series. A small change of
+            // such a figure is not known; a large one is no chance.
+            (Some((old, new)), ..) if figure.is_far_worse(old, new) => Change::Worse,
             _ => Change::Unclear,
         };
         let (figure, unit) = (figure.name.to_owned(), figure.unit.to_owned());
         Self { figure, unit, old: said_old, new: said_new, ratio, interval, change }
     }
+
+    /// Whether it is worse by what the reports say, and by their blocks may be.
+    fn may_be_worse(&self, tolerance: f64) -> bool {
+        let worse = FIGURES.iter().find(|figure| figure.name == self.figure).map(|figure| figure.worse);
+        let by_ratio = worse.zip(self.ratio).map(|(worse, ratio)| by_ratio(worse, ratio, tolerance));
+        self.change == Change::Unclear && self.interval.is_some() && by_ratio == Some(Change::Worse)
+    }
+}
+
+/// What the ratio of two figures says, as if they had no noise.
+fn by_ratio(worse: Worse, ratio: f64, tolerance: f64) -> Change {
+    Interval { low: ratio, middle: ratio, high: ratio }.change(worse, tolerance)
 }
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = &self.incomparable {
             writeln!(f, "not comparable: {why}")?;
+        }
+        for machine in &self.machines {
+            writeln!(f, "machines differ: {machine}")?;
         }
         writeln!(
             f,
@@ -225,8 +237,11 @@ impl fmt::Display for Comparison {
                 change.name()
             )?;
         }
-        for kind in &self.new_violations {
-            writeln!(f, "{kind:<14} was not found in the old one: worse")?;
+        for MoreViolations { kind, old, new } in &self.more_violations {
+            writeln!(f, "{kind:<14} {new} times, {old} in the old one: worse")?;
+        }
+        for failed in &self.newly_failed {
+            writeln!(f, "{failed}, and the old one keeps it: worse")?;
         }
         let count = |change| self.figures.iter().filter(|compared| compared.change == change).count();
         let percent = 100.0 * self.tolerance;
@@ -235,7 +250,7 @@ impl fmt::Display for Comparison {
             "verdict        {}: {} better, {} same, {} unclear, {} worse, by more than {percent} %",
             match self.verdict {
                 Change::Worse => "WORSE",
-                Change::Unclear => "unclear, nothing shows that it is worse",
+                Change::Unclear => "unclear, by its noise it may be worse and may not",
                 Change::Better | Change::Same => "not worse",
             },
             count(Change::Better),
@@ -319,28 +334,78 @@ mod tests {
         violations.add(Kind::Lost, 1, String::new);
         new.violations = violations;
         let comparison = Comparison::of(&old, &new, 0.05);
-        assert_eq!(
-            (comparison.verdict, &*comparison.new_violations),
-            (Change::Worse, &["lost".to_owned()][..])
+        assert_eq!(comparison.verdict, Change::Worse);
+        assert!(
+            comparison.to_string().contains("lost           1 times, 0 in the old one: worse"),
+            "{comparison}"
         );
         assert_ne!(Comparison::of(&new, &new, 0.05).verdict, Change::Worse);
+        let mut more = new.clone();
+        more.violations.add(Kind::Lost, 9_999, String::new);
+        let comparison = Comparison::of(&new, &more, 0.05);
+        assert_eq!(comparison.verdict, Change::Worse, "the same kind more often: {comparison}");
+        assert_ne!(Comparison::of(&more, &new, 0.05).verdict, Change::Worse);
     }
 
     #[test]
-    fn other_shapes_are_not_compared() {
+    fn a_threshold_that_the_old_one_keeps_is_worse_when_it_fails() {
+        let held = |report: Report| report.held_to(&slo::parse_all("p99<121ms").unwrap());
+        let mut new = made_up();
+        new.latency.p99_ms = 121.5;
+        let told = |old: &Report, new: &Report| Comparison::of(old, new, 0.05);
+        let comparison = told(&made_up(), &held(new.clone()));
+        assert_eq!(comparison.verdict, Change::Worse, "{comparison}");
+        assert!(
+            comparison.to_string().contains("p99<121ms: 121.5 ms, and the old one keeps it"),
+            "{comparison}"
+        );
+        assert_ne!(told(&made_up(), &new).verdict, Change::Worse, "nobody asked");
+        assert_ne!(told(&new, &held(new.clone())).verdict, Change::Worse, "it failed before");
+    }
+
+    #[test]
+    fn a_stall_is_in_few_blocks_and_no_less_worse_for_that() {
+        let mut new = made_up();
+        new.latency.p99_ms = 135.0;
+        let comparison = Comparison::of(&made_up(), &new, 0.05);
+        assert_eq!(
+            (change(&comparison, "p99"), comparison.verdict),
+            (Change::Unclear, Change::Unclear),
+            "{comparison}"
+        );
+        new.latency.p99_ms = 2_000.0;
+        let comparison = Comparison::of(&made_up(), &new, 0.05);
+        assert_eq!(
+            (change(&comparison, "p99"), comparison.verdict),
+            (Change::Worse, Change::Worse),
+            "{comparison}"
+        );
+        let faster = Comparison::of(&new, &made_up(), 0.05);
+        assert_ne!(change(&faster, "p99"), Change::Same, "{faster}");
+    }
+
+    #[test]
+    fn what_has_no_series_is_worse_when_it_is_far_worse() {
         let told = |change: fn(&mut Report)| {
             let mut new = made_up();
             change(&mut new);
-            incomparable(&made_up(), &new).unwrap_or_default()
+            Comparison::of(&made_up(), &new, 0.05)
         };
-        assert_eq!(told(|_| {}), "");
-        assert_eq!(told(|new| new.devices = 7), "devices: 1000 in the old one, 7 in the new one");
-        assert!(told(|new| new.payload_bytes = 9).starts_with("payload bytes"));
-        assert!(told(|new| new.reliable.as_mut().unwrap().sent *= 2).contains("2.5/s in the old one, 5.0/s"));
-        assert!(told(|new| new.reliable = None).starts_with("reliable messages: some"));
-        assert!(
-            told(|new| new.verdict = Verdict::GeneratorLimited).contains("new one was generator-limited")
+        let apply = |ms: f64| move |new: &mut Report| new.reliable.as_mut().unwrap().apply.p99_ms = ms;
+        let of = |ms: f64| {
+            let mut new = made_up();
+            apply(ms)(&mut new);
+            change(&Comparison::of(&made_up(), &new, 0.05), "apply p99")
+        };
+        assert_eq!([of(0.5), of(15.0), of(5_000.0)], [Change::Same, Change::Unclear, Change::Worse]);
+        assert_eq!(told(|new| new.join.p99_ms = 900.0).verdict, Change::Worse);
+        assert_eq!(told(|new| new.latency.p999_ms = 900.0).verdict, Change::Worse);
+        assert_eq!(
+            told(|new| new.published.failed = 300).verdict,
+            Change::Worse,
+            "a tenth is refused, was a fiftieth"
         );
+        assert_eq!(change(&told(|new| new.seen.skipped = 50_000), "skipped"), Change::Worse);
     }
 
     #[test]

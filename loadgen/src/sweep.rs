@@ -54,7 +54,7 @@ pub(crate) struct SweepArgs {
 /// Measures every point and writes the rows to the JSON file.
 ///
 /// # Errors
-/// [`RunError`], when a point gave no verdict, or the rows can't be written.
+/// [`RunError`], when a point gave no verdict, or the rows can't be written. Rows that no model fits are a failed verdict.
 pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     let usage = RunError::Usage;
     let plan = args.run.clone().resolve().map_err(usage)?;
@@ -107,8 +107,14 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
         run::write_json(&sweep, Some(&json))
             .map_err(|error| usage(format!("--json {}: {error}", json.display())))?;
     }
-    tell(&conclusion(&sweep))?;
-    Ok(if broke_a_promise { Verdict::Violations } else { Verdict::Ok })
+    let concluded = conclusion(&sweep);
+    tell(concluded.as_ref().unwrap_or_else(|unfit| unfit))?;
+    Ok(match concluded {
+        _ if broke_a_promise => Verdict::Violations,
+        Ok(_) => Verdict::Ok,
+        // Nothing can be planned from these rows.
+        Err(_) => Verdict::ThresholdFailed,
+    })
 }
 
 /// Of two runs of one point, the one that can be used, and of such the one that took less.
@@ -139,11 +145,11 @@ pub(crate) fn gauges(metrics: &str, name: &str) -> Vec<f64> {
     metrics.lines().filter_map(value).collect()
 }
 
-/// What a run of this shape comes to, with so many rooms alive on the node, which has so many processors. Everything is
-/// by the second of publishing: what the node does after it, until the last frame has arrived, is little and belongs to
+/// What a run of this shape comes to, with so many rooms alive on the node, its own and those of runs before, which has so
+/// many processors. Everything is by the second of publishing: what the node does after it, until the last frame has arrived, is little and belongs to
 /// it.
 #[must_use]
-pub(crate) fn row(shape: &Shape, report: &Report, rooms: f64, processors: f64) -> Row {
+pub(crate) fn row(shape: &Shape, report: &Report, rooms_alive: f64, processors: f64) -> Row {
     let seconds = report.seconds.max(ratio(report.published.took_ms, 1_000)).max(0.001);
     let per_s = |count: u64| ratio(count, 1) / seconds;
     let seen = &report.seen;
@@ -158,7 +164,7 @@ pub(crate) fn row(shape: &Shape, report: &Report, rooms: f64, processors: f64) -
     let spent = report.cpu.spent;
     let features = Features {
         connections: f64::from(report.devices),
-        rooms: rooms.max(f64::from(report.rooms)),
+        rooms: f64::from(report.rooms),
         publishes_per_s: per_s(requests + reliable.map_or(0, |reliable| reliable.sent)),
         messages_per_s: per_s(report.published.ok + reliable.map_or(0, |reliable| reliable.durable)),
         frames_per_s: per_s(seen.frames),
@@ -167,6 +173,7 @@ pub(crate) fn row(shape: &Shape, report: &Report, rooms: f64, processors: f64) -
         joins_per_s: per_s(spent.map_or(0, |spent| spent.joins)),
         acks_per_s: per_s(reliable.map_or(0, |reliable| reliable.devices.acks_sent)),
         flushes_per_s: per_s(seen.frames) / shape.members().max(1.0),
+        idle_rooms: (rooms_alive - f64::from(report.rooms)).max(0.0),
     };
     let cpu = per_s(spent.map_or(0, |spent| spent.cpu_us)) / 1_000_000.0;
     let sockets = report.server.iter().filter_map(|sample| sample.socket_bytes).max();
@@ -190,8 +197,13 @@ fn unusable_because(report: &Report, cpu: f64, processors: f64) -> Option<String
         _ if report.published.ok < report.published.sent => {
             Some(format!("{} of {} messages were taken", report.published.ok, report.published.sent))
         }
+        // It published in bursts or read late: what the node did is not what the shape asks.
+        Verdict::GeneratorLimited => {
+            let limit = report.generator.limit(report.lateness.p99_ms);
+            Some(format!("generator-limited: {}", limit.unwrap_or_else(|| "its own limit".to_owned())))
+        }
         _ if cpu >= BUSY_MAX * processors => Some(format!("the node's processors were full: {cpu:.2}")),
-        Verdict::Ok | Verdict::GeneratorLimited | Verdict::ThresholdFailed => None,
+        Verdict::Ok | Verdict::ThresholdFailed => None,
     }
 }
 
@@ -222,7 +234,10 @@ pub(crate) fn cpu_columns() -> Vec<Column> {
 }
 
 /// Whether what was measured can be told apart.
-fn conclusion(sweep: &Sweep) -> String {
+///
+/// # Errors
+/// The same for people, when no model fits.
+fn conclusion(sweep: &Sweep) -> Result<String, String> {
     let usable: Vec<Measured> = sweep
         .rows
         .iter()
@@ -230,7 +245,7 @@ fn conclusion(sweep: &Sweep) -> String {
         .map(|row| (row.features, row.cpu))
         .collect();
     match Linear::fit(&cpu_columns(), &usable) {
-        Ok(model) => format!(
+        Ok(model) => Ok(format!(
             "{} of {} rows usable; condition number of what was measured {:.1}; processor model off by at most {:.1} % of its \
              rows, {:.1} % of rows it had not seen (root mean square {:.1} %)\n",
             usable.len(),
@@ -239,8 +254,8 @@ fn conclusion(sweep: &Sweep) -> String {
             100.0 * model.residual_max,
             100.0 * model.left_out_max,
             100.0 * model.left_out_rms
-        ),
-        Err(reason) => format!("{} of {} rows usable: {reason}\n", usable.len(), sweep.rows.len()),
+        )),
+        Err(reason) => Err(format!("{} of {} rows usable: {reason}\n", usable.len(), sweep.rows.len())),
     }
 }
 
@@ -252,6 +267,10 @@ fn tell(text: &str) -> Result<(), RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::usl::Usl;
+    use crate::report::tests::made_up;
+
+    const SPENT: &str = r#"{"cpu_us": 1000, "took_us": 2000, "joins": 3}"#;
 
     #[test]
     fn of_two_runs_of_a_point_the_usable_one_and_then_the_cheaper_counts() {
@@ -269,6 +288,38 @@ mod tests {
         assert_eq!(better(Some(row(0.2, None)), row(0.1, Some("late"))).cpu, 0.2);
         assert_eq!(better(Some(row(0.1, Some("late"))), row(0.2, None)).cpu, 0.2);
         assert_eq!(better(None, row(0.3, Some("late"))).cpu, 0.3);
+    }
+
+    #[test]
+    fn rooms_of_runs_before_are_idle_and_not_of_the_run() {
+        let shape: Shape = toml::from_str("devices = 1000\nrate = 500\nrooms = 4").unwrap();
+        let row = row(&shape, &made_up(), 44.0, 2.0);
+        assert_eq!((row.features.rooms, row.features.idle_rooms), (4.0, 40.0));
+        let columns: Vec<&str> = cpu_columns().iter().map(|column| column.name).collect();
+        assert!(!columns.contains(&"rooms") && !columns.contains(&"idle rooms"));
+    }
+
+    #[test]
+    fn a_run_that_the_generator_limited_is_marked() {
+        let mut report = made_up();
+        let why = |report: &Report| unusable_because(report, 0.1, 2.0).unwrap_or_default();
+        report.published.ok = report.published.sent;
+        report.cpu.spent = serde_json::from_str(SPENT).unwrap();
+        assert_eq!(why(&report), "");
+        report.verdict = Verdict::GeneratorLimited;
+        report.generator.busiest_worker = 0.97;
+        assert_eq!(why(&report), "generator-limited: a worker used 0.97 of a processor, past 0.9");
+    }
+
+    #[test]
+    fn rows_that_no_model_fits_are_no_success() {
+        let sweep = |count: usize| {
+            let mut sweep = crate::capacity::known_sweep(1, Usl::default()).1;
+            sweep.rows.truncate(count);
+            sweep
+        };
+        assert!(conclusion(&sweep(22)).unwrap().contains("22 of 22 rows usable; condition"));
+        assert!(conclusion(&sweep(5)).unwrap_err().contains("5 usable rows are too few"));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::asked::{Node, Size};
-use super::models::{Models, Need};
-use super::packing::{Alike, pack};
-use super::{Beyond, beyond};
+use super::models::{Models, Need, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
+use super::packing::{Alike, Packing, pack};
+use super::{Beyond, beyond, past};
 use crate::frame::Encoding;
 use crate::model::flushes::Arrivals;
 use crate::model::usl::{Basis, Usl};
@@ -52,6 +52,18 @@ pub(crate) struct Use {
     taken: [f64; 3],
 }
 
+/// What becomes of the rooms when one node is lost, and all that is left of the others may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum OneLost {
+    /// They fit the others, each whole.
+    Carried,
+    /// They do not, or not packed as they are here.
+    NotCarried,
+    /// There is no other.
+    NoOther,
+}
+
 /// The plan.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Answer {
@@ -66,14 +78,25 @@ pub(crate) struct Answer {
     pub(super) binding: &'static str,
     /// With one node fewer, with that many, and with one more.
     uses: Vec<Use>,
+    one_lost: OneLost,
     pub(crate) too_large: Vec<TooLarge>,
     /// Of the fullest node.
     pub(crate) beyond: Vec<Beyond>,
+    /// How far past what was measured it goes, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) past: Option<String>,
+    /// What is so only if this is, a line each.
+    assumes: Vec<String>,
 }
 
 impl Demand {
     fn viewers(&self) -> f64 {
         self.sizes.iter().map(|size| f64::from(size.rooms) * f64::from(size.viewers)).sum()
+    }
+
+    /// Devices of a room of each size.
+    fn members(&self) -> Vec<f64> {
+        self.sizes.iter().map(|size| f64::from(size.viewers)).collect()
     }
 
     /// One room of a size, as a load.
@@ -128,6 +151,7 @@ impl Answer {
         let too_large: Vec<TooLarge> = too_large.collect();
         let load = packing.nodes.iter().fold(Features::default(), |load, node| load.plus(node.load));
         let nodes = packing.nodes.len();
+        let one_lost = one_lost(&sizes, &packing, std::array::from_fn(|at| (has[at] - own[at]).max(0.0)))?;
         let without_own = models.need(&load, processors).parts();
         let used = |nodes: usize| {
             let count = f64::from(u32::try_from(nodes).unwrap_or(u32::MAX));
@@ -149,12 +173,80 @@ impl Answer {
             nodes,
             binding: RESOURCES[binding],
             uses: (nodes.saturating_sub(1).max(1)..=nodes + 1).map(used).collect(),
+            one_lost,
             too_large,
+            past: far(&models, demand.node, &beyond_all),
             beyond: beyond_all,
+            assumes: assumes(&models, &demand.members(), Arrivals::Poisson),
             models,
             demand,
         })
     }
+}
+
+/// Packs the rooms anew on nodes that have all of `room` to give: what is spread evenly fits sooner than whole rooms do.
+fn one_lost(sizes: &[Alike], packing: &Packing, room: [f64; 3]) -> Result<OneLost, String> {
+    let nodes = packing.nodes.len();
+    if nodes <= 1 {
+        return Ok(OneLost::NoOther);
+    }
+    let placed = |place: &usize| !packing.too_large.contains(place);
+    let placed: Vec<Alike> = (0..sizes.len()).filter(placed).map(|place| sizes[place]).collect();
+    let [processors, memory_bytes, nic_bits_per_s] = room;
+    let again = pack(&placed, Need { processors, memory_bytes, nic_bits_per_s })?;
+    Ok(if again.nodes.len() < nodes { OneLost::Carried } else { OneLost::NotCarried })
+}
+
+/// How far past what was measured an answer goes: by its features, and by a node's processors where nobody said what more of
+/// them come to.
+fn far(models: &Models, node: Node, beyond: &[Beyond]) -> Option<String> {
+    let times = node.processors / models.processors;
+    let processors = (times > 1.0 && models.usl_basis != Basis::Given)
+        .then(|| format!("processors {times:.1} × the most measured"));
+    let all: Vec<String> = past(beyond).into_iter().chain(processors).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// What an answer about rooms of so many devices takes for granted.
+pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: Arrivals) -> Vec<String> {
+    let mut all = vec![match arrivals {
+        Arrivals::Poisson => "messages come by chance, as people write (Poisson's arrivals)".to_owned(),
+        Arrivals::Steady => "messages come evenly, as `run` publishes them".to_owned(),
+    }];
+    all.push(format!(
+        "segments have {SEGMENT_PAYLOAD_BYTES:.0} bytes of payload and {SEGMENT_BYTES:.0} beside it: a path of 1500 bytes"
+    ));
+    if models.socket_bytes_per_connection.is_some() {
+        all.push(
+            "the kernel's memory is of both ends of a connection, which were on one machine: a node alone needs less".to_owned(),
+        );
+    }
+    let flushes = &models.flushes;
+    for members in members {
+        let other = flushes.nearest(*members).filter(|kind| kind.distance(*members) > 1.0);
+        all.extend(other.map(|kind| {
+            let (least, most) = (kind.members_min, kind.members_max);
+            format!("rooms of {members:.0} devices gather like those of {least:.0} to {most:.0}: the nearest measured")
+        }));
+    }
+    for kind in flushes.kinds.iter().filter(|kind| kind.is_vague()) {
+        let used = |members: &f64| flushes.nearest(*members).is_some_and(|nearest| nearest == kind);
+        if members.iter().any(used) {
+            all.push(format!(
+                "rooms of {:.0} to {:.0} devices gather for {:.1} ms: their rows can't tell, and {:.1} to {:.1} ms fit them as well",
+                kind.members_min,
+                kind.members_max,
+                kind.window_s * 1_000.0,
+                kind.window_low_s * 1_000.0,
+                kind.window_high_s * 1_000.0
+            ));
+        }
+    }
+    all
+}
+
+pub(crate) fn write_assumes(f: &mut fmt::Formatter<'_>, assumes: &[String]) -> fmt::Result {
+    assumes.iter().try_for_each(|line| writeln!(f, "assumes      {line}"))
 }
 
 /// Keeps the farthest of each feature.
@@ -169,7 +261,7 @@ fn merge(all: &mut Vec<Beyond>, node: Vec<Beyond>) {
 }
 
 /// Four digits that say something, for figures from nanoseconds to seconds.
-fn digits(figure: f64) -> String {
+pub(crate) fn digits(figure: f64) -> String {
     match figure {
         0.0 => "0".into(),
         size if size >= 1_000.0 => format!("{size:.0}"),
@@ -242,11 +334,14 @@ pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::
     for kind in &models.flushes.kinds {
         writeln!(
             f,
-            "flushes      rooms of {:.0} to {:.0} devices gather for {:.1} ms ({} rows)",
+            "flushes      rooms of {:.0} to {:.0} devices gather for {:.1} ms ({:.1} to {:.1} fit as well; {} rows){}",
             kind.members_min,
             kind.members_max,
             kind.window_s * 1_000.0,
-            kind.rows
+            kind.window_low_s * 1_000.0,
+            kind.window_high_s * 1_000.0,
+            kind.rows,
+            if kind.is_vague() { ": these rows can't tell" } else { "" }
         )?;
     }
     write_scaling(f, models)
@@ -266,7 +361,8 @@ fn write_scaling(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
             f,
             "scaling      assumed linear: measured on {processors} processors only; sweeps with other numbers, or --usl, say more"
         ),
-    }
+    }?;
+    models.not_in_usl.iter().try_for_each(|why| writeln!(f, "scaling      without the sweep of {why}"))
 }
 
 impl fmt::Display for Answer {
@@ -301,14 +397,17 @@ impl fmt::Display for Answer {
             for (name, taken) in RESOURCES.iter().zip(used.taken) {
                 write!(f, "  {name} {:>3.0} %", 100.0 * taken)?;
             }
-            let over = used.taken.iter().any(|taken| *taken > 1.0);
-            let less = used.nodes < self.nodes;
-            let note = match (less, over) {
-                (true, true) => "  one node lost: the others do NOT carry it",
-                (true, false) => "  one node lost: the others carry it",
-                (false, _) => "",
+            let note = match self.one_lost {
+                OneLost::Carried if used.nodes < self.nodes => "  one node lost: the others carry it",
+                OneLost::NotCarried if used.nodes < self.nodes => {
+                    "  one node lost: the others do NOT carry it"
+                }
+                _ => "",
             };
             writeln!(f, "{note}")?;
+        }
+        if self.one_lost == OneLost::NoOther {
+            writeln!(f, "              one node lost: there is no other, nothing carries it")?;
         }
         for large in &self.too_large {
             writeln!(
@@ -324,18 +423,18 @@ impl fmt::Display for Answer {
                 large.nodes_if_spread
             )?;
         }
-        Ok(())
+        write_assumes(f, &self.assumes)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::capacity::asked::Rooms;
     use crate::capacity::models::tests::sweep;
     use crate::capacity::{allowed, allowed_processors};
 
-    fn demand(rooms: &str, node: &str) -> Demand {
+    pub(crate) fn demand(rooms: &str, node: &str) -> Demand {
         Demand {
             sizes: rooms.parse::<Rooms>().unwrap().sizes(None).unwrap(),
             chat_rate: 5.0,
@@ -349,7 +448,7 @@ mod tests {
         }
     }
 
-    fn models() -> Models {
+    pub(crate) fn models() -> Models {
         Models::fit(&[sweep(1, Usl::default())], None).unwrap()
     }
 
@@ -397,6 +496,50 @@ mod tests {
         assert_eq!((answer.too_large.len(), answer.too_large[0].viewers, answer.nodes), (1, 500_000, 1));
         assert!(answer.too_large[0].nodes_if_spread > 1.0);
         assert!(answer.to_string().contains("TOO LARGE"));
+    }
+
+    #[test]
+    fn rooms_are_whole_when_a_node_is_lost() {
+        let models = models();
+        let node = "4c,64g,10gbit";
+        let own = models.need(&Features::default(), 4.0).processors;
+        let each = |demand: &Demand| {
+            let load = demand.load(&demand.sizes[0], &models).unwrap();
+            models.need(&load, 4.0).processors - own
+        };
+        // A room that takes three fifths of a node: four nodes, and four of them do not fit three, though they would by their sum.
+        let viewers = (1..500)
+            .map(|thousands| thousands * 1_000)
+            .find(|viewers| each(&demand(&format!("1:{viewers}"), node)) > 0.55 * 4.0);
+        let answer = Answer::of(models.clone(), demand(&format!("4:{}", viewers.unwrap()), node)).unwrap();
+        assert_eq!(answer.nodes, 4, "{answer}");
+        assert!(answer.uses[0].taken.iter().all(|taken| *taken < 1.0), "{answer}");
+        assert_eq!(answer.one_lost, OneLost::NotCarried);
+        assert!(answer.to_string().contains("one node lost: the others do NOT carry it"), "{answer}");
+        let small = Answer::of(models.clone(), demand("800:1000", node)).unwrap();
+        assert!(small.nodes > 3 && small.one_lost == OneLost::Carried, "{small}");
+        let one = Answer::of(models.clone(), demand("1:100", node)).unwrap();
+        assert_eq!((one.nodes, one.one_lost), (1, OneLost::NoOther));
+        assert!(one.to_string().contains("nothing carries it"), "{one}");
+    }
+
+    #[test]
+    fn what_is_taken_for_granted_is_said() {
+        let mut models = models();
+        models.socket_bytes_per_connection = Some(9_000.0);
+        models.flushes.kinds[0].window_high_s = 10.0 * models.flushes.kinds[0].window_low_s;
+        let told = Answer::of(models, demand("2:1000,3:5,1:50k", "4c,64g,10gbit")).unwrap().to_string();
+        for said in [
+            "assumes      messages come by chance",
+            "1448 bytes of payload and 90 beside it",
+            "of both ends of a connection",
+            "rooms of 5 devices gather like those of 10 to ",
+            "rooms of 50000 devices gather like those of ",
+            "their rows can't tell",
+            "fit as well; ",
+        ] {
+            assert!(told.contains(said), "{said}: {told}");
+        }
     }
 
     #[test]

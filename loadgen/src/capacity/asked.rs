@@ -88,9 +88,17 @@ impl Rooms {
         match (self, viewers) {
             (Self::Alike(_), None) => Err("--viewers: needed where --rooms is a number".into()),
             (Self::Alike(rooms), Some(viewers)) => {
-                let each = crate::model::rounded(viewers / f64::from(rooms)).max(1);
-                let viewers = u32::try_from(each).map_err(|_| "--viewers: too many for a room".to_owned())?;
-                Ok(vec![Size { rooms, viewers, rate: None }])
+                let all = crate::model::rounded(viewers);
+                let each = u32::try_from(all / u64::from(rooms));
+                let each = each.map_err(|_| "--viewers: too many for a room".to_owned())?;
+                if each == 0 {
+                    return Err(format!("--viewers {viewers}: fewer than one for each of {rooms} rooms"));
+                }
+                // Below the number of rooms.
+                let larger = u32::try_from(all % u64::from(rooms)).unwrap_or(0);
+                let sizes = [(larger, each.saturating_add(1)), (rooms - larger, each)];
+                let some = sizes.into_iter().filter(|(rooms, _)| *rooms > 0);
+                Ok(some.map(|(rooms, viewers)| Size { rooms, viewers, rate: None }).collect())
             }
             (Self::Sizes(sizes), viewers) => {
                 let sum: f64 = sizes.iter().map(|size| f64::from(size.rooms) * f64::from(size.viewers)).sum();
@@ -200,7 +208,12 @@ mod tests {
         assert!(rooms.sizes(Some(2e6)).unwrap_err().contains("1000000 in all"));
         let alike: Rooms = "100".parse().unwrap();
         assert_eq!(alike.clone().sizes(Some(1e4)).unwrap()[0].viewers, 100);
-        assert!(alike.sizes(None).unwrap_err().contains("--viewers"));
+        assert!(alike.clone().sizes(None).unwrap_err().contains("--viewers"));
+        let refused = alike.clone().sizes(Some(10.0)).unwrap_err();
+        assert!(refused.contains("--viewers 10: fewer than one for each of 100 rooms"), "{refused}");
+        let uneven = alike.sizes(Some(150.0)).unwrap();
+        let uneven: Vec<(u32, u32)> = uneven.iter().map(|size| (size.rooms, size.viewers)).collect();
+        assert_eq!(uneven, [(50, 2), (50, 1)], "no viewer more or less than asked");
         for wrong in ["", "0", "1:0", "1:2:3:4", "1:x", "1.5"] {
             assert!(wrong.parse::<Rooms>().is_err(), "{wrong}");
         }

@@ -10,9 +10,9 @@ use crate::model::{Column, Features, Row, Sweep};
 use crate::sweep::cpu_columns;
 
 /// Bytes on an Ethernet beside each TCP segment: preamble, header, check and gap (38), IPv4 (20), TCP with timestamps (32).
-const SEGMENT_BYTES: f64 = 90.0;
+pub(crate) const SEGMENT_BYTES: f64 = 90.0;
 /// Payload of a full segment on a path of 1 500 bytes, with timestamps.
-const SEGMENT_PAYLOAD_BYTES: f64 = 1_448.0;
+pub(crate) const SEGMENT_PAYLOAD_BYTES: f64 = 1_448.0;
 
 /// One sweep, as far as people need to know it.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +52,9 @@ pub(crate) struct Models {
     pub(crate) flushes: Flushes,
     pub(crate) usl: Usl,
     pub(crate) usl_basis: Basis,
+    /// Numbers of processors whose sweeps are no part of the law, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_in_usl: Vec<String>,
     /// Processors of the node on which `cpu` was measured.
     pub(crate) processors: f64,
     pub(crate) origins: Vec<Origin>,
@@ -75,16 +78,16 @@ impl Models {
         };
         let base = of(largest);
         let cpu = Linear::fit(&cpu_columns(), &base).map_err(|reason| format!("processors: {reason}"))?;
+        let mut not_in_usl = Vec::new();
         let (usl, usl_basis) = match given {
             Some(usl) => (usl, Basis::Given),
-            None => {
-                Self::scaling(sweeps, &base, of).unwrap_or_else(|| (Usl::default(), Basis::AssumedLinear))
-            }
+            None => Self::scaling(sweeps, &base, of, &mut not_in_usl)
+                .unwrap_or_else(|| (Usl::default(), Basis::AssumedLinear)),
         };
         let memory = |row: &&&Row| row.memory_bytes > 0.0;
         let memory: Vec<Measured> =
             rows.iter().filter(memory).map(|row| (row.features, row.memory_bytes)).collect();
-        let columns: [Column; 3] = [BASE, Features::COLUMNS[0], Features::COLUMNS[1]];
+        let columns: [Column; 4] = [BASE, Features::COLUMNS[0], Features::COLUMNS[1], Features::IDLE_ROOMS];
         let memory = Linear::fit(&columns, &memory).map_err(|reason| format!("memory: {reason}"))?;
         let largest_max = |column: &Column| most(base.iter().map(|(features, _)| (column.of)(features)));
         Ok(Self {
@@ -94,27 +97,32 @@ impl Models {
             flushes: Flushes::fit(&rows)?,
             usl,
             usl_basis,
+            not_in_usl,
             processors: f64::from(largest),
             origins: sweeps.iter().map(origin).collect(),
             measured_max: Features::COLUMNS.iter().map(largest_max).collect(),
         })
     }
 
-    /// The law over the processors of the sweeps: what the rows of `base` cost on each number of them.
+    /// The law over the processors of the sweeps: what the rows of `base` cost on each number of them. Sweeps that no model
+    /// fits go to `left_out`.
     fn scaling(
         sweeps: &[(String, Sweep)],
         base: &[Measured],
         of: impl Fn(u32) -> Vec<Measured>,
+        left_out: &mut Vec<String>,
     ) -> Option<(Usl, Basis)> {
         let mut counts: Vec<u32> = sweeps.iter().map(|(_, sweep)| sweep.processors).collect();
         counts.sort_unstable();
         counts.dedup();
-        let cost = |count: &u32| {
-            let model = Linear::fit(&cpu_columns(), &of(*count)).ok()?;
+        let mut cost = |count: &u32| {
+            let model = Linear::fit(&cpu_columns(), &of(*count))
+                .map_err(|reason| left_out.push(format!("{count} processors: {reason}")))
+                .ok()?;
             let part = |(features, cpu): &Measured| model.at(features) / cpu.max(f64::MIN_POSITIVE);
             Some((f64::from(*count), mean(base.iter().map(part))))
         };
-        Usl::fit(&counts.iter().filter_map(cost).collect::<Vec<_>>())
+        Usl::fit(&counts.iter().filter_map(&mut cost).collect::<Vec<_>>())
     }
 
     /// What `load` needs on a node of so many processors, that node's own share included.
@@ -165,16 +173,22 @@ pub(crate) mod tests {
     /// A sweep of a node whose costs are known.
     pub(crate) fn sweep(processors: u32, usl: Usl) -> (String, Sweep) {
         let dearer = usl.inflation(f64::from(processors));
+        let mut idle_rooms = 0.0;
         let rows = built_in(4_000, 500, Encoding::Json).into_iter().map(|shape| {
             let mut row = row(crate::model::Shape { reliable_rate: 0.0, ..shape }, 0.1);
             row.features.joins_per_s = shape.reconnect_share * 10.0;
+            row.features.idle_rooms = idle_rooms;
+            idle_rooms += row.features.rooms;
             let features = row.features;
             row.cpu = dearer
                 * (0.004
                     + 2e-6 * features.connections
                     + 5e-5 * features.publishes_per_s
                     + 4e-6 * features.frames_per_s);
-            row.memory_bytes = 2e7 + 3_000.0 * features.connections + 9_000.0 * features.rooms;
+            row.memory_bytes = 2e7
+                + 3_000.0 * features.connections
+                + 9_000.0 * features.rooms
+                + 1_000.0 * features.idle_rooms;
             row
         });
         let sweep = Sweep {
@@ -203,6 +217,28 @@ pub(crate) mod tests {
         assert!((need.processors / wanted - 1.0).abs() < 1e-6, "{need:?} for {wanted}");
         assert!((need.memory_bytes / (2e7 + 3e7) - 1.0).abs() < 1e-6);
         assert!((need.nic_bits_per_s - 8.0 * 90.0 * 1e5).abs() < 1.0, "frames have headers");
+    }
+
+    #[test]
+    fn a_room_in_use_and_one_left_behind_are_told_apart_and_no_plan_is_of_the_latter() {
+        let models = Models::fit(&[sweep(1, Usl::default())], None).unwrap();
+        let of = |name: &str| {
+            let term = models.memory.terms.iter().find(|term| term.name == name);
+            term.map(|term| term.coefficient.round())
+        };
+        assert_eq!((of("rooms"), of("idle rooms")), (Some(9_000.0), Some(1_000.0)), "{:?}", models.memory);
+        assert_eq!(models.measured_max[1], 400.0, "rooms of one run, and not all that are alive");
+    }
+
+    #[test]
+    fn a_sweep_that_no_model_fits_is_named_and_its_law_is_not_told() {
+        let law = Usl { sigma: 0.05, kappa: 0.001 };
+        let (file, mut few) = sweep(2, law);
+        few.rows.truncate(3);
+        let models = Models::fit(&[sweep(8, law), (file, few)], None).unwrap();
+        assert_eq!(models.usl_basis, Basis::AssumedLinear);
+        assert_eq!(models.not_in_usl.len(), 1);
+        assert!(models.not_in_usl[0].starts_with("2 processors: 3 usable rows are too few"), "{models:?}");
     }
 
     #[test]

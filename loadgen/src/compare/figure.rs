@@ -11,6 +11,16 @@ use super::noise::Worse;
 
 /// Differences of times below this are none: a quarter second's latencies are told apart from 1 ms on (`timeline`).
 const TIME_MS_MIN: f64 = 1.0;
+/// Differences of shares below this are none.
+const PERCENT_MIN: f64 = 0.1;
+/// A time that is at least [`FAR_TIMES`] what it was, and so much longer, is no chance: a processor that others take for
+/// a moment comes to less.
+const FAR_MS: f64 = 20.0;
+/// The same for memory.
+const FAR_MIB: f64 = 20.0;
+/// The same for shares.
+const FAR_PERCENT: f64 = 1.0;
+const FAR_TIMES: f64 = 2.0;
 
 /// One thing to compare.
 pub(crate) struct Figure {
@@ -19,6 +29,8 @@ pub(crate) struct Figure {
     pub(crate) worse: Worse,
     /// A difference below this is none, in the figure's unit.
     pub(crate) least: f64,
+    /// Worse by so much in the figure's unit, and [`FAR_TIMES`] as much, is worse whatever its series says; `None`: never.
+    pub(crate) far: Option<f64>,
     /// What the report says; `None`: it was not measured.
     pub(crate) said: fn(&Report) -> Option<f64>,
     /// Seconds and figures; empty where a report does not say.
@@ -29,7 +41,7 @@ pub(crate) struct Figure {
 ///
 /// The last device has no series of its own: the longest of each quarter second stands for it, which is the last device of
 /// that quarter's slowest message.
-pub(crate) const FIGURES: [Figure; 10] = [
+pub(crate) const FIGURES: [Figure; 13] = [
     time(
         "p50",
         |report| said(&report.latency, |all| all.p50_ms),
@@ -40,6 +52,7 @@ pub(crate) const FIGURES: [Figure; 10] = [
         |report| said(&report.latency, |all| all.p99_ms),
         |report| moments(report, |moment| moment.p99_ms),
     ),
+    time("p99.9", |report| said(&report.latency, |all| all.p999_ms), |_| Vec::new()),
     time(
         "last p99",
         |report| said(&report.spread.last, |all| all.p99_ms),
@@ -48,11 +61,17 @@ pub(crate) const FIGURES: [Figure; 10] = [
     time("apply p99", |report| said(&report.reliable.as_ref()?.apply, |all| all.p99_ms), |_| Vec::new()),
     time("answer p99", |report| said(&report.answer, |all| all.p99_ms), answers),
     time("join p99", |report| said(&report.join, |all| all.p99_ms), |_| Vec::new()),
+    share("refused", |report| report.refused_share().map(|share| 100.0 * share)),
+    share("skipped", |report| {
+        let offered = report.seen.deliveries + report.seen.skipped;
+        (offered > 0).then(|| 100.0 * ratio(report.seen.skipped, offered))
+    }),
     Figure {
         name: "deliveries",
         unit: "/s",
         worse: Worse::Less,
         least: 0.0,
+        far: None,
         said: |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
         series: deliveries,
     },
@@ -61,6 +80,7 @@ pub(crate) const FIGURES: [Figure; 10] = [
         unit: "ns",
         worse: Worse::More,
         least: 0.0,
+        far: None,
         said: |report| report.cpu.cpu_per_frame_ns,
         series: |report| {
             samples(report, |sample| {
@@ -73,6 +93,7 @@ pub(crate) const FIGURES: [Figure; 10] = [
         unit: "cores",
         worse: Worse::More,
         least: 0.0,
+        far: None,
         said: Report::node_cpu,
         series: |report| samples(report, |sample| Some(sample.cpu)),
     },
@@ -81,6 +102,7 @@ pub(crate) const FIGURES: [Figure; 10] = [
         unit: "MiB",
         worse: Worse::More,
         least: 1.0,
+        far: Some(FAR_MIB),
         said: |report| report.node_bytes_most().map(|bytes| ratio(bytes, 1 << 20)),
         series: |report| {
             let readings = report.memory.readings.iter();
@@ -94,7 +116,21 @@ const fn time(
     said: fn(&Report) -> Option<f64>,
     series: fn(&Report) -> Vec<(f64, f64)>,
 ) -> Figure {
-    Figure { name, unit: "ms", worse: Worse::More, least: TIME_MS_MIN, said, series }
+    Figure { name, unit: "ms", worse: Worse::More, least: TIME_MS_MIN, far: Some(FAR_MS), said, series }
+}
+
+/// A share of messages, in percent: a run has only the whole of it.
+const fn share(name: &'static str, said: fn(&Report) -> Option<f64>) -> Figure {
+    let far = Some(FAR_PERCENT);
+    Figure { name, unit: "%", worse: Worse::More, least: PERCENT_MIN, far, said, series: |_| Vec::new() }
+}
+
+impl Figure {
+    /// Whether it is so much worse that this is no chance, series or not.
+    #[must_use]
+    pub(crate) fn is_far_worse(&self, old: f64, new: f64) -> bool {
+        self.far.is_some_and(|far| new - old >= far && new >= old * FAR_TIMES)
+    }
 }
 
 fn said(figures: &Percentiles, at: fn(&Percentiles) -> f64) -> Option<f64> {

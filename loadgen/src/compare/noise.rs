@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::cost::median;
+
 /// A block is so long at most, and a run has at least [`PER_RUN`] of them.
 const BLOCK_S_MAX: f64 = 5.0;
 const PER_RUN: f64 = 8.0;
@@ -81,10 +83,7 @@ pub(crate) fn interval(old: &[f64], new: &[f64]) -> Option<Interval> {
         return None;
     }
     let mut random = fastrand::Rng::with_seed(SEED);
-    let mut draw = |blocks: &[f64]| {
-        let mut drawn: Vec<f64> = blocks.iter().map(|_| blocks[random.usize(..blocks.len())]).collect();
-        median(&mut drawn)
-    };
+    let mut draw = |blocks: &[f64]| median(blocks.iter().map(|_| blocks[random.usize(..blocks.len())]));
     let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| draw(new) / draw(old)).collect();
     if ratios.iter().any(|ratio| !ratio.is_finite()) {
         return None;
@@ -92,12 +91,6 @@ pub(crate) fn interval(old: &[f64], new: &[f64]) -> Option<Interval> {
     ratios.sort_by(f64::total_cmp);
     let at = |part: usize| ratios[(RESAMPLES * part / 1_000).min(RESAMPLES - 1)];
     Some(Interval { low: at(25), middle: at(500), high: at(975) })
-}
-
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    if figures.len() % 2 == 1 { figures[middle] } else { f64::midpoint(figures[middle - 1], figures[middle]) }
 }
 
 impl Interval {

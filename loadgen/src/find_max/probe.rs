@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::search::Outcome;
+use crate::model::cost::median;
 use crate::report::{Report, Verdict};
 use crate::slo::Judged;
 use crate::timeline::Moment;
@@ -197,14 +198,8 @@ fn growth(moments: &[Moment], warm_up_ms: u64) -> Option<(f64, f64)> {
         return None;
     }
     let (before, after) = settled.split_at(settled.len() / 2);
-    let (before, after) = (median(before), median(after));
+    let (before, after) = (median(before.iter().copied()), median(after.iter().copied()));
     (after > before * GROWTH_MAX && after > before + GROWTH_MIN_MS).then_some((before, after))
-}
-
-fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 impl std::fmt::Display for Short {

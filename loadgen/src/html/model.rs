@@ -9,8 +9,8 @@ pub(crate) struct Fitted {
     pub(crate) name: String,
     /// Of what it is of.
     pub(crate) unit: &'static str,
-    /// Each with its factor, and what that is per.
-    pub(crate) terms: Vec<(String, f64, String)>,
+    /// Each with its factor, as it is to be read, and the unit of that.
+    pub(crate) terms: Vec<(String, String, String)>,
     /// Each point's name, what was measured there, and what the model says.
     pub(crate) points: Vec<(String, f64, f64)>,
 }
@@ -18,10 +18,11 @@ pub(crate) struct Fitted {
 /// The section of a model. A point on the line is one that the model meets.
 #[must_use]
 pub(crate) fn section(fitted: &Fitted) -> Section {
-    let terms = fitted.terms.iter().map(|(name, factor, per)| {
-        vec![name.clone().into(), per.clone().into(), decimal(Some(*factor)).into()]
-    });
-    let columns = ["term", "per", "factor"].map(str::to_owned).to_vec();
+    let terms = fitted
+        .terms
+        .iter()
+        .map(|(name, factor, unit)| [name, unit, factor].map(|text| Cell::from(&**text)).to_vec());
+    let columns = ["term", "unit of the factor", "factor"].map(str::to_owned).to_vec();
     let terms = Table { groups: Vec::new(), columns, words: 2, rows: terms.collect() };
     let most = fitted.points.iter().map(|(_, measured, _)| *measured).fold(0.0, f64::max);
     let line = |name: &str, colour, points, look| Line { name: name.to_owned(), colour, points, look };
@@ -54,11 +55,13 @@ mod tests {
         let fitted = Fitted {
             name: "Processor time".to_owned(),
             unit: "processors",
-            terms: vec![("frames".to_owned(), 4.25, "µs".to_owned())],
+            terms: vec![("frames".to_owned(), "0.00425".to_owned(), "µs".to_owned())],
             points: vec![("1 000 devices".to_owned(), 0.5, 0.55), ("none".to_owned(), 0.0, 0.1)],
         };
         let section = section(&fitted).to_string();
-        for said in ["4.25", "1 000 devices", ">10.0<", "measured, processors", ">–<"] {
+        for said in
+            ["0.00425", ">unit of the factor<", "1 000 devices", ">10.0<", "measured, processors", ">–<"]
+        {
             assert!(section.contains(said), "{said}: {section}");
         }
     }

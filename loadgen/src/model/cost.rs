@@ -142,6 +142,18 @@ pub(crate) fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
+/// The middle one, or the mean of the two there; 0 of none.
+pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = numbers.collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +181,12 @@ mod tests {
         assert!(model.residual_max < 1e-9 && model.left_out_max < 1e-9 && model.r_squared > 0.999_999);
         let asked = Features { connections: 500.0, frames_per_s: 10_000.0, ..Features::default() };
         assert!((model.at(&asked) - 0.0425).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        let of = |numbers: &[f64]| median(numbers.iter().copied());
+        assert_eq!([of(&[]), of(&[3.0]), of(&[9.0, 1.0]), of(&[9.0, 1.0, 2.0])], [0.0, 3.0, 5.0, 2.0]);
     }
 
     #[test]

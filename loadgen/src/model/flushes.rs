@@ -15,6 +15,8 @@ const WINDOW_MIN_S: f64 = 0.001;
 const WINDOW_STEP: f64 = 1.005;
 /// Up to 4 s.
 const WINDOW_STEPS: i32 = 1_663;
+/// Windows that tell rows equally well and lie further apart are not known.
+const WINDOW_RATIO_MAX: f64 = 2.0;
 /// Rooms whose sizes differ by less are of one kind.
 const KIND_RATIO: f64 = 2.0;
 /// A limit of a frame is believed when it makes the sum of the squared errors so much smaller.
@@ -35,9 +37,28 @@ pub(crate) struct Kind {
     /// Devices of such a room, from the smallest to the largest that was measured.
     pub(crate) members_min: f64,
     pub(crate) members_max: f64,
-    /// From the oldest message to the flush.
+    /// From the oldest message to the flush: the middle of all windows that tell the rows as well.
     pub(crate) window_s: f64,
+    /// The least and the widest of them.
+    pub(crate) window_low_s: f64,
+    pub(crate) window_high_s: f64,
     pub(crate) rows: usize,
+}
+
+impl Kind {
+    /// Whether the rows can't tell the window. Where no message comes before the one ahead of it is flushed, all windows
+    /// below the time between messages come to the same.
+    #[must_use]
+    pub(crate) fn is_vague(&self) -> bool {
+        self.window_high_s > self.window_low_s * WINDOW_RATIO_MAX
+    }
+
+    /// How many times smaller or larger than those measured a room of so many devices is; 1: it is among them.
+    #[must_use]
+    pub(crate) fn distance(&self, members: f64) -> f64 {
+        let (below, above) = (self.members_min / members.max(1e-9), members / self.members_max.max(1e-9));
+        below.max(above).max(1.0)
+    }
 }
 
 /// How a node makes frames of messages.
@@ -175,17 +196,20 @@ impl Flushes {
             joins_per_s,
             acks_per_s: urgent_per_s * devices * self.acks_per_delivery,
             flushes_per_s: flushes_per_s * rooms.min(devices),
+            idle_rooms: 0.0,
         })
+    }
+
+    /// The kind that a room of so many devices is taken to be of.
+    #[must_use]
+    pub(crate) fn nearest(&self, members: f64) -> Option<&Kind> {
+        let nearer = |one: &&Kind, other: &&Kind| one.distance(members).total_cmp(&other.distance(members));
+        self.kinds.iter().min_by(nearer)
     }
 
     /// Flushes a second of a room because something has waited long enough, or is urgent.
     fn by_age_per_s(&self, members: f64, requests_per_s: f64, urgent_per_s: f64, arrivals: Arrivals) -> f64 {
-        let distance = |kind: &Kind| {
-            let (below, above) = (kind.members_min / members.max(1e-9), members / kind.members_max.max(1e-9));
-            below.max(above).max(1.0)
-        };
-        let nearest = self.kinds.iter().min_by(|one, other| distance(one).total_cmp(&distance(other)));
-        let window_s = nearest.map_or(0.0, |kind| kind.window_s);
+        let window_s = self.nearest(members).map_or(0.0, |kind| kind.window_s);
         if requests_per_s <= 0.0 {
             return urgent_per_s;
         }
@@ -218,16 +242,22 @@ fn candidates(rows: &[&Row]) -> [Limits; 4] {
 fn kinds(rows: &[&Row], limits: Limits) -> Vec<(Kind, f64)> {
     let parts = rows.chunk_by(|one, other| other.shape.members() < one.shape.members() * KIND_RATIO);
     let kind = |part: &[&Row]| {
-        let (window_s, error) = window(part, limits);
-        let (first, last) = (part[0].shape.members(), part[part.len() - 1].shape.members());
-        (Kind { members_min: first, members_max: last, window_s, rows: part.len() }, error)
+        let (windows, error) = windows(part, limits);
+        let kind = Kind {
+            members_min: part[0].shape.members(),
+            members_max: part[part.len() - 1].shape.members(),
+            window_s: windows[windows.len() / 2],
+            window_low_s: windows[0],
+            window_high_s: windows[windows.len() - 1],
+            rows: part.len(),
+        };
+        (kind, error)
     };
     parts.map(kind).collect()
 }
 
-/// The window that tells these rows' frames best, and the sum of the squared relative errors it leaves. Where many are
-/// as good, the one in their middle.
-fn window(rows: &[&Row], limits: Limits) -> (f64, f64) {
+/// The windows that tell these rows' frames best, the least first, and the sum of the squared relative errors they leave.
+fn windows(rows: &[&Row], limits: Limits) -> (Vec<f64>, f64) {
     let error = |window_s: f64| -> f64 {
         let error = |row: &&Row| {
             let (traffic, frames_per_s) = Traffic::of(row);
@@ -246,7 +276,7 @@ fn window(rows: &[&Row], limits: Limits) -> (f64, f64) {
         .filter(|(_, error)| *error <= least * 1.001 + 1e-12)
         .map(|(window_s, _)| *window_s)
         .collect();
-    (good[good.len() / 2], least)
+    (good, least)
 }
 
 /// How large frames are, in each encoding that there are rows of.
@@ -312,6 +342,17 @@ pub(crate) mod tests {
         assert_eq!(windows.len(), 2, "{flushes:?}");
         assert!((windows[0] - 0.021).abs() < 0.006 && (windows[1] - 0.13).abs() < 0.01, "{windows:?}");
         assert_eq!(flushes.limits, Limits::default(), "no frame was full");
+    }
+
+    #[test]
+    fn a_window_that_no_row_can_tell_is_a_range() {
+        // 20 messages a second of 50 rooms: 2.5 s apart, so that whatever the window is each is flushed alone.
+        let slow = [10.0, 20.0].map(|rate| row(shape(500, 50, rate), 0.1));
+        let kind = fitted(&slow).kinds[0];
+        assert!(kind.is_vague() && kind.window_low_s <= 0.001 && kind.window_high_s > 2.0, "{kind:?}");
+        let told = [33.0, 120.0, 400.0].map(|rate| row(shape(2_000, 1, rate), 0.13));
+        let kind = fitted(&told).kinds[0];
+        assert!(!kind.is_vague() && kind.window_low_s <= 0.131 && kind.window_high_s >= 0.129, "{kind:?}");
     }
 
     #[test]

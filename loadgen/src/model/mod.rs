@@ -99,7 +99,7 @@ pub(crate) fn rounded(number: f64) -> u64 {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Features {
     pub(crate) connections: f64,
-    /// Rooms that are alive.
+    /// Rooms of the run.
     pub(crate) rooms: f64,
     /// Publish requests.
     pub(crate) publishes_per_s: f64,
@@ -117,6 +117,10 @@ pub(crate) struct Features {
     pub(crate) acks_per_s: f64,
     /// Flushes, each counted once whatever its room's size: a pass over few devices costs more than its frames.
     pub(crate) flushes_per_s: f64,
+    /// Rooms that are alive and that nobody is in any more: those of runs before, until the node tidies them. They hold
+    /// memory, and a plan has none.
+    #[serde(default)]
+    pub(crate) idle_rooms: f64,
 }
 
 /// One of the features.
@@ -127,7 +131,9 @@ pub(crate) struct Column {
 }
 
 impl Features {
-    /// All of them, in the order in which they are shown.
+    /// What a sweep leaves behind, and nobody asks for.
+    pub(crate) const IDLE_ROOMS: Column = Column { name: "idle rooms", of: |features| features.idle_rooms };
+    /// All that may be asked for, in the order in which they are shown.
     pub(crate) const COLUMNS: [Column; 10] = [
         Column { name: "connections", of: |features| features.connections },
         Column { name: "rooms", of: |features| features.rooms },
@@ -155,6 +161,7 @@ impl Features {
             joins_per_s: self.joins_per_s + other.joins_per_s,
             acks_per_s: self.acks_per_s + other.acks_per_s,
             flushes_per_s: self.flushes_per_s + other.flushes_per_s,
+            idle_rooms: self.idle_rooms + other.idle_rooms,
         }
     }
 
@@ -172,6 +179,7 @@ impl Features {
             joins_per_s: self.joins_per_s * factor,
             acks_per_s: self.acks_per_s * factor,
             flushes_per_s: self.flushes_per_s * factor,
+            idle_rooms: self.idle_rooms * factor,
         }
     }
 }
@@ -219,10 +227,12 @@ mod tests {
         let ones =
             Features { connections: 1.0, rooms: 2.0, publishes_per_s: 3.0, messages_per_s: 4.0, ..ones };
         let some = Features { frames_per_s: 5.0, deliveries_per_s: 6.0, bytes_per_s: 7.0, ..ones };
-        let all = Features { joins_per_s: 8.0, acks_per_s: 9.0, flushes_per_s: 10.0, ..some };
+        let some = Features { joins_per_s: 8.0, acks_per_s: 9.0, flushes_per_s: 10.0, ..some };
+        let all = Features { idle_rooms: 11.0, ..some };
         let doubled = all.plus(all);
         assert_eq!(doubled, all.times(2.0));
-        for (place, column) in (1_u32..).zip(Features::COLUMNS) {
+        let columns = Features::COLUMNS.into_iter().chain([Features::IDLE_ROOMS]);
+        for (place, column) in (1_u32..).zip(columns) {
             assert_eq!((column.of)(&doubled), 2.0 * f64::from(place), "{}", column.name);
         }
     }
