@@ -7,6 +7,7 @@ use super::stream::{OffsetSeen, Passed, StreamSeen, TICK_SHIFT, What};
 use super::violation::{Kind, Violations};
 use crate::latency::Latency;
 use crate::streams::APPLY_AGE_MAX_NS;
+use crate::timeline::Timeline;
 
 /// How far the node's clock and this one may be apart when a message expires.
 const EXPIRY_SLACK_NS: u64 = 200_000_000;
@@ -31,6 +32,8 @@ pub(crate) struct ApplyTimes {
     pub(crate) from_answer: Latency,
     /// From the first sending.
     pub(crate) from_sending: Latency,
+    /// From when they were due, over the whole time of the run, by when they were due.
+    pub(crate) over_time: Timeline,
 }
 
 impl ApplyTimes {
@@ -219,11 +222,14 @@ impl Life<'_> {
         for (offset, number, seen) in self.messages() {
             let (sent_ns, answered_ns) = (self.published.sent_ns(number), self.published.answered_ns(number));
             let ok = self.published.outcome(number) == Outcome::Ok;
-            let is_timed = u64::from(self.published.schedule().due_ns(number) >= times.timed_from_ns);
+            let due_ns = self.published.schedule().due_ns(number);
+            let is_timed = u64::from(due_ns >= times.timed_from_ns);
             let mut late = 0;
             for (tick, count) in &seen.applied {
                 let applied_ns = start_ns + ((u64::from(*tick) + 1) << TICK_SHIFT);
                 times.from_sending.record(applied_ns.saturating_sub(sent_ns), u64::from(*count) * is_timed);
+                let since_due_ns = applied_ns.saturating_sub(due_ns);
+                times.over_time.record(due_ns.saturating_sub(start_ns), since_due_ns, u64::from(*count));
                 if ok {
                     let took_ns = applied_ns.saturating_sub(answered_ns);
                     times.from_answer.record(took_ns, u64::from(*count) * is_timed);
