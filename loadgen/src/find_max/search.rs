@@ -176,9 +176,7 @@ impl Search {
         let end = match ceiling {
             Some((worst, _)) if !is_near(worst) => return Next::Probe(best + (worst - best) / 2),
             None if best < to => return Next::Probe(best.saturating_mul(STEP).min(to)),
-            Some((_, Standing::Limited)) if !fails_at.is_some_and(is_near) => {
-                End::Limited { at_least: Some(best), fails_at }
-            }
+            Some((_, Standing::Limited)) => End::Limited { at_least: Some(best), fails_at },
             _ => End::Knee { value: best, fails_at },
         };
         if standing == Standing::Confirmed { Next::Over(end) } else { Next::Probe(best) }
@@ -289,10 +287,18 @@ mod tests {
             ("825:-!!", limited(Some(800), Some(850))),
             ("825:!--", knee(800, 825)),
             ("1600:!++ 3200:-- 2400:-- 2000:-- 1800:-- 1700:-- 1650:--", knee(1_600, 1_650)),
-            // A limit so near below the failure changes nothing.
-            ("825:-- 812:!!", knee(800, 825)),
         ] {
             assert_eq!(search(BOUNDS, listed(list)).0, end, "{list}");
+        }
+    }
+
+    #[test]
+    fn of_many_repetitions_most_decide_whatever_a_few_came_to() {
+        let often = Bounds { repeat: 9, ..BOUNDS };
+        for list in ["800:+---++++", "800:+++!!++", "800:+!--++++"] {
+            let (end, search, _) = searched(often, listed(list));
+            assert_eq!(end, End::Knee { value: 800, fails_at: Some(825) }, "{list}");
+            assert_eq!(search.tally(800).held, 5, "{list}");
         }
     }
 
