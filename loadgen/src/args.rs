@@ -285,6 +285,39 @@ impl RunArgs {
         Self { seconds: Some(seconds), no_floor: true, ..self.clone() }
     }
 
+    /// The same with this warm-up, whatever else is said.
+    #[must_use]
+    pub(crate) fn warmed_up(self, warm_up: Span) -> Self {
+        Self { warm_up: Some(warm_up), ..self }
+    }
+
+    /// Refuses flags of `run` that a command would not heed, each with what is there instead.
+    ///
+    /// # Errors
+    /// One line that names the first of them that was typed.
+    pub(crate) fn refuse(&self, flags: &[(&str, &str)]) -> Result<(), String> {
+        let is_typed = |flag: &str| match flag {
+            "--scenario" => self.scenario.is_some(),
+            "--set" => !self.sets.is_empty(),
+            "--devices" => self.devices.is_some(),
+            "--rooms" => self.rooms.is_some(),
+            "--rate" => self.rate.is_some(),
+            "--type" => !self.types.is_empty(),
+            "--reliable-rate" => self.reliable_rate.is_some(),
+            "--payload-bytes" => self.payload_bytes.is_some(),
+            "--messages-per-request" => self.messages_per_request.is_some(),
+            "--reconnect-share" => self.reconnect_share.is_some(),
+            "--seconds" => self.seconds.is_some(),
+            "--warm-up" => self.warm_up.is_some(),
+            "--threshold" => !self.thresholds.is_empty(),
+            "--html" => self.html.is_some(),
+            "--junit" => self.junit.is_some(),
+            _ => false,
+        };
+        let typed = flags.iter().find(|(flag, _)| is_typed(flag));
+        typed.map_or(Ok(()), |(flag, instead)| Err(format!("{flag} is not heeded here: {instead}")))
+    }
+
     /// The same doors with chat of another shape, and no other types.
     #[must_use]
     pub(crate) fn shaped(&self, shape: &crate::model::Shape) -> Self {
@@ -429,7 +462,6 @@ impl RunArgs {
                 return Err(format!("{flag}: {door} must begin with {scheme}://"));
             }
         }
-        self.check_elsewhere()?;
         self.check_elsewhere()?;
         let flag = if self.room_stem.is_some() { "--room-stem" } else { "--room-prefix" };
         let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::monotonic_ns;
 use crate::fleet::devices_per_process;
 use crate::floor::{Floor, Shape};
+use crate::frame::header_bytes;
 use crate::plan::Plan;
 use crate::report::ratio;
 use crate::watch::Tally;
@@ -140,19 +141,14 @@ impl CpuFigures {
 
 /// The floor that has a run's shape: its devices on average, its mean frame, its frames per device and second. `None`: no frame.
 fn floor_shape(seen: &Tally, plan: &Plan) -> Option<Shape> {
-    let payload_bytes = usize::try_from(seen.bytes.checked_div(seen.frames)?).ok()?;
-    let header_bytes = match payload_bytes {
-        0..=125 => 2,
-        126..=65_535 => 4,
-        _ => 10,
-    };
+    let payload_bytes = seen.bytes.checked_div(seen.frames)?;
     let duration_ms = plan.seconds_milli.clamp(FLOOR_MS_MIN, FLOOR_MS);
     let devices = plan.audience.mean(plan.seconds_milli);
     let device_ms = u128::from(devices) * u128::from(plan.seconds_milli);
     let rate_milli = (u128::from(seen.frames) * 1_000_000).checked_div(device_ms)?;
     let rate_milli = u64::try_from(rate_milli).ok()?.max(FLOOR_ROUNDS_MIN * 1_000_000 / duration_ms);
     let rounds = (rate_milli * duration_ms / 1_000_000).max(FLOOR_ROUNDS_MIN);
-    let frame_bytes = payload_bytes + header_bytes;
+    let frame_bytes = usize::try_from(payload_bytes + header_bytes(payload_bytes)).ok()?;
     Some(Shape { devices, frame_bytes, rate_milli, rounds })
 }
 

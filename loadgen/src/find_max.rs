@@ -7,7 +7,6 @@ mod probe;
 mod search;
 
 use std::fmt;
-use std::io::Write as _;
 
 use clap::Args;
 use serde::Serialize;
@@ -17,13 +16,13 @@ use crate::environment::Environment;
 use crate::html;
 use crate::plan::Plan;
 use crate::report::Verdict;
-use crate::run::{self, RunError};
+use crate::run::{self, RunError, tell};
 use crate::scenario::Span;
 use crate::slo::{self, Condition};
 use crate::sweep::gauges;
 
-use probe::{Bar, Probe, Short};
-use search::{Bounds, End, Outcome, Search};
+use probe::{Bar, Measured, Probe, Short};
+use search::{Bounds, End, Outcome, Search, Tally};
 
 /// The gauge that there is one of for each shard.
 const SHARDS: &str = "roomcast_rooms";
@@ -32,7 +31,8 @@ const SHARDS: &str = "roomcast_rooms";
 pub(crate) struct FindMaxArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// What must hold: conditions, separated by commas (`p99<300ms,loss=0`).
+    /// What must hold: conditions, separated by commas (`p99<300ms,loss=0`). A scenario's thresholds, and --threshold, must
+    /// hold besides.
     #[arg(long, default_value = "p99<300ms,loss=0")]
     slo: String,
     /// What is turned up.
@@ -70,18 +70,28 @@ fn permille(text: &str) -> Result<u64, String> {
     part.ok_or_else(wrong)
 }
 
+/// Flags of `run` that would be lost here, and what is there instead.
+const NOT_HEEDED: [(&str, &str); 3] = [
+    ("--seconds", "each probe publishes for --probe-seconds"),
+    ("--warm-up", "each probe has --warm-up-seconds"),
+    ("--junit", "a search has one verdict, and --json and --html"),
+];
+
 /// What a search found.
 #[derive(Debug, Serialize)]
 struct Found {
     axis: Axis,
     slo: String,
     probes: Vec<Probe>,
-    /// The highest value that holds; where the generator ended the search, the highest that was seen to hold.
+    /// The highest value that holds; where the generator ended the search, the highest that is confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     knee: Option<u64>,
-    /// In so many of its probes the knee held.
+    /// In so many of its probes the knee held; of those that the generator did not limit.
     held: u32,
     of: u32,
+    /// The lowest value at which the node failed: the knee is below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fails_at: Option<u64>,
     /// The node may do more: the generator could not.
     is_lower_bound: bool,
     /// Nothing failed up to the end of the axis.
@@ -99,19 +109,20 @@ struct Found {
 /// # Errors
 /// [`RunError`], when the arguments are wrong or the first probe came to no verdict.
 pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
-    let conditions = slo::parse_all(&args.slo).map_err(|error| RunError::Usage(format!("--slo: {error}")))?;
     let bounds = bounds(args).map_err(RunError::Usage)?;
-    let plan = args.run.clone().resolve().map_err(RunError::Usage)?;
+    let plan = plan_at(args, bounds.from).map_err(RunError::Usage)?;
+    let conditions = conditions(args, &plan).map_err(RunError::Usage)?;
     let processors = processors(args, &plan)?;
-    let bar =
-        Bar { may_refuse: args.slo.contains("refused"), warm_up_ms: args.warm_up_seconds.ms(), processors };
+    let may_refuse = conditions.iter().any(Condition::is_of_refusals);
+    let bar = Bar { may_refuse, warm_up_ms: args.warm_up_seconds.ms(), processors };
     let mut found = Found {
         axis: args.axis,
-        slo: args.slo.clone(),
+        slo: conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         probes: Vec::new(),
         knee: None,
         held: 0,
         of: 0,
+        fails_at: None,
         is_lower_bound: false,
         is_end_of_axis: false,
         ended_by: None,
@@ -123,12 +134,10 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     let mut held = None;
     let mut search = Search::new(bounds);
     while let Some(value) = search.value() {
-        let mut plan = plan_at(args, value).map_err(RunError::Usage)?;
-        plan.warm_up_ms = args.warm_up_seconds.ms();
+        let plan = plan_at(args, value).map_err(RunError::Usage)?;
         let probe = match run::measure(&plan) {
             Ok(report) => {
-                let judged = conditions.iter().map(|condition: &Condition| condition.judge(&report));
-                let probe = Probe::of(value, &report, judged.collect(), bar);
+                let probe = Probe::of(value, &report, &conditions, bar);
                 found.environment = report.environment.clone();
                 if probe.outcome == Outcome::Held {
                     held = Some(report);
@@ -143,7 +152,7 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
         search.record(probe.outcome);
         found.probes.push(probe);
     }
-    let verdict = found.conclude(search.end(), bounds);
+    let verdict = found.conclude(&search, bounds);
     tell(&found)?;
     let page = || html::knee::page(&found.search(&conditions), held.as_ref().map(html::sections)).to_string();
     run::write_json(&found, plan.target.json.as_deref())
@@ -154,11 +163,30 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
 
 fn plan_at(args: &FindMaxArgs, value: u64) -> Result<Plan, String> {
     let seconds = Span::of_ms(args.probe_seconds.ms() + args.warm_up_seconds.ms());
-    args.run.probing(seconds).at(args.axis, value).resolve()
+    let at = args.run.at(args.axis, value);
+    at.probing(seconds).warmed_up(args.warm_up_seconds).resolve().map_err(|error| {
+        // What is right in a run of the scenario's own length wants a longer probe.
+        let is_short = at.resolve().is_ok_and(|whole| whole.seconds_milli > seconds.ms());
+        if is_short { format!("{error} (a probe; --probe-seconds makes it longer)") } else { error }
+    })
+}
+
+/// What every probe is held to: --slo, and the thresholds of the scenario and of --threshold.
+fn conditions(args: &FindMaxArgs, plan: &Plan) -> Result<Vec<Condition>, String> {
+    let named = |error| format!("--slo: {error}");
+    let mut conditions = slo::parse_all(&args.slo).map_err(named)?;
+    slo::check_types(&conditions, &plan.loads).map_err(named)?;
+    for threshold in &plan.thresholds {
+        if !conditions.contains(threshold) {
+            conditions.push(threshold.clone());
+        }
+    }
+    Ok(conditions)
 }
 
 /// Where to look: checked at both ends before any load.
 fn bounds(args: &FindMaxArgs) -> Result<Bounds, String> {
+    args.run.refuse(&NOT_HEEDED)?;
     if args.probe_seconds == Span::default() {
         return Err("--probe-seconds: must be more than 0".into());
     }
@@ -189,27 +217,23 @@ fn processors(args: &FindMaxArgs, plan: &Plan) -> Result<f64, RunError> {
 }
 
 impl Found {
-    fn conclude(&mut self, end: Option<End>, bounds: Bounds) -> Verdict {
-        let Some(end) = end else { return Verdict::NothingPublished };
-        let verdict = match end {
-            End::Knee { value, held, of } => {
-                (self.knee, self.held, self.of) = (Some(value), held, of);
-                self.is_end_of_axis = value == bounds.to;
-                Verdict::Ok
-            }
-            End::NothingHolds => Verdict::ThresholdFailed,
-            End::Limited { at_least } => {
-                (self.knee, self.is_lower_bound) = (at_least, true);
-                let probes = self.probes.iter().filter(|probe| Some(probe.value) == at_least);
-                (self.held, self.of) = probes.fold((0, 0), |(held, of), probe| {
-                    (held + u32::from(probe.outcome == Outcome::Held), of + 1)
-                });
-                Verdict::GeneratorLimited
-            }
+    /// Takes in how the search ended.
+    fn conclude(&mut self, search: &Search, bounds: Bounds) -> Verdict {
+        let Some(end) = search.end() else { return Verdict::NothingPublished };
+        let (knee, fails_at, verdict) = match end {
+            End::Knee { value, fails_at } => (Some(value), fails_at, Verdict::Ok),
+            End::NothingHolds => (None, Some(bounds.from), Verdict::ThresholdFailed),
+            End::Limited { at_least, fails_at } => (at_least, fails_at, Verdict::GeneratorLimited),
         };
-        // Of the values above the knee the lowest says what was short first.
-        let knee = self.knee.unwrap_or(0);
-        let above = self.probes.iter().filter(|probe| probe.value > knee && probe.short.is_some());
+        (self.knee, self.fails_at) = (knee, fails_at);
+        self.is_lower_bound = verdict == Verdict::GeneratorLimited;
+        self.is_end_of_axis = knee == Some(bounds.to);
+        let Tally { held, failed, .. } = knee.map(|knee| search.tally(knee)).unwrap_or_default();
+        (self.held, self.of) = (held, held + failed);
+        // Of the values above the knee the lowest says what was short first; what chance made of one that is below is not it.
+        let ended = if self.is_lower_bound { Outcome::Limited } else { Outcome::Failed };
+        let knee = knee.unwrap_or(0);
+        let above = self.probes.iter().filter(|probe| probe.value > knee && probe.outcome == ended);
         self.ended_by = above.min_by_key(|probe| probe.value).and_then(|probe| probe.short.clone());
         verdict
     }
@@ -227,17 +251,24 @@ fn unit(axis: Axis) -> &'static str {
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cpu = self.cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}"));
-        let held = if self.outcome == Outcome::Held { "holds" } else { "fails" };
-        write!(
-            f,
-            "{:>9}  p50 {:>7.1} ms  p99 {:>7.1} ms  violations {}  refused {}  cpu {cpu:>6}  {held}",
-            self.value,
-            self.p50_ms,
-            self.p99_ms,
-            self.violations,
-            self.refused + self.unknown
-        )?;
+        write!(f, "{:>9}  ", self.value)?;
+        match &self.measured {
+            Some(Measured { p50_ms, p99_ms, violations, refused, unknown, cpu, .. }) => {
+                let ms = |ms: &Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+                let cpu = cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}"));
+                let (p50, p99, refused) = (ms(p50_ms), ms(p99_ms), refused + unknown);
+                write!(
+                    f,
+                    "p50 {p50:>7} ms  p99 {p99:>7} ms  violations {violations}  refused {refused}  cpu {cpu:>6}  "
+                )?;
+            }
+            None => write!(f, "no verdict  ")?,
+        }
+        f.write_str(match self.outcome {
+            Outcome::Held => "holds",
+            Outcome::Failed => "fails",
+            Outcome::Limited => "limited",
+        })?;
         let because = self.because.join("; ");
         if because.is_empty() { writeln!(f) } else { writeln!(f, ": {because}") }
     }
@@ -245,20 +276,24 @@ impl fmt::Display for Probe {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, slo) = (unit(self.axis), &self.slo);
-        let Some(knee) = self.knee else {
-            let first = self.probes.first().map_or(0, |probe| probe.value);
-            writeln!(f, "knee         none: not even the first value, {first} {unit}, holds {slo}")?;
-            return self.say_end(f);
-        };
-        if self.is_lower_bound {
-            writeln!(
+        let (unit, Self { slo, held, of, .. }) = (unit(self.axis), self);
+        let first = self.probes.first().map_or(0, |probe| probe.value);
+        let below = self.fails_at.map(|worst| format!(", and below {worst}")).unwrap_or_default();
+        match (self.knee, self.is_lower_bound) {
+            (Some(knee), false) => {
+                writeln!(f, "knee         {knee} {unit}: {slo} held in {held} of {of} probes")?;
+            }
+            (Some(knee), true) => writeln!(
                 f,
-                "knee         at least {knee} {unit}: {slo} held in {} of {} probes; the generator, not the node, was the limit",
-                self.held, self.of
-            )?;
-        } else {
-            writeln!(f, "knee         {knee} {unit}: {slo} held in {} of {} probes", self.held, self.of)?;
+                "knee         at least {knee} {unit}{below}: {slo} held in {held} of {of} probes; the generator, not the node, was the limit"
+            )?,
+            (None, true) => writeln!(
+                f,
+                "knee         not known{below}: the generator, not the node, was the limit already at {first} {unit}"
+            )?,
+            (None, false) => {
+                writeln!(f, "knee         none: not even the first value, {first} {unit}, holds {slo}")?;
+            }
         }
         self.say_end(f)
     }
@@ -269,16 +304,22 @@ impl Found {
     fn search(&self, conditions: &[Condition]) -> html::knee::Search {
         let probed = |probe: &Probe| html::knee::Probed {
             value: probe.value,
-            p99_ms: probe.p99_ms,
-            cpu: probe.cpu,
+            p99_ms: probe.measured.as_ref().and_then(|measured| measured.p99_ms),
+            cpu: probe.measured.as_ref().and_then(|measured| measured.cpu),
+            mark: match probe.outcome {
+                Outcome::Held => html::knee::Mark::Held,
+                Outcome::Failed => html::knee::Mark::Failed,
+                Outcome::Limited => html::knee::Mark::Limited,
+            },
             because: probe.because.join("; "),
         };
         html::knee::Search {
             axis: unit(self.axis).to_owned(),
             asked: self.slo.clone(),
-            p99_most_ms: conditions.iter().find_map(Condition::p99_most_ms),
+            p99_most_ms: conditions.iter().filter_map(Condition::p99_most_ms).reduce(f64::min),
             probes: self.probes.iter().map(probed).collect(),
             knee: self.knee,
+            is_lower_bound: self.is_lower_bound,
             ended_by: self.to_string(),
             command: self.command.clone(),
         }
@@ -293,11 +334,6 @@ impl Found {
     }
 }
 
-fn tell(text: &impl fmt::Display) -> Result<(), RunError> {
-    let told = write!(std::io::stdout(), "{text}").and_then(|()| std::io::stdout().flush());
-    told.map_err(|error| RunError::Usage(format!("writing to stdout: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
@@ -305,12 +341,16 @@ mod tests {
     use super::*;
     use crate::args::{Command, CommandLine};
 
-    fn typed(flags: &str) -> Result<Bounds, String> {
+    fn args(flags: &str) -> Result<Box<FindMaxArgs>, String> {
         let line = ["roomcast-loadgen", "find-max"].into_iter().chain(flags.split_whitespace());
         match CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command {
-            Command::FindMax(args) => bounds(&args),
+            Command::FindMax(args) => Ok(args),
             _ => Err("find-max was typed".into()),
         }
+    }
+
+    fn typed(flags: &str) -> Result<Bounds, String> {
+        bounds(&*args(flags)?)
     }
 
     #[test]
@@ -338,6 +378,49 @@ mod tests {
     }
 
     #[test]
+    fn what_would_not_be_heeded_is_refused() {
+        for flag in ["--seconds 5", "--warm-up 1", "--junit /nowhere/at/all.xml"] {
+            let error = typed(&format!("--axis rooms {flag}")).unwrap_err();
+            let (name, _) = flag.split_once(' ').unwrap();
+            assert!(error.starts_with(&format!("{name} is not heeded here: ")), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_probe_too_short_for_its_scenario_names_the_flag_that_makes_it_longer() {
+        for scenario in ["double-eleven", "raid", "reconnect-storm"] {
+            let flags = format!("--axis devices --to 9000 --scenario {scenario}");
+            let error = typed(&flags).unwrap_err();
+            assert!(error.contains("--probe-seconds"), "{scenario}: {error}");
+            assert!(typed(&format!("{flags} --probe-seconds 58")).is_ok(), "{scenario}");
+        }
+        assert!(typed("--axis devices --to 9000 --scenario soak").is_ok(), "its warm-up is not the probe's");
+        let error = typed("--axis rooms --rate 0").unwrap_err();
+        assert!(!error.contains("--probe-seconds"), "{error}");
+    }
+
+    #[test]
+    fn a_probe_is_held_to_the_objective_and_to_every_threshold() {
+        let held_to = |flags: &str| {
+            let args = args(flags)?;
+            let plan = plan_at(&args, 100)?;
+            let conditions = conditions(&args, &plan)?;
+            Ok::<_, String>(conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+        };
+        let flags = "--axis devices --threshold loss=0 --threshold skipped<1%";
+        assert_eq!(held_to(flags).unwrap(), "p99<300ms,loss=0,skipped<1%");
+        let soak = held_to("--axis devices --scenario soak --slo last_p99<2s").unwrap();
+        assert_eq!(soak, "last_p99<2s,loss=0,p99<500ms,apply_p99<1s");
+        for (flags, named) in [
+            ("--axis devices --slo like.p99<1s", "--slo: like.p99<1s: no type like in this run"),
+            ("--axis devices --rate 0 --reliable-rate 2", "--slo: p99<300ms: of what this run publishes"),
+        ] {
+            let error = held_to(flags).unwrap_err();
+            assert!(error.starts_with(named), "{flags}: {error}");
+        }
+    }
+
+    #[test]
     fn a_precision_is_a_part() {
         assert_eq!((permille("5%"), permille("0.05"), permille("0.5 %")), (Ok(50), Ok(50), Ok(5)));
         for wrong in ["", "0", "0%", "60%", "x", "-5%", "5"] {
@@ -361,6 +444,7 @@ mod tests {
             knee: None,
             held: 0,
             of: 0,
+            fails_at: None,
             is_lower_bound: false,
             is_end_of_axis: false,
             ended_by: None,
@@ -370,38 +454,72 @@ mod tests {
         }
     }
 
+    const BOUNDS: Bounds = Bounds { from: 100, to: 1_000, precision_permille: 500, repeat: 1 };
+
+    /// A search of a node that holds up to `most`, and of a generator that can do less than `limit`.
+    fn searched(most: u64, limit: u64) -> (Search, Vec<Probe>) {
+        let (mut search, mut probes) = (Search::new(BOUNDS), Vec::new());
+        while let Some(value) = search.value() {
+            let outcome = match value {
+                value if value >= limit => Outcome::Limited,
+                value if value > most => Outcome::Failed,
+                _ => Outcome::Held,
+            };
+            search.record(outcome);
+            probes.push(probe(value, outcome));
+        }
+        (search, probes)
+    }
+
     #[test]
     fn the_lowest_value_above_the_knee_says_what_was_short() {
-        let bounds = Bounds { from: 100, to: 1_000, precision_permille: 50, repeat: 3 };
         let slow = Short::Latency { busy: Some(0.5), of: 1.0 };
-        let mut probes =
-            vec![probe(100, Outcome::Held), probe(400, Outcome::Failed), probe(200, Outcome::Failed)];
-        probes[2].short = Some(slow.clone());
+        let (search, mut probes) = searched(250, u64::MAX);
+        let lowest = probes.iter_mut().filter(|probe| probe.value == 300);
+        lowest.for_each(|probe| probe.short = Some(slow.clone()));
+        // The generator was late there once, too; it is not what ended the search.
+        probes.insert(0, probe(300, Outcome::Limited));
         let mut some = found(probes);
-        let verdict = some.conclude(Some(End::Knee { value: 100, held: 2, of: 2 }), bounds);
-        assert_eq!((verdict, some.ended_by.clone()), (Verdict::Ok, Some(slow)));
+        let verdict = some.conclude(&search, BOUNDS);
+        assert_eq!((verdict, some.fails_at, some.ended_by.clone()), (Verdict::Ok, Some(300), Some(slow)));
         let said = some.to_string();
-        assert!(said.contains("knee         100 devices: loss=0 held in 2 of 2 probes"), "{said}");
+        assert!(said.contains("knee         200 devices: loss=0 held in 1 of 1 probes"), "{said}");
         assert!(
             said.contains("ended by     latency, with the node's processors not full: 0.50 of 1 busy"),
             "{said}"
         );
-        assert_eq!(found(Vec::new()).conclude(Some(End::NothingHolds), bounds), Verdict::ThresholdFailed);
+        let (search, probes) = searched(50, u64::MAX);
+        let mut none = found(probes);
+        assert_eq!(none.conclude(&search, BOUNDS), Verdict::ThresholdFailed);
+        assert!(none.to_string().contains("not even the first value, 100 devices, holds"), "{none}");
     }
 
     #[test]
     fn a_generator_that_can_do_no_more_leaves_a_lower_bound() {
-        let bounds = Bounds { from: 100, to: 1_000, precision_permille: 50, repeat: 3 };
-        let mut limited = found(vec![probe(100, Outcome::Held), probe(200, Outcome::Limited)]);
-        let verdict = limited.conclude(Some(End::Limited { at_least: Some(100) }), bounds);
+        let (search, probes) = searched(500, 300);
+        let mut limited = found(probes);
+        let verdict = limited.conclude(&search, BOUNDS);
         assert_eq!(
             (verdict, limited.knee, limited.held, limited.of),
-            (Verdict::GeneratorLimited, Some(100), 1, 1)
+            (Verdict::GeneratorLimited, Some(200), 1, 1)
         );
+        limited.fails_at = Some(800);
         let said = limited.to_string();
+        assert!(said.contains("at least 200 devices, and below 800: loss=0 held in 1 of 1"), "{said}");
+        assert!(said.contains("ended by     the generator, not the node"), "{said}");
+        let (search, probes) = searched(500, 100);
+        let mut nothing = found(probes);
+        assert_eq!(nothing.conclude(&search, BOUNDS), Verdict::GeneratorLimited);
+        let said = nothing.to_string();
         assert!(
-            said.contains("at least 100 devices") && said.contains("the generator, not the node"),
+            said.contains("not known: the generator, not the node, was the limit already at 100"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_probe_says_no_figure_that_was_not_measured() {
+        let said = probe(700, Outcome::Limited).to_string();
+        assert_eq!(said, "      700  no verdict  limited: made up\n");
     }
 }

@@ -73,6 +73,16 @@ pub(crate) const OPCODE_CLOSE: u8 = 8;
 pub(crate) const OPCODE_PING: u8 = 9;
 pub(crate) const OPCODE_PONG: u8 = 10;
 
+/// Bytes of the header that a frame of a node has before so many bytes.
+#[must_use]
+pub(crate) const fn header_bytes(payload_bytes: u64) -> u64 {
+    match payload_bytes {
+        0..=125 => 2,
+        126..=65_535 => 4,
+        _ => 10,
+    }
+}
+
 /// What stands at the beginning of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
@@ -514,6 +524,7 @@ mod tests {
             let header_bytes = frame.len();
             frame.resize(header_bytes + payload_bytes, b'x');
             assert_eq!(start(&frame), Start::Whole { opcode: 1, header_bytes, payload_bytes });
+            assert_eq!(super::header_bytes(payload_bytes as u64), header_bytes as u64);
             assert_eq!(start(&frame[..frame.len() - 1]), Start::Half);
         }
         assert!(matches!(start(&[0x01, 0x00]), Start::Bad(_)));

@@ -94,8 +94,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let text = error.to_string();
-            return fail(EXIT_USAGE, text.lines().next().unwrap_or_default().trim_start_matches("error: "));
+            return fail(EXIT_USAGE, &in_one_line(&error.to_string()));
         }
     };
     let target = |error: std::io::Error| RunError::Target(error.to_string());
@@ -127,8 +126,32 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the parser of the command line says: its first lines, of which the second and later ones may name what is missing.
+fn in_one_line(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
+    lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+}
+
 /// One line that says what and where.
 fn fail(code: u8, reason: &(impl std::fmt::Display + ?Sized)) -> ExitCode {
     drop(writeln!(std::io::stderr(), "roomcast-loadgen: {reason}"));
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_in_the_one_line() {
+        for (line, said) in [
+            ("find-max", "the following required arguments were not provided: --axis <AXIS>"),
+            ("find-max --axis speed", "[possible values: devices, rate, rooms, payload-bytes]"),
+            ("run --speed 3", "unexpected argument '--speed' found"),
+        ] {
+            let words = ["roomcast-loadgen"].into_iter().chain(line.split_whitespace());
+            let told = in_one_line(&CommandLine::try_parse_from(words).unwrap_err().to_string());
+            assert!(told.ends_with(said) && told.lines().count() == 1, "{line}: {told}");
+        }
+    }
 }

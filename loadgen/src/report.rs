@@ -18,6 +18,7 @@ use crate::server::Sample;
 use crate::slo::{Condition, Judged};
 use crate::spread::{Skew, SpreadFigures};
 use crate::streams::StreamTally;
+use crate::timeline::Moment;
 use crate::types::TypeTable;
 use crate::watch::Tally;
 
@@ -129,6 +130,9 @@ pub(crate) struct ReliableFigures {
     pub(crate) apply: Percentiles,
     /// From when it was due to when a device applied it; without the same.
     pub(crate) apply_from_due: Percentiles,
+    /// The same by quarters of a second in which messages were due.
+    #[serde(default)]
+    pub(crate) apply_over_time: Vec<Moment>,
     /// From a device's return to when it applied what was published before.
     pub(crate) after_return: Percentiles,
     /// What devices did.
@@ -163,6 +167,7 @@ impl ReliableFigures {
             publish: outcomes.answer_latency.percentiles(),
             apply: times.from_answer.percentiles(),
             apply_from_due: times.from_due.percentiles(),
+            apply_over_time: times.over_time.moments(),
             after_return: after_return.percentiles(),
             devices: *devices,
             copies_acknowledging: copies(devices.applied_acknowledging, devices.duplicates_acknowledging),

@@ -281,6 +281,7 @@ fn settle(
     let mut generator = merged.generator;
     let publishers = outcomes.iter().chain(reliable).map(|outcomes| outcomes.busy);
     generator.busiest_publisher = publishers.fold(0.0, f64::max);
+    let lateness = lateness(outcomes, reliable);
     let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
     let cpu = CpuFigures::of(aside.spent, &merged.seen, plan);
     let types = TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), (&accounts, &spreads.types));
@@ -289,7 +290,6 @@ fn settle(
     let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();
     enter_deliveries(&mut server, &moments);
     let published = PublishedFigures::of(outcomes, aside.took_ms);
-    let lateness = all(outcomes.iter().map(|outcomes| &outcomes.lateness));
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
     let limited = generator.limit(lateness.p99_ms);
     let verdict = Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref());
@@ -334,6 +334,11 @@ fn settle(
     .held_to(&plan.thresholds)
 }
 
+/// How late everything left, reliable messages among it.
+fn lateness(outcomes: &[Outcomes], reliable: Option<&Outcomes>) -> Percentiles {
+    all(outcomes.iter().chain(reliable).map(|outcomes| &outcomes.lateness))
+}
+
 /// The figures of all histograms together.
 fn all<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Percentiles {
     together(latencies).percentiles()
@@ -343,6 +348,15 @@ fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
     let mut all = Latency::default();
     latencies.for_each(|latency| all.merge(&latency.buckets()));
     all
+}
+
+/// Says something on stdout, at once.
+///
+/// # Errors
+/// [`RunError::Usage`], when it takes no more.
+pub(crate) fn tell(text: &(impl Display + ?Sized)) -> Result<(), RunError> {
+    let told = write!(std::io::stdout(), "{text}").and_then(|()| std::io::stdout().flush());
+    told.map_err(|error| RunError::Usage(format!("writing to stdout: {error}")))
 }
 
 /// Says figures on stdout, and writes them to the JSON file.
@@ -378,5 +392,17 @@ mod tests {
     fn large_workers_are_told_the_start_sooner() {
         let lead_ms = |devices, workers| lead_ns(devices, workers) / 1_000_000;
         assert_eq!([lead_ms(0, 0), lead_ms(1, 1), lead_ms(38_000, 2)], [300, 310, 490]);
+    }
+
+    #[test]
+    fn a_reliable_publisher_that_is_late_is_the_generators_limit_too() {
+        let outcomes = |late_ms: u64| {
+            let mut outcomes = Outcomes::new(Published::new(Schedule::even(100, 10_000, 1, 1)));
+            outcomes.lateness.record(late_ms * 1_000_000, 100);
+            outcomes
+        };
+        let late = lateness(&[outcomes(1)], Some(&outcomes(500)));
+        assert!(late.count == 200 && late.p99_ms > 400.0, "{late:?}");
+        assert!(lateness(&[outcomes(1)], None).p99_ms < 2.0);
     }
 }

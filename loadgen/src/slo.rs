@@ -160,13 +160,21 @@ pub(crate) fn parse_all(text: &str) -> Result<Vec<Condition>, String> {
     Ok(conditions)
 }
 
-/// Whether each type that a condition names is published.
+/// Whether each type that a condition names is published, and whether there is a message whose latency it asks for.
 ///
 /// # Errors
 /// One line that names the condition, and the types there are.
 pub(crate) fn check_types(conditions: &[Condition], loads: &[Load]) -> Result<(), String> {
     for condition in conditions {
-        let Some(of) = &condition.of else { continue };
+        let Some(of) = &condition.of else {
+            let is_timed = matches!(condition.metric, Metric::Latency(_) | Metric::Last(_));
+            if is_timed && loads.iter().all(Load::is_counter) {
+                return Err(format!(
+                    "{condition}: of what this run publishes nothing has that latency (reliable messages are asked by apply_p99)"
+                ));
+            }
+            continue;
+        };
         if !loads.iter().any(|load| load.type_name == *of) {
             let types: Vec<&str> = loads.iter().map(|load| &*load.type_name).collect();
             let types = types.join(", ");
@@ -210,6 +218,18 @@ impl Condition {
         let is_p99 = self.of.is_none() && self.metric == Metric::Latency(Point::P99);
         (is_most && is_p99).then_some(self.value * self.scale)
     }
+
+    /// Whether it asks how long something took.
+    #[must_use]
+    pub(crate) fn is_of_time(&self) -> bool {
+        self.metric.quantity() == Quantity::Time
+    }
+
+    /// Whether it says how much may be refused.
+    #[must_use]
+    pub(crate) fn is_of_refusals(&self) -> bool {
+        self.metric == Metric::Refused
+    }
 }
 
 /// Four digits that say something, and no more.
@@ -246,20 +266,23 @@ impl FromStr for Condition {
     }
 }
 
-/// The type and the metric of a name; no type: the whole run.
+/// The type and the metric of a name; no type: the whole run. A type may have dots, and so has p99.9: the last dot counts
+/// that has a metric after it.
 fn named(name: &str) -> Result<(Option<String>, Metric), String> {
     let metric = |name: &str| METRICS.into_iter().find(|(known, _)| *known == name).map(|(_, metric)| metric);
     if let Some(metric) = metric(name) {
         return Ok((None, metric));
     }
-    let Some((of, rest)) = name.split_once('.') else {
+    let mut dots = name.rmatch_indices('.').map(|(at, _)| (&name[..at], &name[at + 1..]));
+    let Some((_, last)) = dots.clone().next() else {
         let names: Vec<&str> = METRICS.iter().map(|(name, _)| *name).collect();
         return Err(format!("no metric {name:?}; there are {}, and TYPE.p99", names.join(", ")));
     };
-    match metric(rest).filter(|_| !of.is_empty() && TYPE_METRICS.contains(&rest)) {
-        Some(metric) => Ok((Some(of.to_owned()), metric)),
-        None => Err(format!("a type has no {rest:?} but {}", TYPE_METRICS.join(", "))),
-    }
+    let of_type = dots.find_map(|(of, rest)| {
+        let metric = metric(rest).filter(|_| !of.is_empty() && TYPE_METRICS.contains(&rest))?;
+        Some((Some(of.to_owned()), metric))
+    });
+    of_type.ok_or_else(|| format!("a type has no {last:?} but {}", TYPE_METRICS.join(", ")))
 }
 
 impl fmt::Display for Condition {
@@ -395,6 +418,8 @@ mod tests {
             "deliveries>100000",
             "gift.p99.9<1s",
             "gift.last_p99<1s",
+            "vip.gift.p99<1s",
+            "vip.gift.p99.9<1s",
         ] {
             let condition: Condition = text.parse().unwrap();
             assert_eq!(condition.to_string(), text);
@@ -402,6 +427,18 @@ mod tests {
             assert_eq!(serde_json::from_str::<Condition>(&spelt).unwrap(), condition);
         }
         assert_eq!(" p99 <= 300 ms ".parse::<Condition>().unwrap().to_string(), "p99<=300ms");
+    }
+
+    #[test]
+    fn a_type_may_have_dots() {
+        for (text, of) in [
+            ("vip.gift.p99<1s", "vip.gift"),
+            ("vip.gift.p99.9<1s", "vip.gift"),
+            ("vip.p99.max<1s", "vip.p99"),
+        ] {
+            assert_eq!(text.parse::<Condition>().unwrap().of.as_deref(), Some(of), "{text}");
+        }
+        assert!(parse_all("vip.gift.cpu<1").unwrap_err().contains("a type has no \"cpu\""));
     }
 
     #[test]
@@ -464,6 +501,9 @@ mod tests {
         assert_eq!(check_types(&parse_all("gift.p99<1s,p99<1s").unwrap(), &loads), Ok(()));
         let wrong = check_types(&parse_all("like.p99<1s").unwrap(), &loads).unwrap_err();
         assert!(wrong.contains("like.p99<1s: no type like in this run but chat, gift"), "{wrong}");
+        let wrong = check_types(&parse_all("loss=0,max<1s").unwrap(), &[]).unwrap_err();
+        assert!(wrong.contains("max<1s: of what this run publishes nothing has"), "{wrong}");
+        assert_eq!(check_types(&parse_all("loss=0,apply_p99<1s").unwrap(), &[]), Ok(()));
     }
 
     #[test]

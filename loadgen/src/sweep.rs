@@ -5,17 +5,17 @@
 
 pub(crate) mod design;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::args::RunArgs;
+use crate::frame::header_bytes;
 use crate::model::cost::{BASE, Linear, Measured};
 use crate::model::{Column, Features, Row, Shape, Sweep};
 use crate::plan::Plan;
 use crate::report::{Report, Verdict, ratio};
-use crate::run::{self, RunError};
+use crate::run::{self, RunError, tell};
 use crate::scenario::Span;
 
 /// The gauge that there is one of for each shard.
@@ -23,7 +23,26 @@ const ROOMS: &str = "roomcast_rooms";
 /// A node that keeps its processors so busy flushes as it can, and not as it would.
 const BUSY_MAX: f64 = 0.9;
 
-/// Devices, rooms, rates, payloads, requests and types are those of the points: flags for them are not looked at.
+/// Flags of `run` that would be lost here, and what is there instead.
+const NOT_HEEDED: [(&str, &str); 14] = [
+    ("--scenario", BY_POINTS),
+    ("--set", BY_POINTS),
+    ("--devices", BY_POINTS),
+    ("--rooms", BY_POINTS),
+    ("--rate", BY_POINTS),
+    ("--type", BY_POINTS),
+    ("--reliable-rate", BY_POINTS),
+    ("--payload-bytes", BY_POINTS),
+    ("--messages-per-request", BY_POINTS),
+    ("--reconnect-share", BY_POINTS),
+    ("--seconds", "each point publishes for --probe-seconds"),
+    ("--threshold", "a sweep measures, and is held to nothing"),
+    ("--html", "plan makes a page of what --json has"),
+    ("--junit", "a sweep measures, and is held to nothing"),
+];
+const BY_POINTS: &str = "a sweep's points say that, built-in ones or those of --points";
+
+/// Devices, rooms, rates, payloads, requests and types are those of the points: flags for them are refused.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
@@ -57,6 +76,7 @@ pub(crate) struct SweepArgs {
 /// [`RunError`], when a point gave no verdict, or the rows can't be written. Rows that no model fits are a failed verdict.
 pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     let usage = RunError::Usage;
+    args.run.refuse(&NOT_HEEDED).map_err(usage)?;
     let plan = args.run.clone().resolve().map_err(usage)?;
     let json =
         plan.target.json.clone().ok_or_else(|| usage("--json: a sweep needs a file to write to".into()))?;
@@ -155,11 +175,7 @@ pub(crate) fn row(shape: &Shape, report: &Report, rooms_alive: f64, processors: 
     let seen = &report.seen;
     let reliable = report.reliable.as_ref();
     let requests = report.published.sent.div_ceil(shape.messages_of_a_request().into());
-    let header_bytes = match seen.bytes.checked_div(seen.frames).unwrap_or(0) {
-        0..=125 => 2,
-        126..=65_535 => 4,
-        _ => 10,
-    };
+    let header_bytes = header_bytes(seen.bytes.checked_div(seen.frames).unwrap_or(0));
     let applied = reliable.map_or(0, |reliable| reliable.devices.applied + reliable.devices.duplicates);
     let spent = report.cpu.spent;
     let features = Features {
@@ -259,11 +275,6 @@ fn conclusion(sweep: &Sweep) -> Result<String, String> {
     }
 }
 
-fn tell(text: &str) -> Result<(), RunError> {
-    let told = write!(std::io::stdout(), "{text}").and_then(|()| std::io::stdout().flush());
-    told.map_err(|error| RunError::Usage(format!("writing to stdout: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +282,23 @@ mod tests {
     use crate::report::tests::made_up;
 
     const SPENT: &str = r#"{"cpu_us": 1000, "took_us": 2000, "joins": 3}"#;
+
+    #[test]
+    fn what_would_not_be_heeded_is_refused_before_a_file_is_made() {
+        use clap::Parser as _;
+        for flags in NOT_HEEDED.map(|(flag, _)| match flag {
+            "--type" => "--type chat=5".to_owned(),
+            "--reconnect-share" => "--reconnect-share 0.5".to_owned(),
+            flag => format!("{flag} 7"),
+        }) {
+            let line = format!("roomcast-loadgen sweep --json /nowhere/at/all.json {flags}");
+            let typed = crate::args::CommandLine::try_parse_from(line.split_whitespace()).unwrap().command;
+            let crate::args::Command::Sweep(args) = typed else { panic!("sweep was typed") };
+            let error = run(&args).unwrap_err().to_string();
+            let (flag, _) = flags.split_once(' ').unwrap();
+            assert!(error.starts_with(&format!("{flag} is not heeded here: ")), "{flags}: {error}");
+        }
+    }
 
     #[test]
     fn of_two_runs_of_a_point_the_usable_one_and_then_the_cheaper_counts() {

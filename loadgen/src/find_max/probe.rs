@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::search::Outcome;
 use crate::model::cost::median;
 use crate::report::{Report, Verdict};
-use crate::slo::Judged;
+use crate::slo::{Condition, Judged};
 use crate::timeline::Moment;
 
 /// A node that keeps its processors so busy has none to spare.
@@ -43,8 +43,25 @@ pub(crate) enum Short {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Probe {
     pub(crate) value: u64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
+    /// `None`: the run came to no verdict, so nothing was measured.
+    #[serde(flatten)]
+    pub(crate) measured: Option<Measured>,
+    pub(crate) conditions: Vec<Judged>,
+    /// Why it did not hold; empty where it did.
+    pub(crate) because: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) short: Option<Short>,
+    pub(crate) outcome: Outcome,
+}
+
+/// What a probe's run came to.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Measured {
+    /// Of all devices and messages but reliable ones; `None`: there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p99_ms: Option<f64>,
     /// Violations of any promise.
     pub(crate) violations: u64,
     pub(crate) refused: u64,
@@ -54,14 +71,7 @@ pub(crate) struct Probe {
     pub(crate) cpu: Option<f64>,
     pub(crate) frames: u64,
     pub(crate) deliveries: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) verdict: Option<Verdict>,
-    pub(crate) conditions: Vec<Judged>,
-    /// Why it did not hold; empty where it did.
-    pub(crate) because: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) short: Option<Short>,
-    pub(crate) outcome: Outcome,
+    pub(crate) verdict: Verdict,
 }
 
 /// What a probe is held to.
@@ -75,105 +85,94 @@ pub(crate) struct Bar {
     pub(crate) processors: f64,
 }
 
-impl Probe {
-    /// Holds a run at `value` to the conditions, which were judged, and to what every probe must be.
-    #[must_use]
-    pub(crate) fn of(value: u64, report: &Report, conditions: Vec<Judged>, bar: Bar) -> Self {
-        let published = &report.published;
-        let reliable = report.reliable.as_ref();
-        let refused = published.failed + reliable.map_or(0, |reliable| reliable.refused);
-        let unknown = published.unknown + reliable.map_or(0, |reliable| reliable.unknown);
-        let mut probe = Self {
-            value,
-            p50_ms: report.latency.p50_ms,
-            p99_ms: report.latency.p99_ms,
+impl Measured {
+    fn of(report: &Report) -> Self {
+        let (published, reliable) = (&report.published, report.reliable.as_ref());
+        let timed = (report.latency.count > 0).then_some(report.latency);
+        Self {
+            p50_ms: timed.map(|latency| latency.p50_ms),
+            p99_ms: timed.map(|latency| latency.p99_ms),
             violations: report.violations.total(),
-            refused,
-            unknown,
+            refused: published.failed + reliable.map_or(0, |reliable| reliable.refused),
+            unknown: published.unknown + reliable.map_or(0, |reliable| reliable.unknown),
             cpu: report.cpu.spent.map(|spent| spent.processors()),
             frames: report.seen.frames,
             deliveries: report.seen.deliveries,
-            verdict: Some(report.verdict),
-            because: Vec::new(),
-            conditions,
-            short: None,
-            outcome: Outcome::Held,
-        };
-        probe.because = probe.reasons(report, bar);
-        if !probe.because.is_empty() {
-            let short = probe.short_of(report, bar);
-            probe.outcome = if short == Short::Generator { Outcome::Limited } else { Outcome::Failed };
-            probe.short = Some(short);
+            verdict: report.verdict,
         }
-        probe
+    }
+}
+
+impl Probe {
+    /// Holds a run at `value` to the conditions and to what every probe must be.
+    #[must_use]
+    pub(crate) fn of(value: u64, report: &Report, conditions: &[Condition], bar: Bar) -> Self {
+        let judged: Vec<Judged> = conditions.iter().map(|condition| condition.judge(report)).collect();
+        let measured = Measured::of(report);
+        let mut because = broken_rules(report, &measured, bar);
+        because.extend(judged.iter().filter(|judged| !judged.holds).map(|judged| judged.condition.clone()));
+        let growing = growing(report, bar.warm_up_ms);
+        let mut failed = conditions.iter().zip(&judged).filter(|(_, judged)| !judged.holds);
+        let is_slow = growing.is_some() || failed.any(|(condition, _)| condition.is_of_time());
+        because.extend(growing);
+        let short = (!because.is_empty()).then(|| short_of(report, &measured, is_slow, bar.processors));
+        let outcome = match short {
+            None => Outcome::Held,
+            Some(Short::Generator) => Outcome::Limited,
+            Some(_) => Outcome::Failed,
+        };
+        Self { value, measured: Some(measured), conditions: judged, because, short, outcome }
     }
 
     /// A run that came to no verdict: `outcome` says whose fault that was.
     #[must_use]
     pub(crate) fn without_verdict(value: u64, reason: String, outcome: Outcome) -> Self {
         let short = if outcome == Outcome::Limited { Short::Generator } else { Short::NoVerdict };
-        Self {
-            value,
-            p50_ms: 0.0,
-            p99_ms: 0.0,
-            violations: 0,
-            refused: 0,
-            unknown: 0,
-            cpu: None,
-            frames: 0,
-            deliveries: 0,
-            verdict: None,
-            conditions: Vec::new(),
-            because: vec![reason],
-            short: Some(short),
-            outcome,
-        }
+        let (conditions, because) = (Vec::new(), vec![reason]);
+        Self { value, measured: None, conditions, because, short: Some(short), outcome }
     }
+}
 
-    /// Why it does not hold; empty where it does.
-    fn reasons(&self, report: &Report, bar: Bar) -> Vec<String> {
-        let mut reasons = Vec::new();
-        match report.verdict {
-            Verdict::Violations => reasons.push("a promise was broken".to_owned()),
-            Verdict::NothingPublished => reasons.push("nothing was published".to_owned()),
-            Verdict::GeneratorLimited => reasons.push("published late".to_owned()),
-            Verdict::Ok | Verdict::ThresholdFailed => {}
-        }
-        let broken = self.conditions.iter().filter(|judged| !judged.holds);
-        reasons.extend(broken.map(|judged| judged.condition.clone()));
-        if !bar.may_refuse && self.refused + self.unknown > 0 {
-            reasons.push(format!("{} refused, {} unknown", self.refused, self.unknown));
-        }
-        let growing = report.types.rows().iter().find_map(|row| {
-            let (before, after) = growth(&row.latency_over_time, bar.warm_up_ms)?;
-            Some(format!("{}: latency grew from {before:.0} to {after:.0} ms", row.type_name))
-        });
-        reasons.extend(growing);
-        reasons
-    }
+/// What every probe must be, where it is not.
+fn broken_rules(report: &Report, measured: &Measured, bar: Bar) -> Vec<String> {
+    let limit = || report.generator.limit(report.lateness.p99_ms).unwrap_or_else(|| "the generator".into());
+    let verdict = match report.verdict {
+        Verdict::Violations => Some("a promise was broken".to_owned()),
+        Verdict::NothingPublished => Some("nothing was published".to_owned()),
+        Verdict::GeneratorLimited => Some(limit()),
+        Verdict::Ok | Verdict::ThresholdFailed => None,
+    };
+    let Measured { refused, unknown, .. } = measured;
+    let is_refused = !bar.may_refuse && refused + unknown > 0;
+    let refusals = is_refused.then(|| format!("{refused} refused, {unknown} unknown"));
+    verdict.into_iter().chain(refusals).collect()
+}
 
-    fn short_of(&self, report: &Report, bar: Bar) -> Short {
-        let Bar { processors: of, .. } = bar;
-        let busy = self.cpu.filter(|busy| *busy >= BUSY_MAX * of);
-        if report.verdict == Verdict::Violations {
-            return Short::Promises;
-        }
-        if let Some(busy) = busy {
-            return Short::Processors { busy, of };
-        }
-        if report.verdict == Verdict::GeneratorLimited {
-            return Short::Generator;
-        }
-        if self.refused + self.unknown > 0 {
-            return Short::Refusals { reasons: refusals(report) };
-        }
-        let is_slow =
-            |reason: &String| reason.contains("latency") || reason.contains("p50") || reason.contains("p99");
-        if self.because.iter().any(is_slow) {
-            return Short::Latency { busy: self.cpu, of };
-        }
-        Short::Condition
+/// The type whose latency had not settled, and how it grew, in words.
+fn growing(report: &Report, warm_up_ms: u64) -> Option<String> {
+    let types = report.types.rows().iter().map(|row| (&*row.type_name, &row.latency_over_time));
+    let reliable = report.reliable.iter().map(|reliable| ("reliable", &reliable.apply_over_time));
+    types.chain(reliable).find_map(|(name, moments)| {
+        let (before, after) = growth(moments, warm_up_ms)?;
+        Some(format!("{name}: latency grew from {before:.0} to {after:.0} ms"))
+    })
+}
+
+/// What was short in a run that did not hold; `is_slow`: for one thing its latency.
+fn short_of(report: &Report, measured: &Measured, is_slow: bool, of: f64) -> Short {
+    if report.verdict == Verdict::Violations {
+        return Short::Promises;
     }
+    if let Some(busy) = measured.cpu.filter(|busy| *busy >= BUSY_MAX * of) {
+        return Short::Processors { busy, of };
+    }
+    if report.verdict == Verdict::GeneratorLimited {
+        return Short::Generator;
+    }
+    if measured.refused + measured.unknown > 0 {
+        return Short::Refusals { reasons: refusals(report) };
+    }
+    if is_slow { Short::Latency { busy: measured.cpu, of } } else { Short::Condition }
 }
 
 /// What was refused, by reason and by status.
@@ -229,6 +228,7 @@ impl std::fmt::Display for Short {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::tests::made_up;
 
     fn moments(p99_ms: impl Fn(u64) -> f64) -> Vec<Moment> {
         (0..40)
@@ -260,5 +260,61 @@ mod tests {
         assert_eq!(said, "the node's processors: 0.95 of 1 busy");
         let reasons = BTreeMap::from([("room_full".to_owned(), 7)]);
         assert_eq!(Short::Refusals { reasons }.to_string(), "refusals: room_full 7");
+    }
+
+    const BAR: Bar = Bar { may_refuse: true, warm_up_ms: 0, processors: 64.0 };
+
+    /// A run of which nothing was refused.
+    fn smooth() -> Report {
+        let mut report = made_up();
+        (report.published.failed, report.published.ok) = (0, report.published.sent);
+        report
+    }
+
+    fn probe(report: &Report, slo: &str) -> Probe {
+        Probe::of(7, report, &crate::slo::parse_all(slo).unwrap(), BAR)
+    }
+
+    #[test]
+    fn every_condition_of_time_that_fails_is_latency_and_no_other_is() {
+        for slow in ["max<1ms", "p99.9<1ms", "last_max<1ms", "chat.max<1ms", "answer_p99<1us"] {
+            let short = probe(&smooth(), slow).short;
+            assert!(matches!(short, Some(Short::Latency { .. })), "{slow}: {short:?}");
+        }
+        assert_eq!(probe(&smooth(), "memory<1KiB").short, Some(Short::Condition));
+        assert_eq!(probe(&smooth(), "p99<10s").outcome, Outcome::Held);
+    }
+
+    #[test]
+    fn a_run_that_the_generator_limited_says_by_what() {
+        let mut report = smooth();
+        report.verdict = Verdict::GeneratorLimited;
+        report.generator.busiest_worker = 0.95;
+        let limited = probe(&report, "p99<10s");
+        assert_eq!(
+            (limited.outcome, &*limited.because),
+            (Outcome::Limited, &["a worker used 0.95 of a processor, past 0.9".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn reliable_messages_have_to_be_in_a_steady_state_too() {
+        let mut report = smooth();
+        let reliable = report.reliable.as_mut().unwrap();
+        reliable.apply_over_time = moments(|place| if place < 20 { 40.0 } else { 140.0 });
+        let growing = probe(&report, "loss=0");
+        assert_eq!((growing.outcome, growing.because.len()), (Outcome::Failed, 1));
+        assert_eq!(growing.because[0], "reliable: latency grew from 40 to 140 ms");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_nothing() {
+        let none = Probe::without_verdict(7, "it was gone".into(), Outcome::Failed);
+        let said = serde_json::to_value(&none).unwrap();
+        assert_eq!((said.get("p99_ms"), said.get("violations")), (None, None), "{said}");
+        let mut report = smooth();
+        report.latency = crate::latency::Percentiles::default();
+        let said = serde_json::to_value(probe(&report, "loss=0")).unwrap();
+        assert_eq!((said.get("p99_ms"), said["violations"].as_u64()), (None, Some(0)), "{said}");
     }
 }

@@ -7,6 +7,7 @@ use super::stream::{OffsetSeen, Passed, StreamSeen, TICK_SHIFT, What};
 use super::violation::{Kind, Violations};
 use crate::latency::Latency;
 use crate::streams::APPLY_AGE_MAX_NS;
+use crate::timeline::Timeline;
 
 /// How far the node's clock and this one may be apart when a message expires.
 const EXPIRY_SLACK_NS: u64 = 200_000_000;
@@ -31,6 +32,8 @@ pub(crate) struct ApplyTimes {
     pub(crate) from_answer: Latency,
     /// From when the message was due.
     pub(crate) from_due: Latency,
+    /// The same over the whole time of the run, by when messages were due.
+    pub(crate) over_time: Timeline,
 }
 
 impl ApplyTimes {
@@ -224,7 +227,9 @@ impl Life<'_> {
             let mut late = 0;
             for (tick, count) in &seen.applied {
                 let applied_ns = start_ns + ((u64::from(*tick) + 1) << TICK_SHIFT);
-                times.from_due.record(applied_ns.saturating_sub(due_ns), u64::from(*count) * is_timed);
+                let since_due_ns = applied_ns.saturating_sub(due_ns);
+                times.from_due.record(since_due_ns, u64::from(*count) * is_timed);
+                times.over_time.record(due_ns.saturating_sub(start_ns), since_due_ns, u64::from(*count));
                 if ok {
                     let took_ns = applied_ns.saturating_sub(answered_ns);
                     times.from_answer.record(took_ns, u64::from(*count) * is_timed);

@@ -61,6 +61,8 @@ fn a_faultless_stream_has_no_violations_and_its_times() {
     let figures = times.from_answer.percentiles();
     assert_eq!(figures.count, 12);
     assert!((8.0..8.6).contains(&figures.p50_ms), "{figures:?}");
+    let moments = times.over_time.moments();
+    assert_eq!(moments.iter().map(|moment| moment.count).sum::<u64>(), 12, "{moments:?}");
 }
 
 #[test]
