@@ -291,10 +291,8 @@ mod tests {
         report.verdict = Verdict::GeneratorLimited;
         report.generator.busiest_worker = 0.95;
         let limited = probe(&report, "p99<10s");
-        assert_eq!(
-            (limited.outcome, &*limited.because),
-            (Outcome::Limited, &["a worker used 0.95 of a processor, past 0.9".to_owned()][..])
-        );
+        assert_eq!((limited.outcome, limited.because.len()), (Outcome::Limited, 1));
+        assert!(limited.because[0].starts_with("a worker used 0.95 of a processor"), "{limited:?}");
     }
 
     #[test]
