@@ -24,6 +24,8 @@ use crate::sweep::gauges;
 use probe::{Bar, Measured, Probe, Short};
 use search::{Bounds, End, Outcome, Search, Tally};
 
+/// Probes of one search. Past it nothing is sure.
+const PROBES_MAX: usize = 200;
 /// The gauge that there is one of for each shard.
 const SHARDS: &str = "roomcast_rooms";
 
@@ -96,6 +98,8 @@ struct Found {
     is_lower_bound: bool,
     /// Nothing failed up to the end of the axis.
     is_end_of_axis: bool,
+    /// Probes ran out before it was sure.
+    is_unsure: bool,
     /// What was short right above the knee.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_by: Option<Short>,
@@ -125,6 +129,7 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
         fails_at: None,
         is_lower_bound: false,
         is_end_of_axis: false,
+        is_unsure: false,
         ended_by: None,
         processors,
         environment: Environment::default(),
@@ -133,7 +138,7 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     // Of the runs that held, the last: at the knee, or right below it.
     let mut held = None;
     let mut search = Search::new(bounds);
-    while let Some(value) = search.value() {
+    while let Some(value) = search.value().filter(|_| found.probes.len() < PROBES_MAX) {
         let plan = plan_at(args, value).map_err(RunError::Usage)?;
         let probe = match run::measure(&plan) {
             Ok(report) => {
@@ -219,7 +224,10 @@ fn processors(args: &FindMaxArgs, plan: &Plan) -> Result<f64, RunError> {
 impl Found {
     /// Takes in how the search ended.
     fn conclude(&mut self, search: &Search, bounds: Bounds) -> Verdict {
-        let Some(end) = search.end() else { return Verdict::NothingPublished };
+        let Some(end) = search.end() else {
+            self.is_unsure = true;
+            return Verdict::ThresholdFailed;
+        };
         let (knee, fails_at, verdict) = match end {
             End::Knee { value, fails_at } => (Some(value), fails_at, Verdict::Ok),
             End::NothingHolds => (None, Some(bounds.from), Verdict::ThresholdFailed),
@@ -279,6 +287,13 @@ impl fmt::Display for Found {
         let (unit, Self { slo, held, of, .. }) = (unit(self.axis), self);
         let first = self.probes.first().map_or(0, |probe| probe.value);
         let below = self.fails_at.map(|worst| format!(", and below {worst}")).unwrap_or_default();
+        if self.is_unsure {
+            writeln!(
+                f,
+                "knee         not sure after {PROBES_MAX} probes: {unit} that hold once fail the next time"
+            )?;
+            return Ok(());
+        }
         match (self.knee, self.is_lower_bound) {
             (Some(knee), false) => {
                 writeln!(f, "knee         {knee} {unit}: {slo} held in {held} of {of} probes")?;
@@ -447,6 +462,7 @@ mod tests {
             fails_at: None,
             is_lower_bound: false,
             is_end_of_axis: false,
+            is_unsure: false,
             ended_by: None,
             processors: 1.0,
             environment: Environment::default(),
@@ -455,6 +471,14 @@ mod tests {
     }
 
     const BOUNDS: Bounds = Bounds { from: 100, to: 1_000, precision_permille: 500, repeat: 1 };
+
+    #[test]
+    fn a_search_that_ran_out_of_probes_names_no_knee() {
+        let mut found = found(Vec::new());
+        assert_eq!(found.conclude(&Search::new(BOUNDS), BOUNDS), Verdict::ThresholdFailed);
+        assert!(found.to_string().contains("not sure after 200 probes"), "{found}");
+        assert_eq!(found.knee, None);
+    }
 
     /// A search of a node that holds up to `most`, and of a generator that can do less than `limit`.
     fn searched(most: u64, limit: u64) -> (Search, Vec<Probe>) {

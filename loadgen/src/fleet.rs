@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, sleep_until};
 use crate::plan::Plan;
 use crate::pulls::PULLS_MAX;
 use crate::remote::{Difference, Ping, Remote};
@@ -315,6 +315,23 @@ impl Fleet {
             }
         }
         Ok(results.into_iter().flatten().collect())
+    }
+
+    /// Waits until this time, in which no worker has anything to say.
+    ///
+    /// # Errors
+    /// [`Trouble`], as soon as one gave up or ended.
+    pub(crate) fn stay_until(&self, time_ns: u64) -> Result<(), Trouble> {
+        let left = Duration::from_nanos(time_ns.saturating_sub(monotonic_ns()));
+        match self.words.recv_timeout(left) {
+            Ok(heard) => Err(self.failure(heard)),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) if self.workers.is_empty() => {
+                sleep_until(time_ns);
+                Ok(())
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Trouble::Worker("all workers ended".into())),
+        }
     }
 
     fn hear(&self, deadline_ns: u64) -> Result<Heard, Trouble> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::args::FloorPlan;
-use crate::clock::{monotonic_ns, sleep_until, unix_ms};
+use crate::clock::{monotonic_ns, unix_ms};
 use crate::cpu::{CpuFigures, Meter, Spent};
 use crate::environment::Environment;
 use crate::faults::{FaultDone, Faults};
@@ -36,6 +36,8 @@ use crate::worker::{Order, Outcome, room_name};
 /// plan what it does.
 const LEAD_NS: u64 = 300_000_000;
 const LEAD_PER_THOUSAND_NS: u64 = 10_000_000;
+/// How often a run looks whether all is answered.
+const LOOK_NS: u64 = 10_000_000;
 /// Attempts at one reliable message: some ten seconds of them.
 const ATTEMPTS_MAX: u32 = 15;
 /// Attempts at one reliable message while the node is killed and restarted: two minutes of them.
@@ -98,12 +100,11 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
     let faults = Faults::begin(&plan.faults, start_ns);
+    let are_answered = || publishing.iter().chain(&reliable).all(Publishing::is_finished);
+    let took_ms = await_end(plan, &fleet, start_ns, are_answered).map_err(at_viewer_door)?;
     let outcomes = publishing.into_iter().map(|publishing| await_published(plan, publishing));
     let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
     let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
-    let took_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
-    // Devices come and go, and things are done to the node, until the end of the run and not of its messages.
-    sleep_until(start_ns + plan.seconds_milli * 1_000_000);
     let accepted = accepted(plan, &outcomes);
     let heads = reliable.as_ref().map(|reliable| reliable.published.heads_by_room()).unwrap_or_default();
     let grace_ms = plan.settle_ms;
@@ -214,6 +215,28 @@ fn accepted(plan: &Plan, outcomes: &[Outcomes]) -> Vec<Vec<u64>> {
         return accepted.map(|rooms| vec![u64::MAX; rooms.len()]).collect();
     }
     accepted.collect()
+}
+
+/// Waits until all that is published has its answers and the seconds of the run are over: devices come and go, and things
+/// are done to the node, until the end of the run and not of its messages. Gives after how many milliseconds all was
+/// answered. A worker that ends meanwhile is noticed at once.
+fn await_end(
+    plan: &Plan,
+    fleet: &Fleet,
+    start_ns: u64,
+    are_answered: impl Fn() -> bool,
+) -> Result<u64, Trouble> {
+    let (end_ns, mut took_ns) = (start_ns + plan.seconds_milli * 1_000_000, None);
+    loop {
+        let now_ns = monotonic_ns();
+        if took_ns.is_none() && are_answered() {
+            took_ns = Some(now_ns.saturating_sub(start_ns));
+        }
+        match took_ns {
+            Some(took_ns) if now_ns >= end_ns => return Ok(took_ns / 1_000_000),
+            _ => fleet.stay_until(now_ns + LOOK_NS)?,
+        }
+    }
 }
 
 fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunError> {

@@ -3,8 +3,9 @@
 #[expect(dead_code, reason = "a few misdeeds are enough here")]
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use support::{FakeServer, Misdeed};
 
@@ -118,6 +119,30 @@ fn what_devices_that_come_late_are_given_is_judged_too() {
         assert_eq!(output.status.code(), Some(99), "{misdeed:?}\n{}", said(&output));
         assert!(said(&output).contains(names), "{misdeed:?}\n{}", said(&output));
     }
+}
+
+/// The children of a process, as the kernel lists them.
+fn children(process: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default()
+}
+
+#[test]
+fn a_worker_that_ends_ends_the_run_at_once_and_is_named() {
+    let fake = FakeServer::start(Misdeed::None);
+    let doors = format!(
+        "--viewer-door ws://{} --publisher-door http://{} --ops-door http://{}",
+        fake.viewer, fake.publisher, fake.ops
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-loadgen"));
+    let line = format!("run --no-floor --devices 5 --seconds 600 {doors}");
+    command.args(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("connected 5 of 5")));
+    let worker = children(run.id());
+    assert!(Command::new("kill").arg("-9").args(worker.split_whitespace()).status().unwrap().success());
+    assert!(said.any(|line| line.contains("worker 1 of 1") && line.contains("ended")));
+    assert_eq!(run.wait().unwrap().code(), Some(2), "and not after 600 s");
 }
 
 #[test]
