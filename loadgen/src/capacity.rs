@@ -56,7 +56,7 @@ pub(crate) struct PlanArgs {
     /// Viewers in all: 1e6, 1_000_000 or 1M. Without it: what --rooms come to.
     #[arg(long, value_parser = number)]
     viewers: Option<f64>,
-    /// Rooms by size, COUNT:VIEWERS[:RATE] each, the viewers and chat messages a second of each room
+    /// Rooms by size, `COUNT:VIEWERS[:RATE]` each, the viewers and chat messages a second of each room
     /// (`1:500k:50,300:1000,20k:10:0.1`); or a number of rooms that are alike.
     #[arg(long, required_unless_present = "at")]
     rooms: Option<Rooms>,

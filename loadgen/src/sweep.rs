@@ -47,7 +47,7 @@ const BY_POINTS: &str = "a sweep's points say that, built-in ones or those of --
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// Points to measure, as TOML: each a [[point]] with devices and rate, and if wanted rooms, payload_bytes,
+    /// Points to measure, as TOML: each a `[[point]]` with devices and rate, and if wanted rooms, payload_bytes,
     /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: 22 built-in ones.
     #[arg(long, conflicts_with_all = ["devices_max", "rate_max"])]
     points: Option<PathBuf>,
