@@ -13,6 +13,8 @@ use crate::model::flushes::Arrivals;
 use crate::model::usl::{Basis, Usl};
 use crate::model::{Features, Shape};
 
+/// The part of the variance below which a model says little.
+const TELLING: f64 = 0.9;
 /// What [`Need::parts`] are.
 const RESOURCES: [&str; 3] = ["processors", "memory", "network"];
 
@@ -221,6 +223,15 @@ pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: Arrivals) -> V
             "the kernel's memory is of both ends of a connection, which were on one machine: a node alone needs less".to_owned(),
         );
     }
+    all.push(
+        "the kernel's own structures of a connection, some KiB each, are in no figure: only what it buffers is".to_owned(),
+    );
+    if models.memory.r_squared < TELLING {
+        all.push(format!(
+            "memory is not to be relied on: the rows tell {:.0} % of it, because a node keeps what points before it took",
+            100.0 * models.memory.r_squared.max(0.0)
+        ));
+    }
     let flushes = &models.flushes;
     for members in members {
         let other = flushes.nearest(*members).filter(|kind| kind.distance(*members) > 1.0);
@@ -328,7 +339,9 @@ pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::
     writeln!(f)?;
     terms(f, "memory", 1.0 / 1024.0, "KiB", &models.memory)?;
     match models.socket_bytes_per_connection {
-        Some(bytes) => writeln!(f, "sockets      {bytes:.0} bytes of the kernel for each connection")?,
+        Some(bytes) => {
+            writeln!(f, "sockets      {bytes:.0} bytes buffered by the kernel for each connection")?
+        }
         None => writeln!(f, "sockets      not measured: the kernel's memory for sockets is no part of this")?,
     }
     for kind in &models.flushes.kinds {
@@ -527,12 +540,15 @@ pub(crate) mod tests {
     fn what_is_taken_for_granted_is_said() {
         let mut models = models();
         models.socket_bytes_per_connection = Some(9_000.0);
+        models.memory.r_squared = 0.4;
         models.flushes.kinds[0].window_high_s = 10.0 * models.flushes.kinds[0].window_low_s;
         let told = Answer::of(models, demand("2:1000,3:5,1:50k", "4c,64g,10gbit")).unwrap().to_string();
         for said in [
             "assumes      messages come by chance",
             "1448 bytes of payload and 90 beside it",
             "of both ends of a connection",
+            "memory is not to be relied on: the rows tell 40 % of it",
+            "are in no figure: only what it buffers is",
             "rooms of 5 devices gather like those of 10 to ",
             "rooms of 50000 devices gather like those of ",
             "their rows can't tell",
