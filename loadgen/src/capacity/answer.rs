@@ -339,11 +339,11 @@ pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::
     writeln!(f)?;
     terms(f, "memory", 1.0 / 1024.0, "KiB", &models.memory)?;
     match models.socket_bytes_per_connection {
-        Some(bytes) => writeln!(f, "sockets      {bytes:.0} bytes buffered by the kernel for each connection"),
+        Some(bytes) => {
+            writeln!(f, "sockets      {bytes:.0} bytes buffered by the kernel for each connection")
+        }
         None => writeln!(f, "sockets      not measured: the kernel's memory for sockets is no part of this"),
     }?;
-        None => writeln!(f, "sockets      not measured: the kernel's memory for sockets is no part of this")?,
-    }
     for kind in &models.flushes.kinds {
         writeln!(
             f,
