@@ -417,12 +417,13 @@ impl Finish {
             self.level_since_ns = Some(now_ns);
         }
         self.newest = newest;
-        // Where nobody was there throughout, nobody can tell when all has come: it is awaited as long as rooms gather.
-        let quiet_ns = if viewers.knows_all_rooms() { SETTLE_NS } else { QUIET_NS };
         // Nobody goes away any more, so this moves the end by a few seconds at most, while the node is there.
         let last_ns = viewers.latest_return_ns() + APPLY_AGE_MAX_NS + SETTLE_NS;
         now_ns >= self.deadline_ns.max(last_ns.min(self.deadline_ns + RETURN_MAX_NS))
-            || self.level_since_ns.is_some_and(|since_ns| now_ns >= since_ns + quiet_ns)
+            || self.level_since_ns.is_some_and(|since_ns| {
+                // Where nobody was there throughout, nobody can tell when all has come: it is awaited as long as rooms gather.
+                now_ns >= since_ns + QUIET_NS || (now_ns >= since_ns + SETTLE_NS && viewers.knows_all_rooms())
+            })
     }
 }
 
