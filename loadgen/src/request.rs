@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 
 use crate::frame::Encoding;
 use crate::mix::{Class, Load, ReliableTypes};

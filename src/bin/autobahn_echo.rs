@@ -6,7 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use roomcast::wire::reader::{Incoming, Reader, ReaderLimits};
+use roomcast_core::wire::reader::{Incoming, Reader, ReaderLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tungstenite::handshake::derive_accept_key;

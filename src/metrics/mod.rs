@@ -20,13 +20,13 @@ pub use self::labels::{DoorName, Dropped, Refusal};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::table::*;
-use crate::room::ladder::Step;
-use crate::room::message::{Class, ShedReason, Unavailable};
-use crate::room::tally::ByClass;
 use crate::shard::ladder::Change;
 use crate::shard::tally::{Holdings, Tally};
 use crate::store::health::{StoreTally, Trouble};
-use crate::wire::close::CloseReason;
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::{Class, ShedReason, Unavailable};
+use roomcast_core::room::tally::ByClass;
+use roomcast_core::wire::close::CloseReason;
 
 /// Upper bounds of the latency buckets, in seconds: fine around the default gather window (0.1) and the promise (3).
 const LATENCY_BUCKETS_S: [f64; 14] =
@@ -491,13 +491,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::clock::Now;
-    use crate::room::tally::RoomTally;
+    use crate::clock;
+    use roomcast_core::room::tally::RoomTally;
 
     #[test]
     fn every_metric_of_the_table_is_shown_with_its_help_and_no_other() {
         let metrics = Metrics::new(2).unwrap();
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         let rooms = RoomTally { window: Some(Duration::from_millis(100)), ..RoomTally::default() };
         metrics.add(&Tally { written: vec![now], rooms, ..Tally::default() }, now);
         let text = metrics.render();
@@ -523,7 +523,7 @@ mod tests {
         tally.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
         tally.rooms.unavailable[Unavailable::StreamFull as usize] = 5;
         tally.closed[CloseReason::Behind.index()] = 4;
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         tally.written.push(now);
         metrics.add(&tally, now + Duration::from_millis(90));
         metrics.add(&tally, now + Duration::from_millis(90));
@@ -562,7 +562,7 @@ mod tests {
     #[test]
     fn the_store_is_shown_as_it_counts_itself() {
         let metrics = Metrics::new(1).unwrap();
-        let trouble = Trouble { since: Now::read(), why: "storing messages failed: no space left".into() };
+        let trouble = Trouble { since: clock::now(), why: "storing messages failed: no space left".into() };
         let mut tally = StoreTally { bytes: 5_000_000_000, ..StoreTally::default() };
         for commits in [3, 5] {
             (tally.commits, tally.commit_time) = (commits, Duration::from_micros(700 * commits));

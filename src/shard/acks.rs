@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use super::lane::{Carry, Control};
 use super::{Shard, TURN_ENTRIES_MAX};
-use crate::clock::Now;
-use crate::connection::placed::{Place, Socket};
-use crate::room::Counts;
-use crate::room::id::{RoomName, Run};
-use crate::wire::close::CloseReason;
-use crate::wire::device::Ack;
+use crate::shard::connection::{Place, Socket};
+use roomcast_core::now::Now;
+use roomcast_core::room::Counts;
+use roomcast_core::room::id::{RoomName, Run};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::device::Ack;
 
 impl<S: Socket> Shard<S> {
     /// A device says up to where it has applied. Whether that can be: of a room it hears, in the stream's present life,

@@ -7,18 +7,19 @@ use bytes::Bytes;
 
 use super::lane::{Control, Delivery, Refresh};
 use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
-use crate::clock::Now;
-use crate::config::limits::CLOSE_LINGER;
-use crate::connection::placed::{Connection, Drained, Place, Rest, Socket};
-use crate::connection::{Grant, Seat};
-use crate::fanout::segment::Segment;
+use crate::auth::Grant;
+use crate::seat::Seat;
+use crate::shard::connection::{Connection, Drained, Place, Rest, Socket};
+use roomcast_core::fanout::segment::Segment;
+use roomcast_core::limits::CLOSE_LINGER;
+use roomcast_core::now::Now;
 
-use crate::room::id::{Encoding, RoomName, Run, Seq};
-use crate::room::{Counts, WriteCost};
-use crate::wire::close::CloseReason;
-use crate::wire::device::{self, DeviceFrame, Refusal};
-use crate::wire::frame::{self, Notice};
-use crate::wire::reader::{Incoming, ReaderLimits};
+use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
+use roomcast_core::room::{Counts, WriteCost};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::device::{self, DeviceFrame, Refusal};
+use roomcast_core::wire::frame::{self, Notice};
+use roomcast_core::wire::reader::{Incoming, ReaderLimits};
 
 impl<S: Socket> Shard<S> {
     /// Takes in a connection. Its key, valid until it is gone.

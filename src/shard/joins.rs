@@ -2,14 +2,14 @@
 
 use super::lane::{Control, Welcome};
 use super::{Drain, Shard, directory};
-use crate::clock::Now;
-use crate::config::limits::ROOMS_PER_CONNECTION_MAX;
-use crate::connection::placed::{Deferred, Place, Socket};
-use crate::fanout::segment::{Entrant, Segment};
-use crate::room::id::{Cursor, RoomName, Seen};
-use crate::room::{Departure, Join};
-use crate::wire::close::CloseReason;
-use crate::wire::frame::Notice;
+use crate::shard::connection::{Deferred, Place, Socket};
+use roomcast_core::fanout::segment::{Entrant, Segment};
+use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Cursor, RoomName, Seen};
+use roomcast_core::room::{Departure, Join};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::frame::Notice;
 
 use super::devices::key_of;
 

@@ -8,11 +8,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::limits::{
+use roomcast_core::limits::{
     LADDER_DELAY_DOWN, LADDER_DELAY_UP, LADDER_INTERVAL, LADDER_OWED_PERMILLE, LADDER_OWED_SLACK_PERMILLE,
     LADDER_REFUSALS_DOWN, LADDER_REFUSALS_UP,
 };
-use crate::room::ladder::Step;
+use roomcast_core::room::ladder::Step;
 
 /// As far up as refused publishes alone take a shard.
 const REFUSALS_STEP_MAX: Step = Step::WindowWidest;
@@ -105,7 +105,7 @@ fn owed_step(before: Step, permille: u64) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Now;
+    use crate::clock;
 
     fn late(delay_ms: u64) -> Pressure {
         Pressure { delay: Duration::from_millis(delay_ms), ..Pressure::default() }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn ladder() -> Ladder {
-        Ladder::new(Now::read().instant)
+        Ladder::new(clock::now().instant)
     }
 
     #[test]

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
-use crate::config::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
-use crate::fanout::carry::CarryWant;
-use crate::fanout::segment::{Level, RefreshFrame, StreamPlace, Want};
-use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
-use crate::room::receipt::Acks;
-use crate::room::{Counts, Departure, Join, Reach, WriteCost};
+use roomcast_core::fanout::carry::CarryWant;
+use roomcast_core::fanout::segment::{Level, RefreshFrame, StreamPlace, Want};
+use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
+use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
+use roomcast_core::room::receipt::Acks;
+use roomcast_core::room::{Counts, Departure, Join, Reach, WriteCost};
 
 /// The answer to a join.
 #[derive(Debug)]

@@ -29,17 +29,18 @@ use super::socket::DeviceSocket;
 use super::tally::{Holdings, Tally};
 use super::way_in::PublishRequest;
 use super::{Plan, Shard};
-use crate::clock::{Now, millis, thread_cpu};
-use crate::config::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
+use crate::clock::{self, thread_cpu};
 use crate::metrics::Metrics;
-use crate::room::id::RoomName;
-use crate::room::message::Published;
-use crate::room::view::{RecallView, ReliablePage, StreamRefusal};
-use crate::room::{Ask, Told};
 use crate::store::Request as StoreRequest;
 use crate::store::port::Port;
-use crate::wire::close::{CloseReason, LogLevel};
-use crate::wire::frame;
+use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
+use roomcast_core::now::{Now, millis};
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::message::Published;
+use roomcast_core::room::view::{RecallView, ReliablePage, StreamRefusal};
+use roomcast_core::room::{Ask, Told};
+use roomcast_core::wire::close::{CloseReason, LogLevel};
+use roomcast_core::wire::frame;
 
 /// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -60,7 +61,7 @@ pub(super) fn start(
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("shard-{}", plan.index)).spawn(move || {
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         let shell = Rc::new(Shell {
             index: plan.index,
             shard: RefCell::new(Shard::new(plan, peers, now)),
@@ -143,7 +144,7 @@ impl Shell {
                     () = sleep_until(deadline.into()) => {}
                 }
             }
-            let now = Now::read();
+            let now = clock::now();
             self.obey_ladder();
             busy = self.take_in(now);
             self.weigh_ladder(now.instant);
@@ -388,7 +389,7 @@ impl Shell {
         let tally = shard.take_tally();
         log_closes(&tally);
         // The turn took its time: what it wrote is as late as it is now.
-        self.metrics.add(&tally, Now::read().instant);
+        self.metrics.add(&tally, clock::now().instant);
         if waits.holdings_due.is_none_or(|due| due <= now.instant) {
             waits.holdings_due = Some(now.instant + LOAD_INTERVAL);
             let holdings = Holdings { busy_permille: waits.busy_permille(now.instant), ..shard.holdings() };
@@ -401,7 +402,7 @@ impl Shell {
     /// Drains and reads one connection. Ready when it is gone.
     fn poll_connection(&self, key: u64, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = self.scratch.borrow_mut();
-        let now = Now::read();
+        let now = clock::now();
         {
             let mut shard = self.shard.borrow_mut();
             let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };

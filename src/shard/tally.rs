@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::room::tally::RoomTally;
-use crate::wire::close::CloseReason;
+use roomcast_core::room::tally::RoomTally;
+use roomcast_core::wire::close::CloseReason;
 
 /// Counts of one shard since the last `take`.
 #[derive(Debug, Clone, Default)]

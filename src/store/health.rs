@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clock::Now;
-use crate::config::limits::STORE_HEALED_AFTER;
+use roomcast_core::limits::STORE_HEALED_AFTER;
+use roomcast_core::now::Now;
 
 use super::Holdings;
 

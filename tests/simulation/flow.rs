@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use roomcast::clock::Now;
-use roomcast::config::limits::{ACCOUNT_SEQS_MAX, GATHERED_MESSAGES_MAX, INTEGER_MAX};
-use roomcast::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
-use roomcast::room::ladder::Step;
-use roomcast::room::message::{Class, Message, Payload, Published};
-use roomcast::room::pace::{Quotas, Readable, RoomRules};
-use roomcast::room::policy::{Merge, Priority, TypePolicy, TypeRate};
-use roomcast::room::tally::RoomTally;
-use roomcast::room::view::AccountView;
-use roomcast::room::{Input, Join, Output, Room, WriteCost};
-use roomcast::wire::frame;
+use roomcast_core::limits::{ACCOUNT_SEQS_MAX, GATHERED_MESSAGES_MAX, INTEGER_MAX};
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::{Class, Message, Payload, Published};
+use roomcast_core::room::pace::{Quotas, Readable, RoomRules};
+use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
+use roomcast_core::room::tally::RoomTally;
+use roomcast_core::room::view::AccountView;
+use roomcast_core::room::{Input, Join, Output, Room, WriteCost};
+use roomcast_core::wire::frame;
 
 use self::oracle::{Entering, Oracle, Promise};
 use crate::world::Coverage;
@@ -142,7 +142,7 @@ fn draw_rules(rng: &mut Rng) -> RoomRules {
 impl Flow {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let now = Now { unix_ms: 1_800_000_000_000, ..Now::read() };
+        let now = Now { unix_ms: 1_800_000_000_000, ..roomcast::clock::now() };
         let rules = draw_rules(&mut rng);
         let ttl = rng.bool().then(|| Duration::from_millis(rng.u64(1000..10_000)));
         let types = draw_types(&mut rng, ttl);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use doors::{accept, read_request};
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::http::HeaderValue;
 
