@@ -77,7 +77,7 @@ fn the_pass(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
 /// As a shard does it: in turns, between which it looks after joins, acks and publishes.
 fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
     let room = RoomName::parse("r1").expect("a constant");
-    let mut segment = Segment::new(room.clone(), Run(1), Seq(0), None);
+    let mut segment = Segment::new(room, Run(1), Seq(0), None);
     for member in 0..MEMBERS {
         let entrant = Entrant {
             connection: member,
@@ -92,15 +92,8 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
         per_member(bencher, || {
             seq = seq.next();
             let frames = [frame.clone(), frame.clone()];
-            let level = Level {
-                room: room.clone(),
-                run: Run(1),
-                seq,
-                frames,
-                reach: Reach::default(),
-                ack_within: Duration::ZERO,
-                oldest: now,
-            };
+            let level =
+                Level { seq, frames, reach: Reach::default(), ack_within: Duration::ZERO, oldest: now };
             assert!(segment.arrive(Arc::new(level)));
             while segment.is_busy() {
                 black_box(segment.turn(PASS_TURN_MEMBERS, &mut sink, now));

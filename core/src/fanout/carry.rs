@@ -10,8 +10,8 @@ use crate::limits::{
     ACK_GRACE, CARRY_DELAY_MAX, CARRY_DELAY_STEP, CARRY_JITTER_PERCENT, CARRY_STEADY_ATTEMPTS,
     STREAM_MESSAGES_MAX,
 };
-use crate::room::Reach;
-use crate::room::id::{Encoding, RoomName, mix};
+
+use crate::room::id::{RoomName, mix};
 
 /// What a member has acknowledged, and when it was last sent something again.
 #[derive(Debug, Clone, Copy)]
@@ -38,15 +38,6 @@ impl Acked {
     pub fn settled(&self) -> u64 {
         self.through.max(self.dead_through)
     }
-}
-
-/// A frame that members of a segment need because they did not acknowledge in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CarryWant {
-    /// How it is to be spelt.
-    pub encoding: Encoding,
-    /// What it is to carry.
-    pub reach: Reach,
 }
 
 /// When which messages were sent to a segment's members.

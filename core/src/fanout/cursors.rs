@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Sink;
-use super::carry::{Acked, CarryWant, Schedule};
+use super::carry::{Acked, Schedule};
 use super::pass::{Member, Standing};
 use crate::limits::{CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, STREAM_MESSAGES_MAX};
-use crate::room::Reach;
 use crate::room::id::RoomName;
 use crate::room::receipt::Acks;
+use crate::room::{CarryWant, Reach};
 
 /// A joining member's place in the reliable stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

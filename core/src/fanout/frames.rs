@@ -5,16 +5,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::room::Reach;
-use crate::room::id::{Encoding, RoomName, Run, Seq};
+use crate::room::id::{Encoding, Seq};
 
 /// A batch as it travels to segments: the level frame of each encoding in use. Takes a member from `seq - 1` to `seq`.
 #[derive(Debug)]
 pub struct Level {
-    /// Which room.
-    pub room: RoomName,
-    /// In which life.
-    pub run: Run,
-    /// Which batch.
+    /// Number of the batch.
     pub seq: Seq,
     /// By encoding; empty where no member uses it.
     pub frames: [Bytes; Encoding::ALL.len()],
@@ -24,17 +20,6 @@ pub struct Level {
     pub ack_within: Duration,
     /// When its oldest message was accepted.
     pub oldest: Instant,
-}
-
-/// What a member that missed batches is waiting for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Want {
-    /// How its frames are spelt.
-    pub encoding: Encoding,
-    /// The last seq it holds.
-    pub since: Seq,
-    /// The last offset of the reliable stream that was sent to it.
-    pub sent: u64,
 }
 
 /// How far a refresh takes a member.

@@ -12,10 +12,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::carry::CarryWant;
 use super::cursors::Cursors;
 pub use super::cursors::StreamPlace;
-pub use super::frames::{Level, RefreshFrame, Refreshed, Want};
+pub use super::frames::{Level, RefreshFrame, Refreshed};
 pub use super::pass::{Member, PassFrames, PassTally, pass};
 use super::pass::{Standing, VACANT};
 pub use super::turn::TurnTally;
@@ -23,7 +22,7 @@ use super::{Offer, Sink};
 use crate::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{Census, Departure, Reach};
+use crate::room::{CarryWant, Census, Departure, Reach, RefreshWant};
 
 /// Who becomes a member, and what it holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +50,11 @@ pub struct Segment {
     queue: VecDeque<Queued>,
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
-    asked: BTreeMap<Want, Vec<u32>>,
+    asked: BTreeMap<RefreshWant, Vec<u32>>,
     /// Members, with the seq they stand at, that have to wait until fewer states are asked for.
     unasked: VecDeque<(u32, Seq)>,
     /// What to ask of the home next.
-    wants: Vec<Want>,
+    wants: Vec<RefreshWant>,
     /// The life of the reliable stream; `None` while it is not known.
     epoch: Option<Epoch>,
     cursors: Cursors,
@@ -98,7 +97,7 @@ struct Visit {
 #[derive(Debug, Clone, Copy)]
 enum Brings {
     /// It takes those that asked for it as far as this.
-    Refresh { want: Want, to: Refreshed },
+    Refresh { want: RefreshWant, to: Refreshed },
     /// It repeats what those at this seq did not acknowledge.
     Carry { want: CarryWant, seq: Seq },
 }
@@ -239,7 +238,7 @@ impl Segment {
     /// The refresh for those that asked `want` arrived. `None`: they missed more than anyone can account for, and their
     /// connections, returned here, have to come back afresh.
     #[must_use]
-    pub fn refreshed(&mut self, want: Want, refresh: Option<RefreshFrame>) -> Vec<u32> {
+    pub fn refreshed(&mut self, want: RefreshWant, refresh: Option<RefreshFrame>) -> Vec<u32> {
         // `seq` stays: what took these members further says nothing to those that did not ask.
         let slots = self.asked.remove(&want).unwrap_or_default();
         while self.asked.len() < REFRESH_STATES_MAX {
@@ -272,7 +271,7 @@ impl Segment {
     }
 
     /// What to ask of the home, since this was last called.
-    pub fn take_wants(&mut self) -> Vec<Want> {
+    pub fn take_wants(&mut self) -> Vec<RefreshWant> {
         std::mem::take(&mut self.wants)
     }
 
@@ -494,7 +493,7 @@ impl Segment {
         &mut self,
         slot: u32,
         frame: &Bytes,
-        (want, to): (Want, Refreshed),
+        (want, to): (RefreshWant, Refreshed),
         (sink, now): (&mut S, Instant),
         turn: &mut TurnTally,
     ) -> bool {
@@ -538,7 +537,7 @@ impl Segment {
     fn ask(&mut self, slot: u32) {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Asked;
-        let want = Want { encoding: member.encoding, since: member.last_seq, sent: member.sent };
+        let want = RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent };
         if let Some(slots) = self.asked.get_mut(&want) {
             slots.push(slot);
         } else if self.asked.len() < REFRESH_STATES_MAX {
@@ -595,8 +594,6 @@ mod tests {
     fn level(seq: u64, now: Instant) -> Arc<Level> {
         let frame = Bytes::from(seq.to_string());
         Arc::new(Level {
-            room: room(),
-            run: Run(1),
             seq: Seq(seq),
             frames: [frame.clone(), frame],
             reach: Reach::default(),
@@ -662,7 +659,7 @@ mod tests {
         assert_eq!(segment.turn(128, &mut notes, now).skipped, 1);
         notes.full.clear();
         segment.drained(0);
-        let want = Want { encoding: Encoding::Json, since: Seq(0), sent: 0 };
+        let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 };
         assert_eq!(segment.take_wants(), [want]);
         let to = Refreshed { seq: Seq(2), sent: 0, head: 0, ack_within: Duration::ZERO, skipped: 2 };
         let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), to };
@@ -685,8 +682,6 @@ mod tests {
     fn reliable(seq: u64, after: u64, through: u64, now: Instant) -> Arc<Level> {
         let frame = Bytes::from(format!("{seq}: ({after}, {through}]"));
         Arc::new(Level {
-            room: room(),
-            run: Run(1),
             seq: Seq(seq),
             frames: [frame.clone(), frame],
             reach: Reach { after, through },

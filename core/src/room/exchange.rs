@@ -28,63 +28,12 @@ pub enum Input {
         /// In the publisher's order.
         messages: Vec<Message>,
     },
-    /// A connection wants to become a member. Answered by [`Output::Welcomed`].
-    Join(Join),
-    /// A member has left a segment.
-    Left {
-        /// Where.
+    /// A segment of the room speaks.
+    Segment {
+        /// The shard that holds the segment.
         shard: usize,
-        /// Who.
-        left: Departure,
-    },
-    /// A segment is no more; these acknowledgements it had counted, by offset.
-    Acked {
-        /// The life of the stream that they are of.
-        epoch: Option<Epoch>,
-        /// Of each offset.
-        acks: Vec<(u64, Acks)>,
-    },
-    /// A member has acknowledged messages that were sent before its segment was there.
-    AckedEarly {
-        /// The life of the stream that they are of.
-        epoch: Option<Epoch>,
-        /// Which messages.
-        reach: Reach,
-    },
-    /// A segment has taken frames into a pass, or will never get them.
-    Taken {
-        /// Which segment.
-        shard: usize,
-        /// How many batches.
-        batches: usize,
-        /// What writing costs there; `None`: these were not written.
-        cost: Option<WriteCost>,
-    },
-    /// A segment that is no more, or no more of this room, had counted this.
-    Counted {
-        /// Since it last said.
-        counts: Counts,
-    },
-    /// A segment has members that hold everything up to `since` and missed what followed. Answered by
-    /// [`Output::Refreshed`].
-    Refresh {
-        /// Which segment.
-        shard: usize,
-        /// Of those members.
-        encoding: Encoding,
-        /// The last seq they hold.
-        since: Seq,
-        /// The last offset that was sent to them.
-        sent: u64,
-    },
-    /// A segment has members that did not acknowledge in time. Answered by [`Output::Carried`].
-    Carry {
-        /// Which segment.
-        shard: usize,
-        /// Of those members.
-        encoding: Encoding,
-        /// What is to be carried.
-        reach: Reach,
+        /// Its words.
+        said: SegmentSaid,
     },
     /// Something is asked of the reliable stream. Answered by [`Output::Told`].
     Ask {
@@ -137,6 +86,69 @@ pub enum Input {
     Close,
 }
 
+/// The words of a segment to the home of its room. They travel on the control lane, and are an input of the room.
+#[derive(Debug)]
+pub enum SegmentSaid {
+    /// A connection wants to become a member. Answered by [`Output::Welcomed`].
+    Join(Join),
+    /// A member has left.
+    Left(Departure),
+    /// Batches were taken into a pass, or will never get into one.
+    Taken {
+        /// Number of batches.
+        batches: usize,
+        /// The cost of writing to this segment; `None`: the batches were not written.
+        cost: Option<WriteCost>,
+    },
+    /// Counts of a segment that ends, or that goes over to another life of the room.
+    Counted(Counts),
+    /// Members missed batches. Answered by [`Output::Refreshed`].
+    Refresh(RefreshWant),
+    /// Members did not acknowledge in time. Answered by [`Output::Carried`].
+    Carry(CarryWant),
+    /// Acknowledgements that the segment does not keep any more.
+    Acked {
+        /// The life of the stream that the acknowledgements are of.
+        epoch: Option<Epoch>,
+        /// Pairs of an offset and its acknowledgements.
+        acks: Vec<(u64, Acks)>,
+    },
+    /// A member has acknowledged messages that were sent before its segment existed.
+    AckedEarly {
+        /// The life of the stream that the messages are of.
+        epoch: Option<Epoch>,
+        /// The acknowledged messages.
+        reach: Reach,
+    },
+}
+
+/// The state of members that missed batches: all members of one state share a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RefreshWant {
+    /// Encoding of the members' frames.
+    pub encoding: Encoding,
+    /// The last seq that the members hold.
+    pub since: Seq,
+    /// The last offset of the reliable stream that was sent to the members.
+    pub sent: u64,
+}
+
+/// The state of members that did not acknowledge in time: all members of one state share a carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CarryWant {
+    /// Encoding of the members' frames.
+    pub encoding: Encoding,
+    /// The messages to carry.
+    pub reach: Reach,
+}
+
+impl Input {
+    /// Whether a connection wants to become a member.
+    pub(super) fn is_join(&self) -> bool {
+        matches!(self, Self::Segment { said: SegmentSaid::Join(_), .. })
+    }
+}
+
 /// What writing costs a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteCost {
@@ -187,9 +199,7 @@ impl AddAssign for Counts {
 /// A connection's wish to become a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Join {
-    /// The shard that owns the connection.
-    pub shard: usize,
-    /// The connection there; comes back with the answer.
+    /// The connection on its shard; comes back with the answer.
     pub connection: u64,
     /// Which of its joins this is; comes back with the answer.
     pub join: u32,
@@ -279,14 +289,10 @@ pub enum Output {
     Welcomed(Welcomed),
     /// What the members of a segment that hold `since` have missed.
     Refreshed {
-        /// Which segment.
+        /// The shard that asked.
         shard: usize,
-        /// Of those members.
-        encoding: Encoding,
-        /// As it came.
-        since: Seq,
-        /// As it came.
-        sent: u64,
+        /// The state it asked for.
+        want: RefreshWant,
         /// It takes them to this.
         to: Seq,
         /// The last offset that had left in batches by then.
@@ -296,12 +302,10 @@ pub enum Output {
     },
     /// What members of a segment did not acknowledge in time.
     Carried {
-        /// Which segment.
+        /// The shard that asked.
         shard: usize,
-        /// Of those members.
-        encoding: Encoding,
-        /// As it came.
-        reach: Reach,
+        /// The state it asked for.
+        want: CarryWant,
         /// The frame repeats this.
         seq: Seq,
         /// `None`: nothing of it is alive any more.
@@ -350,7 +354,9 @@ pub enum Output {
 /// A member that was taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Welcomed {
-    /// As it came.
+    /// The shard that owns the connection.
+    pub shard: usize,
+    /// The join that this answers.
     pub join: Join,
     /// The history it gets is newer than this.
     pub history_after: Seq,

@@ -44,8 +44,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::exchange::{
-    Ask, Batch, Carried, Census, Counts, Departure, Input, Join, Opening, Output, Reach, Refresh, Snapshot,
-    Span, Stands, Told, Welcomed, WriteCost,
+    Ask, Batch, Carried, CarryWant, Census, Counts, Departure, Input, Join, Opening, Output, Reach, Refresh,
+    RefreshWant, SegmentSaid, Snapshot, Span, Stands, Told, Welcomed, WriteCost,
 };
 
 use self::account::Account;
@@ -248,7 +248,7 @@ impl Room {
 
     /// The one way in. Outputs are to be drained afterwards.
     pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
-        let is_join = matches!(input, Input::Join(_));
+        let is_join = input.is_join();
         let is_due = matches!(input, Input::Due);
         // What it is told before another input: a room that was opened for that one is not idle.
         let is_preface = matches!(input, Input::Degrade(_));
@@ -284,9 +284,8 @@ impl Room {
     fn is_early(&self, input: &Input) -> bool {
         let is_reliable = |message: &Message| message.class() == Class::Reliable;
         match input {
-            Input::Join(_) | Input::Ask { ask: Ask::Receipt { .. } | Ask::Pull { .. }, .. } => {
-                self.stream.epoch().is_none()
-            }
+            Input::Segment { said: SegmentSaid::Join(_), .. }
+            | Input::Ask { ask: Ask::Receipt { .. } | Ask::Pull { .. }, .. } => self.stream.epoch().is_none(),
             Input::Ask { ask: Ask::Recall { .. }, .. } => self.stream.phase() != Phase::Ready,
             Input::Publish { messages, .. } => {
                 self.stream.phase() != Phase::Ready && messages.iter().any(is_reliable)
@@ -301,22 +300,7 @@ impl Room {
                 self.used_by_publisher(now.instant);
                 self.publish(ticket, messages, now, tally);
             }
-            Input::Join(join) => {
-                // The welcome is a snapshot: what is due leaves before it.
-                self.flush_what_is_due(now.instant, tally);
-                self.join(join, now, tally);
-            }
-            Input::Left { shard, left } => self.leave(shard, left, now.instant),
-            Input::Taken { shard, batches, cost } => self.taken(shard, batches, cost, now.instant),
-            Input::Counted { counts } => self.counts += counts,
-            Input::Refresh { shard, encoding, since, sent } => self.refresh(shard, encoding, since, sent),
-            Input::Carry { shard, encoding, reach } => self.carry(shard, encoding, reach, now),
-            Input::Acked { epoch, acks } if epoch == self.stream.epoch() => self.acked(&acks),
-            Input::AckedEarly { epoch, reach } if epoch == self.stream.epoch() => {
-                self.stream.acked_early(reach, now.unix_ms);
-            }
-            // Of a stream that is no more.
-            Input::Acked { .. } | Input::AckedEarly { .. } => {}
+            Input::Segment { shard, said } => self.hear_segment(shard, said, now, tally),
             Input::Ask { ticket, ask } => self.ask(ticket, ask, now, tally),
             Input::Loaded { life, stored } => self.loaded(life, stored, now, tally),
             Input::Durable { life, through } => self.durable(life, through, now, tally),
@@ -330,6 +314,27 @@ impl Room {
             Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
             Input::Close => self.is_closing = true,
+        }
+    }
+
+    fn hear_segment(&mut self, shard: usize, said: SegmentSaid, now: Now, tally: &mut RoomTally) {
+        match said {
+            SegmentSaid::Join(join) => {
+                // The welcome is a snapshot: batches that are due leave before it.
+                self.flush_what_is_due(now.instant, tally);
+                self.join(shard, join, now, tally);
+            }
+            SegmentSaid::Left(left) => self.leave(shard, left, now.instant),
+            SegmentSaid::Taken { batches, cost } => self.taken(shard, batches, cost, now.instant),
+            SegmentSaid::Counted(counts) => self.counts += counts,
+            SegmentSaid::Refresh(want) => self.refresh(shard, want),
+            SegmentSaid::Carry(want) => self.carry(shard, want, now),
+            SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch() => self.acked(&acks),
+            SegmentSaid::AckedEarly { epoch, reach } if epoch == self.stream.epoch() => {
+                self.stream.acked_early(reach, now.unix_ms);
+            }
+            // These acknowledgements are of a stream that was replaced.
+            SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {}
         }
     }
 
@@ -405,16 +410,16 @@ impl Room {
         self.tidy_due.get_or_insert(now + TIDY_INTERVAL);
     }
 
-    fn join(&mut self, join: Join, now: Now, tally: &mut RoomTally) {
+    fn join(&mut self, shard: usize, join: Join, now: Now, tally: &mut RoomTally) {
         self.last_used = now.instant;
-        self.segments.entry(join.shard).or_default().census.add(join.encoding);
+        self.segments.entry(shard).or_default().census.add(join.encoding);
         self.pace.passes_cost(self.pass_cost());
         self.audience.changed(self.members(), now.instant);
         self.stream.age(now.unix_ms);
         let (history_after, resumed) = self.resume(join.seen, now.instant);
         let stands = self.stands(&join);
         tally.resets += u64::from(stands.is_some_and(|stands| stands.reset.is_some()));
-        self.outputs.push_back(Output::Welcomed(Welcomed { join, history_after, resumed, stands }));
+        self.outputs.push_back(Output::Welcomed(Welcomed { shard, join, history_after, resumed, stands }));
     }
 
     fn leave(&mut self, shard: usize, left: Departure, now: Instant) {

@@ -7,9 +7,11 @@ use bytes::Bytes;
 
 use super::Room;
 use super::entry::Entry;
-use super::exchange::{Ask, Carried, Input, Join, Opening, Output, Reach, Refresh, Stands, Told};
+use super::exchange::{
+    Ask, Carried, CarryWant, Input, Join, Opening, Output, Reach, Refresh, RefreshWant, Stands, Told,
+};
 use super::found::Found;
-use super::id::{Cursor, Encoding, Epoch, Seq};
+use super::id::{Cursor, Epoch};
 use super::message::{Class, Message, Payload, ShedReason, Unavailable, Verdict};
 use super::policy::TypePolicy;
 use super::publish::Whose;
@@ -42,9 +44,9 @@ pub(super) struct Reader {
 #[derive(Debug, Clone, Copy)]
 enum Reading {
     /// The refresh of members that miss batches, reliable messages or both.
-    Refresh { shard: usize, encoding: Encoding, since: Seq },
+    Refresh { shard: usize, want: RefreshWant },
     /// Members that did not acknowledge in time.
-    Carry { shard: usize, encoding: Encoding },
+    Carry { shard: usize, want: CarryWant },
     /// The pull side.
     Pull { ticket: u64, reset: Option<&'static str> },
 }
@@ -66,7 +68,7 @@ impl Parked {
     fn has_room_for(&self, input: &Input) -> bool {
         match input {
             Input::Publish { messages, .. } => self.messages + messages.len() <= PARKED_MAX,
-            Input::Join(_) => true,
+            _ if input.is_join() => true,
             _ => self.inputs.len() < PARKED_MAX,
         }
     }
@@ -244,17 +246,17 @@ impl Room {
     }
 
     /// Members of a segment miss batches, reliable messages or both.
-    pub(super) fn refresh(&mut self, shard: usize, encoding: Encoding, since: Seq, sent: u64) {
-        let reach = Reach { after: sent, through: u64::MAX };
-        let whose = Reading::Refresh { shard, encoding, since };
-        self.read(Reader { reach, from: sent, bytes_max: CATCH_UP_BYTES_MAX, whose });
+    pub(super) fn refresh(&mut self, shard: usize, want: RefreshWant) {
+        let reach = Reach { after: want.sent, through: u64::MAX };
+        let whose = Reading::Refresh { shard, want };
+        self.read(Reader { reach, from: want.sent, bytes_max: CATCH_UP_BYTES_MAX, whose });
     }
 
     /// Members of a segment did not acknowledge in time.
-    pub(super) fn carry(&mut self, shard: usize, encoding: Encoding, reach: Reach, now: Now) {
+    pub(super) fn carry(&mut self, shard: usize, want: CarryWant, now: Now) {
         self.stream.age(now.unix_ms);
-        let whose = Reading::Carry { shard, encoding };
-        self.read(Reader { reach, from: reach.after, bytes_max: CARRY_BYTES_MAX, whose });
+        let whose = Reading::Carry { shard, want };
+        self.read(Reader { reach: want.reach, from: want.reach.after, bytes_max: CARRY_BYTES_MAX, whose });
     }
 
     /// Something is asked of the stream, which is ready or not worth waiting for.
@@ -389,7 +391,7 @@ impl Room {
         for reader in std::mem::take(&mut self.readers) {
             match reader.whose {
                 // A frame that says nothing is not sent.
-                Reading::Refresh { since, .. } if since >= self.seq => self.readers.push(reader),
+                Reading::Refresh { want, .. } if want.since >= self.seq => self.readers.push(reader),
                 Reading::Carry { .. } => self.readers.push(reader),
                 Reading::Pull { .. } | Reading::Refresh { .. } => {
                     self.hand_out(reader, Found::InStore { from: reader.from });
@@ -460,22 +462,22 @@ impl Room {
         let Reader { reach, whose, .. } = reader;
         let carried = found.carried(reach.after, self.ack_within_ms());
         let output = match whose {
-            Reading::Refresh { shard, encoding, since } => {
+            Reading::Refresh { shard, want } => {
                 // A stream that told nothing new is not spoken of.
                 let carried = carried.filter(|carried| carried.span.through > reach.after);
-                let refresh = self.account.since(since).map(|missed| Refresh {
+                let refresh = self.account.since(want.since).map(|missed| Refresh {
                     missed,
-                    latest: self.latest.since(since),
-                    counters: self.counters.since(since),
+                    latest: self.latest.since(want.since),
+                    counters: self.counters.since(want.since),
                     carried,
                 });
-                let (sent, head) = (reach.after, self.stream.sent());
-                Output::Refreshed { shard, encoding, since, sent, to: self.seq, head, refresh }
+                let head = self.stream.sent();
+                Output::Refreshed { shard, want, to: self.seq, head, refresh }
             }
-            Reading::Carry { shard, encoding } => {
+            Reading::Carry { shard, want } => {
                 let carried = carried.filter(|carried: &Carried| !carried.messages.is_empty());
                 let floor = self.stream.floor();
-                Output::Carried { shard, encoding, reach, seq: self.seq, carried, floor }
+                Output::Carried { shard, want, seq: self.seq, carried, floor }
             }
             Reading::Pull { ticket, reset } => {
                 let opening = carried

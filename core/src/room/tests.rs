@@ -37,16 +37,9 @@ impl Bench {
     fn with_members(members: u64) -> Self {
         let mut bench = Self::new();
         for connection in 0..members {
-            let join = Join {
-                shard: 0,
-                connection,
-                join: 1,
-                encoding: Encoding::Json,
-                seen: None,
-                cursor: None,
-                device: 0,
-            };
-            bench.tell(Input::Join(join));
+            let join =
+                Join { connection, join: 1, encoding: Encoding::Json, seen: None, cursor: None, device: 0 };
+            bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Join(join) });
         }
         bench
     }
@@ -74,7 +67,9 @@ impl Bench {
     /// Whatever was cut is in a pass now; what is due then.
     fn taken(&mut self) -> Vec<Batch> {
         let untaken = self.room.segments.values().map(|segment| segment.untaken).max().unwrap_or(0);
-        batches(self.tell(Input::Taken { shard: 0, batches: untaken, cost: None }))
+        batches(
+            self.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: untaken, cost: None } }),
+        )
     }
 
     fn wait(&mut self, by: Duration) -> Vec<Batch> {
@@ -121,7 +116,11 @@ fn a_room_stops_cutting_while_a_segment_has_four_batches_before_it() {
     let mut bench = Bench::with_members(50);
     assert_eq!(bench.publish(chats(900)).1.len(), 4);
     assert_eq!(bench.wait(Duration::from_millis(500)).len(), 0);
-    assert_eq!(batches(bench.tell(Input::Taken { shard: 0, batches: 2, cost: None })).len(), 2);
+    assert_eq!(
+        batches(bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 2, cost: None } }))
+            .len(),
+        2
+    );
     assert_eq!(bench.room.gathered(), 300);
 }
 
@@ -170,16 +169,19 @@ fn what_an_early_flush_leaves_behind_keeps_its_deadline_or_goes_along() {
     // Passes of 120 ms: they have to be 200 ms apart.
     let cost = WriteCost { per_member: Duration::from_micros(2400), ..WriteCost::default() };
     assert_eq!(bench.publish(urgent()).1.len(), 1);
-    bench.tell(Input::Taken { shard: 0, batches: 1, cost: Some(cost) });
+    bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 1, cost: Some(cost) } });
     bench.publish(chats(99));
     bench.wait(Duration::from_millis(100));
     bench.publish([urgent(), chats(30)].concat());
     let left = bench.wait(Duration::from_millis(100));
     let sizes: Vec<usize> = left.iter().map(|batch| batch.messages.len()).collect();
     assert_eq!(sizes, [100, 30], "a pass goes out anyway, and the next would come too late for the rest");
-    bench.tell(Input::Taken { shard: 0, batches: 2, cost: None });
+    bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 2, cost: None } });
     // Where passes cost next to nothing, what has come only just waits for company.
-    bench.tell(Input::Taken { shard: 0, batches: 0, cost: Some(WriteCost::default()) });
+    bench.tell(Input::Segment {
+        shard: 0,
+        said: SegmentSaid::Taken { batches: 0, cost: Some(WriteCost::default()) },
+    });
     bench.wait(Duration::from_millis(200));
     let (_, left) = bench.publish([urgent(), chats(130)].concat());
     assert_eq!(left.iter().map(|batch| batch.messages.len()).collect::<Vec<_>>(), [100]);
@@ -229,7 +231,10 @@ fn a_member_behind_further_than_the_account_reaches_is_told_so() {
     for _ in 0..ACCOUNT_SEQS_MAX * 2 {
         bench.publish(chats(100));
     }
-    let refresh = |since| Input::Refresh { shard: 0, encoding: Encoding::Json, since, sent: 0 };
+    let refresh = |since| Input::Segment {
+        shard: 0,
+        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since, sent: 0 }),
+    };
     let answered = |outputs: &[Output]| matches!(outputs, [Output::Refreshed { refresh: Some(_), .. }]);
     assert!(!answered(&bench.tell(refresh(Seq(1)))));
     let recent = Seq(bench.room.seq().0 - 10);

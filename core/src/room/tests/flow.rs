@@ -59,7 +59,8 @@ fn a_flood_of_chat_does_not_delay_a_gift() {
     bench.publish(chats(5000));
     bench.publish(vec![gift()]);
     bench.now = bench.now.later(WINDOW);
-    let left = batches(bench.tell(Input::Taken { shard: 0, batches: 1, cost: None }));
+    let left =
+        batches(bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 1, cost: None } }));
     assert_eq!((left.len(), count_of(&left, "gift")), (1, 1), "it is in the very next batch");
     assert_eq!(bench.account("chat").shed.len(), 0, "and chat waits for its turn");
 }

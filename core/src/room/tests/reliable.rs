@@ -35,7 +35,7 @@ impl Bench {
         bench.load(None);
         // Its passes cost nothing, so that none waits for another.
         let cost = Some(WriteCost { per_member: Duration::ZERO, ..WriteCost::default() });
-        bench.tell(Input::Taken { shard: 0, batches: 0, cost });
+        bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 0, cost } });
         bench
     }
 
@@ -50,7 +50,9 @@ impl Bench {
         // The segment takes each batch at once.
         let batches = outputs.iter().filter(|output| matches!(output, Output::Batch { .. })).count();
         if batches > 0 && self.room.members() > 0 {
-            outputs.extend(self.tell(Input::Taken { shard: 0, batches, cost: None }));
+            outputs.extend(
+                self.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches, cost: None } }),
+            );
         }
         outputs
     }
@@ -99,20 +101,14 @@ impl Bench {
 }
 
 fn join(connection: u64, cursor: Option<Cursor>) -> Input {
-    Input::Join(Join {
-        shard: 0,
-        connection,
-        join: 1,
-        encoding: Encoding::Json,
-        seen: None,
-        cursor,
-        device: 0,
-    })
+    let join = Join { connection, join: 1, encoding: Encoding::Json, seen: None, cursor, device: 0 };
+    Input::Segment { shard: 0, said: SegmentSaid::Join(join) }
 }
 
 fn left(bench: &Bench, acked: u64) -> Input {
     let epoch = bench.room.epoch();
-    Input::Left { shard: 0, left: Departure { encoding: Encoding::Json, epoch, acked, device: 0 } }
+    let left = Departure { encoding: Encoding::Json, epoch, acked, device: 0 };
+    Input::Segment { shard: 0, said: SegmentSaid::Left(left) }
 }
 
 fn coupon(payload: &str) -> Message {
@@ -310,7 +306,14 @@ fn what_is_not_at_hand_is_read_from_the_store() {
     let Some(Output::Append { messages, .. }) = bench.asked.first() else { panic!("an append") };
     let messages = messages.clone();
     bench.sync();
-    let refresh = Input::Refresh { shard: 0, encoding: Encoding::Json, since: bench.room.seq(), sent: 3 };
+    let refresh = Input::Segment {
+        shard: 0,
+        said: SegmentSaid::Refresh(RefreshWant {
+            encoding: Encoding::Json,
+            since: bench.room.seq(),
+            sent: 3,
+        }),
+    };
     assert!(bench.tell(refresh).is_empty());
     let Output::Page { life, after: 3, .. } = bench.asked.remove(0) else { panic!("a page") };
     bench.tell(Input::StoreFailed {
@@ -323,7 +326,9 @@ fn what_is_not_at_hand_is_read_from_the_store() {
     let Output::Page { life, after: 3, .. } = bench.asked.remove(0) else { panic!("the page again") };
     let page = Page { messages: messages[3..20].to_vec(), through: 20 };
     let outputs = bench.tell(Input::Paged { life, after: 3, page });
-    let [Output::Refreshed { sent: 3, head, refresh: Some(refresh), .. }] = &outputs[..] else {
+    let [Output::Refreshed { want: RefreshWant { sent: 3, .. }, head, refresh: Some(refresh), .. }] =
+        &outputs[..]
+    else {
         panic!("{outputs:?}")
     };
     let carried = refresh.carried.as_ref().unwrap();
@@ -411,7 +416,10 @@ fn members_go_on_without_what_can_not_be_read() {
     let mut bench = Bench::ready();
     bench.publish((0..TAIL_MESSAGES_MAX + 10).map(|n| coupon(&n.to_string())).collect());
     bench.sync();
-    bench.tell(Input::Refresh { shard: 0, encoding: Encoding::Json, since: Seq(0), sent: 0 });
+    bench.tell(Input::Segment {
+        shard: 0,
+        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 }),
+    });
     let Output::Page { life, .. } = bench.asked.remove(0) else { panic!("a page") };
     let failed =
         Input::StoreFailed { life, asked: Asked::Page { after: 0 }, reason: Unavailable::StoreFailing };
@@ -496,7 +504,10 @@ fn what_is_dead_is_not_read_and_what_is_alive_behind_it_is_carried() {
     bench.sync();
     bench.wait(Duration::from_secs(2));
     let reach = Reach { after: 0, through: 12 };
-    bench.tell(Input::Carry { shard: 0, encoding: Encoding::Json, reach });
+    bench.tell(Input::Segment {
+        shard: 0,
+        said: SegmentSaid::Carry(CarryWant { encoding: Encoding::Json, reach }),
+    });
     let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };
     assert_eq!(after, 10, "nothing before is alive");
     let page = Page { messages: messages[..5].to_vec(), through: 15 };
@@ -512,7 +523,10 @@ fn a_store_that_does_not_know_what_it_has_synced_is_asked_for_all_of_it_again() 
     let mut bench = Bench::ready();
     bench.publish((0..TAIL_MESSAGES_MAX + 10).map(|n| coupon(&n.to_string())).collect());
     bench.sync();
-    bench.tell(Input::Refresh { shard: 0, encoding: Encoding::Json, since: Seq(0), sent: 0 });
+    bench.tell(Input::Segment {
+        shard: 0,
+        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 }),
+    });
     let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };
     bench.tell(Input::Paged { life, after, page: Page { messages: Vec::new(), through: after } });
     bench.wait(STORE_RETRY);
