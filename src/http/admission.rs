@@ -6,7 +6,7 @@
 //! same storm does not come again a second later. Pure but for the lock around it: `now` is an argument, and jitter is a
 //! mixed count.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 use roomcast_core::limits::{JOIN_BURST, JOIN_RETRY_AFTER_MAX, JOIN_RETRY_AFTER_SLACK};
@@ -46,7 +46,7 @@ impl Admission {
 
     fn with<T>(&self, ask: impl FnOnce(&mut Line) -> T) -> T {
         // A line is whole between any two of its lines.
-        ask(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        ask(&mut self.0.lock())
     }
 }
 

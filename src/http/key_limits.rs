@@ -1,7 +1,7 @@
 //! How many messages each publisher key may publish a second, over the whole node. Pure but for the locks: `now` is an
 //! argument. A room's own limits are the room's.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 use roomcast_core::room::bucket::Bucket;
@@ -49,7 +49,7 @@ impl KeyLimits {
         let all = Within { reliable, others, over: 0 };
         let Some(bucket) = self.buckets.get(key) else { return all };
         // A bucket is whole between any two of its lines.
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = bucket.lock();
         // At one moment: after the first that finds no place none does. Reliable ones last, since they have more of them.
         let taken = (0..others).take_while(|_| bucket.take(now)).count();
         let first = (0..reliable).take_while(|_| bucket.take_first(now)).count();

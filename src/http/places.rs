@@ -3,7 +3,9 @@
 //! Knows when a connection last had an answer, not what it asks for.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -58,14 +60,14 @@ impl Places {
         };
         self.taken += 1;
         let pulse = Arc::new(Pulse::new(clock::now().instant));
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = self.holders.lock();
         holders.insert(self.taken, Arc::clone(&pulse));
         Place { pulse, key: self.taken, holders: Arc::clone(&self.holders), _permit: permit }
     }
 
     /// Asks the connection that has waited longest to give way if it has waited long enough. When to look again.
     fn ask_to_give_way(&self, now: Instant) -> Duration {
-        let holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders = self.holders.lock();
         let silent = holders.values().filter_map(|pulse| Some((pulse.silent_since()?, pulse)));
         let Some((since, longest)) = silent.min_by_key(|(since, _)| *since) else { return FULL_DOOR_GRACE };
         let left = FULL_DOOR_GRACE.saturating_sub(now.saturating_duration_since(since));
@@ -79,7 +81,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.holders.lock().remove(&self.key);
     }
 }
 

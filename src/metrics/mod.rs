@@ -6,8 +6,11 @@
 
 mod labels;
 mod table;
+pub mod tally;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -20,10 +23,10 @@ pub use self::labels::{DoorName, Dropped, Refusal};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::table::*;
-use crate::shard::ladder::Change;
-use crate::shard::tally::{Holdings, Tally};
+
+use self::tally::{Holdings, Tally};
 use crate::store::health::{StoreTally, Trouble};
-use roomcast_core::room::ladder::Step;
+use roomcast_core::room::ladder::{Step, StepChange};
 use roomcast_core::room::message::{Class, ShedReason, Unavailable};
 use roomcast_core::room::tally::ByClass;
 use roomcast_core::wire::close::CloseReason;
@@ -219,7 +222,7 @@ impl Metrics {
         cells.passes.set(as_gauge(holdings.passes_permille) / 1000.0);
         cells.stretch.set(as_gauge(holdings.stretch_permille) / 1000.0);
         cells.window_needed.set(holdings.window_needed.as_secs_f64());
-        let mut held = self.cells.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.cells.held.lock();
         held[shard] = *holdings;
         self.cells.busy_spread.set(max_over_mean(held.iter().map(|held| held.busy_permille)));
         self.cells.members_spread.set(max_over_mean(held.iter().map(|held| held.members)));
@@ -234,14 +237,14 @@ impl Metrics {
     }
 
     /// A shard changed its own step of the ladder.
-    pub fn step_changed(&self, change: Change) {
+    pub fn step_changed(&self, change: StepChange) {
         self.cells.ladder_changes[usize::from(change.is_up())].increment(1);
     }
 
     /// What each shard said last that it holds, by index.
     #[must_use]
     pub fn held(&self) -> Vec<Holdings> {
-        self.cells.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cells.held.lock().clone()
     }
 
     /// How many rooms are hot now.

@@ -15,7 +15,6 @@ pub mod lane;
 pub mod publishers;
 pub mod run;
 pub mod strain;
-pub mod tally;
 
 mod acks;
 mod devices;
@@ -37,7 +36,7 @@ use self::heat::HeatRules;
 use self::homes::HomeRoom;
 use self::lane::{Control, Peer};
 use self::strain::{Strain, Windows};
-use self::tally::{Holdings, Tally};
+use crate::metrics::tally::{Holdings, Tally};
 use crate::shard::connection::{Connection, Socket};
 use crate::store::Request;
 use roomcast_core::fanout::segment::Segment;

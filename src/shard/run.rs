@@ -23,19 +23,20 @@ use tracing::{debug, error, info, warn};
 use super::directory::Load;
 use super::handle::{Arrival, Hello, HomeReceipt, Request, Shards};
 use super::inbox::{Left, Queue, Taken};
-use super::ladder::{Change, Ladder, Pressure};
+use super::ladder::{Ladder, Pressure};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
-use super::tally::{Holdings, Tally};
 use super::way_in::PublishRequest;
 use super::{Plan, Shard};
 use crate::clock::{self, thread_cpu};
 use crate::metrics::Metrics;
+use crate::metrics::tally::{Holdings, Tally};
 use crate::store::Request as StoreRequest;
 use crate::store::port::Port;
 use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
 use roomcast_core::now::{Now, millis};
 use roomcast_core::room::id::RoomName;
+use roomcast_core::room::ladder::StepChange;
 use roomcast_core::room::message::Published;
 use roomcast_core::room::view::{RecallView, ReliablePage, StreamRefusal};
 use roomcast_core::room::{Ask, Told};
@@ -448,8 +449,8 @@ impl Shell {
     }
 }
 
-fn log_step(shard: usize, change: Change, strains: Pressure) {
-    let Change { from, to } = change;
+fn log_step(shard: usize, change: StepChange, strains: Pressure) {
+    let StepChange { from, to } = change;
     let Pressure { delay, turned_away, owed_permille } = strains;
     let (from, step, delay_ms) = (from.name(), to.name(), millis(delay));
     if change.is_up() {

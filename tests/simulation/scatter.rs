@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use roomcast::metrics::tally::Tally;
 use roomcast::shard::directory::{Directory, Load};
-use roomcast::shard::tally::Tally;
 use roomcast_core::room::Counts;
 use roomcast_core::room::pace::RoomSettings;
 use roomcast_core::room::view::RoomView;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use roomcast::metrics::tally::Tally;
 use roomcast::seat::Seats;
 use roomcast::shard::directory::Directory;
 use roomcast::shard::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
-use roomcast::shard::tally::Tally;
 use roomcast::shard::{Plan, Shard, directory};
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Next, Wake, Writer};

@@ -86,6 +86,23 @@ impl Step {
     }
 }
 
+/// A shard went from one step to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepChange {
+    /// The step before.
+    pub from: Step,
+    /// The step now; never the same.
+    pub to: Step,
+}
+
+impl StepChange {
+    /// Whether the shard leaves out more from now on.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        self.to > self.from
+    }
+}
+
 /// Where a room stands on the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomStep {
