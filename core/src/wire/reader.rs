@@ -213,6 +213,7 @@ fn allow(
     if !in_order {
         return Err(CloseReason::ProtocolError);
     }
+    // Refused by the header alone: a device can't make the node hold what it only announces.
     let payload_bytes = usize::try_from(payload_bytes).map_err(|_| CloseReason::TooBig)?;
     if payload_bytes > bytes_max {
         return Err(CloseReason::TooBig);
@@ -230,6 +231,7 @@ fn end_frame(
 ) -> Result<ControlFlow<()>, CloseReason> {
     match frame.opcode {
         OpCode::Control(control) => {
+            // A control frame cut by the socket has its first bytes in `control`.
             let mut kept = partial.as_mut().map(|p| mem::take(&mut p.control)).unwrap_or_default();
             if kept.is_empty() {
                 return end_control(control, payload, take);
@@ -257,6 +259,7 @@ fn end_frame(
 }
 
 fn whole(kind: Data, bytes: &[u8]) -> Result<Incoming<'_>, CloseReason> {
+    // RFC 6455 §8.1: text is UTF-8, else the connection fails.
     if kind == Data::Text {
         return str::from_utf8(bytes).map(Incoming::Text).map_err(|_| CloseReason::NotUtf8);
     }
@@ -286,12 +289,14 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, CloseReason> {
         [] => Ok(None),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
+            // RFC 6455 §7.4.1: some codes are for local use and never travel.
             if !is_close_code(code) {
                 return Err(CloseReason::ProtocolError);
             }
             str::from_utf8(reason).map_err(|_| CloseReason::NotUtf8)?;
             Ok(Some(code))
         }
+        // Half a code.
         [_] => Err(CloseReason::ProtocolError),
     }
 }
@@ -305,6 +310,7 @@ pub(crate) fn is_close_code(code: u16) -> bool {
 /// Takes the mask off `payload`. The first byte stands `offset` bytes into the payload of the frame (RFC 6455
 /// §5.3).
 fn unmask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
+    // The mask runs through the whole frame, so a later part begins inside the mask.
     let mut turned = mask;
     turned.rotate_left(offset % 4);
     // Words of four bytes: the compiler turns this loop into vector instructions.

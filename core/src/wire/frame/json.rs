@@ -82,6 +82,7 @@ pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
         carried(out, brought);
     }
     counts(out, "skipped", &refresh.missed.skipped);
+    // Optional fields are left out when empty: most refreshes have few.
     if !refresh.latest.is_empty() {
         text(out, ",\"latest\":");
         shared(out, &refresh.latest);
@@ -244,6 +245,7 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
     text(out, "{\"type\":\"");
     text(out, message.type_name.as_str());
     match &message.payload {
+        // A JSON value goes in as it is, anything else as base64 under another name.
         Payload::Json(bytes) => {
             text(out, "\",\"payload\":");
             out.put_slice(bytes);
@@ -296,6 +298,7 @@ fn counts(out: &mut BytesMut, name: &str, counts: &[(TypeName, u64)]) {
 }
 
 fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
+    // Most batches change no counter.
     if changes.is_empty() {
         return;
     }

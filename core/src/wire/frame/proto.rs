@@ -155,6 +155,7 @@ pub(super) fn notice(notice: Notice<'_>) -> Bytes {
 
 /// Puts the tag and the length of `kind` in front of the fields, and the WebSocket header in front of both.
 fn finish(frame: FrameDraft, kind: u32) -> Bytes {
+    // `ServerFrame` is a oneof: one outer field, whose number is the kind of the frame.
     let length = frame.bytes.len() - super::HEADER_ROOM;
     let mut outer = [0_u8; OUTER_BYTES_MAX];
     let mut rest = &mut outer[..];

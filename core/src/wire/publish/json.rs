@@ -33,6 +33,7 @@ impl RequestReading<'_> {
     /// Keeps the refusal, and returns an error to stop serde.
     fn refuse<E: serde::de::Error>(&mut self, refusal: PublishError) -> E {
         self.refusal = Some(refusal);
+        // The text is never shown: `blame` takes the refusal first.
         E::custom("refused")
     }
 
@@ -48,6 +49,7 @@ impl RequestReading<'_> {
             None if error.is_data() => {
                 self.request.refusal(400, "bad_value", None, OBJECT_ALLOWED.to_owned())
             }
+            // Broken syntax: serde's text with line and column helps more than the rules of a field.
             field => self.request.refusal(400, "bad_json", field, format!("one JSON object: {error}")),
         }
     }
@@ -91,6 +93,7 @@ impl<'de> Visitor<'de> for WholeRequest<'_, '_> {
                     is_list = true;
                     reading.request.field = Some(Field::Messages);
                     map.next_value_seed(List(reading))?;
+                    // A mistake behind the list belongs to no message.
                     reading.request.index = None;
                     reading.request.field = None;
                 }
@@ -134,6 +137,7 @@ impl<'de> DeserializeSeed<'de> for Listed<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Before the message is read: a list above the limit costs no further parsing.
         self.0.request.begin_message().map_err(|refusal| self.0.refuse(refusal))?;
         deserializer.deserialize_map(self)
     }
@@ -194,12 +198,15 @@ impl<'a> Spelt<'a> {
             // Not an `Option`: JSON `null` is a payload like any other.
             Field::Payload => self.payload = Some(map.next_value()?),
             Field::PayloadB64 => self.payload_b64 = Some(map.next_value()?),
+            // `Option`s: `null` counts as left out.
             Field::Id => self.id = map.next_value()?,
             Field::Key => self.key = map.next_value()?,
             Field::Count => self.count = map.next_value()?,
             Field::TtlMs => self.ttl_ms = map.next_value()?,
+            // A message has no list inside.
             Field::Messages => return Err(reading.unknown(field.name())),
         }
+        // Between two fields, a mistake belongs to the message as a whole.
         reading.request.field = None;
         Ok(())
     }
