@@ -7,7 +7,9 @@ use std::time::Duration;
 use roomcast::store::memory::Memory;
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Next, Wake, Writer, start};
-use roomcast::store::{Answer, Append, Asked, Holdings, Page, Purged, Request, Store, StoreError, Stored};
+use roomcast::store::{
+    Append, Asked, Page, Purged, Store, StoreAnswer, StoreError, StoreHoldings, StoreRequest, Stored,
+};
 use roomcast_core::limits::{
     STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
     STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
@@ -88,7 +90,7 @@ impl Store for Watched {
         })
     }
 
-    fn holdings(&self) -> Holdings {
+    fn holdings(&self) -> StoreHoldings {
         self.with(|watch| watch.memory.holdings())
     }
 
@@ -105,16 +107,16 @@ fn writer(store: &Watched, shards: usize) -> (Writer, Vec<Port>) {
     (writer, ports)
 }
 
-fn load(name: &str) -> Request {
-    Request::Load { room: room(name), life: 1 }
+fn load(name: &str) -> StoreRequest {
+    StoreRequest::Load { room: room(name), life: 1 }
 }
 
-fn store(name: &str, offsets: std::ops::RangeInclusive<u64>) -> Request {
-    Request::Append(append(name, offsets))
+fn store(name: &str, offsets: std::ops::RangeInclusive<u64>) -> StoreRequest {
+    StoreRequest::Append(append(name, offsets))
 }
 
-fn page(name: &str, after: u64) -> Request {
-    Request::Page { room: room(name), life: 1, after, bytes_max: 1000 }
+fn page(name: &str, after: u64) -> StoreRequest {
+    StoreRequest::Page { room: room(name), life: 1, after, bytes_max: 1000 }
 }
 
 /// Every answer that waits, in short.
@@ -122,14 +124,14 @@ fn answers(port: &mut Port) -> Vec<String> {
     std::iter::from_fn(|| port.next_answer()).map(|answer| short(&answer)).collect()
 }
 
-fn short(answer: &Answer) -> String {
+fn short(answer: &StoreAnswer) -> String {
     match answer {
-        Answer::Loaded { room, stream, .. } => {
+        StoreAnswer::Loaded { room, stream, .. } => {
             format!("loaded {room} {}", stream.as_ref().map_or(0, |stream| stream.head))
         }
-        Answer::Durable { room, through, .. } => format!("durable {room} {through}"),
-        Answer::Paged { room, page, .. } => format!("paged {room} {}", page.through),
-        Answer::Failed { room, asked, error, .. } => {
+        StoreAnswer::Durable { room, through, .. } => format!("durable {room} {through}"),
+        StoreAnswer::Paged { room, page, .. } => format!("paged {room} {}", page.through),
+        StoreAnswer::Failed { room, asked, error, .. } => {
             let asked = match asked {
                 Asked::Load => "load",
                 Asked::Append => "append",
@@ -303,7 +305,7 @@ fn appends_behind_one_that_failed_fail_even_if_they_would_fit() {
     let heard = ["failed a append Failing", "failed a append Failing", "durable b 1"];
     assert_eq!(answers(&mut ports[0]), heard);
     // Another life that has loaded knows that 1 is stored.
-    ports[0].send(Request::Append(Append { life: 2, ..append("a", 2..=2) })).unwrap();
+    ports[0].send(StoreRequest::Append(Append { life: 2, ..append("a", 2..=2) })).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 2"]);
 }
@@ -334,7 +336,7 @@ fn a_panic_of_the_store_is_a_failure_of_the_store() {
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["failed a append Failing"]);
     writer.turn(now.later(STORE_REOPEN_PAUSE_MIN));
-    ports[0].send(Request::Append(Append { life: 2, ..append("a", 1..=1) })).unwrap();
+    ports[0].send(StoreRequest::Append(Append { life: 2, ..append("a", 1..=1) })).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
 }
@@ -380,7 +382,7 @@ fn started(store: Box<dyn Store>) -> (roomcast::store::writer::StoreHandle, Port
 
 /// The next answer, waited for.
 #[track_caller]
-fn next(port: &mut Port, wakes: &Receiver<()>) -> Answer {
+fn next(port: &mut Port, wakes: &Receiver<()>) -> StoreAnswer {
     loop {
         if let Some(answer) = port.next_answer() {
             return answer;
