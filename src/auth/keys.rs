@@ -8,8 +8,8 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::{BadCredential, Refused};
 
-/// The text after the scheme of an `Authorization: Bearer …` header. The scheme may have any case, and any number
-/// of spaces may follow. `None` for another scheme or an empty rest.
+/// The text after the scheme of an `Authorization: Bearer …` header. The scheme may have any case, and any
+/// number of spaces may follow. `None` for another scheme or an empty rest.
 #[must_use]
 pub(crate) fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, rest) = authorization.trim().split_once(' ')?;
@@ -86,8 +86,8 @@ impl PublisherKeys {
         self.0.len()
     }
 
-    /// Checks the `Authorization` header of a request and returns the index of the key in the configured list, or 0
-    /// for an open door. The time does not depend on the matching key.
+    /// Checks the `Authorization` header of a request and returns the index of the key in the configured
+    /// list, or 0 for an open door. The time does not depend on the matching key.
     ///
     /// # Errors
     /// [`Refused::KeyMissing`] without a bearer key, [`Refused::KeyUnknown`] for a key that is not active.
@@ -99,8 +99,8 @@ impl PublisherKeys {
         let hash: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         let mut is_known = Choice::from(0);
         let mut place = 0_u64;
-        // Every key is compared in constant time, and the loop never ends early: the time of an answer must not
-        // tell how many bytes of a hash were right, or which of the keys is in use.
+        // Every key is compared in constant time, and the loop never ends early: the time of an answer must
+        // not tell how many bytes of a hash were right, or which of the keys is in use.
         for (index, key) in (0_u64..).zip(self.0.iter()) {
             let is_this = key.0.ct_eq(&hash);
             place.conditional_assign(&index, is_this);

@@ -1,7 +1,7 @@
 //! Authentication: publishers by bearer key, devices by signed token, web pages by origin.
 //!
-//! Pure: no door, no file, no clock. The caller passes the time in as `unix_s`. A key, a secret or a token never
-//! appears in an error, a `Debug` or a log; a refusal is told by a code alone.
+//! Pure: no door, no file, no clock. The caller passes the time in as `unix_s`. A key, a secret or a token
+//! never appears in an error, a `Debug` or a log; a refusal is told by a code alone.
 //!
 //! - [`keys`]: publisher keys, as hashes.
 //! - [`tokens`]: the keys that sign devices' tokens. A valid token becomes a [`grant`].
@@ -75,7 +75,8 @@ impl Refused {
     }
 }
 
-/// A configured text that cannot be a key or an origin. The typed text is not repeated: a secret may be in it.
+/// A configured text that cannot be a key or an origin. The typed text is not repeated: a secret may be in
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{allowed}")]
 pub(crate) struct BadCredential {

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::BadCredential;
 
-/// The web pages that may open the viewer door. A request without an `Origin` header is not from a web page, and
-/// passes.
+/// The web pages that may open the viewer door. A request without an `Origin` header is not from a web page,
+/// and passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
     /// Pages of this machine, and `null` (a page from a file): the default of a door on loopback.
@@ -33,8 +33,8 @@ impl Origins {
         }
     }
 
-    /// Checks one entry of a configured list: `null`, or an origin in the spelling of browsers. Any other spelling
-    /// would never match, since origins are compared as text.
+    /// Checks one entry of a configured list: `null`, or an origin in the spelling of browsers. Any other
+    /// spelling would never match, since origins are compared as text.
     ///
     /// # Errors
     /// [`BadCredential`] with the spelling of browsers.

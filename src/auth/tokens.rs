@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::{BadCredential, Grant, Refused};
 
-/// A key that signs devices' tokens, with its algorithm. A token of another algorithm is not tried with the key, so
-/// a public key can never serve as an HS256 secret.
+/// A key that signs devices' tokens, with its algorithm. A token of another algorithm is not tried with the
+/// key, so a public key can never serve as an HS256 secret.
 #[derive(Clone)]
 pub(crate) struct DeviceKey {
     kid: Option<String>,
@@ -44,7 +44,8 @@ impl DeviceKey {
         };
         let bytes = ed25519_bytes(public_key).ok_or(ALLOWED)?;
         let key = DecodingKey::from_ed_der(&bytes);
-        // from_ed_der takes any bytes. Without this trial a mistyped key would refuse every device, one by one.
+        // from_ed_der takes any bytes. Without this trial a mistyped key would refuse every device, one by
+        // one.
         let trial = jsonwebtoken::crypto::verify("", b"", &key, Algorithm::EdDSA);
         if trial.is_err_and(|trouble| matches!(trouble.kind(), ErrorKind::InvalidEddsaKey)) {
             return Err(ALLOWED);
@@ -79,7 +80,8 @@ fn ed25519_bytes(text: &str) -> Option<[u8; 32]> {
     let pem = text
         .strip_prefix("-----BEGIN PUBLIC KEY-----")
         .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"));
-    // Both alphabets of base64 are in use for keys; with the padding left out, one decoder reads all four forms.
+    // Both alphabets of base64 are in use for keys; with the padding left out, one decoder reads all four
+    // forms.
     let plain: String = pem
         .unwrap_or(text)
         .chars()
@@ -121,8 +123,8 @@ impl DeviceKeys {
         self.0.is_empty()
     }
 
-    /// The grant of a device's token at `unix_s`, in seconds since 1970. A token is valid from [`TOKEN_SKEW`] before
-    /// its `nbf` until the second before its `exp`.
+    /// The grant of a device's token at `unix_s`, in seconds since 1970. A token is valid from [`TOKEN_SKEW`]
+    /// before its `nbf` until the second before its `exp`.
     ///
     /// # Errors
     /// [`Refused::TokenMissing`], [`Refused::TokenInvalid`], [`Refused::TokenExpired`].
@@ -136,7 +138,8 @@ impl DeviceKeys {
         if unix_s >= claims.exp {
             return Err(Refused::TokenExpired);
         }
-        // The issuer's clock may run ahead of ours (RFC 7519 §4.1.5): a token issued just now must not be refused.
+        // The issuer's clock may run ahead of ours (RFC 7519 §4.1.5): a token issued just now must not be
+        // refused.
         let not_yet = claims.nbf.is_some_and(|nbf| nbf > unix_s.saturating_add(TOKEN_SKEW.as_secs()));
         if not_yet || claims.rooms.len() > TOKEN_ROOMS_MAX {
             return Err(Refused::TokenInvalid);
@@ -156,8 +159,8 @@ impl DeviceKeys {
             return None;
         }
         let signed = self.0.iter().filter(|key| key.fits(&header)).find_map(|key| {
-            // The library would ask the machine's clock, and would let claims of other types pass. `grant` checks
-            // the times, and `Claims` the types.
+            // The library would ask the machine's clock, and would let claims of other types pass. `grant`
+            // checks the times, and `Claims` the types.
             let mut signature_only = Validation::new(key.algorithm);
             signature_only.required_spec_claims.clear();
             signature_only.validate_exp = false;

@@ -1,11 +1,11 @@
-//! The command line, as typed. Values are text here: `resolve` checks the values of all layers together, so that a
-//! flag's mistake is reported with all others.
+//! The command line, as typed. Values are text here: `resolve` checks the values of all layers together, and
+//! reports a flag's mistakes with all others.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-/// `roomcast`, its flags and its commands.
+/// The command line of `roomcast`: flags and commands.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "roomcast", version, about = "The broadcast engine for live rooms.")]
 pub struct Args {
@@ -46,7 +46,7 @@ pub enum Look {
 /// The highest layer of the configuration. Each flag may stand before or after the command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Flags {
-    /// A TOML file with the values that differ from the defaults (config/default.toml).
+    /// A TOML file with changes to the defaults (config/default.toml).
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The address of the door for devices [default: 127.0.0.1:7600].
@@ -64,7 +64,7 @@ pub struct Flags {
     /// Keep reliable messages in memory alone; a restart forgets them.
     #[arg(long, global = true)]
     pub ephemeral: bool,
-    /// Threads that own rooms and connections, or auto [default: auto, one per core].
+    /// The number of shard threads, or auto [default: auto, one per core].
     #[arg(long, global = true, value_name = "N")]
     pub shards: Option<String>,
     /// Let a door listen off loopback without authentication.

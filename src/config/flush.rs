@@ -23,14 +23,14 @@ pub(crate) struct BadValue {
     pub(crate) allowed: String,
 }
 
-/// One field of a room's rules.
+/// A field of a room's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RuleField {
-    /// Milliseconds that the oldest message of a room waits for company.
+    /// The gather window of a room, in milliseconds.
     GatherMs,
-    /// Messages of one batch, at most.
+    /// The most messages of a batch.
     MaxMessages,
-    /// Encoded bytes of one batch, at most.
+    /// The most encoded bytes of a batch.
     MaxBytes,
     /// A room of up to so many members flushes at once.
     DirectMembers,
@@ -38,11 +38,11 @@ pub(crate) enum RuleField {
     UrgentSpacingMs,
     /// Milliseconds to which a room's window may widen.
     GatherMaxMs,
-    /// Messages of normal and low priority that a device shows per second.
+    /// Readable messages per second, of normal and low priority.
     NormalPerSecond,
-    /// Messages of high priority that a device shows per second.
+    /// Readable messages per second, of high priority.
     HighPerSecond,
-    /// Messages that a room takes per second.
+    /// Messages per second into a room.
     RoomMessagesPerSecond,
 }
 
@@ -153,7 +153,8 @@ pub(crate) struct TooMuch {
 }
 
 impl Shares {
-    /// The paths of the shares in the configuration and in `PUT /v1/rooms/{room}`, in the order of [`Priority::ALL`].
+    /// The paths of the shares in the configuration and in `PUT /v1/rooms/{room}`, in the order of
+    /// [`Priority::ALL`].
     pub const PATHS: [&'static str; Priority::ALL.len()] =
         ["flush.low_share", "flush.normal_share", "flush.high_share"];
 

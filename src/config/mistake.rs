@@ -1,12 +1,13 @@
-//! Mistakes of a configuration, each with the source of the value. A mistake never shows the value of a secret key.
+//! Mistakes of a configuration, each with the source of the value. A mistake never shows the value of a
+//! secret key.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ENVIRONMENT_PREFIX;
 
-/// The place where a value was typed: one of the four layers, from the lowest to the highest.
+/// The layer of a typed value, from the lowest to the highest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The built-in `config/default.toml`.
@@ -31,11 +32,13 @@ impl Source {
         }
     }
 
-    /// The path of a text typed in this source. A relative path in a file counts from the folder of the file, so
-    /// that a node can be started from anywhere. A relative path from elsewhere counts from the working directory.
+    /// The path of a text typed in this source. A relative path in a file counts from the folder of the file:
+    /// a node may be started from anywhere. A relative path from elsewhere counts from the working directory.
     pub(super) fn path(&self, typed: &str) -> PathBuf {
         match self {
-            Self::File(file) => file.parent().unwrap_or(Path::new("")).join(typed),
+            Self::File(file) => {
+                file.parent().map_or_else(|| PathBuf::from(typed), |folder| folder.join(typed))
+            }
             // A variable, a flag and the built-in defaults have no folder.
             Self::Default | Self::Environment(_) | Self::Flag(_) => PathBuf::from(typed),
         }
@@ -63,7 +66,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// One mistake of a configuration.
+/// A mistake of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The source of the mistaken value.
@@ -74,7 +77,7 @@ pub struct Mistake {
     pub wrong: String,
     /// The allowed values, with their unit. Empty for an unknown key.
     pub allowed: String,
-    /// The key or word that was probably meant, in the spelling of the source.
+    /// The intended key or word, by a guess, in the spelling of the source.
     pub meant: Option<String>,
 }
 
@@ -105,8 +108,8 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// The known name closest to `asked`: the nearest within three changes, or else the first name with the same last
-/// part (a key typed in the wrong section).
+/// The known name closest to `asked`: the nearest within three changes, or else the first name with the same
+/// last part (a key typed in the wrong section).
 pub(super) fn nearest<'a>(asked: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let asked = asked.to_ascii_lowercase();
     let near = known
@@ -123,10 +126,11 @@ pub(super) fn nearest<'a>(asked: &str, known: impl Iterator<Item = &'a str> + Cl
     alike.next()
 }
 
-/// The number of characters to insert, delete or change that turns `from` into `to` (the Levenshtein distance).
+/// The Levenshtein distance: the number of characters to insert, delete or change between `from` and `to`.
 fn changes(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
-    // One row of the table at a time: row[n] is the distance of what was read so far to the first n characters.
+    // One row of the table at a time: row[n] is the distance of what was read so far to the first n
+    // characters.
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (above, a) in from.chars().enumerate() {
         let mut diagonal = above;
@@ -142,6 +146,8 @@ fn changes(from: &str, to: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -1,9 +1,9 @@
 //! Configuration: from typed values to a checked [`Config`].
 //!
-//! Four layers, the later over the earlier: `config/default.toml` (built in), a file, the environment, flags. `raw`
-//! lays the layers over each other key by key, and keeps the source of each value. `resolve` checks the values in
-//! force and turns each into its type. Both collect every [`Mistake`] instead of stopping at the first, and nothing
-//! starts with a mistake.
+//! Four layers, the later over the earlier: `config/default.toml` (built in), a file, the environment, flags.
+//! `raw` lays the layers over each other key by key, and keeps the source of each value. `resolve` checks the
+//! values in force and turns each into its type. Both collect every [`Mistake`] instead of stopping at the
+//! first, and nothing starts with a mistake.
 //!
 //! Nothing in this module prints or binds a port. Only [`environment`] reads the process's environment.
 
@@ -31,12 +31,12 @@ pub use self::mistake::{Mistake, Mistakes, Source};
 use self::args::Args;
 use self::raw::Raw;
 
-/// The prefix of every environment variable that is configuration.
+/// The prefix of configuration in the environment.
 const ENVIRONMENT_PREFIX: &str = "ROOMCAST__";
-/// The prefix of variables that are either misspelt configuration, or known to `variable`.
+/// The prefix of misspelt configuration, and of the variables in `variable`.
 const OUR_PREFIX: &str = "ROOMCAST_";
 
-/// The checked configuration of one node. Its `Debug` shows no key and no secret.
+/// The checked configuration of a node. `Debug` shows no key and no secret.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `viewer.listen`: the address of the door for devices.
@@ -51,27 +51,27 @@ pub struct Config {
     pub shards: usize,
     /// `shards.hot_members`: a room with more members is hot.
     pub hot_members: u64,
-    /// `shards.hot_rooms`: rooms that are hot from their first device on.
+    /// `shards.hot_rooms`: rooms to be hot from the first device on.
     pub hot_rooms: Vec<RoomName>,
     /// `flush.*`, `readable.*` and the limits of a room: the rules of a new room.
     pub flush: RoomRules,
-    /// `types.*`: the built-in types and the configured ones.
+    /// `types.*`: the built-in and the configured message types.
     pub types: Types,
     /// `viewer.heartbeat_ms`: the time between two pings of a device.
     pub heartbeat: Duration,
     /// `viewer.joins_per_second`, at least 1. Further devices are told to come back later.
     pub joins_per_second: u32,
-    /// `limits.key_messages_per_second`: messages that each publisher key may publish a second, and at once.
-    /// 0: no limit.
+    /// `limits.key_messages_per_second`: messages of each publisher key per second, and at once. 0: no
+    /// limit.
     pub key_messages_per_second: u32,
-    /// `limits.outbound_bytes`: bytes that the node's devices may be owed together. Lossy messages are shed past
+    /// `limits.outbound_bytes`: the most bytes owed to all devices together. Lossy messages are shed past
     /// 80 % of the limit; no device joins past 90 %.
     pub outbound_bytes_max: u64,
     /// `publisher.keys`: the active keys of publishers. None: the door is open.
     pub publisher_keys: PublisherKeys,
     /// `auth.device_keys`: the keys of device tokens. None: the door is open.
     pub device_keys: DeviceKeys,
-    /// `viewer.origins`: the web pages that may open the viewer door.
+    /// `viewer.origins`: the web pages allowed at the viewer door.
     pub origins: Origins,
     /// `log.*`: the form and the level of the log.
     pub log: Log,
@@ -84,7 +84,7 @@ pub struct Config {
 pub struct Log {
     /// `log.format`: the form of each line.
     pub format: LogFormat,
-    /// `log.level`: the least severe level that is written.
+    /// `log.level`: the least severe level in the log.
     pub level: tracing::Level,
 }
 
@@ -98,12 +98,12 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Reads the configuration file and the secret files, and returns the configuration in force: defaults, then the
-    /// file of `args`, then the `ROOMCAST__…` variables of `environment`, then the flags. An unknown `ROOMCAST_…`
-    /// variable is a mistake; other variables are ignored.
+    /// Reads the configuration file and the secret files, and returns the configuration in force: defaults,
+    /// then the file of `args`, then the `ROOMCAST__…` variables of `environment`, then the flags. An unknown
+    /// `ROOMCAST_…` variable is a mistake; other variables are ignored.
     ///
     /// # Errors
-    /// [`Mistakes`]: every mistake, with its source and the allowed values.
+    /// [`Mistakes`]: every mistake, with the source and the allowed values.
     pub fn load(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Mistakes> {
         let (raw, mut mistakes) = Raw::layered(args, environment);
         match resolve::resolve(&raw, &mut mistakes) {
@@ -122,7 +122,8 @@ pub fn check(args: &Args, environment: impl Iterator<Item = (String, String)>) -
     Ok("the configuration is valid\n".to_owned())
 }
 
-/// `roomcast config print`: the configuration in force as TOML, without secrets, with the source of each line.
+/// `roomcast config print`: the configuration in force as TOML, without secrets, with the source of each
+/// line.
 ///
 /// # Errors
 /// [`Mistakes`], as from [`Config::load`].
@@ -134,10 +135,10 @@ pub fn print(args: &Args, environment: impl Iterator<Item = (String, String)>) -
     }
 }
 
-/// The process's variables that begin with `ROOMCAST_`.
+/// The process's variables with the prefix `ROOMCAST_`.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
-    // std::env::vars panics at a variable that is not Unicode, whosever it is. With replacement characters such a value
-    // is reported as a mistake.
+    // std::env::vars panics at a variable that is not Unicode, whosever it is. With replacement characters
+    // such a value is reported as a mistake.
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with(OUR_PREFIX))

@@ -1,5 +1,6 @@
 //! The keys of a type and the classes that take each key, shared by the configuration (`types.NAME.*`) and by
-//! `PUT /v1/rooms/{room}`. A key without effect for a class is refused: an accepted key would promise an effect.
+//! `PUT /v1/rooms/{room}`. A key without effect for a class is refused: an accepted key would promise an
+//! effect.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,20 +11,20 @@ use roomcast_core::room::policy::{Merge, PolicyChange, Priority, TypePolicy, Typ
 
 use roomcast_core::limits::{RATE_MAX, TTL_MAX, TTL_MIN, WEIGHT_MAX};
 
-/// One key of a type, other than its class.
+/// A key of a type, other than `class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyField {
     /// The priority: low, normal or high.
     Priority,
-    /// The rule for waiting messages of one key.
+    /// The rule for waiting messages of the same key.
     Merge,
     /// True: a message makes its room flush at once.
     Urgent,
-    /// Milliseconds that a reliable message lives, or that another message may wait.
+    /// Milliseconds: the life of a reliable message, or the longest wait of another message.
     TtlMs,
-    /// Messages that a room takes per second. 0: no limit.
+    /// Messages per second into a room. 0: no limit.
     Rate,
-    /// Messages that a room takes at once, beside a rate.
+    /// Messages into a room at once, beside a rate.
     Burst,
     /// True: the room's history keeps the messages.
     History,
@@ -123,11 +124,11 @@ pub(crate) enum Given<'a> {
     Word(&'a str),
     /// `true` or `false`.
     Switch(bool),
-    /// A value that no key takes, such as a list or a fraction.
+    /// A value without use for any key, such as a list or a fraction.
     Other,
 }
 
-/// The given keys of a type, each value checked on its own.
+/// The given keys of a type, each value checked alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Said {
     change: PolicyChange,
@@ -136,7 +137,7 @@ pub(crate) struct Said {
     burst: Option<u32>,
 }
 
-/// A key that contradicts the class of its type, or another key.
+/// A key in contradiction to the class of the type, or to another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {allowed}", field.name())]
 pub(crate) struct Misfit {
@@ -147,7 +148,7 @@ pub(crate) struct Misfit {
 }
 
 impl Said {
-    /// Notes one value. `None`, and no change, for a value that the key does not take.
+    /// Notes one value. `None`, and no change, for a value not allowed for the key.
     #[must_use]
     pub(crate) fn note(&mut self, field: PolicyField, given: Given<'_>) -> Option<()> {
         let bounded = field.bounds().zip(match given {
@@ -178,7 +179,7 @@ impl Said {
         Some(())
     }
 
-    /// The change that the given keys make to the policy `base`, and the keys that do not fit its class.
+    /// The given keys as a change of the policy `base`, and the keys without a fit to the class of `base`.
     #[must_use]
     pub(crate) fn over(self, base: &TypePolicy) -> (PolicyChange, Vec<Misfit>) {
         let before = base.rate.map_or(0, |rate| rate.per_second);
@@ -201,9 +202,10 @@ impl Said {
     }
 }
 
-/// The keys of a change that have no effect for a class, or that would break its promise.
+/// The keys of a change without effect for the class, or against the promise of the class.
 fn misfits(class: Class, change: &PolicyChange) -> Vec<Misfit> {
-    // A value that the class has anyway may be given: it is true, and files that spell everything out stay valid.
+    // A value that the class has anyway may be given: it is true, and files that spell everything out stay
+    // valid.
     let other = |said: Option<bool>, only: bool| said.is_some_and(|said| said != only);
     let priority = |only| other(change.priority.map(|priority| priority == only), true);
     let merge = |only| other(change.merge.map(|merge| merge == only), true);

@@ -19,7 +19,7 @@ pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 pub(super) enum Spelt {
     /// Always text, even if the text looks like a number or a date.
     Text,
-    /// TOML. A value that is not TOML is text.
+    /// TOML. Any other text is a string.
     Toml,
 }
 
@@ -72,19 +72,20 @@ pub(super) const TYPE_KEYS: [(&str, Spelt); 9] = [
     ("weight", Spelt::Toml),
 ];
 
-/// A value with its source. No `Debug`: the value may be a secret.
+/// A value and the source. No `Debug`: the value may be a secret.
 #[derive(Clone)]
 pub(super) struct TypedValue {
     pub(super) value: Value,
     pub(super) source: Source,
 }
 
-/// The typed keys of one type.
+/// The typed keys of a type.
 pub(super) struct TypeEntries {
     /// The lowest layer with a key of the type.
     pub(super) source: Source,
     pub(super) keys: BTreeMap<&'static str, TypedValue>,
-    /// The class of a built-in type in `config/default.toml`. The other built-in keys apply to this class only.
+    /// The class of a built-in type in `config/default.toml`. The other built-in keys apply to this class
+    /// only.
     pub(super) built_in_class: Option<Value>,
 }
 
@@ -138,7 +139,7 @@ impl Raw {
         }
     }
 
-    /// Lays a whole document, or no part of a document with an error in its grammar.
+    /// Lays a whole document. A document with a grammar error is left out.
     fn lay_document(&mut self, text: &str, source: &Source) {
         let (_, mut troubles) = toml::de::DeTable::parse_recoverable(text);
         // Half a file would bring up false mistakes: an unclosed quote hides the keys behind it.

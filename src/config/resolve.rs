@@ -1,7 +1,7 @@
-//! Checks the typed values: each value becomes its type, then the values are checked against each other.
+//! Checks the typed values: each value alone first, then the values against each other.
 //!
-//! A wrong value leaves a mistake and a stand-in. The stand-in cannot cause a second mistake, so one start reports
-//! every mistake once. Of all files, only the secret files are opened here.
+//! A wrong value leaves a mistake and a stand-in. The stand-in cannot cause a second mistake, so one start
+//! reports every mistake once. Of all files, only the secret files are opened here.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -148,7 +148,7 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    /// An address and a port. After a mistake: loopback and any port, since every check of a door passes that.
+    /// An address and a port. After a mistake: loopback and any port, which passes every check of a door.
     fn address(&mut self, key: &str) -> SocketAddr {
         const ALLOWED: &str = "an IP address and a port, such as 127.0.0.1:7600 or [::1]:7600";
         let text = self.text(key, ALLOWED);
@@ -184,7 +184,8 @@ impl<'a> Resolver<'a> {
                 ALLOWED,
             );
         }
-        // --data-dir over a file's `ephemeral = true` asks for a store; a file's data_dir under --ephemeral does not.
+        // --data-dir over a file's `ephemeral = true` asks for a store; a file's data_dir under --ephemeral
+        // does not.
         if !ephemeral || entry.source.layer() > said.source.layer() {
             return Some(path);
         }
@@ -433,7 +434,7 @@ impl<'a> Resolver<'a> {
         made.map_err(|bad| self.mistaken(source, at, "is no key of its algorithm", bad.allowed)).ok()
     }
 
-    /// The content of a secret's file, without one line end at its end.
+    /// The content of a secret's file, without a final line end.
     fn secret_file(&mut self, source: &Source, at: &str, typed: &str) -> Option<Vec<u8>> {
         let path = source.path(typed);
         let mut secret = Vec::new();
@@ -487,7 +488,8 @@ impl<'a> Resolver<'a> {
 
     /// Adds a mistake for each door off loopback without authentication, unless `insecure` allows it.
     fn doors_guarded(&mut self, config: &Config) {
-        // A door may be open only because its keys, or `insecure` itself, were mistyped. That mistake is enough.
+        // A door may be open only because its keys, or `insecure` itself, were mistyped. That mistake is
+        // enough.
         let mistyped =
             |mistakes: &[Mistake], key: &str| mistakes.iter().any(|mistake| mistake.key.starts_with(key));
         let viewer_open = config.device_keys.is_open() && !mistyped(self.mistakes, "auth.");

@@ -1,4 +1,5 @@
-//! The configuration in force as TOML, for `roomcast config print`: without secrets, each line with its source.
+//! The configuration in force as TOML, for `roomcast config print`: without secrets, each line with its
+//! source.
 
 use std::fmt::Write;
 
@@ -12,7 +13,8 @@ use super::mistake::Source;
 use super::policy::PolicyField;
 use super::raw::{KEYS, Raw};
 
-/// The text in place of a secret. It is not a valid key, so a printed configuration cannot be served by mistake.
+/// The text in place of a secret. As an invalid key, the text keeps a printed configuration from being
+/// served.
 const REDACTED: &str = "[redacted]";
 
 pub(super) fn shown(raw: &Raw, config: &Config) -> String {
@@ -67,7 +69,7 @@ fn origin(source: &Source) -> Option<String> {
     (*source != Source::Default).then(|| source.to_string().replace(char::is_control, "?"))
 }
 
-/// The policy of a type as an inline table, with every key that its class takes.
+/// The policy of a type as an inline table, with every key of the class.
 fn policy_shown(policy: TypePolicy) -> String {
     let mut text = format!("{{ class = \"{}\"", policy.class.name());
     for field in PolicyField::ALL {
@@ -87,7 +89,7 @@ fn policy_shown(policy: TypePolicy) -> String {
     text + " }"
 }
 
-/// The value as it is printed: without secrets, and with absolute paths.
+/// The printed form of a value: without secrets, and with absolute paths.
 fn printed(key: &str, value: &Value, source: &Source) -> Value {
     match (key, value) {
         ("publisher.keys" | "secret", Value::String(_)) => Value::String(REDACTED.to_owned()),

@@ -1,4 +1,4 @@
-//! Checks the typed values of `types.*`: each type gets its class and its policy.
+//! Checks the typed values of `types.*`: the class and the policy of each type.
 
 use toml::Value;
 
@@ -29,7 +29,8 @@ impl Resolver<'_> {
 
     fn policy(&mut self, name: &str, entries: &TypeEntries) -> Option<TypePolicy> {
         let class = self.class(name, entries)?;
-        // Built-in keys are meant for the built-in class. With another class, a built-in type is like any other type.
+        // Built-in keys are meant for the built-in class. With another class, a built-in type is like any
+        // other type.
         let keeps_built_in =
             entries.built_in_class.as_ref().is_none_or(|built_in| built_in.as_str() == Some(class.name()));
         let entry = |field: PolicyField| {
@@ -78,7 +79,7 @@ impl Resolver<'_> {
         Some(class)
     }
 
-    /// Adds a mistake for a value that its field takes in no class.
+    /// Adds a mistake for a value allowed in no class.
     fn refuse(&mut self, entry: &TypedValue, key: String, field: PolicyField) {
         let meant = entry.value.as_str().and_then(|typed| nearest(typed, field.words().into_iter()));
         self.mistakes.push(Mistake {

@@ -1,4 +1,4 @@
-//! Environment variables with a name like configuration: their owner, or the key that was meant.
+//! Environment variables with a name like configuration: their owner, or the intended key.
 //! Pure. Only names are read: a value may be a secret.
 
 use super::mistake::nearest;
@@ -10,8 +10,8 @@ const OURS: [&str; 4] =
 
 /// True for a `ROOMCAST_…` variable of the load generator, of the tests, or of Kubernetes.
 pub(super) fn is_anothers(name: &str) -> bool {
-    // Kubernetes sets variables in every pod beside a service, by the service's name. A node must start beside a
-    // service called roomcast. ROOMCAST_PORT_7600_TCP is such a variable, ROOMCAST_PORT_HOT is not.
+    // Kubernetes sets variables in every pod beside a service, by the service's name. A node must start
+    // beside a service called roomcast. ROOMCAST_PORT_7600_TCP is such a variable, ROOMCAST_PORT_HOT is not.
     let port = name.split_once("_PORT_").map(|(_, after)| after);
     OURS.contains(&name)
         || name.ends_with("_SERVICE_HOST")
@@ -20,7 +20,7 @@ pub(super) fn is_anothers(name: &str) -> bool {
         || port.is_some_and(|port| port.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-/// The key that was probably meant. `rest` is the part behind `ROOMCAST_`, in lower case.
+/// The intended key, by a guess. `rest` is the part behind `ROOMCAST_`, in lower case.
 pub(super) fn meant(rest: &str) -> Option<String> {
     let of_type = rest.strip_prefix("types_").and_then(|rest| {
         let key_of = |key: &str| {

@@ -13,11 +13,11 @@ pub enum DoorName {
 
 impl DoorName {
     /// Every door, in the order of the indices.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Publisher, Self::Operator];
+    pub(crate) const ALL: [Self; 3] = [Self::Viewer, Self::Publisher, Self::Operator];
 
     /// The value of the label.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Publisher => "publisher",
@@ -28,7 +28,7 @@ impl DoorName {
 
 /// The reason of a door to close a connection without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
+pub(crate) enum Dropped {
     /// The connection made way for another at a full door, or no descriptor was left.
     Full,
     /// The head of the request, or the reading of the answer, took too long.
@@ -37,11 +37,11 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the indices.
-    pub const ALL: [Self; 2] = [Self::Full, Self::Late];
+    pub(crate) const ALL: [Self; 2] = [Self::Full, Self::Late];
 
     /// The value of the label.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Late => "late",
@@ -51,7 +51,7 @@ impl Dropped {
 
 /// The reason of the viewer door to refuse a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The node is draining.
     Draining,
     /// A room name, a header or a query field violates the protocol.
@@ -78,7 +78,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of the indices.
-    pub const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Draining,
         Self::BadRequest,
         Self::Origin,
@@ -94,7 +94,7 @@ impl Refusal {
 
     /// The value of the label.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Draining => "draining",
             Self::BadRequest => "bad_request",

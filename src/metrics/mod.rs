@@ -1,7 +1,7 @@
 //! Metrics for operators. `table` defines and documents each metric once; [`Metrics`] counts.
 //!
-//! Each server owns its recorder, so several servers can live in one process. Nothing is installed globally. No label
-//! has a value of a stranger's choice: there is no room, type or device label.
+//! Each server owns its recorder, so several servers can live in one process. Nothing is installed globally.
+//! No label has a value of a stranger's choice: there is no room, type or device label.
 
 mod labels;
 mod table;
@@ -18,7 +18,8 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-pub use self::labels::{DoorName, Dropped, Refusal};
+pub use self::labels::DoorName;
+pub(crate) use self::labels::{Dropped, Refusal};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::table::*;
@@ -30,10 +31,12 @@ use roomcast_core::room::message::{Class, ShedReason, Unavailable};
 use roomcast_core::room::tally::ByClass;
 use roomcast_core::wire::close::CloseReason;
 
-/// Upper bounds of the latency buckets, in seconds: narrow around the default gather window (0.1) and the promise (3).
+/// Upper bounds of the latency buckets, in seconds: narrow around the default gather window (0.1) and the
+/// promise (3).
 const LATENCY_BUCKETS_S: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.125, 0.16, 0.25, 0.5, 1.0, 3.0, 10.0];
-/// Upper bounds of the window buckets, in seconds: direct (0), the default (0.1), and up to `flush.gather_max_ms` (1).
+/// Upper bounds of the window buckets, in seconds: direct (0), the default (0.1), and up to
+/// `flush.gather_max_ms` (1).
 const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];
 
 /// The classes in the order of their indices.
@@ -141,7 +144,7 @@ impl Metrics {
     ///
     /// # Errors
     /// A histogram has no buckets: a defect of the constants above.
-    pub fn new(shards: usize) -> Result<Self, BuildError> {
+    pub(crate) fn new(shards: usize) -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(PUBLISH_TO_WRITE.name.to_owned()), &LATENCY_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(WINDOW.name.to_owned()), &WINDOW_BUCKETS_S)?
@@ -152,7 +155,7 @@ impl Metrics {
     }
 
     /// Adds the counts of a shard. `now` is the end of the passes in `tally.written`.
-    pub fn add(&self, tally: &Tally, now: Instant) {
+    pub(crate) fn add(&self, tally: &Tally, now: Instant) {
         let cells = &*self.cells;
         add_by_class(&cells.published, &tally.rooms.published);
         add_by_class(&cells.accepted, &tally.rooms.accepted);
@@ -184,6 +187,7 @@ impl Metrics {
         ]
         .into_iter()
         .chain(cells.unavailable.iter().zip(tally.rooms.unavailable))
+        // Index 0 is the rate of a publisher key, counted at the doors by `past_key_rate`.
         .chain(cells.over_limit[1..].iter().zip([tally.rooms.over_room_rate, tally.rooms.over_type_rate]))
         .chain(cells.closed.iter().zip(tally.closed))
         {
@@ -197,14 +201,14 @@ impl Metrics {
         }
     }
 
-    /// Counts `over` messages past the limit of a publisher key. `shed` has those of them that were shed.
-    pub fn past_key_rate(&self, over: u64, shed: &ByClass) {
+    /// Counts `over` messages past the limit of a publisher key. `shed` has the shed part of `over`.
+    pub(crate) fn past_key_rate(&self, over: u64, shed: &ByClass) {
         add_some(&self.cells.over_limit[0], over);
         add_by_class(&self.cells.shed[ShedReason::KeyRate as usize], shed);
     }
 
     /// Shows the holdings of a shard. An unknown shard is ignored.
-    pub fn hold(&self, shard: usize, holdings: &Holdings) {
+    pub(crate) fn hold(&self, shard: usize, holdings: &Holdings) {
         let Some(cells) = self.cells.holdings.get(shard) else { return };
         for (gauge, held) in [
             (&cells.connections, holdings.connections),
@@ -221,39 +225,40 @@ impl Metrics {
         cells.passes.set(as_gauge(holdings.passes_permille) / 1000.0);
         cells.stretch.set(as_gauge(holdings.stretch_permille) / 1000.0);
         cells.window_needed.set(holdings.window_needed.as_secs_f64());
+        // Shards report one by one, and a spread needs the last report of each.
         let mut held = self.cells.held.lock();
         held[shard] = *holdings;
         self.cells.busy_spread.set(max_over_mean(held.iter().map(|held| held.busy_permille)));
         self.cells.members_spread.set(max_over_mean(held.iter().map(|held| held.members)));
     }
 
-    /// Shows the step of the ladder in force on a shard, and the bytes that its devices are owed. An unknown shard is
-    /// ignored.
-    pub fn degraded(&self, shard: usize, step: Step, owed_bytes: u64) {
+    /// Shows the step of the ladder in force on a shard, and the bytes owed to the shard's devices. An
+    /// unknown shard is ignored.
+    pub(crate) fn degraded(&self, shard: usize, step: Step, owed_bytes: u64) {
         let Some(cells) = self.cells.holdings.get(shard) else { return };
         cells.ladder_step.set(f64::from(step.number()));
         cells.owed.set(as_gauge(owed_bytes));
     }
 
     /// Counts a change of a shard's own step of the ladder.
-    pub fn step_changed(&self, change: StepChange) {
+    pub(crate) fn step_changed(&self, change: StepChange) {
         self.cells.ladder_changes[usize::from(change.is_up())].increment(1);
     }
 
     /// The last holdings of each shard, by index.
     #[must_use]
-    pub fn held(&self) -> Vec<Holdings> {
+    pub(crate) fn held(&self) -> Vec<Holdings> {
         self.cells.held.lock().clone()
     }
 
     /// Shows the number of hot rooms.
-    pub fn hot(&self, rooms: usize) {
+    pub(crate) fn hot(&self, rooms: usize) {
         self.cells.rooms_hot.set(as_gauge(rooms as u64));
     }
 
-    /// Shows the store's counts, its trouble, and the time of its call under way. Called for each scrape: the store
-    /// counts by itself, with or without scrapes.
-    pub fn show_store(&self, tally: &StoreTally, trouble: Option<&Trouble>, under_way: Duration) {
+    /// Shows the store's counts, its trouble, and the time of its call under way. Called for each scrape: the
+    /// store counts by itself, with or without scrapes.
+    pub(crate) fn show_store(&self, tally: &StoreTally, trouble: Option<&Trouble>, under_way: Duration) {
         let cells = &self.cells.store;
         let commit_micros = u64::try_from(tally.commit_time.as_micros()).unwrap_or(u64::MAX);
         for (counter, count) in [
@@ -265,60 +270,63 @@ impl Metrics {
             (&cells.quarantined, tally.quarantined),
             (&cells.purged, tally.purged),
         ] {
+            // The store's own totals: adding them up again would count each scrape.
             counter.absolute(count);
         }
         cells.bytes.set(as_gauge(tally.bytes));
         cells.failing.set(if trouble.is_some() { 1.0 } else { 0.0 });
+        // A hanging disk shows in this gauge alone: its call neither fails nor ends.
         cells.call.set(under_way.as_secs_f64());
     }
 
-    /// Shows the processor time of the process since its start, and its memory now. Called for each scrape.
-    pub fn show_process(&self, processor_time: Duration, resident_bytes: u64) {
+    /// Shows the processor time of the process since the start, and the memory now. Called for each scrape.
+    pub(crate) fn show_process(&self, processor_time: Duration, resident_bytes: u64) {
         self.cells.cpu.absolute(u64::try_from(processor_time.as_micros()).unwrap_or(u64::MAX));
         self.cells.resident.set(as_gauge(resident_bytes));
     }
 
     /// Counts an answered request.
-    pub fn answered(&self, door: DoorName, status: StatusCode) {
-        // A handler cannot make a status below 100; a panic of the index would close a connection for a count.
+    pub(crate) fn answered(&self, door: DoorName, status: StatusCode) {
+        // A handler cannot make a status below 100; a panic of the index would close a connection for a
+        // count.
         let class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len()) - 1;
         self.cells.http[door as usize][class].increment(1);
     }
 
-    /// Counts a connection that a door closed without an answer.
-    pub fn dropped(&self, door: DoorName, why: Dropped) {
+    /// Counts a connection closed by a door without an answer.
+    pub(crate) fn dropped(&self, door: DoorName, why: Dropped) {
         self.cells.dropped[door as usize][why as usize].increment(1);
     }
 
     /// Counts a failure of a door to accept a connection.
-    pub fn accept_failed(&self, door: DoorName) {
+    pub(crate) fn accept_failed(&self, door: DoorName) {
         self.cells.accept_failed[door as usize].increment(1);
     }
 
-    /// Counts a device that was answered with 101.
-    pub fn handshake_accepted(&self) {
+    /// Counts a device answered with 101.
+    pub(crate) fn handshake_accepted(&self) {
         self.cells.handshakes.increment(1);
     }
 
     /// Counts a refused device.
-    pub fn handshake_refused(&self, why: Refusal) {
+    pub(crate) fn handshake_refused(&self, why: Refusal) {
         self.cells.handshakes_refused[why as usize].increment(1);
     }
 
-    /// Shows that the node drains.
-    pub fn draining(&self) {
+    /// Shows the drain of the node.
+    pub(crate) fn draining(&self) {
         self.cells.draining.set(1.0);
     }
 
     /// Every metric, as Prometheus text.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         self.exposition.render()
     }
 
-    /// Adds the histograms' observations to their buckets. Until then each observation is kept in memory, so the server
-    /// calls this function every few seconds, with or without scrapes.
-    pub fn run_upkeep(&self) {
+    /// Adds the histograms' observations to their buckets. Until then each observation is kept in memory, so
+    /// the server calls this function every few seconds, with or without scrapes.
+    pub(crate) fn run_upkeep(&self) {
         self.exposition.run_upkeep();
     }
 }
@@ -335,7 +343,7 @@ fn as_gauge(held: u64) -> f64 {
     held as f64
 }
 
-/// The largest count over the mean: 1 for equal counts, 2 if one of two shards has everything.
+/// The largest count over the mean: 1 for equal counts, 2 if the first of two shards has everything.
 fn max_over_mean(held: impl ExactSizeIterator<Item = u64> + Clone) -> f64 {
     let sum: u64 = held.clone().sum();
     let shards = held.len() as u64;
@@ -344,7 +352,8 @@ fn max_over_mean(held: impl ExactSizeIterator<Item = u64> + Clone) -> f64 {
 }
 
 fn add_some(counter: &Counter, count: u64) {
-    // Most counts of a turn are zero, and all shards share the counter: adding zero would move its cache line.
+    // Most counts of a turn are zero, and all shards share the counter: adding zero would move its cache
+    // line.
     if count > 0 {
         counter.increment(count);
     }
@@ -387,6 +396,8 @@ impl Cells {
             cursors_reset: register.counter(&CURSORS_RESET, &[]),
             streams_failed: register.counter(&STREAMS_FAILED, &[]),
             rooms_forgotten: register.counter(&ROOMS_FORGOTTEN, &[]),
+            // Every label value is registered at the start: an alert on a rate needs the zero before the
+            // first count.
             closed: closed.iter().map(|reason| register.counter(&CLOSED, &[reason])).collect(),
             holdings: (0..shards).map(|shard| register.holdings(shard)).collect(),
             held: Mutex::new(vec![Holdings::default(); shards]),
@@ -485,6 +496,7 @@ impl Register {
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 fn key(row: &Definition, values: &[&str]) -> Key {
+    // zip would silently drop a label without a value.
     assert_eq!(row.labels.len(), values.len(), "a value for each label of {}", row.name);
     let labels: Vec<Label> =
         row.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();

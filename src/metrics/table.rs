@@ -1,4 +1,5 @@
-//! The table of metrics: the definition and the documentation of each. docs/operations.md shows the same rows.
+//! The table of metrics: the definition and the documentation of each. docs/operations.md shows the same
+//! rows.
 
 /// The kind of a metric's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub struct Definition {
     pub help: &'static str,
 }
 
+// A constant for each row: a counter names its row, so no name of a metric is spelt twice.
 macro_rules! table {
     ($($metric:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(pub(super) const $metric: Definition =

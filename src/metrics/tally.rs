@@ -1,23 +1,23 @@
-//! The counts of one shard between two reports: plain integers of one thread, so counting costs an addition. The
-//! shard's loop adds them to the metrics once a turn.
+//! The counts of a shard between two reports: plain integers of a single thread, so counting costs an
+//! addition. The shard's loop adds the counts to the metrics once a turn.
 
 use std::time::{Duration, Instant};
 
 use roomcast_core::room::tally::RoomTally;
 use roomcast_core::wire::close::CloseReason;
 
-/// The counts of one shard since its last report.
+/// The counts of a shard since the last report.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// The counts of the shard's rooms.
     pub rooms: RoomTally,
-    /// Level frames that a device's socket or outbox took.
+    /// Level frames taken by a device's socket or outbox.
     pub frames_level: u64,
-    /// Welcomes and other composed frames that a device's socket or outbox took.
+    /// Welcomes and other composed frames taken by a device's socket or outbox.
     pub frames_composed: u64,
     /// Welcomes encoded. Devices with the same encoding and state share one until the room's next batch.
     pub welcomes_encoded: u64,
-    /// Refresh frames that a device's socket or outbox took.
+    /// Refresh frames taken by a device's socket or outbox.
     pub frames_refresh: u64,
     /// Carry frames, for devices that did not acknowledge in time.
     pub frames_carried: u64,
@@ -25,15 +25,15 @@ pub struct Tally {
     pub frames_catching_up: u64,
     /// Acknowledgements taken.
     pub acks: u64,
-    /// Frames not sent to a device because it was behind.
+    /// Frames not sent because the device was behind.
     pub frames_skipped: u64,
-    /// Frames that a socket took in part or not at all. The device is waiting from then on.
+    /// Frames taken by a socket in part or not at all. The device is waiting from then on.
     pub frames_queued: u64,
     /// Messages told to devices as skipped.
     pub messages_skipped: u64,
     /// Times a frame lane was full.
     pub lane_full: u64,
-    /// Acknowledgements of an offset that was not sent to the device.
+    /// Acknowledgements of an offset not sent to the device.
     pub acks_ignored: u64,
     /// Idle rooms forgotten.
     pub rooms_forgotten: u64,
@@ -43,7 +43,7 @@ pub struct Tally {
     pub rooms_demoted: u64,
     /// Connections closed, by the row of the close table.
     pub closed: [u64; CloseReason::ALL.len()],
-    /// For each batch whose pass ended: the time its oldest message was accepted.
+    /// For each batch whose pass ended: the acceptance time of the oldest message.
     pub written: Vec<Instant>,
 }
 
@@ -52,7 +52,7 @@ pub struct Tally {
 pub struct Holdings {
     /// Connections placed on the shard.
     pub connections: u64,
-    /// Members: places of these connections in rooms.
+    /// Members: places of the connections in rooms.
     pub members: u64,
     /// Rooms with this shard as their home.
     pub rooms: u64,
@@ -70,6 +70,6 @@ pub struct Holdings {
     pub passes_permille: u64,
     /// Stretch: the factor on the windows of the shard's rooms, in thousandths. 1000: no widening.
     pub stretch_permille: u64,
-    /// The window of the most costly room that keeps passes to `flush.cpu_share`.
+    /// The gather window of the most costly room to keep passes within `flush.cpu_share`.
     pub window_needed: Duration,
 }

@@ -1,4 +1,5 @@
-//! The store's numbers and troubles, for `/readyz`, metrics and logs. The writer alone writes; any thread reads.
+//! The store's numbers and troubles, for `/readyz`, metrics and logs. The writer alone writes; any thread
+//! reads.
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,7 +10,7 @@ use roomcast_core::now::Now;
 
 use super::StoreHoldings;
 
-/// The state of the store, shared between the writer and its readers. A read never waits for the disk.
+/// The state of the store, shared between the writer and the readers. A read never waits for the disk.
 #[derive(Debug)]
 pub struct Health {
     state: Mutex<State>,
@@ -32,10 +33,10 @@ struct State {
     call_began: Option<Instant>,
 }
 
-/// One trouble of the store, from the first failure to the first write after a reopening.
+/// A trouble of the store, from the first failure to the first write after a reopening.
 ///
-/// A store on a full disk can be opened, and fails at the next write, again and again. All of these failures are one
-/// trouble. Without writes, a trouble ends `STORE_HEALED_AFTER` after the reopening.
+/// A store on a full disk can be opened, and fails at the next write, again and again. All of these failures
+/// are a single trouble. Without writes, a trouble ends `STORE_HEALED_AFTER` after the reopening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// The time of the first failure.
@@ -49,13 +50,13 @@ pub struct Trouble {
 pub struct StoreTally {
     /// Commits of messages.
     pub commits: u64,
-    /// The total time of these commits, syncs included.
+    /// The total time of all commits, syncs included.
     pub commit_time: Duration,
     /// Messages made durable.
     pub messages: u64,
     /// Bytes of all rows and their keys.
     pub bytes: u64,
-    /// Calls that failed.
+    /// Failed calls.
     pub failures: u64,
     /// Successful reopenings.
     pub reopenings: u64,
@@ -87,10 +88,10 @@ impl Health {
         self.state().trouble.clone()
     }
 
-    /// The time since the call under way began, or zero without a call. A hanging disk shows here alone: its call
-    /// neither fails nor ends.
+    /// The time since the call under way began, or zero without a call. A hanging disk shows here alone: its
+    /// call neither fails nor ends.
     #[must_use]
-    pub(crate) fn under_way(&self, now: Now) -> Duration {
+    pub fn under_way(&self, now: Now) -> Duration {
         self.state().call_began.map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
     }
 

@@ -1,5 +1,5 @@
-//! The store without a file, for `--ephemeral` and for tests. Its content ends with the process. In a test, a clone
-//! stands for the content of a disk at one moment.
+//! The store without a file, for `--ephemeral` and for tests. The content ends with the process. In a test, a
+//! clone stands for the content of a disk at some moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use roomcast_core::now::millis;
 #[derive(Debug, Clone)]
 pub struct Memory {
     rooms: BTreeMap<RoomName, Stream>,
-    /// (unix ms, offset, room): the time at which a row is due to go. With offset 0: the room is due to be forgotten.
+    /// (unix ms, offset, room): the time at which a row is due to go. With offset 0: the room is due to be
+    /// forgotten.
     expiries: BTreeSet<(u64, u64, RoomName)>,
     bytes: u64,
     bytes_max: u64,
@@ -112,7 +113,8 @@ impl Store for Memory {
     fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut refused = BTreeSet::new();
         let outcomes = appends.iter().map(|append| {
-            // The shard had sent the later appends of a life before it could know: stored, they would leave a hole.
+            // The shard had sent the later appends of a life before it could know: stored, they would leave a
+            // hole.
             if refused.contains(&(&append.room, append.life)) {
                 return Err(StoreError::Moved);
             }

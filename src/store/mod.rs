@@ -1,15 +1,18 @@
-//! The store: reliable messages until they expire. This file has the promises of a store, and the requests of shards.
+//! The store: reliable messages until their expiry. This file has the promises of a store, and the requests
+//! of shards.
 //!
-//! A shard never waits for the store. The shard sends a [`StoreRequest`] and goes on. The [`StoreAnswer`] comes back
-//! later, in the order of the requests. One thread ([`writer`]) owns the [`Store`] and takes all waiting messages
-//! into one commit. A message may be broadcast, and its publisher answered, only after [`StoreAnswer::Durable`].
+//! A shard never waits for the store. The shard sends a [`StoreRequest`] and goes on. The [`StoreAnswer`]
+//! comes back later, in the order of the requests. One thread ([`writer`]) owns the [`Store`] and takes all
+//! waiting messages into one commit. A message may be broadcast, and the publisher answered, only after
+//! [`StoreAnswer::Durable`].
 //!
-//! A row stays while its message is alive, and at least while the message's `id` counts (5 minutes). A room without
-//! rows keeps its epoch and head for `TTL_MAX` (7 days) more: within this time a device with an old cursor gets a
-//! true answer. Then the room is forgotten, and its next stream begins a new epoch.
+//! A row stays while the message is alive, and at least while the message's `id` counts (5 minutes). A room
+//! without rows keeps epoch and head for `TTL_MAX` (7 days) more: within this time a device with an old
+//! cursor gets a true answer. Then the room is forgotten, and the next stream begins a new epoch.
 //!
 //! - [`redb`]: the file. [`memory`]: the same promises without a file. `row`: a message as bytes.
-//! - [`writer`]: the thread. [`port`]: a shard's way to the thread. [`health`]: its numbers and troubles.
+//! - [`writer`]: the thread. [`port`]: a shard's way to the thread. [`health`]: the store's numbers and
+//!   troubles.
 
 pub mod health;
 pub mod memory;
@@ -25,27 +28,30 @@ use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 pub use roomcast_core::room::stored::{Asked, Page, Stored};
 
-/// A place for reliable messages. Every call waits for the disk, so only the writer's thread and tests make calls.
+/// A place for reliable messages. Every call waits for the disk, so only the writer's thread and tests make
+/// calls.
 ///
-/// The error of a call is always [`StoreError::Failing`]. From then on each call fails until [`Store::reopen`] has
-/// succeeded. Only after that a load tells if the failed append is stored.
+/// The error of a call is always [`StoreError::Failing`]. From then on each call fails until
+/// [`Store::reopen`] has succeeded. Then a load tells if the failed append is stored.
 pub trait Store: Send + Debug {
-    /// The stored stream of a room. `None` for a room without a stream, or with a forgotten one. Damaged rows are put
-    /// aside, counted and left out. If the room's own entry is damaged, the stream goes on under a new epoch.
+    /// The stored stream of a room. `None` for a room without a stream, or with a forgotten stream. Damaged
+    /// rows are put aside, counted and left out. If the room's own entry is damaged, the stream goes on under
+    /// a new epoch.
     ///
     /// # Errors
     /// The read failed.
     fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError>;
 
-    /// The messages behind the offset `after`, up to `bytes_max` bytes of `wire_bytes`. The first message is always
-    /// part of the page, whatever its size.
+    /// The messages behind the offset `after`, up to `bytes_max` bytes of `wire_bytes`. The first message is
+    /// always part of the page, at any size.
     ///
     /// # Errors
     /// The read failed.
     fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError>;
 
-    /// Stores all appends in one commit, and returns after the sync. Each append has its outcome, in order.
-    /// [`StoreError::Moved`] and [`StoreError::Full`] concern one append, and each later append of its room and life.
+    /// Stores all appends in one commit, and returns after the sync. One outcome per append, in order.
+    /// [`StoreError::Moved`] and [`StoreError::Full`] concern an append, and each later append of the same
+    /// room and life.
     ///
     /// # Errors
     /// The commit failed. Each append is stored or not; nobody knows before a load.
@@ -70,10 +76,10 @@ pub trait Store: Send + Debug {
     fn trouble(&self) -> &str;
 }
 
-/// The counts of one purge.
+/// The counts of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Purged {
-    /// Expiries that the purge read. If the number equals `rows_max`, more may be due.
+    /// Expiries read by the purge. If the number equals `rows_max`, more may be due.
     pub looked_at: usize,
     /// Rows removed.
     pub rows: usize,
@@ -90,8 +96,8 @@ pub struct StoreHoldings {
     pub quarantined: u64,
 }
 
-/// A request of a shard. Each has a `life`, the number of the room's load. The answer has the same `life`, and a room
-/// ignores the answers of its earlier lives.
+/// A request of a shard. Each has a `life`, the number of the room's load. The answer has the same `life`,
+/// and a room ignores the answers of its earlier lives.
 #[derive(Debug, Clone)]
 pub enum StoreRequest {
     /// Reads the stored stream of a room. Answered by [`StoreAnswer::Loaded`].
@@ -117,7 +123,7 @@ pub enum StoreRequest {
 }
 
 impl StoreRequest {
-    /// The answer of a request that failed with `error`.
+    /// The answer to the request after `error`.
     #[must_use]
     pub(crate) fn failed(self, error: StoreError) -> StoreAnswer {
         match self {
@@ -132,7 +138,7 @@ impl StoreRequest {
     }
 }
 
-/// Messages of one room, to be stored all or none.
+/// Messages of a room, to be stored all or none.
 #[derive(Debug, Clone)]
 pub struct Append {
     /// The room of the messages.
@@ -154,7 +160,7 @@ pub enum StoreAnswer {
         room: RoomName,
         /// The life of the request.
         life: u64,
-        /// The stored stream. `None`: the room never had a reliable message, or its stream is forgotten.
+        /// The stored stream. `None`: the room never had a reliable message, or the stream is forgotten.
         stream: Option<Stored>,
     },
     /// The answer to [`StoreRequest::Append`], after the sync. Messages up to `through` may be broadcast.
@@ -174,10 +180,10 @@ pub enum StoreAnswer {
         life: u64,
         /// The offset of the request.
         after: u64,
-        /// The messages, and the offset that the page reaches.
+        /// The messages, and the last offset of the page.
         page: Page,
     },
-    /// The answer to a request that failed. After [`StoreError::Failing`] an append may be stored all the same.
+    /// The answer to a failed request. After [`StoreError::Failing`] an append may be stored all the same.
     Failed {
         /// The room of the request.
         room: RoomName,
@@ -196,13 +202,14 @@ pub enum StoreError {
     /// The store failed and is being opened again. An append may be stored or not.
     #[error("the store is failing and being opened again")]
     Failing,
-    /// The store holds the most bytes it may hold. The append is not stored.
+    /// The store is at its limit of bytes. The append is not stored.
     #[error("the store is full")]
     Full,
-    /// The append does not continue the stored stream. The append is not stored, and the room has to load again.
+    /// The append does not continue the stored stream. The append is not stored, and the room has to load
+    /// again.
     #[error("the append does not continue the stored stream")]
     Moved,
-    /// The shard has the most requests under way that it may have. The append is not stored.
+    /// The shard is at its limit of requests under way. The append is not stored.
     #[error("too many requests wait for the store")]
     Busy,
 }

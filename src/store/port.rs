@@ -12,11 +12,11 @@ use roomcast_core::limits::{STORE_WAITING_BYTES_MAX, STORE_WAITING_MAX};
 
 use super::{StoreAnswer, StoreError, StoreRequest};
 
-/// A request on its way to the writer.
+/// A request on the way to the writer.
 #[derive(Debug)]
 pub(super) struct SentRequest {
     pub(super) request: StoreRequest,
-    /// Answers that the shard had taken before this request.
+    /// Answers taken by the shard before the request.
     pub(super) taken: u64,
 }
 
@@ -36,7 +36,7 @@ impl Passage {
     }
 }
 
-/// A shard's end of its passage to the writer.
+/// A shard's end of the passage to the writer.
 #[derive(Debug)]
 pub struct Port {
     passage: Arc<Passage>,
@@ -57,8 +57,8 @@ impl Port {
     /// Sends a request. Each sent request gets exactly one answer.
     ///
     /// # Errors
-    /// The request comes back with [`StoreError::Busy`] if `STORE_WAITING_MAX` answers are outstanding, or if the
-    /// messages under way would exceed `STORE_WAITING_BYTES_MAX`.
+    /// The request comes back with [`StoreError::Busy`] if `STORE_WAITING_MAX` answers are outstanding, or if
+    /// the messages under way would exceed `STORE_WAITING_BYTES_MAX`.
     pub fn send(&mut self, request: StoreRequest) -> Result<(), (StoreRequest, StoreError)> {
         let size = bytes_of(&request);
         // A single request larger than the bound passes, or it would be refused for ever.
@@ -72,8 +72,8 @@ impl Port {
         let sent = SentRequest { request, taken: self.taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");
         self.sent += 1;
-        // A token for the next park, so no wake is lost between the writer's turn and its park. The call enters the
-        // kernel only if the thread is parked.
+        // A token for the next park, so no wake is lost between the writer's turn and its park. The call
+        // enters the kernel only if the thread is parked.
         self.writer.unpark();
         Ok(())
     }
@@ -89,12 +89,12 @@ impl Port {
 
     /// The number of requests without a taken answer, at most `STORE_WAITING_MAX`.
     #[must_use]
-    pub fn outstanding(&self) -> usize {
+    pub(crate) fn outstanding(&self) -> usize {
         usize::try_from(self.sent - self.taken).expect("at most STORE_WAITING_MAX")
     }
 }
 
-/// Bytes that a request keeps in memory while it waits.
+/// Bytes of a waiting request in memory.
 fn bytes_of(request: &StoreRequest) -> usize {
     match request {
         StoreRequest::Append(append) => append.messages.iter().map(|message| message.wire_bytes).sum(),

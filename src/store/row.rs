@@ -11,13 +11,14 @@
 //! | 32 | 8 | offset of the recalled message; 0: none |
 //! | 40 | 4 | `wire_bytes` |
 //! | 44 | 1 | bit 0: urgent; bit 1: the payload is opaque |
-//! | 45 | 1 + n | type: its length, then its text |
+//! | 45 | 1 + n | type: length, then text |
 //! | … | 1 + n | key; length 0: none |
 //! | … | 1 + n | id; length 0: none |
 //! | … | rest | payload |
 //!
-//! The row's key is `room ‖ 0 ‖ offset`, the offset big endian. So the rows of a room stand together, in order of
-//! offset (no room name has a zero byte). The checksum covers the key: a row at a wrong key counts as damaged.
+//! The row's key is `room ‖ 0 ‖ offset`, the offset big endian. So the rows of a room stand together, in
+//! order of offset (no room name has a zero byte). The checksum covers the key: a row at a wrong key counts
+//! as damaged.
 
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ pub(super) fn key_of(room: &[u8], offset: u64) -> Vec<u8> {
     key
 }
 
-/// The offset at the end of a key. `None` for a key that is too short.
+/// The offset at the end of a key. `None` for a key below 8 bytes.
 pub(super) fn offset_of(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|offset| u64::from_be_bytes(*offset))
 }
@@ -67,7 +68,7 @@ pub(super) fn seal(key: &[u8], rest: &[u8]) -> u64 {
     sum.digest()
 }
 
-/// Unix ms at which the row may go: the later of the message's expiry and the end of its `id` (`ID_AGE_MAX`).
+/// Unix ms at which the row may go: the later of the message's expiry and the end of the `id` (`ID_AGE_MAX`).
 pub(super) fn delete_at_ms(message: &Message) -> u64 {
     message.expires_ms().max(message.at_ms.saturating_add(millis(ID_AGE_MAX)))
 }
@@ -155,7 +156,7 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
-/// A text that may be absent: `Some(None)` for an empty text, `None` for a text that is not allowed.
+/// An optional text: `Some(None)` for an empty text, `None` for a text that is not allowed.
 fn some_text<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<Option<T>> {
     if text.is_empty() { Some(None) } else { parse(text).ok().map(Some) }
 }

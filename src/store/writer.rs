@@ -1,11 +1,12 @@
-//! The thread that owns the store. A turn takes waiting requests from all shards, makes one commit of all appends,
-//! and answers.
+//! The thread that owns the store. A turn takes waiting requests from all shards, makes one commit of all
+//! appends, and answers.
 //!
 //! [`Writer`] is the body of the loop, driven with `now`; [`start`] puts a thread around it.
 //!
-//! The requests of one shard are done and answered in their order. Once an append of a shard waits for the turn's
-//! commit, the shard's loads and pages wait for the next turn. After a failed append, later appends of the room and
-//! life fail as well: the shard had sent them before it could know, and stored they would leave a hole.
+//! The requests of one shard are done and answered in their order. Once an append of a shard waits for the
+//! turn's commit, the shard's loads and pages wait for the next turn. After a failed append, later appends of
+//! the room and life fail as well: the shard sent these before the failure was known, and they would leave a
+//! hole.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +32,7 @@ use super::{Append, Asked, Store, StoreAnswer, StoreError, StoreRequest};
 /// Wakes a shard whose answers wait. Called on the writer's thread, so the function must not wait.
 pub type Wake = Box<dyn Fn() + Send>;
 
-/// The running writer. Dropping the handle stops the thread, and waits for its last commit.
+/// The running writer. Dropping the handle stops the thread, and waits for the last commit.
 #[derive(Debug)]
 pub struct StoreHandle {
     ports: Vec<Port>,
@@ -41,7 +42,7 @@ pub struct StoreHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the writer, with one port for each of `wakes`.
+/// Starts the writer, with a port for each of `wakes`.
 ///
 /// # Errors
 /// The system cannot start a thread.
@@ -79,7 +80,7 @@ impl StoreHandle {
         Arc::clone(&self.health)
     }
 
-    /// Stops the thread after it has stored and answered every sent request. Waits as long as the disk takes.
+    /// Stores and answers every sent request, then stops the thread. Waits as long as the disk takes.
     pub fn stop(self) {
         drop(self);
     }
@@ -91,7 +92,8 @@ impl Drop for StoreHandle {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // A panic of the writer was printed by its thread. Its shards get no further answers, as in a drain.
+            // A panic of the writer was printed by its thread. Its shards get no further answers, as in a
+            // drain.
             thread.join().ok();
         }
     }
@@ -112,7 +114,7 @@ pub struct Writer {
     /// `Some` while the store fails.
     failing: Option<Failing>,
     desks: Vec<Desk>,
-    /// The desk that comes first in the next turn. It moves on, so that no shard is always served last.
+    /// The desk that comes first in the next turn. The place moves on, so no shard is always served last.
     first: usize,
     health: Arc<Health>,
     purge_at: Option<Instant>,
@@ -124,7 +126,7 @@ pub struct Writer {
 struct Failing {
     /// The time of the next reopening.
     again: Instant,
-    /// The pause before that reopening. It doubles with each failure.
+    /// The pause before the reopening, doubled by each failure.
     pause: Duration,
 }
 
@@ -136,9 +138,9 @@ struct Desk {
     held: Option<SentRequest>,
     /// Answers given so far.
     answered: u64,
-    /// True: the shard has new answers since its last wake.
+    /// True: the shard has new answers since the last wake.
     touched: bool,
-    /// Lives with a failed append that the shard may not know of yet.
+    /// Lives with a failed append, maybe not known to the shard yet.
     broken: BTreeMap<RoomName, Broken>,
 }
 
@@ -146,7 +148,7 @@ struct Desk {
 struct Broken {
     life: u64,
     error: StoreError,
-    /// The number of the failing answer. The shard knows once it has taken this many answers.
+    /// The number of the failing answer. A shard with this many answers taken knows of the failure.
     answer: u64,
 }
 
@@ -154,7 +156,8 @@ struct Broken {
 #[derive(Debug, Default)]
 struct Gathered {
     appends: Vec<Append>,
-    /// The answers of the turn in order: one for each append, and between them those of refused appends.
+    /// The answers of the turn in order: those of gathered appends, and between them those of refused
+    /// appends.
     order: Vec<AnswerDue>,
     messages: usize,
     bytes: usize,
@@ -188,7 +191,7 @@ fn bytes_of(append: &Append) -> usize {
 enum DeskTake {
     /// A request was gathered or answered.
     Taken,
-    /// No request waits, or the waiting one is for a later turn.
+    /// No request waits, or the waiting request is for a later turn.
     Nothing,
     /// A request was answered as failed: the store failed at a read.
     StoreFailed,
@@ -204,7 +207,7 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A writer over an open store, with one desk for each of `wakes`.
+    /// A writer over an open store, with a desk for each of `wakes`.
     #[must_use]
     pub fn new(store: Box<dyn Store>, wakes: Vec<Wake>) -> Self {
         let desk = |wake| Desk {
@@ -236,10 +239,11 @@ impl Writer {
         Arc::clone(&self.health)
     }
 
-    /// Takes and answers a bounded number of requests. Reopens a failed store after its pause, and purges every
-    /// `STORE_PURGE_INTERVAL`.
+    /// Takes and answers a bounded number of requests. Reopens a failed store after its pause, and purges
+    /// every `STORE_PURGE_INTERVAL`.
     pub fn turn(&mut self, now: Now) -> Next {
-        // A failing store answers at once. Kept until the reopening, requests would hold publishers for seconds.
+        // A failing store answers at once. Kept until the reopening, requests would hold publishers for
+        // seconds.
         if let Some(failing) = self.failing {
             self.fail_all_queued();
             return self.reopen(failing, now);
@@ -263,8 +267,8 @@ impl Writer {
         }
     }
 
-    /// Takes one request from each desk in turn, until no desk has one or the turn is full. Returns the number of
-    /// requests taken. Reads are answered at once.
+    /// Takes one request from each desk in turn, until no desk has one or the turn is full. Returns the
+    /// number of requests taken. Reads are answered at once.
     fn take(&mut self, gathered: &mut Gathered, now: Now) -> usize {
         let desks = self.desks.len();
         let mut taken = 0;
@@ -300,8 +304,8 @@ impl Writer {
         let append = match sent.request {
             StoreRequest::Append(append) => append,
             request => {
-                // A read must see the shard's own appends, which are stored at the end of the turn. The bound keeps a
-                // storm of loads from delaying the commit of all other shards.
+                // A read must see the shard's own appends, which are stored at the end of the turn. The bound
+                // keeps a storm of loads from delaying the commit of all other shards.
                 if *reads == STORE_TURN_READS_MAX || gathered.is_from(index) {
                     desk.held = Some(SentRequest { request, taken: sent.taken });
                     return DeskTake::Nothing;
@@ -390,7 +394,8 @@ impl Writer {
 
     fn fail_all_queued(&mut self) {
         for desk in &mut self.desks {
-            // Requests sent from now on are for the next turn: a shard that asks again at once must not keep us here.
+            // Requests sent from now on are for the next turn: a shard that asks again at once must not keep
+            // us here.
             let queued = desk.passage.requests.len();
             if let Some(held) = desk.held.take() {
                 desk.answer(held.request.failed(StoreError::Failing));
@@ -447,8 +452,8 @@ impl Writer {
         }
     }
 
-    /// Calls the store, and notes the start, the end and the failure. A panic of the store ends this call, not the
-    /// thread.
+    /// Calls the store, and notes the start, the end and the failure. A panic of the store ends this call,
+    /// not the thread.
     fn call<T>(
         &mut self,
         ask: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>,
@@ -490,8 +495,8 @@ impl Desk {
         self.passage.answers.push(answer).expect("as many places as requests that may be under way");
     }
 
-    /// The error of an earlier append of the same life, if one failed. `taken` counts the answers that the shard had
-    /// taken before it sent this append.
+    /// The error of an earlier append of the same life, if one failed. `taken` counts the answers taken by
+    /// the shard before the append.
     fn broken_life(&mut self, append: &Append, taken: u64) -> Option<StoreError> {
         if self.broken.is_empty() {
             return None;

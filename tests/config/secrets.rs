@@ -1,4 +1,5 @@
-//! Keys and secrets: callers are asked for the configured ones, secrets may be in files, and no mistake shows one.
+//! Keys and secrets: callers are asked for the configured ones, secrets may be in files, and no mistake shows
+//! one.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! A disk that fails at its n-th write or sync, for every n: nothing is reported durable that is not there after a loss of
-//! power, nothing is there that was not sent, and it heals.
+//! A disk that fails at its n-th write or sync, for every n: nothing is reported durable that is not there
+//! after a loss of power, nothing is there that was not sent, and it heals.
 
 use std::thread;
 
@@ -15,14 +15,14 @@ use super::{append, offsets, room};
 const ROOMS: [&str; 2] = ["a", "b"];
 const ROUNDS: usize = 10;
 
-/// What a shard knows of one room.
+/// A shard's knowledge of one room.
 #[derive(Debug)]
 struct Known {
     name: &'static str,
     life: u64,
-    /// `None`: it has to load.
+    /// `None`: the room has to load.
     head: Option<u64>,
-    /// Up to here messages were reported durable.
+    /// The last offset reported durable.
     reported: u64,
 }
 
@@ -47,7 +47,8 @@ impl World {
     /// Each room loads, or appends two messages in two requests.
     fn round(&mut self) {
         for known in &self.rooms {
-            let (room, life) = (room(known.name), known.life);
+            let room = room(known.name);
+            let life = known.life;
             let Some(head) = known.head else {
                 self.port.send(StoreRequest::Load { room, life }).unwrap();
                 continue;
@@ -95,7 +96,7 @@ impl World {
         }
     }
 
-    /// What was reported is there if power is lost now, without a hole.
+    /// After a loss of power now, every message reported durable is there, without a hole.
     fn check(&self, fault: Option<Fault>) {
         let mut survived = self.disk.after_power_loss().store().unwrap();
         for known in &self.rooms {
@@ -152,7 +153,8 @@ fn a_disk_that_hangs_at_any_step_answers_nothing_until_it_goes_on() {
         world.disk.fail(Some(Fault { after, times: 1, kind: FaultKind::Freeze }));
         let append = Append { life: 1, ..append("a", 1..=1) };
         world.port.send(StoreRequest::Append(append)).unwrap();
-        let (mut writer, now) = (world.writer, world.now);
+        let mut writer = world.writer;
+        let now = world.now;
         let turning = thread::spawn(move || {
             writer.turn(now);
             writer

@@ -1,4 +1,5 @@
-//! The writer: what it gathers, in which order it answers, how it fails and heals; its body turn by turn, and its thread.
+//! The writer: what it gathers, in which order it answers, how it fails and heals; its body turn by turn, and
+//! its thread.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -27,10 +28,10 @@ struct Watched(Arc<Mutex<Watch>>);
 #[derive(Debug, Default)]
 struct Watch {
     memory: Memory,
-    /// How many messages each commit had.
+    /// The number of messages in each commit.
     commits: Vec<usize>,
     purges: Vec<usize>,
-    /// The next append is stored, and fails all the same.
+    /// True: the next append is stored, and reported as failed.
     fail_after_storing: bool,
     fail_next: bool,
     panic_next: bool,
@@ -119,7 +120,7 @@ fn page(name: &str, after: u64) -> StoreRequest {
     StoreRequest::Page { room: room(name), life: 1, after, bytes_max: 1000 }
 }
 
-/// Every answer that waits, in short.
+/// Every waiting answer, in short.
 fn answers(port: &mut Port) -> Vec<String> {
     std::iter::from_fn(|| port.next_answer()).map(|answer| short(&answer)).collect()
 }
@@ -380,7 +381,7 @@ fn started(store: Box<dyn Store>) -> (roomcast::store::writer::StoreHandle, Port
     (handle, port, wakes)
 }
 
-/// The next answer, waited for.
+/// Waits for the next answer.
 #[track_caller]
 fn next(port: &mut Port, wakes: &Receiver<()>) -> StoreAnswer {
     loop {

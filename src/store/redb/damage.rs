@@ -1,8 +1,8 @@
 //! Damaged rows and entries: put aside, counted, and never sent.
 //!
-//! A damaged row leaves a hole, as an expired row does. A damaged entry is worse: the last offset of the room is
-//! unknown. So the stream goes on under a new epoch. No pair of epoch and offset is given twice, and each device with a
-//! cursor gets a reset with every message that is alive.
+//! A damaged row leaves a hole, as an expired row does. A damaged entry is worse: the last offset of the room
+//! is unknown. So the stream goes on under a new epoch. No pair of epoch and offset is given twice, and each
+//! device with a cursor gets a reset with every message alive.
 
 use ::redb::{ReadableTable, ReadableTableMetadata, Table};
 
@@ -35,8 +35,8 @@ impl Opened {
         Ok(())
     }
 
-    /// Rebuilds the entry of a room from its rows, under a new epoch, with the highest offset as the head. `None` for a
-    /// room without intact rows: the room is forgotten.
+    /// Rebuilds the entry of a room from the rows, under a new epoch, with the highest offset as the head.
+    /// `None` for a room without intact rows: the room is forgotten.
     pub(super) fn rebuild(&mut self, room: &RoomName) -> Result<Option<RoomEntry>> {
         let name = room.as_str().as_bytes();
         let epoch = Epoch(getrandom::u64().map_err(std::io::Error::from)?);

@@ -9,12 +9,12 @@
 //! | `expiry` | ms ‖ offset ‖ room | none. At `ms` the row goes; with offset 0 the room is forgotten |
 //! | `quarantine` | number | a damaged row or entry: length of its key (2) ‖ key ‖ value |
 //!
-//! Numbers are eight bytes, big endian in keys, little endian in values. A checksum is xxh3-64 over the key and the
-//! rest of the value.
+//! Numbers are eight bytes, big endian in keys, little endian in values. A checksum is xxh3-64 over the key
+//! and the rest of the value.
 //!
-//! Each commit has two phases and carries the allocator's state (redb's "quick repair"). So opening after a crash reads
-//! a few pages instead of the whole file, and no later commit builds upon the pages of a failed sync. After any error
-//! the handle is dropped at once, and only [`Store::reopen`] makes another.
+//! Each commit has two phases and carries the allocator's state (redb's "quick repair"). So opening after a
+//! crash reads a few pages instead of the whole file, and no later commit builds upon the pages of a failed
+//! sync. After any error the handle is dropped at once, and only [`Store::reopen`] makes another.
 
 mod damage;
 mod open;
@@ -55,7 +55,7 @@ pub(crate) const FORM: u32 = 1;
 
 type Result<T> = std::result::Result<T, ::redb::Error>;
 
-/// The store in a file. One process has the file open at a time, and only its writer's thread makes calls.
+/// The store in a file. A single process may have the file open, and only the writer's thread makes calls.
 pub struct Redb {
     place: StoreLocation,
     /// `None` after a failure, until a reopening.
@@ -93,7 +93,7 @@ struct Opened {
 }
 
 impl Redb {
-    /// Opens `store.redb` in `folder`, and makes both if they are missing. The time does not depend on the size of the
+    /// Opens `store.redb` in `folder`, and makes both if missing. The time does not depend on the size of the
     /// file.
     ///
     /// # Errors
@@ -102,7 +102,8 @@ impl Redb {
         Self::at(StoreLocation::Folder(folder.to_owned()), STORE_BYTES_MAX)
     }
 
-    /// Opens a store of at most `bytes_max` bytes on a backend of the caller. Each reopening calls `open` again.
+    /// Opens a store of at most `bytes_max` bytes on a backend of the caller. Each reopening calls `open`
+    /// again.
     ///
     /// # Errors
     /// [`OpenError`], with a remedy for the operator.
@@ -226,7 +227,7 @@ impl RoomEntry {
         entry
     }
 
-    /// Reads an entry. `None` for a damaged one.
+    /// Reads an entry. `None` for a damaged entry.
     fn decode(room: &[u8], entry: &[u8]) -> Option<Self> {
         let (sum, mut rest) = entry.split_first_chunk()?;
         let intact = rest.len() == 24 && u64::from_le_bytes(*sum) == row::seal(room, rest);
@@ -281,7 +282,7 @@ fn open_bytes(value: &[u8]) -> Option<u64> {
     (value == seal_bytes(bytes)).then_some(bytes)
 }
 
-/// The bytes of all rows and keys, as the header says. Counted again if that number is damaged.
+/// The bytes of all rows and keys, as the header says. A damaged number is counted again.
 fn bytes_of(database: &Database) -> Result<u64> {
     let read = database.begin_read()?;
     let header = read.open_table(HEADER)?;
@@ -318,7 +319,7 @@ fn rows_behind(
 }
 
 impl Opened {
-    /// Closes the file. redb writes while it closes, and may panic at damage there as well.
+    /// Closes the file. redb writes at the close, and may panic at damage there as well.
     fn let_go(self) {
         catch_unwind(AssertUnwindSafe(|| drop(self))).ok();
     }
@@ -392,7 +393,8 @@ impl Opened {
         let mut outcomes = Vec::with_capacity(appends.len());
         let mut refused = BTreeSet::new();
         for append in appends {
-            // The shard had sent the later appends of a life before it could know: stored, they would leave a hole.
+            // The shard had sent the later appends of a life before it could know: stored, they would leave a
+            // hole.
             let outcome = if refused.contains(&(&append.room, append.life)) {
                 Err(StoreError::Moved)
             } else {
@@ -416,7 +418,7 @@ impl Opened {
     }
 }
 
-/// The tables of one commit of messages.
+/// The tables of a commit of messages.
 struct Commit<'t, 'a> {
     rooms: Table<'t, Bytes, Bytes>,
     messages: Table<'t, Bytes, Bytes>,

@@ -1,4 +1,5 @@
-//! Opening the store's file: a new file is made whole or not at all, and a file of another program is refused.
+//! Opening the store's file: a new file is made whole or not at all, and a file of another program is
+//! refused.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -15,7 +16,7 @@ use super::{
 
 /// The store's file within the data directory.
 const FILE: &str = "store.redb";
-/// The name of the file until all its tables are made.
+/// The name of the file before all tables are made.
 const FILE_UNFINISHED: &str = "store.redb.new";
 
 /// The reason not to open the store's file. Each text names the path and the remedy.
@@ -75,9 +76,9 @@ pub type OpenBackend = Box<dyn FnMut(&Builder) -> Result<Database, DatabaseError
 /// The reaction to a missing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// Make the file: it may be the node's first start.
+    /// Make the file: the node may start for the first time.
     Make,
-    /// Refuse: the file was there before. Its disk may be away, and an empty store would forget every stream.
+    /// Refuse: the file was there before. The disk may be away, and an empty store would forget every stream.
     Refuse,
 }
 
@@ -89,7 +90,7 @@ impl StoreLocation {
         }
     }
 
-    /// Opens the database, and checks its form.
+    /// Opens the database, and checks the form.
     pub(super) fn open(&mut self, missing: Missing) -> Result<Database, OpenError> {
         let path = self.path();
         let mut builder = Builder::new();
@@ -116,8 +117,8 @@ impl StoreLocation {
         Ok(database)
     }
 
-    /// Drops the file's pages from the kernel's cache. After a failed sync they count as clean, and may differ from the
-    /// disk.
+    /// Drops the file's pages from the kernel's cache. After a failed sync the pages count as clean, and may
+    /// differ from the disk.
     pub(super) fn forget_cached(&self) {
         let Self::Folder(folder) = self else { return };
         let Ok(file) = File::open(folder.join(FILE)) else { return };
@@ -131,15 +132,15 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // The folder's name has to be on disk as well, or a power loss takes the store along. A parent that cannot be
-    // opened (or is "") is left to the kernel.
+    // The folder's name has to be on disk as well, or a power loss takes the store along. A parent that
+    // cannot be opened (or is "") is left to the kernel.
     if let Some(Ok(parent)) = folder.parent().map(File::open) {
         parent.sync_all()?;
     }
     Ok(())
 }
 
-/// Makes the file under another name, and renames it when it is whole.
+/// Makes the file under another name, and renames the whole file.
 fn make_file(folder: &Path, builder: &Builder) -> Result<(), OpenError> {
     let path = folder.join(FILE);
     let unfinished = folder.join(FILE_UNFINISHED);

@@ -14,7 +14,7 @@ use super::{
     begin, expiry_key, find, has_rows, seal_bytes,
 };
 
-/// The tables of one purge.
+/// The tables of a purge.
 struct Purge<'t> {
     rooms: Table<'t, Bytes, Bytes>,
     messages: Table<'t, Bytes, Bytes>,
@@ -73,7 +73,7 @@ impl Opened {
         Ok(purged)
     }
 
-    /// The index keys that are due, the oldest first.
+    /// The due index keys, the oldest first.
     fn due(&self, now_ms: u64, rows_max: usize) -> Result<Vec<Vec<u8>>> {
         let read = self.database.begin_read()?;
         let expiry = read.open_table(EXPIRY)?;
@@ -86,7 +86,8 @@ impl Opened {
 impl Purge<'_> {
     fn remove(&mut self, room: &[u8], offset: u64) -> Result<()> {
         let key = row::key_of(room, offset);
-        // The row's own expiry counts: an index key with a turned bit must not remove a message that is alive.
+        // The row's own expiry counts: an index key with a turned bit must not remove a message that is
+        // alive.
         let Some(stays_until) = self
             .messages
             .get(key.as_slice())?
