@@ -3,9 +3,9 @@
 //! Pure: no door, no file, no clock. The caller passes the time in as `unix_s`. A key, a secret or a token
 //! never appears in an error, a `Debug` or a log; a refusal is told by a code alone.
 //!
-//! - [`keys`]: publisher keys, as hashes.
-//! - [`tokens`]: the keys that sign devices' tokens. A valid token becomes a [`grant`].
-//! - [`origins`]: the allow-list of web pages.
+//! - `keys`: publisher keys, as hashes.
+//! - `tokens`: the keys that sign devices' tokens. A valid token becomes a [`Grant`].
+//! - `origins`: the allow-list of web pages.
 
 mod grant;
 mod keys;

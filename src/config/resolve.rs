@@ -200,6 +200,7 @@ impl<'a> Resolver<'a> {
     fn shards(&mut self) -> usize {
         let entry = self.entry("shards.count");
         if entry.value.as_str() == Some("auto") {
+            // A cgroup's quota and the affinity mask count here, so a container with two cores gets two shards.
             return std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
         }
         let count = self.whole("shards.count", 1..=SHARDS_MAX as u64, "threads, or \"auto\"");
@@ -272,6 +273,7 @@ impl<'a> Resolver<'a> {
         let mut shares = Shares::of(Quotas { permille: [0; 3] });
         for path in Shares::PATHS {
             let entry = self.entry(path);
+            // A whole number is a share as well: TOML's 0 and 1 are integers.
             let whole = entry.value.as_integer().and_then(|whole| u8::try_from(whole).ok()).map(f64::from);
             let share = entry.value.as_float().or(whole).unwrap_or(f64::NAN);
             if shares.set(path, share).is_none() {
@@ -317,6 +319,7 @@ impl<'a> Resolver<'a> {
         };
         let mut listed = BTreeSet::new();
         for (at, value) in list.iter().enumerate() {
+            // A value that is no text is checked as "", which is refused.
             match Origins::check(value.as_str().unwrap_or_default()) {
                 Ok(()) => listed.extend(value.as_str().map(str::to_owned)),
                 Err(bad) => {
@@ -498,8 +501,10 @@ impl<'a> Resolver<'a> {
         for (key, address, open, remedy) in [
             ("viewer.listen", config.viewer_listen, viewer_open, "auth.device_keys, "),
             ("publisher.listen", config.publisher_listen, publisher_open, "publisher.keys, "),
+            // The operator door has no keys, so it always counts as open.
             ("ops.listen", config.ops_listen, true, ""),
         ] {
+            // ::ffff:127.0.0.1 is loopback in IPv6's spelling.
             if open && !insecure && !address.ip().to_canonical().is_loopback() {
                 let wrong = format!("{address} is not loopback, and the door has no authentication");
                 let source = &self.entry(key).source;

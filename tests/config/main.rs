@@ -122,7 +122,7 @@ fn flags_stand_over_the_environment_over_the_file_over_the_defaults() {
 fn a_relative_data_dir_counts_from_the_folder_of_its_file_and_else_from_the_working_directory() {
     let file = "store.data_dir = 'rooms'";
     let beside_the_file = std::env::temp_dir().join("rooms");
-    assert_eq!(load(file, &[], &[]).unwrap().data_dir, Some(beside_the_file.clone()));
+    assert_eq!(load(file, &[], &[]).unwrap().data_dir, Some(beside_the_file));
     let typed = [("ROOMCAST__STORE__DATA_DIR", "rooms")];
     assert_eq!(load("", &typed, &[]).unwrap().data_dir, Some(PathBuf::from("rooms")), "environment");
     let flag = ["--data-dir", "rooms"];
