@@ -1,4 +1,5 @@
-//! The engine's own message: how many members a room has, at most once a second, when it changed.
+//! The audience of a room, and the engine's own message about it: the number of members, at most once a second, when it
+//! changed.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +10,22 @@ use super::message::{Class, Message, Payload};
 use super::policy::TypePolicy;
 use crate::limits::AUDIENCE_INTERVAL;
 
-/// The type under which the engine publishes the audience.
-pub const ONLINE: &str = "online";
+/// The type and key under which the engine publishes the audience.
+const ONLINE: &str = "online";
 
-/// What devices have been told of a room's audience, and when they hear next.
+/// The number of members that devices have been told, and the moment of the next message.
 #[derive(Debug, Default)]
 pub struct Audience {
     told: u64,
+    /// `None` while devices know the present number.
     due: Option<Instant>,
+    /// The audience that the publisher expects.
+    expected: Option<u64>,
 }
 
 impl Audience {
-    /// The room has `members` now. The first change sets the moment; later ones join it.
-    pub fn changed(&mut self, members: u64, now: Instant) {
+    /// The room has `members` now. The first change sets the moment of the message, and later changes join it.
+    pub(super) fn changed(&mut self, members: u64, now: Instant) {
         if members == self.told {
             self.due = None;
         } else {
@@ -29,16 +33,33 @@ impl Audience {
         }
     }
 
-    /// When devices are to hear; `None` when they know.
-    #[must_use]
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The message that tells them.
-    pub fn tell(&mut self, members: u64) -> Message {
-        (self.told, self.due) = (members, None);
-        let count = Bytes::from(members.to_string());
+    /// Devices will hear this number: the room has accepted the message.
+    pub(super) fn told(&mut self, members: u64) {
+        self.told = members;
+        self.due = None;
+    }
+
+    /// The room has shed the message. Devices still know the earlier number, so the next one is due after a pause.
+    pub(super) fn shed(&mut self, now: Instant) {
+        self.due = Some(now + AUDIENCE_INTERVAL);
+    }
+
+    /// Sets the audience that the publisher expects; `None` changes nothing.
+    pub(super) fn expect(&mut self, expected: Option<u64>) {
+        self.expected = expected.or(self.expected);
+    }
+
+    pub(super) fn expected(&self) -> Option<u64> {
+        self.expected
+    }
+
+    /// The message that tells devices the number of members.
+    #[must_use]
+    pub fn message(members: u64) -> Message {
         Message {
             type_name: TypeName::parse(ONLINE).expect("a constant"),
             policy: TypePolicy::of(Class::Latest),
@@ -46,7 +67,7 @@ impl Audience {
             id: None,
             // Type, key, time and braces around at most 16 digits: 96 bytes hold them in either encoding.
             wire_bytes: 96,
-            payload: Payload::Json(count),
+            payload: Payload::Json(Bytes::from(members.to_string())),
             count: 1,
             ttl: Duration::ZERO,
             offset: 0,

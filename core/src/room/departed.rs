@@ -10,22 +10,22 @@ use super::receipt::Receipt;
 /// Departures that are in no receipt yet: members by the first offset they lacked. All of them lacked whatever was sent
 /// behind it, so they have to be settled before more is sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Departed(BTreeMap<u64, u64>);
+pub(super) struct Departed(BTreeMap<u64, u64>);
 
 impl Departed {
     /// A member left that lacked `first` and everything sent behind it.
-    pub fn leave(&mut self, first: u64) {
+    pub(super) fn leave(&mut self, first: u64) {
         *self.0.entry(first).or_default() += 1;
     }
 
     /// How many of them lacked the message at `offset`, which was sent.
     #[must_use]
-    pub fn lacking(&self, offset: u64) -> u64 {
+    pub(super) fn lacking(&self, offset: u64) -> u64 {
         self.0.range(..=offset).map(|(_, members)| members).sum()
     }
 
     /// Puts them into the receipts of what was sent, which come in order of offset.
-    pub fn settle<'a>(&mut self, receipts: impl Iterator<Item = (u64, &'a mut Receipt)>) {
+    pub(super) fn settle<'a>(&mut self, receipts: impl Iterator<Item = (u64, &'a mut Receipt)>) {
         if self.0.is_empty() {
             return;
         }

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_there_are_too_many() {
-        let (mut history, now) = (History::default(), Now::made_up().instant);
+        let mut history = History::default();
+        let now = Now::made_up().instant;
         for n in 1..=HISTORY_MESSAGES_MAX as u64 + 5 {
             history.push(Seq(n), Arc::new(sample("chat", "1")), now);
         }
@@ -106,7 +107,8 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_they_are_too_large_or_too_old() {
-        let (mut history, now) = (History::default(), Now::made_up().instant);
+        let mut history = History::default();
+        let now = Now::made_up().instant;
         let large = Message { wire_bytes: HISTORY_BYTES_MAX / 2, ..sample("chat", "1") };
         for n in 1..=3 {
             history.push(Seq(n), Arc::new(large.clone()), now);

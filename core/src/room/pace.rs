@@ -241,7 +241,8 @@ impl Pace {
     /// When a message that came at `oldest` has waited for company long enough, whatever its room's passes cost. On a
     /// strained shard flushes keep farther apart, but what comes after a pause waits no longer for that.
     fn gathered(&self, oldest: Instant, members: u64) -> Instant {
-        let (gather, stretched) = (self.unstretched(members), self.gather(members));
+        let gather = self.unstretched(members);
+        let stretched = self.gather(members);
         match self.last_flush.max(self.last_idle) {
             _ if !self.is_direct(members) => {
                 let since = self.last_flush.map_or(oldest, |last| last.min(oldest));
@@ -372,13 +373,15 @@ mod tests {
 
     #[test]
     fn the_oldest_message_waits_for_the_window_and_no_longer() {
-        let (pace, now) = (Pace::default(), Now::made_up().instant);
+        let pace = Pace::default();
+        let now = Now::made_up().instant;
         assert_eq!(pace.due(waiting(now), MANY), now + Duration::from_millis(100));
     }
 
     #[test]
     fn a_small_room_flushes_at_once_and_then_keeps_its_spacing() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         assert_eq!(pace.due(waiting(now), 20), now);
         pace.flushed(now);
         assert_eq!(pace.due(waiting(now), 20), now + DIRECT_SPACING);
@@ -387,7 +390,8 @@ mod tests {
 
     #[test]
     fn a_whole_batch_waits_for_nothing() {
-        let (pace, now) = (Pace::default(), Now::made_up().instant);
+        let pace = Pace::default();
+        let now = Now::made_up().instant;
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(now) }, MANY), now);
     }
 
@@ -398,7 +402,8 @@ mod tests {
 
     #[test]
     fn the_window_widens_so_that_passes_keep_to_their_share_and_narrows_again() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         for (pass_ms, window_ms) in [(59, 100), (60, 100), (90, 150), (600, 1000), (5000, 1000), (30, 100)] {
             pace.passes_cost(costing(pass_ms));
             let window = Duration::from_millis(window_ms);
@@ -412,21 +417,24 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_strained_by_many_rooms_widens_each_window_in_proportion() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         pace.passes_cost(PassCost { stretch_permille: 1500, ..costing(90) });
         assert_eq!(pace.window(MANY), Duration::from_millis(225));
         pace.passes_cost(PassCost { stretch_permille: 1500, ..PassCost::default() });
         assert_eq!(pace.window(MANY), Duration::from_millis(150));
         assert_eq!(pace.window(5), DIRECT_SPACING * 3 / 2);
         pace.flushed(now);
-        let (soon, after_a_pause) = (now + Duration::from_millis(10), now + Duration::from_secs(3600));
+        let soon = now + Duration::from_millis(10);
+        let after_a_pause = now + Duration::from_secs(3600);
         assert_eq!(pace.due(waiting(soon), MANY), now + Duration::from_millis(150));
         assert_eq!(pace.due(waiting(after_a_pause), MANY), after_a_pause + Duration::from_millis(100));
     }
 
     #[test]
     fn early_flushes_of_cheap_rooms_are_held_apart_the_more_the_more_the_shard_is_strained() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         pace.flushed(now);
         let full = Waiting { batches: 1, ..waiting(now) };
         for (stretch_permille, apart_ms) in [(1000, 0), (1010, 1), (1500, 50), (3000, 200), (20_000, 1000)] {
@@ -439,7 +447,8 @@ mod tests {
     #[test]
     fn a_coupon_never_waits_longer_than_the_widest_window() {
         let rules = RoomRules { gather: Duration::from_secs(10), ..RoomRules::default() };
-        let (mut pace, now) = (Pace::new(rules), Now::made_up().instant);
+        let mut pace = Pace::new(rules);
+        let now = Now::made_up().instant;
         pace.passes_cost(PassCost { stretch_permille: 1500, ..costing(20_000) });
         pace.flushed(now);
         let urgent = Waiting { urgent: true, ..waiting(now + Duration::from_millis(1)) };
@@ -456,13 +465,15 @@ mod tests {
 
     #[test]
     fn whole_batches_and_urgent_messages_stay_inside_the_write_budget() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         pace.passes_cost(costing(30));
         pace.flushed(now);
         let later = now + Duration::from_millis(1);
         let affordable = now + Duration::from_millis(50);
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), affordable);
-        let (dear, window_over) = (now + Duration::from_millis(60), later + Duration::from_millis(100));
+        let dear = now + Duration::from_millis(60);
+        let window_over = later + Duration::from_millis(100);
         pace.passes_cost(costing(36));
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), window_over);
         assert_eq!(pace.due(Waiting { batches: 3, ..waiting(later) }, MANY), window_over);
@@ -478,7 +489,8 @@ mod tests {
 
     #[test]
     fn urgent_messages_flush_early_but_not_more_often_than_their_spacing() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         let urgent = Waiting { urgent: true, ..waiting(now) };
         assert_eq!(pace.due(urgent, MANY), now);
         pace.flushed_early(now);

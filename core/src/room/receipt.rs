@@ -168,7 +168,8 @@ fn bucket_end(bucket: u64) -> u64 {
     if bucket < 2 * BUCKETS_PER_OCTAVE {
         return bucket;
     }
-    let (octave, steps) = (bucket / BUCKETS_PER_OCTAVE + 2, bucket % BUCKETS_PER_OCTAVE);
+    let octave = bucket / BUCKETS_PER_OCTAVE + 2;
+    let steps = bucket % BUCKETS_PER_OCTAVE;
     ((BUCKETS_PER_OCTAVE + steps + 1) << (octave - 3)) - 1
 }
 
@@ -193,7 +194,9 @@ mod tests {
 
     #[test]
     fn what_segments_counted_is_put_together() {
-        let (mut one, mut other, mut both) = (Acks::default(), Acks::default(), Acks::default());
+        let mut one = Acks::default();
+        let mut other = Acks::default();
+        let mut both = Acks::default();
         for ms in 0..100 {
             let part = if ms % 3 == 0 { &mut one } else { &mut other };
             part.add(Duration::from_millis(ms * ms));

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::message::{Message, Published, ShedReason, Verdict, sample};
 use super::*;
-use crate::limits::{ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX};
+use crate::limits::{
+    ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX, ROOM_IDLE, SEGMENT_QUEUED_MAX,
+};
 use crate::room::id::{Encoding, Key, MessageId};
 use crate::room::policy::TypePolicy;
 
@@ -66,7 +68,7 @@ impl Bench {
 
     /// Whatever was cut is in a pass now; what is due then.
     fn taken(&mut self) -> Vec<Batch> {
-        let untaken = self.room.segments.values().map(|segment| segment.untaken).max().unwrap_or(0);
+        let untaken = SEGMENT_QUEUED_MAX - self.room.segments.batches_left();
         batches(
             self.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: untaken, cost: None } }),
         )
