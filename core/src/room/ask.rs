@@ -16,8 +16,8 @@ use super::tally::RoomTally;
 use super::view::{RecallView, ReceiptView, StreamRefusal};
 use crate::now::Now;
 
-/// The wire size of a recall beside its type: `{"type":"","payload":null,"at":…,"offset":…,"recall":…},` with the largest
-/// numbers.
+/// The wire size of a recall beside its type: `{"type":"","payload":null,"at":…,"offset":…,"recall":…},` with
+/// the largest numbers.
 const RECALL_BYTES: usize = 128;
 
 impl Room {
@@ -42,12 +42,13 @@ impl Room {
         self.outputs.push_back(Output::Told { ticket, told });
     }
 
-    /// The epoch of a stream that may be asked about.
+    /// The epoch of the stream, unless asks about the stream are refused.
     fn known_epoch(&self) -> Result<Epoch, StreamRefusal> {
         let Some(epoch) = self.stream.epoch() else {
             return Err(StreamRefusal::Unavailable(self.stream.unavailable()));
         };
-        // The ask itself opened the room: nobody publishes to it, is a member of it, or has anything stored in it.
+        // The ask itself opened the room: nobody publishes to it, is a member of it, or has anything stored
+        // in it.
         if !self.stream.is_stored() && self.members() == 0 && !self.life.is_published() {
             return Err(StreamRefusal::NoRoom);
         }
@@ -81,7 +82,8 @@ impl Room {
             id: None,
             payload: Payload::Json(Bytes::from_static(b"null")),
             count: 1,
-            // The recall lives as long as what it takes back would have: devices that come back until then must hear of it.
+            // The recall lives as long as what it takes back would have: devices that come back until then
+            // must hear of it.
             ttl: Duration::from_millis(entry.expires_ms.saturating_sub(now.unix_ms)),
             offset: 0,
             recall: offset,

@@ -1,5 +1,5 @@
-//! The audience of a room, and the engine's own message about it: the number of members, at most once a second, when it
-//! changed.
+//! The audience of a room, and the engine's own message to devices: the number of members, at most once a
+//! second, after a change.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,19 @@ use crate::limits::AUDIENCE_INTERVAL;
 /// The type and key under which the engine publishes the audience.
 const ONLINE: &str = "online";
 
-/// The number of members that devices have been told, and the moment of the next message.
+/// The number of members last told to devices, and the moment of the next message.
 #[derive(Debug, Default)]
 pub struct Audience {
     told: u64,
     /// `None` while devices know the present number.
     due: Option<Instant>,
-    /// The audience that the publisher expects.
+    /// The audience expected by the publisher.
     expected: Option<u64>,
 }
 
 impl Audience {
-    /// The room has `members` now. The first change sets the moment of the message, and later changes join it.
+    /// Notes the number of members. The first change sets the moment of the message, and later changes join
+    /// in.
     pub(super) fn changed(&mut self, members: u64, now: Instant) {
         if members == self.told {
             self.due = None;
@@ -43,12 +44,13 @@ impl Audience {
         self.due = None;
     }
 
-    /// The room has shed the message. Devices still know the earlier number, so the next one is due after a pause.
+    /// The room has shed the message. Devices still know the earlier number, so the next message is due after
+    /// a pause.
     pub(super) fn shed(&mut self, now: Instant) {
         self.due = Some(now + AUDIENCE_INTERVAL);
     }
 
-    /// Sets the audience that the publisher expects; `None` changes nothing.
+    /// Sets the audience expected by the publisher; `None` changes nothing.
     pub(super) fn expect(&mut self, expected: Option<u64>) {
         self.expected = expected.or(self.expected);
     }
@@ -57,7 +59,7 @@ impl Audience {
         self.expected
     }
 
-    /// The message that tells devices the number of members.
+    /// The engine's message about the number of members.
     #[must_use]
     pub fn message(members: u64) -> Message {
         Message {

@@ -1,6 +1,8 @@
-//! The entries of a reliable stream: one for each message that is alive, on its way to the store, or has a receipt.
+//! The entries of a reliable stream: an entry for each message alive, on the way to the store, or with a
+//! receipt.
 //!
-//! An entry outlives its message, for the receipt's sake. Receipts are counted here as members come, leave and return.
+//! An entry outlives the message, for the receipt's sake. Receipts count here as members come, leave and
+//! return.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,18 +17,18 @@ use super::receipt::Receipt;
 use crate::limits::{ID_AGE_MAX, RECEIPT_DEVICES_MAX, RECEIPTS_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX};
 use crate::now::millis;
 
-/// The entries of one stream.
+/// The entries of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     /// In order of offset.
     entries: VecDeque<Entry>,
-    /// Expiry (unix milliseconds) and offset of each entry that is not dead.
+    /// Expiry (unix milliseconds) and offset of each living entry.
     expiries: BTreeSet<(u64, u64)>,
-    /// Invariant: the bytes of the entries that are not dead.
+    /// Invariant: the bytes of the living entries.
     alive_bytes: usize,
-    /// Names of devices that receipts remember, at most `RECEIPT_DEVICES_MAX`.
+    /// Names of devices in receipts, at most `RECEIPT_DEVICES_MAX`.
     names: usize,
-    /// Members without a name that left, in no receipt yet.
+    /// Departures without a name, in no receipt yet.
     departed: Departed,
 }
 
@@ -44,12 +46,12 @@ impl Entries {
         self.entries.is_empty()
     }
 
-    /// Whether one more message of that size may be alive.
+    /// Returns true if a further message of so many bytes may be alive.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.expiries.len() < STREAM_MESSAGES_MAX && self.alive_bytes + bytes <= STREAM_BYTES_MAX
     }
 
-    /// Whether the message at `offset` may still be sent.
+    /// Returns true if the message at `offset` may still be sent.
     pub(super) fn is_alive(&self, offset: u64) -> bool {
         self.get(offset).is_some_and(Entry::is_alive)
     }
@@ -59,7 +61,7 @@ impl Entries {
         self.within(reach).find(|entry| entry.is_alive()).map(|entry| entry.offset)
     }
 
-    /// Takes in a message that has just got its offset, or comes from the store. A recall marks what it takes back.
+    /// Takes in a message with a new offset, or from the store.
     pub(super) fn push(&mut self, message: &Message) {
         let entry = Entry::of(message);
         self.expiries.insert((entry.expires_ms, entry.offset));
@@ -75,7 +77,7 @@ impl Entries {
         }
     }
 
-    /// Lets go of every entry behind `durable`, whose messages were not stored. Returns the ids of those messages.
+    /// Lets go of every entry behind `durable`: the store did not keep the messages. Returns their ids.
     pub(super) fn give_up_after(&mut self, durable: u64) -> Vec<MessageId> {
         let mut ids = Vec::new();
         while let Some(entry) = self.entries.pop_back_if(|entry| entry.offset > durable) {
@@ -85,13 +87,14 @@ impl Entries {
             }
             ids.extend(entry.id);
         }
+        // These recalls were not stored, so their messages may be recalled again.
         for entry in self.entries.iter_mut().filter(|entry| entry.recalling > durable) {
             entry.recalling = 0;
         }
         ids
     }
 
-    /// The message at `offset` is durable. A recall takes effect with that.
+    /// The message at `offset` is durable. A recall takes effect now.
     pub(super) fn now_durable(&mut self, offset: u64) {
         let recalls = self.get(offset).map_or(0, |entry| entry.recall);
         if recalls == 0 {
@@ -104,7 +107,7 @@ impl Entries {
         }
     }
 
-    /// Lets go of messages in the reach that a read of the store did not find: they are damaged or lost.
+    /// Lets go of messages in the reach missing from a read of the store: damaged or lost messages.
     pub(super) fn bury_missing(&mut self, found: &[Arc<Message>], reach: Reach) {
         let is_found = |offset: u64| found.binary_search_by_key(&offset, |message| message.offset).is_ok();
         let missing = self.within(reach).filter(|entry| entry.is_alive() && !is_found(entry.offset));
@@ -112,7 +115,7 @@ impl Entries {
         missing.into_iter().for_each(|offset| self.die(offset));
     }
 
-    /// Ends the lives of messages that have expired, and lets go of dead entries that are too old.
+    /// Ends the lives of expired messages, and lets go of outdated dead entries.
     pub(super) fn age(&mut self, now_ms: u64) {
         while let Some((expires_ms, offset)) = self.expiries.first().copied()
             && expires_ms <= now_ms
@@ -130,8 +133,7 @@ impl Entries {
         self.first_alive(Reach { after: 0, through: sent }).map_or(sent, |first| first - 1)
     }
 
-    /// Members that the next message is sent to are not those that left: their departures go into the receipts of what
-    /// was sent to them.
+    /// Moves departures into the receipts of everything sent, before the next message goes to fewer members.
     pub(super) fn settle_departed(&mut self, sent: u64) {
         let receipts = self.entries.iter_mut().take_while(|entry| entry.offset <= sent);
         self.departed.settle(receipts.map(|entry| (entry.offset, &mut entry.receipt)));
@@ -144,14 +146,15 @@ impl Entries {
         }
     }
 
-    /// All entries are of messages that were sent in an earlier life of the room.
+    /// Marks all messages as sent in an earlier life of the room.
     pub(super) fn were_sent_before(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.receipt = Receipt::of_earlier_life());
     }
 
-    /// A device came back that has everything up to `after`, of all that was `sent`.
+    /// Counts a device back in, with everything up to `after`. `sent`: the last offset sent.
     pub(super) fn come_back(&mut self, after: u64, sent: u64, device: u64) {
         self.settle_departed(sent);
+        // A device may have been counted as gone in each of these receipts, so each has to be looked at.
         for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= sent) {
             self.names -= entry.receipt.names();
             let names_max = RECEIPT_DEVICES_MAX.saturating_sub(self.names + entry.receipt.names());
@@ -164,12 +167,12 @@ impl Entries {
         }
     }
 
-    /// A member left that had acknowledged everything up to `acked`, of all that was `sent`.
+    /// Counts a departure after an acknowledgement up to `acked`. `sent`: the last offset sent.
     pub(super) fn leave(&mut self, acked: u64, sent: u64, device: u64) {
         let from = self.index_after(acked);
         let Some(first) = self.entries.get(from).filter(|entry| entry.offset <= sent) else { return };
-        // Ten thousand members may leave at once and lack a thousand messages each. Without a name, or once the names
-        // are used up, a departure costs one count.
+        // Ten thousand members may leave at once and lack a thousand messages each. Without a name, or once
+        // the names are used up, a departure costs one count.
         if device == 0 || self.names + self.entries.len() - from > RECEIPT_DEVICES_MAX {
             return self.departed.leave(first.offset);
         }
@@ -180,13 +183,13 @@ impl Entries {
         }
     }
 
-    /// Members that left before they had acknowledged a message that was sent, and did not come back.
+    /// Members gone before an acknowledgement of the message, and not back since.
     pub(super) fn left(&self, entry: &Entry, sent: u64) -> u64 {
         let lacking = if entry.offset <= sent { self.departed.lacking(entry.offset) } else { 0 };
         entry.receipt.left() + lacking
     }
 
-    /// Counts the acknowledgement of the messages in the reach by a member whose segment did not exist when they were sent.
+    /// Counts an acknowledgement of messages older than the member's segment.
     pub(super) fn acked_early(&mut self, reach: Reach, now_ms: u64) {
         let from = self.index_after(reach.after);
         for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= reach.through) {
@@ -209,6 +212,7 @@ impl Entries {
     }
 
     fn die(&mut self, offset: u64) {
+        // A recall may find its message expired already.
         let Some(entry) = self.get_mut(offset).filter(|entry| entry.is_alive()) else { return };
         entry.dead = true;
         let expiry = (entry.expires_ms, offset);

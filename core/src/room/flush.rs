@@ -1,5 +1,5 @@
-//! The cut of a batch across the parts of a room: from what gathers, through the state that devices see and the
-//! reliable stream, to the segments.
+//! The cut of a batch across the parts of a room: from the gathering, through the state seen by devices and
+//! the reliable stream, to the segments.
 
 use std::time::Instant;
 
@@ -9,13 +9,14 @@ use super::tally::RoomTally;
 use super::{Batch, Output, Room};
 
 impl Room {
-    /// Cuts everything that waits, as far as the segments take it.
+    /// Cuts all waiting messages, as far as the segments take batches.
     pub(super) fn flush(&mut self, now: Instant, tally: &mut RoomTally) {
         while self.may_flush() && self.cut(Cause::Flush, now, tally) {}
     }
 
-    /// Flushes once a flush is due. Whole batches leave together, and so do messages for which the next flush would
-    /// come too late: each member gets them in one write. The rest waits, and so does everything while a segment is full.
+    /// Flushes once a flush is due. Whole batches leave together, and so do messages for which the next flush
+    /// would come too late: a single write for each member. The rest waits, and so does everything while a
+    /// segment is full.
     pub(super) fn flush_if_due(&mut self, now: Instant, tally: &mut RoomTally) {
         let members = self.members();
         let Some(began) = self.gathering.cause(members, now) else { return };
@@ -25,19 +26,22 @@ impl Room {
         {}
     }
 
-    /// Cuts one batch of what waits. Returns false if nothing of it may leave yet.
+    /// Cuts one batch. Returns false if nothing may leave yet.
     fn cut(&mut self, cause: Cause, now: Instant, tally: &mut RoomTally) -> bool {
         let seq = self.state.seq().next();
         let cut = self.gathering.cut(cause, self.segments.batches_left(), self.run.0, now);
         let increments = self.gathering.cut_increments(cause, now);
         let counters =
             increments.as_ref().map_or_else(Vec::new, |told| self.state.tell_counters(seq, &told.by_type));
+        // A batch without content would cost each member a write. Messages held back by a rate come here each
+        // window.
         if cut.messages.is_empty() && cut.dropped.is_empty() && counters.is_empty() {
             self.gathering.idled(now);
             return false;
         }
         let counted_since = increments.filter(|_| !counters.is_empty()).map(|told| told.since);
         let oldest = cut.oldest.into_iter().chain(counted_since).min().unwrap_or(now);
+        // From here on the batch exists: the state, the stream and the segments all move on to `seq`.
         self.state.tell(seq, &cut, now, tally);
         let members = self.members();
         let span = self.stream.send(&cut.messages, members, ack_within_ms(members));
@@ -59,7 +63,7 @@ impl Room {
         true
     }
 
-    /// Whether no segment has as many batches before it as it may.
+    /// Returns true if every segment has room for a further batch.
     pub(super) fn may_cut(&self) -> bool {
         self.segments.batches_left() > 0
     }

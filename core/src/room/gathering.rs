@@ -1,11 +1,12 @@
-//! The messages and increments that gather in a room, and the rules by which they leave: when a flush is due, why,
-//! and what one batch may hold.
+//! The gathering of a room: messages and increments before a flush, the moment and the reason of the flush,
+//! and the budget of a batch.
 //!
-//! This part cuts and counts. The state that devices see is `RoomState`'s, and the reliable stream is `Stream`'s.
+//! This part cuts and counts. The state seen by devices is `RoomState`'s, and the reliable stream is
+//! `Stream`'s.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::buffer::{Allowance, Backlog, Budget, Buffer, Cut, Dropped, Push};
 use super::id::TypeName;
@@ -29,17 +30,17 @@ pub(super) enum Cause {
     Flush,
 }
 
-/// The part of a room that gathers and flushes.
+/// The gathering of a room, and its pace.
 #[derive(Debug)]
 pub(super) struct Gathering {
     pace: Pace,
     buffer: Buffer,
     increments: Increments,
-    /// Messages of normal and low priority that devices were shown in the last second.
+    /// Messages of normal and low priority shown to devices in the last second.
     shown_normal: Shown,
-    /// Messages of high priority that devices were shown in the last second.
+    /// Messages of high priority shown to devices in the last second.
     shown_high: Shown,
-    /// The step of the ladder that is in force for the room.
+    /// The ladder's step in force for the room.
     step: Step,
     batch_rate: Rate,
 }
@@ -78,7 +79,7 @@ impl Gathering {
         self.step
     }
 
-    pub(super) fn window(&self, members: u64) -> std::time::Duration {
+    pub(super) fn window(&self, members: u64) -> Duration {
         self.pace.window(members)
     }
 
@@ -86,7 +87,7 @@ impl Gathering {
         self.batch_rate.per_second(now)
     }
 
-    /// Takes in a message that needs no store. `seed` makes the lots of one room others than those of the next.
+    /// Takes in a message without need of the store. `seed` makes lots differ from room to room.
     pub(super) fn push(&mut self, message: Message, seed: u64, now: Instant) -> Push {
         let push = self.buffer.push(message, now);
         let shown = self.normal_per_second();
@@ -115,12 +116,12 @@ impl Gathering {
         self.buffer.len()
     }
 
-    /// Whether no further reliable message may gather.
+    /// Returns true if no further reliable message may gather.
     pub(super) fn is_full(&self) -> bool {
         self.buffer.is_full()
     }
 
-    /// Whether neither a message nor an increment waits.
+    /// Returns true if neither a message nor an increment waits.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.increments.since().is_none()
     }
@@ -130,7 +131,7 @@ impl Gathering {
         self.buffer.oldest().into_iter().chain(self.increments.since()).min()
     }
 
-    /// Messages that wait, by type, increments aside.
+    /// Waiting messages, by type, increments aside.
     pub(super) fn backlog(&self) -> BTreeMap<TypeName, Backlog> {
         self.buffer.by_type()
     }
@@ -139,18 +140,18 @@ impl Gathering {
         self.increments.of_type(type_name)
     }
 
-    /// Accepted messages that were dropped since the last cut.
+    /// Accepted messages dropped since the last cut.
     pub(super) fn dropped(&self) -> &Dropped {
         self.buffer.dropped()
     }
 
-    /// Messages and increments that wait, and dropped messages that no batch has told yet.
+    /// Waiting messages and increments, and dropped messages untold yet.
     pub(super) fn rest(&self) -> u64 {
         let dropped: u64 = self.buffer.dropped().by_type().map(|(_, count)| count).sum();
         self.buffer.len() as u64 + self.increments.sum() + dropped
     }
 
-    /// Counts all that waits as shed, because the room is closed.
+    /// Counts all waiting messages as shed, because the room is closed.
     pub(super) fn shed_rest(&self, tally: &mut RoomTally) {
         let shed = &mut tally.shed[ShedReason::RoomClosed as usize];
         for class in self.buffer.classes() {
@@ -162,7 +163,7 @@ impl Gathering {
         }
     }
 
-    /// The part of what waits that the pace decides on; `None` if nothing waits that could leave.
+    /// The pace's view of the gathering; `None` if nothing could leave.
     pub(super) fn waiting(&self) -> Option<Waiting> {
         let mut waiting = self.buffer.waiting(&self.budget_at_rest(SEGMENT_QUEUED_MAX));
         if let Some(since) = self.increments.since() {
@@ -185,18 +186,23 @@ impl Gathering {
         if waiting.urgent && self.pace.early_due(waiting.oldest, members) <= now {
             return Some(Cause::Early);
         }
+        // Early flushes have a spacing of their own, and a window that is over does not wait for it.
         let unhurried = Waiting { urgent: false, ..waiting };
         (self.pace.due(unhurried, members) <= now).then_some(Cause::Due)
     }
 
-    /// The reason for a further batch of a flush that `began`; `None`: the rest may wait for the next flush.
+    /// The reason for a further batch, in a flush begun for `began`; `None`: the rest may wait for the next
+    /// flush.
     pub(super) fn next_cause(&mut self, began: Cause, members: u64, now: Instant) -> Option<Cause> {
         let waiting = self.waiting()?;
+        // Urgent messages that fill more than one batch leave in this flush: the next early one is 20 ms
+        // away.
         if began == Cause::Early && waiting.urgent {
             self.pace.flushed_early(now);
             return Some(Cause::Early);
         }
-        // Whole batches and urgent messages go along, since a pass goes out in any case and costs each member one write.
+        // Whole batches and urgent messages go along, since a pass goes out in any case and costs each member
+        // one write.
         let may_stay = waiting.batches == 0 && !waiting.urgent;
         if may_stay && self.pace.may_wait(waiting.oldest, members, now) {
             return None;
@@ -204,20 +210,21 @@ impl Gathering {
         Some(Cause::Due)
     }
 
-    /// Takes one batch's messages out of the buffer. `batches_left` batches may still be cut before the segments are full.
+    /// Takes the messages of a batch out of the buffer. `batches_left`: batches until the segments are full.
     pub(super) fn cut(&mut self, cause: Cause, batches_left: usize, seed: u64, now: Instant) -> Cut {
         let budget = self.budget(cause, batches_left, now);
         let cut = self.buffer.cut(&budget, seed, now);
         if budget.normal != Allowance::Any {
             self.shown_normal.take(cut.normal, now);
         }
+        // A forced flush asks for no allowance, and yet counts in the second after it.
         if self.rules().readable.high_per_second > 0 {
             self.shown_high.take(cut.high, now);
         }
         cut
     }
 
-    /// Takes the increments that the next batch tells; `None` if none wait, or if the ladder holds them back.
+    /// Takes the increments for the next batch; `None` if none wait, or if the ladder holds counters back.
     pub(super) fn cut_increments(&mut self, cause: Cause, now: Instant) -> Option<ToldIncrements> {
         let is_held = self.increments.held_until(self.step).is_some_and(|until| until > now);
         // A room that has to flush keeps nothing back: its node may be draining.
@@ -227,7 +234,7 @@ impl Gathering {
         self.increments.take()
     }
 
-    /// A batch left; `tells_counters` if it changed a counter.
+    /// A batch left; `tells_counters`: with a change of counters.
     pub(super) fn flushed(&mut self, tells_counters: bool, now: Instant) {
         if tells_counters {
             self.increments.told(now);
@@ -248,12 +255,12 @@ impl Gathering {
         self.remembers_shown()
     }
 
-    /// Whether it remembers messages that devices were shown.
+    /// Returns true if messages shown to devices are still remembered.
     pub(super) fn remembers_shown(&self) -> bool {
         !self.shown_normal.is_empty() || !self.shown_high.is_empty()
     }
 
-    /// Messages of normal and low priority that devices are shown a second; 0: all.
+    /// Messages of normal and low priority shown to devices each second; 0: all.
     fn normal_per_second(&self) -> u32 {
         self.step.normal_per_second(self.rules().readable.normal_per_second)
     }
@@ -270,6 +277,7 @@ impl Gathering {
         if budget.high != Allowance::Any {
             let per_second = self.rules().readable.high_per_second;
             let shown = self.shown_high.allowance(per_second, usize::MAX, now);
+            // A room that has to flush may leave no gift behind: its node may be draining.
             budget.high = if cause == Cause::Flush { Allowance::Any } else { Allowance::AtMost(shown) };
         }
         budget

@@ -1,4 +1,4 @@
-//! Counter messages that wait for the next batch, so that the account knows how many of each type left with it.
+//! Counter messages before the next batch, by type, for the account.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,18 +6,18 @@ use std::time::Instant;
 use super::id::TypeName;
 use super::ladder::{COUNTERS_INTERVAL, Step};
 
-/// The counter messages of one room that no batch has told yet.
+/// The counter messages of a room before their batch.
 #[derive(Debug, Default)]
 pub(super) struct Increments {
-    /// Type -> counter messages that wait.
+    /// Type -> waiting counter messages.
     by_type: BTreeMap<TypeName, u64>,
-    /// The arrival of the oldest waiting one; `None` exactly when nothing waits.
+    /// The arrival of the oldest; `None` exactly when nothing waits.
     since: Option<Instant>,
-    /// The last batch that changed a counter.
+    /// The last batch with a change of counters.
     told_at: Option<Instant>,
 }
 
-/// The counter messages that one batch tells.
+/// The counter messages of one batch.
 #[derive(Debug)]
 pub(super) struct ToldIncrements {
     pub(super) by_type: BTreeMap<TypeName, u64>,
@@ -53,7 +53,7 @@ impl Increments {
         Some(told_at + COUNTERS_INTERVAL)
     }
 
-    /// Gives up all that waits; `None` if nothing does.
+    /// Gives up all waiting messages; `None` if nothing waits.
     pub(super) fn take(&mut self) -> Option<ToldIncrements> {
         let since = self.since.take()?;
         Some(ToldIncrements { by_type: std::mem::take(&mut self.by_type), since })

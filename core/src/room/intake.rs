@@ -1,4 +1,5 @@
-//! The rules by which a room takes messages in: the treatment of types, rate limits, and the ids already used.
+//! The rules by which a room takes messages in: the treatment of types, rate limits, and the ids already
+//! used.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,11 +14,11 @@ use super::rate::Rate;
 use super::stream::Stream;
 use super::tally::RoomTally;
 
-/// The intake of one room.
+/// The intake of a room.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     limits: Limits,
-    /// Ids of messages that are not reliable. The stream knows the others.
+    /// Ids of messages below class reliable. The stream knows the others.
     ids: Ids,
     message_rate: Rate,
 }
@@ -27,7 +28,7 @@ impl Intake {
         self.limits.configure(settings);
     }
 
-    /// The treatment of types that differs from the node's.
+    /// Changes to the node's treatment of types.
     pub(super) fn changes(&self) -> impl Iterator<Item = (&TypeName, &PolicyChange)> {
         self.limits.changes()
     }
@@ -46,12 +47,12 @@ impl Intake {
         self.message_rate.add(messages as f64, now);
     }
 
-    /// Gives a message the policy that its type has in this room.
+    /// Gives a message the policy of its type in this room.
     pub(super) fn apply(&self, message: &mut Message) {
         self.limits.apply(message);
     }
 
-    /// Takes a message's place in the rates. Returns the reason if the message is past one of them.
+    /// Takes a message's place in the rates. Returns the reason if the message is past a rate.
     pub(super) fn over_rate(
         &mut self,
         message: &Message,
@@ -62,18 +63,19 @@ impl Intake {
         self.limits.refuses(message, rules, now, tally)
     }
 
-    /// Forgets ids that are too old. Returns whether some are left.
+    /// Forgets outdated ids. Returns whether some are left.
     pub(super) fn age(&mut self, now: Instant) -> bool {
         self.ids.age(now);
         !self.ids.is_empty()
     }
 
-    /// Whether the same message was taken in before under this id. Reliable messages are the stream's to know.
+    /// Returns true if the same message was taken in before under this id. Reliable messages are the stream's
+    /// to know.
     pub(super) fn is_duplicate(&self, id: &MessageId, fingerprint: Fingerprint) -> bool {
         self.ids.know(id, fingerprint) == Known::Same
     }
 
-    /// Remembers the id of a message that was taken in. Returns the number of ids forgotten before their time.
+    /// Remembers the id of a message taken in. Returns the number of ids forgotten before their time.
     pub(super) fn remember(&mut self, id: MessageId, fingerprint: Fingerprint, now: Instant) -> u64 {
         self.ids.remember(id, fingerprint, now)
     }
@@ -84,6 +86,7 @@ impl Intake {
         messages.iter().position(|message| {
             let Some(id) = &message.id else { return false };
             let fingerprint = Fingerprint::of(message);
+            // Within one request, a repeated id is fine only for a repeated message.
             let first_here = *here.entry(id).or_insert(fingerprint);
             first_here != fingerprint
                 || self.ids.know(id, fingerprint) == Known::Other

@@ -1,16 +1,16 @@
-//! The life of a room: its last uses, and the moments at which it tidies up, closes or may be dropped.
+//! The life of a room: the last uses, and the moments of tidying, closing and dropping.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::{HISTORY_AGE_MAX, ROOM_IDLE};
 
-/// The time between two looks for state that is too old.
+/// The time between two looks for outdated state.
 const TIDY_INTERVAL: Duration = HISTORY_AGE_MAX;
 
-/// The uses of one room, and its end.
+/// The uses and the end of a room.
 #[derive(Debug)]
 pub(super) struct Life {
-    /// True once a publisher has published to the room, configured it or recalled a message.
+    /// True once a publisher has published, recalled a message or configured the room.
     is_published: bool,
     /// The last use by a publisher.
     last_published: Instant,
@@ -18,7 +18,7 @@ pub(super) struct Life {
     last_used: Instant,
     /// The time without a publish after which the room closes; `None`: the room stays open.
     idle_close: Option<Duration>,
-    /// The next look for state that is too old; `None` while the room holds nothing that ages.
+    /// The next look for outdated state; `None` while nothing in the room ages.
     tidy_due: Option<Instant>,
     /// The room closes as soon as nothing waits for the store.
     is_closing: bool,
@@ -49,7 +49,7 @@ impl Life {
         self.holds_what_ages(now);
     }
 
-    /// Schedules a look for old state, unless one is scheduled.
+    /// Schedules a look for outdated state, unless a look is scheduled.
     pub(super) fn holds_what_ages(&mut self, now: Instant) {
         self.tidy_due.get_or_insert(now + TIDY_INTERVAL);
     }
@@ -73,7 +73,8 @@ impl Life {
 
     /// The moment at which the room closes for want of publishes.
     pub(super) fn close_due(&self) -> Option<Instant> {
-        // A closing room waits for the store, not for time: a deadline that has passed would be asked for again at once.
+        // A closing room waits for the store, not for time: a deadline that has passed would be asked for
+        // again at once.
         let idle_close = self.idle_close.filter(|_| !self.is_closing)?;
         Some(self.last_published + idle_close)
     }
@@ -87,7 +88,7 @@ impl Life {
         self.tidy_due
     }
 
-    /// Notes that old state is gone. The next look is scheduled only if state remains that ages.
+    /// Notes the end of a look. The next look is scheduled if something in the room still ages.
     pub(super) fn tidied(&mut self, now: Instant, has_more: bool) {
         self.tidy_due = has_more.then(|| now + TIDY_INTERVAL);
     }

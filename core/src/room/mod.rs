@@ -1,24 +1,24 @@
-//! The pure core: the order of one room, and everything that follows from it.
+//! The pure core: the order of a room, and the room's answer to every input.
 //!
-//! A [`Room`] is driven by its home shard. Every input goes through [`Room::handle`], together with the time `now`.
-//! Outputs leave through [`Room::poll_output`], to be drained to `None` after each input. [`Room::poll_deadline`] names
-//! the moment of the next [`Input::Due`]. The room holds no socket, task, clock, lock or random number, so a simulated
-//! world can run it through thousands of schedules.
+//! A [`Room`] is driven by its home shard. Every input goes through [`Room::handle`], together with the time
+//! `now`. Outputs leave through [`Room::poll_output`], to be drained to `None` after each input.
+//! [`Room::poll_deadline`] names the moment of the next [`Input::Due`]. The room holds no socket, task,
+//! clock, lock or random number, so a simulated world can run a room through thousands of schedules.
 //!
-//! A room is made of parts, each with its own state and file:
+//! A room is made of parts, each with state and a file of its own:
 //!
 //! | part | holds |
 //! |---|---|
 //! | `Intake` | limits and ids: the rules by which messages are taken in |
-//! | `Gathering` | messages and increments that wait, and the pace at which they leave |
-//! | `RoomState` | the state that devices see, as of one seq |
+//! | `Gathering` | waiting messages and increments, and the pace of flushes |
+//! | `RoomState` | the state seen by devices, as of one seq |
 //! | `Stream` | the reliable stream: offsets, entries with receipts, the tail |
-//! | `PendingPublishes`, `Parked`, `Readers` | the three queues that wait for the store |
+//! | `PendingPublishes`, `Parked`, `Readers` | the three queues before the store |
 //! | `Segments` | members, batches on their way, the cost of passes |
-//! | `Audience` | the number of members that devices are told |
+//! | `Audience` | the number of members told to devices |
 //! | `Life` | uses, closing and dropping |
 //!
-//! No part knows another. `Room` routes each input to the parts it concerns, and carries values between them.
+//! No part knows another. `Room` routes each input to the parts concerned, and carries values between parts.
 
 pub mod account;
 pub mod audience;
@@ -89,7 +89,7 @@ use self::stream::{Phase, Stream};
 use self::tally::RoomTally;
 use crate::now::Now;
 
-/// One room, at its home.
+/// A room, at its home.
 #[derive(Debug)]
 pub struct Room {
     name: RoomName,
@@ -134,7 +134,7 @@ impl Room {
         &self.name
     }
 
-    /// The run that seqs belong to. A room that is opened again gets another.
+    /// The run of the seqs. A reopened room gets another run.
     #[must_use]
     pub fn run(&self) -> Run {
         self.run
@@ -152,19 +152,19 @@ impl Room {
         self.segments.members()
     }
 
-    /// The members, or the audience that the publisher expects if that is larger.
+    /// The members, or the audience expected by the publisher if larger.
     #[must_use]
     pub fn expected_members(&self) -> u64 {
         self.members().max(self.audience.expected().unwrap_or(0))
     }
 
-    /// The shards that hold members of the room, each with its count.
+    /// The shards with members of the room, each with a count.
     pub fn segments(&self) -> impl Iterator<Item = (usize, Census)> {
         self.segments.held()
     }
 
-    /// The processor time of the room's passes, all shards together, in thousandths of one processor. Smoothed over about
-    /// ten seconds.
+    /// The processor time of the room's passes, all shards together, in thousandths of a processor. Smoothed
+    /// over about ten seconds.
     #[must_use]
     pub fn load_permille(&self, now: Instant) -> u64 {
         self.segments.load_permille(now)
@@ -188,25 +188,25 @@ impl Room {
         Duration::from_millis(reliable::ack_within_ms(self.members()).into())
     }
 
-    /// Whether nothing waits in the room, for the store, or on its way to a segment's pass.
+    /// Returns true if nothing waits in the room, for the store, or for a segment's pass.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.gathering.waiting().is_none() && !self.waits_for_store() && self.segments.have_taken_all()
     }
 
-    /// Whether [`Input::Flush`] would cut something.
+    /// Returns true if [`Input::Flush`] would cut something.
     #[must_use]
     pub fn may_flush(&self) -> bool {
         self.gathering.waiting().is_some() && self.may_cut()
     }
 
-    /// The reason for which settings, each of them valid, do not fit this room.
+    /// The reason why valid settings do not fit this room.
     #[must_use]
     pub fn unfit(&self, settings: &RoomSettings) -> Option<Unfit> {
         settings.unfit(self.gathering.rules(), self.intake.changes_with(settings))
     }
 
-    /// Takes an input. The caller drains the outputs afterwards, and adds `tally` to its metrics.
+    /// Takes an input. The caller drains the outputs afterwards, and adds `tally` to the metrics.
     pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         let is_join = input.is_join();
         let is_due = matches!(input, Input::Due);
@@ -219,8 +219,8 @@ impl Room {
             self.turn_readers_away();
             return self.outputs.push_back(Output::Closed);
         }
-        // Devices may name rooms as they please, so a room that devices alone have used leaves nothing behind. A room that
-        // would have to be loaded again for the next of them stays for a while.
+        // Devices may name rooms as they please, so a room that devices alone have used leaves nothing
+        // behind. A room that would have to be loaded again for the next of them stays for a while.
         let is_forgotten = is_due && self.life.drop_due() <= now.instant;
         let is_strangers = !self.life.is_published() && !self.stream.is_stored();
         if self.may_idle() && (is_forgotten || is_strangers) && !is_preface {
@@ -233,7 +233,7 @@ impl Room {
         self.check_invariants();
     }
 
-    /// Takes the next of the outputs that follow from the last input, in order.
+    /// Takes the next output of the last input, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -255,8 +255,8 @@ impl Room {
         deadlines.into_iter().flatten().min()
     }
 
-    /// The room at its seq, for a member that has the history up to `history_after` and the reliable messages up to
-    /// `stands`. `None`: the member's place in the stream is not known.
+    /// The room at the newest seq, for a member with the history up to `history_after` and the reliable
+    /// messages up to `stands`. `None`: the member's place in the stream is not known.
     pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
         self.state.age(now.instant);
         self.stream.age(now.unix_ms);
@@ -264,8 +264,8 @@ impl Room {
         self.state.snapshot(history_after, opening)
     }
 
-    /// The seq behind which the history is new to a device that has `seen` something, and whether the history leaves no
-    /// gap there. At one seq there are no more answers than messages in the history, so that welcomes can be shared.
+    /// The seq behind which the history is new to a device, and whether the history begins there without a
+    /// gap. At any seq there are no more answers than messages in the history, so welcomes can be shared.
     #[must_use]
     pub fn resume(&mut self, seen: Option<Seen>, now: Instant) -> (Seq, bool) {
         self.state.age(now);
@@ -284,7 +284,7 @@ impl Room {
         }
     }
 
-    /// Whether an input needs the stream, and the stream is not there yet.
+    /// Returns true if an input needs the stream, and the stream is not there yet.
     fn is_early(&self, input: &Input) -> bool {
         let is_reliable = |message: &Message| message.class() == Class::Reliable;
         match input {
@@ -328,6 +328,7 @@ impl Room {
                 self.join(shard, join, now, tally);
             }
             SegmentSaid::Left(left) => self.leave(shard, left, now.instant),
+            // A pass costs more or less than before, or there is room for a further batch.
             SegmentSaid::Taken { batches, cost } => {
                 self.segments.taken(shard, batches, cost, now.instant);
                 self.gathering.passes_cost(self.segments.pass_cost());
@@ -384,6 +385,7 @@ impl Room {
         if is_due(self.life.tidy_due()) {
             self.tidy(now);
         }
+        // Parked publishes are taken in first: a closing room would refuse them.
         self.store_due(now, tally);
         if is_due(self.audience.due()) {
             self.tell_audience(now, tally);
@@ -393,7 +395,7 @@ impl Room {
         }
     }
 
-    /// Lets go of what is too old.
+    /// Lets go of outdated state.
     fn tidy(&mut self, now: Now) {
         let holds = [
             self.intake.age(now.instant),
@@ -408,17 +410,19 @@ impl Room {
     fn tell_audience(&mut self, now: Now, tally: &mut RoomTally) {
         let members = self.members();
         match self.accept(Audience::message(members), now, tally) {
+            // The room may be full, or its types or keys used up: the same message would be shed again at
+            // once.
             Verdict::Shed(_) => self.audience.shed(now.instant),
             _ => self.audience.told(members),
         }
     }
 
-    /// Whether publishers or devices wait for an answer of the store.
+    /// Returns true if publishers or devices wait for an answer of the store.
     fn waits_for_store(&self) -> bool {
         !self.pending.is_empty() || !self.parked.is_empty()
     }
 
-    /// Whether nobody would miss the room now.
+    /// Returns true if nobody would miss the room now.
     fn may_idle(&self) -> bool {
         self.members() == 0 && self.gathering.is_empty() && !self.waits_for_store() && self.readers.is_empty()
     }

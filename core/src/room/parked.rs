@@ -1,11 +1,11 @@
-//! The inputs that wait until the room's stream is loaded.
+//! The inputs parked until the room's stream is loaded.
 
 use std::collections::VecDeque;
 
 use super::exchange::Input;
 use crate::limits::PARKED_MAX;
 
-/// Parked inputs, in the order they came.
+/// Parked inputs, in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Parked {
     inputs: VecDeque<Input>,

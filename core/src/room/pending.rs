@@ -1,4 +1,4 @@
-//! The publishes that wait for the store. A message behind a reliable one of its request waits with it.
+//! The publishes that wait for the store. Within a request, messages behind a reliable message wait as well.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::Arc;
 use super::message::{Message, Verdict};
 use crate::limits::{GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX};
 
-/// The party that hears what became of messages.
+/// The recipient of verdicts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Whose {
     /// A publisher.
     Publish { ticket: u64 },
-    /// A publisher that takes the message at `offset` back.
+    /// A publisher with a recall of the message at `offset`.
     Recall { ticket: u64, offset: u64 },
 }
 
-/// One message of a publish that waits.
+/// A message of a waiting publish.
 #[derive(Debug)]
 pub(super) enum PendingMessage {
-    /// The verdict is known, and waits for those before it.
+    /// The verdict is known, and waits for earlier verdicts.
     Decided(Verdict),
-    /// The message is not reliable, and waits for a reliable one before it.
+    /// The message is below class reliable, and waits for an earlier reliable message.
     Behind(Message),
-    /// The message is on its way to the store.
+    /// The message is on the way to the store.
     InStore(Arc<Message>),
-    /// The message repeats one that is on its way to the store, at this offset.
+    /// The message repeats a message on the way to the store, at this offset.
     Twin(u64),
 }
 
 impl PendingMessage {
-    /// The offset that the store has to answer for first; 0: none.
+    /// The offset awaited before the verdict; 0: none.
     fn awaited(&self) -> u64 {
         match self {
             Self::InStore(message) => message.offset,
@@ -38,7 +38,7 @@ impl PendingMessage {
         }
     }
 
-    /// Bytes that nothing else accounts for: the stream counts what is on its way to the store.
+    /// Bytes counted here alone: the stream counts the messages on the way to the store.
     fn bytes(&self) -> usize {
         match self {
             Self::Behind(message) => message.wire_bytes,
@@ -47,11 +47,11 @@ impl PendingMessage {
     }
 }
 
-/// A publish that waits for the store.
+/// A publish before the store.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) whose: Whose,
-    /// The verdicts on its first messages.
+    /// The verdicts on the first messages.
     pub(super) verdicts: Vec<Verdict>,
     /// The other messages. The first one waits for the store.
     rest: VecDeque<PendingMessage>,
@@ -62,26 +62,27 @@ impl Pending {
         Self { whose, verdicts: Vec::new(), rest: VecDeque::new() }
     }
 
-    /// Whether every message so far has its verdict.
+    /// Returns true if every message so far has its verdict.
     pub(super) fn is_decided(&self) -> bool {
         self.rest.is_empty()
     }
 
     pub(super) fn push(&mut self, message: PendingMessage) {
         match message {
+            // Verdicts answer in the order of the request, so a later one waits for all before it.
             PendingMessage::Decided(verdict) if self.is_decided() => self.verdicts.push(verdict),
             message => self.rest.push_back(message),
         }
     }
 }
 
-/// All publishes of one room that wait for the store, in the order of the offsets they wait for.
+/// All waiting publishes of a room, in order of the awaited offsets.
 #[derive(Debug, Default)]
 pub(super) struct PendingPublishes {
     queue: VecDeque<Pending>,
-    /// Messages without a verdict. Bounded as what gathers is, but for one request.
+    /// Messages without a verdict. Bounded as the buffer is, but for a last request.
     messages: usize,
-    /// Their bytes, those on their way to the store aside. Bounded likewise.
+    /// The bytes of such messages, without those on the way to the store. Bounded likewise.
     bytes: usize,
 }
 
@@ -90,20 +91,20 @@ impl PendingPublishes {
         self.queue.is_empty()
     }
 
-    /// Whether no further reliable message may wait.
+    /// Returns true if no further reliable message may wait.
     pub(super) fn is_full(&self) -> bool {
         self.messages >= GATHERED_MESSAGES_MAX || self.bytes >= GATHERED_BYTES_MAX
     }
 
-    /// Has a publish wait that is not decided yet.
+    /// Takes in an undecided publish.
     pub(super) fn push(&mut self, pending: Pending) {
         self.messages += pending.rest.len();
         self.bytes += pending.rest.iter().map(PendingMessage::bytes).sum::<usize>();
         self.queue.push_back(pending);
     }
 
-    /// Takes the next message, which needs a verdict. `None` if nothing waits, or if the next message waits for an offset
-    /// past `answered`, the last one that the store has answered for.
+    /// Takes the next message in need of a verdict. `None` if nothing waits, or if the next message waits for
+    /// an offset past `answered`, the last offset answered by the store.
     pub(super) fn pop(&mut self, answered: u64) -> Option<PendingMessage> {
         let rest = &mut self.queue.front_mut()?.rest;
         let message = rest.pop_front_if(|message| message.awaited() <= answered)?;
@@ -112,7 +113,7 @@ impl PendingPublishes {
         Some(message)
     }
 
-    /// Puts down the verdict on the message that was popped. Returns its publish once that is decided.
+    /// Puts down the verdict on the popped message. Returns the publish once all its messages have a verdict.
     pub(super) fn decide(&mut self, verdict: Verdict) -> Option<Pending> {
         let first = self.queue.front_mut()?;
         first.verdicts.push(verdict);

@@ -1,6 +1,7 @@
 //! The way of a publish into the room: idempotency, admission by class, and the verdict on each message.
 //!
-//! A publish with a reliable message is answered after the store has answered. The messages behind that one wait with it.
+//! A publish with a reliable message is answered after the store has answered. The messages behind the
+//! reliable message wait as well.
 
 use std::sync::Arc;
 
@@ -17,11 +18,13 @@ use super::tally::RoomTally;
 use crate::now::Now;
 
 impl Room {
-    /// Takes a publish in. The stream is ready, or not worth waiting for: the caller has parked the publish otherwise.
+    /// Takes a publish in. The stream is ready, or not worth waiting for: the caller has parked the publish
+    /// otherwise.
     pub(super) fn publish(&mut self, ticket: u64, messages: Vec<Message>, now: Now, tally: &mut RoomTally) {
         self.intake.age(now.instant);
         self.stream.age(now.unix_ms);
-        // Checked for all messages first: a request with a reused id is refused whole, so that it can be sent again whole.
+        // Checked for all messages first: a request with a reused id is refused whole, so that it can be sent
+        // again whole.
         if let Some(index) = self.intake.reused_id(&messages, &self.stream) {
             let published = Published::IdReused { index };
             return self.outputs.push_back(Output::Published { ticket, published });
@@ -30,7 +33,7 @@ impl Room {
         self.take(Whose::Publish { ticket }, messages, now, tally);
     }
 
-    /// Takes messages in one after the other, and answers once the last has its verdict.
+    /// Takes messages in, in order, and answers once the last has a verdict.
     pub(super) fn take(&mut self, whose: Whose, messages: Vec<Message>, now: Now, tally: &mut RoomTally) {
         let mut pending = Pending::new(whose);
         let mut append = Vec::new();
@@ -38,7 +41,8 @@ impl Room {
             let message = match message.class() {
                 Class::Reliable => self.offer_to_stream(message, now, tally),
                 _ if pending.is_decided() => PendingMessage::Decided(self.publish_one(message, now, tally)),
-                // The order of a request is the order of the room: the message waits for a reliable one before it.
+                // The order of a request is the order of the room: the message waits for a reliable one
+                // before it.
                 _ => PendingMessage::Behind(message),
             };
             if let PendingMessage::InStore(message) = &message {
@@ -56,7 +60,7 @@ impl Room {
         self.pending.push(pending);
     }
 
-    /// Goes on with what waited for the store: up to the durable offset, or, after a failure, through all of it.
+    /// Goes on with waiting publishes: up to the durable offset, or, after a failure, through all of them.
     pub(super) fn settle(&mut self, failed: Option<Unavailable>, now: Now, tally: &mut RoomTally) {
         let durable = self.stream.durable();
         // A failure answers for every offset: appends fail in order, and so do all that follow in this life.
@@ -82,7 +86,7 @@ impl Room {
         }
     }
 
-    /// Gives a durable message its place in the room's order.
+    /// Gives a durable message a place in the room's order.
     pub(super) fn gather_durable(
         &mut self,
         message: Arc<Message>,
@@ -106,7 +110,7 @@ impl Room {
         }
     }
 
-    /// Gives a reliable message its place in the stream, or decides why it has none.
+    /// Gives a reliable message an offset, or decides otherwise.
     fn offer_to_stream(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> PendingMessage {
         tally.published.add(Class::Reliable, 1);
         self.intake.apply(&mut message);
@@ -139,10 +143,11 @@ impl Room {
         PendingMessage::InStore(self.stream.append(message))
     }
 
-    /// The reason for which the stream can't take a message now.
+    /// The reason why the stream can't take a message now.
     fn stream_unavailable(&self, message: &Message) -> Option<Unavailable> {
         if self.life.is_closing() {
-            // A closing room closes once all that waits for the store has its answer, so nothing more may wait.
+            // A closing room closes once all that waits for the store has its answer, so nothing more may
+            // wait.
             return Some(Unavailable::StoreBusy);
         }
         if self.stream.phase() != Phase::Ready {
@@ -156,7 +161,7 @@ impl Room {
         (!has_room).then_some(Unavailable::StreamFull)
     }
 
-    /// The reason for which a reliable message is shed.
+    /// The reason why a reliable message is shed.
     fn reliable_shed(&mut self, message: &Message, now: Now, tally: &mut RoomTally) -> Option<ShedReason> {
         if !self.state.admits_type(&message.type_name) {
             return Some(ShedReason::TypesFull);
@@ -195,7 +200,7 @@ impl Room {
         verdict
     }
 
-    /// The reason for which a message is not taken in, rates aside.
+    /// The reason why a message is not taken in, rates aside.
     fn refuses(&self, message: &Message) -> Option<ShedReason> {
         if message.class() == Class::Lossy && self.gathering.step() >= Step::LossyOff {
             return Some(ShedReason::LossyOff);
@@ -203,7 +208,7 @@ impl Room {
         (!self.state.admits_type(&message.type_name)).then_some(ShedReason::TypesFull)
     }
 
-    /// Takes one message in that no rate holds back, or sheds it.
+    /// Takes a message in past the rates, or sheds the message.
     pub(super) fn accept(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
         message.at_ms = now.unix_ms;
         let class = message.class();
@@ -226,7 +231,7 @@ impl Room {
         verdict
     }
 
-    /// Accounts for a message that is not taken in.
+    /// Accounts for a shed message.
     fn shed(
         &mut self,
         class: Class,

@@ -1,4 +1,4 @@
-//! The readers of the reliable stream that wait for messages from the store.
+//! The readers of the reliable stream, waiting for messages from the store.
 
 use std::time::Instant;
 
@@ -9,11 +9,11 @@ use crate::limits::STORE_RETRY;
 /// A reader of the reliable stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamReader {
-    /// The part of the stream that is wanted.
+    /// The wanted part of the stream.
     pub(super) reach: Reach,
     /// The offset behind which the store has to read.
     pub(super) from: u64,
-    /// Most bytes of one answer; one message is answered in any case.
+    /// Most bytes of the answer; the first message is given in any case.
     pub(super) bytes_max: usize,
     pub(super) purpose: Purpose,
 }
@@ -21,22 +21,22 @@ pub(super) struct StreamReader {
 /// The use of what is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
-    /// The refresh of members that miss batches, reliable messages or both.
+    /// The refresh of members without the newest batches, reliable messages or both.
     Refresh { shard: usize, want: RefreshWant },
-    /// A carry to members that did not acknowledge in time.
+    /// A carry to members late to acknowledge.
     Carry { shard: usize, want: CarryWant },
-    /// A page for the pull side. `reset`: the reason for which the cursor was not honoured.
+    /// A page for the pull side. `reset`: the reason why the cursor was not honoured.
     Pull { ticket: u64, reset: Option<&'static str> },
 }
 
-/// All readers of one room that wait.
+/// All waiting readers of a room.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
-    /// Bounded by the states that segments ask for, and by the pulls of the node.
+    /// Bounded by the distinct states of members in segments, and by the pulls of the node.
     waiting: Vec<StreamReader>,
     /// The offsets behind which the store was asked to read.
     pages_asked: Vec<u64>,
-    /// The end of the pause after a read that failed; `None`: the store may be asked.
+    /// The end of the pause after a failed read; `None`: the store may be asked.
     retry: Option<Instant>,
 }
 
@@ -45,12 +45,13 @@ impl Readers {
         self.waiting.is_empty()
     }
 
-    /// The end of the pause after a read that failed.
+    /// The end of the pause after a failed read.
     pub(super) fn retry_due(&self) -> Option<Instant> {
         self.retry
     }
 
-    /// Whether a reader is better told at once that the store can't be read. A pull is: its publisher can ask again.
+    /// Returns true if a reader is refused at once during a pause. A pull is, since the publisher can ask
+    /// again.
     pub(super) fn turns_away(&self, reader: &StreamReader) -> bool {
         self.retry.is_some() && matches!(reader.purpose, Purpose::Pull { .. })
     }
@@ -76,17 +77,18 @@ impl Readers {
         self.waiting.extract_if(.., |reader| reader.from == after).collect()
     }
 
-    /// Gives up all readers, for the stream or the room is no more as they knew it, or the pause is over.
+    /// Gives up all readers.
     pub(super) fn take(&mut self) -> Vec<StreamReader> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Forgets the pages that were asked for: their answers are of a life that is over.
+    /// Forgets all requested pages: the answers would be of an earlier life.
     pub(super) fn forget_pages(&mut self) {
         self.pages_asked.clear();
     }
 
-    /// Begins a pause, if anybody waits. Returns the readers that go on without the store; the others keep waiting.
+    /// Begins a pause, if anybody waits. Returns the readers that go on without the store; the others wait
+    /// on.
     pub(super) fn put_off(&mut self, seq: Seq, now: Instant) -> Vec<StreamReader> {
         if self.waiting.is_empty() {
             return Vec::new();
@@ -95,13 +97,15 @@ impl Readers {
         let goes_on = |reader: &mut StreamReader| match reader.purpose {
             // A refresh without batches or reliable messages would be a frame that says nothing.
             Purpose::Refresh { want, .. } => want.since < seq,
+            // A carry without messages would say that none of them is alive any more.
             Purpose::Carry { .. } => false,
+            // The publisher waits for an answer.
             Purpose::Pull { .. } => true,
         };
         self.waiting.extract_if(.., goes_on).collect()
     }
 
-    /// Ends the pause if it is over by now.
+    /// Ends the pause if the time has come. Returns true if the pause ended now.
     pub(super) fn end_pause(&mut self, now: Instant) -> bool {
         self.retry.take_if(|retry| *retry <= now).is_some()
     }

@@ -1,4 +1,5 @@
-//! The room's dealings with its store: loading the stream, taking the store's answers, and reading for those who wait.
+//! The room's dealings with its store: loading the stream, taking the store's answers, and reading for
+//! waiting readers.
 
 use std::time::Instant;
 
@@ -18,15 +19,16 @@ use crate::limits::{
 };
 use crate::now::{Now, millis};
 
-/// The time over which so many members are to spread their acknowledgements: members / 20 milliseconds, clamped to
-/// 200 … 5 000 ms. Example: 40 000 members take 2 000 ms, so their node gets 20 acknowledgements a millisecond.
+/// The time over which so many members are to spread their acknowledgements: members / 20 milliseconds,
+/// clamped to 200 … 5 000 ms. Example: 40 000 members take 2 000 ms, so their node gets 20 acknowledgements a
+/// millisecond.
 pub(super) fn ack_within_ms(members: u64) -> u32 {
     let within = (members / ACK_MEMBERS_PER_MS).clamp(millis(ACK_WITHIN_MIN), millis(ACK_WITHIN_MAX));
     u32::try_from(within).expect("a few seconds")
 }
 
 impl Room {
-    /// Begins to load the stream if need be. Returns whether an input that needs the stream may wait for the load.
+    /// Begins to load the stream if need be. Returns whether an input may wait for the load.
     pub(super) fn needs_stream(&mut self, now: Now) -> bool {
         self.begin_load(now);
         self.stream.is_worth_waiting_for(now.instant)
@@ -38,7 +40,7 @@ impl Room {
         }
     }
 
-    /// The store gave back what it holds.
+    /// Takes the store's answer to a load.
     pub(super) fn loaded(&mut self, life: u64, stored: Option<Stored>, now: Now, tally: &mut RoomTally) {
         // An answer to a load before this one, or one that comes after the load was given up.
         if life != self.stream.life() || !matches!(self.stream.phase(), Phase::Loading { .. }) {
@@ -62,6 +64,7 @@ impl Room {
                 self.outputs.push_back(Output::StreamChanged);
             }
         }
+        // Stored messages expire, in a room that nobody uses as well.
         self.life.holds_what_ages(now.instant);
         self.unpark(now, tally);
         self.read_again();
@@ -76,7 +79,7 @@ impl Room {
         }
     }
 
-    /// The store did not do what it was asked.
+    /// Takes the store's refusal of a request.
     pub(super) fn store_failed(
         &mut self,
         life: u64,
@@ -96,6 +99,7 @@ impl Room {
         }
         tally.store_failures += 1;
         self.stream.failed(reason, now.instant);
+        // Pages of the life that ends are not taken, so waiting for them would be in vain.
         self.readers.forget_pages();
         self.put_readers_off(now);
         self.settle(Some(reason), now, tally);
@@ -117,7 +121,7 @@ impl Room {
         }
     }
 
-    /// The moment at which `store_due` has something to do.
+    /// The next moment for `store_due`.
     pub(super) fn poll_store_due(&self) -> Option<Instant> {
         let is_waited_for = match self.stream.phase() {
             Phase::Loading { .. } => !self.parked.is_empty(),
@@ -135,34 +139,35 @@ impl Room {
         }
     }
 
-    /// The stream as a member finds it that has everything up to `after`.
+    /// The stream for a joining member with everything up to `after`.
     pub(super) fn opening(&self, after: Option<u64>, bytes_max: usize) -> Option<Opening> {
         let epoch = self.stream.epoch()?;
         let after = after?;
         let reach = Reach { after, through: u64::MAX };
         let found = self.stream.find(reach, bytes_max.min(WELCOME_RELIABLE_BYTES_MAX));
         let ack_within_ms = ack_within_ms(self.members());
-        // A welcome does not wait for the store. The member is catching up, and gets stored messages in refreshes.
+        // A welcome does not wait for the store. The member is catching up, and gets stored messages in
+        // refreshes.
         let nothing = Found::Here { messages: Vec::new(), through: after };
         let carried =
             found.carried(after, ack_within_ms).or_else(|| nothing.carried(after, ack_within_ms))?;
         Some(Opening { epoch, offset: self.stream.sent(), carried })
     }
 
-    /// The epoch of the reliable stream; `None` while it is not known.
+    /// The epoch of the reliable stream; `None` while unknown.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.stream.epoch()
     }
 
-    /// Members of a segment miss batches, reliable messages or both.
+    /// Reads for members without the newest batches, reliable messages or both.
     pub(super) fn refresh(&mut self, shard: usize, want: RefreshWant) {
         let reach = Reach { after: want.sent, through: u64::MAX };
         let purpose = Purpose::Refresh { shard, want };
         self.read(StreamReader { reach, from: want.sent, bytes_max: CATCH_UP_BYTES_MAX, purpose });
     }
 
-    /// Members of a segment did not acknowledge in time.
+    /// Reads for members late to acknowledge.
     pub(super) fn carry(&mut self, shard: usize, want: CarryWant, now: Now) {
         self.stream.age(now.unix_ms);
         let purpose = Purpose::Carry { shard, want };
@@ -170,7 +175,7 @@ impl Room {
         self.read(StreamReader { reach, from: reach.after, bytes_max: CARRY_BYTES_MAX, purpose });
     }
 
-    /// The pull side wants what is alive behind a cursor.
+    /// Reads the living messages behind a cursor for the pull side.
     pub(super) fn pull(&mut self, ticket: u64, after: Option<Cursor>) {
         let Judged { after, reset, .. } = self.stream.judge(after);
         let reach = Reach { after, through: u64::MAX };
@@ -178,7 +183,7 @@ impl Room {
         self.read(StreamReader { reach, from: after, bytes_max: PULL_BYTES_MAX, purpose });
     }
 
-    /// The room ends: pulls hear that there is none.
+    /// The room ends: pulls are refused.
     pub(super) fn turn_readers_away(&mut self) {
         for reader in self.readers.take() {
             if let Purpose::Pull { ticket, .. } = reader.purpose {
@@ -239,7 +244,7 @@ impl Room {
         }
     }
 
-    /// Answers a reader with what was found, or without what is in the store.
+    /// Answers a reader with `found`, and without messages still in the store.
     fn hand_out(&mut self, reader: StreamReader, found: Found) {
         let StreamReader { reach, purpose, .. } = reader;
         let carried = found.carried(reach.after, ack_within_ms(self.members()));

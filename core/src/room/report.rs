@@ -1,4 +1,4 @@
-//! What a room shows of itself: its view over HTTP, and the smoothed rates in it.
+//! The views of a room for operators and publishers, over HTTP.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,8 +13,8 @@ use super::view::{AccountView, BacklogView, HeadView, RatesView, RoomLine, RoomV
 use crate::now::millis;
 
 impl Room {
-    /// What `GET /v1/rooms/{room}` shows. `home` is the shard that asks; what other shards count, and where further devices
-    /// are placed, is for whoever knows it to add.
+    /// The view for `GET /v1/rooms/{room}`. `home` is the asking shard. The caller adds the counts of other
+    /// shards, and the placement of further devices.
     #[must_use]
     pub fn view(&self, home: usize, now: Instant) -> RoomView {
         let oldest = self.gathering.oldest().map(|oldest| now.saturating_duration_since(oldest));
@@ -51,18 +51,18 @@ impl Room {
         }
     }
 
-    /// Counts what waits as shed: the room is closed.
+    /// Counts all waiting messages as shed: the room is closed.
     pub fn shed_rest(&self, tally: &mut RoomTally) {
         self.gathering.shed_rest(tally);
     }
 
-    /// Messages and increments that wait, and dropped messages that no batch has told yet.
+    /// Waiting messages and increments, and dropped messages untold yet.
     #[must_use]
     pub fn rest(&self) -> u64 {
         self.gathering.rest()
     }
 
-    /// Its line in `GET /v1/rooms`.
+    /// The room's line in `GET /v1/rooms`.
     #[must_use]
     pub fn line(&self, home: usize, now: Instant) -> RoomLine {
         RoomLine {
@@ -79,13 +79,14 @@ impl Room {
 
     fn account_view(&self) -> BTreeMap<String, AccountView> {
         let waiting = self.gathering.backlog();
+        // A type may have a column without a message: its first one found the room full.
         let counted = |counts: &[u64]| counts.iter().any(|count| *count > 0);
         let told = |column: &Column| column.accepted > 0 || counted(&column.refused);
         let columns = self.state.columns().filter(|(_, column)| told(column));
         columns.map(|(name, column)| (name.to_string(), self.type_view(name, column, &waiting))).collect()
     }
 
-    /// The account of one type, with what waits of it and what was dropped since the last cut.
+    /// The account of a type, with waiting and dropped messages.
     pub(super) fn type_view(
         &self,
         type_name: &TypeName,
@@ -98,6 +99,8 @@ impl Room {
         };
         let backlog = waiting.get(type_name).copied().unwrap_or_default();
         let mut shed = by_reason(&column.shed);
+        // Dropped since the last cut: waiting no more, and not in the column before the next batch tells
+        // them.
         let dropped = self.gathering.dropped().of(type_name);
         for (reason, count) in dropped.iter().flat_map(|(_, reasons)| *reasons) {
             *shed.entry(reason.name().to_owned()).or_default() += count;

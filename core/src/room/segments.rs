@@ -1,4 +1,4 @@
-//! The segments of a room as its home knows them: members, batches on their way, and the cost of passes.
+//! The home's knowledge of a room's segments: members, batches on the way, and the cost of passes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,23 +10,23 @@ use super::rate::Rate;
 use super::view::SegmentView;
 use crate::limits::SEGMENT_QUEUED_MAX;
 
-/// The home's knowledge of one segment.
+/// The home's knowledge of a segment.
 #[derive(Debug, Clone, Copy, Default)]
 struct HeldSegment {
     census: Census,
-    /// Batches on their way to the segment or queued there, not yet in a pass. At most `SEGMENT_QUEUED_MAX`.
+    /// Batches on the way to the segment or queued there, not yet in a pass. At most `SEGMENT_QUEUED_MAX`.
     untaken: usize,
     cost: WriteCost,
 }
 
-/// All segments of one room.
+/// All segments of a room.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
     /// Shard index -> the segment on that shard.
     by_shard: BTreeMap<usize, HeldSegment>,
-    /// The counts of segments that ended.
+    /// The counts of ended segments.
     ended: Counts,
-    /// Seconds of processor time that passes take each second, all shards together.
+    /// Processor time of passes, in seconds each second, all shards together.
     pass_rate: Rate,
 }
 
@@ -36,7 +36,7 @@ impl Segments {
         self.by_shard.values().map(|segment| segment.census.members()).sum()
     }
 
-    /// The shards with members, each with its count.
+    /// The shards with members, each with a count.
     pub(super) fn held(&self) -> impl Iterator<Item = (usize, Census)> {
         let held = self.by_shard.iter().filter(|(_, segment)| segment.census.members() > 0);
         held.map(|(shard, segment)| (*shard, segment.census))
@@ -52,9 +52,10 @@ impl Segments {
         self.forget_if_empty(shard);
     }
 
-    /// A segment took `batches` into a pass of this cost, or dropped them (`None`).
+    /// A segment took `batches` into a pass of this cost, or dropped the batches (`None`).
     pub(super) fn taken(&mut self, shard: usize, batches: usize, cost: Option<WriteCost>, now: Instant) {
-        // A segment is forgotten only once all its batches are taken: a later word of it brings its cost alone.
+        // A segment is forgotten only once all its batches are taken: a later word of it brings its cost
+        // alone.
         let Some(segment) = self.by_shard.get_mut(&shard) else { return };
         segment.untaken = segment.untaken.checked_sub(batches).expect("only what was sent is taken");
         if let Some(cost) = cost {
@@ -64,7 +65,7 @@ impl Segments {
         self.forget_if_empty(shard);
     }
 
-    /// Keeps the counts of a segment that ends.
+    /// Keeps the counts of an ended segment.
     pub(super) fn ended(&mut self, counts: Counts) {
         self.ended += counts;
     }
@@ -75,18 +76,20 @@ impl Segments {
 
     /// A batch goes to every segment with members.
     pub(super) fn send_batch(&mut self) {
+        // A segment that just lost its last member is not sent the batch, and owes no answer for it.
         for segment in self.by_shard.values_mut().filter(|segment| segment.census.members() > 0) {
             segment.untaken += 1;
         }
     }
 
-    /// Batches that the fullest segment still has room for.
+    /// Batches until the fullest segment is full.
     pub(super) fn batches_left(&self) -> usize {
+        // Cutting on for the other segments would have the fullest one miss batches.
         let untaken = self.by_shard.values().map(|segment| segment.untaken).max();
         SEGMENT_QUEUED_MAX - untaken.unwrap_or(0)
     }
 
-    /// Whether every batch is in a pass.
+    /// Returns true if every batch is in a pass.
     pub(super) fn have_taken_all(&self) -> bool {
         self.by_shard.values().all(|segment| segment.untaken == 0)
     }
@@ -97,10 +100,11 @@ impl Segments {
             pass: segment.cost.pass(segment.census),
             stretch_permille: segment.cost.stretch_permille,
         });
+        // A window that suits the other shards would have this one spend more than its share.
         costs.max_by_key(|cost| cost.pass.saturating_mul(cost.stretch_permille)).unwrap_or_default()
     }
 
-    /// The processor time of passes, all shards together, in thousandths of one processor.
+    /// The processor time of passes, all shards together, in thousandths of a processor.
     pub(super) fn load_permille(&self, now: Instant) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
@@ -125,7 +129,7 @@ impl Segments {
         assert!(self.by_shard.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
     }
 
-    /// A segment is known as long as it has members, or batches are on their way to it.
+    /// Forgets a segment without members and without batches on the way.
     fn forget_if_empty(&mut self, shard: usize) {
         let is_empty = |segment: &HeldSegment| segment.census.members() == 0 && segment.untaken == 0;
         if self.by_shard.get(&shard).is_some_and(is_empty) {

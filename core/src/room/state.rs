@@ -1,7 +1,7 @@
-//! The state of a room as of one seq: what a welcome or a refresh at that seq tells, in agreement with the batches
-//! around it. Only a cut moves the state on.
+//! The state of a room as of one seq: the content of a welcome or a refresh at the seq, in agreement with the
+//! batches before and after. Only a cut moves the state on.
 //!
-//! The account beside it counts what was taken in as well, so that it can say what became of every message.
+//! The account counts messages taken in as well, and so knows the fate of every message.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::message::{Class, ShedReason};
 use super::tally::RoomTally;
 use crate::limits::WELCOME_BYTES_MAX;
 
-/// The latest values, counter totals, history and account of one room.
+/// The latest values, counter totals, history and account of a room.
 #[derive(Debug, Default)]
 pub(super) struct RoomState {
     /// The newest batch.
@@ -34,25 +34,26 @@ impl RoomState {
         self.seq
     }
 
-    /// Whether the account has a column for a type, or room for one.
+    /// Returns true if the account has a column for a type, or room for a new column.
     pub(super) fn admits_type(&self, type_name: &TypeName) -> bool {
         self.account.admits(type_name)
     }
 
-    /// Keeps a place for the latest value of a key. Returns false if the room keeps as many as it may.
+    /// Keeps a place for the latest value of a key. Returns false if the room keeps the most keys allowed.
     pub(super) fn admit_key(&mut self, type_name: &TypeName, key: &Key) -> bool {
         self.latest.admit(type_name, key)
     }
 
-    /// Adds an increment to its counter, to be told with the next batch. Returns the part of it that the total takes
-    /// below its bound, or `None` if the room keeps as many counters as it may.
+    /// Adds an increment to a counter, for the next batch. Returns the added part, less than `count` at the
+    /// bound of a total, or `None` if the room keeps the most counters allowed.
     pub(super) fn count(&mut self, type_name: &TypeName, count: u64) -> Option<u64> {
         self.counters.add(type_name, count)
     }
 
     pub(super) fn accepted(&mut self, class: Class, type_name: &TypeName) {
         let Some(column) = self.account.column(type_name) else {
-            // The store may give back a type for which there is no column left. Its messages are sent all the same.
+            // The store may give back a type for which there is no column left. Its messages are sent all the
+            // same.
             return assert!(
                 class == Class::Reliable,
                 "other messages are accepted if their type is admitted"
@@ -63,7 +64,7 @@ impl RoomState {
         column.apart |= matches!(class, Class::Reliable | Class::Counter);
     }
 
-    /// Takes a message back that was accepted and will not be sent, because its stream is no more.
+    /// Takes an accepted message out of the account: its stream is no more, and no device gets the message.
     pub(super) fn give_up(&mut self, type_name: &TypeName) {
         if let Some(column) = self.account.column(type_name) {
             column.accepted -= 1;
@@ -76,8 +77,8 @@ impl RoomState {
         }
     }
 
-    /// Adds the waiting increments to the totals, as of the batch `seq`. `messages` is the number of counter messages
-    /// behind them, by type.
+    /// Adds the waiting increments to the totals, as of the batch `seq`. `messages` is the number of counter
+    /// messages behind them, by type.
     pub(super) fn tell_counters(
         &mut self,
         seq: Seq,
@@ -107,6 +108,7 @@ impl RoomState {
         for (type_name, merged) in &cut.merged {
             left.entry(type_name).or_default().merged += merged;
         }
+        // Devices hear of dropped messages with this batch, so the account counts them as of its seq.
         for (type_name, class, reason, count) in cut.dropped.reasons() {
             left.entry(type_name).or_default().skipped += count;
             if class == Class::Normal {
@@ -120,21 +122,21 @@ impl RoomState {
         for (type_name, left) in left {
             self.account.record(seq, type_name, left);
         }
+        // Counters need to reach back no further than the account: an older refresh is refused.
         if let Some(floor) = self.account.trim(seq) {
             self.counters.forget_before(floor);
         }
     }
 
-    /// The refresh of members that have seen everything up to `since`; `None` if that is further back than the account
-    /// reaches.
+    /// The refresh of members with everything up to `since`; `None` if the account reaches back less far.
     pub(super) fn refresh(&self, since: Seq, carried: Option<Carried>) -> Option<Refresh> {
         let missed = self.account.since(since)?;
         let latest = self.latest.since(since);
         Some(Refresh { missed, latest, counters: self.counters.since(since), carried })
     }
 
-    /// The seq behind which the history is new to a device that has `seen` something, and whether the history leaves no
-    /// gap there. At one seq there are no more answers than messages in the history, so that welcomes can be shared.
+    /// The seq behind which the history is new to a device, and whether the history begins there without a
+    /// gap.
     pub(super) fn resume(&self, seen: Option<Seen>, run: Run) -> (Seq, bool) {
         match seen {
             Some(seen) if seen.run == run && seen.seq <= self.seq => {
@@ -145,19 +147,20 @@ impl RoomState {
         }
     }
 
-    /// Bytes of a welcome that the latest values leave to the reliable stream and the history.
+    /// Bytes of a welcome left by the latest values to the reliable stream and the history.
     pub(super) fn welcome_bytes_left(&self) -> usize {
         WELCOME_BYTES_MAX.saturating_sub(self.latest.bytes())
     }
 
-    /// The snapshot for a member that has the history up to `history_after`. The reliable stream's part is `stream`, and
-    /// the history fills the rest of the welcome, the newest messages first.
+    /// The snapshot for a member with the history up to `history_after`. `stream` is the part of the reliable
+    /// stream. The history fills the rest of the welcome, the newest messages first.
     pub(super) fn snapshot(&self, history_after: Seq, stream: Option<Opening>) -> Snapshot {
         let carried = stream.iter().flat_map(|stream| &stream.carried.messages);
         let carried_bytes: usize = carried.map(|message| message.wire_bytes).sum();
         let mut bytes_left = self.welcome_bytes_left().saturating_sub(carried_bytes);
         let newer = self.history.since(history_after);
         let newer_len = newer.len();
+        // The newest messages are worth more to a late joiner than the oldest.
         let fitting = newer.rev().take_while(|past| {
             let fits = past.message.wire_bytes <= bytes_left;
             bytes_left = bytes_left.saturating_sub(past.message.wire_bytes);
@@ -175,7 +178,7 @@ impl RoomState {
         }
     }
 
-    /// Counter totals that devices have been told.
+    /// Counter totals told to devices.
     pub(super) fn totals(&self) -> impl Iterator<Item = (&TypeName, u64)> {
         self.counters.totals()
     }
@@ -185,7 +188,7 @@ impl RoomState {
         self.account.columns()
     }
 
-    /// Lets go of history that is too old. Returns whether some is left.
+    /// Lets go of outdated history. Returns whether some is left.
     pub(super) fn age(&mut self, now: Instant) -> bool {
         self.history.age(now);
         !self.history.is_empty()

@@ -1,7 +1,7 @@
-//! The room's reliable stream: its offsets, its life in the store, and the messages that a frame may carry.
+//! The room's reliable stream: offsets, the life in the store, and the messages for frames.
 //!
-//! The stream knows the store's answers and never the store. A message gets its offset when it is sent to the store.
-//! It may leave the room once it is durable, and is *sent* once it has left in a batch: sent ≤ durable ≤ head.
+//! The stream knows the store's answers and never the store. A message gets an offset on the way to the
+//! store, may leave the room once durable, and is *sent* once in a batch: sent ≤ durable ≤ head.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,11 +24,12 @@ use crate::limits::{STORE_PATIENCE, STORE_RETRY, TAIL_MESSAGES_MAX};
 pub(super) enum Phase {
     /// Nothing was asked yet.
     Cold,
-    /// The store was asked at `since` for what it holds.
+    /// The store was asked at `since` for everything stored.
     Loading { since: Instant },
     /// The stored part is known, and more may be stored.
     Ready,
-    /// The last request failed. The store is left alone until `retry`, and publishers hear `reason` until then.
+    /// The last request failed. The store is left alone until `retry`, and publishers hear `reason` until
+    /// then.
     Failing {
         retry: Instant,
         reason: Unavailable,
@@ -47,16 +48,16 @@ pub(super) struct Stream {
     epoch: Option<Epoch>,
     /// The last offset given out.
     head: u64,
-    /// The last offset that is durable.
+    /// The last durable offset.
     durable: u64,
-    /// The last offset that has left in a batch.
+    /// The last offset sent in a batch.
     sent: u64,
     entries: Entries,
     tail: Tail,
     ids: StreamIds,
     /// The time since which receipts count, unix milliseconds.
     counted_since_ms: u64,
-    /// Something of the room is, or was, in the store.
+    /// The store holds, or held, messages of the room.
     is_stored: bool,
     /// Members were welcomed before the first load, without a place in the stream.
     has_blind_members: bool,
@@ -69,16 +70,16 @@ pub(super) enum Twin {
     No,
     /// The twin is durable, at this offset.
     Durable(u64),
-    /// The twin is on its way to the store, with this offset.
+    /// The twin is on the way to the store, with this offset.
     InFlight(u64),
 }
 
-/// The place in the stream that a cursor proves.
+/// The place in the stream proven by a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Judged {
     /// The device has everything up to this offset.
     pub(super) after: u64,
-    /// The reason for which the cursor was not honoured.
+    /// The reason why the cursor was not honoured.
     pub(super) reset: Option<&'static str>,
     /// The device has been a member of this epoch before.
     returns: bool,
@@ -89,9 +90,9 @@ pub(super) struct Judged {
 pub(super) enum Loaded {
     /// The stream is known for the first time.
     First { has_blind_members: bool },
-    /// The stream is the one that members were told of. These messages turned out to be durable and were not sent yet.
+    /// The stream is as told to members. `unsent` messages turned out to be durable and were not sent yet.
     Same { unsent: Vec<Arc<Message>> },
-    /// The stream is another one than members were told of.
+    /// The stream is not as told to members.
     Another,
 }
 
@@ -118,7 +119,7 @@ impl Stream {
         self.phase
     }
 
-    /// The number that an answer of the store has to repeat.
+    /// The number to be repeated in the store's answers.
     pub(super) fn life(&self) -> u64 {
         self.life
     }
@@ -133,12 +134,12 @@ impl Stream {
         self.durable
     }
 
-    /// The last offset that has left in a batch.
+    /// The last offset sent in a batch.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Messages on their way to the store.
+    /// Messages on the way to the store.
     pub(super) fn in_flight(&self) -> u64 {
         self.head - self.durable
     }
@@ -148,17 +149,17 @@ impl Stream {
         self.counted_since_ms
     }
 
-    /// Whether something of the room is, or was, in the store.
+    /// Returns true if the store holds, or held, messages of the room.
     pub(super) fn is_stored(&self) -> bool {
         self.is_stored
     }
 
-    /// Whether an input that needs the stream may wait for its load.
+    /// Returns true if an input may wait for the load.
     pub(super) fn is_worth_waiting_for(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Loading { since } if now < since + STORE_PATIENCE)
     }
 
-    /// The moment at which parked inputs have waited long enough, or at which a store that failed may be asked again.
+    /// The end of the patience of parked inputs, or of the pause after a failure.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.phase {
             Phase::Loading { since } => Some(since + STORE_PATIENCE),
@@ -167,7 +168,7 @@ impl Stream {
         }
     }
 
-    /// The reason that a publisher hears while the stream is not ready.
+    /// The reason told to publishers while the stream is not ready.
     pub(super) fn unavailable(&self) -> Unavailable {
         match self.phase {
             Phase::Failing { reason, .. } => reason,
@@ -175,11 +176,12 @@ impl Stream {
         }
     }
 
-    /// Begins a load if the stream needs one and the store may be asked. Returns the life to ask with.
+    /// Begins a load if need be, and if the store may be asked. Returns the life to ask with.
     pub(super) fn load(&mut self, now: Instant) -> Option<u64> {
         match self.phase {
             Phase::Cold => {}
-            // The pause is over, and nothing is unknown: the next append shows whether the store has room again.
+            // The pause is over, and nothing is unknown: the next append shows whether the store has room
+            // again.
             Phase::Failing { retry, is_known: true, .. } if retry <= now => {
                 self.phase = Phase::Ready;
                 return None;
@@ -192,7 +194,7 @@ impl Stream {
         Some(self.life)
     }
 
-    /// Takes the answer to a load; `None`: nothing is stored of the room.
+    /// Takes the answer to a load; `None`: the store holds nothing of the room.
     pub(super) fn loaded(&mut self, stored: Option<Stored>, run: Run, now_ms: u64) -> Loaded {
         self.phase = Phase::Ready;
         self.is_stored |= stored.is_some();
@@ -224,7 +226,7 @@ impl Stream {
         Loaded::Same { unsent }
     }
 
-    /// Begins anew with what the store holds.
+    /// Begins anew with `stored`.
     fn begin(&mut self, stored: &Stored, run: Run, now_ms: u64) {
         *self = Self {
             phase: Phase::Ready,
@@ -236,7 +238,8 @@ impl Stream {
             ..Self::new(run)
         };
         self.take_in_stored(&stored.messages, stored.head);
-        // In this life of the room none of them is sent for the first time. Devices that have one got it in an earlier life.
+        // In this life of the room none of them is sent for the first time. Devices that have one got it in
+        // an earlier life.
         self.entries.were_sent_before();
         self.age(now_ms);
     }
@@ -250,11 +253,11 @@ impl Stream {
         }
     }
 
-    /// Gives up everything that was not reported durable, after a request that failed.
+    /// Gives up everything not reported durable, after a failed request.
     pub(super) fn failed(&mut self, reason: Unavailable, now: Instant) {
         self.life = self.life.wrapping_add(1);
-        // A full store says so in the order of its requests: everything before is durable and was reported. After any other
-        // failure a message may be stored although nobody said so, and only a load tells.
+        // A full store says so in the order of its requests: everything before is durable and was reported.
+        // After any other failure a message may be stored although nobody said so, and only a load tells.
         let is_known = reason == Unavailable::StoreFull && self.epoch.is_some();
         self.phase = Phase::Failing { retry: now + STORE_RETRY, reason, is_known };
         for id in self.entries.give_up_after(self.durable) {
@@ -267,7 +270,7 @@ impl Stream {
     /// Looks for an earlier message with this id.
     ///
     /// # Errors
-    /// [`Known::Other`] if the earlier message was another one.
+    /// [`Known::Other`] if the earlier message differs.
     pub(super) fn twin(&self, id: &MessageId, fingerprint: Fingerprint) -> Result<Twin, Known> {
         match self.ids.get(id) {
             None => Ok(Twin::No),
@@ -277,17 +280,18 @@ impl Stream {
         }
     }
 
-    /// Whether one more message of that size may be alive.
+    /// Returns true if a further message of so many bytes may be alive.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.entries.has_room_for(bytes)
     }
 
-    /// Gives a message its offset. The caller sends it to the store.
+    /// Gives a message an offset. The caller sends the message to the store.
     pub(super) fn append(&mut self, mut message: Message) -> Arc<Message> {
         self.head += 1;
         message.offset = self.head;
         let message = Arc::new(message);
         self.take_in(&message);
+        // A second recall of the same message shares the fate of this one, and takes no offset of its own.
         if let Some(recalled) = self.entries.get_mut(message.recall) {
             recalled.recalling = message.offset;
         }
@@ -304,7 +308,7 @@ impl Stream {
         self.durable = self.durable.max(through);
     }
 
-    /// Marks the reliable messages of a batch as sent to `members`. Returns what the batch's frame says of the stream.
+    /// Marks the reliable messages of a batch as sent to `members`. Returns the span for the batch's frame.
     pub(super) fn send(
         &mut self,
         messages: &[Arc<Message>],
@@ -323,13 +327,16 @@ impl Stream {
         (self.sent > after).then_some(Span { after, through: self.sent, ack_within_ms })
     }
 
-    /// Takes in a joining member. Returns its place in the stream, or `None` if the stream is not known.
+    /// Takes in a joining member. Returns the member's place in the stream; `None` while the stream is
+    /// unknown.
     pub(super) fn join(&mut self, join: &Join) -> Option<Stands> {
+        // The member keeps its cursor, and is sent for a new welcome after the load.
         if self.epoch.is_none() {
             self.has_blind_members = true;
             return None;
         }
         let Judged { after, reset, returns } = self.judge(join.cursor);
+        // A newcomer owes no acknowledgement for messages sent before.
         if !returns {
             return Some(Stands { after, reset, counts_from: self.sent });
         }
@@ -346,23 +353,26 @@ impl Stream {
             Some(Cursor { offset: 0, epoch }) => {
                 Judged { after: 0, reset: None, returns: Some(epoch) == self.epoch }
             }
+            // Offsets of another epoch name other messages.
             Some(Cursor { epoch, .. }) if Some(epoch) != self.epoch => reset("epoch_changed"),
+            // The device has more than was sent: the stream has lost its end since, and the offsets will be
+            // given out again.
             Some(Cursor { offset, .. }) if offset > self.sent => reset("ahead"),
             Some(Cursor { offset, .. }) => Judged { after: offset, reset: None, returns: true },
         }
     }
 
-    /// A member left that had acknowledged everything up to `acked`.
+    /// Counts a departure after an acknowledgement up to `acked`.
     pub(super) fn leave(&mut self, acked: u64, device: u64) {
         self.entries.leave(acked, self.sent, device);
     }
 
-    /// Members that left before they had acknowledged a message, and did not come back.
+    /// Members gone before an acknowledgement of the message, and not back since.
     pub(super) fn left(&self, entry: &Entry) -> u64 {
         self.entries.left(entry, self.sent)
     }
 
-    /// Adds acknowledgements that a segment does not keep any more.
+    /// Adds acknowledgements no longer kept by a segment.
     pub(super) fn acked(&mut self, acks: &[(u64, Acks)]) {
         for (offset, acks) in acks {
             if let Some(entry) = self.entries.get_mut(*offset) {
@@ -371,14 +381,16 @@ impl Stream {
         }
     }
 
-    /// Counts the acknowledgement of a member whose segment did not exist when the messages were sent.
+    /// Counts an acknowledgement of messages older than the member's segment.
     pub(super) fn acked_early(&mut self, reach: Reach, now_ms: u64) {
         self.entries.acked_early(reach, now_ms);
     }
 
-    /// Finds the messages in the reach that are alive and were sent, up to `bytes_max`, but at least one.
+    /// Finds the living, sent messages in the reach, up to `bytes_max`, but at least the first.
     pub(super) fn find(&self, reach: Reach, bytes_max: usize) -> Found {
         let reach = Reach { through: reach.through.min(self.sent), ..reach };
+        // Only a living message before the tail is worth a read: everything else in the reach is dead or at
+        // hand.
         if let Some(first) = self.entries.first_alive(reach)
             && self.tail.begins_after(first)
         {
@@ -387,7 +399,7 @@ impl Stream {
         self.page(self.tail.after(reach.after), reach, bytes_max)
     }
 
-    /// Cuts from `messages`, which are all there are behind `reach.after`, what [`Self::find`] would find.
+    /// Cuts the page of [`Self::find`] from `messages`, which are complete behind `reach.after`.
     pub(super) fn page(
         &self,
         messages: impl IntoIterator<Item = Arc<Message>>,
@@ -406,7 +418,8 @@ impl Stream {
             }
             if offset > after && self.entries.is_alive(offset) {
                 bytes += message.wire_bytes;
-                // One message is given in any case: a reader of a small page would otherwise never get past a large one.
+                // One message is given in any case: a reader of a small page would otherwise never get past a
+                // large one.
                 if !page.is_empty() && (bytes > bytes_max || page.len() >= TAIL_MESSAGES_MAX) {
                     return Found::Here { messages: page, through: reached };
                 }
@@ -422,24 +435,23 @@ impl Stream {
         self.entries.floor(self.sent)
     }
 
-    /// Takes a page that the store read behind `after`. Messages that should be in the page and are not are damaged or
-    /// lost, and die.
+    /// Takes a page read by the store behind `after`. A missing message is damaged or lost, and dies.
     pub(super) fn paged(&mut self, after: u64, page: &Page) {
         let through = page.through.min(self.durable);
         self.entries.bury_missing(&page.messages, Reach { after, through });
     }
 
-    /// The entry of the message at an offset that is durable.
+    /// The entry at a durable offset.
     pub(super) fn durable_entry(&self, offset: u64) -> Option<&Entry> {
         self.entries.get(offset).filter(|entry| entry.offset <= self.durable)
     }
 
-    /// The entry of the message at an offset.
+    /// The entry at an offset.
     pub(super) fn entry(&self, offset: u64) -> Option<&Entry> {
         self.entries.get(offset)
     }
 
-    /// Lets go of what is too old. Returns whether something is left that ages.
+    /// Lets go of outdated state. Returns whether something is left to age.
     pub(super) fn age(&mut self, now_ms: u64) -> bool {
         self.entries.age(now_ms);
         self.ids.age(now_ms);

@@ -8,7 +8,7 @@ use super::message::Message;
 use crate::limits::ID_AGE_MAX;
 use crate::now::millis;
 
-/// A message that has an id.
+/// A message with an id.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KnownId {
     pub(super) fingerprint: Fingerprint,
@@ -16,12 +16,12 @@ pub(super) struct KnownId {
     at_ms: u64,
 }
 
-/// The ids of one stream.
+/// The ids of a stream.
 #[derive(Debug, Default)]
 pub(super) struct StreamIds {
-    /// Id -> the last message published with it.
+    /// Id -> the last message of the id.
     known: BTreeMap<MessageId, KnownId>,
-    /// Publishing times (unix milliseconds) and ids, oldest first. Ids that were given up may still be listed.
+    /// Publishing times (unix milliseconds) and ids, oldest first. Forgotten ids may still be listed.
     in_order: VecDeque<(u64, MessageId)>,
 }
 
@@ -30,7 +30,7 @@ impl StreamIds {
         self.known.get(id)
     }
 
-    /// Remembers the id of a message, if the message has one.
+    /// Remembers the id of a message, if any.
     pub(super) fn remember(&mut self, message: &Message) {
         let Some(id) = &message.id else { return };
         let at_ms = message.at_ms;
@@ -43,7 +43,7 @@ impl StreamIds {
         self.known.remove(id);
     }
 
-    /// Lets go of ids that are too old.
+    /// Lets go of outdated ids.
     pub(super) fn age(&mut self, now_ms: u64) {
         let is_old = |(at_ms, _): &mut (u64, MessageId)| *at_ms + millis(ID_AGE_MAX) < now_ms;
         while let Some((at_ms, id)) = self.in_order.pop_front_if(is_old) {

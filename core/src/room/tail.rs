@@ -1,4 +1,4 @@
-//! The newest reliable messages of a room, at hand so that most frames need no read from the store.
+//! The newest reliable messages of a room, at hand to spare most frames a read from the store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::message::Message;
 use crate::limits::{TAIL_BYTES_MAX, TAIL_MESSAGES_MAX};
 
-/// The tail of one stream. Bounded in messages and bytes: past a bound, the oldest go.
+/// The tail of a stream. Bounded in messages and bytes: past a bound, the oldest go.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// In order of offset, without a gap but for messages that the store lost.
+    /// In order of offset, without a gap but for messages lost by the store.
     messages: VecDeque<Arc<Message>>,
     /// Invariant: the sum of `wire_bytes` over `messages`.
     bytes: usize,
@@ -32,7 +32,7 @@ impl Tail {
         }
     }
 
-    /// Whether the message at `offset` is older than all that are at hand.
+    /// Returns true if the message at `offset` is older than the whole tail.
     pub(super) fn begins_after(&self, offset: u64) -> bool {
         self.messages.front().is_none_or(|first| offset < first.offset)
     }
