@@ -33,11 +33,11 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub(super) fn get(&self, offset: u64) -> Option<&Entry> {
+    pub(super) fn entry(&self, offset: u64) -> Option<&Entry> {
         self.entries.get(self.index_of(offset)?)
     }
 
-    pub(super) fn get_mut(&mut self, offset: u64) -> Option<&mut Entry> {
+    pub(super) fn entry_mut(&mut self, offset: u64) -> Option<&mut Entry> {
         let index = self.index_of(offset)?;
         self.entries.get_mut(index)
     }
@@ -53,7 +53,7 @@ impl Entries {
 
     /// Returns true if the message at `offset` may still be sent.
     pub(super) fn is_alive(&self, offset: u64) -> bool {
-        self.get(offset).is_some_and(Entry::is_alive)
+        self.entry(offset).is_some_and(Entry::is_alive)
     }
 
     /// The first offset in the reach whose message is alive.
@@ -96,11 +96,11 @@ impl Entries {
 
     /// The message at `offset` is durable. A recall takes effect now.
     pub(super) fn now_durable(&mut self, offset: u64) {
-        let recalls = self.get(offset).map_or(0, |entry| entry.recall);
+        let recalls = self.entry(offset).map_or(0, |entry| entry.recall);
         if recalls == 0 {
             return;
         }
-        if let Some(recalled) = self.get_mut(recalls) {
+        if let Some(recalled) = self.entry_mut(recalls) {
             recalled.recalled_by = offset;
             recalled.recalling = 0;
             self.die(recalls);
@@ -141,7 +141,7 @@ impl Entries {
 
     /// The message at `offset` is sent to so many members.
     pub(super) fn sent_to(&mut self, offset: u64, members: u64) {
-        if let Some(entry) = self.get_mut(offset) {
+        if let Some(entry) = self.entry_mut(offset) {
             entry.receipt.online += members;
         }
     }
@@ -213,7 +213,7 @@ impl Entries {
 
     fn die(&mut self, offset: u64) {
         // A recall may find its message expired already.
-        let Some(entry) = self.get_mut(offset).filter(|entry| entry.is_alive()) else { return };
+        let Some(entry) = self.entry_mut(offset).filter(|entry| entry.is_alive()) else { return };
         entry.dead = true;
         let expiry = (entry.expires_ms, offset);
         let bytes = entry.bytes;

@@ -272,7 +272,7 @@ impl Stream {
     /// # Errors
     /// [`Known::Other`] if the earlier message differs.
     pub(super) fn twin(&self, id: &MessageId, fingerprint: Fingerprint) -> Result<Twin, Known> {
-        match self.ids.get(id) {
+        match self.ids.known(id) {
             None => Ok(Twin::No),
             Some(known) if known.fingerprint != fingerprint => Err(Known::Other),
             Some(known) if known.offset > self.durable => Ok(Twin::InFlight(known.offset)),
@@ -292,7 +292,7 @@ impl Stream {
         let message = Arc::new(message);
         self.take_in(&message);
         // A second recall of the same message shares the fate of this one, and takes no offset of its own.
-        if let Some(recalled) = self.entries.get_mut(message.recall) {
+        if let Some(recalled) = self.entries.entry_mut(message.recall) {
             recalled.recalling = message.offset;
         }
         message
@@ -375,7 +375,7 @@ impl Stream {
     /// Adds acknowledgements no longer kept by a segment.
     pub(super) fn acked(&mut self, acks: &[(u64, Acks)]) {
         for (offset, acks) in acks {
-            if let Some(entry) = self.entries.get_mut(*offset) {
+            if let Some(entry) = self.entries.entry_mut(*offset) {
                 entry.acks.merge(acks);
             }
         }
@@ -443,12 +443,12 @@ impl Stream {
 
     /// The entry at a durable offset.
     pub(super) fn durable_entry(&self, offset: u64) -> Option<&Entry> {
-        self.entries.get(offset).filter(|entry| entry.offset <= self.durable)
+        self.entries.entry(offset).filter(|entry| entry.offset <= self.durable)
     }
 
     /// The entry at an offset.
     pub(super) fn entry(&self, offset: u64) -> Option<&Entry> {
-        self.entries.get(offset)
+        self.entries.entry(offset)
     }
 
     /// Lets go of outdated state. Returns whether something is left to age.

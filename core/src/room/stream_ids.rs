@@ -26,7 +26,7 @@ pub(super) struct StreamIds {
 }
 
 impl StreamIds {
-    pub(super) fn get(&self, id: &MessageId) -> Option<&KnownId> {
+    pub(super) fn known(&self, id: &MessageId) -> Option<&KnownId> {
         self.known.get(id)
     }
 
