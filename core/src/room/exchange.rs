@@ -173,8 +173,8 @@ impl Default for WriteCost {
     }
 }
 
-/// The counts of a segment, apart from the members themselves. Each segment counts on its own shard, and a
-/// reader adds the segments up, and no pass touches a shared number.
+/// The counts of a segment, apart from the members themselves. Each segment counts on its own shard, so no pass
+/// touches a shared number. A reader adds the segments up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counts {
     /// Frames taken by members' sockets or outboxes.
