@@ -267,7 +267,7 @@ impl<S: Socket> Shard<S> {
     /// Sees how hot a room has become, and has the directory know.
     fn feed_heat(&mut self, key: usize, now: Instant) {
         let HomeRoom { room, heat, cool_at, spread_at, .. } = &mut self.rooms[key];
-        let fuel = Fuel { members: room.audience(), permille: room.load_permille(now) };
+        let fuel = Fuel { members: room.expected_members(), permille: room.load_permille(now) };
         let (width, members) = (heat.width(), room.members());
         let changed = heat.feed(fuel, &self.plan.heat);
         let mut silent = *heat;

@@ -60,7 +60,7 @@ fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
 #[test]
 fn the_audience_message_is_never_larger_than_it_says() {
     for members in [0, 1, 1_000_000, INTEGER_MAX] {
-        let message = Message { at_ms: 9_999_999_999_999, ..Audience::default().tell(members) };
+        let message = Message { at_ms: 9_999_999_999_999, ..Audience::message(members) };
         for encoding in Encoding::ALL {
             let travels = encoded_bytes(&message, encoding) + 1;
             assert!(travels <= message.wire_bytes, "{encoding:?}, {members} members: {travels} bytes");

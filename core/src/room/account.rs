@@ -1,5 +1,5 @@
-//! What became of everything a room took in, by type; and what the batches after any recent seq held, so that a
-//! device can be told exactly what it was not sent.
+//! The account of a room: for each type, the fate of every message taken in, and the content of the batches
+//! after any recent seq. A device with missed batches is told exactly how much they held.
 
 use std::collections::BTreeMap;
 
@@ -8,67 +8,65 @@ use super::id::{Seq, TypeName};
 use super::message::ShedReason;
 use crate::limits::{ACCOUNT_SEQS_MAX, ROOM_TYPES_MAX};
 
-/// The room's account. For each type: accepted = delivered + merged + shed (by reason) + waiting.
+/// The account of a room. For each type: accepted = delivered + merged + shed (by reason) + waiting.
 #[derive(Debug, Default)]
-pub struct Account {
+pub(super) struct Account {
     columns: BTreeMap<TypeName, Column>,
-    /// `since` is exact for every seq from here on.
+    /// The first seq for which `since` is exact.
     floor: Seq,
 }
 
-/// One type's part of the account.
+/// The part of the account for a type.
 #[derive(Debug, Default)]
-pub struct Column {
+pub(super) struct Column {
     /// Messages taken in.
-    pub accepted: u64,
-    /// Messages dropped on purpose after they were taken in, by reason.
-    pub shed: [u64; ShedReason::ALL.len()],
+    pub(super) accepted: u64,
+    /// Messages taken in, and dropped on purpose later, by reason.
+    pub(super) shed: [u64; ShedReason::ALL.len()],
     /// Messages dropped on purpose instead of being taken in, by reason.
-    pub refused: [u64; ShedReason::ALL.len()],
-    /// Devices have another account of its messages: offsets of reliable ones, totals of counters.
-    pub apart: bool,
+    pub(super) refused: [u64; ShedReason::ALL.len()],
+    /// Devices account for the messages in another way: by offset if reliable, by total if counters.
+    pub(super) apart: bool,
     delivered: Cumulative,
     merged: Cumulative,
     skipped: Cumulative,
 }
 
-/// What became of a type's messages with one batch.
+/// The fate of a type's messages with one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Left {
-    /// They are in it.
-    pub delivered: u64,
-    /// Others stand for them.
-    pub merged: u64,
-    /// They were shed since the batch before.
-    pub skipped: u64,
+pub(super) struct Left {
+    /// Messages in the batch.
+    pub(super) delivered: u64,
+    /// Messages merged into others of the batch.
+    pub(super) merged: u64,
+    /// Messages shed since the batch before.
+    pub(super) skipped: u64,
 }
 
 impl Column {
-    /// Messages that left in batches.
-    #[must_use]
-    pub fn delivered(&self) -> u64 {
+    /// Messages sent in batches.
+    pub(super) fn delivered(&self) -> u64 {
         self.delivered.total()
     }
 
-    /// Messages that were replaced while they waited, counted with the batch their replacement left in.
-    #[must_use]
-    pub fn merged(&self) -> u64 {
+    /// Messages replaced by another, counted with the batch of the replacement.
+    pub(super) fn merged(&self) -> u64 {
         self.merged.total()
     }
 }
 
-/// What the batches after some seq held, by type.
+/// The content of the batches after some seq, by type.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Missed {
-    /// Messages in them, and those shed meanwhile.
+    /// Messages in the batches, and messages shed meanwhile.
     pub skipped: Vec<(TypeName, u64)>,
-    /// Messages merged away in them.
+    /// Messages merged into others of the batches.
     pub merged: Vec<(TypeName, u64)>,
 }
 
 impl Account {
-    /// The column of a type; `None` if the room accounts for as many types as it may.
-    pub fn column(&mut self, type_name: &TypeName) -> Option<&mut Column> {
+    /// The column of a type, new if need be; `None` if the room accounts for the most types allowed.
+    pub(super) fn column(&mut self, type_name: &TypeName) -> Option<&mut Column> {
         if !self.columns.contains_key(type_name) {
             if self.columns.len() >= ROOM_TYPES_MAX {
                 return None;
@@ -78,15 +76,15 @@ impl Account {
         self.columns.get_mut(type_name)
     }
 
-    /// Whether there is a column for a type, or room for one.
-    #[must_use]
-    pub fn admits(&self, type_name: &TypeName) -> bool {
+    /// Returns true if a type has a column, or room for one.
+    pub(super) fn admits(&self, type_name: &TypeName) -> bool {
         self.columns.len() < ROOM_TYPES_MAX || self.columns.contains_key(type_name)
     }
 
-    /// The column of a type of which something was refused; `None` if it has none and should get none: types that are only
-    /// ever refused leave room for others.
-    pub fn column_of_refused(&mut self, type_name: &TypeName) -> Option<&mut Column> {
+    /// The column of a type of which a message was refused; `None` if the type has no column and gets none.
+    pub(super) fn column_of_refused(&mut self, type_name: &TypeName) -> Option<&mut Column> {
+        // Types that are only ever refused take half of the columns at most, or strange names would keep real
+        // types out.
         if self.columns.len() >= ROOM_TYPES_MAX / 2 {
             return self.columns.get_mut(type_name);
         }
@@ -94,13 +92,13 @@ impl Account {
     }
 
     /// All columns, in order of type.
-    pub fn columns(&self) -> impl Iterator<Item = (&TypeName, &Column)> {
+    pub(super) fn columns(&self) -> impl Iterator<Item = (&TypeName, &Column)> {
         self.columns.iter()
     }
 
-    /// What became of a type's messages with the batch `seq`.
-    pub fn record(&mut self, seq: Seq, type_name: &TypeName, left: Left) {
-        // A recall may be of a type that came back from the store when there was no column left.
+    /// Adds the fate of a type's messages with the batch `seq`.
+    pub(super) fn record(&mut self, seq: Seq, type_name: &TypeName, left: Left) {
+        // A recall may be of a type that came back from the store once no column was left.
         let Some(column) = self.columns.get_mut(type_name) else { return };
         for (cumulative, more) in [
             (&mut column.delivered, left.delivered),
@@ -111,9 +109,9 @@ impl Account {
         }
     }
 
-    /// Lets go of rows older than any member may need. `head` is the newest seq. From where on it is exact now, if that
-    /// has changed.
-    pub fn trim(&mut self, head: Seq) -> Option<Seq> {
+    /// Lets go of rows without use to any member. `head` is the newest seq. Returns the new floor if the
+    /// floor has moved.
+    pub(super) fn trim(&mut self, head: Seq) -> Option<Seq> {
         // In strides, so that a batch does not touch every column of its room.
         let floor = Seq(head.0.saturating_sub(ACCOUNT_SEQS_MAX));
         if floor.0 < self.floor.0 + ACCOUNT_SEQS_MAX / 8 {
@@ -128,13 +126,13 @@ impl Account {
         Some(floor)
     }
 
-    /// What the batches after `seq` held; `None` if that is further back than the account reaches.
-    #[must_use]
-    pub fn since(&self, seq: Seq) -> Option<Missed> {
+    /// The content of the batches after `seq`; `None` if the account reaches back less far.
+    pub(super) fn since(&self, seq: Seq) -> Option<Missed> {
         if seq < self.floor {
             return None;
         }
         let mut missed = Missed::default();
+        // Reliable messages and counters are made good by carries and totals: no device lacks them for good.
         for (type_name, column) in self.columns.iter().filter(|(_, column)| !column.apart) {
             let skipped = column.delivered.since(seq) + column.skipped.since(seq);
             let merged = column.merged.since(seq);

@@ -1,4 +1,5 @@
-//! The engine's own message: how many members a room has, at most once a second, when it changed.
+//! The audience of a room, and the engine's own message to devices: the number of members, at most once a
+//! second, after a change.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +10,23 @@ use super::message::{Class, Message, Payload};
 use super::policy::TypePolicy;
 use crate::limits::AUDIENCE_INTERVAL;
 
-/// The type under which the engine publishes the audience.
-pub const ONLINE: &str = "online";
+/// The type and key under which the engine publishes the audience.
+const ONLINE: &str = "online";
 
-/// What devices have been told of a room's audience, and when they hear next.
+/// The number of members last told to devices, and the moment of the next message.
 #[derive(Debug, Default)]
 pub struct Audience {
     told: u64,
+    /// `None` while devices know the present number.
     due: Option<Instant>,
+    /// The audience expected by the publisher.
+    expected: Option<u64>,
 }
 
 impl Audience {
-    /// The room has `members` now. The first change sets the moment; later ones join it.
-    pub fn changed(&mut self, members: u64, now: Instant) {
+    /// Notes the number of members. The first change sets the moment of the message, and later changes join
+    /// in.
+    pub(super) fn changed(&mut self, members: u64, now: Instant) {
         if members == self.told {
             self.due = None;
         } else {
@@ -29,16 +34,34 @@ impl Audience {
         }
     }
 
-    /// When devices are to hear; `None` when they know.
-    #[must_use]
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The message that tells them.
-    pub fn tell(&mut self, members: u64) -> Message {
-        (self.told, self.due) = (members, None);
-        let count = Bytes::from(members.to_string());
+    /// Devices will hear this number: the room has accepted the message.
+    pub(super) fn told(&mut self, members: u64) {
+        self.told = members;
+        self.due = None;
+    }
+
+    /// The room has shed the message. Devices still know the earlier number, so the next message is due after
+    /// a pause.
+    pub(super) fn shed(&mut self, now: Instant) {
+        self.due = Some(now + AUDIENCE_INTERVAL);
+    }
+
+    /// Sets the audience expected by the publisher; `None` changes nothing.
+    pub(super) fn expect(&mut self, expected: Option<u64>) {
+        self.expected = expected.or(self.expected);
+    }
+
+    pub(super) fn expected(&self) -> Option<u64> {
+        self.expected
+    }
+
+    /// The engine's message about the number of members.
+    #[must_use]
+    pub fn message(members: u64) -> Message {
         Message {
             type_name: TypeName::parse(ONLINE).expect("a constant"),
             policy: TypePolicy::of(Class::Latest),
@@ -46,7 +69,7 @@ impl Audience {
             id: None,
             // Type, key, time and braces around at most 16 digits: 96 bytes hold them in either encoding.
             wire_bytes: 96,
-            payload: Payload::Json(count),
+            payload: Payload::Json(Bytes::from(members.to_string())),
             count: 1,
             ttl: Duration::ZERO,
             offset: 0,

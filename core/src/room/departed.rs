@@ -1,31 +1,32 @@
-//! Members that left without a name before they had acknowledged everything: counted once each, however many messages they
-//! lacked, and put into the receipts when something asks for each receipt by itself.
+//! Members gone without a name before they had acknowledged everything. A departure costs one count, however
+//! many messages the member lacked. The counts go into the receipts once each receipt is needed by itself.
 //!
-//! A network that fails takes ten thousand members at once; a room may have a thousand reliable messages alive.
+//! A network that fails takes ten thousand members at once, and a room may have a thousand reliable messages
+//! alive. Ten million receipts would have to be changed otherwise.
 
 use std::collections::BTreeMap;
 
 use super::receipt::Receipt;
 
-/// Departures that are in no receipt yet: members by the first offset they lacked. All of them lacked whatever was sent
-/// behind it, so they have to be settled before more is sent.
+/// Departures in no receipt yet: the first lacking offset -> number of members. Such a member lacks every
+/// message sent behind the offset as well, so departures are settled before more is sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Departed(BTreeMap<u64, u64>);
+pub(super) struct Departed(BTreeMap<u64, u64>);
 
 impl Departed {
-    /// A member left that lacked `first` and everything sent behind it.
-    pub fn leave(&mut self, first: u64) {
+    /// Counts a member without the message at `first` and without everything sent behind.
+    pub(super) fn leave(&mut self, first: u64) {
         *self.0.entry(first).or_default() += 1;
     }
 
-    /// How many of them lacked the message at `offset`, which was sent.
-    #[must_use]
-    pub fn lacking(&self, offset: u64) -> u64 {
+    /// Members gone without the message at `offset`, a sent message.
+    pub(super) fn lacking(&self, offset: u64) -> u64 {
         self.0.range(..=offset).map(|(_, members)| members).sum()
     }
 
-    /// Puts them into the receipts of what was sent, which come in order of offset.
-    pub fn settle<'a>(&mut self, receipts: impl Iterator<Item = (u64, &'a mut Receipt)>) {
+    /// Moves the counts into the receipts of all messages sent, which come in order of offset.
+    pub(super) fn settle<'a>(&mut self, receipts: impl Iterator<Item = (u64, &'a mut Receipt)>) {
+        // Mostly nobody left since, and a walk over a thousand receipts is spared.
         if self.0.is_empty() {
             return;
         }

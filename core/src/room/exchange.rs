@@ -1,4 +1,4 @@
-//! What a room is told, and what follows from it: the values that cross its boundary.
+//! The values at a room's boundary: inputs, outputs, and their content.
 
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -18,122 +18,123 @@ use super::stored::{Asked, Page, Stored};
 use super::view::{RecallView, ReceiptView, StreamRefusal};
 use crate::limits::WRITE_COST_FIRST;
 
-/// What a room is told.
+/// An input of a room.
 #[derive(Debug)]
 pub enum Input {
     /// A publish whose messages are all valid. Answered by [`Output::Published`].
     Publish {
-        /// Comes back with the answer.
+        /// The caller's number, repeated in the answer.
         ticket: u64,
-        /// In the publisher's order.
+        /// The messages, in the publisher's order.
         messages: Vec<Message>,
     },
-    /// A segment of the room speaks.
+    /// The words of a segment of the room.
     Segment {
-        /// The shard that holds the segment.
+        /// The index of the segment's shard.
         shard: usize,
-        /// Its words.
+        /// The segment's words.
         said: SegmentSaid,
     },
-    /// Something is asked of the reliable stream. Answered by [`Output::Told`].
+    /// An ask about the reliable stream. Answered by [`Output::Told`].
     Ask {
-        /// Comes back with the answer.
+        /// The caller's number, repeated in the answer.
         ticket: u64,
-        /// What.
+        /// The ask.
         ask: Ask,
     },
     /// The store's answer to [`Output::Load`].
     Loaded {
-        /// As asked.
+        /// The life named by the request.
         life: u64,
         /// `None`: nothing is stored of the room.
         stored: Option<Stored>,
     },
     /// The store's answer to [`Output::Append`]: everything up to `through` is synced.
     Durable {
-        /// As asked.
+        /// The life named by the request.
         life: u64,
-        /// The last offset.
+        /// The last synced offset.
         through: u64,
     },
     /// The store's answer to [`Output::Page`].
     Paged {
-        /// As asked.
+        /// The life named by the request.
         life: u64,
-        /// As asked.
+        /// The offset named by the request.
         after: u64,
-        /// What was found.
+        /// The messages found by the store.
         page: Page,
     },
-    /// The store did not do what it was asked.
+    /// The store's answer to a failed request.
     StoreFailed {
-        /// As asked.
+        /// The life named by the request.
         life: u64,
-        /// What was asked.
+        /// The sort of request.
         asked: Asked,
-        /// Why, in the words publishers hear.
+        /// The reason told to publishers.
         reason: Unavailable,
     },
     /// `PUT` by a publisher.
     Configure(RoomSettings),
-    /// The step of the ladder that is in force for it from now on.
+    /// The ladder's step in force for the room from now on.
     Degrade(Step),
-    /// The moment `poll_deadline` named has come.
+    /// The moment named by `poll_deadline` has come.
     Due,
-    /// Everything that waits has to leave: the node is draining.
+    /// The node is draining: nothing may wait any longer.
     Flush,
     /// The publisher closes the room.
     Close,
 }
 
-/// The words of a segment to the home of its room. They travel on the control lane, and are an input of the room.
+/// The words of a segment to the home of the room. The control lane brings the words, and the room takes them
+/// as an input.
 #[derive(Debug)]
 pub enum SegmentSaid {
     /// A connection wants to become a member. Answered by [`Output::Welcomed`].
     Join(Join),
     /// A member has left.
     Left(Departure),
-    /// Batches were taken into a pass, or will never get into one.
+    /// The segment took batches into a pass, or dropped them.
     Taken {
         /// Number of batches.
         batches: usize,
         /// The cost of writing to this segment; `None`: the batches were not written.
         cost: Option<WriteCost>,
     },
-    /// Counts of a segment that ends, or that goes over to another life of the room.
+    /// Counts of a segment at its end, or at its change to another run of the room.
     Counted(Counts),
     /// Members missed batches. Answered by [`Output::Refreshed`].
     Refresh(RefreshWant),
     /// Members did not acknowledge in time. Answered by [`Output::Carried`].
     Carry(CarryWant),
-    /// Acknowledgements that the segment does not keep any more.
+    /// Acknowledgements no longer kept by the segment.
     Acked {
-        /// The life of the stream that the acknowledgements are of.
+        /// The epoch of the acknowledgements.
         epoch: Option<Epoch>,
-        /// Pairs of an offset and its acknowledgements.
+        /// Offsets, each with the acknowledgements of the message.
         acks: Vec<(u64, Acks)>,
     },
-    /// A member has acknowledged messages that were sent before its segment existed.
+    /// A member acknowledges messages older than the segment.
     AckedEarly {
-        /// The life of the stream that the messages are of.
+        /// The epoch of the messages.
         epoch: Option<Epoch>,
         /// The acknowledged messages.
         reach: Reach,
     },
 }
 
-/// The state of members that missed batches: all members of one state share a refresh.
+/// The state of members with missed batches. All members of the same state share a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RefreshWant {
     /// Encoding of the members' frames.
     pub encoding: Encoding,
-    /// The last seq that the members hold.
+    /// The last seq of the members.
     pub since: Seq,
-    /// The last offset of the reliable stream that was sent to the members.
+    /// The last offset sent to the members.
     pub sent: u64,
 }
 
-/// The state of members that did not acknowledge in time: all members of one state share a carry.
+/// The state of members late to acknowledge. All members of the same state share a carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CarryWant {
     /// Encoding of the members' frames.
@@ -143,23 +144,22 @@ pub struct CarryWant {
 }
 
 impl Input {
-    /// Whether a connection wants to become a member.
     pub(super) fn is_join(&self) -> bool {
         matches!(self, Self::Segment { said: SegmentSaid::Join(_), .. })
     }
 }
 
-/// What writing costs a segment.
+/// The cost of writing to a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteCost {
-    /// Processor time for one member and pass, smoothed over some passes.
+    /// Processor time of a pass for a member, smoothed over some passes.
     pub per_member: Duration,
-    /// By how much its shard has windows widened, in thousandths; at least 1000.
+    /// The stretch of the segment's shard, in thousandths; at least 1000.
     pub stretch_permille: u32,
 }
 
 impl WriteCost {
-    /// Processor time of a pass over so many members.
+    /// Processor time of a pass over these members.
     #[must_use]
     pub fn pass(&self, census: Census) -> Duration {
         self.per_member.saturating_mul(u32::try_from(census.members()).unwrap_or(u32::MAX))
@@ -167,23 +167,23 @@ impl WriteCost {
 }
 
 impl Default for WriteCost {
-    /// Before anything was measured.
+    /// The cost presumed before anything was measured.
     fn default() -> Self {
         Self { per_member: WRITE_COST_FIRST, stretch_permille: STRETCH_NONE }
     }
 }
 
-/// What a segment counts of its members, apart from them themselves. Kept where it happens and added up when somebody
-/// looks, as a striped counter is.
+/// The counts of a segment, apart from the members themselves. Each segment counts on its own shard, so no pass
+/// touches a shared number. A reader adds the segments up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counts {
-    /// Frames that a member's socket or outbox took.
+    /// Frames taken by members' sockets or outboxes.
     pub written: u64,
-    /// Of those, frames that went to the socket in part or not at all at first.
+    /// Written frames kept by an outbox, in whole or in part: the socket took less.
     pub queued: u64,
-    /// Batches that a member which was behind was not sent.
+    /// Batches withheld from members behind.
     pub skipped: u64,
-    /// Acknowledgements taken.
+    /// Acknowledgements taken by the segment.
     pub acked: u64,
 }
 
@@ -199,58 +199,58 @@ impl AddAssign for Counts {
 /// A connection's wish to become a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Join {
-    /// The connection on its shard; comes back with the answer.
+    /// The number of the connection on its shard, repeated in the answer.
     pub connection: u64,
-    /// Which of its joins this is; comes back with the answer.
+    /// The number of the join among the connection's joins, repeated in the answer.
     pub join: u32,
-    /// How its frames are spelt.
+    /// The encoding of the connection's frames.
     pub encoding: Encoding,
-    /// The last batch it has seen.
+    /// The last batch seen by the device.
     pub seen: Option<Seen>,
-    /// Up to where it has applied reliable messages.
+    /// The cursor of the device.
     pub cursor: Option<Cursor>,
-    /// A hash of the device's name; 0: it gave none.
+    /// A hash of the device's name; 0: the device gave none.
     pub device: u64,
 }
 
-/// A member that leaves.
+/// A departure of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Departure {
-    /// How its frames were spelt.
+    /// The encoding of the member's frames.
     pub encoding: Encoding,
-    /// The life of the stream that it knew.
+    /// The epoch known to the member.
     pub epoch: Option<Epoch>,
-    /// It has acknowledged everything up to this, or was not to be counted for it.
+    /// The last offset acknowledged by the member, or not counted for the member.
     pub acked: u64,
-    /// A hash of the device's name; 0: it gave none.
+    /// A hash of the device's name; 0: the device gave none.
     pub device: u64,
 }
 
 /// A part of the reliable stream: (after, through].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Reach {
-    /// Nothing at or before this offset.
+    /// The last offset before the part.
     pub after: u64,
-    /// Nothing behind this offset.
+    /// The last offset of the part.
     pub through: u64,
 }
 
-/// What may be asked of the reliable stream.
+/// An ask about the reliable stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// Who has the message with this offset.
+    /// Give the receipt of a message.
     Receipt {
-        /// Which.
+        /// The offset of the message.
         offset: u64,
     },
-    /// Take the message with this offset back.
+    /// Take a message back.
     Recall {
-        /// Which.
+        /// The offset of the message.
         offset: u64,
     },
-    /// What is alive behind this cursor.
+    /// Give the living messages behind a cursor.
     Pull {
-        /// `None`: everything.
+        /// The cursor; `None`: from the beginning.
         after: Option<Cursor>,
     },
 }
@@ -258,203 +258,205 @@ pub enum Ask {
 /// The answer to an [`Ask`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// The home's part of a receipt: what the segments counted is to be added.
+    /// The home's part of a receipt, and acknowledgements of segments that ended. The caller adds the counts
+    /// of the segments.
     Receipt(Result<Box<ReceiptView>, StreamRefusal>, Acks),
     /// The recall is durable.
     Recalled(Result<RecallView, StreamRefusal>),
-    /// What was pulled, and why the cursor was not honoured.
+    /// The pulled messages, and the reason why the cursor was not honoured.
     Pulled(Result<(Opening, Option<&'static str>), StreamRefusal>),
 }
 
-/// What follows from an input.
+/// An output of a room. Outputs follow from inputs.
 #[derive(Debug)]
 pub enum Output {
     /// The answer to a publish.
     Published {
-        /// As it came.
+        /// The ticket of the publish.
         ticket: u64,
-        /// What became of it.
+        /// The verdict on each message, or the reason why none was taken.
         published: Published,
     },
     /// A batch for every segment of the room.
     Batch {
-        /// What was cut.
+        /// The batch.
         batch: Batch,
-        /// The shards with members at that moment, and how many.
+        /// The shards with members at the cut, each with its count.
         segments: Vec<(usize, Census)>,
-        /// The last offset of the reliable stream that has left with it or before.
+        /// The last offset sent, this batch included.
         sent: u64,
     },
-    /// A member was taken in; it holds everything up to the room's seq.
+    /// The room took a member in. The welcome holds everything up to the room's seq.
     Welcomed(Welcomed),
-    /// What the members of a segment that hold `since` have missed.
+    /// The refresh of members with missed batches.
     Refreshed {
-        /// The shard that asked.
+        /// The asking shard.
         shard: usize,
-        /// The state it asked for.
+        /// The state of the members, as the segment asked.
         want: RefreshWant,
-        /// It takes them to this.
+        /// The seq of the refresh.
         to: Seq,
-        /// The last offset that had left in batches by then.
+        /// The last offset sent in batches at that seq.
         head: u64,
-        /// `None`: further back than the account reaches; those members have to come back afresh.
+        /// The refresh; `None`: the account reaches back less far, and the members have to come back afresh.
         refresh: Option<Refresh>,
     },
-    /// What members of a segment did not acknowledge in time.
+    /// The carry to members late to acknowledge.
     Carried {
-        /// The shard that asked.
+        /// The asking shard.
         shard: usize,
-        /// The state it asked for.
+        /// The state of the members, as the segment asked.
         want: CarryWant,
-        /// The frame repeats this.
+        /// The room's seq, which the frame repeats.
         seq: Seq,
-        /// `None`: nothing of it is alive any more.
+        /// The living messages; `None` if none is left.
         carried: Option<Carried>,
-        /// Nothing at or before this offset is alive.
+        /// The largest offset at or before which nothing is alive.
         floor: u64,
     },
     /// The answer to an ask.
     Told {
-        /// As it came.
+        /// The ticket of the ask.
         ticket: u64,
         /// The answer.
         told: Told,
     },
-    /// Ask the store what it holds of the room.
+    /// A request to the store: give everything stored of the room.
     Load {
-        /// Comes back with the answer.
+        /// The life of the stream, repeated in the answer.
         life: u64,
     },
-    /// Have the store keep these.
+    /// A request to the store: keep `messages`.
     Append {
-        /// Comes back with the answer.
+        /// The life of the stream, repeated in the answer.
         life: u64,
-        /// Of the stream.
+        /// The epoch of the stream.
         epoch: Epoch,
-        /// In order of offset, one behind the other.
+        /// The messages, in order of offset and without a gap.
         messages: Vec<Arc<Message>>,
     },
-    /// Read messages back from the store.
+    /// A request to the store: read messages back.
     Page {
-        /// Comes back with the answer.
+        /// The life of the stream, repeated in the answer.
         life: u64,
-        /// Behind this offset.
+        /// The offset behind which to read.
         after: u64,
-        /// As much as this, but at least one.
+        /// Most bytes to read; the first message is read in any case.
         bytes_max: usize,
     },
-    /// What members know of the reliable stream is not so: all of them are to come back.
+    /// Members know a former reliable stream, or none. All members have to come back.
     StreamChanged,
-    /// The room is closed: every segment is told, and the room dropped.
+    /// The room is closed. The shard tells every segment, and drops the room.
     Closed,
-    /// Nobody has used the room for long: it may be dropped.
+    /// The room is not used. The shard drops the room.
     Idle,
 }
 
-/// A member that was taken in.
+/// A member taken in by the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Welcomed {
-    /// The shard that owns the connection.
+    /// The index of the connection's shard.
     pub shard: usize,
-    /// The join that this answers.
+    /// The answered join.
     pub join: Join,
-    /// The history it gets is newer than this.
+    /// The seq behind which the member's history begins.
     pub history_after: Seq,
-    /// The history continues exactly where it left off.
+    /// The history continues without a gap at the last batch seen by the device.
     pub resumed: bool,
-    /// Where it stands in the reliable stream; `None` while that is not known.
+    /// The member's place in the reliable stream; `None` while the stream is not known.
     pub stands: Option<Stands>,
 }
 
-/// Where a member stands in the reliable stream when it joins.
+/// The place of a joining member in the reliable stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stands {
-    /// It has everything up to this.
+    /// The offset up to which the member has everything.
     pub after: u64,
-    /// Why its cursor was not honoured.
+    /// The reason why the cursor was not honoured.
     pub reset: Option<&'static str>,
-    /// Receipts count it for messages behind this offset.
+    /// The offset behind which receipts count the member.
     pub counts_from: u64,
 }
 
-/// What one cut gave up.
+/// A batch: the messages of one cut, and its effects.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Its number.
+    /// The batch's number.
     pub seq: Seq,
-    /// In room order.
+    /// The messages, in room order.
     pub messages: Vec<Arc<Message>>,
-    /// Messages that were accepted and that nobody gets, since the batch before, by type.
+    /// Accepted messages dropped since the batch before, by type.
     pub skipped: Vec<(TypeName, u64)>,
     /// Messages merged away, by type.
     pub merged: Vec<(TypeName, u64)>,
-    /// What it does to counters.
+    /// The changes of counters.
     pub counters: Vec<CounterChange>,
-    /// When the oldest message in it was accepted.
+    /// The time at which the oldest message of the batch was accepted.
     pub oldest: Instant,
-    /// The reliable messages among them, if any.
+    /// The part of the reliable stream among the messages, if any.
     pub span: Option<Span>,
 }
 
-/// What a frame says of the reliable stream: every message in (after, through] that is alive is in it. A device whose
-/// cursor is at `after` or beyond applies what it lacks and moves to `through`; another one pulls.
+/// A frame's part of the reliable stream: the frame holds every living message in (after, through]. A device
+/// with a cursor at `after` or beyond applies the new messages and moves to `through`. Any other device
+/// pulls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
-    /// Nothing at or before this offset is told.
+    /// The last offset before the part.
     pub after: u64,
-    /// Where a device stands that has applied it.
+    /// The cursor's offset once a device has applied the frame.
     pub through: u64,
     /// The time over which devices spread their acknowledgements.
     pub ack_within_ms: u32,
 }
 
-/// Reliable messages that a frame brings beside its batch.
+/// Reliable messages in a frame other than a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
-    /// What they are of the stream.
+    /// The messages' part of the stream.
     pub span: Span,
-    /// Those of the span that are alive, in order of offset.
+    /// The living messages of the span, in order of offset.
     pub messages: Vec<Arc<Message>>,
 }
 
-/// The reliable stream as a joining member finds it.
+/// The reliable stream for a joining member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
-    /// The stream's life.
+    /// The epoch of the stream.
     pub epoch: Epoch,
-    /// The last offset that was sent to members.
+    /// The last offset sent to members.
     pub offset: u64,
-    /// What the member lacks, as far as it fits; the rest follows in refreshes.
+    /// The messages new to the member, as far as the welcome has room. Refreshes bring the rest.
     pub carried: Carried,
 }
 
-/// What brings a member that missed batches up to the room's seq.
+/// A refresh: the content of a frame at the room's seq for members with missed batches.
 #[derive(Debug, Clone)]
 pub struct Refresh {
-    /// What those batches held.
+    /// Counts of what the missed batches held.
     pub missed: Missed,
-    /// The latest values they told.
+    /// The latest values in the missed batches.
     pub latest: Vec<Arc<Message>>,
-    /// What they did to counters.
+    /// The changes of counters in the missed batches.
     pub counters: Vec<CounterChange>,
-    /// The reliable messages that were not sent, as far as one frame holds them.
+    /// The reliable messages not sent to the members yet, as far as a frame has room.
     pub carried: Option<Carried>,
 }
 
-/// The room as a joining member finds it.
+/// The room for a joining member, at one seq.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Everything here is as of this seq.
+    /// The seq of everything in the snapshot.
     pub seq: Seq,
-    /// Oldest first.
+    /// The newest history with room in a welcome, oldest first.
     pub history: Vec<Past>,
-    /// The oldest of it was left out for its size.
+    /// The welcome has no room for the oldest part of the history.
     pub cut_short: bool,
     /// The latest value of each key.
     pub latest: Vec<Arc<Message>>,
-    /// Exact totals.
+    /// Totals of counters, exact.
     pub counters: Vec<(TypeName, u64)>,
-    /// `None`: nobody can say just now; the device keeps its cursor.
+    /// The reliable stream; `None` while unknown, and the device keeps its cursor.
     pub stream: Option<Opening>,
 }
 
@@ -463,24 +465,24 @@ pub struct Snapshot {
 pub struct Census(pub [u32; Encoding::ALL.len()]);
 
 impl Census {
-    /// One member of that encoding more.
+    /// Adds a member.
     pub fn add(&mut self, encoding: Encoding) {
         self.0[encoding.index()] += 1;
     }
 
-    /// One member of that encoding less.
+    /// Removes a member.
     pub fn remove(&mut self, encoding: Encoding) {
         let members = &mut self.0[encoding.index()];
         *members = members.checked_sub(1).expect("only members leave");
     }
 
-    /// Members of all encodings.
+    /// The members of all encodings.
     #[must_use]
     pub fn members(&self) -> u64 {
         self.0.iter().copied().map(u64::from).sum()
     }
 
-    /// Whether frames of this encoding are needed.
+    /// Returns true if frames of this encoding are needed.
     #[must_use]
     pub fn uses(&self, encoding: Encoding) -> bool {
         self.0[encoding.index()] > 0

@@ -1,4 +1,4 @@
-//! The newest value of each key of class latest, as devices have been told it.
+//! The newest value of each key of class latest, as told to devices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,22 +7,26 @@ use super::id::{Key, Seq, TypeName};
 use super::message::Message;
 use crate::limits::LATEST_KEYS_MAX;
 
-/// The latest values of one room.
+/// The latest values of a room.
+///
+/// The map holds type and key -> the value told to devices. `None` keeps a place for a waiting value:
+/// past the bound a new key is refused at the publish, not at the cut.
 #[derive(Debug, Default)]
-pub struct Latest(BTreeMap<(TypeName, Key), Option<Told>>);
+pub(super) struct Latest(BTreeMap<(TypeName, Key), Option<LatestValue>>);
 
 #[derive(Debug)]
-struct Told {
+struct LatestValue {
+    /// The batch of the value.
     seq: Seq,
     message: Arc<Message>,
 }
 
 impl Latest {
-    /// Keeps a place for a key. `false`: the room keeps as many as it may.
-    pub fn admit(&mut self, type_name: &TypeName, key: &Key) -> bool {
-        let full = self.0.len() >= LATEST_KEYS_MAX;
+    /// Keeps a place for a key. Returns false if the room keeps the most keys allowed.
+    pub(super) fn admit(&mut self, type_name: &TypeName, key: &Key) -> bool {
+        let is_full = self.0.len() >= LATEST_KEYS_MAX;
         let place = (type_name.clone(), key.clone());
-        if full && !self.0.contains_key(&place) {
+        if is_full && !self.0.contains_key(&place) {
             return false;
         }
         self.0.entry(place).or_insert(None);
@@ -30,16 +34,23 @@ impl Latest {
     }
 
     /// The batch `seq` tells devices this value.
-    pub fn record(&mut self, seq: Seq, message: &Arc<Message>) {
+    pub(super) fn record(&mut self, seq: Seq, message: &Arc<Message>) {
         let key = message.key.clone().expect("class latest always has a key");
-        self.0.insert((message.type_name.clone(), key), Some(Told { seq, message: Arc::clone(message) }));
+        let value = LatestValue { seq, message: Arc::clone(message) };
+        self.0.insert((message.type_name.clone(), key), Some(value));
     }
 
-    /// The values that the batches after `seq` told, in the order they were told.
-    #[must_use]
-    pub fn since(&self, seq: Seq) -> Vec<Arc<Message>> {
-        let mut told: Vec<&Told> = self.0.values().flatten().filter(|told| told.seq > seq).collect();
-        told.sort_by_key(|told| told.seq);
-        told.into_iter().map(|told| Arc::clone(&told.message)).collect()
+    /// The values in the batches after `seq`, in order of seq.
+    pub(super) fn since(&self, seq: Seq) -> Vec<Arc<Message>> {
+        let mut newer: Vec<&LatestValue> =
+            self.0.values().flatten().filter(|value| value.seq > seq).collect();
+        // The map is in order of key, and devices expect room order.
+        newer.sort_by_key(|value| value.seq);
+        newer.into_iter().map(|value| Arc::clone(&value.message)).collect()
+    }
+
+    /// The wire size of all values told to devices.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.values().flatten().map(|value| value.message.wire_bytes).sum()
     }
 }

@@ -1,12 +1,24 @@
-//! The pure core: one room's order, and everything that follows from it.
+//! The pure core: the order of a room, and the room's answer to every input.
 //!
-//! A [`Room`] is driven by its home shard. Every input goes through [`Room::handle`], which is given `now`; what
-//! follows leaves through [`Room::poll_output`], to be drained to `None` after each input; [`Room::poll_deadline`]
-//! says when the room wants [`Input::Due`]. It holds no socket, task, clock, lock or random number, so a simulated
-//! world can run it through thousands of schedules.
+//! A [`Room`] is driven by its home shard. Every input goes through [`Room::handle`], together with the time
+//! `now`. Outputs leave through [`Room::poll_output`], to be drained to `None` after each input.
+//! [`Room::poll_deadline`] names the moment of the next [`Input::Due`]. The room holds no socket, task,
+//! clock, lock or random number, so a simulated world can run a room through thousands of schedules.
 //!
-//! State that devices see (latest values, counter totals, history, accounts) changes only when a batch is cut: it
-//! is always the state as of one seq, and a welcome or a refresh at that seq is consistent with the batches around it.
+//! A room is made of parts, each with state and a file of its own:
+//!
+//! | part | holds |
+//! |---|---|
+//! | `Intake` | limits and ids: the rules by which messages are taken in |
+//! | `Gathering` | waiting messages and increments, and the pace of flushes |
+//! | `RoomState` | the state seen by devices, as of one seq |
+//! | `Stream` | the reliable stream: offsets, entries with receipts, the tail |
+//! | `PendingPublishes`, `Parked`, `Readers` | the three queues before the store |
+//! | `Segments` | members, batches on their way, the cost of passes |
+//! | `Audience` | the number of members told to devices |
+//! | `Life` | uses, closing and dropping |
+//!
+//! No part knows another. `Room` routes each input to the parts concerned, and carries values between parts.
 
 pub mod account;
 pub mod audience;
@@ -14,14 +26,12 @@ pub mod bucket;
 pub mod buffer;
 pub mod counters;
 pub mod cumulative;
-pub mod departed;
 pub mod entry;
 pub mod found;
 pub mod history;
 pub mod id;
 pub mod ids;
 pub mod ladder;
-pub mod latest;
 pub mod limit;
 pub mod message;
 pub mod pace;
@@ -29,18 +39,33 @@ pub mod policy;
 pub mod receipt;
 pub mod shown;
 pub mod stored;
-pub mod stream;
 pub mod tally;
 pub mod view;
 
+mod ask;
+mod departed;
+mod entries;
 mod exchange;
 mod flush;
+mod gathering;
+mod increments;
+mod intake;
+mod latest;
+mod life;
+mod parked;
+mod pending;
 mod publish;
+mod rate;
+mod readers;
 mod reliable;
 mod report;
+mod segments;
+mod state;
+mod stream;
+mod stream_ids;
+mod tail;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use self::exchange::{
@@ -48,97 +73,37 @@ pub use self::exchange::{
     RefreshWant, SegmentSaid, Snapshot, Span, Stands, Told, Welcomed, WriteCost,
 };
 
-use self::account::Account;
 use self::audience::Audience;
-use self::buffer::Buffer;
-use self::counters::Counters;
-use self::history::{History, Past};
-use self::id::{RoomName, Run, Seen, Seq, TypeName};
-use self::ids::Ids;
-use self::ladder::Step;
-use self::latest::Latest;
-use self::limit::Limits;
-use self::message::{Class, Message};
-use self::pace::{Pace, PassCost, RoomRules, RoomSettings, Unfit};
-use self::publish::{Pending, WaitingForStore};
-use self::reliable::{Parked, Reader};
-use self::report::Rate;
-use self::shown::Shown;
+use self::gathering::Gathering;
+use self::id::{RoomName, Run, Seen, Seq};
+use self::intake::Intake;
+use self::life::Life;
+use self::message::{Class, Message, Verdict};
+use self::pace::{RoomRules, RoomSettings, Unfit};
+use self::parked::Parked;
+use self::pending::PendingPublishes;
+use self::readers::Readers;
+use self::segments::Segments;
+use self::state::RoomState;
 use self::stream::{Phase, Stream};
 use self::tally::RoomTally;
-use crate::limits::{HISTORY_AGE_MAX, ROOM_IDLE, SEGMENT_QUEUED_MAX, WELCOME_BYTES_MAX};
 use crate::now::Now;
 
-/// How often a room lets go of history and ids that are too old.
-const TIDY_INTERVAL: Duration = HISTORY_AGE_MAX;
-
-/// What the home knows of one segment.
-#[derive(Debug, Clone, Copy, Default)]
-struct Segment {
-    census: Census,
-    /// Batches on their way to it or queued there, not yet in a pass.
-    untaken: usize,
-    cost: WriteCost,
-}
-
-/// One room, at its home.
+/// A room, at its home.
 #[derive(Debug)]
 pub struct Room {
     name: RoomName,
     run: Run,
-    seq: Seq,
-    pace: Pace,
-    buffer: Buffer,
-    /// When the oldest counter increment that waits came.
-    counted_since: Option<Instant>,
-    /// Increments that wait, by type.
-    increments: BTreeMap<TypeName, u64>,
-    /// When counters were last told.
-    counters_told: Option<Instant>,
-    limits: Limits,
-    /// What devices were shown in the last second, of normal and low priority, and of high.
-    shown_normal: Shown,
-    shown_high: Shown,
-    counters: Counters,
-    latest: Latest,
-    history: History,
-    account: Account,
-    ids: Ids,
+    intake: Intake,
+    gathering: Gathering,
+    state: RoomState,
     stream: Stream,
-    /// Publishes that wait for the store, in the order of what they wait for.
-    pending: VecDeque<Pending>,
-    waiting_for_store: WaitingForStore,
-    /// What waits for the stream to be loaded.
+    pending: PendingPublishes,
     parked: Parked,
-    /// Who waits for messages from the store. Bounded by the states segments ask for, and by the pulls of the node.
-    readers: Vec<Reader>,
-    /// The offsets behind which the store was asked to read.
-    pages_asked: Vec<u64>,
-    /// When to read again what the store failed to.
-    read_retry: Option<Instant>,
-    /// Something of it is, or was, in the store.
-    is_stored: bool,
-    /// Members were welcomed while nobody could say where the stream stands.
-    has_blind_members: bool,
-    /// It is to be closed as soon as nothing waits for the store.
-    is_closing: bool,
+    readers: Readers,
+    segments: Segments,
     audience: Audience,
-    segments: BTreeMap<usize, Segment>,
-    /// What segments had counted that are no more.
-    counts: Counts,
-    /// Seconds of processor time that passes take, of all shards together.
-    pass_rate: Rate,
-    step: Step,
-    expected_audience: Option<u64>,
-    idle_close: Option<Duration>,
-    /// When to let go of what is too old, while there is anything that ages.
-    tidy_due: Option<Instant>,
-    /// A publisher has published to it or configured it.
-    is_published: bool,
-    last_published: Instant,
-    last_used: Instant,
-    message_rate: Rate,
-    batch_rate: Rate,
+    life: Life,
     outputs: VecDeque<Output>,
 }
 
@@ -149,81 +114,66 @@ impl Room {
         Self {
             name,
             run,
-            seq: Seq(0),
-            pace: Pace::new(rules),
-            buffer: Buffer::default(),
-            counted_since: None,
-            increments: BTreeMap::new(),
-            counters_told: None,
-            limits: Limits::default(),
-            shown_normal: Shown::default(),
-            shown_high: Shown::default(),
-            counters: Counters::default(),
-            latest: Latest::default(),
-            history: History::default(),
-            account: Account::default(),
-            ids: Ids::default(),
+            intake: Intake::default(),
+            gathering: Gathering::new(rules),
+            state: RoomState::default(),
             stream: Stream::new(run),
-            pending: VecDeque::new(),
-            waiting_for_store: WaitingForStore::default(),
+            pending: PendingPublishes::default(),
             parked: Parked::default(),
-            readers: Vec::new(),
-            pages_asked: Vec::new(),
-            read_retry: None,
-            is_stored: false,
-            has_blind_members: false,
-            is_closing: false,
+            readers: Readers::default(),
+            segments: Segments::default(),
             audience: Audience::default(),
-            segments: BTreeMap::new(),
-            counts: Counts::default(),
-            pass_rate: Rate::default(),
-            step: Step::Calm,
-            expected_audience: None,
-            idle_close: None,
-            tidy_due: None,
-            is_published: false,
-            last_published: now,
-            last_used: now,
-            message_rate: Rate::default(),
-            batch_rate: Rate::default(),
+            life: Life::new(now),
             outputs: VecDeque::new(),
         }
     }
 
-    /// Its name.
+    /// The room's name, unique on its node.
     #[must_use]
     pub fn name(&self) -> &RoomName {
         &self.name
     }
 
-    /// This life of it.
+    /// The run of the seqs. A reopened room gets another run.
     #[must_use]
     pub fn run(&self) -> Run {
         self.run
     }
 
-    /// The newest batch.
+    /// The number of the newest batch.
     #[must_use]
     pub fn seq(&self) -> Seq {
-        self.seq
+        self.state.seq()
     }
 
     /// Members on all shards.
     #[must_use]
     pub fn members(&self) -> u64 {
-        self.segments.values().map(|segment| segment.census.members()).sum()
+        self.segments.members()
     }
 
-    /// The shards that hold members of it, each with their count.
+    /// The members, or the audience expected by the publisher if larger.
+    #[must_use]
+    pub fn expected_members(&self) -> u64 {
+        self.members().max(self.audience.expected().unwrap_or(0))
+    }
+
+    /// The shards with members of the room, each with a count.
     pub fn segments(&self) -> impl Iterator<Item = (usize, Census)> {
-        let held = self.segments.iter().filter(|(_, segment)| segment.census.members() > 0);
-        held.map(|(shard, segment)| (*shard, segment.census))
+        self.segments.held()
+    }
+
+    /// The processor time of the room's passes, all shards together, in thousandths of a processor. Smoothed
+    /// over about ten seconds.
+    #[must_use]
+    pub fn load_permille(&self, now: Instant) -> u64 {
+        self.segments.load_permille(now)
     }
 
     /// Messages gathered for the next flush.
     #[must_use]
     pub fn gathered(&self) -> usize {
-        self.buffer.len()
+        self.gathering.len()
     }
 
     /// Reliable messages on their way to the store.
@@ -232,60 +182,116 @@ impl Room {
         self.stream.in_flight()
     }
 
-    /// Whether nothing waits in it, for the store, or on its way to a segment's pass.
+    /// The time over which devices are to spread their acknowledgements.
+    #[must_use]
+    pub fn ack_within(&self) -> Duration {
+        Duration::from_millis(reliable::ack_within_ms(self.members()).into())
+    }
+
+    /// Returns true if nothing waits in the room, for the store, or for a segment's pass.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.waiting().is_none()
-            && !self.waits_for_store()
-            && self.segments.values().all(|segment| segment.untaken == 0)
+        self.gathering.waiting().is_none() && !self.waits_for_store() && self.segments.have_taken_all()
     }
 
-    /// Whether [`Input::Flush`] would cut something.
+    /// Returns true if [`Input::Flush`] would cut something.
     #[must_use]
     pub fn may_flush(&self) -> bool {
-        self.waiting().is_some() && self.may_cut()
+        self.gathering.waiting().is_some() && self.may_cut()
     }
 
-    /// The one way in. Outputs are to be drained afterwards.
+    /// The reason why valid settings do not fit this room.
+    #[must_use]
+    pub fn unfit(&self, settings: &RoomSettings) -> Option<Unfit> {
+        settings.unfit(self.gathering.rules(), self.intake.changes_with(settings))
+    }
+
+    /// Takes an input. The caller drains the outputs afterwards, and adds `tally` to the metrics.
     pub fn handle(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         let is_join = input.is_join();
         let is_due = matches!(input, Input::Due);
-        // What it is told before another input: a room that was opened for that one is not idle.
+        // The shard tells the step before the input for which it opened the room: that room is not idle.
         let is_preface = matches!(input, Input::Degrade(_));
         self.take_input(input, now, tally);
-        if self.is_closing && !self.waits_for_store() {
+        // A closing room answers its publishers first.
+        if self.life.is_closing() && !self.waits_for_store() {
             self.flush(now.instant, tally);
             self.turn_readers_away();
             return self.outputs.push_back(Output::Closed);
         }
-        // Devices alone, who may name rooms as they please, leave nothing behind. But a room that would have to be loaded
-        // again for the next of them stays for a while.
-        let is_forgotten = is_due && self.last_used + ROOM_IDLE <= now.instant;
-        let is_strangers = !self.is_published && !self.is_stored;
+        // Devices may name rooms as they please, so a room that devices alone have used leaves nothing
+        // behind. A room that would have to be loaded again for the next of them stays for a while.
+        let is_forgotten = is_due && self.life.drop_due() <= now.instant;
+        let is_strangers = !self.life.is_published() && !self.stream.is_stored();
         if self.may_idle() && (is_forgotten || is_strangers) && !is_preface {
             return self.outputs.push_back(Output::Idle);
         }
+        // A welcome is a snapshot: no batch may leave between a join and its answer.
         if !is_join {
-            // A welcome is a snapshot: nothing leaves between a join and its answer.
-            self.flush_what_is_due(now.instant, tally);
+            self.flush_if_due(now.instant, tally);
         }
         self.check_invariants();
     }
 
+    /// Takes the next output of the last input, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The moment at which the room wants [`Input::Due`].
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        // A room that must not cut waits for a segment, not for time.
+        let flush = if self.may_cut() { self.gathering.due(self.members()) } else { None };
+        let drop = self.may_idle().then(|| self.life.drop_due());
+        let deadlines = [
+            flush,
+            self.audience.due(),
+            self.life.tidy_due(),
+            self.poll_store_due(),
+            drop,
+            self.life.close_due(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The room at the newest seq, for a member with the history up to `history_after` and the reliable
+    /// messages up to `stands`. `None`: the member's place in the stream is not known.
+    pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
+        self.state.age(now.instant);
+        self.stream.age(now.unix_ms);
+        let opening = self.opening(stands, self.state.welcome_bytes_left());
+        self.state.snapshot(history_after, opening)
+    }
+
+    /// The seq behind which the history is new to a device, and whether the history begins there without a
+    /// gap. At any seq there are no more answers than messages in the history, so welcomes can be shared.
+    #[must_use]
+    pub fn resume(&mut self, seen: Option<Seen>, now: Instant) -> (Seq, bool) {
+        self.state.age(now);
+        self.state.resume(seen, self.run)
+    }
+
+    /// Takes an input, or parks it until the stream is loaded.
     fn take_input(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
-        let early = !self.is_closing && self.is_early(&input) && self.needs_stream(now);
-        let input = if early { self.park(input) } else { Some(input) };
-        if let Some(input) = input {
+        // A closing room does not wait for a load: it would stay open for the store's patience.
+        if self.life.is_closing() || !self.is_early(&input) || !self.needs_stream(now) {
+            return self.take_input_now(input, now, tally);
+        }
+        // Past the bound of what may be parked, an input makes do with what is known.
+        if let Some(input) = self.parked.park(input) {
             self.take_input_now(input, now, tally);
         }
     }
 
-    /// Whether an input needs the stream, and the stream is not there yet.
+    /// Returns true if an input needs the stream, and the stream is not there yet.
     fn is_early(&self, input: &Input) -> bool {
         let is_reliable = |message: &Message| message.class() == Class::Reliable;
         match input {
+            // These read the stream: once it is known they need no store that works.
             Input::Segment { said: SegmentSaid::Join(_), .. }
             | Input::Ask { ask: Ask::Receipt { .. } | Ask::Pull { .. }, .. } => self.stream.epoch().is_none(),
+            // These append to it.
             Input::Ask { ask: Ask::Recall { .. }, .. } => self.stream.phase() != Phase::Ready,
             Input::Publish { messages, .. } => {
                 self.stream.phase() != Phase::Ready && messages.iter().any(is_reliable)
@@ -297,7 +303,7 @@ impl Room {
     fn take_input_now(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         match input {
             Input::Publish { ticket, messages } => {
-                self.used_by_publisher(now.instant);
+                self.life.used_by_publisher(now.instant);
                 self.publish(ticket, messages, now, tally);
             }
             Input::Segment { shard, said } => self.hear_segment(shard, said, now, tally),
@@ -307,13 +313,10 @@ impl Room {
             Input::Paged { life, after, page } => self.paged(life, after, &page, now, tally),
             Input::StoreFailed { life, asked, reason } => self.store_failed(life, asked, reason, now, tally),
             Input::Configure(settings) => self.configure(&settings, now.instant),
-            Input::Degrade(step) => {
-                self.step = step;
-                self.pace.degrade(step);
-            }
+            Input::Degrade(step) => self.gathering.degrade(step),
             Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
-            Input::Close => self.is_closing = true,
+            Input::Close => self.life.close(),
         }
     }
 
@@ -321,15 +324,19 @@ impl Room {
         match said {
             SegmentSaid::Join(join) => {
                 // The welcome is a snapshot: batches that are due leave before it.
-                self.flush_what_is_due(now.instant, tally);
+                self.flush_if_due(now.instant, tally);
                 self.join(shard, join, now, tally);
             }
             SegmentSaid::Left(left) => self.leave(shard, left, now.instant),
-            SegmentSaid::Taken { batches, cost } => self.taken(shard, batches, cost, now.instant),
-            SegmentSaid::Counted(counts) => self.counts += counts,
+            // A pass costs more or less than before, or there is room for a further batch.
+            SegmentSaid::Taken { batches, cost } => {
+                self.segments.taken(shard, batches, cost, now.instant);
+                self.gathering.passes_cost(self.segments.pass_cost());
+            }
+            SegmentSaid::Counted(counts) => self.segments.ended(counts),
             SegmentSaid::Refresh(want) => self.refresh(shard, want),
             SegmentSaid::Carry(want) => self.carry(shard, want, now),
-            SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch() => self.acked(&acks),
+            SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch() => self.stream.acked(&acks),
             SegmentSaid::AckedEarly { epoch, reach } if epoch == self.stream.epoch() => {
                 self.stream.acked_early(reach, now.unix_ms);
             }
@@ -338,194 +345,97 @@ impl Room {
         }
     }
 
-    /// Publishers or devices wait until the store has answered.
-    fn waits_for_store(&self) -> bool {
-        !self.pending.is_empty() || !self.parked.is_empty()
-    }
-
-    /// What follows from the last input, one after the other.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
-    }
-
-    /// When the room wants [`Input::Due`].
-    #[must_use]
-    pub fn poll_deadline(&self) -> Option<Instant> {
-        // A room that must not cut waits for a segment, not for time.
-        let flush = if self.may_cut() { self.flush_due() } else { None };
-        let idle = self.may_idle().then(|| self.last_used + ROOM_IDLE);
-        // One that is closing waits for the store, not for time.
-        let close = self.idle_close.filter(|_| !self.is_closing);
-        let close = close.map(|idle_close| self.last_published + idle_close);
-        [flush, self.audience.due(), self.tidy_due, self.poll_store_due(), idle, close]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    fn may_idle(&self) -> bool {
-        let waits = !self.buffer.is_empty() || self.counted_since.is_some() || self.waits_for_store();
-        self.members() == 0 && !waits && self.readers.is_empty()
-    }
-
-    /// The room as a member finds it that has seen everything up to `history_after`, and has the reliable messages up to
-    /// `stands`; `None`: nobody can say.
-    pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
-        self.history.age(now.instant);
-        self.stream.age(now.unix_ms);
-        let latest = self.latest.since(Seq(0));
-        let bytes =
-            |messages: &[Arc<Message>]| messages.iter().map(|message| message.wire_bytes).sum::<usize>();
-        let mut bytes_left = WELCOME_BYTES_MAX.saturating_sub(bytes(&latest));
-        let stream = self.opening(stands, bytes_left);
-        bytes_left =
-            bytes_left.saturating_sub(stream.as_ref().map_or(0, |stream| bytes(&stream.carried.messages)));
-        let newest_first = self.history.since(history_after).rev().take_while(|past| {
-            let fits = past.message.wire_bytes <= bytes_left;
-            bytes_left = bytes_left.saturating_sub(past.message.wire_bytes);
-            fits
-        });
-        let mut history: Vec<Past> = newest_first.cloned().collect();
-        history.reverse();
-        let cut_short = history.len() < self.history.since(history_after).len();
-        let counters = self.counters.totals().map(|(name, total)| (name.clone(), total)).collect();
-        Snapshot { seq: self.seq, history, cut_short, latest, counters, stream }
-    }
-
-    /// What of the history is newer than `seen`, and whether it continues there exactly. There are no more answers at
-    /// one seq than messages in the history, so that welcomes can be shared.
-    #[must_use]
-    pub fn resume(&mut self, seen: Option<Seen>, now: Instant) -> (Seq, bool) {
-        self.history.age(now);
-        match seen {
-            Some(seen) if seen.run == self.run && seen.seq <= self.seq => {
-                (self.history.last_before(seen.seq), self.history.is_whole_after(seen.seq))
-            }
-            _ => (Seq(0), false),
-        }
-    }
-
-    fn used_by_publisher(&mut self, now: Instant) {
-        (self.last_published, self.last_used, self.is_published) = (now, now, true);
-        self.tidy_due.get_or_insert(now + TIDY_INTERVAL);
-    }
-
     fn join(&mut self, shard: usize, join: Join, now: Now, tally: &mut RoomTally) {
-        self.last_used = now.instant;
-        self.segments.entry(shard).or_default().census.add(join.encoding);
-        self.pace.passes_cost(self.pass_cost());
-        self.audience.changed(self.members(), now.instant);
+        self.life.used_by_device(now.instant);
+        self.segments.add_member(shard, join.encoding);
+        self.members_changed(now.instant);
         self.stream.age(now.unix_ms);
         let (history_after, resumed) = self.resume(join.seen, now.instant);
-        let stands = self.stands(&join);
+        let stands = self.stream.join(&join);
         tally.resets += u64::from(stands.is_some_and(|stands| stands.reset.is_some()));
         self.outputs.push_back(Output::Welcomed(Welcomed { shard, join, history_after, resumed, stands }));
     }
 
     fn leave(&mut self, shard: usize, left: Departure, now: Instant) {
-        self.last_used = now;
-        self.segments.get_mut(&shard).expect("members leave where they joined").census.remove(left.encoding);
+        self.life.used_by_device(now);
+        self.segments.remove_member(shard, left.encoding);
+        // Offsets of a stream that was replaced mean nothing in this one.
         if left.epoch == self.stream.epoch() {
             self.stream.leave(left.acked, left.device);
         }
-        self.forget_empty_segment(shard);
-        self.pace.passes_cost(self.pass_cost());
-        self.audience.changed(self.members(), now);
+        self.members_changed(now);
     }
 
-    fn taken(&mut self, shard: usize, batches: usize, cost: Option<WriteCost>, now: Instant) {
-        if let Some(segment) = self.segments.get_mut(&shard) {
-            segment.untaken = segment.untaken.checked_sub(batches).expect("only what was sent is taken");
-            if let Some(cost) = cost {
-                segment.cost = cost;
-                let pass = cost.pass(segment.census);
-                self.pass_rate.add(pass.as_secs_f64(), now);
-            }
-        }
-        self.forget_empty_segment(shard);
-        self.pace.passes_cost(self.pass_cost());
-    }
-
-    /// What the room's passes cost on the shard where they have to be farthest apart.
-    fn pass_cost(&self) -> PassCost {
-        let costs = self.segments.values().map(|segment| PassCost {
-            pass: segment.cost.pass(segment.census),
-            stretch_permille: segment.cost.stretch_permille,
-        });
-        costs.max_by_key(|cost| cost.pass.saturating_mul(cost.stretch_permille)).unwrap_or_default()
-    }
-
-    /// Its members, or those that are expected.
-    #[must_use]
-    pub fn audience(&self) -> u64 {
-        self.members().max(self.expected_audience.unwrap_or(0))
-    }
-
-    /// What its passes take of all shards together, in thousandths of one; smoothed over about ten seconds.
-    #[must_use]
-    pub fn load_permille(&self, now: Instant) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "small, and never negative"
-        )]
-        let permille = (self.pass_rate.per_second(now) * 1000.0) as u64;
-        permille
-    }
-
-    /// A segment is known as long as it has members or owes an answer for batches on their way.
-    fn forget_empty_segment(&mut self, shard: usize) {
-        let empty = |segment: &Segment| segment.census.members() == 0 && segment.untaken == 0;
-        if self.segments.get(&shard).is_some_and(empty) {
-            self.segments.remove(&shard);
-        }
-    }
-
-    /// Why it can't be configured so.
-    #[must_use]
-    pub fn unfit(&self, settings: &RoomSettings) -> Option<Unfit> {
-        settings.unfit(self.pace.rules(), self.limits.changes_with(settings))
+    fn members_changed(&mut self, now: Instant) {
+        self.gathering.passes_cost(self.segments.pass_cost());
+        self.audience.changed(self.segments.members(), now);
     }
 
     fn configure(&mut self, settings: &RoomSettings, now: Instant) {
-        self.used_by_publisher(now);
-        self.pace.configure(settings);
-        self.limits.configure(settings);
-        self.expected_audience = settings.expected_audience.or(self.expected_audience);
-        self.idle_close = settings.idle_close.or(self.idle_close);
+        self.life.used_by_publisher(now);
+        self.life.configure(settings.idle_close);
+        self.gathering.configure(settings);
+        self.intake.configure(settings);
+        self.audience.expect(settings.expected_audience);
     }
 
-    /// Does what the time has come for.
+    /// Does what is due.
     fn due(&mut self, now: Now, tally: &mut RoomTally) {
-        if self.tidy_due.is_some_and(|due| due <= now.instant) {
-            self.ids.age(now.instant);
-            self.history.age(now.instant);
-            self.stream.age(now.unix_ms);
-            self.shown_normal.forget_what_is_past(now.instant);
-            self.shown_high.forget_what_is_past(now.instant);
-            let shown = !self.shown_normal.is_empty() || !self.shown_high.is_empty();
-            let holds = shown || !self.ids.is_empty() || !self.history.is_empty() || !self.stream.is_empty();
-            self.tidy_due = holds.then(|| now.instant + TIDY_INTERVAL);
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now.instant);
+        if is_due(self.life.tidy_due()) {
+            self.tidy(now);
         }
+        // Parked publishes are taken in first: a closing room would refuse them.
         self.store_due(now, tally);
-        if self.audience.due().is_some_and(|due| due <= now.instant) {
-            let told = self.audience.tell(self.members());
-            self.accept(told, now, tally);
+        if is_due(self.audience.due()) {
+            self.tell_audience(now, tally);
         }
-        if self.idle_close.is_some_and(|idle_close| self.last_published + idle_close <= now.instant) {
-            self.is_closing = true;
+        if is_due(self.life.close_due()) {
+            self.life.close();
         }
+    }
+
+    /// Lets go of outdated state.
+    fn tidy(&mut self, now: Now) {
+        let holds = [
+            self.intake.age(now.instant),
+            self.state.age(now.instant),
+            self.stream.age(now.unix_ms),
+            self.gathering.tidy(now.instant),
+        ];
+        self.life.tidied(now.instant, holds.contains(&true));
+    }
+
+    /// Tells devices the number of members.
+    fn tell_audience(&mut self, now: Now, tally: &mut RoomTally) {
+        let members = self.members();
+        match self.accept(Audience::message(members), now, tally) {
+            // The room may be full, or its types or keys used up: the same message would be shed again at
+            // once.
+            Verdict::Shed(_) => self.audience.shed(now.instant),
+            _ => self.audience.told(members),
+        }
+    }
+
+    /// Returns true if publishers or devices wait for an answer of the store.
+    fn waits_for_store(&self) -> bool {
+        !self.pending.is_empty() || !self.parked.is_empty()
+    }
+
+    /// Returns true if nobody would miss the room now.
+    fn may_idle(&self) -> bool {
+        self.members() == 0 && self.gathering.is_empty() && !self.waits_for_store() && self.readers.is_empty()
     }
 
     fn check_invariants(&self) {
         // Small buffers only: tests fill large ones, and a quadratic check helps nobody.
-        if cfg!(debug_assertions) && self.buffer.len() <= 64 {
-            for (type_name, column) in self.account.columns() {
-                let view = self.type_view(type_name, column, &self.buffer.by_type());
+        if cfg!(debug_assertions) && self.gathering.len() <= 64 {
+            for (type_name, column) in self.state.columns() {
+                let view = self.type_view(type_name, column, &self.gathering.backlog());
                 let accounted = view.delivered + view.merged + view.shed.values().sum::<u64>() + view.waiting;
                 assert_eq!(column.accepted, accounted, "conservation of {type_name} in {}", self.name);
             }
-            assert!(self.segments.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
+            self.segments.check_invariants();
             self.stream.check_invariants();
         }
     }

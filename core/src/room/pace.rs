@@ -1,4 +1,20 @@
-//! When a room flushes. One type owns the window; whatever wants to change it passes bounds to it.
+//! The pace of a room: the moments of flushes. `Pace` owns the window, and other parts pass bounds in.
+//!
+//! Passes must not take more of a shard than `cpu_share`, so expensive passes stand farther apart:
+//!
+//! ```text
+//! spacing = min(max(stretch × pass / cpu_share, (stretch − 1) × gather), gather_max)
+//! window  = max(spacing, min(stretch × gather, gather_max))
+//! ```
+//!
+//! `pass` is members × the measured write cost of a member. `stretch` is the factor of all windows of a shard
+//! whose rooms fit alone but not together; 1 otherwise. The term (stretch − 1) × gather holds early flushes
+//! of cheap rooms apart while others strain the shard. A `gather` above `gather_max` stays as configured. In
+//! a room of at most `direct_members` members, `gather` is at most 10 ms.
+//!
+//! Example (`design.md`, the write budget): 10 000 members × 7 µs = 70 ms a pass, and 70 / 0.6 = 117 ms. With
+//! a gather time of 100 ms and no stretch, the window is 117 ms. With a stretch of 1.5, the window is 1.5 ×
+//! 117 = 175 ms.
 
 use std::time::{Duration, Instant};
 
@@ -7,38 +23,39 @@ use super::ladder::Step;
 use super::policy::{PolicyChange, Priority};
 use crate::limits::{DIRECT_SPACING, OUTBOX_BYTES_MAX, ROOM_TYPES_MAX, SEGMENT_QUEUED_MAX};
 
-/// The rules of a room, as configured (`flush.*`, `readable.*`, `limits.*`) and overridden by `PUT /v1/rooms/{room}`.
+/// The rules of a room: the node's configuration (`flush.*`, `readable.*`, `limits.*`), overridden by
+/// `PUT /v1/rooms/{room}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomRules {
-    /// How long the oldest message waits for company.
+    /// The time for which the oldest message waits for company.
     pub gather: Duration,
-    /// Messages of one batch.
+    /// Most messages of a batch.
     pub messages_max: usize,
-    /// Bytes of one batch, as encoded.
+    /// Most bytes of a batch, as encoded.
     pub bytes_max: usize,
-    /// Up to this many members a room flushes at once.
+    /// Most members with which a room flushes at once.
     pub direct_members: u64,
-    /// Early flushes for urgent messages are at least this far apart.
+    /// The least time between early flushes for urgent messages.
     pub urgent_spacing: Duration,
-    /// How far the window may widen; a `gather` that is longer stays as it is.
+    /// The widest window; a longer `gather` stays as configured.
     pub gather_max: Duration,
-    /// What passes may take of a shard, in thousandths of its time.
+    /// The share of a shard's time for passes, in thousandths.
     pub cpu_permille: u32,
-    /// What of a batch is reserved for whom.
+    /// The parts of a batch reserved by priority.
     pub quotas: Quotas,
-    /// What devices are asked to show.
+    /// The messages shown to devices each second.
     pub readable: Readable,
-    /// Messages that its publishers may send a second, and at once; 0: as many as come.
+    /// Most messages a second from publishers of the room, and at once; 0: no limit.
     pub messages_per_second: u32,
-    /// Past a rate of messages nothing is refused, only counted.
+    /// Messages past a rate are counted, and none is refused.
     pub observe_only: bool,
 }
 
-/// Parts of a batch's budget, in messages and in bytes, that are reserved by priority, in thousandths. What is not
-/// reserved, and what is not used of it, high and normal share in room order; low takes what is left.
+/// Parts of a batch's budget, in messages and in bytes, reserved by priority, in thousandths. High and normal
+/// share the rest, and whatever a reserve leaves unused, in room order. Low comes last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
-    /// In the order of [`Priority::ALL`]; together at most 1000.
+    /// The reserves in the order of [`Priority::ALL`]; at most 1000 together.
     pub permille: [u32; Priority::ALL.len()],
 }
 
@@ -49,25 +66,25 @@ impl Default for Quotas {
 }
 
 impl Quotas {
-    /// These with what is named in their stead.
+    /// The quotas, changed by `permille`.
     #[must_use]
     pub fn with(self, permille: [Option<u32>; Priority::ALL.len()]) -> Self {
         Self { permille: std::array::from_fn(|at| permille[at].unwrap_or(self.permille[at])) }
     }
 
-    /// All of them together, in thousandths of a batch.
+    /// The sum of all reserves, in thousandths of a batch.
     #[must_use]
     pub fn sum_permille(self) -> u32 {
         self.permille.iter().sum()
     }
 }
 
-/// What a device is asked to show a second of one room; 0: as much as comes.
+/// Messages of a room that a device is shown a second; 0: all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Readable {
-    /// Messages of normal and low priority. Past it: sampled.
+    /// Messages of normal and low priority. Past the rate, a sample is drawn.
     pub normal_per_second: u32,
-    /// Messages of high priority, reliable and latest ones aside. Past it: they wait for their turn.
+    /// Messages of high priority, without reliable and latest messages. Past the rate, messages wait.
     pub high_per_second: u32,
 }
 
@@ -90,7 +107,7 @@ impl Default for RoomRules {
 }
 
 impl RoomRules {
-    /// These rules with what `settings` name in their stead.
+    /// These rules, changed by `settings`.
     #[must_use]
     pub fn with(self, settings: &RoomSettings) -> Self {
         Self {
@@ -110,26 +127,25 @@ impl RoomRules {
         }
     }
 
-    /// How far apart passes of so much processor time have to be, so that they take no more of a shard than they may.
+    /// The least time between passes of this processor time under the room's share of a shard.
     #[must_use]
     pub fn spacing(&self, pass: Duration) -> Duration {
         pass.saturating_mul(1000) / self.cpu_permille.max(1)
     }
 
-    /// The widest that the window may be.
+    /// The upper bound of all windows.
     #[must_use]
     pub fn window_max(&self) -> Duration {
         self.gather_max.max(self.gather)
     }
 }
 
-/// What a room's passes cost on the shard where they cost most.
+/// The cost of a room's passes, on the shard where passes have to be farthest apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassCost {
-    /// Processor time of one pass.
+    /// Processor time of a pass.
     pub pass: Duration,
-    /// By how much that shard has its rooms' windows widened because of all of them together, in thousandths; at least
-    /// 1000.
+    /// The stretch of the shard, in thousandths; at least 1000.
     pub stretch_permille: u32,
 }
 
@@ -142,69 +158,65 @@ impl Default for PassCost {
 /// The stretch of a shard whose passes fit their share.
 pub const STRETCH_NONE: u32 = 1000;
 
-/// What waits in a buffer, as far as the pace is concerned.
+/// The gathering as the pace sees it: the grounds for a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
-    /// When the oldest message came.
+    /// The arrival of the oldest message.
     pub oldest: Instant,
-    /// Whole batches that wait.
+    /// Number of whole batches.
     pub batches: usize,
-    /// Bytes that wait, as encoded.
+    /// Bytes, as encoded.
     pub bytes: usize,
-    /// An urgent message waits.
+    /// An urgent message is among what waits.
     pub urgent: bool,
 }
 
-/// The pace of one room.
+/// The pace of a room.
 #[derive(Debug, Default)]
 pub struct Pace {
     rules: RoomRules,
     last_flush: Option<Instant>,
+    /// The last batch of an early flush.
     last_early: Option<Instant>,
-    /// A flush found that nothing may leave yet.
+    /// The last flush in which nothing was allowed to leave.
     last_idle: Option<Instant>,
     cost: PassCost,
-    /// The window is as wide as it ever is, whatever passes cost.
+    /// The ladder keeps the window at the widest, whatever passes cost.
     is_widest: bool,
 }
 
 impl Pace {
-    /// A pace of these rules.
-    #[must_use]
-    pub fn new(rules: RoomRules) -> Self {
+    pub(super) fn new(rules: RoomRules) -> Self {
         Self { rules, ..Self::default() }
     }
 
-    /// The rules in force.
-    #[must_use]
-    pub fn rules(&self) -> &RoomRules {
+    pub(super) fn rules(&self) -> &RoomRules {
         &self.rules
     }
 
-    /// Changes what `settings` names.
-    pub fn configure(&mut self, settings: &RoomSettings) {
+    /// Changes the rules by `settings`.
+    pub(super) fn configure(&mut self, settings: &RoomSettings) {
         self.rules = self.rules.with(settings);
     }
 
-    /// What the room's passes cost from now on.
+    /// Sets the cost of passes from now on.
     pub fn passes_cost(&mut self, cost: PassCost) {
         self.cost = cost;
     }
 
-    /// What the ladder has the room do from now on.
-    pub fn degrade(&mut self, step: Step) {
+    /// Takes over the step of the ladder.
+    pub(super) fn degrade(&mut self, step: Step) {
         self.is_widest = step >= Step::WindowWidest;
     }
 
-    /// How long the oldest message may have to wait in a room of so many members. For a room that flushes directly it is
-    /// what two flushes are apart.
-    #[must_use]
-    pub fn window(&self, members: u64) -> Duration {
+    /// The longest wait of the oldest message in a room of so many members. In a room with direct flushes,
+    /// the time between two flushes.
+    pub(super) fn window(&self, members: u64) -> Duration {
         self.gather(members).max(self.spacing(members))
     }
 
-    /// When what waits has to leave. Never re-armed by later messages: by age it depends on the oldest and on the last flush;
-    /// later ones can only bring it forward.
+    /// The moment of the next flush. Later messages never re-arm the deadline. A whole batch or an urgent
+    /// message brings the moment forward.
     #[must_use]
     pub fn due(&self, waiting: Waiting, members: u64) -> Instant {
         let affordable = self.affordable(waiting.oldest, members);
@@ -212,62 +224,69 @@ impl Pace {
             return affordable;
         }
         let by_age = self.gathered(waiting.oldest, members).max(affordable);
-        if waiting.urgent { by_age.min(self.early_due(waiting.oldest, members)) } else { by_age }
+        if !waiting.urgent {
+            return by_age;
+        }
+        by_age.min(self.early_due(waiting.oldest, members))
     }
 
-    /// Whether whole batches flush as soon as that can be afforded: if two such passes fit a window, or if no more fits one
-    /// pass. Otherwise a pass now would be followed by another when the window is over, and cost each member a write more.
+    /// Returns true if whole batches flush at the first affordable moment.
     fn is_early(&self, waiting: Waiting, members: u64) -> bool {
-        let is_cheap = !self.is_widest && self.rules.spacing(self.cost.pass) * 2 <= self.unstretched(members);
-        let is_much = waiting.batches >= SEGMENT_QUEUED_MAX || waiting.bytes >= OUTBOX_BYTES_MAX;
-        waiting.batches > 0 && (is_cheap || is_much)
+        if waiting.batches == 0 {
+            return false;
+        }
+        // No pass takes more batches, and no device may owe more bytes, so waiting on would gain nothing.
+        if waiting.batches >= SEGMENT_QUEUED_MAX || waiting.bytes >= OUTBOX_BYTES_MAX {
+            return true;
+        }
+        // Two passes must fit a window. Otherwise this pass would be followed by another at the end of the
+        // window, and cost each member one write more.
+        !self.is_widest && self.rules.spacing(self.cost.pass) * 2 <= self.unstretched(members)
     }
 
     /// The first moment at which urgent messages may flush early.
-    #[must_use]
-    pub fn early_due(&self, since: Instant, members: u64) -> Instant {
+    pub(super) fn early_due(&self, since: Instant, members: u64) -> Instant {
         let affordable = self.affordable(since, members);
         self.last_early.map_or(affordable, |last| affordable.max(last + self.rules.urgent_spacing))
     }
 
-    /// Whether what came at `oldest` may stay behind when a flush goes out now: a further one can be afforded by the time it
-    /// has gathered long enough.
-    #[must_use]
-    pub fn may_wait(&self, oldest: Instant, members: u64, now: Instant) -> bool {
+    /// Returns true if a message of the time `oldest` may stay behind in a flush now: a further flush will be
+    /// affordable by the end of the message's window.
+    pub(super) fn may_wait(&self, oldest: Instant, members: u64, now: Instant) -> bool {
         let gathered = self.gathered(oldest, members);
         gathered > now && gathered >= self.affordable(now, members)
     }
 
-    /// When a message that came at `oldest` has waited for company long enough, whatever its room's passes cost. On a
-    /// strained shard flushes keep farther apart, but what comes after a pause waits no longer for that.
+    /// The end of the gather time of a message of the time `oldest`, whatever passes cost.
     fn gathered(&self, oldest: Instant, members: u64) -> Instant {
-        let (gather, stretched) = (self.unstretched(members), self.gather(members));
-        match self.last_flush.max(self.last_idle) {
-            _ if !self.is_direct(members) => {
-                let since = self.last_flush.map_or(oldest, |last| last.min(oldest));
-                (oldest + gather).max(since + stretched)
-            }
-            Some(last) => oldest.max(last + stretched),
-            None => oldest,
+        let stretched = self.gather(members);
+        if self.is_direct(members) {
+            // A flush in which nothing was allowed to leave counts as well: the room would be woken at once
+            // again.
+            let last = self.last_flush.max(self.last_idle);
+            return last.map_or(oldest, |last| oldest.max(last + stretched));
         }
+        // The stretch holds flushes apart, but a message after a pause waits no longer for it: the shard had
+        // its rest.
+        let since = self.last_flush.map_or(oldest, |last| last.min(oldest));
+        (oldest + self.unstretched(members)).max(since + stretched)
     }
 
-    /// The first moment from `since` on at which a further pass stays inside the write budget. What comes after a pause
-    /// need not wait for it: the budget was not used meanwhile.
+    /// The first moment from `since` on at which a further pass stays inside the write budget.
     fn affordable(&self, since: Instant, members: u64) -> Instant {
+        // After a pause nothing is owed: the budget was not used meanwhile.
         self.last_flush.map_or(since, |last| since.max(last + self.spacing(members)))
     }
 
-    /// How far apart passes have to be so that they keep to their share, as far as they may. Where the shard is strained,
-    /// early flushes of rooms that cost little alone are held apart, too: the more, the more it is strained.
+    /// The `spacing` of the formula above.
     fn spacing(&self, members: u64) -> Duration {
         let PassCost { pass, stretch_permille } = self.cost;
-        let alone = stretched(self.rules.spacing(pass), stretch_permille);
-        let of_all = stretched(self.unstretched(members), stretch_permille - STRETCH_NONE);
-        alone.max(of_all).min(self.rules.gather_max)
+        let of_this_room = stretched(self.rules.spacing(pass), stretch_permille);
+        let of_all_rooms = stretched(self.unstretched(members), stretch_permille - STRETCH_NONE);
+        of_this_room.max(of_all_rooms).min(self.rules.gather_max)
     }
 
-    /// How long the oldest message gathers company, as far as the shard lets it leave again.
+    /// The gather time, widened by the shard's stretch.
     fn gather(&self, members: u64) -> Duration {
         if self.is_widest {
             return self.rules.window_max();
@@ -276,22 +295,24 @@ impl Pace {
         stretched(gather, self.cost.stretch_permille).min(self.rules.gather_max.max(gather))
     }
 
+    /// The gather time on a calm shard.
     fn unstretched(&self, members: u64) -> Duration {
         if self.is_direct(members) { self.rules.gather.min(DIRECT_SPACING) } else { self.rules.gather }
     }
 
-    /// A batch left for its age or its size.
+    /// A batch left.
     pub fn flushed(&mut self, now: Instant) {
         self.last_flush = Some(now);
     }
 
-    /// It was due, but nothing that waits may leave yet: that costs no pass, and yet is not tried again at once.
-    pub fn idled(&mut self, now: Instant) {
+    /// A flush was due, but nothing may leave yet: no pass was spent, and yet the flush is not tried again at
+    /// once.
+    pub(super) fn idled(&mut self, now: Instant) {
         self.last_idle = Some(now);
     }
 
     /// Urgent messages left early.
-    pub fn flushed_early(&mut self, now: Instant) {
+    pub(super) fn flushed_early(&mut self, now: Instant) {
         self.last_early = Some(now);
     }
 
@@ -304,51 +325,52 @@ fn stretched(duration: Duration, permille: u32) -> Duration {
     duration.saturating_mul(permille) / STRETCH_NONE
 }
 
-/// What `PUT /v1/rooms/{room}` may change. `None` leaves it as it is.
+/// The settings in `PUT /v1/rooms/{room}`. `None` leaves a setting unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoomSettings {
-    /// How many devices the publisher expects.
+    /// The number of devices expected by the publisher.
     pub expected_audience: Option<u64>,
-    /// How long the oldest message waits for company.
+    /// The time for which the oldest message waits for company.
     pub gather: Option<Duration>,
-    /// Messages of one batch.
+    /// Most messages of a batch.
     pub messages_max: Option<usize>,
-    /// Bytes of one batch.
+    /// Most bytes of a batch, as encoded.
     pub bytes_max: Option<usize>,
-    /// Up to this many members the room flushes at once.
+    /// Most members with which the room flushes at once.
     pub direct_members: Option<u64>,
-    /// Early flushes for urgent messages are at least this far apart.
+    /// The least time between early flushes for urgent messages.
     pub urgent_spacing: Option<Duration>,
-    /// How far the window may widen.
+    /// The widest window.
     pub gather_max: Option<Duration>,
-    /// What of a batch is reserved for whom, in thousandths, in the order of [`Priority::ALL`].
+    /// The reserved parts of a batch, in thousandths, in the order of [`Priority::ALL`].
     pub quotas_permille: [Option<u32>; Priority::ALL.len()],
-    /// Messages of normal and low priority that a device is asked to show a second.
+    /// Messages of normal and low priority shown to a device each second.
     pub normal_per_second: Option<u32>,
-    /// Messages of high priority that a device is asked to show a second.
+    /// Messages of high priority shown to a device each second.
     pub high_per_second: Option<u32>,
-    /// Messages that its publishers may send a second.
+    /// Most messages a second from publishers of the room.
     pub messages_per_second: Option<u32>,
-    /// What it does otherwise for some types; each at most once.
+    /// Changes to the treatment of types; each type at most once.
     pub types: Vec<(TypeName, PolicyChange)>,
-    /// The room closes after this long without a published message.
+    /// The time without a publish after which the room closes.
     pub idle_close: Option<Duration>,
 }
 
-/// Why settings, each of them as it may be, can't be a room's.
+/// The reason why valid settings do not fit a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// More of a batch would be reserved than there is.
+    /// The reserves would exceed the batch.
     Quotas {
-        /// All quotas together.
+        /// The sum of all reserves, in thousandths of a batch.
         permille: u32,
     },
-    /// More than [`ROOM_TYPES_MAX`] types would be treated otherwise.
+    /// The room would treat more than [`ROOM_TYPES_MAX`] types otherwise than the node.
     Types,
 }
 
 impl RoomSettings {
-    /// Why they don't fit a room of these rules, which would treat so many types otherwise.
+    /// The reason why the settings do not fit a room of `rules`. The room would treat `types` types otherwise
+    /// than the node.
     #[must_use]
     pub fn unfit(&self, rules: &RoomRules, types: usize) -> Option<Unfit> {
         let permille = rules.with(self).quotas.sum_permille();
@@ -372,13 +394,15 @@ mod tests {
 
     #[test]
     fn the_oldest_message_waits_for_the_window_and_no_longer() {
-        let (pace, now) = (Pace::default(), Now::made_up().instant);
+        let pace = Pace::default();
+        let now = Now::made_up().instant;
         assert_eq!(pace.due(waiting(now), MANY), now + Duration::from_millis(100));
     }
 
     #[test]
     fn a_small_room_flushes_at_once_and_then_keeps_its_spacing() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         assert_eq!(pace.due(waiting(now), 20), now);
         pace.flushed(now);
         assert_eq!(pace.due(waiting(now), 20), now + DIRECT_SPACING);
@@ -387,7 +411,8 @@ mod tests {
 
     #[test]
     fn a_whole_batch_waits_for_nothing() {
-        let (pace, now) = (Pace::default(), Now::made_up().instant);
+        let pace = Pace::default();
+        let now = Now::made_up().instant;
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(now) }, MANY), now);
     }
 
@@ -398,7 +423,8 @@ mod tests {
 
     #[test]
     fn the_window_widens_so_that_passes_keep_to_their_share_and_narrows_again() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         for (pass_ms, window_ms) in [(59, 100), (60, 100), (90, 150), (600, 1000), (5000, 1000), (30, 100)] {
             pace.passes_cost(costing(pass_ms));
             let window = Duration::from_millis(window_ms);
@@ -412,21 +438,24 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_strained_by_many_rooms_widens_each_window_in_proportion() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         pace.passes_cost(PassCost { stretch_permille: 1500, ..costing(90) });
         assert_eq!(pace.window(MANY), Duration::from_millis(225));
         pace.passes_cost(PassCost { stretch_permille: 1500, ..PassCost::default() });
         assert_eq!(pace.window(MANY), Duration::from_millis(150));
         assert_eq!(pace.window(5), DIRECT_SPACING * 3 / 2);
         pace.flushed(now);
-        let (soon, after_a_pause) = (now + Duration::from_millis(10), now + Duration::from_secs(3600));
+        let soon = now + Duration::from_millis(10);
+        let after_a_pause = now + Duration::from_secs(3600);
         assert_eq!(pace.due(waiting(soon), MANY), now + Duration::from_millis(150));
         assert_eq!(pace.due(waiting(after_a_pause), MANY), after_a_pause + Duration::from_millis(100));
     }
 
     #[test]
     fn early_flushes_of_cheap_rooms_are_held_apart_the_more_the_more_the_shard_is_strained() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         pace.flushed(now);
         let full = Waiting { batches: 1, ..waiting(now) };
         for (stretch_permille, apart_ms) in [(1000, 0), (1010, 1), (1500, 50), (3000, 200), (20_000, 1000)] {
@@ -439,7 +468,8 @@ mod tests {
     #[test]
     fn a_coupon_never_waits_longer_than_the_widest_window() {
         let rules = RoomRules { gather: Duration::from_secs(10), ..RoomRules::default() };
-        let (mut pace, now) = (Pace::new(rules), Now::made_up().instant);
+        let mut pace = Pace::new(rules);
+        let now = Now::made_up().instant;
         pace.passes_cost(PassCost { stretch_permille: 1500, ..costing(20_000) });
         pace.flushed(now);
         let urgent = Waiting { urgent: true, ..waiting(now + Duration::from_millis(1)) };
@@ -456,13 +486,15 @@ mod tests {
 
     #[test]
     fn whole_batches_and_urgent_messages_stay_inside_the_write_budget() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         pace.passes_cost(costing(30));
         pace.flushed(now);
         let later = now + Duration::from_millis(1);
         let affordable = now + Duration::from_millis(50);
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), affordable);
-        let (dear, window_over) = (now + Duration::from_millis(60), later + Duration::from_millis(100));
+        let dear = now + Duration::from_millis(60);
+        let window_over = later + Duration::from_millis(100);
         pace.passes_cost(costing(36));
         assert_eq!(pace.due(Waiting { batches: 1, ..waiting(later) }, MANY), window_over);
         assert_eq!(pace.due(Waiting { batches: 3, ..waiting(later) }, MANY), window_over);
@@ -478,7 +510,8 @@ mod tests {
 
     #[test]
     fn urgent_messages_flush_early_but_not_more_often_than_their_spacing() {
-        let (mut pace, now) = (Pace::default(), Now::made_up().instant);
+        let mut pace = Pace::default();
+        let now = Now::made_up().instant;
         let urgent = Waiting { urgent: true, ..waiting(now) };
         assert_eq!(pace.due(urgent, MANY), now);
         pace.flushed_early(now);

@@ -1,7 +1,7 @@
-//! Who has a reliable message: what its home counts, what the segments count, and the two put together.
+//! The receipt of a reliable message: members at the sending, acknowledgements, and departures before one.
 //!
-//! The home counts who was there when the message was sent and who left since; acknowledgements are counted where they
-//! arrive, on the member's own segment, so that none of them crosses a thread.
+//! The home counts the members at the sending, and departures since. A segment counts the acknowledgements of
+//! its own members, so no acknowledgement crosses a thread.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,51 +9,52 @@ use std::time::Duration;
 use super::view::AckTimes;
 use crate::now::millis;
 
-/// What the home knows of one message's members.
+/// The home's part of a message's receipt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
-    /// Members when it was sent, and devices that came back for it later.
+    /// Members at the sending, and later returners without the message.
     pub online: u64,
-    /// Of those: came back with a cursor at or past it.
+    /// The part of `online` back with a cursor at or past the message.
     pub returned: u64,
-    /// Of those: have left without a name before they had acknowledged it.
+    /// The part of `online` gone without a name before an acknowledgement.
     left: u64,
-    /// Of those: likewise, with a name. Hashes of the names.
+    /// The part of `online` gone likewise, with a name: hashes of the names.
     devices_left: BTreeSet<u64>,
-    /// It was sent in an earlier life of the room: who had it then is counted when it comes back.
+    /// The message was sent in an earlier life of the room. Devices of the earlier life count on their
+    /// return.
     was_sent_before: bool,
-    /// Devices with a name that came back since.
+    /// Devices with a name, back since: hashes of the names.
     devices_back: BTreeSet<u64>,
 }
 
 impl Receipt {
-    /// Of a message that was sent in an earlier life of its room.
-    #[must_use]
-    pub fn of_earlier_life() -> Self {
+    /// The receipt of a message from an earlier life of the room.
+    pub(super) fn of_earlier_life() -> Self {
         Self { was_sent_before: true, ..Self::default() }
     }
 
-    /// A member leaves that has not acknowledged it. `device` is 0 without a name.
-    pub fn leave(&mut self, device: u64) {
+    /// Counts a departure before an acknowledgement. `device` is 0 without a name.
+    pub(super) fn leave(&mut self, device: u64) {
         let remembered = device != 0 && self.devices_left.insert(device);
         self.left += u64::from(!remembered);
     }
 
-    /// So many members leave that have not acknowledged it, and have no name.
-    pub fn leave_without_name(&mut self, members: u64) {
+    /// Counts departures without a name before an acknowledgement.
+    pub(super) fn leave_without_name(&mut self, members: u64) {
         self.left += members;
     }
 
-    /// A device comes back that lacks it: it is pending again. `names_max`: how many more may be remembered.
-    pub fn come_back_for(&mut self, device: u64, names_max: usize) {
+    /// A device comes back without the message, and is pending again. At most `names_max` further names are
+    /// remembered.
+    pub(super) fn come_back_for(&mut self, device: u64, names_max: usize) {
         if !self.come_back(device) {
             self.online += 1;
             self.is_new_here(device, names_max);
         }
     }
 
-    /// A device comes back that has it. `names_max`: how many more may be remembered.
-    pub fn come_back_with(&mut self, device: u64, names_max: usize) {
+    /// A device comes back with the message. At most `names_max` further names are remembered.
+    pub(super) fn come_back_with(&mut self, device: u64, names_max: usize) {
         if self.come_back(device) {
             self.returned += 1;
         } else if self.was_sent_before && self.is_new_here(device, names_max) {
@@ -62,50 +63,49 @@ impl Receipt {
         }
     }
 
-    /// Whether a device that comes back is to be counted: with a name, once; without one, each time.
+    /// Returns true if a returning device counts: once with a name, each time without.
     fn is_new_here(&mut self, device: u64, names_max: usize) -> bool {
         let is_remembered = device != 0 && self.was_sent_before && names_max > 0;
         !is_remembered || self.devices_back.insert(device)
     }
 
-    /// Names it remembers.
-    #[must_use]
-    pub fn names(&self) -> usize {
+    /// The number of remembered names.
+    pub(super) fn names(&self) -> usize {
         self.devices_left.len() + self.devices_back.len()
     }
 
-    /// Members that left and did not come back.
-    #[must_use]
-    pub fn left(&self) -> u64 {
+    /// Members gone, and not back since.
+    pub(super) fn left(&self) -> u64 {
         self.left + self.devices_left.len() as u64
     }
 
-    /// Whether it is one of those that left. A device without a name is taken for any that had none.
+    /// Takes a departed device back. Returns false for a device without a known departure.
     fn come_back(&mut self, device: u64) -> bool {
         if device != 0 {
             return self.devices_left.remove(&device);
         }
+        // Without a name one device is like another: the sum is right, whichever it was.
         let came_back = self.left > 0;
         self.left -= u64::from(came_back);
         came_back
     }
 }
 
-/// The acknowledgements of one message: how many there were, and how long they took.
+/// The acknowledgements of a message: the number, and the times taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acks {
-    /// Acknowledgements by members that were there when it was sent, or came back for it.
+    /// Acknowledgements by members at the sending, and by later returners.
     pub count: u64,
-    /// By bucket; as long as the longest needs.
+    /// Bucket -> acknowledgements. As long as the longest time needs.
     times: Vec<u32>,
     longest_ms: u64,
 }
 
-/// Buckets between two powers of two: a percentile is too high by an eighth at most.
+/// Buckets between two powers of two. With 8, a percentile is too high by an eighth at most.
 const BUCKETS_PER_OCTAVE: u64 = 8;
 
 impl Acks {
-    /// One more, so long after the message was sent.
+    /// Counts an acknowledgement, `took` after the sending.
     pub fn add(&mut self, took: Duration) {
         // Past an hour all are the same.
         let took_ms = millis(took).min(3_600_000);
@@ -118,7 +118,7 @@ impl Acks {
         self.longest_ms = self.longest_ms.max(took_ms);
     }
 
-    /// Takes in what another segment counted.
+    /// Adds the counts of another segment.
     pub fn merge(&mut self, other: &Self) {
         if self.times.len() < other.times.len() {
             self.times.resize(other.times.len(), 0);
@@ -130,7 +130,7 @@ impl Acks {
         self.longest_ms = self.longest_ms.max(other.longest_ms);
     }
 
-    /// The times; `None` while there are no acknowledgements.
+    /// The percentiles; `None` while there are no acknowledgements.
     #[must_use]
     pub fn times(&self) -> Option<AckTimes> {
         (self.count > 0).then(|| AckTimes {
@@ -140,7 +140,7 @@ impl Acks {
         })
     }
 
-    /// The upper end of the bucket that holds the percentile.
+    /// The upper end of the percentile's bucket.
     fn percentile(&self, percent: u64) -> u64 {
         let rank = (self.count * percent).div_ceil(100);
         let mut seen = 0;
@@ -168,7 +168,8 @@ fn bucket_end(bucket: u64) -> u64 {
     if bucket < 2 * BUCKETS_PER_OCTAVE {
         return bucket;
     }
-    let (octave, steps) = (bucket / BUCKETS_PER_OCTAVE + 2, bucket % BUCKETS_PER_OCTAVE);
+    let octave = bucket / BUCKETS_PER_OCTAVE + 2;
+    let steps = bucket % BUCKETS_PER_OCTAVE;
     ((BUCKETS_PER_OCTAVE + steps + 1) << (octave - 3)) - 1
 }
 
@@ -193,7 +194,9 @@ mod tests {
 
     #[test]
     fn what_segments_counted_is_put_together() {
-        let (mut one, mut other, mut both) = (Acks::default(), Acks::default(), Acks::default());
+        let mut one = Acks::default();
+        let mut other = Acks::default();
+        let mut both = Acks::default();
         for ms in 0..100 {
             let part = if ms % 3 == 0 { &mut one } else { &mut other };
             part.add(Duration::from_millis(ms * ms));

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use super::message::{Message, Published, ShedReason, Verdict, sample};
 use super::*;
-use crate::limits::{ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_MESSAGES_MAX};
+use crate::limits::{
+    ACCOUNT_SEQS_MAX, AUDIENCE_INTERVAL, GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX, ROOM_IDLE,
+    SEGMENT_QUEUED_MAX,
+};
 use crate::room::id::{Encoding, Key, MessageId};
 use crate::room::policy::TypePolicy;
 
@@ -66,7 +69,7 @@ impl Bench {
 
     /// Whatever was cut is in a pass now; what is due then.
     fn taken(&mut self) -> Vec<Batch> {
-        let untaken = self.room.segments.values().map(|segment| segment.untaken).max().unwrap_or(0);
+        let untaken = SEGMENT_QUEUED_MAX - self.room.segments.batches_left();
         batches(
             self.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: untaken, cost: None } }),
         )
@@ -220,6 +223,32 @@ fn a_welcome_is_the_room_as_of_one_seq() {
 fn the_audience_is_told_a_second_after_it_changed_and_not_again() {
     let mut bench = Bench::with_members(3);
     assert!(bench.wait(AUDIENCE_INTERVAL - Duration::from_millis(1)).is_empty());
+    let told = bench.wait(Duration::from_millis(1));
+    assert_eq!(&told[0].messages[0].payload.bytes()[..], b"3");
+    assert!(bench.wait(AUDIENCE_INTERVAL * 5).is_empty());
+}
+
+/// The number counted as told all the same, so devices kept the wrong one until the next member came or left.
+#[test]
+fn an_audience_message_that_was_shed_does_not_count_as_told_and_is_tried_again_a_second_later() {
+    let mut bench = Bench::with_members(3);
+    let large = |n: usize| Message {
+        policy: TypePolicy::of(Class::Latest),
+        key: Some(Key::parse(&n.to_string()).unwrap()),
+        wire_bytes: GATHERED_BYTES_MAX / 2,
+        ..sample("price", "1")
+    };
+    // Four batches are before the segment, and two latest values, which nothing displaces, fill the room.
+    for n in 0..6 {
+        assert_eq!(bench.publish(vec![large(n)]).0, [Verdict::Accepted]);
+        bench.wait(Duration::from_millis(10));
+    }
+    assert_eq!(bench.room.gathered(), 2);
+    assert_eq!(count_of(&bench.wait(AUDIENCE_INTERVAL), "online"), 0);
+    assert_eq!(bench.tally.shed[ShedReason::RoomFull as usize].0[Class::Latest as usize], 1);
+    let mut left = bench.taken();
+    left.extend(bench.wait(AUDIENCE_INTERVAL - Duration::from_millis(1)));
+    assert_eq!(count_of(&left, "online"), 0, "not at once");
     let told = bench.wait(Duration::from_millis(1));
     assert_eq!(&told[0].messages[0].payload.bytes()[..], b"3");
     assert!(bench.wait(AUDIENCE_INTERVAL * 5).is_empty());

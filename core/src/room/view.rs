@@ -1,4 +1,4 @@
-//! What a room shows of itself over HTTP. The field names are the contract (docs/protocol.md).
+//! The views of a room over HTTP. The field names are the contract (`docs/protocol.md`).
 
 use std::collections::BTreeMap;
 
@@ -13,64 +13,65 @@ use super::pace::RoomRules;
 use super::policy::{Merge, PolicyChange, Priority};
 use crate::now::millis;
 
-/// `GET /v1/rooms/{room}`.
+/// The answer of `GET /v1/rooms/{room}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoomView {
-    /// Its name.
+    /// The room's name.
     pub room: String,
-    /// This life of it, 16 hexadecimal digits.
+    /// The room's run, 16 hexadecimal digits.
     pub run: String,
     /// Members on all shards.
     pub members: u64,
-    /// Where they are.
+    /// The segments, by shard.
     pub shards: Vec<SegmentView>,
-    /// The shard that orders it.
+    /// The index of the home shard.
     pub home: usize,
-    /// Further devices are placed on several shards.
+    /// True if further devices are placed on several shards.
     pub hot: bool,
-    /// The shards that further devices are placed on.
+    /// The shards on which further devices are placed.
     pub placed_on: Vec<usize>,
-    /// What its passes take of all shards together, in thousandths of one; smoothed over about ten seconds.
+    /// The processor time of the room's passes, all shards together, in thousandths of a processor. Smoothed
+    /// over about ten seconds.
     pub load_permille: u64,
-    /// What `PUT` said of its audience.
+    /// The audience expected by the publisher; `null` if no `PUT` named one.
     pub expected_audience: Option<u64>,
-    /// The present gather window, in milliseconds.
+    /// The present window, in milliseconds.
     pub window_ms: u64,
-    /// Smoothed over about ten seconds.
+    /// The rates of messages and batches, smoothed over about ten seconds.
     pub rates: RatesView,
-    /// Exact totals of this run.
+    /// The totals of counters in this run, exact.
     pub counters: BTreeMap<String, u64>,
-    /// The newest batch.
+    /// The newest batch and the newest reliable message.
     pub head: HeadView,
-    /// The step of the ladder that is in force for it.
+    /// The ladder's step in force for the room.
     pub ladder: StepView,
-    /// The rules in force for it.
+    /// The rules in force for the room.
     pub rules: RulesView,
-    /// What waits.
+    /// The waiting messages.
     pub backlog: BacklogView,
-    /// What its members got in this run, and did.
+    /// The counts of frames and acknowledgements in this run.
     pub counts: Counts,
-    /// By type: what became of everything accepted in this run.
+    /// The account of this run, by type.
     pub account: BTreeMap<String, AccountView>,
 }
 
-/// A room's members on one shard.
+/// A room's members on a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SegmentView {
-    /// Index of the shard.
+    /// The index of the shard.
     pub shard: usize,
-    /// Members there.
+    /// Members on the shard.
     pub members: u64,
-    /// Processor time of a pass over them, in microseconds.
+    /// The processor time of a pass, in microseconds.
     pub pass_us: u64,
-    /// What they got while the segment was there, and did.
+    /// The counts of frames and acknowledgements since the segment began.
     pub counts: Counts,
 }
 
-/// How busy a room is.
+/// The rates of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RatesView {
-    /// Messages accepted a second.
+    /// Messages published a second.
     pub messages_per_second: f64,
     /// Batches cut a second.
     pub batches_per_second: f64,
@@ -79,9 +80,9 @@ pub struct RatesView {
 /// The newest batch, and the newest reliable message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HeadView {
-    /// The batch's number.
+    /// The number of the newest batch.
     pub seq: u64,
-    /// The reliable stream's life; absent while it is not known.
+    /// The epoch of the reliable stream; absent while the stream is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
     /// The last durable offset.
@@ -91,9 +92,9 @@ pub struct HeadView {
 /// A step of the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct StepView {
-    /// Its number, 0 to 5.
+    /// The number of the step, 0 to 5.
     pub step: u8,
-    /// Its name.
+    /// The name of the step.
     pub name: &'static str,
 }
 
@@ -106,40 +107,40 @@ impl From<Step> for StepView {
 /// The rules in force, in the words of `PUT`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RulesView {
-    /// When it flushes, and what a batch holds.
+    /// The rules of flushes and batches.
     pub flush: FlushView,
-    /// What devices are asked to show.
+    /// The rates at which devices are shown messages.
     pub readable: ReadableView,
-    /// What its publishers may send.
+    /// The limits for publishers.
     pub limits: LimitsView,
-    /// What it does otherwise than the node, by type.
+    /// Changes to the node's treatment of types.
     pub types: BTreeMap<String, PolicyChangeView>,
 }
 
-/// When a room flushes, and what a batch holds.
+/// The rules of a room's flushes and batches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct FlushView {
-    /// How long the oldest message waits.
+    /// The wait of the oldest message for company, in milliseconds.
     pub gather_ms: u64,
-    /// Messages of one batch.
+    /// Most messages of a batch.
     pub max_messages: usize,
-    /// Bytes of one batch.
+    /// Most bytes of a batch.
     pub max_bytes: usize,
-    /// Members up to which it flushes at once.
+    /// Most members with which the room flushes at once.
     pub direct_members: u64,
-    /// Between early flushes.
+    /// The least time between early flushes, in milliseconds.
     pub urgent_spacing_ms: u64,
-    /// To which the window may widen.
+    /// The widest window, in milliseconds.
     pub gather_max_ms: u64,
-    /// The part of a batch that is reserved for high priority.
+    /// The part of a batch reserved for high priority.
     pub high_share: f64,
-    /// The part of a batch that is reserved for normal priority.
+    /// The part of a batch reserved for normal priority.
     pub normal_share: f64,
-    /// The part of a batch that is reserved for low priority.
+    /// The part of a batch reserved for low priority.
     pub low_share: f64,
 }
 
-/// What devices are asked to show a second; 0: as much as comes.
+/// Messages shown to a device each second; 0: all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ReadableView {
     /// Messages of normal and low priority.
@@ -148,15 +149,15 @@ pub struct ReadableView {
     pub high_per_second: u32,
 }
 
-/// What a room's publishers may send; 0: as much as they like.
+/// The limits for a room's publishers; 0: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LimitsView {
-    /// Messages a second.
+    /// Messages to the room a second.
     pub room_messages_per_second: u32,
 }
 
 impl RulesView {
-    /// The view of these rules, and of what is done otherwise.
+    /// The view of these rules, and of the changes by type.
     pub fn new<'a>(
         rules: &RoomRules,
         changes: impl Iterator<Item = (&'a TypeName, &'a PolicyChange)>,
@@ -184,31 +185,31 @@ impl RulesView {
     }
 }
 
-/// What a room does otherwise for a type; absent: as the node does.
+/// A room's changes to the treatment of a type. An absent field: as the node does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct PolicyChangeView {
-    /// Who goes first.
+    /// The priority: `high`, `normal` or `low`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<&'static str>,
-    /// What becomes of several that wait.
+    /// The merge of waiting messages of the same key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge: Option<&'static str>,
-    /// Whether it makes its room flush at once.
+    /// True if messages of the type make the room flush at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urgent: Option<bool>,
-    /// How long it lives or waits.
+    /// The longest life or wait of a message, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
-    /// Messages a second; 0: as many as come.
+    /// Messages of the type a second; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// Messages at once.
+    /// Messages of the type at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// Whether it is kept in the history.
+    /// True if the history keeps messages of the type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<bool>,
-    /// Its chance to be shown.
+    /// The weight in a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
 }
@@ -220,6 +221,7 @@ impl From<&PolicyChange> for PolicyChangeView {
             merge: change.merge.map(Merge::name),
             urgent: change.urgent,
             ttl_ms: change.ttl.map(millis),
+            // In `PUT` and in views, 0 says "no limit". An absent field says "as the node does".
             rate: change.rate.map(|rate| rate.map_or(0, |rate| rate.per_second)),
             burst: change.rate.flatten().map(|rate| rate.burst),
             history: change.history,
@@ -228,111 +230,112 @@ impl From<&PolicyChange> for PolicyChangeView {
     }
 }
 
-/// What waits in a room.
+/// The waiting messages in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BacklogView {
     /// Messages gathered for the next flush.
     pub gathered: u64,
-    /// Age of the oldest, in milliseconds; 0 when nothing waits.
+    /// The age of the oldest, in milliseconds; 0 if nothing waits.
     pub oldest_ms: u64,
-    /// Reliable messages that are on their way to the store.
+    /// Reliable messages on their way to the store.
     pub not_durable: u64,
 }
 
-/// What became of the messages of one type: `accepted` = `delivered` + `merged` + `shed` + `waiting`, where
-/// `delivered` means that they left in a batch, or that their increments did.
+/// The account of a type: `accepted` = `delivered` + `merged` + `shed` + `waiting`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AccountView {
-    /// Taken in.
+    /// Messages taken in.
     pub accepted: u64,
-    /// Left in a batch.
+    /// Messages sent in a batch, increments included.
     pub delivered: u64,
-    /// Another one stands for them.
+    /// Messages merged into another one.
     pub merged: u64,
-    /// Dropped on purpose after they were taken in, by reason: members were told, or will be with the next batch.
+    /// Messages dropped on purpose after they were taken in, by reason. Members are told with the next batch.
     pub shed: BTreeMap<String, u64>,
-    /// Still gathered.
+    /// Messages still gathered.
     pub waiting: u64,
-    /// Dropped on purpose instead of being taken in, by reason: their publishers were told.
+    /// Messages dropped on purpose instead of being taken in, by reason. Their publishers were told.
     pub refused: BTreeMap<String, u64>,
 }
 
-/// What `DELETE /v1/rooms/{room}` answers.
+/// The answer of `DELETE /v1/rooms/{room}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClosedView {
-    /// Its name.
+    /// The room's name.
     pub room: String,
-    /// Members that were told.
+    /// Members told of the end.
     pub members: u64,
-    /// Messages that were accepted and had not left yet: nobody will get them.
+    /// Accepted messages lost to all devices: no batch had taken them.
     pub shed: u64,
 }
 
-/// One line of `GET /v1/rooms`.
+/// A line in the answer of `GET /v1/rooms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RoomLine {
-    /// Its name.
+    /// The room's name.
     pub room: String,
     /// Members on all shards.
     pub members: u64,
-    /// The shard that orders it.
+    /// The index of the home shard.
     pub home: usize,
-    /// Shards that hold members of it.
+    /// The number of shards with members of the room.
     pub shards: usize,
-    /// The newest batch.
+    /// The number of the newest batch.
     pub seq: u64,
-    /// The present gather window, in milliseconds.
+    /// The present window, in milliseconds.
     pub window_ms: u64,
-    /// Further devices are placed on several shards.
+    /// True if further devices are placed on several shards.
     pub hot: bool,
-    /// What its passes take of all shards together, in thousandths of one; smoothed over about ten seconds.
+    /// The processor time of the room's passes, all shards together, in thousandths of a processor. Smoothed
+    /// over about ten seconds.
     pub load_permille: u64,
 }
 
 /// A room's history after some seq, already encoded.
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
-    /// The whole answer, JSON: `{"room","run","seq","resumed","history":[…]}`.
+    /// The answer's JSON: `{"room","run","seq","resumed","history":[…]}`.
     pub json: Bytes,
 }
 
-/// What `GET /v1/rooms/{room}/reliable/{offset}` shows: online = acknowledged + left + pending.
+/// The answer of `GET /v1/rooms/{room}/reliable/{offset}`: `online` = `acknowledged` + `left` + `pending`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReceiptView {
-    /// Its name.
+    /// The room's name.
     pub room: String,
-    /// The stream's life.
+    /// The epoch of the stream.
     #[serde(serialize_with = "as_text")]
     pub epoch: Epoch,
-    /// The message's place in it.
+    /// The message's offset in the stream.
     pub offset: u64,
-    /// Its type.
+    /// The message's type.
     pub r#type: String,
-    /// The publisher's own id.
+    /// The publisher's id for the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// When the engine took it in, unix milliseconds.
+    /// The time at which the engine took the message in, unix milliseconds.
     pub at: u64,
-    /// When it expires, unix milliseconds.
+    /// The time at which the message expires, unix milliseconds.
     pub expires_at: u64,
-    /// It has expired.
+    /// True once the message has expired.
     pub expired: bool,
-    /// Its publisher has taken it back.
+    /// True once the publisher has taken the message back.
     pub recalled: bool,
     /// The offset of the recall.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recalled_by: Option<u64>,
-    /// Since when these counts count, unix milliseconds: they begin anew when the node does, or the room was forgotten.
+    /// The beginning of the counts, unix milliseconds. A restart of the node, or a new run of the room, is a
+    /// new beginning.
     pub since: u64,
-    /// Members when it was sent, and those that came back for it.
+    /// Members at the sending, and later returners without the message.
     pub online: u64,
-    /// Of those: have acknowledged it, or came back with a cursor at or past it.
+    /// The part of `online` with an acknowledgement, or with a cursor at or past the message on return.
     pub acknowledged: u64,
-    /// Of those: left before they had.
+    /// The part of `online` gone before an acknowledgement.
     pub left: u64,
-    /// Of those: are still to acknowledge it.
+    /// The part of `online` still to acknowledge.
     pub pending: u64,
-    /// From its first sending to the acknowledgements; absent while there are none.
+    /// The times from the first sending to the acknowledgements; absent while there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack_ms: Option<AckTimes>,
 }
@@ -340,42 +343,42 @@ pub struct ReceiptView {
 /// Times to acknowledge in milliseconds, the percentiles rounded up by at most an eighth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct AckTimes {
-    /// Half of them took no longer.
+    /// The median.
     pub p50: u64,
-    /// 99 % of them took no longer.
+    /// The 99th percentile.
     pub p99: u64,
-    /// None took longer.
+    /// The longest time.
     pub max: u64,
 }
 
-/// What `DELETE /v1/rooms/{room}/reliable/{offset}` did.
+/// The answer of `DELETE /v1/rooms/{room}/reliable/{offset}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecallView {
-    /// Its name.
+    /// The room's name.
     pub room: String,
     /// The offset of the recall, which is durable.
     pub offset: u64,
-    /// The offset that it takes back.
+    /// The offset of the recalled message.
     pub recalls: u64,
 }
 
-/// A part of a room's reliable stream, encoded for the pull side.
+/// A page of a room's reliable stream, encoded for the pull side.
 #[derive(Debug, Clone)]
 pub struct ReliablePage {
-    /// A JSON object.
+    /// The answer's JSON, an object.
     pub json: Bytes,
 }
 
-/// Why something of a room's reliable stream can't be had.
+/// The reason why an ask about a room's reliable stream is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamRefusal {
-    /// The room is not open, and nothing is stored of it.
+    /// The room is not open, and the store holds nothing of the room.
     NoRoom,
-    /// No message has this offset, or it is too long ago.
+    /// No entry has this offset.
     NoOffset,
-    /// The message has expired, or is a recall itself: there is nothing to take back.
+    /// There is nothing to take back: the message has expired, or is a recall itself.
     NotAlive,
-    /// The recall could not be stored, or the store not be read.
+    /// The store did not take the recall, or could not be read.
     Unavailable(Unavailable),
     /// The node holds as many rooms as it may.
     RoomsFull,
@@ -383,7 +386,6 @@ pub enum StreamRefusal {
     Draining,
 }
 
-/// As the protocol spells it.
 fn as_text<S: serde::Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(epoch)
 }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::limits::INTEGER_MAX;
 use crate::room::bucket::Bucket;
-use crate::room::id::Key;
+use crate::room::id::{Key, TypeName};
+use crate::room::ladder::Step;
 use crate::room::policy::{Merge, PolicyChange, Priority, TypeRate};
 
 fn gift() -> Message {
@@ -20,8 +21,11 @@ fn enter() -> Message {
 }
 
 fn showing(normal_per_second: u32, high_per_second: u32) -> RoomSettings {
-    let (normal_per_second, high_per_second) = (Some(normal_per_second), Some(high_per_second));
-    RoomSettings { normal_per_second, high_per_second, ..RoomSettings::default() }
+    RoomSettings {
+        normal_per_second: Some(normal_per_second),
+        high_per_second: Some(high_per_second),
+        ..RoomSettings::default()
+    }
 }
 
 fn changing(type_name: &str, change: PolicyChange) -> RoomSettings {
@@ -69,7 +73,8 @@ fn a_flood_of_chat_does_not_delay_a_gift() {
 fn a_device_is_shown_no_more_than_configured_and_told_of_the_rest() {
     let mut bench = Bench::configured(showing(40, 0));
     let mut shown = Vec::new();
-    let (mut accepted, mut skipped) = (0, 0);
+    let mut accepted = 0;
+    let mut skipped = 0;
     for n in 0..1000 {
         bench.now = bench.now.later(Duration::from_millis(10));
         let offered = if n < 900 { 100 } else { 0 };
@@ -208,13 +213,15 @@ fn on_the_first_step_lossy_messages_are_shed_and_the_others_are_not() {
 #[test]
 fn on_the_second_step_counters_are_told_once_a_second_and_nothing_is_lost() {
     let mut bench = Bench::degraded(Step::CountersSlow);
-    let (mut told, mut total) = (0, 0);
+    let mut told = 0;
+    let mut total = 0;
     for n in 0..100 {
         let (_, mut left) = bench.publish(vec![likes(3), sample("chat", &n.to_string())]);
         left.extend(bench.wait(WINDOW));
         left.extend(bench.taken());
         for change in left.iter().flat_map(|batch| &batch.counters) {
-            (told, total) = (told + 1, change.total);
+            told += 1;
+            total = change.total;
         }
     }
     assert!((10..=11).contains(&told), "{told} times in ten seconds");
@@ -233,7 +240,7 @@ fn counters_that_wait_for_their_second_leave_when_the_room_has_to_flush() {
     assert!(bench.wait(WINDOW).is_empty());
     let left = batches(bench.tell(Input::Flush));
     assert_eq!((left.len(), left[0].counters[0].total), (1, 7));
-    assert!(bench.room.waiting().is_none());
+    assert!(bench.room.gathering.waiting().is_none());
 }
 
 #[test]
@@ -275,8 +282,8 @@ fn what_was_dropped_is_told_even_if_nothing_is_left_to_send() {
     bench.publish(chats(2));
     let left = bench.wait(WINDOW);
     assert_eq!((left[0].messages.len(), skipped_of(&left, "chat")), (0, 2));
-    let missed = bench.room.account.since(Seq(0)).unwrap();
-    assert_eq!(missed.skipped[0].1, 5, "one that was behind all the while hears the same in sum");
+    let refresh = bench.room.state.refresh(Seq(0), None).unwrap();
+    assert_eq!(refresh.missed.skipped[0].1, 5, "one that was behind all the while hears the same in sum");
 }
 
 #[test]

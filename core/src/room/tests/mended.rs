@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::PAYLOAD_BYTES_MAX;
 use crate::room::buffer::{Allowance, Budget, Buffer};
-use crate::room::id::{Key, Seen};
+use crate::room::id::{Key, Seen, TypeName};
 use crate::room::limit::Limits;
 use crate::room::pace::Quotas;
 use crate::room::policy::{PolicyChange, Priority, TypeRate};
@@ -68,7 +68,8 @@ fn a_large_gift_does_not_close_the_reserve_for_the_gifts_behind_it() {
 #[test]
 fn a_large_chat_does_not_stop_all_chat_while_gifts_fill_their_half() {
     for normal in [Allowance::Any, Allowance::AtMost(51)] {
-        let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+        let mut buffer = Buffer::default();
+        let now = Now::made_up().instant;
         buffer.push(Message { wire_bytes: 21_900, ..sample("chat", "0") }, now);
         for n in 0..50 {
             buffer.push(sample("chat", &n.to_string()), now);
@@ -141,7 +142,8 @@ fn what_was_dropped_and_not_told_when_the_room_closes_is_counted() {
 
 #[test]
 fn what_waited_past_its_ttl_is_not_sent() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     buffer.push(Message { ttl: Duration::from_secs(60), ..high("patient") }, now);
     buffer.push(Message { ttl: Duration::from_secs(1), ..high("flash") }, now);
     let cut = buffer.cut(&budget(100, 32 * 1024), 7, now + Duration::from_secs(30));
@@ -150,7 +152,8 @@ fn what_waited_past_its_ttl_is_not_sent() {
 
 #[test]
 fn what_leaves_whole_with_one_flush_leaves_in_room_order_however_it_fills_batches() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     let sized = |message: Message, wire_bytes| Message { wire_bytes, ..message };
     buffer.push(sized(sample("chat", "0"), 50), now);
     buffer.push(sized(sample("chat", "1"), 980), now);
@@ -169,7 +172,8 @@ fn what_leaves_whole_with_one_flush_leaves_in_room_order_however_it_fills_batche
 
 #[test]
 fn what_the_room_refuses_takes_no_place_in_its_types_rate() {
-    let (mut limits, now) = (Limits::default(), Now::made_up().instant);
+    let mut limits = Limits::default();
+    let now = Now::made_up().instant;
     let mut tally = RoomTally::default();
     let rules = RoomRules { messages_per_second: 10, ..RoomRules::default() };
     for chat in chats(10) {
@@ -244,7 +248,8 @@ fn what_is_within_the_readable_rate_is_not_sampled() {
 
 #[test]
 fn a_reserve_is_at_least_one_message() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..100 {
         buffer.push(sample("chat", &n.to_string()), now);
     }
@@ -305,22 +310,23 @@ fn a_view_says_how_old_the_oldest_is() {
 #[test]
 fn a_room_that_went_quiet_keeps_no_slots() {
     let mut bench = Bench::with_members(5);
-    let (normal_per_second, high_per_second) = (Some(100), Some(100));
     bench.tell(Input::Configure(RoomSettings {
-        normal_per_second,
-        high_per_second,
+        normal_per_second: Some(100),
+        high_per_second: Some(100),
         ..RoomSettings::default()
     }));
-    for _ in 0..100 {
-        bench.publish(vec![sample("chat", "1"), high("1")]);
-        bench.wait(Duration::from_millis(21));
-        bench.taken();
+    for message in [sample("chat", "1"), high("1")] {
+        for _ in 0..100 {
+            bench.publish(vec![message.clone()]);
+            bench.wait(Duration::from_millis(21));
+            bench.taken();
+        }
+        assert!(bench.room.gathering.remembers_shown(), "{message:?}");
+        for _ in 0..20 {
+            bench.wait(Duration::from_secs(30));
+        }
+        assert!(!bench.room.gathering.remembers_shown(), "ten minutes after {message:?}");
     }
-    assert!(!bench.room.shown_normal.is_empty() && !bench.room.shown_high.is_empty());
-    for _ in 0..20 {
-        bench.wait(Duration::from_secs(30));
-    }
-    assert!(bench.room.shown_normal.is_empty() && bench.room.shown_high.is_empty(), "ten minutes later");
 }
 
 #[test]

@@ -268,7 +268,8 @@ fn a_cursor_that_can_not_be_honoured_gets_a_reset_and_offset_0_never_does() {
         let [Output::Welcomed(welcomed)] = &outputs[..] else { panic!("{outputs:?}") };
         welcomed.stands.map(|stands| (stands.after, stands.reset)).unwrap()
     };
-    let (one, ahead) = (bench.cursor(1), bench.cursor(3));
+    let one = bench.cursor(1);
+    let ahead = bench.cursor(3);
     assert_eq!(stands(&mut bench, one), (1, None));
     assert_eq!(stands(&mut bench, ahead), (0, Some("ahead")));
     assert_eq!(stands(&mut bench, Cursor { epoch: other, offset: 1 }), (0, Some("epoch_changed")));
@@ -287,7 +288,8 @@ fn a_receipt_adds_up_whoever_comes_and_goes() {
         (receipt.online, receipt.acknowledged, receipt.left)
     };
     assert_eq!(counts(&mut bench), (2, 0, 1));
-    let (lacks, has) = (bench.cursor(0), bench.cursor(1));
+    let lacks = bench.cursor(0);
+    let has = bench.cursor(1);
     bench.tell(join(3, Some(lacks)));
     assert_eq!(counts(&mut bench), (2, 0, 0), "it is pending again");
     bench.tell(left(&bench, 0));

@@ -1,0 +1,129 @@
+//! The asks of publishers about the reliable stream: receipts, recalls and pulls.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Room;
+use super::entry::Entry;
+use super::exchange::{Ask, Output, Told};
+use super::id::Epoch;
+use super::message::{Class, Message, Payload, Unavailable, Verdict};
+use super::pending::{Pending, PendingMessage, Whose};
+use super::policy::TypePolicy;
+use super::receipt::Acks;
+use super::tally::RoomTally;
+use super::view::{RecallView, ReceiptView, StreamRefusal};
+use crate::now::Now;
+
+/// The wire size of a recall beside its type: `{"type":"","payload":null,"at":…,"offset":…,"recall":…},` with
+/// the largest numbers.
+const RECALL_BYTES: usize = 128;
+
+impl Room {
+    /// Answers an ask. The stream is ready, or not worth waiting for.
+    pub(super) fn ask(&mut self, ticket: u64, ask: Ask, now: Now, tally: &mut RoomTally) {
+        self.stream.age(now.unix_ms);
+        let known = self.known_epoch();
+        let told = match (ask, known) {
+            (Ask::Receipt { offset }, known) => {
+                let acks = self.stream.entry(offset).map_or_else(Acks::default, |entry| entry.acks.clone());
+                let receipt = known.and_then(|epoch| {
+                    let entry = self.stream.durable_entry(offset).ok_or(StreamRefusal::NoOffset)?;
+                    Ok(Box::new(self.receipt(epoch, entry)))
+                });
+                Told::Receipt(receipt, acks)
+            }
+            (Ask::Recall { offset }, Ok(_)) => return self.recall(ticket, offset, now, tally),
+            (Ask::Pull { after }, Ok(_)) => return self.pull(ticket, after),
+            (Ask::Recall { .. }, Err(refusal)) => Told::Recalled(Err(refusal)),
+            (Ask::Pull { .. }, Err(refusal)) => Told::Pulled(Err(refusal)),
+        };
+        self.outputs.push_back(Output::Told { ticket, told });
+    }
+
+    /// The epoch of the stream, unless asks about the stream are refused.
+    fn known_epoch(&self) -> Result<Epoch, StreamRefusal> {
+        let Some(epoch) = self.stream.epoch() else {
+            return Err(StreamRefusal::Unavailable(self.stream.unavailable()));
+        };
+        // The ask itself opened the room: nobody publishes to it, is a member of it, or has anything stored
+        // in it.
+        if !self.stream.is_stored() && self.members() == 0 && !self.life.is_published() {
+            return Err(StreamRefusal::NoRoom);
+        }
+        Ok(epoch)
+    }
+
+    fn recall(&mut self, ticket: u64, offset: u64, now: Now, tally: &mut RoomTally) {
+        let refused = |refusal| Output::Told { ticket, told: Told::Recalled(Err(refusal)) };
+        let Some(entry) = self.stream.durable_entry(offset) else {
+            return self.outputs.push_back(refused(StreamRefusal::NoOffset));
+        };
+        let recall = entry.recall_offset();
+        // A recall can't be recalled, and what has expired is gone already.
+        if recall == 0 && (entry.recall > 0 || !entry.is_alive()) {
+            return self.outputs.push_back(refused(StreamRefusal::NotAlive));
+        }
+        // A retry of a recall that is durable.
+        if recall > 0 && recall <= self.stream.durable() {
+            return self.tell_recalled(ticket, offset, &[Verdict::Durable { offset: recall }]);
+        }
+        // A recall of the same message is on its way to the store: both have one outcome.
+        if recall > 0 {
+            let mut pending = Pending::new(Whose::Recall { ticket, offset });
+            pending.push(PendingMessage::Twin(recall));
+            return self.pending.push(pending);
+        }
+        let message = Message {
+            type_name: entry.type_name.clone(),
+            policy: TypePolicy::of(Class::Reliable),
+            key: None,
+            id: None,
+            payload: Payload::Json(Bytes::from_static(b"null")),
+            count: 1,
+            // The recall lives as long as what it takes back would have: devices that come back until then
+            // must hear of it.
+            ttl: Duration::from_millis(entry.expires_ms.saturating_sub(now.unix_ms)),
+            offset: 0,
+            recall: offset,
+            at_ms: 0,
+            wire_bytes: RECALL_BYTES + entry.type_name.as_str().len(),
+        };
+        self.life.used_by_publisher(now.instant);
+        self.take(Whose::Recall { ticket, offset }, vec![message], now, tally);
+    }
+
+    pub(super) fn tell_recalled(&mut self, ticket: u64, recalls: u64, verdicts: &[Verdict]) {
+        let told = match verdicts {
+            [Verdict::Durable { offset } | Verdict::Duplicate { offset: Some(offset) }] => {
+                Ok(RecallView { room: self.name.to_string(), offset: *offset, recalls })
+            }
+            [Verdict::Unavailable(reason)] => Err(StreamRefusal::Unavailable(*reason)),
+            _ => Err(StreamRefusal::Unavailable(Unavailable::RoomFull)),
+        };
+        self.outputs.push_back(Output::Told { ticket, told: Told::Recalled(told) });
+    }
+
+    /// The home's part of a receipt.
+    fn receipt(&self, epoch: Epoch, entry: &Entry) -> ReceiptView {
+        ReceiptView {
+            room: self.name.to_string(),
+            epoch,
+            offset: entry.offset,
+            r#type: entry.type_name.to_string(),
+            id: entry.id.as_ref().map(ToString::to_string),
+            at: entry.at_ms,
+            expires_at: entry.expires_ms,
+            expired: !entry.is_alive() && entry.recalled_by == 0,
+            recalled: entry.recalled_by > 0,
+            recalled_by: (entry.recalled_by > 0).then_some(entry.recalled_by),
+            since: self.stream.counted_since_ms(),
+            online: entry.receipt.online,
+            acknowledged: entry.receipt.returned,
+            left: self.stream.left(entry),
+            pending: 0,
+            ack_ms: None,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The entries of a reliable stream: an entry for each message alive, on the way to the store, or with a
+//! receipt.
+//!
+//! An entry outlives the message, for the receipt's sake. Receipts count here as members come, leave and
+//! return.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::departed::Departed;
+use super::entry::Entry;
+use super::exchange::Reach;
+use super::id::MessageId;
+use super::message::Message;
+use super::receipt::Receipt;
+use crate::limits::{ID_AGE_MAX, RECEIPT_DEVICES_MAX, RECEIPTS_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX};
+use crate::now::millis;
+
+/// The entries of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    /// In order of offset.
+    entries: VecDeque<Entry>,
+    /// Expiry (unix milliseconds) and offset of each living entry.
+    expiries: BTreeSet<(u64, u64)>,
+    /// Invariant: the bytes of the living entries.
+    alive_bytes: usize,
+    /// Names of devices in receipts, at most `RECEIPT_DEVICES_MAX`.
+    names: usize,
+    /// Departures without a name, in no receipt yet.
+    departed: Departed,
+}
+
+impl Entries {
+    pub(super) fn entry(&self, offset: u64) -> Option<&Entry> {
+        self.entries.get(self.index_of(offset)?)
+    }
+
+    pub(super) fn entry_mut(&mut self, offset: u64) -> Option<&mut Entry> {
+        let index = self.index_of(offset)?;
+        self.entries.get_mut(index)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns true if a further message of so many bytes may be alive.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.expiries.len() < STREAM_MESSAGES_MAX && self.alive_bytes + bytes <= STREAM_BYTES_MAX
+    }
+
+    /// Returns true if the message at `offset` may still be sent.
+    pub(super) fn is_alive(&self, offset: u64) -> bool {
+        self.entry(offset).is_some_and(Entry::is_alive)
+    }
+
+    /// The first offset in the reach whose message is alive.
+    pub(super) fn first_alive(&self, reach: Reach) -> Option<u64> {
+        self.within(reach).find(|entry| entry.is_alive()).map(|entry| entry.offset)
+    }
+
+    /// Takes in a message with a new offset, or from the store.
+    pub(super) fn push(&mut self, message: &Message) {
+        let entry = Entry::of(message);
+        self.expiries.insert((entry.expires_ms, entry.offset));
+        self.alive_bytes += entry.bytes;
+        self.entries.push_back(entry);
+        // Of dead messages only receipts are kept, and those have a bound.
+        while self.entries.len() > RECEIPTS_MAX
+            && let Some(oldest) = self.entries.iter().position(|entry| !entry.is_alive())
+        {
+            if let Some(entry) = self.entries.remove(oldest) {
+                self.names -= entry.receipt.names();
+            }
+        }
+    }
+
+    /// Lets go of every entry behind `durable`: the store did not keep the messages. Returns their ids.
+    pub(super) fn give_up_after(&mut self, durable: u64) -> Vec<MessageId> {
+        let mut ids = Vec::new();
+        while let Some(entry) = self.entries.pop_back_if(|entry| entry.offset > durable) {
+            if entry.is_alive() {
+                self.expiries.remove(&(entry.expires_ms, entry.offset));
+                self.alive_bytes -= entry.bytes;
+            }
+            ids.extend(entry.id);
+        }
+        // These recalls were not stored, so their messages may be recalled again.
+        for entry in self.entries.iter_mut().filter(|entry| entry.recalling > durable) {
+            entry.recalling = 0;
+        }
+        ids
+    }
+
+    /// The message at `offset` is durable. A recall takes effect now.
+    pub(super) fn now_durable(&mut self, offset: u64) {
+        let recalls = self.entry(offset).map_or(0, |entry| entry.recall);
+        if recalls == 0 {
+            return;
+        }
+        if let Some(recalled) = self.entry_mut(recalls) {
+            recalled.recalled_by = offset;
+            recalled.recalling = 0;
+            self.die(recalls);
+        }
+    }
+
+    /// Lets go of messages in the reach missing from a read of the store: damaged or lost messages.
+    pub(super) fn bury_missing(&mut self, found: &[Arc<Message>], reach: Reach) {
+        let is_found = |offset: u64| found.binary_search_by_key(&offset, |message| message.offset).is_ok();
+        let missing = self.within(reach).filter(|entry| entry.is_alive() && !is_found(entry.offset));
+        let missing: Vec<u64> = missing.map(|entry| entry.offset).collect();
+        missing.into_iter().for_each(|offset| self.die(offset));
+    }
+
+    /// Ends the lives of expired messages, and lets go of outdated dead entries.
+    pub(super) fn age(&mut self, now_ms: u64) {
+        while let Some((expires_ms, offset)) = self.expiries.first().copied()
+            && expires_ms <= now_ms
+        {
+            self.die(offset);
+        }
+        let is_old = |entry: &mut Entry| !entry.is_alive() && entry.at_ms + millis(ID_AGE_MAX) < now_ms;
+        while let Some(entry) = self.entries.pop_front_if(is_old) {
+            self.names -= entry.receipt.names();
+        }
+    }
+
+    /// The largest offset up to `sent` at or before which nothing is alive.
+    pub(super) fn floor(&self, sent: u64) -> u64 {
+        self.first_alive(Reach { after: 0, through: sent }).map_or(sent, |first| first - 1)
+    }
+
+    /// Moves departures into the receipts of everything sent, before the next message goes to fewer members.
+    pub(super) fn settle_departed(&mut self, sent: u64) {
+        let receipts = self.entries.iter_mut().take_while(|entry| entry.offset <= sent);
+        self.departed.settle(receipts.map(|entry| (entry.offset, &mut entry.receipt)));
+    }
+
+    /// The message at `offset` is sent to so many members.
+    pub(super) fn sent_to(&mut self, offset: u64, members: u64) {
+        if let Some(entry) = self.entry_mut(offset) {
+            entry.receipt.online += members;
+        }
+    }
+
+    /// Marks all messages as sent in an earlier life of the room.
+    pub(super) fn were_sent_before(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.receipt = Receipt::of_earlier_life());
+    }
+
+    /// Counts a device back in, with everything up to `after`. `sent`: the last offset sent.
+    pub(super) fn come_back(&mut self, after: u64, sent: u64, device: u64) {
+        self.settle_departed(sent);
+        // A device may have been counted as gone in each of these receipts, so each has to be looked at.
+        for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= sent) {
+            self.names -= entry.receipt.names();
+            let names_max = RECEIPT_DEVICES_MAX.saturating_sub(self.names + entry.receipt.names());
+            if entry.offset <= after {
+                entry.receipt.come_back_with(device, names_max);
+            } else {
+                entry.receipt.come_back_for(device, names_max);
+            }
+            self.names += entry.receipt.names();
+        }
+    }
+
+    /// Counts a departure after an acknowledgement up to `acked`. `sent`: the last offset sent.
+    pub(super) fn leave(&mut self, acked: u64, sent: u64, device: u64) {
+        let from = self.index_after(acked);
+        let Some(first) = self.entries.get(from).filter(|entry| entry.offset <= sent) else { return };
+        // Ten thousand members may leave at once and lack a thousand messages each. Without a name, or once
+        // the names are used up, a departure costs one count.
+        if device == 0 || self.names + self.entries.len() - from > RECEIPT_DEVICES_MAX {
+            return self.departed.leave(first.offset);
+        }
+        for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= sent) {
+            let known = entry.receipt.names();
+            entry.receipt.leave(device);
+            self.names += entry.receipt.names() - known;
+        }
+    }
+
+    /// Members gone before an acknowledgement of the message, and not back since.
+    pub(super) fn left(&self, entry: &Entry, sent: u64) -> u64 {
+        let lacking = if entry.offset <= sent { self.departed.lacking(entry.offset) } else { 0 };
+        entry.receipt.left() + lacking
+    }
+
+    /// Counts an acknowledgement of messages older than the member's segment.
+    pub(super) fn acked_early(&mut self, reach: Reach, now_ms: u64) {
+        let from = self.index_after(reach.after);
+        for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= reach.through) {
+            entry.acks.add(Duration::from_millis(now_ms.saturating_sub(entry.at_ms)));
+        }
+    }
+
+    pub(super) fn check_invariants(&self) {
+        let living = self.entries.iter().filter(|entry| entry.is_alive());
+        assert_eq!(living.clone().count(), self.expiries.len(), "each living entry has an expiry");
+        assert_eq!(living.map(|entry| entry.bytes).sum::<usize>(), self.alive_bytes);
+        assert!(self.entries.iter().zip(self.entries.iter().skip(1)).all(|(a, b)| a.offset < b.offset));
+        let names: usize = self.entries.iter().map(|entry| entry.receipt.names()).sum();
+        assert_eq!(names, self.names);
+    }
+
+    fn within(&self, reach: Reach) -> impl Iterator<Item = &Entry> {
+        let from = self.index_after(reach.after);
+        self.entries.range(from..).take_while(move |entry| entry.offset <= reach.through)
+    }
+
+    fn die(&mut self, offset: u64) {
+        // A recall may find its message expired already.
+        let Some(entry) = self.entry_mut(offset).filter(|entry| entry.is_alive()) else { return };
+        entry.dead = true;
+        let expiry = (entry.expires_ms, offset);
+        let bytes = entry.bytes;
+        self.expiries.remove(&expiry);
+        self.alive_bytes -= bytes;
+    }
+
+    fn index_of(&self, offset: u64) -> Option<usize> {
+        // Offsets follow one another but for dead entries that made way, so the first guess is mostly right.
+        let guess = usize::try_from(offset.checked_sub(self.entries.front()?.offset)?).ok()?;
+        match self.entries.get(guess) {
+            Some(entry) if entry.offset == offset => Some(guess),
+            _ => self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok(),
+        }
+    }
+
+    fn index_after(&self, offset: u64) -> usize {
+        self.entries.partition_point(|entry| entry.offset <= offset)
+    }
+}

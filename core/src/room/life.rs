@@ -1,0 +1,95 @@
+//! The life of a room: the last uses, and the moments of tidying, closing and dropping.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{HISTORY_AGE_MAX, ROOM_IDLE};
+
+/// The time between two looks for outdated state.
+const TIDY_INTERVAL: Duration = HISTORY_AGE_MAX;
+
+/// The uses and the end of a room.
+#[derive(Debug)]
+pub(super) struct Life {
+    /// True once a publisher has published, recalled a message or configured the room.
+    is_published: bool,
+    /// The last use by a publisher.
+    last_published: Instant,
+    /// The last use by a publisher or a device.
+    last_used: Instant,
+    /// The time without a publish after which the room closes; `None`: the room stays open.
+    idle_close: Option<Duration>,
+    /// The next look for outdated state; `None` while nothing in the room ages.
+    tidy_due: Option<Instant>,
+    /// The room closes as soon as nothing waits for the store.
+    is_closing: bool,
+}
+
+impl Life {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            is_published: false,
+            last_published: now,
+            last_used: now,
+            idle_close: None,
+            tidy_due: None,
+            is_closing: false,
+        }
+    }
+
+    /// Notes a join or a leave.
+    pub(super) fn used_by_device(&mut self, now: Instant) {
+        self.last_used = now;
+    }
+
+    /// Notes a publish, a recall or a `PUT`.
+    pub(super) fn used_by_publisher(&mut self, now: Instant) {
+        self.last_published = now;
+        self.last_used = now;
+        self.is_published = true;
+        self.holds_what_ages(now);
+    }
+
+    /// Schedules a look for outdated state, unless a look is scheduled.
+    pub(super) fn holds_what_ages(&mut self, now: Instant) {
+        self.tidy_due.get_or_insert(now + TIDY_INTERVAL);
+    }
+
+    pub(super) fn is_published(&self) -> bool {
+        self.is_published
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
+    pub(super) fn close(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// Closes the room after `idle_close` without a publish; `None` changes nothing.
+    pub(super) fn configure(&mut self, idle_close: Option<Duration>) {
+        self.idle_close = idle_close.or(self.idle_close);
+    }
+
+    /// The moment at which the room closes for want of publishes.
+    pub(super) fn close_due(&self) -> Option<Instant> {
+        // A closing room waits for the store, not for time: a deadline that has passed would be asked for
+        // again at once.
+        let idle_close = self.idle_close.filter(|_| !self.is_closing)?;
+        Some(self.last_published + idle_close)
+    }
+
+    /// The moment from which on an empty room may be dropped.
+    pub(super) fn drop_due(&self) -> Instant {
+        self.last_used + ROOM_IDLE
+    }
+
+    pub(super) fn tidy_due(&self) -> Option<Instant> {
+        self.tidy_due
+    }
+
+    /// Notes the end of a look. The next look is scheduled if something in the room still ages.
+    pub(super) fn tidied(&mut self, now: Instant, has_more: bool) {
+        self.tidy_due = has_more.then(|| now + TIDY_INTERVAL);
+    }
+}

@@ -1,0 +1,196 @@
+//! The state of a room as of one seq: the content of a welcome or a refresh at the seq, in agreement with the
+//! batches before and after. Only a cut moves the state on.
+//!
+//! The account counts messages taken in as well, and so knows the fate of every message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::account::{Account, Column, Left};
+use super::buffer::Cut;
+use super::counters::{CounterChange, Counters};
+use super::exchange::{Carried, Opening, Refresh, Snapshot};
+use super::history::{History, Past};
+use super::id::{Key, Run, Seen, Seq, TypeName};
+use super::latest::Latest;
+use super::message::{Class, ShedReason};
+use super::tally::RoomTally;
+use crate::limits::WELCOME_BYTES_MAX;
+
+/// The latest values, counter totals, history and account of a room.
+#[derive(Debug, Default)]
+pub(super) struct RoomState {
+    /// The newest batch.
+    seq: Seq,
+    counters: Counters,
+    latest: Latest,
+    history: History,
+    account: Account,
+}
+
+impl RoomState {
+    pub(super) fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Returns true if the account has a column for a type, or room for a new column.
+    pub(super) fn admits_type(&self, type_name: &TypeName) -> bool {
+        self.account.admits(type_name)
+    }
+
+    /// Keeps a place for the latest value of a key. Returns false if the room keeps the most keys allowed.
+    pub(super) fn admit_key(&mut self, type_name: &TypeName, key: &Key) -> bool {
+        self.latest.admit(type_name, key)
+    }
+
+    /// Adds an increment to a counter, for the next batch. Returns the added part, less than `count` at the
+    /// bound of a total, or `None` if the room keeps the most counters allowed.
+    pub(super) fn count(&mut self, type_name: &TypeName, count: u64) -> Option<u64> {
+        self.counters.add(type_name, count)
+    }
+
+    pub(super) fn accepted(&mut self, class: Class, type_name: &TypeName) {
+        let Some(column) = self.account.column(type_name) else {
+            // The store may give back a type for which there is no column left. Its messages are sent all the
+            // same.
+            return assert!(
+                class == Class::Reliable,
+                "other messages are accepted if their type is admitted"
+            );
+        };
+        column.accepted += 1;
+        // Devices account for reliable messages by offset, and for counters by total.
+        column.apart |= matches!(class, Class::Reliable | Class::Counter);
+    }
+
+    /// Takes an accepted message out of the account: its stream is no more, and no device gets the message.
+    pub(super) fn give_up(&mut self, type_name: &TypeName) {
+        if let Some(column) = self.account.column(type_name) {
+            column.accepted -= 1;
+        }
+    }
+
+    pub(super) fn refused(&mut self, type_name: &TypeName, reason: ShedReason) {
+        if let Some(column) = self.account.column_of_refused(type_name) {
+            column.refused[reason as usize] += 1;
+        }
+    }
+
+    /// Adds the waiting increments to the totals, as of the batch `seq`. `messages` is the number of counter
+    /// messages behind them, by type.
+    pub(super) fn tell_counters(
+        &mut self,
+        seq: Seq,
+        messages: &BTreeMap<TypeName, u64>,
+    ) -> Vec<CounterChange> {
+        for (type_name, delivered) in messages {
+            self.account.record(seq, type_name, Left { delivered: *delivered, ..Left::default() });
+        }
+        self.counters.cut(seq)
+    }
+
+    /// Moves the state on to the batch `seq`, which holds `cut`.
+    pub(super) fn tell(&mut self, seq: Seq, cut: &Cut, now: Instant, tally: &mut RoomTally) {
+        self.seq = seq;
+        let mut left: BTreeMap<&TypeName, Left> = BTreeMap::new();
+        for message in &cut.messages {
+            left.entry(&message.type_name).or_default().delivered += 1;
+            if message.class() == Class::Latest {
+                self.latest.record(seq, message);
+            } else if message.policy.history {
+                self.history.push(seq, Arc::clone(message), now);
+            } else if message.class() == Class::Normal {
+                // A device that missed this batch can't repair it from the history, and must not believe so.
+                self.history.pass_over(seq);
+            }
+        }
+        for (type_name, merged) in &cut.merged {
+            left.entry(type_name).or_default().merged += merged;
+        }
+        // Devices hear of dropped messages with this batch, so the account counts them as of its seq.
+        for (type_name, class, reason, count) in cut.dropped.reasons() {
+            left.entry(type_name).or_default().skipped += count;
+            if class == Class::Normal {
+                self.history.pass_over(seq);
+            }
+            tally.shed[reason as usize].add(class, count);
+            if let Some(column) = self.account.column(type_name) {
+                column.shed[reason as usize] += count;
+            }
+        }
+        for (type_name, left) in left {
+            self.account.record(seq, type_name, left);
+        }
+        // Counters need to reach back no further than the account: an older refresh is refused.
+        if let Some(floor) = self.account.trim(seq) {
+            self.counters.forget_before(floor);
+        }
+    }
+
+    /// The refresh of members with everything up to `since`; `None` if the account reaches back less far.
+    pub(super) fn refresh(&self, since: Seq, carried: Option<Carried>) -> Option<Refresh> {
+        let missed = self.account.since(since)?;
+        let latest = self.latest.since(since);
+        Some(Refresh { missed, latest, counters: self.counters.since(since), carried })
+    }
+
+    /// The seq behind which the history is new to a device, and whether the history begins there without a
+    /// gap.
+    pub(super) fn resume(&self, seen: Option<Seen>, run: Run) -> (Seq, bool) {
+        match seen {
+            Some(seen) if seen.run == run && seen.seq <= self.seq => {
+                (self.history.last_before(seen.seq), self.history.is_whole_after(seen.seq))
+            }
+            // The device comes for the first time, or has seen another run of the room.
+            _ => (Seq(0), false),
+        }
+    }
+
+    /// Bytes of a welcome left by the latest values to the reliable stream and the history.
+    pub(super) fn welcome_bytes_left(&self) -> usize {
+        WELCOME_BYTES_MAX.saturating_sub(self.latest.bytes())
+    }
+
+    /// The snapshot for a member with the history up to `history_after`. `stream` is the part of the reliable
+    /// stream. The history fills the rest of the welcome, the newest messages first.
+    pub(super) fn snapshot(&self, history_after: Seq, stream: Option<Opening>) -> Snapshot {
+        let carried = stream.iter().flat_map(|stream| &stream.carried.messages);
+        let carried_bytes: usize = carried.map(|message| message.wire_bytes).sum();
+        let mut bytes_left = self.welcome_bytes_left().saturating_sub(carried_bytes);
+        let newer = self.history.since(history_after);
+        let newer_len = newer.len();
+        // The newest messages are worth more to a late joiner than the oldest.
+        let fitting = newer.rev().take_while(|past| {
+            let fits = past.message.wire_bytes <= bytes_left;
+            bytes_left = bytes_left.saturating_sub(past.message.wire_bytes);
+            fits
+        });
+        let mut history: Vec<Past> = fitting.cloned().collect();
+        history.reverse();
+        Snapshot {
+            seq: self.seq,
+            cut_short: history.len() < newer_len,
+            history,
+            latest: self.latest.since(Seq(0)),
+            counters: self.totals().map(|(name, total)| (name.clone(), total)).collect(),
+            stream,
+        }
+    }
+
+    /// Counter totals told to devices.
+    pub(super) fn totals(&self) -> impl Iterator<Item = (&TypeName, u64)> {
+        self.counters.totals()
+    }
+
+    /// The account, in order of type.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (&TypeName, &Column)> {
+        self.account.columns()
+    }
+
+    /// Lets go of outdated history. Returns whether some is left.
+    pub(super) fn age(&mut self, now: Instant) -> bool {
+        self.history.age(now);
+        !self.history.is_empty()
+    }
+}
