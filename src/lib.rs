@@ -23,7 +23,7 @@
 //! - [`auth`] (pure): publishers by key, devices by token, pages by origin.
 //! - [`clock`]: the only reader of the clock.
 //! - [`config`]: four layers of configuration, checked as a whole.
-//! - [`http`]: the three doors, from accept to upgrade.
+//! - `http`: the three doors, from accept to upgrade.
 //! - [`metrics`]: each metric, defined once.
 //! - [`seat`]: the node's places for connections.
 //! - [`server`]: assembles the parts, and owns the order in which they stop.
@@ -34,7 +34,7 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
-pub mod http;
+mod http;
 pub mod metrics;
 pub mod seat;
 pub mod server;
