@@ -21,7 +21,7 @@ use roomcast_core::room::account::Missed;
 use roomcast_core::room::counters::CounterChange;
 use roomcast_core::room::history::History;
 use roomcast_core::room::id::{Encoding, Epoch, Key, MessageId, RoomName, Run, Seq, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload, ShedReason, Unavailable};
+use roomcast_core::room::message::{self, Class, Message, Payload, ShedReason, Unavailable};
 use roomcast_core::room::policy::TypePolicy;
 use roomcast_core::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use roomcast_core::wire::close::CloseReason;
@@ -168,19 +168,7 @@ const RUN: Run = Run(0x2d01_a85a_8403_0262);
 const EPOCH: Epoch = Epoch(0x9c40_71e2_55f0_1b38);
 
 fn message(type_name: &str, payload: Payload) -> Message {
-    Message {
-        type_name: TypeName::parse(type_name).unwrap(),
-        policy: TypePolicy::of(Class::Normal),
-        key: None,
-        id: None,
-        payload,
-        count: 1,
-        ttl: Duration::ZERO,
-        offset: 0,
-        recall: 0,
-        at_ms: AT_MS,
-        wire_bytes: 0,
-    }
+    Message { payload, at_ms: AT_MS, ..message::sample(type_name, "") }
 }
 
 fn json(text: &'static str) -> Payload {
@@ -323,8 +311,11 @@ fn the_bytes_of_the_protocol_are_those_of_the_encoders() {
 fn node() -> Server {
     let mut args = Args::default();
     let free = Some("127.0.0.1:0".to_owned());
-    (args.flags.viewer_listen, args.flags.publisher_listen) = (free.clone(), free.clone());
-    (args.flags.ops_listen, args.flags.ephemeral, args.flags.shards) = (free, true, Some("1".to_owned()));
+    args.flags.viewer_listen.clone_from(&free);
+    args.flags.publisher_listen.clone_from(&free);
+    args.flags.ops_listen = free;
+    args.flags.ephemeral = true;
+    args.flags.shards = Some("1".to_owned());
     Server::start(Config::load(&args, std::iter::empty()).unwrap()).unwrap()
 }
 
@@ -375,7 +366,8 @@ fn pasted(readme: &str, server: &Server) -> Option<String> {
 
 #[tokio::test]
 async fn the_readmes_curl_line_and_snippet_work() {
-    let (server, readme) = (node(), read("README.md"));
+    let server = node();
+    let readme = read("README.md");
     let snippet = blocks("README.md", "js").remove(0);
     assert!(snippet.lines().count() < 15, "the snippet stays short");
     let quoted: Vec<&str> = snippet.split('"').collect();
@@ -397,7 +389,8 @@ async fn the_readmes_curl_line_and_snippet_work() {
         assert!(said.contains(r#""result":"accepted""#), "{said}");
     }
     let payload = serde_json::from_str::<serde_json::Value>(&curl.body).unwrap()["payload"].clone();
-    let (mut has_pong, mut has_message) = (false, false);
+    let mut has_pong = false;
+    let mut has_message = false;
     let heard = tokio::time::timeout(Duration::from_secs(30), async {
         while !(has_pong && has_message) {
             let text = device.next().await.unwrap().unwrap().into_text().unwrap();

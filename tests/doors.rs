@@ -548,7 +548,8 @@ async fn connections_past_the_seats_are_refused_before_they_are_upgraded(shards:
 async fn joins_past_the_rate_are_told_when_to_come_back_and_nothing_else_suffers(shards: usize) {
     let node = Node::with(shards, &[("VIEWER__JOINS_PER_SECOND", "1")]);
     let mut device = Device::join(&node, "r1", Encoding::Json).await;
-    let (mut moments, mut let_in) = (BTreeSet::new(), 0);
+    let mut moments = BTreeSet::new();
+    let mut let_in = 0;
     // As many as a slow machine needs until 40 were refused; it may let one in each second meanwhile.
     let mut refused = 0;
     while refused < 40 {

@@ -57,7 +57,8 @@ async fn every_device_hears_the_same_in_the_same_order_in_both_encodings(shards:
         }
     };
     let hearing = join_all(devices.iter_mut().map(async |device| {
-        let (mut batches, mut heard) = (Vec::new(), 0);
+        let mut batches = Vec::new();
+        let mut heard = 0;
         while heard < messages {
             let batch = device.batch().await;
             heard += list(&batch, "messages").len() as u64;

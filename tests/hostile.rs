@@ -143,7 +143,8 @@ impl Member {
 
     /// Asserts that what came, what was skipped and what was merged add up to what `witness` saw in the same seqs.
     fn adds_up(&self, witness: &Self) {
-        let (before, after) = (&witness.ledger[&self.joined], &witness.ledger[&self.told.seq]);
+        let before = &witness.ledger[&self.joined];
+        let after = &witness.ledger[&self.told.seq];
         let since = |after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
             let grown = after.iter().map(|(name, n)| (name.clone(), n - before.get(name).unwrap_or(&0)));
             grown.filter(|(_, n)| *n > 0).collect::<BTreeMap<_, _>>()
@@ -174,7 +175,8 @@ async fn slow_devices_harm_nobody_and_are_told_exactly_what_they_missed(shards: 
     let join = async |count: usize, handshake: fn(Encoding) -> Handshake| {
         let mut members = Vec::new();
         for n in 0..count {
-            let (through, encoding) = (&rooms[n % 4], Encoding::ALL[n / 4 % 2]);
+            let through = &rooms[n % 4];
+            let encoding = Encoding::ALL[n / 4 % 2];
             members.push(Member::join(&doors, through, "busy", handshake(encoding)).await);
         }
         members

@@ -98,7 +98,8 @@ async fn each_key_has_a_limit_of_its_own(shards: usize) {
     let keys = r#"["sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
                    "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"]"#;
     let node = Node::with(shards, &[TWO_A_SECOND, ("PUBLISHER__KEYS", keys)]);
-    let (door, body) = (node.publisher_door(), five().to_string());
+    let door = node.publisher_door();
+    let body = five().to_string();
     for (room, key) in [("r1", "Bearer secret"), ("r2", "Bearer key")] {
         let headers = [("content-type", JSON), ("authorization", key)];
         let path = format!("/v1/rooms/{room}/messages");

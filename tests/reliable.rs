@@ -394,7 +394,8 @@ async fn a_newcomer_is_told_everything_that_is_alive(place: &Place) {
             told.extend(reliable(&device.told().await));
         }
         for (n, message) in (1..).zip(&told) {
-            let (offset, payload) = (&message["offset"], &message["payload"]);
+            let offset = &message["offset"];
+            let payload = &message["payload"];
             assert_eq!((offset, payload), (&json!(n), &json!(n)), "{message}");
             assert_eq!(message["id"], format!("c-{n}"));
         }
@@ -403,13 +404,15 @@ async fn a_newcomer_is_told_everything_that_is_alive(place: &Place) {
 
 async fn pages_of_the_pull_side_join_up(place: &Place) {
     let node = place.start();
-    let (count, bytes) = (80, 12_000);
+    let count = 80;
+    let bytes = 12_000;
     assert!(count * bytes > PULL_BYTES_MAX, "more than one page");
     fill(&node, "r1", count, bytes).await;
     all_sent(&node, "r1", 80).await;
     let mut page = node.pull("r1", None).await;
     let epoch = page["epoch"].clone();
-    let (mut told, mut pages) = (offsets(&page), 1);
+    let mut told = offsets(&page);
+    let mut pages = 1;
     assert!(told.len() < count, "{}", told.len());
     while page["through"] != page["offset"] {
         let through = span(&page).1;
@@ -438,14 +441,16 @@ async fn pages_of_the_pull_side_join_up(place: &Place) {
 
 async fn a_newcomer_who_lacks_much_catches_up_while_chat_goes_on(place: &Place) {
     let node = place.start();
-    let (count, bytes) = (60, 10_000);
+    let count = 60;
+    let bytes = 10_000;
     assert!(count * bytes > 2 * WELCOME_RELIABLE_BYTES_MAX, "several frames");
     for encoding in Encoding::ALL {
         let room = encoding.subprotocol();
         fill(&node, room, count, bytes).await;
         all_sent(&node, room, 60).await;
         let mut device = Device::join(&node, room, encoding).await;
-        let (mut cursor, mut told) = (span(&device.welcome).1, offsets(&device.welcome));
+        let mut cursor = span(&device.welcome).1;
+        let mut told = offsets(&device.welcome);
         assert!(told.len() < count, "a welcome brings {}", told.len());
         let chatting = async {
             for n in 0..50 {
@@ -462,7 +467,8 @@ async fn a_newcomer_who_lacks_much_catches_up_while_chat_goes_on(place: &Place) 
                     continue; // On a slow machine something is carried meanwhile.
                 }
                 told.extend(offsets(&frame).into_iter().filter(|offset| *offset > cursor));
-                (cursor, frames) = (through, frames + 1);
+                cursor = through;
+                frames += 1;
             }
             frames
         };
@@ -496,7 +502,9 @@ async fn a_device_that_was_behind_gets_reliable_messages_with_its_refresh(place:
         for n in 1..=3 {
             node.durable(room, &coupon(n)).await;
         }
-        let (mut chats, mut skipped, mut told) = (0, 0, Vec::new());
+        let mut chats = 0;
+        let mut skipped = 0;
+        let mut told = Vec::new();
         while told.len() < 3 || chats + skipped < sent {
             let frame = device.frame().await;
             chats += published(&frame).iter().filter(|message| message["type"] == "chat").count();
@@ -530,7 +538,8 @@ async fn a_full_stream_refuses_and_takes_the_rest(place: &Place) {
     assert_eq!(recalled.status, 200, "room can always be made: {recalled:?}");
     door.publish("r1", &coupon(1)).await.is_problem(503, "stream_full", None);
     // Bytes have a bound as well.
-    let (count, bytes) = (8 * 1024 / 16, 16_000);
+    let count = 8 * 1024 / 16;
+    let bytes = 16_000;
     fill(&node, "r2", count, bytes).await;
     let mut more = 0;
     while node.publisher_door().publish("r2", &coupon("x".repeat(bytes))).await.status == 200 {

@@ -107,7 +107,8 @@ fn cuts(rng: &mut fastrand::Rng, len: usize) -> Vec<usize> {
 
 #[test]
 fn however_the_bytes_are_cut_the_reader_says_the_same() {
-    let (mut good, mut bad) = (0, [0; CloseReason::ALL.len()]);
+    let mut good = 0;
+    let mut bad = [0; CloseReason::ALL.len()];
     for seed in 0..20_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut bytes = stream(&mut rng);
@@ -143,7 +144,8 @@ fn undamaged_fragments_give_back_the_whole() {
             (0..rng.usize(1..60)).map(|_| *rng.choice(&['a', 'é', '€', '𝄞']).unwrap()).collect();
         let mut at = cuts(&mut rng, text.len());
         at.push(text.len());
-        let (mut bytes, mut from) = (Vec::new(), 0);
+        let mut bytes = Vec::new();
+        let mut from = 0;
         for (index, &to) in at.iter().enumerate() {
             let first = u8::from(index == 0) | if index + 1 == at.len() { 0x80 } else { 0 };
             bytes.extend(frame(&mut rng, first, &text.as_bytes()[from..to]));
@@ -197,7 +199,9 @@ fn acks_say_the_same_in_both_encodings() {
             object
         };
         let mut text = json!({ "kind": "ack", "acks": entries.iter().map(spelt).collect::<Vec<_>>() });
-        if let ([entry], true) = (&*entries, rng.bool()) {
+        if rng.bool()
+            && let [entry] = &*entries
+        {
             text = spelt(entry);
             text["kind"] = "ack".into();
         }

@@ -67,7 +67,6 @@ pub(super) async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
     match timeout(BODY_AGE_MAX, collect(body)).await {
         Ok(read) => read,
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_too_slow")
-            .field("body")
             .allowed(format!("the whole body within {} s", BODY_AGE_MAX.as_secs()))),
     }
 }
@@ -75,8 +74,7 @@ pub(super) async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
 async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large")
-            .field("body")
-            .allowed(format!("at most {REQUEST_BYTES_MAX} bytes"))
+            .allowed(format!("a body of at most {REQUEST_BYTES_MAX} bytes"))
     };
     // A large Content-Length is refused unread. A small one is never allocated for: it may be a lie.
     if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {

@@ -204,7 +204,8 @@ async fn t9_failing_writes_and_syncs_break_no_promise() {
     let node = Process::under(fiu, SHARDS, &data).await;
     let doors = node.doors;
     let audience = Audience::join(&doors).await;
-    let (mut durable, mut refused) = (BTreeMap::new(), 0);
+    let mut durable = BTreeMap::new();
+    let mut refused = 0;
     for number in 1..=MESSAGES {
         let answer = until("it is stored", async || {
             let answer = doors.publisher_door().publish(&room_of(number), &large(number)).await;

@@ -153,7 +153,8 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
     for publisher in publishers {
         publisher.await.unwrap();
     }
-    let (mut stored, mut last) = (BTreeMap::new(), BTreeMap::new());
+    let mut stored = BTreeMap::new();
+    let mut last = BTreeMap::new();
     for room in &rooms {
         let found = stage.stored(room).await;
         // The last is never recalled: a recall would be later still.
@@ -260,7 +261,8 @@ impl Stage {
             let result = results.next().unwrap();
             let done = result["result"] == "durable" || result["result"] == "duplicate";
             if done {
-                let (id, offset) = (message["id"].as_str().unwrap(), result["offset"].as_u64().unwrap());
+                let id = message["id"].as_str().unwrap();
+                let offset = result["offset"].as_u64().unwrap();
                 ledger.durable(id, offset, roomcast::clock::now().instant);
             }
             !done
@@ -308,16 +310,17 @@ impl Stage {
             let answer = answer.filter(|answer| answer.status != 503);
             let recall =
                 answer.as_ref().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
-            let (Some(answer), Some(recall)) = (answer, recall) else {
-                sleep(Duration::from_millis(random.u64(5..50))).await;
-                continue;
-            };
-            let mut ledger = self.ledger.lock().unwrap();
-            match recall["offset"].as_u64().filter(|_| answer.status == 200) {
-                Some(recall) => ledger.recalled(room, offset, recall),
-                None => ledger.violated(format!("I1: the recall of {room} {offset}: {answer:?}")),
+            if let Some(answer) = answer
+                && let Some(recall) = recall
+            {
+                let mut ledger = self.ledger.lock().unwrap();
+                match recall["offset"].as_u64().filter(|_| answer.status == 200) {
+                    Some(recall) => ledger.recalled(room, offset, recall),
+                    None => ledger.violated(format!("I1: the recall of {room} {offset}: {answer:?}")),
+                }
+                return;
             }
-            return;
+            sleep(Duration::from_millis(random.u64(5..50))).await;
         }
     }
 }

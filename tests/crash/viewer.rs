@@ -140,7 +140,8 @@ impl Viewer {
 
     /// A welcome, or a page: which life of the stream it is of.
     fn greet(&mut self, told: &Value) {
-        let (Some(epoch), Some(after)) = (told["epoch"].as_str(), told["after"].as_u64()) else { return };
+        let Some(epoch) = told["epoch"].as_str() else { return };
+        let Some(after) = told["after"].as_u64() else { return };
         let cursor = self.cursor.as_ref().filter(|(_, offset)| *offset > 0);
         if let Some((had, offset)) = cursor
             && (!told["reset"].is_null() || had != epoch)
@@ -158,9 +159,8 @@ impl Viewer {
         {
             self.violations.push(format!("I5: it heard of {room}"));
         }
-        let (Some(after), Some(through)) = (frame["after"].as_u64(), frame["through"].as_u64()) else {
-            return Ok(());
-        };
+        let Some(after) = frame["after"].as_u64() else { return Ok(()) };
+        let Some(through) = frame["through"].as_u64() else { return Ok(()) };
         if self.cursor.as_ref().is_some_and(|(_, offset)| after > *offset) {
             self.gaps += 1;
             self.pull().await?;

@@ -100,7 +100,8 @@ impl Device {
         let (socket, answer) = comes("a handshake", connecting).await?;
         let subprotocol = answer.headers().get("sec-websocket-protocol");
         let subprotocol = subprotocol.map(|chosen| chosen.to_str().unwrap().to_owned());
-        let (welcome, seqs) = (Value::Null, BTreeMap::new());
+        let welcome = Value::Null;
+        let seqs = BTreeMap::new();
         let mut device = Self { socket, encoding, welcome, subprotocol, seqs };
         device.welcome = match device.hear().await {
             Heard::Frame(welcome) => welcome,
@@ -409,7 +410,8 @@ fn spelt(frame: proto::ServerFrame) -> Value {
 
 /// What a frame that speaks of the reliable stream says of it.
 fn speak(frame: &mut Value, [after, through]: [u64; 2], ack_within_ms: u32) {
-    (frame["after"], frame["through"]) = (after.into(), through.into());
+    frame["after"] = after.into();
+    frame["through"] = through.into();
     frame["ack_within_ms"] = ack_within_ms.into();
 }
 

@@ -57,7 +57,8 @@ impl LoopFs {
     }
 
     fn mount(&mut self) -> Result<(), String> {
-        let (image, path) = (self.image(), self.path());
+        let image = self.image();
+        let path = self.path();
         run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_os_str(), path.as_os_str()])?;
         self.mounted = true;
         Ok(())

@@ -52,7 +52,8 @@ impl Door {
 
     /// Publishes in JSON at a door that may be gone.
     pub(crate) async fn try_publish(&self, room: &str, request: &Value) -> Option<Answer> {
-        let (path, headers) = (format!("/v1/rooms/{room}/messages"), [("content-type", JSON)]);
+        let path = format!("/v1/rooms/{room}/messages");
+        let headers = [("content-type", JSON)];
         let answer = self.try_request("POST", &path, &headers, request.to_string().as_bytes()).await?;
         // Half an answer is none.
         serde_json::from_slice::<Value>(&answer.body).is_ok().then_some(answer)

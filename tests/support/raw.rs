@@ -94,7 +94,8 @@ impl RawDevice {
 
 /// The first frame of `bytes` with its length, if all of it is there.
 fn whole(bytes: &[u8]) -> Option<(usize, RawFrame)> {
-    let (opcode, short) = (bytes.first()? & 0x0f, *bytes.get(1)?);
+    let opcode = bytes.first()? & 0x0f;
+    let short = *bytes.get(1)?;
     assert_eq!(short & 0x80, 0, "a server never masks");
     let (head, length) = match short {
         126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),

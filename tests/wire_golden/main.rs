@@ -11,12 +11,11 @@ mod sizes;
 mod welcomes;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast_core::room::history::{History, Past};
 use roomcast_core::room::id::{Key, MessageId, RoomName, Run, Seq, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::message::{Class, Message, Payload, sample};
 use roomcast_core::room::policy::TypePolicy;
 use roomcast_core::wire::frame::Head;
 
@@ -38,21 +37,7 @@ fn head(room: &RoomName) -> Head<'_> {
 }
 
 fn message(name: &str, payload: Payload) -> Message {
-    let (policy, type_name) = (TypePolicy::of(Class::Normal), type_name(name));
-    let (key, id) = (None, None);
-    Message {
-        type_name,
-        policy,
-        key,
-        id,
-        payload,
-        count: 1,
-        ttl: Duration::ZERO,
-        offset: 0,
-        recall: 0,
-        at_ms: AT_MS,
-        wire_bytes: 0,
-    }
+    Message { payload, at_ms: AT_MS, ..sample(name, "") }
 }
 
 /// JSON payload, publisher's id.
@@ -80,7 +65,8 @@ fn recall() -> Message {
 }
 
 fn past(messages: impl IntoIterator<Item = (u64, Message)>) -> Vec<Past> {
-    let (mut history, now) = (History::default(), roomcast::clock::now().instant);
+    let mut history = History::default();
+    let now = roomcast::clock::now().instant;
     for (seq, message) in messages {
         history.push(Seq(seq), Arc::new(message), now);
     }

@@ -160,7 +160,8 @@ fn what_goes_into_a_level_batch_comes_out_again() {
     let mut lengths = Lengths::default();
     for seed in 0..5_000 {
         let mut inputs = Inputs(fastrand::Rng::with_seed(seed));
-        let (room, batch) = (room(), inputs.batch());
+        let room = room();
+        let batch = inputs.batch();
         let head = Head { room: &room, run: RUN, seq: batch.seq };
         let [as_json, as_proto] = Encoding::ALL.map(|encoding| {
             let frame = frame::level(head, &batch, encoding);
@@ -203,7 +204,8 @@ fn what_goes_into_a_level_batch_comes_out_again() {
 fn what_goes_into_a_refresh_comes_out_again() {
     for seed in 0..1_000 {
         let mut inputs = Inputs(fastrand::Rng::with_seed(seed));
-        let (room, refresh) = (room(), inputs.refresh());
+        let room = room();
+        let refresh = inputs.refresh();
         let [as_json, as_proto] =
             Encoding::ALL.map(|encoding| frame::refresh(head(&room), &refresh, encoding));
 
@@ -236,7 +238,8 @@ fn what_goes_into_a_refresh_comes_out_again() {
 #[test]
 fn what_is_carried_comes_out_again() {
     for seed in 0..1_000 {
-        let (room, carried) = (room(), Inputs(fastrand::Rng::with_seed(seed)).carried());
+        let room = room();
+        let carried = Inputs(fastrand::Rng::with_seed(seed)).carried();
         let [as_json, as_proto] = Encoding::ALL.map(|encoding| frame::carry(head(&room), &carried, encoding));
 
         let mut wanted = json!({ "kind": "batch", "room": "r1", "run": RUN_TEXT, "seq": 42, "messages": [] });
@@ -269,12 +272,16 @@ fn what_goes_into_a_welcome_or_a_page_comes_out_again() {
         });
         let mut stream = proto::Welcome::default();
         if let Some(Opening { epoch, offset, carried: Carried { span, messages } }) = &snapshot.stream {
-            (wanted["epoch"], wanted["offset"]) = (epoch.to_string().into(), (*offset).into());
+            wanted["epoch"] = epoch.to_string().into();
+            wanted["offset"] = (*offset).into();
             put_span(&mut wanted, *span);
             wanted["reliable"] = all_in_json(messages);
-            (stream.epoch, stream.offset) = (epoch.to_string(), *offset);
-            (stream.after, stream.through) = (span.after, span.through);
-            (stream.ack_within_ms, stream.reliable) = (span.ack_within_ms, all_in_proto(messages));
+            stream.epoch = epoch.to_string();
+            stream.offset = *offset;
+            stream.after = span.after;
+            stream.through = span.through;
+            stream.ack_within_ms = span.ack_within_ms;
+            stream.reliable = all_in_proto(messages);
         }
         assert_eq!(read_json(&as_json), wanted, "seed {seed}");
 

@@ -45,13 +45,15 @@ fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
         let mut message = Inputs(fastrand::Rng::with_seed(seed)).message();
         if message.class() == Class::Reliable {
             // It was sized before it had them: with room for the largest.
-            (message.offset, message.recall) = (INTEGER_MAX, INTEGER_MAX);
+            message.offset = INTEGER_MAX;
+            message.recall = INTEGER_MAX;
         }
         if message.policy.merge == Merge::Sum {
             message.count = INTEGER_MAX;
         }
         let [in_json, in_proto] = Encoding::ALL.map(|encoding| encoded_bytes(&message, encoding));
-        let (sized, travels) = (message.wire_bytes, (in_json + SEPARATOR_BYTES).max(in_proto));
+        let sized = message.wire_bytes;
+        let travels = (in_json + SEPARATOR_BYTES).max(in_proto);
         assert!(sized >= travels, "seed {seed}: sized {sized}, travels {travels}: {message:?}");
         assert!(sized <= travels + 2, "seed {seed}: sized {sized}, travels {travels}: {message:?}");
     }
