@@ -1,4 +1,5 @@
-//! Holds the documents to the code: what they show is what the node does, and what the node has is in them.
+//! Holds the documents to the code: a shown example is what the node does, and every part of the node is
+//! documented.
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
 
@@ -51,7 +52,7 @@ fn blocks(document: &str, label: &str) -> Vec<String> {
     text.split(&fence).skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0.to_owned())).collect()
 }
 
-/// A table that differs is printed as it should be: to be pasted.
+/// Prints the right table if the rows differ, ready to be pasted.
 fn assert_rows(document: &str, heading: &str, wanted: &[String]) {
     let found = table(document, heading);
     assert!(found == wanted, "{document} should have under {heading}\n{}\n", wanted.join("\n"));
@@ -150,7 +151,7 @@ fn every_problem_code_is_in_the_protocol() {
     }
 }
 
-/// The first text within each call that makes a problem; what tests make does not count.
+/// The first text within each call that makes a problem. The problems of unit tests do not count.
 fn problem_codes(source: &str) -> Vec<String> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
     let makers = ["Problem::bad(", "Problem::new(", "Self::new(", "unavailable(", "refusal(", "unsupported("];
@@ -191,7 +192,7 @@ fn coupon() -> Arc<Message> {
     Arc::new(Message { policy: TypePolicy::of(Class::Reliable), offset: 8, ..message("coupon", json("5")) })
 }
 
-/// Takes an earlier coupon back.
+/// The recall of an earlier coupon.
 fn recall() -> Arc<Message> {
     let one = Message {
         policy: TypePolicy::of(Class::Reliable),
@@ -202,7 +203,7 @@ fn recall() -> Arc<Message> {
     Arc::new(one)
 }
 
-/// The frames that docs/protocol.md shows with their bytes, by the label of their block.
+/// Label of a block in docs/protocol.md -> the frame that the block shows.
 fn shown_frames() -> BTreeMap<String, Bytes> {
     let room = RoomName::parse("r1").unwrap();
     let head = Head { room: &room, run: RUN, seq: Seq(42) };
@@ -288,7 +289,7 @@ fn the_bytes_of_the_protocol_are_those_of_the_encoders() {
     let mut wrong = String::new();
     for (name, frame) in shown_frames() {
         let is_shown = if name.ends_with("-json") {
-            // As one line of text, without the header: two bytes, or four where the second is 126.
+            // As one line of text, without the header: two bytes, or four if the second is 126.
             let header = if frame[1] == 126 { 4 } else { 2 };
             let text = std::str::from_utf8(&frame[header..]).unwrap();
             blocks("docs/protocol.md", "json").iter().any(|block| block.lines().any(|line| line == text))
@@ -319,7 +320,7 @@ fn node() -> Server {
     Server::start(Config::load(&args, std::iter::empty()).unwrap()).unwrap()
 }
 
-/// What the README's curl line asks for.
+/// The request of the README's curl line.
 struct CurlLine {
     path: String,
     content_type: String,
@@ -338,7 +339,7 @@ impl CurlLine {
         Self { path, content_type, body: quoted[3].to_owned() }
     }
 
-    /// Sends it as curl would; the whole answer.
+    /// Sends the request as curl would, and returns the whole answer.
     async fn send(&self, server: &Server) -> String {
         let Self { path, content_type, body } = self;
         let mut stream = TcpStream::connect(server.publisher_addr()).await.unwrap();
@@ -354,7 +355,7 @@ impl CurlLine {
     }
 }
 
-/// What the README's curl line prints when it is pasted into a shell; `None` where there is no curl.
+/// The output of the README's curl line, pasted into a shell. `None` on a machine without curl.
 fn pasted(readme: &str, server: &Server) -> Option<String> {
     Command::new("curl").arg("--version").output().ok()?;
     let line = readme.lines().find(|line| line.starts_with("curl "))?;
@@ -374,7 +375,7 @@ async fn the_readmes_curl_line_and_snippet_work() {
     let url = quoted[1].replace("127.0.0.1:7600", &server.viewer_addr().to_string());
     let subprotocol = quoted[3];
     let mut handshake = url.into_client_request().unwrap();
-    // What a page from a file sends.
+    // The origin of a page from a file.
     handshake.headers_mut().insert("origin", HeaderValue::from_static("null"));
     handshake.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
     let (mut device, answer) = Box::pin(tokio_tungstenite::connect_async(handshake)).await.unwrap();
@@ -396,7 +397,7 @@ async fn the_readmes_curl_line_and_snippet_work() {
             let text = device.next().await.unwrap().unwrap().into_text().unwrap();
             let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
             has_pong |= frame["kind"] == "pong";
-            // Where the snippet looks: it may have joined after the message.
+            // The snippet looks in both places: it may have joined after the message.
             let messages =
                 frame.get("history").or_else(|| frame.get("messages")).and_then(serde_json::Value::as_array);
             has_message |= messages.into_iter().flatten().any(|message| message["payload"] == payload);

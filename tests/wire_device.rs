@@ -1,5 +1,5 @@
-//! The reader of device frames against random bytes: however they are cut, it says the same, holds no more than its
-//! bound, and never panics; and what it reads never panics the parser behind it.
+//! The reader of device frames against random bytes. The result is the same for every cut, the reader holds
+//! no more than its bound, and neither the reader nor the parser behind it panics.
 
 use std::ops::ControlFlow;
 
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 180 };
 
-/// All that came out of a reader, in order, and how it ended.
+/// All frames of a reader, in order, and its end.
 #[derive(Debug, PartialEq)]
 struct Heard {
     frames: Vec<String>,
     outcome: Result<(), CloseReason>,
 }
 
-/// Feeds `bytes` cut at `cuts`, which rise.
+/// Feeds `bytes`, cut at `cuts`, which rise.
 fn hear(bytes: &[u8], cuts: &[usize], seed: u64) -> Heard {
     let mut reader = Reader::default();
     let mut frames = Vec::new();
@@ -175,7 +175,7 @@ fn noise_and_announced_lengths_cost_nothing() {
     }
 }
 
-/// An ack is all that moves a cursor: what it says must not depend on its spelling.
+/// Only an acknowledgement moves a cursor, so its meaning must not depend on its encoding.
 #[test]
 fn acks_say_the_same_in_both_encodings() {
     for seed in 0..2_000 {
@@ -190,7 +190,7 @@ fn acks_say_the_same_in_both_encodings() {
         let leaves_out = rng.bool();
         let spelt = |entry: &proto::AckEntry| {
             let mut object = json!({ "room": entry.room, "epoch": entry.epoch, "offset": entry.offset });
-            // Null, as if left out, or empty is the same.
+            // Null, a missing field and an empty one are the same.
             for name in ["room", "epoch"].into_iter().filter(|_| leaves_out) {
                 if object[name] == "" {
                     object[name] = Value::Null;

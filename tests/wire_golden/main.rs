@@ -1,5 +1,6 @@
-//! The bytes devices get. Golden: every server frame in both encodings, spelt out field by field, so that a change of
-//! the wire can't go unseen. Round trip: random frames, read back by decoders that share no code with the encoder.
+//! The bytes of the frames to devices. Golden: every server frame in both encodings, spelt out field by
+//! field, so that no change of the wire goes unseen. Round trip: random frames, read back by decoders that
+//! share no code with the encoder.
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
 
@@ -21,7 +22,7 @@ use roomcast_core::wire::frame::Head;
 
 const RUN: Run = Run(0x1f);
 const RUN_TEXT: &str = "000000000000001f";
-/// Within the thirteen digits that unix milliseconds have in our time.
+/// Within the thirteen digits of unix milliseconds in our time.
 const AT_MS: u64 = 1_700_000_000_000;
 
 fn type_name(name: &str) -> TypeName {
@@ -58,7 +59,7 @@ fn coupon() -> Message {
     Message { policy: TypePolicy::of(Class::Reliable), offset: 8, ..message("coupon", payload) }
 }
 
-/// What takes an earlier one back.
+/// The recall of an earlier message.
 fn recall() -> Message {
     let payload = Payload::Json(Bytes::from_static(b"null"));
     Message { policy: TypePolicy::of(Class::Reliable), offset: 300, recall: 5, ..message("coupon", payload) }
@@ -85,7 +86,8 @@ fn assert_golden(frame: &[u8], fields: &[&[u8]]) {
     assert_eq!(rest.escape_ascii().to_string(), "", "behind the last field");
 }
 
-/// Splits a server's frame by RFC 6455 §5.2: the first byte, and the payload behind a length in its shortest form.
+/// Splits a server's frame by RFC 6455 §5.2: the first byte, and the payload behind a length in its shortest
+/// form.
 fn unframe(frame: &[u8]) -> (u8, &[u8]) {
     let (length, payload) = match frame[1] {
         126 => (u64::from(u16::from_be_bytes([frame[2], frame[3]])), &frame[4..]),

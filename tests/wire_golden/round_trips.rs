@@ -36,7 +36,7 @@ pub(crate) fn read_proto(frame: &[u8]) -> proto::server_frame::Frame {
     read.frame.expect("a kind")
 }
 
-/// What a decoder has to find of a message.
+/// A message as a decoder has to find it.
 fn in_proto(message: &Message, seq: Option<Seq>) -> proto::Message {
     proto::Message {
         r#type: message.type_name.to_string(),
@@ -99,7 +99,7 @@ fn counters_in_proto(changes: &[CounterChange]) -> BTreeMap<String, proto::Count
     changes.iter().map(|change| (change.type_name.to_string(), entry(change))).collect()
 }
 
-/// Adds a member to a JSON frame unless it is empty: those are left out.
+/// Adds a member to a JSON frame, unless the member is empty: empty ones are left out.
 fn put_some(frame: &mut Value, member: &str, object: Value) {
     if object.as_object().is_some_and(|entries| !entries.is_empty()) {
         frame[member] = object;
@@ -121,7 +121,7 @@ fn put_carried(frame: &mut Value, carried: &Carried) {
     }
 }
 
-/// A batch that says this of the stream, and nothing else; `None`: not even that.
+/// A batch with these fields of the stream alone. `None`: an empty batch.
 fn of_stream(carried: Option<&Carried>) -> proto::Batch {
     let Some(Carried { span: Span { after, through, ack_within_ms }, messages }) = carried else {
         return proto::Batch::default();
@@ -140,7 +140,7 @@ fn counters_in_json(changes: &[CounterChange]) -> Value {
     changes.iter().map(|change| (change.type_name.to_string(), entry(change))).collect()
 }
 
-/// How often a random frame had a length of each of WebSocket's three forms, by encoding.
+/// Encoding -> random frames with a length of each of WebSocket's three forms.
 #[derive(Default)]
 struct Lengths([[u32; 3]; 2]);
 
