@@ -299,7 +299,8 @@ fn measure(name: &str, load: Load) {
     };
     let messages = u32::try_from(best.outcome.durable.max(1)).expect("fewer in three seconds");
     print(&format!(
-        "{name}: {load}: best {}/s (worst {}/s), p50 {}, p99 {}; CPU of the node {:.1?} a message, {} % of a core; load {} %",
+        "{name}: {load}: best {}/s (worst {}/s), p50 {}, p99 {}; \
+         CPU of the node {:.1?} a message, {} % of a core; load {} %",
         best.per_second(),
         worst.per_second(),
         latency(500),

@@ -201,7 +201,8 @@ impl Trace {
         let start_ms = started_ms(&reports[0]);
         let mut shed_before = BTreeMap::new();
         print(
-            "second | step, owed MiB, RSS MiB | answers p99: first, second | given p99: chat, gift | shed since, readiness",
+            "second | step, owed MiB, RSS MiB | answers p99: first, second | given p99: chat, gift | \
+             shed since, readiness",
         );
         for second in 0..=number("OVERLOAD_TOTAL", 60) + 8 {
             let from_ms = start_ms + second * 1000;
@@ -278,7 +279,8 @@ fn judge(reports: &[Value; 2], trace: &Trace) {
         let unknown: u64 = ALL.iter().filter_map(|name| row(report, name)["unknown"].as_u64()).sum();
         let met = unknown == 0 && all["p99_ms"].as_f64().is_some_and(|p99_ms| p99_ms <= ANSWER_MAX_MS);
         print(&format!(
-            "{name}: answers p99 {} ms, max {} ms, {unknown} messages without one (p99 at most {ANSWER_MAX_MS}: {}); by status: {}; published late by p99 {late} ms",
+            "{name}: answers p99 {} ms, max {} ms, {unknown} messages without one \
+             (p99 at most {ANSWER_MAX_MS}: {}); by status: {}; published late by p99 {late} ms",
             all["p99_ms"],
             all["max_ms"],
             yes(met),
@@ -307,8 +309,8 @@ fn judge(reports: &[Value; 2], trace: &Trace) {
         let last_ms = slow.map(|(at_ms, _)| at_ms + 250 - ended_ms).max().unwrap_or(0);
         let is_known = moments(calm, what, &only).any(|(at_ms, _)| at_ms >= ended_ms + 4000);
         print(&format!(
-            "{name}: p99 of the worst quarter of a second: {before:.1} ms before, {during:.1} ms during; as before {last_ms} ms after \
-             the end (at most 5000: {})",
+            "{name}: p99 of the worst quarter of a second: {before:.1} ms before, {during:.1} ms during; \
+             as before {last_ms} ms after the end (at most 5000: {})",
             yes(is_known && last_ms <= 5000)
         ));
     }
@@ -349,8 +351,8 @@ fn account(reports: &[Value; 2]) {
         let others = seen("others");
         let told = seen("given") + others + seen("merged") + seen("skipped");
         print(&format!(
-            "{name}: accepted of both {accepted}, unknown {unknown}; a device's account: {} given, {others} of the other's given, {} \
-             merged, {} skipped: {told} (exact: {})",
+            "{name}: accepted of both {accepted}, unknown {unknown}; a device's account: {} given, \
+             {others} of the other's given, {} merged, {} skipped: {told} (exact: {})",
             account["given"],
             account["merged"],
             account["skipped"],

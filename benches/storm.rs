@@ -150,8 +150,8 @@ fn cut() {
     print(&format!("cut: {count} of {} devices cut within {took:.1?}", count + crowd.devices.len()));
     let [before_gap, during_gap, after_gap] = [&before, &during, &after].map(Ears::longest_gap);
     print(&format!(
-        "cut: longest time between two frames of a device: {during_gap:.1?} during, {after_gap:.1?} after (in the calm of those that \
-         stay), {before_gap:.1?} before (in that of all): held up by {:.1?}",
+        "cut: longest time between two frames of a device: {during_gap:.1?} during, \
+         {after_gap:.1?} after (in the calm of those that stay), {before_gap:.1?} before (in that of all): held up by {:.1?}",
         during_gap.saturating_sub(after_gap)
     ));
     compare("cut: from due to a device, after and during", after.latencies, during.latencies);

@@ -281,7 +281,8 @@ async fn only_holders_of_an_active_key_may_publish(shards: usize) {
     let anonymous = format!("GET /v1/rooms HTTP/1.1\r\nhost: {}\r\n\r\n", node.publisher);
     let answer = door.say(anonymous.as_bytes()).await.unwrap();
     assert_eq!(answer.header("connection"), Some("close"));
-    let twice = "GET /v1/rooms HTTP/1.1\r\nhost: a\r\nauthorization: Bearer secret\r\nauthorization: Bearer secret\r\n\r\n";
+    let twice = "GET /v1/rooms HTTP/1.1\r\nhost: a\r\n\
+                 authorization: Bearer secret\r\nauthorization: Bearer secret\r\n\r\n";
     door.say(twice.as_bytes()).await.unwrap().is_problem(401, "key_missing", None);
     with("Basic secret").await.is_problem(401, "key_missing", None);
     with("Bearer secrets").await.is_problem(401, "key_unknown", None);

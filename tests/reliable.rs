@@ -154,7 +154,8 @@ async fn an_acknowledgement_that_can_not_be_is_ignored_and_counted(place: &Place
         device.ack("elsewhere", &epoch, 2).await;
         device.say(&json!({"kind": "ack", "acks": [
             {"room": "elsewhere", "epoch": epoch, "offset": 1}, {"room": room, "epoch": epoch, "offset": 1},
-            {"room": room, "epoch": epoch, "offset": 0}, {"room": room, "epoch": epoch, "offset": 9_007_199_254_740_991_u64},
+            {"room": room, "epoch": epoch, "offset": 0},
+            {"room": room, "epoch": epoch, "offset": 9_007_199_254_740_991_u64},
         ]})).await;
         let ignored = "roomcast_acks_ignored_total";
         node.metrics_when("ignored acks", |metrics| metrics.sum(ignored, &[]) >= before + 7).await;

@@ -182,7 +182,8 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
 fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, mut restarts: Vec<Duration>) {
     let durable = ledger.durable_messages();
     print(&format!(
-        "{test}: {durable} messages answered for, {} applied by {} devices, {} duplicates on the wire, {} returns, {} gaps pulled",
+        "{test}: {durable} messages answered for, {} applied by {} devices, {} duplicates on the wire, \
+         {} returns, {} gaps pulled",
         ledger.applied,
         plan.rooms * plan.devices,
         ledger.duplicates,

@@ -51,8 +51,12 @@ macro_rules! in_memory_and_on_disk {
     ($($name:ident),* $(,)?) => {
         $crate::support::in_memory_and_on_disk!(@at in_memory_at_1_shard, 1, None, [$($name),*]);
         $crate::support::in_memory_and_on_disk!(@at in_memory_at_4_shards, 4, None, [$($name),*]);
-        $crate::support::in_memory_and_on_disk!(@at on_disk_at_1_shard, 1, Some($crate::support::Folder::new()), [$($name),*]);
-        $crate::support::in_memory_and_on_disk!(@at on_disk_at_4_shards, 4, Some($crate::support::Folder::new()), [$($name),*]);
+        $crate::support::in_memory_and_on_disk!(
+            @at on_disk_at_1_shard, 1, Some($crate::support::Folder::new()), [$($name),*]
+        );
+        $crate::support::in_memory_and_on_disk!(
+            @at on_disk_at_4_shards, 4, Some($crate::support::Folder::new()), [$($name),*]
+        );
     };
     (@at $place:ident, $shards:literal, $folder:expr, [$($name:ident),*]) => {
         mod $place {

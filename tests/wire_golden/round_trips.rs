@@ -170,7 +170,8 @@ fn what_goes_into_a_level_batch_comes_out_again() {
         });
 
         let mut wanted = json!({
-            "kind": "batch", "room": "r1", "run": RUN_TEXT, "seq": batch.seq.0, "messages": all_in_json(&batch.messages),
+            "kind": "batch", "room": "r1", "run": RUN_TEXT, "seq": batch.seq.0,
+            "messages": all_in_json(&batch.messages),
         });
         put_some(&mut wanted, "skipped", json!(counts_in_proto(&batch.skipped)));
         put_some(&mut wanted, "merged", json!(counts_in_proto(&batch.merged)));
