@@ -1,4 +1,5 @@
-//! The only reader of clocks. All other code is given a [`Now`], or reads its own processor time here.
+//! The only reader of clocks. All other code gets a [`Now`] as an argument, or reads its own processor time
+//! here.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,20 +10,20 @@ use rustix::time::{ClockId, clock_gettime};
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Now {
+    // A clock set before 1970 counts as 1970: a wrong clock must not stop the node.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Now { instant: Instant::now(), unix_ms: millis(since_1970) }
 }
 
-/// Processor time that this process has used, in all its threads, the kernel's work for it included.
-///
-/// The value comes from a clock. `getrusage` may count in ticks of 4 ms.
+/// The processor time of this process, in all its threads, with the kernel's work for the process.
 #[must_use]
-pub fn node_cpu() -> Duration {
+pub(crate) fn node_cpu() -> Duration {
+    // A clock, since `getrusage` may count in ticks of 4 ms.
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or(Duration::ZERO)
 }
 
-/// Processor time that the calling thread has used, the kernel's work for it included.
+/// The processor time of the calling thread, with the kernel's work for the thread.
 #[must_use]
-pub fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or(Duration::ZERO)
 }

@@ -13,16 +13,17 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The configuration has mistakes.
+/// Exit code: the arguments or the configuration have mistakes.
 const BAD_CONFIGURATION: u8 = 1;
-/// A port, or something else the server needs of the system, is not to be had.
+/// Exit code: the system refused a port, a thread or the store.
 const CANNOT_START: u8 = 2;
-/// A second signal came before the drain was over.
+/// Exit code: a second signal ended the drain.
 const CUT_SHORT: u8 = 3;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
+        // `--help` and `--version` are errors to clap, and answers to the caller.
         Err(asked) if !asked.use_stderr() => return say(io::stdout(), &asked.to_string()),
         Err(mistake) => return refuse(mistake, BAD_CONFIGURATION),
     };
@@ -42,6 +43,8 @@ fn refuse(why: impl Display, code: u8) -> ExitCode {
 
 fn serve(config: Config) -> ExitCode {
     log(config.log);
+    // A runtime of its own: the server's threads end with the drain, and a second signal must be heard until
+    // then.
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let started = signals.map_err(StartError::from).and_then(|signals| Ok((signals, Server::start(config)?)));
     match started {
@@ -50,7 +53,7 @@ fn serve(config: Config) -> ExitCode {
     }
 }
 
-/// The first signal drains, the second one stops at once.
+/// Waits for the first signal, and drains. A second signal ends the drain.
 async fn until_told_to_stop(server: Server) -> ExitCode {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -76,7 +79,7 @@ fn log(log: Log) {
     }
 }
 
-/// A closed pipe must not stop a server.
+/// Writes `text`, and returns a failure if the pipe is closed. A closed pipe must not stop a server.
 fn say(mut to: impl Write, text: &str) -> ExitCode {
     to.write_all(text.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }

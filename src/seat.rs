@@ -1,16 +1,16 @@
-//! The node's places for connections.
+//! The node's places for connections: as many as its file descriptors allow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The node's places for connections: as many as its descriptors allow.
+/// The node's places for connections. A clone counts the same places.
 #[derive(Debug, Clone)]
 pub struct Seats {
     taken: Arc<AtomicU64>,
     seats_max: u64,
 }
 
-/// One taken place; dropping it gives it back.
+/// A taken place. Dropping the seat frees the place.
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicU64>);
 
@@ -21,15 +21,18 @@ impl Seats {
         Self { taken: Arc::default(), seats_max }
     }
 
-    /// Takes a place, unless all are taken.
+    /// Takes a place. `None` if every place is taken.
     #[must_use]
     pub fn take(&self) -> Option<Seat> {
+        // Added first and given back past the limit: two doors that ask at once cannot both take the last
+        // place.
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
         let seat = Seat(Arc::clone(&self.taken));
         (before < self.seats_max).then_some(seat)
     }
 
-    /// How many are taken.
+    /// The number of taken places. It may exceed the limit for a moment, while a refused caller gives its
+    /// place back.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)

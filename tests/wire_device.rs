@@ -9,7 +9,7 @@ use roomcast_core::proto;
 use roomcast_core::room::id::{Encoding, Epoch, RoomName};
 use roomcast_core::wire::close::CloseReason;
 use roomcast_core::wire::device::{self, Ack, DeviceFrame};
-use roomcast_core::wire::reader::{Incoming, Reader, ReaderLimits};
+use roomcast_core::wire::reader::{FrameReader, Incoming, ReaderLimits};
 use serde_json::{Value, json};
 
 const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 180 };
@@ -23,7 +23,7 @@ struct Heard {
 
 /// Feeds `bytes`, cut at `cuts`, which rise.
 fn hear(bytes: &[u8], cuts: &[usize], seed: u64) -> Heard {
-    let mut reader = Reader::default();
+    let mut reader = FrameReader::default();
     let mut frames = Vec::new();
     let mut from = 0;
     for &to in cuts.iter().chain([&bytes.len()]) {

@@ -10,7 +10,7 @@ use roomcast::seat::Seats;
 use roomcast::shard::connection::Socket;
 use roomcast::shard::lane::Peer;
 use roomcast::shard::{Plan, Shard};
-use roomcast::store::{Answer, Request};
+use roomcast::store::{StoreAnswer, StoreRequest};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::message::{Message, sample};
@@ -93,8 +93,10 @@ impl Driven {
     pub(crate) fn turn(&mut self, now: Now) -> bool {
         let mut busy = self.shard.turn(now);
         while let Some(request) = self.shard.poll_store() {
-            let Request::Load { room, life } = request else { unreachable!("nothing reliable is published") };
-            self.shard.take_stored(Answer::Loaded { room, life, stream: None }, now);
+            let StoreRequest::Load { room, life } = request else {
+                unreachable!("nothing reliable is published")
+            };
+            self.shard.take_stored(StoreAnswer::Loaded { room, life, stream: None }, now);
             busy = true;
         }
         while self.shard.poll_answer().is_some() {}

@@ -1,18 +1,18 @@
-//! The time as the core sees it: a value that the shell reads and passes in. The core reads no clock.
+//! The time in the core: a value that the shell reads and passes in. The core reads no clock.
 
 use std::time::{Duration, Instant};
 
-/// One reading of both clocks: the monotonic one that deadlines are kept in, and the wall clock that devices see.
+/// A reading of both clocks: the monotonic clock of deadlines, and the wall clock of devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic time. It never goes back.
+    /// Monotonic time; never goes back.
     pub instant: Instant,
-    /// Wall clock in milliseconds since 1970. It may jump.
+    /// Wall clock in unix milliseconds; may jump either way.
     pub unix_ms: u64,
 }
 
 impl Now {
-    /// The same reading, `by` later on both clocks. Simulated worlds move their time with it.
+    /// The same reading, `by` later on both clocks. Simulated worlds move time with this function.
     #[must_use]
     pub fn later(self, by: Duration) -> Self {
         Self { instant: self.instant + by, unix_ms: self.unix_ms.saturating_add(millis(by)) }
@@ -26,7 +26,7 @@ impl Now {
     }
 }
 
-/// A duration in whole milliseconds, rounded down. Durations past `u64::MAX` milliseconds saturate.
+/// A duration in whole milliseconds, rounded down, at most `u64::MAX`.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -1,12 +1,12 @@
 //! An echo server over the engine's own reader of device frames, for Autobahn's fuzzing client
-//! (`tests/autobahn/run.sh`). It shows that the reader keeps to RFC 6455; it is no door: one small handshake, no limits
-//! on connections, no deadlines.
+//! (`tests/autobahn/run.sh`). The client shows that the reader keeps to RFC 6455. This server is not a door:
+//! one small handshake, no limits on connections, no deadlines.
 
 use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use roomcast_core::wire::reader::{Incoming, Reader, ReaderLimits};
+use roomcast_core::wire::reader::{FrameReader, Incoming, ReaderLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tungstenite::handshake::derive_accept_key;
@@ -17,9 +17,9 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 64 << 20 };
 const SCRATCH_BYTES: usize = 64 << 10;
 const REQUEST_BYTES_MAX: usize = 16 << 10;
-/// What a close without a code is answered with.
+/// The answer to a close frame without a code.
 const NORMAL: u16 = 1000;
-/// How long the other side may take to hear our close.
+/// The time for the other side to read the close frame.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// `autobahn-echo [ADDRESS]`, 127.0.0.1:7690 by default.
@@ -29,7 +29,7 @@ async fn main() -> io::Result<()> {
     let listener = TcpListener::bind(&address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        // A connection that fails ends alone: Autobahn's report says what it thinks of it.
+        // A connection that fails ends alone. Autobahn's report has its verdict.
         drop(tokio::spawn(async move { echo(stream).await.ok() }));
     }
 }
@@ -38,7 +38,7 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut scratch = vec![0; SCRATCH_BYTES];
     let mut read_bytes = handshake(&mut stream, &mut scratch).await?;
-    let mut reader = Reader::default();
+    let mut reader = FrameReader::default();
     loop {
         let mut answer = Vec::new();
         let mut is_closed = false;
@@ -71,7 +71,8 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Answers the upgrade. How many bytes came after it, moved to the front of `scratch`.
+/// Answers the upgrade. Moves the bytes behind the request to the front of `scratch`, and returns their
+/// number.
 async fn handshake(stream: &mut TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
     let mut read_bytes = 0;
     let head_bytes = loop {
@@ -100,14 +101,15 @@ async fn handshake(stream: &mut TcpStream, scratch: &mut [u8]) -> io::Result<usi
 
 fn push_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
-    // A Vec takes every byte.
+    // Writing to a Vec cannot fail.
     header.format(payload.len() as u64, out).unwrap_or_default();
     out.extend_from_slice(payload);
 }
 
-/// Ends a connection whose close frame is written: reads on for a moment, so that a reset does not overtake it.
+/// Ends a connection after its close frame.
 async fn part(mut stream: TcpStream, scratch: &mut [u8]) -> io::Result<()> {
     stream.shutdown().await?;
+    // A socket closed with unread bytes sends a reset, which may overtake the close frame.
     let until_end = async { while stream.read(scratch).await.is_ok_and(|read_bytes| read_bytes > 0) {} };
     // Past the linger the socket is dropped all the same.
     tokio::time::timeout(LINGER, until_end).await.unwrap_or_default();

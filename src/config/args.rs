@@ -1,44 +1,44 @@
-//! The command line, as typed. Values are text here: they are checked with the other layers, so that their mistakes
-//! are reported together with everybody else's.
+//! The command line, as typed. Values are text here: `resolve` checks the values of all layers together, and
+//! reports a flag's mistakes with all others.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-/// `roomcast`, its flags and its commands.
+/// The command line of `roomcast`: flags and commands.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "roomcast", version, about = "The broadcast engine for live rooms.")]
 pub struct Args {
-    /// What to do; nothing means `serve`.
+    /// The command. None: `serve`.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// What stands above the configuration file and the environment.
+    /// The flags. A flag replaces the value of the file and of the environment.
     #[command(flatten)]
     pub flags: Flags,
 }
 
-/// What `roomcast` can do.
+/// The commands of `roomcast`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Open the three doors and serve (the default).
     #[default]
     Serve,
-    /// Look at the configuration without serving.
+    /// Check or print the configuration without serving.
     #[command(subcommand)]
     Config(Look),
 }
 
-/// What `roomcast config` can do.
+/// The commands of `roomcast config`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Look {
     /// Report every mistake of the configuration at once.
     Check {
-        /// The file to look at, in place of --config.
+        /// The configuration file, in place of --config.
         file: Option<PathBuf>,
     },
-    /// Print the configuration in force as TOML, secrets left out, each line with where it comes from.
+    /// Print the configuration in force as TOML, without secrets, each line with its source.
     Print {
-        /// The file to look at, in place of --config.
+        /// The configuration file, in place of --config.
         file: Option<PathBuf>,
     },
 }
@@ -46,25 +46,25 @@ pub enum Look {
 /// The highest layer of the configuration. Each flag may stand before or after the command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Flags {
-    /// A TOML file with what differs from the defaults (config/default.toml).
+    /// A TOML file with changes to the defaults (config/default.toml).
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where devices connect [default: 127.0.0.1:7600].
+    /// The address of the door for devices [default: 127.0.0.1:7600].
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub viewer_listen: Option<String>,
-    /// Where backends publish [default: 127.0.0.1:7601].
+    /// The address of the door for publishers [default: 127.0.0.1:7601].
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub publisher_listen: Option<String>,
-    /// Where health and metrics are served [default: 127.0.0.1:7602].
+    /// The address of the door for health and metrics [default: 127.0.0.1:7602].
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub ops_listen: Option<String>,
-    /// Where reliable messages will be stored [default: data].
+    /// The folder of the store for reliable messages [default: data].
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<String>,
-    /// Store nothing on disk.
+    /// Keep reliable messages in memory alone; a restart forgets them.
     #[arg(long, global = true)]
     pub ephemeral: bool,
-    /// Threads that own rooms and connections, or auto [default: auto, one per core].
+    /// The number of shard threads, or auto [default: auto, one per core].
     #[arg(long, global = true, value_name = "N")]
     pub shards: Option<String>,
     /// Let a door listen off loopback without authentication.
@@ -73,13 +73,13 @@ pub struct Flags {
 }
 
 impl Args {
-    /// What to do.
+    /// The command to run.
     #[must_use]
     pub fn asked(&self) -> Command {
         self.command.clone().unwrap_or_default()
     }
 
-    /// The file that `config check` or `config print` names beside its flags.
+    /// The file typed after `config check` or `config print`.
     pub(super) fn looked_at(&self) -> Option<&Path> {
         match &self.command {
             Some(Command::Config(Look::Check { file } | Look::Print { file })) => file.as_deref(),

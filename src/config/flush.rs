@@ -1,4 +1,4 @@
-//! The bounds of a room's rules, in one place for the configuration (`flush.*`, `readable.*`, `limits.*`) and for
+//! The bounds of a room's rules, shared by the configuration (`flush.*`, `readable.*`, `limits.*`) and by
 //! `PUT /v1/rooms/{room}`.
 
 use std::ops::RangeInclusive;
@@ -13,42 +13,42 @@ use roomcast_core::limits::{
     URGENT_SPACING_MAX,
 };
 
-/// A number that a field does not take.
+/// A number out of a field's bounds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} must be {allowed}")]
-pub struct BadValue {
-    /// The field: `flush.gather_ms`.
-    pub field: &'static str,
-    /// What is allowed, with the unit.
-    pub allowed: String,
+pub(crate) struct BadValue {
+    /// The path of the field, such as `flush.gather_ms`.
+    pub(crate) field: &'static str,
+    /// The bounds and the unit.
+    pub(crate) allowed: String,
 }
 
-/// One number of a room's rules.
+/// A field of a room's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleField {
-    /// Milliseconds the oldest message waits.
+pub(crate) enum RuleField {
+    /// The gather window of a room, in milliseconds.
     GatherMs,
-    /// Messages of one batch.
+    /// The most messages of a batch.
     MaxMessages,
-    /// Bytes of one batch.
+    /// The most encoded bytes of a batch.
     MaxBytes,
-    /// Members up to which a room flushes at once.
+    /// A room of up to so many members flushes at once.
     DirectMembers,
-    /// Milliseconds between early flushes.
+    /// Milliseconds between two early flushes of a room.
     UrgentSpacingMs,
-    /// Milliseconds to which the window may widen.
+    /// Milliseconds to which a room's window may widen.
     GatherMaxMs,
-    /// Messages of normal and low priority that devices are asked to show a second.
+    /// Readable messages per second, of normal and low priority.
     NormalPerSecond,
-    /// Messages of high priority that devices are asked to show a second.
+    /// Readable messages per second, of high priority.
     HighPerSecond,
-    /// Messages that a room takes a second.
+    /// Messages per second into a room.
     RoomMessagesPerSecond,
 }
 
 impl RuleField {
-    /// All of them, in the order of `config/default.toml`.
-    pub const ALL: [Self; 9] = [
+    /// Every field, in the order of `config/default.toml`.
+    pub(crate) const ALL: [Self; 9] = [
         Self::GatherMs,
         Self::MaxMessages,
         Self::MaxBytes,
@@ -60,15 +60,15 @@ impl RuleField {
         Self::RoomMessagesPerSecond,
     ];
 
-    /// The field of this path.
+    /// The field at `path`, if any.
     #[must_use]
-    pub fn at(path: &str) -> Option<Self> {
+    pub(crate) fn at(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.path() == path)
     }
 
-    /// Where it stands in the configuration and in `PUT /v1/rooms/{room}`.
+    /// The path of the field in the configuration and in `PUT /v1/rooms/{room}`.
     #[must_use]
-    pub fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Self::GatherMs => "flush.gather_ms",
             Self::MaxMessages => "flush.max_messages",
@@ -82,9 +82,9 @@ impl RuleField {
         }
     }
 
-    /// What it counts.
+    /// The unit of the field.
     #[must_use]
-    pub fn unit(self) -> &'static str {
+    pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::GatherMs | Self::UrgentSpacingMs | Self::GatherMaxMs => "milliseconds",
             Self::MaxMessages => "messages",
@@ -94,9 +94,9 @@ impl RuleField {
         }
     }
 
-    /// The numbers it takes.
+    /// The least and the largest number of the field.
     #[must_use]
-    pub fn bounds(self) -> RangeInclusive<u64> {
+    pub(crate) fn bounds(self) -> RangeInclusive<u64> {
         match self {
             Self::GatherMs | Self::GatherMaxMs => 1..=millis(GATHER_MAX),
             Self::MaxMessages => 1..=BATCH_MESSAGES_MAX as u64,
@@ -107,17 +107,17 @@ impl RuleField {
         }
     }
 
-    /// Puts a number in its place in `settings`.
+    /// Stores `value` in the field of `settings`.
     ///
     /// # Errors
-    /// [`BadValue`] if it is out of bounds; `settings` are as they were.
-    pub fn set(self, value: u64, settings: &mut RoomSettings) -> Result<(), BadValue> {
+    /// [`BadValue`] for a value out of bounds. `settings` are unchanged.
+    pub(crate) fn set(self, value: u64, settings: &mut RoomSettings) -> Result<(), BadValue> {
         let fits = self.bounds().contains(&value);
         let (true, Ok(size)) = (fits, usize::try_from(value)) else {
             let (min, max) = self.bounds().into_inner();
             return Err(BadValue { field: self.path(), allowed: format!("{min} to {max} {}", self.unit()) });
         };
-        // No bound of these is past it.
+        // The fields that read `rate` have RATE_MAX as their bound; the others do not use it.
         let rate = Some(u32::try_from(value).unwrap_or(RATE_MAX));
         match self {
             Self::GatherMs => settings.gather = Some(Duration::from_millis(value)),
@@ -134,55 +134,57 @@ impl RuleField {
     }
 }
 
-/// What is allowed for a share.
-pub const SHARE_ALLOWED: &str = "a share, 0 to 1";
+/// The allowed values of a share, for mistakes and problem responses.
+pub(crate) const SHARE_ALLOWED: &str = "a share, 0 to 1";
 
-/// Fractions like 0.1 have no exact double.
+/// The tolerance of sums and roundings: fractions like 0.1 have no exact double.
 const SLACK: f64 = 1e-6;
 
-/// Shares of a batch that are reserved by priority, each from 0 to 1, in the order of [`Priority::ALL`].
+/// The reserved shares of a batch by priority, each from 0 to 1, in the order of [`Priority::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shares([f64; Priority::ALL.len()]);
 
-/// Shares that are more than there is: their sum.
+/// Shares with a sum of more than 1.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("the shares add up to {sum}")]
-pub struct TooMuch {
-    /// More than 1; rounded to thousandths.
-    pub sum: f64,
+pub(crate) struct TooMuch {
+    /// The sum, rounded up to thousandths.
+    pub(crate) sum: f64,
 }
 
 impl Shares {
-    /// Where each stands in the configuration and in `PUT /v1/rooms/{room}`, in the order of [`Priority::ALL`].
+    /// The paths of the shares in the configuration and in `PUT /v1/rooms/{room}`, in the order of
+    /// [`Priority::ALL`].
     pub const PATHS: [&'static str; Priority::ALL.len()] =
         ["flush.low_share", "flush.normal_share", "flush.high_share"];
 
-    /// The shares of these quotas, to change some of them.
+    /// The shares of `quotas`, as a start for changes.
     #[must_use]
-    pub fn of(quotas: Quotas) -> Self {
+    pub(crate) fn of(quotas: Quotas) -> Self {
         Self(quotas.permille.map(|permille| f64::from(permille) / 1000.0))
     }
 
-    /// Changes the one at this path; `None`, and no change, if there is none there, or `share` is not from 0 to 1.
+    /// Changes the share at `path`. `None`, and no change, for an unknown path or a share out of 0 to 1.
     #[must_use]
-    pub fn set(&mut self, path: &str, share: f64) -> Option<()> {
+    pub(crate) fn set(&mut self, path: &str, share: f64) -> Option<()> {
         let index = Self::PATHS.iter().position(|known| *known == path)?;
         self.0[index] = (0.0..=1.0).contains(&share).then_some(share)?;
         Some(())
     }
 
-    /// One share in thousandths, rounded down; `None`: it is not from 0 to 1.
+    /// A share in thousandths, rounded down. `None` for a share out of 0 to 1.
     #[must_use]
-    pub fn permille(share: f64) -> Option<u32> {
+    pub(crate) fn permille(share: f64) -> Option<u32> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to 1")]
         (0.0..=1.0).contains(&share).then_some((share * 1000.0 + SLACK).floor() as u32)
     }
 
-    /// Them as quotas, rounded down to thousandths.
+    /// The shares as quotas, each rounded down to thousandths.
     ///
     /// # Errors
-    /// [`TooMuch`] if they add up to more than 1.
-    pub fn quotas(self) -> Result<Quotas, TooMuch> {
+    /// [`TooMuch`] for a sum of more than 1.
+    pub(crate) fn quotas(self) -> Result<Quotas, TooMuch> {
+        // Rounding down first would hide a sum like 1.0009, and rounding each up would refuse three thirds.
         let sum: f64 = self.0.iter().sum();
         if sum > 1.0 + SLACK {
             return Err(TooMuch { sum: (sum * 1000.0).ceil() / 1000.0 });

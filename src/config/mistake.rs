@@ -1,4 +1,5 @@
-//! What is wrong with a configuration, and where it was typed. A mistake never shows the value of a secret key.
+//! Mistakes of a configuration, each with the source of the value. A mistake never shows the value of a
+//! secret key.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,21 +7,21 @@ use std::sync::Arc;
 
 use super::ENVIRONMENT_PREFIX;
 
-/// Where a value was typed, from the lowest layer to the highest.
+/// The layer of a typed value, from the lowest to the highest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The built-in `config/default.toml`.
     Default,
-    /// A configuration file.
+    /// A configuration file, by its path.
     File(Arc<PathBuf>),
     /// A variable of the environment, by its name.
     Environment(String),
-    /// A flag, as it is typed.
+    /// A flag, in its typed form (`--shards`).
     Flag(&'static str),
 }
 
 impl Source {
-    /// Its place among the layers; a higher one counts over a lower one.
+    /// The number of the layer, 0 to 3. A value of a higher layer replaces a value of a lower layer.
     #[must_use]
     pub fn layer(&self) -> u8 {
         match self {
@@ -31,7 +32,19 @@ impl Source {
         }
     }
 
-    /// How a key is spelt there.
+    /// The path of a text typed in this source. A relative path in a file counts from the folder of the file:
+    /// a node may be started from anywhere. A relative path from elsewhere counts from the working directory.
+    pub(super) fn path(&self, typed: &str) -> PathBuf {
+        match self {
+            Self::File(file) => {
+                file.parent().map_or_else(|| PathBuf::from(typed), |folder| folder.join(typed))
+            }
+            // A variable, a flag and the built-in defaults have no folder.
+            Self::Default | Self::Environment(_) | Self::Flag(_) => PathBuf::from(typed),
+        }
+    }
+
+    /// The spelling of a key in this source.
     pub(super) fn spelling(&self, key: &str) -> String {
         match self {
             Self::Environment(_) => {
@@ -53,18 +66,18 @@ impl fmt::Display for Source {
     }
 }
 
-/// One thing that is wrong.
+/// A mistake of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where it was typed.
+    /// The source of the mistaken value.
     pub source: Source,
     /// The key, as in a file: `flush.gather_ms`, `auth.device_keys[0].alg`.
     pub key: String,
-    /// What is wrong with it.
+    /// The problem, to complete the sentence "key: …".
     pub wrong: String,
-    /// What is allowed; empty for an unknown key.
+    /// The allowed values, with their unit. Empty for an unknown key.
     pub allowed: String,
-    /// What was probably meant, spelt as its source spells keys.
+    /// The intended key or word, by a guess, in the spelling of the source.
     pub meant: Option<String>,
 }
 
@@ -83,7 +96,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Everything that is wrong with a configuration; never empty.
+/// All mistakes of a configuration, at least one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Mistakes(pub Vec<Mistake>);
 
@@ -95,13 +108,14 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// The known name that `asked` was probably meant to be: the nearest within three changes, or one that ends alike
-/// (a key looked for in the wrong section).
+/// The known name closest to `asked`: the nearest within three changes, or else the first name with the same
+/// last part (a key typed in the wrong section).
 pub(super) fn nearest<'a>(asked: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let asked = asked.to_ascii_lowercase();
     let near = known
         .clone()
         .map(|name| (changes(&asked, name), name))
+        // Half of a short name: three changes would turn "log" into any word.
         .filter(|(changes, name)| *changes <= 3 && *changes * 2 <= name.len())
         .min_by_key(|(changes, _)| *changes);
     if let Some((_, name)) = near {
@@ -112,9 +126,11 @@ pub(super) fn nearest<'a>(asked: &str, known: impl Iterator<Item = &'a str> + Cl
     alike.next()
 }
 
-/// How many characters must be put in, left out or changed to turn one name into the other (Levenshtein).
+/// The Levenshtein distance: the number of characters to insert, delete or change between `from` and `to`.
 fn changes(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
+    // One row of the table at a time: row[n] is the distance of what was read so far to the first n
+    // characters.
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (above, a) in from.chars().enumerate() {
         let mut diagonal = above;
@@ -130,6 +146,8 @@ fn changes(from: &str, to: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -147,5 +165,22 @@ mod tests {
             assert_eq!(nearest(asked, known.iter().copied()), meant, "{asked}");
         }
         assert_eq!((changes("kitten", "sitting"), changes("", "abc"), changes("same", "same")), (3, 3, 0));
+    }
+
+    #[test]
+    fn a_relative_path_counts_from_the_folder_of_its_file_and_else_from_the_working_directory() {
+        let file = |path: &str| Source::File(Arc::new(path.into()));
+        for (source, typed, path) in [
+            (file("/etc/roomcast/node.toml"), "data", "/etc/roomcast/data"),
+            (file("/etc/roomcast/node.toml"), "../keys/device.key", "/etc/roomcast/../keys/device.key"),
+            (file("/etc/roomcast/node.toml"), "/var/lib/roomcast", "/var/lib/roomcast"),
+            (file("conf/node.toml"), "data", "conf/data"),
+            (file("node.toml"), "data", "data"),
+            (Source::Default, "data", "data"),
+            (Source::Environment("ROOMCAST__STORE__DATA_DIR".into()), "data", "data"),
+            (Source::Flag("--data-dir"), "data", "data"),
+        ] {
+            assert_eq!(source.path(typed), Path::new(path), "{typed} of {source}");
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! What may be said of a type, and which class takes it, in one place for the configuration (`types.NAME.*`) and for
-//! `PUT /v1/rooms/{room}`. A key that nobody would read for a class is refused: it would promise something.
+//! The keys of a type and the classes that take each key, shared by the configuration (`types.NAME.*`) and by
+//! `PUT /v1/rooms/{room}`. A key without effect for a class is refused: an accepted key would promise an
+//! effect.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,29 +11,29 @@ use roomcast_core::room::policy::{Merge, PolicyChange, Priority, TypePolicy, Typ
 
 use roomcast_core::limits::{RATE_MAX, TTL_MAX, TTL_MIN, WEIGHT_MAX};
 
-/// One key of a type, its class aside.
+/// A key of a type, other than `class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyField {
-    /// Who goes first.
+    /// The priority: low, normal or high.
     Priority,
-    /// What becomes of several that wait.
+    /// The rule for waiting messages of the same key.
     Merge,
-    /// Whether it makes its room flush at once.
+    /// True: a message makes its room flush at once.
     Urgent,
-    /// Milliseconds it lives, or waits.
+    /// Milliseconds: the life of a reliable message, or the longest wait of another message.
     TtlMs,
-    /// How many a room takes a second.
+    /// Messages per second into a room. 0: no limit.
     Rate,
-    /// How many of those at once.
+    /// Messages into a room at once, beside a rate.
     Burst,
-    /// Whether it is kept in the history.
+    /// True: the room's history keeps the messages.
     History,
-    /// Its chance to be shown.
+    /// The chance of a message in a sample, relative to other types.
     Weight,
 }
 
 impl PolicyField {
-    /// All of them, in the order in which they are shown.
+    /// Every key, in the order of `config print`.
     pub const ALL: [Self; 8] = [
         Self::Priority,
         Self::Merge,
@@ -44,7 +45,7 @@ impl PolicyField {
         Self::Weight,
     ];
 
-    /// Its name.
+    /// The name of the key, as typed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,15 +60,15 @@ impl PolicyField {
         }
     }
 
-    /// The field of this name.
+    /// The key called `name`, if any.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
-    /// The whole numbers it takes; `None`: it is no number.
+    /// The least and the largest number. `None` for a key without a number.
     #[must_use]
-    pub fn bounds(self) -> Option<RangeInclusive<u64>> {
+    pub(crate) fn bounds(self) -> Option<RangeInclusive<u64>> {
         match self {
             Self::TtlMs => Some(millis(TTL_MIN)..=millis(TTL_MAX)),
             Self::Rate => Some(0..=RATE_MAX.into()),
@@ -77,9 +78,9 @@ impl PolicyField {
         }
     }
 
-    /// What its number counts; empty where it is a bare number, or none.
+    /// The unit of the number. Empty for a number without a unit, and for other values.
     #[must_use]
-    pub fn unit(self) -> &'static str {
+    pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::TtlMs => "milliseconds",
             Self::Rate => "messages a second",
@@ -88,19 +89,21 @@ impl PolicyField {
         }
     }
 
-    /// The words it takes; none: it is no word.
+    /// The allowed words. Empty for a key without words.
     #[must_use]
-    pub fn words(self) -> Vec<&'static str> {
+    pub(crate) fn words(self) -> Vec<&'static str> {
         match self {
             Self::Priority => Priority::ALL.map(Priority::name).to_vec(),
             Self::Merge => Merge::ALL.map(Merge::name).to_vec(),
-            _ => Vec::new(),
+            Self::Urgent | Self::TtlMs | Self::Rate | Self::Burst | Self::History | Self::Weight => {
+                Vec::new()
+            }
         }
     }
 
-    /// What it takes, whatever the class.
+    /// The allowed values, over all classes.
     #[must_use]
-    pub fn allowed(self) -> String {
+    pub(crate) fn allowed(self) -> String {
         match self.bounds() {
             Some(bounds) => {
                 let text = format!("a whole number, {} to {} {}", bounds.start(), bounds.end(), self.unit());
@@ -112,42 +115,42 @@ impl PolicyField {
     }
 }
 
-/// A value as it was given, whatever it was spelt in.
+/// A given value, from TOML or from JSON.
 #[derive(Debug, Clone, Copy)]
-pub enum Given<'a> {
-    /// A whole number that is not negative.
+pub(crate) enum Given<'a> {
+    /// A whole number of at least 0.
     Whole(u64),
-    /// Text.
+    /// A text.
     Word(&'a str),
     /// `true` or `false`.
     Switch(bool),
-    /// Anything else.
+    /// A value without use for any key, such as a list or a fraction.
     Other,
 }
 
-/// What was said of a type, each value checked by itself.
+/// The given keys of a type, each value checked alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Said {
+pub(crate) struct Said {
     change: PolicyChange,
-    /// 0: as many as come.
+    /// 0: no limit.
     rate: Option<u32>,
     burst: Option<u32>,
 }
 
-/// Something said of a type that contradicts its class, or something else that was said.
+/// A key in contradiction to the class of the type, or to another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {allowed}", field.name())]
-pub struct Misfit {
-    /// What does not fit.
-    pub field: PolicyField,
-    /// What would, and why.
-    pub allowed: &'static str,
+pub(crate) struct Misfit {
+    /// The contradicting key.
+    pub(crate) field: PolicyField,
+    /// The allowed values, and the reason.
+    pub(crate) allowed: &'static str,
 }
 
 impl Said {
-    /// Notes one value; `None`, and no change, if the field does not take it.
+    /// Notes one value. `None`, and no change, for a value not allowed for the key.
     #[must_use]
-    pub fn note(&mut self, field: PolicyField, given: Given<'_>) -> Option<()> {
+    pub(crate) fn note(&mut self, field: PolicyField, given: Given<'_>) -> Option<()> {
         let bounded = field.bounds().zip(match given {
             Given::Whole(number) => Some(number),
             Given::Word(_) | Given::Switch(_) | Given::Other => None,
@@ -176,13 +179,13 @@ impl Said {
         Some(())
     }
 
-    /// What it changes of a type that is otherwise as `base` says, and everything of it that does not fit that type's class.
-    /// A rate without a burst lets a second's worth through at once.
+    /// The given keys as a change of the policy `base`, and the keys without a fit to the class of `base`.
     #[must_use]
-    pub fn over(self, base: &TypePolicy) -> (PolicyChange, Vec<Misfit>) {
+    pub(crate) fn over(self, base: &TypePolicy) -> (PolicyChange, Vec<Misfit>) {
         let before = base.rate.map_or(0, |rate| rate.per_second);
         let rate = match (self.rate, self.burst) {
             (Some(0), _) => Some(None),
+            // Without a burst, the messages of one second may come at once.
             (Some(per_second), burst) => {
                 Some(Some(TypeRate { per_second, burst: burst.unwrap_or(per_second) }))
             }
@@ -199,12 +202,15 @@ impl Said {
     }
 }
 
-/// What of a change nobody would read for this class, or would break its promise.
+/// The keys of a change without effect for the class, or against the promise of the class.
 fn misfits(class: Class, change: &PolicyChange) -> Vec<Misfit> {
+    // A value that the class has anyway may be given: it is true, and files that spell everything out stay
+    // valid.
     let other = |said: Option<bool>, only: bool| said.is_some_and(|said| said != only);
     let priority = |only| other(change.priority.map(|priority| priority == only), true);
     let merge = |only| other(change.merge.map(|merge| merge == only), true);
-    let (history, ttl) = (other(change.history, false), change.ttl.is_some());
+    let history = other(change.history, false);
+    let ttl = change.ttl.is_some();
     let weight = change.weight.is_some_and(|weight| weight != 1);
     use PolicyField::{History, Merge as MergeField, Priority as PriorityField, TtlMs, Urgent, Weight};
     let wrong: &[(bool, PolicyField, &'static str)] = match class {
@@ -322,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_burst_goes_with_a_rate() {
-        let (rate, burst) = ((PolicyField::Rate, Given::Whole(5)), (PolicyField::Burst, Given::Whole(9)));
+        let rate = (PolicyField::Rate, Given::Whole(5));
+        let burst = (PolicyField::Burst, Given::Whole(9));
         let plain = TypePolicy::of(Class::Normal);
         let of = |all: &[_], base: &TypePolicy| said(all).over(base).0.rate;
         assert_eq!(of(&[], &plain), None);

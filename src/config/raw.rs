@@ -1,5 +1,5 @@
-//! The configuration as typed: four layers laid over each other key by key, each value with where it was typed.
-//! Unknown keys are refused here; what the values mean is `resolve`'s business.
+//! The configuration as typed: four layers laid over each other key by key, each value with its source.
+//! Unknown keys are refused here. `resolve` checks the values.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,12 +14,12 @@ use super::{ENVIRONMENT_PREFIX, OUR_PREFIX, variable};
 /// The lowest layer: every key with its default.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// How a value is spelt outside a file.
+/// The grammar of a value typed outside a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spelt {
-    /// Always text, even where it looks like a number or a date.
+    /// Always text, even if the text looks like a number or a date.
     Text,
-    /// In TOML's grammar; what that does not know is text.
+    /// TOML. Any other text is a string.
     Toml,
 }
 
@@ -72,32 +72,33 @@ pub(super) const TYPE_KEYS: [(&str, Spelt); 9] = [
     ("weight", Spelt::Toml),
 ];
 
-/// A value and where it was typed. No `Debug`: it may be a secret.
+/// A value and the source. No `Debug`: the value may be a secret.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct TypedValue {
     pub(super) value: Value,
     pub(super) source: Source,
 }
 
-/// What was typed about one type, by key.
+/// The typed keys of a type.
 pub(super) struct TypeEntries {
-    /// Who named it first.
+    /// The lowest layer with a key of the type.
     pub(super) source: Source,
-    pub(super) keys: BTreeMap<&'static str, Entry>,
-    /// The class of a built-in type as it is built in; the rest of what is built in goes with it.
+    pub(super) keys: BTreeMap<&'static str, TypedValue>,
+    /// The class of a built-in type in `config/default.toml`. The other built-in keys apply to this class
+    /// only.
     pub(super) built_in_class: Option<Value>,
 }
 
 /// The values in force.
 #[derive(Default)]
 pub(super) struct Raw {
-    keys: BTreeMap<&'static str, Entry>,
+    keys: BTreeMap<&'static str, TypedValue>,
     pub(super) types: BTreeMap<String, TypeEntries>,
     mistakes: Vec<Mistake>,
 }
 
 impl Raw {
-    /// All four layers, and what could not be laid.
+    /// Lays all four layers. Returns the values in force, and the mistakes of the layers.
     pub(super) fn layered(
         args: &Args,
         environment: impl Iterator<Item = (String, String)>,
@@ -112,6 +113,7 @@ impl Raw {
             raw.lay_file(path);
         }
         let mut variables: Vec<_> = environment.filter(|(name, _)| name.starts_with(OUR_PREFIX)).collect();
+        // The system gives variables in any order. A sorted report is the same at each start.
         variables.sort_unstable();
         for (name, text) in variables {
             raw.lay_variable(name, &text);
@@ -122,7 +124,7 @@ impl Raw {
     }
 
     /// The value in force of a key of [`KEYS`].
-    pub(super) fn entry(&self, key: &str) -> &Entry {
+    pub(super) fn entry(&self, key: &str) -> &TypedValue {
         self.keys.get(key).expect("config/default.toml has every key; a test holds it to that")
     }
 
@@ -137,9 +139,10 @@ impl Raw {
         }
     }
 
-    /// Lays a whole document, or nothing of it: half a file would only bring up mistakes that are none.
+    /// Lays a whole document. A document with a grammar error is left out.
     fn lay_document(&mut self, text: &str, source: &Source) {
         let (_, mut troubles) = toml::de::DeTable::parse_recoverable(text);
+        // Half a file would bring up false mistakes: an unclosed quote hides the keys behind it.
         match toml::from_str::<Table>(text) {
             Ok(table) if troubles.is_empty() => self.lay(&[], Value::Table(table), source),
             Ok(_) => {}
@@ -147,7 +150,7 @@ impl Raw {
             Err(_) => {}
         }
         for trouble in troubles {
-            // Its message alone: its Display quotes the line, and the line may hold a secret.
+            // The message alone: Display quotes the line, and the line may hold a secret.
             let before = text.get(..trouble.span().map_or(0, |span| span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             self.mistaken(source.clone(), &format!("line {line}"), trouble.message(), "TOML");
@@ -166,15 +169,17 @@ impl Raw {
         self.lay(&path, typed(text, spelt), &Source::Environment(name));
     }
 
-    /// A variable that begins almost as configuration does. Passed over, it would leave a default in force unnoticed.
+    /// Reports a variable of a similar prefix, unless `variable` knows its owner.
     fn lay_lookalike(&mut self, name: String) {
         if variable::is_anothers(&name) {
             return;
         }
+        // Ignored, a misspelt variable would leave a default in force unnoticed.
         let key = name.strip_prefix(OUR_PREFIX).unwrap_or_default().to_ascii_lowercase();
         let source = Source::Environment(name);
         let meant = variable::meant(&key).map(|meant| source.spelling(&meant));
-        let (wrong, allowed) = ("unknown variable".to_owned(), format!("{ENVIRONMENT_PREFIX}SECTION__KEY"));
+        let wrong = "unknown variable".to_owned();
+        let allowed = format!("{ENVIRONMENT_PREFIX}SECTION__KEY");
         self.mistakes.push(Mistake { source, key, wrong, allowed, meant });
     }
 
@@ -189,17 +194,17 @@ impl Raw {
         ] {
             if let Some(text) = text {
                 let value = typed(text, spelling(&KEYS, key));
-                self.keys.insert(key, Entry { value, source: Source::Flag(flag) });
+                self.keys.insert(key, TypedValue { value, source: Source::Flag(flag) });
             }
         }
         let switches =
             [("--ephemeral", "store.ephemeral", flags.ephemeral), ("--insecure", "insecure", flags.insecure)];
         for (flag, key, _) in switches.into_iter().filter(|(_, _, given)| *given) {
-            self.keys.insert(key, Entry { value: Value::Boolean(true), source: Source::Flag(flag) });
+            self.keys.insert(key, TypedValue { value: Value::Boolean(true), source: Source::Flag(flag) });
         }
     }
 
-    /// Lays a value at `path`; a table's entries one by one, down to the known keys.
+    /// Lays a value at `path`. The entries of a table are laid one by one, down to the known keys.
     fn lay(&mut self, path: &[String], value: Value, source: &Source) {
         let joined = path.join(".");
         let known = KEYS.iter().find(|(key, _)| *key == joined);
@@ -209,7 +214,7 @@ impl Raw {
             }
             (_, value) if known.is_some() => {
                 let key = known.map_or("", |(key, _)| *key);
-                self.keys.insert(key, Entry { value, source: source.clone() });
+                self.keys.insert(key, TypedValue { value, source: source.clone() });
             }
             (_, Value::Table(table)) if path.is_empty() || sections().any(|section| section == joined) => {
                 for (key, value) in table {
@@ -225,7 +230,7 @@ impl Raw {
         }
     }
 
-    /// Lays what stands at `types.NAME`, or below it.
+    /// Lays a value at `types.NAME` followed by `rest`.
     fn lay_type(&mut self, name: &str, rest: &[String], value: Value, source: &Source) {
         match (rest, value) {
             ([], Value::Table(table)) => {
@@ -240,10 +245,11 @@ impl Raw {
             }
             ([key], value) if let Some((known, _)) = TYPE_KEYS.iter().find(|(known, _)| known == key) => {
                 let entries = self.type_named(name, source);
+                // A later layer may replace the class; `types` compares the two.
                 if *source == Source::Default && *known == "class" {
                     entries.built_in_class = Some(value.clone());
                 }
-                entries.keys.insert(known, Entry { value, source: source.clone() });
+                entries.keys.insert(known, TypedValue { value, source: source.clone() });
             }
             (below, _) => {
                 let below = below.join(".");
@@ -270,12 +276,16 @@ impl Raw {
     }
 
     fn mistaken(&mut self, source: Source, key: &str, wrong: &str, allowed: &str) {
-        let (key, wrong, allowed) = (key.to_owned(), wrong.to_owned(), allowed.to_owned());
-        self.mistakes.push(Mistake { source, key, wrong, allowed, meant: None });
+        self.mistakes.push(Mistake {
+            source,
+            key: key.to_owned(),
+            wrong: wrong.to_owned(),
+            allowed: allowed.to_owned(),
+            meant: None,
+        });
     }
 }
 
-/// The sections of a file.
 pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
     ["viewer", "publisher", "ops", "auth", "store", "shards", "flush", "readable", "limits", "log", "types"]
         .into_iter()
@@ -285,9 +295,10 @@ fn spelling(keys: &[(&str, Spelt)], asked: &str) -> Spelt {
     keys.iter().find(|(key, _)| *key == asked).map_or(Spelt::Toml, |(_, spelt)| *spelt)
 }
 
-/// A value typed outside a file: TOML's grammar, and bare words are text.
+/// Reads a value typed outside a file.
 fn typed(text: &str, spelt: Spelt) -> Value {
     match (text.parse::<Value>(), spelt) {
+        // Quotes are allowed for text keys as well: a shell script may quote every value.
         (Ok(Value::String(quoted)), _) => Value::String(quoted),
         (Ok(value), Spelt::Toml) => value,
         (Ok(_), Spelt::Text) | (Err(_), _) => Value::String(text.to_owned()),

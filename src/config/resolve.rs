@@ -1,13 +1,13 @@
-//! What the typed values mean: each checked and turned into its type, then all checked against each other.
+//! Checks the typed values: each value alone first, then the values against each other.
 //!
-//! A value that is wrong leaves a mistake and a stand-in that can't cause a second one, so that one start reports
-//! everything. Reads the secret files; opens nothing else.
+//! A wrong value leaves a mistake and a stand-in. The stand-in cannot cause a second mistake, so one start
+//! reports every mistake once. Of all files, only the secret files are opened here.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -19,7 +19,7 @@ use roomcast_core::room::pace::{Quotas, RoomRules, RoomSettings};
 
 use super::flush::{RuleField, SHARE_ALLOWED, Shares, TooMuch};
 use super::mistake::{Mistake, Source, nearest};
-use super::raw::{Entry, Raw};
+use super::raw::{Raw, TypedValue};
 use super::{Config, Log, LogFormat};
 use roomcast_core::limits::{
     CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
@@ -27,10 +27,10 @@ use roomcast_core::limits::{
     PUBLISHER_KEYS_MAX, RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
 };
 
-/// Every key of an entry of `auth.device_keys`.
+/// The keys of an entry of `auth.device_keys`.
 pub(super) const DEVICE_KEY_KEYS: [&str; 5] = ["alg", "kid", "secret", "secret_file", "public_key"];
 
-/// The checked configuration. It counts only if no mistake was added; `None` if a mistake left nothing to go on with.
+/// The checked configuration, or `None` after a mistake.
 pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> {
     let mut resolver = Resolver { raw, mistakes };
     let viewer_listen = resolver.address("viewer.listen");
@@ -62,7 +62,6 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
         log: resolver.log(),
         insecure: resolver.switch("insecure"),
     };
-    // An open door may be open only because its keys were mistyped: said once those are right.
     resolver.doors_apart(&config);
     resolver.doors_guarded(&config);
     mistakes.is_empty().then_some(config)
@@ -74,7 +73,7 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    fn entry(&self, key: &str) -> &'a Entry {
+    fn entry(&self, key: &str) -> &'a TypedValue {
         self.raw.entry(key)
     }
 
@@ -94,7 +93,7 @@ impl<'a> Resolver<'a> {
         });
     }
 
-    /// A text of a key that is no secret; empty after a mistake.
+    /// The text of a key without secrets. Empty after a mistake.
     fn text(&mut self, key: &str, allowed: &str) -> &'a str {
         let entry = self.entry(key);
         entry.value.as_str().unwrap_or_else(|| {
@@ -103,7 +102,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// A whole number of a key; the smallest that is allowed after a mistake.
+    /// The whole number of a key. The lower bound after a mistake.
     fn whole(&mut self, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> u64 {
         let entry = self.entry(key);
         let value = entry.value.as_integer().and_then(|value| u64::try_from(value).ok());
@@ -129,8 +128,8 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// One of these words; `None` after a mistake.
-    pub(super) fn word<T>(&mut self, entry: &Entry, key: &str, words: &[(&str, T)]) -> Option<T>
+    /// The meaning of a word among `words`. `None` after a mistake.
+    pub(super) fn word<T>(&mut self, entry: &TypedValue, key: &str, words: &[(&str, T)]) -> Option<T>
     where
         T: Copy,
     {
@@ -149,12 +148,13 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    /// An address and a port; loopback, any port, after a mistake.
+    /// An address and a port. After a mistake: loopback and any port, which passes every check of a door.
     fn address(&mut self, key: &str) -> SocketAddr {
         const ALLOWED: &str = "an IP address and a port, such as 127.0.0.1:7600 or [::1]:7600";
         let text = self.text(key, ALLOWED);
         text.parse().unwrap_or_else(|_| {
             let entry = self.entry(key);
+            // A value that is no text has its mistake already.
             if entry.value.is_str() {
                 self.mistaken(
                     &entry.source,
@@ -171,8 +171,9 @@ impl<'a> Resolver<'a> {
         const ALLOWED: &str = "a folder, or a path where one can be made";
         let ephemeral = self.switch("store.ephemeral");
         let text = self.text("store.data_dir", ALLOWED);
-        let (entry, said) = (self.entry("store.data_dir"), self.entry("store.ephemeral"));
-        let path = Path::new(text);
+        let entry = self.entry("store.data_dir");
+        let said = self.entry("store.ephemeral");
+        let path = entry.source.path(text);
         if entry.value.is_str()
             && (text.is_empty() || text.contains('\0') || (path.exists() && !path.is_dir()))
         {
@@ -183,9 +184,12 @@ impl<'a> Resolver<'a> {
                 ALLOWED,
             );
         }
+        // --data-dir over a file's `ephemeral = true` asks for a store; a file's data_dir under --ephemeral
+        // does not.
         if !ephemeral || entry.source.layer() > said.source.layer() {
-            return Some(path.to_owned());
+            return Some(path);
         }
+        // In one layer nobody can tell which of the two was meant.
         if entry.source.layer() == said.source.layer() {
             let wrong = format!("stands beside store.ephemeral = true ({})", said.source);
             self.mistaken(&entry.source, "store.data_dir", wrong, "one of them");
@@ -196,6 +200,7 @@ impl<'a> Resolver<'a> {
     fn shards(&mut self) -> usize {
         let entry = self.entry("shards.count");
         if entry.value.as_str() == Some("auto") {
+            // A cgroup's quota and the affinity mask count here, so a container with two cores gets two shards.
             return std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
         }
         let count = self.whole("shards.count", 1..=SHARDS_MAX as u64, "threads, or \"auto\"");
@@ -268,6 +273,7 @@ impl<'a> Resolver<'a> {
         let mut shares = Shares::of(Quotas { permille: [0; 3] });
         for path in Shares::PATHS {
             let entry = self.entry(path);
+            // A whole number is a share as well: TOML's 0 and 1 are integers.
             let whole = entry.value.as_integer().and_then(|whole| u8::try_from(whole).ok()).map(f64::from);
             let share = entry.value.as_float().or(whole).unwrap_or(f64::NAN);
             if shares.set(path, share).is_none() {
@@ -276,7 +282,7 @@ impl<'a> Resolver<'a> {
             }
         }
         shares.quotas().unwrap_or_else(|TooMuch { sum }| {
-            // Where the last of them was said: that is the one that made it too much.
+            // The highest layer is blamed: its share made the sum too large.
             let blamed = Shares::PATHS.into_iter().rev().max_by_key(|path| self.entry(path).source.layer());
             let key = blamed.unwrap_or(Shares::PATHS[0]);
             let wrong = format!("with it, {} add up to {sum}", Shares::PATHS.join(", "));
@@ -313,6 +319,7 @@ impl<'a> Resolver<'a> {
         };
         let mut listed = BTreeSet::new();
         for (at, value) in list.iter().enumerate() {
+            // A value that is no text is checked as "", which is refused.
             match Origins::check(value.as_str().unwrap_or_default()) {
                 Ok(()) => listed.extend(value.as_str().map(str::to_owned)),
                 Err(bad) => {
@@ -324,7 +331,7 @@ impl<'a> Resolver<'a> {
         Origins::Listed(listed)
     }
 
-    /// Mistakes here never quote: somebody may have typed the key itself.
+    /// The publisher keys. No mistake quotes a value: somebody may have typed the key in place of its hash.
     fn publisher_keys(&mut self) -> PublisherKeys {
         let entry = self.entry("publisher.keys");
         let list = self.secrets(entry, "publisher.keys", PUBLISHER_KEYS_MAX);
@@ -341,8 +348,8 @@ impl<'a> Resolver<'a> {
         PublisherKeys::new(hashes)
     }
 
-    /// The list of a key that holds secrets; empty after a mistake.
-    fn secrets<'e>(&mut self, entry: &'e Entry, key: &str, count_max: usize) -> &'e [Value] {
+    /// The list of a key with secrets. Empty after a mistake.
+    fn secrets<'e>(&mut self, entry: &'e TypedValue, key: &str, count_max: usize) -> &'e [Value] {
         let Some(list) = entry.value.as_array() else {
             self.mistaken(&entry.source, key, "is not a list", format!("a list of at most {count_max}"));
             return &[];
@@ -354,7 +361,7 @@ impl<'a> Resolver<'a> {
         list
     }
 
-    /// Mistakes here never quote, either.
+    /// The device keys. No mistake quotes a value, either.
     fn device_keys(&mut self) -> DeviceKeys {
         let entry = self.entry("auth.device_keys");
         let list = self.secrets(entry, "auth.device_keys", DEVICE_KEYS_MAX);
@@ -367,6 +374,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             let Some(key) = self.device_key(&entry.source, &at, table) else { continue };
+            // A token chooses its key by kid: with two of a kind, one of them would never be asked for alone.
             if key.kid().is_some() && keys.iter().any(|other| other.kid() == key.kid()) {
                 self.mistaken(&entry.source, format!("{at}.kid"), "stands twice", "one key of each kid");
             }
@@ -392,13 +400,14 @@ impl<'a> Resolver<'a> {
         }
         let given = |key: &str| table.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let kid = given("kid").map(str::to_owned);
+        // With a misspelt key the check below would report a missing one as well.
         if self.mistakes.len() > before {
             return None;
         }
         let made = match (given("alg"), given("secret"), given("secret_file"), given("public_key")) {
             (Some("HS256"), Some(secret), None, None) => DeviceKey::hs256(kid, secret.as_bytes()),
             (Some("HS256"), None, Some(file), None) => {
-                let secret = self.secret_file(source, at, Path::new(file))?;
+                let secret = self.secret_file(source, at, file)?;
                 DeviceKey::hs256(kid, &secret)
             }
             (Some("EdDSA"), None, None, Some(public_key)) => DeviceKey::eddsa(kid, public_key),
@@ -406,18 +415,13 @@ impl<'a> Resolver<'a> {
                 self.mistaken(
                     source,
                     at,
-                    "does not say its secret, or says too much",
+                    "needs one secret and no public key",
                     "either secret or secret_file",
                 );
                 return None;
             }
             (Some("EdDSA"), ..) => {
-                self.mistaken(
-                    source,
-                    at,
-                    "does not say its public key, or says too much",
-                    "public_key alone",
-                );
+                self.mistaken(source, at, "needs a public key and no secret", "public_key alone");
                 return None;
             }
             _ => {
@@ -433,18 +437,16 @@ impl<'a> Resolver<'a> {
         made.map_err(|bad| self.mistaken(source, at, "is no key of its algorithm", bad.allowed)).ok()
     }
 
-    /// What a secret's file holds, without one line end at its end. A relative path counts from the folder of the file
-    /// that names it, so that a node can be started from anywhere.
-    fn secret_file(&mut self, source: &Source, at: &str, path: &Path) -> Option<Vec<u8>> {
-        let path = match source {
-            Source::File(file) => file.with_file_name(path),
-            Source::Default | Source::Environment(_) | Source::Flag(_) => path.to_owned(),
-        };
+    /// The content of a secret's file, without a final line end.
+    fn secret_file(&mut self, source: &Source, at: &str, typed: &str) -> Option<Vec<u8>> {
+        let path = source.path(typed);
         let mut secret = Vec::new();
+        // One byte past the limit tells a file that is too large. A path like /dev/zero would never end.
         let read = std::fs::File::open(&path)
             .and_then(|file| file.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut secret));
         let wrong = match read {
             Ok(bytes) if bytes <= SECRET_BYTES_MAX => {
+                // Editors and `echo` end a file with a line end, which is not part of the secret.
                 let text = secret.strip_suffix(b"\n").unwrap_or(&secret);
                 return Some(text.strip_suffix(b"\r").unwrap_or(text).to_vec());
             }
@@ -460,7 +462,7 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    /// No two doors on one port.
+    /// Adds a mistake for each door on the port of an earlier door.
     fn doors_apart(&mut self, config: &Config) {
         let doors = [
             ("viewer.listen", config.viewer_listen),
@@ -469,6 +471,7 @@ impl<'a> Resolver<'a> {
         ];
         for (at, (key, address)) in doors.iter().enumerate() {
             let clash = doors[..at].iter().find(|(_, other)| {
+                // 0.0.0.0 and [::] include every address. Port 0 is a free port of the system's choice.
                 let overlap = other.ip() == address.ip()
                     || other.ip().is_unspecified()
                     || address.ip().is_unspecified();
@@ -486,8 +489,10 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// A door off loopback asks who comes, unless told otherwise.
+    /// Adds a mistake for each door off loopback without authentication, unless `insecure` allows it.
     fn doors_guarded(&mut self, config: &Config) {
+        // A door may be open only because its keys, or `insecure` itself, were mistyped. That mistake is
+        // enough.
         let mistyped =
             |mistakes: &[Mistake], key: &str| mistakes.iter().any(|mistake| mistake.key.starts_with(key));
         let viewer_open = config.device_keys.is_open() && !mistyped(self.mistakes, "auth.");
@@ -496,10 +501,12 @@ impl<'a> Resolver<'a> {
         for (key, address, open, remedy) in [
             ("viewer.listen", config.viewer_listen, viewer_open, "auth.device_keys, "),
             ("publisher.listen", config.publisher_listen, publisher_open, "publisher.keys, "),
+            // The operator door has no keys, so it always counts as open.
             ("ops.listen", config.ops_listen, true, ""),
         ] {
+            // ::ffff:127.0.0.1 is loopback in IPv6's spelling.
             if open && !insecure && !address.ip().to_canonical().is_loopback() {
-                let wrong = format!("{address} is not loopback, and this door would ask nobody who they are");
+                let wrong = format!("{address} is not loopback, and the door has no authentication");
                 let source = &self.entry(key).source;
                 self.mistaken(source, key, wrong, format!("{remedy}a loopback address, or --insecure"));
             }
@@ -507,7 +514,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// A value as a mistake quotes it: one line, shortened.
+/// The quote of a value in a mistake: one line, at most 60 characters.
 pub(super) fn shown(value: &Value) -> String {
     let spelt = value.to_string().replace('\n', " ");
     match spelt.char_indices().nth(60) {

@@ -1,4 +1,5 @@
-//! The configuration in force as TOML, for `roomcast config print`: secrets left out, each line with where it comes from.
+//! The configuration in force as TOML, for `roomcast config print`: without secrets, each line with its
+//! source.
 
 use std::fmt::Write;
 
@@ -12,12 +13,13 @@ use super::mistake::Source;
 use super::policy::PolicyField;
 use super::raw::{KEYS, Raw};
 
-/// What stands for a secret. It is no valid key: what was printed can't be served by mistake.
+/// The text in place of a secret. As an invalid key, the text keeps a printed configuration from being
+/// served.
 const REDACTED: &str = "[redacted]";
 
 pub(super) fn shown(raw: &Raw, config: &Config) -> String {
     let mut text =
-        String::from("# In force. What does not come from the defaults says where it comes from.\n");
+        String::from("# The configuration in force. A line that is not a default names its source.\n");
     let mut open_section = "";
     for (key, _) in KEYS {
         let entry = raw.entry(key);
@@ -31,14 +33,17 @@ pub(super) fn shown(raw: &Raw, config: &Config) -> String {
             _ => origin(&entry.source),
         };
         match key {
-            // Both in one file would be a mistake: what is not in force is a comment.
+            // A file with both keys would be a mistake, so the key that is not in force is a comment.
             "store.data_dir" if config.data_dir.is_none() => {
                 line(&mut text, format_args!("# {name} is not used"), None);
             }
             "store.ephemeral" => {
                 line(&mut text, format_args!("{name} = {}", config.data_dir.is_none()), note);
             }
-            _ => line(&mut text, format_args!("{name} = {}", redacted(key, &entry.value)), note),
+            _ => {
+                let value = printed(key, &entry.value, &entry.source);
+                line(&mut text, format_args!("{name} = {value}"), note);
+            }
         }
     }
     line(&mut text, format_args!("\n[types]"), None);
@@ -47,7 +52,7 @@ pub(super) fn shown(raw: &Raw, config: &Config) -> String {
         let highest =
             typed.and_then(|entries| entries.keys.values().max_by_key(|entry| entry.source.layer()));
         let note = highest.and_then(|entry| origin(&entry.source));
-        // A dot in a bare key would be another table.
+        // A dot in a bare key would open another table.
         let name = if name.as_str().contains('.') { format!("\"{name}\"") } else { name.to_string() };
         line(&mut text, format_args!("{name} = {}", policy_shown(*policy)), note);
     }
@@ -64,7 +69,7 @@ fn origin(source: &Source) -> Option<String> {
     (*source != Source::Default).then(|| source.to_string().replace(char::is_control, "?"))
 }
 
-/// Every key that the class takes.
+/// The policy of a type as an inline table, with every key of the class.
 fn policy_shown(policy: TypePolicy) -> String {
     let mut text = format!("{{ class = \"{}\"", policy.class.name());
     for field in PolicyField::ALL {
@@ -84,12 +89,21 @@ fn policy_shown(policy: TypePolicy) -> String {
     text + " }"
 }
 
-fn redacted(key: &str, value: &Value) -> Value {
+/// The printed form of a value: without secrets, and with absolute paths.
+fn printed(key: &str, value: &Value, source: &Source) -> Value {
     match (key, value) {
         ("publisher.keys" | "secret", Value::String(_)) => Value::String(REDACTED.to_owned()),
-        (_, Value::Array(list)) => Value::Array(list.iter().map(|value| redacted(key, value)).collect()),
+        ("store.data_dir" | "secret_file", Value::String(typed)) => {
+            // A printed configuration may be saved in another folder. A relative path would count from there.
+            let path = std::path::absolute(source.path(typed)).unwrap_or_else(|_| source.path(typed));
+            Value::String(path.to_string_lossy().into_owned())
+        }
+        (_, Value::Array(list)) => {
+            Value::Array(list.iter().map(|value| printed(key, value, source)).collect())
+        }
         (_, Value::Table(table)) => {
-            Value::Table(table.iter().map(|(below, value)| (below.clone(), redacted(below, value))).collect())
+            let below = |(key, value): (&String, &Value)| (key.clone(), printed(key, value, source));
+            Value::Table(table.iter().map(below).collect())
         }
         (_, value) => value.clone(),
     }

@@ -1,4 +1,4 @@
-//! What the typed values of `types.*` mean: each type's class and policy, checked against each other.
+//! Checks the typed values of `types.*`: the class and the policy of each type.
 
 use toml::Value;
 
@@ -8,7 +8,7 @@ use roomcast_core::room::policy::{TypePolicy, Types};
 
 use super::mistake::{Mistake, Source, nearest};
 use super::policy::{Given, PolicyField, Said};
-use super::raw::{Entry, TypeEntries};
+use super::raw::{TypeEntries, TypedValue};
 use super::resolve::{Resolver, shown};
 
 impl Resolver<'_> {
@@ -29,7 +29,8 @@ impl Resolver<'_> {
 
     fn policy(&mut self, name: &str, entries: &TypeEntries) -> Option<TypePolicy> {
         let class = self.class(name, entries)?;
-        // What is built in for a type is meant for its class: with another one it is a type like any other.
+        // Built-in keys are meant for the built-in class. With another class, a built-in type is like any
+        // other type.
         let keeps_built_in =
             entries.built_in_class.as_ref().is_none_or(|built_in| built_in.as_str() == Some(class.name()));
         let entry = |field: PolicyField| {
@@ -70,6 +71,7 @@ impl Resolver<'_> {
             return None;
         };
         let class = self.word(typed, &key, &Class::ALL.map(|class| (class.name(), class)))?;
+        // The engine publishes `online` itself, and devices rely on its newest value.
         if name == "online" && class != Class::Latest {
             let wrong = format!("{} is not allowed", shown(&typed.value));
             self.mistaken(&typed.source, key, wrong, "latest: the engine publishes this type itself");
@@ -77,8 +79,8 @@ impl Resolver<'_> {
         Some(class)
     }
 
-    /// A value that its field does not take, whatever the class.
-    fn refuse(&mut self, entry: &Entry, key: String, field: PolicyField) {
+    /// Adds a mistake for a value allowed in no class.
+    fn refuse(&mut self, entry: &TypedValue, key: String, field: PolicyField) {
         let meant = entry.value.as_str().and_then(|typed| nearest(typed, field.words().into_iter()));
         self.mistakes.push(Mistake {
             source: entry.source.clone(),

@@ -1,25 +1,26 @@
-//! Variables of the environment that look like configuration and are not: whose they are, or what they were meant to be.
-//! Pure, and by the name alone: a value may be a secret.
+//! Environment variables with a name like configuration: their owner, or the intended key.
+//! Pure. Only names are read: a value may be a secret.
 
 use super::mistake::nearest;
 use super::raw::{KEYS, TYPE_KEYS};
 
-/// What the load generator and the tests read.
+/// Variables of the load generator and of the tests.
 const OURS: [&str; 4] =
     ["ROOMCAST_PUBLISHER_KEY", "ROOMCAST_DEVICE_TOKEN", "ROOMCAST_SEED", "ROOMCAST_SEEDS"];
 
-/// Whether a `ROOMCAST_…` variable is somebody else's: the load generator's, the tests', or one that Kubernetes sets in
-/// every pod beside a service whose name begins with `roomcast`. A node must start there.
+/// True for a `ROOMCAST_…` variable of the load generator, of the tests, or of Kubernetes.
 pub(super) fn is_anothers(name: &str) -> bool {
-    let numbered = |(_, after): (&str, &str)| after.starts_with(|first: char| first.is_ascii_digit());
+    // Kubernetes sets variables in every pod beside a service, by the service's name. A node must start
+    // beside a service called roomcast. ROOMCAST_PORT_7600_TCP is such a variable, ROOMCAST_PORT_HOT is not.
+    let port = name.split_once("_PORT_").map(|(_, after)| after);
     OURS.contains(&name)
         || name.ends_with("_SERVICE_HOST")
         || name.ends_with("_PORT")
         || name.contains("_SERVICE_PORT_")
-        || name.split_once("_PORT_").is_some_and(numbered)
+        || port.is_some_and(|port| port.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-/// The key that was probably meant by what follows `ROOMCAST_`, in small letters.
+/// The intended key, by a guess. `rest` is the part behind `ROOMCAST_`, in lower case.
 pub(super) fn meant(rest: &str) -> Option<String> {
     let of_type = rest.strip_prefix("types_").and_then(|rest| {
         let key_of = |key: &str| {

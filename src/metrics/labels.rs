@@ -1,23 +1,23 @@
-//! Labels of metrics that the doors count by: fixed sets, whatever strangers send.
+//! The labels of the doors' metrics: fixed sets, so a stranger's request cannot add a value.
 
-/// One of the node's three doors, as metrics and logs call it.
+/// The name of a door in metrics and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoorName {
-    /// Devices come in here.
+    /// The door for devices.
     Viewer,
-    /// Streaming backends publish here.
+    /// The door for publishers.
     Publisher,
-    /// Operators look in here.
+    /// The door for operators.
     Operator,
 }
 
 impl DoorName {
-    /// All of them, in the order of their indices.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Publisher, Self::Operator];
+    /// Every door, in the order of the indices.
+    pub(crate) const ALL: [Self; 3] = [Self::Viewer, Self::Publisher, Self::Operator];
 
-    /// Its label.
+    /// The value of the label.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Publisher => "publisher",
@@ -26,22 +26,22 @@ impl DoorName {
     }
 }
 
-/// Why a door closed a connection without an answer.
+/// The reason of a door to close a connection without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// It made way for another at a full door, or no descriptor was left for it.
+pub(crate) enum Dropped {
+    /// The connection made way for another at a full door, or no descriptor was left.
     Full,
-    /// The head of its request, or its reading of the answer, took too long.
+    /// The head of the request, or the reading of the answer, took too long.
     Late,
 }
 
 impl Dropped {
-    /// All of them, in the order of their indices.
-    pub const ALL: [Self; 2] = [Self::Full, Self::Late];
+    /// Every reason, in the order of the indices.
+    pub(crate) const ALL: [Self; 2] = [Self::Full, Self::Late];
 
-    /// Its label.
+    /// The value of the label.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Late => "late",
@@ -49,36 +49,36 @@ impl Dropped {
     }
 }
 
-/// Why a device was not let in.
+/// The reason of the viewer door to refuse a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The node is draining.
     Draining,
-    /// A room name, a header or a query field is not what the protocol says.
+    /// A room name, a header or a query field violates the protocol.
     BadRequest,
-    /// Its origin is not on the list.
+    /// The origin is not on the allow-list.
     Origin,
-    /// It offered only subprotocols that are not ours.
+    /// The device offered subprotocols, but none of the engine's.
     Subprotocol,
-    /// Its token is missing or not valid.
+    /// The token is missing or not valid.
     Token,
-    /// Its token does not cover the room.
+    /// The token does not cover the room.
     Room,
     /// All places for connections are taken.
     ConnectionsFull,
-    /// More devices come than `viewer.joins_per_second`.
+    /// More devices are joining than `viewer.joins_per_second` allows.
     TooFast,
-    /// The room's shard, or the room, has joins refused.
+    /// The ladder of the shard, or of the room, refuses joins.
     JoinsRefused,
-    /// The shard has too many arrivals waiting.
+    /// The shard has the most arrivals waiting that it may have.
     ArrivalsFull,
-    /// It left between its request and the answer.
+    /// The device left between its request and the answer.
     Gone,
 }
 
 impl Refusal {
-    /// All of them, in the order of their indices.
-    pub const ALL: [Self; 11] = [
+    /// Every reason, in the order of the indices.
+    pub(crate) const ALL: [Self; 11] = [
         Self::Draining,
         Self::BadRequest,
         Self::Origin,
@@ -92,9 +92,9 @@ impl Refusal {
         Self::Gone,
     ];
 
-    /// Its label.
+    /// The value of the label.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Draining => "draining",
             Self::BadRequest => "bad_request",

@@ -1,8 +1,7 @@
-//! What operators see: each metric of the node is defined and documented here once, and is counted through one typed
-//! struct.
+//! Metrics for operators. `table` defines and documents each metric once; [`Metrics`] counts.
 //!
-//! Each server owns its recorder, so that several live in one process; nothing is installed globally. No label takes
-//! a value that a stranger can choose: there is no room, type or device label.
+//! Each server owns its recorder, so several servers can live in one process. Nothing is installed globally.
+//! No label has a value of a stranger's choice: there is no room, type or device label.
 
 mod labels;
 mod table;
@@ -19,7 +18,8 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-pub use self::labels::{DoorName, Dropped, Refusal};
+pub use self::labels::DoorName;
+pub(crate) use self::labels::{Dropped, Refusal};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::table::*;
@@ -31,19 +31,21 @@ use roomcast_core::room::message::{Class, ShedReason, Unavailable};
 use roomcast_core::room::tally::ByClass;
 use roomcast_core::wire::close::CloseReason;
 
-/// Upper bounds of the latency buckets, in seconds: fine around the default gather window (0.1) and the promise (3).
+/// Upper bounds of the latency buckets, in seconds: narrow around the default gather window (0.1) and the
+/// promise (3).
 const LATENCY_BUCKETS_S: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.125, 0.16, 0.25, 0.5, 1.0, 3.0, 10.0];
-/// Upper bounds of the window buckets, in seconds: direct, the default, and what adapting may widen it to.
+/// Upper bounds of the window buckets, in seconds: direct (0), the default (0.1), and up to
+/// `flush.gather_max_ms` (1).
 const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];
 
-/// In the order of their indices.
+/// The classes in the order of their indices.
 const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
-/// The limits of messages a second, by the reason with which they shed.
+/// The limits of messages per second, as the reasons of their shedding.
 const LIMITS: [ShedReason; 3] = [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// All metrics of one server. Cheap to clone; counting is an atomic addition.
+/// The metrics of one server. A clone counts into the same numbers. Counting is an atomic addition.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     cells: Arc<Cells>,
@@ -55,9 +57,9 @@ struct Cells {
     published: [Counter; 5],
     accepted: [Counter; 5],
     merged: [Counter; 5],
-    /// By reason, then class.
+    /// Indexed by reason, then by class.
     shed: Vec<[Counter; 5]>,
-    /// In the order of [`LIMITS`].
+    /// Indexed as [`LIMITS`].
     over_limit: [Counter; LIMITS.len()],
     unavailable: Vec<Counter>,
     duplicates: Counter,
@@ -80,9 +82,9 @@ struct Cells {
     rooms_forgotten: Counter,
     closed: Vec<Counter>,
     holdings: Vec<HoldingsCells>,
-    /// What each shard said last.
+    /// The last report of each shard.
     held: Mutex<Vec<Holdings>>,
-    /// Down, then up.
+    /// Index 0: down. Index 1: up.
     ladder_changes: [Counter; 2],
     busy_spread: Gauge,
     members_spread: Gauge,
@@ -95,16 +97,16 @@ struct Cells {
     draining: Gauge,
     publish_to_write: Histogram,
     window: Histogram,
-    /// By door, then class of status.
+    /// Indexed by door, then by class of status.
     http: Vec<[Counter; 5]>,
-    /// By door, then reason.
+    /// Indexed by door, then by reason.
     dropped: Vec<[Counter; 2]>,
     accept_failed: Vec<Counter>,
     handshakes: Counter,
     handshakes_refused: Vec<Counter>,
 }
 
-/// One shard's gauges.
+/// The gauges of one shard.
 #[derive(Debug)]
 struct HoldingsCells {
     connections: Gauge,
@@ -122,7 +124,7 @@ struct HoldingsCells {
     owed: Gauge,
 }
 
-/// What the store counts itself, as it was last asked.
+/// Copies of the store's own counts.
 #[derive(Debug)]
 struct StoreCells {
     commits: Counter,
@@ -138,11 +140,11 @@ struct StoreCells {
 }
 
 impl Metrics {
-    /// A fresh set for a server of this many shards, all at zero.
+    /// The metrics of a server with `shards` shards, all at zero.
     ///
     /// # Errors
-    /// The exporter's, when a histogram has no buckets: a defect of the table above.
-    pub fn new(shards: usize) -> Result<Self, BuildError> {
+    /// A histogram has no buckets: a defect of the constants above.
+    pub(crate) fn new(shards: usize) -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(PUBLISH_TO_WRITE.name.to_owned()), &LATENCY_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(WINDOW.name.to_owned()), &WINDOW_BUCKETS_S)?
@@ -152,8 +154,8 @@ impl Metrics {
         Ok(Self { cells, exposition })
     }
 
-    /// Moves what a shard counted since it was last asked into the metrics. `now` is when the writing ended.
-    pub fn add(&self, tally: &Tally, now: Instant) {
+    /// Adds the counts of a shard. `now` is the end of the passes in `tally.written`.
+    pub(crate) fn add(&self, tally: &Tally, now: Instant) {
         let cells = &*self.cells;
         add_by_class(&cells.published, &tally.rooms.published);
         add_by_class(&cells.accepted, &tally.rooms.accepted);
@@ -185,6 +187,7 @@ impl Metrics {
         ]
         .into_iter()
         .chain(cells.unavailable.iter().zip(tally.rooms.unavailable))
+        // Index 0 is the rate of a publisher key, counted at the doors by `past_key_rate`.
         .chain(cells.over_limit[1..].iter().zip([tally.rooms.over_room_rate, tally.rooms.over_type_rate]))
         .chain(cells.closed.iter().zip(tally.closed))
         {
@@ -198,14 +201,14 @@ impl Metrics {
         }
     }
 
-    /// So many messages of a request were past the limit of its publisher key; those of `shed` were shed for it.
-    pub fn past_key_rate(&self, over: u64, shed: &ByClass) {
+    /// Counts `over` messages past the limit of a publisher key. `shed` has the shed part of `over`.
+    pub(crate) fn past_key_rate(&self, over: u64, shed: &ByClass) {
         add_some(&self.cells.over_limit[0], over);
         add_by_class(&self.cells.shed[ShedReason::KeyRate as usize], shed);
     }
 
-    /// Says what a shard holds now. A shard the server was not built with is ignored.
-    pub fn hold(&self, shard: usize, holdings: &Holdings) {
+    /// Shows the holdings of a shard. An unknown shard is ignored.
+    pub(crate) fn hold(&self, shard: usize, holdings: &Holdings) {
         let Some(cells) = self.cells.holdings.get(shard) else { return };
         for (gauge, held) in [
             (&cells.connections, holdings.connections),
@@ -222,39 +225,40 @@ impl Metrics {
         cells.passes.set(as_gauge(holdings.passes_permille) / 1000.0);
         cells.stretch.set(as_gauge(holdings.stretch_permille) / 1000.0);
         cells.window_needed.set(holdings.window_needed.as_secs_f64());
+        // Shards report one by one, and a spread needs the last report of each.
         let mut held = self.cells.held.lock();
         held[shard] = *holdings;
         self.cells.busy_spread.set(max_over_mean(held.iter().map(|held| held.busy_permille)));
         self.cells.members_spread.set(max_over_mean(held.iter().map(|held| held.members)));
     }
 
-    /// Says which step of the ladder is in force on a shard, and what its devices are owed. A shard the server was not
-    /// built with is ignored.
-    pub fn degraded(&self, shard: usize, step: Step, owed_bytes: u64) {
+    /// Shows the step of the ladder in force on a shard, and the bytes owed to the shard's devices. An
+    /// unknown shard is ignored.
+    pub(crate) fn degraded(&self, shard: usize, step: Step, owed_bytes: u64) {
         let Some(cells) = self.cells.holdings.get(shard) else { return };
         cells.ladder_step.set(f64::from(step.number()));
         cells.owed.set(as_gauge(owed_bytes));
     }
 
-    /// A shard changed its own step of the ladder.
-    pub fn step_changed(&self, change: StepChange) {
+    /// Counts a change of a shard's own step of the ladder.
+    pub(crate) fn step_changed(&self, change: StepChange) {
         self.cells.ladder_changes[usize::from(change.is_up())].increment(1);
     }
 
-    /// What each shard said last that it holds, by index.
+    /// The last holdings of each shard, by index.
     #[must_use]
-    pub fn held(&self) -> Vec<Holdings> {
+    pub(crate) fn held(&self) -> Vec<Holdings> {
         self.cells.held.lock().clone()
     }
 
-    /// How many rooms are hot now.
-    pub fn hot(&self, rooms: usize) {
+    /// Shows the number of hot rooms.
+    pub(crate) fn hot(&self, rooms: usize) {
         self.cells.rooms_hot.set(as_gauge(rooms as u64));
     }
 
-    /// Says how the store fares: what it has done since it was started, what troubles it, and how long its call under way
-    /// takes already. For each scrape: the store counts by itself, whether or not anybody looks.
-    pub fn show_store(&self, tally: &StoreTally, trouble: Option<&Trouble>, under_way: Duration) {
+    /// Shows the store's counts, its trouble, and the time of its call under way. Called for each scrape: the
+    /// store counts by itself, with or without scrapes.
+    pub(crate) fn show_store(&self, tally: &StoreTally, trouble: Option<&Trouble>, under_way: Duration) {
         let cells = &self.cells.store;
         let commit_micros = u64::try_from(tally.commit_time.as_micros()).unwrap_or(u64::MAX);
         for (counter, count) in [
@@ -266,59 +270,63 @@ impl Metrics {
             (&cells.quarantined, tally.quarantined),
             (&cells.purged, tally.purged),
         ] {
+            // The store's own totals: adding them up again would count each scrape.
             counter.absolute(count);
         }
         cells.bytes.set(as_gauge(tally.bytes));
         cells.failing.set(if trouble.is_some() { 1.0 } else { 0.0 });
+        // A hanging disk shows in this gauge alone: its call neither fails nor ends.
         cells.call.set(under_way.as_secs_f64());
     }
 
-    /// Says what the process has used: processor time since it was started, and memory now. For each scrape.
-    pub fn show_process(&self, processor_time: Duration, resident_bytes: u64) {
+    /// Shows the processor time of the process since the start, and the memory now. Called for each scrape.
+    pub(crate) fn show_process(&self, processor_time: Duration, resident_bytes: u64) {
         self.cells.cpu.absolute(u64::try_from(processor_time.as_micros()).unwrap_or(u64::MAX));
         self.cells.resident.set(as_gauge(resident_bytes));
     }
 
-    /// One request was answered.
-    pub fn answered(&self, door: DoorName, status: StatusCode) {
+    /// Counts an answered request.
+    pub(crate) fn answered(&self, door: DoorName, status: StatusCode) {
+        // A handler cannot make a status below 100; a panic of the index would close a connection for a
+        // count.
         let class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len()) - 1;
         self.cells.http[door as usize][class].increment(1);
     }
 
-    /// A door closed a connection without an answer.
-    pub fn dropped(&self, door: DoorName, why: Dropped) {
+    /// Counts a connection closed by a door without an answer.
+    pub(crate) fn dropped(&self, door: DoorName, why: Dropped) {
         self.cells.dropped[door as usize][why as usize].increment(1);
     }
 
-    /// A door could not accept a connection.
-    pub fn accept_failed(&self, door: DoorName) {
+    /// Counts a failure of a door to accept a connection.
+    pub(crate) fn accept_failed(&self, door: DoorName) {
         self.cells.accept_failed[door as usize].increment(1);
     }
 
-    /// A device was answered with 101.
-    pub fn handshake_accepted(&self) {
+    /// Counts a device answered with 101.
+    pub(crate) fn handshake_accepted(&self) {
         self.cells.handshakes.increment(1);
     }
 
-    /// A device was not let in.
-    pub fn handshake_refused(&self, why: Refusal) {
+    /// Counts a refused device.
+    pub(crate) fn handshake_refused(&self, why: Refusal) {
         self.cells.handshakes_refused[why as usize].increment(1);
     }
 
-    /// The node began to drain.
-    pub fn draining(&self) {
+    /// Shows the drain of the node.
+    pub(crate) fn draining(&self) {
         self.cells.draining.set(1.0);
     }
 
-    /// Everything, as Prometheus text.
+    /// Every metric, as Prometheus text.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         self.exposition.render()
     }
 
-    /// Folds histogram observations into their buckets; until then they are kept one by one, so the server calls it
-    /// every few seconds whether or not anybody scrapes.
-    pub fn run_upkeep(&self) {
+    /// Adds the histograms' observations to their buckets. Until then each observation is kept in memory, so
+    /// the server calls this function every few seconds, with or without scrapes.
+    pub(crate) fn run_upkeep(&self) {
         self.exposition.run_upkeep();
     }
 }
@@ -329,26 +337,29 @@ fn add_by_class(counters: &[Counter; 5], counts: &ByClass) {
     }
 }
 
-/// Exact as far as integers travel, 2^53: far above what a node can hold.
+/// A count as the value of a gauge, exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "no count comes near 2^53")]
 fn as_gauge(held: u64) -> f64 {
     held as f64
 }
 
-/// 1 where nothing is held at all: nobody has more than the others.
+/// The largest count over the mean: 1 for equal counts, 2 if the first of two shards has everything.
 fn max_over_mean(held: impl ExactSizeIterator<Item = u64> + Clone) -> f64 {
-    let (sum, shards) = (held.clone().sum::<u64>(), held.len() as u64);
+    let sum: u64 = held.clone().sum();
+    let shards = held.len() as u64;
+    // Without holdings no shard has more than the others.
     if sum == 0 { 1.0 } else { as_gauge(held.max().unwrap_or(0) * shards) / as_gauge(sum) }
 }
 
-/// Most counts of a turn are zero, and a counter is shared between shards: leave its cache line alone.
 fn add_some(counter: &Counter, count: u64) {
+    // Most counts of a turn are zero, and all shards share the counter: adding zero would move its cache
+    // line.
     if count > 0 {
         counter.increment(count);
     }
 }
 
-/// Registers rows of the table with one recorder.
+/// The recorder of one server, to register the rows of the table.
 struct Register(PrometheusRecorder);
 
 impl Cells {
@@ -385,6 +396,8 @@ impl Cells {
             cursors_reset: register.counter(&CURSORS_RESET, &[]),
             streams_failed: register.counter(&STREAMS_FAILED, &[]),
             rooms_forgotten: register.counter(&ROOMS_FORGOTTEN, &[]),
+            // Every label value is registered at the start: an alert on a rate needs the zero before the
+            // first count.
             closed: closed.iter().map(|reason| register.counter(&CLOSED, &[reason])).collect(),
             holdings: (0..shards).map(|shard| register.holdings(shard)).collect(),
             held: Mutex::new(vec![Holdings::default(); shards]),
@@ -483,6 +496,7 @@ impl Register {
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 fn key(row: &Definition, values: &[&str]) -> Key {
+    // zip would silently drop a label without a value.
     assert_eq!(row.labels.len(), values.len(), "a value for each label of {}", row.name);
     let labels: Vec<Label> =
         row.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
@@ -552,7 +566,8 @@ mod tests {
     #[test]
     fn the_fullest_and_the_busiest_shard_are_held_against_the_mean() {
         let metrics = Metrics::new(2).unwrap();
-        let (spread, busy) = ("roomcast_shards_members_max_over_mean", "roomcast_shards_busy_max_over_mean");
+        let spread = "roomcast_shards_members_max_over_mean";
+        let busy = "roomcast_shards_busy_max_over_mean";
         metrics.hold(0, &Holdings::default());
         assert!(metrics.render().contains(&format!("{spread} 1\n")), "nobody has more than the others");
         metrics.hold(0, &Holdings { members: 300, busy_permille: 500, ..Holdings::default() });
@@ -619,7 +634,8 @@ mod tests {
 
     #[test]
     fn two_servers_of_one_process_count_apart() {
-        let (one, other) = (Metrics::new(1).unwrap(), Metrics::new(1).unwrap());
+        let one = Metrics::new(1).unwrap();
+        let other = Metrics::new(1).unwrap();
         one.handshake_accepted();
         assert!(one.render().contains("roomcast_handshakes_accepted_total 1"));
         assert!(other.render().contains("roomcast_handshakes_accepted_total 0"));

@@ -1,75 +1,75 @@
-//! What a shard counted since it was last asked: plain integers, touched by one thread, so that counting costs an
-//! addition. The shell moves them into the metrics once a turn.
+//! The counts of a shard between two reports: plain integers of a single thread, so counting costs an
+//! addition. The shard's loop adds the counts to the metrics once a turn.
 
 use std::time::{Duration, Instant};
 
 use roomcast_core::room::tally::RoomTally;
 use roomcast_core::wire::close::CloseReason;
 
-/// Counts of one shard since the last `take`.
+/// The counts of a shard since the last report.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// What its rooms counted.
+    /// The counts of the shard's rooms.
     pub rooms: RoomTally,
-    /// Level frames that a device's socket or outbox took.
+    /// Level frames taken by a device's socket or outbox.
     pub frames_level: u64,
-    /// Welcomes and other composed frames that a device's socket or outbox took.
+    /// Welcomes and other composed frames taken by a device's socket or outbox.
     pub frames_composed: u64,
-    /// Welcomes encoded; joiners of one kind share one until the room's next batch.
+    /// Welcomes encoded. Devices with the same encoding and state share one until the room's next batch.
     pub welcomes_encoded: u64,
-    /// Refresh frames that a device's socket or outbox took.
+    /// Refresh frames taken by a device's socket or outbox.
     pub frames_refresh: u64,
-    /// Frames with reliable messages again, for devices that did not acknowledge in time.
+    /// Carry frames, for devices that did not acknowledge in time.
     pub frames_carried: u64,
-    /// Refresh frames after which the device still was catching up with the reliable stream.
+    /// Refresh frames after which the device was still catching up with the reliable stream.
     pub frames_catching_up: u64,
     /// Acknowledgements taken.
     pub acks: u64,
-    /// Frames a device that was behind was not sent.
+    /// Frames not sent because the device was behind.
     pub frames_skipped: u64,
-    /// Frames that went to the socket in part or not at all, so that the device waits.
+    /// Frames taken by a socket in part or not at all. The device is waiting from then on.
     pub frames_queued: u64,
     /// Messages told to devices as skipped.
     pub messages_skipped: u64,
     /// Times a frame lane was full.
     pub lane_full: u64,
-    /// Acknowledgements that named nothing sent to that device.
+    /// Acknowledgements of an offset not sent to the device.
     pub acks_ignored: u64,
-    /// Rooms forgotten because they were idle.
+    /// Idle rooms forgotten.
     pub rooms_forgotten: u64,
-    /// Times further members of a room were to be placed on more shards.
+    /// Promotions: times a room's further members were to be placed on more shards.
     pub rooms_promoted: u64,
-    /// Times further members of a room were to be placed on fewer shards.
+    /// Demotions: times a room's further members were to be placed on fewer shards.
     pub rooms_demoted: u64,
     /// Connections closed, by the row of the close table.
     pub closed: [u64; CloseReason::ALL.len()],
-    /// When the oldest message of each batch whose pass ended was accepted.
+    /// For each batch whose pass ended: the acceptance time of the oldest message.
     pub written: Vec<Instant>,
 }
 
-/// What a shard holds right now.
+/// The holdings of a shard at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Holdings {
-    /// Connections placed on it.
+    /// Connections placed on the shard.
     pub connections: u64,
-    /// Places of those in rooms.
+    /// Members: places of the connections in rooms.
     pub members: u64,
-    /// Rooms it is the home of.
+    /// Rooms with this shard as their home.
     pub rooms: u64,
     /// Connections whose outbox is not empty.
     pub waiting: u64,
     /// Connections that are behind.
     pub behind: u64,
-    /// Messages gathered in its rooms.
+    /// Messages gathered in the shard's rooms.
     pub gathered: u64,
-    /// Reliable messages of its rooms on their way to the store.
+    /// Reliable messages of the shard's rooms on their way to the store.
     pub not_durable: u64,
-    /// What its thread took of the last second, in thousandths.
+    /// Processor time of the shard's thread over the last second, in thousandths.
     pub busy_permille: u64,
-    /// What passes take, smoothed, in thousandths.
+    /// Strain: the share of passes in the shard's time, smoothed, in thousandths.
     pub passes_permille: u64,
-    /// By how much the windows of all its rooms are widened together, in thousandths; 1000: not at all.
+    /// Stretch: the factor on the windows of the shard's rooms, in thousandths. 1000: no widening.
     pub stretch_permille: u64,
-    /// The window that its rooms would need to keep passes to their share.
+    /// The gather window of the most costly room to keep passes within `flush.cpu_share`.
     pub window_needed: Duration,
 }

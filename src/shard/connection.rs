@@ -16,7 +16,7 @@ use roomcast_core::limits::{
 };
 use roomcast_core::room::id::{Cursor, Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
-use roomcast_core::wire::reader::Reader;
+use roomcast_core::wire::reader::FrameReader;
 
 /// A non-blocking socket. Errors other than `WouldBlock` are final.
 pub trait Socket {
@@ -77,7 +77,7 @@ pub struct Connection<S> {
     /// When it was last heard.
     pub heard_at: Instant,
     /// What it has half sent.
-    pub reader: Reader,
+    pub reader: FrameReader,
     /// Its rooms.
     pub places: Vec<Place>,
     /// Joins that wait until the welcome before them has been taken: at most one is owed at a time.
@@ -133,7 +133,7 @@ impl<S: Socket> Connection<S> {
             generation,
             allowance_milli: burst_milli(1),
             heard_at: now,
-            reader: Reader::default(),
+            reader: FrameReader::default(),
             places: Vec::new(),
             deferred: VecDeque::new(),
             joins: 0,

@@ -11,7 +11,7 @@ use super::heat::{Fuel, Heat};
 use super::lane::{Control, Delivery, HomeSaid, Sent, Welcome};
 use super::{Drain, Shard, TURN_ENTRIES_MAX};
 use crate::shard::connection::Socket;
-use crate::store::{Answer, Append, Request, StoreError};
+use crate::store::{Append, StoreAnswer as Answer, StoreError, StoreRequest as Request};
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
 use roomcast_core::limits::SPREAD_INTERVAL;
 use roomcast_core::now::Now;

@@ -38,7 +38,7 @@ use self::lane::{Control, Peer};
 use self::strain::{Strain, Windows};
 use crate::metrics::tally::{Holdings, Tally};
 use crate::shard::connection::{Connection, Socket};
-use crate::store::Request;
+use crate::store::StoreRequest;
 use roomcast_core::fanout::segment::Segment;
 use roomcast_core::fanout::{Offer, Sink};
 use roomcast_core::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS};
@@ -128,7 +128,7 @@ pub struct Shard<S> {
     runs: u64,
     answers: VecDeque<(u64, Published)>,
     told: VecDeque<(u64, Told)>,
-    store_requests: VecDeque<Request>,
+    store_requests: VecDeque<StoreRequest>,
     spreads: VecDeque<Spread>,
     /// The step in force for rooms that have none of their own; each is told when it is told something else.
     step: Step,

@@ -31,7 +31,7 @@ use super::{Plan, Shard};
 use crate::clock::{self, thread_cpu};
 use crate::metrics::Metrics;
 use crate::metrics::tally::{Holdings, Tally};
-use crate::store::Request as StoreRequest;
+use crate::store::StoreRequest;
 use crate::store::port::Port;
 use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
 use roomcast_core::now::{Now, millis};

@@ -1,4 +1,5 @@
-//! How the store fares: for `/readyz`, metrics and logs. Written by the writer alone, read by anybody at any time.
+//! The store's numbers and troubles, for `/readyz`, metrics and logs. The writer alone writes; any thread
+//! reads.
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,9 +8,9 @@ use std::time::{Duration, Instant};
 use roomcast_core::limits::STORE_HEALED_AFTER;
 use roomcast_core::now::Now;
 
-use super::Holdings;
+use super::StoreHoldings;
 
-/// Shared between the writer and those who ask. Reading never waits for the disk.
+/// The state of the store, shared between the writer and the readers. A read never waits for the disk.
 #[derive(Debug)]
 pub struct Health {
     state: Mutex<State>,
@@ -26,45 +27,47 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     trouble: Option<Trouble>,
-    /// When it was opened anew, while it is not known whether it is well.
+    /// The time of the last reopening, until a write or `STORE_HEALED_AFTER` shows that the store is well.
     reopened: Option<Instant>,
-    /// When the call under way began.
+    /// The start of the call under way.
     call_began: Option<Instant>,
 }
 
-/// Why and since when the store fails. On a full disk it can be opened, and fails at the next write, again and again: that is one
-/// trouble, so it ends with a write, or after `STORE_HEALED_AFTER` without any.
+/// A trouble of the store, from the first failure to the first write after a reopening.
+///
+/// A store on a full disk can be opened, and fails at the next write, again and again. All of these failures
+/// are a single trouble. Without writes, a trouble ends `STORE_HEALED_AFTER` after the reopening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// When it failed first.
+    /// The time of the first failure.
     pub since: Now,
-    /// What the last try said.
+    /// The error of the last failure.
     pub why: String,
 }
 
-/// What the store has done since it was started.
+/// The counts of the store since the process started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreTally {
     /// Commits of messages.
     pub commits: u64,
-    /// How long they took together, syncs included.
+    /// The total time of all commits, syncs included.
     pub commit_time: Duration,
     /// Messages made durable.
     pub messages: u64,
-    /// Bytes it holds, rows and their keys.
+    /// Bytes of all rows and their keys.
     pub bytes: u64,
-    /// Calls that failed.
+    /// Failed calls.
     pub failures: u64,
-    /// Times it was opened anew.
+    /// Successful reopenings.
     pub reopenings: u64,
-    /// Rows and entries that were found damaged.
+    /// Rows and entries found damaged.
     pub quarantined: u64,
-    /// Rows removed because their time had passed.
+    /// Expired rows removed.
     pub purged: u64,
 }
 
 impl Health {
-    pub(super) fn new(holdings: Holdings) -> Self {
+    pub(super) fn new(holdings: StoreHoldings) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             state: Mutex::default(),
@@ -79,19 +82,20 @@ impl Health {
         }
     }
 
-    /// Why and since when it fails; `None`: it is well.
+    /// The trouble of the store. `None` while the store is well.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         self.state().trouble.clone()
     }
 
-    /// How long the call under way takes already; zero: there is none. A disk that hangs shows here alone.
+    /// The time since the call under way began, or zero without a call. A hanging disk shows here alone: its
+    /// call neither fails nor ends.
     #[must_use]
     pub fn under_way(&self, now: Now) -> Duration {
         self.state().call_began.map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
     }
 
-    /// What it has done so far.
+    /// The counts so far.
     #[must_use]
     pub fn tally(&self) -> StoreTally {
         StoreTally {
@@ -110,8 +114,8 @@ impl Health {
         self.state().call_began = Some(now.instant);
     }
 
-    /// A call ended, well or not.
-    pub(super) fn call_ended(&self, holdings: Holdings) {
+    /// Notes the end of a call, successful or not.
+    pub(super) fn call_ended(&self, holdings: StoreHoldings) {
         self.state().call_began = None;
         self.bytes.store(holdings.bytes, Relaxed);
         self.quarantined.store(holdings.quarantined, Relaxed);
@@ -137,6 +141,7 @@ impl Health {
             state.trouble.replace(Trouble { since, why: why.to_owned() }).is_none()
         };
         if was_well {
+            // Outside the lock, and once for each trouble: a full disk would otherwise fill the log as well.
             tracing::warn!(why, "the store fails: reliable messages are refused until it is well");
         }
     }
@@ -146,7 +151,7 @@ impl Health {
         self.state().reopened = Some(now.instant);
     }
 
-    /// Nothing fails. Where nothing is written either, that has to go on for a while.
+    /// Ends a trouble without writes, `STORE_HEALED_AFTER` after the reopening.
     pub(super) fn heal_in_time(&self, now: Now) {
         let reopened = self.state().reopened;
         if reopened.is_some_and(|reopened| reopened + STORE_HEALED_AFTER <= now.instant) {

@@ -1,5 +1,5 @@
-//! A store without a file: for `--ephemeral`, and for tests. It forgets all when it is dropped; a clone is what a disk would
-//! hold at that moment.
+//! The store without a file, for `--ephemeral` and for tests. The content ends with the process. In a test, a
+//! clone stands for the content of a disk at some moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 
 use super::row::{delete_at_ms, stored_bytes};
-use super::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
+use super::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored};
 use roomcast_core::now::millis;
 
-/// Reliable messages in memory. The same calls give the same answers.
+/// Reliable messages in memory. The same calls in the same order give the same results.
 #[derive(Debug, Clone)]
 pub struct Memory {
     rooms: BTreeMap<RoomName, Stream>,
-    /// When a row goes (its offset), or its room is forgotten (offset 0).
+    /// (unix ms, offset, room): the time at which a row is due to go. With offset 0: the room is due to be
+    /// forgotten.
     expiries: BTreeSet<(u64, u64, RoomName)>,
     bytes: u64,
     bytes_max: u64,
@@ -27,7 +28,7 @@ struct Stream {
     epoch: Epoch,
     head: u64,
     messages: BTreeMap<u64, Arc<Message>>,
-    /// When it is forgotten; 0: it holds messages.
+    /// Unix ms at which the room is forgotten. 0 for a room with messages.
     forget_ms: u64,
 }
 
@@ -38,7 +39,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// An empty store that takes `bytes_max` bytes of rows and their keys.
+    /// An empty store for `bytes_max` bytes of rows and their keys.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
         Self { rooms: BTreeMap::new(), expiries: BTreeSet::new(), bytes: 0, bytes_max }
@@ -72,7 +73,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Removes a row; its room, once empty, is forgotten `TTL_MAX` from now.
+    /// Removes a row. A room without further rows is due to be forgotten `TTL_MAX` from now.
     fn remove(&mut self, room: &RoomName, offset: u64, now_ms: u64) {
         let stream = self.rooms.get_mut(room).expect("a row that expires has a room");
         let message = stream.messages.remove(&offset).expect("an expiry has its row");
@@ -112,7 +113,8 @@ impl Store for Memory {
     fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut refused = BTreeSet::new();
         let outcomes = appends.iter().map(|append| {
-            // A life that was refused once stays so, even if what comes next would fit.
+            // The shard had sent the later appends of a life before it could know: stored, they would leave a
+            // hole.
             if refused.contains(&(&append.room, append.life)) {
                 return Err(StoreError::Moved);
             }
@@ -131,6 +133,7 @@ impl Store for Memory {
             if offset > 0 {
                 self.remove(&room, offset, now_ms);
                 purged.rows += 1;
+            // A row that came since has set another time, or none.
             } else if self.rooms.get(&room).is_some_and(|stream| stream.forget_ms == at_ms) {
                 self.rooms.remove(&room);
                 purged.rooms += 1;
@@ -143,8 +146,8 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn holdings(&self) -> Holdings {
-        Holdings { bytes: self.bytes, quarantined: 0 }
+    fn holdings(&self) -> StoreHoldings {
+        StoreHoldings { bytes: self.bytes, quarantined: 0 }
     }
 
     fn trouble(&self) -> &str {

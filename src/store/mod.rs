@@ -1,22 +1,24 @@
-//! Where reliable messages are kept until they expire: the promises a store makes, and what shards ask of it.
+//! The store: reliable messages until their expiry. This file has the promises of a store, and the requests
+//! of shards.
 //!
-//! A shard never waits for the store. It hands over a [`Request`] and goes on; the [`Answer`] comes back later, in the
-//! order of the requests. One thread ([`writer`]) owns the [`Store`] and takes everything that waits into one commit.
-//! A message may be broadcast, and its publisher answered, only after [`Answer::Durable`].
+//! A shard never waits for the store. The shard sends a [`StoreRequest`] and goes on. The [`StoreAnswer`]
+//! comes back later, in the order of the requests. One thread ([`writer`]) owns the [`Store`] and takes all
+//! waiting messages into one commit. A message may be broadcast, and the publisher answered, only after
+//! [`StoreAnswer::Durable`].
 //!
-//! A row stays until its message is not alive any more and its `id` does not count any more
-//! ([`row::delete_at_ms`]). A room whose last row has gone keeps its epoch and head for `TTL_MAX` more: until then a
-//! device with an old cursor is told the truth about it. After that the room is forgotten, and its next stream is a new
-//! epoch.
+//! A row stays while the message is alive, and at least while the message's `id` counts (5 minutes). A room
+//! without rows keeps epoch and head for `TTL_MAX` (7 days) more: within this time a device with an old
+//! cursor gets a true answer. Then the room is forgotten, and the next stream begins a new epoch.
 //!
-//! - [`redb`]: the file. [`memory`]: the same promises without one. [`row`]: a message as bytes.
-//! - [`writer`]: the thread; [`port`]: a shard's way to it; [`health`]: how it fares.
+//! - [`redb`]: the file. [`memory`]: the same promises without a file. `row`: a message as bytes.
+//! - [`writer`]: the thread. [`port`]: a shard's way to the thread. [`health`]: the store's numbers and
+//!   troubles.
 
 pub mod health;
 pub mod memory;
 pub mod port;
 pub mod redb;
-pub mod row;
+pub(crate) mod row;
 pub mod writer;
 
 use std::fmt::Debug;
@@ -26,55 +28,58 @@ use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 pub use roomcast_core::room::stored::{Asked, Page, Stored};
 
-/// Keeps reliable messages. Every call waits for the disk; only the writer's thread, and tests, make them.
+/// A place for reliable messages. Every call waits for the disk, so only the writer's thread and tests make
+/// calls.
 ///
-/// `Err` is [`StoreError::Failing`], always: from then on each call fails until [`Store::reopen`] has succeeded, and
-/// whether an append that failed so is stored shows only then.
+/// The error of a call is always [`StoreError::Failing`]. From then on each call fails until
+/// [`Store::reopen`] has succeeded. Then a load tells if the failed append is stored.
 pub trait Store: Send + Debug {
-    /// What is stored of a room; `None`: nothing, or it was forgotten. What is found damaged is put aside, counted and
-    /// left out; where the room's own entry is damaged, the stream goes on under a new epoch.
+    /// The stored stream of a room. `None` for a room without a stream, or with a forgotten stream. Damaged
+    /// rows are put aside, counted and left out. If the room's own entry is damaged, the stream goes on under
+    /// a new epoch.
     ///
     /// # Errors
-    /// The store failed.
+    /// The read failed.
     fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError>;
 
-    /// The messages behind `after`, up to `bytes_max` of `wire_bytes`, but at least one if there is one.
+    /// The messages behind the offset `after`, up to `bytes_max` bytes of `wire_bytes`. The first message is
+    /// always part of the page, at any size.
     ///
     /// # Errors
-    /// The store failed.
+    /// The read failed.
     fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError>;
 
-    /// Stores them all in one commit, and returns once it is synced. One outcome per append, in their order:
-    /// [`StoreError::Moved`] and [`StoreError::Full`] leave the others untouched, but for later appends of the same room and
-    /// life: those fail as well.
+    /// Stores all appends in one commit, and returns after the sync. One outcome per append, in order.
+    /// [`StoreError::Moved`] and [`StoreError::Full`] concern an append, and each later append of the same
+    /// room and life.
     ///
     /// # Errors
-    /// The commit failed; what became of each is unknown.
+    /// The commit failed. Each append is stored or not; nobody knows before a load.
     fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
-    /// Removes up to `rows_max` rows whose time has passed, and forgets rooms that were empty for long, in one commit.
+    /// Removes up to `rows_max` expired rows, and forgets rooms that were empty for `TTL_MAX`, in one commit.
     ///
     /// # Errors
-    /// The store failed.
+    /// The commit failed.
     fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError>;
 
-    /// Lets go of what it has open, and opens it anew.
+    /// Closes the store and opens it again. A failed sync is never retried on an open file.
     ///
     /// # Errors
-    /// It can't be opened now.
+    /// The store cannot be opened now.
     fn reopen(&mut self) -> Result<(), StoreError>;
 
-    /// What it holds.
-    fn holdings(&self) -> Holdings;
+    /// The bytes and the damage of the store, without a look at the disk.
+    fn holdings(&self) -> StoreHoldings;
 
-    /// Why the last call failed, for operators.
+    /// The reason of the last failed call, for operators. Empty before the first failure.
     fn trouble(&self) -> &str;
 }
 
-/// What a purge did.
+/// The counts of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Purged {
-    /// Expiries it went through. As many as it may: there may be more.
+    /// Expiries read by the purge. If the number equals `rows_max`, more may be due.
     pub looked_at: usize,
     /// Rows removed.
     pub rows: usize,
@@ -82,125 +87,129 @@ pub struct Purged {
     pub rooms: usize,
 }
 
-/// What a store holds.
+/// The size of a store, and the damage found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Holdings {
-    /// Bytes of rows and their keys.
+pub struct StoreHoldings {
+    /// Bytes of all rows and their keys.
     pub bytes: u64,
-    /// Rows and entries found damaged since it was made.
+    /// Damaged rows and entries found since the process started.
     pub quarantined: u64,
 }
 
-/// What a shard asks of the store. `life` comes back with the answer: a room numbers its loads, and passes over answers to
-/// what it asked in an earlier life.
+/// A request of a shard. Each has a `life`, the number of the room's load. The answer has the same `life`,
+/// and a room ignores the answers of its earlier lives.
 #[derive(Debug, Clone)]
-pub enum Request {
-    /// What is stored of a room. Answered by [`Answer::Loaded`].
+pub enum StoreRequest {
+    /// Reads the stored stream of a room. Answered by [`StoreAnswer::Loaded`].
     Load {
-        /// Which room.
+        /// The room to load.
         room: RoomName,
-        /// Of the room's load.
+        /// The number of the room's load.
         life: u64,
     },
-    /// Store messages behind what is stored of their room. Answered by [`Answer::Durable`].
+    /// Stores messages at the end of their room's stream. Answered by [`StoreAnswer::Durable`].
     Append(Append),
-    /// Read messages back. Answered by [`Answer::Paged`].
+    /// Reads stored messages. Answered by [`StoreAnswer::Paged`].
     Page {
-        /// Which room.
+        /// The room of the messages.
         room: RoomName,
-        /// Of the room's load.
+        /// The number of the room's load.
         life: u64,
-        /// Messages behind this offset.
+        /// The offset before the first message of the page.
         after: u64,
-        /// Stop before this many bytes (`wire_bytes`), but never before the first message.
+        /// Bytes (`wire_bytes`) of the page, at most. The first message is always part of the page.
         bytes_max: usize,
     },
 }
 
-impl Request {
-    /// The answer that says that it was not done, or that nobody knows.
+impl StoreRequest {
+    /// The answer to the request after `error`.
     #[must_use]
-    pub fn failed(self, error: StoreError) -> Answer {
-        let (room, life, asked) = match self {
-            Self::Load { room, life } => (room, life, Asked::Load),
-            Self::Append(append) => (append.room, append.life, Asked::Append),
-            Self::Page { room, life, after, .. } => (room, life, Asked::Page { after }),
-        };
-        Answer::Failed { room, life, asked, error }
+    pub(crate) fn failed(self, error: StoreError) -> StoreAnswer {
+        match self {
+            Self::Load { room, life } => StoreAnswer::Failed { room, life, asked: Asked::Load, error },
+            Self::Append(Append { room, life, .. }) => {
+                StoreAnswer::Failed { room, life, asked: Asked::Append, error }
+            }
+            Self::Page { room, life, after, .. } => {
+                StoreAnswer::Failed { room, life, asked: Asked::Page { after }, error }
+            }
+        }
     }
 }
 
-/// Messages to be stored, all or none.
+/// Messages of a room, to be stored all or none.
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// Which room.
+    /// The room of the messages.
     pub room: RoomName,
-    /// Of the room's load.
+    /// The number of the room's load.
     pub life: u64,
-    /// Of the room's stream. The first append of a room begins it.
+    /// The epoch of the room's stream. The first append of a room begins the epoch.
     pub epoch: Epoch,
-    /// At least one; offsets that follow one another, the first right behind the stored head.
+    /// At least one message. The offsets are consecutive, and the first follows the stored head.
     pub messages: Vec<Arc<Message>>,
 }
 
-/// What came of a request.
+/// The answer to a [`StoreRequest`].
 #[derive(Debug, Clone)]
-pub enum Answer {
-    /// To [`Request::Load`].
+pub enum StoreAnswer {
+    /// The answer to [`StoreRequest::Load`].
     Loaded {
-        /// As asked.
+        /// The room of the request.
         room: RoomName,
-        /// As asked.
+        /// The life of the request.
         life: u64,
-        /// `None`: the room never had a reliable message, or its stream is long forgotten.
+        /// The stored stream. `None`: the room never had a reliable message, or the stream is forgotten.
         stream: Option<Stored>,
     },
-    /// To [`Request::Append`]: synced. Everything up to `through` may be broadcast.
+    /// The answer to [`StoreRequest::Append`], after the sync. Messages up to `through` may be broadcast.
     Durable {
-        /// As asked.
+        /// The room of the request.
         room: RoomName,
-        /// As asked.
+        /// The life of the request.
         life: u64,
         /// The last offset of the append.
         through: u64,
     },
-    /// To [`Request::Page`].
+    /// The answer to [`StoreRequest::Page`].
     Paged {
-        /// As asked.
+        /// The room of the request.
         room: RoomName,
-        /// As asked.
+        /// The life of the request.
         life: u64,
-        /// As asked.
+        /// The offset of the request.
         after: u64,
-        /// What was found.
+        /// The messages, and the last offset of the page.
         page: Page,
     },
-    /// To any of them: it was not done, or nobody knows whether it was done.
+    /// The answer to a failed request. After [`StoreError::Failing`] an append may be stored all the same.
     Failed {
-        /// As asked.
+        /// The room of the request.
         room: RoomName,
-        /// As asked.
+        /// The life of the request.
         life: u64,
-        /// What was asked.
+        /// The sort of the request.
         asked: Asked,
-        /// Why.
+        /// The reason.
         error: StoreError,
     },
 }
 
-/// Why the store did not do what it was asked.
+/// The reason of a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It failed, and is being opened anew. What became of an append is unknown.
-    #[error("the store is failing and being opened anew")]
+    /// The store failed and is being opened again. An append may be stored or not.
+    #[error("the store is failing and being opened again")]
     Failing,
-    /// It holds as many bytes as it may; nothing was stored.
+    /// The store is at its limit of bytes. The append is not stored.
     #[error("the store is full")]
     Full,
-    /// The append does not continue the stored stream: the room has to load again. Nothing was stored.
+    /// The append does not continue the stored stream. The append is not stored, and the room has to load
+    /// again.
     #[error("the append does not continue the stored stream")]
     Moved,
-    /// More is asked of it than it may have waiting; nothing was stored.
-    #[error("too much waits for the store")]
+    /// The shard is at its limit of requests under way. The append is not stored.
+    #[error("too many requests wait for the store")]
     Busy,
 }

@@ -1,6 +1,6 @@
-//! A shard's way to the store: two bounded queues. Never waits.
+//! A shard's way to the store: two bounded queues. No call of this file waits.
 //!
-//! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers can't overflow.
+//! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers cannot overflow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,41 +10,42 @@ use crossbeam_queue::ArrayQueue;
 
 use roomcast_core::limits::{STORE_WAITING_BYTES_MAX, STORE_WAITING_MAX};
 
-use super::{Answer, Request, StoreError};
+use super::{StoreAnswer, StoreError, StoreRequest};
 
-/// A request on its way.
+/// A request on the way to the writer.
 #[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) request: Request,
-    /// How many answers its shard had taken when it sent this.
+pub(super) struct SentRequest {
+    pub(super) request: StoreRequest,
+    /// Answers taken by the shard before the request.
     pub(super) taken: u64,
 }
 
-/// What a shard and the writer share.
+/// The queues between a shard and the writer.
 #[derive(Debug)]
 pub(super) struct Passage {
-    pub(super) requests: ArrayQueue<Sent>,
-    pub(super) answers: ArrayQueue<Answer>,
+    pub(super) requests: ArrayQueue<SentRequest>,
+    pub(super) answers: ArrayQueue<StoreAnswer>,
 }
 
 impl Passage {
     pub(super) fn new() -> Arc<Self> {
-        let (requests, answers) = (ArrayQueue::new(STORE_WAITING_MAX), ArrayQueue::new(STORE_WAITING_MAX));
-        Arc::new(Self { requests, answers })
+        Arc::new(Self {
+            requests: ArrayQueue::new(STORE_WAITING_MAX),
+            answers: ArrayQueue::new(STORE_WAITING_MAX),
+        })
     }
 }
 
-/// One shard's end.
+/// A shard's end of the passage to the writer.
 #[derive(Debug)]
 pub struct Port {
     passage: Arc<Passage>,
-    /// Whom to wake.
     writer: Thread,
     sent: u64,
     taken: u64,
-    /// Of the requests under way, in their order.
+    /// Bytes of each request under way, in order.
     sizes: VecDeque<usize>,
-    /// Invariant: their sum.
+    /// Invariant: the sum of `sizes`.
     bytes: usize,
 }
 
@@ -53,13 +54,14 @@ impl Port {
         Self { passage, writer, sent: 0, taken: 0, sizes: VecDeque::new(), bytes: 0 }
     }
 
-    /// Hands a request over. Each one that is taken gets exactly one answer.
+    /// Sends a request. Each sent request gets exactly one answer.
     ///
     /// # Errors
-    /// The request comes back with [`StoreError::Busy`]: `STORE_WAITING_MAX` answers are outstanding, or messages of
-    /// `STORE_WAITING_BYTES_MAX`.
-    pub fn send(&mut self, request: Request) -> Result<(), (Request, StoreError)> {
+    /// The request comes back with [`StoreError::Busy`] if `STORE_WAITING_MAX` answers are outstanding, or if
+    /// the messages under way would exceed `STORE_WAITING_BYTES_MAX`.
+    pub fn send(&mut self, request: StoreRequest) -> Result<(), (StoreRequest, StoreError)> {
         let size = bytes_of(&request);
+        // A single request larger than the bound passes, or it would be refused for ever.
         if self.outstanding() == STORE_WAITING_MAX
             || (self.bytes > 0 && self.bytes + size > STORE_WAITING_BYTES_MAX)
         {
@@ -67,16 +69,17 @@ impl Port {
         }
         self.sizes.push_back(size);
         self.bytes += size;
-        let sent = Sent { request, taken: self.taken };
+        let sent = SentRequest { request, taken: self.taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");
         self.sent += 1;
-        // Kept by the thread until it parks next, so none is lost; a system call only if it is parked.
+        // A token for the next park, so no wake is lost between the writer's turn and its park. The call
+        // enters the kernel only if the thread is parked.
         self.writer.unpark();
         Ok(())
     }
 
-    /// The next answer, in the order of the requests.
-    pub fn next_answer(&mut self) -> Option<Answer> {
+    /// The next answer, in the order of the requests. `None` if no answer waits.
+    pub fn next_answer(&mut self) -> Option<StoreAnswer> {
         let answer = self.passage.answers.pop()?;
         self.taken += 1;
         // Answers come in the order of the requests.
@@ -84,17 +87,17 @@ impl Port {
         Some(answer)
     }
 
-    /// Requests whose answers were not taken yet.
+    /// The number of requests without a taken answer, at most `STORE_WAITING_MAX`.
     #[must_use]
-    pub fn outstanding(&self) -> usize {
+    pub(crate) fn outstanding(&self) -> usize {
         usize::try_from(self.sent - self.taken).expect("at most STORE_WAITING_MAX")
     }
 }
 
-/// What a request keeps in memory while it waits.
-fn bytes_of(request: &Request) -> usize {
+/// Bytes of a waiting request in memory.
+fn bytes_of(request: &StoreRequest) -> usize {
     match request {
-        Request::Append(append) => append.messages.iter().map(|message| message.wire_bytes).sum(),
-        Request::Load { .. } | Request::Page { .. } => 0,
+        StoreRequest::Append(append) => append.messages.iter().map(|message| message.wire_bytes).sum(),
+        StoreRequest::Load { .. } | StoreRequest::Page { .. } => 0,
     }
 }

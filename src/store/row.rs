@@ -1,23 +1,24 @@
-//! One stored message as bytes, and how long it stays. Knows nothing of files or tables.
+//! A stored message as bytes, and the time of its removal. Files and tables are elsewhere.
 //!
 //! A row, little endian:
 //!
-//! | at | bytes | what |
+//! | at | bytes | content |
 //! |---|---|---|
-//! | 0 | 8 | checksum: xxh3-64 over the row's key, then over all that follows here |
+//! | 0 | 8 | checksum: xxh3-64 over the row's key, then over all further bytes of the row |
 //! | 8 | 8 | epoch |
 //! | 16 | 8 | `at_ms` |
 //! | 24 | 8 | ttl in milliseconds |
-//! | 32 | 8 | the offset it recalls; 0: none |
+//! | 32 | 8 | offset of the recalled message; 0: none |
 //! | 40 | 4 | `wire_bytes` |
 //! | 44 | 1 | bit 0: urgent; bit 1: the payload is opaque |
-//! | 45 | 1 + n | type: its length, then its text |
+//! | 45 | 1 + n | type: length, then text |
 //! | … | 1 + n | key; length 0: none |
 //! | … | 1 + n | id; length 0: none |
 //! | … | rest | payload |
 //!
-//! Its key is `room ‖ 0 ‖ offset`, the offset big endian: rows of a room stand together, in order of offset. (No room's
-//! name holds a zero byte.) The checksum covers the key, so a row that turns up in another place counts as damaged.
+//! The row's key is `room ‖ 0 ‖ offset`, the offset big endian. So the rows of a room stand together, in
+//! order of offset (no room name has a zero byte). The checksum covers the key: a row at a wrong key counts
+//! as damaged.
 
 use std::time::Duration;
 
@@ -34,18 +35,15 @@ const FIXED_BYTES: usize = 45;
 const URGENT: u8 = 1;
 const OPAQUE: u8 = 2;
 
-/// A row that was read back whole.
+/// A row with a correct checksum.
 #[derive(Debug)]
-pub struct Row {
-    /// The life of the stream it was stored in.
-    pub epoch: Epoch,
-    /// With its offset.
-    pub message: Message,
+pub(super) struct Row {
+    pub(super) epoch: Epoch,
+    pub(super) message: Message,
 }
 
-/// Where the row of a message stands.
-#[must_use]
-pub fn key(room: &RoomName, offset: u64) -> Vec<u8> {
+/// The key of a message's row.
+pub(super) fn key(room: &RoomName, offset: u64) -> Vec<u8> {
     key_of(room.as_str().as_bytes(), offset)
 }
 
@@ -57,7 +55,7 @@ pub(super) fn key_of(room: &[u8], offset: u64) -> Vec<u8> {
     key
 }
 
-/// The offset that a key ends in; `None`: it is no key of a row.
+/// The offset at the end of a key. `None` for a key below 8 bytes.
 pub(super) fn offset_of(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|offset| u64::from_be_bytes(*offset))
 }
@@ -70,15 +68,13 @@ pub(super) fn seal(key: &[u8], rest: &[u8]) -> u64 {
     sum.digest()
 }
 
-/// Unix milliseconds until which the row stays: as long as the message is alive, and as long as its `id` counts.
-#[must_use]
-pub fn delete_at_ms(message: &Message) -> u64 {
+/// Unix ms at which the row may go: the later of the message's expiry and the end of the `id` (`ID_AGE_MAX`).
+pub(super) fn delete_at_ms(message: &Message) -> u64 {
     message.expires_ms().max(message.at_ms.saturating_add(millis(ID_AGE_MAX)))
 }
 
-/// How many bytes a message takes in the store, its key included; what `STORE_BYTES_MAX` counts.
-#[must_use]
-pub fn stored_bytes(room: &RoomName, message: &Message) -> u64 {
+/// Bytes of a message's row and key. `STORE_BYTES_MAX` bounds their sum.
+pub(super) fn stored_bytes(room: &RoomName, message: &Message) -> u64 {
     let text = message.type_name.as_str().len()
         + message.key.as_ref().map_or(0, |key| key.as_str().len())
         + message.id.as_ref().map_or(0, |id| id.as_str().len());
@@ -86,9 +82,8 @@ pub fn stored_bytes(room: &RoomName, message: &Message) -> u64 {
     (room.as_str().len() + 9 + row) as u64
 }
 
-/// The row of a message that stands at `key`. Its class is not among the bytes: only reliable ones are stored.
-#[must_use]
-pub fn encode(key: &[u8], epoch: Epoch, message: &Message) -> Vec<u8> {
+/// The row of a message at `key`. The class is not among the bytes: every stored message is reliable.
+pub(super) fn encode(key: &[u8], epoch: Epoch, message: &Message) -> Vec<u8> {
     let payload = message.payload.bytes();
     let mut row = Vec::with_capacity(FIXED_BYTES + 3 + 256 + payload.len());
     row.extend_from_slice(&[0; 8]);
@@ -112,9 +107,8 @@ fn push_text(row: &mut Vec<u8>, text: &str) {
     row.extend_from_slice(text.as_bytes());
 }
 
-/// Reads a row back. `None`: it is damaged, or belongs elsewhere.
-#[must_use]
-pub fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
+/// Reads the row at `key`. `None` for a damaged row, or a row of another key.
+pub(super) fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
     let (sum, mut rest) = row.split_first_chunk()?;
     if u64::from_le_bytes(*sum) != seal(key, rest) {
         return None;
@@ -162,7 +156,7 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
-/// `Some(None)`: there is none. `None`: what is there is not allowed.
+/// An optional text: `Some(None)` for an empty text, `None` for a text that is not allowed.
 fn some_text<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<Option<T>> {
     if text.is_empty() { Some(None) } else { parse(text).ok().map(Some) }
 }

@@ -1,10 +1,12 @@
-//! The thread that owns the store. It takes what waits from all shards in turn, makes one commit of all appends, and answers.
+//! The thread that owns the store. A turn takes waiting requests from all shards, makes one commit of all
+//! appends, and answers.
 //!
-//! [`Writer`] is the loop's body, driven with `now`; [`start`] puts a thread around it.
+//! [`Writer`] is the body of the loop, driven with `now`; [`start`] puts a thread around it.
 //!
-//! What one shard asks is done and answered in its order: once an append of a shard waits for the turn's commit, its
-//! loads and pages wait for the next turn. After a failed append, later appends of that room and life fail as well, even
-//! if they would fit: the shard had sent them before it could know.
+//! The requests of one shard are done and answered in their order. Once an append of a shard waits for the
+//! turn's commit, the shard's loads and pages wait for the next turn. After a failed append, later appends of
+//! the room and life fail as well: the shard sent these before the failure was known, and they would leave a
+//! hole.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,34 +26,35 @@ use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
 
 use super::health::Health;
-use super::port::{Passage, Port, Sent};
-use super::{Answer, Append, Asked, Request, Store, StoreError};
+use super::port::{Passage, Port, SentRequest};
+use super::{Append, Asked, Store, StoreAnswer, StoreError, StoreRequest};
 
-/// Tells a shard that answers wait for it. Called on the writer's thread; must not wait.
+/// Wakes a shard whose answers wait. Called on the writer's thread, so the function must not wait.
 pub type Wake = Box<dyn Fn() + Send>;
 
-/// The running writer.
+/// The running writer. Dropping the handle stops the thread, and waits for the last commit.
 #[derive(Debug)]
 pub struct StoreHandle {
     ports: Vec<Port>,
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
-    /// `None` once it is being stopped.
+    /// `None` from the start of the stop.
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the writer, with one port for each of `wakes`.
+/// Starts the writer, with a port for each of `wakes`.
 ///
 /// # Errors
-/// The thread can't be started.
+/// The system cannot start a thread.
 pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle> {
     let mut writer = Writer::new(store, wakes);
-    let (health, passages) = (Arc::clone(&writer.health), writer.passages());
+    let health = Arc::clone(&writer.health);
+    let passages = writer.passages();
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = thread::Builder::new().name("store".into()).spawn(move || {
         loop {
-            // Read before the turn, so that the last turn takes all that was sent before the stop.
+            // Read before the turn, so that the last turn takes every request sent before the stop.
             let stopping = stopped.load(Ordering::Acquire);
             let now = clock::now();
             match writer.turn(now) {
@@ -66,51 +69,52 @@ pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle>
 }
 
 impl StoreHandle {
-    /// The ports, in the order of the wakes; empty the second time.
+    /// Hands out the ports, in the order of the wakes. The second call returns none.
     pub fn take_ports(&mut self) -> Vec<Port> {
         std::mem::take(&mut self.ports)
     }
 
-    /// How it fares.
+    /// The numbers and troubles of the store.
     #[must_use]
     pub fn health(&self) -> Arc<Health> {
         Arc::clone(&self.health)
     }
 
-    /// Makes durable what was sent, answers it, and ends. Waits for that: as long as the disk takes.
+    /// Stores and answers every sent request, then stops the thread. Waits as long as the disk takes.
     pub fn stop(self) {
         drop(self);
     }
 }
 
-/// A store that nobody holds any more must not keep its file locked.
+// A test, or a start that failed, drops the handle without a stop. The file must not stay locked.
 impl Drop for StoreHandle {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // A panic of the writer has been printed by its thread; its shards hear nothing more, and know that as a drain.
+            // A panic of the writer was printed by its thread. Its shards get no further answers, as in a
+            // drain.
             thread.join().ok();
         }
     }
 }
 
-/// When the writer wants its next turn.
+/// The time of the writer's next turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// At once: there was something to do, so there may be more.
+    /// At once: the last turn had requests, so more may wait.
     Again,
-    /// Then, or when something is sent.
+    /// At this time, or as soon as a request is sent.
     At(Instant),
 }
 
-/// The body of the writer's loop.
+/// The store with a desk for each shard: the body of the writer's loop.
 pub struct Writer {
     store: Box<dyn Store>,
-    /// Set while the store fails.
+    /// `Some` while the store fails.
     failing: Option<Failing>,
     desks: Vec<Desk>,
-    /// Which desk comes first in the next turn.
+    /// The desk that comes first in the next turn. The place moves on, so no shard is always served last.
     first: usize,
     health: Arc<Health>,
     purge_at: Option<Instant>,
@@ -120,20 +124,23 @@ pub struct Writer {
 
 #[derive(Debug, Clone, Copy)]
 struct Failing {
+    /// The time of the next reopening.
     again: Instant,
+    /// The pause before the reopening, doubled by each failure.
     pause: Duration,
 }
 
-/// The writer's end of one shard's way to it.
+/// The writer's end of a shard's passage.
 struct Desk {
     passage: Arc<Passage>,
     wake: Wake,
-    /// Taken, but for a later turn.
-    held: Option<Sent>,
+    /// A request taken from the queue, and kept for a later turn.
+    held: Option<SentRequest>,
+    /// Answers given so far.
     answered: u64,
-    /// It got answers since it was last woken.
+    /// True: the shard has new answers since the last wake.
     touched: bool,
-    /// Lives that had an append failed of which the shard may not know yet.
+    /// Lives with a failed append, maybe not known to the shard yet.
     broken: BTreeMap<RoomName, Broken>,
 }
 
@@ -141,29 +148,31 @@ struct Desk {
 struct Broken {
     life: u64,
     error: StoreError,
-    /// The shard knows once it has taken this many answers.
+    /// The number of the failing answer. A shard with this many answers taken knows of the failure.
     answer: u64,
 }
 
-/// What a turn takes into its commit, in the order in which it is answered.
+/// The appends of one turn's commit.
 #[derive(Debug, Default)]
 struct Gathered {
     appends: Vec<Append>,
-    /// For each append its desk; and between them those that fail unasked.
-    order: Vec<Place>,
+    /// The answers of the turn in order: those of gathered appends, and between them those of refused
+    /// appends.
+    order: Vec<AnswerDue>,
     messages: usize,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Place {
+struct AnswerDue {
     desk: usize,
-    /// `None`: the next of `appends`.
-    refused: Option<Answer>,
+    /// The answer of a refused append. `None`: the answer follows from the outcome of the next append.
+    refused: Option<StoreAnswer>,
 }
 
 impl Gathered {
     fn has_room_for(&self, append: &Append) -> bool {
+        // The first append always fits: an append larger than a commit would wait for ever.
         self.appends.is_empty()
             || (self.messages + append.messages.len() <= STORE_COMMIT_MESSAGES_MAX
                 && self.bytes + bytes_of(append) <= STORE_COMMIT_BYTES_MAX)
@@ -178,13 +187,14 @@ fn bytes_of(append: &Append) -> usize {
     append.messages.iter().map(|message| message.wire_bytes).sum()
 }
 
-/// What taking one request from a desk led to.
-enum Taken {
-    One,
-    /// Nothing waits there, or what waits is for a later turn.
-    None,
-    /// The store failed at a read.
-    Failed,
+/// The outcome of taking one request from a desk.
+enum DeskTake {
+    /// A request was gathered or answered.
+    Taken,
+    /// No request waits, or the waiting request is for a later turn.
+    Nothing,
+    /// A request was answered as failed: the store failed at a read.
+    StoreFailed,
 }
 
 impl fmt::Debug for Writer {
@@ -197,7 +207,7 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A writer over an open store, with one desk for each of `wakes`.
+    /// A writer over an open store, with a desk for each of `wakes`.
     #[must_use]
     pub fn new(store: Box<dyn Store>, wakes: Vec<Wake>) -> Self {
         let desk = |wake| Desk {
@@ -213,7 +223,7 @@ impl Writer {
         Self { store, failing: None, desks, first: 0, health, purge_at: None, stored: 0 }
     }
 
-    /// A port for each desk, for worlds without threads: there, the current thread stands for the writer's.
+    /// A port for each desk, for tests without threads. The current thread stands for the writer's.
     #[must_use]
     pub fn ports(&self) -> Vec<Port> {
         self.passages().into_iter().map(|passage| Port::new(passage, thread::current())).collect()
@@ -223,15 +233,17 @@ impl Writer {
         self.desks.iter().map(|desk| Arc::clone(&desk.passage)).collect()
     }
 
-    /// How it fares.
+    /// The numbers and troubles of the store.
     #[must_use]
     pub fn health(&self) -> Arc<Health> {
         Arc::clone(&self.health)
     }
 
-    /// Takes a bounded part of what waits, does and answers it; opens a failed store again when its pause is over;
-    /// purges when it is time.
+    /// Takes and answers a bounded number of requests. Reopens a failed store after its pause, and purges
+    /// every `STORE_PURGE_INTERVAL`.
     pub fn turn(&mut self, now: Now) -> Next {
+        // A failing store answers at once. Kept until the reopening, requests would hold publishers for
+        // seconds.
         if let Some(failing) = self.failing {
             self.fail_all_queued();
             return self.reopen(failing, now);
@@ -243,6 +255,7 @@ impl Writer {
         } else if !gathered.order.is_empty() {
             self.commit(gathered, now);
         }
+        // Shards go on while the purge keeps the disk busy.
         self.wake();
         if self.failing.is_none() {
             self.purge(now);
@@ -254,20 +267,22 @@ impl Writer {
         }
     }
 
-    /// Takes one request from each desk in turn, until nothing waits or the turn is full. Reads are answered at once.
+    /// Takes one request from each desk in turn, until no desk has one or the turn is full. Returns the
+    /// number of requests taken. Reads are answered at once.
     fn take(&mut self, gathered: &mut Gathered, now: Now) -> usize {
         let desks = self.desks.len();
-        let (mut taken, mut reads) = (0, 0);
+        let mut taken = 0;
+        let mut reads = 0;
         let mut open: Vec<usize> = (0..desks).map(|i| (self.first + i) % desks).collect();
         self.first = (self.first + 1) % desks.max(1);
         while !open.is_empty() && self.failing.is_none() {
             open.retain(|&desk| match self.take_one(desk, gathered, &mut reads) {
-                Taken::One => {
+                DeskTake::Taken => {
                     taken += 1;
                     true
                 }
-                Taken::None => false,
-                Taken::Failed => {
+                DeskTake::Nothing => false,
+                DeskTake::StoreFailed => {
                     taken += 1;
                     self.store_failed(now);
                     false
@@ -277,52 +292,56 @@ impl Writer {
         taken
     }
 
-    fn take_one(&mut self, index: usize, gathered: &mut Gathered, reads: &mut usize) -> Taken {
-        // One that failed in this round ends the turn for all.
+    fn take_one(&mut self, index: usize, gathered: &mut Gathered, reads: &mut usize) -> DeskTake {
+        // The store failed at an earlier desk of this round: the turn ends for all desks.
         if self.failing.is_some() {
-            return Taken::None;
+            return DeskTake::Nothing;
         }
         let desk = &mut self.desks[index];
-        let Some(sent) = desk.held.take().or_else(|| desk.passage.requests.pop()) else { return Taken::None };
+        let Some(sent) = desk.held.take().or_else(|| desk.passage.requests.pop()) else {
+            return DeskTake::Nothing;
+        };
         let append = match sent.request {
-            Request::Append(append) => append,
+            StoreRequest::Append(append) => append,
             request => {
+                // A read must see the shard's own appends, which are stored at the end of the turn. The bound
+                // keeps a storm of loads from delaying the commit of all other shards.
                 if *reads == STORE_TURN_READS_MAX || gathered.is_from(index) {
-                    desk.held = Some(Sent { request, taken: sent.taken });
-                    return Taken::None;
+                    desk.held = Some(SentRequest { request, taken: sent.taken });
+                    return DeskTake::Nothing;
                 }
                 *reads += 1;
                 return self.read(index, request);
             }
         };
         if let Some(error) = desk.broken_life(&append, sent.taken) {
-            let refused = Some(Request::Append(append).failed(error));
-            gathered.order.push(Place { desk: index, refused });
+            let refused = Some(StoreRequest::Append(append).failed(error));
+            gathered.order.push(AnswerDue { desk: index, refused });
         } else if gathered.has_room_for(&append) {
             gathered.messages += append.messages.len();
             gathered.bytes += bytes_of(&append);
             gathered.appends.push(append);
-            gathered.order.push(Place { desk: index, refused: None });
+            gathered.order.push(AnswerDue { desk: index, refused: None });
         } else {
-            desk.held = Some(Sent { request: Request::Append(append), taken: sent.taken });
-            return Taken::None;
+            desk.held = Some(SentRequest { request: StoreRequest::Append(append), taken: sent.taken });
+            return DeskTake::Nothing;
         }
-        Taken::One
+        DeskTake::Taken
     }
 
-    fn read(&mut self, desk: usize, request: Request) -> Taken {
+    fn read(&mut self, desk: usize, request: StoreRequest) -> DeskTake {
         let answer = match &request {
-            Request::Load { room, life } => self
+            StoreRequest::Load { room, life } => self
                 .call(|store| store.load(room))
-                .map(|stream| Answer::Loaded { room: room.clone(), life: *life, stream }),
-            Request::Page { room, life, after, bytes_max } => self
+                .map(|stream| StoreAnswer::Loaded { room: room.clone(), life: *life, stream }),
+            StoreRequest::Page { room, life, after, bytes_max } => self
                 .call(|store| store.page(room, *after, *bytes_max))
-                .map(|page| Answer::Paged { room: room.clone(), life: *life, after: *after, page }),
-            Request::Append(_) => unreachable!("an append is gathered"),
+                .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
+            StoreRequest::Append(_) => unreachable!("an append is gathered"),
         };
         let (answer, taken) = match answer {
-            Ok(answer) => (answer, Taken::One),
-            Err(error) => (request.failed(error), Taken::Failed),
+            Ok(answer) => (answer, DeskTake::Taken),
+            Err(error) => (request.failed(error), DeskTake::StoreFailed),
         };
         self.desks[desk].answer(answer);
         taken
@@ -332,6 +351,7 @@ impl Writer {
         if gathered.appends.is_empty() {
             return self.answer(gathered, &[]);
         }
+        // The clock, not `now`: the reads of this turn may have taken a while.
         let began = clock::now();
         match self.call(|store| store.append(&gathered.appends)) {
             Ok(outcomes) => {
@@ -350,7 +370,7 @@ impl Writer {
         }
     }
 
-    /// Answers what was gathered, in its order.
+    /// Answers the gathered requests, in order.
     fn answer(&mut self, gathered: Gathered, outcomes: &[Result<(), StoreError>]) {
         let mut appends = gathered.appends.into_iter().zip(outcomes);
         for place in gathered.order {
@@ -358,14 +378,14 @@ impl Writer {
                 Some(refused) => refused,
                 None => match appends.next().expect("one append and outcome per place") {
                     (append, Ok(())) => durable(append),
-                    (append, Err(error)) => Request::Append(append).failed(*error),
+                    (append, Err(error)) => StoreRequest::Append(append).failed(*error),
                 },
             };
             self.desks[place.desk].answer(answer);
         }
     }
 
-    /// Answers what was gathered, and what waits, as failed.
+    /// Answers the gathered and the waiting requests as failed.
     fn fail(&mut self, gathered: Gathered) {
         let outcomes = vec![Err(StoreError::Failing); gathered.appends.len()];
         self.answer(gathered, &outcomes);
@@ -374,7 +394,8 @@ impl Writer {
 
     fn fail_all_queued(&mut self) {
         for desk in &mut self.desks {
-            // What is sent from now on is for the next turn.
+            // Requests sent from now on are for the next turn: a shard that asks again at once must not keep
+            // us here.
             let queued = desk.passage.requests.len();
             if let Some(held) = desk.held.take() {
                 desk.answer(held.request.failed(StoreError::Failing));
@@ -401,18 +422,20 @@ impl Writer {
             self.failing = None;
             return Next::Again;
         }
+        // The clock, not `now`: opening a sick disk takes time, and the pause begins after it.
         let pause = (failing.pause * 2).min(STORE_REOPEN_PAUSE_MAX);
         let again = clock::now().instant.max(now.instant) + pause;
         self.failing = Some(Failing { again, pause });
         Next::At(again)
     }
 
-    /// A purge removes at most twice as many rows as came since the last one: so it keeps up, and what comes waits little.
+    /// Removes expired rows, once per `STORE_PURGE_INTERVAL`, or at once again if more are due.
     fn purge(&mut self, now: Now) {
         let at = *self.purge_at.get_or_insert(now.instant);
         if now.instant < at {
             return;
         }
+        // Twice the rows stored since the last purge: the purge keeps up, and new appends wait little.
         let rows_max = (2 * self.stored).clamp(STORE_PURGE_ROWS_MIN, STORE_PURGE_ROWS_MAX);
         self.stored = 0;
         match self.call(|store| store.purge(now.unix_ms, rows_max)) {
@@ -429,7 +452,8 @@ impl Writer {
         }
     }
 
-    /// Calls the store. A panic in it counts as its failure: it ends this call, not the thread.
+    /// Calls the store, and notes the start, the end and the failure. A panic of the store ends this call,
+    /// not the thread.
     fn call<T>(
         &mut self,
         ask: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>,
@@ -461,9 +485,9 @@ impl Writer {
 }
 
 impl Desk {
-    fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: StoreAnswer) {
         self.answered += 1;
-        if let Answer::Failed { room, life, asked: Asked::Append, error } = &answer {
+        if let StoreAnswer::Failed { room, life, asked: Asked::Append, error } = &answer {
             let broken = Broken { life: *life, error: *error, answer: self.answered };
             self.broken.insert(room.clone(), broken);
         }
@@ -471,18 +495,19 @@ impl Desk {
         self.passage.answers.push(answer).expect("as many places as requests that may be under way");
     }
 
-    /// Why an append fails unasked: an earlier one of its life has failed, or will within this turn.
+    /// The error of an earlier append of the same life, if one failed. `taken` counts the answers taken by
+    /// the shard before the append.
     fn broken_life(&mut self, append: &Append, taken: u64) -> Option<StoreError> {
         if self.broken.is_empty() {
             return None;
         }
-        // What the shard knows needs no keeping: it has begun another life.
+        // A shard that has taken the failing answer has begun another life.
         self.broken.retain(|_, broken| broken.answer > taken);
         self.broken.get(&append.room).filter(|broken| broken.life == append.life).map(|broken| broken.error)
     }
 }
 
-fn durable(append: Append) -> Answer {
+fn durable(append: Append) -> StoreAnswer {
     let through = append.messages.last().map_or(0, |message| message.offset);
-    Answer::Durable { room: append.room, life: append.life, through }
+    StoreAnswer::Durable { room: append.room, life: append.life, through }
 }

@@ -1,4 +1,4 @@
-//! The configuration as an operator meets it: layers, mistakes, hints, secrets, and what it prints.
+//! The configuration as operators see it: layers, mistakes, hints, secrets, paths, and the printed form.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod secrets;
@@ -24,7 +24,7 @@ use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
 const KEY_HASH: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 const SECRET: &str = "canary-secret-of-thirty-two-bytes!";
 
-/// A file that goes with the test that made it.
+/// A file in the system's scratch folder, removed at the end of its test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -69,7 +69,7 @@ fn file_mistakes(file: &str) -> Vec<String> {
     load(file, &[], &[]).err().as_ref().map(told).unwrap_or_default()
 }
 
-/// Each mistake without where it was typed.
+/// The text of each mistake without its source.
 fn told(mistakes: &Mistakes) -> Vec<String> {
     let tell =
         |mistake: &roomcast::config::Mistake| mistake.to_string().split_once(": ").unwrap().1.to_owned();
@@ -116,6 +116,40 @@ fn flags_stand_over_the_environment_over_the_file_over_the_defaults() {
     assert_eq!(config.joins_per_second, 1, "environment");
     assert_eq!(config.flush.messages_max, 100, "default");
     assert_eq!(load(file, &environment, &["--shards", "4"]).unwrap().shards, 4, "flag");
+}
+
+#[test]
+fn a_relative_data_dir_counts_from_the_folder_of_its_file_and_else_from_the_working_directory() {
+    let file = "store.data_dir = 'rooms'";
+    let beside_the_file = std::env::temp_dir().join("rooms");
+    assert_eq!(load(file, &[], &[]).unwrap().data_dir, Some(beside_the_file));
+    let typed = [("ROOMCAST__STORE__DATA_DIR", "rooms")];
+    assert_eq!(load("", &typed, &[]).unwrap().data_dir, Some(PathBuf::from("rooms")), "environment");
+    let flag = ["--data-dir", "rooms"];
+    assert_eq!(load(file, &[], &flag).unwrap().data_dir, Some(PathBuf::from("rooms")), "flag");
+    let absolute = load("store.data_dir = '/var/lib/roomcast'", &[], &[]).unwrap();
+    assert_eq!(absolute.data_dir, Some(PathBuf::from("/var/lib/roomcast")));
+    assert_eq!(
+        load("", &[], &[]).unwrap().data_dir,
+        Some(PathBuf::from("data")),
+        "the default has no folder"
+    );
+}
+
+#[test]
+fn printed_paths_are_absolute_so_that_they_mean_the_same_in_another_folder() {
+    let secret = Scratch::holding(SECRET);
+    let name = secret.0.file_name().unwrap().to_str().unwrap();
+    let file = Scratch::holding(format!(
+        "store.data_dir = 'rooms'\nauth.device_keys = [{{ alg = 'HS256', secret_file = '{name}' }}]"
+    ));
+    let printed = print(&args(&["config", "print", file.path()]), variables(&[])).unwrap();
+    let rooms = std::env::temp_dir().join("rooms");
+    assert!(printed.contains(&format!("data_dir = \"{}\"", rooms.display())), "{printed}");
+    assert!(printed.contains(&format!("secret_file = \"{}\"", secret.path())), "{printed}");
+    let default = print(&Args::default(), variables(&[])).unwrap();
+    let data = std::env::current_dir().unwrap().join("data");
+    assert!(default.contains(&format!("data_dir = \"{}\"", data.display())), "{default}");
 }
 
 #[test]

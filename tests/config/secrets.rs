@@ -1,4 +1,5 @@
-//! Keys and secrets: who is asked for them, where they may stand, and that they are never shown.
+//! Keys and secrets: callers are asked for the configured ones, secrets may be in files, and no mistake shows
+//! one.
 
 use super::*;
 
@@ -35,13 +36,13 @@ fn a_secret_may_stand_in_a_file_whose_last_line_end_does_not_count() {
 }
 
 #[test]
-fn a_relative_secret_file_is_looked_for_beside_the_file_that_names_it() {
+fn a_relative_secret_file_counts_from_the_folder_of_the_file_that_names_it() {
     let secret = Scratch::holding(SECRET);
     let name = secret.0.file_name().unwrap().to_str().unwrap();
     let keys = format!("[{{ alg = 'HS256', secret_file = '{name}' }}]");
-    // Both in the scratch folder, which is not the one this test runs in.
+    // Both are in the scratch folder. The test runs in another folder.
     assert!(load(&format!("auth.device_keys = {keys}"), &[], &[]).is_ok());
-    // A variable has no folder: it counts from where the node was started.
+    // A variable has no folder: its path counts from the working directory.
     let mistakes = load("", &[("ROOMCAST__AUTH__DEVICE_KEYS", &keys)], &[]).unwrap_err();
     assert!(told(&mistakes)[0].contains("can't be read"), "{mistakes}");
 }

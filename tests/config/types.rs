@@ -1,4 +1,4 @@
-//! What is configured of types and of batches.
+//! The configuration of message types and of batches.
 
 use super::*;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use roomcast::store::memory::Memory;
-use roomcast::store::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
+use roomcast::store::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
@@ -169,7 +169,7 @@ impl Store for SimStore {
         if disk.failing { Err(StoreError::Failing) } else { Ok(()) }
     }
 
-    fn holdings(&self) -> Holdings {
+    fn holdings(&self) -> StoreHoldings {
         self.disk().memory.holdings()
     }
 

@@ -14,7 +14,7 @@ use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard, directory};
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Next, Wake, Writer};
-use roomcast::store::{Answer, Asked as AskedOfStore, Request};
+use roomcast::store::{Asked as AskedOfStore, StoreAnswer, StoreRequest};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, TypeName, mix};
 use roomcast_core::room::message::Class;
@@ -268,11 +268,11 @@ impl World {
     pub(crate) fn give_out(&mut self, index: usize) {
         while let Some(request) = self.shards[index].poll_store() {
             match &request {
-                Request::Load { room, .. } => {
+                StoreRequest::Load { room, .. } => {
                     self.loading.insert(room.to_string());
                 }
-                Request::Page { .. } => self.coverage.count("read from store", 1),
-                Request::Append(_) => {}
+                StoreRequest::Page { .. } => self.coverage.count("read from store", 1),
+                StoreRequest::Append(_) => {}
             }
             self.say(format!("shard {index} asks the store: {}", asked_of_store(&request)));
             self.ports[index].send(request).expect("few requests are under way");
@@ -316,10 +316,10 @@ impl World {
         let Some(answer) = self.ports[shard].next_answer() else { return false };
         self.say(format!("shard {shard} hears of the store: {}", heard_of_store(&answer)));
         match &answer {
-            Answer::Loaded { room, .. } => {
+            StoreAnswer::Loaded { room, .. } => {
                 self.loading.remove(room.as_str());
             }
-            Answer::Failed { room, asked, .. } => {
+            StoreAnswer::Failed { room, asked, .. } => {
                 if *asked == AskedOfStore::Load {
                     self.loading.remove(room.as_str());
                 }
@@ -327,7 +327,7 @@ impl World {
                 let in_flight = view.is_some_and(|view| view.backlog.not_durable > 0);
                 self.coverage.count("store error in flight", u64::from(in_flight));
             }
-            Answer::Durable { .. } | Answer::Paged { .. } => {}
+            StoreAnswer::Durable { .. } | StoreAnswer::Paged { .. } => {}
         }
         self.shards[shard].take_stored(answer, self.now);
         self.busy[shard] = true;
@@ -382,9 +382,9 @@ impl World {
     }
 }
 
-fn asked_of_store(request: &Request) -> String {
+fn asked_of_store(request: &StoreRequest) -> String {
     match request {
-        Request::Append(append) => {
+        StoreRequest::Append(append) => {
             let last = append.messages.last().map_or(0, |message| message.offset);
             format!("append {} life {} up to {last}", append.room, append.life)
         }
@@ -392,13 +392,13 @@ fn asked_of_store(request: &Request) -> String {
     }
 }
 
-fn heard_of_store(answer: &Answer) -> String {
+fn heard_of_store(answer: &StoreAnswer) -> String {
     match answer {
-        Answer::Loaded { room, life, stream } => {
+        StoreAnswer::Loaded { room, life, stream } => {
             let head = stream.as_ref().map(|stream| (stream.epoch, stream.head, stream.messages.len()));
             format!("loaded {room} life {life}: {head:?}")
         }
-        Answer::Paged { room, after, page, .. } => {
+        StoreAnswer::Paged { room, after, page, .. } => {
             format!("page of {room} after {after}: {} up to {}", page.messages.len(), page.through)
         }
         other => format!("{other:?}"),

@@ -1,5 +1,6 @@
-//! T5: every state a disk can be in after a loss of power. Between two syncs any part of what was written may have reached
-//! it, in any order, each write whole or cut at a sector; whatever was reported durable must be there afterwards.
+//! T5: every state a disk can be in after a loss of power. Between two syncs any part of what was written may
+//! have reached it, in any order, each write whole or cut at a sector; whatever was reported durable must be
+//! there afterwards.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,19 +12,19 @@ use super::disk::{Disk, Op, apply};
 use super::{AT_MS, append, offsets, print, room};
 
 const SECTOR: usize = 512;
-/// Writes between two syncs of which every subset is tried.
+/// The most writes between two syncs with every subset tried.
 const EXHAUSTIVE_MAX: usize = 12;
-/// Subsets drawn where there are more.
+/// Subsets drawn at random for more writes.
 const DRAWN: usize = 400;
 
-/// One step of a store's life.
+/// A deed of a store: one commit.
 #[derive(Debug, Clone)]
 enum Deed {
     Append(Vec<Append>),
     Purge(u64),
 }
 
-/// Offsets of each room; what a store may hold.
+/// A possible content of a store: the offsets of each room.
 type Content = BTreeMap<&'static str, Vec<u64>>;
 
 const ROOMS: [&str; 3] = ["a", "b", "c"];
@@ -32,7 +33,7 @@ fn content(store: &mut Redb) -> Content {
     ROOMS.map(|name| (name, offsets(store, name))).into_iter().collect()
 }
 
-/// Opens a disk that lost power, and checks that it holds one of `allowed`.
+/// Opens a disk after a loss of power. Its content must be one of `allowed`.
 #[track_caller]
 fn check(bytes: Vec<u8>, allowed: &[Content; 2], state: &str) {
     let disk = Disk::holding(bytes);
@@ -51,7 +52,7 @@ fn check(bytes: Vec<u8>, allowed: &[Content; 2], state: &str) {
     }
 }
 
-/// The disk with those of `writes` on it that `holds` names.
+/// The disk with the `writes` of the bits in `holds`.
 fn with(base: &[u8], writes: &[Op], holds: impl Fn(usize) -> bool) -> Vec<u8> {
     let mut bytes = base.to_vec();
     for (_, write) in writes.iter().enumerate().filter(|(index, _)| holds(*index)) {
@@ -71,7 +72,7 @@ fn torn(write: &Op) -> Vec<Op> {
     cuts.flat_map(halves).collect()
 }
 
-/// Tries every state between two syncs; says how many.
+/// Tries every state between two syncs, and returns their number.
 fn try_states(base: &[u8], writes: &[Op], allowed: &[Content; 2], random: &mut fastrand::Rng) -> usize {
     let count = writes.len();
     let mut states = 0;
@@ -105,7 +106,7 @@ fn try_states(base: &[u8], writes: &[Op], allowed: &[Content; 2], random: &mut f
     states
 }
 
-/// Does a deed, and then loses power at every moment of it.
+/// Does a deed, then loses power at every moment of the deed.
 fn lose_power_during(disk: &Disk, store: &mut Redb, deed: &Deed, random: &mut fastrand::Rng) -> Vec<usize> {
     let before = content(store);
     let mut platters = disk.bytes();
@@ -119,15 +120,14 @@ fn lose_power_during(disk: &Disk, store: &mut Redb, deed: &Deed, random: &mut fa
     let recorded = disk.recorded();
     let after = content(store);
     let syncs = recorded.iter().filter(|op| matches!(op, Op::Sync)).count();
-    let (mut states, mut synced) = (Vec::new(), 0);
-    for part in recorded.split_inclusive(|op| matches!(op, Op::Sync)) {
+    let mut states = Vec::new();
+    for (synced, part) in recorded.split_inclusive(|op| matches!(op, Op::Sync)).enumerate() {
         let writes: Vec<Op> = part.iter().filter(|op| !matches!(op, Op::Sync)).cloned().collect();
         // Behind the last sync it is reported, so what it stored must be there.
         let allowed =
             if synced == syncs { [after.clone(), after.clone()] } else { [before.clone(), after.clone()] };
         states.push(try_states(&platters, &writes, &allowed, random));
         platters = with(&platters, &writes, |_| true);
-        synced += 1;
     }
     check(platters, &[after.clone(), after], "all of it, reported");
     states
@@ -155,8 +155,8 @@ fn whatever_was_reported_durable_survives_every_loss_of_power() {
 
 #[test]
 fn a_loss_of_power_after_a_failed_sync_loses_nothing_that_was_reported() {
-    // A kernel counts pages as clean whose sync failed: reads see them, and no later sync writes them. Commits in one phase
-    // would build upon them.
+    // A kernel counts pages as clean whose sync failed: reads see them, and no later sync writes them.
+    // Commits in one phase would build upon them.
     use super::disk::{Fault, FaultKind};
     for after in 0..40 {
         let disk = Disk::default();

@@ -1,5 +1,5 @@
-//! Bits that turn on the disk: no wrong payload is ever read, what is found damaged is put aside and counted, and no offset
-//! is given twice.
+//! Bits that turn on the disk: no wrong payload is ever read, what is found damaged is put aside and counted,
+//! and no offset is given twice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -28,14 +28,15 @@ fn with_turned(bytes: &[u8], bit: usize) -> Disk {
     Disk::holding(bytes)
 }
 
-/// Where `wanted` stands in the file.
+/// The place of `wanted` in the file.
 fn find(bytes: &[u8], wanted: &[u8]) -> Vec<usize> {
     (0..bytes.len() - wanted.len()).filter(|at| bytes[*at..].starts_with(wanted)).collect()
 }
 
-/// What a store says of both rooms, as far as it says anything.
+/// The loads of both rooms. `None` for a failed load.
 fn read(disk: &Disk) -> Option<(Vec<Option<Stored>>, u64)> {
-    // redb trusts its pages' structure: a turned bit there may end in an error or a panic, which the writer takes alike.
+    // redb trusts its pages' structure: a turned bit there may end in an error or a panic, which the writer
+    // takes alike.
     catch_unwind(AssertUnwindSafe(|| {
         let mut store = disk.store().ok()?;
         let streams = ROOMS.map(|name| store.load(&room(name)).ok().flatten()).to_vec();
@@ -172,7 +173,7 @@ fn turn_drawn_bits(seed: u64, first: usize) {
     }
 }
 
-/// Not a test by itself: what the next one runs in a process of its own, since redb aborts over some damage.
+/// Not a test by itself. The next test runs it in a process of its own, since redb aborts at some damage.
 #[test]
 fn drawn_bits_of_a_child() {
     let Ok(first) = std::env::var("ROOMCAST_FIRST_BIT") else { return };
@@ -187,7 +188,8 @@ fn number(variable: &str) -> u64 {
 fn no_turned_bit_anywhere_makes_a_wrong_payload() {
     let seed = number("ROOMCAST_SEED");
     print(&format!("ROOMCAST_SEED={seed}"));
-    let (mut first, mut aborted) = (0, 0);
+    let mut first = 0;
+    let mut aborted = 0;
     while first < DRAWN {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "damage::drawn_bits_of_a_child", "--nocapture"])

@@ -1,5 +1,5 @@
-//! A disk in memory under redb: it remembers what was written between syncs, fails or loses power when told, and like a
-//! kernel counts pages as clean whose sync failed.
+//! A disk in memory under redb: it remembers what was written between syncs, fails or loses power when told,
+//! and like a kernel counts pages as clean whose sync failed.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -8,23 +8,23 @@ use std::time::Duration;
 use redb::{Builder, StorageBackend};
 use roomcast::store::redb::{OpenBackend, OpenError, Redb};
 
-/// What fails, counted over all writes and syncs.
+/// The failing calls, counted over all writes and syncs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The first that fails; 0 is the next one.
+    /// The first failing call. 0: the next call.
     pub(crate) after: usize,
-    /// How many fail from there on.
+    /// The number of failing calls from there on.
     pub(crate) times: usize,
     pub(crate) kind: FaultKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
-    /// `EIO`; of a write that fails the first half is written.
+    /// `EIO`. A failing write writes its first half.
     Io,
-    /// `ENOSPC`; nothing is written.
+    /// `ENOSPC`. A failing write writes nothing.
     Full,
-    /// It does not return until it is thawed, and then fails.
+    /// The call returns only after a thaw, and fails then.
     Freeze,
 }
 
@@ -37,13 +37,13 @@ pub(crate) enum Op {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What reads see: the kernel's cache.
+    /// The kernel's cache: the content that reads see.
     cache: Vec<u8>,
-    /// What is on the platters.
+    /// The content that survives a loss of power.
     synced: Vec<u8>,
-    /// Written since the last sync; a failed sync forgets them.
+    /// Writes since the last sync. A failed sync forgets them.
     dirty: Vec<Op>,
-    /// Everything since the recording began.
+    /// All writes and syncs since the recording began.
     log: Option<Vec<Op>>,
     fault: Option<Fault>,
     /// Writes and syncs so far.
@@ -52,11 +52,11 @@ struct State {
     thawed: bool,
 }
 
-/// Shared by every handle on it.
+/// A disk shared by all its handles.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     state: Arc<Mutex<State>>,
-    /// Told when it freezes, and when it is thawed.
+    /// Notified at each freeze and thaw.
     changed: Arc<Condvar>,
 }
 
@@ -81,12 +81,12 @@ impl Disk {
         Redb::over(self.opener(), u64::MAX)
     }
 
-    /// What reads see now.
+    /// The content that reads see now.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.state().cache.clone()
     }
 
-    /// Another disk as this one would be after a loss of power now, with none of what was not synced.
+    /// A disk as after a loss of power now: without every write that was not synced.
     pub(crate) fn after_power_loss(&self) -> Self {
         Self::holding(self.state().synced.clone())
     }
@@ -113,7 +113,7 @@ impl Disk {
         drop(self.changed.wait_while(self.state(), |state| !state.frozen).unwrap());
     }
 
-    /// Waits until it is frozen; false: `done` was first, so it never will be.
+    /// Waits for the freeze. False if `done` came first, so no freeze will come.
     pub(crate) fn wait_until_frozen_or(&self, done: impl Fn() -> bool) -> bool {
         let mut state = self.state();
         while !state.frozen && !done() {
@@ -127,7 +127,7 @@ impl Disk {
         self.changed.notify_all();
     }
 
-    /// Counts a write or sync, and says how it fails.
+    /// Counts a write or sync, and returns its failure, if any.
     fn step(&self) -> Option<FaultKind> {
         let mut state = self.state();
         let step = state.steps;
@@ -145,7 +145,7 @@ impl Disk {
     }
 }
 
-/// Does `op` to what a disk holds.
+/// Applies `op` to the content of a disk.
 pub(crate) fn apply(bytes: &mut Vec<u8>, op: &Op) {
     match op {
         Op::Write { offset, bytes: written } => {

@@ -1,4 +1,4 @@
-//! What every store promises, held against each of them.
+//! The promises of a store, checked with each form of it.
 
 use std::sync::Arc;
 
@@ -179,7 +179,7 @@ fn a_clone_of_a_memory_store_is_what_a_disk_would_hold() {
     assert_eq!(offsets(&mut store, "a"), [1, 2]);
 }
 
-/// Two stores that are to be one.
+/// Two stores with the same calls, to be compared.
 struct Twins {
     memory: Memory,
     file: Redb,
@@ -221,7 +221,8 @@ impl Twins {
             7 if self.random.u8(..10) == 0 => self.now_ms += 3 * DAY_MS,
             8 => self.file.reopen().unwrap(),
             _ => {
-                let (name, after) = (room(["a", "b", "c"][self.random.usize(..3)]), self.random.u64(..30));
+                let name = room(["a", "b", "c"][self.random.usize(..3)]);
+                let after = self.random.u64(..30);
                 let bytes_max = self.random.usize(..1000);
                 let pages =
                     [self.memory.page(&name, after, bytes_max), self.file.page(&name, after, bytes_max)];

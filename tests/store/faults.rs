@@ -1,11 +1,11 @@
-//! A disk that fails at its n-th write or sync, for every n: nothing is reported durable that is not there after a loss of
-//! power, nothing is there that was not sent, and it heals.
+//! A disk that fails at its n-th write or sync, for every n: nothing is reported durable that is not there
+//! after a loss of power, nothing is there that was not sent, and it heals.
 
 use std::thread;
 
 use roomcast::store::port::Port;
 use roomcast::store::writer::Writer;
-use roomcast::store::{Answer, Append, Request};
+use roomcast::store::{Append, StoreAnswer, StoreRequest};
 use roomcast_core::limits::STORE_REOPEN_PAUSE_MAX;
 use roomcast_core::now::Now;
 
@@ -15,14 +15,14 @@ use super::{append, offsets, room};
 const ROOMS: [&str; 2] = ["a", "b"];
 const ROUNDS: usize = 10;
 
-/// What a shard knows of one room.
+/// A shard's knowledge of one room.
 #[derive(Debug)]
 struct Known {
     name: &'static str,
     life: u64,
-    /// `None`: it has to load.
+    /// `None`: the room has to load.
     head: Option<u64>,
-    /// Up to here messages were reported durable.
+    /// The last offset reported durable.
     reported: u64,
 }
 
@@ -47,14 +47,15 @@ impl World {
     /// Each room loads, or appends two messages in two requests.
     fn round(&mut self) {
         for known in &self.rooms {
-            let (room, life) = (room(known.name), known.life);
+            let room = room(known.name);
+            let life = known.life;
             let Some(head) = known.head else {
-                self.port.send(Request::Load { room, life }).unwrap();
+                self.port.send(StoreRequest::Load { room, life }).unwrap();
                 continue;
             };
             for offset in head + 1..=head + 2 {
                 let append = Append { life, ..append(known.name, offset..=offset) };
-                self.port.send(Request::Append(append)).unwrap();
+                self.port.send(StoreRequest::Append(append)).unwrap();
             }
         }
         self.writer.turn(self.now);
@@ -66,36 +67,36 @@ impl World {
     fn hear(&mut self) {
         while let Some(answer) = self.port.next_answer() {
             let (name, of_life) = match &answer {
-                Answer::Loaded { room, life, .. }
-                | Answer::Durable { room, life, .. }
-                | Answer::Failed { room, life, .. }
-                | Answer::Paged { room, life, .. } => (room.as_str().to_owned(), *life),
+                StoreAnswer::Loaded { room, life, .. }
+                | StoreAnswer::Durable { room, life, .. }
+                | StoreAnswer::Failed { room, life, .. }
+                | StoreAnswer::Paged { room, life, .. } => (room.as_str().to_owned(), *life),
             };
             let known = self.rooms.iter_mut().find(|known| known.name == name).unwrap();
             if of_life != known.life {
-                assert!(!matches!(answer, Answer::Durable { .. }), "a life that failed stays failed");
+                assert!(!matches!(answer, StoreAnswer::Durable { .. }), "a life that failed stays failed");
                 continue;
             }
             match answer {
-                Answer::Loaded { stream, .. } => {
+                StoreAnswer::Loaded { stream, .. } => {
                     let head = stream.map_or(0, |stream| stream.head);
                     assert!(head >= known.reported, "{name}: {head}, and {} was reported", known.reported);
                     known.head = Some(head);
                 }
-                Answer::Durable { through, .. } => {
+                StoreAnswer::Durable { through, .. } => {
                     known.reported = through;
                     known.head = Some(through);
                 }
-                Answer::Failed { .. } => {
+                StoreAnswer::Failed { .. } => {
                     known.life += 1;
                     known.head = None;
                 }
-                Answer::Paged { .. } => unreachable!("none was asked for"),
+                StoreAnswer::Paged { .. } => unreachable!("none was asked for"),
             }
         }
     }
 
-    /// What was reported is there if power is lost now, without a hole.
+    /// After a loss of power now, every message reported durable is there, without a hole.
     fn check(&self, fault: Option<Fault>) {
         let mut survived = self.disk.after_power_loss().store().unwrap();
         for known in &self.rooms {
@@ -151,8 +152,9 @@ fn a_disk_that_hangs_at_any_step_answers_nothing_until_it_goes_on() {
         world.round();
         world.disk.fail(Some(Fault { after, times: 1, kind: FaultKind::Freeze }));
         let append = Append { life: 1, ..append("a", 1..=1) };
-        world.port.send(Request::Append(append)).unwrap();
-        let (mut writer, now) = (world.writer, world.now);
+        world.port.send(StoreRequest::Append(append)).unwrap();
+        let mut writer = world.writer;
+        let now = world.now;
         let turning = thread::spawn(move || {
             writer.turn(now);
             writer

@@ -1,5 +1,5 @@
-//! T9: a real file system that fills up or is cut off, and a kernel whose writes and syncs fail (by libfiu, where it is
-//! installed). What can't be tried here says so: `skipped: T9 …`.
+//! T9: a real file system that fills up or is cut off, and a kernel whose writes and syncs fail (by libfiu,
+//! where it is installed). What can't be tried here says so: `skipped: T9 …`.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::{EPOCH, append, message, offsets, print, room};
 const MEBIBYTES: u64 = 24;
 const PAYLOAD_BYTES: usize = 16 * 1024;
 
-/// A loop file system; `None`, loudly, where there can't be one.
+/// A loop file system. `None`, with a printed reason, on machines without.
 fn file_system(name: &str) -> Option<LoopFs> {
     LoopFs::new(name, MEBIBYTES).map_err(|why| print(&format!("skipped: T9 {name}: {why}"))).ok()
 }
@@ -98,13 +98,14 @@ fn a_file_system_that_is_cut_off_has_what_was_reported_durable() {
     print(&format!("T9: {found} messages after three cuts"));
 }
 
-/// Not a test by itself: what the next one runs under `fiu-run`, where each call fails with some likelihood.
+/// Not a test by itself. The next test runs it under `fiu-run`, which makes some calls fail at random.
 #[test]
 fn a_life_under_failing_calls() {
     let Some(folder) = std::env::var_os("ROOMCAST_FAILING_FOLDER") else { return };
     let mut store =
         (0..1000).find_map(|_| Redb::open(Path::new(&folder)).ok()).expect("one opening in a thousand works");
-    let (mut head, mut failed) = (0, 0);
+    let mut head = 0;
+    let mut failed = 0;
     while head < 300 {
         if store.append(&[append("a", head + 1..=head + 1)]).is_ok_and(|outcomes| outcomes[0].is_ok()) {
             head += 1;

@@ -1,4 +1,5 @@
-//! The store: what it promises, in memory and in its file; what it keeps when it fails, fills up, is damaged or loses power.
+//! The store: what it promises, in memory and in its file; what it keeps when it fails, fills up, is damaged
+//! or loses power.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 
@@ -25,7 +26,7 @@ use roomcast_core::room::message::{Class, Message, Payload};
 use roomcast_core::room::policy::TypePolicy;
 
 const EPOCH: Epoch = Epoch(0xabc);
-/// When made-up messages are accepted: far ahead, so that no thread with a real clock purges them.
+/// The acceptance time of made-up messages: far ahead, so that no thread with a real clock purges them.
 const AT_MS: u64 = 4_000_000_000_000;
 
 fn room(name: &str) -> RoomName {
@@ -57,7 +58,7 @@ fn append(room_name: &str, offsets: std::ops::RangeInclusive<u64>) -> Append {
     Append { room, life: 1, epoch: EPOCH, messages }
 }
 
-/// Offsets of what is stored of a room, each checked to be exactly what was stored.
+/// The stored offsets of a room. Each stored message is compared with the sent one.
 #[track_caller]
 fn offsets(store: &mut dyn Store, name: &str) -> Vec<u64> {
     let room = room(name);

@@ -1,4 +1,5 @@
-//! The writer: what it gathers, in which order it answers, how it fails and heals; its body turn by turn, and its thread.
+//! The writer: what it gathers, in which order it answers, how it fails and heals; its body turn by turn, and
+//! its thread.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -7,7 +8,9 @@ use std::time::Duration;
 use roomcast::store::memory::Memory;
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Next, Wake, Writer, start};
-use roomcast::store::{Answer, Append, Asked, Holdings, Page, Purged, Request, Store, StoreError, Stored};
+use roomcast::store::{
+    Append, Asked, Page, Purged, Store, StoreAnswer, StoreError, StoreHoldings, StoreRequest, Stored,
+};
 use roomcast_core::limits::{
     STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
     STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
@@ -25,10 +28,10 @@ struct Watched(Arc<Mutex<Watch>>);
 #[derive(Debug, Default)]
 struct Watch {
     memory: Memory,
-    /// How many messages each commit had.
+    /// The number of messages in each commit.
     commits: Vec<usize>,
     purges: Vec<usize>,
-    /// The next append is stored, and fails all the same.
+    /// True: the next append is stored, and reported as failed.
     fail_after_storing: bool,
     fail_next: bool,
     panic_next: bool,
@@ -88,7 +91,7 @@ impl Store for Watched {
         })
     }
 
-    fn holdings(&self) -> Holdings {
+    fn holdings(&self) -> StoreHoldings {
         self.with(|watch| watch.memory.holdings())
     }
 
@@ -105,31 +108,31 @@ fn writer(store: &Watched, shards: usize) -> (Writer, Vec<Port>) {
     (writer, ports)
 }
 
-fn load(name: &str) -> Request {
-    Request::Load { room: room(name), life: 1 }
+fn load(name: &str) -> StoreRequest {
+    StoreRequest::Load { room: room(name), life: 1 }
 }
 
-fn store(name: &str, offsets: std::ops::RangeInclusive<u64>) -> Request {
-    Request::Append(append(name, offsets))
+fn store(name: &str, offsets: std::ops::RangeInclusive<u64>) -> StoreRequest {
+    StoreRequest::Append(append(name, offsets))
 }
 
-fn page(name: &str, after: u64) -> Request {
-    Request::Page { room: room(name), life: 1, after, bytes_max: 1000 }
+fn page(name: &str, after: u64) -> StoreRequest {
+    StoreRequest::Page { room: room(name), life: 1, after, bytes_max: 1000 }
 }
 
-/// Every answer that waits, in short.
+/// Every waiting answer, in short.
 fn answers(port: &mut Port) -> Vec<String> {
     std::iter::from_fn(|| port.next_answer()).map(|answer| short(&answer)).collect()
 }
 
-fn short(answer: &Answer) -> String {
+fn short(answer: &StoreAnswer) -> String {
     match answer {
-        Answer::Loaded { room, stream, .. } => {
+        StoreAnswer::Loaded { room, stream, .. } => {
             format!("loaded {room} {}", stream.as_ref().map_or(0, |stream| stream.head))
         }
-        Answer::Durable { room, through, .. } => format!("durable {room} {through}"),
-        Answer::Paged { room, page, .. } => format!("paged {room} {}", page.through),
-        Answer::Failed { room, asked, error, .. } => {
+        StoreAnswer::Durable { room, through, .. } => format!("durable {room} {through}"),
+        StoreAnswer::Paged { room, page, .. } => format!("paged {room} {}", page.through),
+        StoreAnswer::Failed { room, asked, error, .. } => {
             let asked = match asked {
                 Asked::Load => "load",
                 Asked::Append => "append",
@@ -303,7 +306,7 @@ fn appends_behind_one_that_failed_fail_even_if_they_would_fit() {
     let heard = ["failed a append Failing", "failed a append Failing", "durable b 1"];
     assert_eq!(answers(&mut ports[0]), heard);
     // Another life that has loaded knows that 1 is stored.
-    ports[0].send(Request::Append(Append { life: 2, ..append("a", 2..=2) })).unwrap();
+    ports[0].send(StoreRequest::Append(Append { life: 2, ..append("a", 2..=2) })).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 2"]);
 }
@@ -334,7 +337,7 @@ fn a_panic_of_the_store_is_a_failure_of_the_store() {
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["failed a append Failing"]);
     writer.turn(now.later(STORE_REOPEN_PAUSE_MIN));
-    ports[0].send(Request::Append(Append { life: 2, ..append("a", 1..=1) })).unwrap();
+    ports[0].send(StoreRequest::Append(Append { life: 2, ..append("a", 1..=1) })).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
 }
@@ -378,9 +381,9 @@ fn started(store: Box<dyn Store>) -> (roomcast::store::writer::StoreHandle, Port
     (handle, port, wakes)
 }
 
-/// The next answer, waited for.
+/// Waits for the next answer.
 #[track_caller]
-fn next(port: &mut Port, wakes: &Receiver<()>) -> Answer {
+fn next(port: &mut Port, wakes: &Receiver<()>) -> StoreAnswer {
     loop {
         if let Some(answer) = port.next_answer() {
             return answer;

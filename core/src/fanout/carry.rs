@@ -1,7 +1,11 @@
-//! When reliable messages are carried again to members that have not acknowledged them.
+//! The schedule of carries: reliable messages go again to members without an acknowledgement.
 //!
-//! Pure, and by deadline: a segment whose members have acknowledged everything looks at nobody. The jitter is one for
-//! all members of a room at one attempt, so that the frames stay shared.
+//! Pure, and by deadline: a segment with every message acknowledged looks at no member.
+//!
+//! Delay before the next attempt, after n attempts: min(`ack_within` + [`ACK_GRACE`] + max(0, n − 3) ×
+//! [`CARRY_DELAY_STEP`], [`CARRY_DELAY_MAX`]), plus up to [`CARRY_JITTER_PERCENT`] percent of jitter. Example
+//! for `ack_within` = 200 ms, jitter aside: 0.7 s four times, then 1.7 s, 2.7 s, … 30 s (design §6). The
+//! jitter is a hash of room and attempt: members of one room become due together, so the frames stay shared.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,94 +17,91 @@ use crate::limits::{
 
 use crate::room::id::{RoomName, mix};
 
-/// What a member has acknowledged, and when it was last sent something again.
+/// Acknowledgements of one member, and the carries to the member.
 #[derive(Debug, Clone, Copy)]
-pub struct Acked {
-    /// Its last acknowledgement; what its cursor said before the first.
-    pub through: u64,
-    /// Nothing at or before this offset is alive, as far as was heard: it needs no carrying.
-    pub dead_through: u64,
-    /// Receipts count it for messages behind this offset.
-    pub counts_from: u64,
-    /// A hash of the device's name; 0: it gave none.
-    pub device: u64,
-    /// When it was last brought reliable messages other than in a level frame.
-    pub brought_at: Instant,
-    /// Times that was done since it last acknowledged something.
-    pub attempts: u32,
-    /// Its home was asked what to carry to it, and has not answered.
-    pub is_asked_for: bool,
+pub(super) struct Acked {
+    /// Last acknowledged offset. Before the first acknowledgement: the offset of the cursor at the join.
+    pub(super) through: u64,
+    /// No message up to this offset is alive, by the word of the home: nothing to carry there.
+    pub(super) dead_through: u64,
+    /// Receipts count the member for messages behind this offset.
+    pub(super) counts_from: u64,
+    /// Hash of the device's name. 0: the device has no name.
+    pub(super) device: u64,
+    /// Join, last refresh with reliable messages, or last request of a carry.
+    pub(super) brought_at: Instant,
+    /// Requests of carries since the last acknowledgement.
+    pub(super) attempts: u32,
+    /// The segment has asked the home for a carry, and the answer is still out.
+    pub(super) is_asked_for: bool,
 }
 
 impl Acked {
-    /// The last offset that it need not be carried.
-    #[must_use]
-    pub fn settled(&self) -> u64 {
+    /// Last offset without need of a carry.
+    pub(super) fn settled(&self) -> u64 {
         self.through.max(self.dead_through)
     }
 }
 
-/// When which messages were sent to a segment's members.
+/// Sendings of reliable messages to the members of a segment.
 #[derive(Debug)]
-pub struct Schedule {
-    /// A hash of the room's name: what the jitter of an attempt is drawn from.
+pub(super) struct Schedule {
+    /// Hash of the room's name, the seed of the jitter: rooms do not carry in step.
     room: u64,
-    /// In order of offset, and of time.
-    steps: VecDeque<Step>,
+    /// In order of offset, and so in order of time.
+    sendings: VecDeque<Sending>,
 }
 
-/// Messages up to an offset were sent.
+/// Messages up to `offset` left for the first time.
 #[derive(Debug, Clone, Copy)]
-struct Step {
+struct Sending {
     offset: u64,
     at: Instant,
     ack_within: Duration,
 }
 
 impl Schedule {
-    /// Nothing was sent.
-    #[must_use]
-    pub fn new(room: &RoomName) -> Self {
+    pub(super) fn new(room: &RoomName) -> Self {
         let room = room.as_str().bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
-        Self { room, steps: VecDeque::new() }
+        Self { room, sendings: VecDeque::new() }
     }
 
-    /// Messages up to `offset` are sent now; devices acknowledge within `ack_within`. When the first of them may have to
-    /// be carried.
-    pub fn sent(&mut self, offset: u64, ack_within: Duration, now: Instant) -> Instant {
-        if self.steps.back().is_none_or(|last| last.offset < offset) {
-            self.steps.push_back(Step { offset, at: now, ack_within });
-            if self.steps.len() > STREAM_MESSAGES_MAX {
-                // Who lacks these lacks the next as well, and is carried both when that is due.
-                self.steps.pop_front();
+    /// Notes that messages up to `offset` leave now. Returns the earliest moment of a carry for those
+    /// messages.
+    pub(super) fn sent(&mut self, offset: u64, ack_within: Duration, now: Instant) -> Instant {
+        if self.sendings.back().is_none_or(|last| last.offset < offset) {
+            self.sendings.push_back(Sending { offset, at: now, ack_within });
+            if self.sendings.len() > STREAM_MESSAGES_MAX {
+                // A member that lacks the dropped entry also lacks the next one, so one carry covers both.
+                self.sendings.pop_front();
             }
         }
         now + self.delay(0, ack_within)
     }
 
-    /// When a member is to be carried what it has not acknowledged; `None`: it lacks nothing.
-    #[must_use]
-    pub fn due(&self, acked: &Acked) -> Option<Instant> {
-        let first = self.steps.get(self.steps.partition_point(|step| step.offset <= acked.settled()))?;
+    /// Moment of the next carry to a member. `None`: the member lacks nothing.
+    pub(super) fn due(&self, acked: &Acked) -> Option<Instant> {
+        let lacked = self.sendings.partition_point(|sending| sending.offset <= acked.settled());
+        let first = self.sendings.get(lacked)?;
         Some(first.at.max(acked.brought_at) + self.delay(acked.attempts, first.ack_within))
     }
 
-    /// The newest offset that was sent so long ago that an acknowledgement is overdue.
-    #[must_use]
-    pub fn overdue_through(&self, now: Instant) -> u64 {
-        let overdue = self.steps.iter().rev().find(|step| step.at + self.delay(0, step.ack_within) <= now);
-        overdue.map_or(0, |step| step.offset)
+    /// Newest offset with an overdue acknowledgement. Younger messages are left out of a carry: their own
+    /// acknowledgements are still under way.
+    pub(super) fn overdue_through(&self, now: Instant) -> u64 {
+        let overdue =
+            self.sendings.iter().rev().find(|sending| sending.at + self.delay(0, sending.ack_within) <= now);
+        overdue.map_or(0, |sending| sending.offset)
     }
 
-    /// Forgets what nobody needs any more: everything up to `offset`.
-    pub fn forget_through(&mut self, offset: u64) {
-        while self.steps.front().is_some_and(|step| step.offset <= offset) {
-            self.steps.pop_front();
+    /// Forgets the sendings up to `offset`: acknowledged by every member, or dead.
+    pub(super) fn forget_through(&mut self, offset: u64) {
+        while self.sendings.front().is_some_and(|sending| sending.offset <= offset) {
+            self.sendings.pop_front();
         }
     }
 
-    /// How long after one attempt the next comes: the time devices have to acknowledge and a grace, four times over;
-    /// then a second more each time, up to half a minute.
+    /// Delay between an attempt and the next, by the formula in the head of this file.
     fn delay(&self, attempts: u32, ack_within: Duration) -> Duration {
         let longer = attempts.saturating_sub(CARRY_STEADY_ATTEMPTS - 1);
         let delay = (ack_within + ACK_GRACE + CARRY_DELAY_STEP.saturating_mul(longer)).min(CARRY_DELAY_MAX);
@@ -132,7 +133,8 @@ mod tests {
 
     #[test]
     fn attempts_come_evenly_four_times_and_then_ever_more_slowly() {
-        let (schedule, within) = (schedule(), Duration::from_millis(200));
+        let schedule = schedule();
+        let within = Duration::from_millis(200);
         let delays: Vec<f64> = (0..40).map(|attempt| schedule.delay(attempt, within).as_secs_f64()).collect();
         for (attempt, delay) in delays.iter().enumerate() {
             let longer = attempt.saturating_sub(3) as f64;
@@ -144,7 +146,8 @@ mod tests {
 
     #[test]
     fn who_came_late_is_given_its_own_time() {
-        let (mut schedule, now) = (schedule(), Now::made_up().instant);
+        let mut schedule = schedule();
+        let now = Now::made_up().instant;
         let within = Duration::from_millis(200);
         let due = schedule.sent(7, within, now);
         assert_eq!(schedule.due(&acked(6, now)), Some(due));
@@ -155,7 +158,8 @@ mod tests {
 
     #[test]
     fn what_was_sent_just_now_is_not_carried_with_what_is_overdue() {
-        let (mut schedule, now) = (schedule(), Now::made_up().instant);
+        let mut schedule = schedule();
+        let now = Now::made_up().instant;
         let within = Duration::from_millis(200);
         let due = schedule.sent(7, within, now);
         schedule.sent(8, within, due);
@@ -167,7 +171,8 @@ mod tests {
 
     #[test]
     fn what_is_dead_needs_no_acknowledgement() {
-        let (mut schedule, now) = (schedule(), Now::made_up().instant);
+        let mut schedule = schedule();
+        let now = Now::made_up().instant;
         schedule.sent(7, Duration::ZERO, now);
         assert_eq!(schedule.due(&Acked { dead_through: 7, ..acked(3, now) }), None);
     }

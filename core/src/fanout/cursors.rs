@@ -1,7 +1,8 @@
-//! How far the members of a segment are in the reliable stream: what each has acknowledged, who has to be carried
-//! something again and when, and the tallies that receipts are made of.
+//! Cursors of a segment's members in the reliable stream: acknowledgements, due carries, and tallies for
+//! receipts.
 //!
-//! Apart from the members themselves, so that a pass does not read it: what was *sent* to a member is in the member.
+//! Apart from the members, so that a pass does not read the cursors. The offset *sent* to a member is in the
+//! member.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,56 +15,57 @@ use crate::room::id::RoomName;
 use crate::room::receipt::Acks;
 use crate::room::{CarryWant, Reach};
 
-/// A joining member's place in the reliable stream.
+/// Place of a joining member in the reliable stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamPlace {
-    /// The last offset that the welcome brought it.
+    /// Last offset covered by the welcome.
     pub sent: u64,
-    /// The last offset that had left in batches by then. If it is later than `sent`, the member is catching up.
+    /// Last offset that had left in batches before the welcome. A member with `sent` < `head` is catching up.
     pub head: u64,
-    /// What its cursor said it has.
+    /// Offset of the device's cursor. 0: no cursor.
     pub acked: u64,
-    /// Receipts count it for messages behind this offset.
+    /// Receipts count the member for messages behind this offset.
     pub counts_from: u64,
-    /// A hash of the device's name; 0: it gave none.
+    /// Hash of the device's name. 0: the device has no name.
     pub device: u64,
-    /// Over how long devices spread their acknowledgements.
+    /// Time over which devices spread the acknowledgements of the welcome.
     pub ack_within: Duration,
 }
 
 impl StreamPlace {
-    /// Of a member that was welcomed while nobody could say where the stream stands: it is in nobody's receipt.
+    /// Place of a member welcomed while the store does not answer. No receipt counts the member.
     pub const UNKNOWN: Self =
         Self { sent: 0, head: 0, acked: 0, counts_from: u64::MAX, device: 0, ack_within: Duration::ZERO };
 }
 
-/// The cursors of a segment's members.
 #[derive(Debug)]
 pub(super) struct Cursors {
     /// By slot.
     acked: Vec<Acked>,
-    /// The last offset that a pass has begun to send.
+    /// Last offset in a begun pass, a refresh or a welcome on this segment.
     sent: u64,
-    /// Invariant: members that have acknowledged everything up to `sent`.
+    /// Invariant: the number of members with an acknowledgement of everything up to `sent`. A look ends at
+    /// once if all members are settled.
     settled: u64,
     schedule: Schedule,
-    /// When to look for members to carry for.
+    /// Moment of the next look for members to carry for. `None`: every member has acknowledged everything.
     look_at: Option<Instant>,
-    /// What is being asked of the home or has its place in the queue, and for whom.
+    /// Carry -> the slots that need the carry, from the request to the home until the frame's turn in the
+    /// queue.
     carrying: BTreeMap<CarryWant, Vec<u32>>,
-    /// What to ask of the home next.
+    /// Requests for the home, not yet taken by the shard.
     wants: Vec<CarryWant>,
-    /// Acknowledgements of the newest messages, in order of offset.
+    /// Tallies of the newest messages, in order of offset.
     tallies: VecDeque<Tally>,
-    /// Tallies that had to make way, for the home to keep.
+    /// Offset and tally of messages without a place here, for the home to keep.
     given_up: Vec<(u64, Acks)>,
-    /// There are no tallies up to this offset.
+    /// Last offset before the first tally.
     tallied_after: u64,
     /// Acknowledgements of messages without a tally here, for the home to count.
     early: Vec<Reach>,
 }
 
-/// The acknowledgements of one message on this segment.
+/// Acknowledgements of one message on this segment.
 #[derive(Debug)]
 struct Tally {
     offset: u64,
@@ -88,14 +90,14 @@ impl Cursors {
         }
     }
 
-    /// The first member after none comes: what went before is no business of this life of the segment.
+    /// Begins anew with the first member of an empty segment. The home keeps the tallies of earlier messages.
     pub(super) fn begin(&mut self, head: u64) {
         self.give_up_all();
         self.sent = self.sent.max(head);
         self.tallied_after = self.sent;
     }
 
-    /// A member comes, in a slot of its own or that of one that left.
+    /// Adds the cursor of a member, in a new slot or in a hole.
     pub(super) fn join(&mut self, slot: u32, place: StreamPlace, members: &[Member], now: Instant) {
         let acked = Acked {
             through: place.acked,
@@ -111,25 +113,26 @@ impl Cursors {
             None => self.acked.push(acked),
         }
         if place.sent > self.sent {
-            // Its welcome has overtaken batches that still wait for a pass here.
+            // The welcome has overtaken batches in the queue of this segment.
             self.advance(place.sent, members, now);
         } else {
             self.settled += u64::from(acked.through >= self.sent);
         }
+        // The welcome brought messages, so an acknowledgement is to come.
         if place.sent > place.acked {
             self.expect(place.sent, place.ack_within, now);
         }
     }
 
-    /// The member of a slot leaves. What is known of it.
+    /// Removes a member from the count, and returns the cursor of the member.
     pub(super) fn leave(&mut self, slot: u32) -> Acked {
         let acked = self.acked[slot as usize];
         self.settled -= u64::from(acked.through >= self.sent);
         acked
     }
 
-    /// The member of a slot says that it has applied everything up to `offset`, and was sent no more than `sent`. Whether
-    /// that can be.
+    /// Counts an acknowledgement of everything up to `offset`. False for an offset above `sent` or below an
+    /// earlier acknowledgement: no honest device says so.
     pub(super) fn acknowledge(&mut self, slot: u32, offset: u64, sent: u64, now: Instant) -> bool {
         let acked = &mut self.acked[slot as usize];
         if offset > sent || offset < acked.through {
@@ -137,9 +140,12 @@ impl Cursors {
         }
         let counted = acked.through.max(acked.counts_from);
         self.settled += u64::from(acked.through < self.sent && offset >= self.sent);
+        // An equal offset repeats an acknowledgement: the device has applied nothing new, so the attempts go
+        // on.
         if offset > acked.through {
             (acked.through, acked.attempts) = (offset, 0);
         }
+        // Messages up to `tallied_after` have no tally here: the home counts these acknowledgements.
         let untallied = self.tallied_after.min(offset);
         if counted < untallied {
             self.early.push(Reach { after: counted, through: untallied });
@@ -151,17 +157,19 @@ impl Cursors {
         true
     }
 
-    /// The last acknowledgement of a slot's member.
+    /// Last acknowledged offset of a slot's member.
     pub(super) fn acked_through(&self, slot: u32) -> u64 {
         self.acked[slot as usize].through
     }
 
-    /// Messages up to `through` are sent to `members`, or to the first of them, now. Offsets follow one another, so each of
-    /// those that are new here gets its tally.
+    /// Notes that messages up to `through` leave now, to all of `members` or to the first. Each new offset
+    /// gets a tally.
     pub(super) fn advance(&mut self, through: u64, members: &[Member], now: Instant) {
+        // A refresh or a welcome has brought these offsets before.
         if through <= self.sent {
             return;
         }
+        // A jump of more than the tallies hold: the older messages go without a tally here.
         let from = self.sent.max(through.saturating_sub(STREAM_MESSAGES_MAX as u64));
         if from > self.sent {
             self.tallied_after = from;
@@ -177,18 +185,20 @@ impl Cursors {
             }
         }
         self.sent = through;
-        // Nearly nobody can have acknowledged what is sent just now, but it has to be known.
+        // Counted anew: a member that came back with a newer cursor may have these messages already.
         let living = members.iter().zip(&self.acked).filter(|(member, _)| !member.is_vacant());
         self.settled = living.filter(|(_, acked)| acked.through >= through).count() as u64;
     }
 
-    /// Messages up to `through` are sent to somebody: acknowledgements are to come.
+    /// Notes that acknowledgements of messages up to `through` are to come, and moves the next look forward
+    /// if need be.
     pub(super) fn expect(&mut self, through: u64, ack_within: Duration, now: Instant) {
         let due = self.schedule.sent(through, ack_within, now);
         self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
     }
 
-    /// The member of a slot was brought messages by a frame of its own.
+    /// Notes a refresh with reliable messages for a slot's member: the delay of the next carry counts from
+    /// now.
     pub(super) fn brought(&mut self, slot: u32, now: Instant) {
         self.acked[slot as usize].brought_at = now;
     }
@@ -197,10 +207,13 @@ impl Cursors {
         self.look_at
     }
 
-    /// Looks for members that did not acknowledge in time, and notes what to ask of the home for them. Those whose
-    /// connection is owed something, or that miss batches, are left for later.
+    /// Looks for members with an overdue acknowledgement, and notes the carries to ask of the home.
+    ///
+    /// A member with owed frames is left for later: the message may be among the frames. A member that misses
+    /// batches is left as well: the refresh brings reliable messages.
     pub(super) fn look<S: Sink>(&mut self, members: &[Member], census: u64, sink: &S, now: Instant) {
         self.look_at = None;
+        // Every member has acknowledged everything: no next look, and no sending to remember.
         if self.settled == census {
             return self.schedule.forget_through(self.sent);
         }
@@ -208,13 +221,16 @@ impl Cursors {
         let again = now + CARRY_LOOK_INTERVAL;
         let mut next: Option<Instant> = None;
         for (slot, (member, acked)) in (0..).zip(members.iter().zip(&mut self.acked)) {
+            // A hole, or a member without need.
             if member.is_vacant() || acked.settled() >= member.sent {
                 continue;
             }
             let Some(due) = self.schedule.due(acked) else { continue };
+            // Never an empty reach, even for a member whose first message is not overdue yet.
             let through = overdue_through.max(acked.settled() + 1).min(member.sent);
             let want =
                 CarryWant { encoding: member.encoding, reach: Reach { after: acked.through, through } };
+            // The bound counts distinct frames: a further member of a known state is free.
             let has_room = self.carrying.len() < CARRY_STATES_MAX || self.carrying.contains_key(&want);
             let is_due = due <= now && member.standing == Standing::Level && !acked.is_asked_for;
             if is_due && has_room && !sink.is_waiting(member.connection) {
@@ -226,18 +242,20 @@ impl Cursors {
                 (acked.brought_at, acked.attempts) = (now, acked.attempts.saturating_add(1));
                 acked.is_asked_for = true;
             }
+            // Looks are spaced, so a due member without room or with owed frames does not make the segment
+            // spin.
             let due = self.schedule.due(acked).unwrap_or(again).max(again);
             next = Some(next.map_or(due, |at| at.min(due)));
         }
         self.look_at = next;
     }
 
-    /// What to ask of the home, since this was last called.
+    /// Takes the requests for the home noted since the last call.
     pub(super) fn take_wants(&mut self) -> Vec<CarryWant> {
         std::mem::take(&mut self.wants)
     }
 
-    /// Whom the answer to a want is for.
+    /// Takes the slots that wait for a carry. These members may be asked for again.
     pub(super) fn take_carrying(&mut self, want: CarryWant) -> Vec<u32> {
         let slots = self.carrying.remove(&want).unwrap_or_default();
         for slot in &slots {
@@ -246,22 +264,23 @@ impl Cursors {
         slots
     }
 
-    /// Nothing of what was wanted is alive: who lacks it needs it no more.
+    /// Notes that no message of a wanted carry is alive.
     pub(super) fn nothing_alive(&mut self, want: CarryWant) {
         for slot in self.take_carrying(want) {
             let acked = &mut self.acked[slot as usize];
+            // The slot may have another member by now, or the member may have acknowledged meanwhile.
             if acked.through == want.reach.after {
                 acked.dead_through = acked.dead_through.max(want.reach.through);
             }
         }
     }
 
-    /// Nothing up to `floor` is alive.
+    /// Forgets the sendings up to `floor`: no message there is alive.
     pub(super) fn forget_through(&mut self, floor: u64) {
         self.schedule.forget_through(floor);
     }
 
-    /// What was asked for is not going to be delivered.
+    /// Drops the carries under way. A later look asks for the members again.
     pub(super) fn give_up_carrying(&mut self) {
         self.carrying.clear();
         self.acked.iter_mut().for_each(|acked| acked.is_asked_for = false);
@@ -272,32 +291,32 @@ impl Cursors {
         Some(&self.tallies[index].acks)
     }
 
-    /// Has the home keep all tallies.
+    /// Hands all tallies to the home.
     pub(super) fn give_up_all(&mut self) {
         let rest = self.tallies.drain(..).filter(|tally| tally.acks.count > 0);
         self.given_up.extend(rest.map(|tally| (tally.offset, tally.acks)));
     }
 
-    /// Tallies for the home to keep, since this was last called.
+    /// Takes the tallies for the home noted since the last call.
     pub(super) fn take_given_up(&mut self) -> Vec<(u64, Acks)> {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Acknowledgements for the home to count, since this was last called.
+    /// Takes the acknowledgements for the home noted since the last call.
     pub(super) fn take_early(&mut self) -> Vec<Reach> {
         std::mem::take(&mut self.early)
     }
 
-    /// Asserts what every mutation keeps.
+    /// Asserts the invariants after a mutation.
     pub(super) fn check_invariants(&self, members: &[Member]) {
         assert_eq!(members.len(), self.acked.len(), "a cursor for each slot");
         let living = members.iter().zip(&self.acked).filter(|(member, _)| !member.is_vacant());
         let settled = living.clone().filter(|(_, acked)| acked.through >= self.sent).count();
-        assert_eq!(settled as u64, self.settled, "who has acknowledged everything is counted");
+        assert_eq!(settled as u64, self.settled, "settled members are counted");
         for (member, acked) in living {
-            assert!(acked.through <= member.sent, "nobody has acknowledged what it was not sent");
+            assert!(acked.through <= member.sent, "an acknowledgement is for a sent message");
             let lacks = acked.settled() < member.sent && self.schedule.due(acked).is_some();
-            assert!(!lacks || self.look_at.is_some(), "who lacks something is looked for");
+            assert!(!lacks || self.look_at.is_some(), "a member that lacks a message is looked for");
         }
         assert!(self.carrying.len() <= CARRY_STATES_MAX, "the states asked for keep their bound");
         assert!(self.tallies.len() <= STREAM_MESSAGES_MAX);

@@ -1,4 +1,5 @@
-//! What travels between a room's home and its segments: batches, and what members that missed some ask for and get.
+//! Frames from a room's home to its segments: level frames for everybody, refreshes for members that missed
+//! batches.
 
 use std::time::{Duration, Instant};
 
@@ -7,41 +8,43 @@ use bytes::Bytes;
 use crate::room::Reach;
 use crate::room::id::{Encoding, Seq};
 
-/// A batch as it travels to segments: the level frame of each encoding in use. Takes a member from `seq - 1` to `seq`.
+/// Level frames of one batch, one for each encoding in use. A level frame takes a member from `seq - 1` to
+/// `seq`.
 #[derive(Debug)]
 pub struct Level {
     /// Number of the batch.
     pub seq: Seq,
-    /// By encoding; empty where no member uses it.
+    /// Frame by encoding. Empty for an encoding without members.
     pub frames: [Bytes; Encoding::ALL.len()],
-    /// What it takes members over in the reliable stream.
+    /// Part of the reliable stream in the batch. Empty (`after` = `through`) for a batch without reliable
+    /// messages.
     pub reach: Reach,
-    /// Over how long devices spread their acknowledgements of what is in it.
+    /// Time over which devices spread the acknowledgements of the batch.
     pub ack_within: Duration,
-    /// When its oldest message was accepted.
+    /// Acceptance of the oldest message in the batch.
     pub oldest: Instant,
 }
 
-/// How far a refresh takes a member.
+/// Place of a member after a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refreshed {
-    /// It holds every batch up to this, or knows what it missed.
+    /// The member holds every batch up to this seq, or was told of the missed messages.
     pub seq: Seq,
-    /// The last offset of the reliable stream that was sent to it.
+    /// Last offset of the reliable stream sent to the member.
     pub sent: u64,
-    /// The last offset that had left in batches. If it is later than `sent`, the member goes on catching up.
+    /// Last offset that had left in batches. A member with `sent` < `head` goes on catching up.
     pub head: u64,
-    /// Over how long devices spread their acknowledgements.
+    /// Time over which devices spread the acknowledgements of the refresh.
     pub ack_within: Duration,
-    /// Messages told as skipped.
+    /// Messages told as skipped in the refresh.
     pub skipped: u64,
 }
 
-/// A refresh as it comes from the home.
+/// A refresh from the home.
 #[derive(Debug, Clone)]
 pub struct RefreshFrame {
-    /// Takes a member from where it asked to the room's seq.
+    /// Composed frame for all members of one state: same encoding, last seq and sent offset.
     pub frame: Bytes,
-    /// How far that is.
+    /// Place of those members after the frame.
     pub to: Refreshed,
 }

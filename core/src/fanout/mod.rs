@@ -1,11 +1,13 @@
-//! Writing a room's frames to its members on one shard: the outbox of what a connection is owed, and the segment
-//! with its pass, and the schedule by which reliable messages are carried again. Pure: sockets are behind [`Sink`], so passes run against memory in tests and benches.
+//! The fan-out of a room on one shard: segment, pass, cursors of the reliable stream, schedule of carries,
+//! outbox.
+//!
+//! Pure: sockets are behind [`Sink`], so tests and benches run passes against memory.
 
-pub mod carry;
+mod carry;
 mod cursors;
 mod frames;
 pub mod outbox;
-pub mod pass;
+mod pass;
 pub mod segment;
 mod turn;
 
@@ -13,25 +15,26 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-/// What became of frames offered to a connection.
+/// Answer of a connection to offered frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
-    /// The socket took all of them.
+    /// The socket took every frame.
     Written,
-    /// The socket took a part; the connection is owed the rest, in order.
+    /// The socket took a part, perhaps nothing. The outbox owes the rest, in order.
     Queued,
-    /// The connection is behind: it took or queued the first `taken` frames and nothing of the others.
+    /// The connection is behind: the socket or the outbox took the first `taken` frames and nothing of the
+    /// others.
     Refused {
-        /// How many frames it took or was owed before its bound.
+        /// Frames before the bound of the outbox; fewer than were offered.
         taken: usize,
     },
 }
 
-/// Where a pass writes to: a shard's connections, or memory.
+/// Target of a pass: a shard's connections, or memory.
 pub trait Sink {
-    /// Offers frames to a connection, to be written or owed whole and in order.
+    /// Offers frames to a connection. Each frame is written or owed as a whole and in order, or refused.
     fn offer(&mut self, connection: u32, frames: &[Bytes], now: Instant) -> Offer;
 
-    /// Whether the connection is owed anything: a refresh waits until it has drained.
+    /// True while the connection is owed anything: a refresh waits until the outbox has drained.
     fn is_waiting(&self, connection: u32) -> bool;
 }

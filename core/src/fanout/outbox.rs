@@ -1,6 +1,7 @@
-//! What one connection is owed and has not taken: references to shared frames, of which the first may be begun.
+//! The outbox of one connection: references to shared frames that the socket has not taken.
 //!
-//! A connection has an outbox only while it is owed something or is behind; an idle one owns none.
+//! A connection has an outbox only while frames are owed or the connection is behind. An idle connection has
+//! none. A slow device costs pointers, not copies.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -13,7 +14,8 @@ use crate::limits::{
 };
 use crate::wire::close::CloseReason;
 
-/// Slices of one vectored write: an outbox at its bound, with the goodbye behind it.
+/// Slices of one vectored write: a full outbox and two further frames, such as `bye` and the close frame.
+/// Frames beyond wait for the next write.
 pub const SLICES_MAX: usize = OUTBOX_FRAMES_MAX + 2;
 
 /// The frames one connection is owed.
@@ -21,13 +23,14 @@ pub const SLICES_MAX: usize = OUTBOX_FRAMES_MAX + 2;
 pub struct Outbox {
     /// Oldest first.
     owed: VecDeque<Owed>,
-    /// The first is the tail of a frame whose head the socket has taken: it has to be finished before anything else.
+    /// The first entry is the tail of a frame whose head the socket has taken. A begun frame is finished
+    /// before any other byte: the device could not parse the stream otherwise.
     begun: bool,
     /// Invariant: the sum of the lengths in `owed` that are not exempt.
     owed_bytes: usize,
-    /// When the connection last took something, or was first owed something.
+    /// Last moment at which the socket took a byte, or the first frame was owed.
     progress_at: Instant,
-    /// Since when frames have been refused. Cleared when it has drained.
+    /// Moment of the first refusal. Never reset: an empty outbox is dropped.
     behind_since: Option<Instant>,
 }
 
@@ -35,19 +38,20 @@ pub struct Outbox {
 struct Owed {
     rest: Bytes,
     since: Instant,
-    /// The one welcome that the bounds do not count.
+    /// A welcome: the bounds do not count the frame.
     exempt: bool,
 }
 
 impl Outbox {
-    /// An empty one, at the moment something is about to be owed.
+    /// An empty outbox, at the moment of the first owed frame.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { owed: VecDeque::new(), begun: false, owed_bytes: 0, progress_at: now, behind_since: None }
     }
 
-    /// Owes a frame, unless that is past a bound: then the connection is behind. What finds nothing owed is always
-    /// taken in, however large: a welcome is.
+    /// Owes a frame. `false`: the frame is past a bound, and the connection is behind from now on.
+    ///
+    /// An empty outbox takes a frame of any size: a frame may be larger than the bound.
     #[must_use]
     pub fn offer(&mut self, frame: &Bytes, now: Instant) -> bool {
         if self.is_full(frame.len(), now) {
@@ -58,15 +62,17 @@ impl Outbox {
         true
     }
 
-    /// Owes the tail of a frame that the socket has begun to take.
+    /// Owes the tail of a begun frame.
     pub fn owe_tail(&mut self, tail: Bytes, now: Instant) {
         debug_assert!(self.owed.is_empty(), "a frame begins when nothing else is owed");
         self.begun = true;
         self.owe(tail, now);
     }
 
-    /// Owes a frame whatever the bounds say: the one goodbye of a connection.
+    /// Owes a frame regardless of the bounds. For the goodbye of a connection, and for answers with a bound
+    /// of their own.
     pub fn owe(&mut self, frame: Bytes, now: Instant) {
+        // The time before the first owed frame is no lack of progress.
         if self.owed.is_empty() {
             self.progress_at = now;
         }
@@ -74,12 +80,12 @@ impl Outbox {
         self.owed.push_back(Owed { rest: frame, since: now, exempt: false });
     }
 
-    /// Owes a welcome, which the bounds do not count. Whoever calls it sees to it that there is one at a time.
+    /// Owes a welcome, outside the bounds. The caller sees to one welcome at a time.
     pub fn owe_welcome(&mut self, frame: Bytes, now: Instant) {
         self.owed.push_back(Owed { rest: frame, since: now, exempt: true });
     }
 
-    /// The only frame owed turns out to be a welcome.
+    /// Exempts the first owed frame from the bounds: the tail of a welcome that the socket took in part.
     pub fn exempt_first(&mut self) {
         if let Some(first) = self.owed.front_mut().filter(|first| !first.exempt) {
             first.exempt = true;
@@ -87,19 +93,20 @@ impl Outbox {
         }
     }
 
-    /// Drops what was not begun, to make way for the goodbye.
+    /// Drops every frame but a begun one, to make way for the goodbye.
     pub fn keep_only_begun(&mut self) {
         self.owed.truncate(usize::from(self.begun));
         self.owed_bytes = self.owed.iter().filter(|owed| !owed.exempt).map(|owed| owed.rest.len()).sum();
     }
 
-    /// What is owed, oldest first, for one vectored write of at most `slices.len()` parts. How many there are.
+    /// Fills `slices` with the owed bytes, oldest first, for one vectored write. Returns the number of filled
+    /// slices.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let pairs = slices.iter_mut().zip(&self.owed);
         pairs.map(|(slice, owed)| *slice = IoSlice::new(&owed.rest)).count()
     }
 
-    /// The connection took `bytes` of what is owed. Whether that was all.
+    /// Removes the first `bytes` owed bytes, taken by the socket. True if nothing is owed any more.
     pub fn took(&mut self, mut bytes: usize, now: Instant) -> bool {
         if bytes > 0 {
             self.progress_at = now;
@@ -108,7 +115,7 @@ impl Outbox {
             let taken = bytes.min(first.rest.len());
             self.owed_bytes -= if first.exempt { 0 } else { taken };
             if bytes < first.rest.len() {
-                // `advance`, not a copy: the tail is still the shared frame.
+                // `advance` moves a reference: the tail stays a part of the shared frame, without a copy.
                 bytes::Buf::advance(&mut first.rest, bytes);
                 self.begun |= bytes > 0;
                 return false;
@@ -120,37 +127,38 @@ impl Outbox {
         true
     }
 
-    /// Whether anything is owed.
+    /// True if no frame is owed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.owed.is_empty()
     }
 
-    /// Bytes owed, a welcome aside.
+    /// Owed bytes, a welcome left out: the number that [`OUTBOX_BYTES_MAX`] bounds.
     #[must_use]
     pub fn owed_bytes(&self) -> usize {
         self.owed_bytes
     }
 
-    /// Bytes owed, a welcome included.
+    /// Owed bytes, a welcome included.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.owed.iter().map(|owed| owed.rest.len()).sum()
     }
 
-    /// Frames owed, one that was begun included, a welcome aside.
+    /// Owed frames, a begun frame included, a welcome left out: the number that [`OUTBOX_FRAMES_MAX`] bounds.
     #[must_use]
     pub fn owed_frames(&self) -> usize {
         self.owed.iter().filter(|owed| !owed.exempt).count()
     }
 
-    /// Whether frames have been refused since it last drained.
+    /// True if a frame was refused: the connection stays behind until the outbox is empty.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.behind_since.is_some()
     }
 
-    /// Why the connection has to be closed, if it has waited past a deadline.
+    /// Reason to close the connection, for a deadline that has passed: [`BEHIND_AGE_MAX`],
+    /// [`PROGRESS_AGE_MAX`] or [`OWED_AGE_MAX`].
     #[must_use]
     pub fn overdue(&self, now: Instant) -> Option<CloseReason> {
         let past = |since: Instant, max| now.saturating_duration_since(since) >= max;
@@ -158,13 +166,17 @@ impl Outbox {
             return Some(CloseReason::Behind);
         }
         let oldest = self.owed.front()?;
+        // The second deadline catches a device that drips: a byte every few seconds is progress without an
+        // end.
         let too_slow = past(self.progress_at, PROGRESS_AGE_MAX) || past(oldest.since, OWED_AGE_MAX);
         too_slow.then_some(CloseReason::NoProgress)
     }
 
     fn is_full(&self, more: usize, now: Instant) -> bool {
+        // Nothing owed: a frame of any size is taken, or a large frame would never leave.
         let Some(oldest) = self.owed.front() else { return false };
-        // Behind until it has drained: one frame that would fit again must not jump over those refused before.
+        // Behind until the outbox is empty: a frame that fits again must not overtake the refused frames
+        // before.
         self.behind_since.is_some()
             || self.owed_frames() >= OUTBOX_FRAMES_MAX
             || (self.owed_frames() > 0 && self.owed_bytes + more > OUTBOX_BYTES_MAX)

@@ -1,7 +1,8 @@
-//! The pass itself: one walk over members, writing the same frames to all that stand where the frames begin.
+//! The pass: one walk over members, with the same frames for every member at the seq before the frames.
 //!
-//! A free function over slices, so that it runs in tests and benches as it does in a segment. No allocation, look-up,
-//! lock, log or metric per member; who needs more than the frames is noted down and dealt with after the loop.
+//! A free function over slices, so tests and benches run the same code as a segment. No allocation, look-up,
+//! lock, log or metric per member. Members with other needs go into the tally, and the segment serves these
+//! members after the loop.
 
 use std::time::Instant;
 
@@ -12,12 +13,12 @@ use super::{Offer, Sink};
 use crate::room::Reach;
 use crate::room::id::{Encoding, Seq};
 
-/// One connection's place in the room.
+/// One connection's place in a room.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
-    /// It holds everything up to this; `VACANT` marks a hole.
+    /// The member holds every batch up to this seq. [`VACANT`] marks a hole.
     pub(super) last_seq: Seq,
-    /// The last offset of the reliable stream that was sent to it.
+    /// Last offset of the reliable stream sent to the member.
     pub(super) sent: u64,
     pub(super) connection: u32,
     pub(super) encoding: Encoding,
@@ -26,44 +27,50 @@ pub struct Member {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Each batch so far was offered to it and taken.
+    /// The member has taken every batch so far.
     Level,
-    /// It missed a batch or is catching up, and its connection is owed something: it asks when that has drained.
+    /// The member missed a batch or is catching up, and the connection is still owed frames. The segment asks
+    /// for a refresh as soon as the outbox is empty.
     Missed,
-    /// It missed a batch and has asked for a refresh, or stands in line to ask.
+    /// The segment has asked for a refresh, or keeps the member in line to ask.
     Asked,
 }
 
-/// No batch ever has this number.
+/// Seq of a hole. No batch ever has this number.
 pub(super) const VACANT: Seq = Seq(u64::MAX);
 
-/// What a pass writes: consecutive batches, by encoding, so that each member takes them in one vectored write.
+/// Frames of one pass: consecutive batches, by encoding. A member takes all of them in one vectored write.
 #[derive(Debug, Default)]
 pub struct PassFrames {
     pub(super) from: Seq,
     pub(super) to: Seq,
-    /// What they take members over in the reliable stream.
+    /// Part of the reliable stream in these batches.
     pub(super) reach: Reach,
     pub(super) frames: [Vec<Bytes>; Encoding::ALL.len()],
-    /// How far in the reliable stream each of them takes a member.
+    /// Last offset of the reliable stream after each batch.
     pub(super) sent: Vec<u64>,
 }
 
-/// What a pass over a slice of members left to be dealt with after the loop. Slots are relative to the slice.
+/// Result of a pass over a slice of members. Slots count from the begin of the slice.
 #[derive(Debug, Default)]
 pub struct PassTally {
-    /// Holes, and members that were offered nothing.
+    /// Holes, and members without an offer in the loop.
     pub(super) aside: usize,
+    /// Frames taken, queued frames included.
     pub(super) level: u64,
     pub(super) queued: u64,
+    /// Batches not taken by members.
     pub(super) skipped: u64,
+    /// Members that refused a frame.
     pub(super) refused: Vec<u32>,
+    /// Level members between two of the batches: welcomed after the first.
     pub(super) late: Vec<u32>,
+    /// Level members before the first batch: an earlier batch never came.
     pub(super) missed: Vec<u32>,
 }
 
-/// Writes `frames` to those of `members` that are level and stand where the frames begin. The others are few, and dealt
-/// with afterwards.
+/// Writes `frames` to every level member at the seq before the frames. The other members are few: the tally
+/// lists the members to serve afterwards.
 pub fn pass<S: Sink>(
     members: &mut [Member],
     frames: &PassFrames,
@@ -92,7 +99,7 @@ impl PassTally {
     fn set_aside(&mut self, slot: usize, member: &Member, frames: &PassFrames) {
         self.aside += 1;
         if member.last_seq >= frames.to {
-            return; // A hole, or welcomed or refreshed past these frames.
+            return; // A hole, or a member welcomed or refreshed past these frames.
         }
         let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
         match member.standing {
@@ -119,7 +126,7 @@ impl PassTally {
 }
 
 impl PassFrames {
-    /// Frames that take members from `from` on, one per seq, by encoding.
+    /// Frames for members at `from`: one frame per batch, by encoding. The batches have no reliable messages.
     #[must_use]
     pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
         let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
@@ -127,7 +134,7 @@ impl PassFrames {
         Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches] }
     }
 
-    /// A member took the first `taken` of them only.
+    /// Puts a member behind the first `taken` frames. The rest was refused.
     pub(super) fn taken_by(&self, member: &mut Member, taken: usize) {
         member.last_seq = Seq(self.from.0 + taken as u64);
         member.sent = taken.checked_sub(1).map_or(self.reach.after, |last| self.sent[last]);
@@ -139,7 +146,7 @@ impl PassFrames {
 }
 
 impl Member {
-    /// A member that holds every batch up to `last_seq`, and of the reliable stream what was sent by then.
+    /// A level member with every batch up to `last_seq`, and nothing of the reliable stream.
     #[must_use]
     pub fn new(connection: u32, encoding: Encoding, last_seq: Seq) -> Self {
         Self { last_seq, sent: 0, connection, encoding, standing: Standing::Level }
@@ -161,7 +168,7 @@ impl PassFrames {
 }
 
 impl PassTally {
-    /// A gap is known: whoever stands before it has missed what never came.
+    /// Notes a level member before a gap: the batches of the gap will not come.
     pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
         if member.last_seq < seq && member.standing == Standing::Level {
             self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));

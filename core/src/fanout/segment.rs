@@ -1,10 +1,12 @@
-//! One room's members on one shard, and the pass that writes to them.
+//! The segment: one room's members on one shard.
 //!
-//! A frame says from which seq it takes a member to which; a member takes it exactly if it stands at the former. So
-//! one rule serves level frames, refreshes and members that join or leave while a pass is under way. Slots are
-//! stable: a leaver leaves a hole, reused afterwards.
+//! A frame takes a member from one seq to a later seq. A member gets a frame exactly if the member stands at
+//! the first of the two. This one rule serves level frames, refreshes, and members that join or leave during
+//! a pass. A member's slot is stable: a leaver leaves a hole, and a later member fills the hole.
 //!
-//! Pure: whoever owns the segment gives it frames, turns and a [`Sink`], and sends on what it asks for.
+//! Pure. The shard passes frames, turns and a [`Sink`] in, and sends the segment's requests to the room's
+//! home: [`Segment::take_wants`], [`Segment::take_carry_wants`], [`Segment::give_up_tallies`],
+//! [`Segment::take_early_acks`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,16 +26,16 @@ use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
 use crate::room::{CarryWant, Census, Departure, Reach, RefreshWant};
 
-/// Who becomes a member, and what it holds already.
+/// A new member, with the place at the welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entrant {
-    /// Its connection on this shard.
+    /// Index of the connection on this shard.
     pub connection: u32,
-    /// How its frames are spelt.
+    /// Encoding of the member's frames.
     pub encoding: Encoding,
-    /// It holds every batch up to this.
+    /// Seq of the welcome: the member holds every batch up to this seq.
     pub seq: Seq,
-    /// Its place in the reliable stream.
+    /// Place in the reliable stream.
     pub place: StreamPlace,
 }
 
@@ -45,17 +47,17 @@ pub struct Segment {
     members: Vec<Member>,
     holes: Vec<u32>,
     census: Census,
-    /// The newest batch that arrived or is known to have been missed.
+    /// Newest batch that has arrived or will never arrive.
     seq: Seq,
     queue: VecDeque<Queued>,
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
     asked: BTreeMap<RefreshWant, Vec<u32>>,
-    /// Members, with the seq they stand at, that have to wait until fewer states are asked for.
+    /// Slots and last seqs of members in line to ask, while [`REFRESH_STATES_MAX`] states are asked for.
     unasked: VecDeque<(u32, Seq)>,
-    /// What to ask of the home next.
+    /// Requests for the home, not yet taken by the shard.
     wants: Vec<RefreshWant>,
-    /// The life of the reliable stream; `None` while it is not known.
+    /// Life of the reliable stream. `None`: unknown while the store does not answer.
     epoch: Option<Epoch>,
     cursors: Cursors,
 }
@@ -63,10 +65,9 @@ pub struct Segment {
 #[derive(Debug)]
 enum Queued {
     Level(Arc<Level>),
-    /// Batches up to this seq never came: whoever stands before it has missed them.
+    /// Batches up to this seq never came: a member before this seq has missed batches.
     Gap(Seq),
-    /// What the home composed for members that did not acknowledge in time: its place among the batches counts, since the
-    /// frame repeats the seq of the one before.
+    /// A carry. The place in the queue counts: the frame repeats the seq of the batch before.
     Carry {
         want: CarryWant,
         seq: Seq,
@@ -78,13 +79,15 @@ enum Queued {
 #[derive(Debug)]
 struct Pass {
     frames: PassFrames,
-    /// The next slot to visit, and the slot behind the last.
+    /// Next slot to visit.
     next: usize,
+    /// Slot behind the last slot to visit: members that join during the pass stand past these frames.
     end: usize,
+    /// Acceptance of the oldest message of each batch.
     oldest: Vec<Instant>,
 }
 
-/// A frame on its way to the members that need it.
+/// A frame on the way to a few members.
 #[derive(Debug)]
 struct Visit {
     slots: Vec<u32>,
@@ -93,17 +96,17 @@ struct Visit {
     brings: Brings,
 }
 
-/// What the frame of a visit brings.
+/// Content of a visit's frame.
 #[derive(Debug, Clone, Copy)]
 enum Brings {
-    /// It takes those that asked for it as far as this.
+    /// The refresh for members that asked `want` takes these members to `to`.
     Refresh { want: RefreshWant, to: Refreshed },
-    /// It repeats what those at this seq did not acknowledge.
+    /// The carry for `want` serves members that stand at `seq`.
     Carry { want: CarryWant, seq: Seq },
 }
 
 impl Segment {
-    /// A room's segment, without members yet.
+    /// A segment without members, at the room's present `seq`.
     #[must_use]
     pub fn new(room: RoomName, run: Run, seq: Seq, epoch: Option<Epoch>) -> Self {
         Self {
@@ -124,40 +127,41 @@ impl Segment {
         }
     }
 
-    /// Which room.
+    /// Name of the room.
     #[must_use]
     pub fn room(&self) -> &RoomName {
         &self.room
     }
 
-    /// In which life.
+    /// Life of the room.
     #[must_use]
     pub fn run(&self) -> Run {
         self.run
     }
 
-    /// Its members, by encoding.
+    /// Number of members by encoding.
     #[must_use]
     pub fn census(&self) -> Census {
         self.census
     }
 
-    /// The connections of its members.
+    /// Connections of the members, in order of slot.
     pub fn connections(&self) -> impl Iterator<Item = u32> {
         self.members.iter().filter(|member| member.last_seq != VACANT).map(|member| member.connection)
     }
 
-    /// The life of the reliable stream; `None` while it is not known.
+    /// Life of the reliable stream. `None`: unknown while the store does not answer.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
 
-    /// Takes in a member. Its slot, stable until it leaves.
+    /// Adds a member. Returns the slot, stable until the member leaves.
     pub fn join(&mut self, entrant: Entrant, now: Instant) -> u32 {
         let Entrant { connection, encoding, seq, place } = entrant;
         let standing = if place.sent < place.head { Standing::Missed } else { Standing::Level };
         let member = Member { last_seq: seq, sent: place.sent, connection, encoding, standing };
+        // The first member of an empty segment: earlier batches and messages concern no member here.
         if self.census.members() == 0 {
             self.seq = self.seq.max(seq);
             self.cursors.begin(place.head);
@@ -174,7 +178,10 @@ impl Segment {
         slot
     }
 
-    /// The member of a slot leaves.
+    /// Removes the member of a slot. The slot becomes a hole.
+    ///
+    /// # Panics
+    /// The slot is a hole.
     pub fn leave(&mut self, slot: u32) -> Departure {
         let member = &mut self.members[slot as usize];
         assert_ne!(member.last_seq, VACANT, "a member leaves once");
@@ -191,18 +198,20 @@ impl Segment {
         }
     }
 
-    /// The member of a slot says that it has applied everything up to `offset`. Whether that can be.
+    /// Takes an acknowledgement of everything up to `offset`. False for an impossible offset: never sent, or
+    /// below an earlier acknowledgement.
     pub fn acknowledge(&mut self, slot: u32, offset: u64, now: Instant) -> bool {
         self.cursors.acknowledge(slot, offset, self.members[slot as usize].sent, now)
     }
 
-    /// The acknowledgements of a message, as far as this segment counts them.
+    /// Acknowledgements of a message on this segment. `None`: the segment has no tally of the message.
     #[must_use]
     pub fn acks(&self, offset: u64) -> Option<&Acks> {
         self.cursors.acks(offset)
     }
 
-    /// Tallies for the home to keep: those that had to make way or, where nobody is left, all of them.
+    /// Takes offset and tally of messages for the home to keep: tallies without a place here, and all tallies
+    /// of a segment without members.
     pub fn give_up_tallies(&mut self) -> Vec<(u64, Acks)> {
         if self.census.members() == 0 {
             self.cursors.give_up_all();
@@ -210,12 +219,14 @@ impl Segment {
         self.cursors.take_given_up()
     }
 
-    /// Acknowledgements for the home to count, since this was last called.
+    /// Takes acknowledgements for the home to count, noted since the last call: messages without a tally
+    /// here.
     pub fn take_early_acks(&mut self) -> Vec<Reach> {
         self.cursors.take_early()
     }
 
-    /// A batch arrived. `false`: it is of no use, since whoever is here holds it already.
+    /// Queues a batch for the next pass. `false`: every member holds the batch already, and the batch is
+    /// dropped.
     #[must_use]
     pub fn arrive(&mut self, level: Arc<Level>) -> bool {
         if level.seq <= self.seq {
@@ -227,7 +238,7 @@ impl Segment {
         true
     }
 
-    /// Batches up to `seq` exist; whatever of them did not come will not come.
+    /// Notes that batches up to `seq` exist and that the missing ones will not come: a frame lane was full.
     pub fn gap(&mut self, seq: Seq) {
         if seq > self.seq {
             self.seq = seq;
@@ -235,12 +246,15 @@ impl Segment {
         }
     }
 
-    /// The refresh for those that asked `want` arrived. `None`: they missed more than anyone can account for, and their
-    /// connections, returned here, have to come back afresh.
+    /// Takes the home's answer to `want`. Returns the connections to close.
+    ///
+    /// `None` as answer: the members missed more than the room's account reaches back
+    /// ([`ACCOUNT_SEQS_MAX`](crate::limits::ACCOUNT_SEQS_MAX)), and come back afresh.
     #[must_use]
     pub fn refreshed(&mut self, want: RefreshWant, refresh: Option<RefreshFrame>) -> Vec<u32> {
-        // `seq` stays: what took these members further says nothing to those that did not ask.
+        // `seq` stays: members that did not ask still need the batches in between.
         let slots = self.asked.remove(&want).unwrap_or_default();
+        // A state is free: the next in line ask. A member that left meanwhile is passed over.
         while self.asked.len() < REFRESH_STATES_MAX {
             let Some((slot, since)) = self.unasked.pop_front() else { break };
             if self.asker(slot, since).is_some() {
@@ -254,7 +268,8 @@ impl Segment {
         Vec::new()
     }
 
-    /// What was asked for those that did not acknowledge `want` in time arrived. `None`: nothing of it is alive.
+    /// Takes the home's answer to a carry request. `None` as frame: no message of the carry is alive.
+    /// `floor`: no message up to this offset is alive.
     pub fn carried(&mut self, want: CarryWant, seq: Seq, frame: Option<Bytes>, floor: u64) {
         self.cursors.forget_through(floor);
         match frame {
@@ -263,19 +278,20 @@ impl Segment {
         }
     }
 
-    /// The connection of a member has drained: if the member missed a batch, it asks for a refresh now.
+    /// Notes that a member's connection owes nothing any more. A member that missed a batch asks for a
+    /// refresh now.
     pub fn drained(&mut self, slot: u32) {
         if self.members[slot as usize].standing == Standing::Missed {
             self.ask(slot);
         }
     }
 
-    /// What to ask of the home, since this was last called.
+    /// Takes the refresh requests for the home, noted since the last call.
     pub fn take_wants(&mut self) -> Vec<RefreshWant> {
         std::mem::take(&mut self.wants)
     }
 
-    /// Gives up what is under way and queued. How many frames members are not sent because of it.
+    /// Drops the pass, the queue and the visits. Returns the number of frames that members do not get.
     pub fn give_up(&mut self) -> u64 {
         let unvisited =
             self.pass.take().map_or(0, |pass| (pass.end - pass.next) as u64 * pass.frames.batches());
@@ -286,32 +302,34 @@ impl Segment {
         unvisited + queued
     }
 
-    /// Whether a turn would do anything.
+    /// True if a turn has work.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.pass.is_some() || !self.visits.is_empty() || !self.queue.is_empty()
     }
 
-    /// Whether members wait for word of batches they missed.
+    /// True if a member waits for a refresh about missed batches.
     #[must_use]
     pub fn awaits_refresh(&self) -> bool {
         self.asked.keys().any(|want| want.since < self.seq)
     }
 
-    /// Whether a pass is under way.
+    /// True while a pass is under way.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.pass.is_some()
     }
 
-    /// Batches that wait for the next pass.
+    /// Batches in the queue for the next pass, at most [`SEGMENT_QUEUED_MAX`].
     #[must_use]
     pub fn queued_batches(&self) -> usize {
         self.queue.iter().filter(|queued| matches!(queued, Queued::Level(_))).count()
     }
 
-    /// Visits up to `members_max` members: those a refresh came for, or the next of the pass. A pass begins only
-    /// when no refresh is left to bring, so that a refreshed member meets the batch that follows its refresh.
+    /// Visits up to `members_max` members: the members of a refresh or a carry, else the next members of the
+    /// pass.
+    ///
+    /// Visits go before passes, so a refreshed member stands at the seq before the next batch.
     pub fn turn<S: Sink>(&mut self, members_max: usize, sink: &mut S, now: Instant) -> TurnTally {
         let mut tally = TurnTally::default();
         if !self.visits.is_empty() {
@@ -334,11 +352,14 @@ impl Segment {
         tally
     }
 
-    /// Takes the batches that follow one another out of the queue. How many.
+    /// Moves consecutive batches from the queue into a new pass, or a carry into a visit. Returns the number
+    /// of batches.
     fn begin_pass(&mut self, now: Instant) -> usize {
-        let (mut frames, mut oldest) = (PassFrames::default(), Vec::new());
+        let mut frames = PassFrames::default();
+        let mut oldest = Vec::new();
         match self.queue.pop_front() {
             None => return 0,
+            // A pass without frames: the walk notes the members before the gap.
             Some(Queued::Gap(seq)) => (frames.from, frames.to) = (seq, seq),
             Some(Queued::Carry { want, seq, frame }) => {
                 let slots = self.cursors.take_carrying(want);
@@ -352,6 +373,7 @@ impl Segment {
             }
         }
         while let Some(Queued::Level(next)) = self.queue.front().filter(|_| frames.batches() > 0) {
+            // A gap lies between: the next pass begins behind the gap.
             if next.seq != frames.to.next() {
                 break;
             }
@@ -365,7 +387,7 @@ impl Segment {
         taken
     }
 
-    /// A batch enters the pass that begins.
+    /// Adds a batch to a beginning pass. Acknowledgements of reliable messages are expected from now on.
     fn begin_batch(&mut self, level: &Level, frames: &mut PassFrames, now: Instant) {
         frames.push(level);
         let Reach { after, through } = level.reach;
@@ -375,18 +397,19 @@ impl Segment {
         }
     }
 
-    /// When [`Self::look`] is to be called; `None` while everybody has acknowledged everything.
+    /// Moment of the next call of [`Self::look`]. `None`: every member has acknowledged everything.
     #[must_use]
     pub fn poll_look(&self) -> Option<Instant> {
         self.cursors.poll_look()
     }
 
-    /// Looks for members that did not acknowledge in time.
+    /// Looks for members with an overdue acknowledgement, and notes the carries to ask of the home. Cost: one
+    /// walk over the members.
     pub fn look<S: Sink>(&mut self, sink: &S, now: Instant) {
         self.cursors.look(&self.members, self.census.members(), sink, now);
     }
 
-    /// What to ask of the home for members that did not acknowledge in time, since this was last called.
+    /// Takes the carry requests for the home, noted since the last call.
     pub fn take_carry_wants(&mut self) -> Vec<CarryWant> {
         self.cursors.take_wants()
     }
@@ -400,7 +423,8 @@ impl Segment {
         turn: &mut TurnTally,
     ) {
         let first = u32::try_from(slots.start).expect("a segment has fewer than 2^32 slots");
-        let (mut tally, members) = (PassTally::default(), slots.len());
+        let mut tally = PassTally::default();
+        let members = slots.len();
         if frames.batches() == 0 {
             tally.aside = members;
             for (slot, member) in self.members[slots].iter().enumerate() {
@@ -413,6 +437,7 @@ impl Segment {
         turn.queued += tally.queued;
         turn.skipped += tally.skipped;
         turn.offered += members - tally.aside + tally.late.len();
+        // A refused member asks when the outbox is empty: `drained` tells.
         for slot in tally.refused {
             self.members[(first + slot) as usize].standing = Standing::Missed;
         }
@@ -425,7 +450,7 @@ impl Segment {
         }
     }
 
-    /// A member that was welcomed between the batches of a pass takes those after its welcome.
+    /// Offers a member the batches of a pass after the member's welcome.
     fn offer_late<S: Sink>(
         &mut self,
         slot: u32,
@@ -456,79 +481,86 @@ impl Segment {
     fn visit<S: Sink>(&mut self, members_max: usize, sink: &mut S, now: Instant, turn: &mut TurnTally) {
         let Some(mut visit) = self.visits.pop_front() else { return };
         let end = visit.slots.len().min(visit.next + members_max);
-        let mut latest = None;
+        let mut brought = None;
         for slot in &visit.slots[visit.next..end] {
             match visit.brings {
                 Brings::Refresh { want, to } => {
-                    if self.bring_refresh(*slot, &visit.frame, (want, to), (sink, now), turn) {
-                        latest = Some(to);
+                    // The slot may have another member by now.
+                    let is_for =
+                        |member: &&mut Member| member.sent == want.sent && member.encoding == want.encoding;
+                    let Some(member) = self.asker(*slot, want.since).filter(is_for) else { continue };
+                    // Refused: the member asks again when the outbox is empty.
+                    if !turn.offer(member.connection, &visit.frame, sink, now) {
+                        member.standing = Standing::Missed;
+                        continue;
+                    }
+                    if self.take_refresh(*slot, to, sink, now, turn) {
+                        brought = Some(to);
                     }
                 }
                 Brings::Carry { want, seq } => {
                     let member = &self.members[*slot as usize];
+                    // A member past this place, or with another acknowledgement, needs another carry.
                     let is_for_it = member.last_seq == seq
                         && member.encoding == want.encoding
                         && member.standing == Standing::Level
                         && self.cursors.acked_through(*slot) == want.reach.after;
-                    // Refused or not: it is tried again after the next delay.
+                    // Refused or taken: the next attempt comes after the next delay.
                     if is_for_it && turn.offer(member.connection, &visit.frame, sink, now) {
                         turn.carried += 1;
                     }
                 }
             }
         }
-        if let Some(to) = latest {
+        if let Some(to) = brought {
             self.cursors.advance(to.sent, &self.members, now);
             self.cursors.expect(to.sent, to.ack_within, now);
         }
         turn.visited = end - visit.next;
         visit.next = end;
+        // Back to the front: the rest of this visit goes before the next frame.
         if visit.next < visit.slots.len() {
             self.visits.push_front(visit);
         }
     }
 
-    /// Brings a member the refresh it asked for. Whether there were reliable messages in it.
-    fn bring_refresh<S: Sink>(
+    /// Moves a member behind a taken refresh. True if the refresh had reliable messages.
+    fn take_refresh<S: Sink>(
         &mut self,
         slot: u32,
-        frame: &Bytes,
-        (want, to): (RefreshWant, Refreshed),
-        (sink, now): (&mut S, Instant),
+        to: Refreshed,
+        sink: &S,
+        now: Instant,
         turn: &mut TurnTally,
     ) -> bool {
-        // The slot may be another member's by now.
-        let is_for = |member: &&mut Member| member.sent == want.sent && member.encoding == want.encoding;
-        let Some(member) = self.asker(slot, want.since).filter(is_for) else {
-            return false;
-        };
-        if !turn.offer(member.connection, frame, sink, now) {
-            member.standing = Standing::Missed;
-            return false;
-        }
+        let member = &mut self.members[slot as usize];
+        let has_reliable = to.sent > member.sent;
         (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, Standing::Level);
         turn.refreshed += 1;
         turn.messages_skipped += to.skipped;
-        if to.sent > want.sent {
+        if has_reliable {
             self.cursors.brought(slot, now);
         }
+        // More is to come than one frame holds: the member asks again, at once or with the next drain.
         if to.sent < to.head {
             turn.catching_up += 1;
             self.miss(slot, sink);
         }
-        to.sent > want.sent
+        has_reliable
     }
 
-    /// The member of a slot, if it is still the one that asked at `since`.
+    /// Member of a slot, if the member asked for a refresh at `since` and still waits.
     fn asker(&mut self, slot: u32, since: Seq) -> Option<&mut Member> {
         let member = self.members.get_mut(slot as usize)?;
         (member.last_seq == since && member.standing == Standing::Asked).then_some(member)
     }
 
-    /// A member missed batches although its connection refused nothing.
+    /// Marks a member that missed batches without a refusal: the batches never came, or one frame did not
+    /// hold all.
     fn miss<S: Sink>(&mut self, slot: u32, sink: &S) {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Missed;
+        // An empty outbox never drains, so no call of `drained` would come.
         if !sink.is_waiting(member.connection) {
             self.ask(slot);
         }
@@ -538,6 +570,7 @@ impl Segment {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Asked;
         let want = RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent };
+        // Members of one state share one refresh: a state in `asked` costs no further request.
         if let Some(slots) = self.asked.get_mut(&want) {
             slots.push(slot);
         } else if self.asked.len() < REFRESH_STATES_MAX {
@@ -548,7 +581,10 @@ impl Segment {
         }
     }
 
-    /// Asserts what every mutation keeps; for the simulated world.
+    /// Asserts the invariants after a mutation; for the simulated world.
+    ///
+    /// # Panics
+    /// An invariant is broken.
     pub fn check_invariants(&self) {
         let living = self.members.iter().filter(|member| member.last_seq != VACANT).count();
         assert_eq!(living as u64, self.census.members(), "the census counts members");
@@ -566,7 +602,7 @@ mod tests {
     use super::*;
     use crate::now::Now;
 
-    /// A sink that notes down what each connection took, and refuses those it is told to.
+    /// A sink that notes the frames of each connection, and refuses frames for the `full` connections.
     #[derive(Default)]
     struct Notes {
         taken: BTreeMap<u32, Vec<Bytes>>,
@@ -625,7 +661,9 @@ mod tests {
 
     #[test]
     fn batches_that_wait_leave_in_one_write_per_member() {
-        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(2);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let _ = segment.arrive(level(1, now));
         let _ = segment.arrive(level(2, now));
         assert_eq!(segment.turn(128, &mut notes, now).taken, 2);
@@ -635,7 +673,9 @@ mod tests {
 
     #[test]
     fn who_joins_during_a_pass_gets_nothing_twice_and_who_leaves_gets_nothing_more() {
-        let (mut segment, mut notes, now) = (segment(3), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(3);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let _ = segment.arrive(level(1, now));
         segment.turn(1, &mut notes, now);
         segment.leave(1);
@@ -650,7 +690,9 @@ mod tests {
 
     #[test]
     fn who_refuses_a_batch_asks_when_it_has_drained_and_is_refreshed_before_the_next() {
-        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(2);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         notes.full.push(0);
         let _ = segment.arrive(level(1, now));
         run(&mut segment, &mut notes, now);
@@ -671,7 +713,9 @@ mod tests {
 
     #[test]
     fn batches_that_never_came_make_everybody_ask_once() {
-        let (mut segment, mut notes, now) = (segment(3), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(3);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         segment.gap(Seq(4));
         run(&mut segment, &mut notes, now);
         assert_eq!(segment.take_wants().len(), 1, "they all stand at the same seq");
@@ -703,7 +747,9 @@ mod tests {
 
     #[test]
     fn a_member_that_is_catching_up_is_fed_by_refreshes_alone_until_it_is_level() {
-        let (mut segment, mut notes, now) = (segment(0), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(0);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let slot = segment.join(placed(1, 3, 0, 100), now);
         segment.drained(slot);
         let first = segment.take_wants();
@@ -722,7 +768,9 @@ mod tests {
 
     #[test]
     fn what_a_refresh_brought_after_a_gap_is_carried_and_its_acknowledgements_count() {
-        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(2);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         segment.gap(Seq(1));
         run(&mut segment, &mut notes, now);
         let wants = segment.take_wants();
@@ -738,7 +786,9 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_counted_here_or_at_home_but_once() {
-        let (mut segment, mut notes, now) = (segment(0), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(0);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let former = segment.join(placed(1, 0, 0, 0), now);
         let _ = segment.arrive(reliable(1, 0, 3, now));
         run(&mut segment, &mut notes, now);
@@ -751,7 +801,9 @@ mod tests {
 
     #[test]
     fn a_frame_that_carries_again_keeps_its_place_among_the_batches() {
-        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(2);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let _ = segment.arrive(reliable(1, 0, 1, now));
         run(&mut segment, &mut notes, now);
         assert!(segment.acknowledge(1, 1, now));
@@ -768,7 +820,9 @@ mod tests {
 
     #[test]
     fn nobody_is_looked_for_where_everybody_has_acknowledged() {
-        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(2);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         assert_eq!(segment.poll_look(), None);
         let _ = segment.arrive(reliable(1, 0, 1, now));
         run(&mut segment, &mut notes, now);
@@ -781,7 +835,9 @@ mod tests {
 
     #[test]
     fn a_frame_is_not_for_a_member_of_another_encoding_that_has_the_slot_now() {
-        let (mut segment, mut notes, now) = (segment(0), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(0);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let former = segment.join(placed(1, 3, 0, 9), now);
         segment.join(placed(2, 9, 9, 9), now);
         segment.drained(former);
@@ -797,7 +853,9 @@ mod tests {
 
     #[test]
     fn a_member_is_asked_for_once_however_long_the_answer_takes() {
-        let (mut segment, mut notes, now) = (segment(1), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(1);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let _ = segment.arrive(reliable(1, 0, 1, now));
         run(&mut segment, &mut notes, now);
         for seconds in 2..9 {
@@ -811,7 +869,9 @@ mod tests {
 
     #[test]
     fn a_frame_that_was_refused_is_not_counted_as_written() {
-        let (mut segment, mut notes, now) = (segment(2), Notes::default(), Now::made_up().instant);
+        let mut segment = segment(2);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
         let _ = segment.arrive(reliable(1, 0, 1, now));
         run(&mut segment, &mut notes, now);
         segment.look(&notes, now + Duration::from_secs(2));

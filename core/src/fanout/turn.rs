@@ -1,5 +1,7 @@
-//! What one turn of a segment did, in numbers: plain integers, of which the shard makes its tally, the segment's counts and
-//! what a write costs.
+//! The tally of one turn of a segment, in plain integers.
+//!
+//! The shard derives three things from the tally: metrics, the counts of the segment, and the cost of a
+//! write.
 
 use std::time::Instant;
 
@@ -8,42 +10,42 @@ use bytes::Bytes;
 use super::{Offer, Sink};
 use crate::room::Counts;
 
-/// What one turn did, in numbers.
+/// Tally of one turn of a segment.
 #[derive(Debug, Clone, Default)]
 pub struct TurnTally {
     /// Members visited.
     pub visited: usize,
-    /// Of those, members that a frame was offered to.
+    /// Members with an offered frame, a part of `visited`: the divisor of the write cost.
     pub offered: usize,
-    /// Batches this turn's pass began with: the home may cut as many more.
+    /// Batches that entered a pass in this turn. The home may cut as many more.
     pub taken: usize,
     /// Level frames taken by members.
     pub level: u64,
     /// Refresh frames taken by members.
     pub refreshed: u64,
-    /// Frames taken by members that did not acknowledge in time.
+    /// Carries taken by members.
     pub carried: u64,
-    /// Refresh frames after which their member still was not level with the reliable stream.
+    /// Refresh frames with a rest to follow: the member still lacks a part of the reliable stream.
     pub catching_up: u64,
-    /// Messages told to members as skipped.
+    /// Messages told as skipped, summed over members.
     pub messages_skipped: u64,
-    /// Frames a member could not take whole at once.
+    /// Frames taken with [`Offer::Queued`]: the socket did not take the whole offer at once.
     pub queued: u64,
-    /// Frames that members which missed an earlier one were not sent.
+    /// Batches not sent to members: refused, or after a missed batch.
     pub skipped: u64,
-    /// When the oldest message of each batch whose pass ended was accepted.
+    /// Acceptance of the oldest message, for each batch whose pass ended in this turn.
     pub written: Vec<Instant>,
 }
 
 impl TurnTally {
-    /// What the segment counts of it.
+    /// Part of the tally that `GET /v1/rooms/{room}` shows for the segment.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let written = self.level + self.refreshed + self.carried;
         Counts { written, queued: self.queued, skipped: self.skipped, acked: 0 }
     }
 
-    /// Offers a frame to one member. Whether it was taken, if not at once.
+    /// Offers a frame to one member. True if the socket or the outbox took the frame.
     pub(super) fn offer<S: Sink>(
         &mut self,
         connection: u32,

@@ -1,41 +1,51 @@
-//! A token bucket: so many a second in the long run, and some at once. Pure: `now` is an argument.
+//! A token bucket: a rate in the long run, and a burst at once.
+//!
+//! The bucket is the generic cell rate algorithm in virtual scheduling form (ITU-T I.371). The whole state is
+//! the moment `full_at`, so no level has to be refilled. With T = 1 s ÷ rate and τ = burst − T:
+//!
+//! - A place is free while `full_at − now ≤ τ`.
+//! - A taken place sets `full_at = max(full_at, now) + T`.
+//!
+//! Example: 10 places a second, 3 at once, give T = 100 ms and τ = 200 ms. At 0 ms three places are taken,
+//! which sets `full_at` to 300 ms. The next place is free at 100 ms, and another every 100 ms.
+//!
+//! Pure: `now` is an argument.
 
 use std::time::{Duration, Instant};
 
-/// The bucket, as one moment instead of a level that somebody would have to refill (the generic cell rate algorithm).
+/// A bucket of places. A message or a join takes a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
-    /// Between two at the full rate.
+    /// T: the distance of two places at the full rate.
     interval: Duration,
-    /// How far `full_at` may lie ahead of one that is let through.
-    burst: Duration,
-    /// When nothing of the burst is used any more.
+    /// τ: the largest lead of `full_at` over `now` at which a place is free.
+    tolerance: Duration,
+    /// From this moment on the whole burst is free.
     full_at: Instant,
 }
 
 impl Bucket {
-    /// Lets `per_second` through in the long run, and as many as come within `burst` at that rate at once; at least 1 of
-    /// each. Past 1 000 000 a second its intervals, whole nanoseconds, are off by more than a tenth of a percent.
+    /// A full bucket with `per_second` places in the long run and `per_second` × `burst` at once, each at
+    /// least
+    /// 1. T is in whole nanoseconds: above 1 000 000 a second the rate is off by more than 0.1 %.
     #[must_use]
     pub fn new(per_second: u32, burst: Duration, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
-        // The one that is asking is not counted: at least that one is always let through.
-        Self { interval, burst: burst.saturating_sub(interval), full_at: now }
+        // The place that is asked for is part of the burst. A burst shorter than T still gives one place.
+        Self { interval, tolerance: burst.saturating_sub(interval), full_at: now }
     }
 
-    /// Lets `per_second` through in the long run and `at_once` at once; at least 1 of each.
-    #[must_use]
-    pub fn with_burst(per_second: u32, at_once: u32, now: Instant) -> Self {
+    /// A full bucket with `per_second` places in the long run and `at_once` places at once, each at least 1.
+    pub(super) fn with_burst(per_second: u32, at_once: u32, now: Instant) -> Self {
         Self::new(per_second, Duration::from_secs(1) / per_second.max(1) * at_once.max(1), now)
     }
 
-    /// Whether one more would be let through.
-    #[must_use]
-    pub fn has_place(&self, now: Instant) -> bool {
+    /// True if a place is free.
+    pub(super) fn has_place(&self, now: Instant) -> bool {
         self.wait(now).is_zero()
     }
 
-    /// Whether one more is let through; takes its place.
+    /// Takes a free place; false if there is none.
     #[must_use]
     pub fn take(&mut self, now: Instant) -> bool {
         let has_place = self.has_place(now);
@@ -45,14 +55,13 @@ impl Bucket {
         has_place
     }
 
-    /// Whether one more of those that go first would be let through: they have a second burst of their own, and whatever they
-    /// take the others wait for.
-    #[must_use]
-    pub fn has_place_for_first(&self, now: Instant) -> bool {
-        self.wait(now) <= self.burst + self.interval
+    /// True if a place is free for a preferred asker. Preferred askers have a second burst of the same size.
+    pub(super) fn has_place_for_first(&self, now: Instant) -> bool {
+        // τ + T is the whole burst: with the others' burst used up, `full_at` may lead by one burst more.
+        self.wait(now) <= self.tolerance + self.interval
     }
 
-    /// Whether one more of those that go first is let through; takes its place.
+    /// Takes a free place for a preferred asker; false if there is none. All other askers wait the longer.
     #[must_use]
     pub fn take_first(&mut self, now: Instant) -> bool {
         let has_place = self.has_place_for_first(now);
@@ -62,15 +71,15 @@ impl Bucket {
         has_place
     }
 
-    /// Takes a place, whether or not there is one.
-    pub fn charge(&mut self, now: Instant) {
+    /// Takes a place without asking. The debt delays later askers.
+    pub(super) fn charge(&mut self, now: Instant) {
+        // `max`: idle time fills the bucket to its burst and no further.
         self.full_at = self.full_at.max(now) + self.interval;
     }
 
-    /// How long until one more is let through.
-    #[must_use]
-    pub fn wait(&self, now: Instant) -> Duration {
-        self.full_at.saturating_duration_since(now).saturating_sub(self.burst)
+    /// The time until a place is free; zero for a free place.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        self.full_at.saturating_duration_since(now).saturating_sub(self.tolerance)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counters: published increments are summed; every batch brings the increment and the exact total.
+//! Counters: published increments are summed, and a batch brings each increment with the exact total.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,33 @@ use super::cumulative::Cumulative;
 use super::id::{Seq, TypeName};
 use crate::limits::{COUNTER_TYPES_MAX, INTEGER_MAX};
 
-/// What a batch, or the time a device was behind, did to one counter.
+/// The growth of a counter over a batch, or over all batches missed by a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CounterChange {
-    /// Which counter.
+    /// The counter's message type.
     pub type_name: TypeName,
-    /// How much it grew.
+    /// The increment, at least 1.
     pub add: u64,
-    /// What it came to.
+    /// The total after the increment, at most `INTEGER_MAX`.
     pub total: u64,
 }
 
-/// The counters of one room. A total is what devices have been told; increments wait in `waiting` until a cut.
+/// The counters of a room, at most `COUNTER_TYPES_MAX`. Devices are told totals as of the newest batch.
 #[derive(Debug, Default)]
-pub struct Counters(BTreeMap<TypeName, Counter>);
+pub(super) struct Counters(BTreeMap<TypeName, Counter>);
 
 #[derive(Debug, Default)]
 struct Counter {
     told: Cumulative,
+    /// Increments since the newest batch.
     waiting: u64,
 }
 
 impl Counters {
-    /// Adds an increment. How much of it the total takes before it is as large as travels; `None`: the room keeps as many
-    /// counters as it may, and nothing changed.
-    pub fn add(&mut self, type_name: &TypeName, count: u64) -> Option<u64> {
+    /// Adds `count` to a counter and returns the part added. The total saturates at `INTEGER_MAX`. `None`:
+    /// the room has no place for another counter, and nothing changed.
+    pub(super) fn add(&mut self, type_name: &TypeName, count: u64) -> Option<u64> {
+        // `entry` would clone the name for each like.
         if !self.0.contains_key(type_name) {
             if self.0.len() >= COUNTER_TYPES_MAX {
                 return None;
@@ -44,8 +46,8 @@ impl Counters {
         Some(added)
     }
 
-    /// Tells all that waited with the batch `seq`.
-    pub fn cut(&mut self, seq: Seq) -> Vec<CounterChange> {
+    /// Moves all waiting increments into the totals of batch `seq`, and returns the changes in order of type.
+    pub(super) fn cut(&mut self, seq: Seq) -> Vec<CounterChange> {
         let mut changes = Vec::new();
         for (type_name, counter) in &mut self.0 {
             if counter.waiting == 0 {
@@ -59,9 +61,8 @@ impl Counters {
         changes
     }
 
-    /// What the batches after `seq` did.
-    #[must_use]
-    pub fn since(&self, seq: Seq) -> Vec<CounterChange> {
+    /// The changes of all batches after `seq`, in order of type.
+    pub(super) fn since(&self, seq: Seq) -> Vec<CounterChange> {
         let changes = self.0.iter().map(|(type_name, counter)| CounterChange {
             type_name: type_name.clone(),
             add: counter.told.since(seq),
@@ -70,16 +71,16 @@ impl Counters {
         changes.filter(|change| change.add > 0).collect()
     }
 
-    /// The totals devices have been told.
-    pub fn totals(&self) -> impl Iterator<Item = (&TypeName, u64)> {
+    /// The totals above 0, as told to devices.
+    pub(super) fn totals(&self) -> impl Iterator<Item = (&TypeName, u64)> {
         self.0
             .iter()
             .map(|(type_name, counter)| (type_name, counter.told.total()))
             .filter(|(_, total)| *total > 0)
     }
 
-    /// Nobody will ask for what came before `floor` any more.
-    pub fn forget_before(&mut self, floor: Seq) {
+    /// Frees the past before `floor`. Later calls of `since` name `floor` or a newer seq.
+    pub(super) fn forget_before(&mut self, floor: Seq) {
         for counter in self.0.values_mut() {
             counter.told.forget_before(floor);
         }

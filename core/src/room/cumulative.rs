@@ -1,51 +1,58 @@
-//! A total that only grows, and what it was at each of the room's recent seqs: so that "how much since seq s" is a
-//! difference of two rows, and a member stores nothing but s.
+//! A growing total, and the total at each of the room's recent seqs.
+//!
+//! The growth after seq s is a difference of two rows: `total − row(s)`. So a member stores s alone. Example:
+//! with rows (3, 10) and (7, 15), the growth after seq 3 is 15 − 10 = 5, and after seq 7 0.
 
 use std::collections::VecDeque;
 
 use super::id::Seq;
 
-/// A growing total with its recent past. Keeps a row only for the seqs that changed it, so a quiet room keeps none.
+/// A growing total and the recent past. A seq without growth has no row, so a quiet room has none.
 #[derive(Debug, Clone, Default)]
-pub struct Cumulative {
-    /// The total once the batch of that seq was cut; both rise strictly.
-    rows: VecDeque<(Seq, u64)>,
+pub(super) struct Cumulative {
+    /// Rising strictly in seq and in total.
+    rows: VecDeque<Row>,
     /// The total before the oldest row.
     base: u64,
 }
 
+/// The total once batch `seq` was cut.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    seq: Seq,
+    total: u64,
+}
+
 impl Cumulative {
-    /// The total now.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.rows.back().map_or(self.base, |row| row.1)
+    pub(super) fn total(&self) -> u64 {
+        self.rows.back().map_or(self.base, |row| row.total)
     }
 
-    /// The batch `seq` brings the total to `total`.
-    pub fn record(&mut self, seq: Seq, total: u64) {
-        debug_assert!(total >= self.total(), "it only grows");
-        debug_assert!(self.rows.back().is_none_or(|row| row.0 <= seq), "seqs rise");
+    /// Sets the total as of batch `seq`. Neither number may fall.
+    pub(super) fn record(&mut self, seq: Seq, total: u64) {
+        debug_assert!(total >= self.total(), "a total only grows");
+        debug_assert!(self.rows.back().is_none_or(|row| row.seq <= seq), "seqs rise");
+        // A row that repeats the total would tell nothing, and a batch touches every type of its room.
         if total == self.total() {
             return;
         }
         match self.rows.back_mut() {
-            Some(row) if row.0 == seq => row.1 = total,
-            _ => self.rows.push_back((seq, total)),
+            Some(row) if row.seq == seq => row.total = total,
+            _ => self.rows.push_back(Row { seq, total }),
         }
     }
 
-    /// How much it grew in the batches after `seq`. Exact for every seq that `forget_before` has left.
-    #[must_use]
-    pub fn since(&self, seq: Seq) -> u64 {
-        let newer = self.rows.partition_point(|row| row.0 <= seq);
-        let then = newer.checked_sub(1).and_then(|at| self.rows.get(at)).map_or(self.base, |row| row.1);
+    /// The growth in the batches after `seq`; exact from the last `forget_before` on.
+    pub(super) fn since(&self, seq: Seq) -> u64 {
+        let newer = self.rows.partition_point(|row| row.seq <= seq);
+        let then = newer.checked_sub(1).and_then(|at| self.rows.get(at)).map_or(self.base, |row| row.total);
         self.total() - then
     }
 
-    /// Nobody will ask for what came before `floor` any more.
-    pub fn forget_before(&mut self, floor: Seq) {
-        while let Some(row) = self.rows.front().filter(|row| row.0 <= floor) {
-            self.base = row.1;
+    /// Frees the rows up to `floor`. Later calls of `since` name `floor` or a newer seq.
+    pub(super) fn forget_before(&mut self, floor: Seq) {
+        while let Some(row) = self.rows.front().filter(|row| row.seq <= floor) {
+            self.base = row.total;
             self.rows.pop_front();
         }
     }

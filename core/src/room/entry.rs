@@ -1,39 +1,41 @@
-//! What a room keeps of one reliable message, beside the message itself.
+//! The room's record of a reliable message, beside the message itself.
 
 use super::id::{MessageId, TypeName};
 use super::message::Message;
 use super::receipt::{Acks, Receipt};
 
-/// What is kept of one reliable message.
+/// The record of a reliable message. The record outlives the message: a receipt is asked for after expiry,
+/// too.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its place in the stream.
+    /// Place in the stream, from 1.
     pub offset: u64,
-    /// Its type.
+    /// The message's type.
     pub type_name: TypeName,
-    /// The publisher's own id.
+    /// The publisher's id, if any.
     pub id: Option<MessageId>,
-    /// When the engine took it in, unix milliseconds.
+    /// The moment of acceptance, unix milliseconds.
     pub at_ms: u64,
-    /// When it expires, unix milliseconds.
+    /// The moment of expiry, unix milliseconds.
     pub expires_ms: u64,
-    /// What it takes back; 0: nothing.
+    /// The offset that this message recalls; 0: none.
     pub recall: u64,
-    /// The offset of its recall, once that is durable; 0: none.
+    /// The offset of this message's durable recall; 0: none.
     pub recalled_by: u64,
-    /// The offset of its recall on the way to the store; 0: none.
+    /// The offset of this message's recall while the store has not answered; 0: none.
     pub(super) recalling: u64,
+    /// Size in the larger encoding.
     pub(super) bytes: usize,
     /// Expired or recalled.
     pub(super) dead: bool,
-    /// Who has it.
+    /// Members at the send, members that left since, and devices that came back.
     pub receipt: Receipt,
-    /// Acknowledgements that segments counted which are no more.
+    /// Acknowledgements counted by former segments.
     pub acks: Acks,
 }
 
 impl Entry {
-    /// Of a message that has just got its offset, or comes from the store.
+    /// The record of a message with a new offset, or from the store.
     pub(super) fn of(message: &Message) -> Self {
         Self {
             offset: message.offset,
@@ -51,15 +53,13 @@ impl Entry {
         }
     }
 
-    /// Whether it may still be sent.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
+    /// True until the message expires or is recalled.
+    pub(super) fn is_alive(&self) -> bool {
         !self.dead
     }
 
-    /// The offset of its recall, durable or on the way to the store; 0: none.
-    #[must_use]
-    pub fn recall_offset(&self) -> u64 {
+    /// The offset of the message's recall, durable or on the way to the store; 0: none.
+    pub(super) fn recall_offset(&self) -> u64 {
         self.recalled_by.max(self.recalling)
     }
 }

@@ -1,31 +1,30 @@
-//! What a look into the reliable stream finds for a frame.
+//! The result of a look into the reliable stream for a frame.
 
 use std::sync::Arc;
 
 use super::exchange::{Carried, Span};
 use super::message::Message;
 
-/// Reliable messages that are to go into a frame.
+/// The reliable messages of a frame, or their place in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// They are at hand: all that are alive in (after, through].
+    /// All messages alive in (after, `through`], from memory.
     Here {
-        /// In order of offset.
+        /// Rising in offset.
         messages: Vec<Arc<Message>>,
-        /// How far they reach.
+        /// The end of the answer. Up to here no alive message is missing.
         through: u64,
     },
-    /// They have to be read from the store, behind this offset: up to it nothing is alive.
+    /// Memory does not reach back far enough: the store has to be read.
     InStore {
-        /// Where to read.
+        /// The offset to read behind. Nothing up to here is alive.
         from: u64,
     },
 }
 
 impl Found {
-    /// As a frame carries it.
-    #[must_use]
-    pub fn carried(self, after: u64, ack_within_ms: u32) -> Option<Carried> {
+    /// A frame's part in answer to a look behind `after`; `None` for messages in the store.
+    pub(super) fn carried(self, after: u64, ack_within_ms: u32) -> Option<Carried> {
         match self {
             Self::Here { messages, through } => {
                 Some(Carried { span: Span { after, through, ack_within_ms }, messages })

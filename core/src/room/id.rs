@@ -1,5 +1,5 @@
-//! Names and numbers of the protocol, as types that can't be mixed up. Each `parse` is the one check of its
-//! alphabet and length.
+//! Names and numbers of the protocol, as types that can't be mixed up. Each `parse` is the only
+//! check of an alphabet and a length.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use crate::limits::{
     DEVICE_NAME_BYTES_MAX, ID_BYTES_MAX, INTEGER_MAX, KEY_BYTES_MAX, ROOM_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX,
 };
 
-/// Why a name or a number was refused: a sentence that says what is allowed.
+/// A refused name or number. The error's text is the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{allowed}")]
 pub struct BadName {
-    /// What is allowed.
+    /// The rule, as a problem's `allowed`.
     pub allowed: &'static str,
 }
 
@@ -23,10 +23,10 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes `text` if its alphabet and length are allowed.
+            /// Takes `text` as a name.
             ///
             /// # Errors
-            /// [`BadName`] says what is allowed.
+            /// [`BadName`] for a forbidden alphabet or length.
             pub fn parse(text: &str) -> Result<Self, BadName> {
                 let fits: fn(char) -> bool = $fits;
                 if text.is_empty() || text.len() > $max || !text.chars().all(fits) {
@@ -35,7 +35,7 @@ macro_rules! name {
                 Ok(Self(Arc::from(text)))
             }
 
-            /// The name as it was given.
+            /// The text as parsed.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -77,7 +77,7 @@ name!(
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c)
 );
 name!(
-    /// What a later message replaces: 1 to 128 bytes of text without control characters.
+    /// A key of merging within a type: 1 to 128 bytes of text without control characters.
     Key,
     KEY_BYTES_MAX,
     "1 to 128 bytes of text without control characters",
@@ -99,7 +99,7 @@ name!(
 );
 
 impl DeviceName {
-    /// A hash that is never 0, for tables of devices.
+    /// A hash for tables of devices; never 0, the mark of a device without a name.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let digest =
@@ -108,19 +108,19 @@ impl DeviceName {
     }
 }
 
-/// Number of a batch within one run: the first is 1, and 0 is before the first.
+/// Number of a batch within a run, from 1; 0: before the first batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// The next batch's number.
+    /// The number of the next batch.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// One life of a room in memory. Sixteen hexadecimal digits where it travels.
+/// One life of a room in memory; 16 hexadecimal digits on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run(pub u64);
 
@@ -130,15 +130,14 @@ impl fmt::Display for Run {
     }
 }
 
-/// One life of a room's reliable stream in the store. Sixteen hexadecimal digits where it travels.
+/// One life of a room's reliable stream in the store; 16 hexadecimal digits on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The epoch of a stream that begins in this run of its room, with the load of this number.
-    #[must_use]
-    pub fn begun_in(run: Run, load: u64) -> Self {
-        // A run is random; mixed with a constant it is no run of any room.
+    /// The epoch of a stream begun in `run`. Each `load` of the run would begin another epoch.
+    pub(super) fn begun_in(run: Run, load: u64) -> Self {
+        // A run is random, so the epoch is too. The constant keeps an epoch from being the text of a run.
         Self(mix(run.0.wrapping_add(load) ^ 0x9e37_79b9_7f4a_7c15))
     }
 }
@@ -149,7 +148,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): spreads every input bit over all output bits.
+/// Spreads every input bit over all output bits: the finalizer of `SplitMix64` (Steele, Lea, Flood 2014).
 #[must_use]
 pub fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -157,12 +156,12 @@ pub fn mix(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// The last batch a device has seen, `RUN:SEQ`.
+/// The newest batch seen by a device, `RUN:SEQ`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// The run it was seen in.
+    /// The run of the batch.
     pub run: Run,
-    /// Its number there.
+    /// The batch's number in `run`.
     pub seq: Seq,
 }
 
@@ -170,7 +169,7 @@ impl Seen {
     /// Reads `RUN:SEQ`.
     ///
     /// # Errors
-    /// [`BadName`] says what is allowed.
+    /// [`BadName`] for any other shape.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let (run, seq) =
             pair(text).ok_or(BadName { allowed: "RUN:SEQ, 16 hexadecimal digits and an integer" })?;
@@ -178,10 +177,10 @@ impl Seen {
     }
 }
 
-/// Up to where a device has applied reliable messages, `EPOCH:OFFSET`.
+/// A device's place in the reliable stream, `EPOCH:OFFSET`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// The stream's life.
+    /// The life of the stream.
     pub epoch: Epoch,
     /// The last offset applied; 0: none yet.
     pub offset: u64,
@@ -191,7 +190,7 @@ impl Cursor {
     /// Reads `EPOCH:OFFSET`.
     ///
     /// # Errors
-    /// [`BadName`] says what is allowed.
+    /// [`BadName`] for any other shape.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let (epoch, offset) =
             pair(text).ok_or(BadName { allowed: "EPOCH:OFFSET, 16 hexadecimal digits and an integer" })?;
@@ -199,10 +198,11 @@ impl Cursor {
     }
 }
 
-/// Sixteen hexadecimal digits, a colon, and an integer that travels.
+/// Parses 16 hexadecimal digits, a colon, and an integer up to `INTEGER_MAX`.
 fn pair(text: &str) -> Option<(u64, u64)> {
     let (life, number) = text.split_once(':')?;
     let digits = |s: &str, radix| !s.is_empty() && s.chars().all(|c| c.is_digit(radix));
+    // Digits alone: `parse` and `from_str_radix` would take a sign as well.
     if life.len() != 16 || !digits(life, 16) || !digits(number, 10) {
         return None;
     }
@@ -210,7 +210,7 @@ fn pair(text: &str) -> Option<(u64, u64)> {
     Some((u64::from_str_radix(life, 16).ok()?, number))
 }
 
-/// How a connection's frames are spelt. Fixed by its subprotocol.
+/// The spelling of a connection's frames, fixed by the subprotocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encoding {
     /// `roomcast.v1.json`: text frames.
@@ -220,10 +220,10 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// All of them, in the order of their indices.
+    /// All encodings, in the order of their indices.
     pub const ALL: [Self; 2] = [Self::Json, Self::Proto];
 
-    /// The WebSocket subprotocol that chooses it.
+    /// The WebSocket subprotocol of the encoding.
     #[must_use]
     pub fn subprotocol(self) -> &'static str {
         match self {
@@ -232,7 +232,7 @@ impl Encoding {
         }
     }
 
-    /// Its place in tables by encoding.
+    /// Index in tables by encoding, 0 or 1.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize

@@ -1,52 +1,47 @@
-//! Idempotency: which publishers' ids a room has seen in the last five minutes, and with what payload.
+//! Idempotency: the ids of best-effort messages of the last five minutes, each with a fingerprint of the
+//! message.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, Hash};
 use std::time::Instant;
 
 use super::id::MessageId;
 use super::message::Message;
 use crate::limits::{ID_AGE_MAX, IDS_MAX};
 
-/// What is known of an id.
+/// A room's knowledge of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// Nothing: it is new.
+    /// The id is new.
     No,
-    /// It was published with the same message.
+    /// The id was published with the same message: a retry.
     Same,
-    /// It was published with another message.
+    /// The id was published with another message: a mistake of the publisher.
     Other,
 }
 
-/// A digest of what a message says, to tell a retry from a reused id.
+/// A digest of a message's content. Equal digests tell a retry from a reused id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// Of type, key, count and payload.
-    #[must_use]
-    pub fn of(message: &Message) -> Self {
+    /// The digest of type, key, count and payload.
+    pub(super) fn of(message: &Message) -> Self {
         // Fixed seeds: the room is deterministic. A publisher who forges a collision fools only itself.
-        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        let mut state = hasher.build_hasher();
-        (&message.type_name, &message.key, message.count, &message.payload).hash(&mut state);
-        Self(std::hash::Hasher::finish(&state))
+        let content = (&message.type_name, &message.key, message.count, &message.payload);
+        Self(ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(content))
     }
 }
 
-/// The ids one room remembers.
+/// The ids remembered by a room, at most `IDS_MAX`.
 #[derive(Debug, Default)]
-pub struct Ids {
+pub(super) struct Ids {
     known: BTreeMap<MessageId, Fingerprint>,
     /// Oldest first; exactly the keys of `known`.
     order: VecDeque<(Instant, MessageId)>,
 }
 
 impl Ids {
-    /// What is known of `id`, published with this fingerprint.
-    #[must_use]
-    pub fn know(&self, id: &MessageId, fingerprint: Fingerprint) -> Known {
+    pub(super) fn know(&self, id: &MessageId, fingerprint: Fingerprint) -> Known {
         match self.known.get(id) {
             None => Known::No,
             Some(known) if *known == fingerprint => Known::Same,
@@ -54,25 +49,24 @@ impl Ids {
         }
     }
 
-    /// Remembers a new id. How many others had to go before their time: 0 or 1.
-    pub fn remember(&mut self, id: MessageId, fingerprint: Fingerprint, now: Instant) -> u64 {
-        let full = self.order.len() >= IDS_MAX;
-        if full {
+    /// Remembers a new id ([`Known::No`]). Returns the ids forgotten before their time: 0 or 1.
+    pub(super) fn remember(&mut self, id: MessageId, fingerprint: Fingerprint, now: Instant) -> u64 {
+        // A flood of ids costs the oldest its protection, never memory. The tally counts each loss.
+        let is_full = self.order.len() >= IDS_MAX;
+        if is_full {
             self.forget_oldest();
         }
         self.known.insert(id.clone(), fingerprint);
         self.order.push_back((now, id));
-        u64::from(full)
+        u64::from(is_full)
     }
 
-    /// Whether it knows none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
-    /// Forgets what is older than five minutes.
-    pub fn age(&mut self, now: Instant) {
+    /// Forgets ids older than `ID_AGE_MAX`.
+    pub(super) fn age(&mut self, now: Instant) {
         while self.order.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > ID_AGE_MAX) {
             self.forget_oldest();
         }
@@ -95,9 +89,11 @@ mod tests {
 
     #[test]
     fn a_retry_is_the_same_and_a_reused_id_is_not() {
-        let (mut ids, now) = (Ids::default(), Now::made_up().instant);
+        let mut ids = Ids::default();
+        let now = Now::made_up().instant;
         let id = MessageId::parse("a").unwrap();
-        let (one, two) = (Fingerprint::of(&sample("chat", "1")), Fingerprint::of(&sample("chat", "2")));
+        let one = Fingerprint::of(&sample("chat", "1"));
+        let two = Fingerprint::of(&sample("chat", "2"));
         assert_eq!(ids.know(&id, one), Known::No);
         ids.remember(id.clone(), one, now);
         assert_eq!(ids.know(&id, one), Known::Same);
@@ -108,7 +104,8 @@ mod tests {
 
     #[test]
     fn past_the_bound_the_oldest_go_and_are_counted() {
-        let (mut ids, now) = (Ids::default(), Now::made_up().instant);
+        let mut ids = Ids::default();
+        let now = Now::made_up().instant;
         let one = Fingerprint::of(&sample("chat", "1"));
         let evicted: u64 =
             (0..IDS_MAX + 3).map(|n| ids.remember(MessageId::parse(&n.to_string()).unwrap(), one, now)).sum();

@@ -1,34 +1,34 @@
-//! The degradation ladder as a room sees it: what it leaves out while its node has too much to do. Reliable messages are
-//! never on it.
+//! The degradation ladder as a room sees it: the things that a room leaves out while its shard is overloaded.
+//! Reliable messages are on no step.
 
 use std::time::Duration;
 
-/// How far apart counters are told on [`Step::CountersSlow`].
-pub const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
-/// What devices are shown a second of normal priority on [`Step::NormalSampled`] where nothing is configured; half of what is
-/// configured otherwise.
+/// Distance between two batches with counters on [`Step::CountersSlow`].
+pub(super) const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
+/// Messages of normal and low priority shown a second on [`Step::NormalSampled`] in a room without a
+/// configured number.
 const NORMAL_PER_SECOND: u32 = 20;
 
-/// A step of the ladder. Each includes all before it.
+/// A step of the ladder. Each step includes all steps below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Step {
-    /// Everything is as promised.
+    /// Nothing is left out.
     #[default]
     Calm,
     /// Lossy messages are shed.
     LossyOff,
-    /// Counters are told once a second.
+    /// Counters leave once a second.
     CountersSlow,
     /// Normal messages are sampled harder.
     NormalSampled,
-    /// Rooms gather as long as they ever do.
+    /// Rooms gather for their widest window.
     WindowWidest,
-    /// No device joins.
+    /// Joins are refused; connected devices stay.
     JoinsRefused,
 }
 
 impl Step {
-    /// All of them, in the order of their numbers.
+    /// All steps, in the order of their numbers.
     pub const ALL: [Self; 6] = [
         Self::Calm,
         Self::LossyOff,
@@ -38,17 +38,19 @@ impl Step {
         Self::JoinsRefused,
     ];
 
-    /// What devices are shown a second of normal priority where the rules say `configured`; 0: as much as comes.
+    /// Messages of normal and low priority shown a second, for a `configured` number; 0: no limit. From
+    /// [`Step::NormalSampled`] on half of `configured`, rounded up, or 20 for no limit.
     #[must_use]
     pub fn normal_per_second(self, configured: u32) -> u32 {
         match (self >= Self::NormalSampled, configured) {
             (false, _) => configured,
             (true, 0) => NORMAL_PER_SECOND,
+            // Rounded up: half of 1 would be 0, and 0 means no limit.
             (true, _) => configured.div_ceil(2),
         }
     }
 
-    /// Its name in the log, in `/readyz` and in views.
+    /// Name in the log, in `/readyz` and in views.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,52 +63,52 @@ impl Step {
         }
     }
 
-    /// Its number, from 0.
+    /// Number of the step, 0 to 5.
     #[must_use]
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// The step of a number.
+    /// The step with this number; `None` above 5.
     #[must_use]
     pub fn numbered(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// The next one up; the last one itself.
+    /// The next step up; [`Step::JoinsRefused`] stays.
     #[must_use]
     pub fn up(self) -> Self {
         Self::numbered(self.number() + 1).unwrap_or(self)
     }
 
-    /// The next one down; the first one itself.
+    /// The next step down; [`Step::Calm`] stays.
     #[must_use]
     pub fn down(self) -> Self {
         self.number().checked_sub(1).and_then(Self::numbered).unwrap_or(self)
     }
 }
 
-/// A shard went from one step to another.
+/// A shard's change from one step to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepChange {
     /// The step before.
     pub from: Step,
-    /// The step now; never the same.
+    /// The step now; never the same as `from`.
     pub to: Step,
 }
 
 impl StepChange {
-    /// Whether the shard leaves out more from now on.
+    /// True if the shard leaves out more from now on.
     #[must_use]
     pub fn is_up(self) -> bool {
         self.to > self.from
     }
 }
 
-/// Where a room stands on the ladder.
+/// A room's place on the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomStep {
-    /// The step that an operator gave it; `None`: its shard's counts.
+    /// The step set by an operator. `None`: the shard's step counts.
     pub own: Option<Step>,
     /// The step in force.
     pub in_force: Step,

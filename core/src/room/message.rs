@@ -1,4 +1,4 @@
-//! One thing published to a room, as the engine holds it, and what its class promises.
+//! One thing published to a room, as the engine holds it, and the promise of its class.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::now::millis;
 use super::id::{Key, MessageId, TypeName};
 use super::policy::TypePolicy;
 
-/// What the engine promises for a type of message.
+/// The engine's promise for a type of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Stored first, carried until each device has acknowledged it.
+    /// Stored first, carried until each device has acknowledged.
     Reliable,
     /// At most once per connection, in order, kept in the history.
     Normal,
-    /// The newest value per key arrives; older ones may be skipped.
+    /// The newest value per key arrives; older values may be skipped.
     Latest,
     /// Increments are summed; devices get the increment and the exact total.
     Counter,
@@ -25,10 +25,10 @@ pub enum Class {
 }
 
 impl Class {
-    /// All of them, in the order of their indices.
+    /// All classes, in the order of their indices.
     pub const ALL: [Self; 5] = [Self::Reliable, Self::Normal, Self::Latest, Self::Counter, Self::Lossy];
 
-    /// Its name in the configuration, in metrics and in answers.
+    /// Name in the configuration, in metrics and in answers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -46,12 +46,12 @@ impl Class {
 pub enum Payload {
     /// One JSON value, checked at the door.
     Json(Bytes),
-    /// Anything; travels as base64 where the encoding is JSON.
+    /// Any bytes; base64 in JSON frames.
     Opaque(Bytes),
 }
 
 impl Payload {
-    /// The bytes as the publisher gave them.
+    /// The bytes as published.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         match self {
@@ -60,41 +60,41 @@ impl Payload {
     }
 }
 
-/// One message of a publish, checked, with its type looked up. `at` is given by the home when it takes it in.
+/// A checked message of a publish, with the policy of the type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The publisher's name for this kind of message.
+    /// The publisher's name for a sort of message.
     pub type_name: TypeName,
-    /// What is promised for it, and how it is treated where not everything fits.
+    /// Class, priority and further treatment. The room may change the node's policy.
     pub policy: TypePolicy,
-    /// What a later message of the same type and key replaces. Class latest always has one.
+    /// Key of merging, and of the latest value. Class latest always has a key.
     pub key: Option<Key>,
-    /// Makes the publish idempotent.
+    /// The publisher's id, which makes the publish idempotent.
     pub id: Option<MessageId>,
-    /// Owned bytes: never a slice of the request, which would keep all of it alive.
+    /// Owned bytes. A slice would keep the whole request alive.
     pub payload: Payload,
-    /// How much a counter grows, or how many it stands for where counts are summed; 1 otherwise.
+    /// The increment of a counter, or the messages of a sum; 1 otherwise.
     pub count: u64,
-    /// How long it is alive once the engine has taken it in, if it is reliable; how long it may wait for its turn otherwise.
+    /// Life of a reliable message from acceptance on. Longest wait in the room for any other.
     pub ttl: Duration,
-    /// Its place in the reliable stream; 0: none, or none yet.
+    /// Place in the reliable stream; 0: none, or none yet.
     pub offset: u64,
-    /// The offset of the reliable message that it takes back; 0: none.
+    /// The offset recalled by this message; 0: none.
     pub recall: u64,
-    /// When the engine accepted it, unix milliseconds.
+    /// The moment of acceptance at the home, unix milliseconds; 0 before.
     pub at_ms: u64,
-    /// Its size in the larger of the two encodings; what every bound in bytes counts.
+    /// Size in the larger of the two encodings. Every bound in bytes counts this size.
     pub wire_bytes: usize,
 }
 
 impl Message {
-    /// What is promised for it.
+    /// The engine's promise for the message.
     #[must_use]
     pub fn class(&self) -> Class {
         self.policy.class
     }
 
-    /// Unix milliseconds from which on it is not alive any more; class reliable only.
+    /// The moment of expiry of a reliable message, unix milliseconds.
     #[must_use]
     pub fn expires_ms(&self) -> u64 {
         self.at_ms.saturating_add(millis(self.ttl))
@@ -122,58 +122,58 @@ pub fn sample(type_name: &str, payload: &str) -> Message {
     }
 }
 
-/// What became of one message of a publish.
+/// The room's answer to a message of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It waits for its room's next flush, or has left with one.
+    /// The message waits for the next flush, or has left.
     Accepted,
-    /// It was accepted, but the counter is at the largest total there is: not all of its count was added.
+    /// Only a part of the count was added: the counter is at `INTEGER_MAX`.
     Saturated,
-    /// It is synced on this node, with this offset.
+    /// The message is synced on this node.
     Durable {
-        /// Its place in the room's reliable stream.
+        /// Place in the room's reliable stream.
         offset: u64,
     },
-    /// It took the place of a waiting one of its key.
+    /// The message and a waiting message of the same key leave as one.
     Merged,
-    /// Its `id` was published within the last five minutes.
+    /// The message's `id` was published within the last five minutes.
     Duplicate {
-        /// The first one's offset, where it was reliable.
+        /// The first message's offset, if reliable.
         offset: Option<u64>,
     },
-    /// It was dropped on purpose.
+    /// The message was dropped on purpose.
     Shed(ShedReason),
-    /// It is reliable and was not, or perhaps not, stored. The same `id` may be tried again.
+    /// The reliable message was not, or perhaps not, stored. A retry with the same `id` is safe.
     Unavailable(Unavailable),
 }
 
-/// Why a reliable message was not stored.
+/// The reason for not storing a reliable message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unavailable {
-    /// The store is failing; what became of the message is unknown.
+    /// The store is failing. The message may or may not be stored.
     StoreFailing,
-    /// The store holds as many bytes as it may.
+    /// The store holds `STORE_BYTES_MAX`.
     StoreFull,
-    /// Too much waits for the store; what became of the message is unknown, since others of its room were on their way.
+    /// Too much waits for the store. The message may be stored: others of the room were on their way.
     StoreBusy,
-    /// As many reliable messages of the room are alive as may be.
+    /// The room's alive reliable messages number `STREAM_MESSAGES_MAX`, or take `STREAM_BYTES_MAX`.
     StreamFull,
     /// Too much waits in the room already.
     RoomFull,
 }
 
 impl Unavailable {
-    /// Whether the message may have been stored all the same.
+    /// True if the message may have been stored all the same.
     #[must_use]
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::StoreFailing | Self::StoreBusy)
     }
 
-    /// All of them.
+    /// All reasons, in the order of their indices.
     pub const ALL: [Self; 5] =
         [Self::StoreFailing, Self::StoreFull, Self::StoreBusy, Self::StreamFull, Self::RoomFull];
 
-    /// Its name in answers and metrics.
+    /// Name in answers and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -186,36 +186,36 @@ impl Unavailable {
     }
 }
 
-/// Why a message was dropped on purpose. The publisher, the room's account and a metric all hear it; where it had been
-/// accepted before, the room's members do.
+/// The reason for a message dropped on purpose. The publisher, the room's account and a metric tell of the
+/// message. The room's members are told if the message had been accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShedReason {
-    /// Too much waits in the room already, or waited when one of a higher priority came.
+    /// The room is full, or was full as a message of a higher priority came.
     RoomFull,
-    /// The room keeps as many latest keys as it may.
+    /// The room keeps `LATEST_KEYS_MAX` keys.
     LatestKeysFull,
-    /// The room keeps as many counter types as it may.
+    /// The room keeps `COUNTER_TYPES_MAX` counters.
     CounterTypesFull,
-    /// The room accounts for as many types as it may.
+    /// The room accounts for `ROOM_TYPES_MAX` types.
     TypesFull,
-    /// The room was closed while the message waited in it.
+    /// The room was closed while the message waited.
     RoomClosed,
-    /// More came than devices are asked to show, and it was not drawn.
+    /// More messages came than devices are asked to show, and the sample left this message out.
     Sampled,
-    /// Its turn did not come within its `ttl_ms`.
+    /// The message waited for `ttl_ms`.
     Expired,
-    /// The room takes no more of its type a second.
+    /// The type is past the rate in this room.
     TypeRate,
-    /// The room takes no more messages a second.
+    /// The room is past the rate for all types.
     RoomRate,
-    /// The publisher's key may publish no more messages a second.
+    /// The publisher's key is past the key's rate.
     KeyRate,
-    /// It is lossy, and the ladder has those off.
+    /// The ladder sheds lossy messages.
     LossyOff,
 }
 
 impl ShedReason {
-    /// All of them, in the order of their indices.
+    /// All reasons, in the order of their indices.
     pub const ALL: [Self; 11] = [
         Self::RoomFull,
         Self::LatestKeysFull,
@@ -230,7 +230,7 @@ impl ShedReason {
         Self::LossyOff,
     ];
 
-    /// Its name in answers and metrics.
+    /// Name in answers and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -248,31 +248,31 @@ impl ShedReason {
         }
     }
 
-    /// Whether it may be otherwise a second later. The bounds that are not so hold for the room's whole run.
+    /// True if a retry a second later may be taken. The other bounds hold for the room's whole run.
     #[must_use]
     pub fn passes(self) -> bool {
         self.is_limit() || matches!(self, Self::RoomFull | Self::Sampled | Self::Expired | Self::LossyOff)
     }
 
-    /// Whether it is the publisher that sent more than it may, rather than the node that has too much to do.
+    /// True if the publisher sent too much; false if the node has too much to do.
     #[must_use]
     pub fn is_limit(self) -> bool {
         matches!(self, Self::TypeRate | Self::RoomRate | Self::KeyRate)
     }
 }
 
-/// What became of a publish whose messages were all valid.
+/// The result of a publish with valid messages alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
-    /// One verdict per message, in their order.
+    /// A verdict per message, in the request's order.
     Taken(Vec<Verdict>),
-    /// `messages[index]` has an id that was used for something else; nothing was taken.
+    /// An id was used for another message before. Nothing was taken.
     IdReused {
-        /// Which message of the request.
+        /// Index of the first such message in the request.
         index: usize,
     },
-    /// The node holds as many rooms as it may; nothing was taken.
+    /// The node holds `ROOMS_MAX` rooms. Nothing was taken.
     RoomsFull,
-    /// The node is draining; nothing was taken.
+    /// The node is draining. Nothing was taken.
     Draining,
 }

@@ -1,4 +1,4 @@
-//! What is promised for each type of message, and how it is treated where not everything fits.
+//! The policy of a message type: the promise, and the treatment of messages in a full batch or room.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use super::id::TypeName;
 use super::message::Class;
 use crate::limits::{TTL_DEFAULT, WAIT_DEFAULT};
 
-/// Who goes first where not everything fits a batch, and who makes room where too much waits.
+/// Order of leaving with a full batch, and of making room in a full room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Makes room for all others, and goes last.
+    /// Leaves last, and makes room for all others.
     Low,
-    /// Shares what is not reserved with `High`, in room order.
+    /// Shares the unreserved part of a batch with `High`, in room order.
     Normal,
-    /// Half of a batch is its own unless configured otherwise.
+    /// Has half of a batch reserved, unless configured otherwise.
     High,
 }
 
 impl Priority {
-    /// All of them, in the order of their indices.
+    /// All priorities, in the order of their indices.
     pub const ALL: [Self; 3] = [Self::Low, Self::Normal, Self::High];
 
-    /// Its name in the configuration and in `PUT /v1/rooms/{room}`.
+    /// Name in the configuration and in `PUT /v1/rooms/{room}`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,24 +33,25 @@ impl Priority {
     }
 }
 
-/// What becomes of a message that finds one of its type and key waiting.
+/// The rule for a message behind a waiting message of the same type and key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Merge {
     /// Both leave.
     None,
-    /// The later one leaves, in the place of the first: "the price is 7".
+    /// The later message leaves, in the place of the first: "the price is 7".
     Latest,
-    /// The first one leaves, the later ones are counted: "A and 41 others came in". Without a key, all of the type are one.
+    /// The first message leaves, and later messages are counted: "A and 41 others came in". All messages of
+    /// the type without a key merge as well.
     First,
-    /// The later one leaves, in the place of the first, with the sum of their counts: "A sends 12 roses".
+    /// The later message leaves, in the place of the first, with the sum of both counts: "A sends 12 roses".
     Sum,
 }
 
 impl Merge {
-    /// All of them.
+    /// All rules, in the order of their indices.
     pub const ALL: [Self; 4] = [Self::None, Self::Latest, Self::First, Self::Sum];
 
-    /// Its name in the configuration and in `PUT /v1/rooms/{room}`.
+    /// Name in the configuration and in `PUT /v1/rooms/{room}`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -62,38 +63,38 @@ impl Merge {
     }
 }
 
-/// How many messages of a type a room takes.
+/// A room's rate for a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TypeRate {
-    /// In the long run; at least 1.
+    /// Messages a second in the long run, at least 1.
     pub per_second: u32,
-    /// At once; at least 1.
+    /// Messages at once, at least 1.
     pub burst: u32,
 }
 
-/// What the configuration says of one type.
+/// The configuration of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TypePolicy {
-    /// What is promised.
+    /// The engine's promise.
     pub class: Class,
-    /// Who goes first. Reliable messages go before all others, whatever this says.
+    /// Order of leaving. Reliable messages leave before all others, at any priority.
     pub priority: Priority,
-    /// What becomes of several that wait.
+    /// The rule for several waiting messages.
     pub merge: Merge,
-    /// Whether it makes its room flush at once; reliable types do unless told otherwise.
+    /// True: the room flushes at once. The default for class reliable.
     pub urgent: bool,
-    /// How long a reliable message lives, or another one may wait for its turn, when the publisher says nothing.
+    /// Life of a reliable message, or longest wait of any other, unless the publisher names a time.
     pub ttl: Duration,
-    /// How many a room takes; `None`: as many as come.
+    /// The room's rate for the type; `None`: no limit.
     pub rate: Option<TypeRate>,
-    /// Whether it is kept in the room's history for late joiners.
+    /// True: the room's history keeps the message for late joiners.
     pub history: bool,
-    /// Its chance to be shown where only a sample is, against that of others; at least 1.
+    /// Chance of being drawn into a sample, relative to other messages; at least 1.
     pub weight: u32,
 }
 
 impl TypePolicy {
-    /// A type of which nothing is known but its class.
+    /// The default policy of a class.
     #[must_use]
     pub fn of(class: Class) -> Self {
         let plain = Self {
@@ -112,11 +113,12 @@ impl TypePolicy {
             // At most one of each key waits: they take little, and nobody wants them late.
             Class::Latest => Self { priority: Priority::High, merge: Merge::Latest, ..plain },
             Class::Counter => plain,
+            // A lossy message makes room for all others, and a newer one of its key stands for it.
             Class::Lossy => Self { priority: Priority::Low, merge: Merge::Latest, ..plain },
         }
     }
 
-    /// This policy with what `change` names in its stead.
+    /// This policy, overridden by `change`.
     #[must_use]
     pub fn with(self, change: &PolicyChange) -> Self {
         Self {
@@ -131,43 +133,42 @@ impl TypePolicy {
         }
     }
 
-    /// Whether its publisher may say how many a message stands for.
+    /// True if a message of the type may name a `count`.
     #[must_use]
     pub fn takes_count(&self) -> bool {
         self.class == Class::Counter || self.merge == Merge::Sum
     }
 
-    /// Whether its publisher may say how long a message lives, or waits.
+    /// True if a message of the type may name a `ttl_ms`.
     #[must_use]
     pub fn takes_ttl(&self) -> bool {
         matches!(self.class, Class::Reliable | Class::Normal | Class::Lossy)
     }
 }
 
-/// What a room does otherwise for a type. `None` leaves it as it is. The class is the node's to say: what a publish may
-/// hold depends on it, and is checked before anyone knows the room.
+/// A room's change to a type's policy; `None` leaves a setting as configured. No room changes the class: a
+/// publish is checked against the class before the room is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PolicyChange {
-    /// Who goes first.
+    /// Order of leaving.
     pub priority: Option<Priority>,
-    /// What becomes of several that wait.
+    /// The rule for several waiting messages.
     pub merge: Option<Merge>,
-    /// Whether it makes its room flush at once.
+    /// True: the room flushes at once.
     pub urgent: Option<bool>,
-    /// How long it lives or waits when the publisher says nothing.
+    /// Life or longest wait, unless the publisher names a time.
     pub ttl: Option<Duration>,
-    /// How many the room takes.
+    /// The room's rate; `Some(None)` takes the rate away.
     pub rate: Option<Option<TypeRate>>,
-    /// Whether it is kept in the history.
+    /// True: the room's history keeps the message.
     pub history: Option<bool>,
-    /// Its chance to be shown.
+    /// Chance of being drawn into a sample, at least 1.
     pub weight: Option<u32>,
 }
 
 impl PolicyChange {
-    /// This change, and `later` over it.
-    #[must_use]
-    pub fn then(self, later: &Self) -> Self {
+    /// This change, overridden by `later`.
+    pub(super) fn then(self, later: &Self) -> Self {
         Self {
             priority: later.priority.or(self.priority),
             merge: later.merge.or(self.merge),
@@ -180,23 +181,23 @@ impl PolicyChange {
     }
 }
 
-/// The configured types. A type that is not among them is normal.
+/// The configured types. Any other type is normal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Types(BTreeMap<TypeName, TypePolicy>);
 
 impl Types {
-    /// A table of these policies.
+    /// A table of `policies`. The last entry of a name counts.
     pub fn new(policies: impl IntoIterator<Item = (TypeName, TypePolicy)>) -> Self {
         Self(policies.into_iter().collect())
     }
 
-    /// The policy of a type; that of a plain normal one where nothing is configured.
+    /// The configured policy of a type, or the default policy of class normal.
     #[must_use]
     pub fn policy(&self, type_name: &TypeName) -> TypePolicy {
         self.0.get(type_name).copied().unwrap_or_else(|| TypePolicy::of(Class::Normal))
     }
 
-    /// The configured type of this name and its policy, so that a message can share the name instead of copying it.
+    /// The configured type of this name, with the policy. Messages share the name and copy nothing.
     #[must_use]
     pub fn configured(&self, name: &str) -> Option<(&TypeName, TypePolicy)> {
         self.0.get_key_value(name).map(|(type_name, policy)| (type_name, *policy))

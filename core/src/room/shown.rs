@@ -1,23 +1,33 @@
-//! How much more devices may be asked to show: never more than so many messages in any second, and smoothly where more
-//! come than that.
+//! The reading rate of devices: at most so many messages in any second, and an even flow while more come.
+//!
+//! The rate is a sliding window of a second. With `free` = rate − messages shown in the last second:
+//!
+//! - If no more than `free` wait, all may leave.
+//! - Otherwise the greater of two numbers may: rate × (time since the last question), or half of `free`;
+//!   `free` at most.
+//!
+//! The second rule spreads a flood. Under the first rule alone, a second would open with a full burst and
+//! then be empty. Example: at 40 a second, 24 shown in the last second leave `free` = 16. Of 17 waiting
+//! messages, 100 ms after the last question, max(40 × 0.1, 16 ÷ 2) = 8 leave.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Over which no more is shown than configured.
+/// The length of the window.
 const SECOND: Duration = Duration::from_secs(1);
-/// What is shown within this is counted as one, at its end, so that there is a bound to what is kept.
+/// Messages shown within this time count as an entry, at the end of the time. So the window has about 50
+/// entries at most.
 const SLOT: Duration = Duration::from_millis(20);
 
-/// What was shown in the last second.
+/// The messages shown in the last second.
 #[derive(Debug, Default)]
-pub struct Shown {
-    /// Oldest first; at most a second's slots.
+pub(super) struct Shown {
+    /// Oldest first.
     slots: VecDeque<Slot>,
-    /// Invariant: the sum over `slots`.
+    /// Invariant: the sum of `shown` over `slots`.
     sum: usize,
     asked_at: Option<Instant>,
-    /// What is left of the last answer.
+    /// The rest of the last answer.
     granted: usize,
 }
 
@@ -29,10 +39,10 @@ struct Slot {
 }
 
 impl Shown {
-    /// How many of `waiting` may be shown now at `per_second`: all of them if the last second leaves so many; if not, of what
-    /// it leaves, what has come free since this was last asked, or half of it, so that a flood does not leave once a second.
-    /// Asked again at the same moment, it is what is left of the answer.
-    pub fn allowance(&mut self, per_second: u32, waiting: usize, now: Instant) -> usize {
+    /// The number of messages to be shown now, while `waiting` wait. A second question at the same moment
+    /// returns the rest of the first answer.
+    pub(super) fn allowance(&mut self, per_second: u32, waiting: usize, now: Instant) -> usize {
+        // The batches of one flush share one allowance.
         if self.asked_at == Some(now) {
             return self.granted;
         }
@@ -42,34 +52,39 @@ impl Shown {
         let per_second = per_second as usize;
         let free = per_second.saturating_sub(self.sum);
         let fresh = per_second * usize::try_from(since.as_millis()).unwrap_or(0) / 1000;
+        // Rounded up: at 1 a second half of `free` would be 0 for ever.
         self.granted = if waiting <= free { free } else { free.min(fresh.max(free.div_ceil(2))) };
         self.granted
     }
 
-    /// So many are shown now.
-    pub fn take(&mut self, count: usize, now: Instant) {
+    /// Counts messages shown now.
+    pub(super) fn take(&mut self, count: usize, now: Instant) {
         if count == 0 {
             return;
         }
         self.sum += count;
         self.granted = self.granted.saturating_sub(count);
         match self.slots.back_mut().filter(|slot| now.saturating_duration_since(slot.began) < SLOT) {
-            Some(slot) => (slot.ended, slot.shown) = (now, slot.shown + count),
+            // The later end counts for all: a message is forgotten late rather than early, so no second has
+            // too many.
+            Some(slot) => {
+                slot.ended = now;
+                slot.shown += count;
+            }
             None => self.slots.push_back(Slot { began: now, ended: now, shown: count }),
         }
     }
 
-    /// Whether nothing is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Lets go of what was shown more than a second ago.
-    pub fn forget_what_is_past(&mut self, now: Instant) {
+    /// Forgets messages shown more than a second ago.
+    pub(super) fn forget_what_is_past(&mut self, now: Instant) {
         while self.slots.front().is_some_and(|slot| slot.ended + SECOND <= now) {
             self.sum -= self.slots.pop_front().map_or(0, |slot| slot.shown);
         }
+        // An idle room holds no memory for its busy past.
         if self.slots.is_empty() {
             self.slots = VecDeque::new();
         }
@@ -83,7 +98,8 @@ mod tests {
 
     /// What is shown in each of `flushes` flushes so many milliseconds apart, while more comes than may be.
     fn flooded(per_second: u32, apart_ms: u64, flushes: u32) -> Vec<(Duration, usize)> {
-        let (mut shown, began) = (Shown::default(), Now::made_up().instant);
+        let mut shown = Shown::default();
+        let began = Now::made_up().instant;
         let flush = |n| {
             let at = Duration::from_millis(apart_ms) * n;
             let count = shown.allowance(per_second, usize::MAX, began + at);
@@ -118,7 +134,8 @@ mod tests {
 
     #[test]
     fn what_the_second_has_room_for_passes_and_more_is_spread() {
-        let (mut shown, now) = (Shown::default(), Now::made_up().instant);
+        let mut shown = Shown::default();
+        let now = Now::made_up().instant;
         shown.take(24, now);
         let soon = now + Duration::from_millis(100);
         assert_eq!(shown.allowance(40, 16, soon), 16, "all that wait fit");
@@ -128,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_burst_in_a_quiet_room_passes() {
-        let (mut shown, now) = (Shown::default(), Now::made_up().instant);
+        let mut shown = Shown::default();
+        let now = Now::made_up().instant;
         assert_eq!(shown.allowance(40, 30, now), 40);
         shown.take(15, now);
         assert_eq!(shown.allowance(40, 30, now), 25, "asked again at once");

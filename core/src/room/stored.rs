@@ -1,41 +1,40 @@
-//! A room's reliable stream as its store gives it back.
+//! A room's reliable stream as given back by the store.
 
 use std::sync::Arc;
 
 use super::id::Epoch;
 use super::message::Message;
 
-/// A room's stream as it is stored.
+/// A room's stream as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its life.
+    /// The life of the stream.
     pub epoch: Epoch,
-    /// The last offset; 0: none yet.
+    /// The last offset given out; 0: none yet.
     pub head: u64,
-    /// The messages still stored, in order of offset: those alive, and those whose `id` still counts. A message that was
-    /// found damaged is not among them.
+    /// Messages alive, or with an `id` that still counts, rising in offset. A damaged message is left out.
     pub messages: Vec<Arc<Message>>,
 }
 
 /// A part of a room's stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
-    /// In order of offset. A message that was found damaged is not among them.
+    /// Rising in offset. A damaged message is left out.
     pub messages: Vec<Arc<Message>>,
-    /// All that is stored in (after, through] is in `messages`.
+    /// The end of the page: `messages` has everything stored in (after, through].
     pub through: u64,
 }
 
-/// What a request to the store that failed had asked for.
+/// The request behind a failure of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// What is stored of a room.
+    /// A load of the room's stream.
     Load,
-    /// That messages be stored. Every later append of that life fails as well.
+    /// An append. Every later append of the same life fails as well.
     Append,
-    /// Messages behind this offset.
+    /// A page behind an offset.
     Page {
-        /// As asked.
+        /// The offset asked for, exclusive.
         after: u64,
     },
 }

@@ -1,10 +1,10 @@
-//! What happened in rooms, in numbers. Plain integers: the shard adds them up for the metrics.
+//! Counts of the rooms' work. Plain integers: the shard adds them up for the metrics.
 
 use std::time::Duration;
 
 use super::message::{Class, ShedReason, Unavailable};
 
-/// A count for each class.
+/// A count for each class, in the order of [`Class::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ByClass(pub [u64; Class::ALL.len()]);
 
@@ -15,33 +15,33 @@ impl ByClass {
     }
 }
 
-/// Counts of the rooms of one shard.
+/// Counts of a shard's rooms since the shard's last report.
 #[derive(Debug, Clone, Default)]
 pub struct RoomTally {
-    /// Messages that reached a room, whatever became of them.
+    /// Messages offered to a room, refused messages included.
     pub published: ByClass,
     /// Messages taken in.
     pub accepted: ByClass,
-    /// Messages replaced by a later one of their key while they waited.
+    /// Messages merged with another message of the same key.
     pub merged: ByClass,
-    /// Messages whose id was known.
+    /// Messages with an id known to the room.
     pub duplicates: u64,
-    /// Ids forgotten before their time because their room knew too many.
+    /// Ids forgotten before their time, because the room knew `IDS_MAX`.
     pub ids_evicted: u64,
     /// Messages dropped on purpose, by reason and class.
     pub shed: [ByClass; ShedReason::ALL.len()],
-    /// Messages past what a room takes of their type, refused or only counted.
+    /// Messages past their type's rate, refused or only counted.
     pub over_type_rate: u64,
-    /// Messages past what a room takes, refused or only counted.
+    /// Messages past their room's rate, refused or only counted.
     pub over_room_rate: u64,
-    /// Reliable messages that were not, or perhaps not, stored, by reason.
+    /// Reliable messages not stored, or perhaps not stored, by reason.
     pub unavailable: [u64; Unavailable::ALL.len()],
-    /// Times a room's stream was lost sight of because the store failed it.
+    /// Failures of the store, each at the cost of a room's knowledge of the stream.
     pub store_failures: u64,
-    /// Joins whose cursor was not honoured.
+    /// Joins with a refused cursor (`reset`).
     pub resets: u64,
     /// Batches cut.
     pub batches: u64,
-    /// The last gather window in force when a batch was cut.
+    /// The gather window at the last cut.
     pub window: Option<Duration>,
 }

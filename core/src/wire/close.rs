@@ -1,67 +1,71 @@
-//! Why connections close: one table of codes, names, advice and labels. The protocol's documentation, the metrics and
-//! the log all read it; nothing else names a close code.
+//! The close table: code, name, advice and log level of every reason to close a connection.
+//!
+//! The protocol's documentation, the metrics and the log read this table. No other file names a close code.
 
 use std::time::Duration;
 
 use crate::limits::{RECONNECT_SOON, RECONNECT_WITHIN};
 
-/// What a device whose connection closed should do.
+/// Advice to a device after a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
-    /// Nothing: it asked for it.
+    /// No action: the device asked for the close.
     None,
-    /// Come back within this time, at a moment of its own choosing, with its cursor.
+    /// Come back with the cursor, at a random moment within this time. The random moment spreads the joins
+    /// after a mass close.
     Reconnect(Duration),
-    /// Stay away until something changed: the same again would end the same.
+    /// Stay away until the program or the room has changed: the same connection would be closed again.
     StayAway,
 }
 
-/// How loudly a close is logged. Whatever devices can cause in numbers is `Debug`, so that a bad hour of the network
-/// does not become a full disk.
+/// Log level of a close. A reason with many closes in a bad hour of the network is `Debug`: the log must not
+/// fill the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// Part of an ordinary day.
+    /// An ordinary close.
     Debug,
-    /// A device that misbehaved: somebody may want to know which program it was.
+    /// A misbehaving device: an operator may look for the program behind the closes.
     Info,
-    /// A defect of ours.
+    /// A defect of the engine.
     Error,
 }
 
-/// Why a connection closed.
+/// Reason for the close of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// The device said close.
+    /// The device sent a close frame.
     DeviceClosed,
     /// The device's socket ended or failed without a close.
     Gone,
-    /// It broke RFC 6455: an unmasked frame, a reserved bit, a bad opcode, a bad close.
+    /// The device broke RFC 6455: an unmasked frame, a reserved bit, a bad opcode, a bad close.
     ProtocolError,
-    /// It sent the other encoding's kind of message, or one that is none of ours.
+    /// The device sent a text message on a binary connection, or the reverse.
     Unsupported,
-    /// Text that is not UTF-8.
+    /// The device sent text outside UTF-8.
     NotUtf8,
-    /// More frames than it may send.
+    /// The device sent more frames than [`DEVICE_FRAMES_PER_SECOND`](crate::limits::DEVICE_FRAMES_PER_SECOND)
+    /// allows, or asked for more answers than the outbox holds.
     FrameFlood,
-    /// A message past the limit.
+    /// The device sent a message above
+    /// [`DEVICE_MESSAGE_BYTES_MAX`](crate::limits::DEVICE_MESSAGE_BYTES_MAX).
     TooBig,
-    /// A defect of the engine that cost this connection.
+    /// A defect of the engine ended the connection.
     Internal,
     /// The node is draining.
     Draining,
-    /// Silent for 2.5 heartbeats.
+    /// The device was silent for 2.5 heartbeats.
     Silent,
-    /// Took nothing of what it was owed for too long.
+    /// The device took nothing for [`PROGRESS_AGE_MAX`](crate::limits::PROGRESS_AGE_MAX), or was owed a frame
+    /// for [`OWED_AGE_MAX`](crate::limits::OWED_AGE_MAX).
     NoProgress,
-    /// Behind for too long.
+    /// The connection was behind for [`BEHIND_AGE_MAX`](crate::limits::BEHIND_AGE_MAX).
     Behind,
-    /// Its last room was closed.
+    /// The publisher closed the last room of the connection.
     RoomClosed,
-    /// What its welcome said, or could not say, of a room's reliable stream holds no longer.
+    /// The epoch in the welcome of a room is out of date: the reliable stream became known, or is another.
     StreamChanged,
 }
 
-/// One row of the table.
 struct Row {
     code: Option<u16>,
     name: &'static str,
@@ -83,7 +87,7 @@ impl Row {
 }
 
 impl CloseReason {
-    /// The whole table, in order.
+    /// All reasons, in the order of the table. Invariant: a reason stands at its `index`.
     pub const ALL: [Self; 14] = [
         Self::DeviceClosed,
         Self::Gone,
@@ -101,7 +105,8 @@ impl CloseReason {
         Self::StreamChanged,
     ];
 
-    /// The table. Codes below 4000 are RFC 6455's and IANA's; those from 4000 on are ours.
+    /// The table. Codes below 4000 are registered (RFC 6455 §7.4, IANA). Codes from 4000 on are private use,
+    /// and mean what this table says.
     const fn row(self) -> Row {
         use Advice::{Reconnect, StayAway};
         use LogLevel::{Debug, Error, Info};
@@ -111,6 +116,7 @@ impl CloseReason {
             Self::DeviceClosed => {
                 Row::new(1000, "device_closed", Advice::None, Debug, "the device said close")
             }
+            // No `Row::new`: the only reason without a code.
             Self::Gone => Row {
                 code: None,
                 name: "gone",
@@ -135,6 +141,7 @@ impl CloseReason {
             Self::TooBig => {
                 Row::new(1009, "too_big", StayAway, Info, "a message larger than a device may send")
             }
+            // A defect may end many connections at once, so the reconnects spread as widely as after a drain.
             Self::Internal => {
                 Row::new(1011, "internal", SPREAD, Error, "a defect of the engine that cost this connection")
             }
@@ -155,43 +162,43 @@ impl CloseReason {
         }
     }
 
-    /// Its place in tables by reason.
+    /// Place of the reason in [`Self::ALL`], for arrays by reason.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The WebSocket close code. `None`: there is nobody left to send one to.
+    /// WebSocket close code. `None` for [`Self::Gone`]: no peer is left to receive a close frame.
     #[must_use]
     pub fn code(self) -> Option<u16> {
         self.row().code
     }
 
-    /// Its name: the close frame's reason text, and the metric's label.
+    /// Stable name in lower case: the reason text of the close frame, and the label of the metric.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// What the device should do.
+    /// Advice to the device.
     #[must_use]
     pub fn advice(self) -> Advice {
         self.row().advice
     }
 
-    /// How loudly it is logged.
+    /// Log level of the close.
     #[must_use]
     pub fn log_level(self) -> LogLevel {
         self.row().log_level
     }
 
-    /// What happened, for a reader: a clause in lower case without a full stop.
+    /// Cause in words: a clause in lower case without a full stop.
     #[must_use]
     pub fn cause(self) -> &'static str {
         self.row().cause
     }
 
-    /// Its row of the table in `docs/protocol.md`: code, name, cause, advice.
+    /// Row of the table in `docs/protocol.md`: code, name, cause, advice.
     #[must_use]
     pub fn markdown_row(self) -> String {
         let code = self.code().map_or_else(|| "–".to_owned(), |code| code.to_string());

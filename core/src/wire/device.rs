@@ -1,6 +1,7 @@
-//! What a device may say: acknowledgements, pings, joins and leaves, in either encoding.
+//! Frames from devices: acknowledgements, pings, joins and leaves, in both encodings.
 //!
-//! Pure. It checks spelling, never sense: whether a room is joined or an offset was ever sent is the shard's to know.
+//! Pure. The parser checks the spelling of a frame. The shard checks the sense: a room may not be joined, an
+//! offset may never have been sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,75 +18,77 @@ use super::close::CloseReason;
 use super::reader::Incoming;
 use crate::proto;
 
-/// One frame of a device, checked.
+/// A checked frame from a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceFrame {
-    /// It has applied reliable messages: 1 to [`ROOMS_PER_CONNECTION_MAX`] entries.
+    /// The device has applied reliable messages: 1 to [`ROOMS_PER_CONNECTION_MAX`] entries.
     Ack(Vec<Ack>),
-    /// It lives, and wants a pong.
+    /// The device is alive and expects a pong.
     Ping,
-    /// It wants to hear a further room.
+    /// The device joins a further room.
     Join {
-        /// Which one.
+        /// The room to join.
         room: RoomName,
-        /// Where it left off.
+        /// Last applied place in the reliable stream. `None`: no earlier visit.
         cursor: Option<Cursor>,
     },
-    /// It wants to hear a room no longer.
+    /// The device leaves a room.
     Leave {
-        /// Which one.
+        /// The room to leave.
         room: RoomName,
     },
 }
 
-/// Up to where a device has applied the reliable messages of one room.
+/// Acknowledgement of the reliable messages of one room, up to an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
-    /// May be left out while one room is joined.
+    /// `None` is allowed while the connection has exactly one room.
     pub room: Option<RoomName>,
-    /// May be left out while one room is joined.
+    /// Life of the stream that `offset` counts in. `None` is allowed while the connection has exactly one
+    /// room.
     pub epoch: Option<Epoch>,
-    /// The last offset applied.
+    /// Last applied offset, at most [`INTEGER_MAX`].
     pub offset: u64,
 }
 
-/// Why a frame was not understood. The device hears it in an error frame and stays connected.
+/// Mistake in a frame. The device hears the code and the field in an error frame, and stays connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{code}")]
 pub struct BadFrame {
-    /// `bad_frame`, `unknown_kind`, `bad_room`, `bad_cursor` or `too_many_acks`.
+    /// Stable code: `bad_frame`, `unknown_kind`, `bad_room`, `bad_cursor` or `too_many_acks`.
     pub code: &'static str,
-    /// The field at fault, where it is one.
+    /// Field at fault. `None`: the frame as a whole.
     pub field: Option<&'static str>,
 }
 
-/// What a message that is no [`DeviceFrame`] leads to.
+/// Reaction to a message that is no [`DeviceFrame`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// An error frame; the connection lives.
-    #[error("an error frame: {0}")]
+    /// The device gets an error frame; the connection lives.
+    #[error("answered with the error frame {0}")]
     Answer(BadFrame),
     /// The connection closes.
-    #[error("a close: {0:?}")]
+    #[error("answered with a close: {0:?}")]
     Close(CloseReason),
 }
 
-/// Reads one frame. `None` for what addresses no room: fragments and control frames.
+/// Reads one frame. `None`: a fragment or a control frame, without content for a room.
 ///
 /// # Errors
-/// [`Refusal::Close`] with [`CloseReason::Unsupported`] for the other encoding's kind of message, else
-/// [`Refusal::Answer`].
+/// [`Refusal::Close`] with [`CloseReason::Unsupported`] for a text message on a binary connection or the
+/// reverse. [`Refusal::Answer`] for every other mistake.
 pub fn parse(encoding: Encoding, incoming: &Incoming<'_>) -> Result<Option<DeviceFrame>, Refusal> {
     let frame = match (encoding, *incoming) {
         (Encoding::Json, Incoming::Text(text)) => parse_json(text),
         (Encoding::Proto, Incoming::Binary(bytes)) => parse_proto(bytes),
+        // The handshake fixed the encoding: every further frame of such a program would fail as well.
         (_, Incoming::Text(_) | Incoming::Binary(_)) => return Err(Refusal::Close(CloseReason::Unsupported)),
         (_, Incoming::Fragment | Incoming::Ping(_) | Incoming::Pong | Incoming::Close(_)) => return Ok(None),
     };
     frame.map(Some).map_err(Refusal::Answer)
 }
 
-/// A JSON frame as it is spelt. Fields it does not know are passed over, so that newer devices can talk to older nodes.
+/// A JSON frame before its checks. Unknown fields are passed over: newer devices talk to older nodes.
 #[derive(serde::Deserialize)]
 struct SpeltFrame<'a> {
     #[serde(borrow)]
@@ -111,8 +114,8 @@ struct SpeltAck<'a> {
     offset: u64,
 }
 
-/// A struct that is spelt as an object. Serde alone would read an array for one as well, field by field in this file's
-/// order, and that order is no part of the protocol.
+/// A struct spelt as a JSON object. Serde alone reads an array for a struct as well, field by field in the
+/// order of this file. The order is no part of the protocol, so an array is refused.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -140,11 +143,13 @@ fn parse_json(text: &str) -> Result<DeviceFrame, BadFrame> {
     let room = spelt.room.as_deref().unwrap_or_default();
     match &*spelt.kind {
         "ack" => {
+            // A device in one room spells its only entry at the top, without a list.
             let entries = match (spelt.acks, spelt.offset) {
                 (Some(entries), None) => entries,
                 (None, Some(offset)) => {
                     vec![Object(SpeltAck { room: spelt.room, epoch: spelt.epoch, offset })]
                 }
+                // Two spellings at once may contradict each other.
                 (Some(_), Some(_)) => return Err(bad_frame(Some("acks"))),
                 (None, None) => return Err(bad_frame(Some("offset"))),
             };
@@ -169,6 +174,7 @@ fn parse_json(text: &str) -> Result<DeviceFrame, BadFrame> {
 fn parse_proto(bytes: &[u8]) -> Result<DeviceFrame, BadFrame> {
     use proto::device_frame::Frame;
     let spelt = proto::DeviceFrame::decode(bytes).map_err(|_| bad_frame(None))?;
+    // A frame kind of a later version decodes as an absent one.
     match spelt.frame.ok_or(UNKNOWN_KIND)? {
         Frame::Ack(proto::Ack { acks: entries }) => {
             acks(entries.len(), entries.iter().map(|entry| ack(&entry.room, &entry.epoch, entry.offset)))
@@ -179,16 +185,19 @@ fn parse_proto(bytes: &[u8]) -> Result<DeviceFrame, BadFrame> {
     }
 }
 
-/// An empty field counts as left out, in both encodings.
+/// Checks an entry. An empty field counts as left out in both encodings, since proto3 can't tell the two
+/// apart.
 fn ack(room: &str, epoch: &str, offset: u64) -> Result<Ack, BadFrame> {
     let room = if room.is_empty() { None } else { Some(room_name(room)?) };
     let epoch = if epoch.is_empty() { None } else { Some(epoch_of(epoch)?) };
+    // No node ever hands out such an offset: a JSON reader could not hold it exactly.
     if offset > INTEGER_MAX {
         return Err(bad_cursor("offset"));
     }
     Ok(Ack { room, epoch, offset })
 }
 
+/// Checks the number of entries first, so that an overlong list costs no check of its names.
 fn acks(count: usize, entries: impl Iterator<Item = Result<Ack, BadFrame>>) -> Result<DeviceFrame, BadFrame> {
     match count {
         0 => Err(bad_frame(Some("acks"))),
@@ -199,6 +208,7 @@ fn acks(count: usize, entries: impl Iterator<Item = Result<Ack, BadFrame>>) -> R
 
 fn join(room: &str, cursor: &str) -> Result<DeviceFrame, BadFrame> {
     let cursor = match cursor {
+        // Left out: the device joins the room for the first time.
         "" => None,
         given => Some(Cursor::parse(given).map_err(|_| bad_cursor("cursor"))?),
     };
@@ -209,8 +219,9 @@ fn room_name(text: &str) -> Result<RoomName, BadFrame> {
     RoomName::parse(text).map_err(|_| BadFrame { code: "bad_room", field: Some("room") })
 }
 
-/// Sixteen hexadecimal digits.
+/// Reads an epoch: sixteen hexadecimal digits.
 fn epoch_of(text: &str) -> Result<Epoch, BadFrame> {
+    // `from_str_radix` alone would also take a sign.
     let spelt = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = if spelt { u64::from_str_radix(text, 16).ok() } else { None };
     number.map(Epoch).ok_or(bad_cursor("epoch"))

@@ -1,5 +1,7 @@
-//! How things are spelt: the frames devices get, what devices may say, what publishers send, and why connections
-//! close. Pure: bytes in, values out, and back.
+//! Bytes in, values out, and back: frames to devices, frames from devices, publish requests, and the close
+//! table.
+//!
+//! Pure: no socket, no clock, no state of a room.
 
 pub mod close;
 pub mod device;

@@ -1,7 +1,7 @@
-//! What publishers send and what they hear: a request's bytes in, checked messages out, and verdicts back into bytes.
+//! Publish requests and their answers: bytes of a request in, checked messages out, verdicts back into bytes.
 //!
-//! Pure. One pass over the request; a payload's bytes are looked at once, to know that they are one JSON value, and
-//! copied unread. The first mistake ends the reading and names its field: nothing of such a request is accepted.
+//! Pure. One pass reads the request. The bytes of a payload are checked once as one JSON value, and then
+//! copied unread. The first mistake ends the reading and names the field: nothing of the request is accepted.
 
 use std::time::Duration;
 
@@ -24,24 +24,27 @@ use crate::proto;
 
 mod json;
 
-/// Why a publish request was refused whole: what the problem response says.
+/// First mistake of a publish request; the whole request is refused. The fields are those of the problem
+/// response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{status} {code}: {allowed}")]
 pub struct PublishError {
-    /// 400 or 413.
+    /// HTTP status: 400 or 413.
     pub status: u16,
-    /// Stable, for programs: `bad_json`, `bad_proto`, `unknown_field`, `missing_field`, `bad_value`, `payload_not_json`,
-    /// `payload_too_large` or `latest_payload_too_large`.
+    /// Stable code, for programs: `bad_json`, `bad_proto`, `unknown_field`, `missing_field`, `bad_value`,
+    /// `payload_not_json`, `payload_too_large` or `latest_payload_too_large`.
     pub code: &'static str,
-    /// Where: `messages[3].key`, or `key` in a request of a single message. `None`: the request as a whole.
+    /// Path of the field: `messages[3].key`, or `key` in a request of a single message. `None`: the whole
+    /// request.
     pub field: Option<String>,
-    /// What is allowed there: a sentence for people.
+    /// Allowed values of the field, in words for people.
     pub allowed: String,
 }
 
 /// Reads a request in JSON: one message object, or `{"messages":[…]}` with 1 to [`REQUEST_MESSAGES_MAX`].
 ///
-/// The messages' `at_ms` is 0: their home sets it. The caller bounds `body` by `REQUEST_BYTES_MAX`.
+/// The caller bounds `body` by [`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX). The messages have
+/// `at_ms` 0 until their home accepts them.
 ///
 /// # Errors
 /// [`PublishError`] for the first mistake.
@@ -49,7 +52,7 @@ pub fn parse_json(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishErr
     json::parse(body, types)
 }
 
-/// Reads a `PublishRequest`; otherwise as [`parse_json`].
+/// Reads a request in protobuf, a `PublishRequest`, by the rules of [`parse_json`].
 ///
 /// # Errors
 /// [`PublishError`] for the first mistake.
@@ -57,9 +60,11 @@ pub fn parse_proto(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishEr
     use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
     let mut request = Request::new(types);
     let mut rest = body;
-    // Message by message, so that a small body can't unfold into half a million empty ones.
+    // Message by message: an empty message takes two bytes, so 1 MiB decoded at once would unfold into half a
+    // million.
     while !rest.is_empty() {
         let (tag, wire_type) = decode_key(&mut rest).map_err(|_| request.bad_proto())?;
+        // An unknown field of a later version is passed over, as proto3 does.
         if tag != MESSAGES_TAG || wire_type != WireType::LengthDelimited {
             skip_field(wire_type, tag, &mut rest, DecodeContext::default())
                 .map_err(|_| request.bad_proto())?;
@@ -67,26 +72,26 @@ pub fn parse_proto(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishEr
         }
         request.begin_message()?;
         let bytes = decode_varint(&mut rest).ok().and_then(|n| usize::try_from(n).ok());
-        let one = bytes.and_then(|n| rest.get(..n)).ok_or_else(|| request.bad_proto())?;
-        rest.advance(one.len());
-        let one = proto::PublishMessage::decode(one).map_err(|_| request.bad_proto())?;
-        request.take(&Draft {
-            type_name: Some(&one.r#type),
-            payload: match (one.json, one.payload.is_empty()) {
+        let message = bytes.and_then(|n| rest.get(..n)).ok_or_else(|| request.bad_proto())?;
+        rest.advance(message.len());
+        let message = proto::PublishMessage::decode(message).map_err(|_| request.bad_proto())?;
+        request.take(&MessageDraft {
+            type_name: Some(&message.r#type),
+            // proto3 can't tell an empty payload from an absent one.
+            payload: match (message.json, message.payload.is_empty()) {
                 (false, true) => Given::Nothing,
-                (false, false) => Given::Opaque(&one.payload),
-                (true, _) => Given::Unchecked(&one.payload),
+                (false, false) => Given::Opaque(&message.payload),
+                (true, _) => Given::Unchecked(&message.payload),
             },
-            id: Some(&*one.id).filter(|id| !id.is_empty()),
-            key: Some(&*one.key).filter(|key| !key.is_empty()),
-            count: one.count,
-            ttl_ms: one.ttl_ms,
+            id: Some(&*message.id).filter(|id| !id.is_empty()),
+            key: Some(&*message.key).filter(|key| !key.is_empty()),
+            count: message.count,
+            ttl_ms: message.ttl_ms,
         })?;
     }
     request.end()
 }
 
-/// One field of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Messages,
@@ -142,16 +147,17 @@ impl Field {
                 )
             }
             Self::TtlMs => {
-                let (least, most) = (TTL_MIN.as_millis(), TTL_MAX.as_millis());
+                let least = TTL_MIN.as_millis();
+                let most = TTL_MAX.as_millis();
                 format!("an integer from {least} to {most}, for reliable, normal and lossy messages only")
             }
         }
     }
 }
 
-/// A message as its publisher spelt it.
+/// A message before its checks, as the publisher spelt it.
 #[derive(Debug, Default)]
-struct Draft<'a> {
+struct MessageDraft<'a> {
     type_name: Option<&'a str>,
     payload: Given<'a>,
     id: Option<&'a str>,
@@ -160,27 +166,28 @@ struct Draft<'a> {
     ttl_ms: Option<u64>,
 }
 
-/// A payload as its publisher spelt it.
+/// A payload before its checks, as the publisher spelt it.
 #[derive(Debug, Clone, Copy, Default)]
 enum Given<'a> {
     #[default]
     Nothing,
-    /// Known to be one JSON value; its depth is not.
+    /// Checked as one JSON value, but not for depth: serde parsed the text as a part of the request.
     Json(&'a [u8]),
-    /// Said to be JSON.
+    /// Marked JSON by the publisher and not yet checked.
     Unchecked(&'a [u8]),
     Base64(&'a str),
     Opaque(&'a [u8]),
 }
 
-/// A request that is being read: what has been taken so far, and where the reading is.
+/// A request under way: the messages so far, and the place of the reading.
 struct Request<'t> {
     types: &'t Types,
     messages: Vec<Message>,
-    /// The last type that is not configured: such messages come in rows, and share one name.
+    /// Last type without configuration. Such messages come in rows, and a row shares one allocated name.
     unconfigured: Option<TypeName>,
-    /// Whether messages stand in a list. A single one's fields have no prefix.
+    /// Place of the message in the list. `None` for a single message: the path of a field has no prefix then.
     index: Option<usize>,
+    /// Field under way, to blame for an error of serde.
     field: Option<Field>,
 }
 
@@ -189,9 +196,10 @@ impl<'t> Request<'t> {
         Self { types, messages: Vec::new(), unconfigured: None, index: None, field: None }
     }
 
-    /// A further message of the list is to be read.
+    /// Moves to the next message of the list, and refuses a list above [`REQUEST_MESSAGES_MAX`].
     fn begin_message(&mut self) -> Result<(), PublishError> {
         if self.messages.len() == REQUEST_MESSAGES_MAX {
+            // The mistake is in the list, so the path is `messages`, without the index of a message.
             self.index = None;
             return Err(self.bad_value(Field::Messages));
         }
@@ -200,7 +208,7 @@ impl<'t> Request<'t> {
         Ok(())
     }
 
-    /// The request is read.
+    /// Ends the reading. An empty list is refused.
     fn end(mut self) -> Result<Vec<Message>, PublishError> {
         if self.messages.is_empty() {
             self.index = None;
@@ -209,8 +217,8 @@ impl<'t> Request<'t> {
         Ok(self.messages)
     }
 
-    /// Checks a message and takes it.
-    fn take(&mut self, draft: &Draft<'_>) -> Result<(), PublishError> {
+    /// Checks a message and adds it to the request.
+    fn take(&mut self, draft: &MessageDraft<'_>) -> Result<(), PublishError> {
         let (type_name, policy) = self.type_of(draft)?;
         let payload = self.payload_of(draft, policy.class)?;
         let id = match draft.id {
@@ -219,7 +227,7 @@ impl<'t> Request<'t> {
         };
         let key = match draft.key {
             Some(key) => Some(Key::parse(key).map_err(|_| self.bad_value(Field::Key))?),
-            // The alphabet of types is part of that of keys.
+            // Design §9: a latest message without a key has the type as key. Every type name is a valid key.
             None if policy.class == Class::Latest => Key::parse(type_name.as_str()).ok(),
             None => None,
         };
@@ -246,13 +254,15 @@ impl<'t> Request<'t> {
             at_ms: 0,
             wire_bytes: 0,
         };
+        // Sized here, off the home's shard: every byte bound downstream counts `wire_bytes`.
         message.wire_bytes = super::frame::message_bytes(&message);
         self.messages.push(message);
         Ok(())
     }
 
-    /// The type's name and policy; a configured one's name is shared, never allocated.
-    fn type_of(&mut self, draft: &Draft<'_>) -> Result<(TypeName, TypePolicy), PublishError> {
+    /// Name and policy of the type. The name of a configured type is shared, never allocated.
+    fn type_of(&mut self, draft: &MessageDraft<'_>) -> Result<(TypeName, TypePolicy), PublishError> {
+        // proto3 spells an absent type as an empty string.
         let Some(given) = draft.type_name.filter(|given| !given.is_empty()) else {
             return Err(self.refusal(400, "missing_field", Some(Field::Type), Field::Type.allowed()));
         };
@@ -264,14 +274,17 @@ impl<'t> Request<'t> {
             _ => TypeName::parse(given).map_err(|_| self.bad_value(Field::Type))?,
         };
         let policy = self.types.policy(&type_name);
+        // Kept for the next message: 1 000 messages of one such type allocate the name once.
         self.unconfigured = Some(type_name.clone());
         Ok((type_name, policy))
     }
 
-    /// The payload, in bytes of its own. A counter's may be missing, and is empty then.
-    fn payload_of(&self, draft: &Draft<'_>, class: Class) -> Result<Payload, PublishError> {
+    /// Payload in memory apart from the request: a message in the history must not keep a request of 1 MiB
+    /// alive. A counter may have no payload.
+    fn payload_of(&self, draft: &MessageDraft<'_>, class: Class) -> Result<Payload, PublishError> {
         match draft.payload {
             Given::Nothing | Given::Base64("") | Given::Unchecked(b"") => {
+                // A like needs no payload: the count is the message.
                 if class == Class::Counter {
                     return Ok(Payload::Opaque(Bytes::new()));
                 }
@@ -281,6 +294,7 @@ impl<'t> Request<'t> {
             }
             Given::Json(text) => self.json_payload(text, class),
             Given::Unchecked(text) => {
+                // The size first: a payload above the limit costs no parsing.
                 self.check_size(text.len(), Field::Payload, class)?;
                 serde_json::from_slice::<&RawValue>(text).map_err(|_| self.not_json())?;
                 self.json_payload(text, class)
@@ -290,7 +304,8 @@ impl<'t> Request<'t> {
                 Ok(Payload::Opaque(Bytes::copy_from_slice(bytes)))
             }
             Given::Base64(text) => {
-                // Padding may make the estimate two bytes too high; the exact check follows.
+                // The estimate spares the decoding of an oversized text. Padding makes up to two bytes of
+                // difference, so the exact check follows.
                 self.check_size((text.len() / 4 * 3).saturating_sub(2), Field::PayloadB64, class)?;
                 let bytes = BASE64.decode(text).map_err(|_| self.bad_value(Field::PayloadB64))?;
                 self.check_size(bytes.len(), Field::PayloadB64, class)?;
@@ -308,6 +323,7 @@ impl<'t> Request<'t> {
     }
 
     fn check_size(&self, payload_bytes: usize, field: Field, class: Class) -> Result<(), PublishError> {
+        // 413 above the bound of every class, 400 for a payload that another class would take.
         if payload_bytes > PAYLOAD_BYTES_MAX {
             let allowed = format!("at most {PAYLOAD_BYTES_MAX} bytes");
             return Err(self.refusal(413, "payload_too_large", Some(field), allowed));
@@ -346,7 +362,7 @@ impl<'t> Request<'t> {
         PublishError { status, code, field: self.path(field.map(Field::name)), allowed }
     }
 
-    /// The path of a field of the message that is being read.
+    /// Path of a field of the message under way.
     fn path(&self, name: Option<&str>) -> Option<String> {
         match (self.index, name) {
             (Some(index), Some(name)) => Some(format!("messages[{index}].{name}")),
@@ -356,20 +372,22 @@ impl<'t> Request<'t> {
     }
 }
 
-/// Whether a JSON text nests at most [`PAYLOAD_DEPTH_MAX`] deep. Does not recurse, and reads most payloads only to
-/// count their brackets: fewer than the limit can't nest past it.
+/// True for a valid JSON text nested at most [`PAYLOAD_DEPTH_MAX`] deep. Without recursion, so no text
+/// overflows the stack.
 fn is_shallow(json: &[u8]) -> bool {
     let opening = |byte: &&u8| matches!(byte, b'{' | b'[');
+    // Most payloads end here: few brackets can't nest deep.
     if json.iter().filter(opening).count() <= PAYLOAD_DEPTH_MAX {
         return true;
     }
-    let (mut depth, mut deepest) = (0_usize, 0_usize);
+    let mut depth = 0_usize;
+    let mut deepest = 0_usize;
     let mut in_string = false;
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => in_string = !in_string,
-            // Whatever is escaped, it ends no string.
+            // An escaped quote does not end the string.
             b'\\' => drop(bytes.next()),
             b'{' | b'[' if !in_string => {
                 depth += 1;
@@ -382,7 +400,7 @@ fn is_shallow(json: &[u8]) -> bool {
     deepest <= PAYLOAD_DEPTH_MAX
 }
 
-/// The answer to a request that was taken, in JSON: `{"results":[…]}`, one per message, in order.
+/// Answer to a taken request in JSON: `{"results":[…]}`, one result per message, in order.
 #[must_use]
 pub fn answer_json(verdicts: &[Verdict]) -> Vec<u8> {
     let mut answer = Vec::with_capacity(16 + 24 * verdicts.len());
@@ -410,7 +428,7 @@ pub fn answer_json(verdicts: &[Verdict]) -> Vec<u8> {
     answer
 }
 
-/// The answer to a request that was taken, as a `PublishAnswer`.
+/// Answer to a taken request in protobuf: a `PublishAnswer`, with the results of [`answer_json`].
 #[must_use]
 pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
     let results = verdicts.iter().map(|verdict| {
@@ -425,7 +443,6 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
     proto::PublishAnswer { results: results.collect() }.encode_to_vec()
 }
 
-/// A verdict in the words of an answer.
 struct MessageResult {
     name: &'static str,
     offset: Option<u64>,
@@ -437,12 +454,14 @@ fn result_of(verdict: Verdict) -> MessageResult {
     let plain = |name| MessageResult { name, offset: None, reason: None, retry_after_ms: None };
     match verdict {
         Verdict::Accepted => plain("accepted"),
+        // The total stops at 2^53 − 1: the publisher learns that the count was not added whole.
         Verdict::Saturated => MessageResult { reason: Some("count_saturated"), ..plain("accepted") },
         Verdict::Durable { offset } => MessageResult { offset: Some(offset), ..plain("durable") },
         Verdict::Merged => plain("merged"),
         Verdict::Duplicate { offset } => MessageResult { offset, ..plain("duplicate") },
         Verdict::Shed(reason) => MessageResult {
             reason: Some(reason.name()),
+            // No hint where waiting does not help: a full table of types stays full.
             retry_after_ms: reason.passes().then(|| millis(RETRY_AFTER)),
             ..plain("shed")
         },
@@ -454,7 +473,7 @@ fn result_of(verdict: Verdict) -> MessageResult {
     }
 }
 
-/// `PublishRequest.messages`.
+/// Field number of `PublishRequest.messages`.
 const MESSAGES_TAG: u32 = 1;
 
 #[cfg(test)]

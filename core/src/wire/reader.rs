@@ -1,8 +1,8 @@
-//! Reads the WebSocket frames that devices send: bytes as they come off the socket in, whole messages out.
+//! WebSocket frames from devices: bytes of a socket in, whole messages out (RFC 6455).
 //!
-//! Pure: no socket, no clock, no log. A reader borrows the shard's scratch and unmasks in place; it owns bytes only
-//! while a frame or a fragmented message is half here, so an idle connection costs it two words. What a header
-//! announces is compared with the limit and never reserved: memory follows what has arrived.
+//! Pure: no socket, no clock, no log. A reader borrows the shard's scratch and unmasks in place. Only a
+//! partial frame or a partial message owns bytes, so an idle connection costs two words. A header's length is
+//! compared with the limit and never reserved: memory follows the bytes that have arrived.
 
 use std::io::Cursor;
 use std::mem;
@@ -15,10 +15,10 @@ use crate::limits::DEVICE_MESSAGE_BYTES_MAX;
 
 use super::close::CloseReason;
 
-/// What a reader refuses to hold.
+/// Bound of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReaderLimits {
-    /// Largest message, all its fragments together. Past it: [`CloseReason::TooBig`].
+    /// Largest message in bytes, all fragments together. Above: [`CloseReason::TooBig`].
     pub message_bytes_max: usize,
 }
 
@@ -28,26 +28,26 @@ impl Default for ReaderLimits {
     }
 }
 
-/// What one frame of a device amounted to. There is exactly one per frame, so whoever counts these counts frames.
+/// Content of one frame. Each frame gives exactly one value, so the shard counts frames by counting values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming<'a> {
     /// A whole text message.
     Text(&'a str),
     /// A whole binary message.
     Binary(&'a [u8]),
-    /// A data frame that is not the end of its message.
+    /// A data frame before the last one of a message.
     Fragment,
-    /// To be answered with a pong of the same bytes, at most 125.
+    /// A ping; the answer is a pong with the same payload, at most 125 bytes.
     Ping(&'a [u8]),
-    /// An answer to a ping, asked for or not.
+    /// A pong, with or without a ping before.
     Pong,
-    /// The device says goodbye, with its code where it gave one. Nothing follows.
+    /// A close, with the device's code if the frame has one. No value follows.
     Close(Option<u16>),
 }
 
-/// The reading side of one connection.
+/// Reading side of one connection.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct FrameReader {
     state: State,
 }
 
@@ -56,13 +56,13 @@ enum State {
     /// Between two messages.
     #[default]
     Whole,
-    /// A frame or a message is half here.
+    /// Inside a frame or a fragmented message.
     Half(Box<Partial>),
-    /// The device closed or misbehaved: whatever else it sends is not read.
+    /// After a close or an error: further bytes are dropped unread.
     Over,
 }
 
-/// A frame whose header has been read and allowed.
+/// A frame after its header was read and allowed.
 #[derive(Debug, Clone, Copy)]
 struct OpenFrame {
     opcode: OpCode,
@@ -72,44 +72,44 @@ struct OpenFrame {
     arrived_bytes: usize,
 }
 
-/// A data message that has begun and not ended.
+/// A data message between the first and the last byte.
 #[derive(Debug)]
 struct OpenMessage {
     kind: Data,
     bytes: Vec<u8>,
-    /// Of a text: everything before this is known to be UTF-8. At most three bytes of a character lie behind it.
+    /// Bytes of a text that are checked UTF-8. At most three bytes follow: the begin of a character.
     utf8_bytes: usize,
 }
 
-/// What is half here.
 #[derive(Debug, Default)]
 struct Partial {
-    /// Less than one header.
+    /// Less than a whole header.
     header: Vec<u8>,
     frame: Option<OpenFrame>,
-    /// Set while no frame is open: a continuation must follow.
+    /// A begun message. Between two fragments no frame is open, and a continuation must follow.
     message: Option<OpenMessage>,
-    /// Payload of an open control frame.
+    /// Payload of an open control frame. Kept apart, since a control frame may stand between two fragments.
     control: Vec<u8>,
 }
 
-impl Reader {
-    /// Reads what came off the socket, and gives each frame that ends in it to `take`, in order. `bytes` is used as
-    /// scratch: afterwards it holds nothing of use. How the bytes are cut over calls makes no difference.
+impl FrameReader {
+    /// Reads bytes of the socket, and gives each frame ending in `bytes` to `take`, in order. The result is
+    /// the same however the socket cuts the stream. `bytes` is scratch: the call unmasks in place and leaves
+    /// rubbish.
     ///
-    /// `take` breaks when the connection is to be read no further; the rest of `bytes`, and of later calls, is dropped.
-    /// So it is after a close and after an error.
+    /// A break of `take` ends the reading: the rest of `bytes` and of later calls is dropped. A close and an
+    /// error end the reading as well.
     ///
     /// # Errors
-    /// The reason the connection must close with, after `take` has seen everything before the offence:
-    /// [`CloseReason::ProtocolError`], [`CloseReason::NotUtf8`] or [`CloseReason::TooBig`].
+    /// The reason to close the connection with: [`CloseReason::ProtocolError`], [`CloseReason::NotUtf8`] or
+    /// [`CloseReason::TooBig`]. `take` has seen every frame before the offence.
     pub fn feed(
         &mut self,
         bytes: &mut [u8],
         limits: ReaderLimits,
         take: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<(), CloseReason> {
-        // Over until proven otherwise: each early return below ends the reading.
+        // Over until the end of this function: each early return below ends the reading for good.
         let mut partial = match mem::replace(&mut self.state, State::Over) {
             State::Whole => None,
             State::Half(partial) => Some(partial),
@@ -117,6 +117,7 @@ impl Reader {
         };
         let mut rest = bytes;
         while !rest.is_empty() {
+            // The header is not whole yet, and `open_frame` has kept all the bytes.
             let Some(mut frame) = open_frame(&mut partial, &mut rest, limits)? else { break };
             let here = frame.missing_bytes().min(rest.len());
             let (payload, after) = mem::take(&mut rest).split_at_mut(here);
@@ -129,11 +130,12 @@ impl Reader {
                 return Ok(());
             }
         }
+        // An empty `Partial` is freed, so that an idle connection owns nothing.
         self.state = partial.filter(|p| !p.is_empty()).map_or(State::Whole, State::Half);
         Ok(())
     }
 
-    /// Heap bytes held for what is half here: never more than the largest message and 512 bytes.
+    /// Heap bytes of a partial frame or message: at most the largest message and 512 bytes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let State::Half(partial) = &self.state else { return 0 };
@@ -142,7 +144,8 @@ impl Reader {
     }
 }
 
-/// The frame that `rest` continues or begins, its header taken off. `None`: not even the header is all here.
+/// Returns the open frame, or takes the header of the next frame off `rest`. `None`: the header is not whole
+/// yet, and is kept.
 fn open_frame(
     partial: &mut Option<Box<Partial>>,
     rest: &mut &mut [u8],
@@ -151,6 +154,8 @@ fn open_frame(
     if let Some(frame) = partial.as_mut().and_then(|p| p.frame.take()) {
         return Ok(Some(frame));
     }
+    // A header cut by the socket is joined on the stack: earlier bytes first, then as many new bytes as a
+    // header may need.
     let kept = partial.as_ref().map_or(0, |p| p.header.len());
     let mut joined = [0; HEADER_BYTES_MAX];
     let head = if kept == 0 {
@@ -163,7 +168,7 @@ fn open_frame(
         &joined[..kept + more]
     };
     let mut cursor = Cursor::new(head);
-    // The only complaint the parser has over a slice is a reserved opcode.
+    // Over a slice, the parser fails for one cause alone: a reserved opcode.
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseReason::ProtocolError)?;
     let Some((header, payload_bytes)) = parsed else {
         let unread = mem::take(rest);
@@ -171,7 +176,7 @@ fn open_frame(
         return Ok(None);
     };
     let header_bytes = usize::try_from(cursor.position()).map_err(|_| CloseReason::ProtocolError)?;
-    // RFC 6455 §5.2: the length is written in the fewest bytes.
+    // RFC 6455 §5.2: the length takes the fewest bytes.
     if header_bytes != header.len(payload_bytes) {
         return Err(CloseReason::ProtocolError);
     }
@@ -183,19 +188,23 @@ fn open_frame(
     allow(&header, payload_bytes, message, limits).map(Some)
 }
 
-/// Judges a header before anything of its payload is kept.
+/// Checks a header before any byte of the payload is kept.
 fn allow(
     header: &FrameHeader,
     payload_bytes: u64,
     message: Option<&OpenMessage>,
     limits: ReaderLimits,
 ) -> Result<OpenFrame, CloseReason> {
+    // RFC 6455 §5.1: a device masks every frame.
     let Some(mask) = header.mask else { return Err(CloseReason::ProtocolError) };
+    // RFC 6455 §5.2: reserved bits belong to extensions, and none was agreed on.
     if header.rsv1 || header.rsv2 || header.rsv3 {
         return Err(CloseReason::ProtocolError);
     }
     let (in_order, bytes_max) = match header.opcode {
+        // RFC 6455 §5.5: a control frame is whole and small, and may come between two fragments.
         OpCode::Control(_) => (header.is_final && payload_bytes <= CONTROL_BYTES_MAX, usize::MAX),
+        // The limit counts a message, so earlier fragments use up a part of it.
         OpCode::Data(Data::Continue) => {
             (message.is_some(), limits.message_bytes_max.saturating_sub(message.map_or(0, |m| m.bytes.len())))
         }
@@ -204,6 +213,7 @@ fn allow(
     if !in_order {
         return Err(CloseReason::ProtocolError);
     }
+    // Refused by the header alone: a device can't make the node hold what it only announces.
     let payload_bytes = usize::try_from(payload_bytes).map_err(|_| CloseReason::TooBig)?;
     if payload_bytes > bytes_max {
         return Err(CloseReason::TooBig);
@@ -211,7 +221,7 @@ fn allow(
     Ok(OpenFrame { opcode: header.opcode, is_final: header.is_final, mask, payload_bytes, arrived_bytes: 0 })
 }
 
-/// Gives a frame whose last bytes are `payload` to `take`.
+/// Gives a complete frame to `take`. `payload` holds the last bytes of the frame.
 fn end_frame(
     partial: &mut Option<Box<Partial>>,
     frame: OpenFrame,
@@ -221,6 +231,7 @@ fn end_frame(
 ) -> Result<ControlFlow<()>, CloseReason> {
     match frame.opcode {
         OpCode::Control(control) => {
+            // A control frame cut by the socket has its first bytes in `control`.
             let mut kept = partial.as_mut().map(|p| mem::take(&mut p.control)).unwrap_or_default();
             if kept.is_empty() {
                 return end_control(control, payload, take);
@@ -228,7 +239,7 @@ fn end_frame(
             kept.extend_from_slice(payload);
             end_control(control, &kept, take)
         }
-        // The everyday path: a whole message in one frame in one read. Nothing is copied.
+        // The everyday path: a message in one frame in one read. No byte is copied.
         OpCode::Data(kind) if frame.is_final && partial.as_ref().is_none_or(|p| p.message.is_none()) => {
             Ok(take(whole(kind, payload)?))
         }
@@ -240,6 +251,7 @@ fn end_frame(
             }
             match partial.message.take() {
                 Some(message) => Ok(take(whole(message.kind, &message.bytes)?)),
+                // `append` has just set the message.
                 None => Err(CloseReason::Internal),
             }
         }
@@ -247,6 +259,7 @@ fn end_frame(
 }
 
 fn whole(kind: Data, bytes: &[u8]) -> Result<Incoming<'_>, CloseReason> {
+    // RFC 6455 §8.1: text is UTF-8, else the connection fails.
     if kind == Data::Text {
         return str::from_utf8(bytes).map(Incoming::Text).map_err(|_| CloseReason::NotUtf8);
     }
@@ -262,7 +275,7 @@ fn end_control(
         Control::Ping => Ok(take(Incoming::Ping(payload))),
         Control::Pong => Ok(take(Incoming::Pong)),
         Control::Close => {
-            // Whether or not `take` says so, nothing is read after a close.
+            // RFC 6455 §5.5.1: no frame follows a close, whatever `take` answers.
             let _said: ControlFlow<()> = take(Incoming::Close(close_code(payload)?));
             Ok(ControlFlow::Break(()))
         }
@@ -270,33 +283,37 @@ fn end_control(
     }
 }
 
-/// Reads a close frame's payload: nothing, or a code and a reason in UTF-8.
+/// Reads the payload of a close frame: empty, or a code and a reason in UTF-8 (RFC 6455 §5.5.1).
 fn close_code(payload: &[u8]) -> Result<Option<u16>, CloseReason> {
     match payload {
         [] => Ok(None),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
+            // RFC 6455 §7.4.1: some codes are for local use and never travel.
             if !is_close_code(code) {
                 return Err(CloseReason::ProtocolError);
             }
             str::from_utf8(reason).map_err(|_| CloseReason::NotUtf8)?;
             Ok(Some(code))
         }
+        // Half a code.
         [_] => Err(CloseReason::ProtocolError),
     }
 }
 
-/// Whether a close frame may carry this code: RFC 6455 §7.4 and IANA's registry. 1004 to 1006 and 1015 never travel.
-#[must_use]
-pub fn is_close_code(code: u16) -> bool {
+/// True for a code allowed in a close frame: RFC 6455 §7.4 and IANA's registry. 1004 to 1006 and 1015 never
+/// travel.
+pub(crate) fn is_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Takes the mask off bytes that begin `offset` bytes into their frame's payload.
+/// Takes the mask off `payload`. The first byte stands `offset` bytes into the payload of the frame (RFC 6455
+/// §5.3).
 fn unmask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
+    // The mask runs through the whole frame, so a later part begins inside the mask.
     let mut turned = mask;
     turned.rotate_left(offset % 4);
-    // Whole words first: this shape becomes vector instructions.
+    // Words of four bytes: the compiler turns this loop into vector instructions.
     let (words, tail) = payload.as_chunks_mut::<4>();
     for word in words {
         *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(turned)).to_ne_bytes();
@@ -317,7 +334,7 @@ impl Partial {
         self.header.is_empty() && self.frame.is_none() && self.message.is_none()
     }
 
-    /// Keeps what has arrived of a frame that goes on.
+    /// Keeps the arrived bytes of an unfinished frame.
     fn keep(&mut self, frame: OpenFrame, payload: &[u8], limits: ReaderLimits) -> Result<(), CloseReason> {
         self.frame = Some(frame);
         match frame.opcode {
@@ -327,7 +344,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Adds to the open message, or opens one of this kind. A text fails at the first byte that can't be UTF-8.
+    /// Adds to the open message, or opens a message of this kind. A text fails at the first byte outside
+    /// UTF-8.
     fn append(&mut self, kind: Data, payload: &[u8], limits: ReaderLimits) -> Result<(), CloseReason> {
         let message =
             self.message.get_or_insert_with(|| OpenMessage { kind, bytes: Vec::new(), utf8_bytes: 0 });
@@ -336,6 +354,7 @@ impl Partial {
         if message.kind == Data::Text {
             match str::from_utf8(&message.bytes[message.utf8_bytes..]) {
                 Ok(_) => message.utf8_bytes = message.bytes.len(),
+                // A character is cut by the end of the bytes: the next bytes may complete it.
                 Err(error) if error.error_len().is_none() => message.utf8_bytes += error.valid_up_to(),
                 Err(_) => return Err(CloseReason::NotUtf8),
             }
@@ -345,7 +364,7 @@ impl Partial {
 }
 
 impl OpenMessage {
-    /// Grows by doubling, as a `Vec` does, but never past the largest message.
+    /// Grows by doubling, like a `Vec`, but never past the largest message.
     fn reserve(&mut self, more: usize, limits: ReaderLimits) {
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
@@ -355,12 +374,12 @@ impl OpenMessage {
     }
 }
 
-/// Two bytes, eight of length, four of mask.
+/// Largest header of a device frame: two bytes, eight of length, four of mask (RFC 6455 §5.2).
 const HEADER_BYTES_MAX: usize = 14;
-/// RFC 6455 §5.5.
+/// Largest payload of a control frame (RFC 6455 §5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 
-const _: () = assert!(size_of::<Reader>() <= 16, "what an idle connection pays");
+const _: () = assert!(size_of::<FrameReader>() <= 16, "an idle connection pays two words");
 
 #[cfg(test)]
 mod tests {
@@ -384,10 +403,11 @@ mod tests {
 
     fn read(bytes: &[u8]) -> (Vec<String>, Result<(), CloseReason>) {
         let mut seen = Vec::new();
-        let outcome = Reader::default().feed(&mut bytes.to_vec(), ReaderLimits::default(), &mut |incoming| {
-            seen.push(format!("{incoming:?}"));
-            ControlFlow::Continue(())
-        });
+        let outcome =
+            FrameReader::default().feed(&mut bytes.to_vec(), ReaderLimits::default(), &mut |incoming| {
+                seen.push(format!("{incoming:?}"));
+                ControlFlow::Continue(())
+            });
         (seen, outcome)
     }
 
@@ -401,7 +421,7 @@ mod tests {
     fn whole_messages_come_out_in_order_and_leave_nothing_behind() {
         let mut bytes =
             [frame(0x81, b"hello"), frame(0x82, &[0, 255]), frame(0x89, b"hi"), frame(0x8a, b"x")].concat();
-        let mut reader = Reader::default();
+        let mut reader = FrameReader::default();
         let mut seen = Vec::new();
         reader
             .feed(&mut bytes, ReaderLimits::default(), &mut |incoming| {
@@ -476,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_was_broken_off_reads_no_more() {
-        let mut reader = Reader::default();
+        let mut reader = FrameReader::default();
         let mut seen = 0;
         for _ in 0..2 {
             let mut bytes = frame(0x81, b"x").repeat(3);

@@ -1,8 +1,8 @@
-//! What happens to damaged rows and entries: they are put aside, counted, and never sent.
+//! Damaged rows and entries: put aside, counted, and never sent.
 //!
-//! A damaged row leaves a hole, as an expired one does. A damaged entry is worse: nobody knows how far its offsets had gone.
-//! So the stream goes on under a new epoch: no pair of epoch and offset is given twice, and each device with a cursor gets a
-//! reset with everything that is alive.
+//! A damaged row leaves a hole, as an expired row does. A damaged entry is worse: the last offset of the room
+//! is unknown. So the stream goes on under a new epoch. No pair of epoch and offset is given twice, and each
+//! device with a cursor gets a reset with every message alive.
 
 use ::redb::{ReadableTable, ReadableTableMetadata, Table};
 
@@ -11,11 +11,11 @@ use roomcast_core::limits::STORE_QUARANTINE_ROWS_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
 
 use super::{
-    Bytes, Entry, HEADER, HEADER_BYTES, MESSAGES, Opened, QUARANTINE, ROOMS, Result, begin, seal_bytes,
+    Bytes, HEADER, HEADER_BYTES, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry, begin, seal_bytes,
 };
 
 impl Opened {
-    /// Moves damaged rows of a room into quarantine, in one commit.
+    /// Moves the rows of a room at `offsets` into quarantine, in one commit.
     pub(super) fn put_aside(&mut self, room: &RoomName, offsets: &[u64]) -> Result<()> {
         let write = begin(&self.database)?;
         let mut bytes = self.bytes;
@@ -35,13 +35,14 @@ impl Opened {
         Ok(())
     }
 
-    /// Makes a room's entry anew from its rows, under a new epoch, with the head past the highest of them. `None`: there
-    /// are none, so the room is forgotten.
-    pub(super) fn rebuild(&mut self, room: &RoomName) -> Result<Option<Entry>> {
+    /// Rebuilds the entry of a room from the rows, under a new epoch, with the highest offset as the head.
+    /// `None` for a room without intact rows: the room is forgotten.
+    pub(super) fn rebuild(&mut self, room: &RoomName) -> Result<Option<RoomEntry>> {
         let name = room.as_str().as_bytes();
         let epoch = Epoch(getrandom::u64().map_err(std::io::Error::from)?);
-        let mut entry = Entry { epoch, head: 0, forget_ms: 0 };
-        let (mut kept, mut damaged) = (Vec::new(), Vec::new());
+        let mut entry = RoomEntry { epoch, head: 0, forget_ms: 0 };
+        let mut kept = Vec::new();
+        let mut damaged = Vec::new();
         let write = begin(&self.database)?;
         let mut bytes = self.bytes;
         {
@@ -51,9 +52,11 @@ impl Opened {
             if let Some(old) = rooms.remove(name)? {
                 quarantine_one(&mut quarantine, name, old.value())?;
             }
-            let (first, last) = (row::key(room, 0), row::key(room, u64::MAX));
+            let first = row::key(room, 0);
+            let last = row::key(room, u64::MAX);
             for found in messages.range(first.as_slice()..=last.as_slice())? {
                 let (key, value) = found?;
+                // Damaged rows count as well: their offsets were given.
                 entry.head = row::offset_of(key.value()).unwrap_or(entry.head);
                 match row::decode(key.value(), value.value()) {
                     Some(read) => kept.push((key.value().to_vec(), read.message)),
@@ -63,6 +66,7 @@ impl Opened {
             for key in &damaged {
                 bytes = bytes.saturating_sub(quarantine_row(&mut messages, &mut quarantine, key)?);
             }
+            // The epoch is part of a row, so every row is written again.
             for (key, message) in &kept {
                 messages.insert(key.as_slice(), row::encode(key, epoch, message).as_slice())?;
             }
@@ -79,7 +83,7 @@ impl Opened {
     }
 }
 
-/// Moves one row into quarantine, and says how many bytes the store holds less.
+/// Moves one row into quarantine, and returns the freed bytes.
 pub(super) fn quarantine_row(
     messages: &mut Table<'_, Bytes, Bytes>,
     quarantine: &mut Table<'_, u64, Bytes>,
@@ -91,6 +95,7 @@ pub(super) fn quarantine_row(
 }
 
 fn quarantine_one(quarantine: &mut Table<'_, u64, Bytes>, key: &[u8], value: &[u8]) -> Result<()> {
+    // The oldest go: a disk that turns bits for days must not fill itself with the finds.
     while quarantine.len()? >= STORE_QUARANTINE_ROWS_MAX {
         quarantine.pop_first()?;
     }

@@ -1,19 +1,20 @@
-//! The store's file, `store.redb`: redb's tables, and what stands in them. Rows are spelt in [`super::row`].
+//! The store's file, `store.redb`: redb's tables and their content. `row` has the bytes of a row.
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `header` | `form` | the form of all this: 1, four bytes |
+//! | `header` | `form` | the form of the tables: 1, four bytes |
 //! | | `bytes` | checksum ‖ bytes of all rows and their keys |
-//! | `rooms` | room | checksum ‖ epoch ‖ head ‖ `forget_ms` (0: it has rows) |
+//! | `rooms` | room | checksum ‖ epoch ‖ head ‖ `forget_ms` (0: the room has rows) |
 //! | `messages` | room ‖ 0 ‖ offset | a row |
-//! | `expiry` | ms ‖ offset ‖ room | none: then the row goes; offset 0: then the room is forgotten |
-//! | `quarantine` | number | what was found damaged: length of its key (2) ‖ key ‖ value |
+//! | `expiry` | ms ‖ offset ‖ room | none. At `ms` the row goes; with offset 0 the room is forgotten |
+//! | `quarantine` | number | a damaged row or entry: length of its key (2) ‖ key ‖ value |
 //!
-//! Numbers are eight bytes, big endian in keys, little endian in values; a checksum is xxh3-64 over key and rest.
+//! Numbers are eight bytes, big endian in keys, little endian in values. A checksum is xxh3-64 over the key
+//! and the rest of the value.
 //!
-//! Each commit is made in two phases and carries the allocator's state (redb's "quick repair"): opening after a crash reads
-//! a few pages instead of the whole file, and a sync that failed leaves nothing that a later commit would build upon.
-//! After any error the handle is dropped at once, and only [`Store::reopen`] gets another.
+//! Each commit has two phases and carries the allocator's state (redb's "quick repair"). So opening after a
+//! crash reads a few pages instead of the whole file, and no later commit builds upon the pages of a failed
+//! sync. After any error the handle is dropped at once, and only [`Store::reopen`] makes another.
 
 mod damage;
 mod open;
@@ -34,9 +35,9 @@ use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 
 use super::row;
-use super::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
+use super::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored};
 
-use open::{Missing, Place};
+use open::{Missing, StoreLocation};
 pub use open::{OpenBackend, OpenError};
 
 type Bytes = &'static [u8];
@@ -49,17 +50,17 @@ const QUARANTINE: TableDefinition<'static, u64, Bytes> = TableDefinition::new("q
 
 const HEADER_FORM: &str = "form";
 const HEADER_BYTES: &str = "bytes";
-/// The form of the tables above. Another one in a file: refused.
-pub const FORM: u32 = 1;
+/// The form of the tables above. A file with another form is refused.
+pub(crate) const FORM: u32 = 1;
 
 type Result<T> = std::result::Result<T, ::redb::Error>;
 
-/// The store in a file. One process at a time; its writer's thread alone.
+/// The store in a file. A single process may have the file open, and only the writer's thread makes calls.
 pub struct Redb {
-    place: Place,
-    /// `None`: it failed, and was dropped.
+    place: StoreLocation,
+    /// `None` after a failure, until a reopening.
     opened: Option<Opened>,
-    holdings: Holdings,
+    holdings: StoreHoldings,
     bytes_max: u64,
     trouble: String,
 }
@@ -81,43 +82,51 @@ impl Drop for Redb {
     }
 }
 
-/// An open file.
+/// The open file.
 struct Opened {
     database: Database,
-    /// Bytes of rows and their keys.
+    /// Bytes of all rows and their keys.
     bytes: u64,
     bytes_max: u64,
-    /// Found damaged since the file was opened.
+    /// Damaged rows and entries found since the file was opened.
     quarantined: u64,
 }
 
 impl Redb {
-    /// Opens `store.redb` in `folder`; both are made if they are missing. Takes time that does not depend on how much is
-    /// stored.
+    /// Opens `store.redb` in `folder`, and makes both if missing. The time does not depend on the size of the
+    /// file.
     ///
     /// # Errors
-    /// [`OpenError`] says what to do.
+    /// [`OpenError`], with a remedy for the operator.
     pub fn open(folder: &Path) -> std::result::Result<Self, OpenError> {
-        Self::at(Place::Folder(folder.to_owned()), STORE_BYTES_MAX)
+        Self::at(StoreLocation::Folder(folder.to_owned()), STORE_BYTES_MAX)
     }
 
-    /// Opens a store of at most `bytes_max` bytes over what `open` gives, for each opening anew.
+    /// Opens a store of at most `bytes_max` bytes on a backend of the caller. Each reopening calls `open`
+    /// again.
     ///
     /// # Errors
-    /// [`OpenError`] says what to do.
+    /// [`OpenError`], with a remedy for the operator.
     pub fn over(open: OpenBackend, bytes_max: u64) -> std::result::Result<Self, OpenError> {
-        Self::at(Place::Backend(open), bytes_max)
+        Self::at(StoreLocation::Backend(open), bytes_max)
     }
 
-    fn at(place: Place, bytes_max: u64) -> std::result::Result<Self, OpenError> {
-        let mut store =
-            Self { place, opened: None, holdings: Holdings::default(), bytes_max, trouble: String::new() };
+    fn at(place: StoreLocation, bytes_max: u64) -> std::result::Result<Self, OpenError> {
+        let mut store = Self {
+            place,
+            opened: None,
+            holdings: StoreHoldings::default(),
+            bytes_max,
+            trouble: String::new(),
+        };
         store.open_file(Missing::Make)?;
         Ok(store)
     }
 
     fn open_file(&mut self, missing: Missing) -> std::result::Result<(), OpenError> {
-        let (path, place) = (self.place.path(), &mut self.place);
+        let path = self.place.path();
+        let place = &mut self.place;
+        // redb panics at some damage of its own pages, also while it opens a file.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = place.open(missing)?;
             let bytes = bytes_of(&database).map_err(|error| open::failed(&path, error))?;
@@ -129,7 +138,7 @@ impl Redb {
         Ok(())
     }
 
-    /// Asks the open file. After an error or a panic it is open no more.
+    /// Calls the open file. After an error or a panic the file is closed.
     fn ask<T>(
         &mut self,
         what: &str,
@@ -146,8 +155,8 @@ impl Redb {
                 return Ok(answer);
             }
             Ok(Err(error)) => format!("{what} failed: {error}"),
-            // redb trusts the structure of its pages: where a bit has turned there, it panics.
-            Err(_) => format!("{what} failed: its file is damaged, or there is a bug; the panic was printed"),
+            // redb trusts the structure of its pages, and panics at a turned bit in it.
+            Err(_) => format!("{what} failed: the file is damaged, or there is a bug; the panic was printed"),
         };
         opened.let_go();
         Err(StoreError::Failing)
@@ -180,6 +189,7 @@ impl Store for Redb {
     }
 
     fn reopen(&mut self) -> std::result::Result<(), StoreError> {
+        // The file is locked by an open handle, so the old one goes first.
         self.opened = None;
         self.place.forget_cached();
         self.open_file(Missing::Refuse).map_err(|error| {
@@ -188,7 +198,7 @@ impl Store for Redb {
         })
     }
 
-    fn holdings(&self) -> Holdings {
+    fn holdings(&self) -> StoreHoldings {
         self.holdings
     }
 
@@ -197,16 +207,16 @@ impl Store for Redb {
     }
 }
 
-/// What stands in `rooms`.
+/// The value of a room in the table `rooms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Entry {
+struct RoomEntry {
     epoch: Epoch,
     head: u64,
-    /// When it is forgotten; 0: it has rows.
+    /// Unix ms at which the room is forgotten. 0 for a room with rows.
     forget_ms: u64,
 }
 
-impl Entry {
+impl RoomEntry {
     fn encode(self, room: &[u8]) -> [u8; 32] {
         let mut entry = [0; 32];
         entry[8..16].copy_from_slice(&self.epoch.0.to_le_bytes());
@@ -217,7 +227,7 @@ impl Entry {
         entry
     }
 
-    /// `None`: it is damaged.
+    /// Reads an entry. `None` for a damaged entry.
     fn decode(room: &[u8], entry: &[u8]) -> Option<Self> {
         let (sum, mut rest) = entry.split_first_chunk()?;
         let intact = rest.len() == 24 && u64::from_le_bytes(*sum) == row::seal(room, rest);
@@ -229,21 +239,22 @@ impl Entry {
     }
 }
 
-/// What was found where an entry should be.
+/// The result of looking for a room's entry.
 enum Found {
-    Intact(Entry),
+    Intact(RoomEntry),
     Damaged,
     Nothing,
 }
 
 fn find(rooms: &impl ReadableTable<Bytes, Bytes>, room: &[u8]) -> Result<Found> {
     let Some(entry) = rooms.get(room)? else { return Ok(Found::Nothing) };
-    Ok(Entry::decode(room, entry.value()).map_or(Found::Damaged, Found::Intact))
+    Ok(RoomEntry::decode(room, entry.value()).map_or(Found::Damaged, Found::Intact))
 }
 
-/// Whether a room has rows.
+/// True if the room has rows.
 fn has_rows(messages: &impl ReadableTable<Bytes, Bytes>, room: &[u8]) -> Result<bool> {
-    let (first, last) = (row::key_of(room, 0), row::key_of(room, u64::MAX));
+    let first = row::key_of(room, 0);
+    let last = row::key_of(room, u64::MAX);
     Ok(messages.range(first.as_slice()..=last.as_slice())?.next().transpose()?.is_some())
 }
 
@@ -251,7 +262,7 @@ fn expiry_key(at_ms: u64, offset: u64, room: &[u8]) -> Vec<u8> {
     [&at_ms.to_be_bytes(), &offset.to_be_bytes(), room].concat()
 }
 
-/// Begins a commit as all of them are made.
+/// Begins a commit in two phases, with the allocator's state.
 fn begin(database: &Database) -> Result<WriteTransaction> {
     let mut write = database.begin_write()?;
     write.set_quick_repair(true);
@@ -271,14 +282,15 @@ fn open_bytes(value: &[u8]) -> Option<u64> {
     (value == seal_bytes(bytes)).then_some(bytes)
 }
 
-/// How many bytes the file says it holds; counted anew if that is damaged.
+/// The bytes of all rows and keys, as the header says. A damaged number is counted again.
 fn bytes_of(database: &Database) -> Result<u64> {
     let read = database.begin_read()?;
     let header = read.open_table(HEADER)?;
     if let Some(bytes) = header.get(HEADER_BYTES)?.and_then(|value| open_bytes(value.value())) {
         return Ok(bytes);
     }
-    tracing::warn!("the store's count of its bytes is damaged: counting them");
+    // An unlimited store would fill the disk, and a store taken for full would refuse everything.
+    tracing::warn!("the store's count of its bytes is damaged: all rows are counted again");
     let mut bytes = 0;
     for row in read.open_table(MESSAGES)?.iter()? {
         let (key, value) = row?;
@@ -287,31 +299,33 @@ fn bytes_of(database: &Database) -> Result<u64> {
     Ok(bytes)
 }
 
-/// A room's rows behind an offset, as read. `None` for a damaged one.
+/// The rows of a room behind an offset. `None` for the message of a damaged row.
 fn rows_behind(
     messages: &ReadOnlyTable<Bytes, Bytes>,
     room: &RoomName,
     after: u64,
     epoch: Epoch,
 ) -> Result<impl Iterator<Item = Result<(u64, Option<Message>)>>> {
-    let (first, last) = (row::key(room, after.saturating_add(1)), row::key(room, u64::MAX));
+    let first = row::key(room, after.saturating_add(1));
+    let last = row::key(room, u64::MAX);
     let rows = messages.range(first.as_slice()..=last.as_slice())?;
     Ok(rows.map(move |row| {
         let (key, value) = row?;
         let offset = row::offset_of(key.value()).unwrap_or_default();
+        // A row of another epoch is intact, and would give an offset of this epoch to another message.
         let read = row::decode(key.value(), value.value()).filter(|row| row.epoch == epoch);
         Ok((offset, read.map(|row| row.message)))
     }))
 }
 
 impl Opened {
-    /// Closes the file. redb tidies up as it closes, and may panic over damage there as well.
+    /// Closes the file. redb writes at the close, and may panic at damage there as well.
     fn let_go(self) {
         catch_unwind(AssertUnwindSafe(|| drop(self))).ok();
     }
 
-    /// A room's entry. One that is damaged, or missing though there are rows, is made anew first.
-    fn entry(&mut self, room: &RoomName) -> Result<Option<Entry>> {
+    /// The entry of a room. A damaged entry, or a missing entry of a room with rows, is rebuilt first.
+    fn entry(&mut self, room: &RoomName) -> Result<Option<RoomEntry>> {
         let name = room.as_str().as_bytes();
         let read = self.database.begin_read()?;
         match find(&read.open_table(ROOMS)?, name)? {
@@ -336,10 +350,11 @@ impl Opened {
         }
     }
 
-    /// Messages behind `after` within `bytes_max`; puts aside what is damaged.
-    fn collect(&mut self, room: &RoomName, entry: Entry, after: u64, bytes_max: usize) -> Result<Page> {
+    /// The messages behind `after`, up to `bytes_max` bytes. Damaged rows are put aside.
+    fn collect(&mut self, room: &RoomName, entry: RoomEntry, after: u64, bytes_max: usize) -> Result<Page> {
         let mut page = Page { messages: Vec::new(), through: after.max(entry.head) };
-        let (mut bytes, mut damaged) = (0, Vec::new());
+        let mut bytes = 0;
+        let mut damaged = Vec::new();
         let read = self.database.begin_read()?;
         let messages = read.open_table(MESSAGES)?;
         let mut through = after;
@@ -357,6 +372,7 @@ impl Opened {
             through = offset;
             page.messages.push(Arc::new(message));
         }
+        // A read that stays open would keep the pages that putting aside frees.
         drop((messages, read));
         if !damaged.is_empty() {
             self.put_aside(room, &damaged)?;
@@ -377,7 +393,8 @@ impl Opened {
         let mut outcomes = Vec::with_capacity(appends.len());
         let mut refused = BTreeSet::new();
         for append in appends {
-            // A life that was refused once stays so, even if what comes next would fit.
+            // The shard had sent the later appends of a life before it could know: stored, they would leave a
+            // hole.
             let outcome = if refused.contains(&(&append.room, append.life)) {
                 Err(StoreError::Moved)
             } else {
@@ -389,6 +406,7 @@ impl Opened {
             outcomes.push(outcome);
         }
         let bytes = commit.finish()?;
+        // A commit costs a sync; one without content would cost it for nothing.
         if outcomes.iter().all(std::result::Result::is_err) {
             write.abort()?;
             return Ok(outcomes);
@@ -400,13 +418,13 @@ impl Opened {
     }
 }
 
-/// The tables of one commit of messages.
+/// The tables of a commit of messages.
 struct Commit<'t, 'a> {
     rooms: Table<'t, Bytes, Bytes>,
     messages: Table<'t, Bytes, Bytes>,
     expiry: Table<'t, Bytes, ()>,
-    /// Entries as they will be; written once at the end, however many appends a room has.
-    entries: BTreeMap<&'a RoomName, Entry>,
+    /// The new entries. Each is written once at the end, whatever the number of the room's appends.
+    entries: BTreeMap<&'a RoomName, RoomEntry>,
     bytes: u64,
     bytes_max: u64,
 }
@@ -419,11 +437,11 @@ impl<'a> Commit<'_, 'a> {
             None => match find(&self.rooms, name)? {
                 Found::Intact(entry) => Some(entry),
                 Found::Nothing if !has_rows(&self.messages, name)? => None,
-                // The room has to load: that makes the entry anew.
+                // The room has to load, which rebuilds the entry.
                 Found::Damaged | Found::Nothing => return Ok(Err(StoreError::Moved)),
             },
         };
-        let mut entry = entry.unwrap_or(Entry { epoch: append.epoch, head: 0, forget_ms: 0 });
+        let mut entry = entry.unwrap_or(RoomEntry { epoch: append.epoch, head: 0, forget_ms: 0 });
         let follows =
             (entry.head + 1..).zip(&append.messages).all(|(offset, message)| message.offset == offset);
         if entry.epoch != append.epoch || !follows {
@@ -447,7 +465,7 @@ impl<'a> Commit<'_, 'a> {
         Ok(Ok(()))
     }
 
-    /// Writes the entries, and says how many bytes the store then holds.
+    /// Writes the entries, and returns the bytes of all rows and keys.
     fn finish(mut self) -> Result<u64> {
         for (room, entry) in &self.entries {
             let name = room.as_str().as_bytes();

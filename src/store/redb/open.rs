@@ -1,4 +1,5 @@
-//! Opening the store's file: making it whole at once, knowing it again, and refusing what is no store of ours.
+//! Opening the store's file: a new file is made whole or not at all, and a file of another program is
+//! refused.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -15,73 +16,73 @@ use super::{
 
 /// The store's file within the data directory.
 const FILE: &str = "store.redb";
-/// What the file is called until it is whole.
+/// The name of the file before all tables are made.
 const FILE_UNFINISHED: &str = "store.redb.new";
 
-/// Why the store's file was refused, and what to do.
+/// The reason not to open the store's file. Each text names the path and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the file open.
     #[error("{0} is in use by another process: stop that one, or give this node a data directory of its own")]
     Locked(PathBuf),
-    /// It holds something else.
+    /// The file belongs to another program.
     #[error("{0} is no store of roomcast: move it away, or give this node another data directory")]
     Foreign(PathBuf),
-    /// A later or earlier roomcast wrote it in another form.
+    /// Another version of roomcast wrote the file in another form.
     #[error(
-        "{path} has form {found}, and this roomcast reads form {FORM} alone: start the version that wrote it, or give \
+        "{path} has form {found}, and this roomcast reads only form {FORM}: start the version that wrote it, or give \
          this node another data directory, without the messages in this one"
     )]
     UnknownForm {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its form.
+        /// The form in the file.
         found: u32,
     },
-    /// The directory can't be made or used.
+    /// The directory cannot be made or used.
     #[error("{path} can't be used as the data directory: {source}")]
     Folder {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Bits have turned where redb keeps its own structure.
+    /// A part of the file with redb's own structure is damaged.
     #[error(
         "{0} is damaged: move it away, or give this node another data directory; the messages in it can't be carried on"
     )]
     Damaged(PathBuf),
-    /// Reading or writing it failed.
+    /// Reading or writing the file failed.
     #[error("{path} can't be opened: {source}")]
     Failed {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of redb.
         source: Box<::redb::Error>,
     },
 }
 
-/// Where a store lives: how to get at its database, again and again.
-pub(super) enum Place {
+/// The location of a store: a folder, or a backend of the caller.
+pub(super) enum StoreLocation {
     /// `store.redb` in this directory.
     Folder(PathBuf),
-    /// Wherever this says.
+    /// A database opened by a function.
     Backend(OpenBackend),
 }
 
-/// Opens a database over a backend of its own.
+/// A function that opens a database on a backend of the caller.
 pub type OpenBackend = Box<dyn FnMut(&Builder) -> Result<Database, DatabaseError> + Send>;
 
-/// What to do where there is no file.
+/// The reaction to a missing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// The node's first start.
+    /// Make the file: the node may start for the first time.
     Make,
-    /// It was there before: its disk may be away, and an empty store in its place would forget every stream.
+    /// Refuse: the file was there before. The disk may be away, and an empty store would forget every stream.
     Refuse,
 }
 
-impl Place {
+impl StoreLocation {
     pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(FILE),
@@ -89,13 +90,13 @@ impl Place {
         }
     }
 
-    /// Opens the database, and checks it to be ours.
+    /// Opens the database, and checks the form.
     pub(super) fn open(&mut self, missing: Missing) -> Result<Database, OpenError> {
         let path = self.path();
         let mut builder = Builder::new();
         builder.set_cache_size(STORE_CACHE_BYTES_MAX);
         builder.set_repair_callback(|repair| {
-            // Commits are made so that this is never needed; if it is, somebody waits for it.
+            // Quick repair makes this unnecessary. If it comes all the same, an operator waits for it.
             tracing::warn!(progress = repair.progress(), "the store's file is being repaired");
         });
         let database = match self {
@@ -116,8 +117,8 @@ impl Place {
         Ok(database)
     }
 
-    /// Makes the kernel forget what it has read of the file or could not write: after a failed sync its pages count as
-    /// clean, and may hold what the disk does not.
+    /// Drops the file's pages from the kernel's cache. After a failed sync the pages count as clean, and may
+    /// differ from the disk.
     pub(super) fn forget_cached(&self) {
         let Self::Folder(folder) = self else { return };
         let Ok(file) = File::open(folder.join(FILE)) else { return };
@@ -131,17 +132,20 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // Its name has to be on disk as well; a parent that can't be synced (or is "") is left to the kernel.
+    // The folder's name has to be on disk as well, or a power loss takes the store along. A parent that
+    // cannot be opened (or is "") is left to the kernel.
     if let Some(Ok(parent)) = folder.parent().map(File::open) {
         parent.sync_all()?;
     }
     Ok(())
 }
 
-/// Makes the file under another name, and names it once it is whole: a crash in between leaves no file that can't be opened.
+/// Makes the file under another name, and renames the whole file.
 fn make_file(folder: &Path, builder: &Builder) -> Result<(), OpenError> {
-    let (path, unfinished) = (folder.join(FILE), folder.join(FILE_UNFINISHED));
+    let path = folder.join(FILE);
+    let unfinished = folder.join(FILE_UNFINISHED);
     let io_error = |source| OpenError::Folder { path: folder.to_owned(), source };
+    // A crash before the rename leaves the unfinished file. The next start begins again.
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
         _ => {}
@@ -150,6 +154,7 @@ fn make_file(folder: &Path, builder: &Builder) -> Result<(), OpenError> {
     make_tables(&database).map_err(|error| failed(&unfinished, error))?;
     drop(database);
     fs::rename(&unfinished, &path).map_err(io_error)?;
+    // Without this sync a power loss may take the new name, and every message with it.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error)
 }
 
@@ -178,7 +183,7 @@ fn check_form(database: &Database, path: &Path) -> Result<(), OpenError> {
 }
 
 enum Form {
-    /// A database without tables: nobody's yet.
+    /// A database without tables.
     Empty,
     Foreign,
     Number(u32),
@@ -202,7 +207,7 @@ fn form_of(database: &Database) -> Result<Form, ::redb::Error> {
 fn refusal(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(path.to_owned()),
-        // What redb says of a file that does not begin as its files do.
+        // The error of redb for a file without its magic number.
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
             OpenError::Foreign(path.to_owned())
         }

@@ -1,4 +1,4 @@
-//! Removing what has expired, by its own index: expiries are not in order of offset.
+//! Removing expired rows, by an index of their own: messages do not expire in order of offset.
 
 use std::collections::BTreeSet;
 
@@ -10,18 +10,18 @@ use roomcast_core::now::millis;
 
 use super::damage::quarantine_row;
 use super::{
-    Bytes, EXPIRY, Entry, Found, HEADER, HEADER_BYTES, MESSAGES, Opened, QUARANTINE, ROOMS, Result, begin,
-    expiry_key, find, has_rows, seal_bytes,
+    Bytes, EXPIRY, Found, HEADER, HEADER_BYTES, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry,
+    begin, expiry_key, find, has_rows, seal_bytes,
 };
 
-/// The tables of one purge.
+/// The tables of a purge.
 struct Purge<'t> {
     rooms: Table<'t, Bytes, Bytes>,
     messages: Table<'t, Bytes, Bytes>,
     expiry: Table<'t, Bytes, ()>,
     quarantine: Table<'t, u64, Bytes>,
     now_ms: u64,
-    /// Bytes that went.
+    /// Bytes of removed rows and keys.
     freed: u64,
     quarantined: u64,
     purged: Purged,
@@ -47,7 +47,7 @@ impl Opened {
         let mut emptied = BTreeSet::new();
         for key in &due {
             purge.expiry.remove(key.as_slice())?;
-            // An index key that is too short is damaged: its row stays until its room is looked at.
+            // A key that is too short is damaged. Its row stays until a load of the room.
             let Some((at_ms, rest)) = key.split_first_chunk() else { continue };
             let Some((offset, room)) = rest.split_first_chunk() else { continue };
             match u64::from_be_bytes(*offset) {
@@ -62,7 +62,9 @@ impl Opened {
             purge.mark_if_empty(room)?;
         }
         let bytes = self.bytes.saturating_sub(purge.freed);
-        let (purged, quarantined) = (purge.purged, purge.quarantined);
+        let purged = purge.purged;
+        let quarantined = purge.quarantined;
+        // The tables borrow the commit.
         drop(purge);
         write.open_table(HEADER)?.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;
         write.commit()?;
@@ -71,7 +73,7 @@ impl Opened {
         Ok(purged)
     }
 
-    /// Index keys whose time has passed, the oldest first.
+    /// The due index keys, the oldest first.
     fn due(&self, now_ms: u64, rows_max: usize) -> Result<Vec<Vec<u8>>> {
         let read = self.database.begin_read()?;
         let expiry = read.open_table(EXPIRY)?;
@@ -84,7 +86,8 @@ impl Opened {
 impl Purge<'_> {
     fn remove(&mut self, room: &[u8], offset: u64) -> Result<()> {
         let key = row::key_of(room, offset);
-        // The row itself is asked: an index key with a bit turned must not take a message that is alive.
+        // The row's own expiry counts: an index key with a turned bit must not remove a message that is
+        // alive.
         let Some(stays_until) = self
             .messages
             .get(key.as_slice())?
@@ -109,20 +112,21 @@ impl Purge<'_> {
         Ok(())
     }
 
-    /// Marks a room without rows to be forgotten `TTL_MAX` from now.
+    /// Marks a room without rows as forgotten from `TTL_MAX` after now.
     fn mark_if_empty(&mut self, room: &[u8]) -> Result<()> {
         if has_rows(&self.messages, room)? {
             return Ok(());
         }
         let Found::Intact(entry) = find(&self.rooms, room)? else { return Ok(()) };
         let forget_ms = self.now_ms.saturating_add(millis(TTL_MAX));
-        self.rooms.insert(room, Entry { forget_ms, ..entry }.encode(room).as_slice())?;
+        self.rooms.insert(room, RoomEntry { forget_ms, ..entry }.encode(room).as_slice())?;
         self.expiry.insert(expiry_key(forget_ms, 0, room).as_slice(), ())?;
         Ok(())
     }
 
-    /// Forgets a room, unless a row has come since it was marked.
+    /// Forgets a room, unless a row came after the mark.
     fn forget(&mut self, room: &[u8], at_ms: u64) -> Result<()> {
+        // A row that came and went since has set a later mark.
         let marked = matches!(find(&self.rooms, room)?, Found::Intact(entry) if entry.forget_ms == at_ms);
         if marked && !has_rows(&self.messages, room)? {
             self.rooms.remove(room)?;

@@ -47,7 +47,8 @@ fn types(cut: &Cut) -> BTreeMap<&str, usize> {
 
 #[test]
 fn a_cut_keeps_the_order_and_the_remainder_leads_the_next_batch() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..5 {
         buffer.push(sample("chat", &n.to_string()), now + Duration::from_millis(n));
     }
@@ -61,7 +62,8 @@ fn a_cut_keeps_the_order_and_the_remainder_leads_the_next_batch() {
 #[test]
 fn a_message_larger_than_a_batch_leaves_alone() {
     for priority in Priority::ALL {
-        let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+        let mut buffer = Buffer::default();
+        let now = Now::made_up().instant;
         buffer.push(Message { wire_bytes: 500, ..of(priority, 1) }, now);
         buffer.push(of(priority, 2), now);
         assert_eq!(buffer.cut(&budget(100, 300), SEED, now).messages.len(), 1, "{priority:?}");
@@ -71,7 +73,8 @@ fn a_message_larger_than_a_batch_leaves_alone() {
 
 #[test]
 fn a_later_value_takes_the_place_of_the_waiting_one_of_its_key() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     let price = |payload| merging(Merge::Latest, Some("a"), payload);
     assert_eq!(buffer.push(price("1"), now), Push::Gathered);
     assert_eq!(buffer.push(sample("chat", "2"), now), Push::Gathered);
@@ -85,7 +88,8 @@ fn a_later_value_takes_the_place_of_the_waiting_one_of_its_key() {
 
 #[test]
 fn the_first_of_those_that_came_in_is_kept_and_the_others_are_counted() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..42 {
         let wanted = if n == 0 { Push::Gathered } else { Push::Merged };
         assert_eq!(buffer.push(merging(Merge::First, None, &n.to_string()), now), wanted);
@@ -102,7 +106,8 @@ fn the_first_of_those_that_came_in_is_kept_and_the_others_are_counted() {
 
 #[test]
 fn gifts_of_one_key_are_one_with_the_sum_of_their_counts_and_the_last_payload() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     let gift = |key, count, payload| Message { count, ..merging(Merge::Sum, key, payload) };
     assert_eq!(buffer.push(gift(Some("a"), 3, "1"), now), Push::Gathered);
     assert_eq!(buffer.push(gift(Some("b"), 1, "2"), now), Push::Gathered);
@@ -117,7 +122,8 @@ fn gifts_of_one_key_are_one_with_the_sum_of_their_counts_and_the_last_payload() 
 
 #[test]
 fn a_sum_that_can_not_travel_begins_another() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     let gift = |count| Message { count, ..merging(Merge::Sum, Some("a"), "1") };
     assert_eq!(buffer.push(gift(INTEGER_MAX - 1), now), Push::Gathered);
     assert_eq!(buffer.push(gift(2), now), Push::Gathered);
@@ -128,7 +134,8 @@ fn a_sum_that_can_not_travel_begins_another() {
 
 #[test]
 fn past_its_bounds_it_takes_nothing_that_is_no_more_important_than_what_waits() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for _ in 0..GATHERED_MESSAGES_MAX {
         assert_eq!(buffer.push(sample("chat", "1"), now), Push::Gathered);
     }
@@ -144,7 +151,8 @@ fn past_its_bounds_it_takes_nothing_that_is_no_more_important_than_what_waits() 
 
 #[test]
 fn the_oldest_of_the_lowest_priority_make_room_and_are_told() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..GATHERED_MESSAGES_MAX - 2 {
         buffer.push(of(Priority::Normal, n), now);
     }
@@ -166,7 +174,8 @@ fn the_oldest_of_the_lowest_priority_make_room_and_are_told() {
 
 #[test]
 fn a_coupon_finds_room_whatever_waits() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     while buffer.push(of(Priority::High, 1), now) == Push::Gathered {}
     assert!(!buffer.is_full());
     let coupon = Message { policy: TypePolicy::of(Class::Reliable), ..sample("coupon", "7") };
@@ -178,7 +187,8 @@ fn a_coupon_finds_room_whatever_waits() {
 
 #[test]
 fn half_a_batch_is_for_high_and_what_it_does_not_use_is_for_all() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..20 {
         buffer.push(of(Priority::Low, n), now);
         buffer.push(of(Priority::Normal, n), now);
@@ -198,7 +208,8 @@ fn half_a_batch_is_for_high_and_what_it_does_not_use_is_for_all() {
 
 #[test]
 fn a_reserve_of_bytes_holds_as_well() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..10 {
         buffer.push(Message { wire_bytes: 100, ..of(Priority::Normal, n) }, now);
     }
@@ -211,7 +222,8 @@ fn a_reserve_of_bytes_holds_as_well() {
 
 #[test]
 fn what_is_reserved_for_normal_and_low_is_theirs_in_a_flood_of_gifts() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..100 {
         buffer.push(of(Priority::High, n), now);
     }
@@ -226,7 +238,8 @@ fn what_is_reserved_for_normal_and_low_is_theirs_in_a_flood_of_gifts() {
 
 #[test]
 fn within_a_batch_messages_stand_in_the_order_they_came() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     let order = [Priority::Low, Priority::High, Priority::Normal, Priority::High, Priority::Low];
     for (n, priority) in order.into_iter().enumerate() {
         buffer.push(of(priority, n), now);
@@ -236,7 +249,8 @@ fn within_a_batch_messages_stand_in_the_order_they_came() {
 
 #[test]
 fn what_waited_too_long_is_dropped_and_told() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     let brief = |n| Message { ttl: Duration::from_secs(1), ..of(Priority::Low, n) };
     buffer.push(brief(1), now);
     buffer.push(brief(2), now + Duration::from_millis(500));
@@ -248,7 +262,8 @@ fn what_waited_too_long_is_dropped_and_told() {
 
 #[test]
 fn what_was_dropped_is_to_be_told_even_if_nothing_else_waits() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..1000 {
         buffer.push(of(Priority::Low, n), now);
     }
@@ -262,7 +277,8 @@ fn what_was_dropped_is_to_be_told_even_if_nothing_else_waits() {
 /// Each of a hundred messages is in a sample of ten about as often as any other, wherever it stands.
 #[test]
 fn a_sample_is_fair() {
-    let (mut drawn, now) = ([0_u32; 100], Now::made_up().instant);
+    let mut drawn = [0_u32; 100];
+    let now = Now::made_up().instant;
     for seed in 0..2000 {
         let mut buffer = Buffer::default();
         for n in 0..100 {
@@ -281,7 +297,8 @@ fn a_sample_is_fair() {
 
 #[test]
 fn a_sample_keeps_to_weights_and_leaves_low_what_normal_does_not_use() {
-    let (mut heavy, now) = (0, Now::made_up().instant);
+    let mut heavy = 0;
+    let now = Now::made_up().instant;
     for seed in 0..2000 {
         let mut buffer = Buffer::default();
         for n in 0..100 {
@@ -310,21 +327,24 @@ fn a_sample_keeps_to_weights_and_leaves_low_what_normal_does_not_use() {
 #[test]
 fn a_sample_is_the_same_however_early_those_without_a_prospect_are_dropped() {
     let now = Now::made_up().instant;
-    let (mut late, mut early) = (Buffer::default(), Buffer::default());
+    let mut late = Buffer::default();
+    let mut early = Buffer::default();
     for n in 0..2000 {
         late.push(of(Priority::Normal, n), now);
         early.push(of(Priority::Normal, n), now);
         early.thin(40, SEED, now);
         assert!(early.len() <= 2 * 40 + ROOMY + 1, "what waits is bounded");
     }
-    let (late, early) = (late.cut(&shown(20), SEED, now), early.cut(&shown(20), SEED, now));
+    let late = late.cut(&shown(20), SEED, now);
+    let early = early.cut(&shown(20), SEED, now);
     assert_eq!(payloads(&late), payloads(&early));
     assert_eq!(dropped(&late), dropped(&early));
 }
 
 #[test]
 fn gifts_past_what_may_be_shown_wait_and_coupons_and_prices_do_not() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..5 {
         buffer.push(of(Priority::High, n), now);
     }
@@ -352,7 +372,8 @@ fn gifts_past_what_may_be_shown_wait_and_coupons_and_prices_do_not() {
 
 #[test]
 fn an_early_cut_leaves_what_is_sampled_for_its_window() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..50 {
         buffer.push(of(Priority::Normal, n), now);
     }
@@ -365,7 +386,8 @@ fn an_early_cut_leaves_what_is_sampled_for_its_window() {
 /// The room's order is given up only for what has to stay behind.
 #[test]
 fn what_leaves_whole_with_one_flush_leaves_in_room_order() {
-    let (mut buffer, now) = (Buffer::default(), Now::made_up().instant);
+    let mut buffer = Buffer::default();
+    let now = Now::made_up().instant;
     for n in 0..25 {
         let priority = if n % 2 == 0 { Priority::Low } else { Priority::High };
         buffer.push(Message { wire_bytes: 100 + 90 * (n % 3), ..of(priority, n) }, now);

@@ -1,6 +1,6 @@
-//! Frames spelt as JSON text: `{"kind":"batch","room":…,"seq":…` ‖ optional members ‖ `,"messages":…}`.
+//! Frames as JSON text: `{"kind":"batch","room":…,"seq":…` ‖ optional fields ‖ `,"messages":…}`.
 //!
-//! Payloads marked JSON were checked at the door and are copied as they are.
+//! The publisher door checks each payload marked JSON. The encoder copies the payload unread.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Draft, Greeting, Head, Notice, TEXT};
+use super::{FIELDS_ROOM, FrameDraft, Greeting, Head, Notice, TEXT};
 use crate::limits::{COUNT_WIRE_BYTES, RECONNECT_WITHIN};
 use crate::room::counters::CounterChange;
 use crate::room::history::Past;
@@ -24,9 +24,9 @@ pub(super) fn message_bytes(message: &Message) -> usize {
         Payload::Json(bytes) => bytes.len(),
         Payload::Opaque(bytes) => bytes.len().div_ceil(3) * 4 + br#""_b64""#.len(),
     };
-    // Names are of safe alphabets; ids and keys may need escapes.
-    let named = |name: Option<&str>, member: &str| name.map_or(0, |text| member.len() + string_bytes(text));
-    // A reliable message is sized before it has its offset.
+    // Type names have a safe alphabet. Ids and keys may hold quotes and backslashes.
+    let named = |name: Option<&str>, field: &str| name.map_or(0, |text| field.len() + string_bytes(text));
+    // The door sizes a reliable message before the stream assigns the offset: reserve the most digits.
     let places = match message.class() {
         Class::Reliable => br#","offset":,"recall":"#.len() + 2 * INTEGER_DIGITS_MAX,
         Class::Normal | Class::Latest | Class::Counter | Class::Lossy => 0,
@@ -41,20 +41,20 @@ pub(super) fn message_bytes(message: &Message) -> usize {
         + named(message.key.as_ref().map(|key| key.as_str()), r#","key":"#)
 }
 
-/// Unix milliseconds have thirteen digits from 2001 to 2286.
+/// Digits of unix milliseconds from 2001 to 2286.
 const UNIX_MS_DIGITS: usize = 13;
-/// The digits of [`INTEGER_MAX`](crate::limits::INTEGER_MAX).
+/// Digits of [`INTEGER_MAX`](crate::limits::INTEGER_MAX).
 const INTEGER_DIGITS_MAX: usize = 16;
 
-/// The length of `text` as a JSON string: quotes, and two characters where one must be escaped (control characters
-/// are refused at the door).
+/// Length of `text` as a JSON string: two quotes, and one more byte for each escape. Control characters, with
+/// longer escapes, are refused at the door.
 fn string_bytes(text: &str) -> usize {
     2 + text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
 }
 
 pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
     let capacity: usize = batch.messages.iter().map(|message| message.wire_bytes).sum();
-    let mut frame = Draft::with_capacity(TEXT, capacity + 256);
+    let mut frame = FrameDraft::with_capacity(TEXT, capacity + FIELDS_ROOM);
     batch_head(&mut frame.bytes, head);
     if let Some(of) = batch.span {
         span(&mut frame.bytes, of);
@@ -64,23 +64,25 @@ pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
 }
 
 pub(super) fn carry(head: Head<'_>, brought: &Carried) -> Bytes {
-    let mut frame = Draft::with_capacity(TEXT, super::carried_bytes(brought) + 256);
+    let mut frame = FrameDraft::with_capacity(TEXT, super::carried_bytes(brought) + FIELDS_ROOM);
     let out = &mut frame.bytes;
     batch_head(out, head);
     carried(out, brought);
+    // A device finds `messages` in every batch frame.
     text(out, ",\"messages\":[]}");
     frame.finish()
 }
 
 pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
     let carried_bytes = refresh.carried.as_ref().map_or(0, super::carried_bytes);
-    let mut frame = Draft::with_capacity(TEXT, carried_bytes + 256);
+    let mut frame = FrameDraft::with_capacity(TEXT, carried_bytes + FIELDS_ROOM);
     let out = &mut frame.bytes;
     batch_head(out, head);
     if let Some(brought) = &refresh.carried {
         carried(out, brought);
     }
     counts(out, "skipped", &refresh.missed.skipped);
+    // Optional fields are left out when empty: most refreshes have few.
     if !refresh.latest.is_empty() {
         text(out, ",\"latest\":");
         shared(out, &refresh.latest);
@@ -93,7 +95,7 @@ pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
 }
 
 pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -> Bytes {
-    let mut frame = Draft::new(TEXT);
+    let mut frame = FrameDraft::new(TEXT);
     let out = &mut frame.bytes;
     text(out, r#"{"kind":"welcome","#);
     room_run_seq(out, head);
@@ -138,7 +140,7 @@ pub(super) fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&s
     let mut page = BytesMut::new();
     format(&mut page, format_args!(r#"{{"room":"{room}","epoch":"{epoch}","offset":{offset}"#));
     why_reset(&mut page, reset);
-    // Nobody acknowledges what was pulled: there is nothing to spread.
+    // No `ack_within_ms`: pulled messages are not acknowledged, so no acknowledgements need a spread.
     format(&mut page, format_args!(r#","after":{after},"through":{through},"reliable":"#));
     shared(&mut page, messages);
     text(&mut page, "}");
@@ -146,7 +148,7 @@ pub(super) fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&s
 }
 
 pub(super) fn notice(notice: Notice<'_>) -> Bytes {
-    let mut frame = Draft::new(TEXT);
+    let mut frame = FrameDraft::new(TEXT);
     let out = &mut frame.bytes;
     match notice {
         Notice::Pong => text(out, r#"{"kind":"pong"}"#),
@@ -167,7 +169,8 @@ pub(super) fn notice(notice: Notice<'_>) -> Bytes {
             text(out, "}");
         }
         Notice::Bye => {
-            let (code, within) = (CloseReason::Draining.name(), RECONNECT_WITHIN.as_millis());
+            let code = CloseReason::Draining.name();
+            let within = RECONNECT_WITHIN.as_millis();
             format(out, format_args!(r#"{{"kind":"bye","code":"{code}","reconnect_within_ms":{within}}}"#));
         }
     }
@@ -184,7 +187,7 @@ fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
     format(out, format_args!(r#""room":"{room}","run":"{run}","seq":{seq}"#));
 }
 
-/// Why a cursor was not honoured; `null` where it was, or none was given.
+/// Writes the reason for a cursor that was not honoured, or `null`.
 fn why_reset(out: &mut BytesMut, reset: Option<&str>) {
     text(out, ",\"reset\":");
     match reset {
@@ -193,22 +196,22 @@ fn why_reset(out: &mut BytesMut, reset: Option<&str>) {
     }
 }
 
-/// What the frame says of the reliable stream.
 fn span(out: &mut BytesMut, of: Span) {
     let Span { after, through, ack_within_ms } = of;
     format(out, format_args!(r#","after":{after},"through":{through},"ack_within_ms":{ack_within_ms}"#));
 }
 
-/// A span and what is alive of it.
+/// Writes a span and the alive messages of the span.
 fn carried(out: &mut BytesMut, brought: &Carried) {
     span(out, brought.span);
+    // A span without alive messages still moves the device's cursor to `through`.
     if !brought.messages.is_empty() {
         text(out, ",\"carried\":");
         shared(out, &brought.messages);
     }
 }
 
-/// Skipped, messages, merged and counters: the part of a batch that is the same in every frame that brings it.
+/// Writes the body: skipped, messages, merged and counters.
 fn body(out: &mut BytesMut, batch: &Batch) {
     counts(out, "skipped", &batch.skipped);
     text(out, ",\"messages\":");
@@ -222,18 +225,18 @@ fn history(out: &mut BytesMut, history: &[Past]) {
     messages(out, history.iter().map(|past| (&*past.message, Some(past.seq))));
 }
 
-/// Messages whose batch need not be told.
+/// Writes messages without the seq of a batch.
 fn shared(out: &mut BytesMut, all: &[Arc<Message>]) {
     messages(out, all.iter().map(|message| (&**message, None)));
 }
 
 fn messages<'a>(out: &mut BytesMut, messages: impl Iterator<Item = (&'a Message, Option<Seq>)>) {
     out.put_u8(b'[');
-    for (n, (one, seq)) in messages.enumerate() {
-        if n > 0 {
+    for (index, (each, seq)) in messages.enumerate() {
+        if index > 0 {
             out.put_u8(b',');
         }
-        message(out, one, seq);
+        message(out, each, seq);
     }
     out.put_u8(b']');
 }
@@ -242,6 +245,7 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
     text(out, "{\"type\":\"");
     text(out, message.type_name.as_str());
     match &message.payload {
+        // A JSON value goes in as it is, anything else as base64 under another name.
         Payload::Json(bytes) => {
             text(out, "\",\"payload\":");
             out.put_slice(bytes);
@@ -260,6 +264,7 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
     if let Some(Seq(seq)) = seq {
         format(out, format_args!(",\"seq\":{seq}"));
     }
+    // Offsets begin at 1: zero marks a message that is not reliable.
     if message.offset > 0 {
         format(out, format_args!(",\"offset\":{}", message.offset));
     }
@@ -267,6 +272,7 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
         text(out, ",\"key\":");
         string(out, key.as_str());
     }
+    // A single count goes without saying: a device reads 1 for an absent count.
     if message.count != 1 {
         format(out, format_args!(",\"count\":{}", message.count));
     }
@@ -276,11 +282,12 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
     text(out, "}");
 }
 
-fn counts(out: &mut BytesMut, member: &str, counts: &[(TypeName, u64)]) {
+/// Writes `,"name":{"type":count,…}`, or nothing for no counts.
+fn counts(out: &mut BytesMut, name: &str, counts: &[(TypeName, u64)]) {
     let mut separator = '{';
-    for (n, (type_name, count)) in counts.iter().enumerate() {
-        if n == 0 {
-            format(out, format_args!(",\"{member}\":"));
+    for (index, (type_name, count)) in counts.iter().enumerate() {
+        if index == 0 {
+            format(out, format_args!(",\"{name}\":"));
         }
         format(out, format_args!("{separator}\"{type_name}\":{count}"));
         separator = ',';
@@ -291,6 +298,7 @@ fn counts(out: &mut BytesMut, member: &str, counts: &[(TypeName, u64)]) {
 }
 
 fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
+    // Most batches change no counter.
     if changes.is_empty() {
         return;
     }
@@ -311,7 +319,7 @@ fn format(out: &mut BytesMut, arguments: std::fmt::Arguments<'_>) {
     out.writer().write_fmt(arguments).expect("memory takes every write");
 }
 
-/// A string that may hold anything but control characters.
+/// Writes a JSON string with the escapes that ids and keys need.
 fn string(out: &mut BytesMut, text: &str) {
     serde_json::to_writer(out.writer(), text).expect("memory takes every write");
 }

@@ -1,10 +1,14 @@
-//! Frames spelt as protobuf: `WebSocket header ‖ outer tag and length ‖ scalar fields ‖ … ‖ body`, its lengths summed.
-//! Field numbers are those of `proto/room.proto`; a test decodes every kind with the generated code.
+//! Frames as protobuf: `WebSocket header ‖ outer tag and length ‖ scalar fields ‖ … ‖ body`.
+//!
+//! The encoder writes into one buffer. The generated code would first build a tree of owned messages, with an
+//! allocation for each string. Lengths of nested messages are summed beforehand, since protobuf puts a length
+//! before the content. Field numbers come from `proto/room.proto`, and a test decodes every kind with the
+//! generated code.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::{BINARY, Draft, Greeting, Head, Notice, OUTER_BYTES_MAX};
+use super::{BINARY, FIELDS_ROOM, FrameDraft, Greeting, Head, Notice, OUTER_BYTES_MAX};
 use crate::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::now::millis;
 use crate::room::counters::CounterChange;
@@ -14,7 +18,7 @@ use crate::room::policy::Merge;
 use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use crate::wire::close::CloseReason;
 
-/// Numbers of the fields of `ServerFrame`.
+/// Field numbers of `ServerFrame`.
 mod kind {
     pub(super) const WELCOME: u32 = 1;
     pub(super) const BATCH: u32 = 2;
@@ -26,7 +30,7 @@ mod kind {
     pub(super) const BYE: u32 = 8;
 }
 
-/// Numbers of the fields of `Batch`.
+/// Field numbers of `Batch`.
 mod batch {
     pub(super) const AFTER: u32 = 4;
     pub(super) const THROUGH: u32 = 5;
@@ -40,12 +44,12 @@ mod batch {
 }
 
 pub(super) fn message_bytes(message: &Message) -> usize {
-    // A reliable message is sized before it has its offset.
+    // The door sizes a reliable message before the stream assigns offset and recall: reserve the most bytes.
     let largest = match message.class() {
         Class::Reliable => INTEGER_MAX,
         Class::Normal | Class::Latest | Class::Counter | Class::Lossy => 0,
     };
-    // The counts of those it merges with are still to be added.
+    // A message of a summed type grows by the counts of merged messages.
     let count = if message.policy.merge == Merge::Sum { number_length(INTEGER_MAX) } else { 0 };
     let length = unplaced_length(message) + 2 * number_length(largest) + count;
     1 + encoded_len_varint(length as u64) + length
@@ -53,7 +57,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
 
 pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
     let capacity: usize = batch.messages.iter().map(|message| message.wire_bytes).sum();
-    let mut frame = Draft::with_capacity(BINARY, capacity + 256);
+    let mut frame = FrameDraft::with_capacity(BINARY, capacity + FIELDS_ROOM);
     room_run_seq(&mut frame.bytes, head);
     if let Some(of) = batch.span {
         span(&mut frame.bytes, of);
@@ -63,7 +67,7 @@ pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
 }
 
 pub(super) fn carry(head: Head<'_>, brought: &Carried) -> Bytes {
-    let mut frame = Draft::with_capacity(BINARY, super::carried_bytes(brought) + 256);
+    let mut frame = FrameDraft::with_capacity(BINARY, super::carried_bytes(brought) + FIELDS_ROOM);
     room_run_seq(&mut frame.bytes, head);
     carried(&mut frame.bytes, brought);
     finish(frame, kind::BATCH)
@@ -71,15 +75,15 @@ pub(super) fn carry(head: Head<'_>, brought: &Carried) -> Bytes {
 
 pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
     let carried_bytes = refresh.carried.as_ref().map_or(0, super::carried_bytes);
-    let mut frame = Draft::with_capacity(BINARY, carried_bytes + 256);
+    let mut frame = FrameDraft::with_capacity(BINARY, carried_bytes + FIELDS_ROOM);
     let out = &mut frame.bytes;
     room_run_seq(out, head);
     if let Some(brought) = &refresh.carried {
         carried(out, brought);
     }
     counts(out, batch::SKIPPED, &refresh.missed.skipped);
-    for one in &refresh.latest {
-        message(out, batch::LATEST, one, None);
+    for latest in &refresh.latest {
+        message(out, batch::LATEST, latest, None);
     }
     counts(out, batch::MERGED, &refresh.missed.merged);
     counters(out, &refresh.counters);
@@ -87,8 +91,9 @@ pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
 }
 
 pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -> Bytes {
-    let mut frame = Draft::new(BINARY);
+    let mut frame = FrameDraft::new(BINARY);
     let out = &mut frame.bytes;
+    // Literal field numbers: each occurs once, in the order of `Welcome` in `proto/room.proto`.
     room_run_seq(out, head);
     if let Some(opening) = &snapshot.stream {
         bytes(out, 4, opening.epoch.to_string().as_bytes());
@@ -108,15 +113,15 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
         number(out, 12, span.after);
         number(out, 13, span.through);
         number(out, 14, u64::from(span.ack_within_ms));
-        for one in messages {
-            message(out, 15, one, None);
+        for reliable in messages {
+            message(out, 15, reliable, None);
         }
     }
     finish(frame, kind::WELCOME)
 }
 
 pub(super) fn notice(notice: Notice<'_>) -> Bytes {
-    let mut frame = Draft::new(BINARY);
+    let mut frame = FrameDraft::new(BINARY);
     let out = &mut frame.bytes;
     let kind = match notice {
         Notice::Pong => kind::PONG,
@@ -148,8 +153,9 @@ pub(super) fn notice(notice: Notice<'_>) -> Bytes {
     finish(frame, kind)
 }
 
-/// Puts the tag and length of the frame's kind in front of what was written, and the WebSocket header before those.
-fn finish(frame: Draft, kind: u32) -> Bytes {
+/// Puts the tag and the length of `kind` in front of the fields, and the WebSocket header in front of both.
+fn finish(frame: FrameDraft, kind: u32) -> Bytes {
+    // `ServerFrame` is a oneof: one outer field, whose number is the kind of the frame.
     let length = frame.bytes.len() - super::HEADER_ROOM;
     let mut outer = [0_u8; OUTER_BYTES_MAX];
     let mut rest = &mut outer[..];
@@ -159,33 +165,33 @@ fn finish(frame: Draft, kind: u32) -> Bytes {
     frame.finish_behind(&outer[..written])
 }
 
-/// Fields 1 to 3, which welcome and batch share.
+/// Writes fields 1 to 3, common to welcome and batch.
 fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
     bytes(out, 1, head.room.as_str().as_bytes());
     bytes(out, 2, head.run.to_string().as_bytes());
     number(out, 3, head.seq.0);
 }
 
-/// What the frame says of the reliable stream. `after` 0 is left out as any zero is: a decoder reads 0.
+/// Writes the span of a batch. A zero `after` is left out like any zero: a decoder reads 0.
 fn span(out: &mut BytesMut, of: Span) {
     number(out, batch::AFTER, of.after);
     number(out, batch::THROUGH, of.through);
     number(out, batch::ACK_WITHIN_MS, u64::from(of.ack_within_ms));
 }
 
-/// A span and what is alive of it.
+/// Writes a span and the alive messages of the span.
 fn carried(out: &mut BytesMut, brought: &Carried) {
     span(out, brought.span);
-    for one in &brought.messages {
-        message(out, batch::CARRIED, one, None);
+    for reliable in &brought.messages {
+        message(out, batch::CARRIED, reliable, None);
     }
 }
 
-/// Skipped, messages, merged and counters: the part of a batch that is the same in every frame that brings it.
+/// Writes the body: skipped, messages, merged and counters.
 fn body(out: &mut BytesMut, batch: &Batch) {
     counts(out, batch::SKIPPED, &batch.skipped);
-    for one in &batch.messages {
-        message(out, batch::MESSAGES, one, None);
+    for each in &batch.messages {
+        message(out, batch::MESSAGES, each, None);
     }
     counts(out, batch::MERGED, &batch.merged);
     counters(out, &batch.counters);
@@ -206,7 +212,8 @@ fn message(out: &mut BytesMut, field: u32, message: &Message, seq: Option<Seq>) 
     number(out, 10, told_count(message));
 }
 
-/// What a frame says of a message's count: a single one goes without saying.
+/// Count field of a message. A count of 1 is spelt as 0 and so left out: a device reads 1 for an absent
+/// count.
 fn told_count(message: &Message) -> u64 {
     if message.count == 1 { 0 } else { message.count }
 }
@@ -219,9 +226,10 @@ fn message_length(message: &Message, seq: Option<Seq>) -> usize {
         + number_length(told_count(message))
 }
 
-/// The length of a message without its seq, its offset and its recall.
+/// Length of a message without seq, offset, recall and count.
 fn unplaced_length(message: &Message) -> usize {
-    // When it is sized at the door its time is not known yet: six bytes hold unix milliseconds until 2109.
+    // The door sizes a message before the home sets the time: a tag, and six bytes of varint until the year
+    // 2109.
     let at = if message.at_ms == 0 { 7 } else { number_length(message.at_ms) };
     bytes_length(message.type_name.as_str().len())
         + bytes_length(message.payload.bytes().len())
@@ -231,7 +239,7 @@ fn unplaced_length(message: &Message) -> usize {
         + message.key.as_ref().map_or(0, |key| bytes_length(key.as_str().len()))
 }
 
-/// A `map<string, uint64>`: one entry per type, each a message of key and value.
+/// Writes a `map<string, uint64>`: one entry per type, each a message of key and value.
 fn counts(out: &mut BytesMut, field: u32, counts: &[(TypeName, u64)]) {
     for (type_name, count) in counts {
         let name = type_name.as_str().as_bytes();
@@ -240,7 +248,7 @@ fn counts(out: &mut BytesMut, field: u32, counts: &[(TypeName, u64)]) {
     }
 }
 
-/// A `map<string, CounterChange>`.
+/// Writes a `map<string, CounterChange>`.
 fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
     for CounterChange { type_name, add, total } in changes {
         let change = number_length(*add) + number_length(*total);
@@ -257,14 +265,14 @@ fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
     }
 }
 
-/// Opens a map entry with its key; `value_length` bytes of the value follow.
+/// Opens a map entry and writes the key. The caller writes `value_length` bytes of value.
 fn entry(out: &mut BytesMut, field: u32, key: &[u8], value_length: usize) {
     encode_key(field, WireType::LengthDelimited, out);
     encode_varint((bytes_length(key.len()) + value_length) as u64, out);
     bytes(out, 1, key);
 }
 
-/// A varint field; zero is left out, as proto3 does.
+/// Writes a varint field. Zero is left out, as in proto3.
 fn number(out: &mut BytesMut, field: u32, value: u64) {
     if value > 0 {
         encode_key(field, WireType::Varint, out);
@@ -272,12 +280,12 @@ fn number(out: &mut BytesMut, field: u32, value: u64) {
     }
 }
 
-/// The length of `number` with a field number below sixteen.
+/// Length of a varint field. Valid for field numbers below sixteen, with a tag of one byte.
 fn number_length(value: u64) -> usize {
     if value > 0 { 1 + encoded_len_varint(value) } else { 0 }
 }
 
-/// A length-delimited field; empty is left out.
+/// Writes a length-delimited field. An empty value is left out.
 fn bytes(out: &mut BytesMut, field: u32, value: &[u8]) {
     if !value.is_empty() {
         encode_key(field, WireType::LengthDelimited, out);
@@ -286,7 +294,7 @@ fn bytes(out: &mut BytesMut, field: u32, value: &[u8]) {
     }
 }
 
-/// The length of `bytes` with a field number below sixteen.
+/// Length of a length-delimited field. Valid for field numbers below sixteen, with a tag of one byte.
 fn bytes_length(length: usize) -> usize {
     if length > 0 { 1 + encoded_len_varint(length as u64) + length } else { 0 }
 }

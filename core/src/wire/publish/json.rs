@@ -1,5 +1,6 @@
-//! Reads a publish request in JSON: one walk of serde's, driven by visitors that know which field they are in, so
-//! that each mistake is named and nothing is buffered.
+//! Publish requests in JSON: one walk of serde, without a buffer for the request.
+//!
+//! Each visitor notes the field under way, so that every mistake has a path.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,11 +11,10 @@ use serde_json::value::RawValue;
 use crate::room::message::Message;
 use crate::room::policy::Types;
 
-use super::{Draft, Field, Given, PublishError, Request};
+use super::{Field, Given, MessageDraft, PublishError, Request};
 
-/// See [`super::parse_json`].
 pub(super) fn parse(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
-    let mut reading = Reading { request: Request::new(types), refusal: None };
+    let mut reading = RequestReading { request: Request::new(types), refusal: None };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let outcome = WholeRequest(&mut reading).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match outcome {
@@ -23,33 +23,39 @@ pub(super) fn parse(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishE
     }
 }
 
-struct Reading<'t> {
+struct RequestReading<'t> {
     request: Request<'t>,
-    /// Our own word on what is wrong; serde's errors carry none of its parts.
+    /// Mistake found by this file. An error of serde is a text alone, so the parts wait here.
     refusal: Option<PublishError>,
 }
 
-impl Reading<'_> {
+impl RequestReading<'_> {
+    /// Keeps the refusal, and returns an error to stop serde.
     fn refuse<E: serde::de::Error>(&mut self, refusal: PublishError) -> E {
         self.refusal = Some(refusal);
+        // The text is never shown: `blame` takes the refusal first.
         E::custom("refused")
     }
 
-    /// Says what `error` means for the publisher.
+    /// Turns an error of serde into a refusal with a code and a path.
     fn blame(&mut self, error: &serde_json::Error) -> PublishError {
         if let Some(refusal) = self.refusal.take() {
             return refusal;
         }
         match self.request.field {
+            // serde checks a payload while taking it as raw text.
             Some(Field::Payload) => self.request.not_json(),
             Some(field) if error.is_data() => self.request.bad_value(field),
             None if error.is_data() => {
                 self.request.refusal(400, "bad_value", None, OBJECT_ALLOWED.to_owned())
             }
+            // Broken syntax: serde's text with line and column helps more than the rules of a field.
             field => self.request.refusal(400, "bad_json", field, format!("one JSON object: {error}")),
         }
     }
 
+    /// Refuses an unknown field. The path gives back at most [`FIELD_NAME_CHARS_SHOWN`] characters of its
+    /// name.
     fn unknown<E: serde::de::Error>(&mut self, name: &str) -> E {
         let shown: String = name.chars().take(FIELD_NAME_CHARS_SHOWN).collect();
         let field = self.request.path(Some(&shown));
@@ -58,8 +64,8 @@ impl Reading<'_> {
     }
 }
 
-/// `{"messages":[…]}` or a message.
-struct WholeRequest<'r, 't>(&'r mut Reading<'t>);
+/// The top of a request: `{"messages":[…]}` or a single message.
+struct WholeRequest<'r, 't>(&'r mut RequestReading<'t>);
 
 impl<'de> DeserializeSeed<'de> for WholeRequest<'_, '_> {
     type Value = ();
@@ -82,10 +88,12 @@ impl<'de> Visitor<'de> for WholeRequest<'_, '_> {
         let mut is_list = false;
         while let Some(name) = map.next_key::<FieldName<'de>>()? {
             match name {
+                // The list stands alone: fields beside the list would belong to no message.
                 FieldName::Known(Field::Messages) if !is_list && spelt.seen == 0 => {
                     is_list = true;
                     reading.request.field = Some(Field::Messages);
                     map.next_value_seed(List(reading))?;
+                    // A mistake behind the list belongs to no message.
                     reading.request.index = None;
                     reading.request.field = None;
                 }
@@ -100,7 +108,7 @@ impl<'de> Visitor<'de> for WholeRequest<'_, '_> {
     }
 }
 
-struct List<'r, 't>(&'r mut Reading<'t>);
+struct List<'r, 't>(&'r mut RequestReading<'t>);
 
 impl<'de> DeserializeSeed<'de> for List<'_, '_> {
     type Value = ();
@@ -123,13 +131,13 @@ impl<'de> Visitor<'de> for List<'_, '_> {
     }
 }
 
-/// A message of the list.
-struct Listed<'r, 't>(&'r mut Reading<'t>);
+struct Listed<'r, 't>(&'r mut RequestReading<'t>);
 
 impl<'de> DeserializeSeed<'de> for Listed<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Before the message is read: a list above the limit costs no further parsing.
         self.0.request.begin_message().map_err(|refusal| self.0.refuse(refusal))?;
         deserializer.deserialize_map(self)
     }
@@ -155,10 +163,10 @@ impl<'de> Visitor<'de> for Listed<'_, '_> {
     }
 }
 
-/// A message's fields, borrowed from the request wherever nothing is escaped.
+/// Fields of a message, borrowed from the request. A string with escapes is a copy.
 #[derive(Default)]
 struct Spelt<'a> {
-    /// A bit for each field that has been read.
+    /// One bit for each field read so far.
     seen: u8,
     type_name: Option<Text<'a>>,
     payload: Option<&'a RawValue>,
@@ -174,10 +182,11 @@ impl<'a> Spelt<'a> {
         &mut self,
         field: Field,
         map: &mut A,
-        reading: &mut Reading<'_>,
+        reading: &mut RequestReading<'_>,
     ) -> Result<(), A::Error> {
         reading.request.field = Some(field);
         let bit = 1 << field as u8;
+        // Readers disagree on the winner of a repeated name (RFC 7493 §2.3 forbids repetition).
         if self.seen & bit != 0 {
             let refusal =
                 reading.request.refusal(400, "bad_value", Some(field), "each field at most once".to_owned());
@@ -186,30 +195,34 @@ impl<'a> Spelt<'a> {
         self.seen |= bit;
         match field {
             Field::Type => self.type_name = Some(map.next_value()?),
-            // Not an `Option`: `null` is a payload.
+            // Not an `Option`: JSON `null` is a payload like any other.
             Field::Payload => self.payload = Some(map.next_value()?),
             Field::PayloadB64 => self.payload_b64 = Some(map.next_value()?),
+            // `Option`s: `null` counts as left out.
             Field::Id => self.id = map.next_value()?,
             Field::Key => self.key = map.next_value()?,
             Field::Count => self.count = map.next_value()?,
             Field::TtlMs => self.ttl_ms = map.next_value()?,
+            // A message has no list inside.
             Field::Messages => return Err(reading.unknown(field.name())),
         }
+        // Between two fields, a mistake belongs to the message as a whole.
         reading.request.field = None;
         Ok(())
     }
 
-    fn take<E: serde::de::Error>(&self, reading: &mut Reading<'_>) -> Result<(), E> {
+    fn take<E: serde::de::Error>(&self, reading: &mut RequestReading<'_>) -> Result<(), E> {
         let payload = match (self.payload, self.payload_b64.as_deref()) {
             (Some(json), None) => Given::Json(json.get().as_bytes()),
             (None, Some(base64)) => Given::Base64(base64),
             (None, None) => Given::Nothing,
+            // Two payloads for one message.
             (Some(_), Some(_)) => {
                 let refusal = reading.request.bad_value(Field::PayloadB64);
                 return Err(reading.refuse(refusal));
             }
         };
-        let draft = Draft {
+        let draft = MessageDraft {
             type_name: self.type_name.as_deref(),
             payload,
             id: self.id.as_deref(),
@@ -221,7 +234,7 @@ impl<'a> Spelt<'a> {
     }
 }
 
-/// A string of the request: borrowed, unless it holds an escape.
+/// A string of the request: borrowed, or copied if the text has escapes.
 struct Text<'a>(Cow<'a, str>);
 
 impl std::ops::Deref for Text<'_> {
@@ -256,7 +269,6 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// The name of a field.
 enum FieldName<'a> {
     Known(Field),
     Unknown(Cow<'a, str>),
@@ -273,5 +285,5 @@ impl<'de> Deserialize<'de> for FieldName<'de> {
 const OBJECT_ALLOWED: &str = "an object: a message, or {\"messages\":[…]} at the top";
 const FIELDS_ALLOWED: &str =
     "type, payload or payload_b64, id, key, count and ttl_ms; or messages alone at the top";
-/// How much of a misspelt name is given back.
+/// Characters of an unknown field's name in an answer. A hostile name would fill the answer otherwise.
 const FIELD_NAME_CHARS_SHOWN: usize = 64;

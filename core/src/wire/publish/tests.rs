@@ -1,4 +1,4 @@
-//! Publish requests: what is taken, what is refused and how it is named, and that both encodings agree.
+//! Publish requests: taken messages, refusals with code and path, and both encodings compared.
 
 use std::time::Duration;
 
@@ -79,12 +79,12 @@ fn a_reliable_message_lives_as_long_as_its_publisher_or_else_its_type_says() {
 
 #[test]
 fn a_normal_or_lossy_message_waits_as_long_as_its_publisher_or_else_its_type_says() {
-    for type_name in ["chat", "gift", "enter", "never_configured"] {
+    for name in ["chat", "gift", "enter", "never_configured"] {
         let list = taken(&format!(
-            r#"{{"messages":[{{"type":"{type_name}","payload":1}},{{"type":"{type_name}","payload":1,"ttl_ms":1500}}]}}"#
+            r#"{{"messages":[{{"type":"{name}","payload":1}},{{"type":"{name}","payload":1,"ttl_ms":1500}}]}}"#
         ));
         let waits: Vec<Duration> = list.iter().map(|message| message.ttl).collect();
-        assert_eq!(waits, [WAIT_DEFAULT, Duration::from_millis(1500)], "{type_name}");
+        assert_eq!(waits, [WAIT_DEFAULT, Duration::from_millis(1500)], "{name}");
     }
 }
 
@@ -367,7 +367,8 @@ fn random_message(rng: &mut fastrand::Rng) -> (String, proto::PublishMessage) {
 }
 
 fn random_request(rng: &mut fastrand::Rng) -> (Vec<u8>, Vec<u8>) {
-    let (json, messages): (Vec<_>, Vec<_>) = (0..rng.usize(1..8)).map(|_| random_message(rng)).unzip();
+    let both = (0..rng.usize(1..8)).map(|_| random_message(rng));
+    let (json, messages): (Vec<_>, Vec<_>) = both.unzip();
     let json = format!(r#"{{"messages":[{}]}}"#, json.join(","));
     (json.into_bytes(), proto::PublishRequest { messages }.encode_to_vec())
 }

@@ -1,0 +1,379 @@
+//! Device tokens: the keys that sign them, and the check of a token against its keys and the time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use roomcast_core::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_ROOMS_MAX, TOKEN_SKEW};
+use serde::Deserialize;
+
+use super::{BadCredential, Grant, Refused};
+
+/// A key that signs devices' tokens, with its algorithm. A token of another algorithm is not tried with the
+/// key, so a public key can never serve as an HS256 secret.
+#[derive(Clone)]
+pub(crate) struct DeviceKey {
+    kid: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl DeviceKey {
+    /// A shared secret for HS256, at least 32 bytes.
+    ///
+    /// # Errors
+    /// [`BadCredential`] for a shorter secret.
+    pub(crate) fn hs256(kid: Option<String>, secret: &[u8]) -> Result<Self, BadCredential> {
+        // RFC 7518 §3.2: a key of at least the size of the hash. A shorter one can be guessed from any token.
+        if secret.len() < SECRET_BYTES_MIN {
+            return Err(BadCredential { allowed: "a secret of at least 32 bytes, as HS256 asks for" });
+        }
+        Ok(Self { kid, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) })
+    }
+
+    /// An Ed25519 public key: base64 of its 32 bytes (either alphabet, padded or not), or a PEM `PUBLIC KEY`.
+    ///
+    /// # Errors
+    /// [`BadCredential`] for any other text, and for 32 bytes that are not a point of the curve.
+    pub(crate) fn eddsa(kid: Option<String>, public_key: &str) -> Result<Self, BadCredential> {
+        const ALLOWED: BadCredential = BadCredential {
+            allowed: "an Ed25519 public key: base64 of its 32 bytes, or a PEM \"PUBLIC KEY\"",
+        };
+        let bytes = ed25519_bytes(public_key).ok_or(ALLOWED)?;
+        let key = DecodingKey::from_ed_der(&bytes);
+        // from_ed_der takes any bytes. Without this trial a mistyped key would refuse every device, one by
+        // one.
+        let trial = jsonwebtoken::crypto::verify("", b"", &key, Algorithm::EdDSA);
+        if trial.is_err_and(|trouble| matches!(trouble.kind(), ErrorKind::InvalidEddsaKey)) {
+            return Err(ALLOWED);
+        }
+        Ok(Self { kid, algorithm: Algorithm::EdDSA, key })
+    }
+
+    /// The key's name. A token may choose its key by the same name.
+    #[must_use]
+    pub(crate) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// True if the algorithm of the header is the key's own, and the names agree where both have a name.
+    fn fits(&self, header: &jsonwebtoken::Header) -> bool {
+        let named_otherwise = matches!((&self.kid, &header.kid), (Some(own), Some(asked)) if own != asked);
+        self.algorithm == header.alg && !named_otherwise
+    }
+}
+
+impl fmt::Debug for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceKey({:?}, kid {:?}, [redacted])", self.algorithm, self.kid)
+    }
+}
+
+/// The 32 bytes of an Ed25519 public key, from base64 or PEM.
+fn ed25519_bytes(text: &str) -> Option<[u8; 32]> {
+    /// The bytes before the key in a `SubjectPublicKeyInfo` (RFC 8410 §4).
+    const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    let text = text.trim();
+    let pem = text
+        .strip_prefix("-----BEGIN PUBLIC KEY-----")
+        .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"));
+    // Both alphabets of base64 are in use for keys; with the padding left out, one decoder reads all four
+    // forms.
+    let plain: String = pem
+        .unwrap_or(text)
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace() && *c != '=')
+        .map(|c| match c {
+            '-' => '+',
+            '_' => '/',
+            other => other,
+        })
+        .collect();
+    let bytes = STANDARD_NO_PAD.decode(plain).ok()?;
+    let raw = if pem.is_some() { bytes.strip_prefix(&SPKI_PREFIX)? } else { &bytes };
+    raw.try_into().ok()
+}
+
+/// The claims of a token. Times are integers: a text, a fraction or a negative number refuses the whole token
+/// (jsonwebtoken below 10.3 passed an `exp` spelt as text, CVE-2026-25537). So does a claim spelt twice.
+#[derive(Deserialize)]
+struct Claims {
+    exp: u64,
+    nbf: Option<u64>,
+    rooms: Vec<String>,
+}
+
+/// The keys that may sign devices' tokens. An empty list opens the door. A clone shares the list.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceKeys(Arc<[DeviceKey]>);
+
+impl DeviceKeys {
+    /// The keys in configured order. The configuration keeps the list within `DEVICE_KEYS_MAX`.
+    #[must_use]
+    pub(crate) fn new(keys: Vec<DeviceKey>) -> Self {
+        Self(keys.into())
+    }
+
+    /// True without keys: any device may join any room.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The grant of a device's token at `unix_s`, in seconds since 1970. A token is valid from [`TOKEN_SKEW`]
+    /// before its `nbf` until the second before its `exp`.
+    ///
+    /// # Errors
+    /// [`Refused::TokenMissing`], [`Refused::TokenInvalid`], [`Refused::TokenExpired`].
+    pub fn grant(&self, token: Option<&str>, unix_s: u64) -> Result<Grant, Refused> {
+        if self.is_open() {
+            return Ok(Grant::Any);
+        }
+        let token = token.filter(|token| !token.is_empty()).ok_or(Refused::TokenMissing)?;
+        let claims = self.claims(token).ok_or(Refused::TokenInvalid)?;
+        // RFC 7519 §4.1.4: a token is refused on or after its `exp`.
+        if unix_s >= claims.exp {
+            return Err(Refused::TokenExpired);
+        }
+        // The issuer's clock may run ahead of ours (RFC 7519 §4.1.5): a token issued just now must not be
+        // refused.
+        let not_yet = claims.nbf.is_some_and(|nbf| nbf > unix_s.saturating_add(TOKEN_SKEW.as_secs()));
+        if not_yet || claims.rooms.len() > TOKEN_ROOMS_MAX {
+            return Err(Refused::TokenInvalid);
+        }
+        Ok(Grant::Rooms(claims.rooms.into()))
+    }
+
+    /// The claims of a token signed by one of the keys. A failure has no reason, so a forger learns nothing.
+    fn claims(&self, token: &str) -> Option<Claims> {
+        // Before any decoding: the length bounds the work that a stranger can cause.
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        // RFC 7515 §4.1.11: an unknown extension must not be ignored, and no extension is known here.
+        if header.crit.is_some() {
+            return None;
+        }
+        let signed = self.0.iter().filter(|key| key.fits(&header)).find_map(|key| {
+            // The library would ask the machine's clock, and would let claims of other types pass. `grant`
+            // checks the times, and `Claims` the types.
+            let mut signature_only = Validation::new(key.algorithm);
+            signature_only.required_spec_claims.clear();
+            signature_only.validate_exp = false;
+            signature_only.validate_aud = false;
+            jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only).ok()
+        })?;
+        Some(signed.claims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header};
+    use roomcast_core::room::id::RoomName;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRET: &[u8] = b"canary-secret-of-thirty-two-bytes!";
+    const NOW: u64 = 1_800_000_000;
+    /// RFC 8410 §7 / RFC 8032 §7.1, test 1: the private key and its public half.
+    const ED_PRIVATE: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+    const ED_PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+
+    fn ed_signer() -> EncodingKey {
+        let mut pkcs8 = vec![
+            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+        ];
+        pkcs8.extend(base64::engine::general_purpose::STANDARD.decode(ED_PRIVATE).unwrap());
+        EncodingKey::from_ed_der(&pkcs8)
+    }
+
+    fn signed(header: &Header, claims: &Value, signer: &EncodingKey) -> String {
+        jsonwebtoken::encode(header, claims, signer).unwrap()
+    }
+
+    fn hs256(claims: &Value) -> String {
+        signed(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET))
+    }
+
+    fn hs256_keys() -> DeviceKeys {
+        DeviceKeys::new(vec![DeviceKey::hs256(None, SECRET).unwrap()])
+    }
+
+    fn eddsa_keys() -> DeviceKeys {
+        DeviceKeys::new(vec![DeviceKey::eddsa(None, ED_PUBLIC).unwrap()])
+    }
+
+    #[test]
+    fn a_viewer_door_without_keys_is_open() {
+        assert_eq!(DeviceKeys::default().grant(None, NOW), Ok(Grant::Any));
+    }
+
+    #[test]
+    fn a_token_grants_the_rooms_it_names_and_prefixes_with_a_star() {
+        let token = hs256(&json!({"exp": NOW + 60, "rooms": ["live:1", "shop-*"]}));
+        let grant = hs256_keys().grant(Some(&token), NOW).unwrap();
+        for (room, covered) in
+            [("live:1", true), ("live:12", false), ("shop-", true), ("shop-9", true), ("shop", false)]
+        {
+            assert_eq!(grant.covers(&RoomName::parse(room).unwrap()), covered, "{room}");
+        }
+        let all = hs256_keys().grant(Some(&hs256(&json!({"exp": NOW + 60, "rooms": ["*"]}))), NOW).unwrap();
+        assert!(all.covers(&RoomName::parse("any").unwrap()));
+        let none = hs256_keys().grant(Some(&hs256(&json!({"exp": NOW + 60, "rooms": []}))), NOW).unwrap();
+        assert!(!none.covers(&RoomName::parse("any").unwrap()), "an empty list grants nothing");
+    }
+
+    #[test]
+    fn a_token_ends_at_exp_and_begins_at_nbf_by_the_clock_that_is_passed_in() {
+        let keys = hs256_keys();
+        let token = hs256(&json!({"exp": 1000, "nbf": 500, "aud": "someone", "rooms": ["r"]}));
+        assert!(
+            keys.grant(Some(&token), 999).is_ok(),
+            "long past by the machine's clock, which is not asked"
+        );
+        assert_eq!(keys.grant(Some(&token), 1000), Err(Refused::TokenExpired));
+        assert!(keys.grant(Some(&token), 500 - TOKEN_SKEW.as_secs()).is_ok());
+        assert_eq!(keys.grant(Some(&token), 499 - TOKEN_SKEW.as_secs()), Err(Refused::TokenInvalid));
+        assert_eq!(keys.grant(Some(&token), u64::MAX), Err(Refused::TokenExpired), "no overflow");
+    }
+
+    #[test]
+    fn claims_of_another_type_are_refused_never_skipped() {
+        let many: Vec<String> = (0..=TOKEN_ROOMS_MAX).map(|n| format!("r{n}")).collect();
+        for claims in [
+            json!({"rooms": ["r"]}),
+            json!({"exp": NOW + 60}),
+            json!({"exp": (NOW + 60).to_string(), "rooms": ["r"]}),
+            json!({"exp": null, "rooms": ["r"]}),
+            json!({"exp": 1.9e9, "rooms": ["r"]}),
+            json!({"exp": -1, "rooms": ["r"]}),
+            json!({"exp": [NOW + 60], "rooms": ["r"]}),
+            json!({"exp": NOW + 60, "nbf": "0", "rooms": ["r"]}),
+            json!({"exp": NOW + 60, "rooms": "r"}),
+            json!({"exp": NOW + 60, "rooms": [1]}),
+            json!({"exp": NOW + 60, "rooms": many}),
+            json!(["r"]),
+        ] {
+            assert_eq!(
+                hs256_keys().grant(Some(&hs256(&claims)), NOW),
+                Err(Refused::TokenInvalid),
+                "{claims}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_missing_is_told_from_one_that_is_invalid() {
+        let keys = hs256_keys();
+        assert_eq!(keys.grant(None, NOW), Err(Refused::TokenMissing));
+        assert_eq!(keys.grant(Some(""), NOW), Err(Refused::TokenMissing));
+        let good = hs256(&json!({"exp": NOW + 60, "rooms": ["r"]}));
+        let long = "x".repeat(TOKEN_BYTES_MAX + 1);
+        let cut = &good[..good.len() - 4];
+        for bad in ["x", "..", "a.b.c", "é.é.é", &long, cut, &format!("{good}.x")] {
+            assert_eq!(keys.grant(Some(bad), NOW), Err(Refused::TokenInvalid), "{bad:.40}");
+        }
+    }
+
+    #[test]
+    fn any_changed_byte_of_a_token_is_refused() {
+        let keys = hs256_keys();
+        let token = hs256(&json!({"exp": NOW + 60, "rooms": ["r"]}));
+        for at in 0..token.len() - 1 {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            assert_eq!(keys.grant(Some(&changed), NOW), Err(Refused::TokenInvalid), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_public_key_never_serves_as_an_hs256_secret() {
+        let claims = json!({"exp": NOW + 60, "rooms": ["*"]});
+        let raw = base64::engine::general_purpose::STANDARD.decode(ED_PUBLIC).unwrap();
+        for secret in [raw.as_slice(), ED_PUBLIC.as_bytes()] {
+            let forged = signed(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret));
+            assert_eq!(eddsa_keys().grant(Some(&forged), NOW), Err(Refused::TokenInvalid));
+        }
+        let genuine = signed(&Header::new(Algorithm::EdDSA), &claims, &ed_signer());
+        assert!(eddsa_keys().grant(Some(&genuine), NOW).is_ok());
+        assert_eq!(hs256_keys().grant(Some(&genuine), NOW), Err(Refused::TokenInvalid));
+        let hs384 = signed(&Header::new(Algorithm::HS384), &claims, &EncodingKey::from_secret(SECRET));
+        assert_eq!(
+            hs256_keys().grant(Some(&hs384), NOW),
+            Err(Refused::TokenInvalid),
+            "not even a sibling algorithm"
+        );
+    }
+
+    #[test]
+    fn alg_none_is_refused_however_it_is_spelt() {
+        let url = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let claims = url.encode(json!({"exp": NOW + 60, "rooms": ["*"]}).to_string());
+        for alg in ["none", "None", "NONE", ""] {
+            let header = url.encode(json!({"alg": alg, "typ": "JWT"}).to_string());
+            for signature in ["", "AAAA"] {
+                let token = format!("{header}.{claims}.{signature}");
+                assert_eq!(hs256_keys().grant(Some(&token), NOW), Err(Refused::TokenInvalid), "{alg:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn kid_chooses_a_key_and_critical_extensions_are_refused() {
+        let other = b"another-secret-of-thirty-two-bytes";
+        let keys = DeviceKeys::new(vec![
+            DeviceKey::hs256(Some("a".into()), SECRET).unwrap(),
+            DeviceKey::hs256(Some("b".into()), other).unwrap(),
+        ]);
+        let claims = json!({"exp": NOW + 60, "rooms": ["r"]});
+        let with = |kid: Option<&str>, secret: &[u8]| {
+            let mut header = Header::new(Algorithm::HS256);
+            header.kid = kid.map(str::to_owned);
+            signed(&header, &claims, &EncodingKey::from_secret(secret))
+        };
+        assert!(keys.grant(Some(&with(Some("b"), other)), NOW).is_ok());
+        assert!(keys.grant(Some(&with(None, other)), NOW).is_ok(), "without a kid each key is tried");
+        assert_eq!(keys.grant(Some(&with(Some("a"), other)), NOW), Err(Refused::TokenInvalid));
+        assert_eq!(keys.grant(Some(&with(Some("c"), SECRET)), NOW), Err(Refused::TokenInvalid));
+        let mut critical = Header::new(Algorithm::HS256);
+        critical.crit = Some(vec!["b64".into()]);
+        let token = signed(&critical, &claims, &EncodingKey::from_secret(SECRET));
+        assert_eq!(keys.grant(Some(&token), NOW), Err(Refused::TokenInvalid));
+    }
+
+    #[test]
+    fn an_ed25519_key_is_read_from_base64_and_pem() {
+        let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+        let url_safe = ED_PUBLIC.replace('/', "_").replace('+', "-").replace('=', "");
+        let token =
+            signed(&Header::new(Algorithm::EdDSA), &json!({"exp": NOW + 60, "rooms": []}), &ed_signer());
+        for spelt in [ED_PUBLIC, pem, &url_safe] {
+            let keys = DeviceKeys::new(vec![DeviceKey::eddsa(None, spelt).unwrap()]);
+            assert!(keys.grant(Some(&token), NOW).is_ok(), "{spelt}");
+        }
+        let no_point = STANDARD_NO_PAD.encode([2_u8; 32]);
+        for bad in ["", "AAAA", "not base64!", &no_point] {
+            assert!(DeviceKey::eddsa(None, bad).is_err(), "{bad:?}");
+        }
+        assert!(DeviceKey::hs256(None, &[7; SECRET_BYTES_MIN - 1]).is_err());
+    }
+
+    #[test]
+    fn debug_and_errors_never_show_a_secret_or_a_token() {
+        let token = hs256(&json!({"exp": 1, "rooms": ["r"]}));
+        let refused = hs256_keys().grant(Some(&token), NOW).unwrap_err();
+        let short = DeviceKey::hs256(None, b"canary").unwrap_err();
+        let shown = format!("{:#?} {:?} {refused:?} {refused} {short:?} {short}", hs256_keys(), eddsa_keys());
+        let bytes_shown = format!("{:?}", &SECRET[..4]);
+        for leak in ["canary", bytes_shown.trim_matches(['[', ']']), &token, "11qYAY"] {
+            assert!(!shown.contains(leak), "{leak} in {shown}");
+        }
+    }
+}
