@@ -1,4 +1,5 @@
-//! What a message costs its room before it is encoded: into the buffer, out with a cut, and through the whole core.
+//! The cost of a message in its room before encoding: into the buffer, out with a cut, and through the whole
+//! core.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -6,10 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use roomcast_core::room::buffer::{Allowance, Budget, Buffer};
-use roomcast_core::room::id::{RoomName, Run, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::id::{RoomName, Run};
+use roomcast_core::room::message::{Message, Payload, sample};
 use roomcast_core::room::pace::{Quotas, RoomRules};
-use roomcast_core::room::policy::TypePolicy;
 use roomcast_core::room::tally::RoomTally;
 use roomcast_core::room::{Input, Room};
 use roomcast_core::wire::frame;
@@ -17,26 +17,14 @@ use roomcast_core::wire::frame;
 const BATCH_MESSAGES: usize = 100;
 
 fn chat() -> Message {
-    let mut message = Message {
-        type_name: TypeName::parse("chat").expect("a constant"),
-        policy: TypePolicy::of(Class::Normal),
-        key: None,
-        id: None,
-        payload: Payload::Opaque(Bytes::from(vec![7; 300])),
-        count: 1,
-        ttl: TypePolicy::of(Class::Normal).ttl,
-        offset: 0,
-        recall: 0,
-        at_ms: 0,
-        wire_bytes: 0,
-    };
+    let mut message = Message { payload: Payload::Opaque(Bytes::from(vec![7; 300])), ..sample("chat", "") };
     message.wire_bytes = frame::message_bytes(&message);
     message
 }
 
 fn push(criterion: &mut Criterion) {
     let now = roomcast::clock::now().instant;
-    // A batch at a time, so that making and dropping the buffer is shared by many.
+    // A batch at a time, so that many messages share the cost of a new buffer.
     let mut group = criterion.benchmark_group("buffer");
     group.throughput(Throughput::Elements(BATCH_MESSAGES as u64));
     group.bench_function("push_100", |bencher| {
@@ -70,8 +58,8 @@ fn push(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A request of 100 messages to a room without members: what bounds a publisher, the door aside. Each fills a batch,
-/// so each is cut, accounted for and put into the history as well.
+/// A request of 100 messages to a room without members: the bound of a publisher, without the door. Each
+/// request fills a batch, so each batch is cut, accounted for and put into the history.
 fn publish(criterion: &mut Criterion) {
     let mut now = roomcast::clock::now();
     let name = RoomName::parse("r1").expect("a constant");

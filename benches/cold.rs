@@ -1,7 +1,7 @@
-//! The flush of twenty thousand cold rooms with one member each, all due at the same moment, through a whole shard:
-//! from the turn in which they are due until every member has its frame and the shard is quiet.
+//! The flush of 20 000 cold rooms with one member each, all due at the same moment, through a whole shard.
+//! The time runs from the due turn until every member has its frame and the shard is quiet.
 //!
-//! Prints the best and the median of its rounds. The time of publishing is not in them.
+//! Prints the best, the median and the worst round, without the time of publishing.
 
 #[path = "support/sockets.rs"]
 mod support;
@@ -16,11 +16,11 @@ use support::{Driven, chat, print};
 
 const ROOMS: usize = 20_000;
 const ROUNDS: usize = 40;
-/// Between two rounds, in made-up time.
+/// The time between two rounds, in made-up time.
 const ROUND: Duration = Duration::from_secs(1);
-/// Within the spacing of two flushes of a small room, so that what is published then is gathered.
+/// Shorter than the spacing of two flushes of a small room, so that the second message gathers.
 const SHORTLY: Duration = Duration::from_millis(1);
-/// By then it is due.
+/// The second message is due by then.
 const DUE: Duration = Duration::from_millis(200);
 
 fn main() {
@@ -32,7 +32,7 @@ fn main() {
     for room in &rooms {
         driven.join(room, now);
     }
-    // Rooms tell their audience once, a second after it changed.
+    // A room tells its audience once, a second after a change: that batch must not count.
     for _ in 0..3 {
         quiet(&mut driven, now);
         now = later(now, ROUND);
@@ -44,7 +44,9 @@ fn main() {
         })
         .collect();
     took.sort_unstable();
-    let (best, median, worst) = (took[0], took[ROUNDS / 2], took[ROUNDS - 1]);
+    let best = took[0];
+    let median = took[ROUNDS / 2];
+    let worst = took[ROUNDS - 1];
     let per_room = best.as_nanos() / ROOMS as u128;
     print(&format!(
         "cold: {ROOMS} rooms of one member: best {best:.1?}, median {median:.1?}, worst {worst:.1?} of {ROUNDS}; \
@@ -52,7 +54,8 @@ fn main() {
     ));
 }
 
-/// Publishes twice in every room: the first message leaves at once, the second is gathered. What its flush took.
+/// Publishes twice in every room: the first message leaves at once, the second gathers. Returns the time of
+/// the second flush.
 fn round(driven: &mut Driven, rooms: &[RoomName], now: Now) -> Duration {
     publish(driven, rooms, now);
     quiet(driven, now);
@@ -76,7 +79,7 @@ fn publish(driven: &mut Driven, rooms: &[RoomName], now: Now) {
     }
 }
 
-/// Gives the shard its turns until there is nothing to do at that moment.
+/// Gives the shard its turns until nothing is left to do at that moment.
 fn quiet(driven: &mut Driven, now: Now) {
     while driven.turn(now) {}
     drop(driven.shard.take_tally());

@@ -1,11 +1,13 @@
-//! How fast a whole node makes messages durable, over HTTP as a publisher meets it, and how soon it is back after it was
-//! killed.
+//! The rate of durable messages through a whole node, over HTTP like a publisher, and the time of a node's
+//! return after a kill.
 //!
-//! Starts the real program on free ports with an empty store, in the system's directory for temporary files or in
-//! `ROOMCAST_BENCH_FOLDER`: the figures are of that disk. `cargo bench --bench durable -- batches` runs one part.
-//! `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node and the load to a core each. The load is one
-//! thread of closed loops: each publisher sends its next request when its last one was answered. How busy that thread was
-//! stands in each line: near 100 %, the figure is of the load and not of the node.
+//! Starts the real program on free ports with an empty store, in the system's directory for temporary files
+//! or in `ROOMCAST_BENCH_FOLDER`: the figures are of that disk. `cargo bench --bench durable -- batches` runs
+//! one part. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node and the load to a core
+//! each.
+//!
+//! The load is one thread of closed loops: each publisher sends its next request after the answer to the last
+//! one. Each line says how busy that thread was. Near 100 %, the figure is of the load and not of the node.
 
 mod support;
 
@@ -25,9 +27,9 @@ use tokio::task::JoinSet;
 
 const REPETITIONS: usize = 3;
 const REPETITION: Duration = Duration::from_secs(3);
-/// Opens the rooms and the connections; not counted.
+/// Opens the rooms and the connections, and is not counted.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// Of the messages that a killed node must bring back.
+/// The messages that a killed node must bring back.
 const STORED: Load =
     Load { publishers: 20, rooms_each: 50, messages: 50, payload_bytes: 4096, ttl_ms: 3_600_000 };
 const STORED_ROUNDS: usize = 2;
@@ -40,7 +42,8 @@ fn main() {
     if ["single", "publishers", "batches", "rooms", "restart"].into_iter().any(runs) {
         disk();
     }
-    // Rooms are so many that none has 1 024 messages alive at ten times the rate wanted: `stream_full` is no figure.
+    // With so many rooms, none has 1 024 messages alive at ten times the wanted rate: no answer is
+    // `stream_full`.
     let coupons = Load { publishers: 64, rooms_each: 2, messages: 1, payload_bytes: 300, ttl_ms: 1000 };
     for (name, load) in [
         ("single", Load { publishers: 1, ..coupons }),
@@ -57,8 +60,8 @@ fn main() {
     }
 }
 
-/// What a small write and its sync take here, without the node: the yardstick for everything else. Milliseconds where
-/// the disk needs a tenth of one say that others hold the core.
+/// Times a small write with its sync, without the node: the yardstick for all other figures. Milliseconds, on
+/// a disk that needs a tenth of one, say that other programs hold the core.
 fn disk() {
     let folder = Folder::new("disk");
     let mut file = File::create(folder.0.join("file")).expect("the folder is there");
@@ -71,11 +74,12 @@ fn disk() {
         })
         .collect();
     times.sort_unstable();
-    let (p50, p99) = (percentile(&times, 500), percentile(&times, 990));
+    let p50 = percentile(&times, 500);
+    let p99 = percentile(&times, 990);
     print(&format!("disk: 4 KiB written and synced: p50 {p50:.2?}, p99 {p99:.2?}"));
 }
 
-/// An empty folder of its own, removed when dropped.
+/// An empty folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -97,13 +101,13 @@ fn node_over(folder: &Folder) -> Node {
     Node::start(&["--data-dir", folder.0.to_str().expect("a folder's name is text")])
 }
 
-/// What the publishers of one part do.
+/// The work of the publishers of one part.
 #[derive(Clone, Copy)]
 struct Load {
     publishers: usize,
-    /// Each publisher's requests go round these, and no other's do.
+    /// Each publisher's requests go round these rooms, and no other publisher's do.
     rooms_each: usize,
-    /// Of one request.
+    /// Messages of one request.
     messages: usize,
     payload_bytes: usize,
     ttl_ms: u64,
@@ -145,23 +149,23 @@ impl Load {
     }
 }
 
-/// When publishers stop.
+/// The end of a publisher's work.
 #[derive(Clone, Copy)]
 enum Until {
     Time(Instant),
-    /// So many requests to each of their rooms.
+    /// A number of requests to each of the publisher's rooms.
     Rounds(usize),
-    /// The node is gone.
+    /// The end of the node.
     Killed,
 }
 
-/// What became of what was published.
+/// The results of the published messages.
 #[derive(Default)]
 struct Outcome {
     durable: usize,
-    /// How many ended otherwise, by the node's word for it.
+    /// Result other than durable, as the node names it -> messages.
     others: BTreeMap<String, usize>,
-    /// From sending a request to its whole answer.
+    /// From the request to its whole answer.
     latencies: Vec<Duration>,
 }
 
@@ -251,7 +255,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("the system has descriptors")
 }
 
-/// One repetition's figures.
+/// The figures of one repetition.
 struct Repetition {
     outcome: Outcome,
     took: Duration,
@@ -261,11 +265,12 @@ struct Repetition {
 
 impl Repetition {
     fn of(runtime: &Runtime, node: &Node, load: Load) -> Self {
-        let cpu_before = (node.cpu(), cpu("self"));
+        let node_cpu = node.cpu();
+        let load_cpu = cpu("self");
         let began = roomcast::clock::now().instant;
         let outcome = runtime.block_on(publish(node.publisher_door, load, Until::Time(began + REPETITION)));
         let took = roomcast::clock::now().instant - began;
-        Self { outcome, took, node_cpu: node.cpu() - cpu_before.0, load_cpu: cpu("self") - cpu_before.1 }
+        Self { outcome, took, node_cpu: node.cpu() - node_cpu, load_cpu: cpu("self") - load_cpu }
     }
 
     fn per_second(&self) -> u128 {
@@ -285,7 +290,8 @@ fn measure(name: &str, load: Load) {
     runtime.block_on(publish(node.publisher_door, load, Until::Time(warm)));
     let mut all: Vec<_> = (0..REPETITIONS).map(|_| Repetition::of(&runtime, &node, load)).collect();
     all.sort_by_key(|it| it.outcome.durable);
-    let (worst, best) = (&all[0], &all[REPETITIONS - 1]);
+    let worst = &all[0];
+    let best = &all[REPETITIONS - 1];
     let latency = |per_mille: usize| {
         let mut each: Vec<_> = all.iter().map(|it| percentile(&it.outcome.latencies, per_mille)).collect();
         each.sort_unstable();
@@ -293,7 +299,8 @@ fn measure(name: &str, load: Load) {
     };
     let messages = u32::try_from(best.outcome.durable.max(1)).expect("fewer in three seconds");
     print(&format!(
-        "{name}: {load}: best {}/s (worst {}/s), p50 {}, p99 {}; CPU of the node {:.1?} a message, {} % of a core; load {} %",
+        "{name}: {load}: best {}/s (worst {}/s), p50 {}, p99 {}; \
+         CPU of the node {:.1?} a message, {} % of a core; load {} %",
         best.per_second(),
         worst.per_second(),
         latency(500),
@@ -307,7 +314,7 @@ fn measure(name: &str, load: Load) {
     }
 }
 
-/// Kills a node that holds many messages while a few publishers are at it, and times its return.
+/// Kills a node that holds many messages while a few publishers are at work, and times its return.
 fn restart() {
     let folder = Folder::new("restart");
     let runtime = runtime();
@@ -358,9 +365,10 @@ fn kill_at_work(runtime: &Runtime, node: &mut Node) {
     });
 }
 
-/// Reads all pages of a room's reliable messages; returns how many those are.
+/// Reads all pages of a room's reliable messages, and returns their number.
 async fn pull(door: SocketAddr, room: &str) -> usize {
-    let (mut messages, mut after) = (0, String::new());
+    let mut messages = 0;
+    let mut after = String::new();
     loop {
         // The viewer door ends a connection with its answer.
         let mut stream = TcpStream::connect(door).await.expect("the door is open");
@@ -375,7 +383,7 @@ async fn pull(door: SocketAddr, room: &str) -> usize {
     }
 }
 
-/// How long each step of a node's return took, from the end of the one before.
+/// The time of each step of a node's return, from the end of the step before.
 struct Return {
     open: Duration,
     read: Duration,
@@ -387,7 +395,7 @@ impl Return {
         drop(TcpStream::connect(node.viewer_door).await.expect("the door is open"));
         let mut publisher = TcpStream::connect(node.publisher_door).await.expect("the door is open");
         let opened = roomcast::clock::now().instant;
-        // Rooms that the publishers of the kills did not touch, other ones each time.
+        // Other rooms each time, untouched by the publishers of the kills.
         let messages = pull(node.viewer_door, &Load::room(STORED.publishers - 1, number)).await;
         let read = roomcast::clock::now().instant;
         assert_eq!(messages, STORED.messages * STORED_ROUNDS, "what was durable is there");

@@ -1,9 +1,8 @@
-//! What it costs to spell a frame, in each encoding: once per batch, once per state of those behind or unacknowledged,
-//! once per join.
+//! The cost of encoding a frame, in each encoding. A frame is encoded once per batch, once per state of
+//! members that are behind or have not acknowledged, and once per join.
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
@@ -11,12 +10,12 @@ use roomcast_core::room::account::Missed;
 use roomcast_core::room::counters::CounterChange;
 use roomcast_core::room::history::{History, Past};
 use roomcast_core::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::message::{Class, Message, sample};
 use roomcast_core::room::policy::TypePolicy;
 use roomcast_core::room::{Batch, Carried, Refresh, Snapshot, Span};
 use roomcast_core::wire::frame::{self, Greeting, Head};
 
-/// Five flushes a second of a room with 100 messages a second.
+/// A room with 100 messages a second flushes five times a second.
 const BATCH_MESSAGES: usize = 20;
 const HISTORY_MESSAGES: u64 = 200;
 const PAYLOAD_BYTES: usize = 300;
@@ -25,22 +24,11 @@ fn type_name(name: &str) -> TypeName {
     TypeName::parse(name).expect("a constant")
 }
 
-/// A JSON payload of `PAYLOAD_BYTES`.
+/// A message with a JSON payload of `PAYLOAD_BYTES`.
 fn chat() -> Arc<Message> {
     let payload = format!(r#"{{"text":"{}"}}"#, "x".repeat(PAYLOAD_BYTES - 11));
-    let mut message = Message {
-        type_name: type_name("chat"),
-        policy: TypePolicy::of(Class::Normal),
-        key: Some(Key::parse("viewer-1000001").expect("a constant")),
-        id: None,
-        payload: Payload::Json(Bytes::from(payload)),
-        count: 1,
-        ttl: Duration::ZERO,
-        offset: 0,
-        recall: 0,
-        at_ms: 1_700_000_000_000,
-        wire_bytes: 0,
-    };
+    let key = Some(Key::parse("viewer-1000001").expect("a constant"));
+    let mut message = Message { key, at_ms: 1_700_000_000_000, ..sample("chat", &payload) };
     message.wire_bytes = frame::message_bytes(&message);
     Arc::new(message)
 }
@@ -54,7 +42,8 @@ fn likes() -> Vec<CounterChange> {
 }
 
 fn history() -> Vec<Past> {
-    let (mut history, now) = (History::default(), roomcast::clock::now().instant);
+    let mut history = History::default();
+    let now = roomcast::clock::now().instant;
     for seq in 1..=HISTORY_MESSAGES {
         history.push(Seq(seq), chat(), now);
     }

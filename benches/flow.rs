@@ -1,5 +1,5 @@
-//! What policy costs a message: the same messages through a buffer, and through a whole room, with everything that flow
-//! control may do to them and with nothing of it. The difference of two rows that begin alike is the price.
+//! The cost of flow control for a message: the same messages with all of its rules and with none, through a
+//! buffer and through a whole room. The difference of two rows that begin alike is the price.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -8,48 +8,42 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use roomcast_core::limits::SEGMENT_QUEUED_MAX;
 use roomcast_core::room::buffer::{Allowance, Budget, Buffer};
-use roomcast_core::room::id::{Key, RoomName, Run, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::id::{Key, RoomName, Run};
+use roomcast_core::room::message::{Class, Message, Payload, sample};
 use roomcast_core::room::pace::{Quotas, Readable, RoomRules};
 use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
 use roomcast_core::room::tally::RoomTally;
 use roomcast_core::room::{Input, Room};
 use roomcast_core::wire::frame;
 
-/// What comes within one window of 100 ms at 10 000 messages a second.
+/// The messages of one window of 100 ms, at 10 000 messages a second.
 const WINDOW_MESSAGES: usize = 1000;
 const WINDOW: Duration = Duration::from_millis(100);
-/// What devices may be shown of it at 40 a second.
+/// The messages of one window that devices see, at 40 a second.
 const SHOWN: usize = 4;
 
-/// Which of the messages are treated otherwise than plain ones.
+/// The messages of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mix {
-    /// All are chat.
+    /// Chat alone.
     Chat,
-    /// A tenth are gifts of eight keys, three tenths are notices of who came in, the others chat.
+    /// One tenth are gifts of eight keys, three tenths say who came in, and the rest is chat.
     Gala,
 }
 
 fn message(type_name: &str, policy: TypePolicy, key: Option<usize>) -> Message {
     let mut message = Message {
-        type_name: TypeName::parse(type_name).expect("a constant"),
         policy,
-        key: key.map(|key| Key::parse(&format!("k{key}")).expect("a key")),
-        id: None,
-        payload: Payload::Opaque(Bytes::from(vec![7; 100])),
-        count: 1,
         ttl: policy.ttl,
-        offset: 0,
-        recall: 0,
-        at_ms: 0,
-        wire_bytes: 0,
+        key: key.map(|key| Key::parse(&format!("k{key}")).expect("a key")),
+        payload: Payload::Opaque(Bytes::from(vec![7; 100])),
+        ..sample(type_name, "")
     };
     message.wire_bytes = frame::message_bytes(&message);
     message
 }
 
-/// A window's messages. Plain ones differ in their policy alone.
+/// The messages of one window. Plain messages differ from the others in their policy alone.
 fn window(mix: Mix, is_plain: bool) -> Vec<Message> {
     let plain = TypePolicy { history: false, ..TypePolicy::of(Class::Normal) };
     let rate = Some(TypeRate { per_second: 1_000_000, burst: 1_000_000 });
@@ -78,7 +72,7 @@ fn budget(normal: Allowance) -> Budget {
     }
 }
 
-/// Into a buffer, and out with cuts until it is empty.
+/// Into a buffer, and out with cuts until the buffer is empty.
 fn buffer(criterion: &mut Criterion) {
     let now = roomcast::clock::now().instant;
     let mut group = criterion.benchmark_group("flow_buffer");
@@ -112,12 +106,12 @@ fn buffer(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Through a room without members, which flushes what is due before it takes the next request.
+/// Through a room without members. The room flushes due messages before it takes the next request.
 fn room(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("flow_room");
     group.throughput(Throughput::Elements(WINDOW_MESSAGES as u64));
     let readable = Readable { normal_per_second: 40, high_per_second: 20 };
-    // Nothing is sampled: every message is cut, accounted for and put out, as without a policy.
+    // Nothing is sampled: every message is cut, accounted for and sent, as without a policy.
     let limited = RoomRules { messages_per_second: 1_000_000, ..RoomRules::default() };
     let policed = RoomRules { readable, ..limited };
     for (name, mix, is_plain, rules) in [
@@ -129,7 +123,8 @@ fn room(criterion: &mut Criterion) {
         ("gala_policed", Mix::Gala, false, policed),
     ] {
         let messages = window(mix, is_plain);
-        let (mut now, mut tally) = (roomcast::clock::now(), RoomTally::default());
+        let mut now = roomcast::clock::now();
+        let mut tally = RoomTally::default();
         let mut room = Room::new(RoomName::parse("r1").expect("a constant"), Run(1), rules, now.instant);
         let mut handle = |messages: Vec<Message>| {
             now = now.later(WINDOW);

@@ -1,10 +1,10 @@
-//! Where the memory of an idle device goes: every block that a whole node allocates for devices which have joined and then
-//! say nothing, by the place in the code that holds it; what the kernel keeps for them; and how many blocks a join, a
-//! publish and a flush allocate.
+//! The memory of an idle device: every block that a whole node allocates for devices that joined and then
+//! stay silent, by the place in the code that holds the block. Also the kernel's memory for these devices,
+//! and the blocks that a join, a publish and a flush allocate.
 //!
-//! The node and the devices are in this process; a device is a bare socket, which holds nothing on the heap. An allocator
-//! that counts stands in for the node's own, so bytes are as asked for, without the roundings of size classes. The kernel's
-//! figures are read from `/proc/slabinfo` (as root) and count both ends of each connection.
+//! The node and the devices are in this process. A device is a bare socket, which holds nothing on the heap.
+//! A counting allocator replaces the node's own, so bytes are as asked for, without the roundings of size
+//! classes. The kernel's figures come from `/proc/slabinfo` (as root) and count both ends of each connection.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,15 +23,16 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 const DEVICES: u64 = 8_000;
 const EVENTS: u64 = 50;
-/// Longer than the node goes on telling of joins.
+/// Longer than the node tells of joins.
 const QUIET: Duration = Duration::from_millis(2_500);
-/// Frames of a backtrace: as far as the function of ours that asked.
+/// Frames of a backtrace: down to the function of the node that asked for the memory.
 const FRAMES: usize = 48;
 
 fn main() {
     let server = Server::start(anywhere()).expect("loopback has free ports");
-    let (door, publisher) = (server.viewer_addr(), server.publisher_addr());
-    // The first of everything is not what the next costs.
+    let door = server.viewer_addr();
+    let publisher = server.publisher_addr();
+    // The first join and the first publish allocate what all later ones share.
     let mut first = Device::join(door);
     publish(publisher, "r1");
     first.hear_until_quiet();
@@ -44,7 +45,7 @@ fn main() {
     devices.extend((0..DEVICES).map(|_| Device::join(door)));
     let joined = HeapStats::get();
     first.hear_until_quiet();
-    // What nobody has read would be the kernel's memory, too.
+    // Unread frames would count as the kernel's memory.
     devices.iter_mut().for_each(Device::hear_what_came);
     let idle = HeapStats::get();
     let more_slabs = self::slabs();
@@ -66,7 +67,7 @@ fn main() {
     let empty = blocks_of(|| publish(publisher, "nobody-is-here"));
     let room = blocks_of(|| {
         publish(publisher, "r1");
-        // The slot behind all others: when it has its frame, everybody has.
+        // The last device has the last place in the segment: once it has the frame, every device has.
         devices.last_mut().expect("there are devices").hear();
     });
     print(&format!(
@@ -79,12 +80,15 @@ fn main() {
     std::process::exit(0);
 }
 
-/// A node on free ports, without a file, with one shard.
+/// The configuration of a node on free ports, with one shard and no file.
 fn anywhere() -> Config {
     let mut args = Args::default();
     let free = Some("127.0.0.1:0".to_owned());
-    (args.flags.viewer_listen, args.flags.publisher_listen) = (free.clone(), free.clone());
-    (args.flags.ops_listen, args.flags.ephemeral, args.flags.shards) = (free, true, Some("1".to_owned()));
+    args.flags.viewer_listen.clone_from(&free);
+    args.flags.publisher_listen.clone_from(&free);
+    args.flags.ops_listen = free;
+    args.flags.ephemeral = true;
+    args.flags.shards = Some("1".to_owned());
     Config::load(&args, std::iter::empty()).expect("the defaults are good")
 }
 
@@ -99,7 +103,8 @@ impl Device {
             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             sec-websocket-protocol: roomcast.v1.proto\r\n\r\n";
         stream.write_all(head).expect("the door is open");
-        let (mut last, mut byte) = ([0; 4], [0]);
+        let mut last = [0; 4];
+        let mut byte = [0];
         while last != *b"\r\n\r\n" {
             stream.read_exact(&mut byte).expect("the door answers");
             last = [last[1], last[2], last[3], byte[0]];
@@ -129,14 +134,14 @@ impl Device {
         self.0.read_exact(&mut payload[..length])
     }
 
-    /// Reads frames until none has come for a while.
+    /// Reads frames until none has come for `QUIET`.
     fn hear_until_quiet(&mut self) {
         self.0.set_read_timeout(Some(QUIET)).expect("not zero");
         while self.try_hear().is_ok() {}
         self.0.set_read_timeout(None).expect("it was set before");
     }
 
-    /// Reads the frames that have come.
+    /// Reads the frames that are in the socket.
     fn hear_what_came(&mut self) {
         self.0.set_nonblocking(true).expect("a socket");
         while self.try_hear().is_ok() {}
@@ -156,7 +161,7 @@ fn publish(door: SocketAddr, room: &str) {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
-/// How many blocks one such event allocates.
+/// The number of blocks that one `event` allocates, on average.
 fn blocks_of(mut event: impl FnMut()) -> f64 {
     event();
     let before = HeapStats::get().total_blocks;
@@ -164,14 +169,14 @@ fn blocks_of(mut event: impl FnMut()) -> f64 {
     (HeapStats::get().total_blocks - before) as f64 / EVENTS as f64
 }
 
-/// What the profiler writes, as far as it is of use here.
+/// The part of the profiler's file that this bench reads.
 #[derive(Deserialize)]
 struct Profile {
     pps: Vec<Place>,
     ftbl: Vec<String>,
 }
 
-/// A backtrace, and what it allocated that is there still.
+/// A backtrace, with its bytes and blocks that are still allocated at the end.
 #[derive(Deserialize)]
 struct Place {
     eb: u64,
@@ -179,7 +184,7 @@ struct Place {
     fs: Vec<usize>,
 }
 
-/// Prints who holds at least a byte per device, most first.
+/// Prints the holders of at least a byte per device, the largest first.
 fn holders(profile: &str) {
     let profile: Profile = serde_json::from_str(profile).expect("the profiler's own format");
     let mut held: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -191,7 +196,8 @@ fn holders(profile: &str) {
     let mut held: Vec<_> = held.into_iter().filter(|(_, (bytes, _))| *bytes >= DEVICES).collect();
     held.sort_by_key(|(_, (bytes, _))| u64::MAX - bytes);
     for (holder, (bytes, blocks)) in held {
-        let (bytes, blocks) = (bytes as f64 / DEVICES as f64, blocks as f64 / DEVICES as f64);
+        let bytes = bytes as f64 / DEVICES as f64;
+        let blocks = blocks as f64 / DEVICES as f64;
         print(&format!("{bytes:8.1} B {blocks:6.2} blocks  {holder}"));
     }
 }
@@ -210,9 +216,9 @@ fn holder(place: &Place, frames: &[String]) -> String {
     frames.map(name).collect::<Vec<_>>().join(" < ")
 }
 
-/// Objects of each of the kernel's caches, and the size of one.
+/// Kernel cache -> its objects, and the bytes of one object.
 fn slabs() -> BTreeMap<String, (u64, u64)> {
-    // Only root may read it: then nothing is said of the kernel.
+    // Only root may read the file. Without it, the kernel's figures are left out.
     let table = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
     let row = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -238,7 +244,7 @@ fn kernel(before: &BTreeMap<String, (u64, u64)>, after: &BTreeMap<String, (u64, 
     print(&format!("{sum:8.1} B in all"));
 }
 
-/// One line for people.
+/// Prints one line for people.
 fn print(line: &str) {
     writeln!(io::stdout(), "{line}").expect("the terminal is there");
 }

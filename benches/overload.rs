@@ -1,13 +1,18 @@
-//! Ten times as much as a room is made for, for half of a minute: what the node leaves out, how soon it answers publishers
-//! meanwhile, and how soon everything is as before (T13).
+//! Ten times the messages that a room is made for, for half a minute: what does the node leave out, how soon
+//! does it answer publishers meanwhile, and how soon is everything as before (T13)?
 //!
-//! One `roomcast-loadgen` has a thousand devices in one room and publishes what such a room is made for; from
-//! `OVERLOAD_AFTER` (15) seconds on a second one, for `OVERLOAD_SECONDS` (30), publishes nine times as much of everything to
-//! the same room. Both are built beforehand: `cargo build --release --workspace && cargo bench --bench overload`. The first
-//! checks its own messages as ever; what is told as skipped may be the other's, so for chat the account has a lower bound
-//! only. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node and the load to a core each: both
-//! generators share the second, so look at how late they were. `OVERLOAD_READABLE` (40) is the node's readable rate, 0: none.
-//! `OVERLOAD_TIMES` (9) says how many times as much the second publishes, `OVERLOAD_TOTAL` (60) how many seconds the first does.
+//! One `roomcast-loadgen` has a thousand devices in one room and publishes the usual messages of such a room.
+//! From `OVERLOAD_AFTER` (15) seconds on, a second one publishes nine times as much of everything to the same
+//! room, for `OVERLOAD_SECONDS` (30). Build both first: `cargo build --release --workspace && cargo bench
+//! --bench overload`.
+//!
+//! The first generator checks its own messages as ever. A skipped message may be the other generator's, so
+//! for chat the account has a lower bound only.
+//!
+//! `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node and the load to a core each. Both
+//! generators share the second core, so look at how late they were. `OVERLOAD_READABLE` (40) is the node's
+//! readable rate, 0: none. `OVERLOAD_TIMES` (9) is the factor of the second generator. `OVERLOAD_TOTAL` (60)
+//! is the time of the first one, in seconds.
 
 mod support;
 
@@ -23,25 +28,28 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Answer, Node, pin_the_load, print};
 
-/// How often the node is asked how it is.
+/// The time between two looks at the node.
 const EVERY: Duration = Duration::from_millis(250);
 /// Longest wait for an answer of the operator door.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(2);
 const DEVICES: u64 = 1000;
-/// What the room is made for: messages a second, and what each counts.
+/// The usual messages of the room: type, messages a second, and the count of each message.
 const MIX: [(&str, u64, &str); 3] = [("chat", 10_000, ""), ("gift", 20, ""), ("like", 1000, "x50")];
-/// The same of red packets, in thousandths.
+/// Red packets a second, in thousandths.
 const RED_PACKETS_MILLI: u64 = 500;
-/// Publish answers are to come within this at the 99th percentile, whatever they say.
+/// Bound of the publish answers' 99th percentile, whatever the answers say.
 const ANSWER_MAX_MS: f64 = 50.0;
-/// A quarter of a second is as before when its p99 is at most this much above the worst one before the overload.
+/// A quarter of a second is as before if its p99 is at most this much above the worst p99 before the
+/// overload.
 const NORMAL_MS: f64 = 60.0;
 
 fn main() {
     pin_the_load();
-    let [after, seconds, total] =
-        [("OVERLOAD_AFTER", 15), ("OVERLOAD_SECONDS", 30), ("OVERLOAD_TOTAL", 60)].map(number);
-    let (times, readable) = (number(("OVERLOAD_TIMES", 9)), number(("OVERLOAD_READABLE", 40)));
+    let after = number("OVERLOAD_AFTER", 15);
+    let seconds = number("OVERLOAD_SECONDS", 30);
+    let total = number("OVERLOAD_TOTAL", 60);
+    let times = number("OVERLOAD_TIMES", 9);
+    let readable = number("OVERLOAD_READABLE", 40);
     let node = Node::start_with(
         &["--ephemeral"],
         &[("ROOMCAST__READABLE__NORMAL_PER_SECOND", &readable.to_string())],
@@ -68,14 +76,14 @@ fn main() {
     judge(&reports, &trace);
 }
 
-/// A number of the environment.
-fn number((variable, otherwise): (&str, u64)) -> u64 {
+/// A number from the environment.
+fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |value| value.parse().expect("a whole number"))
 }
 
 /// One generator.
 struct Load {
-    /// How many times what the room is made for.
+    /// The factor on the usual messages of the room.
     times: u64,
     seconds: u64,
     devices: u64,
@@ -113,7 +121,7 @@ impl Load {
         command.spawn().unwrap_or_else(missing)
     }
 
-    /// What it found; its report for people goes before.
+    /// The generator's JSON report. Its report for people is printed first.
     fn read(&self) -> Value {
         let said = fs::read_to_string(self.report.with_extension("txt")).expect("it was written");
         print(&format!("{} times what the room is made for:\n{said}", self.times));
@@ -122,19 +130,19 @@ impl Load {
     }
 }
 
-/// The node at one time.
+/// The state of the node at one moment.
 #[derive(Debug, Clone, Default)]
 struct Sample {
     unix_ms: u64,
     members: u64,
-    /// `None`: the node does not say.
+    /// `None`: the node does not show a step.
     step: Option<u64>,
     owed_bytes: Option<u64>,
     resident_bytes: u64,
     shed: BTreeMap<String, u64>,
-    /// What `/readyz` says beside that it is ready.
+    /// The body of `/readyz`.
     readiness: String,
-    /// How long the operator door took.
+    /// The time of the operator door's two answers.
     took: Duration,
 }
 
@@ -148,7 +156,7 @@ impl Trace {
         Self { door, samples: Vec::new() }
     }
 
-    /// Looks every quarter of a second until that is so.
+    /// Looks every quarter of a second until `is_over`.
     fn follow(&mut self, mut is_over: impl FnMut() -> bool) {
         while !is_over() {
             let sample = self.look();
@@ -157,7 +165,7 @@ impl Trace {
         }
     }
 
-    /// How the node is. What it does not say, as with a door that does not answer in time, is 0.
+    /// Looks at the node. A missing figure is 0, also if the door does not answer in time.
     fn look(&self) -> Sample {
         let now = roomcast::clock::now();
         let metrics = ask(self.door, "/metrics").unwrap_or_default();
@@ -188,15 +196,17 @@ impl Trace {
         sample
     }
 
-    /// A line for each second: the node, and what the generators saw of it.
+    /// Prints a line for each second: the node, and what the generators saw.
     fn print(&self, reports: &[Value; 2]) {
         let start_ms = started_ms(&reports[0]);
         let mut shed_before = BTreeMap::new();
         print(
-            "second | step, owed MiB, RSS MiB | answers p99: first, second | given p99: chat, gift | shed since, readiness",
+            "second | step, owed MiB, RSS MiB | answers p99: first, second | given p99: chat, gift | \
+             shed since, readiness",
         );
-        for second in 0..=number(("OVERLOAD_TOTAL", 60)) + 8 {
-            let (from_ms, to_ms) = (start_ms + second * 1000, start_ms + (second + 1) * 1000);
+        for second in 0..=number("OVERLOAD_TOTAL", 60) + 8 {
+            let from_ms = start_ms + second * 1000;
+            let to_ms = start_ms + (second + 1) * 1000;
             let within = || self.samples.iter().filter(|sample| (from_ms..to_ms).contains(&sample.unix_ms));
             let Some(last) = within().next_back() else { continue };
             let most = |figure: fn(&Sample) -> Option<u64>| {
@@ -240,7 +250,7 @@ fn started_ms(report: &Value) -> u64 {
     report["started_unix_ms"].as_u64().expect("the report has it")
 }
 
-/// Quarters of a second of a report, from then to then: when each began, and its p99.
+/// Quarters of a second in a report: the start of each, and its p99.
 fn moments<'a>(report: &'a Value, what: &'a str, types: &'a [&str]) -> impl Iterator<Item = (u64, f64)> + 'a {
     let start_ms = started_ms(report);
     let rows = report["types"].as_array().into_iter().flatten();
@@ -249,26 +259,28 @@ fn moments<'a>(report: &'a Value, what: &'a str, types: &'a [&str]) -> impl Iter
     moments.filter_map(move |moment| Some((start_ms + moment["at_ms"].as_u64()?, moment["p99_ms"].as_f64()?)))
 }
 
-/// The worst p99 of the quarters of a second that began then.
+/// The worst p99 among the quarters of a second that began between the two moments.
 fn worst(report: &Value, what: &str, types: &[&str], from_ms: u64, to_ms: u64) -> Option<f64> {
     let within = moments(report, what, types).filter(|(at_ms, _)| (from_ms..to_ms).contains(at_ms));
     within.map(|(_, p99_ms)| p99_ms).reduce(f64::max)
 }
 
-/// What it comes to, each figure beside its target.
+/// Prints the verdicts, each figure beside its target.
 fn judge(reports: &[Value; 2], trace: &Trace) {
     let [calm, flood] = reports;
     let begun_ms = started_ms(flood);
-    // By its schedule: what was refused is tried again after that, and is no part of it.
-    let ended_ms = begun_ms + number(("OVERLOAD_SECONDS", 30)) * 1000;
+    // By the schedule: refused messages are tried again later, which is not part of the overload.
+    let ended_ms = begun_ms + number("OVERLOAD_SECONDS", 30) * 1000;
     for (name, report) in [("first", calm), ("second", flood)] {
         let codes: Vec<String> =
             ALL.iter().map(|name| format!("{name} {}", row(report, name)["answers"])).collect();
-        let (all, late) = (&report["answer"], &report["lateness"]["p99_ms"]);
+        let all = &report["answer"];
+        let late = &report["lateness"]["p99_ms"];
         let unknown: u64 = ALL.iter().filter_map(|name| row(report, name)["unknown"].as_u64()).sum();
         let met = unknown == 0 && all["p99_ms"].as_f64().is_some_and(|p99_ms| p99_ms <= ANSWER_MAX_MS);
         print(&format!(
-            "{name}: answers p99 {} ms, max {} ms, {unknown} messages without one (p99 at most {ANSWER_MAX_MS}: {}); by status: {}; published late by p99 {late} ms",
+            "{name}: answers p99 {} ms, max {} ms, {unknown} messages without one \
+             (p99 at most {ANSWER_MAX_MS}: {}); by status: {}; published late by p99 {late} ms",
             all["p99_ms"],
             all["max_ms"],
             yes(met),
@@ -288,7 +300,8 @@ fn judge(reports: &[Value; 2], trace: &Trace) {
         ));
     }
     for name in ["chat", "gift"] {
-        let (what, only) = ("latency_over_time", [name]);
+        let what = "latency_over_time";
+        let only = [name];
         let before = worst(calm, what, &[name], started_ms(calm) + 5000, begun_ms).unwrap_or(0.0);
         let during = worst(calm, what, &[name], begun_ms, ended_ms).unwrap_or(0.0);
         let slow = moments(calm, what, &only)
@@ -296,8 +309,8 @@ fn judge(reports: &[Value; 2], trace: &Trace) {
         let last_ms = slow.map(|(at_ms, _)| at_ms + 250 - ended_ms).max().unwrap_or(0);
         let is_known = moments(calm, what, &only).any(|(at_ms, _)| at_ms >= ended_ms + 4000);
         print(&format!(
-            "{name}: p99 of the worst quarter of a second: {before:.1} ms before, {during:.1} ms during; as before {last_ms} ms after \
-             the end (at most 5000: {})",
+            "{name}: p99 of the worst quarter of a second: {before:.1} ms before, {during:.1} ms during; \
+             as before {last_ms} ms after the end (at most 5000: {})",
             yes(is_known && last_ms <= 5000)
         ));
     }
@@ -325,19 +338,21 @@ fn judge(reports: &[Value; 2], trace: &Trace) {
     account(reports);
 }
 
-/// Both runs' messages together are what the devices of the first could add up, where neither has unknown ones.
+/// Both runs' accepted messages are the sum of the account of the first run's devices, unless an outcome is
+/// unknown.
 fn account(reports: &[Value; 2]) {
     for name in ALL {
         let sum =
             |field: &str| reports.iter().filter_map(|report| row(report, name)[field].as_u64()).sum::<u64>();
-        let (accepted, unknown) = (sum("accepted"), sum("unknown"));
+        let accepted = sum("accepted");
+        let unknown = sum("unknown");
         let account = &row(&reports[0], name)["account"];
         let seen = |field: &str| account[field].as_u64().unwrap_or(0);
         let others = seen("others");
         let told = seen("given") + others + seen("merged") + seen("skipped");
         print(&format!(
-            "{name}: accepted of both {accepted}, unknown {unknown}; a device's account: {} given, {others} of the other's given, {} \
-             merged, {} skipped: {told} (exact: {})",
+            "{name}: accepted of both {accepted}, unknown {unknown}; a device's account: {} given, \
+             {others} of the other's given, {} merged, {} skipped: {told} (exact: {})",
             account["given"],
             account["merged"],
             account["skipped"],

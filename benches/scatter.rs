@@ -1,9 +1,10 @@
-//! One hot room on one shard and on two: how many deliveries a second its members get in all, with sockets that are
-//! memory, through the engine's shards, directory and lanes.
+//! One hot room on one shard and on two: the deliveries a second to all members, through the engine's shards,
+//! directory and lanes, with sockets in memory.
 //!
-//! Each shard is a thread on a core of its own (0, 1, …), which spins on turns where a node's would sleep. The home
-//! publishes as fast as its own segment passes. Prints the best of each run's rounds, then the best of all and their
-//! ratio: by the clock on the wall, and by the processor time of the busier shard, for a machine that has other work.
+//! Each shard is a thread on a core of its own (0, 1, …), which spins on turns instead of sleeping. The home
+//! publishes as fast as its own segment passes. Prints the best round of each run, then the best of all and
+//! their ratio: by the clock on the wall, and by the processor time of the busier shard, for a machine with
+//! other work.
 
 #[path = "support/sockets.rs"]
 mod support;
@@ -23,14 +24,14 @@ use roomcast_core::room::id::RoomName;
 use support::{Driven, chat, print};
 
 const MEMBERS: usize = 200_000;
-/// Of one round.
+/// Flushes of one round.
 const FLUSHES: u64 = 40;
 const ROUNDS: usize = 15;
 const PAIRS: usize = 4;
-/// Batches that the home's own segment has before it: a pass of one, and the next. With more, a pass would write several
-/// to each member at once, and none of that is a flush as it usually is.
+/// Batches before the home's own segment: a pass of one, and the next. With more, a pass would write several
+/// batches to each member at once, unlike a usual flush.
 const UNDER_WAY: u64 = 2;
-/// By then the audience has been told.
+/// The audience has been told by then.
 const AUDIENCE_TOLD: Duration = Duration::from_millis(1500);
 /// Joins of one shard that wait for their answers.
 const JOINS_UNDER_WAY: usize = 256;
@@ -56,7 +57,7 @@ fn main() {
 /// Millions of deliveries a second.
 #[derive(Debug, Clone, Copy, Default)]
 struct Rate {
-    /// Per second in which the busier of the shards was at work. Other programs on its core do not stretch that.
+    /// Per second of the busier shard's work. Other programs on its core do not stretch this time.
     by_processor: f64,
     /// Per second on the wall.
     by_clock: f64,
@@ -78,7 +79,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// How many of the room's members each shard holds, as the directory places them.
+/// Shard -> the room's members on it, as the directory places them.
 fn placed(room: &RoomName, shards: usize) -> Vec<usize> {
     let mut directory = Directory::new(shards, Arc::new([room.clone()].into()));
     let mut members = vec![0; shards];
@@ -90,14 +91,15 @@ fn placed(room: &RoomName, shards: usize) -> Vec<usize> {
     members
 }
 
-/// Each round with the room's members on `shards` shards.
+/// The rate of each round, with the room's members on `shards` shards.
 fn rates(shards: usize) -> Vec<Rate> {
     let mut rooms = (0..).map(|n| RoomName::parse(&format!("room-{n}")).expect("a name"));
     let room = rooms.find(|room| directory::home(room, shards) == 0).expect("one has its home there");
     let stage = Stage { members: placed(&room, shards), shards, arrivals: AtomicUsize::new(0) };
     let spans: Vec<Vec<Span>> = std::thread::scope(|scope| {
         let drive = |(index, peers)| {
-            let (room, stage) = (&room, &stage);
+            let room = &room;
+            let stage = &stage;
             scope.spawn(move || drive(index, peers, room, stage))
         };
         let mesh = lane::mesh(shards, LaneBounds::default());
@@ -118,20 +120,20 @@ fn rates(shards: usize) -> Vec<Rate> {
 struct Span {
     /// Until the last of its members had the last batch.
     took: Duration,
-    /// Processor time of its turns that did something.
+    /// Processor time of the turns with work.
     worked: Duration,
 }
 
-/// Where the shards of a run wait for each other.
+/// The meeting point of a run's shards.
 struct Stage {
     shards: usize,
-    /// By shard.
+    /// Shard -> its members.
     members: Vec<usize>,
     arrivals: AtomicUsize,
 }
 
 impl Stage {
-    /// Turns until all shards have come here, each for the `nth` time.
+    /// Takes turns until all shards have come here, each for the `nth` time.
     fn meet(&self, nth: usize, driven: &mut Driven) {
         self.arrivals.fetch_add(1, Ordering::AcqRel);
         while self.arrivals.load(Ordering::Acquire) < nth * self.shards {
@@ -146,7 +148,7 @@ fn drive(index: usize, peers: Vec<Peer>, room: &RoomName, stage: &Stage) -> Vec<
     let mut driven = Driven::new(index, stage.shards, peers, roomcast::clock::now());
     take_in(&mut driven, room, stage.members[index]);
     stage.meet(1, &mut driven);
-    // The audience is told a second after the last join: that batch is not to be among those that count.
+    // The audience is told a second after the last join: that batch must not count.
     let joined = roomcast::clock::now().instant;
     while turn(&mut driven) || roomcast::clock::now().instant - joined < AUDIENCE_TOLD {}
     let round = |round| {
@@ -167,7 +169,7 @@ fn drive(index: usize, peers: Vec<Peer>, room: &RoomName, stage: &Stage) -> Vec<
     (1..=ROUNDS).map(round).collect()
 }
 
-/// Connects that many members, a few at a time, until each has its welcome.
+/// Connects `members` members, a few at a time, until each has its welcome.
 fn take_in(driven: &mut Driven, room: &RoomName, members: usize) {
     while driven.keys.len() < members {
         for _ in 0..JOINS_UNDER_WAY.min(members - driven.keys.len()) {
@@ -179,12 +181,15 @@ fn take_in(driven: &mut Driven, room: &RoomName, members: usize) {
     }
 }
 
-/// The flushes of a round, until this shard's members have `whole` frames in all; `home` publishes. The processor time
-/// that this took, but for turns in which there was nothing to do.
+/// The flushes of a round, until this shard's members have `whole` frames in all. `home` publishes. Returns
+/// the processor time without idle turns.
 fn flush_all(driven: &mut Driven, home: Option<&RoomName>, whole: u64) -> Duration {
-    let (mut published, mut passed) = (0, 0);
+    let mut published = 0;
+    let mut passed = 0;
     drop(driven.shard.take_tally());
-    let (began, mut idle, mut idle_since) = (processor_time(), Duration::ZERO, None);
+    let began = processor_time();
+    let mut idle = Duration::ZERO;
+    let mut idle_since = None;
     while driven.frames.get() < whole {
         if let Some(room) = home.filter(|_| published < FLUSHES && published < passed + UNDER_WAY) {
             driven.shard.publish(published, room, vec![chat()], roomcast::clock::now());
@@ -203,7 +208,7 @@ fn flush_all(driven: &mut Driven, home: Option<&RoomName>, whole: u64) -> Durati
     processor_time() - began - idle
 }
 
-/// What this thread has had of its core.
+/// The time that this thread had on its core.
 fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it is not negative")
 }

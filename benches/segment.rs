@@ -1,5 +1,5 @@
-//! The pass over a million members with an in-memory sink: what the engine adds to each device's write. One iteration
-//! is one member, so the time shown is the time per member.
+//! The pass over a million members with an in-memory sink: the engine's cost beside each device's write. One
+//! iteration is one member, so the time shown is the time per member.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn encoding(member: u32) -> Encoding {
     if member.is_multiple_of(2) { Encoding::Json } else { Encoding::Proto }
 }
 
-/// Times whole passes, as many as make up `visits` members, and says what `visits` took of that.
+/// Times whole passes over at least `visits` members, and returns the share of `visits`.
 fn per_member(bencher: &mut Bencher<'_>, mut one_pass: impl FnMut()) {
     bencher.iter_custom(|visits| {
         let passes = visits.div_ceil(u64::from(MEMBERS));
@@ -60,7 +60,8 @@ fn per_member(bencher: &mut Bencher<'_>, mut one_pass: impl FnMut()) {
 fn the_pass(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
     let mut members: Vec<Member> =
         (0..MEMBERS).map(|member| Member::new(member, encoding(member), Seq(0))).collect();
-    let (mut sink, mut seq) = (Memory::default(), Seq(0));
+    let mut sink = Memory::default();
+    let mut seq = Seq(0);
     criterion.bench_function("segment/pass_per_member", |bencher| {
         per_member(bencher, || {
             let frames = PassFrames::new(seq, [vec![frame.clone()], vec![frame.clone()]]);
@@ -74,7 +75,7 @@ fn the_pass(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
     assert_eq!(sink.bytes, sink.frames * frame.len() as u64);
 }
 
-/// As a shard does it: in turns, between which it looks after joins, acks and publishes.
+/// The loop as in a shard: in turns, with joins, acks and publishes between them.
 fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
     let room = RoomName::parse("r1").expect("a constant");
     let mut segment = Segment::new(room, Run(1), Seq(0), None);
@@ -87,7 +88,8 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
         };
         segment.join(entrant, now);
     }
-    let (mut sink, mut seq) = (Memory::default(), Seq(0));
+    let mut sink = Memory::default();
+    let mut seq = Seq(0);
     criterion.bench_function("segment/turns_per_member", |bencher| {
         per_member(bencher, || {
             seq = seq.next();
@@ -105,7 +107,8 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let (frame, now) = (Bytes::from(vec![b'x'; 1_700]), roomcast::clock::now().instant);
+    let frame = Bytes::from(vec![b'x'; 1_700]);
+    let now = roomcast::clock::now().instant;
     the_pass(&mut criterion, &frame, now);
     the_turns(&mut criterion, &frame, now);
     criterion.final_summary();

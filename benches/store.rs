@@ -1,7 +1,8 @@
-//! What it costs to make messages durable, and how long a store takes to open after its process was killed.
+//! The cost of durable messages, and the time to open a store after its process was killed.
 //!
-//! Prints a line per figure. It works in the system's directory for temporary files, or in `ROOMCAST_BENCH_FOLDER`: the
-//! figures are of that disk. `cargo bench --bench store -- lone` runs the parts whose name holds that text.
+//! Prints a line per figure. The bench works in the system's directory for temporary files, or in
+//! `ROOMCAST_BENCH_FOLDER`: the figures are of that disk. `cargo bench --bench store -- lone` runs the parts
+//! with that text in their name.
 
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
@@ -14,14 +15,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use roomcast::store::redb::Redb;
 use roomcast::store::{Append, Store};
-use roomcast_core::room::id::{Epoch, MessageId, RoomName, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::id::{Epoch, MessageId, RoomName};
+use roomcast_core::room::message::{Class, Message, Payload, sample};
 use roomcast_core::room::policy::TypePolicy;
 
 const ROOMS: u64 = 1000;
 const MESSAGES: u64 = 100_000;
 const COMMITS: u64 = 1000;
-/// Makes the program fill the folder named behind it, and then wait for its end.
+/// Makes the program fill the folder in the next argument, and then wait for its end.
 const FILL: &str = "--fill";
 
 fn main() {
@@ -54,7 +55,7 @@ fn print(line: &str) {
     writeln!(std::io::stdout(), "{line}").expect("the terminal is there");
 }
 
-/// An empty folder of its own, removed when dropped.
+/// An empty folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -78,17 +79,14 @@ fn room(number: u64) -> RoomName {
 
 fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -> Append {
     let message = |offset| Message {
-        type_name: TypeName::parse("coupon").expect("a constant"),
         policy: TypePolicy::of(Class::Reliable),
-        key: None,
         id: Some(MessageId::parse(&format!("order-{offset}")).expect("a constant")),
         payload: Payload::Opaque(Bytes::from(vec![7; payload_bytes])),
-        count: 1,
         ttl: Duration::from_secs(3600),
         offset,
-        recall: 0,
         at_ms: roomcast::clock::now().unix_ms,
         wire_bytes: payload_bytes + 80,
+        ..sample("coupon", "")
     };
     let messages = offsets.map(|offset| Arc::new(message(offset))).collect();
     Append { room: room.clone(), life: 1, epoch: Epoch(1), messages }
@@ -112,14 +110,15 @@ fn lone_commits() {
     let room = room(1);
     let mut times: Vec<_> = (1..=COMMITS).map(|n| commit(&mut store, &[append(&room, n..=n, 300)])).collect();
     times.sort_unstable();
-    let (p50, p99) = (percentile(&times, 500), percentile(&times, 990));
+    let p50 = percentile(&times, 500);
+    let p99 = percentile(&times, 990);
     print(&format!(
         "lone commit of 300 bytes: p50 {p50:.2?}, p99 {p99:.2?}, max {:.2?}",
         times[times.len() - 1]
     ));
 }
 
-/// Commits that hold one append of so many messages for each of so many rooms.
+/// Commits of `rooms` appends, each of `messages` messages.
 fn commits_of(rooms: u64, messages: u64) {
     let folder = Folder::new("commits");
     let mut store = Redb::open(&folder.0).expect("the folder is empty");
@@ -141,7 +140,7 @@ fn commits_of(rooms: u64, messages: u64) {
     ));
 }
 
-/// Purges of so many rows each, spread over many rooms.
+/// Purges of `rows` rows each, spread over many rooms.
 fn purges_of(rows: usize) {
     let folder = Folder::new("purge");
     let mut store = Redb::open(&folder.0).expect("the folder is empty");

@@ -1,13 +1,17 @@
-//! A storm of joins, and a crowd that is cut: what either costs those who are in the room already, over real sockets.
+//! A storm of joins, and a crowd that is cut: the cost of either for the devices in the room, over real
+//! sockets.
 //!
-//! `cargo bench --bench storm -- joins` runs one part. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node
-//! and the load to a core each. All joins come when they are due, whether or not earlier ones were answered, and latencies
-//! count from then. `STORM_JOINS` joins a second (4 000), `STORM_SECONDS` long (5); whoever came in leaves again when
-//! `STORM_STAY` (1 000) others have come, since a process may not hold more sockets than that. `STORM_DEVICES` (11 000) are
-//! in the room of which ten of eleven are cut. `STORM_PERF` names a file for `perf record` of the node during the storm.
+//! `cargo bench --bench storm -- joins` runs one part. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or
+//! none, pin the node and the load to a core each.
 //!
-//! The load is two threads: one holds the devices, one publishes. How busy they were stands in each line: near 100 %, the
-//! figures are of the load and not of the node.
+//! Every join comes at its due moment, also if earlier joins have no answer yet, and latencies count from
+//! that moment. `STORM_JOINS` joins a second (4 000) come for `STORM_SECONDS` (5). A guest leaves after
+//! `STORM_STAY` (1 000) further guests, because a process may not hold more sockets. `STORM_DEVICES` (11 000)
+//! are in the room that loses ten of eleven devices. `STORM_PERF` names a file for `perf record` of the node
+//! during the storm.
+//!
+//! The load is two threads: one holds the devices, one publishes. Each line says how busy they were. Near 100
+//! %, the figures are of the load and not of the node.
 
 mod support;
 
@@ -25,18 +29,18 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{Answer, Node, cpu, percentile, pin_the_load, print};
 
-/// Devices that are in the room before the storm, and hear what is published.
+/// Devices in the room before the storm, which hear the published messages.
 const LISTENERS: usize = 1000;
-/// One in so many of them reads the payloads; the others only take them off their sockets.
+/// One in ten devices reads the payloads; the others only take bytes off their sockets.
 const READERS_EACH: usize = 10;
 const PAYLOAD_BYTES: usize = 100;
 const HISTORY: usize = 200;
 const CALM: Duration = Duration::from_secs(5);
-/// How long after the cut its traces are looked for.
+/// The time after the cut in which the bench looks for its effects.
 const AFTERMATH: Duration = Duration::from_secs(3);
-/// Of eleven devices one stays.
+/// One of eleven devices stays.
 const STAYS_EACH: usize = 11;
-/// Marks the moment in a payload at which it was due, in microseconds of the bench.
+/// Marks the due moment of a message in its payload, in microseconds of the bench.
 const STAMP: &[u8; 2] = b"@@";
 const STAMP_DIGITS: usize = 12;
 /// Sockets of one source address.
@@ -57,7 +61,7 @@ fn main() {
     }
 }
 
-/// A number of the environment.
+/// A number from the environment.
 fn number(variable: &str, otherwise: u32) -> u32 {
     std::env::var(variable).map_or(otherwise, |value| value.parse().expect("a whole number"))
 }
@@ -66,10 +70,11 @@ fn now() -> Instant {
     roomcast::clock::now().instant
 }
 
-/// Joins come to a room that is in use.
+/// Joins come to a room in use.
 fn joins() {
     let node = Node::start(&["--ephemeral"]);
-    let (per_second, stay) = (number("STORM_JOINS", 4000), number("STORM_STAY", 1000) as usize);
+    let per_second = number("STORM_JOINS", 4000);
+    let stay = number("STORM_STAY", 1000) as usize;
     let storm = Duration::from_secs(number("STORM_SECONDS", 5).into());
     let mut crowd = Crowd::new(&node);
     crowd.gather(LISTENERS, 1000);
@@ -83,12 +88,14 @@ fn joins() {
     let before = crowd.listen(CALM);
     let published_before = publisher.take();
     let perf = profile(&node, storm);
-    let cpus = (node.cpu(), cpu("self"));
+    let node_cpu = node.cpu();
+    let load_cpu = cpu("self");
     let began = now();
     let came = crowd.storm(per_second, storm, stay);
     let took = now() - began;
     let percent = |cpu: Duration| cpu.as_micros() * 100 / took.as_micros();
-    let busy = (percent(node.cpu() - cpus.0), percent(cpu("self") - cpus.1));
+    let node_percent = percent(node.cpu() - node_cpu);
+    let load_percent = percent(cpu("self") - load_cpu);
     let published_during = publisher.stop();
     if let Some(mut perf) = perf {
         perf.wait().expect("perf ends with its time");
@@ -107,16 +114,14 @@ fn joins() {
         print(&format!("joins: refused: {told}"));
     }
     print(&format!(
-        "joins: from due to welcome: {}; the node {} % of its core, the load {} %",
+        "joins: from due to welcome: {}; the node {node_percent} % of its core, the load {load_percent} %",
         line(crowd.welcomes),
-        busy.0,
-        busy.1
     ));
     compare("joins: a publish, from due to its answer", published_before, published_during);
     compare("joins: from due to a device", before.latencies, came.heard.latencies);
 }
 
-/// Ten of eleven devices go at once.
+/// Ten of eleven devices leave at once.
 fn cut() {
     let node = Node::start(&["--ephemeral"]);
     let mut crowd = Crowd::new(&node);
@@ -126,7 +131,8 @@ fn cut() {
     crowd.listen(Duration::from_secs(2));
     let before = crowd.listen(CALM);
     let leavers = crowd.take_leavers();
-    let (count, began) = (leavers.len(), now());
+    let count = leavers.len();
+    let began = now();
     let perf = profile(&node, AFTERMATH);
     let cutting = thread::spawn(move || {
         drop(leavers);
@@ -134,7 +140,8 @@ fn cut() {
     });
     let during = crowd.listen(AFTERMATH);
     let took = cutting.join().expect("closing does not fail");
-    // Passes over those that stay are shorter than before: what the cut held up is what it took longer than these.
+    // Passes over the remaining devices are shorter than before. The cut held up what took longer than these
+    // passes.
     let after = crowd.listen(CALM);
     publisher.stop();
     if let Some(mut perf) = perf {
@@ -143,8 +150,8 @@ fn cut() {
     print(&format!("cut: {count} of {} devices cut within {took:.1?}", count + crowd.devices.len()));
     let [before_gap, during_gap, after_gap] = [&before, &during, &after].map(Ears::longest_gap);
     print(&format!(
-        "cut: longest time between two frames of a device: {during_gap:.1?} during, {after_gap:.1?} after (in the calm of those that \
-         stay), {before_gap:.1?} before (in that of all): held up by {:.1?}",
+        "cut: longest time between two frames of a device: {during_gap:.1?} during, \
+         {after_gap:.1?} after (in the calm of those that stay), {before_gap:.1?} before (in that of all): held up by {:.1?}",
         during_gap.saturating_sub(after_gap)
     ));
     compare("cut: from due to a device, after and during", after.latencies, during.latencies);
@@ -172,22 +179,23 @@ fn line(mut times: Vec<Duration>) -> String {
     format!("p50 {p50:.2?}, p99 {p99:.2?}, max {max:.2?}")
 }
 
-/// `perf record` over the node, if a file for it is named.
+/// Starts `perf record` over the node, if a file for it is named.
 fn profile(node: &Node, time: Duration) -> Option<std::process::Child> {
     let file = std::env::var("STORM_PERF").ok()?;
-    let (node, seconds) = (node.id().to_string(), time.as_secs().to_string());
+    let node = node.id().to_string();
+    let seconds = time.as_secs().to_string();
     let arguments = ["record", "-q", "-g", "-F", "999", "-o", &file, "-p", &node, "--", "sleep", &seconds];
     Some(Command::new("perf").args(arguments).spawn().expect("perf is there"))
 }
 
-/// How often what is published.
+/// The rhythm of a publisher.
 #[derive(Clone, Copy)]
 struct Pace {
     messages: usize,
     every: Duration,
 }
 
-/// A thread that publishes chat messages when they are due.
+/// A thread that publishes each chat message at its due moment.
 struct Publisher {
     thread: JoinHandle<()>,
     stop: Arc<AtomicBool>,
@@ -196,10 +204,12 @@ struct Publisher {
 
 impl Publisher {
     fn start(node: &Node, began: Instant, pace: Pace) -> Self {
-        let (stop, times) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let times = Arc::default();
         let mut stream = Blocking::connect(node.publisher_door).expect("the door is open");
         stream.set_nodelay(true).expect("it is connected");
-        let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&times));
+        let stopped = Arc::clone(&stop);
+        let noted = Arc::clone(&times);
         let thread = thread::spawn(move || {
             let mut due = now();
             for _ in 0..pace.messages {
@@ -218,7 +228,7 @@ impl Publisher {
         Self { thread, stop, times }
     }
 
-    /// What was measured since this was last called.
+    /// The times since the last call.
     fn take(&self) -> Vec<Duration> {
         std::mem::take(&mut *self.times.lock().expect("nobody panics with it"))
     }
@@ -235,7 +245,7 @@ impl Publisher {
     }
 }
 
-/// One chat message, stamped with when it is due.
+/// One chat message, stamped with its due moment.
 fn request(due: Duration) -> Vec<u8> {
     let stamp = format!("@@{:0width$}", due.as_micros(), width = STAMP_DIGITS);
     let text = format!("{stamp}{}", "x".repeat(PAYLOAD_BYTES - stamp.len() - 2));
@@ -246,7 +256,8 @@ fn request(due: Duration) -> Vec<u8> {
 
 fn exchange(stream: &mut Blocking, request: &[u8]) {
     stream.write_all(request).expect("the node takes it");
-    let (mut bytes, mut read) = ([0; 4096], 0);
+    let mut bytes = [0; 4096];
+    let mut read = 0;
     let answer = loop {
         match stream.read(&mut bytes[read..]).expect("the node answers") {
             0 => panic!("the node has gone"),
@@ -259,10 +270,10 @@ fn exchange(stream: &mut Blocking, request: &[u8]) {
     assert_eq!(answer.code, 200, "{}", answer.body);
 }
 
-/// What devices heard.
+/// The frames that devices heard.
 #[derive(Default)]
 struct Ears {
-    /// From due to here, for each message and reader.
+    /// From the due moment to the device, for each message and reader.
     latencies: Vec<Duration>,
     gaps: Vec<Duration>,
 }
@@ -273,21 +284,21 @@ impl Ears {
     }
 }
 
-/// How a storm went.
+/// The course of a storm.
 struct Came {
     asked: usize,
     heard: Ears,
-    /// From the first join due to the last welcome.
+    /// From the first due join to the last welcome.
     under_way: Duration,
 }
 
-/// Where a device stands.
+/// The state of a device.
 enum Stage {
-    /// Its socket is not connected yet.
+    /// The socket is not connected yet.
     Connecting,
-    /// The answer and the welcome are on their way: what was read of them.
+    /// The answer and the welcome are on their way. Holds the bytes so far.
     Asked(Vec<u8>),
-    /// The head of the welcome has said that so many bytes are still to come.
+    /// The head of the welcome was read, and this many bytes are still to come.
     Welcome {
         left: usize,
     },
@@ -300,7 +311,7 @@ struct Device {
     due: Instant,
     /// Came with the storm, and leaves again.
     is_guest: bool,
-    /// Reads what it hears: the end of what it read last, and when.
+    /// A reader: the end of the last bytes, and their moment.
     reads: Option<(Vec<u8>, Instant)>,
 }
 
@@ -310,17 +321,17 @@ struct Crowd {
     door: SocketAddr,
     began: Instant,
     devices: slab::Slab<Device>,
-    /// Sockets opened so far: none of the machine's addresses has ports for all.
+    /// Sockets opened so far. No single source address has ports for all of them.
     opened: u32,
     guests: VecDeque<usize>,
     welcomes: Vec<Duration>,
     last_welcome: Instant,
     welcome_bytes: usize,
     refused: usize,
-    /// What they were told.
+    /// The texts of the refusals.
     refusals: BTreeSet<String>,
     ears: Ears,
-    /// Messages that were due earlier are history.
+    /// Messages with an earlier due moment are history.
     hears_from: Duration,
     scratch: Vec<u8>,
 }
@@ -346,7 +357,7 @@ impl Crowd {
         }
     }
 
-    /// Has so many devices join that stay.
+    /// Has `count` devices join that stay.
     fn gather(&mut self, count: usize, per_second: u32) {
         let began = now();
         for number in 0..count {
@@ -362,7 +373,7 @@ impl Crowd {
         self.welcomes.clear();
     }
 
-    /// What is heard from now on, for so long.
+    /// Listens for `time`, and returns what was heard.
     fn listen(&mut self, time: Duration) -> Ears {
         let end = now() + time;
         self.ears = Ears::default();
@@ -376,9 +387,10 @@ impl Crowd {
         std::mem::take(&mut self.ears)
     }
 
-    /// Joins come, `per_second` of them; the oldest guest leaves when more than `stay` are in.
+    /// Has `per_second` guests join a second. Past `stay` guests, the oldest one leaves.
     fn storm(&mut self, per_second: u32, time: Duration, stay: usize) -> Came {
-        let (began, mut asked) = (now(), 0);
+        let began = now();
+        let mut asked = 0;
         self.hears_from = began - self.began;
         let all = per_second * u32::try_from(time.as_secs()).expect("a few seconds");
         let patience = began + time + Duration::from_secs(5);
@@ -398,7 +410,7 @@ impl Crowd {
         Came { asked: asked as usize, heard: std::mem::take(&mut self.ears), under_way }
     }
 
-    /// All but those that stay.
+    /// Takes all devices but those that stay.
     fn take_leavers(&mut self) -> Vec<Device> {
         let leave = self.devices.iter().map(|(key, _)| key).filter(|key| key % STAYS_EACH != 0);
         let leave: Vec<usize> = leave.collect();
@@ -446,7 +458,7 @@ impl Crowd {
         }
     }
 
-    /// The node has closed a device's connection. Who is to stay comes again.
+    /// The node has closed a device's connection. A device that must stay comes again.
     fn refused(&mut self, key: usize, error: Option<&io::Error>) {
         let device = self.devices.remove(key);
         let said = match &device.stage {
@@ -494,7 +506,7 @@ impl Crowd {
         }
     }
 
-    /// Reads the stamps of what came, if this device does.
+    /// Reads the stamps in new bytes, if this device is a reader.
     fn hear(&mut self, key: usize, read: usize) {
         let Some((kept, heard_at)) = &mut self.devices[key].reads else { return };
         let at = now();
@@ -512,12 +524,12 @@ impl Crowd {
             }
             from += found + stamp_bytes;
         }
-        // A stamp may have been cut in two.
+        // A stamp may be cut in two.
         kept.drain(..from.max(kept.len().saturating_sub(stamp_bytes - 1)));
     }
 }
 
-/// Where the welcome behind the answer ends, and how long it is, once both can be told.
+/// The end of the welcome behind the answer, and its length, once both are known.
 fn welcome_end(bytes: &[u8]) -> Option<(usize, usize)> {
     let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     if !bytes.starts_with(b"HTTP/1.1 101") {
@@ -539,8 +551,9 @@ fn handshake() -> Vec<u8> {
         .to_vec()
 }
 
-/// Begins to connect, from an address of this process whose ports are free: those of devices that left stay taken for a
-/// minute, and to look for one among many that are taken costs the load more than all else.
+/// Begins to connect, from an address of this process with free ports. The ports of devices that left stay
+/// taken for a minute, and the search for a free one among many taken ones would cost the load more than all
+/// else.
 fn connect(door: SocketAddr, number: u32) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     let [.., own] = std::process::id().to_be_bytes();

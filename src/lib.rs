@@ -23,7 +23,7 @@
 //! - [`auth`] (pure): publishers by key, devices by token, web pages by origin.
 //! - [`clock`]: the only reader of the clock.
 //! - [`config`]: four layers of configuration, checked as a whole.
-//! - [`http`]: the three doors, from accept to upgrade.
+//! - `http`: the three doors, from accept to upgrade.
 //! - [`metrics`]: each metric, defined once.
 //! - [`seat`]: the node's places for connections.
 //! - [`server`]: assembles the parts, and owns the order of their stop.
@@ -35,7 +35,7 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
-pub mod http;
+mod http;
 pub mod metrics;
 pub mod seat;
 pub mod server;

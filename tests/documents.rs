@@ -1,4 +1,5 @@
-//! Holds the documents to the code: what they show is what the node does, and what the node has is in them.
+//! Holds the documents to the code: a shown example is what the node does, and every part of the node is
+//! documented.
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
 
@@ -21,7 +22,7 @@ use roomcast_core::room::account::Missed;
 use roomcast_core::room::counters::CounterChange;
 use roomcast_core::room::history::History;
 use roomcast_core::room::id::{Encoding, Epoch, Key, MessageId, RoomName, Run, Seq, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload, ShedReason, Unavailable};
+use roomcast_core::room::message::{self, Class, Message, Payload, ShedReason, Unavailable};
 use roomcast_core::room::policy::TypePolicy;
 use roomcast_core::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
 use roomcast_core::wire::close::CloseReason;
@@ -51,7 +52,7 @@ fn blocks(document: &str, label: &str) -> Vec<String> {
     text.split(&fence).skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0.to_owned())).collect()
 }
 
-/// A table that differs is printed as it should be: to be pasted.
+/// Prints the right table if the rows differ, ready to be pasted.
 fn assert_rows(document: &str, heading: &str, wanted: &[String]) {
     let found = table(document, heading);
     assert!(found == wanted, "{document} should have under {heading}\n{}\n", wanted.join("\n"));
@@ -116,18 +117,31 @@ fn every_dependency_has_its_reason() {
 #[test]
 fn every_problem_code_is_in_the_protocol() {
     let protocol = read("docs/protocol.md");
+    let mut codes = 0;
     for file in [
-        "ladder", "publish", "reliable", "request", "rooms", "routes", "settings", "viewer", "problem", "mod",
+        "core/src/wire/publish.rs",
+        "core/src/wire/publish/json.rs",
+        "src/http/mod.rs",
+        "src/http/ops/ladder.rs",
+        "src/http/ops/mod.rs",
+        "src/http/problem.rs",
+        "src/http/publisher/mod.rs",
+        "src/http/publisher/publish.rs",
+        "src/http/publisher/reliable.rs",
+        "src/http/publisher/rooms.rs",
+        "src/http/publisher/settings.rs",
+        "src/http/request.rs",
+        "src/http/routes.rs",
+        "src/http/viewer/mod.rs",
+        "src/http/viewer/pull.rs",
+        "src/http/viewer/upgrade.rs",
     ] {
-        for code in problem_codes(&read(&format!("src/http/{file}.rs"))) {
-            assert!(protocol.contains(&format!("`{code}`")), "{code} of src/http/{file}.rs");
-        }
-    }
-    for file in ["core/src/wire/publish.rs", "core/src/wire/publish/json.rs", "src/http/upgrade.rs"] {
         for code in problem_codes(&read(file)) {
             assert!(protocol.contains(&format!("`{code}`")), "{code} of {file}");
+            codes += 1;
         }
     }
+    assert!(codes > 30, "the codes were found: {codes}");
     let reasons = ShedReason::ALL.map(ShedReason::name).into_iter();
     for reason in reasons.chain(Unavailable::ALL.map(Unavailable::name)) {
         assert!(protocol.contains(&format!("`{reason}`")), "{reason}");
@@ -137,7 +151,7 @@ fn every_problem_code_is_in_the_protocol() {
     }
 }
 
-/// The first text within each call that makes a problem; what tests make does not count.
+/// The first text within each call that makes a problem. The problems of unit tests do not count.
 fn problem_codes(source: &str) -> Vec<String> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
     let makers = ["Problem::bad(", "Problem::new(", "Self::new(", "unavailable(", "refusal(", "unsupported("];
@@ -155,19 +169,7 @@ const RUN: Run = Run(0x2d01_a85a_8403_0262);
 const EPOCH: Epoch = Epoch(0x9c40_71e2_55f0_1b38);
 
 fn message(type_name: &str, payload: Payload) -> Message {
-    Message {
-        type_name: TypeName::parse(type_name).unwrap(),
-        policy: TypePolicy::of(Class::Normal),
-        key: None,
-        id: None,
-        payload,
-        count: 1,
-        ttl: Duration::ZERO,
-        offset: 0,
-        recall: 0,
-        at_ms: AT_MS,
-        wire_bytes: 0,
-    }
+    Message { payload, at_ms: AT_MS, ..message::sample(type_name, "") }
 }
 
 fn json(text: &'static str) -> Payload {
@@ -190,7 +192,7 @@ fn coupon() -> Arc<Message> {
     Arc::new(Message { policy: TypePolicy::of(Class::Reliable), offset: 8, ..message("coupon", json("5")) })
 }
 
-/// Takes an earlier coupon back.
+/// The recall of an earlier coupon.
 fn recall() -> Arc<Message> {
     let one = Message {
         policy: TypePolicy::of(Class::Reliable),
@@ -201,7 +203,7 @@ fn recall() -> Arc<Message> {
     Arc::new(one)
 }
 
-/// The frames that docs/protocol.md shows with their bytes, by the label of their block.
+/// Label of a block in docs/protocol.md -> the frame that the block shows.
 fn shown_frames() -> BTreeMap<String, Bytes> {
     let room = RoomName::parse("r1").unwrap();
     let head = Head { room: &room, run: RUN, seq: Seq(42) };
@@ -287,7 +289,7 @@ fn the_bytes_of_the_protocol_are_those_of_the_encoders() {
     let mut wrong = String::new();
     for (name, frame) in shown_frames() {
         let is_shown = if name.ends_with("-json") {
-            // As one line of text, without the header: two bytes, or four where the second is 126.
+            // As one line of text, without the header: two bytes, or four if the second is 126.
             let header = if frame[1] == 126 { 4 } else { 2 };
             let text = std::str::from_utf8(&frame[header..]).unwrap();
             blocks("docs/protocol.md", "json").iter().any(|block| block.lines().any(|line| line == text))
@@ -310,12 +312,15 @@ fn the_bytes_of_the_protocol_are_those_of_the_encoders() {
 fn node() -> Server {
     let mut args = Args::default();
     let free = Some("127.0.0.1:0".to_owned());
-    (args.flags.viewer_listen, args.flags.publisher_listen) = (free.clone(), free.clone());
-    (args.flags.ops_listen, args.flags.ephemeral, args.flags.shards) = (free, true, Some("1".to_owned()));
+    args.flags.viewer_listen.clone_from(&free);
+    args.flags.publisher_listen.clone_from(&free);
+    args.flags.ops_listen = free;
+    args.flags.ephemeral = true;
+    args.flags.shards = Some("1".to_owned());
     Server::start(Config::load(&args, std::iter::empty()).unwrap()).unwrap()
 }
 
-/// What the README's curl line asks for.
+/// The request of the README's curl line.
 struct CurlLine {
     path: String,
     content_type: String,
@@ -334,7 +339,7 @@ impl CurlLine {
         Self { path, content_type, body: quoted[3].to_owned() }
     }
 
-    /// Sends it as curl would; the whole answer.
+    /// Sends the request as curl would, and returns the whole answer.
     async fn send(&self, server: &Server) -> String {
         let Self { path, content_type, body } = self;
         let mut stream = TcpStream::connect(server.publisher_addr()).await.unwrap();
@@ -350,7 +355,7 @@ impl CurlLine {
     }
 }
 
-/// What the README's curl line prints when it is pasted into a shell; `None` where there is no curl.
+/// The output of the README's curl line, pasted into a shell. `None` on a machine without curl.
 fn pasted(readme: &str, server: &Server) -> Option<String> {
     Command::new("curl").arg("--version").output().ok()?;
     let line = readme.lines().find(|line| line.starts_with("curl "))?;
@@ -362,14 +367,15 @@ fn pasted(readme: &str, server: &Server) -> Option<String> {
 
 #[tokio::test]
 async fn the_readmes_curl_line_and_snippet_work() {
-    let (server, readme) = (node(), read("README.md"));
+    let server = node();
+    let readme = read("README.md");
     let snippet = blocks("README.md", "js").remove(0);
     assert!(snippet.lines().count() < 15, "the snippet stays short");
     let quoted: Vec<&str> = snippet.split('"').collect();
     let url = quoted[1].replace("127.0.0.1:7600", &server.viewer_addr().to_string());
     let subprotocol = quoted[3];
     let mut handshake = url.into_client_request().unwrap();
-    // What a page from a file sends.
+    // The origin of a page from a file.
     handshake.headers_mut().insert("origin", HeaderValue::from_static("null"));
     handshake.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
     let (mut device, answer) = Box::pin(tokio_tungstenite::connect_async(handshake)).await.unwrap();
@@ -384,13 +390,14 @@ async fn the_readmes_curl_line_and_snippet_work() {
         assert!(said.contains(r#""result":"accepted""#), "{said}");
     }
     let payload = serde_json::from_str::<serde_json::Value>(&curl.body).unwrap()["payload"].clone();
-    let (mut has_pong, mut has_message) = (false, false);
+    let mut has_pong = false;
+    let mut has_message = false;
     let heard = tokio::time::timeout(Duration::from_secs(30), async {
         while !(has_pong && has_message) {
             let text = device.next().await.unwrap().unwrap().into_text().unwrap();
             let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
             has_pong |= frame["kind"] == "pong";
-            // Where the snippet looks: it may have joined after the message.
+            // The snippet looks in both places: it may have joined after the message.
             let messages =
                 frame.get("history").or_else(|| frame.get("messages")).and_then(serde_json::Value::as_array);
             has_message |= messages.into_iter().flatten().any(|message| message["payload"] == payload);

@@ -1,4 +1,5 @@
-//! What stands at the doors before anybody is let in: handshakes, origins, tokens, limits, and the operator's view.
+//! The doors before a device or a publisher is let in: handshakes, origins, tokens, limits, and the
+//! operator's view.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -41,7 +42,7 @@ one_and_four_shards!(
     a_stranger_takes_no_place_in_the_rate,
 );
 
-/// Asks the viewer door with these further header lines.
+/// Sends a handshake with further header lines to the viewer door.
 async fn handshake(doors: &Doors, target: &str, lines: &str) -> Answer {
     let request = format!("{}{lines}\r\n", handshake_head(doors, target));
     doors.viewer_door().say(request.as_bytes()).await.unwrap()
@@ -52,7 +53,7 @@ async fn a_handshake_is_answered_as_rfc_6455_says(shards: usize) {
     let extensions = "sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n";
     let answer = handshake(&node, "/v1/rooms/r1/ws", extensions).await;
     assert_eq!(answer.status, 101);
-    // RFC 6455, section 1.3.
+    // The example of RFC 6455, section 1.3.
     assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(answer.header("upgrade"), Some("websocket"));
     assert!(answer.header("connection").unwrap().eq_ignore_ascii_case("upgrade"));
@@ -124,7 +125,7 @@ async fn the_subprotocol_chosen_is_the_first_that_is_ours(shards: usize) {
     }
     let answer = handshake(&node, "/v1/rooms/r1/ws", "sec-websocket-protocol: graphql-ws\r\n").await;
     answer.is_problem(400, "no_subprotocol", Some("sec-websocket-protocol"));
-    // Without an offer it is JSON.
+    // Without an offer, the encoding is JSON.
     let silent = Handshake { headers: Vec::new(), ..Handshake::new(Encoding::Json) };
     assert_eq!(Device::join_with(&node, "r1", silent).await.subprotocol, None);
 }
@@ -156,7 +157,7 @@ async fn only_listed_origins_may_join_and_read(shards: usize) {
             assert_eq!(read.header("access-control-allow-origin"), None);
         }
     }
-    // Apps are no pages: they have no origin.
+    // Apps are no pages and send no origin.
     assert_eq!(handshake(&node, "/v1/rooms/r1/ws", "").await.status, 101);
 }
 
@@ -188,12 +189,12 @@ async fn a_page_of_a_listed_origin_may_read_what_was_sent(shards: usize) {
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example"));
     assert_eq!(answer.header("access-control-allow-methods"), Some("GET"));
     assert_eq!(answer.header("access-control-allow-headers"), Some("authorization"));
-    // A problem is told to the page as well.
+    // A page reads problems as well.
     let headers = [("origin", "https://shop.example")];
     let answer = node.viewer_door().request("GET", "/v1/rooms/none/history", &headers, b"").await;
     answer.is_problem(404, "room_not_open", Some("room"));
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example"));
-    // What must arrive is read in the same way.
+    // Reliable messages are read in the same way.
     let door = node.viewer_door();
     let answer = door.request("OPTIONS", "/v1/rooms/r1/reliable", &headers, b"").await;
     assert_eq!((answer.status, answer.header("access-control-allow-methods")), (204, Some("GET")));
@@ -208,12 +209,12 @@ async fn a_page_of_a_listed_origin_may_read_what_was_sent(shards: usize) {
 const SECRET: &str = "thirty-two bytes are what HS256 asks for";
 const KEYS: &str = r#"[{alg = "HS256", secret = "thirty-two bytes are what HS256 asks for"}]"#;
 
-/// A token of these claims, signed as the node expects it.
+/// A token with these claims, signed with the node's key.
 fn token(claims: &Value) -> String {
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
-/// Seconds from now, as a claim.
+/// A claim: the moment `seconds` from now, in Unix seconds.
 fn in_seconds(seconds: i64) -> i64 {
     i64::try_from(roomcast::clock::now().unix_ms / 1000).unwrap() + seconds
 }
@@ -247,7 +248,7 @@ async fn a_token_opens_the_rooms_it_names(shards: usize) {
     let good = token(&good);
     let read = node.viewer_door().get(&format!("/v1/rooms/r1/history?token={good}")).await;
     assert_eq!(read.status, 200);
-    // What the token does not name can't be joined later on either.
+    // A room outside the token can't be joined later on either.
     let handshake = Handshake::new(Encoding::Proto).query(format!("token={good}"));
     let mut device = Device::join_with(&node, "r1", handshake).await;
     device.join_further("live-7").await;
@@ -271,7 +272,7 @@ async fn a_token_may_come_in_the_header_the_query_or_as_a_subprotocol(shards: us
     }
 }
 
-/// Everything this process logs, at every level.
+/// Every log line of this process, at every level.
 #[derive(Clone, Default)]
 struct Logs(Arc<Mutex<Vec<u8>>>);
 
@@ -312,7 +313,7 @@ async fn a_token_is_in_no_answer_no_metric_and_no_log(shards: usize) {
     let logs = logs();
     let hash = r#"["sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"]"#;
     let node = Node::with(shards, &[("AUTH__DEVICE_KEYS", KEYS), ("PUBLISHER__KEYS", hash)]);
-    // One that is refused, and one that is let in: its claims hold the canary, so its text does.
+    // One token is refused and one is let in. The canary is in the claims of the second, and so in its text.
     let granted = token(&json!({"exp": in_seconds(600), "rooms": ["r1"], "sub": CANARY}));
     let mut answers = Vec::new();
     for canary in [CANARY, &granted] {
@@ -408,7 +409,7 @@ async fn health_and_readiness_are_told(shards: usize) {
     door.get("/v1/rooms").await.is_problem(404, "not_found", None);
 }
 
-/// A disk that takes no more: every write of the store fails, until it does not.
+/// A full disk: every write of the store fails, until the limit is lifted.
 async fn a_store_that_fails_is_told_to_balancers_and_heals(shards: usize) {
     let name = format!("failing-store-{shards}-{}", std::process::id());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -472,7 +473,7 @@ async fn every_metric_that_is_defined_is_shown(shards: usize) {
         .metrics_when("what this device caused", |metrics| {
             let is_one = |name| metrics.sum(name, &[]) == 1;
             let of_class = |class| metrics.sum("roomcast_messages_accepted_total", &[class]);
-            // The room's audience is accepted, too, whenever its second has come.
+            // The room's audience is accepted too, once its second has come.
             is_one("roomcast_handshakes_accepted_total")
                 && of_class("class=\"normal\"") == 1
                 && of_class("class=\"reliable\"") == 1
@@ -494,7 +495,7 @@ async fn pages_that_nobody_reads_are_bounded_in_number(shards: usize) {
     for _ in 0..15 {
         node.publish("r1", &large).await;
     }
-    // Only once all of it has left is a page too large for the kernel to take it whole.
+    // Only the whole history makes a page that is too large for the kernel to take at once.
     until("the whole history", async || {
         let page = node.viewer_door().get("/v1/rooms/r1/history").await.json();
         page["history"].as_array().filter(|history| history.len() == 15).map(Vec::len)
@@ -534,7 +535,7 @@ async fn connections_past_the_seats_are_refused_before_they_are_upgraded(shards:
         devices.push(Device::join(&doors, "r1", Encoding::Json).await);
     }
     handshake(&doors, "/v1/rooms/r1/ws", "").await.is_problem(503, "connections_full", None);
-    // The other doors stay open, and those who are in hear on.
+    // The other doors stay open, and the connected devices hear on.
     doors.chat("r1", 0..1).await;
     for device in &mut devices {
         assert_eq!(device.numbers(1).await, [0]);
@@ -548,8 +549,9 @@ async fn connections_past_the_seats_are_refused_before_they_are_upgraded(shards:
 async fn joins_past_the_rate_are_told_when_to_come_back_and_nothing_else_suffers(shards: usize) {
     let node = Node::with(shards, &[("VIEWER__JOINS_PER_SECOND", "1")]);
     let mut device = Device::join(&node, "r1", Encoding::Json).await;
-    let (mut moments, mut let_in) = (BTreeSet::new(), 0);
-    // As many as a slow machine needs until 40 were refused; it may let one in each second meanwhile.
+    let mut moments = BTreeSet::new();
+    let mut let_in = 0;
+    // A slow machine may need long for 40 refusals; the node may let a device in each second meanwhile.
     let mut refused = 0;
     while refused < 40 {
         let answer = handshake(&node, "/v1/rooms/r1/ws", "").await;
@@ -565,7 +567,7 @@ async fn joins_past_the_rate_are_told_when_to_come_back_and_nothing_else_suffers
         refused += 1;
     }
     assert!(moments.len() > 5, "they are to come back one by one: {moments:?}");
-    // Who is in hears on, and joins further rooms.
+    // Connected devices hear on, and join further rooms.
     node.chat("r1", 0..3).await;
     assert_eq!(device.numbers(3).await, [0, 1, 2]);
     for room in ["r2", "r3", "r4"] {
@@ -573,7 +575,7 @@ async fn joins_past_the_rate_are_told_when_to_come_back_and_nothing_else_suffers
     }
     let metrics = node.metrics().await;
     assert_eq!(metrics.sum("roomcast_handshakes_refused_total", &["too_fast"]), refused);
-    // Once the time has passed, joins work again.
+    // After the wait, joins work again.
     until("a place in the rate", async || {
         Device::try_join(&node, "r1", Handshake::new(Encoding::Proto)).await.ok()
     })

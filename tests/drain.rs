@@ -1,4 +1,5 @@
-//! Stopping gracefully: what was gathered still arrives, devices hear goodbye, publishers and balancers hear no.
+//! A graceful stop: gathered messages still arrive, devices hear goodbye, and publishers and balancers hear
+//! no.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -16,12 +17,12 @@ one_and_four_shards!(
     a_second_signal_stops_the_process_at_once,
 );
 
-/// A room that gathers for longer than any test lasts.
+/// Makes a room gather for longer than any test lasts.
 async fn gathering(doors: &Doors, room: &str) {
     doors.configure(room, &json!({"flush": {"direct_members": 0, "gather_ms": 10_000}})).await;
 }
 
-/// The goodbye, frame and close, of a device that has nothing else to hear.
+/// Asserts that the goodbye, frame and close, is all that a device hears.
 async fn hears_goodbye(device: &mut Device) {
     let bye = device.notice("bye").await;
     assert_eq!((&bye["code"], &bye["reconnect_within_ms"]), (&json!("draining"), &json!(30_000)));
@@ -35,7 +36,7 @@ async fn what_was_gathered_arrives_before_the_goodbye(shards: usize) {
     for room in &rooms {
         gathering(&node, room).await;
         for encoding in Encoding::ALL {
-            // Two rooms each, so that batches cross shards on their last way.
+            // Two rooms each, so that the last batches cross shards.
             let mut device = Device::join(&node, room, encoding).await;
             if *room != rooms[0] {
                 device.join_further(&rooms[0]).await;
@@ -78,7 +79,7 @@ async fn what_was_gathered_arrives_before_the_goodbye(shards: usize) {
 
 async fn a_draining_node_refuses_and_says_so_until_it_is_gone(shards: usize) {
     let node = Node::start(shards);
-    // One that does not answer the goodbye holds the drain up for as long as a goodbye may take.
+    // A device that does not answer the goodbye holds the drain up for the time of a goodbye.
     let mut lingering = RawDevice::join(&node, "r1", Encoding::Json).await;
     assert!(lingering.frame().await.is_some(), "a welcome: it has reached its shard");
     let doors = node.doors;

@@ -1,5 +1,5 @@
-//! From a publish to what devices hear: order, batches, merges, counters, welcomes, rooms joined and left, and rooms
-//! that close.
+//! From a publish to the devices: order, batches, merges, counters, welcomes, rooms joined and left, and
+//! rooms that close.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -34,7 +34,7 @@ one_and_four_shards!(
     a_ping_is_answered,
 );
 
-/// Nothing flushes before its window is over, however small the room.
+/// Settings with which no room flushes before its window is over, however small the room.
 fn gathering(window_ms: u64) -> Value {
     json!({"flush": {"direct_members": 0, "gather_ms": window_ms}})
 }
@@ -57,7 +57,8 @@ async fn every_device_hears_the_same_in_the_same_order_in_both_encodings(shards:
         }
     };
     let hearing = join_all(devices.iter_mut().map(async |device| {
-        let (mut batches, mut heard) = (Vec::new(), 0);
+        let mut batches = Vec::new();
+        let mut heard = 0;
         while heard < messages {
             let batch = device.batch().await;
             heard += list(&batch, "messages").len() as u64;
@@ -127,7 +128,7 @@ async fn a_batch_is_cut_by_its_bytes(shards: usize) {
         sizes.push(list(&device.batch().await, "messages").len());
     }
     assert_eq!(sizes, [3, 3, 3, 1]);
-    // One message larger than a batch still leaves.
+    // One message that is larger than a batch still leaves.
     node.publish("r1", &json!({"type": "chat", "payload": "x".repeat(9000)})).await;
     assert_eq!(list(&device.batch().await, "messages").len(), 1);
 }
@@ -142,7 +143,7 @@ async fn a_small_room_does_not_wait(shards: usize) {
             assert_eq!(device.numbers(1).await, [n]);
         }
     }
-    // With a third member the room gathers: what it waits for now is the window, not a device.
+    // With a third member the room gathers: the window holds the message back, not a device.
     let third = Device::join(&node, "r1", Encoding::Json).await;
     node.chat("r1", 20..21).await;
     assert_eq!(node.view("r1").await["window_ms"], 10_000);
@@ -157,7 +158,7 @@ async fn an_urgent_message_takes_those_that_wait_along(shards: usize) {
     let mut devices = both(&node, "r1").await;
     node.chat("r1", 0..3).await;
     node.publish("r1", &json!({"type": "alert", "payload": 3})).await;
-    // A burst of them waits for its spacing, and no longer.
+    // A burst of urgent messages waits for its spacing, and no longer.
     node.publish("r1", &json!({"messages": vec![json!({"type": "alert", "payload": 4}); 3]})).await;
     for device in &mut devices {
         assert_eq!(device.numbers(7).await, [0, 1, 2, 3, 4, 4, 4]);
@@ -173,7 +174,7 @@ async fn the_newest_value_of_a_key_takes_the_place_of_the_waiting_one(shards: us
     let request = json!({"messages": [price("a", 1), chat, price("b", 1), price("a", 2)]});
     assert_eq!(node.publish("r1", &request).await, ["accepted", "accepted", "accepted", "merged"]);
     assert_eq!(node.publish("r1", &price("a", 3)).await, ["merged"]);
-    // Without a key the type is the key.
+    // Without a key, the type is the key.
     assert_eq!(node.publish("r1", &json!({"type": "price", "payload": 7})).await, ["accepted"]);
     assert_eq!(node.publish("r1", &price("price", 8)).await, ["merged"]);
     for device in &mut devices {
@@ -253,7 +254,7 @@ async fn a_welcome_tells_the_history_the_latest_values_and_the_totals(shards: us
         let welcome = &device.welcome;
         assert_eq!(welcome["run"], batch["run"]);
         assert!(welcome["seq"].as_u64() >= batch["seq"].as_u64());
-        // What is lossy, latest or counted is no history.
+        // Lossy messages, latest values and counters are no history.
         let told = [("one", &batch["seq"]), ("two", &batch["seq"])].map(|(it, seq)| (json!(it), seq.clone()));
         assert_eq!(history(welcome), told);
         assert_eq!(welcome["history"][0]["id"], "c1");
@@ -290,7 +291,7 @@ async fn seen_trims_the_history_to_what_is_newer(shards: usize) {
             assert_eq!((&history, &device.welcome["resumed"]), (&payloads, &json!(resumed)), "{seen}");
         }
     }
-    // No stream exists yet that a cursor could name.
+    // No stream exists yet for a cursor to name.
     let handshake = Handshake::new(Encoding::Json).query("cursor=00000000000000ff:7");
     assert_eq!(Device::join_with(&node, "r1", handshake).await.welcome["reset"], "epoch_changed");
     let handshake = Handshake::new(Encoding::Proto).query("cursor=00000000000000ff:0");
@@ -396,7 +397,7 @@ async fn one_connection_hears_many_rooms_wherever_they_live(shards: usize) {
         node.publish(&rooms[1], &json!({"type": "chat", "payload": "unheard"})).await;
         node.publish(&rooms[2], &json!({"type": "chat", "payload": "heard"})).await;
         assert_eq!(device.messages(1).await[0]["payload"], "heard");
-        // It may come back, and stays where it was meanwhile.
+        // The device may come back, and stays in its other room meanwhile.
         node.view_when(&rooms[1], |view| view["backlog"]["gathered"] == 0).await;
         let welcome = device.join_further(&rooms[1]).await;
         assert_eq!(list(&welcome, "history").last().unwrap()["payload"], "unheard");

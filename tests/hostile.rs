@@ -1,4 +1,4 @@
-//! Devices that are slow, broken or malicious cost the others nothing, and the node a bounded amount
+//! Slow, broken and malicious devices cost the other devices nothing, and the node a bounded amount
 //! (assurance: T6 slow readers, T7 hostile devices, T8 half handshakes).
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
@@ -32,20 +32,20 @@ one_and_four_shards!(
 
 /// Small enough that a device which stops reading is soon behind.
 const RECEIVE_BUFFER_BYTES: u32 = 4096;
-/// What one device may still hear once its deadline is known to have passed: the kernel has it already.
+/// The time of a device's end after its deadline. The kernel still holds bytes for the device then.
 const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
-/// What one device has been told of a room, added up.
+/// The sums of what one device was told of a room.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Told {
     seq: u64,
-    /// Messages that came, by type.
+    /// Type -> messages that came.
     came: BTreeMap<String, u64>,
-    /// Messages told as skipped, by type.
+    /// Type -> messages told as skipped.
     skipped: BTreeMap<String, u64>,
-    /// Messages told as merged away, by type.
+    /// Type -> messages told as merged away.
     merged: BTreeMap<String, u64>,
-    /// Increments and the total of `like`.
+    /// The increments of `like`, and its total.
     likes: [u64; 2],
     refreshes: u64,
 }
@@ -67,7 +67,7 @@ impl Told {
         }
     }
 
-    /// Came and skipped, by type: what was cut.
+    /// Type -> messages that were cut: those that came, and the skipped ones.
     fn cut(&self) -> BTreeMap<String, u64> {
         let mut cut = self.came.clone();
         for (type_name, count) in &self.skipped {
@@ -85,26 +85,26 @@ fn round(n: u64) -> Value {
     ]})
 }
 
-/// A device whose receive buffer is small.
+/// A handshake with a small receive buffer.
 fn small(encoding: Encoding) -> Handshake {
     Handshake { receive_buffer_bytes: Some(RECEIVE_BUFFER_BYTES), ..Handshake::new(encoding) }
 }
 
-/// One member of the busy room, and all it has been told there.
+/// One member of the busy room, and all it was told there.
 #[derive(Debug)]
 struct Member {
     device: Device,
-    /// Where it stood when it joined.
+    /// The seq of the welcome.
     joined: u64,
     told: Told,
     /// The numbers of the rounds whose chat came.
     rounds: Vec<u64>,
-    /// What it had been told at each seq.
+    /// Seq -> the sums at that seq.
     ledger: BTreeMap<u64, Told>,
 }
 
 impl Member {
-    /// Comes in through a room that lives on some shard, so that the busy one has members on all of them.
+    /// Comes in through a room that lives on some shard, so that the busy room has members on all shards.
     async fn join(doors: &Doors, through: &str, room: &str, handshake: Handshake) -> Self {
         let mut device = Device::join_with(doors, through, handshake).await;
         let welcome = device.join_further(room).await;
@@ -115,7 +115,7 @@ impl Member {
         Self { device, joined, told, rounds: Vec::new(), ledger }
     }
 
-    /// Hears one thing; what ends the connection is given back.
+    /// Hears one frame. Returns the end of the connection, if it has ended.
     async fn hear(&mut self) -> Option<Heard> {
         let frame = match self.device.hear().await {
             Heard::Frame(frame) => frame,
@@ -141,9 +141,10 @@ impl Member {
         }
     }
 
-    /// Asserts that what came, what was skipped and what was merged add up to what `witness` saw in the same seqs.
+    /// Asserts that the member came, skipped and merged as many messages as `witness` saw in the same seqs.
     fn adds_up(&self, witness: &Self) {
-        let (before, after) = (&witness.ledger[&self.joined], &witness.ledger[&self.told.seq]);
+        let before = &witness.ledger[&self.joined];
+        let after = &witness.ledger[&self.told.seq];
         let since = |after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
             let grown = after.iter().map(|(name, n)| (name.clone(), n - before.get(name).unwrap_or(&0)));
             grown.filter(|(_, n)| *n > 0).collect::<BTreeMap<_, _>>()
@@ -174,7 +175,8 @@ async fn slow_devices_harm_nobody_and_are_told_exactly_what_they_missed(shards: 
     let join = async |count: usize, handshake: fn(Encoding) -> Handshake| {
         let mut members = Vec::new();
         for n in 0..count {
-            let (through, encoding) = (&rooms[n % 4], Encoding::ALL[n / 4 % 2]);
+            let through = &rooms[n % 4];
+            let encoding = Encoding::ALL[n / 4 % 2];
             members.push(Member::join(&doors, through, "busy", handshake(encoding)).await);
         }
         members
@@ -183,7 +185,7 @@ async fn slow_devices_harm_nobody_and_are_told_exactly_what_they_missed(shards: 
     let mut recovering = join(RECOVERING, small).await;
     let mut stuck = join(STUCK, small).await;
 
-    // All slow devices stop reading, and fall behind; the others hear every round.
+    // All slow devices stop reading and fall behind; the others hear every round.
     let mut n = 0;
     while node.metrics().await.sum("roomcast_connections_behind", &[]) < (RECOVERING + STUCK) as u64 {
         play(&doors, n, &mut healthy).await;
@@ -192,7 +194,7 @@ async fn slow_devices_harm_nobody_and_are_told_exactly_what_they_missed(shards: 
     }
     assert!(node.metrics().await.sum("roomcast_frames_skipped_total", &[]) > 0);
 
-    // Some begin to read again: they get what was begun, then an account of what they missed, and no backlog.
+    // Some devices read again. They get the begun frames, then an account of the missed ones, and no backlog.
     let head = node.view_when("busy", |view| view["backlog"]["gathered"] == 0).await["head"]["seq"].as_u64();
     let head = head.unwrap();
     join_all(healthy.iter_mut().chain(&mut recovering).map(|member| member.hear_up_to(head))).await;
@@ -209,7 +211,8 @@ async fn slow_devices_harm_nobody_and_are_told_exactly_what_they_missed(shards: 
         assert_eq!(member.told.refreshes > 0, at + 1 >= HEALTHY, "only slow devices are refreshed");
     }
 
-    // Those that still take nothing are closed at their deadline, resumably, and were told nothing wrong before.
+    // Devices that still take nothing are closed at their deadline, resumably, and were told nothing wrong
+    // before.
     node.metrics_when("the deadline", |metrics| metrics.closed("no_progress") == STUCK as u64).await;
     let ends = join_all(stuck.iter_mut().map(async |member| {
         loop {
@@ -231,9 +234,9 @@ async fn slow_devices_harm_nobody_and_are_told_exactly_what_they_missed(shards: 
 }
 
 async fn a_device_that_trickles_is_closed_for_being_behind(shards: usize) {
-    /// Frames of half of what makes a batch, so that the outbox of a device holds as much as it may.
+    /// Messages of half a batch, so that a device's outbox holds the most it may.
     const CHATS: usize = 5;
-    /// Taken every quarter of a second: it makes progress, and never drains.
+    /// Bytes taken every quarter of a second: the device makes progress, and never drains.
     const SIP_BYTES: usize = 700;
     let node = Node::start(shards);
     let mut healthy = Device::join(&node, "r1", Encoding::Json).await;
@@ -301,7 +304,7 @@ fn times(count: usize, frame: &[u8]) -> Vec<u8> {
     frame.repeat(count)
 }
 
-/// A header that announces `length`, spelt in eight bytes, and nothing of what it announces.
+/// A header that announces `length` in eight bytes, and no payload.
 fn announced(length: u64) -> Vec<u8> {
     [&[TEXT, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat()
 }
@@ -311,7 +314,7 @@ fn join_flood() -> Vec<u8> {
     (0..400).flat_map(join).collect()
 }
 
-/// What a JSON device may do wrong, and the code it is closed with.
+/// The offences of a JSON device, each with its bytes and its close code.
 fn offences() -> Vec<(&'static str, Vec<u8>, u16)> {
     let close = |payload: &[u8]| frame(CLOSE, payload);
     vec![
@@ -364,7 +367,8 @@ async fn each_offence_is_closed_with_its_code(shards: usize) {
     device.send(&frame(TEXT, b"{}")).await;
     assert_eq!(device.close_code().await, Some(1003), "text for a binary encoding");
     *expected.entry(1003).or_default() += 1;
-    // The highest bit of a length must be 0: whether it is too big or a breach of protocol, it ends there.
+    // The highest bit of a length must be 0. The node may call it too big or a breach of protocol, but ends
+    // there.
     let mut device = RawDevice::join(&node, "r1", Encoding::Json).await;
     device.send(&announced(1 << 63)).await;
     assert!(matches!(device.close_code().await, Some(1002 | 1009)));
@@ -375,7 +379,7 @@ async fn each_offence_is_closed_with_its_code(shards: usize) {
         reasons.iter().map(counted).all(|(counted, expected)| (expected..=expected + 1).contains(&counted))
     })
     .await;
-    // What is merely misspelt is answered, and the largest message is not too large.
+    // A misspelt frame is answered, and a message of the largest size is taken.
     let mut device = RawDevice::join(&node, "r1", Encoding::Json).await;
     device.send(&frame(TEXT, &[b'x'; 4096])).await;
     let answer = loop {
@@ -402,7 +406,7 @@ async fn a_hostile_crowd_costs_a_bounded_amount_of_memory(shards: usize) {
     let before = process.memory_kib("VmRSS");
     let mut crowd = Vec::new();
     let held = [
-        // Within the rules, and as much as they let a device leave half said.
+        // Within the rules: the most that a device may leave half said.
         [&[TEXT, 0xfe][..], &4096_u16.to_be_bytes(), &[0; 4], &[b'x'; 4000]].concat(),
         [frame(TEXT_BEGUN, &[b'x'; 4000]), frame(PING, b"")].concat(),
         vec![TEXT],
@@ -410,14 +414,14 @@ async fn a_hostile_crowd_costs_a_bounded_amount_of_memory(shards: usize) {
     let offences = offences();
     for n in 0..CROWD {
         let mut device = RawDevice::join(&doors, "r1", Encoding::Json).await;
-        // None of them ever reads.
+        // None of these devices ever reads.
         match held.get(n % 6) {
             Some(half_said) => device.send(half_said).await,
             None => device.send(&offences[n % offences.len()].1).await,
         }
         crowd.push(device);
     }
-    // Everybody is written to, and those that offended are gone.
+    // Every device is written to, and the offenders are gone.
     let large = json!({"type": "chat", "payload": "x".repeat(16_000)});
     for _ in 0..20 {
         doors.publish("r1", &large).await;
@@ -433,7 +437,7 @@ async fn a_hostile_crowd_costs_a_bounded_amount_of_memory(shards: usize) {
 
 async fn a_door_full_of_the_silent_still_lets_devices_in(shards: usize) {
     const HONEST: usize = 50;
-    /// All the silent have their second, twice; the deadline of a head would take twice 5 s.
+    /// All the silent connections have their second, twice. The deadline of a head would take twice 5 s.
     const IN_WITHIN: Duration = Duration::from_secs(8);
     let node = Node::start(shards);
     let mut silent = Vec::new();
@@ -452,7 +456,7 @@ async fn a_door_full_of_the_silent_still_lets_devices_in(shards: usize) {
 async fn half_handshakes_are_closed_and_keep_nobody_out(shards: usize) {
     const HALF: usize = 1000;
     const DRIPPING: usize = 100;
-    /// The head's deadline is 5 s.
+    /// The deadline of a head is 5 s.
     const GONE_WITHIN: Duration = Duration::from_secs(9);
     const _: () = assert!(HALF < HALF_OPEN_MAX, "honest devices find a place beside them");
     let node = Node::start(shards);
@@ -460,7 +464,7 @@ async fn half_handshakes_are_closed_and_keep_nobody_out(shards: usize) {
     let mut halves = Vec::new();
     for n in 0..HALF - DRIPPING {
         let mut stream = TcpStream::connect(node.viewer).await.unwrap();
-        // Some say nothing at all, most something, none enough.
+        // Some say nothing, most say something, none says enough.
         stream.write_all(&head.as_bytes()[..n % head.len()]).await.unwrap();
         halves.push(stream);
     }

@@ -1,4 +1,5 @@
-//! The degradation ladder from outside: what operators see and say, and what devices and publishers meet on its steps.
+//! The degradation ladder from outside: the operator's view and word, and the effect of each step on devices
+//! and publishers.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -23,7 +24,7 @@ fn ladder_of(room: &str) -> String {
     format!("/v1/ops/rooms/{room}/ladder")
 }
 
-/// Says a step, and gives what is shown of it then.
+/// Sets a step, and returns the view after it.
 async fn say(doors: &Doors, path: &str, step: Value) -> Value {
     let answer = doors.ops_door().put(path, &json!({ "step": step })).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -38,7 +39,7 @@ async fn readiness(doors: &Doors) -> Value {
     answer.json()
 }
 
-/// What the viewer door answers to a device.
+/// The viewer door's answer to a device.
 async fn handshake(doors: &Doors, room: &str) -> Answer {
     let request = format!("{}\r\n", handshake_head(doors, &format!("/v1/rooms/{room}/ws")));
     doors.viewer_door().say(request.as_bytes()).await.unwrap()
@@ -197,7 +198,7 @@ async fn devices_that_read_nothing_take_the_node_up_the_ladder_and_down_again_wh
 ) {
     const DEVICES: u64 = 8;
     let mut config = config(shards, &[], None);
-    // Three of them owe as much as that: 64 KiB each.
+    // Three devices owe as much as that: 64 KiB each.
     config.outbound_bytes_max = 128 * 1024;
     let node = Node::of(config);
     let deaf = || Handshake { receive_buffer_bytes: Some(4096), ..Handshake::new(Encoding::Json) };

@@ -1,5 +1,4 @@
-//! What publishers may send, from outside: limits of keys, what of a request is past them, and settings of a room that are
-//! none.
+//! The limits of publishers from outside: rates of keys, rooms and types, and settings that a room refuses.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -25,7 +24,7 @@ one_and_four_shards!(
 const TWO_A_SECOND: (&str, &str) = ("LIMITS__KEY_MESSAGES_PER_SECOND", "2");
 const OVER_LIMIT: &str = "roomcast_messages_over_limit_total";
 
-/// Five messages, and what becomes of them where two may come.
+/// Five messages, of which a key with two messages a second may publish two.
 fn five() -> Value {
     json!({"messages": [
         {"type": "chat", "payload": 0}, {"type": "like", "count": 7}, {"type": "like", "count": 1_000},
@@ -33,10 +32,10 @@ fn five() -> Value {
     ]})
 }
 
-/// Reliable messages go first.
+/// The results of `five`: reliable messages go first.
 const TWO_OF_FIVE: [&str; 5] = ["accepted", "accepted", "shed: key_rate", "shed: key_rate", "durable"];
 
-/// Publishes until a request is refused whole. Two that follow each other within half a second are enough for that.
+/// Publishes until a request is refused whole. Two requests within half a second are enough for that.
 async fn refused(publish: impl AsyncFn() -> Answer) -> Answer {
     let until_refused = async {
         loop {
@@ -88,7 +87,7 @@ async fn a_request_that_is_past_the_limit_whole_is_429_and_says_when_to_come_bac
         "{results:?}"
     );
     assert_eq!(results.len(), 3);
-    // Whoever waits is let in again.
+    // A publisher that waits is let in again.
     let let_in = async { while door.publish("r1", &json!({"type": "like"})).await.status != 200 {} };
     support::comes("a publish after the wait", Box::pin(let_in)).await;
 }
@@ -98,7 +97,8 @@ async fn each_key_has_a_limit_of_its_own(shards: usize) {
     let keys = r#"["sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
                    "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"]"#;
     let node = Node::with(shards, &[TWO_A_SECOND, ("PUBLISHER__KEYS", keys)]);
-    let (door, body) = (node.publisher_door(), five().to_string());
+    let door = node.publisher_door();
+    let body = five().to_string();
     for (room, key) in [("r1", "Bearer secret"), ("r2", "Bearer key")] {
         let headers = [("content-type", JSON), ("authorization", key)];
         let path = format!("/v1/rooms/{room}/messages");
@@ -152,7 +152,7 @@ async fn settings_that_fit_are_taken(shards: usize) {
     }
     assert_eq!(rules["types"]["like"], settings["types"]["like"]);
     assert_eq!(rules["types"].as_object().unwrap().len(), TYPES_CHANGED_MAX);
-    // What was said before still counts.
+    // Earlier settings still count.
     let half = json!({"flush": {"normal_share": 0.5}});
     let answer = node.publisher_door().put("/v1/rooms/r1", &half).await;
     answer.is_problem(400, "bad_value", Some("flush.normal_share"));

@@ -1,4 +1,4 @@
-//! The publisher door from outside: what is taken, what is refused and how it is said, and that the room's own account
+//! The publisher door from outside: taken messages, refusals and their problems, and a room's account that
 //! agrees with every answer.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
@@ -34,10 +34,10 @@ one_and_four_shards!(
     merged_messages_are_told_as_they_are_counted,
 );
 
-/// Keeps what is published gathered for as long as a test lasts.
+/// Keeps published messages gathered for longer than a test lasts.
 const GATHERING: &[(&str, &str)] = &[("FLUSH__DIRECT_MEMBERS", "0"), ("FLUSH__GATHER_MS", "10000")];
 
-/// Whether nothing has ever been taken into the room: it is not even open.
+/// True if the room has never taken a message: it is not even open.
 async fn is_untouched(node: &Node, room: &str) {
     node.publisher_door().get(&format!("/v1/rooms/{room}")).await.is_problem(
         404,
@@ -85,7 +85,7 @@ async fn a_duplicate_is_taken_once(shards: usize) {
     let message = json!({"type": "chat", "payload": 1, "id": "again"});
     assert_eq!(node.publish("r1", &message).await, ["accepted"]);
     assert_eq!(node.publish("r1", &message).await, ["duplicate"]);
-    // Ids are a room's own.
+    // Ids belong to one room.
     assert_eq!(node.publish("r2", &message).await, ["accepted"]);
     node.chat("r1", 2..3).await;
     assert_eq!(device.numbers(2).await, [1, 2]);
@@ -108,7 +108,7 @@ async fn a_reused_id_is_named_and_nothing_of_its_request_is_taken(shards: usize)
     let view = node.view("r1").await;
     assert_eq!(account(&view, "chat", "accepted"), 1);
     assert_eq!(view["account"]["gift"], Value::Null);
-    // Not even the ids were taken.
+    // The ids were not taken either.
     assert_eq!(node.publish("r1", &json!({"type": "chat", "payload": 9, "id": "b"})).await, ["accepted"]);
 }
 
@@ -168,7 +168,7 @@ async fn sizes_past_their_limits_are_413(shards: usize) {
     let answer = node.publisher_door().publish("r1", &payload(PAYLOAD_BYTES_MAX + 1)).await;
     answer.is_problem(413, "payload_too_large", Some("payload"));
     is_untouched(&node, "r1").await;
-    // One that announces its size, and one that does not.
+    // One body announces its size, and one does not.
     let announced = format!(
         "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n",
@@ -277,15 +277,16 @@ async fn only_holders_of_an_active_key_may_publish(shards: usize) {
     let answer = door.publish("r1", &chats(1)).await;
     answer.is_problem(401, "key_missing", None);
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-    // A stranger keeps no connection either.
+    // A stranger keeps no connection.
     let anonymous = format!("GET /v1/rooms HTTP/1.1\r\nhost: {}\r\n\r\n", node.publisher);
     let answer = door.say(anonymous.as_bytes()).await.unwrap();
     assert_eq!(answer.header("connection"), Some("close"));
-    let twice = "GET /v1/rooms HTTP/1.1\r\nhost: a\r\nauthorization: Bearer secret\r\nauthorization: Bearer secret\r\n\r\n";
+    let twice = "GET /v1/rooms HTTP/1.1\r\nhost: a\r\n\
+                 authorization: Bearer secret\r\nauthorization: Bearer secret\r\n\r\n";
     door.say(twice.as_bytes()).await.unwrap().is_problem(401, "key_missing", None);
     with("Basic secret").await.is_problem(401, "key_missing", None);
     with("Bearer secrets").await.is_problem(401, "key_unknown", None);
-    // A stranger learns nothing of rooms either, nor of paths.
+    // A stranger learns nothing of rooms and paths.
     for path in ["/v1/rooms", "/v1/rooms/r1", "/nothing"] {
         door.get(path).await.is_problem(401, "key_missing", None);
     }
@@ -304,7 +305,7 @@ async fn a_room_is_opened_configured_looked_at_and_closed(shards: usize) {
     assert!(opened["home"].as_u64().unwrap() < shards as u64);
     let mut device = Device::join(&node, "r1", Encoding::Json).await;
     assert_eq!(node.view("r1").await["window_ms"], 250);
-    // What a PUT does not name stays as it is.
+    // A `PUT` leaves other settings as they are.
     let again = node.configure("r1", &json!({"idle_close_s": 600})).await;
     assert_eq!((&again["window_ms"], &again["run"]), (&json!(250), &opened["run"]));
     node.chat("r1", 0..3).await;
@@ -316,7 +317,7 @@ async fn a_room_is_opened_configured_looked_at_and_closed(shards: usize) {
         (view["shards"].as_array().map(Vec::len), &on["shard"], &on["members"]),
         (Some(1), &view["home"], &json!(1))
     );
-    // Five thousand are expected: two and a half times what makes a room hot.
+    // Five thousand are expected: two and a half times the size of a hot room.
     let placed_on = view["placed_on"].as_array().unwrap();
     assert_eq!((&view["hot"], placed_on.len()), (&json!(shards > 1), shards.min(3)));
     assert_eq!(placed_on[0], view["home"]);
@@ -366,7 +367,8 @@ async fn rooms_are_listed_by_members(shards: usize) {
         [("large", 3), ("middle-a", 2), ("middle-b", 2), ("small", 1), ("empty", 0)]
             .map(|(room, members)| (room.to_owned(), members))
             .into();
-    let (whole, first) = (listed("?sort=members").await, listed("?limit=3").await);
+    let whole = listed("?sort=members").await;
+    let first = listed("?limit=3").await;
     assert_eq!(names(&whole), all);
     assert_eq!(names(&first), all[..3]);
     assert_eq!(names(&listed("").await), all);
@@ -393,7 +395,7 @@ async fn a_full_room_sheds_and_accounts_for_every_message(shards: usize) {
     let results = node.publish("r1", &json!({ "messages": last })).await;
     assert_eq!(results[0], "accepted");
     assert!(results[1..].iter().all(|result| result == "shed: room_full"), "{results:?}");
-    // All that was taken arrives, in order, and nothing that was shed.
+    // All taken messages arrive, in order, and no shed ones.
     assert_eq!(device.numbers(most).await, (0..most).collect::<Vec<_>>());
     let view = node.view("r1").await;
     assert_eq!(account(&view, "chat", "accepted"), most);
@@ -404,7 +406,7 @@ async fn a_full_room_sheds_and_accounts_for_every_message(shards: usize) {
         metrics.sum("roomcast_messages_shed_total", &labels) == per_request - 1
     })
     .await;
-    // What was shed may be published again under its id.
+    // A shed message may be published again under its id.
     let again = json!({"type": "chat", "payload": most, "id": "1"});
     assert_eq!(node.publish("r1", &again).await, ["accepted"]);
 }
@@ -440,7 +442,8 @@ async fn counters_are_exact(shards: usize) {
     }
     node.publish("r1", &json!({"messages": [{"type": "like"}, {"type": "like", "payload": "unread"}]})).await;
     let total = counts.iter().sum::<u64>() + 2;
-    let (mut added, mut told) = (0, 0);
+    let mut added = 0;
+    let mut told = 0;
     while told < total {
         let batch = device.batch().await;
         added += batch["counters"]["like"]["add"].as_u64().unwrap();

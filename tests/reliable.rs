@@ -1,5 +1,5 @@
-//! Reliable messages over real sockets: durable before they are answered, carried until they are acknowledged, each in
-//! its place; ids, receipts, recall, expiry, the pull side, and what happens past the bounds.
+//! Reliable messages over real sockets: durable before the answer, carried until the acknowledgement, each in
+//! its place. Also ids, receipts, recall, expiry, the pull side, and the bounds.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -36,7 +36,7 @@ fn coupon(payload: impl Into<Value>) -> Value {
     json!({"type": "coupon", "payload": payload.into()})
 }
 
-/// Reliable messages of this size, as many as this, all durable.
+/// Publishes `count` reliable messages of `bytes` bytes, all durable.
 async fn fill(doors: &Doors, room: &str, count: usize, bytes: usize) {
     let messages: Vec<Value> = (0..count).map(|n| coupon(format!("{n} {}", "x".repeat(bytes)))).collect();
     let per_request = (900_000 / (bytes + 100)).min(REQUEST_MESSAGES_MAX);
@@ -46,7 +46,7 @@ async fn fill(doors: &Doors, room: &str, count: usize, bytes: usize) {
     }
 }
 
-/// Waits until messages up to this offset have left; one is durable a moment before.
+/// Waits until messages up to this offset have left. A message is durable a moment before that.
 async fn all_sent(doors: &Doors, room: &str, offset: u64) {
     let sent = async || (doors.pull(room, None).await["offset"] == offset).then_some(());
     until("the last message's flush", sent).await;
@@ -56,7 +56,7 @@ async fn both(doors: &Doors, room: &str) -> [Device; 2] {
     [Device::join(doors, room, Encoding::Json).await, Device::join(doors, room, Encoding::Proto).await]
 }
 
-/// Devices that have no name come in with a cursor that says where they stand.
+/// The cursor that an unnamed device joins with.
 fn cursor(epoch: &Value, offset: u64) -> String {
     format!("{}:{offset}", epoch.as_str().unwrap())
 }
@@ -111,14 +111,15 @@ async fn is_carried_until_it_acknowledges(node: &Node, encoding: Encoding) {
     let epoch = device.welcome["epoch"].clone();
     node.durable(room, &coupon(1)).await;
     assert_eq!(offsets(&device.told().await), [1]);
-    // It says nothing: the same comes again, though the room is silent.
+    // The device says nothing: the same message comes again, although the room is silent.
     let seq = node.view(room).await["head"]["seq"].clone();
     let carry = device.told().await;
     assert_eq!((span(&carry), list(&carry, "messages").len()), ((0, 1), 0), "{carry}");
     assert!(carry["seq"].as_u64() <= seq.as_u64(), "{carry} at {seq}");
     assert_eq!(carry["carried"][0]["payload"], 1, "{carry}");
     assert!(carry["skipped"].is_null() && carry["counters"].is_null(), "{carry}");
-    // It acknowledges, and again: the one beside it, which does not, is carried it three times more in the meantime.
+    // The device acknowledges twice. The silent device beside it is carried the message three times more
+    // meanwhile.
     device.ack(room, &epoch, 1).await;
     device.say(&json!({"kind": "ack", "offset": 1})).await;
     device.until_pong().await;
@@ -128,7 +129,7 @@ async fn is_carried_until_it_acknowledges(node: &Node, encoding: Encoding) {
     }
     let heard = device.until_pong().await;
     assert!(heard.iter().all(|frame| frame["through"].is_null()), "{heard:?}");
-    // What comes next is carried alone.
+    // The next message is carried alone.
     node.durable(room, &coupon(2)).await;
     assert_eq!(span(&device.told().await), (1, 2));
     let carry = device.told().await;
@@ -146,18 +147,20 @@ async fn an_acknowledgement_that_can_not_be_is_ignored_and_counted(place: &Place
         node.durable(room, &coupon(1)).await;
         node.durable(room, &coupon(2)).await;
         while span(&device.told().await).1 < 2 {}
-        // Past the head, of a foreign life, for a room it does not hear and one there is not.
+        // Acknowledgements past the head, of another epoch, for a room without this member, and for an
+        // unknown room.
         device.ack(room, &epoch, 3).await;
         device.ack(room, &json!("0123456789abcdef"), 2).await;
         device.ack("elsewhere", &epoch, 2).await;
         device.say(&json!({"kind": "ack", "acks": [
             {"room": "elsewhere", "epoch": epoch, "offset": 1}, {"room": room, "epoch": epoch, "offset": 1},
-            {"room": room, "epoch": epoch, "offset": 0}, {"room": room, "epoch": epoch, "offset": 9_007_199_254_740_991_u64},
+            {"room": room, "epoch": epoch, "offset": 0},
+            {"room": room, "epoch": epoch, "offset": 9_007_199_254_740_991_u64},
         ]})).await;
         let ignored = "roomcast_acks_ignored_total";
         node.metrics_when("ignored acks", |metrics| metrics.sum(ignored, &[]) >= before + 7).await;
         assert_eq!(node.metrics().await.sum(ignored, &[]), before + 7);
-        // The one that was good, in the midst of the others, stands: offset 1 is acknowledged and 2 is not.
+        // The one good acknowledgement among the others counts: offset 1 is acknowledged, and 2 is not.
         let mut carry = device.told().await;
         while span(&carry) == (0, 2) {
             carry = device.told().await; // On a slow machine it was on its way before the acknowledgement.
@@ -188,7 +191,7 @@ async fn an_id_is_published_once(place: &Place) {
     let node = place.start();
     let mut devices = both(&node, "r1").await;
     let message = json!({"type": "coupon", "payload": 1, "id": "c-1"});
-    // At the same time, so that most find the first on its way to the store.
+    // At the same time, so that most requests find the first one on its way to the store.
     let door = node.publisher_door();
     let answers = join_all((0..20).map(async |_| door.publish("r1", &message).await)).await;
     let mut results: Vec<String> = answers.iter().flat_map(|answer| answer.results()).collect();
@@ -257,7 +260,8 @@ async fn a_receipt_tells_who_has_a_message(place: &Place) {
     assert!(ack_ms[0] <= ack_ms[1] && ack_ms[1] <= ack_ms[2], "{receipt}");
     b.close().await;
     node.receipt_of("r1", 1, [3, 1, 1, 1]).await;
-    // It comes back with nothing, and is the same device; then again, having applied it meanwhile.
+    // The device comes back with nothing, and counts as the same device. Then it comes again with the message
+    // applied.
     let beginning = Handshake::new(Encoding::Proto).query(format!("device=b&cursor={}", cursor(&epoch, 0)));
     let b = Device::join_with(&node, "r1", beginning).await;
     assert_eq!(offsets(&b.welcome), [1]);
@@ -271,7 +275,7 @@ async fn a_receipt_tells_who_has_a_message(place: &Place) {
     c.told().await;
     c.ack("r1", &epoch, 1).await;
     node.receipt_of("r1", 1, [3, 3, 0, 0]).await;
-    // Who has it and leaves, still has it.
+    // A device that has the message and leaves still has it.
     for device in [a, b, c] {
         device.close().await;
     }
@@ -318,7 +322,7 @@ async fn a_recall_reaches_every_device_and_takes_its_message_out(place: &Place) 
         let recall = heard.last().unwrap();
         assert_eq!((&recall["recall"], &recall["type"]), (&json!(2), &json!("coupon")), "{recall}");
         assert_eq!(recall.get("payload"), Some(&Value::Null), "{recall}");
-        // Never acknowledged, and carried without what was recalled.
+        // Never acknowledged, and carried without the recalled message.
         let carry = loop {
             let carry = device.told().await;
             assert!(!offsets(&carry).contains(&2), "{carry}");
@@ -360,7 +364,7 @@ async fn what_has_expired_is_a_hole(place: &Place) {
         assert_eq!((span(&newcomer.welcome), offsets(&newcomer.welcome)), ((0, 4), vec![1, 3]));
         assert_eq!(newcomer.welcome["reset"], Value::Null);
     }
-    // A cursor at what has expired, and one before it, are honoured.
+    // A cursor at an expired message, and a cursor before one, are honoured.
     let page = node.pull("r1", Some(&cursor(&epoch, 3))).await;
     assert_eq!((span(&page), offsets(&page), &page["reset"]), ((3, 4), vec![], &Value::Null), "{page}");
     let receipt = node.receipt("r1", 2).await;
@@ -370,7 +374,7 @@ async fn what_has_expired_is_a_hole(place: &Place) {
         "not_alive",
         Some("offset"),
     );
-    // To who never acknowledged anything it is carried no more; frames of before may still be on their way.
+    // The silent device is carried the expired message no more; earlier frames may still be on their way.
     let mut carry = device.told().await;
     while span(&carry) != (0, 4) || offsets(&carry) != [1, 3] {
         carry = device.told().await;
@@ -394,7 +398,8 @@ async fn a_newcomer_is_told_everything_that_is_alive(place: &Place) {
             told.extend(reliable(&device.told().await));
         }
         for (n, message) in (1..).zip(&told) {
-            let (offset, payload) = (&message["offset"], &message["payload"]);
+            let offset = &message["offset"];
+            let payload = &message["payload"];
             assert_eq!((offset, payload), (&json!(n), &json!(n)), "{message}");
             assert_eq!(message["id"], format!("c-{n}"));
         }
@@ -403,13 +408,15 @@ async fn a_newcomer_is_told_everything_that_is_alive(place: &Place) {
 
 async fn pages_of_the_pull_side_join_up(place: &Place) {
     let node = place.start();
-    let (count, bytes) = (80, 12_000);
+    let count = 80;
+    let bytes = 12_000;
     assert!(count * bytes > PULL_BYTES_MAX, "more than one page");
     fill(&node, "r1", count, bytes).await;
     all_sent(&node, "r1", 80).await;
     let mut page = node.pull("r1", None).await;
     let epoch = page["epoch"].clone();
-    let (mut told, mut pages) = (offsets(&page), 1);
+    let mut told = offsets(&page);
+    let mut pages = 1;
     assert!(told.len() < count, "{}", told.len());
     while page["through"] != page["offset"] {
         let through = span(&page).1;
@@ -420,7 +427,7 @@ async fn pages_of_the_pull_side_join_up(place: &Place) {
     }
     assert_eq!(told, (1..=80).collect::<Vec<_>>());
     assert!(pages > 1);
-    // For a page of the browser's, and not for a stranger's.
+    // For a page of a listed origin, and not for a stranger's.
     let get = async |method, origin| {
         let headers = [("origin", origin)];
         node.viewer_door().request(method, "/v1/rooms/r1/reliable", &headers, b"").await
@@ -438,14 +445,16 @@ async fn pages_of_the_pull_side_join_up(place: &Place) {
 
 async fn a_newcomer_who_lacks_much_catches_up_while_chat_goes_on(place: &Place) {
     let node = place.start();
-    let (count, bytes) = (60, 10_000);
+    let count = 60;
+    let bytes = 10_000;
     assert!(count * bytes > 2 * WELCOME_RELIABLE_BYTES_MAX, "several frames");
     for encoding in Encoding::ALL {
         let room = encoding.subprotocol();
         fill(&node, room, count, bytes).await;
         all_sent(&node, room, 60).await;
         let mut device = Device::join(&node, room, encoding).await;
-        let (mut cursor, mut told) = (span(&device.welcome).1, offsets(&device.welcome));
+        let mut cursor = span(&device.welcome).1;
+        let mut told = offsets(&device.welcome);
         assert!(told.len() < count, "a welcome brings {}", told.len());
         let chatting = async {
             for n in 0..50 {
@@ -462,7 +471,8 @@ async fn a_newcomer_who_lacks_much_catches_up_while_chat_goes_on(place: &Place) 
                     continue; // On a slow machine something is carried meanwhile.
                 }
                 told.extend(offsets(&frame).into_iter().filter(|offset| *offset > cursor));
-                (cursor, frames) = (through, frames + 1);
+                cursor = through;
+                frames += 1;
             }
             frames
         };
@@ -472,7 +482,8 @@ async fn a_newcomer_who_lacks_much_catches_up_while_chat_goes_on(place: &Place) 
         let epoch = device.welcome["epoch"].clone();
         device.ack(room, &epoch, 60).await;
         device.until_pong().await;
-        // Level: what follows comes with the others' batch, and the chat before it is behind it.
+        // The device is level: further messages come with the others' batch, and the chat before it is behind
+        // it.
         assert_eq!(node.durable(room, &coupon("last")).await, 61);
         let last = device.told().await;
         assert_eq!((span(&last), published(&last)[0]["offset"].as_u64()), ((60, 61), Some(61)), "{last}");
@@ -496,7 +507,9 @@ async fn a_device_that_was_behind_gets_reliable_messages_with_its_refresh(place:
         for n in 1..=3 {
             node.durable(room, &coupon(n)).await;
         }
-        let (mut chats, mut skipped, mut told) = (0, 0, Vec::new());
+        let mut chats = 0;
+        let mut skipped = 0;
+        let mut told = Vec::new();
         while told.len() < 3 || chats + skipped < sent {
             let frame = device.frame().await;
             chats += published(&frame).iter().filter(|message| message["type"] == "chat").count();
@@ -530,7 +543,8 @@ async fn a_full_stream_refuses_and_takes_the_rest(place: &Place) {
     assert_eq!(recalled.status, 200, "room can always be made: {recalled:?}");
     door.publish("r1", &coupon(1)).await.is_problem(503, "stream_full", None);
     // Bytes have a bound as well.
-    let (count, bytes) = (8 * 1024 / 16, 16_000);
+    let count = 8 * 1024 / 16;
+    let bytes = 16_000;
     fill(&node, "r2", count, bytes).await;
     let mut more = 0;
     while node.publisher_door().publish("r2", &coupon("x".repeat(bytes))).await.status == 200 {
@@ -548,7 +562,7 @@ async fn what_is_never_old_has_no_life_of_its_own(place: &Place) {
         let answer = door.publish("r1", &message).await;
         answer.is_problem(400, "bad_value", Some("ttl_ms"));
     }
-    // How long these may wait for their turn.
+    // The bound on the wait of these messages.
     for type_name in ["chat", "enter", "unheard-of"] {
         let message = json!({"type": type_name, "payload": 1, "ttl_ms": 2000});
         assert_eq!(node.publish("r1", &message).await, ["accepted"], "{type_name}");

@@ -1,5 +1,5 @@
-//! Coming back: with a cursor, to the same connection's shard or another, to the same node or one that was restarted, a
-//! device gets exactly what it misses, or is told that its cursor can't be honoured.
+//! Coming back. A device with a cursor gets exactly what it misses, or is told that its cursor can't be
+//! honoured. It may come back to the same shard or another, and to the same node or a restarted one.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -44,7 +44,7 @@ async fn publish(doors: &Doors, room: &str, payloads: std::ops::RangeInclusive<u
     last
 }
 
-/// Ends a node so that another one may have its folder.
+/// Ends a node, so that another node may have its folder.
 async fn stop(node: Node) {
     node.server.drain().await;
 }
@@ -65,14 +65,14 @@ async fn a_device_that_comes_back_gets_exactly_what_it_misses(place: &Place) {
             assert_eq!(payloads, missing);
             let page = node.pull("r1", Some(&cursor(&epoch, has))).await;
             assert_eq!((span(&page), offsets(&page)), ((has, 9), missing));
-            // One that has everything may acknowledge at once, or never.
+            // A device that has everything may acknowledge at once, or never.
             device.ack("r1", &epoch, has).await;
             device.until_pong().await;
             device.close().await;
         }
     }
     assert_eq!(node.metrics().await.sum("roomcast_acks_ignored_total", &[]), 0);
-    // Without a cursor it is a newcomer.
+    // Without a cursor, the device is a newcomer.
     let newcomer = Device::join(&node, "r1", Encoding::Json).await;
     assert_eq!(offsets(&newcomer.welcome), (1..=9).collect::<Vec<_>>());
 }
@@ -93,7 +93,7 @@ async fn a_further_room_is_resumed_wherever_it_lives(place: &Place) {
             assert_eq!((span(&welcome).0, &welcome["epoch"]), (has, epoch), "{welcome}");
             assert_eq!(offsets(&welcome), (has + 1..=5).collect::<Vec<_>>());
         }
-        // One ack for all rooms; what comes next is each room's own.
+        // One acknowledgement for all rooms; the next messages are each room's own.
         let acks: Vec<Value> = rooms
             .iter()
             .zip(&epochs)
@@ -110,7 +110,7 @@ async fn a_further_room_is_resumed_wherever_it_lives(place: &Place) {
             assert_eq!(published(&told)[0]["offset"], offset);
             device.ack(room, epoch, offset).await;
         }
-        // A cursor of another room is of another life.
+        // A cursor of another room names another epoch.
         device.leave(&rooms[1]).await;
         let welcome = device.join_further_from(&rooms[1], Some(&cursor(&epochs[2], 3))).await;
         assert_eq!((&welcome["reset"], span(&welcome).0), (&json!("epoch_changed"), 0), "{welcome}");
@@ -235,7 +235,7 @@ async fn a_restart_keeps_the_stream_on_disk_alone(place: &Place) {
     if kept {
         let recall = node.publisher_door().delete("/v1/rooms/r1/reliable/4").await;
         assert_eq!((recall.status, &recall.json()["offset"]), (200, &json!(6)), "{recall:?}");
-        // A room nobody has asked for yet is looked up in the store for the pull side, too.
+        // The pull side also looks a room up in the store if no device has asked for it.
         stop(node).await;
         let node = place.start();
         let page = node.pull("r1", Some(&cursor(&epoch, 5))).await;
@@ -248,7 +248,7 @@ async fn an_id_lasts_as_long_as_its_store(place: &Place) {
     let node = place.start();
     node.durable("r1", &coupon(0)).await;
     assert_eq!(node.durable("r1", &message).await, 2);
-    // Recalled, it is still known.
+    // A recalled message is still known.
     node.publisher_door().delete("/v1/rooms/r1/reliable/2").await;
     stop(node).await;
     let node = place.start();
@@ -285,7 +285,7 @@ async fn receipts_begin_anew_with_the_node(place: &Place) {
     for same in ["at", "expires_at", "type", "id", "epoch"] {
         assert_eq!(after[same], before[same]);
     }
-    // Whoever comes back for it counts.
+    // A device that comes back for the message counts.
     let returned = named("b", format!("&cursor={}", cursor(&epoch, 0)));
     let mut device = Device::join_with(&node, "r1", returned).await;
     node.receipt_of("r1", 1, [1, 0, 0, 1]).await;

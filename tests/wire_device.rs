@@ -1,5 +1,5 @@
-//! The reader of device frames against random bytes: however they are cut, it says the same, holds no more than its
-//! bound, and never panics; and what it reads never panics the parser behind it.
+//! The reader of device frames against random bytes. The result is the same for every cut, the reader holds
+//! no more than its bound, and neither the reader nor the parser behind it panics.
 
 use std::ops::ControlFlow;
 
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 180 };
 
-/// All that came out of a reader, in order, and how it ended.
+/// All frames of a reader, in order, and its end.
 #[derive(Debug, PartialEq)]
 struct Heard {
     frames: Vec<String>,
     outcome: Result<(), CloseReason>,
 }
 
-/// Feeds `bytes` cut at `cuts`, which rise.
+/// Feeds `bytes`, cut at `cuts`, which rise.
 fn hear(bytes: &[u8], cuts: &[usize], seed: u64) -> Heard {
     let mut reader = FrameReader::default();
     let mut frames = Vec::new();
@@ -107,7 +107,8 @@ fn cuts(rng: &mut fastrand::Rng, len: usize) -> Vec<usize> {
 
 #[test]
 fn however_the_bytes_are_cut_the_reader_says_the_same() {
-    let (mut good, mut bad) = (0, [0; CloseReason::ALL.len()]);
+    let mut good = 0;
+    let mut bad = [0; CloseReason::ALL.len()];
     for seed in 0..20_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut bytes = stream(&mut rng);
@@ -143,7 +144,8 @@ fn undamaged_fragments_give_back_the_whole() {
             (0..rng.usize(1..60)).map(|_| *rng.choice(&['a', 'é', '€', '𝄞']).unwrap()).collect();
         let mut at = cuts(&mut rng, text.len());
         at.push(text.len());
-        let (mut bytes, mut from) = (Vec::new(), 0);
+        let mut bytes = Vec::new();
+        let mut from = 0;
         for (index, &to) in at.iter().enumerate() {
             let first = u8::from(index == 0) | if index + 1 == at.len() { 0x80 } else { 0 };
             bytes.extend(frame(&mut rng, first, &text.as_bytes()[from..to]));
@@ -173,7 +175,7 @@ fn noise_and_announced_lengths_cost_nothing() {
     }
 }
 
-/// An ack is all that moves a cursor: what it says must not depend on its spelling.
+/// Only an acknowledgement moves a cursor, so its meaning must not depend on its encoding.
 #[test]
 fn acks_say_the_same_in_both_encodings() {
     for seed in 0..2_000 {
@@ -188,7 +190,7 @@ fn acks_say_the_same_in_both_encodings() {
         let leaves_out = rng.bool();
         let spelt = |entry: &proto::AckEntry| {
             let mut object = json!({ "room": entry.room, "epoch": entry.epoch, "offset": entry.offset });
-            // Null, as if left out, or empty is the same.
+            // Null, a missing field and an empty one are the same.
             for name in ["room", "epoch"].into_iter().filter(|_| leaves_out) {
                 if object[name] == "" {
                     object[name] = Value::Null;
@@ -197,7 +199,9 @@ fn acks_say_the_same_in_both_encodings() {
             object
         };
         let mut text = json!({ "kind": "ack", "acks": entries.iter().map(spelt).collect::<Vec<_>>() });
-        if let ([entry], true) = (&*entries, rng.bool()) {
+        if rng.bool()
+            && let [entry] = &*entries
+        {
             text = spelt(entry);
             text["kind"] = "ack".into();
         }

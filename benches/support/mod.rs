@@ -1,5 +1,5 @@
-//! A real node for benches that measure it from outside: started on free ports, each side pinned to a core of its own where
-//! asked for, and how the figures are printed.
+//! A real node for benches that measure from outside: started on free ports, pinned to a core where asked
+//! for, and measured by the kernel.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::fs;
@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// What `/proc` counts CPU in; the kernel shows no other unit to programs.
+/// The kernel's unit of CPU time in `/proc`; programs see no finer one.
 const TICK: Duration = Duration::from_millis(10);
 
-/// One line of figures, with how busy the machine was.
+/// Prints one line of figures, with the machine's load average.
 pub(crate) fn print(line: &str) {
     let load_average = fs::read_to_string("/proc/loadavg").expect("this is Linux");
     let minute = load_average.split(' ').next().expect("its first field");
@@ -22,22 +22,22 @@ fn core(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|core| !core.is_empty())
 }
 
-/// Pins this thread, so that those it starts inherit the core.
+/// Pins this thread. Threads that it starts inherit the core.
 pub(crate) fn pin_the_load() {
-    let cores = (core("BENCH_LOAD_CORE"), core("BENCH_SERVER_CORE"));
+    let load_core = core("BENCH_LOAD_CORE");
     assert_eq!(
-        cores.0.is_some(),
-        cores.1.is_some(),
+        load_core.is_some(),
+        core("BENCH_SERVER_CORE").is_some(),
         "the node would inherit the load's core: pin both or none"
     );
-    if let Some(core) = cores.0 {
+    if let Some(core) = load_core {
         let id = std::process::id().to_string();
         let pinned = Command::new("taskset").args(["-cp", &core, &id]).stdout(Stdio::null()).status();
         assert!(pinned.expect("taskset is there").success(), "core {core} is not to be had");
     }
 }
 
-/// A running node. Killed when dropped.
+/// A running node, killed on drop.
 pub(crate) struct Node {
     process: Child,
     pub(crate) viewer_door: SocketAddr,
@@ -46,13 +46,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts it with these further arguments, and returns when it has said where its doors are. Its log goes to the file
-    /// that `BENCH_SERVER_LOG` names, or nowhere.
+    /// Starts a node with these arguments, and returns once it has named its doors. Its log goes to the file
+    /// in `BENCH_SERVER_LOG`, or nowhere.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[])
     }
 
-    /// The same with these variables in its environment, and no others.
+    /// Starts a node with these arguments and with these environment variables alone.
     pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let program = env!("CARGO_BIN_EXE_roomcast");
         let mut command = core("BENCH_SERVER_CORE").map_or_else(
@@ -80,21 +80,23 @@ impl Node {
             .map_while(Result::ok)
             .filter_map(|line| line.split("://").nth(1)?.split('/').next()?.parse::<SocketAddr>().ok());
         let mut door = || doors.next().expect("it names its doors");
-        let (viewer_door, publisher_door, ops_door) = (door(), door(), door());
+        let viewer_door = door();
+        let publisher_door = door();
+        let ops_door = door();
         Self { process, viewer_door, publisher_door, ops_door }
     }
 
-    /// Its process.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// CPU that it has used, in the kernel's name as well.
+    /// CPU time that the node has used, the kernel's work for it included.
     pub(crate) fn cpu(&self) -> Duration {
         cpu(&self.id().to_string())
     }
 
-    /// Ends it at once.
+    /// Kills the node at once.
     pub(crate) fn kill(&mut self) {
         self.process.kill().ok();
         self.process.wait().expect("it was killed");
@@ -107,10 +109,11 @@ impl Drop for Node {
     }
 }
 
-/// CPU that a process has used: `self`, or its number.
+/// CPU time that a process has used. `process` is `self` or an id.
 pub(crate) fn cpu(process: &str) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-    // Behind the name, which may hold anything, come the state and so on: `utime` and `stime` are the 12th and 13th.
+    // The program's name may hold spaces, so the fields count from its last bracket: `utime` and `stime` are
+    // the 12th and 13th.
     let (_, fields) = stat.rsplit_once(") ").expect("its format");
     let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("a number"));
     TICK * ticks.sum::<u32>()
@@ -123,7 +126,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The answer that `bytes` begin with, once it is whole.
+    /// The answer at the start of `bytes`, once it is whole.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let head_bytes = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
         let head = std::str::from_utf8(&bytes[..head_bytes]).expect("ASCII");
@@ -134,7 +137,7 @@ impl Answer {
     }
 }
 
-/// The value that so many of a thousand don't exceed.
+/// The value that `per_mille` of a thousand values do not exceed.
 pub(crate) fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
     sorted[(sorted.len() - 1) * per_mille / 1000]
 }

@@ -1,25 +1,18 @@
-//! The doors: what arrives over HTTP is checked here, and answered.
+//! The three doors: requests arrive over HTTP, are checked, and are answered.
 //!
-//! Each door is a shell over the shards' bounded way in (`shard::handle`). Nothing here knows what a room does with a
-//! message; nothing that arrives can panic, and every wait has a named limit.
+//! `accept` holds the loop in front of every door. `publisher`, `viewer` and `ops` hold one door each, with
+//! the calls of the door. `routes`, `request` and `problem` serve all doors.
+//!
+//! A door passes checked values to the shards' bounded way in (`shard::handle`). A door must not decide what
+//! a room does with a message. Bytes from the network never panic, and every wait has a named limit.
 
-pub mod accept;
-pub mod admission;
-pub mod key_limits;
-pub mod ladder;
-pub mod ops;
-pub mod paced;
-pub mod places;
-pub mod problem;
-pub mod publish;
-pub mod publisher;
-pub mod reliable;
-pub mod request;
-pub mod rooms;
-pub mod routes;
-pub mod settings;
-pub mod upgrade;
-pub mod viewer;
+pub(crate) mod accept;
+pub(crate) mod ops;
+mod problem;
+pub(crate) mod publisher;
+mod request;
+mod routes;
+pub(crate) mod viewer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +25,6 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use tokio::time::timeout;
 
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
-use crate::http::accept::Answer;
-use crate::http::admission::Admission;
 use crate::metrics::Metrics;
 use crate::seat::Seats;
 use crate::shard::handle::{Shards, Unanswered};
@@ -41,70 +32,64 @@ use crate::store::health::Health;
 use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
 use roomcast_core::room::policy::Types;
 
-use key_limits::KeyLimits;
+use accept::Answer;
 use problem::Problem;
+use publisher::key_limits::KeyLimits;
+use viewer::admission::Admission;
 
-/// The node as its doors see it; shared by all three.
+/// The parts of the node for the doors, shared by all three.
 #[derive(Debug)]
-pub struct Node {
-    /// The way to the rooms.
-    pub shards: Shards,
-    /// What the configuration says of message types.
-    pub types: Types,
-    /// How much each publisher key may publish.
-    pub key_limits: KeyLimits,
-    /// Who may publish.
-    pub publisher_keys: PublisherKeys,
-    /// Which devices may join.
-    pub device_keys: DeviceKeys,
-    /// Which pages' devices may join.
-    pub origins: Origins,
-    /// How fast devices may come in.
-    pub admission: Admission,
-    /// Places for devices.
-    pub seats: Seats,
-    /// Places for answers with a page of history or of reliable messages, each taken until the kernel has the whole of it.
-    pub pulls: Seats,
-    /// The widest gather window that rooms have unless configured otherwise.
-    pub window_max: Duration,
-    /// How the store fares.
-    pub store: Arc<Health>,
-    /// What operators see.
-    pub metrics: Metrics,
-    /// Set once, when the drain begins.
-    pub draining: AtomicBool,
+pub(crate) struct Node {
+    /// The bounded way in to the rooms.
+    pub(crate) shards: Shards,
+    /// The configured message types.
+    pub(crate) types: Types,
+    /// The message rate of each publisher key.
+    pub(crate) key_limits: KeyLimits,
+    pub(crate) publisher_keys: PublisherKeys,
+    pub(crate) device_keys: DeviceKeys,
+    /// The allow-list of page origins, at the viewer door alone.
+    pub(crate) origins: Origins,
+    /// The rate of handshakes over the whole node.
+    pub(crate) admission: Admission,
+    /// One seat per device connection.
+    pub(crate) seats: Seats,
+    /// One seat per page of history or reliable messages, held until the kernel has the whole page.
+    pub(crate) pulls: Seats,
+    /// The widest gather window of the configuration.
+    pub(crate) window_max: Duration,
+    pub(crate) store: Arc<Health>,
+    pub(crate) metrics: Metrics,
+    /// Set once, at the start of the drain, and never cleared.
+    pub(crate) draining: AtomicBool,
 }
 
 impl Node {
-    /// Whether publishes and joins are refused because the node stops.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
+    /// True from the start of the drain on: publishes and joins are refused.
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 }
 
-/// `application/json`
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// `application/x-protobuf`
-pub const PROTO: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROTO: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
-/// An answer of this status, content type and body.
-#[must_use]
-pub fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
+fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
     let mut answer = Answer::new(Full::new(body));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
 }
 
-/// A 200 whose body is this value's JSON.
-#[must_use]
-pub fn answer_json(value: &impl serde::Serialize) -> Answer {
+/// A 200 with the JSON of `value` as its body.
+fn answer_json(value: &impl serde::Serialize) -> Answer {
     let json = serde_json::to_vec(value).expect("views have text keys and finite numbers");
     answer(StatusCode::OK, JSON, json.into())
 }
 
-/// What a shard answers, if it does so in time. A publish whose answer did not come is *unknown*, as the 503 says.
+/// Waits at most [`SHARD_ANSWER_AGE_MAX`] for a shard's answer to `request`.
+///
+/// A publish without an answer is *unknown*: the shard may still take the messages. The 503 says so.
 async fn from_shard<T>(request: impl Future<Output = Result<T, Unanswered>> + Send) -> Result<T, Problem> {
     match timeout(SHARD_ANSWER_AGE_MAX, request).await {
         Ok(answered) => answered.map_err(Problem::from),

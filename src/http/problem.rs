@@ -1,5 +1,5 @@
-//! What a door answers when it does not do what was asked: `application/problem+json` (RFC 9457) with a stable `code`,
-//! the field at fault and what is allowed.
+//! A door's refusal: `application/problem+json` (RFC 9457) with a stable `code`, the field at fault, and the
+//! allowed values.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,25 +9,29 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use crate::auth;
-use crate::http::accept::Answer;
-use crate::http::admission::TooFast;
 use crate::shard::handle::Unanswered;
 use roomcast_core::limits;
 use roomcast_core::room::message::{ShedReason, Unavailable};
 use roomcast_core::room::view::StreamRefusal;
 use roomcast_core::wire::publish::PublishError;
 
+use super::accept::Answer;
 use super::answer;
+use super::viewer::admission::TooFast;
 
-/// One refusal. Its `code` is part of the protocol; its sentences may change.
+/// Characters of an unknown name in a problem: enough to find the slip, and no megabyte.
+const NAME_CHARS_SHOWN: usize = 64;
+
+/// One refusal. The `code` is part of the protocol; the sentences may change.
 #[derive(Debug, Clone)]
-pub struct Problem {
-    /// Boxed, since every check returns a `Result` with a problem in it, and hardly any is one.
-    told: Box<Told>,
+pub(super) struct Problem {
+    /// Boxed: every check returns `Result<_, Problem>`, and the usual `Ok` must not carry 200 bytes for a
+    /// rare problem.
+    parts: Box<ProblemParts>,
 }
 
 #[derive(Debug, Clone)]
-struct Told {
+struct ProblemParts {
     status: StatusCode,
     code: &'static str,
     field: Option<Cow<'static, str>>,
@@ -39,161 +43,150 @@ struct Told {
 }
 
 impl Problem {
-    /// A refusal with this code and nothing else to say.
-    #[must_use]
-    pub fn new(status: StatusCode, code: &'static str) -> Self {
+    /// A refusal with this code alone.
+    pub(super) fn new(status: StatusCode, code: &'static str) -> Self {
         let headers = HeaderMap::new();
-        let told = Told { status, code, field: None, allowed: None, detail: None, headers, members: None };
-        Self { told: Box::new(told) }
+        let parts =
+            ProblemParts { status, code, field: None, allowed: None, detail: None, headers, members: None };
+        Self { parts: Box::new(parts) }
     }
 
-    /// 400: `field` is not what is allowed.
-    #[must_use]
-    pub fn bad(code: &'static str, field: &'static str, allowed: impl Into<Cow<'static, str>>) -> Self {
+    /// 400: the value of `field` is not allowed.
+    pub(super) fn bad(
+        code: &'static str,
+        field: &'static str,
+        allowed: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code).field(field).allowed(allowed)
     }
 
-    /// 503: not now; the same request may succeed after [`limits::RETRY_AFTER`].
-    #[must_use]
-    pub fn unavailable(code: &'static str, detail: &'static str) -> Self {
+    /// 400: no such field. `prefix` is the path of the field's object, with the dot.
+    pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Self {
+        let field = format!("{prefix}{}", Self::shown(name));
+        Self::new(StatusCode::BAD_REQUEST, "unknown_field").field(field).allowed(allowed)
+    }
+
+    /// The part of an unknown name to be shown in a problem.
+    pub(super) fn shown(name: &str) -> String {
+        name.chars().take(NAME_CHARS_SHOWN).collect()
+    }
+
+    /// 503: the same request may succeed after [`limits::RETRY_AFTER`].
+    pub(super) fn unavailable(code: &'static str, detail: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code).detail(detail).retry_after(limits::RETRY_AFTER)
     }
 
     /// 503: the node is stopping.
-    #[must_use]
-    pub fn draining() -> Self {
-        Self::unavailable("draining", "this node is draining; another one will answer")
+    pub(super) fn draining() -> Self {
+        Self::unavailable("draining", "this node is stopping; another node will answer")
     }
 
-    /// 503: more devices come than may; this one is to come back then.
-    #[must_use]
-    pub fn joining_too_fast(too_fast: TooFast) -> Self {
-        Self::unavailable("joining_too_fast", "too many devices are joining; come back after Retry-After")
+    /// 503: more devices join than the rate allows. The `Retry-After` is this device's own.
+    pub(super) fn joining_too_fast(too_fast: TooFast) -> Self {
+        Self::unavailable("joining_too_fast", "too many devices are joining; try again after Retry-After")
             .retry_after(too_fast.retry_after)
     }
 
-    /// 429: more messages than may come a second. Each is of at least one a second, so that
-    /// [`limits::RETRY_AFTER`] later one may come, unless reliable messages have gone first.
-    #[must_use]
-    pub fn past_limit(limit: ShedReason) -> Self {
-        let whose = match limit {
-            ShedReason::KeyRate => "limits.key_messages_per_second: this key publishes more than it may",
-            ShedReason::TypeRate => "types.NAME.rate: the room takes no more of this type a second",
-            _ => "limits.room_messages_per_second: the room takes no more messages a second",
+    /// 429: more messages a second than the limit.
+    ///
+    /// Every limit is at least one message a second. So one message fits after [`limits::RETRY_AFTER`],
+    /// unless reliable messages have gone first.
+    pub(super) fn past_limit(limit: ShedReason) -> Self {
+        let detail = match limit {
+            ShedReason::KeyRate => "limits.key_messages_per_second: this publisher key is past its rate",
+            ShedReason::TypeRate => "types.NAME.rate: the room is past its rate of messages of this type",
+            _ => "limits.room_messages_per_second: the room is past its rate of messages",
         };
-        Self::new(StatusCode::TOO_MANY_REQUESTS, limit.name()).detail(whose).retry_after(limits::RETRY_AFTER)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, limit.name()).detail(detail).retry_after(limits::RETRY_AFTER)
     }
 
-    /// 503: the room takes no device for now.
-    #[must_use]
-    pub fn joins_refused(too_fast: TooFast) -> Self {
+    /// 503: the room takes in no devices for now.
+    pub(super) fn joins_refused(too_fast: TooFast) -> Self {
         Self::unavailable(
             "joins_refused",
-            "this node has too much to do to take in devices; come back after Retry-After",
+            "the node is overloaded, or an operator refuses joins to this room; try again after Retry-After",
         )
         .retry_after(too_fast.retry_after)
     }
 
-    /// 503: no more rooms.
-    #[must_use]
-    pub fn rooms_full() -> Self {
-        Self::unavailable("rooms_full", "this node holds as many rooms as it may; nothing was taken")
+    /// 503: the node has no place for another room.
+    pub(super) fn rooms_full() -> Self {
+        Self::unavailable("rooms_full", "this node has no place for another room; nothing was taken")
     }
 
-    /// 503: what became of the request is unknown.
-    #[must_use]
-    pub fn shard_silent() -> Self {
+    /// 503: the outcome of the request is unknown.
+    pub(super) fn shard_silent() -> Self {
         Self::unavailable(
             "shard_silent",
-            "the room's shard did not answer; what became of the request is unknown, repeat it with the same ids",
+            "the room's shard did not answer; the outcome is unknown: repeat the request with the same ids",
         )
     }
 
     /// 404: no such resource at this door.
-    #[must_use]
-    pub fn not_found() -> Self {
+    pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found").detail("this door has nothing at that path")
     }
 
     /// 404: the room is not open on this node.
-    #[must_use]
-    pub fn room_not_open() -> Self {
+    pub(super) fn room_not_open() -> Self {
         Self::new(StatusCode::NOT_FOUND, "room_not_open")
             .field("room")
-            .detail("nobody has joined this room or published to it lately")
+            .detail("no device or publisher has used this room lately")
     }
 
-    /// 405: the path exists, for these methods.
-    #[must_use]
-    pub fn method_not_allowed(allow: &'static str) -> Self {
+    /// 405: the path exists, but only for these methods.
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             .allowed(allow)
             .header(ALLOW, HeaderValue::from_static(allow))
     }
 
-    /// Names what is at fault.
-    #[must_use]
-    pub fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
-        self.told.field = Some(field.into());
+    /// Names the field at fault.
+    pub(super) fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+        self.parts.field = Some(field.into());
         self
     }
 
-    /// Says what is allowed in its place.
-    #[must_use]
-    pub fn allowed(mut self, allowed: impl Into<Cow<'static, str>>) -> Self {
-        self.told.allowed = Some(allowed.into());
+    /// Names the allowed values of the field.
+    pub(super) fn allowed(mut self, allowed: impl Into<Cow<'static, str>>) -> Self {
+        self.parts.allowed = Some(allowed.into());
         self
     }
 
-    /// Says what happened.
-    #[must_use]
-    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.told.detail = Some(detail.into());
+    /// Adds a sentence on the cause.
+    pub(super) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.parts.detail = Some(detail.into());
         self
     }
 
     /// Adds a header to the answer.
-    #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.told.headers.insert(name, value);
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.parts.headers.insert(name, value);
         self
     }
 
-    /// Says when to try again, in whole seconds, at least one.
-    #[must_use]
-    pub fn retry_after(self, wait: Duration) -> Self {
+    /// Adds the wait before another try: whole seconds, at least one.
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs().max(1);
         self.header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// Adds the members of a JSON object to the answer.
-    #[must_use]
-    pub fn members(mut self, object: Vec<u8>) -> Self {
-        self.told.members = Some(object);
+    /// Adds the members of a JSON object to the body.
+    pub(super) fn members(mut self, object: Vec<u8>) -> Self {
+        self.parts.members = Some(object);
         self
     }
 
-    /// Its stable code.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        self.told.code
+    pub(super) fn code(&self) -> &'static str {
+        self.parts.code
     }
 
-    /// What is at fault, if one thing is.
-    #[must_use]
-    pub fn named_field(&self) -> Option<&str> {
-        self.told.field.as_deref()
+    pub(super) fn status(&self) -> StatusCode {
+        self.parts.status
     }
 
-    /// Its status.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.told.status
-    }
-
-    /// As it travels.
-    #[must_use]
-    pub fn into_answer(self) -> Answer {
+    /// The answer, ready to be sent.
+    pub(super) fn into_answer(self) -> Answer {
         #[derive(Serialize)]
         struct Body<'a> {
             r#type: &'static str,
@@ -207,25 +200,26 @@ impl Problem {
             #[serde(skip_serializing_if = "Option::is_none")]
             detail: Option<&'a str>,
         }
-        let told = *self.told;
+        let parts = *self.parts;
         let body = Body {
             r#type: "about:blank",
-            title: told.status.canonical_reason().unwrap_or_default(),
-            status: told.status.as_u16(),
-            code: told.code,
-            field: told.field.as_deref(),
-            allowed: told.allowed.as_deref(),
-            detail: told.detail.as_deref(),
+            title: parts.status.canonical_reason().unwrap_or_default(),
+            status: parts.status.as_u16(),
+            code: parts.code,
+            field: parts.field.as_deref(),
+            allowed: parts.allowed.as_deref(),
+            detail: parts.detail.as_deref(),
         };
         let mut json = serde_json::to_vec(&body).expect("strings and a number are JSON");
-        if let Some(more) = told.members.as_deref().and_then(|object| object.strip_prefix(b"{")) {
+        // The object of the members was encoded by someone else: spliced in, not parsed again.
+        if let Some(more) = parts.members.as_deref().and_then(|object| object.strip_prefix(b"{")) {
             json.pop();
             json.push(b',');
             json.extend_from_slice(more);
         }
         let mut answer =
-            answer(told.status, HeaderValue::from_static("application/problem+json"), json.into());
-        answer.headers_mut().extend(told.headers);
+            answer(parts.status, HeaderValue::from_static("application/problem+json"), json.into());
+        answer.headers_mut().extend(parts.headers);
         debug_assert!(answer.headers().contains_key(CONTENT_TYPE));
         answer
     }
@@ -235,7 +229,7 @@ impl From<Unanswered> for Problem {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
             Unanswered::Busy(_) => {
-                Self::unavailable("inbox_full", "the room's shard has too much waiting; nothing was taken")
+                Self::unavailable("inbox_full", "the inbox of the room's shard is full; nothing was taken")
             }
             Unanswered::Silent => Self::shard_silent(),
         }
@@ -246,16 +240,16 @@ impl From<Unavailable> for Problem {
     fn from(reason: Unavailable) -> Self {
         let detail = match reason {
             Unavailable::StoreFailing => {
-                "the store is failing; what became of the message is unknown, repeat it with the same id"
+                "the store is failing; the outcome is unknown: repeat the message with the same id"
             }
-            Unavailable::StoreFull => "the store holds as many bytes as it may; the message was not taken",
+            Unavailable::StoreFull => "the store is full; the message was not taken",
             Unavailable::StoreBusy => {
-                "too much waits for the store; what became of the message is unknown, repeat it with the same id"
+                "the store is too slow; the outcome is unknown: repeat the message with the same id"
             }
             Unavailable::StreamFull => {
-                "as many reliable messages of the room are alive as may be; the message was not taken"
+                "the room has the most reliable messages that may be alive at once; the message was not taken"
             }
-            Unavailable::RoomFull => "too much waits in the room already; the message was not taken",
+            Unavailable::RoomFull => "the room is full of waiting messages; the message was not taken",
         };
         Self::unavailable(reason.name(), detail)
     }
@@ -267,10 +261,10 @@ impl From<StreamRefusal> for Problem {
             StreamRefusal::NoRoom => Self::room_not_open(),
             StreamRefusal::NoOffset => Self::new(StatusCode::NOT_FOUND, "offset_unknown")
                 .field("offset")
-                .detail("no reliable message of this room has this offset, or it is too long ago"),
+                .detail("no reliable message of this room has this offset, or the message is forgotten"),
             StreamRefusal::NotAlive => Self::new(StatusCode::CONFLICT, "not_alive")
                 .field("offset")
-                .detail("the message has expired, or is a recall itself: there is nothing to take back"),
+                .detail("the message has expired, or is a recall itself, so it can't be recalled"),
             StreamRefusal::Unavailable(reason) => reason.into(),
             StreamRefusal::RoomsFull => Self::rooms_full(),
             StreamRefusal::Draining => Self::draining(),
@@ -280,6 +274,7 @@ impl From<StreamRefusal> for Problem {
 
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
+        // The core's statuses are constants; a wrong one must not panic on a publisher's mistake.
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
         let problem = Self::new(status, error.code).allowed(error.allowed);
         match error.field {
@@ -293,6 +288,7 @@ impl From<auth::Refused> for Problem {
     fn from(refused: auth::Refused) -> Self {
         let status = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::UNAUTHORIZED);
         let problem = Self::new(status, refused.code());
+        // RFC 9110 wants a challenge with each 401. A 403 has none: other credentials would not help.
         if status == StatusCode::UNAUTHORIZED {
             return problem.header(hyper::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -305,6 +301,13 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+
+    impl Problem {
+        /// The field at fault, for the tests of all calls.
+        pub(in crate::http) fn named_field(&self) -> Option<&str> {
+            self.parts.field.as_deref()
+        }
+    }
 
     fn body_of(problem: Problem) -> serde_json::Value {
         let body = problem.into_answer().into_body();

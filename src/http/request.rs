@@ -1,5 +1,4 @@
-//! What the doors check of a request before they look at what it asks for: its host, its content type, the size and
-//! pace of its body, and the fields of its query.
+//! The checks of a request at every door: host, authorization, content type, body, query.
 
 use std::borrow::Cow;
 
@@ -11,16 +10,16 @@ use hyper::{HeaderMap, StatusCode, Version};
 use tokio::time::timeout;
 
 use roomcast_core::limits::{BODY_AGE_MAX, REQUEST_BYTES_MAX};
-use roomcast_core::room::id::Encoding;
+use roomcast_core::room::id::{BadName, Encoding};
 
 use super::problem::Problem;
 
-/// HTTP/1.1 asks for exactly one `Host`; hyper lets none and several pass. Two of them mean that somebody on the way
-/// may have seen another request than we do.
+/// Checks the `Host` header: exactly one, or none in HTTP/1.0.
 ///
 /// # Errors
 /// 400 `bad_host`.
-pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    // hyper lets none and several pass. Of two hosts, a proxy and this door might believe different ones.
     let hosts = headers.get_all(HOST).iter().count();
     if hosts == 1 || (hosts == 0 && version == Version::HTTP_10) {
         return Ok(());
@@ -28,24 +27,24 @@ pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> 
     Err(Problem::bad("bad_host", "host", "exactly one Host header"))
 }
 
-/// The `Authorization` header; `None` when there is none, it is not text, or there are several: which of them counted
-/// would be for whoever stands between to guess.
-#[must_use]
-pub fn authorization(headers: &HeaderMap) -> Option<&str> {
+/// The value of the `Authorization` header. `None` if the header is missing, is no text, or stands twice.
+pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(AUTHORIZATION).into_iter();
-    let (first, further) = (given.next()?, given.next());
-    if further.is_some() { None } else { first.to_str().ok() }
+    let first = given.next()?;
+    // Of two headers, a proxy and this door might believe different ones.
+    if given.next().is_some() { None } else { first.to_str().ok() }
 }
 
-/// How a body is spelt. Nothing is guessed: a body without a content type is refused, and so is a compressed one
-/// (what it unpacks to has no bound that we could check before we unpack it).
+/// The encoding of a body, from its content type. Nothing is guessed: a body without a content type is
+/// refused.
 ///
 /// # Errors
-/// 415 `content_encoding` or `content_type`, with both types that are allowed.
-pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+/// 415 `content_encoding` or `content_type`.
+pub(super) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     let unsupported = |code, field: &'static str, allowed: &'static str| {
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code).field(field).allowed(allowed)
     };
+    // The unpacked size of a compressed body is unknown until the body is unpacked: no bound could be kept.
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(unsupported("content_encoding", "content-encoding", "no Content-Encoding"));
     }
@@ -60,36 +59,38 @@ pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     }
 }
 
-/// The whole body, at most [`REQUEST_BYTES_MAX`] within [`BODY_AGE_MAX`].
+/// Reads the whole body: at most [`REQUEST_BYTES_MAX`], within [`BODY_AGE_MAX`].
 ///
 /// # Errors
-/// 413 `request_too_large`, 408 `request_too_slow`, 400 `bad_body` when the body breaks off.
-pub async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
+/// 413 `request_too_large`, 408 `request_too_slow`, 400 `bad_body` if the body breaks off.
+pub(super) async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
     match timeout(BODY_AGE_MAX, collect(body)).await {
         Ok(read) => read,
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_too_slow")
-            .allowed(format!("a whole body within {} s", BODY_AGE_MAX.as_secs()))),
+            .allowed(format!("the whole body within {} s", BODY_AGE_MAX.as_secs()))),
     }
 }
 
 async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large")
-            .allowed(format!("at most {REQUEST_BYTES_MAX} bytes"))
+            .allowed(format!("a body of at most {REQUEST_BYTES_MAX} bytes"))
     };
-    // An announced size is believed when it is too large, and never allocated for.
+    // A large Content-Length is refused unread. A small one is never allocated for: it may be a lie.
     if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
         return Err(too_large());
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::bad("bad_body", "body", "the length that was announced"))?;
+        let frame = frame
+            .map_err(|_| Problem::bad("bad_body", "body", "as many bytes as the Content-Length says"))?;
+        // Trailers mean nothing to any call.
         let Ok(part) = frame.into_data() else { continue };
         if first.len() + rest.len() + part.len() > REQUEST_BYTES_MAX {
             return Err(too_large());
         }
-        // Most publishes arrive in one part, which is then used as it is.
+        // Most publishes arrive in one part, which is used without a copy.
         if first.is_empty() {
             first = part;
         } else {
@@ -105,22 +106,21 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     Ok(whole.freeze())
 }
 
-/// The fields of a request's query. Those nobody asks for are ignored; of one given twice, the first counts.
+/// The fields of a request's query. Unknown fields are ignored. Of a field given twice, the first counts.
 #[derive(Debug, Clone, Copy)]
-pub struct Query<'a>(&'a str);
+pub(super) struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
-    /// Of a target; empty if it has none.
-    #[must_use]
-    pub fn of(uri: &'a hyper::Uri) -> Self {
+    /// The query of a target. A target without a query has an empty one.
+    pub(super) fn of(uri: &'a hyper::Uri) -> Self {
         Self(uri.query().unwrap_or_default())
     }
 
-    /// One field, decoded. An empty one counts as not given.
+    /// The decoded value of a field. An empty value counts as a missing field.
     ///
     /// # Errors
-    /// 400 `bad_query` naming the field, if its value is not percent-encoded UTF-8.
-    pub fn field(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, Problem> {
+    /// 400 `bad_query` with the field, if the value is not percent-encoded UTF-8.
+    pub(super) fn field(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, Problem> {
         let value = self
             .0
             .split('&')
@@ -128,6 +128,7 @@ impl<'a> Query<'a> {
             .find_map(|(given, value)| (given == name).then_some(value))
             .filter(|value| !value.is_empty());
         let Some(value) = value else { return Ok(None) };
+        // Browsers' form encoders write a space as "+".
         let value =
             if value.contains('+') { Cow::Owned(value.replace('+', " ")) } else { Cow::Borrowed(value) };
         let decoded = match value {
@@ -137,11 +138,24 @@ impl<'a> Query<'a> {
         decoded.map(Some).ok_or_else(|| Problem::bad("bad_query", name, "percent-encoded UTF-8"))
     }
 
-    /// One field as a whole number within `range`.
+    /// The value of a field, read by the parser of the type.
     ///
     /// # Errors
-    /// 400 `bad_query` naming the field.
-    pub fn whole_number(
+    /// 400 `bad_query` with the field.
+    pub(super) fn parsed<T>(
+        self,
+        field: &'static str,
+        parse: fn(&str) -> Result<T, BadName>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(value) = self.field(field)? else { return Ok(None) };
+        parse(&value).map(Some).map_err(|error| Problem::bad("bad_query", field, error.allowed))
+    }
+
+    /// The value of a field as a whole number within `range`.
+    ///
+    /// # Errors
+    /// 400 `bad_query` with the field.
+    pub(super) fn whole_number(
         &self,
         name: &'static str,
         range: std::ops::RangeInclusive<usize>,
@@ -153,9 +167,9 @@ impl<'a> Query<'a> {
     }
 }
 
-/// The text behind `%XX`; `None` if an escape is broken or the result is not UTF-8.
-#[must_use]
-pub fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+/// Decodes `%XX`. `None` if an escape is broken, or if the result is not UTF-8.
+pub(super) fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+    // Nearly every room name and query: borrowed, without an allocation.
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
     }

@@ -1,4 +1,5 @@
-//! Which path means what. Pure: text in, a route out; who may and how comes after.
+//! The paths under `/v1/rooms`. Pure: text goes in, a route comes out. Methods and permissions are the doors'
+//! business.
 
 use roomcast_core::limits::INTEGER_MAX;
 use roomcast_core::room::id::RoomName;
@@ -6,9 +7,10 @@ use roomcast_core::room::id::RoomName;
 use super::problem::Problem;
 use super::request::percent_decoded;
 
-/// What a path under `/v1/rooms` names. Both the publisher's and the viewer's door speak of rooms this way.
+/// The target of a path under `/v1/rooms`, at the publisher door and at the viewer door. Rooms and offsets
+/// are as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route<'a> {
+pub(super) enum Route<'a> {
     /// `/v1/rooms`
     Rooms,
     /// `/v1/rooms/{room}`
@@ -19,9 +21,9 @@ pub enum Route<'a> {
     ReliableMessage(&'a str, &'a str),
 }
 
-/// A part of a room that has a path of its own.
+/// A part of a room with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     /// `messages`: publish.
     Messages,
     /// `ws`: join.
@@ -33,13 +35,13 @@ pub enum Part {
 }
 
 impl<'a> Route<'a> {
-    /// What `path` names; `None`: nothing. Room and offset are as they were typed.
-    #[must_use]
-    pub fn of(path: &'a str) -> Option<Self> {
+    /// The target of `path`. `None`: no door has this path.
+    pub(super) fn of(path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix("/v1/rooms")?;
         if rest.is_empty() {
             return Some(Self::Rooms);
         }
+        // At most four parts: the fourth, if there is one, says that the path is too long.
         let mut segments = rest.strip_prefix('/')?.splitn(4, '/');
         let room = segments.next()?;
         let Some(part) = segments.next() else { return Some(Self::Room(room)) };
@@ -58,21 +60,22 @@ impl<'a> Route<'a> {
     }
 }
 
-/// A path's room.
+/// Decodes and checks the room of a path.
 ///
 /// # Errors
 /// 400 `bad_room`.
-pub fn room_name(typed: &str) -> Result<RoomName, Problem> {
+pub(super) fn room_name(typed: &str) -> Result<RoomName, Problem> {
     let bad = |allowed| Problem::bad("bad_room", "room", allowed);
     let name = percent_decoded(typed).ok_or_else(|| bad("percent-encoded UTF-8"))?;
     RoomName::parse(&name).map_err(|error| bad(error.allowed))
 }
 
-/// A path's offset: a place in the reliable stream, of which the first is 1.
+/// Reads the offset of a path. The first offset of a reliable stream is 1.
 ///
 /// # Errors
 /// 400 `bad_offset`.
-pub fn offset(typed: &str) -> Result<u64, Problem> {
+pub(super) fn offset(typed: &str) -> Result<u64, Problem> {
+    // Digits alone: Rust's parser would also take "+1".
     let number = if typed.bytes().all(|byte| byte.is_ascii_digit()) { typed.parse().ok() } else { None };
     number
         .filter(|number| (1..=INTEGER_MAX).contains(number))

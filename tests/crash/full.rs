@@ -1,5 +1,5 @@
-//! T9: a disk that is full, and one that fails: reliable messages are refused, everything else goes on, and it heals by
-//! itself when the cause goes.
+//! T9: a disk that is full, and a disk that fails. Reliable messages are refused, everything else goes on,
+//! and the node heals by itself once the cause is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,7 +19,7 @@ use super::{SHARDS, print};
 
 const MEBIBYTES: u64 = 24;
 
-/// Stored while one call in a hundred fails; each failure costs the store's pause of a second.
+/// Messages stored while one call in a hundred fails. Each failure costs the store's pause of a second.
 const MESSAGES: u64 = 60;
 
 /// A message that takes its share of the disk.
@@ -27,12 +27,12 @@ fn large(number: u64) -> Value {
     json!({"type": "coupon", "payload": format!("{number} {}", "x".repeat(12_000)), "id": format!("c-{number}")})
 }
 
-/// Messages are spread over a few rooms, since each may hold 8 MiB alone.
+/// Messages are spread over a few rooms, since one room may hold 8 MiB.
 fn room_of(number: u64) -> String {
     format!("r{}", number % 4)
 }
 
-/// Somebody else's file, which takes all there is.
+/// Writes a foreign file that takes all free space.
 fn fill(path: &Path) {
     let mut ballast = File::create(path).unwrap();
     for block_bytes in [1 << 20, 1 << 12] {
@@ -42,7 +42,7 @@ fn fill(path: &Path) {
     ballast.sync_all().ok();
 }
 
-/// Everything that was answered with an offset is at it.
+/// Asserts that every message with an offset in its answer is at that offset.
 async fn everything_is_there(doors: &Doors, durable: &BTreeMap<u64, u64>) {
     for (number, offset) in durable {
         let room = room_of(*number);
@@ -55,7 +55,7 @@ async fn everything_is_there(doors: &Doors, durable: &BTreeMap<u64, u64>) {
     }
 }
 
-/// Publishes messages of these numbers until one is refused. Its number, if one was.
+/// Publishes messages of these numbers until one is refused, and returns its number.
 async fn publish(doors: &Doors, numbers: Range<u64>, durable: &mut BTreeMap<u64, u64>) -> Option<u64> {
     for number in numbers {
         let answer = doors.publisher_door().publish(&room_of(number), &large(number)).await;
@@ -70,14 +70,14 @@ async fn publish(doors: &Doors, numbers: Range<u64>, durable: &mut BTreeMap<u64,
     None
 }
 
-/// What a device has heard so far of room r0: the offsets of reliable messages, and the numbers of chat.
+/// The messages that a device has heard in room r0: offsets of reliable ones, and numbers of chat.
 #[derive(Debug, Default)]
 struct Notes {
     offsets: BTreeSet<u64>,
     chat: BTreeSet<u64>,
 }
 
-/// Devices of both encodings, which listen and acknowledge while this lives.
+/// Devices of both encodings, which listen and acknowledge until the drop.
 #[derive(Debug)]
 struct Audience {
     notes: Vec<Arc<Mutex<Notes>>>,
@@ -96,7 +96,7 @@ impl Audience {
         audience
     }
 
-    /// Chat reaches all of them.
+    /// Asserts that chat reaches all devices.
     async fn hears_chat(&self, doors: &Doors, number: u64) {
         doors.chat("r0", number..number + 1).await;
         for notes in &self.notes {
@@ -105,7 +105,7 @@ impl Audience {
         }
     }
 
-    /// All of them hear all of these.
+    /// Asserts that all devices hear all of `offsets`.
     async fn hears_reliable(&self, offsets: &BTreeSet<u64>) {
         for notes in &self.notes {
             let heard = async || notes.lock().unwrap().offsets.is_superset(offsets).then_some(());
@@ -126,7 +126,7 @@ async fn listen(mut device: Device, notes: Arc<Mutex<Notes>>) {
     }
 }
 
-/// Of what was answered for, the offsets in room r0.
+/// The offsets in room r0 among the durable messages.
 fn of_r0(durable: &BTreeMap<u64, u64>) -> BTreeSet<u64> {
     let of_r0 = durable.iter().filter(|(number, _)| room_of(**number) == "r0");
     of_r0.map(|(_, offset)| *offset).collect()
@@ -156,7 +156,7 @@ async fn t9_a_full_disk_stops_reliable_messages_alone_and_heals() {
         (answer.status == 503).then(|| answer.json()["reasons"].clone())
     };
     assert_eq!(until("the balancer's notice", reasons).await, json!(["store_failing"]));
-    // Again, while it is full: refused again, and chat in the same request is not.
+    // While the disk is full, the message is refused again, and chat in the same request is not.
     let request = json!({"messages": [large(refused), {"type": "chat", "payload": "with it"}]});
     let results = doors.publish(&room_of(refused), &request).await;
     assert_eq!(results, ["unavailable: store_failing", "accepted"]);
@@ -173,7 +173,7 @@ async fn t9_a_full_disk_stops_reliable_messages_alone_and_heals() {
         durable.len(),
         freed.elapsed()
     ));
-    // It may have been stored the first time: its outcome was unknown.
+    // The message may have been stored the first time: its outcome was unknown.
     assert!(["durable", "duplicate"].contains(&answer.results()[0].as_str()), "{answer:?}");
     durable.insert(refused, answer.json()["results"][0]["offset"].as_u64().unwrap());
     until("it is ready", async || (doors.ops_door().get("/readyz").await.status == 200).then_some(())).await;
@@ -198,13 +198,14 @@ async fn t9_failing_writes_and_syncs_break_no_promise() {
     {
         fiu.args(["-c", &format!("enable_random name={call},probability=0.01,failinfo=5")]);
     }
-    // Opening the store may fail, too; a node that can't open it says so and ends.
+    // Opening the store may fail, too. Such a node says so and ends.
     drop(Process::keeping(SHARDS, &data, None).await);
     fiu.arg(env!("CARGO_BIN_EXE_roomcast"));
     let node = Process::under(fiu, SHARDS, &data).await;
     let doors = node.doors;
     let audience = Audience::join(&doors).await;
-    let (mut durable, mut refused) = (BTreeMap::new(), 0);
+    let mut durable = BTreeMap::new();
+    let mut refused = 0;
     for number in 1..=MESSAGES {
         let answer = until("it is stored", async || {
             let answer = doors.publisher_door().publish(&room_of(number), &large(number)).await;

@@ -1,4 +1,5 @@
-//! What publishers were told, what the store holds in the end and what devices applied: whether the three agree (I1 to I7).
+//! The ledger of a crash test: do the publishers' answers, the store's rows at the end and the devices'
+//! applied messages agree (I1 to I7)?
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,18 +8,18 @@ use serde_json::Value;
 
 use super::viewer::Viewer;
 
-/// What became of one message, as its publisher knows.
+/// The outcome of one message, as its publisher knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Nobody knows.
+    /// No answer came.
     Unknown,
-    /// It was answered with this offset.
+    /// The answer gave this offset.
     Durable { offset: u64, at: Instant },
-    /// It was refused for good.
+    /// The message was refused for good.
     Refused,
 }
 
-/// One message that was published.
+/// One published message.
 #[derive(Debug, Clone)]
 pub(crate) struct Published {
     pub(crate) room: String,
@@ -26,10 +27,10 @@ pub(crate) struct Published {
     pub(crate) outcome: Outcome,
 }
 
-/// What one place says of an offset: the id and the payload it found there.
+/// The id and the payload that one place holds at an offset.
 pub(crate) type Found = (String, Value);
 
-/// What a message is called: by its id, and a recall, which has none, by what it takes back.
+/// The name of a message: its id, or for a recall, which has none, the offset of the recalled message.
 pub(crate) fn name_of(message: &Value) -> String {
     match message["recall"].as_u64() {
         Some(offset) => recall_of(offset),
@@ -45,7 +46,7 @@ fn recall_of(offset: u64) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) published: BTreeMap<String, Published>,
-    /// By room: what was taken back, and the offset of the recall.
+    /// Room -> recalled offset -> offset of the recall.
     pub(crate) recalled: BTreeMap<String, BTreeMap<u64, u64>>,
     pub(crate) violations: Vec<String>,
     /// From the answer, or the device's return if that was later, to the message's application.
@@ -61,7 +62,7 @@ impl Ledger {
         self.violations.push(what.into());
     }
 
-    /// A publisher was told an offset.
+    /// Notes the offset in a publisher's answer.
     pub(crate) fn durable(&mut self, id: &str, offset: u64, at: Instant) {
         let published = self.published.get_mut(id).unwrap();
         match published.outcome {
@@ -73,7 +74,7 @@ impl Ledger {
         }
     }
 
-    /// A publisher was told the offset of a recall.
+    /// Notes the offset of a recall in a publisher's answer.
     pub(crate) fn recalled(&mut self, room: &str, offset: u64, recall: u64) {
         let before = self.recalled.entry(room.to_owned()).or_default().insert(offset, recall);
         if before.is_some_and(|before| before != recall) {
@@ -81,7 +82,7 @@ impl Ledger {
         }
     }
 
-    /// The last offset of a room that was answered for.
+    /// The last offset in an answer for a room.
     pub(crate) fn last_offset(&self, room: &str) -> u64 {
         let of_room = self.published.values().filter(|published| published.room == room);
         let durable = of_room.filter_map(|published| match published.outcome {
@@ -101,7 +102,7 @@ impl Ledger {
         outcomes.filter(|outcome| matches!(outcome, Outcome::Durable { .. })).count()
     }
 
-    /// Holds what the store has of a room against what its publisher was told.
+    /// Holds the store's rows of a room against its publisher's answers.
     pub(crate) fn check_store(&mut self, room: &str, stored: &BTreeMap<u64, Found>) {
         let mut wrong = Vec::new();
         for (id, published) in self.published.iter().filter(|(_, published)| published.room == room) {
@@ -138,7 +139,7 @@ impl Ledger {
         self.violations.append(&mut wrong);
     }
 
-    /// What is wrong about a message that somebody got from a room.
+    /// The mistake in a message that a device or the store holds, if there is one.
     fn unlike_published(&self, room: &str, (id, payload): &Found) -> Option<String> {
         match self.published.get(id) {
             None if id.starts_with("recall of") && payload.is_null() => None,
@@ -153,7 +154,7 @@ impl Ledger {
         }
     }
 
-    /// Holds what a device applied against what the store has.
+    /// Holds a device's applied messages against the store's rows.
     pub(crate) fn check_viewer(&mut self, viewer: &Viewer, stored: &BTreeMap<u64, Found>) {
         let name = &viewer.name;
         self.violations.extend(viewer.violations.iter().map(|it| format!("{name}: {it}")));
@@ -183,7 +184,7 @@ impl Ledger {
     }
 }
 
-/// p50, p99 and the longest.
+/// The p50, the p99 and the longest time.
 pub(crate) fn percentiles(times: &mut [Duration]) -> String {
     times.sort_unstable();
     let Some(longest) = times.last() else { return "none".into() };

@@ -1,8 +1,9 @@
-//! T1 and T2: a node that is killed under load, again and again, and once more with its disk cut off as by a loss of power,
-//! keeps every message it has answered for, and every device that comes back applies each of them once.
+//! T1 and T2: a node is killed under load, again and again, and once more with its disk cut off as by a loss
+//! of power. The node keeps every message it has answered for, and every device that comes back applies each
+//! of them once.
 //!
-//! The test command does a few rounds. `ROOMCAST_KILLS=200` and `ROOMCAST_SHUTDOWNS=100` do many, with 20 rooms of 100
-//! devices, and look at times as well. `ROOMCAST_SEED` repeats a schedule.
+//! The test command does a few rounds. `ROOMCAST_KILLS=200` and `ROOMCAST_SHUTDOWNS=100` do many, with 20
+//! rooms of 100 devices, and look at times as well. `ROOMCAST_SEED` repeats a schedule.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 #[path = "../support/loopfs.rs"]
@@ -31,27 +32,27 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use viewer::Viewer;
 
-/// How long the last devices may take to get everything, on a machine that does much else besides.
+/// Longest time for the last devices to get everything, on a machine with much other work.
 const LEVEL_WITHIN: Duration = Duration::from_secs(60);
-/// What a message may take to be applied by a device that is there (assurance I2).
+/// Longest time from the answer to the application on a connected device (assurance I2).
 const APPLIED_WITHIN: Duration = Duration::from_secs(3);
 const SHARDS: usize = 2;
 
-/// How a test goes about it.
+/// The size of a test.
 #[derive(Debug, Clone)]
 struct Plan {
     seed: u64,
     rooms: usize,
     devices: usize,
     crashes: usize,
-    /// How long the node lives before each crash.
+    /// The life of the node before each crash.
     life_ms: std::ops::RangeInclusive<u64>,
-    /// Whether times are looked at, too.
+    /// Times are judged as well.
     is_timed: bool,
 }
 
 impl Plan {
-    /// Many rounds if this variable says how many, else a few.
+    /// The number of rounds in this variable, with the full size, or `few`.
     fn of(variable: &str, few: Self) -> Self {
         let seed = std::env::var("ROOMCAST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| fastrand::u64(..));
@@ -64,7 +65,7 @@ impl Plan {
         }
     }
 
-    /// Between two publishes of a room: so that what is published all along may be alive at once.
+    /// The time between two publishes of a room, so that all published messages may be alive at once.
     fn pause(&self) -> Duration {
         let lives = (self.life_ms.start() + self.life_ms.end()) / 2 + 250;
         let all = Duration::from_millis(lives * self.crashes as u64);
@@ -73,7 +74,7 @@ impl Plan {
     }
 }
 
-/// Everyone who uses the node.
+/// Every user of the node.
 #[derive(Debug, Clone)]
 struct Stage {
     plan: Plan,
@@ -114,7 +115,8 @@ async fn t2_what_was_answered_is_on_the_disk() {
     };
     let data = disk.path().join("data");
     let mut random = fastrand::Rng::with_seed(plan.seed);
-    // Killed before: a process that lives would notice, and say that nothing is durable any more.
+    // The disk is cut off after the kill: a living process would notice, and say that nothing is durable any
+    // more.
     let cut_off = || {
         disk.cut_off(if random.bool() { CutOff::AtOnce } else { CutOff::AfterTheJournal }).unwrap();
         disk.remount().unwrap();
@@ -122,7 +124,8 @@ async fn t2_what_was_answered_is_on_the_disk() {
     Box::pin(run("T2", &plan, &data, cut_off)).await;
 }
 
-/// Publishes, kills, does `after_kill`, restarts, again and again; then everything must be as it was answered.
+/// Publishes, kills, does `after_kill` and restarts, again and again. Then holds everything against the
+/// answers.
 async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut()) {
     print(&format!("{test}: {} crashes, ROOMCAST_SEED={}", plan.crashes, plan.seed));
     let mut random = fastrand::Rng::with_seed(plan.seed);
@@ -153,10 +156,11 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
     for publisher in publishers {
         publisher.await.unwrap();
     }
-    let (mut stored, mut last) = (BTreeMap::new(), BTreeMap::new());
+    let mut stored = BTreeMap::new();
+    let mut last = BTreeMap::new();
     for room in &rooms {
         let found = stage.stored(room).await;
-        // The last is never recalled: a recall would be later still.
+        // The last message is never recalled: a recall would be later still.
         last.insert(room.clone(), found.last_key_value().map_or(0, |(offset, _)| *offset));
         stored.insert(room.clone(), found);
     }
@@ -174,11 +178,12 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
     verdict(test, plan, ledger, restarts);
 }
 
-/// Says what was seen, and fails if anything was not as promised.
+/// Prints the figures, and fails if a promise was broken.
 fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, mut restarts: Vec<Duration>) {
     let durable = ledger.durable_messages();
     print(&format!(
-        "{test}: {durable} messages answered for, {} applied by {} devices, {} duplicates on the wire, {} returns, {} gaps pulled",
+        "{test}: {durable} messages answered for, {} applied by {} devices, {} duplicates on the wire, \
+         {} returns, {} gaps pulled",
         ledger.applied,
         plan.rooms * plan.devices,
         ledger.duplicates,
@@ -203,7 +208,7 @@ fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, mut restarts: Vec<Durati
 }
 
 impl Stage {
-    /// Publishes to a room until it is told to stop, each message until its fate is known.
+    /// Publishes to a room until the stop, each message until its outcome is known.
     async fn publish(self, room: String, mut random: fastrand::Rng, stopped: watch::Receiver<bool>) {
         let mut number = 0;
         while !*stopped.borrow() {
@@ -246,7 +251,7 @@ impl Stage {
         }
     }
 
-    /// Takes out of `waiting` what was answered for.
+    /// Takes the messages with an answer out of `waiting`.
     fn settle(&self, waiting: &mut Vec<Value>, answer: &support::Answer) {
         let mut ledger = self.ledger.lock().unwrap();
         if answer.status != 200 {
@@ -260,14 +265,15 @@ impl Stage {
             let result = results.next().unwrap();
             let done = result["result"] == "durable" || result["result"] == "duplicate";
             if done {
-                let (id, offset) = (message["id"].as_str().unwrap(), result["offset"].as_u64().unwrap());
+                let id = message["id"].as_str().unwrap();
+                let offset = result["offset"].as_u64().unwrap();
                 ledger.durable(id, offset, roomcast::clock::now().instant);
             }
             !done
         });
     }
 
-    /// One good message beside a bad one: neither may ever be seen.
+    /// One good message beside a bad one: no device may ever see either.
     async fn publish_what_is_refused(&self, room: &str, number: u64) {
         let good = json!({"type": "coupon", "payload": "refused", "id": format!("{room}-{number}-refused")});
         let bad = json!({"type": "coupon", "payload": 1, "ttl_ms": 1});
@@ -278,7 +284,7 @@ impl Stage {
         }
     }
 
-    /// What the store has of a room, by offset.
+    /// Offset -> the store's message, for one room.
     async fn stored(&self, room: &str) -> BTreeMap<u64, Found> {
         let last = self.ledger.lock().unwrap().last_offset(room);
         let mut stored = BTreeMap::new();
@@ -296,7 +302,7 @@ impl Stage {
         }
     }
 
-    /// Takes a message back that was answered for.
+    /// Recalls a message that was answered for.
     async fn recall(&self, room: &str, number: u64, random: &mut fastrand::Rng) {
         let id = format!("{room}-{number}");
         let Outcome::Durable { offset, .. } = self.ledger.lock().unwrap().published[&id].outcome else {
@@ -308,16 +314,17 @@ impl Stage {
             let answer = answer.filter(|answer| answer.status != 503);
             let recall =
                 answer.as_ref().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
-            let (Some(answer), Some(recall)) = (answer, recall) else {
-                sleep(Duration::from_millis(random.u64(5..50))).await;
-                continue;
-            };
-            let mut ledger = self.ledger.lock().unwrap();
-            match recall["offset"].as_u64().filter(|_| answer.status == 200) {
-                Some(recall) => ledger.recalled(room, offset, recall),
-                None => ledger.violated(format!("I1: the recall of {room} {offset}: {answer:?}")),
+            if let Some(answer) = answer
+                && let Some(recall) = recall
+            {
+                let mut ledger = self.ledger.lock().unwrap();
+                match recall["offset"].as_u64().filter(|_| answer.status == 200) {
+                    Some(recall) => ledger.recalled(room, offset, recall),
+                    None => ledger.violated(format!("I1: the recall of {room} {offset}: {answer:?}")),
+                }
+                return;
             }
-            return;
+            sleep(Duration::from_millis(random.u64(5..50))).await;
         }
     }
 }

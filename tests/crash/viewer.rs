@@ -1,5 +1,6 @@
-//! A device as docs/protocol.md spells it in ten lines: it keeps its cursor, applies each message once, acknowledges, comes
-//! back with its cursor, and pulls where it finds a gap. It notes what it applied, and what must not be.
+//! A device as docs/protocol.md spells it in ten lines. It keeps its cursor, applies each message once,
+//! acknowledges, comes back with its cursor, and pulls at a gap. It notes every applied message, and every
+//! broken promise.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,15 +13,15 @@ use super::ledger::{Found, name_of};
 use super::support::device::reliable;
 use super::support::{Device, Doors, Encoding, Handshake, Heard};
 
-/// The last offset of each room, once that is known; a device that has it is done.
+/// The last offset of each room, once known. A device that has all of them is done.
 pub(crate) type Goal = watch::Receiver<Option<BTreeMap<String, u64>>>;
 
-/// One message as it was applied.
+/// One applied message.
 #[derive(Debug, Clone)]
 pub(crate) struct Applied {
     pub(crate) found: Found,
     pub(crate) at: Instant,
-    /// When the connection that brought it began.
+    /// The start of the connection that brought the message.
     pub(crate) joined_at: Instant,
 }
 
@@ -34,11 +35,11 @@ pub(crate) struct Viewer {
     random: fastrand::Rng,
     /// Half of its acknowledgements get lost.
     loses_acks: bool,
-    /// It breaks its connection itself now and then.
+    /// The device breaks its own connection now and then.
     is_restless: bool,
     cursor: Option<(String, u64)>,
     joined_at: Instant,
-    /// When the acknowledgement that is due is to be sent.
+    /// The moment of the next acknowledgement.
     ack_at: Option<Moment>,
     pub(crate) applied: BTreeMap<u64, Applied>,
     pub(crate) duplicates: u64,
@@ -47,7 +48,7 @@ pub(crate) struct Viewer {
     pub(crate) violations: Vec<String>,
 }
 
-/// For tokio's timers.
+/// The clock of tokio's timers.
 fn now() -> Moment {
     Moment::from_std(roomcast::clock::now().instant)
 }
@@ -80,7 +81,7 @@ impl Viewer {
         &self.room
     }
 
-    /// Lives until it has everything up to the goal.
+    /// Lives until the device has everything up to the goal.
     pub(crate) async fn live(mut self, mut goal: Goal) -> Self {
         while !self.is_done(&goal) {
             let cursor = self.cursor.as_ref().map(|(epoch, offset)| format!("&cursor={epoch}:{offset}"));
@@ -90,7 +91,7 @@ impl Viewer {
             match Box::pin(Device::try_join(&self.doors, &self.room, handshake)).await {
                 Ok(device) => {
                     self.returns += 1;
-                    // How it broke is of no interest: it comes back.
+                    // Every kind of end is the same: the device comes back.
                     Box::pin(self.follow(device, &mut goal)).await.ok();
                 }
                 Err(_) => sleep(Duration::from_millis(self.random.u64(10..80))).await,
@@ -104,7 +105,7 @@ impl Viewer {
         goal.borrow().as_ref().is_some_and(|goal| at >= goal[&self.room])
     }
 
-    /// Listens on one connection until it ends, or there is nothing more to come.
+    /// Listens on one connection until it ends, or until the device has everything.
     async fn follow(&mut self, mut device: Device, goal: &mut Goal) -> Result<(), Broken> {
         self.ack_at = None;
         let welcome = device.welcome.take();
@@ -138,9 +139,10 @@ impl Viewer {
         device.try_say(&ack).await.map_err(|_| Broken)
     }
 
-    /// A welcome, or a page: which life of the stream it is of.
+    /// Takes the epoch from a welcome or a page.
     fn greet(&mut self, told: &Value) {
-        let (Some(epoch), Some(after)) = (told["epoch"].as_str(), told["after"].as_u64()) else { return };
+        let Some(epoch) = told["epoch"].as_str() else { return };
+        let Some(after) = told["after"].as_u64() else { return };
         let cursor = self.cursor.as_ref().filter(|(_, offset)| *offset > 0);
         if let Some((had, offset)) = cursor
             && (!told["reset"].is_null() || had != epoch)
@@ -158,9 +160,8 @@ impl Viewer {
         {
             self.violations.push(format!("I5: it heard of {room}"));
         }
-        let (Some(after), Some(through)) = (frame["after"].as_u64(), frame["through"].as_u64()) else {
-            return Ok(());
-        };
+        let Some(after) = frame["after"].as_u64() else { return Ok(()) };
+        let Some(through) = frame["through"].as_u64() else { return Ok(()) };
         if self.cursor.as_ref().is_some_and(|(_, offset)| after > *offset) {
             self.gaps += 1;
             self.pull().await?;

@@ -1,4 +1,4 @@
-//! A device: tokio-tungstenite's WebSocket, and frames of either encoding read into the one shape that JSON gives them.
+//! A device: tokio-tungstenite's WebSocket. Frames of either encoding are read into the shape of their JSON.
 
 use std::collections::BTreeMap;
 
@@ -22,15 +22,15 @@ use super::{COMES_WITHIN, Doors, Encoding, comes};
 pub(crate) struct Device {
     socket: WebSocketStream<TcpStream>,
     pub(crate) encoding: Encoding,
-    /// The first frame it heard.
+    /// The first frame.
     pub(crate) welcome: Value,
-    /// The subprotocol that was answered.
+    /// The subprotocol in the answer.
     pub(crate) subprotocol: Option<String>,
-    /// The newest seq of each room it is a member of.
+    /// Room -> its newest seq, for each room that the device is a member of.
     seqs: BTreeMap<String, u64>,
 }
 
-/// What a device heard.
+/// One thing that a device hears.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Heard {
     /// A frame, in the shape of its JSON.
@@ -41,25 +41,25 @@ pub(crate) enum Heard {
     Ended,
 }
 
-/// How a device asks to be let in.
+/// A device's handshake.
 #[derive(Debug, Clone)]
 pub(crate) struct Handshake {
     pub(crate) encoding: Encoding,
-    /// After the `?`.
+    /// The text after the `?`.
     pub(crate) query: String,
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// `SO_RCVBUF`, set before it connects; without it the kernel hides a slow device for megabytes.
+    /// `SO_RCVBUF`, set before the connect. Without it, the kernel hides a slow device for megabytes.
     pub(crate) receive_buffer_bytes: Option<u32>,
 }
 
 impl Handshake {
-    /// One that asks for this encoding and nothing else.
+    /// A handshake that asks for this encoding and nothing else.
     pub(crate) fn new(encoding: Encoding) -> Self {
         let headers = vec![("sec-websocket-protocol", encoding.subprotocol().to_owned())];
         Self { encoding, query: String::new(), headers, receive_buffer_bytes: None }
     }
 
-    /// Asks for `query`, too.
+    /// Adds `query`.
     pub(crate) fn query(mut self, query: impl Into<String>) -> Self {
         self.query = query.into();
         self
@@ -72,14 +72,14 @@ impl Device {
         Box::pin(Self::join_with(doors, room, Handshake::new(encoding))).await
     }
 
-    /// Joins as the handshake says, and hears the welcome.
+    /// Joins with this handshake, and hears the welcome.
     pub(crate) async fn join_with(doors: &Doors, room: &str, handshake: Handshake) -> Self {
         Box::pin(Self::try_join(doors, room, handshake))
             .await
             .unwrap_or_else(|error| panic!("{room}: {error}"))
     }
 
-    /// Joins unless it is refused.
+    /// Joins, unless the handshake is refused.
     pub(crate) async fn try_join(doors: &Doors, room: &str, handshake: Handshake) -> Result<Self, Error> {
         let Handshake { encoding, query, headers, receive_buffer_bytes } = handshake;
         let query = if query.is_empty() { query } else { format!("?{query}") };
@@ -88,7 +88,7 @@ impl Device {
         for (name, value) in headers {
             request.headers_mut().append(name, value.parse().unwrap());
         }
-        // Boxed: a handshake's future is larger than what else a test holds.
+        // Boxed: a handshake's future is larger than everything else in a test.
         let connecting = Box::pin(async {
             let socket = TcpSocket::new_v4()?;
             if let Some(bytes) = receive_buffer_bytes {
@@ -100,7 +100,8 @@ impl Device {
         let (socket, answer) = comes("a handshake", connecting).await?;
         let subprotocol = answer.headers().get("sec-websocket-protocol");
         let subprotocol = subprotocol.map(|chosen| chosen.to_str().unwrap().to_owned());
-        let (welcome, seqs) = (Value::Null, BTreeMap::new());
+        let welcome = Value::Null;
+        let seqs = BTreeMap::new();
         let mut device = Self { socket, encoding, welcome, subprotocol, seqs };
         device.welcome = match device.hear().await {
             Heard::Frame(welcome) => welcome,
@@ -111,12 +112,13 @@ impl Device {
         Ok(device)
     }
 
-    /// What it hears next, checked: within a room no batch is lost without a word, and none comes twice.
+    /// Hears the next frame, and checks it: within a room no batch is lost without a word, and none comes
+    /// twice.
     pub(crate) async fn hear(&mut self) -> Heard {
         comes("a frame", self.listen()).await
     }
 
-    /// Likewise, however long it takes. Nothing is lost if this is given up.
+    /// Hears the next frame without a time limit. Cancel safe: nothing is lost.
     pub(crate) async fn listen(&mut self) -> Heard {
         let heard = self.hear_sometime().await;
         let frame = match heard {
@@ -189,7 +191,7 @@ impl Device {
         }
     }
 
-    /// The next batch that brings something a publisher gave, without what the engine says of its audience.
+    /// The next batch with a publisher's message, increment or merge, without the audience.
     pub(crate) async fn batch(&mut self) -> Value {
         loop {
             let mut frame = self.frame().await;
@@ -203,7 +205,7 @@ impl Device {
         }
     }
 
-    /// The next batch that speaks of the reliable stream; others may come before it.
+    /// The next batch with reliable messages; others may come before it.
     pub(crate) async fn told(&mut self) -> Value {
         loop {
             let frame = self.frame().await;
@@ -219,7 +221,7 @@ impl Device {
         self.say(&json!({"kind": "ack", "room": room, "epoch": epoch, "offset": offset})).await;
     }
 
-    /// What it hears before the node has read all it said so far.
+    /// The frames before the pong: the node has then read all that the device said.
     pub(crate) async fn until_pong(&mut self) -> Vec<Value> {
         self.say(&json!({"kind": "ping"})).await;
         let mut heard = Vec::new();
@@ -232,7 +234,7 @@ impl Device {
         }
     }
 
-    /// As many published messages as that, over as many batches as they come in.
+    /// The next `count` published messages, over any number of batches.
     pub(crate) async fn messages(&mut self, count: usize) -> Vec<Value> {
         let mut messages = Vec::new();
         while messages.len() < count {
@@ -242,13 +244,13 @@ impl Device {
         messages
     }
 
-    /// The numbers that are the payloads of the next `count` published messages.
+    /// The payloads of the next `count` published messages, which are numbers.
     pub(crate) async fn numbers(&mut self, count: u64) -> Vec<u64> {
         let messages = self.messages(usize::try_from(count).unwrap()).await;
         messages.iter().map(|message| message["payload"].as_u64().unwrap()).collect()
     }
 
-    /// How its connection ends; batches and notices may come before.
+    /// The end of the connection; batches and notices may come before it.
     pub(crate) async fn end(&mut self) -> Heard {
         loop {
             let heard = self.hear().await;
@@ -263,7 +265,7 @@ impl Device {
         self.try_say(frame).await.unwrap();
     }
 
-    /// Likewise, if the connection still takes one.
+    /// Says a frame, if the connection still takes one.
     pub(crate) async fn try_say(&mut self, frame: &Value) -> Result<(), Error> {
         let message = match self.encoding {
             Encoding::Json => Message::text(frame.to_string()),
@@ -272,12 +274,12 @@ impl Device {
         self.socket.send(message).await
     }
 
-    /// Asks for a further room, and hears its welcome.
+    /// Joins a further room, and hears its welcome.
     pub(crate) async fn join_further(&mut self, room: &str) -> Value {
         self.join_further_from(room, None).await
     }
 
-    /// Likewise, with a cursor.
+    /// Joins a further room with a cursor, and hears its welcome.
     pub(crate) async fn join_further_from(&mut self, room: &str, cursor: Option<&str>) -> Value {
         let mut join = json!({"kind": "join", "room": room});
         if let Some(cursor) = cursor {
@@ -308,24 +310,24 @@ impl Device {
         drop(comes("the end", closing).await);
     }
 
-    /// The plain socket: nothing is read off it any more unless the test does.
+    /// The plain socket. Only the test reads it from now on.
     pub(crate) fn stream(&self) -> &TcpStream {
         self.socket.get_ref()
     }
 }
 
-/// A member of a frame that is a list; one that was left out is empty.
+/// A list in a frame. A list that was left out is empty.
 pub(crate) fn list(frame: &Value, member: &str) -> Vec<Value> {
     frame[member].as_array().cloned().unwrap_or_default()
 }
 
-/// The messages of a batch that publishers gave.
+/// The publishers' messages of a batch, without the audience.
 pub(crate) fn published(frame: &Value) -> Vec<Value> {
     let messages = list(frame, "messages").into_iter();
     messages.filter(|message| message["type"] != "online").collect()
 }
 
-/// The reliable messages of a frame, in the order in which they are to be applied.
+/// The reliable messages of a frame, in the order of their application.
 pub(crate) fn reliable(frame: &Value) -> Vec<Value> {
     let all = ["reliable", "carried", "messages"].into_iter().flat_map(|member| list(frame, member));
     all.filter(|message| !message["offset"].is_null()).collect()
@@ -407,9 +409,10 @@ fn spelt(frame: proto::ServerFrame) -> Value {
     }
 }
 
-/// What a frame that speaks of the reliable stream says of it.
+/// Adds a frame's fields of the reliable stream.
 fn speak(frame: &mut Value, [after, through]: [u64; 2], ack_within_ms: u32) {
-    (frame["after"], frame["through"]) = (after.into(), through.into());
+    frame["after"] = after.into();
+    frame["through"] = through.into();
     frame["ack_within_ms"] = ack_within_ms.into();
 }
 

@@ -1,5 +1,5 @@
-//! A small file system of its own, in a file, mounted by a loop device: one that can fill up, and that can be cut off as by a
-//! loss of power. Needs root and loop devices; a test that does without them has to say so.
+//! A small file system in a file, mounted by a loop device. It can fill up, and it can be cut off as by a
+//! loss of power. Needs root and loop devices; a test that goes on without them has to say so.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// An ext4 file system, mounted while this lives; all of it is removed when it is dropped.
+/// An ext4 file system, unmounted and removed on drop.
 #[derive(Debug)]
 pub(crate) struct LoopFs {
     /// Holds the image and the mount point.
@@ -17,7 +17,7 @@ pub(crate) struct LoopFs {
     mounted: bool,
 }
 
-/// How much of what was not synced a cut off file system keeps.
+/// The unsynced writes that a cut off file system keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CutOff {
     /// Nothing more is written, the journal neither: a loss of power.
@@ -27,9 +27,10 @@ pub(crate) enum CutOff {
 }
 
 impl LoopFs {
-    /// Makes and mounts one of this size.
+    /// Makes and mounts a file system of this size.
     ///
     /// # Errors
+    ///
     /// A sentence that says what is missing here: root, loop devices, or a program.
     pub(crate) fn new(name: &str, mebibytes: u64) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
@@ -51,13 +52,14 @@ impl LoopFs {
         self.folder.join("image")
     }
 
-    /// Where its files are.
+    /// The mount point.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.join("mnt")
     }
 
     fn mount(&mut self) -> Result<(), String> {
-        let (image, path) = (self.image(), self.path());
+        let image = self.image();
+        let path = self.path();
         run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_os_str(), path.as_os_str()])?;
         self.mounted = true;
         Ok(())
@@ -69,19 +71,22 @@ impl LoopFs {
         Ok(())
     }
 
-    /// Cuts it off: from now on every call on its files fails, until [`LoopFs::remount`].
+    /// Cuts the file system off: every call on its files fails, until [`LoopFs::remount`].
     ///
     /// # Errors
+    ///
     /// The kernel refused.
     pub(crate) fn cut_off(&self, how: CutOff) -> io::Result<()> {
         let flags: u32 = if how == CutOff::AtOnce { 2 } else { 1 };
         shutdown(&self.path(), flags)
     }
 
-    /// Mounts it anew, as after a restart: the journal is played back. No file on it may be open.
+    /// Mounts the file system anew, as after a restart: the journal is played back. No file on it may be
+    /// open.
     ///
     /// # Errors
-    /// It is in use, or can't be mounted.
+    ///
+    /// The file system is in use, or can't be mounted.
     pub(crate) fn remount(&mut self) -> Result<(), String> {
         self.unmount()?;
         self.mount()

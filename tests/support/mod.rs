@@ -1,7 +1,7 @@
-//! A node on free ports, its doors, and those who use them: what every black-box test begins with.
+//! A node on free ports, its doors and their users: the base of every black-box test.
 //!
-//! Nothing here sleeps until something has probably happened, and nothing reads logs: a test waits for the frame, the
-//! close, the answer or the metric itself, each wait within a bound that has a name.
+//! Nothing here sleeps until something has probably happened, and nothing reads logs. A test waits for the
+//! frame, the close, the answer or the metric itself, and each wait has a named bound.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
@@ -28,12 +28,12 @@ pub(crate) use publisher::{Answer, Door};
 pub(crate) use raw::RawDevice;
 pub(crate) use roomcast_core::room::id::Encoding;
 
-/// What must come at all comes within this time, on a machine that does much else besides.
+/// Longest wait for anything that must come, on a machine with much other work.
 pub(crate) const COMES_WITHIN: Duration = Duration::from_secs(20);
-/// How often a metric or a view is looked at while a test waits for it to change.
+/// The time between two looks at a metric or a view.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Runs each named test at one shard and at four: where a room lives must make no difference that shows.
+/// Runs each named test at one shard and at four: the shard of a room must make no visible difference.
 macro_rules! one_and_four_shards {
     ($($name:ident),* $(,)?) => {
         mod at_1_shard {
@@ -51,8 +51,12 @@ macro_rules! in_memory_and_on_disk {
     ($($name:ident),* $(,)?) => {
         $crate::support::in_memory_and_on_disk!(@at in_memory_at_1_shard, 1, None, [$($name),*]);
         $crate::support::in_memory_and_on_disk!(@at in_memory_at_4_shards, 4, None, [$($name),*]);
-        $crate::support::in_memory_and_on_disk!(@at on_disk_at_1_shard, 1, Some($crate::support::Folder::new()), [$($name),*]);
-        $crate::support::in_memory_and_on_disk!(@at on_disk_at_4_shards, 4, Some($crate::support::Folder::new()), [$($name),*]);
+        $crate::support::in_memory_and_on_disk!(
+            @at on_disk_at_1_shard, 1, Some($crate::support::Folder::new()), [$($name),*]
+        );
+        $crate::support::in_memory_and_on_disk!(
+            @at on_disk_at_4_shards, 4, Some($crate::support::Folder::new()), [$($name),*]
+        );
     };
     (@at $place:ident, $shards:literal, $folder:expr, [$($name:ident),*]) => {
         mod $place {
@@ -71,7 +75,7 @@ pub(crate) struct Node {
     pub(crate) doors: Doors,
 }
 
-/// Where the doors of a node are.
+/// The addresses of a node's doors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Doors {
     pub(crate) viewer: SocketAddr,
@@ -90,7 +94,7 @@ impl Node {
         Self::keeping(shards, keys, None)
     }
 
-    /// Likewise, which keeps its reliable messages in this folder, or in memory alone.
+    /// A node with some keys changed, which keeps its reliable messages in this folder, or in memory.
     pub(crate) fn keeping(shards: usize, keys: &[(&str, &str)], data: Option<&Path>) -> Self {
         Self::of(config(shards, keys, data))
     }
@@ -121,7 +125,7 @@ pub(crate) fn config(shards: usize, keys: &[(&str, &str)], data: Option<&Path>) 
     Config::load(&args, environment).unwrap()
 }
 
-/// Where a test's node runs, and where it keeps its reliable messages.
+/// The shards of a test's node, and the place of its reliable messages.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) shards: usize,
@@ -130,23 +134,23 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A node there; whatever an earlier one has kept on disk is there again.
+    /// Starts a node. Messages that an earlier node kept on disk are there again.
     pub(crate) fn start(&self) -> Node {
         self.start_with(&[])
     }
 
-    /// Likewise, with some keys changed.
+    /// Starts a node with some keys changed.
     pub(crate) fn start_with(&self, keys: &[(&str, &str)]) -> Node {
         Node::keeping(self.shards, keys, self.folder.as_ref().map(Folder::path))
     }
 }
 
-/// A folder that is removed when this is dropped.
+/// A folder, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// An empty one.
+    /// An empty folder.
     pub(crate) fn new() -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Relaxed);
@@ -185,12 +189,12 @@ impl Doors {
         Door(self.ops)
     }
 
-    /// The viewer door, for what is no handshake.
+    /// The viewer door, for requests other than handshakes.
     pub(crate) fn viewer_door(&self) -> Door {
         Door(self.viewer)
     }
 
-    /// Publishes a JSON request that must be taken, and gives its results.
+    /// Publishes a JSON request that must be taken, and returns its results.
     pub(crate) async fn publish(&self, room: &str, request: &Value) -> Vec<String> {
         let answer = self.publisher_door().publish(room, request).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -206,14 +210,14 @@ impl Doors {
         assert_eq!(results, vec!["accepted"; count]);
     }
 
-    /// Publishes one message that must become durable. Its offset.
+    /// Publishes one message that must become durable, and returns its offset.
     pub(crate) async fn durable(&self, room: &str, message: &Value) -> u64 {
         let answer = self.publisher_door().publish(room, message).await;
         assert_eq!(answer.results(), ["durable"], "{answer:?}");
         answer.json()["results"][0]["offset"].as_u64().unwrap()
     }
 
-    /// A page of a room's reliable messages, behind a cursor if there is one.
+    /// A page of a room's reliable messages, after a cursor if there is one.
     pub(crate) async fn pull(&self, room: &str, after: Option<&str>) -> Value {
         let after = after.map_or(String::new(), |after| format!("?after={after}"));
         let answer = self.viewer_door().get(&format!("/v1/rooms/{room}/reliable{after}")).await;
@@ -228,7 +232,7 @@ impl Doors {
         answer.json()
     }
 
-    /// A message's receipt once its online, acknowledged, left and pending are these.
+    /// A message's receipt, once its online, acknowledged, left and pending are these.
     pub(crate) async fn receipt_of(&self, room: &str, offset: u64, counts: [u64; 4]) -> Value {
         let mut last = Value::Null;
         let found = timeout(COMES_WITHIN, async {
@@ -252,32 +256,32 @@ impl Doors {
         answer.json()
     }
 
-    /// What a room shows of itself.
+    /// A room's view.
     pub(crate) async fn view(&self, room: &str) -> Value {
         let answer = self.publisher_door().get(&format!("/v1/rooms/{room}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
 
-    /// What a room shows once it satisfies `is_so`.
+    /// A room's view, once it satisfies `is_so`.
     pub(crate) async fn view_when(&self, room: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         until(&format!("the view of {room}"), async || Some(self.view(room).await).filter(|view| is_so(view)))
             .await
     }
 
-    /// All metrics. A shard counts after it has answered: what a test has caused may take a moment to show.
+    /// All metrics. A shard counts after its answer, so the effect of a test may take a moment to show.
     pub(crate) async fn metrics(&self) -> Metrics {
         let answer = self.ops_door().get("/metrics").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         Metrics(answer.text())
     }
 
-    /// All metrics once they satisfy `is_so`.
+    /// All metrics, once they satisfy `is_so`.
     pub(crate) async fn metrics_when(&self, what: &str, is_so: impl Fn(&Metrics) -> bool) -> Metrics {
         until(what, async || Some(self.metrics().await).filter(|metrics| is_so(metrics))).await
     }
 
-    /// Rooms of this name and a number, no two of which have the same home as long as the node has shards left.
+    /// Names of `count` rooms, each with another home as long as the node has shards left.
     pub(crate) async fn rooms_apart(&self, name: &str, count: usize, shards: usize) -> Vec<String> {
         let mut rooms: Vec<(u64, String)> = Vec::new();
         for n in 0.. {
@@ -310,7 +314,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     seen.await.unwrap_or_else(|_| panic!("{what}: not within {COMES_WITHIN:?}"))
 }
 
-/// What comes within [`COMES_WITHIN`].
+/// Waits for `it`, at most [`COMES_WITHIN`].
 pub(crate) async fn comes<T>(what: &str, it: impl Future<Output = T>) -> T {
     timeout(COMES_WITHIN, it).await.unwrap_or_else(|_| panic!("{what}: not within {COMES_WITHIN:?}"))
 }

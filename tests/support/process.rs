@@ -10,7 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::{Doors, comes, until};
 
-/// A running `roomcast`. Killed when dropped.
+/// A running `roomcast`, killed on drop.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -18,12 +18,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it on free ports.
+    /// Starts a node on free ports.
     pub(crate) async fn start(shards: usize) -> Self {
         Self::run(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards).await
     }
 
-    /// Starts it with its store in this folder. Writing past [`Self::limit_files`] is an error for it, and not its end.
+    /// Starts a node with its store in this folder. A write past [`Self::limit_files`] is an error for the
+    /// node, not its end.
     pub(crate) async fn storing_in(folder: &Path, shards: usize) -> Self {
         let mut shell = Command::new("sh");
         let script = "trap '' XFSZ; exec \"$0\" \"$@\"";
@@ -31,13 +32,13 @@ impl Process {
         Self::launch(shell, shards, Some(folder), None).await
     }
 
-    /// Lets it write files of at most so many bytes from now on; `None`: of any size.
+    /// Limits the size of the node's files from now on. `None`: no limit.
     pub(crate) fn limit_files(&self, bytes_max: Option<u64>) {
         let limit = Rlimit { current: bytes_max, maximum: None };
         prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
     }
 
-    /// Starts it with at most so many descriptors.
+    /// Starts a node with at most so many descriptors.
     pub(crate) async fn with_descriptors(shards: usize, descriptors: u32) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
@@ -45,12 +46,12 @@ impl Process {
         Self::run(shell, shards).await
     }
 
-    /// Starts it on these doors, with its reliable messages in this folder.
+    /// Starts a node on these doors, with its reliable messages in this folder.
     pub(crate) async fn keeping(shards: usize, data: &Path, doors: Option<Doors>) -> Self {
         Self::launch(Command::new(env!("CARGO_BIN_EXE_roomcast")), shards, Some(data), doors).await
     }
 
-    /// Starts it by a command that ends in its own, with its reliable messages in this folder.
+    /// Starts a node by a command that ends in the node's own, with its reliable messages in this folder.
     pub(crate) async fn under(command: Command, shards: usize, data: &Path) -> Self {
         Self::launch(command, shards, Some(data), None).await
     }
@@ -91,18 +92,18 @@ impl Process {
         rustix::process::kill_process(id, signal).unwrap();
     }
 
-    /// Its exit code; `None`: a signal ended it.
+    /// The exit code. `None`: a signal ended the node.
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         until("its exit", async || self.child.try_wait().unwrap()).await.code()
     }
 
-    /// Ends it as a crash would, and waits until all of it is gone.
+    /// Ends the node as a crash would, and waits until all of it is gone.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// A line of `/proc/…/status` in KiB: `VmRSS` is what it holds now, `VmHWM` the most it ever held.
+    /// A line of `/proc/…/status` in KiB: `VmRSS` is the memory now, `VmHWM` the most so far.
     pub(crate) fn memory_kib(&self, line: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let value = status.lines().find_map(|it| it.strip_prefix(line)?.strip_prefix(':')).unwrap();
@@ -112,13 +113,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has ended already is not there to be killed.
+        // A process that has ended already can't be killed.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Reads what the node says of its doors when they are open.
+/// Reads the addresses of the doors from the node's first lines.
 fn doors(stdout: ChildStdout) -> Doors {
     let mut found: Vec<SocketAddr> = Vec::new();
     for line in BufReader::new(stdout).lines() {

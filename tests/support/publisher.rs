@@ -16,11 +16,11 @@ pub(crate) const JSON: &str = "application/json";
 /// `application/x-protobuf`
 pub(crate) const PROTO: &str = "application/x-protobuf";
 
-/// One door of a node, spoken to over a connection of its own for each request.
+/// One door of a node, with a new connection for each request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Door(pub(crate) SocketAddr);
 
-/// What a door answered.
+/// A door's answer.
 #[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -52,7 +52,8 @@ impl Door {
 
     /// Publishes in JSON at a door that may be gone.
     pub(crate) async fn try_publish(&self, room: &str, request: &Value) -> Option<Answer> {
-        let (path, headers) = (format!("/v1/rooms/{room}/messages"), [("content-type", JSON)]);
+        let path = format!("/v1/rooms/{room}/messages");
+        let headers = [("content-type", JSON)];
         let answer = self.try_request("POST", &path, &headers, request.to_string().as_bytes()).await?;
         // Half an answer is none.
         serde_json::from_slice::<Value>(&answer.body).is_ok().then_some(answer)
@@ -64,7 +65,7 @@ impl Door {
         self.publish_bytes(room, PROTO, &request).await
     }
 
-    /// Publishes whatever these bytes are.
+    /// Publishes any bytes.
     pub(crate) async fn publish_bytes(&self, room: &str, content_type: &str, body: &[u8]) -> Answer {
         let path = format!("/v1/rooms/{room}/messages");
         self.request("POST", &path, &[("content-type", content_type)], body).await
@@ -82,7 +83,7 @@ impl Door {
         answer.unwrap_or_else(|| panic!("no answer to {method} {path}"))
     }
 
-    /// Likewise; `None`: the door could not be reached, or closed without an answer.
+    /// One request with a well-formed head. `None`: the door was gone, or closed without an answer.
     pub(crate) async fn try_request(
         &self,
         method: &str,
@@ -115,7 +116,7 @@ impl Door {
     }
 }
 
-/// Reads one answer off a connection. `None`: it ended before a whole head.
+/// Reads one answer off a connection. `None`: the connection ended before a whole head.
 pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     let mut read = Vec::new();
     let head_end = loop {
@@ -144,7 +145,7 @@ pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     Some(Answer { status, headers, body })
 }
 
-/// With its body as text: it is read by people, when a test fails.
+/// Shows the body as text: people read it when a test fails.
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?} {}", self.status, self.headers, String::from_utf8_lossy(&self.body))
@@ -152,12 +153,12 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// Its body as text.
+    /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    /// Its body as JSON.
+    /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -167,7 +168,7 @@ impl Answer {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// What became of each message of a publish, in order; with its reason where one was given.
+    /// The result of each message of a publish, in order, with its reason if there is one.
     pub(crate) fn results(&self) -> Vec<String> {
         let results = self.json()["results"].as_array().cloned().unwrap_or_default();
         let spelt = results.iter().map(|one| match one["reason"].as_str() {
@@ -177,7 +178,7 @@ impl Answer {
         spelt.collect()
     }
 
-    /// Asserts that it is a problem of this status, code and field, in the shape problems have.
+    /// Asserts a problem with this status, code and field, in the shape of all problems.
     #[track_caller]
     pub(crate) fn is_problem(&self, status: u16, code: &str, field: Option<&str>) {
         assert_eq!(self.status, status, "{self:?}");

@@ -1,4 +1,5 @@
-//! A device that keeps to no rule: a plain socket behind a proper handshake, fed whatever bytes a test has in mind.
+//! A device that keeps to no rule: a plain socket behind a proper handshake, fed any bytes that a test has in
+//! mind.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -10,7 +11,7 @@ use super::{Doors, Encoding, comes};
 #[derive(Debug)]
 pub(crate) struct RawDevice {
     pub(crate) stream: TcpStream,
-    /// Read and not yet part of a whole frame.
+    /// Bytes that were read and are not part of a whole frame yet.
     unread: Vec<u8>,
 }
 
@@ -51,7 +52,7 @@ impl RawDevice {
             let head = handshake_head(doors, &format!("/v1/rooms/{room}/ws"));
             let head = format!("{head}sec-websocket-protocol: {}\r\n\r\n", encoding.subprotocol());
             stream.write_all(head.as_bytes()).await.unwrap();
-            // Byte by byte up to the empty line: what follows the answer belongs to the frames.
+            // Byte by byte up to the empty line: the bytes behind the answer belong to the frames.
             let mut answer = Vec::new();
             while !answer.ends_with(b"\r\n\r\n") {
                 answer.push(stream.read_u8().await.unwrap());
@@ -62,12 +63,12 @@ impl RawDevice {
         .await
     }
 
-    /// Sends bytes, as far as the node takes them: one that has closed the connection takes no more.
+    /// Sends bytes, as far as the node takes them: a closed connection takes no more.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         drop(comes("a write", self.stream.write_all(bytes)).await);
     }
 
-    /// The next frame; `None` when the connection ended.
+    /// The next frame. `None`: the connection ended.
     pub(crate) async fn frame(&mut self) -> Option<RawFrame> {
         loop {
             if let Some((length, frame)) = whole(&self.unread) {
@@ -81,7 +82,7 @@ impl RawDevice {
         }
     }
 
-    /// Reads to the close frame and gives its code; `None` when the connection ended without one.
+    /// Reads to the close frame and returns its code. `None`: the connection ended without one.
     pub(crate) async fn close_code(&mut self) -> Option<u16> {
         loop {
             let (opcode, payload) = self.frame().await?;
@@ -94,7 +95,8 @@ impl RawDevice {
 
 /// The first frame of `bytes` with its length, if all of it is there.
 fn whole(bytes: &[u8]) -> Option<(usize, RawFrame)> {
-    let (opcode, short) = (bytes.first()? & 0x0f, *bytes.get(1)?);
+    let opcode = bytes.first()? & 0x0f;
+    let short = *bytes.get(1)?;
     assert_eq!(short & 0x80, 0, "a server never masks");
     let (head, length) = match short {
         126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),

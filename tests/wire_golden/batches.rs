@@ -1,4 +1,4 @@
-//! Batches as they travel: level, as refreshes, and to carry reliable messages.
+//! Batches as they travel: level, as refreshes, and as carries of reliable messages.
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ impl Inputs {
         TypeName::parse(&self.text(&["a", "z", "0", "_", ".", "-"], 64)).unwrap()
     }
 
-    /// Small ones often, so that each length of varint comes up.
+    /// Small numbers often, so that each length of varint comes up.
     fn number(&mut self) -> u64 {
         (self.0.u64(1..=INTEGER_MAX) >> self.0.u32(0..53)).max(1)
     }
@@ -67,12 +67,12 @@ impl Inputs {
         } else if self.0.bool() {
             message.policy.merge = Merge::Sum;
         }
-        // As at the door, before the home gives it its time and its place.
+        // As at the door, before the home gives the message its time and its place.
         message.at_ms = 0;
         message.wire_bytes = frame::message_bytes(&message);
         message.at_ms = self.0.u64(AT_MS..2 * AT_MS);
         if message.policy.merge == Merge::Sum {
-            // As it was merged since.
+            // As merged since.
             message.count = self.number().max(1);
         }
         if message.class() == Class::Reliable {
@@ -114,7 +114,7 @@ impl Inputs {
 
     fn span(&mut self) -> Span {
         let through = self.number();
-        // At its ends often: 0 is spelt, or left out, and nothing new is no span less.
+        // The ends of the range often: 0 is spelt or left out, and a span without news is still a span.
         let after = *self.0.choice(&[0, through / 2, through]).unwrap();
         Span { after, through, ack_within_ms: self.0.u32(200..=5_000) }
     }

@@ -1,5 +1,6 @@
-//! The bytes devices get. Golden: every server frame in both encodings, spelt out field by field, so that a change of
-//! the wire can't go unseen. Round trip: random frames, read back by decoders that share no code with the encoder.
+//! The bytes of the frames to devices. Golden: every server frame in both encodings, spelt out field by
+//! field, so that no change of the wire goes unseen. Round trip: random frames, read back by decoders that
+//! share no code with the encoder.
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
 
@@ -11,18 +12,17 @@ mod sizes;
 mod welcomes;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast_core::room::history::{History, Past};
 use roomcast_core::room::id::{Key, MessageId, RoomName, Run, Seq, TypeName};
-use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::message::{Class, Message, Payload, sample};
 use roomcast_core::room::policy::TypePolicy;
 use roomcast_core::wire::frame::Head;
 
 const RUN: Run = Run(0x1f);
 const RUN_TEXT: &str = "000000000000001f";
-/// Within the thirteen digits that unix milliseconds have in our time.
+/// Within the thirteen digits of unix milliseconds in our time.
 const AT_MS: u64 = 1_700_000_000_000;
 
 fn type_name(name: &str) -> TypeName {
@@ -38,21 +38,7 @@ fn head(room: &RoomName) -> Head<'_> {
 }
 
 fn message(name: &str, payload: Payload) -> Message {
-    let (policy, type_name) = (TypePolicy::of(Class::Normal), type_name(name));
-    let (key, id) = (None, None);
-    Message {
-        type_name,
-        policy,
-        key,
-        id,
-        payload,
-        count: 1,
-        ttl: Duration::ZERO,
-        offset: 0,
-        recall: 0,
-        at_ms: AT_MS,
-        wire_bytes: 0,
-    }
+    Message { payload, at_ms: AT_MS, ..sample(name, "") }
 }
 
 /// JSON payload, publisher's id.
@@ -73,14 +59,15 @@ fn coupon() -> Message {
     Message { policy: TypePolicy::of(Class::Reliable), offset: 8, ..message("coupon", payload) }
 }
 
-/// What takes an earlier one back.
+/// The recall of an earlier message.
 fn recall() -> Message {
     let payload = Payload::Json(Bytes::from_static(b"null"));
     Message { policy: TypePolicy::of(Class::Reliable), offset: 300, recall: 5, ..message("coupon", payload) }
 }
 
 fn past(messages: impl IntoIterator<Item = (u64, Message)>) -> Vec<Past> {
-    let (mut history, now) = (History::default(), roomcast::clock::now().instant);
+    let mut history = History::default();
+    let now = roomcast::clock::now().instant;
     for (seq, message) in messages {
         history.push(Seq(seq), Arc::new(message), now);
     }
@@ -99,7 +86,8 @@ fn assert_golden(frame: &[u8], fields: &[&[u8]]) {
     assert_eq!(rest.escape_ascii().to_string(), "", "behind the last field");
 }
 
-/// Splits a server's frame by RFC 6455 §5.2: the first byte, and the payload behind a length in its shortest form.
+/// Splits a server's frame by RFC 6455 §5.2: the first byte, and the payload behind a length in its shortest
+/// form.
 fn unframe(frame: &[u8]) -> (u8, &[u8]) {
     let (length, payload) = match frame[1] {
         126 => (u64::from(u16::from_be_bytes([frame[2], frame[3]])), &frame[4..]),

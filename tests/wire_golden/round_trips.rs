@@ -36,7 +36,7 @@ pub(crate) fn read_proto(frame: &[u8]) -> proto::server_frame::Frame {
     read.frame.expect("a kind")
 }
 
-/// What a decoder has to find of a message.
+/// A message as a decoder has to find it.
 fn in_proto(message: &Message, seq: Option<Seq>) -> proto::Message {
     proto::Message {
         r#type: message.type_name.to_string(),
@@ -99,7 +99,7 @@ fn counters_in_proto(changes: &[CounterChange]) -> BTreeMap<String, proto::Count
     changes.iter().map(|change| (change.type_name.to_string(), entry(change))).collect()
 }
 
-/// Adds a member to a JSON frame unless it is empty: those are left out.
+/// Adds a member to a JSON frame, unless the member is empty: empty ones are left out.
 fn put_some(frame: &mut Value, member: &str, object: Value) {
     if object.as_object().is_some_and(|entries| !entries.is_empty()) {
         frame[member] = object;
@@ -121,7 +121,7 @@ fn put_carried(frame: &mut Value, carried: &Carried) {
     }
 }
 
-/// A batch that says this of the stream, and nothing else; `None`: not even that.
+/// A batch with these fields of the stream alone. `None`: an empty batch.
 fn of_stream(carried: Option<&Carried>) -> proto::Batch {
     let Some(Carried { span: Span { after, through, ack_within_ms }, messages }) = carried else {
         return proto::Batch::default();
@@ -140,7 +140,7 @@ fn counters_in_json(changes: &[CounterChange]) -> Value {
     changes.iter().map(|change| (change.type_name.to_string(), entry(change))).collect()
 }
 
-/// How often a random frame had a length of each of WebSocket's three forms, by encoding.
+/// Encoding -> random frames with a length of each of WebSocket's three forms.
 #[derive(Default)]
 struct Lengths([[u32; 3]; 2]);
 
@@ -160,7 +160,8 @@ fn what_goes_into_a_level_batch_comes_out_again() {
     let mut lengths = Lengths::default();
     for seed in 0..5_000 {
         let mut inputs = Inputs(fastrand::Rng::with_seed(seed));
-        let (room, batch) = (room(), inputs.batch());
+        let room = room();
+        let batch = inputs.batch();
         let head = Head { room: &room, run: RUN, seq: batch.seq };
         let [as_json, as_proto] = Encoding::ALL.map(|encoding| {
             let frame = frame::level(head, &batch, encoding);
@@ -169,7 +170,8 @@ fn what_goes_into_a_level_batch_comes_out_again() {
         });
 
         let mut wanted = json!({
-            "kind": "batch", "room": "r1", "run": RUN_TEXT, "seq": batch.seq.0, "messages": all_in_json(&batch.messages),
+            "kind": "batch", "room": "r1", "run": RUN_TEXT, "seq": batch.seq.0,
+            "messages": all_in_json(&batch.messages),
         });
         put_some(&mut wanted, "skipped", json!(counts_in_proto(&batch.skipped)));
         put_some(&mut wanted, "merged", json!(counts_in_proto(&batch.merged)));
@@ -203,7 +205,8 @@ fn what_goes_into_a_level_batch_comes_out_again() {
 fn what_goes_into_a_refresh_comes_out_again() {
     for seed in 0..1_000 {
         let mut inputs = Inputs(fastrand::Rng::with_seed(seed));
-        let (room, refresh) = (room(), inputs.refresh());
+        let room = room();
+        let refresh = inputs.refresh();
         let [as_json, as_proto] =
             Encoding::ALL.map(|encoding| frame::refresh(head(&room), &refresh, encoding));
 
@@ -236,7 +239,8 @@ fn what_goes_into_a_refresh_comes_out_again() {
 #[test]
 fn what_is_carried_comes_out_again() {
     for seed in 0..1_000 {
-        let (room, carried) = (room(), Inputs(fastrand::Rng::with_seed(seed)).carried());
+        let room = room();
+        let carried = Inputs(fastrand::Rng::with_seed(seed)).carried();
         let [as_json, as_proto] = Encoding::ALL.map(|encoding| frame::carry(head(&room), &carried, encoding));
 
         let mut wanted = json!({ "kind": "batch", "room": "r1", "run": RUN_TEXT, "seq": 42, "messages": [] });
@@ -269,12 +273,16 @@ fn what_goes_into_a_welcome_or_a_page_comes_out_again() {
         });
         let mut stream = proto::Welcome::default();
         if let Some(Opening { epoch, offset, carried: Carried { span, messages } }) = &snapshot.stream {
-            (wanted["epoch"], wanted["offset"]) = (epoch.to_string().into(), (*offset).into());
+            wanted["epoch"] = epoch.to_string().into();
+            wanted["offset"] = (*offset).into();
             put_span(&mut wanted, *span);
             wanted["reliable"] = all_in_json(messages);
-            (stream.epoch, stream.offset) = (epoch.to_string(), *offset);
-            (stream.after, stream.through) = (span.after, span.through);
-            (stream.ack_within_ms, stream.reliable) = (span.ack_within_ms, all_in_proto(messages));
+            stream.epoch = epoch.to_string();
+            stream.offset = *offset;
+            stream.after = span.after;
+            stream.through = span.through;
+            stream.ack_within_ms = span.ack_within_ms;
+            stream.reliable = all_in_proto(messages);
         }
         assert_eq!(read_json(&as_json), wanted, "seed {seed}");
 

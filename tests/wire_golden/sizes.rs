@@ -1,4 +1,4 @@
-//! What a message is said to take, beside what it takes.
+//! The declared size of a message, beside its size on the wire.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::batches::batch;
 use super::inputs::Inputs;
 use super::{head, room, unframe};
 
-/// What one message adds to a level frame's body, without what separates it from the next.
+/// The bytes that one message adds to a level frame's body, without the separator of the next one.
 fn encoded_bytes(message: &Message, encoding: Encoding) -> usize {
     let one =
         Batch { messages: vec![Arc::new(message.clone())], merged: vec![], counters: vec![], ..batch() };
@@ -35,8 +35,8 @@ fn encoded_bytes(message: &Message, encoding: Encoding) -> usize {
     body_bytes(&one) - body_bytes(&none)
 }
 
-/// Every bound in bytes counts `wire_bytes`: less than what travels would let a batch outgrow its budget, much more
-/// would shed what fits.
+/// Every bound in bytes counts `wire_bytes`. With less than the message's size, a batch would outgrow its
+/// budget; with much more, the node would shed messages that fit.
 #[test]
 fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
     /// The comma between two messages of a JSON batch.
@@ -44,14 +44,16 @@ fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
     for seed in 0..3_000 {
         let mut message = Inputs(fastrand::Rng::with_seed(seed)).message();
         if message.class() == Class::Reliable {
-            // It was sized before it had them: with room for the largest.
-            (message.offset, message.recall) = (INTEGER_MAX, INTEGER_MAX);
+            // Sized before it had an offset: with room for the largest.
+            message.offset = INTEGER_MAX;
+            message.recall = INTEGER_MAX;
         }
         if message.policy.merge == Merge::Sum {
             message.count = INTEGER_MAX;
         }
         let [in_json, in_proto] = Encoding::ALL.map(|encoding| encoded_bytes(&message, encoding));
-        let (sized, travels) = (message.wire_bytes, (in_json + SEPARATOR_BYTES).max(in_proto));
+        let sized = message.wire_bytes;
+        let travels = (in_json + SEPARATOR_BYTES).max(in_proto);
         assert!(sized >= travels, "seed {seed}: sized {sized}, travels {travels}: {message:?}");
         assert!(sized <= travels + 2, "seed {seed}: sized {sized}, travels {travels}: {message:?}");
     }

@@ -1,56 +1,58 @@
-//! How many messages each publisher key may publish a second, over the whole node. Pure but for the locks: `now` is an
-//! argument. A room's own limits are the room's.
+//! The rate limit of each publisher key, over the whole node. The limits of a room and of a type are the
+//! room's.
+//!
+//! Pure but for the locks: `now` is an argument.
+
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use std::time::{Duration, Instant};
 
 use roomcast_core::room::bucket::Bucket;
 
-/// How much of a second's worth may come at once.
+/// One second's worth of messages may come at once.
 const BURST: Duration = Duration::from_secs(1);
 
-/// The limit of each publisher key; asked by every publish.
+/// The limit of each publisher key. Every publish is held against a limit.
 #[derive(Debug)]
-pub struct KeyLimits {
-    /// By key; one for everybody where the door is open. Empty: as much as comes.
+pub(crate) struct KeyLimits {
+    /// Key -> bucket. An open door has a single bucket for all publishers. Empty: no limit.
     buckets: Vec<Mutex<Bucket>>,
-    /// Nothing is refused.
+    /// Messages past the limit are counted and pass all the same.
     observe_only: bool,
 }
 
-/// What of a request is within its key's limit.
+/// The messages of a request within the limit, and the number past the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Within {
-    /// This many reliable messages, from the first on, may go on to the room.
-    pub reliable: usize,
-    /// This many others, from the first on, may.
-    pub others: usize,
-    /// This many are past the limit, whether or not they are refused for it.
-    pub over: usize,
+pub(super) struct Within {
+    /// Reliable messages within the limit, from the first on.
+    pub(super) reliable: usize,
+    /// Other messages within the limit, from the first on.
+    pub(super) others: usize,
+    /// Messages past the limit. With `limits.observe_only`, all messages go on.
+    pub(super) over: usize,
 }
 
 impl KeyLimits {
-    /// Limits of `messages_per_second` for so many keys, of which the door has none if it is open; 0: no limit.
-    #[must_use]
-    pub fn new(messages_per_second: u32, keys: usize, now: Instant) -> Self {
+    /// A limit of `messages_per_second` for each of `keys` keys. An open door has no keys. A rate of 0 is no
+    /// limit.
+    pub(crate) fn new(messages_per_second: u32, keys: usize, now: Instant) -> Self {
         let keys = if messages_per_second == 0 { 0 } else { keys.max(1) };
         let bucket = || Mutex::new(Bucket::new(messages_per_second, BURST, now));
         Self { buckets: (0..keys).map(|_| bucket()).collect(), observe_only: false }
     }
 
-    /// The same, but nothing is refused any more.
-    #[must_use]
-    pub fn observing(self) -> Self {
+    /// The same limits, which only count from now on.
+    pub(crate) fn observing(self) -> Self {
         Self { observe_only: true, ..self }
     }
 
-    /// Takes the messages of one request out of its key's limit, in which reliable ones go first.
-    pub fn take(&self, key: usize, reliable: usize, others: usize, now: Instant) -> Within {
+    /// Takes the messages of a request out of the key's limit. Reliable messages are shed last.
+    pub(super) fn take(&self, key: usize, reliable: usize, others: usize, now: Instant) -> Within {
         let all = Within { reliable, others, over: 0 };
         let Some(bucket) = self.buckets.get(key) else { return all };
-        // A bucket is whole between any two of its lines.
         let mut bucket = bucket.lock();
-        // At one moment: after the first that finds no place none does. Reliable ones last, since they have more of them.
+        // All at one moment, so nothing fits after the first refusal. Reliable messages come last, because
+        // `take_first` gives them a second burst of their own.
         let taken = (0..others).take_while(|_| bucket.take(now)).count();
         let first = (0..reliable).take_while(|_| bucket.take_first(now)).count();
         let over = others - taken + reliable - first;

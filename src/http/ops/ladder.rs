@@ -1,5 +1,6 @@
-//! `/v1/ops/ladder` and `/v1/ops/rooms/{room}/ladder`: where the node stands on the degradation ladder, and the operator's
-//! word on it. What a step leaves out is for the rooms.
+//! `/v1/ops/ladder` and `/v1/ops/rooms/{room}/ladder`: shows the ladder's steps, and sets an operator's step.
+//!
+//! The effect of a step is the rooms' business.
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -8,83 +9,88 @@ use serde_json::{Map, Value};
 use tracing::info;
 
 use crate::http::accept::Answer;
+use crate::http::problem::Problem;
+use crate::http::request::{body_encoding, read_body};
+use crate::http::routes::room_name;
+use crate::http::{Node, answer_json, from_shard};
 use crate::shard::board::ShardStep;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::ladder::{RoomStep, Step};
 
-use super::problem::Problem;
-use super::request::{body_encoding, read_body};
-use super::routes::room_name;
-use super::settings::unknown_field;
-use super::{Node, answer_json, from_shard};
-
-/// Whose place on the ladder a path names.
+/// The owner of a step on the ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whose {
+pub(super) enum StepOwner {
     /// `/v1/ops/ladder`
     Node,
     /// `/v1/ops/rooms/{room}/ladder`
     Room(RoomName),
 }
 
-/// The node's place.
+/// The steps of all shards.
 #[derive(Debug, Serialize)]
 struct NodeView {
-    /// The step in force on all shards; `null`: each shard's own.
+    /// The operator's step for all shards. `null`: no override.
     r#override: Option<u8>,
-    /// What all devices are owed, in thousandths of what they may be.
+    /// Bytes owed to all devices, in thousandths of `limits.outbound_bytes`.
     outbound_permille: u64,
     shards: Vec<ShardStep>,
 }
 
-/// A room's place.
+/// The step of a room.
 #[derive(Debug, Serialize)]
 struct RoomStepView {
     room: String,
-    /// Its own step; `null`: that of its home.
+    /// The operator's step for the room. `null`: the home's step is in force.
     r#override: Option<u8>,
     /// The step in force.
     step: u8,
     name: &'static str,
 }
 
-impl Whose {
-    /// What `path` names; `None`: nothing of the ladder.
+impl StepOwner {
+    /// The owner that `path` names. `None`: the path is no path of the ladder.
     ///
     /// # Errors
     /// 400 `bad_room`.
-    #[must_use]
-    pub fn of(path: &str) -> Option<Result<Self, Problem>> {
+    pub(super) fn of(path: &str) -> Option<Result<Self, Problem>> {
         let rest = path.strip_prefix("/v1/ops/")?;
         if rest == "ladder" {
             return Some(Ok(Self::Node));
         }
         let room = rest.strip_prefix("rooms/")?.strip_suffix("/ladder")?;
+        // A slash within the name would be part of a longer, unknown path.
         (!room.contains('/')).then(|| room_name(room).map(Self::Room))
     }
 }
 
-/// Shows a place on the ladder, or sets and shows it.
+/// `GET` shows a step, `PUT` sets and shows a step.
 ///
 /// # Errors
-/// 400 that names the field, 404 `room_not_open`, 405; 408, 413, 415; 503.
-pub async fn ladder(node: &Node, whose: Whose, request: Request<Incoming>) -> Result<Answer, Problem> {
+/// 400 with the field, 404 `room_not_open`, 405; 408, 413, 415; 503.
+pub(super) async fn ladder(
+    node: &Node,
+    owner: StepOwner,
+    request: Request<Incoming>,
+) -> Result<Answer, Problem> {
     let step = match *request.method() {
         Method::GET => None,
-        Method::PUT => Some(said(request).await?),
+        Method::PUT => Some(step_of(request).await?),
         _ => return Err(Problem::method_not_allowed("GET, PUT")),
     };
-    match (whose, step) {
-        (Whose::Node, None) => Ok(of_node(node)),
-        (Whose::Node, Some(step)) => {
+    match (owner, step) {
+        (StepOwner::Node, None) => Ok(of_node(node)),
+        (StepOwner::Node, Some(step)) => {
             node.shards.board().set_node(step);
-            info!(step = step.map(Step::name), "the operator sets the node's step");
+            info!(step = step.map(Step::name), "an operator set the node's step");
             Ok(of_node(node))
         }
-        (Whose::Room(room), None) => of_room(&room, from_shard(node.shards.room_step(room.clone())).await?),
-        (Whose::Room(room), Some(step)) => {
+        (StepOwner::Room(room), None) => {
+            of_room(&room, from_shard(node.shards.room_step(room.clone())).await?)
+        }
+        (StepOwner::Room(room), Some(step)) => {
+            // Logged only after the home has taken the step.
             let set = of_room(&room, from_shard(node.shards.set_own_step(room.clone(), step)).await?)?;
-            info!(%room, step = step.map(Step::name), "the operator sets a room's step");
+            info!(%room, step = step.map(Step::name), "an operator set a room's step");
             Ok(set)
         }
     }
@@ -109,9 +115,10 @@ fn of_room(room: &RoomName, step: Option<RoomStep>) -> Result<Answer, Problem> {
     }))
 }
 
-/// The step that a `PUT` says; `None`: none.
-async fn said(request: Request<Incoming>) -> Result<Option<Step>, Problem> {
+/// The step in the body of a `PUT`. `None`: the operator takes the override back.
+async fn step_of(request: Request<Incoming>) -> Result<Option<Step>, Problem> {
     let (parts, body) = request.into_parts();
+    // The schema of protobuf has no message for operators.
     if body_encoding(&parts.headers)? != Encoding::Json {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
             .field("content-type")
@@ -125,7 +132,8 @@ fn step_in(body: &[u8]) -> Result<Option<Step>, Problem> {
     let fields: Map<String, Value> =
         serde_json::from_slice(body).map_err(|_| Problem::bad("bad_json", "body", "one JSON object"))?;
     if let Some(unknown) = fields.keys().find(|name| *name != "step") {
-        return Err(unknown_field("", unknown, "step"));
+        // Refused, not ignored: a misspelt field must not look like a step that was set.
+        return Err(Problem::unknown_field("", unknown, "step"));
     }
     match fields.get("step") {
         None => Err(Problem::bad("missing_field", "step", ALLOWED)),
@@ -144,17 +152,17 @@ mod tests {
 
     #[test]
     fn paths_name_the_node_or_a_room() {
-        let whose = |path| Whose::of(path).map(Result::unwrap);
-        assert_eq!(whose("/v1/ops/ladder"), Some(Whose::Node));
-        let room = Whose::Room(RoomName::parse("live:42").unwrap());
-        assert_eq!(whose("/v1/ops/rooms/live%3A42/ladder"), Some(room));
+        let owner = |path| StepOwner::of(path).map(Result::unwrap);
+        assert_eq!(owner("/v1/ops/ladder"), Some(StepOwner::Node));
+        let room = StepOwner::Room(RoomName::parse("live:42").unwrap());
+        assert_eq!(owner("/v1/ops/rooms/live%3A42/ladder"), Some(room));
         for path in ["/v1/ops/rooms//ladder", "/v1/ops/rooms/a%20b/ladder"] {
-            assert_eq!(Whose::of(path).unwrap().unwrap_err().code(), "bad_room", "{path}");
+            assert_eq!(StepOwner::of(path).unwrap().unwrap_err().code(), "bad_room", "{path}");
         }
         for path in
             ["/v1/ops", "/v1/ops/ladder/", "/v1/ops/rooms/ladder", "/v1/ops/rooms/a/b/ladder", "/v1/ladder"]
         {
-            assert!(Whose::of(path).is_none(), "{path}");
+            assert!(StepOwner::of(path).is_none(), "{path}");
         }
     }
 

@@ -1,63 +1,64 @@
-//! How fast devices may come in: a token bucket for the handshakes of the whole node, and when those past it are to come
-//! back.
+//! The rate of handshakes over the whole node, and the moment at which a refused device may come back.
 //!
-//! A show that begins, or a network that comes back, brings more devices at once than a node can take in beside its
-//! fan-out. Whoever is past the rate is told so before anything was done for it, and told a moment of its own, so that the
-//! same storm does not come again a second later. Pure but for the lock around it: `now` is an argument, and jitter is a
-//! mixed count.
+//! The start of a show, or the return of a network, brings more devices at once than a node can take in
+//! beside its fan-out. A token bucket limits the joins. A device past the rate is refused before the node has
+//! spent anything on the join.
+//!
+//! Each refused device gets a different `Retry-After`, or the same storm would come again a second later.
+//! The refused devices stand in an imaginary line, served at the full rate. Example: at 1 000
+//! joins a second, 10 000 refused devices need 10 s. With [`JOIN_RETRY_AFTER_SLACK`] of 2 s, the last device
+//! draws 1 to 12 s.
+//!
+//! Pure but for the lock: `now` is an argument, and the jitter is a mixed count.
+
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use std::time::{Duration, Instant};
 
 use roomcast_core::limits::{JOIN_BURST, JOIN_RETRY_AFTER_MAX, JOIN_RETRY_AFTER_SLACK};
 use roomcast_core::room::bucket::Bucket;
 use roomcast_core::room::id::mix;
 
-/// The node's admission, asked by every handshake.
+/// The node's admission. Every handshake asks, after all other checks.
 #[derive(Debug)]
-pub struct Admission(Mutex<Line>);
+pub(crate) struct Admission(Mutex<Line>);
 
-/// This handshake is one too many.
+/// The refusal of a handshake past the rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooFast {
-    /// When to come back: whole seconds, from 1 to [`JOIN_RETRY_AFTER_MAX`], another one for each that is refused.
-    pub retry_after: Duration,
+pub(in crate::http) struct TooFast {
+    /// The wait of this device: whole seconds, from 1 to [`JOIN_RETRY_AFTER_MAX`], drawn for each refusal.
+    pub(in crate::http) retry_after: Duration,
 }
 
 impl Admission {
-    /// Lets in `joins_per_second`, at least 1. Of those that come at once, a quarter of a second's worth.
-    #[must_use]
-    pub fn new(joins_per_second: u32, now: Instant) -> Self {
+    /// Admits `joins_per_second`, at least 1. A quarter of a second's worth may come at once.
+    pub(crate) fn new(joins_per_second: u32, now: Instant) -> Self {
         Self(Mutex::new(Line::new(joins_per_second, now)))
     }
 
-    /// Whether a handshake that is otherwise in order may come in; takes its place in the rate.
+    /// Takes a place in the rate for a handshake.
     ///
     /// # Errors
     /// [`TooFast`] past the rate.
-    pub fn admit(&self, now: Instant) -> Result<(), TooFast> {
-        self.with(|line| line.admit(now))
+    pub(super) fn admit(&self, now: Instant) -> Result<(), TooFast> {
+        self.0.lock().admit(now)
     }
 
-    /// A device that may come in but finds no place: when it is to come back.
-    pub fn put_off(&self, now: Instant) -> TooFast {
-        self.with(|line| line.refuse(now))
-    }
-
-    fn with<T>(&self, ask: impl FnOnce(&mut Line) -> T) -> T {
-        // A line is whole between any two of its lines.
-        ask(&mut self.0.lock())
+    /// Draws the wait of a device without a place on the node.
+    pub(super) fn put_off(&self, now: Instant) -> TooFast {
+        self.0.lock().refuse(now)
     }
 }
 
-/// Who may come in now, and those that were refused, as if they stood in line.
+/// The rate, and the imaginary line of the refused devices.
 #[derive(Debug)]
 struct Line {
     bucket: Bucket,
-    /// Between two joins at the full rate.
+    /// The time between two joins at the full rate.
     interval: Duration,
-    /// When all that were refused could have been let in, had they stood in line.
+    /// The moment at which the last refused device could join, if the line were real.
     caught_up_at: Instant,
+    /// Refusals so far: the seed of the next draw.
     refused: u64,
 }
 
@@ -76,13 +77,15 @@ impl Line {
         if self.bucket.take(now) { Ok(()) } else { Err(self.refuse(now)) }
     }
 
-    /// Draws evenly over the time that those refused lately need to come in at the full rate, and a little more: others
-    /// come meanwhile, too.
+    /// Draws a wait evenly over the time of the whole line at the full rate, plus the slack.
     fn refuse(&mut self, now: Instant) -> TooFast {
+        // Past the longest wait the line is cut short: a device must not be sent away for an hour.
         let ahead = (self.caught_up_at.max(now) + self.interval).min(now + JOIN_RETRY_AFTER_MAX);
         self.caught_up_at = ahead;
         self.refused = self.refused.wrapping_add(1);
+        // `Retry-After` knows whole seconds only, so the need is rounded up.
         let needed = ahead.saturating_duration_since(now) + Duration::from_nanos(999_999_999);
+        // New devices come meanwhile and take part of the rate: hence the slack.
         let within = Duration::from_secs(needed.as_secs()) + JOIN_RETRY_AFTER_SLACK;
         let within = within.min(JOIN_RETRY_AFTER_MAX).as_secs();
         TooFast { retry_after: Duration::from_secs(1 + mix(self.refused) % within) }
@@ -121,7 +124,8 @@ mod tests {
         for _ in 0..50 {
             let rate = random.u32(1..50_000);
             let (mut line, began) = line(rate);
-            let (mut now, mut came_in) = (began, 0);
+            let mut now = began;
+            let mut came_in = 0;
             for _ in 0..200 {
                 now += Duration::from_micros(random.u64(0..200_000));
                 came_in += let_in(&mut line, random.usize(0..20_000), now);
@@ -161,8 +165,8 @@ mod tests {
         assert_eq!(moments.values().sum::<u32>(), 10_000);
         let within = 10 + JOIN_RETRY_AFTER_SLACK.as_secs();
         assert!(moments.keys().all(|second| (1..=within).contains(second)), "{moments:?}");
-        // The first ones saw a shorter line than the last: a second near the beginning is drawn up to three times as
-        // often as its share. Never is it the whole storm again.
+        // The first devices saw a shorter line than the last ones, so an early second is drawn up to three
+        // times as often as its share. No second gets the whole storm again.
         assert_eq!(moments.len(), usize::try_from(within).unwrap(), "{moments:?}");
         assert!(moments.values().all(|devices| *devices < 3000), "{moments:?}");
     }
@@ -170,7 +174,8 @@ mod tests {
     #[test]
     fn nobody_is_sent_away_for_longer_than_the_longest_and_the_line_is_forgotten() {
         let (mut line, now) = line(1);
-        let longest = (0..100_000).filter_map(|_| line.admit(now).err()).map(|it| it.retry_after).max();
+        let longest =
+            (0..100_000).filter_map(|_| line.admit(now).err()).map(|refusal| refusal.retry_after).max();
         assert_eq!(longest, Some(JOIN_RETRY_AFTER_MAX));
         let later = now + JOIN_RETRY_AFTER_MAX * 2;
         assert_eq!(line.admit(later), Ok(()));

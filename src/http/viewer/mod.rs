@@ -1,50 +1,47 @@
-//! The viewer door: devices join here, and pages read what was sent.
+//! The viewer door: devices join here, and pages read the past here.
 //!
-//! All that can be refused is refused before 101; after it, the plain socket goes to a shard, and this door is done.
+//! Every refusal comes before the 101. After the 101 the plain socket goes to a shard, and the door is done
+//! with the device.
+
+pub(crate) mod admission;
+mod pull;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_PROTOCOL, UPGRADE, VARY,
-};
+use hyper::header::{CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::auth::Grant;
-use crate::auth::Refused;
+use crate::auth::{Grant, Refused};
 use crate::clock;
-use crate::http::accept::{Answer, Door};
-use crate::http::paced::PacedStream;
-use crate::http::upgrade::{Asks, Subprotocol, accept_key, parsed, subprotocol, token};
 use crate::metrics::{DoorName, Refusal};
-use crate::seat::Seat;
 use crate::shard::handle::{Arrival, Hello};
-use roomcast_core::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX, HISTORY_MESSAGES_MAX};
-use roomcast_core::room::id::{Cursor, RoomName, Seen};
+use roomcast_core::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX};
+use roomcast_core::room::id::RoomName;
 
+use super::Node;
+use super::accept::paced::PacedStream;
+use super::accept::{Answer, Door};
 use super::problem::Problem;
 use super::request::{Query, check_host};
 use super::routes::{Part, Route, room_name};
-use super::{JSON, Node, answer, from_shard};
+
+use upgrade::{JoinQuery, Subprotocol, accept_key, subprotocol, token};
 
 /// The door of devices.
 #[derive(Debug)]
-pub struct ViewerDoor {
+pub(crate) struct ViewerDoor {
     node: Arc<Node>,
 }
 
 impl ViewerDoor {
-    /// A door to this node.
-    #[must_use]
-    pub fn new(node: Arc<Node>) -> Self {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
         Self { node }
     }
 
@@ -68,30 +65,32 @@ impl ViewerDoor {
         }
     }
 
-    /// Answers a handshake, and on success sends the socket on its way once hyper has written the 101.
+    /// Answers a handshake. After a 101, a further task takes the socket to the shard.
     fn join(&self, room: &str, mut request: Request<Incoming>) -> Answer {
         let upgrade = hyper::upgrade::on(&mut request);
         let has_body = !request.body().is_end_stream();
         let (head, _) = request.into_parts();
         let welcomed = if has_body {
+            // The unread bytes of a body could be taken for WebSocket frames.
             Err(Problem::bad("bad_body", "body", "a handshake without a body"))
         } else {
             self.welcome(room, &head)
         };
         match welcomed {
             Ok(welcomed) => {
+                // Not awaited: hyper gives the socket up only after this answer has been written.
                 tokio::spawn(hand_over(Arc::clone(&self.node), upgrade, welcomed.hello));
                 welcomed.answer
             }
             Err(problem) => {
                 self.node.metrics.handshake_refused(refusal(&problem));
-                debug!(code = problem.code(), "a device was not let in");
+                debug!(code = problem.code(), "a device's handshake was refused");
                 problem.into_answer()
             }
         }
     }
 
-    /// All checks of a handshake, cheapest first and the token's before anything that is taken.
+    /// Checks a handshake: the cheap checks first, and the token before anything is taken from the node.
     fn welcome(&self, room: &str, head: &Parts) -> Result<Welcomed, Problem> {
         let node = &*self.node;
         if node.is_draining() {
@@ -104,19 +103,19 @@ impl ViewerDoor {
         let accept = accept_key(head)?;
         self.check_origin(&head.headers)?;
         let subprotocol = subprotocol(&head.headers)?;
-        let query = Query::of(&head.uri);
         let grant = self.grant(&room, head, Some(&subprotocol))?;
-        let Asks { cursor, seen, device } = Asks::of(query)?;
+        let JoinQuery { cursor, seen, device } = JoinQuery::of(Query::of(&head.uri))?;
         let now = clock::now().instant;
+        // The ladder's last step, or the operator's word on this room.
         if node.shards.refuses_joins(&room) {
             return Err(Problem::joins_refused(node.admission.put_off(now)));
         }
         let Some(seat) = node.seats.take() else {
             let full =
-                Problem::unavailable("connections_full", "this node holds as many connections as it may");
+                Problem::unavailable("connections_full", "this node has no place for another connection");
             return Err(full.retry_after(node.admission.put_off(now).retry_after));
         };
-        // Behind all that a device may be refused for besides: the rate is for those who can come in.
+        // The rate comes late: a refused device must not use up the turn of a device that could join.
         node.admission.admit(now).map_err(Problem::joining_too_fast)?;
         if !node.shards.has_room_for(&room) {
             let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
@@ -131,9 +130,9 @@ impl ViewerDoor {
         let mut given = headers.get_all(ORIGIN).into_iter();
         let is_allowed = match (given.next(), given.next()) {
             (None, _) => self.node.origins.allows(None),
-            // No browser sends two: which of them counted would be for whoever stands between to guess.
+            // No browser sends two origins. A proxy and this door might pick different ones.
             (Some(_), Some(_)) => false,
-            // What is not text is on no list.
+            // Allow-lists hold text, so an origin that is no text is on none.
             (Some(origin), None) => {
                 origin.to_str().is_ok_and(|origin| self.node.origins.allows(Some(origin)))
             }
@@ -146,7 +145,7 @@ impl ViewerDoor {
             .allowed("an origin of viewer.origins"))
     }
 
-    /// Which rooms a request may see, `room` among them.
+    /// The rooms of the request's token, which must cover `room`.
     fn grant(
         &self,
         room: &RoomName,
@@ -157,80 +156,17 @@ impl ViewerDoor {
         let grant = self.node.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
         if grant.covers(room) { Ok(grant) } else { Err(Refused::RoomNotGranted.into()) }
     }
-
-    /// The pull side: what was sent, for those who read instead of listen. Pages of other origins may, if listed.
-    async fn pull(&self, room: &str, part: Part, head: Parts) -> Answer {
-        if let Err(problem) = self.check_origin(&head.headers) {
-            return problem.into_answer();
-        }
-        let mut answer = if head.method == Method::OPTIONS {
-            preflight()
-        } else if head.method == Method::GET {
-            self.read(room, part, &head).await.unwrap_or_else(Problem::into_answer)
-        } else {
-            Problem::method_not_allowed("GET, OPTIONS").into_answer()
-        };
-        let headers = answer.headers_mut();
-        headers.insert(VARY, HeaderValue::from_static("Origin"));
-        if let Some(origin) = head.headers.get(ORIGIN) {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        }
-        answer
-    }
-
-    async fn read(&self, room: &str, part: Part, head: &Parts) -> Result<Answer, Problem> {
-        let room = room_name(room)?;
-        self.grant(&room, head, None)?;
-        let query = Query::of(&head.uri);
-        let shards = &self.node.shards;
-        if part == Part::Reliable {
-            let after = parsed(query, "after", Cursor::parse)?;
-            let place = self.place_for_a_pull()?;
-            let page = from_shard(shards.reliable(room, after)).await??;
-            return Ok(page_answer(Page { json: page.json, _place: place }));
-        }
-        let after = parsed(query, "after", Seen::parse)?;
-        let limit = query.whole_number("limit", 1..=HISTORY_MESSAGES_MAX)?.unwrap_or(HISTORY_MESSAGES_MAX);
-        let place = self.place_for_a_pull()?;
-        let page =
-            from_shard(shards.history(room, after, limit)).await?.ok_or_else(Problem::room_not_open)?;
-        Ok(page_answer(Page { json: page.json, _place: place }))
-    }
-
-    /// Taken before the page is made, so that pages made and not yet read have a bound too.
-    fn place_for_a_pull(&self) -> Result<Seat, Problem> {
-        let full = || Problem::unavailable("pulls_full", "too many pages are being read; try again");
-        self.node.pulls.take().ok_or_else(full)
-    }
 }
 
-/// A page, which nobody on the way may keep: the next request finds another.
-fn page_answer(page: Page) -> Answer {
-    let mut answer = answer(StatusCode::OK, JSON, Bytes::from_owner(page));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
-}
-
-/// A page of history or of reliable messages on its way out. hyper drops it when the kernel has taken the whole of it.
-struct Page {
-    json: Bytes,
-    _place: Seat,
-}
-
-impl AsRef<[u8]> for Page {
-    fn as_ref(&self) -> &[u8] {
-        &self.json
-    }
-}
-
-/// A device that may come in.
+/// A checked handshake: the 101, and the device's request to the shard.
 struct Welcomed {
     answer: Answer,
     hello: Hello,
 }
 
-/// Takes the socket back from hyper and gives it to the shard that placement names.
+/// Takes the socket back from hyper and gives the socket to the shard of the room's placement.
 async fn hand_over(node: Arc<Node>, upgrade: OnUpgrade, hello: Hello) {
+    // An error, or no upgrade in time, says that the device left before it had the 101.
     let Ok(Ok(upgraded)) = timeout(HANDSHAKE_AGE_MAX, upgrade).await else {
         return node.metrics.handshake_refused(Refusal::Gone);
     };
@@ -240,13 +176,13 @@ async fn hand_over(node: Arc<Node>, upgrade: OnUpgrade, hello: Hello) {
     };
     match node.shards.admit(Arrival { stream, early: parts.read_buf, hello }) {
         Ok(()) => node.metrics.handshake_accepted(),
-        // Between the check and now its place was taken. The socket closes; a device reads that as "come back".
+        // Another device took the last place since the check. The socket closes, and the device connects
+        // again.
         Err(_) => node.metrics.handshake_refused(Refusal::ArrivalsFull),
     }
 }
 
-/// 101, with the subprotocol only if the device offered it. No extension is ever agreed to: with permessage-deflate a
-/// few bytes from a stranger could unpack to anything.
+/// The 101. A subprotocol is named only after an offer.
 fn switching(accept: HeaderValue, subprotocol: &Subprotocol<'_>) -> Answer {
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -254,23 +190,16 @@ fn switching(accept: HeaderValue, subprotocol: &Subprotocol<'_>) -> Answer {
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    // No extension is ever accepted. With permessage-deflate, a few bytes from a stranger could unpack to
+    // gigabytes.
     if let Some(chosen) = subprotocol.answer {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));
     }
     answer
 }
 
-fn preflight() -> Answer {
-    let mut answer = Answer::default();
-    *answer.status_mut() = StatusCode::NO_CONTENT;
-    let headers = answer.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    answer
-}
-
-/// The metric's word for a problem: a fixed set, whatever codes there are.
+/// The metric's label for a problem. Labels are a fixed set; every other problem is a bad
+/// request.
 fn refusal(problem: &Problem) -> Refusal {
     match (problem.code(), problem.status()) {
         ("draining", _) => Refusal::Draining,
@@ -289,10 +218,10 @@ fn refusal(problem: &Problem) -> Refusal {
 impl Door for ViewerDoor {
     const NAME: DoorName = DoorName::Viewer;
     const CONNECTIONS_MAX: usize = HALF_OPEN_MAX;
-    /// One request per connection: its place among the half-open ones is for handshakes.
+    /// One request per connection: the 1 024 half-open places are for handshakes.
     const IDLE_AGE_MAX: Option<Duration> = None;
 
-    /// Half of what is kept back may be used to say 503.
+    /// Half of the descriptors kept back serve to answer 503 when all seats are taken.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
@@ -302,8 +231,8 @@ impl Door for ViewerDoor {
 
 #[cfg(test)]
 mod tests {
+    use super::admission::TooFast;
     use super::*;
-    use crate::http::admission::TooFast;
     use roomcast_core::room::id::Encoding;
 
     #[test]

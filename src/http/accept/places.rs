@@ -1,13 +1,13 @@
-//! A door's places: who holds one, and who gives way when all are taken and somebody waits.
+//! A door's places for connections. At a full door, the longest silent connection gives way to a
+//! newcomer.
 //!
-//! Knows when a connection last had an answer, not what it asks for.
+//! This file knows the time of a connection's last answer. The content of requests must stay unknown here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -16,22 +16,22 @@ use roomcast_core::limits::FULL_DOOR_GRACE;
 
 use super::paced::Pulse;
 
-/// The connections that hold places, in the order they came.
+/// Key of a place -> the connection in the place. Keys rise in the order of arrival.
 type Holders = Arc<Mutex<BTreeMap<u64, Arc<Pulse>>>>;
 
 /// The places of one door.
 #[derive(Debug)]
-pub struct Places {
+pub(super) struct Places {
     free: Arc<Semaphore>,
     holders: Holders,
+    /// Places taken so far, which is the key of the last one.
     taken: u64,
 }
 
-/// One of them; dropping it gives it back.
+/// One connection's place at a door. Dropping the place gives it back.
 #[derive(Debug)]
-pub struct Place {
-    /// Where the connection that holds it stands.
-    pub pulse: Arc<Pulse>,
+pub(super) struct Place {
+    pub(super) pulse: Arc<Pulse>,
     key: u64,
     holders: Holders,
     _permit: OwnedSemaphorePermit,
@@ -39,17 +39,18 @@ pub struct Place {
 
 impl Places {
     /// `places_max` places, all free.
-    #[must_use]
-    pub fn new(places_max: usize) -> Self {
+    pub(super) fn new(places_max: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(places_max)), holders: Holders::default(), taken: 0 }
     }
 
-    /// Waits for a place. While there is none, the connection that has been without a whole request the longest gives
-    /// way, once that is [`FULL_DOOR_GRACE`]: silence can't keep out those who came to say something.
+    /// Waits for a place. At a full door, the longest silent connection gives way, after at
+    /// least [`FULL_DOOR_GRACE`] of silence. So silent connections can't keep out a connection with a
+    /// request.
     ///
-    /// Cancel safe: nothing is taken before it returns.
-    pub async fn take(&mut self) -> Place {
+    /// Cancel safe: nothing is taken before the return.
+    pub(super) async fn take(&mut self) -> Place {
         let permit = loop {
+            // The usual case, without a look at the holders and without a timer.
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
                 break permit;
             }
@@ -65,10 +66,13 @@ impl Places {
         Place { pulse, key: self.taken, holders: Arc::clone(&self.holders), _permit: permit }
     }
 
-    /// Asks the connection that has waited longest to give way if it has waited long enough. When to look again.
+    /// Asks the longest silent connection to give way, if its grace is over. Returns the time until the next
+    /// look.
     fn ask_to_give_way(&self, now: Instant) -> Duration {
         let holders = self.holders.lock();
         let silent = holders.values().filter_map(|pulse| Some((pulse.silent_since()?, pulse)));
+        // Every connection is being answered: the door is busy, not held up, and each answer frees a
+        // candidate.
         let Some((since, longest)) = silent.min_by_key(|(since, _)| *since) else { return FULL_DOOR_GRACE };
         let left = FULL_DOOR_GRACE.saturating_sub(now.saturating_duration_since(since));
         if left.is_zero() {
@@ -89,17 +93,24 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    async fn is_asked_to_go(place: &Place) -> bool {
+        timeout(Duration::ZERO, place.pulse.gives_way()).await.is_ok()
+    }
+
     #[tokio::test]
     async fn who_is_silent_longest_gives_way_and_who_is_answered_does_not() {
         let mut places = Places::new(3);
-        let (asking, silent, late) = (places.take().await, places.take().await, places.take().await);
+        let asking = places.take().await;
+        let silent = places.take().await;
+        let late = places.take().await;
         asking.pulse.request_began();
         let now = clock::now().instant;
         assert!(places.ask_to_give_way(now) > Duration::ZERO);
-        assert!(!silent.pulse.is_to_give_way(), "it has its time to speak");
+        assert!(!is_asked_to_go(&silent).await, "it has its time to speak");
         places.ask_to_give_way(now + FULL_DOOR_GRACE);
-        let told = [&asking, &silent, &late].map(|place| place.pulse.is_to_give_way());
-        assert_eq!(told, [false, true, false]);
+        assert!(!is_asked_to_go(&asking).await);
+        assert!(is_asked_to_go(&silent).await);
+        assert!(!is_asked_to_go(&late).await);
         drop(silent);
         assert_eq!(places.take().await.key, 4);
     }
@@ -112,9 +123,9 @@ mod tests {
         place.pulse.request_answered();
         let later = clock::now().instant + FULL_DOOR_GRACE * 2;
         places.ask_to_give_way(later);
-        assert!(!place.pulse.is_to_give_way(), "its answer is on the way");
+        assert!(!is_asked_to_go(&place).await, "its answer is on the way");
         place.pulse.answer_taken();
         places.ask_to_give_way(later);
-        assert!(place.pulse.is_to_give_way());
+        assert!(is_asked_to_go(&place).await);
     }
 }

@@ -1,9 +1,10 @@
-//! A door's socket that gives up on a peer which is too slow: with the head of a request, between requests, or with
-//! taking an answer.
+//! A door's socket with deadlines for a slow peer: for the head of a request, for silence between two
+//! requests, and for taking an answer.
 //!
-//! hyper's own header timeout also runs between requests, so it would either cut idle publishers off after five
-//! seconds or let a slow head take a minute; it also allocates a timer per request. This one knows the difference and
-//! allocates one timer per connection. Request bodies have their own deadline, where they are read.
+//! hyper's own header timeout also runs between requests. With 5 s, hyper would cut idle publishers off; with
+//! 75 s, a slow head could take more than a minute. hyper also allocates a timer per request. `PacedStream`
+//! tells the two waits apart and allocates one timer per connection. The deadline of a request's body is in
+//! `request`, where the body is read.
 
 use std::io;
 use std::pin::Pin;
@@ -21,50 +22,51 @@ use tokio::time::{Sleep, sleep};
 use crate::clock;
 use roomcast_core::limits::{ANSWER_AGE_MAX, HANDSHAKE_AGE_MAX};
 
-/// Where a connection stands, shared between its socket and what answers its requests.
+/// The state of one connection, shared by the socket, the door's answers and the door's places.
+///
+/// All atomics are relaxed. A door may see an old state and ask in vain: `gives_way` looks again, on the
+/// connection's own task.
 #[derive(Debug)]
-pub struct Pulse {
-    /// Odd while a request is being answered; grows by one at each change.
+pub(super) struct Pulse {
+    /// Changes between "the peer's turn" (even) and "the door's turn" (odd). Grows by one at each change.
     turns: AtomicU32,
+    /// The peer missed a deadline.
     late: AtomicBool,
-    /// Whether an answer is known and not wholly with the kernel.
+    /// An answer is known, and part of the answer is not with the kernel yet.
     owes: AtomicBool,
     accepted: Instant,
-    /// When the last answer was taken, in milliseconds after `accepted`.
+    /// The moment at which the peer's last answer was taken, in milliseconds after `accepted`.
     silent_ms: AtomicU64,
-    /// Whether its door needs the place.
-    to_give_way: AtomicBool,
+    /// The door needs the place for another connection.
     asked: Notify,
 }
 
 impl Pulse {
-    /// Of a connection that was accepted now.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             turns: AtomicU32::new(0),
             late: AtomicBool::new(false),
             owes: AtomicBool::new(false),
             accepted: now,
             silent_ms: AtomicU64::new(0),
-            to_give_way: AtomicBool::new(false),
             asked: Notify::new(),
         }
     }
 
-    /// A request's head is complete.
-    pub fn request_began(&self) {
+    /// Notes a complete request head: the door's turn begins.
+    pub(super) fn request_began(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Its answer is known.
-    pub fn request_answered(&self) {
+    /// Notes a known answer: the peer's turn begins once the kernel has the whole answer.
+    pub(super) fn request_answered(&self) {
+        // `owes` first: between the two stores the connection must never look silent.
         self.owes.store(true, Ordering::Relaxed);
         self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The kernel has the whole answer. Without one that was owed, nothing happens.
-    pub fn answer_taken(&self) {
+    /// Notes that the kernel has taken the whole answer. Without an owed answer, nothing happens.
+    pub(super) fn answer_taken(&self) {
         if self.owes.load(Ordering::Relaxed) {
             let silent = clock::now().instant.saturating_duration_since(self.accepted);
             self.silent_ms.store(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -72,72 +74,63 @@ impl Pulse {
         }
     }
 
-    /// Since when its door waits for a whole request; `None` while it is the door's turn.
-    #[must_use]
-    pub fn silent_since(&self) -> Option<Instant> {
+    /// The moment since which the door has waited for a whole request. `None`: the door has its turn.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
         let is_doors_turn = self.turns.load(Ordering::Relaxed) % 2 == 1 || self.owes.load(Ordering::Relaxed);
         let since = || self.accepted + Duration::from_millis(self.silent_ms.load(Ordering::Relaxed));
         (!is_doors_turn).then(since)
     }
 
-    /// Its door needs the place for another one.
-    pub fn ask_to_give_way(&self) {
-        self.to_give_way.store(true, Ordering::Relaxed);
+    /// Asks the connection to give its place to another connection.
+    pub(super) fn ask_to_give_way(&self) {
         self.asked.notify_one();
     }
 
-    /// Whether it was asked to.
-    #[must_use]
-    pub fn is_to_give_way(&self) -> bool {
-        self.to_give_way.load(Ordering::Relaxed)
-    }
-
-    /// Ready once the connection was asked to give way, unless its request came in the meantime.
-    pub async fn gives_way(&self) {
+    /// Returns once the connection was asked to give way and still has no whole request.
+    pub(super) async fn gives_way(&self) {
         loop {
             self.asked.notified().await;
+            // A request may have come between the question and now: then the connection has earned its place.
             if self.silent_since().is_some() {
                 return;
             }
         }
     }
 
-    /// Whether the peer was given up on.
-    #[must_use]
-    pub fn was_late(&self) -> bool {
+    /// True if the peer missed the deadline of a head or of an answer.
+    pub(super) fn was_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
     }
 }
 
-/// What the next bytes will be.
+/// The bytes awaited from the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaits {
-    /// The first byte of a further request.
+    /// The first byte of a further request: silence up to the door's idle time is fine.
     Request,
-    /// The rest of a head. A new connection starts here: it has come to say something.
+    /// The rest of a head. A new connection starts here, since a device connects in order to ask at once.
     Head,
 }
 
 /// A socket under deadlines.
 #[derive(Debug)]
-pub struct PacedStream {
+pub(crate) struct PacedStream {
     io: TokioIo<TcpStream>,
     pulse: Arc<Pulse>,
     awaits: Awaits,
-    /// The turn of the pulse that `awaits` belongs to.
+    /// The value of `pulse.turns` for `awaits`.
     turn: u32,
     idle_age_max: Duration,
     reading: Pin<Box<Sleep>>,
-    /// Whether `reading` stands at the deadline of `awaits`.
+    /// True if `reading` is set to the deadline of `awaits`.
     armed: bool,
-    /// Exists from the moment the peer did not take the whole of an answer until it has.
+    /// The deadline of an answer in progress.
     writing: Option<Pin<Box<Sleep>>>,
 }
 
 impl PacedStream {
-    /// A freshly accepted socket; the first head is due within [`HANDSHAKE_AGE_MAX`] from now.
-    #[must_use]
-    pub fn new(stream: TcpStream, idle_age_max: Duration, pulse: Arc<Pulse>) -> Self {
+    /// Wraps a freshly accepted socket. The first head is due within [`HANDSHAKE_AGE_MAX`].
+    pub(super) fn new(stream: TcpStream, idle_age_max: Duration, pulse: Arc<Pulse>) -> Self {
         Self {
             io: TokioIo::new(stream),
             pulse,
@@ -150,16 +143,15 @@ impl PacedStream {
         }
     }
 
-    /// The plain socket.
-    #[must_use]
-    pub fn into_stream(self) -> TcpStream {
+    /// The plain socket, without deadlines.
+    pub(in crate::http) fn into_stream(self) -> TcpStream {
         self.io.into_inner()
     }
 
-    /// After the socket had nothing to read.
+    /// Checks the deadline for reading, after the socket had nothing to read.
     fn poll_reading_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let turn = self.pulse.turns.load(Ordering::Relaxed);
-        // While an answer is under way the peer is to read, not to write: its deadline is the writing one.
+        // While an answer is under way, the peer has to read, not to write: the writing deadline applies.
         if turn % 2 == 1 || self.pulse.owes.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
@@ -173,13 +165,13 @@ impl PacedStream {
             self.armed = true;
         }
         self.reading.as_mut().poll(cx).map(|()| match self.awaits {
-            // Nobody was kept waiting.
+            // An idle connection that closes is not late: its peer had asked for nothing.
             Awaits::Request => Err(io::ErrorKind::TimedOut.into()),
             Awaits::Head => Err(self.give_up()),
         })
     }
 
-    /// A request was answered since the last read: the next byte begins another one.
+    /// Starts the wait for a further request if the last request was answered since the last read.
     fn notice_turn(&mut self, turn: u32) {
         if self.turn != turn {
             self.turn = turn;
@@ -188,9 +180,10 @@ impl PacedStream {
         }
     }
 
-    /// After the socket gave bytes. A head's deadline counts from its first byte and is never re-armed by later ones.
+    /// Notes bytes from the socket. Only the first byte of a head sets the head's deadline.
     fn notice_bytes(&mut self) {
         self.notice_turn(self.pulse.turns.load(Ordering::Relaxed));
+        // Later bytes never re-arm the deadline: one byte every 4 s could otherwise hold a place for hours.
         if self.awaits == Awaits::Request {
             self.awaits = Awaits::Head;
             self.armed = false;
@@ -234,7 +227,7 @@ impl Write for PacedStream {
         }
     }
 
-    /// hyper flushes when it has given the socket everything: the answer was taken.
+    /// Notes a taken answer: hyper flushes once the socket has accepted the whole answer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.writing = None;
         self.pulse.answer_taken();

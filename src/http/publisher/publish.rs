@@ -1,5 +1,5 @@
-//! `POST /v1/rooms/{room}/messages`: checks a request whole, hands its messages to the room, and says what became of
-//! each of them.
+//! `POST /v1/rooms/{room}/messages`: checks a request whole, gives its messages to the room, and answers with
+//! a result per message.
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -8,25 +8,24 @@ use hyper::{Request, StatusCode};
 
 use crate::clock;
 use crate::http::accept::Answer;
+use crate::http::problem::Problem;
+use crate::http::request::{body_encoding, read_body};
+use crate::http::{JSON, Node, PROTO, answer, from_shard};
 use roomcast_core::limits;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::message::{Class, Message, Published, ShedReason, Verdict};
 use roomcast_core::room::tally::ByClass;
 use roomcast_core::wire::publish;
 
-use super::problem::Problem;
-use super::request::{body_encoding, read_body};
-use super::{JSON, Node, PROTO, answer, from_shard};
-
-/// The answer to most publishes, spelt once.
+/// The answer to most publishes, encoded once.
 const ONE_ACCEPTED_JSON: &[u8] = br#"{"results":[{"result":"accepted"}]}"#;
 
-/// Publishes the messages of one request, which came with this publisher key, to `room`. Messages past the key's limit are
-/// shed here; the rest goes on.
+/// Publishes the messages of one request to `room`. Messages past the limit of `key` are shed here; the rest
+/// goes on.
 ///
 /// # Errors
-/// A problem: then nothing was taken, unless its code is `shard_silent`.
-pub async fn publish(
+/// A problem means: nothing was taken, unless the code is `shard_silent`, `store_failing` or `store_busy`.
+pub(super) async fn publish(
     node: &Node,
     key: usize,
     room: RoomName,
@@ -42,9 +41,12 @@ pub async fn publish(
         Encoding::Json => publish::parse_json(&body, &node.types)?,
         Encoding::Proto => publish::parse_proto(&body, &node.types)?,
     };
-    // The messages own their payloads; the request need not wait with them.
-    drop((body, parts));
+    // The messages own their payloads. The answer may take 10 s, and the request's buffers must not wait with
+    // it.
+    drop(body);
+    drop(parts);
     let shed = past_limit(node, key, &mut messages);
+    // All messages were shed: the room has nothing to order, and a cold room is not opened for nothing.
     let published = if messages.is_empty() {
         Published::Taken(Vec::new())
     } else {
@@ -52,7 +54,7 @@ pub async fn publish(
     };
     match published {
         Published::Taken(verdicts) => taken(encoding, &with_shed(verdicts, &shed)),
-        // As the publisher counts them.
+        // The room counts without the shed messages; the publisher counts with them.
         Published::IdReused { index } => {
             let index = (0..).filter(|at| shed.binary_search(at).is_err()).nth(index).unwrap_or(index);
             Err(id_reused(index))
@@ -62,7 +64,8 @@ pub async fn publish(
     }
 }
 
-/// Takes off the messages that are past the key's limit: the last ones, reliable or not. Where they stood, rising.
+/// Removes the messages past the key's limit, the last ones first. Returns their indices in the request,
+/// rising.
 fn past_limit(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize> {
     let is_reliable = |message: &Message| message.class() == Class::Reliable;
     let reliable = messages.iter().filter(|message| is_reliable(message)).count();
@@ -70,7 +73,9 @@ fn past_limit(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize
     if within.over == 0 {
         return Vec::new();
     }
-    let (mut shed, mut by_class, mut at) = (Vec::new(), ByClass::default(), 0);
+    let mut shed = Vec::new();
+    let mut by_class = ByClass::default();
+    let mut at = 0;
     messages.retain(|message| {
         let left = if is_reliable(message) { &mut within.reliable } else { &mut within.others };
         let stays = *left > 0;
@@ -86,12 +91,15 @@ fn past_limit(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize
     shed
 }
 
-/// The verdicts on a request's messages in their order: those of the room, and that some were past the key's limit.
+/// Adds a verdict for each message past the key's limit, and restores the order of the
+/// request.
 fn with_shed(verdicts: Vec<Verdict>, shed: &[usize]) -> Vec<Verdict> {
+    // Nearly every request; the verdicts are not copied.
     if shed.is_empty() {
         return verdicts;
     }
-    let (count, mut of_room) = (verdicts.len() + shed.len(), verdicts.into_iter());
+    let count = verdicts.len() + shed.len();
+    let mut of_room = verdicts.into_iter();
     let past = Verdict::Shed(ShedReason::KeyRate);
     (0..count)
         .map(|at| if shed.binary_search(&at).is_ok() { past } else { of_room.next().unwrap_or(past) })
@@ -101,12 +109,12 @@ fn with_shed(verdicts: Vec<Verdict>, shed: &[usize]) -> Vec<Verdict> {
 fn id_reused(index: usize) -> Problem {
     Problem::new(StatusCode::CONFLICT, "id_reused")
         .field(format!("messages[{index}].id"))
-        .allowed("an id of its own for each message; nothing was taken")
+        .allowed("one id for one message: this id belongs to another payload; nothing was taken")
 }
 
-/// 200 if at least one message was taken; else 429 if all were past a limit, 503 if not.
+/// 200 if at least one message was taken. Else 429 if all messages were past a limit, or 503.
 fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
-    match (encoding, why_nothing(verdicts)) {
+    match (encoding, refusal(verdicts)) {
         (Encoding::Json, None) => {
             let results = match verdicts {
                 [Verdict::Accepted] => Bytes::from_static(ONE_ACCEPTED_JSON),
@@ -116,6 +124,7 @@ fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
         }
         (Encoding::Proto, None) => Ok(answer(StatusCode::OK, PROTO, publish::answer_proto(verdicts).into())),
         (Encoding::Json, Some(problem)) => Err(problem.members(publish::answer_json(verdicts))),
+        // A problem is JSON, so it can't carry results in protobuf: the status says the rest.
         (Encoding::Proto, Some(problem)) => {
             let results = publish::answer_proto(verdicts).into();
             let mut answer = answer(problem.status(), PROTO, results);
@@ -126,12 +135,18 @@ fn taken(encoding: Encoding, verdicts: &[Verdict]) -> Result<Answer, Problem> {
     }
 }
 
-/// The problem of a request of which nothing was taken: what became of its reliable messages, since that is what its
-/// publisher has to act on, and before all that something is unknown; if there is none, that all were shed: if each was for
-/// a limit, for that of the first.
-fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
-    let mut why = None;
-    let (mut limit, mut only_limits) = (None, true);
+/// The problem of a request without a taken message. `None`: a message was taken.
+///
+/// The first case decides:
+///
+/// 1. An *unknown* reliable message: the publisher must repeat it with the same id.
+/// 2. Any other reliable message without a place in the store.
+/// 3. A limit, if every message was past a limit: the limit of the first message.
+/// 4. Any other shedding.
+fn refusal(verdicts: &[Verdict]) -> Option<Problem> {
+    let mut not_stored = None;
+    let mut limit = None;
+    let mut only_limits = true;
     for verdict in verdicts {
         match *verdict {
             Verdict::Accepted
@@ -139,15 +154,16 @@ fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
             | Verdict::Durable { .. }
             | Verdict::Merged
             | Verdict::Duplicate { .. } => return None,
-            Verdict::Unavailable(reason) if reason.is_unknown() => why = Some(reason),
-            Verdict::Unavailable(reason) => why = why.or(Some(reason)),
+            Verdict::Unavailable(reason) if reason.is_unknown() => not_stored = Some(reason),
+            Verdict::Unavailable(reason) => not_stored = not_stored.or(Some(reason)),
             Verdict::Shed(reason) if reason.is_limit() => limit = limit.or(Some(reason)),
             Verdict::Shed(_) => only_limits = false,
         }
     }
-    match (why, limit) {
+    match (not_stored, limit) {
         (Some(reason), _) => Some(reason.into()),
         (None, Some(limit)) if only_limits => Some(Problem::past_limit(limit)),
+        // Cannot be: the parsers refuse a request without messages.
         (None, _) if verdicts.is_empty() => None,
         (None, _) => Some(Problem::unavailable("shed", "every message of this request was shed")),
     }

@@ -1,9 +1,12 @@
-//! Rooms as publishers see them: open, configure, look at, list, close.
+//! The calls on a room: open and configure, look at, list, close.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
 use crate::http::accept::Answer;
+use crate::http::problem::Problem;
+use crate::http::request::{Query, body_encoding, read_body};
+use crate::http::{Node, answer_json, from_shard};
 use crate::metrics::tally::Holdings;
 use crate::shard::publishers::NotConfigured;
 use roomcast_core::limits::{ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX};
@@ -11,16 +14,13 @@ use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::pace::RoomSettings;
 use roomcast_core::room::view::RoomLine;
 
-use super::problem::Problem;
-use super::request::{Query, body_encoding, read_body};
-use super::settings::{Settings, unfit_settings};
-use super::{Node, answer_json, from_shard};
+use super::settings::{SettingsReader, unfit_settings};
 
-/// `GET /v1/rooms`: the hot list.
+/// `GET /v1/rooms`: lists the rooms with the most members, and the load of each shard.
 ///
 /// # Errors
-/// 400 for another order or a limit out of range; 503.
-pub async fn list(node: &Node, query: Query<'_>) -> Result<Answer, Problem> {
+/// 400 for another order than `members`, or a limit out of range; 503.
+pub(super) async fn list(node: &Node, query: Query<'_>) -> Result<Answer, Problem> {
     #[derive(serde::Serialize)]
     struct Listed {
         rooms: Vec<RoomLine>,
@@ -36,7 +36,7 @@ pub async fn list(node: &Node, query: Query<'_>) -> Result<Answer, Problem> {
     Ok(answer_json(&Listed { rooms, shards }))
 }
 
-/// What a shard held, and how busy it was, when it last said: once a second.
+/// The load of a shard in its last report. Shards report once a second.
 #[derive(Debug, serde::Serialize)]
 struct ShardLine {
     shard: usize,
@@ -54,30 +54,36 @@ impl ShardLine {
     }
 }
 
-/// `GET /v1/rooms/{room}`.
+/// `GET /v1/rooms/{room}`: shows the room.
 ///
 /// # Errors
 /// 404 `room_not_open`; 503.
-pub async fn look_at(node: &Node, room: RoomName) -> Result<Answer, Problem> {
+pub(super) async fn look_at(node: &Node, room: RoomName) -> Result<Answer, Problem> {
     let view = from_shard(node.shards.describe(room)).await?;
     Ok(answer_json(&view.ok_or_else(Problem::room_not_open)?))
 }
 
-/// `PUT /v1/rooms/{room}`: opens it if need be, changes what the body names, and shows the result.
+/// `PUT /v1/rooms/{room}`: opens a closed room, changes the settings in the body, and shows the result.
 ///
 /// # Errors
-/// 400 that names the field; 413, 415, 503.
-pub async fn configure(node: &Node, room: RoomName, request: Request<Incoming>) -> Result<Answer, Problem> {
+/// 400 with the field; 413, 415, 503.
+pub(super) async fn configure(
+    node: &Node,
+    room: RoomName,
+    request: Request<Incoming>,
+) -> Result<Answer, Problem> {
     if node.is_draining() {
         return Err(Problem::draining());
     }
     let (parts, body) = request.into_parts();
     let body = read_body(body).await?;
+    // A `PUT` without a body opens the room as it is, and needs no content type.
     let settings = if body.is_empty() {
         RoomSettings::default()
     } else {
         match body_encoding(&parts.headers)? {
-            Encoding::Json => Settings { types: &node.types }.read(&body)?,
+            Encoding::Json => SettingsReader { types: &node.types }.read(&body)?,
+            // The schema of protobuf has no settings.
             Encoding::Proto => {
                 return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
                     .field("content-type")
@@ -85,21 +91,21 @@ pub async fn configure(node: &Node, room: RoomName, request: Request<Incoming>) 
             }
         }
     };
-    let shares = Settings::shares_named(&settings);
+    let share = SettingsReader::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {
         Ok(view) => Ok(answer_json(&view)),
-        // The drain may have begun since it was looked for.
+        // The drain may have begun since the check above.
         Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
         Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),
-        Err(NotConfigured::Unfit(unfit)) => Err(unfit_settings(unfit, shares)),
+        Err(NotConfigured::Unfit(unfit)) => Err(unfit_settings(unfit, share)),
     }
 }
 
-/// `DELETE /v1/rooms/{room}`: closes it; its members are told.
+/// `DELETE /v1/rooms/{room}`: closes the room, and tells the members.
 ///
 /// # Errors
 /// 404 `room_not_open`; 503.
-pub async fn close(node: &Node, room: RoomName) -> Result<Answer, Problem> {
+pub(super) async fn close(node: &Node, room: RoomName) -> Result<Answer, Problem> {
     let closed = from_shard(node.shards.close(room)).await?;
     Ok(answer_json(&closed.ok_or_else(Problem::room_not_open)?))
 }

@@ -1,6 +1,11 @@
-//! The loop in front of each door: takes connections in, bounded in number and time, and speaks HTTP/1.1 with them.
+//! The loop in front of each door: accepts connections, bounded in number and in time, and speaks HTTP/1.1
+//! with them.
 //!
-//! What a request means is the door's business (`http`). This file must not know a route.
+//! `places` says which connection gives way at a full door. `paced` puts a deadline on each step of a
+//! connection. The meaning of a request is the door's business: this module must not know a route.
+
+pub(super) mod paced;
+mod places;
 
 use std::convert::Infallible;
 use std::io;
@@ -20,81 +25,82 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::metrics::{DoorName, Dropped, Metrics};
+use crate::seat::{Seat, Seats};
 use roomcast_core::limits::{
     ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HEAD_BYTES_MAX,
 };
 
-use super::paced::PacedStream;
-use super::places::{Place, Places};
-use crate::seat::{Seat, Seats};
+use paced::PacedStream;
+use places::{Place, Places};
 
-/// What a door says to one request.
-pub type Answer = Response<Full<Bytes>>;
+/// A door's answer to one request.
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// One of the node's three doors.
-pub trait Door: Send + Sync + 'static {
-    /// Which one.
+pub(crate) trait Door: Send + Sync + 'static {
+    /// The door's label in metrics and log lines.
     const NAME: DoorName;
-    /// How many connections it holds at one time, those that became devices not counted. Past it: they wait in the
-    /// kernel's queue, and the one that has been without a whole request the longest gives way.
+    /// Connections at the door at the same time; upgraded devices are not counted. Past the bound, further
+    /// connections wait in the kernel's queue, and the longest silent one gives way.
     const CONNECTIONS_MAX: usize;
-    /// How long a connection may be silent between two requests; `None`: one request per connection.
+    /// Silence allowed between two requests. `None`: one request per connection.
     const IDLE_AGE_MAX: Option<Duration>;
 
-    /// How many of the node's descriptors it leaves to others. The less a stranger may do at a door, the fewer.
+    /// Descriptors left to other uses. The less a stranger may do at a door, the smaller the
+    /// number.
     const DESCRIPTORS_LEFT: u64;
 
-    /// Answers one request. Never fails: what is wrong with a request is an answer.
+    /// Answers one request. A mistake in the request is an answer as well, so nothing fails here.
     fn answer(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
 
-/// The process's descriptors, as far as connections take them: shared by all doors, so that no door can shut another
-/// one out.
+/// The process's descriptors for connections, shared by all doors: no door can use up the descriptors of
+/// another.
 #[derive(Debug, Clone)]
-pub struct Descriptors {
+pub(crate) struct Descriptors {
     devices: Seats,
     visits: Seats,
     descriptors_max: u64,
 }
 
 impl Descriptors {
-    /// `descriptors_max` of them, some of which `devices` hold.
-    #[must_use]
-    pub fn new(devices: Seats, descriptors_max: u64) -> Self {
+    /// At most `descriptors_max` descriptors in all, the seats of `devices` included.
+    pub(crate) fn new(devices: Seats, descriptors_max: u64) -> Self {
         Self { devices, visits: Seats::new(u64::MAX), descriptors_max }
     }
 
-    /// Takes one for a connection at a door, unless fewer than `left` would be left.
+    /// Takes a descriptor for a connection at a door, unless fewer than `left` would remain.
     fn take(&self, left: u64) -> Option<Seat> {
+        // Taken first and weighed afterwards: two doors that ask at once may both be refused, never both let
+        // in.
         let visit = self.visits.take();
         let taken = self.devices.taken() + self.visits.taken();
         visit.filter(|_| taken + left <= self.descriptors_max)
     }
 }
 
-/// What all doors share.
+/// The shared parts of all doors' loops.
 #[derive(Debug, Clone)]
-pub struct Doorway {
-    /// What operators see.
-    pub metrics: Metrics,
-    /// What connections may take.
-    pub descriptors: Descriptors,
-    /// When to stop.
-    pub stop: Stop,
+pub(crate) struct Doorway {
+    pub(crate) metrics: Metrics,
+    pub(crate) descriptors: Descriptors,
+    pub(crate) stop: Stop,
 }
 
-/// Whether the doors are to stop: all loops end once it turns true.
-pub type Stop = watch::Receiver<bool>;
+/// Turns true when the doors must stop. Every loop of the doors ends then.
+pub(crate) type Stop = watch::Receiver<bool>;
 
-/// Waits until the doors are to stop; a server that is gone has stopped, too.
-pub async fn stopped(stop: &mut Stop) {
+/// Returns when the doors must stop.
+pub(crate) async fn stopped(stop: &mut Stop) {
+    // An error says that the server was dropped without a drain: the doors stop as well.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// Takes connections in until told to stop. A failure to accept (descriptors run out, say) pauses this door alone.
-pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorway) {
+/// Accepts connections until the doors stop. A failed accept (no descriptors, for example) pauses this door
+/// alone.
+pub(crate) async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorway) {
     let Doorway { metrics, descriptors, mut stop } = doorway;
-    // Declared after `stop`, and so dropped before it: whoever sees the last receiver go finds the port free.
+    // Declared after `stop`, so dropped before it: once the last receiver is gone, the port is free.
     let listener = listener;
     let mut places = Places::new(D::CONNECTIONS_MAX);
     let protocol = Arc::new(protocol());
@@ -108,11 +114,13 @@ pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorw
         match accepted {
             Ok((stream, _)) => {
                 pause = ACCEPT_PAUSE_MIN;
+                // Closed at once: a connection that waited here would hold a descriptor that nobody can
+                // spare.
                 let Some(descriptor) = descriptors.take(D::DESCRIPTORS_LEFT) else {
                     metrics.dropped(D::NAME, Dropped::Full);
                     continue;
                 };
-                // Those behind it wait in the kernel's queue: whoever came to say something gets to say it.
+                // Further connections wait in the kernel's queue, where they cost no descriptor.
                 let place = tokio::select! {
                     biased;
                     () = stopped(&mut stop) => return,
@@ -127,8 +135,9 @@ pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorw
             }
             Err(error) => {
                 metrics.accept_failed(D::NAME);
-                warn!(door = D::NAME.name(), %error, ?pause, "cannot accept connections");
-                // Without a pause this loop would spin: the connection stays at the head of the kernel's queue.
+                warn!(door = D::NAME.name(), %error, ?pause, "cannot accept connections; the door pauses");
+                // Without a pause this loop would spin: the connection stays at the head of the kernel's
+                // queue.
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
             }
@@ -136,16 +145,18 @@ pub async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorw
     }
 }
 
-/// Errors that say something of one connection and nothing of the next.
+/// True for an error of the accepted connection alone. The next accept may succeed, so no pause is due.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Whether a connection ends with an answer of this status. Whoever has shown no right to be here gets no place to keep.
+/// True if an answer with this status is the connection's last one.
 fn is_last<D: Door>(status: StatusCode) -> bool {
     match status {
+        // The connection goes on as a WebSocket.
         StatusCode::SWITCHING_PROTOCOLS => false,
+        // A stranger must not occupy one of the door's places between two guesses.
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
         _ => D::IDLE_AGE_MAX.is_none(),
     }
@@ -154,7 +165,7 @@ fn is_last<D: Door>(status: StatusCode) -> bool {
 fn protocol() -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
-        // Its deadlines are PacedStream's.
+        // PacedStream has its own deadline for heads; its file says why hyper's does not fit.
         .header_read_timeout(None)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(DOOR_BUFFER_BYTES_MAX);
@@ -173,7 +184,8 @@ struct Visit {
 impl Visit {
     async fn serve<D: Door>(self, stream: TcpStream, door: Arc<D>, protocol: Arc<http1::Builder>) {
         let Self { place, _descriptor, metrics, mut stop } = self;
-        // An answer is one small write; waiting for more to send with it would cost the publisher 40 ms.
+        // Nagle's algorithm would hold the small write of an answer back for up to 40 ms. A socket that
+        // refuses the option is closed by its peer already.
         if stream.set_nodelay(true).is_err() {
             return;
         }
@@ -182,7 +194,8 @@ impl Visit {
         let answers = service_fn(|request| {
             pulse.request_began();
             let answer = Arc::clone(&door).answer(request);
-            let (pulse, metrics) = (&pulse, &metrics);
+            let pulse = &pulse;
+            let metrics = &metrics;
             async move {
                 let mut answer = answer.await;
                 pulse.request_answered();
@@ -203,6 +216,7 @@ impl Visit {
                 return;
             }
             () = stopped(&mut stop) => {
+                // A request under way is still answered; an idle connection closes at once.
                 connection.as_mut().graceful_shutdown();
                 timeout(DOORS_LINGER, connection).await.unwrap_or(Ok(()))
             }
@@ -212,10 +226,11 @@ impl Visit {
         }
         if let Err(error) = outcome {
             if error.is_parse() {
-                // hyper has answered it by itself: 400, or 431 for a head too large.
+                // hyper has answered such a request by itself: 400, or 431 for a head that is too large.
                 metrics.answered(D::NAME, StatusCode::BAD_REQUEST);
             }
-            // hyper's error names what went wrong with the connection, never what the request said.
+            // hyper's error says what failed on the connection. It never quotes the request, which may hold a
+            // key.
             debug!(door = D::NAME.name(), %error, "a connection ended early");
         }
     }

@@ -1,4 +1,4 @@
-//! What `PUT /v1/rooms/{room}` asks for: a body in, checked settings out. Each mistake is named by its path.
+//! The body of `PUT /v1/rooms/{room}`: JSON in, checked settings out. Each mistake is named by its path.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -9,36 +9,33 @@ use serde_json::{Map, Value};
 
 use crate::config::flush::{RuleField, SHARE_ALLOWED, Shares};
 use crate::config::policy::{Given, PolicyField, Said};
+use crate::http::problem::Problem;
 use roomcast_core::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOM_TYPES_MAX, TYPES_CHANGED_MAX};
 use roomcast_core::room::id::TypeName;
 use roomcast_core::room::pace::{RoomSettings, Unfit};
 use roomcast_core::room::policy::{PolicyChange, Types};
 
-use super::problem::Problem;
-
 const FIELDS: &str = "expected_audience, flush, readable, limits, types, idle_close_s";
-/// How much of a name that is none is given back: enough to find the slip.
-const NAME_CHARS_SHOWN: usize = 64;
 
-/// What of the node's configuration a `PUT` is held against.
+/// Reads the settings of a room against the node's configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings<'a> {
-    /// Says the class of each type.
-    pub types: &'a Types,
+pub(super) struct SettingsReader<'a> {
+    /// The configured message types: a setting must fit the class of the type.
+    pub(super) types: &'a Types,
 }
 
-impl Settings<'_> {
-    /// The share to blame if those that are named are too much.
-    pub(super) fn shares_named(settings: &RoomSettings) -> &'static str {
+impl SettingsReader<'_> {
+    /// The path of the share to blame if a room's shares add up to more than 1: the last share in the body.
+    pub(super) fn share_to_blame(settings: &RoomSettings) -> &'static str {
         let named = settings.quotas_permille.iter().rposition(Option::is_some);
         Shares::PATHS[named.unwrap_or(0)]
     }
 
-    /// What a body asks for. A field that is left out, or `null`, leaves the room as it is.
+    /// Reads a body. A missing field, or `null`, leaves the room as it is.
     ///
     /// # Errors
     /// 400 `bad_json`, `unknown_field` or `bad_value`.
-    pub fn read(self, body: &[u8]) -> Result<RoomSettings, Problem> {
+    pub(super) fn read(self, body: &[u8]) -> Result<RoomSettings, Problem> {
         let body: Value = serde_json::from_slice(body).map_err(|error| {
             let detail = format!("line {}, column {}", error.line(), error.column());
             Problem::bad("bad_json", "body", "one JSON object").detail(detail)
@@ -59,16 +56,18 @@ impl Settings<'_> {
                 }
                 "flush" | "readable" | "limits" => self.rules(name, value, &mut settings)?,
                 "types" => settings.types = self.types(object(value, "types")?)?,
-                unknown => return Err(unknown_field("", unknown, FIELDS)),
+                // Refused, not ignored: a misspelt field must not look like a setting in force.
+                unknown => return Err(Problem::unknown_field("", unknown, FIELDS)),
             }
         }
         Ok(settings)
     }
 
-    /// The fields of one section of the rules.
+    /// Reads one section of the rules into `settings`.
     fn rules(self, section: &str, value: &Value, settings: &mut RoomSettings) -> Result<(), Problem> {
         for (name, value) in given(object(value, section)?) {
             let path = format!("{section}.{name}");
+            // Shares are fractions; all other rules are whole numbers.
             if let Some(priority) = Shares::PATHS.iter().position(|known| *known == path) {
                 let permille = value.as_f64().and_then(Shares::permille);
                 settings.quotas_permille[priority] =
@@ -76,7 +75,7 @@ impl Settings<'_> {
                 continue;
             }
             let Some(field) = RuleField::at(&path) else {
-                return Err(unknown_field(&format!("{section}."), name, names_in(section)));
+                return Err(Problem::unknown_field(&format!("{section}."), name, names_in(section)));
             };
             let number = value
                 .as_u64()
@@ -92,7 +91,7 @@ impl Settings<'_> {
         }
         let mut changes = Vec::new();
         for (name, value) in given(types) {
-            let path = format!("types.{}", shown(name));
+            let path = format!("types.{}", Problem::shown(name));
             let type_name = TypeName::parse(name).map_err(|bad| bad_value(path.clone(), bad.allowed))?;
             let change = self.policy(&type_name, &path, object(value, &path)?)?;
             changes.push((type_name, change));
@@ -100,23 +99,24 @@ impl Settings<'_> {
         Ok(changes)
     }
 
-    /// What is to be otherwise for one type; it has to fit the class that the node gives it.
+    /// Reads the changes for a type. The changes must fit the type's class on this node.
     fn policy(
         self,
         type_name: &TypeName,
         path: &str,
         fields: &Map<String, Value>,
     ) -> Result<PolicyChange, Problem> {
-        const THE_NODES: &str =
-            "nothing: the class of a type is the node's (types.NAME.class in its configuration)";
+        // A class is a promise to publishers and devices, and one room can't change it under them.
+        const CLASS_ALLOWED: &str =
+            "no class: only the node's configuration sets the class of a type (types.NAME.class)";
         let mut said = Said::default();
         for (name, value) in given(fields) {
             if name == "class" {
-                return Err(bad_value(format!("{path}.class"), THE_NODES));
+                return Err(bad_value(format!("{path}.class"), CLASS_ALLOWED));
             }
             let Some(field) = PolicyField::named(name) else {
                 let allowed = PolicyField::ALL.map(PolicyField::name).join(", ");
-                return Err(unknown_field(&format!("{path}."), name, allowed));
+                return Err(Problem::unknown_field(&format!("{path}."), name, allowed));
             };
             said.note(field, as_given(value))
                 .ok_or_else(|| bad_value(format!("{path}.{name}"), field.allowed()))?;
@@ -124,16 +124,20 @@ impl Settings<'_> {
         let base = self.types.policy(type_name);
         let (change, misfits) = said.over(&base);
         match misfits.first() {
+            // A problem names one field; a further misfit shows up at the next try.
             None => Ok(change),
             Some(misfit) => {
                 let problem = bad_value(format!("{path}.{}", misfit.field.name()), misfit.allowed);
-                Err(problem.detail(format!("the node has this type as {}", base.class.name())))
+                Err(problem.detail(format!(
+                    "the node's configuration gives this type the class {}",
+                    base.class.name()
+                )))
             }
         }
     }
 }
 
-/// The fields that say something.
+/// The fields with a value other than `null`.
 fn given(fields: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
     fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))
 }
@@ -142,18 +146,20 @@ fn object<'a>(value: &'a Value, path: &str) -> Result<&'a Map<String, Value>, Pr
     value.as_object().ok_or_else(|| bad_value(path.to_owned(), "a JSON object"))
 }
 
-/// 400: settings that are each as they may be, and can't be this room's.
+/// 400: each setting is allowed, but the room can't have all settings together.
 pub(super) fn unfit_settings(unfit: Unfit, share: &'static str) -> Problem {
     match unfit {
         Unfit::Quotas { permille } => {
             let sum = f64::from(permille) / 1000.0;
             bad_value(
                 share,
-                format!("shares that add up to at most 1 with the room's others; these make {sum}"),
+                format!(
+                    "shares of all priorities that add up to at most 1; with the room's others, these are {sum}"
+                ),
             )
         }
         Unfit::Types => {
-            bad_value("types", format!("at most {ROOM_TYPES_MAX} types that a room treats otherwise"))
+            bad_value("types", format!("at most {ROOM_TYPES_MAX} types with settings of the room's own"))
         }
     }
 }
@@ -174,7 +180,7 @@ fn as_given(value: &Value) -> Given<'_> {
     }
 }
 
-/// A whole number from one to the other, both included.
+/// A whole number within `span`, both ends included.
 fn whole(value: &Value, field: &'static str, span: RangeInclusive<u64>) -> Result<u64, Problem> {
     let allowed = || format!("a whole number from {} to {}", span.start(), span.end());
     value
@@ -185,16 +191,6 @@ fn whole(value: &Value, field: &'static str, span: RangeInclusive<u64>) -> Resul
 
 fn bad_value(field: impl Into<Cow<'static, str>>, allowed: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad_value").field(field).allowed(allowed)
-}
-
-pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Problem {
-    let field = format!("{prefix}{}", shown(name));
-    Problem::new(StatusCode::BAD_REQUEST, "unknown_field").field(field).allowed(allowed)
-}
-
-/// A megabyte of a name is not sent back.
-fn shown(name: &str) -> String {
-    name.chars().take(NAME_CHARS_SHOWN).collect()
 }
 
 #[cfg(test)]
@@ -213,7 +209,7 @@ mod tests {
             of("online", Class::Latest),
             of("enter", Class::Lossy),
         ]);
-        Settings { types: &types }.read(body.as_bytes())
+        SettingsReader { types: &types }.read(body.as_bytes())
     }
 
     #[test]
@@ -271,8 +267,8 @@ mod tests {
     #[test]
     fn a_type_is_treated_otherwise_in_what_is_named() {
         let changed = settings(
-            r#"{"types":{"chat":{"priority":"low","merge":"first","urgent":true,"ttl_ms":3000,"rate":20,"history":false,
-                "weight":3},"coupon":{"ttl_ms":5000,"priority":"high"},"unheard":{"rate":7,"burst":1},"like":{"rate":0}}}"#,
+            r#"{"types":{"chat":{"priority":"low","merge":"first","urgent":true,"ttl_ms":3000,"rate":20,
+                "history":false,"weight":3},"coupon":{"ttl_ms":5000,"priority":"high"},"unheard":{"rate":7,"burst":1},"like":{"rate":0}}}"#,
         )
         .unwrap()
         .types;
@@ -302,7 +298,7 @@ mod tests {
     #[test]
     fn a_mistake_is_named() {
         let named_like_a_megabyte = format!(r#"{{"types":{{"{}":{{}}}}}}"#, "x".repeat(1 << 20));
-        let shown = format!("types.{}", "x".repeat(NAME_CHARS_SHOWN));
+        let shown = format!("types.{}", "x".repeat(64));
         for (body, code, field) in [
             (r#"{"flush":{"gather":1}}"#, "unknown_field", "flush.gather"),
             (r#"{"flush":{"cpu_share":0.5}}"#, "unknown_field", "flush.cpu_share"),

@@ -1,8 +1,8 @@
-//! What a device's handshake must be before it is answered with 101: RFC 6455 headers, a subprotocol, a token, a query.
+//! The parts of a device's handshake: RFC 6455 headers, subprotocol, token, query.
 //!
-//! Pure functions over a request's head. In which order they are asked, and what follows, is the viewer door's
-//! business.
+//! Pure functions over a request's head. The door decides their order, and acts on the result.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
@@ -18,20 +18,21 @@ use tungstenite::handshake::derive_accept_key;
 use crate::auth;
 use crate::http::problem::Problem;
 use crate::http::request::{Query, authorization};
-use roomcast_core::room::id::{BadName, Cursor, DeviceName, Encoding, Seen};
+use roomcast_core::room::id::{Cursor, DeviceName, Encoding, Seen};
 
-/// What stands before the token in a subprotocol entry: browsers can set no other header. Never echoed.
-pub const TOKEN_SUBPROTOCOL_PREFIX: &str = "roomcast.token.";
+/// The prefix of a subprotocol entry with a token. A browser's WebSocket lets a page set no other
+/// header. The entry is never echoed.
+const TOKEN_SUBPROTOCOL_PREFIX: &str = "roomcast.token.";
 
-/// Checks that a request is a WebSocket handshake, and gives the `Sec-WebSocket-Accept` that answers it.
+/// Checks a request to be a WebSocket handshake, and returns the `Sec-WebSocket-Accept` of the answer.
 ///
 /// # Errors
 /// 426 `upgrade_required` or `websocket_version`; 400 `bad_websocket_key`.
-pub fn accept_key(head: &Parts) -> Result<HeaderValue, Problem> {
-    let asks = head.version == Version::HTTP_11
+pub(super) fn accept_key(head: &Parts) -> Result<HeaderValue, Problem> {
+    let is_upgrade = head.version == Version::HTTP_11
         && names(&head.headers, &UPGRADE, "websocket")
         && names(&head.headers, &CONNECTION, "upgrade");
-    if !asks {
+    if !is_upgrade {
         return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required")
             .allowed("a WebSocket handshake (RFC 6455) over HTTP/1.1")
             .header(UPGRADE, HeaderValue::from_static("websocket"))
@@ -50,7 +51,7 @@ pub fn accept_key(head: &Parts) -> Result<HeaderValue, Problem> {
     accept.ok_or_else(|| Problem::bad("bad_websocket_key", "sec-websocket-key", "the base64 of 16 bytes"))
 }
 
-/// Whether one of a header's comma-separated values is `token`, in any case.
+/// True if one of the header's comma-separated values is `token`, in any case.
 fn names(headers: &HeaderMap, header: &HeaderName, token: &str) -> bool {
     listed(headers, header).any(|value| value.eq_ignore_ascii_case(token))
 }
@@ -60,29 +61,30 @@ fn listed<'a>(headers: &'a HeaderMap, header: &HeaderName) -> impl Iterator<Item
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|value| !value.is_empty())
 }
 
-/// The value of a header that stands exactly once.
+/// The value of a header, if the request has exactly one. A proxy and this door might pick different ones of
+/// two.
 fn only<'a>(headers: &'a HeaderMap, header: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(header).into_iter();
-    let (first, further) = (values.next()?, values.next());
-    if further.is_some() { None } else { first.to_str().ok().map(str::trim) }
+    let first = values.next()?;
+    if values.next().is_some() { None } else { first.to_str().ok().map(str::trim) }
 }
 
 fn is_sixteen_bytes(key: &str) -> bool {
+    // The length first: no stranger makes the door decode a long header.
     key.len() == 24 && STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)
 }
 
-/// What was made of the subprotocols a device offered.
+/// The choice among the offered subprotocols.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Subprotocol<'a> {
-    /// How its frames will be spelt.
-    pub encoding: Encoding,
-    /// Whether it offered that, and so must hear it back.
-    pub answer: Option<&'static str>,
-    /// The token among them.
+pub(super) struct Subprotocol<'a> {
+    pub(super) encoding: Encoding,
+    /// The chosen entry, to be echoed. `None`: without an offer, an echo would break the
+    /// handshake.
+    pub(super) answer: Option<&'static str>,
     token: Option<&'a str>,
 }
 
-/// Without the token: it must not reach a log.
+/// Shows no token: a token must not reach a log.
 impl fmt::Debug for Subprotocol<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subprotocol")
@@ -93,13 +95,15 @@ impl fmt::Debug for Subprotocol<'_> {
     }
 }
 
-/// Chooses the first subprotocol that is ours. A device that offers none gets JSON.
+/// Chooses the first known subprotocol. A device without an offer gets JSON.
 ///
 /// # Errors
-/// 400 `no_subprotocol` when all that were offered are foreign: a browser drops a connection whose server chose
-/// none of its offers, and would never say why.
-pub fn subprotocol(headers: &HeaderMap) -> Result<Subprotocol<'_>, Problem> {
-    let (mut chosen, mut token, mut is_foreign) = (None, None, false);
+/// 400 `no_subprotocol` if all offers are foreign. With a 101, a browser would drop the connection without a
+/// reason.
+pub(super) fn subprotocol(headers: &HeaderMap) -> Result<Subprotocol<'_>, Problem> {
+    let mut chosen = None;
+    let mut token = None;
+    let mut is_foreign = false;
     for offer in listed(headers, &SEC_WEBSOCKET_PROTOCOL) {
         if let Some(offered) = offer.strip_prefix(TOKEN_SUBPROTOCOL_PREFIX) {
             token = token.or(Some(offered));
@@ -120,16 +124,16 @@ pub fn subprotocol(headers: &HeaderMap) -> Result<Subprotocol<'_>, Problem> {
     }
 }
 
-/// A device's token: from its `Authorization` header, else from its subprotocols, else from its query. Borrowed where
-/// it can be; it must not reach a log, an error or a metric.
+/// A device's token: from the `Authorization` header, else from the subprotocols, else from the query. The
+/// token must not reach a log, an error or a metric.
 ///
 /// # Errors
-/// 400 `bad_query` when `token=` is not percent-encoded UTF-8.
-pub fn token<'a>(
+/// 400 `bad_query` if `token=` is not percent-encoded UTF-8.
+pub(super) fn token<'a>(
     headers: &'a HeaderMap,
     subprotocol: Option<&Subprotocol<'a>>,
     query: Query<'a>,
-) -> Result<Option<std::borrow::Cow<'a, str>>, Problem> {
+) -> Result<Option<Cow<'a, str>>, Problem> {
     let given = authorization(headers).and_then(auth::bearer);
     match given.or_else(|| subprotocol.and_then(|subprotocol| subprotocol.token)) {
         Some(token) => Ok(Some(token.into())),
@@ -137,42 +141,29 @@ pub fn token<'a>(
     }
 }
 
-/// What a device says of itself in its query.
+/// The query of a join.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Asks {
+pub(super) struct JoinQuery {
     /// `cursor=EPOCH:OFFSET`
-    pub cursor: Option<Cursor>,
+    pub(super) cursor: Option<Cursor>,
     /// `seen=RUN:SEQ`
-    pub seen: Option<Seen>,
+    pub(super) seen: Option<Seen>,
     /// `device=`
-    pub device: Option<DeviceName>,
+    pub(super) device: Option<DeviceName>,
 }
 
-impl Asks {
-    /// Reads them; other fields are ignored.
+impl JoinQuery {
+    /// Reads the three fields. Other fields are ignored: newer devices can speak to older nodes.
     ///
     /// # Errors
-    /// 400 `bad_query` naming the field.
-    pub fn of(query: Query<'_>) -> Result<Self, Problem> {
+    /// 400 `bad_query` with the field.
+    pub(super) fn of(query: Query<'_>) -> Result<Self, Problem> {
         Ok(Self {
-            cursor: parsed(query, "cursor", Cursor::parse)?,
-            seen: parsed(query, "seen", Seen::parse)?,
-            device: parsed(query, "device", DeviceName::parse)?,
+            cursor: query.parsed("cursor", Cursor::parse)?,
+            seen: query.parsed("seen", Seen::parse)?,
+            device: query.parsed("device", DeviceName::parse)?,
         })
     }
-}
-
-/// A field of the query, through its type's parser.
-///
-/// # Errors
-/// 400 `bad_query` naming the field.
-pub fn parsed<T>(
-    query: Query<'_>,
-    field: &'static str,
-    parse: fn(&str) -> Result<T, BadName>,
-) -> Result<Option<T>, Problem> {
-    let Some(value) = query.field(field)? else { return Ok(None) };
-    parse(&value).map(Some).map_err(|error| Problem::bad("bad_query", field, error.allowed))
 }
 
 #[cfg(test)]
@@ -253,9 +244,7 @@ mod tests {
         let entry = ("sec-websocket-protocol", "roomcast.v1.json, roomcast.token.two");
         let of = |head: &Parts| {
             let chosen = subprotocol(&head.headers).unwrap();
-            token(&head.headers, Some(&chosen), Query::of(&head.uri))
-                .unwrap()
-                .map(std::borrow::Cow::into_owned)
+            token(&head.headers, Some(&chosen), Query::of(&head.uri)).unwrap().map(Cow::into_owned)
         };
         assert_eq!(of(&head("/?token=three", &[bearer, entry])).as_deref(), Some("one"));
         assert_eq!(of(&head("/?token=three", &[entry])).as_deref(), Some("two"));
@@ -272,13 +261,13 @@ mod tests {
     #[test]
     fn the_query_says_where_the_device_left_off() {
         let uri = "/?cursor=00000000000000ff:7&seen=00000000000000aa%3A3&device=tv%201&colour=blue";
-        let asks = Asks::of(Query::of(&head(uri, &[]).uri)).unwrap();
-        assert_eq!(asks.cursor, Cursor::parse("00000000000000ff:7").ok());
-        assert_eq!(asks.seen, Seen::parse("00000000000000aa:3").ok());
-        assert_eq!(asks.device.unwrap().as_str(), "tv 1");
+        let join = JoinQuery::of(Query::of(&head(uri, &[]).uri)).unwrap();
+        assert_eq!(join.cursor, Cursor::parse("00000000000000ff:7").ok());
+        assert_eq!(join.seen, Seen::parse("00000000000000aa:3").ok());
+        assert_eq!(join.device.unwrap().as_str(), "tv 1");
         for field in ["cursor", "seen", "device"] {
             let uri = format!("/?{field}=%00");
-            let problem = Asks::of(Query::of(&head(&uri, &[]).uri)).unwrap_err();
+            let problem = JoinQuery::of(Query::of(&head(&uri, &[]).uri)).unwrap_err();
             assert_eq!((problem.code(), problem.named_field()), ("bad_query", Some(field)));
         }
     }

@@ -1,0 +1,117 @@
+//! The operator door: health, readiness, metrics, and the ladder.
+
+mod ladder;
+mod readiness;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, StatusCode};
+
+use crate::clock::{self, node_cpu};
+use crate::metrics::DoorName;
+use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+
+use super::accept::{Answer, Door};
+use super::problem::Problem;
+use super::request::check_host;
+use super::{Node, answer, answer_json};
+
+use ladder::{StepOwner, ladder};
+use readiness::{Readiness, Signs};
+
+/// The door of operators and their monitoring.
+#[derive(Debug)]
+pub(crate) struct OperatorDoor {
+    node: Arc<Node>,
+}
+
+impl OperatorDoor {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        check_host(request.version(), request.headers())?;
+        let path = request.uri().path();
+        if let Some(owner) = StepOwner::of(path) {
+            return ladder(&self.node, owner?, request).await;
+        }
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+            return Err(Problem::not_found());
+        }
+        // Load balancers probe with HEAD as well.
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(Problem::method_not_allowed("GET, HEAD"));
+        }
+        match path {
+            // Asks no shard and no store: an orchestrator must not restart a node for a slow disk.
+            "/healthz" => Ok(answer_json(&Readiness::of("ok"))),
+            "/readyz" => Ok(self.readiness().await.into_answer()),
+            _ => Ok(self.metrics()),
+        }
+    }
+
+    async fn readiness(&self) -> Readiness {
+        // A draining node is never ready. The balancer must hear so at once, without a wait for the shards.
+        let answering = if self.node.is_draining() { Vec::new() } else { self.node.shards.answering().await };
+        let store = &self.node.store;
+        Readiness::judge(Signs {
+            is_draining: self.node.is_draining(),
+            answering,
+            trouble: store.trouble(),
+            under_way: store.under_way(clock::now()),
+            windows_needed: self.node.metrics.held().iter().map(|held| held.window_needed).collect(),
+            window_max: self.node.window_max,
+            steps: self.node.shards.board().steps(),
+        })
+    }
+
+    fn metrics(&self) -> Answer {
+        const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        let Node { metrics, store, shards, .. } = &*self.node;
+        // These gauges cost a system call or a lock, so they are refreshed per scrape and not per second.
+        metrics.hot(shards.hot_rooms());
+        metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(clock::now()));
+        metrics.show_process(node_cpu(), resident_bytes());
+        answer(StatusCode::OK, TEXT, metrics.render().into())
+    }
+}
+
+/// Resident memory of this process, from Linux's `/proc`; 0 on other systems. A read of `/proc` waits for no
+/// disk.
+fn resident_bytes() -> u64 {
+    std::fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_in).unwrap_or(0)
+}
+
+fn resident_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+impl Door for OperatorDoor {
+    const NAME: DoorName = DoorName::Operator;
+    const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
+    const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
+    /// Fewer than the other doors leave: an operator must reach a node without free descriptors.
+    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 4;
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+        self.route(request).await.unwrap_or_else(Problem::into_answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_this_process_is_found() {
+        assert_eq!(resident_in("Name:\tx\nVmRSS:\t    1208 kB\nThreads:\t1\n"), Some(1208 * 1024));
+        assert_eq!(resident_in("Name:\tVmRSS\n"), None);
+        assert!(cfg!(not(target_os = "linux")) || resident_bytes() > 0);
+    }
+}

@@ -1,0 +1,150 @@
+//! The publisher door. Streaming backends publish here, open and close rooms, and follow and recall reliable
+//! messages.
+
+pub(crate) mod key_limits;
+mod publish;
+mod reliable;
+mod rooms;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+
+use crate::metrics::DoorName;
+use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+
+use super::Node;
+use super::accept::{Answer, Door};
+use super::problem::Problem;
+use super::request::{Query, authorization, check_host};
+use super::routes::{Part, Route, offset, room_name};
+
+use publish::publish;
+
+/// The door of streaming backends.
+#[derive(Debug)]
+pub(crate) struct PublisherDoor {
+    node: Arc<Node>,
+}
+
+impl PublisherDoor {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        let node = &*self.node;
+        check_host(request.version(), request.headers())?;
+        // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.
+        let key = node.publisher_keys.admits(authorization(request.headers()))?;
+        match Call::of(request.method(), request.uri().path())? {
+            Call::List => rooms::list(node, Query::of(request.uri())).await,
+            Call::Publish(room) => {
+                let room = room_name(room)?;
+                publish(node, key, room, request).await
+            }
+            Call::Configure(room) => {
+                let room = room_name(room)?;
+                // Boxed: the settings are large and rare, and the publish path should not carry their bytes.
+                Box::pin(rooms::configure(node, room, request)).await
+            }
+            Call::LookAt(room) => rooms::look_at(node, room_name(room)?).await,
+            Call::Close(room) => rooms::close(node, room_name(room)?).await,
+            Call::Receipt(room, at) => reliable::receipt(node, room_name(room)?, offset(at)?).await,
+            Call::Recall(room, at) => reliable::recall(node, room_name(room)?, offset(at)?).await,
+        }
+    }
+}
+
+impl Door for PublisherDoor {
+    const NAME: DoorName = DoorName::Publisher;
+    const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
+    const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
+    /// Fewer than the viewer door leaves, more than the operator door: strangers may do little here.
+    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+        // Boxed: an idle connection's future would otherwise carry two kilobytes of the last request.
+        Box::pin(self.route(request)).await.unwrap_or_else(Problem::into_answer)
+    }
+}
+
+/// One call of a publisher. Rooms and offsets are as typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Call<'a> {
+    List,
+    Publish(&'a str),
+    Configure(&'a str),
+    LookAt(&'a str),
+    Close(&'a str),
+    /// The receipt of the reliable message at this offset of the room.
+    Receipt(&'a str, &'a str),
+    /// The recall of the reliable message at this offset of the room.
+    Recall(&'a str, &'a str),
+}
+
+impl<'a> Call<'a> {
+    /// # Errors
+    /// 404, or 405 with the methods of the path.
+    fn of(method: &Method, path: &'a str) -> Result<Self, Problem> {
+        let allow = Problem::method_not_allowed;
+        match Route::of(path) {
+            Some(Route::Part(room, Part::Messages)) => match *method {
+                Method::POST => Ok(Self::Publish(room)),
+                _ => Err(allow("POST")),
+            },
+            Some(Route::Room(room)) => match *method {
+                Method::GET => Ok(Self::LookAt(room)),
+                Method::PUT => Ok(Self::Configure(room)),
+                Method::DELETE => Ok(Self::Close(room)),
+                _ => Err(allow("GET, PUT, DELETE")),
+            },
+            Some(Route::Rooms) => match *method {
+                Method::GET => Ok(Self::List),
+                _ => Err(allow("GET")),
+            },
+            Some(Route::ReliableMessage(room, offset)) => match *method {
+                Method::GET => Ok(Self::Receipt(room, offset)),
+                Method::DELETE => Ok(Self::Recall(room, offset)),
+                _ => Err(allow("GET, DELETE")),
+            },
+            // The viewer door's paths do not exist at this door.
+            Some(Route::Part(_, Part::Ws | Part::History | Part::Reliable)) | None => {
+                Err(Problem::not_found())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_and_paths_say_what_is_wanted() {
+        for (method, path, wanted) in [
+            (Method::POST, "/v1/rooms/r1/messages", Call::Publish("r1")),
+            (Method::PUT, "/v1/rooms/r1", Call::Configure("r1")),
+            (Method::GET, "/v1/rooms/r1", Call::LookAt("r1")),
+            (Method::DELETE, "/v1/rooms/r1", Call::Close("r1")),
+            (Method::GET, "/v1/rooms", Call::List),
+            (Method::GET, "/v1/rooms/r1/reliable/7", Call::Receipt("r1", "7")),
+            (Method::DELETE, "/v1/rooms/r1/reliable/7", Call::Recall("r1", "7")),
+        ] {
+            assert_eq!(Call::of(&method, path).unwrap(), wanted, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn another_method_hears_405_and_another_path_404() {
+        for path in ["/v1/rooms/r1/messages", "/v1/rooms/r1", "/v1/rooms", "/v1/rooms/r1/reliable/7"] {
+            assert_eq!(Call::of(&Method::PATCH, path).unwrap_err().code(), "method_not_allowed", "{path}");
+        }
+        for path in ["/", "/v1/rooms/r1/ws", "/v1/rooms/r1/history", "/metrics"] {
+            assert_eq!(Call::of(&Method::GET, path).unwrap_err().code(), "not_found", "{path}");
+        }
+    }
+}
