@@ -302,7 +302,7 @@ pub const LADDER_OWED_PERMILLE: [u64; 5] = [800, 825, 850, 875, 900];
 /// How far below its thousandths a step is left again.
 pub const LADDER_OWED_SLACK_PERMILLE: u64 = 50;
 /// How often the members of a hot room are told to the directory, at most.
-pub const SPREAD_INTERVAL: Duration = Duration::from_millis(100);
+pub const SCATTER_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest gather window of a room. Past it: refused at start, or 400.
 pub const GATHER_MAX: Duration = Duration::from_secs(10);
 /// Most messages of one batch. Past it: refused at start, or 400.

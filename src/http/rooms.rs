@@ -5,7 +5,7 @@ use hyper::{Request, StatusCode};
 
 use crate::http::accept::Answer;
 use crate::metrics::tally::Holdings;
-use crate::shard::publishers::NotConfigured;
+use crate::shard::homes::publishers::NotConfigured;
 use roomcast_core::limits::{ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX};
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::pace::RoomSettings;

@@ -20,7 +20,7 @@ pub fn home(room: &RoomName, shards: usize) -> usize {
 
 /// What a home says of a room that is hot, or was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spread {
+pub struct Scatter {
     /// Which room.
     pub room: RoomName,
     /// Shards that further members are to be placed on; 1: its home alone.
@@ -97,7 +97,7 @@ impl Directory {
         if let Some(hot) = self.hot.get_mut(room) {
             hot.members[shard] += 1;
         } else if self.listed.contains(room) {
-            self.spread(Spread { room: room.clone(), width: self.loads.len(), members: vec![(shard, 1)] });
+            self.scatter(Scatter { room: room.clone(), width: self.loads.len(), members: vec![(shard, 1)] });
         }
     }
 
@@ -106,8 +106,8 @@ impl Directory {
     }
 
     /// A home says how hot a room is, and where its members are.
-    pub fn spread(&mut self, spread: Spread) {
-        let Spread { room, width, members: told } = spread;
+    pub fn scatter(&mut self, scatter: Scatter) {
+        let Scatter { room, width, members: told } = scatter;
         let count = self.loads.len();
         if width <= 1 {
             self.hot.remove(&room);
@@ -208,12 +208,12 @@ mod tests {
         for (busy_tenths, shard) in [9, 0, 4].into_iter().zip(&others) {
             directory.loaded(*shard, Load { busy_tenths, connections: 5 });
         }
-        directory.spread(Spread { room: room("r1"), width: 2, members: vec![(home, 100)] });
+        directory.scatter(Scatter { room: room("r1"), width: 2, members: vec![(home, 100)] });
         assert_eq!(directory.shards_of(&room("r1")), [home, others[1]]);
         let counts = placed(&mut directory, "r1", 300);
         assert_eq!((counts[home], counts[others[1]]), (100, 200), "as many on each in the end");
         let members = vec![(home, 200), (others[1], 200)];
-        directory.spread(Spread { room: room("r1"), width: 4, members });
+        directory.scatter(Scatter { room: room("r1"), width: 4, members });
         assert_eq!(directory.shards_of(&room("r1")), [home, others[1], others[2], others[0]]);
     }
 
@@ -232,10 +232,10 @@ mod tests {
     #[test]
     fn a_room_that_cools_down_is_placed_on_its_home_again() {
         let mut directory = directory(4, &[]);
-        directory.spread(Spread { room: room("r1"), width: 3, members: Vec::new() });
-        directory.spread(Spread { room: room("r1"), width: 2, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 3, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 2, members: Vec::new() });
         assert_eq!(directory.shards_of(&room("r1")).len(), 2);
-        directory.spread(Spread { room: room("r1"), width: 1, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 1, members: Vec::new() });
         let home = home(&room("r1"), 4);
         assert_eq!(directory.shards_of(&room("r1")), [home]);
         assert_eq!((placed(&mut directory, "r1", 10)[home], directory.hot_rooms()), (10, 0));
@@ -245,12 +245,12 @@ mod tests {
     fn a_listed_room_is_scattered_from_its_first_device_on() {
         let mut directory = directory(4, &["r1"]);
         assert_eq!(placed(&mut directory, "r1", 40), [10; 4]);
-        directory.spread(Spread { room: room("r1"), width: 1, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 1, members: Vec::new() });
         assert_eq!(placed(&mut directory, "r1", 40), [10; 4], "closed, and opened again");
     }
 
     #[test]
-    fn homes_are_spread_evenly_and_move_little() {
+    fn rooms_have_their_homes_on_all_shards_alike_and_move_little() {
         let rooms: Vec<RoomName> =
             (0..10_000).map(|n| RoomName::parse(&format!("room-{n}")).unwrap()).collect();
         let mut counts = [0; 4];

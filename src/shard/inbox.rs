@@ -13,16 +13,16 @@ const SMOOTHING: u32 = 4;
 
 /// What a turn took out of the inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Taken {
+pub(super) struct InboxTaken {
     /// Messages in all of its publishes.
-    pub messages: usize,
+    pub(super) messages: usize,
     /// The least time that one of them had waited; `None`: there were none.
-    pub least: Option<Duration>,
+    pub(super) least: Option<Duration>,
 }
 
 /// What is known of an inbox.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(super) struct Queue {
     /// The least time that a publish has waited since this was last asked; zero if it was empty.
     least: Option<Duration>,
     /// Since when each publish has waited too long.
@@ -39,7 +39,7 @@ pub struct Queue {
 
 impl Queue {
     /// A turn that began at `now` took this; `left`: what it left behind.
-    pub fn took(&mut self, taken: Taken, left: Left, now: Instant) {
+    pub(super) fn took(&mut self, taken: InboxTaken, left: Left, now: Instant) {
         if let Some((before, messages)) = self.turn.take() {
             let took =
                 now.saturating_duration_since(before) / u32::try_from(messages).unwrap_or(u32::MAX).max(1);
@@ -78,12 +78,12 @@ impl Queue {
     /// What one message takes, while a queue stands or the shard is on a step of its ladder: the doors are to keep the queue
     /// short. `None`: they need not.
     #[must_use]
-    pub fn per_message_to_keep(&self, step: Step) -> Option<Duration> {
+    pub(super) fn per_message_to_keep(&self, step: Step) -> Option<Duration> {
         self.per_message.filter(|_| self.is_standing || step > Step::Calm)
     }
 
     /// Publishes were refused lately. Counted once in `INBOX_STANDING`: what matters is for how long, not how many.
-    pub fn turned_away(&mut self, now: Instant) {
+    pub(super) fn turned_away(&mut self, now: Instant) {
         if self.refused_at.is_none_or(|at| now.saturating_duration_since(at) >= INBOX_STANDING) {
             self.refused_at = Some(now);
             self.turned_away += 1;
@@ -91,19 +91,19 @@ impl Queue {
     }
 
     /// How often refusals were counted since this was last asked.
-    pub fn take_turned_away(&mut self) -> u32 {
+    pub(super) fn take_turned_away(&mut self) -> u32 {
         std::mem::take(&mut self.turned_away)
     }
 
     /// The least time that a publish waited since this was last asked.
-    pub fn take_least(&mut self) -> Duration {
+    pub(super) fn take_least(&mut self) -> Duration {
         self.least.take().unwrap_or(Duration::ZERO)
     }
 }
 
 /// What a turn left in the inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub(super) enum Left {
     /// It was empty then.
     Nothing,
     /// More waits.
@@ -117,8 +117,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn taken(messages: usize, waited_ms: u32) -> Taken {
-        Taken { messages, least: Some(MS * waited_ms) }
+    fn taken(messages: usize, waited_ms: u32) -> InboxTaken {
+        InboxTaken { messages, least: Some(MS * waited_ms) }
     }
 
     /// Turns 10 ms apart from `from` on, each of which takes ten messages that have waited so long.
@@ -139,7 +139,7 @@ mod tests {
         queue.took(taken(1, 40), Left::Nothing, now);
         queue.took(taken(1, 40), Left::Some, now);
         assert_eq!(queue.take_least(), Duration::ZERO, "it was empty in between");
-        queue.took(Taken::default(), Left::Nothing, now);
+        queue.took(InboxTaken::default(), Left::Nothing, now);
         assert_eq!(queue.take_least(), Duration::ZERO);
     }
 
@@ -186,7 +186,7 @@ mod tests {
         let (mut queue, now) = (Queue::default(), clock::now().instant);
         let now = turns(&mut queue, now, 60, 20);
         assert!(queue.per_message_to_keep(Step::Calm).is_some());
-        queue.took(Taken::default(), Left::Nothing, now);
+        queue.took(InboxTaken::default(), Left::Nothing, now);
         assert_eq!(queue.per_message_to_keep(Step::Calm), None);
     }
 
@@ -202,7 +202,7 @@ mod tests {
         queue.took(taken(10, 10), Left::Nothing, now);
         assert_eq!(queue.per_message_to_keep(Step::LossyOff), Some(MS * 3 / 4));
         for _ in 0..50 {
-            queue.took(Taken::default(), Left::Nothing, now);
+            queue.took(InboxTaken::default(), Left::Nothing, now);
         }
         assert!(queue.per_message_to_keep(Step::LossyOff).unwrap() < MS / 1000, "it was long ago");
     }

@@ -19,18 +19,18 @@ const REFUSALS_STEP_MAX: Step = Step::WindowWidest;
 
 /// What an interval is weighed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pressure {
+pub(super) struct Pressure {
     /// The least time that a publish waited in the inbox; zero if the inbox was empty at any moment.
-    pub delay: Duration,
+    pub(super) delay: Duration,
     /// Moments at which publishes were refused because too much waited, `INBOX_STANDING` apart.
-    pub turned_away: u32,
+    pub(super) turned_away: u32,
     /// What all shards' devices are owed, in thousandths of what they may be.
-    pub owed_permille: u64,
+    pub(super) owed_permille: u64,
 }
 
 /// One shard's place on the ladder.
 #[derive(Debug)]
-pub struct Ladder {
+pub(super) struct Ladder {
     weighed_at: Instant,
     by_delay: Step,
     by_owed: Step,
@@ -39,24 +39,24 @@ pub struct Ladder {
 impl Ladder {
     /// At its foot.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { weighed_at: now, by_delay: Step::Calm, by_owed: Step::Calm }
     }
 
     /// The step it stands on.
     #[must_use]
-    pub fn step(&self) -> Step {
+    pub(super) fn step(&self) -> Step {
         self.by_delay.max(self.by_owed)
     }
 
     /// When it is to be weighed next.
     #[must_use]
-    pub fn due(&self) -> Instant {
+    pub(super) fn due(&self) -> Instant {
         self.weighed_at + LADDER_INTERVAL
     }
 
     /// Weighs the interval that is over.
-    pub fn weigh(&mut self, pressure: Pressure, now: Instant) -> Option<StepChange> {
+    pub(super) fn weigh(&mut self, pressure: Pressure, now: Instant) -> Option<StepChange> {
         let from = self.step();
         self.weighed_at = now;
         // A full inbox is soon worked off: whoever is refused waits a moment, and it is empty for as long.

@@ -20,11 +20,12 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
+use super::ask::reply as reply_with;
 use super::directory::Load;
-use super::handle::{Arrival, Hello, HomeReceipt, Request, Shards};
-use super::inbox::{Left, Queue, Taken};
+use super::handle::{Arrival, DoorRequest, Hello, Shards};
+use super::inbox::{InboxTaken, Left, Queue};
 use super::ladder::{Ladder, Pressure};
-use super::lane::Peer;
+use super::lane::Lanes;
 use super::socket::DeviceSocket;
 use super::way_in::PublishRequest;
 use super::{Plan, Shard};
@@ -35,13 +36,10 @@ use crate::store::Request as StoreRequest;
 use crate::store::port::Port;
 use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
 use roomcast_core::now::{Now, millis};
-use roomcast_core::room::id::RoomName;
+use roomcast_core::room::Told;
 use roomcast_core::room::ladder::StepChange;
 use roomcast_core::room::message::Published;
-use roomcast_core::room::view::{RecallView, ReliablePage, StreamRefusal};
-use roomcast_core::room::{Ask, Told};
 use roomcast_core::wire::close::{CloseReason, LogLevel};
-use roomcast_core::wire::frame;
 
 /// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -55,7 +53,7 @@ const TAKES_MESSAGES_MAX: usize = 512;
 /// Starts a shard's thread.
 pub(super) fn start(
     plan: Plan,
-    peers: Vec<Peer>,
+    lanes: Lanes,
     shards: Shards,
     store: Port,
     metrics: Metrics,
@@ -65,7 +63,7 @@ pub(super) fn start(
         let now = clock::now().instant;
         let shell = Rc::new(Shell {
             index: plan.index,
-            shard: RefCell::new(Shard::new(plan, peers, now)),
+            shard: RefCell::new(Shard::new(plan, lanes, now)),
             store: RefCell::new(store),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             shards,
@@ -100,19 +98,12 @@ struct Shell {
 struct Waits {
     tickets: u64,
     publishes: BTreeMap<u64, oneshot::Sender<Published>>,
-    asks: BTreeMap<u64, Asker>,
+    asks: BTreeMap<u64, oneshot::Sender<Told>>,
     drains: Vec<oneshot::Sender<()>>,
     farewells: Vec<oneshot::Sender<()>>,
     holdings_due: Option<Instant>,
     /// When this thread's processor time was last read, and what it was.
     metered: Option<(Instant, Duration)>,
-}
-
-/// Who asked something of a room's reliable stream.
-enum Asker {
-    Receipt(oneshot::Sender<HomeReceipt>),
-    Recall(oneshot::Sender<Result<RecallView, StreamRefusal>>),
-    Pull { room: RoomName, reply: oneshot::Sender<Result<ReliablePage, StreamRefusal>> },
 }
 
 impl Waits {
@@ -179,14 +170,14 @@ impl Shell {
                 more = false;
                 break;
             };
-            self.shard.borrow_mut().take_stored(stored, now);
+            self.shard.borrow_mut().homes.take_stored(stored, now);
         }
         more || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
     }
 
     fn take_publishes(&self, now: Now) {
         let way_in = self.shards.way_in(self.index);
-        let mut taken = Taken::default();
+        let mut taken = InboxTaken::default();
         for _ in 0..TAKES_MAX {
             let Some(request) = way_in.publishes.pop() else { break };
             let PublishRequest { room, messages, bytes, at, reply } = request;
@@ -199,7 +190,7 @@ impl Shell {
             waits.publishes.insert(ticket, reply);
             // An operator who was answered before this was published has the step in force.
             self.obey_ladder();
-            self.shard.borrow_mut().publish(ticket, &room, messages, now);
+            self.shard.borrow_mut().homes.publish(ticket, &room, messages, now);
             if taken.messages >= TAKES_MESSAGES_MAX {
                 break;
             }
@@ -215,7 +206,7 @@ impl Shell {
 
     /// Rooms are told the step in force when they are next told anything.
     fn obey_ladder(&self) {
-        self.shard.borrow_mut().degrade(self.shards.board().in_force(self.index));
+        self.shard.borrow_mut().homes.degrade(self.shards.board().in_force(self.index));
     }
 
     /// Sees whether this shard has to leave out more, or less, once an interval is over.
@@ -224,7 +215,7 @@ impl Shell {
         if now < ladder.due() {
             return;
         }
-        let (board, owed) = (self.shards.board(), self.shard.borrow().owed_bytes());
+        let (board, owed) = (self.shards.board(), self.shard.borrow().residents.owed_bytes());
         board.owes(self.index, owed);
         let mut queue = self.queue.borrow_mut();
         let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
@@ -247,11 +238,11 @@ impl Shell {
             Err(error) => return warn!(%error, "a connection could not be taken in"),
         };
         let mut shard = self.shard.borrow_mut();
-        let key = shard.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
-        if let Some((connection, device)) = shard.connection(key).zip(device) {
+        let key = shard.residents.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
+        if let Some((connection, device)) = shard.residents.connection(key).zip(device) {
             connection.device = device.digest();
         }
-        shard.join(key, &room, seen, cursor, now);
+        shard.residents.join(key, &room, seen, cursor, now);
         drop(shard);
         if !early.is_empty() {
             self.receive(key, &mut early.to_vec(), now);
@@ -260,93 +251,34 @@ impl Shell {
         spawn_local(poll_fn(move |cx| shell.poll_connection(key, cx)));
     }
 
-    fn take_request(&self, request: Request, now: Now) {
+    fn take_request(&self, request: DoorRequest, now: Now) {
         let mut shard = self.shard.borrow_mut();
         match request {
-            Request::Configure { room, settings, reply } => {
-                let view = shard.configure(&room, settings, now);
-                // Whoever hears the answer finds the room placed as it says.
-                self.tell_directory(&mut shard);
-                answer(reply, view.map(Box::new));
+            DoorRequest::Question(asked) => asked.answer(&mut shard, &self.shards, now),
+            DoorRequest::Stream { room, ask, reply } => {
+                let mut waits = self.waits.borrow_mut();
+                let ticket = waits.ticket();
+                waits.asks.insert(ticket, reply);
+                shard.homes.ask(ticket, &room, ask, now);
             }
-            Request::Describe { room, reply } => {
-                shard.tell_step_to(&room, now);
-                answer(reply, shard.describe(&room, now.instant).map(Box::new));
-            }
-            Request::RoomsByMembers { limit, reply } => {
-                answer(reply, shard.rooms_by_members(limit, now.instant));
-            }
-            Request::Counts { room, reply } => {
-                answer(reply, shard.counts(&room));
-            }
-            Request::Close { room, reply } => {
-                answer(reply, shard.close_room(&room, now));
-            }
-            Request::History { room, seen, limit, reply } => {
-                answer(reply, shard.history(&room, seen, limit, now));
-            }
-            Request::Receipt { room, offset, reply } => {
-                let ticket = self.asked(Asker::Receipt(reply));
-                shard.ask(ticket, &room, Ask::Receipt { offset }, now);
-            }
-            Request::Recall { room, offset, reply } => {
-                let ticket = self.asked(Asker::Recall(reply));
-                shard.ask(ticket, &room, Ask::Recall { offset }, now);
-            }
-            Request::Reliable { room, after, reply } => {
-                let ticket = self.asked(Asker::Pull { room: room.clone(), reply });
-                shard.ask(ticket, &room, Ask::Pull { after }, now);
-            }
-            Request::Acks { room, epoch, offset, reply } => {
-                answer(reply, shard.acks(&room, epoch, offset));
-            }
-            Request::RoomStep { room, reply } => {
-                answer(reply, shard.room_step(&room));
-            }
-            Request::SetOwnStep { room, step, reply } => {
-                let step = shard.set_own_step(&room, step, now);
-                // Whoever hears the answer finds the viewer door doing as it says.
-                self.tell_directory(&mut shard);
-                answer(reply, step);
-            }
-            Request::Answer { reply } => {
-                answer(reply, ());
-            }
-            Request::Drain { reply } => {
+            DoorRequest::Drain { reply } => {
                 shard.drain();
                 self.waits.borrow_mut().drains.push(reply);
             }
-            Request::Farewell { reply } => {
+            DoorRequest::Farewell { reply } => {
                 shard.bid_farewell();
                 self.waits.borrow_mut().farewells.push(reply);
             }
         }
     }
 
-    fn tell_directory(&self, shard: &mut Shard<DeviceSocket>) {
-        while let Some(spread) = shard.poll_spread() {
-            debug!(room = %spread.room, width = spread.width, "a hot room is placed anew");
-            self.shards.directory().spread(spread);
-        }
-        while let Some(own) = shard.poll_own_step() {
-            self.shards.directory().own_step(own);
-        }
-    }
-
-    fn asked(&self, asker: Asker) -> u64 {
-        let mut waits = self.waits.borrow_mut();
-        let ticket = waits.ticket();
-        waits.asks.insert(ticket, asker);
-        ticket
-    }
-
     /// Sends what rooms ask of the store, as far as it has places.
     fn ask_store(&self, now: Now) {
         let (mut shard, mut store) = (self.shard.borrow_mut(), self.store.borrow_mut());
-        while let Some(request) = shard.poll_store() {
+        while let Some(request) = shard.homes.poll_store() {
             let is_append = matches!(request, StoreRequest::Append(_));
             if let Err((request, _)) = store.send(request) {
-                shard.store_is_busy(request, now);
+                shard.homes.store_is_busy(request, now);
                 if !is_append {
                     return; // The next answer makes a place, and wakes this shard.
                 }
@@ -359,33 +291,25 @@ impl Shell {
         self.ask_store(now);
         let mut shard = self.shard.borrow_mut();
         let mut waits = self.waits.borrow_mut();
-        while let Some((ticket, published)) = shard.poll_answer() {
+        while let Some((ticket, published)) = shard.homes.poll_answer() {
             if let Some(reply) = waits.publishes.remove(&ticket) {
-                answer(reply, published);
+                reply_with(reply, published);
             }
         }
-        while let Some((ticket, told)) = shard.poll_told() {
-            match (waits.asks.remove(&ticket), told) {
-                (Some(Asker::Receipt(reply)), Told::Receipt(receipt, acks)) => answer(reply, (receipt, acks)),
-                (Some(Asker::Recall(reply)), Told::Recalled(recalled)) => answer(reply, recalled),
-                (Some(Asker::Pull { room, reply }), Told::Pulled(pulled)) => {
-                    let page = |(opening, reset): (_, Option<&str>)| ReliablePage {
-                        json: frame::reliable_page(&room, &opening, reset),
-                    };
-                    answer(reply, pulled.map(page));
-                }
-                _ => unreachable!("each ask has its own answer"),
+        while let Some((ticket, told)) = shard.homes.poll_told() {
+            if let Some(reply) = waits.asks.remove(&ticket) {
+                reply_with(reply, told);
             }
         }
-        self.tell_directory(&mut shard);
+        self.shards.hear_homes(&mut shard.homes);
         for peer in shard.poll_wakes() {
             self.shards.way_in(peer).wake.notify_one();
         }
         if !waits.drains.is_empty() && shard.is_flushed() {
-            waits.drains.drain(..).for_each(|reply| answer(reply, ()));
+            waits.drains.drain(..).for_each(|reply| reply_with(reply, ()));
         }
-        if !waits.farewells.is_empty() && shard.is_deserted() {
-            waits.farewells.drain(..).for_each(|reply| answer(reply, ()));
+        if !waits.farewells.is_empty() && shard.residents.is_deserted() {
+            waits.farewells.drain(..).for_each(|reply| reply_with(reply, ()));
         }
         let tally = shard.take_tally();
         log_closes(&tally);
@@ -406,20 +330,20 @@ impl Shell {
         let now = clock::now();
         {
             let mut shard = self.shard.borrow_mut();
-            let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };
+            let Some(connection) = shard.residents.connection(key) else { return Poll::Ready(()) };
             connection.socket.adopt(cx);
             if connection.is_waiting() {
-                shard.writable(key, now);
+                shard.residents.writable(key, now);
                 self.wake_own();
             }
         }
         for _ in 0..READS_MAX {
             let mut shard = self.shard.borrow_mut();
-            let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };
+            let Some(connection) = shard.residents.connection(key) else { return Poll::Ready(()) };
             match connection.socket.poll_read(cx, &mut scratch) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => {
-                    shard.hang_up(key, now);
+                    shard.residents.hang_up(key, now);
                     self.wake_own();
                     return Poll::Ready(());
                 }
@@ -437,9 +361,9 @@ impl Shell {
     /// Gives the shard what a device sent. A defect met in one device's bytes costs that device its connection.
     fn receive(&self, key: u64, bytes: &mut [u8], now: Now) {
         let mut shard = self.shard.borrow_mut();
-        if catch_unwind(AssertUnwindSafe(|| shard.receive(key, bytes, now))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| shard.residents.receive(key, bytes, now))).is_err() {
             error!("a connection was cut by a defect of the engine");
-            shard.abort(key, now);
+            shard.residents.abort(key, now);
         }
     }
 
@@ -474,11 +398,6 @@ fn log_closes(tally: &Tally) {
             LogLevel::Error => error!(reason = reason_name, connections, "closed"),
         }
     }
-}
-
-/// Whoever asked may have stopped waiting: then nobody hears the answer.
-fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
-    reply.send(answer).ok();
 }
 
 /// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue megabytes

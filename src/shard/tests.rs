@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::inbox::{Left, Queue, Taken};
+use super::inbox::{InboxTaken, Left, Queue};
 use super::ladder::{Ladder, Pressure};
 use super::way_in::{PublishRequest, WayIn};
 use crate::clock;
@@ -29,10 +29,10 @@ fn simulated() -> (u64, Vec<u8>) {
             }
             burst_at += Duration::from_millis(100);
         }
-        let mut taken = Taken::default();
+        let mut taken = InboxTaken::default();
         if let Some(request) = way_in.publishes.pop() {
             way_in.release(request.messages.len(), request.bytes);
-            taken = Taken { messages: request.messages.len(), least: Some(now - request.at) };
+            taken = InboxTaken { messages: request.messages.len(), least: Some(now - request.at) };
         }
         let left = if way_in.publishes.is_empty() { Left::Nothing } else { Left::Some };
         queue.took(taken, left, now);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
 
-use super::handle::{Arrival, Busy, Request};
+use super::handle::{Arrival, Busy, DoorRequest};
 use roomcast_core::limits::{
     HALF_OPEN_MAX, INBOX_AGE_MAX, INBOX_BEST_EFFORT_BYTES_MAX, INBOX_BEST_EFFORT_MESSAGES_MAX,
     INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX,
@@ -36,7 +36,7 @@ impl PublishRequest {
 #[derive(Debug)]
 pub(super) struct WayIn {
     pub(super) publishes: ArrayQueue<PublishRequest>,
-    pub(super) requests: ArrayQueue<Request>,
+    pub(super) requests: ArrayQueue<DoorRequest>,
     pub(super) arrivals: ArrayQueue<Arrival>,
     /// Messages and bytes in `publishes`.
     messages: AtomicUsize,
@@ -122,7 +122,7 @@ impl WayIn {
     ///
     /// # Errors
     /// [`Busy`] when as many wait as may.
-    pub(super) fn push_request(&self, request: Request) -> Result<(), Busy> {
+    pub(super) fn push_request(&self, request: DoorRequest) -> Result<(), Busy> {
         self.requests.push(request).map_err(|_| Busy)?;
         self.wake.notify_one();
         Ok(())

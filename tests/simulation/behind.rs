@@ -39,7 +39,7 @@ fn round(bench: &mut Bench, room: &RoomName, n: usize) -> Counts {
     bench.publish(room, &format!(r#"{{"type":"coupon","payload":{n}}}"#));
     bench.rest();
     let mut accepted = Counts::new();
-    while let Some((_, published)) = bench.shard.poll_answer() {
+    while let Some((_, published)) = bench.shard.homes.poll_answer() {
         let Published::Taken(verdicts) = published else { panic!("{published:?}") };
         for (type_name, verdict) in names.iter().zip(&verdicts).filter(|_| verdicts.len() > 1) {
             assert!(matches!(verdict, Verdict::Accepted | Verdict::Merged), "{type_name}: {verdict:?}");
@@ -83,7 +83,7 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
     for normal_per_second in [0, 7] {
         let (mut bench, room) = (Bench::new(128), name("r"));
         let settings = RoomSettings { normal_per_second: Some(normal_per_second), ..RoomSettings::default() };
-        bench.shard.configure(&room, settings, bench.now).expect("it fits");
+        bench.shard.homes.configure(&room, settings, bench.now).expect("it fits");
         let (seeing_key, seeing_pipe) = bench.join(&room, None, usize::MAX);
         let (slow_key, slow_pipe) = bench.join(&room, None, usize::MAX);
         let (mut seeing, mut slow) = (device(seeing_key, &seeing_pipe), device(slow_key, &slow_pipe));
@@ -100,7 +100,7 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
         slow_pipe.borrow_mut().capacity = usize::MAX;
         for _ in 0..4 {
             if slow.read(usize::MAX) {
-                bench.shard.writable(slow_key, bench.now);
+                bench.shard.residents.writable(slow_key, bench.now);
             }
             bench.rest();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roomcast::shard::heat::HeatRules;
+use roomcast::shard::homes::heat::HeatRules;
 use roomcast_core::room::pace::RoomRules;
 
 use crate::node::Node;

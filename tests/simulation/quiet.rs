@@ -200,7 +200,10 @@ impl World {
             (0..self.devices.len()).for_each(|index| self.read_from(index, usize::MAX));
             self.pass_time(Duration::from_millis(50));
         }
-        assert!(self.shards.iter().all(Shard::is_deserted), "nobody is left after a drain");
+        assert!(
+            self.shards.iter().all(|shard| shard.residents.is_deserted()),
+            "nobody is left after a drain"
+        );
         for index in ROOMS.map(|room| self.witness(room)).into_iter().chain([late]) {
             let device = &self.devices[index];
             assert!(device.bye && device.closed == Some(1012), "a drained device hears bye and 1012");

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use roomcast::metrics::tally::Tally;
 use roomcast::seat::Seats;
 use roomcast::shard::directory::Directory;
-use roomcast::shard::heat::HeatRules;
+use roomcast::shard::homes::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard, directory};
 use roomcast::store::port::Port;
@@ -266,7 +266,7 @@ impl World {
 
     /// Gives out what followed from what a shard was told.
     pub(crate) fn give_out(&mut self, index: usize) {
-        while let Some(request) = self.shards[index].poll_store() {
+        while let Some(request) = self.shards[index].homes.poll_store() {
             match &request {
                 Request::Load { room, .. } => {
                     self.loading.insert(room.to_string());
@@ -323,13 +323,13 @@ impl World {
                 if *asked == AskedOfStore::Load {
                     self.loading.remove(room.as_str());
                 }
-                let view = self.shards[shard].describe(room, self.now.instant);
+                let view = self.shards[shard].homes.describe(room, self.now.instant);
                 let in_flight = view.is_some_and(|view| view.backlog.not_durable > 0);
                 self.coverage.count("store error in flight", u64::from(in_flight));
             }
             Answer::Durable { .. } | Answer::Paged { .. } => {}
         }
-        self.shards[shard].take_stored(answer, self.now);
+        self.shards[shard].homes.take_stored(answer, self.now);
         self.busy[shard] = true;
         self.give_out(shard);
         true

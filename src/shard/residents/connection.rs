@@ -41,7 +41,7 @@ pub trait Socket {
 
 /// One place of a connection in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct RoomPlace {
     /// The room's segment on this shard.
     pub segment: u32,
     /// Its slot there; `None` while its join is on the way.
@@ -79,7 +79,7 @@ pub struct Connection<S> {
     /// What it has half sent.
     pub reader: Reader,
     /// Its rooms.
-    pub places: Vec<Place>,
+    pub places: Vec<RoomPlace>,
     /// Joins that wait until the welcome before them has been taken: at most one is owed at a time.
     deferred: VecDeque<Deferred>,
     /// Joins it has sent.

@@ -17,7 +17,7 @@ const GAIN: u32 = 4;
 
 /// What one shard's passes take.
 #[derive(Debug)]
-pub struct Strain {
+pub(super) struct Strain {
     /// What they may take, in thousandths.
     permille_max: u32,
     window_max: Duration,
@@ -35,18 +35,18 @@ pub struct Strain {
 
 /// The widest windows that rooms which had passes in an interval need for their own passes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Windows {
+pub(super) struct Windows {
     /// Of all of them.
-    pub of_all: Duration,
+    pub(super) of_all: Duration,
     /// Of those whose window may still widen. The others can't be helped, and to slow down the rest for them would be in
     /// vain.
-    pub of_helped: Duration,
+    pub(super) of_helped: Duration,
 }
 
 impl Strain {
     /// Nothing was measured yet.
     #[must_use]
-    pub fn new(rules: &RoomRules, now: Instant) -> Self {
+    pub(super) fn new(rules: &RoomRules, now: Instant) -> Self {
         Self {
             permille_max: rules.cpu_permille.max(1),
             window_max: rules.window_max(),
@@ -61,7 +61,7 @@ impl Strain {
     }
 
     /// Passes of a room that needs this window for them alone took so much processor time.
-    pub fn spend(&mut self, cpu: Duration, window: Duration) {
+    pub(super) fn spend(&mut self, cpu: Duration, window: Duration) {
         self.spent += cpu;
         if !self.is_helped(window) {
             self.spent_in_vain += cpu;
@@ -70,18 +70,18 @@ impl Strain {
 
     /// Whether the window of a room that needs this one may still widen.
     #[must_use]
-    pub fn is_helped(&self, window: Duration) -> bool {
+    pub(super) fn is_helped(&self, window: Duration) -> bool {
         window < self.window_max
     }
 
     /// Whether an interval is over, so that it is to be weighed.
     #[must_use]
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.interval_began) >= LOAD_INTERVAL
     }
 
     /// Weighs the interval that is over.
-    pub fn weigh(&mut self, windows: Windows, now: Instant) {
+    pub(super) fn weigh(&mut self, windows: Windows, now: Instant) {
         let elapsed = now.saturating_duration_since(self.interval_began);
         let (spent, in_vain) = (std::mem::take(&mut self.spent), std::mem::take(&mut self.spent_in_vain));
         self.permille = smoothed(self.permille, spent, elapsed);
@@ -101,7 +101,7 @@ impl Strain {
 
     /// The window that the most costly room would need so that passes keep to their share; zero while nothing is written.
     #[must_use]
-    pub fn window_needed(&self) -> Duration {
+    pub(super) fn window_needed(&self) -> Duration {
         let widest = stretched(self.windows.of_helped, self.stretch_permille).max(self.windows.of_all);
         if self.permille <= self.permille_max {
             // A room may be dear and yet seldom written to.
@@ -112,13 +112,13 @@ impl Strain {
 
     /// What passes take, in thousandths of the shard's time.
     #[must_use]
-    pub fn permille(&self) -> u32 {
+    pub(super) fn permille(&self) -> u32 {
         self.permille
     }
 
     /// By how much windows are stretched, in thousandths.
     #[must_use]
-    pub fn stretch_permille(&self) -> u32 {
+    pub(super) fn stretch_permille(&self) -> u32 {
         self.stretch_permille
     }
 }

@@ -1,0 +1,50 @@
+//! The homes and the store: requests of rooms, and the store's answers to them.
+
+use super::Homes;
+use crate::store::{Answer, Request, StoreError};
+use roomcast_core::now::Now;
+use roomcast_core::room::Input;
+use roomcast_core::room::message::Unavailable;
+
+impl Homes {
+    /// The next request to the store.
+    pub fn poll_store(&mut self) -> Option<Request> {
+        self.store_requests.pop_front()
+    }
+
+    /// Takes back a request that the store has no place for now.
+    pub(crate) fn store_is_busy(&mut self, request: Request, now: Now) {
+        match request {
+            // A publisher waits for the append, and is to hear at once that it can't be had.
+            Request::Append(_) => self.take_stored(request.failed(StoreError::Busy), now),
+            // Rooms to be loaded and readers bound the others, so they wait in line.
+            Request::Load { .. } | Request::Page { .. } => self.store_requests.push_front(request),
+        }
+    }
+
+    /// Takes an answer of the store.
+    pub fn take_stored(&mut self, answer: Answer, now: Now) {
+        let (room, input) = match answer {
+            Answer::Loaded { room, life, stream } => (room, Input::Loaded { life, stored: stream }),
+            Answer::Durable { room, life, through } => (room, Input::Durable { life, through }),
+            Answer::Paged { room, life, after, page } => (room, Input::Paged { life, after, page }),
+            Answer::Failed { room, life, asked, error } => {
+                let reason = unavailable(error);
+                (room, Input::StoreFailed { life, asked, reason })
+            }
+        };
+        // Nobody waits for an answer to a room that is gone; the room itself knows its lives apart.
+        if let Some(key) = self.room_of.get(&room).copied() {
+            self.tell_room(key, input, now);
+        }
+    }
+}
+
+/// An error of the store, in the words that publishers hear.
+fn unavailable(error: StoreError) -> Unavailable {
+    match error {
+        StoreError::Failing | StoreError::Moved => Unavailable::StoreFailing,
+        StoreError::Full => Unavailable::StoreFull,
+        StoreError::Busy => Unavailable::StoreBusy,
+    }
+}
