@@ -491,6 +491,7 @@ mod tests {
     use crate::seat::Seats;
     use crate::shard::Shard;
     use crate::shard::socket::DeviceSocket;
+    use crate::store::{Answer, Request};
     use tokio::net::{TcpListener, TcpStream};
 
     /// A shard that takes nothing by itself.
@@ -593,9 +594,11 @@ mod tests {
         let now = clock::now();
         let key = pair[1 - home].residents.connect(socket, Encoding::Json, Grant::Any, seat, now);
         pair[1 - home].residents.join(key, &room(), None, None, now);
-        for shard in [1 - home, home, 1 - home] {
-            pair[shard].turn(now);
-        }
+        pair[1 - home].turn(now);
+        pair[home].turn(now);
+        // The join waits until the home knows the stream.
+        let Some(Request::Load { room: of, life }) = pair[home].homes.poll_store() else { panic!("a load") };
+        pair[home].homes.take_stored(Answer::Loaded { room: of, life, stream: None }, now);
         fill(&shards, 1 - home);
         let (configured, ()) = tokio::join!(shards.configure(room(), RoomSettings::default()), async {
             answer_next(&shards, home, &mut pair[home]);

@@ -64,6 +64,15 @@ fn accounted(device: &Device) -> Counts {
     counts
 }
 
+/// Messages that a device was told as skipped, in whatever frame.
+fn told_skipped(device: &Device) -> u64 {
+    let batches = device.heard.iter().filter_map(|(_, heard)| match heard {
+        Heard::Batch { skipped, .. } => Some(skipped.values().sum::<u64>()),
+        _ => None,
+    });
+    batches.sum()
+}
+
 /// Frames that take a device past more than the next batch.
 fn jumps(device: &Device) -> Vec<usize> {
     let seqs: Vec<u64> = device
@@ -113,6 +122,10 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
         assert!(jumps(&seeing).is_empty(), "who reads misses nothing");
         assert_eq!(accounted(&seeing), accepted, "at {normal_per_second} a second");
         assert_eq!(accounted(&slow), accepted, "at {normal_per_second} a second");
+        // Level frames tell of what the room left out, a refresh of what the device missed as well: the metric has both.
+        let told = told_skipped(&seeing) + told_skipped(&slow);
+        assert!(told > 0 && (told_skipped(&seeing) > 0) == (normal_per_second > 0));
+        assert_eq!(bench.shard.take_tally().messages_skipped, told, "at {normal_per_second} a second");
         let [jump] = jumps(&slow)[..] else { panic!("one refresh brings it up: {:?}", jumps(&slow)) };
         let Heard::Batch { latest, content, carried, part, .. } = &slow.heard[jump].1 else { unreachable!() };
         assert!(content.messages.is_empty(), "nothing that was said meanwhile: {content:?}");

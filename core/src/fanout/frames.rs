@@ -20,6 +20,8 @@ pub struct Level {
     pub ack_within: Duration,
     /// When its oldest message was accepted.
     pub oldest: Instant,
+    /// Messages that were accepted and left out, as the frame tells each member.
+    pub skipped: u64,
 }
 
 /// How far a refresh takes a member.

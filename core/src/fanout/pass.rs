@@ -47,6 +47,8 @@ pub struct PassFrames {
     pub(super) frames: [Vec<Bytes>; Encoding::ALL.len()],
     /// How far in the reliable stream each of them takes a member.
     pub(super) sent: Vec<u64>,
+    /// Messages that each of them tells as skipped.
+    pub(super) skipped: Vec<u64>,
 }
 
 /// What a pass over a slice of members left to be dealt with after the loop. Slots are relative to the slice.
@@ -55,6 +57,10 @@ pub struct PassTally {
     /// Holes, and members that were offered nothing.
     pub(super) aside: usize,
     pub(super) level: u64,
+    /// Of the level frames, those of members that did not take all frames.
+    pub(super) partial: u64,
+    /// Messages that those told as skipped.
+    pub(super) partial_skipped: u64,
     pub(super) queued: u64,
     pub(super) skipped: u64,
     pub(super) refused: Vec<u32>,
@@ -113,6 +119,8 @@ impl PassTally {
         let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
         frames.taken_by(member, taken);
         self.level += taken as u64;
+        self.partial += taken as u64;
+        self.partial_skipped += frames.skipped[..taken].iter().sum::<u64>();
         self.skipped += frames.batches() - taken as u64;
         self.refused.push(slot);
     }
@@ -124,7 +132,7 @@ impl PassFrames {
     pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
         let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
         let to = Seq(from.0 + batches as u64);
-        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches] }
+        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches], skipped: vec![0; batches] }
     }
 
     /// A member took the first `taken` of them only.
@@ -154,6 +162,7 @@ impl PassFrames {
     pub(super) fn push(&mut self, level: &Level) {
         (self.to, self.reach.through) = (level.seq, level.reach.through);
         self.sent.push(level.reach.through);
+        self.skipped.push(level.skipped);
         for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
             frames.push(frame.clone());
         }
@@ -161,6 +170,13 @@ impl PassFrames {
 }
 
 impl PassTally {
+    /// Messages told as skipped in level frames. Counted after the pass, from the frames that were taken: members that
+    /// took all frames were told all, so the pass itself counts nothing more.
+    pub(super) fn messages_skipped(&self, frames: &PassFrames) -> u64 {
+        let whole = (self.level - self.partial) / frames.batches();
+        whole * frames.skipped.iter().sum::<u64>() + self.partial_skipped
+    }
+
     /// A gap is known: whoever stands before it has missed what never came.
     pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
         if member.last_seq < seq && member.standing == Standing::Level {

@@ -62,6 +62,7 @@ fn level(room: &Room, batch: &Batch, segments: &[(usize, Census)], sent: u64) ->
         reach: Reach { after: batch.span.map_or(sent, |span| span.after), through: sent },
         ack_within: Duration::from_millis(batch.span.map_or(0, |span| span.ack_within_ms).into()),
         oldest: batch.oldest,
+        skipped: batch.skipped.iter().map(|(_, count)| count).sum(),
     }
 }
 

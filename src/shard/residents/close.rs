@@ -23,7 +23,7 @@ impl<S: Socket> Residents<S> {
 
     /// Takes a connection out of its rooms, and lets it finish the frame that it has begun and say goodbye.
     fn close_with(&mut self, index: u32, reason: CloseReason, notice: Option<Notice<'_>>, now: Now) {
-        let Some(connection) = self.connections.get_mut(index) else { return };
+        let Some(connection) = self.connections.living(index) else { return };
         // The first reason counts: it is what the device hears.
         if connection.closing.replace(reason).is_some() {
             return;

@@ -92,7 +92,7 @@ impl<S: Socket> Connections<S> {
         self.all.capacity()
     }
 
-    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Connection<S>> {
+    pub(super) fn living(&mut self, index: u32) -> Option<&mut Connection<S>> {
         self.all.get_mut(index as usize)
     }
 

@@ -59,7 +59,7 @@ impl<S: Socket> Residents<S> {
     /// The connection of a key, while it lives.
     pub fn connection(&mut self, key: u64) -> Option<&mut Connection<S>> {
         let index = self.connections.find(key)?;
-        self.connections.get_mut(index)
+        self.connections.living(index)
     }
 
     /// Takes one frame of a device.

@@ -41,7 +41,7 @@ impl<S: Socket> Residents<S> {
         let mut turns = std::mem::take(&mut self.turns);
         for turn in turns.drain(..) {
             // The goodbyes of the segment before may have emptied this one.
-            let Some(placed) = self.segments.get_mut(turn.key) else { continue };
+            let Some(placed) = self.segments.placed(turn.key) else { continue };
             let part = spent.saturating_mul(turn.offered) / offered.max(1);
             self.strain.spend(part, placed.window(&self.plan.rules));
             placed.bear(part, turn.offered);
@@ -64,7 +64,7 @@ impl<S: Socket> Residents<S> {
     /// Gives one segment a turn. The result is the cost in members, at least one.
     fn take_segment_turn(&mut self, key: u32, members_max: usize, now: Now) -> usize {
         // The segment may have ended, or begun anew, since it got in line.
-        let Some(placed) = self.segments.get_mut(key).filter(|placed| placed.active) else {
+        let Some(placed) = self.segments.placed(key).filter(|placed| placed.active) else {
             return 1;
         };
         let turn = placed.segment.turn(members_max, &mut self.connections, now.instant);

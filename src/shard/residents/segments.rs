@@ -125,7 +125,7 @@ impl Segments {
         self.find(room).filter(|key| self[*key].segment.run() == run && !self[*key].closing)
     }
 
-    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut Placed> {
+    pub(super) fn placed(&mut self, key: u32) -> Option<&mut Placed> {
         self.all.get_mut(key as usize)
     }
 
