@@ -1,4 +1,4 @@
-//! Questions that a shard answers at once: each with the type of its answer, and the one place that gives it.
+//! Questions a shard answers at once: each with the type of its answer, and the one place that gives it.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use roomcast_core::room::pace::RoomSettings;
 use roomcast_core::room::receipt::Acks;
 use roomcast_core::room::view::{ClosedView, HistoryPage, RoomLine, RoomView};
 
-/// A question to one shard.
+/// A question to a shard.
 pub(super) trait Question: fmt::Debug + Send + 'static {
     /// The answer.
     type Answer: Send;
@@ -44,7 +44,8 @@ where
 {
     fn answer(self: Box<Self>, shard: &mut Shard<DeviceSocket>, shards: &Shards, now: Now) {
         let answer = self.question.answer(shard, now);
-        // First, so that whoever hears the answer finds the viewer door placing and refusing devices as it says.
+        // First, so that whoever hears the answer finds the viewer door placing and refusing devices as it
+        // says.
         shards.hear_homes(&mut shard.homes);
         reply(self.reply, answer);
     }
@@ -100,7 +101,7 @@ impl Question for RoomsByMembers {
     }
 }
 
-/// Asks for one shard's counts of a room's members, and for the life of the room that they belong to.
+/// Asks for a shard's counts of a room's members, with the life of the room.
 #[derive(Debug)]
 pub(super) struct CountsOf {
     pub(super) room: RoomName,
@@ -144,7 +145,7 @@ impl Question for History {
     }
 }
 
-/// Asks for one shard's part of a receipt.
+/// Asks for a shard's part of a receipt.
 #[derive(Debug)]
 pub(super) struct AcksOf {
     pub(super) room: RoomName,

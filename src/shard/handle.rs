@@ -46,33 +46,33 @@ use roomcast_core::wire::frame;
 #[error("the shard's inbox is full")]
 pub struct Busy;
 
-/// Why a request has no answer.
+/// The reason why a request has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// Nothing was taken.
     #[error(transparent)]
     Busy(#[from] Busy),
-    /// The shard took the request and ended without an answer: what became of it is unknown.
+    /// The shard took the request and ended without an answer. The outcome is unknown.
     #[error("the shard ended without an answer")]
     Silent,
 }
 
-/// What the viewer door learnt of a device before it answered 101.
+/// A device's request, as the viewer door knows it before the 101.
 #[derive(Debug)]
 pub struct Hello {
     /// The room of the URL.
     pub room: RoomName,
-    /// From the subprotocol.
+    /// Encoding of the frames, from the subprotocol.
     pub encoding: Encoding,
-    /// `cursor=`
+    /// The parameter `cursor=`.
     pub cursor: Option<Cursor>,
-    /// `seen=`
+    /// The parameter `seen=`.
     pub seen: Option<Seen>,
-    /// `device=`
+    /// The parameter `device=`.
     pub device: Option<DeviceName>,
-    /// Which rooms it may join.
+    /// The rooms that the device may join.
     pub grant: Grant,
-    /// Its place among the node's connections.
+    /// A place among the node's connections.
     pub seat: Seat,
 }
 
@@ -81,37 +81,38 @@ pub struct Hello {
 pub struct Arrival {
     /// Non-blocking, no longer registered with any runtime.
     pub stream: std::net::TcpStream,
-    /// What was read beyond the request.
+    /// Bytes read beyond the request.
     pub early: Bytes,
-    /// What the request said.
+    /// The request.
     pub hello: Hello,
 }
 
-/// What the shards are started with.
+/// The plan of all shards.
 #[derive(Debug, Clone)]
 pub struct ShardsPlan {
-    /// How many; at least one.
+    /// Number of shards, at least one.
     pub count: usize,
-    /// The flush policy of rooms that say nothing else.
+    /// The flush policy of rooms without settings of their own.
     pub rules: RoomRules,
-    /// How often devices are to ping.
+    /// Time between two pings of a device.
     pub heartbeat: Duration,
     /// Members past which a room is hot.
     pub hot_members: u64,
     /// Rooms that are hot from the first device on.
     pub hot_rooms: Vec<RoomName>,
-    /// Bytes that all devices together may be owed.
+    /// Limit of bytes owed to all devices together.
     pub outbound_bytes_max: u64,
 }
 
-/// A request of a door to one shard.
+/// A request of a door to a shard.
 #[derive(Debug)]
 pub(super) enum DoorRequest {
     /// Answered at once.
     Question(Box<dyn AnyAsked>),
-    /// About a room's reliable stream. Answered when the room knows: the store may have to be read or written.
+    /// About a room's reliable stream. Answered when the room knows: the store may have to be read or
+    /// written.
     Stream { room: RoomName, ask: Ask, reply: oneshot::Sender<Told> },
-    /// Answered when everything that waited has left.
+    /// Answered when all that waited has left.
     Drain { reply: oneshot::Sender<()> },
     /// Answered when no connection is left.
     Farewell { reply: oneshot::Sender<()> },
@@ -121,16 +122,16 @@ pub(super) enum DoorRequest {
 #[derive(Debug, Clone)]
 pub struct Shards {
     ways_in: Arc<[Arc<WayIn>]>,
-    /// Held for as long as one look-up takes: joins ask it, homes tell it a few times a second.
+    /// Locked for one look-up at a time, by joins, and by homes a few times a second.
     directory: Arc<Mutex<Directory>>,
     board: Arc<Board>,
 }
 
 impl Shards {
-    /// Starts one thread per shard.
+    /// Starts a thread per shard.
     ///
     /// # Errors
-    /// When the system gives no more threads, runtimes or random numbers; those already started are stopped.
+    /// The system gives no more threads, runtimes or random numbers. Threads already started are stopped.
     pub fn start(
         plan: &ShardsPlan,
         store: Box<dyn Store>,
@@ -161,7 +162,7 @@ impl Shards {
     /// Publishes checked messages to a room, all of them or none entering its inbox.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Result<Published, Unanswered> {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
@@ -174,7 +175,7 @@ impl Shards {
     /// Opens or configures a room.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why it was not configured.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the room's own reason.
     pub async fn configure(
         &self,
         room: RoomName,
@@ -187,10 +188,10 @@ impl Shards {
         })
     }
 
-    /// What a room shows of itself; `None` if it is not open.
+    /// The view of a room; `None` if the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn describe(&self, room: RoomName) -> Result<Option<Box<RoomView>>, Unanswered> {
         let view = self.ask(self.home(&room), Describe { room: room.clone() }).await?;
         Ok(match view {
@@ -199,8 +200,9 @@ impl Shards {
         })
     }
 
-    /// A home's view of its room, with what other shards count, and where further devices are placed. A shard that does not
-    /// say within [`COUNTS_AGE_MAX`] has counted nothing, as far as this view goes: the home has answered.
+    /// Completes a home's view of a room with the counts of other shards, and with the placement of further
+    /// devices. The home has answered, so a shard that is silent for [`COUNTS_AGE_MAX`] only leaves its
+    /// counts out.
     async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
         let deadline = clock::now().instant + COUNTS_AGE_MAX;
         let asked =
@@ -224,7 +226,7 @@ impl Shards {
     /// The `limit` rooms with most members, over all shards.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Unanswered> {
         let mut lines = Vec::new();
         for shard in 0..self.ways_in.len() {
@@ -235,18 +237,18 @@ impl Shards {
         Ok(lines)
     }
 
-    /// Closes a room; its members are told. `None` if it was not open.
+    /// Closes a room and tells the members. `None` if the room was not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn close(&self, room: RoomName) -> Result<Option<ClosedView>, Unanswered> {
         self.ask(self.home(&room), Close { room }).await
     }
 
-    /// The newest `limit` messages of a room's history after `seen`; `None` if it is not open.
+    /// The newest `limit` messages of a room's history after `seen`; `None` if the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn history(
         &self,
         room: RoomName,
@@ -256,10 +258,10 @@ impl Shards {
         self.ask(self.home(&room), History { room, seen, limit }).await
     }
 
-    /// How many devices have a reliable message.
+    /// The receipt of a reliable message: counts of the devices that have it.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why there is none.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no receipt.
     pub async fn receipt(
         &self,
         room: RoomName,
@@ -282,10 +284,11 @@ impl Shards {
         Ok(Ok(receipt))
     }
 
-    /// Takes a reliable message back: durable when this returns `Ok(Ok(_))`. Recalling it again gives the first recall.
+    /// Takes a reliable message back: durable when the result is `Ok(Ok(_))`. A second recall gives the
+    /// first.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why it can't be recalled.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why the message stays.
     pub async fn recall(
         &self,
         room: RoomName,
@@ -296,11 +299,11 @@ impl Shards {
         Ok(recalled)
     }
 
-    /// The reliable messages that are alive behind a cursor, as far as one page holds them; without a cursor, or with
-    /// one that can't be honoured, from the beginning.
+    /// One page of the reliable messages that are alive behind a cursor. Without a cursor, or with a cursor
+    /// of another epoch, the page starts at the beginning.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why there is no page.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no page.
     pub async fn reliable(
         &self,
         room: RoomName,
@@ -312,18 +315,18 @@ impl Shards {
         Ok(pulled.map(|(opening, reset)| ReliablePage { json: frame::reliable_page(&room, &opening, reset) }))
     }
 
-    /// Where a room stands on the ladder; `None`: it is not open.
+    /// A room's step of the ladder; `None`: the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn room_step(&self, room: RoomName) -> Result<Option<RoomStep>, Unanswered> {
         self.ask(self.home(&room), StepOf { room }).await
     }
 
-    /// Gives an open room a step of its own, or takes it back; `None`: it is not open.
+    /// Gives an open room a step of its own, or takes the step back. `None`: the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn set_own_step(
         &self,
         room: RoomName,
@@ -332,20 +335,20 @@ impl Shards {
         self.ask(self.home(&room), SetOwnStep { room, step }).await
     }
 
-    /// Where the shards stand on the ladder.
+    /// The board of all shards' steps.
     #[must_use]
     pub fn board(&self) -> &Board {
         &self.board
     }
 
-    /// Whether the room takes no device, so that the door can answer 503 before it upgrades.
+    /// True if the room takes no device: the door answers 503 before the upgrade.
     #[must_use]
     pub fn refuses_joins(&self, room: &RoomName) -> bool {
         let own = self.directory().step_of(room);
         own.unwrap_or_else(|| self.board.in_force(self.home(room))) == Step::JoinsRefused
     }
 
-    /// Whether each shard answers within a second, by index.
+    /// By shard: true if the shard answers within a second.
     pub async fn answering(&self) -> Vec<bool> {
         let deadline = clock::now().instant + Duration::from_secs(1);
         let asked: Vec<_> = (0..self.ways_in.len()).map(|shard| self.send(shard, Awake)).collect();
@@ -362,7 +365,7 @@ impl Shards {
     /// Hands a device to the shard that placement names.
     ///
     /// # Errors
-    /// [`Busy`] when that shard has too many arrivals waiting: the socket is closed.
+    /// [`Busy`]: the shard has too many arrivals waiting, and the socket is closed.
     pub fn admit(&self, arrival: Arrival) -> Result<(), Busy> {
         let room = arrival.hello.room.clone();
         let shard = self.directory().find(&room, |shard| self.has_space(shard)).ok_or(Busy)?;
@@ -372,7 +375,7 @@ impl Shards {
         Ok(())
     }
 
-    /// Whether an arrival for this room would find a place, so that the door can answer 503 before it upgrades.
+    /// True if an arrival for this room would find a place. If not, the door answers 503 before the upgrade.
     #[must_use]
     pub fn has_room_for(&self, room: &RoomName) -> bool {
         self.directory().find(room, |shard| self.has_space(shard)).is_some()
@@ -388,11 +391,12 @@ impl Shards {
         self.directory().hot_rooms()
     }
 
-    /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns when every connection is
-    /// gone; whoever calls it bounds the wait.
+    /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns once every
+    /// connection is gone. The caller bounds the wait.
     pub async fn drain(&self) {
-        // All shards flush before the first says goodbye: their batches have members on other shards. Once all have
-        // answered, every batch has been taken into a pass; once they have answered again, those passes are over.
+        // All shards flush before the first says goodbye: their batches have members on other shards. Once
+        // all have answered, every batch has been taken into a pass; once they have answered again, those
+        // passes are over.
         self.ask_all(|reply| DoorRequest::Drain { reply }).await;
         self.ask_all(|reply| DoorRequest::Drain { reply }).await;
         self.ask_all(|reply| DoorRequest::Farewell { reply }).await;
@@ -406,7 +410,7 @@ impl Shards {
         }
     }
 
-    /// Where rooms are placed. Nobody holds it while waiting for anything.
+    /// The placement of rooms. No caller holds the lock while waiting for anything.
     pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock()
     }
@@ -420,7 +424,7 @@ impl Shards {
         directory::home(room, self.ways_in.len())
     }
 
-    /// Asks one shard, and waits for the answer.
+    /// Asks a shard, and waits for the answer.
     async fn ask<Q>(&self, shard: usize, question: Q) -> Result<Q::Answer, Unanswered>
     where
         Q: Question<Answer: fmt::Debug>,
@@ -428,7 +432,7 @@ impl Shards {
         self.send(shard, question)?.await.map_err(|_| Unanswered::Silent)
     }
 
-    /// Sends a question to one shard. The answer comes through the receiver.
+    /// Sends a question to a shard. The answer comes through the receiver.
     fn send<Q>(&self, shard: usize, question: Q) -> Result<oneshot::Receiver<Q::Answer>, Busy>
     where
         Q: Question<Answer: fmt::Debug>,
@@ -456,8 +460,8 @@ impl Shards {
         }
     }
 
-    /// Asks every shard at once and waits for all of them; one that has stopped counts as done, one whose queue is full
-    /// is asked again until it takes the request.
+    /// Asks every shard at once and waits for all. A stopped shard counts as done. A shard with a full queue
+    /// is asked again until the request fits.
     async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> DoorRequest) {
         let mut answers = Vec::new();
         let mut untold: Vec<_> = self.ways_in.iter().collect();
@@ -479,10 +483,10 @@ impl Shards {
     }
 }
 
-/// How long a view of a room waits for what other shards count.
+/// Longest wait of a room's view for the counts of other shards.
 const COUNTS_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// How long to wait before a shard whose request queue is full is asked again.
+/// Pause before a shard with a full request queue is asked again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! The lanes between homes and residents: bounded FIFOs that are never awaited. For each ordered pair of shards there
-//! is a *frame lane* (home → residents) and a *control lane* (resident → home).
+//! The lanes between homes and residents: bounded FIFOs that are never awaited. For each ordered pair of
+//! shards there is a *frame lane* (home → residents) and a *control lane* (resident → home).
 //!
-//! Homes and residents of one shard use no other way to each other. Their lane is a plain queue, which the shard
-//! empties within its turn ([`HomeLanes::next_own`], [`ResidentLanes::next_own`]).
+//! Homes and residents of a shard use no other way to each other. Their lane is a plain queue, which the
+//! shard empties within its turn ([`HomeLanes::next_own`], [`ResidentLanes::next_own`]).
 //!
-//! A full frame lane costs a batch, never an answer: the segment hears later that a batch went by, and heals by
-//! refresh. A full control lane costs nothing: entries wait on the shard that sends them.
+//! A full frame lane costs a batch, never an answer: the segment hears later of the missed batch, and heals
+//! by refresh. A full control lane costs nothing: entries wait on the shard that sends them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME
 use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use roomcast_core::room::{CarryWant, RefreshWant, SegmentSaid};
 
-/// One entry of a control lane: a segment speaks to the home of its room.
+/// An entry of a control lane: a segment speaks to the home of its room.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) room: RoomName,
-    /// The life of the room that the segment knows; `None` for a join, which opens the room.
+    /// The life of the room, as the segment knows it; `None` for a join, which opens the room.
     pub(super) run: Option<Run>,
     pub(super) said: SegmentSaid,
 }
 
-/// One entry of a frame lane: a home speaks to a shard that holds members of its room.
+/// An entry of a frame lane: a home speaks to a shard that holds members of its room.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) room: RoomName,
@@ -43,7 +43,7 @@ pub(super) enum HomeSaid {
     Level(Arc<Level>),
     /// The answer to a join: the connection becomes a member when its shard takes the welcome.
     Welcome(Box<Welcome>),
-    /// The answer to a join that the home refuses.
+    /// The answer to a join the home refuses.
     Refused(JoinRefused),
     /// The answer to [`SegmentSaid::Refresh`].
     Refresh {
@@ -56,7 +56,7 @@ pub(super) enum HomeSaid {
     Carry {
         /// The state in the request.
         want: CarryWant,
-        /// The seq that the frame repeats.
+        /// The seq the frame repeats.
         seq: Seq,
         /// `None`: nothing of the wanted reach is alive any more.
         frame: Option<Bytes>,
@@ -93,7 +93,7 @@ pub(super) struct Welcome {
     pub(super) frame: Bytes,
 }
 
-/// The answer to a join that the home refuses.
+/// The answer to a join the home refuses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JoinRefused {
     /// The connection, as the join named it.
@@ -128,7 +128,7 @@ impl Default for LaneBounds {
     }
 }
 
-/// The lanes that begin or end at one shard.
+/// The lanes that begin or end at a shard.
 #[derive(Debug)]
 pub struct Lanes {
     pub(super) homes: HomeLanes,
@@ -141,8 +141,8 @@ pub(super) struct HomeLanes {
     index: usize,
     /// By shard. The end at `index` stays unused: `own` stands in for it.
     ends: Vec<HomeEnd>,
-    /// Deliveries to residents of this shard. The shard empties the queue in each turn, so one turn and the requests
-    /// before it bound the length.
+    /// Deliveries to residents of this shard. The shard empties the queue in each turn, so one turn and the
+    /// requests before it bound the length.
     own: VecDeque<Delivery>,
 }
 
@@ -150,7 +150,8 @@ pub(super) struct HomeLanes {
 struct HomeEnd {
     frames_out: Arc<ArrayQueue<Delivery>>,
     control_in: Arc<ArrayQueue<Control>>,
-    /// Answers that found the frame lane full. The joins and refreshes that the other shard has asked for bound them.
+    /// Answers that found the frame lane full. The joins and refreshes the other shard has asked for
+    /// bound them.
     frames_waiting: VecDeque<Delivery>,
     /// Room -> the newest batch that found the frame lane full.
     lapsed: BTreeMap<RoomName, Lapse>,
@@ -235,12 +236,12 @@ impl Pair {
 }
 
 impl HomeLanes {
-    /// Number of shards that the lanes lead to, this one included.
+    /// Number of shards the lanes lead to, this one included.
     pub(super) fn shards(&self) -> usize {
         self.ends.len()
     }
 
-    /// Sends to the frame lane of `shard`, behind everything that waits for it.
+    /// Sends to the frame lane of `shard`, behind all waiting entries.
     pub(super) fn send(&mut self, shard: usize, delivery: Delivery) -> LaneSent {
         if shard == self.index {
             // Not taken at once: a room may be in the middle of giving up its outputs.
@@ -260,7 +261,7 @@ impl HomeLanes {
         self.own.pop_front()
     }
 
-    /// Sends waiting entries, as far as the lanes take them. Whether some still wait.
+    /// Sends waiting entries, as far as the lanes take them. True if entries still wait.
     pub(super) fn pump(&mut self) -> bool {
         let mut is_stuck = false;
         for end in &mut self.ends {
@@ -269,7 +270,7 @@ impl HomeLanes {
         is_stuck
     }
 
-    /// Whether nothing waits to be sent, and nothing to be taken.
+    /// True if nothing waits to be sent, and nothing to be taken.
     pub(super) fn is_quiet(&self) -> bool {
         self.own.is_empty()
             && self.ends.iter().all(|end| {
@@ -277,7 +278,7 @@ impl HomeLanes {
             })
     }
 
-    /// Whether `shard` has to be woken: an entry was sent to it since the last call.
+    /// True if `shard` has to be woken: an entry was sent to it since the last call.
     pub(super) fn take_touched(&mut self, shard: usize) -> bool {
         std::mem::take(&mut self.ends[shard].touched)
     }
@@ -335,12 +336,12 @@ impl HomeEnd {
 }
 
 impl ResidentLanes {
-    /// Number of shards that the lanes lead to, this one included.
+    /// Number of shards the lanes lead to, this one included.
     pub(super) fn shards(&self) -> usize {
         self.ends.len()
     }
 
-    /// Sends to the control lane of `home`, behind everything that waits for it.
+    /// Sends to the control lane of `home`, behind all waiting entries.
     pub(super) fn tell(&mut self, home: usize, control: Control) {
         if home == self.index {
             self.own.push_back(control);
@@ -351,7 +352,7 @@ impl ResidentLanes {
         end.pump();
     }
 
-    /// Whether so much waits for the control lane to `home` that joins are refused.
+    /// True if so much waits for the control lane to `home` that joins are refused.
     pub(super) fn is_overloaded(&self, home: usize) -> bool {
         self.ends[home].control_waiting.len() >= CONTROL_WAITING_MAX
     }
@@ -366,7 +367,7 @@ impl ResidentLanes {
         self.own.pop_front()
     }
 
-    /// Sends waiting entries, as far as the lanes take them. Whether some still wait.
+    /// Sends waiting entries, as far as the lanes take them. True if entries still wait.
     pub(super) fn pump(&mut self) -> bool {
         let mut is_stuck = false;
         for end in &mut self.ends {
@@ -376,13 +377,13 @@ impl ResidentLanes {
         is_stuck
     }
 
-    /// Whether nothing waits to be sent, and nothing to be taken.
+    /// True if nothing waits to be sent, and nothing to be taken.
     pub(super) fn is_quiet(&self) -> bool {
         self.own.is_empty()
             && self.ends.iter().all(|end| end.control_waiting.is_empty() && end.frames_in.is_empty())
     }
 
-    /// Whether `shard` has to be woken: an entry was sent to it since the last call.
+    /// True if `shard` has to be woken: an entry was sent to it since the last call.
     pub(super) fn take_touched(&mut self, shard: usize) -> bool {
         std::mem::take(&mut self.ends[shard].touched)
     }

@@ -1,12 +1,12 @@
 //! A shard: one thread with its homes, its residents, and the turns that both take.
 //!
-//! [`Homes`] order rooms. [`Residents`] are the segments and connections that serve devices. Each owns its state alone,
-//! and both speak only through the lanes (`lane`), even on one shard: another shard's homes, or another node's, look the
-//! same to a segment.
+//! [`Homes`] order rooms. [`Residents`] are the segments and connections that serve devices. Each owns its
+//! state alone, and both speak only through the lanes (`lane`), even on one shard: another shard's homes, or
+//! another node's, look the same to a segment.
 //!
-//! [`Shard`] owns both and waits for nothing: no task, timer, clock or runtime, generic over the socket. Its driver (the
-//! shell in `run`, or a simulated world) gives connections, bytes, publishes and `now`, calls [`Shard::turn`] while the
-//! shard is busy, and sleeps until [`Shard::poll_deadline`] otherwise.
+//! [`Shard`] owns both and waits for nothing: no task, timer, clock or runtime, generic over the socket. Its
+//! driver (the shell in `run`, or a simulated world) gives connections, bytes, publishes and `now`, calls
+//! [`Shard::turn`] while the shard is busy, and sleeps until [`Shard::poll_deadline`] otherwise.
 
 pub mod board;
 pub mod directory;
@@ -34,8 +34,8 @@ use self::residents::connection::Socket;
 use crate::metrics::tally::{Holdings, Tally};
 use roomcast_core::now::Now;
 
-/// Deliveries of one lane, control entries of one lane, and due rooms of one turn, each at most; so that no source
-/// starves another.
+/// Deliveries of one lane, control entries of one lane, and due rooms of a turn, each at most; so that no
+/// source starves another.
 const TURN_ENTRIES_MAX: usize = 256;
 
 /// Pause before entries that found a lane full are sent again.
@@ -48,7 +48,7 @@ fn table<K, V>() -> Table<K, V> {
     HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4))
 }
 
-/// One shard.
+/// A shard.
 #[derive(Debug)]
 pub struct Shard<S> {
     /// The rooms that this shard orders.
@@ -83,8 +83,8 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Takes one bounded turn: entries of the lanes, due rooms, members of passes under way, connections past a
-    /// deadline. Whether there is more to do at once.
+    /// Takes a bounded turn: entries of the lanes, due rooms, members of passes under way, connections past
+    /// a deadline. True if there is more to do at once.
     pub fn turn(&mut self, now: Now) -> bool {
         // Publishes since the last turn have left batches for segments here.
         self.exchange(now);
@@ -158,7 +158,8 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Whether everything that waited has left: the rooms are empty, the lanes quiet, and no pass is under way.
+    /// True if all that waited has left: the rooms are empty, the lanes quiet, and no pass is under
+    /// way.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.homes.is_flushed() && self.residents.is_flushed()
@@ -181,8 +182,8 @@ impl<S: Socket> Shard<S> {
 
     /// Empties the lanes between the homes and the residents of this shard.
     ///
-    /// Each word of a segment may have the home deliver something, which comes before the next word: so a segment meets
-    /// its answers in the order of its questions, as over a lane between two shards.
+    /// Each word of a segment may have the home deliver something, which comes before the next word: so a
+    /// segment meets its answers in the order of its questions, as over a lane between two shards.
     fn exchange(&mut self, now: Now) {
         loop {
             while let Some(delivery) = self.homes.next_own() {

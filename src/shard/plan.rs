@@ -9,7 +9,7 @@ use roomcast_core::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS, ROOMS_MAX};
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomRules;
 
-/// What a shard is told when it starts. Homes and residents keep a copy each.
+/// The plan of a shard. Homes and residents keep a copy each.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The shard's own index.
@@ -22,21 +22,21 @@ pub struct Plan {
     pub heartbeat: Duration,
     /// Seed of the runs' numbers; a new one for each start of a node.
     pub run_seed: u64,
-    /// Rooms that the shard may hold; past that, joins and publishes to new rooms are refused.
+    /// Rooms the shard may hold; past that, joins and publishes to new rooms are refused.
     pub rooms_max: usize,
-    /// Members that a turn visits at most.
+    /// Members visited by a turn at most.
     pub turn_members: usize,
     /// Bounds past which a room is hot.
     pub heat: HeatRules,
     /// Rooms that are hot from the first device on.
     pub hot_rooms: Arc<BTreeSet<RoomName>>,
-    /// The processor time that the shard's thread has used; in a simulated world, a made-up cost.
+    /// The processor time the shard's thread has used; in a simulated world, a made-up cost.
     pub meter: fn() -> Duration,
 }
 
 impl Plan {
-    /// The plan of one of `shards` shards, with the bounds of `limits`. No room is listed as hot, and passes cost
-    /// nothing.
+    /// The plan of one of `shards` shards, with the bounds of `limits`. No room is listed as hot, and passes
+    /// cost nothing.
     #[must_use]
     pub fn new(index: usize, shards: usize, rules: RoomRules, heartbeat: Duration, run_seed: u64) -> Self {
         // Half of the passes' share: a room gets its second shard before its window has to widen.

@@ -1,7 +1,9 @@
-//! The shell around a shard: its thread, its runtime, and the loop that waits for the next reason to take a turn.
+//! The shell around a shard: its thread, its runtime, and the loop that waits for the next reason to take a
+//! turn.
 //!
-//! One task per connection reads its socket and drains what it is owed; one loop takes what the doors and the other
-//! shards sent, and gives the shard its turns. All of them live on this thread, so the shard is a plain `RefCell`.
+//! One task per connection reads its socket and drains what it is owed; one loop takes what the doors and the
+//! other shards sent, and gives the shard its turns. All of them live on this thread, so the shard is a plain
+//! `RefCell`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -41,13 +43,13 @@ use roomcast_core::room::ladder::StepChange;
 use roomcast_core::room::message::Published;
 use roomcast_core::wire::close::{CloseReason, LogLevel};
 
-/// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
+/// Bytes of one read of a socket at most: several device frames of up to 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
-/// Reads of one connection before others get their turn.
+/// Reads of a connection before others get their turn.
 const READS_MAX: usize = 4;
-/// Arrivals, requests and publishes of one turn, each at most.
+/// Arrivals, requests and publishes of a turn, each at most.
 const TAKES_MAX: usize = 128;
-/// Messages of the publishes of one turn, but for those of the last: their publishers hear nothing before the turn is over.
+/// Messages after which a turn takes no further publish: publishers hear nothing before the turn is over.
 const TAKES_MESSAGES_MAX: usize = 512;
 
 /// Starts a shard's thread.
@@ -76,24 +78,24 @@ pub(super) fn start(
     })
 }
 
-/// What the tasks of one shard share.
+/// The state the tasks of a shard share.
 struct Shell {
     index: usize,
     shard: RefCell<Shard<DeviceSocket>>,
     /// The way to the store, and back.
     store: RefCell<Port>,
-    /// Where every connection is read into, one at a time.
+    /// Buffer for reads of all connections, one at a time.
     scratch: RefCell<Box<[u8]>>,
-    /// All of them: its own way in to take from, the others' to wake them, and where rooms are placed.
+    /// All shards: the own way in, the wakes of the others, and the placement of rooms.
     shards: Shards,
     metrics: Metrics,
     waits: RefCell<Waits>,
-    /// How long publishes wait in the way in.
+    /// The wait of publishes in the way in.
     queue: RefCell<Queue>,
     ladder: RefCell<Ladder>,
 }
 
-/// Who waits for the shard to come so far.
+/// Answers the doors wait for.
 #[derive(Default)]
 struct Waits {
     tickets: u64,
@@ -102,7 +104,7 @@ struct Waits {
     drains: Vec<oneshot::Sender<()>>,
     farewells: Vec<oneshot::Sender<()>>,
     holdings_due: Option<Instant>,
-    /// When this thread's processor time was last read, and what it was.
+    /// Moment of the last reading of this thread's processor time, and the reading.
     metered: Option<(Instant, Duration)>,
 }
 
@@ -112,7 +114,7 @@ impl Waits {
         self.tickets
     }
 
-    /// What this thread took of the time since this was last asked, in thousandths.
+    /// Processor time of this thread since the last call, in thousandths of the elapsed time.
     fn busy_permille(&mut self, now: Instant) -> u64 {
         let used = thread_cpu();
         let Some((at, before)) = self.metered.replace((now, used)) else { return 0 };
@@ -145,13 +147,13 @@ impl Shell {
         }
     }
 
-    /// When to look again if nothing happens: the gauges must not stand still after the last connection went.
+    /// Moment of the next turn if nothing happens. Gauges move even after the last connection has gone.
     fn deadline(&self) -> Instant {
         let deadline = self.shard.borrow().poll_deadline().min(self.ladder.borrow().due());
         self.waits.borrow().holdings_due.map_or(deadline, |due| deadline.min(due))
     }
 
-    /// Takes what the doors sent, a turn's worth. Whether more is there.
+    /// Takes a turn's worth of the doors' requests and the store's answers. True if more are there.
     fn take_in(self: &Rc<Self>, now: Now) -> bool {
         let way_in = self.shards.way_in(self.index);
         for _ in 0..TAKES_MAX {
@@ -204,21 +206,23 @@ impl Shell {
         way_in.keep_to(queue.per_message_to_keep(self.ladder.borrow().step()));
     }
 
-    /// Rooms are told the step in force when they are next told anything.
+    /// Sets the step in force. Each room hears of a change with its next input.
     fn obey_ladder(&self) {
         self.shard.borrow_mut().homes.degrade(self.shards.board().in_force(self.index));
     }
 
-    /// Sees whether this shard has to leave out more, or less, once an interval is over.
+    /// Weighs the ladder once an interval is over.
     fn weigh_ladder(&self, now: Instant) {
         let mut ladder = self.ladder.borrow_mut();
         if now < ladder.due() {
             return;
         }
-        let (board, owed) = (self.shards.board(), self.shard.borrow().residents.owed_bytes());
+        let board = self.shards.board();
+        let owed = self.shard.borrow().residents.owed_bytes();
         board.owes(self.index, owed);
         let mut queue = self.queue.borrow_mut();
-        let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
+        let delay = queue.take_least();
+        let turned_away = queue.take_turned_away();
         let strains = Pressure { delay, turned_away, owed_permille: board.owed_permille() };
         let change = ladder.weigh(strains, now);
         board.weighed(self.index, ladder.step(), strains.delay);
@@ -272,21 +276,26 @@ impl Shell {
         }
     }
 
-    /// Sends what rooms ask of the store, as far as it has places.
+    /// Sends requests of rooms to the store, as far as the store has places.
     fn ask_store(&self, now: Now) {
-        let (mut shard, mut store) = (self.shard.borrow_mut(), self.store.borrow_mut());
+        let mut shard = self.shard.borrow_mut();
+        let mut store = self.store.borrow_mut();
         while let Some(request) = shard.homes.poll_store() {
             let is_append = matches!(request, StoreRequest::Append(_));
             if let Err((request, _)) = store.send(request) {
                 shard.homes.store_is_busy(request, now);
                 if !is_append {
-                    return; // The next answer makes a place, and wakes this shard.
+                    // The next answer makes a place, and wakes this shard.
+                    return;
                 }
+                // Messages that waited behind the append may have left in a batch, which the next turn
+                // writes.
+                self.wake_own();
             }
         }
     }
 
-    /// Gives out what followed from a turn: answers, wakes, numbers.
+    /// Gives out the results of a turn: answers, wakes, numbers.
     fn give_out(&self, now: Now) {
         self.ask_store(now);
         let mut shard = self.shard.borrow_mut();
@@ -324,7 +333,7 @@ impl Shell {
         }
     }
 
-    /// Drains and reads one connection. Ready when it is gone.
+    /// Drains and reads a connection. Ready once the connection is gone.
     fn poll_connection(&self, key: u64, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = self.scratch.borrow_mut();
         let now = clock::now();
@@ -358,7 +367,8 @@ impl Shell {
         Poll::Pending
     }
 
-    /// Gives the shard what a device sent. A defect met in one device's bytes costs that device its connection.
+    /// Gives the shard a device's bytes. A defect of the engine met in them costs this device its connection,
+    /// and no other.
     fn receive(&self, key: u64, bytes: &mut [u8], now: Now) {
         let mut shard = self.shard.borrow_mut();
         if catch_unwind(AssertUnwindSafe(|| shard.residents.receive(key, bytes, now))).is_err() {
@@ -367,7 +377,7 @@ impl Shell {
         }
     }
 
-    /// The loop has something to look at: batches to write, lanes to pump, answers to give.
+    /// Has the loop take a turn: there are batches to write, lanes to pump, or answers to give.
     fn wake_own(&self) {
         self.shards.way_in(self.index).wake.notify_one();
     }
@@ -376,7 +386,9 @@ impl Shell {
 fn log_step(shard: usize, change: StepChange, strains: Pressure) {
     let StepChange { from, to } = change;
     let Pressure { delay, turned_away, owed_permille } = strains;
-    let (from, step, delay_ms) = (from.name(), to.name(), millis(delay));
+    let from = from.name();
+    let step = to.name();
+    let delay_ms = millis(delay);
     if change.is_up() {
         warn!(shard, from, step, delay_ms, turned_away, owed_permille, "the shard leaves out more");
     } else {
@@ -384,7 +396,7 @@ fn log_step(shard: usize, change: StepChange, strains: Pressure) {
     }
 }
 
-/// One line per reason and turn, however many connections it took.
+/// A line per reason and turn, however many connections it took.
 fn log_closes(tally: &Tally) {
     for reason in CloseReason::ALL {
         let connections = tally.closed[reason.index()];
@@ -400,8 +412,8 @@ fn log_closes(tally: &Tally) {
     }
 }
 
-/// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue megabytes
-/// for a device that stopped reading.
+/// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue
+/// megabytes for a device that stopped reading.
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     let socket = socket2::SockRef::from(&stream);

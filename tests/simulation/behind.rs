@@ -90,12 +90,14 @@ fn jumps(device: &Device) -> Vec<usize> {
 fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
     // All that is said is shown; and where devices are asked to show only so much.
     for normal_per_second in [0, 7] {
-        let (mut bench, room) = (Bench::new(128), name("r"));
+        let mut bench = Bench::new(128);
+        let room = name("r");
         let settings = RoomSettings { normal_per_second: Some(normal_per_second), ..RoomSettings::default() };
         bench.shard.homes.configure(&room, settings, bench.now).expect("it fits");
         let (seeing_key, seeing_pipe) = bench.join(&room, None, usize::MAX);
         let (slow_key, slow_pipe) = bench.join(&room, None, usize::MAX);
-        let (mut seeing, mut slow) = (device(seeing_key, &seeing_pipe), device(slow_key, &slow_pipe));
+        let mut seeing = device(seeing_key, &seeing_pipe);
+        let mut slow = device(slow_key, &slow_pipe);
         bench.rest();
         bench.wait(Duration::from_secs(2));
         slow.read(usize::MAX);

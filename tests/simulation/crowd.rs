@@ -166,7 +166,8 @@ impl World {
             device.rooms.clear();
             // It says and hears no more, whether or not the shard has dropped it yet.
             device.pipe.borrow_mut().ended = true;
-            let (shard, key) = (device.shard, device.key);
+            let shard = device.shard;
+            let key = device.key;
             self.shards[shard].residents.hang_up(key, self.now);
             self.busy[shard] = true;
         }
@@ -181,7 +182,8 @@ impl World {
         };
         let mut frame = vec![opcode, 0x80 | u8::try_from(payload.len()).expect("short"), 0, 0, 0, 0];
         frame.extend(payload);
-        let (shard, key) = (device.shard, device.key);
+        let shard = device.shard;
+        let key = device.key;
         self.say(format!("device {index} says {text}"));
         self.shards[shard].residents.receive(key, &mut frame, self.now);
         self.busy[shard] = true;
@@ -199,7 +201,8 @@ impl World {
         let device = &mut self.devices[index];
         let partial = std::mem::take(&mut device.pipe.borrow_mut().partial_writes);
         let tell = device.read(bytes);
-        let (shard, key) = (device.shard, device.key);
+        let shard = device.shard;
+        let key = device.key;
         self.coverage.count("partial write", partial);
         self.apply(index);
         if tell {
@@ -318,7 +321,8 @@ impl World {
         if of != epoch || !is_member || !device.is_open() {
             return;
         }
-        let (has_read, shard) = (device.pipe.borrow().in_flight.is_empty(), device.shard);
+        let has_read = device.pipe.borrow().in_flight.is_empty();
+        let shard = device.shard;
         let is_news = cursor > link.acked && cursor <= link.sent;
         let uncounted =
             self.shards[shard].residents.acks(&name(room), Epoch(number_of(&epoch)), cursor).is_none();

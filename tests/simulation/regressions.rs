@@ -124,7 +124,8 @@ fn holds(pipe: &Rc<RefCell<Pipe>>, text: &str) -> bool {
 /// "The stream is over", and then the room is closed: only the first turn's members used to hear it.
 #[test]
 fn what_left_before_a_room_was_closed_reaches_all_its_members() {
-    let (mut bench, room) = (Bench::new(1), name("r"));
+    let mut bench = Bench::new(1);
+    let room = name("r");
     let pipes: Vec<_> = (0..40).map(|_| bench.join(&room, None, usize::MAX).1).collect();
     bench.rest();
     bench.publish(&room, r#"{"type":"alert","payload":"the end"}"#);
@@ -137,7 +138,8 @@ fn what_left_before_a_room_was_closed_reaches_all_its_members() {
 /// A batch that was due when the room was closed used to be cut behind the close, and counted nowhere.
 #[test]
 fn what_waits_in_a_closed_room_is_written_or_counted() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     let (_, pipe) = bench.join(&room, None, usize::MAX);
     bench.rest();
     bench.publish(&room, r#"{"messages":[{"type":"chat","payload":"late"},{"type":"like","count":3}]}"#);
@@ -181,7 +183,8 @@ fn rooms_that_devices_alone_have_named_leave_nothing_behind() {
 /// Each device that came back with a made-up cursor used to get half a megabyte of its own.
 #[test]
 fn joiners_with_the_same_past_share_one_welcome() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     for n in 0..20 {
         bench.publish(&room, &format!(r#"{{"type":"chat","payload":"{n}{}"}}"#, "x".repeat(10_000)));
         bench.wait(Duration::from_millis(100));
@@ -201,7 +204,8 @@ fn joiners_with_the_same_past_share_one_welcome() {
 /// Its welcome alone used to fill its outbox, so that the next batch was skipped for it.
 #[test]
 fn a_large_welcome_makes_nobody_behind() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     for n in 0..10 {
         bench.publish(&room, &format!(r#"{{"type":"chat","payload":"{n}{}"}}"#, "x".repeat(16_000)));
         bench.wait(Duration::from_millis(100));
@@ -222,7 +226,8 @@ fn a_large_welcome_makes_nobody_behind() {
 /// pull what lay between. (Seed 195.)
 #[test]
 fn who_is_catching_up_hears_no_batch_before_it_is_level() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     let large = "x".repeat(16_000);
     for n in 1..=20 {
         bench.publish(&room, &format!(r#"{{"type":"coupon","payload":"{n} {large}"}}"#));
@@ -245,7 +250,8 @@ fn who_is_catching_up_hears_no_batch_before_it_is_level() {
 /// Members welcomed without the stream were counted as having left every message alive when it became known. (Seed 13.)
 #[test]
 fn who_never_knew_the_stream_has_left_nothing_of_it() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     bench.join(&room, None, usize::MAX);
     bench.rest();
     bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
@@ -271,7 +277,8 @@ fn who_never_knew_the_stream_has_left_nothing_of_it() {
 /// second never got it, and no acknowledgement of it was counted. (Seed 1 of the world with a store.)
 #[test]
 fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     let (key, pipe) = bench.join(&room, None, usize::MAX);
     bench.rest();
     let large = "x".repeat(16_000);

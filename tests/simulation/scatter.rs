@@ -92,7 +92,8 @@ impl World {
 
     /// A publisher says how many devices it expects; now and then that is fewer than it did.
     pub(crate) fn expect_audience(&mut self) {
-        let (room, expected) = (self.rng.choice(ROOMS).unwrap(), self.rng.u64(0..20));
+        let room = self.rng.choice(ROOMS).unwrap();
+        let expected = self.rng.u64(0..20);
         self.say(format!("{room} expects {expected}"));
         self.configure(room, RoomSettings { expected_audience: Some(expected), ..RoomSettings::default() });
         self.give_out(home(room, self.shards.len()));
@@ -125,7 +126,9 @@ impl World {
 
     pub(crate) fn note_load(&mut self, tally: &Tally) {
         let written = tally.frames_level + tally.frames_refresh + tally.frames_carried;
-        let (queued, skipped, acked) = (tally.frames_queued, tally.frames_skipped, tally.acks);
+        let queued = tally.frames_queued;
+        let skipped = tally.frames_skipped;
+        let acked = tally.acks;
         self.scatter.tallied += Counts { written, queued, skipped, acked };
         self.coverage.count("promoted", tally.rooms_promoted);
         self.coverage.count("demoted", tally.rooms_demoted);
@@ -184,7 +187,8 @@ impl World {
         for index in 0..self.shards.len() {
             self.tell_directory_all(index);
         }
-        let (count, heat) = (self.shards.len(), self.plan.heat);
+        let count = self.shards.len();
+        let heat = self.plan.heat;
         for room in ROOMS {
             let view = self.shards[home(room, count)].homes.describe(&name(room), self.now.instant);
             let view = view.expect("its witness stays");

@@ -126,7 +126,8 @@ impl World {
         let heat = HeatRules { hot_members: rng.u64(3..=6), ..plan.heat };
         let hot_rooms = ROOMS.into_iter().filter(|_| rng.u8(..16) == 0).map(name).collect();
         let plan = Plan { heat, hot_rooms: Arc::new(hot_rooms), ..plan };
-        let (is_metered, is_counting) = (rng.u8(..3) == 0, rng.u8(..4) == 0);
+        let is_metered = rng.u8(..3) == 0;
+        let is_counting = rng.u8(..4) == 0;
         let directory = Directory::new(count, plan.hot_rooms.clone());
         let store = SimStore::new(now);
         let mut world = Self {
@@ -372,7 +373,8 @@ impl World {
             _ => return self.crash(),
         };
         let mut disk = self.store.disk();
-        (disk.fault, disk.heals_at) = (Some(fault), heals_at);
+        disk.fault = Some(fault);
+        disk.heals_at = heals_at;
     }
 
     /// Nothing is wrong with the store any more.

@@ -33,8 +33,8 @@ impl Homes {
         for &(shard, _) in segments {
             if self.deliver(key, shard, HomeSaid::Level(Arc::clone(&level))) == LaneSent::Lapsed {
                 self.tally.lane_full += 1;
-                // The segment will never take this batch. Counted as before the segment, four of them would stop the
-                // room's cuts for good.
+                // The segment will never take this batch. Counted as before the segment, four of them would
+                // stop the room's cuts for good.
                 let room = &mut self.rooms[key].room;
                 let said = SegmentSaid::Taken { batches: 1, cost: None };
                 room.handle(Input::Segment { shard, said }, now, &mut self.tally.rooms);
@@ -66,7 +66,8 @@ fn level(room: &Room, batch: &Batch, segments: &[(usize, Census)], sent: u64) ->
     }
 }
 
-/// The refresh of members in the state `want`, up to the batch `to`; `head` is the last offset that has left in batches.
+/// The refresh of members in the state `want`, up to the batch `to`; `head` is the last offset that has left
+/// in batches.
 pub(super) fn refresh(room: &Room, want: RefreshWant, refresh: &Refresh, to: Seq, head: u64) -> RefreshFrame {
     let span = refresh.carried.as_ref().map(|carried| carried.span);
     let reaches = Refreshed {
@@ -80,7 +81,7 @@ pub(super) fn refresh(room: &Room, want: RefreshWant, refresh: &Refresh, to: Seq
     RefreshFrame { frame: frame::refresh(head, refresh, want.encoding), to: reaches }
 }
 
-/// The frame that carries reliable messages again, at the seq that the members hold already.
+/// The frame that carries reliable messages again, at the seq the members hold already.
 pub(super) fn carry(room: &Room, want: CarryWant, seq: Seq, carried: &Carried) -> Bytes {
     frame::carry(Head { room: room.name(), run: room.run(), seq }, carried, want.encoding)
 }

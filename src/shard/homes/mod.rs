@@ -1,7 +1,8 @@
-//! The homes of a shard: the rooms that the shard orders, and the way of their outputs to segments, publishers, the
-//! store and the directory.
+//! The homes of a shard: the rooms that the shard orders, and the way of their outputs to segments,
+//! publishers, the store and the directory.
 //!
-//! Homes know nothing of connections. They hear segments through control lanes and answer through frame lanes.
+//! Homes know nothing of connections. They hear segments through control lanes and answer through frame
+//! lanes.
 
 pub mod heat;
 pub mod publishers;
@@ -31,8 +32,8 @@ use roomcast_core::room::tally::RoomTally;
 use roomcast_core::room::view::RoomLine;
 use roomcast_core::room::{Input, Join, Output, Room, SegmentSaid, Told};
 
-/// Time until a room that is hot for the cost of its passes is looked at again, if no segment reports a pass: the cost
-/// is smoothed over as long.
+/// Time until a room that is hot for the cost of its passes is looked at again, if no segment reports a pass:
+/// the cost is smoothed over as long.
 const COOL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The rooms that a shard orders.
@@ -46,7 +47,8 @@ pub struct Homes {
     deadlines: BTreeSet<(Instant, usize)>,
     /// Runs begun so far; the next run's number is made of it.
     runs: u64,
-    /// The step in force for rooms without a step of their own. Each room hears of a change with its next input.
+    /// The step in force for rooms without a step of their own. Each room hears of a change with its next
+    /// input.
     step: Step,
     is_draining: bool,
     answers: VecDeque<(u64, Published)>,
@@ -76,12 +78,13 @@ struct HomeRoom {
     deadline: Option<Instant>,
     welcomes: Welcomes,
     heat: Heat,
-    /// Moment to see whether the room has cooled down without a word of its segments: the cost of passes fades.
+    /// Moment to see whether the room has cooled down without a word of its segments: the cost of passes
+    /// fades.
     cool_at: Option<Instant>,
     scattered: Option<LastScatter>,
-    /// The step that an operator gave to the room.
+    /// The step an operator gave to the room.
     own_step: Option<Step>,
-    /// The step that the room was last told.
+    /// The step the room was last told.
     told_step: Step,
 }
 
@@ -133,7 +136,8 @@ impl Homes {
         self.own_steps.pop_front()
     }
 
-    /// The next deadline of a room; `None` while draining, since rooms then wait for segments and not for time.
+    /// The next deadline of a room; `None` while draining, since rooms then wait for segments and not for
+    /// time.
     pub(super) fn poll_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at).filter(|_| !self.is_draining)
     }
@@ -161,7 +165,7 @@ impl Homes {
         self.is_draining = true;
     }
 
-    /// Whether every room is empty and nothing is on a lane.
+    /// True if every room is empty and nothing is on a lane.
     pub(super) fn is_flushed(&self) -> bool {
         self.rooms.iter().all(|(_, home)| home.room.is_flushed()) && self.lanes.is_quiet()
     }
@@ -172,7 +176,7 @@ impl Homes {
         assert_eq!(self.room_of.len(), self.rooms.len(), "each room is found by its name");
     }
 
-    /// Takes a turn's worth of entries off each control lane. Whether more are there.
+    /// Takes a turn's worth of entries off each control lane. True if more are there.
     pub(super) fn take_from_lanes(&mut self, now: Now) -> bool {
         let mut busy = false;
         for shard in 0..self.lanes.shards() {
@@ -199,17 +203,17 @@ impl Homes {
         self.lanes.next_own()
     }
 
-    /// Number of shards that the frame lanes lead to.
+    /// Number of shards the frame lanes lead to.
     pub(super) fn shards(&self) -> usize {
         self.lanes.shards()
     }
 
-    /// Sends deliveries that found a lane full. Whether some still wait.
+    /// Sends deliveries that found a lane full. True if entries still wait.
     pub(super) fn pump(&mut self) -> bool {
         self.lanes.pump()
     }
 
-    /// Whether `shard` has to be woken for a delivery.
+    /// True if `shard` has to be woken for a delivery.
     pub(super) fn take_touched(&mut self, shard: usize) -> bool {
         self.lanes.take_touched(shard)
     }
@@ -226,7 +230,7 @@ impl Homes {
         }
     }
 
-    /// Has rooms cut what they hold, a turn's worth of rooms: the shard drains. Whether more are left.
+    /// Has rooms cut what they hold, a turn's worth of rooms: the shard drains. True if more are left.
     pub(super) fn flush_all(&mut self, now: Now) -> bool {
         let keys = self.rooms.iter().filter(|(_, home)| home.room.may_flush()).map(|(key, _)| key);
         let keys: Vec<usize> = keys.take(TURN_ENTRIES_MAX).collect();
@@ -237,7 +241,7 @@ impl Homes {
         busy
     }
 
-    /// Tells rooms that their deadline has come, a turn's worth of rooms. Whether more are due.
+    /// Tells rooms that their deadline has come, a turn's worth of rooms. True if more are due.
     pub(super) fn take_due_rooms(&mut self, now: Now) -> bool {
         for _ in 0..TURN_ENTRIES_MAX {
             let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now.instant) else {
@@ -296,7 +300,7 @@ impl Homes {
         Some(key)
     }
 
-    /// Gives a room one input, and takes everything that follows from it.
+    /// Gives a room an input, and takes its outputs.
     fn tell_room(&mut self, key: usize, input: Input, now: Now) {
         // First, so that the room decides on this input by the step in force.
         self.tell_step(key, now);
@@ -322,13 +326,15 @@ impl Homes {
         let width = heat.width();
         let members = room.members();
         let changed = heat.feed(fuel, &self.plan.heat);
-        // Would the members alone keep the room this hot? If not, its cost does, and cost fades without a word.
+        // Would the members alone keep the room this hot? If not, its cost does, and cost fades without a
+        // word.
         let mut without_cost = *heat;
         let is_hot_by_cost = without_cost.feed(Fuel { permille: 0, ..fuel }, &self.plan.heat);
         *cool_at = is_hot_by_cost.then(|| now + COOL_INTERVAL);
         let is_stale = |last: LastScatter| last.members != members && last.at + SCATTER_INTERVAL <= now;
-        // A cold room is on its home, whatever its members: the directory need not know how many. A hot room's numbers
-        // are told at most once per interval, or each of 20 000 joins a second would take the directory's lock.
+        // A cold room is on its home, whatever its members: the directory need not know how many. A hot
+        // room's numbers are told at most once per interval, or each of 20 000 joins a second would take the
+        // directory's lock.
         if !changed && (width == 1 || !scattered.is_none_or(is_stale)) {
             return;
         }
@@ -399,7 +405,7 @@ impl Homes {
         }
     }
 
-    /// Drops a room that nobody has used for a while. It has no members, so nobody is told.
+    /// Drops a room that nobody has used for a while. The room has no members, so nobody is told.
     fn forget(&mut self, key: usize) {
         drop(self.drop_room(key));
         self.tally.rooms_forgotten += 1;

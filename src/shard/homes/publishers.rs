@@ -80,8 +80,8 @@ impl Homes {
         lines
     }
 
-    /// Closes a room. Members are told, and everything that still waits in the room is shed. `None` if the room was not
-    /// open.
+    /// Closes a room. Members are told, and everything that still waits in the room is shed. `None` if the
+    /// room was not open.
     pub fn close_room(&mut self, room: &RoomName, now: Now) -> Option<ClosedView> {
         let key = *self.room_of.get(room)?;
         let members = self.rooms[key].room.members();

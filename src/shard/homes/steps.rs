@@ -1,4 +1,4 @@
-//! The way of a step of the ladder to rooms: the shard's step, or one that an operator gave to a room.
+//! The way of a step of the ladder to rooms: the shard's step, or one an operator gave to a room.
 
 use super::Homes;
 use crate::shard::directory::OwnStep;
@@ -41,8 +41,9 @@ impl Homes {
         }
     }
 
-    /// Tells a room the step in force for it, unless the room knows. Comes before each other input: so a change reaches
-    /// rooms one by one as something happens in them, instead of all two hundred thousand at once.
+    /// Tells a room the step in force for it, unless the room knows. Comes before each other input: so a
+    /// change reaches rooms one by one as something happens in them, instead of all two hundred thousand at
+    /// once.
     pub(super) fn tell_step(&mut self, key: usize, now: Now) {
         let home = &mut self.rooms[key];
         let step = home.own_step.unwrap_or(self.step);

@@ -12,7 +12,7 @@ impl Homes {
         self.store_requests.pop_front()
     }
 
-    /// Takes back a request that the store has no place for now.
+    /// Takes back a request the store has no place for now.
     pub(crate) fn store_is_busy(&mut self, request: Request, now: Now) {
         match request {
             // A publisher waits for the append, and is to hear at once that it can't be had.
@@ -40,7 +40,7 @@ impl Homes {
     }
 }
 
-/// An error of the store, in the words that publishers hear.
+/// An error of the store, in the words publishers hear.
 fn unavailable(error: StoreError) -> Unavailable {
     match error {
         StoreError::Failing | StoreError::Moved => Unavailable::StoreFailing,

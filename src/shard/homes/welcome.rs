@@ -13,10 +13,11 @@ use roomcast_core::room::id::{Encoding, Epoch, Seq};
 use roomcast_core::room::{Reach, Welcomed};
 use roomcast_core::wire::frame::{self, Greeting, Head};
 
-/// Time for which an encoded welcome may be handed to further joiners while no batch is cut. Its history ages meanwhile.
+/// Time for which an encoded welcome may be handed to further joiners while no batch is cut. Its history ages
+/// meanwhile.
 const WELCOME_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Welcomes that a room keeps for further joiners; past that, the oldest go.
+/// Welcomes a room keeps for further joiners; past that, the oldest go.
 const WELCOMES_MAX: usize = 16;
 
 /// The welcomes of a room's present seq, newest first.
@@ -27,7 +28,8 @@ pub(super) struct Welcomes(VecDeque<SharedWelcome>);
 struct SharedWelcome {
     like: WelcomeKey,
     encoded_at: Instant,
-    /// The part of the reliable stream in the welcome, and the offset up to which level members have the stream.
+    /// The part of the reliable stream in the welcome, and the offset up to which level members have the
+    /// stream.
     opening: Option<Reach>,
     frame: Bytes,
 }
@@ -46,7 +48,7 @@ struct WelcomeKey {
 }
 
 impl WelcomeKey {
-    /// Whether the welcome is for devices that come without a cursor and without a seq.
+    /// True if the welcome is for devices that come without a cursor and without a seq.
     fn is_first(&self) -> bool {
         !self.resumed && self.history_after == Seq(0) && self.after.unwrap_or(0) == 0 && self.reset.is_none()
     }
@@ -66,8 +68,8 @@ impl Welcomes {
 
     fn keep(&mut self, shared: SharedWelcome) {
         if self.0.len() == WELCOMES_MAX {
-            // Devices that come back bring any number of different cursors. The welcome for first-time devices is the
-            // one that a storm shares, so cursors never push it out.
+            // Devices that come back bring any number of different cursors. The welcome for first-time
+            // devices is the one that a storm shares, so cursors never push it out.
             let oldest = self.0.iter().rposition(|kept| !kept.like.is_first());
             self.0.remove(oldest.unwrap_or(WELCOMES_MAX - 1));
         }
@@ -92,7 +94,8 @@ impl HomeRoom {
         let opening =
             opening.map(|opening| Reach { after: opening.carried.span.through, through: opening.offset });
         let shared = SharedWelcome { like, encoded_at: now.instant, opening, frame };
-        // No second joiner follows the first member of a small room: tens of thousands of those must cost little.
+        // No second joiner follows the first member of a small room: tens of thousands of those must cost
+        // little.
         if self.room.members() > 1 {
             self.welcomes.keep(shared.clone());
         }
@@ -101,7 +104,7 @@ impl HomeRoom {
 }
 
 impl Homes {
-    /// Sends the answer to a join that the room has taken.
+    /// Sends the answer to a join the room has taken.
     pub(super) fn send_welcome(&mut self, key: usize, welcomed: Welcomed, now: Now) {
         let Welcomed { shard, join, history_after, resumed, stands } = welcomed;
         let heartbeat_ms = u32::try_from(millis(self.plan.heartbeat)).unwrap_or(u32::MAX);

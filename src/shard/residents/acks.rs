@@ -10,8 +10,8 @@ use roomcast_core::room::{Counts, SegmentSaid};
 use roomcast_core::wire::device::Ack;
 
 impl<S: Socket> Residents<S> {
-    /// Takes an acknowledgement. `false`, and nothing changes, if it is not of a joined room, of the stream's present
-    /// life, forward, and within what the member was sent.
+    /// Takes an acknowledgement. `false`, and nothing changes, if it is not of a joined room, of the stream's
+    /// present life, forward, and within what the member was sent.
     pub(super) fn acknowledge(&mut self, index: u32, ack: &Ack, now: Instant) -> bool {
         let places = &self.connections[index].places;
         let has_one_room = places.len() == 1;
@@ -42,7 +42,7 @@ impl<S: Socket> Residents<S> {
         true
     }
 
-    /// Hands the home the tallies that a segment keeps no longer.
+    /// Hands the home the tallies a segment keeps no longer.
     pub(super) fn hand_over_tallies(&mut self, key: u32) {
         let segment = &mut self.segments[key].segment;
         let acks = segment.give_up_tallies();
@@ -61,7 +61,7 @@ impl<S: Socket> Residents<S> {
         }
     }
 
-    /// Has due segments look for members that did not acknowledge in time. Whether more are due.
+    /// Has due segments look for members that did not acknowledge in time. True if more are due.
     pub(in crate::shard) fn take_looks(&mut self, now: Now) -> bool {
         for _ in 0..TURN_ENTRIES_MAX {
             let Some(key) = self.segments.due_look(now.instant) else { return false };

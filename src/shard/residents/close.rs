@@ -31,11 +31,13 @@ impl<S: Socket> Residents<S> {
         self.tally.closed[reason.index()] += 1;
         let places = std::mem::take(&mut connection.places);
         if reason == CloseReason::Gone {
-            // Nobody is there to hear a goodbye, and the caller has the connection dropped at the end of the turn.
+            // Nobody is there to hear a goodbye, and the caller has the connection dropped at the end of the
+            // turn.
             return places.into_iter().for_each(|place| self.give_up_place(place));
         }
         let notice = notice.map(|notice| frame::notice(notice, connection.encoding));
-        // A device that goes for the node's or the publisher's reasons gets everything that it was given before.
+        // A device that goes for the node's or the publisher's reasons gets everything that it was given
+        // before.
         let rest = match reason {
             CloseReason::Draining | CloseReason::RoomClosed => Rest::Deliver,
             _ => Rest::Drop,
@@ -62,9 +64,11 @@ impl<S: Socket> Residents<S> {
                 self.close(index, CloseReason::Gone, now);
                 self.connections.end(index);
             }
-            // Dropped at the end of the turn: the function that closed the connection may still be looking at it.
+            // Dropped at the end of the turn: the function that closed the connection may still be looking at
+            // it.
             (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => self.connections.end(index),
-            // The device is to end first, so that it reads the reason; the linger bounds how long that may take.
+            // The device is to end first, so that it reads the reason; the linger bounds how long that may
+            // take.
             (_, Some(_)) => self.connections[index].socket.finish(),
             (_, None) => self.tell_segments_drained(index),
         }
@@ -89,8 +93,8 @@ impl<S: Socket> Residents<S> {
         self.drop_empty_segment(place.segment);
     }
 
-    /// Tells the members of a closed room, unless a pass over them is still to come. A connection without another room
-    /// is closed.
+    /// Tells the members of a closed room, unless a pass over them is still to come. A connection without
+    /// another room is closed.
     pub(super) fn finish_closing(&mut self, key: u32, now: Now) {
         let placed = &mut self.segments[key];
         // Batches that were cut before the room was closed come first.

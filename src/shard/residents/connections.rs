@@ -21,14 +21,15 @@ pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Connections<S> {
     all: Slab<Connection<S>>,
-    /// Invariant: exactly the connections that are owed something.
+    /// Invariant: exactly the connections with an outbox.
     waiting: BTreeSet<u32>,
-    /// Connections to drop at the end of the turn: they have said their last, or their socket failed. Nobody gets their
-    /// index before, so each entry means the connection that it was made for.
+    /// Connections to drop at the end of the turn: they have said their last, or their socket failed. Nobody
+    /// gets their index before, so each entry means the connection that it was made for.
     ended: Vec<u32>,
     /// Number of the last connection, from which keys are made.
     generation: u32,
-    /// Connections that have said goodbye: the moment to drop them, and their key. Rising, since all linger as long.
+    /// Connections that have said goodbye: the moment to drop them, and their key. Rising, since all linger
+    /// as long.
     lingering: VecDeque<(Instant, u64)>,
     next_sweep: Instant,
     /// Place in the table where the search for silent connections goes on.
@@ -96,7 +97,7 @@ impl<S: Socket> Connections<S> {
         self.all.get_mut(index as usize)
     }
 
-    /// Whether a connection stands at this place of the table; its index, if so.
+    /// True if a connection stands at this place of the table; its index, if so.
     pub(super) fn at(&self, place: usize) -> Option<u32> {
         let index = u32::try_from(place).expect("a shard has fewer than 2^32 connections");
         self.all.contains(place).then_some(index)
@@ -192,7 +193,7 @@ impl<S: Socket> Connections<S> {
         [dropped, sweep].into_iter().flatten().min()
     }
 
-    /// Whether the sweep is due; the next is an interval later.
+    /// True if the sweep is due; the next is an interval later.
     pub(super) fn take_sweep(&mut self, now: Instant) -> bool {
         let is_due = self.next_sweep <= now;
         if is_due {

@@ -62,7 +62,7 @@ impl<S: Socket> Residents<S> {
         self.connections.living(index)
     }
 
-    /// Takes one frame of a device.
+    /// Takes a frame of a device.
     fn hear(&mut self, key: u64, incoming: &Incoming<'_>, now: Now) -> ControlFlow<()> {
         let Some(index) = self.connections.find(key) else { return ControlFlow::Break(()) };
         let connection = &mut self.connections[index];

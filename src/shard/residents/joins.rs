@@ -66,7 +66,8 @@ impl<S: Socket> Residents<S> {
         }
     }
 
-    /// Takes the welcome to a join: the connection is a member from here on, unless it left or ended meanwhile.
+    /// Takes the welcome to a join: the connection is a member from here on, unless it left or ended
+    /// meanwhile.
     pub(super) fn take_welcome(&mut self, room: &RoomName, run: Run, welcome: &Welcome, now: Now) {
         let Welcome { seq, connection: key, join, encoding, epoch, place, frame } = welcome;
         self.end_former_life(room, now);
@@ -106,14 +107,16 @@ impl<S: Socket> Residents<S> {
         self.send_deferred_join(index);
     }
 
-    /// Has a segment without members begin in another life of the room, or with a stream that was unknown before.
+    /// Has a segment without members begin in another life of the room, or with a stream that was unknown
+    /// before.
     fn begin_life(&mut self, key: u32, run: Run, segment: Segment) {
         let former = &self.segments[key].segment;
         let former_run = former.run();
         let batches = former.queued_batches();
         self.hand_over_counts(key);
         self.segments[key].begin_anew(segment);
-        // Nobody is left of the members that the batches were for, so these are not before the segment any more.
+        // Nobody is left of the members that the batches were for, so these are not before the segment any
+        // more.
         if former_run == run && batches > 0 {
             self.tell_home(key, SegmentSaid::Taken { batches, cost: None });
         }

@@ -1,7 +1,7 @@
 //! The residents of a shard: segments, and the connections whose members stand in them.
 //!
-//! Residents know nothing of rooms but their names and runs. They hear homes through frame lanes and answer through
-//! control lanes.
+//! Residents know nothing of rooms but their names and runs. They hear homes through frame lanes and answer
+//! through control lanes.
 
 pub mod connection;
 
@@ -62,39 +62,40 @@ impl<S: Socket> Residents<S> {
         }
     }
 
-    /// The acknowledgements of a message that members on this shard gave; `None`: the segment counts none.
+    /// The acknowledgements of a message by members on this shard; `None`: the segment counts none.
     #[must_use]
     pub fn acks(&self, room: &RoomName, epoch: Epoch, offset: u64) -> Option<Acks> {
         let segment = &self.segments[self.segments.find(room)?].segment;
         segment.acks(offset).filter(|_| segment.epoch() == Some(epoch)).cloned()
     }
 
-    /// This shard's counts of a room's members, with the life of the room that they belong to.
+    /// This shard's counts of a room's members, with the life of the room.
     #[must_use]
     pub fn counts(&self, room: &RoomName) -> Option<(Run, Counts)> {
         let placed = &self.segments[self.segments.find(room)?];
         Some((placed.segment.run(), placed.counts))
     }
 
-    /// Bytes owed to devices, welcomes included. Walks waiting connections: for every now and then, not for a turn.
+    /// Bytes owed to devices, welcomes included. Walks waiting connections: for every now and then, not for a
+    /// turn.
     #[must_use]
     pub fn owed_bytes(&self) -> u64 {
         self.connections.waiting().map(|connection| connection.owed_bytes() as u64).sum()
     }
 
-    /// Whether no connection is left.
+    /// True if no connection is left.
     #[must_use]
     pub fn is_deserted(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// Whether a pass over the room's segment is under way.
+    /// True if a pass over the room's segment is under way.
     #[must_use]
     pub fn is_passing(&self, room: &RoomName) -> bool {
         self.segments.find(room).is_some_and(|key| self.segments[key].segment.is_passing())
     }
 
-    /// Whether any segment wants a turn.
+    /// True if any segment wants a turn.
     pub(super) fn is_passing_somewhere(&self) -> bool {
         self.segments.has_active()
     }
@@ -132,7 +133,7 @@ impl<S: Socket> Residents<S> {
         self.farewell = Some(0);
     }
 
-    /// Whether no pass is under way, no member waits for a refresh, and nothing is on a lane.
+    /// True if no pass is under way, no member waits for a refresh, and nothing is on a lane.
     pub(super) fn is_flushed(&self) -> bool {
         !self.segments.has_active()
             && self.segments.iter().all(|placed| !placed.segment.awaits_refresh())
@@ -145,7 +146,7 @@ impl<S: Socket> Residents<S> {
         assert!(self.turns.is_empty(), "each turn of a segment has borne its cost");
     }
 
-    /// Takes a turn's worth of entries off each frame lane. Whether more are there.
+    /// Takes a turn's worth of entries off each frame lane. True if more are there.
     pub(super) fn take_from_lanes(&mut self, now: Now) -> bool {
         let mut busy = false;
         for shard in 0..self.lanes.shards() {
@@ -167,12 +168,12 @@ impl<S: Socket> Residents<S> {
         self.lanes.next_own()
     }
 
-    /// Sends words that found a lane full. Whether some still wait.
+    /// Sends words that found a lane full. True if entries still wait.
     pub(super) fn pump(&mut self) -> bool {
         self.lanes.pump()
     }
 
-    /// Whether `shard` has to be woken for words to its homes.
+    /// True if `shard` has to be woken for words to its homes.
     pub(super) fn take_touched(&mut self, shard: usize) -> bool {
         self.lanes.take_touched(shard)
     }
@@ -222,8 +223,8 @@ impl<S: Socket> Residents<S> {
             self.segments.activate(key);
             return;
         }
-        // Every member here holds the batch, or the segment is gone. The home counts on a word all the same: a room with
-        // four batches before a segment stops cutting.
+        // Every member here holds the batch, or the segment is gone. The home counts on a word all the same:
+        // a room with four batches before a segment stops cutting.
         self.tell(room, run, SegmentSaid::Taken { batches: 1, cost: None });
     }
 
@@ -251,7 +252,7 @@ impl<S: Socket> Residents<S> {
         }
     }
 
-    /// Sends the requests that a segment has for its home.
+    /// Sends the requests a segment has for its home.
     fn send_wants(&mut self, key: u32) {
         let segment = &mut self.segments[key].segment;
         let wants = segment.take_wants();

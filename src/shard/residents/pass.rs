@@ -17,7 +17,7 @@ pub(super) struct SegmentTurn {
 }
 
 impl<S: Socket> Residents<S> {
-    /// Gives segments their turns, and has each bear its part of the cost. Whether more turns are to come.
+    /// Gives segments their turns, and has each bear its part of the cost. True if more turns are to come.
     pub(in crate::shard) fn take_metered_passes(&mut self, now: Now) -> bool {
         if self.strain.is_due(now.instant) {
             let windows = self.widest_windows();
@@ -34,7 +34,7 @@ impl<S: Socket> Residents<S> {
         busy
     }
 
-    /// Divides processor time among the segments that had turns, by the members that each offered frames to.
+    /// Divides processor time among the segments that had turns, by the number of members offered a frame.
     fn bear_cost(&mut self, spent: Duration, now: Now) {
         let offered: u32 = self.turns.iter().map(|turn| turn.offered).sum();
         // Taken out, so that the list keeps its memory while goodbyes need all of `self`.
@@ -51,7 +51,7 @@ impl<S: Socket> Residents<S> {
         self.turns = turns;
     }
 
-    /// Gives segments their turns until a turn's worth of members has been visited. Whether more are to come.
+    /// Gives segments their turns until a turn's worth of members has been visited. True if more are to come.
     fn take_passes(&mut self, now: Now) -> bool {
         let mut left = self.plan.turn_members;
         while left > 0 {
@@ -94,7 +94,8 @@ impl<S: Socket> Residents<S> {
         self.send_wants(key);
     }
 
-    /// The widest windows of rooms with a pass here since the last weighing, each as its passes alone need it.
+    /// The widest windows of rooms with a pass here since the last weighing, each as its passes alone need
+    /// it.
     fn widest_windows(&mut self) -> Windows {
         let mut windows = Windows::default();
         for placed in self.segments.iter_mut() {

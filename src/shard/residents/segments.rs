@@ -1,4 +1,5 @@
-//! The segments on a shard: found by room, in line for their turns, and their moments to look for late members.
+//! The segments on a shard: found by room, in line for their turns, and their moments to look for late
+//! members.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Index, IndexMut};
@@ -20,8 +21,8 @@ const CLOSED: Run = Run(0);
 pub(super) struct Segments {
     all: Slab<Placed>,
     key_of: Table<RoomName, u32>,
-    /// Segments in line for a turn. Invariant: each segment marked `active` stands here. The key of a segment that ended
-    /// or began anew may be left, and is skipped.
+    /// Segments in line for a turn. Invariant: each segment marked `active` stands here. The key of a segment
+    /// that ended or began anew may be left, and is skipped.
     active: VecDeque<u32>,
     /// Moment to look for members that did not acknowledge in time -> segment.
     looks: BTreeSet<(Instant, u32)>,
@@ -41,24 +42,24 @@ pub(super) struct Placed {
     look_at: Option<Instant>,
     /// The room is closed: members are told once the passes of earlier batches are over.
     pub(super) closing: bool,
-    /// Counts of members that the home does not have yet.
+    /// Counts of members the home does not have yet.
     pub(super) counts: Counts,
     pub(super) cost: WriteCost,
     /// Processor time of the present pass so far.
     spent: Duration,
-    /// Members that the present pass has offered frames to.
+    /// Members offered frames in the present pass.
     offered: u32,
     /// The segment had a pass since the strain was last weighed.
     passed: bool,
 }
 
 impl Placed {
-    /// Whether neither a member nor a join on its way holds the segment.
+    /// True if neither a member nor a join on its way holds the segment.
     pub(super) fn is_empty(&self) -> bool {
         self.joining == 0 && self.segment.census().members() == 0
     }
 
-    /// The window that the room needs for the passes on this shard alone.
+    /// The window the room needs for the passes on this shard alone.
     pub(super) fn window(&self, rules: &RoomRules) -> Duration {
         rules.spacing(self.cost.pass(self.segment.census())).max(rules.gather)
     }
@@ -82,7 +83,7 @@ impl Placed {
         self.passed = true;
     }
 
-    /// Whether the segment had a pass since the last call.
+    /// True if the segment had a pass since the last call.
     pub(super) fn take_passed(&mut self) -> bool {
         std::mem::take(&mut self.passed)
     }

@@ -1,4 +1,5 @@
-//! Connections past a deadline: those that do not read, are silent, have lingered, or are told to go by a drain.
+//! Connections past a deadline: those that do not read, are silent, have lingered, or are told to go by a
+//! drain.
 
 use super::Residents;
 use super::connection::Socket;
@@ -10,8 +11,8 @@ use roomcast_core::wire::close::CloseReason;
 const SILENT_HEARTBEATS: f64 = 2.5;
 
 impl<S: Socket> Residents<S> {
-    /// Drops connections that have lingered, and closes those past a deadline: waiting ones all at once, silent ones a
-    /// slice of the table at a time.
+    /// Drops connections that have lingered, and closes those past a deadline: waiting ones all at once,
+    /// silent ones a slice of the table at a time.
     pub(in crate::shard) fn sweep(&mut self, now: Now) {
         while let Some(index) = self.connections.next_lingered(now.instant) {
             self.connections.remove(index);
@@ -31,7 +32,8 @@ impl<S: Socket> Residents<S> {
 
     fn close_silent(&mut self, now: Now) {
         let silence_max = self.plan.heartbeat.mul_f64(SILENT_HEARTBEATS);
-        // The whole table within a quarter of a heartbeat, so that a silent device is found soon after its time.
+        // The whole table within a quarter of a heartbeat, so that a silent device is found soon after its
+        // time.
         let sweeps = (self.plan.heartbeat.as_millis() / (4 * SWEEP_INTERVAL.as_millis())).max(1);
         let slice = self.connections.capacity().div_ceil(usize::try_from(sweeps).unwrap_or(usize::MAX));
         for _ in 0..slice {
@@ -51,7 +53,8 @@ impl<S: Socket> Residents<S> {
         }
     }
 
-    /// Says goodbye to a turn's worth of connections, once the drain has come so far. Whether more are to come.
+    /// Says goodbye to a turn's worth of connections, once the drain has come so far. True if more are to
+    /// come.
     pub(in crate::shard) fn take_farewells(&mut self, now: Now) -> bool {
         let Some(from) = self.farewell else { return false };
         let to = (from + self.plan.turn_members).min(self.connections.capacity());
