@@ -27,18 +27,18 @@ pub(super) trait Question: fmt::Debug + Send + 'static {
 
 /// A question on its way to a shard, with the way back.
 #[derive(Debug)]
-pub(super) struct Asked<Q: Question> {
+pub(super) struct Posed<Q: Question> {
     pub(super) question: Q,
     pub(super) reply: oneshot::Sender<Q::Answer>,
 }
 
-/// Any [`Asked`], as it waits in a shard's way in.
-pub(super) trait AnyAsked: fmt::Debug + Send {
+/// Any [`Posed`], as it waits in a shard's way in.
+pub(super) trait AnyPosed: fmt::Debug + Send {
     /// Answers the question.
     fn answer(self: Box<Self>, shard: &mut Shard<DeviceSocket>, shards: &Shards, now: Now);
 }
 
-impl<Q: Question> AnyAsked for Asked<Q>
+impl<Q: Question> AnyPosed for Posed<Q>
 where
     Q::Answer: fmt::Debug,
 {

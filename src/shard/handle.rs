@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout_at};
 use tracing::debug;
 
 use super::ask::{
-    AcksOf, AnyAsked, Asked, Awake, Close, Configure, CountsOf, Describe, History, Question, RoomsByMembers,
+    AcksOf, AnyPosed, Awake, Close, Configure, CountsOf, Describe, History, Posed, Question, RoomsByMembers,
     SetOwnStep, StepOf,
 };
 use super::board::Board;
@@ -108,7 +108,7 @@ pub struct ShardsPlan {
 #[derive(Debug)]
 pub(super) enum DoorRequest {
     /// Answered at once.
-    Question(Box<dyn AnyAsked>),
+    Question(Box<dyn AnyPosed>),
     /// About a room's reliable stream. Answered when the room knows: the store may have to be read or
     /// written.
     Stream { room: RoomName, ask: Ask, reply: oneshot::Sender<Told> },
@@ -438,7 +438,7 @@ impl Shards {
         Q: Question<Answer: fmt::Debug>,
     {
         let (reply, answer) = oneshot::channel();
-        self.ways_in[shard].push_request(DoorRequest::Question(Box::new(Asked { question, reply })))?;
+        self.ways_in[shard].push_request(DoorRequest::Question(Box::new(Posed { question, reply })))?;
         Ok(answer)
     }
 
