@@ -75,7 +75,7 @@ fn round(driven: &mut Driven, rooms: &[RoomName], now: Now) -> Duration {
 
 fn publish(driven: &mut Driven, rooms: &[RoomName], now: Now) {
     for (ticket, room) in (0..).zip(rooms) {
-        driven.shard.publish(ticket, room, vec![chat()], now);
+        driven.shard.homes.publish(ticket, room, vec![chat()], now);
     }
 }
 

@@ -18,7 +18,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use roomcast::shard::directory::{self, Directory};
-use roomcast::shard::lane::{self, LaneBounds, Peer};
+use roomcast::shard::lane::{self, LaneBounds, Lanes};
 use roomcast_core::room::id::RoomName;
 
 use support::{Driven, chat, print};
@@ -97,10 +97,10 @@ fn rates(shards: usize) -> Vec<Rate> {
     let room = rooms.find(|room| directory::home(room, shards) == 0).expect("one has its home there");
     let stage = Stage { members: placed(&room, shards), shards, arrivals: AtomicUsize::new(0) };
     let spans: Vec<Vec<Span>> = std::thread::scope(|scope| {
-        let drive = |(index, peers)| {
+        let drive = |(index, lanes)| {
             let room = &room;
             let stage = &stage;
-            scope.spawn(move || drive(index, peers, room, stage))
+            scope.spawn(move || drive(index, lanes, room, stage))
         };
         let mesh = lane::mesh(shards, LaneBounds::default());
         let threads: Vec<_> = mesh.into_iter().enumerate().map(drive).collect();
@@ -143,9 +143,9 @@ impl Stage {
 }
 
 /// One shard's part of a run.
-fn drive(index: usize, peers: Vec<Peer>, room: &RoomName, stage: &Stage) -> Vec<Span> {
+fn drive(index: usize, lanes: Lanes, room: &RoomName, stage: &Stage) -> Vec<Span> {
     pin(index);
-    let mut driven = Driven::new(index, stage.shards, peers, roomcast::clock::now());
+    let mut driven = Driven::new(index, stage.shards, lanes, roomcast::clock::now());
     take_in(&mut driven, room, stage.members[index]);
     stage.meet(1, &mut driven);
     // The audience is told a second after the last join: that batch must not count.
@@ -192,7 +192,7 @@ fn flush_all(driven: &mut Driven, home: Option<&RoomName>, whole: u64) -> Durati
     let mut idle_since = None;
     while driven.frames.get() < whole {
         if let Some(room) = home.filter(|_| published < FLUSHES && published < passed + UNDER_WAY) {
-            driven.shard.publish(published, room, vec![chat()], roomcast::clock::now());
+            driven.shard.homes.publish(published, room, vec![chat()], roomcast::clock::now());
             published += 1;
         }
         match (turn(driven), idle_since) {

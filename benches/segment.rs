@@ -94,8 +94,14 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
         per_member(bencher, || {
             seq = seq.next();
             let frames = [frame.clone(), frame.clone()];
-            let level =
-                Level { seq, frames, reach: Reach::default(), ack_within: Duration::ZERO, oldest: now };
+            let level = Level {
+                seq,
+                frames,
+                reach: Reach::default(),
+                ack_within: Duration::ZERO,
+                oldest: now,
+                skipped: 0,
+            };
             assert!(segment.arrive(Arc::new(level)));
             while segment.is_busy() {
                 black_box(segment.turn(PASS_TURN_MEMBERS, &mut sink, now));

@@ -1,6 +1,6 @@
 //! Assembles the parts of one node, and owns the order in which they stop.
 //!
-//! Several servers can live in one process: nothing here is global but the descriptor limit, which is only raised.
+//! Several servers can live in one process: only the descriptor limit is global, and it is only raised.
 
 use std::io;
 use std::net::SocketAddr;
@@ -39,20 +39,20 @@ use roomcast_core::limits::{
     LISTEN_BACKLOG, PULLS_MAX, STORE_BYTES_MAX,
 };
 
-/// How often histogram observations are folded into their buckets.
+/// Time between two foldings of histogram observations into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// Why a server did not start. Nothing of it is left behind.
+/// The reason why a server did not start. No port is held, and no thread runs.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A door's address can't be listened on.
+    /// The address of a door can't be bound.
     #[error("the {} door cannot listen on {address}: {cause}", door.name())]
     Bind {
-        /// Which door.
+        /// The door.
         door: DoorName,
-        /// Where it was to be.
+        /// The door's configured address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// The doors' runtime could not be built.
@@ -90,7 +90,9 @@ impl Server {
         let viewer = Bound::at(DoorName::Viewer, config.viewer_listen)?;
         let publisher = Bound::at(DoorName::Publisher, config.publisher_listen)?;
         let ops = Bound::at(DoorName::Operator, config.ops_listen)?;
-        let (viewer_addr, publisher_addr, ops_addr) = (viewer.address, publisher.address, ops.address);
+        let viewer_addr = viewer.address;
+        let publisher_addr = publisher.address;
+        let ops_addr = ops.address;
 
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
@@ -109,7 +111,7 @@ impl Server {
         let (shards, threads, store) = Shards::start(&plan, store, &metrics)?;
         let descriptors_max = descriptors();
         let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
-        let node = Arc::new(node(config, shards, (seats.clone(), store.health()), metrics.clone()));
+        let node = Arc::new(node(config, shards, seats.clone(), store.health(), metrics.clone()));
 
         let (stop_doors, stop) = watch::channel(false);
         let doorway = Doorway { metrics, descriptors: Descriptors::new(seats, descriptors_max), stop };
@@ -134,25 +136,25 @@ impl Server {
         })
     }
 
-    /// Where devices connect.
+    /// Address of the viewer door, for devices.
     #[must_use]
     pub fn viewer_addr(&self) -> SocketAddr {
         self.viewer_addr
     }
 
-    /// Where backends publish.
+    /// Address of the publisher door, for backends.
     #[must_use]
     pub fn publisher_addr(&self) -> SocketAddr {
         self.publisher_addr
     }
 
-    /// Where health and metrics are served.
+    /// Address of the operator door, for health and metrics.
     #[must_use]
     pub fn ops_addr(&self) -> SocketAddr {
         self.ops_addr
     }
 
-    /// Where the three doors are, for people, with a line to try.
+    /// The addresses of the three doors as a text for people, with a line to try.
     #[must_use]
     pub fn doors(&self) -> String {
         let Self { viewer_addr, publisher_addr, ops_addr, .. } = self;
@@ -165,8 +167,9 @@ impl Server {
         )
     }
 
-    /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails and publishes are refused at once; buffers flush and
-    /// devices hear `bye`; the doors stop last, so that publishers and balancers are answered throughout.
+    /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails and publishes are refused at once; buffers
+    /// flush and devices hear `bye`; the doors stop last, so that publishers and balancers are answered
+    /// throughout.
     pub async fn drain(mut self) {
         self.node.draining.store(true, Ordering::Relaxed);
         self.node.metrics.draining();
@@ -191,7 +194,7 @@ impl Server {
         info!("drained");
     }
 
-    /// A shard that hangs must not hold the process up: only threads that have ended are joined.
+    /// Joins threads that have ended. A shard that hangs must not hold the process up.
     fn join_shards(&mut self) {
         self.node.shards.stop();
         for (shard, thread) in self.shards.drain(..).enumerate() {
@@ -212,7 +215,7 @@ impl Drop for Server {
     }
 }
 
-fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), metrics: Metrics) -> Node {
+fn node(config: Config, shards: Shards, seats: Seats, store: Arc<Health>, metrics: Metrics) -> Node {
     let now = clock::now().instant;
     let key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
     Node {
@@ -232,7 +235,7 @@ fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), me
     }
 }
 
-/// How many descriptors this process may have, after asking for as many as it may ask for.
+/// Raises the limit of descriptors as far as the system allows. The result is the limit in force.
 fn descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
@@ -241,12 +244,12 @@ fn descriptors() -> u64 {
     {
         warn!(%error, "cannot raise the limit of open files");
     }
-    // `None` is "unlimited", which the kernel does not mean: it holds to fs.nr_open, 2^20 unless somebody changed it.
+    // `None` is "unlimited", but the kernel holds to fs.nr_open, 2^20 by default.
     getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
 }
 
-/// The runtime of all three doors. The shards need the cores more: a handshake or a publish costs the doors some
-/// 20 µs, so half of the cores, and at most four, keep up with them.
+/// The runtime of all three doors. The shards need the cores more: a handshake or a publish costs the doors
+/// some 20 µs, so half of the cores, and at most four, keep up with them.
 fn doors_runtime() -> io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread()
@@ -256,7 +259,7 @@ fn doors_runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// A door's port, held and not yet listened at by anybody.
+/// A door's port, bound, but not served yet.
 struct Bound {
     socket: Socket,
     address: SocketAddr,
@@ -269,12 +272,12 @@ impl Bound {
 
     fn listen(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // Or a node could not be started again for a minute after it stopped.
+        // Without it, a stopped node could not start again for a minute.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        // Inherited by the connections. An answer that a peer does not read stays with the door, under the door's
-        // deadline, instead of in the kernel, where closing would leave it behind without an owner or an end. No
-        // SO_SNDBUF: the sockets become devices', whose buffers the kernel must go on to tune.
+        // Inherited by the connections. An answer that a peer does not read stays with the door, under the
+        // door's deadline, instead of in the kernel, where closing would leave it behind without an owner or
+        // an end. No SO_SNDBUF: the sockets become devices', whose buffers the kernel must go on to tune.
         socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MAX)?;
         socket.set_tcp_user_timeout(Some(KERNEL_UNACKED_AGE_MAX))?;
         socket.bind(&address.into())?;
@@ -291,7 +294,7 @@ fn open<D: Door>(at: Bound, door: D, doorway: &Doorway) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps histograms folded whether or not anybody scrapes.
+/// Keeps histograms folded, scraped or not.
 async fn keep_up(metrics: Metrics, mut stop: watch::Receiver<bool>) {
     let mut ticks = interval(METRICS_UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -311,14 +314,18 @@ mod tests {
     fn anywhere() -> Config {
         let mut args = Args::default();
         let free = Some("127.0.0.1:0".to_owned());
-        (args.flags.viewer_listen, args.flags.publisher_listen) = (free.clone(), free.clone());
-        (args.flags.ops_listen, args.flags.ephemeral, args.flags.shards) = (free, true, Some("1".to_owned()));
+        args.flags.viewer_listen.clone_from(&free);
+        args.flags.publisher_listen.clone_from(&free);
+        args.flags.ops_listen = free;
+        args.flags.ephemeral = true;
+        args.flags.shards = Some("1".to_owned());
         Config::load(&args, std::iter::empty()).unwrap()
     }
 
     #[tokio::test]
     async fn servers_of_one_process_live_and_stop_apart() {
-        let (one, other) = (Server::start(anywhere()).unwrap(), Server::start(anywhere()).unwrap());
+        let one = Server::start(anywhere()).unwrap();
+        let other = Server::start(anywhere()).unwrap();
         let doors = [one.viewer_addr(), one.publisher_addr(), one.ops_addr()];
         assert!(doors.iter().all(|door| door.port() != 0 && one.doors().contains(&door.to_string())));
         one.drain().await;

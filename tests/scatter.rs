@@ -53,7 +53,8 @@ async fn hear_all(device: &mut Device, last: u64) -> u64 {
         }
         next
     };
-    let (mut batches, mut reached) = (0, take(&history));
+    let mut batches = 0;
+    let mut reached = take(&history);
     while reached <= last {
         let frame = device.frame().await;
         assert_eq!((&frame["kind"], &frame["skipped"]), (&json!("batch"), &Value::Null), "{frame}");
@@ -66,9 +67,11 @@ async fn hear_all(device: &mut Device, last: u64) -> u64 {
 #[tokio::test]
 async fn a_room_is_promoted_under_load_and_nobody_misses_a_message() {
     const DEVICES: usize = 60;
-    let (node, room) = (node(), "launch");
+    let node = node();
+    let room = "launch";
     node.configure(room, &json!({"flush": {"direct_members": 0, "gather_ms": 5}})).await;
-    let (doors, has_all) = (node.doors, AtomicBool::new(false));
+    let doors = node.doors;
+    let has_all = AtomicBool::new(false);
     let publishing = async {
         let mut next = 0;
         // Ten more requests once everybody is there.
@@ -199,7 +202,8 @@ async fn a_listed_room_is_scattered_from_the_first_device_on_in_each_of_its_live
 #[tokio::test]
 async fn a_coupon_reaches_all_shards_of_a_hot_room_and_its_receipt_adds_up() {
     const DEVICES: u64 = 24;
-    let (node, room) = (node(), "coupons");
+    let node = node();
+    let room = "coupons";
     node.configure(room, &json!({"expected_audience": 1000})).await;
     let mut devices = join_many(&node, room, usize::try_from(DEVICES).unwrap()).await;
     let view = node.view_when(room, |view| view["members"] == DEVICES).await;
@@ -231,7 +235,8 @@ async fn a_coupon_reaches_all_shards_of_a_hot_room_and_its_receipt_adds_up() {
 
 #[tokio::test]
 async fn a_hot_room_that_closes_tells_its_members_on_all_shards() {
-    let (node, room) = (node(), "over");
+    let node = node();
+    let room = "over";
     node.configure(room, &json!({"expected_audience": 1000})).await;
     let mut devices = join_many(&node, room, 12).await;
     node.chat(room, 0..50).await;
@@ -251,7 +256,8 @@ async fn a_hot_room_that_closes_tells_its_members_on_all_shards() {
 
 #[tokio::test]
 async fn a_drain_says_goodbye_to_the_members_of_a_hot_room_on_all_shards() {
-    let (node, room) = (node(), "drained");
+    let node = node();
+    let room = "drained";
     let settings = json!({"expected_audience": 1000, "flush": {"direct_members": 0, "gather_ms": 10_000}});
     node.configure(room, &settings).await;
     let mut devices = join_many(&node, room, 12).await;

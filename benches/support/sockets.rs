@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use roomcast::auth::Grant;
 use roomcast::seat::Seats;
-use roomcast::shard::connection::Socket;
-use roomcast::shard::lane::Peer;
+use roomcast::shard::lane::Lanes;
+use roomcast::shard::residents::connection::Socket;
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::{StoreAnswer, StoreRequest};
 use roomcast_core::now::Now;
@@ -72,9 +72,9 @@ pub(crate) struct Driven {
 
 impl Driven {
     /// Shard `index` of `shards`, without rooms or connections.
-    pub(crate) fn new(index: usize, shards: usize, peers: Vec<Peer>, now: Now) -> Self {
+    pub(crate) fn new(index: usize, shards: usize, lanes: Lanes, now: Now) -> Self {
         let plan = Plan::new(index, shards, rules(), HEARTBEAT, 1);
-        let shard = Shard::new(plan, peers, now.instant);
+        let shard = Shard::new(plan, lanes, now.instant);
         Self { shard, keys: Vec::new(), frames: Rc::default(), seats: Seats::new(u64::MAX) }
     }
 
@@ -83,8 +83,8 @@ impl Driven {
         let socket = MemorySocket { frames: 0, all: Rc::clone(&self.frames) };
         let encoding = if self.keys.len().is_multiple_of(2) { Encoding::Json } else { Encoding::Proto };
         let seat = self.seats.take().expect("there are seats for all");
-        let key = self.shard.connect(socket, encoding, Grant::Any, seat, now);
-        self.shard.join(key, room, None, None, now);
+        let key = self.shard.residents.connect(socket, encoding, Grant::Any, seat, now);
+        self.shard.residents.join(key, room, None, None, now);
         self.keys.push(key);
     }
 
@@ -92,20 +92,20 @@ impl Driven {
     /// done.
     pub(crate) fn turn(&mut self, now: Now) -> bool {
         let mut busy = self.shard.turn(now);
-        while let Some(request) = self.shard.poll_store() {
+        while let Some(request) = self.shard.homes.poll_store() {
             let StoreRequest::Load { room, life } = request else {
                 unreachable!("nothing reliable is published")
             };
-            self.shard.take_stored(StoreAnswer::Loaded { room, life, stream: None }, now);
+            self.shard.homes.take_stored(StoreAnswer::Loaded { room, life, stream: None }, now);
             busy = true;
         }
-        while self.shard.poll_answer().is_some() {}
+        while self.shard.homes.poll_answer().is_some() {}
         busy
     }
 
     /// Connection, in the order of arrival -> frames given to its socket.
     pub(crate) fn frames_each(&mut self) -> Vec<u64> {
-        let frames = |key: &u64| self.shard.connection(*key).expect("nobody leaves").socket.frames;
+        let frames = |key: &u64| self.shard.residents.connection(*key).expect("nobody leaves").socket.frames;
         self.keys.iter().map(frames).collect()
     }
 }

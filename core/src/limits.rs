@@ -315,7 +315,7 @@ pub const LADDER_OWED_PERMILLE: [u64; 5] = [800, 825, 850, 875, 900];
 /// Distance below the entry in [`LADDER_OWED_PERMILLE`] at which a step is left again, in thousandths.
 pub const LADDER_OWED_SLACK_PERMILLE: u64 = 50;
 /// Shortest time between two reports of a hot room's members to the directory.
-pub const SPREAD_INTERVAL: Duration = Duration::from_millis(100);
+pub const SCATTER_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest gather window of a room. Above: refused at start, or 400.
 pub const GATHER_MAX: Duration = Duration::from_secs(10);
 /// Messages of a batch. Above: refused at start, or 400.

@@ -1,4 +1,4 @@
-//! What shards and doors tell each other of the ladder: numbers that anybody may read at any time, without a lock.
+//! The board: numbers of the ladder, read by shards and doors at any time and without a lock.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use serde::Serialize;
 use roomcast_core::now::millis;
 use roomcast_core::room::ladder::Step;
 
-/// In the place of a step's number: the operator has said nothing.
+/// Stands for a step's number while the operator has set none.
 const UNSAID: u8 = u8::MAX;
 
-/// Where all shards of a node stand on the ladder, and why.
+/// The steps of all shards of a node, and the numbers behind them.
 #[derive(Debug)]
 pub struct Board {
     /// The operator's step for the whole node.
     node: AtomicU8,
-    /// Bytes that devices may be owed, at least 1.
+    /// Limit of bytes owed to all devices, at least 1.
     owed_max: u64,
     shards: Box<[Cell]>,
 }
@@ -28,37 +28,37 @@ struct Cell {
     owed: AtomicU64,
 }
 
-/// One shard's place on the ladder, as operators see it.
+/// A shard's place on the ladder, as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ShardStep {
     /// Index of the shard.
     pub shard: usize,
-    /// The step that the shard has come to by itself.
+    /// Number of the step the shard has come to by itself.
     pub automatic: u8,
-    /// The step in force.
+    /// Number of the step in force.
     pub step: u8,
-    /// Its name.
+    /// Name of the step in force.
     pub name: &'static str,
-    /// The least time that a publish waited in its inbox when it was last weighed, in milliseconds.
+    /// The least wait of a publish in the interval that was last weighed, in milliseconds.
     pub delay_ms: u64,
-    /// What its devices are owed, in thousandths of what all of the node may be.
+    /// Bytes owed to the shard's devices, in thousandths of the node's limit.
     pub outbound_permille: u64,
 }
 
 impl Board {
-    /// Of so many shards, all calm, whose devices may be owed `owed_max` bytes together.
+    /// The board of `shards` calm shards. `owed_max` is the node's limit of bytes owed to devices.
     #[must_use]
     pub fn new(shards: usize, owed_max: u64) -> Self {
         let shards = (0..shards).map(|_| Cell::default()).collect();
         Self { node: AtomicU8::new(UNSAID), owed_max: owed_max.max(1), shards }
     }
 
-    /// The operator says which step is in force on all shards; `None`: each shard's own.
+    /// Sets the operator's step for all shards; `None`: each shard's own counts.
     pub fn set_node(&self, step: Option<Step>) {
         self.node.store(step.map_or(UNSAID, Step::number), Ordering::SeqCst);
     }
 
-    /// What the operator has said.
+    /// The operator's step for all shards.
     #[must_use]
     pub fn node(&self) -> Option<Step> {
         Step::numbered(self.node.load(Ordering::SeqCst))
@@ -76,26 +76,26 @@ impl Board {
         (0..self.shards.len()).map(|shard| self.in_force(shard)).collect()
     }
 
-    /// A shard has weighed its place.
+    /// Notes the step a shard has come to, and the wait in its inbox.
     pub fn weighed(&self, shard: usize, step: Step, delay: Duration) {
         let cell = &self.shards[shard];
         cell.automatic.store(step.number(), Ordering::Relaxed);
         cell.delay_ms.store(millis(delay), Ordering::Relaxed);
     }
 
-    /// A shard's devices are owed so many bytes.
+    /// Notes the bytes a shard's devices are owed.
     pub fn owes(&self, shard: usize, bytes: u64) {
         self.shards[shard].owed.store(bytes, Ordering::Relaxed);
     }
 
-    /// What the devices of all shards are owed, in thousandths of what they may be.
+    /// Bytes owed to the devices of all shards, in thousandths of the limit.
     #[must_use]
     pub fn owed_permille(&self) -> u64 {
         let owed = self.shards.iter().map(|cell| cell.owed.load(Ordering::Relaxed));
         self.permille(owed.fold(0, u64::saturating_add))
     }
 
-    /// Where each shard stands, by index.
+    /// The step of each shard, by index.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardStep> {
         let one = |(shard, cell): (usize, &Cell)| {

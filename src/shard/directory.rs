@@ -1,7 +1,7 @@
-//! Which shard a room lives on, and where a joining connection is placed. Pure.
+//! The home of each room, and the shard for each joining connection. Pure.
 //!
-//! Placement is advice for what comes: a connection stays where it was placed, and a room has members on any shard. So
-//! nothing here can lose, double or reorder a message.
+//! Placement is advice for what comes: a connection stays where it was placed, and a room has members on any
+//! shard. So nothing here can lose, double or reorder a message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use roomcast_core::room::id::{RoomName, mix};
 use roomcast_core::room::ladder::Step;
 
-/// The shard that orders a room: the one with the highest score for it (rendezvous hashing, Thaler and Ravishankar
-/// 1998), so that another number of shards moves as few rooms as possible.
+/// The shard that orders a room: the one with the highest score for it (rendezvous hashing, Thaler and
+/// Ravishankar 1998), so that another number of shards moves as few rooms as possible.
 #[must_use]
 pub fn home(room: &RoomName, shards: usize) -> usize {
     let name = fnv1a(room.as_str().as_bytes());
@@ -18,65 +18,66 @@ pub fn home(room: &RoomName, shards: usize) -> usize {
     (0..shards).max_by_key(score).expect("a node has at least one shard")
 }
 
-/// What a home says of a room that is hot, or was.
+/// The words of a home about the placement of a room that is hot, or was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spread {
-    /// Which room.
+pub struct Scatter {
+    /// The room.
     pub room: RoomName,
-    /// Shards that further members are to be placed on; 1: its home alone.
+    /// Number of shards for further members; 1: the home alone.
     pub width: usize,
-    /// The shards that hold members of it, each with their count.
+    /// Shards that hold members of the room, with their counts.
     pub members: Vec<(usize, u64)>,
 }
 
-/// How busy a shard is.
+/// The load of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Load {
-    /// Processor time it took of the last second, in tenths: finer would be noise.
+    /// Processor time of the last second, in tenths: finer would be noise.
     pub busy_tenths: u64,
-    /// Connections placed on it.
+    /// Connections placed on the shard.
     pub connections: u64,
 }
 
-/// Where rooms are placed.
+/// The placement of rooms, and their own steps of the ladder.
 #[derive(Debug)]
 pub struct Directory {
     loads: Vec<Load>,
-    /// Hot from the first device on.
+    /// Rooms that are hot from the first device on.
     listed: Arc<BTreeSet<RoomName>>,
     hot: BTreeMap<RoomName, Hot>,
-    /// Steps of the ladder that an operator gave to open rooms.
+    /// Steps of the ladder given to open rooms by an operator.
     steps: BTreeMap<RoomName, Step>,
 }
 
-/// An operator gave an open room a step of its own, or took it back, or the room is no more.
+/// A change of a room's own step: an operator gave or took the step, or the room has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnStep {
-    /// Which room.
+    /// The room.
     pub room: RoomName,
-    /// Its own step; `None`: its shard's counts.
+    /// The room's own step; `None`: the shard's step counts.
     pub step: Option<Step>,
 }
 
-/// Where a hot room is placed.
+/// The placement of a hot room.
 #[derive(Debug)]
 struct Hot {
-    /// In the order they were added, the home first.
+    /// In the order of joining the set, the home first.
     shards: Vec<usize>,
-    /// By shard: as the home said last, and those that were placed since. Who was placed and had not joined when it spoke is
-    /// not among them; as many of those are on their way to each shard.
+    /// By shard: the home's last count, plus connections placed since. Connections that were placed but had
+    /// not joined at the home's word are not counted; about as many are on their way to each shard.
     members: Vec<u64>,
 }
 
 impl Directory {
-    /// Of so many shards, all idle; `listed` rooms are hot before they are open.
+    /// The directory of `shards` idle shards. `listed` rooms are hot before they are open.
     #[must_use]
     pub fn new(shards: usize, listed: Arc<BTreeSet<RoomName>>) -> Self {
         Self { loads: vec![Load::default(); shards], listed, hot: BTreeMap::new(), steps: BTreeMap::new() }
     }
 
-    /// The shard for a connection that joins `room`, of those that have `space`: a cold room's home, so that small rooms live
-    /// on one thread; of a hot room's shards the one with fewest of its members, then the least loaded. `None`: all are full.
+    /// The shard for a connection that joins `room`, among shards with `space`. A cold room's connections go
+    /// to its home, so that small rooms live on one thread. A hot room's go to the shard with fewest of its
+    /// members, then to the least loaded. `None`: all are full.
     #[must_use]
     pub fn find(&self, room: &RoomName, space: impl Fn(usize) -> bool) -> Option<usize> {
         let shards = self.loads.len();
@@ -91,13 +92,13 @@ impl Directory {
         }
     }
 
-    /// A connection that joins `room` was placed there.
+    /// Counts a connection that joins `room` and was placed on `shard`.
     pub fn placed(&mut self, room: &RoomName, shard: usize) {
         self.loads[shard].connections += 1;
         if let Some(hot) = self.hot.get_mut(room) {
             hot.members[shard] += 1;
         } else if self.listed.contains(room) {
-            self.spread(Spread { room: room.clone(), width: self.loads.len(), members: vec![(shard, 1)] });
+            self.scatter(Scatter { room: room.clone(), width: self.loads.len(), members: vec![(shard, 1)] });
         }
     }
 
@@ -105,9 +106,9 @@ impl Directory {
         shards.min_by_key(|shard| (members.get(*shard).copied().unwrap_or(0), self.loads[*shard]))
     }
 
-    /// A home says how hot a room is, and where its members are.
-    pub fn spread(&mut self, spread: Spread) {
-        let Spread { room, width, members: told } = spread;
+    /// Takes the words of a home about a room's width and members.
+    pub fn scatter(&mut self, scatter: Scatter) {
+        let Scatter { room, width, members: told } = scatter;
         let count = self.loads.len();
         if width <= 1 {
             self.hot.remove(&room);
@@ -127,7 +128,7 @@ impl Directory {
         self.hot.insert(room, Hot { shards, members });
     }
 
-    /// A home says which step a room has of its own.
+    /// Takes a change of a room's own step.
     pub fn own_step(&mut self, own: OwnStep) {
         match own.step {
             Some(step) => self.steps.insert(own.room, step),
@@ -135,18 +136,18 @@ impl Directory {
         };
     }
 
-    /// The step that a room has of its own.
+    /// A room's own step.
     #[must_use]
     pub fn step_of(&self, room: &RoomName) -> Option<Step> {
         self.steps.get(room).copied()
     }
 
-    /// How busy a shard is.
+    /// The load of a shard.
     pub fn loaded(&mut self, shard: usize, load: Load) {
         self.loads[shard] = load;
     }
 
-    /// The shards that further members of a room are placed on.
+    /// The shards for further members of a room.
     #[must_use]
     pub fn shards_of(&self, room: &RoomName) -> Vec<usize> {
         match self.hot.get(room) {
@@ -208,12 +209,12 @@ mod tests {
         for (busy_tenths, shard) in [9, 0, 4].into_iter().zip(&others) {
             directory.loaded(*shard, Load { busy_tenths, connections: 5 });
         }
-        directory.spread(Spread { room: room("r1"), width: 2, members: vec![(home, 100)] });
+        directory.scatter(Scatter { room: room("r1"), width: 2, members: vec![(home, 100)] });
         assert_eq!(directory.shards_of(&room("r1")), [home, others[1]]);
         let counts = placed(&mut directory, "r1", 300);
         assert_eq!((counts[home], counts[others[1]]), (100, 200), "as many on each in the end");
         let members = vec![(home, 200), (others[1], 200)];
-        directory.spread(Spread { room: room("r1"), width: 4, members });
+        directory.scatter(Scatter { room: room("r1"), width: 4, members });
         assert_eq!(directory.shards_of(&room("r1")), [home, others[1], others[2], others[0]]);
     }
 
@@ -232,10 +233,10 @@ mod tests {
     #[test]
     fn a_room_that_cools_down_is_placed_on_its_home_again() {
         let mut directory = directory(4, &[]);
-        directory.spread(Spread { room: room("r1"), width: 3, members: Vec::new() });
-        directory.spread(Spread { room: room("r1"), width: 2, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 3, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 2, members: Vec::new() });
         assert_eq!(directory.shards_of(&room("r1")).len(), 2);
-        directory.spread(Spread { room: room("r1"), width: 1, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 1, members: Vec::new() });
         let home = home(&room("r1"), 4);
         assert_eq!(directory.shards_of(&room("r1")), [home]);
         assert_eq!((placed(&mut directory, "r1", 10)[home], directory.hot_rooms()), (10, 0));
@@ -245,12 +246,12 @@ mod tests {
     fn a_listed_room_is_scattered_from_its_first_device_on() {
         let mut directory = directory(4, &["r1"]);
         assert_eq!(placed(&mut directory, "r1", 40), [10; 4]);
-        directory.spread(Spread { room: room("r1"), width: 1, members: Vec::new() });
+        directory.scatter(Scatter { room: room("r1"), width: 1, members: Vec::new() });
         assert_eq!(placed(&mut directory, "r1", 40), [10; 4], "closed, and opened again");
     }
 
     #[test]
-    fn homes_are_spread_evenly_and_move_little() {
+    fn rooms_have_their_homes_on_all_shards_alike_and_move_little() {
         let rooms: Vec<RoomName> =
             (0..10_000).map(|n| RoomName::parse(&format!("room-{n}")).unwrap()).collect();
         let mut counts = [0; 4];

@@ -1,23 +1,28 @@
 //! The bounded way into the shards from the doors: each call names what it does when the way is full.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use parking_lot::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout_at};
+use tracing::debug;
 
+use super::ask::{
+    AcksOf, AnyPosed, Awake, Close, Configure, CountsOf, Describe, History, Posed, Question, RoomsByMembers,
+    SetOwnStep, StepOf,
+};
 use super::board::Board;
 use super::directory::Directory;
-use super::heat::HeatRules;
+use super::homes::Homes;
+use super::homes::heat::HeatRules;
+use super::homes::publishers::NotConfigured;
 use super::lane::LaneBounds;
-use super::publishers::NotConfigured;
 use super::way_in::{PublishRequest, WayIn};
 use super::{Plan, directory, lane, run};
 use crate::auth::Grant;
@@ -26,48 +31,48 @@ use crate::metrics::Metrics;
 use crate::seat::Seat;
 use crate::store::Store;
 use crate::store::writer::{self, StoreHandle, Wake};
-use roomcast_core::room::Counts;
-use roomcast_core::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
+use roomcast_core::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
 use roomcast_core::room::ladder::{RoomStep, Step};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::{RoomRules, RoomSettings};
-use roomcast_core::room::receipt::Acks;
 use roomcast_core::room::view::{
     ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
 };
+use roomcast_core::room::{Ask, Told};
+use roomcast_core::wire::frame;
 
 /// The shard's way in is full: nothing was taken. The publisher hears 503 with `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shard's inbox is full")]
 pub struct Busy;
 
-/// Why a request has no answer.
+/// The reason why a request has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// Nothing was taken.
     #[error(transparent)]
     Busy(#[from] Busy),
-    /// The shard took the request and ended without an answer: what became of it is unknown.
+    /// The shard took the request and ended without an answer. The outcome is unknown.
     #[error("the shard ended without an answer")]
     Silent,
 }
 
-/// What the viewer door learnt of a device before it answered 101.
+/// A device's request, as the viewer door knows it before the 101.
 #[derive(Debug)]
 pub struct Hello {
     /// The room of the URL.
     pub room: RoomName,
-    /// From the subprotocol.
+    /// Encoding of the frames, from the subprotocol.
     pub encoding: Encoding,
-    /// `cursor=`
+    /// The parameter `cursor=`.
     pub cursor: Option<Cursor>,
-    /// `seen=`
+    /// The parameter `seen=`.
     pub seen: Option<Seen>,
-    /// `device=`
+    /// The parameter `device=`.
     pub device: Option<DeviceName>,
-    /// Which rooms it may join.
+    /// The rooms that the device may join.
     pub grant: Grant,
-    /// Its place among the node's connections.
+    /// A place among the node's connections.
     pub seat: Seat,
 }
 
@@ -76,124 +81,57 @@ pub struct Hello {
 pub struct Arrival {
     /// Non-blocking, no longer registered with any runtime.
     pub stream: std::net::TcpStream,
-    /// What was read beyond the request.
+    /// Bytes read beyond the request.
     pub early: Bytes,
-    /// What the request said.
+    /// The request.
     pub hello: Hello,
 }
 
-/// What the shards are started with.
+/// The plan of all shards.
 #[derive(Debug, Clone)]
 pub struct ShardsPlan {
-    /// How many; at least one.
+    /// Number of shards, at least one.
     pub count: usize,
-    /// The flush policy of rooms that say nothing else.
+    /// The flush policy of rooms without settings of their own.
     pub rules: RoomRules,
-    /// How often devices are to ping.
+    /// Time between two pings of a device.
     pub heartbeat: Duration,
     /// Members past which a room is hot.
     pub hot_members: u64,
     /// Rooms that are hot from the first device on.
     pub hot_rooms: Vec<RoomName>,
-    /// Bytes that all devices together may be owed.
+    /// Limit of bytes owed to all devices together.
     pub outbound_bytes_max: u64,
 }
 
-/// A home's part of a receipt, and the acknowledgements of segments that are no more.
-pub(super) type HomeReceipt = (Result<Box<ReceiptView>, StreamRefusal>, Acks);
-
-/// Everything else a door asks of a shard.
+/// A request of a door to a shard.
 #[derive(Debug)]
-pub(super) enum Request {
-    Configure {
-        room: RoomName,
-        settings: RoomSettings,
-        reply: oneshot::Sender<Result<Box<RoomView>, NotConfigured>>,
-    },
-    Describe {
-        room: RoomName,
-        reply: oneshot::Sender<Option<Box<RoomView>>>,
-    },
-    RoomsByMembers {
-        limit: usize,
-        reply: oneshot::Sender<Vec<RoomLine>>,
-    },
-    /// What one shard counts of a room's members, and in which life of it.
-    Counts {
-        room: RoomName,
-        reply: oneshot::Sender<Option<(Run, Counts)>>,
-    },
-    Close {
-        room: RoomName,
-        reply: oneshot::Sender<Option<ClosedView>>,
-    },
-    History {
-        room: RoomName,
-        seen: Option<Seen>,
-        limit: usize,
-        reply: oneshot::Sender<Option<HistoryPage>>,
-    },
-    Receipt {
-        room: RoomName,
-        offset: u64,
-        reply: oneshot::Sender<HomeReceipt>,
-    },
-    /// What one shard counts of a receipt.
-    Acks {
-        room: RoomName,
-        epoch: Epoch,
-        offset: u64,
-        reply: oneshot::Sender<Option<Acks>>,
-    },
-    Recall {
-        room: RoomName,
-        offset: u64,
-        reply: oneshot::Sender<Result<RecallView, StreamRefusal>>,
-    },
-    Reliable {
-        room: RoomName,
-        after: Option<Cursor>,
-        reply: oneshot::Sender<Result<ReliablePage, StreamRefusal>>,
-    },
-    /// Where a room stands on the ladder.
-    RoomStep {
-        room: RoomName,
-        reply: oneshot::Sender<Option<RoomStep>>,
-    },
-    /// Gives it a step of its own, or takes it back.
-    SetOwnStep {
-        room: RoomName,
-        step: Option<Step>,
-        reply: oneshot::Sender<Option<RoomStep>>,
-    },
-    /// Answered when the request is taken: the shard takes turns.
-    Answer {
-        reply: oneshot::Sender<()>,
-    },
-    /// Answered when everything that waited has left.
-    Drain {
-        reply: oneshot::Sender<()>,
-    },
+pub(super) enum DoorRequest {
+    /// Answered at once.
+    Question(Box<dyn AnyPosed>),
+    /// About a room's reliable stream. Answered when the room knows: the store may have to be read or
+    /// written.
+    Stream { room: RoomName, ask: Ask, reply: oneshot::Sender<Told> },
+    /// Answered when all that waited has left.
+    Drain { reply: oneshot::Sender<()> },
     /// Answered when no connection is left.
-    Farewell {
-        reply: oneshot::Sender<()>,
-    },
+    Farewell { reply: oneshot::Sender<()> },
 }
 
 /// All shards of the node, as the doors see them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shards {
     ways_in: Arc<[Arc<WayIn>]>,
-    /// Held for as long as one look-up takes: joins ask it, homes tell it a few times a second.
+    /// Locked for one look-up at a time, by joins, and by homes a few times a second.
     directory: Arc<Mutex<Directory>>,
     board: Arc<Board>,
 }
 
 impl Shards {
-    /// Starts one thread per shard.
+    /// Starts a thread per shard.
     ///
     /// # Errors
-    /// When the system gives no more threads, runtimes or random numbers; those already started are stopped.
+    /// The system gives no more threads, runtimes or random numbers. Threads already started are stopped.
     pub fn start(
         plan: &ShardsPlan,
         store: Box<dyn Store>,
@@ -209,13 +147,13 @@ impl Shards {
         let mut store = writer::start(store, wakes.collect())?;
         let mut threads = Vec::new();
         let lanes = lane::mesh(plan.count, LaneBounds::default());
-        for (index, (peers, port)) in lanes.into_iter().zip(store.take_ports()).enumerate() {
+        for (index, (lanes, port)) in lanes.into_iter().zip(store.take_ports()).enumerate() {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
             let of_one = Plan::new(index, plan.count, plan.rules, plan.heartbeat, run_seed);
             let heat = HeatRules { hot_members: plan.hot_members, ..of_one.heat };
             let hot_rooms = Arc::clone(&hot_rooms);
             let of_one = Plan { heat, hot_rooms, meter: clock::thread_cpu, ..of_one };
-            let started = run::start(of_one, peers, shards.clone(), port, metrics.clone());
+            let started = run::start(of_one, lanes, shards.clone(), port, metrics.clone());
             threads.push(started.inspect_err(|_| shards.stop())?);
         }
         Ok((shards, threads, store))
@@ -224,7 +162,7 @@ impl Shards {
     /// Publishes checked messages to a room, all of them or none entering its inbox.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Result<Published, Unanswered> {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
@@ -237,43 +175,39 @@ impl Shards {
     /// Opens or configures a room.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why it was not configured.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the room's own reason.
     pub async fn configure(
         &self,
         room: RoomName,
         settings: RoomSettings,
     ) -> Result<Result<Box<RoomView>, NotConfigured>, Unanswered> {
-        let named = room.clone();
-        let view =
-            self.ask(self.home(&room), |reply| Request::Configure { room: named, settings, reply }).await?;
+        let view = self.ask(self.home(&room), Configure { room: room.clone(), settings }).await?;
         Ok(match view {
             Ok(view) => Ok(self.whole(room, view).await),
             Err(refused) => Err(refused),
         })
     }
 
-    /// What a room shows of itself; `None` if it is not open.
+    /// The view of a room; `None` if the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn describe(&self, room: RoomName) -> Result<Option<Box<RoomView>>, Unanswered> {
-        let named = room.clone();
-        let view = self.ask(self.home(&room), |reply| Request::Describe { room: named, reply }).await?;
+        let view = self.ask(self.home(&room), Describe { room: room.clone() }).await?;
         Ok(match view {
             Some(view) => Some(self.whole(room, view).await),
             None => None,
         })
     }
 
-    /// A home's view of its room, with what other shards count, and where further devices are placed. A shard that does not
-    /// say within [`COUNTS_AGE_MAX`] has counted nothing, as far as this view goes: the home has answered.
+    /// Completes a home's view of a room with the counts of other shards, and with the placement of further
+    /// devices. The home has answered, so a shard that is silent for [`COUNTS_AGE_MAX`] only leaves its
+    /// counts out.
     async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
         let deadline = clock::now().instant + COUNTS_AGE_MAX;
-        let asked = view.shards.iter().map(|segment| {
-            let (reply, answer) = oneshot::channel();
-            let request = Request::Counts { room: room.clone(), reply };
-            self.ways_in[segment.shard].push_request(request).map(|()| answer)
-        });
+        let asked =
+            view.shards.iter().map(|segment| self.send(segment.shard, CountsOf { room: room.clone() }));
+        // All of them first, so that the slowest shard bounds the wait.
         let asked: Vec<_> = asked.collect();
         for (segment, answer) in view.shards.iter_mut().zip(asked) {
             let Ok(answer) = answer else { continue };
@@ -292,58 +226,56 @@ impl Shards {
     /// The `limit` rooms with most members, over all shards.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Unanswered> {
         let mut lines = Vec::new();
         for shard in 0..self.ways_in.len() {
-            lines.extend(self.ask(shard, |reply| Request::RoomsByMembers { limit, reply }).await?);
+            lines.extend(self.ask(shard, RoomsByMembers { limit }).await?);
         }
         lines.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.room.cmp(&b.room)));
         lines.truncate(limit);
         Ok(lines)
     }
 
-    /// Closes a room; its members are told. `None` if it was not open.
+    /// Closes a room and tells the members. `None` if the room was not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn close(&self, room: RoomName) -> Result<Option<ClosedView>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::Close { room, reply }).await
+        self.ask(self.home(&room), Close { room }).await
     }
 
-    /// The newest `limit` messages of a room's history after `seen`; `None` if it is not open.
+    /// The newest `limit` messages of a room's history after `seen`; `None` if the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn history(
         &self,
         room: RoomName,
         seen: Option<Seen>,
         limit: usize,
     ) -> Result<Option<HistoryPage>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::History { room, seen, limit, reply }).await
+        self.ask(self.home(&room), History { room, seen, limit }).await
     }
 
-    /// How many devices have a reliable message.
+    /// The receipt of a reliable message: counts of the devices that have it.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why there is none.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no receipt.
     pub async fn receipt(
         &self,
         room: RoomName,
         offset: u64,
     ) -> Result<Result<ReceiptView, StreamRefusal>, Unanswered> {
-        let home = self.home(&room);
-        let (receipt, mut acks) =
-            self.ask(home, |reply| Request::Receipt { room: room.clone(), offset, reply }).await?;
+        let told = self.ask_stream(room.clone(), Ask::Receipt { offset }).await?;
+        let Told::Receipt(receipt, mut acks) = told else { unreachable!("each ask has its own answer") };
         let mut receipt = match receipt {
             Ok(receipt) => *receipt,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let epoch = receipt.epoch;
         for shard in 0..self.ways_in.len() {
-            let counted =
-                self.ask(shard, |reply| Request::Acks { room: room.clone(), epoch, offset, reply }).await?;
+            let counted = self.ask(shard, AcksOf { room: room.clone(), epoch, offset }).await?;
             counted.iter().for_each(|counted| acks.merge(counted));
         }
         receipt.acknowledged += acks.count;
@@ -352,73 +284,74 @@ impl Shards {
         Ok(Ok(receipt))
     }
 
-    /// Takes a reliable message back: durable when this returns `Ok(Ok(_))`. Recalling it again gives the first recall.
+    /// Takes a reliable message back: durable when the result is `Ok(Ok(_))`. A second recall gives the
+    /// first.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why it can't be recalled.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why the message stays.
     pub async fn recall(
         &self,
         room: RoomName,
         offset: u64,
     ) -> Result<Result<RecallView, StreamRefusal>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::Recall { room, offset, reply }).await
+        let told = self.ask_stream(room, Ask::Recall { offset }).await?;
+        let Told::Recalled(recalled) = told else { unreachable!("each ask has its own answer") };
+        Ok(recalled)
     }
 
-    /// The reliable messages that are alive behind a cursor, as far as one page holds them; without a cursor, or with
-    /// one that can't be honoured, from the beginning.
+    /// One page of the reliable messages that are alive behind a cursor. Without a cursor, or with a cursor
+    /// of another epoch, the page starts at the beginning.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound. The inner error says why there is no page.
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no page.
     pub async fn reliable(
         &self,
         room: RoomName,
         after: Option<Cursor>,
     ) -> Result<Result<ReliablePage, StreamRefusal>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::Reliable { room, after, reply }).await
+        let told = self.ask_stream(room.clone(), Ask::Pull { after }).await?;
+        let Told::Pulled(pulled) = told else { unreachable!("each ask has its own answer") };
+        // Encoded here, on the door's thread: a page of 64 KiB would hold up the shard's passes.
+        Ok(pulled.map(|(opening, reset)| ReliablePage { json: frame::reliable_page(&room, &opening, reset) }))
     }
 
-    /// Where a room stands on the ladder; `None`: it is not open.
+    /// A room's step of the ladder; `None`: the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn room_step(&self, room: RoomName) -> Result<Option<RoomStep>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::RoomStep { room, reply }).await
+        self.ask(self.home(&room), StepOf { room }).await
     }
 
-    /// Gives an open room a step of its own, or takes it back; `None`: it is not open.
+    /// Gives an open room a step of its own, or takes the step back. `None`: the room is not open.
     ///
     /// # Errors
-    /// [`Unanswered`]; how long it takes is for the caller to bound.
+    /// [`Unanswered`]. The caller bounds the wait.
     pub async fn set_own_step(
         &self,
         room: RoomName,
         step: Option<Step>,
     ) -> Result<Option<RoomStep>, Unanswered> {
-        self.ask(self.home(&room), |reply| Request::SetOwnStep { room, step, reply }).await
+        self.ask(self.home(&room), SetOwnStep { room, step }).await
     }
 
-    /// Where the shards stand on the ladder.
+    /// The board of all shards' steps.
     #[must_use]
     pub fn board(&self) -> &Board {
         &self.board
     }
 
-    /// Whether the room takes no device, so that the door can answer 503 before it upgrades.
+    /// True if the room takes no device: the door answers 503 before the upgrade.
     #[must_use]
     pub fn refuses_joins(&self, room: &RoomName) -> bool {
         let own = self.directory().step_of(room);
         own.unwrap_or_else(|| self.board.in_force(self.home(room))) == Step::JoinsRefused
     }
 
-    /// Whether each shard answers within a second, by index.
+    /// By shard: true if the shard answers within a second.
     pub async fn answering(&self) -> Vec<bool> {
         let deadline = clock::now().instant + Duration::from_secs(1);
-        let asked: Vec<_> = (0..self.ways_in.len())
-            .map(|shard| {
-                let (reply, answer) = oneshot::channel();
-                self.ways_in[shard].push_request(Request::Answer { reply }).map(|()| answer)
-            })
-            .collect();
+        let asked: Vec<_> = (0..self.ways_in.len()).map(|shard| self.send(shard, Awake)).collect();
         let mut answers = Vec::new();
         for answer in asked {
             answers.push(match answer {
@@ -432,7 +365,7 @@ impl Shards {
     /// Hands a device to the shard that placement names.
     ///
     /// # Errors
-    /// [`Busy`] when that shard has too many arrivals waiting: the socket is closed.
+    /// [`Busy`]: the shard has too many arrivals waiting, and the socket is closed.
     pub fn admit(&self, arrival: Arrival) -> Result<(), Busy> {
         let room = arrival.hello.room.clone();
         let shard = self.directory().find(&room, |shard| self.has_space(shard)).ok_or(Busy)?;
@@ -442,7 +375,7 @@ impl Shards {
         Ok(())
     }
 
-    /// Whether an arrival for this room would find a place, so that the door can answer 503 before it upgrades.
+    /// True if an arrival for this room would find a place. If not, the door answers 503 before the upgrade.
     #[must_use]
     pub fn has_room_for(&self, room: &RoomName) -> bool {
         self.directory().find(room, |shard| self.has_space(shard)).is_some()
@@ -458,14 +391,15 @@ impl Shards {
         self.directory().hot_rooms()
     }
 
-    /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns when every connection is
-    /// gone; whoever calls it bounds the wait.
+    /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns once every
+    /// connection is gone. The caller bounds the wait.
     pub async fn drain(&self) {
-        // All shards flush before the first says goodbye: their batches have members on other shards. Once all have
-        // answered, every batch has been taken into a pass; once they have answered again, those passes are over.
-        self.ask_all(|reply| Request::Drain { reply }).await;
-        self.ask_all(|reply| Request::Drain { reply }).await;
-        self.ask_all(|reply| Request::Farewell { reply }).await;
+        // All shards flush before the first says goodbye: their batches have members on other shards. Once
+        // all have answered, every batch has been taken into a pass; once they have answered again, those
+        // passes are over.
+        self.ask_all(|reply| DoorRequest::Drain { reply }).await;
+        self.ask_all(|reply| DoorRequest::Drain { reply }).await;
+        self.ask_all(|reply| DoorRequest::Farewell { reply }).await;
     }
 
     /// Stops all shards at once. Their threads end; connections are cut.
@@ -476,7 +410,7 @@ impl Shards {
         }
     }
 
-    /// Where rooms are placed. Nobody holds it while waiting for anything.
+    /// The placement of rooms. No caller holds the lock while waiting for anything.
     pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock()
     }
@@ -490,20 +424,47 @@ impl Shards {
         directory::home(room, self.ways_in.len())
     }
 
-    async fn ask<T>(
-        &self,
-        shard: usize,
-        request: impl FnOnce(oneshot::Sender<T>) -> Request,
-    ) -> Result<T, Unanswered> {
+    /// Asks a shard, and waits for the answer.
+    async fn ask<Q>(&self, shard: usize, question: Q) -> Result<Q::Answer, Unanswered>
+    where
+        Q: Question<Answer: fmt::Debug>,
+    {
+        self.send(shard, question)?.await.map_err(|_| Unanswered::Silent)
+    }
+
+    /// Sends a question to a shard. The answer comes through the receiver.
+    fn send<Q>(&self, shard: usize, question: Q) -> Result<oneshot::Receiver<Q::Answer>, Busy>
+    where
+        Q: Question<Answer: fmt::Debug>,
+    {
         let (reply, answer) = oneshot::channel();
-        self.ways_in[shard].push_request(request(reply))?;
+        self.ways_in[shard].push_request(DoorRequest::Question(Box::new(Posed { question, reply })))?;
+        Ok(answer)
+    }
+
+    /// Asks the home of a room about the reliable stream, and waits for the answer.
+    async fn ask_stream(&self, room: RoomName, ask: Ask) -> Result<Told, Unanswered> {
+        let (reply, answer) = oneshot::channel();
+        self.ways_in[self.home(&room)].push_request(DoorRequest::Stream { room, ask, reply })?;
         answer.await.map_err(|_| Unanswered::Silent)
     }
 
-    /// Asks every shard at once and waits for all of them; one that has stopped counts as done, one whose queue is full
-    /// is asked again until it takes the request.
-    async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> Request) {
-        let (mut answers, mut untold): (_, Vec<_>) = (Vec::new(), self.ways_in.iter().collect());
+    /// Has the directory hear what homes have to say about placement and steps.
+    pub(super) fn hear_homes(&self, homes: &mut Homes) {
+        while let Some(scatter) = homes.poll_scatter() {
+            debug!(room = %scatter.room, width = scatter.width, "a hot room is placed anew");
+            self.directory().scatter(scatter);
+        }
+        while let Some(own) = homes.poll_own_step() {
+            self.directory().own_step(own);
+        }
+    }
+
+    /// Asks every shard at once and waits for all. A stopped shard counts as done. A shard with a full queue
+    /// is asked again until the request fits.
+    async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> DoorRequest) {
+        let mut answers = Vec::new();
+        let mut untold: Vec<_> = self.ways_in.iter().collect();
         loop {
             untold.retain(|way_in| {
                 let (reply, answer) = oneshot::channel();
@@ -522,15 +483,20 @@ impl Shards {
     }
 }
 
-/// How long a view of a room waits for what other shards count.
+/// Longest wait of a room's view for the counts of other shards.
 const COUNTS_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// How long to wait before a shard whose request queue is full is asked again.
+/// Pause before a shard with a full request queue is asked again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seat::Seats;
+    use crate::shard::Shard;
+    use crate::shard::socket::DeviceSocket;
+    use crate::store::{StoreAnswer, StoreRequest};
+    use tokio::net::{TcpListener, TcpStream};
 
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
@@ -558,12 +524,32 @@ mod tests {
         assert_eq!(published.unwrap_err(), Unanswered::Silent);
     }
 
+    /// A shard that has no other.
+    fn alone() -> Shard<DeviceSocket> {
+        let plan = Plan::new(0, 1, RoomRules::default(), Duration::from_secs(10), 1);
+        Shard::new(plan, lane::mesh(1, LaneBounds::default()).remove(0), clock::now().instant)
+    }
+
+    /// Has a shard answer the next question that waits for it.
+    fn answer_next(shards: &Shards, shard: usize, answering: &mut Shard<DeviceSocket>) {
+        let Some(DoorRequest::Question(asked)) = shards.ways_in[shard].requests.pop() else {
+            panic!("a question")
+        };
+        asked.answer(answering, shards, clock::now());
+    }
+
+    /// Fills the queue of a shard with requests.
+    fn fill(shards: &Shards, shard: usize) {
+        while shards.send(shard, Awake).is_ok() {}
+    }
+
     #[tokio::test]
     async fn a_room_that_can_not_be_opened_is_no_full_inbox() {
         let shards = asleep();
+        let mut shard = alone();
+        shard.drain();
         let (configured, ()) = tokio::join!(shards.configure(room(), RoomSettings::default()), async {
-            let Some(Request::Configure { reply, .. }) = shards.ways_in[0].requests.pop() else { panic!() };
-            reply.send(Err(NotConfigured::NotOpened)).unwrap();
+            answer_next(&shards, 0, &mut shard);
         });
         assert_eq!(configured.unwrap().unwrap_err(), NotConfigured::NotOpened);
     }
@@ -572,48 +558,59 @@ mod tests {
     async fn a_shard_whose_queue_is_full_is_told_to_drain_once_it_has_room() {
         let shards = asleep();
         let way_in = &shards.ways_in[0];
-        while way_in.push_request(Request::Answer { reply: oneshot::channel().0 }).is_ok() {}
+        fill(&shards, 0);
         assert_eq!(shards.close(room()).await.unwrap_err(), Unanswered::Busy(Busy), "nothing was taken");
         let mut heard = Vec::new();
-        let (shard, drain) = (
-            async {
-                while heard.len() < 3 {
-                    match way_in.requests.pop() {
-                        Some(Request::Drain { reply } | Request::Farewell { reply }) => {
-                            heard.push(());
-                            reply.send(()).unwrap();
-                        }
-                        _ => tokio::task::yield_now().await,
+        let shard = async {
+            while heard.len() < 3 {
+                match way_in.requests.pop() {
+                    Some(DoorRequest::Drain { reply } | DoorRequest::Farewell { reply }) => {
+                        heard.push(());
+                        reply.send(()).unwrap();
                     }
+                    _ => tokio::task::yield_now().await,
                 }
-            },
-            shards.drain(),
-        );
-        tokio::join!(drain, shard);
+            }
+        };
+        tokio::join!(shards.drain(), shard);
         assert_eq!(heard.len(), 3, "drain, drain, farewell");
     }
 
     /// Another shard, which holds a few of the room's members, has its queue full of requests.
     #[tokio::test]
     async fn what_a_home_has_done_is_not_said_to_be_untaken_because_another_shard_is_busy() {
-        use roomcast_core::room::Room;
-        use roomcast_core::room::view::SegmentView;
         let directory = Arc::new(Mutex::new(Directory::new(2, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
         let shards = Shards { ways_in, directory, board: Arc::new(Board::new(2, 1)) };
         let home = directory::home(&room(), 2);
-        while shards.ways_in[1 - home].push_request(Request::Answer { reply: oneshot::channel().0 }).is_ok() {
-        }
+        let mut pair: Vec<Shard<DeviceSocket>> = lane::mesh(2, LaneBounds::default())
+            .into_iter()
+            .enumerate()
+            .map(|(index, lanes)| {
+                let plan = Plan::new(index, 2, RoomRules::default(), Duration::from_secs(10), 1);
+                Shard::new(plan, lanes, clock::now().instant)
+            })
+            .collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let device = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = DeviceSocket::new(listener.accept().await.unwrap().0);
+        let seat = Seats::new(1).take().unwrap();
+        let now = clock::now();
+        let key = pair[1 - home].residents.connect(socket, Encoding::Json, Grant::Any, seat, now);
+        pair[1 - home].residents.join(key, &room(), None, None, now);
+        pair[1 - home].turn(now);
+        pair[home].turn(now);
+        // The join waits until the home knows the stream.
+        let Some(StoreRequest::Load { room: of, life }) = pair[home].homes.poll_store() else {
+            panic!("a load")
+        };
+        pair[home].homes.take_stored(StoreAnswer::Loaded { room: of, life, stream: None }, now);
+        fill(&shards, 1 - home);
         let (configured, ()) = tokio::join!(shards.configure(room(), RoomSettings::default()), async {
-            let Some(Request::Configure { reply, .. }) = shards.ways_in[home].requests.pop() else {
-                panic!()
-            };
-            let now = clock::now().instant;
-            let mut view = Room::new(room(), Run(1), RoomRules::default(), now).view(home, now);
-            let counts = Counts::default();
-            view.shards.push(SegmentView { shard: 1 - home, members: 1, pass_us: 7, counts });
-            reply.send(Ok(Box::new(view))).unwrap();
+            answer_next(&shards, home, &mut pair[home]);
         });
-        assert!(configured.is_ok(), "it was taken: {configured:?}");
+        let view = configured.expect("it was taken").unwrap();
+        assert_eq!(view.shards.iter().map(|segment| segment.shard).collect::<Vec<_>>(), [1 - home]);
+        drop(device);
     }
 }

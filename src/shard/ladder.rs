@@ -1,10 +1,10 @@
-//! On which step of the degradation ladder one shard stands by itself. Pure: what rooms leave out on a step is theirs.
+//! The step of the degradation ladder that one shard comes to by itself. Pure. Rooms decide for themselves
+//! what they leave out on a step.
 //!
-//! Two things make it climb: publishes that wait in the shard's inbox although it was never empty (a queue that stands, as
-//! CoDel tells it from a burst: Nichols and Jacobson 2012) or that find it full all the while, and what all devices of the
-//! node are owed. How busy the shard is,
-//! or what its passes take, is no reason: a storm of joins takes a whole shard and nobody waits for it, and no step below the
-//! last makes a pass cheaper.
+//! Two pressures make a shard climb. One is its inbox: a queue that was never empty (a standing queue, as
+//! CoDel tells it from a burst: Nichols and Jacobson 2012), or an inbox that refuses publishes all the while.
+//! The other is the bytes owed to all devices of the node. A busy processor is no reason: a storm of joins
+//! takes a whole shard and nobody waits for it, and no step below the last makes a pass cheaper.
 
 use std::time::{Duration, Instant};
 
@@ -14,53 +14,55 @@ use roomcast_core::limits::{
 };
 use roomcast_core::room::ladder::{Step, StepChange};
 
-/// As far up as refused publishes alone take a shard.
+/// The highest step that refused publishes alone lead to.
 const REFUSALS_STEP_MAX: Step = Step::WindowWidest;
 
-/// What an interval is weighed by.
+/// The pressures of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pressure {
-    /// The least time that a publish waited in the inbox; zero if the inbox was empty at any moment.
-    pub delay: Duration,
+pub(super) struct Pressure {
+    /// The least wait of a publish in the inbox; zero if the inbox was empty at any moment.
+    pub(super) delay: Duration,
     /// Moments at which publishes were refused because too much waited, `INBOX_STANDING` apart.
-    pub turned_away: u32,
-    /// What all shards' devices are owed, in thousandths of what they may be.
-    pub owed_permille: u64,
+    pub(super) turned_away: u32,
+    /// Bytes owed to the devices of all shards, in thousandths of the limit.
+    pub(super) owed_permille: u64,
 }
 
-/// One shard's place on the ladder.
+/// A shard's place on the ladder.
 #[derive(Debug)]
-pub struct Ladder {
+pub(super) struct Ladder {
     weighed_at: Instant,
     by_delay: Step,
     by_owed: Step,
 }
 
 impl Ladder {
-    /// At its foot.
+    /// A ladder on its lowest step.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { weighed_at: now, by_delay: Step::Calm, by_owed: Step::Calm }
     }
 
-    /// The step it stands on.
+    /// The step the shard stands on.
     #[must_use]
-    pub fn step(&self) -> Step {
+    pub(super) fn step(&self) -> Step {
         self.by_delay.max(self.by_owed)
     }
 
-    /// When it is to be weighed next.
+    /// Moment of the next weighing.
     #[must_use]
-    pub fn due(&self) -> Instant {
+    pub(super) fn due(&self) -> Instant {
         self.weighed_at + LADDER_INTERVAL
     }
 
-    /// Weighs the interval that is over.
-    pub fn weigh(&mut self, pressure: Pressure, now: Instant) -> Option<StepChange> {
+    /// Weighs the interval that is over, and climbs or descends one step for the inbox, any number for owed
+    /// bytes.
+    pub(super) fn weigh(&mut self, pressure: Pressure, now: Instant) -> Option<StepChange> {
         let from = self.step();
         self.weighed_at = now;
-        // A full inbox is soon worked off: whoever is refused waits a moment, and it is empty for as long.
-        // Yet it may be requests that are larger than the inbox, and a shard with time left: no reason to keep devices out.
+        // A full inbox is soon worked off, so its wait may read as zero while publishers are refused all the
+        // time. Yet requests may be larger than the inbox, on a shard with time left: no reason to keep
+        // devices out.
         let is_refusing = pressure.turned_away >= LADDER_REFUSALS_UP && self.by_delay < REFUSALS_STEP_MAX;
         if pressure.delay >= LADDER_DELAY_UP || is_refusing {
             self.by_delay = self.by_delay.up();
@@ -101,7 +103,8 @@ mod tests {
     /// The numbers of the steps it stands on after each of these intervals.
     fn weighed(ladder: &mut Ladder, intervals: impl IntoIterator<Item = Pressure>) -> Vec<u8> {
         let weigh = |pressure| {
-            let (before, due) = (ladder.step(), ladder.due());
+            let before = ladder.step();
+            let due = ladder.due();
             let change = ladder.weigh(pressure, due);
             let changed = (before != ladder.step()).then(|| StepChange { from: before, to: ladder.step() });
             assert_eq!(change, changed);

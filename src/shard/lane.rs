@@ -1,8 +1,11 @@
-//! The lanes between shards: bounded FIFOs that are never awaited. Per ordered pair there is one for what a home sends
-//! to segments (*frame lane*) and one for what segments ask of a home (*control lane*).
+//! The lanes between homes and residents: bounded FIFOs that are never awaited. For each ordered pair of
+//! shards there is a *frame lane* (home → residents) and a *control lane* (resident → home).
 //!
-//! A full frame lane costs a batch, never an answer: the segment is told later that a batch went by, and heals by
-//! refresh. A full control lane costs nothing: entries wait on the shard that sends them.
+//! Homes and residents of a shard use no other way to each other. Their lane is a plain queue, which the
+//! shard empties within its turn ([`HomeLanes::next_own`], [`ResidentLanes::next_own`]).
+//!
+//! A full frame lane costs a batch, never an answer: the segment hears later of the missed batch, and heals
+//! by refresh. A full control lane costs nothing: entries wait on the shard that sends them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,56 +18,45 @@ use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME
 use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use roomcast_core::room::{CarryWant, RefreshWant, SegmentSaid};
 
-/// One entry of a control lane: a segment speaks to the home of its room.
+/// An entry of a control lane: a segment speaks to the home of its room.
 #[derive(Debug)]
-pub struct Control {
-    /// The room of the segment.
-    pub room: RoomName,
-    /// The life of the room that the segment knows; `None` for a join, which opens the room.
-    pub run: Option<Run>,
-    /// The segment's words.
-    pub said: SegmentSaid,
+pub(super) struct Control {
+    pub(super) room: RoomName,
+    /// The life of the room, as the segment knows it; `None` for a join, which opens the room.
+    pub(super) run: Option<Run>,
+    pub(super) said: SegmentSaid,
 }
 
-/// One entry of a frame lane: a home speaks to a shard that holds members of its room.
+/// An entry of a frame lane: a home speaks to a shard that holds members of its room.
 #[derive(Debug)]
-pub struct Delivery {
-    /// The room of the home.
-    pub room: RoomName,
+pub(super) struct Delivery {
+    pub(super) room: RoomName,
     /// The life of the room.
-    pub run: Run,
-    /// The home's words.
-    pub said: HomeSaid,
+    pub(super) run: Run,
+    pub(super) said: HomeSaid,
 }
 
 /// The words of a home to a segment of its room.
 #[derive(Debug)]
-pub enum HomeSaid {
+pub(super) enum HomeSaid {
     /// A batch.
     Level(Arc<Level>),
-    /// The answer to a join: the connection is a member when its shard takes this.
+    /// The answer to a join: the connection becomes a member when its shard takes the welcome.
     Welcome(Box<Welcome>),
-    /// The answer to a join that can't be had.
-    Refused {
-        /// The connection, as it came with the join.
-        connection: u64,
-        /// Number of the join, as it came.
-        join: u32,
-        /// Reason for the error frame.
-        code: &'static str,
-    },
+    /// The answer to a join the home refuses.
+    Refused(JoinRefused),
     /// The answer to [`SegmentSaid::Refresh`].
     Refresh {
-        /// The state that was asked for.
+        /// The state in the request.
         want: RefreshWant,
         /// `None`: the members missed more than the account reaches.
         frame: Option<Box<RefreshFrame>>,
     },
     /// The answer to [`SegmentSaid::Carry`].
     Carry {
-        /// The state that was asked for.
+        /// The state in the request.
         want: CarryWant,
-        /// The seq that the frame repeats.
+        /// The seq the frame repeats.
         seq: Seq,
         /// `None`: nothing of the wanted reach is alive any more.
         frame: Option<Bytes>,
@@ -84,50 +76,44 @@ pub enum HomeSaid {
 
 /// The answer to a join.
 #[derive(Debug)]
-pub struct Welcome {
+pub(super) struct Welcome {
     /// The member holds everything up to this batch.
-    pub seq: Seq,
-    /// The connection, as it came with the join.
-    pub connection: u64,
-    /// Number of the join, as it came.
-    pub join: u32,
+    pub(super) seq: Seq,
+    /// The connection, as the join named it.
+    pub(super) connection: u64,
+    /// Number of the join.
+    pub(super) join: u32,
     /// Encoding of the member's frames.
-    pub encoding: Encoding,
-    /// The life of the reliable stream; `None` while it is not known.
-    pub epoch: Option<Epoch>,
+    pub(super) encoding: Encoding,
+    /// The life of the reliable stream; `None` while the stream is unknown.
+    pub(super) epoch: Option<Epoch>,
     /// The member's place in the reliable stream.
-    pub place: StreamPlace,
+    pub(super) place: StreamPlace,
     /// The welcome frame.
-    pub frame: Bytes,
+    pub(super) frame: Bytes,
 }
 
-/// What became of a delivery.
+/// The answer to a join the home refuses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct JoinRefused {
+    /// The connection, as the join named it.
+    pub(super) connection: u64,
+    /// Number of the join.
+    pub(super) join: u32,
+    /// Reason for the error frame.
+    pub(super) code: &'static str,
+}
+
+/// The fate of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// It is in the lane, or will be, in order.
+pub(super) enum LaneSent {
+    /// In the lane, or about to be, in order.
     Yes,
-    /// It was a batch and the lane is full: the segment will hear that it went by.
+    /// A batch met a full lane: the segment will hear that a batch went by.
     Lapsed,
 }
 
-/// One shard's side of the lanes to and from one other shard.
-#[derive(Debug)]
-pub struct Peer {
-    frames_out: Arc<ArrayQueue<Delivery>>,
-    frames_in: Arc<ArrayQueue<Delivery>>,
-    control_out: Arc<ArrayQueue<Control>>,
-    control_in: Arc<ArrayQueue<Control>>,
-    /// Answers that found the frame lane full. Bounded by the joins and refreshes the other shard has asked for.
-    frames_waiting: VecDeque<Delivery>,
-    /// Rooms whose newest batch found the frame lane full.
-    lapsed: BTreeMap<RoomName, (Run, Seq)>,
-    /// Entries that found the control lane full; past `CONTROL_WAITING_MAX` joins are refused.
-    control_waiting: VecDeque<Control>,
-    /// Something was sent since the other shard was last woken.
-    touched: bool,
-}
-
-/// How much the lanes hold.
+/// Capacity of the lanes between two shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneBounds {
     /// Entries of a frame lane.
@@ -142,100 +128,269 @@ impl Default for LaneBounds {
     }
 }
 
-/// The lanes between `shards` shards: for each shard its peers by index, itself included (unused).
+/// The lanes that begin or end at a shard.
+#[derive(Debug)]
+pub struct Lanes {
+    pub(super) homes: HomeLanes,
+    pub(super) residents: ResidentLanes,
+}
+
+/// The homes' side: a frame lane to each shard, and the control lane from each.
+#[derive(Debug)]
+pub(super) struct HomeLanes {
+    index: usize,
+    /// By shard. The end at `index` stays unused: `own` stands in for it.
+    ends: Vec<HomeEnd>,
+    /// Deliveries to residents of this shard. The shard empties the queue in each turn, so one turn and the
+    /// requests before it bound the length.
+    own: VecDeque<Delivery>,
+}
+
+#[derive(Debug)]
+struct HomeEnd {
+    frames_out: Arc<ArrayQueue<Delivery>>,
+    control_in: Arc<ArrayQueue<Control>>,
+    /// Answers that found the frame lane full. The joins and refreshes the other shard has asked for
+    /// bound them.
+    frames_waiting: VecDeque<Delivery>,
+    /// Room -> the newest batch that found the frame lane full.
+    lapsed: BTreeMap<RoomName, Lapse>,
+    /// An entry was sent since the other shard was last woken.
+    touched: bool,
+}
+
+/// The newest batch of a room that found the frame lane full.
+#[derive(Debug, Clone, Copy)]
+struct Lapse {
+    run: Run,
+    seq: Seq,
+}
+
+/// The residents' side: a control lane to each shard, and the frame lane from each.
+#[derive(Debug)]
+pub(super) struct ResidentLanes {
+    index: usize,
+    /// By shard. The end at `index` stays unused: `own` stands in for it.
+    ends: Vec<ResidentEnd>,
+    /// Words to homes of this shard. The shard empties the queue in each turn.
+    own: VecDeque<Control>,
+}
+
+#[derive(Debug)]
+struct ResidentEnd {
+    control_out: Arc<ArrayQueue<Control>>,
+    frames_in: Arc<ArrayQueue<Delivery>>,
+    /// Entries that found the control lane full; past `CONTROL_WAITING_MAX` joins are refused.
+    control_waiting: VecDeque<Control>,
+    /// An entry was sent since the other shard was last woken.
+    touched: bool,
+}
+
+/// The lanes between `shards` shards, by shard.
 #[must_use]
-pub fn mesh(shards: usize, bounds: LaneBounds) -> Vec<Vec<Peer>> {
-    let queues =
-        |_| (Arc::new(ArrayQueue::new(bounds.frames_max)), Arc::new(ArrayQueue::new(bounds.control_max)));
-    let lanes: Vec<Vec<_>> = (0..shards).map(|_| (0..shards).map(queues).collect()).collect();
-    let peer = |from: usize, to: usize| Peer {
-        frames_out: Arc::clone(&lanes[from][to].0),
-        frames_in: Arc::clone(&lanes[to][from].0),
-        control_out: Arc::clone(&lanes[from][to].1),
-        control_in: Arc::clone(&lanes[to][from].1),
+pub fn mesh(shards: usize, bounds: LaneBounds) -> Vec<Lanes> {
+    let by_pair = |_| (0..shards).map(|_| Pair::new(bounds)).collect();
+    // From -> to.
+    let pairs: Vec<Vec<Pair>> = (0..shards).map(by_pair).collect();
+    let home_end = |from: usize, to: usize| HomeEnd {
+        frames_out: Arc::clone(&pairs[from][to].frames),
+        control_in: Arc::clone(&pairs[to][from].control),
         frames_waiting: VecDeque::new(),
         lapsed: BTreeMap::new(),
+        touched: false,
+    };
+    let resident_end = |from: usize, to: usize| ResidentEnd {
+        control_out: Arc::clone(&pairs[from][to].control),
+        frames_in: Arc::clone(&pairs[to][from].frames),
         control_waiting: VecDeque::new(),
         touched: false,
     };
-    (0..shards).map(|from| (0..shards).map(|to| peer(from, to)).collect()).collect()
+    let lanes = |index: usize| Lanes {
+        homes: HomeLanes {
+            index,
+            ends: (0..shards).map(|to| home_end(index, to)).collect(),
+            own: VecDeque::new(),
+        },
+        residents: ResidentLanes {
+            index,
+            ends: (0..shards).map(|to| resident_end(index, to)).collect(),
+            own: VecDeque::new(),
+        },
+    };
+    (0..shards).map(lanes).collect()
 }
 
-impl Peer {
-    /// Sends to the frame lane, behind what waits for it.
-    pub fn send(&mut self, delivery: Delivery) -> Sent {
+/// Both lanes from one shard to another.
+struct Pair {
+    frames: Arc<ArrayQueue<Delivery>>,
+    control: Arc<ArrayQueue<Control>>,
+}
+
+impl Pair {
+    fn new(bounds: LaneBounds) -> Self {
+        Self {
+            frames: Arc::new(ArrayQueue::new(bounds.frames_max)),
+            control: Arc::new(ArrayQueue::new(bounds.control_max)),
+        }
+    }
+}
+
+impl HomeLanes {
+    /// Number of shards the lanes lead to, this one included.
+    pub(super) fn shards(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Sends to the frame lane of `shard`, behind all waiting entries.
+    pub(super) fn send(&mut self, shard: usize, delivery: Delivery) -> LaneSent {
+        if shard == self.index {
+            // Not taken at once: a room may be in the middle of giving up its outputs.
+            self.own.push_back(delivery);
+            return LaneSent::Yes;
+        }
+        self.ends[shard].send(delivery)
+    }
+
+    /// The next entry of the control lane from `shard`.
+    pub(super) fn next_from(&self, shard: usize) -> Option<Control> {
+        self.ends[shard].control_in.pop()
+    }
+
+    /// The next delivery to the residents of this shard.
+    pub(super) fn next_own(&mut self) -> Option<Delivery> {
+        self.own.pop_front()
+    }
+
+    /// Sends waiting entries, as far as the lanes take them. True if entries still wait.
+    pub(super) fn pump(&mut self) -> bool {
+        let mut is_stuck = false;
+        for end in &mut self.ends {
+            is_stuck |= end.pump();
+        }
+        is_stuck
+    }
+
+    /// True if nothing waits to be sent, and nothing to be taken.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.own.is_empty()
+            && self.ends.iter().all(|end| {
+                end.frames_waiting.is_empty() && end.lapsed.is_empty() && end.control_in.is_empty()
+            })
+    }
+
+    /// True if `shard` has to be woken: an entry was sent to it since the last call.
+    pub(super) fn take_touched(&mut self, shard: usize) -> bool {
+        std::mem::take(&mut self.ends[shard].touched)
+    }
+}
+
+impl HomeEnd {
+    fn send(&mut self, delivery: Delivery) -> LaneSent {
+        // A delivery never overtakes one that waits: a welcome at seq 5 has to come before batch 6.
         let refused = if self.frames_waiting.is_empty() { self.push(delivery) } else { Some(delivery) };
         match refused {
-            None => Sent::Yes,
+            None => LaneSent::Yes,
             Some(Delivery { room, run, said: HomeSaid::Level(level) }) => {
-                self.lapsed.insert(room, (run, level.seq));
-                Sent::Lapsed
+                self.lapsed.insert(room, Lapse { run, seq: level.seq });
+                LaneSent::Lapsed
             }
+            // Somebody waits for an answer, so an answer is kept.
             Some(answer) => {
                 self.frames_waiting.push_back(answer);
-                Sent::Yes
+                LaneSent::Yes
             }
         }
     }
 
-    /// Sends to the control lane, behind what waits for it.
-    pub fn tell(&mut self, control: Control) {
-        self.control_waiting.push_back(control);
-        self.pump_control();
-    }
-
-    /// Whether so much waits for the control lane that joins are to be refused.
-    #[must_use]
-    pub fn is_overloaded(&self) -> bool {
-        self.control_waiting.len() >= CONTROL_WAITING_MAX
-    }
-
-    /// Sends what waited, as far as the lanes take it. Whether something still waits.
-    pub fn pump(&mut self) -> bool {
-        self.pump_control();
+    fn pump(&mut self) -> bool {
         while let Some(waiting) = self.frames_waiting.pop_front() {
             if let Some(refused) = self.push(waiting) {
                 self.frames_waiting.push_front(refused);
                 return true;
             }
         }
-        while let Some((room, (run, seq))) = self.lapsed.pop_first() {
-            if self.push(Delivery { room: room.clone(), run, said: HomeSaid::Gap { seq } }).is_some() {
-                self.lapsed.insert(room, (run, seq));
+        while let Some((room, lapse)) = self.lapsed.pop_first() {
+            let gap = Delivery { room: room.clone(), run: lapse.run, said: HomeSaid::Gap { seq: lapse.seq } };
+            if self.push(gap).is_some() {
+                self.lapsed.insert(room, lapse);
                 return true;
             }
         }
-        !self.control_waiting.is_empty()
+        false
     }
 
-    /// What came on the frame lane.
-    #[must_use]
-    pub fn next_delivery(&self) -> Option<Delivery> {
-        self.frames_in.pop()
+    fn push(&mut self, delivery: Delivery) -> Option<Delivery> {
+        let is_batch = matches!(delivery.said, HomeSaid::Level(_));
+        // The name is copied only while some batch has lapsed, which is rare.
+        let batch_of = (is_batch && !self.lapsed.is_empty()).then(|| delivery.room.clone());
+        let refused = self.frames_out.push(delivery).err();
+        if refused.is_none() {
+            self.touched = true;
+            if let Some(room) = batch_of {
+                // The batch itself shows the gap before it.
+                self.lapsed.remove(&room);
+            }
+        }
+        refused
+    }
+}
+
+impl ResidentLanes {
+    /// Number of shards the lanes lead to, this one included.
+    pub(super) fn shards(&self) -> usize {
+        self.ends.len()
     }
 
-    /// What came on the control lane.
-    #[must_use]
-    pub fn next_control(&self) -> Option<Control> {
-        self.control_in.pop()
+    /// Sends to the control lane of `home`, behind all waiting entries.
+    pub(super) fn tell(&mut self, home: usize, control: Control) {
+        if home == self.index {
+            self.own.push_back(control);
+            return;
+        }
+        let end = &mut self.ends[home];
+        end.control_waiting.push_back(control);
+        end.pump();
     }
 
-    /// Whether nothing waits to be sent, and nothing to be taken.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.frames_waiting.is_empty()
-            && self.lapsed.is_empty()
-            && self.control_waiting.is_empty()
-            && self.frames_in.is_empty()
-            && self.control_in.is_empty()
+    /// True if so much waits for the control lane to `home` that joins are refused.
+    pub(super) fn is_overloaded(&self, home: usize) -> bool {
+        self.ends[home].control_waiting.len() >= CONTROL_WAITING_MAX
     }
 
-    /// Whether the other shard has to be woken, since this was last asked.
-    pub fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
+    /// The next entry of the frame lane from `shard`.
+    pub(super) fn next_from(&self, shard: usize) -> Option<Delivery> {
+        self.ends[shard].frames_in.pop()
     }
 
-    fn pump_control(&mut self) {
+    /// The next words to the homes of this shard.
+    pub(super) fn next_own(&mut self) -> Option<Control> {
+        self.own.pop_front()
+    }
+
+    /// Sends waiting entries, as far as the lanes take them. True if entries still wait.
+    pub(super) fn pump(&mut self) -> bool {
+        let mut is_stuck = false;
+        for end in &mut self.ends {
+            end.pump();
+            is_stuck |= !end.control_waiting.is_empty();
+        }
+        is_stuck
+    }
+
+    /// True if nothing waits to be sent, and nothing to be taken.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.own.is_empty()
+            && self.ends.iter().all(|end| end.control_waiting.is_empty() && end.frames_in.is_empty())
+    }
+
+    /// True if `shard` has to be woken: an entry was sent to it since the last call.
+    pub(super) fn take_touched(&mut self, shard: usize) -> bool {
+        std::mem::take(&mut self.ends[shard].touched)
+    }
+}
+
+impl ResidentEnd {
+    fn pump(&mut self) {
         while let Some(control) = self.control_waiting.pop_front() {
             if let Err(refused) = self.control_out.push(control) {
                 self.control_waiting.push_front(refused);
@@ -243,18 +398,5 @@ impl Peer {
             }
             self.touched = true;
         }
-    }
-
-    fn push(&mut self, delivery: Delivery) -> Option<Delivery> {
-        let is_batch = matches!(delivery.said, HomeSaid::Level(_));
-        let batch_of = (is_batch && !self.lapsed.is_empty()).then(|| delivery.room.clone());
-        let refused = self.frames_out.push(delivery).err();
-        if refused.is_none() {
-            self.touched = true;
-            if let Some(room) = batch_of {
-                self.lapsed.remove(&room); // The batch itself shows the gap before it.
-            }
-        }
-        refused
     }
 }

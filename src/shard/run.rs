@@ -1,7 +1,9 @@
-//! The shell around a shard: its thread, its runtime, and the loop that waits for the next reason to take a turn.
+//! The shell around a shard: its thread, its runtime, and the loop that waits for the next reason to take a
+//! turn.
 //!
-//! One task per connection reads its socket and drains what it is owed; one loop takes what the doors and the other
-//! shards sent, and gives the shard its turns. All of them live on this thread, so the shard is a plain `RefCell`.
+//! One task per connection reads its socket and drains what it is owed; one loop takes what the doors and the
+//! other shards sent, and gives the shard its turns. All of them live on this thread, so the shard is a plain
+//! `RefCell`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,11 +22,12 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
+use super::ask::reply as reply_with;
 use super::directory::Load;
-use super::handle::{Arrival, Hello, HomeReceipt, Request, Shards};
-use super::inbox::{Left, Queue, Taken};
+use super::handle::{Arrival, DoorRequest, Hello, Shards};
+use super::inbox::{InboxTaken, Left, Queue};
 use super::ladder::{Ladder, Pressure};
-use super::lane::Peer;
+use super::lane::Lanes;
 use super::socket::DeviceSocket;
 use super::way_in::PublishRequest;
 use super::{Plan, Shard};
@@ -35,27 +38,24 @@ use crate::store::StoreRequest;
 use crate::store::port::Port;
 use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
 use roomcast_core::now::{Now, millis};
-use roomcast_core::room::id::RoomName;
+use roomcast_core::room::Told;
 use roomcast_core::room::ladder::StepChange;
 use roomcast_core::room::message::Published;
-use roomcast_core::room::view::{RecallView, ReliablePage, StreamRefusal};
-use roomcast_core::room::{Ask, Told};
 use roomcast_core::wire::close::{CloseReason, LogLevel};
-use roomcast_core::wire::frame;
 
-/// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
+/// Bytes of one read of a socket at most: several device frames of up to 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
-/// Reads of one connection before others get their turn.
+/// Reads of a connection before others get their turn.
 const READS_MAX: usize = 4;
-/// Arrivals, requests and publishes of one turn, each at most.
+/// Arrivals, requests and publishes of a turn, each at most.
 const TAKES_MAX: usize = 128;
-/// Messages of the publishes of one turn, but for those of the last: their publishers hear nothing before the turn is over.
+/// Messages after which a turn takes no further publish: publishers hear nothing before the turn is over.
 const TAKES_MESSAGES_MAX: usize = 512;
 
 /// Starts a shard's thread.
 pub(super) fn start(
     plan: Plan,
-    peers: Vec<Peer>,
+    lanes: Lanes,
     shards: Shards,
     store: Port,
     metrics: Metrics,
@@ -65,7 +65,7 @@ pub(super) fn start(
         let now = clock::now().instant;
         let shell = Rc::new(Shell {
             index: plan.index,
-            shard: RefCell::new(Shard::new(plan, peers, now)),
+            shard: RefCell::new(Shard::new(plan, lanes, now)),
             store: RefCell::new(store),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             shards,
@@ -78,41 +78,34 @@ pub(super) fn start(
     })
 }
 
-/// What the tasks of one shard share.
+/// The state the tasks of a shard share.
 struct Shell {
     index: usize,
     shard: RefCell<Shard<DeviceSocket>>,
     /// The way to the store, and back.
     store: RefCell<Port>,
-    /// Where every connection is read into, one at a time.
+    /// Buffer for reads of all connections, one at a time.
     scratch: RefCell<Box<[u8]>>,
-    /// All of them: its own way in to take from, the others' to wake them, and where rooms are placed.
+    /// All shards: the own way in, the wakes of the others, and the placement of rooms.
     shards: Shards,
     metrics: Metrics,
     waits: RefCell<Waits>,
-    /// How long publishes wait in the way in.
+    /// The wait of publishes in the way in.
     queue: RefCell<Queue>,
     ladder: RefCell<Ladder>,
 }
 
-/// Who waits for the shard to come so far.
+/// Answers the doors wait for.
 #[derive(Default)]
 struct Waits {
     tickets: u64,
     publishes: BTreeMap<u64, oneshot::Sender<Published>>,
-    asks: BTreeMap<u64, Asker>,
+    asks: BTreeMap<u64, oneshot::Sender<Told>>,
     drains: Vec<oneshot::Sender<()>>,
     farewells: Vec<oneshot::Sender<()>>,
     holdings_due: Option<Instant>,
-    /// When this thread's processor time was last read, and what it was.
+    /// Moment of the last reading of this thread's processor time, and the reading.
     metered: Option<(Instant, Duration)>,
-}
-
-/// Who asked something of a room's reliable stream.
-enum Asker {
-    Receipt(oneshot::Sender<HomeReceipt>),
-    Recall(oneshot::Sender<Result<RecallView, StreamRefusal>>),
-    Pull { room: RoomName, reply: oneshot::Sender<Result<ReliablePage, StreamRefusal>> },
 }
 
 impl Waits {
@@ -121,7 +114,7 @@ impl Waits {
         self.tickets
     }
 
-    /// What this thread took of the time since this was last asked, in thousandths.
+    /// Processor time of this thread since the last call, in thousandths of the elapsed time.
     fn busy_permille(&mut self, now: Instant) -> u64 {
         let used = thread_cpu();
         let Some((at, before)) = self.metered.replace((now, used)) else { return 0 };
@@ -154,13 +147,13 @@ impl Shell {
         }
     }
 
-    /// When to look again if nothing happens: the gauges must not stand still after the last connection went.
+    /// Moment of the next turn if nothing happens. Gauges move even after the last connection has gone.
     fn deadline(&self) -> Instant {
         let deadline = self.shard.borrow().poll_deadline().min(self.ladder.borrow().due());
         self.waits.borrow().holdings_due.map_or(deadline, |due| deadline.min(due))
     }
 
-    /// Takes what the doors sent, a turn's worth. Whether more is there.
+    /// Takes a turn's worth of the doors' requests and the store's answers. True if more are there.
     fn take_in(self: &Rc<Self>, now: Now) -> bool {
         let way_in = self.shards.way_in(self.index);
         for _ in 0..TAKES_MAX {
@@ -179,14 +172,14 @@ impl Shell {
                 more = false;
                 break;
             };
-            self.shard.borrow_mut().take_stored(stored, now);
+            self.shard.borrow_mut().homes.take_stored(stored, now);
         }
         more || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
     }
 
     fn take_publishes(&self, now: Now) {
         let way_in = self.shards.way_in(self.index);
-        let mut taken = Taken::default();
+        let mut taken = InboxTaken::default();
         for _ in 0..TAKES_MAX {
             let Some(request) = way_in.publishes.pop() else { break };
             let PublishRequest { room, messages, bytes, at, reply } = request;
@@ -199,7 +192,7 @@ impl Shell {
             waits.publishes.insert(ticket, reply);
             // An operator who was answered before this was published has the step in force.
             self.obey_ladder();
-            self.shard.borrow_mut().publish(ticket, &room, messages, now);
+            self.shard.borrow_mut().homes.publish(ticket, &room, messages, now);
             if taken.messages >= TAKES_MESSAGES_MAX {
                 break;
             }
@@ -213,21 +206,23 @@ impl Shell {
         way_in.keep_to(queue.per_message_to_keep(self.ladder.borrow().step()));
     }
 
-    /// Rooms are told the step in force when they are next told anything.
+    /// Sets the step in force. Each room hears of a change with its next input.
     fn obey_ladder(&self) {
-        self.shard.borrow_mut().degrade(self.shards.board().in_force(self.index));
+        self.shard.borrow_mut().homes.degrade(self.shards.board().in_force(self.index));
     }
 
-    /// Sees whether this shard has to leave out more, or less, once an interval is over.
+    /// Weighs the ladder once an interval is over.
     fn weigh_ladder(&self, now: Instant) {
         let mut ladder = self.ladder.borrow_mut();
         if now < ladder.due() {
             return;
         }
-        let (board, owed) = (self.shards.board(), self.shard.borrow().owed_bytes());
+        let board = self.shards.board();
+        let owed = self.shard.borrow().residents.owed_bytes();
         board.owes(self.index, owed);
         let mut queue = self.queue.borrow_mut();
-        let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
+        let delay = queue.take_least();
+        let turned_away = queue.take_turned_away();
         let strains = Pressure { delay, turned_away, owed_permille: board.owed_permille() };
         let change = ladder.weigh(strains, now);
         board.weighed(self.index, ladder.step(), strains.delay);
@@ -247,11 +242,11 @@ impl Shell {
             Err(error) => return warn!(%error, "a connection could not be taken in"),
         };
         let mut shard = self.shard.borrow_mut();
-        let key = shard.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
-        if let Some((connection, device)) = shard.connection(key).zip(device) {
+        let key = shard.residents.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
+        if let Some((connection, device)) = shard.residents.connection(key).zip(device) {
             connection.device = device.digest();
         }
-        shard.join(key, &room, seen, cursor, now);
+        shard.residents.join(key, &room, seen, cursor, now);
         drop(shard);
         if !early.is_empty() {
             self.receive(key, &mut early.to_vec(), now);
@@ -260,132 +255,70 @@ impl Shell {
         spawn_local(poll_fn(move |cx| shell.poll_connection(key, cx)));
     }
 
-    fn take_request(&self, request: Request, now: Now) {
+    fn take_request(&self, request: DoorRequest, now: Now) {
         let mut shard = self.shard.borrow_mut();
         match request {
-            Request::Configure { room, settings, reply } => {
-                let view = shard.configure(&room, settings, now);
-                // Whoever hears the answer finds the room placed as it says.
-                self.tell_directory(&mut shard);
-                answer(reply, view.map(Box::new));
+            DoorRequest::Question(asked) => asked.answer(&mut shard, &self.shards, now),
+            DoorRequest::Stream { room, ask, reply } => {
+                let mut waits = self.waits.borrow_mut();
+                let ticket = waits.ticket();
+                waits.asks.insert(ticket, reply);
+                shard.homes.ask(ticket, &room, ask, now);
             }
-            Request::Describe { room, reply } => {
-                shard.tell_step_to(&room, now);
-                answer(reply, shard.describe(&room, now.instant).map(Box::new));
-            }
-            Request::RoomsByMembers { limit, reply } => {
-                answer(reply, shard.rooms_by_members(limit, now.instant));
-            }
-            Request::Counts { room, reply } => {
-                answer(reply, shard.counts(&room));
-            }
-            Request::Close { room, reply } => {
-                answer(reply, shard.close_room(&room, now));
-            }
-            Request::History { room, seen, limit, reply } => {
-                answer(reply, shard.history(&room, seen, limit, now));
-            }
-            Request::Receipt { room, offset, reply } => {
-                let ticket = self.asked(Asker::Receipt(reply));
-                shard.ask(ticket, &room, Ask::Receipt { offset }, now);
-            }
-            Request::Recall { room, offset, reply } => {
-                let ticket = self.asked(Asker::Recall(reply));
-                shard.ask(ticket, &room, Ask::Recall { offset }, now);
-            }
-            Request::Reliable { room, after, reply } => {
-                let ticket = self.asked(Asker::Pull { room: room.clone(), reply });
-                shard.ask(ticket, &room, Ask::Pull { after }, now);
-            }
-            Request::Acks { room, epoch, offset, reply } => {
-                answer(reply, shard.acks(&room, epoch, offset));
-            }
-            Request::RoomStep { room, reply } => {
-                answer(reply, shard.room_step(&room));
-            }
-            Request::SetOwnStep { room, step, reply } => {
-                let step = shard.set_own_step(&room, step, now);
-                // Whoever hears the answer finds the viewer door doing as it says.
-                self.tell_directory(&mut shard);
-                answer(reply, step);
-            }
-            Request::Answer { reply } => {
-                answer(reply, ());
-            }
-            Request::Drain { reply } => {
+            DoorRequest::Drain { reply } => {
                 shard.drain();
                 self.waits.borrow_mut().drains.push(reply);
             }
-            Request::Farewell { reply } => {
+            DoorRequest::Farewell { reply } => {
                 shard.bid_farewell();
                 self.waits.borrow_mut().farewells.push(reply);
             }
         }
     }
 
-    fn tell_directory(&self, shard: &mut Shard<DeviceSocket>) {
-        while let Some(spread) = shard.poll_spread() {
-            debug!(room = %spread.room, width = spread.width, "a hot room is placed anew");
-            self.shards.directory().spread(spread);
-        }
-        while let Some(own) = shard.poll_own_step() {
-            self.shards.directory().own_step(own);
-        }
-    }
-
-    fn asked(&self, asker: Asker) -> u64 {
-        let mut waits = self.waits.borrow_mut();
-        let ticket = waits.ticket();
-        waits.asks.insert(ticket, asker);
-        ticket
-    }
-
-    /// Sends what rooms ask of the store, as far as it has places.
+    /// Sends requests of rooms to the store, as far as the store has places.
     fn ask_store(&self, now: Now) {
-        let (mut shard, mut store) = (self.shard.borrow_mut(), self.store.borrow_mut());
-        while let Some(request) = shard.poll_store() {
+        let mut shard = self.shard.borrow_mut();
+        let mut store = self.store.borrow_mut();
+        while let Some(request) = shard.homes.poll_store() {
             let is_append = matches!(request, StoreRequest::Append(_));
             if let Err((request, _)) = store.send(request) {
-                shard.store_is_busy(request, now);
+                shard.homes.store_is_busy(request, now);
                 if !is_append {
-                    return; // The next answer makes a place, and wakes this shard.
+                    // The next answer makes a place, and wakes this shard.
+                    return;
                 }
+                // Messages that waited behind the append may have left in a batch, which the next turn
+                // writes.
+                self.wake_own();
             }
         }
     }
 
-    /// Gives out what followed from a turn: answers, wakes, numbers.
+    /// Gives out the results of a turn: answers, wakes, numbers.
     fn give_out(&self, now: Now) {
         self.ask_store(now);
         let mut shard = self.shard.borrow_mut();
         let mut waits = self.waits.borrow_mut();
-        while let Some((ticket, published)) = shard.poll_answer() {
+        while let Some((ticket, published)) = shard.homes.poll_answer() {
             if let Some(reply) = waits.publishes.remove(&ticket) {
-                answer(reply, published);
+                reply_with(reply, published);
             }
         }
-        while let Some((ticket, told)) = shard.poll_told() {
-            match (waits.asks.remove(&ticket), told) {
-                (Some(Asker::Receipt(reply)), Told::Receipt(receipt, acks)) => answer(reply, (receipt, acks)),
-                (Some(Asker::Recall(reply)), Told::Recalled(recalled)) => answer(reply, recalled),
-                (Some(Asker::Pull { room, reply }), Told::Pulled(pulled)) => {
-                    let page = |(opening, reset): (_, Option<&str>)| ReliablePage {
-                        json: frame::reliable_page(&room, &opening, reset),
-                    };
-                    answer(reply, pulled.map(page));
-                }
-                _ => unreachable!("each ask has its own answer"),
+        while let Some((ticket, told)) = shard.homes.poll_told() {
+            if let Some(reply) = waits.asks.remove(&ticket) {
+                reply_with(reply, told);
             }
         }
-        self.tell_directory(&mut shard);
+        self.shards.hear_homes(&mut shard.homes);
         for peer in shard.poll_wakes() {
             self.shards.way_in(peer).wake.notify_one();
         }
         if !waits.drains.is_empty() && shard.is_flushed() {
-            waits.drains.drain(..).for_each(|reply| answer(reply, ()));
+            waits.drains.drain(..).for_each(|reply| reply_with(reply, ()));
         }
-        if !waits.farewells.is_empty() && shard.is_deserted() {
-            waits.farewells.drain(..).for_each(|reply| answer(reply, ()));
+        if !waits.farewells.is_empty() && shard.residents.is_deserted() {
+            waits.farewells.drain(..).for_each(|reply| reply_with(reply, ()));
         }
         let tally = shard.take_tally();
         log_closes(&tally);
@@ -400,26 +333,26 @@ impl Shell {
         }
     }
 
-    /// Drains and reads one connection. Ready when it is gone.
+    /// Drains and reads a connection. Ready once the connection is gone.
     fn poll_connection(&self, key: u64, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = self.scratch.borrow_mut();
         let now = clock::now();
         {
             let mut shard = self.shard.borrow_mut();
-            let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };
+            let Some(connection) = shard.residents.connection(key) else { return Poll::Ready(()) };
             connection.socket.adopt(cx);
             if connection.is_waiting() {
-                shard.writable(key, now);
+                shard.residents.writable(key, now);
                 self.wake_own();
             }
         }
         for _ in 0..READS_MAX {
             let mut shard = self.shard.borrow_mut();
-            let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };
+            let Some(connection) = shard.residents.connection(key) else { return Poll::Ready(()) };
             match connection.socket.poll_read(cx, &mut scratch) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => {
-                    shard.hang_up(key, now);
+                    shard.residents.hang_up(key, now);
                     self.wake_own();
                     return Poll::Ready(());
                 }
@@ -434,16 +367,17 @@ impl Shell {
         Poll::Pending
     }
 
-    /// Gives the shard what a device sent. A defect met in one device's bytes costs that device its connection.
+    /// Gives the shard a device's bytes. A defect of the engine met in them costs this device its connection,
+    /// and no other.
     fn receive(&self, key: u64, bytes: &mut [u8], now: Now) {
         let mut shard = self.shard.borrow_mut();
-        if catch_unwind(AssertUnwindSafe(|| shard.receive(key, bytes, now))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| shard.residents.receive(key, bytes, now))).is_err() {
             error!("a connection was cut by a defect of the engine");
-            shard.abort(key, now);
+            shard.residents.abort(key, now);
         }
     }
 
-    /// The loop has something to look at: batches to write, lanes to pump, answers to give.
+    /// Has the loop take a turn: there are batches to write, lanes to pump, or answers to give.
     fn wake_own(&self) {
         self.shards.way_in(self.index).wake.notify_one();
     }
@@ -452,7 +386,9 @@ impl Shell {
 fn log_step(shard: usize, change: StepChange, strains: Pressure) {
     let StepChange { from, to } = change;
     let Pressure { delay, turned_away, owed_permille } = strains;
-    let (from, step, delay_ms) = (from.name(), to.name(), millis(delay));
+    let from = from.name();
+    let step = to.name();
+    let delay_ms = millis(delay);
     if change.is_up() {
         warn!(shard, from, step, delay_ms, turned_away, owed_permille, "the shard leaves out more");
     } else {
@@ -460,7 +396,7 @@ fn log_step(shard: usize, change: StepChange, strains: Pressure) {
     }
 }
 
-/// One line per reason and turn, however many connections it took.
+/// A line per reason and turn, however many connections it took.
 fn log_closes(tally: &Tally) {
     for reason in CloseReason::ALL {
         let connections = tally.closed[reason.index()];
@@ -476,13 +412,8 @@ fn log_closes(tally: &Tally) {
     }
 }
 
-/// Whoever asked may have stopped waiting: then nobody hears the answer.
-fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
-    reply.send(answer).ok();
-}
-
-/// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue megabytes
-/// for a device that stopped reading.
+/// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue
+/// megabytes for a device that stopped reading.
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     let socket = socket2::SockRef::from(&stream);

@@ -8,13 +8,13 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::shard::connection::Socket;
+use super::residents::connection::Socket;
 
-/// A device's socket. Dropping it wakes the task that reads it, so that the task ends too.
+/// A device's socket. A drop wakes the task that reads the socket, so that the task ends too.
 #[derive(Debug)]
 pub(super) struct DeviceSocket {
     stream: TcpStream,
-    /// Wakes the task that reads the socket and drains what is owed.
+    /// Wakes the task that reads the socket and drains the outbox.
     waker: Waker,
 }
 
@@ -25,14 +25,14 @@ impl DeviceSocket {
         Self { stream, waker: Waker::noop().clone() }
     }
 
-    /// The task of `cx` is to be woken.
+    /// From now on the task of `cx` is woken.
     pub(super) fn adopt(&mut self, cx: &Context<'_>) {
         if !self.waker.will_wake(cx.waker()) {
             self.waker = cx.waker().clone();
         }
     }
 
-    /// Reads into `scratch`, or has the task of `cx` woken when there is something. 0: the device has ended.
+    /// Reads into `scratch`, or has the task of `cx` woken for the next bytes. 0: the device has ended.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(scratch);
         Pin::new(&mut self.stream).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())

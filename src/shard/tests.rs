@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::inbox::{Left, Queue, Taken};
+use super::inbox::{InboxTaken, Left, Queue};
 use super::ladder::{Ladder, Pressure};
 use super::way_in::{PublishRequest, WayIn};
 use crate::clock;
@@ -12,27 +12,32 @@ use roomcast_core::room::id::RoomName;
 use roomcast_core::room::ladder::Step;
 use roomcast_core::room::message::sample;
 
-/// Every 100 ms five requests of 1000 messages come at once; the shard takes a message in 5 µs. What it takes of a second, in
-/// permille, and the steps it stands on after each interval.
+/// Every 100 ms five requests of 1000 messages come at once; the shard takes a message in 5 µs. What it takes
+/// of a second, in permille, and the steps it stands on after each interval.
 fn simulated() -> (u64, Vec<u8>) {
     let began: Instant = clock::now().instant;
-    let (way_in, mut queue, mut ladder) = (WayIn::new(), Queue::default(), Ladder::new(began));
-    let (mut steps, mut busy_us, mut now) = (Vec::new(), 0_u64, began);
+    let way_in = WayIn::new();
+    let mut queue = Queue::default();
+    let mut ladder = Ladder::new(began);
+    let mut steps = Vec::new();
+    let mut busy_us = 0_u64;
+    let mut now = began;
     let mut burst_at = began;
     while now < began + Duration::from_secs(5) {
         if now >= burst_at {
             for _ in 0..5 {
                 let messages = vec![sample("chat", "1"); 1000];
                 let bytes = messages.iter().map(|message| message.wire_bytes).sum();
-                let (room, reply) = (RoomName::parse("r1").unwrap(), oneshot::channel().0);
+                let room = RoomName::parse("r1").unwrap();
+                let reply = oneshot::channel().0;
                 way_in.push_publish(PublishRequest { room, messages, bytes, at: now, reply }).ok();
             }
             burst_at += Duration::from_millis(100);
         }
-        let mut taken = Taken::default();
+        let mut taken = InboxTaken::default();
         if let Some(request) = way_in.publishes.pop() {
             way_in.release(request.messages.len(), request.bytes);
-            taken = Taken { messages: request.messages.len(), least: Some(now - request.at) };
+            taken = InboxTaken { messages: request.messages.len(), least: Some(now - request.at) };
         }
         let left = if way_in.publishes.is_empty() { Left::Nothing } else { Left::Some };
         queue.took(taken, left, now);
@@ -41,7 +46,8 @@ fn simulated() -> (u64, Vec<u8>) {
         }
         way_in.keep_to(queue.per_message_to_keep(ladder.step()));
         if now >= ladder.due() {
-            let (delay, turned_away) = (queue.take_least(), queue.take_turned_away());
+            let delay = queue.take_least();
+            let turned_away = queue.take_turned_away();
             ladder.weigh(Pressure { delay, turned_away, owed_permille: 0 }, now);
             steps.push(ladder.step().number());
         }

@@ -1,4 +1,5 @@
-//! The way into one shard: what may wait there, and who is refused first when too much does.
+//! The way into a shard: bounded queues for publishes, requests and arrivals. Reliable publishes are
+//! refused last.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
 
-use super::handle::{Arrival, Busy, Request};
+use super::handle::{Arrival, Busy, DoorRequest};
 use roomcast_core::limits::{
     HALF_OPEN_MAX, INBOX_AGE_MAX, INBOX_BEST_EFFORT_BYTES_MAX, INBOX_BEST_EFFORT_MESSAGES_MAX,
     INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX,
@@ -20,30 +21,30 @@ pub(super) struct PublishRequest {
     pub(super) room: RoomName,
     pub(super) messages: Vec<Message>,
     pub(super) bytes: usize,
-    /// When it was given to the shard.
+    /// Moment at which the door gave the publish to the shard.
     pub(super) at: Instant,
     pub(super) reply: oneshot::Sender<Published>,
 }
 
 impl PublishRequest {
-    /// Whether it holds a reliable message.
+    /// True if one of the messages is reliable.
     fn is_reliable(&self) -> bool {
         self.messages.iter().any(|message| message.class() == Class::Reliable)
     }
 }
 
-/// The way into one shard: bounded queues, and what wakes it.
+/// The way into a shard: bounded queues, and what wakes it.
 #[derive(Debug)]
 pub(super) struct WayIn {
     pub(super) publishes: ArrayQueue<PublishRequest>,
-    pub(super) requests: ArrayQueue<Request>,
+    pub(super) requests: ArrayQueue<DoorRequest>,
     pub(super) arrivals: ArrayQueue<Arrival>,
     /// Messages and bytes in `publishes`.
     messages: AtomicUsize,
     bytes: AtomicUsize,
-    /// Nanoseconds that one message takes while the queue is to be kept short; 0: it is not.
+    /// Nanoseconds per message while the queue is kept short; 0: no bound in time.
     per_message: AtomicU64,
-    /// A publish was refused since the shard last asked.
+    /// True if a publish was refused since the shard last asked.
     turned_away: AtomicBool,
     pub(super) stopped: AtomicBool,
     pub(super) wake: Notify,
@@ -67,13 +68,14 @@ impl WayIn {
     /// Lets a publish in.
     ///
     /// # Errors
-    /// [`Busy`] when it is past a bound, or would wait too long: nothing was taken.
+    /// [`Busy`]: the publish is past a bound, or would wait too long. Nothing was taken.
     pub(super) fn push_publish(&self, request: PublishRequest) -> Result<(), Busy> {
-        let (messages, bytes) = (request.messages.len(), request.bytes);
+        let messages = request.messages.len();
+        let bytes = request.bytes;
         // Reserved first, so that two doors can't both take the last place.
         let before = self.messages.fetch_add(messages, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // What has to arrive is refused last of all.
+        // A quarter of the inbox is kept for reliable messages, and no wait is too long for them.
         let (messages_max, bytes_max, is_late) = if request.is_reliable() {
             (INBOX_MESSAGES_MAX, INBOX_BYTES_MAX, false)
         } else {
@@ -89,30 +91,30 @@ impl WayIn {
         Ok(())
     }
 
-    /// Whether what comes behind so many messages waits too long in a queue that is to be kept short. Never behind none: a time that
-    /// nobody has updated for a while keeps nobody out of an empty inbox.
+    /// True if a publish behind `before` messages would wait too long in a queue that is kept short. An empty
+    /// inbox is never too late: a time per message from long ago keeps nobody out.
     fn is_late(&self, before: usize) -> bool {
         let per_message = Duration::from_nanos(self.per_message.load(Ordering::Relaxed));
         per_message.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)) >= INBOX_AGE_MAX
     }
 
-    /// What one message takes; `None`: the queue need not be kept short.
+    /// Sets the time per message by which the queue is kept short; `None`: no bound in time.
     pub(super) fn keep_to(&self, per_message: Option<Duration>) {
         let nanos =
             per_message.map_or(0, |per_message| u64::try_from(per_message.as_nanos()).unwrap_or(u64::MAX));
-        // Most turns change nothing, and the doors read it.
+        // Most turns change nothing, and a write would take the cache line from the doors.
         if self.per_message.load(Ordering::Relaxed) != nanos {
             self.per_message.store(nanos, Ordering::Relaxed);
         }
     }
 
-    /// Whether a publish was refused since this was last asked.
+    /// True if a publish was refused since the last call.
     pub(super) fn take_turned_away(&self) -> bool {
-        // Asked in every turn, and hardly ever so.
+        // Read in every turn and hardly ever set, so a plain load comes first.
         self.turned_away.load(Ordering::Relaxed) && self.turned_away.swap(false, Ordering::Relaxed)
     }
 
-    /// A publish was taken out.
+    /// Gives back the space of a publish that was taken out.
     pub(super) fn release(&self, messages: usize, bytes: usize) {
         self.messages.fetch_sub(messages, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -121,8 +123,8 @@ impl WayIn {
     /// Lets another request in.
     ///
     /// # Errors
-    /// [`Busy`] when as many wait as may.
-    pub(super) fn push_request(&self, request: Request) -> Result<(), Busy> {
+    /// [`Busy`]: the queue is full.
+    pub(super) fn push_request(&self, request: DoorRequest) -> Result<(), Busy> {
         self.requests.push(request).map_err(|_| Busy)?;
         self.wake.notify_one();
         Ok(())
@@ -138,8 +140,10 @@ mod tests {
 
     fn publish(class: Class, messages: usize) -> PublishRequest {
         let message = Message { policy: TypePolicy::of(class), ..sample("t", "1") };
-        let (messages, bytes) = (vec![message.clone(); messages], message.wire_bytes * messages);
-        let (room, at) = (RoomName::parse("r1").unwrap(), clock::now().instant);
+        let bytes = message.wire_bytes * messages;
+        let messages = vec![message; messages];
+        let room = RoomName::parse("r1").unwrap();
+        let at = clock::now().instant;
         PublishRequest { room, messages, bytes, at, reply: oneshot::channel().0 }
     }
 

@@ -39,7 +39,7 @@ fn round(bench: &mut Bench, room: &RoomName, n: usize) -> Counts {
     bench.publish(room, &format!(r#"{{"type":"coupon","payload":{n}}}"#));
     bench.rest();
     let mut accepted = Counts::new();
-    while let Some((_, published)) = bench.shard.poll_answer() {
+    while let Some((_, published)) = bench.shard.homes.poll_answer() {
         let Published::Taken(verdicts) = published else { panic!("{published:?}") };
         for (type_name, verdict) in names.iter().zip(&verdicts).filter(|_| verdicts.len() > 1) {
             assert!(matches!(verdict, Verdict::Accepted | Verdict::Merged), "{type_name}: {verdict:?}");
@@ -64,6 +64,15 @@ fn accounted(device: &Device) -> Counts {
     counts
 }
 
+/// Messages that a device was told as skipped, in whatever frame.
+fn told_skipped(device: &Device) -> u64 {
+    let batches = device.heard.iter().filter_map(|(_, heard)| match heard {
+        Heard::Batch { skipped, .. } => Some(skipped.values().sum::<u64>()),
+        _ => None,
+    });
+    batches.sum()
+}
+
 /// Frames that take a device past more than the next batch.
 fn jumps(device: &Device) -> Vec<usize> {
     let seqs: Vec<u64> = device
@@ -81,12 +90,14 @@ fn jumps(device: &Device) -> Vec<usize> {
 fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
     // All that is said is shown; and where devices are asked to show only so much.
     for normal_per_second in [0, 7] {
-        let (mut bench, room) = (Bench::new(128), name("r"));
+        let mut bench = Bench::new(128);
+        let room = name("r");
         let settings = RoomSettings { normal_per_second: Some(normal_per_second), ..RoomSettings::default() };
-        bench.shard.configure(&room, settings, bench.now).expect("it fits");
+        bench.shard.homes.configure(&room, settings, bench.now).expect("it fits");
         let (seeing_key, seeing_pipe) = bench.join(&room, None, usize::MAX);
         let (slow_key, slow_pipe) = bench.join(&room, None, usize::MAX);
-        let (mut seeing, mut slow) = (device(seeing_key, &seeing_pipe), device(slow_key, &slow_pipe));
+        let mut seeing = device(seeing_key, &seeing_pipe);
+        let mut slow = device(slow_key, &slow_pipe);
         bench.rest();
         bench.wait(Duration::from_secs(2));
         slow.read(usize::MAX);
@@ -100,7 +111,7 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
         slow_pipe.borrow_mut().capacity = usize::MAX;
         for _ in 0..4 {
             if slow.read(usize::MAX) {
-                bench.shard.writable(slow_key, bench.now);
+                bench.shard.residents.writable(slow_key, bench.now);
             }
             bench.rest();
         }
@@ -113,6 +124,10 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
         assert!(jumps(&seeing).is_empty(), "who reads misses nothing");
         assert_eq!(accounted(&seeing), accepted, "at {normal_per_second} a second");
         assert_eq!(accounted(&slow), accepted, "at {normal_per_second} a second");
+        // Level frames tell of what the room left out, a refresh of what the device missed as well: the metric has both.
+        let told = told_skipped(&seeing) + told_skipped(&slow);
+        assert!(told > 0 && (told_skipped(&seeing) > 0) == (normal_per_second > 0));
+        assert_eq!(bench.shard.take_tally().messages_skipped, told, "at {normal_per_second} a second");
         let [jump] = jumps(&slow)[..] else { panic!("one refresh brings it up: {:?}", jumps(&slow)) };
         let Heard::Batch { latest, content, carried, part, .. } = &slow.heard[jump].1 else { unreachable!() };
         assert!(content.messages.is_empty(), "nothing that was said meanwhile: {content:?}");

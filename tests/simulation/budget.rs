@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use roomcast::shard::heat::HeatRules;
+use roomcast::shard::homes::heat::HeatRules;
 use roomcast_core::room::pace::RoomRules;
 
 use crate::device::Heard;
@@ -49,7 +49,8 @@ fn writes(node: &Node) -> Vec<u64> {
 
 /// When the first device hears a message of this type, which is published now.
 fn hears_after(node: &mut Node, type_name: &str) -> Duration {
-    let (from, at) = (node.devices[0].heard.len(), node.now.instant);
+    let from = node.devices[0].heard.len();
+    let at = node.now.instant;
     node.publish_numbers(ROOM, type_name, 0..1);
     let brings = |heard: &(String, Heard)| match &heard.1 {
         Heard::Batch { content, .. } => content.messages.iter().any(|told| told.type_name == type_name),

@@ -64,7 +64,7 @@ impl World {
         let (socket, pipe) = SimSocket::new(capacity);
         let seat = self.seats.take().expect("a seat");
         if home(room, self.shards.len()) == shard {
-            let passing = self.shards[shard].is_passing(&name(room));
+            let passing = self.shards[shard].residents.is_passing(&name(room));
             self.coverage.count("join during a pass", u64::from(passing));
             self.coverage.count("parked join", u64::from(self.loading.contains(room)));
         }
@@ -74,14 +74,14 @@ impl World {
             former.rooms.clear();
         }
         let link = self.draw_cursor(keeps, room);
-        let key = self.shards[shard].connect(socket, encoding, Grant::Any, seat, self.now);
+        let key = self.shards[shard].residents.connect(socket, encoding, Grant::Any, seat, self.now);
         if keeps.is_multiple_of(2)
-            && let Some(connection) = self.shards[shard].connection(key)
+            && let Some(connection) = self.shards[shard].residents.connection(key)
         {
             connection.device = DeviceName::parse(&format!("device-{keeps}")).unwrap().digest();
         }
         let cursor = link.asked.as_ref().map(cursor_of);
-        self.shards[shard].join(key, &name(room), None, cursor, self.now);
+        self.shards[shard].residents.join(key, &name(room), None, cursor, self.now);
         self.busy[shard] = true;
         let mut device = Device::new(shard, key, encoding, pipe, capacity == usize::MAX);
         device.keeps = keeps;
@@ -120,7 +120,7 @@ impl World {
         }
         let home = home(CLOSING, self.shards.len());
         self.say("close".to_owned());
-        self.shards[home].close_room(&name(CLOSING), self.now);
+        self.shards[home].homes.close_room(&name(CLOSING), self.now);
         self.busy[home] = true;
         self.give_out(home);
         for device in &mut self.devices {
@@ -154,7 +154,7 @@ impl World {
         let Some(index) = self.some_device() else { return };
         let device = &self.devices[index];
         let shard = device.shard;
-        let passing = |room: &String| self.shards[shard].is_passing(&name(room));
+        let passing = |room: &String| self.shards[shard].residents.is_passing(&name(room));
         let passing = device.rooms.iter().any(passing);
         self.coverage.count("leave during a pass", u64::from(passing));
         if self.rng.bool() && !device.rooms.is_empty() {
@@ -166,8 +166,9 @@ impl World {
             device.rooms.clear();
             // It says and hears no more, whether or not the shard has dropped it yet.
             device.pipe.borrow_mut().ended = true;
-            let (shard, key) = (device.shard, device.key);
-            self.shards[shard].hang_up(key, self.now);
+            let shard = device.shard;
+            let key = device.key;
+            self.shards[shard].residents.hang_up(key, self.now);
             self.busy[shard] = true;
         }
     }
@@ -181,9 +182,10 @@ impl World {
         };
         let mut frame = vec![opcode, 0x80 | u8::try_from(payload.len()).expect("short"), 0, 0, 0, 0];
         frame.extend(payload);
-        let (shard, key) = (device.shard, device.key);
+        let shard = device.shard;
+        let key = device.key;
         self.say(format!("device {index} says {text}"));
-        self.shards[shard].receive(key, &mut frame, self.now);
+        self.shards[shard].residents.receive(key, &mut frame, self.now);
         self.busy[shard] = true;
     }
 
@@ -199,11 +201,12 @@ impl World {
         let device = &mut self.devices[index];
         let partial = std::mem::take(&mut device.pipe.borrow_mut().partial_writes);
         let tell = device.read(bytes);
-        let (shard, key) = (device.shard, device.key);
+        let shard = device.shard;
+        let key = device.key;
         self.coverage.count("partial write", partial);
         self.apply(index);
         if tell {
-            self.shards[shard].writable(key, self.now);
+            self.shards[shard].residents.writable(key, self.now);
             self.busy[shard] = true;
         }
     }
@@ -318,9 +321,11 @@ impl World {
         if of != epoch || !is_member || !device.is_open() {
             return;
         }
-        let (has_read, shard) = (device.pipe.borrow().in_flight.is_empty(), device.shard);
+        let has_read = device.pipe.borrow().in_flight.is_empty();
+        let shard = device.shard;
         let is_news = cursor > link.acked && cursor <= link.sent;
-        let uncounted = self.shards[shard].acks(&name(room), Epoch(number_of(&epoch)), cursor).is_none();
+        let uncounted =
+            self.shards[shard].residents.acks(&name(room), Epoch(number_of(&epoch)), cursor).is_none();
         self.coverage.count("late ack for an earlier segment", u64::from(is_news && uncounted));
         self.tell(index, &ack(room, &epoch, cursor));
         let link = self.devices[index].links.get_mut(room).expect("it is there");

@@ -193,7 +193,8 @@ impl Device {
     }
 
     fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let (first, second) = (*self.buffer.first()?, *self.buffer.get(1)?);
+        let first = *self.buffer.first()?;
+        let second = *self.buffer.get(1)?;
         assert_eq!(first & 0xf0, 0x80, "whole, without reserved bits");
         assert!(second < 128, "a server never masks");
         let (header, length) = match second {
@@ -211,7 +212,8 @@ impl Device {
         let frame: Value = serde_json::from_slice(payload).expect("a frame is JSON");
         let text = |name: &str| frame[name].as_str().unwrap_or_default().to_owned();
         let room = text("room");
-        let (run, seq) = (text("run"), frame["seq"].as_u64().unwrap_or(0));
+        let run = text("run");
+        let seq = frame["seq"].as_u64().unwrap_or(0);
         let told = |name: &str| json_messages(&frame[name]);
         let heard = match frame["kind"].as_str().expect("a frame has a kind") {
             "welcome" => Heard::Welcome {
@@ -236,7 +238,8 @@ impl Device {
                     counters: counters.map(|(name, of)| (name.clone(), change(of))).collect(),
                 };
                 let carried = told("carried");
-                let (count, through) = (carried.len(), frame["through"].as_u64());
+                let count = carried.len();
+                let through = frame["through"].as_u64();
                 let part = through.map(|_| json_part(&frame, reliable(carried, &content)));
                 Heard::Batch {
                     run,
@@ -289,11 +292,15 @@ impl Device {
                     of.counters.into_iter().map(|(name, change)| (name, (change.add, change.total)));
                 let messages = proto_messages(of.messages);
                 let content = Content { messages, merged: of.merged, counters: counters.collect() };
-                let (latest, carried) = (proto_messages(of.latest), proto_messages(of.carried));
-                let (count, through) = (carried.len(), of.through);
+                let latest = proto_messages(of.latest);
+                let carried = proto_messages(of.carried);
+                let count = carried.len();
+                let through = of.through;
                 let messages = reliable(carried, &content);
                 let part = (through > 0).then_some(Part { after: of.after, through, messages });
-                let (run, seq, skipped) = (of.run, of.seq, of.skipped);
+                let run = of.run;
+                let seq = of.seq;
+                let skipped = of.skipped;
                 (of.room, Heard::Batch { run, seq, skipped, latest, content, part, carried: count })
             }
             Frame::Left(left) => (left.room, Heard::Left),

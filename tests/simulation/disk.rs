@@ -82,7 +82,9 @@ impl Disk {
 
     /// Nothing is wrong with it any more.
     pub(crate) fn heal(&mut self) {
-        (self.fault, self.full, self.heals_at) = (None, false, self.now.instant);
+        self.fault = None;
+        self.full = false;
+        self.heals_at = self.now.instant;
     }
 
     /// The node starts over the same disk.

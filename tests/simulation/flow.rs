@@ -172,7 +172,9 @@ impl Flow {
             coverage: Coverage::default(),
         };
         for connection in 0..flow.members {
-            let (encoding, seen, cursor) = (Encoding::Json, None, None);
+            let encoding = Encoding::Json;
+            let seen = None;
+            let cursor = None;
             let join = Join { connection, join: 1, encoding, seen, cursor, device: 0 };
             flow.tell(Input::Segment { shard: 0, said: SegmentSaid::Join(join) }, &[]);
         }
@@ -309,7 +311,8 @@ impl Flow {
 
     fn refresh_from(&mut self, since: u64) {
         if self.members > 0 {
-            let (encoding, sent) = (Encoding::Json, self.sent);
+            let encoding = Encoding::Json;
+            let sent = self.sent;
             self.tell(
                 Input::Segment {
                     shard: 0,
@@ -357,7 +360,7 @@ impl Flow {
     /// Tells the room, takes what follows, and holds its account against the oracle's.
     fn tell(&mut self, input: Input, entering: &[Entering]) {
         let is_push = matches!(input, Input::Publish { .. });
-        let over = (self.tally.over_type_rate, self.tally.over_room_rate);
+        let over_rate = self.tally.over_type_rate + self.tally.over_room_rate;
         self.room.handle(input, self.now, &mut self.tally);
         self.oracle.offer(self.ticket, entering);
         let mut batches = 0;
@@ -365,7 +368,7 @@ impl Flow {
             match output {
                 Output::Published { ticket, published: Published::Taken(verdicts) } => {
                     self.oracle.answered(ticket, &verdicts, self.step, self.now.instant, &mut self.coverage);
-                    self.note_rates(over);
+                    self.note_rates(over_rate);
                 }
                 Output::Batch { batch, segments, sent } => {
                     batches += 1;
@@ -403,8 +406,8 @@ impl Flow {
         self.check_account(entering, is_push, batches);
     }
 
-    fn note_rates(&mut self, over: (u64, u64)) {
-        let more = (self.tally.over_type_rate - over.0) + (self.tally.over_room_rate - over.1);
+    fn note_rates(&mut self, before: u64) {
+        let more = self.tally.over_type_rate + self.tally.over_room_rate - before;
         self.coverage.count("observed only", if self.rules.observe_only { more } else { 0 });
     }
 

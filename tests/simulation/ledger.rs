@@ -182,7 +182,8 @@ impl Ledger {
         }
         for request in of_room() {
             // Where not all fits, reliable ones go before others; nothing goes before a reliable one that it follows.
-            let (mut last, mut last_reliable) = (0, 0);
+            let mut last = 0;
+            let mut last_reliable = 0;
             for (mark, verdict) in request.marks.iter().zip(&request.verdicts) {
                 let is_ordered =
                     matches!((mark.class, verdict), ("normal", _) | ("reliable", Verdict::Durable { .. }));

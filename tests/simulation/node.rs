@@ -6,7 +6,7 @@ use std::time::Duration;
 use roomcast::auth::Grant;
 use roomcast::seat::Seats;
 use roomcast::shard::directory::Directory;
-use roomcast::shard::heat::HeatRules;
+use roomcast::shard::homes::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::port::Port;
@@ -65,8 +65,8 @@ impl Node {
         let (socket, pipe) = SimSocket::new(usize::MAX);
         let encoding = Encoding::ALL[self.devices.len() % 2];
         let seat = self.seats.take().expect("a seat");
-        let key = self.shards[shard].connect(socket, encoding, Grant::Any, seat, self.now);
-        self.shards[shard].join(key, &name(room), None, None, self.now);
+        let key = self.shards[shard].residents.connect(socket, encoding, Grant::Any, seat, self.now);
+        self.shards[shard].residents.join(key, &name(room), None, None, self.now);
         self.busy[shard] = true;
         self.devices.push(Device::new(shard, key, encoding, pipe, true));
         self.rest();
@@ -75,7 +75,7 @@ impl Node {
 
     pub(crate) fn leave(&mut self, index: usize) {
         let Device { shard, key, .. } = self.devices[index];
-        self.shards[shard].hang_up(key, self.now);
+        self.shards[shard].residents.hang_up(key, self.now);
         self.busy[shard] = true;
         self.rest();
     }
@@ -84,7 +84,7 @@ impl Node {
         let messages = publish::parse_json(body.as_bytes(), &types()).expect("valid messages");
         let home = home(room, self.shards.len());
         self.tickets += 1;
-        self.shards[home].publish(self.tickets, &name(room), messages, self.now);
+        self.shards[home].homes.publish(self.tickets, &name(room), messages, self.now);
         self.busy[home] = true;
         self.rest();
     }
@@ -133,11 +133,11 @@ impl Node {
         self.busy[index] = shard.turn(self.now);
         shard.check_invariants();
         shard.poll_wakes().for_each(|peer| self.busy[peer] = true);
-        while let Some(request) = shard.poll_store() {
+        while let Some(request) = shard.homes.poll_store() {
             self.ports[index].send(request).expect("few requests are under way");
         }
-        while let Some(spread) = shard.poll_spread() {
-            self.directory.spread(spread);
+        while let Some(scatter) = shard.homes.poll_scatter() {
+            self.directory.scatter(scatter);
         }
     }
 
@@ -146,7 +146,7 @@ impl Node {
         let mut worked = false;
         for (index, port) in self.ports.iter_mut().enumerate() {
             while let Some(answer) = port.next_answer() {
-                self.shards[index].take_stored(answer, self.now);
+                self.shards[index].homes.take_stored(answer, self.now);
                 (self.busy[index], worked) = (true, true);
             }
         }
@@ -156,9 +156,9 @@ impl Node {
     /// What a room shows, with what all shards count.
     pub(crate) fn view(&self, room: &str) -> RoomView {
         let home = &self.shards[home(room, self.shards.len())];
-        let mut view = home.describe(&name(room), self.now.instant).expect("it is open");
+        let mut view = home.homes.describe(&name(room), self.now.instant).expect("it is open");
         for shard in &self.shards {
-            let counted = shard.counts(&name(room)).filter(|(run, _)| run.to_string() == view.run);
+            let counted = shard.residents.counts(&name(room)).filter(|(run, _)| run.to_string() == view.run);
             view.counts += counted.map_or_else(Counts::default, |(_, counts)| counts);
         }
         view

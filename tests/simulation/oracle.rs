@@ -80,7 +80,8 @@ impl Record {
 
     /// The batches in (since, seq], if all of them are known.
     fn between(&self, since: u64, seq: u64) -> Option<Vec<&Content>> {
-        let (since, seq) = (usize::try_from(since).unwrap(), usize::try_from(seq).unwrap());
+        let since = usize::try_from(since).unwrap();
+        let seq = usize::try_from(seq).unwrap();
         self.batches.get(since..seq)?.iter().map(Option::as_ref).collect()
     }
 

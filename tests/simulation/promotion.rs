@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roomcast::shard::heat::HeatRules;
+use roomcast::shard::homes::heat::HeatRules;
 use roomcast_core::room::pace::RoomRules;
 
 use crate::node::Node;
@@ -68,7 +68,9 @@ fn a_room_is_promoted_and_demoted_while_messages_flow_and_nobody_misses_one() {
     let heat = HeatRules { shards: SHARDS, hot_members: HOT_MEMBERS, hot_permille: u64::MAX };
     let mut node = Node::new(rules, heat);
     node.publish_numbers(ROOM, "chat", 0..1);
-    let (mut rows, mut number, mut first_new) = (Vec::new(), 1, Vec::new());
+    let mut rows = Vec::new();
+    let mut number = 1;
+    let mut first_new = Vec::new();
     for devices in 1..=DEVICES {
         let before = row(&node);
         let placed_on = node.directory.shards_of(&name(ROOM));

@@ -107,7 +107,7 @@ impl World {
 
     fn send(&mut self, room: &str, marks: Vec<Mark>) {
         let home = directory::home(&name(room), self.shards.len());
-        let passing = self.shards[home].is_passing(&name(room));
+        let passing = self.shards[home].residents.is_passing(&name(room));
         let urgent = marks.iter().any(|mark| mark.type_name == "alert");
         self.coverage.count("urgent flush during a pass", u64::from(urgent && passing));
         let bodies: Vec<String> = marks.iter().map(|mark| body(mark, self.rng.u8(..3))).collect();
@@ -131,20 +131,20 @@ impl World {
             self.chat.insert(mark.payload.clone(), since);
         }
         self.ledger.offer(self.ticket, room, marks);
-        self.shards[home].publish(self.ticket, &name(room), messages, self.now);
+        self.shards[home].homes.publish(self.ticket, &name(room), messages, self.now);
         self.busy[home] = true;
         self.take_answers(home);
     }
 
     /// Takes what a shard answers to publishers.
     pub(crate) fn take_answers(&mut self, shard: usize) {
-        while let Some((ticket, published)) = self.shards[shard].poll_answer() {
+        while let Some((ticket, published)) = self.shards[shard].homes.poll_answer() {
             self.say(format!("publish {ticket} is answered: {}", shown(&published)));
             self.note_duplicates(ticket, &published);
             let store = self.store.clone();
             self.ledger.answer(ticket, published, &mut store.disk());
         }
-        while let Some((ticket, told)) = self.shards[shard].poll_told() {
+        while let Some((ticket, told)) = self.shards[shard].homes.poll_told() {
             let asked = self.asked.remove(&ticket).expect("each ask is answered once");
             self.take_told(asked, told);
         }
@@ -189,14 +189,14 @@ impl World {
         self.ticket += 1;
         self.say(format!("ask {}: {asked:?}", self.ticket));
         self.asked.insert(self.ticket, asked);
-        self.shards[home].ask(self.ticket, &name(room), ask, self.now);
+        self.shards[home].homes.ask(self.ticket, &name(room), ask, self.now);
         self.busy[home] = true;
         self.take_answers(home);
     }
 
     fn seq_of(&self, room: &str) -> u64 {
         let home = directory::home(&name(room), self.shards.len());
-        self.shards[home].describe(&name(room), self.now.instant).map_or(0, |view| view.head.seq)
+        self.shards[home].homes.describe(&name(room), self.now.instant).map_or(0, |view| view.head.seq)
     }
 
     fn head_of(&self, room: &str) -> Option<u64> {
@@ -212,7 +212,7 @@ impl World {
         match (asked, told) {
             (Asked::Receipt { room, offset }, Answer::Receipt(Ok(view), mut acks)) => {
                 for shard in &self.shards {
-                    let counted = shard.acks(&name(&room), view.epoch, offset);
+                    let counted = shard.residents.acks(&name(&room), view.epoch, offset);
                     counted.iter().for_each(|counted| acks.merge(counted));
                 }
                 let known = view.acknowledged + acks.count + view.left;

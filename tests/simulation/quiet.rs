@@ -47,7 +47,8 @@ impl World {
         for index in 0..self.devices.len() {
             let device = &mut self.devices[index];
             if device.closed == Some(4004) && !device.rooms.is_empty() {
-                let (keeps, rooms) = (device.keeps, std::mem::take(&mut device.rooms));
+                let keeps = device.keeps;
+                let rooms = std::mem::take(&mut device.rooms);
                 if !self.is_witness(index) {
                     let shard = self.rng.usize(..self.shards.len());
                     self.connect(shard, &rooms[0], usize::MAX, keeps);
@@ -81,7 +82,8 @@ impl World {
 
     fn heed(&mut self, index: usize, room: &str) {
         let from = self.heeded.insert(index, self.devices[index].heard.len()).unwrap_or(0);
-        let (mut waited, mut was_full) = (0, false);
+        let mut waited = 0;
+        let mut was_full = false;
         for (_, heard) in &self.devices[index].heard[from..] {
             let Heard::Batch { seq, content, skipped, .. } = heard else { continue };
             let may_miss = self.is_troubled || self.witnesses[room].len() > 1;
@@ -162,7 +164,8 @@ impl World {
         let before = carried(self);
         let wakes = self.pause(Duration::from_secs(10));
         assert_eq!(carried(self), before, "members that are level are carried nothing");
-        let (sweeps, rooms) = (21 * self.shards.len() as u64, 2 * (ROOMS.len() as u64 + 2));
+        let sweeps = 21 * self.shards.len() as u64;
+        let rooms = 2 * (ROOMS.len() as u64 + 2);
         assert!(wakes <= sweeps + rooms, "{wakes} deadlines in ten silent seconds");
     }
 
@@ -200,7 +203,10 @@ impl World {
             (0..self.devices.len()).for_each(|index| self.read_from(index, usize::MAX));
             self.pass_time(Duration::from_millis(50));
         }
-        assert!(self.shards.iter().all(Shard::is_deserted), "nobody is left after a drain");
+        assert!(
+            self.shards.iter().all(|shard| shard.residents.is_deserted()),
+            "nobody is left after a drain"
+        );
         for index in ROOMS.map(|room| self.witness(room)).into_iter().chain([late]) {
             let device = &self.devices[index];
             assert!(device.bye && device.closed == Some(1012), "a drained device hears bye and 1012");

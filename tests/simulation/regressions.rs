@@ -63,14 +63,14 @@ impl Bench {
     ) -> (u64, Rc<RefCell<Pipe>>) {
         let (socket, pipe) = SimSocket::new(capacity);
         let seat = self.seats.take().unwrap();
-        let key = self.shard.connect(socket, Encoding::Json, Grant::Any, seat, self.now);
-        self.shard.join(key, room, None, cursor, self.now);
+        let key = self.shard.residents.connect(socket, Encoding::Json, Grant::Any, seat, self.now);
+        self.shard.residents.join(key, room, None, cursor, self.now);
         (key, pipe)
     }
 
     pub(crate) fn publish(&mut self, room: &RoomName, body: &str) {
         let messages = publish::parse_json(body.as_bytes(), &types()).unwrap();
-        self.shard.publish(1, room, messages, self.now);
+        self.shard.homes.publish(1, room, messages, self.now);
     }
 
     fn say(&mut self, key: u64, texts: &[&str]) {
@@ -79,7 +79,7 @@ impl Bench {
             bytes.extend([0x81, 0x80 | text.len() as u8, 0, 0, 0, 0]);
             bytes.extend(text.as_bytes());
         }
-        self.shard.receive(key, &mut bytes, self.now);
+        self.shard.residents.receive(key, &mut bytes, self.now);
     }
 
     pub(crate) fn rest(&mut self) {
@@ -94,20 +94,20 @@ impl Bench {
 
     /// The store does what it is asked. Whether it was asked anything.
     fn ask_store(&mut self) -> bool {
-        while let Some(request) = self.shard.poll_store() {
+        while let Some(request) = self.shard.homes.poll_store() {
             self.port.send(request).unwrap();
         }
         self.writer.turn(self.now);
         let mut has_answered = false;
         while let Some(answer) = self.port.next_answer() {
-            self.shard.take_stored(answer, self.now);
+            self.shard.homes.take_stored(answer, self.now);
             has_answered = true;
         }
         has_answered
     }
 
     pub(crate) fn epoch(&self, room: &RoomName) -> Epoch {
-        let view = self.shard.describe(room, self.now.instant).unwrap();
+        let view = self.shard.homes.describe(room, self.now.instant).unwrap();
         Epoch(u64::from_str_radix(&view.head.epoch.unwrap(), 16).unwrap())
     }
 
@@ -124,12 +124,13 @@ fn holds(pipe: &Rc<RefCell<Pipe>>, text: &str) -> bool {
 /// "The stream is over", and then the room is closed: only the first turn's members used to hear it.
 #[test]
 fn what_left_before_a_room_was_closed_reaches_all_its_members() {
-    let (mut bench, room) = (Bench::new(1), name("r"));
+    let mut bench = Bench::new(1);
+    let room = name("r");
     let pipes: Vec<_> = (0..40).map(|_| bench.join(&room, None, usize::MAX).1).collect();
     bench.rest();
     bench.publish(&room, r#"{"type":"alert","payload":"the end"}"#);
     bench.shard.turn(bench.now);
-    bench.shard.close_room(&room, bench.now).unwrap();
+    bench.shard.homes.close_room(&room, bench.now).unwrap();
     bench.rest();
     assert_eq!(pipes.iter().filter(|pipe| holds(pipe, "the end") && holds(pipe, "room_closed")).count(), 40);
 }
@@ -137,12 +138,13 @@ fn what_left_before_a_room_was_closed_reaches_all_its_members() {
 /// A batch that was due when the room was closed used to be cut behind the close, and counted nowhere.
 #[test]
 fn what_waits_in_a_closed_room_is_written_or_counted() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     let (_, pipe) = bench.join(&room, None, usize::MAX);
     bench.rest();
     bench.publish(&room, r#"{"messages":[{"type":"chat","payload":"late"},{"type":"like","count":3}]}"#);
     bench.now = bench.now.later(Duration::from_millis(150));
-    let view = bench.shard.close_room(&room, bench.now).unwrap();
+    let view = bench.shard.homes.close_room(&room, bench.now).unwrap();
     bench.rest();
     let counted: u64 = bench.shard.take_tally().rooms.shed[ShedReason::RoomClosed as usize].0.iter().sum();
     assert_eq!((view.shed, counted), (0, 0));
@@ -181,7 +183,8 @@ fn rooms_that_devices_alone_have_named_leave_nothing_behind() {
 /// Each device that came back with a made-up cursor used to get half a megabyte of its own.
 #[test]
 fn joiners_with_the_same_past_share_one_welcome() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     for n in 0..20 {
         bench.publish(&room, &format!(r#"{{"type":"chat","payload":"{n}{}"}}"#, "x".repeat(10_000)));
         bench.wait(Duration::from_millis(100));
@@ -201,7 +204,8 @@ fn joiners_with_the_same_past_share_one_welcome() {
 /// Its welcome alone used to fill its outbox, so that the next batch was skipped for it.
 #[test]
 fn a_large_welcome_makes_nobody_behind() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     for n in 0..10 {
         bench.publish(&room, &format!(r#"{{"type":"chat","payload":"{n}{}"}}"#, "x".repeat(16_000)));
         bench.wait(Duration::from_millis(100));
@@ -212,7 +216,7 @@ fn a_large_welcome_makes_nobody_behind() {
     bench.publish(&room, r#"{"type":"alert","payload":"hello"}"#);
     bench.rest();
     pipe.borrow_mut().capacity = usize::MAX;
-    bench.shard.writable(key, bench.now);
+    bench.shard.residents.writable(key, bench.now);
     bench.rest();
     assert!(holds(&pipe, "hello"));
     assert_eq!(bench.shard.take_tally().frames_skipped, 0);
@@ -222,7 +226,8 @@ fn a_large_welcome_makes_nobody_behind() {
 /// pull what lay between. (Seed 195.)
 #[test]
 fn who_is_catching_up_hears_no_batch_before_it_is_level() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     let large = "x".repeat(16_000);
     for n in 1..=20 {
         bench.publish(&room, &format!(r#"{{"type":"coupon","payload":"{n} {large}"}}"#));
@@ -235,7 +240,7 @@ fn who_is_catching_up_hears_no_batch_before_it_is_level() {
     bench.rest();
     bench.wait(Duration::from_millis(100));
     pipe.borrow_mut().capacity = usize::MAX;
-    bench.shard.writable(key, bench.now);
+    bench.shard.residents.writable(key, bench.now);
     bench.rest();
     let heard = String::from_utf8_lossy(&pipe.borrow().in_flight).into_owned();
     let places: Vec<usize> = (1..=21).filter_map(|n| heard.find(&format!("\"offset\":{n}}}"))).collect();
@@ -245,7 +250,8 @@ fn who_is_catching_up_hears_no_batch_before_it_is_level() {
 /// Members welcomed without the stream were counted as having left every message alive when it became known. (Seed 13.)
 #[test]
 fn who_never_knew_the_stream_has_left_nothing_of_it() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     bench.join(&room, None, usize::MAX);
     bench.rest();
     bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
@@ -261,9 +267,9 @@ fn who_never_knew_the_stream_has_left_nothing_of_it() {
     }
     bench.rest();
     assert!(holds(&pipe, "stream_changed"));
-    bench.shard.ask(1, &room, Ask::Receipt { offset: 1 }, bench.now);
+    bench.shard.homes.ask(1, &room, Ask::Receipt { offset: 1 }, bench.now);
     bench.rest();
-    let Some((1, Told::Receipt(Ok(receipt), _))) = bench.shard.poll_told() else { panic!("a receipt") };
+    let Some((1, Told::Receipt(Ok(receipt), _))) = bench.shard.homes.poll_told() else { panic!("a receipt") };
     assert_eq!((receipt.online, receipt.left), (0, 0));
 }
 
@@ -271,7 +277,8 @@ fn who_never_knew_the_stream_has_left_nothing_of_it() {
 /// second never got it, and no acknowledgement of it was counted. (Seed 1 of the world with a store.)
 #[test]
 fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     let (key, pipe) = bench.join(&room, None, usize::MAX);
     bench.rest();
     let large = "x".repeat(16_000);
@@ -280,7 +287,7 @@ fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
     assert!(holds(&pipe, "coupon"));
     bench.say(key, &[r#"{"kind":"ack","offset":1}"#]);
     let epoch = bench.epoch(&room);
-    assert_eq!(bench.shard.acks(&room, epoch, 1).unwrap().count, 1);
+    assert_eq!(bench.shard.residents.acks(&room, epoch, 1).unwrap().count, 1);
 }
 
 /// A slot given up by one member and taken by another while its carry or refresh was under way: the frame went to the new one,

@@ -65,7 +65,8 @@ impl World {
 
     fn configure(&mut self, room: &str, settings: RoomSettings) -> RoomView {
         let home = home(room, self.shards.len());
-        let view = self.shards[home].configure(&name(room), settings, self.now).expect("it takes rooms");
+        let view =
+            self.shards[home].homes.configure(&name(room), settings, self.now).expect("it takes rooms");
         self.busy[home] = true;
         view
     }
@@ -91,7 +92,8 @@ impl World {
 
     /// A publisher says how many devices it expects; now and then that is fewer than it did.
     pub(crate) fn expect_audience(&mut self) {
-        let (room, expected) = (self.rng.choice(ROOMS).unwrap(), self.rng.u64(0..20));
+        let room = self.rng.choice(ROOMS).unwrap();
+        let expected = self.rng.u64(0..20);
         self.say(format!("{room} expects {expected}"));
         self.configure(room, RoomSettings { expected_audience: Some(expected), ..RoomSettings::default() });
         self.give_out(home(room, self.shards.len()));
@@ -116,15 +118,17 @@ impl World {
     }
 
     fn tell_directory_all(&mut self, index: usize) {
-        while let Some(spread) = self.shards[index].poll_spread() {
-            self.say(format!("shard {index} spreads {spread:?}"));
-            self.scatter.directory.spread(spread);
+        while let Some(scatter) = self.shards[index].homes.poll_scatter() {
+            self.say(format!("shard {index} scatters {scatter:?}"));
+            self.scatter.directory.scatter(scatter);
         }
     }
 
     pub(crate) fn note_load(&mut self, tally: &Tally) {
         let written = tally.frames_level + tally.frames_refresh + tally.frames_carried;
-        let (queued, skipped, acked) = (tally.frames_queued, tally.frames_skipped, tally.acks);
+        let queued = tally.frames_queued;
+        let skipped = tally.frames_skipped;
+        let acked = tally.acks;
         self.scatter.tallied += Counts { written, queued, skipped, acked };
         self.coverage.count("promoted", tally.rooms_promoted);
         self.coverage.count("demoted", tally.rooms_demoted);
@@ -135,7 +139,7 @@ impl World {
         if !self.scatter.is_metered {
             return;
         }
-        for line in self.shards[index].rooms_by_members(usize::MAX, self.now.instant) {
+        for line in self.shards[index].homes.rooms_by_members(usize::MAX, self.now.instant) {
             let window = Duration::from_millis(line.window_ms);
             let windows = self.scatter.windows.entry(line.room.clone()).or_default();
             let before = windows.last().map(|(_, window)| *window);
@@ -149,7 +153,7 @@ impl World {
     fn note_window(&mut self, index: usize, room: &str, before: Duration, window: Duration) {
         let rules = self.plan.rules;
         assert!(window <= rules.gather_max, "{room}: {window:?}");
-        let view = self.shards[index].describe(&name(room), self.now.instant).expect("it is listed");
+        let view = self.shards[index].homes.describe(&name(room), self.now.instant).expect("it is listed");
         let is_direct = view.members <= rules.direct_members;
         let pass = view.shards.iter().map(|segment| Duration::from_micros(segment.pass_us)).max();
         let needed = rules.spacing(pass.unwrap_or_default());
@@ -183,9 +187,10 @@ impl World {
         for index in 0..self.shards.len() {
             self.tell_directory_all(index);
         }
-        let (count, heat) = (self.shards.len(), self.plan.heat);
+        let count = self.shards.len();
+        let heat = self.plan.heat;
         for room in ROOMS {
-            let view = self.shards[home(room, count)].describe(&name(room), self.now.instant);
+            let view = self.shards[home(room, count)].homes.describe(&name(room), self.now.instant);
             let view = view.expect("its witness stays");
             let placed_on = self.scatter.directory.shards_of(&name(room));
             assert_eq!(view.hot, placed_on.len() > 1, "{room}: placed on {placed_on:?}: {view:?}");
@@ -204,13 +209,14 @@ impl World {
         let Some(runs) = self.scatter.runs.clone() else { return };
         let mut sum = Counts::default();
         for (room, run) in runs {
-            let view = self.shards[home(room, self.shards.len())].describe(&name(room), self.now.instant);
+            let view =
+                self.shards[home(room, self.shards.len())].homes.describe(&name(room), self.now.instant);
             let Some(view) = view.filter(|view| view.run == run) else {
                 return; // It was forgotten, and what it had counted with it.
             };
             let mut counts = view.counts;
             for shard in &self.shards {
-                let counted = shard.counts(&name(room)).filter(|(of, _)| of.to_string() == run);
+                let counted = shard.residents.counts(&name(room)).filter(|(of, _)| of.to_string() == run);
                 counts += counted.map_or_else(Counts::default, |(_, counted)| counted);
             }
             let is_batch =

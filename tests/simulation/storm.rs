@@ -13,13 +13,16 @@ use crate::world::name;
 fn devices_that_come_for_the_first_time_share_one_welcome_between_two_batches() {
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     for _ in 0..2 {
         bench.join(&room, None, usize::MAX);
     }
     bench.rest();
     bench.shard.take_tally();
-    let (mut joined, mut encoded, mut batches) = (0, 0, 0);
+    let mut joined = 0;
+    let mut encoded = 0;
+    let mut batches = 0;
     for _ in 0..400 {
         match random.u32(..6) {
             0 => bench.publish(&room, r#"{"type":"chat","payload":"hello"}"#),
@@ -46,7 +49,8 @@ fn devices_that_come_for_the_first_time_share_one_welcome_between_two_batches() 
 /// A network comes back: of the devices that were cut each lacks something else, and first-time visitors are among them.
 #[test]
 fn devices_that_come_back_do_not_take_the_shared_welcome_away() {
-    let (mut bench, room) = (Bench::new(128), name("r"));
+    let mut bench = Bench::new(128);
+    let room = name("r");
     bench.join(&room, None, usize::MAX);
     bench.rest();
     for _ in 0..60 {

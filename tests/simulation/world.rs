@@ -9,7 +9,7 @@ use fastrand::Rng;
 use roomcast::metrics::tally::Tally;
 use roomcast::seat::Seats;
 use roomcast::shard::directory::Directory;
-use roomcast::shard::heat::HeatRules;
+use roomcast::shard::homes::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard, directory};
 use roomcast::store::port::Port;
@@ -126,7 +126,8 @@ impl World {
         let heat = HeatRules { hot_members: rng.u64(3..=6), ..plan.heat };
         let hot_rooms = ROOMS.into_iter().filter(|_| rng.u8(..16) == 0).map(name).collect();
         let plan = Plan { heat, hot_rooms: Arc::new(hot_rooms), ..plan };
-        let (is_metered, is_counting) = (rng.u8(..3) == 0, rng.u8(..4) == 0);
+        let is_metered = rng.u8(..3) == 0;
+        let is_counting = rng.u8(..4) == 0;
         let directory = Directory::new(count, plan.hot_rooms.clone());
         let store = SimStore::new(now);
         let mut world = Self {
@@ -266,7 +267,7 @@ impl World {
 
     /// Gives out what followed from what a shard was told.
     pub(crate) fn give_out(&mut self, index: usize) {
-        while let Some(request) = self.shards[index].poll_store() {
+        while let Some(request) = self.shards[index].homes.poll_store() {
             match &request {
                 StoreRequest::Load { room, .. } => {
                     self.loading.insert(room.to_string());
@@ -323,13 +324,13 @@ impl World {
                 if *asked == AskedOfStore::Load {
                     self.loading.remove(room.as_str());
                 }
-                let view = self.shards[shard].describe(room, self.now.instant);
+                let view = self.shards[shard].homes.describe(room, self.now.instant);
                 let in_flight = view.is_some_and(|view| view.backlog.not_durable > 0);
                 self.coverage.count("store error in flight", u64::from(in_flight));
             }
             StoreAnswer::Durable { .. } | StoreAnswer::Paged { .. } => {}
         }
-        self.shards[shard].take_stored(answer, self.now);
+        self.shards[shard].homes.take_stored(answer, self.now);
         self.busy[shard] = true;
         self.give_out(shard);
         true
@@ -372,7 +373,8 @@ impl World {
             _ => return self.crash(),
         };
         let mut disk = self.store.disk();
-        (disk.fault, disk.heals_at) = (Some(fault), heals_at);
+        disk.fault = Some(fault);
+        disk.heals_at = heals_at;
     }
 
     /// Nothing is wrong with the store any more.

@@ -23,6 +23,8 @@ pub struct Level {
     pub ack_within: Duration,
     /// Acceptance of the oldest message in the batch.
     pub oldest: Instant,
+    /// Messages that were accepted and left out, as the frame tells each member.
+    pub skipped: u64,
 }
 
 /// Place of a member after a refresh.

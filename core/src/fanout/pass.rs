@@ -49,6 +49,8 @@ pub struct PassFrames {
     pub(super) frames: [Vec<Bytes>; Encoding::ALL.len()],
     /// Last offset of the reliable stream after each batch.
     pub(super) sent: Vec<u64>,
+    /// Messages that each of them tells as skipped.
+    pub(super) skipped: Vec<u64>,
 }
 
 /// Result of a pass over a slice of members. Slots count from the begin of the slice.
@@ -58,6 +60,10 @@ pub struct PassTally {
     pub(super) aside: usize,
     /// Frames taken, queued frames included.
     pub(super) level: u64,
+    /// Of the level frames, those of members that did not take all frames.
+    pub(super) partial: u64,
+    /// Messages that those told as skipped.
+    pub(super) partial_skipped: u64,
     pub(super) queued: u64,
     /// Batches not taken by members.
     pub(super) skipped: u64,
@@ -120,6 +126,8 @@ impl PassTally {
         let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
         frames.taken_by(member, taken);
         self.level += taken as u64;
+        self.partial += taken as u64;
+        self.partial_skipped += frames.skipped[..taken].iter().sum::<u64>();
         self.skipped += frames.batches() - taken as u64;
         self.refused.push(slot);
     }
@@ -131,7 +139,7 @@ impl PassFrames {
     pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
         let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
         let to = Seq(from.0 + batches as u64);
-        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches] }
+        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches], skipped: vec![0; batches] }
     }
 
     /// Puts a member behind the first `taken` frames. The rest was refused.
@@ -161,6 +169,7 @@ impl PassFrames {
     pub(super) fn push(&mut self, level: &Level) {
         (self.to, self.reach.through) = (level.seq, level.reach.through);
         self.sent.push(level.reach.through);
+        self.skipped.push(level.skipped);
         for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
             frames.push(frame.clone());
         }
@@ -168,6 +177,13 @@ impl PassFrames {
 }
 
 impl PassTally {
+    /// Messages told as skipped in level frames. Counted after the pass, from the frames that were taken: members that
+    /// took all frames were told all, so the pass itself counts nothing more.
+    pub(super) fn messages_skipped(&self, frames: &PassFrames) -> u64 {
+        let whole = (self.level - self.partial) / frames.batches();
+        whole * frames.skipped.iter().sum::<u64>() + self.partial_skipped
+    }
+
     /// Notes a level member before a gap: the batches of the gap will not come.
     pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
         if member.last_seq < seq && member.standing == Standing::Level {

@@ -432,6 +432,7 @@ impl Segment {
             }
         } else {
             pass(&mut self.members[slots], frames, sink, &mut tally, now);
+            turn.messages_skipped += tally.messages_skipped(frames);
         }
         turn.level += tally.level;
         turn.queued += tally.queued;
@@ -475,6 +476,7 @@ impl Segment {
         };
         frames.taken_by(member, first + taken);
         turn.level += taken as u64;
+        turn.messages_skipped += frames.skipped[first..first + taken].iter().sum::<u64>();
         turn.skipped += (offered.len() - taken) as u64;
     }
 
@@ -635,6 +637,7 @@ mod tests {
             reach: Reach::default(),
             ack_within: Duration::ZERO,
             oldest: now,
+            skipped: 0,
         })
     }
 
@@ -657,6 +660,32 @@ mod tests {
             segment.check_invariants();
         }
         last
+    }
+
+    /// Takes everything, but from connection 1 only the first frame of each write.
+    struct OneFrameForOne;
+
+    impl Sink for OneFrameForOne {
+        fn offer(&mut self, connection: u32, _frames: &[Bytes], _now: Instant) -> Offer {
+            if connection == 1 { Offer::Refused { taken: 1 } } else { Offer::Written }
+        }
+
+        fn is_waiting(&self, connection: u32) -> bool {
+            connection == 1
+        }
+    }
+
+    #[test]
+    fn what_a_batch_leaves_out_is_counted_for_each_member_that_takes_its_frame() {
+        let mut segment = segment(2);
+        let now = Now::made_up().instant;
+        segment.join(entrant(2, 1), now);
+        for (seq, skipped) in [(1, 3), (2, 5)] {
+            let level = Arc::into_inner(level(seq, now)).unwrap();
+            assert!(segment.arrive(Arc::new(Level { skipped, ..level })));
+        }
+        let turn = segment.turn(128, &mut OneFrameForOne, now);
+        assert_eq!(turn.messages_skipped, (3 + 5) + 3 + 5, "all of it, the first batch, the second");
     }
 
     #[test]
@@ -731,6 +760,7 @@ mod tests {
             reach: Reach { after, through },
             ack_within: Duration::from_millis(200),
             oldest: now,
+            skipped: 0,
         })
     }
 

@@ -8,7 +8,7 @@ use crate::http::problem::Problem;
 use crate::http::request::{Query, body_encoding, read_body};
 use crate::http::{Node, answer_json, from_shard};
 use crate::metrics::tally::Holdings;
-use crate::shard::publishers::NotConfigured;
+use crate::shard::homes::publishers::NotConfigured;
 use roomcast_core::limits::{ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX};
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::pace::RoomSettings;

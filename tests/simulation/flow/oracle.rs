@@ -120,6 +120,13 @@ fn number_of(message: &Message) -> u64 {
     text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
+/// A moment, and the step of the ladder that is in force then.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    step: Step,
+    now: Instant,
+}
+
 impl Oracle {
     pub(super) fn new(
         types: &BTreeMap<&'static str, TypePolicy>,
@@ -228,16 +235,15 @@ impl Oracle {
         }
         self.by_number.insert(one.number, self.places.len());
         self.open.insert(name, self.places.len());
-        let (numbers, count, promise) = (vec![one.number], one.count, one.promise);
         let coupons_ahead = self.coupons_waiting;
         self.coupons_waiting += usize::from(policy.class == Class::Reliable);
         self.places.push(Place {
             coupons_ahead,
             name: one.name,
-            numbers,
-            count,
+            numbers: vec![one.number],
+            count: one.count,
             since: now,
-            promise,
+            promise: one.promise,
             left: false,
         });
     }
@@ -251,8 +257,10 @@ impl Oracle {
         window: Duration,
         coverage: &mut Coverage,
     ) {
-        let (mut told, mut leaving) = (Told::default(), Vec::new());
-        let (mut normal, mut high) = (0, 0);
+        let mut told = Told::default();
+        let mut leaving = Vec::new();
+        let mut normal = 0;
+        let mut high = 0;
         for message in &batch.messages {
             let name = message.type_name.to_string();
             if message.class() != Class::Reliable {
@@ -267,7 +275,7 @@ impl Oracle {
                 2 => high += 1,
                 _ => {}
             }
-            leaving.push(self.leave(message, &name, (step, now), window, coverage));
+            leaving.push(self.leave(message, &name, Moment { step, now }, window, coverage));
         }
         assert!(leaving.is_sorted_by_key(|one| one.entry), "a batch stands in room order: {leaving:?}");
         for (name, count) in &batch.merged {
@@ -301,10 +309,11 @@ impl Oracle {
         &mut self,
         message: &Message,
         name: &str,
-        (step, now): (Step, Instant),
+        at: Moment,
         window: Duration,
         coverage: &mut Coverage,
     ) -> Leaving {
+        let Moment { step, now } = at;
         let policy = self.types[name];
         let number = number_of(message);
         let entry = self.by_number[&number];
@@ -434,7 +443,8 @@ impl Oracle {
     /// What a member is told that saw nothing of the batches in (since, to].
     pub(super) fn refreshed(&self, since: u64, to: u64, refresh: &Refresh, coverage: &mut Coverage) {
         assert_eq!(to, self.batches.len() as u64);
-        let (mut missed, mut merged) = (BTreeMap::new(), BTreeMap::new());
+        let mut missed = BTreeMap::new();
+        let mut merged = BTreeMap::new();
         let from = usize::try_from(since).expect("few");
         for told in &self.batches[from..] {
             for (name, count) in &told.missed {

@@ -1,31 +1,30 @@
-//! What publishers ask of the rooms whose home this shard is.
+//! Requests of publishers and operators to the rooms of a shard.
 
 use std::time::Instant;
 
-use super::Shard;
-use crate::shard::connection::Socket;
+use super::Homes;
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{Epoch, RoomName, Run, Seen};
+use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::{RoomSettings, Unfit};
 use roomcast_core::room::receipt::Acks;
 use roomcast_core::room::view::{ClosedView, HistoryPage, RoomLine, RoomView, StreamRefusal};
-use roomcast_core::room::{Ask, Counts, Input, Told};
+use roomcast_core::room::{Ask, Input, Told};
 use roomcast_core::wire::frame::{self, Head};
 
-/// Why a room was not configured.
+/// The reason why a room was not configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotConfigured {
-    /// It is not open and can't be: the shard drains, or holds as many rooms as it may.
+    /// The room is not open and can't be: the shard drains, or holds as many rooms as it may.
     NotOpened,
-    /// The settings don't fit it.
+    /// The settings don't fit the room.
     Unfit(Unfit),
 }
 
-impl<S: Socket> Shard<S> {
-    /// Publishes checked messages; the answer comes through `poll_answer` with the same ticket.
+impl Homes {
+    /// Publishes checked messages. The answer comes through `poll_answer` with the same ticket.
     pub fn publish(&mut self, ticket: u64, room: &RoomName, messages: Vec<Message>, now: Now) {
-        if self.is_draining() {
+        if self.is_draining {
             self.answers.push_back((ticket, Published::Draining));
             return;
         }
@@ -52,21 +51,20 @@ impl<S: Socket> Shard<S> {
         if let Some(unfit) = unfit {
             return Err(NotConfigured::Unfit(unfit));
         }
-        let opened = if self.is_draining() { None } else { self.open(room, now.instant) };
+        let opened = if self.is_draining { None } else { self.open(room, now.instant) };
         let key = opened.ok_or(NotConfigured::NotOpened)?;
         self.tell_room(key, Input::Configure(settings), now);
         self.describe(room, now.instant).ok_or(NotConfigured::NotOpened)
     }
 
-    /// What a room shows of itself; `None` if it is not open.
+    /// The view of a room; `None` if the room is not open.
     #[must_use]
     pub fn describe(&self, room: &RoomName, now: Instant) -> Option<RoomView> {
-        let key = *self.room_of.get(room)?;
-        let home = &self.rooms[key];
+        let home = &self.rooms[*self.room_of.get(room)?];
         Some(RoomView { hot: home.heat.width() > 1, ..home.room.view(self.plan.index, now) })
     }
 
-    /// Its `limit` rooms with most members, most first.
+    /// The `limit` rooms with most members, most first.
     #[must_use]
     pub fn rooms_by_members(&self, limit: usize, now: Instant) -> Vec<RoomLine> {
         // Two numbers per room are sorted out first: the node may hold two hundred thousand.
@@ -82,10 +80,12 @@ impl<S: Socket> Shard<S> {
         lines
     }
 
-    /// Closes a room; its members are told, and what still waits in it is shed. `None` if it was not open.
+    /// Closes a room. Members are told, and everything that still waits in the room is shed. `None` if the
+    /// room was not open.
     pub fn close_room(&mut self, room: &RoomName, now: Now) -> Option<ClosedView> {
         let key = *self.room_of.get(room)?;
         let members = self.rooms[key].room.members();
+        // What fits before the segments still leaves.
         self.tell_room(key, Input::Flush, now);
         self.room_of.get(room)?;
         let view = ClosedView { room: room.to_string(), members, shed: self.rooms[key].room.rest() };
@@ -93,8 +93,8 @@ impl<S: Socket> Shard<S> {
         Some(view)
     }
 
-    /// The newest `limit` messages of a room's history after `seen`; `None` if it is not open.
-    pub fn history(
+    /// The newest `limit` messages of a room's history after `seen`; `None` if the room is not open.
+    pub(crate) fn history(
         &mut self,
         room: &RoomName,
         seen: Option<Seen>,
@@ -111,9 +111,10 @@ impl<S: Socket> Shard<S> {
         Some(HistoryPage { json: frame::history_page(head, resumed && !cut_short, &snapshot) })
     }
 
-    /// Asks something of a room's reliable stream; the answer comes through `poll_told` with the same ticket.
+    /// Asks a room about its reliable stream. The answer comes through `poll_told` with the same ticket.
     pub fn ask(&mut self, ticket: u64, room: &RoomName, ask: Ask, now: Now) {
-        let refusal = if self.is_draining() && matches!(ask, Ask::Recall { .. }) {
+        // A recall is a message of the stream, and a draining node takes none. Readers are served to the end.
+        let refusal = if self.is_draining && matches!(ask, Ask::Recall { .. }) {
             StreamRefusal::Draining
         } else if let Some(key) = self.open(room, now.instant) {
             return self.tell_room(key, Input::Ask { ticket, ask }, now);
@@ -128,21 +129,7 @@ impl<S: Socket> Shard<S> {
         self.told.push_back((ticket, told));
     }
 
-    /// The acknowledgements of a message that members on this shard gave; `None`: it counts none.
-    #[must_use]
-    pub fn acks(&self, room: &RoomName, epoch: Epoch, offset: u64) -> Option<Acks> {
-        let segment = &self.segments[*self.segment_of.get(room)? as usize].segment;
-        segment.acks(offset).filter(|_| segment.epoch() == Some(epoch)).cloned()
-    }
-
-    /// What this shard counts of a room's members, with the life of the room that it is of.
-    #[must_use]
-    pub fn counts(&self, room: &RoomName) -> Option<(Run, Counts)> {
-        let placed = &self.segments[*self.segment_of.get(room)? as usize];
-        Some((placed.segment.run(), placed.counts))
-    }
-
-    /// The next answer to an ask, with the ticket it came with.
+    /// The next answer to an ask, with the ask's ticket.
     pub fn poll_told(&mut self) -> Option<(u64, Told)> {
         self.told.pop_front()
     }

@@ -1,52 +1,57 @@
-//! How much of a shard its passes take, and what follows for its rooms' windows. Pure.
+//! The strain: the share of passes in a shard's time, and the stretch of windows that follows. Pure.
 //!
-//! Each room keeps its own passes to the shard's share by what one pass costs (`room::pace`). What remains is the sum:
-//! rooms that fit alone may not fit together. Then the windows of all of them are stretched by the same factor, slowly
-//! enough that passes a whole window apart do not make it swing.
+//! Each room keeps its own passes to the shard's share by the cost of one pass (`room::pace`). Rooms that fit
+//! alone may not fit together. Then one factor, the stretch, widens all windows.
+//!
+//! Once an interval: fit = stretch × takes / may take; next stretch = (3 × stretch + fit) / 4.
+//!
+//! Example: passes take 900 ‰ and may take 600 ‰. At a stretch of 1 000 the one that fits is 1 500, so the
+//! next is 1 125. A whole step at once would make the stretch swing, since passes may be a whole window
+//! apart.
 
 use std::time::{Duration, Instant};
 
 use roomcast_core::limits::{LOAD_INTERVAL, STRETCH_MAX_PERMILLE};
 use roomcast_core::room::pace::{RoomRules, STRETCH_NONE};
 
-/// How much the last interval counts among those before it.
+/// Weight of earlier intervals: the last one counts for a half.
 const SMOOTHING: u32 = 2;
-/// What part of what is missing, or too much, one interval changes. With passes as far apart as an interval, and shares
-/// smoothed, more of it swings.
+/// Part of the difference that one interval makes up for: one fourth. With passes as far apart as an
+/// interval, and smoothed shares, a larger part swings.
 const GAIN: u32 = 4;
 
-/// What one shard's passes take.
+/// The strain of a shard.
 #[derive(Debug)]
-pub struct Strain {
-    /// What they may take, in thousandths.
+pub(super) struct Strain {
+    /// Share allowed to passes, in thousandths.
     permille_max: u32,
     window_max: Duration,
     interval_began: Instant,
-    /// Processor time of passes since then.
+    /// Processor time of passes in the present interval.
     spent: Duration,
-    /// Of that, passes of rooms that can't be helped: see `Windows`.
+    /// Part of `spent` for rooms whose windows can't widen: see `Windows`.
     spent_in_vain: Duration,
-    /// What they took, smoothed over some intervals, in thousandths.
+    /// Share of passes, smoothed over some intervals, in thousandths.
     permille: u32,
     in_vain_permille: u32,
     stretch_permille: u32,
     windows: Windows,
 }
 
-/// The widest windows that rooms which had passes in an interval need for their own passes alone.
+/// The widest windows that rooms need for their own passes alone, among rooms with a pass in the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Windows {
-    /// Of all of them.
-    pub of_all: Duration,
-    /// Of those whose window may still widen. The others can't be helped, and to slow down the rest for them would be in
-    /// vain.
-    pub of_helped: Duration,
+pub(super) struct Windows {
+    /// The widest of all rooms.
+    pub(super) of_all: Duration,
+    /// The widest of rooms whose window may still widen. The others can't be helped, and slowing down the
+    /// rest for them would be in vain.
+    pub(super) of_helped: Duration,
 }
 
 impl Strain {
-    /// Nothing was measured yet.
+    /// The strain of a shard that has measured nothing.
     #[must_use]
-    pub fn new(rules: &RoomRules, now: Instant) -> Self {
+    pub(super) fn new(rules: &RoomRules, now: Instant) -> Self {
         Self {
             permille_max: rules.cpu_permille.max(1),
             window_max: rules.window_max(),
@@ -60,48 +65,66 @@ impl Strain {
         }
     }
 
-    /// Passes of a room that needs this window for them alone took so much processor time.
-    pub fn spend(&mut self, cpu: Duration, window: Duration) {
+    /// Adds the processor time of a pass. `window` is the one the room needs for its passes alone.
+    pub(super) fn spend(&mut self, cpu: Duration, window: Duration) {
         self.spent += cpu;
         if !self.is_helped(window) {
             self.spent_in_vain += cpu;
         }
     }
 
-    /// Whether the window of a room that needs this one may still widen.
+    /// True if a room that needs this window can still be slowed down by a wider one.
     #[must_use]
-    pub fn is_helped(&self, window: Duration) -> bool {
+    pub(super) fn is_helped(&self, window: Duration) -> bool {
         window < self.window_max
     }
 
-    /// Whether an interval is over, so that it is to be weighed.
+    /// True if the interval is over.
     #[must_use]
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.interval_began) >= LOAD_INTERVAL
     }
 
-    /// Weighs the interval that is over.
-    pub fn weigh(&mut self, windows: Windows, now: Instant) {
+    /// Weighs the interval that is over, and moves the stretch a part of the way to where passes fit their
+    /// share.
+    pub(super) fn weigh(&mut self, windows: Windows, now: Instant) {
         let elapsed = now.saturating_duration_since(self.interval_began);
-        let (spent, in_vain) = (std::mem::take(&mut self.spent), std::mem::take(&mut self.spent_in_vain));
+        let spent = std::mem::take(&mut self.spent);
+        let spent_in_vain = std::mem::take(&mut self.spent_in_vain);
         self.permille = smoothed(self.permille, spent, elapsed);
-        self.in_vain_permille = smoothed(self.in_vain_permille, in_vain, elapsed);
-        (self.interval_began, self.windows) = (now, windows);
-        // What the others may take: the rest, and in any case a part.
-        let may_be = self.permille_max.saturating_sub(self.in_vain_permille).max(self.permille_max / GAIN);
-        let is = self.permille.saturating_sub(self.in_vain_permille);
-        let fit = u64::from(self.stretch_permille) * u64::from(is) / u64::from(may_be.max(1));
-        let next = (u64::from(self.stretch_permille) * u64::from(GAIN - 1) + fit) / u64::from(GAIN);
-        let next = u32::try_from(next).unwrap_or(u32::MAX).clamp(STRETCH_NONE, STRETCH_MAX_PERMILLE);
-        let is_helped = self.is_helped(stretched(windows.of_helped, self.stretch_permille));
-        if next < self.stretch_permille || is_helped {
+        self.in_vain_permille = smoothed(self.in_vain_permille, spent_in_vain, elapsed);
+        self.interval_began = now;
+        self.windows = windows;
+        let next = self.next_stretch();
+        if next < self.stretch_permille {
+            // Passes take less than they may: their rooms need not wait as long.
             self.stretch_permille = next;
+            return;
         }
+        if !self.is_helped(stretched(windows.of_helped, self.stretch_permille)) {
+            // The widest of these windows is at its bound already. More stretch would slow down small rooms,
+            // and the room that costs most would go on as it does.
+            return;
+        }
+        self.stretch_permille = next;
     }
 
-    /// The window that the most costly room would need so that passes keep to their share; zero while nothing is written.
+    /// The stretch after this interval: a `GAIN`th of the way from the present one to the one that fits.
+    fn next_stretch(&self) -> u32 {
+        // Rooms that can't be helped keep what they take. The others have the rest, and in any case a part.
+        let rest = self.permille_max.saturating_sub(self.in_vain_permille);
+        let may_take = rest.max(self.permille_max / GAIN).max(1);
+        let takes = self.permille.saturating_sub(self.in_vain_permille);
+        let present = u64::from(self.stretch_permille);
+        let fit = present * u64::from(takes) / u64::from(may_take);
+        let next = (present * u64::from(GAIN - 1) + fit) / u64::from(GAIN);
+        u32::try_from(next).unwrap_or(u32::MAX).clamp(STRETCH_NONE, STRETCH_MAX_PERMILLE)
+    }
+
+    /// The window with which the most costly room would keep passes to their share; zero while nothing is
+    /// written.
     #[must_use]
-    pub fn window_needed(&self) -> Duration {
+    pub(super) fn window_needed(&self) -> Duration {
         let widest = stretched(self.windows.of_helped, self.stretch_permille).max(self.windows.of_all);
         if self.permille <= self.permille_max {
             // A room may be dear and yet seldom written to.
@@ -110,15 +133,15 @@ impl Strain {
         widest.saturating_mul(self.permille) / self.permille_max
     }
 
-    /// What passes take, in thousandths of the shard's time.
+    /// Share of passes, in thousandths of the shard's time.
     #[must_use]
-    pub fn permille(&self) -> u32 {
+    pub(super) fn permille(&self) -> u32 {
         self.permille
     }
 
-    /// By how much windows are stretched, in thousandths.
+    /// The stretch, in thousandths; 1 000: windows as they are.
     #[must_use]
-    pub fn stretch_permille(&self) -> u32 {
+    pub(super) fn stretch_permille(&self) -> u32 {
         self.stretch_permille
     }
 }
@@ -226,7 +249,8 @@ mod tests {
         assert_eq!(strain.window_needed(), RoomRules::default().window_max());
     }
 
-    /// Rooms of 1000 members whose passes take a millisecond cut a whole batch every so often, as far as their pace lets them.
+    /// Rooms of 1000 members whose passes take a millisecond cut a whole batch every so often, as far as
+    /// their pace lets them.
     #[test]
     fn the_stretch_finds_a_place_where_rooms_with_whole_batches_fit_and_stays_there() {
         for (rooms, natural_ms, fit_ms) in [(27, 33, 45), (90, 60, 150), (85, 70, 142)] {

@@ -1,5 +1,5 @@
-//! A connection as its shard holds it: its socket, what it is owed, and its places in rooms. Generic over the socket,
-//! so that a simulated world can give it one that takes a few bytes at a time.
+//! A connection: its socket, its outbox, and its places in rooms. Generic over the socket, so that a
+//! simulated world can give a socket that takes a few bytes at a time.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -20,103 +20,102 @@ use roomcast_core::wire::reader::FrameReader;
 
 /// A non-blocking socket. Errors other than `WouldBlock` are final.
 pub trait Socket {
-    /// Writes what the socket takes now.
+    /// Writes as many bytes as the socket takes now.
     ///
     /// # Errors
-    /// `WouldBlock` when it takes nothing now; anything else when it is broken.
+    /// `WouldBlock`: the socket takes nothing now. Anything else: the socket is broken.
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Writes what the socket takes now of several parts.
+    /// Writes as many bytes of several parts as the socket takes now.
     ///
     /// # Errors
-    /// As `try_write`.
+    /// The same as of `try_write`.
     fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Asks to be told when it takes more. Called after each `WouldBlock`.
+    /// Asks for a wake once the socket takes more. Called after each `WouldBlock`.
     fn tell_when_writable(&mut self);
 
     /// Says that nothing more will be written.
     fn finish(&mut self);
 }
 
-/// One place of a connection in a room.
+/// A place of a connection in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct RoomPlace {
     /// The room's segment on this shard.
-    pub segment: u32,
-    /// Its slot there; `None` while its join is on the way.
-    pub slot: Option<u32>,
-    /// Which of the connection's joins it came by: one that was given up may be answered after the next was sent.
-    pub join: u32,
+    pub(super) segment: u32,
+    /// Slot in the segment; `None` while the join is on the way.
+    pub(super) slot: Option<u32>,
+    /// Number of the join, among the connection's. A join that was given up may be answered after the next
+    /// was sent.
+    pub(super) join: u32,
 }
 
-/// A join that waits for its turn.
+/// A join that waits until the welcome before it has been taken.
 #[derive(Debug, Clone)]
-pub struct Deferred {
-    /// Which room.
-    pub room: RoomName,
-    /// Where the device left off.
-    pub cursor: Option<Cursor>,
+pub(super) struct Deferred {
+    /// The room to join.
+    pub(super) room: RoomName,
+    /// The device's cursor in that room.
+    pub(super) cursor: Option<Cursor>,
 }
 
-/// One WebSocket connection.
+/// A WebSocket connection.
 #[derive(Debug)]
 pub struct Connection<S> {
     /// The socket.
     pub socket: S,
     outbox: Option<Box<Outbox>>,
     broken: bool,
-    /// How its frames are spelt.
-    pub encoding: Encoding,
-    /// Why it is being closed, once it is.
-    pub closing: Option<CloseReason>,
-    /// Tells this connection from one that had its index before.
-    pub generation: u32,
-    /// Frames it may still send at once, in thousandths.
+    /// Encoding of the device's frames.
+    pub(super) encoding: Encoding,
+    /// The reason of the close, from the moment on at which the connection is told to go.
+    pub(super) closing: Option<CloseReason>,
+    /// Tells this connection from an earlier one at the same index.
+    pub(super) generation: u32,
+    /// Frames still allowed at once, in thousandths.
     allowance_milli: u32,
-    /// When it was last heard.
-    pub heard_at: Instant,
-    /// What it has half sent.
-    pub reader: FrameReader,
-    /// Its rooms.
-    pub places: Vec<Place>,
-    /// Joins that wait until the welcome before them has been taken: at most one is owed at a time.
+    /// Moment of the device's last frame.
+    pub(super) heard_at: Instant,
+    /// The reader of the device's frames; holds bytes of a half-sent frame.
+    pub(super) reader: FrameReader,
+    /// Places in rooms, joined or on the way.
+    pub(super) places: Vec<RoomPlace>,
+    /// Joins that wait for their turn: a connection is owed at most one welcome at a time.
     deferred: VecDeque<Deferred>,
-    /// Joins it has sent.
-    pub joins: u32,
-    /// A hash of the device's name; 0: it gave none.
+    /// Number of joins sent to homes.
+    pub(super) joins: u32,
+    /// A hash of the device's name; 0: no name given.
     pub device: u64,
-    /// Which rooms it may join.
-    pub grant: Grant,
-    /// Its place among the node's connections; given back when the connection is dropped.
-    pub seat: Seat,
+    /// The rooms that the device may join.
+    pub(super) grant: Grant,
+    /// A place among the node's connections, given back when the connection is dropped.
+    _seat: Seat,
 }
 
-/// What becomes of what a connection is owed when it is told to go.
+/// The fate of owed frames when a connection is told to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
-    /// It is delivered, as far as the linger allows.
+pub(super) enum Rest {
+    /// Owed frames are delivered, as far as the linger allows.
     Deliver,
-    /// It is dropped.
+    /// Owed frames are dropped, but for the one that has begun.
     Drop,
 }
 
-/// What draining came to.
+/// The result of draining a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drained {
-    /// It still waits.
+pub(super) enum Drained {
+    /// Something is still owed.
     No,
-    /// Nothing is owed any more, and it never was behind.
+    /// Nothing is owed any more.
     Yes,
-    /// Nothing is owed any more, and it missed frames meanwhile.
-    AfterBehind,
     /// The socket is broken.
     Broken,
 }
 
 impl<S: Socket> Connection<S> {
     /// A connection that has just been upgraded.
-    pub fn new(
+    pub(super) fn new(
         socket: S,
         generation: u32,
         encoding: Encoding,
@@ -139,13 +138,13 @@ impl<S: Socket> Connection<S> {
             joins: 0,
             device: 0,
             grant,
-            seat,
+            _seat: seat,
         }
     }
 
-    /// Offers frames: written now if nothing is owed, owed as far as the bounds allow otherwise.
+    /// Offers frames. They are written now if nothing is owed, and owed as far as the bounds allow otherwise.
     #[inline]
-    pub fn offer(&mut self, frames: &[Bytes], now: Instant) -> Offer {
+    pub(super) fn offer(&mut self, frames: &[Bytes], now: Instant) -> Offer {
         if let (None, [frame]) = (&self.outbox, frames) {
             match self.socket.try_write(frame) {
                 Ok(written) if written == frame.len() => return Offer::Written,
@@ -155,9 +154,10 @@ impl<S: Socket> Connection<S> {
         self.offer_slowly(frames, now)
     }
 
-    /// Offers a frame that the device has asked for. `false`: it has asked for too much without reading any of it.
+    /// Offers a frame the device has asked for. `false`: the device has asked for too much without
+    /// reading.
     #[must_use]
-    pub fn answer(&mut self, frame: &Bytes, now: Instant) -> bool {
+    pub(super) fn answer(&mut self, frame: &Bytes, now: Instant) -> bool {
         match &mut self.outbox {
             Some(outbox) if self.closing.is_none() => {
                 let fits = outbox.owed_frames() < OUTBOX_NOTICES_MAX;
@@ -166,7 +166,7 @@ impl<S: Socket> Connection<S> {
                 }
                 fits
             }
-            // Nothing is owed: the frame is taken in, whatever its size.
+            // Nothing is owed, so the frame is taken, whatever its size.
             _ => {
                 self.offer(std::slice::from_ref(frame), now) != Offer::Refused { taken: 0 }
                     || self.closing.is_some()
@@ -174,11 +174,13 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Offers a welcome, which is exempt from the bounds: `may_join` has seen to it that it is the only one.
-    pub fn welcome(&mut self, frame: &Bytes, now: Instant) {
+    /// Offers a welcome, which is exempt from the bounds. `may_join` makes sure that no other welcome is
+    /// owed.
+    pub(super) fn welcome(&mut self, frame: &Bytes, now: Instant) {
         match &mut self.outbox {
             Some(outbox) if self.closing.is_none() => outbox.owe_welcome(frame.clone(), now),
-            // A fresh socket takes nothing before its first readiness: then the bounds must not count it either.
+            // A fresh socket takes nothing before its first readiness. The welcome is then owed, and still
+            // exempt.
             None if self.closing.is_none() => {
                 let written = self.socket.try_write(frame);
                 if !matches!(written, Ok(bytes) if bytes == frame.len()) {
@@ -190,33 +192,33 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Whether a further join may be sent to its home: no other is unanswered, and nothing is owed.
-    pub fn may_join(&self) -> bool {
+    /// True if a further join may be sent to its home: no other is unanswered, and nothing is owed.
+    pub(super) fn may_join(&self) -> bool {
         self.outbox.is_none() && self.places.iter().all(|place| place.slot.is_some())
     }
 
     /// Has a join wait for its turn.
-    pub fn defer(&mut self, deferred: Deferred) {
+    pub(super) fn defer(&mut self, deferred: Deferred) {
         self.deferred.push_back(deferred);
     }
 
     /// The next join whose turn has come.
-    pub fn next_deferred(&mut self) -> Option<Deferred> {
+    pub(super) fn next_deferred(&mut self) -> Option<Deferred> {
         self.deferred.pop_front()
     }
 
-    /// Whether a join of that room waits for its turn.
-    pub fn has_deferred(&self, room: &RoomName) -> bool {
+    /// True if a join of that room waits for its turn.
+    pub(super) fn has_deferred(&self, room: &RoomName) -> bool {
         self.deferred.iter().any(|deferred| deferred.room == *room)
     }
 
     /// Gives up a join that waits for its turn.
-    pub fn forget_deferred(&mut self, room: &RoomName) {
+    pub(super) fn forget_deferred(&mut self, room: &RoomName) {
         self.deferred.retain(|deferred| deferred.room != *room);
     }
 
-    /// Rooms it is a member of, joins or waits to join.
-    pub fn rooms(&self) -> usize {
+    /// Number of rooms that the connection is a member of, joins or waits to join.
+    pub(super) fn rooms(&self) -> usize {
         self.places.len() + self.deferred.len()
     }
 
@@ -235,7 +237,7 @@ impl<S: Socket> Connection<S> {
         self.owe_rest(frames, written, now)
     }
 
-    /// The socket took `written` of `frames`; the rest is owed.
+    /// Owes the rest of `frames`, of which the socket took `written` bytes.
     #[cold]
     fn owe_rest(&mut self, frames: &[Bytes], written: io::Result<usize>, now: Instant) -> Offer {
         let mut written = match written {
@@ -273,8 +275,8 @@ impl<S: Socket> Connection<S> {
         if taken == frames.len() { Offer::Queued } else { Offer::Refused { taken } }
     }
 
-    /// Writes what is owed, as far as the socket takes it.
-    pub fn drain(&mut self, now: Instant) -> Drained {
+    /// Writes owed frames, as far as the socket takes them.
+    pub(super) fn drain(&mut self, now: Instant) -> Drained {
         while let Some(outbox) = &mut self.outbox {
             if self.broken {
                 return Drained::Broken;
@@ -284,9 +286,8 @@ impl<S: Socket> Connection<S> {
             match self.socket.try_write_vectored(&slices[..count]) {
                 Ok(written) => {
                     if outbox.took(written, now) {
-                        let was_behind = outbox.is_behind();
                         self.outbox = None;
-                        return if was_behind { Drained::AfterBehind } else { Drained::Yes };
+                        return Drained::Yes;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -299,9 +300,9 @@ impl<S: Socket> Connection<S> {
         if self.broken { Drained::Broken } else { Drained::Yes }
     }
 
-    /// Says goodbye: what was begun is finished, the rest of what is owed is delivered or dropped, and nothing but `last`
-    /// follows.
-    pub fn say_last(&mut self, rest: Rest, last: impl IntoIterator<Item = Bytes>, now: Instant) {
+    /// Says goodbye. The begun frame is finished, the other owed frames are delivered or dropped, and `last`
+    /// ends the stream.
+    pub(super) fn say_last(&mut self, rest: Rest, last: impl IntoIterator<Item = Bytes>, now: Instant) {
         let outbox = self.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
         if rest == Rest::Drop {
             outbox.keep_only_begun();
@@ -311,34 +312,34 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Whether anything is owed.
-    pub fn is_waiting(&self) -> bool {
+    /// True if anything is owed.
+    pub(in crate::shard) fn is_waiting(&self) -> bool {
         self.outbox.is_some()
     }
 
-    /// Whether frames were refused since it last drained.
-    pub fn is_behind(&self) -> bool {
+    /// True if frames were refused since the outbox was last empty.
+    pub(super) fn is_behind(&self) -> bool {
         self.outbox.as_ref().is_some_and(|outbox| outbox.is_behind())
     }
 
-    /// Whether its socket has failed.
-    pub fn is_broken(&self) -> bool {
+    /// True if the socket has failed.
+    pub(super) fn is_broken(&self) -> bool {
         self.broken
     }
 
     /// Bytes owed, a welcome included.
-    pub fn owed_bytes(&self) -> usize {
+    pub(super) fn owed_bytes(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes())
     }
 
-    /// Why it has to be closed, if it has waited past a deadline.
-    pub fn overdue(&self, now: Instant) -> Option<CloseReason> {
+    /// The reason to close the connection, if its outbox is past a deadline.
+    pub(super) fn overdue(&self, now: Instant) -> Option<CloseReason> {
         self.outbox.as_ref().and_then(|outbox| outbox.overdue(now))
     }
 
-    /// A frame of the device arrived. Whether it may send that many: a bucket of two seconds' worth, refilled by the
-    /// time since it was last heard.
-    pub fn hear(&mut self, now: Instant) -> bool {
+    /// Counts a frame of the device. `false`: the device sends too many. A bucket of two seconds' worth is
+    /// refilled by the time since the last frame.
+    pub(super) fn hear(&mut self, now: Instant) -> bool {
         let rooms = self.places.len();
         let quiet = now.saturating_duration_since(self.heard_at).min(Duration::from_secs(2));
         self.heard_at = now;
@@ -351,7 +352,7 @@ impl<S: Socket> Connection<S> {
     }
 }
 
-/// Frames a second a device with so many rooms may send.
+/// Frames a second allowed to a device with `rooms` rooms.
 fn frames_per_second(rooms: usize) -> u32 {
     DEVICE_FRAMES_PER_SECOND + DEVICE_FRAMES_PER_SECOND_AND_ROOM * u32::try_from(rooms).unwrap_or(u32::MAX)
 }

@@ -1,21 +1,20 @@
-//! How a step of the ladder reaches the rooms of a shard: the shard's own, or one that an operator gave to a room.
+//! The way of a step of the ladder to rooms: the shard's step, or one an operator gave to a room.
 
-use super::Shard;
-use super::directory::OwnStep;
-use crate::shard::connection::Socket;
+use super::Homes;
+use crate::shard::directory::OwnStep;
 use roomcast_core::now::Now;
 use roomcast_core::room::Input;
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::ladder::{RoomStep, Step};
 
-impl<S: Socket> Shard<S> {
-    /// The step in force from now on, for rooms that have none of their own.
-    pub fn degrade(&mut self, step: Step) {
+impl Homes {
+    /// Sets the step in force for rooms without a step of their own.
+    pub(crate) fn degrade(&mut self, step: Step) {
         self.step = step;
     }
 
-    /// Gives an open room a step of its own, or takes it back. `None`: it is not open.
-    pub fn set_own_step(&mut self, room: &RoomName, step: Option<Step>, now: Now) -> Option<RoomStep> {
+    /// Gives an open room a step of its own, or takes the step back. `None`: the room is not open.
+    pub(crate) fn set_own_step(&mut self, room: &RoomName, step: Option<Step>, now: Now) -> Option<RoomStep> {
         let key = *self.room_of.get(room)?;
         self.rooms[key].own_step = step;
         self.own_steps.push_back(OwnStep { room: room.clone(), step });
@@ -23,9 +22,9 @@ impl<S: Socket> Shard<S> {
         self.room_step(room)
     }
 
-    /// Where an open room stands on the ladder; `None`: it is not open.
+    /// The step of an open room; `None`: the room is not open.
     #[must_use]
-    pub fn room_step(&self, room: &RoomName) -> Option<RoomStep> {
+    pub(crate) fn room_step(&self, room: &RoomName) -> Option<RoomStep> {
         let own = self.rooms[*self.room_of.get(room)?].own_step;
         Some(RoomStep { own, in_force: own.unwrap_or(self.step) })
     }
@@ -35,15 +34,16 @@ impl<S: Socket> Shard<S> {
         self.room_step(room).map_or(self.step, |step| step.in_force)
     }
 
-    /// Tells an open room which step is in force for it, so that it shows it.
-    pub(super) fn tell_step_to(&mut self, room: &RoomName, now: Now) {
+    /// Tells an open room the step in force, so that its view shows the step.
+    pub(crate) fn tell_step_to(&mut self, room: &RoomName, now: Now) {
         if let Some(key) = self.room_of.get(room).copied() {
             self.tell_step(key, now);
         }
     }
 
-    /// Tells a room which step is in force for it, unless it knows. Whatever else it is told comes after this: a change
-    /// reaches rooms one by one as something happens in them, instead of all two hundred thousand at once.
+    /// Tells a room the step in force for it, unless the room knows. Comes before each other input: so a
+    /// change reaches rooms one by one as something happens in them, instead of all two hundred thousand at
+    /// once.
     pub(super) fn tell_step(&mut self, key: usize, now: Now) {
         let home = &mut self.rooms[key];
         let step = home.own_step.unwrap_or(self.step);

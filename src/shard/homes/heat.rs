@@ -1,52 +1,55 @@
-//! How hot a room is: on how many shards further members are to be placed. Pure.
+//! The heat of a room: the number of shards for further members. Pure.
 //!
-//! Placement alone depends on it: a member stays where it is, and the room's order where its home is.
+//! Heat changes placement alone. A member stays on its shard, and the room's order at its home.
+//!
+//! Example: 4 500 members at 2 000 a shard ask for 3 shards. The room gives the third back at 2 000 members,
+//! since twice as many then fit two shards.
 
-/// When a room is hot.
+/// Bounds past which a room takes further shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeatRules {
-    /// Shards there are.
+    /// Number of shards.
     pub shards: usize,
-    /// Members that one shard is to hold of it before the next is added.
+    /// Members on one shard before the next shard is added.
     pub hot_members: u64,
-    /// What its passes may take of one shard before the next is added, in thousandths.
+    /// Cost of the passes on one shard before the next shard is added, in thousandths of its time.
     pub hot_permille: u64,
 }
 
-/// How hot a room is.
+/// The heat of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heat {
     width: usize,
     width_min: usize,
 }
 
-/// What makes a room hot.
+/// The two reasons for heat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fuel {
-    /// Its members, or those that are expected.
+    /// Members of the room, or the expected audience if larger.
     pub members: u64,
-    /// What its passes take of all shards together, in thousandths of one.
+    /// Cost of the passes on all shards together, in thousandths of a shard's time.
     pub permille: u64,
 }
 
 impl Heat {
-    /// Cold: its home will do.
+    /// The heat of a room whose home will do.
     pub const COLD: Self = Self { width: 1, width_min: 1 };
 
-    /// On all of `shards`, and to stay so: it stands in `shards.hot_rooms`.
+    /// The heat of a room in `shards.hot_rooms`: on all of `shards`, for good.
     #[must_use]
     pub fn listed(shards: usize) -> Self {
         Self { width: shards, width_min: shards }
     }
 
-    /// Shards that further members are placed on; 1: its home.
+    /// Number of shards for further members; 1: the home alone.
     #[must_use]
     pub fn width(self) -> usize {
         self.width
     }
 
-    /// Grows at once, and shrinks only when half of the fuel would do: a room at the edge must not go to and fro.
-    /// Whether the width is another one now.
+    /// Grows at once, and shrinks only once twice the fuel would fit: a room at the edge must not go to and
+    /// fro. True if the width has changed.
     pub fn feed(&mut self, fuel: Fuel, rules: &HeatRules) -> bool {
         let doubled =
             Fuel { members: fuel.members.saturating_mul(2), permille: fuel.permille.saturating_mul(2) };
@@ -56,7 +59,7 @@ impl Heat {
 }
 
 impl HeatRules {
-    /// A shard for each `hot_members` begun, or for each `hot_permille`, whichever asks for more.
+    /// A shard for each begun `hot_members`, or for each begun `hot_permille`; the larger number counts.
     fn width(&self, fuel: Fuel) -> usize {
         let by_members = fuel.members.div_ceil(self.hot_members.max(1));
         let by_cost = fuel.permille.div_ceil(self.hot_permille.max(1));

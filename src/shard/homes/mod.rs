@@ -1,0 +1,442 @@
+//! The homes of a shard: the rooms that the shard orders, and the way of their outputs to segments,
+//! publishers, the store and the directory.
+//!
+//! Homes know nothing of connections. They hear segments through control lanes and answer through frame
+//! lanes.
+
+pub mod heat;
+pub mod publishers;
+
+mod frames;
+mod steps;
+mod stored;
+mod welcome;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use self::heat::{Fuel, Heat};
+use self::welcome::Welcomes;
+use super::directory::{OwnStep, Scatter};
+use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefused, LaneSent};
+use super::{Plan, TURN_ENTRIES_MAX, Table, table};
+use crate::store::{Append, StoreRequest};
+use roomcast_core::limits::SCATTER_INTERVAL;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{RoomName, Run, mix};
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::Published;
+use roomcast_core::room::tally::RoomTally;
+use roomcast_core::room::view::RoomLine;
+use roomcast_core::room::{Input, Join, Output, Room, SegmentSaid, Told};
+
+/// Time until a room that is hot for the cost of its passes is looked at again, if no segment reports a pass:
+/// the cost is smoothed over as long.
+const COOL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The rooms that a shard orders.
+#[derive(Debug)]
+pub struct Homes {
+    plan: Plan,
+    lanes: HomeLanes,
+    rooms: Slab<HomeRoom>,
+    room_of: Table<RoomName, usize>,
+    /// Deadline -> room. Invariant: one entry per room that has a deadline.
+    deadlines: BTreeSet<(Instant, usize)>,
+    /// Runs begun so far; the next run's number is made of it.
+    runs: u64,
+    /// The step in force for rooms without a step of their own. Each room hears of a change with its next
+    /// input.
+    step: Step,
+    is_draining: bool,
+    answers: VecDeque<(u64, Published)>,
+    told: VecDeque<(u64, Told)>,
+    store_requests: VecDeque<StoreRequest>,
+    scatters: VecDeque<Scatter>,
+    own_steps: VecDeque<OwnStep>,
+    tally: HomesTally,
+}
+
+/// Counts of a shard's homes since the last `take_tally`.
+#[derive(Debug, Default)]
+pub(super) struct HomesTally {
+    pub(super) rooms: RoomTally,
+    pub(super) welcomes_encoded: u64,
+    pub(super) lane_full: u64,
+    pub(super) rooms_forgotten: u64,
+    pub(super) rooms_promoted: u64,
+    pub(super) rooms_demoted: u64,
+}
+
+/// A room and what its home keeps beside it.
+#[derive(Debug)]
+struct HomeRoom {
+    room: Room,
+    /// The room's entry in `deadlines`.
+    deadline: Option<Instant>,
+    welcomes: Welcomes,
+    heat: Heat,
+    /// Moment to see whether the room has cooled down without a word of its segments: the cost of passes
+    /// fades.
+    cool_at: Option<Instant>,
+    scattered: Option<LastScatter>,
+    /// The step an operator gave to the room.
+    own_step: Option<Step>,
+    /// The step the room was last told.
+    told_step: Step,
+}
+
+/// The last word to the directory about a room's members.
+#[derive(Debug, Clone, Copy)]
+struct LastScatter {
+    at: Instant,
+    members: u64,
+}
+
+impl HomeRoom {
+    fn line(&self, home: usize, now: Instant) -> RoomLine {
+        RoomLine { hot: self.heat.width() > 1, ..self.room.line(home, now) }
+    }
+}
+
+impl Homes {
+    pub(super) fn new(plan: Plan, lanes: HomeLanes) -> Self {
+        Self {
+            plan,
+            lanes,
+            rooms: Slab::new(),
+            room_of: table(),
+            deadlines: BTreeSet::new(),
+            runs: 0,
+            step: Step::Calm,
+            is_draining: false,
+            answers: VecDeque::new(),
+            told: VecDeque::new(),
+            store_requests: VecDeque::new(),
+            scatters: VecDeque::new(),
+            own_steps: VecDeque::new(),
+            tally: HomesTally::default(),
+        }
+    }
+
+    /// The next answer to a publish, with the publish's ticket.
+    pub fn poll_answer(&mut self) -> Option<(u64, Published)> {
+        self.answers.pop_front()
+    }
+
+    /// The next room whose placement changes.
+    pub fn poll_scatter(&mut self) -> Option<Scatter> {
+        self.scatters.pop_front()
+    }
+
+    /// The next room whose own step of the ladder changes.
+    pub fn poll_own_step(&mut self) -> Option<OwnStep> {
+        self.own_steps.pop_front()
+    }
+
+    /// The next deadline of a room; `None` while draining, since rooms then wait for segments and not for
+    /// time.
+    pub(super) fn poll_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at).filter(|_| !self.is_draining)
+    }
+
+    pub(super) fn take_tally(&mut self) -> HomesTally {
+        std::mem::take(&mut self.tally)
+    }
+
+    pub(super) fn rooms(&self) -> u64 {
+        self.rooms.len() as u64
+    }
+
+    /// Messages gathered in all rooms.
+    pub(super) fn gathered(&self) -> u64 {
+        self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum()
+    }
+
+    /// Reliable messages of all rooms on their way to the store.
+    pub(super) fn not_durable(&self) -> u64 {
+        self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum()
+    }
+
+    /// From now on publishes, joins and new settings are refused.
+    pub(super) fn take_no_more(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// True if every room is empty and nothing is on a lane.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.rooms.iter().all(|(_, home)| home.room.is_flushed()) && self.lanes.is_quiet()
+    }
+
+    pub(super) fn check_invariants(&self) {
+        let asked = self.rooms.iter().filter(|(_, home)| home.deadline.is_some()).count();
+        assert_eq!(asked, self.deadlines.len(), "each room's deadline is kept");
+        assert_eq!(self.room_of.len(), self.rooms.len(), "each room is found by its name");
+    }
+
+    /// Takes a turn's worth of entries off each control lane. True if more are there.
+    pub(super) fn take_from_lanes(&mut self, now: Now) -> bool {
+        let mut busy = false;
+        for shard in 0..self.lanes.shards() {
+            let mut left = TURN_ENTRIES_MAX;
+            while let Some(control) = self.lanes.next_from(shard) {
+                self.take_control(shard, control, now);
+                left -= 1;
+                if left == 0 {
+                    busy = true;
+                    break;
+                }
+            }
+        }
+        busy
+    }
+
+    /// Takes the words of a segment on this shard.
+    pub(super) fn take_own_control(&mut self, control: Control, now: Now) {
+        self.take_control(self.plan.index, control, now);
+    }
+
+    /// The next delivery to a segment on this shard.
+    pub(super) fn next_own(&mut self) -> Option<Delivery> {
+        self.lanes.next_own()
+    }
+
+    /// Number of shards the frame lanes lead to.
+    pub(super) fn shards(&self) -> usize {
+        self.lanes.shards()
+    }
+
+    /// Sends deliveries that found a lane full. True if entries still wait.
+    pub(super) fn pump(&mut self) -> bool {
+        self.lanes.pump()
+    }
+
+    /// True if `shard` has to be woken for a delivery.
+    pub(super) fn take_touched(&mut self, shard: usize) -> bool {
+        self.lanes.take_touched(shard)
+    }
+
+    fn take_control(&mut self, shard: usize, control: Control, now: Now) {
+        let Control { room, run, said } = control;
+        if let SegmentSaid::Join(join) = said {
+            return self.take_join(shard, &room, join, now);
+        }
+        // Words about an earlier life of the room, or about a room that was closed, change nothing.
+        let key = self.room_of.get(&room).copied();
+        if let Some(key) = key.filter(|key| Some(self.rooms[*key].room.run()) == run) {
+            self.tell_room(key, Input::Segment { shard, said }, now);
+        }
+    }
+
+    /// Has rooms cut what they hold, a turn's worth of rooms: the shard drains. True if more are left.
+    pub(super) fn flush_all(&mut self, now: Now) -> bool {
+        let keys = self.rooms.iter().filter(|(_, home)| home.room.may_flush()).map(|(key, _)| key);
+        let keys: Vec<usize> = keys.take(TURN_ENTRIES_MAX).collect();
+        let busy = keys.len() == TURN_ENTRIES_MAX;
+        for key in keys {
+            self.tell_room(key, Input::Flush, now);
+        }
+        busy
+    }
+
+    /// Tells rooms that their deadline has come, a turn's worth of rooms. True if more are due.
+    pub(super) fn take_due_rooms(&mut self, now: Now) -> bool {
+        for _ in 0..TURN_ENTRIES_MAX {
+            let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now.instant) else {
+                return false;
+            };
+            let home = &mut self.rooms[key];
+            home.welcomes.forget_old(home.room.seq(), now.instant);
+            self.tell_room(key, Input::Due, now);
+        }
+        true
+    }
+
+    fn take_join(&mut self, shard: usize, room: &RoomName, join: Join, now: Now) {
+        let opened = if self.is_draining {
+            Err("draining")
+        } else if self.step_for(room) == Step::JoinsRefused {
+            Err("joins_refused")
+        } else {
+            self.open(room, now.instant).ok_or("rooms_full")
+        };
+        match opened {
+            Ok(key) => self.tell_room(key, Input::Segment { shard, said: SegmentSaid::Join(join) }, now),
+            Err(code) => {
+                let refused = JoinRefused { connection: join.connection, join: join.join, code };
+                // The room is not open, so it has no run.
+                let said = HomeSaid::Refused(refused);
+                self.lanes.send(shard, Delivery { room: room.clone(), run: Run(0), said });
+            }
+        }
+    }
+
+    /// The room of that name, opened if need be. `None`: the shard holds as many rooms as it may.
+    fn open(&mut self, name: &RoomName, now: Instant) -> Option<usize> {
+        if let Some(key) = self.room_of.get(name) {
+            return Some(*key);
+        }
+        if self.rooms.len() >= self.plan.rooms_max {
+            return None;
+        }
+        self.runs += 1;
+        let run = Run(mix(self.plan.run_seed.wrapping_add(self.runs)));
+        let is_listed = self.plan.hot_rooms.contains(name);
+        let heat = if is_listed { Heat::listed(self.plan.shards) } else { Heat::COLD };
+        self.tally.rooms_promoted += u64::from(heat.width() > 1);
+        let key = self.rooms.insert(HomeRoom {
+            room: Room::new(name.clone(), run, self.plan.rules, now),
+            deadline: None,
+            welcomes: Welcomes::default(),
+            heat,
+            cool_at: None,
+            scattered: None,
+            own_step: None,
+            told_step: Step::Calm,
+        });
+        self.room_of.insert(name.clone(), key);
+        Some(key)
+    }
+
+    /// Gives a room an input, and takes its outputs.
+    fn tell_room(&mut self, key: usize, input: Input, now: Now) {
+        // First, so that the room decides on this input by the step in force.
+        self.tell_step(key, now);
+        let is_fuel = match &input {
+            Input::Segment { said, .. } => {
+                matches!(said, SegmentSaid::Join(_) | SegmentSaid::Left(_) | SegmentSaid::Taken { .. })
+            }
+            Input::Configure(_) => true,
+            Input::Due => self.rooms[key].cool_at.is_some_and(|at| at <= now.instant),
+            _ => false,
+        };
+        self.rooms[key].room.handle(input, now, &mut self.tally.rooms);
+        if is_fuel {
+            self.feed_heat(key, now.instant);
+        }
+        self.take_outputs(key, now);
+    }
+
+    /// Feeds a room's heat with its present members and cost, and tells the directory of a change.
+    fn feed_heat(&mut self, key: usize, now: Instant) {
+        let HomeRoom { room, heat, cool_at, scattered, .. } = &mut self.rooms[key];
+        let fuel = Fuel { members: room.expected_members(), permille: room.load_permille(now) };
+        let width = heat.width();
+        let members = room.members();
+        let changed = heat.feed(fuel, &self.plan.heat);
+        // Would the members alone keep the room this hot? If not, its cost does, and cost fades without a
+        // word.
+        let mut without_cost = *heat;
+        let is_hot_by_cost = without_cost.feed(Fuel { permille: 0, ..fuel }, &self.plan.heat);
+        *cool_at = is_hot_by_cost.then(|| now + COOL_INTERVAL);
+        let is_stale = |last: LastScatter| last.members != members && last.at + SCATTER_INTERVAL <= now;
+        // A cold room is on its home, whatever its members: the directory need not know how many. A hot
+        // room's numbers are told at most once per interval, or each of 20 000 joins a second would take the
+        // directory's lock.
+        if !changed && (width == 1 || !scattered.is_none_or(is_stale)) {
+            return;
+        }
+        *scattered = Some(LastScatter { at: now, members });
+        let segments = room.segments().map(|(shard, census)| (shard, census.members())).collect();
+        let scatter = Scatter { room: room.name().clone(), width: heat.width(), members: segments };
+        self.tally.rooms_promoted += u64::from(heat.width() > width);
+        self.tally.rooms_demoted += u64::from(heat.width() < width);
+        self.scatters.push_back(scatter);
+    }
+
+    /// Sends on a room's outputs, and keeps its next deadline.
+    fn take_outputs(&mut self, key: usize, now: Now) {
+        while let Some(output) = self.rooms[key].room.poll_output() {
+            match output {
+                Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
+                Output::Told { ticket, told } => self.told.push_back((ticket, told)),
+                Output::Batch { batch, segments, sent } => self.send_batch(key, &batch, &segments, sent, now),
+                Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, now),
+                Output::Refreshed { shard, want, to, head, refresh } => {
+                    let room = &self.rooms[key].room;
+                    let frame = refresh.map(|refresh| frames::refresh(room, want, &refresh, to, head));
+                    self.deliver(key, shard, HomeSaid::Refresh { want, frame: frame.map(Box::new) });
+                }
+                Output::Carried { shard, want, seq, carried, floor } => {
+                    let room = &self.rooms[key].room;
+                    let frame = carried.map(|carried| frames::carry(room, want, seq, &carried));
+                    self.deliver(key, shard, HomeSaid::Carry { want, seq, frame, floor });
+                }
+                Output::Load { life } => {
+                    let room = self.rooms[key].room.name().clone();
+                    self.store_requests.push_back(StoreRequest::Load { room, life });
+                }
+                Output::Append { life, epoch, messages } => {
+                    let room = self.rooms[key].room.name().clone();
+                    self.store_requests.push_back(StoreRequest::Append(Append {
+                        room,
+                        life,
+                        epoch,
+                        messages,
+                    }));
+                }
+                Output::Page { life, after, bytes_max } => {
+                    let room = self.rooms[key].room.name().clone();
+                    self.store_requests.push_back(StoreRequest::Page { room, life, after, bytes_max });
+                }
+                Output::StreamChanged => self.send_stream_changed(key),
+                // The room ends here: its key may be another room's with the next `open`.
+                Output::Closed => return self.close(key),
+                Output::Idle => return self.forget(key),
+            }
+        }
+        self.keep_deadline(key);
+    }
+
+    fn keep_deadline(&mut self, key: usize) {
+        let home = &mut self.rooms[key];
+        let deadline = [home.room.poll_deadline(), home.cool_at].into_iter().flatten().min();
+        let before = std::mem::replace(&mut home.deadline, deadline);
+        // Most inputs leave the deadline as it was: no change of the tree for those.
+        if before != deadline {
+            before.map(|at| self.deadlines.remove(&(at, key)));
+            deadline.map(|at| self.deadlines.insert((at, key)));
+        }
+    }
+
+    /// Drops a room that was closed, and tells its segments.
+    fn close(&mut self, key: usize) {
+        let home = self.drop_room(key);
+        for (shard, _) in home.room.segments() {
+            let room = home.room.name().clone();
+            self.lanes.send(shard, Delivery { room, run: home.room.run(), said: HomeSaid::Closed });
+        }
+    }
+
+    /// Drops a room that nobody has used for a while. The room has no members, so nobody is told.
+    fn forget(&mut self, key: usize) {
+        drop(self.drop_room(key));
+        self.tally.rooms_forgotten += 1;
+    }
+
+    fn drop_room(&mut self, key: usize) -> HomeRoom {
+        let home = self.rooms.remove(key);
+        self.room_of.remove(home.room.name());
+        home.deadline.map(|at| self.deadlines.remove(&(at, key)));
+        // The next room of this name begins without what the directory knows of this one.
+        if home.own_step.is_some() {
+            self.own_steps.push_back(OwnStep { room: home.room.name().clone(), step: None });
+        }
+        if home.heat.width() > 1 {
+            self.tally.rooms_demoted += 1;
+            let room = home.room.name().clone();
+            self.scatters.push_back(Scatter { room, width: 1, members: Vec::new() });
+        }
+        home.room.shed_rest(&mut self.tally.rooms);
+        home
+    }
+
+    /// Sends the words of a room to its segment on `shard`.
+    fn deliver(&mut self, key: usize, shard: usize, said: HomeSaid) -> LaneSent {
+        let room = &self.rooms[key].room;
+        let delivery = Delivery { room: room.name().clone(), run: room.run(), said };
+        self.lanes.send(shard, delivery)
+    }
+}

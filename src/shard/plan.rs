@@ -1,0 +1,57 @@
+//! The plan of a shard: everything that stays as it was when the shard started.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::homes::heat::HeatRules;
+use roomcast_core::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS, ROOMS_MAX};
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::pace::RoomRules;
+
+/// The plan of a shard. Homes and residents keep a copy each.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The shard's own index.
+    pub index: usize,
+    /// Number of shards.
+    pub shards: usize,
+    /// The flush policy of rooms without settings of their own.
+    pub rules: RoomRules,
+    /// Time between two pings of a device.
+    pub heartbeat: Duration,
+    /// Seed of the runs' numbers; a new one for each start of a node.
+    pub run_seed: u64,
+    /// Rooms the shard may hold; past that, joins and publishes to new rooms are refused.
+    pub rooms_max: usize,
+    /// Members visited by a turn at most.
+    pub turn_members: usize,
+    /// Bounds past which a room is hot.
+    pub heat: HeatRules,
+    /// Rooms that are hot from the first device on.
+    pub hot_rooms: Arc<BTreeSet<RoomName>>,
+    /// The processor time the shard's thread has used; in a simulated world, a made-up cost.
+    pub meter: fn() -> Duration,
+}
+
+impl Plan {
+    /// The plan of one of `shards` shards, with the bounds of `limits`. No room is listed as hot, and passes
+    /// cost nothing.
+    #[must_use]
+    pub fn new(index: usize, shards: usize, rules: RoomRules, heartbeat: Duration, run_seed: u64) -> Self {
+        // Half of the passes' share: a room gets its second shard before its window has to widen.
+        let hot_permille = u64::from(rules.cpu_permille / 2);
+        Self {
+            index,
+            shards,
+            rules,
+            heartbeat,
+            run_seed,
+            rooms_max: ROOMS_MAX.div_ceil(shards),
+            turn_members: PASS_TURN_MEMBERS,
+            heat: HeatRules { shards, hot_members: HOT_MEMBERS, hot_permille },
+            hot_rooms: Arc::default(),
+            meter: || Duration::ZERO,
+        }
+    }
+}

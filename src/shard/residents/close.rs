@@ -1,0 +1,120 @@
+//! The end of connections: leaving their rooms, the last words, and the end of a room for its members.
+
+use super::Residents;
+use super::connection::{Drained, Rest, RoomPlace, Socket};
+use roomcast_core::now::Now;
+use roomcast_core::room::SegmentSaid;
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::frame::{self, Notice};
+
+impl<S: Socket> Residents<S> {
+    pub(super) fn close(&mut self, index: u32, reason: CloseReason, now: Now) {
+        let notice = (reason == CloseReason::Draining).then_some(Notice::Bye);
+        self.close_with(index, reason, notice, now);
+    }
+
+    /// Closes the connections of all members of a segment.
+    pub(super) fn close_members(&mut self, key: u32, reason: CloseReason, now: Now) {
+        let members: Vec<u32> = self.segments[key].segment.connections().collect();
+        for index in members {
+            self.close(index, reason, now);
+        }
+    }
+
+    /// Takes a connection out of its rooms, and lets it finish the frame that it has begun and say goodbye.
+    fn close_with(&mut self, index: u32, reason: CloseReason, notice: Option<Notice<'_>>, now: Now) {
+        let Some(connection) = self.connections.living(index) else { return };
+        // The first reason counts: it is what the device hears.
+        if connection.closing.replace(reason).is_some() {
+            return;
+        }
+        self.tally.closed[reason.index()] += 1;
+        let places = std::mem::take(&mut connection.places);
+        if reason == CloseReason::Gone {
+            // Nobody is there to hear a goodbye, and the caller has the connection dropped at the end of the
+            // turn.
+            return places.into_iter().for_each(|place| self.give_up_place(place));
+        }
+        let notice = notice.map(|notice| frame::notice(notice, connection.encoding));
+        // A device that goes for the node's or the publisher's reasons gets everything that it was given
+        // before.
+        let rest = match reason {
+            CloseReason::Draining | CloseReason::RoomClosed => Rest::Deliver,
+            _ => Rest::Drop,
+        };
+        connection.say_last(rest, notice.into_iter().chain(frame::close(reason)), now.instant);
+        self.connections.linger(index, now.instant);
+        for place in places {
+            self.give_up_place(place);
+        }
+        self.drain_connection(index, now);
+    }
+
+    /// Writes what a connection is owed, and tells its segments when nothing is left.
+    pub(super) fn drain_connection(&mut self, index: u32, now: Now) {
+        let connection = &mut self.connections[index];
+        let drained = connection.drain(now.instant);
+        if drained == Drained::No {
+            return;
+        }
+        let closing = connection.closing;
+        self.connections.has_drained(index);
+        match (drained, closing) {
+            (Drained::Broken, None) => {
+                self.close(index, CloseReason::Gone, now);
+                self.connections.end(index);
+            }
+            // Dropped at the end of the turn: the function that closed the connection may still be looking at
+            // it.
+            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => self.connections.end(index),
+            // The device is to end first, so that it reads the reason; the linger bounds how long that may
+            // take.
+            (_, Some(_)) => self.connections[index].socket.finish(),
+            (_, None) => self.tell_segments_drained(index),
+        }
+    }
+
+    fn tell_segments_drained(&mut self, index: u32) {
+        for at in 0..self.connections[index].places.len() {
+            let RoomPlace { segment, slot, .. } = self.connections[index].places[at];
+            if let Some(slot) = slot {
+                self.segments[segment].segment.drained(slot);
+                self.send_wants(segment);
+            }
+        }
+        self.send_deferred_join(index);
+    }
+
+    /// Gives a place in a room back. A join on its way is given up when its answer comes.
+    pub(super) fn give_up_place(&mut self, place: RoomPlace) {
+        let Some(slot) = place.slot else { return };
+        let left = self.segments[place.segment].segment.leave(slot);
+        self.tell_home(place.segment, SegmentSaid::Left(left));
+        self.drop_empty_segment(place.segment);
+    }
+
+    /// Tells the members of a closed room, unless a pass over them is still to come. A connection without
+    /// another room is closed.
+    pub(super) fn finish_closing(&mut self, key: u32, now: Now) {
+        let placed = &mut self.segments[key];
+        // Batches that were cut before the room was closed come first.
+        if !placed.closing || placed.segment.is_busy() {
+            return;
+        }
+        let room = placed.segment.room().clone();
+        let members: Vec<u32> = placed.segment.connections().collect();
+        placed.end_life();
+        for index in members {
+            let connection = &mut self.connections[index];
+            // A join on its way is one to the room's next life.
+            connection.places.retain(|place| place.segment != key || place.slot.is_none());
+            let notice = Notice::Closed(&room);
+            if connection.places.is_empty() {
+                self.close_with(index, CloseReason::RoomClosed, Some(notice), now);
+            } else {
+                self.notify(index, notice, now);
+            }
+        }
+        self.drop_empty_segment(key);
+    }
+}

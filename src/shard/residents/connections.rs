@@ -1,0 +1,242 @@
+//! The connections on a shard: found by key, as passes write to them, and in order of their deadlines.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::{Index, IndexMut};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use slab::Slab;
+
+use super::connection::{Connection, Socket};
+use crate::auth::Grant;
+use crate::seat::Seat;
+use roomcast_core::fanout::{Offer, Sink};
+use roomcast_core::limits::CLOSE_LINGER;
+use roomcast_core::room::id::Encoding;
+
+/// Time between two looks at the deadlines of waiting connections.
+pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The connections of a shard. Indexed by their places in the table.
+#[derive(Debug)]
+pub(super) struct Connections<S> {
+    all: Slab<Connection<S>>,
+    /// Invariant: exactly the connections with an outbox.
+    waiting: BTreeSet<u32>,
+    /// Connections to drop at the end of the turn: they have said their last, or their socket failed. Nobody
+    /// gets their index before, so each entry means the connection that it was made for.
+    ended: Vec<u32>,
+    /// Number of the last connection, from which keys are made.
+    generation: u32,
+    /// Connections that have said goodbye: the moment to drop them, and their key. Rising, since all linger
+    /// as long.
+    lingering: VecDeque<(Instant, u64)>,
+    next_sweep: Instant,
+    /// Place in the table where the search for silent connections goes on.
+    silent_at: usize,
+}
+
+impl<S: Socket> Sink for Connections<S> {
+    #[inline]
+    fn offer(&mut self, connection: u32, frames: &[Bytes], now: Instant) -> Offer {
+        debug_assert!(frames.iter().all(|frame| !frame.is_empty()), "a frame for each encoding in use");
+        let placed = &mut self.all[connection as usize];
+        let offer = placed.offer(frames, now);
+        if offer != Offer::Written {
+            self.waits(connection);
+        }
+        offer
+    }
+
+    fn is_waiting(&self, connection: u32) -> bool {
+        self.all[connection as usize].is_waiting()
+    }
+}
+
+impl<S: Socket> Connections<S> {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            all: Slab::new(),
+            waiting: BTreeSet::new(),
+            ended: Vec::new(),
+            generation: 0,
+            lingering: VecDeque::new(),
+            next_sweep: now + SWEEP_INTERVAL,
+            silent_at: 0,
+        }
+    }
+
+    /// Takes in a connection. The result is its key, valid while the connection lives.
+    pub(super) fn insert(
+        &mut self,
+        socket: S,
+        encoding: Encoding,
+        grant: Grant,
+        seat: Seat,
+        now: Instant,
+    ) -> u64 {
+        self.generation = self.generation.wrapping_add(1);
+        let connection = Connection::new(socket, self.generation, encoding, grant, seat, now);
+        key_of(self.all.insert(connection), self.generation)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Places in the table, taken or free.
+    pub(super) fn capacity(&self) -> usize {
+        self.all.capacity()
+    }
+
+    pub(super) fn living(&mut self, index: u32) -> Option<&mut Connection<S>> {
+        self.all.get_mut(index as usize)
+    }
+
+    /// True if a connection stands at this place of the table; its index, if so.
+    pub(super) fn at(&self, place: usize) -> Option<u32> {
+        let index = u32::try_from(place).expect("a shard has fewer than 2^32 connections");
+        self.all.contains(place).then_some(index)
+    }
+
+    /// The connection of a key, while it lives.
+    pub(super) fn find(&self, key: u64) -> Option<u32> {
+        let index = u32::try_from(key & u64::from(u32::MAX)).expect("masked");
+        let generation = u32::try_from(key >> 32).expect("shifted");
+        let connection = self.all.get(index as usize)?;
+        // Another connection may have the place by now.
+        (connection.generation == generation).then_some(index)
+    }
+
+    /// The key of a connection, by which homes and the shell name it.
+    pub(super) fn key(&self, index: u32) -> u64 {
+        key_of(index as usize, self[index].generation)
+    }
+
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Connection<S>> {
+        self.waiting.iter().map(|index| &self.all[*index as usize])
+    }
+
+    /// Notes a connection that was offered something beside a pass, if it is owed some of it.
+    pub(super) fn note_waiting(&mut self, index: u32) {
+        if self[index].is_waiting() {
+            self.waits(index);
+        }
+    }
+
+    #[cold]
+    fn waits(&mut self, index: u32) {
+        self.waiting.insert(index);
+        if self[index].is_broken() {
+            self.ended.push(index);
+        }
+    }
+
+    /// The connection is owed nothing any more.
+    pub(super) fn has_drained(&mut self, index: u32) {
+        self.waiting.remove(&index);
+    }
+
+    /// The connection has said its last words, and is dropped when it has lingered.
+    pub(super) fn linger(&mut self, index: u32, now: Instant) {
+        self.waiting.insert(index);
+        self.lingering.push_back((now + CLOSE_LINGER, self.key(index)));
+    }
+
+    /// A connection that has lingered long enough.
+    pub(super) fn next_lingered(&mut self, now: Instant) -> Option<u32> {
+        while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
+            let (_, key) = self.lingering.pop_front()?;
+            // The device may have ended first.
+            if let Some(index) = self.find(key) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Has the connection dropped at the end of the turn.
+    pub(super) fn end(&mut self, index: u32) {
+        self.ended.push(index);
+    }
+
+    /// The next connection to drop at the end of the turn.
+    pub(super) fn next_ended(&mut self) -> Option<u32> {
+        while let Some(index) = self.ended.pop() {
+            // A connection may have ended for two reasons.
+            if self.all.contains(index as usize) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Drops the connection, its socket and its seat.
+    pub(super) fn remove(&mut self, index: u32) {
+        self.waiting.remove(&index);
+        self.all.try_remove(index as usize);
+    }
+
+    pub(super) fn next_sweep(&self) -> Instant {
+        self.next_sweep
+    }
+
+    /// The next deadline of a connection; `None` if there is none.
+    pub(super) fn poll_deadline(&self) -> Option<Instant> {
+        let dropped = self.lingering.front().map(|(at, _)| *at);
+        // An idle node without connections sleeps.
+        let sweep = (!self.all.is_empty()).then_some(self.next_sweep);
+        [dropped, sweep].into_iter().flatten().min()
+    }
+
+    /// True if the sweep is due; the next is an interval later.
+    pub(super) fn take_sweep(&mut self, now: Instant) -> bool {
+        let is_due = self.next_sweep <= now;
+        if is_due {
+            self.next_sweep = now + SWEEP_INTERVAL;
+        }
+        is_due
+    }
+
+    /// The next place of the table to look at for a silent connection.
+    pub(super) fn next_place(&mut self) -> usize {
+        self.silent_at = if self.silent_at + 1 < self.all.capacity() { self.silent_at + 1 } else { 0 };
+        self.silent_at
+    }
+
+    /// Waiting connections with their places in the table.
+    pub(super) fn waiting_indices(&self) -> impl Iterator<Item = u32> {
+        self.waiting.iter().copied()
+    }
+
+    pub(super) fn check_invariants(&self) {
+        for (index, connection) in &self.all {
+            let index = u32::try_from(index).expect("a shard has fewer than 2^32 connections");
+            let is_known = self.waiting.contains(&index);
+            assert_eq!(connection.is_waiting(), is_known, "a connection that is owed something is known");
+        }
+    }
+}
+
+impl<S> Index<u32> for Connections<S> {
+    type Output = Connection<S>;
+
+    fn index(&self, index: u32) -> &Connection<S> {
+        &self.all[index as usize]
+    }
+}
+
+impl<S> IndexMut<u32> for Connections<S> {
+    fn index_mut(&mut self, index: u32) -> &mut Connection<S> {
+        &mut self.all[index as usize]
+    }
+}
+
+/// The key of a connection: its place in the table, and its number among all connections of the shard.
+fn key_of(index: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | index as u64
+}

@@ -1,0 +1,144 @@
+//! Devices: their bytes and frames, and the answers that they get at once.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::Residents;
+use super::connection::{Connection, Socket};
+use crate::auth::Grant;
+use crate::seat::Seat;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::device::{self, DeviceFrame, Refusal};
+use roomcast_core::wire::frame::{self, Notice};
+use roomcast_core::wire::reader::{Incoming, ReaderLimits};
+
+impl<S: Socket> Residents<S> {
+    /// Takes in a connection. The result is its key, valid while the connection lives.
+    pub fn connect(&mut self, socket: S, encoding: Encoding, grant: Grant, seat: Seat, now: Now) -> u64 {
+        self.connections.insert(socket, encoding, grant, seat, now.instant)
+    }
+
+    /// Takes bytes off the connection's socket. Afterwards `bytes` holds nothing of use.
+    pub fn receive(&mut self, key: u64, bytes: &mut [u8], now: Now) {
+        let Some(index) = self.connections.find(key) else { return };
+        let mut reader = std::mem::take(&mut self.connections[index].reader);
+        let read =
+            reader.feed(bytes, ReaderLimits::default(), &mut |incoming| self.hear(key, &incoming, now));
+        // A frame of its own may have ended the connection.
+        let Some(index) = self.connections.find(key) else { return };
+        self.connections[index].reader = reader;
+        if let Err(reason) = read {
+            self.close(index, reason, now);
+        }
+    }
+
+    /// The connection's socket takes more.
+    pub fn writable(&mut self, key: u64, now: Now) {
+        if let Some(index) = self.connections.find(key) {
+            self.drain_connection(index, now);
+        }
+    }
+
+    /// The connection's socket ended or failed.
+    pub fn hang_up(&mut self, key: u64, now: Now) {
+        let Some(index) = self.connections.find(key) else { return };
+        self.close(index, CloseReason::Gone, now);
+        self.connections.end(index);
+    }
+
+    /// Cuts the connection because of a defect of the engine.
+    pub(crate) fn abort(&mut self, key: u64, now: Now) {
+        if let Some(index) = self.connections.find(key) {
+            self.close(index, CloseReason::Internal, now);
+        }
+    }
+
+    /// The connection of a key, while it lives.
+    pub fn connection(&mut self, key: u64) -> Option<&mut Connection<S>> {
+        let index = self.connections.find(key)?;
+        self.connections.living(index)
+    }
+
+    /// Takes a frame of a device.
+    fn hear(&mut self, key: u64, incoming: &Incoming<'_>, now: Now) -> ControlFlow<()> {
+        let Some(index) = self.connections.find(key) else { return ControlFlow::Break(()) };
+        let connection = &mut self.connections[index];
+        // A device that was told to go has nothing more to say.
+        if connection.closing.is_some() {
+            return ControlFlow::Break(());
+        }
+        if !connection.hear(now.instant) {
+            self.close(index, CloseReason::FrameFlood, now);
+            return ControlFlow::Break(());
+        }
+        match incoming {
+            Incoming::Ping(payload) => self.answer(index, &frame::websocket_pong(payload), now),
+            Incoming::Close(_) => {
+                self.close(index, CloseReason::DeviceClosed, now);
+                return ControlFlow::Break(());
+            }
+            Incoming::Pong | Incoming::Fragment => {}
+            Incoming::Text(_) | Incoming::Binary(_) => match device::parse(connection.encoding, incoming) {
+                Ok(frame) => frame.into_iter().for_each(|frame| self.obey(key, index, frame, now)),
+                Err(Refusal::Answer(bad)) => {
+                    let error = Notice::Error { code: bad.code, room: None, field: bad.field };
+                    self.notify(index, error, now);
+                }
+                Err(Refusal::Close(reason)) => {
+                    self.close(index, reason, now);
+                    return ControlFlow::Break(());
+                }
+            },
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn obey(&mut self, key: u64, index: u32, frame: DeviceFrame, now: Now) {
+        match frame {
+            DeviceFrame::Ping => self.notify(index, Notice::Pong, now),
+            DeviceFrame::Ack(acks) => {
+                for ack in acks {
+                    let taken = self.acknowledge(index, &ack, now.instant);
+                    *(if taken { &mut self.tally.acks } else { &mut self.tally.acks_ignored }) += 1;
+                }
+            }
+            DeviceFrame::Join { room, cursor } => self.join(key, &room, None, cursor, now),
+            DeviceFrame::Leave { room } => self.leave(index, &room, now),
+        }
+    }
+
+    fn leave(&mut self, index: u32, room: &RoomName, now: Now) {
+        let segment = self.segments.find(room);
+        let connection = &mut self.connections[index];
+        let at = connection.places.iter().position(|place| Some(place.segment) == segment);
+        if let Some(at) = at {
+            let place = connection.places.remove(at);
+            self.give_up_place(place);
+        } else if connection.has_deferred(room) {
+            connection.forget_deferred(room);
+        } else {
+            let error = Notice::Error { code: "not_joined", room: Some(room), field: Some("room") };
+            return self.notify(index, error, now);
+        }
+        self.notify(index, Notice::Left(room), now);
+        // The join that was given up may have been the one that others waited for.
+        self.send_deferred_join(index);
+    }
+
+    /// Sends a connection an answer to its device, or closes it if its device reads none of its answers.
+    pub(super) fn notify(&mut self, index: u32, notice: Notice<'_>, now: Now) {
+        let frame = frame::notice(notice, self.connections[index].encoding);
+        self.answer(index, &frame, now);
+    }
+
+    fn answer(&mut self, index: u32, frame: &Bytes, now: Now) {
+        let fits = self.connections[index].answer(frame, now.instant);
+        self.connections.note_waiting(index);
+        if !fits {
+            self.close(index, CloseReason::FrameFlood, now);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Connections past a deadline: those that do not read, are silent, have lingered, or are told to go by a
+//! drain.
+
+use super::Residents;
+use super::connection::Socket;
+use super::connections::SWEEP_INTERVAL;
+use roomcast_core::now::Now;
+use roomcast_core::wire::close::CloseReason;
+
+/// Heartbeats without a word after which a device counts as gone: one lost ping and its slack.
+const SILENT_HEARTBEATS: f64 = 2.5;
+
+impl<S: Socket> Residents<S> {
+    /// Drops connections that have lingered, and closes those past a deadline: waiting ones all at once,
+    /// silent ones a slice of the table at a time.
+    pub(in crate::shard) fn sweep(&mut self, now: Now) {
+        while let Some(index) = self.connections.next_lingered(now.instant) {
+            self.connections.remove(index);
+        }
+        if !self.connections.take_sweep(now.instant) {
+            return;
+        }
+        let overdue = self.connections.waiting_indices();
+        let overdue =
+            overdue.filter_map(|index| Some((index, self.connections[index].overdue(now.instant)?)));
+        let overdue: Vec<(u32, CloseReason)> = overdue.collect();
+        for (index, reason) in overdue {
+            self.close(index, reason, now);
+        }
+        self.close_silent(now);
+    }
+
+    fn close_silent(&mut self, now: Now) {
+        let silence_max = self.plan.heartbeat.mul_f64(SILENT_HEARTBEATS);
+        // The whole table within a quarter of a heartbeat, so that a silent device is found soon after its
+        // time.
+        let sweeps = (self.plan.heartbeat.as_millis() / (4 * SWEEP_INTERVAL.as_millis())).max(1);
+        let slice = self.connections.capacity().div_ceil(usize::try_from(sweeps).unwrap_or(usize::MAX));
+        for _ in 0..slice {
+            let place = self.connections.next_place();
+            let Some(index) = self.connections.at(place) else { continue };
+            if now.instant.saturating_duration_since(self.connections[index].heard_at) >= silence_max {
+                self.close(index, CloseReason::Silent, now);
+            }
+        }
+    }
+
+    /// Drops the connections that have said their last, or whose socket failed.
+    pub(in crate::shard) fn drop_ended(&mut self, now: Now) {
+        while let Some(index) = self.connections.next_ended() {
+            self.close(index, CloseReason::Gone, now);
+            self.connections.remove(index);
+        }
+    }
+
+    /// Says goodbye to a turn's worth of connections, once the drain has come so far. True if more are to
+    /// come.
+    pub(in crate::shard) fn take_farewells(&mut self, now: Now) -> bool {
+        let Some(from) = self.farewell else { return false };
+        let to = (from + self.plan.turn_members).min(self.connections.capacity());
+        for place in from..to {
+            if let Some(index) = self.connections.at(place) {
+                self.close(index, CloseReason::Draining, now);
+            }
+        }
+        self.farewell = Some(to);
+        to > from
+    }
+}
