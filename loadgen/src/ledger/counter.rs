@@ -77,9 +77,9 @@ mod tests {
     use super::super::published::Published;
     use super::super::seen::{Claim, Told};
     use super::*;
-    use crate::mix::{Class, Load};
-    use crate::payload::Length;
-    use crate::schedule::Schedule;
+    use crate::scenario::mix::{Class, Load};
+    use crate::scenario::payload::Length;
+    use crate::scenario::schedule::Schedule;
 
     /// Ten publishes of 50 each, two devices from seq 5 to 8, and these claims for both.
     fn verdict(claims: &[(u64, u64, u64, Option<u64>)], unknown: bool) -> Violations {

@@ -1,6 +1,6 @@
 //! What the publisher did: when each request left, when its answer came, and how each message ended.
 
-use crate::schedule::Schedule;
+use crate::scenario::schedule::Schedule;
 
 /// How one message's publish ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::published::{Outcome, Published};
 use super::stream::{OffsetSeen, Passed, StreamSeen, TICK_SHIFT, What};
 use super::violation::{Kind, Violations};
-use crate::latency::Latency;
-use crate::streams::APPLY_AGE_MAX_NS;
-use crate::timeline::Timeline;
+use crate::figures::latency::Latency;
+use crate::figures::timeline::Timeline;
+
+/// A device that was away is given so long after its return (I2).
+pub(crate) const APPLY_AGE_MAX_NS: u64 = 3_000_000_000;
 
 /// How far the node's clock and this one may be apart when a message expires.
 const EXPIRY_SLACK_NS: u64 = 200_000_000;

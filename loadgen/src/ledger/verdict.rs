@@ -8,7 +8,7 @@ use super::published::{Outcome, Published};
 use super::seen::{RoomSeen, TypeSeen};
 use super::span::Spans;
 use super::violation::{Kind, Violations};
-use crate::mix::Load;
+use crate::scenario::mix::Load;
 
 /// A type of the mix, and what became of its publishes.
 #[derive(Debug, Clone, Copy)]
@@ -325,9 +325,9 @@ impl Default for Behind {
 mod tests {
     use super::super::seen::{Claim, Told};
     use super::*;
-    use crate::mix::Class;
-    use crate::payload::Length;
-    use crate::schedule::Schedule;
+    use crate::scenario::mix::Class;
+    use crate::scenario::payload::Length;
+    use crate::scenario::schedule::Schedule;
 
     fn load(count: Option<u32>, keys: u32) -> Load {
         let schedule = Schedule::even(10, 1_000, 1, 1);

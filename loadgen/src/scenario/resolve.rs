@@ -1,15 +1,15 @@
 //! A scenario, checked and turned into a plan: one line says what is wrong, and where.
 
-use crate::audience::{Audience, Point};
-use crate::awkward::Awkward;
-use crate::mix::{self, Class, Limit, Load, ReliableTypes, TYPES_MAX};
-use crate::payload::{Length, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
-use crate::plan::{Plan, Reliable, Target};
-use crate::readable::LIMITS_MAX;
-use crate::scenario::{Arrivals, Publish, Published, Scenario, Shape, Sizes, Span};
-use crate::schedule::{self, LISTED_REQUESTS_MAX, Pattern, Schedule};
-use crate::slo::{self, Condition};
-use crate::{plan, seating};
+use crate::scenario::audience::{Audience, Point};
+use crate::scenario::file::{self, Arrivals, Publish, Published, Scenario, Shape, Sizes};
+use crate::scenario::habits::{Awkward, Storm};
+use crate::scenario::mix::{self, Class, LIMITS_MAX, Limit, Load, ReliableTypes, TYPES_MAX};
+use crate::scenario::payload::{Length, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
+use crate::scenario::plan::{Fault, Plan, Reliable, Target};
+use crate::scenario::schedule::{self, LISTED_REQUESTS_MAX, Pattern, Schedule};
+use crate::scenario::seating;
+use crate::scenario::thresholds::{self, Condition};
+use crate::scenario::units::{Rate, Span};
 
 /// Most messages of one type: what the ledger keeps of each must fit memory.
 const MESSAGES_MAX: u64 = 100_000_000;
@@ -49,8 +49,8 @@ impl Scenario {
             awkward: self.awkward(),
             devices: self.viewers.devices,
             audience: self.audience()?,
-            storms: self.storms.iter().map(plan::Storm::from).collect(),
-            faults: self.faults.iter().map(plan::Fault::from).collect(),
+            storms: self.storms.iter().map(storm).collect(),
+            faults: self.faults.iter().map(fault).collect(),
             thresholds,
             warm_up_ms: self.warm_up.ms(),
             settle_ms: self.settle.ms(),
@@ -167,7 +167,7 @@ impl Scenario {
             .iter()
             .map(|(_, rate_milli)| rate_milli)
             .fold(0, |sum: u64, rate| sum.saturating_add(*rate));
-        let all = Published { rate: super::Rate::of_milli(rate_milli), ..published.clone() };
+        let all = Published { rate: Rate::of_milli(rate_milli), ..published.clone() };
         let schedule = self.schedule(type_name, &all, (1, RELIABLE_MESSAGES_MAX))?;
         let ttl_ms = published.ttl.map(Span::ms);
         if ttl_ms.is_some_and(|ttl_ms| !(1_000..=604_800_000).contains(&ttl_ms)) {
@@ -249,7 +249,8 @@ impl Scenario {
     fn conditions(&self, loads: &[Load]) -> Result<Vec<Condition>, String> {
         let parse = |text: &String| text.parse().map_err(|why| format!("thresholds (--threshold): {why}"));
         let conditions = self.thresholds.iter().map(parse).collect::<Result<Vec<Condition>, String>>()?;
-        slo::check_types(&conditions, loads).map_err(|why| format!("thresholds (--threshold): {why}"))?;
+        thresholds::check_types(&conditions, loads)
+            .map_err(|why| format!("thresholds (--threshold): {why}"))?;
         Ok(conditions)
     }
 
@@ -280,7 +281,7 @@ impl Scenario {
     }
 
     fn audience(&self) -> Result<Audience, String> {
-        use super::Share;
+        use crate::scenario::units::Share;
         let whole = Share::of_millionths(1_000_000);
         let after = |at: Span, span: Span| Span::of_ms(at.ms() + span.ms());
         let points: Vec<(Span, Share)> = match &self.viewers.shape {
@@ -341,4 +342,15 @@ fn check_length(name: &str, length: Length) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+fn storm(written: &file::Storm) -> Storm {
+    Storm {
+        at_ms: written.at.ms(),
+        share: written.share.millionths(),
+        back_within_ms: written.back_within.ms(),
+    }
+}
+
+fn fault(written: &file::Fault) -> Fault {
+    Fault { at_ms: written.at.ms(), run: written.run.clone() }
 }

@@ -1,7 +1,7 @@
 //! A faultless stream, and one fault at a time.
 
 use super::*;
-use crate::schedule::Schedule;
+use crate::scenario::schedule::Schedule;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const TTL_NS: u64 = 60 * SECOND_NS;
