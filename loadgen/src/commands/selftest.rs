@@ -69,7 +69,7 @@ struct Ceiling {
     batched: Verified,
     /// One frame in each write.
     single: Verified,
-    publishing: Publishing,
+    publishing: PublishingFigures,
     environment: Environment,
     violations: Violations,
 }
@@ -94,7 +94,7 @@ struct Verified {
 
 /// How late publishes left.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Publishing {
+struct PublishingFigures {
     actions_per_s: u32,
     sent: u64,
     /// Of those: answered as accepted.
@@ -134,7 +134,7 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<Verdict, RunError> {
     };
     show(&ceiling, args.json.as_deref())
         .map_err(|error| RunError::Usage(format!("writing the figures: {error}")))?;
-    let Publishing { sent, ok, .. } = ceiling.publishing;
+    let PublishingFigures { sent, ok, .. } = ceiling.publishing;
     Ok(match (ceiling.violations.is_empty(), sent == ok) {
         (false, _) => Verdict::Violations,
         (true, false) => Verdict::ThresholdFailed,
@@ -278,11 +278,11 @@ fn all_accepted(load: &Load, messages: u64) -> Outcomes {
     Outcomes::new(published)
 }
 
-fn published(args: &SelftestArgs) -> Result<Publishing, String> {
+fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
     let source = Source::start()?;
     let plan = plan(args, source.doors, ACTIONS_PER_SECOND)?;
     let load = load(&plan, monotonic_ns() + LEAD_NS)?;
-    let publishing = publisher::Plan {
+    let publishing = publisher::PublisherPlan {
         door: plan.target.publisher_door.clone(),
         encoding: plan.encoding,
         publisher_key: None,
@@ -301,7 +301,7 @@ fn published(args: &SelftestArgs) -> Result<Publishing, String> {
     let (outcomes, waited_ns) = publisher.join().map_err(|_| "the publisher broke down".to_owned())?;
     let outcomes = outcomes.map_err(|error| format!("publishing: {error}"))?;
     let ended = outcomes.published.outcomes();
-    Ok(Publishing {
+    Ok(PublishingFigures {
         actions_per_s: ACTIONS_PER_SECOND,
         sent: ended.ok + ended.refused + ended.unknown,
         ok: ended.ok,

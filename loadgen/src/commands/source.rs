@@ -86,7 +86,7 @@ pub(crate) fn run() -> std::io::Result<()> {
     let (mut devices, mut orders) = (Vec::new(), std::io::stdin().lock().lines());
     if let Some(order) = orders.next() {
         let stream: Stream = serde_json::from_str(&order?)?;
-        devices.extend(arrived.try_iter().map(Device::new));
+        devices.extend(arrived.try_iter().map(SinkDevice::new));
         say(&send(&stream, &mut devices)?)?;
     }
     // The devices stay connected until nobody looks at them any more.
@@ -273,7 +273,7 @@ impl Frames {
 
 /// A device that is sent to.
 #[derive(Debug)]
-struct Device {
+struct SinkDevice {
     stream: TcpStream,
     /// Bytes that its socket took.
     sent: usize,
@@ -283,14 +283,14 @@ struct Device {
     is_full: bool,
 }
 
-impl Device {
+impl SinkDevice {
     fn new(stream: TcpStream) -> Self {
         Self { stream, sent: 0, writes: 0, is_full: false }
     }
 }
 
 /// Sends until the time is over, and then until all devices have the same.
-fn send(stream: &Stream, devices: &mut [Device]) -> std::io::Result<Streamed> {
+fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed> {
     let frames = Frames::of(stream);
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1_024));
     for (place, device) in devices.iter().enumerate() {
@@ -328,7 +328,7 @@ fn send(stream: &Stream, devices: &mut [Device]) -> std::io::Result<Streamed> {
 }
 
 /// One write to each device whose socket takes it and that has fewer than `most`. Gives how many there were.
-fn send_round(devices: &mut [Device], frames: &Frames, most: usize) -> std::io::Result<u64> {
+fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::io::Result<u64> {
     let mut wrote = 0;
     for device in devices.iter_mut().filter(|device| !device.is_full && device.writes < most) {
         let end = frames.ends[device.writes];

@@ -7,7 +7,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::machine::descriptors::PULLS_MAX;
-use crate::wire::frame::Page;
+use crate::wire::frame::StreamPage;
 use crate::wire::page::{Read, read_page};
 
 /// Longest wait for an answer.
@@ -31,7 +31,7 @@ pub(crate) struct Pulled {
     /// For which device.
     pub(crate) device: usize,
     /// What came; `None`: nothing that is a page, so it is to be tried again.
-    pub(crate) page: Option<Page>,
+    pub(crate) page: Option<StreamPage>,
 }
 
 /// The pulls of a worker.
@@ -111,7 +111,7 @@ impl Pulls {
 }
 
 impl Pull {
-    fn go_on(&mut self) -> std::io::Result<Option<Page>> {
+    fn go_on(&mut self) -> std::io::Result<Option<StreamPage>> {
         while self.sent < self.request.len() {
             match self.stream.write(&self.request[self.sent..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),

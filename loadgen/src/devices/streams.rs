@@ -11,7 +11,7 @@ use crate::ledger::{APPLY_AGE_MAX_NS, Kind, StreamSeen, Violations, What};
 use crate::scenario::mix::ReliableTypes;
 use crate::scenario::payload::{Forgery, Payloads};
 use crate::scenario::schedule::Schedule;
-use crate::wire::frame::{HeardMessage, Page, Span, Welcome};
+use crate::wire::frame::{HeardMessage, StreamPage, StreamSpan, Welcome};
 
 /// How a device spreads its acknowledgements where a frame does not say.
 const ACK_WITHIN_MS: u64 = 200;
@@ -20,7 +20,7 @@ pub(crate) const TTL_MS: u64 = 600_000;
 
 /// One device's place in its room's stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct StreamPlace {
     /// Which life of the stream, counted from 1; 0: none known.
     pub(crate) epoch: u32,
     /// Everything up to here is applied.
@@ -174,14 +174,14 @@ impl Streams {
 
     /// The device's cursor as it is spelt; `None` while it has none.
     #[must_use]
-    pub(crate) fn cursor(&self, place: Place, seat: Seat) -> Option<String> {
+    pub(crate) fn cursor(&self, place: StreamPlace, seat: Seat) -> Option<String> {
         let epoch = self.epoch(place, seat)?;
         Some(format!("{epoch}:{}", place.offset))
     }
 
     /// The life of the stream that the device knows.
     #[must_use]
-    pub(crate) fn epoch(&self, place: Place, seat: Seat) -> Option<&str> {
+    pub(crate) fn epoch(&self, place: StreamPlace, seat: Seat) -> Option<&str> {
         let index = (place.epoch as usize).checked_sub(1)?;
         self.rooms[seat.place].epochs.get(index).map(|stream| &*stream.epoch)
     }
@@ -190,7 +190,7 @@ impl Streams {
     pub(crate) fn read<'a>(
         &mut self,
         seat: Seat,
-        span: Span,
+        span: StreamSpan,
         messages: impl Iterator<Item = &'a HeardMessage>,
         violations: &mut Violations,
     ) -> Option<Rc<Brought>> {
@@ -236,7 +236,7 @@ impl Streams {
     /// Gives a device what a frame brings, or has it pull when it lacks something before.
     pub(crate) fn apply(
         &mut self,
-        place: &mut Place,
+        place: &mut StreamPlace,
         seat: Seat,
         brought: &Brought,
         now_ns: u64,
@@ -297,7 +297,7 @@ impl Streams {
     /// A device was welcomed: its cursor is honoured, or it begins anew, or the stream is not known just now.
     pub(crate) fn welcome(
         &mut self,
-        place: &mut Place,
+        place: &mut StreamPlace,
         seat: Seat,
         welcome: &Welcome,
         now_ns: u64,
@@ -307,7 +307,7 @@ impl Streams {
             return None;
         }
         let (epoch, reset) = (&*welcome.epoch, &*welcome.reset);
-        let said = Said { epoch, head: welcome.offset, reset, after: welcome.span.after };
+        let said = CursorSaid { epoch, head: welcome.offset, reset, after: welcome.span.after };
         self.enter(place, seat, said, now_ns, violations);
         let brought = self.read(seat, welcome.span, welcome.reliable.iter(), violations);
         if let Some(brought) = &brought {
@@ -319,9 +319,9 @@ impl Streams {
     /// A page was pulled for a device.
     pub(crate) fn take_page(
         &mut self,
-        place: &mut Place,
+        place: &mut StreamPlace,
         seat: Seat,
-        page: &Page,
+        page: &StreamPage,
         now_ns: u64,
         violations: &mut Violations,
     ) -> Option<Rc<Brought>> {
@@ -330,7 +330,7 @@ impl Streams {
             return None;
         }
         let (epoch, reset) = (&*page.epoch, &*page.reset);
-        let said = Said { epoch, head: page.offset, reset, after: page.span.after };
+        let said = CursorSaid { epoch, head: page.offset, reset, after: page.span.after };
         self.enter(place, seat, said, now_ns, violations);
         place.wanted = place.wanted.max(page.offset);
         let brought = self.read(seat, page.span, page.reliable.iter(), violations);
@@ -343,9 +343,9 @@ impl Streams {
     /// Puts a device into the epoch it is told of, with or without a reset.
     fn enter(
         &mut self,
-        place: &mut Place,
+        place: &mut StreamPlace,
         seat: Seat,
-        said: Said<'_>,
+        said: CursorSaid<'_>,
         now_ns: u64,
         violations: &mut Violations,
     ) {
@@ -389,7 +389,7 @@ impl Streams {
     }
 
     /// A device begins an epoch behind `after`: what lies before it is passed over, and must be expired or recalled.
-    fn begin_at(&mut self, place: &mut Place, seat: Seat, after: u64, now_ns: u64) {
+    fn begin_at(&mut self, place: &mut StreamPlace, seat: Seat, after: u64, now_ns: u64) {
         let Some(index) = (place.epoch as usize).checked_sub(1) else { return };
         let stream = &mut self.rooms[seat.place].epochs[index];
         for hole in (1..=after).rev().take(HOLES_MAX) {
@@ -400,7 +400,7 @@ impl Streams {
 
     /// Whether the device has applied everything that any device has, and at least up to `head`.
     #[must_use]
-    pub(crate) fn is_level(&self, place: Place, seat: Seat, head: u64) -> bool {
+    pub(crate) fn is_level(&self, place: StreamPlace, seat: Seat, head: u64) -> bool {
         let newest = (place.epoch as usize)
             .checked_sub(1)
             .and_then(|index| self.rooms[seat.place].epochs.get(index))
@@ -409,7 +409,7 @@ impl Streams {
     }
 
     /// The run is over for a device.
-    pub(crate) fn end(&mut self, place: Place, seat: Seat, now_ns: u64) {
+    pub(crate) fn end(&mut self, place: StreamPlace, seat: Seat, now_ns: u64) {
         let room = &mut self.rooms[seat.place];
         if room.epochs.is_empty() {
             room.epochs.push(StreamSeen::new(room.room, ""));
@@ -429,7 +429,7 @@ const HOLES_MAX: usize = 1_024;
 
 /// What a welcome or a page says of a cursor.
 #[derive(Debug, Clone, Copy)]
-struct Said<'a> {
+struct CursorSaid<'a> {
     epoch: &'a str,
     head: u64,
     reset: &'a str,

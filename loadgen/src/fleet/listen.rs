@@ -64,7 +64,7 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
     let listener = TcpListener::bind(address).map_err(|error| usage(&error))?;
     let listening = listener.local_addr().map_err(|error| usage(&error))?;
     drop(writeln!(std::io::stderr(), "taking coordinators at {listening}"));
-    let place = Arc::new(Place { key, sources: args.sources.clone(), ..Place::default() });
+    let place = Arc::new(WorkerHost { key, sources: args.sources.clone(), ..WorkerHost::default() });
     for taken in listener.incoming() {
         let Ok(stream) = taken else {
             sleep_until(monotonic_ns() + TAKE_AGAIN_NS);
@@ -83,18 +83,18 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
 
 /// What all workers of this machine have in common.
 #[derive(Debug, Default)]
-struct Place {
+struct WorkerHost {
     key: String,
     sources: Vec<IpAddr>,
-    strangers: Room,
-    workers: Room,
+    strangers: Admission,
+    workers: Admission,
 }
 
-/// Room for so many at one time: each holds a clone.
+/// Admission for so many at one time: each holds a clone.
 #[derive(Debug, Default)]
-struct Room(Arc<()>);
+struct Admission(Arc<()>);
 
-impl Room {
+impl Admission {
     /// One more of at most so many; `None` where there are as many.
     fn enter(&self, most: usize) -> Option<Arc<()>> {
         // One holder is the room itself, and one this newcomer.
@@ -102,7 +102,7 @@ impl Room {
     }
 }
 
-impl Place {
+impl WorkerHost {
     /// Has a worker process serve the coordinator behind this connection, and waits for its end.
     fn serve(&self, mut stream: TcpStream) -> Result<(), String> {
         let peer = stream.peer_addr().map_or_else(|_| "somebody".to_owned(), |peer| peer.to_string());
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn whoever_leaves_makes_room() {
-        let room = Room::default();
+        let room = Admission::default();
         let held: Vec<_> = (0..2).map_while(|_| room.enter(2)).collect();
         assert_eq!((held.len(), room.enter(2).is_none()), (2, true));
         drop(held);

@@ -22,7 +22,7 @@ const CONNECTION_BYTES: u64 = 1_024;
 
 /// What a run needs of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Need {
+pub(crate) struct MachineNeed {
     devices: u64,
     /// Worker processes that are asked for at least.
     workers_min: u64,
@@ -90,7 +90,7 @@ pub(crate) enum Weight {
 /// # Errors
 /// [`RunError::Usage`] with what stops it, and what lifts that.
 pub(crate) fn look(plan: &Plan) -> Result<(), RunError> {
-    let Some(need) = Need::of(plan) else { return Ok(()) };
+    let Some(need) = MachineNeed::of(plan) else { return Ok(()) };
     let (stopping, slowing): (Vec<Obstacle>, Vec<Obstacle>) =
         obstacles(&need, &Machine::read()).into_iter().partition(|obstacle| obstacle.weight == Weight::Stops);
     for obstacle in slowing {
@@ -105,12 +105,12 @@ pub(crate) fn look(plan: &Plan) -> Result<(), RunError> {
 
 /// Every limit of this machine that such a run meets.
 #[must_use]
-pub(crate) fn obstacles(need: &Need, machine: &Machine) -> Vec<Obstacle> {
+pub(crate) fn obstacles(need: &MachineNeed, machine: &Machine) -> Vec<Obstacle> {
     let each = [descriptors, ports, files, memory, tracking, tcp_memory, backlog];
     each.iter().filter_map(|limit| limit(need, machine)).collect()
 }
 
-impl Need {
+impl MachineNeed {
     /// What a run needs here; `None` when its devices are elsewhere.
     fn of(plan: &Plan) -> Option<Self> {
         let node = if plan.target.viewer_door.address().ip().is_loopback() {
@@ -142,7 +142,7 @@ fn capacity(machine: &Machine) -> u64 {
     allowed.clamp(1, u64::from(DEVICES_PER_PROCESS_MAX))
 }
 
-fn descriptors(need: &Need, machine: &Machine) -> Option<Obstacle> {
+fn descriptors(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let most = u64::from(WORKERS_MAX) * u64::from(DEVICES_PER_PROCESS_MAX);
     if need.devices > most {
         let lift = "workers on other machines: --worker HOST:PORT".into();
@@ -155,7 +155,7 @@ fn descriptors(need: &Need, machine: &Machine) -> Option<Obstacle> {
     stops.then(|| need.meets("descriptors in each of 250 processes", needed, machine.descriptors_max, lift()))
 }
 
-fn ports(need: &Need, machine: &Machine) -> Option<Obstacle> {
+fn ports(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     const WIDEST: u64 = 64_511;
     let workers = need.devices.div_ceil(capacity(machine)).max(need.workers_min).max(1);
     let (addresses, more) = match need.node {
@@ -175,14 +175,14 @@ fn ports(need: &Need, machine: &Machine) -> Option<Obstacle> {
     stops.then(|| need.meets("ports of each address that devices come from", needed, machine.ports, lift))
 }
 
-fn files(need: &Need, machine: &Machine) -> Option<Obstacle> {
+fn files(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let needed = machine.files_open + need.devices * need.ends();
     let stops = machine.files_max > 0 && needed > machine.files_max;
     let lift = format!("`sysctl -w fs.file-max={needed}`");
     stops.then(|| need.meets("open files of all processes", needed, machine.files_max, lift))
 }
 
-fn memory(need: &Need, machine: &Machine) -> Option<Obstacle> {
+fn memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let node_bytes = match need.node {
         NodeAt::Loopback => CONNECTION_BYTES,
         NodeAt::Elsewhere { .. } => 0,
@@ -196,7 +196,7 @@ fn memory(need: &Need, machine: &Machine) -> Option<Obstacle> {
 }
 
 /// Whether the firewall looks at connections of this machine can't be told from outside; where it has tracked none, it may not.
-fn tracking(need: &Need, machine: &Machine) -> Option<Obstacle> {
+fn tracking(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let Tracked { max, count } = machine.tracked?;
     let needed = count + need.devices;
     let lift = format!("`sysctl -w net.netfilter.nf_conntrack_max={needed}`");
@@ -206,7 +206,7 @@ fn tracking(need: &Need, machine: &Machine) -> Option<Obstacle> {
 }
 
 /// With one page waiting in each socket; frames that wait take at least that.
-fn tcp_memory(need: &Need, machine: &Machine) -> Option<Obstacle> {
+fn tcp_memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let needed_bytes = need.devices * need.ends() * machine.page_bytes;
     let pressure_bytes = machine.tcp_pressure_bytes;
     let slows = pressure_bytes > 0 && needed_bytes > pressure_bytes;
@@ -220,7 +220,7 @@ fn tcp_memory(need: &Need, machine: &Machine) -> Option<Obstacle> {
     })
 }
 
-fn backlog(need: &Need, machine: &Machine) -> Option<Obstacle> {
+fn backlog(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let needed = need.devices.min(u64::from(HANDSHAKES_MAX));
     let slows = need.node == NodeAt::Loopback && machine.backlog_max > 0 && needed > machine.backlog_max;
     let lift = format!("`sysctl -w net.core.somaxconn={}` before the node is started", needed.max(4_096));
@@ -292,16 +292,16 @@ mod tests {
         tracked: Some(Tracked { max: 1_000_000, count: 10 }),
     };
 
-    fn here(devices: u64) -> Need {
-        Need { devices, workers_min: 1, node: NodeAt::Loopback }
+    fn here(devices: u64) -> MachineNeed {
+        MachineNeed { devices, workers_min: 1, node: NodeAt::Loopback }
     }
 
-    fn elsewhere(devices: u64, sources: u64) -> Need {
-        Need { devices, workers_min: 1, node: NodeAt::Elsewhere { sources } }
+    fn elsewhere(devices: u64, sources: u64) -> MachineNeed {
+        MachineNeed { devices, workers_min: 1, node: NodeAt::Elsewhere { sources } }
     }
 
     /// The one obstacle of a run, as a line.
-    fn only(need: &Need, machine: &Machine, weight: Weight) -> String {
+    fn only(need: &MachineNeed, machine: &Machine, weight: Weight) -> String {
         let found = obstacles(need, machine);
         let [only] = &*found else { panic!("{found:?}") };
         assert_eq!(only.weight, weight, "{only}");
@@ -349,7 +349,7 @@ mod tests {
         let narrow = Machine { ports: 5_000, ..WIDE };
         assert!(only(&here(19_000), &narrow, Weight::Stops).contains("need 6 334"));
         assert!(only(&here(19_000), &narrow, Weight::Stops).contains("--workers"));
-        assert_eq!(obstacles(&Need { workers_min: 4, ..here(19_000) }, &narrow), []);
+        assert_eq!(obstacles(&MachineNeed { workers_min: 4, ..here(19_000) }, &narrow), []);
     }
 
     #[test]
@@ -385,11 +385,11 @@ mod tests {
 
     #[test]
     fn a_run_needs_what_its_flags_say() {
-        let need = Need::of(&resolve("--devices 500 --workers 3").unwrap());
-        assert_eq!(need, Some(Need { devices: 500, workers_min: 3, node: NodeAt::Loopback }));
+        let need = MachineNeed::of(&resolve("--devices 500 --workers 3").unwrap());
+        assert_eq!(need, Some(MachineNeed { devices: 500, workers_min: 3, node: NodeAt::Loopback }));
         let flags = "--devices 500 --viewer-door ws://192.0.2.1:7600 --source 192.0.2.7 --source 192.0.2.8";
-        assert_eq!(Need::of(&resolve(flags).unwrap()), Some(elsewhere(500, 2)));
-        assert_eq!(Need::of(&resolve("--devices 500 --worker 127.0.0.1:7").unwrap()), None);
+        assert_eq!(MachineNeed::of(&resolve(flags).unwrap()), Some(elsewhere(500, 2)));
+        assert_eq!(MachineNeed::of(&resolve("--devices 500 --worker 127.0.0.1:7").unwrap()), None);
     }
 
     #[test]

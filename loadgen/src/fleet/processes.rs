@@ -46,7 +46,7 @@ impl From<Trouble> for String {
 }
 
 /// What a worker said, or that it ended.
-type Heard = (usize, Option<Word>);
+type HeardWord = (usize, Option<Word>);
 
 /// How far each worker said it is. Such words wait in no queue: a later one takes the place of one that nobody took.
 #[derive(Debug, Clone, Default)]
@@ -78,18 +78,18 @@ impl Latest {
 #[derive(Debug)]
 pub(crate) struct Fleet {
     workers: Vec<Worker>,
-    words: Receiver<Heard>,
+    words: Receiver<HeardWord>,
     latest: Latest,
 }
 
 struct Worker {
-    place: Place,
+    place: WorkerAt,
     orders: Option<Box<dyn Write + Send>>,
 }
 
 /// Where a worker runs.
 #[derive(Debug)]
-enum Place {
+enum WorkerAt {
     /// A child process of this one.
     Here(Child),
     /// On another machine.
@@ -125,7 +125,7 @@ impl Fleet {
         &mut self,
         plan: &Plan,
         assignment: Assignment,
-        sender: &SyncSender<Heard>,
+        sender: &SyncSender<HeardWord>,
     ) -> Result<(), RunError> {
         let index = self.workers.len();
         let starting = |error: std::io::Error| RunError::Usage(format!("starting a worker process: {error}"));
@@ -141,13 +141,13 @@ impl Fleet {
             let orders = orders.map(|orders| Box::new(orders) as Box<dyn Write + Send>);
             let stdout =
                 stdout.ok_or_else(|| RunError::Usage("a worker process without an output".into()))?;
-            (Worker { place: Place::Here(child), orders }, Box::new(stdout), 0)
+            (Worker { place: WorkerAt::Here(child), orders }, Box::new(stdout), 0)
         } else {
             let at = machines[index % machines.len()].clone();
             let Remote { stream, difference } = Remote::connect(&at).map_err(RunError::Target)?;
             let (orders, words) =
                 (stream.try_clone().map_err(starting)?, stream.try_clone().map_err(starting)?);
-            let place = Place::There { stream, difference, at };
+            let place = WorkerAt::There { stream, difference, at };
             (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words), difference.ahead_ns)
         };
         self.workers.push(worker);
@@ -182,14 +182,14 @@ impl Fleet {
     fn worker(&self, index: usize, what: &str) -> Trouble {
         let (number, workers) = (index + 1, self.workers.len());
         let at = match self.workers.get(index).map(|worker| &worker.place) {
-            Some(Place::There { at, .. }) => format!(" ({at})"),
-            Some(Place::Here(_)) | None => String::new(),
+            Some(WorkerAt::There { at, .. }) => format!(" ({at})"),
+            Some(WorkerAt::Here(_)) | None => String::new(),
         };
         Trouble::Worker(format!("worker {number} of {workers}{at} {what}"))
     }
 
     /// What is the matter with a worker that said something else than was waited for.
-    fn failure(&self, (index, word): Heard) -> Trouble {
+    fn failure(&self, (index, word): HeardWord) -> Trouble {
         match word {
             Some(Word::Failed { reason }) => Trouble::Door(reason),
             Some(other) => self.worker(index, &format!("spoke out of turn: {other:?}")),
@@ -205,7 +205,7 @@ impl Fleet {
     pub(crate) fn clock_error_ns(&mut self) -> Result<u64, Trouble> {
         let mut most_ns = 0;
         for index in 0..self.workers.len() {
-            let Place::There { difference, .. } = self.workers[index].place else { continue };
+            let WorkerAt::There { difference, .. } = self.workers[index].place else { continue };
             let mut pings = Vec::new();
             while pings.len() < PINGS_AFTER {
                 let sent_ns = monotonic_ns();
@@ -230,7 +230,7 @@ impl Fleet {
     /// A sentence, when the kernel does not say.
     pub(crate) fn processor_ns(&self) -> Result<u64, String> {
         let of_worker = |worker: &Worker| {
-            let Place::Here(child) = &worker.place else { return Err("a worker is elsewhere".to_owned()) };
+            let WorkerAt::Here(child) = &worker.place else { return Err("a worker is elsewhere".to_owned()) };
             let id = child.id();
             let file = format!("/proc/{id}/task/{id}/schedstat");
             let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
@@ -328,7 +328,7 @@ impl Fleet {
         }
     }
 
-    fn hear(&self, deadline_ns: u64) -> Result<Heard, Trouble> {
+    fn hear(&self, deadline_ns: u64) -> Result<HeardWord, Trouble> {
         let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
         self.words.recv_timeout(left).map_err(|_| Trouble::Worker("workers did not answer in time".into()))
     }
@@ -365,12 +365,12 @@ impl Drop for Fleet {
         for worker in &mut self.workers {
             // A worker ends when its stdin does.
             drop(worker.orders.take());
-            if let Place::There { stream, .. } = &worker.place {
+            if let WorkerAt::There { stream, .. } = &worker.place {
                 drop(stream.shutdown(Shutdown::Write));
             }
         }
         for worker in &mut self.workers {
-            if let Place::Here(child) = &mut worker.place {
+            if let WorkerAt::Here(child) = &mut worker.place {
                 drop(child.wait());
             }
         }
@@ -378,7 +378,7 @@ impl Drop for Fleet {
 }
 
 /// Passes on what a worker says, line by line, until it says no more, or what is no word.
-fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<Heard>, latest: &Latest) {
+fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<HeardWord>, latest: &Latest) {
     let mut words = BufReader::new(words);
     while let Some(word) = next_word(&mut words, WORD_BYTES_MAX) {
         let word = match word {
@@ -450,10 +450,10 @@ mod tests {
     }
 
     /// Two workers that are nowhere, and say this.
-    fn fleet(said: Vec<Heard>) -> Fleet {
+    fn fleet(said: Vec<HeardWord>) -> Fleet {
         let (sender, words) = sync_channel(WORDS_MAX);
         said.into_iter().for_each(|heard| sender.send(heard).unwrap());
-        let place = |_| Place::Here(Command::new("true").spawn().unwrap());
+        let place = |_| WorkerAt::Here(Command::new("true").spawn().unwrap());
         let workers = (0..2).map(place).map(|place| Worker { place, orders: None }).collect();
         Fleet { workers, words, latest: Latest::default() }
     }

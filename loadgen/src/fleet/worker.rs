@@ -12,7 +12,7 @@ use crate::devices::known::Known;
 use crate::devices::readable::Readers;
 use crate::devices::streams::{Original, Streams};
 use crate::devices::type_figures::TypeFigures;
-use crate::devices::viewer::{Crowd, Seats, Viewers};
+use crate::devices::viewer::{Crowd, Devices, Seats};
 use crate::devices::watch::{RoomToWatch, Watch};
 use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
 use crate::ledger::APPLY_AGE_MAX_NS;
@@ -42,7 +42,7 @@ pub(crate) fn run() -> std::io::Result<()> {
     let rooms = assignment.own_rooms();
     let mut viewers = crowd(&assignment, &rooms)?;
     let orders = listen(viewers.waker()?);
-    let mut state = State { ready: false, reported: 0, finish: None, use_of: Use::default() };
+    let mut state = State { ready: false, reported: 0, finish: None, use_of: ProcessorUse::default() };
     loop {
         if let Err(reason) = viewers.turn(TURN) {
             return say(&Word::Failed { reason });
@@ -114,7 +114,7 @@ fn say_time() -> std::io::Result<()> {
     say(&Word::Clock { monotonic_ns: monotonic_ns() })
 }
 
-fn outcome(viewers: &mut Viewers, devices: u32, busy: f64) -> WorkerResult {
+fn outcome(viewers: &mut Devices, devices: u32, busy: f64) -> WorkerResult {
     let (joins, moves, watch) = (viewers.joins.buckets(), viewers.moves, &mut viewers.watch);
     let rooms = watch.finish();
     let streams = watch.streams.as_mut();
@@ -143,12 +143,12 @@ struct State {
     ready: bool,
     reported: usize,
     finish: Option<Finish>,
-    use_of: Use,
+    use_of: ProcessorUse,
 }
 
 /// The processor time that this thread uses while messages are published.
 #[derive(Debug, Default)]
-struct Use {
+struct ProcessorUse {
     /// From when publishing began until it is over.
     busiest: Option<Busiest>,
     /// The part of a processor in the busiest second, once it is over.
@@ -157,7 +157,7 @@ struct Use {
     progress_ns: u64,
 }
 
-impl Use {
+impl ProcessorUse {
     fn begin(&mut self, now_ns: u64) {
         self.busiest = Some(Busiest::from(now_ns, thread_processor_ns()));
         self.progress_ns = now_ns + PROGRESS_EVERY_NS;
@@ -179,7 +179,7 @@ impl Use {
 
 impl State {
     /// Says how far connecting is: each thousand, and the end; after the start, how far the run is.
-    fn report(&mut self, viewers: &mut Viewers) -> std::io::Result<()> {
+    fn report(&mut self, viewers: &mut Devices) -> std::io::Result<()> {
         if self.ready {
             let now_ns = monotonic_ns();
             self.use_of.read(now_ns);
@@ -201,7 +201,7 @@ impl State {
     }
 }
 
-fn progress(viewers: &mut Viewers) -> Progress {
+fn progress(viewers: &mut Devices) -> Progress {
     let (watching, joining) = (viewers.watching() as u64, viewers.joining() as u64);
     let watch = &mut viewers.watch;
     Progress {
@@ -226,7 +226,7 @@ struct Finish {
 }
 
 impl Finish {
-    fn is_over(&mut self, viewers: &Viewers) -> bool {
+    fn is_over(&mut self, viewers: &Devices) -> bool {
         let now_ns = monotonic_ns();
         let newest = viewers.watch.newest();
         if newest != self.newest || !viewers.is_level(&self.accepted, &self.heads) {
@@ -246,7 +246,7 @@ impl Finish {
 }
 
 /// The devices of an assignment; `rooms` are theirs, each once, in order.
-fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Viewers> {
+fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
     let name = |room: &u32| room_name(&assignment.room_stem, *room);
     let places = assignment.seats().into_iter().map(|room| rooms.partition_point(|other| *other < room));
     let seats = Seats {
@@ -289,7 +289,7 @@ fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Viewers> {
         seed: assignment.seed,
     };
     let handshake = Handshake::new(door, assignment.encoding, assignment.device_token.clone());
-    Viewers::new(crowd, address, handshake, assignment.encoding.ping(), seats, watch)
+    Devices::new(crowd, address, handshake, assignment.encoding.ping(), seats, watch)
 }
 
 /// Reads orders on a thread of its own. It ends, and with it the worker, when stdin does.

@@ -58,7 +58,7 @@ pub(crate) fn check_stream(
     (times, violations): (&mut ApplyTimes, &mut Violations),
 ) {
     for seen in lives {
-        let life = Life { published, seen, ttl_ns, only: lives.len() == 1 };
+        let life = StreamLife { published, seen, ttl_ns, only: lives.len() == 1 };
         life.check_offsets(violations);
         life.check_times(times, violations);
         life.check_holes(violations);
@@ -132,7 +132,7 @@ fn check_outcome(published: &Published, room: u32, number: u64, offset: u64, vio
     });
 }
 
-struct Life<'a> {
+struct StreamLife<'a> {
     published: &'a Published,
     seen: &'a StreamSeen,
     ttl_ns: u64,
@@ -140,7 +140,7 @@ struct Life<'a> {
     only: bool,
 }
 
-impl Life<'_> {
+impl StreamLife<'_> {
     fn messages(&self) -> impl Iterator<Item = (u64, u64, &OffsetSeen)> {
         self.seen.offsets.iter().filter_map(|(offset, seen)| match seen.what {
             What::Message(number) => Some((*offset, number, seen)),

@@ -53,7 +53,7 @@ impl Account {
 /// Its devices were all welcomed before the first publish, so each of them owes an account of every message the room
 /// accepted: received in a batch, or told as skipped or merged. Messages whose publish is unknown may be missing.
 pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
-    let room = Room::new(case, seen);
+    let room = RoomCase::new(case, seen);
     room.check_appearances(violations);
     room.check_order(violations);
     let mut spans = room.spans(violations);
@@ -66,12 +66,12 @@ pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violation
 /// Judges one of several lives of a room in memory: the node was restarted while it was open. What was gathered or on its
 /// way then is gone, as the class allows, so only what is there is judged: nothing twice, in order, nothing refused.
 pub(crate) fn check_one_life(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) {
-    let room = Room::new(case, seen);
+    let room = RoomCase::new(case, seen);
     room.check_appearances(violations);
     room.check_order(violations);
 }
 
-struct Room<'a> {
+struct RoomCase<'a> {
     case: &'a Case<'a>,
     seen: &'a RoomSeen,
     of_type: &'a TypeSeen,
@@ -83,7 +83,7 @@ struct Accounts {
     merged: Spans,
 }
 
-impl<'a> Room<'a> {
+impl<'a> RoomCase<'a> {
     fn new(case: &'a Case<'a>, seen: &'a RoomSeen) -> Self {
         Self { case, seen, of_type: &seen.types[usize::from(case.kind)] }
     }

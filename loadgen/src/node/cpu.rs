@@ -43,10 +43,10 @@ impl Spent {
 
 /// Between two readings of the node's processor time.
 #[derive(Debug)]
-pub(crate) struct Meter(Result<Reading, String>);
+pub(crate) struct Meter(Result<MeterReading, String>);
 
 #[derive(Debug)]
-struct Reading {
+struct MeterReading {
     cpu_us: u64,
     joins: u64,
     at_ns: u64,
@@ -59,7 +59,7 @@ impl Meter {
         if plan.awkward.through_restarts {
             return Self(Err("a node that is restarted counts its processor time anew".into()));
         }
-        Self(Reading::take(plan))
+        Self(MeterReading::take(plan))
     }
 
     /// Reads it again, when the last frame has arrived and before the devices leave.
@@ -67,7 +67,7 @@ impl Meter {
     /// # Errors
     /// A sentence that says why there is no such figure.
     pub(crate) fn end(self, plan: &Plan) -> Result<Spent, String> {
-        let (before, after) = (self.0?, Reading::take(plan)?);
+        let (before, after) = (self.0?, MeterReading::take(plan)?);
         let spent_us = after.cpu_us.checked_sub(before.cpu_us);
         Ok(Spent {
             cpu_us: spent_us.ok_or_else(|| "the node was restarted during the run".to_owned())?,
@@ -77,7 +77,7 @@ impl Meter {
     }
 }
 
-impl Reading {
+impl MeterReading {
     fn take(plan: &Plan) -> Result<Self, String> {
         let door = &plan.target.ops_door;
         let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN])?;

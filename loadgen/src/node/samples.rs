@@ -46,7 +46,7 @@ pub(crate) struct Sample {
 
 /// What a node says at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Reading {
+struct NodeReading {
     cpu_us: u64,
     resident_bytes: u64,
     connections: u64,
@@ -55,7 +55,7 @@ struct Reading {
     ladder_step: u64,
 }
 
-impl Reading {
+impl NodeReading {
     /// Reads `/metrics`; `None` when there is no processor time in it, which every node has.
     fn of(metrics: &str) -> Option<Self> {
         let (mut reading, mut has_cpu) = (Self::default(), false);
@@ -127,7 +127,7 @@ impl Kernel {
 #[derive(Debug, Clone, Copy)]
 struct Timed {
     at_ns: u64,
-    node: Reading,
+    node: NodeReading,
     kernel: Option<Kernel>,
 }
 
@@ -221,7 +221,7 @@ impl ServerWatch {
         let asking = std::thread::spawn(move || {
             loop {
                 let asked_ns = monotonic_ns();
-                let node = door.read("/metrics").ok().and_then(|metrics| Reading::of(&metrics));
+                let node = door.read("/metrics").ok().and_then(|metrics| NodeReading::of(&metrics));
                 if let Some(node) = node {
                     let kernel = is_here.then(Kernel::read).flatten();
                     told.series().push(Timed { at_ns: monotonic_ns(), node, kernel });
@@ -282,7 +282,7 @@ mod tests {
         roomcast_shard_busy_ratio{shard=\"0\"} 0.25\nroomcast_cpu_microseconds_total 500000\nroomcast_resident_bytes 1024\n";
 
     fn at(at_ms: u64, cpu_us: u64, frames: u64) -> Timed {
-        let node = Reading { cpu_us, frames, ..Reading::default() };
+        let node = NodeReading { cpu_us, frames, ..NodeReading::default() };
         Timed { at_ns: at_ms * 1_000_000, node, kernel: None }
     }
 
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn shards_and_classes_are_added_and_of_ladders_the_highest_counts() {
-        let reading = Reading {
+        let reading = NodeReading {
             cpu_us: 500_000,
             resident_bytes: 1_024,
             connections: 9,
@@ -303,11 +303,11 @@ mod tests {
             frames: 100,
             ladder_step: 3,
         };
-        assert_eq!(Reading::of(METRICS), Some(reading));
+        assert_eq!(NodeReading::of(METRICS), Some(reading));
         for other in
             ["", "<html>hello</html>", "roomcast_cpu_microseconds_total", "x 1\nroomcast_frames_total nan"]
         {
-            assert_eq!(Reading::of(other), None, "{other:?}");
+            assert_eq!(NodeReading::of(other), None, "{other:?}");
         }
     }
 

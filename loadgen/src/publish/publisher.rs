@@ -37,7 +37,7 @@ const TIMER: Token = Token(usize::MAX);
 
 /// How to publish.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct PublisherPlan {
     /// Where.
     pub(crate) door: Door,
     /// How requests are spelt.
@@ -174,7 +174,7 @@ struct Publisher {
 ///
 /// # Errors
 /// When the kernel gives no epoll or timer descriptor.
-pub(crate) fn publish(plan: Plan, published: Published) -> std::io::Result<Outcomes> {
+pub(crate) fn publish(plan: PublisherPlan, published: Published) -> std::io::Result<Outcomes> {
     let (poll, timer) = (Poll::new()?, TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?);
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
     let attempts_max = plan.traffic.attempts_max;

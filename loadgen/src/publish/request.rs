@@ -5,7 +5,7 @@ use std::io::Write as _;
 use prost::Message as _;
 use roomcast::wire::proto;
 
-use crate::publish::publisher::Plan;
+use crate::publish::publisher::PublisherPlan;
 use crate::scenario::mix::{Class, Load, ReliableTypes};
 use crate::scenario::payload::Payloads;
 use crate::scenario::schedule::Schedule;
@@ -44,7 +44,7 @@ pub(crate) struct Requests {
 impl Requests {
     /// Requests of this plan.
     #[must_use]
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: PublisherPlan) -> Self {
         let bearer =
             plan.publisher_key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         let content_type = plan.encoding.content_type();

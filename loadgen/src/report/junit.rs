@@ -8,7 +8,7 @@ use std::fmt;
 use crate::report::{Report, Verdict};
 
 /// One case of the suite.
-struct Case {
+struct TestCase {
     name: String,
     /// What is wrong, in a sentence and at length; `None`: it passed.
     failure: Option<(String, String)>,
@@ -19,7 +19,7 @@ struct Case {
 pub(crate) fn xml(report: &Report) -> String {
     let cases = cases(report);
     let (tests, failures) = (cases.len(), cases.iter().filter(|case| case.failure.is_some()).count());
-    let cases: String = cases.iter().map(Case::to_string).collect();
+    let cases: String = cases.iter().map(TestCase::to_string).collect();
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <testsuites><testsuite name=\"roomcast-loadgen\" tests=\"{tests}\" failures=\"{failures}\" errors=\"0\" \
@@ -28,7 +28,7 @@ pub(crate) fn xml(report: &Report) -> String {
     )
 }
 
-impl fmt::Display for Case {
+impl fmt::Display for TestCase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<testcase classname=\"roomcast-loadgen\" name=\"{}\"", escaped(&self.name))?;
         let Some((message, at_length)) = &self.failure else { return f.write_str("/>\n") };
@@ -37,15 +37,15 @@ impl fmt::Display for Case {
     }
 }
 
-fn cases(report: &Report) -> Vec<Case> {
+fn cases(report: &Report) -> Vec<TestCase> {
     let verdict = report.verdict_words();
     let failed = (report.verdict != Verdict::Ok).then(|| (verdict, report.to_string()));
-    let mut cases = vec![Case { name: "verdict".to_owned(), failure: failed }];
-    cases.extend(report.thresholds.iter().map(|judged| Case {
+    let mut cases = vec![TestCase { name: "verdict".to_owned(), failure: failed }];
+    cases.extend(report.thresholds.iter().map(|judged| TestCase {
         name: judged.condition.clone(),
         failure: (!judged.holds).then(|| (format!("found {}", judged.found_text), judged.to_string())),
     }));
-    cases.extend(report.violations.found().map(|(kind, found)| Case {
+    cases.extend(report.violations.found().map(|(kind, found)| TestCase {
         name: format!("violation {kind}"),
         failure: Some((format!("{} times", found.count), found.examples.join("\n"))),
     }));

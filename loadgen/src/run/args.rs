@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::remote;
 use crate::report::output::openable;
-use crate::scenario::file::{Published, Scenario};
+use crate::scenario::file::{Scenario, TypeSection};
 use crate::scenario::mix::{Class, Limit, Wanted};
 use crate::scenario::payload::Length;
 use crate::scenario::plan::{Plan, Target};
@@ -233,7 +233,7 @@ impl RunArgs {
 
     /// The same doors with chat of another shape, and no other types.
     #[must_use]
-    pub(crate) fn shaped(&self, shape: &crate::planning::model::Shape) -> Self {
+    pub(crate) fn shaped(&self, shape: &crate::scenario::shape::RunShape) -> Self {
         Self {
             scenario: None,
             sets: Vec::new(),
@@ -291,7 +291,7 @@ impl RunArgs {
         if let Some(types) = self.types()? {
             scenario.types = types;
         } else if scenario.types.is_empty() {
-            scenario.types.insert("chat".to_owned(), Published::at(CHAT_RATE));
+            scenario.types.insert("chat".to_owned(), TypeSection::at(CHAT_RATE));
         }
         if let Some(ttl_ms) = self.ttl_ms {
             scenario.set_ttl(Span::of_ms(ttl_ms)).map_err(|why| format!("--ttl-ms: {why}"))?;
@@ -303,7 +303,7 @@ impl RunArgs {
     }
 
     /// The types that flags name; `None`: they name none.
-    fn types(&self) -> Result<Option<BTreeMap<String, Published>>, String> {
+    fn types(&self) -> Result<Option<BTreeMap<String, TypeSection>>, String> {
         if self.reliable_type.is_some() && self.reliable_rate.is_none() {
             return Err("--reliable-type: goes with --reliable-rate".into());
         }
@@ -315,21 +315,21 @@ impl RunArgs {
         let chat = self.rate.unwrap_or(default);
         let reliable = self.reliable_rate.unwrap_or_default();
         let plain = [
-            ("--rate", "chat", Published::at(chat)),
+            ("--rate", "chat", TypeSection::at(chat)),
             (
                 "--reliable-rate",
                 self.reliable_type.as_deref().unwrap_or(RELIABLE_TYPE),
-                Published { class: Some(Class::Reliable), ..Published::at(reliable) },
+                TypeSection { class: Some(Class::Reliable), ..TypeSection::at(reliable) },
             ),
         ];
         let plain = plain.into_iter().filter(|(_, _, published)| published.rate.milli() > 0);
         let plain = plain.map(|(flag, type_name, published)| (flag, type_name.to_owned(), published));
         let wanted = self.types.iter().map(|wanted| {
-            let published = Published {
+            let published = TypeSection {
                 class: Some(wanted.class),
                 count: wanted.count,
                 keys: wanted.keys,
-                ..Published::at(Rate::of_milli(wanted.rate_milli))
+                ..TypeSection::at(Rate::of_milli(wanted.rate_milli))
             };
             ("--type", wanted.type_name.clone(), published)
         });

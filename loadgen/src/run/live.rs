@@ -44,7 +44,7 @@ pub(crate) struct Totals {
 
 /// One second of a run.
 #[derive(Debug, Clone, Default)]
-struct Moment {
+struct Second {
     at_ms: u64,
     /// How long messages are published.
     of_ms: u64,
@@ -77,7 +77,7 @@ impl Live {
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let at_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
                 let now = (at_ms, totals(at_ms));
-                let moment = Moment::between(&before, &now, of_ms);
+                let moment = Second::between(&before, &now, of_ms);
                 turn += 1;
                 if on_terminal {
                     let lines = moment.lines(WIDTH);
@@ -117,7 +117,7 @@ fn redrawn(lines: &[String], before: usize) -> String {
     format!("{up}\r\x1b[?7l{body}\x1b[J\x1b[?7h")
 }
 
-impl Moment {
+impl Second {
     fn between((then_ms, before): &(u64, Totals), (at_ms, now): &(u64, Totals), of_ms: u64) -> Self {
         let took_ms = at_ms.saturating_sub(*then_ms);
         let per_s = |before: u64, now: u64| ratio(now.saturating_sub(before) * 1_000, took_ms);
@@ -207,7 +207,7 @@ fn minutes(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    fn moment() -> Moment {
+    fn moment() -> Second {
         let node = Sample { cpu: 1.734, resident_bytes: 412 << 20, ..Sample::default() };
         let before = Totals {
             members: 900,
@@ -226,7 +226,7 @@ mod tests {
             latency: vec![(50_000, 98), (101_000, 2)],
             node: Some(node),
         };
-        Moment::between(&(25_000, before), &(26_000, now), 60_000)
+        Second::between(&(25_000, before), &(26_000, now), 60_000)
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_shown() {
         let now = Totals { members: 5, due: 10, ..Totals::default() };
-        let moment = Moment::between(&(0, Totals::default()), &(1_000, now), 500_000);
+        let moment = Second::between(&(0, Totals::default()), &(1_000, now), 500_000);
         let lines = moment.lines(WIDTH);
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].ends_with("8:19 min left"), "{lines:?}");
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn a_run_whose_publishing_is_over_or_that_takes_no_time_has_a_full_bar() {
         for (at_ms, of_ms) in [(60_000, 60_000), (61_000, 60_000), (0, 0)] {
-            let moment = Moment { at_ms, of_ms, ..Moment::default() };
+            let moment = Second { at_ms, of_ms, ..Second::default() };
             assert!(moment.lines(WIDTH)[0].contains("all is published"), "{at_ms} of {of_ms}");
         }
     }

@@ -171,7 +171,7 @@ fn spawn_reliable(plan: &Plan, reliable: &Reliable, start_ns: u64) -> Publishing
 
 fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
     let published = Published::new(traffic.load.schedule.clone());
-    let publishing = publisher::Plan {
+    let publishing = publisher::PublisherPlan {
         door: plan.target.publisher_door.clone(),
         encoding: plan.encoding,
         publisher_key: plan.target.publisher_key.clone(),

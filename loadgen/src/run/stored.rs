@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::monotonic_ns;
 use crate::devices::streams::Original;
 use crate::ledger::{Kind, Stored, Violations};
-use crate::wire::frame::{Encoding, Page};
+use crate::wire::frame::{Encoding, StreamPage};
 use crate::wire::handshake::Handshake;
 use crate::wire::page::{Read, read_page};
 
@@ -58,7 +58,7 @@ pub(crate) fn pull(
     Err(format!("{name}: more than {PAGES_MAX} pages"))
 }
 
-fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Page, String> {
+fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
     let deadline_ns = monotonic_ns() + ROOM_AGE_MAX_NS;
     loop {
         let begun_ns = monotonic_ns();
@@ -70,8 +70,8 @@ fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Res
     }
 }
 
-fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Page, String> {
-    let exchange = || -> std::io::Result<Result<Page, String>> {
+fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
+    let exchange = || -> std::io::Result<Result<StreamPage, String>> {
         let mut stream = TcpStream::connect_timeout(&handshake.door().address(), ANSWER_AGE_MAX)?;
         stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
         stream.write_all(&handshake.pull(name, cursor))?;

@@ -50,17 +50,17 @@ pub(crate) struct Scenario {
     pub(crate) through_restarts: bool,
     /// What the run is held to, each like `p99<300ms`.
     pub(crate) thresholds: Vec<String>,
-    pub(crate) viewers: Viewers,
-    pub(crate) rooms: Rooms,
-    pub(crate) habits: Habits,
+    pub(crate) viewers: ViewersSection,
+    pub(crate) rooms: RoomsSection,
+    pub(crate) habits: HabitsSection,
     /// What is published, by type. None: ten chat messages a second.
-    pub(crate) types: BTreeMap<String, Published>,
+    pub(crate) types: BTreeMap<String, TypeSection>,
     /// Fail when a device is given more messages of a type than so many a second.
     pub(crate) readable_max: BTreeMap<String, u32>,
     /// Many devices that cut their connections at one time and come back.
-    pub(crate) storms: Vec<Storm>,
+    pub(crate) storms: Vec<StormSection>,
     /// What is done to the node.
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<FaultSection>,
 }
 
 impl Default for Scenario {
@@ -78,9 +78,9 @@ impl Default for Scenario {
             others: false,
             through_restarts: false,
             thresholds: Vec::new(),
-            viewers: Viewers::default(),
-            rooms: Rooms::default(),
-            habits: Habits::default(),
+            viewers: ViewersSection::default(),
+            rooms: RoomsSection::default(),
+            habits: HabitsSection::default(),
             types: BTreeMap::new(),
             readable_max: BTreeMap::new(),
             storms: Vec::new(),
@@ -92,22 +92,22 @@ impl Default for Scenario {
 /// How many devices there are, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Viewers {
+pub(crate) struct ViewersSection {
     /// The most that are there at one time. 0: publish only.
     pub(crate) devices: u32,
-    pub(crate) shape: Shape,
+    pub(crate) shape: AudienceShape,
 }
 
-impl Default for Viewers {
+impl Default for ViewersSection {
     fn default() -> Self {
-        Self { devices: 1_000, shape: Shape::Steady }
+        Self { devices: 1_000, shape: AudienceShape::Steady }
     }
 }
 
 /// How the number of devices moves. One device of each room is there throughout, whatever the shape says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Shape {
+pub(crate) enum AudienceShape {
     /// All of them, from before the first publish to the end.
     Steady,
     /// From a part to all of them over this time.
@@ -139,23 +139,23 @@ pub(crate) enum Shape {
 /// The rooms, and how devices and messages are spread over them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Rooms {
+pub(crate) struct RoomsSection {
     pub(crate) count: u32,
-    pub(crate) sizes: Sizes,
+    pub(crate) sizes: RoomSizes,
     /// Which rooms messages go to: all in turn, or each as often as it has devices.
     pub(crate) publish: Publish,
 }
 
-impl Default for Rooms {
+impl Default for RoomsSection {
     fn default() -> Self {
-        Self { count: 1, sizes: Sizes::Even, publish: Publish::Even }
+        Self { count: 1, sizes: RoomSizes::Even, publish: Publish::Even }
     }
 }
 
 /// How large rooms are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Sizes {
+pub(crate) enum RoomSizes {
     /// All alike.
     Even,
     /// The first has this share of the devices.
@@ -179,14 +179,14 @@ pub(crate) enum Publish {
 /// One type of the mix.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Published {
+pub(crate) struct TypeSection {
     /// What the node promises of it, where that is not the class its name has by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) class: Option<Class>,
     /// Messages a second, over all rooms.
     pub(crate) rate: Rate,
     #[serde(default)]
-    pub(crate) arrivals: Arrivals,
+    pub(crate) arrivals: ArrivalPattern,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) payload: Option<Length>,
     /// What each stands for.
@@ -209,7 +209,7 @@ pub(crate) struct Published {
 /// How messages follow each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Arrivals {
+pub(crate) enum ArrivalPattern {
     #[default]
     Constant,
     Poisson,
@@ -222,7 +222,7 @@ pub(crate) enum Arrivals {
 /// What some devices do besides listening. The first device of each room does none of it but drop acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Habits {
+pub(crate) struct HabitsSection {
     /// Devices that drop some of their acknowledgements, and the part they drop.
     pub(crate) drop_acks_share: Share,
     pub(crate) drop_acks: Share,
@@ -240,7 +240,7 @@ pub(crate) struct Habits {
     pub(crate) dead_share: Share,
 }
 
-impl Default for Habits {
+impl Default for HabitsSection {
     fn default() -> Self {
         Self {
             drop_acks_share: Share::default(),
@@ -259,7 +259,7 @@ impl Default for Habits {
 /// Many devices that cut their connections at one time and come back.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Storm {
+pub(crate) struct StormSection {
     pub(crate) at: Span,
     pub(crate) share: Share,
     /// They come back at times drawn from this.
@@ -269,19 +269,19 @@ pub(crate) struct Storm {
 /// Something that is done to the node: a command for the shell, on this machine. Devices come back, and rooms may have several lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Fault {
+pub(crate) struct FaultSection {
     pub(crate) at: Span,
     pub(crate) run: String,
 }
 
-impl Published {
+impl TypeSection {
     /// So many a second, and nothing else said.
     #[must_use]
     pub(crate) fn at(rate: Rate) -> Self {
         Self {
             class: None,
             rate,
-            arrivals: Arrivals::default(),
+            arrivals: ArrivalPattern::default(),
             payload: None,
             count: None,
             keys: 0,
@@ -447,7 +447,7 @@ mod tests {
         assert_eq!(scenario.viewers.devices, 77);
         assert_eq!(scenario.types["chat"].rate, Rate::of_milli(2_500));
         assert_eq!(scenario.seconds, Span::of_seconds(90));
-        assert_eq!(scenario.rooms.sizes, Sizes::Zipf { exponent: 1.5 });
+        assert_eq!(scenario.rooms.sizes, RoomSizes::Zipf { exponent: 1.5 });
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) struct Awkward {
 
 /// What one device does besides listening.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Habits {
+pub(crate) struct DeviceHabits {
     /// It drops some of its acknowledgements.
     pub(crate) drops_acks: bool,
     /// It stops reading now and then.
@@ -64,7 +64,7 @@ pub(crate) struct Habits {
     pub(crate) dies: bool,
 }
 
-impl Habits {
+impl DeviceHabits {
     /// What a witness of a room keeps of them: it is there from before the first publish to the end, and reads.
     #[must_use]
     pub(crate) fn of_a_witness(self) -> Self {
@@ -75,11 +75,11 @@ impl Habits {
 impl Awkward {
     /// The habits of device `device` under `seed`.
     #[must_use]
-    pub(crate) fn habits(&self, seed: u64, device: u32) -> Habits {
+    pub(crate) fn habits(&self, seed: u64, device: u32) -> DeviceHabits {
         let mut random =
             fastrand::Rng::with_seed(seed ^ u64::from(device).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut is_one_of = |share: u32| random.u32(..1_000_000) < share;
-        Habits {
+        DeviceHabits {
             drops_acks: is_one_of(self.drop_acks_share),
             stalls: is_one_of(self.stall_share),
             reconnects: is_one_of(self.reconnect_share),
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn shares_are_kept_and_a_seed_repeats_them() {
         let awkward = Awkward { drop_acks_share: 100_000, reconnect_share: 1_000_000, ..Awkward::default() };
-        let all: Vec<Habits> = (0..10_000).map(|device| awkward.habits(7, device)).collect();
+        let all: Vec<DeviceHabits> = (0..10_000).map(|device| awkward.habits(7, device)).collect();
         let dropping = all.iter().filter(|habits| habits.drops_acks).count();
         assert!((900..1_100).contains(&dropping), "{dropping} of 10000");
         assert!(all.iter().all(|habits| habits.reconnects && !habits.stalls));
@@ -197,7 +197,7 @@ mod tests {
         };
         let habits = all.habits(1, 1);
         assert!(habits.hops && habits.is_slow && habits.dies && habits.stalls);
-        assert_eq!(habits.of_a_witness(), Habits { drops_acks: true, ..Habits::default() });
+        assert_eq!(habits.of_a_witness(), DeviceHabits { drops_acks: true, ..DeviceHabits::default() });
         assert_eq!(Awkward { slow_bytes_per_s: 2_000, ..all }.sip_bytes(), 200);
     }
 }

@@ -11,5 +11,6 @@ pub(crate) mod plan;
 mod resolve;
 pub(crate) mod schedule;
 pub(crate) mod seating;
+pub(crate) mod shape;
 pub(crate) mod thresholds;
 pub(crate) mod units;

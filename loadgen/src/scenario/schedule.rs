@@ -51,7 +51,7 @@ pub(crate) enum Arrivals {
 /// Which rooms requests go to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Share {
+pub(crate) enum RoomChoice {
     /// All in turn.
     #[default]
     Even,
@@ -63,7 +63,7 @@ pub(crate) enum Share {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pattern {
     pub(crate) arrivals: Arrivals,
-    pub(crate) share: Share,
+    pub(crate) share: RoomChoice,
     /// When the first message may be due, after the start.
     pub(crate) from_ms: u64,
     /// For how long from then on; 0: as long as they take at their rate.
@@ -76,7 +76,7 @@ impl Pattern {
     /// Whether it needs no list.
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
-        self.arrivals == Arrivals::Constant && self.share == Share::Even && self.from_ms == 0
+        self.arrivals == Arrivals::Constant && self.share == RoomChoice::Even && self.from_ms == 0
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
 
     fn patterns(rooms: u32) -> [Pattern; 5] {
         let (plain, devices) = (Pattern { seed: 5, ..Pattern::default() }, rooms * 9);
-        let by_size = |sizes| Share::BySize { sizes, devices, seed: 1 };
+        let by_size = |sizes| RoomChoice::BySize { sizes, devices, seed: 1 };
         [
             plain,
             Pattern { arrivals: Arrivals::Poisson, ..plain },
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_large_room_is_given_its_part() {
-        let share = Share::BySize { sizes: Sizes::Giant { share: 900_000 }, devices: 1_000, seed: 1 };
+        let share = RoomChoice::BySize { sizes: Sizes::Giant { share: 900_000 }, devices: 1_000, seed: 1 };
         let schedule = Schedule::even(10_000, 1_000_000, 11, 1).patterned(Pattern {
             share,
             seed: 1,

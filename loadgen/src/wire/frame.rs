@@ -173,7 +173,7 @@ pub(crate) struct HeardMessage {
 
 /// What a frame says of the reliable stream. All zero: nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Span {
+pub(crate) struct StreamSpan {
     /// Nothing at or before this offset is told.
     pub(crate) after: u64,
     /// Where a device stands that has applied it.
@@ -195,7 +195,7 @@ pub(crate) struct Welcome {
     pub(crate) offset: u64,
     /// Why the cursor was not honoured; empty: it was.
     pub(crate) reset: String,
-    pub(crate) span: Span,
+    pub(crate) span: StreamSpan,
     /// The total of each counter.
     pub(crate) counters: BTreeMap<String, u64>,
     /// History and latest, in that order.
@@ -205,13 +205,13 @@ pub(crate) struct Welcome {
 
 /// What the viewer door answers to a pull of a room's reliable stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct StreamPage {
     pub(crate) room: String,
     pub(crate) epoch: String,
     /// The head of the stream.
     pub(crate) offset: u64,
     pub(crate) reset: String,
-    pub(crate) span: Span,
+    pub(crate) span: StreamSpan,
     pub(crate) reliable: Vec<HeardMessage>,
 }
 
@@ -233,7 +233,7 @@ pub(crate) struct Batch {
     pub(crate) skipped: BTreeMap<String, u64>,
     pub(crate) merged: BTreeMap<String, u64>,
     pub(crate) counters: BTreeMap<String, Growth>,
-    pub(crate) span: Span,
+    pub(crate) span: StreamSpan,
     /// Messages of this batch, in room order; reliable ones among them.
     pub(crate) messages: Vec<HeardMessage>,
     /// Reliable messages that come besides the batch.
@@ -350,7 +350,7 @@ fn all_heard<'a>(lists: impl IntoIterator<Item = &'a Vec<JsonMessage<'a>>>) -> V
 ///
 /// # Errors
 /// A sentence that says what was not understood.
-pub(crate) fn decode_page(body: &[u8]) -> Result<Page, String> {
+pub(crate) fn decode_page(body: &[u8]) -> Result<StreamPage, String> {
     #[derive(Deserialize)]
     struct JsonPage<'a> {
         room: String,
@@ -366,11 +366,11 @@ pub(crate) fn decode_page(body: &[u8]) -> Result<Page, String> {
         reliable: Vec<JsonMessage<'a>>,
     }
     let page: JsonPage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    Ok(Page {
+    Ok(StreamPage {
         epoch: page.epoch.unwrap_or_default(),
         offset: page.offset,
         reset: page.reset.unwrap_or_default(),
-        span: Span { after: page.after, through: page.through, ack_within_ms: 0 },
+        span: StreamSpan { after: page.after, through: page.through, ack_within_ms: 0 },
         reliable: all_heard([&page.reliable]),
         room: page.room,
     })
@@ -395,7 +395,7 @@ fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
     let frame: JsonFrame<'_> = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     let missing = |field: &str| format!("a {} without {field}", frame.kind);
     let code = || frame.code.clone().unwrap_or_default();
-    let span = Span { after: frame.after, through: frame.through, ack_within_ms: frame.ack_within_ms };
+    let span = StreamSpan { after: frame.after, through: frame.through, ack_within_ms: frame.ack_within_ms };
     Ok(match &*frame.kind {
         "welcome" => ServerFrame::Welcome(Welcome {
             room: frame.room.clone().ok_or_else(|| missing("room"))?,
@@ -469,7 +469,7 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
             epoch: welcome.epoch,
             offset: welcome.offset,
             reset: welcome.reset,
-            span: Span {
+            span: StreamSpan {
                 after: welcome.after,
                 through: welcome.through,
                 ack_within_ms: u64::from(welcome.ack_within_ms),
@@ -485,7 +485,7 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
             skipped: batch.skipped,
             merged: batch.merged,
             counters: batch.counters.into_iter().map(growth).collect(),
-            span: Span {
+            span: StreamSpan {
                 after: batch.after,
                 through: batch.through,
                 ack_within_ms: u64::from(batch.ack_within_ms),

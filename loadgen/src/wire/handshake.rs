@@ -18,7 +18,7 @@ pub(crate) struct Handshake {
 
 /// What the bytes read so far are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum HandshakeAnswer {
     /// Not the whole answer yet.
     Half,
     /// The connection speaks frames from here on.
@@ -93,32 +93,32 @@ impl Handshake {
 
     /// Judges what was read so far.
     #[must_use]
-    pub(crate) fn answer(&self, bytes: &[u8]) -> Answer {
+    pub(crate) fn answer(&self, bytes: &[u8]) -> HandshakeAnswer {
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut response = httparse::Response::new(&mut headers);
         let length = match response.parse(bytes) {
             Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return Answer::Half,
-            Ok(httparse::Status::Partial) => return Answer::Refused("an endless answer".into()),
-            Err(error) => return Answer::Refused(format!("no HTTP answer: {error}")),
+            Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return HandshakeAnswer::Half,
+            Ok(httparse::Status::Partial) => return HandshakeAnswer::Refused("an endless answer".into()),
+            Err(error) => return HandshakeAnswer::Refused(format!("no HTTP answer: {error}")),
         };
         let code = response.code.unwrap_or(0);
         if code != 101 {
-            return Answer::Refused(format!("HTTP {code}"));
+            return HandshakeAnswer::Refused(format!("HTTP {code}"));
         }
         let header = |name: &str| {
             let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
             found.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or("")
         };
         if header("sec-websocket-accept") != self.accept {
-            return Answer::Refused("an upgrade without the right Sec-WebSocket-Accept".into());
+            return HandshakeAnswer::Refused("an upgrade without the right Sec-WebSocket-Accept".into());
         }
         if header("sec-websocket-protocol") != self.encoding.subprotocol() {
-            return Answer::Refused(format!(
+            return HandshakeAnswer::Refused(format!(
                 "not roomcast: it does not speak {}",
                 self.encoding.subprotocol()
             ));
         }
-        Answer::Upgraded { bytes: length }
+        HandshakeAnswer::Upgraded { bytes: length }
     }
 }

@@ -1,6 +1,6 @@
 //! The answer to a pull of a room's reliable stream, as bytes. Pure.
 
-use crate::wire::frame::{Page, decode_page};
+use crate::wire::frame::{StreamPage, decode_page};
 
 /// Largest answer that is waited for: everything alive of a room (8 MiB), as JSON.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -13,7 +13,7 @@ pub(crate) enum Read {
     /// No page, in words.
     Bad(String),
     /// A page.
-    Whole(Page),
+    Whole(StreamPage),
 }
 
 /// Reads what was answered so far.

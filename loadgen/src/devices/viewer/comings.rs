@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Phase, Viewers};
+use super::{Devices, Phase};
 use crate::clock::monotonic_ns;
 use crate::devices::errands::Errand;
 use crate::devices::watch::Track;
@@ -12,7 +12,7 @@ use crate::wire::frame::{OPCODE_CLOSE, write_device_frame};
 /// How long a device that is to join as a newcomer waits for the end of a pull that it began before.
 const JOIN_AGAIN_NS: u64 = 100_000_000;
 
-impl Viewers {
+impl Devices {
     /// What the device at `index` is to do from the first publish on, besides what follows from what it hears.
     pub(super) fn plan_comings(&mut self, index: usize, now_ns: u64) {
         self.plan_stay(index);

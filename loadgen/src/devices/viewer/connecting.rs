@@ -4,12 +4,12 @@ use std::io::Write as _;
 
 use mio::{Interest, Token};
 
-use super::{Phase, Viewers};
+use super::{Devices, Phase};
 use crate::clock::monotonic_ns;
 use crate::devices::errands::Errand;
 use crate::ledger::Kind;
 use crate::machine::sockets;
-use crate::scenario::habits::{Habits, until_return_ns};
+use crate::scenario::habits::{DeviceHabits, until_return_ns};
 
 /// Attempts at one device's connection. Past it the run is given up, or after the first publish the device.
 const ATTEMPTS_MAX: u8 = 5;
@@ -18,7 +18,7 @@ const RETRY_AFTER_NS: u64 = 200_000_000;
 /// What the kernel may hold for a device that stalls, dawdles or dies: little, or it stops reading without anybody noticing.
 const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
 
-impl Viewers {
+impl Devices {
     pub(super) fn connect_more(&mut self) -> Result<(), String> {
         while self.shaking < self.crowd.handshakes_max {
             let index = if let Some(index) = self.retries.pop_front() {
@@ -43,7 +43,7 @@ impl Viewers {
     }
 
     fn connect(&mut self, index: usize) -> std::io::Result<()> {
-        let Habits { stalls, is_slow, dies, .. } = self.devices[index].habits;
+        let DeviceHabits { stalls, is_slow, dies, .. } = self.devices[index].habits;
         let receive_bytes = (stalls || is_slow || dies).then_some(STALLING_RECEIVE_BYTES);
         let mut stream = sockets::connect(self.door, self.crowd.source_of(index), receive_bytes)?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::scenario::audience::{Audience, Stay};
-use crate::scenario::habits::{Awkward, Habits, Storm};
+use crate::scenario::habits::{Awkward, DeviceHabits, Storm};
 use crate::scenario::seating::Seating;
 
 /// Devices that come from one address. The kernel gives a connection every second port of its 28 000 at once, and when those
@@ -68,7 +68,7 @@ impl Crowd {
 
     /// What the device at `index` does besides listening.
     #[must_use]
-    pub(crate) fn habits(&self, index: usize) -> Habits {
+    pub(crate) fn habits(&self, index: usize) -> DeviceHabits {
         let device = self.number(index);
         let habits = self.awkward.habits(self.seed, device);
         if self.is_witness(device) { habits.of_a_witness() } else { habits }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Crowd, Phase, Seats, Viewers};
+use super::{Crowd, Devices, Phase, Seats};
 use crate::devices::known::Known;
 use crate::devices::watch::{RoomToWatch, Watch};
 use crate::scenario::audience::Audience;
@@ -13,7 +13,7 @@ use crate::wire::frame::Encoding;
 use crate::wire::handshake::Handshake;
 
 /// One worker's devices, all in their rooms, of which the first has nine tenths of them.
-pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Viewers {
+pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Devices {
     let door: Door = "ws://127.0.0.1:1".parse().unwrap();
     let name = |room: u32| format!("lg-{room}");
     let to_watch = (0..rooms).map(|room| RoomToWatch { room, name: name(room) });
@@ -36,7 +36,7 @@ pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Viewers {
         seed: 1,
     };
     let (address, handshake) = (door.address(), Handshake::new(door, Encoding::Json, None));
-    let mut viewers = Viewers::new(crowd, address, handshake, Vec::new(), seats, watch).unwrap();
+    let mut viewers = Devices::new(crowd, address, handshake, Vec::new(), seats, watch).unwrap();
     viewers.start_ns = 1;
     for device in &mut viewers.devices {
         device.phase = Phase::Watching;

@@ -2,7 +2,7 @@
 
 use mio::Token;
 
-use super::{Ending, Phase, Viewers};
+use super::{Devices, Ending, Phase};
 use crate::clock::monotonic_ns;
 use crate::devices::errands::Errand;
 use crate::machine::sockets;
@@ -12,7 +12,7 @@ use crate::wire::frame;
 /// How long a device waits before it pulls again what it could not have.
 const PULL_AGAIN_NS: u64 = 300_000_000;
 
-impl Viewers {
+impl Devices {
     /// Publishing begins at `start_ns`: devices follow their habits from now on, and come and go from then on.
     pub(crate) fn begin(&mut self, start_ns: u64) {
         self.start_ns = start_ns;
@@ -264,7 +264,7 @@ mod tests {
             viewers.devices[1].track.place.returned_ns = now_ns;
             viewers.welcomed(1, None, now_ns);
         }
-        let planned = |viewers: &mut Viewers| {
+        let planned = |viewers: &mut Devices| {
             let errands = std::iter::from_fn(|| viewers.errands.take_due(u64::MAX));
             errands.filter(|(_, errand)| *errand == Errand::Cut).count()
         };

@@ -20,9 +20,9 @@ use crate::devices::pulls::Pulls;
 use crate::devices::watch::{Heard, Seat, Track, Watch};
 use crate::figures::latency::Latency;
 use crate::ledger::Kind;
-use crate::scenario::habits::Habits;
+use crate::scenario::habits::DeviceHabits;
 use crate::wire::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
-use crate::wire::handshake::{Answer, Handshake};
+use crate::wire::handshake::{Handshake, HandshakeAnswer};
 
 mod comings;
 mod connecting;
@@ -69,7 +69,7 @@ struct Device {
     place: u32,
     phase: Phase,
     attempts: u8,
-    habits: Habits,
+    habits: DeviceHabits,
     /// It does not read just now.
     is_stalled: bool,
     /// An acknowledgement is on its way, so that nothing else need send one.
@@ -84,7 +84,7 @@ struct Device {
 
 /// The devices of one worker.
 #[derive(Debug)]
-pub(crate) struct Viewers {
+pub(crate) struct Devices {
     poll: Poll,
     events: Events,
     crowd: Crowd,
@@ -123,7 +123,7 @@ pub(crate) struct Viewers {
     ping_round_ns: u64,
 }
 
-impl Viewers {
+impl Devices {
     /// None connected yet.
     ///
     /// # Errors
@@ -300,12 +300,12 @@ impl Viewers {
         let mut at = 0;
         if self.devices[index].phase == Phase::Handshaking {
             match self.handshake.answer(&self.scratch[..end]) {
-                Answer::Half => {}
-                Answer::Upgraded { bytes } => {
+                HandshakeAnswer::Half => {}
+                HandshakeAnswer::Upgraded { bytes } => {
                     at = bytes;
                     self.devices[index].phase = Phase::Waiting;
                 }
-                Answer::Refused(reason) => return self.give_back(index, &reason),
+                HandshakeAnswer::Refused(reason) => return self.give_back(index, &reason),
             }
         }
         while matches!(self.devices[index].phase, Phase::Waiting | Phase::Watching) {

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use crate::devices::copies::{Arrival, Said};
 use crate::devices::known::{ENGINE_TYPE, Known, Which};
 use crate::devices::readable::Readers;
-use crate::devices::streams::{Brought, Place, Streams};
+use crate::devices::streams::{Brought, StreamPlace, Streams};
 use crate::devices::type_figures::Figures;
 use crate::ledger::{Kind, Numbers, RoomSeen, Violations};
-use crate::scenario::habits::Habits;
+use crate::scenario::habits::DeviceHabits;
 use crate::scenario::mix::Class;
 use crate::wire::frame::{Batch, Encoding, HeardMessage, ServerFrame, decode};
 
@@ -36,20 +36,21 @@ pub(crate) struct Track {
     /// The life of its room that it is in, by its place in `Watch::lives`.
     life: u32,
     /// Its place in the reliable stream.
-    pub(crate) place: Place,
+    pub(crate) place: StreamPlace,
 }
 
 impl Track {
     /// Of a device that joins after publishing began: what was published before is not owed to it.
     #[must_use]
-    pub(crate) fn late(habits: Habits) -> Self {
+    pub(crate) fn late(habits: DeviceHabits) -> Self {
         Self { was_away: true, ..Self::new(habits) }
     }
 
     /// Of a device that joins before the first publish.
     #[must_use]
-    pub(crate) fn new(habits: Habits) -> Self {
-        let place = Place { drops_acks: habits.drops_acks, is_slow: habits.is_slow, ..Place::default() };
+    pub(crate) fn new(habits: DeviceHabits) -> Self {
+        let place =
+            StreamPlace { drops_acks: habits.drops_acks, is_slow: habits.is_slow, ..StreamPlace::default() };
         Self { place, ..Self::default() }
     }
 

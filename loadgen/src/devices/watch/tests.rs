@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ledger::{ApplyTimes, Case, Outcome, Published, check, check_counter, check_stream};
-use crate::scenario::habits::Habits;
+use crate::scenario::habits::DeviceHabits;
 use crate::scenario::mix::{Load, ReliableTypes, type_seed};
 use crate::scenario::payload::{Length, Payloads};
 use crate::scenario::schedule::Schedule;

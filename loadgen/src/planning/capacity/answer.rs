@@ -5,17 +5,18 @@ use std::fmt;
 use serde::Serialize;
 
 use super::asked::{Node, Size};
-use super::models::{Models, Need, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
+use super::models::{Models, NodeNeed, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
 use super::packing::{Alike, Packing, pack};
 use super::{Beyond, beyond, past};
-use crate::planning::model::flushes::Arrivals;
+use crate::planning::model::Features;
+use crate::planning::model::flushes::PublishRhythm;
 use crate::planning::model::usl::{Basis, Usl};
-use crate::planning::model::{Features, Shape};
+use crate::scenario::shape::RunShape;
 use crate::wire::frame::Encoding;
 
 /// The part of the variance below which a model says little.
 const TELLING: f64 = 0.9;
-/// What [`Need::parts`] are.
+/// What [`NodeNeed::parts`] are.
 const RESOURCES: [&str; 3] = ["processors", "memory", "network"];
 
 /// What is asked.
@@ -42,14 +43,14 @@ pub(crate) struct TooLarge {
     pub(crate) rooms: u32,
     pub(crate) viewers: u32,
     /// Of each, on one node.
-    need: Need,
+    need: NodeNeed,
     /// Nodes that each would fill, if it could be spread over them.
     nodes_if_spread: f64,
 }
 
 /// How much of each resource is taken, from 0 to 1, when the load is spread evenly over so many nodes.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Use {
+pub(crate) struct ResourceUse {
     nodes: usize,
     taken: [f64; 3],
 }
@@ -68,18 +69,18 @@ enum OneLost {
 
 /// The plan.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Answer {
+pub(crate) struct PlanAnswer {
     pub(crate) models: Models,
     demand: Demand,
     /// Of all rooms that fit a node.
     load: Features,
     /// What they need together, each node's own share included.
-    need: Need,
+    need: NodeNeed,
     pub(super) nodes: usize,
     /// The resource that decides how many.
     pub(super) binding: &'static str,
     /// With one node fewer, with that many, and with one more.
-    uses: Vec<Use>,
+    uses: Vec<ResourceUse>,
     one_lost: OneLost,
     pub(crate) too_large: Vec<TooLarge>,
     /// Of the fullest node.
@@ -103,7 +104,7 @@ impl Demand {
 
     /// One room of a size, as a load.
     fn load(&self, size: &Size, models: &Models) -> Result<Features, String> {
-        let shape = Shape {
+        let shape = RunShape {
             devices: size.viewers,
             rooms: 1,
             rate: size.rate.unwrap_or(self.chat_rate),
@@ -114,11 +115,11 @@ impl Demand {
             encoding: self.encoding,
         };
         let joins_per_s = self.joins_per_s * f64::from(size.viewers) / self.viewers();
-        models.flushes.features(&shape, joins_per_s, Arrivals::Poisson)
+        models.flushes.features(&shape, joins_per_s, PublishRhythm::Poisson)
     }
 }
 
-impl Answer {
+impl PlanAnswer {
     /// Plans.
     ///
     /// # Errors
@@ -128,11 +129,11 @@ impl Answer {
         let has = [processors, memory_bytes, nic_bits_per_s];
         let own = models.need(&Features::default(), processors).parts();
         let left = |at: usize| (has[at] * (1.0 - demand.headroom) - own[at]).max(0.0);
-        let room = Need { processors: left(0), memory_bytes: left(1), nic_bits_per_s: left(2) };
+        let room = NodeNeed { processors: left(0), memory_bytes: left(1), nic_bits_per_s: left(2) };
         let alike = |size: &Size| {
             let load = demand.load(size, &models)?;
             let [cpu, memory, nic] = models.need(&load, processors).parts();
-            let need = Need {
+            let need = NodeNeed {
                 processors: cpu - own[0],
                 memory_bytes: memory - own[1],
                 nic_bits_per_s: nic - own[2],
@@ -158,7 +159,7 @@ impl Answer {
         let used = |nodes: usize| {
             let count = f64::from(u32::try_from(nodes).unwrap_or(u32::MAX));
             let taken = |at: usize| ((without_own[at] - own[at]) / count.max(1.0) + own[at]) / has[at];
-            Use { nodes, taken: std::array::from_fn(taken) }
+            ResourceUse { nodes, taken: std::array::from_fn(taken) }
         };
         let now = used(nodes);
         let binding = (0..3).max_by(|one, other| now.taken[*one].total_cmp(&now.taken[*other])).unwrap_or(0);
@@ -171,7 +172,7 @@ impl Answer {
         }
         Ok(Self {
             load,
-            need: Need { processors: total[0], memory_bytes: total[1], nic_bits_per_s: total[2] },
+            need: NodeNeed { processors: total[0], memory_bytes: total[1], nic_bits_per_s: total[2] },
             nodes,
             binding: RESOURCES[binding],
             uses: (nodes.saturating_sub(1).max(1)..=nodes + 1).map(used).collect(),
@@ -179,7 +180,7 @@ impl Answer {
             too_large,
             past: far(&models, demand.node, &beyond_all),
             beyond: beyond_all,
-            assumes: assumes(&models, &demand.members(), Arrivals::Poisson),
+            assumes: assumes(&models, &demand.members(), PublishRhythm::Poisson),
             models,
             demand,
         })
@@ -195,7 +196,7 @@ fn one_lost(sizes: &[Alike], packing: &Packing, room: [f64; 3]) -> Result<OneLos
     let placed = |place: &usize| !packing.too_large.contains(place);
     let placed: Vec<Alike> = (0..sizes.len()).filter(placed).map(|place| sizes[place]).collect();
     let [processors, memory_bytes, nic_bits_per_s] = room;
-    let again = pack(&placed, Need { processors, memory_bytes, nic_bits_per_s })?;
+    let again = pack(&placed, NodeNeed { processors, memory_bytes, nic_bits_per_s })?;
     Ok(if again.nodes.len() < nodes { OneLost::Carried } else { OneLost::NotCarried })
 }
 
@@ -210,10 +211,10 @@ fn far(models: &Models, node: Node, beyond: &[Beyond]) -> Option<String> {
 }
 
 /// What an answer about rooms of so many devices takes for granted.
-pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: Arrivals) -> Vec<String> {
+pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: PublishRhythm) -> Vec<String> {
     let mut all = vec![match arrivals {
-        Arrivals::Poisson => "messages come by chance, as people write (Poisson's arrivals)".to_owned(),
-        Arrivals::Steady => "messages come evenly, as `run` publishes them".to_owned(),
+        PublishRhythm::Poisson => "messages come by chance, as people write (Poisson's arrivals)".to_owned(),
+        PublishRhythm::Steady => "messages come evenly, as `run` publishes them".to_owned(),
     }];
     all.push(format!(
         "segments have {SEGMENT_PAYLOAD_BYTES:.0} bytes of payload and {SEGMENT_BYTES:.0} beside it: a path of 1500 bytes"
@@ -378,7 +379,7 @@ fn write_scaling(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
     models.not_in_usl.iter().try_for_each(|why| writeln!(f, "scaling      without the sweep of {why}"))
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for PlanAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_models(f, &self.models)?;
         let rooms: f64 = self.demand.sizes.iter().map(|size| f64::from(size.rooms)).sum();
@@ -443,13 +444,13 @@ impl fmt::Display for Answer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::planning::capacity::asked::Rooms;
+    use crate::planning::capacity::asked::AskedRooms;
     use crate::planning::capacity::models::tests::sweep;
     use crate::planning::capacity::{allowed, allowed_processors};
 
     pub(crate) fn demand(rooms: &str, node: &str) -> Demand {
         Demand {
-            sizes: rooms.parse::<Rooms>().unwrap().sizes(None).unwrap(),
+            sizes: rooms.parse::<AskedRooms>().unwrap().sizes(None).unwrap(),
             chat_rate: 5.0,
             reliable_rate: 0.0,
             payload_bytes: 300,
@@ -467,7 +468,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_asked_within_what_was_measured_is_answered() {
-        let answer = Answer::of(models(), demand("2:1000,10:50:0.5", "1c,1g,1gbit")).unwrap();
+        let answer = PlanAnswer::of(models(), demand("2:1000,10:50:0.5", "1c,1g,1gbit")).unwrap();
         assert_eq!((answer.nodes, answer.binding), (1, "processors"));
         allowed(&answer.beyond, &answer.models, false).unwrap();
         assert!(answer.to_string().contains("assumed linear: measured on 1 processors only"));
@@ -475,7 +476,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_past_it_has_to_be_asked_for_and_what_nobody_measured_is_not_told() {
-        let answer = Answer::of(models(), demand("40:1000", "16c,64g,10gbit")).unwrap();
+        let answer = PlanAnswer::of(models(), demand("40:1000", "16c,64g,10gbit")).unwrap();
         let refused = allowed(&answer.beyond, &answer.models, false).unwrap_err();
         assert!(
             refused.contains("× beyond the largest measured") && refused.contains("--devices-max"),
@@ -484,7 +485,7 @@ pub(crate) mod tests {
         allowed(&answer.beyond, &answer.models, true).unwrap();
         assert!(answer.to_string().contains("past what was measured"));
         let reliable = Demand { reliable_rate: 1.0, ..demand("1:100", "1c,1g,1gbit") };
-        let answer = Answer::of(models(), reliable).unwrap();
+        let answer = PlanAnswer::of(models(), reliable).unwrap();
         let refused = allowed(&answer.beyond, &answer.models, true).unwrap_err();
         assert!(refused.contains("acks/s"), "{refused}");
     }
@@ -502,10 +503,10 @@ pub(crate) mod tests {
 
     #[test]
     fn nodes_grow_with_the_load_and_a_room_past_a_node_is_named() {
-        let nodes = |rooms: &str| Answer::of(models(), demand(rooms, "4c,64g,10gbit")).unwrap().nodes;
+        let nodes = |rooms: &str| PlanAnswer::of(models(), demand(rooms, "4c,64g,10gbit")).unwrap().nodes;
         let (some, many) = (nodes("400:1000"), nodes("800:1000"));
         assert!(some > 1 && (many == 2 * some || many == 2 * some - 1), "{some} and {many}");
-        let answer = Answer::of(models(), demand("1:500k,10:1000", "4c,64g,10gbit")).unwrap();
+        let answer = PlanAnswer::of(models(), demand("1:500k,10:1000", "4c,64g,10gbit")).unwrap();
         assert_eq!((answer.too_large.len(), answer.too_large[0].viewers, answer.nodes), (1, 500_000, 1));
         assert!(answer.too_large[0].nodes_if_spread > 1.0);
         assert!(answer.to_string().contains("TOO LARGE"));
@@ -524,14 +525,15 @@ pub(crate) mod tests {
         let viewers = (1..500)
             .map(|thousands| thousands * 1_000)
             .find(|viewers| each(&demand(&format!("1:{viewers}"), node)) > 0.55 * 4.0);
-        let answer = Answer::of(models.clone(), demand(&format!("4:{}", viewers.unwrap()), node)).unwrap();
+        let answer =
+            PlanAnswer::of(models.clone(), demand(&format!("4:{}", viewers.unwrap()), node)).unwrap();
         assert_eq!(answer.nodes, 4, "{answer}");
         assert!(answer.uses[0].taken.iter().all(|taken| *taken < 1.0), "{answer}");
         assert_eq!(answer.one_lost, OneLost::NotCarried);
         assert!(answer.to_string().contains("one node lost: the others do NOT carry it"), "{answer}");
-        let small = Answer::of(models.clone(), demand("800:1000", node)).unwrap();
+        let small = PlanAnswer::of(models.clone(), demand("800:1000", node)).unwrap();
         assert!(small.nodes > 3 && small.one_lost == OneLost::Carried, "{small}");
-        let one = Answer::of(models.clone(), demand("1:100", node)).unwrap();
+        let one = PlanAnswer::of(models.clone(), demand("1:100", node)).unwrap();
         assert_eq!((one.nodes, one.one_lost), (1, OneLost::NoOther));
         assert!(one.to_string().contains("nothing carries it"), "{one}");
     }
@@ -542,7 +544,7 @@ pub(crate) mod tests {
         models.socket_bytes_per_connection = Some(9_000.0);
         models.memory.r_squared = 0.4;
         models.flushes.kinds[0].window_high_s = 10.0 * models.flushes.kinds[0].window_low_s;
-        let told = Answer::of(models, demand("2:1000,3:5,1:50k", "4c,64g,10gbit")).unwrap().to_string();
+        let told = PlanAnswer::of(models, demand("2:1000,3:5,1:50k", "4c,64g,10gbit")).unwrap().to_string();
         for said in [
             "assumes      messages come by chance",
             "1448 bytes of payload and 90 beside it",
@@ -566,7 +568,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lost_node_is_carried_only_where_there_is_room() {
-        let answer = Answer::of(models(), demand("200:1000", "4c,64g,10gbit")).unwrap();
+        let answer = PlanAnswer::of(models(), demand("200:1000", "4c,64g,10gbit")).unwrap();
         let [fewer, now, more] = &*answer.uses else { panic!("{:?}", answer.uses) };
         assert!(fewer.taken[0] > now.taken[0] && now.taken[0] > more.taken[0] && now.taken[0] <= 0.7 + 1e-9);
         assert_eq!((fewer.nodes + 1, now.nodes, more.nodes - 1), (answer.nodes, answer.nodes, answer.nodes));

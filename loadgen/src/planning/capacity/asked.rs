@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::planning::model::Shape;
+use crate::scenario::shape::RunShape;
 
 /// Sizes of rooms in one question, at most.
 const SIZES_MAX: usize = 64;
@@ -30,13 +30,13 @@ pub(crate) fn number(text: &str) -> Result<f64, String> {
 /// Like [`number`], but whole, from 1 to 4 thousand million.
 fn whole(text: &str) -> Result<u32, String> {
     let number = number(text)?;
-    let whole = u32::try_from(crate::planning::model::rounded(number)).ok().filter(|whole| *whole >= 1);
+    let whole = u32::try_from(crate::figures::rounded(number)).ok().filter(|whole| *whole >= 1);
     whole
         .filter(|whole| (f64::from(*whole) - number).abs() < 1e-6)
         .ok_or_else(|| format!("{text:?} is no whole number from 1 on"))
 }
 
-/// Rooms of one size.
+/// AskedRooms of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Size {
     pub(crate) rooms: u32,
@@ -49,12 +49,12 @@ pub(crate) struct Size {
 
 /// All rooms: `COUNT:VIEWERS[:RATE]` each, or a number of rooms that are alike.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Rooms {
+pub(crate) enum AskedRooms {
     Alike(u32),
     Sizes(Vec<Size>),
 }
 
-impl FromStr for Rooms {
+impl FromStr for AskedRooms {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -79,7 +79,7 @@ impl FromStr for Rooms {
     }
 }
 
-impl Rooms {
+impl AskedRooms {
     /// The sizes, for so many viewers in all where that was said.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Rooms {
         match (self, viewers) {
             (Self::Alike(_), None) => Err("--viewers: needed where --rooms is a number".into()),
             (Self::Alike(rooms), Some(viewers)) => {
-                let all = crate::planning::model::rounded(viewers);
+                let all = crate::figures::rounded(viewers);
                 let each = u32::try_from(all / u64::from(rooms));
                 let each = each.map_err(|_| "--viewers: too many for a room".to_owned())?;
                 if each == 0 {
@@ -145,7 +145,7 @@ impl FromStr for Node {
 /// One node under the load of a `run`: `devices=4000,rooms=4,rate=200,payload=300,messages-per-request=1`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct At {
-    pub(crate) shape: Shape,
+    pub(crate) shape: RunShape,
     pub(crate) joins_per_s: f64,
 }
 
@@ -154,7 +154,7 @@ impl FromStr for At {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let shape = "devices = 0\nrate = 0";
-        let mut shape: Shape = toml::from_str(shape).map_err(|error| error.to_string())?;
+        let mut shape: RunShape = toml::from_str(shape).map_err(|error| error.to_string())?;
         let mut joins_per_s = 0.0;
         for part in text.split(',') {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not KEY=VALUE"))?;
@@ -201,12 +201,12 @@ mod tests {
 
     #[test]
     fn rooms_are_a_number_or_sizes_that_add_up() {
-        let rooms: Rooms = "1:500000:200,300:1k,20000:10".parse().unwrap();
+        let rooms: AskedRooms = "1:500000:200,300:1k,20000:10".parse().unwrap();
         let sizes = rooms.clone().sizes(Some(1e6)).unwrap();
         assert_eq!(sizes[0], Size { rooms: 1, viewers: 500_000, rate: Some(200.0) });
         assert_eq!((sizes[1].viewers, sizes[2].rooms), (1_000, 20_000));
         assert!(rooms.sizes(Some(2e6)).unwrap_err().contains("1000000 in all"));
-        let alike: Rooms = "100".parse().unwrap();
+        let alike: AskedRooms = "100".parse().unwrap();
         assert_eq!(alike.clone().sizes(Some(1e4)).unwrap()[0].viewers, 100);
         assert!(alike.clone().sizes(None).unwrap_err().contains("--viewers"));
         let refused = alike.clone().sizes(Some(10.0)).unwrap_err();
@@ -215,7 +215,7 @@ mod tests {
         let uneven: Vec<(u32, u32)> = uneven.iter().map(|size| (size.rooms, size.viewers)).collect();
         assert_eq!(uneven, [(50, 2), (50, 1)], "no viewer more or less than asked");
         for wrong in ["", "0", "1:0", "1:2:3:4", "1:x", "1.5"] {
-            assert!(wrong.parse::<Rooms>().is_err(), "{wrong}");
+            assert!(wrong.parse::<AskedRooms>().is_err(), "{wrong}");
         }
     }
 

@@ -25,8 +25,8 @@ use crate::report::html::Page;
 use crate::report::output::{self, openable};
 use crate::wire::frame::Encoding;
 
-use answer::{Answer, Demand};
-use asked::{At, Node, Rooms, number};
+use answer::{Demand, PlanAnswer};
+use asked::{AskedRooms, At, Node, number};
 use models::Models;
 use point::PointAnswer;
 
@@ -56,10 +56,10 @@ pub(crate) struct PlanArgs {
     /// Viewers in all: 1e6, 1_000_000 or 1M. Without it: what --rooms come to.
     #[arg(long, value_parser = number)]
     viewers: Option<f64>,
-    /// Rooms by size, `COUNT:VIEWERS[:RATE]` each, the viewers and chat messages a second of each room
+    /// AskedRooms by size, `COUNT:VIEWERS[:RATE]` each, the viewers and chat messages a second of each room
     /// (`1:500k:50,300:1000,20k:10:0.1`); or a number of rooms that are alike.
     #[arg(long, required_unless_present = "at")]
-    rooms: Option<Rooms>,
+    rooms: Option<AskedRooms>,
     /// Chat messages a second of each room that --rooms gives no rate. People write by chance: arrivals are Poisson's.
     #[arg(long, default_value = "1", value_parser = number)]
     chat_rate: f64,
@@ -87,7 +87,7 @@ pub(crate) struct PlanArgs {
     /// The universal scalability law, SIGMA,KAPPA, instead of what sweeps with several numbers of processors say.
     #[arg(long)]
     usl: Option<Usl>,
-    /// Answer past what was measured, too.
+    /// PlanAnswer past what was measured, too.
     #[arg(long)]
     extrapolate: bool,
     /// Instead of a plan: what one node as it was measured needs for a run of this shape
@@ -147,7 +147,7 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
         node,
         headroom: args.headroom,
     };
-    let answer = Answer::of(models, demand)?;
+    let answer = PlanAnswer::of(models, demand)?;
     allowed(&answer.beyond, &answer.models, args.extrapolate)?;
     show(&answer, || answer.page(), args)?;
     Ok(if answer.too_large.is_empty() { Verdict::Ok } else { Verdict::ThresholdFailed })

@@ -27,13 +27,13 @@ pub(crate) struct Origin {
 
 /// What a load needs of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(crate) struct Need {
+pub(crate) struct NodeNeed {
     pub(crate) processors: f64,
     pub(crate) memory_bytes: f64,
     pub(crate) nic_bits_per_s: f64,
 }
 
-impl Need {
+impl NodeNeed {
     /// All of it, in the order in which it is shown.
     #[must_use]
     pub(crate) fn parts(&self) -> [f64; 3] {
@@ -127,11 +127,11 @@ impl Models {
 
     /// What `load` needs on a node of so many processors, that node's own share included.
     #[must_use]
-    pub(crate) fn need(&self, load: &Features, processors: f64) -> Need {
+    pub(crate) fn need(&self, load: &Features, processors: f64) -> NodeNeed {
         let dearer = self.usl.inflation(processors) / self.usl.inflation(self.processors);
         let sockets = self.socket_bytes_per_connection.unwrap_or(0.0) * load.connections;
         let segments_per_s = load.frames_per_s + load.bytes_per_s / SEGMENT_PAYLOAD_BYTES;
-        Need {
+        NodeNeed {
             processors: self.cpu.at(load) * dearer,
             memory_bytes: self.memory.at(load) + sockets,
             nic_bits_per_s: 8.0 * (load.bytes_per_s + SEGMENT_BYTES * segments_per_s),
@@ -175,7 +175,7 @@ pub(crate) mod tests {
         let dearer = usl.inflation(f64::from(processors));
         let mut idle_rooms = 0.0;
         let rows = built_in(4_000, 500, Encoding::Json).into_iter().map(|shape| {
-            let mut row = row(crate::planning::model::Shape { reliable_rate: 0.0, ..shape }, 0.1);
+            let mut row = row(crate::scenario::shape::RunShape { reliable_rate: 0.0, ..shape }, 0.1);
             row.features.joins_per_s = shape.reconnect_share * 10.0;
             row.features.idle_rooms = idle_rooms;
             idle_rooms += row.features.rooms;

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::models::Need;
+use super::models::NodeNeed;
 use crate::planning::model::Features;
 
 /// Nodes of one plan, at most.
@@ -20,7 +20,7 @@ pub(crate) struct Alike {
     /// Of each.
     pub(crate) load: Features,
     /// Of each, without what a node needs anyway.
-    pub(crate) need: Need,
+    pub(crate) need: NodeNeed,
 }
 
 /// What one node has left, and what is on it.
@@ -43,7 +43,7 @@ pub(crate) struct Packing {
 ///
 /// # Errors
 /// One line, when it would be too many nodes.
-pub(crate) fn pack(sizes: &[Alike], room: Need) -> Result<Packing, String> {
+pub(crate) fn pack(sizes: &[Alike], room: NodeNeed) -> Result<Packing, String> {
     let room = room.parts();
     let share = |alike: &Alike| {
         alike
@@ -86,7 +86,7 @@ impl Packed {
         let needs = alike.need.parts();
         let fit = needs.iter().zip(self.left).filter(|(need, _)| **need > 0.0);
         let fit = fit.map(|(need, left)| ((left / need) + ROUNDING).floor()).fold(f64::from(rooms), f64::min);
-        let taken = u32::try_from(crate::planning::model::rounded(fit.max(0.0))).unwrap_or(0).min(rooms);
+        let taken = u32::try_from(crate::figures::rounded(fit.max(0.0))).unwrap_or(0).min(rooms);
         for (left, need) in self.left.iter_mut().zip(needs) {
             *left -= need * f64::from(taken);
         }
@@ -99,11 +99,11 @@ impl Packed {
 mod tests {
     use super::*;
 
-    const ROOM: Need = Need { processors: 10.0, memory_bytes: 100.0, nic_bits_per_s: 1_000.0 };
+    const ROOM: NodeNeed = NodeNeed { processors: 10.0, memory_bytes: 100.0, nic_bits_per_s: 1_000.0 };
 
     fn alike(rooms: u32, processors: f64, memory_bytes: f64) -> Alike {
         let load = Features { connections: processors, ..Features::default() };
-        Alike { rooms, load, need: Need { processors, memory_bytes, nic_bits_per_s: 0.0 } }
+        Alike { rooms, load, need: NodeNeed { processors, memory_bytes, nic_bits_per_s: 0.0 } }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The page of a plan: its answer as it is printed, and the models with their residuals. Pure.
 
-use super::answer::{Answer, digits};
+use super::answer::{PlanAnswer, digits};
 use super::models::Models;
 use super::past;
 use super::point::PointAnswer;
@@ -8,7 +8,7 @@ use crate::planning::model::cost::Linear;
 use crate::report::html::model::{Fitted, section};
 use crate::report::html::{Block, Page, Section, Tone, grouped};
 
-impl Answer {
+impl PlanAnswer {
     /// Its page.
     #[must_use]
     pub(crate) fn page(&self) -> Page {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_plan_past_what_was_measured_is_not_green() {
-        let page = |rooms: &str, node: &str| Answer::of(models(), demand(rooms, node)).unwrap().page();
+        let page = |rooms: &str, node: &str| PlanAnswer::of(models(), demand(rooms, node)).unwrap().page();
         let within = page("2:1000,10:50:0.5", "1c,1g,1gbit");
         assert_eq!((within.tone, &*within.words), (Tone::Good, "processors decide how many"));
         let past = page("40:1000", "16c,64g,10gbit");

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::answer::{assumes, write_assumes, write_models};
 use super::asked::At;
-use super::models::{Models, Need};
+use super::models::{Models, NodeNeed};
 use super::{Beyond, beyond};
 use crate::figures::ratio;
 use crate::planning::model::Features;
-use crate::planning::model::flushes::Arrivals;
+use crate::planning::model::flushes::PublishRhythm;
 use crate::planning::sweep;
 use crate::report::Report;
 
@@ -23,7 +23,7 @@ pub(crate) struct PointAnswer {
     pub(crate) models: Models,
     at: At,
     features: Features,
-    pub(super) need: Need,
+    pub(super) need: NodeNeed,
     /// Of the memory: the node's own, without the kernel's for its sockets.
     own_memory_bytes: f64,
     /// The processors, less and more by the error of rows that the model had not seen, twice its root mean square.
@@ -33,12 +33,12 @@ pub(crate) struct PointAnswer {
     /// What is so only if this is, a line each.
     assumes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    measured: Option<Measured>,
+    measured: Option<RunFound>,
 }
 
 /// What a run found.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Measured {
+struct RunFound {
     features: Features,
     processors: f64,
     /// What was told of the processors over what they were, less 1.
@@ -57,7 +57,7 @@ impl PointAnswer {
     /// # Errors
     /// One line, when nothing is known of the encoding, or the report says nothing of the node.
     pub(crate) fn of(models: Models, at: At, report: Option<&Report>) -> Result<Self, String> {
-        let features = models.flushes.features(&at.shape, at.joins_per_s, Arrivals::Steady)?;
+        let features = models.flushes.features(&at.shape, at.joins_per_s, PublishRhythm::Steady)?;
         let need = models.need(&features, models.processors);
         let own_memory_bytes = models.memory.at(&features);
         let measured = report.map(|report| {
@@ -69,7 +69,7 @@ impl PointAnswer {
                 return Err(format!("--against: {reason}"));
             }
             let memory_bytes = Some(row.memory_bytes).filter(|bytes| *bytes > 0.0);
-            Ok(Measured {
+            Ok(RunFound {
                 features: row.features,
                 processors: row.cpu,
                 processors_off: need.processors / row.cpu - 1.0,
@@ -83,7 +83,7 @@ impl PointAnswer {
             features,
             need,
             own_memory_bytes,
-            assumes: assumes(&models, &[at.shape.members()], Arrivals::Steady),
+            assumes: assumes(&models, &[at.shape.members()], PublishRhythm::Steady),
             processors_low: need.processors * (1.0 - error).max(0.0),
             processors_high: need.processors * (1.0 + error),
             beyond: beyond(&models, &features),
@@ -135,7 +135,7 @@ impl fmt::Display for PointAnswer {
             let times = beyond.and_then(|beyond| beyond.times).unwrap_or(0.0);
             writeln!(f, "  {:<12} {told:>12.1} {measured:>14} {times:>10.2}", column.name)?;
         }
-        let Need { processors, memory_bytes, nic_bits_per_s } = self.need;
+        let NodeNeed { processors, memory_bytes, nic_bits_per_s } = self.need;
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
         writeln!(
             f,
@@ -207,11 +207,12 @@ mod tests {
     fn memory_is_held_against_the_same_memory_and_where_there_is_none_against_nothing() {
         let mut models = models();
         models.socket_bytes_per_connection = Some(1e6);
-        let own = models
-            .memory
-            .at(&models.flushes.features(&AT.parse::<At>().unwrap().shape, 0.0, Arrivals::Steady).unwrap());
+        let own = models.memory.at(&models
+            .flushes
+            .features(&AT.parse::<At>().unwrap().shape, 0.0, PublishRhythm::Steady)
+            .unwrap());
         let mut report = report();
-        report.memory.readings[1].bytes = crate::planning::model::rounded(own);
+        report.memory.readings[1].bytes = crate::figures::rounded(own);
         let answer = told(models.clone(), AT, &report).unwrap();
         let measured = answer.measured.unwrap();
         assert!(measured.memory_off.unwrap().abs() < 1e-6, "{measured:?}");

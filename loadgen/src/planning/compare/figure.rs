@@ -24,7 +24,7 @@ const FAR_PERCENT: f64 = 1.0;
 const FAR_TIMES: f64 = 2.0;
 
 /// One thing to compare.
-pub(crate) struct Figure {
+pub(crate) struct ComparedFigure {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) worse: Worse,
@@ -42,7 +42,7 @@ pub(crate) struct Figure {
 ///
 /// The last device has no series of its own: the longest of each quarter second stands for it, which is the last device of
 /// that quarter's slowest message.
-pub(crate) const FIGURES: [Figure; 13] = [
+pub(crate) const FIGURES: [ComparedFigure; 13] = [
     time(
         "p50",
         |report| said(&report.latency, |all| all.p50_ms),
@@ -67,7 +67,7 @@ pub(crate) const FIGURES: [Figure; 13] = [
         let offered = report.seen.deliveries + report.seen.skipped;
         (offered > 0).then(|| 100.0 * ratio(report.seen.skipped, offered))
     }),
-    Figure {
+    ComparedFigure {
         name: "deliveries",
         unit: "/s",
         worse: Worse::Less,
@@ -76,7 +76,7 @@ pub(crate) const FIGURES: [Figure; 13] = [
         said: |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
         series: deliveries,
     },
-    Figure {
+    ComparedFigure {
         name: "cpu per frame",
         unit: "ns",
         worse: Worse::More,
@@ -89,7 +89,7 @@ pub(crate) const FIGURES: [Figure; 13] = [
             })
         },
     },
-    Figure {
+    ComparedFigure {
         name: "node cpu",
         unit: "cores",
         worse: Worse::More,
@@ -98,7 +98,7 @@ pub(crate) const FIGURES: [Figure; 13] = [
         said: Report::node_cpu,
         series: |report| samples(report, |sample| Some(sample.cpu)),
     },
-    Figure {
+    ComparedFigure {
         name: "memory",
         unit: "MiB",
         worse: Worse::More,
@@ -116,17 +116,33 @@ const fn time(
     name: &'static str,
     said: fn(&Report) -> Option<f64>,
     series: fn(&Report) -> Vec<(f64, f64)>,
-) -> Figure {
-    Figure { name, unit: "ms", worse: Worse::More, least: TIME_MS_MIN, far: Some(FAR_MS), said, series }
+) -> ComparedFigure {
+    ComparedFigure {
+        name,
+        unit: "ms",
+        worse: Worse::More,
+        least: TIME_MS_MIN,
+        far: Some(FAR_MS),
+        said,
+        series,
+    }
 }
 
 /// A share of messages, in percent: a run has only the whole of it.
-const fn share(name: &'static str, said: fn(&Report) -> Option<f64>) -> Figure {
+const fn share(name: &'static str, said: fn(&Report) -> Option<f64>) -> ComparedFigure {
     let far = Some(FAR_PERCENT);
-    Figure { name, unit: "%", worse: Worse::More, least: PERCENT_MIN, far, said, series: |_| Vec::new() }
+    ComparedFigure {
+        name,
+        unit: "%",
+        worse: Worse::More,
+        least: PERCENT_MIN,
+        far,
+        said,
+        series: |_| Vec::new(),
+    }
 }
 
-impl Figure {
+impl ComparedFigure {
     /// Whether it is so much worse that this is no chance, series or not.
     #[must_use]
     pub(crate) fn is_far_worse(&self, old: f64, new: f64) -> bool {

@@ -21,7 +21,7 @@ use crate::report::{Report, Verdict};
 use crate::scenario::thresholds;
 
 use alike::{incomparable, machines_differ};
-use figure::{FIGURES, Figure};
+use figure::{ComparedFigure, FIGURES};
 use noise::{Change, Interval, Worse, blocks, interval};
 
 /// Largest report that is read: a day of quarter seconds has less.
@@ -174,7 +174,7 @@ fn newly_failed(old: &Report, new: &Report) -> Vec<String> {
 }
 
 impl Compared {
-    fn of(figure: &Figure, (old, new): (&Report, &Report), tolerance: f64) -> Self {
+    fn of(figure: &ComparedFigure, (old, new): (&Report, &Report), tolerance: f64) -> Self {
         let series = |report: &Report| blocks(&(figure.series)(report), report.seconds);
         let (said_old, said_new) = ((figure.said)(old), (figure.said)(new));
         let both = said_old.zip(said_new);

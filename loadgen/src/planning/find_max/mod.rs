@@ -22,8 +22,8 @@ use crate::scenario::plan::Plan;
 use crate::scenario::thresholds::{self, Condition};
 use crate::scenario::units::Span;
 
-use probe::{Bar, Measured, Probe, Short};
-use search::{Bounds, End, Outcome, Search, Tally};
+use probe::{Bar, Probe, ProbeFigures, Short};
+use search::{Bounds, End, ProbeOutcome, ProbeTally, Search};
 
 /// Probes of one search. Past it nothing is sure.
 const PROBES_MAX: usize = 200;
@@ -69,7 +69,7 @@ fn permille(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no part from 0.1% to 50%");
     let (number, scale) = text.strip_suffix('%').map_or((text, 1_000.0), |number| (number, 10.0));
     let part: f64 = number.trim().parse().map_err(|_| wrong())?;
-    let part = (1.0..=500.0).contains(&(part * scale)).then(|| crate::planning::model::rounded(part * scale));
+    let part = (1.0..=500.0).contains(&(part * scale)).then(|| crate::figures::rounded(part * scale));
     part.ok_or_else(wrong)
 }
 
@@ -82,7 +82,7 @@ const NOT_HEEDED: [(&str, &str); 3] = [
 
 /// What a search found.
 #[derive(Debug, Serialize)]
-struct Found {
+struct FoundMost {
     axis: Axis,
     slo: String,
     probes: Vec<Probe>,
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     let processors = processors(args, &plan)?;
     let may_refuse = conditions.iter().any(Condition::is_of_refusals);
     let bar = Bar { may_refuse, warm_up_ms: args.warm_up_seconds.ms(), processors };
-    let mut found = Found {
+    let mut found = FoundMost {
         axis: args.axis,
         slo: conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         probes: Vec::new(),
@@ -145,14 +145,14 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
             Ok(report) => {
                 let probe = Probe::of(value, &report, &conditions, bar);
                 found.environment = report.environment.clone();
-                if probe.outcome == Outcome::Held {
+                if probe.outcome == ProbeOutcome::Held {
                     held = Some(report);
                 }
                 probe
             }
             Err(error) if found.probes.is_empty() => return Err(error),
-            Err(RunError::Usage(reason)) => Probe::without_verdict(value, reason, Outcome::Limited),
-            Err(RunError::Target(reason)) => Probe::without_verdict(value, reason, Outcome::Failed),
+            Err(RunError::Usage(reason)) => Probe::without_verdict(value, reason, ProbeOutcome::Limited),
+            Err(RunError::Target(reason)) => Probe::without_verdict(value, reason, ProbeOutcome::Failed),
         };
         tell(&probe)?;
         search.record(probe.outcome);
@@ -222,7 +222,7 @@ fn processors(args: &FindMaxArgs, plan: &Plan) -> Result<f64, RunError> {
     Ok(f64::from(shards.max(1)))
 }
 
-impl Found {
+impl FoundMost {
     /// Takes in how the search ended.
     fn conclude(&mut self, search: &Search, bounds: Bounds) -> Verdict {
         let Some(end) = search.end() else {
@@ -237,10 +237,10 @@ impl Found {
         (self.knee, self.fails_at) = (knee, fails_at);
         self.is_lower_bound = verdict == Verdict::GeneratorLimited;
         self.is_end_of_axis = knee == Some(bounds.to);
-        let Tally { held, failed, .. } = knee.map(|knee| search.tally(knee)).unwrap_or_default();
+        let ProbeTally { held, failed, .. } = knee.map(|knee| search.tally(knee)).unwrap_or_default();
         (self.held, self.of) = (held, held + failed);
         // Of the values above the knee the lowest says what was short first; what chance made of one that is below is not it.
-        let ended = if self.is_lower_bound { Outcome::Limited } else { Outcome::Failed };
+        let ended = if self.is_lower_bound { ProbeOutcome::Limited } else { ProbeOutcome::Failed };
         let knee = knee.unwrap_or(0);
         let above = self.probes.iter().filter(|probe| probe.value > knee && probe.outcome == ended);
         self.ended_by = above.min_by_key(|probe| probe.value).and_then(|probe| probe.short.clone());
@@ -262,7 +262,7 @@ impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>9}  ", self.value)?;
         match &self.measured {
-            Some(Measured { p50_ms, p99_ms, violations, refused, unknown, cpu, .. }) => {
+            Some(ProbeFigures { p50_ms, p99_ms, violations, refused, unknown, cpu, .. }) => {
                 let ms = |ms: &Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
                 let cpu = cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}"));
                 let (p50, p99, refused) = (ms(p50_ms), ms(p99_ms), refused + unknown);
@@ -274,16 +274,16 @@ impl fmt::Display for Probe {
             None => write!(f, "no verdict  ")?,
         }
         f.write_str(match self.outcome {
-            Outcome::Held => "holds",
-            Outcome::Failed => "fails",
-            Outcome::Limited => "limited",
+            ProbeOutcome::Held => "holds",
+            ProbeOutcome::Failed => "fails",
+            ProbeOutcome::Limited => "limited",
         })?;
         let because = self.because.join("; ");
         if because.is_empty() { writeln!(f) } else { writeln!(f, ": {because}") }
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for FoundMost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, Self { slo, held, of, .. }) = (unit(self.axis), self);
         let first = self.probes.first().map_or(0, |probe| probe.value);
@@ -315,21 +315,21 @@ impl fmt::Display for Found {
     }
 }
 
-impl Found {
+impl FoundMost {
     /// What its page shows.
-    fn search(&self, conditions: &[Condition]) -> html::knee::Search {
+    fn search(&self, conditions: &[Condition]) -> html::knee::SearchFound {
         let probed = |probe: &Probe| html::knee::Probed {
             value: probe.value,
             p99_ms: probe.measured.as_ref().and_then(|measured| measured.p99_ms),
             cpu: probe.measured.as_ref().and_then(|measured| measured.cpu),
             mark: match probe.outcome {
-                Outcome::Held => html::knee::Mark::Held,
-                Outcome::Failed => html::knee::Mark::Failed,
-                Outcome::Limited => html::knee::Mark::Limited,
+                ProbeOutcome::Held => html::knee::Mark::Held,
+                ProbeOutcome::Failed => html::knee::Mark::Failed,
+                ProbeOutcome::Limited => html::knee::Mark::Limited,
             },
             because: probe.because.join("; "),
         };
-        html::knee::Search {
+        html::knee::SearchFound {
             axis: unit(self.axis).to_owned(),
             asked: self.slo.clone(),
             p99_most_ms: conditions.iter().filter_map(Condition::p99_most_ms).reduce(f64::min),
@@ -432,16 +432,16 @@ mod tests {
         }
     }
 
-    fn probe(value: u64, outcome: Outcome) -> Probe {
+    fn probe(value: u64, outcome: ProbeOutcome) -> Probe {
         let mut probe = Probe::without_verdict(value, "made up".into(), outcome);
-        if outcome == Outcome::Held {
+        if outcome == ProbeOutcome::Held {
             (probe.short, probe.because) = (None, Vec::new());
         }
         probe
     }
 
-    fn found(probes: Vec<Probe>) -> Found {
-        Found {
+    fn found(probes: Vec<Probe>) -> FoundMost {
+        FoundMost {
             axis: Axis::Devices,
             slo: "loss=0".into(),
             probes,
@@ -474,9 +474,9 @@ mod tests {
         let (mut search, mut probes) = (Search::new(BOUNDS), Vec::new());
         while let Some(value) = search.value() {
             let outcome = match value {
-                value if value >= limit => Outcome::Limited,
-                value if value > most => Outcome::Failed,
-                _ => Outcome::Held,
+                value if value >= limit => ProbeOutcome::Limited,
+                value if value > most => ProbeOutcome::Failed,
+                _ => ProbeOutcome::Held,
             };
             search.record(outcome);
             probes.push(probe(value, outcome));
@@ -491,7 +491,7 @@ mod tests {
         let lowest = probes.iter_mut().filter(|probe| probe.value == 300);
         lowest.for_each(|probe| probe.short = Some(slow.clone()));
         // The generator was late there once, too; it is not what ended the search.
-        probes.insert(0, probe(300, Outcome::Limited));
+        probes.insert(0, probe(300, ProbeOutcome::Limited));
         let mut some = found(probes);
         let verdict = some.conclude(&search, BOUNDS);
         assert_eq!((verdict, some.fails_at, some.ended_by.clone()), (Verdict::Ok, Some(300), Some(slow)));
@@ -532,7 +532,7 @@ mod tests {
 
     #[test]
     fn a_probe_says_no_figure_that_was_not_measured() {
-        let said = probe(700, Outcome::Limited).to_string();
+        let said = probe(700, ProbeOutcome::Limited).to_string();
         assert_eq!(said, "      700  no verdict  limited: made up\n");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::search::Outcome;
+use super::search::ProbeOutcome;
 use crate::figures::timeline::Moment;
 use crate::planning::model::cost::median;
 use crate::report::{Judged, Report, Verdict};
@@ -45,18 +45,18 @@ pub(crate) struct Probe {
     pub(crate) value: u64,
     /// `None`: the run came to no verdict, so nothing was measured.
     #[serde(flatten)]
-    pub(crate) measured: Option<Measured>,
+    pub(crate) measured: Option<ProbeFigures>,
     pub(crate) conditions: Vec<Judged>,
     /// Why it did not hold; empty where it did.
     pub(crate) because: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) short: Option<Short>,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: ProbeOutcome,
 }
 
 /// What a probe's run came to.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Measured {
+pub(crate) struct ProbeFigures {
     /// Of all devices and messages but reliable ones; `None`: there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50_ms: Option<f64>,
@@ -85,7 +85,7 @@ pub(crate) struct Bar {
     pub(crate) processors: f64,
 }
 
-impl Measured {
+impl ProbeFigures {
     fn of(report: &Report) -> Self {
         let (published, reliable) = (&report.published, report.reliable.as_ref());
         let timed = (report.latency.count > 0).then_some(report.latency);
@@ -108,7 +108,7 @@ impl Probe {
     #[must_use]
     pub(crate) fn of(value: u64, report: &Report, conditions: &[Condition], bar: Bar) -> Self {
         let judged: Vec<Judged> = conditions.iter().map(|condition| condition.judge(report)).collect();
-        let measured = Measured::of(report);
+        let measured = ProbeFigures::of(report);
         let mut because = broken_rules(report, &measured, bar);
         because.extend(judged.iter().filter(|judged| !judged.holds).map(|judged| judged.condition.clone()));
         let growing = growing(report, bar.warm_up_ms);
@@ -117,24 +117,24 @@ impl Probe {
         because.extend(growing);
         let short = (!because.is_empty()).then(|| short_of(report, &measured, is_slow, bar.processors));
         let outcome = match short {
-            None => Outcome::Held,
-            Some(Short::Generator) => Outcome::Limited,
-            Some(_) => Outcome::Failed,
+            None => ProbeOutcome::Held,
+            Some(Short::Generator) => ProbeOutcome::Limited,
+            Some(_) => ProbeOutcome::Failed,
         };
         Self { value, measured: Some(measured), conditions: judged, because, short, outcome }
     }
 
     /// A run that came to no verdict: `outcome` says whose fault that was.
     #[must_use]
-    pub(crate) fn without_verdict(value: u64, reason: String, outcome: Outcome) -> Self {
-        let short = if outcome == Outcome::Limited { Short::Generator } else { Short::NoVerdict };
+    pub(crate) fn without_verdict(value: u64, reason: String, outcome: ProbeOutcome) -> Self {
+        let short = if outcome == ProbeOutcome::Limited { Short::Generator } else { Short::NoVerdict };
         let (conditions, because) = (Vec::new(), vec![reason]);
         Self { value, measured: None, conditions, because, short: Some(short), outcome }
     }
 }
 
 /// What every probe must be, where it is not.
-fn broken_rules(report: &Report, measured: &Measured, bar: Bar) -> Vec<String> {
+fn broken_rules(report: &Report, measured: &ProbeFigures, bar: Bar) -> Vec<String> {
     let limit = || report.generator.limit(report.lateness.p99_ms).unwrap_or_else(|| "the generator".into());
     let verdict = match report.verdict {
         Verdict::Violations => Some("a promise was broken".to_owned()),
@@ -142,7 +142,7 @@ fn broken_rules(report: &Report, measured: &Measured, bar: Bar) -> Vec<String> {
         Verdict::GeneratorLimited => Some(limit()),
         Verdict::Ok | Verdict::ThresholdFailed => None,
     };
-    let Measured { refused, unknown, .. } = measured;
+    let ProbeFigures { refused, unknown, .. } = measured;
     let is_refused = !bar.may_refuse && refused + unknown > 0;
     let refusals = is_refused.then(|| format!("{refused} refused, {unknown} unknown"));
     verdict.into_iter().chain(refusals).collect()
@@ -159,7 +159,7 @@ fn growing(report: &Report, warm_up_ms: u64) -> Option<String> {
 }
 
 /// What was short in a run that did not hold; `is_slow`: for one thing its latency.
-fn short_of(report: &Report, measured: &Measured, is_slow: bool, of: f64) -> Short {
+fn short_of(report: &Report, measured: &ProbeFigures, is_slow: bool, of: f64) -> Short {
     if report.verdict == Verdict::Violations {
         return Short::Promises;
     }
@@ -282,7 +282,7 @@ mod tests {
             assert!(matches!(short, Some(Short::Latency { .. })), "{slow}: {short:?}");
         }
         assert_eq!(probe(&smooth(), "memory<1KiB").short, Some(Short::Condition));
-        assert_eq!(probe(&smooth(), "p99<10s").outcome, Outcome::Held);
+        assert_eq!(probe(&smooth(), "p99<10s").outcome, ProbeOutcome::Held);
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
         report.verdict = Verdict::GeneratorLimited;
         report.generator.busiest_worker = 0.95;
         let limited = probe(&report, "p99<10s");
-        assert_eq!((limited.outcome, limited.because.len()), (Outcome::Limited, 1));
+        assert_eq!((limited.outcome, limited.because.len()), (ProbeOutcome::Limited, 1));
         assert!(limited.because[0].starts_with("a worker used 0.95 of a processor"), "{limited:?}");
     }
 
@@ -301,13 +301,13 @@ mod tests {
         let reliable = report.reliable.as_mut().unwrap();
         reliable.apply_over_time = moments(|place| if place < 20 { 40.0 } else { 140.0 });
         let growing = probe(&report, "loss=0");
-        assert_eq!((growing.outcome, growing.because.len()), (Outcome::Failed, 1));
+        assert_eq!((growing.outcome, growing.because.len()), (ProbeOutcome::Failed, 1));
         assert_eq!(growing.because[0], "reliable: latency grew from 40 to 140 ms");
     }
 
     #[test]
     fn what_was_not_measured_is_not_nothing() {
-        let none = Probe::without_verdict(7, "it was gone".into(), Outcome::Failed);
+        let none = Probe::without_verdict(7, "it was gone".into(), ProbeOutcome::Failed);
         let said = serde_json::to_value(&none).unwrap();
         assert_eq!((said.get("p99_ms"), said.get("violations")), (None, None), "{said}");
         let mut report = smooth();

@@ -21,7 +21,7 @@ const BELIEVED: u32 = 2;
 /// What a probe came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
+pub(crate) enum ProbeOutcome {
     Held,
     Failed,
     /// It says more about the generator than about the node.
@@ -54,7 +54,7 @@ pub(crate) enum End {
 
 /// How often the probes of one value came to what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct ProbeTally {
     pub(crate) held: u32,
     pub(crate) failed: u32,
     pub(crate) limited: u32,
@@ -72,12 +72,12 @@ enum Standing {
     Limited,
 }
 
-impl Tally {
-    fn add(&mut self, outcome: Outcome) {
+impl ProbeTally {
+    fn add(&mut self, outcome: ProbeOutcome) {
         match outcome {
-            Outcome::Held => self.held += 1,
-            Outcome::Failed => self.failed += 1,
-            Outcome::Limited => self.limited += 1,
+            ProbeOutcome::Held => self.held += 1,
+            ProbeOutcome::Failed => self.failed += 1,
+            ProbeOutcome::Limited => self.limited += 1,
         }
     }
 
@@ -102,7 +102,7 @@ impl Tally {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextStep {
     Probe(u64),
     Over(End),
 }
@@ -111,7 +111,7 @@ enum Next {
 #[derive(Debug)]
 pub(crate) struct Search {
     bounds: Bounds,
-    tallies: BTreeMap<u64, Tally>,
+    tallies: BTreeMap<u64, ProbeTally>,
 }
 
 impl Search {
@@ -125,8 +125,8 @@ impl Search {
     #[must_use]
     pub(crate) fn value(&self) -> Option<u64> {
         match self.next() {
-            Next::Probe(value) => Some(value),
-            Next::Over(_) => None,
+            NextStep::Probe(value) => Some(value),
+            NextStep::Over(_) => None,
         }
     }
 
@@ -134,13 +134,13 @@ impl Search {
     #[must_use]
     pub(crate) fn end(&self) -> Option<End> {
         match self.next() {
-            Next::Over(end) => Some(end),
-            Next::Probe(_) => None,
+            NextStep::Over(end) => Some(end),
+            NextStep::Probe(_) => None,
         }
     }
 
     /// Takes in what the probe of [`Self::value`] came to.
-    pub(crate) fn record(&mut self, outcome: Outcome) {
+    pub(crate) fn record(&mut self, outcome: ProbeOutcome) {
         if let Some(value) = self.value() {
             self.tallies.entry(value).or_default().add(outcome);
         }
@@ -148,18 +148,18 @@ impl Search {
 
     /// What the probes of a value came to so far.
     #[must_use]
-    pub(crate) fn tally(&self, value: u64) -> Tally {
+    pub(crate) fn tally(&self, value: u64) -> ProbeTally {
         self.tallies.get(&value).copied().unwrap_or_default()
     }
 
-    fn next(&self) -> Next {
+    fn next(&self) -> NextStep {
         let Bounds { from, to, repeat, .. } = self.bounds;
         let standings: Vec<(u64, Standing)> =
             self.tallies.iter().map(|(value, tally)| (*value, tally.standing(repeat))).collect();
         let lowest =
             |wanted: &[Standing]| standings.iter().find(|(_, standing)| wanted.contains(standing)).copied();
         if let Some((open, _)) = lowest(&[Standing::Open]) {
-            return Next::Probe(open);
+            return NextStep::Probe(open);
         }
         let fails_at = lowest(&[Standing::Fails]).map(|(value, _)| value);
         let ceiling = lowest(&[Standing::Fails, Standing::Limited]);
@@ -167,19 +167,19 @@ impl Search {
         let mut held = below.filter(|(_, standing)| matches!(standing, Standing::Held | Standing::Confirmed));
         let Some((best, standing)) = held.next().copied() else {
             return match ceiling {
-                None => Next::Probe(from),
-                Some((_, Standing::Limited)) => Next::Over(End::Limited { at_least: None, fails_at }),
-                Some(_) => Next::Over(End::NothingHolds),
+                None => NextStep::Probe(from),
+                Some((_, Standing::Limited)) => NextStep::Over(End::Limited { at_least: None, fails_at }),
+                Some(_) => NextStep::Over(End::NothingHolds),
             };
         };
         let is_near = |worst: u64| worst - best <= self.step_at(best);
         let end = match ceiling {
-            Some((worst, _)) if !is_near(worst) => return Next::Probe(best + (worst - best) / 2),
-            None if best < to => return Next::Probe(best.saturating_mul(STEP).min(to)),
+            Some((worst, _)) if !is_near(worst) => return NextStep::Probe(best + (worst - best) / 2),
+            None if best < to => return NextStep::Probe(best.saturating_mul(STEP).min(to)),
             Some((_, Standing::Limited)) => End::Limited { at_least: Some(best), fails_at },
             _ => End::Knee { value: best, fails_at },
         };
-        if standing == Standing::Confirmed { Next::Over(end) } else { Next::Probe(best) }
+        if standing == Standing::Confirmed { NextStep::Over(end) } else { NextStep::Probe(best) }
     }
 
     /// How far apart what holds at `value` and what fails may be.
@@ -195,7 +195,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { from: 100, to: 100_000, precision_permille: 50, repeat: 3 };
 
     /// Searches a node that `judge` stands for; gives the end, the search and how many probes it took.
-    fn searched(bounds: Bounds, mut judge: impl FnMut(u64) -> Outcome) -> (End, Search, usize) {
+    fn searched(bounds: Bounds, mut judge: impl FnMut(u64) -> ProbeOutcome) -> (End, Search, usize) {
         let mut search = Search::new(bounds);
         let mut probes = 0;
         while let Some(value) = search.value() {
@@ -207,26 +207,26 @@ mod tests {
         (search.end().unwrap(), search, probes)
     }
 
-    fn search(bounds: Bounds, judge: impl FnMut(u64) -> Outcome) -> (End, usize) {
+    fn search(bounds: Bounds, judge: impl FnMut(u64) -> ProbeOutcome) -> (End, usize) {
         let (end, _, probes) = searched(bounds, judge);
         (end, probes)
     }
 
-    fn up_to(most: u64) -> impl Fn(u64) -> Outcome {
-        move |value| if value <= most { Outcome::Held } else { Outcome::Failed }
+    fn up_to(most: u64) -> impl Fn(u64) -> ProbeOutcome {
+        move |value| if value <= most { ProbeOutcome::Held } else { ProbeOutcome::Failed }
     }
 
     /// A node that answers as listed, `value: outcomes` in turn (`+`, `-`, `!` for what the generator limited), and holds
     /// up to 800 where nothing is listed.
-    fn listed(list: &str) -> impl FnMut(u64) -> Outcome {
+    fn listed(list: &str) -> impl FnMut(u64) -> ProbeOutcome {
         let mut lists: BTreeMap<u64, Vec<char>> = BTreeMap::new();
         for (value, outcomes) in list.split_whitespace().filter_map(|part| part.split_once(':')) {
             lists.insert(value.parse().unwrap(), outcomes.chars().rev().collect());
         }
         move |value| match lists.get_mut(&value).and_then(Vec::pop) {
-            Some('+') => Outcome::Held,
-            Some('-') => Outcome::Failed,
-            Some(_) => Outcome::Limited,
+            Some('+') => ProbeOutcome::Held,
+            Some('-') => ProbeOutcome::Failed,
+            Some(_) => ProbeOutcome::Limited,
             None => up_to(800)(value),
         }
     }
@@ -239,7 +239,7 @@ mod tests {
                 let End::Knee { value, fails_at } = end else { panic!("{most}: {end:?}") };
                 assert!(value <= most && value * 1_050 / 1_000 + 1 >= most, "{most}: {value}");
                 assert!(fails_at.is_some_and(|worst| worst > most), "{most}: {fails_at:?}");
-                let Tally { held, failed, .. } = search.tally(value);
+                let ProbeTally { held, failed, .. } = search.tally(value);
                 assert!(
                     held > repeat / 2 && failed == 0 && probes < 45,
                     "{most}: {held}, {failed} in {probes}"
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_axis_is_the_most_there_is() {
-        let (end, _) = search(BOUNDS, |_| Outcome::Held);
+        let (end, _) = search(BOUNDS, |_| ProbeOutcome::Held);
         assert_eq!(end, End::Knee { value: 100_000, fails_at: None });
     }
 
@@ -307,7 +307,7 @@ mod tests {
         let once = Bounds { repeat: 1, ..BOUNDS };
         let (end, search, _) = searched(once, listed("800:-+- 775:-++"));
         assert_eq!(end, End::Knee { value: 775, fails_at: Some(800) });
-        assert_eq!(search.tally(775), Tally { held: 2, failed: 1, limited: 0 });
+        assert_eq!(search.tally(775), ProbeTally { held: 2, failed: 1, limited: 0 });
     }
 
     #[test]
@@ -322,13 +322,13 @@ mod tests {
                 // Chance has a part only near the knee.
                 let is_near = value.abs_diff(knee) * 5 <= knee;
                 match random.f64() {
-                    chance if is_near && chance < failing => Outcome::Failed,
-                    chance if is_near && chance < failing + limiting => Outcome::Limited,
+                    chance if is_near && chance < failing => ProbeOutcome::Failed,
+                    chance if is_near && chance < failing + limiting => ProbeOutcome::Limited,
                     _ => up_to(knee)(value),
                 }
             });
             let confirmed = |value: u64| {
-                let Tally { held, failed, .. } = search.tally(value);
+                let ProbeTally { held, failed, .. } = search.tally(value);
                 value <= knee && held > repeat / 2 && held > failed
             };
             let failed = |value: u64| search.tally(value).failed > search.tally(value).held;

@@ -7,7 +7,8 @@
 use serde::Serialize;
 
 use super::cost::mean;
-use super::{Features, Row, Shape, nnls};
+use super::{Features, Row, nnls};
+use crate::scenario::shape::RunShape;
 use crate::wire::frame::Encoding;
 
 /// The windows that are tried: from 1 ms up, each so much wider.
@@ -24,7 +25,7 @@ const LIMIT_GAIN: f64 = 0.9;
 
 /// How messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrivals {
+pub(crate) enum PublishRhythm {
     /// Evenly, as `run` publishes.
     Steady,
     /// By chance, as people write.
@@ -33,7 +34,7 @@ pub(crate) enum Arrivals {
 
 /// How rooms of one size flush.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Kind {
+pub(crate) struct FlushWindow {
     /// Devices of such a room, from the smallest to the largest that was measured.
     pub(crate) members_min: f64,
     pub(crate) members_max: f64,
@@ -45,7 +46,7 @@ pub(crate) struct Kind {
     pub(crate) rows: usize,
 }
 
-impl Kind {
+impl FlushWindow {
     /// Whether the rows can't tell the window. Where no message comes before the one ahead of it is flushed, all windows
     /// below the time between messages come to the same.
     #[must_use]
@@ -65,7 +66,7 @@ impl Kind {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Flushes {
     /// Smallest rooms first.
-    pub(crate) kinds: Vec<Kind>,
+    pub(crate) kinds: Vec<FlushWindow>,
     /// Most that a frame takes, where rows show that there is such a limit.
     pub(crate) limits: Limits,
     /// Bytes of a frame, of each message in it, and of each byte of payload, by encoding.
@@ -92,13 +93,13 @@ pub(crate) struct FrameBytes {
 
 /// A room's traffic.
 #[derive(Debug, Clone, Copy)]
-struct Traffic {
+struct RoomTraffic {
     requests_per_s: f64,
     messages_per_s: f64,
     bytes_per_s: f64,
 }
 
-impl Traffic {
+impl RoomTraffic {
     /// What a row's rooms had, and how many frames each device got of it a second.
     fn of(row: &Row) -> (Self, f64) {
         let (rooms, devices) = (f64::from(row.shape.rooms), row.features.connections.max(1.0));
@@ -113,17 +114,17 @@ impl Traffic {
 
 impl Limits {
     /// Frames a second that a device gets of this traffic at least.
-    fn frames_min(&self, traffic: Traffic) -> f64 {
+    fn frames_min(&self, traffic: RoomTraffic) -> f64 {
         let messages = self.messages.map_or(0.0, |most| traffic.messages_per_s / most);
         messages.max(self.bytes.map_or(0.0, |most| traffic.bytes_per_s / most))
     }
 }
 
 /// How far apart the flushes of a room are.
-fn interval_s(window_s: f64, requests_per_s: f64, arrivals: Arrivals) -> f64 {
+fn interval_s(window_s: f64, requests_per_s: f64, arrivals: PublishRhythm) -> f64 {
     match arrivals {
-        Arrivals::Steady => ((window_s * requests_per_s).floor() + 1.0) / requests_per_s,
-        Arrivals::Poisson => window_s + 1.0 / requests_per_s,
+        PublishRhythm::Steady => ((window_s * requests_per_s).floor() + 1.0) / requests_per_s,
+        PublishRhythm::Poisson => window_s + 1.0 / requests_per_s,
     }
 }
 
@@ -162,9 +163,9 @@ impl Flushes {
     /// A sentence, when no row was in this encoding.
     pub(crate) fn features(
         &self,
-        shape: &Shape,
+        shape: &RunShape,
         joins_per_s: f64,
-        arrivals: Arrivals,
+        arrivals: PublishRhythm,
     ) -> Result<Features, String> {
         let encoding = shape.encoding;
         let bytes = self.bytes.iter().find(|bytes| bytes.encoding == encoding);
@@ -175,7 +176,7 @@ impl Flushes {
         let messages_per_s = shape.rate / rooms + urgent_per_s;
         #[expect(clippy::cast_precision_loss, reason = "a payload is below 64 KiB")]
         let message_bytes = bytes.per_message + bytes.per_payload_byte * shape.payload_bytes as f64;
-        let traffic = Traffic {
+        let traffic = RoomTraffic {
             requests_per_s,
             messages_per_s,
             // The bytes of the frames themselves are not known yet, and little beside a full one.
@@ -202,13 +203,21 @@ impl Flushes {
 
     /// The kind that a room of so many devices is taken to be of.
     #[must_use]
-    pub(crate) fn nearest(&self, members: f64) -> Option<&Kind> {
-        let nearer = |one: &&Kind, other: &&Kind| one.distance(members).total_cmp(&other.distance(members));
+    pub(crate) fn nearest(&self, members: f64) -> Option<&FlushWindow> {
+        let nearer = |one: &&FlushWindow, other: &&FlushWindow| {
+            one.distance(members).total_cmp(&other.distance(members))
+        };
         self.kinds.iter().min_by(nearer)
     }
 
     /// Flushes a second of a room because something has waited long enough, or is urgent.
-    fn by_age_per_s(&self, members: f64, requests_per_s: f64, urgent_per_s: f64, arrivals: Arrivals) -> f64 {
+    fn by_age_per_s(
+        &self,
+        members: f64,
+        requests_per_s: f64,
+        urgent_per_s: f64,
+        arrivals: PublishRhythm,
+    ) -> f64 {
         let window_s = self.nearest(members).map_or(0.0, |kind| kind.window_s);
         if requests_per_s <= 0.0 {
             return urgent_per_s;
@@ -239,11 +248,11 @@ fn candidates(rows: &[&Row]) -> [Limits; 4] {
 }
 
 /// The kinds of rooms among `rows`, smallest first, each with the error that its window leaves.
-fn kinds(rows: &[&Row], limits: Limits) -> Vec<(Kind, f64)> {
+fn kinds(rows: &[&Row], limits: Limits) -> Vec<(FlushWindow, f64)> {
     let parts = rows.chunk_by(|one, other| other.shape.members() < one.shape.members() * KIND_RATIO);
     let kind = |part: &[&Row]| {
         let (windows, error) = windows(part, limits);
-        let kind = Kind {
+        let kind = FlushWindow {
             members_min: part[0].shape.members(),
             members_max: part[part.len() - 1].shape.members(),
             window_s: windows[windows.len() / 2],
@@ -260,8 +269,8 @@ fn kinds(rows: &[&Row], limits: Limits) -> Vec<(Kind, f64)> {
 fn windows(rows: &[&Row], limits: Limits) -> (Vec<f64>, f64) {
     let error = |window_s: f64| -> f64 {
         let error = |row: &&Row| {
-            let (traffic, frames_per_s) = Traffic::of(row);
-            let by_age = 1.0 / interval_s(window_s, traffic.requests_per_s, Arrivals::Steady);
+            let (traffic, frames_per_s) = RoomTraffic::of(row);
+            let by_age = 1.0 / interval_s(window_s, traffic.requests_per_s, PublishRhythm::Steady);
             (by_age.max(limits.frames_min(traffic)) / frames_per_s - 1.0).powi(2)
         };
         rows.iter().map(error).sum()
@@ -302,11 +311,12 @@ pub(crate) mod tests {
     use super::*;
 
     /// A row of a node that gathers for `window_s`, at most 100 messages a frame.
-    pub(crate) fn row(shape: Shape, window_s: f64) -> Row {
+    pub(crate) fn row(shape: RunShape, window_s: f64) -> Row {
         let devices = f64::from(shape.devices);
         let messages = shape.rate / f64::from(shape.rooms);
         let requests = shape.requests_per_s() / f64::from(shape.rooms);
-        let frames = (1.0 / interval_s(window_s, requests, Arrivals::Steady)).max(messages / 100.0) * devices;
+        let frames =
+            (1.0 / interval_s(window_s, requests, PublishRhythm::Steady)).max(messages / 100.0) * devices;
         let deliveries = messages * devices;
         let payload = f64::from(u32::try_from(shape.payload_bytes).unwrap());
         let features = Features {
@@ -324,9 +334,9 @@ pub(crate) mod tests {
         Row { shape, features, cpu, memory_bytes, socket_bytes: None, p99_ms, unusable_because: None }
     }
 
-    pub(crate) fn shape(devices: u32, rooms: u32, rate: f64) -> Shape {
-        let shape: Shape = toml::from_str(&format!("devices = {devices}\nrate = {rate:?}")).unwrap();
-        Shape { rooms, ..shape }
+    pub(crate) fn shape(devices: u32, rooms: u32, rate: f64) -> RunShape {
+        let shape: RunShape = toml::from_str(&format!("devices = {devices}\nrate = {rate:?}")).unwrap();
+        RunShape { rooms, ..shape }
     }
 
     fn fitted(rows: &[Row]) -> Flushes {
@@ -359,35 +369,38 @@ pub(crate) mod tests {
     fn what_was_not_measured_is_told_frames_and_bytes() {
         let rates = [5.0, 20.0, 90.0, 300.0, 1_500.0, 2_500.0];
         let rows = rates.map(|rate| row(shape(1_000, 1, rate), 0.1)).to_vec();
-        let large = rates.map(|rate| row(Shape { payload_bytes: 900, ..shape(1_000, 1, rate) }, 0.1));
+        let large = rates.map(|rate| row(RunShape { payload_bytes: 900, ..shape(1_000, 1, rate) }, 0.1));
         let flushes = fitted(&[rows, large.to_vec()].concat());
         assert!((flushes.limits.messages.unwrap() - 100.0).abs() < 0.1, "{flushes:?}");
         for rate in [50.0, 700.0, 2_000.0] {
-            let asked = Shape { payload_bytes: 500, ..shape(1_000, 1, rate) };
+            let asked = RunShape { payload_bytes: 500, ..shape(1_000, 1, rate) };
             let (told, known) =
-                (flushes.features(&asked, 0.0, Arrivals::Steady).unwrap(), row(asked, 0.1).features);
+                (flushes.features(&asked, 0.0, PublishRhythm::Steady).unwrap(), row(asked, 0.1).features);
             let off = (told.frames_per_s / known.frames_per_s - 1.0).abs();
             assert!(off < 0.06, "{told:?} for {known:?}");
             assert!((told.bytes_per_s / known.bytes_per_s - 1.0).abs() < 0.02, "{told:?} for {known:?}");
         }
-        let proto = Shape { encoding: Encoding::Proto, ..shape(10, 1, 1.0) };
-        assert!(flushes.features(&proto, 0.0, Arrivals::Steady).is_err());
+        let proto = RunShape { encoding: Encoding::Proto, ..shape(10, 1, 1.0) };
+        assert!(flushes.features(&proto, 0.0, PublishRhythm::Steady).is_err());
     }
 
     #[test]
     fn people_who_write_by_chance_and_urgent_messages_make_more_frames() {
         let rates = [7.0, 33.0, 120.0, 400.0];
         let flushes = fitted(&rates.map(|rate| row(shape(1_000, 1, rate), 0.1)));
-        let plain = flushes.features(&shape(1_000, 1, 20.0), 0.0, Arrivals::Poisson).unwrap();
+        let plain = flushes.features(&shape(1_000, 1, 20.0), 0.0, PublishRhythm::Poisson).unwrap();
         assert!((plain.frames_per_s - 1_000.0 / 0.15).abs() < 300.0, "{plain:?}");
-        let urgent = Shape { reliable_rate: 2.0, ..shape(1_000, 1, 20.0) };
-        let urgent = flushes.features(&urgent, 0.0, Arrivals::Poisson).unwrap();
+        let urgent = RunShape { reliable_rate: 2.0, ..shape(1_000, 1, 20.0) };
+        let urgent = flushes.features(&urgent, 0.0, PublishRhythm::Poisson).unwrap();
         assert!(
             urgent.frames_per_s > plain.frames_per_s && urgent.frames_per_s < plain.frames_per_s + 2_000.0
         );
         assert_eq!((urgent.acks_per_s, urgent.messages_per_s), (2_000.0, 22.0));
-        let alone =
-            flushes.features(&Shape { reliable_rate: 2.0, ..shape(1_000, 1, 0.0) }, 0.0, Arrivals::Poisson);
+        let alone = flushes.features(
+            &RunShape { reliable_rate: 2.0, ..shape(1_000, 1, 0.0) },
+            0.0,
+            PublishRhythm::Poisson,
+        );
         assert_eq!(alone.unwrap().frames_per_s, 2_000.0);
     }
 }

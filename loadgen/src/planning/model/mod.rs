@@ -1,6 +1,6 @@
 //! What a node costs: rows that a sweep measured, and the models fitted to them. Pure: no socket, no clock, no file.
 //!
-//! A [`Shape`] is what was asked, [`Features`] are what came of it and cost something, and [`cost`] says how much.
+//! A [`RunShape`] is what was asked, [`Features`] are what came of it and cost something, and [`cost`] says how much.
 //! [`flushes`] gets from a shape to its features without a run.
 
 pub(crate) mod cost;
@@ -11,89 +11,7 @@ pub(crate) mod usl;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::environment::Environment;
-use crate::scenario::mix;
-use crate::wire::frame::Encoding;
-
-/// What a node is asked to carry: chat of one size, over rooms that are alike.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub(crate) struct Shape {
-    pub(crate) devices: u32,
-    #[serde(default = "one")]
-    pub(crate) rooms: u32,
-    /// Messages a second, over all rooms.
-    pub(crate) rate: f64,
-    #[serde(default = "payload_bytes")]
-    pub(crate) payload_bytes: usize,
-    #[serde(default = "one")]
-    pub(crate) messages_per_request: u32,
-    /// Reliable messages a second beside it, over all rooms.
-    #[serde(default)]
-    pub(crate) reliable_rate: f64,
-    /// Part of the devices that cut their connection every 2 to 12 s and come back.
-    #[serde(default)]
-    pub(crate) reconnect_share: f64,
-    #[serde(default = "encoding")]
-    pub(crate) encoding: Encoding,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn payload_bytes() -> usize {
-    300
-}
-
-fn encoding() -> Encoding {
-    Encoding::Json
-}
-
-impl Shape {
-    /// `rate` in thousandths.
-    #[must_use]
-    pub(crate) fn rate_milli(&self) -> u64 {
-        rounded(self.rate * 1_000.0)
-    }
-
-    /// `reliable_rate` in thousandths.
-    #[must_use]
-    pub(crate) fn reliable_rate_milli(&self) -> u64 {
-        rounded(self.reliable_rate * 1_000.0)
-    }
-
-    /// `reconnect_share` in millionths.
-    #[must_use]
-    pub(crate) fn reconnect_share_millionths(&self) -> u32 {
-        u32::try_from(rounded(self.reconnect_share * 1_000_000.0)).unwrap_or(u32::MAX)
-    }
-
-    /// Messages that a request holds: as `run` makes them, no more than are due in 10 ms.
-    #[must_use]
-    pub(crate) fn messages_of_a_request(&self) -> u32 {
-        mix::messages_per_request(self.rate_milli(), self.messages_per_request)
-    }
-
-    /// Publish requests of all rooms.
-    #[must_use]
-    pub(crate) fn requests_per_s(&self) -> f64 {
-        self.rate / f64::from(self.messages_of_a_request())
-    }
-
-    /// Devices of a room; the rooms are alike.
-    #[must_use]
-    pub(crate) fn members(&self) -> f64 {
-        f64::from(self.devices) / f64::from(self.rooms.max(1))
-    }
-}
-
-/// The nearest whole number; 0 for what is below.
-#[must_use]
-pub(crate) fn rounded(number: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` keeps to the bounds")]
-    let whole = number.round() as u64;
-    whole
-}
+use crate::scenario::shape::RunShape;
 
 /// What a node did in a second, on average, that its cost follows from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -188,7 +106,7 @@ impl Features {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// What was asked.
-    pub(crate) shape: Shape,
+    pub(crate) shape: RunShape,
     /// What came of it.
     pub(crate) features: Features,
     /// Processors that the node kept busy.
@@ -239,9 +157,9 @@ mod tests {
 
     #[test]
     fn a_point_needs_devices_and_a_rate_alone_and_nothing_it_does_not_know() {
-        let shape: Shape = toml::from_str("devices = 10\nrate = 2.5").unwrap();
+        let shape: RunShape = toml::from_str("devices = 10\nrate = 2.5").unwrap();
         assert_eq!((shape.rooms, shape.payload_bytes, shape.rate_milli()), (1, 300, 2_500));
-        let wrong = toml::from_str::<Shape>("devices = 10\nrate = 2\nspeed = 3").unwrap_err();
+        let wrong = toml::from_str::<RunShape>("devices = 10\nrate = 2\nspeed = 3").unwrap_err();
         assert!(wrong.to_string().contains("speed"), "{wrong}");
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::planning::model::Shape;
 use crate::planning::model::nnls::condition_number;
+use crate::scenario::shape::RunShape;
 use crate::wire::frame::Encoding;
 
 /// Points of one sweep, at most.
@@ -15,14 +15,14 @@ pub(crate) const CONDITION_MAX: f64 = 100.0;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Points {
-    point: Vec<Shape>,
+    point: Vec<RunShape>,
 }
 
 /// The points that a TOML file lists as `[[point]]`.
 ///
 /// # Errors
 /// One line that says what is wrong, and where.
-pub(crate) fn read(text: &str) -> Result<Vec<Shape>, String> {
+pub(crate) fn read(text: &str) -> Result<Vec<RunShape>, String> {
     let points: Points = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| text[..span.start].lines().count().max(1));
         let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
@@ -52,46 +52,47 @@ pub(crate) fn read(text: &str) -> Result<Vec<Shape>, String> {
 
 /// One line of the built-in points: parts of the most devices, rooms of so many devices, part of the highest rate, bytes
 /// of payload, messages of a request, reliable messages a second in each room, part of the devices that come and go.
-struct Line(f64, f64, f64, usize, u32, f64, f64);
+struct PointsLine(f64, f64, f64, usize, u32, f64, f64);
 
 /// A room of all devices.
 const ALL: f64 = f64::INFINITY;
 
 /// No point has few devices: what they need stays in the processor's caches, and tells nothing of a node with many.
 /// Fewest first: memory that one point needed is not all given back before the next.
-const LINES: [Line; 22] = [
-    Line(0.1, 50.0, 1.5, 300, 1, 0.0, 0.0),
-    Line(0.1, ALL, 0.5, 700, 10, 0.0, 0.0),
-    Line(0.1, ALL, 0.002, 300, 1, 0.0, 0.0),
-    Line(0.1, 100.0, 1.0, 300, 1, 0.0, 0.0),
-    Line(0.1, ALL, 0.5, 300, 10, 0.0, 0.0),
-    Line(0.25, 10.0, 0.5, 300, 1, 0.0, 0.0),
-    Line(0.25, 20.0, 1.0, 300, 5, 0.0, 0.0),
-    Line(0.25, ALL, 0.2, 1_500, 1, 0.0, 0.0),
-    Line(0.25, 400.0, 0.6, 100, 5, 0.0, 0.0),
-    Line(0.25, ALL, 0.004, 300, 1, 0.0, 1.0),
-    Line(0.25, ALL, 0.04, 300, 1, 2.0, 0.0),
-    Line(0.5, 250.0, 0.008, 300, 1, 0.0, 0.0),
-    Line(0.5, ALL, 0.04, 300, 1, 0.0, 0.0),
-    Line(0.5, 1_000.0, 0.4, 100, 1, 0.0, 0.0),
-    Line(0.5, 250.0, 0.5, 600, 2, 0.0, 0.0),
-    Line(0.5, ALL, 0.05, 300, 1, 0.0, 0.5),
-    Line(0.5, 500.0, 0.05, 300, 1, 0.5, 0.0),
-    Line(1.0, ALL, 0.004, 300, 1, 0.0, 0.0),
-    Line(1.0, ALL, 0.1, 100, 1, 0.0, 0.0),
-    Line(1.0, 1_000.0, 0.2, 900, 4, 0.0, 0.0),
-    Line(1.0, 250.0, 0.2, 300, 1, 0.0, 0.0),
-    Line(1.0, 10.0, 0.1, 300, 1, 0.0, 0.0),
+const LINES: [PointsLine; 22] = [
+    PointsLine(0.1, 50.0, 1.5, 300, 1, 0.0, 0.0),
+    PointsLine(0.1, ALL, 0.5, 700, 10, 0.0, 0.0),
+    PointsLine(0.1, ALL, 0.002, 300, 1, 0.0, 0.0),
+    PointsLine(0.1, 100.0, 1.0, 300, 1, 0.0, 0.0),
+    PointsLine(0.1, ALL, 0.5, 300, 10, 0.0, 0.0),
+    PointsLine(0.25, 10.0, 0.5, 300, 1, 0.0, 0.0),
+    PointsLine(0.25, 20.0, 1.0, 300, 5, 0.0, 0.0),
+    PointsLine(0.25, ALL, 0.2, 1_500, 1, 0.0, 0.0),
+    PointsLine(0.25, 400.0, 0.6, 100, 5, 0.0, 0.0),
+    PointsLine(0.25, ALL, 0.004, 300, 1, 0.0, 1.0),
+    PointsLine(0.25, ALL, 0.04, 300, 1, 2.0, 0.0),
+    PointsLine(0.5, 250.0, 0.008, 300, 1, 0.0, 0.0),
+    PointsLine(0.5, ALL, 0.04, 300, 1, 0.0, 0.0),
+    PointsLine(0.5, 1_000.0, 0.4, 100, 1, 0.0, 0.0),
+    PointsLine(0.5, 250.0, 0.5, 600, 2, 0.0, 0.0),
+    PointsLine(0.5, ALL, 0.05, 300, 1, 0.0, 0.5),
+    PointsLine(0.5, 500.0, 0.05, 300, 1, 0.5, 0.0),
+    PointsLine(1.0, ALL, 0.004, 300, 1, 0.0, 0.0),
+    PointsLine(1.0, ALL, 0.1, 100, 1, 0.0, 0.0),
+    PointsLine(1.0, 1_000.0, 0.2, 900, 4, 0.0, 0.0),
+    PointsLine(1.0, 250.0, 0.2, 300, 1, 0.0, 0.0),
+    PointsLine(1.0, 10.0, 0.1, 300, 1, 0.0, 0.0),
 ];
 
 /// The built-in points, for so many devices and messages a second at most.
 #[must_use]
-pub(crate) fn built_in(devices_max: u32, rate_max: u32, encoding: Encoding) -> Vec<Shape> {
-    let shape = |line: &Line| {
-        let &Line(part, members, rate, payload_bytes, messages_per_request, reliable, reconnect_share) = line;
+pub(crate) fn built_in(devices_max: u32, rate_max: u32, encoding: Encoding) -> Vec<RunShape> {
+    let shape = |line: &PointsLine| {
+        let &PointsLine(part, members, rate, payload_bytes, messages_per_request, reliable, reconnect_share) =
+            line;
         let devices = whole(f64::from(devices_max) * part);
         let rooms = whole(f64::from(devices) / members);
-        Shape {
+        RunShape {
             devices,
             rooms,
             rate: f64::from(rate_max) * rate,
@@ -106,19 +107,19 @@ pub(crate) fn built_in(devices_max: u32, rate_max: u32, encoding: Encoding) -> V
 }
 
 fn whole(number: f64) -> u32 {
-    u32::try_from(crate::planning::model::rounded(number)).unwrap_or(u32::MAX).max(1)
+    u32::try_from(crate::figures::rounded(number)).unwrap_or(u32::MAX).max(1)
 }
 
 /// How far from collinear the points are, in what they ask; infinite when a column follows from others. Frames are known
 /// only once they are measured, and no part of it.
 #[must_use]
-pub(crate) fn condition(points: &[Shape]) -> f64 {
-    let columns: [fn(&Shape) -> f64; 8] = [
+pub(crate) fn condition(points: &[RunShape]) -> f64 {
+    let columns: [fn(&RunShape) -> f64; 8] = [
         |_| 1.0,
         |shape| f64::from(shape.devices),
         |shape| f64::from(shape.rooms),
         |shape| shape.rate,
-        Shape::requests_per_s,
+        RunShape::requests_per_s,
         |shape| shape.members() * shape.rate,
         |shape| f64::from(shape.devices) * shape.reconnect_share,
         |shape| shape.members() * shape.reliable_rate,

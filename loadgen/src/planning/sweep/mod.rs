@@ -12,12 +12,13 @@ use clap::Args;
 use crate::error::RunError;
 use crate::figures::ratio;
 use crate::planning::model::cost::{BASE, Linear, Measured};
-use crate::planning::model::{Column, Features, Row, Shape, Sweep};
+use crate::planning::model::{Column, Features, Row, Sweep};
 use crate::report::output::{self, tell};
 use crate::report::{Report, Verdict};
 use crate::run;
 use crate::run::args::RunArgs;
 use crate::scenario::plan::Plan;
+use crate::scenario::shape::RunShape;
 use crate::scenario::units::Span;
 use crate::wire::frame::header_bytes;
 
@@ -93,7 +94,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
         )));
     }
     let runs = args.run.probing(args.probe_seconds);
-    let plan_of = |number: usize, point: &Shape| {
+    let plan_of = |number: usize, point: &RunShape| {
         runs.shaped(point).resolve().map_err(|error| format!("point {}: {error}", number + 1))
     };
     for (number, point) in points.iter().enumerate() {
@@ -151,7 +152,7 @@ fn better(one: Option<Row>, other: Row) -> Row {
     }
 }
 
-fn points(args: &SweepArgs, plan: &Plan) -> Result<Vec<Shape>, String> {
+fn points(args: &SweepArgs, plan: &Plan) -> Result<Vec<RunShape>, String> {
     let Some(path) = &args.points else {
         return Ok(design::built_in(args.devices_max, args.rate_max, plan.encoding));
     };
@@ -172,7 +173,7 @@ pub(crate) fn gauges(metrics: &str, name: &str) -> Vec<f64> {
 /// many processors. Everything is by the second of publishing: what the node does after it, until the last frame has arrived, is little and belongs to
 /// it.
 #[must_use]
-pub(crate) fn row(shape: &Shape, report: &Report, rooms_alive: f64, processors: f64) -> Row {
+pub(crate) fn row(shape: &RunShape, report: &Report, rooms_alive: f64, processors: f64) -> Row {
     let seconds = report.seconds.max(ratio(report.published.took_ms, 1_000)).max(0.001);
     let per_s = |count: u64| ratio(count, 1) / seconds;
     let seen = &report.seen;
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn of_two_runs_of_a_point_the_usable_one_and_then_the_cheaper_counts() {
-        let shape: Shape = toml::from_str("devices = 1\nrate = 1").unwrap();
+        let shape: RunShape = toml::from_str("devices = 1\nrate = 1").unwrap();
         let row = |cpu: f64, unusable: Option<&str>| Row {
             shape,
             features: Features::default(),
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn rooms_of_runs_before_are_idle_and_not_of_the_run() {
-        let shape: Shape = toml::from_str("devices = 1000\nrate = 500\nrooms = 4").unwrap();
+        let shape: RunShape = toml::from_str("devices = 1000\nrate = 500\nrooms = 4").unwrap();
         let row = row(&shape, &made_up(), 44.0, 2.0);
         assert_eq!((row.features.rooms, row.features.idle_rooms), (4.0, 40.0));
         let columns: Vec<&str> = cpu_columns().iter().map(|column| column.name).collect();

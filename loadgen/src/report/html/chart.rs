@@ -42,7 +42,7 @@ pub(crate) struct Chart {
     pub(crate) unit: &'static str,
     pub(crate) x: X,
     pub(crate) lines: Vec<Line>,
-    pub(crate) limit: Option<Limit>,
+    pub(crate) limit: Option<ChartLimit>,
 }
 
 /// The x axis.
@@ -59,7 +59,7 @@ pub(crate) enum X {
 
 /// What a figure is held to.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Limit {
+pub(crate) struct ChartLimit {
     pub(crate) at: f64,
     pub(crate) name: String,
 }
@@ -162,7 +162,7 @@ impl Frame {
 }
 
 impl Chart {
-    fn shown_limit(&self, highest: f64) -> Option<&Limit> {
+    fn shown_limit(&self, highest: f64) -> Option<&ChartLimit> {
         self.limit.as_ref().filter(|limit| limit.at <= highest * LIMIT_ABOVE_MAX)
     }
 
@@ -467,9 +467,9 @@ mod tests {
     #[test]
     fn a_limit_that_is_far_above_does_not_flatten_the_lines() {
         let mut near = chart(vec![(0.0, 100.0), (1.0, 110.0)]);
-        near.limit = Some(Limit { at: 150.0, name: "p99<150ms".into() });
+        near.limit = Some(ChartLimit { at: 150.0, name: "p99<150ms".into() });
         assert!(near.to_string().contains("p99&lt;150ms"));
-        near.limit = Some(Limit { at: 3_000.0, name: "p99<3s".into() });
+        near.limit = Some(ChartLimit { at: 3_000.0, name: "p99<3s".into() });
         let drawn = near.to_string();
         assert!(!drawn.contains("p99&lt;3s") && drawn.contains(">150<"), "{drawn}");
     }

@@ -2,12 +2,13 @@
 
 use crate::figures::ratio;
 use crate::report::html::{
-    Block, Cell, Chart, Figure, Limit, Line, Look, Page, Section, Table, Tone, X, decimal, grouped, places,
+    Block, Cell, Chart, ChartLimit, Figure, Line, Look, Page, Section, Table, Tone, X, decimal, grouped,
+    places,
 };
 
 /// What a search along one axis came to.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Search {
+pub(crate) struct SearchFound {
     /// What was turned up, with its unit: `devices`.
     pub(crate) axis: String,
     /// The objective, as it was written.
@@ -50,7 +51,7 @@ pub(crate) enum Mark {
 
 /// The page of a search, and below it what the page of the last run that held has, if any did.
 #[must_use]
-pub(crate) fn page(search: &Search, held: Option<Vec<Section>>) -> Page {
+pub(crate) fn page(search: &SearchFound, held: Option<Vec<Section>>) -> Page {
     let (tone, verdict) = match (search.knee, search.is_lower_bound) {
         (Some(knee), false) => (Tone::Good, format!("{} {}", grouped(knee), search.axis)),
         (Some(knee), true) => (Tone::Odd, format!("at least {} {}", grouped(knee), search.axis)),
@@ -70,31 +71,32 @@ pub(crate) fn page(search: &Search, held: Option<Vec<Section>>) -> Page {
     Page { title: format!("roomcast-loadgen find-max: {}", search.axis), tone, verdict, words, sections }
 }
 
-fn knee(search: &Search) -> Vec<Block> {
+fn knee(search: &SearchFound) -> Vec<Block> {
     let limit =
-        || search.p99_most_ms.map(|at| Limit { at, name: format!("at most {} ms", decimal(Some(at))) });
-    let chart = |title: &str, unit: &'static str, of: fn(&Probed) -> Option<f64>, limit: Option<Limit>| {
-        let points = |mark: Mark| {
-            let these = search.probes.iter().filter(|probed| probed.mark == mark);
-            let mut points: Vec<(f64, f64)> =
-                these.filter_map(|probed| Some((ratio(probed.value, 1), of(probed)?))).collect();
-            points.sort_by(|one, other| one.0.total_cmp(&other.0));
-            points
+        || search.p99_most_ms.map(|at| ChartLimit { at, name: format!("at most {} ms", decimal(Some(at))) });
+    let chart =
+        |title: &str, unit: &'static str, of: fn(&Probed) -> Option<f64>, limit: Option<ChartLimit>| {
+            let points = |mark: Mark| {
+                let these = search.probes.iter().filter(|probed| probed.mark == mark);
+                let mut points: Vec<(f64, f64)> =
+                    these.filter_map(|probed| Some((ratio(probed.value, 1), of(probed)?))).collect();
+                points.sort_by(|one, other| one.0.total_cmp(&other.0));
+                points
+            };
+            let lines = [
+                (Mark::Held, "held", 2, Look::Dots),
+                (Mark::Failed, "failed", 1, Look::Rings),
+                (Mark::Limited, "limited", 0, Look::Rings),
+            ];
+            let lines = lines.map(|(mark, name, colour, look)| Line {
+                name: name.to_owned(),
+                colour,
+                points: points(mark),
+                look,
+            });
+            let lines = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
+            Chart { title: title.to_owned(), unit, x: X::Named(search.axis.clone()), lines, limit }
         };
-        let lines = [
-            (Mark::Held, "held", 2, Look::Dots),
-            (Mark::Failed, "failed", 1, Look::Rings),
-            (Mark::Limited, "limited", 0, Look::Rings),
-        ];
-        let lines = lines.map(|(mark, name, colour, look)| Line {
-            name: name.to_owned(),
-            colour,
-            points: points(mark),
-            look,
-        });
-        let lines = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
-        Chart { title: title.to_owned(), unit, x: X::Named(search.axis.clone()), lines, limit }
-    };
     let mut charts = vec![
         chart("Latency p99", "ms", |probed| probed.p99_ms, limit()),
         chart("Processors the node kept busy", "", |probed| probed.cpu, None),
@@ -110,7 +112,7 @@ fn knee(search: &Search) -> Vec<Block> {
     vec![Block::Figures(figures), Block::Charts(charts)]
 }
 
-fn tried(search: &Search) -> Block {
+fn tried(search: &SearchFound) -> Block {
     let rows = search.probes.iter().map(|probed| {
         let (word, tone) = match probed.mark {
             Mark::Held => ("✓ held", Tone::Good),
@@ -133,7 +135,7 @@ fn tried(search: &Search) -> Block {
 mod tests {
     use super::*;
 
-    fn search(knee: Option<u64>) -> Search {
+    fn search(knee: Option<u64>) -> SearchFound {
         let probed = |value: u64, p99_ms: f64, because: &str| Probed {
             value,
             p99_ms: Some(p99_ms),
@@ -141,7 +143,7 @@ mod tests {
             cpu: Some(ratio(value, 10_000)),
             because: because.to_owned(),
         };
-        Search {
+        SearchFound {
             axis: "devices".to_owned(),
             asked: "p99<300ms,loss=0".to_owned(),
             p99_most_ms: Some(300.0),
@@ -180,7 +182,7 @@ mod tests {
         assert_eq!((bound.tone, &*bound.verdict), (Tone::Odd, "at least 8\u{202f}000 devices"));
         let said = bound.to_string();
         assert!(said.contains("! limited") && said.contains(">limited<"), "{said}");
-        let unknown = page(&Search { knee: None, ..search }, None);
+        let unknown = page(&SearchFound { knee: None, ..search }, None);
         assert_eq!((unknown.tone, &*unknown.verdict), (Tone::Odd, "Not known"));
     }
 
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_search_without_a_knee_says_so() {
-        let page = page(&Search { probes: Vec::new(), ..search(None) }, None).to_string();
+        let page = page(&SearchFound { probes: Vec::new(), ..search(None) }, None).to_string();
         assert!(page.contains("Nothing that was tried holds") && !page.contains("NaN"));
     }
 }

@@ -12,7 +12,7 @@ mod types;
 
 use std::fmt;
 
-pub(crate) use chart::{Chart, Limit, Line, Look, Thinning, X};
+pub(crate) use chart::{Chart, ChartLimit, Line, Look, Thinning, X};
 pub(crate) use run::{page, sections};
 
 const STYLE: &str = include_str!("style.css");
@@ -330,7 +330,7 @@ mod tests {
             unit: "ms",
             x: X::Named(hostile()),
             lines: vec![line, other],
-            limit: Some(Limit { at: 1.5, name: hostile() }),
+            limit: Some(ChartLimit { at: 1.5, name: hostile() }),
         };
         let table = Table {
             groups: vec![(hostile(), 2)],

@@ -7,7 +7,7 @@ use crate::figures::timeline::Moment;
 use crate::node::samples::Sample;
 use crate::report::Report;
 use crate::report::html::run::mib;
-use crate::report::html::{Block, Chart, Limit, Line, Look, Thinning, X, decimal, grouped};
+use crate::report::html::{Block, Chart, ChartLimit, Line, Look, Thinning, X, decimal, grouped};
 use crate::scenario::thresholds::Condition;
 
 /// What devices saw.
@@ -16,7 +16,7 @@ pub(super) fn of_devices(report: &Report) -> Vec<Block> {
     let mut p99 = by_type(report, "Latency p99", |moment| moment.p99_ms);
     let asked = report.thresholds.iter().filter_map(|judged| judged.condition.parse::<Condition>().ok());
     let mut asked = asked.filter_map(|condition| Some((condition.p99_most_ms()?, condition.to_string())));
-    p99.limit = asked.next().map(|(at, name)| Limit { at, name });
+    p99.limit = asked.next().map(|(at, name)| ChartLimit { at, name });
     let mut charts = vec![p99, deliveries(report)];
     if !report.server.is_empty() {
         let joins = report.server.windows(2).map(|pair| {

@@ -1,7 +1,7 @@
 //! A schedule that is drawn and listed, request by request: what it costs to have arrivals and rooms at random and still
 //! find any message by its number, its room or its place there. Pure.
 
-use super::{Arrivals, Pattern, Schedule, Share};
+use super::{Arrivals, Pattern, RoomChoice, Schedule};
 use crate::scenario::seating::Seating;
 
 /// Requests of one type that may be listed: 20 bytes each, in every process of the run.
@@ -95,7 +95,7 @@ fn due_ns(schedule: &Schedule, pattern: &Pattern, requests: u32, random: &mut fa
 }
 
 fn rooms(schedule: &Schedule, pattern: &Pattern, requests: u32, random: &mut fastrand::Rng) -> Box<[u32]> {
-    let Share::BySize { sizes, devices, seed } = pattern.share else {
+    let RoomChoice::BySize { sizes, devices, seed } = pattern.share else {
         return (0..requests).map(|request| request % schedule.rooms).collect();
     };
     let seating = Seating::new(sizes, devices, schedule.rooms, seed);

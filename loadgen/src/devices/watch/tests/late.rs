@@ -6,7 +6,7 @@ use super::*;
 fn joined_late(history: &str) -> Bench {
     let mut bench = Bench::new();
     bench.watch.leave(&mut bench.tracks[2]);
-    bench.tracks[2] = Track::late(Habits::default());
+    bench.tracks[2] = Track::late(DeviceHabits::default());
     for device in 0..2 {
         bench.hear(device, &batch(5, &[0, 1, 2, 3]));
     }
@@ -69,7 +69,7 @@ fn a_total_that_a_late_joiner_is_told_is_held_to_those_of_batches() {
     for (total, kind, inexact) in [(200, "like", 0), (199, "like", 1), (200, "love", 1)] {
         let mut bench = mixed_bench();
         bench.watch.leave(&mut bench.tracks[2]);
-        bench.tracks[2] = Track::late(Habits::default());
+        bench.tracks[2] = Track::late(DeviceHabits::default());
         for device in 0..2 {
             bench.hear(device, &batch_saying(5, &[], r#""counters":{"like":{"add":200,"total":200}}"#));
         }
@@ -92,7 +92,7 @@ fn a_total_that_a_late_joiner_is_told_is_held_to_those_of_batches() {
 fn late_stream(span: (u64, u64), reliable: &[u64], next: &[String]) -> (Violations, u64) {
     let mut bench = streaming();
     bench.watch.leave(&mut bench.tracks[2]);
-    bench.tracks[2] = Track::late(Habits::default());
+    bench.tracks[2] = Track::late(DeviceHabits::default());
     for device in 0..2 {
         bench.hear(device, &mixed(5, (0, 3), &[], &[coupon(1), coupon(2), coupon(3)]));
     }
