@@ -98,7 +98,8 @@ fn a_scenario_runs_and_its_reports_say_all_of_it() {
 
 #[test]
 fn a_threshold_that_fails_fails_the_run_and_the_build() {
-    let (scenario, junit) = (Scratch::new("held.toml", SCENARIO), Scratch::new("held.xml", ""));
+    let scenario = Scratch::new("held.toml", SCENARIO);
+    let junit = Scratch::new("held.xml", "");
     let flags = format!("--threshold chat.p50<1us --junit {}", junit.0.display());
     let output = run(Misdeed::None, &scenario.0, &flags);
     let said = said(&output);
@@ -148,7 +149,8 @@ fn a_worker_that_ends_ends_the_run_at_once_and_is_named() {
 
 #[test]
 fn a_report_compared_with_itself_is_not_worse() {
-    let (scenario, json) = (Scratch::new("same.toml", SCENARIO), Scratch::new("same.json", ""));
+    let scenario = Scratch::new("same.toml", SCENARIO);
+    let json = Scratch::new("same.json", "");
     run(Misdeed::None, &scenario.0, &format!("--json {}", json.0.display()));
     let path = json.0.display();
     let output = loadgen(&format!("compare {path} {path} --anyway"));

@@ -28,7 +28,8 @@ fn run(server: &ReliableServer, flags: &str) -> Output {
 fn ends(lapse: Lapse, flags: &str, code: i32, names: &[&str]) -> ReliableServer {
     let server = ReliableServer::start(lapse);
     let output = run(&server, flags);
-    let (report, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
     // On a machine that stood still for a moment the verdict is as good, but for the generator's own lateness.
     let is_late = code == 0 && report.contains("verdict      generator-limited: no violation");
     let code = if is_late { 3 } else { code };

@@ -50,8 +50,9 @@ fn run(server: &FakeServer, workers: &[&Listening], key: &str) -> Output {
 
 #[test]
 fn two_workers_that_listen_hold_the_devices_of_a_run_and_then_of_another() {
-    let (server, one, other) =
-        (FakeServer::start(Misdeed::None), Listening::start("k"), Listening::start("k"));
+    let server = FakeServer::start(Misdeed::None);
+    let one = Listening::start("k");
+    let other = Listening::start("k");
     for _ in 0..2 {
         let ran = run(&server, &[&one, &other], "k");
         let said = String::from_utf8_lossy(&ran.stdout);
@@ -65,14 +66,16 @@ fn two_workers_that_listen_hold_the_devices_of_a_run_and_then_of_another() {
 
 #[test]
 fn what_a_worker_elsewhere_saw_is_judged_as_ever() {
-    let (server, worker) = (FakeServer::start(Misdeed::LoseOne), Listening::start(""));
+    let server = FakeServer::start(Misdeed::LoseOne);
+    let worker = Listening::start("");
     let ran = run(&server, &[&worker], "");
     assert_eq!(ran.status.code(), Some(99), "{}", String::from_utf8_lossy(&ran.stdout));
 }
 
 #[test]
 fn another_key_is_refused_before_any_load() {
-    let (server, worker) = (FakeServer::start(Misdeed::None), Listening::start("right"));
+    let server = FakeServer::start(Misdeed::None);
+    let worker = Listening::start("right");
     let ran = run(&server, &[&worker], "wrong");
     let said = String::from_utf8_lossy(&ran.stderr);
     assert_eq!((ran.status.code(), said.lines().count()), (Some(2), 1), "{said}");

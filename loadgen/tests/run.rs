@@ -23,7 +23,8 @@ fn run(fake: &FakeServer, flags: &str) -> Output {
 
 fn ends(misdeed: Misdeed, flags: &str, code: i32, names: &str) {
     let output = run(&FakeServer::start(misdeed), flags);
-    let (report, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
     // On a machine that stood still for a moment the verdict is as good, but for the generator's own lateness.
     let is_late = code == 0 && report.contains("verdict      generator-limited: no violation");
     let code = if is_late { 3 } else { code };
@@ -219,7 +220,8 @@ fn a_report_says_what_a_frame_cost_the_node_and_the_floor() {
     let flags = format!("{FLAGS} --json {}", path.display());
     ends(Misdeed::SayProcessorTime, &flags, 0, "cpu_per_frame / floor = ");
     let report = json_at(&path);
-    let (cpu, number) = (&report["cpu"], |value: &serde_json::Value| value.as_f64().unwrap());
+    let cpu = &report["cpu"];
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
     let frames = number(&report["seen"]["frames"]);
     let per_frame_ns = number(&cpu["cpu_per_frame_ns"]);
     // Looks at its memory ask the same door, and each question makes it more.
@@ -250,7 +252,8 @@ fn a_floor_sends_to_every_device_in_every_round() {
     let path = json_path("floor");
     let flags = format!("--devices 40 --bytes 500 --rate 50 --seconds 0.2 --json {}", path.display());
     let output = floor(&flags);
-    let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}{failed}");
     assert!(said.contains("40 devices, 500 bytes, 50 rounds/s; 400 sends, 0 would block"), "{said}");
     let figures = json_at(&path);

@@ -120,7 +120,8 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<Verdict, RunError> {
         drop(writeln!(std::io::stderr(), "verifying, {frames_per_write} frames in each write"));
         verified(args, frames_per_write, &mut violations).map_err(failed)
     };
-    let (batched, single) = (verify(FRAMES_PER_WRITE)?, verify(1)?);
+    let batched = verify(FRAMES_PER_WRITE)?;
+    let single = verify(1)?;
     drop(writeln!(std::io::stderr(), "publishing, {ACTIONS_PER_SECOND} actions/s"));
     let ceiling = Ceiling {
         devices: args.devices,
@@ -157,7 +158,8 @@ impl Source {
         let mut command = Command::new(program);
         command.arg("source").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        let (orders, stdout) = (child.stdin.take(), child.stdout.take());
+        let orders = child.stdin.take();
+        let stdout = child.stdout.take();
         let mut words = BufReader::new(stdout.ok_or("the source has no stdout")?).lines();
         let doors = word(&mut words)?;
         Ok(Self { child, orders, words, doors })
@@ -220,14 +222,15 @@ fn verified(
     });
     pin(allowed.iter());
     let (mut source, plan, fleet) = started?;
-    measure(&mut source, &plan, fleet, (args, frames_per_write), violations)
+    measure(&mut source, &plan, fleet, args, frames_per_write, violations)
 }
 
 fn measure(
     source: &mut Source,
     plan: &Plan,
     mut fleet: Fleet,
-    (args, frames_per_write): (&SelftestArgs, usize),
+    args: &SelftestArgs,
+    frames_per_write: usize,
     violations: &mut Violations,
 ) -> Result<Verified, String> {
     fleet.await_ready(CONNECT_SECONDS, |_| {})?;
@@ -245,7 +248,8 @@ fn measure(
     };
     let streamed = source.stream(&stream)?;
     let began_ns = monotonic_ns().saturating_sub(streamed.took_ns);
-    let (accepted, grace_ms) = (vec![vec![streamed.frames_each]], CONNECT_SECONDS * 1_000);
+    let accepted = vec![vec![streamed.frames_each]];
+    let grace_ms = CONNECT_SECONDS * 1_000;
     fleet.order_all(&Order::Finish { accepted, heads: Vec::new(), grace_ms })?;
     let results = fleet.await_results(grace_ms)?;
     let took_ns = (monotonic_ns() - began_ns).saturating_sub(SETTLE_NS).max(1);

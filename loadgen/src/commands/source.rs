@@ -76,14 +76,17 @@ pub(crate) struct Streamed {
 pub(crate) fn run() -> std::io::Result<()> {
     devices_per_process().map_err(std::io::Error::other)?;
     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let (viewer, publisher, ops) = (listen()?, listen()?, listen()?);
+    let viewer = listen()?;
+    let publisher = listen()?;
+    let ops = listen()?;
     say(&Doors { viewer: viewer.local_addr()?, publisher: publisher.local_addr()?, ops: ops.local_addr()? })?;
     let (door, arrived) = sync_channel(DEVICES_PER_PROCESS_MAX as usize);
     std::thread::spawn(move || let_in(&viewer, &door));
     for door in [publisher, ops] {
         std::thread::spawn(move || answer_all(&door));
     }
-    let (mut devices, mut orders) = (Vec::new(), std::io::stdin().lock().lines());
+    let mut devices = Vec::new();
+    let mut orders = std::io::stdin().lock().lines();
     if let Some(order) = orders.next() {
         let stream: Stream = serde_json::from_str(&order?)?;
         devices.extend(arrived.try_iter().map(SinkDevice::new));
@@ -292,13 +295,16 @@ impl SinkDevice {
 /// Sends until the time is over, and then until all devices have the same.
 fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed> {
     let frames = Frames::of(stream);
-    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1_024));
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(1_024);
     for (place, device) in devices.iter().enumerate() {
         let socket = device.stream.as_raw_fd();
         poll.registry().register(&mut SourceFd(&socket), Token(place), Interest::WRITABLE)?;
     }
-    let (began_ns, began_processor_ns) = (monotonic_ns(), thread_processor_ns());
-    let (mut writes, mut last) = (0, frames.ends.len());
+    let began_ns = monotonic_ns();
+    let began_processor_ns = thread_processor_ns();
+    let mut writes = 0;
+    let mut last = frames.ends.len();
     loop {
         if last == frames.ends.len() && monotonic_ns() >= stream.until_ns {
             last = devices.iter().map(|device| device.writes).max().unwrap_or(0);
@@ -356,14 +362,17 @@ mod tests {
 
     #[test]
     fn frames_are_batches_of_one_message_each_that_the_checker_knows() {
-        let (schedule, length) = (Schedule::even(40, 1_000, 1, 1).starting(7), Length::Fixed(100));
+        let schedule = Schedule::even(40, 1_000, 1, 1).starting(7);
+        let length = Length::Fixed(100);
         let load =
             Load { type_name: "chat".into(), class: Class::Normal, schedule, count: None, keys: 0, length };
         let stream = Stream { load, seed: 3, room: "r".to_owned(), frames_per_write: 16, until_ns: 0 };
         let frames = Frames::of(&stream);
         assert_eq!((frames.frames, frames.ends.len()), (40, 2), "half a write is not sent");
         let payloads = Payloads::new(length, type_seed(3, "chat"));
-        let (mut at, mut seq, mut scratch) = (0, 0, Vec::new());
+        let mut at = 0;
+        let mut seq = 0;
+        let mut scratch = Vec::new();
         while at < frames.ends[1] {
             let Start::Whole { opcode, header_bytes, payload_bytes } = frame::start(&frames.bytes[at..])
             else {

@@ -315,7 +315,8 @@ mod tests {
 
     #[test]
     fn equal_bytes_are_taken_and_one_different_byte_is_not() {
-        let (mut copies, mut figures) = (copies(3), Figures::new(2));
+        let mut copies = copies(3);
+        let mut figures = Figures::new(2);
         copies.keep(b"batch seven", level(7), at(5_000_000), &mut figures);
         let taken = Taken { messages: 2, skipped: 3, readable: [2, 0, 0, 0], brought: None };
         assert_eq!(copies.take_level(7, b"batch seveN", at(5_000_000), &mut figures), None);
@@ -329,7 +330,8 @@ mod tests {
 
     #[test]
     fn the_shelf_is_bounded_and_drops_the_oldest() {
-        let (mut copies, mut figures) = (copies(2), Figures::new(2));
+        let mut copies = copies(2);
+        let mut figures = Figures::new(2);
         for seq in 1..=LEVEL_COPIES_MAX as u64 + 10 {
             copies.keep(&seq.to_be_bytes(), level(seq), at(5_000_000), &mut figures);
         }
@@ -341,7 +343,8 @@ mod tests {
 
     #[test]
     fn a_device_that_left_is_not_waited_for_and_one_far_behind_not_for_long() {
-        let (mut copies, mut figures) = (copies(3), Figures::new(2));
+        let mut copies = copies(3);
+        let mut figures = Figures::new(2);
         copies.keep(b"seven", level(7), at(5_000_000), &mut figures);
         copies.left();
         assert!(copies.take_level(7, b"seven", at(6_000_000), &mut figures).is_some());
@@ -359,7 +362,8 @@ mod tests {
 
     #[test]
     fn a_device_that_was_late_by_itself_is_counted_and_not_timed() {
-        let (mut copies, mut figures) = (copies(3), Figures::new(2));
+        let mut copies = copies(3);
+        let mut figures = Figures::new(2);
         copies.keep(b"seven", level(7), at(5_000_000), &mut figures);
         let slow = Arrival { timed_from_ns: u64::MAX, ..at(9_000_000_000) };
         assert!(copies.take_level(7, b"seven", slow, &mut figures).is_some());
@@ -373,7 +377,8 @@ mod tests {
 
     #[test]
     fn composed_frames_are_shared_too() {
-        let (mut copies, mut figures) = (copies(3), Figures::new(2));
+        let mut copies = copies(3);
+        let mut figures = Figures::new(2);
         let said =
             Said { is_level: false, has_messages: false, dues: Box::default(), explains: true, ..level(9) };
         copies.keep(b"refresh", said.clone(), at(1), &mut figures);

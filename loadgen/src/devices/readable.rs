@@ -60,7 +60,7 @@ pub(crate) struct Reading {
 impl Readers {
     /// So many devices from this number on, that number `apart`, watched for so many types.
     #[must_use]
-    pub(crate) fn new(limits: usize, devices: u32, (first_device, apart): (u32, u32)) -> Self {
+    pub(crate) fn new(limits: usize, devices: u32, first_device: u32, apart: u32) -> Self {
         let readers = (0..devices).map(|_| Reader::default()).collect();
         Self { limits, readers, first_device, apart, first_ns: 0, last_ns: 0 }
     }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn reading(frames: u64, each: u32, apart_ms: u64) -> Reading {
-        let mut readers = Readers::new(1, 2, (7, 1));
+        let mut readers = Readers::new(1, 2, 7, 1);
         for frame in 0..frames {
             let counts = [each, 0, 0, 0];
             readers.take(8, counts, SECOND_NS + frame * apart_ms * 1_000_000);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn who_joins_another_room_begins_anew() {
-        let mut readers = Readers::new(1, 2, (1, 3));
+        let mut readers = Readers::new(1, 2, 1, 3);
         readers.take(4, [30, 0, 0, 0], SECOND_NS);
         readers.arrive(4);
         readers.take(4, [20, 0, 0, 0], SECOND_NS + 1);
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_second_is_a_second() {
-        let mut readers = Readers::new(1, 1, (0, 1));
+        let mut readers = Readers::new(1, 1, 0, 1);
         for (at_ms, expected) in [(1_000, 1), (1_999, 2), (2_000, 2), (2_998, 3), (2_999, 3), (4_500, 3)] {
             readers.take(0, [1, 0, 0, 0], at_ms * 1_000_000);
             assert_eq!(readers.readings()[0].most_in_a_second, expected, "{at_ms}");

@@ -194,8 +194,11 @@ impl Streams {
         messages: impl Iterator<Item = &'a HeardMessage>,
         violations: &mut Violations,
     ) -> Option<Rc<Brought>> {
-        let (room, mut read, mut holes) = (self.rooms[seat.place].room, Vec::new(), Vec::new());
-        let (mut before, mut any) = (span.after, false);
+        let room = self.rooms[seat.place].room;
+        let mut read = Vec::new();
+        let mut holes = Vec::new();
+        let mut before = span.after;
+        let mut any = false;
         for message in messages {
             any = true;
             let offset = message.offset;
@@ -251,7 +254,9 @@ impl Streams {
         for hole in brought.holes.iter().filter(|hole| **hole > place.offset) {
             stream.passed_over(*hole, seat.device, now_ns, place.returned_ns);
         }
-        let (mut applied, mut duplicates, room) = (0, 0, stream.room);
+        let mut applied = 0;
+        let mut duplicates = 0;
+        let room = stream.room;
         for (offset, what) in &brought.messages {
             let seen = stream.at(*offset, *what, seat.device);
             if seen.what != *what {
@@ -306,7 +311,8 @@ impl Streams {
         if welcome.epoch.is_empty() {
             return None;
         }
-        let (epoch, reset) = (&*welcome.epoch, &*welcome.reset);
+        let epoch = &*welcome.epoch;
+        let reset = &*welcome.reset;
         let said = CursorSaid { epoch, head: welcome.offset, reset, after: welcome.span.after };
         self.enter(place, seat, said, now_ns, violations);
         let brought = self.read(seat, welcome.span, welcome.reliable.iter(), violations);
@@ -329,7 +335,8 @@ impl Streams {
         if page.epoch.is_empty() {
             return None;
         }
-        let (epoch, reset) = (&*page.epoch, &*page.reset);
+        let epoch = &*page.epoch;
+        let reset = &*page.reset;
         let said = CursorSaid { epoch, head: page.offset, reset, after: page.span.after };
         self.enter(place, seat, said, now_ns, violations);
         place.wanted = place.wanted.max(page.offset);
@@ -356,7 +363,8 @@ impl Streams {
             stream.epochs.len() - 1
         });
         let epoch = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let (held, room) = (*place, stream.room);
+        let held = *place;
+        let room = stream.room;
         let same = held.epoch == epoch;
         if held.epoch == 0 || (held.offset == 0 && said.reset.is_empty()) {
             if !same {

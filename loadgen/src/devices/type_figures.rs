@@ -93,8 +93,8 @@ impl Figures {
 
     /// Empty ages for a batch whose devices are to be told apart, counted from when its earliest message was due.
     #[must_use]
-    pub(crate) fn ages_of(&self, (room, _): RoomLife, seq: u64, earliest_ns: u64) -> Option<Box<BatchAges>> {
-        let is_kept = earliest_ns >= self.timed_from_ns && self.kept_ages.keeps(room, seq);
+    pub(crate) fn ages_of(&self, life: RoomLife, seq: u64, earliest_ns: u64) -> Option<Box<BatchAges>> {
+        let is_kept = earliest_ns >= self.timed_from_ns && self.kept_ages.keeps(life.0, seq);
         is_kept.then(Box::default)
     }
 

@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn a_merged_histogram_equals_one_that_recorded_everything() {
-        let (mut all, mut left, mut right) = (Latency::default(), Latency::default(), Latency::default());
+        let mut all = Latency::default();
+        let mut left = Latency::default();
+        let mut right = Latency::default();
         let mut random = fastrand::Rng::with_seed(3);
         for turn in 0..10_000 {
             let latency_ns = random.u64(..3_000_000_000);

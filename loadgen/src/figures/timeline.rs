@@ -46,8 +46,8 @@ pub(crate) struct Moment {
 impl Timeline {
     /// `count` times the same latency, begun `after_start_ns` after the first publish. Gives its step.
     pub(crate) fn record(&mut self, after_start_ns: u64, latency_ns: u64, count: u64) -> u8 {
-        let (place, step) =
-            (usize::try_from(after_start_ns / SLOT_NS).unwrap_or(SLOTS_MAX), step(latency_ns));
+        let place = usize::try_from(after_start_ns / SLOT_NS).unwrap_or(SLOTS_MAX);
+        let step = step(latency_ns);
         let slot = self.slot(place);
         slot.buckets[usize::from(step)] += count;
         slot.max_ns = slot.max_ns.max(latency_ns);
@@ -105,7 +105,8 @@ impl Slot {
     /// What so many in a hundred were at most.
     fn at_most_ms(&self, percent: u64) -> f64 {
         let count: u64 = self.buckets.iter().sum();
-        let (wanted, mut seen) = (count - count * (100 - percent) / 100, 0);
+        let wanted = count - count * (100 - percent) / 100;
+        let mut seen = 0;
         let reached = self.buckets.iter().position(|count| {
             seen += count;
             seen >= wanted

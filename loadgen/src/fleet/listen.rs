@@ -150,7 +150,8 @@ fn refuse(stream: &mut TcpStream, reason: &str) {
 /// The first line, read byte by byte: what follows is the worker's. `None`: there was none, or too long a one.
 fn read_key(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let deadline_ns = monotonic_ns() + KEY_AGE_MAX_NS;
-    let (mut key, mut byte) = (Vec::new(), [0]);
+    let mut key = Vec::new();
+    let mut byte = [0];
     while key.len() <= KEY_BYTES_MAX {
         let left = Duration::from_nanos(deadline_ns.checked_sub(monotonic_ns()).filter(|left| *left > 0)?);
         stream.set_read_timeout(Some(left)).ok()?;
@@ -174,7 +175,8 @@ mod tests {
         let (mut stream, _) = listener.accept().unwrap();
         coordinator.write_all(said).unwrap();
         coordinator.shutdown(Shutdown::Write).unwrap();
-        let (key, mut rest) = (read_key(&mut stream), Vec::new());
+        let key = read_key(&mut stream);
+        let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
         (key, rest)
     }

@@ -118,7 +118,8 @@ impl MachineNeed {
         } else {
             NodeAt::Elsewhere { sources: (plan.target.sources.len() as u64).max(1) }
         };
-        let (devices, workers_min) = (u64::from(plan.devices), u64::from(plan.target.workers_min));
+        let devices = u64::from(plan.devices);
+        let workers_min = u64::from(plan.target.workers_min);
         plan.target.remote_workers.is_empty().then_some(Self { devices, workers_min, node })
     }
 
@@ -131,7 +132,8 @@ impl MachineNeed {
     }
 
     fn meets(&self, limit: &'static str, needed: u64, allowed: u64, lift: String) -> Obstacle {
-        let (needed, allowed) = (grouped(needed), grouped(allowed));
+        let needed = grouped(needed);
+        let allowed = grouped(allowed);
         Obstacle { weight: Weight::Stops, limit, devices: self.devices, needed, allowed, lift }
     }
 }

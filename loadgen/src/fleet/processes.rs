@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::{monotonic_ns, sleep_until};
 use crate::error::RunError;
@@ -54,7 +56,7 @@ pub(crate) struct Latest(Arc<Mutex<Vec<Progress>>>);
 
 impl Latest {
     fn hear(&self, worker: usize, said: Progress) {
-        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.0.lock();
         if workers.len() <= worker {
             workers.resize_with(worker + 1, Progress::default);
         }
@@ -64,7 +66,7 @@ impl Latest {
     /// All workers together; the latencies are those since this was last asked.
     #[must_use]
     pub(crate) fn take(&self) -> Progress {
-        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.0.lock();
         let mut all = Progress::default();
         for worker in workers.iter_mut() {
             all.add(worker);
@@ -116,7 +118,7 @@ impl Fleet {
         let subnet = fastrand::u8(1..=250);
         for index in 0..workers {
             let source = Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1));
-            fleet.add(plan, assignment(plan, (index, workers), source), &sender)?;
+            fleet.add(plan, assignment(plan, index, workers, source), &sender)?;
         }
         Ok(fleet)
     }
@@ -137,7 +139,8 @@ impl Fleet {
                 .stdout(Stdio::piped())
                 .spawn()
                 .map_err(starting)?;
-            let (orders, stdout) = (child.stdin.take(), child.stdout.take());
+            let orders = child.stdin.take();
+            let stdout = child.stdout.take();
             let orders = orders.map(|orders| Box::new(orders) as Box<dyn Write + Send>);
             let stdout =
                 stdout.ok_or_else(|| RunError::Usage("a worker process without an output".into()))?;
@@ -145,13 +148,14 @@ impl Fleet {
         } else {
             let at = machines[index % machines.len()].clone();
             let Remote { stream, difference } = Remote::connect(&at).map_err(RunError::Target)?;
-            let (orders, words) =
-                (stream.try_clone().map_err(starting)?, stream.try_clone().map_err(starting)?);
+            let orders = stream.try_clone().map_err(starting)?;
+            let words = stream.try_clone().map_err(starting)?;
             let place = WorkerAt::There { stream, difference, at };
             (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words), difference.ahead_ns)
         };
         self.workers.push(worker);
-        let (sender, latest) = (sender.clone(), self.latest.clone());
+        let sender = sender.clone();
+        let latest = self.latest.clone();
         std::thread::spawn(move || hear_words(words, index, &sender, &latest));
         let prepare = Order::Prepare { ahead_ns, sources: plan.target.sources.clone() };
         self.order(index, &prepare).map_err(starting)?;
@@ -180,7 +184,8 @@ impl Fleet {
 
     /// What is the matter with a worker.
     fn worker(&self, index: usize, what: &str) -> Trouble {
-        let (number, workers) = (index + 1, self.workers.len());
+        let number = index + 1;
+        let workers = self.workers.len();
         let at = match self.workers.get(index).map(|worker| &worker.place) {
             Some(WorkerAt::There { at, .. }) => format!(" ({at})"),
             Some(WorkerAt::Here(_)) | None => String::new(),
@@ -189,7 +194,8 @@ impl Fleet {
     }
 
     /// What is the matter with a worker that said something else than was waited for.
-    fn failure(&self, (index, word): HeardWord) -> Trouble {
+    fn failure(&self, heard: HeardWord) -> Trouble {
+        let (index, word) = heard;
         match word {
             Some(Word::Failed { reason }) => Trouble::Door(reason),
             Some(other) => self.worker(index, &format!("spoke out of turn: {other:?}")),
@@ -335,7 +341,7 @@ impl Fleet {
 }
 
 /// What one of so many workers is to hold.
-fn assignment(plan: &Plan, (worker, workers): (u32, u32), source: Ipv4Addr) -> Assignment {
+fn assignment(plan: &Plan, worker: u32, workers: u32, source: Ipv4Addr) -> Assignment {
     Assignment {
         loads: plan.loads.clone(),
         rooms: plan.rooms,
@@ -443,7 +449,7 @@ mod tests {
     fn where_devices_hop_a_worker_has_the_rooms_of_all() {
         let rooms = |flags: &str, worker| {
             let plan = resolve(&format!("--devices 6 --rooms 2 {flags}")).unwrap();
-            assignment(&plan, (worker, 2), Ipv4Addr::LOCALHOST).own_rooms()
+            assignment(&plan, worker, 2, Ipv4Addr::LOCALHOST).own_rooms()
         };
         assert_eq!([rooms("", 0), rooms("", 1)], [[0], [1]]);
         assert_eq!(rooms("--set habits.hop_share=0.5", 1), [0, 1]);

@@ -117,7 +117,8 @@ fn ask_time(stream: &mut TcpStream) -> Result<Difference, String> {
     question.push(b'\n');
     // A worker says nothing unasked before it is to connect, so nothing is left behind in this reader.
     let mut words = BufReader::new(stream.try_clone().map_err(failed)?);
-    let (mut pings, mut word) = (Vec::new(), String::new());
+    let mut pings = Vec::new();
+    let mut word = String::new();
     while pings.len() < PINGS {
         let sent_ns = monotonic_ns();
         stream.write_all(&question).map_err(failed)?;

@@ -115,7 +115,9 @@ fn say_time() -> std::io::Result<()> {
 }
 
 fn outcome(viewers: &mut Devices, devices: u32, busy: f64) -> WorkerResult {
-    let (joins, moves, watch) = (viewers.joins.buckets(), viewers.moves, &mut viewers.watch);
+    let joins = viewers.joins.buckets();
+    let moves = viewers.moves;
+    let watch = &mut viewers.watch;
     let rooms = watch.finish();
     let streams = watch.streams.as_mut();
     let (stream_tally, after_return, streams) = streams.map_or_else(Default::default, |streams| {
@@ -202,7 +204,8 @@ impl State {
 }
 
 fn progress(viewers: &mut Devices) -> Progress {
-    let (watching, joining) = (viewers.watching() as u64, viewers.joining() as u64);
+    let watching = viewers.watching() as u64;
+    let joining = viewers.joining() as u64;
     let watch = &mut viewers.watch;
     Progress {
         watching,
@@ -258,8 +261,9 @@ fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
         .with_limits(&assignment.limits)
         .with_others(assignment.others);
     let limits = assignment.limits.len();
-    let numbers = (assignment.worker, assignment.workers.max(1));
-    let readers = (limits > 0).then(|| Readers::new(limits, assignment.own_devices(), numbers));
+    let own = assignment.own_devices();
+    let apart = assignment.workers.max(1);
+    let readers = (limits > 0).then(|| Readers::new(limits, own, assignment.worker, apart));
     let streams = assignment.reliable.as_ref().map(|reliable| {
         let original = Original {
             schedule: reliable.schedule.clone(),

@@ -67,9 +67,11 @@ impl BatchAges {
     #[must_use]
     pub(crate) fn all_but_ns(&self, percent: u64) -> u64 {
         let devices: u64 = self.steps.iter().map(|(_, devices)| u64::from(*devices)).sum();
-        let (wanted, mut had) = (devices - devices * percent / 100, 0);
+        let wanted = devices - devices * percent / 100;
+        let mut had = 0;
         for (step, devices) in &self.steps {
-            let (before, devices) = (had, u64::from(*devices));
+            let before = had;
+            let devices = u64::from(*devices);
             had += devices;
             if had >= wanted {
                 let low_ns = step.checked_sub(1).map_or(0, end_ns).max(self.first_ns);
@@ -169,7 +171,8 @@ pub(crate) mod tests {
 
     #[test]
     fn past_the_bound_fewer_are_kept_and_the_same_everywhere() {
-        let (mut one, mut other) = (KeptAges::default(), KeptAges::default());
+        let mut one = KeptAges::default();
+        let mut other = KeptAges::default();
         let batch = ages(&[(20, 1)]);
         for seq in 0..10_000 {
             let life = (u32::try_from(seq % 7).unwrap(), 0);
@@ -178,7 +181,8 @@ pub(crate) mod tests {
                 other.add(life, seq, &batch);
             }
         }
-        let (coarse, fine) = (one.stride(), other.stride());
+        let coarse = one.stride();
+        let fine = other.stride();
         assert!(coarse > fine && fine > 1, "{coarse} {fine}");
         let mine: Vec<(RoomLife, u64)> = one.take().map(|(batch, _)| batch).collect();
         assert!(mine.len() <= BATCHES_MAX && mine.len() > BATCHES_MAX / 4, "{}", mine.len());

@@ -55,7 +55,8 @@ pub(crate) fn check_stream(
     lives: &[StreamSeen],
     stored: Option<&Stored>,
     ttl_ns: u64,
-    (times, violations): (&mut ApplyTimes, &mut Violations),
+    times: &mut ApplyTimes,
+    violations: &mut Violations,
 ) {
     for seen in lives {
         let life = StreamLife { published, seen, ttl_ns, only: lives.len() == 1 };
@@ -201,7 +202,8 @@ impl StreamLife<'_> {
 
     /// A message that was durable before another was sent has the lower offset.
     fn check_order(&self, violations: &mut Violations) {
-        let (mut earliest_answer, mut answered) = (u64::MAX, 0);
+        let mut earliest_answer = u64::MAX;
+        let mut answered = 0;
         for (offset, number) in self.known().into_iter().rev() {
             if earliest_answer < self.published.sent_ns(number) {
                 violations.add(Kind::I4OffsetOrder, 1, || {
@@ -222,8 +224,8 @@ impl StreamLife<'_> {
     fn check_times(&self, times: &mut ApplyTimes, violations: &mut Violations) {
         let start_ns = self.published.schedule().start_ns;
         for (offset, number, seen) in self.messages() {
-            let (due_ns, answered_ns) =
-                (self.published.schedule().due_ns(number), self.published.answered_ns(number));
+            let due_ns = self.published.schedule().due_ns(number);
+            let answered_ns = self.published.answered_ns(number);
             let ok = self.published.outcome(number) == Outcome::Ok;
             let is_timed = u64::from(due_ns >= times.timed_from_ns);
             let mut late = 0;
@@ -251,7 +253,9 @@ impl StreamLife<'_> {
 
     /// Nothing is passed over that is neither expired nor recalled (I4), nor expired before its device got it (I2).
     fn check_holes(&self, violations: &mut Violations) {
-        let (known, recalled, room) = (self.known(), self.recalled(), self.seen.room);
+        let known = self.known();
+        let recalled = self.recalled();
+        let room = self.seen.room;
         for (offset, passed) in &self.seen.holes {
             if recalled.contains(offset) {
                 continue;
@@ -279,7 +283,9 @@ impl StreamLife<'_> {
 
     /// Every device ended past every message it was there for (I2; I4 for one that was broadcast without an answer).
     fn check_ends(&self, violations: &mut Violations) {
-        let (known, recalled, room) = (self.known(), self.recalled(), self.seen.room);
+        let known = self.known();
+        let recalled = self.recalled();
+        let room = self.seen.room;
         for (end, passed) in &self.seen.ends {
             for (offset, number) in known.range(end + 1..) {
                 if recalled.contains(offset) || !self.was_owed(*number, passed) {

@@ -67,7 +67,8 @@ impl Meter {
     /// # Errors
     /// A sentence that says why there is no such figure.
     pub(crate) fn end(self, plan: &Plan) -> Result<Spent, String> {
-        let (before, after) = (self.0?, MeterReading::take(plan)?);
+        let before = self.0?;
+        let after = MeterReading::take(plan)?;
         let spent_us = after.cpu_us.checked_sub(before.cpu_us);
         Ok(Spent {
             cpu_us: spent_us.ok_or_else(|| "the node was restarted during the run".to_owned())?,

@@ -152,7 +152,8 @@ fn send_rounds(sockets: &[TcpStream], shape: FloorShape) -> Result<Floor, String
         send_round(sockets, b"?", &mut Sent::default()).map_err(failed)?;
     }
     send_round(sockets, &frame, &mut Sent::default()).map_err(failed)?;
-    let (mut sent, mut spent_ns) = (Sent::default(), 0);
+    let mut sent = Sent::default();
+    let mut spent_ns = 0;
     let start_ns = monotonic_ns();
     for round in 1..=shape.rounds {
         let due_ns = u128::from(round) * 1_000_000_000_000 / u128::from(shape.rate_milli.max(1));

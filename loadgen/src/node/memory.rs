@@ -63,11 +63,10 @@ impl MemoryFigures {
 
 impl fmt::Display for MemoryFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Some(settled), Some(most), Some(least), Some(end)) =
-            (self.settled_bytes, self.most_bytes, self.least_bytes, self.end_bytes)
-        else {
-            return Ok(());
-        };
+        let Some(settled) = self.settled_bytes else { return Ok(()) };
+        let Some(most) = self.most_bytes else { return Ok(()) };
+        let Some(least) = self.least_bytes else { return Ok(()) };
+        let Some(end) = self.end_bytes else { return Ok(()) };
         let mib = |bytes: u64| ratio(bytes, 1 << 20);
         let percent = |bytes: u64| 100.0 * (ratio(bytes, settled) - 1.0);
         writeln!(

@@ -38,11 +38,13 @@ struct Receiver {
 /// When a connection can't be begun or ends before it was greeted, or the kernel gives no epoll descriptor.
 pub(crate) fn run(sender: SocketAddr, count: usize) -> std::io::Result<()> {
     devices_per_process().map_err(std::io::Error::other)?;
-    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(EVENTS_MAX));
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(EVENTS_MAX);
     let mut scratch = vec![0; SCRATCH_BYTES];
     let subnet = fastrand::u8(1..=250);
     let mut receivers: Vec<Receiver> = Vec::with_capacity(count);
-    let (mut greeted, mut open) = (0, count);
+    let mut greeted = 0;
+    let mut open = count;
     while open > 0 {
         while receivers.len() < count && receivers.len() - greeted < UNGREETED_MAX {
             let host = u8::try_from(receivers.len() % SOURCES + 1).unwrap_or(1);

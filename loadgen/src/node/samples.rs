@@ -1,12 +1,13 @@
 //! The node under load over the time of a run, second by second: what it says at its operator door, and what the kernel
 //! holds for it where both are on one machine.
 
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::monotonic_ns;
@@ -58,7 +59,8 @@ struct NodeReading {
 impl NodeReading {
     /// Reads `/metrics`; `None` when there is no processor time in it, which every node has.
     fn of(metrics: &str) -> Option<Self> {
-        let (mut reading, mut has_cpu) = (Self::default(), false);
+        let mut reading = Self::default();
+        let mut has_cpu = false;
         for line in metrics.lines() {
             let Some((metric, value)) = line.rsplit_once(' ') else { continue };
             let Ok(value) = value.parse::<u64>() else { continue };
@@ -199,7 +201,7 @@ pub(crate) struct Lately(Arc<Mutex<Series>>);
 
 impl Lately {
     fn series(&self) -> MutexGuard<'_, Series> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The last sample.
@@ -338,7 +340,8 @@ mod tests {
 
     #[test]
     fn a_long_run_has_half_as_many_samples_of_twice_the_time() {
-        let (mut series, mut at_ms) = (Series::new(0), 0);
+        let mut series = Series::new(0);
+        let mut at_ms = 0;
         while at_ms < 3_000 * SAMPLES_MAX as u64 {
             series.push(at(at_ms, at_ms * 500, at_ms));
             at_ms += series.every_ms;

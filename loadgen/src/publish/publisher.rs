@@ -175,7 +175,8 @@ struct Publisher {
 /// # Errors
 /// When the kernel gives no epoll or timer descriptor.
 pub(crate) fn publish(plan: PublisherPlan, published: Published) -> std::io::Result<Outcomes> {
-    let (poll, timer) = (Poll::new()?, TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?);
+    let poll = Poll::new()?;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
     let attempts_max = plan.traffic.attempts_max;
     let start_ns = published.schedule().start_ns;

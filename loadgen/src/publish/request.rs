@@ -122,7 +122,8 @@ impl Requests {
 
     fn write_proto(&mut self, schedule: &Schedule, request: u64) {
         let messages = schedule.numbers_of(request).map(|number| {
-            let (load, mut payload) = (&self.traffic.load, Vec::new());
+            let load = &self.traffic.load;
+            let mut payload = Vec::new();
             if !load.is_counter() {
                 self.payloads.write(schedule, number, &mut payload);
             }

@@ -18,7 +18,8 @@ struct TestCase {
 #[must_use]
 pub(crate) fn xml(report: &Report) -> String {
     let cases = cases(report);
-    let (tests, failures) = (cases.len(), cases.iter().filter(|case| case.failure.is_some()).count());
+    let tests = cases.len();
+    let failures = cases.iter().filter(|case| case.failure.is_some()).count();
     let cases: String = cases.iter().map(TestCase::to_string).collect();
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
@@ -32,7 +33,8 @@ impl fmt::Display for TestCase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<testcase classname=\"roomcast-loadgen\" name=\"{}\"", escaped(&self.name))?;
         let Some((message, at_length)) = &self.failure else { return f.write_str("/>\n") };
-        let (message, at_length) = (escaped(message), escaped(at_length));
+        let message = escaped(message);
+        let at_length = escaped(at_length);
         writeln!(f, "><failure message=\"{message}\">{at_length}</failure></testcase>")
     }
 }

@@ -135,9 +135,8 @@ impl RoomSkew {
     fn of(by_room: &BTreeMap<u32, Vec<u64>>) -> Self {
         let mut rooms: Vec<(f64, u32)> = by_room.iter().map(|(room, steps)| (p99_ms(steps), *room)).collect();
         rooms.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let (Some(worst), Some(median)) = (rooms.last(), rooms.get(rooms.len() / 2)) else {
-            return Self::default();
-        };
+        let Some(worst) = rooms.last() else { return Self::default() };
+        let median = &rooms[rooms.len() / 2];
         Self {
             rooms: rooms.len() as u64,
             median_p99_ms: median.0,
@@ -149,7 +148,8 @@ impl RoomSkew {
 
 fn p99_ms(steps: &[u64]) -> f64 {
     let all: u64 = steps.iter().sum();
-    let (wanted, mut had) = (all - all / 100, 0);
+    let wanted = all - all / 100;
+    let mut had = 0;
     let reached = steps.iter().position(|count| {
         had += count;
         had >= wanted
@@ -168,7 +168,8 @@ mod tests {
 
     /// A message each 10 ms.
     fn load() -> Load {
-        let (schedule, length) = (Schedule::even(100, 100_000, 1, 1), Length::Fixed(60));
+        let schedule = Schedule::even(100, 100_000, 1, 1);
+        let length = Length::Fixed(60);
         Load { type_name: "chat".into(), class: Class::Normal, schedule, count: None, keys: 0, length }
     }
 

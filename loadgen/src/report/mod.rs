@@ -157,7 +157,8 @@ impl ReliableFigures {
     /// The figures of a run.
     #[must_use]
     pub(crate) fn new(
-        (outcomes, took_ms): (&Outcomes, u64),
+        outcomes: &Outcomes,
+        took_ms: u64,
         devices: &StreamTally,
         times: &ApplyTimes,
         after_return: &Latency,
@@ -354,7 +355,8 @@ impl Report {
         let reliable = self.reliable.as_ref();
         let (sent, bad) =
             reliable.map_or((0, 0), |reliable| (reliable.sent, reliable.refused + reliable.unknown));
-        let (sent, bad) = (sent + self.published.sent, bad + self.published.failed + self.published.unknown);
+        let sent = sent + self.published.sent;
+        let bad = bad + self.published.failed + self.published.unknown;
         (sent > 0).then(|| ratio(bad, sent))
     }
 

@@ -85,12 +85,15 @@ impl TypeTable {
     pub(crate) fn of(
         plan: &Plan,
         published: &[Outcomes],
-        (figures, readings): (&[TypeFigures], &[Reading]),
-        (accounts, spreads): (&[Account], &[FirstToLast]),
+        figures: &[TypeFigures],
+        readings: &[Reading],
+        accounts: &[Account],
+        first_to_last: &[FirstToLast],
     ) -> Self {
         let nothing = TypeFigures::default();
         let rows = plan.loads.iter().enumerate().map(|(kind, load)| {
-            let (outcomes, figures) = (&published[kind], figures.get(kind).unwrap_or(&nothing));
+            let outcomes = &published[kind];
+            let figures = figures.get(kind).unwrap_or(&nothing);
             let ended = outcomes.published.outcomes();
             let each = if load.is_counter() { load.each() } else { 1 };
             let latency = figures.latency.percentiles();
@@ -113,7 +116,7 @@ impl TypeTable {
                 merged: figures.merged,
                 skipped: figures.skipped,
                 latency,
-                first_to_last: spreads.get(kind).copied().unwrap_or_default(),
+                first_to_last: first_to_last.get(kind).copied().unwrap_or_default(),
                 latency_over_time: figures.timeline.moments(),
                 answer: outcomes.answer_latency.percentiles(),
                 answer_over_time: outcomes.answers.moments(),

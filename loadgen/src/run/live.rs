@@ -26,6 +26,8 @@ const BAR: usize = 30;
 /// How far a run is, counted from its first publish.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Totals {
+    /// Milliseconds since the first publish.
+    pub(crate) at_ms: u64,
     /// Devices that are in their rooms.
     pub(crate) members: u64,
     /// Devices on their way there.
@@ -45,7 +47,6 @@ pub(crate) struct Totals {
 /// One second of a run.
 #[derive(Debug, Clone, Default)]
 struct Second {
-    at_ms: u64,
     /// How long messages are published.
     of_ms: u64,
     totals: Totals,
@@ -67,16 +68,19 @@ impl Live {
     /// a second, with the milliseconds since the first publish.
     #[must_use]
     pub(crate) fn begin(
-        (start_ns, of_ms): (u64, u64),
+        start_ns: u64,
+        of_ms: u64,
         mut totals: impl FnMut(u64) -> Totals + Send + 'static,
     ) -> Self {
         let (stop, stopped) = channel::<()>();
         let on_terminal = std::io::stderr().is_terminal();
         let drawing = std::thread::spawn(move || {
-            let (mut before, mut drawn, mut turn) = ((0, Totals::default()), 0, 0);
+            let mut before = Totals::default();
+            let mut drawn = 0;
+            let mut turn = 0;
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let at_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
-                let now = (at_ms, totals(at_ms));
+                let now = totals(at_ms);
                 let moment = Second::between(&before, &now, of_ms);
                 turn += 1;
                 if on_terminal {
@@ -118,13 +122,12 @@ fn redrawn(lines: &[String], before: usize) -> String {
 }
 
 impl Second {
-    fn between((then_ms, before): &(u64, Totals), (at_ms, now): &(u64, Totals), of_ms: u64) -> Self {
-        let took_ms = at_ms.saturating_sub(*then_ms);
+    fn between(before: &Totals, now: &Totals, of_ms: u64) -> Self {
+        let took_ms = now.at_ms.saturating_sub(before.at_ms);
         let per_s = |before: u64, now: u64| ratio(now.saturating_sub(before) * 1_000, took_ms);
         let mut latency = Latency::default();
         latency.merge(&now.latency);
         Self {
-            at_ms: *at_ms,
             of_ms,
             due_per_s: per_s(before.due, now.due),
             deliveries_per_s: per_s(before.deliveries, now.deliveries),
@@ -142,7 +145,8 @@ impl Second {
         lines.push(format!("devices    {} in their rooms{joining}", grouped(*members)));
         lines.push(format!("due        {} messages/s", whole(self.due_per_s)));
         if *frames > 0 {
-            let (deliveries, frames) = (whole(self.deliveries_per_s), whole(self.frames_per_s));
+            let deliveries = whole(self.deliveries_per_s);
+            let frames = whole(self.frames_per_s);
             lines.push(format!("given      {deliveries}/s in {frames} frames/s"));
         }
         if self.latency.count > 0 {
@@ -162,25 +166,30 @@ impl Second {
     }
 
     fn bar(&self) -> String {
-        let (at_s, of_s) = (self.at_ms / 1_000, self.of_ms.div_ceil(1_000));
-        if self.at_ms >= self.of_ms {
+        let at_s = self.totals.at_ms / 1_000;
+        let of_s = self.of_ms.div_ceil(1_000);
+        if self.totals.at_ms >= self.of_ms {
             return format!("[{}] all is published; devices get what they are owed", "#".repeat(BAR));
         }
         let whole_ms = self.of_ms.max(1);
-        let full = usize::try_from(self.at_ms * BAR as u64 / whole_ms).unwrap_or(BAR).min(BAR);
-        let (percent, left_s) = (self.at_ms * 100 / whole_ms, (self.of_ms - self.at_ms).div_ceil(1_000));
-        let (full, empty) = ("#".repeat(full), "-".repeat(BAR - full));
+        let full = usize::try_from(self.totals.at_ms * BAR as u64 / whole_ms).unwrap_or(BAR).min(BAR);
+        let percent = self.totals.at_ms * 100 / whole_ms;
+        let left_s = (self.of_ms - self.totals.at_ms).div_ceil(1_000);
+        let empty = "-".repeat(BAR - full);
+        let full = "#".repeat(full);
         format!("[{full}{empty}] {percent:>2} %  {at_s} of {of_s} s, {} left", minutes(left_s))
     }
 
     /// The same where there is no terminal.
     fn line(&self) -> String {
         let Totals { members, frames, violations, .. } = &self.totals;
-        let (at_s, of_s) = (self.at_ms / 1_000, self.of_ms.div_ceil(1_000));
+        let at_s = self.totals.at_ms / 1_000;
+        let of_s = self.of_ms.div_ceil(1_000);
         let mut line = format!("{at_s} of {of_s} s: {members} devices, {:.0} messages/s due", self.due_per_s);
         if *frames > 0 {
             let Percentiles { p50_ms, p99_ms, .. } = self.latency;
-            let (deliveries, frames) = (self.deliveries_per_s, self.frames_per_s);
+            let deliveries = self.deliveries_per_s;
+            let frames = self.frames_per_s;
             line.push_str(&format!(
                 ", {deliveries:.0}/s given in {frames:.0} frames/s, p50 {p50_ms:.0} ms, p99 {p99_ms:.0} ms, {violations} violations"
             ));
@@ -210,6 +219,7 @@ mod tests {
     fn moment() -> Second {
         let node = Sample { cpu: 1.734, resident_bytes: 412 << 20, ..Sample::default() };
         let before = Totals {
+            at_ms: 25_000,
             members: 900,
             due: 26_000,
             frames: 1_000_000,
@@ -217,6 +227,7 @@ mod tests {
             ..Totals::default()
         };
         let now = Totals {
+            at_ms: 26_000,
             members: 18_000,
             joining: 12,
             due: 27_000,
@@ -226,7 +237,7 @@ mod tests {
             latency: vec![(50_000, 98), (101_000, 2)],
             node: Some(node),
         };
-        Second::between(&(25_000, before), &(26_000, now), 60_000)
+        Second::between(&before, &now, 60_000)
     }
 
     #[test]
@@ -252,8 +263,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_shown() {
-        let now = Totals { members: 5, due: 10, ..Totals::default() };
-        let moment = Second::between(&(0, Totals::default()), &(1_000, now), 500_000);
+        let now = Totals { at_ms: 1_000, members: 5, due: 10, ..Totals::default() };
+        let moment = Second::between(&Totals::default(), &now, 500_000);
         let lines = moment.lines(WIDTH);
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].ends_with("8:19 min left"), "{lines:?}");
@@ -263,7 +274,7 @@ mod tests {
     #[test]
     fn a_run_whose_publishing_is_over_or_that_takes_no_time_has_a_full_bar() {
         for (at_ms, of_ms) in [(60_000, 60_000), (61_000, 60_000), (0, 0)] {
-            let moment = Second { at_ms, of_ms, ..Second::default() };
+            let moment = Second { totals: Totals { at_ms, ..Totals::default() }, of_ms, ..Second::default() };
             assert!(moment.lines(WIDTH)[0].contains("all is published"), "{at_ms} of {of_ms}");
         }
     }

@@ -80,10 +80,12 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
         .map_err(at_viewer_door)?;
     let connect_ms = (monotonic_ns() - begun_ns) / 1_000_000;
     let lead_ns = lead_ns(plan.devices, fleet.len());
-    let (start_ns, started_unix_ms) = (monotonic_ns() + lead_ns, unix_ms() + lead_ns / 1_000_000);
+    let start_ns = monotonic_ns() + lead_ns;
+    let started_unix_ms = unix_ms() + lead_ns / 1_000_000;
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
     fleet.await_started().map_err(at_viewer_door)?;
-    let (meter, server) = (Meter::begin(plan), ServerWatch::begin(plan.target.ops_door.clone(), start_ns));
+    let meter = Meter::begin(plan);
+    let server = ServerWatch::begin(plan.target.ops_door.clone(), start_ns);
     let live = show_live(plan, start_ns, fleet.latest(), server.lately());
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
@@ -101,7 +103,8 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent = meter.end(plan);
     drop(live);
-    let (server, faults) = (server.end(), faults.end());
+    let server = server.end();
+    let faults = faults.end();
     let workers_clock_error_ms = ratio(fleet.clock_error_ns().map_err(at_viewer_door)?, 1_000_000);
     let aside = Aside {
         workers: fleet.len(),
@@ -129,9 +132,10 @@ fn show_live(plan: &Plan, start_ns: u64, latest: Latest, node: Lately) -> Live {
     let schedules = schedules.chain(plan.reliable.as_ref().map(|reliable| &reliable.schedule));
     // They start at 0 here.
     let schedules: Vec<Schedule> = schedules.cloned().collect();
-    Live::begin((start_ns, plan.seconds_milli), move |at_ms| {
+    Live::begin(start_ns, plan.seconds_milli, move |at_ms| {
         let workers = latest.take();
         Totals {
+            at_ms,
             members: workers.watching,
             joining: workers.joining,
             due: schedules.iter().map(|schedule| schedule.due_by(at_ms * 1_000_000)).sum(),
@@ -206,7 +210,8 @@ fn await_end(
     start_ns: u64,
     are_answered: impl Fn() -> bool,
 ) -> Result<u64, Trouble> {
-    let (end_ns, mut took_ns) = (start_ns + plan.seconds_milli * 1_000_000, None);
+    let end_ns = start_ns + plan.seconds_milli * 1_000_000;
+    let mut took_ns = None;
     loop {
         let now_ns = monotonic_ns();
         if took_ns.is_none() && are_answered() {
@@ -288,7 +293,7 @@ fn settle(
     let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
     let cpu = CpuFigures::of(aside.spent, &merged.seen, plan);
     let types =
-        TypeTable::of(plan, outcomes, (&merged.types, &merged.readings), (&accounts, &first_to_last.types));
+        TypeTable::of(plan, outcomes, &merged.types, &merged.readings, &accounts, &first_to_last.types);
     let Merged { seen, violations, joins, moves, .. } = merged;
     let mut server = aside.server;
     let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();

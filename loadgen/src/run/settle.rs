@@ -81,7 +81,8 @@ impl Merged {
     }
 
     fn add_room(&mut self, room: RoomSeen) {
-        let (index, run) = (room.room, room.run.clone());
+        let index = room.room;
+        let run = room.run.clone();
         let mine = self.rooms.entry((index, run)).or_insert_with(|| RoomSeen::new(index, room.types.len()));
         let conflicts = mine.merge(room);
         self.violations.add(Kind::Altered, conflicts.len() as u64, || {
@@ -164,7 +165,8 @@ impl Merged {
         };
         let handshake = stored::handshake(plan.target.viewer_door.clone(), plan.target.device_token.clone());
         let timed_from_ns = original.schedule.start_ns + plan.warm_up_ms * 1_000_000;
-        let (mut times, ttl_ns) = (ApplyTimes::since(timed_from_ns), original.ttl_ns());
+        let mut times = ApplyTimes::since(timed_from_ns);
+        let ttl_ns = original.ttl_ns();
         let mut unread = false;
         for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
             let name = room_name(&plan.target.room_stem, room);
@@ -185,9 +187,9 @@ impl Merged {
                 check_stored(published, room, stored, ttl_ns, &mut self.violations);
             }
             if let Some(lives) = self.streams.get(&room) {
-                check_stream(published, lives, pulled.as_ref(), ttl_ns, (&mut times, &mut self.violations));
+                check_stream(published, lives, pulled.as_ref(), ttl_ns, &mut times, &mut self.violations);
             }
         }
-        Some(ReliableFigures::new((outcomes, took_ms), &self.stream_tally, &times, &self.after_return))
+        Some(ReliableFigures::new(outcomes, took_ms, &self.stream_tally, &times, &self.after_return))
     }
 }

@@ -30,7 +30,8 @@ pub(crate) fn pull(
     violations: &mut Violations,
 ) -> Result<Stored, String> {
     let mut stored = Stored { asked_ns: monotonic_ns(), ..Stored::default() };
-    let (mut cursor, mut scratch) = (None, Vec::new());
+    let mut cursor = None;
+    let mut scratch = Vec::new();
     for _ in 0..PAGES_MAX {
         let page = ask_patiently(handshake, name, cursor.as_deref())?;
         stored.epoch.clone_from(&page.epoch);
@@ -75,7 +76,8 @@ fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Stream
         let mut stream = TcpStream::connect_timeout(&handshake.door().address(), ANSWER_AGE_MAX)?;
         stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
         stream.write_all(&handshake.pull(name, cursor))?;
-        let (mut answer, mut chunk) = (Vec::new(), vec![0; 64 * 1024]);
+        let mut answer = Vec::new();
+        let mut chunk = vec![0; 64 * 1024];
         loop {
             match stream.read(&mut chunk)? {
                 0 => return Ok(Err("ended without an answer".into())),

@@ -78,7 +78,8 @@ pub(crate) struct Stay {
 /// When the line from one point to the next passes a device's place, if it does.
 fn crossing_ns(pair: &[Point], device: u32) -> Option<u64> {
     let [one, other] = pair else { return None };
-    let (low, high) = (one.devices.min(other.devices), one.devices.max(other.devices));
+    let low = one.devices.min(other.devices);
+    let high = one.devices.max(other.devices);
     if !(low..high).contains(&device) {
         return None;
     }

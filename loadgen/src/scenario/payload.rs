@@ -120,7 +120,8 @@ impl Payloads {
 
     /// Appends the payload of message `number` to `out`.
     pub(crate) fn write(&self, schedule: &Schedule, number: u64, out: &mut Vec<u8>) {
-        let (due_ns, room) = (schedule.due_ns(number), schedule.room_of(number));
+        let due_ns = schedule.due_ns(number);
+        let room = schedule.room_of(number);
         write!(out, "\"{number:016x}.{due_ns:016x}.{room:08x}.{:08x}.", self.tag)
             .expect("writing to memory can't fail");
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -183,7 +184,8 @@ mod tests {
     #[test]
     fn lengths_are_drawn_around_their_median_and_repeat() {
         let schedule = Schedule::even(10_000, 1_000, 3, 1);
-        let (length, mut scratch) = (Length::Lognormal { median: 300, sigma: 0.5 }, Vec::new());
+        let length = Length::Lognormal { median: 300, sigma: 0.5 };
+        let mut scratch = Vec::new();
         let payloads = Payloads::new(length, 7);
         let mut lengths: Vec<usize> = (0..10_000)
             .map(|number| {
@@ -203,7 +205,8 @@ mod tests {
     fn one_changed_byte_anywhere_is_seen() {
         let schedule = Schedule::even(1_000, 1_000, 3, 1).starting(5);
         let payloads = Payloads::new(Length::Fixed(100), 7);
-        let (mut payload, mut scratch) = (Vec::new(), Vec::new());
+        let mut payload = Vec::new();
+        let mut scratch = Vec::new();
         payloads.write(&schedule, 321, &mut payload);
         for at in 0..payload.len() {
             let mut altered = payload.clone();

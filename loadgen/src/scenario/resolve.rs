@@ -37,7 +37,8 @@ impl Scenario {
     /// One line that says what is wrong, and where.
     pub(crate) fn resolve(&self, target: Target) -> Result<Plan, String> {
         self.check_ranges()?;
-        let (loads, reliable) = (self.loads()?, self.reliable()?);
+        let loads = self.loads()?;
+        let reliable = self.reliable()?;
         let limits = self.limits(&loads)?;
         let payload_bytes = loads.first().map_or(self.payload, |load| load.length).median();
         let thresholds = self.conditions(&loads)?;
@@ -68,7 +69,8 @@ impl Scenario {
 
     fn check_ranges(&self) -> Result<(), String> {
         let within = |name: &str, found: u64, range: std::ops::RangeInclusive<u64>| {
-            let (least, most) = (range.start(), range.end());
+            let least = range.start();
+            let most = range.end();
             if range.contains(&found) {
                 Ok(())
             } else {
@@ -135,10 +137,11 @@ impl Scenario {
                 continue;
             }
             let per_request = mix::messages_per_request(published.rate.milli(), self.messages_per_request);
-            let schedule = self.schedule(type_name, published, (per_request, MESSAGES_MAX))?;
+            let schedule = self.schedule(type_name, published, per_request, MESSAGES_MAX)?;
             let length = published.payload.unwrap_or(self.payload);
             check_length(&format!("types.{type_name}.payload"), length)?;
-            let (count, keys) = (published.count, published.keys);
+            let count = published.count;
+            let keys = published.keys;
             loads.push(Load { type_name: type_name.clone(), class, schedule, count, keys, length });
         }
         if loads.len() > TYPES_MAX {
@@ -170,7 +173,7 @@ impl Scenario {
             .map(|(_, rate_milli)| rate_milli)
             .fold(0, |sum: u64, rate| sum.saturating_add(*rate));
         let all = TypeSection { rate: Rate::of_milli(rate_milli), ..published.clone() };
-        let schedule = self.schedule(type_name, &all, (1, RELIABLE_MESSAGES_MAX))?;
+        let schedule = self.schedule(type_name, &all, 1, RELIABLE_MESSAGES_MAX)?;
         let ttl_ms = published.ttl.map(Span::ms);
         if ttl_ms.is_some_and(|ttl_ms| !(1_000..=604_800_000).contains(&ttl_ms)) {
             return Err(format!("types.{type_name}.ttl (--ttl-ms): a second to a week"));
@@ -185,10 +188,12 @@ impl Scenario {
         &self,
         type_name: &str,
         published: &TypeSection,
-        (per_request, most): (u32, u64),
+        per_request: u32,
+        most: u64,
     ) -> Result<Schedule, String> {
         let flag = format!("types.{type_name}.rate (--type {type_name}, --rate, --reliable-rate)");
-        let (from, until) = (published.from, published.until.unwrap_or(self.seconds));
+        let from = published.from;
+        let until = published.until.unwrap_or(self.seconds);
         if from >= until || until > self.seconds {
             return Err(format!(
                 "types.{type_name}: from {from} until {until} is no part of the {} of the run",
@@ -294,7 +299,8 @@ impl Scenario {
                 vec![(Span::default(), Share::default()), (*at, Share::default()), (after(*at, RAID), whole)]
             }
             AudienceShape::Spike { at, rise, hold, from } => {
-                let (up, down) = (after(*at, *rise), after(after(*at, *rise), *hold));
+                let up = after(*at, *rise);
+                let down = after(after(*at, *rise), *hold);
                 let turns = [(Span::default(), *from), (*at, *from), (up, whole), (down, whole)];
                 turns.into_iter().chain([(after(down, *rise), *from)]).collect()
             }

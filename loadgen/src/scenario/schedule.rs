@@ -109,7 +109,9 @@ impl Schedule {
     /// So many messages, one after the other to one room after the other. Its start is not set yet.
     #[must_use]
     pub(crate) fn even(messages: u64, rate_milli: u64, rooms: u32, messages_per_request: u32) -> Self {
-        let (start_ns, pattern, listed) = (0, Pattern::default(), None);
+        let start_ns = 0;
+        let pattern = Pattern::default();
+        let listed = None;
         Self { start_ns, messages, rate_milli, rooms, messages_per_request, pattern, listed }
     }
 
@@ -176,7 +178,8 @@ impl Schedule {
     /// Messages that are due up to this time of `CLOCK_MONOTONIC`.
     #[must_use]
     pub(crate) fn due_by(&self, now_ns: u64) -> u64 {
-        let (mut due, mut not_due) = (0, self.requests());
+        let mut due = 0;
+        let mut not_due = self.requests();
         while due < not_due {
             let middle = due.midpoint(not_due);
             if self.request_due_ns(middle) <= now_ns { due = middle + 1 } else { not_due = middle }
@@ -202,7 +205,8 @@ impl Schedule {
     /// How many messages the same room is given before message `number`: its place there.
     #[must_use]
     pub(crate) fn place_of(&self, number: u64) -> u32 {
-        let (per_request, request) = (u64::from(self.messages_per_request), self.request_of(number));
+        let per_request = u64::from(self.messages_per_request);
+        let request = self.request_of(number);
         let before = match &self.listed {
             Some(listed) => listed.requests_before(request),
             None => request / u64::from(self.rooms),
@@ -225,7 +229,8 @@ impl Schedule {
     /// How many messages `room` is given in the whole run.
     #[must_use]
     pub(crate) fn messages_of(&self, room: u32) -> u32 {
-        let (requests, rooms) = (self.requests(), u64::from(self.rooms));
+        let requests = self.requests();
+        let rooms = u64::from(self.rooms);
         let last = match &self.listed {
             Some(listed) => listed.last_of(room),
             None if u64::from(room) < requests => {
@@ -264,7 +269,8 @@ mod tests {
     }
 
     fn patterns(rooms: u32) -> [Pattern; 5] {
-        let (plain, devices) = (Pattern { seed: 5, ..Pattern::default() }, rooms * 9);
+        let plain = Pattern { seed: 5, ..Pattern::default() };
+        let devices = rooms * 9;
         let by_size = |sizes| RoomChoice::BySize { sizes, devices, seed: 1 };
         [
             plain,
@@ -283,7 +289,8 @@ mod tests {
                 let mut counts = vec![0_u32; rooms as usize];
                 let mut before_ns = 0;
                 for number in 0..messages {
-                    let (room, place) = (schedule.room_of(number), schedule.place_of(number));
+                    let room = schedule.room_of(number);
+                    let place = schedule.place_of(number);
                     assert_eq!(schedule.number_at(room, place), number, "{pattern:?}");
                     assert_eq!(counts[room as usize], place, "places of a room count up without a hole");
                     counts[room as usize] += 1;

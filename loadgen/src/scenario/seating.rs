@@ -120,7 +120,8 @@ fn shared_out(weights: &[f64], devices: u32, rooms: u32) -> Vec<u32> {
     let all: f64 = weights.iter().sum();
     let beyond = weights.iter().map(|weight| (f64::from(devices) * weight / all - 1.0).max(0.0));
     let beyond: Vec<f64> = beyond.collect();
-    let (wanted, others) = (beyond.iter().sum::<f64>(), devices.saturating_sub(rooms));
+    let wanted = beyond.iter().sum::<f64>();
+    let others = devices.saturating_sub(rooms);
     let parts: Vec<f64> = beyond
         .iter()
         .map(|part| if wanted > 0.0 { part / wanted * f64::from(others) } else { 0.0 })
@@ -223,7 +224,8 @@ mod tests {
     #[test]
     fn while_an_audience_grows_all_rooms_grow_alike() {
         for sizes in ALL {
-            let (devices, rooms) = (20_000, 50);
+            let devices = 20_000;
+            let rooms = 50;
             let seating = Seating::new(sizes, devices, rooms, 7);
             let half = counted(&seating, (devices + rooms) / 2, rooms);
             for (room, count) in (0..rooms).zip(half) {

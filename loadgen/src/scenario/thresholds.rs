@@ -232,7 +232,8 @@ impl fmt::Display for Condition {
         }
         let known = METRICS.iter().find(|(_, metric)| *metric == self.metric);
         let sign = COMPARISONS.iter().find(|(_, comparison)| *comparison == self.comparison);
-        let (name, sign) = (known.map_or("", |known| known.0), sign.map_or("", |sign| sign.0));
+        let name = known.map_or("", |known| known.0);
+        let sign = sign.map_or("", |sign| sign.0);
         write!(f, "{name}{sign}{}{}", self.value, self.unit)
     }
 }

@@ -438,10 +438,6 @@ fn counters<T: serde::de::DeserializeOwned>(frame: &JsonFrame<'_>) -> Result<BTr
     read.collect::<serde_json::Result<_>>().map_err(|error| format!("counters: {error}"))
 }
 
-fn growth((name, change): (String, proto::CounterChange)) -> (String, Growth) {
-    (name, Growth { add: change.add, total: change.total })
-}
-
 fn heard_proto(message: proto::Message) -> HeardMessage {
     HeardMessage {
         type_name: message.r#type,
@@ -484,7 +480,11 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
             seq: batch.seq,
             skipped: batch.skipped,
             merged: batch.merged,
-            counters: batch.counters.into_iter().map(growth).collect(),
+            counters: batch
+                .counters
+                .into_iter()
+                .map(|(name, change)| (name, Growth { add: change.add, total: change.total }))
+                .collect(),
             span: StreamSpan {
                 after: batch.after,
                 through: batch.through,
@@ -604,7 +604,8 @@ mod tests {
     #[test]
     fn a_device_frame_of_any_length_can_be_read_back() {
         for length in [0_usize, 125, 126, 300] {
-            let (payload, mut out) = (vec![7; length], Vec::new());
+            let payload = vec![7; length];
+            let mut out = Vec::new();
             write_device_frame(&mut out, OPCODE_TEXT, &payload, 0x0102_0304);
             let header_bytes = if length <= 125 { 6 } else { 8 };
             assert_eq!(out.len(), header_bytes + length);

@@ -70,7 +70,8 @@ impl Handshake {
     #[must_use]
     pub(crate) fn pull(&self, room: &str, cursor: Option<&str>) -> Vec<u8> {
         let after = cursor.map(|cursor| format!("?after={cursor}")).unwrap_or_default();
-        let (host, authorization) = (self.door.authority(), self.authorization());
+        let host = self.door.authority();
+        let authorization = self.authorization();
         format!(
             "GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n"
         )

@@ -127,7 +127,9 @@ impl FakeServer {
     pub(crate) fn start(misdeed: Misdeed) -> Self {
         let rooms: Rooms = Arc::default();
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let (viewer, publisher, ops) = (listen(), listen(), listen());
+        let viewer = listen();
+        let publisher = listen();
+        let ops = listen();
         let (stop, stopped) = channel();
         let fake = Self {
             viewer: viewer.local_addr().expect("bound"),
@@ -135,7 +137,9 @@ impl FakeServer {
             ops: ops.local_addr().expect("bound"),
             _stop: stop,
         };
-        let (for_viewers, for_publishers, for_flushes) = (Arc::clone(&rooms), Arc::clone(&rooms), rooms);
+        let for_viewers = Arc::clone(&rooms);
+        let for_publishers = Arc::clone(&rooms);
+        let for_flushes = rooms;
         accept(viewer, move |stream| view(stream, &for_viewers, misdeed));
         accept(publisher, move |stream| take_publishes(stream, &for_publishers, misdeed));
         let asked = AtomicU64::new(0);
@@ -161,7 +165,8 @@ fn view(mut stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
         drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"));
         return;
     }
-    let (mut name, mut is_proto) = (String::new(), false);
+    let mut name = String::new();
+    let mut is_proto = false;
     let upgraded = tungstenite::accept_hdr(stream, |request: &Request, mut response: Response| {
         name = request.uri().path().split('/').nth(3).unwrap_or_default().to_owned();
         let asked = request.headers().get("sec-websocket-protocol").cloned();
@@ -265,7 +270,8 @@ fn cut(room: &mut Room, misdeed: Misdeed) -> (Vec<Draft>, Aside) {
     }
     let is = |draft: &Draft, type_name: &str| draft.type_name == type_name;
     if matches!(misdeed, Misdeed::ShedAndSay | Misdeed::ShedAndSayLess | Misdeed::ShedAndSayMore) {
-        let (mut seen, before) = (0, drafts.len());
+        let mut seen = 0;
+        let before = drafts.len();
         drafts.retain(|draft| {
             seen += u64::from(is(draft, "chat"));
             !is(draft, "chat") || seen == 1
@@ -322,7 +328,8 @@ fn flush(name: &str, room: &mut Room, misdeed: Misdeed) {
             send(honest);
             continue;
         }
-        let (mut mine, mut told) = (drafts.clone(), told);
+        let mut mine = drafts.clone();
+        let mut told = told;
         match misdeed {
             Misdeed::LoseOne => drop(mine.remove(0)),
             Misdeed::Swap => mine.reverse(),

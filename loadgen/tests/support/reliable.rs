@@ -107,7 +107,9 @@ impl ReliableServer {
     pub(crate) fn start(lapse: Lapse) -> Self {
         let state: Arc<Mutex<State>> = Arc::default();
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let (viewer, publisher, ops) = (listen(), listen(), listen());
+        let viewer = listen();
+        let publisher = listen();
+        let ops = listen();
         let address = |listener: &TcpListener| listener.local_addr().expect("bound");
         let server = Self {
             viewer: address(&viewer),
@@ -272,7 +274,8 @@ fn join(state: &mut State, (name, target): (&str, &str), member: Member, lapse: 
     } else {
         room.stored.iter().filter(|kept| kept.offset > after).collect()
     };
-    let (through, run) = (if epoch.is_empty() { 0 } else { room.head }, format!("{:016x}", room.run));
+    let through = if epoch.is_empty() { 0 } else { room.head };
+    let run = format!("{:016x}", room.run);
     let frame = if member.proto {
         let welcome = proto::Welcome {
             room: name.to_owned(),

@@ -16,7 +16,8 @@ impl Devices {
     /// What the device at `index` is to do from the first publish on, besides what follows from what it hears.
     pub(super) fn plan_comings(&mut self, index: usize, now_ns: u64) {
         self.plan_stay(index);
-        let (start_ns, habits) = (self.start_ns, self.devices[index].habits);
+        let start_ns = self.start_ns;
+        let habits = self.devices[index].habits;
         let storms: Vec<(u8, u64)> = self.crowd.storms_of(index).collect();
         for (place, at_ns) in storms {
             self.errands.add(start_ns + at_ns, index, Errand::Storm(place));

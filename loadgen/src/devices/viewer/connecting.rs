@@ -82,7 +82,8 @@ impl Devices {
         device.half = Vec::new();
         device.phase = Phase::Idle;
         device.attempts = device.attempts.saturating_add(1);
-        let (attempts, is_known) = (device.attempts, device.track.is_known() || self.start_ns > 0);
+        let attempts = device.attempts;
+        let is_known = device.track.is_known() || self.start_ns > 0;
         let wait_ns = if self.crowd.awkward.through_restarts {
             until_return_ns(&mut self.random)
         } else if attempts < ATTEMPTS_MAX {

@@ -35,7 +35,8 @@ pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Devices {
         awkward,
         seed: 1,
     };
-    let (address, handshake) = (door.address(), Handshake::new(door, Encoding::Json, None));
+    let address = door.address();
+    let handshake = Handshake::new(door, Encoding::Json, None);
     let mut viewers = Devices::new(crowd, address, handshake, Vec::new(), seats, watch).unwrap();
     viewers.start_ns = 1;
     for device in &mut viewers.devices {

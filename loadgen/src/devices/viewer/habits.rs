@@ -203,7 +203,8 @@ impl Devices {
             self.pulled(pulled);
         }
         while let Some(index) = self.pulls.next() {
-            let (seat, place) = (self.seat(index), self.devices[index].track.place);
+            let seat = self.seat(index);
+            let place = self.devices[index].track.place;
             let cursor = self.watch.streams.as_ref().and_then(|streams| streams.cursor(place, seat));
             let request = self.handshake.pull(&self.room_names[seat.place], cursor.as_deref());
             let begun = sockets::connect(self.door, self.crowd.source_of(index), None)
@@ -222,7 +223,8 @@ impl Devices {
 
     /// A pull ended: its page is applied, and the next one wanted if something is missing still.
     fn pulled(&mut self, pulled: crate::devices::pulls::Pulled) {
-        let (index, now_ns) = (pulled.device, monotonic_ns());
+        let index = pulled.device;
+        let now_ns = monotonic_ns();
         let seat = self.seat(index);
         let device = &mut self.devices[index];
         let Some(streams) = &mut self.watch.streams else { return };

@@ -73,7 +73,8 @@ pub(super) fn difference(known: &Numbers, numbers: &Numbers) -> (Kind, u64) {
         places.sort_unstable();
         places
     };
-    let (mut known, mine) = (sorted(known), sorted(numbers));
+    let mut known = sorted(known);
+    let mine = sorted(numbers);
     if known == mine {
         return (Kind::OutOfOrder, 1);
     }

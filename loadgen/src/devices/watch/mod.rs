@@ -124,6 +124,13 @@ pub(crate) struct Watch {
     pub(crate) violations: Violations,
 }
 
+/// A batch, and the bytes of its frame.
+#[derive(Debug, Clone, Copy)]
+struct Decoded<'a> {
+    batch: &'a Batch,
+    bytes: &'a [u8],
+}
+
 /// One room to watch.
 #[derive(Debug)]
 pub(crate) struct RoomToWatch {
@@ -222,9 +229,9 @@ impl Watch {
     /// Gives a device what a frame brings of the reliable stream.
     #[inline]
     fn bring(&mut self, track: &mut Track, seat: Seat, brought: Option<&Rc<Brought>>, now_ns: u64) -> Heard {
-        let (Some(brought), Some(streams)) = (brought, &mut self.streams) else {
-            return Heard::Judged { ack_within_ms: None };
-        };
+        let nothing = Heard::Judged { ack_within_ms: None };
+        let Some(brought) = brought else { return nothing };
+        let Some(streams) = &mut self.streams else { return nothing };
         streams.apply(&mut track.place, seat, brought, now_ns, &mut self.violations);
         Heard::Judged { ack_within_ms: Some(brought.ack_within_ms) }
     }
@@ -236,7 +243,7 @@ impl Watch {
             && let Some(said) =
                 self.lives[life].copies.take_composed(bytes, track.arrival(now_ns), &mut self.figures)
         {
-            self.follow(track, seat, (seq, now_ns), &said);
+            self.follow(track, seat, seq, now_ns, &said);
             return self.bring(track, seat, said.brought.as_ref(), now_ns);
         }
         self.tally.decoded += 1;
@@ -254,7 +261,7 @@ impl Watch {
             (ServerFrame::Welcome(welcome), None) => return self.hear_welcome(track, seat, &welcome, now_ns),
             (_, None) => return Heard::NotAWelcome,
             (ServerFrame::Batch(batch), Some(seq)) => {
-                return self.hear_batch(track, seat, (&batch, bytes), seq, now_ns);
+                return self.hear_batch(track, seat, Decoded { batch: &batch, bytes }, seq, now_ns);
             }
             (ServerFrame::Pong | ServerFrame::Membership, Some(_)) => {}
             (ServerFrame::Welcome(_), Some(_)) => self.unexpected(seat, "a second welcome", ""),
@@ -271,11 +278,12 @@ impl Watch {
         &mut self,
         track: &mut Track,
         seat: Seat,
-        (batch, bytes): (&Batch, &[u8]),
+        decoded: Decoded<'_>,
         seq: u64,
         now_ns: u64,
     ) -> Heard {
         let life = track.life as usize;
+        let Decoded { batch, bytes } = decoded;
         let Some(said) = self.judge_batch(seat, life, batch, seq) else {
             track.seq = Some(seq.max(batch.seq));
             return Heard::Judged { ack_within_ms: None };
@@ -286,7 +294,7 @@ impl Watch {
                 format!("device {}: other bytes for batch {} than other devices", seat.device, said.seq)
             });
         }
-        self.follow(track, seat, (seq, now_ns), &said);
+        self.follow(track, seat, seq, now_ns, &said);
         let brought = said.brought.clone();
         self.lives[life].copies.keep(bytes, said, track.arrival(now_ns), &mut self.figures);
         self.bring(track, seat, brought.as_ref(), now_ns)
@@ -437,7 +445,7 @@ impl Watch {
     }
 
     /// Moves a device along by a frame that is faultless in itself.
-    fn follow(&mut self, track: &mut Track, seat: Seat, (held, now_ns): (u64, u64), said: &Said) {
+    fn follow(&mut self, track: &mut Track, seat: Seat, held: u64, now_ns: u64, said: &Said) {
         self.tally.frames += 1;
         self.tally.skipped += said.skipped();
         self.tally.deliveries += said.messages();

@@ -271,11 +271,13 @@ fn with_streams(bench: Bench) -> Bench {
 }
 
 fn coupon(offset: u64) -> String {
-    let (number, mut payload) = (offset - 1, Vec::new());
+    let number = offset - 1;
+    let mut payload = Vec::new();
     let schedule = Schedule::even(3, 1_000_000, 1, 1);
     let payloads = Payloads::new(Length::Fixed(60), 2);
     payloads.write(&schedule, number, &mut payload);
-    let (payload, id) = (String::from_utf8(payload).unwrap(), payloads.id(number));
+    let payload = String::from_utf8(payload).unwrap();
+    let id = payloads.id(number);
     format!(r#"{{"type":"coupon","payload":{payload},"id":"{id}","at":1,"offset":{offset}}}"#)
 }
 

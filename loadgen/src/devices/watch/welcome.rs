@@ -81,7 +81,8 @@ impl Watch {
         if first.seen.run == run {
             return seat.place;
         }
-        let (index, name) = (first.seen.room, first.name.clone());
+        let index = first.seen.room;
+        let name = first.name.clone();
         let mut later = self.lives.iter().skip(self.rooms);
         if let Some(known) = later.position(|life| life.seen.room == index && life.seen.run == run) {
             return self.rooms + known;

@@ -237,7 +237,8 @@ pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: PublishRhythm)
     for members in members {
         let other = flushes.nearest(*members).filter(|kind| kind.distance(*members) > 1.0);
         all.extend(other.map(|kind| {
-            let (least, most) = (kind.members_min, kind.members_max);
+            let least = kind.members_min;
+            let most = kind.members_max;
             format!("rooms of {members:.0} devices gather like those of {least:.0} to {most:.0}: the nearest measured")
         }));
     }
@@ -286,7 +287,8 @@ pub(crate) fn digits(figure: f64) -> String {
 /// The day in UTC, by Hinnant's civil_from_days.
 fn date(unix_ms: u64) -> String {
     let days = unix_ms / 86_400_000 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
@@ -504,7 +506,8 @@ pub(crate) mod tests {
     #[test]
     fn nodes_grow_with_the_load_and_a_room_past_a_node_is_named() {
         let nodes = |rooms: &str| PlanAnswer::of(models(), demand(rooms, "4c,64g,10gbit")).unwrap().nodes;
-        let (some, many) = (nodes("400:1000"), nodes("800:1000"));
+        let some = nodes("400:1000");
+        let many = nodes("800:1000");
         assert!(some > 1 && (many == 2 * some || many == 2 * some - 1), "{some} and {many}");
         let answer = PlanAnswer::of(models(), demand("1:500k,10:1000", "4c,64g,10gbit")).unwrap();
         assert_eq!((answer.too_large.len(), answer.too_large[0].viewers, answer.nodes), (1, 500_000, 1));

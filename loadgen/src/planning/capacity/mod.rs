@@ -132,9 +132,9 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
         show(&answer, || answer.page(), args)?;
         return Ok(Verdict::Ok);
     }
-    let (Some(rooms), Some(node)) = (args.rooms.clone(), args.node) else {
-        return Err("--rooms, --node: needed".into());
-    };
+    let needed = || "--rooms, --node: needed".to_owned();
+    let rooms = args.rooms.clone().ok_or_else(needed)?;
+    let node = args.node.ok_or_else(needed)?;
     allowed_processors(&models, node, args.extrapolate)?;
     let demand = Demand {
         sizes: rooms.sizes(args.viewers)?,

@@ -99,7 +99,7 @@ impl Models {
             usl_basis,
             not_in_usl,
             processors: f64::from(largest),
-            origins: sweeps.iter().map(origin).collect(),
+            origins: sweeps.iter().map(|(file, sweep)| origin(file, sweep)).collect(),
             measured_max: Features::COLUMNS.iter().map(largest_max).collect(),
         })
     }
@@ -143,9 +143,9 @@ fn usable(sweep: &Sweep) -> impl Iterator<Item = &Row> {
     sweep.rows.iter().filter(|row| row.unusable_because.is_none())
 }
 
-fn origin((file, sweep): &(String, Sweep)) -> Origin {
+fn origin(file: &str, sweep: &Sweep) -> Origin {
     Origin {
-        file: file.clone(),
+        file: file.to_owned(),
         started_unix_ms: sweep.started_unix_ms,
         processors: sweep.processors,
         rows: sweep.rows.len(),

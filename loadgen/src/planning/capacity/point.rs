@@ -142,7 +142,8 @@ impl fmt::Display for PointAnswer {
             "processors   {processors:.3} ({:.3} to {:.3})",
             self.processors_low, self.processors_high
         )?;
-        let (all, own) = (mib(memory_bytes), mib(self.own_memory_bytes));
+        let all = mib(memory_bytes);
+        let own = mib(self.own_memory_bytes);
         writeln!(
             f,
             "memory       {all:.1} MiB: {own:.1} of the node, the rest the kernel's for its sockets"

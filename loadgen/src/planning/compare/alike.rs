@@ -90,7 +90,8 @@ fn differ(path: &str, old: Option<&toml::Value>, new: Option<&toml::Value>) -> O
 /// How the machines of two runs differ, a line each. Such runs are compared all the same: a new kernel may be the question.
 #[must_use]
 pub(crate) fn machines_differ(old: &Report, new: &Report) -> Vec<String> {
-    let (one, other) = (&old.environment, &new.environment);
+    let one = &old.environment;
+    let other = &new.environment;
     let plain = [
         ("kernel", one.kernel.clone(), other.kernel.clone()),
         ("processor", one.processor.clone(), other.processor.clone()),

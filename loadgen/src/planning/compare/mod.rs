@@ -92,7 +92,8 @@ struct Compared {
 /// [`RunError::Usage`]: a file that is no report, or runs that can't be compared.
 pub(crate) fn run(args: &CompareArgs) -> Result<Verdict, RunError> {
     openable("--json", args.json.as_ref()).map_err(RunError::Usage)?;
-    let (old, new) = (read(&args.old).map_err(RunError::Usage)?, read(&args.new).map_err(RunError::Usage)?);
+    let old = read(&args.old).map_err(RunError::Usage)?;
+    let new = read(&args.new).map_err(RunError::Usage)?;
     let incomparable = incomparable(&old, &new);
     if let Some(why) = incomparable.as_ref().filter(|_| !args.anyway) {
         return Err(RunError::Usage(format!("not comparable: {why} (--anyway compares them all the same)")));
@@ -131,7 +132,7 @@ impl Comparison {
     /// What the new one is, held against the old one.
     #[must_use]
     fn of(old: &Report, new: &Report, tolerance: f64) -> Self {
-        let figures = FIGURES.iter().map(|figure| Compared::of(figure, (old, new), tolerance));
+        let figures = FIGURES.iter().map(|figure| Compared::of(figure, old, new, tolerance));
         let figures: Vec<Compared> =
             figures.filter(|compared| compared.old.or(compared.new).is_some()).collect();
         let more_violations = more_violations(old, new);
@@ -174,9 +175,10 @@ fn newly_failed(old: &Report, new: &Report) -> Vec<String> {
 }
 
 impl Compared {
-    fn of(figure: &ComparedFigure, (old, new): (&Report, &Report), tolerance: f64) -> Self {
+    fn of(figure: &ComparedFigure, old: &Report, new: &Report, tolerance: f64) -> Self {
         let series = |report: &Report| blocks(&(figure.series)(report), report.seconds);
-        let (said_old, said_new) = ((figure.said)(old), (figure.said)(new));
+        let said_old = (figure.said)(old);
+        let said_new = (figure.said)(new);
         let both = said_old.zip(said_new);
         let ratio = both.filter(|(old, _)| *old > 0.0).map(|(old, new)| new / old);
         let interval = both.and_then(|_| interval(&series(old), &series(new)));
@@ -193,8 +195,15 @@ impl Compared {
             (Some((old, new)), ..) if figure.is_far_worse(old, new) => Change::Worse,
             _ => Change::Unclear,
         };
-        let (figure, unit) = (figure.name.to_owned(), figure.unit.to_owned());
-        Self { figure, unit, old: said_old, new: said_new, ratio, interval, change }
+        Self {
+            figure: figure.name.to_owned(),
+            unit: figure.unit.to_owned(),
+            old: said_old,
+            new: said_new,
+            ratio,
+            interval,
+            change,
+        }
     }
 
     /// Whether it is worse by what the reports say, and by their blocks may be.
@@ -330,7 +339,8 @@ mod tests {
 
     #[test]
     fn a_promise_that_was_kept_before_is_worse_when_it_is_broken() {
-        let (old, mut new) = (made_up(), made_up());
+        let old = made_up();
+        let mut new = made_up();
         let mut violations = Violations::default();
         violations.add(Kind::Lost, 1, String::new);
         new.violations = violations;

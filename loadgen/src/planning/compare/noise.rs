@@ -104,7 +104,8 @@ impl Interval {
             Worse::More => self,
             Worse::Less => Self { low: 1.0 / self.high, middle: 1.0 / self.middle, high: 1.0 / self.low },
         };
-        let (more, less) = (1.0 + tolerance, 1.0 / (1.0 + tolerance));
+        let more = 1.0 + tolerance;
+        let less = 1.0 / (1.0 + tolerance);
         if low > more {
             Change::Worse
         } else if high < less {
@@ -145,7 +146,8 @@ mod tests {
             assert_eq!(told(120.0, Worse::Less), Change::Better, "seed {seed}");
             assert_eq!(told(80.0, Worse::Less), Change::Worse, "seed {seed}");
         }
-        let (old, new) = (series(1, 100.0, 0.05), series(2, 103.0, 0.05));
+        let old = series(1, 100.0, 0.05);
+        let new = series(2, 103.0, 0.05);
         assert_eq!(change(&old, &new, Worse::More), Change::Same);
     }
 

@@ -202,7 +202,8 @@ fn bounds(args: &FindMaxArgs) -> Result<Bounds, String> {
         Axis::Rooms => (1, 200_000),
         Axis::PayloadBytes => (64, roomcast::config::limits::PAYLOAD_BYTES_MAX as u64),
     };
-    let (from, to) = (args.from.unwrap_or(first), args.to.unwrap_or(last));
+    let from = args.from.unwrap_or(first);
+    let to = args.to.unwrap_or(last);
     if from > to || to > last {
         return Err(format!("--from, --to: from 1 to {last} along this axis, and the first below the last"));
     }
@@ -265,7 +266,9 @@ impl fmt::Display for Probe {
             Some(ProbeFigures { p50_ms, p99_ms, violations, refused, unknown, cpu, .. }) => {
                 let ms = |ms: &Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
                 let cpu = cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}"));
-                let (p50, p99, refused) = (ms(p50_ms), ms(p99_ms), refused + unknown);
+                let p50 = ms(p50_ms);
+                let p99 = ms(p99_ms);
+                let refused = refused + unknown;
                 write!(
                     f,
                     "p50 {p50:>7} ms  p99 {p99:>7} ms  violations {violations}  refused {refused}  cpu {cpu:>6}  "
@@ -285,7 +288,8 @@ impl fmt::Display for Probe {
 
 impl fmt::Display for FoundMost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, Self { slo, held, of, .. }) = (unit(self.axis), self);
+        let unit = unit(self.axis);
+        let Self { slo, held, of, .. } = self;
         let first = self.probes.first().map_or(0, |probe| probe.value);
         let below = self.fails_at.map(|worst| format!(", and below {worst}")).unwrap_or_default();
         if self.is_unsure {
@@ -471,7 +475,8 @@ mod tests {
 
     /// A search of a node that holds up to `most`, and of a generator that can do less than `limit`.
     fn searched(most: u64, limit: u64) -> (Search, Vec<Probe>) {
-        let (mut search, mut probes) = (Search::new(BOUNDS), Vec::new());
+        let mut search = Search::new(BOUNDS);
+        let mut probes = Vec::new();
         while let Some(value) = search.value() {
             let outcome = match value {
                 value if value >= limit => ProbeOutcome::Limited,

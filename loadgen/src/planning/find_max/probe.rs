@@ -87,7 +87,8 @@ pub(crate) struct Bar {
 
 impl ProbeFigures {
     fn of(report: &Report) -> Self {
-        let (published, reliable) = (&report.published, report.reliable.as_ref());
+        let published = &report.published;
+        let reliable = report.reliable.as_ref();
         let timed = (report.latency.count > 0).then_some(report.latency);
         Self {
             p50_ms: timed.map(|latency| latency.p50_ms),
@@ -128,7 +129,8 @@ impl Probe {
     #[must_use]
     pub(crate) fn without_verdict(value: u64, reason: String, outcome: ProbeOutcome) -> Self {
         let short = if outcome == ProbeOutcome::Limited { Short::Generator } else { Short::NoVerdict };
-        let (conditions, because) = (Vec::new(), vec![reason]);
+        let conditions = Vec::new();
+        let because = vec![reason];
         Self { value, measured: None, conditions, because, short: Some(short), outcome }
     }
 }
@@ -197,7 +199,8 @@ fn growth(moments: &[Moment], warm_up_ms: u64) -> Option<(f64, f64)> {
         return None;
     }
     let (before, after) = settled.split_at(settled.len() / 2);
-    let (before, after) = (median(before.iter().copied()), median(after.iter().copied()));
+    let before = median(before.iter().copied());
+    let after = median(after.iter().copied());
     (after > before * GROWTH_MAX && after > before + GROWTH_MIN_MS).then_some((before, after))
 }
 

@@ -316,7 +316,8 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let knee = random.u64(50..120_000);
             let repeat = random.u32(1..=9);
-            let (failing, limiting) = (random.f64() * 0.4, random.f64() * 0.4);
+            let failing = random.f64() * 0.4;
+            let limiting = random.f64() * 0.4;
             let bounds = Bounds { repeat, ..BOUNDS };
             let (end, search, _) = searched(bounds, |value| {
                 // Chance has a part only near the knee.
@@ -362,7 +363,8 @@ mod tests {
             assert!(search.tally(value).held > search.tally(value).failed, "seed {seed}");
             found.push(value);
         }
-        let (least, most) = (found.iter().min().unwrap(), found.iter().max().unwrap());
+        let least = found.iter().min().unwrap();
+        let most = found.iter().max().unwrap();
         assert!(most * 100 <= least * 112, "{least} to {most}");
         found.sort_unstable();
         assert!(found[95] * 100 <= found[5] * 110, "{found:?}");

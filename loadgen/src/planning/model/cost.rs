@@ -97,7 +97,8 @@ fn said(terms: &[Term], features: &Features) -> f64 {
     terms.iter().map(|term| term.coefficient * (term.of)(features)).sum()
 }
 
-fn residual(terms: &[Term], (features, answer): &Measured, floor: f64) -> f64 {
+fn residual(terms: &[Term], measured: &Measured, floor: f64) -> f64 {
+    let (features, answer) = measured;
     (said(terms, features) - answer) / answer.max(floor)
 }
 

@@ -57,7 +57,8 @@ impl FlushWindow {
     /// How many times smaller or larger than those measured a room of so many devices is; 1: it is among them.
     #[must_use]
     pub(crate) fn distance(&self, members: f64) -> f64 {
-        let (below, above) = (self.members_min / members.max(1e-9), members / self.members_max.max(1e-9));
+        let below = self.members_min / members.max(1e-9);
+        let above = members / self.members_max.max(1e-9);
         below.max(above).max(1.0)
     }
 }
@@ -102,7 +103,8 @@ struct RoomTraffic {
 impl RoomTraffic {
     /// What a row's rooms had, and how many frames each device got of it a second.
     fn of(row: &Row) -> (Self, f64) {
-        let (rooms, devices) = (f64::from(row.shape.rooms), row.features.connections.max(1.0));
+        let rooms = f64::from(row.shape.rooms);
+        let devices = row.features.connections.max(1.0);
         let traffic = Self {
             requests_per_s: row.features.publishes_per_s / rooms,
             messages_per_s: row.features.messages_per_s / rooms,
@@ -170,7 +172,8 @@ impl Flushes {
         let encoding = shape.encoding;
         let bytes = self.bytes.iter().find(|bytes| bytes.encoding == encoding);
         let bytes = bytes.ok_or_else(|| format!("no row of the sweep is in {}", encoding.subprotocol()))?;
-        let (devices, rooms) = (f64::from(shape.devices), f64::from(shape.rooms));
+        let devices = f64::from(shape.devices);
+        let rooms = f64::from(shape.rooms);
         let requests_per_s = shape.requests_per_s() / rooms;
         let urgent_per_s = shape.reliable_rate / rooms;
         let messages_per_s = shape.rate / rooms + urgent_per_s;
@@ -330,7 +333,9 @@ pub(crate) mod tests {
             flushes_per_s: frames / shape.members(),
             ..Features::default()
         };
-        let (cpu, memory_bytes, p99_ms) = (0.1, 1e6, 5.0);
+        let cpu = 0.1;
+        let memory_bytes = 1e6;
+        let p99_ms = 5.0;
         Row { shape, features, cpu, memory_bytes, socket_bytes: None, p99_ms, unusable_because: None }
     }
 
@@ -374,8 +379,8 @@ pub(crate) mod tests {
         assert!((flushes.limits.messages.unwrap() - 100.0).abs() < 0.1, "{flushes:?}");
         for rate in [50.0, 700.0, 2_000.0] {
             let asked = RunShape { payload_bytes: 500, ..shape(1_000, 1, rate) };
-            let (told, known) =
-                (flushes.features(&asked, 0.0, PublishRhythm::Steady).unwrap(), row(asked, 0.1).features);
+            let told = flushes.features(&asked, 0.0, PublishRhythm::Steady).unwrap();
+            let known = row(asked, 0.1).features;
             let off = (told.frames_per_s / known.frames_per_s - 1.0).abs();
             assert!(off < 0.06, "{told:?} for {known:?}");
             assert!((told.bytes_per_s / known.bytes_per_s - 1.0).abs() < 0.02, "{told:?} for {known:?}");

@@ -151,7 +151,8 @@ fn rotate(matrix: &mut [Vec<f64>], one: usize, other: usize) {
     let cosine = 1.0 / tangent.hypot(1.0);
     let sine = tangent * cosine;
     for row in matrix.iter_mut() {
-        let (left, right) = (row[one], row[other]);
+        let left = row[one];
+        let right = row[other];
         row[one] = cosine * left - sine * right;
         row[other] = sine * left + cosine * right;
     }

@@ -169,8 +169,10 @@ impl Chart {
     fn write_grid(&self, f: &mut fmt::Formatter<'_>, frame: &Frame) -> fmt::Result {
         let mut y = 0.0;
         while y <= frame.top * 1.001 {
-            let (at, class) = (frame.y(y), if y == 0.0 { "base" } else { "grid" });
-            let (right, text) = (frame.right, tick(y, frame.step));
+            let at = frame.y(y);
+            let class = if y == 0.0 { "base" } else { "grid" };
+            let right = frame.right;
+            let text = tick(y, frame.step);
             writeln!(
                 f,
                 "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{right:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"
@@ -184,7 +186,7 @@ impl Chart {
             y += frame.step;
         }
         let low = HEIGHT - BOTTOM;
-        for (x, text) in self.x.ticks(frame.x) {
+        for (x, text) in self.x.ticks(frame.x.0, frame.x.1) {
             let at = frame.x(x);
             writeln!(
                 f,
@@ -193,15 +195,19 @@ impl Chart {
             )?;
             writeln!(f, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>", low + 17.0)?;
         }
-        let (middle, name) = ((LEFT + frame.right) / 2.0, escaped(self.x.name(frame.x)));
+        let middle = (LEFT + frame.right) / 2.0;
+        let name = escaped(self.x.name(frame.x.0, frame.x.1));
         writeln!(f, "<text x=\"{middle:.1}\" y=\"{}\" text-anchor=\"middle\">{name}</text>", HEIGHT - 4.0)
     }
 
     fn write_limit(&self, f: &mut fmt::Formatter<'_>, frame: &Frame) -> fmt::Result {
         let Some(limit) = self.shown_limit(frame.highest) else { return Ok(()) };
-        let (at, right) = (frame.y(limit.at), frame.right);
+        let at = frame.y(limit.at);
+        let right = frame.right;
         writeln!(f, "<line class=\"limit\" x1=\"{LEFT}\" x2=\"{right:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>")?;
-        let (x, y, name) = (LEFT + 6.0, at - 4.0, escaped(&limit.name));
+        let x = LEFT + 6.0;
+        let y = at - 4.0;
+        let name = escaped(&limit.name);
         writeln!(f, "<text class=\"limit-label\" x=\"{x}\" y=\"{y:.1}\">{name}</text>")
     }
 
@@ -223,8 +229,11 @@ impl Chart {
                 name.pop();
                 name.push('…');
             }
-            let (x, dot, name) = (frame.right + 14.0, frame.right + 7.0, escaped(&name));
-            let (colour, class) = (line.colour % COLOURS, line.mark().unwrap_or("d"));
+            let x = frame.right + 14.0;
+            let dot = frame.right + 7.0;
+            let name = escaped(&name);
+            let colour = line.colour % COLOURS;
+            let class = line.mark().unwrap_or("d");
             writeln!(f, "<circle class=\"{class}{colour}\" cx=\"{dot:.1}\" cy=\"{y:.1}\" r=\"3\"/>")?;
             writeln!(f, "<text class=\"label\" x=\"{x:.1}\" y=\"{:.1}\">{name}</text>", y + 4.0)?;
         }
@@ -250,12 +259,14 @@ impl fmt::Display for Chart {
 
 impl Line {
     fn write(&self, f: &mut fmt::Formatter<'_>, frame: &Frame) -> fmt::Result {
-        let (colour, again) = (self.colour % COLOURS, if self.colour < COLOURS { "" } else { " again" });
+        let colour = self.colour % COLOURS;
+        let again = if self.colour < COLOURS { "" } else { " again" };
         let hole = self.hole();
         let mut path = String::new();
         let mut before: Option<(f64, f64)> = None;
         for point in self.points.iter().filter(|point| point.1.is_finite()) {
-            let (x, y) = (frame.x(point.0), frame.y(point.1));
+            let x = frame.x(point.0);
+            let y = frame.y(point.1);
             match before.filter(|before| point.0 - before.0 <= hole) {
                 None => write!(path, "M{x:.1} {y:.1}h.01")?,
                 Some(_) if self.look == Look::Steps => write!(path, "H{x:.1}V{y:.1}")?,
@@ -297,7 +308,7 @@ impl X {
         if let Self::Seconds { letters, .. } = self { *letters } else { 0 }
     }
 
-    fn name(&self, (from, to): (f64, f64)) -> &str {
+    fn name(&self, from: f64, to: f64) -> &str {
         match self {
             Self::Seconds { .. } if to - from > 600.0 => "minutes from the first publish",
             Self::Seconds { .. } => "seconds from the first publish",
@@ -306,7 +317,7 @@ impl X {
         }
     }
 
-    fn ticks(&self, (from, to): (f64, f64)) -> Vec<(f64, String)> {
+    fn ticks(&self, from: f64, to: f64) -> Vec<(f64, String)> {
         if *self == Self::Nines {
             let named = [
                 (0.5, "50"),
@@ -403,7 +414,7 @@ mod tests {
             assert_eq!((frame.top, frame.step), (top, step), "{highest}");
         }
         let x = X::Seconds { from: -3.0, to: 60.0, letters: 4 };
-        let ticks: Vec<String> = x.ticks((-3.0, 60.0)).into_iter().map(|(_, text)| text).collect();
+        let ticks: Vec<String> = x.ticks(-3.0, 60.0).into_iter().map(|(_, text)| text).collect();
         assert_eq!(ticks, ["0", "20", "40", "60"]);
         assert_eq!(tick(120_000.0, 20_000.0), "120k");
         assert_eq!(tick(-0.5, 0.5), "−0.5");

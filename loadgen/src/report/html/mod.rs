@@ -145,7 +145,8 @@ impl Tone {
 
 impl fmt::Display for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (title, tone) = (escaped(&self.title), self.tone);
+        let title = escaped(&self.title);
+        let tone = self.tone;
         write!(
             f,
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

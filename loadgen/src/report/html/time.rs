@@ -23,12 +23,20 @@ pub(super) fn of_devices(report: &Report) -> Vec<Block> {
             let took_s = (seconds(&pair[1]) - seconds(&pair[0])).max(0.001);
             (seconds(&pair[1]), ratio(pair[1].connections.saturating_sub(pair[0].connections), 1) / took_s)
         });
-        charts.push(one_line(report, "Growth of connections", "/s", (2, joins.collect()), Look::Steps));
+        charts.push(one_line(
+            report,
+            "Growth of connections",
+            "/s",
+            2,
+            &joins.collect::<Vec<_>>(),
+            Look::Steps,
+        ));
         charts.push(sampled(
             report,
             "Connections",
             "",
-            (5, |sample| Some(ratio(sample.connections, 1))),
+            5,
+            |sample| Some(ratio(sample.connections, 1)),
             Look::Line,
         ));
     }
@@ -42,8 +50,9 @@ fn deliveries(report: &Report) -> Chart {
     for moment in report.types.rows().iter().flat_map(|row| &row.latency_over_time) {
         *by_second.entry(moment.at_ms / 1_000).or_default() += moment.count;
     }
-    let points = by_second.into_iter().map(|(second, count)| (ratio(second, 1), ratio(count, 1))).collect();
-    one_line(report, "Deliveries, by when they were due", "/s", (1, points), Look::Line)
+    let points = by_second.into_iter().map(|(second, count)| (ratio(second, 1), ratio(count, 1)));
+    let points: Vec<_> = points.collect();
+    one_line(report, "Deliveries, by when they were due", "/s", 1, &points, Look::Line)
 }
 
 /// A chart over time with a line for each type.
@@ -64,26 +73,28 @@ pub(super) fn of_node(report: &Report) -> Vec<Block> {
         let readings = report.memory.readings.iter();
         let points: Vec<_> =
             readings.map(|reading| (ratio(reading.at_ms, 1_000), mib(reading.bytes))).collect();
-        let chart = one_line(report, "Memory", "MiB", (0, points), Look::Line);
+        let chart = one_line(report, "Memory", "MiB", 0, &points, Look::Line);
         return if chart.lines.is_empty() { Vec::new() } else { vec![Block::Charts(vec![chart])] };
     }
     let mut charts = vec![
-        sampled(report, "Processors kept busy", "", (1, |sample| Some(sample.cpu)), Look::Line),
-        sampled(report, "Memory", "MiB", (0, |sample| Some(mib(sample.resident_bytes))), Look::Line),
+        sampled(report, "Processors kept busy", "", 1, |sample| Some(sample.cpu), Look::Line),
+        sampled(report, "Memory", "MiB", 0, |sample| Some(mib(sample.resident_bytes)), Look::Line),
         sampled(
             report,
             "Kernel's memory for sockets, of this machine",
             "MiB",
-            (3, |sample| sample.socket_bytes.map(mib)),
+            3,
+            |sample| sample.socket_bytes.map(mib),
             Look::Line,
         ),
-        sampled(report, "Frames sent", "/s", (2, |sample| Some(sample.frames_per_s)), Look::Line),
-        sampled(report, "Messages taken", "/s", (5, |sample| Some(sample.published_per_s)), Look::Line),
+        sampled(report, "Frames sent", "/s", 2, |sample| Some(sample.frames_per_s), Look::Line),
+        sampled(report, "Messages taken", "/s", 5, |sample| Some(sample.published_per_s), Look::Line),
         sampled(
             report,
             "Step of the ladder",
             "",
-            (4, |sample| Some(ratio(sample.ladder_step, 1))),
+            4,
+            |sample| Some(ratio(sample.ladder_step, 1)),
             Look::Steps,
         ),
     ];
@@ -109,10 +120,11 @@ fn one_line(
     report: &Report,
     title: &str,
     unit: &'static str,
-    (colour, points): (usize, Vec<(f64, f64)>),
+    colour: usize,
+    points: &[(f64, f64)],
     look: Look,
 ) -> Chart {
-    let points = Thinning::Mean.of(&points);
+    let points = Thinning::Mean.of(points);
     let line = Line { name: title.to_owned(), colour, points, look };
     let lines = if line.points.is_empty() { Vec::new() } else { vec![line] };
     Chart { title: title.to_owned(), unit, x: span(report), lines, limit: None }
@@ -123,11 +135,12 @@ fn sampled(
     report: &Report,
     title: &str,
     unit: &'static str,
-    (colour, of): (usize, fn(&Sample) -> Option<f64>),
+    colour: usize,
+    of: fn(&Sample) -> Option<f64>,
     look: Look,
 ) -> Chart {
     let points = report.server.iter().filter_map(|sample| Some((seconds(sample), of(sample)?)));
-    one_line(report, title, unit, (colour, points.collect()), look)
+    one_line(report, title, unit, colour, &points.collect::<Vec<_>>(), look)
 }
 
 /// The time that all charts of a run have.

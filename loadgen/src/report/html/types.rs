@@ -104,8 +104,8 @@ fn notes(row: &TypeReport) -> Vec<String> {
     if row.refused > 0 {
         let reasons = row.shed.iter().map(|(reason, count)| format!("{} × {reason}", grouped(*count)));
         let answers = row.answers.iter().map(|(code, count)| format!("{} × {code}", grouped(*count)));
-        let (reasons, answers) =
-            (reasons.collect::<Vec<_>>().join(", "), answers.collect::<Vec<_>>().join(", "));
+        let reasons = reasons.collect::<Vec<_>>().join(", ");
+        let answers = answers.collect::<Vec<_>>().join(", ");
         notes.push(format!("{} refused: {reasons}; answers by status: {answers}.", row.type_name));
     }
     if let Some(readable) = &row.readable {

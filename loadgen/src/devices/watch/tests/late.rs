@@ -117,11 +117,12 @@ fn late_stream(span: (u64, u64), reliable: &[u64], next: &[String]) -> (Violatio
         published.answered(request, 10 * request + 5, [Outcome::Ok]);
         published.placed(request, request + 1);
     }
-    let (mut violations, streams) =
-        (std::mem::take(&mut bench.watch.violations), bench.watch.streams.as_mut().unwrap());
-    let (lives, tally) = (streams.finish(), streams.tally);
+    let mut violations = std::mem::take(&mut bench.watch.violations);
+    let streams = bench.watch.streams.as_mut().unwrap();
+    let lives = streams.finish();
+    let tally = streams.tally;
     let ttl_ns = 600_000_000_000;
-    check_stream(&published, &lives, None, ttl_ns, (&mut ApplyTimes::default(), &mut violations));
+    check_stream(&published, &lives, None, ttl_ns, &mut ApplyTimes::default(), &mut violations);
     (violations, tally.duplicates)
 }
 
