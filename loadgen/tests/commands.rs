@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{FakeServer, Misdeed};
+use support::{FakeNode, Misdeed};
 
 const SCENARIO: &str = r#"
 name = "small"
@@ -36,11 +36,8 @@ fn loadgen(line: &str) -> Output {
 
 /// A run of a scenario against a server, with what else is said.
 fn run(misdeed: Misdeed, scenario: &Path, flags: &str) -> Output {
-    let fake = FakeServer::start(misdeed);
-    let doors = format!(
-        "--viewer-door ws://{} --publisher-door http://{} --ops-door http://{}",
-        fake.viewer, fake.publisher, fake.ops
-    );
+    let fake = FakeNode::start(misdeed);
+    let doors = fake.doors().join(" ");
     loadgen(&format!("run --no-floor --scenario {} {doors} {flags}", scenario.display()))
 }
 
@@ -129,11 +126,8 @@ fn children(process: u32) -> String {
 
 #[test]
 fn a_worker_that_ends_ends_the_run_at_once_and_is_named() {
-    let fake = FakeServer::start(Misdeed::None);
-    let doors = format!(
-        "--viewer-door ws://{} --publisher-door http://{} --ops-door http://{}",
-        fake.viewer, fake.publisher, fake.ops
-    );
+    let fake = FakeNode::start(Misdeed::None);
+    let doors = fake.doors().join(" ");
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-loadgen"));
     let line = format!("run --no-floor --devices 5 --seconds 600 {doors}");
     command.args(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
