@@ -42,7 +42,8 @@ pub(crate) fn sleep_until(time_ns: u64) {
     let time_ns = time_ns.saturating_add_signed(AHEAD_NS.load(Ordering::Relaxed));
     let seconds = i64::try_from(time_ns / 1_000_000_000).unwrap_or(i64::MAX);
     let part_ns = i64::try_from(time_ns % 1_000_000_000).unwrap_or(0);
-    let (flags, time) = (ClockNanosleepFlags::TIMER_ABSTIME, TimeSpec::new(seconds, part_ns));
+    let flags = ClockNanosleepFlags::TIMER_ABSTIME;
+    let time = TimeSpec::new(seconds, part_ns);
     while clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &time) == Err(Errno::EINTR) {}
 }
 

@@ -7,76 +7,33 @@
 //! figures say more about this machine than about the node, and 99 when a promise was broken, a threshold was not kept
 //! or not one message was accepted.
 
-mod answer;
-mod args;
-mod attempts;
-mod audience;
-mod awkward;
-mod capacity;
 mod clock;
-mod compare;
-mod copies;
-mod cpu;
-mod doors;
-mod environment;
-mod errands;
-mod faults;
+mod commands;
+mod devices;
+mod error;
 mod figures;
-mod find_max;
 mod fleet;
-mod floor;
-mod frame;
-mod generator;
-mod handshake;
-mod html;
-mod junit;
-mod known;
-mod latency;
 mod ledger;
-mod listen;
-mod live;
-mod memory;
-mod mix;
-mod model;
-mod page;
-mod payload;
-mod plan;
-mod preflight;
-mod publisher;
-mod pulls;
-mod readable;
-mod receivers;
-mod remote;
+mod machine;
+mod node;
+mod planning;
+mod publish;
 mod report;
-mod request;
 mod run;
 mod scenario;
-mod schedule;
-mod seating;
-mod selftest;
-mod server;
-mod settle;
-mod slo;
-mod sockets;
-mod source;
-mod spread;
-mod stored;
-mod streams;
-mod sweep;
-mod timeline;
-mod types;
-mod viewer;
-mod watch;
-mod worker;
+mod wire;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Command, CommandLine};
+use commands::{Command, CommandLine, floor, selftest, source};
+use error::RunError;
+use fleet::listen;
+use node::receivers;
+use planning::{capacity, compare, find_max, sweep};
 use report::Verdict;
-use run::RunError;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -105,7 +62,7 @@ fn main() -> ExitCode {
         }
         Command::Source => source::run().map_err(target).map(|()| Verdict::Ok),
         Command::Floor(args) => {
-            let measured = args.resolve().and_then(|plan| run::run_floor(&plan));
+            let measured = args.resolve().and_then(|plan| floor::run(&plan));
             measured.map_err(RunError::Usage).map(|()| Verdict::Ok)
         }
         Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
@@ -140,7 +97,14 @@ fn fail(code: u8, reason: &(impl std::fmt::Display + ?Sized)) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+
+    #[test]
+    fn no_two_flags_of_a_command_have_one_name() {
+        CommandLine::command().debug_assert();
+    }
 
     #[test]
     fn what_is_missing_is_named_in_the_one_line() {

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{FakeServer, Misdeed};
+use support::{FakeNode, Misdeed};
 
 const SCENARIO: &str = r#"
 name = "small"
@@ -36,11 +36,8 @@ fn loadgen(line: &str) -> Output {
 
 /// A run of a scenario against a server, with what else is said.
 fn run(misdeed: Misdeed, scenario: &Path, flags: &str) -> Output {
-    let fake = FakeServer::start(misdeed);
-    let doors = format!(
-        "--viewer-door ws://{} --publisher-door http://{} --ops-door http://{}",
-        fake.viewer, fake.publisher, fake.ops
-    );
+    let fake = FakeNode::start(misdeed);
+    let doors = fake.doors().join(" ");
     loadgen(&format!("run --no-floor --scenario {} {doors} {flags}", scenario.display()))
 }
 
@@ -98,7 +95,8 @@ fn a_scenario_runs_and_its_reports_say_all_of_it() {
 
 #[test]
 fn a_threshold_that_fails_fails_the_run_and_the_build() {
-    let (scenario, junit) = (Scratch::new("held.toml", SCENARIO), Scratch::new("held.xml", ""));
+    let scenario = Scratch::new("held.toml", SCENARIO);
+    let junit = Scratch::new("held.xml", "");
     let flags = format!("--threshold chat.p50<1us --junit {}", junit.0.display());
     let output = run(Misdeed::None, &scenario.0, &flags);
     let said = said(&output);
@@ -128,11 +126,8 @@ fn children(process: u32) -> String {
 
 #[test]
 fn a_worker_that_ends_ends_the_run_at_once_and_is_named() {
-    let fake = FakeServer::start(Misdeed::None);
-    let doors = format!(
-        "--viewer-door ws://{} --publisher-door http://{} --ops-door http://{}",
-        fake.viewer, fake.publisher, fake.ops
-    );
+    let fake = FakeNode::start(Misdeed::None);
+    let doors = fake.doors().join(" ");
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-loadgen"));
     let line = format!("run --no-floor --devices 5 --seconds 600 {doors}");
     command.args(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -148,7 +143,8 @@ fn a_worker_that_ends_ends_the_run_at_once_and_is_named() {
 
 #[test]
 fn a_report_compared_with_itself_is_not_worse() {
-    let (scenario, json) = (Scratch::new("same.toml", SCENARIO), Scratch::new("same.json", ""));
+    let scenario = Scratch::new("same.toml", SCENARIO);
+    let json = Scratch::new("same.json", "");
     run(Misdeed::None, &scenario.0, &format!("--json {}", json.0.display()));
     let path = json.0.display();
     let output = loadgen(&format!("compare {path} {path} --anyway"));

@@ -6,7 +6,7 @@ mod support;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
-use support::{FakeServer, Misdeed};
+use support::{FakeNode, Misdeed};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_roomcast-loadgen");
 const KEY: &str = "ROOMCAST_WORKER_KEY";
@@ -36,12 +36,10 @@ impl Drop for Listening {
     }
 }
 
-fn run(server: &FakeServer, workers: &[&Listening], key: &str) -> Output {
+fn run(server: &FakeNode, workers: &[&Listening], key: &str) -> Output {
     let mut command = Command::new(PROGRAM);
     command.env(KEY, key).args(["run", "--devices", "20", "--rooms", "3", "--rate", "50", "--seconds", "1"]);
-    command.args(["--viewer-door", &format!("ws://{}", server.viewer)]);
-    command.args(["--publisher-door", &format!("http://{}", server.publisher)]);
-    command.args(["--ops-door", &format!("http://{}", server.ops)]);
+    command.args(server.doors());
     for worker in workers {
         command.args(["--worker", &worker.address]);
     }
@@ -50,8 +48,9 @@ fn run(server: &FakeServer, workers: &[&Listening], key: &str) -> Output {
 
 #[test]
 fn two_workers_that_listen_hold_the_devices_of_a_run_and_then_of_another() {
-    let (server, one, other) =
-        (FakeServer::start(Misdeed::None), Listening::start("k"), Listening::start("k"));
+    let server = FakeNode::start(Misdeed::None);
+    let one = Listening::start("k");
+    let other = Listening::start("k");
     for _ in 0..2 {
         let ran = run(&server, &[&one, &other], "k");
         let said = String::from_utf8_lossy(&ran.stdout);
@@ -65,14 +64,16 @@ fn two_workers_that_listen_hold_the_devices_of_a_run_and_then_of_another() {
 
 #[test]
 fn what_a_worker_elsewhere_saw_is_judged_as_ever() {
-    let (server, worker) = (FakeServer::start(Misdeed::LoseOne), Listening::start(""));
+    let server = FakeNode::start(Misdeed::LoseOne);
+    let worker = Listening::start("");
     let ran = run(&server, &[&worker], "");
     assert_eq!(ran.status.code(), Some(99), "{}", String::from_utf8_lossy(&ran.stdout));
 }
 
 #[test]
 fn another_key_is_refused_before_any_load() {
-    let (server, worker) = (FakeServer::start(Misdeed::None), Listening::start("right"));
+    let server = FakeNode::start(Misdeed::None);
+    let worker = Listening::start("right");
     let ran = run(&server, &[&worker], "wrong");
     let said = String::from_utf8_lossy(&ran.stderr);
     assert_eq!((ran.status.code(), said.lines().count()), (Some(2), 1), "{said}");

@@ -15,7 +15,9 @@ const BEGINNING: u64 = u64::MAX;
 /// have seen, the adds are the difference of the totals, whoever was sent what. So a device whose adds do not come to
 /// its totals contradicts itself or the others, and the last total is what was accepted.
 pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
-    let (name, room, each) = (&case.load.type_name, seen.room, case.load.each());
+    let name = &case.load.type_name;
+    let room = seen.room;
+    let each = case.load.each();
     let mut totals = Spans::default();
     for (start, witness) in &seen.starts {
         if !totals.state(BEGINNING, *start, 0) {
@@ -65,7 +67,8 @@ pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut V
 
 /// What was accepted of a room, and what may have been, in counts.
 fn accepted(case: &Case<'_>, room: u32, each: u64) -> (u64, u64) {
-    let (published, schedule) = (case.published, case.published.schedule());
+    let published = case.published;
+    let schedule = case.published.schedule();
     let outcomes =
         (0..schedule.messages_of(room)).map(|place| published.outcome(schedule.number_at(room, place)));
     let count = |wanted: Outcome| outcomes.clone().filter(|outcome| *outcome == wanted).count() as u64 * each;
@@ -77,9 +80,9 @@ mod tests {
     use super::super::published::Published;
     use super::super::seen::{Claim, Told};
     use super::*;
-    use crate::mix::{Class, Load};
-    use crate::payload::Length;
-    use crate::schedule::Schedule;
+    use crate::scenario::mix::{Class, Load};
+    use crate::scenario::payload::Length;
+    use crate::scenario::schedule::Schedule;
 
     /// Ten publishes of 50 each, two devices from seq 5 to 8, and these claims for both.
     fn verdict(claims: &[(u64, u64, u64, Option<u64>)], unknown: bool) -> Violations {

@@ -1,6 +1,6 @@
 //! What the publisher did: when each request left, when its answer came, and how each message ended.
 
-use crate::schedule::Schedule;
+use crate::scenario::schedule::Schedule;
 
 /// How one message's publish ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) struct Published {
 
 /// How many messages ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Outcomes {
+pub(crate) struct OutcomeCounts {
     /// Accepted.
     pub(crate) ok: u64,
     /// Refused or shed.
@@ -130,8 +130,8 @@ impl Published {
 
     /// How many ended how.
     #[must_use]
-    pub(crate) fn outcomes(&self) -> Outcomes {
-        let mut all = Outcomes::default();
+    pub(crate) fn outcomes(&self) -> OutcomeCounts {
+        let mut all = OutcomeCounts::default();
         for outcome in &self.outcomes {
             match outcome {
                 Outcome::Ok => all.ok += 1,

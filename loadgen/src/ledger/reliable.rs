@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::published::{Outcome, Published};
 use super::stream::{OffsetSeen, Passed, StreamSeen, TICK_SHIFT, What};
 use super::violation::{Kind, Violations};
-use crate::latency::Latency;
-use crate::streams::APPLY_AGE_MAX_NS;
-use crate::timeline::Timeline;
+use crate::figures::latency::Latency;
+use crate::figures::timeline::Timeline;
+
+/// A device that was away is given so long after its return (I2).
+pub(crate) const APPLY_AGE_MAX_NS: u64 = 3_000_000_000;
 
 /// How far the node's clock and this one may be apart when a message expires.
 const EXPIRY_SLACK_NS: u64 = 200_000_000;
@@ -53,10 +55,11 @@ pub(crate) fn check_stream(
     lives: &[StreamSeen],
     stored: Option<&Stored>,
     ttl_ns: u64,
-    (times, violations): (&mut ApplyTimes, &mut Violations),
+    times: &mut ApplyTimes,
+    violations: &mut Violations,
 ) {
     for seen in lives {
-        let life = Life { published, seen, ttl_ns, only: lives.len() == 1 };
+        let life = StreamLife { published, seen, ttl_ns, only: lives.len() == 1 };
         life.check_offsets(violations);
         life.check_times(times, violations);
         life.check_holes(violations);
@@ -130,7 +133,7 @@ fn check_outcome(published: &Published, room: u32, number: u64, offset: u64, vio
     });
 }
 
-struct Life<'a> {
+struct StreamLife<'a> {
     published: &'a Published,
     seen: &'a StreamSeen,
     ttl_ns: u64,
@@ -138,7 +141,7 @@ struct Life<'a> {
     only: bool,
 }
 
-impl Life<'_> {
+impl StreamLife<'_> {
     fn messages(&self) -> impl Iterator<Item = (u64, u64, &OffsetSeen)> {
         self.seen.offsets.iter().filter_map(|(offset, seen)| match seen.what {
             What::Message(number) => Some((*offset, number, seen)),
@@ -199,7 +202,8 @@ impl Life<'_> {
 
     /// A message that was durable before another was sent has the lower offset.
     fn check_order(&self, violations: &mut Violations) {
-        let (mut earliest_answer, mut answered) = (u64::MAX, 0);
+        let mut earliest_answer = u64::MAX;
+        let mut answered = 0;
         for (offset, number) in self.known().into_iter().rev() {
             if earliest_answer < self.published.sent_ns(number) {
                 violations.add(Kind::I4OffsetOrder, 1, || {
@@ -220,8 +224,8 @@ impl Life<'_> {
     fn check_times(&self, times: &mut ApplyTimes, violations: &mut Violations) {
         let start_ns = self.published.schedule().start_ns;
         for (offset, number, seen) in self.messages() {
-            let (due_ns, answered_ns) =
-                (self.published.schedule().due_ns(number), self.published.answered_ns(number));
+            let due_ns = self.published.schedule().due_ns(number);
+            let answered_ns = self.published.answered_ns(number);
             let ok = self.published.outcome(number) == Outcome::Ok;
             let is_timed = u64::from(due_ns >= times.timed_from_ns);
             let mut late = 0;
@@ -249,7 +253,9 @@ impl Life<'_> {
 
     /// Nothing is passed over that is neither expired nor recalled (I4), nor expired before its device got it (I2).
     fn check_holes(&self, violations: &mut Violations) {
-        let (known, recalled, room) = (self.known(), self.recalled(), self.seen.room);
+        let known = self.known();
+        let recalled = self.recalled();
+        let room = self.seen.room;
         for (offset, passed) in &self.seen.holes {
             if recalled.contains(offset) {
                 continue;
@@ -277,7 +283,9 @@ impl Life<'_> {
 
     /// Every device ended past every message it was there for (I2; I4 for one that was broadcast without an answer).
     fn check_ends(&self, violations: &mut Violations) {
-        let (known, recalled, room) = (self.known(), self.recalled(), self.seen.room);
+        let known = self.known();
+        let recalled = self.recalled();
+        let room = self.seen.room;
         for (end, passed) in &self.seen.ends {
             for (offset, number) in known.range(end + 1..) {
                 if recalled.contains(offset) || !self.was_owed(*number, passed) {

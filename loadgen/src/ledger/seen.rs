@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spread::Spread;
+use crate::ledger::ages::BatchAges;
 
 /// The places (see `Schedule::place_of`) of one batch's messages, in the batch's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +162,7 @@ pub(crate) struct RoomSeen {
     pub(crate) claims: BTreeMap<Claim, Witness>,
     /// When devices had each batch, of those that are kept, by seq. Nothing is judged by it.
     #[serde(with = "pairs")]
-    pub(crate) spreads: BTreeMap<u64, Spread>,
+    pub(crate) ages: BTreeMap<u64, BatchAges>,
 }
 
 impl RoomSeen {
@@ -213,8 +213,8 @@ impl RoomSeen {
         for (claim, witness) in other.claims {
             note(&mut self.claims, claim, witness);
         }
-        for (seq, spread) in other.spreads {
-            self.spreads.entry(seq).or_default().merge(&spread);
+        for (seq, ages) in other.ages {
+            self.ages.entry(seq).or_default().merge(&ages);
         }
         conflicts.dedup();
         conflicts

@@ -50,7 +50,8 @@ impl Spans {
             nodes.push((nodes.len(), 0));
             nodes.len() - 1
         });
-        let (mut at, mut distance) = (start, 0);
+        let mut at = start;
+        let mut distance = 0;
         while nodes[at].0 != at {
             let (parent, from_parent) = nodes[at];
             // Halving: point at the grandparent, if there is one. A root's own distance is 0.
@@ -93,8 +94,10 @@ mod tests {
                 .collect();
             let mut spans = Spans::default();
             for _ in 0..200 {
-                let (a, b) = (random.usize(..40), random.usize(..40));
-                let (a, b) = (a.min(b), a.max(b));
+                let one = random.usize(..40);
+                let other = random.usize(..40);
+                let a = one.min(other);
+                let b = one.max(other);
                 assert!(spans.state(a as u64, b as u64, totals[b] - totals[a]), "seed {seed:#x}");
             }
             if let Some(found) = spans.between(0, 39) {

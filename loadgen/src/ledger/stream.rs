@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn two_workers_that_saw_other_messages_at_one_offset_are_told() {
-        let (mut one, mut other) = (StreamSeen::new(0, "0e"), StreamSeen::new(0, "0e"));
+        let mut one = StreamSeen::new(0, "0e");
+        let mut other = StreamSeen::new(0, "0e");
         one.at(3, What::Message(7), 1).apply(1, 1);
         other.at(3, What::Message(8), 2).apply(1, 2);
         other.at(4, What::Message(9), 2).apply(1, 2);

@@ -8,7 +8,7 @@ use super::published::{Outcome, Published};
 use super::seen::{RoomSeen, TypeSeen};
 use super::span::Spans;
 use super::violation::{Kind, Violations};
-use crate::mix::Load;
+use crate::scenario::mix::Load;
 
 /// A type of the mix, and what became of its publishes.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ impl Account {
 /// Its devices were all welcomed before the first publish, so each of them owes an account of every message the room
 /// accepted: received in a batch, or told as skipped or merged. Messages whose publish is unknown may be missing.
 pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
-    let room = Room::new(case, seen);
+    let room = RoomCase::new(case, seen);
     room.check_appearances(violations);
     room.check_order(violations);
     let mut spans = room.spans(violations);
@@ -66,12 +66,12 @@ pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violation
 /// Judges one of several lives of a room in memory: the node was restarted while it was open. What was gathered or on its
 /// way then is gone, as the class allows, so only what is there is judged: nothing twice, in order, nothing refused.
 pub(crate) fn check_one_life(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) {
-    let room = Room::new(case, seen);
+    let room = RoomCase::new(case, seen);
     room.check_appearances(violations);
     room.check_order(violations);
 }
 
-struct Room<'a> {
+struct RoomCase<'a> {
     case: &'a Case<'a>,
     seen: &'a RoomSeen,
     of_type: &'a TypeSeen,
@@ -83,7 +83,7 @@ struct Accounts {
     merged: Spans,
 }
 
-impl<'a> Room<'a> {
+impl<'a> RoomCase<'a> {
     fn new(case: &'a Case<'a>, seen: &'a RoomSeen) -> Self {
         Self { case, seen, of_type: &seen.types[usize::from(case.kind)] }
     }
@@ -112,7 +112,8 @@ impl<'a> Room<'a> {
     /// Each message is in the room once, and only if its publish was not refused.
     fn check_appearances(&self, violations: &mut Violations) {
         let mut first_seen: BTreeMap<u32, u64> = BTreeMap::new();
-        let (devices, name) = (self.devices(), self.name());
+        let devices = self.devices();
+        let name = self.name();
         for (seq, place) in self.order() {
             let number = self.number(place);
             if let Some(first) = first_seen.insert(place, seq) {
@@ -136,7 +137,9 @@ impl<'a> Room<'a> {
     /// Requests that overlapped in time may stand either way round. Where messages have keys, a later one may take the
     /// place of an earlier one of its key: then order is asked within each key.
     fn check_order(&self, violations: &mut Violations) {
-        let (published, schedule, name) = (self.case.published, self.case.published.schedule(), self.name());
+        let published = self.case.published;
+        let schedule = self.case.published.schedule();
+        let name = self.name();
         let mut behind: BTreeMap<u32, Behind> = BTreeMap::new();
         for (seq, place) in self.order().rev() {
             let number = self.number(place);
@@ -193,11 +196,10 @@ impl<'a> Room<'a> {
 
     /// Everything that entered the room lies after every device's welcome and before every device's end.
     fn check_starts_and_ends(&self, spans: &mut Accounts, violations: &mut Violations) {
-        let (seen, name) = (self.seen, self.name());
-        let (Some((first, _)), Some((last, _))) = (seen.starts.first_key_value(), seen.ends.last_key_value())
-        else {
-            return;
-        };
+        let seen = self.seen;
+        let name = self.name();
+        let Some((first, _)) = seen.starts.first_key_value() else { return };
+        let Some((last, _)) = seen.ends.last_key_value() else { return };
         let batches = &self.of_type.batches;
         for (start, witness) in &seen.starts {
             let in_batches = batches.range(..=start).map(|(_, numbers)| numbers.count()).sum();
@@ -217,7 +219,9 @@ impl<'a> Room<'a> {
 
     /// What devices were told they did not get is exactly that, and nothing accepted is in neither.
     fn check_totals(&self, spans: &mut Accounts, violations: &mut Violations) -> Account {
-        let (published, room, name) = (self.case.published, self.seen.room, self.name());
+        let published = self.case.published;
+        let room = self.seen.room;
+        let name = self.name();
         let mut waiting: Vec<bool> = vec![true; published.schedule().messages_of(room) as usize];
         for (_, place) in self.order() {
             if let Some(place) = waiting.get_mut(place as usize) {
@@ -257,11 +261,8 @@ impl<'a> Room<'a> {
     /// Messages between the first welcome and the last end that are in no batch anybody was sent, and those of them that
     /// were merged.
     fn told_but_unseen(&self, spans: &mut Accounts) -> (u64, u64) {
-        let (Some((start, _)), Some((end, _))) =
-            (self.seen.starts.first_key_value(), self.seen.ends.last_key_value())
-        else {
-            return (0, 0);
-        };
+        let Some((start, _)) = self.seen.starts.first_key_value() else { return (0, 0) };
+        let Some((end, _)) = self.seen.ends.last_key_value() else { return (0, 0) };
         let ours: u64 = self.of_type.batches.range(start + 1..).map(|(_, numbers)| numbers.count()).sum();
         let others: u64 = self.of_type.others.range(start + 1..).map(|(_, count)| count).sum();
         let told = spans.all.entered(*start, *end).unwrap_or(0).saturating_sub(ours + others);
@@ -275,9 +276,11 @@ impl<'a> Room<'a> {
             // Another run's messages of the same key may have taken the place of ours, or ours of theirs.
             return;
         }
-        let (each, keys) = (load.each(), load.keys.max(1) as usize);
-        let (mut given, mut accepted, mut unknown) =
-            (vec![0_u64; keys], vec![0_u64; keys], vec![0_u64; keys]);
+        let each = load.each();
+        let keys = load.keys.max(1) as usize;
+        let mut given = vec![0_u64; keys];
+        let mut accepted = vec![0_u64; keys];
+        let mut unknown = vec![0_u64; keys];
         let key = |number: u64| load.key_number(number) as usize;
         for (seq, numbers) in &self.of_type.batches {
             let counts = self.of_type.counts.get(seq);
@@ -299,7 +302,8 @@ impl<'a> Room<'a> {
         }
         for index in 0..keys {
             let least = if account.skipped > 0 { 0 } else { accepted[index] };
-            let (sum, most) = (given[index], accepted[index] + unknown[index]);
+            let sum = given[index];
+            let most = accepted[index] + unknown[index];
             violations.add(Kind::CountInexact, u64::from(!(least..=most).contains(&sum)), || {
                 format!("{}: the messages of key k{index} count {sum}; accepted were {most}", self.name())
             });
@@ -325,9 +329,9 @@ impl Default for Behind {
 mod tests {
     use super::super::seen::{Claim, Told};
     use super::*;
-    use crate::mix::Class;
-    use crate::payload::Length;
-    use crate::schedule::Schedule;
+    use crate::scenario::mix::Class;
+    use crate::scenario::payload::Length;
+    use crate::scenario::schedule::Schedule;
 
     fn load(count: Option<u32>, keys: u32) -> Load {
         let schedule = Schedule::even(10, 1_000, 1, 1);
@@ -490,7 +494,8 @@ mod tests {
     #[test]
     fn another_run_may_be_told_as_skipped_but_hides_no_loss() {
         let others = |room: &RoomSeen| {
-            let (load, mut violations) = (load(None, 0), Violations::default());
+            let load = load(None, 0);
+            let mut violations = Violations::default();
             check(
                 &Case { kind: 0, load: &load, published: &published(), others: true },
                 room,

@@ -1,15 +1,17 @@
 //! A scenario, checked and turned into a plan: one line says what is wrong, and where.
 
-use crate::audience::{Audience, Point};
-use crate::awkward::Awkward;
-use crate::mix::{self, Class, Limit, Load, ReliableTypes, TYPES_MAX};
-use crate::payload::{Length, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
-use crate::plan::{Plan, Reliable, Target};
-use crate::readable::LIMITS_MAX;
-use crate::scenario::{Arrivals, Publish, Published, Scenario, Shape, Sizes, Span};
-use crate::schedule::{self, LISTED_REQUESTS_MAX, Pattern, Schedule};
-use crate::slo::{self, Condition};
-use crate::{plan, seating};
+use crate::scenario::audience::{Audience, Point};
+use crate::scenario::file::{
+    ArrivalPattern, AudienceShape, FaultSection, Publish, RoomSizes, Scenario, StormSection, TypeSection,
+};
+use crate::scenario::habits::{Awkward, Storm};
+use crate::scenario::mix::{self, Class, LIMITS_MAX, Limit, Load, ReliableTypes, TYPES_MAX};
+use crate::scenario::payload::{Length, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
+use crate::scenario::plan::{Fault, Plan, Reliable, Target};
+use crate::scenario::schedule::{self, LISTED_REQUESTS_MAX, Pattern, Schedule};
+use crate::scenario::seating::Sizes;
+use crate::scenario::thresholds::{self, Condition};
+use crate::scenario::units::{Rate, Span};
 
 /// Most messages of one type: what the ledger keeps of each must fit memory.
 const MESSAGES_MAX: u64 = 100_000_000;
@@ -35,7 +37,8 @@ impl Scenario {
     /// One line that says what is wrong, and where.
     pub(crate) fn resolve(&self, target: Target) -> Result<Plan, String> {
         self.check_ranges()?;
-        let (loads, reliable) = (self.loads()?, self.reliable()?);
+        let loads = self.loads()?;
+        let reliable = self.reliable()?;
         let limits = self.limits(&loads)?;
         let payload_bytes = loads.first().map_or(self.payload, |load| load.length).median();
         let thresholds = self.conditions(&loads)?;
@@ -49,8 +52,8 @@ impl Scenario {
             awkward: self.awkward(),
             devices: self.viewers.devices,
             audience: self.audience()?,
-            storms: self.storms.iter().map(plan::Storm::from).collect(),
-            faults: self.faults.iter().map(plan::Fault::from).collect(),
+            storms: self.storms.iter().map(storm).collect(),
+            faults: self.faults.iter().map(fault).collect(),
             thresholds,
             warm_up_ms: self.warm_up.ms(),
             settle_ms: self.settle.ms(),
@@ -66,7 +69,8 @@ impl Scenario {
 
     fn check_ranges(&self) -> Result<(), String> {
         let within = |name: &str, found: u64, range: std::ops::RangeInclusive<u64>| {
-            let (least, most) = (range.start(), range.end());
+            let least = range.start();
+            let most = range.end();
             if range.contains(&found) {
                 Ok(())
             } else {
@@ -120,7 +124,7 @@ impl Scenario {
     }
 
     /// Each type as it is published, with the class it has; by name.
-    fn types(&self) -> impl Iterator<Item = (&String, Class, &Published)> {
+    fn types(&self) -> impl Iterator<Item = (&String, Class, &TypeSection)> {
         self.types.iter().map(|(name, published)| (name, published.class_of(name), published))
     }
 
@@ -133,10 +137,11 @@ impl Scenario {
                 continue;
             }
             let per_request = mix::messages_per_request(published.rate.milli(), self.messages_per_request);
-            let schedule = self.schedule(type_name, published, (per_request, MESSAGES_MAX))?;
+            let schedule = self.schedule(type_name, published, per_request, MESSAGES_MAX)?;
             let length = published.payload.unwrap_or(self.payload);
             check_length(&format!("types.{type_name}.payload"), length)?;
-            let (count, keys) = (published.count, published.keys);
+            let count = published.count;
+            let keys = published.keys;
             loads.push(Load { type_name: type_name.clone(), class, schedule, count, keys, length });
         }
         if loads.len() > TYPES_MAX {
@@ -153,7 +158,7 @@ impl Scenario {
         }
         let mut names = vec![(type_name.clone(), published.rate.milli())];
         for (other_name, _, other) in types {
-            if (Published { rate: published.rate, ..other.clone() }) != *published {
+            if (TypeSection { rate: published.rate, ..other.clone() }) != *published {
                 return Err(format!(
                     "types.{other_name}: reliable types share one schedule, so all but its rate must be as of {type_name}"
                 ));
@@ -167,8 +172,8 @@ impl Scenario {
             .iter()
             .map(|(_, rate_milli)| rate_milli)
             .fold(0, |sum: u64, rate| sum.saturating_add(*rate));
-        let all = Published { rate: super::Rate::of_milli(rate_milli), ..published.clone() };
-        let schedule = self.schedule(type_name, &all, (1, RELIABLE_MESSAGES_MAX))?;
+        let all = TypeSection { rate: Rate::of_milli(rate_milli), ..published.clone() };
+        let schedule = self.schedule(type_name, &all, 1, RELIABLE_MESSAGES_MAX)?;
         let ttl_ms = published.ttl.map(Span::ms);
         if ttl_ms.is_some_and(|ttl_ms| !(1_000..=604_800_000).contains(&ttl_ms)) {
             return Err(format!("types.{type_name}.ttl (--ttl-ms): a second to a week"));
@@ -182,11 +187,13 @@ impl Scenario {
     fn schedule(
         &self,
         type_name: &str,
-        published: &Published,
-        (per_request, most): (u32, u64),
+        published: &TypeSection,
+        per_request: u32,
+        most: u64,
     ) -> Result<Schedule, String> {
         let flag = format!("types.{type_name}.rate (--type {type_name}, --rate, --reliable-rate)");
-        let (from, until) = (published.from, published.until.unwrap_or(self.seconds));
+        let from = published.from;
+        let until = published.until.unwrap_or(self.seconds);
         if from >= until || until > self.seconds {
             return Err(format!(
                 "types.{type_name}: from {from} until {until} is no part of the {} of the run",
@@ -201,20 +208,20 @@ impl Scenario {
         let messages = u64::try_from(messages).ok().filter(|messages| *messages <= most);
         let messages = messages.ok_or_else(|| format!("{flag} × --seconds: at most {most} messages"))?;
         let share = match self.rooms.publish {
-            Publish::Even => schedule::Share::Even,
+            Publish::Even => schedule::RoomChoice::Even,
             Publish::BySize => {
                 let devices = self.viewers.devices.max(self.rooms.count);
-                schedule::Share::BySize { sizes: self.sizes(), devices, seed: self.seed }
+                schedule::RoomChoice::BySize { sizes: self.sizes(), devices, seed: self.seed }
             }
         };
-        if published.arrivals == (Arrivals::Burst { every: Span::default() }) {
+        if published.arrivals == (ArrivalPattern::Burst { every: Span::default() }) {
             return Err(format!("types.{type_name}.arrivals: burst.every must be more than 0"));
         }
         let pattern = Pattern {
             arrivals: match published.arrivals {
-                Arrivals::Constant => schedule::Arrivals::Constant,
-                Arrivals::Poisson => schedule::Arrivals::Poisson,
-                Arrivals::Burst { every } => schedule::Arrivals::Burst { every_ms: every.ms() },
+                ArrivalPattern::Constant => schedule::Arrivals::Constant,
+                ArrivalPattern::Poisson => schedule::Arrivals::Poisson,
+                ArrivalPattern::Burst { every } => schedule::Arrivals::Burst { every_ms: every.ms() },
             },
             share,
             from_ms: from.ms(),
@@ -249,17 +256,18 @@ impl Scenario {
     fn conditions(&self, loads: &[Load]) -> Result<Vec<Condition>, String> {
         let parse = |text: &String| text.parse().map_err(|why| format!("thresholds (--threshold): {why}"));
         let conditions = self.thresholds.iter().map(parse).collect::<Result<Vec<Condition>, String>>()?;
-        slo::check_types(&conditions, loads).map_err(|why| format!("thresholds (--threshold): {why}"))?;
+        thresholds::check_types(&conditions, loads)
+            .map_err(|why| format!("thresholds (--threshold): {why}"))?;
         Ok(conditions)
     }
 
-    fn sizes(&self) -> seating::Sizes {
+    fn sizes(&self) -> Sizes {
         match self.rooms.sizes {
-            Sizes::Even => seating::Sizes::Even,
-            Sizes::Giant { share } => seating::Sizes::Giant { share: share.millionths() },
-            Sizes::Zipf { exponent } => seating::Sizes::Zipf { exponent },
-            Sizes::Lognormal { sigma } => seating::Sizes::Lognormal { sigma },
-            Sizes::Field => seating::Sizes::Field,
+            RoomSizes::Even => Sizes::Even,
+            RoomSizes::Giant { share } => Sizes::Giant { share: share.millionths() },
+            RoomSizes::Zipf { exponent } => Sizes::Zipf { exponent },
+            RoomSizes::Lognormal { sigma } => Sizes::Lognormal { sigma },
+            RoomSizes::Field => Sizes::Field,
         }
     }
 
@@ -280,22 +288,23 @@ impl Scenario {
     }
 
     fn audience(&self) -> Result<Audience, String> {
-        use super::Share;
+        use crate::scenario::units::Share;
         let whole = Share::of_millionths(1_000_000);
         let after = |at: Span, span: Span| Span::of_ms(at.ms() + span.ms());
         let points: Vec<(Span, Share)> = match &self.viewers.shape {
-            Shape::Steady => return Ok(Audience::steady(self.viewers.devices)),
-            Shape::Ramp { over, from } => vec![(Span::default(), *from), (*over, whole)],
-            Shape::Step { at, from } => vec![(Span::default(), *from), (*at, *from), (*at, whole)],
-            Shape::Raid { at } => {
+            AudienceShape::Steady => return Ok(Audience::steady(self.viewers.devices)),
+            AudienceShape::Ramp { over, from } => vec![(Span::default(), *from), (*over, whole)],
+            AudienceShape::Step { at, from } => vec![(Span::default(), *from), (*at, *from), (*at, whole)],
+            AudienceShape::Raid { at } => {
                 vec![(Span::default(), Share::default()), (*at, Share::default()), (after(*at, RAID), whole)]
             }
-            Shape::Spike { at, rise, hold, from } => {
-                let (up, down) = (after(*at, *rise), after(after(*at, *rise), *hold));
+            AudienceShape::Spike { at, rise, hold, from } => {
+                let up = after(*at, *rise);
+                let down = after(after(*at, *rise), *hold);
                 let turns = [(Span::default(), *from), (*at, *from), (up, whole), (down, whole)];
                 turns.into_iter().chain([(after(down, *rise), *from)]).collect()
             }
-            Shape::Points(points) => points.clone(),
+            AudienceShape::Points(points) => points.clone(),
         };
         if points.is_empty() || points.len() > LIST_MAX || points[0].0 != Span::default() {
             return Err(format!("viewers.shape: 1 to {LIST_MAX} points, and the first at 0"));
@@ -318,11 +327,11 @@ impl Scenario {
     }
 }
 
-fn check_sizes(sizes: Sizes) -> Result<(), String> {
+fn check_sizes(sizes: RoomSizes) -> Result<(), String> {
     let (name, found) = match sizes {
-        Sizes::Zipf { exponent } => ("zipf.exponent", exponent),
-        Sizes::Lognormal { sigma } => ("lognormal.sigma", sigma),
-        Sizes::Even | Sizes::Giant { .. } | Sizes::Field => return Ok(()),
+        RoomSizes::Zipf { exponent } => ("zipf.exponent", exponent),
+        RoomSizes::Lognormal { sigma } => ("lognormal.sigma", sigma),
+        RoomSizes::Even | RoomSizes::Giant { .. } | RoomSizes::Field => return Ok(()),
     };
     // What is no number is in no range.
     if (0.0..=UNEVEN_MAX).contains(&found) {
@@ -341,4 +350,15 @@ fn check_length(name: &str, length: Length) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+fn storm(written: &StormSection) -> Storm {
+    Storm {
+        at_ms: written.at.ms(),
+        share: written.share.millionths(),
+        back_within_ms: written.back_within.ms(),
+    }
+}
+
+fn fault(written: &FaultSection) -> Fault {
+    Fault { at_ms: written.at.ms(), run: written.run.clone() }
 }

@@ -1,4 +1,4 @@
-//! What the servers that stand in for the engine share: a thread per connection, and how a request is read.
+//! The fake node's connections: a thread for each, and the requests on it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
@@ -15,10 +15,9 @@ pub(crate) fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Send + S
     });
 }
 
-/// One request to a publisher door.
-pub(crate) struct PublishRequest {
-    /// The room of its path.
-    pub(crate) room: String,
+/// One request.
+pub(crate) struct Request {
+    pub(crate) path: String,
     /// It publishes; others only look.
     pub(crate) is_post: bool,
     /// Its body is protobuf.
@@ -26,8 +25,15 @@ pub(crate) struct PublishRequest {
     pub(crate) body: Vec<u8>,
 }
 
+impl Request {
+    /// The room of its path.
+    pub(crate) fn room(&self) -> &str {
+        self.path.split('/').nth(3).unwrap_or_default()
+    }
+}
+
 /// The next request of a connection; `None` when there is none to come.
-pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<PublishRequest> {
+pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut head = Vec::new();
     loop {
         let mut line = String::new();
@@ -42,8 +48,8 @@ pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<PublishR
     let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).ok()?;
-    Some(PublishRequest {
-        room: head[0].split('/').nth(3).unwrap_or_default().to_owned(),
+    Some(Request {
+        path: head[0].split(' ').nth(1).unwrap_or_default().to_owned(),
         is_post: head[0].starts_with("post"),
         is_proto: head.iter().any(|line| line.contains("content-type: application/x-protobuf")),
         body,

@@ -1,169 +1,170 @@
-//! A server small enough to be seen through, which speaks roomcast's protocol and can break one promise on purpose.
+//! A node small enough to be seen through, which speaks roomcast's protocol and can break one promise on purpose.
 //!
-//! One batch per room and 50 ms, JSON or protobuf, a thread per connection. It stands in for the engine where the
-//! load generator itself is under test.
+//! One batch per room and 50 ms, one reliable stream per room, JSON or protobuf, a thread or two per connection. The node
+//! stands in for the engine where the load generator itself is under test.
 
 mod doors;
+mod frames;
+mod misdeed;
+mod room;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use doors::{accept, read_request};
+use parking_lot::Mutex;
 use prost::Message as _;
 use roomcast_core::proto;
+use serde_json::{Value, json};
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::http::HeaderValue;
+use tungstenite::protocol::{Role, WebSocket};
 
-/// Which promise the server breaks, for its second device and third batch unless it says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misdeed {
-    None,
-    LoseOne,
-    LoseOneForAll,
-    SendTwice,
-    PublishTwiceForAll,
-    Swap,
-    SwapForAll,
-    AlterOneByte,
-    PassOverWithoutAWord,
-    PassOverAndSayExactly,
-    PassOverAndMiscount,
-    CutOff,
-    ShedAndDeliver,
-    /// Every publish: 503 `inbox_full`, and nothing is delivered.
-    RefuseAll,
-    /// Every publish: 500.
-    FailAll,
-    /// Every publish: 200, and each message a duplicate.
-    DuplicateAll,
-    /// One publish: 503 `inbox_full`, and its message is delivered.
-    RefuseAndDeliver,
-    /// One publish: 500, and its message is delivered.
-    FailOne,
-    /// Not at all what a viewer door answers.
-    NotRoomcast,
-    /// None; chat is sampled to one message a flush, and each batch says how many were shed before it left.
-    ShedAndSay,
-    /// The same, but the third batch says one less.
-    ShedAndSayLess,
-    /// The same, but every batch says one more.
-    ShedAndSayMore,
-    /// One gift is in no batch.
-    LoseGift,
-    /// The counter's totals are one off from the third batch on.
-    MiscountTotal,
-    /// The counter is one more for a device than for the others.
-    MiscountForOne,
-    /// Messages of one key are merged in each flush, and one of a merged message's counts is lost.
-    MergeAndForget,
-    /// Messages of one key are merged in each flush, exactly.
-    Merge,
-    /// Who joins after the first publish is given a welcome, and nothing more.
-    ForgetLate,
-    /// None, and at the operator door it says what its processor did: [`PROCESSOR_US`] more each time it is asked.
-    SayProcessorTime,
+use doors::{accept, read_request};
+use frames::{EPOCH, Message, Told, Welcome, page};
+pub(crate) use misdeed::Misdeed;
+use room::{Member, Room};
+
+/// The processor time that the node of [`Misdeed::SayProcessorTime`] seems to use between two questions.
+pub(crate) const PROCESSOR_US: u64 = 6_000;
+/// Time between two flushes.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
+/// Messages of a page: few, so that devices have to go on.
+const PAGE_MESSAGES: u64 = 4;
+
+#[derive(Default)]
+struct State {
+    rooms: BTreeMap<String, Room>,
+    failed_once: bool,
+    restarted: bool,
+    /// Acknowledgements as they came: room, epoch and offset.
+    acks: Vec<(String, String, u64)>,
+    /// Upgrades that brought a cursor.
+    resumed: u64,
 }
 
-/// What the processor of [`Misdeed::SayProcessorTime`] seems to do between two questions.
-pub(crate) const PROCESSOR_US: u64 = 6_000;
-
-/// The server's doors.
-#[derive(Debug)]
-pub(crate) struct FakeServer {
+/// The node's doors.
+pub(crate) struct FakeNode {
     pub(crate) viewer: SocketAddr,
     pub(crate) publisher: SocketAddr,
     pub(crate) ops: SocketAddr,
-    /// Dropped with the server, which ends the flushing thread.
+    state: Arc<Mutex<State>>,
+    /// Dropped with the node, which ends the flushing thread.
     _stop: Sender<()>,
 }
 
-struct Member {
-    proto: bool,
-    /// It joined after the first publish.
-    is_late: bool,
-    frames: Sender<Option<Vec<u8>>>,
-    /// What it missed and has not been told of.
-    missed: u64,
-}
-
-#[derive(Default)]
-struct Room {
-    seq: u64,
-    gathered: Vec<Draft>,
-    members: Vec<Member>,
-    /// Where the counter stands.
-    total: u64,
-}
-
-/// One message of a publish request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Draft {
-    type_name: String,
-    key: String,
-    count: u64,
-    payload: String,
-}
-
-/// What a batch says beside its messages.
-#[derive(Debug, Clone, Copy, Default)]
-struct Aside {
-    /// Chat that was shed, or in batches that were passed over.
-    skipped: u64,
-    /// Gifts that were merged.
-    merged: u64,
-    /// The counter's growth and total.
-    likes: Option<(u64, u64)>,
-}
-
-type Rooms = Arc<Mutex<BTreeMap<String, Room>>>;
-
-impl FakeServer {
+impl FakeNode {
     /// Starts one on free ports.
     pub(crate) fn start(misdeed: Misdeed) -> Self {
-        let rooms: Rooms = Arc::default();
+        let state: Arc<Mutex<State>> = Arc::default();
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let (viewer, publisher, ops) = (listen(), listen(), listen());
+        let address = |listener: &TcpListener| listener.local_addr().expect("bound");
+        let viewer = listen();
+        let publisher = listen();
+        let ops = listen();
         let (stop, stopped) = channel();
-        let fake = Self {
-            viewer: viewer.local_addr().expect("bound"),
-            publisher: publisher.local_addr().expect("bound"),
-            ops: ops.local_addr().expect("bound"),
+        let node = Self {
+            viewer: address(&viewer),
+            publisher: address(&publisher),
+            ops: address(&ops),
+            state: Arc::clone(&state),
             _stop: stop,
         };
-        let (for_viewers, for_publishers, for_flushes) = (Arc::clone(&rooms), Arc::clone(&rooms), rooms);
+        let for_viewers = Arc::clone(&state);
+        let for_publishers = Arc::clone(&state);
         accept(viewer, move |stream| view(stream, &for_viewers, misdeed));
         accept(publisher, move |stream| take_publishes(stream, &for_publishers, misdeed));
         let asked = AtomicU64::new(0);
-        accept(ops, move |stream| match misdeed {
-            Misdeed::SayProcessorTime => answer_operators(stream, &asked),
-            _ => take_publishes(stream, &Rooms::default(), Misdeed::None),
-        });
+        accept(ops, move |stream| answer_operators(stream, &asked, misdeed));
         std::thread::spawn(move || {
-            while stopped.recv_timeout(Duration::from_millis(50))
-                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-            {
-                let mut rooms = for_flushes.lock().unwrap_or_else(PoisonError::into_inner);
-                rooms.iter_mut().for_each(|(name, room)| flush(name, room, misdeed));
+            while stopped.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
+                state.lock().rooms.iter_mut().for_each(|(name, room)| room.flush(name, misdeed));
             }
         });
-        fake
+        node
+    }
+
+    /// The flags that name its doors.
+    pub(crate) fn doors(&self) -> [String; 3] {
+        [
+            format!("--viewer-door=ws://{}", self.viewer),
+            format!("--publisher-door=http://{}", self.publisher),
+            format!("--ops-door=http://{}", self.ops),
+        ]
+    }
+
+    /// Runs the load generator against it.
+    pub(crate) fn run(&self, flags: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-loadgen"));
+        command.arg("run").args(flags.split_whitespace()).args(self.doors());
+        command.output().expect("the program starts")
+    }
+
+    /// Acknowledgements so far.
+    pub(crate) fn acks(&self) -> Vec<(String, String, u64)> {
+        self.state.lock().acks.clone()
+    }
+
+    /// Devices that came with a cursor.
+    pub(crate) fn resumed(&self) -> u64 {
+        self.state.lock().resumed
     }
 }
 
+/// Runs against a node with this misdeed, checks the exit code and the report, and gives the node back.
+pub(crate) fn ends(misdeed: Misdeed, flags: &str, code: i32, names: &[&str]) -> FakeNode {
+    let node = FakeNode::start(misdeed);
+    let output = node.run(flags);
+    let report = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    // On a machine that stood still for a moment the verdict is as good, but for the generator's own lateness.
+    let is_late = code == 0 && report.contains("verdict      generator-limited: no violation");
+    let code = if is_late { 3 } else { code };
+    assert_eq!(output.status.code(), Some(code), "{misdeed:?}\n{report}{said}");
+    for name in names {
+        let is_said = report.contains(name) || said.contains(name) || (is_late && *name == "verdict      ok");
+        assert!(is_said, "{misdeed:?} names {name}\n{report}{said}");
+    }
+    node
+}
+
+/// The value of a parameter of a request, if it is there.
+fn parameter<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = target.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn offset_of(cursor: Option<&str>) -> u64 {
+    cursor.and_then(|cursor| cursor.split_once(':')?.1.parse().ok()).unwrap_or(0)
+}
+
 #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-fn view(mut stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
+fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed) {
     if misdeed == Misdeed::NotRoomcast {
         drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"));
         return;
     }
-    let (mut name, mut is_proto) = (String::new(), false);
+    let mut head = vec![0; 4096];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if !matches!(stream.peek(&mut head), Ok(1..)) {
+            return;
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let name = target.split(['/', '?']).nth(3).unwrap_or_default().to_owned();
+    if target.split('?').next().is_some_and(|path| path.ends_with("/reliable")) {
+        let page = page_of(&state.lock(), &name, parameter(&target, "after"), misdeed);
+        drop(stream.write_all(response(200, &page).as_bytes()));
+        return;
+    }
+    let mut is_proto = false;
     let upgraded = tungstenite::accept_hdr(stream, |request: &Request, mut response: Response| {
-        name = request.uri().path().split('/').nth(3).unwrap_or_default().to_owned();
         let asked = request.headers().get("sec-websocket-protocol").cloned();
         is_proto = asked.as_ref().is_some_and(|asked| asked.as_bytes().ends_with(b"proto"));
         let chosen = asked.unwrap_or(HeaderValue::from_static("roomcast.v1.json"));
@@ -171,8 +172,17 @@ fn view(mut stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
         Ok::<_, ErrorResponse>(response)
     });
     let Ok(mut socket) = upgraded else { return };
-    let frames = join(rooms, &name, is_proto);
-    while let Ok(Some(frame)) = frames.recv() {
+    let Ok(reading) = socket.get_ref().try_clone() else { return };
+    let (frames, receiver) = channel();
+    let member = Member { is_proto, is_late: false, frames, missed: 0 };
+    join(&mut state.lock(), &name, parameter(&target, "cursor"), member, misdeed);
+    let for_reader = Arc::clone(state);
+    std::thread::spawn(move || listen(reading, &for_reader, is_proto));
+    while let Ok(Some(frame)) = receiver.recv() {
+        if frame.is_empty() {
+            std::thread::park_timeout(Duration::from_millis(3_500));
+            continue;
+        }
         let message = if is_proto {
             tungstenite::Message::binary(frame)
         } else {
@@ -182,222 +192,122 @@ fn view(mut stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
             return;
         }
     }
+    drop(socket.get_ref().shutdown(std::net::Shutdown::Both));
 }
 
-fn join(rooms: &Rooms, name: &str, is_proto: bool) -> Receiver<Option<Vec<u8>>> {
-    let (frames, receiver) = channel();
-    let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
-    let room = rooms.entry(name.to_owned()).or_default();
-    let welcome = if is_proto {
-        let frame = proto::server_frame::Frame::Welcome(proto::Welcome {
-            room: name.to_owned(),
-            run: "0a".to_owned(),
-            seq: room.seq,
-            heartbeat_ms: 25_000,
-            ..proto::Welcome::default()
-        });
-        proto::ServerFrame { frame: Some(frame) }.encode_to_vec()
-    } else {
-        format!(r#"{{"kind":"welcome","room":"{name}","run":"0a","seq":{},"heartbeat_ms":25000}}"#, room.seq)
-            .into_bytes()
-    };
-    frames.send(Some(welcome)).expect("the receiver is here");
-    let is_late = room.seq > 0 || !room.gathered.is_empty();
-    room.members.push(Member { proto: is_proto, is_late, frames, missed: 0 });
-    receiver
-}
-
-fn batch(name: &str, seq: u64, drafts: &[Draft], aside: Aside, is_proto: bool) -> Vec<u8> {
-    let Aside { skipped, merged, likes } = aside;
-    if is_proto {
-        let message = |draft: &Draft| proto::Message {
-            r#type: draft.type_name.clone(),
-            payload: draft.payload.clone().into_bytes().into(),
-            json: true,
-            key: draft.key.clone(),
-            count: if draft.count == 1 { 0 } else { draft.count },
-            ..proto::Message::default()
-        };
-        let one =
-            |name: &str, count: u64| (count > 0).then(|| (name.to_owned(), count)).into_iter().collect();
-        let change = |(add, total)| ("like".to_owned(), proto::CounterChange { add, total });
-        let batch = proto::Batch {
-            room: name.to_owned(),
-            run: "0a".to_owned(),
-            seq,
-            skipped: one("chat", skipped),
-            merged: one("gift", merged),
-            counters: likes.map(change).into_iter().collect(),
-            messages: drafts.iter().map(message).collect(),
-            ..proto::Batch::default()
-        };
-        return proto::ServerFrame { frame: Some(proto::server_frame::Frame::Batch(batch)) }.encode_to_vec();
-    }
-    let spell = |draft: &Draft| {
-        let key = if draft.key.is_empty() { String::new() } else { format!(r#","key":"{}""#, draft.key) };
-        let count = if draft.count == 1 { String::new() } else { format!(r#","count":{}"#, draft.count) };
-        format!(r#"{{"type":"{}","payload":{},"at":1{key}{count}}}"#, draft.type_name, draft.payload)
-    };
-    let messages: Vec<String> = drafts.iter().map(spell).collect();
-    let skipped = if skipped > 0 { format!(r#""skipped":{{"chat":{skipped}}},"#) } else { String::new() };
-    let merged = if merged > 0 { format!(r#""merged":{{"gift":{merged}}},"#) } else { String::new() };
-    let likes =
-        likes.map(|(add, total)| format!(r#""counters":{{"like":{{"add":{add},"total":{total}}}}},"#));
-    format!(
-        r#"{{"kind":"batch","room":"{name}","run":"0a","seq":{seq},{skipped}{merged}{}"messages":[{}]}}"#,
-        likes.unwrap_or_default(),
-        messages.join(",")
-    )
-    .into_bytes()
-}
-
-/// What leaves of what was gathered, and what is said of the rest.
-fn cut(room: &mut Room, misdeed: Misdeed) -> (Vec<Draft>, Aside) {
-    let now = room.seq == 3;
-    let gathered = std::mem::take(&mut room.gathered);
-    let (likes, mut drafts): (Vec<Draft>, Vec<Draft>) =
-        gathered.into_iter().partition(|draft| draft.type_name == "like");
-    let mut aside = Aside::default();
-    if !likes.is_empty() {
-        let add = likes.iter().map(|draft| draft.count).sum();
-        room.total += add + u64::from(misdeed == Misdeed::MiscountTotal && now);
-        aside.likes = Some((add, room.total));
-    }
-    let is = |draft: &Draft, type_name: &str| draft.type_name == type_name;
-    if matches!(misdeed, Misdeed::ShedAndSay | Misdeed::ShedAndSayLess | Misdeed::ShedAndSayMore) {
-        let (mut seen, before) = (0, drafts.len());
-        drafts.retain(|draft| {
-            seen += u64::from(is(draft, "chat"));
-            !is(draft, "chat") || seen == 1
-        });
-        aside.skipped = (before - drafts.len()) as u64;
-        aside.skipped -= u64::from(misdeed == Misdeed::ShedAndSayLess && now);
-        aside.skipped += u64::from(misdeed == Misdeed::ShedAndSayMore);
-    }
-    if matches!(misdeed, Misdeed::Merge | Misdeed::MergeAndForget) {
-        let mut kept: Vec<Draft> = Vec::new();
-        for draft in drafts {
-            match kept.iter_mut().find(|kept| is(kept, "gift") && kept.key == draft.key) {
-                Some(first) if is(&draft, "gift") => {
-                    aside.merged += 1;
-                    let sum = first.count + draft.count;
-                    *first = Draft { count: sum - u64::from(misdeed == Misdeed::MergeAndForget), ..draft };
-                }
-                _ => kept.push(draft),
-            }
-        }
-        drafts = kept;
-    }
-    match misdeed {
-        Misdeed::LoseOneForAll if now => drop(drafts.remove(0)),
-        Misdeed::PublishTwiceForAll if now => drafts.push(drafts[0].clone()),
-        Misdeed::SwapForAll if now => drafts.reverse(),
-        Misdeed::LoseGift if now => {
-            if let Some(gift) = drafts.iter().position(|draft| is(draft, "gift")) {
-                drafts.remove(gift);
-            }
-        }
-        _ => {}
-    }
-    (drafts, aside)
-}
-
-fn flush(name: &str, room: &mut Room, misdeed: Misdeed) {
-    if room.gathered.is_empty() {
-        return;
-    }
-    room.seq += 1;
-    let seq = room.seq;
-    let now = seq == 3;
-    let (drafts, aside) = cut(room, misdeed);
-    for (index, member) in room.members.iter_mut().enumerate() {
-        if misdeed == Misdeed::ForgetLate && member.is_late {
+/// Notes what a device acknowledges.
+fn listen(stream: TcpStream, state: &Arc<Mutex<State>>, is_proto: bool) {
+    let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
+    while let Ok(message) = socket.read() {
+        if !(message.is_text() || message.is_binary()) {
             continue;
         }
-        let told = Aside { skipped: aside.skipped + member.missed, ..aside };
-        let honest = batch(name, seq, &drafts, told, member.proto);
-        member.missed = 0;
-        let send = |frame: Vec<u8>| drop(member.frames.send(Some(frame)));
-        if !(now && index == 1) {
-            send(honest);
+        let bytes = message.into_data();
+        if is_proto {
+            let frame = proto::DeviceFrame::decode(bytes).expect("a device frame");
+            if let Some(proto::device_frame::Frame::Ack(ack)) = frame.frame {
+                let acks = ack.acks.into_iter().map(|ack| (ack.room, ack.epoch, ack.offset));
+                state.lock().acks.extend(acks);
+            }
             continue;
         }
-        let (mut mine, mut told) = (drafts.clone(), told);
-        match misdeed {
-            Misdeed::LoseOne => drop(mine.remove(0)),
-            Misdeed::Swap => mine.reverse(),
-            Misdeed::SendTwice => send(honest),
-            Misdeed::AlterOneByte => {
-                let last = mine[0].payload.len() - 2;
-                let other = if mine[0].payload.as_bytes()[last] == b'x' { "y" } else { "x" };
-                mine[0].payload.replace_range(last..=last, other);
-            }
-            Misdeed::MiscountForOne => told.likes = told.likes.map(|(add, total)| (add + 1, total + 1)),
-            Misdeed::PassOverWithoutAWord => continue,
-            Misdeed::PassOverAndSayExactly => {
-                member.missed = mine.len() as u64;
-                continue;
-            }
-            Misdeed::PassOverAndMiscount => {
-                member.missed = mine.len() as u64 + 1;
-                continue;
-            }
-            Misdeed::CutOff => {
-                drop(member.frames.send(None));
-                continue;
-            }
-            _ => {}
+        let frame: Value = serde_json::from_slice(&bytes).expect("a device frame");
+        if frame["kind"] == "ack" {
+            let text = |name: &str| frame[name].as_str().unwrap_or_default().to_owned();
+            let ack = (text("room"), text("epoch"), frame["offset"].as_u64().unwrap_or(0));
+            state.lock().acks.push(ack);
         }
-        send(batch(name, seq, &mine, told, member.proto));
     }
 }
 
-/// Answers whatever is asked with the one metric there is.
-fn answer_operators(stream: TcpStream, asked: &AtomicU64) {
+fn page_of(state: &State, name: &str, cursor: Option<&str>, misdeed: Misdeed) -> String {
+    let Some(room) = state.rooms.get(name) else { return page(name, 0, Told::default(), &[]) };
+    let after = offset_of(cursor);
+    let through = room.head.min(after + PAGE_MESSAGES);
+    let is_in = |kept: &&Message| (after + 1..=through).contains(&kept.offset);
+    let is_kept = |kept: &&Message| !(misdeed == Misdeed::ForgetOne && kept.offset == 3);
+    let messages: Vec<&Message> = room.stored.iter().filter(is_in).filter(is_kept).collect();
+    page(name, room.head, Told { after, through }, &messages)
+}
+
+fn join(state: &mut State, name: &str, cursor: Option<&str>, mut member: Member, misdeed: Misdeed) {
+    state.resumed += u64::from(cursor.is_some());
+    let room = state.rooms.entry(name.to_owned()).or_default();
+    let mut after = offset_of(cursor);
+    let mut reset = "";
+    if after > room.head || (misdeed == Misdeed::ResetFalsely && after > 0) {
+        after = 0;
+        reset = "ahead";
+    }
+    let knows = misdeed != Misdeed::KnowNothing;
+    let reliable = room.stored.iter().filter(|kept| knows && kept.offset > after).collect();
+    let welcome = Welcome {
+        room: name,
+        run: room.run,
+        seq: room.seq,
+        epoch: if knows { EPOCH } else { "" },
+        reset,
+        told: Told { after, through: if knows { room.head } else { 0 } },
+        reliable,
+    };
+    member.send(Some(welcome.frame(member.is_proto)));
+    member.is_late = room.seq > 0 || !room.gathered.is_empty();
+    room.members.push(member);
+}
+
+fn response(code: u16, body: &str) -> String {
+    format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Answers whatever is asked; with the one metric there is where that is the misdeed.
+fn answer_operators(stream: TcpStream, asked: &AtomicU64, misdeed: Misdeed) {
     let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    let mut path = String::new();
-    while line != "\r\n" {
-        line.clear();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+    while let Some(request) = read_request(&mut reader) {
+        let body = if misdeed == Misdeed::SayProcessorTime {
+            let used =
+                PROCESSOR_US * asked.fetch_add(u64::from(request.path == "/metrics"), Ordering::Relaxed);
+            format!(
+                "# TYPE roomcast_cpu_microseconds_total counter\nroomcast_cpu_microseconds_total {used}\n"
+            )
+        } else {
+            "{}".to_owned()
+        };
+        if reader.get_mut().write_all(response(200, &body).as_bytes()).is_err() {
             return;
         }
-        if let Some(asked) = line.strip_prefix("GET ") {
-            asked.split(' ').next().unwrap_or_default().clone_into(&mut path);
-        }
     }
-    let times = asked.fetch_add(u64::from(path == "/metrics"), Ordering::Relaxed);
-    let used = PROCESSOR_US * times;
-    let metrics =
-        format!("# TYPE roomcast_cpu_microseconds_total counter\nroomcast_cpu_microseconds_total {used}\n");
-    let answer = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n{metrics}", metrics.len());
-    drop(reader.get_mut().write_all(answer.as_bytes()));
 }
 
-fn take_publishes(stream: TcpStream, rooms: &Rooms, misdeed: Misdeed) {
+fn take_publishes(stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed) {
     let mut reader = BufReader::new(stream);
     let mut taken = 0;
     while let Some(request) = read_request(&mut reader) {
-        let drafts = if request.is_post { drafts(&request.body, request.is_proto) } else { Vec::new() };
-        taken += drafts.len();
-        let (code, answer) = answer(misdeed, drafts.len(), taken);
-        if !matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll) {
-            let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
-            rooms.entry(request.room).or_default().gathered.extend(drafts);
-        }
-        let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
-        if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+        let mut messages =
+            if request.is_post { Message::all_of(&request.body, request.is_proto) } else { Vec::new() };
+        let answered = if messages.first().is_some_and(|message| !message.id.is_empty()) {
+            take_reliable(&mut state.lock(), request.room(), messages.remove(0), misdeed)
+        } else {
+            taken += messages.len();
+            let answer = answer(misdeed, messages.len(), taken);
+            let takes_none = matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll);
+            // A question of the coordinator names no room, so no room comes of it.
+            if request.is_post && !takes_none {
+                let mut state = state.lock();
+                state.rooms.entry(request.room().to_owned()).or_default().gathered.extend(messages);
+            }
+            Some(answer)
+        };
+        // No answer: the connection is cut, as by a node that was killed.
+        let Some((code, body)) = answered else { return };
+        if reader.get_mut().write_all(response(code, &body).as_bytes()).is_err() {
             return;
         }
     }
 }
 
-/// The status and body for a request of `messages` messages, with which the connection has had `taken` in all.
+/// The status and body for a request of `messages` plain messages, with which the connection has had `taken` in all.
 fn answer(misdeed: Misdeed, messages: usize, taken: usize) -> (u16, String) {
-    let results = |result: &str| {
-        let each = vec![format!(r#"{{"result":"{result}"}}"#); messages].join(",");
-        format!(r#"{{"results":[{each}]}}"#)
-    };
+    let results = |result: &str| json!({"results": vec![json!({"result": result}); messages]}).to_string();
     let inbox_full = || (503, r#"{"code":"inbox_full"}"#.to_owned());
     match misdeed {
         Misdeed::ShedAndDeliver if taken == 10 => {
@@ -413,26 +323,72 @@ fn answer(misdeed: Misdeed, messages: usize, taken: usize) -> (u16, String) {
     }
 }
 
-/// The messages of a request, their payloads as JSON text.
-fn drafts(body: &[u8], is_proto: bool) -> Vec<Draft> {
-    if is_proto {
-        let request = proto::PublishRequest::decode(body).expect("a request");
-        let draft = |message: proto::PublishMessage| Draft {
-            type_name: message.r#type,
-            key: message.key,
-            count: message.count.unwrap_or(1),
-            payload: String::from_utf8(message.payload.to_vec()).expect("JSON is text"),
-        };
-        return request.messages.into_iter().map(draft).collect();
-    }
-    let request: serde_json::Value = serde_json::from_slice(body).expect("a request");
-    let messages = request["messages"].as_array().cloned().unwrap_or_else(|| vec![request]);
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let draft = |message: &serde_json::Value| Draft {
-        type_name: text(&message["type"]),
-        key: text(&message["key"]),
-        count: message["count"].as_u64().unwrap_or(1),
-        payload: message["payload"].to_string(),
+/// Stores a reliable message and tells its room; `None`: the node was killed meanwhile.
+fn take_reliable(
+    state: &mut State,
+    name: &str,
+    mut message: Message,
+    misdeed: Misdeed,
+) -> Option<(u16, String)> {
+    let result = |result: &str, offset: u64| {
+        Some((200, json!({"results": [{"result": result, "offset": offset}]}).to_string()))
     };
-    messages.iter().map(draft).collect()
+    let other = state.rooms.keys().find(|other| *other != name).cloned();
+    let room = state.rooms.entry(name.to_owned()).or_default();
+    let known = room.stored.iter().find(|kept| kept.id == message.id).map(|kept| kept.offset);
+    if let Some(offset) = known.filter(|_| misdeed != Misdeed::StoreTwice) {
+        return result("duplicate", offset);
+    }
+    room.head += if misdeed == Misdeed::SkipOffset && room.head == 2 { 2 } else { 1 };
+    let offset = room.head;
+    message.offset = offset;
+    room.tell(name, &message, misdeed);
+    if !(misdeed == Misdeed::AnswerOnly && offset == 3) {
+        room.stored.push(message);
+    }
+    let restarts = matches!(misdeed, Misdeed::Restart | Misdeed::RestartAndForget);
+    if restarts && offset == 4 && !state.restarted {
+        state.restarted = true;
+        restart(state, misdeed);
+        return None;
+    }
+    if misdeed == Misdeed::CrossRooms && offset == 3 {
+        cross(state, name, other.as_deref());
+    }
+    let once = state.failed_once;
+    state.failed_once |= offset == 3;
+    match misdeed {
+        Misdeed::AnswerLate | Misdeed::StoreTwice if offset == 3 && !once => {
+            Some((503, r#"{"code":"store_failing"}"#.to_owned()))
+        }
+        Misdeed::RefuseAndStore if offset == 3 => Some((429, r#"{"code":"quota"}"#.to_owned())),
+        _ => result("durable", offset),
+    }
+}
+
+/// Tells the members of `name` a message of another room, as the next of their own.
+fn cross(state: &mut State, name: &str, other: Option<&str>) {
+    let theirs = other.and_then(|other| state.rooms.get(other)?.stored.first()).cloned();
+    let Some(mut theirs) = theirs else { return };
+    let Some(room) = state.rooms.get_mut(name) else { return };
+    room.head += 1;
+    theirs.offset = room.head;
+    room.tell(name, &theirs, Misdeed::None);
+}
+
+fn restart(state: &mut State, misdeed: Misdeed) {
+    for (name, room) in &mut state.rooms {
+        // Plain messages that were accepted have left before the node is killed.
+        room.flush(name, misdeed);
+        room.run += 1;
+        room.seq = 0;
+        for member in room.members.drain(..) {
+            member.send(None);
+        }
+        if misdeed == Misdeed::RestartAndForget {
+            let kept = room.stored.len().saturating_sub(2);
+            room.stored.truncate(kept);
+            room.head = room.stored.last().map_or(0, |kept| kept.offset);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A faultless stream, and one fault at a time.
 
 use super::*;
-use crate::schedule::Schedule;
+use crate::scenario::schedule::Schedule;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const TTL_NS: u64 = 60 * SECOND_NS;
@@ -38,9 +38,10 @@ fn stored() -> Stored {
 }
 
 fn verdict(published: &Published, seen: StreamSeen, stored: &Stored) -> Violations {
-    let (mut times, mut violations) = (ApplyTimes::default(), Violations::default());
+    let mut times = ApplyTimes::default();
+    let mut violations = Violations::default();
     check_stored(published, 0, stored, TTL_NS, &mut violations);
-    check_stream(published, &[seen], Some(stored), TTL_NS, (&mut times, &mut violations));
+    check_stream(published, &[seen], Some(stored), TTL_NS, &mut times, &mut violations);
     violations
 }
 
@@ -55,8 +56,9 @@ fn finds(violations: &Violations, expected: &[(Kind, u64)]) {
 
 #[test]
 fn a_faultless_stream_has_no_violations_and_its_times() {
-    let (mut times, mut violations) = (ApplyTimes::default(), Violations::default());
-    check_stream(&published(), &[seen()], Some(&stored()), TTL_NS, (&mut times, &mut violations));
+    let mut times = ApplyTimes::default();
+    let mut violations = Violations::default();
+    check_stream(&published(), &[seen()], Some(&stored()), TTL_NS, &mut times, &mut violations);
     finds(&violations, &[]);
     let figures = times.from_answer.percentiles();
     assert_eq!(figures.count, 12);

@@ -1,0 +1,416 @@
+//! A child process of the selftest: the doors of a node with nothing behind them, as cheap as they can be.
+//!
+//! Its viewer door lets every device in and, when it is told to, sends all of them the same batches as fast as their sockets
+//! take them, so many frames in each write; its publisher door accepts everything. It says on stdout where its doors are,
+//! takes one order on stdin, answers what it sent, and ends when stdin does.
+
+use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use prost::Message as _;
+use roomcast_core::proto;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{monotonic_ns, thread_processor_ns};
+use crate::machine::descriptors::{DEVICES_PER_PROCESS_MAX, devices_per_process};
+use crate::scenario::mix::{Load, type_seed};
+use crate::scenario::payload::Payloads;
+
+/// The one life of every room.
+const RUN: &str = "0a";
+/// Longest request of a device or a publisher. Past it the connection is closed.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// How long a device may take for its request: another one waits for it.
+const REQUEST_AGE_MAX: Duration = Duration::from_secs(5);
+/// Connections of publishers at one time. Past it a further one is closed.
+const PUBLISHERS_MAX: usize = 256;
+/// Writes that a device may be ahead of the slowest, as those of a room are in a pass or two of a node.
+const WRITES_AHEAD_MAX: usize = 64;
+/// How long sockets may be full before the source looks whether it is over.
+const FULL_MAX: Duration = Duration::from_millis(100);
+/// Past the end of its time, how long devices may take to be level before the source gives up.
+const LEVEL_MAX_NS: u64 = 30_000_000_000;
+
+/// Where the doors are.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Doors {
+    pub(crate) viewer: SocketAddr,
+    pub(crate) publisher: SocketAddr,
+    pub(crate) ops: SocketAddr,
+}
+
+/// What to send.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Stream {
+    /// The messages, one in each frame; its schedule begins at the run's start.
+    pub(crate) load: Load,
+    /// The run's seed.
+    pub(crate) seed: u64,
+    pub(crate) room: String,
+    pub(crate) frames_per_write: usize,
+    /// Until when devices are sent more than others have.
+    pub(crate) until_ns: u64,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Streamed {
+    /// Frames to each device.
+    pub(crate) frames_each: u64,
+    pub(crate) writes: u64,
+    /// Processor time of the sending thread.
+    pub(crate) processor_ns: u64,
+    pub(crate) took_ns: u64,
+}
+
+/// Runs a source until its stdin ends.
+///
+/// # Errors
+/// When its doors can't be opened, or a device breaks off.
+pub(crate) fn run() -> std::io::Result<()> {
+    devices_per_process().map_err(std::io::Error::other)?;
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let viewer = listen()?;
+    let publisher = listen()?;
+    let ops = listen()?;
+    say(&Doors { viewer: viewer.local_addr()?, publisher: publisher.local_addr()?, ops: ops.local_addr()? })?;
+    let (door, arrived) = sync_channel(DEVICES_PER_PROCESS_MAX as usize);
+    std::thread::spawn(move || let_in(&viewer, &door));
+    for door in [publisher, ops] {
+        std::thread::spawn(move || answer_all(&door));
+    }
+    let mut devices = Vec::new();
+    let mut orders = std::io::stdin().lock().lines();
+    if let Some(order) = orders.next() {
+        let stream: Stream = serde_json::from_str(&order?)?;
+        devices.extend(arrived.try_iter().map(SinkDevice::new));
+        say(&send(&stream, &mut devices)?)?;
+    }
+    // The devices stay connected until nobody looks at them any more.
+    while orders.next().is_some_and(|line| line.is_ok()) {}
+    Ok(())
+}
+
+fn say(word: &impl Serialize) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    serde_json::to_writer(&mut stdout, word)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+fn let_in(door: &TcpListener, devices: &SyncSender<TcpStream>) {
+    for stream in door.incoming() {
+        let welcomed = stream.and_then(welcome);
+        if welcomed.is_ok_and(|stream| devices.send(stream).is_err()) {
+            return;
+        }
+    }
+}
+
+/// Answers a device's handshake, and sends the welcome behind it.
+fn welcome(mut stream: TcpStream) -> std::io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(REQUEST_AGE_MAX))?;
+    let mut asked = Vec::new();
+    let wrong = || std::io::Error::other("no handshake of a device");
+    let (room, key) = loop {
+        if !read_more(&mut stream, &mut asked)? {
+            return Err(wrong());
+        }
+        if let Some(handshake) = handshake(&asked).ok_or_else(wrong)? {
+            break handshake;
+        }
+    };
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    let mut answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: roomcast.v1.proto\r\n\r\n"
+    )
+    .into_bytes();
+    let welcome =
+        proto::Welcome { room, run: RUN.to_owned(), heartbeat_ms: 25_000, ..proto::Welcome::default() };
+    write_frame(&mut answer, proto::server_frame::Frame::Welcome(welcome));
+    stream.write_all(&answer)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
+/// The room and the key of a handshake; `Some(None)`: it is not whole yet; `None`: it is none.
+fn handshake(asked: &[u8]) -> Option<Option<(String, String)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    if request.parse(asked).ok()?.is_partial() {
+        return Some(None);
+    }
+    let room = request.path?.strip_prefix("/v1/rooms/")?.split('/').next()?.to_owned();
+    let key = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("sec-websocket-key"))?;
+    Some(Some((room, String::from_utf8_lossy(key.value).into_owned())))
+}
+
+/// Whether there was more to read, of a request that is not too long.
+fn read_more(stream: &mut TcpStream, asked: &mut Vec<u8>) -> std::io::Result<bool> {
+    let mut chunk = [0; 4_096];
+    let read = stream.read(&mut chunk)?;
+    asked.extend_from_slice(&chunk[..read]);
+    Ok(read > 0 && asked.len() <= REQUEST_BYTES_MAX)
+}
+
+/// Accepts whatever is published, and is ready.
+fn answer_all(door: &TcpListener) {
+    let held = Arc::new(());
+    for stream in door.incoming().filter_map(Result::ok) {
+        let hold = Arc::clone(&held);
+        // One of the two holds is this loop's.
+        if Arc::strong_count(&held) <= PUBLISHERS_MAX + 1 {
+            std::thread::spawn(move || {
+                drop(answer(stream));
+                drop(hold);
+            });
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    const BODY: &str = r#"{"results":[{"result":"accepted"}]}"#;
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    stream.set_nodelay(true)?;
+    let mut asked = Vec::new();
+    loop {
+        match request_bytes(&asked) {
+            Some(Some(bytes)) if bytes <= asked.len() => {
+                asked.drain(..bytes);
+                stream.write_all(answer.as_bytes())?;
+            }
+            Some(_) => {
+                if !read_more(&mut stream, &mut asked)? {
+                    return Ok(());
+                }
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+/// How long the request is that these bytes begin with; `Some(None)`: its head is not whole yet; `None`: it is none.
+fn request_bytes(asked: &[u8]) -> Option<Option<usize>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    let httparse::Status::Complete(head_bytes) = request.parse(asked).ok()? else { return Some(None) };
+    let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let body_bytes = match length {
+        Some(length) => std::str::from_utf8(length.value).ok()?.trim().parse::<usize>().ok()?,
+        None => 0,
+    };
+    head_bytes.checked_add(body_bytes).map(Some)
+}
+
+/// A WebSocket frame of a server, as a node writes it.
+fn write_frame(out: &mut Vec<u8>, frame: proto::server_frame::Frame) {
+    let payload = proto::ServerFrame { frame: Some(frame) }.encode_to_vec();
+    out.push(0x82);
+    match u16::try_from(payload.len()) {
+        Ok(short @ 0..=125) => out.push(short.to_be_bytes()[1]),
+        Ok(length) => {
+            out.push(126);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+        Err(_) => {
+            out.push(127);
+            out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&payload);
+}
+
+/// All that a device can be sent, encoded once.
+#[derive(Debug)]
+struct Frames {
+    bytes: Vec<u8>,
+    /// Where each write ends.
+    ends: Vec<usize>,
+    frames: u64,
+    frames_per_write: usize,
+}
+
+impl Frames {
+    /// The batches of a room that is given one message at a time: seq 1 is message 0.
+    fn of(stream: &Stream) -> Self {
+        let Stream { load, frames_per_write, .. } = stream;
+        let payloads = Payloads::new(load.length, type_seed(stream.seed, &load.type_name));
+        let mut frames =
+            Self { bytes: Vec::new(), ends: Vec::new(), frames: 0, frames_per_write: *frames_per_write };
+        for number in 0..load.schedule.messages {
+            let mut payload = Vec::new();
+            payloads.write(&load.schedule, number, &mut payload);
+            let message = proto::Message {
+                r#type: load.type_name.clone(),
+                payload: payload.into(),
+                json: true,
+                ..proto::Message::default()
+            };
+            let batch = proto::Batch {
+                room: stream.room.clone(),
+                run: RUN.to_owned(),
+                seq: number + 1,
+                messages: vec![message],
+                ..proto::Batch::default()
+            };
+            write_frame(&mut frames.bytes, proto::server_frame::Frame::Batch(batch));
+            frames.frames += 1;
+            if frames.frames.is_multiple_of(*frames_per_write as u64) {
+                frames.ends.push(frames.bytes.len());
+            }
+        }
+        frames
+    }
+}
+
+/// A device that is sent to.
+#[derive(Debug)]
+struct SinkDevice {
+    stream: TcpStream,
+    /// Bytes that its socket took.
+    sent: usize,
+    /// Writes that it took whole.
+    writes: usize,
+    /// Its socket is full, and the kernel will say when it is not.
+    is_full: bool,
+}
+
+impl SinkDevice {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, sent: 0, writes: 0, is_full: false }
+    }
+}
+
+/// Sends until the time is over, and then until all devices have the same.
+fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed> {
+    let frames = Frames::of(stream);
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(1_024);
+    for (place, device) in devices.iter().enumerate() {
+        let socket = device.stream.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&socket), Token(place), Interest::WRITABLE)?;
+    }
+    let began_ns = monotonic_ns();
+    let began_processor_ns = thread_processor_ns();
+    let mut writes = 0;
+    let mut last = frames.ends.len();
+    loop {
+        if last == frames.ends.len() && monotonic_ns() >= stream.until_ns {
+            last = devices.iter().map(|device| device.writes).max().unwrap_or(0);
+        }
+        let slowest = devices.iter().map(|device| device.writes).min().unwrap_or(last);
+        if slowest >= last {
+            break;
+        }
+        if monotonic_ns() >= stream.until_ns + LEVEL_MAX_NS {
+            return Err(std::io::Error::other("devices do not read what they are sent"));
+        }
+        let wrote = send_round(devices, &frames, last.min(slowest + WRITES_AHEAD_MAX))?;
+        writes += wrote;
+        if wrote == 0 {
+            match poll.poll(&mut events, Some(FULL_MAX)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => events.iter().for_each(|event| devices[event.token().0].is_full = false),
+            }
+        }
+    }
+    Ok(Streamed {
+        frames_each: last as u64 * frames.frames_per_write as u64,
+        writes,
+        processor_ns: thread_processor_ns() - began_processor_ns,
+        took_ns: monotonic_ns() - began_ns,
+    })
+}
+
+/// One write to each device whose socket takes it and that has fewer than `most`. Gives how many there were.
+fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::io::Result<u64> {
+    let mut wrote = 0;
+    for device in devices.iter_mut().filter(|device| !device.is_full && device.writes < most) {
+        let end = frames.ends[device.writes];
+        match device.stream.write(&frames.bytes[device.sent..end]) {
+            Ok(written) => {
+                wrote += 1;
+                device.sent += written;
+                device.writes += usize::from(device.sent == end);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => device.is_full = true,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(wrote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::mix::Class;
+    use crate::scenario::payload::Length;
+    use crate::scenario::schedule::Schedule;
+    use crate::wire::frame::{self, Encoding, ServerFrame, Start};
+
+    #[test]
+    fn frames_are_batches_of_one_message_each_that_the_checker_knows() {
+        let schedule = Schedule::even(40, 1_000, 1, 1).starting(7);
+        let length = Length::Fixed(100);
+        let load =
+            Load { type_name: "chat".into(), class: Class::Normal, schedule, count: None, keys: 0, length };
+        let stream = Stream { load, seed: 3, room: "r".to_owned(), frames_per_write: 16, until_ns: 0 };
+        let frames = Frames::of(&stream);
+        assert_eq!((frames.frames, frames.ends.len()), (40, 2), "half a write is not sent");
+        let payloads = Payloads::new(length, type_seed(3, "chat"));
+        let mut at = 0;
+        let mut seq = 0;
+        let mut scratch = Vec::new();
+        while at < frames.ends[1] {
+            let Start::Whole { opcode, header_bytes, payload_bytes } = frame::start(&frames.bytes[at..])
+            else {
+                panic!("a frame at {at}")
+            };
+            assert_eq!(opcode, Encoding::Proto.opcode());
+            let from = at + header_bytes;
+            at = from + payload_bytes;
+            let Ok(ServerFrame::Batch(batch)) = frame::decode(Encoding::Proto, &frames.bytes[from..at])
+            else {
+                panic!("a batch at {from}")
+            };
+            assert_eq!((batch.seq, &*batch.room, &*batch.run), (seq + 1, "r", RUN));
+            let payload = &batch.messages[0].payload;
+            assert_eq!(payloads.check(&stream.load.schedule, payload, &mut scratch), Ok(seq));
+            seq += 1;
+        }
+        assert_eq!((at, seq), (frames.ends[1], 32));
+    }
+
+    #[test]
+    fn a_request_is_as_long_as_it_says() {
+        let asked = b"POST /v1/rooms/r/messages HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloPOST";
+        let head_bytes = asked.len() - "helloPOST".len();
+        for end in 0..head_bytes {
+            assert_eq!(request_bytes(&asked[..end]), Some(None), "{end} bytes");
+        }
+        assert_eq!(request_bytes(asked), Some(Some(head_bytes + 5)));
+        assert_eq!(request_bytes(b"GET / HTTP/1.1\r\n\r\n"), Some(Some(18)));
+        assert_eq!(request_bytes(b"\x16\x03\x01"), None);
+        assert_eq!(request_bytes(b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn a_handshake_names_its_room_and_key() {
+        let asked = b"GET /v1/rooms/lg-0/ws HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: abc\r\n\r\n";
+        assert_eq!(handshake(asked), Some(Some(("lg-0".to_owned(), "abc".to_owned()))));
+        assert_eq!(handshake(&asked[..30]), Some(None));
+        assert_eq!(handshake(b"GET /elsewhere HTTP/1.1\r\n\r\n"), None);
+    }
+}

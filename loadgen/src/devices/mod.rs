@@ -1,0 +1,12 @@
+//! The devices of one worker: their sockets and habits (`viewer`), and the judgement of every frame (`watch`).
+
+pub(crate) mod copies;
+pub(crate) mod errands;
+pub(crate) mod known;
+pub(crate) mod moves;
+pub(crate) mod pulls;
+pub(crate) mod readable;
+pub(crate) mod streams;
+pub(crate) mod type_figures;
+pub(crate) mod viewer;
+pub(crate) mod watch;

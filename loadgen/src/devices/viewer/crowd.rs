@@ -1,0 +1,142 @@
+//! Which devices a worker holds, where they sit, and when each is there. Pure.
+
+use std::net::Ipv4Addr;
+
+use crate::scenario::audience::{Audience, Stay};
+use crate::scenario::habits::{Awkward, DeviceHabits, Storm};
+use crate::scenario::seating::Seating;
+
+/// Devices that come from one address. The kernel gives a connection every second port of its 28 000 at once, and when those
+/// are used up it searches the others one by one: each of a raid's last devices would wait milliseconds for that.
+pub(crate) const DEVICES_PER_SOURCE: usize = 8_000;
+
+/// Which devices a worker holds and how it connects them. Device n of the run is of worker n modulo the workers, so that
+/// all of them share what comes at one time.
+#[derive(Debug, Clone)]
+pub(crate) struct Crowd {
+    /// Which worker of the run this is.
+    pub(crate) worker: u32,
+    /// How many there are.
+    pub(crate) workers: u32,
+    /// Rooms of the whole run: the first device of each is its witness.
+    pub(crate) rooms: u32,
+    /// Where every device of the run sits at first.
+    pub(crate) seating: Seating,
+    /// How many of them are there when.
+    pub(crate) audience: Audience,
+    /// When many cut their connections.
+    pub(crate) storms: Vec<Storm>,
+    /// The loopback address that the first of them come from; used when the door is on loopback.
+    pub(crate) source: Ipv4Addr,
+    /// Handshakes that may be under way at one time.
+    pub(crate) handshakes_max: u32,
+    /// What some of them do besides listening.
+    pub(crate) awkward: Awkward,
+    /// What that is drawn from.
+    pub(crate) seed: u64,
+}
+
+/// Where a worker's devices sit.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    /// The worker's rooms, by place.
+    pub(crate) room_names: Vec<String>,
+    /// The place of each of its devices.
+    pub(crate) places: Vec<u32>,
+}
+
+impl Crowd {
+    /// The number in the run of this worker's device at `index`.
+    #[must_use]
+    pub(crate) fn number(&self, index: usize) -> u32 {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        index.saturating_mul(self.workers).saturating_add(self.worker)
+    }
+
+    /// The loopback address of the device at `index`: the same but for its second part, where there are many.
+    #[must_use]
+    pub(crate) fn source_of(&self, index: usize) -> Ipv4Addr {
+        let [net, first, subnet, host] = self.source.octets();
+        let further = u8::try_from(index / DEVICES_PER_SOURCE).unwrap_or(u8::MAX);
+        Ipv4Addr::new(net, first.wrapping_add(further), subnet, host)
+    }
+
+    /// Whether a device is the one by which its room is judged: it is there from before the first publish to the end.
+    fn is_witness(&self, device: u32) -> bool {
+        device < self.rooms
+    }
+
+    /// What the device at `index` does besides listening.
+    #[must_use]
+    pub(crate) fn habits(&self, index: usize) -> DeviceHabits {
+        let device = self.number(index);
+        let habits = self.awkward.habits(self.seed, device);
+        if self.is_witness(device) { habits.of_a_witness() } else { habits }
+    }
+
+    /// The stay of the device at `index` that is not over so long after the first publish, or its next.
+    #[must_use]
+    pub(crate) fn stay(&self, index: usize, after_start_ns: u64) -> Option<Stay> {
+        let device = self.number(index);
+        if self.is_witness(device) {
+            return Some(Stay { from_ns: None, to_ns: None });
+        }
+        self.audience.stays(device).find(|stay| stay.to_ns.is_none_or(|to_ns| to_ns > after_start_ns))
+    }
+
+    /// The storms that take the device at `index`: their places among the run's, and when they are, counted from the start.
+    pub(crate) fn storms_of(&self, index: usize) -> impl Iterator<Item = (u8, u64)> + '_ {
+        let device = self.number(index);
+        let storms = (0_u8..)
+            .zip(&self.storms)
+            .filter(move |(place, storm)| !self.is_witness(device) && storm.takes(*place, self.seed, device));
+        storms.map(|(place, storm)| (place, storm.at_ms * 1_000_000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::seating::Sizes;
+
+    fn crowd(worker: u32) -> Crowd {
+        Crowd {
+            worker,
+            workers: 3,
+            rooms: 4,
+            seating: Seating::new(Sizes::Even, 9, 4, 1),
+            audience: Audience::steady(2),
+            storms: vec![Storm { at_ms: 2_000, share: 1_000_000, back_within_ms: 0 }],
+            source: Ipv4Addr::LOCALHOST,
+            handshakes_max: 1,
+            awkward: Awkward { dead_share: 1_000_000, ..Awkward::default() },
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn workers_hold_devices_in_turn() {
+        let numbers: Vec<u32> =
+            (0..3).flat_map(|worker| (0..3).map(move |index| crowd(worker).number(index))).collect();
+        assert_eq!(numbers, [0, 3, 6, 1, 4, 7, 2, 5, 8]);
+    }
+
+    #[test]
+    fn many_devices_come_from_several_addresses() {
+        let crowd = crowd(0);
+        let sources = [0, 7_999, 8_000, 18_000].map(|index| crowd.source_of(index).octets());
+        assert_eq!(sources, [[127, 0, 0, 1], [127, 0, 0, 1], [127, 1, 0, 1], [127, 2, 0, 1]]);
+    }
+
+    #[test]
+    fn a_witness_is_there_throughout_whatever_others_do() {
+        let crowd = crowd(0);
+        let throughout = Some(Stay { from_ns: None, to_ns: None });
+        assert_eq!(
+            (crowd.stay(1, 0), crowd.habits(1).dies, crowd.storms_of(1).count()),
+            (throughout, false, 0)
+        );
+        assert_eq!((crowd.stay(2, 0), crowd.habits(2).dies), (None, true));
+        assert_eq!(crowd.storms_of(2).collect::<Vec<_>>(), [(0, 2_000_000_000)]);
+    }
+}

@@ -1,0 +1,280 @@
+//! What devices do by themselves: acknowledge, pull what they lack, stop reading, cut themselves off and come back.
+
+use mio::Token;
+
+use super::{Devices, Ending, Phase};
+use crate::clock::monotonic_ns;
+use crate::devices::errands::Errand;
+use crate::machine::sockets;
+use crate::scenario::habits::{away_ns, until_cut_ns, until_stall_ns};
+use crate::wire::frame;
+
+/// How long a device waits before it pulls again what it could not have.
+const PULL_AGAIN_NS: u64 = 300_000_000;
+
+impl Devices {
+    /// Publishing begins at `start_ns`: devices follow their habits from now on, and come and go from then on.
+    pub(crate) fn begin(&mut self, start_ns: u64) {
+        self.start_ns = start_ns;
+        let now_ns = monotonic_ns();
+        for index in 0..self.devices.len() {
+            if self.devices[index].habits.stalls {
+                let wait_ns = until_stall_ns(&mut self.random, 0);
+                self.errands.add(now_ns + wait_ns, index, Errand::Stall);
+            }
+            if self.devices[index].phase == Phase::Watching {
+                self.plan_cut(index, now_ns);
+            }
+            self.plan_comings(index, now_ns);
+        }
+    }
+
+    /// Publishing ended: whoever stalls reads again, and nobody goes away any more.
+    pub(crate) fn calm(&mut self) -> Result<(), String> {
+        self.is_calm = true;
+        for index in 0..self.devices.len() {
+            self.wake(index)?;
+        }
+        Ok(())
+    }
+
+    /// When a device came back the last time.
+    #[must_use]
+    pub(crate) fn latest_return_ns(&self) -> u64 {
+        self.latest_return_ns
+    }
+
+    /// A device has one cut before it at a time, however often it comes back by itself meanwhile.
+    fn plan_cut(&mut self, index: usize, now_ns: u64) {
+        let device = &mut self.devices[index];
+        if device.habits.reconnects && !device.is_cut_planned && !self.is_calm {
+            device.is_cut_planned = true;
+            let wait_ns = until_cut_ns(&mut self.random);
+            self.errands.add(now_ns + wait_ns, index, Errand::Cut);
+        }
+    }
+
+    /// A device cuts its connection. One that is not in its room has the next cut planned when it is.
+    fn cut(&mut self, index: usize, now_ns: u64) {
+        let device = &mut self.devices[index];
+        device.is_cut_planned = false;
+        if device.phase == Phase::Watching && !self.is_calm {
+            let wait_ns = away_ns(&mut self.random);
+            self.leave(index, now_ns + wait_ns);
+        }
+    }
+
+    pub(super) fn run_errands(&mut self) -> Result<(), String> {
+        let now_ns = monotonic_ns();
+        while let Some((index, errand)) = self.errands.take_due(now_ns) {
+            match errand {
+                Errand::Acknowledge => self.acknowledge(index),
+                Errand::Connect => self.retries.push_back(index),
+                Errand::Cut => self.cut(index, now_ns),
+                Errand::Join => self.join(index, now_ns),
+                Errand::Leave => self.leave_room(index),
+                Errand::Hop => self.hop(index, now_ns),
+                Errand::Storm(place) => self.storm(index, place),
+                Errand::Die => self.die(index, now_ns),
+                Errand::Sip => self.sip(index, now_ns)?,
+                Errand::Stall => self.stall(index, now_ns),
+                Errand::Wake => self.wake(index)?,
+                Errand::Pull => self.want_pull(index),
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame brought reliable messages, or what stands for them.
+    #[inline]
+    pub(super) fn heard_reliable(&mut self, index: usize, ack_within_ms: u64, now_ns: u64) {
+        let device = &mut self.devices[index];
+        if device.track.place.wanted > device.track.place.offset && !device.is_pulling {
+            device.is_pulling = true;
+            self.pulls.want(index);
+        }
+        let device = &mut self.devices[index];
+        if !device.owes_ack && device.track.place.offset > 0 {
+            device.owes_ack = true;
+            let wait_ns = self.random.u64(..=ack_within_ms * 1_000_000);
+            self.errands.add(now_ns + wait_ns, index, Errand::Acknowledge);
+        }
+    }
+
+    /// A device is in its room: the first time, or again.
+    pub(super) fn welcomed(&mut self, index: usize, ack_within_ms: Option<u64>, now_ns: u64) {
+        self.joined(index, now_ns);
+        self.sip_from_now(index);
+        if self.devices[index].track.place.returned_ns == now_ns {
+            self.latest_return_ns = now_ns;
+            self.plan_cut(index, now_ns);
+        }
+        if let Some(within_ms) = ack_within_ms {
+            self.heard_reliable(index, within_ms, now_ns);
+        }
+    }
+
+    /// Whether a device whose connection ended comes back: then that is no broken promise.
+    pub(super) fn may_return(&self, index: usize) -> bool {
+        let habits = self.devices[index].habits;
+        self.crowd.awkward.through_restarts || habits.stalls || habits.is_slow
+    }
+
+    /// Ends a device's connection without a word; it connects again at `due_ns`.
+    pub(super) fn leave(&mut self, index: usize, due_ns: u64) {
+        self.depart(index);
+        let device = &mut self.devices[index];
+        device.phase = Phase::Idle;
+        device.due_ns = due_ns;
+        self.moves.absences += 1;
+        self.errands.add(due_ns, index, Errand::Connect);
+    }
+
+    fn stall(&mut self, index: usize, now_ns: u64) {
+        if self.is_calm {
+            return;
+        }
+        let again_ns = now_ns + self.crowd.awkward.stall_ns + until_stall_ns(&mut self.random, 1);
+        self.errands.add(again_ns, index, Errand::Stall);
+        let device = &mut self.devices[index];
+        if device.phase != Phase::Watching || device.is_stalled {
+            return;
+        }
+        device.is_stalled = true;
+        self.errands.add(now_ns + self.crowd.awkward.stall_ns, index, Errand::Wake);
+        if let Some(streams) = &mut self.watch.streams {
+            streams.tally.stalls += 1;
+        }
+    }
+
+    /// A device that stalled reads again. Its connection may be gone meanwhile.
+    fn wake(&mut self, index: usize) -> Result<(), String> {
+        let device = &mut self.devices[index];
+        if !device.is_stalled || device.phase == Phase::Dead {
+            return Ok(());
+        }
+        device.is_stalled = false;
+        // A slow device reads on only when the run is over, and then like any other.
+        device.track.place.is_slow = false;
+        let now_ns = monotonic_ns();
+        device.track.place.returned_ns = now_ns;
+        self.latest_return_ns = now_ns;
+        self.read(index, Ending(true))
+    }
+
+    /// Sends one cumulative acknowledgement, or drops it where the device is one that does.
+    fn acknowledge(&mut self, index: usize) {
+        let seat = self.seat(index);
+        let device = &mut self.devices[index];
+        if !device.owes_ack || device.phase != Phase::Watching {
+            return;
+        }
+        let place = device.track.place;
+        device.owes_ack = false;
+        let Some(streams) = &mut self.watch.streams else { return };
+        if place.drops_acks && self.crowd.awkward.drops_this(&mut self.random) {
+            streams.tally.acks_dropped += 1;
+            return;
+        }
+        let room = &self.room_names[seat.place];
+        let Some(epoch) = streams.epoch(place, seat) else { return };
+        let ack = frame::ack(self.handshake.encoding(), room, epoch, place.offset);
+        streams.tally.acks_sent += 1;
+        let mut frame = Vec::with_capacity(ack.len() + 8);
+        frame::write_device_frame(&mut frame, self.handshake.opcode(), &ack, self.random.u32(..));
+        // A device whose connection ends by this is counted as cut off, or comes back; nothing further follows here.
+        drop(self.say(index, &frame));
+    }
+
+    fn want_pull(&mut self, index: usize) {
+        let device = &self.devices[index];
+        let place = device.track.place;
+        if device.phase == Phase::Watching && place.wanted > place.offset {
+            self.pulls.want(index);
+        } else {
+            self.devices[index].is_pulling = false;
+        }
+    }
+
+    /// Begins the pulls that wait, as far as there is room for them.
+    pub(super) fn pull_more(&mut self) {
+        let now_ns = monotonic_ns();
+        while let Some(pulled) = self.pulls.expire(now_ns) {
+            self.pulled(pulled);
+        }
+        while let Some(index) = self.pulls.next() {
+            let seat = self.seat(index);
+            let place = self.devices[index].track.place;
+            let cursor = self.watch.streams.as_ref().and_then(|streams| streams.cursor(place, seat));
+            let request = self.handshake.pull(&self.room_names[seat.place], cursor.as_deref());
+            let begun = sockets::connect(self.door, self.crowd.source_of(index), None)
+                .and_then(|stream| self.pulls.begin(self.poll.registry(), index, stream, request, now_ns));
+            if begun.is_err() {
+                self.pulled(crate::devices::pulls::Pulled { device: index, page: None });
+            }
+        }
+    }
+
+    pub(super) fn pull_ready(&mut self, token: Token) {
+        if let Some(pulled) = self.pulls.ready(token) {
+            self.pulled(pulled);
+        }
+    }
+
+    /// A pull ended: its page is applied, and the next one wanted if something is missing still.
+    fn pulled(&mut self, pulled: crate::devices::pulls::Pulled) {
+        let index = pulled.device;
+        let now_ns = monotonic_ns();
+        let seat = self.seat(index);
+        let device = &mut self.devices[index];
+        let Some(streams) = &mut self.watch.streams else { return };
+        let before = device.track.place;
+        let mut brought = None;
+        match pulled.page {
+            // What comes after the device left is of no use: it comes back with its cursor.
+            Some(page) if device.phase == Phase::Watching && page.room == self.room_names[seat.place] => {
+                let place = &mut device.track.place;
+                brought = streams.take_page(place, seat, &page, now_ns, &mut self.watch.violations);
+            }
+            Some(_) => {}
+            None => streams.tally.pulls_failed += 1,
+        }
+        let place = device.track.place;
+        if place.wanted > place.offset {
+            let wait_ns = if place == before { PULL_AGAIN_NS } else { 0 };
+            self.errands.add(now_ns + wait_ns, index, Errand::Pull);
+        } else {
+            device.is_pulling = false;
+        }
+        if let Some(brought) = brought {
+            self.heard_reliable(index, brought.ack_within_ms, now_ns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+    use crate::scenario::habits::Awkward;
+
+    #[test]
+    fn a_device_that_comes_back_often_is_cut_no_more_often_for_it() {
+        let awkward = Awkward { reconnect_share: 1_000_000, ..Awkward::default() };
+        let mut viewers = fixture::watching(2, 1, awkward);
+        for now_ns in [10, 20, 30] {
+            viewers.devices[1].track.place.returned_ns = now_ns;
+            viewers.welcomed(1, None, now_ns);
+        }
+        let planned = |viewers: &mut Devices| {
+            let errands = std::iter::from_fn(|| viewers.errands.take_due(u64::MAX));
+            errands.filter(|(_, errand)| *errand == Errand::Cut).count()
+        };
+        assert_eq!(planned(&mut viewers), 1);
+        viewers.cut(1, 40);
+        assert_eq!((viewers.devices[1].phase, planned(&mut viewers)), (Phase::Idle, 0));
+        viewers.devices[1].track.place.returned_ns = 50;
+        viewers.welcomed(1, None, 50);
+        assert_eq!(planned(&mut viewers), 1, "the next follows its return");
+    }
+}

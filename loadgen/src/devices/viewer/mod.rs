@@ -1,0 +1,512 @@
+//! Many devices on one thread: connects them, reads what they are sent, keeps them alive. What a frame means is judged
+//! in `watch`; here are only sockets; in `habits` and `comings` what devices do by themselves: acknowledge, pull, stall,
+//! come back, join and leave; in `connecting` how they connect; in `crowd` which devices these are.
+//!
+//! A device is one `Device` of some hundred bytes and a socket. All read into one scratch; only a frame that is half
+//! here owns bytes, from a pool that is reused, so the steady state allocates nothing.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Poll, Token, Waker};
+
+use crate::clock::monotonic_ns;
+use crate::devices::errands::Errands;
+use crate::devices::moves::Moves;
+use crate::devices::pulls::Pulls;
+use crate::devices::watch::{Heard, Seat, Track, Watch};
+use crate::figures::latency::Latency;
+use crate::ledger::Kind;
+use crate::scenario::habits::DeviceHabits;
+use crate::wire::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
+use crate::wire::handshake::{Handshake, HandshakeAnswer};
+
+mod comings;
+mod connecting;
+mod crowd;
+#[cfg(test)]
+mod fixture;
+mod habits;
+
+pub(crate) use crowd::{Crowd, DEVICES_PER_SOURCE, Seats};
+
+/// Largest read: a whole frame and the half of the next.
+const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
+/// Readiness events taken in one turn.
+const EVENTS_MAX: usize = 4096;
+/// Buffers for half frames that are kept for reuse.
+const SPARE_MAX: usize = 1024;
+const WAKE: Token = Token(usize::MAX);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not to be there now: before its first stay, or after one.
+    Away,
+    /// To be there, and not connected.
+    Idle,
+    Connecting,
+    Handshaking,
+    /// Upgraded, its welcome not here yet.
+    Waiting,
+    Watching,
+    /// Connected, and silent for ever.
+    Dead,
+    Ended,
+}
+
+#[derive(Debug)]
+struct Device {
+    stream: Option<TcpStream>,
+    /// A frame (or handshake answer) that is half here.
+    half: Vec<u8>,
+    track: Track,
+    /// When it was to join, or to come back.
+    due_ns: u64,
+    /// Its room, by its place among this worker's.
+    place: u32,
+    phase: Phase,
+    attempts: u8,
+    habits: DeviceHabits,
+    /// It does not read just now.
+    is_stalled: bool,
+    /// An acknowledgement is on its way, so that nothing else need send one.
+    owes_ack: bool,
+    /// A pull is wanted or under way.
+    is_pulling: bool,
+    /// It reads in sips, and the next one is planned.
+    is_sipping: bool,
+    /// A cut of its connection is planned.
+    is_cut_planned: bool,
+}
+
+/// The devices of one worker.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    poll: Poll,
+    events: Events,
+    crowd: Crowd,
+    handshake: Handshake,
+    room_names: Vec<String>,
+    door: SocketAddr,
+    devices: Vec<Device>,
+    /// What the devices saw.
+    pub(crate) watch: Watch,
+    scratch: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    random: fastrand::Rng,
+    /// When the first publish is due; 0: not known yet.
+    start_ns: u64,
+    /// Devices that are there before it.
+    first: usize,
+    /// From when a device was to join, or to come back, to its welcome.
+    pub(crate) joins: Latency,
+    /// What devices did besides listening.
+    pub(crate) moves: Moves,
+    /// The next device that was never tried.
+    untried: usize,
+    /// Devices whose next attempt to connect is due.
+    retries: VecDeque<usize>,
+    errands: Errands,
+    pulls: Pulls,
+    /// The run is ending: nobody stalls or cuts itself off any more.
+    is_calm: bool,
+    /// When a device came back, or began to read again, the last time.
+    latest_return_ns: u64,
+    shaking: u32,
+    watching: usize,
+    ping: Vec<u8>,
+    ping_every_ns: u64,
+    pinged: usize,
+    ping_round_ns: u64,
+}
+
+impl Devices {
+    /// None connected yet.
+    ///
+    /// # Errors
+    /// When the kernel gives no epoll descriptor.
+    pub(crate) fn new(
+        crowd: Crowd,
+        door: SocketAddr,
+        handshake: Handshake,
+        ping: Vec<u8>,
+        seats: Seats,
+        watch: Watch,
+    ) -> std::io::Result<Self> {
+        let idle = |(index, place): (usize, u32)| {
+            let habits = crowd.habits(index);
+            let is_first = crowd.stay(index, 0).is_some_and(|stay| stay.from_ns.is_none());
+            Device {
+                stream: None,
+                half: Vec::new(),
+                track: Track::new(habits),
+                due_ns: 0,
+                place,
+                phase: if is_first { Phase::Idle } else { Phase::Away },
+                attempts: 0,
+                habits,
+                is_stalled: false,
+                owes_ack: false,
+                is_pulling: false,
+                is_sipping: false,
+                is_cut_planned: false,
+            }
+        };
+        let devices: Vec<Device> = seats.places.into_iter().enumerate().map(idle).collect();
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_MAX),
+            handshake,
+            room_names: seats.room_names,
+            door,
+            first: devices.iter().filter(|device| device.phase == Phase::Idle).count(),
+            devices,
+            watch,
+            scratch: vec![0; SCRATCH_BYTES],
+            spare: Vec::new(),
+            random: fastrand::Rng::with_seed(crowd.seed ^ u64::from(crowd.worker)),
+            crowd,
+            start_ns: 0,
+            joins: Latency::default(),
+            moves: Moves::default(),
+            untried: 0,
+            retries: VecDeque::new(),
+            errands: Errands::default(),
+            pulls: Pulls::default(),
+            is_calm: false,
+            latest_return_ns: 0,
+            shaking: 0,
+            watching: 0,
+            ping,
+            ping_every_ns: 0,
+            pinged: 0,
+            ping_round_ns: 0,
+        })
+    }
+
+    /// Ends a turn from another thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no eventfd.
+    pub(crate) fn waker(&self) -> std::io::Result<Waker> {
+        Waker::new(self.poll.registry(), WAKE)
+    }
+
+    /// Whether every device is in its room that is to be there before the first publish.
+    #[must_use]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.watching == self.first
+    }
+
+    /// How many are in their rooms.
+    #[must_use]
+    pub(crate) fn watching(&self) -> usize {
+        self.watching
+    }
+
+    /// How many are on their way there.
+    #[must_use]
+    pub(crate) fn joining(&self) -> usize {
+        self.shaking as usize + self.retries.len()
+    }
+
+    fn seat(&self, index: usize) -> Seat {
+        Seat { device: self.crowd.number(index), place: self.devices[index].place as usize }
+    }
+
+    /// One turn: starts what may start, waits at most `wait`, takes what arrived, pings whose time has come.
+    ///
+    /// # Errors
+    /// A sentence, when a device could not be connected and no further attempt is due.
+    pub(crate) fn turn(&mut self, wait: Duration) -> Result<(), String> {
+        self.run_errands()?;
+        self.connect_more()?;
+        self.pull_more();
+        let until_errand = |due_ns: u64| Duration::from_nanos(due_ns.saturating_sub(monotonic_ns()));
+        let wait = self.errands.due_ns().map_or(wait, |due_ns| wait.min(until_errand(due_ns)));
+        match self.poll.poll(&mut self.events, Some(wait)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(format!("waiting for devices: {error}")),
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut outcome = Ok(());
+        for event in &events {
+            if event.token() == WAKE {
+                continue;
+            }
+            if Pulls::owns(event.token()) {
+                self.pull_ready(event.token());
+                continue;
+            }
+            let index = event.token().0;
+            if self.devices[index].phase == Phase::Connecting && event.is_writable() {
+                outcome = outcome.and_then(|()| self.ask(index));
+            }
+            if (event.is_readable() || event.is_read_closed()) && !self.devices[index].is_stalled {
+                outcome = outcome.and_then(|()| self.read(index, Ending(event.is_read_closed())));
+            }
+        }
+        self.events = events;
+        self.ping_due();
+        outcome
+    }
+
+    /// Reads all that is there. A read that did not fill the scratch emptied the socket (epoll(7)), which saves the
+    /// read that would only say so, unless the connection is ending.
+    fn read(&mut self, index: usize, ending: Ending) -> Result<(), String> {
+        loop {
+            match self.read_once(index, SCRATCH_BYTES)? {
+                Got::All => {}
+                Got::Less if ending.0 => {}
+                Got::Less | Got::Nothing => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads once, at most so many bytes, and takes what is whole.
+    #[inline]
+    fn read_once(&mut self, index: usize, bytes_max: usize) -> Result<Got, String> {
+        let device = &mut self.devices[index];
+        let Some(stream) = &mut device.stream else { return Ok(Got::Nothing) };
+        let held = device.half.len();
+        let until = self.scratch.len().min(held + bytes_max);
+        let read = match stream.read(&mut self.scratch[held..until]) {
+            Ok(0) => return self.lose(index, "ended by the server").map(|()| Got::Nothing),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Got::Nothing),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Got::All),
+            Err(error) => return self.lose(index, &error.to_string()).map(|()| Got::Nothing),
+        };
+        if held > 0 {
+            self.scratch[..held].copy_from_slice(&device.half);
+            let mut emptied = std::mem::take(&mut device.half);
+            emptied.clear();
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(emptied);
+            }
+        }
+        let end = held + read;
+        self.take(index, end)?;
+        Ok(if end < until { Got::Less } else { Got::All })
+    }
+
+    /// Takes every whole frame of the scratch up to `end`, and keeps the half one behind them.
+    fn take(&mut self, index: usize, end: usize) -> Result<(), String> {
+        let now_ns = monotonic_ns();
+        let mut at = 0;
+        if self.devices[index].phase == Phase::Handshaking {
+            match self.handshake.answer(&self.scratch[..end]) {
+                HandshakeAnswer::Half => {}
+                HandshakeAnswer::Upgraded { bytes } => {
+                    at = bytes;
+                    self.devices[index].phase = Phase::Waiting;
+                }
+                HandshakeAnswer::Refused(reason) => return self.give_back(index, &reason),
+            }
+        }
+        while matches!(self.devices[index].phase, Phase::Waiting | Phase::Watching) {
+            match frame::start(&self.scratch[at..end]) {
+                Start::Half => break,
+                Start::Bad(reason) => {
+                    let device = self.seat(index).device;
+                    self.watch.violations.add(Kind::Undecodable, 1, || format!("device {device}: {reason}"));
+                    return self.lose(index, reason);
+                }
+                Start::Whole { opcode, header_bytes, payload_bytes } => {
+                    let from = at + header_bytes;
+                    at = from + payload_bytes;
+                    self.take_frame(index, opcode, from..at, now_ns)?;
+                }
+            }
+        }
+        if at < end && self.devices[index].stream.is_some() {
+            let mut half = self.spare.pop().unwrap_or_default();
+            half.extend_from_slice(&self.scratch[at..end]);
+            self.devices[index].half = half;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn take_frame(
+        &mut self,
+        index: usize,
+        opcode: u8,
+        at: std::ops::Range<usize>,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        if opcode != self.handshake.opcode() {
+            return self.take_control(index, opcode, at);
+        }
+        let seat = self.seat(index);
+        let heard = self.watch.hear(&mut self.devices[index].track, seat, &self.scratch[at], now_ns);
+        match heard {
+            Heard::Judged { ack_within_ms: None } => Ok(()),
+            Heard::Judged { ack_within_ms: Some(within_ms) } => {
+                self.heard_reliable(index, within_ms, now_ns);
+                Ok(())
+            }
+            Heard::Welcomed { heartbeat_ms, ack_within_ms } => {
+                self.devices[index].phase = Phase::Watching;
+                self.devices[index].attempts = 0;
+                self.shaking -= 1;
+                self.watching += 1;
+                self.welcomed(index, ack_within_ms, now_ns);
+                // Eight tenths of the heartbeat: a busy turn delays a ping, and the server waits for 2.5 of them.
+                self.ping_every_ns = heartbeat_ms * 800_000;
+                Ok(())
+            }
+            Heard::NotAWelcome => {
+                self.give_back(index, "not roomcast: its first frame is no welcome to the room")
+            }
+        }
+    }
+
+    #[cold]
+    fn take_control(&mut self, index: usize, opcode: u8, at: std::ops::Range<usize>) -> Result<(), String> {
+        match opcode {
+            OPCODE_PING => {
+                let mut pong = Vec::new();
+                frame::write_device_frame(&mut pong, OPCODE_PONG, &self.scratch[at], self.random.u32(..));
+                self.say(index, &pong)
+            }
+            OPCODE_PONG => Ok(()),
+            OPCODE_CLOSE => {
+                let code = self.scratch.get(at.start..at.start + 2).filter(|_| at.len() >= 2);
+                let code = code.map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
+                self.lose(index, &format!("closed by the server, code {code}"))
+            }
+            other => {
+                let device = self.seat(index).device;
+                let reason = format!("a frame with opcode {other}");
+                self.watch.violations.add(Kind::Undecodable, 1, || format!("device {device}: {reason}"));
+                self.lose(index, &reason)
+            }
+        }
+    }
+
+    fn say(&mut self, index: usize, frame: &[u8]) -> Result<(), String> {
+        let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
+        match stream.write(frame) {
+            Ok(written) if written == frame.len() => Ok(()),
+            Ok(_) => self.lose(index, "the kernel took half a ping"),
+            // A server that reads nothing at all: its heartbeat will say so.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => self.lose(index, &error.to_string()),
+        }
+    }
+
+    /// Pings so many devices that each had its turn once per `ping_every_ns`, evenly spread.
+    fn ping_due(&mut self) {
+        if self.ping_every_ns == 0 {
+            return;
+        }
+        let now_ns = monotonic_ns();
+        if self.ping_round_ns == 0 {
+            self.ping_round_ns = now_ns;
+        }
+        let count = self.devices.len();
+        let passed = u128::from(now_ns - self.ping_round_ns) * count as u128 / u128::from(self.ping_every_ns);
+        let due = usize::try_from(passed).map_or(count, |due| due.min(count));
+        let mut frame = Vec::new();
+        while self.pinged < due {
+            let index = self.pinged;
+            self.pinged += 1;
+            if self.devices[index].phase == Phase::Watching {
+                frame.clear();
+                let ping = std::mem::take(&mut self.ping);
+                frame::write_device_frame(&mut frame, self.handshake.opcode(), &ping, self.random.u32(..));
+                self.ping = ping;
+                // A device that can't be pinged is counted as cut off; nothing further follows from it here.
+                drop(self.say(index, &frame));
+            }
+        }
+        if due == count {
+            self.pinged = 0;
+            self.ping_round_ns += self.ping_every_ns;
+        }
+    }
+
+    /// Whether every device is back and has all that its room has, its stream up to `heads` (by place), and each room that
+    /// a device was in throughout what was `accepted` (by place). A device that was given up is not waited for.
+    #[must_use]
+    pub(crate) fn is_level(&self, accepted: &[Vec<u64>], heads: &[u64]) -> bool {
+        let are_level = self.devices.iter().enumerate().all(|(index, device)| {
+            let seat = self.seat(index);
+            let head = heads.get(seat.place).copied().unwrap_or(0);
+            match device.phase {
+                Phase::Away | Phase::Dead | Phase::Ended => true,
+                Phase::Watching => self.watch.is_level(device.track, seat, head),
+                _ => false,
+            }
+        });
+        let is_complete = |place: u32| {
+            let place = place as usize;
+            accepted.get(place).is_none_or(|of| self.watch.is_complete(place, of))
+        };
+        are_level && self.places_of(Track::is_throughout).into_iter().all(is_complete)
+    }
+
+    /// Whether each room that a device is in has one that was there throughout, which knows when all has come.
+    #[must_use]
+    pub(crate) fn knows_all_rooms(&self) -> bool {
+        self.places_of(Track::is_known).is_subset(&self.places_of(Track::is_throughout))
+    }
+
+    /// The rooms, by place, of devices of which this is so.
+    fn places_of(&self, is_so: impl Fn(&Track) -> bool) -> BTreeSet<u32> {
+        self.devices.iter().filter(|device| is_so(&device.track)).map(|device| device.place).collect()
+    }
+
+    /// The run is over: enters where each device ended. They stay connected, and read no more.
+    pub(crate) fn end(&mut self) {
+        for index in 0..self.devices.len() {
+            let seat = self.seat(index);
+            if !matches!(
+                self.devices[index].phase,
+                Phase::Away | Phase::Watching | Phase::Dead | Phase::Ended
+            ) {
+                self.give_up(index, "did not come back");
+            }
+            self.watch.end(self.devices[index].track, seat, monotonic_ns());
+            // From here on nothing that happens to a device is a violation.
+            self.devices[index].phase = Phase::Ended;
+        }
+    }
+
+    /// Every device says goodbye.
+    pub(crate) fn leave_all(&mut self) {
+        let mut close = Vec::new();
+        frame::write_device_frame(&mut close, OPCODE_CLOSE, &1000_u16.to_be_bytes(), self.random.u32(..));
+        for mut stream in self.devices.iter_mut().filter_map(|device| device.stream.take()) {
+            drop(stream.write(&close));
+        }
+    }
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Got {
+    Nothing,
+    /// Less than was asked for: there is no more.
+    Less,
+    All,
+}
+
+/// Whether the other side has ended its direction, so that a short read is not the last.
+#[derive(Debug, Clone, Copy)]
+struct Ending(bool);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_costs_no_more_than_136_bytes_here() {
+        assert!(size_of::<Device>() <= 136, "{}", size_of::<Device>());
+    }
+}

@@ -1,0 +1,109 @@
+//! What a welcome says: to a device of the beginning, to one that comes late, and to one that comes back. Pure.
+
+use super::life::WatchedRoom;
+use super::{Heard, Seat, Track, Watch};
+use crate::devices::known::{ENGINE_TYPE, Which};
+use crate::ledger::{Claim, Kind, RoomSeen};
+use crate::wire::frame::Welcome;
+
+impl Watch {
+    pub(super) fn hear_welcome(
+        &mut self,
+        track: &mut Track,
+        seat: Seat,
+        welcome: &Welcome,
+        now_ns: u64,
+    ) -> Heard {
+        if welcome.room != self.lives[seat.place].name || welcome.heartbeat_ms == 0 {
+            return Heard::NotAWelcome;
+        }
+        let life = self.life(seat, &welcome.run);
+        let same_life = track.seq.is_some() && track.life as usize == life;
+        if let Some(seq) = track.seq.filter(|seq| same_life && *seq > welcome.seq) {
+            self.violations.add(Kind::OutOfOrder, 1, || {
+                format!("device {}: welcomed at {} when it held {seq}", seat.device, welcome.seq)
+            });
+        }
+        // Rooms are new: nothing of ours can be in their history before the first publish.
+        let first = track.seq.is_none() && !track.was_away;
+        let came_back = track.seq.is_some();
+        for message in welcome.messages.iter().filter(|message| message.type_name != ENGINE_TYPE) {
+            if first {
+                self.violations.add(Kind::Foreign, 1, || {
+                    format!("device {}: a {} in the welcome of a new room", seat.device, message.type_name)
+                });
+            } else if message.offset == 0 {
+                let _: Option<Which> = self.judge_message(seat, life, message, welcome.seq);
+            }
+        }
+        if first {
+            for (name, total) in self.known.grown(welcome) {
+                self.violations.add(Kind::CounterInexact, 1, || {
+                    format!("device {}: {name} stands at {total} in the welcome of a new room", seat.device)
+                });
+            }
+            track.start_seq = welcome.seq;
+        } else {
+            track.place.returned_ns = now_ns;
+            self.claim_totals(seat, life, welcome);
+        }
+        track.seq = Some(welcome.seq);
+        track.life = u32::try_from(life).unwrap_or(u32::MAX);
+        track.is_in = true;
+        self.lives[life].copies.arrived();
+        if let Some(readers) = self.readers.as_mut().filter(|_| !came_back) {
+            readers.arrive(seat.device);
+        }
+        let brought = self.streams.as_mut().and_then(|streams| {
+            streams.tally.reconnects += u64::from(came_back);
+            streams.welcome(&mut track.place, seat, welcome, now_ns, &mut self.violations)
+        });
+        let ack_within_ms =
+            brought.filter(|brought| brought.through > 0).map(|brought| brought.ack_within_ms);
+        Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms, ack_within_ms }
+    }
+
+    /// What a welcome says of counters is what they came to by its seq, and is held to what batches say.
+    fn claim_totals(&mut self, seat: Seat, life: usize, welcome: &Welcome) {
+        let told = self.known.totals(welcome);
+        if !told.is_empty() {
+            let claim = Claim { after: welcome.seq, through: welcome.seq, told };
+            self.lives[life].seen.claimed(claim, seat.device);
+        }
+    }
+
+    /// The life of a device's room that has this run.
+    fn life(&mut self, seat: Seat, run: &str) -> usize {
+        let first = &mut self.lives[seat.place];
+        if first.seen.run.is_empty() {
+            run.clone_into(&mut first.seen.run);
+        }
+        if first.seen.run == run {
+            return seat.place;
+        }
+        let index = first.seen.room;
+        let name = first.name.clone();
+        let mut later = self.lives.iter().skip(self.rooms);
+        if let Some(known) = later.position(|life| life.seen.room == index && life.seen.run == run) {
+            return self.rooms + known;
+        }
+        if !self.through_restarts {
+            let runs = (&self.lives[seat.place].seen.run, run);
+            self.violations
+                .add(Kind::Unexpected, 1, || format!("device {}: runs {runs:?} of one room", seat.device));
+        }
+        let mut seen = RoomSeen::new(index, self.known.types.len());
+        run.clone_into(&mut seen.run);
+        self.lives.push(WatchedRoom::new(name, self.lives.len(), seen));
+        self.lives.len() - 1
+    }
+
+    /// What a device that comes back asks with: `?cursor=EPOCH:OFFSET&seen=RUN:SEQ`; empty for a first join.
+    #[must_use]
+    pub(crate) fn resume_query(&self, track: Track, seat: Seat) -> String {
+        let Some(seq) = track.seq else { return String::new() };
+        let cursor = self.streams.as_ref().and_then(|streams| streams.cursor(track.place, seat));
+        let cursor = cursor.map(|cursor| format!("cursor={cursor}&")).unwrap_or_default();
+        format!("?{cursor}seen={}:{seq}", self.lives[track.life as usize].seen.run)
+    }
+}

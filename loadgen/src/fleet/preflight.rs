@@ -1,0 +1,403 @@
+//! Before a run: which limit of this machine will stop it, and the command that lifts it.
+//!
+//! What a run needs and what a machine has are plain numbers, and comparing them is pure; reading them is at the end. It is
+//! about the devices of this machine: those of workers elsewhere meet their own machine's limits.
+
+use std::fmt;
+use std::io::Write as _;
+
+use crate::devices::viewer::DEVICES_PER_SOURCE;
+use crate::error::RunError;
+use crate::fleet::processes::{HANDSHAKES_MAX, WORKERS_MAX};
+use crate::machine::descriptors::{DESCRIPTORS_KEPT, DEVICES_PER_PROCESS_MAX};
+use crate::machine::environment::{descriptors_max, file, memory_bytes, page_bytes, sysctl};
+use crate::scenario::plan::Plan;
+
+/// What a worker keeps of a device, at most.
+const DEVICE_BYTES: u64 = 1_024;
+/// What the kernel keeps of one end of a connection with nothing on its way, counted in its caches (docs/benchmarks.md).
+const SOCKET_BYTES: u64 = 4_768;
+/// What a node keeps of a connection, where it is on this machine: some 700 bytes (docs/benchmarks.md), and what waits.
+const CONNECTION_BYTES: u64 = 1_024;
+
+/// What a run needs of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MachineNeed {
+    devices: u64,
+    /// Worker processes that are asked for at least.
+    workers_min: u64,
+    node: NodeAt,
+}
+
+/// Where the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NodeAt {
+    /// On this machine: every connection has both its ends here, and every worker loopback addresses of its own.
+    Loopback,
+    /// On another one, or behind an address that may be another's; devices come from so many addresses.
+    Elsewhere { sources: u64 },
+}
+
+/// What this machine allows; 0 or `None`: it does not say, and nothing is held against it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// Descriptors of one process.
+    descriptors_max: u64,
+    /// Ports that the kernel gives out by itself, for each pair of addresses.
+    ports: u64,
+    /// Connections that may wait to be accepted.
+    backlog_max: u64,
+    files_max: u64,
+    files_open: u64,
+    memory_available_bytes: u64,
+    /// From where on the kernel moderates what sockets hold.
+    tcp_pressure_bytes: u64,
+    page_bytes: u64,
+    /// Connections that the firewall may track, and does.
+    tracked: Option<Tracked>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tracked {
+    max: u64,
+    count: u64,
+}
+
+/// Something in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Obstacle {
+    pub(crate) weight: Weight,
+    /// What there is too little of.
+    limit: &'static str,
+    devices: u64,
+    needed: String,
+    allowed: String,
+    /// What lifts it: a command, or what else to do.
+    lift: String,
+}
+
+/// What an obstacle does to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// It can't be done.
+    Stops,
+    /// It can, and may go worse than it would.
+    Slows,
+}
+
+/// Looks for what is in this run's way: says what slows it on stderr, one line each.
+///
+/// # Errors
+/// [`RunError::Usage`] with what stops it, and what lifts that.
+pub(crate) fn look(plan: &Plan) -> Result<(), RunError> {
+    let Some(need) = MachineNeed::of(plan) else { return Ok(()) };
+    let (stopping, slowing): (Vec<Obstacle>, Vec<Obstacle>) =
+        obstacles(&need, &Machine::read()).into_iter().partition(|obstacle| obstacle.weight == Weight::Stops);
+    for obstacle in slowing {
+        drop(writeln!(std::io::stderr(), "roomcast-loadgen: {obstacle}"));
+    }
+    if stopping.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = stopping.iter().map(ToString::to_string).collect();
+    Err(RunError::Usage(lines.join("; ")))
+}
+
+/// Every limit of this machine that such a run meets.
+#[must_use]
+pub(crate) fn obstacles(need: &MachineNeed, machine: &Machine) -> Vec<Obstacle> {
+    let each = [descriptors, ports, files, memory, tracking, tcp_memory, backlog];
+    each.iter().filter_map(|limit| limit(need, machine)).collect()
+}
+
+impl MachineNeed {
+    /// What a run needs here; `None` when its devices are elsewhere.
+    fn of(plan: &Plan) -> Option<Self> {
+        let node = if plan.target.viewer_door.address().ip().is_loopback() {
+            NodeAt::Loopback
+        } else {
+            NodeAt::Elsewhere { sources: (plan.target.sources.len() as u64).max(1) }
+        };
+        let devices = u64::from(plan.devices);
+        let workers_min = u64::from(plan.target.workers_min);
+        plan.target.remote_workers.is_empty().then_some(Self { devices, workers_min, node })
+    }
+
+    /// Ends of connections on this machine for each device.
+    fn ends(&self) -> u64 {
+        match self.node {
+            NodeAt::Loopback => 2,
+            NodeAt::Elsewhere { .. } => 1,
+        }
+    }
+
+    fn meets(&self, limit: &'static str, needed: u64, allowed: u64, lift: String) -> Obstacle {
+        let needed = grouped(needed);
+        let allowed = grouped(allowed);
+        Obstacle { weight: Weight::Stops, limit, devices: self.devices, needed, allowed, lift }
+    }
+}
+
+/// Devices of one worker process.
+fn capacity(machine: &Machine) -> u64 {
+    let allowed = machine.descriptors_max.saturating_sub(DESCRIPTORS_KEPT);
+    allowed.clamp(1, u64::from(DEVICES_PER_PROCESS_MAX))
+}
+
+fn descriptors(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    let most = u64::from(WORKERS_MAX) * u64::from(DEVICES_PER_PROCESS_MAX);
+    if need.devices > most {
+        let lift = "workers on other machines: --worker HOST:PORT".into();
+        return Some(need.meets("devices on one machine", need.devices, most, lift));
+    }
+    let needed = need.devices.div_ceil(u64::from(WORKERS_MAX)) + DESCRIPTORS_KEPT;
+    let stops = machine.descriptors_max > 0
+        && need.devices > capacity(machine).saturating_mul(u64::from(WORKERS_MAX));
+    let lift = || format!("`ulimit -n {needed}`, or nofile in /etc/security/limits.conf");
+    stops.then(|| need.meets("descriptors in each of 250 processes", needed, machine.descriptors_max, lift()))
+}
+
+fn ports(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    const WIDEST: u64 = 64_511;
+    let workers = need.devices.div_ceil(capacity(machine)).max(need.workers_min).max(1);
+    let (addresses, more) = match need.node {
+        NodeAt::Loopback => {
+            let of_worker = need.devices.div_ceil(workers).div_ceil(DEVICES_PER_SOURCE as u64).max(1);
+            (workers * of_worker, "more --workers")
+        }
+        NodeAt::Elsewhere { sources } => (sources, "another --source ADDRESS"),
+    };
+    let needed = need.devices.div_ceil(addresses);
+    let lift = if needed > WIDEST {
+        more.to_owned()
+    } else {
+        format!("`sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"`, or {more}")
+    };
+    let stops = machine.ports > 0 && needed > machine.ports;
+    stops.then(|| need.meets("ports of each address that devices come from", needed, machine.ports, lift))
+}
+
+fn files(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    let needed = machine.files_open + need.devices * need.ends();
+    let stops = machine.files_max > 0 && needed > machine.files_max;
+    let lift = format!("`sysctl -w fs.file-max={needed}`");
+    stops.then(|| need.meets("open files of all processes", needed, machine.files_max, lift))
+}
+
+fn memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    let node_bytes = match need.node {
+        NodeAt::Loopback => CONNECTION_BYTES,
+        NodeAt::Elsewhere { .. } => 0,
+    };
+    let needed_bytes = need.devices * (DEVICE_BYTES + SOCKET_BYTES * need.ends() + node_bytes);
+    let available_bytes = machine.memory_available_bytes;
+    let stops = available_bytes > 0 && needed_bytes > available_bytes;
+    let lift = "fewer --devices, or workers on other machines: --worker HOST:PORT".into();
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    stops.then(|| need.meets("MiB of memory, at the least", mib(needed_bytes), mib(available_bytes), lift))
+}
+
+/// Whether the firewall looks at connections of this machine can't be told from outside; where it has tracked none, it may not.
+fn tracking(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    let Tracked { max, count } = machine.tracked?;
+    let needed = count + need.devices;
+    let lift = format!("`sysctl -w net.netfilter.nf_conntrack_max={needed}`");
+    let weight = if count > 0 { Weight::Stops } else { Weight::Slows };
+    (needed > max)
+        .then(|| Obstacle { weight, ..need.meets("connections that the firewall tracks", needed, max, lift) })
+}
+
+/// With one page waiting in each socket; frames that wait take at least that.
+fn tcp_memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    let needed_bytes = need.devices * need.ends() * machine.page_bytes;
+    let pressure_bytes = machine.tcp_pressure_bytes;
+    let slows = pressure_bytes > 0 && needed_bytes > pressure_bytes;
+    let pages = needed_bytes / machine.page_bytes.max(1);
+    let lift = format!("`sysctl -w net.ipv4.tcp_mem=\"{pages} {} {}\"`", pages * 4 / 3, pages * 2);
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let limit = "MiB for what waits in sockets, a page in each";
+    slows.then(|| Obstacle {
+        weight: Weight::Slows,
+        ..need.meets(limit, mib(needed_bytes), mib(pressure_bytes), lift)
+    })
+}
+
+fn backlog(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    let needed = need.devices.min(u64::from(HANDSHAKES_MAX));
+    let slows = need.node == NodeAt::Loopback && machine.backlog_max > 0 && needed > machine.backlog_max;
+    let lift = format!("`sysctl -w net.core.somaxconn={}` before the node is started", needed.max(4_096));
+    let limit = "connections that wait to be accepted";
+    slows.then(|| Obstacle { weight: Weight::Slows, ..need.meets(limit, needed, machine.backlog_max, lift) })
+}
+
+impl Machine {
+    /// What the kernel says of this machine.
+    fn read() -> Self {
+        let number = |name: &str| sysctl(name)?.parse::<u64>().ok();
+        let nth = |name: &str, place: usize| sysctl(name)?.split(' ').nth(place)?.parse::<u64>().ok();
+        let port = |place| nth("net.ipv4.ip_local_port_range", place);
+        let range = port(0).zip(port(1)).and_then(|(low, high)| high.checked_sub(low));
+        let tracked = number("net.netfilter.nf_conntrack_max")
+            .map(|max| Tracked { max, count: number("net.netfilter.nf_conntrack_count").unwrap_or(0) });
+        Self {
+            descriptors_max: descriptors_max(),
+            ports: range.map_or(0, |between| between + 1),
+            backlog_max: number("net.core.somaxconn").unwrap_or(0),
+            files_max: number("fs.file-max").unwrap_or(0),
+            files_open: nth("fs.file-nr", 0).unwrap_or(0),
+            memory_available_bytes: memory_bytes(&file("/proc/meminfo"), "MemAvailable"),
+            tcp_pressure_bytes: nth("net.ipv4.tcp_mem", 1).unwrap_or(0).saturating_mul(page_bytes()),
+            page_bytes: page_bytes(),
+            tracked: tracked.filter(|tracked| tracked.max > 0),
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, needed, allowed, lift, .. } = self;
+        let devices = grouped(self.devices);
+        write!(
+            f,
+            "{limit}: {devices} devices need {needed}, this machine allows {allowed}; lift it by {lift}"
+        )
+    }
+}
+
+/// A number with a space before every three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::args::tests::resolve;
+
+    const WIDE: Machine = Machine {
+        descriptors_max: 20_000,
+        ports: 28_232,
+        backlog_max: 4_096,
+        files_max: 10_000_000,
+        files_open: 6_000,
+        memory_available_bytes: 64 << 30,
+        tcp_pressure_bytes: 16 << 30,
+        page_bytes: 4_096,
+        tracked: Some(Tracked { max: 1_000_000, count: 10 }),
+    };
+
+    fn here(devices: u64) -> MachineNeed {
+        MachineNeed { devices, workers_min: 1, node: NodeAt::Loopback }
+    }
+
+    fn elsewhere(devices: u64, sources: u64) -> MachineNeed {
+        MachineNeed { devices, workers_min: 1, node: NodeAt::Elsewhere { sources } }
+    }
+
+    /// The one obstacle of a run, as a line.
+    fn only(need: &MachineNeed, machine: &Machine, weight: Weight) -> String {
+        let found = obstacles(need, machine);
+        let [only] = &*found else { panic!("{found:?}") };
+        assert_eq!(only.weight, weight, "{only}");
+        only.to_string()
+    }
+
+    #[test]
+    fn a_machine_that_allows_all_or_says_nothing_is_in_nobodys_way() {
+        assert_eq!(obstacles(&here(250_000), &WIDE), []);
+        assert_eq!(obstacles(&elsewhere(250_000, 9), &WIDE), []);
+        assert_eq!(obstacles(&here(250_000), &Machine { descriptors_max: 20_000, ..Machine::default() }), []);
+        assert_eq!(obstacles(&here(0), &WIDE), []);
+    }
+
+    #[test]
+    fn descriptors_are_counted_over_all_processes() {
+        let machine = Machine { descriptors_max: 1_024, ..WIDE };
+        assert_eq!(obstacles(&here(224_000), &machine), [], "896 in each of 250");
+        let line = only(&here(250_000), &machine, Weight::Stops);
+        assert_eq!(
+            line,
+            "descriptors in each of 250 processes: 250 000 devices need 1 128, this machine allows 1 024; lift it by \
+             `ulimit -n 1128`, or nofile in /etc/security/limits.conf"
+        );
+    }
+
+    #[test]
+    fn more_devices_than_all_processes_hold_go_to_other_machines() {
+        let vast =
+            Machine { memory_available_bytes: 0, files_max: 0, tcp_pressure_bytes: 0, tracked: None, ..WIDE };
+        let line = only(&here(5_000_000), &vast, Weight::Stops);
+        assert!(line.contains("4 750 000") && line.contains("--worker"), "{line}");
+    }
+
+    #[test]
+    fn an_address_has_so_many_ports() {
+        let line = only(&elsewhere(60_000, 2), &WIDE, Weight::Stops);
+        assert!(line.contains("need 30 000, this machine allows 28 232"), "{line}");
+        assert!(line.contains("`sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"`"), "{line}");
+        assert_eq!(obstacles(&elsewhere(60_000, 3), &WIDE), []);
+        let line = only(&elsewhere(70_000, 1), &WIDE, Weight::Stops);
+        assert!(line.ends_with("lift it by another --source ADDRESS"), "no range is so wide: {line}");
+        // On loopback every worker has an address for each 8 000 devices.
+        assert_eq!(obstacles(&here(19_000), &Machine { ports: 10_000, ..WIDE }), []);
+        let narrow = Machine { ports: 5_000, ..WIDE };
+        assert!(only(&here(19_000), &narrow, Weight::Stops).contains("need 6 334"));
+        assert!(only(&here(19_000), &narrow, Weight::Stops).contains("--workers"));
+        assert_eq!(obstacles(&MachineNeed { workers_min: 4, ..here(19_000) }, &narrow), []);
+    }
+
+    #[test]
+    fn on_loopback_both_ends_are_files_and_memory_of_this_machine() {
+        let few = Machine { files_max: 150_000, ..WIDE };
+        let line = only(&here(100_000), &few, Weight::Stops);
+        assert!(line.contains("need 206 000") && line.contains("`sysctl -w fs.file-max=206000`"), "{line}");
+        assert_eq!(obstacles(&elsewhere(100_000, 4), &few), []);
+        let small = Machine { memory_available_bytes: 1 << 30, ..WIDE };
+        assert!(only(&here(100_000), &small, Weight::Stops).contains("MiB of memory"));
+        assert_eq!(obstacles(&elsewhere(100_000, 4), &small), []);
+    }
+
+    #[test]
+    fn a_firewall_that_tracks_connections_stops_them_and_one_that_may_is_named() {
+        let full = |count| Machine { tracked: Some(Tracked { max: 65_536, count }), ..WIDE };
+        let line = only(&here(100_000), &full(7), Weight::Stops);
+        assert!(line.contains("`sysctl -w net.netfilter.nf_conntrack_max=100007`"), "{line}");
+        only(&here(100_000), &full(0), Weight::Slows);
+        assert_eq!(obstacles(&here(100_000), &Machine { tracked: None, ..WIDE }), []);
+    }
+
+    #[test]
+    fn little_memory_for_sockets_or_a_short_backlog_slow_a_run() {
+        let tight = Machine { tcp_pressure_bytes: 512 << 20, ..WIDE };
+        let line = only(&here(100_000), &tight, Weight::Slows);
+        assert!(line.contains("need 782, this machine allows 512"), "{line}");
+        assert!(line.contains("net.ipv4.tcp_mem=\"200000 266666 400000\""), "{line}");
+        let short = Machine { backlog_max: 128, ..WIDE };
+        assert!(only(&here(1_000), &short, Weight::Slows).contains("net.core.somaxconn"));
+        assert_eq!(obstacles(&here(100), &short), []);
+    }
+
+    #[test]
+    fn a_run_needs_what_its_flags_say() {
+        let need = MachineNeed::of(&resolve("--devices 500 --workers 3").unwrap());
+        assert_eq!(need, Some(MachineNeed { devices: 500, workers_min: 3, node: NodeAt::Loopback }));
+        let flags = "--devices 500 --viewer-door ws://192.0.2.1:7600 --source 192.0.2.7 --source 192.0.2.8";
+        assert_eq!(MachineNeed::of(&resolve(flags).unwrap()), Some(elsewhere(500, 2)));
+        assert_eq!(MachineNeed::of(&resolve("--devices 500 --worker 127.0.0.1:7").unwrap()), None);
+    }
+
+    #[test]
+    fn this_machine_says_what_it_allows() {
+        let machine = Machine::read();
+        assert!(machine.descriptors_max > 0 && machine.ports > 0 && machine.backlog_max > 0, "{machine:?}");
+        assert!(machine.memory_available_bytes > 0 && machine.files_max > 0, "{machine:?}");
+    }
+}

@@ -1,0 +1,503 @@
+//! The coordinator's worker processes, on this machine or on others: starts them, gives orders, hears their words.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::{monotonic_ns, sleep_until};
+use crate::error::RunError;
+use crate::fleet::remote::{Difference, Ping, Remote};
+use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
+use crate::machine::descriptors::{DEVICES_PER_PROCESS_MAX, devices_per_process};
+use crate::scenario::plan::Plan;
+
+/// Workers of one run, and of one machine that takes coordinators.
+pub(crate) const WORKERS_MAX: u32 = 250;
+/// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
+pub(crate) const HANDSHAKES_MAX: u32 = 256;
+/// Words that wait for the coordinator. Past it workers wait to speak.
+const WORDS_MAX: usize = 64;
+/// Questions for a worker's time after the run.
+const PINGS_AFTER: usize = 8;
+/// How long a worker may take to say what time it is.
+const CLOCK_AGE_MAX_NS: u64 = 5_000_000_000;
+
+/// Longest word of a worker: the result of one with many rooms and reliable messages is some hundreds of megabytes.
+const WORD_BYTES_MAX: u64 = 1 << 30;
+
+/// Why workers did not do what they were to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// What a worker says of the viewer door.
+    #[error("{0}")]
+    Door(String),
+    /// A worker ended, can't be reached, or speaks nonsense; it is named.
+    #[error("{0}")]
+    Worker(String),
+}
+
+impl From<Trouble> for String {
+    fn from(trouble: Trouble) -> Self {
+        trouble.to_string()
+    }
+}
+
+/// What a worker said, or that it ended.
+type HeardWord = (usize, Option<Word>);
+
+/// How far each worker said it is. Such words wait in no queue: a later one takes the place of one that nobody took.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Latest(Arc<Mutex<Vec<Progress>>>);
+
+impl Latest {
+    fn hear(&self, worker: usize, said: Progress) {
+        let mut workers = self.0.lock();
+        if workers.len() <= worker {
+            workers.resize_with(worker + 1, Progress::default);
+        }
+        workers[worker].go_on(said);
+    }
+
+    /// All workers together; the latencies are those since this was last asked.
+    #[must_use]
+    pub(crate) fn take(&self) -> Progress {
+        let mut workers = self.0.lock();
+        let mut all = Progress::default();
+        for worker in workers.iter_mut() {
+            all.add(worker);
+            worker.latency.clear();
+        }
+        all
+    }
+}
+
+/// The worker processes of a run.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    workers: Vec<Worker>,
+    words: Receiver<HeardWord>,
+    latest: Latest,
+}
+
+struct Worker {
+    place: WorkerAt,
+    orders: Option<Box<dyn Write + Send>>,
+}
+
+/// Where a worker runs.
+#[derive(Debug)]
+enum WorkerAt {
+    /// A child process of this one.
+    Here(Child),
+    /// On another machine.
+    There { stream: TcpStream, difference: Difference, at: String },
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Fleet {
+    /// Starts as many workers as the devices need and orders them to connect.
+    ///
+    /// # Errors
+    /// [`RunError::Usage`] when there can't be so many, or a process can't be started; [`RunError::Target`] when a worker on
+    /// another machine can't be reached.
+    pub(crate) fn start(plan: &Plan) -> Result<Self, RunError> {
+        let workers = workers_for(plan).map_err(RunError::Usage)?;
+        let (sender, words) = sync_channel(WORDS_MAX);
+        let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default() };
+        // Each run comes from addresses of its own, so that ports of the last one that linger are not in the way.
+        let subnet = fastrand::u8(1..=250);
+        for index in 0..workers {
+            let source = Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1));
+            fleet.add(plan, assignment(plan, index, workers, source), &sender)?;
+        }
+        Ok(fleet)
+    }
+
+    fn add(
+        &mut self,
+        plan: &Plan,
+        assignment: Assignment,
+        sender: &SyncSender<HeardWord>,
+    ) -> Result<(), RunError> {
+        let index = self.workers.len();
+        let starting = |error: std::io::Error| RunError::Usage(format!("starting a worker process: {error}"));
+        let machines = &plan.target.remote_workers;
+        let (worker, words, ahead_ns): (Worker, Box<dyn Read + Send>, i64) = if machines.is_empty() {
+            let mut child = worker_process()
+                .map_err(starting)?
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .map_err(starting)?;
+            let orders = child.stdin.take();
+            let stdout = child.stdout.take();
+            let orders = orders.map(|orders| Box::new(orders) as Box<dyn Write + Send>);
+            let stdout =
+                stdout.ok_or_else(|| RunError::Usage("a worker process without an output".into()))?;
+            (Worker { place: WorkerAt::Here(child), orders }, Box::new(stdout), 0)
+        } else {
+            let at = machines[index % machines.len()].clone();
+            let Remote { stream, difference } = Remote::connect(&at).map_err(RunError::Target)?;
+            let orders = stream.try_clone().map_err(starting)?;
+            let words = stream.try_clone().map_err(starting)?;
+            let place = WorkerAt::There { stream, difference, at };
+            (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words), difference.ahead_ns)
+        };
+        self.workers.push(worker);
+        let sender = sender.clone();
+        let latest = self.latest.clone();
+        std::thread::spawn(move || hear_words(words, index, &sender, &latest));
+        let prepare = Order::Prepare { ahead_ns, sources: plan.target.sources.clone() };
+        self.order(index, &prepare).map_err(starting)?;
+        self.order(index, &Order::Connect(Box::new(assignment))).map_err(starting)
+    }
+
+    fn order(&mut self, index: usize, order: &Order) -> std::io::Result<()> {
+        let Some(orders) = &mut self.workers[index].orders else { return Ok(()) };
+        serde_json::to_writer(&mut *orders, order)?;
+        orders.write_all(b"\n")?;
+        orders.flush()
+    }
+
+    /// Gives every worker the same order.
+    ///
+    /// # Errors
+    /// [`Trouble`], when a worker is gone.
+    pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), Trouble> {
+        (0..self.workers.len()).try_for_each(|index| self.tell(index, order))
+    }
+
+    /// Gives one worker an order.
+    fn tell(&mut self, index: usize, order: &Order) -> Result<(), Trouble> {
+        self.order(index, order).map_err(|error| self.worker(index, &format!("takes no orders: {error}")))
+    }
+
+    /// What is the matter with a worker.
+    fn worker(&self, index: usize, what: &str) -> Trouble {
+        let number = index + 1;
+        let workers = self.workers.len();
+        let at = match self.workers.get(index).map(|worker| &worker.place) {
+            Some(WorkerAt::There { at, .. }) => format!(" ({at})"),
+            Some(WorkerAt::Here(_)) | None => String::new(),
+        };
+        Trouble::Worker(format!("worker {number} of {workers}{at} {what}"))
+    }
+
+    /// What is the matter with a worker that said something else than was waited for.
+    fn failure(&self, heard: HeardWord) -> Trouble {
+        let (index, word) = heard;
+        match word {
+            Some(Word::Failed { reason }) => Trouble::Door(reason),
+            Some(other) => self.worker(index, &format!("spoke out of turn: {other:?}")),
+            None => self.worker(index, "ended"),
+        }
+    }
+
+    /// By how much times that workers on other machines named may be wrong either way, at most: what was known of their clocks
+    /// before the run, and how far they went from this one meanwhile. 0 where all are on this machine.
+    ///
+    /// # Errors
+    /// [`Trouble`], when a worker gave up or ended.
+    pub(crate) fn clock_error_ns(&mut self) -> Result<u64, Trouble> {
+        let mut most_ns = 0;
+        for index in 0..self.workers.len() {
+            let WorkerAt::There { difference, .. } = self.workers[index].place else { continue };
+            let mut pings = Vec::new();
+            while pings.len() < PINGS_AFTER {
+                let sent_ns = monotonic_ns();
+                self.tell(index, &Order::Clock)?;
+                match self.hear(sent_ns + CLOCK_AGE_MAX_NS)? {
+                    (who, Some(Word::Clock { monotonic_ns: theirs_ns })) if who == index => {
+                        pings.push(Ping { sent_ns, theirs_ns, received_ns: monotonic_ns() });
+                    }
+                    other => return Err(self.failure(other)),
+                }
+            }
+            let now =
+                Difference::of(&pings).ok_or_else(|| self.worker(index, "has a clock that went wild"))?;
+            most_ns = most_ns.max(difference.error_after(&now));
+        }
+        Ok(most_ns)
+    }
+
+    /// Processor time that the workers' own threads have used so far, together.
+    ///
+    /// # Errors
+    /// A sentence, when the kernel does not say.
+    pub(crate) fn processor_ns(&self) -> Result<u64, String> {
+        let of_worker = |worker: &Worker| {
+            let WorkerAt::Here(child) = &worker.place else { return Err("a worker is elsewhere".to_owned()) };
+            let id = child.id();
+            let file = format!("/proc/{id}/task/{id}/schedstat");
+            let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+            let used = text.split_whitespace().next().and_then(|used| used.parse::<u64>().ok());
+            used.ok_or_else(|| format!("{file}: {text:?}"))
+        };
+        self.workers.iter().map(of_worker).sum()
+    }
+
+    /// How far the workers say they are; may be asked from another thread while this one waits.
+    #[must_use]
+    pub(crate) fn latest(&self) -> Latest {
+        self.latest.clone()
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Waits until every device is in its room.
+    ///
+    /// # Errors
+    /// [`Trouble`], when a worker gave up, ended, or `connect_seconds` are over.
+    pub(crate) fn await_ready(&self, connect_seconds: u64, mut tell: impl FnMut(u64)) -> Result<(), Trouble> {
+        let mut connected = vec![0; self.workers.len()];
+        let mut ready = 0;
+        let deadline_ns = monotonic_ns() + connect_seconds * 1_000_000_000;
+        while ready < self.workers.len() {
+            // A worker that lives and is not ready waits for the door.
+            let late =
+                |_| Trouble::Door(format!("not every device was in its room after {connect_seconds} s"));
+            match self.hear(deadline_ns).map_err(late)? {
+                (index, Some(Word::Ready { devices })) => {
+                    connected[index] = devices;
+                    ready += 1;
+                }
+                (index, Some(Word::Connected { devices })) => connected[index] = devices,
+                other => return Err(self.failure(other)),
+            }
+            tell(connected.iter().sum());
+        }
+        Ok(())
+    }
+
+    /// Waits until every worker knows the start.
+    ///
+    /// # Errors
+    /// [`Trouble`], when a worker gave up or ended.
+    pub(crate) fn await_started(&self) -> Result<(), Trouble> {
+        let deadline_ns = monotonic_ns() + 10_000_000_000;
+        for _ in 0..self.workers.len() {
+            match self.hear(deadline_ns)? {
+                (_, Some(Word::Started)) => {}
+                other => return Err(self.failure(other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for every worker's result.
+    ///
+    /// # Errors
+    /// [`Trouble`], when a worker gave up, ended without one, or `grace_ms` and a minute are over.
+    pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<WorkerResult>, Trouble> {
+        let deadline_ns = monotonic_ns() + grace_ms * 1_000_000 + 60_000_000_000;
+        let mut results: Vec<Option<WorkerResult>> = self.workers.iter().map(|_| None).collect();
+        while let Some(awaited) = results.iter().position(Option::is_none) {
+            let late = |_| self.worker(awaited, "gave no result in time");
+            match self.hear(deadline_ns).map_err(late)? {
+                (index, Some(Word::Result(outcome))) => results[index] = Some(*outcome),
+                // One that gave its result may end.
+                (index, None) if results[index].is_some() => {}
+                other => return Err(self.failure(other)),
+            }
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    /// Waits until this time, in which no worker has anything to say.
+    ///
+    /// # Errors
+    /// [`Trouble`], as soon as one gave up or ended.
+    pub(crate) fn stay_until(&self, time_ns: u64) -> Result<(), Trouble> {
+        let left = Duration::from_nanos(time_ns.saturating_sub(monotonic_ns()));
+        match self.words.recv_timeout(left) {
+            Ok(heard) => Err(self.failure(heard)),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) if self.workers.is_empty() => {
+                sleep_until(time_ns);
+                Ok(())
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Trouble::Worker("all workers ended".into())),
+        }
+    }
+
+    fn hear(&self, deadline_ns: u64) -> Result<HeardWord, Trouble> {
+        let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
+        self.words.recv_timeout(left).map_err(|_| Trouble::Worker("workers did not answer in time".into()))
+    }
+}
+
+/// What one of so many workers is to hold.
+fn assignment(plan: &Plan, worker: u32, workers: u32, source: Ipv4Addr) -> Assignment {
+    Assignment {
+        loads: plan.loads.clone(),
+        rooms: plan.rooms,
+        limits: plan.limits.clone(),
+        others: plan.others,
+        reliable: plan.reliable.clone(),
+        awkward: plan.awkward,
+        encoding: plan.encoding,
+        seed: plan.seed,
+        room_stem: plan.target.room_stem.clone(),
+        viewer_door: plan.target.viewer_door.clone(),
+        device_token: plan.target.device_token.clone(),
+        worker,
+        workers,
+        devices: plan.devices,
+        audience: plan.audience.clone(),
+        sizes: plan.sizes,
+        storms: plan.storms.clone(),
+        warm_up_ms: plan.warm_up_ms,
+        source,
+        handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            // A worker ends when its stdin does.
+            drop(worker.orders.take());
+            if let WorkerAt::There { stream, .. } = &worker.place {
+                drop(stream.shutdown(Shutdown::Write));
+            }
+        }
+        for worker in &mut self.workers {
+            if let WorkerAt::Here(child) = &mut worker.place {
+                drop(child.wait());
+            }
+        }
+    }
+}
+
+/// Passes on what a worker says, line by line, until it says no more, or what is no word.
+fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<HeardWord>, latest: &Latest) {
+    let mut words = BufReader::new(words);
+    while let Some(word) = next_word(&mut words, WORD_BYTES_MAX) {
+        let word = match word {
+            Word::Progress(said) => {
+                latest.hear(index, said);
+                continue;
+            }
+            word => word,
+        };
+        if sender.send((index, Some(word))).is_err() {
+            return;
+        }
+    }
+    drop(sender.send((index, None)));
+}
+
+/// The word on the next line; `None` where there is none, or it takes more bytes than that.
+fn next_word(words: &mut impl BufRead, bytes_max: u64) -> Option<Word> {
+    let mut line = String::new();
+    words.take(bytes_max).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
+}
+
+/// What starts a worker process.
+///
+/// # Errors
+/// When the kernel does not say what program this is.
+pub(crate) fn worker_process() -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    // A worker's devices take a few megabytes: huge pages round that up to many.
+    command.arg("worker").env("MIMALLOC_ALLOW_THP", "0");
+    Ok(command)
+}
+
+/// How many workers the devices need: here under the descriptor limit, which is raised as far as it goes; elsewhere as many
+/// on each machine.
+fn workers_for(plan: &Plan) -> Result<u32, String> {
+    let machines = u32::try_from(plan.target.remote_workers.len()).unwrap_or(u32::MAX);
+    let (capacity, least) = match machines {
+        0 => (devices_per_process()?, plan.target.workers_min),
+        machines => {
+            (DEVICES_PER_PROCESS_MAX, plan.target.workers_min.max(machines).next_multiple_of(machines))
+        }
+    };
+    let needed = plan.devices.div_ceil(capacity).next_multiple_of(machines.max(1));
+    let workers = needed.max(least).min(plan.devices);
+    if workers > WORKERS_MAX {
+        return Err(format!(
+            "{} devices need {workers} workers at {capacity} each, and a run has at most {WORKERS_MAX}; raise `ulimit -n`",
+            plan.devices
+        ));
+    }
+    Ok(workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::args::tests::resolve;
+
+    #[test]
+    fn where_devices_hop_a_worker_has_the_rooms_of_all() {
+        let rooms = |flags: &str, worker| {
+            let plan = resolve(&format!("--devices 6 --rooms 2 {flags}")).unwrap();
+            assignment(&plan, worker, 2, Ipv4Addr::LOCALHOST).own_rooms()
+        };
+        assert_eq!([rooms("", 0), rooms("", 1)], [[0], [1]]);
+        assert_eq!(rooms("--set habits.hop_share=0.5", 1), [0, 1]);
+    }
+
+    /// Two workers that are nowhere, and say this.
+    fn fleet(said: Vec<HeardWord>) -> Fleet {
+        let (sender, words) = sync_channel(WORDS_MAX);
+        said.into_iter().for_each(|heard| sender.send(heard).unwrap());
+        let place = |_| WorkerAt::Here(Command::new("true").spawn().unwrap());
+        let workers = (0..2).map(place).map(|place| Worker { place, orders: None }).collect();
+        Fleet { workers, words, latest: Latest::default() }
+    }
+
+    #[test]
+    fn a_worker_that_ends_without_a_result_is_named_at_once_and_one_with_may_end() {
+        let result = || Some(Word::Result(Box::default()));
+        let trouble = |fleet: &Fleet| fleet.await_results(0).unwrap_err();
+        let ended = fleet(vec![(0, result()), (0, None), (1, None)]);
+        assert_eq!(trouble(&ended), Trouble::Worker("worker 2 of 2 ended".into()));
+        assert_eq!(fleet(vec![(1, result()), (1, None), (0, result())]).await_results(0).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn only_what_a_worker_says_of_the_door_is_the_doors() {
+        let failed = Word::Failed { reason: "device 3: refused".into() };
+        let trouble = |said| fleet(vec![said]).await_ready(1, |_| {}).unwrap_err();
+        assert_eq!(trouble((1, Some(failed))), Trouble::Door("device 3: refused".into()));
+        assert_eq!(trouble((0, None)), Trouble::Worker("worker 1 of 2 ended".into()));
+        let wild = trouble((0, Some(Word::Started))).to_string();
+        assert!(wild.starts_with("worker 1 of 2 spoke out of turn"), "{wild}");
+    }
+
+    #[test]
+    fn a_word_has_its_limit() {
+        let next = |bytes_max| next_word(&mut "\"started\"\nrest".as_bytes(), bytes_max);
+        assert!(matches!(next(10), Some(Word::Started)));
+        assert!(next(8).is_none());
+    }
+
+    #[test]
+    fn what_workers_say_is_put_together_and_its_latencies_are_given_once() {
+        let latest = Latest::default();
+        let said = |frames, count| Progress { frames, latency: vec![(100, count)], ..Progress::default() };
+        latest.hear(1, said(5, 1));
+        latest.hear(0, said(7, 1));
+        latest.hear(1, said(6, 2));
+        assert_eq!(latest.take(), said(13, 4));
+        assert_eq!(latest.take(), Progress { frames: 13, ..Progress::default() });
+    }
+}

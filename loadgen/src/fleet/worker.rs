@@ -1,0 +1,338 @@
+//! A worker process: some of the run's devices, told what to do on stdin, answering on stdout, one JSON line each.
+//!
+//! One process may open about 20 000 descriptors, so larger crowds need several. A worker ends when its stdin does, so
+//! none outlives its coordinator.
+
+use std::io::{BufRead as _, Write as _};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use crate::clock::{self, monotonic_ns, thread_processor_ns};
+use crate::devices::known::Known;
+use crate::devices::readable::Readers;
+use crate::devices::streams::{Original, Streams};
+use crate::devices::type_figures::TypeFigures;
+use crate::devices::viewer::{Crowd, Devices, Seats};
+use crate::devices::watch::{RoomToWatch, Watch};
+use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
+use crate::ledger::APPLY_AGE_MAX_NS;
+use crate::machine::busy::{Busiest, peak_bytes};
+use crate::machine::sockets;
+use crate::scenario::payload::{Payloads, reliable_seed};
+use crate::scenario::plan::room_name;
+use crate::wire::handshake::Handshake;
+
+/// Longest wait of one turn, so that pings, retries and deadlines are looked at.
+const TURN: Duration = Duration::from_millis(50);
+/// After every device has everything, how long to watch for what comes twice.
+pub(crate) const SETTLE_NS: u64 = 300_000_000;
+/// The same of a worker that has rooms in which nobody was there throughout: longer than a node gathers, and then some.
+const QUIET_NS: u64 = 1_500_000_000;
+/// How much later than its deadline a run may end, so that devices that came back have their 3 s.
+const RETURN_MAX_NS: u64 = 10_000_000_000;
+/// How often a worker says how far it is, from the start on.
+const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
+
+/// Runs a worker until its result is given or its stdin ends.
+///
+/// # Errors
+/// When a pipe to the coordinator breaks, or it says something that is no order.
+pub(crate) fn run() -> std::io::Result<()> {
+    let Some(assignment) = await_assignment()? else { return Ok(()) };
+    let rooms = assignment.own_rooms();
+    let mut viewers = crowd(&assignment, &rooms)?;
+    let orders = listen(viewers.waker()?);
+    let mut state = State { ready: false, reported: 0, finish: None, use_of: ThreadUse::default() };
+    loop {
+        if let Err(reason) = viewers.turn(TURN) {
+            return say(&Word::Failed { reason });
+        }
+        state.report(&mut viewers)?;
+        match orders.try_recv() {
+            Ok(Order::Start { start_ns }) => {
+                viewers.watch.start(start_ns, assignment.warm_up_ms * 1_000_000);
+                viewers.begin(start_ns);
+                state.use_of.begin(monotonic_ns());
+                say(&Word::Started)?;
+            }
+            Ok(Order::Finish { accepted, heads, grace_ms }) => {
+                state.use_of.end(monotonic_ns());
+                let rooms = || rooms.iter().map(|room| *room as usize);
+                let in_room = |room: usize| {
+                    accepted.iter().map(|rooms| rooms.get(room).copied().unwrap_or(0)).collect()
+                };
+                let accepted = rooms().map(in_room).collect();
+                let heads = rooms().map(|room| heads.get(room).copied().unwrap_or(0)).collect();
+                let deadline_ns = monotonic_ns() + grace_ms * 1_000_000;
+                state.finish = Some(Finish { accepted, heads, deadline_ns, level_since_ns: None, newest: 0 });
+                if let Err(reason) = viewers.calm() {
+                    return say(&Word::Failed { reason });
+                }
+            }
+            Ok(Order::Clock) => say_time()?,
+            Ok(Order::Connect(_) | Order::Prepare { .. }) | Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Ok(()),
+        }
+        if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
+            viewers.end();
+            say(&Word::Result(Box::new(outcome(&mut viewers, assignment.own_devices(), state.use_of.busy))))?;
+            // The devices stay until the coordinator has asked the node what the run cost: their leaving is no part of it.
+            while let Ok(order) = orders.recv() {
+                if matches!(order, Order::Clock) {
+                    say_time()?;
+                }
+            }
+            viewers.leave_all();
+            return Ok(());
+        }
+    }
+}
+
+/// Does what is asked before connecting; `None` when the coordinator went away.
+fn await_assignment() -> std::io::Result<Option<Box<Assignment>>> {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if std::io::stdin().lock().read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        match serde_json::from_str(&line)? {
+            Order::Clock => say_time()?,
+            Order::Prepare { ahead_ns, sources } => {
+                clock::is_ahead_by(ahead_ns);
+                sockets::come_from(sources);
+            }
+            Order::Connect(assignment) => return Ok(Some(assignment)),
+            Order::Start { .. } | Order::Finish { .. } => {
+                return Err(std::io::Error::other("nothing starts or ends before it is connected"));
+            }
+        }
+    }
+}
+
+fn say_time() -> std::io::Result<()> {
+    say(&Word::Clock { monotonic_ns: monotonic_ns() })
+}
+
+fn outcome(viewers: &mut Devices, devices: u32, busy: f64) -> WorkerResult {
+    let joins = viewers.joins.buckets();
+    let moves = viewers.moves;
+    let watch = &mut viewers.watch;
+    let rooms = watch.finish();
+    let streams = watch.streams.as_mut();
+    let (stream_tally, after_return, streams) = streams.map_or_else(Default::default, |streams| {
+        (streams.tally, streams.after_return.buckets(), streams.finish())
+    });
+    WorkerResult {
+        devices,
+        peak_bytes: peak_bytes(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
+        busy,
+        joins,
+        moves,
+        ages_stride: watch.figures.kept_ages.stride(),
+        tally: watch.tally,
+        types: watch.figures.types.iter().map(TypeFigures::counts).collect(),
+        readings: watch.readers.as_ref().map(Readers::readings).unwrap_or_default(),
+        violations: std::mem::take(&mut watch.violations),
+        rooms,
+        stream_tally,
+        after_return,
+        streams,
+    }
+}
+
+struct State {
+    ready: bool,
+    reported: usize,
+    finish: Option<Finish>,
+    use_of: ThreadUse,
+}
+
+/// The processor time that this thread uses while messages are published.
+#[derive(Debug, Default)]
+struct ThreadUse {
+    /// From when publishing began until it is over.
+    busiest: Option<Busiest>,
+    /// The part of a processor in the busiest second, once it is over.
+    busy: f64,
+    /// When the next word of progress is due; 0: publishing has not begun.
+    progress_ns: u64,
+}
+
+impl ThreadUse {
+    fn begin(&mut self, now_ns: u64) {
+        self.busiest = Some(Busiest::from(now_ns, thread_processor_ns()));
+        self.progress_ns = now_ns + PROGRESS_EVERY_NS;
+    }
+
+    /// Looked at after every turn.
+    fn read(&mut self, now_ns: u64) {
+        if let Some(busiest) = self.busiest.as_mut().filter(|busiest| busiest.is_due(now_ns)) {
+            busiest.read(now_ns, thread_processor_ns());
+        }
+    }
+
+    fn end(&mut self, now_ns: u64) {
+        if let Some(busiest) = self.busiest.take() {
+            self.busy = busiest.end(now_ns, thread_processor_ns());
+        }
+    }
+}
+
+impl State {
+    /// Says how far connecting is: each thousand, and the end; after the start, how far the run is.
+    fn report(&mut self, viewers: &mut Devices) -> std::io::Result<()> {
+        if self.ready {
+            let now_ns = monotonic_ns();
+            self.use_of.read(now_ns);
+            if self.use_of.progress_ns == 0 || now_ns < self.use_of.progress_ns {
+                return Ok(());
+            }
+            self.use_of.progress_ns = now_ns + PROGRESS_EVERY_NS;
+            return say(&Word::Progress(progress(viewers)));
+        }
+        if viewers.is_ready() {
+            self.ready = true;
+            return say(&Word::Ready { devices: viewers.watching() as u64 });
+        }
+        if viewers.watching() >= self.reported + 1_000 {
+            self.reported = viewers.watching();
+            say(&Word::Connected { devices: self.reported as u64 })?;
+        }
+        Ok(())
+    }
+}
+
+fn progress(viewers: &mut Devices) -> Progress {
+    let watching = viewers.watching() as u64;
+    let joining = viewers.joining() as u64;
+    let watch = &mut viewers.watch;
+    Progress {
+        watching,
+        joining,
+        frames: watch.tally.frames,
+        deliveries: watch.tally.deliveries,
+        violations: watch.violations.total(),
+        latency: watch.figures.take_recent(),
+    }
+}
+
+struct Finish {
+    /// What was accepted, by place and type.
+    accepted: Vec<Vec<u64>>,
+    /// How far each stream is durable, by place.
+    heads: Vec<u64>,
+    deadline_ns: u64,
+    level_since_ns: Option<u64>,
+    /// What was heard of when this was last asked.
+    newest: u64,
+}
+
+impl Finish {
+    fn is_over(&mut self, viewers: &Devices) -> bool {
+        let now_ns = monotonic_ns();
+        let newest = viewers.watch.newest();
+        if newest != self.newest || !viewers.is_level(&self.accepted, &self.heads) {
+            self.level_since_ns = None;
+        } else if self.level_since_ns.is_none() {
+            self.level_since_ns = Some(now_ns);
+        }
+        self.newest = newest;
+        // Nobody goes away any more, so this moves the end by a few seconds at most, while the node is there.
+        let last_ns = viewers.latest_return_ns() + APPLY_AGE_MAX_NS + SETTLE_NS;
+        now_ns >= self.deadline_ns.max(last_ns.min(self.deadline_ns + RETURN_MAX_NS))
+            || self.level_since_ns.is_some_and(|since_ns| {
+                // Where nobody was there throughout, nobody can tell when all has come: it is awaited as long as rooms gather.
+                now_ns >= since_ns + QUIET_NS || (now_ns >= since_ns + SETTLE_NS && viewers.knows_all_rooms())
+            })
+    }
+}
+
+/// The devices of an assignment; `rooms` are theirs, each once, in order.
+fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
+    let name = |room: &u32| room_name(&assignment.room_stem, *room);
+    let places = assignment.seats().into_iter().map(|room| rooms.partition_point(|other| *other < room));
+    let seats = Seats {
+        room_names: rooms.iter().map(name).collect(),
+        places: places.map(|place| u32::try_from(place).unwrap_or(u32::MAX)).collect(),
+    };
+    let to_watch = rooms.iter().map(|room| RoomToWatch { room: *room, name: name(room) });
+    let known = Known::new(assignment.loads.clone(), assignment.seed)
+        .with_limits(&assignment.limits)
+        .with_others(assignment.others);
+    let limits = assignment.limits.len();
+    let own = assignment.own_devices();
+    let apart = assignment.workers.max(1);
+    let readers = (limits > 0).then(|| Readers::new(limits, own, assignment.worker, apart));
+    let streams = assignment.reliable.as_ref().map(|reliable| {
+        let original = Original {
+            schedule: reliable.schedule.clone(),
+            payloads: Payloads::new(reliable.length, reliable_seed(assignment.seed)),
+            types: reliable.types.clone(),
+            ttl_ms: reliable.ttl_ms,
+            others: assignment.others,
+        };
+        Streams::new(original, rooms.iter().copied())
+    });
+    let watch = Watch::new(known, assignment.encoding, to_watch)
+        .with_streams(streams)
+        .with_readers(readers)
+        .through_restarts(assignment.awkward.through_restarts);
+    let door = assignment.viewer_door.clone();
+    let address = door.address();
+    let crowd = Crowd {
+        worker: assignment.worker,
+        workers: assignment.workers.max(1),
+        rooms: assignment.rooms,
+        seating: assignment.seating(),
+        audience: assignment.audience.clone(),
+        storms: assignment.storms.clone(),
+        source: assignment.source,
+        handshakes_max: assignment.handshakes_max,
+        awkward: assignment.awkward,
+        seed: assignment.seed,
+    };
+    let handshake = Handshake::new(door, assignment.encoding, assignment.device_token.clone());
+    Devices::new(crowd, address, handshake, assignment.encoding.ping(), seats, watch)
+}
+
+/// Reads orders on a thread of its own. It ends, and with it the worker, when stdin does.
+fn listen(waker: mio::Waker) -> Receiver<Order> {
+    let (sender, orders) = sync_channel(4);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(order) = line.and_then(|line| Ok(serde_json::from_str(&line)?)) else { break };
+            if sender.send(order).is_err() {
+                return;
+            }
+            drop(waker.wake());
+        }
+        drop(sender);
+        drop(waker.wake());
+    });
+    orders
+}
+
+fn say(word: &Word) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    serde_json::to_writer(&mut stdout, word)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_word_says_what_is_and_its_latencies_are_added() {
+        let mut all = Progress::default();
+        let word = |watching, frames, latency| Progress { watching, frames, latency, ..Progress::default() };
+        let mut worker = word(5, 10, vec![(100, 1), (300, 1)]);
+        worker.go_on(word(4, 30, vec![(200, 2), (300, 2)]));
+        assert_eq!(worker, word(4, 30, vec![(100, 1), (200, 2), (300, 3)]));
+        all.add(&worker);
+        all.add(&word(1, 1, vec![(100, 1)]));
+        assert_eq!(all, word(5, 31, vec![(100, 2), (200, 2), (300, 3)]));
+    }
+}

@@ -1,0 +1,366 @@
+//! The node under load over the time of a run, second by second: what it says at its operator door, and what the kernel
+//! holds for it where both are on one machine.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+use parking_lot::{Mutex, MutexGuard};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::monotonic_ns;
+use crate::figures::ratio;
+use crate::figures::timeline::Moment;
+use crate::wire::doors::Door;
+
+/// How often the node is asked, at first.
+const EVERY_MS: u64 = 1_000;
+/// Samples of a run: two hours of seconds. Past it every second one is dropped, and the node is asked half as often.
+const SAMPLES_MAX: usize = 7_200;
+
+/// One second of the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// When, counted from the first publish; negative before it.
+    pub(crate) at_ms: i64,
+    /// Processors it kept busy since the sample before.
+    pub(crate) cpu: f64,
+    /// Its memory.
+    pub(crate) resident_bytes: u64,
+    /// What the kernel holds for all TCP sockets of this machine; `None` where the node is elsewhere.
+    pub(crate) socket_bytes: Option<u64>,
+    /// TCP sockets of this machine, either end of each connection; `None` where the node is elsewhere.
+    pub(crate) sockets: Option<u64>,
+    /// Connections it has.
+    pub(crate) connections: u64,
+    /// Messages it took, a second.
+    pub(crate) published_per_s: f64,
+    /// Frames it sent, a second.
+    pub(crate) frames_per_s: f64,
+    /// Messages that devices had, a second, by the quarter of a second in which they were due: the node does not count them.
+    pub(crate) deliveries_per_s: f64,
+    /// The highest step of its shards' ladders.
+    pub(crate) ladder_step: u64,
+}
+
+/// What a node says at one time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct NodeReading {
+    cpu_us: u64,
+    resident_bytes: u64,
+    connections: u64,
+    accepted: u64,
+    frames: u64,
+    ladder_step: u64,
+}
+
+impl NodeReading {
+    /// Reads `/metrics`; `None` when there is no processor time in it, which every node has.
+    fn of(metrics: &str) -> Option<Self> {
+        let mut reading = Self::default();
+        let mut has_cpu = false;
+        for line in metrics.lines() {
+            let Some((metric, value)) = line.rsplit_once(' ') else { continue };
+            let Ok(value) = value.parse::<u64>() else { continue };
+            let sum = match metric.split('{').next().unwrap_or(metric) {
+                "roomcast_cpu_microseconds_total" => {
+                    has_cpu = true;
+                    &mut reading.cpu_us
+                }
+                "roomcast_resident_bytes" => &mut reading.resident_bytes,
+                "roomcast_connections" => &mut reading.connections,
+                "roomcast_messages_accepted_total" => &mut reading.accepted,
+                "roomcast_frames_total" => &mut reading.frames,
+                "roomcast_ladder_step" => {
+                    reading.ladder_step = reading.ladder_step.max(value);
+                    continue;
+                }
+                _ => continue,
+            };
+            *sum = sum.saturating_add(value);
+        }
+        has_cpu.then_some(reading)
+    }
+
+    /// What the counters grew by since `before`. A node that was restarted counts anew, from nothing.
+    fn grown_since(&self, before: &Self) -> Self {
+        let is_anew =
+            self.cpu_us < before.cpu_us || self.accepted < before.accepted || self.frames < before.frames;
+        let from = if is_anew { Self::default() } else { *before };
+        Self {
+            cpu_us: self.cpu_us - from.cpu_us,
+            accepted: self.accepted - from.accepted,
+            frames: self.frames - from.frames,
+            ..*self
+        }
+    }
+}
+
+/// What the kernel says of TCP in `/proc/net/sockstat` and `/proc/net/sockstat6`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kernel {
+    pages: u64,
+    sockets: u64,
+}
+
+impl Kernel {
+    /// Reads both files; `None` when the first has no line of TCP.
+    fn of(sockstat: &str, sockstat6: &str) -> Option<Self> {
+        let value = |text: &str, protocol: &str, name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(protocol))?;
+            let mut words = line.split_whitespace().skip_while(|word| *word != name).skip(1);
+            words.next()?.parse::<u64>().ok()
+        };
+        Some(Self {
+            pages: value(sockstat, "TCP:", "mem")?,
+            sockets: value(sockstat, "TCP:", "inuse")? + value(sockstat6, "TCP6:", "inuse").unwrap_or(0),
+        })
+    }
+
+    fn read() -> Option<Self> {
+        let file = |name| std::fs::read_to_string(name).unwrap_or_default();
+        Self::of(&file("/proc/net/sockstat"), &file("/proc/net/sockstat6"))
+    }
+}
+
+/// A reading and its time.
+#[derive(Debug, Clone, Copy)]
+struct Timed {
+    at_ns: u64,
+    node: NodeReading,
+    kernel: Option<Kernel>,
+}
+
+/// Readings of a run, as many as are kept.
+#[derive(Debug)]
+struct Series {
+    readings: Vec<Timed>,
+    every_ms: u64,
+    start_ns: u64,
+    page_bytes: u64,
+}
+
+impl Series {
+    fn new(start_ns: u64) -> Self {
+        let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096);
+        Self { readings: Vec::new(), every_ms: EVERY_MS, start_ns, page_bytes }
+    }
+
+    fn push(&mut self, reading: Timed) {
+        self.readings.push(reading);
+        // The first is what the others are counted from; it makes no sample.
+        if self.readings.len() > SAMPLES_MAX + 1 {
+            let mut place = 0;
+            self.readings.retain(|_| {
+                place += 1;
+                place % 2 == 1
+            });
+            self.every_ms *= 2;
+        }
+    }
+
+    /// What was between each two readings.
+    fn samples(&self) -> impl DoubleEndedIterator<Item = Sample> {
+        self.readings.windows(2).map(|pair| self.sample(pair[0], pair[1]))
+    }
+
+    fn sample(&self, before: Timed, after: Timed) -> Sample {
+        let grown = after.node.grown_since(&before.node);
+        let took_us = (after.at_ns.saturating_sub(before.at_ns) / 1_000).max(1);
+        let per_s = |count: u64| ratio(count.saturating_mul(1_000_000), took_us);
+        let from_start_ns = i128::from(after.at_ns) - i128::from(self.start_ns);
+        Sample {
+            at_ms: i64::try_from(from_start_ns / 1_000_000).unwrap_or(i64::MAX),
+            cpu: ratio(grown.cpu_us, took_us),
+            resident_bytes: after.node.resident_bytes,
+            socket_bytes: after.kernel.map(|kernel| kernel.pages.saturating_mul(self.page_bytes)),
+            sockets: after.kernel.map(|kernel| kernel.sockets),
+            connections: after.node.connections,
+            published_per_s: per_s(grown.accepted),
+            frames_per_s: per_s(grown.frames),
+            deliveries_per_s: 0.0,
+            ladder_step: after.node.ladder_step,
+        }
+    }
+}
+
+/// Asks the node every second until it is told to end.
+#[derive(Debug)]
+pub(crate) struct ServerWatch {
+    stop: Sender<()>,
+    asking: JoinHandle<()>,
+    lately: Lately,
+}
+
+/// What the node said so far; may be asked from any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Lately(Arc<Mutex<Series>>);
+
+impl Lately {
+    fn series(&self) -> MutexGuard<'_, Series> {
+        self.0.lock()
+    }
+
+    /// The last sample.
+    #[must_use]
+    pub(crate) fn last(&self) -> Option<Sample> {
+        self.series().samples().next_back()
+    }
+}
+
+impl ServerWatch {
+    /// Begins, on a thread of its own; times count from `start_ns`. What the kernel holds is read where the node is on this
+    /// machine. A node that does not answer, because it is being restarted, has no sample.
+    #[must_use]
+    pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
+        let (stop, stopped) = channel();
+        let is_here = door.address().ip().is_loopback();
+        let lately = Lately(Arc::new(Mutex::new(Series::new(start_ns))));
+        let told = lately.clone();
+        let asking = std::thread::spawn(move || {
+            loop {
+                let asked_ns = monotonic_ns();
+                let node = door.read("/metrics").ok().and_then(|metrics| NodeReading::of(&metrics));
+                if let Some(node) = node {
+                    let kernel = is_here.then(Kernel::read).flatten();
+                    told.series().push(Timed { at_ns: monotonic_ns(), node, kernel });
+                }
+                let next_ns = asked_ns + told.series().every_ms * 1_000_000;
+                let rest = Duration::from_nanos(next_ns.saturating_sub(monotonic_ns()));
+                if stopped.recv_timeout(rest) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Self { stop, asking, lately }
+    }
+
+    /// What the node said so far.
+    #[must_use]
+    pub(crate) fn lately(&self) -> Lately {
+        self.lately.clone()
+    }
+
+    /// Ends it, and gives what the node said.
+    #[must_use]
+    pub(crate) fn end(self) -> Vec<Sample> {
+        drop(self.stop);
+        drop(self.asking.join());
+        self.lately.series().samples().collect()
+    }
+}
+
+/// Enters what devices had, of all types' timelines, into the samples of their time.
+pub(crate) fn enter_deliveries<'a>(samples: &mut [Sample], moments: impl IntoIterator<Item = &'a Moment>) {
+    let mut delivered = vec![0_u64; samples.len()];
+    for moment in moments {
+        let at_ms = i64::try_from(moment.at_ms).unwrap_or(i64::MAX);
+        let place = samples.partition_point(|sample| sample.at_ms <= at_ms);
+        if let Some(count) = delivered.get_mut(place) {
+            *count += moment.count;
+        }
+    }
+    let mut before_ms = None;
+    for (sample, count) in samples.iter_mut().zip(delivered) {
+        let from_ms = before_ms.unwrap_or(0_i64).min(sample.at_ms);
+        let took_ms = u64::try_from(sample.at_ms - from_ms).unwrap_or(0);
+        sample.deliveries_per_s = ratio(count * 1_000, took_ms);
+        before_ms = Some(sample.at_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRICS: &str = "# HELP roomcast_frames_total Frames.\n# TYPE roomcast_frames_total counter\n\
+        roomcast_frames_total{kind=\"level\"} 90\nroomcast_frames_total{kind=\"refresh\"} 10\n\
+        roomcast_messages_accepted_total{class=\"normal\"} 7\nroomcast_messages_accepted_total{class=\"counter\"} 3\n\
+        roomcast_connections{shard=\"0\"} 4\nroomcast_connections{shard=\"1\"} 5\nroomcast_connections_waiting{shard=\"0\"} 99\n\
+        roomcast_ladder_step{shard=\"0\"} 1\nroomcast_ladder_step{shard=\"1\"} 3\n\
+        roomcast_shard_busy_ratio{shard=\"0\"} 0.25\nroomcast_cpu_microseconds_total 500000\nroomcast_resident_bytes 1024\n";
+
+    fn at(at_ms: u64, cpu_us: u64, frames: u64) -> Timed {
+        let node = NodeReading { cpu_us, frames, ..NodeReading::default() };
+        Timed { at_ns: at_ms * 1_000_000, node, kernel: None }
+    }
+
+    /// What was between these, for a run that starts at so many milliseconds.
+    fn sampled(start_ms: u64, readings: impl IntoIterator<Item = Timed>) -> Vec<Sample> {
+        let mut series = Series::new(start_ms * 1_000_000);
+        readings.into_iter().for_each(|reading| series.push(reading));
+        series.samples().collect()
+    }
+
+    #[test]
+    fn shards_and_classes_are_added_and_of_ladders_the_highest_counts() {
+        let reading = NodeReading {
+            cpu_us: 500_000,
+            resident_bytes: 1_024,
+            connections: 9,
+            accepted: 10,
+            frames: 100,
+            ladder_step: 3,
+        };
+        assert_eq!(NodeReading::of(METRICS), Some(reading));
+        for other in
+            ["", "<html>hello</html>", "roomcast_cpu_microseconds_total", "x 1\nroomcast_frames_total nan"]
+        {
+            assert_eq!(NodeReading::of(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_memory_is_in_pages_and_its_sockets_of_both_protocols() {
+        let sockstat = "sockets: used 13\nTCP: inuse 7 orphan 0 tw 2 alloc 9 mem 55\nUDP: inuse 1 mem 3\n";
+        let both = Kernel::of(sockstat, "TCP6: inuse 4\nUDP6: inuse 0\n");
+        assert_eq!(both, Some(Kernel { pages: 55, sockets: 11 }));
+        assert_eq!(Kernel::of(sockstat, ""), Some(Kernel { pages: 55, sockets: 7 }));
+        assert_eq!(Kernel::of("UDP: inuse 1 mem 3\n", ""), None);
+    }
+
+    #[test]
+    fn a_sample_is_what_was_between_two_readings() {
+        let samples =
+            sampled(1_000, [at(900, 100_000, 5), at(1_900, 600_000, 205), at(3_900, 1_600_000, 205)]);
+        assert_eq!(samples.iter().map(|sample| sample.at_ms).collect::<Vec<_>>(), [900, 2_900]);
+        assert_eq!((samples[0].cpu, samples[0].frames_per_s), (0.5, 200.0));
+        assert_eq!((samples[1].cpu, samples[1].frames_per_s), (0.5, 0.0));
+        assert_eq!(sampled(1_000, [at(0, 0, 0), at(10, 1, 1)])[0].at_ms, -990, "before the start");
+    }
+
+    #[test]
+    fn a_node_that_was_restarted_counts_from_nothing() {
+        let samples = sampled(0, [at(1_000, 9_000_000, 500), at(3_000, 200_000, 600)]);
+        assert_eq!((samples[0].cpu, samples[0].frames_per_s), (0.1, 300.0));
+    }
+
+    #[test]
+    fn a_long_run_has_half_as_many_samples_of_twice_the_time() {
+        let mut series = Series::new(0);
+        let mut at_ms = 0;
+        while at_ms < 3_000 * SAMPLES_MAX as u64 {
+            series.push(at(at_ms, at_ms * 500, at_ms));
+            at_ms += series.every_ms;
+        }
+        assert!(series.readings.len() <= SAMPLES_MAX + 1);
+        assert_eq!(series.every_ms, 4 * EVERY_MS);
+        let samples: Vec<Sample> = series.samples().collect();
+        assert!(samples.iter().all(|sample| (sample.cpu - 0.5).abs() < 1e-9));
+        assert!(samples.is_sorted_by_key(|sample| sample.at_ms));
+        assert_eq!(samples[0].at_ms, 4_000);
+    }
+
+    #[test]
+    fn deliveries_are_those_due_since_the_sample_before() {
+        let sample = |at_ms| Sample { at_ms, ..Sample::default() };
+        let moment = |(at_ms, count)| Moment { at_ms, count, p50_ms: 0.0, p99_ms: 0.0, max_ms: 0.0 };
+        let moments = [(0, 50), (250, 50), (500, 10), (1_500, 30), (2_500, 7)].map(moment);
+        let mut samples = [sample(-500), sample(500), sample(2_500)];
+        enter_deliveries(&mut samples, &moments);
+        assert_eq!(samples.map(|sample| sample.deliveries_per_s), [0.0, 100.0, 20.0]);
+    }
+}

@@ -1,0 +1,252 @@
+//! What a plan rests on: the models of all sweeps that were given, and how far they were measured. Pure.
+
+use serde::Serialize;
+
+use crate::machine::environment::Environment;
+use crate::planning::model::cost::{BASE, Linear, Measured, mean, most};
+use crate::planning::model::flushes::Flushes;
+use crate::planning::model::usl::{Basis, Usl};
+use crate::planning::model::{Column, Features, Row, Sweep};
+use crate::planning::sweep::cpu_columns;
+
+/// Bytes on an Ethernet beside each TCP segment: preamble, header, check and gap (38), IPv4 (20), TCP with timestamps (32).
+pub(crate) const SEGMENT_BYTES: f64 = 90.0;
+/// Payload of a full segment on a path of 1 500 bytes, with timestamps.
+pub(crate) const SEGMENT_PAYLOAD_BYTES: f64 = 1_448.0;
+
+/// One sweep, as far as people need to know it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Origin {
+    pub(crate) file: String,
+    pub(crate) started_unix_ms: u64,
+    pub(crate) processors: u32,
+    pub(crate) rows: usize,
+    pub(crate) rows_used: usize,
+    pub(crate) environment: Environment,
+}
+
+/// What a load needs of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(crate) struct NodeNeed {
+    pub(crate) processors: f64,
+    pub(crate) memory_bytes: f64,
+    pub(crate) nic_bits_per_s: f64,
+}
+
+impl NodeNeed {
+    /// All of it, in the order in which it is shown.
+    #[must_use]
+    pub(crate) fn parts(&self) -> [f64; 3] {
+        [self.processors, self.memory_bytes, self.nic_bits_per_s]
+    }
+}
+
+/// The models, and what they were fitted to.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Models {
+    pub(crate) cpu: Linear,
+    pub(crate) memory: Linear,
+    /// What the kernel holds for a connection's sockets, both ends where they were on one machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) socket_bytes_per_connection: Option<f64>,
+    pub(crate) flushes: Flushes,
+    pub(crate) usl: Usl,
+    pub(crate) usl_basis: Basis,
+    /// Numbers of processors whose sweeps are no part of the law, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_in_usl: Vec<String>,
+    /// Processors of the node on which `cpu` was measured.
+    pub(crate) processors: f64,
+    pub(crate) origins: Vec<Origin>,
+    /// The most of each feature, in the order of [`Features::COLUMNS`].
+    pub(crate) measured_max: Vec<f64>,
+}
+
+impl Models {
+    /// Fits all of them. The processor's model is of the sweeps with the most processors; the others say how processors
+    /// get in each other's way.
+    ///
+    /// # Errors
+    /// One line, when the rows can't tell.
+    pub(crate) fn fit(sweeps: &[(String, Sweep)], given: Option<Usl>) -> Result<Self, String> {
+        let largest = sweeps.iter().map(|(_, sweep)| sweep.processors).max().ok_or("no sweep")?;
+        let rows: Vec<&Row> = sweeps.iter().flat_map(|(_, sweep)| usable(sweep)).collect();
+        let of = |processors: u32| {
+            let sweeps = sweeps.iter().filter(move |(_, sweep)| sweep.processors == processors);
+            let rows = sweeps.flat_map(|(_, sweep)| usable(sweep));
+            rows.map(|row| (row.features, row.cpu)).collect::<Vec<Measured>>()
+        };
+        let base = of(largest);
+        let cpu = Linear::fit(&cpu_columns(), &base).map_err(|reason| format!("processors: {reason}"))?;
+        let mut not_in_usl = Vec::new();
+        let (usl, usl_basis) = match given {
+            Some(usl) => (usl, Basis::Given),
+            None => Self::scaling(sweeps, &base, of, &mut not_in_usl)
+                .unwrap_or_else(|| (Usl::default(), Basis::AssumedLinear)),
+        };
+        let memory = |row: &&&Row| row.memory_bytes > 0.0;
+        let memory: Vec<Measured> =
+            rows.iter().filter(memory).map(|row| (row.features, row.memory_bytes)).collect();
+        let columns: [Column; 4] = [BASE, Features::COLUMNS[0], Features::COLUMNS[1], Features::IDLE_ROOMS];
+        let memory = Linear::fit(&columns, &memory).map_err(|reason| format!("memory: {reason}"))?;
+        let largest_max = |column: &Column| most(base.iter().map(|(features, _)| (column.of)(features)));
+        Ok(Self {
+            cpu,
+            memory,
+            socket_bytes_per_connection: socket_bytes(&rows),
+            flushes: Flushes::fit(&rows)?,
+            usl,
+            usl_basis,
+            not_in_usl,
+            processors: f64::from(largest),
+            origins: sweeps.iter().map(|(file, sweep)| origin(file, sweep)).collect(),
+            measured_max: Features::COLUMNS.iter().map(largest_max).collect(),
+        })
+    }
+
+    /// The law over the processors of the sweeps: what the rows of `base` cost on each number of them. Sweeps that no model
+    /// fits go to `left_out`.
+    fn scaling(
+        sweeps: &[(String, Sweep)],
+        base: &[Measured],
+        of: impl Fn(u32) -> Vec<Measured>,
+        left_out: &mut Vec<String>,
+    ) -> Option<(Usl, Basis)> {
+        let mut counts: Vec<u32> = sweeps.iter().map(|(_, sweep)| sweep.processors).collect();
+        counts.sort_unstable();
+        counts.dedup();
+        let mut cost = |count: &u32| {
+            let model = Linear::fit(&cpu_columns(), &of(*count))
+                .map_err(|reason| left_out.push(format!("{count} processors: {reason}")))
+                .ok()?;
+            let part = |(features, cpu): &Measured| model.at(features) / cpu.max(f64::MIN_POSITIVE);
+            Some((f64::from(*count), mean(base.iter().map(part))))
+        };
+        Usl::fit(&counts.iter().filter_map(&mut cost).collect::<Vec<_>>())
+    }
+
+    /// What `load` needs on a node of so many processors, that node's own share included.
+    #[must_use]
+    pub(crate) fn need(&self, load: &Features, processors: f64) -> NodeNeed {
+        let dearer = self.usl.inflation(processors) / self.usl.inflation(self.processors);
+        let sockets = self.socket_bytes_per_connection.unwrap_or(0.0) * load.connections;
+        let segments_per_s = load.frames_per_s + load.bytes_per_s / SEGMENT_PAYLOAD_BYTES;
+        NodeNeed {
+            processors: self.cpu.at(load) * dearer,
+            memory_bytes: self.memory.at(load) + sockets,
+            nic_bits_per_s: 8.0 * (load.bytes_per_s + SEGMENT_BYTES * segments_per_s),
+        }
+    }
+}
+
+fn usable(sweep: &Sweep) -> impl Iterator<Item = &Row> {
+    sweep.rows.iter().filter(|row| row.unusable_because.is_none())
+}
+
+fn origin(file: &str, sweep: &Sweep) -> Origin {
+    Origin {
+        file: file.to_owned(),
+        started_unix_ms: sweep.started_unix_ms,
+        processors: sweep.processors,
+        rows: sweep.rows.len(),
+        rows_used: usable(sweep).count(),
+        environment: sweep.environment.clone(),
+    }
+}
+
+/// By least squares through nothing: what the sockets of one more connection hold.
+fn socket_bytes(rows: &[&Row]) -> Option<f64> {
+    let known = rows.iter().filter_map(|row| Some((row.features.connections, row.socket_bytes?)));
+    let (up, down) = known.fold((0.0, 0.0), |(up, down), (connections, bytes)| {
+        (up + connections * bytes, down + connections * connections)
+    });
+    (down > 0.0).then(|| up / down)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::planning::model::flushes::tests::row;
+    use crate::planning::sweep::design::built_in;
+    use crate::wire::frame::Encoding;
+
+    /// A sweep of a node whose costs are known.
+    pub(crate) fn sweep(processors: u32, usl: Usl) -> (String, Sweep) {
+        let dearer = usl.inflation(f64::from(processors));
+        let mut idle_rooms = 0.0;
+        let rows = built_in(4_000, 500, Encoding::Json).into_iter().map(|shape| {
+            let mut row = row(crate::scenario::shape::RunShape { reliable_rate: 0.0, ..shape }, 0.1);
+            row.features.joins_per_s = shape.reconnect_share * 10.0;
+            row.features.idle_rooms = idle_rooms;
+            idle_rooms += row.features.rooms;
+            let features = row.features;
+            row.cpu = dearer
+                * (0.004
+                    + 2e-6 * features.connections
+                    + 5e-5 * features.publishes_per_s
+                    + 4e-6 * features.frames_per_s);
+            row.memory_bytes = 2e7
+                + 3_000.0 * features.connections
+                + 9_000.0 * features.rooms
+                + 1_000.0 * features.idle_rooms;
+            row
+        });
+        let sweep = Sweep {
+            started_unix_ms: 1_700_000_000_000,
+            processors,
+            environment: Environment::default(),
+            command: String::new(),
+            rows: rows.collect(),
+        };
+        (format!("sweep-{processors}.json"), sweep)
+    }
+
+    #[test]
+    fn costs_and_the_law_over_processors_are_found_again() {
+        let law = Usl { sigma: 0.05, kappa: 0.001 };
+        let models = Models::fit(&[sweep(1, law), sweep(2, law), sweep(8, law)], None).unwrap();
+        assert_eq!(models.usl_basis, Basis::Fitted);
+        assert!(
+            (models.usl.sigma - 0.05).abs() < 1e-6 && (models.usl.kappa - 0.001).abs() < 1e-6,
+            "{:?}",
+            models.usl
+        );
+        let load = Features { connections: 1e4, frames_per_s: 1e5, ..Features::default() };
+        let need = models.need(&load, 16.0);
+        let wanted = (0.004 + 0.02 + 0.4) * law.inflation(16.0);
+        assert!((need.processors / wanted - 1.0).abs() < 1e-6, "{need:?} for {wanted}");
+        assert!((need.memory_bytes / (2e7 + 3e7) - 1.0).abs() < 1e-6);
+        assert!((need.nic_bits_per_s - 8.0 * 90.0 * 1e5).abs() < 1.0, "frames have headers");
+    }
+
+    #[test]
+    fn a_room_in_use_and_one_left_behind_are_told_apart_and_no_plan_is_of_the_latter() {
+        let models = Models::fit(&[sweep(1, Usl::default())], None).unwrap();
+        let of = |name: &str| {
+            let term = models.memory.terms.iter().find(|term| term.name == name);
+            term.map(|term| term.coefficient.round())
+        };
+        assert_eq!((of("rooms"), of("idle rooms")), (Some(9_000.0), Some(1_000.0)), "{:?}", models.memory);
+        assert_eq!(models.measured_max[1], 400.0, "rooms of one run, and not all that are alive");
+    }
+
+    #[test]
+    fn a_sweep_that_no_model_fits_is_named_and_its_law_is_not_told() {
+        let law = Usl { sigma: 0.05, kappa: 0.001 };
+        let (file, mut few) = sweep(2, law);
+        few.rows.truncate(3);
+        let models = Models::fit(&[sweep(8, law), (file, few)], None).unwrap();
+        assert_eq!(models.usl_basis, Basis::AssumedLinear);
+        assert_eq!(models.not_in_usl.len(), 1);
+        assert!(models.not_in_usl[0].starts_with("2 processors: 3 usable rows are too few"), "{models:?}");
+    }
+
+    #[test]
+    fn one_number_of_processors_says_nothing_of_others() {
+        let models = Models::fit(&[sweep(1, Usl::default())], None).unwrap();
+        assert_eq!((models.usl, models.usl_basis), (Usl::default(), Basis::AssumedLinear));
+        let given = Usl { sigma: 0.1, kappa: 0.0 };
+        let models = Models::fit(&[sweep(1, Usl::default())], Some(given)).unwrap();
+        assert_eq!((models.usl, models.usl_basis), (given, Basis::Given));
+    }
+}

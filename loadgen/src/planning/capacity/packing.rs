@@ -1,0 +1,128 @@
+//! Puts rooms on nodes: each whole on one node, the largest first, each on the first node that has room for it. Pure.
+//!
+//! First fit decreasing needs at most 22 % more nodes than the best packing would (Johnson 1973), for one resource; rooms
+//! here are many and small beside a node, or too large for any.
+
+use serde::Serialize;
+
+use super::models::NodeNeed;
+use crate::planning::model::Features;
+
+/// Nodes of one plan, at most.
+const NODES_MAX: usize = 100_000;
+/// A part of a node that is as good as none.
+const ROUNDING: f64 = 1e-9;
+
+/// Rooms that are alike.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Alike {
+    pub(crate) rooms: u32,
+    /// Of each.
+    pub(crate) load: Features,
+    /// Of each, without what a node needs anyway.
+    pub(crate) need: NodeNeed,
+}
+
+/// What one node has left, and what is on it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Packed {
+    #[serde(skip)]
+    left: [f64; 3],
+    pub(crate) load: Features,
+}
+
+/// Where the rooms went.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Packing {
+    pub(crate) nodes: Vec<Packed>,
+    /// Which of the sizes do not fit an empty node, by their place.
+    pub(crate) too_large: Vec<usize>,
+}
+
+/// Packs `sizes` on nodes that have `room` each.
+///
+/// # Errors
+/// One line, when it would be too many nodes.
+pub(crate) fn pack(sizes: &[Alike], room: NodeNeed) -> Result<Packing, String> {
+    let room = room.parts();
+    let share = |alike: &Alike| {
+        alike
+            .need
+            .parts()
+            .iter()
+            .zip(room)
+            .map(|(need, room)| need / room.max(f64::MIN_POSITIVE))
+            .fold(0.0, f64::max)
+    };
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by(|one, other| share(&sizes[*other]).total_cmp(&share(&sizes[*one])));
+    let mut packing = Packing::default();
+    for place in order {
+        let alike = &sizes[place];
+        if share(alike) > 1.0 {
+            packing.too_large.push(place);
+            continue;
+        }
+        let mut rooms = alike.rooms;
+        for at in 0..=NODES_MAX {
+            if rooms == 0 {
+                break;
+            }
+            if at == NODES_MAX {
+                return Err(format!("more than {NODES_MAX} nodes"));
+            }
+            if at == packing.nodes.len() {
+                packing.nodes.push(Packed { left: room, load: Features::default() });
+            }
+            rooms -= packing.nodes[at].take(alike, rooms);
+        }
+    }
+    Ok(packing)
+}
+
+impl Packed {
+    /// Takes as many of `rooms` rooms as fit, and says how many those are.
+    fn take(&mut self, alike: &Alike, rooms: u32) -> u32 {
+        let needs = alike.need.parts();
+        let fit = needs.iter().zip(self.left).filter(|(need, _)| **need > 0.0);
+        let fit = fit.map(|(need, left)| ((left / need) + ROUNDING).floor()).fold(f64::from(rooms), f64::min);
+        let taken = u32::try_from(crate::figures::rounded(fit.max(0.0))).unwrap_or(0).min(rooms);
+        for (left, need) in self.left.iter_mut().zip(needs) {
+            *left -= need * f64::from(taken);
+        }
+        self.load = self.load.plus(alike.load.times(f64::from(taken)));
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: NodeNeed = NodeNeed { processors: 10.0, memory_bytes: 100.0, nic_bits_per_s: 1_000.0 };
+
+    fn alike(rooms: u32, processors: f64, memory_bytes: f64) -> Alike {
+        let load = Features { connections: processors, ..Features::default() };
+        Alike { rooms, load, need: NodeNeed { processors, memory_bytes, nic_bits_per_s: 0.0 } }
+    }
+
+    #[test]
+    fn rooms_fill_nodes_and_small_ones_fill_what_large_ones_leave() {
+        let packing = pack(&[alike(100, 0.1, 0.1), alike(3, 6.0, 1.0)], ROOM).unwrap();
+        assert_eq!(packing.nodes.len(), 3, "three large ones leave room for the small ones");
+        let all: f64 = packing.nodes.iter().map(|node| node.load.connections).sum();
+        assert!((all - 28.0).abs() < 1e-9);
+        assert!(packing.nodes.iter().all(|node| node.load.connections <= 10.0 + 1e-6));
+        let exact = pack(&[alike(1_000, 0.1, 0.0)], ROOM).unwrap();
+        assert_eq!(exact.nodes.len(), 10, "what fits exactly fits");
+        let by_memory = pack(&[alike(10, 0.1, 60.0)], ROOM).unwrap();
+        assert_eq!(by_memory.nodes.len(), 10, "any resource can be the one");
+    }
+
+    #[test]
+    fn a_room_larger_than_a_node_is_named_and_not_packed() {
+        let packing = pack(&[alike(1, 11.0, 1.0), alike(2, 1.0, 1.0)], ROOM).unwrap();
+        assert_eq!((packing.too_large, packing.nodes.len()), (vec![0], 1));
+        assert!(pack(&[alike(200_000, 10.0, 1.0)], ROOM).is_err(), "bounded");
+    }
+}

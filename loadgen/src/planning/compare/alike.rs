@@ -1,0 +1,166 @@
+//! Whether two runs did the same, and where: their shapes, their scenarios, their machines. Pure.
+
+use crate::figures::ratio;
+use crate::report::{Report, Verdict};
+use crate::scenario::file::Scenario;
+
+/// Rates of reliable messages, which a report has only by their number, may be so many times each other: they may come at
+/// random.
+const RELIABLE_RATES_MAX: f64 = 1.1;
+/// What of a scenario is no part of what it does to a node. Another seed draws other devices for the same shares.
+const NOT_THE_LOAD: [&str; 4] = ["name", "about", "thresholds", "seed"];
+
+/// Why two runs can't be compared: what they did, or that one says more about its generator.
+#[must_use]
+pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {
+    let types = |report: &Report| {
+        let each = report.types.rows().iter();
+        each.map(|row| format!("{} {}/s", row.type_name, row.rate_per_s)).collect::<Vec<_>>().join(", ")
+    };
+    let shapes = [
+        ("devices", old.devices.to_string(), new.devices.to_string()),
+        ("rooms", old.rooms.to_string(), new.rooms.to_string()),
+        ("seconds", old.seconds.to_string(), new.seconds.to_string()),
+        ("payload bytes", old.payload_bytes.to_string(), new.payload_bytes.to_string()),
+        ("encoding", old.encoding.subprotocol().to_owned(), new.encoding.subprotocol().to_owned()),
+        ("types", types(old), types(new)),
+        ("messages per request", old.messages_per_request.to_string(), new.messages_per_request.to_string()),
+        ("reliable messages", reliable(old).to_owned(), reliable(new).to_owned()),
+    ];
+    if let Some((what, old, new)) = shapes.into_iter().find(|(_, old, new)| old != new) {
+        return Some(format!("{what}: {old} in the old one, {new} in the new one"));
+    }
+    if let Some((old, new)) = reliable_per_s(old).zip(reliable_per_s(new)) {
+        let ratio = if old > 0.0 { new / old } else { 1.0 };
+        if !(1.0 / RELIABLE_RATES_MAX..=RELIABLE_RATES_MAX).contains(&ratio) {
+            return Some(format!("reliable messages: {old:.1}/s in the old one, {new:.1}/s in the new one"));
+        }
+    }
+    if let Some(what) = scenarios_differ(&old.scenario, &new.scenario) {
+        return Some(what);
+    }
+    for (report, name) in [(old, "old"), (new, "new")] {
+        match report.verdict {
+            Verdict::GeneratorLimited => return Some(format!("the {name} one was generator-limited")),
+            Verdict::NothingPublished => return Some(format!("in the {name} one nothing was published")),
+            Verdict::Ok | Verdict::ThresholdFailed | Verdict::Violations => {}
+        }
+    }
+    None
+}
+
+fn reliable_per_s(report: &Report) -> Option<f64> {
+    report.reliable.as_ref().map(|reliable| ratio(reliable.sent, 1) / report.seconds)
+}
+
+fn reliable(report: &Report) -> &'static str {
+    if report.reliable.is_some() { "some" } else { "none" }
+}
+
+/// The first key that two scenarios have otherwise; `None`: the same load.
+fn scenarios_differ(old: &str, new: &str) -> Option<String> {
+    let load = |text: &str| {
+        // What a file does not say is a default, which an older report may not have written yet.
+        let known = toml::from_str::<Scenario>(text).map(|scenario| scenario.text());
+        let mut table: toml::Table = toml::from_str(known.as_deref().unwrap_or(text)).ok()?;
+        table.retain(|key, _| !NOT_THE_LOAD.contains(&key));
+        Some(toml::Value::Table(table))
+    };
+    match (load(old), load(new)) {
+        (Some(old), Some(new)) => differ("scenario", Some(&old), Some(&new)),
+        (None, None) if old == new => None,
+        _ => Some("scenario: one of them is no TOML".to_owned()),
+    }
+}
+
+/// Where two values differ first, by the path of their keys.
+fn differ(path: &str, old: Option<&toml::Value>, new: Option<&toml::Value>) -> Option<String> {
+    if old == new {
+        return None;
+    }
+    if let (Some(toml::Value::Table(old)), Some(toml::Value::Table(new))) = (old, new) {
+        let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+        let mut found = keys.filter_map(|key| differ(&format!("{path}.{key}"), old.get(key), new.get(key)));
+        return found.next();
+    }
+    let said = |value: Option<&toml::Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    Some(format!("{path}: {} in the old one, {} in the new one", said(old), said(new)))
+}
+
+/// How the machines of two runs differ, a line each. Such runs are compared all the same: a new kernel may be the question.
+#[must_use]
+pub(crate) fn machines_differ(old: &Report, new: &Report) -> Vec<String> {
+    let one = &old.environment;
+    let other = &new.environment;
+    let plain = [
+        ("kernel", one.kernel.clone(), other.kernel.clone()),
+        ("processor", one.processor.clone(), other.processor.clone()),
+        ("processors", one.processors.to_string(), other.processors.to_string()),
+        ("memory bytes", one.memory_bytes.to_string(), other.memory_bytes.to_string()),
+        ("descriptors", one.descriptors_max.to_string(), other.descriptors_max.to_string()),
+        ("roomcast-loadgen", one.loadgen.clone(), other.loadgen.clone()),
+    ];
+    let plain = plain.into_iter().map(|(name, old, new)| (name.to_owned(), old, new));
+    let names = one.sysctls.keys().chain(other.sysctls.keys().filter(|key| !one.sysctls.contains_key(*key)));
+    let setting = |of: &std::collections::BTreeMap<String, String>, name: &String| {
+        of.get(name).cloned().unwrap_or_else(|| "not there".to_owned())
+    };
+    let sysctls =
+        names.map(|name| (name.clone(), setting(&one.sysctls, name), setting(&other.sysctls, name)));
+    let differ = plain.chain(sysctls).filter(|(_, old, new)| old != new);
+    differ.map(|(name, old, new)| format!("{name}: {old} in the old one, {new} in the new one")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::made_up;
+
+    fn told(change: impl FnOnce(&mut Report)) -> String {
+        let mut new = made_up();
+        change(&mut new);
+        incomparable(&made_up(), &new).unwrap_or_default()
+    }
+
+    #[test]
+    fn other_shapes_are_not_compared() {
+        assert_eq!(told(|_| {}), "");
+        assert_eq!(told(|new| new.devices = 7), "devices: 1000 in the old one, 7 in the new one");
+        assert_eq!(told(|new| new.seconds = 60.0), "seconds: 12 in the old one, 60 in the new one");
+        assert!(told(|new| new.payload_bytes = 9).starts_with("payload bytes"));
+        assert!(told(|new| new.reliable.as_mut().unwrap().sent *= 2).contains("2.5/s in the old one, 5.0/s"));
+        assert!(told(|new| new.reliable = None).starts_with("reliable messages: some"));
+        assert!(
+            told(|new| new.verdict = Verdict::GeneratorLimited).contains("new one was generator-limited")
+        );
+    }
+
+    #[test]
+    fn runs_of_other_kinds_are_not_compared_whatever_they_are_called() {
+        let with = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            Scenario::load(Some("reconnect-storm"), &sets).unwrap().text()
+        };
+        let told = |sets: &[&str]| scenarios_differ(&with(&[]), &with(sets)).unwrap_or_default();
+        let called = ["name=\"other\"", "about=\"x\"", "seed=9", "thresholds=[\"p99<1s\"]"];
+        assert_eq!(told(&called), "");
+        assert!(told(&["storms=[]"]).starts_with("scenario.storms: "), "{}", told(&["storms=[]"]));
+        assert!(told(&["habits.stall_share=0.5"]).starts_with("scenario.habits.stall_share: "));
+        assert!(told(&["rooms.sizes=\"field\""]).starts_with("scenario.rooms.sizes: "));
+        assert!(told(&["faults=[{at=\"1s\", run=\"true\"}]"]).starts_with("scenario.faults: "));
+        assert_eq!(scenarios_differ("", &Scenario::default().text()), None, "defaults are no difference");
+        assert!(scenarios_differ("devices", "").is_some());
+    }
+
+    #[test]
+    fn other_machines_are_named_and_compared() {
+        assert_eq!(machines_differ(&made_up(), &made_up()), [""; 0]);
+        let mut new = made_up();
+        new.environment.kernel = "7.0".to_owned();
+        new.environment.sysctls.remove("net.core.somaxconn");
+        let told = machines_differ(&made_up(), &new);
+        assert_eq!(told[0], "kernel: 6.8.0-45-generic in the old one, 7.0 in the new one");
+        assert_eq!(told[1], "net.core.somaxconn: 4096 in the old one, not there in the new one");
+        assert_eq!((told.len(), incomparable(&made_up(), &new)), (2, None));
+    }
+}

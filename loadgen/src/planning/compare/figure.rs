@@ -1,0 +1,191 @@
+//! What two reports are compared by: the figure that a report says, and how it was over the run's time. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::figures::latency::Percentiles;
+use crate::figures::ratio;
+use crate::figures::timeline::Moment;
+use crate::node::samples::Sample;
+use crate::report::Report;
+
+use super::noise::Worse;
+
+/// Differences of times below this are none: a quarter second's latencies are told apart from 1 ms on (`timeline`).
+const TIME_MS_MIN: f64 = 1.0;
+/// Differences of shares below this are none.
+const PERCENT_MIN: f64 = 0.1;
+/// A time that is at least [`FAR_TIMES`] what it was, and so much longer, is no chance: a processor that others take for
+/// a moment comes to less.
+const FAR_MS: f64 = 20.0;
+/// The same for memory.
+const FAR_MIB: f64 = 20.0;
+/// The same for shares.
+const FAR_PERCENT: f64 = 1.0;
+const FAR_TIMES: f64 = 2.0;
+
+/// One thing to compare.
+pub(crate) struct ComparedFigure {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) worse: Worse,
+    /// A difference below this is none, in the figure's unit.
+    pub(crate) least: f64,
+    /// Worse by so much in the figure's unit, and [`FAR_TIMES`] as much, is worse whatever its series says; `None`: never.
+    pub(crate) far: Option<f64>,
+    /// What the report says; `None`: it was not measured.
+    pub(crate) said: fn(&Report) -> Option<f64>,
+    /// Seconds and figures; empty where a report does not say.
+    pub(crate) series: fn(&Report) -> Vec<(f64, f64)>,
+}
+
+/// All of them.
+///
+/// The last device has no series of its own: the longest of each quarter second stands for it, which is the last device of
+/// that quarter's slowest message.
+pub(crate) const FIGURES: [ComparedFigure; 13] = [
+    time(
+        "p50",
+        |report| said(&report.latency, |all| all.p50_ms),
+        |report| moments(report, |moment| moment.p50_ms),
+    ),
+    time(
+        "p99",
+        |report| said(&report.latency, |all| all.p99_ms),
+        |report| moments(report, |moment| moment.p99_ms),
+    ),
+    time("p99.9", |report| said(&report.latency, |all| all.p999_ms), |_| Vec::new()),
+    time(
+        "last p99",
+        |report| said(&report.first_to_last.last, |all| all.p99_ms),
+        |report| moments(report, |moment| moment.max_ms),
+    ),
+    time("apply p99", |report| said(&report.reliable.as_ref()?.apply, |all| all.p99_ms), |_| Vec::new()),
+    time("answer p99", |report| said(&report.answer, |all| all.p99_ms), answers),
+    time("join p99", |report| said(&report.join, |all| all.p99_ms), |_| Vec::new()),
+    share("refused", |report| report.refused_share().map(|share| 100.0 * share)),
+    share("skipped", |report| {
+        let offered = report.seen.deliveries + report.seen.skipped;
+        (offered > 0).then(|| 100.0 * ratio(report.seen.skipped, offered))
+    }),
+    ComparedFigure {
+        name: "deliveries",
+        unit: "/s",
+        worse: Worse::Less,
+        least: 0.0,
+        far: None,
+        said: |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
+        series: deliveries,
+    },
+    ComparedFigure {
+        name: "cpu per frame",
+        unit: "ns",
+        worse: Worse::More,
+        least: 0.0,
+        far: None,
+        said: |report| report.cpu.cpu_per_frame_ns,
+        series: |report| {
+            samples(report, |sample| {
+                (sample.frames_per_s > 0.0).then(|| 1e9 * sample.cpu / sample.frames_per_s)
+            })
+        },
+    },
+    ComparedFigure {
+        name: "node cpu",
+        unit: "cores",
+        worse: Worse::More,
+        least: 0.0,
+        far: None,
+        said: Report::node_cpu,
+        series: |report| samples(report, |sample| Some(sample.cpu)),
+    },
+    ComparedFigure {
+        name: "memory",
+        unit: "MiB",
+        worse: Worse::More,
+        least: 1.0,
+        far: Some(FAR_MIB),
+        said: |report| report.node_bytes_most().map(|bytes| ratio(bytes, 1 << 20)),
+        series: |report| {
+            let readings = report.memory.readings.iter();
+            readings.map(|reading| (ratio(reading.at_ms, 1_000), ratio(reading.bytes, 1 << 20))).collect()
+        },
+    },
+];
+
+const fn time(
+    name: &'static str,
+    said: fn(&Report) -> Option<f64>,
+    series: fn(&Report) -> Vec<(f64, f64)>,
+) -> ComparedFigure {
+    ComparedFigure {
+        name,
+        unit: "ms",
+        worse: Worse::More,
+        least: TIME_MS_MIN,
+        far: Some(FAR_MS),
+        said,
+        series,
+    }
+}
+
+/// A share of messages, in percent: a run has only the whole of it.
+const fn share(name: &'static str, said: fn(&Report) -> Option<f64>) -> ComparedFigure {
+    let far = Some(FAR_PERCENT);
+    ComparedFigure {
+        name,
+        unit: "%",
+        worse: Worse::More,
+        least: PERCENT_MIN,
+        far,
+        said,
+        series: |_| Vec::new(),
+    }
+}
+
+impl ComparedFigure {
+    /// Whether it is so much worse that this is no chance, series or not.
+    #[must_use]
+    pub(crate) fn is_far_worse(&self, old: f64, new: f64) -> bool {
+        self.far.is_some_and(|far| new - old >= far && new >= old * FAR_TIMES)
+    }
+}
+
+fn said(figures: &Percentiles, at: fn(&Percentiles) -> f64) -> Option<f64> {
+    (figures.count > 0).then(|| at(figures))
+}
+
+/// Latency over time, all types together: the mean of theirs, each as heavy as what it delivered.
+fn moments(report: &Report, of: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
+    weighed(report.types.rows().iter().flat_map(|row| &row.latency_over_time), of)
+}
+
+fn answers(report: &Report) -> Vec<(f64, f64)> {
+    weighed(report.types.rows().iter().flat_map(|row| &row.answer_over_time), |moment| moment.p99_ms)
+}
+
+fn weighed<'a>(moments: impl Iterator<Item = &'a Moment>, of: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
+    let mut slots = BTreeMap::<u64, (f64, u64)>::new();
+    // One that a report does not say reads as 0, and no latency is that short.
+    for moment in moments.filter(|moment| of(moment) > 0.0) {
+        let (sum, count) = slots.entry(moment.at_ms).or_default();
+        *sum += of(moment) * ratio(moment.count, 1);
+        *count += moment.count;
+    }
+    slots.into_iter().map(|(at_ms, (sum, count))| (ratio(at_ms, 1_000), sum / ratio(count, 1))).collect()
+}
+
+/// Deliveries by the second in which they were due; the last second of a run may be a part of one, and is left out.
+fn deliveries(report: &Report) -> Vec<(f64, f64)> {
+    let mut seconds = BTreeMap::<u64, u64>::new();
+    for moment in report.types.rows().iter().flat_map(|row| &row.latency_over_time) {
+        *seconds.entry(moment.at_ms / 1_000).or_default() += moment.count;
+    }
+    let whole = seconds.into_iter().filter(|(second, _)| ratio(*second, 1) + 1.0 <= report.seconds);
+    whole.map(|(second, count)| (ratio(second, 1), ratio(count, 1))).collect()
+}
+
+/// Of the node while messages were published.
+fn samples(report: &Report, of: fn(&Sample) -> Option<f64>) -> Vec<(f64, f64)> {
+    let at = |sample: &Sample| ratio(sample.at_ms.unsigned_abs(), 1_000);
+    report.node_at_work().filter_map(|sample| Some((at(sample), of(sample)?))).collect()
+}

@@ -1,0 +1,442 @@
+//! `roomcast-loadgen compare`: whether a report is worse than an older one, or only different by noise.
+//!
+//! It reads two reports, and judges figure by figure (`figure`) by what the runs' own noise allows (`noise`). A promise
+//! that is broken more often than before is worse, and so is a threshold that was kept before, whatever the figures are.
+//! Runs that did other things are not compared (`alike`): what differs would be what they did.
+
+mod alike;
+mod figure;
+mod noise;
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::error::RunError;
+use crate::report::output::openable;
+use crate::report::{Report, Verdict};
+use crate::scenario::thresholds;
+
+use alike::{incomparable, machines_differ};
+use figure::{ComparedFigure, FIGURES};
+use noise::{Change, Interval, Worse, blocks, interval};
+
+/// Largest report that is read: a day of quarter seconds has less.
+const REPORT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The report to hold the other against, as `run --json` wrote it.
+    old: PathBuf,
+    /// The report to judge.
+    new: PathBuf,
+    /// A change by less than this is none.
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    tolerance: f64,
+    /// Compare runs of different shapes, and runs that were generator-limited, too.
+    #[arg(long)]
+    anyway: bool,
+    /// Write the comparison here as JSON, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Two reports, figure by figure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    /// 0.05: 5 %.
+    tolerance: f64,
+    /// Why these should not be compared, where they were all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomparable: Option<String>,
+    /// How the machines of the runs differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    machines: Vec<String>,
+    figures: Vec<Compared>,
+    /// Kinds of violations that the old one has fewer of.
+    more_violations: Vec<MoreViolations>,
+    /// Conditions of the new one that it fails, and the old one would have kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    newly_failed: Vec<String>,
+    verdict: Change,
+}
+
+/// A promise that is broken more often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct MoreViolations {
+    kind: String,
+    old: u64,
+    new: u64,
+}
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Compared {
+    figure: String,
+    unit: String,
+    old: Option<f64>,
+    new: Option<f64>,
+    /// New to old, as the reports say.
+    ratio: Option<f64>,
+    /// 95 in 100 of the resamples of both runs lie in it; `None` where too little is known.
+    interval: Option<Interval>,
+    change: Change,
+}
+
+/// Compares two reports and says so on stdout, and in the JSON file.
+///
+/// # Errors
+/// [`RunError::Usage`]: a file that is no report, or runs that can't be compared.
+pub(crate) fn run(args: &CompareArgs) -> Result<Verdict, RunError> {
+    openable("--json", args.json.as_ref()).map_err(RunError::Usage)?;
+    let old = read(&args.old).map_err(RunError::Usage)?;
+    let new = read(&args.new).map_err(RunError::Usage)?;
+    let incomparable = incomparable(&old, &new);
+    if let Some(why) = incomparable.as_ref().filter(|_| !args.anyway) {
+        return Err(RunError::Usage(format!("not comparable: {why} (--anyway compares them all the same)")));
+    }
+    let comparison = Comparison { incomparable, ..Comparison::of(&old, &new, args.tolerance) };
+    write!(std::io::stdout(), "{comparison}")
+        .and_then(|()| match &args.json {
+            Some(path) => std::fs::write(path, serde_json::to_vec_pretty(&comparison)?),
+            None => Ok(()),
+        })
+        .map_err(|error| RunError::Usage(format!("writing the comparison: {error}")))?;
+    Ok(if comparison.verdict == Change::Worse { Verdict::ThresholdFailed } else { Verdict::Ok })
+}
+
+/// A report as `run --json` wrote it. What it has beyond that is passed over.
+fn read(path: &Path) -> Result<Report, String> {
+    let wrong = |reason: &dyn fmt::Display| format!("{}: {reason}", path.display());
+    let bytes = std::fs::metadata(path).map_err(|error| wrong(&error))?.len();
+    if bytes > REPORT_BYTES_MAX {
+        return Err(wrong(&format!("{bytes} bytes; a report has at most {REPORT_BYTES_MAX}")));
+    }
+    let text = std::fs::read(path).map_err(|error| wrong(&error))?;
+    serde_json::from_slice(&text).map_err(|error| wrong(&format!("no report of a run: {error}")))
+}
+
+/// `5%` or `0.05`.
+fn percent(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
+    let share = number.trim().parse::<f64>().ok().map(|number| number * scale);
+    share
+        .filter(|share| (0.0..=10.0).contains(share))
+        .ok_or_else(|| format!("{text:?} is no share like 5% or 0.05"))
+}
+
+impl Comparison {
+    /// What the new one is, held against the old one.
+    #[must_use]
+    fn of(old: &Report, new: &Report, tolerance: f64) -> Self {
+        let figures = FIGURES.iter().map(|figure| Compared::of(figure, old, new, tolerance));
+        let figures: Vec<Compared> =
+            figures.filter(|compared| compared.old.or(compared.new).is_some()).collect();
+        let more_violations = more_violations(old, new);
+        let newly_failed = newly_failed(old, new);
+        let is = |change| figures.iter().any(|compared| compared.change == change);
+        let verdict = match () {
+            () if !more_violations.is_empty() || !newly_failed.is_empty() => Change::Worse,
+            () if is(Change::Worse) => Change::Worse,
+            () if figures.iter().any(|compared| compared.may_be_worse(tolerance)) => Change::Unclear,
+            () if figures.iter().all(|compared| compared.change == Change::Unclear) => Change::Unclear,
+            () if is(Change::Better) => Change::Better,
+            () => Change::Same,
+        };
+        let machines = machines_differ(old, new);
+        Self { tolerance, incomparable: None, machines, figures, more_violations, newly_failed, verdict }
+    }
+}
+
+/// What was found more often than before; one time more is worse, because none is allowed.
+fn more_violations(old: &Report, new: &Report) -> Vec<MoreViolations> {
+    let before = |kind: &str| {
+        old.violations.found().find(|(known, _)| *known == kind).map_or(0, |(_, found)| found.count)
+    };
+    let all = new.violations.found().map(|(kind, found)| MoreViolations {
+        kind: kind.to_owned(),
+        old: before(kind),
+        new: found.count,
+    });
+    all.filter(|more| more.new > more.old).collect()
+}
+
+/// Conditions that the new one fails. The old one is judged anew: it may have been held to others, or to none.
+fn newly_failed(old: &Report, new: &Report) -> Vec<String> {
+    let failed = new.thresholds.iter().filter(|judged| !judged.holds);
+    let kept = |condition: &str| {
+        thresholds::parse_all(condition)
+            .is_ok_and(|all| all.iter().all(|condition| condition.judge(old).holds))
+    };
+    failed.filter(|judged| kept(&judged.condition)).map(|judged| judged.to_string()).collect()
+}
+
+impl Compared {
+    fn of(figure: &ComparedFigure, old: &Report, new: &Report, tolerance: f64) -> Self {
+        let series = |report: &Report| blocks(&(figure.series)(report), report.seconds);
+        let said_old = (figure.said)(old);
+        let said_new = (figure.said)(new);
+        let both = said_old.zip(said_new);
+        let ratio = both.filter(|(old, _)| *old > 0.0).map(|(old, new)| new / old);
+        let interval = both.and_then(|_| interval(&series(old), &series(new)));
+        let blocks_say = interval.map(|interval| interval.change(figure.worse, tolerance));
+        let change = match (both, ratio, blocks_say) {
+            (Some((old, new)), ..) if (new - old).abs() < figure.least => Change::Same,
+            (Some(_), Some(ratio), Some(change)) if change == by_ratio(figure.worse, ratio, tolerance) => {
+                change
+            }
+            // Its own noise is too wide to say.
+            (_, _, Some(Change::Unclear)) => Change::Unclear,
+            // What only the report shows was over soon, like a stall, or is of a figure without a series. A small change of
+            // such a figure is not known; a large one is no chance.
+            (Some((old, new)), ..) if figure.is_far_worse(old, new) => Change::Worse,
+            _ => Change::Unclear,
+        };
+        Self {
+            figure: figure.name.to_owned(),
+            unit: figure.unit.to_owned(),
+            old: said_old,
+            new: said_new,
+            ratio,
+            interval,
+            change,
+        }
+    }
+
+    /// Whether it is worse by what the reports say, and by their blocks may be.
+    fn may_be_worse(&self, tolerance: f64) -> bool {
+        let worse = FIGURES.iter().find(|figure| figure.name == self.figure).map(|figure| figure.worse);
+        let by_ratio = worse.zip(self.ratio).map(|(worse, ratio)| by_ratio(worse, ratio, tolerance));
+        self.change == Change::Unclear && self.interval.is_some() && by_ratio == Some(Change::Worse)
+    }
+}
+
+/// What the ratio of two figures says, as if they had no noise.
+fn by_ratio(worse: Worse, ratio: f64, tolerance: f64) -> Change {
+    Interval { low: ratio, middle: ratio, high: ratio }.change(worse, tolerance)
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.incomparable {
+            writeln!(f, "not comparable: {why}")?;
+        }
+        for machine in &self.machines {
+            writeln!(f, "machines differ: {machine}")?;
+        }
+        writeln!(
+            f,
+            "{:<14} {:>12} {:>12} {:<6} {:>8} {:>17}  verdict",
+            "", "old", "new", "", "ratio", "95 % of resamples"
+        )?;
+        for Compared { figure, unit, old, new, ratio, interval, change } in &self.figures {
+            let number = |figure: &Option<f64>, places: usize| {
+                figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.places$}"))
+            };
+            let between =
+                interval.map_or_else(|| "-".to_owned(), |all| format!("{:.3} to {:.3}", all.low, all.high));
+            writeln!(
+                f,
+                "{figure:<14} {:>12} {:>12} {unit:<6} {:>8} {between:>17}  {}",
+                number(old, 2),
+                number(new, 2),
+                number(ratio, 3),
+                change.name()
+            )?;
+        }
+        for MoreViolations { kind, old, new } in &self.more_violations {
+            writeln!(f, "{kind:<14} {new} times, {old} in the old one: worse")?;
+        }
+        for failed in &self.newly_failed {
+            writeln!(f, "{failed}, and the old one keeps it: worse")?;
+        }
+        let count = |change| self.figures.iter().filter(|compared| compared.change == change).count();
+        let percent = 100.0 * self.tolerance;
+        writeln!(
+            f,
+            "verdict        {}: {} better, {} same, {} unclear, {} worse, by more than {percent} %",
+            match self.verdict {
+                Change::Worse => "WORSE",
+                Change::Unclear => "unclear, by its noise it may be worse and may not",
+                Change::Better | Change::Same => "not worse",
+            },
+            count(Change::Better),
+            count(Change::Same),
+            count(Change::Unclear),
+            count(Change::Worse)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Kind, Violations};
+    use crate::report::tests::made_up;
+
+    /// A run whose latencies, and the node's processor time, are so many times those of the made up one.
+    fn times(factor: f64) -> Report {
+        let mut written = serde_json::to_value(made_up()).unwrap();
+        let scale = |value: &mut serde_json::Value| *value = (value.as_f64().unwrap() * factor).into();
+        for name in ["p50_ms", "p99_ms", "p999_ms", "max_ms"] {
+            scale(&mut written["latency"][name]);
+        }
+        for row in written["types"].as_array_mut().unwrap() {
+            for moment in row["latency_over_time"].as_array_mut().unwrap() {
+                for name in ["p50_ms", "p99_ms", "max_ms"] {
+                    scale(&mut moment[name]);
+                }
+            }
+        }
+        for sample in written["server"].as_array_mut().unwrap() {
+            scale(&mut sample["cpu"]);
+        }
+        serde_json::from_value(written).unwrap()
+    }
+
+    fn change(comparison: &Comparison, name: &str) -> Change {
+        comparison.figures.iter().find(|compared| compared.figure == name).unwrap().change
+    }
+
+    #[test]
+    fn a_run_is_the_same_as_itself_and_slower_ones_are_worse() {
+        let same = Comparison::of(&made_up(), &made_up(), 0.05);
+        assert_ne!(same.verdict, Change::Worse, "{same}");
+        assert_eq!(change(&same, "p99"), Change::Same, "{same}");
+        assert_eq!(change(&Comparison::of(&made_up(), &times(1.03), 0.05), "p99"), Change::Same);
+        let slower = Comparison::of(&made_up(), &times(1.3), 0.05);
+        assert_eq!((change(&slower, "p99"), slower.verdict), (Change::Worse, Change::Worse), "{slower}");
+        assert_eq!(change(&slower, "node cpu"), Change::Worse, "{slower}");
+        assert!(slower.to_string().contains("verdict        WORSE"), "{slower}");
+        let faster = Comparison::of(&times(1.3), &made_up(), 0.05);
+        assert_eq!((change(&faster, "p99"), faster.verdict), (Change::Better, Change::Better), "{faster}");
+    }
+
+    #[test]
+    fn what_only_the_series_shows_is_unclear() {
+        let mut new = times(1.3);
+        new.latency = made_up().latency;
+        let comparison = Comparison::of(&made_up(), &new, 0.05);
+        assert_eq!(change(&comparison, "p99"), Change::Same, "the report says the same to the millisecond");
+        new.latency.p99_ms += 2.0;
+        assert_eq!(change(&Comparison::of(&made_up(), &new, 0.05), "p99"), Change::Unclear);
+    }
+
+    #[test]
+    fn a_short_run_is_unclear() {
+        let short = |factor| {
+            let mut report = times(factor);
+            report.seconds = 60.0;
+            report.server.truncate(8);
+            report
+        };
+        let comparison = Comparison::of(&short(1.0), &short(1.3), 0.05);
+        assert_eq!(change(&comparison, "node cpu"), Change::Unclear, "{comparison}");
+    }
+
+    #[test]
+    fn a_promise_that_was_kept_before_is_worse_when_it_is_broken() {
+        let old = made_up();
+        let mut new = made_up();
+        let mut violations = Violations::default();
+        violations.add(Kind::Lost, 1, String::new);
+        new.violations = violations;
+        let comparison = Comparison::of(&old, &new, 0.05);
+        assert_eq!(comparison.verdict, Change::Worse);
+        assert!(
+            comparison.to_string().contains("lost           1 times, 0 in the old one: worse"),
+            "{comparison}"
+        );
+        assert_ne!(Comparison::of(&new, &new, 0.05).verdict, Change::Worse);
+        let mut more = new.clone();
+        more.violations.add(Kind::Lost, 9_999, String::new);
+        let comparison = Comparison::of(&new, &more, 0.05);
+        assert_eq!(comparison.verdict, Change::Worse, "the same kind more often: {comparison}");
+        assert_ne!(Comparison::of(&more, &new, 0.05).verdict, Change::Worse);
+    }
+
+    #[test]
+    fn a_threshold_that_the_old_one_keeps_is_worse_when_it_fails() {
+        let held = |report: Report| report.held_to(&thresholds::parse_all("p99<121ms").unwrap());
+        let mut new = made_up();
+        new.latency.p99_ms = 121.5;
+        let told = |old: &Report, new: &Report| Comparison::of(old, new, 0.05);
+        let comparison = told(&made_up(), &held(new.clone()));
+        assert_eq!(comparison.verdict, Change::Worse, "{comparison}");
+        assert!(
+            comparison.to_string().contains("p99<121ms: 121.5 ms, and the old one keeps it"),
+            "{comparison}"
+        );
+        assert_ne!(told(&made_up(), &new).verdict, Change::Worse, "nobody asked");
+        assert_ne!(told(&new, &held(new.clone())).verdict, Change::Worse, "it failed before");
+    }
+
+    #[test]
+    fn a_stall_is_in_few_blocks_and_no_less_worse_for_that() {
+        let mut new = made_up();
+        new.latency.p99_ms = 135.0;
+        let comparison = Comparison::of(&made_up(), &new, 0.05);
+        assert_eq!(
+            (change(&comparison, "p99"), comparison.verdict),
+            (Change::Unclear, Change::Unclear),
+            "{comparison}"
+        );
+        new.latency.p99_ms = 2_000.0;
+        let comparison = Comparison::of(&made_up(), &new, 0.05);
+        assert_eq!(
+            (change(&comparison, "p99"), comparison.verdict),
+            (Change::Worse, Change::Worse),
+            "{comparison}"
+        );
+        let faster = Comparison::of(&new, &made_up(), 0.05);
+        assert_ne!(change(&faster, "p99"), Change::Same, "{faster}");
+    }
+
+    #[test]
+    fn what_has_no_series_is_worse_when_it_is_far_worse() {
+        let told = |change: fn(&mut Report)| {
+            let mut new = made_up();
+            change(&mut new);
+            Comparison::of(&made_up(), &new, 0.05)
+        };
+        let apply = |ms: f64| move |new: &mut Report| new.reliable.as_mut().unwrap().apply.p99_ms = ms;
+        let of = |ms: f64| {
+            let mut new = made_up();
+            apply(ms)(&mut new);
+            change(&Comparison::of(&made_up(), &new, 0.05), "apply p99")
+        };
+        assert_eq!([of(0.5), of(15.0), of(5_000.0)], [Change::Same, Change::Unclear, Change::Worse]);
+        assert_eq!(told(|new| new.join.p99_ms = 900.0).verdict, Change::Worse);
+        assert_eq!(told(|new| new.latency.p999_ms = 900.0).verdict, Change::Worse);
+        assert_eq!(
+            told(|new| new.published.failed = 300).verdict,
+            Change::Worse,
+            "a tenth is refused, was a fiftieth"
+        );
+        assert_eq!(change(&told(|new| new.seen.skipped = 50_000), "skipped"), Change::Worse);
+    }
+
+    #[test]
+    fn a_file_that_is_no_report_is_named() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let wrong = read(&here).unwrap_err();
+        assert!(wrong.contains("Cargo.toml: no report of a run") && !wrong.contains('\n'), "{wrong}");
+        assert!(read(Path::new("/nowhere.json")).unwrap_err().starts_with("/nowhere.json: "));
+        let mut written = serde_json::to_value(made_up()).unwrap();
+        written.as_object_mut().unwrap().remove("latency");
+        let missing = serde_json::from_value::<Report>(written).unwrap_err().to_string();
+        assert!(missing.contains("missing field `latency`"), "{missing}");
+    }
+
+    #[test]
+    fn a_tolerance_is_a_share() {
+        assert_eq!(percent("5%"), Ok(0.05));
+        assert_eq!(percent("0.1"), Ok(0.1));
+        for wrong in ["", "%", "-1%", "x", "NaN", "2000%"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
+}

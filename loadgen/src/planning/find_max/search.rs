@@ -1,0 +1,372 @@
+//! Which value to probe next: upwards until one fails, halving between the two, and then what was found again, until it is
+//! sure. Pure.
+//!
+//! What is probed next follows from what all values came to so far, by these rules:
+//!
+//! - A value that held once is built upon; one that failed twice before it held fails. So one failure by chance costs little.
+//! - The search ends only at a value that is confirmed: most of its `repeat` probes held. Where most of them failed it fails
+//!   after all, and the search goes on below it.
+//! - A value that the generator limited twice, and at least as often as a probe said something of the node, is past the
+//!   generator. What holds right below it is looked for and confirmed like a knee, and is a lower bound.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// How much higher each step upwards goes.
+const STEP: u64 = 2;
+/// So many probes of a value that did not hold are believed.
+const BELIEVED: u32 = 2;
+
+/// What a probe came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProbeOutcome {
+    Held,
+    Failed,
+    /// It says more about the generator than about the node.
+    Limited,
+}
+
+/// Where to look, and how closely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// The first value; at least 1.
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// How far apart what holds and what fails may be in the end, in thousandths.
+    pub(crate) precision_permille: u64,
+    /// Probes of which most must hold.
+    pub(crate) repeat: u32,
+}
+
+/// How a search ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The highest value that holds, which is confirmed, and the lowest that failed, if one did.
+    Knee { value: u64, fails_at: Option<u64> },
+    /// Not even the first value holds.
+    NothingHolds,
+    /// The generator could do no more: the highest value that is confirmed, if one is, and the lowest at which the node
+    /// failed, if one is. The knee lies between.
+    Limited { at_least: Option<u64>, fails_at: Option<u64> },
+}
+
+/// How often the probes of one value came to what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ProbeTally {
+    pub(crate) held: u32,
+    pub(crate) failed: u32,
+    pub(crate) limited: u32,
+}
+
+/// What a value is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Too few probes to say.
+    Open,
+    /// It held, and may prove not to.
+    Held,
+    Confirmed,
+    Fails,
+    Limited,
+}
+
+impl ProbeTally {
+    fn add(&mut self, outcome: ProbeOutcome) {
+        match outcome {
+            ProbeOutcome::Held => self.held += 1,
+            ProbeOutcome::Failed => self.failed += 1,
+            ProbeOutcome::Limited => self.limited += 1,
+        }
+    }
+
+    /// What it comes to where most of `repeat` probes must hold. Another probe or a few turn what is open or held into
+    /// something else: at the latest when `repeat` of them, and at least three, said something of the node.
+    fn standing(self, repeat: u32) -> Standing {
+        let Self { held, failed, limited } = self;
+        let most = repeat / 2 + 1;
+        let enough = if held == 0 { BELIEVED } else { most };
+        if held >= most && held > failed {
+            Standing::Confirmed
+        } else if failed >= enough && failed > held {
+            Standing::Fails
+        } else if limited >= BELIEVED && limited >= held + failed {
+            Standing::Limited
+        } else if held > 0 {
+            Standing::Held
+        } else {
+            Standing::Open
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextStep {
+    Probe(u64),
+    Over(End),
+}
+
+/// A search under way.
+#[derive(Debug)]
+pub(crate) struct Search {
+    bounds: Bounds,
+    tallies: BTreeMap<u64, ProbeTally>,
+}
+
+impl Search {
+    /// Begins at the lower bound.
+    #[must_use]
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, tallies: BTreeMap::new() }
+    }
+
+    /// The value to probe now; `None`: it is over.
+    #[must_use]
+    pub(crate) fn value(&self) -> Option<u64> {
+        match self.next() {
+            NextStep::Probe(value) => Some(value),
+            NextStep::Over(_) => None,
+        }
+    }
+
+    /// How it ended; `None`: it has not.
+    #[must_use]
+    pub(crate) fn end(&self) -> Option<End> {
+        match self.next() {
+            NextStep::Over(end) => Some(end),
+            NextStep::Probe(_) => None,
+        }
+    }
+
+    /// Takes in what the probe of [`Self::value`] came to.
+    pub(crate) fn record(&mut self, outcome: ProbeOutcome) {
+        if let Some(value) = self.value() {
+            self.tallies.entry(value).or_default().add(outcome);
+        }
+    }
+
+    /// What the probes of a value came to so far.
+    #[must_use]
+    pub(crate) fn tally(&self, value: u64) -> ProbeTally {
+        self.tallies.get(&value).copied().unwrap_or_default()
+    }
+
+    fn next(&self) -> NextStep {
+        let Bounds { from, to, repeat, .. } = self.bounds;
+        let standings: Vec<(u64, Standing)> =
+            self.tallies.iter().map(|(value, tally)| (*value, tally.standing(repeat))).collect();
+        let lowest =
+            |wanted: &[Standing]| standings.iter().find(|(_, standing)| wanted.contains(standing)).copied();
+        if let Some((open, _)) = lowest(&[Standing::Open]) {
+            return NextStep::Probe(open);
+        }
+        let fails_at = lowest(&[Standing::Fails]).map(|(value, _)| value);
+        let ceiling = lowest(&[Standing::Fails, Standing::Limited]);
+        let below = standings.iter().rev().filter(|(value, _)| ceiling.is_none_or(|(most, _)| *value < most));
+        let mut held = below.filter(|(_, standing)| matches!(standing, Standing::Held | Standing::Confirmed));
+        let Some((best, standing)) = held.next().copied() else {
+            return match ceiling {
+                None => NextStep::Probe(from),
+                Some((_, Standing::Limited)) => NextStep::Over(End::Limited { at_least: None, fails_at }),
+                Some(_) => NextStep::Over(End::NothingHolds),
+            };
+        };
+        let is_near = |worst: u64| worst - best <= self.step_at(best);
+        let end = match ceiling {
+            Some((worst, _)) if !is_near(worst) => return NextStep::Probe(best + (worst - best) / 2),
+            None if best < to => return NextStep::Probe(best.saturating_mul(STEP).min(to)),
+            Some((_, Standing::Limited)) => End::Limited { at_least: Some(best), fails_at },
+            _ => End::Knee { value: best, fails_at },
+        };
+        if standing == Standing::Confirmed { NextStep::Over(end) } else { NextStep::Probe(best) }
+    }
+
+    /// How far apart what holds at `value` and what fails may be.
+    fn step_at(&self, value: u64) -> u64 {
+        (value * self.bounds.precision_permille / 1_000).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { from: 100, to: 100_000, precision_permille: 50, repeat: 3 };
+
+    /// Searches a node that `judge` stands for; gives the end, the search and how many probes it took.
+    fn searched(bounds: Bounds, mut judge: impl FnMut(u64) -> ProbeOutcome) -> (End, Search, usize) {
+        let mut search = Search::new(bounds);
+        let mut probes = 0;
+        while let Some(value) = search.value() {
+            assert!((bounds.from..=bounds.to).contains(&value), "{value}");
+            search.record(judge(value));
+            probes += 1;
+            assert!(probes < 500, "it ends");
+        }
+        (search.end().unwrap(), search, probes)
+    }
+
+    fn search(bounds: Bounds, judge: impl FnMut(u64) -> ProbeOutcome) -> (End, usize) {
+        let (end, _, probes) = searched(bounds, judge);
+        (end, probes)
+    }
+
+    fn up_to(most: u64) -> impl Fn(u64) -> ProbeOutcome {
+        move |value| if value <= most { ProbeOutcome::Held } else { ProbeOutcome::Failed }
+    }
+
+    /// A node that answers as listed, `value: outcomes` in turn (`+`, `-`, `!` for what the generator limited), and holds
+    /// up to 800 where nothing is listed.
+    fn listed(list: &str) -> impl FnMut(u64) -> ProbeOutcome {
+        let mut lists: BTreeMap<u64, Vec<char>> = BTreeMap::new();
+        for (value, outcomes) in list.split_whitespace().filter_map(|part| part.split_once(':')) {
+            lists.insert(value.parse().unwrap(), outcomes.chars().rev().collect());
+        }
+        move |value| match lists.get_mut(&value).and_then(Vec::pop) {
+            Some('+') => ProbeOutcome::Held,
+            Some('-') => ProbeOutcome::Failed,
+            Some(_) => ProbeOutcome::Limited,
+            None => up_to(800)(value),
+        }
+    }
+
+    #[test]
+    fn a_sharp_knee_is_found_to_the_precision() {
+        for most in [100, 101, 137, 999, 4_321, 70_000, 99_999] {
+            for repeat in [1, 2, 3, 9] {
+                let (end, search, probes) = searched(Bounds { repeat, ..BOUNDS }, up_to(most));
+                let End::Knee { value, fails_at } = end else { panic!("{most}: {end:?}") };
+                assert!(value <= most && value * 1_050 / 1_000 + 1 >= most, "{most}: {value}");
+                assert!(fails_at.is_some_and(|worst| worst > most), "{most}: {fails_at:?}");
+                let ProbeTally { held, failed, .. } = search.tally(value);
+                assert!(
+                    held > repeat / 2 && failed == 0 && probes < 45,
+                    "{most}: {held}, {failed} in {probes}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_axis_is_the_most_there_is() {
+        let (end, _) = search(BOUNDS, |_| ProbeOutcome::Held);
+        assert_eq!(end, End::Knee { value: 100_000, fails_at: None });
+    }
+
+    #[test]
+    fn what_the_search_comes_to_follows_from_what_the_probes_did() {
+        let knee = |value, worst| End::Knee { value, fails_at: Some(worst) };
+        let limited = |at_least, fails_at| End::Limited { at_least, fails_at };
+        for (list, end) in [
+            // A first value that fails twice is the end, and once is chance.
+            ("100:--", End::NothingHolds),
+            ("100:-", knee(800, 825)),
+            // One failure by chance costs one more probe; two in turn are believed.
+            ("400:-", knee(800, 825)),
+            ("800:+-+", knee(800, 825)),
+            // What held, and then did not hold in most of its probes, does not; the next lower that held is confirmed.
+            ("800:+--", knee(775, 800)),
+            // The knee next to the first value is the first value.
+            ("200:-- 150:-- 125:-- 112:-- 106:-- 103:+--", knee(100, 103)),
+            ("100:+-- 200:-- 150:-- 125:-- 112:-- 106:-- 103:--", End::NothingHolds),
+            // The generator can do no more: what held below is confirmed, and the node's own failure above is named.
+            ("400:!! 300:!! 250:!! 225:!! 212:!! 206:!!", limited(Some(200), None)),
+            ("1600:-- 1200:!! 1000:!! 900:!! 850:!! 825:!!", limited(Some(800), Some(1_600))),
+            ("1600:-- 1200:!! 1000:!! 900:!! 850:!! 825:!! 800:+--", knee(775, 800)),
+            // Its confirmation is limited: the next lower value that held.
+            ("800:+!! 700:!! 600:!! 500:!! 450:!! 425:!! 412:!!", limited(Some(400), Some(825))),
+            (
+                "200:+!! 150:!! 125:!! 112:!! 106:!! 103:!! 100:+!! 400:!! 300:!! 250:!! 225:!! 212:!! 206:!!",
+                limited(None, None),
+            ),
+            ("100:!!", limited(None, None)),
+            ("100:+!! 200:-- 150:-- 125:-- 112:-- 106:-- 103:--", limited(None, Some(103))),
+            // A limit and a failure: what comes twice decides, whichever was first.
+            ("825:!-!", limited(Some(800), Some(850))),
+            ("825:-!!", limited(Some(800), Some(850))),
+            ("825:!--", knee(800, 825)),
+            ("1600:!++ 3200:-- 2400:-- 2000:-- 1800:-- 1700:-- 1650:--", knee(1_600, 1_650)),
+        ] {
+            assert_eq!(search(BOUNDS, listed(list)).0, end, "{list}");
+        }
+    }
+
+    #[test]
+    fn of_many_repetitions_most_decide_whatever_a_few_came_to() {
+        let often = Bounds { repeat: 9, ..BOUNDS };
+        for list in ["800:+---++++", "800:+++!!++", "800:+!--++++"] {
+            let (end, search, _) = searched(often, listed(list));
+            assert_eq!(end, End::Knee { value: 800, fails_at: Some(825) }, "{list}");
+            assert_eq!(search.tally(800).held, 5, "{list}");
+        }
+    }
+
+    #[test]
+    fn with_one_repetition_a_value_that_failed_and_held_is_asked_again() {
+        let once = Bounds { repeat: 1, ..BOUNDS };
+        let (end, search, _) = searched(once, listed("800:-+- 775:-++"));
+        assert_eq!(end, End::Knee { value: 775, fails_at: Some(800) });
+        assert_eq!(search.tally(775), ProbeTally { held: 2, failed: 1, limited: 0 });
+    }
+
+    #[test]
+    fn whatever_chance_does_the_search_ends_at_a_value_that_is_confirmed() {
+        for seed in 0..2_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let knee = random.u64(50..120_000);
+            let repeat = random.u32(1..=9);
+            let failing = random.f64() * 0.4;
+            let limiting = random.f64() * 0.4;
+            let bounds = Bounds { repeat, ..BOUNDS };
+            let (end, search, _) = searched(bounds, |value| {
+                // Chance has a part only near the knee.
+                let is_near = value.abs_diff(knee) * 5 <= knee;
+                match random.f64() {
+                    chance if is_near && chance < failing => ProbeOutcome::Failed,
+                    chance if is_near && chance < failing + limiting => ProbeOutcome::Limited,
+                    _ => up_to(knee)(value),
+                }
+            });
+            let confirmed = |value: u64| {
+                let ProbeTally { held, failed, .. } = search.tally(value);
+                value <= knee && held > repeat / 2 && held > failed
+            };
+            let failed = |value: u64| search.tally(value).failed > search.tally(value).held;
+            match end {
+                End::Knee { value, fails_at } => {
+                    assert!(confirmed(value) && fails_at.is_none_or(failed), "seed {seed}: {end:?}");
+                    let end = fails_at.unwrap_or(bounds.to);
+                    assert!(end - value <= (value / 20).max(1), "seed {seed}: {value} to {end}");
+                    assert!(fails_at.is_some() || value == bounds.to, "seed {seed}");
+                }
+                End::Limited { at_least, fails_at } => {
+                    assert!(at_least.is_none_or(confirmed), "seed {seed}: {end:?}");
+                    assert!(fails_at.is_none_or(failed) && limiting > 0.0, "seed {seed}: {end:?}");
+                }
+                End::NothingHolds => assert!(failed(bounds.from), "seed {seed}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_blurred_knee_is_found_within_a_tenth_again_and_again() {
+        // What holds falls from always to never over ± 4 % of 5 000.
+        let mut found = Vec::new();
+        for seed in 0..100 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (end, search, _) = searched(BOUNDS, |value| {
+                let most = 5_000 - 200 + random.u64(..400);
+                up_to(most)(value)
+            });
+            let End::Knee { value, .. } = end else { panic!("seed {seed}: {end:?}") };
+            assert!(search.tally(value).held > search.tally(value).failed, "seed {seed}");
+            found.push(value);
+        }
+        let least = found.iter().min().unwrap();
+        let most = found.iter().max().unwrap();
+        assert!(most * 100 <= least * 112, "{least} to {most}");
+        found.sort_unstable();
+        assert!(found[95] * 100 <= found[5] * 110, "{found:?}");
+    }
+}

@@ -1,0 +1,364 @@
+//! `roomcast-loadgen sweep`: measures the node at many points, for `plan`.
+//!
+//! Each point is a run of its own in rooms of its own. A row is written for each, whatever it was: what the model can't
+//! learn from says why. The file is written anew after each point, so that a sweep that was cut short is not lost.
+
+pub(crate) mod design;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::error::RunError;
+use crate::figures::ratio;
+use crate::planning::model::cost::{BASE, Linear, Measured};
+use crate::planning::model::{Column, Features, Row, Sweep};
+use crate::report::output::{self, tell};
+use crate::report::{Report, Verdict};
+use crate::run;
+use crate::run::args::RunArgs;
+use crate::scenario::plan::Plan;
+use crate::scenario::shape::RunShape;
+use crate::scenario::units::Span;
+use crate::wire::frame::header_bytes;
+
+/// The gauge that there is one of for each shard.
+const ROOMS: &str = "roomcast_rooms";
+/// A node that keeps its processors so busy flushes as it can, and not as it would.
+const BUSY_MAX: f64 = 0.9;
+
+/// Flags of `run` that would be lost here, and what is there instead.
+const NOT_HEEDED: [(&str, &str); 14] = [
+    ("--scenario", BY_POINTS),
+    ("--set", BY_POINTS),
+    ("--devices", BY_POINTS),
+    ("--rooms", BY_POINTS),
+    ("--rate", BY_POINTS),
+    ("--type", BY_POINTS),
+    ("--reliable-rate", BY_POINTS),
+    ("--payload-bytes", BY_POINTS),
+    ("--messages-per-request", BY_POINTS),
+    ("--reconnect-share", BY_POINTS),
+    ("--seconds", "each point publishes for --probe-seconds"),
+    ("--threshold", "a sweep measures, and is held to nothing"),
+    ("--html", "plan makes a page of what --json has"),
+    ("--junit", "a sweep measures, and is held to nothing"),
+];
+const BY_POINTS: &str = "a sweep's points say that, built-in ones or those of --points";
+
+/// Devices, rooms, rates, payloads, requests and types are those of the points: flags for them are refused.
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Points to measure, as TOML: each a `[[point]]` with devices and rate, and if wanted rooms, payload_bytes,
+    /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: 22 built-in ones.
+    #[arg(long, conflicts_with_all = ["devices_max", "rate_max"])]
+    points: Option<PathBuf>,
+    /// Devices of the largest of the built-in points.
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(500..))]
+    devices_max: u32,
+    /// Messages a second that the built-in points are scaled to; two of them publish as much or half as much again. Below 300
+    /// no request would hold more than one message, and nothing could tell the two apart.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(300..=1_000_000))]
+    rate_max: u32,
+    /// How long each point publishes.
+    #[arg(long, default_value = "8s")]
+    probe_seconds: Span,
+    /// Times each point is measured. The run counts that took the node least processor time: what else the machine does
+    /// meanwhile can only add to it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=99))]
+    repeat: u32,
+    /// Processors that the node has. Without it: as many as it has shards.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    cores: Option<u32>,
+}
+
+/// Measures every point and writes the rows to the JSON file.
+///
+/// # Errors
+/// [`RunError`], when a point gave no verdict, or the rows can't be written. Rows that no model fits are a failed verdict.
+pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
+    let usage = RunError::Usage;
+    args.run.refuse(&NOT_HEEDED).map_err(usage)?;
+    let plan = args.run.clone().resolve().map_err(usage)?;
+    let json =
+        plan.target.json.clone().ok_or_else(|| usage("--json: a sweep needs a file to write to".into()))?;
+    let points = points(args, &plan).map_err(usage)?;
+    let condition = design::condition(&points);
+    if condition > design::CONDITION_MAX {
+        return Err(usage(format!(
+            "--points: their columns are as good as collinear (condition number {condition:.0}, at most {}): no model \
+             could tell what costs what",
+            design::CONDITION_MAX
+        )));
+    }
+    let runs = args.run.probing(args.probe_seconds);
+    let plan_of = |number: usize, point: &RunShape| {
+        runs.shaped(point).resolve().map_err(|error| format!("point {}: {error}", number + 1))
+    };
+    for (number, point) in points.iter().enumerate() {
+        drop(plan_of(number, point).map_err(usage)?);
+    }
+    tell(&format!("{} points, condition number of what they ask {condition:.1}\n", points.len()))?;
+    let mut sweep = Sweep {
+        started_unix_ms: crate::clock::unix_ms(),
+        processors: args.cores.unwrap_or(0),
+        environment: crate::machine::environment::Environment::default(),
+        command: plan.target.command,
+        rows: Vec::new(),
+    };
+    let mut broke_a_promise = false;
+    for (number, point) in points.iter().enumerate() {
+        let mut least: Option<Row> = None;
+        for _ in 0..args.repeat {
+            // Resolved anew, so that each run has rooms of its own.
+            let plan = plan_of(number, point).map_err(usage)?;
+            let report = run::measure(&plan)?;
+            broke_a_promise |= report.verdict == Verdict::Violations;
+            let metrics = plan.target.ops_door.read("/metrics").map_err(RunError::Target)?;
+            let rooms = gauges(&metrics, ROOMS);
+            if sweep.processors == 0 {
+                sweep.processors = u32::try_from(rooms.len()).unwrap_or(1).max(1);
+            }
+            let row = row(point, &report, rooms.iter().sum(), f64::from(sweep.processors));
+            sweep.environment = report.environment;
+            least = Some(better(least, row));
+        }
+        let Some(row) = least else { continue };
+        tell(&line(number + 1, points.len(), &row))?;
+        sweep.rows.push(row);
+        output::write_json(&sweep, Some(&json))
+            .map_err(|error| usage(format!("--json {}: {error}", json.display())))?;
+    }
+    let concluded = conclusion(&sweep);
+    tell(concluded.as_ref().unwrap_or_else(|unfit| unfit))?;
+    Ok(match concluded {
+        _ if broke_a_promise => Verdict::Violations,
+        Ok(_) => Verdict::Ok,
+        // Nothing can be planned from these rows.
+        Err(_) => Verdict::ThresholdFailed,
+    })
+}
+
+/// Of two runs of one point, the one that can be used, and of such the one that took less.
+fn better(one: Option<Row>, other: Row) -> Row {
+    let Some(one) = one else { return other };
+    match (&one.unusable_because, &other.unusable_because) {
+        (None, Some(_)) => one,
+        (Some(_), None) => other,
+        _ if one.cpu <= other.cpu => one,
+        _ => other,
+    }
+}
+
+fn points(args: &SweepArgs, plan: &Plan) -> Result<Vec<RunShape>, String> {
+    let Some(path) = &args.points else {
+        return Ok(design::built_in(args.devices_max, args.rate_max, plan.encoding));
+    };
+    let text = std::fs::read_to_string(path);
+    text.map_err(|error| error.to_string())
+        .and_then(|text| design::read(&text))
+        .map_err(|error| format!("--points {}: {error}", path.display()))
+}
+
+/// The values of a gauge that there is one of for each shard.
+#[must_use]
+pub(crate) fn gauges(metrics: &str, name: &str) -> Vec<f64> {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} ")?.1.parse().ok();
+    metrics.lines().filter_map(value).collect()
+}
+
+/// What a run of this shape comes to, with so many rooms alive on the node, its own and those of runs before, which has so
+/// many processors. Everything is by the second of publishing: what the node does after it, until the last frame has arrived, is little and belongs to
+/// it.
+#[must_use]
+pub(crate) fn row(shape: &RunShape, report: &Report, rooms_alive: f64, processors: f64) -> Row {
+    let seconds = report.seconds.max(ratio(report.published.took_ms, 1_000)).max(0.001);
+    let per_s = |count: u64| ratio(count, 1) / seconds;
+    let seen = &report.seen;
+    let reliable = report.reliable.as_ref();
+    let requests = report.published.sent.div_ceil(shape.messages_of_a_request().into());
+    let header_bytes = header_bytes(seen.bytes.checked_div(seen.frames).unwrap_or(0));
+    let applied = reliable.map_or(0, |reliable| reliable.devices.applied + reliable.devices.duplicates);
+    let spent = report.cpu.spent;
+    let features = Features {
+        connections: f64::from(report.devices),
+        rooms: f64::from(report.rooms),
+        publishes_per_s: per_s(requests + reliable.map_or(0, |reliable| reliable.sent)),
+        messages_per_s: per_s(report.published.ok + reliable.map_or(0, |reliable| reliable.durable)),
+        frames_per_s: per_s(seen.frames),
+        deliveries_per_s: per_s(seen.deliveries + applied),
+        bytes_per_s: per_s(seen.bytes + header_bytes * seen.frames),
+        joins_per_s: per_s(spent.map_or(0, |spent| spent.joins)),
+        acks_per_s: per_s(reliable.map_or(0, |reliable| reliable.devices.acks_sent)),
+        flushes_per_s: per_s(seen.frames) / shape.members().max(1.0),
+        idle_rooms: (rooms_alive - f64::from(report.rooms)).max(0.0),
+    };
+    let cpu = per_s(spent.map_or(0, |spent| spent.cpu_us)) / 1_000_000.0;
+    let sockets = report.server.iter().filter_map(|sample| sample.socket_bytes).max();
+    Row {
+        shape: *shape,
+        features,
+        cpu,
+        memory_bytes: report.memory.readings.last().map_or(0.0, |reading| ratio(reading.bytes, 1)),
+        socket_bytes: sockets.map(|bytes| ratio(bytes, 1)),
+        p99_ms: report.latency.p99_ms,
+        unusable_because: unusable_because(report, cpu, processors),
+    }
+}
+
+fn unusable_because(report: &Report, cpu: f64, processors: f64) -> Option<String> {
+    let missing = || report.cpu.missing_because.clone().unwrap_or_else(|| "no processor time".into());
+    match report.verdict {
+        Verdict::Violations => Some("a promise was broken".into()),
+        Verdict::NothingPublished => Some("nothing was published".into()),
+        _ if report.cpu.spent.is_none() => Some(missing()),
+        _ if report.published.ok < report.published.sent => {
+            Some(format!("{} of {} messages were taken", report.published.ok, report.published.sent))
+        }
+        // It published in bursts or read late: what the node did is not what the shape asks.
+        Verdict::GeneratorLimited => {
+            let limit = report.generator.limit(report.lateness.p99_ms);
+            Some(format!("generator-limited: {}", limit.unwrap_or_else(|| "its own limit".to_owned())))
+        }
+        _ if cpu >= BUSY_MAX * processors => Some(format!("the node's processors were full: {cpu:.2}")),
+        Verdict::Ok | Verdict::ThresholdFailed => None,
+    }
+}
+
+fn line(number: usize, points: usize, row: &Row) -> String {
+    let Row { shape, features, cpu, p99_ms, .. } = row;
+    let unusable = row.unusable_because.as_ref().map(|why| format!("; not used: {why}")).unwrap_or_default();
+    format!(
+        "{number:>2}/{points} {:>6} devices, {:>4} rooms, {:>7} messages/s in {}s of {} bytes: {:.0} frames/s, {:.0} deliveries/s, \
+         {:.1} MB/s, {:.0} joins/s; cpu {cpu:.3}, {:.1} MiB, p99 {p99_ms:.1} ms{unusable}\n",
+        shape.devices,
+        shape.rooms,
+        shape.rate,
+        shape.messages_per_request,
+        shape.payload_bytes,
+        features.frames_per_s,
+        features.deliveries_per_s,
+        features.bytes_per_s / 1e6,
+        features.joins_per_s,
+        row.memory_bytes / f64::from(1 << 20),
+    )
+}
+
+/// What the processor's model is fitted to.
+#[must_use]
+pub(crate) fn cpu_columns() -> Vec<Column> {
+    let rooms = |column: &Column| column.name != "rooms";
+    std::iter::once(BASE).chain(Features::COLUMNS.into_iter().filter(rooms)).collect()
+}
+
+/// Whether what was measured can be told apart.
+///
+/// # Errors
+/// The same for people, when no model fits.
+fn conclusion(sweep: &Sweep) -> Result<String, String> {
+    let usable: Vec<Measured> = sweep
+        .rows
+        .iter()
+        .filter(|row| row.unusable_because.is_none())
+        .map(|row| (row.features, row.cpu))
+        .collect();
+    match Linear::fit(&cpu_columns(), &usable) {
+        Ok(model) => Ok(format!(
+            "{} of {} rows usable; condition number of what was measured {:.1}; processor model off by at most {:.1} % of its \
+             rows, {:.1} % of rows it had not seen (root mean square {:.1} %)\n",
+            usable.len(),
+            sweep.rows.len(),
+            model.condition_number,
+            100.0 * model.residual_max,
+            100.0 * model.left_out_max,
+            100.0 * model.left_out_rms
+        )),
+        Err(reason) => Err(format!("{} of {} rows usable: {reason}\n", usable.len(), sweep.rows.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planning::model::usl::Usl;
+    use crate::report::tests::made_up;
+
+    const SPENT: &str = r#"{"cpu_us": 1000, "took_us": 2000, "joins": 3}"#;
+
+    #[test]
+    fn what_would_not_be_heeded_is_refused_before_a_file_is_made() {
+        for flags in NOT_HEEDED.map(|(flag, _)| match flag {
+            "--type" => "--type chat=5".to_owned(),
+            "--reconnect-share" => "--reconnect-share 0.5".to_owned(),
+            flag => format!("{flag} 7"),
+        }) {
+            let args: SweepArgs = run::args::typed(&format!("--json /nowhere/at/all.json {flags}")).unwrap();
+            let error = run(&args).unwrap_err().to_string();
+            let (flag, _) = flags.split_once(' ').unwrap();
+            assert!(error.starts_with(&format!("{flag} is not heeded here: ")), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn of_two_runs_of_a_point_the_usable_one_and_then_the_cheaper_counts() {
+        let shape: RunShape = toml::from_str("devices = 1\nrate = 1").unwrap();
+        let row = |cpu: f64, unusable: Option<&str>| Row {
+            shape,
+            features: Features::default(),
+            cpu,
+            memory_bytes: 0.0,
+            socket_bytes: None,
+            p99_ms: 0.0,
+            unusable_because: unusable.map(str::to_owned),
+        };
+        assert_eq!(better(Some(row(0.2, None)), row(0.1, None)).cpu, 0.1);
+        assert_eq!(better(Some(row(0.2, None)), row(0.1, Some("late"))).cpu, 0.2);
+        assert_eq!(better(Some(row(0.1, Some("late"))), row(0.2, None)).cpu, 0.2);
+        assert_eq!(better(None, row(0.3, Some("late"))).cpu, 0.3);
+    }
+
+    #[test]
+    fn rooms_of_runs_before_are_idle_and_not_of_the_run() {
+        let shape: RunShape = toml::from_str("devices = 1000\nrate = 500\nrooms = 4").unwrap();
+        let row = row(&shape, &made_up(), 44.0, 2.0);
+        assert_eq!((row.features.rooms, row.features.idle_rooms), (4.0, 40.0));
+        let columns: Vec<&str> = cpu_columns().iter().map(|column| column.name).collect();
+        assert!(!columns.contains(&"rooms") && !columns.contains(&"idle rooms"));
+    }
+
+    #[test]
+    fn a_run_that_the_generator_limited_is_marked() {
+        let mut report = made_up();
+        let why = |report: &Report| unusable_because(report, 0.1, 2.0).unwrap_or_default();
+        report.published.ok = report.published.sent;
+        report.cpu.spent = serde_json::from_str(SPENT).unwrap();
+        assert_eq!(why(&report), "");
+        report.verdict = Verdict::GeneratorLimited;
+        report.generator.busiest_worker = 0.97;
+        assert!(
+            why(&report).starts_with("generator-limited: a worker used 0.97 of a processor"),
+            "{}",
+            why(&report)
+        );
+    }
+
+    #[test]
+    fn rows_that_no_model_fits_are_no_success() {
+        let sweep = |count: usize| {
+            let mut sweep = crate::planning::capacity::known_sweep(1, Usl::default()).1;
+            sweep.rows.truncate(count);
+            sweep
+        };
+        assert!(conclusion(&sweep(22)).unwrap().contains("22 of 22 rows usable; condition"));
+        assert!(conclusion(&sweep(5)).unwrap_err().contains("5 usable rows are too few"));
+    }
+
+    #[test]
+    fn a_gauge_is_summed_over_the_shards_and_no_other_is() {
+        let metrics = "# HELP roomcast_rooms x\nroomcast_rooms{shard=\"0\"} 3\nroomcast_rooms{shard=\"1\"} 4\nroomcast_rooms_hot 9\n";
+        assert_eq!(gauges(metrics, ROOMS), [3.0, 4.0]);
+        assert!(gauges(metrics, "roomcast").is_empty());
+    }
+}

@@ -1,0 +1,143 @@
+//! Publish requests as bytes. Pure.
+
+use std::io::Write as _;
+
+use prost::Message as _;
+use roomcast_core::proto;
+
+use crate::publish::publisher::PublisherPlan;
+use crate::scenario::mix::{Class, Load, ReliableTypes};
+use crate::scenario::payload::Payloads;
+use crate::scenario::schedule::Schedule;
+use crate::wire::frame::Encoding;
+
+/// What the messages of a publisher are.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Traffic {
+    /// Their type, counts and keys. Reliable ones have an `id`, so that they can be sent again until they are answered.
+    pub(crate) load: Load,
+    /// How long reliable ones live; `None`: as long as their type says.
+    pub(crate) ttl_ms: Option<u64>,
+    /// Attempts at one. Past it the message stays unknown.
+    pub(crate) attempts_max: u32,
+    /// Types of reliable messages; else each has the load's.
+    pub(crate) reliable_types: Option<ReliableTypes>,
+}
+
+impl Traffic {
+    fn type_name(&self, number: u64) -> &str {
+        self.reliable_types.as_ref().map_or(&self.load.type_name, |types| types.of(number))
+    }
+}
+
+/// Writes the requests of a run.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    encoding: Encoding,
+    traffic: Traffic,
+    payloads: Payloads,
+    /// Each room's head up to the length of the body.
+    heads: Vec<Vec<u8>>,
+    body: Vec<u8>,
+}
+
+impl Requests {
+    /// Requests of this plan.
+    #[must_use]
+    pub(crate) fn new(plan: PublisherPlan) -> Self {
+        let bearer =
+            plan.publisher_key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let content_type = plan.encoding.content_type();
+        let host = plan.door.authority();
+        let head = |room: &String| {
+            format!(
+                "POST /v1/rooms/{room}/messages HTTP/1.1\r\nHost: {host}\r\n{bearer}Content-Type: {content_type}\r\n\
+                 Accept: {content_type}\r\nContent-Length: "
+            )
+            .into_bytes()
+        };
+        let heads = plan.room_names.iter().map(head).collect();
+        Self {
+            encoding: plan.encoding,
+            traffic: plan.traffic,
+            payloads: plan.payloads,
+            heads,
+            body: Vec::new(),
+        }
+    }
+
+    fn id(&self, number: u64) -> Option<String> {
+        (self.traffic.load.class == Class::Reliable).then(|| self.payloads.id(number))
+    }
+
+    /// Appends request `request` to `out`.
+    pub(crate) fn write(&mut self, schedule: &Schedule, request: u64, out: &mut Vec<u8>) {
+        self.body.clear();
+        match self.encoding {
+            Encoding::Json => self.write_json(schedule, request),
+            Encoding::Proto => self.write_proto(schedule, request),
+        }
+        out.extend_from_slice(&self.heads[schedule.room_of_request(request) as usize]);
+        write!(out, "{}\r\n\r\n", self.body.len()).expect("writing to memory can't fail");
+        out.extend_from_slice(&self.body);
+    }
+
+    fn write_json(&mut self, schedule: &Schedule, request: u64) {
+        let numbers = schedule.numbers_of(request);
+        let many = schedule.messages_per_request > 1;
+        let first = numbers.start;
+        if many {
+            self.body.extend_from_slice(b"{\"messages\":[");
+        }
+        for number in numbers {
+            if number > first {
+                self.body.push(b',');
+            }
+            let load = &self.traffic.load;
+            let type_name = self.traffic.type_name(number);
+            write!(self.body, "{{\"type\":\"{type_name}\"").expect("writing to memory can't fail");
+            if let Some(id) = self.id(number) {
+                write!(self.body, ",\"id\":\"{id}\"").expect("writing to memory can't fail");
+            }
+            if let Some(key) = load.key(number) {
+                write!(self.body, ",\"key\":\"{key}\"").expect("writing to memory can't fail");
+            }
+            if let Some(count) = load.count {
+                write!(self.body, ",\"count\":{count}").expect("writing to memory can't fail");
+            }
+            if let Some(ttl_ms) = self.traffic.ttl_ms {
+                write!(self.body, ",\"ttl_ms\":{ttl_ms}").expect("writing to memory can't fail");
+            }
+            // A counter goes without a payload.
+            if !load.is_counter() {
+                self.body.extend_from_slice(b",\"payload\":");
+                self.payloads.write(schedule, number, &mut self.body);
+            }
+            self.body.push(b'}');
+        }
+        if many {
+            self.body.extend_from_slice(b"]}");
+        }
+    }
+
+    fn write_proto(&mut self, schedule: &Schedule, request: u64) {
+        let messages = schedule.numbers_of(request).map(|number| {
+            let load = &self.traffic.load;
+            let mut payload = Vec::new();
+            if !load.is_counter() {
+                self.payloads.write(schedule, number, &mut payload);
+            }
+            proto::PublishMessage {
+                r#type: self.traffic.type_name(number).to_owned(),
+                json: !payload.is_empty(),
+                payload: payload.into(),
+                id: self.id(number).unwrap_or_default(),
+                key: load.key(number).unwrap_or_default(),
+                count: load.count.map(u64::from),
+                ttl_ms: self.traffic.ttl_ms,
+            }
+        });
+        let request = proto::PublishRequest { messages: messages.collect() };
+        request.encode(&mut self.body).expect("a Vec grows");
+    }
+}

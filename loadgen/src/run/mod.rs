@@ -1,0 +1,383 @@
+//! `roomcast-loadgen run`: look at the doors, connect, publish, settle the ledger, report.
+
+pub(crate) mod args;
+mod live;
+pub(crate) mod settle;
+mod stored;
+
+use std::io::Write as _;
+
+use crate::clock::{monotonic_ns, unix_ms};
+use crate::error::RunError;
+use crate::figures::latency::{Latency, Percentiles};
+use crate::figures::ratio;
+use crate::fleet::preflight;
+use crate::fleet::processes::{Fleet, Latest, Trouble};
+use crate::fleet::words::{Order, WorkerResult};
+use crate::ledger::Published;
+use crate::machine::environment::Environment;
+use crate::node::cpu::{CpuFigures, Meter, Spent};
+use crate::node::faults::{FaultDone, Faults};
+use crate::node::memory::MemoryFigures;
+use crate::node::samples::{Lately, Sample, ServerWatch, enter_deliveries};
+use crate::publish::publisher::{self, Outcomes};
+use crate::publish::request::Traffic;
+use crate::report::output::{show, write_text};
+use crate::report::types::TypeTable;
+use crate::report::{PublishedFigures, Report, Verdict, html, junit};
+use crate::run::live::{Live, Totals};
+use crate::run::settle::Merged;
+use crate::scenario::mix::{Class, Load, type_seed};
+use crate::scenario::payload::{Payloads, reliable_seed};
+use crate::scenario::plan::{Plan, Reliable, room_name};
+use crate::scenario::schedule::Schedule;
+
+/// From telling the workers the start to the start: this, and so much for each thousand devices of a worker, which has each
+/// plan what it does.
+const LEAD_NS: u64 = 300_000_000;
+const LEAD_PER_THOUSAND_NS: u64 = 10_000_000;
+/// How often a run looks whether all is answered.
+const LOOK_NS: u64 = 10_000_000;
+/// Attempts at one reliable message: some ten seconds of them.
+const ATTEMPTS_MAX: u32 = 15;
+/// Attempts at one reliable message while the node is killed and restarted: two minutes of them.
+const ATTEMPTS_MAX_RESTARTS: u32 = 80;
+
+/// Runs `plan` and reports on stdout, and to the files that were asked for.
+///
+/// # Errors
+/// [`RunError`], when no verdict could be reached.
+pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
+    let report = measure(plan)?;
+    let target = &plan.target;
+    show(&report, target.json.as_deref())
+        .and_then(|()| write_text(target.html.as_deref(), || html::page(&report).to_string()))
+        .and_then(|()| write_text(target.junit.as_deref(), || junit::xml(&report)))
+        .map_err(|error| RunError::Usage(format!("writing the report: {error}")))?;
+    Ok(report.verdict)
+}
+
+/// Runs `plan` and reports nowhere.
+///
+/// # Errors
+/// [`RunError`], when no verdict could be reached.
+pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
+    look_at_doors(plan).map_err(RunError::Target)?;
+    let begun_ns = monotonic_ns();
+    preflight::look(plan)?;
+    let mut fleet = Fleet::start(plan)?;
+    let at_viewer_door = |trouble| match trouble {
+        Trouble::Door(reason) => {
+            RunError::Target(format!("viewer door {}: {reason}", plan.target.viewer_door))
+        }
+        Trouble::Worker(reason) => RunError::Target(reason),
+    };
+    fleet
+        .await_ready(plan.target.connect_seconds, |connected| {
+            let start = plan.audience.at_start();
+            drop(writeln!(std::io::stderr(), "connected {connected} of {start} devices"));
+        })
+        .map_err(at_viewer_door)?;
+    let connect_ms = (monotonic_ns() - begun_ns) / 1_000_000;
+    let lead_ns = lead_ns(plan.devices, fleet.len());
+    let start_ns = monotonic_ns() + lead_ns;
+    let started_unix_ms = unix_ms() + lead_ns / 1_000_000;
+    fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
+    fleet.await_started().map_err(at_viewer_door)?;
+    let meter = Meter::begin(plan);
+    let server = ServerWatch::begin(plan.target.ops_door.clone(), start_ns);
+    let live = show_live(plan, start_ns, fleet.latest(), server.lately());
+    let publishing: Vec<Publishing> =
+        plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
+    let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
+    let faults = Faults::begin(&plan.faults, start_ns);
+    let are_answered = || publishing.iter().chain(&reliable).all(Publishing::is_finished);
+    let took_ms = await_end(plan, &fleet, start_ns, are_answered).map_err(at_viewer_door)?;
+    let outcomes = publishing.into_iter().map(|publishing| await_published(plan, publishing));
+    let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
+    let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
+    let accepted = accepted(plan, &outcomes);
+    let heads = reliable.as_ref().map(|reliable| reliable.published.heads_by_room()).unwrap_or_default();
+    let grace_ms = plan.settle_ms;
+    fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
+    let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
+    let spent = meter.end(plan);
+    drop(live);
+    let server = server.end();
+    let faults = faults.end();
+    let workers_clock_error_ms = ratio(fleet.clock_error_ns().map_err(at_viewer_door)?, 1_000_000);
+    let aside = Aside {
+        workers: fleet.len(),
+        workers_clock_error_ms,
+        connect_ms,
+        started_unix_ms,
+        took_ms,
+        spent,
+        server,
+        faults,
+    };
+    drop(fleet);
+    Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
+}
+
+/// From telling so many workers the start to the start.
+fn lead_ns(devices: u32, workers: usize) -> u64 {
+    let of_worker = u64::from(devices).div_ceil((workers as u64).max(1));
+    LEAD_NS + of_worker.div_ceil(1_000) * LEAD_PER_THOUSAND_NS
+}
+
+/// Shows how far the run is while it runs.
+fn show_live(plan: &Plan, start_ns: u64, latest: Latest, node: Lately) -> Live {
+    let schedules = plan.loads.iter().map(|load| &load.schedule);
+    let schedules = schedules.chain(plan.reliable.as_ref().map(|reliable| &reliable.schedule));
+    // They start at 0 here.
+    let schedules: Vec<Schedule> = schedules.cloned().collect();
+    Live::begin(start_ns, plan.seconds_milli, move |at_ms| {
+        let workers = latest.take();
+        Totals {
+            at_ms,
+            members: workers.watching,
+            joining: workers.joining,
+            due: schedules.iter().map(|schedule| schedule.due_by(at_ms * 1_000_000)).sum(),
+            deliveries: workers.deliveries,
+            frames: workers.frames,
+            violations: workers.violations,
+            latency: workers.latency,
+            node: node.last(),
+        }
+    })
+}
+
+/// A publisher at work, on a thread of its own.
+type Publishing = std::thread::JoinHandle<std::io::Result<Outcomes>>;
+
+fn spawn_load(plan: &Plan, load: &Load, start_ns: u64) -> Publishing {
+    let mut load = load.clone();
+    load.schedule.start_ns = start_ns;
+    let seed = type_seed(plan.seed, &load.type_name);
+    spawn(plan, Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 }, seed)
+}
+
+fn spawn_reliable(plan: &Plan, reliable: &Reliable, start_ns: u64) -> Publishing {
+    let load = Load {
+        type_name: reliable.types.names().collect::<Vec<_>>().join("+"),
+        class: Class::Reliable,
+        schedule: reliable.schedule.clone().starting(start_ns),
+        count: None,
+        keys: 0,
+        length: reliable.length,
+    };
+    let attempts_max = if plan.awkward.through_restarts { ATTEMPTS_MAX_RESTARTS } else { ATTEMPTS_MAX };
+    let reliable_types = Some(reliable.types.clone());
+    let traffic = Traffic { load, reliable_types, ttl_ms: reliable.ttl_ms, attempts_max };
+    spawn(plan, traffic, reliable_seed(plan.seed))
+}
+
+fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
+    let published = Published::new(traffic.load.schedule.clone());
+    let publishing = publisher::PublisherPlan {
+        door: plan.target.publisher_door.clone(),
+        encoding: plan.encoding,
+        publisher_key: plan.target.publisher_key.clone(),
+        room_names: (0..plan.rooms).map(|room| room_name(&plan.target.room_stem, room)).collect(),
+        payloads: Payloads::new(traffic.load.length, seed),
+        traffic,
+        warm_up_ns: plan.warm_up_ms * 1_000_000,
+    };
+    std::thread::spawn(move || publisher::publish(publishing, published))
+}
+
+/// What was accepted, by type and room. Where another run is in the rooms nobody can tell from what came when all of it
+/// has: then it is more than there will be, and devices wait for the end of their time.
+fn accepted(plan: &Plan, outcomes: &[Outcomes]) -> Vec<Vec<u64>> {
+    let by_type = plan.loads.iter().zip(outcomes);
+    let accepted = by_type.map(|(load, outcomes)| {
+        let each = if load.is_counter() { load.each() } else { 1 };
+        outcomes.published.ok_by_room(each)
+    });
+    if plan.others {
+        return accepted.map(|rooms| vec![u64::MAX; rooms.len()]).collect();
+    }
+    accepted.collect()
+}
+
+/// Waits until all that is published has its answers and the seconds of the run are over: devices come and go, and things
+/// are done to the node, until the end of the run and not of its messages. Gives after how many milliseconds all was
+/// answered. A worker that ends meanwhile is noticed at once.
+fn await_end(
+    plan: &Plan,
+    fleet: &Fleet,
+    start_ns: u64,
+    are_answered: impl Fn() -> bool,
+) -> Result<u64, Trouble> {
+    let end_ns = start_ns + plan.seconds_milli * 1_000_000;
+    let mut took_ns = None;
+    loop {
+        let now_ns = monotonic_ns();
+        if took_ns.is_none() && are_answered() {
+            took_ns = Some(now_ns.saturating_sub(start_ns));
+        }
+        match took_ns {
+            Some(took_ns) if now_ns >= end_ns => return Ok(took_ns / 1_000_000),
+            _ => fleet.stay_until(now_ns + LOOK_NS)?,
+        }
+    }
+}
+
+fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunError> {
+    publishing
+        .join()
+        .map_err(|_| RunError::Target("the publisher broke down".into()))?
+        .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.target.publisher_door)))
+}
+
+/// What a report says beside what was published and seen.
+#[derive(Debug)]
+struct Aside {
+    workers: usize,
+    workers_clock_error_ms: f64,
+    connect_ms: u64,
+    /// When the first publish was due.
+    started_unix_ms: u64,
+    took_ms: u64,
+    /// What the node used.
+    spent: Result<Spent, String>,
+    /// The node, second by second.
+    server: Vec<Sample>,
+    faults: Vec<FaultDone>,
+}
+
+/// Whether roomcast is behind the doors, as far as one question each can tell.
+fn look_at_doors(plan: &Plan) -> Result<(), String> {
+    let ready = plan.target.ops_door.ask("/readyz", None);
+    match ready {
+        Ok(200) => {}
+        Ok(503) => return Err(format!("operator door {}: the node is not ready", plan.target.ops_door)),
+        Ok(code) => {
+            return Err(format!(
+                "operator door {}: /readyz answers {code}, not roomcast",
+                plan.target.ops_door
+            ));
+        }
+        Err(reason) => return Err(format!("operator door {}: {reason}", plan.target.ops_door)),
+    }
+    match plan.target.publisher_door.ask("/v1/rooms?limit=1", plan.target.publisher_key.as_deref()) {
+        Ok(200) => Ok(()),
+        Ok(401 | 403) => {
+            Err(format!("publisher door {}: wants another --publisher-key", plan.target.publisher_door))
+        }
+        Ok(code) => Err(format!(
+            "publisher door {}: /v1/rooms answers {code}, not roomcast",
+            plan.target.publisher_door
+        )),
+        Err(reason) => Err(format!("publisher door {}: {reason}", plan.target.publisher_door)),
+    }
+}
+
+/// Merges what the workers saw and judges it against what was published.
+fn settle(
+    plan: &Plan,
+    aside: Aside,
+    outcomes: &[Outcomes],
+    reliable: Option<&Outcomes>,
+    results: Vec<WorkerResult>,
+) -> Report {
+    let mut merged = Merged::of(results);
+    let accounts = merged.check_rooms(outcomes, plan);
+    merged.check_readable(plan);
+    let first_to_last = merged.first_to_last(plan);
+    let mut generator = merged.generator;
+    let publishers = outcomes.iter().chain(reliable).map(|outcomes| outcomes.busy);
+    generator.busiest_publisher = publishers.fold(0.0, f64::max);
+    let lateness = lateness(outcomes, reliable);
+    let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
+    let cpu = CpuFigures::of(aside.spent, &merged.seen, plan);
+    let types =
+        TypeTable::of(plan, outcomes, &merged.types, &merged.readings, &accounts, &first_to_last.types);
+    let Merged { seen, violations, joins, moves, .. } = merged;
+    let mut server = aside.server;
+    let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();
+    enter_deliveries(&mut server, &moments);
+    let published = PublishedFigures::of(outcomes, aside.took_ms);
+    let latency = together(merged.types.iter().map(|figures| &figures.latency));
+    let limited = generator.limit(lateness.p99_ms);
+    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref());
+    Report {
+        devices: plan.devices,
+        rooms: plan.rooms,
+        workers: aside.workers,
+        workers_clock_error_ms: aside.workers_clock_error_ms,
+        encoding: plan.encoding,
+        payload_bytes: plan.payload_bytes,
+        messages_per_request: plan.messages_per_request,
+        rate_per_s: ratio(plan.loads.iter().map(|load| load.schedule.rate_milli).sum(), 1_000),
+        seconds: ratio(plan.seconds_milli, 1_000),
+        started_unix_ms: aside.started_unix_ms,
+        connect_ms: aside.connect_ms,
+        published,
+        types,
+        reliable,
+        awkward: plan.awkward,
+        faults: aside.faults,
+        moves,
+        seen,
+        messages_per_frame: ratio(seen.deliveries, seen.frames),
+        latency: latency.percentiles(),
+        curve: latency.curve(),
+        first_to_last: first_to_last.all,
+        skew: first_to_last.skew,
+        join: joins.percentiles(),
+        generator,
+        memory: MemoryFigures::of_samples(&server),
+        server,
+        environment: Environment::read(),
+        scenario: plan.scenario.clone(),
+        command: plan.target.command.clone(),
+        thresholds: Vec::new(),
+        lateness,
+        answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
+        cpu,
+        verdict,
+        violations,
+    }
+    .held_to(&plan.thresholds)
+}
+
+/// How late everything left, reliable messages among it.
+fn lateness(outcomes: &[Outcomes], reliable: Option<&Outcomes>) -> Percentiles {
+    all(outcomes.iter().chain(reliable).map(|outcomes| &outcomes.lateness))
+}
+
+/// The figures of all histograms together.
+fn all<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Percentiles {
+    together(latencies).percentiles()
+}
+
+fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
+    let mut all = Latency::default();
+    latencies.for_each(|latency| all.merge(&latency.buckets()));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_workers_are_told_the_start_sooner() {
+        let lead_ms = |devices, workers| lead_ns(devices, workers) / 1_000_000;
+        assert_eq!([lead_ms(0, 0), lead_ms(1, 1), lead_ms(38_000, 2)], [300, 310, 490]);
+    }
+
+    #[test]
+    fn a_reliable_publisher_that_is_late_is_the_generators_limit_too() {
+        let outcomes = |late_ms: u64| {
+            let mut outcomes = Outcomes::new(Published::new(Schedule::even(100, 10_000, 1, 1)));
+            outcomes.lateness.record(late_ms * 1_000_000, 100);
+            outcomes
+        };
+        let late = lateness(&[outcomes(1)], Some(&outcomes(500)));
+        assert!(late.count == 200 && late.p99_ms > 400.0, "{late:?}");
+        assert!(lateness(&[outcomes(1)], None).p99_ms < 2.0);
+    }
+}

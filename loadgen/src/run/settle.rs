@@ -1,0 +1,195 @@
+//! After the run: merges what the workers saw, and holds it against what was published and what the store has.
+
+use std::collections::BTreeMap;
+
+use crate::devices::moves::Moves;
+use crate::devices::readable::Reading;
+use crate::devices::streams::{Original, StreamTally};
+use crate::devices::type_figures::TypeFigures;
+use crate::figures::latency::Latency;
+use crate::fleet::words::WorkerResult;
+use crate::ledger::{
+    Account, ApplyTimes, Case, Kind, RoomSeen, Stored, StreamSeen, Tally, Violations, check, check_counter,
+    check_one_life, check_stored, check_stream,
+};
+use crate::publish::publisher::Outcomes;
+use crate::report::ReliableFigures;
+use crate::report::generator::GeneratorFigures;
+use crate::report::last_device::FirstToLastTable;
+use crate::run::stored;
+use crate::scenario::payload::{Payloads, reliable_seed};
+use crate::scenario::plan::{Plan, room_name};
+
+/// What all workers saw.
+#[derive(Debug, Default)]
+pub(crate) struct Merged {
+    pub(crate) seen: Tally,
+    /// By type.
+    pub(crate) types: Vec<TypeFigures>,
+    /// By limit.
+    pub(crate) readings: Vec<Reading>,
+    pub(crate) violations: Violations,
+    /// From when devices were to join, or to come back, to their welcome.
+    pub(crate) joins: Latency,
+    pub(crate) moves: Moves,
+    /// Of the workers alone.
+    pub(crate) generator: GeneratorFigures,
+    /// All workers kept the ages of one in so many batches, or of more.
+    ages_stride: u64,
+    /// Lives of rooms, by room and run.
+    rooms: BTreeMap<(u32, String), RoomSeen>,
+    stream_tally: StreamTally,
+    after_return: Latency,
+    /// Lives of streams, by room and epoch.
+    streams: BTreeMap<u32, Vec<StreamSeen>>,
+}
+
+impl Merged {
+    /// Puts the workers' results together.
+    #[must_use]
+    pub(crate) fn of(results: Vec<WorkerResult>) -> Self {
+        let mut merged = Self::default();
+        for result in results {
+            merged.joins.merge(&result.joins);
+            merged.moves.add(result.moves);
+            merged.generator.add_worker(result.peak_bytes, result.devices, result.busy);
+            merged.ages_stride = merged.ages_stride.max(result.ages_stride);
+            merged.seen.frames += result.tally.frames;
+            merged.seen.deliveries += result.tally.deliveries;
+            merged.seen.skipped += result.tally.skipped;
+            merged.seen.decoded += result.tally.decoded;
+            merged.seen.bytes += result.tally.bytes;
+            merged.types.resize_with(result.types.len().max(merged.types.len()), TypeFigures::default);
+            for (mine, theirs) in merged.types.iter_mut().zip(&result.types) {
+                mine.merge(theirs);
+            }
+            merged.readings.resize_with(result.readings.len().max(merged.readings.len()), Reading::default);
+            for (mine, theirs) in merged.readings.iter_mut().zip(result.readings) {
+                mine.join(theirs);
+            }
+            merged.violations.merge(result.violations);
+            merged.stream_tally.add(&result.stream_tally);
+            merged.after_return.merge(&result.after_return);
+            for room in result.rooms {
+                merged.add_room(room);
+            }
+            for stream in result.streams {
+                merged.add_stream(stream);
+            }
+        }
+        merged
+    }
+
+    fn add_room(&mut self, room: RoomSeen) {
+        let index = room.room;
+        let run = room.run.clone();
+        let mine = self.rooms.entry((index, run)).or_insert_with(|| RoomSeen::new(index, room.types.len()));
+        let conflicts = mine.merge(room);
+        self.violations.add(Kind::Altered, conflicts.len() as u64, || {
+            format!("room {index}: batches {conflicts:?} were others for devices of other workers")
+        });
+    }
+
+    fn add_stream(&mut self, stream: StreamSeen) {
+        let room = stream.room;
+        let lives = self.streams.entry(room).or_default();
+        let Some(mine) = lives.iter_mut().find(|life| life.epoch == stream.epoch) else {
+            lives.push(stream);
+            return;
+        };
+        let conflicts = mine.merge(stream);
+        self.violations.add(Kind::I4OffsetOrder, conflicts.len() as u64, || {
+            format!("I4 room {room}: offsets {conflicts:?} were other messages for devices of other workers")
+        });
+    }
+
+    /// Judges every type in each room that devices were in, and gives what became of each over all rooms.
+    pub(crate) fn check_rooms(&mut self, published: &[Outcomes], plan: &Plan) -> Vec<Account> {
+        let mut lives: BTreeMap<u32, u32> = BTreeMap::new();
+        for (room, _) in self.rooms.keys() {
+            *lives.entry(*room).or_default() += 1;
+        }
+        let mut accounts = vec![Account::default(); plan.loads.len()];
+        for ((room, run), seen) in &self.rooms {
+            // Where everybody was away once, nobody can say what there was meanwhile.
+            let is_whole = lives[room] == 1 && !seen.starts.is_empty();
+            if lives[room] > 1 && !plan.awkward.through_restarts {
+                self.violations.add(Kind::Altered, 1, || format!("room {room}: one of its runs was {run}"));
+            }
+            for ((kind, load), (outcomes, account)) in
+                (0_u8..).zip(&plan.loads).zip(published.iter().zip(&mut accounts))
+            {
+                let case = Case { kind, load, published: &outcomes.published, others: plan.others };
+                match (is_whole, load.is_counter()) {
+                    (true, false) => account.add(check(&case, seen, &mut self.violations)),
+                    (true, true) => account.add(check_counter(&case, seen, &mut self.violations)),
+                    (false, false) => check_one_life(&case, seen, &mut self.violations),
+                    // Counters are of one life: a restart begins them anew.
+                    (false, true) => {}
+                }
+            }
+        }
+        accounts
+    }
+
+    /// When the first and the last devices of messages had them, by type, and how far rooms are apart.
+    #[must_use]
+    pub(crate) fn first_to_last(&self, plan: &Plan) -> FirstToLastTable {
+        FirstToLastTable::of(self.rooms.values(), &plan.loads, self.ages_stride.max(1))
+    }
+
+    /// Judges how many messages of some types devices were given in a second.
+    pub(crate) fn check_readable(&mut self, plan: &Plan) {
+        for (limit, reading) in plan.limits.iter().zip(&self.readings) {
+            if let Some(excess) = reading.excess(limit) {
+                self.violations.add(Kind::ReadableExceeded, 1, || excess);
+            }
+        }
+    }
+
+    /// Judges the reliable streams, with what the store has after the run, whose publishing took so long.
+    pub(crate) fn check_streams(
+        &mut self,
+        outcomes: &Outcomes,
+        plan: &Plan,
+        took_ms: u64,
+    ) -> Option<ReliableFigures> {
+        let reliable = plan.reliable.as_ref()?;
+        let published = &outcomes.published;
+        let original = Original {
+            schedule: published.schedule().clone(),
+            payloads: Payloads::new(reliable.length, reliable_seed(plan.seed)),
+            types: reliable.types.clone(),
+            ttl_ms: reliable.ttl_ms,
+            others: plan.others,
+        };
+        let handshake = stored::handshake(plan.target.viewer_door.clone(), plan.target.device_token.clone());
+        let timed_from_ns = original.schedule.start_ns + plan.warm_up_ms * 1_000_000;
+        let mut times = ApplyTimes::since(timed_from_ns);
+        let ttl_ns = original.ttl_ns();
+        let mut unread = false;
+        for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
+            let name = room_name(&plan.target.room_stem, room);
+            let mut pulled: Option<Stored> = None;
+            if !unread {
+                match stored::pull(&handshake, &name, room, &original, &mut self.violations) {
+                    Ok(stored) => pulled = Some(stored),
+                    Err(reason) => {
+                        // One room that can't be had is enough to say so; the others are not waited for.
+                        unread = true;
+                        self.violations.add(Kind::I1NotStored, 1, || {
+                            format!("I1 room {room}: the store could not be read after the run: {reason}")
+                        });
+                    }
+                }
+            }
+            if let Some(stored) = &pulled {
+                check_stored(published, room, stored, ttl_ns, &mut self.violations);
+            }
+            if let Some(lives) = self.streams.get(&room) {
+                check_stream(published, lives, pulled.as_ref(), ttl_ns, &mut times, &mut self.violations);
+            }
+        }
+        Some(ReliableFigures::new(outcomes, took_ms, &self.stream_tally, &times, &self.after_return))
+    }
+}

@@ -1,0 +1,100 @@
+//! After the run: everything alive of each room's reliable stream, pulled at the viewer door as any device could.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::clock::monotonic_ns;
+use crate::devices::streams::Original;
+use crate::ledger::{Kind, Stored, Violations};
+use crate::wire::frame::{Encoding, StreamPage};
+use crate::wire::handshake::Handshake;
+use crate::wire::page::{Read, read_page};
+
+/// How long a pull may take.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
+/// How long a room is asked for, while its answers are no pages: the node may be starting.
+const ROOM_AGE_MAX_NS: u64 = 10_000_000_000;
+/// Pages of one room. Past it the stream has no end.
+const PAGES_MAX: usize = 10_000;
+
+/// Pulls what the store holds of `room`, and judges each message by itself.
+///
+/// # Errors
+/// A sentence, when it can't be had.
+pub(crate) fn pull(
+    handshake: &Handshake,
+    name: &str,
+    room: u32,
+    original: &Original,
+    violations: &mut Violations,
+) -> Result<Stored, String> {
+    let mut stored = Stored { asked_ns: monotonic_ns(), ..Stored::default() };
+    let mut cursor = None;
+    let mut scratch = Vec::new();
+    for _ in 0..PAGES_MAX {
+        let page = ask_patiently(handshake, name, cursor.as_deref())?;
+        stored.epoch.clone_from(&page.epoch);
+        for message in &page.reliable {
+            match original.tell(room, message, &mut scratch) {
+                Ok(what) => drop(stored.messages.insert(message.offset, what)),
+                Err(kind) => violations.add(kind, 1, || {
+                    format!(
+                        "room {room}: offset {} in the store is none of ours: id {:?}",
+                        message.offset, message.id
+                    )
+                }),
+            }
+        }
+        if page.room != name {
+            violations
+                .add(Kind::I5OtherRoom, 1, || format!("I5 room {room}: a pull gave room {}", page.room));
+        }
+        let next = format!("{}:{}", page.epoch, page.span.through);
+        if page.span.through >= page.offset || page.epoch.is_empty() || cursor.as_ref() == Some(&next) {
+            return Ok(stored);
+        }
+        cursor = Some(next);
+    }
+    Err(format!("{name}: more than {PAGES_MAX} pages"))
+}
+
+fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
+    let deadline_ns = monotonic_ns() + ROOM_AGE_MAX_NS;
+    loop {
+        let begun_ns = monotonic_ns();
+        match ask(handshake, name, cursor) {
+            Ok(page) => return Ok(page),
+            Err(reason) if begun_ns >= deadline_ns => return Err(reason),
+            Err(_) => std::thread::park_timeout(Duration::from_millis(200)),
+        }
+    }
+}
+
+fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
+    let exchange = || -> std::io::Result<Result<StreamPage, String>> {
+        let mut stream = TcpStream::connect_timeout(&handshake.door().address(), ANSWER_AGE_MAX)?;
+        stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
+        stream.write_all(&handshake.pull(name, cursor))?;
+        let mut answer = Vec::new();
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            match stream.read(&mut chunk)? {
+                0 => return Ok(Err("ended without an answer".into())),
+                read => answer.extend_from_slice(&chunk[..read]),
+            }
+            match read_page(&answer) {
+                Read::Half => {}
+                Read::Bad(reason) => return Ok(Err(reason)),
+                Read::Whole(page) => return Ok(Ok(page)),
+            }
+        }
+    };
+    exchange().map_err(|error| error.to_string())?
+}
+
+/// A handshake that is used for pulls alone.
+#[must_use]
+pub(crate) fn handshake(door: crate::wire::doors::Door, device_token: Option<String>) -> Handshake {
+    Handshake::new(door, Encoding::Json, device_token)
+}

@@ -1,0 +1,315 @@
+//! The mix of a run: which types are published and how fast, and what the ledger has to know of each. Pure.
+//!
+//! Each type has a schedule of its own, so that one that is slow to be taken delays no other.
+
+use std::str::FromStr;
+
+use roomcast_core::room::id::TypeName;
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::payload::Length;
+use crate::scenario::schedule::Schedule;
+use crate::scenario::units::thousandths;
+
+/// Types with a limit, at most.
+pub(crate) const LIMITS_MAX: usize = 4;
+/// Types of one run, at most: a frame's account names each by one byte.
+pub(crate) const TYPES_MAX: usize = 16;
+/// Keys of one type, at most: the ledger keeps a sum of each.
+const KEYS_MAX: u32 = 10_000;
+/// What one message counts, at most, as the publisher door takes it.
+const COUNT_MAX: u32 = 1_000_000_000;
+/// A request holds at most what its type is due in so long, so that a slow type is not held back to fill requests.
+const REQUEST_MS: u64 = 10;
+
+/// What the node promises of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Class {
+    Reliable,
+    Normal,
+    Latest,
+    Counter,
+    Lossy,
+}
+
+impl Class {
+    /// The class that a node has built in for a type; normal for all it does not know.
+    pub(crate) fn of(type_name: &str) -> Self {
+        match type_name {
+            "red_packet" | "coupon" | "product_card" => Self::Reliable,
+            "like" => Self::Counter,
+            "enter" | "follow" => Self::Lossy,
+            _ => Self::Normal,
+        }
+    }
+
+    /// Its name on the command line and in the report.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Reliable => "reliable",
+            Self::Normal => "normal",
+            Self::Latest => "latest",
+            Self::Counter => "counter",
+            Self::Lossy => "lossy",
+        }
+    }
+}
+
+impl FromStr for Class {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Reliable, Self::Normal, Self::Latest, Self::Counter, Self::Lossy];
+        all.into_iter()
+            .find(|class| class.name() == text)
+            .ok_or_else(|| format!("{text:?} is no class: reliable, normal, latest, counter or lossy"))
+    }
+}
+
+/// One type as typed: `NAME[/CLASS]=RATE[xCOUNT][:KEYS]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) type_name: String,
+    pub(crate) class: Class,
+    /// Messages in 1 000 seconds, over all rooms.
+    pub(crate) rate_milli: u64,
+    /// What each stands for, where that is said.
+    pub(crate) count: Option<u32>,
+    /// 0: they have no key.
+    pub(crate) keys: u32,
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, rest) = text.split_once('=').ok_or("a type is NAME[/CLASS]=RATE[xCOUNT][:KEYS]")?;
+        let (type_name, class) = match name.split_once('/') {
+            Some((type_name, class)) => (type_name, class.parse()?),
+            None => (name, Class::of(name)),
+        };
+        let (rest, keys) = match rest.split_once(':') {
+            Some((rest, keys)) => (rest, within(keys, KEYS_MAX, "keys")?),
+            None => (rest, 0),
+        };
+        let (rate, count) = match rest.split_once('x') {
+            Some((rate, count)) => (rate, Some(within(count, COUNT_MAX, "count")?)),
+            None => (rest, None),
+        };
+        let rate_milli = thousandths(rate)?;
+        if rate_milli == 0 {
+            return Err(format!("{type_name}: a rate is more than 0"));
+        }
+        check_type(type_name, class, count, keys)?;
+        Ok(Self { type_name: type_name.to_owned(), class, rate_milli, count, keys })
+    }
+}
+
+/// Whether a type can be published so.
+///
+/// # Errors
+/// Why not, beginning with its name.
+pub(crate) fn check_type(type_name: &str, class: Class, count: Option<u32>, keys: u32) -> Result<(), String> {
+    TypeName::parse(type_name).map_err(|bad| format!("{type_name}: a type is {bad}"))?;
+    if type_name == "online" {
+        return Err("online is the engine's own".into());
+    }
+    if count.is_some_and(|count| !(1..=COUNT_MAX).contains(&count)) {
+        return Err(format!("{type_name}: count from 1 to {COUNT_MAX}"));
+    }
+    if keys > KEYS_MAX {
+        return Err(format!("{type_name}: keys up to {KEYS_MAX}"));
+    }
+    if count.is_some() && matches!(class, Class::Reliable | Class::Latest) {
+        return Err(format!("{type_name}: a {} message has no count", class.name()));
+    }
+    if keys > 0 && matches!(class, Class::Reliable | Class::Counter) {
+        return Err(format!("{type_name}: a {} message has no key here", class.name()));
+    }
+    Ok(())
+}
+
+fn within(text: &str, most: u32, what: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("{text:?}: {what} from 1 to {most}"))
+}
+
+/// Messages of one request of a type at this rate: so many, or what it is due in 10 ms.
+#[must_use]
+pub(crate) fn messages_per_request(rate_milli: u64, most: u32) -> u32 {
+    let due = rate_milli.saturating_mul(REQUEST_MS) / 1_000_000;
+    u32::try_from(due).unwrap_or(u32::MAX).clamp(1, most)
+}
+
+/// A limit on what a device is asked to show: `TYPE=N`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limit {
+    pub(crate) type_name: String,
+    pub(crate) per_second: u32,
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (type_name, most) = text.split_once('=').ok_or("a limit is TYPE=N")?;
+        Ok(Self {
+            type_name: type_name.to_owned(),
+            per_second: within(most, 1_000_000, "messages a second")?,
+        })
+    }
+}
+
+/// A type's part of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    pub(crate) type_name: String,
+    pub(crate) class: Class,
+    /// What is published when; its start is set when the run begins.
+    pub(crate) schedule: Schedule,
+    /// What each message stands for, where that is said.
+    pub(crate) count: Option<u32>,
+    /// 0: they have no key.
+    pub(crate) keys: u32,
+    /// How long payloads are.
+    pub(crate) length: Length,
+}
+
+impl Load {
+    /// Whether it is a counter: told as totals, not as messages.
+    #[must_use]
+    pub(crate) fn is_counter(&self) -> bool {
+        self.class == Class::Counter
+    }
+
+    /// What one message stands for.
+    #[must_use]
+    pub(crate) fn each(&self) -> u64 {
+        self.count.map_or(1, u64::from)
+    }
+
+    /// The number of message `number`'s key; 0 where there are no keys.
+    #[must_use]
+    pub(crate) fn key_number(&self, number: u64) -> u32 {
+        if self.keys == 0 { 0 } else { self.schedule.place_of(number) % self.keys }
+    }
+
+    /// The key of message `number`; each room has all keys, in turn.
+    #[must_use]
+    pub(crate) fn key(&self, number: u64) -> Option<String> {
+        (self.keys > 0).then(|| format!("k{}", self.key_number(number)))
+    }
+}
+
+/// The reliable types of a run, which share one schedule: each message is of one of them, as often as its weight says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReliableTypes(Vec<(String, u64)>);
+
+impl ReliableTypes {
+    /// These types, with weights above 0; at least one.
+    #[must_use]
+    pub(crate) fn new(types: Vec<(String, u64)>) -> Self {
+        assert!(
+            types.iter().any(|(_, weight)| *weight > 0),
+            "a run that publishes reliably publishes something"
+        );
+        Self(types)
+    }
+
+    /// The type of message `number`.
+    #[must_use]
+    pub(crate) fn of(&self, number: u64) -> &str {
+        let all: u64 = self.0.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % all;
+        let found = self.0.iter().find(|(_, weight)| {
+            let is_in = drawn < *weight;
+            drawn = drawn.wrapping_sub(*weight);
+            is_in
+        });
+        found.map_or("", |(type_name, _)| type_name)
+    }
+
+    /// All of them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(type_name, _)| &**type_name)
+    }
+}
+
+/// What the payloads of a type are seeded with, so that one type's can't be taken for another's.
+#[must_use]
+pub(crate) fn type_seed(seed: u64, type_name: &str) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    type_name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_classes_of_built_in_types_are_the_nodes() {
+        let node = roomcast::config::Config::load(&Default::default(), std::iter::empty()).unwrap();
+        for (type_name, policy) in node.types.iter().filter(|(type_name, _)| type_name.as_str() != "online") {
+            assert_eq!(Class::of(type_name.as_str()).name(), policy.class.name(), "{type_name}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_a_name_a_rate_and_what_else_is_said() {
+        let plain = |text: &str| text.parse::<Wanted>().unwrap();
+        let chat = plain("chat=10000");
+        assert_eq!(
+            (chat.class, chat.rate_milli, chat.count, chat.keys),
+            (Class::Normal, 10_000_000, None, 0)
+        );
+        let like = plain("like=1000x50");
+        assert_eq!((like.class, like.count), (Class::Counter, Some(50)));
+        assert_eq!(plain("red_packet=0.5").class, Class::Reliable);
+        let gift = plain("gift=20x3:7");
+        assert_eq!((gift.class, gift.count, gift.keys), (Class::Normal, Some(3), 7));
+        assert_eq!(plain("price/latest=2:3").class, Class::Latest);
+        assert_eq!(plain("like/normal=2").class, Class::Normal);
+    }
+
+    #[test]
+    fn each_reliable_type_has_its_part() {
+        let types = ReliableTypes::new(vec![("coupon".into(), 3_000), ("red_packet".into(), 1_000)]);
+        let coupons = (0..10_000).filter(|number| types.of(*number) == "coupon").count();
+        assert!((7_300..7_700).contains(&coupons), "{coupons}");
+        let only = ReliableTypes::new(vec![("coupon".into(), 1)]);
+        assert!((0..100).all(|number| only.of(number) == "coupon"));
+    }
+
+    #[test]
+    fn what_is_no_type_says_why() {
+        for (text, why) in [
+            ("chat", "NAME[/CLASS]=RATE"),
+            ("chat=", "no number"),
+            ("chat=0", "more than 0"),
+            ("chat=fast", "no number"),
+            ("chat=1x0", "count from 1"),
+            ("chat=1x", "count from 1"),
+            ("chat=1:0", "keys from 1"),
+            ("chat=1:99999", "keys from 1 to 10000"),
+            ("Chat=1", "a type is"),
+            ("chat/steady=1", "no class"),
+            ("online=1", "engine's own"),
+            ("coupon=1x2", "a reliable message has no count"),
+            ("like=1:2", "a counter message has no key"),
+        ] {
+            let error = text.parse::<Wanted>().unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!("chat".parse::<Limit>().is_err() && "chat=0".parse::<Limit>().is_err());
+    }
+
+    #[test]
+    fn slow_types_are_not_held_back_to_fill_requests() {
+        assert_eq!(messages_per_request(10_000_000, 1_000), 100);
+        assert_eq!(messages_per_request(10_000_000, 50), 50);
+        assert_eq!(messages_per_request(20_000, 100), 1);
+        assert_eq!(messages_per_request(u64::MAX, 100), 100);
+    }
+}

@@ -1,0 +1,6 @@
+//! The node's doors, as a device and a publisher speak with them: addresses, handshakes, frames, pages. No judgement.
+
+pub(crate) mod doors;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod page;
