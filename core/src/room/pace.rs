@@ -12,7 +12,7 @@
 //! of cheap rooms apart while others strain the shard. A `gather` above `gather_max` stays as configured. In
 //! a room of at most `direct_members` members, `gather` is at most 10 ms.
 //!
-//! Example (`design.md`, the write budget): 10 000 members × 7 µs = 70 ms a pass, and 70 / 0.6 = 117 ms. With
+//! Example: 10 000 members × 7 µs = 70 ms a pass, and 70 / 0.6 = 117 ms. With
 //! a gather time of 100 ms and no stretch, the window is 117 ms. With a stretch of 1.5, the window is 1.5 ×
 //! 117 = 175 ms.
 

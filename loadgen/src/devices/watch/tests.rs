@@ -291,12 +291,12 @@ fn streaming() -> Bench {
     bench
 }
 
-fn mixed(seq: u64, span: (u64, u64), carried: &[u64], messages: &[String]) -> String {
+fn mixed(seq: u64, span: [u64; 2], carried: &[u64], messages: &[String]) -> String {
     let carried: Vec<String> = carried.iter().map(|offset| coupon(*offset)).collect();
     format!(
         r#"{{"kind":"batch","room":"{ROOM}","run":"0a","seq":{seq},"after":{},"through":{},"ack_within_ms":300,"carried":[{}],"messages":[{}]}}"#,
-        span.0,
-        span.1,
+        span[0],
+        span[1],
         carried.join(","),
         messages.join(",")
     )
@@ -305,15 +305,15 @@ fn mixed(seq: u64, span: (u64, u64), carried: &[u64], messages: &[String]) -> St
 #[test]
 fn a_reliable_message_among_chat_is_applied_once_and_by_every_device() {
     let mut bench = streaming();
-    let level = mixed(5, (0, 1), &[], &[message(0), coupon(1), message(1)]);
+    let level = mixed(5, [0, 1], &[], &[message(0), coupon(1), message(1)]);
     for device in 0..3 {
         assert_eq!(bench.hear(device, &level), Heard::Judged { ack_within_ms: Some(300) });
     }
     // Carried again beside a batch, to two of them; the third has the level frame.
-    let composed = mixed(6, (0, 2), &[1], &[coupon(2), message(2)]);
+    let composed = mixed(6, [0, 2], &[1], &[coupon(2), message(2)]);
     bench.hear(0, &composed);
     bench.hear(1, &composed);
-    bench.hear(2, &mixed(6, (1, 2), &[], &[coupon(2), message(2)]));
+    bench.hear(2, &mixed(6, [1, 2], &[], &[coupon(2), message(2)]));
     let tally = bench.watch.streams.as_ref().unwrap().tally;
     assert_eq!((tally.applied, tally.duplicates), (6, 2));
     assert!(bench.tracks.iter().all(|track| track.place.offset == 2));
@@ -324,7 +324,7 @@ fn a_reliable_message_among_chat_is_applied_once_and_by_every_device() {
 #[test]
 fn a_device_that_lacks_something_before_a_frame_wants_to_pull() {
     let mut bench = streaming();
-    bench.hear(0, &mixed(5, (1, 2), &[], &[coupon(2)]));
+    bench.hear(0, &mixed(5, [1, 2], &[], &[coupon(2)]));
     let place = bench.tracks[0].place;
     assert_eq!((place.offset, place.wanted), (0, 2));
     let text = format!(
@@ -343,10 +343,10 @@ fn a_device_that_lacks_something_before_a_frame_wants_to_pull() {
 #[test]
 fn offsets_that_do_not_rise_or_stand_for_two_messages_are_told() {
     let mut bench = streaming();
-    bench.hear(0, &mixed(5, (0, 2), &[], &[coupon(2), coupon(1)]));
+    bench.hear(0, &mixed(5, [0, 2], &[], &[coupon(2), coupon(1)]));
     assert_eq!(bench.watch.violations.count(Kind::I4OffsetOrder), 1);
     let other = coupon(3).replace(r#""offset":3"#, r#""offset":2"#);
-    bench.hear(1, &mixed(5, (0, 2), &[], &[coupon(1), other]));
+    bench.hear(1, &mixed(5, [0, 2], &[], &[coupon(1), other]));
     assert!(bench.watch.violations.count(Kind::I4OffsetOrder) > 1, "{}", bench.watch.violations);
 }
 
@@ -354,7 +354,7 @@ fn offsets_that_do_not_rise_or_stand_for_two_messages_are_told() {
 fn a_device_that_comes_back_asks_with_what_it_has() {
     let mut bench = streaming();
     assert_eq!(bench.watch.resume_query(Track::default(), seat(0)), "");
-    bench.hear(0, &mixed(5, (0, 1), &[], &[coupon(1)]));
+    bench.hear(0, &mixed(5, [0, 1], &[], &[coupon(1)]));
     assert_eq!(bench.watch.resume_query(bench.tracks[0], seat(0)), "?cursor=0e:1&seen=0a:5");
     bench.watch.leave(&mut bench.tracks[0]);
     let back = format!(

@@ -89,19 +89,19 @@ fn a_total_that_a_late_joiner_is_told_is_held_to_those_of_batches() {
 
 /// A late joiner that is welcomed with `reliable` of a stream whose head is 3, and what the ledger makes of it. All three
 /// coupons were durable 3 s and more before the end.
-fn late_stream(span: (u64, u64), reliable: &[u64], next: &[String]) -> (Violations, u64) {
+fn late_stream(span: [u64; 2], reliable: &[u64], next: &[String]) -> (Violations, u64) {
     let mut bench = streaming();
     bench.watch.leave(&mut bench.tracks[2]);
     bench.tracks[2] = Track::late(DeviceHabits::default());
     for device in 0..2 {
-        bench.hear(device, &mixed(5, (0, 3), &[], &[coupon(1), coupon(2), coupon(3)]));
+        bench.hear(device, &mixed(5, [0, 3], &[], &[coupon(1), coupon(2), coupon(3)]));
     }
     let reliable: Vec<String> = reliable.iter().map(|offset| coupon(*offset)).collect();
     let welcome = format!(
         r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":5,"heartbeat_ms":25000,"epoch":"0e","offset":3,"after":{},
             "through":{},"ack_within_ms":200,"reliable":[{}]}}"#,
-        span.0,
-        span.1,
+        span[0],
+        span[1],
         reliable.join(",")
     );
     bench.hear(2, &welcome);
@@ -128,30 +128,30 @@ fn late_stream(span: (u64, u64), reliable: &[u64], next: &[String]) -> (Violatio
 
 #[test]
 fn a_late_joiner_is_given_all_that_is_alive_once() {
-    let (violations, duplicates) = late_stream((0, 3), &[1, 2, 3], &[]);
+    let (violations, duplicates) = late_stream([0, 3], &[1, 2, 3], &[]);
     assert!(violations.is_empty() && duplicates == 0, "{violations}");
     let (violations, duplicates) =
-        late_stream((0, 3), &[1, 2, 3], &[mixed(6, (1, 3), &[2, 3], &[message(0)])]);
+        late_stream([0, 3], &[1, 2, 3], &[mixed(6, [1, 3], &[2, 3], &[message(0)])]);
     assert!(
         violations.is_empty() && duplicates == 2,
         "carried again, which is allowed and counted: {violations}"
     );
-    let (violations, _) = late_stream((0, 2), &[1, 2], &[mixed(6, (2, 3), &[3], &[message(0)])]);
+    let (violations, _) = late_stream([0, 2], &[1, 2], &[mixed(6, [2, 3], &[3], &[message(0)])]);
     assert!(violations.is_empty(), "the rest comes behind the welcome: {violations}");
 }
 
 #[test]
 fn what_is_kept_from_a_late_joiner_is_found() {
-    let (violations, _) = late_stream((0, 3), &[1, 3], &[]);
+    let (violations, _) = late_stream([0, 3], &[1, 3], &[]);
     assert_eq!(violations.count(Kind::I4OffsetMissing), 1, "passed over: {violations}");
-    let (violations, _) = late_stream((1, 3), &[2, 3], &[]);
+    let (violations, _) = late_stream([1, 3], &[2, 3], &[]);
     assert_eq!(violations.count(Kind::I4OffsetMissing), 1, "begun behind it: {violations}");
-    let (violations, _) = late_stream((0, 2), &[1, 2], &[]);
+    let (violations, _) = late_stream([0, 2], &[1, 2], &[]);
     assert_eq!(violations.count(Kind::I2NotApplied), 1, "never told of the last: {violations}");
-    let forged = mixed(6, (0, 3), &[], &[]).replace(
+    let forged = mixed(6, [0, 3], &[], &[]).replace(
         r#""carried":[]"#,
         &format!(r#""carried":[{}]"#, coupon(3).replace(r#""offset":3"#, r#""offset":1"#)),
     );
-    let (violations, _) = late_stream((0, 3), &[1, 2, 3], &[forged]);
+    let (violations, _) = late_stream([0, 3], &[1, 2, 3], &[forged]);
     assert!(violations.count(Kind::I4OffsetOrder) > 0, "another message at an offset: {violations}");
 }
