@@ -104,7 +104,6 @@ pub(crate) fn look(plan: &Plan) -> Result<(), RunError> {
 }
 
 /// Every limit of this machine that such a run meets.
-#[must_use]
 pub(crate) fn obstacles(need: &MachineNeed, machine: &Machine) -> Vec<Obstacle> {
     let each = [descriptors, ports, files, memory, tracking, tcp_memory, backlog];
     each.iter().filter_map(|limit| limit(need, machine)).collect()

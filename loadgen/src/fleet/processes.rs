@@ -64,7 +64,6 @@ impl Latest {
     }
 
     /// All workers together; the latencies are those since this was last asked.
-    #[must_use]
     pub(crate) fn take(&self) -> Progress {
         let mut workers = self.0.lock();
         let mut all = Progress::default();
@@ -247,13 +246,11 @@ impl Fleet {
     }
 
     /// How far the workers say they are; may be asked from another thread while this one waits.
-    #[must_use]
     pub(crate) fn latest(&self) -> Latest {
         self.latest.clone()
     }
 
     /// How many workers there are.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.workers.len()
     }

@@ -46,7 +46,6 @@ pub(crate) struct Difference {
 
 impl Difference {
     /// What the shortest of these questions says; `None` without one.
-    #[must_use]
     pub(crate) fn of(pings: &[Ping]) -> Option<Self> {
         let took_ns = |ping: &Ping| ping.received_ns.saturating_sub(ping.sent_ns);
         let best = pings.iter().min_by_key(|ping| took_ns(ping))?;
@@ -57,7 +56,6 @@ impl Difference {
 
     /// By how much times may be wrong at the end of a run, when the clock was translated by what was known before it, and
     /// is now found to be so far from this one: the two went apart meanwhile.
-    #[must_use]
     pub(crate) fn error_after(&self, now: &Self) -> u64 {
         self.error_ns.max(now.ahead_ns.unsigned_abs() + now.error_ns)
     }

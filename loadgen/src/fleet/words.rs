@@ -51,19 +51,16 @@ pub(crate) struct Assignment {
 
 impl Assignment {
     /// Devices of this worker.
-    #[must_use]
     pub(crate) fn own_devices(&self) -> u32 {
         self.devices.saturating_sub(self.worker).div_ceil(self.workers.max(1))
     }
 
     /// The room of each device of the run.
-    #[must_use]
     pub(crate) fn seating(&self) -> Seating {
         Seating::new(self.sizes, self.devices, self.rooms, self.seed)
     }
 
     /// The rooms that this worker's devices may come to, each once, in order.
-    #[must_use]
     pub(crate) fn own_rooms(&self) -> Vec<u32> {
         if self.awkward.hop_share > 0 {
             return (0..self.rooms.min(self.devices)).collect();
@@ -75,7 +72,6 @@ impl Assignment {
     }
 
     /// The room of each of this worker's devices.
-    #[must_use]
     pub(crate) fn seats(&self) -> Vec<u32> {
         let seating = self.seating();
         let own = (self.worker..self.devices).step_by(self.workers.max(1) as usize);

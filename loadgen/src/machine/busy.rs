@@ -16,13 +16,11 @@ pub(crate) struct Busiest {
 
 impl Busiest {
     /// The work begins at this time, at this reading.
-    #[must_use]
     pub(crate) fn from(now_ns: u64, used_ns: u64) -> Self {
         Self { since: (now_ns, used_ns), most: None }
     }
 
     /// Whether a window is over, so that the thread's processor time is worth reading.
-    #[must_use]
     pub(crate) fn is_due(&self, now_ns: u64) -> bool {
         now_ns >= self.since.0 + WINDOW_NS
     }
@@ -34,7 +32,6 @@ impl Busiest {
     }
 
     /// The work is over. What is left of it is a window where there is no other: a moment alone says little.
-    #[must_use]
     pub(crate) fn end(&self, now_ns: u64, used_ns: u64) -> f64 {
         self.most.filter(|_| !self.is_due(now_ns)).unwrap_or_else(|| self.with(now_ns, used_ns))
     }
@@ -48,7 +45,6 @@ impl Busiest {
 }
 
 /// The most memory that a process held so far, from what `/proc/self/status` says; 0 where it does not say.
-#[must_use]
 pub(crate) fn peak_bytes(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());

@@ -42,7 +42,6 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// What this machine says of itself; what it does not say is empty or 0.
-    #[must_use]
     pub(crate) fn read() -> Self {
         let sysctls = SYSCTLS.iter().filter_map(|name| Some(((*name).to_owned(), sysctl(name)?)));
         Self {
@@ -58,14 +57,12 @@ impl Environment {
 }
 
 /// A setting of the kernel, its words parted by one space each; `None` where this machine has none of the name.
-#[must_use]
 pub(crate) fn sysctl(name: &str) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// A row of `/proc/meminfo` in bytes; 0 where it is not there.
-#[must_use]
 pub(crate) fn memory_bytes(meminfo: &str, row: &str) -> u64 {
     let mut rows = meminfo.lines().filter_map(|line| line.split_once(':'));
     let kib = rows.find(|(name, _)| *name == row).and_then(|(_, value)| value.split_whitespace().next());
@@ -73,13 +70,11 @@ pub(crate) fn memory_bytes(meminfo: &str, row: &str) -> u64 {
 }
 
 /// The whole of a small file of the kernel's; empty where it can't be read.
-#[must_use]
 pub(crate) fn file(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// Descriptors that a process may open: the hard limit, to which workers raise their own; 0 where the kernel does not say.
-#[must_use]
 pub(crate) fn descriptors_max() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard)
 }
@@ -98,7 +93,6 @@ fn processor_name(cpuinfo: &str) -> String {
 }
 
 /// Bytes of a page of the kernel's.
-#[must_use]
 pub(crate) fn page_bytes() -> u64 {
     let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096)

@@ -35,7 +35,6 @@ pub(crate) struct Spent {
 
 impl Spent {
     /// Processors that it kept busy on average.
-    #[must_use]
     pub(crate) fn processors(&self) -> f64 {
         ratio(self.cpu_us, self.took_us)
     }
@@ -54,7 +53,6 @@ struct MeterReading {
 
 impl Meter {
     /// Reads the node's processor time before the first publish is due, when every device is in its room.
-    #[must_use]
     pub(crate) fn begin(plan: &Plan) -> Self {
         if plan.awkward.through_restarts {
             return Self(Err("a node that is restarted counts its processor time anew".into()));
@@ -113,7 +111,6 @@ pub(crate) struct CpuFigures {
 
 impl CpuFigures {
     /// The figures of a run whose devices got what `seen` says; measures the floor, so nothing else may be running.
-    #[must_use]
     pub(crate) fn of(spent: Result<Spent, String>, seen: &Tally, plan: &Plan) -> Self {
         let mut figures = Self::default();
         let measured = spent.and_then(|spent| {

@@ -31,7 +31,6 @@ pub(crate) struct Faults(Vec<(Fault, Receiver<FaultDone>)>);
 
 impl Faults {
     /// Each waits for its time on a thread of its own.
-    #[must_use]
     pub(crate) fn begin(faults: &[Fault], start_ns: u64) -> Self {
         let begun = faults.iter().map(|fault| {
             let (sender, done) = channel();
@@ -43,13 +42,16 @@ impl Faults {
     }
 
     /// What became of each.
-    #[must_use]
     pub(crate) fn end(self) -> Vec<FaultDone> {
         let deadline_ns = monotonic_ns() + AFTER_END_NS;
         let done = |(fault, done): (Fault, Receiver<FaultDone>)| {
             let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
-            let Fault { at_ms, run } = fault;
-            let still = || FaultDone { at_ms, run, ended: "still running after the run".into(), holds: true };
+            let still = || FaultDone {
+                at_ms: fault.at.ms(),
+                run: fault.run,
+                ended: "still running after the run".into(),
+                holds: true,
+            };
             done.recv_timeout(left).unwrap_or_else(|_| still())
         };
         self.0.into_iter().map(done).collect()
@@ -57,7 +59,7 @@ impl Faults {
 }
 
 fn carry_out(fault: Fault, start_ns: u64) -> FaultDone {
-    sleep_until(start_ns + fault.at_ms * 1_000_000);
+    sleep_until(start_ns + fault.at.ms() * 1_000_000);
     let at_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
     // Its output is no part of the report, which stdout belongs to.
     let status =
@@ -70,10 +72,11 @@ fn carry_out(fault: Fault, start_ns: u64) -> FaultDone {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::units::Span;
 
     #[test]
     fn a_command_runs_and_says_how_it_ended() {
-        let fault = |run: &str| Fault { at_ms: 0, run: run.into() };
+        let fault = |run: &str| Fault { at: Span::default(), run: run.into() };
         let done = Faults::begin(&[fault("exit 3"), fault("true")], monotonic_ns()).end();
         let ended: Vec<&str> = done.iter().map(|done| &*done.ended).collect();
         assert_eq!(ended, ["exit status: 3", "exit status: 0"]);

@@ -39,7 +39,6 @@ pub(crate) struct MemoryFigures {
 
 impl MemoryFigures {
     /// The figures of a run whose node was sampled so; what it said before the first publish, or did not know, is left out.
-    #[must_use]
     pub(crate) fn of_samples(samples: &[Sample]) -> Self {
         let reading = |sample: &Sample| {
             let at_ms = u64::try_from(sample.at_ms).ok()?;

@@ -205,7 +205,6 @@ impl Lately {
     }
 
     /// The last sample.
-    #[must_use]
     pub(crate) fn last(&self) -> Option<Sample> {
         self.series().samples().next_back()
     }
@@ -214,7 +213,6 @@ impl Lately {
 impl ServerWatch {
     /// Begins, on a thread of its own; times count from `start_ns`. What the kernel holds is read where the node is on this
     /// machine. A node that does not answer, because it is being restarted, has no sample.
-    #[must_use]
     pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
         let (stop, stopped) = channel();
         let is_here = door.address().ip().is_loopback();
@@ -239,13 +237,11 @@ impl ServerWatch {
     }
 
     /// What the node said so far.
-    #[must_use]
     pub(crate) fn lately(&self) -> Lately {
         self.lately.clone()
     }
 
     /// Ends it, and gives what the node said.
-    #[must_use]
     pub(crate) fn end(self) -> Vec<Sample> {
         drop(self.stop);
         drop(self.asking.join());
