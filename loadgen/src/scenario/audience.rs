@@ -15,8 +15,7 @@ pub(crate) struct Point {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Audience {
     /// Invariant: the first point is at 0 and times never fall. The line is straight between two points and
-    /// level
-    /// after the last.
+    /// level after the last.
     pub(crate) points: Vec<Point>,
 }
 
@@ -43,10 +42,8 @@ impl Audience {
     }
 
     /// The stays of device `device`, oldest first. The device comes and goes as the line passes halfway
-    /// between its
-    /// number and the next. So at each point exactly as many devices are present as the point says, and the
-    /// last to
-    /// come is the first to go. Each call walks all points.
+    /// between its number and the next. So at each point exactly as many devices are present as the point
+    /// says, and the last to come is the first to go. Each call walks all points.
     pub(crate) fn stays(&self, device: u32) -> impl Iterator<Item = Stay> + '_ {
         let is_first = self.points.first().is_some_and(|point| point.devices > device);
         let mut crossings = self.points.windows(2).filter_map(move |pair| crossing_ns(pair, device));

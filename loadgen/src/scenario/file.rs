@@ -1,6 +1,5 @@
 //! The raw scenario: a TOML file fills the scenario, flags change single values, and a report repeats the
-//! whole.
-//! `resolve` checks the result.
+//! whole. `resolve` checks the result.
 //!
 //! Every key has a default. Without a file the scenario is 1 000 devices in one room and 10 chat messages a
 //! second.
@@ -359,7 +358,8 @@ mod tests {
     #[test]
     fn the_manual_has_every_key() {
         let sets = [
-            "types.NAME={rate=1,class=\"normal\",payload=80,count=2,keys=3,from=1,until=5,ttl=9,arrivals={burst={every=5}}}",
+            "types.NAME={rate=1,class=\"normal\",payload=80,count=2,keys=3,from=1,until=5,\
+             ttl=9,arrivals={burst={every=5}}}",
             "storms=[{at=1,share=0.5,back_within=2}]",
             "faults=[{at=1,run=\"true\"}]",
         ];

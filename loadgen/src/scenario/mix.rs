@@ -197,8 +197,7 @@ impl Load {
 }
 
 /// The reliable types of a run, with their weights. All share one schedule, and each message draws its type
-/// by
-/// weight.
+/// by weight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReliableTypes(Vec<(String, u64)>);
 

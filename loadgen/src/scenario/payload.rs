@@ -1,10 +1,8 @@
 //! Payloads: each names its message and can be rebuilt to the byte. Pure.
 //!
 //! A payload is one JSON string, `"NUMBER.DUE.ROOM.TAG.FILLER"`, with hexadecimal fields of fixed width. A
-//! device
-//! reads the number without a parser and compares all other bytes with a rebuilt payload. The tag follows
-//! from the
-//! seed, so another run's messages in the same room have another tag.
+//! device reads the number without a parser and compares all other bytes with a rebuilt payload. The tag
+//! follows from the seed, so another run's messages in the same room have another tag.
 
 use std::io::Write as _;
 
@@ -32,8 +30,7 @@ pub(crate) fn reliable_seed(seed: u64) -> u64 {
 pub(crate) enum Length {
     Fixed(usize),
     /// Drawn from a lognormal distribution with this median; the logarithm has the standard deviation
-    /// `sigma`.
-    /// Lengths outside the limits of a payload are clamped.
+    /// `sigma`. Lengths outside the limits of a payload are clamped.
     Lognormal {
         median: usize,
         sigma: f64,

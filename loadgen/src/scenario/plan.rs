@@ -24,8 +24,8 @@ pub(crate) struct Reliable {
     pub(crate) length: Length,
 }
 
-/// A shell command on this machine, run against the node. With any fault, devices come back when their connection
-/// ends.
+/// A shell command on this machine, run against the node. With any fault, devices come back when their
+/// connection ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fault {

@@ -161,7 +161,8 @@ impl Scenario {
         for (other_name, _, other) in types {
             if (TypeSection { rate: published.rate, ..other.clone() }) != *published {
                 return Err(format!(
-                    "types.{other_name}: reliable types share one schedule, so all but its rate must be as of {type_name}"
+                    "types.{other_name}: reliable types share one schedule, so all keys except rate must equal those \
+                     of {type_name}"
                 ));
             }
             if other.rate.milli() == 0 {
@@ -245,7 +246,7 @@ impl Scenario {
             let limit = Limit { type_name: type_name.clone(), per_second: *per_second };
             let why = || {
                 format!(
-                    "readable_max (--readable-max {type_name}): no type of messages of this run, or none a second"
+                    "readable_max (--readable-max {type_name}): needs a published type with messages, and a limit above 0"
                 )
             };
             (known && *per_second > 0).then_some(limit).ok_or_else(why)

@@ -1,8 +1,7 @@
 //! The schedule of one type: due time and room of every message. Pure.
 //!
 //! Open loop: the due time of message n depends on n alone, never on the fate of earlier messages. Latency
-//! counts
-//! from the due time, so a stalled server can't hide the messages it delayed.
+//! counts from the due time, so a stalled server can't hide the messages it delayed.
 
 mod listed;
 
@@ -16,12 +15,10 @@ pub(crate) use listed::LISTED_REQUESTS_MAX;
 use listed::Listed;
 
 /// Due time and room of each message of a type. Messages are numbered from 0. `messages_per_request`
-/// consecutive
-/// messages travel in one request, are due together, and go to one room.
+/// consecutive messages travel in one request, are due together, and go to one room.
 ///
 /// A plain schedule follows from the number by arithmetic. Any other is drawn from its seed and listed in
-/// every
-/// process of the run; only the [`Recipe`] crosses between processes.
+/// every process of the run; only the [`Recipe`] crosses between processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Recipe")]
 pub(crate) struct Schedule {

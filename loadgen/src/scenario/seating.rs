@@ -18,8 +18,7 @@ pub(crate) enum Sizes {
     /// Sizes are drawn from a lognormal distribution; `sigma` is the standard deviation of the logarithm.
     Lognormal { sigma: f64 },
     /// The field of a live platform: one large room (half of the devices), hundreds of middle rooms (a tenth
-    /// of the
-    /// rooms, three tenths of the devices), and small rooms.
+    /// of the rooms, three tenths of the devices), and small rooms.
     Field,
 }
 
@@ -29,8 +28,7 @@ const DRAWS_MAX: u32 = 32;
 /// The room of every device of a run, in a few bytes a room.
 ///
 /// Device n sits in room n while n is below the rooms, and is the room's witness. A stride spreads all
-/// further
-/// devices evenly over the rooms' seats, so all rooms grow alike while an audience grows.
+/// further devices evenly over the rooms' seats, so all rooms grow alike while an audience grows.
 #[derive(Debug, Clone)]
 pub(crate) struct Seating {
     devices: u32,

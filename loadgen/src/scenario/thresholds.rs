@@ -1,8 +1,7 @@
 //! Conditions on a run: `p99<300ms`, `loss=0`, `gift.p99<1s`. Pure.
 //!
 //! A condition is parsed before any load and judged on the report. A condition on an unmeasured figure does
-//! not
-//! hold: a run without messages must not pass for a fast run.
+//! not hold: a run without messages must not pass for a fast run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -145,7 +144,7 @@ pub(crate) fn check_types(conditions: &[Condition], loads: &[Load]) -> Result<()
             let is_timed = matches!(condition.metric, Metric::Latency(_) | Metric::Last(_));
             if is_timed && loads.iter().all(Load::is_counter) {
                 return Err(format!(
-                    "{condition}: of what this run publishes nothing has that latency (reliable messages are asked by apply_p99)"
+                    "{condition}: no published type has this latency (for reliable messages use apply_p99)"
                 ));
             }
             continue;
@@ -154,7 +153,7 @@ pub(crate) fn check_types(conditions: &[Condition], loads: &[Load]) -> Result<()
             let types: Vec<&str> = loads.iter().map(|load| &*load.type_name).collect();
             let types = types.join(", ");
             return Err(format!(
-                "{condition}: no type {of} in this run but {types} (a reliable one is asked by apply_p99)"
+                "{condition}: no type {of} in this run, only {types} (for reliable types use apply_p99)"
             ));
         }
     }
@@ -199,8 +198,7 @@ impl FromStr for Condition {
 }
 
 /// Splits a name into type and metric; no type: the whole run. Types and `p99.9` both contain dots, so the
-/// split
-/// is at the last dot with a metric behind it.
+/// split is at the last dot with a metric behind it.
 fn named(name: &str) -> Result<(Option<String>, Metric), String> {
     let metric = |name: &str| METRICS.into_iter().find(|(known, _)| *known == name).map(|(_, metric)| metric);
     if let Some(metric) = metric(name) {
@@ -354,9 +352,9 @@ mod tests {
         let loads = crate::run::args::tests::resolve("--type gift=2 --rate 10").unwrap().loads;
         assert_eq!(check_types(&parse_all("gift.p99<1s,p99<1s").unwrap(), &loads), Ok(()));
         let wrong = check_types(&parse_all("like.p99<1s").unwrap(), &loads).unwrap_err();
-        assert!(wrong.contains("like.p99<1s: no type like in this run but chat, gift"), "{wrong}");
+        assert!(wrong.contains("like.p99<1s: no type like in this run, only chat, gift"), "{wrong}");
         let wrong = check_types(&parse_all("loss=0,max<1s").unwrap(), &[]).unwrap_err();
-        assert!(wrong.contains("max<1s: of what this run publishes nothing has"), "{wrong}");
+        assert!(wrong.contains("max<1s: no published type has this latency"), "{wrong}");
         assert_eq!(check_types(&parse_all("loss=0,apply_p99<1s").unwrap(), &[]), Ok(()));
     }
 }

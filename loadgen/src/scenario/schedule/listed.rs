@@ -1,6 +1,5 @@
 //! A drawn schedule, listed request by request. With random arrivals and rooms, the lists still find any
-//! message by
-//! its number, its room or its place. Pure.
+//! message by its number, its room or its place. Pure.
 
 use super::{Arrivals, Pattern, RoomChoice, Schedule};
 use crate::scenario::seating::Seating;
@@ -81,8 +80,7 @@ fn due_ns(schedule: &Schedule, pattern: &Pattern, requests: u32, random: &mut fa
         Arrivals::Constant => (0..requests).map(|request| from_ns + evenly(request)).collect(),
         Arrivals::Poisson => {
             // Given the number of arrivals of a Poisson process, each arrival time is uniform and
-            // independent.
-            // A slow type's single message takes longer at its rate than the type is published.
+            // independent. A slow type's single message takes longer at its rate than the type is published.
             let asked_ns = if pattern.within_ms == 0 { u64::MAX } else { pattern.within_ms * 1_000_000 };
             let within_ns = evenly(requests).min(asked_ns).max(1);
             let mut times: Vec<u64> = (0..requests).map(|_| from_ns + random.u64(..within_ns)).collect();
