@@ -42,7 +42,7 @@ pub(crate) struct WorkerArgs {
     sources: Vec<IpAddr>,
 }
 
-/// Runs one worker, or one for each coordinator that connects.
+/// Runs a worker on stdin and stdout, or with `--listen` a worker for each connecting coordinator.
 ///
 /// # Errors
 /// [`RunError::Usage`] when the address or the key is unusable; [`RunError::Target`] when a worker fails.

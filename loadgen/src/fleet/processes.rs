@@ -64,7 +64,7 @@ impl Latest {
         workers[worker].go_on(said);
     }
 
-    /// The sum over all workers. Latencies are those since the last call.
+    /// The sum over all workers. Latencies cover the time since the last call.
     pub(crate) fn take(&self) -> Progress {
         let mut workers = self.0.lock();
         let mut all = Progress::default();

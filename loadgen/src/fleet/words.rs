@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::devices::moves::Moves;
 use crate::devices::readable::Reading;
 use crate::devices::streams::StreamTally;
@@ -9,17 +11,12 @@ use crate::devices::type_figures::TypeCounts;
 use crate::figures::latency::Buckets;
 use crate::ledger::{RoomSeen, StreamSeen, Tally, Violations};
 use crate::scenario::audience::Audience;
-use crate::scenario::habits::Awkward;
-use crate::scenario::mix::Load;
+use crate::scenario::habits::{Awkward, Storm};
+use crate::scenario::mix::{Limit, Load};
 use crate::scenario::plan::Reliable;
-use crate::scenario::seating::Seating;
+use crate::scenario::seating::{Seating, Sizes};
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
-use serde::{Deserialize, Serialize};
-
-use crate::scenario::habits::Storm;
-use crate::scenario::mix::Limit;
-use crate::scenario::seating::Sizes;
 
 /// One worker's part of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,7 +55,7 @@ impl Assignment {
         Seating::new(self.sizes, self.devices, self.rooms, self.seed)
     }
 
-    /// The rooms that this worker's devices may enter, sorted, without repeats.
+    /// The rooms open to this worker's devices, sorted, without repeats.
     pub(crate) fn own_rooms(&self) -> Vec<u32> {
         if self.awkward.hop_share > 0 {
             return (0..self.rooms.min(self.devices)).collect();

@@ -56,7 +56,7 @@ pub(crate) struct DeviceHabits {
 }
 
 impl DeviceHabits {
-    /// A witness keeps only the dropped acknowledgements. It must be present from before the first publish to
+    /// A witness keeps only the dropped acknowledgements. A witness must be present from before the first publish to
     /// the end, and must read everything.
     pub(crate) fn of_a_witness(self) -> Self {
         Self { drops_acks: self.drops_acks, ..Self::default() }

@@ -104,7 +104,7 @@ impl Scenario {
         ] {
             within(name, length as u64, 0..=LIST_MAX as u64)?;
         }
-        // A storm or fault past the last publish would act on nothing that is measured.
+        // A storm or fault past the last publish would act on no measured message.
         let times = self.storms.iter().map(|storm| storm.at).chain(self.faults.iter().map(|fault| fault.at));
         if let Some(late) = times.into_iter().find(|at| *at >= self.seconds) {
             return Err(format!("storms and faults: {late} is not within the {} of the run", self.seconds));
