@@ -116,9 +116,9 @@ impl Devices {
         if self.is_calm || self.devices[index].phase != Phase::Watching {
             return;
         }
-        let away_ns = self.random.u64(..=storm.back_within_ms * 1_000_000);
+        let away_ns = self.random.u64(..=storm.back_within.ms() * 1_000_000);
         self.moves.storm_cuts += 1;
-        self.leave(index, self.start_ns + storm.at_ms * 1_000_000 + away_ns);
+        self.leave(index, self.start_ns + storm.at.ms() * 1_000_000 + away_ns);
     }
 
     /// A device stops for ever: it neither reads nor pings, and its connection stays. It owes nothing any more.

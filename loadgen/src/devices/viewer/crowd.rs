@@ -90,7 +90,7 @@ impl Crowd {
         let storms = (0_u8..)
             .zip(&self.storms)
             .filter(move |(place, storm)| !self.is_witness(device) && storm.takes(*place, self.seed, device));
-        storms.map(|(place, storm)| (place, storm.at_ms * 1_000_000))
+        storms.map(|(place, storm)| (place, storm.at.ms() * 1_000_000))
     }
 }
 
@@ -98,6 +98,7 @@ impl Crowd {
 mod tests {
     use super::*;
     use crate::scenario::seating::Sizes;
+    use crate::scenario::units::{Share, Span};
 
     fn crowd(worker: u32) -> Crowd {
         Crowd {
@@ -106,7 +107,11 @@ mod tests {
             rooms: 4,
             seating: Seating::new(Sizes::Even, 9, 4, 1),
             audience: Audience::steady(2),
-            storms: vec![Storm { at_ms: 2_000, share: 1_000_000, back_within_ms: 0 }],
+            storms: vec![Storm {
+                at: Span::of_seconds(2),
+                share: Share::of_millionths(1_000_000),
+                back_within: Span::default(),
+            }],
             source: Ipv4Addr::LOCALHOST,
             handshakes_max: 1,
             awkward: Awkward { dead_share: 1_000_000, ..Awkward::default() },

@@ -8,6 +8,7 @@ use crate::devices::watch::{RoomToWatch, Watch};
 use crate::scenario::audience::Audience;
 use crate::scenario::habits::Awkward;
 use crate::scenario::seating::{Seating, Sizes};
+use crate::scenario::units::Share;
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 use crate::wire::handshake::Handshake;
@@ -18,7 +19,7 @@ pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Devices {
     let name = |room: u32| format!("lg-{room}");
     let to_watch = (0..rooms).map(|room| RoomToWatch { room, name: name(room) });
     let watch = Watch::new(Known::new(Vec::new(), 1), Encoding::Json, to_watch);
-    let seating = Seating::new(Sizes::Giant { share: 900_000 }, devices, rooms, 1);
+    let seating = Seating::new(Sizes::Giant { share: Share::of_millionths(900_000) }, devices, rooms, 1);
     let seats = Seats {
         room_names: (0..rooms).map(name).collect(),
         places: (0..devices).map(|device| seating.room_of(device)).collect(),

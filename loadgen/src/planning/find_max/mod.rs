@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(soak, "last_p99<2s,loss=0,p99<500ms,apply_p99<1s");
         for (flags, named) in [
             ("--axis devices --slo like.p99<1s", "--slo: like.p99<1s: no type like in this run"),
-            ("--axis devices --rate 0 --reliable-rate 2", "--slo: p99<300ms: of what this run publishes"),
+            ("--axis devices --rate 0 --reliable-rate 2", "--slo: p99<300ms: no published type"),
         ] {
             let error = held_to(flags).unwrap_err();
             assert!(error.starts_with(named), "{flags}: {error}");
