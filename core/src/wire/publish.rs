@@ -92,43 +92,21 @@ pub fn parse_proto(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishEr
     request.end()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Messages,
-    Type,
-    Payload,
-    PayloadB64,
-    Id,
-    Key,
-    Count,
-    TtlMs,
+named! {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Field {
+        Messages = "messages",
+        Type = "type",
+        Payload = "payload",
+        PayloadB64 = "payload_b64",
+        Id = "id",
+        Key = "key",
+        Count = "count",
+        TtlMs = "ttl_ms",
+    }
 }
 
 impl Field {
-    const ALL: [Self; 8] = [
-        Self::Messages,
-        Self::Type,
-        Self::Payload,
-        Self::PayloadB64,
-        Self::Id,
-        Self::Key,
-        Self::Count,
-        Self::TtlMs,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Messages => "messages",
-            Self::Type => "type",
-            Self::Payload => "payload",
-            Self::PayloadB64 => "payload_b64",
-            Self::Id => "id",
-            Self::Key => "key",
-            Self::Count => "count",
-            Self::TtlMs => "ttl_ms",
-        }
-    }
-
     fn allowed(self) -> String {
         match self {
             Self::Messages => format!("an array of 1 to {REQUEST_MESSAGES_MAX} messages"),
