@@ -381,29 +381,8 @@ fn is_shallow(json: &[u8]) -> bool {
 /// Answer to a taken request in JSON: `{"results":[…]}`, one result per message, in order.
 #[must_use]
 pub fn answer_json(verdicts: &[Verdict]) -> Vec<u8> {
-    let mut answer = Vec::with_capacity(16 + 24 * verdicts.len());
-    answer.extend_from_slice(b"{\"results\":[");
-    for (index, verdict) in verdicts.iter().enumerate() {
-        if index > 0 {
-            answer.push(b',');
-        }
-        let result = result_of(*verdict);
-        answer.extend_from_slice(b"{\"result\":\"");
-        answer.extend_from_slice(result.name.as_bytes());
-        answer.push(b'"');
-        if let Some(offset) = result.offset {
-            answer.extend_from_slice(format!(",\"offset\":{offset}").as_bytes());
-        }
-        if let Some(reason) = result.reason {
-            answer.extend_from_slice(format!(",\"reason\":\"{reason}\"").as_bytes());
-        }
-        if let Some(retry_after_ms) = result.retry_after_ms {
-            answer.extend_from_slice(format!(",\"retry_after_ms\":{retry_after_ms}").as_bytes());
-        }
-        answer.push(b'}');
-    }
-    answer.extend_from_slice(b"]}");
-    answer
+    let results = verdicts.iter().copied().map(result_of).collect();
+    serde_json::to_vec(&PublishAnswer { results }).expect("memory takes every write")
 }
 
 /// Answer to a taken request in protobuf: a `PublishAnswer`, with the results of [`answer_json`].
@@ -412,7 +391,7 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
     let results = verdicts.iter().map(|verdict| {
         let result = result_of(*verdict);
         proto::PublishResult {
-            result: result.name.to_owned(),
+            result: result.result.to_owned(),
             offset: result.offset.unwrap_or_default(),
             reason: result.reason.unwrap_or_default().to_owned(),
             retry_after_ms: result.retry_after_ms.unwrap_or_default(),
@@ -421,15 +400,24 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
     proto::PublishAnswer { results: results.collect() }.encode_to_vec()
 }
 
+#[derive(serde::Serialize)]
+struct PublishAnswer {
+    results: Vec<MessageResult>,
+}
+
+#[derive(serde::Serialize)]
 struct MessageResult {
-    name: &'static str,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
 }
 
 fn result_of(verdict: Verdict) -> MessageResult {
-    let plain = |name| MessageResult { name, offset: None, reason: None, retry_after_ms: None };
+    let plain = |result| MessageResult { result, offset: None, reason: None, retry_after_ms: None };
     match verdict {
         Verdict::Accepted => plain("accepted"),
         // The total stops at 2^53 − 1: the publisher learns that the count was not added whole.

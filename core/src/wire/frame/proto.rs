@@ -5,17 +5,19 @@
 //! before the content. Field numbers come from `proto/room.proto`, and a test decodes every kind with the
 //! generated code.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::{BINARY, FIELDS_ROOM, FrameDraft, Greeting, Head, Notice, OUTER_BYTES_MAX};
+use super::{BINARY, BatchFields, FrameDraft, Greeting, Head, Notice, OUTER_BYTES_MAX};
 use crate::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::now::millis;
 use crate::room::counters::CounterChange;
 use crate::room::id::{Seq, TypeName};
 use crate::room::message::{Class, Message, Payload};
 use crate::room::policy::Merge;
-use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
+use crate::room::{Opening, Snapshot};
 use crate::wire::close::CloseReason;
 
 /// Field numbers of `ServerFrame`.
@@ -55,38 +57,21 @@ pub(super) fn message_bytes(message: &Message) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
 
-pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
-    let capacity: usize = batch.messages.iter().map(|message| message.wire_bytes).sum();
-    let mut frame = FrameDraft::with_capacity(BINARY, capacity + FIELDS_ROOM);
-    room_run_seq(&mut frame.bytes, head);
-    if let Some(of) = batch.span {
-        span(&mut frame.bytes, of);
-    }
-    body(&mut frame.bytes, batch);
-    finish(frame, kind::BATCH)
-}
-
-pub(super) fn carry(head: Head<'_>, brought: &Carried) -> Bytes {
-    let mut frame = FrameDraft::with_capacity(BINARY, super::carried_bytes(brought) + FIELDS_ROOM);
-    room_run_seq(&mut frame.bytes, head);
-    carried(&mut frame.bytes, brought);
-    finish(frame, kind::BATCH)
-}
-
-pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
-    let carried_bytes = refresh.carried.as_ref().map_or(0, super::carried_bytes);
-    let mut frame = FrameDraft::with_capacity(BINARY, carried_bytes + FIELDS_ROOM);
+pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
+    let mut frame = FrameDraft::with_capacity(BINARY, fields.capacity());
     let out = &mut frame.bytes;
     room_run_seq(out, head);
-    if let Some(brought) = &refresh.carried {
-        carried(out, brought);
+    if let Some(span) = fields.span {
+        number(out, batch::AFTER, span.after);
+        number(out, batch::THROUGH, span.through);
+        number(out, batch::ACK_WITHIN_MS, u64::from(span.ack_within_ms));
     }
-    counts(out, batch::SKIPPED, &refresh.missed.skipped);
-    for latest in &refresh.latest {
-        message(out, batch::LATEST, latest, None);
-    }
-    counts(out, batch::MERGED, &refresh.missed.merged);
-    counters(out, &refresh.counters);
+    messages(out, batch::CARRIED, fields.carried);
+    counts(out, batch::SKIPPED, fields.skipped);
+    messages(out, batch::LATEST, fields.latest);
+    messages(out, batch::MESSAGES, fields.messages);
+    counts(out, batch::MERGED, fields.merged);
+    counters(out, fields.counters);
     finish(frame, kind::BATCH)
 }
 
@@ -105,17 +90,13 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     for past in &snapshot.history {
         message(out, 9, &past.message, Some(past.seq));
     }
-    for latest in &snapshot.latest {
-        message(out, 10, latest, None);
-    }
+    messages(out, 10, &snapshot.latest);
     counts(out, 11, &snapshot.counters);
-    if let Some(Opening { carried: Carried { span, messages }, .. }) = &snapshot.stream {
-        number(out, 12, span.after);
-        number(out, 13, span.through);
-        number(out, 14, u64::from(span.ack_within_ms));
-        for reliable in messages {
-            message(out, 15, reliable, None);
-        }
+    if let Some(Opening { carried, .. }) = &snapshot.stream {
+        number(out, 12, carried.span.after);
+        number(out, 13, carried.span.through);
+        number(out, 14, u64::from(carried.span.ack_within_ms));
+        messages(out, 15, &carried.messages);
     }
     finish(frame, kind::WELCOME)
 }
@@ -173,28 +154,10 @@ fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
 }
 
 /// Writes the span of a batch. A zero `after` is left out like any zero: a decoder reads 0.
-fn span(out: &mut BytesMut, of: Span) {
-    number(out, batch::AFTER, of.after);
-    number(out, batch::THROUGH, of.through);
-    number(out, batch::ACK_WITHIN_MS, u64::from(of.ack_within_ms));
-}
-
-/// Writes a span and the alive messages of the span.
-fn carried(out: &mut BytesMut, brought: &Carried) {
-    span(out, brought.span);
-    for reliable in &brought.messages {
-        message(out, batch::CARRIED, reliable, None);
+fn messages(out: &mut BytesMut, field: u32, messages: &[Arc<Message>]) {
+    for each in messages {
+        message(out, field, each, None);
     }
-}
-
-/// Writes the body: skipped, messages, merged and counters.
-fn body(out: &mut BytesMut, batch: &Batch) {
-    counts(out, batch::SKIPPED, &batch.skipped);
-    for each in &batch.messages {
-        message(out, batch::MESSAGES, each, None);
-    }
-    counts(out, batch::MERGED, &batch.merged);
-    counters(out, &batch.counters);
 }
 
 fn message(out: &mut BytesMut, field: u32, message: &Message, seq: Option<Seq>) {
