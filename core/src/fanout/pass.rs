@@ -123,6 +123,13 @@ impl PassTally {
         self.skipped += frames.batches() - taken as u64;
         self.refused.push(slot);
     }
+
+    /// Notes a level member before a gap: the batches of the gap will not come.
+    pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
+        if member.last_seq < seq && member.standing == Standing::Level {
+            self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
+        }
+    }
 }
 
 impl PassFrames {
@@ -143,6 +150,14 @@ impl PassFrames {
     pub(super) fn batches(&self) -> u64 {
         self.to.0 - self.from.0
     }
+
+    pub(super) fn push(&mut self, level: &Level) {
+        (self.to, self.reach.through) = (level.seq, level.reach.through);
+        self.sent.push(level.reach.through);
+        for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
+            frames.push(frame.clone());
+        }
+    }
 }
 
 impl Member {
@@ -154,24 +169,5 @@ impl Member {
 
     pub(super) fn is_vacant(&self) -> bool {
         self.last_seq == VACANT
-    }
-}
-
-impl PassFrames {
-    pub(super) fn push(&mut self, level: &Level) {
-        (self.to, self.reach.through) = (level.seq, level.reach.through);
-        self.sent.push(level.reach.through);
-        for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
-            frames.push(frame.clone());
-        }
-    }
-}
-
-impl PassTally {
-    /// Notes a level member before a gap: the batches of the gap will not come.
-    pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
-        if member.last_seq < seq && member.standing == Standing::Level {
-            self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
-        }
     }
 }

@@ -73,6 +73,24 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message with a count of 1, the ttl of its policy, and no place in a stream yet.
+    #[must_use]
+    pub fn new(type_name: TypeName, policy: TypePolicy, payload: Payload) -> Self {
+        Self {
+            type_name,
+            ttl: policy.ttl,
+            policy,
+            key: None,
+            id: None,
+            payload,
+            count: 1,
+            offset: 0,
+            recall: 0,
+            at_ms: 0,
+            wire_bytes: 0,
+        }
+    }
+
     /// The engine's promise for the message.
     #[must_use]
     pub fn class(&self) -> Class {
@@ -92,19 +110,9 @@ impl Message {
 /// If `type_name` is no type name.
 #[must_use]
 pub fn sample(type_name: &str, payload: &str) -> Message {
-    Message {
-        type_name: TypeName::parse(type_name).expect("a type name"),
-        policy: TypePolicy::of(Class::Normal),
-        key: None,
-        id: None,
-        payload: Payload::Json(Bytes::copy_from_slice(payload.as_bytes())),
-        count: 1,
-        ttl: TypePolicy::of(Class::Normal).ttl,
-        offset: 0,
-        recall: 0,
-        at_ms: 0,
-        wire_bytes: 60 + payload.len(),
-    }
+    let type_name = TypeName::parse(type_name).expect("a type name");
+    let json = Payload::Json(Bytes::copy_from_slice(payload.as_bytes()));
+    Message { wire_bytes: 60 + payload.len(), ..Message::new(type_name, TypePolicy::of(Class::Normal), json) }
 }
 
 /// The room's answer to a message of a publish.

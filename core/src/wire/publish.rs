@@ -219,19 +219,7 @@ impl<'t> Request<'t> {
             Some(_) => return Err(self.bad_value(Field::TtlMs)),
             None => policy.ttl,
         };
-        let mut message = Message {
-            type_name,
-            policy,
-            key,
-            id,
-            payload,
-            count,
-            ttl,
-            offset: 0,
-            recall: 0,
-            at_ms: 0,
-            wire_bytes: 0,
-        };
+        let mut message = Message { key, id, count, ttl, ..Message::new(type_name, policy, payload) };
         // Sized here, off the home's shard: every byte bound downstream counts `wire_bytes`.
         message.wire_bytes = super::frame::message_bytes(&message);
         self.messages.push(message);
