@@ -11,7 +11,7 @@ use crate::auth::Grant;
 use crate::seat::Seat;
 use crate::shard::connection::{Connection, Drained, Place, Rest, Socket};
 use roomcast_core::fanout::segment::{RefreshFrame, Segment};
-use roomcast_core::limits::CLOSE_LINGER;
+use roomcast_core::limits::{CLOSE_LINGER, DEVICE_MESSAGE_BYTES_MAX};
 use roomcast_core::now::Now;
 
 use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
@@ -19,7 +19,7 @@ use roomcast_core::room::{Counts, RefreshWant, SegmentSaid, WriteCost};
 use roomcast_core::wire::close::CloseReason;
 use roomcast_core::wire::device::{self, DeviceFrame, Refusal};
 use roomcast_core::wire::frame::{self, Notice};
-use roomcast_core::wire::reader::{Incoming, ReaderLimits};
+use roomcast_core::wire::reader::Incoming;
 
 impl<S: Socket> Shard<S> {
     /// Takes in a connection. Its key, valid until it is gone.
@@ -35,7 +35,7 @@ impl<S: Socket> Shard<S> {
         let Some(index) = self.index_of(key) else { return };
         let mut reader = std::mem::take(&mut self.connections.all[index as usize].reader);
         let read =
-            reader.feed(bytes, ReaderLimits::default(), &mut |incoming| self.hear(key, &incoming, now));
+            reader.feed(bytes, DEVICE_MESSAGE_BYTES_MAX, &mut |incoming| self.hear(key, &incoming, now));
         // It may be gone by its own doing.
         let Some(index) = self.index_of(key) else { return };
         self.connections.all[index as usize].reader = reader;

@@ -114,7 +114,7 @@ impl Room {
             expired: !entry.is_alive() && entry.recalled_by == 0,
             recalled: entry.recalled_by > 0,
             recalled_by: (entry.recalled_by > 0).then_some(entry.recalled_by),
-            since: self.stream.counted_since_ms(),
+            since: self.stream.counted_since_ms,
             online: entry.receipt.online,
             acknowledged: entry.receipt.returned,
             left: self.stream.left(entry),

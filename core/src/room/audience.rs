@@ -20,7 +20,7 @@ pub struct Audience {
     /// `None` while devices know the present number.
     due: Option<Instant>,
     /// The audience expected by the publisher.
-    expected: Option<u64>,
+    pub(super) expected: Option<u64>,
 }
 
 impl Audience {
@@ -53,10 +53,6 @@ impl Audience {
     /// Sets the audience expected by the publisher; `None` changes nothing.
     pub(super) fn expect(&mut self, expected: Option<u64>) {
         self.expected = expected.or(self.expected);
-    }
-
-    pub(super) fn expected(&self) -> Option<u64> {
-        self.expected
     }
 
     /// The engine's message about the number of members.

@@ -155,7 +155,7 @@ impl Room {
     /// The members, or the audience expected by the publisher if larger.
     #[must_use]
     pub fn expected_members(&self) -> u64 {
-        self.members().max(self.audience.expected().unwrap_or(0))
+        self.members().max(self.audience.expected.unwrap_or(0))
     }
 
     /// The shards with members of the room, each with a count.

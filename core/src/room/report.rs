@@ -27,7 +27,7 @@ impl Room {
             hot: false,
             placed_on: vec![home],
             load_permille: self.load_permille(now),
-            expected_audience: self.audience.expected(),
+            expected_audience: self.audience.expected,
             window_ms: millis(self.gathering.pace.window(self.members())),
             rates: RatesView {
                 messages_per_second: self.intake.message_rate.per_second(now),
@@ -45,8 +45,8 @@ impl Room {
                 not_durable: self.stream.in_flight(),
             },
             ladder: self.gathering.step().into(),
-            rules: RulesView::new(self.gathering.pace.rules(), self.intake.limits.changes()),
-            counts: self.segments.counts_of_ended(),
+            rules: RulesView::new(self.gathering.pace.rules(), &self.intake.limits.changes),
+            counts: self.segments.ended,
             account: self.account_view(),
         }
     }

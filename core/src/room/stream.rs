@@ -57,7 +57,7 @@ pub(super) struct Stream {
     tail: Tail,
     ids: StreamIds,
     /// The time since which receipts count, unix milliseconds.
-    counted_since_ms: u64,
+    pub(super) counted_since_ms: u64,
     /// The store holds, or held, messages of the room.
     is_stored: bool,
     /// Members were welcomed before the first load, without a place in the stream.
@@ -130,11 +130,6 @@ impl Stream {
     /// Messages on the way to the store.
     pub(super) fn in_flight(&self) -> u64 {
         self.head - self.durable
-    }
-
-    /// The time since which receipts count, unix milliseconds.
-    pub(super) fn counted_since_ms(&self) -> u64 {
-        self.counted_since_ms
     }
 
     /// Returns true if the store holds, or held, messages of the room.

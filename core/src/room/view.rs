@@ -149,10 +149,7 @@ pub struct LimitsView {
 
 impl RulesView {
     /// The view of these rules, and of the changes by type.
-    pub fn new<'a>(
-        rules: &RoomRules,
-        changes: impl Iterator<Item = (&'a TypeName, &'a PolicyChange)>,
-    ) -> Self {
+    pub fn new(rules: &RoomRules, changes: &BTreeMap<TypeName, PolicyChange>) -> Self {
         let share = |priority: Priority| f64::from(rules.quotas.permille[priority as usize]) / 1000.0;
         Self {
             flush: FlushView {
@@ -168,7 +165,7 @@ impl RulesView {
             },
             readable: rules.readable,
             limits: LimitsView { room_messages_per_second: rules.messages_per_second },
-            types: changes.map(|(name, change)| (name.to_string(), change.into())).collect(),
+            types: changes.iter().map(|(name, change)| (name.to_string(), change.into())).collect(),
         }
     }
 }

@@ -10,6 +10,8 @@
 mod json;
 mod proto;
 
+pub use self::json::{history_page, reliable_page};
+
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -18,7 +20,7 @@ use super::close::CloseReason;
 use crate::room::counters::CounterChange;
 use crate::room::id::{Encoding, RoomName, Run, Seq, TypeName};
 use crate::room::message::Message;
-use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
+use crate::room::{Batch, Carried, Refresh, Snapshot, Span};
 
 /// Largest WebSocket header of a server frame: two bytes and a length of eight (RFC 6455 §5.2).
 const HEADER_BYTES_MAX: usize = 10;
@@ -172,19 +174,6 @@ pub fn notice(notice: Notice<'_>, encoding: Encoding) -> Bytes {
         Encoding::Json => json::notice(notice),
         Encoding::Proto => proto::notice(notice),
     }
-}
-
-/// Page of the history for the pull side: JSON without a WebSocket header.
-#[must_use]
-pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
-    json::history_page(head, resumed, snapshot)
-}
-
-/// Page of the reliable stream for the pull side: JSON without a WebSocket header. `reset` is the reason for
-/// a cursor that was not honoured.
-#[must_use]
-pub fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
-    json::reliable_page(room, opening, reset)
 }
 
 /// WebSocket close frame of a reason. `None` for a reason without a code.

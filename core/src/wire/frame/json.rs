@@ -110,7 +110,9 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     frame.finish()
 }
 
-pub(super) fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
+/// Page of the history for the pull side: JSON without a WebSocket header.
+#[must_use]
+pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
     let mut page = BytesMut::new();
     text(&mut page, "{");
     room_run_seq(&mut page, head);
@@ -120,7 +122,10 @@ pub(super) fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -
     page.freeze()
 }
 
-pub(super) fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
+/// Page of the reliable stream for the pull side: JSON without a WebSocket header. `reset` is the reason for
+/// a cursor that was not honoured.
+#[must_use]
+pub fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
     let Opening { epoch, offset, carried: Carried { span: Span { after, through, .. }, messages } } = opening;
     let mut page = BytesMut::new();
     format(&mut page, format_args!(r#"{{"room":"{room}","epoch":"{epoch}","offset":{offset}"#));

@@ -32,19 +32,6 @@ mod kind {
     pub(super) const BYE: u32 = 8;
 }
 
-/// Field numbers of `Batch`.
-mod batch {
-    pub(super) const AFTER: u32 = 4;
-    pub(super) const THROUGH: u32 = 5;
-    pub(super) const ACK_WITHIN_MS: u32 = 6;
-    pub(super) const CARRIED: u32 = 7;
-    pub(super) const SKIPPED: u32 = 8;
-    pub(super) const LATEST: u32 = 9;
-    pub(super) const MESSAGES: u32 = 10;
-    pub(super) const MERGED: u32 = 11;
-    pub(super) const COUNTERS: u32 = 12;
-}
-
 pub(super) fn message_bytes(message: &Message) -> usize {
     // The door sizes a reliable message before the stream assigns offset and recall: reserve the most bytes.
     let largest = match message.class() {
@@ -60,18 +47,19 @@ pub(super) fn message_bytes(message: &Message) -> usize {
 pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
     let mut frame = FrameDraft::with_capacity(BINARY, fields.capacity());
     let out = &mut frame.bytes;
+    // Literal field numbers: each occurs once, in the order of `Batch` in `proto/room.proto`.
     room_run_seq(out, head);
     if let Some(span) = fields.span {
-        number(out, batch::AFTER, span.after);
-        number(out, batch::THROUGH, span.through);
-        number(out, batch::ACK_WITHIN_MS, u64::from(span.ack_within_ms));
+        number(out, 4, span.after);
+        number(out, 5, span.through);
+        number(out, 6, u64::from(span.ack_within_ms));
     }
-    messages(out, batch::CARRIED, fields.carried);
-    counts(out, batch::SKIPPED, fields.skipped);
-    messages(out, batch::LATEST, fields.latest);
-    messages(out, batch::MESSAGES, fields.messages);
-    counts(out, batch::MERGED, fields.merged);
-    counters(out, fields.counters);
+    messages(out, 7, fields.carried);
+    counts(out, 8, fields.skipped);
+    messages(out, 9, fields.latest);
+    messages(out, 10, fields.messages);
+    counts(out, 11, fields.merged);
+    counters(out, 12, fields.counters);
     finish(frame, kind::BATCH)
 }
 
@@ -212,15 +200,10 @@ fn counts(out: &mut BytesMut, field: u32, counts: &[(TypeName, u64)]) {
 }
 
 /// Writes a `map<string, CounterChange>`.
-fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
+fn counters(out: &mut BytesMut, field: u32, changes: &[CounterChange]) {
     for CounterChange { type_name, add, total } in changes {
         let change = number_length(*add) + number_length(*total);
-        entry(
-            out,
-            batch::COUNTERS,
-            type_name.as_str().as_bytes(),
-            1 + encoded_len_varint(change as u64) + change,
-        );
+        entry(out, field, type_name.as_str().as_bytes(), 1 + encoded_len_varint(change as u64) + change);
         encode_key(2, WireType::LengthDelimited, out);
         encode_varint(change as u64, out);
         number(out, 1, *add);

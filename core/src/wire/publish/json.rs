@@ -144,11 +144,11 @@ impl<'de> Visitor<'de> for List<'_, '_> {
 struct Spelt<'a> {
     /// One bit for each field read so far.
     seen: u8,
-    type_name: Option<Text<'a>>,
+    type_name: Option<Cow<'a, str>>,
     payload: Option<&'a RawValue>,
-    payload_b64: Option<Text<'a>>,
-    id: Option<Text<'a>>,
-    key: Option<Text<'a>>,
+    payload_b64: Option<Cow<'a, str>>,
+    id: Option<Cow<'a, str>>,
+    key: Option<Cow<'a, str>>,
     count: Option<u64>,
     ttl_ms: Option<u64>,
 }
@@ -170,13 +170,13 @@ impl<'a> Spelt<'a> {
         }
         self.seen |= bit;
         match field {
-            Field::Type => self.type_name = Some(map.next_value()?),
+            Field::Type => self.type_name = Some(map.next_value::<Text<'a>>()?.0),
             // Not an `Option`: JSON `null` is a payload like any other.
             Field::Payload => self.payload = Some(map.next_value()?),
-            Field::PayloadB64 => self.payload_b64 = Some(map.next_value()?),
+            Field::PayloadB64 => self.payload_b64 = Some(map.next_value::<Text<'a>>()?.0),
             // `Option`s: `null` counts as left out.
-            Field::Id => self.id = map.next_value()?,
-            Field::Key => self.key = map.next_value()?,
+            Field::Id => self.id = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
+            Field::Key => self.key = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
             Field::Count => self.count = map.next_value()?,
             Field::TtlMs => self.ttl_ms = map.next_value()?,
             // A message has no list inside.
@@ -188,7 +188,7 @@ impl<'a> Spelt<'a> {
     }
 
     fn take<E: serde::de::Error>(&self, reading: &mut RequestReading<'_>) -> Result<(), E> {
-        let payload = match (self.payload, self.payload_b64.as_ref().map(|text| &*text.0)) {
+        let payload = match (self.payload, self.payload_b64.as_deref()) {
             (Some(json), None) => Given::Json(json.get().as_bytes()),
             (None, Some(base64)) => Given::Base64(base64),
             (None, None) => Given::Nothing,
@@ -199,10 +199,10 @@ impl<'a> Spelt<'a> {
             }
         };
         let draft = MessageDraft {
-            type_name: self.type_name.as_ref().map(|text| &*text.0),
+            type_name: self.type_name.as_deref(),
             payload,
-            id: self.id.as_ref().map(|text| &*text.0),
-            key: self.key.as_ref().map(|text| &*text.0),
+            id: self.id.as_deref(),
+            key: self.key.as_deref(),
             count: self.count,
             ttl_ms: self.ttl_ms,
         };
