@@ -38,7 +38,7 @@ impl StreamPlace {
         Self { sent: 0, head: 0, acked: 0, counts_from: u64::MAX, device: 0, ack_within: Duration::ZERO };
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Cursors {
     /// By slot.
     acked: Vec<Acked>,
@@ -75,19 +75,7 @@ struct Tally {
 
 impl Cursors {
     pub(super) fn new(room: &RoomName) -> Self {
-        Self {
-            acked: Vec::new(),
-            sent: 0,
-            settled: 0,
-            schedule: Schedule::new(room),
-            look_at: None,
-            carrying: BTreeMap::new(),
-            wants: Vec::new(),
-            tallies: VecDeque::new(),
-            given_up: Vec::new(),
-            tallied_after: 0,
-            early: Vec::new(),
-        }
+        Self { schedule: Schedule::new(room), ..Self::default() }
     }
 
     /// Begins anew with the first member of an empty segment. The home keeps the tallies of earlier messages.

@@ -57,7 +57,7 @@ impl Room {
             }
             Loaded::Another => {
                 // An offset of the former stream would be taken for one of the new stream.
-                for message in self.gathering.give_up_durable() {
+                for message in self.gathering.buffer.give_up_durable() {
                     self.state.give_up(&message.type_name);
                     tally.shed[ShedReason::RoomClosed as usize].add(Class::Reliable, 1);
                 }
