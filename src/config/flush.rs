@@ -96,7 +96,7 @@ pub(crate) const SHARE_ALLOWED: &str = "a share, 0 to 1";
 const SLACK: f64 = 1e-6;
 
 /// The reserved shares of a batch by priority, each from 0 to 1, in the order of [`Priority::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Shares([f64; Priority::ALL.len()]);
 
 /// Shares with a sum of more than 1.
@@ -112,12 +112,6 @@ impl Shares {
     /// [`Priority::ALL`].
     pub const PATHS: [&'static str; Priority::ALL.len()] =
         ["flush.low_share", "flush.normal_share", "flush.high_share"];
-
-    /// The shares of `quotas`, as a start for changes.
-    #[must_use]
-    pub(crate) fn of(quotas: Quotas) -> Self {
-        Self(quotas.permille.map(|permille| f64::from(permille) / 1000.0))
-    }
 
     /// Changes the share at `path`. `None`, and no change, for an unknown path or a share out of 0 to 1.
     #[must_use]
@@ -152,6 +146,12 @@ impl Shares {
 mod tests {
     use super::*;
     use roomcast_core::room::pace::RoomRules;
+
+    impl Shares {
+        fn of(quotas: Quotas) -> Self {
+            Self(quotas.permille.map(|permille| f64::from(permille) / 1000.0))
+        }
+    }
 
     #[test]
     fn each_field_takes_its_bounds_and_nothing_beside_them() {

@@ -255,7 +255,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn quotas(&mut self) -> Quotas {
-        let mut shares = Shares::of(Quotas { permille: [0; 3] });
+        let mut shares = Shares::default();
         for path in Shares::PATHS {
             let entry = self.entry(path);
             // A whole number is a share as well: TOML's 0 and 1 are integers.

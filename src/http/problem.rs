@@ -61,7 +61,8 @@ impl Problem {
 
     /// 400: no such field. `prefix` is the path of the field's object, with the dot.
     pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Self {
-        Self::bad("unknown_field", format!("{prefix}{}", Self::shown(name)), allowed)
+        let field = format!("{prefix}{}", Self::shown(name));
+        Self::new(StatusCode::BAD_REQUEST, "unknown_field").field(field).allowed(allowed)
     }
 
     /// The part of an unknown name to be shown in a problem.

@@ -102,6 +102,9 @@ struct ShardCells {
     owed: Gauge,
 }
 
+/// A row of the table, and its number in a `T`.
+type Shown<T, Number> = (Definition, fn(&T) -> Number);
+
 /// A counter of a shard's [`Tally`]: its row, the values of its labels, and its count.
 type Tallied = (Definition, &'static [&'static str], fn(&Tally) -> u64);
 
@@ -129,7 +132,7 @@ const TALLIED: [Tallied; 20] = [
 ];
 
 /// The gauges of a shard's [`Holdings`], each with its value.
-const HELD: [(Definition, fn(&Holdings) -> f64); 11] = [
+const HELD: [Shown<Holdings, f64>; 11] = [
     (CONNECTIONS, |held| as_gauge(held.connections)),
     (MEMBERS, |held| as_gauge(held.members)),
     (ROOMS, |held| as_gauge(held.rooms)),
@@ -144,7 +147,7 @@ const HELD: [(Definition, fn(&Holdings) -> f64); 11] = [
 ];
 
 /// The totals in the store's [`StoreTally`], each with its count.
-const STORE_TOTALS: [(Definition, fn(&StoreTally) -> u64); 7] = [
+const STORE_TOTALS: [Shown<StoreTally, u64>; 7] = [
     (STORE_COMMITS, |tally| tally.commits),
     (STORE_COMMIT_TIME, |tally| micros(tally.commit_time)),
     (STORE_MESSAGES, |tally| tally.messages),

@@ -33,24 +33,22 @@ pub(super) fn accept_key(head: &Parts) -> Result<HeaderValue, Problem> {
         && names(&head.headers, &UPGRADE, "websocket")
         && names(&head.headers, &CONNECTION, "upgrade");
     if !is_upgrade {
-        let allowed = "a WebSocket handshake (RFC 6455) over HTTP/1.1";
-        return Err(upgrade_required("upgrade_required").allowed(allowed));
+        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required")
+            .allowed("a WebSocket handshake (RFC 6455) over HTTP/1.1")
+            .header(UPGRADE, HeaderValue::from_static("websocket"))
+            .header(CONNECTION, HeaderValue::from_static("upgrade")));
     }
     if only(&head.headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(upgrade_required("websocket_version")
+        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "websocket_version")
             .field("sec-websocket-version")
             .allowed("13")
+            .header(UPGRADE, HeaderValue::from_static("websocket"))
+            .header(CONNECTION, HeaderValue::from_static("upgrade"))
             .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
     }
     let key = only(&head.headers, &SEC_WEBSOCKET_KEY).filter(|key| is_sixteen_bytes(key));
     let accept = key.and_then(|key| HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok());
     accept.ok_or_else(|| Problem::bad("bad_websocket_key", "sec-websocket-key", "the base64 of 16 bytes"))
-}
-
-fn upgrade_required(code: &'static str) -> Problem {
-    Problem::new(StatusCode::UPGRADE_REQUIRED, code)
-        .header(UPGRADE, HeaderValue::from_static("websocket"))
-        .header(CONNECTION, HeaderValue::from_static("upgrade"))
 }
 
 /// True if one of the header's comma-separated values is `token`, in any case.
