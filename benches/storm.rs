@@ -4,13 +4,13 @@
 //! `cargo bench --bench storm -- joins` runs one part. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or
 //! none, pin the node and the load to a core each.
 //!
-//! Every join comes at its due moment, also if earlier joins have no answer yet, and latencies count from
-//! that moment. `STORM_JOINS` joins a second (4 000) come for `STORM_SECONDS` (5). A guest leaves after
+//! Every join comes at its due moment, even before the answers to earlier joins, and latencies count from the
+//! due moment. `STORM_JOINS` joins a second (4 000) come for `STORM_SECONDS` (5). A guest leaves after
 //! `STORM_STAY` (1 000) further guests, because a process may not hold more sockets. `STORM_DEVICES` (11 000)
 //! are in the room that loses ten of eleven devices. `STORM_PERF` names a file for `perf record` of the node
 //! during the storm.
 //!
-//! The load is two threads: one holds the devices, one publishes. Each line says how busy they were. Near 100
+//! The load is two threads: one holds the devices, one publishes. Each line says how busy both were. Near 100
 //! %, the figures are of the load and not of the node.
 
 mod support;
@@ -140,8 +140,8 @@ fn cut() {
     });
     let during = crowd.listen(AFTERMATH);
     let took = cutting.join().expect("closing does not fail");
-    // Passes over the remaining devices are shorter than before. The cut held up what took longer than these
-    // passes.
+    // Passes over the remaining devices are shorter than before, so the excess over these passes is the
+    // effect of the cut.
     let after = crowd.listen(CALM);
     publisher.stop();
     if let Some(mut perf) = perf {
@@ -151,7 +151,8 @@ fn cut() {
     let [before_gap, during_gap, after_gap] = [&before, &during, &after].map(Ears::longest_gap);
     print(&format!(
         "cut: longest time between two frames of a device: {during_gap:.1?} during, \
-         {after_gap:.1?} after (in the calm of those that stay), {before_gap:.1?} before (in that of all): held up by {:.1?}",
+         {after_gap:.1?} after (in the calm of those that stay), {before_gap:.1?} before (in that of all): \
+         held up by {:.1?}",
         during_gap.saturating_sub(after_gap)
     ));
     compare("cut: from due to a device, after and during", after.latencies, during.latencies);
@@ -458,7 +459,7 @@ impl Crowd {
         }
     }
 
-    /// The node has closed a device's connection. A device that must stay comes again.
+    /// The node has closed a device's connection. A device of the staying crowd comes again.
     fn refused(&mut self, key: usize, error: Option<&io::Error>) {
         let device = self.devices.remove(key);
         let said = match &device.stage {
@@ -551,9 +552,8 @@ fn handshake() -> Vec<u8> {
         .to_vec()
 }
 
-/// Begins to connect, from an address of this process with free ports. The ports of devices that left stay
-/// taken for a minute, and the search for a free one among many taken ones would cost the load more than all
-/// else.
+/// Begins to connect, from an address of this process with free ports. The ports of gone devices stay taken
+/// for a minute. A search for a free port among many taken ports would cost the load more than all else.
 fn connect(door: SocketAddr, number: u32) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     let [.., own] = std::process::id().to_be_bytes();

@@ -321,7 +321,8 @@ impl World {
         let link = &device.links[room];
         let kept = &self.kept[device.keeps][room];
         let is_member = device.stands_in(room);
-        let (Some(epoch), Some((of, cursor))) = (link.epoch.clone(), kept.cursor.clone()) else { return };
+        let Some(epoch) = link.epoch.clone() else { return };
+        let Some((of, cursor)) = kept.cursor.clone() else { return };
         if of != epoch || !is_member || !device.is_open() {
             return;
         }

@@ -481,7 +481,8 @@ fn live(seed: u64) -> Coverage {
     if let Err(panic) = run {
         let Flow { rules, members, pass, step, has_coupons, has_large, ttl, .. } = &flow;
         print(&format!(
-            "flow seed {seed} failed: {members} members, {step:?}, passes {pass:?}, coupons {has_coupons}, large {has_large}, ttl {ttl:?}, {rules:?}"
+            "flow seed {seed} failed: {members} members, {step:?}, passes {pass:?}, coupons {has_coupons}, \
+             large {has_large}, ttl {ttl:?}, {rules:?}"
         ));
         print(&format!("replay it with ROOMCAST_FLOW={seed}"));
         std::panic::resume_unwind(panic);

@@ -113,8 +113,8 @@ impl Kept {
                 "{room}: {} is applied once: {part:?} at {cursor}",
                 told.offset
             );
-            (effect.applied, effect.recalls) =
-                (effect.applied + 1, effect.recalls + u64::from(told.recall > 0));
+            effect.applied += 1;
+            effect.recalls += u64::from(told.recall > 0);
         }
         let among = |offset| part.messages.iter().any(|told| told.offset == offset);
         let holes = (part.after.max(*cursor) + 1..=part.through).filter(|offset| !among(*offset));

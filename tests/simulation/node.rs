@@ -147,7 +147,8 @@ impl Node {
         for (index, port) in self.ports.iter_mut().enumerate() {
             while let Some(answer) = port.next_answer() {
                 self.shards[index].homes.take_stored(answer, self.now);
-                (self.busy[index], worked) = (true, true);
+                self.busy[index] = true;
+                worked = true;
             }
         }
         worked

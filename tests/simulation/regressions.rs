@@ -286,7 +286,9 @@ fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
     let (key, pipe) = bench.join(&room, None, usize::MAX);
     bench.rest();
     let large = "x".repeat(16_000);
-    bench.publish(&room, &format!(r#"{{"messages":[{{"type":"chat","payload":"{large}"}},{{"type":"chat","payload":"{large}"}},{{"type":"coupon","payload":"{large}"}}]}}"#));
+    let message = |type_name| format!(r#"{{"type":"{type_name}","payload":"{large}"}}"#);
+    let messages = ["chat", "chat", "coupon"].map(message).join(",");
+    bench.publish(&room, &format!(r#"{{"messages":[{messages}]}}"#));
     bench.rest();
     assert!(holds(&pipe, "coupon"));
     bench.say(key, &[r#"{"kind":"ack","offset":1}"#]);

@@ -215,7 +215,7 @@ impl World {
             let view =
                 self.shards[home(room, self.shards.len())].homes.describe(&name(room), self.now.instant);
             let Some(view) = view.filter(|view| view.run == run) else {
-                return; // It was forgotten, and what it had counted with it.
+                return; // The room was forgotten together with its counts.
             };
             let mut counts = view.counts;
             for shard in &self.shards {

@@ -425,7 +425,7 @@ pub(crate) fn home(room: &str, shards: usize) -> usize {
 pub(crate) fn types() -> Types {
     let policy = |class, urgent| TypePolicy { urgent, ..TypePolicy::of(class) };
     let named = |name: &str| TypeName::parse(name).expect("a type name");
-    // Two types have no history: history is in room order, and both types may leave in another order.
+    // gift and whisper have no history: history is in room order, and both may leave in another order.
     let plain = TypePolicy { history: false, ..TypePolicy::of(Class::Normal) };
     Types::new([
         (named("gift"), TypePolicy { priority: Priority::High, merge: Merge::Sum, ..plain }),
