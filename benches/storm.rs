@@ -246,7 +246,7 @@ impl Publisher {
     }
 }
 
-/// One chat message, stamped with its due moment.
+/// A chat message, stamped with its due moment.
 fn request(due: Duration) -> Vec<u8> {
     let stamp = format!("@@{:0width$}", due.as_micros(), width = STAMP_DIGITS);
     let text = format!("{stamp}{}", "x".repeat(PAYLOAD_BYTES - stamp.len() - 2));
@@ -271,7 +271,7 @@ fn exchange(stream: &mut Blocking, request: &[u8]) {
     assert_eq!(answer.code, 200, "{}", answer.body);
 }
 
-/// The frames that devices heard.
+/// The frames heard by the devices.
 #[derive(Default)]
 struct Ears {
     /// From the due moment to the device, for each message and reader.
@@ -316,13 +316,13 @@ struct Device {
     reads: Option<(Vec<u8>, Instant)>,
 }
 
-/// All devices of the load, and what they see.
+/// All devices of the load, and their observations.
 struct Crowd {
     poll: Poll,
     door: SocketAddr,
     began: Instant,
     devices: slab::Slab<Device>,
-    /// Sockets opened so far. No single source address has ports for all of them.
+    /// Sockets opened so far. No single source address has ports for all sockets.
     opened: u32,
     guests: VecDeque<usize>,
     welcomes: Vec<Duration>,
@@ -358,7 +358,7 @@ impl Crowd {
         }
     }
 
-    /// Has `count` devices join that stay.
+    /// Has `count` staying devices join.
     fn gather(&mut self, count: usize, per_second: u32) {
         let began = now();
         for number in 0..count {
@@ -411,7 +411,7 @@ impl Crowd {
         Came { asked: asked as usize, heard: std::mem::take(&mut self.ears), under_way }
     }
 
-    /// Takes all devices but those that stay.
+    /// Takes all devices except the staying ones.
     fn take_leavers(&mut self) -> Vec<Device> {
         let leave = self.devices.iter().map(|(key, _)| key).filter(|key| key % STAYS_EACH != 0);
         let leave: Vec<usize> = leave.collect();
@@ -530,7 +530,7 @@ impl Crowd {
     }
 }
 
-/// The end of the welcome behind the answer, and its length, once both are known.
+/// The end of the welcome behind the answer, and the welcome's length, once both are known.
 fn welcome_end(bytes: &[u8]) -> Option<(usize, usize)> {
     let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     if !bytes.starts_with(b"HTTP/1.1 101") {

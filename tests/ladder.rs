@@ -24,7 +24,7 @@ fn ladder_of(room: &str) -> String {
     format!("/v1/ops/rooms/{room}/ladder")
 }
 
-/// Sets a step, and returns the view after it.
+/// Sets a step, and returns the view after the change.
 async fn say(doors: &Doors, path: &str, step: Value) -> Value {
     let answer = doors.ops_door().put(path, &json!({ "step": step })).await;
     assert_eq!(answer.status, 200, "{answer:?}");

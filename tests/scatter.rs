@@ -42,8 +42,8 @@ fn numbers(messages: &[Value]) -> impl Iterator<Item = u64> {
     messages.iter().map(|message| message["payload"].as_u64().unwrap())
 }
 
-/// Hears one number after the other, from the first of its history until `last`. Returns the number of frames
-/// with batches.
+/// Hears the numbers in order, from the first of the history until `last`. Returns the number of frames with
+/// batches.
 async fn hear_all(device: &mut Device, last: u64) -> u64 {
     let history = list(&device.welcome, "history");
     let mut next = numbers(&history).next().unwrap_or(0);
@@ -120,7 +120,7 @@ async fn a_room_is_promoted_under_load_and_nobody_misses_a_message() {
 }
 
 async fn check_the_list(node: &Node, room: &str) {
-    // Shards report the members they hold once a second.
+    // Shards report their members once a second.
     let rooms = until("the shards' last word", async || {
         let rooms = node.publisher_door().get("/v1/rooms").await.json();
         let members =

@@ -19,7 +19,7 @@ pub(crate) enum Outcome {
     Refused,
 }
 
-/// One published message.
+/// A published message.
 #[derive(Debug, Clone)]
 pub(crate) struct Published {
     pub(crate) room: String,
@@ -42,7 +42,7 @@ fn recall_of(offset: u64) -> String {
     format!("recall of {offset}")
 }
 
-/// Everything that was published, by id, and every violation.
+/// Every published message, by id, and every violation.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) published: BTreeMap<String, Published>,
@@ -139,7 +139,7 @@ impl Ledger {
         self.violations.append(&mut wrong);
     }
 
-    /// The mistake in a message that a device or the store holds, if there is one.
+    /// The mistake in a message that a device or the store holds, if any.
     fn unlike_published(&self, room: &str, found: &Found) -> Option<String> {
         let (id, payload) = found;
         match self.published.get(id) {

@@ -65,7 +65,7 @@ fn accounted(device: &Device) -> Counts {
     counts
 }
 
-/// The number of messages that all frames of a device report as skipped.
+/// The number of skipped messages in all frames of a device.
 fn told_skipped(device: &Device) -> u64 {
     let batches = device.heard.iter().filter_map(|(_, heard)| match heard {
         Heard::Batch { skipped, .. } => Some(skipped.values().sum::<u64>()),

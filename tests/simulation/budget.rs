@@ -13,7 +13,7 @@ use crate::socket::writes_cost;
 const MEMBERS: usize = 10;
 const ROOM: &str = "r0";
 
-/// One shard with the same number of members in each of these rooms.
+/// One shard with the same number of members in each of `rooms`.
 fn node(rooms: &[&str]) -> Node {
     let rules = RoomRules { direct_members: 0, ..RoomRules::default() };
     let mut node = Node::new(rules, HeatRules { shards: 1, hot_members: 2000, hot_permille: 300 });
@@ -47,7 +47,7 @@ fn writes(node: &Node) -> Vec<u64> {
     node.devices.iter().map(|device| device.pipe.borrow().writes).collect()
 }
 
-/// Publishes a message of this type, and returns the time until the first device hears it.
+/// Publishes a message of this type, and returns the time until the first device hears the message.
 fn hears_after(node: &mut Node, type_name: &str) -> Duration {
     let from = node.devices[0].heard.len();
     let at = node.now.instant;

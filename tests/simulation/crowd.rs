@@ -17,7 +17,7 @@ const DEVICES_MAX: usize = 24;
 const ACK_SPACING: Duration = Duration::from_millis(150);
 
 impl World {
-    /// Connects a room's first witness, or the successor of a witness that had to go.
+    /// Connects a room's first witness, or the successor of a gone witness.
     pub(crate) fn send_witness(&mut self, room: &'static str) {
         let keeps = match self.witnesses[room].last() {
             Some(last) => self.devices[*last].keeps,
@@ -106,7 +106,7 @@ impl World {
         self.connect(shard, room, capacity, keeps);
     }
 
-    /// A device from earlier that is not connected now.
+    /// An earlier device without a connection now.
     fn some_absent(&mut self) -> Option<usize> {
         let is_absent =
             |keeps: &usize| !self.devices.iter().any(|device| device.keeps == *keeps && device.is_open());
@@ -381,7 +381,7 @@ impl World {
     }
 }
 
-/// A carry leaves out every message that was recalled up to `through`.
+/// Checks a carry: no message in it was recalled up to `through`.
 fn check_recalled<'a>(
     carried: impl Iterator<Item = &'a crate::device::Told>,
     through: u64,

@@ -47,7 +47,7 @@ struct Fate {
     was_unavailable: bool,
 }
 
-/// Everything that was published.
+/// Everything published.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     /// Ticket -> request, for this life of the node.
@@ -109,7 +109,7 @@ impl Ledger {
         self.requests.values().filter(|request| request.answered.is_none()).count()
     }
 
-    /// Checks that each stored message was published once and not refused, and that each durable message is
+    /// Checks the store: each stored message was published once and not refused, and each durable message is
     /// stored. Returns the number of messages reported unavailable and stored all the same.
     pub(crate) fn check_disk(&self, disk: &mut Disk) -> u64 {
         let mut turned_out = 0;
@@ -155,7 +155,7 @@ impl Ledger {
         }
     }
 
-    /// Checks the witness's normal messages against the published ones. Each comes once. No message comes
+    /// Checks the witness's normal messages against the published messages. Each comes once. No message comes
     /// before a message whose answer preceded its request. Messages of one request keep their order.
     pub(crate) fn check_order(&self, records: &[Record], room: &str, is_whole: bool) {
         let of_room = || self.requests.values().filter(|request| request.room == room);
@@ -182,8 +182,8 @@ impl Ledger {
             }
         }
         for request in of_room() {
-            // A full room takes reliable messages before others. No message passes a reliable message that it
-            // follows.
+            // A full room takes reliable messages before others. No message passes an earlier reliable
+            // message of its request.
             let mut last = 0;
             let mut last_reliable = 0;
             for (mark, verdict) in request.marks.iter().zip(&request.verdicts) {

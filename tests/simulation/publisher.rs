@@ -235,7 +235,7 @@ impl World {
                 keeps::check_part(&part, &epoch, &disk, &room);
                 let written = disk.of(&room, number_of(&epoch));
                 for told in &part.messages {
-                    // The clock may have gone back since then, by as much as the world lets it.
+                    // The clock may have gone back since then, by as much as the world allows.
                     let expires_ms = at(written, told.offset).message.expires_ms();
                     let jumped = self.jumped;
                     assert!(

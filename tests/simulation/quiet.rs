@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// Lets each device come back that was told so because of the stream.
+    /// Lets devices come back that were told so because of the stream.
     fn come_back(&mut self) {
         for index in 0..self.devices.len() {
             let device = &mut self.devices[index];
@@ -98,7 +98,7 @@ impl World {
         self.coverage.count("remainder", waited);
     }
 
-    /// Checks after quiet that each remaining device has its rooms' newest batch and has applied its reliable
+    /// Checks after quiet: each remaining device has its rooms' newest batch and has applied all reliable
     /// messages.
     pub(crate) fn check_everybody_is_level(&mut self) {
         for room in ROOMS {
@@ -110,7 +110,7 @@ impl World {
             }
         }
         for (index, device) in self.devices.iter().enumerate() {
-            // A room that waits for the store is closed later, together with the devices that came meanwhile.
+            // A room closes later while the store is slow, together with the devices that came meanwhile.
             let closes = device.closed == Some(4003) && device.rooms.iter().all(|room| room == CLOSING);
             let well = device.is_open() || !device.healthy || device.rooms.is_empty() || closes;
             assert!(well, "device {index} was healthy and is gone: {:?}", device.closed);

@@ -23,7 +23,7 @@ use crate::disk::SimStore;
 use crate::socket::{Pipe, SimSocket};
 use crate::world::{name, types};
 
-/// One shard with its clock, and functions to drive it.
+/// One shard with its clock, and functions to drive both.
 pub(crate) struct Bench {
     pub(crate) shard: Shard<SimSocket>,
     store: SimStore,

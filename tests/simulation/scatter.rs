@@ -1,5 +1,5 @@
 //! The placement of the world's devices and the cost of writes: the real directory, a made-up meter, the
-//! resulting windows, and the checks of all three.
+//! resulting windows, and all checks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    /// Checks that the counts of all segments, gone ones included, equal the shards' writes. Devices can't
+    /// Checks the counts of all segments, gone segments included, against the shards' writes. Devices can't
     /// have heard more.
     pub(crate) fn check_counts(&mut self) {
         let Some(runs) = self.scatter.runs.clone() else { return };

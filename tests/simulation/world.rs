@@ -34,14 +34,14 @@ use crate::socket::{SimSocket, meter};
 pub(crate) const ROOMS: [&str; 4] = ["r0", "r1", "r2", "r3"];
 /// A room without a witness that is closed now and then, members and all.
 pub(crate) const CLOSING: &str = "closing";
-/// A room with a few messages and then none, until it is forgotten.
+/// A room with a few messages and then silence, until the room is forgotten.
 pub(crate) const QUIET: &str = "quiet";
 const STEPS: usize = 900;
 /// The head start of the virtual clock on the real clock, longer than any test. The writer never mixes the
 /// two.
 const AHEAD: Duration = Duration::from_secs(36_000);
 
-/// Branch -> the number of times that it was reached.
+/// Branch -> the number of times reached.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Coverage(pub(crate) BTreeMap<&'static str, u64>);
 
@@ -68,7 +68,7 @@ pub(crate) struct World {
     pub(crate) devices: Vec<Device>,
     /// Each device's memory by room, over all lives of the node.
     pub(crate) kept: Vec<BTreeMap<String, Kept>>,
-    /// Room -> its witnesses in `devices`. A witness that had to go has a successor.
+    /// Room -> its witnesses in `devices`. A gone witness has a successor.
     pub(crate) witnesses: BTreeMap<&'static str, Vec<usize>>,
     /// Witness -> the number of its frames that were checked for lateness.
     pub(crate) heeded: BTreeMap<usize, usize>,

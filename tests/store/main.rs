@@ -1,5 +1,5 @@
-//! The store's promises, in memory and in its file, and the content that the store keeps after a failure, a
-//! full disk, damage or a loss of power.
+//! The store's promises, in memory and in its file. The store keeps its content after a failure, a full disk,
+//! damage or a loss of power.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 

@@ -305,7 +305,7 @@ fn appends_behind_one_that_failed_fail_even_if_they_would_fit() {
     writer.turn(now);
     let heard = ["failed a append Failing", "failed a append Failing", "durable b 1"];
     assert_eq!(answers(&mut ports[0]), heard);
-    // Another life that has loaded knows that 1 is stored.
+    // Another life loads first, and so knows that 1 is stored.
     ports[0].send(StoreRequest::Append(Append { life: 2, ..append("a", 2..=2) })).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 2"]);

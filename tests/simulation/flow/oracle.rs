@@ -97,7 +97,7 @@ pub(super) struct Oracle {
     /// Likes published, likes told.
     likes: (u64, u64),
     likes_told: Option<Instant>,
-    /// The time of each batch, its messages of normal and low priority, and its messages of high priority.
+    /// The time of each batch, with the number of messages of normal and low priority, and of high priority.
     shown: Vec<(Instant, usize, usize)>,
     /// The batches that this step has flushed.
     flush: Vec<Vec<Leaving>>,
@@ -387,7 +387,7 @@ impl Oracle {
         }
     }
 
-    /// Ends a step, and checks the order of its flush. `gathered` messages wait, `coupons` of these are
+    /// Ends a step, and checks the order of its flush. `gathered` messages wait, `coupons` of which are
     /// reliable.
     pub(super) fn flushed(&mut self, gathered: usize, is_told: bool, coupons: u64, coverage: &mut Coverage) {
         let flush = std::mem::take(&mut self.flush);
