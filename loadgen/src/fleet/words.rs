@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::devices::moves::Moves;
 use crate::devices::readable::Reading;
 use crate::devices::streams::StreamTally;
-use crate::devices::type_figures::TypeCounts;
+use crate::devices::type_figures::TypeFigures;
 use crate::figures::latency::Buckets;
 use crate::ledger::{RoomSeen, StreamSeen, Tally, Violations};
 use crate::scenario::audience::Audience;
@@ -181,7 +181,7 @@ pub(crate) struct WorkerResult {
     pub(crate) ages_stride: u64,
     pub(crate) tally: Tally,
     /// By type.
-    pub(crate) types: Vec<TypeCounts>,
+    pub(crate) types: Vec<TypeFigures>,
     /// By limit.
     pub(crate) readings: Vec<Reading>,
     pub(crate) violations: Violations,
