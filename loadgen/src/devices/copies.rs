@@ -16,9 +16,9 @@ use crate::devices::type_figures::{Due, Figures};
 use crate::ledger::Told;
 use crate::ledger::ages::{BatchAges, RoomLife};
 
-/// Level copies kept of one room. The oldest are dropped first.
+/// Level copies kept of a room. The oldest are dropped first.
 pub(crate) const LEVEL_COPIES_MAX: usize = 4096;
-/// Composed copies kept of one room. The oldest are dropped first.
+/// Composed copies kept of a room. The oldest are dropped first.
 pub(crate) const COMPOSED_COPIES_MAX: usize = 64;
 /// Time for which a level copy waits for the remaining devices of the room.
 const COPY_AGE_MAX_NS: u64 = 2_000_000_000;
@@ -100,6 +100,7 @@ impl Copy {
     /// Counts one more device. Devices of one instant are gathered and recorded together.
     fn take(&mut self, arrival: Arrival, figures: &mut Figures) {
         let instant = arrival.now_ns >> INSTANT_SHIFT;
+        // A hot room's devices read one frame within microseconds: one record for all instead of thousands.
         if instant != self.instant {
             self.settle(figures);
             self.instant = instant;
@@ -135,7 +136,7 @@ impl Copy {
     }
 }
 
-/// The copies of one life of a room.
+/// The copies of a life of a room.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     /// The seq of the first place in `level`.
@@ -162,7 +163,7 @@ impl Copies {
         self.devices = self.devices.saturating_sub(1);
     }
 
-    /// Takes the level frame of `seq` for one more device; `None` unless the bytes are equal.
+    /// Takes the level frame of `seq` for another device; `None` unless the bytes are equal.
     #[inline]
     pub(crate) fn take_level(
         &mut self,
@@ -171,18 +172,19 @@ impl Copies {
         arrival: Arrival,
         figures: &mut Figures,
     ) -> Option<Rc<Said>> {
-        let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        let place = self.place(seq)?;
         let slot = self.level.get_mut(place)?;
         let copy = slot.as_mut().filter(|copy| *copy.bytes == *bytes)?;
         copy.take(arrival, figures);
         let said = Rc::clone(&copy.said);
+        // Every device of the room had the frame: the bytes are not needed again.
         if copy.taken >= self.devices {
             self.drop_level(place, figures);
         }
         Some(said)
     }
 
-    /// Takes a recent composed frame for one more device; `None` unless the bytes are equal.
+    /// Takes a recent composed frame for another device; `None` unless the bytes are equal.
     pub(crate) fn take_composed(
         &mut self,
         bytes: &[u8],
@@ -196,8 +198,12 @@ impl Copies {
 
     /// The bytes of the level frame of `seq`, while the copy is kept.
     pub(crate) fn level(&self, seq: u64) -> Option<&[u8]> {
-        let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
-        self.level.get(place)?.as_ref().map(|copy| &*copy.bytes)
+        self.level.get(self.place(seq)?)?.as_ref().map(|copy| &*copy.bytes)
+    }
+
+    /// The place of `seq` on the level shelf; `None` before the shelf.
+    fn place(&self, seq: u64) -> Option<usize> {
+        usize::try_from(seq.checked_sub(self.first_seq)?).ok()
     }
 
     /// Keeps a frame that a device just had. Without other devices for the frame, only its latencies are
@@ -207,6 +213,7 @@ impl Copies {
         let seq = said.seq;
         let mut copy = Copy::new(bytes, said, self.life, figures);
         copy.take(arrival, figures);
+        // A room with one device of this worker, or a second frame of one seq, which differs and is a fault.
         if self.devices <= 1 || (level && self.level(seq).is_some()) {
             copy.end(self.life, figures);
         } else if level {
@@ -222,6 +229,7 @@ impl Copies {
     }
 
     fn keep_level(&mut self, seq: u64, copy: Copy, figures: &mut Figures) {
+        // A room's slowest devices must not make the worker keep minutes of frames.
         let old = (copy.instant << INSTANT_SHIFT).saturating_sub(COPY_AGE_MAX_NS) >> INSTANT_SHIFT;
         while self.level.front().is_some_and(|front| front.as_ref().is_none_or(|front| front.instant < old)) {
             self.drop_level(0, figures);
@@ -229,10 +237,9 @@ impl Copies {
         if self.level.is_empty() {
             self.first_seq = seq;
         }
-        let place = seq.checked_sub(self.first_seq).and_then(|place| usize::try_from(place).ok());
         // Before the shelf: a device too far behind. Far past the shelf: a leap that no run makes, and that
         // would fill the memory with empty places.
-        let Some(place) = place.filter(|place| *place < self.level.len() + LEVEL_COPIES_MAX) else {
+        let Some(place) = self.place(seq).filter(|place| *place < self.level.len() + LEVEL_COPIES_MAX) else {
             copy.end(self.life, figures);
             return;
         };

@@ -45,7 +45,7 @@ impl Errands {
         self.0.peek().map(|Reverse((due_ns, _, _))| *due_ns)
     }
 
-    /// Takes out the next errand that is due, with the index of its device.
+    /// Takes out the next due errand, with the index of the device.
     pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<(usize, Errand)> {
         self.due_ns().filter(|due_ns| *due_ns <= now_ns)?;
         self.0.pop().map(|Reverse((_, index, errand))| (index as usize, errand))

@@ -12,14 +12,13 @@ use crate::wire::frame::{Batch, Message, Welcome};
 /// The engine's own type, published at most once a second per room.
 pub(crate) const ENGINE_TYPE: &str = "online";
 
-/// One type of the mix.
 #[derive(Debug)]
 pub(crate) struct KnownType {
     pub(crate) load: Load,
     payloads: Payloads,
 }
 
-/// The identity of a message. `kind` is its type's place in the mix.
+/// The identity of a message. `kind` is the place of the type in the mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
     /// This run's message `number`.
@@ -28,7 +27,7 @@ pub(crate) enum Which {
     Others { kind: u8 },
 }
 
-/// All types of the mix but reliable ones.
+/// All types of the mix but the reliable class.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) types: Vec<KnownType>,
@@ -49,7 +48,7 @@ impl Known {
         Self { types: types.collect(), limits: Vec::new(), others: false, scratch: Vec::new() }
     }
 
-    /// Counts the messages of these types for each device.
+    /// Counts the messages of the limited types for each device.
     #[must_use]
     pub(crate) fn with_limits(mut self, limits: &[Limit]) -> Self {
         let place =
@@ -85,6 +84,7 @@ impl Known {
             return Err((Kind::Foreign, Forgery::Foreign));
         };
         match known.payloads.check(&known.load.schedule, &message.payload, &mut self.scratch) {
+            // The payload is this run's, and so the node gave the message to the wrong room.
             Ok(number) if known.load.schedule.room_of(number) != room => {
                 Err((Kind::Foreign, Forgery::Foreign))
             }
@@ -113,6 +113,7 @@ impl Known {
                 total: growth.map(|growth| growth.total),
             }
         });
+        // The ledger keeps an entry for each distinct account, and most types have none in a frame.
         told.filter(|told| *told != Told { kind: told.kind, ..Told::default() }).collect()
     }
 
@@ -142,7 +143,7 @@ impl Known {
     }
 }
 
-/// Messages of a type in a batch itself, without carried ones.
+/// Messages of a type in a batch itself, without carried messages.
 fn given(batch: &Batch, type_name: &str) -> u64 {
     let of_type = |message: &&Message| message.r#type == type_name && message.offset == 0;
     batch.messages.iter().filter(of_type).count() as u64

@@ -12,11 +12,11 @@ pub(crate) struct Moves {
     pub(crate) leaves: u64,
     /// Moves to another room.
     pub(crate) hops: u64,
-    /// Devices that fell silent for ever.
+    /// Devices silent for ever.
     pub(crate) deaths: u64,
     /// Connections cut in storms.
     pub(crate) storm_cuts: u64,
-    /// Ends of connections of devices that were to come back.
+    /// Ends of connections with a planned return.
     pub(crate) absences: u64,
 }
 

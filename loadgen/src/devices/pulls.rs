@@ -1,4 +1,4 @@
-//! The devices' pulls: `GET …/reliable?after=` at the viewer door, each on a connection of its own, on the
+//! The devices' pulls: `GET …/reliable?after=` at the viewer door, each on its own connection, on the
 //! devices' poll.
 
 use std::collections::VecDeque;
@@ -37,7 +37,7 @@ pub(crate) struct Pulled {
 #[derive(Debug)]
 pub(crate) struct Pulls {
     slots: Vec<Option<Pull>>,
-    /// Devices that wait for a slot, each at most once.
+    /// Devices waiting for a slot, each at most once.
     waiting: VecDeque<usize>,
 }
 
@@ -60,13 +60,14 @@ impl Pulls {
 
     /// The next waiting device, while a slot is free.
     pub(crate) fn next(&mut self) -> Option<usize> {
+        // Each pull needs a descriptor, and `PULLS_MAX` of them are set aside.
         if self.slots.iter().all(Option::is_some) {
             return None;
         }
         self.waiting.pop_front()
     }
 
-    /// Begins a pull over a connection that is being made.
+    /// Begins a pull over a connection under way.
     ///
     /// # Errors
     /// When epoll does not take the connection.
@@ -93,7 +94,7 @@ impl Pulls {
         slot.take().map(|pull| Pulled { device: pull.device, page })
     }
 
-    /// Gives up one pull whose answer took too long.
+    /// Gives up a pull whose answer took too long.
     pub(crate) fn expire(&mut self, now_ns: u64) -> Option<Pulled> {
         let is_old = |pull: &mut Pull| now_ns > pull.begun_ns + ANSWER_AGE_MAX_NS;
         let pull = self.slots.iter_mut().find_map(|slot| slot.take_if(is_old))?;

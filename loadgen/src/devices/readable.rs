@@ -21,7 +21,6 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Messages of each type with a limit.
 pub(crate) type Counts = [u32; LIMITS_MAX];
 
-/// One device.
 #[derive(Debug, Default)]
 struct Reader {
     /// Time and content of each frame of the last second.
@@ -36,7 +35,7 @@ struct Reader {
     most_in_all: [u64; LIMITS_MAX],
 }
 
-/// The devices of one worker as readers.
+/// The devices of a worker as readers.
 #[derive(Debug)]
 pub(crate) struct Readers {
     limits: usize,
@@ -48,18 +47,18 @@ pub(crate) struct Readers {
     last_ns: u64,
 }
 
-/// The messages of one type given to the devices of one worker, or of all.
+/// The messages of a type given to the devices of a worker, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reading {
-    /// The most for one device in one second.
+    /// The most for a device in a second.
     pub(crate) most_in_a_second: u64,
-    /// The most in one frame.
+    /// The most in a frame.
     pub(crate) most_in_a_frame: u64,
-    /// The most for one device over the run.
+    /// The most for a device over the run.
     pub(crate) most_in_all: u64,
     /// Time from the first of the messages to the last.
     pub(crate) took_ms: u64,
-    /// The device with the most in one second.
+    /// The device with the most in a second.
     pub(crate) device: u32,
 }
 
@@ -74,7 +73,7 @@ impl Readers {
         self.readers.get_mut((device.checked_sub(self.first_device)? / self.apart) as usize)
     }
 
-    /// Begins a device's second and total anew, at its join of a room.
+    /// Begins a device's second and total anew, at a join.
     pub(crate) fn arrive(&mut self, device: u32) {
         if let Some(reader) = self.reader(device) {
             reader.lately.clear();
@@ -83,7 +82,7 @@ impl Readers {
         }
     }
 
-    /// Counts the messages of one frame for a device.
+    /// Counts the messages of a frame for a device.
     #[inline]
     pub(crate) fn take(&mut self, device: u32, counts: Counts, now_ns: u64) {
         // Most frames of a mix hold no message of a type with a limit.
@@ -105,6 +104,7 @@ impl Readers {
             reader.total[limit] += u64::from(count);
             reader.most_in_all[limit] = reader.most_in_all[limit].max(reader.total[limit]);
         }
+        // 0: no message of a type with a limit came so far.
         self.first_ns = if self.first_ns == 0 { now_ns } else { self.first_ns.min(now_ns) };
         self.last_ns = self.last_ns.max(now_ns);
     }
@@ -149,6 +149,7 @@ impl Reading {
         let in_a_second = rate + rate * WINDOW_TOLERANCE_PERCENT / 100 + (*most_in_a_frame).min(rate);
         let in_all = rate * (took_ms + 1_000) / 1_000;
         let shown = format!("{rate} a second were to be shown");
+        // The strictest bound first: its example says most.
         if *most_in_a_frame > rate {
             Some(format!("a device was given {most_in_a_frame} {type_name} in one frame; {shown}"))
         } else if *most_in_a_second > in_a_second {

@@ -1,7 +1,7 @@
-//! The reliable streams of one worker's rooms: messages given to devices, and the moves of their cursors.
+//! The reliable streams of a worker's rooms: messages given to devices, and the moves of their cursors.
 //!
 //! A frame's reliable part is compared with the published messages once (`read`), and then applied to each
-//! device that has the frame (`apply`), which only compares and counts integers. Pure.
+//! device with the frame (`apply`), which only compares and counts integers. Pure.
 
 use crate::devices::watch::Seat;
 use crate::figures::latency::Latency;
@@ -11,11 +11,11 @@ use crate::scenario::payload::{Forgery, Payloads};
 use crate::scenario::schedule::Schedule;
 use crate::wire::frame::{Message, Welcome};
 
-/// Time over which a device spreads its acknowledgements where a frame names none.
+/// Time for the spread of acknowledgements where a frame names none.
 const ACK_WITHIN_MS: u64 = 200;
 /// Life of a reliable message where the run names none: the default of the engine's types.
 pub(crate) const TTL_MS: u64 = 600_000;
-/// Holes noted between two messages of one frame, and before a beginning. A wider gap is a fault all the
+/// Holes noted between two messages of a frame, and before a beginning. A wider gap is a fault all the
 /// same.
 const HOLES_MAX: usize = 1_024;
 /// Letters of a payload shown in an example.
@@ -34,7 +34,7 @@ pub(crate) struct StreamPlace {
     pub(crate) returned_ns: u64,
     /// Some of the device's acknowledgements are dropped.
     pub(crate) drops_acks: bool,
-    /// The device reads slowly now, so its times to apply are no figures of the node.
+    /// The device reads slowly now, so the times to apply are no figures of the node.
     pub(crate) is_slow: bool,
 }
 
@@ -75,11 +75,11 @@ pub(crate) struct Brought {
 pub(crate) struct StreamTally {
     /// Reliable messages applied.
     pub(crate) applied: u64,
-    /// The part of `applied` at devices that acknowledge everything.
+    /// The part of `applied` at devices that drop no acknowledgement.
     pub(crate) applied_acknowledging: u64,
-    /// Reliable messages received after they were applied.
+    /// Reliable messages received again after they were applied.
     pub(crate) duplicates: u64,
-    /// The part of `duplicates` at devices that acknowledge everything.
+    /// The part of `duplicates` at devices that drop no acknowledgement.
     pub(crate) duplicates_acknowledging: u64,
     pub(crate) acks_sent: u64,
     /// Acknowledgements dropped on purpose.
@@ -164,20 +164,20 @@ struct StreamOfRoom {
 }
 
 impl StreamOfRoom {
-    /// The stream that a device knows.
+    /// The stream known to a device.
     fn known(&mut self, place: StreamPlace) -> Option<&mut StreamSeen> {
         self.epochs.get_mut((place.epoch as usize).checked_sub(1)?)
     }
 }
 
-/// The streams of one worker's rooms, by the rooms' places.
+/// The streams of a worker's rooms, by the rooms' places.
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(crate) original: Original,
     rooms: Vec<StreamOfRoom>,
     scratch: Vec<u8>,
     pub(crate) tally: StreamTally,
-    /// Time from a device's return to its applying of messages published before.
+    /// Time from a device's return to the applying of messages published before.
     pub(crate) after_return: Latency,
 }
 
@@ -193,19 +193,19 @@ impl Streams {
         }
     }
 
-    /// The device's cursor, `EPOCH:OFFSET`; `None` before its first epoch.
+    /// The device's cursor, `EPOCH:OFFSET`; `None` before the first epoch.
     pub(crate) fn cursor(&self, place: StreamPlace, seat: Seat) -> Option<String> {
         let epoch = self.epoch(place, seat)?;
         Some(format!("{epoch}:{}", place.offset))
     }
 
-    /// The epoch that the device knows, as the node spells it.
+    /// The epoch known to the device, in the node's spelling.
     pub(crate) fn epoch(&self, place: StreamPlace, seat: Seat) -> Option<&str> {
         let index = (place.epoch as usize).checked_sub(1)?;
         self.rooms[seat.place].epochs.get(index).map(|stream| &*stream.epoch)
     }
 
-    /// Compares a frame's reliable messages with the published ones; `None` for a frame without a part of the
+    /// Compares a frame's reliable messages with the publishes; `None` for a frame without a part of the
     /// stream.
     pub(crate) fn read<'a>(
         &mut self,
@@ -224,6 +224,7 @@ impl Streams {
         for message in messages {
             any = true;
             let offset = message.offset;
+            // Applied in this order, the message would move the cursor back, or past the frame's end.
             if offset <= before || offset > through {
                 violations.add(Kind::I4OffsetOrder, 1, || {
                     format!(
@@ -264,6 +265,7 @@ impl Streams {
         if place.offset < brought.after {
             return;
         }
+        // The cursor moves past the whole span, so the ledger must hear of offsets without a message.
         for hole in brought.holes.iter().filter(|hole| **hole > place.offset) {
             stream.passed_over(*hole, seat.device, now_ns, place.returned_ns);
         }
@@ -280,6 +282,7 @@ impl Streams {
                 });
                 continue;
             }
+            // Carried again, or pulled besides: allowed, and counted.
             if *offset <= place.offset {
                 duplicates += 1;
                 continue;
@@ -314,8 +317,8 @@ impl Streams {
         }
     }
 
-    /// Gives a device the stream's part of a welcome: its cursor is honoured, or it begins anew. A welcome
-    /// without an epoch has no such part, because the node does not know the stream just now.
+    /// Gives a device the stream's part of a welcome: the cursor is honoured, or the device begins anew. A
+    /// welcome without an epoch has no such part, because the node does not know the stream just now.
     pub(crate) fn welcome(
         &mut self,
         place: &mut StreamPlace,
@@ -351,7 +354,7 @@ impl Streams {
         brought
     }
 
-    /// Puts a device into the epoch of its welcome or page, with or without a reset.
+    /// Puts a device into the epoch of a welcome or page, with or without a reset.
     fn enter(
         &mut self,
         place: &mut StreamPlace,
@@ -373,6 +376,7 @@ impl Streams {
         let is_reset = !welcome.reset.is_empty();
         // Without a cursor, or with one at 0, there is nothing to honour: another epoch is no fault.
         if held.epoch == 0 || (held.offset == 0 && !is_reset) {
+            // At the same epoch the cursor stays: a device may come back before its first message.
             if !same {
                 place.epoch = epoch;
                 self.begin_at(place, seat, welcome.after, now_ns);
@@ -380,6 +384,7 @@ impl Streams {
             return;
         }
         let expired = now_ns >= self.original.schedule.start_ns + self.original.ttl_ns();
+        // Each reason must be true of the cursor, or the node threw away a cursor that it could honour.
         let justified = match &*welcome.reset {
             "" => same,
             "epoch_changed" => !same && held.offset > 0,
@@ -402,7 +407,7 @@ impl Streams {
         }
     }
 
-    /// Lets a device begin an epoch behind `after`. The offsets before count as passed over, so that the
+    /// Lets a device begin an epoch behind `after`. The offsets before count as passed over, so the
     /// ledger asks for their expiry or recall.
     fn begin_at(&mut self, place: &mut StreamPlace, seat: Seat, after: u64, now_ns: u64) {
         let Some(stream) = self.rooms[seat.place].known(*place) else { return };
@@ -413,14 +418,14 @@ impl Streams {
         place.offset = after;
     }
 
-    /// The device has applied everything that any device has, and at least up to `head`.
+    /// The device has applied everything applied by any other, and at least up to `head`.
     pub(crate) fn is_level(&self, place: StreamPlace, seat: Seat, head: u64) -> bool {
         let index = (place.epoch as usize).checked_sub(1);
         let stream = index.and_then(|index| self.rooms[seat.place].epochs.get(index));
         place.offset >= stream.map_or(0, StreamSeen::newest).max(head).max(place.wanted)
     }
 
-    /// Enters a device's place at the end of its stay or of the run.
+    /// Enters a device's place at the end of a stay or of the run.
     pub(crate) fn end(&mut self, place: StreamPlace, seat: Seat, now_ns: u64) {
         let room = &mut self.rooms[seat.place];
         // A device that was never told of an epoch owes the account all the same.

@@ -7,13 +7,13 @@ use crate::figures::timeline::{BUCKETS, Timeline, end_ns};
 use crate::ledger::Told;
 use crate::ledger::ages::{BatchAges, KeptAges, RoomLife};
 
-/// The figures of one type, each summed over devices.
+/// The figures of a type, each summed over devices.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct TypeFigures {
     /// Messages given.
     pub(crate) given: u64,
     /// Time from a message's due time to a device's receipt. Messages due in the warm-up are left out. So are
-    /// devices that read slowly, or that were away or did not read at the due time.
+    /// slow readers, and devices away or stalled at the due time.
     pub(crate) latency: Latency,
     /// The same for the whole run, warm-up included, by due time.
     pub(crate) timeline: Timeline,
@@ -51,7 +51,7 @@ pub(crate) struct Figures {
     recent: [u64; BUCKETS],
 }
 
-/// A message of this run in a frame: place of its type in the mix, and due time in ns.
+/// A message of this run in a frame: place of the type in the mix, and due time in ns.
 pub(crate) type Due = (u8, u64);
 
 impl Figures {
@@ -78,7 +78,7 @@ impl Figures {
         used.map(|(step, count)| (end_ns(step) / 1_000, count)).collect()
     }
 
-    /// Adds the receipt of a frame's messages by `devices` at one time.
+    /// Adds the receipt of a frame's messages by `devices` at the same time.
     pub(crate) fn given(&mut self, dues: &[Due], received_ns: u64, devices: u64) {
         for (kind, due_ns) in dues {
             let Some(figures) = self.types.get_mut(usize::from(*kind)) else { continue };
@@ -93,7 +93,7 @@ impl Figures {
         }
     }
 
-    /// Adds the receipt by devices that caused their delay themselves: counted, and not timed.
+    /// Adds the receipt by devices with a delay of their own making: counted, and not timed.
     pub(crate) fn given_untimed(&mut self, dues: &[Due], devices: u64) {
         // Nearly always 0, and this is called for each instant of each frame.
         for (kind, _) in dues.iter().take_while(|_| devices > 0) {

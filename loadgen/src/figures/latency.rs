@@ -53,6 +53,7 @@ impl From<Buckets> for Latency {
 impl Latency {
     /// Records `count` equal latencies.
     pub(crate) fn record(&mut self, latency_ns: u64, count: u64) {
+        // Rounded up: a histogram from 1 µs on has no place for 0.
         self.0.saturating_record_n(latency_ns.div_ceil(1_000), count);
     }
 

@@ -80,11 +80,13 @@ impl Timeline {
     }
 
     fn slot(&mut self, place: usize) -> &mut Slot {
+        // A soak of hours must not grow without bound.
         let place = place.min(SLOTS_MAX - 1);
         if self.0.len() <= place {
             self.0.resize_with(place + 1, Slot::default);
         }
         let slot = &mut self.0[place];
+        // Only slots in use own buckets: a run of half an hour has 7 200 slots of 1 KiB.
         slot.buckets.resize(BUCKETS, 0);
         slot
     }

@@ -1,7 +1,7 @@
 //! Ages of batches: the time from a batch's earliest due message to each device's receipt. Pure.
 //!
-//! A batch reaches a device as one frame, so a device has one age per batch. In a run with more batches than
-//! are kept, every worker keeps the same ones, so that the coordinator can put all devices of a batch
+//! A batch reaches a device in a single frame, so a device has one age per batch. In a run with more batches
+//! than are kept, every worker keeps the same batches. So the coordinator can put all devices of a batch
 //! together.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::timeline::{end_ns, step};
 
-/// Batches kept of a worker, two megabytes at most. Past the bound every second one is dropped, again and
+/// Batches kept of a worker, two megabytes at most. Past the bound every second batch is dropped, again and
 /// again.
 const BATCHES_MAX: usize = 4_096;
 
-/// The ages of one batch.
+/// The ages of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchAges {
     /// The age at the first device.
@@ -26,7 +26,7 @@ pub(crate) struct BatchAges {
 }
 
 impl BatchAges {
-    /// Adds `devices` of one age.
+    /// Adds `devices` of equal age.
     pub(crate) fn add(&mut self, age_ns: u64, devices: u32) {
         self.first_ns = if self.steps.is_empty() { age_ns } else { self.first_ns.min(age_ns) };
         self.last_ns = self.last_ns.max(age_ns);
@@ -48,7 +48,7 @@ impl BatchAges {
         other.steps.iter().for_each(|(step, devices)| self.count(*step, *devices));
     }
 
-    /// The age at which all devices but `percent` in 100 had the batch. The devices of one step count as
+    /// The age at which all devices but `percent` in 100 had the batch. The devices of a step count as
     /// evenly spread: of 100 devices with ages from 100 to 104 ms, half had the batch at 102 ms.
     pub(crate) fn all_but_ns(&self, percent: u64) -> u64 {
         let devices: u64 = self.steps.iter().map(|(_, devices)| u64::from(*devices)).sum();
@@ -58,6 +58,7 @@ impl BatchAges {
             let before = had;
             let devices = u64::from(*devices);
             had += devices;
+            // The wanted device lies in this step, so its age is between the step's ends.
             if had >= wanted {
                 let low_ns = step.checked_sub(1).map_or(0, end_ns).max(self.first_ns);
                 let high_ns = end_ns(*step).min(self.last_ns);
@@ -68,10 +69,10 @@ impl BatchAges {
     }
 }
 
-/// A room's index in the run, and the place of one of its lives among the lives of a worker.
+/// A room's index in the run, and the place of a life of the room among the lives of a worker.
 pub(crate) type RoomLife = (u32, u32);
 
-/// The ages of one worker's batches.
+/// The ages of a worker's batches.
 #[derive(Debug)]
 pub(crate) struct KeptAges {
     /// One in `stride` batches is kept. A power of two.

@@ -9,11 +9,11 @@ use super::violation::{Kind, Violations};
 /// Stands for the beginning of a room's life, where every counter is 0.
 const BEGINNING: u64 = u64::MAX;
 
-/// Judges one counter of one room that had devices, and gives its account.
+/// Judges a counter of a room that had devices, and gives the account.
 ///
-/// Each told growth and each told total is a statement about one line of totals. Between two seqs, the
+/// Each told growth and each told total is a statement about a single line of totals. Between two seqs, the
 /// growths add up to the difference of the totals, whichever frames a device was sent. So a device whose
-/// growths do not add up to its totals contradicts itself or the others, and the last total must be the
+/// growths and totals disagree contradicts itself or the others, and the last total must be the
 /// accepted count.
 pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
     let name = format!("room {}: {}", seen.room, case.load.type_name);
@@ -29,6 +29,7 @@ pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut V
     for (claim, witness) in &seen.claims {
         let told = claim.of(case.kind);
         let adds = totals.state(claim.after, claim.through, told.add);
+        // Both statements are made, even after a contradiction, so that later frames are held to all of them.
         let total = told.total.is_none_or(|total| totals.state(BEGINNING, claim.through, total));
         if !(adds && total) {
             violations.add(Kind::CounterInexact, witness.devices, || {

@@ -1,8 +1,8 @@
 //! The ledger of a run: published messages and their outcomes, the sight of every device, and the comparison
 //! of both.
 //!
-//! The publisher fills [`Published`]. Each worker fills one [`RoomSeen`] per room. [`check`] settles them
-//! after the run. While frames arrive, `watch` judges only faults visible in one frame. Pure: no socket, no
+//! The publisher fills [`Published`]. Each worker fills one [`RoomSeen`] per room. [`check`] settles both
+//! after the run. While frames arrive, `watch` judges only faults visible in a frame. Pure: no socket, no
 //! clock.
 
 pub(crate) mod ages;

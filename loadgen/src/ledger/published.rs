@@ -2,7 +2,7 @@
 
 use crate::scenario::schedule::Schedule;
 
-/// The end of one message's publish.
+/// The end of a message's publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Unsent,
@@ -15,7 +15,7 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
-/// The times of one request; `u64::MAX` while an event has not happened.
+/// The times of a request; `u64::MAX` while an event has not happened.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
     sent_ns: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Published {
     schedule: Schedule,
     attempts: Vec<Attempt>,
     outcomes: Vec<Outcome>,
-    /// Offsets by message, 0: none. Empty until an answer names an offset, so that chat costs no memory here.
+    /// Offsets by message, 0: none. Empty until an answer names an offset, so chat costs no memory here.
     offsets: Vec<u64>,
 }
 
@@ -56,7 +56,7 @@ impl Published {
         &self.schedule
     }
 
-    /// Notes that `request` begins to leave. Until an answer comes, its messages are unknown.
+    /// Notes the beginning of `request`. Until an answer comes, the messages are unknown.
     pub(crate) fn sent(&mut self, request: u64, now_ns: u64) {
         let attempt = &mut self.attempts[index(request)];
         // A device may have the message since the first of several attempts.
@@ -66,7 +66,8 @@ impl Published {
         }
     }
 
-    /// Notes the answer to `request`, with outcomes in the order of its messages. Missing ones stay unknown.
+    /// Notes the answer to `request`, with outcomes in the order of the messages. A message without an
+    /// outcome stays unknown.
     pub(crate) fn answered(
         &mut self,
         request: u64,
@@ -79,7 +80,7 @@ impl Published {
         }
     }
 
-    /// Notes the offset that an answer named for message `number`.
+    /// Notes the answered offset of message `number`.
     pub(crate) fn placed(&mut self, number: u64, offset: u64) {
         self.offsets.resize(self.outcomes.len(), 0);
         self.offsets[index(number)] = offset;

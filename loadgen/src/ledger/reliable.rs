@@ -12,7 +12,7 @@ use crate::figures::timeline::Timeline;
 /// Time from a device's return, and from a message's answer, within which the message is to be applied (I2).
 pub(crate) const APPLY_AGE_MAX_NS: u64 = 3_000_000_000;
 
-/// Greatest difference between the node's clock and this one at a message's expiry.
+/// Greatest difference between the clocks of node and generator at a message's expiry.
 const EXPIRY_SLACK_NS: u64 = 200_000_000;
 
 /// The live messages of a room's stream in the store after the run.
@@ -28,7 +28,7 @@ pub(crate) struct Stored {
 /// Times that devices took to apply reliable messages.
 #[derive(Debug, Default)]
 pub(crate) struct ApplyTimes {
-    /// Start of the time that `from_answer` and `from_due` cover.
+    /// Start of the time covered by `from_answer` and `from_due`.
     timed_from_ns: u64,
     /// From the answer `durable`.
     pub(crate) from_answer: Latency,
@@ -45,10 +45,10 @@ impl ApplyTimes {
     }
 }
 
-/// Judges the reliable stream of one room.
+/// Judges the reliable stream of a room.
 ///
 /// `lives` are the stream's epochs, merged over all workers. `stored` is the pull after the run; `None` when
-/// the pull failed, which is a finding elsewhere. A message lives `ttl_ns` from its first sending at least.
+/// the pull failed, which is a finding elsewhere. A message lives `ttl_ns` from the first sending at least.
 pub(crate) fn check_stream(
     published: &Published,
     lives: &[StreamSeen],
@@ -63,6 +63,7 @@ pub(crate) fn check_stream(
         life.check_times(times, violations);
         life.check_holes(violations);
         life.check_ends(violations);
+        // Offsets of another epoch say nothing of this one.
         if let Some(stored) = stored.filter(|stored| stored.epoch == seen.epoch) {
             life.check_seen_is_stored(stored, violations);
         }
@@ -81,6 +82,7 @@ pub(crate) fn check_stored(
     let mut recalled = BTreeSet::new();
     for (offset, what) in &stored.messages {
         match what {
+            // A recalled message leaves the store before its expiry.
             What::Recall(of) => drop(recalled.insert(*of)),
             What::Other => {}
             What::Message(number) => {
@@ -133,7 +135,7 @@ struct StreamLife<'a> {
     published: &'a Published,
     seen: &'a StreamSeen,
     ttl_ns: u64,
-    /// The room had no other epoch, so the answers' offsets belong to this one.
+    /// The room had no other epoch, so the answers' offsets belong to this epoch.
     only: bool,
 }
 
@@ -153,10 +155,11 @@ impl StreamLife<'_> {
         recalls.collect()
     }
 
-    /// Every message known to stand in this epoch, by offset: the answered ones, and over them the applied
-    /// ones.
+    /// Every message known to stand in this epoch, by offset. At an offset both answered and applied, the
+    /// applied message counts.
     fn known(&self) -> BTreeMap<u64, u64> {
         let mut known: BTreeMap<u64, u64> = BTreeMap::new();
+        // Answers do not name an epoch. With several epochs, an answered offset may belong to any.
         if self.only {
             let ok = |number: &u64| self.published.outcome(*number) == Outcome::Ok;
             let answered = self.published.numbers_in(self.seen.room).filter(ok);
@@ -167,7 +170,7 @@ impl StreamLife<'_> {
         known
     }
 
-    /// Each message has one offset (I3), the one that its answer named (I4), and was neither refused nor
+    /// Each message has a single offset (I3), as in the answer (I4), and was neither refused nor
     /// unsent (I6, I7).
     fn check_offsets(&self, violations: &mut Violations) {
         let mut first: BTreeMap<u64, u64> = BTreeMap::new();
@@ -252,13 +255,13 @@ impl StreamLife<'_> {
         }
     }
 
-    /// Every passed offset is recalled or expired (I4), and an expired one was passed by no device that was
-    /// owed it (I2).
+    /// Every passed offset is recalled or expired (I4), and no device was owed an expired one (I2).
     fn check_holes(&self, violations: &mut Violations) {
         let known = self.known();
         let recalled = self.recalled();
         let room = self.seen.room;
         for (offset, passed) in &self.seen.holes {
+            // The node need not carry a recalled message.
             if recalled.contains(offset) {
                 continue;
             }
@@ -269,6 +272,7 @@ impl StreamLife<'_> {
                     owed.then_some((Kind::I2NotApplied, "I2", "expired before the device was given it"))
                 }
                 Some(_) => Some((Kind::I4OffsetMissing, "I4", "neither expired nor recalled")),
+                // An offset without any message: the store counted up without storing.
                 None => Some((Kind::I4OffsetMissing, "I4", "and nobody knows a message there")),
             };
             if let Some((kind, invariant, why)) = fault {
@@ -282,8 +286,8 @@ impl StreamLife<'_> {
         }
     }
 
-    /// Every device ended past every message that was owed to the device. I2 covers answered messages, I4
-    /// messages that were broadcast without an answer.
+    /// Every device ended past every message owed to the device. I2 covers answered messages, I4 messages
+    /// broadcast without an answer.
     fn check_ends(&self, violations: &mut Violations) {
         let known = self.known();
         let recalled = self.recalled();
@@ -310,10 +314,11 @@ impl StreamLife<'_> {
         self.published.sent_ns(number).saturating_add(self.ttl_ns)
     }
 
-    /// A message is owed to devices that had 3 s for it before the expiry: from durable, and from their
-    /// return.
+    /// A message is owed to devices that had 3 s for it before its expiry, counted from durable and from
+    /// their return.
     fn was_owed(&self, number: u64, passed: &Passed) -> bool {
         let answered_ns = self.published.answered_ns(number);
+        // A message broadcast without an answer was durable at some unknown time after its sending.
         let durable_ns = if answered_ns == u64::MAX { self.published.sent_ns(number) } else { answered_ns };
         let until_ns = passed.first_ns.min(self.expires_ns(number).saturating_sub(EXPIRY_SLACK_NS));
         until_ns >= durable_ns.max(passed.returned_ns).saturating_add(APPLY_AGE_MAX_NS)

@@ -1,9 +1,8 @@
-//! One room as the devices of one worker saw it, in a form that travels to the coordinator and is merged
-//! there.
+//! A room as the devices of a worker saw it, in a form for the coordinator, where sights are merged.
 //!
 //! Devices agree on almost everything, so nothing is kept per device. A batch is kept once. Differences
 //! between devices (start, end, told skips) are kept once per distinct fact, with the number of devices and
-//! one of them as a witness.
+//! an example.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::ages::BatchAges;
 
-/// The places (`Schedule::place_of`) of one batch's messages, in the batch's order.
+/// The places (`Schedule::place_of`) of a batch's messages, in the batch's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<u32>", from = "Vec<u32>")]
 pub(crate) enum Numbers {
@@ -71,7 +70,7 @@ impl Witness {
     }
 }
 
-/// The account of one type in one frame. A type without an entry had nothing.
+/// The account of a type in a frame. A type without an entry had none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Told {
     /// Place of the type in the mix.
@@ -93,8 +92,8 @@ impl Told {
     }
 }
 
-/// The account of all batches after `after` up to `through`. A level batch has one of itself, a refresh one
-/// of all batches replaced by the refresh.
+/// The account of all batches after `after` up to `through`. A level batch has a claim about itself, a
+/// refresh of all batches replaced by the refresh.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Claim {
     pub(crate) after: u64,
@@ -109,21 +108,18 @@ impl Claim {
     }
 }
 
-/// One type in one room, by seq of a batch that some device was sent.
+/// A type in a room, by seq of a batch sent to some device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TypeSeen {
     /// Own messages of each batch with messages of any type; often none.
-    #[serde(with = "pairs")]
     pub(crate) batches: BTreeMap<u64, Numbers>,
-    /// Counts of a batch's messages, where one differs from 1.
-    #[serde(with = "pairs")]
+    /// Counts of a batch's messages, where a count differs from 1.
     pub(crate) counts: BTreeMap<u64, Vec<u64>>,
     /// Messages of another run, where there are any.
-    #[serde(with = "pairs")]
     pub(crate) others: BTreeMap<u64, u64>,
 }
 
-/// One life of one room, as the devices of one worker (or, merged, of all) saw it.
+/// A life of a room, as the devices of a worker (or, merged, of all) saw the room.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RoomSeen {
     /// Index of the room in the run.
@@ -133,16 +129,13 @@ pub(crate) struct RoomSeen {
     /// By place of the type in the mix.
     pub(crate) types: Vec<TypeSeen>,
     /// Devices by the seq of their welcome.
-    #[serde(with = "pairs")]
     pub(crate) starts: BTreeMap<u64, Witness>,
     /// Devices by their seq at the end.
-    #[serde(with = "pairs")]
     pub(crate) ends: BTreeMap<u64, Witness>,
     /// Claims of frames. The claim of a level batch has one device of each worker as witness.
     #[serde(with = "pairs")]
     pub(crate) claims: BTreeMap<Claim, Witness>,
     /// Ages of the kept batches, by seq: figures, and no part of the verdict.
-    #[serde(with = "pairs")]
     pub(crate) ages: BTreeMap<u64, BatchAges>,
 }
 
@@ -167,10 +160,11 @@ impl RoomSeen {
         note(&mut self.claims, claim, Witness::of(device));
     }
 
-    /// Adds another worker's sight of the same room. Gives the seqs of batches that the two workers saw
-    /// differently.
+    /// Adds another worker's sight of the same room. Gives the seqs of batches seen differently by the
+    /// two workers.
     pub(crate) fn merge(&mut self, other: Self) -> Vec<u64> {
         let mut conflicts = Vec::new();
+        // A room just made for the merge has no run yet.
         if self.run.is_empty() {
             self.run = other.run;
         }
@@ -199,20 +193,20 @@ fn note<K: Ord>(facts: &mut BTreeMap<K, Witness>, fact: K, more: Witness) {
     facts.entry(fact).and_modify(|known| known.devices += more.devices).or_insert(more);
 }
 
-/// Maps as lists of pairs, because JSON has only text as keys.
-pub(super) mod pairs {
+/// A map as a list of pairs, because JSON has only numbers and text as keys.
+mod pairs {
     use std::collections::BTreeMap;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(in crate::ledger) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
         map: &BTreeMap<K, V>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
     }
 
-    pub(in crate::ledger) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
     where
         K: Deserialize<'de> + Ord,
         V: Deserialize<'de>,

@@ -1,9 +1,9 @@
 //! Messages between two seqs, put together from exact statements about parts.
 //!
-//! A batch 7 with 3 messages states that 3 messages lie between seq 6 and seq 7. A refresh from 7 to 11 with
-//! a `skipped` of 12 states that 12 messages lie between 7 and 11, sent to a device or not. Both join seqs 6
+//! A batch 7 with 3 messages states 3 messages between seq 6 and seq 7. A refresh from 7 to 11 with
+//! a `skipped` of 12 states 12 messages between 7 and 11, sent to a device or not. Both join seqs 6
 //! and 11 at a distance of 15. The seqs form a union-find with a distance along each edge (weighted
-//! quick-union). So a statement that contradicts earlier ones is found at once, and the distance between any
+//! quick-union). So a contradicting statement is found at once, and the distance between any
 //! two joined seqs is known. Pure.
 
 use std::collections::BTreeMap;
@@ -39,8 +39,8 @@ impl Spans {
         (root_a == root_b).then_some(to_b - to_a)
     }
 
-    /// The same as a count; 0 for an unknown distance, and for a negative one, which only contradictions
-    /// make.
+    /// The same as a count; 0 for an unknown distance, and for a negative distance, a product of
+    /// contradictions.
     pub(crate) fn entered(&mut self, after: u64, through: u64) -> u64 {
         self.between(after, through).and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }

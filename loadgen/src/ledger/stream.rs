@@ -1,7 +1,7 @@
-//! One reliable stream as the devices of one worker saw it, in a form that travels to the coordinator and is
-//! merged.
+//! A reliable stream as the devices of a worker saw the stream, in a form for the coordinator, where sights
+//! are merged.
 //!
-//! A device applies everything up to its cursor in order, so nothing is kept per device and message. Applied
+//! A device applies everything up to the cursor in order, so nothing is kept per device and message. Applied
 //! messages are counted per offset and tick, holes and ends once per offset with a witness. 5 000 devices and
 //! 200 messages make 200 offsets with at most [`APPLIED_TICKS_MAX`] pairs of eight bytes each, and a few more
 //! past the first second.
@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::seen::{Witness, pairs};
+use super::seen::Witness;
 
-/// Nanoseconds of one tick, as a power of two: 262 µs. Times to apply are overstated by a tick at most.
+/// Nanoseconds of a tick, as a power of two: 262 µs. Times to apply are overstated by a tick at most.
 pub(crate) const TICK_SHIFT: u32 = 18;
-/// Ticks told apart for one offset. Later ones are counted in steps of 64 ticks (17 ms), at the later end.
+/// Ticks told apart for an offset. Later ticks are counted in steps of 64 ticks (17 ms), at the later end.
 const APPLIED_TICKS_MAX: usize = 4_096;
 const COARSE_TICKS: u32 = 63;
 
@@ -22,7 +22,7 @@ const COARSE_TICKS: u32 = 63;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
-    /// One of this run's messages, by number.
+    /// A message of this run, by number.
     Message(u64),
     /// The recall of the message at an offset.
     Recall(u64),
@@ -30,16 +30,15 @@ pub(crate) enum What {
     Other,
 }
 
-/// One offset that some device applied.
+/// An offset applied by some device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OffsetSeen {
     pub(crate) what: What,
-    /// Devices by the tick after the start in which they applied the offset.
-    #[serde(with = "pairs")]
+    /// Devices by the tick in which they applied the offset, counted from the start.
     pub(crate) applied: BTreeMap<u32, u32>,
-    /// Devices that applied the offset soon after a return. Such devices are not timed from the publish.
+    /// Devices that applied the offset soon after a return. They are not timed from the publish.
     pub(crate) after_return: u64,
-    /// The latest tick and its device.
+    /// The latest tick, and the device.
     pub(crate) slowest: (u32, u32),
 }
 
@@ -56,6 +55,7 @@ impl OffsetSeen {
     /// Notes that `device` applied the offset `after_start_ns` after the start.
     pub(crate) fn apply(&mut self, after_start_ns: u64, device: u32) {
         let tick = u32::try_from(after_start_ns >> TICK_SHIFT).unwrap_or(u32::MAX);
+        // Instants of a slow crowd are without end, and the coordinator keeps those of all workers.
         let tick = if self.applied.len() >= APPLIED_TICKS_MAX { tick | COARSE_TICKS } else { tick };
         *self.applied.entry(tick).or_default() += 1;
         self.slowest = self.slowest.max((tick, device));
@@ -78,20 +78,17 @@ impl Passed {
     }
 }
 
-/// One epoch of one room's reliable stream, as the devices of one worker (or, merged, of all) saw it.
+/// An epoch of a room's reliable stream, as the devices of a worker (or, merged, of all) saw the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamSeen {
     /// Index of the room in the run.
     pub(crate) room: u32,
     pub(crate) epoch: String,
     /// Applied offsets.
-    #[serde(with = "pairs")]
     pub(crate) offsets: BTreeMap<u64, OffsetSeen>,
-    /// Offsets that devices passed without a message.
-    #[serde(with = "pairs")]
+    /// Offsets passed by devices without a message.
     pub(crate) holes: BTreeMap<u64, Passed>,
     /// Devices by their offset at the end.
-    #[serde(with = "pairs")]
     pub(crate) ends: BTreeMap<u64, Passed>,
 }
 
@@ -105,17 +102,17 @@ impl StreamSeen {
         self.offsets.entry(offset).or_insert_with(|| OffsetSeen::new(what, device))
     }
 
-    /// Notes that a device moved past `offset` without a message.
+    /// Notes a device's move past `offset` without a message.
     pub(crate) fn passed_over(&mut self, offset: u64, device: u32, now_ns: u64, returned_ns: u64) {
         note(&mut self.holes, offset, Passed::one(device, now_ns, returned_ns));
     }
 
-    /// Notes that a device stood at `offset` at the end.
+    /// Notes a device's end at `offset`.
     pub(crate) fn ended(&mut self, offset: u64, device: u32, now_ns: u64, returned_ns: u64) {
         note(&mut self.ends, offset, Passed::one(device, now_ns, returned_ns));
     }
 
-    /// The newest offset that a device applied.
+    /// The newest applied offset.
     pub(crate) fn newest(&self) -> u64 {
         self.offsets.last_key_value().map_or(0, |(offset, _)| *offset)
     }
@@ -129,6 +126,7 @@ impl StreamSeen {
                 self.offsets.insert(offset, theirs);
                 continue;
             };
+            // One of the two workers was told a wrong message, and nothing here says which worker.
             if mine.what != theirs.what {
                 conflicts.push(offset);
             }

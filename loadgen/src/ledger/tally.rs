@@ -11,7 +11,7 @@ pub(crate) struct Tally {
     pub(crate) deliveries: u64,
     /// Own messages told as skipped, summed over devices.
     pub(crate) skipped: u64,
-    /// Decoded frames. Every other frame equalled one of these.
+    /// Decoded frames. Every other frame equalled a decoded frame.
     pub(crate) decoded: u64,
     /// Bytes of frames, without WebSocket headers.
     pub(crate) bytes: u64,

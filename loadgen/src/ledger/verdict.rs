@@ -10,7 +10,7 @@ use super::span::Spans;
 use super::violation::{Kind, Violations};
 use crate::scenario::mix::Load;
 
-/// A type of the mix and its publishes.
+/// A type of the mix with its publishes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case<'a> {
     /// Place of the type in the mix.
@@ -22,18 +22,18 @@ pub(crate) struct Case<'a> {
     pub(crate) others: bool,
 }
 
-/// The account of a type in a room, as every device there throughout could add it up.
+/// The account of a type in a room, as added up by any device there throughout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
     /// Accepted messages; of a counter their counts.
     pub(crate) accepted: u64,
-    /// Messages in batches that some device was sent; of a counter the last total.
+    /// Messages in batches sent to some device; of a counter the last total.
     pub(crate) given: u64,
     /// Another run's messages in the same batches.
     pub(crate) others: u64,
-    /// Messages merged away before they left.
+    /// Messages merged away before leaving.
     pub(crate) merged: u64,
-    /// Messages told as skipped to everybody: shed before they left, or in batches sent to no device.
+    /// Messages told as skipped to everybody: shed before leaving, or in batches sent to no device.
     pub(crate) skipped: u64,
 }
 
@@ -48,11 +48,11 @@ impl Account {
     }
 }
 
-/// Judges one type in one room that had devices, and gives its account. `seen` is the merged sight of all
+/// Judges a type in a room that had devices, and gives the account. `seen` is the merged sight of all
 /// workers.
 ///
-/// The devices were welcomed before the first publish, so each one owes an account of every accepted message:
-/// received in a batch, or told as skipped or merged. Messages of unknown publishes may be missing.
+/// The devices were welcomed before the first publish, so each device owes an account of every accepted
+/// message: received in a batch, or told as skipped or merged. Messages of unknown publishes may be missing.
 pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
     let room = RoomCase::new(case, seen);
     room.check_appearances(violations);
@@ -64,7 +64,7 @@ pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violation
     account
 }
 
-/// Judges one of several lives of a room in memory, after a restart of the node. Messages gathered or on
+/// Judges one of a room's several lives in memory, after a restart of the node. Messages gathered or on
 /// their way at the restart are gone, as the class allows. So only the received messages are judged: none
 /// twice, none refused, in order.
 pub(crate) fn check_one_life(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) {
@@ -83,7 +83,7 @@ struct RoomCase<'a> {
     devices: u64,
 }
 
-/// Distances between seqs in messages that entered the room, and in messages merged among them.
+/// Distances between seqs: in messages that entered the room, and in merged messages.
 #[derive(Default)]
 struct Accounts {
     all: Spans,
@@ -102,7 +102,7 @@ impl<'a> RoomCase<'a> {
         self.case.published.schedule().number_at(self.seen.room, place)
     }
 
-    /// Every message in the room's order: the seq of its batch, and its place.
+    /// Every message in the room's order: the seq of the batch, and the place.
     fn order(&self) -> impl DoubleEndedIterator<Item = (u64, u32)> {
         let batches = self.of_type.batches.iter();
         let order: Vec<(u64, u32)> =
@@ -134,9 +134,9 @@ impl<'a> RoomCase<'a> {
         }
     }
 
-    /// A message answered before another was sent stands before the other, and one request keeps its own
-    /// order. Requests that overlapped in time may stand either way round. A later message may take the place
-    /// of an earlier one of its key, so with keys the order is asked within each key.
+    /// A message answered before another was sent stands before the other, and a request keeps its
+    /// order. Requests overlapping in time may stand either way round. A later message may take the place
+    /// of an earlier message of equal key, so with keys the order is asked within each key.
     fn check_order(&self, violations: &mut Violations) {
         let published = self.case.published;
         let schedule = self.case.published.schedule();
@@ -158,6 +158,8 @@ impl<'a> RoomCase<'a> {
             if let Some(later) = behind.next.filter(|later| *later < number)
                 && schedule.request_of(later) == schedule.request_of(number)
             {
+                // Within a request the answer times are equal and prove nothing, but the request lists an
+                // order.
                 violations.add(Kind::OutOfOrder, *devices, || {
                     format!("{name}: message {number} stands before {later} of its own request")
                 });
@@ -170,7 +172,7 @@ impl<'a> RoomCase<'a> {
         }
     }
 
-    /// Joins the claims of all frames. Of two claims that contradict each other, at least one is inexact.
+    /// Joins the claims of all frames. Of two contradicting claims, one at least is inexact.
     fn spans(&self, violations: &mut Violations) -> Accounts {
         let mut spans = Accounts::default();
         for (claim, witness) in &self.seen.claims {
@@ -205,6 +207,8 @@ impl<'a> RoomCase<'a> {
         let batches = &self.of_type.batches;
         for (start, witness) in &seen.starts {
             let in_batches = batches.range(..=start).map(|(_, numbers)| numbers.count()).sum();
+            // Both are lower bounds: claims may not join the two seqs, and batches may have been sent to
+            // nobody.
             let before = spans.all.entered(*first, *start).max(in_batches);
             violations.add(Kind::Lost, before * witness.devices, || {
                 format!("{name}: device {} was welcomed at {start}, past {before} messages", witness.example)
@@ -258,11 +262,12 @@ impl<'a> RoomCase<'a> {
         }
     }
 
-    /// Messages between the first welcome and the last end without a batch that any device was sent, and the
-    /// number of merged ones among them.
+    /// Messages between the first welcome and the last end without a batch sent to any device, and the
+    /// number of merged messages among these.
     fn told_but_unseen(&self, spans: &mut Accounts) -> (u64, u64) {
         let Some((start, _)) = self.seen.starts.first_key_value() else { return (0, 0) };
         let Some((end, _)) = self.seen.ends.last_key_value() else { return (0, 0) };
+        // Batches up to the first welcome are judged by `check_starts_and_ends`.
         let ours: u64 = self.of_type.batches.range(start + 1..).map(|(_, numbers)| numbers.count()).sum();
         let others: u64 = self.of_type.others.range(start + 1..).map(|(_, count)| count).sum();
         let told = spans.all.entered(*start, *end).saturating_sub(ours + others);
@@ -301,6 +306,7 @@ impl<'a> RoomCase<'a> {
             }
         }
         for index in 0..keys {
+            // A skipped message may be of any key, so no key has a lower bound then.
             let least = if account.skipped > 0 { 0 } else { accepted[index] };
             let sum = given[index];
             let most = accepted[index] + unknown[index];
@@ -314,7 +320,7 @@ impl<'a> RoomCase<'a> {
 /// The messages of a key behind a place in the room's order.
 #[derive(Debug)]
 struct Behind {
-    /// The earliest answer among the messages, and its message.
+    /// The earliest answer among the messages, and the message.
     earliest_answer: u64,
     answered: u64,
     next: Option<u64>,

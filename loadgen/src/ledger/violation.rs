@@ -18,16 +18,16 @@ pub(crate) enum Kind {
     Twice,
     /// Two messages, or two batches, came in another order than the room's.
     OutOfOrder,
-    /// A message has other bytes than the published ones, or two devices got different bytes for one batch.
+    /// A message has other bytes than were published, or two devices got different bytes for a batch.
     Altered,
-    /// A message that this run did not publish, or not to this room (I5, I6).
+    /// A message not published by this run, or not to this room (I5, I6).
     Foreign,
-    /// A message appeared although its publish was refused or shed (I7).
+    /// A message appeared after a refused or shed publish (I7).
     RefusedAppeared,
     /// A `seq` was passed over without a reason in the frame.
     Gap,
-    /// `skipped` and `merged` do not add up: together with the given messages they exceed the accepted ones,
-    /// or two frames contradict each other about the same batches.
+    /// `skipped` and `merged` do not add up: together, given, skipped and merged messages exceed the accepted
+    /// messages, or two frames contradict each other about the same batches.
     SkipInexact,
     /// A counter's total is not the sum of the accepted publishes, or not the sum of the growth told to
     /// devices.
@@ -47,23 +47,23 @@ pub(crate) enum Kind {
     I1NotStored,
     /// I2: a durable message was applied later than 3 s after its answer and after the device's return.
     I2Late,
-    /// I2: a durable message was never applied by a device that stayed for 3 s.
+    /// I2: a durable message was never applied by a device present for 3 s.
     I2NotApplied,
-    /// I3: one message was applied twice, under two offsets.
+    /// I3: a message was applied twice, under two offsets.
     I3AppliedTwice,
-    /// I4: an offset was passed over that is neither expired nor recalled.
+    /// I4: an offset neither expired nor recalled was passed over.
     I4OffsetMissing,
     /// I4: offsets that do not rise, lie outside their frame's span, or stand for two messages.
     I4OffsetOrder,
-    /// I4: a reset for a cursor that could be honoured, or an epoch that changed without a reset.
+    /// I4: a reset for a cursor that could be honoured, or a change of epoch without a reset.
     I4FalseReset,
-    /// I5: a reliable message of a room that was not joined.
+    /// I5: a reliable message of a room not joined.
     I5OtherRoom,
-    /// I6: a reliable message that this run did not publish.
+    /// I6: a reliable message not published by this run.
     I6NotPublished,
-    /// I6: a reliable message with another payload or id than the published ones.
+    /// I6: a reliable message with another payload or id than was published.
     I6Altered,
-    /// I7: a reliable message appeared although its publish was refused.
+    /// I7: a reliable message appeared after a refused publish.
     I7RefusedAppeared,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The findings of one kind.
+/// The findings of a kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) count: u64,

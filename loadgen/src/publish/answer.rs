@@ -10,7 +10,6 @@ use crate::wire::http::read_head;
 /// Largest answer accepted: a thousand results, with room to spare.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// One whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublishAnswer {
     pub(crate) code: u16,
@@ -18,9 +17,9 @@ pub(crate) struct PublishAnswer {
     pub(crate) bytes: usize,
     /// Results in the order of the request's messages. A message without a result is unknown.
     pub(crate) results: Vec<MessageResult>,
-    /// The wait that the door asks for before another attempt.
+    /// The wait before another attempt, as asked by the door.
     pub(crate) retry_after_ms: Option<u64>,
-    /// The first 200 letters of an answer that is not plain success.
+    /// The first 200 letters of an answer other than plain success.
     pub(crate) trouble: Option<String>,
     /// The door keeps the connection open.
     pub(crate) keeps: bool,
@@ -31,13 +30,13 @@ pub(crate) struct MessageResult {
     pub(crate) outcome: Outcome,
     /// Place in the reliable stream; 0: none.
     pub(crate) offset: u64,
-    /// The message took the place of a waiting one.
+    /// The message took the place of a waiting message.
     pub(crate) is_merged: bool,
     /// The reason for a refusal: of the result, or else the code of the problem. Empty otherwise.
     pub(crate) reason: String,
 }
 
-/// The codes of a 503 that promise that no message of the request appears (docs/protocol.md, problems).
+/// The codes of a 503 after which no message of the request may appear (docs/protocol.md, problems).
 const CODES_NOTHING_TAKEN: [&str; 4] = ["inbox_full", "rooms_full", "draining", "shed"];
 
 #[derive(Debug, Deserialize)]
@@ -68,7 +67,7 @@ struct JsonResult {
 /// | other 5xx, and unreadable results | unknown |
 ///
 /// # Errors
-/// A sentence about bytes that are no answer of a publisher door. The connection is of no further use.
+/// A sentence about bytes foreign to a publisher door. The connection is of no further use.
 pub(crate) fn read_answer(received: &[u8], messages: usize) -> Result<Option<PublishAnswer>, String> {
     let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
     let Some(body) = head.body(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
@@ -80,6 +79,7 @@ pub(crate) fn read_answer(received: &[u8], messages: usize) -> Result<Option<Pub
         vec![result; messages]
     };
     let results = match (code, if is_proto { proto_results(body) } else { json_results(body) }) {
+        // A door that sheds some messages answers 429 or 503, with a result for each.
         (200..=299 | 429 | 503, Some(results)) => results,
         (400..=499, _) => refused(problem_code(body).unwrap_or_else(|| format!("http_{code}"))),
         (503, None) => {
@@ -89,6 +89,7 @@ pub(crate) fn read_answer(received: &[u8], messages: usize) -> Result<Option<Pub
         }
         _ => Vec::new(),
     };
+    // A 2xx may hold shed messages as well.
     let plain = code / 100 == 2 && results.iter().all(|result| result.outcome == Outcome::Ok);
     let shown = || String::from_utf8_lossy(body).chars().take(200).collect::<String>();
     let seconds = head.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::ledger::Outcome;
 
-/// Wait for the next attempt where no answer names one, times the attempts so far.
+/// Wait for the next attempt where no answer names a wait, times the attempts so far.
 const BACKOFF_NS: u64 = 100_000_000;
 /// Longest wait for the next attempt, even where an answer asks for more.
 const BACKOFF_MAX_NS: u64 = 2_000_000_000;
 
-/// Time for each allowed attempt. Attempts that wait long for an answer use up the time of later ones.
+/// Time for each allowed attempt. A long wait for an answer uses up the time of later attempts.
 const ATTEMPT_AGE_NS: u64 = 1_500_000_000;
 
-/// The end of one attempt.
+/// The end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tried {
     /// Taken, or refused with 4xx.
@@ -48,7 +48,7 @@ pub(crate) enum Next {
     Again,
     /// The last attempt decides.
     Settled,
-    /// No attempt is left, or an earlier one may have been taken.
+    /// No attempt is left, or an earlier attempt may have been taken.
     Unknown,
 }
 
@@ -65,18 +65,18 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Attempts {
     attempts_max: u32,
-    /// Requests with a failed attempt that are not settled: at most the requests sent.
+    /// Unsettled requests with a failed attempt: at most the requests sent.
     open: BTreeMap<u64, Open>,
     due: BinaryHeap<Reverse<(u64, u64)>>,
 }
 
 impl Attempts {
-    /// Allows `attempts_max` attempts at each request. With one, every attempt settles its request.
+    /// Allows `attempts_max` attempts at each request. With 1, every attempt settles the request.
     pub(crate) fn new(attempts_max: u32) -> Self {
         Self { attempts_max, open: BTreeMap::new(), due: BinaryHeap::new() }
     }
 
-    /// Takes note of the end of an attempt at `request`, and plans another one where that is allowed.
+    /// Takes note of the end of an attempt at `request`, and plans another where allowed.
     pub(crate) fn next(
         &mut self,
         request: u64,

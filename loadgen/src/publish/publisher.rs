@@ -1,9 +1,9 @@
 //! The publisher: requests at their time over HTTP/1.1 keep-alive connections, on a thread of its own.
 //!
-//! Open loop: a request leaves at its due time, answered or not its predecessors, as long as a connection is
-//! free or may be opened. While all connections are busy the request waits. Latency counts from the schedule,
-//! so the wait is in the figures. Such a wait is the node's, whose answers are late. A request that leaves
-//! late although a connection was free shows this machine's own lateness, which is recorded apart.
+//! Open loop: a request leaves at the due time, whatever became of earlier requests, as long as a connection
+//! is free or may be opened. While all connections are busy the request waits. Latency counts from the
+//! schedule, so the wait is in the figures. Such a wait is the node's, whose answers are late. A request
+//! leaving late with a free connection shows this machine's own lateness, which is recorded apart.
 //!
 //! A connection carries one request at a time. Chat is sent once, because a message without an `id` cannot be
 //! repeated safely: without an answer the message is unknown. A reliable message is sent again with the same
@@ -60,13 +60,13 @@ pub(crate) struct Outcomes {
     pub(crate) published: Published,
     /// Time from the moment at which a message was due and a connection free to the message's leaving.
     pub(crate) lateness: Latency,
-    /// Time from a request's leaving to its answer.
+    /// Time from a request's leaving to the answer.
     pub(crate) answer_latency: Latency,
     /// The same for the whole run, warm-up included, by the time of leaving.
     pub(crate) answers: Timeline,
     /// Answers by status code.
     pub(crate) codes: BTreeMap<u16, u64>,
-    /// Messages that took the place of a waiting one.
+    /// Messages that took the place of a waiting message.
     pub(crate) merged: u64,
     /// Refused messages by reason; each attempt counts.
     pub(crate) refusals: BTreeMap<String, u64>,
@@ -74,10 +74,10 @@ pub(crate) struct Outcomes {
     pub(crate) retried: u64,
     /// The first few refusals and failures, in words.
     pub(crate) troubles: Vec<String>,
-    /// The part of a processor used by the publisher's thread in its busiest second, from the start to the
+    /// The part of a processor used by the publisher's thread in the busiest second, from the start to the
     /// last answer.
     pub(crate) busy: f64,
-    /// Start of the time that lateness and answer latency cover.
+    /// Start of the time covered by lateness and answer latency.
     timed_from_ns: u64,
 }
 
@@ -117,7 +117,7 @@ impl Outcomes {
 #[derive(Debug)]
 struct Connection {
     exchange: Exchange,
-    /// The request in flight and the time of its leaving.
+    /// The request in flight, and the time of leaving.
     flight: Option<(u64, u64)>,
 }
 
@@ -150,7 +150,7 @@ impl Free {
         self.slots.push(slot);
     }
 
-    /// The part of a message's wait that this machine caused: due, with a free slot, and still here.
+    /// The part of a message's wait caused by this machine: due, with a free slot, and still here.
     fn late_ns(&self, due_ns: u64, now_ns: u64) -> u64 {
         now_ns.saturating_sub(due_ns.max(self.since_ns))
     }
@@ -170,8 +170,8 @@ struct Publisher {
     requests: Requests,
     connections: Vec<Option<Connection>>,
     free: Free,
-    /// Requests in the order of their leaving, for their deadlines. Answered ones stay until they reach the
-    /// front.
+    /// Requests in the order of their leaving, for their deadlines. Answered requests stay until they reach
+    /// the front.
     flights: VecDeque<Flight>,
     attempts: Attempts,
     busiest: Busiest,
@@ -287,7 +287,7 @@ impl Publisher {
         self.leave(slot, request, now_ns);
     }
 
-    /// Makes one attempt at a request.
+    /// Makes an attempt at a request.
     fn leave(&mut self, slot: usize, request: u64, now_ns: u64) {
         if self.connections[slot].is_none() {
             match self.open(slot) {
@@ -304,6 +304,7 @@ impl Publisher {
 
     fn open(&self, slot: usize) -> std::io::Result<Connection> {
         let mut stream = TcpStream::connect(self.door.address())?;
+        // Nagle's algorithm would hold back a small request until the last answer's acknowledgement.
         stream.set_nodelay(true)?;
         self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
         Ok(Connection { exchange: Exchange::new(stream, Vec::new()), flight: None })
@@ -328,6 +329,7 @@ impl Publisher {
 
     fn take_answer(&mut self, slot: usize) {
         let Some(connection) = &mut self.connections[slot] else { return };
+        // Pipelined bytes would be taken for the answer to the next request.
         let Some((request, sent_ns)) = connection.flight else {
             return self.fail(slot, "an answer to nothing");
         };
@@ -397,6 +399,7 @@ impl Publisher {
     fn expire(&mut self, now_ns: u64) {
         while let Some(Flight { request, slot, sent_ns }) = self.flights.front().copied() {
             let open = self.connections[slot].as_ref().and_then(|connection| connection.flight);
+            // An answered request's entry, or the entry of an earlier attempt at the same slot, is stale.
             let is_open = open == Some((request, sent_ns));
             if is_open && now_ns < sent_ns + ANSWER_AGE_MAX_NS {
                 return;

@@ -18,7 +18,7 @@ pub(crate) struct Traffic {
     pub(crate) load: Load,
     /// Life of reliable messages in ms; `None`: as the type says.
     pub(crate) ttl_ms: Option<u64>,
-    /// Attempts at one request. After the last one its messages stay unknown.
+    /// Attempts at a request. After the last, the messages stay unknown.
     pub(crate) attempts_max: u32,
     /// Types of reliable messages; `None`: the load's type for all.
     pub(crate) reliable_types: Option<ReliableTypes>,

@@ -1,4 +1,4 @@
-//! The doors of the node under load: their addresses, and plain HTTP questions to them.
+//! The doors of the node under load: their addresses, and plain HTTP questions.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -15,7 +15,7 @@ const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
 /// Largest answer read.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// One door, as typed and as resolved.
+/// A door, as typed and as resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Door {
     scheme: String,
@@ -72,7 +72,7 @@ impl Door {
         Ok(names.map(value))
     }
 
-    /// Sends one request and reads until `take` finds its part of the answer.
+    /// Sends one request and reads until `take` finds the wanted part of the answer.
     fn exchange<T>(
         &self,
         path: &str,
@@ -81,6 +81,7 @@ impl Door {
     ) -> Result<T, String> {
         let said = |error: std::io::Error| error.to_string();
         let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_AGE_MAX).map_err(said)?;
+        // A door that accepts and stays silent must not hold up the run's start.
         stream.set_read_timeout(Some(ANSWER_AGE_MAX)).map_err(said)?;
         stream.set_write_timeout(Some(ANSWER_AGE_MAX)).map_err(said)?;
         let authorization = bearer.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -95,6 +96,7 @@ impl Door {
             if let Some(taken) = take(&answer)? {
                 return Ok(taken);
             }
+            // The door closes after its answer, because the request asked for that.
             if read == 0 {
                 return Err("no HTTP answer, or half of one".into());
             }
@@ -114,6 +116,7 @@ impl FromStr for Door {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or("a door is SCHEME://HOST:PORT")?;
+        // A URL copied from a browser ends with a slash.
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let address = authority
             .to_socket_addrs()

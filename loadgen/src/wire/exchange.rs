@@ -1,4 +1,4 @@
-//! One HTTP request and its answer over a non-blocking connection.
+//! An HTTP request and the answer over a non-blocking connection.
 
 use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
 
@@ -19,7 +19,7 @@ impl Exchange {
         Self { stream, request, sent: 0, answer: Vec::new() }
     }
 
-    /// Empties the request for the next one on the same connection.
+    /// Empties the request for the next use of the same connection.
     pub(crate) fn begin(&mut self) -> &mut Vec<u8> {
         self.sent = 0;
         self.request.clear();
@@ -43,7 +43,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Appends one read to the answer. `false`: the kernel has no bytes now.
+    /// Appends a read to the answer. `false`: the kernel has no bytes now.
     pub(crate) fn receive(&mut self) -> Result<bool> {
         let mut chunk = [0; 16 * 1024];
         loop {

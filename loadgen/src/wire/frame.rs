@@ -1,8 +1,8 @@
 //! The device's side of the wire: WebSocket frames in and out, and the content of a server's frame.
 //!
 //! Written from docs/protocol.md and the schema alone. The engine's encoder is not used here, because a
-//! mistake shared by both sides would stay unseen. A JSON frame is read into the schema's own types, so that
-//! the rest of the generator knows one shape. Pure: bytes in, values out.
+//! mistake shared by both sides would stay unseen. A JSON frame is read into the schema's own types, so the
+//! rest of the generator knows a single shape. Pure: bytes in, values out.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -110,9 +110,11 @@ pub(crate) enum Start {
 /// Looks at the first frame of `bytes`. The engine never fragments, so a frame is a message.
 pub(crate) fn start(bytes: &[u8]) -> Start {
     let [first, second, ..] = *bytes else { return Start::Half };
+    // FIN set and no extension: the engine never fragments and negotiates no compression.
     if first & 0xf0 != 0x80 {
         return Start::Bad("a fragment or a reserved bit");
     }
+    // RFC 6455, 5.1: a client must close the connection on a masked frame.
     if second & 0x80 != 0 {
         return Start::Bad("a masked frame from a server");
     }
@@ -187,6 +189,7 @@ fn json_frame(payload: &[u8]) -> Result<JsonFrame<'_>, String> {
 struct JsonMessage<'a> {
     #[serde(rename = "type", borrow)]
     type_name: Cow<'a, str>,
+    // Raw, because the payload must be compared byte by byte.
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -201,6 +204,8 @@ struct JsonMessage<'a> {
 
 impl From<JsonMessage<'_>> for Message {
     fn from(message: JsonMessage<'_>) -> Self {
+        // An opaque payload stays in base64: the generator publishes JSON alone, so the payload is foreign
+        // anyway.
         let (payload, json) = match (message.payload, &message.payload_b64) {
             (Some(raw), _) => (Bytes::copy_from_slice(raw.get().as_bytes()), true),
             (None, Some(opaque)) => (Bytes::copy_from_slice(opaque.as_bytes()), false),

@@ -62,6 +62,7 @@ impl Handshake {
         if head.code != 101 {
             return Err(format!("HTTP {}", head.code));
         }
+        // RFC 6455, 4.1: without the right key the answer is to another request.
         if head.header("sec-websocket-accept") != Some(&*self.accept) {
             return Err("an upgrade without the right Sec-WebSocket-Accept".into());
         }

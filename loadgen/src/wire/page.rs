@@ -13,6 +13,7 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub(crate) fn read_page(received: &[u8]) -> Result<Option<Welcome>, String> {
     let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
     let Some(body) = head.body(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
+    // The body first: the connection may be closed only behind the whole answer.
     match head.code {
         200 => decode_page(body).map(Some),
         code => Err(format!("HTTP {code}")),

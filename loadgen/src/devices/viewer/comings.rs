@@ -9,7 +9,7 @@ use crate::devices::watch::Track;
 use crate::scenario::habits::{SIP_EVERY_NS, until_death_ns, until_hop_ns};
 use crate::wire::frame::{OPCODE_CLOSE, write_device_frame};
 
-/// Wait of a device that is to join as a newcomer until an earlier pull of the same device ends.
+/// Wait of a newcomer until an earlier pull of the same device ends.
 const JOIN_AGAIN_NS: u64 = 100_000_000;
 
 impl Devices {
@@ -31,7 +31,7 @@ impl Devices {
         self.sip_from_now(index);
     }
 
-    /// Plans the end of a device's stay; for a device that is away, the beginning of its next stay.
+    /// Plans the end of a device's stay; for a device that is away, the beginning of the next stay.
     fn plan_stay(&mut self, index: usize) {
         let is_away = self.devices[index].phase == Phase::Away;
         let after_start_ns = monotonic_ns().saturating_sub(self.start_ns);
@@ -63,7 +63,7 @@ impl Devices {
         self.plan_stay(index);
     }
 
-    /// Ends a stay: the device says goodbye, and further messages are not owed to it.
+    /// Ends a stay: the device says goodbye, and owes no further account.
     pub(super) fn leave_room(&mut self, index: usize) {
         if self.is_calm || matches!(self.devices[index].phase, Phase::Away | Phase::Dead | Phase::Ended) {
             return;
@@ -86,7 +86,7 @@ impl Devices {
     }
 
     /// Moves a device to another room as a newcomer; large rooms draw more devices. In a run with hops every
-    /// worker watches all rooms, so a room's index is its place.
+    /// worker watches all rooms, so a room's index and place are equal.
     pub(super) fn hop(&mut self, index: usize, now_ns: u64) {
         let device = &self.devices[index];
         if self.is_calm || matches!(device.phase, Phase::Dead | Phase::Ended) || self.room_names.len() < 2 {
@@ -120,8 +120,8 @@ impl Devices {
         self.leave(index, self.start_ns + storm.at_ms * 1_000_000 + away_ns);
     }
 
-    /// Stops a device for ever: no reads and no pings on an open connection. Further messages are not owed to
-    /// it.
+    /// Stops a device for ever: no reads and no pings on an open connection. A dead device
+    /// owes no further account.
     pub(super) fn die(&mut self, index: usize, now_ns: u64) {
         let device = &mut self.devices[index];
         if self.is_calm || matches!(device.phase, Phase::Dead | Phase::Ended) {
@@ -155,7 +155,7 @@ impl Devices {
         }
     }
 
-    /// Reads one sip, and plans the next.
+    /// Reads a sip, and plans the next.
     pub(super) fn sip(&mut self, index: usize, now_ns: u64) -> Result<(), String> {
         let device = &mut self.devices[index];
         if self.is_calm || device.phase != Phase::Watching {
@@ -166,8 +166,8 @@ impl Devices {
         self.read_once(index, self.crowd.awkward.sip_bytes()).map(drop)
     }
 
-    /// Records the time from a device's due time to its welcome. Joins before the first publish are left out:
-    /// they follow the free handshakes, not a schedule.
+    /// Records the time from a device's due time to the welcome. Joins before the first publish follow the
+    /// free handshakes instead of a schedule, and are left out.
     pub(super) fn joined(&mut self, index: usize, now_ns: u64) {
         let due_ns = self.devices[index].due_ns;
         if self.start_ns > 0 && due_ns >= self.watch.figures.timed_from_ns.max(self.start_ns) {

@@ -11,12 +11,12 @@ use crate::ledger::Kind;
 use crate::machine::sockets;
 use crate::scenario::habits::{DeviceHabits, until_return_ns};
 
-/// Attempts at one device's connection. After the last one the run is given up; once publishing began, the
+/// Attempts at a device's connection. After the last, the run is given up; once publishing began, the
 /// device.
 const ATTEMPTS_MAX: u8 = 5;
 /// Wait between a failed attempt and the next, times the attempts so far.
 const RETRY_AFTER_NS: u64 = 200_000_000;
-/// Kernel buffer of a device that stalls, reads slowly or dies. In a larger one the silence would go
+/// Kernel buffer of a stalling, slow or dying device. In a larger buffer the silence would go
 /// unnoticed.
 const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
 
@@ -79,7 +79,7 @@ impl Devices {
         }
     }
 
-    /// Ends an attempt before its welcome, and plans the next one while attempts are left.
+    /// Ends an attempt without a welcome, and plans another while attempts are left.
     #[cold]
     pub(super) fn give_back(&mut self, index: usize, reason: &str) -> Result<(), String> {
         self.shaking -= 1;
@@ -115,7 +115,7 @@ impl Devices {
         self.watch.broke(Kind::Disconnected, self.seat(index), format_args!("{reason}"));
     }
 
-    /// Ends a connection that the other side ended: an attempt fails, or a device was cut off.
+    /// Takes note of an end by the other side: an attempt fails, or a device was cut off.
     #[cold]
     pub(super) fn lose(&mut self, index: usize, reason: &str) -> Result<(), String> {
         match self.devices[index].phase {

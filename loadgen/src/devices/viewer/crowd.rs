@@ -1,4 +1,4 @@
-//! The devices of one worker: their numbers, rooms, stays and habits. Pure.
+//! The devices of a worker: their numbers, rooms, stays and habits. Pure.
 
 use std::net::Ipv4Addr;
 
@@ -6,18 +6,18 @@ use crate::scenario::audience::{Audience, Stay};
 use crate::scenario::habits::{Awkward, DeviceHabits, Storm};
 use crate::scenario::seating::Seating;
 
-/// Devices for each source address. The kernel gives a connection every second port of its 28 000 at once.
-/// Past those it searches port by port: each of a raid's last devices would wait milliseconds.
+/// Devices for each source address. The kernel gives a connection every second of 28 000 ports at once. Past
+/// 14 000 connections the search goes port by port: each of a raid's last devices would wait milliseconds.
 pub(crate) const DEVICES_PER_SOURCE: usize = 8_000;
 
 /// The devices of a worker and their ways to connect. Device n of the run belongs to worker n modulo the
-/// workers, so that all workers share every rush of joins.
+/// workers, so all workers share every rush of joins.
 #[derive(Debug, Clone)]
 pub(crate) struct Crowd {
     /// Number of this worker, from 0.
     pub(crate) worker: u32,
     pub(crate) workers: u32,
-    /// Rooms of the run. The first device of each room is its witness.
+    /// Rooms of the run. The first device of each room is the witness.
     pub(crate) rooms: u32,
     /// The first room of every device of the run.
     pub(crate) seating: Seating,
@@ -25,7 +25,7 @@ pub(crate) struct Crowd {
     pub(crate) storms: Vec<Storm>,
     /// The loopback address of the first devices; used with a door on loopback.
     pub(crate) source: Ipv4Addr,
-    /// Handshakes under way at one time.
+    /// Handshakes under way at a time.
     pub(crate) handshakes_max: u32,
     pub(crate) awkward: Awkward,
     pub(crate) seed: u64,
@@ -55,7 +55,7 @@ impl Crowd {
         Ipv4Addr::new(net, first.wrapping_add(further), subnet, host)
     }
 
-    /// A witness is in its room from before the first publish to the end, so that the room can be judged.
+    /// A witness stays in the room from before the first publish to the end, and the room is judged by it.
     fn is_witness(&self, device: u32) -> bool {
         device < self.rooms
     }
@@ -66,7 +66,8 @@ impl Crowd {
         if self.is_witness(device) { habits.of_a_witness() } else { habits }
     }
 
-    /// The first stay of the device at `index` that ends later than `after_start_ns` after the first publish.
+    /// The first stay of the device at `index` with an end later than `after_start_ns` after the first
+    /// publish.
     pub(crate) fn stay(&self, index: usize, after_start_ns: u64) -> Option<Stay> {
         let device = self.number(index);
         if self.is_witness(device) {
@@ -75,7 +76,7 @@ impl Crowd {
         self.audience.stays(device).find(|stay| stay.to_ns.is_none_or(|to_ns| to_ns > after_start_ns))
     }
 
-    /// The storms that take the device at `index`: place in the run's list, and ns after the first publish.
+    /// The storms over the device at `index`: place in the run's list, and ns after the first publish.
     pub(crate) fn storms_of(&self, index: usize) -> impl Iterator<Item = (u8, u64)> + '_ {
         let device = self.number(index);
         let storms = (0_u8..)

@@ -10,7 +10,7 @@ use crate::machine::sockets;
 use crate::scenario::habits::{away_ns, until_cut_ns, until_stall_ns};
 use crate::wire::frame;
 
-/// Wait of a device between a pull without progress and its next.
+/// Wait of a device between a pull without progress and the next.
 const PULL_AGAIN_NS: u64 = 300_000_000;
 
 impl Devices {
@@ -39,7 +39,7 @@ impl Devices {
         Ok(())
     }
 
-    /// The time of the latest return of a device, or of its latest beginning to read again.
+    /// The time of the latest return of a device, or of the latest end of a stall.
     pub(crate) fn latest_return_ns(&self) -> u64 {
         self.latest_return_ns
     }
@@ -55,7 +55,7 @@ impl Devices {
         }
     }
 
-    /// Cuts a device's connection. A device outside its room has its next cut planned at its return.
+    /// Cuts a device's connection. For a device outside the room, the next cut is planned at the return.
     fn cut(&mut self, index: usize, now_ns: u64) {
         let device = &mut self.devices[index];
         device.is_cut_planned = false;
@@ -102,7 +102,7 @@ impl Devices {
         }
     }
 
-    /// Takes note of a device's welcome, the first one or a later one.
+    /// Takes note of a device's welcome, first or later.
     pub(super) fn welcomed(&mut self, index: usize, ack_within_ms: Option<u64>, now_ns: u64) {
         self.joined(index, now_ns);
         self.sip_from_now(index);
@@ -117,7 +117,7 @@ impl Devices {
     }
 
     /// The end of this device's connection is no broken promise, and the device comes back. A node may cut
-    /// devices that do not read.
+    /// devices without reads.
     pub(super) fn may_return(&self, index: usize) -> bool {
         let habits = self.devices[index].habits;
         self.crowd.awkward.through_restarts || habits.stalls || habits.is_slow

@@ -1,11 +1,11 @@
-//! Many devices on one thread: connects them, reads their frames, and keeps them alive.
+//! Many devices on one thread: connections, reads, and pings.
 //!
 //! Here are only sockets; `watch` judges the frames. Submodules: `connecting` (attempts and retries),
 //! `habits` (acknowledgements, pulls, stalls, cuts), `comings` (stays, hops, storms, deaths), `crowd`
 //! (numbers and rooms).
 //!
 //! A device is one `Device` of some hundred bytes and a socket. All devices read into one scratch. Only a
-//! half frame owns bytes, from a pool that is reused, so the steady state allocates nothing.
+//! half frame owns bytes, from a reused pool, so the steady state allocates nothing.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -84,7 +84,7 @@ struct Device {
     is_cut_planned: bool,
 }
 
-/// The devices of one worker.
+/// The devices of a worker.
 #[derive(Debug)]
 pub(crate) struct Devices {
     poll: Poll,
@@ -100,18 +100,18 @@ pub(crate) struct Devices {
     random: fastrand::Rng,
     /// Time of the first publish; 0: unknown so far.
     start_ns: u64,
-    /// Devices that join before the first publish.
+    /// Devices to join before the first publish.
     first: usize,
-    /// Time from a device's due join or return to its welcome.
+    /// Time from a device's due join or return to the welcome.
     pub(crate) joins: Latency,
     pub(crate) moves: Moves,
-    /// The first device without an attempt to connect; all later ones have none either.
+    /// The first device without an attempt to connect; later devices have none either.
     untried: usize,
     /// Devices whose next attempt to connect is due.
     retries: VecDeque<usize>,
     errands: Errands,
     pulls: Pulls,
-    /// Publishing is over, and the habits with it.
+    /// Publishing is over, and the devices' habits with it.
     is_calm: bool,
     latest_return_ns: u64,
     /// Devices between the start of their connection and their welcome.
@@ -121,7 +121,7 @@ pub(crate) struct Devices {
     ping: Vec<u8>,
     /// Time between two pings of a device; 0 before the first welcome.
     ping_every_ns: u64,
-    /// Devices that had their turn in this round of pings.
+    /// Devices pinged in this round.
     pinged: usize,
     /// Start of this round.
     ping_round_ns: u64,
@@ -186,7 +186,7 @@ impl Devices {
         Waker::new(self.poll.registry(), WAKE)
     }
 
-    /// Every device that joins before the first publish is in its room.
+    /// Every device due before the first publish is in its room.
     pub(crate) fn is_ready(&self) -> bool {
         self.watching == self.first
     }
@@ -205,7 +205,7 @@ impl Devices {
         Seat { device: self.crowd.number(index), place: self.devices[index].place as usize }
     }
 
-    /// Takes one turn: begins due errands, connections and pulls, waits at most `wait`, reads, and sends due
+    /// Takes a turn: begins due errands, connections and pulls, waits at most `wait`, reads, and sends due
     /// pings.
     ///
     /// # Errors
@@ -247,7 +247,7 @@ impl Devices {
     }
 
     /// Reads until the socket is empty. A read that did not fill the scratch emptied the socket (epoll(7)),
-    /// which saves one more read, unless the connection is ending.
+    /// which saves another read, unless the connection is ending.
     fn read(&mut self, index: usize, ending: Ending) -> Result<(), String> {
         loop {
             match self.read_once(index, SCRATCH_BYTES)? {
@@ -269,9 +269,11 @@ impl Devices {
             Ok(0) => return self.lose(index, "ended by the server").map(|()| Got::Nothing),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Got::Nothing),
+            // `All` makes the caller read again.
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Got::All),
             Err(error) => return self.lose(index, &error.to_string()).map(|()| Got::Nothing),
         };
+        // Copied in front of the new bytes only after the read: a read without bytes costs no copy.
         if held > 0 {
             self.scratch[..held].copy_from_slice(&device.half);
             let mut emptied = std::mem::take(&mut device.half);
@@ -383,6 +385,8 @@ impl Devices {
         let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
         match stream.write(frame) {
             Ok(written) if written == frame.len() => Ok(()),
+            // Half a frame would garble the next one, and a buffer full of pings means a server that reads
+            // nothing.
             Ok(_) => self.lose(index, "the kernel took half a ping"),
             // A server that reads nothing ends the connection by its own heartbeat.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -390,8 +394,9 @@ impl Devices {
         }
     }
 
-    /// Pings the devices that are due: each one once in `ping_every_ns`, evenly spread.
+    /// Pings the due devices: each once in `ping_every_ns`, evenly spread.
     fn ping_due(&mut self) {
+        // No device is in its room, so no heartbeat is known.
         if self.ping_every_ns == 0 {
             return;
         }
@@ -422,7 +427,7 @@ impl Devices {
         }
     }
 
-    /// Every device is back and has everything: all batches of its room, and its stream up to `heads` (by
+    /// Every device is back and has everything: all batches of the room, and the stream up to `heads` (by
     /// place). Each room with a device throughout has everything `accepted` (by place). Given up devices are
     /// not waited for.
     pub(crate) fn is_level(&self, accepted: &[Vec<u64>], heads: &[u64]) -> bool {
@@ -442,7 +447,7 @@ impl Devices {
         are_level && self.places_of(Track::is_throughout).into_iter().all(is_complete)
     }
 
-    /// Each room with devices has one that was there throughout. Only such a device shows when everything has
+    /// Each room with devices has one there throughout. Only such a device shows when everything has
     /// come.
     pub(crate) fn knows_all_rooms(&self) -> bool {
         self.places_of(Track::is_known).is_subset(&self.places_of(Track::is_throughout))
@@ -457,6 +462,7 @@ impl Devices {
     pub(crate) fn end(&mut self) {
         for index in 0..self.devices.len() {
             let seat = self.seat(index);
+            // The run waited for returns as long as it may.
             if !matches!(
                 self.devices[index].phase,
                 Phase::Away | Phase::Watching | Phase::Dead | Phase::Ended
@@ -479,7 +485,7 @@ impl Devices {
     }
 }
 
-/// The yield of one read.
+/// The yield of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Got {
     Nothing,
@@ -488,7 +494,7 @@ enum Got {
     All,
 }
 
-/// The other side has ended its direction, so that a short read is not the last.
+/// The other side has ended the connection, so a short read is not the last.
 #[derive(Debug, Clone, Copy)]
 struct Ending(bool);
 

@@ -1,4 +1,4 @@
-//! One life of a room as a worker's devices see it: copies, ledger, and the account so far. Pure.
+//! A life of a room in the sight of a worker's devices: copies, ledger, and the account so far. Pure.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ impl WatchedRoom {
         Self { name, copies, seen, accounted, accounted_seqs: BTreeSet::new(), newest_seq: 0 }
     }
 
-    /// Notes the account told to a device that held `after`.
+    /// Notes the account told to a device at `after`.
     pub(super) fn claim(&mut self, after: u64, said: &Said, device: u32) {
         if !said.told.is_empty() {
             self.newest_seq = self.newest_seq.max(said.seq);
@@ -43,7 +43,7 @@ impl WatchedRoom {
     }
 }
 
-/// The messages of one type in a batch.
+/// The messages of a type in a batch.
 #[derive(Debug, Default, Clone)]
 pub(super) struct OursOfType {
     /// Places of this run's messages.
@@ -54,7 +54,7 @@ pub(super) struct OursOfType {
     pub(super) others: u64,
 }
 
-/// A device's batch against the batch that others had under its seq: the broken promise, and the messages
+/// A device's batch against the others' batch of equal seq: the broken promise, and the messages
 /// concerned.
 pub(super) fn difference(known: &Numbers, numbers: &Numbers) -> (Kind, u64) {
     let sorted = |numbers: &Numbers| {

@@ -1,8 +1,8 @@
-//! Judges every frame of every device of one worker, as the frame arrives.
+//! Judges every frame of every device of a worker, on arrival.
 //!
-//! Nearly every frame is a batch that another device had before. Its bytes are compared with the copy, the
-//! device's seq grows by one, and a few counters grow. Any other frame takes the slow way: the frame is
-//! decoded, its messages are compared with the published ones, and its account goes into the ledger. Pure.
+//! Nearly every frame is a batch known from another device. The bytes are compared with the copy, the
+//! device's seq grows by 1, and a few counters grow. Any other frame takes the slow way: the frame is
+//! decoded, the messages are compared with the publishes, and the account goes into the ledger. Pure.
 
 use std::fmt;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use life::{OursOfType, WatchedRoom, difference};
 /// Letters of a payload shown in an example.
 const SHOWN_MAX: usize = 60;
 
-/// One device's place in its room.
+/// A device's place in the room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Track {
     /// The newest seq held; `None` before the first welcome.
@@ -43,7 +43,7 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    /// The track of a device that joins after publishing began. Earlier messages are not owed to the device.
+    /// The track of a late joiner. Earlier messages are not owed to the device.
     pub(crate) fn late(habits: DeviceHabits) -> Self {
         Self { was_away: true, ..Self::new(habits) }
     }
@@ -81,14 +81,14 @@ pub(crate) struct Seat {
     pub(crate) place: usize,
 }
 
-/// The consequence of a frame for its connection. `ack_within_ms` is there when the frame brought reliable
+/// The consequence of a frame for the connection. `ack_within_ms` is there when the frame brought reliable
 /// messages, which are to be acknowledged within the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
     Judged {
         ack_within_ms: Option<u64>,
     },
-    /// The device is in its room now, and must send something once in `heartbeat_ms`.
+    /// The device is in the room now, and must send something once in `heartbeat_ms`.
     Welcomed {
         heartbeat_ms: u64,
         ack_within_ms: Option<u64>,
@@ -97,12 +97,12 @@ pub(crate) enum Heard {
     NotAWelcome,
 }
 
-/// All rooms of one worker.
+/// All rooms of a worker.
 #[derive(Debug)]
 pub(crate) struct Watch {
     known: Known,
     encoding: Encoding,
-    /// The first life of each room by the room's place, and behind them later lives, after restarts.
+    /// The first life of each room by the room's place, followed by later lives, after restarts.
     lives: Vec<WatchedRoom>,
     rooms: usize,
     /// The rooms' reliable streams; `None` in a run without reliable messages.
@@ -113,11 +113,11 @@ pub(crate) struct Watch {
     /// Messages per second and device, for types with a limit; `None` without limits.
     pub(crate) readers: Option<Readers>,
     pub(crate) tally: Tally,
-    /// Broken promises visible in one frame.
+    /// Broken promises visible in a frame.
     pub(crate) violations: Violations,
 }
 
-/// A batch, and the bytes of its frame.
+/// A batch, and the bytes of the frame.
 #[derive(Debug, Clone, Copy)]
 struct Decoded<'a> {
     batch: &'a Batch,
@@ -132,7 +132,7 @@ pub(crate) struct RoomToWatch {
 }
 
 impl Watch {
-    /// A watch of these rooms. A seat names a room by its place here.
+    /// A watch of `rooms`. A seat names a room by its place here.
     pub(crate) fn new(
         known: Known,
         encoding: Encoding,
@@ -158,7 +158,7 @@ impl Watch {
         }
     }
 
-    /// Sets the time of the first publish, before that time. Earlier counts are no part of the run, and
+    /// Sets the time of the first publish, which lies ahead. Earlier counts are no part of the run, and
     /// messages due in the first `warm_up_ns` are not timed.
     pub(crate) fn start(&mut self, start_ns: u64, warm_up_ns: u64) {
         self.known.start(start_ns);
@@ -179,15 +179,16 @@ impl Watch {
         track.was_away = true;
     }
 
-    /// Adds a broken promise towards one device.
+    /// Adds a broken promise towards a device.
     pub(crate) fn broke(&mut self, kind: Kind, seat: Seat, reason: fmt::Arguments<'_>) {
         self.violations.add(kind, 1, || format!("device {}: {reason}", seat.device));
     }
 
-    /// Judges the payload of one text or binary frame.
+    /// Judges the payload of a text or binary frame.
     #[inline]
     pub(crate) fn hear(&mut self, track: &mut Track, seat: Seat, bytes: &[u8], now_ns: u64) -> Heard {
         self.tally.bytes += bytes.len() as u64;
+        // The fast way of nearly every frame: no decoding, no allocation.
         if let Some(seq) = track.seq.filter(|_| track.is_in) {
             let copies = &mut self.lives[track.life as usize].copies;
             if let Some(said) = copies.take_level(seq + 1, bytes, track.arrival(now_ns), &mut self.figures) {
@@ -271,6 +272,7 @@ impl Watch {
         };
         let said = Rc::new(said);
         let level = self.lives[life].copies.level(said.seq);
+        // The messages agree and the bytes do not: the node encoded one batch twice.
         if said.is_level && said.seq == seq + 1 && level.is_some_and(|level| level != bytes) {
             let reason = format_args!("other bytes for batch {} than other devices", said.seq);
             self.broke(Kind::Altered, seat, reason);
@@ -284,6 +286,7 @@ impl Watch {
     /// breaks a promise by itself, and must not become a copy for other devices.
     fn judge_batch(&mut self, seat: Seat, life: usize, batch: &Batch, held_seq: u64) -> Option<Said> {
         let room = &self.lives[life];
+        // Before any message: a frame of another room or life would enter its places into this room's order.
         if batch.room != room.name || batch.run != room.seen.run {
             let reason = format_args!("batch {} of room {} run {}", batch.seq, batch.room, batch.run);
             self.broke(Kind::Foreign, seat, reason);
@@ -313,6 +316,7 @@ impl Watch {
         }
         let has_messages = !batch.messages.is_empty();
         let nothing_besides = batch.carried.is_empty() && batch.latest.is_empty();
+        // A refresh may come at the seq held, a batch may not.
         if has_messages && batch.seq <= held_seq {
             let count = batch.messages.len() as u64;
             self.violations.add(Kind::Twice, count, || {
@@ -369,8 +373,7 @@ impl Watch {
         None
     }
 
-    /// Checks that a message beside a batch is the latest value of a known type: only such values belong
-    /// there.
+    /// Accepts the latest value of a known type beside a batch: other messages have no place there.
     fn is_a_value(&mut self, seat: Seat, life: usize, message: &Message, seq: u64) -> bool {
         let Some(Which::Ours { kind, .. } | Which::Others { kind }) =
             self.judge_message(seat, life, message, seq)
@@ -384,13 +387,15 @@ impl Watch {
         is_latest
     }
 
-    /// Enters a batch into the room's order, or compares the batch with other devices' sight. `false`: they
-    /// differ.
+    /// Enters a batch into the room's order, or compares the batch with other devices' sight. `false`: a
+    /// difference.
     fn enter(&mut self, seat: Seat, life: usize, seq: u64, ours: Vec<OursOfType>) -> bool {
         let mut fits = true;
         for (of_type, mine) in self.lives[life].seen.types.iter_mut().zip(ours) {
             let numbers = Numbers::from(mine.places);
             let counts = (!mine.counts.iter().all(|count| *count == 1)).then_some(mine.counts);
+            // The first device with the batch says what the batch is. The settlement finds what all devices
+            // lack.
             let Some(known) = of_type.batches.get(&seq) else {
                 of_type.batches.insert(seq, numbers);
                 of_type.counts.extend(counts.map(|counts| (seq, counts)));
@@ -441,7 +446,7 @@ impl Watch {
         }
     }
 
-    /// Every accepted message of each type is accounted for in the room at `place`, so that no further one is
+    /// Every accepted message of each type is accounted for in the room at `place`. No further message is
     /// awaited.
     pub(crate) fn is_complete(&self, place: usize, accepted: &[u64]) -> bool {
         let room = self.lives[place].seen.room;
@@ -452,7 +457,7 @@ impl Watch {
         })
     }
 
-    /// The device has every message that any device of its room has, and its stream at least up to `head`.
+    /// The device has every batch of any device in the room, and the stream at least up to `head`.
     pub(crate) fn is_level(&self, track: Track, seat: Seat, head: u64) -> bool {
         let newest_seq = self.lives[track.life as usize].newest_seq;
         track.seq.is_some_and(|seq| seq >= newest_seq)
@@ -487,7 +492,7 @@ impl Watch {
         self.end_stay(track, seat, now_ns);
     }
 
-    /// Records the latencies still gathered, and gives the sight of each room that a device was in.
+    /// Records the latencies still gathered, and gives the sight of each room with devices.
     pub(crate) fn finish(&mut self) -> Vec<RoomSeen> {
         for room in &mut self.lives {
             room.copies.settle(&mut self.figures);

@@ -1,4 +1,4 @@
-//! Welcomes: of a device of the beginning, of a late joiner, and of a device that comes back. Pure.
+//! Welcomes: of a device of the beginning, of a late joiner, and of a returning device. Pure.
 
 use super::life::WatchedRoom;
 use super::{Heard, Seat, Track, Watch};
@@ -20,6 +20,7 @@ impl Watch {
         }
         let life = self.life(seat, &welcome.run);
         let same_life = track.seq.is_some() && track.life as usize == life;
+        // Within one life of the room the seq never falls.
         if let Some(seq) = track.seq.filter(|seq| same_life && *seq > welcome.seq) {
             let at = welcome.seq;
             self.broke(Kind::OutOfOrder, seat, format_args!("welcomed at {at} when it held {seq}"));
@@ -64,7 +65,7 @@ impl Watch {
         Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms.into(), ack_within_ms }
     }
 
-    /// Enters a welcome's totals as a claim about the welcome's seq, where they must agree with the batches.
+    /// Enters a welcome's totals as a claim about the welcome's seq, where totals and batches must agree.
     fn claim_totals(&mut self, seat: Seat, life: usize, welcome: &Welcome) {
         let told = self.known.totals(welcome);
         if !told.is_empty() {
@@ -76,6 +77,7 @@ impl Watch {
     /// The place of the life with this run of the device's room. An unknown run begins a life.
     fn life(&mut self, seat: Seat, run: &str) -> usize {
         let first = &mut self.lives[seat.place];
+        // The first welcome of a room names its run.
         if first.seen.run.is_empty() {
             run.clone_into(&mut first.seen.run);
         }
@@ -100,7 +102,7 @@ impl Watch {
         self.lives.len() - 1
     }
 
-    /// The query of a device that comes back: `?cursor=EPOCH:OFFSET&seen=RUN:SEQ`. Empty for a first join.
+    /// The query of a returning device: `?cursor=EPOCH:OFFSET&seen=RUN:SEQ`. Empty for a first join.
     pub(crate) fn resume_query(&self, track: Track, seat: Seat) -> String {
         let Some(seq) = track.seq else { return String::new() };
         let cursor = self.streams.as_ref().and_then(|streams| streams.cursor(track.place, seat));
