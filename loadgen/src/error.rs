@@ -1,12 +1,11 @@
-//! Why a command ends without a verdict.
+//! The end of a command without a verdict.
 
-/// Why a run gave no verdict.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// What was typed can't be done.
+    /// Flags or a scenario that cannot be carried out.
     #[error("{0}")]
     Usage(String),
-    /// What was named can't be reached, or is not roomcast.
+    /// A target that cannot be reached, or is not roomcast.
     #[error("{0}")]
     Target(String),
 }

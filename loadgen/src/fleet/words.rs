@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::devices::moves::Moves;
 use crate::devices::readable::Reading;
 use crate::devices::streams::StreamTally;
-use crate::devices::type_figures::TypeCounts;
+use crate::devices::type_figures::TypeFigures;
 use crate::figures::latency::Buckets;
 use crate::ledger::{RoomSeen, StreamSeen, Tally, Violations};
 use crate::scenario::audience::Audience;
@@ -181,7 +181,7 @@ pub(crate) struct WorkerResult {
     /// `rooms` holds the ages of one batch in this many.
     pub(crate) ages_stride: u64,
     pub(crate) tally: Tally,
-    pub(crate) types: Vec<TypeCounts>,
+    pub(crate) types: Vec<TypeFigures>,
     pub(crate) readings: Vec<Reading>,
     pub(crate) violations: Violations,
     pub(crate) rooms: Vec<RoomSeen>,

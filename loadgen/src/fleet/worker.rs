@@ -12,7 +12,6 @@ use crate::clock::{self, monotonic_ns, thread_processor_ns};
 use crate::devices::known::Known;
 use crate::devices::readable::Readers;
 use crate::devices::streams::{Original, Streams};
-use crate::devices::type_figures::TypeFigures;
 use crate::devices::viewer::{Crowd, Devices, Seats};
 use crate::devices::watch::{RoomToWatch, Watch};
 use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
@@ -131,9 +130,9 @@ fn outcome(viewers: &mut Devices, devices: u32, busy: f64) -> WorkerResult {
         busy,
         joins,
         moves,
-        ages_stride: watch.figures.kept_ages.stride(),
+        ages_stride: watch.figures.kept_ages.stride,
         tally: watch.tally,
-        types: watch.figures.types.iter().map(TypeFigures::counts).collect(),
+        types: std::mem::take(&mut watch.figures.types),
         readings: watch.readers.as_ref().map(Readers::readings).unwrap_or_default(),
         violations: std::mem::take(&mut watch.violations),
         rooms,
@@ -278,10 +277,10 @@ fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
         };
         Streams::new(original, rooms.iter().copied())
     });
-    let watch = Watch::new(known, assignment.encoding, to_watch)
-        .with_streams(streams)
-        .with_readers(readers)
-        .through_restarts(assignment.awkward.through_restarts);
+    let mut watch = Watch::new(known, assignment.encoding, to_watch);
+    watch.streams = streams;
+    watch.readers = readers;
+    watch.through_restarts = assignment.awkward.through_restarts;
     let door = assignment.viewer_door.clone();
     let address = door.address();
     let crowd = Crowd {

@@ -64,8 +64,8 @@ impl FirstToLastTable {
                 for ((due_ns, kind), messages) in dues {
                     let younger_ns = due_ns - earliest_ns;
                     types[kind].add(ages, younger_ns, messages);
-                    for (step_of, devices) in ages.steps() {
-                        let age_ns = end_ns(*step_of).min(ages.last_ns()).saturating_sub(younger_ns);
+                    for (step_of, devices) in &ages.steps {
+                        let age_ns = end_ns(*step_of).min(ages.last_ns).saturating_sub(younger_ns);
                         room[usize::from(step(age_ns))] += u64::from(*devices) * messages;
                     }
                 }
@@ -104,10 +104,10 @@ struct Sums {
 impl Sums {
     fn add(&mut self, ages: &BatchAges, younger_ns: u64, messages: u64) {
         for (latency, age_ns) in [
-            (&mut self.first, ages.first_ns()),
+            (&mut self.first, ages.first_ns),
             (&mut self.half, ages.all_but_ns(50)),
             (&mut self.p99, ages.all_but_ns(1)),
-            (&mut self.last, ages.last_ns()),
+            (&mut self.last, ages.last_ns),
         ] {
             latency.record(age_ns.saturating_sub(younger_ns), messages);
         }

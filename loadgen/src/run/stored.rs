@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::clock::monotonic_ns;
 use crate::devices::streams::Original;
 use crate::ledger::{Kind, Stored, Violations};
-use crate::wire::frame::{Encoding, StreamPage};
+use crate::wire::frame::{Encoding, Welcome};
 use crate::wire::handshake::Handshake;
-use crate::wire::page::{Read, read_page};
+use crate::wire::page::read_page;
 
 /// How long a pull may take.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
@@ -50,8 +50,8 @@ pub(crate) fn pull(
             violations
                 .add(Kind::I5OtherRoom, 1, || format!("I5 room {room}: a pull gave room {}", page.room));
         }
-        let next = format!("{}:{}", page.epoch, page.span.through);
-        if page.span.through >= page.offset || page.epoch.is_empty() || cursor.as_ref() == Some(&next) {
+        let next = format!("{}:{}", page.epoch, page.through);
+        if page.through >= page.offset || page.epoch.is_empty() || cursor.as_ref() == Some(&next) {
             return Ok(stored);
         }
         cursor = Some(next);
@@ -59,7 +59,7 @@ pub(crate) fn pull(
     Err(format!("{name}: more than {PAGES_MAX} pages"))
 }
 
-fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
+fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Welcome, String> {
     let deadline_ns = monotonic_ns() + ROOM_AGE_MAX_NS;
     loop {
         let begun_ns = monotonic_ns();
@@ -71,9 +71,9 @@ fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Res
     }
 }
 
-fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
-    let exchange = || -> std::io::Result<Result<StreamPage, String>> {
-        let mut stream = TcpStream::connect_timeout(&handshake.door().address(), ANSWER_AGE_MAX)?;
+fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Welcome, String> {
+    let exchange = || -> std::io::Result<Result<Welcome, String>> {
+        let mut stream = TcpStream::connect_timeout(&handshake.door.address(), ANSWER_AGE_MAX)?;
         stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
         stream.write_all(&handshake.pull(name, cursor))?;
         let mut answer = Vec::new();
@@ -83,10 +83,8 @@ fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Stream
                 0 => return Ok(Err("ended without an answer".into())),
                 read => answer.extend_from_slice(&chunk[..read]),
             }
-            match read_page(&answer) {
-                Read::Half => {}
-                Read::Bad(reason) => return Ok(Err(reason)),
-                Read::Whole(page) => return Ok(Ok(page)),
+            if let Some(read) = read_page(&answer).transpose() {
+                return Ok(read);
             }
         }
     };

@@ -16,6 +16,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
+use crate::ledger::Kind;
 use crate::report::output::openable;
 use crate::report::{Report, Verdict};
 use crate::scenario::thresholds;
@@ -153,11 +154,11 @@ impl Comparison {
 
 /// What was found more often than before; one time more is worse, because none is allowed.
 fn more_violations(old: &Report, new: &Report) -> Vec<MoreViolations> {
-    let before = |kind: &str| {
+    let before = |kind: Kind| {
         old.violations.found().find(|(known, _)| *known == kind).map_or(0, |(_, found)| found.count)
     };
     let all = new.violations.found().map(|(kind, found)| MoreViolations {
-        kind: kind.to_owned(),
+        kind: kind.to_string(),
         old: before(kind),
         new: found.count,
     });

@@ -70,7 +70,7 @@ fn thresholds(report: &Report) -> Vec<Block> {
 fn violations(report: &Report) -> Vec<Block> {
     let rows = report.violations.found().map(|(kind, found)| {
         let count = Cell::toned(&grouped(found.count), Tone::Bad);
-        vec![kind.into(), found.examples.join(" · ").into(), count]
+        vec![kind.to_string().into(), found.examples.join(" · ").into(), count]
     });
     table(&["promise", "the first of them", "times"], 2, rows.collect())
 }
