@@ -1,7 +1,8 @@
 //! `roomcast-loadgen`: loads a roomcast node as a live room does, and checks every device's stream.
 //!
-//! A schedule says every publish and its time. The ledger compares the published messages with the messages that each
-//! device received. The report gives the result. `run` publishes and judges; `worker` processes hold the devices.
+//! A schedule says every publish and its time. The ledger compares the published messages with the messages
+//! that each device received. The report gives the result. `run` publishes and judges; `worker` processes
+//! hold the devices.
 //!
 //! | exit code | meaning |
 //! |---|---|

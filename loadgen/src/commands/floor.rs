@@ -1,4 +1,5 @@
-//! `roomcast-loadgen floor`: checks the arguments, measures, and shows the figures on stdout and in a JSON file.
+//! `roomcast-loadgen floor`: checks the arguments, measures, and shows the figures on stdout and in a JSON
+//! file.
 
 use std::path::PathBuf;
 

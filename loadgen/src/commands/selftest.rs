@@ -1,8 +1,8 @@
 //! `roomcast-loadgen selftest`: measures the load that this machine can generate and check.
 //!
-//! The parts of a real run work against doors that cost nearly nothing (`source`): a worker process with its devices,
-//! the ledger, and the publisher. The worker judges every frame. With two processors or more, the worker and the source
-//! each have a processor of their own.
+//! The parts of a real run work against doors that cost nearly nothing (`source`): a worker process with its
+//! devices, the ledger, and the publisher. The worker judges every frame. With two processors or more, the
+//! worker and the source each have a processor of their own.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
@@ -101,8 +101,8 @@ struct PublishingFigures {
     lateness: Percentiles,
     /// From leaving to the answer.
     answer: Percentiles,
-    /// Time for which the publisher was ready and other threads had the processors. A large value means that the
-    /// lateness describes the other load of this machine.
+    /// Time for which the publisher was ready and other threads had the processors. A large value means that
+    /// the lateness describes the other load of this machine.
     waited_ms: f64,
 }
 
@@ -182,7 +182,8 @@ fn word<T: serde::de::DeserializeOwned>(words: &mut Lines<BufReader<ChildStdout>
     serde_json::from_str(&line).map_err(|error| format!("the source said {line:?}: {error}"))
 }
 
-/// Resolves the flags of a run at the source's doors, so that a selftest takes the same path as a typed command.
+/// Resolves the flags of a run at the source's doors, so that a selftest takes the same path as a typed
+/// command.
 fn plan(args: &SelftestArgs, doors: Doors, rate: u32) -> Result<Plan, String> {
     let flags = format!(
         "--devices {} --rate {rate} --seconds {} --payload-bytes {PAYLOAD_BYTES} --encoding proto \
@@ -268,7 +269,8 @@ fn measure(
     })
 }
 
-/// The outcomes that a publisher of these messages would hand to the ledger. The source sends without a publisher.
+/// The outcomes that a publisher of these messages would hand to the ledger. The source sends without a
+/// publisher.
 fn all_accepted(load: &Load, messages: u64) -> Outcomes {
     let mut published = Published::new(load.schedule.clone());
     for request in 0..messages {
@@ -311,7 +313,8 @@ fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
     })
 }
 
-/// The second number of `schedstat`: nanoseconds for which the thread waited for a processor. 0 without kernel support.
+/// The second number of `schedstat`: nanoseconds for which the thread waited for a processor. 0 without
+/// kernel support.
 fn waited_ns(schedstat: &str) -> u64 {
     schedstat.split_whitespace().nth(1).and_then(|waited| waited.parse().ok()).unwrap_or(0)
 }
@@ -322,8 +325,8 @@ fn processors() -> Vec<usize> {
     (0..CpuSet::count()).filter(|processor| mine.is_set(*processor) == Ok(true)).collect()
 }
 
-/// Confines the calling thread, and all later children, to these processors. A refusal by the kernel has no effect:
-/// the figures are then noisier, and still right.
+/// Confines the calling thread, and all later children, to these processors. A refusal by the kernel has no
+/// effect: the figures are then noisier, and still right.
 fn pin<'a>(processors: impl Iterator<Item = &'a usize>) {
     let mut wanted = CpuSet::new();
     for processor in processors {
@@ -337,8 +340,8 @@ impl fmt::Display for Verified {
         let writes = format!("{} a write", self.frames_per_write);
         writeln!(
             f,
-            "{writes:<12} {:.0} frames/s verified per core, {:.0} frames/s by the clock: {} frames, {} of them decoded; \
-             worker {:.0} % busy, source {:.0} % busy",
+            "{writes:<12} {:.0} frames/s verified per core, {:.0} frames/s by the clock: {} frames, {} of them \
+             decoded; worker {:.0} % busy, source {:.0} % busy",
             self.frames_per_s_per_core,
             self.frames_per_s,
             self.frames,

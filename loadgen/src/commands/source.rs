@@ -1,7 +1,7 @@
 //! The child process of a selftest: the doors of a node with nothing behind them, as cheap as possible.
 //!
-//! - The viewer door lets every device in. On the order that arrives on stdin, all devices are sent the same batches as
-//!   fast as their sockets take them.
+//! - The viewer door lets every device in. On the order that arrives on stdin, all devices are sent the same
+//!   batches as fast as their sockets take them.
 //! - The publisher door accepts everything; the operator door says ready.
 //! - On stdout the process says the addresses of its doors, and later the volume of the stream.
 //! - The process ends at the end of stdin.
@@ -34,7 +34,8 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_AGE_MAX: Duration = Duration::from_secs(5);
 /// Publisher connections at the same time. Further connections are closed.
 const PUBLISHERS_MAX: usize = 256;
-/// Writes by which a device may be ahead of the slowest. A node's passes keep devices about as close together.
+/// Writes by which a device may be ahead of the slowest. A node's passes keep devices about as close
+/// together.
 const WRITES_AHEAD_MAX: usize = 64;
 /// Longest wait for a free socket before the source looks at the clock again.
 const FULL_MAX: Duration = Duration::from_millis(100);
@@ -57,7 +58,8 @@ pub(crate) struct Stream {
     pub(crate) seed: u64,
     pub(crate) room: String,
     pub(crate) frames_per_write: usize,
-    /// End of the stream, on the monotonic clock. Afterwards the other devices only catch up with the foremost device.
+    /// End of the stream, on the monotonic clock. Afterwards the other devices only catch up with the
+    /// foremost device.
     pub(crate) until_ns: u64,
 }
 
@@ -93,7 +95,8 @@ pub(crate) fn run() -> std::io::Result<()> {
         devices.extend(arrived.try_iter().map(SinkDevice::new));
         say(&send(&stream, &mut devices)?)?;
     }
-    // A closed connection would count as a violation, so the devices stay connected until the selftest is over.
+    // A closed connection would count as a violation, so the devices stay connected until the selftest is
+    // over.
     while orders.next().is_some_and(|line| line.is_ok()) {}
     Ok(())
 }
@@ -142,7 +145,8 @@ fn welcome(mut stream: TcpStream) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The room and the key of a handshake. `Some(None)`: the request is incomplete. `None`: no handshake of a device.
+/// The room and the key of a handshake. `Some(None)`: the request is incomplete. `None`: no handshake of a
+/// device.
 fn handshake(asked: &[u8]) -> Option<Option<(String, String)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);

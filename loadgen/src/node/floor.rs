@@ -163,7 +163,7 @@ fn send_rounds(sockets: &[TcpStream], shape: FloorShape) -> Result<Floor, String
         spent_ns += thread_processor_ns() - before_ns;
     }
     if sent.whole == 0 {
-        return Err("not one send was taken whole".into());
+        return Err("no send was complete".into());
     }
     Ok(Floor {
         devices: shape.devices,
