@@ -68,7 +68,6 @@ pub(crate) struct Stream {
 pub(crate) struct Streamed {
     /// Frames to each device.
     pub(crate) frames_each: u64,
-    pub(crate) writes: u64,
     /// Processor time of the sending thread.
     pub(crate) processor_ns: u64,
     pub(crate) took_ns: u64,
@@ -295,7 +294,6 @@ fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed
     }
     let began_ns = monotonic_ns();
     let began_processor_ns = thread_processor_ns();
-    let mut writes = 0;
     let mut last = frames.ends.len();
     loop {
         // The time is over: the foremost device decides where the stream ends for all.
@@ -309,10 +307,9 @@ fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed
         if monotonic_ns() >= stream.until_ns + LEVEL_MAX_NS {
             return Err(std::io::Error::other("the devices stopped reading"));
         }
-        let wrote = send_round(devices, &frames, last.min(slowest + WRITES_AHEAD_MAX))?;
-        writes += wrote;
+        let wrote_any = send_round(devices, &frames, last.min(slowest + WRITES_AHEAD_MAX))?;
         // Every socket is full, or the slowest device holds the others back.
-        if wrote == 0 {
+        if !wrote_any {
             match poll.poll(&mut events, Some(FULL_MAX)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => events.iter().for_each(|event| devices[event.token().0].is_full = false),
@@ -321,20 +318,19 @@ fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed
     }
     Ok(Streamed {
         frames_each: last as u64 * frames.frames_per_write as u64,
-        writes,
         processor_ns: thread_processor_ns() - began_processor_ns,
         took_ns: monotonic_ns() - began_ns,
     })
 }
 
-/// Writes once to each device with a free socket and fewer than `most` writes. Returns the number of writes.
-fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::io::Result<u64> {
-    let mut wrote = 0;
+/// Writes once to each device with a free socket and fewer than `most` writes. `true`: some socket took bytes.
+fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::io::Result<bool> {
+    let mut wrote_any = false;
     for device in devices.iter_mut().filter(|device| !device.is_full && device.writes < most) {
         let end = frames.ends[device.writes];
         match device.stream.write(&frames.bytes[device.sent..end]) {
             Ok(written) => {
-                wrote += 1;
+                wrote_any = true;
                 device.sent += written;
                 // A partial write goes on in the next round.
                 device.writes += usize::from(device.sent == end);
@@ -344,7 +340,7 @@ fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::
             Err(error) => return Err(error),
         }
     }
-    Ok(wrote)
+    Ok(wrote_any)
 }
 
 #[cfg(test)]

@@ -31,9 +31,9 @@ pub(crate) struct ComparedFigure {
     /// value. `None`: no difference is.
     pub(crate) far: Option<f64>,
     /// The value in the report. `None`: not measured.
-    pub(crate) said: fn(&Report) -> Option<f64>,
+    pub(crate) said: Said,
     /// Pairs of seconds and values; empty for a figure without a series.
-    pub(crate) series: fn(&Report) -> Vec<(f64, f64)>,
+    pub(crate) series: Series,
 }
 
 /// All compared figures, in printed order.
@@ -66,77 +66,54 @@ pub(crate) const FIGURES: [ComparedFigure; 13] = [
         (offered > 0).then(|| 100.0 * ratio(report.seen.skipped, offered))
     }),
     ComparedFigure {
-        name: "deliveries",
-        unit: "/s",
         worse: Worse::Less,
-        least: 0.0,
-        far: None,
-        said: |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
-        series: deliveries,
+        ..figure(
+            "deliveries",
+            "/s",
+            |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
+            deliveries,
+        )
     },
-    ComparedFigure {
-        name: "cpu per frame",
-        unit: "ns",
-        worse: Worse::More,
-        least: 0.0,
-        far: None,
-        said: |report| report.cpu.cpu_per_frame_ns,
-        series: |report| {
+    figure(
+        "cpu per frame",
+        "ns",
+        |report| report.cpu.cpu_per_frame_ns,
+        |report| {
             samples(report, |sample| {
                 (sample.frames_per_s > 0.0).then(|| 1e9 * sample.cpu / sample.frames_per_s)
             })
         },
-    },
+    ),
+    figure("node cpu", "cores", Report::node_cpu, |report| samples(report, |sample| Some(sample.cpu))),
     ComparedFigure {
-        name: "node cpu",
-        unit: "cores",
-        worse: Worse::More,
-        least: 0.0,
-        far: None,
-        said: Report::node_cpu,
-        series: |report| samples(report, |sample| Some(sample.cpu)),
-    },
-    ComparedFigure {
-        name: "memory",
-        unit: "MiB",
-        worse: Worse::More,
         least: 1.0,
         far: Some(FAR_MIB),
-        said: |report| report.node_bytes_most().map(|bytes| ratio(bytes, 1 << 20)),
-        series: |report| {
-            let readings = report.memory.readings.iter();
-            readings.map(|reading| (ratio(reading.at_ms, 1_000), ratio(reading.bytes, 1 << 20))).collect()
-        },
+        ..figure(
+            "memory",
+            "MiB",
+            |report| report.node_bytes_most().map(|bytes| ratio(bytes, 1 << 20)),
+            |report| {
+                let readings = report.memory.readings.iter();
+                readings.map(|reading| (ratio(reading.at_ms, 1_000), ratio(reading.bytes, 1 << 20))).collect()
+            },
+        )
     },
 ];
 
-const fn time(
-    name: &'static str,
-    said: fn(&Report) -> Option<f64>,
-    series: fn(&Report) -> Vec<(f64, f64)>,
-) -> ComparedFigure {
-    ComparedFigure {
-        name,
-        unit: "ms",
-        worse: Worse::More,
-        least: TIME_MS_MIN,
-        far: Some(FAR_MS),
-        said,
-        series,
-    }
+type Said = fn(&Report) -> Option<f64>;
+type Series = fn(&Report) -> Vec<(f64, f64)>;
+
+const fn figure(name: &'static str, unit: &'static str, said: Said, series: Series) -> ComparedFigure {
+    ComparedFigure { name, unit, worse: Worse::More, least: 0.0, far: None, said, series }
+}
+
+const fn time(name: &'static str, said: Said, series: Series) -> ComparedFigure {
+    ComparedFigure { least: TIME_MS_MIN, far: Some(FAR_MS), ..figure(name, "ms", said, series) }
 }
 
 /// A share of messages, in percent. A report has only the total, so the series is empty.
-const fn share(name: &'static str, said: fn(&Report) -> Option<f64>) -> ComparedFigure {
-    ComparedFigure {
-        name,
-        unit: "%",
-        worse: Worse::More,
-        least: PERCENT_MIN,
-        far: Some(FAR_PERCENT),
-        said,
-        series: |_| Vec::new(),
-    }
+const fn share(name: &'static str, said: Said) -> ComparedFigure {
+    ComparedFigure { least: PERCENT_MIN, far: Some(FAR_PERCENT), ..figure(name, "%", said, |_| Vec::new()) }
 }
 
 impl ComparedFigure {

@@ -234,21 +234,16 @@ fn unusable_because(report: &Report, cpu: f64, processors: f64) -> Option<String
 }
 
 fn line(number: usize, points: usize, row: &Row) -> String {
-    let Row { shape, features, cpu, p99_ms, .. } = row;
+    let Row { shape, features, cpu, p99_ms, memory_bytes, .. } = row;
+    let RunShape { devices, rooms, rate, messages_per_request, payload_bytes, .. } = shape;
+    let Features { frames_per_s, deliveries_per_s, bytes_per_s, joins_per_s, .. } = features;
     let unusable = row.unusable_because.as_ref().map(|why| format!("; not used: {why}")).unwrap_or_default();
     format!(
-        "{number:>2}/{points} {:>6} devices, {:>4} rooms, {:>7} messages/s, {} a request, of {} bytes: {:.0} frames/s, \
-         {:.0} deliveries/s, {:.1} MB/s, {:.0} joins/s; cpu {cpu:.3}, {:.1} MiB, p99 {p99_ms:.1} ms{unusable}\n",
-        shape.devices,
-        shape.rooms,
-        shape.rate,
-        shape.messages_per_request,
-        shape.payload_bytes,
-        features.frames_per_s,
-        features.deliveries_per_s,
-        features.bytes_per_s / 1e6,
-        features.joins_per_s,
-        row.memory_bytes / f64::from(1 << 20),
+        "{number:>2}/{points} {devices:>6} devices, {rooms:>4} rooms, {rate:>7} messages/s, {messages_per_request} a \
+         request, of {payload_bytes} bytes: {frames_per_s:.0} frames/s, {deliveries_per_s:.0} deliveries/s, {:.1} MB/s, \
+         {joins_per_s:.0} joins/s; cpu {cpu:.3}, {:.1} MiB, p99 {p99_ms:.1} ms{unusable}\n",
+        bytes_per_s / 1e6,
+        memory_bytes / f64::from(1 << 20),
     )
 }
 
