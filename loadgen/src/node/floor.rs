@@ -162,7 +162,7 @@ fn send_rounds(sockets: &[TcpStream], shape: FloorShape) -> Result<Floor, String
     }
     // A floor per send needs at least one send.
     if sent.whole == 0 {
-        return Err("not one send was taken whole".into());
+        return Err("no send was complete".into());
     }
     Ok(Floor {
         devices: shape.devices,

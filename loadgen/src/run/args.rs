@@ -228,7 +228,7 @@ impl RunArgs {
             _ => false,
         };
         let typed = flags.iter().find(|(flag, _)| is_typed(flag));
-        typed.map_or(Ok(()), |(flag, instead)| Err(format!("{flag} is not heeded here: {instead}")))
+        typed.map_or(Ok(()), |(flag, instead)| Err(format!("{flag} can't be used here: {instead}")))
     }
 
     /// The same doors with chat of another shape, and no other types.
