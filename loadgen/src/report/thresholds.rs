@@ -96,7 +96,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 }
 
 impl Quantile {
-    fn of(self, figures: &Percentiles) -> Option<f64> {
+    pub(crate) fn of(self, figures: &Percentiles) -> Option<f64> {
         let at = match self {
             Self::P50 => figures.p50_ms,
             Self::P99 => figures.p99_ms,
