@@ -1,7 +1,7 @@
 //! The verdict of a run as JUnit's XML, for builds that pass or fail by the verdict. Pure.
 //!
-//! One suite has a case for each threshold, a case for each kind of violation found, and the case `verdict`, so a run
-//! that fails here fails in a build too.
+//! The suite has a case for each threshold, a case for each kind of violation found, and the case `verdict`.
+//! A run without a good verdict fails in a build too.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The progress of a run: lines that a terminal draws again each second, plain lines elsewhere.
 //!
-//! All lines go to stderr, because stdout belongs to the report. Workers send the figures during the run, and no
-//! verdict uses the figures. One thread draws and ends with its [`Live`].
+//! All lines go to stderr, because stdout belongs to the report. Workers send the figures during the run, and
+//! no verdict uses the figures. One thread draws and ends with its [`Live`].
 
 use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -59,8 +59,8 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Shows a run from its first publish at `start_ns` for `of_ms`. `totals` is called once a second with the
-    /// milliseconds since the first publish.
+    /// Shows a run from its first publish at `start_ns` for `of_ms`. `totals` is called once a second with
+    /// the milliseconds since the first publish.
     pub(crate) fn begin(
         start_ns: u64,
         of_ms: u64,

@@ -58,8 +58,8 @@ fn sections(answer: &str, models: &Models) -> Markup {
     }
 }
 
-/// The terms of a model, each factor times `scale` in `factor_unit`, and the model beside the measured rows. A point on
-/// the line of the chart has no error.
+/// The terms of a model, each factor times `scale` in `factor_unit`, and the model beside the measured rows.
+/// A point on the line of the chart has no error.
 fn model(unit: &'static str, factor_unit: &str, scale: f64, linear: &Linear) -> Markup {
     let most = linear.points.iter().map(|(measured, _)| *measured).fold(0.0, f64::max);
     let line = |name: &str, colour, points, look| Line { name: name.to_owned(), colour, points, look };

@@ -1,14 +1,14 @@
 //! A chart as SVG: lines over an axis with round ticks, a unit, and a name at the end of each line. Pure.
 //!
-//! Colours come from the style of the page, so one drawing serves light and dark. Names at the ends take the place
-//! of a legend. Past [`COLOURS`] lines a colour comes a second time, and its line is dashed.
+//! Colours come from the style of the page, so a drawing serves light and dark. Names at the ends take the
+//! place of a legend. Past [`COLOURS`] lines a colour comes a second time, with dashes.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
 use maud::{Markup, Render, html};
 
-/// The drawing in its own units; the page scales the drawing.
+/// The size of the drawing; the page scales the drawing.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 250.0;
 /// The space beside the plot: the numbers of the y axis, the top, the x axis.
@@ -17,7 +17,7 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 38.0;
 /// The lower end of the plot.
 const FLOOR: f64 = HEIGHT - BOTTOM;
-/// The space at the right without names, and the most that names take.
+/// The space at the right without names, and the largest width of names.
 const RIGHT: f64 = 18.0;
 const NAMES_MAX: f64 = 132.0;
 /// The width of a letter, about.
@@ -31,9 +31,9 @@ const LABELS_MAX: usize = 14;
 const COLOURS: usize = 6;
 /// Points of a line: a screen has no pixels for more.
 const POINTS_MAX: usize = 480;
-/// A line breaks at a gap wider than this many times its median gap: nothing was measured there.
+/// A line breaks at a gap wider than this many median gaps: nothing was measured there.
 const HOLE: f64 = 3.5;
-/// A limit farther above the highest point than this factor is left out, because it would flatten the lines.
+/// A limit farther above the highest point than this factor is left out: the lines would be flat.
 const LIMIT_ABOVE_MAX: f64 = 2.5;
 /// Seconds of an axis past which the axis counts minutes.
 const MINUTES_FROM: f64 = 600.0;
@@ -51,11 +51,11 @@ pub(crate) struct Chart {
 /// The x axis.
 #[derive(Debug, Clone)]
 pub(crate) enum X {
-    /// Seconds from the first publish. Charts with the same range and the same space for names of `letters` letters
-    /// can be read together.
+    /// Seconds from the first publish. Charts with the same range and the same space for names of `letters`
+    /// letters can be read together.
     Seconds { from: f64, to: f64, letters: usize },
-    /// A share q of all values at -log10(1 - q), so that each further nine takes the same space: 0.9 lies at 1, 0.99
-    /// at 2.
+    /// A share q of all values at -log10(1 - q), which gives each further nine the same space: 0.9 lies at 1,
+    /// 0.99 at 2.
     Nines,
     /// A named quantity, from 0.
     Named(String),
@@ -95,7 +95,7 @@ pub(crate) enum Look {
     Rings,
 }
 
-/// The y of one point in place of several.
+/// The y of a point in place of several points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Thinning {
     /// Keeps every peak.
@@ -134,7 +134,7 @@ struct Frame {
     step: f64,
     /// The right end of the plot.
     right: f64,
-    /// The limit, if the chart shows its limit.
+    /// `None` also for a limit too far up to be shown.
     limit: Option<ChartLimit>,
 }
 

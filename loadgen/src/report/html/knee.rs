@@ -1,4 +1,4 @@
-//! The page of a search along one axis: its knee. Pure.
+//! The page of a search along an axis: the knee. Pure.
 
 use maud::{Markup, html};
 
@@ -8,20 +8,20 @@ use crate::report::html::{
     Cell, Figure, Page, Tone, charts, decimal, figures, grouped, lines, note, places, section, table,
 };
 
-/// The result of a search along one axis.
+/// The result of a search along an axis.
 #[derive(Debug, Clone)]
 pub(crate) struct SearchFound {
     /// The unit of the axis: `devices`.
     pub(crate) axis: String,
-    /// The objective in the words of its author.
+    /// The objective as text.
     pub(crate) asked: String,
     /// The largest p99 of the objective, if the objective has a p99.
     pub(crate) p99_most_ms: Option<f64>,
     /// In the order of the search.
     pub(crate) probes: Vec<Probed>,
-    /// The largest value that held; `None` if none held, or if the search proved nothing.
+    /// The largest value within the objective; `None` if the search found no such value.
     pub(crate) knee: Option<u64>,
-    /// True if the generator reached its own limit before the node did.
+    /// True if the generator reached a limit before the node did.
     pub(crate) is_lower_bound: bool,
     /// The shortage above the knee, in a sentence.
     pub(crate) ended_by: String,
@@ -35,11 +35,10 @@ pub(crate) struct Probed {
     /// Processors kept busy by the node.
     pub(crate) cpu: Option<f64>,
     pub(crate) mark: Mark,
-    /// The reason of a failure; empty for a value that held.
+    /// The reason of a failure; empty for a value within the objective.
     pub(crate) because: String,
 }
 
-/// The outcome of one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     Held,
@@ -48,7 +47,7 @@ pub(crate) enum Mark {
     Limited,
 }
 
-/// The page of a search. `held` are the sections of the last run that held.
+/// The page of a search. `held` has the sections of the last run within the objective.
 pub(crate) fn page(search: &SearchFound, held: Option<Markup>) -> Page {
     let (tone, verdict) = match (search.knee, search.is_lower_bound) {
         (Some(knee), false) => (Tone::Good, format!("{} {}", grouped(knee), search.axis)),

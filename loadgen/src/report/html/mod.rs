@@ -1,7 +1,7 @@
-//! A report as one HTML file without a network, a font or a script. Pure.
+//! A report as a single HTML file without a network, a font or a script. Pure.
 //!
-//! A [`Page`] is a verdict above titled sections. maud escapes every text where a template writes the text, so
-//! nothing from outside can become markup. `run` makes the sections of a run.
+//! A [`Page`] is a verdict above titled sections. maud escapes every text where a template writes the text,
+//! so nothing from outside can become markup. `run` makes the sections of a run.
 
 pub(crate) mod chart;
 pub(crate) mod knee;
@@ -23,14 +23,14 @@ const STYLE: &str = include_str!("style.css");
 pub(crate) struct Page {
     pub(crate) title: String,
     pub(crate) tone: Tone,
-    /// The verdict in one to four words.
+    /// The verdict in a word, or up to four.
     pub(crate) verdict: String,
     /// The verdict in a sentence.
     pub(crate) words: String,
     pub(crate) sections: Markup,
 }
 
-/// A judgement, shown by a sign beside its colour for readers who see no colours.
+/// A judgement, shown by a sign beside the colour for readers who see no colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     Good,
@@ -39,7 +39,6 @@ pub(crate) enum Tone {
     Bad,
 }
 
-/// A number with its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {
     name: &'static str,
@@ -156,17 +155,18 @@ pub(crate) fn charts(charts: &[Chart]) -> Markup {
     }
 }
 
-/// A table whose first `words` columns hold words and whose other columns hold numbers; nothing without a row.
+/// A table whose first `words` columns hold words and whose other columns hold numbers; nothing without a
+/// row.
 pub(crate) fn table(columns: &[&str], words: usize, rows: impl IntoIterator<Item = Vec<Cell>>) -> Markup {
     grouped_table(&[], columns, words, rows)
 }
 
-/// A row that begins with a name.
+/// A name and the figures beside the name.
 pub(crate) fn row(name: &str, figures: impl IntoIterator<Item = String>) -> Vec<Cell> {
     std::iter::once(name.into()).chain(figures.into_iter().map(Cell::from)).collect()
 }
 
-/// A table under a first row of `groups`, each with the number of columns below its title.
+/// A table under a first row of `groups`, each a title and the number of columns below.
 fn grouped_table(
     groups: &[(&str, usize)],
     columns: &[&str],
@@ -215,7 +215,7 @@ pub(crate) fn lines(text: &str) -> Markup {
     html! { @if !text.is_empty() { pre { (text.trim_end()) } } }
 }
 
-/// A whole number with a narrow space between its thousands.
+/// A whole number with a narrow space between thousands.
 pub(crate) fn grouped(number: u64) -> String {
     if number < 1_000 {
         return number.to_string();
@@ -237,7 +237,7 @@ pub(crate) fn decimal(figure: Option<f64>) -> String {
     format!("{figure:.places$}")
 }
 
-/// A figure with a fixed number of places, so that the points of a column stand below each other; a dash for an
+/// A figure with a fixed number of places, for columns of aligned points; a dash for an
 /// unknown figure.
 pub(crate) fn places(figure: Option<f64>, places: usize) -> String {
     figure

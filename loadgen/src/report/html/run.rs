@@ -36,7 +36,7 @@ pub(crate) fn page(report: &Report) -> Page {
     }
 }
 
-/// The page of a run without its verdict; `find-max` shows the run below the knee by the same sections.
+/// The page of a run without the verdict. `find-max` shows the run below the knee by the same sections.
 pub(crate) fn sections(report: &Report) -> Markup {
     html! {
         (section("Violations", &violations(report)))
@@ -72,7 +72,6 @@ fn violations(report: &Report) -> Markup {
 
 fn key_figures(report: &Report) -> Markup {
     let ms = |name, figures, at: Quantile| Figure::new(name, decimal(at.of(figures)), "ms");
-    let durable = report.reliable.as_ref().map_or(0, |reliable| reliable.sent);
     let per_frame_note = match (report.cpu.cpu_per_frame_over_floor, &report.cpu.missing_because) {
         (Some(over), _) => format!("{} times the floor", decimal(Some(over))),
         (None, Some(why)) => format!("no floor: {why}"),
@@ -94,7 +93,7 @@ fn key_figures(report: &Report) -> Markup {
         Figure::new("Violations", grouped(report.violations.total()), "")
             .with_note("lost, twice, out of order, altered"),
         Figure::new("Refused", decimal(report.refused_share().map(|share| 100.0 * share)), "%")
-            .with_note(format!("of {} messages", grouped(report.published.sent + durable))),
+            .with_note(format!("of {} messages", grouped(report.sent()))),
         Figure::new("Node", decimal(report.node_cpu()), "processors").with_note("busy on average"),
         Figure::new("Node memory", decimal(report.node_bytes_most().map(mib)), "MiB").with_note("at most"),
         Figure::new("Processor per frame", decimal(report.cpu.cpu_per_frame_ns.map(|ns| ns / 1_000.0)), "µs")

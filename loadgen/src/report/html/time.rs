@@ -1,4 +1,4 @@
-//! The charts of a run over its time, all on one axis. Pure.
+//! The charts of a run over time, all on the same axis. Pure.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(super) fn of_devices(report: &Report) -> Markup {
     ])
 }
 
-/// Deliveries by the second in which they were due. Reliable messages have no timeline and are not counted.
+/// Deliveries by the second of the due time. Reliable messages have no timeline and are not counted.
 fn deliveries(report: &Report) -> impl Iterator<Item = ChartPoint> {
     let mut by_second = BTreeMap::<u64, u64>::new();
     for moment in report.types.rows().iter().flat_map(|row| &row.latency_over_time) {
@@ -90,7 +90,7 @@ pub(super) fn of_node(report: &Report) -> Markup {
     }
 }
 
-/// A chart of one figure; without a line where there is no point.
+/// A chart of a single figure; without a line if there is no point.
 fn over_time(
     report: &Report,
     title: &str,
@@ -109,7 +109,7 @@ fn in_steps(mut chart: Chart) -> Chart {
     chart
 }
 
-/// A chart of one figure of the node's samples.
+/// A chart of a figure of the node, by sample.
 fn sampled(
     report: &Report,
     title: &str,

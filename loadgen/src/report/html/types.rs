@@ -8,7 +8,7 @@ use crate::report::last_device::FirstToLast;
 use crate::report::types::TypeReport;
 use crate::scenario::thresholds::Quantile;
 
-/// The counts of each type, its latencies, and a note for refusals and readability.
+/// The counts and latencies of each type, and notes on refusals and readability.
 pub(super) fn tables(report: &Report) -> Markup {
     let rows = report.types.rows();
     let groups = [("", 3), ("published", 4), ("what the rooms gave", 3), ("over all devices", 2)];
@@ -85,7 +85,7 @@ fn times(of: &TypeReport) -> Vec<Cell> {
     row(&of.type_name, all.map(|ms| places(ms, 1)))
 }
 
-/// The reasons of refusals, and the messages that one device was given where a limit was asked.
+/// The reasons of refusals, and the most messages of a device if the type has a limit.
 fn notes(of: &TypeReport) -> Vec<String> {
     let mut notes = Vec::new();
     if of.refused > 0 {
