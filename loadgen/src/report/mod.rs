@@ -284,6 +284,8 @@ impl Verdict {
         reliable: Option<&ReliableFigures>,
         generator: Option<&str>,
     ) -> Self {
+        // A broken promise counts whatever else happened. Without an accepted message there is nothing to
+        // judge, and the lateness of the generator says nothing.
         let nothing_durable = reliable.is_some_and(|reliable| reliable.durable == 0 && reliable.sent > 0);
         if !violations.is_empty() {
             Self::Violations
@@ -321,6 +323,7 @@ impl Report {
     pub(crate) fn held_to(mut self, conditions: &[Condition]) -> Self {
         let asked = conditions.iter().map(|condition| condition.judge(&self));
         self.thresholds = asked.chain(self.faults.iter().map(FaultDone::judged)).collect();
+        // The figures of a worse run may be wrong, so a threshold on them proves nothing.
         if self.verdict == Verdict::Ok && self.thresholds.iter().any(|judged| !judged.holds) {
             self.verdict = Verdict::ThresholdFailed;
         }
@@ -329,6 +332,7 @@ impl Report {
 
     /// Messages given to devices a second, over the time of publishing.
     pub(crate) fn deliveries_per_s(&self) -> f64 {
+        // Publishing behind its schedule takes longer than planned.
         ratio(self.seen.deliveries, 1) / self.seconds.max(ratio(self.published.took_ms, 1_000)).max(0.001)
     }
 
@@ -362,6 +366,7 @@ impl Report {
     /// The most memory of the node at any time of the run.
     pub(crate) fn node_bytes_most(&self) -> Option<u64> {
         let read = self.memory.readings.iter().map(|reading| reading.bytes);
+        // 0 bytes stand for a failed reading.
         read.chain(self.server.iter().map(|sample| sample.resident_bytes)).max().filter(|bytes| *bytes > 0)
     }
 
@@ -370,19 +375,19 @@ impl Report {
         let not_durable = self.reliable.as_ref().map(ReliableFigures::not_durable).unwrap_or_default();
         let not_ok = self.published.not_ok() + &not_durable;
         match self.verdict {
-            Verdict::Ok if self.devices == 0 => format!("ok: nothing was watched{not_ok}"),
+            Verdict::Ok if self.devices == 0 => format!("ok: no device, so nothing was checked{not_ok}"),
             Verdict::Ok => format!("ok: nothing lost, twice, out of order or altered{not_ok}"),
             Verdict::GeneratorLimited => format!(
-                "generator-limited: no violation, but {}{not_ok}",
+                "generator-limited: no promise was broken, but {}{not_ok}",
                 self.generator.limit(self.lateness.p99_ms).unwrap_or_default()
             ),
             Verdict::ThresholdFailed => {
                 let failed = self.thresholds.iter().filter(|judged| !judged.holds).count();
                 let asked = self.thresholds.len();
-                format!("THRESHOLD FAILED: no violation, but {failed} of {asked} thresholds{not_ok}")
+                format!("THRESHOLD FAILED: {failed} of {asked} thresholds; no promise was broken{not_ok}")
             }
             Verdict::NothingPublished => format!(
-                "NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
+                "NOTHING PUBLISHED: none of {} messages was accepted, so nothing was checked",
                 self.sent()
             ),
             Verdict::Violations => {
@@ -437,6 +442,7 @@ impl fmt::Display for Report {
         ];
         let of_others = [("join", &self.join), ("lateness", &self.lateness), ("answer", &self.answer)];
         for (name, figures) in of_devices.into_iter().chain(of_others) {
+            // The line of the latency is always there: zeros show that nothing was measured.
             if figures.count > 0 || name == "latency" {
                 write_latency(f, name, figures)?;
             }
@@ -445,8 +451,8 @@ impl fmt::Display for Report {
             let RoomSkew { rooms, median_p99_ms, worst_p99_ms, worst_room } = self.skew;
             writeln!(
                 f,
-                "rooms        p99 {median_p99_ms:.1} ms in the middle of {rooms}, \
-                 {worst_p99_ms:.1} ms in room {worst_room}"
+                "rooms        p99 of the median of {rooms} rooms {median_p99_ms:.1} ms, \
+                 of the worst (room {worst_room}) {worst_p99_ms:.1} ms"
             )?;
         }
         write!(f, "{}{}", self.moves, self.generator)?;

@@ -20,6 +20,7 @@ impl Condition {
             Relation::AtMost => found <= self.value,
             Relation::Above => found > self.value,
             Relation::AtLeast => found >= self.value,
+            // A scaled figure is a rounded double.
             Relation::Equal => (found - self.value).abs() <= f64::EPSILON * self.value.abs(),
         });
         let found_text = found.map_or_else(
@@ -69,6 +70,7 @@ impl Metric {
             Self::Last(point) => point.of(&row.first_to_last.last),
             Self::Refused => share(row.refused + row.unknown, row.offered),
             Self::Skipped => share(row.skipped, row.delivered + row.merged + row.skipped),
+            // Counted over all types together.
             Self::Apply(_) | Self::Join | Self::Answer | Self::Lateness | Self::Loss => None,
             Self::Cpu | Self::Memory | Self::Deliveries => None,
         }

@@ -140,6 +140,7 @@ impl TypeTable {
 
     /// False if the totals of the run already say everything: for chat without a limit, a merge or a skip.
     pub(crate) fn is_worth_showing(&self) -> bool {
+        // A table of one row would repeat the lines above it.
         let [only] = &*self.0 else { return !self.0.is_empty() };
         only.type_name != "chat" || only.readable.is_some() || only.account.merged + only.account.skipped > 0
     }

@@ -245,6 +245,7 @@ impl RunArgs {
             messages_per_request: Some(shape.messages_per_request),
             encoding: Some(shape.encoding),
             reliable_rate: Some(Rate::of_milli(shape.reliable_rate_milli())),
+            // `resolve` refuses a ttl without reliable messages.
             ttl_ms: self.ttl_ms.filter(|_| shape.reliable_rate_milli() > 0),
             reconnect_share: Some(Share::of_millionths(shape.reconnect_share_millionths())),
             ..self.clone()
@@ -294,6 +295,7 @@ impl RunArgs {
         if let Some(ttl_ms) = self.ttl_ms {
             scenario.set_ttl(Span::of_ms(ttl_ms)).map_err(|why| format!("--ttl-ms: {why}"))?;
         }
+        // Last, because the scale applies to the types of every other flag.
         if let Some(total_milli) = self.rate_in_all {
             scenario.scale_rates(total_milli);
         }
@@ -381,6 +383,7 @@ impl RunArgs {
         }
         self.check_elsewhere()?;
         let flag = if self.room_stem.is_some() { "--room-stem" } else { "--room-prefix" };
+        // Rooms of an earlier run would bring history and old streams.
         let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
         let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
         roomcast::room::id::RoomName::parse(&format!("{room_stem}-{rooms}"))

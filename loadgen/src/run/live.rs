@@ -104,6 +104,7 @@ fn bar(of_ms: u64, target: ProgressDrawTarget) -> ProgressBar {
 
 impl<'a> Second<'a> {
     fn between(before: &Totals, now: &'a Totals, of_ms: u64) -> Self {
+        // The thread may wake late, so a second is as long as it was.
         let took_ms = now.at_ms.saturating_sub(before.at_ms);
         let per_s = |before: u64, now: u64| ratio(now.saturating_sub(before) * 1_000, took_ms);
         let mut latency = Latency::default();
@@ -135,6 +136,7 @@ impl<'a> Second<'a> {
             let frames = whole(self.frames_per_s);
             lines.push(format!("given      {deliveries}/s in {frames} frames/s"));
         }
+        // The first seconds may have no delivery.
         if self.latency.count > 0 {
             let Percentiles { p50_ms, p99_ms, max_ms, .. } = self.latency;
             lines.push(format!(
@@ -154,6 +156,7 @@ impl<'a> Second<'a> {
 
     fn progress(&self) -> String {
         let at_ms = self.totals.at_ms;
+        // Past the last publish there is no percentage; a run of 0 s would divide by 0.
         if at_ms >= self.of_ms {
             return "all is published; devices get what they are owed".to_owned();
         }

@@ -77,7 +77,6 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let start_ns = monotonic_ns() + lead_ns;
     let started_unix_ms = unix_ms() + lead_ns / 1_000_000;
     fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
-    // Publishes before the last worker is ready would find no devices.
     fleet.await_started().map_err(at_viewer_door)?;
     let meter = Meter::begin(plan);
     let server = ServerWatch::begin(plan.target.ops_door.clone(), start_ns);
@@ -117,6 +116,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
 }
 
 fn lead_ns(devices: u32, workers: usize) -> u64 {
+    // Workers plan at the same time, so the largest share decides.
     let of_worker = u64::from(devices).div_ceil((workers as u64).max(1));
     LEAD_NS + of_worker.div_ceil(1_000) * LEAD_PER_THOUSAND_NS
 }
@@ -246,6 +246,7 @@ fn look_at_doors(plan: &Plan) -> Result<(), String> {
     let Target { ops_door, publisher_door, publisher_key, .. } = &plan.target;
     let ready = match ops_door.ask("/readyz", None) {
         Ok(200) => Ok(()),
+        // Starting or draining.
         Ok(503) => Err("the node is not ready".to_owned()),
         Ok(code) => Err(format!("/readyz answers {code}, not roomcast")),
         Err(reason) => Err(reason),

@@ -93,6 +93,7 @@ impl Merged {
     fn add_stream(&mut self, stream: StreamSeen) {
         let room = stream.room;
         let lives = self.streams.entry(room).or_default();
+        // A new epoch is a new life: its offsets have nothing to do with those before.
         let Some(mine) = lives.iter_mut().find(|life| life.epoch == stream.epoch) else {
             lives.push(stream);
             return;
@@ -168,6 +169,7 @@ impl Merged {
         let mut times = ApplyTimes::since(timed_from_ns);
         let ttl_ns = original.ttl_ns();
         let mut unread = false;
+        // A room without a reliable message has no stream to pull.
         for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
             let name = room_name(room_stem, room);
             let mut pulled: Option<Stored> = None;

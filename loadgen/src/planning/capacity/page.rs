@@ -15,6 +15,7 @@ impl PlanAnswer {
         let fits = self.too_large.is_empty();
         Page {
             title: "roomcast-loadgen plan".to_owned(),
+            // A figure past the measured range is a guess.
             tone: match (fits, &self.past) {
                 (false, _) => Tone::Bad,
                 (true, Some(_)) => Tone::Odd,

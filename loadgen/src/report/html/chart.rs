@@ -172,11 +172,13 @@ impl Frame {
     }
 
     fn y(&self, y: f64) -> f64 {
+        // Figures below 0 would leave the plot.
         FLOOR - (y.max(0.0) / self.top) * (FLOOR - TOP)
     }
 
     fn horizontal(&self, class: &str, y: f64) -> Markup {
         let at = tenths(self.y(y));
+        // `{}` writes an end tag, and SVG needs the end tag: without one the next element would be a child.
         html! { line class=(class) x1=(LEFT) x2=(tenths(self.right)) y1=(at) y2=(at) {} }
     }
 
@@ -195,7 +197,7 @@ impl Frame {
 impl Chart {
     /// The width of the names: as wide as the longest, within [`NAMES_MAX`].
     fn names_width(&self) -> f64 {
-        // A single line has no name at its end: the title of the chart names the line.
+        // The title of the chart names a single line.
         let named = self.lines.iter().filter(|_| self.lines.len() > 1);
         let reserved = if let X::Seconds { letters, .. } = self.x { letters } else { 0 };
         let longest = named.map(|line| line.name.chars().count()).fold(reserved, usize::max);
@@ -216,6 +218,7 @@ impl Chart {
 
     /// The names of the lines at their ends, moved apart.
     fn names(&self, frame: &Frame) -> Markup {
+        // The title of the chart names a single line.
         let lines = self.lines.iter().take(LABELS_MAX).filter(|_| self.lines.len() > 1);
         let ends = lines.filter_map(|line| Some((frame.y(line.finite().last()?.y), line)));
         let mut ends: Vec<(f64, &Line)> = ends.collect();

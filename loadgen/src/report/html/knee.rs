@@ -49,6 +49,7 @@ pub(crate) enum Mark {
 
 /// The page of a search. `held` has the sections of the last run within the objective.
 pub(crate) fn page(search: &SearchFound, held: Option<Markup>) -> Page {
+    // At the limit of the generator the node may do more, so no number is good.
     let (tone, verdict) = match (search.knee, search.is_lower_bound) {
         (Some(knee), false) => (Tone::Good, format!("{} {}", grouped(knee), search.axis)),
         (Some(knee), true) => (Tone::Odd, format!("at least {} {}", grouped(knee), search.axis)),
@@ -100,6 +101,7 @@ fn chart(search: &SearchFound, title: &str, unit: &'static str, of: fn(&Probed) 
         let probes = search.probes.iter().filter(|probed| probed.mark == mark);
         let points = probes.filter_map(|probed| Some(ChartPoint::at(ratio(probed.value, 1), of(probed)?)));
         let mut points: Vec<ChartPoint> = points.collect();
+        // Probes come in the order of the search, which jumps.
         points.sort_by(|one, other| one.x.total_cmp(&other.x));
         Line { name: name.to_owned(), colour, points, look }
     });

@@ -104,6 +104,7 @@ impl fmt::Display for Page {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     title { (title) ": " (verdict) }
+                    // Escaped quotes would break the names of fonts.
                     style { (PreEscaped(STYLE)) }
                 }
                 body {
@@ -158,7 +159,7 @@ pub(crate) fn charts(charts: &[Chart]) -> Markup {
 /// A table whose first `words` columns hold words and whose other columns hold numbers; nothing without a
 /// row.
 pub(crate) fn table(columns: &[&str], words: usize, rows: impl IntoIterator<Item = Vec<Cell>>) -> Markup {
-    grouped_table(&[], columns, words, rows)
+    grouped_table(&[("", columns)], words, rows)
 }
 
 /// A name and the figures beside the name.
@@ -166,26 +167,26 @@ pub(crate) fn row(name: &str, figures: impl IntoIterator<Item = String>) -> Vec<
     std::iter::once(name.into()).chain(figures.into_iter().map(Cell::from)).collect()
 }
 
-/// A table under a first row of `groups`, each a title and the number of columns below.
+/// A table with titles above groups of columns.
 fn grouped_table(
-    groups: &[(&str, usize)],
-    columns: &[&str],
+    groups: &[(&str, &[&str])],
     words: usize,
     rows: impl IntoIterator<Item = Vec<Cell>>,
 ) -> Markup {
     let class = |column: usize| if column < words { "words" } else { "number" };
+    let columns = groups.iter().flat_map(|(_, columns)| *columns);
     let mut rows = rows.into_iter().peekable();
     html! {
         @if rows.peek().is_some() {
             div.scroll {
                 table {
                     thead {
-                        @if !groups.is_empty() {
-                            tr { @for (title, columns) in groups { th.group colspan=(columns) { (title) } } }
+                        @if groups.iter().any(|(title, _)| !title.is_empty()) {
+                            tr { @for (title, of) in groups { th.group colspan=(of.len()) { (title) } } }
                         }
-                        @if columns.iter().any(|title| !title.is_empty()) {
+                        @if columns.clone().any(|title| !title.is_empty()) {
                             tr {
-                                @for (column, title) in columns.iter().enumerate() {
+                                @for (column, title) in columns.enumerate() {
                                     th class=(class(column)) { (title) }
                                 }
                             }
@@ -227,6 +228,7 @@ pub(crate) fn grouped(number: u64) -> String {
 pub(crate) fn decimal(figure: Option<f64>) -> String {
     let Some(figure) = figure.filter(|figure| figure.is_finite()) else { return "–".to_owned() };
     let places = match figure.abs() {
+        // Four digits before the point need none after it.
         size if size >= 1_000.0 => {
             return format!("{}{}", if figure < 0.0 { "−" } else { "" }, grouped(rounded(size)));
         }
@@ -269,7 +271,7 @@ mod tests {
         let blocks = [
             figures(&[Figure::new(HOSTILE, hostile(), "").with_note(hostile())]),
             charts(&[chart]),
-            grouped_table(&[(HOSTILE, 2)], &[HOSTILE, HOSTILE], 1, [row]),
+            grouped_table(&[(HOSTILE, &[HOSTILE, HOSTILE])], 1, [row]),
             note(HOSTILE),
             lines(HOSTILE),
         ];

@@ -17,7 +17,7 @@ pub(crate) fn page(report: &Report) -> Page {
     let (tone, verdict) = match report.verdict {
         Verdict::Ok => (Tone::Good, "Every promise was kept"),
         Verdict::GeneratorLimited => (Tone::Odd, "Generator-limited"),
-        Verdict::ThresholdFailed => (Tone::Bad, "A threshold was not kept"),
+        Verdict::ThresholdFailed => (Tone::Bad, "A threshold failed"),
         Verdict::NothingPublished => (Tone::Bad, "Nothing was published"),
         Verdict::Violations => (Tone::Bad, "Promises were broken"),
     };
@@ -65,7 +65,11 @@ fn thresholds(report: &Report) -> Markup {
 
 fn violations(report: &Report) -> Markup {
     let rows = report.violations.found().map(|(kind, found)| {
-        vec![kind.into(), found.examples.join(" · ").into(), Cell::toned(grouped(found.count), Tone::Bad)]
+        vec![
+            kind.to_string().into(),
+            found.examples.join(" · ").into(),
+            Cell::toned(grouped(found.count), Tone::Bad),
+        ]
     });
     table(&["promise", "the first of them", "times"], 2, rows)
 }
@@ -191,7 +195,7 @@ fn rooms(report: &Report) -> Markup {
         }
         @if skew.rooms > 0 {
             (note(&format!(
-                "Of {} rooms the one in the middle had a p99 of {} ms, the worst (room {}) of {} ms.",
+                "The median of {} rooms had a p99 of {} ms, the worst (room {}) {} ms.",
                 grouped(skew.rooms),
                 decimal(Some(skew.median_p99_ms)),
                 skew.worst_room,
@@ -270,7 +274,7 @@ mod tests {
         let report = made_up().held_to(&crate::scenario::thresholds::parse_all("p99<1ms,loss=0").unwrap());
         let page = page(&report).to_string();
         for said in [
-            "A threshold was not kept",
+            "A threshold failed",
             "✗ failed",
             "p99&lt;1ms",
             "120 ms",

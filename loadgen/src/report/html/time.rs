@@ -14,6 +14,7 @@ use crate::report::html::{charts, decimal, grouped, note};
 use crate::scenario::thresholds::Condition;
 
 pub(super) fn of_devices(report: &Report) -> Markup {
+    // Fault conditions do not parse, and have no figure to draw.
     let asked = report.thresholds.iter().filter_map(|judged| judged.condition.parse::<Condition>().ok());
     let mut limits = asked.filter_map(|condition| {
         Some(ChartLimit { at: condition.p99_most_ms()?, name: condition.to_string() })

@@ -11,37 +11,20 @@ use crate::scenario::thresholds::Quantile;
 /// The counts and latencies of each type, and notes on refusals and readability.
 pub(super) fn tables(report: &Report) -> Markup {
     let rows = report.types.rows();
-    let groups = [("", 3), ("published", 4), ("what the rooms gave", 3), ("over all devices", 2)];
-    let columns = [
-        "type",
-        "class",
-        "rate/s",
-        "offered",
-        "accepted",
-        "refused",
-        "unknown",
-        "given",
-        "merged",
-        "skipped",
-        "delivered",
-        "skipped",
+    let groups: [(&str, &[&str]); 4] = [
+        ("", &["type", "class", "rate/s"]),
+        ("published", &["offered", "accepted", "refused", "unknown"]),
+        ("what the rooms gave", &["given", "merged", "skipped"]),
+        ("over all devices", &["delivered", "skipped"]),
     ];
-    let counts = grouped_table(&groups, &columns, 2, rows.iter().map(counts));
-    let groups = [("", 1), ("latency, ms", 4), ("when devices had it: p99, ms", 5), ("ms", 1)];
-    let columns = [
-        "type",
-        "p50",
-        "p99",
-        "p99.9",
-        "max",
-        "first",
-        "half",
-        "99 in 100",
-        "last",
-        "last, max",
-        "answer p99",
+    let counts = grouped_table(&groups, 2, rows.iter().map(counts));
+    let groups: [(&str, &[&str]); 4] = [
+        ("", &["type"]),
+        ("latency, ms", &["p50", "p99", "p99.9", "max"]),
+        ("when devices had it: p99, ms", &["first", "half", "99 in 100", "last", "last, max"]),
+        ("ms", &["answer p99"]),
     ];
-    let times = grouped_table(&groups, &columns, 1, rows.iter().map(times));
+    let times = grouped_table(&groups, 1, rows.iter().map(times));
     html! {
         (counts)
         (times)
