@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
-use roomcast::clock::Now;
-use roomcast::room::buffer::{Allowance, Budget, Buffer};
-use roomcast::room::id::{RoomName, Run, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::pace::{Quotas, RoomRules};
-use roomcast::room::policy::TypePolicy;
-use roomcast::room::tally::RoomTally;
-use roomcast::room::{Input, Room};
-use roomcast::wire::frame;
+use roomcast_core::room::buffer::{Allowance, Budget, Buffer};
+use roomcast_core::room::id::{RoomName, Run, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::pace::{Quotas, RoomRules};
+use roomcast_core::room::policy::TypePolicy;
+use roomcast_core::room::tally::RoomTally;
+use roomcast_core::room::{Input, Room};
+use roomcast_core::wire::frame;
 
 const BATCH_MESSAGES: usize = 100;
 
@@ -36,7 +35,7 @@ fn chat() -> Message {
 }
 
 fn push(criterion: &mut Criterion) {
-    let now = Now::read().instant;
+    let now = roomcast::clock::now().instant;
     // A batch at a time, so that making and dropping the buffer is shared by many.
     let mut group = criterion.benchmark_group("buffer");
     group.throughput(Throughput::Elements(BATCH_MESSAGES as u64));
@@ -74,7 +73,7 @@ fn push(criterion: &mut Criterion) {
 /// A request of 100 messages to a room without members: what bounds a publisher, the door aside. Each fills a batch,
 /// so each is cut, accounted for and put into the history as well.
 fn publish(criterion: &mut Criterion) {
-    let mut now = Now::read();
+    let mut now = roomcast::clock::now();
     let name = RoomName::parse("r1").expect("a constant");
     let mut room = Room::new(name, Run(1), RoomRules::default(), now.instant);
     let mut tally = RoomTally::default();

@@ -8,9 +8,9 @@ mod support;
 
 use std::time::Duration;
 
-use roomcast::clock::Now;
-use roomcast::room::id::RoomName;
 use roomcast::shard::lane;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::RoomName;
 
 use support::{Driven, chat, print};
 
@@ -24,7 +24,7 @@ const SHORTLY: Duration = Duration::from_millis(1);
 const DUE: Duration = Duration::from_millis(200);
 
 fn main() {
-    let mut now = Now::read();
+    let mut now = roomcast::clock::now();
     let peers = lane::mesh(1, lane::LaneBounds::default()).remove(0);
     let mut driven = Driven::new(0, 1, peers, now);
     let rooms: Vec<RoomName> =
@@ -59,9 +59,9 @@ fn round(driven: &mut Driven, rooms: &[RoomName], now: Now) -> Duration {
     publish(driven, rooms, later(now, SHORTLY));
     let before = driven.frames_each();
     let due = later(now, DUE);
-    let began = Now::read().instant;
+    let began = roomcast::clock::now().instant;
     quiet(driven, due);
-    let took = Now::read().instant - began;
+    let took = roomcast::clock::now().instant - began;
     let after = driven.frames_each();
     assert!(
         before.iter().zip(&after).all(|(before, after)| before + 1 == *after),

@@ -17,7 +17,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use roomcast::clock::Now;
 use support::{Answer, Node, cpu, percentile, pin_the_load, print};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -65,10 +64,10 @@ fn disk() {
     let mut file = File::create(folder.0.join("file")).expect("the folder is there");
     let mut times: Vec<_> = (0..300)
         .map(|_| {
-            let began = Now::read().instant;
+            let began = roomcast::clock::now().instant;
             file.write_all(&[7; 4096]).expect("the disk works");
             file.sync_data().expect("the disk works");
-            Now::read().instant - began
+            roomcast::clock::now().instant - began
         })
         .collect();
     times.sort_unstable();
@@ -219,7 +218,7 @@ async fn publisher(door: SocketAddr, load: Load, number: usize, until: Until) ->
     let mut stream = TcpStream::connect(door).await.expect("the door is open");
     stream.set_nodelay(true).expect("it is connected");
     for (sent, request) in requests.iter().cycle().enumerate() {
-        let began = Now::read().instant;
+        let began = roomcast::clock::now().instant;
         let over = match until {
             Until::Time(end) => began >= end,
             Until::Rounds(rounds) => sent == rounds * requests.len(),
@@ -229,7 +228,7 @@ async fn publisher(door: SocketAddr, load: Load, number: usize, until: Until) ->
             break;
         }
         match exchange(&mut stream, request).await {
-            Ok(answer) => outcome.answered(&answer, load.messages, Now::read().instant - began),
+            Ok(answer) => outcome.answered(&answer, load.messages, roomcast::clock::now().instant - began),
             Err(_) if matches!(until, Until::Killed) => break,
             Err(error) => panic!("publisher {number}: {error}"),
         }
@@ -263,9 +262,9 @@ struct Repetition {
 impl Repetition {
     fn of(runtime: &Runtime, node: &Node, load: Load) -> Self {
         let cpu_before = (node.cpu(), cpu("self"));
-        let began = Now::read().instant;
+        let began = roomcast::clock::now().instant;
         let outcome = runtime.block_on(publish(node.publisher_door, load, Until::Time(began + REPETITION)));
-        let took = Now::read().instant - began;
+        let took = roomcast::clock::now().instant - began;
         Self { outcome, took, node_cpu: node.cpu() - cpu_before.0, load_cpu: cpu("self") - cpu_before.1 }
     }
 
@@ -282,7 +281,7 @@ fn measure(name: &str, load: Load) {
     let folder = Folder::new(name);
     let node = node_over(&folder);
     let runtime = runtime();
-    let warm = Now::read().instant + WARM_UP;
+    let warm = roomcast::clock::now().instant + WARM_UP;
     runtime.block_on(publish(node.publisher_door, load, Until::Time(warm)));
     let mut all: Vec<_> = (0..REPETITIONS).map(|_| Repetition::of(&runtime, &node, load)).collect();
     all.sort_by_key(|it| it.outcome.durable);
@@ -329,7 +328,7 @@ fn restart() {
     let mut times: Vec<Return> = Vec::new();
     for number in 0..RESTARTS {
         kill_at_work(&runtime, &mut node);
-        let began = Now::read().instant;
+        let began = roomcast::clock::now().instant;
         node = node_over(&folder);
         times.push(runtime.block_on(Return::of(&node, number, began)));
     }
@@ -387,14 +386,14 @@ impl Return {
     async fn of(node: &Node, number: usize, began: Instant) -> Self {
         drop(TcpStream::connect(node.viewer_door).await.expect("the door is open"));
         let mut publisher = TcpStream::connect(node.publisher_door).await.expect("the door is open");
-        let opened = Now::read().instant;
+        let opened = roomcast::clock::now().instant;
         // Rooms that the publishers of the kills did not touch, other ones each time.
         let messages = pull(node.viewer_door, &Load::room(STORED.publishers - 1, number)).await;
-        let read = Now::read().instant;
+        let read = roomcast::clock::now().instant;
         assert_eq!(messages, STORED.messages * STORED_ROUNDS, "what was durable is there");
         let request = &Load { messages: 1, ..STORED }.requests(STORED.publishers - 2)[number];
         let answer = exchange(&mut publisher, request).await.expect("the node answers");
-        let durable = Now::read().instant;
+        let durable = roomcast::clock::now().instant;
         assert_eq!(answer.code, 200, "{}", answer.body);
         Self { open: opened - began, read: read - opened, durable: durable - read }
     }

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use roomcast::clock::Now;
-use roomcast::room::account::Missed;
-use roomcast::room::counters::CounterChange;
-use roomcast::room::history::{History, Past};
-use roomcast::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::policy::TypePolicy;
-use roomcast::room::{Batch, Carried, Refresh, Snapshot, Span};
-use roomcast::wire::frame::{self, Greeting, Head};
+use roomcast_core::room::account::Missed;
+use roomcast_core::room::counters::CounterChange;
+use roomcast_core::room::history::{History, Past};
+use roomcast_core::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::policy::TypePolicy;
+use roomcast_core::room::{Batch, Carried, Refresh, Snapshot, Span};
+use roomcast_core::wire::frame::{self, Greeting, Head};
 
 /// Five flushes a second of a room with 100 messages a second.
 const BATCH_MESSAGES: usize = 20;
@@ -55,7 +54,7 @@ fn likes() -> Vec<CounterChange> {
 }
 
 fn history() -> Vec<Past> {
-    let (mut history, now) = (History::default(), Now::read().instant);
+    let (mut history, now) = (History::default(), roomcast::clock::now().instant);
     for seq in 1..=HISTORY_MESSAGES {
         history.push(Seq(seq), chat(), now);
     }
@@ -72,7 +71,7 @@ fn main() {
         skipped: vec![],
         merged: vec![(type_name("enter"), 3)],
         counters: likes(),
-        oldest: Now::read().instant,
+        oldest: roomcast::clock::now().instant,
         span: None,
     };
     let span = Span { after: 7, through: 9, ack_within_ms: 200 };

@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
-use roomcast::clock::Now;
-use roomcast::config::limits::SEGMENT_QUEUED_MAX;
-use roomcast::room::buffer::{Allowance, Budget, Buffer};
-use roomcast::room::id::{Key, RoomName, Run, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::pace::{Quotas, Readable, RoomRules};
-use roomcast::room::policy::{Merge, Priority, TypePolicy, TypeRate};
-use roomcast::room::tally::RoomTally;
-use roomcast::room::{Input, Room};
-use roomcast::wire::frame;
+use roomcast_core::limits::SEGMENT_QUEUED_MAX;
+use roomcast_core::room::buffer::{Allowance, Budget, Buffer};
+use roomcast_core::room::id::{Key, RoomName, Run, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::pace::{Quotas, Readable, RoomRules};
+use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
+use roomcast_core::room::tally::RoomTally;
+use roomcast_core::room::{Input, Room};
+use roomcast_core::wire::frame;
 
 /// What comes within one window of 100 ms at 10 000 messages a second.
 const WINDOW_MESSAGES: usize = 1000;
@@ -81,7 +80,7 @@ fn budget(normal: Allowance) -> Budget {
 
 /// Into a buffer, and out with cuts until it is empty.
 fn buffer(criterion: &mut Criterion) {
-    let now = Now::read().instant;
+    let now = roomcast::clock::now().instant;
     let mut group = criterion.benchmark_group("flow_buffer");
     group.throughput(Throughput::Elements(WINDOW_MESSAGES as u64));
     for (name, mix, is_plain, shown) in [
@@ -130,7 +129,7 @@ fn room(criterion: &mut Criterion) {
         ("gala_policed", Mix::Gala, false, policed),
     ] {
         let messages = window(mix, is_plain);
-        let (mut now, mut tally) = (Now::read(), RoomTally::default());
+        let (mut now, mut tally) = (roomcast::clock::now(), RoomTally::default());
         let mut room = Room::new(RoomName::parse("r1").expect("a constant"), Run(1), rules, now.instant);
         let mut handle = |messages: Vec<Message>| {
             now = now.later(WINDOW);

@@ -20,7 +20,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread::park_timeout;
 use std::time::Duration;
 
-use roomcast::clock::Now;
 use serde_json::Value;
 use support::{Answer, Node, pin_the_load, print};
 
@@ -56,8 +55,8 @@ fn main() {
     while trace.look().members < DEVICES {
         park_timeout(Duration::from_millis(20));
     }
-    let began_ms = Now::read().unix_ms;
-    trace.follow(|| Now::read().unix_ms >= began_ms + after * 1000);
+    let began_ms = roomcast::clock::now().unix_ms;
+    trace.follow(|| roomcast::clock::now().unix_ms >= began_ms + after * 1000);
     let flood = Load { times, seconds, devices: 0, seed: 2, report: folder.join("flood.json") };
     let mut second = flood.start(&node, 0);
     trace.follow(|| second.try_wait().expect("it is ours").is_some());
@@ -160,13 +159,13 @@ impl Trace {
 
     /// How the node is. What it does not say, as with a door that does not answer in time, is 0.
     fn look(&self) -> Sample {
-        let now = Now::read();
+        let now = roomcast::clock::now();
         let metrics = ask(self.door, "/metrics").unwrap_or_default();
         let readiness = ask(self.door, "/readyz").unwrap_or_else(|| "no answer".to_owned());
         let mut sample = Sample {
             unix_ms: now.unix_ms,
             readiness,
-            took: Now::read().instant - now.instant,
+            took: roomcast::clock::now().instant - now.instant,
             ..Sample::default()
         };
         for line in metrics.lines().filter(|line| !line.starts_with('#')) {

@@ -16,10 +16,9 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use roomcast::clock::Now;
-use roomcast::room::id::RoomName;
 use roomcast::shard::directory::{self, Directory};
 use roomcast::shard::lane::{self, LaneBounds, Peer};
+use roomcast_core::room::id::RoomName;
 
 use support::{Driven, chat, print};
 
@@ -144,19 +143,19 @@ impl Stage {
 /// One shard's part of a run.
 fn drive(index: usize, peers: Vec<Peer>, room: &RoomName, stage: &Stage) -> Vec<Span> {
     pin(index);
-    let mut driven = Driven::new(index, stage.shards, peers, Now::read());
+    let mut driven = Driven::new(index, stage.shards, peers, roomcast::clock::now());
     take_in(&mut driven, room, stage.members[index]);
     stage.meet(1, &mut driven);
     // The audience is told a second after the last join: that batch is not to be among those that count.
-    let joined = Now::read().instant;
-    while turn(&mut driven) || Now::read().instant - joined < AUDIENCE_TOLD {}
+    let joined = roomcast::clock::now().instant;
+    while turn(&mut driven) || roomcast::clock::now().instant - joined < AUDIENCE_TOLD {}
     let round = |round| {
         let before = driven.frames_each();
         let whole = driven.frames.get() + driven.keys.len() as u64 * FLUSHES;
         stage.meet(2 * round, &mut driven);
-        let began = Now::read().instant;
+        let began = roomcast::clock::now().instant;
         let worked = flush_all(&mut driven, (index == 0).then_some(room), whole);
-        let took = Now::read().instant - began;
+        let took = roomcast::clock::now().instant - began;
         stage.meet(2 * round + 1, &mut driven);
         let after = driven.frames_each();
         assert!(
@@ -172,7 +171,7 @@ fn drive(index: usize, peers: Vec<Peer>, room: &RoomName, stage: &Stage) -> Vec<
 fn take_in(driven: &mut Driven, room: &RoomName, members: usize) {
     while driven.keys.len() < members {
         for _ in 0..JOINS_UNDER_WAY.min(members - driven.keys.len()) {
-            driven.join(room, Now::read());
+            driven.join(room, roomcast::clock::now());
         }
         while driven.frames.get() < driven.keys.len() as u64 {
             turn(driven);
@@ -188,7 +187,7 @@ fn flush_all(driven: &mut Driven, home: Option<&RoomName>, whole: u64) -> Durati
     let (began, mut idle, mut idle_since) = (processor_time(), Duration::ZERO, None);
     while driven.frames.get() < whole {
         if let Some(room) = home.filter(|_| published < FLUSHES && published < passed + UNDER_WAY) {
-            driven.shard.publish(published, room, vec![chat()], Now::read());
+            driven.shard.publish(published, room, vec![chat()], roomcast::clock::now());
             published += 1;
         }
         match (turn(driven), idle_since) {
@@ -210,7 +209,7 @@ fn processor_time() -> Duration {
 }
 
 fn turn(driven: &mut Driven) -> bool {
-    driven.turn(Now::read())
+    driven.turn(roomcast::clock::now())
 }
 
 /// Keeps this thread on a core.

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Bencher, Criterion};
-use roomcast::clock::Now;
-use roomcast::config::limits::PASS_TURN_MEMBERS;
-use roomcast::fanout::segment::{Entrant, Level, Member, PassFrames, PassTally, Segment, StreamPlace, pass};
-use roomcast::fanout::{Offer, Sink};
-use roomcast::room::Reach;
-use roomcast::room::id::{Encoding, RoomName, Run, Seq};
+use roomcast_core::fanout::segment::{
+    Entrant, Level, Member, PassFrames, PassTally, Segment, StreamPlace, pass,
+};
+use roomcast_core::fanout::{Offer, Sink};
+use roomcast_core::limits::PASS_TURN_MEMBERS;
+use roomcast_core::room::Reach;
+use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
 
 const MEMBERS: u32 = 1_000_000;
 
@@ -45,11 +46,11 @@ fn encoding(member: u32) -> Encoding {
 fn per_member(bencher: &mut Bencher<'_>, mut one_pass: impl FnMut()) {
     bencher.iter_custom(|visits| {
         let passes = visits.div_ceil(u64::from(MEMBERS));
-        let before = Now::read().instant;
+        let before = roomcast::clock::now().instant;
         for _ in 0..passes {
             one_pass();
         }
-        let took = Now::read().instant.duration_since(before).as_nanos();
+        let took = roomcast::clock::now().instant.duration_since(before).as_nanos();
         let of_visits = took * u128::from(visits) / u128::from(passes * u64::from(MEMBERS));
         Duration::from_nanos(u64::try_from(of_visits).expect("less than 500 years"))
     });
@@ -76,7 +77,7 @@ fn the_pass(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
 /// As a shard does it: in turns, between which it looks after joins, acks and publishes.
 fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
     let room = RoomName::parse("r1").expect("a constant");
-    let mut segment = Segment::new(room.clone(), Run(1), Seq(0), None);
+    let mut segment = Segment::new(room, Run(1), Seq(0), None);
     for member in 0..MEMBERS {
         let entrant = Entrant {
             connection: member,
@@ -91,15 +92,8 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
         per_member(bencher, || {
             seq = seq.next();
             let frames = [frame.clone(), frame.clone()];
-            let level = Level {
-                room: room.clone(),
-                run: Run(1),
-                seq,
-                frames,
-                reach: Reach::default(),
-                ack_within: Duration::ZERO,
-                oldest: now,
-            };
+            let level =
+                Level { seq, frames, reach: Reach::default(), ack_within: Duration::ZERO, oldest: now };
             assert!(segment.arrive(Arc::new(level)));
             while segment.is_busy() {
                 black_box(segment.turn(PASS_TURN_MEMBERS, &mut sink, now));
@@ -111,7 +105,7 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let (frame, now) = (Bytes::from(vec![b'x'; 1_700]), Now::read().instant);
+    let (frame, now) = (Bytes::from(vec![b'x'; 1_700]), roomcast::clock::now().instant);
     the_pass(&mut criterion, &frame, now);
     the_turns(&mut criterion, &frame, now);
     criterion.final_summary();

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roomcast::clock::Now;
-use roomcast::room::id::{Epoch, MessageId, RoomName, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::policy::TypePolicy;
 use roomcast::store::redb::Redb;
 use roomcast::store::{Append, Store};
+use roomcast_core::room::id::{Epoch, MessageId, RoomName, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::policy::TypePolicy;
 
 const ROOMS: u64 = 1000;
 const MESSAGES: u64 = 100_000;
@@ -88,7 +87,7 @@ fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -
         ttl: Duration::from_secs(3600),
         offset,
         recall: 0,
-        at_ms: Now::read().unix_ms,
+        at_ms: roomcast::clock::now().unix_ms,
         wire_bytes: payload_bytes + 80,
     };
     let messages = offsets.map(|offset| Arc::new(message(offset))).collect();
@@ -96,9 +95,9 @@ fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -
 }
 
 fn commit(store: &mut Redb, appends: &[Append]) -> Duration {
-    let began = Now::read().instant;
+    let began = roomcast::clock::now().instant;
     let outcomes = store.append(appends).expect("the disk works");
-    let took = Now::read().instant - began;
+    let took = roomcast::clock::now().instant - began;
     assert!(outcomes.iter().all(Result::is_ok));
     took
 }
@@ -152,10 +151,10 @@ fn purges_of(rows: usize) {
     }
     let mut times: Vec<_> = (0..10)
         .map(|_| {
-            let began = Now::read().instant;
+            let began = roomcast::clock::now().instant;
             let purged = store.purge(u64::MAX / 2, rows).expect("the disk works");
             assert_eq!(purged.rows, rows);
-            Now::read().instant - began
+            roomcast::clock::now().instant - began
         })
         .collect();
     times.sort_unstable();
@@ -187,12 +186,12 @@ fn open_after_a_kill() {
     child.kill().expect("it runs");
     child.wait().expect("it was killed");
 
-    let began = Now::read().instant;
+    let began = roomcast::clock::now().instant;
     let mut store = Redb::open(&folder.0).expect("a kill leaves nothing broken");
-    let opened = Now::read().instant - began;
-    let began = Now::read().instant;
+    let opened = roomcast::clock::now().instant - began;
+    let began = roomcast::clock::now().instant;
     let stream = store.load(&room(7)).expect("the disk works").expect("it was stored");
-    let loaded = Now::read().instant - began;
+    let loaded = roomcast::clock::now().instant - began;
     assert_eq!(stream.messages.len() as u64, MESSAGES / ROOMS);
     black_box(stream);
     print(&format!(

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use roomcast::clock::Now;
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{Answer, Node, cpu, percentile, pin_the_load, print};
 
@@ -64,7 +63,7 @@ fn number(variable: &str, otherwise: u32) -> u32 {
 }
 
 fn now() -> Instant {
-    Now::read().instant
+    roomcast::clock::now().instant
 }
 
 /// Joins come to a room that is in use.

@@ -16,8 +16,31 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use crate::config::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_ROOMS_MAX, TOKEN_SKEW};
-use crate::connection::Grant;
+use roomcast_core::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_ROOMS_MAX, TOKEN_SKEW};
+use roomcast_core::room::id::RoomName;
+
+/// Which rooms a device may join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// Any: the door is open.
+    Any,
+    /// Those its token names, each a whole name or a prefix with `*` at its end.
+    Rooms(Arc<[String]>),
+}
+
+impl Grant {
+    /// Whether it covers `room`.
+    #[must_use]
+    pub fn covers(&self, room: &RoomName) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Rooms(patterns) => patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => room.as_str().starts_with(prefix),
+                None => room.as_str() == pattern,
+            }),
+        }
+    }
+}
 
 /// Why a door refused somebody. It never holds what was presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -405,7 +428,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::room::id::RoomName;
+    use roomcast_core::room::id::RoomName;
 
     const SECRET: &[u8] = b"canary-secret-of-thirty-two-bytes!";
     const NOW: u64 = 1_800_000_000;

@@ -17,27 +17,27 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-use crate::clock::Now;
+use crate::clock;
 use crate::config::Config;
-use crate::config::limits::{
-    DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, PULLS_MAX, STORE_BYTES_MAX,
-};
-use crate::connection::Seats;
-use crate::connection::accept::{Descriptors, Door, Doorway, accept, stopped};
-use crate::connection::admission::Admission;
 use crate::http::Node;
+use crate::http::accept::{Descriptors, Door, Doorway, accept, stopped};
+use crate::http::admission::Admission;
 use crate::http::key_limits::KeyLimits;
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
 use crate::http::viewer::ViewerDoor;
 use crate::metrics::{DoorName, Metrics};
+use crate::seat::Seats;
 use crate::shard::handle::{Shards, ShardsPlan};
 use crate::store::Store;
 use crate::store::health::Health;
 use crate::store::memory::Memory;
 use crate::store::redb::{OpenError, Redb};
 use crate::store::writer::StoreHandle;
+use roomcast_core::limits::{
+    DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
+    LISTEN_BACKLOG, PULLS_MAX, STORE_BYTES_MAX,
+};
 
 /// How often histogram observations are folded into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -213,7 +213,7 @@ impl Drop for Server {
 }
 
 fn node(config: Config, shards: Shards, (seats, store): (Seats, Arc<Health>), metrics: Metrics) -> Node {
-    let now = Now::read().instant;
+    let now = clock::now().instant;
     let key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
     Node {
         shards,

@@ -10,9 +10,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use roomcast::clock::Now;
-use roomcast::config::limits::{HEAD_BYTES_MAX, JOIN_RETRY_AFTER_MAX, PULLS_MAX};
 use roomcast::metrics::DEFINITIONS;
+use roomcast_core::limits::{HEAD_BYTES_MAX, JOIN_RETRY_AFTER_MAX, PULLS_MAX};
 use serde_json::{Value, json};
 use support::raw::handshake_head;
 use support::{Answer, Device, Doors, Encoding, Handshake, Node, Process, comes, one_and_four_shards, until};
@@ -216,7 +215,7 @@ fn token(claims: &Value) -> String {
 
 /// Seconds from now, as a claim.
 fn in_seconds(seconds: i64) -> i64 {
-    i64::try_from(Now::read().unix_ms / 1000).unwrap() + seconds
+    i64::try_from(roomcast::clock::now().unix_ms / 1000).unwrap() + seconds
 }
 
 async fn a_token_opens_the_rooms_it_names(shards: usize) {

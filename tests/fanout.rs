@@ -5,7 +5,7 @@
 mod support;
 
 use futures_util::future::join_all;
-use roomcast::config::limits::{HISTORY_MESSAGES_MAX, ROOMS_PER_CONNECTION_MAX};
+use roomcast_core::limits::{HISTORY_MESSAGES_MAX, ROOMS_PER_CONNECTION_MAX};
 use serde_json::{Value, json};
 use support::device::{list, published};
 use support::{Device, Doors, Encoding, Handshake, Heard, Node, one_and_four_shards};

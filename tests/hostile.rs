@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use roomcast::config::limits::HALF_OPEN_MAX;
+use roomcast_core::limits::HALF_OPEN_MAX;
 use serde_json::{Value, json};
 use support::device::{list, published};
 use support::raw::{frame, handshake_head};

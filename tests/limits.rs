@@ -5,8 +5,8 @@
 mod support;
 
 use prost::Message as _;
-use roomcast::config::limits::TYPES_CHANGED_MAX;
-use roomcast::wire::proto;
+use roomcast_core::limits::TYPES_CHANGED_MAX;
+use roomcast_core::proto;
 use serde_json::{Map, Value, json};
 use support::publisher::{JSON, PROTO};
 use support::{Answer, Node, one_and_four_shards};

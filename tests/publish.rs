@@ -5,10 +5,10 @@
 mod support;
 
 use prost::Message as _;
-use roomcast::config::limits::{
+use roomcast_core::limits::{
     GATHERED_MESSAGES_MAX, LATEST_KEYS_MAX, PAYLOAD_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_MESSAGES_MAX,
 };
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use serde_json::{Value, json};
 use support::publisher::{JSON, PROTO};
 use support::{Device, Encoding, Node, one_and_four_shards};

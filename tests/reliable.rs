@@ -5,7 +5,7 @@
 mod support;
 
 use futures_util::future::join_all;
-use roomcast::config::limits::{
+use roomcast_core::limits::{
     PULL_BYTES_MAX, REQUEST_MESSAGES_MAX, STREAM_MESSAGES_MAX, WELCOME_RELIABLE_BYTES_MAX,
 };
 use serde_json::{Value, json};

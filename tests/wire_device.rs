@@ -4,12 +4,12 @@
 use std::ops::ControlFlow;
 
 use prost::Message as _;
-use roomcast::config::limits::{INTEGER_MAX, ROOMS_PER_CONNECTION_MAX};
-use roomcast::room::id::{Encoding, Epoch, RoomName};
-use roomcast::wire::close::CloseReason;
-use roomcast::wire::device::{self, Ack, DeviceFrame};
-use roomcast::wire::proto;
-use roomcast::wire::reader::{Incoming, Reader, ReaderLimits};
+use roomcast_core::limits::{INTEGER_MAX, ROOMS_PER_CONNECTION_MAX};
+use roomcast_core::proto;
+use roomcast_core::room::id::{Encoding, Epoch, RoomName};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::device::{self, Ack, DeviceFrame};
+use roomcast_core::wire::reader::{FrameReader, Incoming, ReaderLimits};
 use serde_json::{Value, json};
 
 const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 180 };
@@ -23,7 +23,7 @@ struct Heard {
 
 /// Feeds `bytes` cut at `cuts`, which rise.
 fn hear(bytes: &[u8], cuts: &[usize], seed: u64) -> Heard {
-    let mut reader = Reader::default();
+    let mut reader = FrameReader::default();
     let mut frames = Vec::new();
     let mut from = 0;
     for &to in cuts.iter().chain([&bytes.len()]) {

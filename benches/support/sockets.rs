@@ -6,17 +6,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roomcast::clock::Now;
-use roomcast::connection::placed::Socket;
-use roomcast::connection::{Grant, Seats};
-use roomcast::room::id::{Encoding, RoomName, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::pace::RoomRules;
-use roomcast::room::policy::TypePolicy;
+use roomcast::auth::Grant;
+use roomcast::seat::Seats;
+use roomcast::shard::connection::Socket;
 use roomcast::shard::lane::Peer;
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::{Answer, Request};
-use roomcast::wire::frame;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Encoding, RoomName, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::pace::RoomRules;
+use roomcast_core::room::policy::TypePolicy;
+use roomcast_core::wire::frame;
 
 /// As in the program.
 #[global_allocator]

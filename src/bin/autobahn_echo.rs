@@ -6,7 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use roomcast::wire::reader::{Incoming, Reader, ReaderLimits};
+use roomcast_core::wire::reader::{FrameReader, Incoming, ReaderLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tungstenite::handshake::derive_accept_key;
@@ -38,7 +38,7 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut scratch = vec![0; SCRATCH_BYTES];
     let mut read_bytes = handshake(&mut stream, &mut scratch).await?;
-    let mut reader = Reader::default();
+    let mut reader = FrameReader::default();
     loop {
         let mut answer = Vec::new();
         let mut is_closed = false;

@@ -4,11 +4,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::clock::millis;
-use crate::room::pace::{Quotas, RoomSettings};
-use crate::room::policy::Priority;
+use roomcast_core::now::millis;
+use roomcast_core::room::pace::{Quotas, RoomSettings};
+use roomcast_core::room::policy::Priority;
 
-use super::limits::{
+use roomcast_core::limits::{
     BATCH_BYTES_MAX, BATCH_BYTES_MIN, BATCH_MESSAGES_MAX, DIRECT_MEMBERS_MAX, GATHER_MAX, RATE_MAX,
     URGENT_SPACING_MAX,
 };
@@ -194,14 +194,14 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::pace::RoomRules;
+    use roomcast_core::room::pace::RoomRules;
 
     #[test]
     fn each_field_takes_its_bounds_and_nothing_beside_them() {
         // Other rules than the default, so that each field's least and most change something.
         let rules = RoomRules {
             messages_per_second: 7,
-            readable: crate::room::pace::Readable { normal_per_second: 7, high_per_second: 7 },
+            readable: roomcast_core::room::pace::Readable { normal_per_second: 7, high_per_second: 7 },
             ..RoomRules::default()
         };
         for field in RuleField::ALL {

@@ -7,7 +7,6 @@
 
 pub mod args;
 pub mod flush;
-pub mod limits;
 mod mistake;
 pub mod policy;
 mod raw;
@@ -21,9 +20,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
-use crate::room::id::RoomName;
-use crate::room::pace::RoomRules;
-use crate::room::policy::Types;
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::pace::RoomRules;
+use roomcast_core::room::policy::Types;
 
 pub use self::mistake::{Mistake, Mistakes, Source};
 

@@ -4,11 +4,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::clock::millis;
-use crate::room::message::Class;
-use crate::room::policy::{Merge, PolicyChange, Priority, TypePolicy, TypeRate};
+use roomcast_core::now::millis;
+use roomcast_core::room::message::Class;
+use roomcast_core::room::policy::{Merge, PolicyChange, Priority, TypePolicy, TypeRate};
 
-use super::limits::{RATE_MAX, TTL_MAX, TTL_MIN, WEIGHT_MAX};
+use roomcast_core::limits::{RATE_MAX, TTL_MAX, TTL_MIN, WEIGHT_MAX};
 
 /// One key of a type, its class aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

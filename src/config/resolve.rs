@@ -13,19 +13,19 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Origins, PublisherKeys};
-use crate::clock::millis;
-use crate::room::id::RoomName;
-use crate::room::pace::{Quotas, RoomRules, RoomSettings};
+use roomcast_core::now::millis;
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::pace::{Quotas, RoomRules, RoomSettings};
 
 use super::flush::{RuleField, SHARE_ALLOWED, Shares, TooMuch};
-use super::limits::{
+use super::mistake::{Mistake, Source, nearest};
+use super::raw::{Entry, Raw};
+use super::{Config, Log, LogFormat};
+use roomcast_core::limits::{
     CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
     JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, OUTBOUND_BYTES_LEAST, OUTBOUND_BYTES_MOST,
     PUBLISHER_KEYS_MAX, RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
 };
-use super::mistake::{Mistake, Source, nearest};
-use super::raw::{Entry, Raw};
-use super::{Config, Log, LogFormat};
 
 /// Every key of an entry of `auth.device_keys`.
 pub(super) const DEVICE_KEY_KEYS: [&str; 5] = ["alg", "kid", "secret", "secret_file", "public_key"];

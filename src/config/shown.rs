@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use crate::clock::millis;
-use crate::room::policy::TypePolicy;
+use roomcast_core::now::millis;
+use roomcast_core::room::policy::TypePolicy;
 
 use super::Config;
 use super::mistake::Source;

@@ -2,9 +2,9 @@
 
 use toml::Value;
 
-use crate::room::id::TypeName;
-use crate::room::message::Class;
-use crate::room::policy::{TypePolicy, Types};
+use roomcast_core::room::id::TypeName;
+use roomcast_core::room::message::Class;
+use roomcast_core::room::policy::{TypePolicy, Types};
 
 use super::mistake::{Mistake, Source, nearest};
 use super::policy::{Given, PolicyField, Said};

@@ -1,10 +1,10 @@
 //! How many messages each publisher key may publish a second, over the whole node. Pure but for the locks: `now` is an
 //! argument. A room's own limits are the room's.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::room::bucket::Bucket;
+use roomcast_core::room::bucket::Bucket;
 
 /// How much of a second's worth may come at once.
 const BURST: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ impl KeyLimits {
         let all = Within { reliable, others, over: 0 };
         let Some(bucket) = self.buckets.get(key) else { return all };
         // A bucket is whole between any two of its lines.
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = bucket.lock();
         // At one moment: after the first that finds no place none does. Reliable ones last, since they have more of them.
         let taken = (0..others).take_while(|_| bucket.take(now)).count();
         let first = (0..reliable).take_while(|_| bucket.take_first(now)).count();
@@ -65,11 +65,11 @@ impl KeyLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Now;
+    use crate::clock;
 
     #[test]
     fn a_second_s_worth_comes_at_once_and_as_much_each_second() {
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         for rate in [1, 3, 10, 999, 1_000_000] {
             let limits = KeyLimits::new(rate, 1, now);
             let rate = rate as usize;
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn each_key_has_a_limit_of_its_own_and_an_open_door_has_one() {
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         let limits = KeyLimits::new(2, 2, now);
         for key in [0, 1] {
             assert_eq!(limits.take(key, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn reliable_messages_go_first_and_the_others_wait_for_them() {
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         let limits = KeyLimits::new(5, 1, now);
         assert_eq!(limits.take(0, 1, 9, now), Within { reliable: 1, others: 5, over: 4 });
         assert_eq!(limits.take(0, 9, 1, now), Within { reliable: 4, others: 0, over: 6 });
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_or_while_observing_everything_is_taken() {
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         let none = KeyLimits::new(0, 2, now);
         assert_eq!(none.take(1, 0, 1000, now), Within { reliable: 0, others: 1000, over: 0 });
         let observed = KeyLimits::new(2, 1, now).observing();

@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::info;
 
-use crate::connection::accept::Answer;
-use crate::room::id::{Encoding, RoomName};
-use crate::room::ladder::{RoomStep, Step};
+use crate::http::accept::Answer;
 use crate::shard::board::ShardStep;
+use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::room::ladder::{RoomStep, Step};
 
 use super::problem::Problem;
 use super::request::{body_encoding, read_body};

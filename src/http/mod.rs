@@ -3,9 +3,13 @@
 //! Each door is a shell over the shards' bounded way in (`shard::handle`). Nothing here knows what a room does with a
 //! message; nothing that arrives can panic, and every wait has a named limit.
 
+pub mod accept;
+pub mod admission;
 pub mod key_limits;
 pub mod ladder;
 pub mod ops;
+pub mod paced;
+pub mod places;
 pub mod problem;
 pub mod publish;
 pub mod publisher;
@@ -14,6 +18,7 @@ pub mod request;
 pub mod rooms;
 pub mod routes;
 pub mod settings;
+pub mod upgrade;
 pub mod viewer;
 
 use std::sync::Arc;
@@ -27,14 +32,14 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use tokio::time::timeout;
 
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
-use crate::config::limits::SHARD_ANSWER_AGE_MAX;
-use crate::connection::Seats;
-use crate::connection::accept::Answer;
-use crate::connection::admission::Admission;
+use crate::http::accept::Answer;
+use crate::http::admission::Admission;
 use crate::metrics::Metrics;
-use crate::room::policy::Types;
+use crate::seat::Seats;
 use crate::shard::handle::{Shards, Unanswered};
 use crate::store::health::Health;
+use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
+use roomcast_core::room::policy::Types;
 
 use key_limits::KeyLimits;
 use problem::Problem;

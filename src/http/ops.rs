@@ -8,12 +8,13 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
-use crate::clock::{Now, millis, node_cpu};
-use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_CALL_AGE_MAX};
-use crate::connection::accept::{Answer, Door};
+use crate::clock::{self, node_cpu};
+use crate::http::accept::{Answer, Door};
 use crate::metrics::DoorName;
-use crate::room::ladder::Step;
 use crate::store::health::Trouble;
+use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_CALL_AGE_MAX};
+use roomcast_core::now::millis;
+use roomcast_core::room::ladder::Step;
 
 use super::ladder::{Whose, ladder};
 use super::problem::Problem;
@@ -127,7 +128,7 @@ impl OperatorDoor {
             is_draining: self.node.is_draining(),
             answering,
             trouble: store.trouble(),
-            under_way: store.under_way(Now::read()),
+            under_way: store.under_way(clock::now()),
             windows_needed: self.node.metrics.held().iter().map(|held| held.window_needed).collect(),
             window_max: self.node.window_max,
             steps: self.node.shards.board().steps(),
@@ -138,7 +139,7 @@ impl OperatorDoor {
         const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         let Node { metrics, store, shards, .. } = &*self.node;
         metrics.hot(shards.hot_rooms());
-        metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(Now::read()));
+        metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(clock::now()));
         metrics.show_process(node_cpu(), resident_bytes());
         answer(StatusCode::OK, TEXT, metrics.render().into())
     }
@@ -212,6 +213,7 @@ impl Door for OperatorDoor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roomcast_core::now::Now;
 
     #[test]
     fn a_node_is_ready_when_every_shard_answers() {
@@ -279,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_store_that_fails_or_hangs_stands_in_the_way() {
-        let since = Now { unix_ms: 1_795_243_015_617, ..Now::read() };
+        let since = Now { unix_ms: 1_795_243_015_617, ..clock::now() };
         let trouble = Some(Trouble { since, why: "storing messages failed: I/O error".into() });
         let under_way = STORE_CALL_AGE_MAX + Duration::from_millis(12);
         let stuck = Readiness::judge(Signs { answering: vec![true], trouble, under_way, ..Signs::default() });

@@ -9,13 +9,13 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use crate::auth;
-use crate::config::limits;
-use crate::connection::accept::Answer;
-use crate::connection::admission::TooFast;
-use crate::room::message::{ShedReason, Unavailable};
-use crate::room::view::StreamRefusal;
+use crate::http::accept::Answer;
+use crate::http::admission::TooFast;
 use crate::shard::handle::Unanswered;
-use crate::wire::publish::PublishError;
+use roomcast_core::limits;
+use roomcast_core::room::message::{ShedReason, Unavailable};
+use roomcast_core::room::view::StreamRefusal;
+use roomcast_core::wire::publish::PublishError;
 
 use super::answer;
 

@@ -6,13 +6,13 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 
-use crate::clock::Now;
-use crate::config::limits;
-use crate::connection::accept::Answer;
-use crate::room::id::{Encoding, RoomName};
-use crate::room::message::{Class, Message, Published, ShedReason, Verdict};
-use crate::room::tally::ByClass;
-use crate::wire::publish;
+use crate::clock;
+use crate::http::accept::Answer;
+use roomcast_core::limits;
+use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::room::message::{Class, Message, Published, ShedReason, Verdict};
+use roomcast_core::room::tally::ByClass;
+use roomcast_core::wire::publish;
 
 use super::problem::Problem;
 use super::request::{body_encoding, read_body};
@@ -66,7 +66,7 @@ pub async fn publish(
 fn past_limit(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize> {
     let is_reliable = |message: &Message| message.class() == Class::Reliable;
     let reliable = messages.iter().filter(|message| is_reliable(message)).count();
-    let mut within = node.key_limits.take(key, reliable, messages.len() - reliable, Now::read().instant);
+    let mut within = node.key_limits.take(key, reliable, messages.len() - reliable, clock::now().instant);
     if within.over == 0 {
         return Vec::new();
     }
@@ -156,7 +156,7 @@ fn why_nothing(verdicts: &[Verdict]) -> Option<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::message::Unavailable;
+    use roomcast_core::room::message::Unavailable;
 
     const SHED: Verdict = Verdict::Shed(ShedReason::RoomFull);
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 
-use crate::config::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
-use crate::connection::accept::{Answer, Door};
+use crate::http::accept::{Answer, Door};
 use crate::metrics::DoorName;
+use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 
 use super::problem::Problem;
 use super::publish::publish;

@@ -1,7 +1,7 @@
 //! Reliable messages as their publisher sees them afterwards: how many devices have one, and taking it back.
 
-use crate::connection::accept::Answer;
-use crate::room::id::RoomName;
+use crate::http::accept::Answer;
+use roomcast_core::room::id::RoomName;
 
 use super::problem::Problem;
 use super::{Node, answer_json, from_shard};

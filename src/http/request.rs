@@ -10,8 +10,8 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use hyper::{HeaderMap, StatusCode, Version};
 use tokio::time::timeout;
 
-use crate::config::limits::{BODY_AGE_MAX, REQUEST_BYTES_MAX};
-use crate::room::id::Encoding;
+use roomcast_core::limits::{BODY_AGE_MAX, REQUEST_BYTES_MAX};
+use roomcast_core::room::id::Encoding;
 
 use super::problem::Problem;
 

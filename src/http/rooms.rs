@@ -3,13 +3,13 @@
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
-use crate::config::limits::{ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX};
-use crate::connection::accept::Answer;
-use crate::room::id::{Encoding, RoomName};
-use crate::room::pace::RoomSettings;
-use crate::room::view::RoomLine;
+use crate::http::accept::Answer;
+use crate::metrics::tally::Holdings;
 use crate::shard::publishers::NotConfigured;
-use crate::shard::tally::Holdings;
+use roomcast_core::limits::{ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX};
+use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::room::pace::RoomSettings;
+use roomcast_core::room::view::RoomLine;
 
 use super::problem::Problem;
 use super::request::{Query, body_encoding, read_body};

@@ -1,7 +1,7 @@
 //! Which path means what. Pure: text in, a route out; who may and how comes after.
 
-use crate::config::limits::INTEGER_MAX;
-use crate::room::id::RoomName;
+use roomcast_core::limits::INTEGER_MAX;
+use roomcast_core::room::id::RoomName;
 
 use super::problem::Problem;
 use super::request::percent_decoded;

@@ -8,11 +8,11 @@ use hyper::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::config::flush::{RuleField, SHARE_ALLOWED, Shares};
-use crate::config::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOM_TYPES_MAX, TYPES_CHANGED_MAX};
 use crate::config::policy::{Given, PolicyField, Said};
-use crate::room::id::TypeName;
-use crate::room::pace::{RoomSettings, Unfit};
-use crate::room::policy::{PolicyChange, Types};
+use roomcast_core::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOM_TYPES_MAX, TYPES_CHANGED_MAX};
+use roomcast_core::room::id::TypeName;
+use roomcast_core::room::pace::{RoomSettings, Unfit};
+use roomcast_core::room::policy::{PolicyChange, Types};
 
 use super::problem::Problem;
 
@@ -200,9 +200,9 @@ fn shown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::message::Class;
-    use crate::room::pace::{Quotas, RoomRules};
-    use crate::room::policy::{Merge, Priority, TypePolicy, TypeRate};
+    use roomcast_core::room::message::Class;
+    use roomcast_core::room::pace::{Quotas, RoomRules};
+    use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
 
     fn settings(body: &str) -> Result<RoomSettings, Problem> {
         let of = |name: &str, class| (TypeName::parse(name).unwrap(), TypePolicy::of(class));

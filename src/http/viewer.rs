@@ -18,16 +18,17 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::auth::Grant;
 use crate::auth::Refused;
-use crate::clock::Now;
-use crate::config::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX, HISTORY_MESSAGES_MAX};
-use crate::connection::accept::{Answer, Door};
-use crate::connection::paced::PacedStream;
-use crate::connection::upgrade::{Asks, Subprotocol, accept_key, parsed, subprotocol, token};
-use crate::connection::{Grant, Seat};
+use crate::clock;
+use crate::http::accept::{Answer, Door};
+use crate::http::paced::PacedStream;
+use crate::http::upgrade::{Asks, Subprotocol, accept_key, parsed, subprotocol, token};
 use crate::metrics::{DoorName, Refusal};
-use crate::room::id::{Cursor, RoomName, Seen};
+use crate::seat::Seat;
 use crate::shard::handle::{Arrival, Hello};
+use roomcast_core::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX, HISTORY_MESSAGES_MAX};
+use roomcast_core::room::id::{Cursor, RoomName, Seen};
 
 use super::problem::Problem;
 use super::request::{Query, check_host};
@@ -106,7 +107,7 @@ impl ViewerDoor {
         let query = Query::of(&head.uri);
         let grant = self.grant(&room, head, Some(&subprotocol))?;
         let Asks { cursor, seen, device } = Asks::of(query)?;
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         if node.shards.refuses_joins(&room) {
             return Err(Problem::joins_refused(node.admission.put_off(now)));
         }
@@ -153,7 +154,7 @@ impl ViewerDoor {
         subprotocol: Option<&Subprotocol<'_>>,
     ) -> Result<Grant, Problem> {
         let token = token(&head.headers, subprotocol, Query::of(&head.uri))?;
-        let grant = self.node.device_keys.grant(token.as_deref(), Now::read().unix_ms / 1000)?;
+        let grant = self.node.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
         if grant.covers(room) { Ok(grant) } else { Err(Refused::RoomNotGranted.into()) }
     }
 
@@ -302,8 +303,8 @@ impl Door for ViewerDoor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::admission::TooFast;
-    use crate::room::id::Encoding;
+    use crate::http::admission::TooFast;
+    use roomcast_core::room::id::Encoding;
 
     #[test]
     fn each_problem_has_a_word_of_the_fixed_set() {

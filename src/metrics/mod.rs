@@ -6,8 +6,11 @@
 
 mod labels;
 mod table;
+pub mod tally;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -20,13 +23,13 @@ pub use self::labels::{DoorName, Dropped, Refusal};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::table::*;
-use crate::room::ladder::Step;
-use crate::room::message::{Class, ShedReason, Unavailable};
-use crate::room::tally::ByClass;
-use crate::shard::ladder::Change;
-use crate::shard::tally::{Holdings, Tally};
+
+use self::tally::{Holdings, Tally};
 use crate::store::health::{StoreTally, Trouble};
-use crate::wire::close::CloseReason;
+use roomcast_core::room::ladder::{Step, StepChange};
+use roomcast_core::room::message::{Class, ShedReason, Unavailable};
+use roomcast_core::room::tally::ByClass;
+use roomcast_core::wire::close::CloseReason;
 
 /// Upper bounds of the latency buckets, in seconds: fine around the default gather window (0.1) and the promise (3).
 const LATENCY_BUCKETS_S: [f64; 14] =
@@ -219,7 +222,7 @@ impl Metrics {
         cells.passes.set(as_gauge(holdings.passes_permille) / 1000.0);
         cells.stretch.set(as_gauge(holdings.stretch_permille) / 1000.0);
         cells.window_needed.set(holdings.window_needed.as_secs_f64());
-        let mut held = self.cells.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.cells.held.lock();
         held[shard] = *holdings;
         self.cells.busy_spread.set(max_over_mean(held.iter().map(|held| held.busy_permille)));
         self.cells.members_spread.set(max_over_mean(held.iter().map(|held| held.members)));
@@ -234,14 +237,14 @@ impl Metrics {
     }
 
     /// A shard changed its own step of the ladder.
-    pub fn step_changed(&self, change: Change) {
+    pub fn step_changed(&self, change: StepChange) {
         self.cells.ladder_changes[usize::from(change.is_up())].increment(1);
     }
 
     /// What each shard said last that it holds, by index.
     #[must_use]
     pub fn held(&self) -> Vec<Holdings> {
-        self.cells.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cells.held.lock().clone()
     }
 
     /// How many rooms are hot now.
@@ -491,13 +494,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::clock::Now;
-    use crate::room::tally::RoomTally;
+    use crate::clock;
+    use roomcast_core::room::tally::RoomTally;
 
     #[test]
     fn every_metric_of_the_table_is_shown_with_its_help_and_no_other() {
         let metrics = Metrics::new(2).unwrap();
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         let rooms = RoomTally { window: Some(Duration::from_millis(100)), ..RoomTally::default() };
         metrics.add(&Tally { written: vec![now], rooms, ..Tally::default() }, now);
         let text = metrics.render();
@@ -523,7 +526,7 @@ mod tests {
         tally.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
         tally.rooms.unavailable[Unavailable::StreamFull as usize] = 5;
         tally.closed[CloseReason::Behind.index()] = 4;
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         tally.written.push(now);
         metrics.add(&tally, now + Duration::from_millis(90));
         metrics.add(&tally, now + Duration::from_millis(90));
@@ -562,7 +565,7 @@ mod tests {
     #[test]
     fn the_store_is_shown_as_it_counts_itself() {
         let metrics = Metrics::new(1).unwrap();
-        let trouble = Trouble { since: Now::read(), why: "storing messages failed: no space left".into() };
+        let trouble = Trouble { since: clock::now(), why: "storing messages failed: no space left".into() };
         let mut tally = StoreTally { bytes: 5_000_000_000, ..StoreTally::default() };
         for commits in [3, 5] {
             (tally.commits, tally.commit_time) = (commits, Duration::from_micros(700 * commits));

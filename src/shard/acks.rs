@@ -3,14 +3,13 @@
 
 use std::time::Instant;
 
-use super::lane::{Carry, Control};
 use super::{Shard, TURN_ENTRIES_MAX};
-use crate::clock::Now;
-use crate::connection::placed::{Place, Socket};
-use crate::room::Counts;
-use crate::room::id::{RoomName, Run};
-use crate::wire::close::CloseReason;
-use crate::wire::device::Ack;
+use crate::shard::connection::{Place, Socket};
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{RoomName, Run};
+use roomcast_core::room::{Counts, SegmentSaid};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::device::Ack;
 
 impl<S: Socket> Shard<S> {
     /// A device says up to where it has applied. Whether that can be: of a room it hears, in the stream's present life,
@@ -39,20 +38,12 @@ impl<S: Socket> Shard<S> {
         let segment = &mut self.segments[key as usize].segment;
         let early = segment.take_early_acks();
         if !early.is_empty() {
-            let (room, run, epoch) = (segment.room().clone(), segment.run(), segment.epoch());
+            let epoch = segment.epoch();
             for reach in early {
-                self.tell_home(key, Control::AckedEarly { room: room.clone(), run, epoch, reach });
+                self.tell_home(key, SegmentSaid::AckedEarly { epoch, reach });
             }
         }
         true
-    }
-
-    pub(super) fn take_carry(&mut self, carry: Carry) {
-        let Carry { room, run, want, seq, frame, floor } = carry;
-        if let Some(key) = self.segment_in(&room, run) {
-            self.segments[key as usize].segment.carried(want, seq, frame, floor);
-            self.activate(key);
-        }
     }
 
     /// What members know of the reliable stream is not so: they come back with their cursor and hear how it is.
@@ -69,8 +60,8 @@ impl<S: Socket> Shard<S> {
         let segment = &mut self.segments[key as usize].segment;
         let acks = segment.give_up_tallies();
         if !acks.is_empty() {
-            let (room, run, epoch) = (segment.room().clone(), segment.run(), segment.epoch());
-            self.tell_home(key, Control::Acked { room, run, epoch, acks });
+            let epoch = segment.epoch();
+            self.tell_home(key, SegmentSaid::Acked { epoch, acks });
         }
     }
 
@@ -79,8 +70,7 @@ impl<S: Socket> Shard<S> {
         let placed = &mut self.segments[key as usize];
         let counts = std::mem::take(&mut placed.counts);
         if counts != Counts::default() {
-            let (room, run) = (placed.segment.room().clone(), placed.segment.run());
-            self.tell_home(key, Control::Counted { room, run, counts });
+            self.tell_home(key, SegmentSaid::Counted(counts));
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock::millis;
-use crate::room::ladder::Step;
+use roomcast_core::now::millis;
+use roomcast_core::room::ladder::Step;
 
 /// In the place of a step's number: the operator has said nothing.
 const UNSAID: u8 = u8::MAX;

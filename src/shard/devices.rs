@@ -5,20 +5,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::lane::{Control, Delivery, Refresh};
+use super::lane::{Control, Delivery, HomeSaid};
 use super::{Drain, Placed, SWEEP_INTERVAL, Shard, directory};
-use crate::clock::Now;
-use crate::config::limits::CLOSE_LINGER;
-use crate::connection::placed::{Connection, Drained, Place, Rest, Socket};
-use crate::connection::{Grant, Seat};
-use crate::fanout::segment::Segment;
+use crate::auth::Grant;
+use crate::seat::Seat;
+use crate::shard::connection::{Connection, Drained, Place, Rest, Socket};
+use roomcast_core::fanout::segment::{RefreshFrame, Segment};
+use roomcast_core::limits::CLOSE_LINGER;
+use roomcast_core::now::Now;
 
-use crate::room::id::{Encoding, RoomName, Run, Seq};
-use crate::room::{Counts, WriteCost};
-use crate::wire::close::CloseReason;
-use crate::wire::device::{self, DeviceFrame, Refusal};
-use crate::wire::frame::{self, Notice};
-use crate::wire::reader::{Incoming, ReaderLimits};
+use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
+use roomcast_core::room::{Counts, RefreshWant, SegmentSaid, WriteCost};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::device::{self, DeviceFrame, Refusal};
+use roomcast_core::wire::frame::{self, Notice};
+use roomcast_core::wire::reader::{Incoming, ReaderLimits};
 
 impl<S: Socket> Shard<S> {
     /// Takes in a connection. Its key, valid until it is gone.
@@ -72,29 +73,36 @@ impl<S: Socket> Shard<S> {
 
     /// Takes what a home sent.
     pub(super) fn take_delivery(&mut self, delivery: Delivery, now: Now) {
-        match delivery {
-            Delivery::Level(level) => {
-                let (room, run) = (level.room.clone(), level.run);
-                match self.segment_in(&room, run) {
-                    Some(key) if self.segments[key as usize].segment.arrive(level) => self.activate(key),
-                    // Nobody here needs it, or is here any more; the home waits for a word all the same.
-                    _ => self.tell(&room, Control::Taken { room: room.clone(), run, batches: 1, cost: None }),
-                }
-            }
-            Delivery::Welcome(welcome) => self.take_welcome(&welcome, now),
-            Delivery::Refused { room, connection, join, code } => {
+        let Delivery { room, run, said } = delivery;
+        match said {
+            HomeSaid::Level(level) => match self.segment_in(&room, run) {
+                Some(key) if self.segments[key as usize].segment.arrive(level) => self.activate(key),
+                // No member here needs the batch, or the segment is gone. The home counts on a word all the same.
+                _ => self.tell(room, run, SegmentSaid::Taken { batches: 1, cost: None }),
+            },
+            HomeSaid::Welcome(welcome) => self.take_welcome(&room, run, &welcome, now),
+            HomeSaid::Refused { connection, join, code } => {
                 self.take_refusal(&room, (connection, join), code, now);
             }
-            Delivery::Refresh(refresh) => self.take_refresh(*refresh, now),
-            Delivery::Carry(carry) => self.take_carry(*carry),
-            Delivery::StreamChanged { room, run } => self.take_stream_changed(&room, run, now),
-            Delivery::Gap { room, run, seq } => {
+            HomeSaid::Refresh { want, frame } => {
+                if let Some(key) = self.segment_in(&room, run) {
+                    self.take_refresh(key, want, frame.map(|frame| *frame), now);
+                }
+            }
+            HomeSaid::Carry { want, seq, frame, floor } => {
+                if let Some(key) = self.segment_in(&room, run) {
+                    self.segments[key as usize].segment.carried(want, seq, frame, floor);
+                    self.activate(key);
+                }
+            }
+            HomeSaid::StreamChanged => self.take_stream_changed(&room, run, now),
+            HomeSaid::Gap { seq } => {
                 if let Some(key) = self.segment_in(&room, run) {
                     self.segments[key as usize].segment.gap(seq);
                     self.activate(key);
                 }
             }
-            Delivery::Closed { room, run } => self.take_closed(&room, run, now),
+            HomeSaid::Closed => self.take_closed(&room, run, now),
         }
     }
 
@@ -105,8 +113,7 @@ impl<S: Socket> Shard<S> {
         if taken > 0 {
             let placed = &mut self.segments[key as usize];
             let cost = Some(placed.pass_begins(self.strain.stretch_permille()));
-            let (room, run) = (placed.segment.room().clone(), placed.segment.run());
-            self.tell_home(key, Control::Taken { room, run, batches: taken, cost });
+            self.tell_home(key, SegmentSaid::Taken { batches: taken, cost });
         }
         self.send_wants(key);
     }
@@ -222,9 +229,7 @@ impl<S: Socket> Shard<S> {
         self.send_deferred_join(index);
     }
 
-    fn take_refresh(&mut self, refresh: Refresh, now: Now) {
-        let Refresh { room, run, want, frame } = refresh;
-        let Some(key) = self.segment_in(&room, run) else { return };
+    fn take_refresh(&mut self, key: u32, want: RefreshWant, frame: Option<RefreshFrame>, now: Now) {
         let lost = self.segments[key as usize].segment.refreshed(want, frame);
         self.activate(key);
         self.send_wants(key);
@@ -357,8 +362,7 @@ impl<S: Socket> Shard<S> {
         let Some(slot) = place.slot else { return };
         let segment = &mut self.segments[place.segment as usize].segment;
         let left = segment.leave(slot);
-        let (room, run) = (segment.room().clone(), segment.run());
-        self.tell_home(place.segment, Control::Left { room, run, left });
+        self.tell_home(place.segment, SegmentSaid::Left(left));
         self.drop_empty_segment(place.segment);
     }
 
@@ -392,11 +396,11 @@ impl<S: Socket> Shard<S> {
         self.hand_over_counts(key);
         let placed = self.segments.remove(key as usize);
         placed.look_at.map(|at| self.looks.remove(&(at, key)));
-        let (room, run, batches) =
-            (placed.segment.room().clone(), placed.segment.run(), placed.segment.queued_batches());
+        let room = placed.segment.room().clone();
+        let batches = placed.segment.queued_batches();
         self.segment_of.remove(&room);
         if batches > 0 {
-            self.tell(&room.clone(), Control::Taken { room, run, batches, cost: None });
+            self.tell(room, placed.segment.run(), SegmentSaid::Taken { batches, cost: None });
         }
     }
 
@@ -414,25 +418,26 @@ impl<S: Socket> Shard<S> {
         if wants.is_empty() && carries.is_empty() {
             return;
         }
-        let (room, run) = (segment.room().clone(), segment.run());
         for want in wants {
-            self.tell_home(key, Control::Refresh { room: room.clone(), run, want });
+            self.tell_home(key, SegmentSaid::Refresh(want));
         }
         for want in carries {
-            self.tell_home(key, Control::Carry { room: room.clone(), run, want });
+            self.tell_home(key, SegmentSaid::Carry(want));
         }
     }
 
-    pub(super) fn tell_home(&mut self, segment: u32, control: Control) {
-        let home = self.segments[segment as usize].home;
-        self.tell_shard(home, control);
+    pub(super) fn tell_home(&mut self, segment: u32, said: SegmentSaid) {
+        let placed = &self.segments[segment as usize];
+        let room = placed.segment.room().clone();
+        self.tell_shard(placed.home, Control { room, run: Some(placed.segment.run()), said });
     }
 
-    fn tell(&mut self, room: &RoomName, control: Control) {
-        self.tell_shard(directory::home(room, self.plan.shards), control);
+    pub(super) fn tell(&mut self, room: RoomName, run: Run, said: SegmentSaid) {
+        let home = directory::home(&room, self.plan.shards);
+        self.tell_shard(home, Control { room, run: Some(run), said });
     }
 
-    fn tell_shard(&mut self, home: usize, control: Control) {
+    pub(super) fn tell_shard(&mut self, home: usize, control: Control) {
         if home == self.plan.index {
             // Not at once: a room may be in the middle of telling what followed from its last input.
             self.control.push_back(control);

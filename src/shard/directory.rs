@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::room::id::{RoomName, mix};
-use crate::room::ladder::Step;
+use roomcast_core::room::id::{RoomName, mix};
+use roomcast_core::room::ladder::Step;
 
 /// The shard that orders a room: the one with the highest score for it (rendezvous hashing, Thaler and Ravishankar
 /// 1998), so that another number of shards moves as few rooms as possible.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,20 +20,21 @@ use super::lane::LaneBounds;
 use super::publishers::NotConfigured;
 use super::way_in::{PublishRequest, WayIn};
 use super::{Plan, directory, lane, run};
-use crate::clock::{self, Now};
-use crate::connection::{Grant, Seat};
+use crate::auth::Grant;
+use crate::clock;
 use crate::metrics::Metrics;
-use crate::room::Counts;
-use crate::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
-use crate::room::ladder::{RoomStep, Step};
-use crate::room::message::{Message, Published};
-use crate::room::pace::{RoomRules, RoomSettings};
-use crate::room::receipt::Acks;
-use crate::room::view::{
-    ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
-};
+use crate::seat::Seat;
 use crate::store::Store;
 use crate::store::writer::{self, StoreHandle, Wake};
+use roomcast_core::room::Counts;
+use roomcast_core::room::id::{Cursor, DeviceName, Encoding, Epoch, RoomName, Run, Seen};
+use roomcast_core::room::ladder::{RoomStep, Step};
+use roomcast_core::room::message::{Message, Published};
+use roomcast_core::room::pace::{RoomRules, RoomSettings};
+use roomcast_core::room::receipt::Acks;
+use roomcast_core::room::view::{
+    ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
+};
 
 /// The shard's way in is full: nothing was taken. The publisher hears 503 with `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -226,7 +229,7 @@ impl Shards {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
         let home = directory::home(&room, self.ways_in.len());
-        let at = Now::read().instant;
+        let at = clock::now().instant;
         self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, at, reply })?;
         answer.await.map_err(|_| Unanswered::Silent)
     }
@@ -265,7 +268,7 @@ impl Shards {
     /// A home's view of its room, with what other shards count, and where further devices are placed. A shard that does not
     /// say within [`COUNTS_AGE_MAX`] has counted nothing, as far as this view goes: the home has answered.
     async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
-        let deadline = Now::read().instant + COUNTS_AGE_MAX;
+        let deadline = clock::now().instant + COUNTS_AGE_MAX;
         let asked = view.shards.iter().map(|segment| {
             let (reply, answer) = oneshot::channel();
             let request = Request::Counts { room: room.clone(), reply };
@@ -409,7 +412,7 @@ impl Shards {
 
     /// Whether each shard answers within a second, by index.
     pub async fn answering(&self) -> Vec<bool> {
-        let deadline = Now::read().instant + Duration::from_secs(1);
+        let deadline = clock::now().instant + Duration::from_secs(1);
         let asked: Vec<_> = (0..self.ways_in.len())
             .map(|shard| {
                 let (reply, answer) = oneshot::channel();
@@ -475,7 +478,7 @@ impl Shards {
 
     /// Where rooms are placed. Nobody holds it while waiting for anything.
     pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
-        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.directory.lock()
     }
 
     /// The way into a shard.
@@ -593,8 +596,8 @@ mod tests {
     /// Another shard, which holds a few of the room's members, has its queue full of requests.
     #[tokio::test]
     async fn what_a_home_has_done_is_not_said_to_be_untaken_because_another_shard_is_busy() {
-        use crate::room::Room;
-        use crate::room::view::SegmentView;
+        use roomcast_core::room::Room;
+        use roomcast_core::room::view::SegmentView;
         let directory = Arc::new(Mutex::new(Directory::new(2, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
         let shards = Shards { ways_in, directory, board: Arc::new(Board::new(2, 1)) };
@@ -605,7 +608,7 @@ mod tests {
             let Some(Request::Configure { reply, .. }) = shards.ways_in[home].requests.pop() else {
                 panic!()
             };
-            let now = Now::read().instant;
+            let now = clock::now().instant;
             let mut view = Room::new(room(), Run(1), RoomRules::default(), now).view(home, now);
             let counts = Counts::default();
             view.shards.push(SegmentView { shard: 1 - home, members: 1, pass_us: 7, counts });

@@ -8,20 +8,21 @@ use bytes::Bytes;
 
 use super::directory::{OwnStep, Spread};
 use super::heat::{Fuel, Heat};
-use super::lane::{Carry, Control, Delivery, Refresh, Sent, Welcome};
+use super::lane::{Control, Delivery, HomeSaid, Sent, Welcome};
 use super::{Drain, Shard, TURN_ENTRIES_MAX};
-use crate::clock::Now;
-use crate::config::limits::SPREAD_INTERVAL;
-use crate::connection::placed::Socket;
-use crate::fanout::carry::CarryWant;
-use crate::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace, Want};
-use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq, mix};
-use crate::room::ladder::Step;
-use crate::room::message::Unavailable;
-use crate::room::view::RoomLine;
-use crate::room::{self, Batch, Carried, Census, Input, Join, Output, Reach, Room, Welcomed};
+use crate::shard::connection::Socket;
 use crate::store::{Answer, Append, Request, StoreError};
-use crate::wire::frame::{self, Greeting, Head};
+use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
+use roomcast_core::limits::SPREAD_INTERVAL;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq, mix};
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::Unavailable;
+use roomcast_core::room::view::RoomLine;
+use roomcast_core::room::{
+    self, Batch, Census, Input, Join, Output, Reach, RefreshWant, Room, SegmentSaid, Welcomed,
+};
+use roomcast_core::wire::frame::{self, Greeting, Head};
 
 /// How long an encoded welcome may be handed to further joiners while no batch is cut. Its history ages meanwhile.
 const WELCOME_AGE_MAX: Duration = Duration::from_secs(1);
@@ -167,27 +168,14 @@ impl<S: Socket> Shard<S> {
 
     /// Takes what a segment's shard says.
     pub(super) fn take_control(&mut self, shard: usize, control: Control, now: Now) {
-        let (room, run, input) = match control {
-            Control::Join { room, join } => return self.take_join(&room, join, now),
-            Control::Left { room, run, left } => (room, run, Input::Left { shard, left }),
-            Control::Taken { room, run, batches, cost } => (room, run, Input::Taken { shard, batches, cost }),
-            Control::Counted { room, run, counts } => (room, run, Input::Counted { counts }),
-            Control::Refresh { room, run, want } => {
-                let Want { encoding, since, sent } = want;
-                (room, run, Input::Refresh { shard, encoding, since, sent })
-            }
-            Control::Carry { room, run, want } => {
-                let CarryWant { encoding, reach } = want;
-                (room, run, Input::Carry { shard, encoding, reach })
-            }
-            Control::Acked { room, run, epoch, acks } => (room, run, Input::Acked { epoch, acks }),
-            Control::AckedEarly { room, run, epoch, reach } => {
-                (room, run, Input::AckedEarly { epoch, reach })
-            }
-        };
-        // What is said of an earlier life of the room, or of one that was closed, is of no interest any more.
-        if let Some(key) = self.room_of.get(&room).copied().filter(|key| self.rooms[*key].room.run() == run) {
-            self.tell_room(key, input, now);
+        let Control { room, run, said } = control;
+        if let SegmentSaid::Join(join) = said {
+            return self.take_join(shard, &room, join, now);
+        }
+        // Nobody waits for words about an earlier life of the room, or about a room that was closed.
+        let key = self.room_of.get(&room).copied();
+        if let Some(key) = key.filter(|key| Some(self.rooms[*key].room.run()) == run) {
+            self.tell_room(key, Input::Segment { shard, said }, now);
         }
     }
 
@@ -212,7 +200,7 @@ impl<S: Socket> Shard<S> {
         true
     }
 
-    fn take_join(&mut self, room: &RoomName, join: Join, now: Now) {
+    fn take_join(&mut self, shard: usize, room: &RoomName, join: Join, now: Now) {
         let opened = if self.is_draining() {
             Err("draining")
         } else if self.step_for(room) == Step::JoinsRefused {
@@ -221,15 +209,11 @@ impl<S: Socket> Shard<S> {
             self.open(room, now.instant).ok_or("rooms_full")
         };
         match opened {
-            Ok(key) => self.tell_room(key, Input::Join(join), now),
+            Ok(key) => self.tell_room(key, Input::Segment { shard, said: SegmentSaid::Join(join) }, now),
             Err(code) => {
-                let refused = Delivery::Refused {
-                    room: room.clone(),
-                    connection: join.connection,
-                    join: join.join,
-                    code,
-                };
-                self.deliver(join.shard, refused, now);
+                let said = HomeSaid::Refused { connection: join.connection, join: join.join, code };
+                // The room is not open, so it has no run.
+                self.deliver(shard, Delivery { room: room.clone(), run: Run(0), said }, now);
             }
         }
     }
@@ -265,8 +249,11 @@ impl<S: Socket> Shard<S> {
 
     pub(super) fn tell_room(&mut self, key: usize, input: Input, now: Now) {
         self.tell_step(key, now);
-        let is_fuel = match input {
-            Input::Join(_) | Input::Left { .. } | Input::Taken { .. } | Input::Configure(_) => true,
+        let is_fuel = match &input {
+            Input::Segment { said, .. } => {
+                matches!(said, SegmentSaid::Join(_) | SegmentSaid::Left(_) | SegmentSaid::Taken { .. })
+            }
+            Input::Configure(_) => true,
             Input::Due => self.rooms[key].cool_at.is_some_and(|at| at <= now.instant),
             _ => false,
         };
@@ -306,14 +293,15 @@ impl<S: Socket> Shard<S> {
                 Output::Told { ticket, told } => self.told.push_back((ticket, told)),
                 Output::Batch { batch, segments, sent } => self.send_batch(key, &batch, &segments, sent, now),
                 Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, now),
-                Output::Refreshed { shard, encoding, since, sent, to, head, refresh } => {
-                    let want = Want { encoding, since, sent };
+                Output::Refreshed { shard, want, to, head, refresh } => {
                     let refresh = refresh.map(|refresh| (refresh, to, head));
                     self.send_refresh(key, shard, want, refresh, now);
                 }
-                Output::Carried { shard, encoding, reach, seq, carried, floor } => {
-                    let want = CarryWant { encoding, reach };
-                    self.send_carried(key, shard, want, (seq, carried, floor), now);
+                Output::Carried { shard, want, seq, carried, floor } => {
+                    let room = &self.rooms[key].room;
+                    let head = Head { room: room.name(), run: room.run(), seq };
+                    let frame = carried.map(|carried| frame::carry(head, &carried, want.encoding));
+                    self.deliver_of(key, shard, HomeSaid::Carry { want, seq, frame, floor }, now);
                 }
                 Output::Load { life } => {
                     let room = self.rooms[key].room.name().clone();
@@ -345,7 +333,7 @@ impl<S: Socket> Shard<S> {
         &mut self,
         key: usize,
         shard: usize,
-        want: Want,
+        want: RefreshWant,
         refresh: Option<(room::Refresh, Seq, u64)>,
         now: Now,
     ) {
@@ -363,32 +351,14 @@ impl<S: Socket> Shard<S> {
             };
             RefreshFrame { frame: frame::refresh(head, &refresh, want.encoding), to }
         });
-        let (room, run) = (room.name().clone(), room.run());
-        self.deliver(shard, Delivery::Refresh(Box::new(Refresh { room, run, want, frame })), now);
-    }
-
-    fn send_carried(
-        &mut self,
-        key: usize,
-        shard: usize,
-        want: CarryWant,
-        (seq, carried, floor): (Seq, Option<Carried>, u64),
-        now: Now,
-    ) {
-        let room = &self.rooms[key].room;
-        let head = Head { room: room.name(), run: room.run(), seq };
-        let frame = carried.map(|carried| frame::carry(head, &carried, want.encoding));
-        let (room, run) = (room.name().clone(), room.run());
-        self.deliver(shard, Delivery::Carry(Box::new(Carry { room, run, want, seq, frame, floor })), now);
+        self.deliver_of(key, shard, HomeSaid::Refresh { want, frame: frame.map(Box::new) }, now);
     }
 
     /// What a room's members were told of the reliable stream is not so: all of them are to come back.
     fn send_stream_changed(&mut self, key: usize, now: Now) {
-        let room = &self.rooms[key].room;
-        let (name, run) = (room.name().clone(), room.run());
-        let shards: Vec<usize> = room.segments().map(|(shard, _)| shard).collect();
+        let shards: Vec<usize> = self.rooms[key].room.segments().map(|(shard, _)| shard).collect();
         for shard in shards {
-            self.deliver(shard, Delivery::StreamChanged { room: name.clone(), run }, now);
+            self.deliver_of(key, shard, HomeSaid::StreamChanged, now);
         }
     }
 
@@ -403,8 +373,6 @@ impl<S: Socket> Shard<S> {
         let frames = Encoding::ALL
             .map(|encoding| if used(encoding) { frame::level(head, batch, encoding) } else { Bytes::new() });
         let level = Level {
-            room: room.name().clone(),
-            run: room.run(),
             seq: batch.seq,
             frames,
             reach: Reach { after: batch.span.map_or(sent, |span| span.after), through: sent },
@@ -413,21 +381,23 @@ impl<S: Socket> Shard<S> {
         };
         let level = Arc::new(level);
         for &(shard, _) in segments {
-            if self.deliver(shard, Delivery::Level(Arc::clone(&level)), now) == Sent::Lapsed {
+            if self.deliver_of(key, shard, HomeSaid::Level(Arc::clone(&level)), now) == Sent::Lapsed {
                 self.tally.lane_full += 1;
                 // The segment will never take it, so it is not before it any more.
                 let room = &mut self.rooms[key].room;
-                room.handle(Input::Taken { shard, batches: 1, cost: None }, now, &mut self.tally.rooms);
+                let said = SegmentSaid::Taken { batches: 1, cost: None };
+                room.handle(Input::Segment { shard, said }, now, &mut self.tally.rooms);
             }
         }
     }
 
     fn send_welcome(&mut self, key: usize, welcomed: Welcomed, now: Now) {
-        let Welcomed { join, history_after, resumed, stands } = welcomed;
+        let Welcomed { shard, join, history_after, resumed, stands } = welcomed;
         let heartbeat_ms = u32::try_from(self.plan.heartbeat.as_millis()).unwrap_or(u32::MAX);
         let home = &mut self.rooms[key];
-        let (run, seq) = (home.room.run(), home.room.seq());
-        let (after, reset) = (stands.map(|stands| stands.after), stands.and_then(|stands| stands.reset));
+        let seq = home.room.seq();
+        let after = stands.map(|stands| stands.after);
+        let reset = stands.and_then(|stands| stands.reset);
         let epoch = home.room.epoch();
         let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, epoch, after, reset };
         let SharedWelcome { opening, frame, .. } =
@@ -441,8 +411,6 @@ impl<S: Socket> Shard<S> {
             ack_within: home.room.ack_within(),
         });
         let welcome = Welcome {
-            room: home.room.name().clone(),
-            run,
             seq,
             connection: join.connection,
             join: join.join,
@@ -451,7 +419,7 @@ impl<S: Socket> Shard<S> {
             place: place.unwrap_or(StreamPlace::UNKNOWN),
             frame,
         };
-        self.deliver(join.shard, Delivery::Welcome(Box::new(welcome)), now);
+        self.deliver_of(key, shard, HomeSaid::Welcome(Box::new(welcome)), now);
     }
 
     /// Forgets a room; if it was closed, its segments are told.
@@ -473,9 +441,15 @@ impl<S: Socket> Shard<S> {
             return;
         }
         for (shard, _) in home.room.segments() {
-            let delivery = Delivery::Closed { room: home.room.name().clone(), run: home.room.run() };
-            self.deliver(shard, delivery, now);
+            let room = home.room.name().clone();
+            self.deliver(shard, Delivery { room, run: home.room.run(), said: HomeSaid::Closed }, now);
         }
+    }
+
+    fn deliver_of(&mut self, key: usize, shard: usize, said: HomeSaid, now: Now) -> Sent {
+        let room = &self.rooms[key].room;
+        let delivery = Delivery { room: room.name().clone(), run: room.run(), said };
+        self.deliver(shard, delivery, now)
     }
 
     fn deliver(&mut self, shard: usize, delivery: Delivery, now: Now) -> Sent {

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::limits::{INBOX_AGE_MAX, INBOX_STANDING, LADDER_DELAY_DOWN};
-use crate::room::ladder::Step;
+use roomcast_core::limits::{INBOX_AGE_MAX, INBOX_STANDING, LADDER_DELAY_DOWN};
+use roomcast_core::room::ladder::Step;
 
 /// How much the last turn counts among those before it.
 const SMOOTHING: u32 = 4;
@@ -113,7 +113,7 @@ pub enum Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Now;
+    use crate::clock;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_least_of_an_interval_is_what_stands() {
-        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        let (mut queue, now) = (Queue::default(), clock::now().instant);
         for waited in [40, 30, 50] {
             queue.took(taken(1, waited), Left::Some, now);
         }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn refusals_are_counted_by_how_long_they_last() {
-        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        let (mut queue, now) = (Queue::default(), clock::now().instant);
         (0..500).for_each(|ms| queue.turned_away(now + MS * ms));
         assert_eq!(queue.take_turned_away(), 5);
         (500..1000).step_by(30).for_each(|ms| queue.turned_away(now + MS * ms));
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_no_standing_queue() {
-        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        let (mut queue, now) = (Queue::default(), clock::now().instant);
         let now = turns(&mut queue, now, 60, 10);
         assert_eq!(queue.per_message_to_keep(Step::Calm), None, "not for long enough");
         queue.took(taken(10, 60), Left::Nothing, now);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_standing_queue_is_known_by_its_time_per_message_until_it_is_short() {
-        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        let (mut queue, now) = (Queue::default(), clock::now().instant);
         let now = turns(&mut queue, now, 60, 11);
         assert_eq!(queue.per_message_to_keep(Step::Calm), Some(MS), "ten messages in ten milliseconds");
         let now = turns(&mut queue, now, 5, 50);
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn an_inbox_that_is_empty_stands_no_more_whatever_it_was() {
-        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        let (mut queue, now) = (Queue::default(), clock::now().instant);
         let now = turns(&mut queue, now, 60, 20);
         assert!(queue.per_message_to_keep(Step::Calm).is_some());
         queue.took(Taken::default(), Left::Nothing, now);
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn on_a_step_the_queue_is_kept_short_even_if_it_is_empty_at_times() {
-        let (mut queue, now) = (Queue::default(), Now::read().instant);
+        let (mut queue, now) = (Queue::default(), clock::now().instant);
         assert_eq!(queue.per_message_to_keep(Step::LossyOff), None, "nothing was measured");
         let now = turns(&mut queue, now, 10, 20);
         assert_eq!(
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_time_per_message_follows_the_shard() {
-        let (mut queue, mut now) = (Queue::default(), Now::read().instant);
+        let (mut queue, mut now) = (Queue::default(), clock::now().instant);
         now = turns(&mut queue, now, 60, 20);
         for _ in 0..40 {
             now += MS * 40;

@@ -2,14 +2,14 @@
 
 use super::lane::{Control, Welcome};
 use super::{Drain, Shard, directory};
-use crate::clock::Now;
-use crate::config::limits::ROOMS_PER_CONNECTION_MAX;
-use crate::connection::placed::{Deferred, Place, Socket};
-use crate::fanout::segment::{Entrant, Segment};
-use crate::room::id::{Cursor, RoomName, Seen};
-use crate::room::{Departure, Join};
-use crate::wire::close::CloseReason;
-use crate::wire::frame::Notice;
+use crate::shard::connection::{Deferred, Place, Socket};
+use roomcast_core::fanout::segment::{Entrant, Segment};
+use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Cursor, RoomName, Run, Seen};
+use roomcast_core::room::{Departure, Join, SegmentSaid};
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::frame::Notice;
 
 use super::devices::key_of;
 
@@ -57,8 +57,9 @@ impl<S: Socket> Shard<S> {
         connection.places.push(Place { segment, slot: None, join });
         let (encoding, device) = (connection.encoding, connection.device);
         let connection = key_of(index as usize, connection.generation);
-        let join = Join { shard: self.plan.index, connection, join, encoding, seen, cursor, device };
-        self.tell_home(segment, Control::Join { room: room.clone(), join });
+        let said = SegmentSaid::Join(Join { connection, join, encoding, seen, cursor, device });
+        let home = self.segments[segment as usize].home;
+        self.tell_shard(home, Control { room: room.clone(), run: None, said });
     }
 
     /// Sends the next join that waited for its turn, if its turn has come.
@@ -72,30 +73,28 @@ impl<S: Socket> Shard<S> {
     }
 
     /// A join was answered: the connection is a member from here on, unless it left or ended meanwhile.
-    pub(super) fn take_welcome(&mut self, welcome: &Welcome, now: Now) {
-        let Welcome { room, run, seq, connection: key, join, encoding, epoch, place, frame } = welcome;
+    pub(super) fn take_welcome(&mut self, room: &RoomName, run: Run, welcome: &Welcome, now: Now) {
+        let Welcome { seq, connection: key, join, encoding, epoch, place, frame } = welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some((index, at)) = self.joining_place(*key, segment, *join) else {
             let acked = place.acked.max(place.counts_from);
             let left = Departure { encoding: *encoding, epoch: *epoch, acked, device: place.device };
-            self.tell_home(segment, Control::Left { room: room.clone(), run: *run, left });
+            self.tell(room.clone(), run, SegmentSaid::Left(left));
             self.drop_empty_segment(segment);
             return;
         };
         let placed = &mut self.segments[segment as usize];
-        if placed.segment.run() != *run || placed.segment.epoch() != *epoch {
+        if placed.segment.run() != run || placed.segment.epoch() != *epoch {
             // Nobody is left of those that knew the room otherwise; what waited for them is not before it any more.
-            let (former, batches) = (placed.segment.run(), placed.segment.queued_batches());
+            let former = placed.segment.run();
+            let batches = placed.segment.queued_batches();
             self.hand_over_counts(segment);
             let placed = &mut self.segments[segment as usize];
-            placed.segment = Segment::new(room.clone(), *run, *seq, *epoch);
+            placed.segment = Segment::new(room.clone(), run, *seq, *epoch);
             placed.active = false;
-            if former == *run && batches > 0 {
-                self.tell_home(
-                    segment,
-                    Control::Taken { room: room.clone(), run: *run, batches, cost: None },
-                );
+            if former == run && batches > 0 {
+                self.tell_home(segment, SegmentSaid::Taken { batches, cost: None });
             }
         }
         let placed = &mut self.segments[segment as usize];

@@ -8,11 +8,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::limits::{
+use roomcast_core::limits::{
     LADDER_DELAY_DOWN, LADDER_DELAY_UP, LADDER_INTERVAL, LADDER_OWED_PERMILLE, LADDER_OWED_SLACK_PERMILLE,
     LADDER_REFUSALS_DOWN, LADDER_REFUSALS_UP,
 };
-use crate::room::ladder::Step;
+use roomcast_core::room::ladder::{Step, StepChange};
 
 /// As far up as refused publishes alone take a shard.
 const REFUSALS_STEP_MAX: Step = Step::WindowWidest;
@@ -26,23 +26,6 @@ pub struct Pressure {
     pub turned_away: u32,
     /// What all shards' devices are owed, in thousandths of what they may be.
     pub owed_permille: u64,
-}
-
-/// A shard's step was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
-    /// The step before.
-    pub from: Step,
-    /// The step now; never the same.
-    pub to: Step,
-}
-
-impl Change {
-    /// Whether more is left out from now on.
-    #[must_use]
-    pub fn is_up(self) -> bool {
-        self.to > self.from
-    }
 }
 
 /// One shard's place on the ladder.
@@ -73,7 +56,7 @@ impl Ladder {
     }
 
     /// Weighs the interval that is over.
-    pub fn weigh(&mut self, pressure: Pressure, now: Instant) -> Option<Change> {
+    pub fn weigh(&mut self, pressure: Pressure, now: Instant) -> Option<StepChange> {
         let from = self.step();
         self.weighed_at = now;
         // A full inbox is soon worked off: whoever is refused waits a moment, and it is empty for as long.
@@ -88,7 +71,7 @@ impl Ladder {
         }
         self.by_owed = owed_step(self.by_owed, pressure.owed_permille);
         let to = self.step();
-        (from != to).then_some(Change { from, to })
+        (from != to).then_some(StepChange { from, to })
     }
 }
 
@@ -105,7 +88,7 @@ fn owed_step(before: Step, permille: u64) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Now;
+    use crate::clock;
 
     fn late(delay_ms: u64) -> Pressure {
         Pressure { delay: Duration::from_millis(delay_ms), ..Pressure::default() }
@@ -120,7 +103,7 @@ mod tests {
         let weigh = |pressure| {
             let (before, due) = (ladder.step(), ladder.due());
             let change = ladder.weigh(pressure, due);
-            let changed = (before != ladder.step()).then(|| Change { from: before, to: ladder.step() });
+            let changed = (before != ladder.step()).then(|| StepChange { from: before, to: ladder.step() });
             assert_eq!(change, changed);
             ladder.step().number()
         };
@@ -128,7 +111,7 @@ mod tests {
     }
 
     fn ladder() -> Ladder {
-        Ladder::new(Now::read().instant)
+        Ladder::new(clock::now().instant)
     }
 
     #[test]

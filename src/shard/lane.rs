@@ -10,192 +10,95 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
-use crate::config::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
-use crate::fanout::carry::CarryWant;
-use crate::fanout::segment::{Level, RefreshFrame, StreamPlace, Want};
-use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
-use crate::room::receipt::Acks;
-use crate::room::{Counts, Departure, Join, Reach, WriteCost};
+use roomcast_core::fanout::segment::{Level, RefreshFrame, StreamPlace};
+use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
+use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
+use roomcast_core::room::{CarryWant, RefreshWant, SegmentSaid};
 
-/// The answer to a join.
+/// One entry of a control lane: a segment speaks to the home of its room.
 #[derive(Debug)]
-pub struct Welcome {
-    /// Which room.
+pub struct Control {
+    /// The room of the segment.
     pub room: RoomName,
-    /// In which life.
-    pub run: Run,
-    /// The member holds everything up to this.
-    pub seq: Seq,
-    /// As it came with the join.
-    pub connection: u64,
-    /// As it came with the join.
-    pub join: u32,
-    /// As it came with the join.
-    pub encoding: Encoding,
-    /// The life of the reliable stream; `None` while it is not known.
-    pub epoch: Option<Epoch>,
-    /// The member's place in that stream.
-    pub place: StreamPlace,
-    /// The welcome frame.
-    pub frame: Bytes,
+    /// The life of the room that the segment knows; `None` for a join, which opens the room.
+    pub run: Option<Run>,
+    /// The segment's words.
+    pub said: SegmentSaid,
 }
 
-/// What members that missed batches are to get.
+/// One entry of a frame lane: a home speaks to a shard that holds members of its room.
 #[derive(Debug)]
-pub struct Refresh {
-    /// Which room.
+pub struct Delivery {
+    /// The room of the home.
     pub room: RoomName,
-    /// In which life.
+    /// The life of the room.
     pub run: Run,
-    /// Who asked.
-    pub want: Want,
-    /// `None`: they missed more than the account reaches.
-    pub frame: Option<RefreshFrame>,
+    /// The home's words.
+    pub said: HomeSaid,
 }
 
-/// What members that did not acknowledge in time are to get.
+/// The words of a home to a segment of its room.
 #[derive(Debug)]
-pub struct Carry {
-    /// Which room.
-    pub room: RoomName,
-    /// In which life.
-    pub run: Run,
-    /// Who asked, and for what.
-    pub want: CarryWant,
-    /// The frame repeats this.
-    pub seq: Seq,
-    /// `None`: nothing of it is alive any more.
-    pub frame: Option<Bytes>,
-    /// Nothing at or before this offset is alive.
-    pub floor: u64,
-}
-
-/// What a home sends to a shard that holds members of its room.
-#[derive(Debug)]
-pub enum Delivery {
+pub enum HomeSaid {
     /// A batch.
     Level(Arc<Level>),
     /// The answer to a join: the connection is a member when its shard takes this.
     Welcome(Box<Welcome>),
     /// The answer to a join that can't be had.
     Refused {
-        /// Which room.
-        room: RoomName,
-        /// As it came with the join.
+        /// The connection, as it came with the join.
         connection: u64,
-        /// As it came with the join.
+        /// Number of the join, as it came.
         join: u32,
-        /// Why, for the error frame.
+        /// Reason for the error frame.
         code: &'static str,
     },
-    /// What members that missed batches are to get.
-    Refresh(Box<Refresh>),
-    /// What members that did not acknowledge in time are to get.
-    Carry(Box<Carry>),
-    /// What members know of the reliable stream is not so: they are to come back.
-    StreamChanged {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
+    /// The answer to [`SegmentSaid::Refresh`].
+    Refresh {
+        /// The state that was asked for.
+        want: RefreshWant,
+        /// `None`: the members missed more than the account reaches.
+        frame: Option<Box<RefreshFrame>>,
     },
+    /// The answer to [`SegmentSaid::Carry`].
+    Carry {
+        /// The state that was asked for.
+        want: CarryWant,
+        /// The seq that the frame repeats.
+        seq: Seq,
+        /// `None`: nothing of the wanted reach is alive any more.
+        frame: Option<Bytes>,
+        /// Nothing at or before this offset is alive.
+        floor: u64,
+    },
+    /// The members' picture of the reliable stream is wrong, so they have to come back.
+    StreamChanged,
     /// Batches up to `seq` went by while the lane was full.
     Gap {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// The newest batch.
+        /// The newest of those batches.
         seq: Seq,
     },
     /// The room was closed.
-    Closed {
-        /// Which room.
-        room: RoomName,
-        /// Which life of it.
-        run: Run,
-    },
+    Closed,
 }
 
-/// What a shard that holds members of a room tells its home.
+/// The answer to a join.
 #[derive(Debug)]
-pub enum Control {
-    /// A connection wants to become a member.
-    Join {
-        /// Which room.
-        room: RoomName,
-        /// Who.
-        join: Join,
-    },
-    /// A member has left.
-    Left {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// Who.
-        left: Departure,
-    },
-    /// Batches were taken into a pass.
-    Taken {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// How many.
-        batches: usize,
-        /// What writing costs there; `None`: these were not written.
-        cost: Option<WriteCost>,
-    },
-    /// A segment that is no more, or no more of this room, had counted this.
-    Counted {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// Since it last said.
-        counts: Counts,
-    },
-    /// Members missed batches.
-    Refresh {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// Who.
-        want: Want,
-    },
-    /// Members did not acknowledge in time.
-    Carry {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// Who, and what.
-        want: CarryWant,
-    },
-    /// Acknowledgements that a segment does not keep any more, by offset.
-    Acked {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// The life of the stream that they are of.
-        epoch: Option<Epoch>,
-        /// How many, and how long they took.
-        acks: Vec<(u64, Acks)>,
-    },
-    /// A member has acknowledged messages that were sent before its segment was there.
-    AckedEarly {
-        /// Which room.
-        room: RoomName,
-        /// In which life.
-        run: Run,
-        /// The life of the stream that they are of.
-        epoch: Option<Epoch>,
-        /// Which messages.
-        reach: Reach,
-    },
+pub struct Welcome {
+    /// The member holds everything up to this batch.
+    pub seq: Seq,
+    /// The connection, as it came with the join.
+    pub connection: u64,
+    /// Number of the join, as it came.
+    pub join: u32,
+    /// Encoding of the member's frames.
+    pub encoding: Encoding,
+    /// The life of the reliable stream; `None` while it is not known.
+    pub epoch: Option<Epoch>,
+    /// The member's place in the reliable stream.
+    pub place: StreamPlace,
+    /// The welcome frame.
+    pub frame: Bytes,
 }
 
 /// What became of a delivery.
@@ -264,8 +167,8 @@ impl Peer {
         let refused = if self.frames_waiting.is_empty() { self.push(delivery) } else { Some(delivery) };
         match refused {
             None => Sent::Yes,
-            Some(Delivery::Level(level)) => {
-                self.lapsed.insert(level.room.clone(), (level.run, level.seq));
+            Some(Delivery { room, run, said: HomeSaid::Level(level) }) => {
+                self.lapsed.insert(room, (run, level.seq));
                 Sent::Lapsed
             }
             Some(answer) => {
@@ -297,7 +200,7 @@ impl Peer {
             }
         }
         while let Some((room, (run, seq))) = self.lapsed.pop_first() {
-            if self.push(Delivery::Gap { room: room.clone(), run, seq }).is_some() {
+            if self.push(Delivery { room: room.clone(), run, said: HomeSaid::Gap { seq } }).is_some() {
                 self.lapsed.insert(room, (run, seq));
                 return true;
             }
@@ -343,14 +246,12 @@ impl Peer {
     }
 
     fn push(&mut self, delivery: Delivery) -> Option<Delivery> {
-        let batch_of = match &delivery {
-            Delivery::Level(level) => Some(level.room.clone()),
-            _ => None,
-        };
+        let is_batch = matches!(delivery.said, HomeSaid::Level(_));
+        let batch_of = (is_batch && !self.lapsed.is_empty()).then(|| delivery.room.clone());
         let refused = self.frames_out.push(delivery).err();
         if refused.is_none() {
             self.touched = true;
-            if let Some(room) = batch_of.filter(|_| !self.lapsed.is_empty()) {
+            if let Some(room) = batch_of {
                 self.lapsed.remove(&room); // The batch itself shows the gap before it.
             }
         }

@@ -5,6 +5,7 @@
 //! [`Shard::turn`] while it is busy, and sleeps until [`Shard::poll_deadline`] otherwise.
 
 pub mod board;
+pub mod connection;
 pub mod directory;
 pub mod handle;
 pub mod heat;
@@ -14,7 +15,6 @@ pub mod lane;
 pub mod publishers;
 pub mod run;
 pub mod strain;
-pub mod tally;
 
 mod acks;
 mod devices;
@@ -36,18 +36,18 @@ use self::heat::HeatRules;
 use self::homes::HomeRoom;
 use self::lane::{Control, Peer};
 use self::strain::{Strain, Windows};
-use self::tally::{Holdings, Tally};
-use crate::clock::Now;
-use crate::config::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS};
-use crate::connection::placed::{Connection, Socket};
-use crate::fanout::segment::Segment;
-use crate::fanout::{Offer, Sink};
-use crate::room::id::RoomName;
-use crate::room::ladder::Step;
-use crate::room::message::Published;
-use crate::room::pace::RoomRules;
-use crate::room::{Counts, Told, WriteCost};
+use crate::metrics::tally::{Holdings, Tally};
+use crate::shard::connection::{Connection, Socket};
 use crate::store::Request;
+use roomcast_core::fanout::segment::Segment;
+use roomcast_core::fanout::{Offer, Sink};
+use roomcast_core::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS};
+use roomcast_core::now::Now;
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::Published;
+use roomcast_core::room::pace::RoomRules;
+use roomcast_core::room::{Counts, Told, WriteCost};
 
 /// Deliveries, control entries and rooms of one turn, each at most; so that no source starves another.
 const TURN_ENTRIES_MAX: usize = 256;
@@ -93,7 +93,7 @@ impl Plan {
     /// The plan of one of `shards` shards, with the bounds of `limits`. No room is listed as hot, and passes cost nothing.
     #[must_use]
     pub fn new(index: usize, shards: usize, rules: RoomRules, heartbeat: Duration, run_seed: u64) -> Self {
-        let rooms_max = crate::config::limits::ROOMS_MAX.div_ceil(shards);
+        let rooms_max = roomcast_core::limits::ROOMS_MAX.div_ceil(shards);
         // Half of what passes may take: a room gets its second shard before its window has to widen.
         let hot_permille = u64::from(rules.cpu_permille / 2);
         Self {

@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use super::Shard;
-use crate::clock::Now;
-use crate::connection::placed::Socket;
-use crate::room::id::{Epoch, RoomName, Run, Seen};
-use crate::room::message::{Message, Published};
-use crate::room::pace::{RoomSettings, Unfit};
-use crate::room::receipt::Acks;
-use crate::room::view::{ClosedView, HistoryPage, RoomLine, RoomView, StreamRefusal};
-use crate::room::{Ask, Counts, Input, Told};
-use crate::wire::frame::{self, Head};
+use crate::shard::connection::Socket;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Epoch, RoomName, Run, Seen};
+use roomcast_core::room::message::{Message, Published};
+use roomcast_core::room::pace::{RoomSettings, Unfit};
+use roomcast_core::room::receipt::Acks;
+use roomcast_core::room::view::{ClosedView, HistoryPage, RoomLine, RoomView, StreamRefusal};
+use roomcast_core::room::{Ask, Counts, Input, Told};
+use roomcast_core::wire::frame::{self, Head};
 
 /// Why a room was not configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

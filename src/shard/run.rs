@@ -23,23 +23,25 @@ use tracing::{debug, error, info, warn};
 use super::directory::Load;
 use super::handle::{Arrival, Hello, HomeReceipt, Request, Shards};
 use super::inbox::{Left, Queue, Taken};
-use super::ladder::{Change, Ladder, Pressure};
+use super::ladder::{Ladder, Pressure};
 use super::lane::Peer;
 use super::socket::DeviceSocket;
-use super::tally::{Holdings, Tally};
 use super::way_in::PublishRequest;
 use super::{Plan, Shard};
-use crate::clock::{Now, millis, thread_cpu};
-use crate::config::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
+use crate::clock::{self, thread_cpu};
 use crate::metrics::Metrics;
-use crate::room::id::RoomName;
-use crate::room::message::Published;
-use crate::room::view::{RecallView, ReliablePage, StreamRefusal};
-use crate::room::{Ask, Told};
+use crate::metrics::tally::{Holdings, Tally};
 use crate::store::Request as StoreRequest;
 use crate::store::port::Port;
-use crate::wire::close::{CloseReason, LogLevel};
-use crate::wire::frame;
+use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
+use roomcast_core::now::{Now, millis};
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::ladder::StepChange;
+use roomcast_core::room::message::Published;
+use roomcast_core::room::view::{RecallView, ReliablePage, StreamRefusal};
+use roomcast_core::room::{Ask, Told};
+use roomcast_core::wire::close::{CloseReason, LogLevel};
+use roomcast_core::wire::frame;
 
 /// What one read takes off a socket at most: many device frames, none of which is larger than 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -60,7 +62,7 @@ pub(super) fn start(
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("shard-{}", plan.index)).spawn(move || {
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         let shell = Rc::new(Shell {
             index: plan.index,
             shard: RefCell::new(Shard::new(plan, peers, now)),
@@ -143,7 +145,7 @@ impl Shell {
                     () = sleep_until(deadline.into()) => {}
                 }
             }
-            let now = Now::read();
+            let now = clock::now();
             self.obey_ladder();
             busy = self.take_in(now);
             self.weigh_ladder(now.instant);
@@ -388,7 +390,7 @@ impl Shell {
         let tally = shard.take_tally();
         log_closes(&tally);
         // The turn took its time: what it wrote is as late as it is now.
-        self.metrics.add(&tally, Now::read().instant);
+        self.metrics.add(&tally, clock::now().instant);
         if waits.holdings_due.is_none_or(|due| due <= now.instant) {
             waits.holdings_due = Some(now.instant + LOAD_INTERVAL);
             let holdings = Holdings { busy_permille: waits.busy_permille(now.instant), ..shard.holdings() };
@@ -401,7 +403,7 @@ impl Shell {
     /// Drains and reads one connection. Ready when it is gone.
     fn poll_connection(&self, key: u64, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = self.scratch.borrow_mut();
-        let now = Now::read();
+        let now = clock::now();
         {
             let mut shard = self.shard.borrow_mut();
             let Some(connection) = shard.connection(key) else { return Poll::Ready(()) };
@@ -447,8 +449,8 @@ impl Shell {
     }
 }
 
-fn log_step(shard: usize, change: Change, strains: Pressure) {
-    let Change { from, to } = change;
+fn log_step(shard: usize, change: StepChange, strains: Pressure) {
+    let StepChange { from, to } = change;
     let Pressure { delay, turned_away, owed_permille } = strains;
     let (from, step, delay_ms) = (from.name(), to.name(), millis(delay));
     if change.is_up() {

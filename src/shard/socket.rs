@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::connection::placed::Socket;
+use crate::shard::connection::Socket;
 
 /// A device's socket. Dropping it wakes the task that reads it, so that the task ends too.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 
 use super::Shard;
 use super::directory::OwnStep;
-use crate::clock::Now;
-use crate::connection::placed::Socket;
-use crate::room::Input;
-use crate::room::id::RoomName;
-use crate::room::ladder::{RoomStep, Step};
+use crate::shard::connection::Socket;
+use roomcast_core::now::Now;
+use roomcast_core::room::Input;
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::ladder::{RoomStep, Step};
 
 impl<S: Socket> Shard<S> {
     /// The step in force from now on, for rooms that have none of their own.

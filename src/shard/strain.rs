@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::limits::{LOAD_INTERVAL, STRETCH_MAX_PERMILLE};
-use crate::room::pace::{RoomRules, STRETCH_NONE};
+use roomcast_core::limits::{LOAD_INTERVAL, STRETCH_MAX_PERMILLE};
+use roomcast_core::room::pace::{RoomRules, STRETCH_NONE};
 
 /// How much the last interval counts among those before it.
 const SMOOTHING: u32 = 2;
@@ -138,14 +138,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::clock::Now;
-    use crate::room::pace::{Pace, PassCost, Waiting};
+    use crate::clock;
+    use roomcast_core::room::pace::{Pace, PassCost, Waiting};
 
     const GATHER: Duration = Duration::from_millis(100);
     const USUAL: Windows = Windows { of_all: GATHER, of_helped: GATHER };
 
     fn strain() -> (Strain, Instant) {
-        let now = Now::read().instant;
+        let now = clock::now().instant;
         (Strain::new(&RoomRules::default(), now), now)
     }
 

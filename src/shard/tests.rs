@@ -7,15 +7,15 @@ use tokio::sync::oneshot;
 use super::inbox::{Left, Queue, Taken};
 use super::ladder::{Ladder, Pressure};
 use super::way_in::{PublishRequest, WayIn};
-use crate::clock::Now;
-use crate::room::id::RoomName;
-use crate::room::ladder::Step;
-use crate::room::message::sample;
+use crate::clock;
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::sample;
 
 /// Every 100 ms five requests of 1000 messages come at once; the shard takes a message in 5 µs. What it takes of a second, in
 /// permille, and the steps it stands on after each interval.
 fn simulated() -> (u64, Vec<u8>) {
-    let began: Instant = Now::read().instant;
+    let began: Instant = clock::now().instant;
     let (way_in, mut queue, mut ladder) = (WayIn::new(), Queue::default(), Ladder::new(began));
     let (mut steps, mut busy_us, mut now) = (Vec::new(), 0_u64, began);
     let mut burst_at = began;

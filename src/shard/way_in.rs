@@ -7,12 +7,12 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
 
 use super::handle::{Arrival, Busy, Request};
-use crate::config::limits::{
+use roomcast_core::limits::{
     HALF_OPEN_MAX, INBOX_AGE_MAX, INBOX_BEST_EFFORT_BYTES_MAX, INBOX_BEST_EFFORT_MESSAGES_MAX,
     INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, REQUESTS_MAX,
 };
-use crate::room::id::RoomName;
-use crate::room::message::{Class, Message, Published};
+use roomcast_core::room::id::RoomName;
+use roomcast_core::room::message::{Class, Message, Published};
 
 /// A publish on its way to its room's home.
 #[derive(Debug)]
@@ -132,14 +132,14 @@ impl WayIn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Now;
-    use crate::room::message::sample;
-    use crate::room::policy::TypePolicy;
+    use crate::clock;
+    use roomcast_core::room::message::sample;
+    use roomcast_core::room::policy::TypePolicy;
 
     fn publish(class: Class, messages: usize) -> PublishRequest {
         let message = Message { policy: TypePolicy::of(class), ..sample("t", "1") };
         let (messages, bytes) = (vec![message.clone(); messages], message.wire_bytes * messages);
-        let (room, at) = (RoomName::parse("r1").unwrap(), Now::read().instant);
+        let (room, at) = (RoomName::parse("r1").unwrap(), clock::now().instant);
         PublishRequest { room, messages, bytes, at, reply: oneshot::channel().0 }
     }
 

@@ -1,11 +1,11 @@
 //! How the store fares: for `/readyz`, metrics and logs. Written by the writer alone, read by anybody at any time.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clock::Now;
-use crate::config::limits::STORE_HEALED_AFTER;
+use roomcast_core::limits::STORE_HEALED_AFTER;
+use roomcast_core::now::Now;
 
 use super::Holdings;
 
@@ -166,7 +166,7 @@ impl Health {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 }

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::config::limits::{STORE_BYTES_MAX, TTL_MAX};
-use crate::room::id::{Epoch, RoomName};
-use crate::room::message::Message;
+use roomcast_core::limits::{STORE_BYTES_MAX, TTL_MAX};
+use roomcast_core::room::id::{Epoch, RoomName};
+use roomcast_core::room::message::Message;
 
 use super::row::{delete_at_ms, stored_bytes};
 use super::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
-use crate::clock::millis;
+use roomcast_core::now::millis;
 
 /// Reliable messages in memory. The same calls give the same answers.
 #[derive(Debug, Clone)]

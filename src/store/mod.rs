@@ -22,9 +22,9 @@ pub mod writer;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::room::id::{Epoch, RoomName};
-use crate::room::message::Message;
-pub use crate::room::stored::{Asked, Page, Stored};
+use roomcast_core::room::id::{Epoch, RoomName};
+use roomcast_core::room::message::Message;
+pub use roomcast_core::room::stored::{Asked, Page, Stored};
 
 /// Keeps reliable messages. Every call waits for the disk; only the writer's thread, and tests, make them.
 ///

@@ -8,7 +8,7 @@ use std::thread::Thread;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::config::limits::{STORE_WAITING_BYTES_MAX, STORE_WAITING_MAX};
+use roomcast_core::limits::{STORE_WAITING_BYTES_MAX, STORE_WAITING_MAX};
 
 use super::{Answer, Request, StoreError};
 

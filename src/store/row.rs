@@ -24,11 +24,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::clock::millis;
-use crate::config::limits::ID_AGE_MAX;
-use crate::room::id::{Epoch, Key, MessageId, RoomName, TypeName};
-use crate::room::message::{Class, Message, Payload};
-use crate::room::policy::TypePolicy;
+use roomcast_core::limits::ID_AGE_MAX;
+use roomcast_core::now::millis;
+use roomcast_core::room::id::{Epoch, Key, MessageId, RoomName, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::policy::TypePolicy;
 
 const FIXED_BYTES: usize = 45;
 const URGENT: u8 = 1;
@@ -170,7 +170,7 @@ fn some_text<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::message::sample;
+    use roomcast_core::room::message::sample;
 
     fn coupon() -> Message {
         Message {

@@ -15,12 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::clock::Now;
-use crate::config::limits::{
+use crate::clock;
+use roomcast_core::limits::{
     STORE_COMMIT_BYTES_MAX, STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MAX,
     STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
 };
-use crate::room::id::RoomName;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::RoomName;
 
 use super::health::Health;
 use super::port::{Passage, Port, Sent};
@@ -52,7 +53,7 @@ pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle>
         loop {
             // Read before the turn, so that the last turn takes all that was sent before the stop.
             let stopping = stopped.load(Ordering::Acquire);
-            let now = Now::read();
+            let now = clock::now();
             match writer.turn(now) {
                 Next::Again => {}
                 Next::At(_) if stopping => break,
@@ -331,13 +332,13 @@ impl Writer {
         if gathered.appends.is_empty() {
             return self.answer(gathered, &[]);
         }
-        let began = Now::read();
+        let began = clock::now();
         match self.call(|store| store.append(&gathered.appends)) {
             Ok(outcomes) => {
                 assert_eq!(outcomes.len(), gathered.appends.len(), "one outcome per append");
                 let kept = gathered.appends.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
                 let messages = kept.map(|(append, _)| append.messages.len()).sum();
-                let took = Now::read().instant.saturating_duration_since(began.instant);
+                let took = clock::now().instant.saturating_duration_since(began.instant);
                 self.health.committed(messages, took, began);
                 self.stored += messages;
                 self.answer(gathered, &outcomes);
@@ -401,7 +402,7 @@ impl Writer {
             return Next::Again;
         }
         let pause = (failing.pause * 2).min(STORE_REOPEN_PAUSE_MAX);
-        let again = Now::read().instant.max(now.instant) + pause;
+        let again = clock::now().instant.max(now.instant) + pause;
         self.failing = Some(Failing { again, pause });
         Next::At(again)
     }
@@ -433,7 +434,7 @@ impl Writer {
         &mut self,
         ask: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let began = Now::read();
+        let began = clock::now();
         self.health.call_begins(began);
         let store = &mut *self.store;
         let outcome = catch_unwind(AssertUnwindSafe(|| ask(store)));

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use roomcast::auth::Grant;
 use roomcast::auth::{Origins, Refused};
 use roomcast::config::args::Args;
 use roomcast::config::flush::Shares;
-use roomcast::config::{Config, LogFormat, Mistakes, Source, check, limits, print};
-use roomcast::connection::Grant;
-use roomcast::room::id::TypeName;
-use roomcast::room::message::Class;
-use roomcast::room::pace::{Quotas, Readable, RoomRules};
-use roomcast::room::policy::{Merge, Priority, TypePolicy, TypeRate};
+use roomcast::config::{Config, LogFormat, Mistakes, Source, check, print};
+use roomcast_core::limits;
+use roomcast_core::room::id::TypeName;
+use roomcast_core::room::message::Class;
+use roomcast_core::room::pace::{Quotas, Readable, RoomRules};
+use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
 
 /// The SHA-256 of `secret`.
 const KEY_HASH: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use roomcast::clock::Now;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -163,7 +162,7 @@ async fn t9_a_full_disk_stops_reliable_messages_alone_and_heals() {
     assert_eq!(results, ["unavailable: store_failing", "accepted"]);
     audience.hears_chat(&doors, 2).await;
     std::fs::remove_file(&ballast).unwrap();
-    let freed = Now::read().instant;
+    let freed = roomcast::clock::now().instant;
     let answer = until("it heals", async || {
         let answer = doors.publisher_door().publish(&room_of(refused), &large(refused)).await;
         (answer.status == 200).then_some(answer)

@@ -23,8 +23,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ledger::{Found, Ledger, Outcome, Published, name_of, percentiles};
 use loopfs::{CutOff, LoopFs};
-use roomcast::clock::Now;
-use roomcast::config::limits::STREAM_MESSAGES_MAX;
+use roomcast_core::limits::STREAM_MESSAGES_MAX;
 use serde_json::{Value, json};
 use support::device::list;
 use support::{Doors, Folder, Process};
@@ -146,7 +145,7 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
         sleep(Duration::from_millis(random.u64(plan.life_ms.clone()))).await;
         node.kill();
         after_kill();
-        let began = Now::read().instant;
+        let began = roomcast::clock::now().instant;
         node = Process::keeping(SHARDS, data, Some(stage.doors)).await;
         restarts.push(began.elapsed());
     }
@@ -262,7 +261,7 @@ impl Stage {
             let done = result["result"] == "durable" || result["result"] == "duplicate";
             if done {
                 let (id, offset) = (message["id"].as_str().unwrap(), result["offset"].as_u64().unwrap());
-                ledger.durable(id, offset, Now::read().instant);
+                ledger.durable(id, offset, roomcast::clock::now().instant);
             }
             !done
         });

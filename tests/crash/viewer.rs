@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use roomcast::clock::Now;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant as Moment, sleep, sleep_until};
@@ -50,7 +49,7 @@ pub(crate) struct Viewer {
 
 /// For tokio's timers.
 fn now() -> Moment {
-    Moment::from_std(Now::read().instant)
+    Moment::from_std(roomcast::clock::now().instant)
 }
 
 /// The connection is of no more use.
@@ -67,7 +66,7 @@ impl Viewer {
             is_restless: random.u8(..) < 50,
             random,
             cursor: None,
-            joined_at: Now::read().instant,
+            joined_at: roomcast::clock::now().instant,
             ack_at: None,
             applied: BTreeMap::new(),
             duplicates: 0,
@@ -87,7 +86,7 @@ impl Viewer {
             let cursor = self.cursor.as_ref().map(|(epoch, offset)| format!("&cursor={epoch}:{offset}"));
             let query = format!("device={}{}", self.name.replace('/', "."), cursor.unwrap_or_default());
             let handshake = Handshake::new(self.encoding).query(query);
-            self.joined_at = Now::read().instant;
+            self.joined_at = roomcast::clock::now().instant;
             match Box::pin(Device::try_join(&self.doors, &self.room, handshake)).await {
                 Ok(device) => {
                     self.returns += 1;
@@ -205,7 +204,7 @@ impl Viewer {
                 continue;
             }
             let found = (name_of(&message), message["payload"].clone());
-            let applied = Applied { found, at: Now::read().instant, joined_at: self.joined_at };
+            let applied = Applied { found, at: roomcast::clock::now().instant, joined_at: self.joined_at };
             if self.applied.insert(at, applied).is_some() {
                 self.violations.push(format!("I3: offset {at} is applied again"));
             }

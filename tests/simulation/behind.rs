@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use roomcast::config::limits::OUTBOX_FRAMES_MAX;
-use roomcast::room::id::{Encoding, RoomName};
-use roomcast::room::message::{Published, Verdict};
-use roomcast::room::pace::RoomSettings;
+use roomcast_core::limits::OUTBOX_FRAMES_MAX;
+use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::room::message::{Published, Verdict};
+use roomcast_core::room::pace::RoomSettings;
 
 use crate::device::{Counts, Device, Heard};
 use crate::regressions::Bench;

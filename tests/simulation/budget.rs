@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use roomcast::room::pace::RoomRules;
 use roomcast::shard::heat::HeatRules;
+use roomcast_core::room::pace::RoomRules;
 
 use crate::device::Heard;
 use crate::node::Node;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use roomcast::connection::Grant;
-use roomcast::room::id::{DeviceName, Encoding, Epoch};
+use roomcast::auth::Grant;
+use roomcast_core::room::id::{DeviceName, Encoding, Epoch};
 
 use crate::device::{Device, Heard};
 use crate::keeps::{Cursor, Effect, Kept, Link, number_of};
@@ -392,7 +392,7 @@ fn ack(room: &str, epoch: &str, offset: u64) -> String {
 
 fn proto_of(text: &str) -> Vec<u8> {
     use prost::Message as _;
-    use roomcast::wire::proto::{Ack, AckEntry, DeviceFrame, Join, Leave, Ping, device_frame::Frame};
+    use roomcast_core::proto::{Ack, AckEntry, DeviceFrame, Join, Leave, Ping, device_frame::Frame};
     let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
     let field = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
     let room = field("room");

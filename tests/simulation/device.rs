@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use prost::Message as _;
-use roomcast::room::id::Encoding;
-use roomcast::wire::proto::{self, server_frame::Frame};
+use roomcast_core::proto::{self, server_frame::Frame};
+use roomcast_core::room::id::Encoding;
 use serde_json::Value;
 
 use crate::keeps::Link;

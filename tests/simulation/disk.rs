@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use roomcast::clock::Now;
-use roomcast::room::id::{Epoch, RoomName};
-use roomcast::room::message::Message;
 use roomcast::store::memory::Memory;
 use roomcast::store::{Append, Holdings, Page, Purged, Store, StoreError, Stored};
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Epoch, RoomName};
+use roomcast_core::room::message::Message;
 
 /// Which call fails next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

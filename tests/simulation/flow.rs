@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use roomcast::clock::Now;
-use roomcast::config::limits::{ACCOUNT_SEQS_MAX, GATHERED_MESSAGES_MAX, INTEGER_MAX};
-use roomcast::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
-use roomcast::room::ladder::Step;
-use roomcast::room::message::{Class, Message, Payload, Published};
-use roomcast::room::pace::{Quotas, Readable, RoomRules};
-use roomcast::room::policy::{Merge, Priority, TypePolicy, TypeRate};
-use roomcast::room::tally::RoomTally;
-use roomcast::room::view::AccountView;
-use roomcast::room::{Input, Join, Output, Room, WriteCost};
-use roomcast::wire::frame;
+use roomcast_core::limits::{ACCOUNT_SEQS_MAX, GATHERED_MESSAGES_MAX, INTEGER_MAX};
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Encoding, Key, RoomName, Run, Seq, TypeName};
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::{Class, Message, Payload, Published};
+use roomcast_core::room::pace::{Quotas, Readable, RoomRules};
+use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
+use roomcast_core::room::tally::RoomTally;
+use roomcast_core::room::view::AccountView;
+use roomcast_core::room::{Input, Join, Output, RefreshWant, Room, SegmentSaid, WriteCost};
+use roomcast_core::wire::frame;
 
 use self::oracle::{Entering, Oracle, Promise};
 use crate::world::Coverage;
@@ -142,7 +142,7 @@ fn draw_rules(rng: &mut Rng) -> RoomRules {
 impl Flow {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let now = Now { unix_ms: 1_800_000_000_000, ..Now::read() };
+        let now = Now { unix_ms: 1_800_000_000_000, ..roomcast::clock::now() };
         let rules = draw_rules(&mut rng);
         let ttl = rng.bool().then(|| Duration::from_millis(rng.u64(1000..10_000)));
         let types = draw_types(&mut rng, ttl);
@@ -173,8 +173,8 @@ impl Flow {
         };
         for connection in 0..flow.members {
             let (encoding, seen, cursor) = (Encoding::Json, None, None);
-            let join = Join { shard: 0, connection, join: 1, encoding, seen, cursor, device: 0 };
-            flow.tell(Input::Join(join), &[]);
+            let join = Join { connection, join: 1, encoding, seen, cursor, device: 0 };
+            flow.tell(Input::Segment { shard: 0, said: SegmentSaid::Join(join) }, &[]);
         }
         flow
     }
@@ -310,7 +310,13 @@ impl Flow {
     fn refresh_from(&mut self, since: u64) {
         if self.members > 0 {
             let (encoding, sent) = (Encoding::Json, self.sent);
-            self.tell(Input::Refresh { shard: 0, encoding, since: Seq(since), sent }, &[]);
+            self.tell(
+                Input::Segment {
+                    shard: 0,
+                    said: SegmentSaid::Refresh(RefreshWant { encoding, since: Seq(since), sent }),
+                },
+                &[],
+            );
         }
     }
 
@@ -325,7 +331,9 @@ impl Flow {
                 (Some((at, index)), due) if due.is_none_or(|due| at <= due) => {
                     self.move_to(at);
                     let input = match self.later.swap_remove(index).1 {
-                        Later::Taken { cost } => Input::Taken { shard: 0, batches: 1, cost },
+                        Later::Taken { cost } => {
+                            Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 1, cost } }
+                        }
                         Later::Durable { life, through } => Input::Durable { life, through },
                     };
                     self.tell(input, &[]);
@@ -379,7 +387,7 @@ impl Flow {
                 Output::Load { life } => {
                     self.room.handle(Input::Loaded { life, stored: None }, self.now, &mut self.tally);
                 }
-                Output::Refreshed { since, to, refresh, .. } => {
+                Output::Refreshed { want: RefreshWant { since, .. }, to, refresh, .. } => {
                     if let Some(refresh) = refresh {
                         self.oracle.refreshed(since.0, to.0, &refresh, &mut self.coverage);
                     } else {

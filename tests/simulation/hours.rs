@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use roomcast::clock::Now;
 use roomcast::shard::Shard;
+use roomcast_core::now::Now;
 
 use crate::socket::SimSocket;
 use crate::world::{QUIET, World};

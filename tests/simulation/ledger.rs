@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roomcast::room::message::{Published, Unavailable, Verdict};
+use roomcast_core::room::message::{Published, Unavailable, Verdict};
 
 use crate::device::Told;
 use crate::disk::Disk;
@@ -137,7 +137,7 @@ impl Ledger {
             if stored.message.expires_ms() <= disk.wall_max {
                 continue;
             }
-            let room = roomcast::room::id::RoomName::parse(room).unwrap();
+            let room = roomcast_core::room::id::RoomName::parse(room).unwrap();
             let loaded = roomcast::store::Store::load(&mut disk.memory, &room).unwrap();
             let there = loaded.is_some_and(|loaded| {
                 loaded.epoch.0 == *epoch && loaded.messages.iter().any(|message| message.offset == *offset)
@@ -210,7 +210,7 @@ impl Ledger {
 
 /// What was said to be durable is stored, with the offset that was said.
 fn stands(room: &str, mark: &Mark, offset: u64, disk: &mut Disk) -> (String, u64, u64) {
-    let name = roomcast::room::id::RoomName::parse(room).unwrap();
+    let name = roomcast_core::room::id::RoomName::parse(room).unwrap();
     let epoch = disk.epoch(&name).expect("the room is stored").0;
     let message = &at(disk.of(room, epoch), offset).message;
     let payload = std::str::from_utf8(message.payload.bytes()).unwrap();

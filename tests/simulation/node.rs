@@ -3,19 +3,20 @@
 
 use std::time::Duration;
 
-use roomcast::clock::Now;
-use roomcast::connection::{Grant, Seats};
-use roomcast::room::Counts;
-use roomcast::room::id::Encoding;
-use roomcast::room::pace::RoomRules;
-use roomcast::room::view::RoomView;
+use roomcast::auth::Grant;
+use roomcast::seat::Seats;
 use roomcast::shard::directory::Directory;
 use roomcast::shard::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Wake, Writer};
-use roomcast::wire::publish;
+use roomcast_core::now::Now;
+use roomcast_core::room::Counts;
+use roomcast_core::room::id::Encoding;
+use roomcast_core::room::pace::RoomRules;
+use roomcast_core::room::view::RoomView;
+use roomcast_core::wire::publish;
 
 use crate::device::{Device, Heard};
 use crate::disk::SimStore;
@@ -38,7 +39,7 @@ pub(crate) struct Node {
 impl Node {
     /// So many shards, on which no room is hot but by `heat`.
     pub(crate) fn new(rules: RoomRules, heat: HeatRules) -> Self {
-        let now = Now::read();
+        let now = roomcast::clock::now();
         let plan = Plan { heat, meter, ..Plan::new(0, heat.shards, rules, Duration::from_secs(36_000), 1) };
         let peers = mesh(heat.shards, LaneBounds::default()).into_iter().enumerate();
         let shard = |(index, peers)| Shard::new(Plan { index, ..plan.clone() }, peers, now.instant);

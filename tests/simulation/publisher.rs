@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use roomcast::config::limits::SEGMENT_QUEUED_MAX;
-use roomcast::room::id::Cursor;
-use roomcast::room::message::{Published, Verdict};
-use roomcast::room::{Ask, Told as Answer};
 use roomcast::shard::directory;
-use roomcast::wire::publish;
+use roomcast_core::limits::SEGMENT_QUEUED_MAX;
+use roomcast_core::room::id::Cursor;
+use roomcast_core::room::message::{Published, Verdict};
+use roomcast_core::room::{Ask, Told as Answer};
+use roomcast_core::wire::publish;
 
 use crate::device::Part;
 use crate::keeps::{self, at, number_of};
@@ -272,7 +272,7 @@ pub(crate) fn cursor_of(cursor: &keeps::Cursor) -> Cursor {
     Cursor::parse(&format!("{}:{}", cursor.0, cursor.1)).expect("a cursor")
 }
 
-fn told_of(message: &std::sync::Arc<roomcast::room::message::Message>) -> crate::device::Told {
+fn told_of(message: &std::sync::Arc<roomcast_core::room::message::Message>) -> crate::device::Told {
     crate::device::Told {
         type_name: message.type_name.to_string(),
         payload: String::from_utf8(message.payload.bytes().to_vec()).unwrap(),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use roomcast::room::Ask;
 use roomcast::shard::Shard;
+use roomcast_core::room::Ask;
 
 use crate::device::{Device, Heard};
 use crate::keeps::at;

@@ -5,18 +5,19 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use roomcast::clock::Now;
-use roomcast::config::limits::STORE_PATIENCE;
-use roomcast::connection::{Grant, Seats};
-use roomcast::room::id::{Cursor, Encoding, Epoch, RoomName};
-use roomcast::room::message::ShedReason;
-use roomcast::room::pace::RoomRules;
-use roomcast::room::{Ask, Told};
+use roomcast::auth::Grant;
+use roomcast::seat::Seats;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::port::Port;
 use roomcast::store::writer::Writer;
-use roomcast::wire::publish;
+use roomcast_core::limits::STORE_PATIENCE;
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{Cursor, Encoding, Epoch, RoomName};
+use roomcast_core::room::message::ShedReason;
+use roomcast_core::room::pace::RoomRules;
+use roomcast_core::room::{Ask, Told};
+use roomcast_core::wire::publish;
 
 use crate::disk::SimStore;
 use crate::socket::{Pipe, SimSocket};
@@ -34,7 +35,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(turn_members: usize) -> Self {
-        let now = Now::read();
+        let now = roomcast::clock::now();
         Self::over(SimStore::new(now), turn_members, now)
     }
 

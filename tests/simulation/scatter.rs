@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use roomcast::room::Counts;
-use roomcast::room::pace::RoomSettings;
-use roomcast::room::view::RoomView;
+use roomcast::metrics::tally::Tally;
 use roomcast::shard::directory::{Directory, Load};
-use roomcast::shard::tally::Tally;
+use roomcast_core::room::Counts;
+use roomcast_core::room::pace::RoomSettings;
+use roomcast_core::room::view::RoomView;
 
 use crate::device::Heard;
 use crate::socket;

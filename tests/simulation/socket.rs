@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Duration;
 
-use roomcast::connection::placed::Socket;
+use roomcast::shard::connection::Socket;
 
 /// What lies between a shard's socket and its device.
 #[derive(Debug)]

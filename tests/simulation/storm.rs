@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use roomcast::room::id::Cursor;
+use roomcast_core::room::id::Cursor;
 
 use crate::regressions::Bench;
 use crate::world::name;

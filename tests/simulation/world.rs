@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use roomcast::clock::Now;
-use roomcast::connection::Seats;
-use roomcast::room::id::{RoomName, TypeName, mix};
-use roomcast::room::message::Class;
-use roomcast::room::pace::RoomRules;
-use roomcast::room::policy::{Merge, Priority, TypePolicy, Types};
+use roomcast::metrics::tally::Tally;
+use roomcast::seat::Seats;
 use roomcast::shard::directory::Directory;
 use roomcast::shard::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
-use roomcast::shard::tally::Tally;
 use roomcast::shard::{Plan, Shard, directory};
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Next, Wake, Writer};
 use roomcast::store::{Answer, Asked as AskedOfStore, Request};
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{RoomName, TypeName, mix};
+use roomcast_core::room::message::Class;
+use roomcast_core::room::pace::RoomRules;
+use roomcast_core::room::policy::{Merge, Priority, TypePolicy, Types};
 
 use crate::device::Device;
 use crate::disk::{Fault, SimStore};
@@ -108,7 +108,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let now = Now { unix_ms: 1_800_000_000_000, ..Now::read().later(AHEAD) };
+        let now = Now { unix_ms: 1_800_000_000_000, ..roomcast::clock::now().later(AHEAD) };
         let count = rng.usize(1..=3);
         let is_bulky = rng.u8(..4) == 0;
         let messages_max = if is_bulky { rng.usize(10..=30) } else { rng.usize(3..=6) };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use roomcast::room::id::Epoch;
-use roomcast::room::message::Message;
 use roomcast::store::memory::Memory;
 use roomcast::store::redb::Redb;
 use roomcast::store::{Append, Store, StoreError};
+use roomcast_core::room::id::Epoch;
+use roomcast_core::room::message::Message;
 
 use super::disk::Disk;
 use super::{AT_MS, EPOCH, append, message, offsets, print, room};

@@ -3,11 +3,11 @@
 
 use std::thread;
 
-use roomcast::clock::Now;
-use roomcast::config::limits::STORE_REOPEN_PAUSE_MAX;
 use roomcast::store::port::Port;
 use roomcast::store::writer::Writer;
 use roomcast::store::{Answer, Append, Request};
+use roomcast_core::limits::STORE_REOPEN_PAUSE_MAX;
+use roomcast_core::now::Now;
 
 use super::disk::{Disk, Fault, FaultKind};
 use super::{append, offsets, room};
@@ -41,7 +41,7 @@ impl World {
         let writer = Writer::new(Box::new(disk.store().unwrap()), vec![Box::new(|| {})]);
         let port = writer.ports().pop().unwrap();
         let rooms = ROOMS.map(|name| Known { name, life: 1, head: None, reported: 0 });
-        Self { disk, writer, port, now: Now::read(), rooms }
+        Self { disk, writer, port, now: roomcast::clock::now(), rooms }
     }
 
     /// Each room loads, or appends two messages in two requests.

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast::room::message::{Message, Payload};
 use roomcast::store::redb::Redb;
 use roomcast::store::{Append, Store};
+use roomcast_core::room::message::{Message, Payload};
 
 use super::loopfs::{CutOff, LoopFs};
 use super::{EPOCH, append, message, offsets, print, room};

@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roomcast::room::id::{Epoch, MessageId, RoomName, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::policy::TypePolicy;
 use roomcast::store::{Append, Store};
+use roomcast_core::room::id::{Epoch, MessageId, RoomName, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::policy::TypePolicy;
 
 const EPOCH: Epoch = Epoch(0xabc);
 /// When made-up messages are accepted: far ahead, so that no thread with a real clock purges them.

@@ -4,19 +4,19 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use roomcast::clock::Now;
-use roomcast::config::limits::{
-    STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
-    STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
-};
 use roomcast::store::memory::Memory;
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Next, Wake, Writer, start};
 use roomcast::store::{Answer, Append, Asked, Holdings, Page, Purged, Request, Store, StoreError, Stored};
+use roomcast_core::limits::{
+    STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
+    STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
+};
+use roomcast_core::now::Now;
 
 use super::disk::{Disk, Fault, FaultKind};
 use super::{append, room};
-use roomcast::room::id::RoomName;
+use roomcast_core::room::id::RoomName;
 
 /// A store in memory that counts its commits, and fails or panics when told.
 #[derive(Debug, Clone, Default)]
@@ -144,7 +144,7 @@ fn short(answer: &Answer) -> String {
 fn what_waits_makes_one_commit_and_a_lone_append_is_committed_at_once() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 2);
-    let now = Now::read();
+    let now = roomcast::clock::now();
     ports[0].send(store("a", 1..=1)).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
@@ -171,13 +171,13 @@ fn a_commit_is_bounded_and_takes_from_all_shards_in_turn() {
             port.send(store(name, part * each + 1..=(part + 1) * each)).unwrap();
         }
     }
-    assert_eq!(writer.turn(Now::read()), Next::Again);
+    assert_eq!(writer.turn(roomcast::clock::now()), Next::Again);
     let max = STORE_COMMIT_MESSAGES_MAX;
     assert_eq!(watched.with(|watch| watch.commits.clone()), [max]);
     let half = (1..=2).map(|part| part * each);
     assert_eq!(answers(&mut ports[0]), half.clone().map(|n| format!("durable a {n}")).collect::<Vec<_>>());
     assert_eq!(answers(&mut ports[1]), half.map(|n| format!("durable b {n}")).collect::<Vec<_>>());
-    writer.turn(Now::read());
+    writer.turn(roomcast::clock::now());
     assert_eq!(watched.with(|watch| watch.commits.clone()), [max, max]);
 }
 
@@ -189,7 +189,7 @@ fn a_shard_s_requests_are_done_and_answered_in_order() {
     for request in requests {
         ports[0].send(request).unwrap();
     }
-    while writer.turn(Now::read()) == Next::Again {}
+    while writer.turn(roomcast::clock::now()) == Next::Again {}
     let expected = ["loaded a 0", "durable a 2", "loaded a 2", "paged a 2", "durable a 3", "paged a 3"];
     assert_eq!(answers(&mut ports[0]), expected);
 }
@@ -202,10 +202,10 @@ fn reads_of_one_shard_leave_room_for_the_appends_of_another() {
         ports[0].send(load("a")).unwrap();
     }
     ports[1].send(store("b", 1..=1)).unwrap();
-    writer.turn(Now::read());
+    writer.turn(roomcast::clock::now());
     assert_eq!(answers(&mut ports[0]).len(), STORE_TURN_READS_MAX);
     assert_eq!(answers(&mut ports[1]), ["durable b 1"]);
-    while writer.turn(Now::read()) == Next::Again {}
+    while writer.turn(roomcast::clock::now()) == Next::Again {}
     assert_eq!(answers(&mut ports[0]).len(), STORE_TURN_READS_MAX);
 }
 
@@ -217,11 +217,11 @@ fn a_shard_that_asks_too_much_at_once_is_told_so() {
         ports[0].send(load("a")).unwrap();
     }
     assert_eq!(ports[0].send(load("a")).unwrap_err().1, StoreError::Busy);
-    while writer.turn(Now::read()) == Next::Again {}
+    while writer.turn(roomcast::clock::now()) == Next::Again {}
     assert_eq!(ports[0].send(load("a")).unwrap_err().1, StoreError::Busy, "the answers have not been taken");
     ports[0].next_answer().unwrap();
     ports[0].send(load("a")).unwrap();
-    while writer.turn(Now::read()) == Next::Again {}
+    while writer.turn(roomcast::clock::now()) == Next::Again {}
     assert_eq!(answers(&mut ports[0]).len(), STORE_WAITING_MAX);
 }
 
@@ -229,7 +229,7 @@ fn a_shard_that_asks_too_much_at_once_is_told_so() {
 fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 2);
-    let mut now = Now::read();
+    let mut now = roomcast::clock::now();
     watched.with(|watch| (watch.fail_next, watch.reopenings_that_fail) = (true, 1));
     ports[0].send(store("a", 1..=1)).unwrap();
     ports[0].send(load("a")).unwrap();
@@ -248,7 +248,7 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     let trouble = writer.health().trouble().unwrap();
     assert_eq!(
         (trouble.since.unix_ms / 60_000, trouble.why.as_str()),
-        (Now::read().unix_ms / 60_000, "as told")
+        (roomcast::clock::now().unix_ms / 60_000, "as told")
     );
 
     ports[0].send(load("a")).unwrap();
@@ -270,10 +270,10 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
 
 #[test]
 fn a_store_that_is_open_again_and_has_nothing_to_write_is_well_after_a_while() {
-    use roomcast::config::limits::STORE_HEALED_AFTER;
+    use roomcast_core::limits::STORE_HEALED_AFTER;
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
-    let failed = Now::read();
+    let failed = roomcast::clock::now();
     watched.with(|watch| watch.fail_next = true);
     ports[0].send(load("a")).unwrap();
     writer.turn(failed);
@@ -290,7 +290,7 @@ fn a_store_that_is_open_again_and_has_nothing_to_write_is_well_after_a_while() {
 fn appends_behind_one_that_failed_fail_even_if_they_would_fit() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
-    let mut now = Now::read();
+    let mut now = roomcast::clock::now();
     watched.with(|watch| watch.fail_after_storing = true);
     ports[0].send(store("a", 1..=1)).unwrap();
     writer.turn(now);
@@ -312,7 +312,7 @@ fn appends_behind_one_that_failed_fail_even_if_they_would_fit() {
 fn a_refused_append_fails_the_rest_of_its_life_alone() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
-    let now = Now::read();
+    let now = roomcast::clock::now();
     ports[0].send(store("a", 1..=3)).unwrap();
     writer.turn(now);
     ports[0].send(store("a", 3..=3)).unwrap();
@@ -328,7 +328,7 @@ fn a_refused_append_fails_the_rest_of_its_life_alone() {
 fn a_panic_of_the_store_is_a_failure_of_the_store() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
-    let now = Now::read();
+    let now = roomcast::clock::now();
     watched.with(|watch| watch.panic_next = true);
     ports[0].send(store("a", 1..=1)).unwrap();
     writer.turn(now);
@@ -343,7 +343,7 @@ fn a_panic_of_the_store_is_a_failure_of_the_store() {
 fn a_writer_purges_once_a_second_about_as_much_as_came() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
-    let now = Now::read();
+    let now = roomcast::clock::now();
     assert_eq!(writer.turn(now), Next::At(now.instant + STORE_PURGE_INTERVAL));
     assert_eq!(writer.turn(now), Next::At(now.instant + STORE_PURGE_INTERVAL));
     let now = now.later(STORE_PURGE_INTERVAL);
@@ -359,7 +359,7 @@ fn a_backlog_of_expired_rows_goes_turn_after_turn_with_appends_in_between() {
     let (mut writer, mut ports) = writer(&watched, 1);
     let rows = 3 * STORE_PURGE_ROWS_MIN as u64;
     watched.with(|watch| watch.memory.append(&[append("old", 1..=rows)])).unwrap();
-    let now = Now { unix_ms: super::AT_MS + 1_000_000, ..Now::read() };
+    let now = Now { unix_ms: super::AT_MS + 1_000_000, ..roomcast::clock::now() };
     for offset in 1..=3 {
         ports[0].send(store("a", offset..=offset)).unwrap();
         assert_eq!(writer.turn(now), Next::Again);
@@ -422,7 +422,7 @@ fn a_disk_that_hangs_shows_while_it_hangs() {
     disk.fail(Some(Fault { after: 0, times: 1, kind: FaultKind::Freeze }));
     port.send(store("a", 1..=1)).unwrap();
     disk.wait_until_frozen();
-    assert!(health.under_way(Now::read().later(Duration::from_secs(1))) >= Duration::from_secs(1));
+    assert!(health.under_way(roomcast::clock::now().later(Duration::from_secs(1))) >= Duration::from_secs(1));
     assert!(port.next_answer().is_none());
     disk.thaw();
     assert_eq!(short(&next(&mut port, &wakes)), "failed a append Failing");

@@ -26,7 +26,7 @@ pub(crate) use device::{Device, Handshake, Heard};
 pub(crate) use process::Process;
 pub(crate) use publisher::{Answer, Door};
 pub(crate) use raw::RawDevice;
-pub(crate) use roomcast::room::id::Encoding;
+pub(crate) use roomcast_core::room::id::Encoding;
 
 /// What must come at all comes within this time, on a machine that does much else besides.
 pub(crate) const COMES_WITHIN: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

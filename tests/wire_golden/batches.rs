@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use roomcast::clock::Now;
-use roomcast::room::account::Missed;
-use roomcast::room::counters::CounterChange;
-use roomcast::room::id::{Encoding, Seq};
-use roomcast::room::{Batch, Carried, Refresh, Span};
-use roomcast::wire::frame;
+use roomcast_core::room::account::Missed;
+use roomcast_core::room::counters::CounterChange;
+use roomcast_core::room::id::{Encoding, Seq};
+use roomcast_core::room::{Batch, Carried, Refresh, Span};
+use roomcast_core::wire::frame;
 
 use super::{assert_golden, chat, coupon, head, price, recall, room, type_name};
 
@@ -18,7 +17,7 @@ pub(crate) fn batch() -> Batch {
         skipped: vec![],
         merged: vec![(type_name("enter"), 3), (type_name("price"), 300)],
         counters: vec![CounterChange { type_name: type_name("like"), add: 5, total: 1234 }],
-        oldest: Now::read().instant,
+        oldest: roomcast::clock::now().instant,
         span: None,
     }
 }

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use roomcast::clock::Now;
-use roomcast::config::limits::INTEGER_MAX;
-use roomcast::room::account::Missed;
-use roomcast::room::counters::CounterChange;
-use roomcast::room::id::{Epoch, Key, MessageId, Seq, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::policy::{Merge, TypePolicy};
-use roomcast::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
-use roomcast::wire::frame;
+use roomcast_core::limits::INTEGER_MAX;
+use roomcast_core::room::account::Missed;
+use roomcast_core::room::counters::CounterChange;
+use roomcast_core::room::id::{Epoch, Key, MessageId, Seq, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::policy::{Merge, TypePolicy};
+use roomcast_core::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
+use roomcast_core::wire::frame;
 use serde_json::json;
 
 use super::{AT_MS, message, past};
@@ -108,7 +107,7 @@ impl Inputs {
             skipped: self.counts(),
             merged: self.counts(),
             counters: self.counters(),
-            oldest: Now::read().instant,
+            oldest: roomcast::clock::now().instant,
             span: self.0.bool().then(|| self.span()),
         }
     }

@@ -14,12 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roomcast::clock::Now;
-use roomcast::room::history::{History, Past};
-use roomcast::room::id::{Key, MessageId, RoomName, Run, Seq, TypeName};
-use roomcast::room::message::{Class, Message, Payload};
-use roomcast::room::policy::TypePolicy;
-use roomcast::wire::frame::Head;
+use roomcast_core::room::history::{History, Past};
+use roomcast_core::room::id::{Key, MessageId, RoomName, Run, Seq, TypeName};
+use roomcast_core::room::message::{Class, Message, Payload};
+use roomcast_core::room::policy::TypePolicy;
+use roomcast_core::wire::frame::Head;
 
 const RUN: Run = Run(0x1f);
 const RUN_TEXT: &str = "000000000000001f";
@@ -81,7 +80,7 @@ fn recall() -> Message {
 }
 
 fn past(messages: impl IntoIterator<Item = (u64, Message)>) -> Vec<Past> {
-    let (mut history, now) = (History::default(), Now::read().instant);
+    let (mut history, now) = (History::default(), roomcast::clock::now().instant);
     for (seq, message) in messages {
         history.push(Seq(seq), Arc::new(message), now);
     }

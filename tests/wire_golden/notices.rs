@@ -1,9 +1,9 @@
 //! Frames for one device, closes and pongs.
 
-use roomcast::room::id::Encoding;
-use roomcast::wire::close::CloseReason;
-use roomcast::wire::frame::{self, Notice};
-use roomcast::wire::proto;
+use roomcast_core::proto;
+use roomcast_core::room::id::Encoding;
+use roomcast_core::wire::close::CloseReason;
+use roomcast_core::wire::frame::{self, Notice};
 use serde_json::json;
 
 use super::round_trips::{read_json, read_proto};

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use roomcast::config::limits::INTEGER_MAX;
-use roomcast::room::Batch;
-use roomcast::room::audience::Audience;
-use roomcast::room::id::Encoding;
-use roomcast::room::message::{Class, Message};
-use roomcast::room::policy::Merge;
-use roomcast::wire::frame;
+use roomcast_core::limits::INTEGER_MAX;
+use roomcast_core::room::Batch;
+use roomcast_core::room::audience::Audience;
+use roomcast_core::room::id::Encoding;
+use roomcast_core::room::message::{Class, Message};
+use roomcast_core::room::policy::Merge;
+use roomcast_core::wire::frame;
 
 use super::batches::batch;
 use super::inputs::Inputs;

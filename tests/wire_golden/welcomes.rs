@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use roomcast::room::id::{Encoding, Epoch, Seq};
-use roomcast::room::{Carried, Opening, Snapshot, Span};
-use roomcast::wire::frame::{self, Greeting, Head};
+use roomcast_core::room::id::{Encoding, Epoch, Seq};
+use roomcast_core::room::{Carried, Opening, Snapshot, Span};
+use roomcast_core::wire::frame::{self, Greeting, Head};
 
 use super::{assert_golden, chat, coupon, head, past, price, room, type_name};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{monotonic_ns, thread_processor_ns};

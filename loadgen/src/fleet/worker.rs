@@ -42,7 +42,7 @@ pub(crate) fn run() -> std::io::Result<()> {
     let rooms = assignment.own_rooms();
     let mut viewers = crowd(&assignment, &rooms)?;
     let orders = listen(viewers.waker()?);
-    let mut state = State { ready: false, reported: 0, finish: None, use_of: ProcessorUse::default() };
+    let mut state = State { ready: false, reported: 0, finish: None, use_of: ThreadUse::default() };
     loop {
         if let Err(reason) = viewers.turn(TURN) {
             return say(&Word::Failed { reason });
@@ -145,12 +145,12 @@ struct State {
     ready: bool,
     reported: usize,
     finish: Option<Finish>,
-    use_of: ProcessorUse,
+    use_of: ThreadUse,
 }
 
 /// The processor time that this thread uses while messages are published.
 #[derive(Debug, Default)]
-struct ProcessorUse {
+struct ThreadUse {
     /// From when publishing began until it is over.
     busiest: Option<Busiest>,
     /// The part of a processor in the busiest second, once it is over.
@@ -159,7 +159,7 @@ struct ProcessorUse {
     progress_ns: u64,
 }
 
-impl ProcessorUse {
+impl ThreadUse {
     fn begin(&mut self, now_ns: u64) {
         self.busiest = Some(Busiest::from(now_ns, thread_processor_ns()));
         self.progress_ns = now_ns + PROGRESS_EVERY_NS;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use serde::Deserialize;
 
 use crate::ledger::Outcome;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 
 use crate::publish::publisher::PublisherPlan;
 use crate::scenario::mix::{Class, Load, ReliableTypes};

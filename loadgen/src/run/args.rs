@@ -337,7 +337,7 @@ impl RunArgs {
         });
         let mut types = BTreeMap::new();
         for (flag, type_name, published) in plain.chain(wanted) {
-            roomcast::room::id::TypeName::parse(&type_name)
+            roomcast_core::room::id::TypeName::parse(&type_name)
                 .map_err(|bad| format!("--reliable-type: a type is {bad}"))?;
             if types.insert(type_name.clone(), published).is_some() {
                 return Err(format!("{flag} {type_name}: named twice"));
@@ -386,7 +386,7 @@ impl RunArgs {
         // Rooms of an earlier run would bring history and old streams.
         let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
         let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
-        roomcast::room::id::RoomName::parse(&format!("{room_stem}-{rooms}"))
+        roomcast_core::room::id::RoomName::parse(&format!("{room_stem}-{rooms}"))
             .map_err(|bad| format!("{flag}: a room name is {bad}"))?;
         for (flag, path) in [("--json", &self.json), ("--html", &self.html), ("--junit", &self.junit)] {
             openable(flag, path.as_ref())?;

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use roomcast::room::id::TypeName;
+use roomcast_core::room::id::TypeName;
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::payload::Length;

@@ -13,7 +13,7 @@ use crate::scenario::schedule::Schedule;
 /// Shortest payload: the two quotes, 16 + 16 + 8 + 8 digits and four dots.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = 54;
 /// Longest payload: what the publisher door takes.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = roomcast::config::limits::PAYLOAD_BYTES_MAX;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = roomcast_core::limits::PAYLOAD_BYTES_MAX;
 /// Where the tag stands.
 const TAG: std::ops::Range<usize> = 44..52;
 /// Where the dots stand.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 

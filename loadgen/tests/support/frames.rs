@@ -1,7 +1,7 @@
 //! The fake node's spelling: messages, welcomes, batches and pages, as JSON or as protobuf.
 
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use serde_json::{Value, json};
 
 /// The one life of every room's stream.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prost::Message as _;
-use roomcast::wire::proto;
+use roomcast_core::proto;
 use serde_json::{Value, json};
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::http::HeaderValue;
@@ -289,7 +289,9 @@ fn take_publishes(stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed
         } else {
             taken += messages.len();
             let answer = answer(misdeed, messages.len(), taken);
-            if !matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll) {
+            let takes_none = matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll);
+            // A question of the coordinator names no room, so no room comes of it.
+            if request.is_post && !takes_none {
                 let mut state = state.lock();
                 state.rooms.entry(request.room().to_owned()).or_default().gathered.extend(messages);
             }

@@ -6,9 +6,9 @@
 
 use ::redb::{ReadableTable, ReadableTableMetadata, Table};
 
-use crate::config::limits::STORE_QUARANTINE_ROWS_MAX;
-use crate::room::id::{Epoch, RoomName};
 use crate::store::row;
+use roomcast_core::limits::STORE_QUARANTINE_ROWS_MAX;
+use roomcast_core::room::id::{Epoch, RoomName};
 
 use super::{
     Bytes, Entry, HEADER, HEADER_BYTES, MESSAGES, Opened, QUARANTINE, ROOMS, Result, begin, seal_bytes,

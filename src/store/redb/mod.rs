@@ -29,9 +29,9 @@ use ::redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 
-use crate::config::limits::STORE_BYTES_MAX;
-use crate::room::id::{Epoch, RoomName};
-use crate::room::message::Message;
+use roomcast_core::limits::STORE_BYTES_MAX;
+use roomcast_core::room::id::{Epoch, RoomName};
+use roomcast_core::room::message::Message;
 
 use super::row;
 use super::{Append, Holdings, Page, Purged, Store, StoreError, Stored};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ::redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableError, TableHandle};
 
-use crate::config::limits::STORE_CACHE_BYTES_MAX;
+use roomcast_core::limits::STORE_CACHE_BYTES_MAX;
 
 use super::{
     EXPIRY, FORM, HEADER, HEADER_BYTES, HEADER_FORM, MESSAGES, QUARANTINE, ROOMS, begin, seal_bytes,

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use ::redb::{ReadableDatabase, ReadableTable, Table};
 
-use crate::clock::millis;
-use crate::config::limits::TTL_MAX;
 use crate::store::{Purged, row};
+use roomcast_core::limits::TTL_MAX;
+use roomcast_core::now::millis;
 
 use super::damage::quarantine_row;
 use super::{

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use roomcast::config::limits::{GATHERED_MESSAGES_MAX, INTEGER_MAX};
-use roomcast::room::ladder::Step;
-use roomcast::room::message::{Class, Message, ShedReason, Verdict};
-use roomcast::room::pace::RoomRules;
-use roomcast::room::policy::{Merge, Priority, TypePolicy};
-use roomcast::room::view::AccountView;
-use roomcast::room::{Batch, Refresh};
+use roomcast_core::limits::{GATHERED_MESSAGES_MAX, INTEGER_MAX};
+use roomcast_core::room::ladder::Step;
+use roomcast_core::room::message::{Class, Message, ShedReason, Verdict};
+use roomcast_core::room::pace::RoomRules;
+use roomcast_core::room::policy::{Merge, Priority, TypePolicy};
+use roomcast_core::room::view::AccountView;
+use roomcast_core::room::{Batch, Refresh};
 
 use crate::world::Coverage;
 
@@ -445,7 +445,7 @@ impl Oracle {
             }
             coverage.count("refresh over what was dropped", u64::from(told.dropped > 0));
         }
-        let named = |counts: &[(roomcast::room::id::TypeName, u64)]| -> BTreeMap<String, u64> {
+        let named = |counts: &[(roomcast_core::room::id::TypeName, u64)]| -> BTreeMap<String, u64> {
             counts.iter().map(|(name, count)| (name.to_string(), *count)).collect()
         };
         assert_eq!(named(&refresh.missed.skipped), missed, "skipped in ({since}, {to}]");

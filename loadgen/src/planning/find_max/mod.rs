@@ -200,7 +200,7 @@ fn bounds(args: &FindMaxArgs) -> Result<Bounds, String> {
         Axis::Devices => (100, 1_000_000),
         Axis::Rate => (10, 1_000_000),
         Axis::Rooms => (1, 200_000),
-        Axis::PayloadBytes => (64, roomcast::config::limits::PAYLOAD_BYTES_MAX as u64),
+        Axis::PayloadBytes => (64, roomcast_core::limits::PAYLOAD_BYTES_MAX as u64),
     };
     let from = args.from.unwrap_or(first);
     let to = args.to.unwrap_or(last);

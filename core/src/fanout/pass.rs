@@ -1,0 +1,177 @@
+//! The pass: one walk over members, with the same frames for every member at the seq before the frames.
+//!
+//! A free function over slices, so tests and benches run the same code as a segment. No allocation, look-up,
+//! lock, log or metric per member. Members with other needs go into the tally, and the segment serves these
+//! members after the loop.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::segment::Level;
+use super::{Offer, Sink};
+use crate::room::Reach;
+use crate::room::id::{Encoding, Seq};
+
+/// One connection's place in a room.
+#[derive(Debug, Clone, Copy)]
+pub struct Member {
+    /// The member holds every batch up to this seq. [`VACANT`] marks a hole.
+    pub(super) last_seq: Seq,
+    /// Last offset of the reliable stream sent to the member.
+    pub(super) sent: u64,
+    pub(super) connection: u32,
+    pub(super) encoding: Encoding,
+    pub(super) standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The member has taken every batch so far.
+    Level,
+    /// The member missed a batch or is catching up, and the connection is still owed frames. The segment asks
+    /// for a refresh as soon as the outbox is empty.
+    Missed,
+    /// The segment has asked for a refresh, or keeps the member in line to ask.
+    Asked,
+}
+
+/// Seq of a hole. No batch ever has this number.
+pub(super) const VACANT: Seq = Seq(u64::MAX);
+
+/// Frames of one pass: consecutive batches, by encoding. A member takes all of them in one vectored write.
+#[derive(Debug, Default)]
+pub struct PassFrames {
+    pub(super) from: Seq,
+    pub(super) to: Seq,
+    /// Part of the reliable stream in these batches.
+    pub(super) reach: Reach,
+    pub(super) frames: [Vec<Bytes>; Encoding::ALL.len()],
+    /// Last offset of the reliable stream after each batch.
+    pub(super) sent: Vec<u64>,
+}
+
+/// Result of a pass over a slice of members. Slots count from the begin of the slice.
+#[derive(Debug, Default)]
+pub struct PassTally {
+    /// Holes, and members without an offer in the loop.
+    pub(super) aside: usize,
+    /// Frames taken, queued frames included.
+    pub(super) level: u64,
+    pub(super) queued: u64,
+    /// Batches not taken by members.
+    pub(super) skipped: u64,
+    /// Members that refused a frame.
+    pub(super) refused: Vec<u32>,
+    /// Level members between two of the batches: welcomed after the first.
+    pub(super) late: Vec<u32>,
+    /// Level members before the first batch: an earlier batch never came.
+    pub(super) missed: Vec<u32>,
+}
+
+/// Writes `frames` to every level member at the seq before the frames. The other members are few: the tally
+/// lists the members to serve afterwards.
+pub fn pass<S: Sink>(
+    members: &mut [Member],
+    frames: &PassFrames,
+    sink: &mut S,
+    tally: &mut PassTally,
+    now: Instant,
+) {
+    for (slot, member) in members.iter_mut().enumerate() {
+        if member.last_seq != frames.from || member.standing != Standing::Level {
+            tally.set_aside(slot, member, frames);
+            continue;
+        }
+        let offered = &frames.frames[member.encoding.index()];
+        let offer = sink.offer(member.connection, offered, now);
+        (member.last_seq, member.sent) = (frames.to, frames.reach.through);
+        match offer {
+            Offer::Written => tally.level += offered.len() as u64,
+            Offer::Queued => tally.queue(offered.len()),
+            Offer::Refused { taken } => tally.refuse(slot, member, frames, taken),
+        }
+    }
+}
+
+impl PassTally {
+    #[cold]
+    fn set_aside(&mut self, slot: usize, member: &Member, frames: &PassFrames) {
+        self.aside += 1;
+        if member.last_seq >= frames.to {
+            return; // A hole, or a member welcomed or refreshed past these frames.
+        }
+        let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
+        match member.standing {
+            Standing::Level if member.last_seq > frames.from => self.late.push(slot),
+            Standing::Level => self.missed.push(slot),
+            Standing::Missed | Standing::Asked => self.skipped += frames.batches(),
+        }
+    }
+
+    #[cold]
+    fn queue(&mut self, frames: usize) {
+        self.level += frames as u64;
+        self.queued += frames as u64;
+    }
+
+    #[cold]
+    fn refuse(&mut self, slot: usize, member: &mut Member, frames: &PassFrames, taken: usize) {
+        let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
+        frames.taken_by(member, taken);
+        self.level += taken as u64;
+        self.skipped += frames.batches() - taken as u64;
+        self.refused.push(slot);
+    }
+}
+
+impl PassFrames {
+    /// Frames for members at `from`: one frame per batch, by encoding. The batches have no reliable messages.
+    #[must_use]
+    pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
+        let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
+        let to = Seq(from.0 + batches as u64);
+        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches] }
+    }
+
+    /// Puts a member behind the first `taken` frames. The rest was refused.
+    pub(super) fn taken_by(&self, member: &mut Member, taken: usize) {
+        member.last_seq = Seq(self.from.0 + taken as u64);
+        member.sent = taken.checked_sub(1).map_or(self.reach.after, |last| self.sent[last]);
+    }
+
+    pub(super) fn batches(&self) -> u64 {
+        self.to.0 - self.from.0
+    }
+}
+
+impl Member {
+    /// A level member with every batch up to `last_seq`, and nothing of the reliable stream.
+    #[must_use]
+    pub fn new(connection: u32, encoding: Encoding, last_seq: Seq) -> Self {
+        Self { last_seq, sent: 0, connection, encoding, standing: Standing::Level }
+    }
+
+    pub(super) fn is_vacant(&self) -> bool {
+        self.last_seq == VACANT
+    }
+}
+
+impl PassFrames {
+    pub(super) fn push(&mut self, level: &Level) {
+        (self.to, self.reach.through) = (level.seq, level.reach.through);
+        self.sent.push(level.reach.through);
+        for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
+            frames.push(frame.clone());
+        }
+    }
+}
+
+impl PassTally {
+    /// Notes a level member before a gap: the batches of the gap will not come.
+    pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
+        if member.last_seq < seq && member.standing == Standing::Level {
+            self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Every bound of the engine: name, value, and the reaction past the bound.
+//!
+//! A bound lives here and nowhere else. A configurable bound has its default here. `Above:`, `Below:` and
+//! `Later:` name the reaction. Relations between bounds are const assertions at the end: a change that breaks
+//! a relation does not compile.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Longest room name, in bytes. Above: 400, at the handshake as well.
+pub const ROOM_NAME_BYTES_MAX: usize = 128;
+/// Longest type name, in bytes. Above: 400.
+pub const TYPE_NAME_BYTES_MAX: usize = 64;
+/// Longest merge key, in bytes. Above: 400.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Longest `id` of a publisher, in bytes. Above: 400.
+pub const ID_BYTES_MAX: usize = 64;
+/// Longest device name, in bytes. Above: 400 at the handshake.
+pub const DEVICE_NAME_BYTES_MAX: usize = 64;
+/// Largest payload, in bytes. Above: 413.
+pub const PAYLOAD_BYTES_MAX: usize = 16 * KIB;
+/// Deepest nesting of a JSON payload. Above: 400 `payload_not_json`.
+pub const PAYLOAD_DEPTH_MAX: usize = 64;
+/// Largest `count` of a message. Above: 400.
+pub const COUNT_MAX: u64 = 1_000_000_000;
+/// Largest integer on the wire: 2^53 − 1, exact in a JSON reader with doubles (RFC 7493 §2.2). Above: totals
+/// saturate.
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+/// Shortest `ttl_ms`. Below: 400.
+pub const TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest `ttl_ms`. Above: 400.
+pub const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Life of a reliable message without a `ttl_ms` from its publisher or its type.
+pub const TTL_DEFAULT: Duration = Duration::from_secs(600);
+/// Longest wait of a best-effort message for a flush, unless the publisher or the type says otherwise. Later:
+/// shed as `expired`.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// Bytes of a count in JSON, the larger encoding: `,"count":` and sixteen digits.
+pub const COUNT_WIRE_BYTES: usize = 9 + 16;
+/// Largest weight of a type. Above: refused at start, or 400.
+pub const WEIGHT_MAX: u32 = 1_000_000;
+/// Largest configured rate, in messages a second, and largest burst, in messages. Above: refused at start, or
+/// 400.
+pub const RATE_MAX: u32 = 1_000_000;
+/// Types changed by one `PUT` of a room. Above: 400.
+pub const TYPES_CHANGED_MAX: usize = 64;
+/// Default of `limits.outbound_bytes`: bytes owed to all devices of a node together.
+pub const OUTBOUND_BYTES: u64 = 1024 * MIB as u64;
+/// Smallest `limits.outbound_bytes`. Below: refused at start.
+pub const OUTBOUND_BYTES_LEAST: u64 = 16 * MIB as u64;
+/// Largest `limits.outbound_bytes`. Above: refused at start.
+pub const OUTBOUND_BYTES_MOST: u64 = 1024 * 1024 * MIB as u64;
+/// Messages of a publish request. Above: 400.
+pub const REQUEST_MESSAGES_MAX: usize = 1000;
+/// Bytes of a publish request. Above: 413.
+pub const REQUEST_BYTES_MAX: usize = MIB;
+
+/// Messages waiting in a room. Above: `shed: room_full`.
+pub const GATHERED_MESSAGES_MAX: usize = 10_000;
+/// Encoded bytes waiting in a room. Above: `shed: room_full`.
+pub const GATHERED_BYTES_MAX: usize = 4 * MIB;
+/// Keys of class latest in a room. Above: `shed: latest_keys_full`.
+pub const LATEST_KEYS_MAX: usize = 128;
+/// Largest payload of class latest, in bytes. Above: 400.
+pub const LATEST_PAYLOAD_BYTES_MAX: usize = 4 * KIB;
+/// Counter types of a room. Above: `shed: counter_types_full`.
+pub const COUNTER_TYPES_MAX: usize = 32;
+/// Types in the account of a room. Above: `shed: types_full`.
+pub const ROOM_TYPES_MAX: usize = 256;
+/// Seqs in the account of a room. Above: a member with a longer gap is closed, resumably.
+pub const ACCOUNT_SEQS_MAX: u64 = 2048;
+/// Messages in a room's history. Above: the oldest go.
+pub const HISTORY_MESSAGES_MAX: usize = 200;
+/// Encoded bytes of a room's history. Above: the oldest go.
+pub const HISTORY_BYTES_MAX: usize = 256 * KIB;
+/// Age of a message in a room's history. Above: the message goes.
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(60);
+/// Time for which an `id` makes a publish idempotent.
+pub const ID_AGE_MAX: Duration = Duration::from_secs(300);
+/// Ids of best-effort messages in the memory of a room. Above: the oldest go, counted.
+pub const IDS_MAX: usize = 4096;
+/// Time without members or messages. Later: the room is forgotten.
+pub const ROOM_IDLE: Duration = Duration::from_secs(600);
+/// Rooms of a node. Above: 503 `rooms_full`.
+pub const ROOMS_MAX: usize = 200_000;
+/// Shortest time between two audience messages (`online`) of a room.
+pub const AUDIENCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two flushes of a room with at most `flush.direct_members` members.
+pub const DIRECT_SPACING: Duration = Duration::from_millis(10);
+
+/// Alive reliable messages of a room; a recall stands in the place of its message. Above: 503 `stream_full`.
+pub const STREAM_MESSAGES_MAX: usize = 1024;
+/// Encoded bytes of a room's alive reliable messages. Above: 503 `stream_full`.
+pub const STREAM_BYTES_MAX: usize = 8 * MIB;
+/// Reliable messages in a room's memory. Above: the oldest are read from the store on demand.
+pub const TAIL_MESSAGES_MAX: usize = 64;
+/// Encoded bytes of the reliable messages in a room's memory. Above: as for [`TAIL_MESSAGES_MAX`].
+pub const TAIL_BYTES_MAX: usize = MIB;
+/// Reliable messages with a receipt in a room, dead messages included. Above: the oldest dead messages lose
+/// the receipt.
+pub const RECEIPTS_MAX: usize = 2 * STREAM_MESSAGES_MAX;
+/// Names in the receipts of a room: devices that left without an acknowledgement, counted once for each
+/// message. Above: further devices count as connections.
+pub const RECEIPT_DEVICES_MAX: usize = 65_536;
+/// Encoded bytes of reliable messages in a carry. Above: the rest waits for the next carry, but a frame takes
+/// at least the first message.
+pub const CARRY_BYTES_MAX: usize = 8 * KIB;
+/// Encoded bytes of reliable messages in a frame to a member catching up. Above: the rest follows in the next
+/// frame, but a frame takes at least the first message.
+pub const CATCH_UP_BYTES_MAX: usize = 64 * KIB;
+/// Encoded bytes of reliable messages in a welcome. Above: the rest follows while the member catches up.
+pub const WELCOME_RELIABLE_BYTES_MAX: usize = 256 * KIB;
+/// Encoded bytes of reliable messages in an answer of the pull side. Above: the reader asks again.
+pub const PULL_BYTES_MAX: usize = 512 * KIB;
+/// Messages parked while the stream of their room loads; parked requests of other sorts have the same bound.
+/// Above: 503 `store_failing`.
+pub const PARKED_MAX: usize = STREAM_MESSAGES_MAX;
+/// Longest wait of joins and publishes for the loading of a stream. Later: devices join without the stream,
+/// publishers hear 503 `store_failing`.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause of a room between a failed request to the store and the next request.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Shortest time over which devices spread acknowledgements.
+pub const ACK_WITHIN_MIN: Duration = Duration::from_millis(200);
+/// Longest time over which devices spread acknowledgements.
+pub const ACK_WITHIN_MAX: Duration = Duration::from_secs(5);
+/// Members of a room for each millisecond of `ack_within_ms`. Example: 20 000 members spread over 1 s.
+pub const ACK_MEMBERS_PER_MS: u64 = 20;
+/// Time added to `ack_within_ms` before a message is carried.
+pub const ACK_GRACE: Duration = Duration::from_millis(500);
+/// Attempts to carry at the same delay, the first included. Above: each delay is [`CARRY_DELAY_STEP`] longer.
+pub const CARRY_STEADY_ATTEMPTS: u32 = 4;
+/// Growth of the delay with each attempt after [`CARRY_STEADY_ATTEMPTS`].
+pub const CARRY_DELAY_STEP: Duration = Duration::from_secs(1);
+/// Longest delay between two attempts to carry, jitter aside.
+pub const CARRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// Largest jitter of a delay, in percent of the delay.
+pub const CARRY_JITTER_PERCENT: u64 = 10;
+/// Shortest time between two looks of a segment for members to carry for.
+pub const CARRY_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Distinct carry frames under request by a segment. Above: the rest waits for the next look.
+pub const CARRY_STATES_MAX: usize = 256;
+
+/// Messages waiting for a shard. Above: 503 with `Retry-After`.
+pub const INBOX_MESSAGES_MAX: usize = 4096;
+/// Bytes waiting for a shard. Above: 503 with `Retry-After`.
+pub const INBOX_BYTES_MAX: usize = 32 * MIB;
+/// Share of [`INBOX_MESSAGES_MAX`] open to publishes without a reliable message; the rest is kept for
+/// reliable messages. Above: 503.
+pub const INBOX_BEST_EFFORT_MESSAGES_MAX: usize = INBOX_MESSAGES_MAX / 4 * 3;
+/// Share of [`INBOX_BYTES_MAX`] open to publishes without a reliable message. Above: 503.
+pub const INBOX_BEST_EFFORT_BYTES_MAX: usize = INBOX_BYTES_MAX / 4 * 3;
+/// Longest expected wait of a publish for a shard with a standing queue ([`INBOX_STANDING`]) or on a step of
+/// the ladder. Above: publishes without a reliable message are refused, 503 with `Retry-After`.
+pub const INBOX_AGE_MAX: Duration = Duration::from_millis(25);
+/// Time for which each publish has to have waited [`INBOX_AGE_MAX`] before the queue counts as standing.
+/// Below: the queue is a burst, and the doors stay open.
+pub const INBOX_STANDING: Duration = Duration::from_millis(100);
+/// Other requests (describe, configure, close) waiting for a shard. Above: 503.
+pub const REQUESTS_MAX: usize = 1024;
+/// Frames of a frame lane. Above: the segment misses the batch and heals by refresh.
+pub const FRAME_LANE_FRAMES_MAX: usize = 256;
+/// Entries of a control lane. Above: further entries wait on the sending shard.
+pub const CONTROL_LANE_ENTRIES_MAX: usize = 1024;
+/// Entries waiting on a shard for a control lane. Above: joins are refused with an error frame.
+pub const CONTROL_WAITING_MAX: usize = 65_536;
+
+/// Members visited by a pass between two yields.
+pub const PASS_TURN_MEMBERS: usize = 128;
+/// Batches waiting in a segment for the next pass. Above: the home stops cutting.
+pub const SEGMENT_QUEUED_MAX: usize = 4;
+/// Distinct refreshes under request by a segment. Above: the rest waits.
+pub const REFRESH_STATES_MAX: usize = 256;
+/// Frames owed to a device. Above: the connection is behind.
+pub const OUTBOX_FRAMES_MAX: usize = 4;
+/// Bytes owed to a device; a frame offered to an empty outbox is exempt. Above: the connection is behind.
+pub const OUTBOX_BYTES_MAX: usize = 64 * KIB;
+/// Frames owed to a device when an answer to the device (pong, joined, left, error) is added. Above: close
+/// 1008.
+pub const OUTBOX_NOTICES_MAX: usize = 16;
+/// Age of the oldest owed frame. Above: the connection is behind.
+pub const OUTBOX_AGE_MAX: Duration = Duration::from_secs(1);
+/// Time in which a device takes nothing of the owed bytes. Later: close 4001, resumable.
+pub const PROGRESS_AGE_MAX: Duration = Duration::from_secs(10);
+/// Age of an owed frame, however the device drips. Above: close 4001, resumable. A welcome of 512 KiB takes
+/// 64 s at 64 kbit/s, so honest slow devices stay below.
+pub const OWED_AGE_MAX: Duration = Duration::from_secs(90);
+/// Time for which a connection is behind. Later: close 4002, resumable.
+pub const BEHIND_AGE_MAX: Duration = Duration::from_secs(15);
+/// Unsent bytes in the kernel for a device (`TCP_NOTSENT_LOWAT`).
+pub const KERNEL_UNSENT_BYTES_MAX: u32 = 16 * 1024;
+/// Time of a closing connection for the goodbye. Later: the socket is dropped.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
+
+/// Largest message from a device, all fragments together, in bytes. Above: close 1009.
+pub const DEVICE_MESSAGE_BYTES_MAX: usize = 4 * KIB;
+/// Frames a second from a device, joined rooms aside. Above: close 1008.
+pub const DEVICE_FRAMES_PER_SECOND: u32 = 20;
+/// Further frames a second from a device for each joined room.
+pub const DEVICE_FRAMES_PER_SECOND_AND_ROOM: u32 = 5;
+/// Rooms of a connection. Above: error frame `too_many_rooms`.
+pub const ROOMS_PER_CONNECTION_MAX: usize = 16;
+/// Time for the head of a request. Later: closed.
+pub const HANDSHAKE_AGE_MAX: Duration = Duration::from_secs(5);
+/// Time for the body of a request. Later: closed.
+pub const BODY_AGE_MAX: Duration = Duration::from_secs(10);
+/// Connections before the upgrade. Above: the next wait in the kernel's queue.
+pub const HALF_OPEN_MAX: usize = 1024;
+/// Connections of the publisher door, and of the operator door. Above: the next wait in the kernel's queue.
+pub const DOOR_CONNECTIONS_MAX: usize = 1024;
+/// Time without a whole request for a connection at a full door. Later: the place goes to a waiting
+/// connection.
+pub const FULL_DOOR_GRACE: Duration = Duration::from_secs(1);
+/// Pages of history not yet wholly with the kernel. Above: 503 `pulls_full`.
+pub const PULLS_MAX: u64 = 64;
+/// Time for a peer to acknowledge sent bytes or to open the window (`TCP_USER_TIMEOUT`), also after the node
+/// let go of the socket. Later: the kernel drops the connection and the bytes.
+pub const KERNEL_UNACKED_AGE_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a request's head, target included. Above: 431 and closed.
+pub const HEAD_BYTES_MAX: usize = 16 * KIB;
+/// Bytes of a connection buffered by a door. Above: the rest waits in the kernel.
+pub const DOOR_BUFFER_BYTES_MAX: usize = 64 * KIB;
+/// Time between two requests of a kept-alive connection. Later: closed.
+pub const IDLE_AGE_MAX: Duration = Duration::from_secs(75);
+/// Time for a door's peer to take an answer. Later: closed. 256 KiB of history take 33 s at 64 kbit/s.
+pub const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
+/// Time for a shard to answer a door. Later: 503 `shard_silent`.
+pub const SHARD_ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
+/// First pause of a door after a failed accept; doubles up to [`ACCEPT_PAUSE_MAX`].
+pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause of a door after a failed accept.
+pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections held by the kernel for a door before the accept.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Time of the doors for answers under way after the shards have drained. Later: the answers are cut.
+pub const DOORS_LINGER: Duration = Duration::from_secs(1);
+/// Rooms in an answer of `GET /v1/rooms`. Above: 400.
+pub const ROOMS_LISTED_MAX: usize = 1000;
+/// Rooms in an answer of `GET /v1/rooms` without a limit.
+pub const ROOMS_LISTED_DEFAULT: usize = 50;
+/// Largest `expected_audience`. Above: 400.
+pub const EXPECTED_AUDIENCE_MAX: u64 = 100_000_000;
+/// Longest `idle_close_s`. Above: 400.
+pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Descriptors kept for the doors, the store and the log. A node takes nofile minus this many connections.
+/// Above: 503.
+pub const DESCRIPTORS_KEPT: u64 = 128;
+/// Bytes of a welcome. Above: the oldest history is left out; latest values and totals stay whole.
+pub const WELCOME_BYTES_MAX: usize = 512 * KIB;
+/// Default of `viewer.heartbeat_ms`. A device silent for 2.5 heartbeats is closed.
+pub const HEARTBEAT: Duration = Duration::from_millis(25_000);
+/// Longest time of a drain.
+pub const DRAIN_AGE_MAX: Duration = Duration::from_secs(30);
+/// Time within which the devices of a draining node come back elsewhere, as told in `bye`.
+pub const RECONNECT_WITHIN: Duration = Duration::from_secs(30);
+/// Time within which a device comes back after a close of this device alone.
+pub const RECONNECT_SOON: Duration = Duration::from_secs(2);
+/// Wait told to a refused publisher, in whole seconds.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest `Retry-After` of a join refused as `joining_too_fast`.
+pub const JOIN_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Time added to the spread of refused joins, since other devices join meanwhile.
+pub const JOIN_RETRY_AFTER_SLACK: Duration = Duration::from_secs(2);
+/// Joins at once, as the time in which `viewer.joins_per_second` allows as many; a single join always passes.
+/// Above: 503 `joining_too_fast`.
+pub const JOIN_BURST: Duration = Duration::from_millis(250);
+/// Default of `viewer.joins_per_second`: joins of a node a second.
+pub const JOINS_PER_SECOND: u32 = 20_000;
+/// Smallest `viewer.joins_per_second`. Below: refused at start.
+pub const JOINS_PER_SECOND_MIN: u32 = 1;
+/// Largest `viewer.joins_per_second`. Above: refused at start.
+pub const JOINS_PER_SECOND_MAX: u32 = 1_000_000;
+
+/// Shortest `viewer.heartbeat_ms`. Below: refused at start.
+pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+/// Longest `viewer.heartbeat_ms`. Above: refused at start.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
+/// Shards of a node. Above: refused at start.
+pub const SHARDS_MAX: usize = 256;
+/// Default of `shards.hot_members`. Above: the room is hot, and further members are placed on several shards.
+pub const HOT_MEMBERS: u64 = 2000;
+/// Largest `shards.hot_members`. Above: refused at start.
+pub const HOT_MEMBERS_MAX: u64 = 1_000_000;
+/// Names in `shards.hot_rooms`. Above: refused at start.
+pub const HOT_ROOMS_MAX: usize = 10_000;
+/// Range of `flush.cpu_share`. Outside: refused at start.
+pub const CPU_SHARES: RangeInclusive<f64> = 0.05..=0.95;
+/// Cost of a write to a device until the first measurement.
+pub const WRITE_COST_FIRST: Duration = Duration::from_micros(7);
+/// Widest stretch of a shard's windows, in thousandths. Above: `/readyz` and a metric report a shard with
+/// more work than time.
+pub const STRETCH_MAX_PERMILLE: u32 = 20_000;
+/// Interval at which a shard weighs the cost of its passes and reports the load.
+pub const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which a shard weighs the step of the ladder. The queue moves a shard by at most one step
+/// an interval.
+pub const LADDER_INTERVAL: Duration = Duration::from_millis(500);
+/// Wait for a step up: each publish of the interval has waited at least as long.
+pub const LADDER_DELAY_UP: Duration = Duration::from_millis(25);
+/// Wait for a step down: at least one publish of the interval has waited less.
+pub const LADDER_DELAY_DOWN: Duration = Duration::from_millis(5);
+/// Refusals of publishes in an interval for a step up, counted once in [`INBOX_STANDING`]: four of five
+/// counts mean refusals without a pause.
+pub const LADDER_REFUSALS_UP: u32 = 4;
+/// Most refusals of publishes in an interval, counted likewise, for a step down: now and then a burst does
+/// not fit.
+pub const LADDER_REFUSALS_DOWN: u32 = 2;
+/// Owed bytes at which each step comes into force, in thousandths of `limits.outbound_bytes`, the first step
+/// first.
+pub const LADDER_OWED_PERMILLE: [u64; 5] = [800, 825, 850, 875, 900];
+/// Distance below the entry in [`LADDER_OWED_PERMILLE`] at which a step is left again, in thousandths.
+pub const LADDER_OWED_SLACK_PERMILLE: u64 = 50;
+/// Shortest time between two reports of a hot room's members to the directory.
+pub const SPREAD_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest gather window of a room. Above: refused at start, or 400.
+pub const GATHER_MAX: Duration = Duration::from_secs(10);
+/// Messages of a batch. Above: refused at start, or 400.
+pub const BATCH_MESSAGES_MAX: usize = 10_000;
+/// Smallest byte budget of a batch. Below: refused at start, or 400.
+pub const BATCH_BYTES_MIN: usize = KIB;
+/// Largest byte budget of a batch. Above: refused at start, or 400.
+pub const BATCH_BYTES_MAX: usize = MIB;
+/// Largest `flush.direct_members`, in members. Above: refused at start, or 400.
+pub const DIRECT_MEMBERS_MAX: u64 = 1_000_000;
+/// Longest spacing of early flushes. Above: refused at start, or 400.
+pub const URGENT_SPACING_MAX: Duration = Duration::from_secs(10);
+/// Publisher keys in force together: the present key and the next. Above: refused at start.
+pub const PUBLISHER_KEYS_MAX: usize = 2;
+/// Keys for device tokens; a token is tried with each key fitting the token's header. Above: refused at
+/// start.
+pub const DEVICE_KEYS_MAX: usize = 8;
+/// Shortest HS256 secret, in bytes (RFC 7518 §3.2). Below: refused at start.
+pub const SECRET_BYTES_MIN: usize = 32;
+/// Largest file of a secret or a public key, in bytes. Above: refused at start.
+pub const SECRET_BYTES_MAX: usize = 4 * KIB;
+/// Longest device token, in bytes. Above: 401 `token_invalid`, unread.
+pub const TOKEN_BYTES_MAX: usize = 4 * KIB;
+/// Rooms and prefixes of a token; the connection keeps all. Above: 401 `token_invalid`.
+pub const TOKEN_ROOMS_MAX: usize = 64;
+/// Distance of a token's `nbf` into the future, since clocks of two machines never agree. Above: 401
+/// `token_invalid`.
+pub const TOKEN_SKEW: Duration = Duration::from_secs(5);
+
+/// Bytes of the store, keys and rows. Above: reliable messages are refused, 503 `store_full`.
+pub const STORE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Requests of a shard without an answer of the store, or with an answer not yet taken by the shard. Above:
+/// `Busy`.
+pub const STORE_WAITING_MAX: usize = 4096;
+/// Encoded bytes of a shard's messages on the way to the store. Above: 503 `store_busy`.
+pub const STORE_WAITING_BYTES_MAX: usize = 32 * MIB;
+/// Messages of a commit. Above: the rest waits for the next.
+pub const STORE_COMMIT_MESSAGES_MAX: usize = 1024;
+/// Bytes of a commit, as encoded for devices. Above: the rest waits for the next.
+pub const STORE_COMMIT_BYTES_MAX: usize = 4 * MIB;
+/// Loads and pages between two commits. Above: the rest waits for the next turn.
+pub const STORE_TURN_READS_MAX: usize = 16;
+/// Time of a call of the store. Later: `/readyz` says `store_slow`, and the call goes on.
+pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
+/// First pause before a failed store is opened again; doubles up to [`STORE_REOPEN_PAUSE_MAX`].
+pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a failed store is opened again.
+pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Time for which a reopened store without a write is doubted. Later: the store counts as well.
+pub const STORE_HEALED_AFTER: Duration = Duration::from_secs(5);
+/// Interval of the purge of expired rows. A purge at the bound is followed by the next at once.
+pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Rows removed by a purge, however many rows were added. Above: the rest waits for the next purge, which
+/// follows at once.
+pub const STORE_PURGE_ROWS_MAX: usize = 1024;
+/// Rows removed by a purge, even if fewer rows were added since the last purge. An append may have to wait
+/// for as many removals.
+pub const STORE_PURGE_ROWS_MIN: usize = 128;
+/// Damaged rows kept for inspection. Above: the oldest go.
+pub const STORE_QUARANTINE_ROWS_MAX: u64 = 256;
+/// Bytes of the store's file in memory, as pages. Above: the least used go.
+pub const STORE_CACHE_BYTES_MAX: usize = 64 * MIB;
+
+const _: () = {
+    assert!(BATCH_MESSAGES_MAX <= GATHERED_MESSAGES_MAX, "a batch is no larger than a room may gather");
+    assert!(BATCH_BYTES_MAX <= GATHERED_BYTES_MAX);
+    assert!(HEARTBEAT_MIN.as_millis() <= HEARTBEAT.as_millis());
+    assert!(HEARTBEAT.as_millis() <= HEARTBEAT_MAX.as_millis());
+    assert!(PAYLOAD_BYTES_MAX < REQUEST_BYTES_MAX);
+    assert!(REQUEST_MESSAGES_MAX <= INBOX_MESSAGES_MAX, "a whole request fits an empty inbox");
+    assert!(REQUEST_BYTES_MAX <= INBOX_BYTES_MAX);
+    assert!(REQUEST_MESSAGES_MAX <= INBOX_BEST_EFFORT_MESSAGES_MAX);
+    assert!(REQUEST_BYTES_MAX <= INBOX_BEST_EFFORT_BYTES_MAX);
+    assert!(
+        LADDER_DELAY_DOWN.as_millis() < LADDER_DELAY_UP.as_millis(),
+        "a delay between the two bounds changes nothing"
+    );
+    assert!(LADDER_REFUSALS_DOWN < LADDER_REFUSALS_UP);
+    assert!(INBOX_STANDING.as_millis() * LADDER_REFUSALS_UP as u128 <= LADDER_INTERVAL.as_millis());
+    assert!(LADDER_OWED_SLACK_PERMILLE < LADDER_OWED_PERMILLE[0]);
+    assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane alone");
+    assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(
+        PAYLOAD_BYTES_MAX * 4 / 3 < CATCH_UP_BYTES_MAX,
+        "one frame brings a catching-up member at least one whole message"
+    );
+    assert!(TAIL_BYTES_MAX <= STREAM_BYTES_MAX);
+    assert!(TAIL_MESSAGES_MAX <= STREAM_MESSAGES_MAX);
+    assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
+    assert!(PULLS_MAX < HALF_OPEN_MAX as u64, "readers of history leave places for joins");
+    assert!(
+        PROGRESS_AGE_MAX.as_millis() < KERNEL_UNACKED_AGE_MAX.as_millis(),
+        "a device is told before the kernel cuts the connection"
+    );
+    assert!(JOINS_PER_SECOND_MIN <= JOINS_PER_SECOND && JOINS_PER_SECOND <= JOINS_PER_SECOND_MAX);
+    assert!(JOIN_RETRY_AFTER_SLACK.as_secs() < JOIN_RETRY_AFTER_MAX.as_secs());
+    assert!(ROOMS_LISTED_DEFAULT <= ROOMS_LISTED_MAX);
+    assert!(OUTBOUND_BYTES_LEAST <= OUTBOUND_BYTES && OUTBOUND_BYTES <= OUTBOUND_BYTES_MOST);
+    assert!(SEGMENT_QUEUED_MAX <= OUTBOX_FRAMES_MAX, "a pass fits an empty outbox");
+    assert!(REQUEST_MESSAGES_MAX <= STORE_COMMIT_MESSAGES_MAX, "a whole request fits one commit");
+    assert!(STORE_PURGE_ROWS_MIN <= STORE_PURGE_ROWS_MAX);
+    assert!(STORE_COMMIT_MESSAGES_MAX <= STORE_PURGE_ROWS_MAX, "purges keep up with commits");
+    assert!(STORE_REOPEN_PAUSE_MIN.as_millis() <= STORE_REOPEN_PAUSE_MAX.as_millis());
+};

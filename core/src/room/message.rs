@@ -1,0 +1,278 @@
+//! One thing published to a room, as the engine holds it, and the promise of its class.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::now::millis;
+
+use super::id::{Key, MessageId, TypeName};
+use super::policy::TypePolicy;
+
+/// The engine's promise for a type of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Stored first, carried until each device has acknowledged.
+    Reliable,
+    /// At most once per connection, in order, kept in the history.
+    Normal,
+    /// The newest value per key arrives; older values may be skipped.
+    Latest,
+    /// Increments are summed; devices get the increment and the exact total.
+    Counter,
+    /// First to go under pressure.
+    Lossy,
+}
+
+impl Class {
+    /// All classes, in the order of their indices.
+    pub const ALL: [Self; 5] = [Self::Reliable, Self::Normal, Self::Latest, Self::Counter, Self::Lossy];
+
+    /// Name in the configuration, in metrics and in answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reliable => "reliable",
+            Self::Normal => "normal",
+            Self::Latest => "latest",
+            Self::Counter => "counter",
+            Self::Lossy => "lossy",
+        }
+    }
+}
+
+/// The publisher's bytes. The engine never looks inside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Payload {
+    /// One JSON value, checked at the door.
+    Json(Bytes),
+    /// Any bytes; base64 in JSON frames.
+    Opaque(Bytes),
+}
+
+impl Payload {
+    /// The bytes as published.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::Opaque(bytes) => bytes,
+        }
+    }
+}
+
+/// A checked message of a publish, with the policy of the type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The publisher's name for a sort of message.
+    pub type_name: TypeName,
+    /// Class, priority and further treatment. The room may change the node's policy.
+    pub policy: TypePolicy,
+    /// Key of merging, and of the latest value. Class latest always has a key.
+    pub key: Option<Key>,
+    /// The publisher's id, which makes the publish idempotent.
+    pub id: Option<MessageId>,
+    /// Owned bytes. A slice would keep the whole request alive.
+    pub payload: Payload,
+    /// The increment of a counter, or the messages of a sum; 1 otherwise.
+    pub count: u64,
+    /// Life of a reliable message from acceptance on. Longest wait in the room for any other.
+    pub ttl: Duration,
+    /// Place in the reliable stream; 0: none, or none yet.
+    pub offset: u64,
+    /// The offset recalled by this message; 0: none.
+    pub recall: u64,
+    /// The moment of acceptance at the home, unix milliseconds; 0 before.
+    pub at_ms: u64,
+    /// Size in the larger of the two encodings. Every bound in bytes counts this size.
+    pub wire_bytes: usize,
+}
+
+impl Message {
+    /// The engine's promise for the message.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.policy.class
+    }
+
+    /// The moment of expiry of a reliable message, unix milliseconds.
+    #[must_use]
+    pub fn expires_ms(&self) -> u64 {
+        self.at_ms.saturating_add(millis(self.ttl))
+    }
+}
+
+/// A made-up normal message for the tests and benches of every crate.
+///
+/// # Panics
+/// If `type_name` is no type name.
+#[must_use]
+pub fn sample(type_name: &str, payload: &str) -> Message {
+    Message {
+        type_name: TypeName::parse(type_name).expect("a type name"),
+        policy: TypePolicy::of(Class::Normal),
+        key: None,
+        id: None,
+        payload: Payload::Json(Bytes::copy_from_slice(payload.as_bytes())),
+        count: 1,
+        ttl: TypePolicy::of(Class::Normal).ttl,
+        offset: 0,
+        recall: 0,
+        at_ms: 0,
+        wire_bytes: 60 + payload.len(),
+    }
+}
+
+/// The room's answer to a message of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The message waits for the next flush, or has left.
+    Accepted,
+    /// Only a part of the count was added: the counter is at `INTEGER_MAX`.
+    Saturated,
+    /// The message is synced on this node.
+    Durable {
+        /// Place in the room's reliable stream.
+        offset: u64,
+    },
+    /// The message and a waiting message of the same key leave as one.
+    Merged,
+    /// The message's `id` was published within the last five minutes.
+    Duplicate {
+        /// The first message's offset, if reliable.
+        offset: Option<u64>,
+    },
+    /// The message was dropped on purpose.
+    Shed(ShedReason),
+    /// The reliable message was not, or perhaps not, stored. A retry with the same `id` is safe.
+    Unavailable(Unavailable),
+}
+
+/// The reason for not storing a reliable message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unavailable {
+    /// The store is failing. The message may or may not be stored.
+    StoreFailing,
+    /// The store holds `STORE_BYTES_MAX`.
+    StoreFull,
+    /// Too much waits for the store. The message may be stored: others of the room were on their way.
+    StoreBusy,
+    /// The room's alive reliable messages number `STREAM_MESSAGES_MAX`, or take `STREAM_BYTES_MAX`.
+    StreamFull,
+    /// Too much waits in the room already.
+    RoomFull,
+}
+
+impl Unavailable {
+    /// True if the message may have been stored all the same.
+    #[must_use]
+    pub fn is_unknown(self) -> bool {
+        matches!(self, Self::StoreFailing | Self::StoreBusy)
+    }
+
+    /// All reasons, in the order of their indices.
+    pub const ALL: [Self; 5] =
+        [Self::StoreFailing, Self::StoreFull, Self::StoreBusy, Self::StreamFull, Self::RoomFull];
+
+    /// Name in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StoreFailing => "store_failing",
+            Self::StoreFull => "store_full",
+            Self::StoreBusy => "store_busy",
+            Self::StreamFull => "stream_full",
+            Self::RoomFull => "room_full",
+        }
+    }
+}
+
+/// The reason for a message dropped on purpose. The publisher, the room's account and a metric tell of the
+/// message. The room's members are told if the message had been accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ShedReason {
+    /// The room is full, or was full as a message of a higher priority came.
+    RoomFull,
+    /// The room keeps `LATEST_KEYS_MAX` keys.
+    LatestKeysFull,
+    /// The room keeps `COUNTER_TYPES_MAX` counters.
+    CounterTypesFull,
+    /// The room accounts for `ROOM_TYPES_MAX` types.
+    TypesFull,
+    /// The room was closed while the message waited.
+    RoomClosed,
+    /// More messages came than devices are asked to show, and the sample left this message out.
+    Sampled,
+    /// The message waited for `ttl_ms`.
+    Expired,
+    /// The type is past the rate in this room.
+    TypeRate,
+    /// The room is past the rate for all types.
+    RoomRate,
+    /// The publisher's key is past the key's rate.
+    KeyRate,
+    /// The ladder sheds lossy messages.
+    LossyOff,
+}
+
+impl ShedReason {
+    /// All reasons, in the order of their indices.
+    pub const ALL: [Self; 11] = [
+        Self::RoomFull,
+        Self::LatestKeysFull,
+        Self::CounterTypesFull,
+        Self::TypesFull,
+        Self::RoomClosed,
+        Self::Sampled,
+        Self::Expired,
+        Self::TypeRate,
+        Self::RoomRate,
+        Self::KeyRate,
+        Self::LossyOff,
+    ];
+
+    /// Name in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoomFull => "room_full",
+            Self::LatestKeysFull => "latest_keys_full",
+            Self::CounterTypesFull => "counter_types_full",
+            Self::TypesFull => "types_full",
+            Self::RoomClosed => "room_closed",
+            Self::Sampled => "sampled",
+            Self::Expired => "expired",
+            Self::TypeRate => "type_rate",
+            Self::RoomRate => "room_rate",
+            Self::KeyRate => "key_rate",
+            Self::LossyOff => "lossy_off",
+        }
+    }
+
+    /// True if a retry a second later may be taken. The other bounds hold for the room's whole run.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        self.is_limit() || matches!(self, Self::RoomFull | Self::Sampled | Self::Expired | Self::LossyOff)
+    }
+
+    /// True if the publisher sent too much; false if the node has too much to do.
+    #[must_use]
+    pub fn is_limit(self) -> bool {
+        matches!(self, Self::TypeRate | Self::RoomRate | Self::KeyRate)
+    }
+}
+
+/// The result of a publish with valid messages alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// A verdict per message, in the request's order.
+    Taken(Vec<Verdict>),
+    /// An id was used for another message before. Nothing was taken.
+    IdReused {
+        /// Index of the first such message in the request.
+        index: usize,
+    },
+    /// The node holds `ROOMS_MAX` rooms. Nothing was taken.
+    RoomsFull,
+    /// The node is draining. Nothing was taken.
+    Draining,
+}

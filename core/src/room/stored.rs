@@ -1,0 +1,40 @@
+//! A room's reliable stream as given back by the store.
+
+use std::sync::Arc;
+
+use super::id::Epoch;
+use super::message::Message;
+
+/// A room's stream as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The life of the stream.
+    pub epoch: Epoch,
+    /// The last offset given out; 0: none yet.
+    pub head: u64,
+    /// Messages alive, or with an `id` that still counts, rising in offset. A damaged message is left out.
+    pub messages: Vec<Arc<Message>>,
+}
+
+/// A part of a room's stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Rising in offset. A damaged message is left out.
+    pub messages: Vec<Arc<Message>>,
+    /// The end of the page: `messages` has everything stored in (after, through].
+    pub through: u64,
+}
+
+/// The request behind a failure of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A load of the room's stream.
+    Load,
+    /// An append. Every later append of the same life fails as well.
+    Append,
+    /// A page behind an offset.
+    Page {
+        /// The offset asked for, exclusive.
+        after: u64,
+    },
+}

@@ -1,0 +1,480 @@
+//! Publish requests and their answers: bytes of a request in, checked messages out, verdicts back into bytes.
+//!
+//! Pure. One pass reads the request. The bytes of a payload are checked once as one JSON value, and then
+//! copied unread. The first mistake ends the reading and names the field: nothing of the request is accepted.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Buf, Bytes};
+use prost::Message as _;
+use serde_json::value::RawValue;
+
+use crate::limits::{
+    COUNT_MAX, LATEST_PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, REQUEST_MESSAGES_MAX,
+    RETRY_AFTER, TTL_MAX, TTL_MIN,
+};
+use crate::now::millis;
+use crate::room::id::{Key, MessageId, TypeName};
+use crate::room::message::{Class, Message, Payload, Verdict};
+use crate::room::policy::{TypePolicy, Types};
+
+use crate::proto;
+
+mod json;
+
+/// First mistake of a publish request; the whole request is refused. The fields are those of the problem
+/// response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{status} {code}: {allowed}")]
+pub struct PublishError {
+    /// HTTP status: 400 or 413.
+    pub status: u16,
+    /// Stable code, for programs: `bad_json`, `bad_proto`, `unknown_field`, `missing_field`, `bad_value`,
+    /// `payload_not_json`, `payload_too_large` or `latest_payload_too_large`.
+    pub code: &'static str,
+    /// Path of the field: `messages[3].key`, or `key` in a request of a single message. `None`: the whole
+    /// request.
+    pub field: Option<String>,
+    /// Allowed values of the field, in words for people.
+    pub allowed: String,
+}
+
+/// Reads a request in JSON: one message object, or `{"messages":[…]}` with 1 to [`REQUEST_MESSAGES_MAX`].
+///
+/// The caller bounds `body` by [`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX). The messages have
+/// `at_ms` 0 until their home accepts them.
+///
+/// # Errors
+/// [`PublishError`] for the first mistake.
+pub fn parse_json(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
+    json::parse(body, types)
+}
+
+/// Reads a request in protobuf, a `PublishRequest`, by the rules of [`parse_json`].
+///
+/// # Errors
+/// [`PublishError`] for the first mistake.
+pub fn parse_proto(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
+    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+    let mut request = Request::new(types);
+    let mut rest = body;
+    // Message by message: an empty message takes two bytes, so 1 MiB decoded at once would unfold into half a
+    // million.
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).map_err(|_| request.bad_proto())?;
+        // An unknown field of a later version is passed over, as proto3 does.
+        if tag != MESSAGES_TAG || wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default())
+                .map_err(|_| request.bad_proto())?;
+            continue;
+        }
+        request.begin_message()?;
+        let bytes = decode_varint(&mut rest).ok().and_then(|n| usize::try_from(n).ok());
+        let message = bytes.and_then(|n| rest.get(..n)).ok_or_else(|| request.bad_proto())?;
+        rest.advance(message.len());
+        let message = proto::PublishMessage::decode(message).map_err(|_| request.bad_proto())?;
+        request.take(&MessageDraft {
+            type_name: Some(&message.r#type),
+            // proto3 can't tell an empty payload from an absent one.
+            payload: match (message.json, message.payload.is_empty()) {
+                (false, true) => Given::Nothing,
+                (false, false) => Given::Opaque(&message.payload),
+                (true, _) => Given::Unchecked(&message.payload),
+            },
+            id: Some(&*message.id).filter(|id| !id.is_empty()),
+            key: Some(&*message.key).filter(|key| !key.is_empty()),
+            count: message.count,
+            ttl_ms: message.ttl_ms,
+        })?;
+    }
+    request.end()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Messages,
+    Type,
+    Payload,
+    PayloadB64,
+    Id,
+    Key,
+    Count,
+    TtlMs,
+}
+
+impl Field {
+    const ALL: [Self; 8] = [
+        Self::Messages,
+        Self::Type,
+        Self::Payload,
+        Self::PayloadB64,
+        Self::Id,
+        Self::Key,
+        Self::Count,
+        Self::TtlMs,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Type => "type",
+            Self::Payload => "payload",
+            Self::PayloadB64 => "payload_b64",
+            Self::Id => "id",
+            Self::Key => "key",
+            Self::Count => "count",
+            Self::TtlMs => "ttl_ms",
+        }
+    }
+
+    fn allowed(self) -> String {
+        match self {
+            Self::Messages => format!("an array of 1 to {REQUEST_MESSAGES_MAX} messages"),
+            Self::Type => "a string: 1 to 64 characters of a-z 0-9 _ . -".to_owned(),
+            Self::Payload => {
+                format!("exactly one JSON value in UTF-8, nested at most {PAYLOAD_DEPTH_MAX} deep")
+            }
+            Self::PayloadB64 => {
+                "a string: bytes in standard base64 with padding, instead of payload".to_owned()
+            }
+            Self::Id => "a string: 1 to 64 bytes of text without control characters".to_owned(),
+            Self::Key => "a string: 1 to 128 bytes of text without control characters".to_owned(),
+            Self::Count => {
+                format!(
+                    "an integer from 1 to {COUNT_MAX}, for counters and types whose counts are summed only"
+                )
+            }
+            Self::TtlMs => {
+                let least = TTL_MIN.as_millis();
+                let most = TTL_MAX.as_millis();
+                format!("an integer from {least} to {most}, for reliable, normal and lossy messages only")
+            }
+        }
+    }
+}
+
+/// A message before its checks, as the publisher spelt it.
+#[derive(Debug, Default)]
+struct MessageDraft<'a> {
+    type_name: Option<&'a str>,
+    payload: Given<'a>,
+    id: Option<&'a str>,
+    key: Option<&'a str>,
+    count: Option<u64>,
+    ttl_ms: Option<u64>,
+}
+
+/// A payload before its checks, as the publisher spelt it.
+#[derive(Debug, Clone, Copy, Default)]
+enum Given<'a> {
+    #[default]
+    Nothing,
+    /// Checked as one JSON value, but not for depth: serde parsed the text as a part of the request.
+    Json(&'a [u8]),
+    /// Marked JSON by the publisher and not yet checked.
+    Unchecked(&'a [u8]),
+    Base64(&'a str),
+    Opaque(&'a [u8]),
+}
+
+/// A request under way: the messages so far, and the place of the reading.
+struct Request<'t> {
+    types: &'t Types,
+    messages: Vec<Message>,
+    /// Last type without configuration. Such messages come in rows, and a row shares one allocated name.
+    unconfigured: Option<TypeName>,
+    /// Place of the message in the list. `None` for a single message: the path of a field has no prefix then.
+    index: Option<usize>,
+    /// Field under way, to blame for an error of serde.
+    field: Option<Field>,
+}
+
+impl<'t> Request<'t> {
+    fn new(types: &'t Types) -> Self {
+        Self { types, messages: Vec::new(), unconfigured: None, index: None, field: None }
+    }
+
+    /// Moves to the next message of the list, and refuses a list above [`REQUEST_MESSAGES_MAX`].
+    fn begin_message(&mut self) -> Result<(), PublishError> {
+        if self.messages.len() == REQUEST_MESSAGES_MAX {
+            // The mistake is in the list, so the path is `messages`, without the index of a message.
+            self.index = None;
+            return Err(self.bad_value(Field::Messages));
+        }
+        self.index = Some(self.messages.len());
+        self.field = None;
+        Ok(())
+    }
+
+    /// Ends the reading. An empty list is refused.
+    fn end(mut self) -> Result<Vec<Message>, PublishError> {
+        if self.messages.is_empty() {
+            self.index = None;
+            return Err(self.bad_value(Field::Messages));
+        }
+        Ok(self.messages)
+    }
+
+    /// Checks a message and adds it to the request.
+    fn take(&mut self, draft: &MessageDraft<'_>) -> Result<(), PublishError> {
+        let (type_name, policy) = self.type_of(draft)?;
+        let payload = self.payload_of(draft, policy.class)?;
+        let id = match draft.id {
+            Some(id) => Some(MessageId::parse(id).map_err(|_| self.bad_value(Field::Id))?),
+            None => None,
+        };
+        let key = match draft.key {
+            Some(key) => Some(Key::parse(key).map_err(|_| self.bad_value(Field::Key))?),
+            // Design §9: a latest message without a key has the type as key. Every type name is a valid key.
+            None if policy.class == Class::Latest => Key::parse(type_name.as_str()).ok(),
+            None => None,
+        };
+        let count = match draft.count {
+            Some(count) if policy.takes_count() && (1..=COUNT_MAX).contains(&count) => count,
+            Some(_) => return Err(self.bad_value(Field::Count)),
+            None => 1,
+        };
+        let ttl = match draft.ttl_ms.map(Duration::from_millis) {
+            Some(ttl) if policy.takes_ttl() && (TTL_MIN..=TTL_MAX).contains(&ttl) => ttl,
+            Some(_) => return Err(self.bad_value(Field::TtlMs)),
+            None => policy.ttl,
+        };
+        let mut message = Message {
+            type_name,
+            policy,
+            key,
+            id,
+            payload,
+            count,
+            ttl,
+            offset: 0,
+            recall: 0,
+            at_ms: 0,
+            wire_bytes: 0,
+        };
+        // Sized here, off the home's shard: every byte bound downstream counts `wire_bytes`.
+        message.wire_bytes = super::frame::message_bytes(&message);
+        self.messages.push(message);
+        Ok(())
+    }
+
+    /// Name and policy of the type. The name of a configured type is shared, never allocated.
+    fn type_of(&mut self, draft: &MessageDraft<'_>) -> Result<(TypeName, TypePolicy), PublishError> {
+        // proto3 spells an absent type as an empty string.
+        let Some(given) = draft.type_name.filter(|given| !given.is_empty()) else {
+            return Err(self.refusal(400, "missing_field", Some(Field::Type), Field::Type.allowed()));
+        };
+        if let Some((type_name, policy)) = self.types.configured(given) {
+            return Ok((type_name.clone(), policy));
+        }
+        let type_name = match &self.unconfigured {
+            Some(last) if last.as_str() == given => last.clone(),
+            _ => TypeName::parse(given).map_err(|_| self.bad_value(Field::Type))?,
+        };
+        let policy = self.types.policy(&type_name);
+        // Kept for the next message: 1 000 messages of one such type allocate the name once.
+        self.unconfigured = Some(type_name.clone());
+        Ok((type_name, policy))
+    }
+
+    /// Payload in memory apart from the request: a message in the history must not keep a request of 1 MiB
+    /// alive. A counter may have no payload.
+    fn payload_of(&self, draft: &MessageDraft<'_>, class: Class) -> Result<Payload, PublishError> {
+        match draft.payload {
+            Given::Nothing | Given::Base64("") | Given::Unchecked(b"") => {
+                // A like needs no payload: the count is the message.
+                if class == Class::Counter {
+                    return Ok(Payload::Opaque(Bytes::new()));
+                }
+                let allowed =
+                    "a payload, or payload_b64, of at least one byte; only counters go without".to_owned();
+                Err(self.refusal(400, "missing_field", Some(Field::Payload), allowed))
+            }
+            Given::Json(text) => self.json_payload(text, class),
+            Given::Unchecked(text) => {
+                // The size first: a payload above the limit costs no parsing.
+                self.check_size(text.len(), Field::Payload, class)?;
+                serde_json::from_slice::<&RawValue>(text).map_err(|_| self.not_json())?;
+                self.json_payload(text, class)
+            }
+            Given::Opaque(bytes) => {
+                self.check_size(bytes.len(), Field::Payload, class)?;
+                Ok(Payload::Opaque(Bytes::copy_from_slice(bytes)))
+            }
+            Given::Base64(text) => {
+                // The estimate spares the decoding of an oversized text. Padding makes up to two bytes of
+                // difference, so the exact check follows.
+                self.check_size((text.len() / 4 * 3).saturating_sub(2), Field::PayloadB64, class)?;
+                let bytes = BASE64.decode(text).map_err(|_| self.bad_value(Field::PayloadB64))?;
+                self.check_size(bytes.len(), Field::PayloadB64, class)?;
+                Ok(Payload::Opaque(bytes.into_boxed_slice().into()))
+            }
+        }
+    }
+
+    fn json_payload(&self, text: &[u8], class: Class) -> Result<Payload, PublishError> {
+        self.check_size(text.len(), Field::Payload, class)?;
+        if !is_shallow(text) {
+            return Err(self.not_json());
+        }
+        Ok(Payload::Json(Bytes::copy_from_slice(text)))
+    }
+
+    fn check_size(&self, payload_bytes: usize, field: Field, class: Class) -> Result<(), PublishError> {
+        // 413 above the bound of every class, 400 for a payload that another class would take.
+        if payload_bytes > PAYLOAD_BYTES_MAX {
+            let allowed = format!("at most {PAYLOAD_BYTES_MAX} bytes");
+            return Err(self.refusal(413, "payload_too_large", Some(field), allowed));
+        }
+        if class == Class::Latest && payload_bytes > LATEST_PAYLOAD_BYTES_MAX {
+            let allowed = format!("at most {LATEST_PAYLOAD_BYTES_MAX} bytes where the class is latest");
+            return Err(self.refusal(400, "latest_payload_too_large", Some(field), allowed));
+        }
+        Ok(())
+    }
+
+    fn not_json(&self) -> PublishError {
+        self.refusal(400, "payload_not_json", Some(Field::Payload), Field::Payload.allowed())
+    }
+
+    fn bad_value(&self, field: Field) -> PublishError {
+        self.refusal(400, "bad_value", Some(field), field.allowed())
+    }
+
+    fn bad_proto(&self) -> PublishError {
+        self.refusal(
+            400,
+            "bad_proto",
+            None,
+            "a roomcast.v1.PublishRequest, as in proto/room.proto".to_owned(),
+        )
+    }
+
+    fn refusal(
+        &self,
+        status: u16,
+        code: &'static str,
+        field: Option<Field>,
+        allowed: String,
+    ) -> PublishError {
+        PublishError { status, code, field: self.path(field.map(Field::name)), allowed }
+    }
+
+    /// Path of a field of the message under way.
+    fn path(&self, name: Option<&str>) -> Option<String> {
+        match (self.index, name) {
+            (Some(index), Some(name)) => Some(format!("messages[{index}].{name}")),
+            (Some(index), None) => Some(format!("messages[{index}]")),
+            (None, name) => name.map(str::to_owned),
+        }
+    }
+}
+
+/// True for a valid JSON text nested at most [`PAYLOAD_DEPTH_MAX`] deep. Without recursion, so no text
+/// overflows the stack.
+fn is_shallow(json: &[u8]) -> bool {
+    let opening = |byte: &&u8| matches!(byte, b'{' | b'[');
+    // Most payloads end here: few brackets can't nest deep.
+    if json.iter().filter(opening).count() <= PAYLOAD_DEPTH_MAX {
+        return true;
+    }
+    let mut depth = 0_usize;
+    let mut deepest = 0_usize;
+    let mut in_string = false;
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            // An escaped quote does not end the string.
+            b'\\' => drop(bytes.next()),
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest <= PAYLOAD_DEPTH_MAX
+}
+
+/// Answer to a taken request in JSON: `{"results":[…]}`, one result per message, in order.
+#[must_use]
+pub fn answer_json(verdicts: &[Verdict]) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(16 + 24 * verdicts.len());
+    answer.extend_from_slice(b"{\"results\":[");
+    for (index, verdict) in verdicts.iter().enumerate() {
+        if index > 0 {
+            answer.push(b',');
+        }
+        let result = result_of(*verdict);
+        answer.extend_from_slice(b"{\"result\":\"");
+        answer.extend_from_slice(result.name.as_bytes());
+        answer.push(b'"');
+        if let Some(offset) = result.offset {
+            answer.extend_from_slice(format!(",\"offset\":{offset}").as_bytes());
+        }
+        if let Some(reason) = result.reason {
+            answer.extend_from_slice(format!(",\"reason\":\"{reason}\"").as_bytes());
+        }
+        if let Some(retry_after_ms) = result.retry_after_ms {
+            answer.extend_from_slice(format!(",\"retry_after_ms\":{retry_after_ms}").as_bytes());
+        }
+        answer.push(b'}');
+    }
+    answer.extend_from_slice(b"]}");
+    answer
+}
+
+/// Answer to a taken request in protobuf: a `PublishAnswer`, with the results of [`answer_json`].
+#[must_use]
+pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
+    let results = verdicts.iter().map(|verdict| {
+        let result = result_of(*verdict);
+        proto::PublishResult {
+            result: result.name.to_owned(),
+            offset: result.offset.unwrap_or_default(),
+            reason: result.reason.unwrap_or_default().to_owned(),
+            retry_after_ms: result.retry_after_ms.unwrap_or_default(),
+        }
+    });
+    proto::PublishAnswer { results: results.collect() }.encode_to_vec()
+}
+
+struct MessageResult {
+    name: &'static str,
+    offset: Option<u64>,
+    reason: Option<&'static str>,
+    retry_after_ms: Option<u64>,
+}
+
+fn result_of(verdict: Verdict) -> MessageResult {
+    let plain = |name| MessageResult { name, offset: None, reason: None, retry_after_ms: None };
+    match verdict {
+        Verdict::Accepted => plain("accepted"),
+        // The total stops at 2^53 − 1: the publisher learns that the count was not added whole.
+        Verdict::Saturated => MessageResult { reason: Some("count_saturated"), ..plain("accepted") },
+        Verdict::Durable { offset } => MessageResult { offset: Some(offset), ..plain("durable") },
+        Verdict::Merged => plain("merged"),
+        Verdict::Duplicate { offset } => MessageResult { offset, ..plain("duplicate") },
+        Verdict::Shed(reason) => MessageResult {
+            reason: Some(reason.name()),
+            // No hint where waiting does not help: a full table of types stays full.
+            retry_after_ms: reason.passes().then(|| millis(RETRY_AFTER)),
+            ..plain("shed")
+        },
+        Verdict::Unavailable(reason) => MessageResult {
+            reason: Some(reason.name()),
+            retry_after_ms: Some(millis(RETRY_AFTER)),
+            ..plain("unavailable")
+        },
+    }
+}
+
+/// Field number of `PublishRequest.messages`.
+const MESSAGES_TAG: u32 = 1;
+
+#[cfg(test)]
+mod tests;

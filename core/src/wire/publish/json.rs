@@ -1,0 +1,289 @@
+//! Publish requests in JSON: one walk of serde, without a buffer for the request.
+//!
+//! Each visitor notes the field under way, so that every mistake has a path.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::room::message::Message;
+use crate::room::policy::Types;
+
+use super::{Field, Given, MessageDraft, PublishError, Request};
+
+pub(super) fn parse(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
+    let mut reading = RequestReading { request: Request::new(types), refusal: None };
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let outcome = WholeRequest(&mut reading).deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    match outcome {
+        Ok(()) => reading.request.end(),
+        Err(error) => Err(reading.blame(&error)),
+    }
+}
+
+struct RequestReading<'t> {
+    request: Request<'t>,
+    /// Mistake found by this file. An error of serde is a text alone, so the parts wait here.
+    refusal: Option<PublishError>,
+}
+
+impl RequestReading<'_> {
+    /// Keeps the refusal, and returns an error to stop serde.
+    fn refuse<E: serde::de::Error>(&mut self, refusal: PublishError) -> E {
+        self.refusal = Some(refusal);
+        // The text is never shown: `blame` takes the refusal first.
+        E::custom("refused")
+    }
+
+    /// Turns an error of serde into a refusal with a code and a path.
+    fn blame(&mut self, error: &serde_json::Error) -> PublishError {
+        if let Some(refusal) = self.refusal.take() {
+            return refusal;
+        }
+        match self.request.field {
+            // serde checks a payload while taking it as raw text.
+            Some(Field::Payload) => self.request.not_json(),
+            Some(field) if error.is_data() => self.request.bad_value(field),
+            None if error.is_data() => {
+                self.request.refusal(400, "bad_value", None, OBJECT_ALLOWED.to_owned())
+            }
+            // Broken syntax: serde's text with line and column helps more than the rules of a field.
+            field => self.request.refusal(400, "bad_json", field, format!("one JSON object: {error}")),
+        }
+    }
+
+    /// Refuses an unknown field. The path gives back at most [`FIELD_NAME_CHARS_SHOWN`] characters of its
+    /// name.
+    fn unknown<E: serde::de::Error>(&mut self, name: &str) -> E {
+        let shown: String = name.chars().take(FIELD_NAME_CHARS_SHOWN).collect();
+        let field = self.request.path(Some(&shown));
+        let allowed = FIELDS_ALLOWED.to_owned();
+        self.refuse(PublishError { status: 400, code: "unknown_field", field, allowed })
+    }
+}
+
+/// The top of a request: `{"messages":[…]}` or a single message.
+struct WholeRequest<'r, 't>(&'r mut RequestReading<'t>);
+
+impl<'de> DeserializeSeed<'de> for WholeRequest<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for WholeRequest<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(OBJECT_ALLOWED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let reading = self.0;
+        let mut spelt = Spelt::default();
+        let mut is_list = false;
+        while let Some(name) = map.next_key::<FieldName<'de>>()? {
+            match name {
+                // The list stands alone: fields beside the list would belong to no message.
+                FieldName::Known(Field::Messages) if !is_list && spelt.seen == 0 => {
+                    is_list = true;
+                    reading.request.field = Some(Field::Messages);
+                    map.next_value_seed(List(reading))?;
+                    // A mistake behind the list belongs to no message.
+                    reading.request.index = None;
+                    reading.request.field = None;
+                }
+                FieldName::Known(field) if !is_list && field != Field::Messages => {
+                    spelt.read(field, &mut map, reading)?;
+                }
+                FieldName::Known(field) => return Err(reading.unknown(field.name())),
+                FieldName::Unknown(name) => return Err(reading.unknown(&name)),
+            }
+        }
+        if is_list { Ok(()) } else { spelt.take(reading) }
+    }
+}
+
+struct List<'r, 't>(&'r mut RequestReading<'t>);
+
+impl<'de> DeserializeSeed<'de> for List<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of messages")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while let Some(()) = list.next_element_seed(Listed(self.0))? {}
+        Ok(())
+    }
+}
+
+struct Listed<'r, 't>(&'r mut RequestReading<'t>);
+
+impl<'de> DeserializeSeed<'de> for Listed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Before the message is read: a list above the limit costs no further parsing.
+        self.0.request.begin_message().map_err(|refusal| self.0.refuse(refusal))?;
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Listed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(OBJECT_ALLOWED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut spelt = Spelt::default();
+        while let Some(name) = map.next_key::<FieldName<'de>>()? {
+            match name {
+                FieldName::Known(Field::Messages) => return Err(self.0.unknown(Field::Messages.name())),
+                FieldName::Known(field) => spelt.read(field, &mut map, self.0)?,
+                FieldName::Unknown(name) => return Err(self.0.unknown(&name)),
+            }
+        }
+        spelt.take(self.0)
+    }
+}
+
+/// Fields of a message, borrowed from the request. A string with escapes is a copy.
+#[derive(Default)]
+struct Spelt<'a> {
+    /// One bit for each field read so far.
+    seen: u8,
+    type_name: Option<Text<'a>>,
+    payload: Option<&'a RawValue>,
+    payload_b64: Option<Text<'a>>,
+    id: Option<Text<'a>>,
+    key: Option<Text<'a>>,
+    count: Option<u64>,
+    ttl_ms: Option<u64>,
+}
+
+impl<'a> Spelt<'a> {
+    fn read<A: MapAccess<'a>>(
+        &mut self,
+        field: Field,
+        map: &mut A,
+        reading: &mut RequestReading<'_>,
+    ) -> Result<(), A::Error> {
+        reading.request.field = Some(field);
+        let bit = 1 << field as u8;
+        // Readers disagree on the winner of a repeated name (RFC 7493 §2.3 forbids repetition).
+        if self.seen & bit != 0 {
+            let refusal =
+                reading.request.refusal(400, "bad_value", Some(field), "each field at most once".to_owned());
+            return Err(reading.refuse(refusal));
+        }
+        self.seen |= bit;
+        match field {
+            Field::Type => self.type_name = Some(map.next_value()?),
+            // Not an `Option`: JSON `null` is a payload like any other.
+            Field::Payload => self.payload = Some(map.next_value()?),
+            Field::PayloadB64 => self.payload_b64 = Some(map.next_value()?),
+            // `Option`s: `null` counts as left out.
+            Field::Id => self.id = map.next_value()?,
+            Field::Key => self.key = map.next_value()?,
+            Field::Count => self.count = map.next_value()?,
+            Field::TtlMs => self.ttl_ms = map.next_value()?,
+            // A message has no list inside.
+            Field::Messages => return Err(reading.unknown(field.name())),
+        }
+        // Between two fields, a mistake belongs to the message as a whole.
+        reading.request.field = None;
+        Ok(())
+    }
+
+    fn take<E: serde::de::Error>(&self, reading: &mut RequestReading<'_>) -> Result<(), E> {
+        let payload = match (self.payload, self.payload_b64.as_deref()) {
+            (Some(json), None) => Given::Json(json.get().as_bytes()),
+            (None, Some(base64)) => Given::Base64(base64),
+            (None, None) => Given::Nothing,
+            // Two payloads for one message.
+            (Some(_), Some(_)) => {
+                let refusal = reading.request.bad_value(Field::PayloadB64);
+                return Err(reading.refuse(refusal));
+            }
+        };
+        let draft = MessageDraft {
+            type_name: self.type_name.as_deref(),
+            payload,
+            id: self.id.as_deref(),
+            key: self.key.as_deref(),
+            count: self.count,
+            ttl_ms: self.ttl_ms,
+        };
+        reading.request.take(&draft).map_err(|refusal| reading.refuse(refusal))
+    }
+}
+
+/// A string of the request: borrowed, or copied if the text has escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor).map(Text)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+enum FieldName<'a> {
+    Known(Field),
+    Unknown(Cow<'a, str>),
+}
+
+impl<'de> Deserialize<'de> for FieldName<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = deserializer.deserialize_identifier(TextVisitor)?;
+        let known = Field::ALL.into_iter().find(|field| field.name() == name);
+        Ok(known.map_or(FieldName::Unknown(name), FieldName::Known))
+    }
+}
+
+const OBJECT_ALLOWED: &str = "an object: a message, or {\"messages\":[…]} at the top";
+const FIELDS_ALLOWED: &str =
+    "type, payload or payload_b64, id, key, count and ttl_ms; or messages alone at the top";
+/// Characters of an unknown field's name in an answer. A hostile name would fill the answer otherwise.
+const FIELD_NAME_CHARS_SHOWN: usize = 64;
