@@ -35,11 +35,7 @@ fn hear(bytes: &[u8], cuts: &[usize], seed: u64) -> Heard {
             }
             ControlFlow::Continue(())
         });
-        assert!(
-            reader.held_bytes() <= LIMITS.message_bytes_max + 512,
-            "seed {seed}: {}",
-            reader.held_bytes()
-        );
+        assert!(reader.held_bytes() <= MESSAGE_BYTES_MAX + 512, "seed {seed}: {}", reader.held_bytes());
         if outcome.is_err() {
             return Heard { frames, outcome };
         }
