@@ -1,7 +1,7 @@
 //! Enums whose variants have a name in the configuration, in answers or in metrics.
 
-/// Defines an enum with `ALL`, its variants in order of index, and `name`, the stable name of a variant. One list
-/// of variants serves all three, so none of them can lack a variant.
+/// Defines an enum with `ALL`, its variants in the order of their indices, and `name`, the stable name of a
+/// variant. One list of variants serves both, so neither can lack a variant.
 #[macro_export]
 macro_rules! named {
     ($(#[$of_enum:meta])* $vis:vis enum $Enum:ident {

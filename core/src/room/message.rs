@@ -166,8 +166,8 @@ impl Unavailable {
 }
 
 named! {
-    /// The reason for a message dropped on purpose. The publisher, the room's account and a metric tell of the
-    /// message. The room's members are told if the message had been accepted.
+    /// The reason for a message dropped on purpose. The publisher, the room's account and a metric tell of
+    /// the message. The room's members are told if the message had been accepted.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum ShedReason {
         /// The room is full, or was full as a message of a higher priority came.

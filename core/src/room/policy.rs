@@ -28,10 +28,11 @@ named! {
         None = "none",
         /// The later message leaves, in the place of the first: "the price is 7".
         Latest = "latest",
-        /// The first message leaves, and later messages are counted: "A and 41 others came in". All messages of
-        /// the type without a key merge as well.
+        /// The first message leaves, and later messages are counted: "A and 41 others came in". All messages
+        /// of the type without a key merge as well.
         First = "first",
-        /// The later message leaves, in the place of the first, with the sum of both counts: "A sends 12 roses".
+        /// The later message leaves, in the place of the first, with the sum of both counts: "A sends 12
+        /// roses".
         Sum = "sum",
     }
 }

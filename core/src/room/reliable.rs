@@ -130,7 +130,7 @@ impl Room {
             Phase::Cold | Phase::Ready => false,
         };
         let store = self.stream.due().filter(|_| is_waited_for);
-        store.into_iter().chain(self.readers.retry_due()).min()
+        store.into_iter().chain(self.readers.retry).min()
     }
 
     fn unpark(&mut self, now: Now, tally: &mut RoomTally) {

@@ -199,10 +199,7 @@ impl<'t> Request<'t> {
     fn take(&mut self, draft: &MessageDraft<'_>) -> Result<(), PublishError> {
         let (type_name, policy) = self.type_of(draft)?;
         let payload = self.payload_of(draft, policy.class)?;
-        let id = match draft.id {
-            Some(id) => Some(MessageId::parse(id).map_err(|_| self.bad_value(Field::Id))?),
-            None => None,
-        };
+        let id = draft.id.map(MessageId::parse).transpose().map_err(|_| self.bad_value(Field::Id))?;
         let key = match draft.key {
             Some(key) => Some(Key::parse(key).map_err(|_| self.bad_value(Field::Key))?),
             // Design §9: a latest message without a key has the type as key. Every type name is a valid key.
@@ -310,12 +307,8 @@ impl<'t> Request<'t> {
     }
 
     fn bad_proto(&self) -> PublishError {
-        self.refusal(
-            400,
-            "bad_proto",
-            None,
-            "a roomcast.v1.PublishRequest, as in proto/room.proto".to_owned(),
-        )
+        let allowed = "a roomcast.v1.PublishRequest, as in proto/room.proto".to_owned();
+        self.refusal(400, "bad_proto", None, allowed)
     }
 
     fn refusal(

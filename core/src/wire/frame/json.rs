@@ -94,13 +94,8 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     history(out, &snapshot.history);
     text(out, ",\"latest\":");
     shared(out, &snapshot.latest);
-    text(out, ",\"counters\":{");
-    let mut separator = "";
-    for (type_name, total) in &snapshot.counters {
-        format(out, format_args!("{separator}\"{type_name}\":{total}"));
-        separator = ",";
-    }
-    text(out, "}");
+    text(out, ",\"counters\":");
+    by_type(out, &snapshot.counters);
     if let Some(Opening { carried, .. }) = &snapshot.stream {
         span(out, carried.span);
         text(out, ",\"reliable\":");
@@ -249,17 +244,21 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
 
 /// Writes `,"name":{"type":count,…}`, or nothing for no counts.
 fn counts(out: &mut BytesMut, name: &str, counts: &[(TypeName, u64)]) {
-    let mut separator = '{';
-    for (index, (type_name, count)) in counts.iter().enumerate() {
-        if index == 0 {
-            format(out, format_args!(",\"{name}\":"));
-        }
-        format(out, format_args!("{separator}\"{type_name}\":{count}"));
-        separator = ',';
-    }
     if !counts.is_empty() {
-        text(out, "}");
+        format(out, format_args!(",\"{name}\":"));
+        by_type(out, counts);
     }
+}
+
+/// Writes `{"type":count,…}`.
+fn by_type(out: &mut BytesMut, counts: &[(TypeName, u64)]) {
+    let mut separator = "";
+    text(out, "{");
+    for (type_name, count) in counts {
+        format(out, format_args!("{separator}\"{type_name}\":{count}"));
+        separator = ",";
+    }
+    text(out, "}");
 }
 
 fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
