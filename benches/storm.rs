@@ -4,13 +4,13 @@
 //! `cargo bench --bench storm -- joins` runs one part. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or
 //! none, pin the node and the load to a core each.
 //!
-//! Every join comes at its due moment, also if earlier joins have no answer yet, and latencies count from
-//! that moment. `STORM_JOINS` joins a second (4 000) come for `STORM_SECONDS` (5). A guest leaves after
+//! Every join comes at its due moment, even before the answers to earlier joins, and latencies count from the
+//! due moment. `STORM_JOINS` joins a second (4 000) come for `STORM_SECONDS` (5). A guest leaves after
 //! `STORM_STAY` (1 000) further guests, because a process may not hold more sockets. `STORM_DEVICES` (11 000)
 //! are in the room that loses ten of eleven devices. `STORM_PERF` names a file for `perf record` of the node
 //! during the storm.
 //!
-//! The load is two threads: one holds the devices, one publishes. Each line says how busy they were. Near 100
+//! The load is two threads: one holds the devices, one publishes. Each line says how busy both were. Near 100
 //! %, the figures are of the load and not of the node.
 
 mod support;
@@ -140,8 +140,8 @@ fn cut() {
     });
     let during = crowd.listen(AFTERMATH);
     let took = cutting.join().expect("closing does not fail");
-    // Passes over the remaining devices are shorter than before. The cut held up what took longer than these
-    // passes.
+    // Passes over the remaining devices are shorter than before, so the excess over these passes is the
+    // effect of the cut.
     let after = crowd.listen(CALM);
     publisher.stop();
     if let Some(mut perf) = perf {
@@ -151,7 +151,8 @@ fn cut() {
     let [before_gap, during_gap, after_gap] = [&before, &during, &after].map(Ears::longest_gap);
     print(&format!(
         "cut: longest time between two frames of a device: {during_gap:.1?} during, \
-         {after_gap:.1?} after (in the calm of those that stay), {before_gap:.1?} before (in that of all): held up by {:.1?}",
+         {after_gap:.1?} after (in the calm of those that stay), {before_gap:.1?} before (in that of all): \
+         held up by {:.1?}",
         during_gap.saturating_sub(after_gap)
     ));
     compare("cut: from due to a device, after and during", after.latencies, during.latencies);
@@ -245,7 +246,7 @@ impl Publisher {
     }
 }
 
-/// One chat message, stamped with its due moment.
+/// A chat message, stamped with its due moment.
 fn request(due: Duration) -> Vec<u8> {
     let stamp = format!("@@{:0width$}", due.as_micros(), width = STAMP_DIGITS);
     let text = format!("{stamp}{}", "x".repeat(PAYLOAD_BYTES - stamp.len() - 2));
@@ -270,7 +271,7 @@ fn exchange(stream: &mut Blocking, request: &[u8]) {
     assert_eq!(answer.code, 200, "{}", answer.body);
 }
 
-/// The frames that devices heard.
+/// The frames heard by the devices.
 #[derive(Default)]
 struct Ears {
     /// From the due moment to the device, for each message and reader.
@@ -315,13 +316,13 @@ struct Device {
     reads: Option<(Vec<u8>, Instant)>,
 }
 
-/// All devices of the load, and what they see.
+/// All devices of the load, and their observations.
 struct Crowd {
     poll: Poll,
     door: SocketAddr,
     began: Instant,
     devices: slab::Slab<Device>,
-    /// Sockets opened so far. No single source address has ports for all of them.
+    /// Sockets opened so far. No single source address has ports for all sockets.
     opened: u32,
     guests: VecDeque<usize>,
     welcomes: Vec<Duration>,
@@ -357,7 +358,7 @@ impl Crowd {
         }
     }
 
-    /// Has `count` devices join that stay.
+    /// Has `count` staying devices join.
     fn gather(&mut self, count: usize, per_second: u32) {
         let began = now();
         for number in 0..count {
@@ -410,7 +411,7 @@ impl Crowd {
         Came { asked: asked as usize, heard: std::mem::take(&mut self.ears), under_way }
     }
 
-    /// Takes all devices but those that stay.
+    /// Takes all devices except the staying ones.
     fn take_leavers(&mut self) -> Vec<Device> {
         let leave = self.devices.iter().map(|(key, _)| key).filter(|key| key % STAYS_EACH != 0);
         let leave: Vec<usize> = leave.collect();
@@ -458,7 +459,7 @@ impl Crowd {
         }
     }
 
-    /// The node has closed a device's connection. A device that must stay comes again.
+    /// The node has closed a device's connection. A device of the staying crowd comes again.
     fn refused(&mut self, key: usize, error: Option<&io::Error>) {
         let device = self.devices.remove(key);
         let said = match &device.stage {
@@ -529,7 +530,7 @@ impl Crowd {
     }
 }
 
-/// The end of the welcome behind the answer, and its length, once both are known.
+/// The end of the welcome behind the answer, and the welcome's length, once both are known.
 fn welcome_end(bytes: &[u8]) -> Option<(usize, usize)> {
     let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     if !bytes.starts_with(b"HTTP/1.1 101") {
@@ -551,9 +552,8 @@ fn handshake() -> Vec<u8> {
         .to_vec()
 }
 
-/// Begins to connect, from an address of this process with free ports. The ports of devices that left stay
-/// taken for a minute, and the search for a free one among many taken ones would cost the load more than all
-/// else.
+/// Begins to connect, from an address of this process with free ports. The ports of gone devices stay taken
+/// for a minute. A search for a free port among many taken ports would cost the load more than all else.
 fn connect(door: SocketAddr, number: u32) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     let [.., own] = std::process::id().to_be_bytes();

@@ -1,5 +1,5 @@
-//! The degradation ladder from outside: the operator's view and word, and the effect of each step on devices
-//! and publishers.
+//! The degradation ladder from outside: the operator's view and orders, and the effect of each step on
+//! devices and publishers.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -24,7 +24,7 @@ fn ladder_of(room: &str) -> String {
     format!("/v1/ops/rooms/{room}/ladder")
 }
 
-/// Sets a step, and returns the view after it.
+/// Sets a step, and returns the view after the change.
 async fn say(doors: &Doors, path: &str, step: Value) -> Value {
     let answer = doors.ops_door().put(path, &json!({ "step": step })).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -54,7 +54,11 @@ fn is_refused(answer: &Answer) {
 
 async fn a_calm_node_says_so(shards: usize) {
     let node = Node::start(shards);
-    let calm = |shard| json!({"shard": shard, "automatic": 0, "step": 0, "name": "calm", "delay_ms": 0, "outbound_permille": 0});
+    let calm = |shard| {
+        json!({
+            "shard": shard, "automatic": 0, "step": 0, "name": "calm", "delay_ms": 0, "outbound_permille": 0
+        })
+    };
     let shown = node.ops_door().get(LADDER).await;
     let all: Vec<Value> = (0..shards).map(calm).collect();
     assert_eq!(shown.json(), json!({"override": null, "outbound_permille": 0, "shards": all}));
@@ -198,7 +202,7 @@ async fn devices_that_read_nothing_take_the_node_up_the_ladder_and_down_again_wh
 ) {
     const DEVICES: u64 = 8;
     let mut config = config(shards, &[], None);
-    // Three devices owe as much as that: 64 KiB each.
+    // Three devices owe as much as the bound: 64 KiB each.
     config.outbound_bytes_max = 128 * 1024;
     let node = Node::of(config);
     let deaf = || Handshake { receive_buffer_bytes: Some(4096), ..Handshake::new(Encoding::Json) };

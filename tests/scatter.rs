@@ -1,5 +1,5 @@
-//! Hot rooms from outside: where devices are placed as a room grows and cools down, that nobody misses a message meanwhile, and
-//! that a room on many shards is one room to whoever uses it.
+//! Hot rooms from outside. Devices are placed as a room grows and cools down, and nobody misses a message
+//! meanwhile. A room on many shards is one room to all its users.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
@@ -28,7 +28,7 @@ async fn join_many(doors: &Doors, room: &str, count: usize) -> Vec<Device> {
     devices
 }
 
-/// The members that a view shows, by shard.
+/// The members in a view, by shard.
 fn members(view: &Value) -> Vec<u64> {
     let mut members = vec![0; SHARDS];
     for segment in list(view, "shards") {
@@ -42,7 +42,8 @@ fn numbers(messages: &[Value]) -> impl Iterator<Item = u64> {
     messages.iter().map(|message| message["payload"].as_u64().unwrap())
 }
 
-/// Hears one number after the other, from the first of its history on, until `last`. How many frames with batches that took.
+/// Hears the numbers in order, from the first of the history until `last`. Returns the number of frames with
+/// batches.
 async fn hear_all(device: &mut Device, last: u64) -> u64 {
     let history = list(&device.welcome, "history");
     let mut next = numbers(&history).next().unwrap_or(0);
@@ -74,7 +75,7 @@ async fn a_room_is_promoted_under_load_and_nobody_misses_a_message() {
     let has_all = AtomicBool::new(false);
     let publishing = async {
         let mut next = 0;
-        // Ten more requests once everybody is there.
+        // Ten more requests once all devices are members.
         let mut after = 0;
         while after < 10 {
             after += u64::from(has_all.load(Relaxed));
@@ -96,7 +97,7 @@ async fn a_room_is_promoted_under_load_and_nobody_misses_a_message() {
     let view = node.view_when(room, |view| view["members"] == DEVICES).await;
     assert_eq!((&view["hot"], &view["placed_on"].as_array().unwrap().len()), (&json!(true), &SHARDS));
     let by_shard = members(&view);
-    assert!(by_shard.iter().all(|members| (10..=25).contains(members)), "spread evenly: {by_shard:?}");
+    assert!(by_shard.iter().all(|members| (10..=25).contains(members)), "scattered evenly: {by_shard:?}");
     let segments = list(&view, "shards");
     let written: u64 = segments.iter().map(|segment| segment["counts"]["written"].as_u64().unwrap()).sum();
     assert!(segments.iter().all(|segment| segment["counts"]["written"].as_u64() > Some(0)), "{view}");
@@ -119,7 +120,7 @@ async fn a_room_is_promoted_under_load_and_nobody_misses_a_message() {
 }
 
 async fn check_the_list(node: &Node, room: &str) {
-    // Shards tell what they hold once a second.
+    // Shards report their members once a second.
     let rooms = until("the shards' last word", async || {
         let rooms = node.publisher_door().get("/v1/rooms").await.json();
         let members =
@@ -139,8 +140,8 @@ async fn check_the_list(node: &Node, room: &str) {
     }
 }
 
-/// All but four devices leave, of which some are not at the room's home: further ones come there again, and the four hear
-/// what they heard before.
+/// All but four devices leave, and some of the four are not at the room's home. New devices come to the home
+/// again, and the four still hear everything.
 async fn it_cools_down(node: &Node, room: &str, mut devices: Vec<Device>) {
     let written = node.view(room).await["counts"]["written"].as_u64().unwrap();
     for device in devices.drain(1..devices.len() - 3) {
@@ -221,7 +222,7 @@ async fn a_coupon_reaches_all_shards_of_a_hot_room_and_its_receipt_adds_up() {
     node.receipt_of(room, offset, [DEVICES, DEVICES, 0, 0]).await;
     let view = node.view_when(room, |view| view["counts"]["acked"] == DEVICES).await;
     assert!(list(&view, "shards").iter().all(|segment| segment["counts"]["acked"] == 6), "{view}");
-    // Half of each shard goes without having acknowledged the next one.
+    // Half of the members on each shard leave without an acknowledgement of the next message.
     let second = node.durable(room, &json!({"type": "coupon", "payload": {"id": 8}})).await;
     for device in &mut devices {
         device.told().await;
@@ -247,7 +248,7 @@ async fn a_hot_room_that_closes_tells_its_members_on_all_shards() {
         assert_eq!(device.notice("closed").await["room"], room);
         assert_eq!(device.end().await, Heard::Closed(4003));
     }
-    // Its next life is as cold as any.
+    // The next life of the room begins cold.
     let device = Device::join(&node, room, Encoding::Json).await;
     assert_eq!(node.view(room).await["hot"], false);
     node.metrics_when("a cold room", |metrics| metrics.sum("roomcast_rooms_hot", &[]) == 0).await;

@@ -9,10 +9,10 @@ use roomcast_core::proto;
 use roomcast_core::room::id::{Encoding, Epoch, RoomName};
 use roomcast_core::wire::close::CloseReason;
 use roomcast_core::wire::device::{self, Ack, DeviceFrame};
-use roomcast_core::wire::reader::{FrameReader, Incoming, ReaderLimits};
+use roomcast_core::wire::reader::{FrameReader, Incoming};
 use serde_json::{Value, json};
 
-const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 180 };
+const MESSAGE_BYTES_MAX: usize = 180;
 
 /// All frames of a reader, in order, and its end.
 #[derive(Debug, PartialEq)]
@@ -28,18 +28,14 @@ fn hear(bytes: &[u8], cuts: &[usize], seed: u64) -> Heard {
     let mut from = 0;
     for &to in cuts.iter().chain([&bytes.len()]) {
         let mut scratch = bytes[from..to].to_vec();
-        let outcome = reader.feed(&mut scratch, LIMITS, &mut |incoming| {
+        let outcome = reader.feed(&mut scratch, MESSAGE_BYTES_MAX, &mut |incoming| {
             frames.push(format!("{incoming:?}"));
             for encoding in Encoding::ALL {
                 drop(device::parse(encoding, &incoming));
             }
             ControlFlow::Continue(())
         });
-        assert!(
-            reader.held_bytes() <= LIMITS.message_bytes_max + 512,
-            "seed {seed}: {}",
-            reader.held_bytes()
-        );
+        assert!(reader.held_bytes() <= MESSAGE_BYTES_MAX + 512, "seed {seed}: {}", reader.held_bytes());
         if outcome.is_err() {
             return Heard { frames, outcome };
         }

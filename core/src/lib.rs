@@ -11,6 +11,9 @@
 //! - [`limits`]: every bound, with the reaction past it.
 //! - [`proto`]: the schema of `proto/room.proto`.
 
+#[macro_use]
+mod named;
+
 pub mod fanout;
 pub mod limits;
 pub mod now;

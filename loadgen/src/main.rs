@@ -1,11 +1,16 @@
 //! `roomcast-loadgen`: loads a roomcast node as a live room does, and checks every device's stream.
 //!
-//! One schedule says what is published when, one ledger holds what was published against what every device saw, one
-//! report says what it comes to. `run` (the coordinator) publishes and judges; `worker` processes hold the devices.
-//! `floor` measures the least that a send to so many devices costs here, which a run's figure is held against.
-//! Exits 0 when every promise was kept, 1 on bad input, 2 when the target can't be reached or is not roomcast, 3 when the
-//! figures say more about this machine than about the node, and 99 when a promise was broken, a threshold was not kept
-//! or not one message was accepted.
+//! A schedule says every publish and its time. The ledger compares the published messages with the messages
+//! that each device received. The report gives the result. `run` publishes and judges; `worker` processes
+//! hold the devices.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | the node kept every promise |
+//! | 1 | bad input |
+//! | 2 | the target can't be reached, or is not roomcast |
+//! | 3 | the generator was the limit: the figures describe this machine, not the node |
+//! | 99 | a promise was broken, a threshold failed, or the node accepted no message |
 
 mod clock;
 mod commands;
@@ -46,33 +51,14 @@ const EXIT_FAILED: u8 = 99;
 fn main() -> ExitCode {
     let command = match CommandLine::try_parse() {
         Ok(line) => line.command,
+        // `--help` and `--version` reach this place as errors for stdout.
         Err(error) if !error.use_stderr() => {
             drop(write!(std::io::stdout(), "{error}"));
             return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            return fail(EXIT_USAGE, &in_one_line(&error.to_string()));
-        }
+        Err(error) => return fail(EXIT_USAGE, &in_one_line(&error.to_string())),
     };
-    let target = |error: std::io::Error| RunError::Target(error.to_string());
-    let outcome = match command {
-        Command::Worker(args) => listen::run(&args).map(|()| Verdict::Ok),
-        Command::Receivers { sender, receivers } => {
-            receivers::run(sender, receivers).map_err(target).map(|()| Verdict::Ok)
-        }
-        Command::Source => source::run().map_err(target).map(|()| Verdict::Ok),
-        Command::Floor(args) => {
-            let measured = args.resolve().and_then(|plan| floor::run(&plan));
-            measured.map_err(RunError::Usage).map(|()| Verdict::Ok)
-        }
-        Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
-        Command::FindMax(args) => find_max::run(&args),
-        Command::Sweep(args) => sweep::run(&args),
-        Command::Plan(args) => capacity::run(&args),
-        Command::Compare(args) => compare::run(&args),
-        Command::Selftest(args) => selftest::run(&args),
-    };
-    match outcome {
+    match execute(command) {
         Ok(Verdict::Ok) => ExitCode::SUCCESS,
         Ok(Verdict::GeneratorLimited) => ExitCode::from(EXIT_GENERATOR),
         Ok(Verdict::Violations | Verdict::NothingPublished | Verdict::ThresholdFailed) => {
@@ -83,13 +69,30 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the parser of the command line says: its first lines, of which the second and later ones may name what is missing.
+fn execute(command: Command) -> Result<Verdict, RunError> {
+    let target = |error: std::io::Error| RunError::Target(error.to_string());
+    match command {
+        Command::Worker(args) => listen::run(&args).map(|()| Verdict::Ok),
+        Command::Receivers { sender, receivers } => {
+            receivers::run(sender, receivers).map_err(target).map(|()| Verdict::Ok)
+        }
+        Command::Source => source::run().map_err(target).map(|()| Verdict::Ok),
+        Command::Floor(args) => floor::run(&args).map_err(RunError::Usage).map(|()| Verdict::Ok),
+        Command::Run(args) => args.resolve().map_err(RunError::Usage).and_then(|plan| run::run(&plan)),
+        Command::FindMax(args) => find_max::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Plan(args) => capacity::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
+    }
+}
+
+/// Joins the first paragraph of a clap error into a single line. Its later lines name the missing arguments.
 fn in_one_line(text: &str) -> String {
     let lines = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
     lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
 }
 
-/// One line that says what and where.
 fn fail(code: u8, reason: &(impl std::fmt::Display + ?Sized)) -> ExitCode {
     drop(writeln!(std::io::stderr(), "roomcast-loadgen: {reason}"));
     ExitCode::from(code)

@@ -65,12 +65,8 @@ impl Refused {
     #[must_use]
     pub(crate) fn status(self) -> u16 {
         match self {
-            Self::KeyMissing
-            | Self::KeyUnknown
-            | Self::TokenMissing
-            | Self::TokenInvalid
-            | Self::TokenExpired => 401,
             Self::RoomNotGranted => 403,
+            _ => 401,
         }
     }
 }

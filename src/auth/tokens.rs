@@ -82,16 +82,8 @@ fn ed25519_bytes(text: &str) -> Option<[u8; 32]> {
         .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"));
     // Both alphabets of base64 are in use for keys; with the padding left out, one decoder reads all four
     // forms.
-    let plain: String = pem
-        .unwrap_or(text)
-        .chars()
-        .filter(|c| !c.is_ascii_whitespace() && *c != '=')
-        .map(|c| match c {
-            '-' => '+',
-            '_' => '/',
-            other => other,
-        })
-        .collect();
+    let plain = pem.unwrap_or(text).replace('-', "+").replace('_', "/");
+    let plain: String = plain.chars().filter(|c| !c.is_ascii_whitespace() && *c != '=').collect();
     let bytes = STANDARD_NO_PAD.decode(plain).ok()?;
     let raw = if pem.is_some() { bytes.strip_prefix(&SPKI_PREFIX)? } else { &bytes };
     raw.try_into().ok()

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use roomcast_core::wire::reader::{FrameReader, Incoming, ReaderLimits};
+use roomcast_core::wire::reader::{FrameReader, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tungstenite::handshake::derive_accept_key;
@@ -14,7 +14,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Autobahn's largest message is 16 MiB.
-const LIMITS: ReaderLimits = ReaderLimits { message_bytes_max: 64 << 20 };
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const SCRATCH_BYTES: usize = 64 << 10;
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// The answer to a close frame without a code.
@@ -42,7 +42,7 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
     loop {
         let mut answer = Vec::new();
         let mut is_closed = false;
-        let outcome = reader.feed(&mut scratch[..read_bytes], LIMITS, &mut |incoming| {
+        let outcome = reader.feed(&mut scratch[..read_bytes], MESSAGE_BYTES_MAX, &mut |incoming| {
             match incoming {
                 Incoming::Text(text) => push_frame(&mut answer, OpCode::Data(Data::Text), text.as_bytes()),
                 Incoming::Binary(bytes) => push_frame(&mut answer, OpCode::Data(Data::Binary), bytes),

@@ -81,6 +81,24 @@ pub struct Mistake {
     pub meant: Option<String>,
 }
 
+impl Mistake {
+    /// A mistake without a guess.
+    pub(super) fn new(
+        source: &Source,
+        key: impl Into<String>,
+        wrong: impl Into<String>,
+        allowed: impl Into<String>,
+    ) -> Self {
+        let source = source.clone();
+        Self { source, key: key.into(), wrong: wrong.into(), allowed: allowed.into(), meant: None }
+    }
+
+    /// Adds a guess at the intended key or word.
+    pub(super) fn guess(self, meant: Option<impl Into<String>>) -> Self {
+        Self { meant: meant.map(Into::into), ..self }
+    }
+}
+
 impl std::error::Error for Mistake {}
 
 impl fmt::Display for Mistake {

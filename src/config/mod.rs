@@ -105,11 +105,19 @@ impl Config {
     /// # Errors
     /// [`Mistakes`]: every mistake, with the source and the allowed values.
     pub fn load(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Mistakes> {
-        let (raw, mut mistakes) = Raw::layered(args, environment);
-        match resolve::resolve(&raw, &mut mistakes) {
-            Some(config) if mistakes.is_empty() => Ok(config),
-            _ => Err(Mistakes(mistakes)),
-        }
+        resolved(args, environment).map(|(_, config)| config)
+    }
+}
+
+/// The typed values, and the configuration from them.
+fn resolved(
+    args: &Args,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<(Raw, Config), Mistakes> {
+    let (raw, mut mistakes) = Raw::layered(args, environment);
+    match resolve::resolve(&raw, &mut mistakes) {
+        Some(config) => Ok((raw, config)),
+        None => Err(Mistakes(mistakes)),
     }
 }
 
@@ -128,11 +136,7 @@ pub fn check(args: &Args, environment: impl Iterator<Item = (String, String)>) -
 /// # Errors
 /// [`Mistakes`], as from [`Config::load`].
 pub fn print(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<String, Mistakes> {
-    let (raw, mut mistakes) = Raw::layered(args, environment);
-    match resolve::resolve(&raw, &mut mistakes) {
-        Some(config) if mistakes.is_empty() => Ok(shown::shown(&raw, &config)),
-        _ => Err(Mistakes(mistakes)),
-    }
+    resolved(args, environment).map(|(raw, config)| shown::shown(&raw, &config))
 }
 
 /// The process's variables with the prefix `ROOMCAST_`.

@@ -1,9 +1,11 @@
 //! The keys of a type and the classes that take each key, shared by the configuration (`types.NAME.*`) and by
 //! `PUT /v1/rooms/{room}`. A key without effect for a class is refused: an accepted key would promise an
-//! effect.
+//! effect. The value of a key is JSON at both places.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use roomcast_core::now::millis;
 use roomcast_core::room::message::Class;
@@ -66,66 +68,45 @@ impl PolicyField {
         Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
-    /// The least and the largest number. `None` for a key without a number.
+    /// The allowed values, over all classes.
     #[must_use]
-    pub(crate) fn bounds(self) -> Option<RangeInclusive<u64>> {
+    fn values(self) -> Values {
         match self {
-            Self::TtlMs => Some(millis(TTL_MIN)..=millis(TTL_MAX)),
-            Self::Rate => Some(0..=RATE_MAX.into()),
-            Self::Burst => Some(1..=RATE_MAX.into()),
-            Self::Weight => Some(1..=WEIGHT_MAX.into()),
-            Self::Priority | Self::Merge | Self::Urgent | Self::History => None,
-        }
-    }
-
-    /// The unit of the number. Empty for a number without a unit, and for other values.
-    #[must_use]
-    pub(crate) fn unit(self) -> &'static str {
-        match self {
-            Self::TtlMs => "milliseconds",
-            Self::Rate => "messages a second",
-            Self::Burst => "messages",
-            Self::Priority | Self::Merge | Self::Urgent | Self::History | Self::Weight => "",
+            Self::Priority => Values::Words(Priority::ALL.map(Priority::name).to_vec()),
+            Self::Merge => Values::Words(Merge::ALL.map(Merge::name).to_vec()),
+            Self::Urgent | Self::History => Values::Switch,
+            Self::TtlMs => Values::Number(millis(TTL_MIN)..=millis(TTL_MAX), " milliseconds"),
+            Self::Rate => Values::Number(0..=RATE_MAX.into(), " messages a second"),
+            Self::Burst => Values::Number(1..=RATE_MAX.into(), " messages"),
+            Self::Weight => Values::Number(1..=WEIGHT_MAX.into(), ""),
         }
     }
 
     /// The allowed words. Empty for a key without words.
     #[must_use]
     pub(crate) fn words(self) -> Vec<&'static str> {
-        match self {
-            Self::Priority => Priority::ALL.map(Priority::name).to_vec(),
-            Self::Merge => Merge::ALL.map(Merge::name).to_vec(),
-            Self::Urgent | Self::TtlMs | Self::Rate | Self::Burst | Self::History | Self::Weight => {
-                Vec::new()
-            }
-        }
+        if let Values::Words(words) = self.values() { words } else { Vec::new() }
     }
 
-    /// The allowed values, over all classes.
+    /// The allowed values in words, over all classes.
     #[must_use]
     pub(crate) fn allowed(self) -> String {
-        match self.bounds() {
-            Some(bounds) => {
-                let text = format!("a whole number, {} to {} {}", bounds.start(), bounds.end(), self.unit());
-                text.trim_end().to_owned()
+        match self.values() {
+            Values::Words(words) => words.join(", "),
+            Values::Switch => "true or false".to_owned(),
+            Values::Number(bounds, unit) => {
+                format!("a whole number, {} to {}{unit}", bounds.start(), bounds.end())
             }
-            None if self.words().is_empty() => "true or false".to_owned(),
-            None => self.words().join(", "),
         }
     }
 }
 
-/// A given value, from TOML or from JSON.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Given<'a> {
-    /// A whole number of at least 0.
-    Whole(u64),
-    /// A text.
-    Word(&'a str),
-    /// `true` or `false`.
-    Switch(bool),
-    /// A value without use for any key, such as a list or a fraction.
-    Other,
+/// The allowed values of a key.
+enum Values {
+    Words(Vec<&'static str>),
+    Switch,
+    /// Whole numbers, and their unit behind a space. A weight has no unit.
+    Number(RangeInclusive<u64>, &'static str),
 }
 
 /// The given keys of a type, each value checked alone.
@@ -150,31 +131,27 @@ pub(crate) struct Misfit {
 impl Said {
     /// Notes one value. `None`, and no change, for a value not allowed for the key.
     #[must_use]
-    pub(crate) fn note(&mut self, field: PolicyField, given: Given<'_>) -> Option<()> {
-        let bounded = field.bounds().zip(match given {
-            Given::Whole(number) => Some(number),
-            Given::Word(_) | Given::Switch(_) | Given::Other => None,
-        });
-        let number = bounded.and_then(|(bounds, number)| bounds.contains(&number).then_some(number));
+    pub(crate) fn note(&mut self, field: PolicyField, given: &Value) -> Option<()> {
+        let number = match field.values() {
+            Values::Number(bounds, _) => given.as_u64().filter(|number| bounds.contains(number)),
+            Values::Words(_) | Values::Switch => None,
+        };
         let small = number.and_then(|number| u32::try_from(number).ok());
+        let word = given.as_str();
         let change = &mut self.change;
-        match (field, given) {
-            (PolicyField::Priority, Given::Word(word)) => {
-                change.priority = Some(Priority::ALL.into_iter().find(|it| it.name() == word)?);
+        match field {
+            PolicyField::Priority => {
+                change.priority = Some(Priority::ALL.into_iter().find(|it| Some(it.name()) == word)?);
             }
-            (PolicyField::Merge, Given::Word(word)) => {
-                change.merge = Some(Merge::ALL.into_iter().find(|it| it.name() == word)?);
+            PolicyField::Merge => {
+                change.merge = Some(Merge::ALL.into_iter().find(|it| Some(it.name()) == word)?);
             }
-            (PolicyField::Urgent, Given::Switch(urgent)) => change.urgent = Some(urgent),
-            (PolicyField::History, Given::Switch(history)) => change.history = Some(history),
-            (PolicyField::TtlMs, _) => change.ttl = Some(Duration::from_millis(number?)),
-            (PolicyField::Rate, _) => self.rate = Some(small?),
-            (PolicyField::Burst, _) => self.burst = Some(small?),
-            (PolicyField::Weight, _) => change.weight = Some(small?),
-            (
-                PolicyField::Priority | PolicyField::Merge | PolicyField::Urgent | PolicyField::History,
-                Given::Whole(_) | Given::Word(_) | Given::Switch(_) | Given::Other,
-            ) => return None,
+            PolicyField::Urgent => change.urgent = Some(given.as_bool()?),
+            PolicyField::History => change.history = Some(given.as_bool()?),
+            PolicyField::TtlMs => change.ttl = Some(Duration::from_millis(number?)),
+            PolicyField::Rate => self.rate = Some(small?),
+            PolicyField::Burst => self.burst = Some(small?),
+            PolicyField::Weight => change.weight = Some(small?),
         }
         Some(())
     }
@@ -212,24 +189,17 @@ fn misfits(class: Class, change: &PolicyChange) -> Vec<Misfit> {
     let history = other(change.history, false);
     let ttl = change.ttl.is_some();
     let weight = change.weight.is_some_and(|weight| weight != 1);
+    let not_high = priority(Priority::High);
     use PolicyField::{History, Merge as MergeField, Priority as PriorityField, TtlMs, Urgent, Weight};
     let wrong: &[(bool, PolicyField, &'static str)] = match class {
         Class::Reliable => &[
-            (
-                priority(Priority::High),
-                PriorityField,
-                "high, or nothing: reliable messages go before all others",
-            ),
+            (not_high, PriorityField, "high, or nothing: reliable messages go before all others"),
             (merge(Merge::None), MergeField, "none, or nothing: each reliable message arrives"),
             (history, History, "false, or nothing: reliable messages have a stream of their own"),
             (weight, Weight, "1, or nothing: reliable messages are never sampled"),
         ],
         Class::Latest => &[
-            (
-                priority(Priority::High),
-                PriorityField,
-                "high, or nothing: the newest values leave beside high priority",
-            ),
+            (not_high, PriorityField, "high, or nothing: the newest values leave beside high priority"),
             (merge(Merge::Latest), MergeField, "latest, or nothing: the newest value is what arrives"),
             (ttl, TtlMs, "nothing: of class latest, a newer value is what ends one"),
             (history, History, "false, or nothing: late joiners get the newest values anyway"),
@@ -252,11 +222,12 @@ fn misfits(class: Class, change: &PolicyChange) -> Vec<Misfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    fn said(all: &[(PolicyField, Given<'_>)]) -> Said {
+    fn said(all: &[(PolicyField, Value)]) -> Said {
         let mut said = Said::default();
         for (field, given) in all {
-            said.note(*field, *given).unwrap_or_else(|| panic!("{field:?} {given:?}"));
+            said.note(*field, given).unwrap_or_else(|| panic!("{field:?} {given:?}"));
         }
         said
     }
@@ -264,7 +235,7 @@ mod tests {
     const ALL_FOUR: [PolicyField; 4] =
         [PolicyField::Priority, PolicyField::Merge, PolicyField::History, PolicyField::Weight];
 
-    fn misfits_of(class: Class, all: &[(PolicyField, Given<'_>)]) -> Vec<PolicyField> {
+    fn misfits_of(class: Class, all: &[(PolicyField, Value)]) -> Vec<PolicyField> {
         said(all).over(&TypePolicy::of(class)).1.into_iter().map(|misfit| misfit.field).collect()
     }
 
@@ -272,12 +243,13 @@ mod tests {
     fn each_number_has_its_bounds() {
         for field in PolicyField::ALL {
             assert_eq!(PolicyField::named(field.name()), Some(field));
-            let Some((min, max)) = field.bounds().map(RangeInclusive::into_inner) else { continue };
+            let Values::Number(bounds, _) = field.values() else { continue };
+            let (min, max) = bounds.into_inner();
             for number in [min, max] {
-                assert_eq!(Said::default().note(field, Given::Whole(number)), Some(()), "{field:?} {number}");
+                assert_eq!(Said::default().note(field, &json!(number)), Some(()), "{field:?} {number}");
             }
             for number in [min.checked_sub(1), Some(max + 1), Some(u64::MAX)].into_iter().flatten() {
-                assert_eq!(Said::default().note(field, Given::Whole(number)), None, "{field:?} {number}");
+                assert_eq!(Said::default().note(field, &json!(number)), None, "{field:?} {number}");
             }
         }
     }
@@ -285,10 +257,12 @@ mod tests {
     #[test]
     fn a_value_of_another_kind_is_not_taken() {
         for field in PolicyField::ALL {
-            let kinds = [Given::Whole(1000), Given::Word("high"), Given::Word("sum"), Given::Switch(true)];
-            let taken = kinds.iter().filter(|given| Said::default().note(field, **given).is_some()).count();
+            let kinds = [json!(1000), json!("high"), json!("sum"), json!(true)];
+            let taken = kinds.iter().filter(|given| Said::default().note(field, given).is_some()).count();
             assert_eq!(taken, 1, "{field:?}");
-            assert_eq!(Said::default().note(field, Given::Other), None);
+            for other in [json!(null), json!([]), json!({}), json!(-1), json!(0.5)] {
+                assert_eq!(Said::default().note(field, &other), None, "{other}");
+            }
         }
     }
 
@@ -297,30 +271,27 @@ mod tests {
         for class in Class::ALL {
             let policy = TypePolicy::of(class);
             let own = [
-                (PolicyField::Priority, Given::Word(policy.priority.name())),
-                (PolicyField::Merge, Given::Word(policy.merge.name())),
-                (PolicyField::Urgent, Given::Switch(policy.urgent)),
-                (PolicyField::History, Given::Switch(policy.history)),
-                (PolicyField::Weight, Given::Whole(policy.weight.into())),
-                (PolicyField::Rate, Given::Whole(0)),
+                (PolicyField::Priority, json!(policy.priority.name())),
+                (PolicyField::Merge, json!(policy.merge.name())),
+                (PolicyField::Urgent, json!(policy.urgent)),
+                (PolicyField::History, json!(policy.history)),
+                (PolicyField::Weight, json!(policy.weight)),
+                (PolicyField::Rate, json!(0)),
             ];
             let (change, misfits) = said(&own).over(&policy);
             assert_eq!((policy.with(&change), misfits), (policy, vec![]), "{class:?}");
-            let ttl = misfits_of(class, &[(PolicyField::TtlMs, Given::Whole(5000))]);
+            let ttl = misfits_of(class, &[(PolicyField::TtlMs, json!(5000))]);
             assert_eq!(ttl.is_empty(), policy.takes_ttl(), "{class:?}");
         }
         let strange = [
-            (PolicyField::Priority, Given::Word("low")),
-            (PolicyField::Merge, Given::Word("sum")),
-            (PolicyField::History, Given::Switch(true)),
-            (PolicyField::Weight, Given::Whole(2)),
+            (PolicyField::Priority, json!("low")),
+            (PolicyField::Merge, json!("sum")),
+            (PolicyField::History, json!(true)),
+            (PolicyField::Weight, json!(2)),
         ];
         assert_eq!(misfits_of(Class::Reliable, &strange), ALL_FOUR);
         assert_eq!(misfits_of(Class::Latest, &strange), ALL_FOUR);
-        assert_eq!(
-            misfits_of(Class::Counter, &[(PolicyField::Urgent, Given::Switch(true))]),
-            [PolicyField::Urgent]
-        );
+        assert_eq!(misfits_of(Class::Counter, &[(PolicyField::Urgent, json!(true))]), [PolicyField::Urgent]);
         assert_eq!(misfits_of(Class::Counter, &strange), ALL_FOUR);
         assert_eq!(misfits_of(Class::Normal, &strange), []);
         assert_eq!(misfits_of(Class::Lossy, &strange), []);
@@ -328,20 +299,20 @@ mod tests {
 
     #[test]
     fn a_burst_goes_with_a_rate() {
-        let rate = (PolicyField::Rate, Given::Whole(5));
-        let burst = (PolicyField::Burst, Given::Whole(9));
+        let rate = || (PolicyField::Rate, json!(5));
+        let burst = || (PolicyField::Burst, json!(9));
         let plain = TypePolicy::of(Class::Normal);
         let of = |all: &[_], base: &TypePolicy| said(all).over(base).0.rate;
         assert_eq!(of(&[], &plain), None);
-        assert_eq!(of(&[rate], &plain), Some(Some(TypeRate { per_second: 5, burst: 5 })));
-        assert_eq!(of(&[rate, burst], &plain), Some(Some(TypeRate { per_second: 5, burst: 9 })));
+        assert_eq!(of(&[rate()], &plain), Some(Some(TypeRate { per_second: 5, burst: 5 })));
+        assert_eq!(of(&[rate(), burst()], &plain), Some(Some(TypeRate { per_second: 5, burst: 9 })));
         let limited = TypePolicy { rate: Some(TypeRate { per_second: 7, burst: 1 }), ..plain };
-        assert_eq!(of(&[burst], &limited), Some(Some(TypeRate { per_second: 7, burst: 9 })));
-        let off = (PolicyField::Rate, Given::Whole(0));
-        assert_eq!(of(&[off], &limited), Some(None));
-        for alone in [vec![burst], vec![off, burst]] {
+        assert_eq!(of(&[burst()], &limited), Some(Some(TypeRate { per_second: 7, burst: 9 })));
+        let off = || (PolicyField::Rate, json!(0));
+        assert_eq!(of(&[off()], &limited), Some(None));
+        for alone in [vec![burst()], vec![off(), burst()]] {
             assert_eq!(misfits_of(Class::Normal, &alone), [PolicyField::Burst]);
         }
-        assert_eq!(said(&[off, burst]).over(&limited).1.len(), 1, "the rate is taken away");
+        assert_eq!(said(&[off(), burst()]).over(&limited).1.len(), 1, "the rate is taken away");
     }
 }

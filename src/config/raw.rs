@@ -106,8 +106,9 @@ impl Raw {
         let mut raw = Self::default();
         raw.lay_document(DEFAULTS, &Source::Default);
         if let (Some(_), Some(_)) = (args.looked_at(), &args.flags.config) {
+            let source = Source::Flag("--config");
             let wrong = "a file is named twice, here and after the command";
-            raw.mistaken(Source::Flag("--config"), "--config", wrong, "one of them");
+            raw.mistakes.push(Mistake::new(&source, "--config", wrong, "one of them"));
         }
         if let Some(path) = args.looked_at().or(args.flags.config.as_deref()) {
             raw.lay_file(path);
@@ -134,7 +135,7 @@ impl Raw {
             Ok(text) => self.lay_document(&text, &source),
             Err(trouble) => {
                 let wrong = format!("can't be read ({trouble})");
-                self.mistaken(source, "file", &wrong, "a TOML file this process may read");
+                self.mistakes.push(Mistake::new(&source, "file", wrong, "a TOML file this process may read"));
             }
         }
     }
@@ -153,7 +154,7 @@ impl Raw {
             // The message alone: Display quotes the line, and the line may hold a secret.
             let before = text.get(..trouble.span().map_or(0, |span| span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            self.mistaken(source.clone(), &format!("line {line}"), trouble.message(), "TOML");
+            self.mistakes.push(Mistake::new(source, format!("line {line}"), trouble.message(), "TOML"));
         }
     }
 
@@ -178,9 +179,8 @@ impl Raw {
         let key = name.strip_prefix(OUR_PREFIX).unwrap_or_default().to_ascii_lowercase();
         let source = Source::Environment(name);
         let meant = variable::meant(&key).map(|meant| source.spelling(&meant));
-        let wrong = "unknown variable".to_owned();
         let allowed = format!("{ENVIRONMENT_PREFIX}SECTION__KEY");
-        self.mistakes.push(Mistake { source, key, wrong, allowed, meant });
+        self.mistakes.push(Mistake::new(&source, key, "unknown variable", allowed).guess(meant));
     }
 
     fn lay_flags(&mut self, args: &Args) {
@@ -191,16 +191,13 @@ impl Raw {
             ("--ops-listen", "ops.listen", &flags.ops_listen),
             ("--data-dir", "store.data_dir", &flags.data_dir),
             ("--shards", "shards.count", &flags.shards),
+            ("--ephemeral", "store.ephemeral", &flags.ephemeral.then(|| "true".to_owned())),
+            ("--insecure", "insecure", &flags.insecure.then(|| "true".to_owned())),
         ] {
             if let Some(text) = text {
                 let value = typed(text, spelling(&KEYS, key));
                 self.keys.insert(key, TypedValue { value, source: Source::Flag(flag) });
             }
-        }
-        let switches =
-            [("--ephemeral", "store.ephemeral", flags.ephemeral), ("--insecure", "insecure", flags.insecure)];
-        for (flag, key, _) in switches.into_iter().filter(|(_, _, given)| *given) {
-            self.keys.insert(key, TypedValue { value: Value::Boolean(true), source: Source::Flag(flag) });
         }
     }
 
@@ -208,22 +205,23 @@ impl Raw {
     fn lay(&mut self, path: &[String], value: Value, source: &Source) {
         let joined = path.join(".");
         let known = KEYS.iter().find(|(key, _)| *key == joined);
+        let is_section = sections().any(|section| section == joined);
         match (path, value) {
             ([section, name, rest @ ..], value) if section == "types" => {
                 self.lay_type(name, rest, value, source);
             }
-            (_, value) if known.is_some() => {
-                let key = known.map_or("", |(key, _)| *key);
+            (_, value) if let Some((key, _)) = known => {
                 self.keys.insert(key, TypedValue { value, source: source.clone() });
             }
-            (_, Value::Table(table)) if path.is_empty() || sections().any(|section| section == joined) => {
+            (_, Value::Table(table)) if path.is_empty() || is_section => {
                 for (key, value) in table {
                     let below: Vec<String> = path.iter().cloned().chain([key]).collect();
                     self.lay(&below, value, source);
                 }
             }
-            (_, _) if sections().any(|section| section == joined) => {
-                self.mistaken(source.clone(), &joined, "is a section, not a value", "a table of its keys");
+            (_, _) if is_section => {
+                let wrong = "is a section, not a value";
+                self.mistakes.push(Mistake::new(source, joined, wrong, "a table of its keys"));
             }
             (_, Value::Table(_)) => self.unknown(&joined, nearest(&joined, sections()), source),
             (_, _) => self.unknown(&joined, nearest(&joined, KEYS.iter().map(|(key, _)| *key)), source),
@@ -241,7 +239,7 @@ impl Raw {
             }
             ([], _) => {
                 let allowed = "a table, such as { class = \"normal\" }";
-                self.mistaken(source.clone(), &format!("types.{name}"), "is not a table", allowed);
+                self.mistakes.push(Mistake::new(source, format!("types.{name}"), "is not a table", allowed));
             }
             ([key], value) if let Some((known, _)) = TYPE_KEYS.iter().find(|(known, _)| known == key) => {
                 let entries = self.type_named(name, source);
@@ -266,23 +264,8 @@ impl Raw {
     }
 
     fn unknown(&mut self, key: &str, meant: Option<&str>, source: &Source) {
-        self.mistakes.push(Mistake {
-            source: source.clone(),
-            key: key.to_owned(),
-            wrong: "unknown key".to_owned(),
-            allowed: String::new(),
-            meant: meant.map(|meant| source.spelling(meant)),
-        });
-    }
-
-    fn mistaken(&mut self, source: Source, key: &str, wrong: &str, allowed: &str) {
-        self.mistakes.push(Mistake {
-            source,
-            key: key.to_owned(),
-            wrong: wrong.to_owned(),
-            allowed: allowed.to_owned(),
-            meant: None,
-        });
+        let meant = meant.map(|meant| source.spelling(meant));
+        self.mistakes.push(Mistake::new(source, key, "unknown key", "").guess(meant));
     }
 }
 

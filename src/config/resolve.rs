@@ -49,8 +49,16 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
             millis(HEARTBEAT_MIN)..=millis(HEARTBEAT_MAX),
             "milliseconds",
         )),
-        joins_per_second: resolver.joins_per_second(),
-        key_messages_per_second: resolver.rate("limits.key_messages_per_second"),
+        joins_per_second: resolver.whole(
+            "viewer.joins_per_second",
+            JOINS_PER_SECOND_MIN.into()..=JOINS_PER_SECOND_MAX.into(),
+            "joins a second",
+        ),
+        key_messages_per_second: resolver.whole(
+            "limits.key_messages_per_second",
+            0..=RATE_MAX.into(),
+            "messages a second",
+        ),
         outbound_bytes_max: resolver.whole(
             "limits.outbound_bytes",
             OUTBOUND_BYTES_LEAST..=OUTBOUND_BYTES_MOST,
@@ -84,13 +92,20 @@ impl<'a> Resolver<'a> {
         wrong: impl Into<String>,
         allowed: impl Into<String>,
     ) {
-        self.mistakes.push(Mistake {
-            source: source.clone(),
-            key: key.into(),
-            wrong: wrong.into(),
-            allowed: allowed.into(),
-            meant: None,
-        });
+        self.mistakes.push(Mistake::new(source, key, wrong, allowed));
+    }
+
+    /// Adds a mistake for the value of `entry`, with the nearest of `words` as a guess.
+    pub(super) fn refuse(
+        &mut self,
+        entry: &TypedValue,
+        key: impl Into<String>,
+        allowed: impl Into<String>,
+        words: &[&str],
+    ) {
+        let wrong = format!("{} is not allowed", shown(&entry.value));
+        let meant = entry.value.as_str().and_then(|typed| nearest(typed, words.iter().copied()));
+        self.mistakes.push(Mistake::new(&entry.source, key, wrong, allowed).guess(meant));
     }
 
     /// The text of a key without secrets. Empty after a mistake.
@@ -103,27 +118,24 @@ impl<'a> Resolver<'a> {
     }
 
     /// The whole number of a key. The lower bound after a mistake.
-    fn whole(&mut self, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> u64 {
+    fn whole<T>(&mut self, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> T
+    where
+        T: TryFrom<u64, Error: std::fmt::Debug>,
+    {
         let entry = self.entry(key);
         let value = entry.value.as_integer().and_then(|value| u64::try_from(value).ok());
-        if let Some(value) = value.filter(|value| bounds.contains(value)) {
-            return value;
-        }
-        let (min, max) = bounds.into_inner();
-        let wrong = format!("{} is not allowed", shown(&entry.value));
-        self.mistaken(&entry.source, key, wrong, format!("a whole number, {min} to {max} {unit}"));
-        min
+        let value = value.filter(|value| bounds.contains(value)).unwrap_or_else(|| {
+            let allowed = format!("a whole number, {} to {} {unit}", bounds.start(), bounds.end());
+            self.refuse(entry, key, allowed, &[]);
+            *bounds.start()
+        });
+        T::try_from(value).expect("the bounds of a key fit its type")
     }
 
     fn switch(&mut self, key: &str) -> bool {
         let entry = self.entry(key);
         entry.value.as_bool().unwrap_or_else(|| {
-            self.mistaken(
-                &entry.source,
-                key,
-                format!("{} is not allowed", shown(&entry.value)),
-                "true or false",
-            );
+            self.refuse(entry, key, "true or false", &[]);
             false
         })
     }
@@ -138,13 +150,7 @@ impl<'a> Resolver<'a> {
             return Some(*meaning);
         }
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        self.mistakes.push(Mistake {
-            source: entry.source.clone(),
-            key: key.to_owned(),
-            wrong: format!("{} is not allowed", shown(&entry.value)),
-            allowed: names.join(", "),
-            meant: typed.and_then(|typed| nearest(typed, names.iter().copied())).map(str::to_owned),
-        });
+        self.refuse(entry, key, names.join(", "), &names);
         None
     }
 
@@ -156,12 +162,8 @@ impl<'a> Resolver<'a> {
             let entry = self.entry(key);
             // A value that is no text has its mistake already.
             if entry.value.is_str() {
-                self.mistaken(
-                    &entry.source,
-                    key,
-                    format!("{} is no such address", shown(&entry.value)),
-                    ALLOWED,
-                );
+                let wrong = format!("{} is no such address", shown(&entry.value));
+                self.mistaken(&entry.source, key, wrong, ALLOWED);
             }
             SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
         })
@@ -177,12 +179,8 @@ impl<'a> Resolver<'a> {
         if entry.value.is_str()
             && (text.is_empty() || text.contains('\0') || (path.exists() && !path.is_dir()))
         {
-            self.mistaken(
-                &entry.source,
-                "store.data_dir",
-                format!("{} is no folder", shown(&entry.value)),
-                ALLOWED,
-            );
+            let wrong = format!("{} is no folder", shown(&entry.value));
+            self.mistaken(&entry.source, "store.data_dir", wrong, ALLOWED);
         }
         // --data-dir over a file's `ephemeral = true` asks for a store; a file's data_dir under --ephemeral
         // does not.
@@ -203,16 +201,14 @@ impl<'a> Resolver<'a> {
             // A cgroup's quota and the affinity mask count here, so a container with two cores gets two shards.
             return std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
         }
-        let count = self.whole("shards.count", 1..=SHARDS_MAX as u64, "threads, or \"auto\"");
-        usize::try_from(count).unwrap_or(SHARDS_MAX)
+        self.whole("shards.count", 1..=SHARDS_MAX as u64, "threads, or \"auto\"")
     }
 
     fn hot_rooms(&mut self) -> Vec<RoomName> {
         let allowed = format!("a list of at most {HOT_ROOMS_MAX} room names");
         let entry = self.entry("shards.hot_rooms");
         let Some(typed) = entry.value.as_array().filter(|typed| typed.len() <= HOT_ROOMS_MAX) else {
-            let wrong = format!("{} is not allowed", shown(&entry.value));
-            self.mistaken(&entry.source, "shards.hot_rooms", wrong, allowed);
+            self.refuse(entry, "shards.hot_rooms", allowed, &[]);
             return Vec::new();
         };
         let mut rooms = Vec::new();
@@ -238,26 +234,15 @@ impl<'a> Resolver<'a> {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "50 to 950")]
             return (share * 1000.0).round() as u32;
         }
-        let wrong = format!("{} is not allowed", shown(&entry.value));
         let allowed = format!("a share, {} to {}", CPU_SHARES.start(), CPU_SHARES.end());
-        self.mistaken(&entry.source, "flush.cpu_share", wrong, allowed);
+        self.refuse(entry, "flush.cpu_share", allowed, &[]);
         RoomRules::default().cpu_permille
-    }
-
-    fn joins_per_second(&mut self) -> u32 {
-        let bounds = JOINS_PER_SECOND_MIN.into()..=JOINS_PER_SECOND_MAX.into();
-        let joins = self.whole("viewer.joins_per_second", bounds, "joins a second");
-        u32::try_from(joins).unwrap_or(JOINS_PER_SECOND_MAX)
-    }
-
-    fn rate(&mut self, key: &str) -> u32 {
-        u32::try_from(self.whole(key, 0..=RATE_MAX.into(), "messages a second")).unwrap_or(RATE_MAX)
     }
 
     fn flush(&mut self) -> RoomRules {
         let mut typed = RoomSettings::default();
-        for field in RuleField::ALL {
-            let value = self.whole(field.path(), field.bounds(), field.unit());
+        for field in RuleField::all() {
+            let value = self.whole(field.path, field.bounds.clone(), field.unit);
             field.set(value, &mut typed).expect("it is within the field's bounds");
         }
         let rules = RoomRules {
@@ -270,15 +255,14 @@ impl<'a> Resolver<'a> {
     }
 
     fn quotas(&mut self) -> Quotas {
-        let mut shares = Shares::of(Quotas { permille: [0; 3] });
+        let mut shares = Shares::default();
         for path in Shares::PATHS {
             let entry = self.entry(path);
             // A whole number is a share as well: TOML's 0 and 1 are integers.
             let whole = entry.value.as_integer().and_then(|whole| u8::try_from(whole).ok()).map(f64::from);
             let share = entry.value.as_float().or(whole).unwrap_or(f64::NAN);
             if shares.set(path, share).is_none() {
-                let wrong = format!("{} is not allowed", shown(&entry.value));
-                self.mistaken(&entry.source, path, wrong, SHARE_ALLOWED);
+                self.refuse(entry, path, SHARE_ALLOWED, &[]);
             }
         }
         shares.quotas().unwrap_or_else(|TooMuch { sum }| {
@@ -313,8 +297,7 @@ impl<'a> Resolver<'a> {
             return Origins::default_for(viewer_listen.ip());
         }
         let Some(list) = entry.value.as_array() else {
-            let wrong = format!("{} is not allowed", shown(&entry.value));
-            self.mistaken(&entry.source, "viewer.origins", wrong, "a list of origins, or \"auto\"");
+            self.refuse(entry, "viewer.origins", "a list of origins, or \"auto\"", &[]);
             return Origins::Listed(BTreeSet::new());
         };
         let mut listed = BTreeSet::new();
@@ -387,13 +370,10 @@ impl<'a> Resolver<'a> {
         let before = self.mistakes.len();
         for (key, value) in table {
             if !DEVICE_KEY_KEYS.contains(&key.as_str()) {
-                self.mistakes.push(Mistake {
-                    source: source.clone(),
-                    key: format!("{at}.{key}"),
-                    wrong: "unknown key".to_owned(),
-                    allowed: DEVICE_KEY_KEYS.join(", "),
-                    meant: nearest(key, DEVICE_KEY_KEYS.into_iter()).map(str::to_owned),
-                });
+                let meant = nearest(key, DEVICE_KEY_KEYS.into_iter());
+                let allowed = DEVICE_KEY_KEYS.join(", ");
+                let unknown = Mistake::new(source, format!("{at}.{key}"), "unknown key", allowed);
+                self.mistakes.push(unknown.guess(meant));
             } else if value.as_str().is_none_or(str::is_empty) {
                 self.mistaken(source, format!("{at}.{key}"), "is empty or not text", "text in quotes");
             }
@@ -411,26 +391,17 @@ impl<'a> Resolver<'a> {
                 DeviceKey::hs256(kid, &secret)
             }
             (Some("EdDSA"), None, None, Some(public_key)) => DeviceKey::eddsa(kid, public_key),
-            (Some("HS256"), ..) => {
-                self.mistaken(
-                    source,
-                    at,
-                    "needs one secret and no public key",
-                    "either secret or secret_file",
-                );
-                return None;
-            }
-            (Some("EdDSA"), ..) => {
-                self.mistaken(source, at, "needs a public key and no secret", "public_key alone");
-                return None;
-            }
-            _ => {
-                self.mistaken(
-                    source,
-                    format!("{at}.alg"),
-                    "is missing or not supported",
-                    "\"HS256\" or \"EdDSA\"",
-                );
+            (alg, ..) => {
+                let (wrong, allowed) = match alg {
+                    Some("HS256") => ("needs one secret and no public key", "either secret or secret_file"),
+                    Some("EdDSA") => ("needs a public key and no secret", "public_key alone"),
+                    _ => {
+                        let allowed = "\"HS256\" or \"EdDSA\"";
+                        self.mistaken(source, format!("{at}.alg"), "is missing or not supported", allowed);
+                        return None;
+                    }
+                };
+                self.mistaken(source, at, wrong, allowed);
                 return None;
             }
         };
@@ -453,12 +424,8 @@ impl<'a> Resolver<'a> {
             Ok(_) => format!("{} is too large", path.display()),
             Err(trouble) => format!("{} can't be read ({trouble})", path.display()),
         };
-        self.mistaken(
-            source,
-            format!("{at}.secret_file"),
-            wrong,
-            format!("a file of at most {SECRET_BYTES_MAX} bytes"),
-        );
+        let allowed = format!("a file of at most {SECRET_BYTES_MAX} bytes");
+        self.mistaken(source, format!("{at}.secret_file"), wrong, allowed);
         None
     }
 
@@ -479,12 +446,8 @@ impl<'a> Resolver<'a> {
             });
             if let Some((other, _)) = clash {
                 let source = &self.entry(key).source;
-                self.mistaken(
-                    source,
-                    *key,
-                    format!("{address} is taken by {other}"),
-                    "a port of its own, or 0 for any",
-                );
+                let wrong = format!("{address} is taken by {other}");
+                self.mistaken(source, *key, wrong, "a port of its own, or 0 for any");
             }
         }
     }

@@ -1,14 +1,12 @@
 //! Checks the typed values of `types.*`: the class and the policy of each type.
 
-use toml::Value;
-
 use roomcast_core::room::id::TypeName;
 use roomcast_core::room::message::Class;
 use roomcast_core::room::policy::{TypePolicy, Types};
 
 use super::mistake::{Mistake, Source, nearest};
-use super::policy::{Given, PolicyField, Said};
-use super::raw::{TypeEntries, TypedValue};
+use super::policy::{PolicyField, Said};
+use super::raw::TypeEntries;
 use super::resolve::{Resolver, shown};
 
 impl Resolver<'_> {
@@ -40,8 +38,11 @@ impl Resolver<'_> {
         let mut said = Said::default();
         for field in PolicyField::ALL {
             let Some(entry) = entry(field) else { continue };
-            if said.note(field, given(&entry.value)).is_none() {
-                self.refuse(entry, format!("types.{name}.{}", field.name()), field);
+            // A fraction that JSON cannot spell, such as nan, becomes null, which no key takes.
+            let given = serde_json::to_value(&entry.value).unwrap_or_default();
+            if said.note(field, &given).is_none() {
+                let key = format!("types.{name}.{}", field.name());
+                self.refuse(entry, key, field.allowed(), &field.words());
             }
         }
         let plain = TypePolicy::of(class);
@@ -61,42 +62,18 @@ impl Resolver<'_> {
         let Some(typed) = entries.keys.get("class") else {
             let known = self.raw.types.iter().filter(|(_, entries)| entries.source == Source::Default);
             let meant = nearest(name, known.map(|(name, _)| name.as_str()));
-            self.mistakes.push(Mistake {
-                source: entries.source.clone(),
-                key: format!("types.{name}"),
-                wrong: "is not a built-in type and has no class".to_owned(),
-                allowed: format!("class = {}", Class::ALL.map(Class::name).join(", ")),
-                meant: meant.map(|meant| entries.source.spelling(&format!("types.{meant}"))),
-            });
+            let key = format!("types.{name}");
+            let wrong = "is not a built-in type and has no class";
+            let allowed = format!("class = {}", Class::ALL.map(Class::name).join(", "));
+            let meant = meant.map(|meant| entries.source.spelling(&format!("types.{meant}")));
+            self.mistakes.push(Mistake::new(&entries.source, key, wrong, allowed).guess(meant));
             return None;
         };
         let class = self.word(typed, &key, &Class::ALL.map(|class| (class.name(), class)))?;
         // The engine publishes `online` itself, and devices rely on its newest value.
         if name == "online" && class != Class::Latest {
-            let wrong = format!("{} is not allowed", shown(&typed.value));
-            self.mistaken(&typed.source, key, wrong, "latest: the engine publishes this type itself");
+            self.refuse(typed, key, "latest: the engine publishes this type itself", &[]);
         }
         Some(class)
-    }
-
-    /// Adds a mistake for a value allowed in no class.
-    fn refuse(&mut self, entry: &TypedValue, key: String, field: PolicyField) {
-        let meant = entry.value.as_str().and_then(|typed| nearest(typed, field.words().into_iter()));
-        self.mistakes.push(Mistake {
-            source: entry.source.clone(),
-            key,
-            wrong: format!("{} is not allowed", shown(&entry.value)),
-            allowed: field.allowed(),
-            meant: meant.map(str::to_owned),
-        });
-    }
-}
-
-fn given(value: &Value) -> Given<'_> {
-    match value {
-        Value::Integer(number) => u64::try_from(*number).map_or(Given::Other, Given::Whole),
-        Value::String(word) => Given::Word(word),
-        Value::Boolean(switch) => Given::Switch(*switch),
-        Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => Given::Other,
     }
 }

@@ -17,7 +17,6 @@ use roomcast_core::wire::publish::PublishError;
 
 use super::accept::Answer;
 use super::answer;
-use super::viewer::admission::TooFast;
 
 /// Characters of an unknown name in a problem: enough to find the slip, and no megabyte.
 const NAME_CHARS_SHOWN: usize = 64;
@@ -54,7 +53,7 @@ impl Problem {
     /// 400: the value of `field` is not allowed.
     pub(super) fn bad(
         code: &'static str,
-        field: &'static str,
+        field: impl Into<Cow<'static, str>>,
         allowed: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code).field(field).allowed(allowed)
@@ -82,9 +81,9 @@ impl Problem {
     }
 
     /// 503: more devices join than the rate allows. The `Retry-After` is this device's own.
-    pub(super) fn joining_too_fast(too_fast: TooFast) -> Self {
+    pub(super) fn joining_too_fast(retry_after: Duration) -> Self {
         Self::unavailable("joining_too_fast", "too many devices are joining; try again after Retry-After")
-            .retry_after(too_fast.retry_after)
+            .retry_after(retry_after)
     }
 
     /// 429: more messages a second than the limit.
@@ -101,12 +100,12 @@ impl Problem {
     }
 
     /// 503: the room takes in no devices for now.
-    pub(super) fn joins_refused(too_fast: TooFast) -> Self {
+    pub(super) fn joins_refused(retry_after: Duration) -> Self {
         Self::unavailable(
             "joins_refused",
             "the node is overloaded, or an operator refuses joins to this room; try again after Retry-After",
         )
-        .retry_after(too_fast.retry_after)
+        .retry_after(retry_after)
     }
 
     /// 503: the node has no place for another room.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName};
 use hyper::{HeaderMap, StatusCode, Version};
 use tokio::time::timeout;
 
@@ -27,12 +27,12 @@ pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Pr
     Err(Problem::bad("bad_host", "host", "exactly one Host header"))
 }
 
-/// The value of the `Authorization` header. `None` if the header is missing, is no text, or stands twice.
-pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
-    let mut given = headers.get_all(AUTHORIZATION).into_iter();
-    let first = given.next()?;
+/// The value of a header. `None` if the header is missing, is no text, or stands twice.
+pub(super) fn only<'a>(headers: &'a HeaderMap, header: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(header).into_iter();
+    let first = values.next()?;
     // Of two headers, a proxy and this door might believe different ones.
-    if given.next().is_some() { None } else { first.to_str().ok() }
+    if values.next().is_some() { None } else { first.to_str().ok().map(str::trim) }
 }
 
 /// The encoding of a body, from its content type. Nothing is guessed: a body without a content type is
@@ -41,9 +41,6 @@ pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
 /// # Errors
 /// 415 `content_encoding` or `content_type`.
 pub(super) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
-    let unsupported = |code, field: &'static str, allowed: &'static str| {
-        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code).field(field).allowed(allowed)
-    };
     // The unpacked size of a compressed body is unknown until the body is unpacked: no bound could be kept.
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(unsupported("content_encoding", "content-encoding", "no Content-Encoding"));
@@ -57,6 +54,21 @@ pub(super) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
         Some(essence) if essence.eq_ignore_ascii_case("application/x-protobuf") => Ok(Encoding::Proto),
         _ => Err(unsupported("content_type", "content-type", "application/json or application/x-protobuf")),
     }
+}
+
+/// Checks the content type of a body without a schema in protobuf.
+///
+/// # Errors
+/// 415 `content_encoding` or `content_type`.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match body_encoding(headers)? {
+        Encoding::Json => Ok(()),
+        Encoding::Proto => Err(unsupported("content_type", "content-type", "application/json")),
+    }
+}
+
+fn unsupported(code: &'static str, field: &'static str, allowed: &'static str) -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code).field(field).allowed(allowed)
 }
 
 /// Reads the whole body: at most [`REQUEST_BYTES_MAX`], within [`BODY_AGE_MAX`].
@@ -129,11 +141,10 @@ impl<'a> Query<'a> {
             .filter(|value| !value.is_empty());
         let Some(value) = value else { return Ok(None) };
         // Browsers' form encoders write a space as "+".
-        let value =
-            if value.contains('+') { Cow::Owned(value.replace('+', " ")) } else { Cow::Borrowed(value) };
-        let decoded = match value {
-            Cow::Borrowed(value) => percent_decoded(value),
-            Cow::Owned(value) => percent_decoded(&value).map(|value| Cow::Owned(value.into_owned())),
+        let decoded = if value.contains('+') {
+            percent_decoded(&value.replace('+', " ")).map(|value| Cow::Owned(value.into_owned()))
+        } else {
+            percent_decoded(value)
         };
         decoded.map(Some).ok_or_else(|| Problem::bad("bad_query", name, "percent-encoded UTF-8"))
     }

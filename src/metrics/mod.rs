@@ -62,26 +62,11 @@ struct Cells {
     /// Indexed as [`LIMITS`].
     over_limit: [Counter; LIMITS.len()],
     unavailable: Vec<Counter>,
-    duplicates: Counter,
-    ids_evicted: Counter,
-    batches: Counter,
-    frames_level: Counter,
-    frames_composed: Counter,
-    welcomes_encoded: Counter,
-    frames_refresh: Counter,
-    frames_skipped: Counter,
-    frames_queued: Counter,
-    messages_skipped: Counter,
-    lane_full: Counter,
-    frames_carried: Counter,
-    frames_catching_up: Counter,
-    acks: Counter,
-    acks_ignored: Counter,
-    cursors_reset: Counter,
-    streams_failed: Counter,
-    rooms_forgotten: Counter,
+    /// Indexed as [`TALLIED`].
+    tallied: [Counter; TALLIED.len()],
     closed: Vec<Counter>,
-    holdings: Vec<HoldingsCells>,
+    /// Shard -> its gauges.
+    shards: Vec<ShardCells>,
     /// The last report of each shard.
     held: Mutex<Vec<Holdings>>,
     /// Index 0: down. Index 1: up.
@@ -89,9 +74,11 @@ struct Cells {
     busy_spread: Gauge,
     members_spread: Gauge,
     rooms_hot: Gauge,
-    rooms_promoted: Counter,
-    rooms_demoted: Counter,
-    store: StoreCells,
+    /// Indexed as [`STORE_TOTALS`].
+    store_totals: [Counter; STORE_TOTALS.len()],
+    store_bytes: Gauge,
+    store_failing: Gauge,
+    store_call: Gauge,
     cpu: Counter,
     resident: Gauge,
     draining: Gauge,
@@ -108,36 +95,67 @@ struct Cells {
 
 /// The gauges of one shard.
 #[derive(Debug)]
-struct HoldingsCells {
-    connections: Gauge,
-    members: Gauge,
-    rooms: Gauge,
-    waiting: Gauge,
-    behind: Gauge,
-    gathered: Gauge,
-    not_durable: Gauge,
-    busy: Gauge,
-    passes: Gauge,
-    stretch: Gauge,
-    window_needed: Gauge,
+struct ShardCells {
+    /// Indexed as [`HELD`].
+    held: [Gauge; HELD.len()],
     ladder_step: Gauge,
     owed: Gauge,
 }
 
-/// Copies of the store's own counts.
-#[derive(Debug)]
-struct StoreCells {
-    commits: Counter,
-    commit_time: Counter,
-    messages: Counter,
-    failures: Counter,
-    reopenings: Counter,
-    quarantined: Counter,
-    purged: Counter,
-    bytes: Gauge,
-    failing: Gauge,
-    call: Gauge,
-}
+/// A row of the table, and its number in a `T`.
+type Shown<T, Number> = (Definition, fn(&T) -> Number);
+
+/// A counter of a shard's [`Tally`]: its row, the values of its labels, and its count.
+type Tallied = (Definition, &'static [&'static str], fn(&Tally) -> u64);
+
+const TALLIED: [Tallied; 20] = [
+    (DUPLICATES, &[], |tally| tally.rooms.duplicates),
+    (IDS_EVICTED, &[], |tally| tally.rooms.ids_evicted),
+    (BATCHES, &[], |tally| tally.rooms.batches),
+    (FRAMES, &["level"], |tally| tally.frames_level),
+    (FRAMES, &["composed"], |tally| tally.frames_composed),
+    (WELCOMES_ENCODED, &[], |tally| tally.welcomes_encoded),
+    (FRAMES, &["refresh"], |tally| tally.frames_refresh),
+    (FRAMES_SKIPPED, &[], |tally| tally.frames_skipped),
+    (FRAMES_QUEUED, &[], |tally| tally.frames_queued),
+    (MESSAGES_SKIPPED, &[], |tally| tally.messages_skipped),
+    (LANE_FULL, &[], |tally| tally.lane_full),
+    (FRAMES_CARRIED, &[], |tally| tally.frames_carried),
+    (FRAMES_CATCHING_UP, &[], |tally| tally.frames_catching_up),
+    (ACKS, &[], |tally| tally.acks),
+    (ACKS_IGNORED, &[], |tally| tally.acks_ignored),
+    (CURSORS_RESET, &[], |tally| tally.rooms.resets),
+    (STREAMS_FAILED, &[], |tally| tally.rooms.store_failures),
+    (ROOMS_FORGOTTEN, &[], |tally| tally.rooms_forgotten),
+    (ROOMS_PROMOTED, &[], |tally| tally.rooms_promoted),
+    (ROOMS_DEMOTED, &[], |tally| tally.rooms_demoted),
+];
+
+/// The gauges of a shard's [`Holdings`], each with its value.
+const HELD: [Shown<Holdings, f64>; 11] = [
+    (CONNECTIONS, |held| as_gauge(held.connections)),
+    (MEMBERS, |held| as_gauge(held.members)),
+    (ROOMS, |held| as_gauge(held.rooms)),
+    (WAITING, |held| as_gauge(held.waiting)),
+    (BEHIND, |held| as_gauge(held.behind)),
+    (GATHERED, |held| as_gauge(held.gathered)),
+    (NOT_DURABLE, |held| as_gauge(held.not_durable)),
+    (BUSY, |held| as_gauge(held.busy_permille) / 1000.0),
+    (PASSES, |held| as_gauge(held.passes_permille) / 1000.0),
+    (STRETCH, |held| as_gauge(held.stretch_permille) / 1000.0),
+    (WINDOW_NEEDED, |held| held.window_needed.as_secs_f64()),
+];
+
+/// The totals in the store's [`StoreTally`], each with its count.
+const STORE_TOTALS: [Shown<StoreTally, u64>; 7] = [
+    (STORE_COMMITS, |tally| tally.commits),
+    (STORE_COMMIT_TIME, |tally| micros(tally.commit_time)),
+    (STORE_MESSAGES, |tally| tally.messages),
+    (STORE_FAILURES, |tally| tally.failures),
+    (STORE_REOPENINGS, |tally| tally.reopenings),
+    (STORE_QUARANTINED, |tally| tally.quarantined),
+    (STORE_PURGED, |tally| tally.purged),
+];
 
 impl Metrics {
     /// The metrics of a server with `shards` shards, all at zero.
@@ -157,42 +175,19 @@ impl Metrics {
     /// Adds the counts of a shard. `now` is the end of the passes in `tally.written`.
     pub(crate) fn add(&self, tally: &Tally, now: Instant) {
         let cells = &*self.cells;
-        add_by_class(&cells.published, &tally.rooms.published);
-        add_by_class(&cells.accepted, &tally.rooms.accepted);
-        add_by_class(&cells.merged, &tally.rooms.merged);
+        add_each(&cells.published, &tally.rooms.published.0);
+        add_each(&cells.accepted, &tally.rooms.accepted.0);
+        add_each(&cells.merged, &tally.rooms.merged.0);
         for (shed, count) in cells.shed.iter().zip(&tally.rooms.shed) {
-            add_by_class(shed, count);
+            add_each(shed, &count.0);
         }
-        for (counter, count) in [
-            (&cells.duplicates, tally.rooms.duplicates),
-            (&cells.ids_evicted, tally.rooms.ids_evicted),
-            (&cells.batches, tally.rooms.batches),
-            (&cells.frames_level, tally.frames_level),
-            (&cells.frames_composed, tally.frames_composed),
-            (&cells.welcomes_encoded, tally.welcomes_encoded),
-            (&cells.frames_refresh, tally.frames_refresh),
-            (&cells.frames_skipped, tally.frames_skipped),
-            (&cells.frames_queued, tally.frames_queued),
-            (&cells.messages_skipped, tally.messages_skipped),
-            (&cells.lane_full, tally.lane_full),
-            (&cells.frames_carried, tally.frames_carried),
-            (&cells.frames_catching_up, tally.frames_catching_up),
-            (&cells.acks, tally.acks),
-            (&cells.acks_ignored, tally.acks_ignored),
-            (&cells.cursors_reset, tally.rooms.resets),
-            (&cells.streams_failed, tally.rooms.store_failures),
-            (&cells.rooms_forgotten, tally.rooms_forgotten),
-            (&cells.rooms_promoted, tally.rooms_promoted),
-            (&cells.rooms_demoted, tally.rooms_demoted),
-        ]
-        .into_iter()
-        .chain(cells.unavailable.iter().zip(tally.rooms.unavailable))
+        for (counter, (_, _, count)) in cells.tallied.iter().zip(TALLIED) {
+            add_some(counter, count(tally));
+        }
+        add_each(&cells.unavailable, &tally.rooms.unavailable);
+        add_each(&cells.closed, &tally.closed);
         // Index 0 is the rate of a publisher key, counted at the doors by `past_key_rate`.
-        .chain(cells.over_limit[1..].iter().zip([tally.rooms.over_room_rate, tally.rooms.over_type_rate]))
-        .chain(cells.closed.iter().zip(tally.closed))
-        {
-            add_some(counter, count);
-        }
+        add_each(&cells.over_limit[1..], &[tally.rooms.over_room_rate, tally.rooms.over_type_rate]);
         for oldest in &tally.written {
             cells.publish_to_write.record(now.saturating_duration_since(*oldest).as_secs_f64());
         }
@@ -204,27 +199,15 @@ impl Metrics {
     /// Counts `over` messages past the limit of a publisher key. `shed` has the shed part of `over`.
     pub(crate) fn past_key_rate(&self, over: u64, shed: &ByClass) {
         add_some(&self.cells.over_limit[0], over);
-        add_by_class(&self.cells.shed[ShedReason::KeyRate as usize], shed);
+        add_each(&self.cells.shed[ShedReason::KeyRate as usize], &shed.0);
     }
 
     /// Shows the holdings of a shard. An unknown shard is ignored.
     pub(crate) fn hold(&self, shard: usize, holdings: &Holdings) {
-        let Some(cells) = self.cells.holdings.get(shard) else { return };
-        for (gauge, held) in [
-            (&cells.connections, holdings.connections),
-            (&cells.members, holdings.members),
-            (&cells.rooms, holdings.rooms),
-            (&cells.waiting, holdings.waiting),
-            (&cells.behind, holdings.behind),
-            (&cells.gathered, holdings.gathered),
-            (&cells.not_durable, holdings.not_durable),
-        ] {
-            gauge.set(as_gauge(held));
+        let Some(cells) = self.cells.shards.get(shard) else { return };
+        for (gauge, (_, value)) in cells.held.iter().zip(HELD) {
+            gauge.set(value(holdings));
         }
-        cells.busy.set(as_gauge(holdings.busy_permille) / 1000.0);
-        cells.passes.set(as_gauge(holdings.passes_permille) / 1000.0);
-        cells.stretch.set(as_gauge(holdings.stretch_permille) / 1000.0);
-        cells.window_needed.set(holdings.window_needed.as_secs_f64());
         // Shards report one by one, and a spread needs the last report of each.
         let mut held = self.cells.held.lock();
         held[shard] = *holdings;
@@ -235,7 +218,7 @@ impl Metrics {
     /// Shows the step of the ladder in force on a shard, and the bytes owed to the shard's devices. An
     /// unknown shard is ignored.
     pub(crate) fn degraded(&self, shard: usize, step: Step, owed_bytes: u64) {
-        let Some(cells) = self.cells.holdings.get(shard) else { return };
+        let Some(cells) = self.cells.shards.get(shard) else { return };
         cells.ladder_step.set(f64::from(step.number()));
         cells.owed.set(as_gauge(owed_bytes));
     }
@@ -259,29 +242,20 @@ impl Metrics {
     /// Shows the store's counts, its trouble, and the time of its call under way. Called for each scrape: the
     /// store counts by itself, with or without scrapes.
     pub(crate) fn show_store(&self, tally: &StoreTally, trouble: Option<&Trouble>, under_way: Duration) {
-        let cells = &self.cells.store;
-        let commit_micros = u64::try_from(tally.commit_time.as_micros()).unwrap_or(u64::MAX);
-        for (counter, count) in [
-            (&cells.commits, tally.commits),
-            (&cells.commit_time, commit_micros),
-            (&cells.messages, tally.messages),
-            (&cells.failures, tally.failures),
-            (&cells.reopenings, tally.reopenings),
-            (&cells.quarantined, tally.quarantined),
-            (&cells.purged, tally.purged),
-        ] {
+        let cells = &*self.cells;
+        for (counter, (_, total)) in cells.store_totals.iter().zip(STORE_TOTALS) {
             // The store's own totals: adding them up again would count each scrape.
-            counter.absolute(count);
+            counter.absolute(total(tally));
         }
-        cells.bytes.set(as_gauge(tally.bytes));
-        cells.failing.set(if trouble.is_some() { 1.0 } else { 0.0 });
+        cells.store_bytes.set(as_gauge(tally.bytes));
+        cells.store_failing.set(if trouble.is_some() { 1.0 } else { 0.0 });
         // A hanging disk shows in this gauge alone: its call neither fails nor ends.
-        cells.call.set(under_way.as_secs_f64());
+        cells.store_call.set(under_way.as_secs_f64());
     }
 
     /// Shows the processor time of the process since the start, and the memory now. Called for each scrape.
     pub(crate) fn show_process(&self, processor_time: Duration, resident_bytes: u64) {
-        self.cells.cpu.absolute(u64::try_from(processor_time.as_micros()).unwrap_or(u64::MAX));
+        self.cells.cpu.absolute(micros(processor_time));
         self.cells.resident.set(as_gauge(resident_bytes));
     }
 
@@ -331,10 +305,14 @@ impl Metrics {
     }
 }
 
-fn add_by_class(counters: &[Counter; 5], counts: &ByClass) {
-    for (counter, count) in counters.iter().zip(counts.0) {
-        add_some(counter, count);
+fn add_each(counters: &[Counter], counts: &[u64]) {
+    for (counter, count) in counters.iter().zip(counts) {
+        add_some(counter, *count);
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A count as the value of a gauge, exact up to 2^53.
@@ -364,7 +342,6 @@ struct Register(PrometheusRecorder);
 
 impl Cells {
     fn register(register: &Register, shards: usize) -> Self {
-        let closed = CloseReason::ALL.map(CloseReason::name);
         Self {
             published: register.by_class(&PUBLISHED),
             accepted: register.by_class(&ACCEPTED),
@@ -374,40 +351,21 @@ impl Cells {
                 .map(|reason| CLASSES.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
                 .collect(),
             over_limit: LIMITS.map(|limit| register.counter(&OVER_LIMIT, &[limit.name()])),
-            unavailable: Unavailable::ALL
-                .iter()
-                .map(|reason| register.counter(&UNAVAILABLE, &[reason.name()]))
-                .collect(),
-            duplicates: register.counter(&DUPLICATES, &[]),
-            ids_evicted: register.counter(&IDS_EVICTED, &[]),
-            batches: register.counter(&BATCHES, &[]),
-            frames_level: register.counter(&FRAMES, &["level"]),
-            frames_composed: register.counter(&FRAMES, &["composed"]),
-            welcomes_encoded: register.counter(&WELCOMES_ENCODED, &[]),
-            frames_refresh: register.counter(&FRAMES, &["refresh"]),
-            frames_skipped: register.counter(&FRAMES_SKIPPED, &[]),
-            frames_queued: register.counter(&FRAMES_QUEUED, &[]),
-            messages_skipped: register.counter(&MESSAGES_SKIPPED, &[]),
-            lane_full: register.counter(&LANE_FULL, &[]),
-            frames_carried: register.counter(&FRAMES_CARRIED, &[]),
-            frames_catching_up: register.counter(&FRAMES_CATCHING_UP, &[]),
-            acks: register.counter(&ACKS, &[]),
-            acks_ignored: register.counter(&ACKS_IGNORED, &[]),
-            cursors_reset: register.counter(&CURSORS_RESET, &[]),
-            streams_failed: register.counter(&STREAMS_FAILED, &[]),
-            rooms_forgotten: register.counter(&ROOMS_FORGOTTEN, &[]),
+            unavailable: register.each(&UNAVAILABLE, Unavailable::ALL.map(Unavailable::name)),
+            tallied: TALLIED.map(|(row, labels, _)| register.counter(&row, labels)),
             // Every label value is registered at the start: an alert on a rate needs the zero before the
             // first count.
-            closed: closed.iter().map(|reason| register.counter(&CLOSED, &[reason])).collect(),
-            holdings: (0..shards).map(|shard| register.holdings(shard)).collect(),
+            closed: register.each(&CLOSED, CloseReason::ALL.map(CloseReason::name)),
+            shards: (0..shards).map(|shard| register.shard(&shard.to_string())).collect(),
             held: Mutex::new(vec![Holdings::default(); shards]),
             ladder_changes: ["down", "up"].map(|direction| register.counter(&LADDER_CHANGES, &[direction])),
             busy_spread: register.gauge(&BUSY_SPREAD, &[]),
             members_spread: register.gauge(&MEMBERS_SPREAD, &[]),
             rooms_hot: register.gauge(&ROOMS_HOT, &[]),
-            rooms_promoted: register.counter(&ROOMS_PROMOTED, &[]),
-            rooms_demoted: register.counter(&ROOMS_DEMOTED, &[]),
-            store: register.store(),
+            store_totals: STORE_TOTALS.map(|(row, _)| register.counter(&row, &[])),
+            store_bytes: register.gauge(&STORE_BYTES, &[]),
+            store_failing: register.gauge(&STORE_FAILING, &[]),
+            store_call: register.gauge(&STORE_CALL, &[]),
             cpu: register.counter(&CPU, &[]),
             resident: register.gauge(&RESIDENT, &[]),
             draining: register.gauge(&DRAINING, &[]),
@@ -421,15 +379,9 @@ impl Cells {
                 .iter()
                 .map(|door| Dropped::ALL.map(|why| register.counter(&DROPPED, &[door.name(), why.name()])))
                 .collect(),
-            accept_failed: DoorName::ALL
-                .iter()
-                .map(|door| register.counter(&ACCEPT_FAILED, &[door.name()]))
-                .collect(),
+            accept_failed: register.each(&ACCEPT_FAILED, DoorName::ALL.map(DoorName::name)),
             handshakes: register.counter(&HANDSHAKES, &[]),
-            handshakes_refused: Refusal::ALL
-                .iter()
-                .map(|why| register.counter(&HANDSHAKES_REFUSED, &[why.name()]))
-                .collect(),
+            handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
         }
     }
 }
@@ -453,42 +405,20 @@ impl Register {
         self.0.register_histogram(&key(row, &[]), &METADATA)
     }
 
+    /// A counter for each value of the row's only label.
+    fn each<const N: usize>(&self, row: &Definition, values: [&str; N]) -> Vec<Counter> {
+        values.iter().map(|value| self.counter(row, &[value])).collect()
+    }
+
     fn by_class(&self, row: &Definition) -> [Counter; 5] {
         CLASSES.map(|class| self.counter(row, &[class.name()]))
     }
 
-    fn holdings(&self, shard: usize) -> HoldingsCells {
-        let shard = shard.to_string();
-        let gauge = |row| self.gauge(row, &[&shard]);
-        HoldingsCells {
-            connections: gauge(&CONNECTIONS),
-            members: gauge(&MEMBERS),
-            rooms: gauge(&ROOMS),
-            waiting: gauge(&WAITING),
-            behind: gauge(&BEHIND),
-            gathered: gauge(&GATHERED),
-            not_durable: gauge(&NOT_DURABLE),
-            busy: gauge(&BUSY),
-            passes: gauge(&PASSES),
-            stretch: gauge(&STRETCH),
-            window_needed: gauge(&WINDOW_NEEDED),
-            ladder_step: gauge(&LADDER_STEP),
-            owed: gauge(&OUTBOUND_OWED),
-        }
-    }
-
-    fn store(&self) -> StoreCells {
-        StoreCells {
-            commits: self.counter(&STORE_COMMITS, &[]),
-            commit_time: self.counter(&STORE_COMMIT_TIME, &[]),
-            messages: self.counter(&STORE_MESSAGES, &[]),
-            failures: self.counter(&STORE_FAILURES, &[]),
-            reopenings: self.counter(&STORE_REOPENINGS, &[]),
-            quarantined: self.counter(&STORE_QUARANTINED, &[]),
-            purged: self.counter(&STORE_PURGED, &[]),
-            bytes: self.gauge(&STORE_BYTES, &[]),
-            failing: self.gauge(&STORE_FAILING, &[]),
-            call: self.gauge(&STORE_CALL, &[]),
+    fn shard(&self, shard: &str) -> ShardCells {
+        ShardCells {
+            held: HELD.map(|(row, _)| self.gauge(&row, &[shard])),
+            ladder_step: self.gauge(&LADDER_STEP, &[shard]),
+            owed: self.gauge(&OUTBOUND_OWED, &[shard]),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The store's numbers and troubles, for `/readyz`, metrics and logs. The writer alone writes; any thread
 //! reads.
 
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use roomcast_core::limits::STORE_HEALED_AFTER;
 use roomcast_core::now::Now;
@@ -14,18 +14,11 @@ use super::StoreHoldings;
 #[derive(Debug)]
 pub struct Health {
     state: Mutex<State>,
-    commits: AtomicU64,
-    commit_nanos: AtomicU64,
-    messages: AtomicU64,
-    bytes: AtomicU64,
-    failures: AtomicU64,
-    reopenings: AtomicU64,
-    quarantined: AtomicU64,
-    purged: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    tally: StoreTally,
     trouble: Option<Trouble>,
     /// The time of the last reopening, until a write or `STORE_HEALED_AFTER` shows that the store is well.
     reopened: Option<Instant>,
@@ -68,74 +61,61 @@ pub struct StoreTally {
 
 impl Health {
     pub(super) fn new(holdings: StoreHoldings) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            state: Mutex::default(),
-            commits: zero(),
-            commit_nanos: zero(),
-            messages: zero(),
-            bytes: AtomicU64::new(holdings.bytes),
-            failures: zero(),
-            reopenings: zero(),
-            quarantined: AtomicU64::new(holdings.quarantined),
-            purged: zero(),
-        }
+        let StoreHoldings { bytes, quarantined } = holdings;
+        let tally = StoreTally { bytes, quarantined, ..StoreTally::default() };
+        Self { state: Mutex::new(State { tally, ..State::default() }) }
     }
 
     /// The trouble of the store. `None` while the store is well.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
-        self.state().trouble.clone()
+        self.state.lock().trouble.clone()
     }
 
     /// The time since the call under way began, or zero without a call. A hanging disk shows here alone: its
     /// call neither fails nor ends.
     #[must_use]
     pub fn under_way(&self, now: Now) -> Duration {
-        self.state().call_began.map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
+        self.state
+            .lock()
+            .call_began
+            .map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
     }
 
     /// The counts so far.
     #[must_use]
     pub fn tally(&self) -> StoreTally {
-        StoreTally {
-            commits: self.commits.load(Relaxed),
-            commit_time: Duration::from_nanos(self.commit_nanos.load(Relaxed)),
-            messages: self.messages.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-            failures: self.failures.load(Relaxed),
-            reopenings: self.reopenings.load(Relaxed),
-            quarantined: self.quarantined.load(Relaxed),
-            purged: self.purged.load(Relaxed),
-        }
+        self.state.lock().tally
     }
 
     pub(super) fn call_begins(&self, now: Now) {
-        self.state().call_began = Some(now.instant);
+        self.state.lock().call_began = Some(now.instant);
     }
 
     /// Notes the end of a call, successful or not.
     pub(super) fn call_ended(&self, holdings: StoreHoldings) {
-        self.state().call_began = None;
-        self.bytes.store(holdings.bytes, Relaxed);
-        self.quarantined.store(holdings.quarantined, Relaxed);
+        let mut state = self.state.lock();
+        state.call_began = None;
+        state.tally.bytes = holdings.bytes;
+        state.tally.quarantined = holdings.quarantined;
     }
 
     pub(super) fn committed(&self, messages: usize, took: Duration, now: Now) {
         self.healed(now);
-        self.commits.fetch_add(1, Relaxed);
-        self.commit_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        self.messages.fetch_add(messages as u64, Relaxed);
+        let tally = &mut self.state.lock().tally;
+        tally.commits += 1;
+        tally.commit_time += took;
+        tally.messages += messages as u64;
     }
 
     pub(super) fn purged(&self, rows: usize) {
-        self.purged.fetch_add(rows as u64, Relaxed);
+        self.state.lock().tally.purged += rows as u64;
     }
 
     pub(super) fn failed(&self, why: &str, now: Now) {
-        self.failures.fetch_add(1, Relaxed);
         let was_well = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
+            state.tally.failures += 1;
             state.reopened = None;
             let since = state.trouble.as_ref().map_or(now, |trouble| trouble.since);
             state.trouble.replace(Trouble { since, why: why.to_owned() }).is_none()
@@ -147,13 +127,14 @@ impl Health {
     }
 
     pub(super) fn reopened(&self, now: Now) {
-        self.reopenings.fetch_add(1, Relaxed);
-        self.state().reopened = Some(now.instant);
+        let mut state = self.state.lock();
+        state.tally.reopenings += 1;
+        state.reopened = Some(now.instant);
     }
 
     /// Ends a trouble without writes, `STORE_HEALED_AFTER` after the reopening.
     pub(super) fn heal_in_time(&self, now: Now) {
-        let reopened = self.state().reopened;
+        let reopened = self.state.lock().reopened;
         if reopened.is_some_and(|reopened| reopened + STORE_HEALED_AFTER <= now.instant) {
             self.healed(now);
         }
@@ -161,7 +142,7 @@ impl Health {
 
     fn healed(&self, now: Now) {
         let trouble = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.reopened = None;
             state.trouble.take()
         };
@@ -169,9 +150,5 @@ impl Health {
             let failed_for = now.instant.saturating_duration_since(trouble.since.instant);
             tracing::info!(?failed_for, "the store is well again");
         }
-    }
-
-    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
-        self.state.lock()
     }
 }

@@ -48,12 +48,10 @@ impl Memory {
     fn append_one(&mut self, append: &Append) -> Result<(), StoreError> {
         let stream = self.rooms.get(&append.room);
         let head = stream.map_or(0, |stream| stream.head);
-        let continues = stream.is_none_or(|stream| stream.epoch == append.epoch)
-            && (head + 1..).zip(&append.messages).all(|(offset, message)| message.offset == offset);
-        if !continues {
+        if stream.is_some_and(|stream| stream.epoch != append.epoch) || !append.follows(head) {
             return Err(StoreError::Moved);
         }
-        let bytes: u64 = append.messages.iter().map(|message| stored_bytes(&append.room, message)).sum();
+        let bytes = append.stored_bytes();
         if self.bytes + bytes > self.bytes_max {
             return Err(StoreError::Full);
         }

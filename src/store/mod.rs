@@ -126,15 +126,12 @@ impl StoreRequest {
     /// The answer to the request after `error`.
     #[must_use]
     pub(crate) fn failed(self, error: StoreError) -> StoreAnswer {
-        match self {
-            Self::Load { room, life } => StoreAnswer::Failed { room, life, asked: Asked::Load, error },
-            Self::Append(Append { room, life, .. }) => {
-                StoreAnswer::Failed { room, life, asked: Asked::Append, error }
-            }
-            Self::Page { room, life, after, .. } => {
-                StoreAnswer::Failed { room, life, asked: Asked::Page { after }, error }
-            }
-        }
+        let (room, life, asked) = match self {
+            Self::Load { room, life } => (room, life, Asked::Load),
+            Self::Append(Append { room, life, .. }) => (room, life, Asked::Append),
+            Self::Page { room, life, after, .. } => (room, life, Asked::Page { after }),
+        };
+        StoreAnswer::Failed { room, life, asked, error }
     }
 }
 
@@ -149,6 +146,23 @@ pub struct Append {
     pub epoch: Epoch,
     /// At least one message. The offsets are consecutive, and the first follows the stored head.
     pub messages: Vec<Arc<Message>>,
+}
+
+impl Append {
+    /// True if the offsets continue a stream with this head.
+    fn follows(&self, head: u64) -> bool {
+        (head + 1..).zip(&self.messages).all(|(offset, message)| message.offset == offset)
+    }
+
+    /// Bytes of the messages in memory.
+    fn wire_bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.wire_bytes).sum()
+    }
+
+    /// Bytes of the rows and their keys.
+    fn stored_bytes(&self) -> u64 {
+        self.messages.iter().map(|message| row::stored_bytes(&self.room, message)).sum()
+    }
 }
 
 /// The answer to a [`StoreRequest`].

@@ -97,7 +97,7 @@ impl Port {
 /// Bytes of a waiting request in memory.
 fn bytes_of(request: &StoreRequest) -> usize {
     match request {
-        StoreRequest::Append(append) => append.messages.iter().map(|message| message.wire_bytes).sum(),
+        StoreRequest::Append(append) => append.wire_bytes(),
         StoreRequest::Load { .. } | StoreRequest::Page { .. } => 0,
     }
 }

@@ -61,11 +61,22 @@ pub(super) fn offset_of(key: &[u8]) -> Option<u64> {
 }
 
 /// The checksum over `key`, then `rest`.
-pub(super) fn seal(key: &[u8], rest: &[u8]) -> u64 {
+fn seal(key: &[u8], rest: &[u8]) -> u64 {
     let mut sum = Xxh3::new();
     sum.update(key);
     sum.update(rest);
     sum.digest()
+}
+
+/// `rest` behind its checksum.
+pub(super) fn sealed(key: &[u8], rest: &[u8]) -> Vec<u8> {
+    [&seal(key, rest).to_le_bytes(), rest].concat()
+}
+
+/// The bytes behind a checksum. `None` for a wrong checksum.
+pub(super) fn unsealed<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (sum, rest) = value.split_first_chunk()?;
+    (u64::from_le_bytes(*sum) == seal(key, rest)).then_some(rest)
 }
 
 /// Unix ms at which the row may go: the later of the message's expiry and the end of the `id` (`ID_AGE_MAX`).
@@ -109,10 +120,7 @@ fn push_text(row: &mut Vec<u8>, text: &str) {
 
 /// Reads the row at `key`. `None` for a damaged row, or a row of another key.
 pub(super) fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
-    let (sum, mut rest) = row.split_first_chunk()?;
-    if u64::from_le_bytes(*sum) != seal(key, rest) {
-        return None;
-    }
+    let mut rest = unsealed(key, row)?;
     let epoch = Epoch(take_u64(&mut rest)?);
     let at_ms = take_u64(&mut rest)?;
     let ttl = Duration::from_millis(take_u64(&mut rest)?);

@@ -175,16 +175,12 @@ impl Gathered {
         // The first append always fits: an append larger than a commit would wait for ever.
         self.appends.is_empty()
             || (self.messages + append.messages.len() <= STORE_COMMIT_MESSAGES_MAX
-                && self.bytes + bytes_of(append) <= STORE_COMMIT_BYTES_MAX)
+                && self.bytes + append.wire_bytes() <= STORE_COMMIT_BYTES_MAX)
     }
 
     fn is_from(&self, desk: usize) -> bool {
         self.order.iter().any(|place| place.desk == desk)
     }
-}
-
-fn bytes_of(append: &Append) -> usize {
-    append.messages.iter().map(|message| message.wire_bytes).sum()
 }
 
 /// The outcome of taking one request from a desk.
@@ -319,7 +315,7 @@ impl Writer {
             gathered.order.push(AnswerDue { desk: index, refused });
         } else if gathered.has_room_for(&append) {
             gathered.messages += append.messages.len();
-            gathered.bytes += bytes_of(&append);
+            gathered.bytes += append.wire_bytes();
             gathered.appends.push(append);
             gathered.order.push(AnswerDue { desk: index, refused: None });
         } else {

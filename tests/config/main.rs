@@ -1,4 +1,4 @@
-//! The configuration as operators see it: layers, mistakes, hints, secrets, paths, and the printed form.
+//! The configuration from the operator's side: layers, mistakes, hints, secrets, paths, and the printed form.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod secrets;
@@ -101,7 +101,8 @@ fn the_built_in_defaults_are_those_of_the_code() {
 
 #[test]
 fn flags_stand_over_the_environment_over_the_file_over_the_defaults() {
-    let file = "[viewer]\nlisten = '127.0.0.1:1'\nheartbeat_ms = 2000\njoins_per_second = 300\n[shards]\ncount = 2\n[flush]\ngather_ms = 20";
+    let file = "[viewer]\nlisten = '127.0.0.1:1'\nheartbeat_ms = 2000\n\
+                joins_per_second = 300\n[shards]\ncount = 2\n[flush]\ngather_ms = 20";
     let environment = [
         ("ROOMCAST__VIEWER__LISTEN", "127.0.0.1:2"),
         ("ROOMCAST__FLUSH__GATHER_MS", "10"),
@@ -158,12 +159,12 @@ fn other_variables_are_passed_over() {
         "PATH",
         "ROOMCAST",
         "ROOMCASTER_ID",
-        // The load generator's and the tests'.
+        // Variables of the load generator and of the tests.
         "ROOMCAST_PUBLISHER_KEY",
         "ROOMCAST_DEVICE_TOKEN",
         "ROOMCAST_SEED",
         "ROOMCAST_SEEDS",
-        // What Kubernetes sets for services named roomcast and roomcast-viewer.
+        // Variables that Kubernetes sets for services named roomcast and roomcast-viewer.
         "ROOMCAST_SERVICE_HOST",
         "ROOMCAST_SERVICE_PORT",
         "ROOMCAST_SERVICE_PORT_HTTP",
@@ -200,7 +201,8 @@ fn a_variable_with_single_underscores_is_a_mistake_that_names_what_was_meant() {
 
 #[test]
 fn types_are_merged_key_by_key() {
-    let file = "[types]\ncoupon = { urgent = false }\ngift = { class = 'reliable' }\n\"a.b\" = { class = 'lossy', urgent = true }\n\
+    let file = "[types]\ncoupon = { urgent = false }\ngift = { class = 'reliable' }\n\
+                \"a.b\" = { class = 'lossy', urgent = true }\n\
                 red_packet = { class = 'normal' }";
     let config = load(
         file,
@@ -266,7 +268,7 @@ fn every_mistake_of_every_layer_is_reported_at_once_with_where_it_was_typed() {
     }
 }
 
-/// A file with one mistake, and how its report begins.
+/// A file with one mistake, and the beginning of the report.
 const WRONG: &[(&str, &str)] = &[
     ("insecure = 'yes'", "insecure: \"yes\" is not allowed; allowed: true or false"),
     ("flush = 5", "flush: is a section, not a value; allowed: a table of its keys"),
@@ -350,7 +352,8 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[types]\nchat = { class = 'norml' }",
-        "types.chat.class: \"norml\" is not allowed; allowed: reliable, normal, latest, counter, lossy; did you mean normal?",
+        "types.chat.class: \"norml\" is not allowed; allowed: reliable, normal, latest, counter, lossy; \
+         did you mean normal?",
     ),
     ("flush.high_share = 1.1", "flush.high_share: 1.1 is not allowed; allowed: a share, 0 to 1"),
     ("flush.high_share = 2", "flush.high_share: 2 is not allowed; allowed: a share, 0 to 1"),
@@ -358,7 +361,8 @@ const WRONG: &[(&str, &str)] = &[
     ("flush.normal_share = nan", "flush.normal_share: nan is not allowed; allowed: a share, 0 to 1"),
     (
         "flush.normal_share = 0.501",
-        "flush.normal_share: with it, flush.low_share, flush.normal_share, flush.high_share add up to 1.001; allowed: shares",
+        "flush.normal_share: with it, flush.low_share, flush.normal_share, flush.high_share add up to 1.001; \
+         allowed: shares",
     ),
     (
         "readable.normal_per_second = -1",
@@ -522,7 +526,8 @@ fn a_door_off_loopback_needs_authentication_or_insecure() {
 #[test]
 fn what_is_printed_shows_where_each_value_comes_from_and_no_secret() {
     let file = Scratch::holding(format!(
-        "[publisher]\nkeys = ['{KEY_HASH}']\n[auth]\ndevice_keys = [{{ kid = 'k', alg = 'HS256', secret = '{SECRET}' }}]\n\
+        "[publisher]\nkeys = ['{KEY_HASH}']\n\
+         [auth]\ndevice_keys = [{{ kid = 'k', alg = 'HS256', secret = '{SECRET}' }}]\n\
          [types]\n\"a.b\" = {{ class = 'lossy' }}"
     ));
     let line = args(&["config", "print", file.path(), "--shards", "3"]);
@@ -536,10 +541,10 @@ fn what_is_printed_shows_where_each_value_comes_from_and_no_secret() {
         "secret = \"[redacted]\"",
         "high_share = 0.5\n",
         "outbound_bytes = 1073741824\n",
-        "coupon = { class = \"reliable\", priority = \"high\", merge = \"none\", urgent = true, ttl_ms = 600000, rate = 0, \
+        "coupon = { class = \"reliable\", priority = \"high\", merge = \"none\", urgent = true, ttl_ms = 600000, \
+         rate = 0, history = false, weight = 1 }\n",
+        "like = { class = \"counter\", priority = \"normal\", merge = \"none\", urgent = false, rate = 0, \
          history = false, weight = 1 }\n",
-        "like = { class = \"counter\", priority = \"normal\", merge = \"none\", urgent = false, rate = 0, history = false, \
-         weight = 1 }\n",
         &format!(
             "\"a.b\" = {{ class = \"lossy\", priority = \"low\", merge = \"latest\", urgent = false, ttl_ms = 10000, \
              rate = 0, history = false, weight = 1 }}  # {}\n",

@@ -1,5 +1,5 @@
-//! Keys and secrets: callers are asked for the configured ones, secrets may be in files, and no mistake shows
-//! one.
+//! Keys and secrets: callers must show the configured keys, secrets may be in files, and no mistake shows a
+//! secret.
 
 use super::*;
 
@@ -40,9 +40,10 @@ fn a_relative_secret_file_counts_from_the_folder_of_the_file_that_names_it() {
     let secret = Scratch::holding(SECRET);
     let name = secret.0.file_name().unwrap().to_str().unwrap();
     let keys = format!("[{{ alg = 'HS256', secret_file = '{name}' }}]");
-    // Both are in the scratch folder. The test runs in another folder.
+    // The file of the configuration and the file of the secret are in the scratch folder. The test runs in
+    // another folder.
     assert!(load(&format!("auth.device_keys = {keys}"), &[], &[]).is_ok());
-    // A variable has no folder: its path counts from the working directory.
+    // A variable has no folder, so its path counts from the working directory.
     let mistakes = load("", &[("ROOMCAST__AUTH__DEVICE_KEYS", &keys)], &[]).unwrap_err();
     assert!(told(&mistakes)[0].contains("can't be read"), "{mistakes}");
 }
@@ -74,7 +75,8 @@ fn mistakes_about_secrets_name_the_key_and_never_what_was_typed() {
         ),
         (
             format!(
-                "auth.device_keys = [{{ kid = 'a', alg = 'HS256', secret = '{SECRET}' }}, {{ kid = 'a', alg = 'EdDSA', public_key = '{ed}' }}]"
+                "auth.device_keys = [{{ kid = 'a', alg = 'HS256', secret = '{SECRET}' }}, \
+                 {{ kid = 'a', alg = 'EdDSA', public_key = '{ed}' }}]"
             ),
             "auth.device_keys[1].kid",
         ),

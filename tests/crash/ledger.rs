@@ -1,5 +1,5 @@
-//! The ledger of a crash test: do the publishers' answers, the store's rows at the end and the devices'
-//! applied messages agree (I1 to I7)?
+//! The ledger of a crash test. The publishers' answers, the store's rows at the end and the devices' applied
+//! messages must agree (I1 to I7).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub(crate) enum Outcome {
     Refused,
 }
 
-/// One published message.
+/// A published message.
 #[derive(Debug, Clone)]
 pub(crate) struct Published {
     pub(crate) room: String,
@@ -30,7 +30,7 @@ pub(crate) struct Published {
 /// The id and the payload that one place holds at an offset.
 pub(crate) type Found = (String, Value);
 
-/// The name of a message: its id, or for a recall, which has none, the offset of the recalled message.
+/// The name of a message: its id. A recall has no id, and is named by the offset of the recalled message.
 pub(crate) fn name_of(message: &Value) -> String {
     match message["recall"].as_u64() {
         Some(offset) => recall_of(offset),
@@ -42,14 +42,14 @@ fn recall_of(offset: u64) -> String {
     format!("recall of {offset}")
 }
 
-/// Everything that was published, by id, and everything that was wrong.
+/// Every published message, by id, and every violation.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) published: BTreeMap<String, Published>,
     /// Room -> recalled offset -> offset of the recall.
     pub(crate) recalled: BTreeMap<String, BTreeMap<u64, u64>>,
     pub(crate) violations: Vec<String>,
-    /// From the answer, or the device's return if that was later, to the message's application.
+    /// The times from a message's answer, or from the device's later return, to the message's application.
     pub(crate) lags: Vec<Duration>,
     pub(crate) applied: u64,
     pub(crate) duplicates: u64,
@@ -139,8 +139,9 @@ impl Ledger {
         self.violations.append(&mut wrong);
     }
 
-    /// The mistake in a message that a device or the store holds, if there is one.
-    fn unlike_published(&self, room: &str, (id, payload): &Found) -> Option<String> {
+    /// The mistake in a message that a device or the store holds, if any.
+    fn unlike_published(&self, room: &str, found: &Found) -> Option<String> {
+        let (id, payload) = found;
         match self.published.get(id) {
             None if id.starts_with("recall of") && payload.is_null() => None,
             None => Some(format!("I6: {room} has {id:?}, which nobody published")),

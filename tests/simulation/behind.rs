@@ -1,5 +1,6 @@
-//! What a device that is behind gets once it takes something again: what must arrive, then how things stand, then what
-//! happens. Never what was said meanwhile; of that, how much it was.
+//! A device that is behind and takes bytes again gets three things in order: reliable messages, the latest
+//! state, then new messages. Messages from the time behind are not sent later. The device only hears their
+//! number.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ fn device(key: u64, pipe: &Rc<RefCell<Pipe>>) -> Device {
     Device::new(0, key, Encoding::Json, Rc::clone(pipe), true)
 }
 
-/// A round of everything: chat, notices that merge, a price, a coupon. How many of each type were accepted.
+/// Publishes one round of chat, merging notices, a price and a coupon. Returns the accepted messages by type.
 fn round(bench: &mut Bench, room: &RoomName, n: usize) -> Counts {
     let chat = |index| format!(r#"{{"type":"chat","payload":"{n}.{index} {}"}}"#, "x".repeat(100));
     let enter = |index| format!(r#"{{"type":"enter","key":"who","payload":{index}}}"#);
@@ -50,7 +51,7 @@ fn round(bench: &mut Bench, room: &RoomName, n: usize) -> Counts {
     accepted
 }
 
-/// Messages, merged and skipped of each type, together.
+/// Sums the messages, merges and skips of each type in a device's frames.
 fn accounted(device: &Device) -> Counts {
     let mut counts = Counts::new();
     for (_, heard) in &device.heard {
@@ -64,7 +65,7 @@ fn accounted(device: &Device) -> Counts {
     counts
 }
 
-/// Messages that a device was told as skipped, in whatever frame.
+/// The number of skipped messages in all frames of a device.
 fn told_skipped(device: &Device) -> u64 {
     let batches = device.heard.iter().filter_map(|(_, heard)| match heard {
         Heard::Batch { skipped, .. } => Some(skipped.values().sum::<u64>()),
@@ -73,7 +74,7 @@ fn told_skipped(device: &Device) -> u64 {
     batches.sum()
 }
 
-/// Frames that take a device past more than the next batch.
+/// The indexes of the frames that take a device past more than the next batch.
 fn jumps(device: &Device) -> Vec<usize> {
     let seqs: Vec<u64> = device
         .heard
@@ -88,7 +89,7 @@ fn jumps(device: &Device) -> Vec<usize> {
 
 #[test]
 fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
-    // All that is said is shown; and where devices are asked to show only so much.
+    // The first case shows all messages, the second limits normal messages to 7 a second.
     for normal_per_second in [0, 7] {
         let mut bench = Bench::new(128);
         let room = name("r");
@@ -124,7 +125,7 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
         assert!(jumps(&seeing).is_empty(), "who reads misses nothing");
         assert_eq!(accounted(&seeing), accepted, "at {normal_per_second} a second");
         assert_eq!(accounted(&slow), accepted, "at {normal_per_second} a second");
-        // Level frames tell of what the room left out, a refresh of what the device missed as well: the metric has both.
+        // Level frames count the room's own skips, a refresh also the device's. The metric has both.
         let told = told_skipped(&seeing) + told_skipped(&slow);
         assert!(told > 0 && (told_skipped(&seeing) > 0) == (normal_per_second > 0));
         assert_eq!(bench.shard.take_tally().messages_skipped, told, "at {normal_per_second} a second");
@@ -137,7 +138,7 @@ fn who_was_behind_gets_coupons_and_prices_and_is_told_how_much_was_said() {
         let last = ROUNDS as u64;
         assert!(*carried > 0 && coupons.last() == Some(&last) && coupons.is_sorted(), "{coupons:?}");
         let owed = slow.heard[..jump].iter().filter(|(_, heard)| matches!(heard, Heard::Batch { .. }));
-        // What it was owed when it fell behind, and the batch before that told it the audience.
+        // The outbox from before the fall, and the batch before that with the audience.
         assert!(owed.count() <= OUTBOX_FRAMES_MAX + 2, "no backlog");
         let offsets = slow.heard.iter().flat_map(|(_, heard)| match heard {
             Heard::Batch { part: Some(part), .. } => part.messages.iter().map(|told| told.offset).collect(),

@@ -1,5 +1,5 @@
-//! The write budget of one shard with a made-up meter: windows that widen and narrow, batches that leave in one write, and
-//! urgent messages that keep to it.
+//! The write budget of one shard with a made-up meter. Windows widen and narrow, batches leave in one write,
+//! and urgent messages keep to the budget.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::socket::writes_cost;
 const MEMBERS: usize = 10;
 const ROOM: &str = "r0";
 
-/// One shard with so many members in each of these rooms.
+/// One shard with the same number of members in each of `rooms`.
 fn node(rooms: &[&str]) -> Node {
     let rules = RoomRules { direct_members: 0, ..RoomRules::default() };
     let mut node = Node::new(rules, HeatRules { shards: 1, hot_members: 2000, hot_permille: 300 });
@@ -29,7 +29,7 @@ fn join(node: &mut Node, room: &str, members: usize) {
     }
 }
 
-/// Every window brings a batch, for so long.
+/// Publishes to all rooms for this many seconds, so that every window has a batch.
 fn flow(node: &mut Node, rooms: &[&str], seconds: u64) {
     for round in 0..seconds * 50 {
         for room in rooms {
@@ -47,7 +47,7 @@ fn writes(node: &Node) -> Vec<u64> {
     node.devices.iter().map(|device| device.pipe.borrow().writes).collect()
 }
 
-/// When the first device hears a message of this type, which is published now.
+/// Publishes a message of this type, and returns the time until the first device hears the message.
 fn hears_after(node: &mut Node, type_name: &str) -> Duration {
     let from = node.devices[0].heard.len();
     let at = node.now.instant;
@@ -96,8 +96,8 @@ fn the_window_widens_with_what_passes_cost_and_narrows_with_members_that_leave_a
     assert_eq!(node.window_ms(ROOM), 100, "writes got cheaper");
 }
 
-/// The places of those who had left used to be counted among those that were written to: the fewer were left, the cheaper
-/// each of them seemed.
+/// Regression: the cost of a pass used to be divided by places that members had left as well. Each remaining
+/// member then seemed cheaper with every leave.
 #[test]
 fn members_that_have_left_do_not_make_the_rest_seem_cheaper() {
     writes_cost(millis(12));
@@ -130,7 +130,7 @@ fn rooms_that_do_not_fit_together_are_all_stretched_until_they_do() {
     let rooms = ["r0", "r1", "r2", "r3"];
     let mut node = node(&rooms);
     flow(&mut node, &rooms, 60);
-    // Each alone would take half of the shard with a window of 100 ms.
+    // Each room alone would take half of the shard with a window of 100 ms.
     for room in rooms {
         let window = node.window_ms(room);
         assert!((280..=420).contains(&window), "{room}: {window}");
@@ -149,7 +149,8 @@ fn several_batches_of_one_flush_are_one_write_for_each_member() {
     let mut node = node(&[ROOM]);
     flow(&mut node, &[ROOM], 20);
     node.wait(millis(2000));
-    // The pass of this one is followed by none for a second: three whole batches and a part of one wait.
+    // After the pass of this alert, no pass follows for a second. Three whole batches and a part of a fourth
+    // wait.
     node.publish_numbers(ROOM, "alert", 0..1);
     let before = writes(&node);
     let seq = node.view(ROOM).head.seq;

@@ -1,4 +1,4 @@
-//! What the world's devices do: join, leave, come back, read, acknowledge, stall and break.
+//! The deeds of the world's devices: join, leave, come back, read, acknowledge, stall and break.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::socket::SimSocket;
 use crate::world::{CLOSING, ROOMS, World, home, name};
 
 const DEVICES_MAX: usize = 24;
-/// A device acknowledges at most this often, so that it is never taken for one that floods.
+/// The shortest time between two acknowledgements of a device, long enough to pass the flood guard.
 const ACK_SPACING: Duration = Duration::from_millis(150);
 
 impl World {
-    /// A witness comes, or the next one in the place of one that had to go.
+    /// Connects a room's first witness, or the successor of a gone witness.
     pub(crate) fn send_witness(&mut self, room: &'static str) {
         let keeps = match self.witnesses[room].last() {
             Some(last) => self.devices[*last].keeps,
@@ -37,7 +37,8 @@ impl World {
         self.kept.len() - 1
     }
 
-    /// The cursor a device joins with. Now and then it makes one up, or has lost what it kept.
+    /// Draws the cursor of a joining device. Some cursors are made up, and some devices have lost what they
+    /// kept.
     fn draw_cursor(&mut self, keeps: usize, room: &str) -> Link {
         let made_up = self.rng.u8(..40);
         let kept = self.kept[keeps].entry(room.to_owned()).or_default();
@@ -68,7 +69,7 @@ impl World {
             self.coverage.count("join during a pass", u64::from(passing));
             self.coverage.count("parked join", u64::from(self.loading.contains(room)));
         }
-        // What an earlier connection of it still holds is lost.
+        // An earlier connection of the same device loses the bytes in its pipe.
         for former in self.devices.iter_mut().filter(|device| device.keeps == keeps) {
             former.pipe.borrow_mut().in_flight.clear();
             former.rooms.clear();
@@ -105,7 +106,7 @@ impl World {
         self.connect(shard, room, capacity, keeps);
     }
 
-    /// A device that was here before and is not now.
+    /// An earlier device without a connection now.
     fn some_absent(&mut self) -> Option<usize> {
         let is_absent =
             |keeps: &usize| !self.devices.iter().any(|device| device.keeps == *keeps && device.is_open());
@@ -113,7 +114,8 @@ impl World {
         if self.rng.u8(..4) == 0 { None } else { self.rng.choice(absent) }
     }
 
-    /// The publisher closes a room: its members hear of it, those with no other room are closed.
+    /// The publisher closes a room. Members hear of the close, and a connection without another room is
+    /// closed.
     pub(crate) fn close_room(&mut self) {
         if self.scatter.runs.is_some() {
             return;
@@ -128,7 +130,7 @@ impl World {
         }
     }
 
-    /// A room to join: mostly one with a witness.
+    /// Draws a room to join: mostly a room with a witness.
     fn some_room(&mut self) -> &'static str {
         if self.rng.u8(..8) == 0 { CLOSING } else { self.rng.choice(ROOMS).unwrap() }
     }
@@ -137,7 +139,7 @@ impl World {
         let Some(index) = self.some_device() else { return };
         let room = self.some_room();
         let device = &mut self.devices[index];
-        // What it still hears of the room is of the place it had there before.
+        // Frames for the former place in the room are still on their way, so the device doesn't join again.
         if device.rooms.iter().any(|joined| joined == room) || device.links.contains_key(room) {
             return;
         }
@@ -164,7 +166,8 @@ impl World {
             self.say(format!("hang up {index}"));
             let device = &mut self.devices[index];
             device.rooms.clear();
-            // It says and hears no more, whether or not the shard has dropped it yet.
+            // From here on the device is silent and deaf, even if the shard has not dropped the connection
+            // yet.
             device.pipe.borrow_mut().ended = true;
             let shard = device.shard;
             let key = device.key;
@@ -173,7 +176,7 @@ impl World {
         }
     }
 
-    /// A device says something, in its own encoding, masked with zeros.
+    /// Writes a frame from a device to its shard, in the device's encoding, masked with zeros.
     pub(crate) fn tell(&mut self, index: usize, text: &str) {
         let device = &self.devices[index];
         let (opcode, payload) = match device.encoding {
@@ -211,7 +214,7 @@ impl World {
         }
     }
 
-    /// A device takes what it has read of reliable messages.
+    /// Applies the reliable messages that a device has read since the last call.
     fn apply(&mut self, index: usize) {
         let device = &mut self.devices[index];
         let store = self.store.clone();
@@ -263,7 +266,7 @@ impl World {
         lines.into_iter().for_each(|line| self.say(line));
     }
 
-    /// A device acknowledges what it has applied, or something else altogether.
+    /// A device acknowledges the applied messages, sends a false acknowledgement, or sends none.
     pub(crate) fn acknowledge(&mut self) {
         let open = (0..self.devices.len()).filter(|index| self.devices[*index].is_open());
         let open: Vec<usize> = open.collect();
@@ -274,7 +277,7 @@ impl World {
             return;
         }
         match self.rng.u8(..12) {
-            // It is lost on the way.
+            // The acknowledgement is lost on the way.
             0 | 1 => self.devices[index].links.get_mut(&room).expect("listed").owes_ack = false,
             2 => self.acknowledge_falsely(index, &room),
             _ => self.acknowledge_in(index, &room),
@@ -291,11 +294,12 @@ impl World {
         may
     }
 
-    /// Past what was sent, backward, of a foreign epoch, of a room that is not joined: to no effect.
+    /// Acknowledges an offset past the sent ones, an earlier offset, a foreign epoch, or a room not joined.
+    /// The acknowledgement must not count.
     fn acknowledge_falsely(&mut self, index: usize, room: &str) {
         let link = &self.devices[index].links[room];
         let epoch = link.epoch.clone().unwrap_or_else(|| "00000000000000ff".to_owned());
-        // Going back from nothing is no step back.
+        // With nothing acknowledged, the earlier offset is 0 as well, and the acknowledgement may count.
         let is_harmless = link.acked == 0;
         let how = self.rng.u8(..4);
         let (room, epoch, offset) = match how {
@@ -317,7 +321,8 @@ impl World {
         let link = &device.links[room];
         let kept = &self.kept[device.keeps][room];
         let is_member = device.stands_in(room);
-        let (Some(epoch), Some((of, cursor))) = (link.epoch.clone(), kept.cursor.clone()) else { return };
+        let Some(epoch) = link.epoch.clone() else { return };
+        let Some((of, cursor)) = kept.cursor.clone() else { return };
         if of != epoch || !is_member || !device.is_open() {
             return;
         }
@@ -336,7 +341,7 @@ impl World {
         }
     }
 
-    /// A device's socket breaks; the shard finds out when it writes or is told to hang up.
+    /// Breaks a device's socket. The shard finds out at its next write or at a hang-up.
     pub(crate) fn reset(&mut self) {
         let Some(index) = self.some_device() else { return };
         self.say(format!("reset {index}"));
@@ -346,7 +351,7 @@ impl World {
         device.pipe.borrow_mut().broken = true;
     }
 
-    /// A device asks for pongs, perhaps without reading them.
+    /// A device sends pings, and perhaps reads none of the pongs.
     pub(crate) fn ping(&mut self) {
         let Some(index) = self.some_device() else { return };
         for _ in 0..self.rng.usize(1..12) {
@@ -376,7 +381,7 @@ impl World {
     }
 }
 
-/// What was taken back by then is carried no more.
+/// Checks a carry: no message in it was recalled up to `through`.
 fn check_recalled<'a>(
     carried: impl Iterator<Item = &'a crate::device::Told>,
     through: u64,

@@ -1,5 +1,5 @@
-//! The world's devices: they read their pipe, decode each frame independently of the engine's encoder, and note down
-//! what they were told for the oracle.
+//! The world's devices. A device reads its pipe, decodes each frame without the engine's encoder, and notes
+//! the content for the oracle.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,36 +14,36 @@ use serde_json::Value;
 use crate::keeps::Link;
 use crate::socket::Pipe;
 
-/// A message as a device sees it.
+/// A message as a device decodes it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Told {
     pub(crate) type_name: String,
     pub(crate) payload: String,
     pub(crate) key: String,
     pub(crate) id: String,
-    /// 0: it is not reliable.
+    /// The offset in the reliable stream. 0 for other classes.
     pub(crate) offset: u64,
-    /// 0: it takes nothing back.
+    /// The offset of the recalled message. 0 if the message is no recall.
     pub(crate) recall: u64,
 }
 /// Counts by type.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// What a batch brings.
+/// The content of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Content {
     pub(crate) messages: Vec<Told>,
     pub(crate) merged: Counts,
-    /// Increment and total.
+    /// Type -> increment and total.
     pub(crate) counters: BTreeMap<String, (u64, u64)>,
 }
 
-/// What a frame says of the reliable stream.
+/// The part of the reliable stream in a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) after: u64,
     pub(crate) through: u64,
-    /// `reliable`, or `carried` and those of `messages` with an offset, as they stand in the frame.
+    /// `reliable`, or `carried` and the `messages` with an offset, in the order of the frame.
     pub(crate) messages: Vec<Told>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) enum Heard {
         latest: Vec<Told>,
         content: Content,
         part: Option<Part>,
-        /// How many of the part's messages were carried.
+        /// The number of carried messages in `part`.
         carried: usize,
     },
     Left,
@@ -82,7 +82,7 @@ pub(crate) enum Heard {
 }
 
 impl Heard {
-    /// What a trace shows of it.
+    /// The frame's line in a trace.
     pub(crate) fn summary(&self) -> String {
         match self {
             Self::Welcome { seq, stream, .. } => {
@@ -104,33 +104,33 @@ impl Heard {
     }
 }
 
-/// One device, for as long as its connection lasts.
+/// One device, for the life of its connection.
 #[derive(Debug)]
 pub(crate) struct Device {
-    /// What it keeps for longer: an index.
+    /// The index of the state that outlives the connection.
     pub(crate) keeps: usize,
-    /// By room it has asked to join.
+    /// Room -> the device's knowledge of the room. Rooms enter with the request to join.
     pub(crate) links: BTreeMap<String, Link>,
-    /// How much of `heard` it has looked at for reliable messages.
+    /// The number of entries of `heard` that were searched for reliable messages.
     pub(crate) taken: usize,
-    /// When it last acknowledged.
+    /// The time of the last acknowledgement.
     pub(crate) acked_at: Option<Instant>,
     pub(crate) shard: usize,
     pub(crate) key: u64,
     pub(crate) encoding: Encoding,
     pub(crate) pipe: Rc<RefCell<Pipe>>,
-    /// Its pipe takes everything at once.
+    /// True: the pipe takes every write whole.
     pub(crate) healthy: bool,
-    /// It reads nothing.
+    /// True: the device reads nothing.
     pub(crate) stalled: bool,
-    /// By room, in order.
+    /// Every frame with its room, in the order of arrival.
     pub(crate) heard: Vec<(String, Heard)>,
-    /// Rooms it has asked to join and not to leave.
+    /// Rooms with a request to join and none to leave.
     pub(crate) rooms: Vec<String>,
-    /// Room and code.
+    /// Room and code of each error.
     pub(crate) errors: Vec<(String, String)>,
     pub(crate) bye: bool,
-    /// The code of the close frame it got.
+    /// The code of the close frame, once received.
     pub(crate) closed: Option<u16>,
     buffer: Vec<u8>,
 }
@@ -163,18 +163,19 @@ impl Device {
         }
     }
 
-    /// Whether its connection still stands.
+    /// True while the connection stands.
     pub(crate) fn is_open(&self) -> bool {
         self.closed.is_none() && !self.pipe.borrow().ended
     }
 
-    /// Whether it is a member of a room, as far as it has heard.
+    /// True if the last frame about the room shows the device as a member.
     pub(crate) fn stands_in(&self, room: &str) -> bool {
         let last = self.heard.iter().rev().find(|(of, _)| of == room);
         last.is_some_and(|(_, heard)| matches!(heard, Heard::Welcome { .. } | Heard::Batch { .. }))
     }
 
-    /// Reads at most `bytes_max`. The whole frames among them; whether the shard has to be told that it may write.
+    /// Reads at most `bytes_max` bytes, and decodes the whole frames among them. True if the shard must hear
+    /// that the socket takes bytes again.
     pub(crate) fn read(&mut self, bytes_max: usize) -> bool {
         let mut pipe = self.pipe.borrow_mut();
         let bytes = bytes_max.min(pipe.in_flight.len());
@@ -349,7 +350,7 @@ fn json_part(frame: &Value, messages: Vec<Told>) -> Part {
     Part { after: number("after"), through: number("through"), messages }
 }
 
-/// The reliable messages of a batch frame, as they stand in it.
+/// The reliable messages of a batch frame, in the order of the frame.
 fn reliable(carried: Vec<Told>, content: &Content) -> Vec<Told> {
     let among = content.messages.iter().filter(|told| told.offset > 0).cloned();
     carried.into_iter().chain(among).collect()

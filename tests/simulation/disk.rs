@@ -1,5 +1,5 @@
-//! The world's disk: the engine's own writer over a store in memory that fails, fills up and heals as the world draws it.
-//! What was ever written is kept beside it, for the oracle.
+//! The world's disk: the engine's own writer over a store in memory. The store fails, fills up and heals as
+//! drawn. A copy of every stored message is kept for the oracle.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,46 +11,46 @@ use roomcast_core::now::Now;
 use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 
-/// Which call fails next.
+/// The call that fails next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// An append, and nothing of it was stored.
+    /// An append that stores nothing.
     AppendBefore,
-    /// An append, and all of it was stored.
+    /// An append that stores everything.
     AppendAfter,
     /// A load or a page.
     Read,
-    /// Any.
+    /// The next call of any sort.
     Any,
 }
 
-/// A message as it was stored.
+/// A stored message.
 #[derive(Debug, Clone)]
 pub(crate) struct Written {
     pub(crate) message: Arc<Message>,
-    /// The latest that the wall clock had shown by then.
+    /// The latest wall-clock time seen up to the append, in ms.
     pub(crate) wall_max: u64,
-    /// The offset of its recall; 0: none.
+    /// The offset of the recall. 0: not recalled.
     pub(crate) recalled_by: u64,
 }
 
-/// What survives a crash, and what is wrong with it.
+/// The content of the disk, which survives a crash, and its present faults.
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) memory: Memory,
     pub(crate) now: Now,
-    /// The latest that the wall clock has shown.
+    /// The latest wall-clock time seen so far, in ms.
     pub(crate) wall_max: u64,
     pub(crate) fault: Option<Fault>,
-    /// From when on it can be opened again.
+    /// The first moment at which a failed store can be opened again.
     pub(crate) heals_at: Instant,
     pub(crate) full: bool,
     failing: bool,
-    /// Everything that was ever stored, by room and epoch, in order of offset.
+    /// Room and epoch -> every message ever stored, by rising offset.
     pub(crate) written: BTreeMap<(String, u64), Vec<Written>>,
 }
 
-/// The store that the writer is given.
+/// The writer's store: a handle to the disk.
 #[derive(Debug, Clone)]
 pub(crate) struct SimStore(Arc<Mutex<Disk>>);
 
@@ -80,7 +80,7 @@ impl Disk {
         self.wall_max = self.wall_max.max(now.unix_ms);
     }
 
-    /// Nothing is wrong with it any more.
+    /// Ends every fault.
     pub(crate) fn heal(&mut self) {
         self.fault = None;
         self.full = false;
@@ -92,17 +92,17 @@ impl Disk {
         self.failing = false;
     }
 
-    /// The epoch of a room's stream, as it is stored.
+    /// The stored epoch of a room's stream.
     pub(crate) fn epoch(&mut self, room: &RoomName) -> Option<Epoch> {
         self.memory.load(room).expect("memory never fails").map(|stored| stored.epoch)
     }
 
-    /// What was ever stored of one life of a room's stream.
+    /// Every message ever stored in one life of a room's stream.
     pub(crate) fn of(&self, room: &str, epoch: u64) -> &[Written] {
         self.written.get(&(room.to_owned(), epoch)).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a message is alive by whatever the clock has shown so far.
+    /// True if the message is not recalled, and not expired at any wall-clock time seen so far.
     pub(crate) fn is_surely_alive(&self, written: &Written) -> bool {
         written.recalled_by == 0 && written.message.expires_ms() > self.wall_max
     }

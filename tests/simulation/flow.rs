@@ -1,8 +1,9 @@
-//! Bare rooms under floods: everything that flow control does to what a room took, against an account of its own that
-//! knows only what the publisher was answered and what left in batches.
+//! Bare rooms under floods. The room's own account of flow control is held against the oracle's account. The
+//! oracle knows only the publishers' answers and the batches.
 //!
-//! Each seed is one room with drawn rules, types, rates and quotas; its passes and its store are drawn times. A failing seed
-//! is printed; `ROOMCAST_FLOW=n` replays it alone, `ROOMCAST_SEEDS=n` draws that many.
+//! Each seed is one room with drawn rules, types, rates and quotas. Passes and store answers take drawn
+//! times. A failing seed is printed. `ROOMCAST_FLOW=n` replays seed n alone, `ROOMCAST_SEEDS=n` draws n
+//! seeds.
 
 mod oracle;
 
@@ -28,7 +29,7 @@ use crate::world::Coverage;
 use crate::{number, print};
 
 const SEEDS: u64 = 500;
-/// Each rare branch has to be reached at least this often.
+/// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 5;
 const BRANCHES: [&str; 25] = [
     "room full",
@@ -60,13 +61,13 @@ const BRANCHES: [&str; 25] = [
 const TYPES: [&str; 9] = ["gift", "boast", "chat", "alert", "whisper", "enter", "follow", "price", "like"];
 const COUPON: &str = "coupon";
 
-/// What comes back to the room later.
+/// An answer that comes back to the room later.
 enum Later {
     Taken { cost: Option<WriteCost> },
     Durable { life: u64, through: u64 },
 }
 
-/// One room, and everything around it.
+/// One room with its made-up surroundings.
 struct Flow {
     rng: Rng,
     now: Now,
@@ -77,13 +78,13 @@ struct Flow {
     members: u64,
     types: BTreeMap<&'static str, TypePolicy>,
     later: Vec<(Instant, Later)>,
-    /// How long a pass takes; `None`: each as long as is drawn for it.
+    /// The time of each pass. `None`: drawn for each pass.
     pass: Option<Duration>,
     has_coupons: bool,
     has_large: bool,
-    /// Some counts are so large that sums reach the end of what travels.
+    /// True: some counts are so large that sums reach the largest number on the wire.
     has_huge_counts: bool,
-    /// All messages wait as long as this at most; `None`: each type has its own time.
+    /// The longest wait of every message. `None`: each type has its own.
     ttl: Option<Duration>,
     window_max: Duration,
     account: BTreeMap<String, AccountView>,
@@ -201,10 +202,11 @@ impl Flow {
         self.oracle.check_end();
     }
 
-    /// A few messages of all kinds.
+    /// Publishes a few messages of drawn types.
     fn publish(&mut self) {
         let mut names = Vec::new();
-        // What follows a reliable message waits for it: its verdict comes when it enters, as the oracle wants it.
+        // A message behind a reliable message waits for the store. The oracle needs the verdict at the entry,
+        // so coupons come alone.
         if self.has_coupons && self.rng.u8(..3) == 0 {
             names.resize(self.rng.usize(1..=4), COUPON);
         }
@@ -214,7 +216,7 @@ impl Flow {
         self.send(&names);
     }
 
-    /// Many messages of one type.
+    /// Publishes many messages of one type.
     fn flood(&mut self) {
         let many = match self.rng.u8(..12) {
             0 => GATHERED_MESSAGES_MAX + 2000,
@@ -255,7 +257,7 @@ impl Flow {
         self.tell(Input::Publish { ticket: self.ticket, messages }, &entering);
     }
 
-    /// Whether a message leaves in time whatever else comes.
+    /// `WithinWindows` if the message leaves in time under any load.
     fn promise(&self, one: &Entering) -> Promise {
         let is_high = ["gift", "boast"].contains(&one.name);
         let reserve = self.rules.quotas.permille[Priority::High as usize] as usize;
@@ -303,7 +305,7 @@ impl Flow {
         self.tell(Input::Degrade(self.step), &[]);
     }
 
-    /// What a member lacks that has seen everything up to some seq.
+    /// Checks the refresh of a member whose last batch is a drawn seq.
     fn refresh(&mut self) {
         let since = self.rng.u64(..=self.room.seq().0);
         self.refresh_from(since);
@@ -323,7 +325,7 @@ impl Flow {
         }
     }
 
-    /// Lets time pass, and happen what is due until then.
+    /// Lets time pass, with everything that falls due until then.
     fn pass_time(&mut self, by: Duration) {
         let until = self.now.instant + by;
         loop {
@@ -357,7 +359,7 @@ impl Flow {
         self.now = self.now.later(instant.saturating_duration_since(self.now.instant));
     }
 
-    /// Tells the room, takes what follows, and holds its account against the oracle's.
+    /// Hands the room an input, takes the outputs, and compares the room's account with the oracle's.
     fn tell(&mut self, input: Input, entering: &[Entering]) {
         let is_push = matches!(input, Input::Publish { .. });
         let over_rate = self.tally.over_type_rate + self.tally.over_room_rate;
@@ -381,7 +383,7 @@ impl Flow {
                 }
                 Output::Append { life, messages, .. } => {
                     let through = messages.last().expect("some").offset;
-                    // The store answers in order.
+                    // The store answers in the order of the requests.
                     let last = self.later.iter().filter(|(_, later)| matches!(later, Later::Durable { .. }));
                     let last = last.map(|(at, _)| *at).max().unwrap_or(self.now.instant);
                     let at = last.max(self.now.instant) + Duration::from_millis(self.rng.u64(0..30));
@@ -398,7 +400,7 @@ impl Flow {
                     }
                 }
                 Output::Welcomed(_) => {}
-                // Nobody has used it yet.
+                // Only a room without members and messages is idle.
                 Output::Idle => assert_eq!((self.members, self.number), (0, 0)),
                 other => panic!("{other:?} was not asked for"),
             }
@@ -420,7 +422,7 @@ impl Flow {
         self.later.push((self.now.instant + took, Later::Taken { cost }));
     }
 
-    /// After each step the room's account adds up, and is the oracle's.
+    /// Checks after each step that the room's account adds up and equals the oracle's.
     fn check_account(&mut self, entering: &[Entering], is_push: bool, batches: usize) {
         let view = self.room.view(0, self.now.instant);
         self.window_max = self.window_max.max(Duration::from_millis(view.window_ms));
@@ -479,7 +481,8 @@ fn live(seed: u64) -> Coverage {
     if let Err(panic) = run {
         let Flow { rules, members, pass, step, has_coupons, has_large, ttl, .. } = &flow;
         print(&format!(
-            "flow seed {seed} failed: {members} members, {step:?}, passes {pass:?}, coupons {has_coupons}, large {has_large}, ttl {ttl:?}, {rules:?}"
+            "flow seed {seed} failed: {members} members, {step:?}, passes {pass:?}, coupons {has_coupons}, \
+             large {has_large}, ttl {ttl:?}, {rules:?}"
         ));
         print(&format!("replay it with ROOMCAST_FLOW={seed}"));
         std::panic::resume_unwind(panic);

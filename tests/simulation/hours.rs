@@ -1,5 +1,5 @@
-//! The world's time: steps of a few milliseconds, long pauses, jumps of the wall clock, and the crash that ends one life of
-//! the node and begins the next.
+//! The world's time: steps of a few milliseconds, long pauses and jumps of the wall clock. A crash ends one
+//! life of the node, and the next life begins.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::socket::SimSocket;
 use crate::world::{QUIET, World};
 
 impl World {
-    /// Moves the clock: to the next deadline at most, unless shards are held back on purpose.
+    /// Moves the clock by 1 to 9 ms, to the next deadline at most. One step in eight holds the shards back
+    /// before.
     pub(crate) fn move_clock(&mut self) {
         let by = Duration::from_millis(self.rng.u64(1..10));
         if self.rng.u8(..8) > 0 {
@@ -19,7 +20,7 @@ impl World {
         self.pass_time(by);
     }
 
-    /// Long enough for deadlines of slow devices and for idle rooms.
+    /// Lets time pass that is long enough for deadlines of slow devices and for idle rooms.
     pub(crate) fn long_pause(&mut self) {
         self.turn_until_idle();
         let seconds = self.rng.choice([2, 11, 16, 601]).unwrap();
@@ -30,7 +31,7 @@ impl World {
         self.pause(Duration::from_secs(seconds));
     }
 
-    /// Lets time pass while everybody works. How often somebody had something to do.
+    /// Lets time pass while every part works. Returns the number of wakes with something to do.
     pub(crate) fn pause(&mut self, pause: Duration) -> u64 {
         let end = self.now.instant + pause;
         let mut wakes = 0;
@@ -58,7 +59,7 @@ impl World {
         self.say(format!("clock +{} us", by.as_micros()));
     }
 
-    /// Everybody does all there is to do just now.
+    /// Runs every part until nothing is left to do at this moment.
     pub(crate) fn turn_until_idle(&mut self) {
         for _ in 0..100_000 {
             let due = |shard: &Shard<SimSocket>| shard.poll_deadline() <= self.now.instant;
@@ -82,8 +83,8 @@ impl World {
         self.coverage.count("clock jump", 1);
     }
 
-    /// The node is gone at once, whatever it was doing, and another one starts over its disk; now and then over an empty
-    /// one. Devices keep what they have applied, publishers do not know what became of what was not answered.
+    /// Ends the node at once, and starts another node over the same disk, sometimes over an empty disk.
+    /// Devices keep the applied messages. Publishers never hear the missing answers.
     pub(crate) fn crash(&mut self) {
         self.say("crash".to_owned());
         self.coverage.count("crash", 1);

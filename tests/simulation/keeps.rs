@@ -1,5 +1,5 @@
-//! What a device keeps of reliable messages, exactly as docs/protocol.md has it do, and what must hold whenever a frame tells
-//! it something of them.
+//! A device's memory of reliable messages, as docs/protocol.md asks for, and the checks of each frame against
+//! this memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,48 +9,49 @@ use crate::disk::Disk;
 /// A cursor: epoch and offset.
 pub(crate) type Cursor = (String, u64);
 
-/// What a device keeps for longer than a connection, of one room.
+/// A device's memory of one room, which outlives the connection.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Kept {
     pub(crate) cursor: Option<Cursor>,
-    /// By epoch.
+    /// Epoch -> applied offsets.
     pub(crate) applied: BTreeMap<String, BTreeSet<u64>>,
-    /// Up to here its cursor was made up: it need not have applied these.
+    /// The last offset below a made-up cursor. The device need not have applied the messages up to here.
     pub(crate) made_up: u64,
 }
 
-/// What a device knows of one room on one connection.
+/// A device's knowledge of one room on one connection.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Link {
-    /// The cursor it came with.
+    /// The cursor in the request to join.
     pub(crate) asked: Option<Cursor>,
-    /// It made that cursor up.
+    /// True: the cursor in `asked` was made up.
     pub(crate) forged: bool,
-    /// As the welcome said.
+    /// The epoch in the welcome.
     pub(crate) epoch: Option<String>,
-    /// The last offset it has heard of on this connection.
+    /// The last offset that was heard on this connection.
     pub(crate) sent: u64,
-    /// The last one it has acknowledged.
+    /// The last acknowledged offset.
     pub(crate) acked: u64,
-    /// That was when it had read everything that was written to it.
+    /// The last offset acknowledged with an empty pipe.
     pub(crate) acked_level: u64,
-    /// It has something to acknowledge.
+    /// True: an acknowledgement is due.
     pub(crate) owes_ack: bool,
 }
 
-/// What a frame did to a device.
+/// The effect of a frame on a device.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Effect {
     pub(crate) applied: u64,
-    /// Messages it had applied before.
+    /// Messages that the device had applied before.
     pub(crate) repeated: u64,
     pub(crate) recalls: u64,
-    /// Offsets that were not there any more because they had expired.
+    /// Offsets without a message because the message had expired.
     pub(crate) expired: u64,
 }
 
 impl Kept {
-    /// A welcome or a page says where the device stands. Why the cursor was not honoured, if it was not.
+    /// Takes in the place in the stream from a welcome or a page. Checks the reason if the cursor was not
+    /// honoured.
     pub(crate) fn open(&mut self, link: &mut Link, opened: &Opened, disk: &Disk, room: &str) -> Effect {
         let why = format!("{room}: {:?} was answered with {} {opened:?}", link.asked, link.forged);
         let honoured = match &link.asked {
@@ -79,7 +80,7 @@ impl Kept {
         );
         let is_other = self.cursor.as_ref().is_none_or(|(epoch, _)| *epoch != opened.epoch);
         if !opened.reset.is_empty() {
-            // It begins anew, whatever it pulled with the cursor that was not honoured.
+            // The stream begins anew, so messages pulled with the refused cursor count no more.
             self.applied.remove(&opened.epoch);
         }
         if !opened.reset.is_empty() || is_other {
@@ -90,7 +91,7 @@ impl Kept {
         self.take(link, &opened.part, disk, room)
     }
 
-    /// A frame speaks of the stream.
+    /// Takes in a frame's part of the stream.
     pub(crate) fn take(&mut self, link: &mut Link, part: &Part, disk: &Disk, room: &str) -> Effect {
         let epoch = link.epoch.clone().unwrap_or_else(|| panic!("{room}: {part:?} without an epoch"));
         let cursor = match &mut self.cursor {
@@ -112,8 +113,8 @@ impl Kept {
                 "{room}: {} is applied once: {part:?} at {cursor}",
                 told.offset
             );
-            (effect.applied, effect.recalls) =
-                (effect.applied + 1, effect.recalls + u64::from(told.recall > 0));
+            effect.applied += 1;
+            effect.recalls += u64::from(told.recall > 0);
         }
         let among = |offset| part.messages.iter().any(|told| told.offset == offset);
         let holes = (part.after.max(*cursor) + 1..=part.through).filter(|offset| !among(*offset));
@@ -125,7 +126,7 @@ impl Kept {
     }
 }
 
-/// What must hold of any part of a stream, whoever reads it.
+/// Checks a part of a stream for any reader.
 pub(crate) fn check_part(part: &Part, epoch: &str, disk: &Disk, room: &str) {
     let why = || format!("{room}: {part:?} of {epoch}");
     let written = disk.of(room, number_of(epoch));

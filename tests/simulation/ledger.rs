@@ -1,4 +1,4 @@
-//! What the publishers know: each message they offered, what they heard of it, and what must follow from that.
+//! The publishers' knowledge: each offered message, its verdict, and the facts that must follow.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::keeps::at;
 use crate::oracle::Record;
 
-/// How long an id counts.
+/// The age up to which an id counts.
 const ID_AGE_MS: u64 = 300_000;
 
 /// One message of a request.
@@ -18,40 +18,41 @@ pub(crate) struct Mark {
     pub(crate) class: &'static str,
     pub(crate) type_name: String,
     pub(crate) count: u64,
-    /// Another one for each message, but for retries.
+    /// The payload, unique to the message and its retries.
     pub(crate) payload: String,
     pub(crate) id: Option<String>,
     pub(crate) ttl_ms: u64,
 }
 
-/// A request, and what became of it.
+/// A request and its outcome.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) room: String,
     pub(crate) marks: Vec<Mark>,
-    /// When it was sent, and when answered, in the world's order; `None`: not yet, or never because of a crash.
+    /// The numbers of the sending and of the answer in the world's order. `None`: no answer yet, or lost in a
+    /// crash.
     pub(crate) sent: u64,
     pub(crate) answered: Option<u64>,
     pub(crate) verdicts: Vec<Verdict>,
 }
 
-/// What may have become of a reliable message, all tries together.
+/// The possible outcomes of a reliable message over all its tries.
 #[derive(Debug, Default, Clone)]
 struct Fate {
-    /// Tries of which nobody can say that they came to nothing.
+    /// Tries that may have been stored.
     open: u64,
     /// Room, epoch, offset.
     durable: Option<(String, u64, u64)>,
-    /// The publisher was told that it was not, or perhaps not, stored.
+    /// True: a verdict said that the message was not stored, or perhaps not.
     was_unavailable: bool,
 }
 
-/// All that was published.
+/// Everything published.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// By ticket, of this life of the node.
+    /// Ticket -> request, for this life of the node.
     pub(crate) requests: BTreeMap<u64, Request>,
-    /// By payload, of all lives.
+    /// Payload -> fate, over all lives of the node.
     fates: BTreeMap<String, Fate>,
     moment: u64,
 }
@@ -67,7 +68,7 @@ impl Ledger {
         self.requests.insert(ticket, request);
     }
 
-    /// A publish was answered: what its verdicts say must be so.
+    /// Takes in the answer to a publish, and checks its verdicts.
     pub(crate) fn answer(&mut self, ticket: u64, published: Published, disk: &mut Disk) {
         self.moment += 1;
         let request = self.requests.get_mut(&ticket).expect("an answer to a publish");
@@ -98,18 +99,18 @@ impl Ledger {
         request.verdicts = verdicts;
     }
 
-    /// Whether something was published or answered since this was sent.
+    /// True if a publish or an answer came after this request was sent.
     pub(crate) fn has_waited(&self, ticket: u64) -> bool {
         self.moment > self.requests[&ticket].sent
     }
 
-    /// Publishes that were not answered yet.
+    /// The number of publishes without an answer.
     pub(crate) fn waiting(&self) -> usize {
         self.requests.values().filter(|request| request.answered.is_none()).count()
     }
 
-    /// What is in the store was published and not refused, once; what is durable is there. How many were said to be
-    /// unavailable and are there.
+    /// Checks the store: each stored message was published once and not refused, and each durable message is
+    /// stored. Returns the number of messages reported unavailable and stored all the same.
     pub(crate) fn check_disk(&self, disk: &mut Disk) -> u64 {
         let mut turned_out = 0;
         for ((room, epoch), written) in &disk.written {
@@ -147,15 +148,15 @@ impl Ledger {
         turned_out
     }
 
-    /// The data was deleted: what was durable is no more, and nobody may count on it.
+    /// Forgets every durable message after the disk was emptied.
     pub(crate) fn forget_durable(&mut self) {
         for fate in self.fates.values_mut() {
             *fate = Fate { open: fate.open, ..Fate::default() };
         }
     }
 
-    /// What normal messages the witness heard of, against what was published: each once, and none before one that was
-    /// answered before it was sent; within a request in its order.
+    /// Checks the witness's normal messages against the published messages. Each comes once. No message comes
+    /// before a message whose answer preceded its request. Messages of one request keep their order.
     pub(crate) fn check_order(&self, records: &[Record], room: &str, is_whole: bool) {
         let of_room = || self.requests.values().filter(|request| request.room == room);
         let mut offered: BTreeMap<&str, &Request> = BTreeMap::new();
@@ -181,7 +182,8 @@ impl Ledger {
             }
         }
         for request in of_room() {
-            // Where not all fits, reliable ones go before others; nothing goes before a reliable one that it follows.
+            // A full room takes reliable messages before others. No message passes an earlier reliable
+            // message of its request.
             let mut last = 0;
             let mut last_reliable = 0;
             for (mark, verdict) in request.marks.iter().zip(&request.verdicts) {
@@ -209,7 +211,7 @@ impl Ledger {
     }
 }
 
-/// What was said to be durable is stored, with the offset that was said.
+/// Checks that a durable message is stored at its reported offset.
 fn stands(room: &str, mark: &Mark, offset: u64, disk: &mut Disk) -> (String, u64, u64) {
     let name = roomcast_core::room::id::RoomName::parse(room).unwrap();
     let epoch = disk.epoch(&name).expect("the room is stored").0;
@@ -220,7 +222,7 @@ fn stands(room: &str, mark: &Mark, offset: u64, disk: &mut Disk) -> (String, u64
     (room.to_owned(), epoch, offset)
 }
 
-/// An id is stored once in five minutes.
+/// Checks that an id is stored once in five minutes.
 fn check_ids(written: &[crate::disk::Written]) {
     let mut known: BTreeMap<&str, u64> = BTreeMap::new();
     for stored in written {

@@ -1,8 +1,9 @@
-//! The simulated world: the engine's own shards under thousands of drawn schedules, with a virtual clock and devices
-//! that stall, leave and join in the middle of a pass.
+//! The simulated world: the engine's own shards under thousands of drawn schedules, with a virtual clock.
+//! Devices stall, leave and join in the middle of a pass.
 //!
-//! Each seed is one life of a small node. A failing seed is printed with the end of its trace; `ROOMCAST_SEED=n`
-//! replays it alone, with the whole trace; `ROOMCAST_SEEDS=n` draws that many, `ROOMCAST_FROM=n` others than the first.
+//! Each seed is one life of a small node. A failing seed is printed with the end of its trace.
+//! `ROOMCAST_SEED=n` replays seed n alone, with the whole trace. `ROOMCAST_SEEDS=n` draws n seeds,
+//! `ROOMCAST_FROM=n` begins at seed n.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 #![expect(clippy::cast_possible_truncation, reason = "lengths of test frames fit")]
@@ -32,7 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use world::{Coverage, World};
 
-/// Each has to be reached at least this often.
+/// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
 const BRANCHES: [&str; 35] = [

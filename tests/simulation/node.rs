@@ -1,5 +1,5 @@
-//! A small node driven by hand: shards, the real directory, a store without faults, a made-up meter, and devices that read
-//! everything at once.
+//! A small node driven by hand: shards, the real directory, a store without faults and a made-up meter.
+//! Devices read everything at once.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) struct Node {
     busy: Vec<bool>,
     pub(crate) directory: Directory,
     pub(crate) now: Now,
-    /// All that ever came.
+    /// Every device that ever joined.
     pub(crate) devices: Vec<Device>,
     writer: Writer,
     ports: Vec<Port>,
@@ -37,7 +37,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// So many shards, on which no room is hot but by `heat`.
+    /// A node of `heat.shards` shards. A room becomes hot by `heat` alone.
     pub(crate) fn new(rules: RoomRules, heat: HeatRules) -> Self {
         let now = roomcast::clock::now();
         let plan = Plan { heat, meter, ..Plan::new(0, heat.shards, rules, Duration::from_secs(36_000), 1) };
@@ -58,7 +58,7 @@ impl Node {
         }
     }
 
-    /// A device joins where the directory places it, and is a member when this returns. Its index.
+    /// A device joins at the directory's place, and is a member at the return. Returns the device's index.
     pub(crate) fn join(&mut self, room: &str) -> usize {
         let shard = self.directory.find(&name(room), |_| true).expect("no shard is full");
         self.directory.placed(&name(room), shard);
@@ -89,7 +89,7 @@ impl Node {
         self.rest();
     }
 
-    /// Messages of this type whose payloads are numbers.
+    /// Publishes messages of this type with numbers as payloads.
     pub(crate) fn publish_numbers(&mut self, room: &str, type_name: &str, numbers: std::ops::Range<u64>) {
         let message = |number| format!(r#"{{"type":"{type_name}","payload":{number}}}"#);
         let messages: Vec<String> = numbers.map(message).collect();
@@ -107,7 +107,7 @@ impl Node {
         }
     }
 
-    /// Everybody does all there is to do just now.
+    /// Runs every part until nothing is left to do at this moment.
     pub(crate) fn rest(&mut self) {
         for _ in 0..100_000 {
             let is_due =
@@ -147,13 +147,14 @@ impl Node {
         for (index, port) in self.ports.iter_mut().enumerate() {
             while let Some(answer) = port.next_answer() {
                 self.shards[index].homes.take_stored(answer, self.now);
-                (self.busy[index], worked) = (true, true);
+                self.busy[index] = true;
+                worked = true;
             }
         }
         worked
     }
 
-    /// What a room shows, with what all shards count.
+    /// A room's view, with the counts of all shards.
     pub(crate) fn view(&self, room: &str) -> RoomView {
         let home = &self.shards[home(room, self.shards.len())];
         let mut view = home.homes.describe(&name(room), self.now.instant).expect("it is open");
@@ -177,7 +178,7 @@ impl Node {
         members
     }
 
-    /// The numbers that a device has heard, those of its welcome first.
+    /// The numbers that a device has heard, beginning with the history of its welcome.
     pub(crate) fn heard(&self, index: usize) -> Vec<u64> {
         let messages = self.devices[index].heard.iter().flat_map(|(_, heard)| match heard {
             Heard::Welcome { history, .. } => history.as_slice(),
@@ -190,7 +191,7 @@ impl Node {
             .collect()
     }
 
-    /// Frames with batches that all devices have heard, whether they are still there or not.
+    /// The number of batch frames that all devices have heard, gone devices included.
     pub(crate) fn batches_heard(&self) -> u64 {
         let batches = self.devices.iter().map(|device| {
             device.heard.iter().filter(|(_, heard)| matches!(heard, Heard::Batch { .. })).count() as u64

@@ -1,27 +1,28 @@
-//! What must hold, told by somebody who knows: a *witness* per room that misses nothing fixes what each batch held;
-//! every other device's story is checked against that.
+//! The oracle. Each room has a *witness* that misses nothing and so fixes the content of each batch. Every
+//! other device's story is checked against the witness's story.
 
 use std::collections::BTreeMap;
 
 use crate::device::{Content, Counts, Device, Heard, Told};
 
-/// What the witness of one room saw, by seq from 1.
+/// The batches that the witness of one room heard, by seq from 1.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) run: String,
-    /// `None`: the witness was away, having been told to come back.
+    /// `None`: the witness was away, because it had been told to come back.
     batches: Vec<Option<Content>>,
 }
 
 impl Record {
-    /// The witness's story: it joined first and is given every batch, one after the other, unless the room's stream became
-    /// known or changed while it was there: then it has to come back.
+    /// Reads the story of the witnesses. A witness joins first and hears every batch in order. If the room's
+    /// stream becomes known or changes, the witness has to come back.
     pub(crate) fn of(witnesses: &[&Device], room: &str) -> Vec<Self> {
         let mut records: Vec<Self> = Vec::new();
         for heard in witnesses.iter().flat_map(|witness| story(witness, room)) {
             match heard {
                 Heard::Welcome { run, seq, .. } => {
-                    // A room that nobody has published to ends with its last member, be that for a moment.
+                    // A room without a publisher ends with its last member, even if the member returns at
+                    // once.
                     if records.last().is_none_or(|record| record.run != *run) {
                         records.push(Self { run: run.clone(), batches: Vec::new() });
                     }
@@ -57,35 +58,35 @@ impl Record {
         self.batches.resize(known, None);
     }
 
-    /// The batches that are known.
+    /// The known batches.
     pub(crate) fn known(&self) -> impl Iterator<Item = &Content> {
         self.batches.iter().flatten()
     }
 
-    /// Whether nothing is missing.
+    /// True if no batch is missing.
     pub(crate) fn is_whole(&self) -> bool {
         self.batches.iter().all(Option::is_some)
     }
 
-    /// How many of a type there were.
+    /// The number of messages of a type.
     pub(crate) fn count(&self, type_name: &str) -> u64 {
         self.known().flat_map(|batch| &batch.messages).filter(|told| told.type_name == type_name).count()
             as u64
     }
 
-    /// Merged away of a type.
+    /// The number of merged messages of a type.
     pub(crate) fn merged(&self, type_name: &str) -> u64 {
         self.known().map(|batch| batch.merged.get(type_name).copied().unwrap_or(0)).sum()
     }
 
-    /// The batches in (since, seq], if all of them are known.
+    /// The batches in (since, seq]. `None` if one of the batches is unknown.
     fn between(&self, since: u64, seq: u64) -> Option<Vec<&Content>> {
         let since = usize::try_from(since).unwrap();
         let seq = usize::try_from(seq).unwrap();
         self.batches.get(since..seq)?.iter().map(Option::as_ref).collect()
     }
 
-    /// The newest value of each key after `seq`, of those told after `since`.
+    /// The newest value of each key among these batches.
     fn latest(between: &[&Content]) -> Vec<Told> {
         let mut latest = BTreeMap::new();
         for batch in between {
@@ -98,7 +99,7 @@ impl Record {
         latest.into_values().collect()
     }
 
-    /// Checks one device's story of this room, as far as it is of this run.
+    /// Checks the frames of this run in one device's story of this room.
     pub(crate) fn check(&self, device: &Device, room: &str) {
         let mut last = None;
         let is_of_run = |heard: &&Heard| match heard {
@@ -147,7 +148,7 @@ impl Record {
         );
     }
 
-    /// One frame takes a device from `before` to `seq`, and accounts for everything between.
+    /// Checks a frame that takes a device from `before` to `seq` and must account for every message between.
     fn check_batch(&self, before: u64, seq: u64, skipped: &Counts, latest: &[Told], content: &Content) {
         let Some(between) = self.between(before, seq) else { return };
         if between.len() == 1 && *content == *between[0] && skipped.is_empty() && latest.is_empty() {
@@ -160,7 +161,7 @@ impl Record {
         let mut accounted = Content::default();
         let mut held = Counts::new();
         for batch in &between {
-            // Reliable ones are not missed: they come in `carried`.
+            // Reliable messages are never missed: `carried` brings them.
             for told in batch.messages.iter().filter(|told| told.offset == 0) {
                 *held.entry(told.type_name.clone()).or_default() += 1;
             }
@@ -178,7 +179,7 @@ impl Record {
     }
 }
 
-/// In a room that has several lives, each begins with a welcome, rises, and ends for good.
+/// Checks that each life of a room begins with a welcome, rises, and ends for good.
 pub(crate) fn check_lives(device: &Device, room: &str) {
     let mut life: Option<(&String, u64)> = None;
     for heard in story(device, room) {
@@ -194,7 +195,7 @@ pub(crate) fn check_lives(device: &Device, room: &str) {
     }
 }
 
-/// Where a device stands in a room: the seq it has, unless it is not a member.
+/// The seq that a device has in a room. `None` if the device is not a member.
 pub(crate) fn stands_at(device: &Device, room: &str) -> Option<u64> {
     story(device, room).fold(None, |_, heard| match heard {
         Heard::Welcome { seq, .. } | Heard::Batch { seq, .. } => Some(*seq),

@@ -1,4 +1,5 @@
-//! A room is promoted while messages flow, and cools down again: the trace of it, and what must hold all along.
+//! The promotion of a room while messages flow, and its cooling down: a trace, and the checks of every
+//! moment.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const WRITE: Duration = Duration::from_millis(2);
 const ROOM: &str = "r0";
 
-/// What a room looks like at one moment.
+/// The state of a room at one moment.
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
     devices: u64,
@@ -35,7 +36,7 @@ fn row(node: &Node) -> Row {
     }
 }
 
-/// Messages flow for a while. The number of the next one.
+/// Publishes messages for a while. Returns the number of the next message.
 fn flow(node: &mut Node, from: u64) -> u64 {
     for number in from..from + 6 {
         node.publish_numbers(ROOM, "chat", number..number + 1);
@@ -56,7 +57,7 @@ fn show(rows: &[Row]) {
     }
 }
 
-/// So many shards as the rules ask for: one for each `HOT_MEMBERS` begun.
+/// The number of shards that the rules ask for: one for each `HOT_MEMBERS` begun.
 fn wanted(members: u64) -> usize {
     usize::try_from(members.div_ceil(HOT_MEMBERS)).unwrap().clamp(1, SHARDS)
 }
@@ -84,7 +85,7 @@ fn a_room_is_promoted_and_demoted_while_messages_flow_and_nobody_misses_one() {
         assert_eq!((after.devices, after.width), (devices, wanted(devices)), "promoted at once");
         rows.push(after);
     }
-    // Who is there stays where it is; the order in which they go has nothing to do with where they are.
+    // The remaining devices stay on their shards. The order of leaving is independent of the shards.
     let mut width = SHARDS;
     for (gone, devices) in (0..DEVICES).rev().enumerate() {
         node.leave(gone * 7 % usize::try_from(DEVICES).unwrap());
@@ -101,7 +102,7 @@ fn a_room_is_promoted_and_demoted_while_messages_flow_and_nobody_misses_one() {
         let first = heard[0];
         assert!(first <= first_new, "device {index} hears what was published after it came: {heard:?}");
         assert!(heard.iter().copied().eq(first..first + heard.len() as u64), "device {index}: {heard:?}");
-        // It left after the messages of its last round were published.
+        // The device left after the messages of its last round were published.
         assert!(heard.len() > 6, "device {index}: {heard:?}");
     }
     let counts = node.view(ROOM).counts;
@@ -113,14 +114,15 @@ fn a_room_is_promoted_and_demoted_while_messages_flow_and_nobody_misses_one() {
     );
 }
 
-/// The window is what the fullest shard needs, and so no more than a quarter of what one shard alone would need.
+/// Checks each window against the need of the fullest shard. With all devices the window is below a third of
+/// the need of a single shard.
 fn check_windows(rows: &[Row]) {
     let permille = RoomRules::default().cpu_permille;
     let needed = |members: u64| (WRITE * u32::try_from(members).unwrap() * 1000 / permille).max(GATHER);
     for row in rows.iter().filter(|row| row.devices > 0) {
         let fullest = needed(row.members.iter().copied().max().unwrap()).as_millis();
         let window = u128::from(row.window_ms);
-        // Measured while members came: the cost of a write is smoothed over some passes.
+        // Members were joining during the measurement, and the cost of a write is smoothed over some passes.
         assert!(window <= fullest + fullest / 10 && window + fullest / 10 >= fullest, "{row:?}: {fullest}");
     }
     let all = &rows[usize::try_from(DEVICES).unwrap() - 1];
@@ -162,7 +164,8 @@ fn few_members_whose_passes_cost_much_are_scattered_and_cool_down_when_writing_g
     }
 }
 
-/// Passes are what told a home of their cost: without any, a room used to stay hot until somebody joined or left.
+/// Regression: a home heard its cost only with a pass. Without passes, a room stayed hot until a join or a
+/// leave.
 #[test]
 fn a_room_that_was_hot_for_what_it_cost_cools_down_when_it_falls_silent() {
     writes_cost(Duration::from_millis(40));

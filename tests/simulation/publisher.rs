@@ -1,4 +1,4 @@
-//! The world's publishers: what they send, what they ask of streams, and what they hear.
+//! The world's publishers: their messages, their questions about streams, and the answers.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::keeps::{self, at, number_of};
 use crate::ledger::Mark;
 use crate::world::{CLOSING, ROOMS, World, name};
 
-/// What was asked of a stream.
+/// A question about a stream.
 #[derive(Debug)]
 pub(crate) enum Asked {
     Receipt { room: String, offset: u64 },
@@ -22,16 +22,16 @@ pub(crate) enum Asked {
     Pull { room: String, after: Option<keeps::Cursor>, keeps: usize, asked_ms: u64 },
 }
 
-/// A message may leave this much later than its window: the clock moves in steps of up to 10 ms.
+/// The lateness past a window that is allowed, because the clock moves in steps of up to 10 ms.
 const SLACK: Duration = Duration::from_millis(15);
 
-/// What was so when a message was taken in.
+/// The state of the world at the entry of a message.
 #[derive(Debug)]
 pub(crate) struct Since {
     at: Instant,
-    /// How long the world had held shards back.
+    /// The time for which the world had held shards back.
     held_back: Duration,
-    /// The room's newest batch.
+    /// The seq of the room's newest batch.
     seq: u64,
 }
 
@@ -47,7 +47,7 @@ impl World {
             let mark = self.draw_message();
             marks.push(mark);
         }
-        // Two messages of one request with one id would be refused for the second's sake.
+        // Only one message takes a used id: two messages of one request with one id would be refused.
         let reused = marks.iter().position(|mark| mark.id.is_some() && self.rng.u8(..12) == 0);
         if let Some((index, id)) = reused.zip(self.ids.get(room).and_then(|ids| ids.last())) {
             marks[index].id = Some(id.id.clone().expect("it has one"));
@@ -55,7 +55,7 @@ impl World {
         self.send(room, marks);
     }
 
-    /// Coupons by the dozen: more than a room keeps at hand, more than one page holds.
+    /// Publishes dozens of coupons: more than a room keeps at hand, and more than one page holds.
     pub(crate) fn publish_many(&mut self) {
         let room = self.rng.choice(&ROOMS[..2]).unwrap();
         let padding = self.rng.usize(0..1500);
@@ -68,7 +68,7 @@ impl World {
         self.send(room, marks);
     }
 
-    /// A publisher tries again what it does not know, or already knows, to be stored.
+    /// Publishes one of the last messages with an id again, stored or not.
     pub(crate) fn publish_again(&mut self) {
         let room = self.rng.choice([ROOMS[0], ROOMS[1], CLOSING]).unwrap();
         let Some(ids) = self.ids.get(room).filter(|ids| !ids.is_empty()) else { return };
@@ -136,7 +136,7 @@ impl World {
         self.take_answers(home);
     }
 
-    /// Takes what a shard answers to publishers.
+    /// Takes a shard's answers to publishers.
     pub(crate) fn take_answers(&mut self, shard: usize) {
         while let Some((ticket, published)) = self.shards[shard].homes.poll_answer() {
             self.say(format!("publish {ticket} is answered: {}", shown(&published)));
@@ -152,7 +152,7 @@ impl World {
 
     fn note_duplicates(&mut self, ticket: u64, published: &Published) {
         let Published::Taken(verdicts) = published else { return };
-        // It had to wait, though there is nothing of its own in it.
+        // The request waited for the store, though all its messages are duplicates.
         let duplicates =
             verdicts.iter().all(|verdict| matches!(verdict, Verdict::Duplicate { offset: Some(_) }));
         let waited = self.ledger.has_waited(ticket);
@@ -173,7 +173,7 @@ impl World {
         self.ask(room, Asked::Receipt { room: (*room).to_owned(), offset }, Ask::Receipt { offset });
     }
 
-    /// A device reads what is behind its cursor without its connection.
+    /// A device pulls the messages behind its cursor without a connection.
     pub(crate) fn pull(&mut self) {
         let room = *self.rng.choice(&ROOMS[..2]).unwrap();
         let keeps = self.rng.usize(..self.kept.len());
@@ -235,7 +235,7 @@ impl World {
                 keeps::check_part(&part, &epoch, &disk, &room);
                 let written = disk.of(&room, number_of(&epoch));
                 for told in &part.messages {
-                    // Since then the clock may have gone back, by as much as the world lets it.
+                    // The clock may have gone back since then, by as much as the world allows.
                     let expires_ms = at(written, told.offset).message.expires_ms();
                     let jumped = self.jumped;
                     assert!(
@@ -255,13 +255,14 @@ impl World {
         }
     }
 
-    /// No message waits longer than its window, however many join it. Where writing costs something, the pass that left
-    /// it behind is paid for first: more waited than one pass takes, or the pass cost more than those before.
+    /// True if a message waits longer than its window, however many messages join. With metered writes the
+    /// pass of the batch before is paid for first.
     pub(crate) fn is_late(&self, room: &str, payload: &str, seq: u64) -> bool {
         let Some(since) = self.chat.get(payload) else { return false };
         let passes = 1 + (seq - since.seq - 1).div_ceil(SEGMENT_QUEUED_MAX as u64);
         let passes = if self.scatter.is_metered { u32::try_from(passes).expect("few") } else { 1 };
-        // A flush may leave it behind with a pass that can be afforded in time, and that pass turn out dearer than thought.
+        // A flush may leave a message behind for a pass within the budget, and the cost of this pass may
+        // exceed the estimate.
         let left_behind = if self.scatter.is_metered { self.window } else { Duration::ZERO };
         let window = self.window_since(room, since.at) * passes + left_behind;
         self.now.instant - since.at > window + SLACK + (self.held_back - since.held_back)

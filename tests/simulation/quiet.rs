@@ -1,4 +1,4 @@
-//! What must hold when the world has come to rest, and when a life of its node is over.
+//! The checks of a world at rest, and the checks at the end of a life of its node.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::oracle::{Record, check_lives, stands_at};
 use crate::publisher::Asked;
 use crate::world::{CLOSING, QUIET, ROOMS, World, mix_of, name};
 
-/// What every device and store gets to recover from what was wrong: a failed store is left alone for a second, opened
-/// again after two, and a device that acknowledged nothing is carried to after a second at most.
+/// The steps in which every device and store recovers. A failed store rests for a second and is opened again
+/// after two. An unacknowledged message is carried after a second at most.
 const QUIET_STEPS: usize = 140;
 
 impl World {
-    /// Nothing is wrong any more, everybody reads and acknowledges, everything leaves.
+    /// Ends every fault, lets every device read and acknowledge, and lets every batch leave.
     pub(crate) fn settle(&mut self) {
         self.say("settle".to_owned());
         self.heal();
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// Devices that were told to come back because of the stream do.
+    /// Lets devices come back that were told so because of the stream.
     fn come_back(&mut self) {
         for index in 0..self.devices.len() {
             let device = &mut self.devices[index];
@@ -66,7 +66,8 @@ impl World {
         }
     }
 
-    /// Whoever is told to come back does at once, if it is a witness; and no message waits longer than its window.
+    /// Lets a witness come back at once when told so, and checks that no message waits longer than its
+    /// window.
     pub(crate) fn heed_witnesses(&mut self) {
         for room in ROOMS {
             let index = self.witness(room);
@@ -97,7 +98,8 @@ impl World {
         self.coverage.count("remainder", waited);
     }
 
-    /// After quiet every device that stayed holds its rooms' newest batch, and has applied what must arrive.
+    /// Checks after quiet: each remaining device has its rooms' newest batch and has applied all reliable
+    /// messages.
     pub(crate) fn check_everybody_is_level(&mut self) {
         for room in ROOMS {
             let newest = stands_at(&self.devices[self.witness(room)], room).expect("a witness stays");
@@ -108,11 +110,11 @@ impl World {
             }
         }
         for (index, device) in self.devices.iter().enumerate() {
-            // A room that waits for the store is closed only later, with whoever has come meanwhile.
+            // A room closes later while the store is slow, together with the devices that came meanwhile.
             let closes = device.closed == Some(4003) && device.rooms.iter().all(|room| room == CLOSING);
             let well = device.is_open() || !device.healthy || device.rooms.is_empty() || closes;
             assert!(well, "device {index} was healthy and is gone: {:?}", device.closed);
-            // A room may be closed under a device that does not know it yet.
+            // A room may be closed before a device knows of the close.
             let unexplained = device.errors.iter().find(|(room, _)| room != CLOSING);
             assert_eq!(unexplained, None, "device {index}");
             if device.is_open() {
@@ -140,7 +142,7 @@ impl World {
         }
     }
 
-    /// After quiet nobody's acknowledgement is pending: all have given theirs.
+    /// Checks after quiet that every device has acknowledged, so no receipt is pending.
     pub(crate) fn check_receipts(&mut self) {
         for room in ROOMS {
             let Some(epoch) = self.store.clone().disk().epoch(&name(room)) else { continue };
@@ -156,8 +158,7 @@ impl World {
         }
     }
 
-    /// A node with nothing but level members looks for connections past a deadline, lets go of what is old, and carries
-    /// nothing.
+    /// Checks ten silent seconds of a node with nothing but level members: few wakes, and no carry.
     pub(crate) fn check_silence(&mut self) {
         self.turn_until_idle();
         let carried = |world: &Self| world.coverage.0.get("carry").copied();
@@ -175,7 +176,7 @@ impl World {
         self.publish_to(room);
         self.is_draining = true;
         self.shards.iter_mut().for_each(Shard::drain);
-        // As the handle does it: each shard answers when it is flushed for itself, and all are asked twice.
+        // As in the handle: each shard answers after its own flush, and all shards are asked twice.
         for _ in 0..2 {
             let mut answered = vec![false; self.shards.len()];
             for _ in 0..100_000 {
@@ -214,7 +215,7 @@ impl World {
         self.coverage.count("drain", 1);
     }
 
-    /// When a drain says that everything has left, every healthy member has been given it.
+    /// Checks that every healthy member has every batch once a drain reports the end.
     fn check_everybody_was_written(&mut self) {
         (0..self.devices.len()).for_each(|index| self.read_from(index, usize::MAX));
         for room in ROOMS {
@@ -230,7 +231,7 @@ impl World {
         }
     }
 
-    /// A life of the node is over.
+    /// Checks every story at the end of a life of the node.
     pub(crate) fn check_stories(&mut self, crashed: bool) {
         let turned_out = self.ledger.check_disk(&mut self.store.clone().disk());
         self.coverage.count("durable after an error", turned_out);
@@ -238,7 +239,7 @@ impl World {
             check_lives(device, CLOSING);
             check_lives(device, QUIET);
         }
-        // What was heard is part of what has to be the same each time.
+        // The frames enter the digest: the same seed must give the same frames.
         for device in &self.devices {
             let heard = format!("{:?}", device.heard);
             self.digest = mix_of(self.digest, &heard);
@@ -257,7 +258,7 @@ impl World {
                 let skips = device.heard.iter().any(|(of, heard)| {
                     of == room && matches!(heard, Heard::Batch { skipped, .. } if !skipped.is_empty())
                 });
-                // Who has more to catch up with than a welcome holds misses batches meanwhile.
+                // A device with more to catch up with than a welcome holds misses batches meanwhile.
                 let may_skip = self.lapses > 0 || self.is_troubled || self.is_bulky;
                 assert!(
                     !(skips && device.healthy) || may_skip,

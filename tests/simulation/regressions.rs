@@ -23,7 +23,7 @@ use crate::disk::SimStore;
 use crate::socket::{Pipe, SimSocket};
 use crate::world::{name, types};
 
-/// One shard, its clock, and a way to talk to it.
+/// One shard with its clock, and functions to drive both.
 pub(crate) struct Bench {
     pub(crate) shard: Shard<SimSocket>,
     store: SimStore,
@@ -39,7 +39,7 @@ impl Bench {
         Self::over(SimStore::new(now), turn_members, now)
     }
 
-    /// The node starts anew over what its disk holds.
+    /// The node starts anew over the same disk.
     fn crash(&mut self) {
         *self = Self::over(self.store.clone(), 128, self.now);
     }
@@ -92,7 +92,7 @@ impl Bench {
         panic!("the shard never comes to rest");
     }
 
-    /// The store does what it is asked. Whether it was asked anything.
+    /// Hands the shard's requests to the store. True if there was a request.
     fn ask_store(&mut self) -> bool {
         while let Some(request) = self.shard.homes.poll_store() {
             self.port.send(request).unwrap();
@@ -121,7 +121,8 @@ fn holds(pipe: &Rc<RefCell<Pipe>>, text: &str) -> bool {
     String::from_utf8_lossy(&pipe.borrow().in_flight).contains(text)
 }
 
-/// "The stream is over", and then the room is closed: only the first turn's members used to hear it.
+/// "The stream is over" and the close of the room were two turns: only the first turn's members used to hear
+/// the former.
 #[test]
 fn what_left_before_a_room_was_closed_reaches_all_its_members() {
     let mut bench = Bench::new(1);
@@ -135,7 +136,7 @@ fn what_left_before_a_room_was_closed_reaches_all_its_members() {
     assert_eq!(pipes.iter().filter(|pipe| holds(pipe, "the end") && holds(pipe, "room_closed")).count(), 40);
 }
 
-/// A batch that was due when the room was closed used to be cut behind the close, and counted nowhere.
+/// A batch due at the close of its room used to be cut behind the close, and was counted nowhere.
 #[test]
 fn what_waits_in_a_closed_room_is_written_or_counted() {
     let mut bench = Bench::new(128);
@@ -151,7 +152,8 @@ fn what_waits_in_a_closed_room_is_written_or_counted() {
     assert!(holds(&pipe, "late") && holds(&pipe, r#""total":3"#));
 }
 
-/// Its `joined` notice found a broken socket, the connection was dropped, and its welcome then met nobody.
+/// The `joined` notice found a broken socket and dropped the connection. The welcome behind the notice then
+/// had no receiver.
 #[test]
 fn a_device_that_resets_while_its_answers_wait_costs_only_itself() {
     let mut bench = Bench::new(128);
@@ -166,7 +168,7 @@ fn a_device_that_resets_while_its_answers_wait_costs_only_itself() {
     bench.shard.check_invariants();
 }
 
-/// Joining and leaving made-up names used to fill the node's table of rooms for ten minutes.
+/// Joins and leaves of made-up names used to fill the node's table of rooms for ten minutes.
 #[test]
 fn rooms_that_devices_alone_have_named_leave_nothing_behind() {
     let mut bench = Bench::new(128);
@@ -201,7 +203,7 @@ fn joiners_with_the_same_past_share_one_welcome() {
     assert!(frames.len() <= 2, "{} frames for 50 joiners", frames.len());
 }
 
-/// Its welcome alone used to fill its outbox, so that the next batch was skipped for it.
+/// A large welcome alone used to fill the outbox of a device, so the device missed the next batch.
 #[test]
 fn a_large_welcome_makes_nobody_behind() {
     let mut bench = Bench::new(128);
@@ -222,8 +224,8 @@ fn a_large_welcome_makes_nobody_behind() {
     assert_eq!(bench.shard.take_tally().frames_skipped, 0);
 }
 
-/// Who joins with more to catch up with than its welcome holds was given the next batch by the pass, and so would have had to
-/// pull what lay between. (Seed 195.)
+/// A joiner with more to catch up with than its welcome holds used to get the next batch from the pass. The
+/// device would have had to pull the gap. (Seed 195.)
 #[test]
 fn who_is_catching_up_hears_no_batch_before_it_is_level() {
     let mut bench = Bench::new(128);
@@ -247,7 +249,8 @@ fn who_is_catching_up_hears_no_batch_before_it_is_level() {
     assert!(places.len() == 21 && places.is_sorted(), "{places:?}");
 }
 
-/// Members welcomed without the stream were counted as having left every message alive when it became known. (Seed 13.)
+/// Members welcomed without the stream were counted as having left every message alive when the stream became
+/// known. (Seed 13.)
 #[test]
 fn who_never_knew_the_stream_has_left_nothing_of_it() {
     let mut bench = Bench::new(128);
@@ -257,10 +260,10 @@ fn who_never_knew_the_stream_has_left_nothing_of_it() {
     bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
     bench.rest();
     bench.crash();
-    // A room that only devices have used would be forgotten as soon as they go.
+    // A room that only devices have used would be forgotten at their leave.
     bench.publish(&room, r#"{"type":"chat","payload":1}"#);
     let (_, pipe) = bench.join(&room, None, usize::MAX);
-    // The store does not answer for as long as joins wait for it.
+    // The store does not answer while joins wait for it.
     for _ in 0..2 {
         bench.now = bench.now.later(STORE_PATIENCE);
         while bench.shard.turn(bench.now) {}
@@ -273,8 +276,9 @@ fn who_never_knew_the_stream_has_left_nothing_of_it() {
     assert_eq!((receipt.online, receipt.left), (0, 0));
 }
 
-/// Two batches of one flush: the first, without a coupon, was said to have brought the coupon of the second. Who missed the
-/// second never got it, and no acknowledgement of it was counted. (Seed 1 of the world with a store.)
+/// Two batches of one flush: the first, without a coupon, was said to have brought the second's coupon. A
+/// member that missed the second batch never got the coupon, and its acknowledgement was not counted. (Seed 1
+/// of the world with a store.)
 #[test]
 fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
     let mut bench = Bench::new(128);
@@ -282,7 +286,9 @@ fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
     let (key, pipe) = bench.join(&room, None, usize::MAX);
     bench.rest();
     let large = "x".repeat(16_000);
-    bench.publish(&room, &format!(r#"{{"messages":[{{"type":"chat","payload":"{large}"}},{{"type":"chat","payload":"{large}"}},{{"type":"coupon","payload":"{large}"}}]}}"#));
+    let message = |type_name| format!(r#"{{"type":"{type_name}","payload":"{large}"}}"#);
+    let messages = ["chat", "chat", "coupon"].map(message).join(",");
+    bench.publish(&room, &format!(r#"{{"messages":[{messages}]}}"#));
     bench.rest();
     assert!(holds(&pipe, "coupon"));
     bench.say(key, &[r#"{"kind":"ack","offset":1}"#]);
@@ -290,8 +296,8 @@ fn a_batch_brings_what_is_in_it_and_not_what_is_in_the_next_one() {
     assert_eq!(bench.shard.residents.acks(&room, epoch, 1).unwrap().count, 1);
 }
 
-/// A slot given up by one member and taken by another while its carry or refresh was under way: the frame went to the new one,
-/// be it of the other encoding.
+/// A slot changed its member while a carry or refresh was under way. The frame went to the new member, even
+/// in another encoding.
 #[test]
 fn a_frame_for_who_had_the_slot_before_is_not_for_who_has_it_now() {
     for seed in [1877, 11_194] {
@@ -299,7 +305,8 @@ fn a_frame_for_who_had_the_slot_before_is_not_for_who_has_it_now() {
     }
 }
 
-/// An id used anew after its five minutes aged by its first use when both were loaded: the next retry was stored again.
+/// An id used anew after five minutes aged by its first use when both were loaded. The next retry was stored
+/// again.
 #[test]
 fn an_id_that_was_used_anew_counts_from_then() {
     crate::live(7191);

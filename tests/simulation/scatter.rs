@@ -1,5 +1,5 @@
-//! Where the world's devices are placed and what writing to them costs: the real directory, a made-up meter, the windows
-//! that follow from it, and what must hold of all three.
+//! The placement of the world's devices and the cost of writes: the real directory, a made-up meter, the
+//! resulting windows, and all checks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,22 +14,23 @@ use crate::device::Heard;
 use crate::socket;
 use crate::world::{CLOSING, ROOMS, World, home, name};
 
-/// What a write costs, in microseconds: next to nothing, what it does in life, and so much that windows must widen.
+/// The cost of a write in microseconds: next to nothing, realistic, and so high that windows must widen.
 const WRITE_COSTS_US: [u64; 6] = [1, 7, 500, 8_000, 30_000, 100_000];
 
-/// What the world knows of its load.
+/// The world's knowledge of its load.
 #[derive(Debug)]
 pub(crate) struct Scatter {
     pub(crate) directory: Directory,
-    /// Writes cost something.
+    /// True: writes cost time.
     pub(crate) is_metered: bool,
-    /// By room: since when a window has been in force.
+    /// Room -> the windows in force, each with its start.
     windows: BTreeMap<String, Vec<(Instant, Duration)>>,
-    /// Shards count what they write to rooms that live as long as the node: their runs. `None`: rooms come and go.
+    /// Room -> run, for rooms that live as long as the node. Shards count the writes to these rooms. `None`:
+    /// rooms come and go.
     pub(crate) runs: Option<BTreeMap<&'static str, String>>,
-    /// What the shards said in their tallies, in this life of the node.
+    /// The sum of the shards' tallies in this life of the node.
     tallied: Counts,
-    /// The most that a shard has stretched windows, in thousandths: a home may have heard it long ago.
+    /// The largest stretch of a shard so far, in thousandths. A home may still use an old stretch.
     stretch_max: u64,
 }
 
@@ -48,7 +49,7 @@ impl Scatter {
 }
 
 impl World {
-    /// The node starts: nothing is known of any load.
+    /// The node starts without knowledge of any load.
     pub(crate) fn start_scatter(&mut self) {
         self.scatter.directory = Directory::new(self.shards.len(), self.plan.hot_rooms.clone());
         self.scatter.windows.clear();
@@ -71,14 +72,15 @@ impl World {
         view
     }
 
-    /// Writes cost more or less from now on.
+    /// Draws a new cost of a write.
     pub(crate) fn draw_write_cost(&mut self) {
         let cost_us = if self.scatter.is_metered { self.rng.choice(WRITE_COSTS_US).unwrap() } else { 0 };
         self.say(format!("writes cost {cost_us} us"));
         socket::writes_cost(Duration::from_micros(cost_us));
     }
 
-    /// The shard for a device that comes: as the directory places it, or through another room.
+    /// Draws the shard for a new device: the directory's place, or any shard, as if another room had led
+    /// there.
     pub(crate) fn place(&mut self, room: &str) -> usize {
         if self.rng.u8(..4) == 0 {
             return self.rng.usize(..self.shards.len());
@@ -90,7 +92,7 @@ impl World {
         shard
     }
 
-    /// A publisher says how many devices it expects; now and then that is fewer than it did.
+    /// A publisher sets the expected audience, sometimes to less than before.
     pub(crate) fn expect_audience(&mut self) {
         let room = self.rng.choice(ROOMS).unwrap();
         let expected = self.rng.u64(0..20);
@@ -99,7 +101,7 @@ impl World {
         self.give_out(home(room, self.shards.len()));
     }
 
-    /// A shard tells how busy it is, or writes cost something else from now on.
+    /// A shard reports its load, or the cost of a write changes.
     pub(crate) fn load_changes(&mut self) {
         if self.scatter.is_metered && self.rng.u8(..3) == 0 {
             return self.draw_write_cost();
@@ -110,7 +112,7 @@ impl World {
         self.scatter.directory.loaded(shard, load);
     }
 
-    /// The directory hears of hot rooms; it need not be at once.
+    /// Hands the hot rooms to the directory, three times of four. The rest waits for a later call.
     pub(crate) fn tell_directory(&mut self, index: usize) {
         if self.rng.u8(..4) > 0 {
             self.tell_directory_all(index);
@@ -134,7 +136,7 @@ impl World {
         self.coverage.count("demoted", tally.rooms_demoted);
     }
 
-    /// Notes which windows are in force after a shard's turn.
+    /// Notes the windows in force after a shard's turn.
     pub(crate) fn note_windows(&mut self, index: usize) {
         if !self.scatter.is_metered {
             return;
@@ -174,7 +176,7 @@ impl World {
         self.coverage.count("stretched", u64::from(window > plain + millisecond));
     }
 
-    /// The widest window that was in force in a room since then.
+    /// The widest window in force in a room since this moment.
     pub(crate) fn window_since(&self, room: &str, since: Instant) -> Duration {
         let Some(windows) = self.scatter.windows.get(room) else { return self.window };
         let first = windows.partition_point(|(at, _)| *at <= since).saturating_sub(1);
@@ -182,7 +184,7 @@ impl World {
         widest.map_or(self.window, |window| window + Duration::from_millis(1))
     }
 
-    /// After quiet the directory places rooms as their homes say, and as their audience asks for.
+    /// Checks after quiet that the directory places rooms as the homes say and as the audience needs.
     pub(crate) fn check_placement(&mut self) {
         for index in 0..self.shards.len() {
             self.tell_directory_all(index);
@@ -204,7 +206,8 @@ impl World {
         }
     }
 
-    /// What segments count, those that are gone included, is what their shards wrote; and no less than devices heard.
+    /// Checks the counts of all segments, gone segments included, against the shards' writes. Devices can't
+    /// have heard more.
     pub(crate) fn check_counts(&mut self) {
         let Some(runs) = self.scatter.runs.clone() else { return };
         let mut sum = Counts::default();
@@ -212,7 +215,7 @@ impl World {
             let view =
                 self.shards[home(room, self.shards.len())].homes.describe(&name(room), self.now.instant);
             let Some(view) = view.filter(|view| view.run == run) else {
-                return; // It was forgotten, and what it had counted with it.
+                return; // The room was forgotten together with its counts.
             };
             let mut counts = view.counts;
             for shard in &self.shards {

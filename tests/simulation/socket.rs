@@ -1,4 +1,4 @@
-//! The world's sockets: a pipe to a device that takes as much as the device leaves room for.
+//! The world's sockets: a pipe that takes bytes while the device leaves room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -8,39 +8,40 @@ use std::time::Duration;
 
 use roomcast::shard::residents::connection::Socket;
 
-/// What lies between a shard's socket and its device.
+/// The pipe between a shard's socket and its device.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    /// Written by the shard, not read by the device yet.
+    /// The bytes written by the shard and not yet read by the device.
     pub(crate) in_flight: Vec<u8>,
-    /// How many bytes fit.
+    /// The most bytes in flight.
     pub(crate) capacity: usize,
-    /// The shard wants to be told when something fits again.
+    /// True: the shard waits to hear that the pipe takes bytes again.
     pub(crate) armed: bool,
-    /// The shard has ended its side, or dropped the connection.
+    /// True: the shard has ended its side, or dropped the connection.
     pub(crate) ended: bool,
-    /// The device has reset it: every write fails.
+    /// True: the device has reset the connection, so every write fails.
     pub(crate) broken: bool,
-    /// Where the frames lay that were written from, so that shared ones can be told from copies.
+    /// The addresses of the written frames: shared frames have one address, copies have several.
     pub(crate) frames_at: BTreeSet<usize>,
-    /// Writes of which a part was taken.
+    /// The number of writes taken in part.
     pub(crate) partial_writes: u64,
-    /// Writes of which anything was taken.
+    /// The number of writes taken whole or in part.
     pub(crate) writes: u64,
 }
 
 thread_local! {
-    /// What writes cost, and have cost together: each test has a thread, and so a meter, of its own.
+    /// The cost of a write; below, the sum so far. Each test has a thread, so each test has a meter of its
+    /// own.
     static WRITE_COST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// The processor time that all writes took, as a shard's plan asks for it.
+/// The processor time of all writes, as a shard's plan asks for it.
 pub(crate) fn meter() -> Duration {
     SPENT.get()
 }
 
-/// Each write costs so much from now on.
+/// Sets the cost of each further write.
 pub(crate) fn writes_cost(cost: Duration) {
     WRITE_COST.set(cost);
 }
@@ -50,7 +51,7 @@ pub(crate) fn writes_cost(cost: Duration) {
 pub(crate) struct SimSocket(pub(crate) Rc<RefCell<Pipe>>);
 
 impl SimSocket {
-    /// A socket that holds `capacity` bytes, and the device's end of it.
+    /// A socket that holds `capacity` bytes, and the device's end of the pipe.
     pub(crate) fn new(capacity: usize) -> (Self, Rc<RefCell<Pipe>>) {
         let pipe = Pipe {
             in_flight: Vec::new(),

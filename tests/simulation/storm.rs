@@ -1,4 +1,4 @@
-//! Many devices that come or go at once: what a shard does for all of them together, and not for each.
+//! Many devices that come or go at once: a shard works for all of them together, not for each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use roomcast_core::room::id::Cursor;
 use crate::regressions::Bench;
 use crate::world::name;
 
-/// Whatever flows meanwhile: chat, reliable messages, the audience that the joins themselves change.
+/// Chat, reliable messages and the audience, which the joins themselves change, flow at the same time.
 #[test]
 fn devices_that_come_for_the_first_time_share_one_welcome_between_two_batches() {
     let seed = fastrand::u64(..);
@@ -41,12 +41,12 @@ fn devices_that_come_for_the_first_time_share_one_welcome_between_two_batches() 
         batches += tally.rooms.batches;
     }
     assert!(joined > 10 * batches, "seed {seed}: {joined} joins, {batches} batches");
-    // One before the first batch, one after each. A second that passes without a batch, and so without a change of the
-    // audience, is not in this schedule.
+    // One welcome before the first batch, and one after each batch. The schedule has no second without a
+    // batch, so the audience never changes between batches.
     assert!(encoded <= batches + 1, "seed {seed}: {encoded} welcomes, {batches} batches");
 }
 
-/// A network comes back: of the devices that were cut each lacks something else, and first-time visitors are among them.
+/// A network comes back. Each cut device lacks something else, and first-time visitors join among them.
 #[test]
 fn devices_that_come_back_do_not_take_the_shared_welcome_away() {
     let mut bench = Bench::new(128);

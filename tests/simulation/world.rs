@@ -1,5 +1,6 @@
-//! The world: shards, lanes, rooms, segments, a store and devices under one seeded generator and a virtual clock. Every
-//! step is drawn; a turn visits one member of a pass at most, so that anything may happen between two of them.
+//! The world: shards, lanes, rooms, segments, a store and devices under one seeded generator and a virtual
+//! clock. Every step is drawn. A turn visits one member of a pass at most, so any step may come between two
+//! members.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,17 +30,18 @@ use crate::publisher::{Asked, Since};
 use crate::scatter::Scatter;
 use crate::socket::{SimSocket, meter};
 
-/// Rooms with a witness, so that every device's story can be checked.
+/// The rooms with a witness, so that every device's story can be checked.
 pub(crate) const ROOMS: [&str; 4] = ["r0", "r1", "r2", "r3"];
-/// A room without a witness that is closed now and then, with whoever is in it.
+/// A room without a witness that is closed now and then, members and all.
 pub(crate) const CLOSING: &str = "closing";
-/// A room that is published to and then left alone until it is forgotten.
+/// A room with a few messages and then silence, until the room is forgotten.
 pub(crate) const QUIET: &str = "quiet";
 const STEPS: usize = 900;
-/// The virtual clock runs ahead of the real one by more than a test takes: the writer never mixes the two.
+/// The head start of the virtual clock on the real clock, longer than any test. The writer never mixes the
+/// two.
 const AHEAD: Duration = Duration::from_secs(36_000);
 
-/// How often each rare branch was reached.
+/// Branch -> the number of times reached.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Coverage(pub(crate) BTreeMap<&'static str, u64>);
 
@@ -53,30 +55,30 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) now: Now,
     pub(crate) shards: Vec<Shard<SimSocket>>,
-    /// Whether a shard's last turn left something to do, or something was done to it since.
+    /// True for a shard with something left to do after its last turn, or with a new input.
     pub(crate) busy: Vec<bool>,
     pub(crate) store: SimStore,
     pub(crate) writer: Writer,
     ports: Vec<Port>,
-    /// The store does nothing until then.
+    /// The store does nothing before this moment.
     frozen_until: Instant,
-    /// Rooms whose stream was asked for and has not come.
+    /// The rooms whose stream was asked for and has not come.
     pub(crate) loading: BTreeSet<String>,
-    /// Of this life of the node.
+    /// The devices of this life of the node.
     pub(crate) devices: Vec<Device>,
-    /// What devices keep for longer than that, by room.
+    /// Each device's memory by room, over all lives of the node.
     pub(crate) kept: Vec<BTreeMap<String, Kept>>,
-    /// By room, its witnesses in `devices`: the next one came when the one before had to go.
+    /// Room -> its witnesses in `devices`. A gone witness has a successor.
     pub(crate) witnesses: BTreeMap<&'static str, Vec<usize>>,
-    /// How much of the stories of the witnesses was looked at for lateness.
+    /// Witness -> the number of its frames that were checked for lateness.
     pub(crate) heeded: BTreeMap<usize, usize>,
     pub(crate) ledger: Ledger,
-    /// Normal messages whose window is to be kept, by payload.
+    /// Payload -> the state at the entry of a normal message, to check its window.
     pub(crate) chat: BTreeMap<String, Since>,
-    /// By room, the messages that were given an id.
+    /// Room -> the messages that were given an id.
     pub(crate) ids: BTreeMap<String, Vec<Mark>>,
     pub(crate) asked: BTreeMap<u64, Asked>,
-    /// By room and offset: as the last receipt said.
+    /// Room and offset -> the missing acknowledgements in the last receipt.
     pub(crate) pending: BTreeMap<(String, u64), u64>,
     pub(crate) ticket: u64,
     pub(crate) number: u64,
@@ -87,21 +89,21 @@ pub(crate) struct World {
     bounds: LaneBounds,
     pub(crate) window: Duration,
     pub(crate) messages_max: usize,
-    /// Its store fails, its node crashes, its clock jumps.
+    /// True: the store fails, the node crashes and the clock jumps.
     pub(crate) is_troubled: bool,
-    /// Coupons come by the dozen.
+    /// True: coupons come by the dozen.
     pub(crate) is_bulky: bool,
     pub(crate) is_draining: bool,
-    /// The wall clock has jumped.
+    /// True: the wall clock has jumped.
     pub(crate) jumped: bool,
-    /// How long the clock has moved while a shard had something to do.
+    /// The time that passed while a shard had something to do.
     pub(crate) held_back: Duration,
     pub(crate) lapses: u64,
     pub(crate) coverage: Coverage,
     pub(crate) trace: VecDeque<String>,
-    /// Lines of it that are kept.
+    /// The most lines of the trace that are kept.
     pub(crate) trace_max: usize,
-    /// Of the whole trace, for the test of determinism.
+    /// A digest of the whole trace, for the test of determinism.
     pub(crate) digest: u64,
 }
 
@@ -170,12 +172,12 @@ impl World {
             digest: seed,
         };
         world.start();
-        // The witnesses see everything only if they are members before anything happens.
+        // The witnesses hear everything only if they are members before the first step.
         world.turn_until_idle();
         world
     }
 
-    /// The node starts over what its disk holds.
+    /// The node starts over the same disk.
     pub(crate) fn start(&mut self) {
         let count = self.plan.shards;
         let run_seed = self.rng.u64(..);
@@ -196,7 +198,7 @@ impl World {
         }
     }
 
-    /// One life: many steps, then quiet, then what must hold; sometimes a drain at the end.
+    /// Lives one life: many steps, then quiet and its checks, sometimes a drain at the end.
     pub(crate) fn run(&mut self) {
         let steps = self.rng.usize(STEPS / 3..STEPS);
         for _ in 0..steps {
@@ -265,7 +267,7 @@ impl World {
         self.heed_witnesses();
     }
 
-    /// Gives out what followed from what a shard was told.
+    /// Hands out a shard's outputs.
     pub(crate) fn give_out(&mut self, index: usize) {
         while let Some(request) = self.shards[index].homes.poll_store() {
             match &request {
@@ -300,7 +302,7 @@ impl World {
         }
     }
 
-    /// The store does something, or a shard takes some of its answers.
+    /// The store does a piece of work, or a shard takes some of its answers.
     fn store_works(&mut self) {
         if self.rng.bool() && self.frozen_until <= self.now.instant {
             self.writer.turn(self.now);
@@ -312,7 +314,7 @@ impl World {
         }
     }
 
-    /// A shard takes an answer of the store. Whether there was one.
+    /// A shard takes an answer of the store. True if there was an answer.
     fn take_stored(&mut self, shard: usize) -> bool {
         let Some(answer) = self.ports[shard].next_answer() else { return false };
         self.say(format!("shard {shard} hears of the store: {}", heard_of_store(&answer)));
@@ -336,7 +338,7 @@ impl World {
         true
     }
 
-    /// The store does all it can just now, and the shards hear of it. Whether anything happened.
+    /// The store works until idle at this moment, and the shards take the answers. True if there was work.
     pub(crate) fn store_works_off(&mut self) -> bool {
         let mut worked = false;
         if self.frozen_until <= self.now.instant {
@@ -377,7 +379,7 @@ impl World {
         disk.heals_at = heals_at;
     }
 
-    /// Nothing is wrong with the store any more.
+    /// Ends every fault of the store.
     pub(crate) fn heal(&mut self) {
         self.store.disk().heal();
         self.frozen_until = self.now.instant;
@@ -407,7 +409,7 @@ fn heard_of_store(answer: &StoreAnswer) -> String {
     }
 }
 
-/// A digest that goes on with a text.
+/// Extends a digest by a text.
 pub(crate) fn mix_of(digest: u64, text: &str) -> u64 {
     text.bytes().fold(digest, |hash, byte| mix(hash ^ u64::from(byte)))
 }
@@ -423,7 +425,7 @@ pub(crate) fn home(room: &str, shards: usize) -> usize {
 pub(crate) fn types() -> Types {
     let policy = |class, urgent| TypePolicy { urgent, ..TypePolicy::of(class) };
     let named = |name: &str| TypeName::parse(name).expect("a type name");
-    // Neither is kept in the history: what is kept is in room order, and these may leave in another.
+    // gift and whisper have no history: history is in room order, and both may leave in another order.
     let plain = TypePolicy { history: false, ..TypePolicy::of(Class::Normal) };
     Types::new([
         (named("gift"), TypePolicy { priority: Priority::High, merge: Merge::Sum, ..plain }),

@@ -1,5 +1,5 @@
-//! T5: every state a disk can be in after a loss of power. Between two syncs any part of what was written may
-//! have reached it, in any order, each write whole or cut at a sector; whatever was reported durable must be
+//! T5: every state of a disk after a loss of power. Between two syncs any subset of the writes may have
+//! reached the disk, in any order, each whole or cut at a sector. Every message reported durable must be
 //! there afterwards.
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ fn check(bytes: Vec<u8>, allowed: &[Content; 2], state: &str) {
         let found = content(&mut store);
         assert!(allowed.contains(&found), "{found:?} is neither of {allowed:?}");
         assert_eq!(store.holdings().quarantined, 0);
-        // It goes on from there.
+        // The store goes on from the recovered state.
         let head = store.load(&room("a")).unwrap().map_or(0, |stream| stream.head);
         assert_eq!(store.append(&[append("a", head + 1..=head + 1)]).unwrap(), [Ok(())]);
     }));
@@ -61,7 +61,7 @@ fn with(base: &[u8], writes: &[Op], holds: impl Fn(usize) -> bool) -> Vec<u8> {
     bytes
 }
 
-/// Writes cut at each sector: what came first reached the disk, or what came last.
+/// Writes cut at each sector: the first part reached the disk, or the last part.
 fn torn(write: &Op) -> Vec<Op> {
     let Op::Write { offset, bytes } = write else { return Vec::new() };
     let cuts = (1..bytes.len().div_ceil(SECTOR)).map(|sector| sector * SECTOR);
@@ -123,7 +123,7 @@ fn lose_power_during(disk: &Disk, store: &mut Redb, deed: &Deed, random: &mut fa
     let mut states = Vec::new();
     for (synced, part) in recorded.split_inclusive(|op| matches!(op, Op::Sync)).enumerate() {
         let writes: Vec<Op> = part.iter().filter(|op| !matches!(op, Op::Sync)).cloned().collect();
-        // Behind the last sync it is reported, so what it stored must be there.
+        // Behind the last sync the deed is reported, so its messages must be there.
         let allowed =
             if synced == syncs { [after.clone(), after.clone()] } else { [before.clone(), after.clone()] };
         states.push(try_states(&platters, &writes, &allowed, random));
@@ -155,8 +155,8 @@ fn whatever_was_reported_durable_survives_every_loss_of_power() {
 
 #[test]
 fn a_loss_of_power_after_a_failed_sync_loses_nothing_that_was_reported() {
-    // A kernel counts pages as clean whose sync failed: reads see them, and no later sync writes them.
-    // Commits in one phase would build upon them.
+    // A kernel counts the pages of a failed sync as clean: reads see them, and no later sync writes them.
+    // Commits in one phase would build upon such pages.
     use super::disk::{Fault, FaultKind};
     for after in 0..40 {
         let disk = Disk::default();

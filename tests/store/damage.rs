@@ -1,4 +1,4 @@
-//! Bits that turn on the disk: no wrong payload is ever read, what is found damaged is put aside and counted,
+//! Bits that turn on the disk. No wrong payload is ever read, damage that was found is put aside and counted,
 //! and no offset is given twice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,8 +35,8 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Vec<usize> {
 
 /// The loads of both rooms. `None` for a failed load.
 fn read(disk: &Disk) -> Option<(Vec<Option<Stored>>, u64)> {
-    // redb trusts its pages' structure: a turned bit there may end in an error or a panic, which the writer
-    // takes alike.
+    // redb trusts the structure of its pages. A turned bit in the structure may end in an error or a panic,
+    // and the writer takes both alike.
     catch_unwind(AssertUnwindSafe(|| {
         let mut store = disk.store().ok()?;
         let streams = ROOMS.map(|name| store.load(&room(name)).ok().flatten()).to_vec();
@@ -72,7 +72,7 @@ fn one_turned_bit_in_a_row_takes_that_row_alone() {
             let found: Vec<u64> =
                 streams[0].as_ref().unwrap().messages.iter().map(|message| message.offset).collect();
             if found == [1, 2, 3, 4, 5] {
-                continue; // A copy of the page that is in use no more.
+                continue; // A copy of the page that is no longer in use.
             }
             assert_eq!((found, quarantined), (vec![1, 2, 4, 5], 1));
             assert_eq!(streams[1].as_ref().unwrap().messages.len(), 5);
@@ -153,7 +153,7 @@ fn a_damaged_count_of_bytes_is_counted_anew() {
     }
 }
 
-/// Turns drawn bits, from the `first` on, and prints each one's number when it has been survived.
+/// Turns drawn bits from the `first` on, and prints the number of each survived bit.
 fn turn_drawn_bits(seed: u64, first: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let bytes = disk().bytes();
@@ -173,7 +173,7 @@ fn turn_drawn_bits(seed: u64, first: usize) {
     }
 }
 
-/// Not a test by itself. The next test runs it in a process of its own, since redb aborts at some damage.
+/// No test by itself. The next test runs it in a process of its own, since redb aborts at some damage.
 #[test]
 fn drawn_bits_of_a_child() {
     let Ok(first) = std::env::var("ROOMCAST_FIRST_BIT") else { return };
@@ -205,7 +205,8 @@ fn no_turned_bit_anywhere_makes_a_wrong_payload() {
         if child.status.success() {
             break;
         }
-        (first, aborted) = (next + 1, aborted + 1);
+        first = next + 1;
+        aborted += 1;
     }
     print(&format!("{aborted} of {DRAWN} ended the process"));
     assert!(aborted < DRAWN / 20, "{aborted}");

@@ -1,5 +1,5 @@
-//! A disk in memory under redb: it remembers what was written between syncs, fails or loses power when told,
-//! and like a kernel counts pages as clean whose sync failed.
+//! A disk in memory under redb. The disk remembers the writes between syncs, and fails or loses power when
+//! told. Like a kernel, it counts the pages of a failed sync as clean.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -86,7 +86,7 @@ impl Disk {
         self.state().cache.clone()
     }
 
-    /// A disk as after a loss of power now: without every write that was not synced.
+    /// The disk after a loss of power at this moment: without every write that was not synced.
     pub(crate) fn after_power_loss(&self) -> Self {
         Self::holding(self.state().synced.clone())
     }
@@ -200,7 +200,7 @@ impl StorageBackend for Disk {
         let mut state = self.state();
         let dirty = std::mem::take(&mut state.dirty);
         if let Some(kind) = fault {
-            // The kernel has marked them clean: no later sync writes them.
+            // The kernel has marked the pages clean, so no later sync writes them.
             return Err(error(kind));
         }
         for op in &dirty {

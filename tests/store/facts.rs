@@ -119,7 +119,7 @@ fn a_page_stops_before_its_bytes_but_not_before_its_first_message(make: Make) {
 fn rows_go_when_their_time_has_passed_in_any_order_of_offset(make: Make) {
     let mut store = make(u64::MAX);
     let a = room("a");
-    // The second's ttl is shorter than its id counts.
+    // The ttl of the second message is shorter than the life of its id.
     let messages = [900, 10, 400].into_iter().zip(1..).map(|(ttl, offset)| message(&a, offset, ttl));
     store.append(&[Append { room: a.clone(), life: 1, epoch: EPOCH, messages: messages.collect() }]).unwrap();
     store.purge(AT_MS + 299_999, 100).unwrap();
@@ -150,7 +150,7 @@ fn a_room_that_was_used_again_is_not_forgotten(make: Make) {
     store.append(&[append("a", 1..=1)]).unwrap();
     store.purge(AT_MS + 600_000, 100).unwrap();
     store.append(&[append("a", 2..=2)]).unwrap();
-    // Emptied again, later: the first mark must not count.
+    // The room is emptied again later: the first mark must not count.
     let emptied = AT_MS + DAY_MS;
     store.purge(emptied, 100).unwrap();
     store.purge(AT_MS + 600_000 + 7 * DAY_MS, 100).unwrap();
@@ -179,7 +179,7 @@ fn a_clone_of_a_memory_store_is_what_a_disk_would_hold() {
     assert_eq!(offsets(&mut store, "a"), [1, 2]);
 }
 
-/// Two stores with the same calls, to be compared.
+/// Two stores that get the same calls and are compared.
 struct Twins {
     memory: Memory,
     file: Redb,

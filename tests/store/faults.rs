@@ -1,5 +1,5 @@
-//! A disk that fails at its n-th write or sync, for every n: nothing is reported durable that is not there
-//! after a loss of power, nothing is there that was not sent, and it heals.
+//! A disk that fails at its n-th write or sync, for every n. After a loss of power, every message reported
+//! durable is there, nothing unsent is there, and the disk heals.
 
 use std::thread;
 
@@ -159,7 +159,7 @@ fn a_disk_that_hangs_at_any_step_answers_nothing_until_it_goes_on() {
             writer.turn(now);
             writer
         });
-        // A lone append may take fewer steps than two rooms did.
+        // A lone append may take fewer steps than the appends of two rooms did.
         let frozen = world.disk.wait_until_frozen_or(|| turning.is_finished());
         if frozen {
             assert!(world.port.next_answer().is_none(), "step {after}");

@@ -1,4 +1,4 @@
-//! The store's file and folder: made whole, locked, and refused with a sentence that says what to do.
+//! The store's file and folder: created whole, locked, and refused with a sentence of advice.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

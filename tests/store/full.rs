@@ -1,5 +1,5 @@
-//! T9: a real file system that fills up or is cut off, and a kernel whose writes and syncs fail (by libfiu,
-//! where it is installed). What can't be tried here says so: `skipped: T9 …`.
+//! T9: a real file system that fills up or is cut off, and a kernel with failing writes and syncs (by libfiu,
+//! if installed). A part that can't be tried on this machine prints `skipped: T9 …`.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::{EPOCH, append, message, offsets, print, room};
 const MEBIBYTES: u64 = 24;
 const PAYLOAD_BYTES: usize = 16 * 1024;
 
-/// A loop file system. `None`, with a printed reason, on machines without.
+/// A loop file system. `None`, with a printed reason, on machines without loop devices.
 fn file_system(name: &str) -> Option<LoopFs> {
     LoopFs::new(name, MEBIBYTES).map_err(|why| print(&format!("skipped: T9 {name}: {why}"))).ok()
 }
@@ -44,7 +44,7 @@ fn large_offsets(store: &mut Redb) -> Vec<u64> {
 fn a_full_disk_refuses_keeps_what_it_has_and_heals() {
     let Some(mut disk) = file_system("full") else { return };
     let mut store = Redb::open(&disk.path().join("data")).unwrap();
-    // Somebody else's file takes what is left beyond a few messages.
+    // A foreign file takes the space beyond a few messages.
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, vec![1; 12 * 1024 * 1024]).unwrap();
     let mut durable = 0;
@@ -56,7 +56,7 @@ fn a_full_disk_refuses_keeps_what_it_has_and_heals() {
     assert!(durable > 10, "{durable}");
     assert!(store.trouble().contains("No space left"), "{}", store.trouble());
     assert!(store.append(&[large(durable + 1)]).is_err(), "it does not go on by itself");
-    // Opening it while the disk is full may succeed or not; nothing that was durable may go.
+    // An open on a full disk may succeed or fail. No durable message may go.
     if store.reopen().is_ok() {
         let found = large_offsets(&mut store);
         assert!(found.len() as u64 >= durable, "{durable}: {found:?}");
@@ -93,12 +93,12 @@ fn a_file_system_that_is_cut_off_has_what_was_reported_durable() {
     }
     let mut store = Redb::open(&disk.path().join("data")).unwrap();
     let found = offsets(&mut store, "a").len() as u64;
-    // The append that failed may or may not have reached the disk before it was cut off.
+    // The failed append may or may not have reached the disk before the disk was cut off.
     assert!((head..=head + 1).contains(&found), "{found} of {head}");
     print(&format!("T9: {found} messages after three cuts"));
 }
 
-/// Not a test by itself. The next test runs it under `fiu-run`, which makes some calls fail at random.
+/// No test by itself. The next test runs it under `fiu-run`, which makes some calls fail at random.
 #[test]
 fn a_life_under_failing_calls() {
     let Some(folder) = std::env::var_os("ROOMCAST_FAILING_FOLDER") else { return };
@@ -113,7 +113,7 @@ fn a_life_under_failing_calls() {
             continue;
         }
         failed += 1;
-        // Reading can't fail here: only writes and syncs do.
+        // Reads can't fail here: only writes and syncs do.
         let loaded = (0..1000).find_map(|_| {
             store.reopen().ok()?;
             store.load(&room("a")).ok()

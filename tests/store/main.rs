@@ -1,5 +1,5 @@
-//! The store: what it promises, in memory and in its file; what it keeps when it fails, fills up, is damaged
-//! or loses power.
+//! The store's promises, in memory and in its file. The store keeps its content after a failure, a full disk,
+//! damage or a loss of power.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 
@@ -33,7 +33,7 @@ fn room(name: &str) -> RoomName {
     RoomName::parse(name).unwrap()
 }
 
-/// A message whose payload tells its room and offset, so that no other passes for it.
+/// A message whose payload tells its room and offset, so that no other message passes for it.
 fn message(room: &RoomName, offset: u64, ttl_s: u64) -> Arc<Message> {
     let text = format!("{room} {offset} {}", "x".repeat(usize::try_from(offset % 7).unwrap() * 40));
     Arc::new(Message {

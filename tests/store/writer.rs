@@ -1,5 +1,5 @@
-//! The writer: what it gathers, in which order it answers, how it fails and heals; its body turn by turn, and
-//! its thread.
+//! The writer: gathering, the order of answers, failure and healing. Some tests run its body turn by turn,
+//! others its thread.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -299,13 +299,13 @@ fn appends_behind_one_that_failed_fail_even_if_they_would_fit() {
     writer.turn(now);
     now = now.later(STORE_REOPEN_PAUSE_MIN);
     writer.turn(now);
-    // Sent before the shard took the failure: its room believes 1 to be under way.
+    // The append was sent before the shard took the failure, so its room believes 1 to be under way.
     ports[0].send(store("a", 2..=2)).unwrap();
     ports[0].send(store("b", 1..=1)).unwrap();
     writer.turn(now);
     let heard = ["failed a append Failing", "failed a append Failing", "durable b 1"];
     assert_eq!(answers(&mut ports[0]), heard);
-    // Another life that has loaded knows that 1 is stored.
+    // Another life loads first, and so knows that 1 is stored.
     ports[0].send(StoreRequest::Append(Append { life: 2, ..append("a", 2..=2) })).unwrap();
     writer.turn(now);
     assert_eq!(answers(&mut ports[0]), ["durable a 2"]);
@@ -395,7 +395,7 @@ fn next(port: &mut Port, wakes: &Receiver<()>) -> StoreAnswer {
 #[test]
 fn no_wake_up_is_lost_between_two_threads() {
     let (handle, mut port, wakes) = started(Box::new(Memory::default()));
-    // One at a time, so that each finds the writer about to sleep, asleep, or on its way.
+    // The appends come singly, so that each finds the writer about to sleep, asleep, or on its way.
     for offset in 1..=20_000 {
         port.send(store("a", offset..=offset)).unwrap();
         assert_eq!(short(&next(&mut port, &wakes)), format!("durable a {offset}"));

@@ -44,7 +44,7 @@ impl Acked {
 }
 
 /// Sendings of reliable messages to the members of a segment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Schedule {
     /// Hash of the room's name, the seed of the jitter: rooms do not carry in step.
     room: u64,

@@ -38,7 +38,7 @@ impl StreamPlace {
         Self { sent: 0, head: 0, acked: 0, counts_from: u64::MAX, device: 0, ack_within: Duration::ZERO };
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Cursors {
     /// By slot.
     acked: Vec<Acked>,
@@ -49,20 +49,20 @@ pub(super) struct Cursors {
     settled: u64,
     schedule: Schedule,
     /// Moment of the next look for members to carry for. `None`: every member has acknowledged everything.
-    look_at: Option<Instant>,
+    pub(super) look_at: Option<Instant>,
     /// Carry -> the slots that need the carry, from the request to the home until the frame's turn in the
     /// queue.
     carrying: BTreeMap<CarryWant, Vec<u32>>,
     /// Requests for the home, not yet taken by the shard.
-    wants: Vec<CarryWant>,
+    pub(super) wants: Vec<CarryWant>,
     /// Tallies of the newest messages, in order of offset.
     tallies: VecDeque<Tally>,
     /// Offset and tally of messages without a place here, for the home to keep.
-    given_up: Vec<(u64, Acks)>,
+    pub(super) given_up: Vec<(u64, Acks)>,
     /// Last offset before the first tally.
     tallied_after: u64,
     /// Acknowledgements of messages without a tally here, for the home to count.
-    early: Vec<Reach>,
+    pub(super) early: Vec<Reach>,
 }
 
 /// Acknowledgements of one message on this segment.
@@ -75,19 +75,7 @@ struct Tally {
 
 impl Cursors {
     pub(super) fn new(room: &RoomName) -> Self {
-        Self {
-            acked: Vec::new(),
-            sent: 0,
-            settled: 0,
-            schedule: Schedule::new(room),
-            look_at: None,
-            carrying: BTreeMap::new(),
-            wants: Vec::new(),
-            tallies: VecDeque::new(),
-            given_up: Vec::new(),
-            tallied_after: 0,
-            early: Vec::new(),
-        }
+        Self { schedule: Schedule::new(room), ..Self::default() }
     }
 
     /// Begins anew with the first member of an empty segment. The home keeps the tallies of earlier messages.
@@ -203,10 +191,6 @@ impl Cursors {
         self.acked[slot as usize].brought_at = now;
     }
 
-    pub(super) fn poll_look(&self) -> Option<Instant> {
-        self.look_at
-    }
-
     /// Looks for members with an overdue acknowledgement, and notes the carries to ask of the home.
     ///
     /// A member with owed frames is left for later: the message may be among the frames. A member that misses
@@ -250,11 +234,6 @@ impl Cursors {
         self.look_at = next;
     }
 
-    /// Takes the requests for the home noted since the last call.
-    pub(super) fn take_wants(&mut self) -> Vec<CarryWant> {
-        std::mem::take(&mut self.wants)
-    }
-
     /// Takes the slots that wait for a carry. These members may be asked for again.
     pub(super) fn take_carrying(&mut self, want: CarryWant) -> Vec<u32> {
         let slots = self.carrying.remove(&want).unwrap_or_default();
@@ -295,16 +274,6 @@ impl Cursors {
     pub(super) fn give_up_all(&mut self) {
         let rest = self.tallies.drain(..).filter(|tally| tally.acks.count > 0);
         self.given_up.extend(rest.map(|tally| (tally.offset, tally.acks)));
-    }
-
-    /// Takes the tallies for the home noted since the last call.
-    pub(super) fn take_given_up(&mut self) -> Vec<(u64, Acks)> {
-        std::mem::take(&mut self.given_up)
-    }
-
-    /// Takes the acknowledgements for the home noted since the last call.
-    pub(super) fn take_early(&mut self) -> Vec<Reach> {
-        std::mem::take(&mut self.early)
     }
 
     /// Asserts the invariants after a mutation.

@@ -131,6 +131,20 @@ impl PassTally {
         self.skipped += frames.batches() - taken as u64;
         self.refused.push(slot);
     }
+
+    /// Messages told as skipped in level frames. Counted after the pass, from the frames that were taken: members that
+    /// took all frames were told all, so the pass itself counts nothing more.
+    pub(super) fn messages_skipped(&self, frames: &PassFrames) -> u64 {
+        let whole = (self.level - self.partial) / frames.batches();
+        whole * frames.skipped.iter().sum::<u64>() + self.partial_skipped
+    }
+
+    /// Notes a level member before a gap: the batches of the gap will not come.
+    pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
+        if member.last_seq < seq && member.standing == Standing::Level {
+            self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
+        }
+    }
 }
 
 impl PassFrames {
@@ -151,6 +165,15 @@ impl PassFrames {
     pub(super) fn batches(&self) -> u64 {
         self.to.0 - self.from.0
     }
+
+    pub(super) fn push(&mut self, level: &Level) {
+        (self.to, self.reach.through) = (level.seq, level.reach.through);
+        self.sent.push(level.reach.through);
+        self.skipped.push(level.skipped);
+        for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
+            frames.push(frame.clone());
+        }
+    }
 }
 
 impl Member {
@@ -162,32 +185,5 @@ impl Member {
 
     pub(super) fn is_vacant(&self) -> bool {
         self.last_seq == VACANT
-    }
-}
-
-impl PassFrames {
-    pub(super) fn push(&mut self, level: &Level) {
-        (self.to, self.reach.through) = (level.seq, level.reach.through);
-        self.sent.push(level.reach.through);
-        self.skipped.push(level.skipped);
-        for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
-            frames.push(frame.clone());
-        }
-    }
-}
-
-impl PassTally {
-    /// Messages told as skipped in level frames. Counted after the pass, from the frames that were taken: members that
-    /// took all frames were told all, so the pass itself counts nothing more.
-    pub(super) fn messages_skipped(&self, frames: &PassFrames) -> u64 {
-        let whole = (self.level - self.partial) / frames.batches();
-        whole * frames.skipped.iter().sum::<u64>() + self.partial_skipped
-    }
-
-    /// Notes a level member before a gap: the batches of the gap will not come.
-    pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
-        if member.last_seq < seq && member.standing == Standing::Level {
-            self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
-        }
     }
 }

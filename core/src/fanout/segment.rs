@@ -216,13 +216,13 @@ impl Segment {
         if self.census.members() == 0 {
             self.cursors.give_up_all();
         }
-        self.cursors.take_given_up()
+        std::mem::take(&mut self.cursors.given_up)
     }
 
     /// Takes acknowledgements for the home to count, noted since the last call: messages without a tally
     /// here.
     pub fn take_early_acks(&mut self) -> Vec<Reach> {
-        self.cursors.take_early()
+        std::mem::take(&mut self.cursors.early)
     }
 
     /// Queues a batch for the next pass. `false`: every member holds the batch already, and the batch is
@@ -400,7 +400,7 @@ impl Segment {
     /// Moment of the next call of [`Self::look`]. `None`: every member has acknowledged everything.
     #[must_use]
     pub fn poll_look(&self) -> Option<Instant> {
-        self.cursors.poll_look()
+        self.cursors.look_at
     }
 
     /// Looks for members with an overdue acknowledgement, and notes the carries to ask of the home. Cost: one
@@ -411,7 +411,7 @@ impl Segment {
 
     /// Takes the carry requests for the home, noted since the last call.
     pub fn take_carry_wants(&mut self) -> Vec<CarryWant> {
-        self.cursors.take_wants()
+        std::mem::take(&mut self.cursors.wants)
     }
 
     fn pass_over<S: Sink>(

@@ -27,8 +27,8 @@ pub(super) struct Column {
     pub(super) refused: [u64; ShedReason::ALL.len()],
     /// Devices account for the messages in another way: by offset if reliable, by total if counters.
     pub(super) apart: bool,
-    delivered: Cumulative,
-    merged: Cumulative,
+    pub(super) delivered: Cumulative,
+    pub(super) merged: Cumulative,
     skipped: Cumulative,
 }
 
@@ -41,18 +41,6 @@ pub(super) struct Left {
     pub(super) merged: u64,
     /// Messages shed since the batch before.
     pub(super) skipped: u64,
-}
-
-impl Column {
-    /// Messages sent in batches.
-    pub(super) fn delivered(&self) -> u64 {
-        self.delivered.total()
-    }
-
-    /// Messages replaced by another, counted with the batch of the replacement.
-    pub(super) fn merged(&self) -> u64 {
-        self.merged.total()
-    }
 }
 
 /// The content of the batches after some seq, by type.

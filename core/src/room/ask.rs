@@ -27,7 +27,8 @@ impl Room {
         let known = self.known_epoch();
         let told = match (ask, known) {
             (Ask::Receipt { offset }, known) => {
-                let acks = self.stream.entry(offset).map_or_else(Acks::default, |entry| entry.acks.clone());
+                let acks =
+                    self.stream.entries.entry(offset).map_or_else(Acks::default, |entry| entry.acks.clone());
                 let receipt = known.and_then(|epoch| {
                     let entry = self.stream.durable_entry(offset).ok_or(StreamRefusal::NoOffset)?;
                     Ok(Box::new(self.receipt(epoch, entry)))
@@ -75,20 +76,15 @@ impl Room {
             pending.push(PendingMessage::Twin(recall));
             return self.pending.push(pending);
         }
+        let type_name = entry.type_name.clone();
+        let payload = Payload::Json(Bytes::from_static(b"null"));
         let message = Message {
-            type_name: entry.type_name.clone(),
-            policy: TypePolicy::of(Class::Reliable),
-            key: None,
-            id: None,
-            payload: Payload::Json(Bytes::from_static(b"null")),
-            count: 1,
             // The recall lives as long as what it takes back would have: devices that come back until then
             // must hear of it.
             ttl: Duration::from_millis(entry.expires_ms.saturating_sub(now.unix_ms)),
-            offset: 0,
             recall: offset,
-            at_ms: 0,
             wire_bytes: RECALL_BYTES + entry.type_name.as_str().len(),
+            ..Message::new(type_name, TypePolicy::of(Class::Reliable), payload)
         };
         self.life.used_by_publisher(now.instant);
         self.take(Whose::Recall { ticket, offset }, vec![message], now, tally);
@@ -118,7 +114,7 @@ impl Room {
             expired: !entry.is_alive() && entry.recalled_by == 0,
             recalled: entry.recalled_by > 0,
             recalled_by: (entry.recalled_by > 0).then_some(entry.recalled_by),
-            since: self.stream.counted_since_ms(),
+            since: self.stream.counted_since_ms,
             online: entry.receipt.online,
             acknowledged: entry.receipt.returned,
             left: self.stream.left(entry),

@@ -20,7 +20,7 @@ pub struct Audience {
     /// `None` while devices know the present number.
     due: Option<Instant>,
     /// The audience expected by the publisher.
-    expected: Option<u64>,
+    pub(super) expected: Option<u64>,
 }
 
 impl Audience {
@@ -55,26 +55,17 @@ impl Audience {
         self.expected = expected.or(self.expected);
     }
 
-    pub(super) fn expected(&self) -> Option<u64> {
-        self.expected
-    }
-
     /// The engine's message about the number of members.
     #[must_use]
     pub fn message(members: u64) -> Message {
+        let type_name = TypeName::parse(ONLINE).expect("a constant");
+        let payload = Payload::Json(Bytes::from(members.to_string()));
         Message {
-            type_name: TypeName::parse(ONLINE).expect("a constant"),
-            policy: TypePolicy::of(Class::Latest),
             key: Some(Key::parse(ONLINE).expect("a constant")),
-            id: None,
             // Type, key, time and braces around at most 16 digits: 96 bytes hold them in either encoding.
             wire_bytes: 96,
-            payload: Payload::Json(Bytes::from(members.to_string())),
-            count: 1,
             ttl: Duration::ZERO,
-            offset: 0,
-            recall: 0,
-            at_ms: 0,
+            ..Message::new(type_name, TypePolicy::of(Class::Latest), payload)
         }
     }
 }

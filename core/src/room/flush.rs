@@ -36,7 +36,7 @@ impl Room {
         // A batch without content would cost each member a write. Messages held back by a rate come here each
         // window.
         if cut.messages.is_empty() && cut.dropped.is_empty() && counters.is_empty() {
-            self.gathering.idled(now);
+            self.gathering.pace.idled(now);
             return false;
         }
         let counted_since = increments.filter(|_| !counters.is_empty()).map(|told| told.since);
@@ -48,7 +48,7 @@ impl Room {
         self.gathering.flushed(!counters.is_empty(), now);
         self.segments.send_batch();
         tally.batches += 1;
-        tally.window = Some(self.gathering.window(members));
+        tally.window = Some(self.gathering.pace.window(members));
         let batch = Batch {
             seq,
             skipped: cut.dropped.by_type().map(|(name, count)| (name.clone(), count)).collect(),

@@ -4,16 +4,13 @@
 //! This part cuts and counts. The state seen by devices is `RoomState`'s, and the reliable stream is
 //! `Stream`'s.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::buffer::{Allowance, Backlog, Budget, Buffer, Cut, Dropped, Push};
-use super::id::TypeName;
+use super::buffer::{Allowance, Budget, Buffer, Cut, Push};
 use super::increments::{Increments, ToldIncrements};
 use super::ladder::Step;
 use super::message::{Class, Message, ShedReason};
-use super::pace::{Pace, PassCost, RoomRules, RoomSettings, Waiting};
+use super::pace::{Pace, RoomRules, Waiting};
 use super::rate::Rate;
 use super::shown::Shown;
 use super::tally::RoomTally;
@@ -31,35 +28,23 @@ pub(super) enum Cause {
 }
 
 /// The gathering of a room, and its pace.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Gathering {
-    pace: Pace,
-    buffer: Buffer,
-    increments: Increments,
+    pub(super) pace: Pace,
+    pub(super) buffer: Buffer,
+    pub(super) increments: Increments,
     /// Messages of normal and low priority shown to devices in the last second.
     shown_normal: Shown,
     /// Messages of high priority shown to devices in the last second.
     shown_high: Shown,
     /// The ladder's step in force for the room.
     step: Step,
-    batch_rate: Rate,
+    pub(super) batch_rate: Rate,
 }
 
 impl Gathering {
     pub(super) fn new(rules: RoomRules) -> Self {
-        Self {
-            pace: Pace::new(rules),
-            buffer: Buffer::default(),
-            increments: Increments::default(),
-            shown_normal: Shown::default(),
-            shown_high: Shown::default(),
-            step: Step::Calm,
-            batch_rate: Rate::default(),
-        }
-    }
-
-    pub(super) fn configure(&mut self, settings: &RoomSettings) {
-        self.pace.configure(settings);
+        Self { pace: Pace::new(rules), ..Self::default() }
     }
 
     pub(super) fn degrade(&mut self, step: Step) {
@@ -67,24 +52,8 @@ impl Gathering {
         self.pace.degrade(step);
     }
 
-    pub(super) fn passes_cost(&mut self, cost: PassCost) {
-        self.pace.passes_cost(cost);
-    }
-
-    pub(super) fn rules(&self) -> &RoomRules {
-        self.pace.rules()
-    }
-
     pub(super) fn step(&self) -> Step {
         self.step
-    }
-
-    pub(super) fn window(&self, members: u64) -> Duration {
-        self.pace.window(members)
-    }
-
-    pub(super) fn batches_per_second(&self, now: Instant) -> f64 {
-        self.batch_rate.per_second(now)
     }
 
     /// Takes in a message without need of the store. `seed` makes lots differ from room to room.
@@ -98,29 +67,6 @@ impl Gathering {
         push
     }
 
-    pub(super) fn push_durable(&mut self, message: Arc<Message>, now: Instant) {
-        self.buffer.push_durable(message, now);
-    }
-
-    pub(super) fn count(&mut self, type_name: &TypeName, now: Instant) {
-        self.increments.add(type_name, now);
-    }
-
-    /// Gives up the reliable messages: their stream is no more.
-    pub(super) fn give_up_durable(&mut self) -> Vec<Arc<Message>> {
-        self.buffer.give_up_durable()
-    }
-
-    /// Messages gathered, increments aside.
-    pub(super) fn len(&self) -> usize {
-        self.buffer.len()
-    }
-
-    /// Returns true if no further reliable message may gather.
-    pub(super) fn is_full(&self) -> bool {
-        self.buffer.is_full()
-    }
-
     /// Returns true if neither a message nor an increment waits.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.increments.since().is_none()
@@ -129,20 +75,6 @@ impl Gathering {
     /// The arrival of the oldest message or increment.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.buffer.oldest().into_iter().chain(self.increments.since()).min()
-    }
-
-    /// Waiting messages, by type, increments aside.
-    pub(super) fn backlog(&self) -> BTreeMap<TypeName, Backlog> {
-        self.buffer.by_type()
-    }
-
-    pub(super) fn increments_of(&self, type_name: &TypeName) -> u64 {
-        self.increments.of_type(type_name)
-    }
-
-    /// Accepted messages dropped since the last cut.
-    pub(super) fn dropped(&self) -> &Dropped {
-        self.buffer.dropped()
     }
 
     /// Waiting messages and increments, and dropped messages untold yet.
@@ -218,7 +150,7 @@ impl Gathering {
             self.shown_normal.take(cut.normal, now);
         }
         // A forced flush asks for no allowance, and yet counts in the second after it.
-        if self.rules().readable.high_per_second > 0 {
+        if self.pace.rules().readable.high_per_second > 0 {
             self.shown_high.take(cut.high, now);
         }
         cut
@@ -243,11 +175,6 @@ impl Gathering {
         self.batch_rate.add(1.0, now);
     }
 
-    /// A flush was due, but nothing may leave yet.
-    pub(super) fn idled(&mut self, now: Instant) {
-        self.pace.idled(now);
-    }
-
     /// Forgets what was shown more than a second ago. Returns whether something is left to forget.
     pub(super) fn tidy(&mut self, now: Instant) -> bool {
         self.shown_normal.forget_what_is_past(now);
@@ -262,7 +189,7 @@ impl Gathering {
 
     /// Messages of normal and low priority shown to devices each second; 0: all.
     fn normal_per_second(&self) -> u32 {
-        self.step.normal_per_second(self.rules().readable.normal_per_second)
+        self.step.normal_per_second(self.pace.rules().readable.normal_per_second)
     }
 
     /// The budget of a cut now.
@@ -275,7 +202,7 @@ impl Gathering {
                 Allowance::AtMost(self.shown_normal.allowance(self.normal_per_second(), sampled, now));
         }
         if budget.high != Allowance::Any {
-            let per_second = self.rules().readable.high_per_second;
+            let per_second = self.pace.rules().readable.high_per_second;
             let shown = self.shown_high.allowance(per_second, usize::MAX, now);
             // A room that has to flush may leave no gift behind: its node may be draining.
             budget.high = if cause == Cause::Flush { Allowance::Any } else { Allowance::AtMost(shown) };
@@ -285,7 +212,7 @@ impl Gathering {
 
     /// The budget before the question how much devices may still be shown.
     fn budget_at_rest(&self, batches_left: usize) -> Budget {
-        let rules = self.rules();
+        let rules = self.pace.rules();
         let unless = |per_second, limited| if per_second == 0 { Allowance::Any } else { limited };
         Budget {
             messages_max: rules.messages_max,

@@ -9,35 +9,27 @@ pub(super) const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
 /// configured number.
 const NORMAL_PER_SECOND: u32 = 20;
 
-/// A step of the ladder. Each step includes all steps below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Step {
-    /// Nothing is left out.
-    #[default]
-    Calm,
-    /// Lossy messages are shed.
-    LossyOff,
-    /// Counters leave once a second.
-    CountersSlow,
-    /// Normal messages are sampled harder.
-    NormalSampled,
-    /// Rooms gather for their widest window.
-    WindowWidest,
-    /// Joins are refused; connected devices stay.
-    JoinsRefused,
+named! {
+    /// A step of the ladder. Each step includes all steps below.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+    pub enum Step {
+        /// Nothing is left out.
+        #[default]
+        Calm = "calm",
+        /// Lossy messages are shed.
+        LossyOff = "lossy_off",
+        /// Counters leave once a second.
+        CountersSlow = "counters_slow",
+        /// Normal messages are sampled harder.
+        NormalSampled = "normal_sampled",
+        /// Rooms gather for their widest window.
+        WindowWidest = "window_widest",
+        /// Joins are refused; connected devices stay.
+        JoinsRefused = "joins_refused",
+    }
 }
 
 impl Step {
-    /// All steps, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::Calm,
-        Self::LossyOff,
-        Self::CountersSlow,
-        Self::NormalSampled,
-        Self::WindowWidest,
-        Self::JoinsRefused,
-    ];
-
     /// Messages of normal and low priority shown a second, for a `configured` number; 0: no limit. From
     /// [`Step::NormalSampled`] on half of `configured`, rounded up, or 20 for no limit.
     #[must_use]
@@ -47,19 +39,6 @@ impl Step {
             (true, 0) => NORMAL_PER_SECOND,
             // Rounded up: half of 1 would be 0, and 0 means no limit.
             (true, _) => configured.div_ceil(2),
-        }
-    }
-
-    /// Name in the log, in `/readyz` and in views.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::LossyOff => "lossy_off",
-            Self::CountersSlow => "counters_slow",
-            Self::NormalSampled => "normal_sampled",
-            Self::WindowWidest => "window_widest",
-            Self::JoinsRefused => "joins_refused",
         }
     }
 

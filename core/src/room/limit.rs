@@ -18,7 +18,7 @@ const BURST: Duration = Duration::from_secs(1);
 /// The limits of a room.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
-    changes: BTreeMap<TypeName, PolicyChange>,
+    pub(super) changes: BTreeMap<TypeName, PolicyChange>,
     /// Types with a rate, from their first message on. Only a configured or changed type has a rate.
     of_types: BTreeMap<TypeName, Metered<TypeRate>>,
     /// The room's own rate, in messages a second.
@@ -39,11 +39,6 @@ impl Limits {
             let before = self.changes.get(type_name).copied().unwrap_or_default();
             self.changes.insert(type_name.clone(), before.then(change));
         }
-    }
-
-    /// The changes in force, by type.
-    pub(super) fn changes(&self) -> impl Iterator<Item = (&TypeName, &PolicyChange)> {
-        self.changes.iter()
     }
 
     /// The number of changed types once `settings` are taken over.

@@ -9,35 +9,20 @@ use crate::now::millis;
 use super::id::{Key, MessageId, TypeName};
 use super::policy::TypePolicy;
 
-/// The engine's promise for a type of message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// Stored first, carried until each device has acknowledged.
-    Reliable,
-    /// At most once per connection, in order, kept in the history.
-    Normal,
-    /// The newest value per key arrives; older values may be skipped.
-    Latest,
-    /// Increments are summed; devices get the increment and the exact total.
-    Counter,
-    /// First to go under pressure.
-    Lossy,
-}
-
-impl Class {
-    /// All classes, in the order of their indices.
-    pub const ALL: [Self; 5] = [Self::Reliable, Self::Normal, Self::Latest, Self::Counter, Self::Lossy];
-
-    /// Name in the configuration, in metrics and in answers.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Reliable => "reliable",
-            Self::Normal => "normal",
-            Self::Latest => "latest",
-            Self::Counter => "counter",
-            Self::Lossy => "lossy",
-        }
+named! {
+    /// The engine's promise for a type of message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Class {
+        /// Stored first, carried until each device has acknowledged.
+        Reliable = "reliable",
+        /// At most once per connection, in order, kept in the history.
+        Normal = "normal",
+        /// The newest value per key arrives; older values may be skipped.
+        Latest = "latest",
+        /// Increments are summed; devices get the increment and the exact total.
+        Counter = "counter",
+        /// First to go under pressure.
+        Lossy = "lossy",
     }
 }
 
@@ -88,6 +73,24 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message with a count of 1, the ttl of its policy, and no place in a stream yet.
+    #[must_use]
+    pub fn new(type_name: TypeName, policy: TypePolicy, payload: Payload) -> Self {
+        Self {
+            type_name,
+            ttl: policy.ttl,
+            policy,
+            key: None,
+            id: None,
+            payload,
+            count: 1,
+            offset: 0,
+            recall: 0,
+            at_ms: 0,
+            wire_bytes: 0,
+        }
+    }
+
     /// The engine's promise for the message.
     #[must_use]
     pub fn class(&self) -> Class {
@@ -107,19 +110,9 @@ impl Message {
 /// If `type_name` is no type name.
 #[must_use]
 pub fn sample(type_name: &str, payload: &str) -> Message {
-    Message {
-        type_name: TypeName::parse(type_name).expect("a type name"),
-        policy: TypePolicy::of(Class::Normal),
-        key: None,
-        id: None,
-        payload: Payload::Json(Bytes::copy_from_slice(payload.as_bytes())),
-        count: 1,
-        ttl: TypePolicy::of(Class::Normal).ttl,
-        offset: 0,
-        recall: 0,
-        at_ms: 0,
-        wire_bytes: 60 + payload.len(),
-    }
+    let type_name = TypeName::parse(type_name).expect("a type name");
+    let json = Payload::Json(Bytes::copy_from_slice(payload.as_bytes()));
+    Message { wire_bytes: 60 + payload.len(), ..Message::new(type_name, TypePolicy::of(Class::Normal), json) }
 }
 
 /// The room's answer to a message of a publish.
@@ -147,19 +140,21 @@ pub enum Verdict {
     Unavailable(Unavailable),
 }
 
-/// The reason for not storing a reliable message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unavailable {
-    /// The store is failing. The message may or may not be stored.
-    StoreFailing,
-    /// The store holds `STORE_BYTES_MAX`.
-    StoreFull,
-    /// Too much waits for the store. The message may be stored: others of the room were on their way.
-    StoreBusy,
-    /// The room's alive reliable messages number `STREAM_MESSAGES_MAX`, or take `STREAM_BYTES_MAX`.
-    StreamFull,
-    /// Too much waits in the room already.
-    RoomFull,
+named! {
+    /// The reason for not storing a reliable message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Unavailable {
+        /// The store is failing. The message may or may not be stored.
+        StoreFailing = "store_failing",
+        /// The store holds `STORE_BYTES_MAX`.
+        StoreFull = "store_full",
+        /// Too much waits for the store. The message may be stored: others of the room were on their way.
+        StoreBusy = "store_busy",
+        /// The room's alive reliable messages number `STREAM_MESSAGES_MAX`, or take `STREAM_BYTES_MAX`.
+        StreamFull = "stream_full",
+        /// Too much waits in the room already.
+        RoomFull = "room_full",
+    }
 }
 
 impl Unavailable {
@@ -168,86 +163,39 @@ impl Unavailable {
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::StoreFailing | Self::StoreBusy)
     }
-
-    /// All reasons, in the order of their indices.
-    pub const ALL: [Self; 5] =
-        [Self::StoreFailing, Self::StoreFull, Self::StoreBusy, Self::StreamFull, Self::RoomFull];
-
-    /// Name in answers and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::StoreFailing => "store_failing",
-            Self::StoreFull => "store_full",
-            Self::StoreBusy => "store_busy",
-            Self::StreamFull => "stream_full",
-            Self::RoomFull => "room_full",
-        }
-    }
 }
 
-/// The reason for a message dropped on purpose. The publisher, the room's account and a metric tell of the
-/// message. The room's members are told if the message had been accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ShedReason {
-    /// The room is full, or was full as a message of a higher priority came.
-    RoomFull,
-    /// The room keeps `LATEST_KEYS_MAX` keys.
-    LatestKeysFull,
-    /// The room keeps `COUNTER_TYPES_MAX` counters.
-    CounterTypesFull,
-    /// The room accounts for `ROOM_TYPES_MAX` types.
-    TypesFull,
-    /// The room was closed while the message waited.
-    RoomClosed,
-    /// More messages came than devices are asked to show, and the sample left this message out.
-    Sampled,
-    /// The message waited for `ttl_ms`.
-    Expired,
-    /// The type is past the rate in this room.
-    TypeRate,
-    /// The room is past the rate for all types.
-    RoomRate,
-    /// The publisher's key is past the key's rate.
-    KeyRate,
-    /// The ladder sheds lossy messages.
-    LossyOff,
+named! {
+    /// The reason for a message dropped on purpose. The publisher, the room's account and a metric tell of
+    /// the message. The room's members are told if the message had been accepted.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum ShedReason {
+        /// The room is full, or was full as a message of a higher priority came.
+        RoomFull = "room_full",
+        /// The room keeps `LATEST_KEYS_MAX` keys.
+        LatestKeysFull = "latest_keys_full",
+        /// The room keeps `COUNTER_TYPES_MAX` counters.
+        CounterTypesFull = "counter_types_full",
+        /// The room accounts for `ROOM_TYPES_MAX` types.
+        TypesFull = "types_full",
+        /// The room was closed while the message waited.
+        RoomClosed = "room_closed",
+        /// More messages came than devices are asked to show, and the sample left this message out.
+        Sampled = "sampled",
+        /// The message waited for `ttl_ms`.
+        Expired = "expired",
+        /// The type is past the rate in this room.
+        TypeRate = "type_rate",
+        /// The room is past the rate for all types.
+        RoomRate = "room_rate",
+        /// The publisher's key is past the key's rate.
+        KeyRate = "key_rate",
+        /// The ladder sheds lossy messages.
+        LossyOff = "lossy_off",
+    }
 }
 
 impl ShedReason {
-    /// All reasons, in the order of their indices.
-    pub const ALL: [Self; 11] = [
-        Self::RoomFull,
-        Self::LatestKeysFull,
-        Self::CounterTypesFull,
-        Self::TypesFull,
-        Self::RoomClosed,
-        Self::Sampled,
-        Self::Expired,
-        Self::TypeRate,
-        Self::RoomRate,
-        Self::KeyRate,
-        Self::LossyOff,
-    ];
-
-    /// Name in answers and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RoomFull => "room_full",
-            Self::LatestKeysFull => "latest_keys_full",
-            Self::CounterTypesFull => "counter_types_full",
-            Self::TypesFull => "types_full",
-            Self::RoomClosed => "room_closed",
-            Self::Sampled => "sampled",
-            Self::Expired => "expired",
-            Self::TypeRate => "type_rate",
-            Self::RoomRate => "room_rate",
-            Self::KeyRate => "key_rate",
-            Self::LossyOff => "lossy_off",
-        }
-    }
-
     /// True if a retry a second later may be taken. The other bounds hold for the room's whole run.
     #[must_use]
     pub fn passes(self) -> bool {

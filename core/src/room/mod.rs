@@ -155,7 +155,7 @@ impl Room {
     /// The members, or the audience expected by the publisher if larger.
     #[must_use]
     pub fn expected_members(&self) -> u64 {
-        self.members().max(self.audience.expected().unwrap_or(0))
+        self.members().max(self.audience.expected.unwrap_or(0))
     }
 
     /// The shards with members of the room, each with a count.
@@ -173,7 +173,7 @@ impl Room {
     /// Messages gathered for the next flush.
     #[must_use]
     pub fn gathered(&self) -> usize {
-        self.gathering.len()
+        self.gathering.buffer.len()
     }
 
     /// Reliable messages on their way to the store.
@@ -203,7 +203,7 @@ impl Room {
     /// The reason why valid settings do not fit this room.
     #[must_use]
     pub fn unfit(&self, settings: &RoomSettings) -> Option<Unfit> {
-        settings.unfit(self.gathering.rules(), self.intake.changes_with(settings))
+        settings.unfit(self.gathering.pace.rules(), self.intake.limits.changes_with(settings))
     }
 
     /// Takes an input. The caller drains the outputs afterwards, and adds `tally` to the metrics.
@@ -331,14 +331,14 @@ impl Room {
             // A pass costs more or less than before, or there is room for a further batch.
             SegmentSaid::Taken { batches, cost } => {
                 self.segments.taken(shard, batches, cost, now.instant);
-                self.gathering.passes_cost(self.segments.pass_cost());
+                self.gathering.pace.passes_cost(self.segments.pass_cost());
             }
             SegmentSaid::Counted(counts) => self.segments.ended(counts),
             SegmentSaid::Refresh(want) => self.refresh(shard, want),
             SegmentSaid::Carry(want) => self.carry(shard, want, now),
             SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch() => self.stream.acked(&acks),
             SegmentSaid::AckedEarly { epoch, reach } if epoch == self.stream.epoch() => {
-                self.stream.acked_early(reach, now.unix_ms);
+                self.stream.entries.acked_early(reach, now.unix_ms);
             }
             // These acknowledgements are of a stream that was replaced.
             SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {}
@@ -367,15 +367,15 @@ impl Room {
     }
 
     fn members_changed(&mut self, now: Instant) {
-        self.gathering.passes_cost(self.segments.pass_cost());
+        self.gathering.pace.passes_cost(self.segments.pass_cost());
         self.audience.changed(self.segments.members(), now);
     }
 
     fn configure(&mut self, settings: &RoomSettings, now: Instant) {
         self.life.used_by_publisher(now);
         self.life.configure(settings.idle_close);
-        self.gathering.configure(settings);
-        self.intake.configure(settings);
+        self.gathering.pace.configure(settings);
+        self.intake.limits.configure(settings);
         self.audience.expect(settings.expected_audience);
     }
 
@@ -429,9 +429,9 @@ impl Room {
 
     fn check_invariants(&self) {
         // Small buffers only: tests fill large ones, and a quadratic check helps nobody.
-        if cfg!(debug_assertions) && self.gathering.len() <= 64 {
-            for (type_name, column) in self.state.columns() {
-                let view = self.type_view(type_name, column, &self.gathering.backlog());
+        if cfg!(debug_assertions) && self.gathering.buffer.len() <= 64 {
+            for (type_name, column) in self.state.account.columns() {
+                let view = self.type_view(type_name, column, &self.gathering.buffer.by_type());
                 let accounted = view.delivered + view.merged + view.shed.values().sum::<u64>() + view.waiting;
                 assert_eq!(column.accepted, accounted, "conservation of {type_name} in {}", self.name);
             }

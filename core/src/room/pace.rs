@@ -80,7 +80,7 @@ impl Quotas {
 }
 
 /// Messages of a room that a device is shown a second; 0: all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Readable {
     /// Messages of normal and low priority. Past the rate, a sample is drawn.
     pub normal_per_second: u32,

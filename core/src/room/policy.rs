@@ -7,59 +7,33 @@ use super::id::TypeName;
 use super::message::Class;
 use crate::limits::{TTL_DEFAULT, WAIT_DEFAULT};
 
-/// Order of leaving with a full batch, and of making room in a full room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// Leaves last, and makes room for all others.
-    Low,
-    /// Shares the unreserved part of a batch with `High`, in room order.
-    Normal,
-    /// Has half of a batch reserved, unless configured otherwise.
-    High,
-}
-
-impl Priority {
-    /// All priorities, in the order of their indices.
-    pub const ALL: [Self; 3] = [Self::Low, Self::Normal, Self::High];
-
-    /// Name in the configuration and in `PUT /v1/rooms/{room}`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Normal => "normal",
-            Self::High => "high",
-        }
+named! {
+    /// Order of leaving with a full batch, and of making room in a full room.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Priority {
+        /// Leaves last, and makes room for all others.
+        Low = "low",
+        /// Shares the unreserved part of a batch with `High`, in room order.
+        Normal = "normal",
+        /// Has half of a batch reserved, unless configured otherwise.
+        High = "high",
     }
 }
 
-/// The rule for a message behind a waiting message of the same type and key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Merge {
-    /// Both leave.
-    None,
-    /// The later message leaves, in the place of the first: "the price is 7".
-    Latest,
-    /// The first message leaves, and later messages are counted: "A and 41 others came in". All messages of
-    /// the type without a key merge as well.
-    First,
-    /// The later message leaves, in the place of the first, with the sum of both counts: "A sends 12 roses".
-    Sum,
-}
-
-impl Merge {
-    /// All rules, in the order of their indices.
-    pub const ALL: [Self; 4] = [Self::None, Self::Latest, Self::First, Self::Sum];
-
-    /// Name in the configuration and in `PUT /v1/rooms/{room}`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Latest => "latest",
-            Self::First => "first",
-            Self::Sum => "sum",
-        }
+named! {
+    /// The rule for a message behind a waiting message of the same type and key.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Merge {
+        /// Both leave.
+        None = "none",
+        /// The later message leaves, in the place of the first: "the price is 7".
+        Latest = "latest",
+        /// The first message leaves, and later messages are counted: "A and 41 others came in". All messages
+        /// of the type without a key merge as well.
+        First = "first",
+        /// The later message leaves, in the place of the first, with the sum of both counts: "A sends 12
+        /// roses".
+        Sum = "sum",
     }
 }
 

@@ -29,7 +29,7 @@ impl Room {
             let published = Published::IdReused { index };
             return self.outputs.push_back(Output::Published { ticket, published });
         }
-        self.intake.offered(messages.len(), now.instant);
+        self.intake.message_rate.add(messages.len() as f64, now.instant);
         self.take(Whose::Publish { ticket }, messages, now, tally);
     }
 
@@ -96,7 +96,7 @@ impl Room {
         let offset = message.offset;
         self.state.accepted(Class::Reliable, &message.type_name);
         tally.accepted.add(Class::Reliable, 1);
-        self.gathering.push_durable(message, now.instant);
+        self.gathering.buffer.push_durable(message, now.instant);
         Verdict::Durable { offset }
     }
 
@@ -113,7 +113,7 @@ impl Room {
     /// Gives a reliable message an offset, or decides otherwise.
     fn offer_to_stream(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> PendingMessage {
         tally.published.add(Class::Reliable, 1);
-        self.intake.apply(&mut message);
+        self.intake.limits.apply(&mut message);
         if let Some(id) = &message.id {
             match self.stream.twin(id, Fingerprint::of(&message)) {
                 // A reused id has had the whole request refused.
@@ -153,24 +153,24 @@ impl Room {
         if self.stream.phase() != Phase::Ready {
             return Some(self.stream.unavailable());
         }
-        if self.gathering.is_full() || self.pending.is_full() {
+        if self.gathering.buffer.is_full() || self.pending.is_full() {
             return Some(Unavailable::RoomFull);
         }
         // A recall frees the room that its message took: a full stream takes it all the same.
-        let has_room = message.recall > 0 || self.stream.has_room_for(message.wire_bytes);
+        let has_room = message.recall > 0 || self.stream.entries.has_room_for(message.wire_bytes);
         (!has_room).then_some(Unavailable::StreamFull)
     }
 
     /// The reason why a reliable message is shed.
     fn reliable_shed(&mut self, message: &Message, now: Now, tally: &mut RoomTally) -> Option<ShedReason> {
-        if !self.state.admits_type(&message.type_name) {
+        if !self.state.account.admits(&message.type_name) {
             return Some(ShedReason::TypesFull);
         }
         // A recall is never past a rate: a publisher must be able to take back what the rate let through.
         if message.recall > 0 {
             return None;
         }
-        self.intake.over_rate(message, self.gathering.rules(), now.instant, tally)
+        self.intake.limits.refuses(message, self.gathering.pace.rules(), now.instant, tally)
     }
 
     fn publish_one(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
@@ -183,10 +183,10 @@ impl Room {
             tally.duplicates += 1;
             return Verdict::Duplicate { offset: None };
         }
-        self.intake.apply(&mut message);
-        let refused = self
-            .refuses(&message)
-            .or_else(|| self.intake.over_rate(&message, self.gathering.rules(), now.instant, tally));
+        self.intake.limits.apply(&mut message);
+        let refused = self.refuses(&message).or_else(|| {
+            self.intake.limits.refuses(&message, self.gathering.pace.rules(), now.instant, tally)
+        });
         let verdict = match refused {
             Some(reason) => self.shed(message.class(), &message.type_name, reason, tally),
             None => self.accept(message, now, tally),
@@ -195,7 +195,7 @@ impl Room {
         if let Some((id, fingerprint)) = named
             && !matches!(verdict, Verdict::Shed(_))
         {
-            tally.ids_evicted += self.intake.remember(id, fingerprint, now.instant);
+            tally.ids_evicted += self.intake.ids.remember(id, fingerprint, now.instant);
         }
         verdict
     }
@@ -205,7 +205,7 @@ impl Room {
         if message.class() == Class::Lossy && self.gathering.step() >= Step::LossyOff {
             return Some(ShedReason::LossyOff);
         }
-        (!self.state.admits_type(&message.type_name)).then_some(ShedReason::TypesFull)
+        (!self.state.account.admits(&message.type_name)).then_some(ShedReason::TypesFull)
     }
 
     /// Takes a message in past the rates, or sheds the message.
@@ -245,17 +245,17 @@ impl Room {
     }
 
     fn count(&mut self, message: &Message, now: Now) -> Verdict {
-        let Some(added) = self.state.count(&message.type_name, message.count) else {
+        let Some(added) = self.state.counters.add(&message.type_name, message.count) else {
             return Verdict::Shed(ShedReason::CounterTypesFull);
         };
-        self.gathering.count(&message.type_name, now.instant);
+        self.gathering.increments.add(&message.type_name, now.instant);
         // A total never passes the largest integer that a JSON reader holds exactly.
         if added < message.count { Verdict::Saturated } else { Verdict::Accepted }
     }
 
     fn gather(&mut self, message: Message, now: Now) -> Verdict {
         if let (Class::Latest, Some(key)) = (message.class(), &message.key)
-            && !self.state.admit_key(&message.type_name, key)
+            && !self.state.latest.admit(&message.type_name, key)
         {
             return Verdict::Shed(ShedReason::LatestKeysFull);
         }

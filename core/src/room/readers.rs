@@ -37,17 +37,12 @@ pub(super) struct Readers {
     /// The offsets behind which the store was asked to read.
     pages_asked: Vec<u64>,
     /// The end of the pause after a failed read; `None`: the store may be asked.
-    retry: Option<Instant>,
+    pub(super) retry: Option<Instant>,
 }
 
 impl Readers {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
-    }
-
-    /// The end of the pause after a failed read.
-    pub(super) fn retry_due(&self) -> Option<Instant> {
-        self.retry
     }
 
     /// Returns true if a reader is refused at once during a pause. A pull is, since the publisher can ask

@@ -57,7 +57,7 @@ impl Room {
             }
             Loaded::Another => {
                 // An offset of the former stream would be taken for one of the new stream.
-                for message in self.gathering.give_up_durable() {
+                for message in self.gathering.buffer.give_up_durable() {
                     self.state.give_up(&message.type_name);
                     tally.shed[ShedReason::RoomClosed as usize].add(Class::Reliable, 1);
                 }
@@ -130,7 +130,7 @@ impl Room {
             Phase::Cold | Phase::Ready => false,
         };
         let store = self.stream.due().filter(|_| is_waited_for);
-        store.into_iter().chain(self.readers.retry_due()).min()
+        store.into_iter().chain(self.readers.retry).min()
     }
 
     fn unpark(&mut self, now: Now, tally: &mut RoomTally) {

@@ -27,26 +27,26 @@ impl Room {
             hot: false,
             placed_on: vec![home],
             load_permille: self.load_permille(now),
-            expected_audience: self.audience.expected(),
-            window_ms: millis(self.gathering.window(self.members())),
+            expected_audience: self.audience.expected,
+            window_ms: millis(self.gathering.pace.window(self.members())),
             rates: RatesView {
-                messages_per_second: self.intake.messages_per_second(now),
-                batches_per_second: self.gathering.batches_per_second(now),
+                messages_per_second: self.intake.message_rate.per_second(now),
+                batches_per_second: self.gathering.batch_rate.per_second(now),
             },
-            counters: self.state.totals().map(|(name, total)| (name.to_string(), total)).collect(),
+            counters: self.state.counters.totals().map(|(name, total)| (name.to_string(), total)).collect(),
             head: HeadView {
                 seq: self.state.seq().0,
                 epoch: self.stream.epoch().map(|epoch| epoch.to_string()),
                 offset: self.stream.durable(),
             },
             backlog: BacklogView {
-                gathered: self.gathering.len() as u64,
+                gathered: self.gathering.buffer.len() as u64,
                 oldest_ms: oldest.map_or(0, millis),
                 not_durable: self.stream.in_flight(),
             },
             ladder: self.gathering.step().into(),
-            rules: RulesView::new(self.gathering.rules(), self.intake.changes()),
-            counts: self.segments.counts_of_ended(),
+            rules: RulesView::new(self.gathering.pace.rules(), &self.intake.limits.changes),
+            counts: self.segments.ended,
             account: self.account_view(),
         }
     }
@@ -71,18 +71,18 @@ impl Room {
             home,
             shards: self.segments.held().count(),
             seq: self.state.seq().0,
-            window_ms: millis(self.gathering.window(self.members())),
+            window_ms: millis(self.gathering.pace.window(self.members())),
             hot: false,
             load_permille: self.load_permille(now),
         }
     }
 
     fn account_view(&self) -> BTreeMap<String, AccountView> {
-        let waiting = self.gathering.backlog();
+        let waiting = self.gathering.buffer.by_type();
         // A type may have a column without a message: its first one found the room full.
         let counted = |counts: &[u64]| counts.iter().any(|count| *count > 0);
         let told = |column: &Column| column.accepted > 0 || counted(&column.refused);
-        let columns = self.state.columns().filter(|(_, column)| told(column));
+        let columns = self.state.account.columns().filter(|(_, column)| told(column));
         columns.map(|(name, column)| (name.to_string(), self.type_view(name, column, &waiting))).collect()
     }
 
@@ -101,17 +101,17 @@ impl Room {
         let mut shed = by_reason(&column.shed);
         // Dropped since the last cut: waiting no more, and not in the column before the next batch tells
         // them.
-        let dropped = self.gathering.dropped().of(type_name);
+        let dropped = self.gathering.buffer.dropped().of(type_name);
         for (reason, count) in dropped.iter().flat_map(|(_, reasons)| *reasons) {
             *shed.entry(reason.name().to_owned()).or_default() += count;
         }
         let merged_of_dropped = dropped.map_or(0, |(merged, _)| merged);
         AccountView {
             accepted: column.accepted,
-            delivered: column.delivered(),
-            merged: column.merged() + backlog.merged + merged_of_dropped,
+            delivered: column.delivered.total(),
+            merged: column.merged.total() + backlog.merged + merged_of_dropped,
             shed,
-            waiting: backlog.messages + self.gathering.increments_of(type_name),
+            waiting: backlog.messages + self.gathering.increments.of_type(type_name),
             refused: by_reason(&column.refused),
         }
     }

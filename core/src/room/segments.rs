@@ -25,7 +25,7 @@ pub(super) struct Segments {
     /// Shard index -> the segment on that shard.
     by_shard: BTreeMap<usize, HeldSegment>,
     /// The counts of ended segments.
-    ended: Counts,
+    pub(super) ended: Counts,
     /// Processor time of passes, in seconds each second, all shards together.
     pass_rate: Rate,
 }
@@ -68,10 +68,6 @@ impl Segments {
     /// Keeps the counts of an ended segment.
     pub(super) fn ended(&mut self, counts: Counts) {
         self.ended += counts;
-    }
-
-    pub(super) fn counts_of_ended(&self) -> Counts {
-        self.ended
     }
 
     /// A batch goes to every segment with members.

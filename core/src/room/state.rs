@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::account::{Account, Column, Left};
+use super::account::{Account, Left};
 use super::buffer::Cut;
 use super::counters::{CounterChange, Counters};
 use super::exchange::{Carried, Opening, Refresh, Snapshot};
 use super::history::{History, Past};
-use super::id::{Key, Run, Seen, Seq, TypeName};
+use super::id::{Run, Seen, Seq, TypeName};
 use super::latest::Latest;
 use super::message::{Class, ShedReason};
 use super::tally::RoomTally;
@@ -23,31 +23,15 @@ use crate::limits::WELCOME_BYTES_MAX;
 pub(super) struct RoomState {
     /// The newest batch.
     seq: Seq,
-    counters: Counters,
-    latest: Latest,
+    pub(super) counters: Counters,
+    pub(super) latest: Latest,
     history: History,
-    account: Account,
+    pub(super) account: Account,
 }
 
 impl RoomState {
     pub(super) fn seq(&self) -> Seq {
         self.seq
-    }
-
-    /// Returns true if the account has a column for a type, or room for a new column.
-    pub(super) fn admits_type(&self, type_name: &TypeName) -> bool {
-        self.account.admits(type_name)
-    }
-
-    /// Keeps a place for the latest value of a key. Returns false if the room keeps the most keys allowed.
-    pub(super) fn admit_key(&mut self, type_name: &TypeName, key: &Key) -> bool {
-        self.latest.admit(type_name, key)
-    }
-
-    /// Adds an increment to a counter, for the next batch. Returns the added part, less than `count` at the
-    /// bound of a total, or `None` if the room keeps the most counters allowed.
-    pub(super) fn count(&mut self, type_name: &TypeName, count: u64) -> Option<u64> {
-        self.counters.add(type_name, count)
     }
 
     pub(super) fn accepted(&mut self, class: Class, type_name: &TypeName) {
@@ -173,19 +157,9 @@ impl RoomState {
             cut_short: history.len() < newer_len,
             history,
             latest: self.latest.since(Seq(0)),
-            counters: self.totals().map(|(name, total)| (name.clone(), total)).collect(),
+            counters: self.counters.totals().map(|(name, total)| (name.clone(), total)).collect(),
             stream,
         }
-    }
-
-    /// Counter totals told to devices.
-    pub(super) fn totals(&self) -> impl Iterator<Item = (&TypeName, u64)> {
-        self.counters.totals()
-    }
-
-    /// The account, in order of type.
-    pub(super) fn columns(&self) -> impl Iterator<Item = (&TypeName, &Column)> {
-        self.account.columns()
     }
 
     /// Lets go of outdated history. Returns whether some is left.

@@ -20,9 +20,10 @@ use super::tail::Tail;
 use crate::limits::{STORE_PATIENCE, STORE_RETRY, TAIL_MESSAGES_MAX};
 
 /// The room's standing with the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Phase {
     /// Nothing was asked yet.
+    #[default]
     Cold,
     /// The store was asked at `since` for everything stored.
     Loading { since: Instant },
@@ -39,7 +40,7 @@ pub(super) enum Phase {
 }
 
 /// A room's reliable stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Stream {
     phase: Phase,
     /// The number of the last load or failure. Answers to earlier requests are ignored.
@@ -52,11 +53,11 @@ pub(super) struct Stream {
     durable: u64,
     /// The last offset sent in a batch.
     sent: u64,
-    entries: Entries,
+    pub(super) entries: Entries,
     tail: Tail,
     ids: StreamIds,
     /// The time since which receipts count, unix milliseconds.
-    counted_since_ms: u64,
+    pub(super) counted_since_ms: u64,
     /// The store holds, or held, messages of the room.
     is_stored: bool,
     /// Members were welcomed before the first load, without a place in the stream.
@@ -99,20 +100,7 @@ pub(super) enum Loaded {
 impl Stream {
     /// A stream of which nothing is known. `run` numbers its lives.
     pub(super) fn new(run: Run) -> Self {
-        Self {
-            phase: Phase::Cold,
-            life: run.0,
-            epoch: None,
-            head: 0,
-            durable: 0,
-            sent: 0,
-            entries: Entries::default(),
-            tail: Tail::default(),
-            ids: StreamIds::default(),
-            counted_since_ms: 0,
-            is_stored: false,
-            has_blind_members: false,
-        }
+        Self { life: run.0, ..Self::default() }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -142,11 +130,6 @@ impl Stream {
     /// Messages on the way to the store.
     pub(super) fn in_flight(&self) -> u64 {
         self.head - self.durable
-    }
-
-    /// The time since which receipts count, unix milliseconds.
-    pub(super) fn counted_since_ms(&self) -> u64 {
-        self.counted_since_ms
     }
 
     /// Returns true if the store holds, or held, messages of the room.
@@ -280,11 +263,6 @@ impl Stream {
         }
     }
 
-    /// Returns true if a further message of so many bytes may be alive.
-    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        self.entries.has_room_for(bytes)
-    }
-
     /// Gives a message an offset. The caller sends the message to the store.
     pub(super) fn append(&mut self, mut message: Message) -> Arc<Message> {
         self.head += 1;
@@ -381,11 +359,6 @@ impl Stream {
         }
     }
 
-    /// Counts an acknowledgement of messages older than the member's segment.
-    pub(super) fn acked_early(&mut self, reach: Reach, now_ms: u64) {
-        self.entries.acked_early(reach, now_ms);
-    }
-
     /// Finds the living, sent messages in the reach, up to `bytes_max`, but at least the first.
     pub(super) fn find(&self, reach: Reach, bytes_max: usize) -> Found {
         let reach = Reach { through: reach.through.min(self.sent), ..reach };
@@ -444,11 +417,6 @@ impl Stream {
     /// The entry at a durable offset.
     pub(super) fn durable_entry(&self, offset: u64) -> Option<&Entry> {
         self.entries.entry(offset).filter(|entry| entry.offset <= self.durable)
-    }
-
-    /// The entry at an offset.
-    pub(super) fn entry(&self, offset: u64) -> Option<&Entry> {
-        self.entries.entry(offset)
     }
 
     /// Lets go of outdated state. Returns whether something is left to age.

@@ -9,7 +9,7 @@ use super::Counts;
 use super::id::{Epoch, TypeName};
 use super::ladder::Step;
 use super::message::Unavailable;
-use super::pace::RoomRules;
+use super::pace::{Readable, RoomRules};
 use super::policy::{Merge, PolicyChange, Priority};
 use crate::now::millis;
 
@@ -110,7 +110,7 @@ pub struct RulesView {
     /// The rules of flushes and batches.
     pub flush: FlushView,
     /// The rates at which devices are shown messages.
-    pub readable: ReadableView,
+    pub readable: Readable,
     /// The limits for publishers.
     pub limits: LimitsView,
     /// Changes to the node's treatment of types.
@@ -140,15 +140,6 @@ pub struct FlushView {
     pub low_share: f64,
 }
 
-/// Messages shown to a device each second; 0: all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct ReadableView {
-    /// Messages of normal and low priority.
-    pub normal_per_second: u32,
-    /// Messages of high priority.
-    pub high_per_second: u32,
-}
-
 /// The limits for a room's publishers; 0: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LimitsView {
@@ -158,10 +149,7 @@ pub struct LimitsView {
 
 impl RulesView {
     /// The view of these rules, and of the changes by type.
-    pub fn new<'a>(
-        rules: &RoomRules,
-        changes: impl Iterator<Item = (&'a TypeName, &'a PolicyChange)>,
-    ) -> Self {
+    pub fn new(rules: &RoomRules, changes: &BTreeMap<TypeName, PolicyChange>) -> Self {
         let share = |priority: Priority| f64::from(rules.quotas.permille[priority as usize]) / 1000.0;
         Self {
             flush: FlushView {
@@ -175,12 +163,9 @@ impl RulesView {
                 normal_share: share(Priority::Normal),
                 low_share: share(Priority::Low),
             },
-            readable: ReadableView {
-                normal_per_second: rules.readable.normal_per_second,
-                high_per_second: rules.readable.high_per_second,
-            },
+            readable: rules.readable,
             limits: LimitsView { room_messages_per_second: rules.messages_per_second },
-            types: changes.map(|(name, change)| (name.to_string(), change.into())).collect(),
+            types: changes.iter().map(|(name, change)| (name.to_string(), change.into())).collect(),
         }
     }
 }

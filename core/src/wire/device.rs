@@ -153,16 +153,10 @@ fn parse_json(text: &str) -> Result<DeviceFrame, BadFrame> {
                 (Some(_), Some(_)) => return Err(bad_frame(Some("acks"))),
                 (None, None) => return Err(bad_frame(Some("offset"))),
             };
-            acks(
-                entries.len(),
-                entries.iter().map(|Object(entry)| {
-                    ack(
-                        entry.room.as_deref().unwrap_or_default(),
-                        entry.epoch.as_deref().unwrap_or_default(),
-                        entry.offset,
-                    )
-                }),
-            )
+            acks(entries.iter().map(|Object(entry)| {
+                let room = entry.room.as_deref().unwrap_or_default();
+                ack(room, entry.epoch.as_deref().unwrap_or_default(), entry.offset)
+            }))
         }
         "ping" => Ok(DeviceFrame::Ping),
         "join" => join(room, spelt.cursor.as_deref().unwrap_or_default()),
@@ -177,7 +171,7 @@ fn parse_proto(bytes: &[u8]) -> Result<DeviceFrame, BadFrame> {
     // A frame kind of a later version decodes as an absent one.
     match spelt.frame.ok_or(UNKNOWN_KIND)? {
         Frame::Ack(proto::Ack { acks: entries }) => {
-            acks(entries.len(), entries.iter().map(|entry| ack(&entry.room, &entry.epoch, entry.offset)))
+            acks(entries.iter().map(|entry| ack(&entry.room, &entry.epoch, entry.offset)))
         }
         Frame::Ping(proto::Ping {}) => Ok(DeviceFrame::Ping),
         Frame::Join(spelt) => join(&spelt.room, &spelt.cursor),
@@ -198,8 +192,8 @@ fn ack(room: &str, epoch: &str, offset: u64) -> Result<Ack, BadFrame> {
 }
 
 /// Checks the number of entries first, so that an overlong list costs no check of its names.
-fn acks(count: usize, entries: impl Iterator<Item = Result<Ack, BadFrame>>) -> Result<DeviceFrame, BadFrame> {
-    match count {
+fn acks(entries: impl ExactSizeIterator<Item = Result<Ack, BadFrame>>) -> Result<DeviceFrame, BadFrame> {
+    match entries.len() {
         0 => Err(bad_frame(Some("acks"))),
         1..=ROOMS_PER_CONNECTION_MAX => Ok(DeviceFrame::Ack(entries.collect::<Result<_, _>>()?)),
         _ => Err(BadFrame { code: "too_many_acks", field: Some("acks") }),

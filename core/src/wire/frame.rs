@@ -10,12 +10,17 @@
 mod json;
 mod proto;
 
+pub use self::json::{history_page, reliable_page};
+
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use super::close::CloseReason;
-use crate::room::id::{Encoding, RoomName, Run, Seq};
+use crate::room::counters::CounterChange;
+use crate::room::id::{Encoding, RoomName, Run, Seq, TypeName};
 use crate::room::message::Message;
-use crate::room::{Batch, Carried, Opening, Refresh, Snapshot};
+use crate::room::{Batch, Carried, Refresh, Snapshot, Span};
 
 /// Largest WebSocket header of a server frame: two bytes and a length of eight (RFC 6455 §5.2).
 const HEADER_BYTES_MAX: usize = 10;
@@ -79,33 +84,66 @@ pub fn message_bytes(message: &Message) -> usize {
 /// Level frame: takes members from `head.seq - 1` to `head.seq`.
 #[must_use]
 pub fn level(head: Head<'_>, batch: &Batch, encoding: Encoding) -> Bytes {
-    match encoding {
-        Encoding::Json => json::level(head, batch),
-        Encoding::Proto => proto::level(head, batch),
-    }
+    let fields = BatchFields {
+        span: batch.span,
+        skipped: &batch.skipped,
+        messages: &batch.messages,
+        merged: &batch.merged,
+        counters: &batch.counters,
+        ..BatchFields::default()
+    };
+    fields.encode(head, encoding)
 }
 
 /// Refresh: takes members from an earlier seq to `head.seq`, without the messages of the missed batches.
 #[must_use]
 pub fn refresh(head: Head<'_>, refresh: &Refresh, encoding: Encoding) -> Bytes {
-    match encoding {
-        Encoding::Json => json::refresh(head, refresh),
-        Encoding::Proto => proto::refresh(head, refresh),
-    }
+    let fields = BatchFields {
+        skipped: &refresh.missed.skipped,
+        latest: &refresh.latest,
+        merged: &refresh.missed.merged,
+        counters: &refresh.counters,
+        ..refresh.carried.as_ref().map_or_else(BatchFields::default, BatchFields::of_carried)
+    };
+    fields.encode(head, encoding)
 }
 
 /// Carry: repeats reliable messages for members at `head.seq`, without the messages of a batch.
 #[must_use]
 pub fn carry(head: Head<'_>, carried: &Carried, encoding: Encoding) -> Bytes {
-    match encoding {
-        Encoding::Json => json::carry(head, carried),
-        Encoding::Proto => proto::carry(head, carried),
-    }
+    BatchFields::of_carried(carried).encode(head, encoding)
 }
 
-/// Upper bound for the encoded bytes of the carried messages.
-fn carried_bytes(carried: &Carried) -> usize {
-    carried.messages.iter().map(|message| message.wire_bytes).sum()
+/// Fields of a batch frame behind the head. Each kind of batch frame leaves out most of them.
+#[derive(Default)]
+struct BatchFields<'a> {
+    span: Option<Span>,
+    /// Alive reliable messages of the span, repeated. A span without any still moves the device's cursor.
+    carried: &'a [Arc<Message>],
+    skipped: &'a [(TypeName, u64)],
+    latest: &'a [Arc<Message>],
+    messages: &'a [Arc<Message>],
+    merged: &'a [(TypeName, u64)],
+    counters: &'a [CounterChange],
+}
+
+impl<'a> BatchFields<'a> {
+    fn of_carried(carried: &'a Carried) -> Self {
+        Self { span: Some(carried.span), carried: &carried.messages, ..Self::default() }
+    }
+
+    fn encode(&self, head: Head<'_>, encoding: Encoding) -> Bytes {
+        match encoding {
+            Encoding::Json => json::batch(head, self),
+            Encoding::Proto => proto::batch(head, self),
+        }
+    }
+
+    /// Buffer room for the frame: an upper bound of the messages, and a guess of the rest.
+    fn capacity(&self) -> usize {
+        let messages = self.messages.iter().chain(self.carried);
+        messages.map(|message| message.wire_bytes).sum::<usize>() + FIELDS_ROOM
+    }
 }
 
 /// Fields of a welcome beside the room's snapshot.
@@ -136,19 +174,6 @@ pub fn notice(notice: Notice<'_>, encoding: Encoding) -> Bytes {
         Encoding::Json => json::notice(notice),
         Encoding::Proto => proto::notice(notice),
     }
-}
-
-/// Page of the history for the pull side: JSON without a WebSocket header.
-#[must_use]
-pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
-    json::history_page(head, resumed, snapshot)
-}
-
-/// Page of the reliable stream for the pull side: JSON without a WebSocket header. `reset` is the reason for
-/// a cursor that was not honoured.
-#[must_use]
-pub fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
-    json::reliable_page(room, opening, reset)
 }
 
 /// WebSocket close frame of a reason. `None` for a reason without a code.

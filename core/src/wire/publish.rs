@@ -92,43 +92,21 @@ pub fn parse_proto(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishEr
     request.end()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Messages,
-    Type,
-    Payload,
-    PayloadB64,
-    Id,
-    Key,
-    Count,
-    TtlMs,
+named! {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Field {
+        Messages = "messages",
+        Type = "type",
+        Payload = "payload",
+        PayloadB64 = "payload_b64",
+        Id = "id",
+        Key = "key",
+        Count = "count",
+        TtlMs = "ttl_ms",
+    }
 }
 
 impl Field {
-    const ALL: [Self; 8] = [
-        Self::Messages,
-        Self::Type,
-        Self::Payload,
-        Self::PayloadB64,
-        Self::Id,
-        Self::Key,
-        Self::Count,
-        Self::TtlMs,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Messages => "messages",
-            Self::Type => "type",
-            Self::Payload => "payload",
-            Self::PayloadB64 => "payload_b64",
-            Self::Id => "id",
-            Self::Key => "key",
-            Self::Count => "count",
-            Self::TtlMs => "ttl_ms",
-        }
-    }
-
     fn allowed(self) -> String {
         match self {
             Self::Messages => format!("an array of 1 to {REQUEST_MESSAGES_MAX} messages"),
@@ -221,10 +199,7 @@ impl<'t> Request<'t> {
     fn take(&mut self, draft: &MessageDraft<'_>) -> Result<(), PublishError> {
         let (type_name, policy) = self.type_of(draft)?;
         let payload = self.payload_of(draft, policy.class)?;
-        let id = match draft.id {
-            Some(id) => Some(MessageId::parse(id).map_err(|_| self.bad_value(Field::Id))?),
-            None => None,
-        };
+        let id = draft.id.map(MessageId::parse).transpose().map_err(|_| self.bad_value(Field::Id))?;
         let key = match draft.key {
             Some(key) => Some(Key::parse(key).map_err(|_| self.bad_value(Field::Key))?),
             // Design §9: a latest message without a key has the type as key. Every type name is a valid key.
@@ -241,19 +216,7 @@ impl<'t> Request<'t> {
             Some(_) => return Err(self.bad_value(Field::TtlMs)),
             None => policy.ttl,
         };
-        let mut message = Message {
-            type_name,
-            policy,
-            key,
-            id,
-            payload,
-            count,
-            ttl,
-            offset: 0,
-            recall: 0,
-            at_ms: 0,
-            wire_bytes: 0,
-        };
+        let mut message = Message { key, id, count, ttl, ..Message::new(type_name, policy, payload) };
         // Sized here, off the home's shard: every byte bound downstream counts `wire_bytes`.
         message.wire_bytes = super::frame::message_bytes(&message);
         self.messages.push(message);
@@ -344,12 +307,8 @@ impl<'t> Request<'t> {
     }
 
     fn bad_proto(&self) -> PublishError {
-        self.refusal(
-            400,
-            "bad_proto",
-            None,
-            "a roomcast.v1.PublishRequest, as in proto/room.proto".to_owned(),
-        )
+        let allowed = "a roomcast.v1.PublishRequest, as in proto/room.proto".to_owned();
+        self.refusal(400, "bad_proto", None, allowed)
     }
 
     fn refusal(
@@ -403,29 +362,8 @@ fn is_shallow(json: &[u8]) -> bool {
 /// Answer to a taken request in JSON: `{"results":[…]}`, one result per message, in order.
 #[must_use]
 pub fn answer_json(verdicts: &[Verdict]) -> Vec<u8> {
-    let mut answer = Vec::with_capacity(16 + 24 * verdicts.len());
-    answer.extend_from_slice(b"{\"results\":[");
-    for (index, verdict) in verdicts.iter().enumerate() {
-        if index > 0 {
-            answer.push(b',');
-        }
-        let result = result_of(*verdict);
-        answer.extend_from_slice(b"{\"result\":\"");
-        answer.extend_from_slice(result.name.as_bytes());
-        answer.push(b'"');
-        if let Some(offset) = result.offset {
-            answer.extend_from_slice(format!(",\"offset\":{offset}").as_bytes());
-        }
-        if let Some(reason) = result.reason {
-            answer.extend_from_slice(format!(",\"reason\":\"{reason}\"").as_bytes());
-        }
-        if let Some(retry_after_ms) = result.retry_after_ms {
-            answer.extend_from_slice(format!(",\"retry_after_ms\":{retry_after_ms}").as_bytes());
-        }
-        answer.push(b'}');
-    }
-    answer.extend_from_slice(b"]}");
-    answer
+    let results = verdicts.iter().copied().map(result_of).collect();
+    serde_json::to_vec(&PublishAnswer { results }).expect("memory takes every write")
 }
 
 /// Answer to a taken request in protobuf: a `PublishAnswer`, with the results of [`answer_json`].
@@ -434,7 +372,7 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
     let results = verdicts.iter().map(|verdict| {
         let result = result_of(*verdict);
         proto::PublishResult {
-            result: result.name.to_owned(),
+            result: result.result.to_owned(),
             offset: result.offset.unwrap_or_default(),
             reason: result.reason.unwrap_or_default().to_owned(),
             retry_after_ms: result.retry_after_ms.unwrap_or_default(),
@@ -443,15 +381,24 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
     proto::PublishAnswer { results: results.collect() }.encode_to_vec()
 }
 
+#[derive(serde::Serialize)]
+struct PublishAnswer {
+    results: Vec<MessageResult>,
+}
+
+#[derive(serde::Serialize)]
 struct MessageResult {
-    name: &'static str,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
 }
 
 fn result_of(verdict: Verdict) -> MessageResult {
-    let plain = |name| MessageResult { name, offset: None, reason: None, retry_after_ms: None };
+    let plain = |result| MessageResult { result, offset: None, reason: None, retry_after_ms: None };
     match verdict {
         Verdict::Accepted => plain("accepted"),
         // The total stops at 2^53 − 1: the publisher learns that the count was not added whole.

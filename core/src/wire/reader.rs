@@ -11,22 +11,7 @@ use std::ops::ControlFlow;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::limits::DEVICE_MESSAGE_BYTES_MAX;
-
 use super::close::CloseReason;
-
-/// Bound of a reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReaderLimits {
-    /// Largest message in bytes, all fragments together. Above: [`CloseReason::TooBig`].
-    pub message_bytes_max: usize,
-}
-
-impl Default for ReaderLimits {
-    fn default() -> Self {
-        Self { message_bytes_max: DEVICE_MESSAGE_BYTES_MAX }
-    }
-}
 
 /// Content of one frame. Each frame gives exactly one value, so the shard counts frames by counting values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +82,8 @@ impl FrameReader {
     /// the same however the socket cuts the stream. `bytes` is scratch: the call unmasks in place and leaves
     /// rubbish.
     ///
+    /// `message_bytes_max` bounds a message, all fragments together. Above: [`CloseReason::TooBig`].
+    ///
     /// A break of `take` ends the reading: the rest of `bytes` and of later calls is dropped. A close and an
     /// error end the reading as well.
     ///
@@ -106,7 +93,7 @@ impl FrameReader {
     pub fn feed(
         &mut self,
         bytes: &mut [u8],
-        limits: ReaderLimits,
+        message_bytes_max: usize,
         take: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<(), CloseReason> {
         // Over until the end of this function: each early return below ends the reading for good.
@@ -118,15 +105,15 @@ impl FrameReader {
         let mut rest = bytes;
         while !rest.is_empty() {
             // The header is not whole yet, and `open_frame` has kept all the bytes.
-            let Some(mut frame) = open_frame(&mut partial, &mut rest, limits)? else { break };
+            let Some(mut frame) = open_frame(&mut partial, &mut rest, message_bytes_max)? else { break };
             let here = frame.missing_bytes().min(rest.len());
             let (payload, after) = mem::take(&mut rest).split_at_mut(here);
             rest = after;
             unmask(payload, frame.mask, frame.arrived_bytes);
             frame.arrived_bytes += here;
             if frame.missing_bytes() > 0 {
-                partial.get_or_insert_default().keep(frame, payload, limits)?;
-            } else if end_frame(&mut partial, frame, payload, limits, take)?.is_break() {
+                partial.get_or_insert_default().keep(frame, payload, message_bytes_max)?;
+            } else if end_frame(&mut partial, frame, payload, message_bytes_max, take)?.is_break() {
                 return Ok(());
             }
         }
@@ -149,7 +136,7 @@ impl FrameReader {
 fn open_frame(
     partial: &mut Option<Box<Partial>>,
     rest: &mut &mut [u8],
-    limits: ReaderLimits,
+    message_bytes_max: usize,
 ) -> Result<Option<OpenFrame>, CloseReason> {
     if let Some(frame) = partial.as_mut().and_then(|p| p.frame.take()) {
         return Ok(Some(frame));
@@ -185,7 +172,7 @@ fn open_frame(
         p.header = Vec::new();
         p.message.as_ref()
     });
-    allow(&header, payload_bytes, message, limits).map(Some)
+    allow(&header, payload_bytes, message, message_bytes_max).map(Some)
 }
 
 /// Checks a header before any byte of the payload is kept.
@@ -193,7 +180,7 @@ fn allow(
     header: &FrameHeader,
     payload_bytes: u64,
     message: Option<&OpenMessage>,
-    limits: ReaderLimits,
+    message_bytes_max: usize,
 ) -> Result<OpenFrame, CloseReason> {
     // RFC 6455 §5.1: a device masks every frame.
     let Some(mask) = header.mask else { return Err(CloseReason::ProtocolError) };
@@ -206,9 +193,9 @@ fn allow(
         OpCode::Control(_) => (header.is_final && payload_bytes <= CONTROL_BYTES_MAX, usize::MAX),
         // The limit counts a message, so earlier fragments use up a part of it.
         OpCode::Data(Data::Continue) => {
-            (message.is_some(), limits.message_bytes_max.saturating_sub(message.map_or(0, |m| m.bytes.len())))
+            (message.is_some(), message_bytes_max.saturating_sub(message.map_or(0, |m| m.bytes.len())))
         }
-        OpCode::Data(_) => (message.is_none(), limits.message_bytes_max),
+        OpCode::Data(_) => (message.is_none(), message_bytes_max),
     };
     if !in_order {
         return Err(CloseReason::ProtocolError);
@@ -226,7 +213,7 @@ fn end_frame(
     partial: &mut Option<Box<Partial>>,
     frame: OpenFrame,
     payload: &[u8],
-    limits: ReaderLimits,
+    message_bytes_max: usize,
     take: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, CloseReason> {
     match frame.opcode {
@@ -245,7 +232,7 @@ fn end_frame(
         }
         OpCode::Data(kind) => {
             let partial = partial.get_or_insert_default();
-            partial.append(kind, payload, limits)?;
+            partial.append(kind, payload, message_bytes_max)?;
             if !frame.is_final {
                 return Ok(take(Incoming::Fragment));
             }
@@ -335,21 +322,26 @@ impl Partial {
     }
 
     /// Keeps the arrived bytes of an unfinished frame.
-    fn keep(&mut self, frame: OpenFrame, payload: &[u8], limits: ReaderLimits) -> Result<(), CloseReason> {
+    fn keep(
+        &mut self,
+        frame: OpenFrame,
+        payload: &[u8],
+        message_bytes_max: usize,
+    ) -> Result<(), CloseReason> {
         self.frame = Some(frame);
         match frame.opcode {
             OpCode::Control(_) => self.control.extend_from_slice(payload),
-            OpCode::Data(kind) => self.append(kind, payload, limits)?,
+            OpCode::Data(kind) => self.append(kind, payload, message_bytes_max)?,
         }
         Ok(())
     }
 
     /// Adds to the open message, or opens a message of this kind. A text fails at the first byte outside
     /// UTF-8.
-    fn append(&mut self, kind: Data, payload: &[u8], limits: ReaderLimits) -> Result<(), CloseReason> {
+    fn append(&mut self, kind: Data, payload: &[u8], message_bytes_max: usize) -> Result<(), CloseReason> {
         let message =
             self.message.get_or_insert_with(|| OpenMessage { kind, bytes: Vec::new(), utf8_bytes: 0 });
-        message.reserve(payload.len(), limits);
+        message.reserve(payload.len(), message_bytes_max);
         message.bytes.extend_from_slice(payload);
         if message.kind == Data::Text {
             match str::from_utf8(&message.bytes[message.utf8_bytes..]) {
@@ -365,10 +357,10 @@ impl Partial {
 
 impl OpenMessage {
     /// Grows by doubling, like a `Vec`, but never past the largest message.
-    fn reserve(&mut self, more: usize, limits: ReaderLimits) {
+    fn reserve(&mut self, more: usize, message_bytes_max: usize) {
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
-            let doubled = (2 * self.bytes.capacity()).min(limits.message_bytes_max);
+            let doubled = (2 * self.bytes.capacity()).min(message_bytes_max);
             self.bytes.reserve_exact(needed.max(doubled) - self.bytes.len());
         }
     }
@@ -384,6 +376,7 @@ const _: () = assert!(size_of::<FrameReader>() <= 16, "an idle connection pays t
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DEVICE_MESSAGE_BYTES_MAX;
 
     /// A masked frame. `first` is the byte with the fin bit and the opcode.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -404,7 +397,7 @@ mod tests {
     fn read(bytes: &[u8]) -> (Vec<String>, Result<(), CloseReason>) {
         let mut seen = Vec::new();
         let outcome =
-            FrameReader::default().feed(&mut bytes.to_vec(), ReaderLimits::default(), &mut |incoming| {
+            FrameReader::default().feed(&mut bytes.to_vec(), DEVICE_MESSAGE_BYTES_MAX, &mut |incoming| {
                 seen.push(format!("{incoming:?}"));
                 ControlFlow::Continue(())
             });
@@ -424,7 +417,7 @@ mod tests {
         let mut reader = FrameReader::default();
         let mut seen = Vec::new();
         reader
-            .feed(&mut bytes, ReaderLimits::default(), &mut |incoming| {
+            .feed(&mut bytes, DEVICE_MESSAGE_BYTES_MAX, &mut |incoming| {
                 seen.push(format!("{incoming:?}"));
                 ControlFlow::Continue(())
             })
@@ -501,7 +494,7 @@ mod tests {
         for _ in 0..2 {
             let mut bytes = frame(0x81, b"x").repeat(3);
             reader
-                .feed(&mut bytes, ReaderLimits::default(), &mut |_| {
+                .feed(&mut bytes, DEVICE_MESSAGE_BYTES_MAX, &mut |_| {
                     seen += 1;
                     ControlFlow::Break(())
                 })

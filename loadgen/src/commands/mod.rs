@@ -1,4 +1,4 @@
-//! The command line: the subcommands, and those of them that no other command needs.
+//! The command line: all subcommands, and the code of the small ones (`floor`, `selftest`, `source`).
 
 pub(crate) mod floor;
 pub(crate) mod selftest;
@@ -27,31 +27,31 @@ pub(crate) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Connect devices, publish at a steady rate, check what every device got.
+    /// Connect devices, publish messages by a schedule, check the stream of every device.
     Run(Box<RunArgs>),
     /// Measure the least processor time that a send to many devices costs on this machine.
     Floor(FloorArgs),
-    /// Find the most that holds an objective, along one axis.
+    /// Find the highest value along an axis at which a set of conditions still holds.
     FindMax(Box<FindMaxArgs>),
     /// Measure the node at many points, for `plan`.
     Sweep(Box<SweepArgs>),
-    /// Say how many nodes an audience needs, from a sweep.
+    /// Compute the number of nodes that an audience needs, from a sweep.
     Plan(Box<PlanArgs>),
-    /// Say whether a report is worse than an older one, or only different by noise.
+    /// Judge whether a report is worse than an older report, beyond the noise of both runs.
     Compare(CompareArgs),
-    /// Measure what this machine can generate and check.
+    /// Measure the load that this machine can generate and check.
     Selftest(SelftestArgs),
-    /// Hold some of a run's devices: started by `run`, or on another machine with --listen.
+    /// Hold a part of a run's devices: started by `run`, or by hand on another machine with --listen.
     Worker(WorkerArgs),
-    /// Be the doors of a selftest; started by `selftest`.
+    /// Serve the doors of a selftest; started by `selftest`.
     #[command(hide = true)]
     Source,
     /// Hold the other ends of a floor's connections; started by `floor`.
     #[command(hide = true)]
     Receivers {
-        /// Where the sender listens.
+        /// Address on which the sender listens.
         sender: SocketAddr,
-        /// How many.
+        /// Number of connections to open.
         receivers: usize,
     },
 }

@@ -1,7 +1,8 @@
-//! `roomcast-loadgen selftest`: what this machine can generate and check.
+//! `roomcast-loadgen selftest`: measures the load that this machine can generate and check.
 //!
-//! A run's own parts, against doors that cost nearly nothing (`source`): a worker process with its devices, which judges
-//! every frame as in any run; the ledger; and the publisher. Where there are two processors the worker has one to itself.
+//! The parts of a real run work against doors that cost nearly nothing (`source`): a worker process with its
+//! devices, the ledger, and the publisher. The worker judges every frame. With two processors or more, the
+//! worker and the source each have a processor of their own.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
@@ -11,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use clap::Args;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::clock::monotonic_ns;
 use crate::commands::source::{Doors, Stream, Streamed};
@@ -33,39 +34,38 @@ use crate::scenario::mix::{Load, type_seed};
 use crate::scenario::payload::Payloads;
 use crate::scenario::plan::{Plan, room_name};
 
-/// Bytes of each payload.
 const PAYLOAD_BYTES: usize = 100;
 /// Frames of a batched write.
 const FRAMES_PER_WRITE: usize = 16;
-/// Frames that each device may be sent in a second. Past it the source has no more, and the part ends early.
+/// Most frames a second for each device. A faster worker exhausts the source, and the part ends early.
 const FRAMES_PER_SECOND_MAX: u32 = 40_000;
 /// Actions a second of the publishing part.
 const ACTIONS_PER_SECOND: u32 = 2_000;
-/// How long devices may take to connect, and to read what they were sent.
+/// Longest wait for the devices to connect, and longest wait for them to read the last frames.
 const CONNECT_SECONDS: u64 = 30;
-/// From telling the worker the start to the start.
+/// Time between the order to start and the start, so that the worker has read the order before.
 const LEAD_NS: u64 = 100_000_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct SelftestArgs {
-    /// Devices of the worker whose checking is measured.
+    /// Devices of the measured worker.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=19_000))]
     devices: u32,
-    /// How long each of the three parts takes.
+    /// Seconds of each of the three parts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
-    /// Write the figures here as JSON, too.
+    /// Write the figures to this JSON file, too.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 /// This machine's ceiling as a generator.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Ceiling {
     devices: u32,
     payload_bytes: usize,
     seconds: u32,
-    /// Sixteen frames in each write.
+    /// [`FRAMES_PER_WRITE`] frames in each write.
     batched: Verified,
     /// One frame in each write.
     single: Verified,
@@ -74,44 +74,39 @@ struct Ceiling {
     violations: Violations,
 }
 
-/// How fast a worker checked.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct Verified {
     frames_per_write: usize,
     /// Frames that the worker judged.
     frames: u64,
-    /// Of those: decoded; the others were compared with one of these.
+    /// Decoded frames among `frames`. The worker compared the others, byte by byte, with a decoded frame.
     decoded: u64,
-    /// By the clock, from the start until the worker had the last.
+    /// Frames over wall time, from the start until the worker had the last frame.
     frames_per_s: f64,
-    /// By the worker's processor time, the kernel's work for it included.
+    /// Frames over the worker's processor time, the kernel's work for the worker included.
     frames_per_s_per_core: f64,
-    /// Part of that time for which the worker had a processor.
+    /// Processor time of the worker over wall time.
     worker_busy: f64,
-    /// The same of the source: near 1 it could not send more.
+    /// Processor time of the source over wall time. Near 1 the source was the limit.
     source_busy: f64,
 }
 
-/// How late publishes left.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct PublishingFigures {
     actions_per_s: u32,
     sent: u64,
-    /// Of those: answered as accepted.
+    /// Actions answered as accepted.
     ok: u64,
-    /// From when an action was due to when it left.
+    /// From the time at which an action was due to its leaving.
     lateness: Percentiles,
-    /// From when it left to its answer.
+    /// From leaving to the answer.
     answer: Percentiles,
-    /// For how long the publisher could have gone on and others had the processors: much of it, and the lateness says more
-    /// about what else this machine does.
+    /// Time for which the publisher was ready and other threads had the processors. A large value means that
+    /// the lateness describes the other load of this machine.
     waited_ms: f64,
 }
 
-/// Measures, and says what it came to on stdout and in the JSON file.
-///
-/// # Errors
-/// [`RunError`], when something could not be measured or said.
+/// Measures all three parts. A message that was not accepted fails the selftest like a violation.
 pub(crate) fn run(args: &SelftestArgs) -> Result<Verdict, RunError> {
     openable("--json", args.json.as_ref()).map_err(RunError::Usage)?;
     let failed = |reason: String| RunError::Target(format!("selftest: {reason}"));
@@ -143,7 +138,7 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<Verdict, RunError> {
     })
 }
 
-/// The source's process. It is ended with this.
+/// The child process of the doors. The drop of this value ends the process.
 struct Source {
     child: Child,
     orders: Option<ChildStdin>,
@@ -176,19 +171,19 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // It ends when its stdin does.
+        // The process ends at the end of its stdin, so stdin must close before the wait.
         drop(self.orders.take());
         drop(self.child.wait());
     }
 }
 
-/// The next word of a source.
 fn word<T: serde::de::DeserializeOwned>(words: &mut Lines<BufReader<ChildStdout>>) -> Result<T, String> {
     let line = words.next().and_then(Result::ok).ok_or("the source ended")?;
     serde_json::from_str(&line).map_err(|error| format!("the source said {line:?}: {error}"))
 }
 
-/// A run at the source's doors, as if it had been typed.
+/// Resolves the flags of a run at the source's doors, so that a selftest takes the same path as a typed
+/// command.
 fn plan(args: &SelftestArgs, doors: Doors, rate: u32) -> Result<Plan, String> {
     let flags = format!(
         "--devices {} --rate {rate} --seconds {} --payload-bytes {PAYLOAD_BYTES} --encoding proto \
@@ -198,7 +193,7 @@ fn plan(args: &SelftestArgs, doors: Doors, rate: u32) -> Result<Plan, String> {
     typed::<RunArgs>(&flags)?.resolve()
 }
 
-/// The one load of such a run, from so on.
+/// The only load of such a run, with its start at `start_ns`.
 fn load(plan: &Plan, start_ns: u64) -> Result<Load, String> {
     let mut load = plan.loads.first().cloned().ok_or("a run publishes something")?;
     load.schedule.start_ns = start_ns;
@@ -211,7 +206,7 @@ fn verified(
     violations: &mut Violations,
 ) -> Result<Verified, String> {
     let allowed = processors();
-    // Children run where the thread runs that starts them.
+    // A child inherits the processors of the thread that starts the child.
     pin(allowed.first().into_iter());
     let source = Source::start();
     pin(allowed.last().into_iter());
@@ -220,16 +215,16 @@ fn verified(
         let fleet = Fleet::start(&plan).map_err(|error| error.to_string())?;
         Ok((source, plan, fleet))
     });
+    // Before any error leaves this function: later parts need all processors again.
     pin(allowed.iter());
     let (mut source, plan, fleet) = started?;
-    measure(&mut source, &plan, fleet, args, frames_per_write, violations)
+    measure(&mut source, &plan, fleet, frames_per_write, violations)
 }
 
 fn measure(
     source: &mut Source,
     plan: &Plan,
     mut fleet: Fleet,
-    args: &SelftestArgs,
     frames_per_write: usize,
     violations: &mut Violations,
 ) -> Result<Verified, String> {
@@ -244,16 +239,18 @@ fn measure(
         seed: plan.seed,
         room: room_name(&plan.target.room_stem, 0),
         frames_per_write,
-        until_ns: start_ns + u64::from(args.seconds) * 1_000_000_000,
+        until_ns: start_ns + plan.seconds_milli * 1_000_000,
     };
     let streamed = source.stream(&stream)?;
+    // The source's answer arrives at the end of the stream, so the start is computed backwards.
     let began_ns = monotonic_ns().saturating_sub(streamed.took_ns);
     let accepted = vec![vec![streamed.frames_each]];
     let grace_ms = CONNECT_SECONDS * 1_000;
     fleet.order_all(&Order::Finish { accepted, heads: Vec::new(), grace_ms })?;
     let results = fleet.await_results(grace_ms)?;
+    // A worker waits SETTLE_NS after its last frame before it reports; that wait is not work.
     let took_ns = (monotonic_ns() - began_ns).saturating_sub(SETTLE_NS).max(1);
-    // What the worker needed to send its result is in it, and so small that it says nothing.
+    // Includes the time to send the result, which is negligible.
     let spent_ns = fleet.processor_ns()?.saturating_sub(before_ns);
     drop(fleet);
     let mut merged = Merged::of(results);
@@ -272,7 +269,8 @@ fn measure(
     })
 }
 
-/// What a publisher would know of so many messages that were all accepted.
+/// The outcomes that a publisher of these messages would hand to the ledger. The source sends without a
+/// publisher.
 fn all_accepted(load: &Load, messages: u64) -> Outcomes {
     let mut published = Published::new(load.schedule.clone());
     for request in 0..messages {
@@ -296,7 +294,7 @@ fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
         traffic: Traffic { load: load.clone(), reliable_types: None, ttl_ms: None, attempts_max: 1 },
     };
     let published = Published::new(load.schedule);
-    // A thread of its own, as in a run.
+    // A thread of its own, as in a run: `schedstat` counts the wait of a single thread.
     let publisher = std::thread::spawn(move || {
         let before_ns = waited_ns(&file("/proc/thread-self/schedstat"));
         let outcomes = publisher::publish(publishing, published);
@@ -315,7 +313,8 @@ fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
     })
 }
 
-/// The second figure of a `schedstat`: how long its thread waited for a processor. 0 where the kernel does not count it.
+/// The second number of `schedstat`: nanoseconds for which the thread waited for a processor. 0 without
+/// kernel support.
 fn waited_ns(schedstat: &str) -> u64 {
     schedstat.split_whitespace().nth(1).and_then(|waited| waited.parse().ok()).unwrap_or(0)
 }
@@ -326,7 +325,8 @@ fn processors() -> Vec<usize> {
     (0..CpuSet::count()).filter(|processor| mine.is_set(*processor) == Ok(true)).collect()
 }
 
-/// Keeps the calling thread, and what it starts from now on, to these processors; where the kernel refuses, to none.
+/// Confines the calling thread, and all later children, to these processors. A refusal by the kernel has no
+/// effect: the figures are then noisier, and still right.
 fn pin<'a>(processors: impl Iterator<Item = &'a usize>) {
     let mut wanted = CpuSet::new();
     for processor in processors {
@@ -340,8 +340,8 @@ impl fmt::Display for Verified {
         let writes = format!("{} a write", self.frames_per_write);
         writeln!(
             f,
-            "{writes:<12} {:.0} frames/s verified per core, {:.0} by the clock: {} frames, {} decoded; worker {:.0} % busy, \
-             source {:.0} %",
+            "{writes:<12} {:.0} frames/s verified per core, {:.0} frames/s by the clock: {} frames, {} of them \
+             decoded; worker {:.0} % busy, source {:.0} % busy",
             self.frames_per_s_per_core,
             self.frames_per_s,
             self.frames,
@@ -357,15 +357,15 @@ impl fmt::Display for Ceiling {
         let Self { publishing, environment, .. } = self;
         writeln!(
             f,
-            "selftest     {} devices, one message of {} bytes in each frame, {} s each; {}, {} processors",
+            "selftest     {} devices, one message of {} bytes in each frame, {} s for each part; {}, {} processors",
             self.devices, self.payload_bytes, self.seconds, environment.processor, environment.processors
         )?;
         write!(f, "{}{}", self.batched, self.single)?;
         let Percentiles { p50_ms, p99_ms, max_ms, .. } = publishing.lateness;
         writeln!(
             f,
-            "publishing   {} actions/s: late by p50 {p50_ms:.3} ms, p99 {p99_ms:.3} ms, max {max_ms:.3} ms; {} of {} accepted; others had its \
-             processor for {:.0} ms",
+            "publishing   {} actions/s: lateness p50 {p50_ms:.3} ms, p99 {p99_ms:.3} ms, max {max_ms:.3} ms; {} of {} \
+             accepted; the publisher waited {:.0} ms for a processor",
             publishing.actions_per_s, publishing.ok, publishing.sent, publishing.waited_ms
         )?;
         if self.violations.is_empty() {

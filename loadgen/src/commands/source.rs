@@ -1,8 +1,10 @@
-//! A child process of the selftest: the doors of a node with nothing behind them, as cheap as they can be.
+//! The child process of a selftest: the doors of a node with nothing behind them, as cheap as possible.
 //!
-//! Its viewer door lets every device in and, when it is told to, sends all of them the same batches as fast as their sockets
-//! take them, so many frames in each write; its publisher door accepts everything. It says on stdout where its doors are,
-//! takes one order on stdin, answers what it sent, and ends when stdin does.
+//! - The viewer door lets every device in. On the order that arrives on stdin, all devices are sent the same
+//!   batches as fast as their sockets take them.
+//! - The publisher door accepts everything; the operator door says ready.
+//! - On stdout the process says the addresses of its doors, and later the volume of the stream.
+//! - The process ends at the end of stdin.
 
 use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,28 +18,30 @@ use mio::{Events, Interest, Poll, Token};
 use prost::Message as _;
 use roomcast_core::proto;
 use serde::{Deserialize, Serialize};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::clock::{monotonic_ns, thread_processor_ns};
 use crate::machine::descriptors::{DEVICES_PER_PROCESS_MAX, devices_per_process};
 use crate::scenario::mix::{Load, type_seed};
 use crate::scenario::payload::Payloads;
 
-/// The one life of every room.
+/// The run of every room.
 const RUN: &str = "0a";
 /// Longest request of a device or a publisher. Past it the connection is closed.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// How long a device may take for its request: another one waits for it.
+/// Longest wait for a device's request, because the viewer door serves the devices in turn.
 const REQUEST_AGE_MAX: Duration = Duration::from_secs(5);
-/// Connections of publishers at one time. Past it a further one is closed.
+/// Publisher connections at the same time. Further connections are closed.
 const PUBLISHERS_MAX: usize = 256;
-/// Writes that a device may be ahead of the slowest, as those of a room are in a pass or two of a node.
+/// Writes by which a device may be ahead of the slowest. A node's passes keep devices about as close
+/// together.
 const WRITES_AHEAD_MAX: usize = 64;
-/// How long sockets may be full before the source looks whether it is over.
+/// Longest wait for a free socket before the source looks at the clock again.
 const FULL_MAX: Duration = Duration::from_millis(100);
-/// Past the end of its time, how long devices may take to be level before the source gives up.
+/// Time after the end for the devices to become level. Past it the source gives up.
 const LEVEL_MAX_NS: u64 = 30_000_000_000;
 
-/// Where the doors are.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Doors {
     pub(crate) viewer: SocketAddr,
@@ -45,34 +49,31 @@ pub(crate) struct Doors {
     pub(crate) ops: SocketAddr,
 }
 
-/// What to send.
+/// The order to send a stream to all devices.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Stream {
-    /// The messages, one in each frame; its schedule begins at the run's start.
+    /// The messages, each in a frame of its own; the schedule begins at the start of the run.
     pub(crate) load: Load,
     /// The run's seed.
     pub(crate) seed: u64,
     pub(crate) room: String,
     pub(crate) frames_per_write: usize,
-    /// Until when devices are sent more than others have.
+    /// End of the stream, on the monotonic clock. Afterwards the other devices only catch up with the
+    /// foremost device.
     pub(crate) until_ns: u64,
 }
 
-/// What was sent.
+/// The volume and the cost of a stream.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Streamed {
     /// Frames to each device.
     pub(crate) frames_each: u64,
-    pub(crate) writes: u64,
     /// Processor time of the sending thread.
     pub(crate) processor_ns: u64,
     pub(crate) took_ns: u64,
 }
 
 /// Runs a source until its stdin ends.
-///
-/// # Errors
-/// When its doors can't be opened, or a device breaks off.
 pub(crate) fn run() -> std::io::Result<()> {
     devices_per_process().map_err(std::io::Error::other)?;
     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
@@ -89,10 +90,12 @@ pub(crate) fn run() -> std::io::Result<()> {
     let mut orders = std::io::stdin().lock().lines();
     if let Some(order) = orders.next() {
         let stream: Stream = serde_json::from_str(&order?)?;
+        // The order comes after the worker said ready, so every device has arrived.
         devices.extend(arrived.try_iter().map(SinkDevice::new));
         say(&send(&stream, &mut devices)?)?;
     }
-    // The devices stay connected until nobody looks at them any more.
+    // A closed connection would count as a violation, so the devices stay connected until the selftest is
+    // over.
     while orders.next().is_some_and(|line| line.is_ok()) {}
     Ok(())
 }
@@ -113,7 +116,7 @@ fn let_in(door: &TcpListener, devices: &SyncSender<TcpStream>) {
     }
 }
 
-/// Answers a device's handshake, and sends the welcome behind it.
+/// Answers a device's handshake, and sends the welcome behind the answer.
 fn welcome(mut stream: TcpStream) -> std::io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(REQUEST_AGE_MAX))?;
@@ -141,7 +144,8 @@ fn welcome(mut stream: TcpStream) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The room and the key of a handshake; `Some(None)`: it is not whole yet; `None`: it is none.
+/// The room and the key of a handshake. `Some(None)`: the request is incomplete. `None`: no handshake of a
+/// device.
 fn handshake(asked: &[u8]) -> Option<Option<(String, String)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
@@ -153,7 +157,7 @@ fn handshake(asked: &[u8]) -> Option<Option<(String, String)>> {
     Some(Some((room, String::from_utf8_lossy(key.value).into_owned())))
 }
 
-/// Whether there was more to read, of a request that is not too long.
+/// Reads the next bytes of a request. `false`: the request ended or is too long.
 fn read_more(stream: &mut TcpStream, asked: &mut Vec<u8>) -> std::io::Result<bool> {
     let mut chunk = [0; 4_096];
     let read = stream.read(&mut chunk)?;
@@ -161,12 +165,12 @@ fn read_more(stream: &mut TcpStream, asked: &mut Vec<u8>) -> std::io::Result<boo
     Ok(read > 0 && asked.len() <= REQUEST_BYTES_MAX)
 }
 
-/// Accepts whatever is published, and is ready.
+/// Answers every request at a door with "accepted"; a readiness probe only looks at the status.
 fn answer_all(door: &TcpListener) {
     let held = Arc::new(());
     for stream in door.incoming().filter_map(Result::ok) {
         let hold = Arc::clone(&held);
-        // One of the two holds is this loop's.
+        // This loop and the new connection hold one count each.
         if Arc::strong_count(&held) <= PUBLISHERS_MAX + 1 {
             std::thread::spawn(move || {
                 drop(answer(stream));
@@ -184,23 +188,21 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     );
     stream.set_nodelay(true)?;
     let mut asked = Vec::new();
-    loop {
-        match request_bytes(&asked) {
-            Some(Some(bytes)) if bytes <= asked.len() => {
+    // No HTTP request, no answer: the connection closes.
+    while let Some(bytes) = request_bytes(&asked) {
+        match bytes.filter(|bytes| *bytes <= asked.len()) {
+            Some(bytes) => {
                 asked.drain(..bytes);
                 stream.write_all(answer.as_bytes())?;
             }
-            Some(_) => {
-                if !read_more(&mut stream, &mut asked)? {
-                    return Ok(());
-                }
-            }
-            None => return Ok(()),
+            None if read_more(&mut stream, &mut asked)? => {}
+            None => break,
         }
     }
+    Ok(())
 }
 
-/// How long the request is that these bytes begin with; `Some(None)`: its head is not whole yet; `None`: it is none.
+/// Bytes of the first request, head and body. `Some(None)`: the head is incomplete. `None`: no HTTP request.
 fn request_bytes(asked: &[u8]) -> Option<Option<usize>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
@@ -213,36 +215,26 @@ fn request_bytes(asked: &[u8]) -> Option<Option<usize>> {
     head_bytes.checked_add(body_bytes).map(Some)
 }
 
-/// A WebSocket frame of a server, as a node writes it.
 fn write_frame(out: &mut Vec<u8>, frame: proto::server_frame::Frame) {
     let payload = proto::ServerFrame { frame: Some(frame) }.encode_to_vec();
-    out.push(0x82);
-    match u16::try_from(payload.len()) {
-        Ok(short @ 0..=125) => out.push(short.to_be_bytes()[1]),
-        Ok(length) => {
-            out.push(126);
-            out.extend_from_slice(&length.to_be_bytes());
-        }
-        Err(_) => {
-            out.push(127);
-            out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
+    let header = FrameHeader { opcode: OpCode::Data(Data::Binary), ..FrameHeader::default() };
+    // A Vec takes every byte.
+    header.format(payload.len() as u64, out).unwrap_or_default();
     out.extend_from_slice(&payload);
 }
 
-/// All that a device can be sent, encoded once.
+/// All frames that a device can be sent, encoded once before the stream.
 #[derive(Debug)]
 struct Frames {
     bytes: Vec<u8>,
-    /// Where each write ends.
+    /// End of each write in `bytes`.
     ends: Vec<usize>,
     frames: u64,
     frames_per_write: usize,
 }
 
 impl Frames {
-    /// The batches of a room that is given one message at a time: seq 1 is message 0.
+    /// The batches of a room whose batches hold a single message each: seq 1 is message 0.
     fn of(stream: &Stream) -> Self {
         let Stream { load, frames_per_write, .. } = stream;
         let payloads = Payloads::new(load.length, type_seed(stream.seed, &load.type_name));
@@ -274,15 +266,14 @@ impl Frames {
     }
 }
 
-/// A device that is sent to.
 #[derive(Debug)]
 struct SinkDevice {
     stream: TcpStream,
-    /// Bytes that its socket took.
+    /// Bytes that the socket took.
     sent: usize,
-    /// Writes that it took whole.
+    /// Writes that the socket took completely.
     writes: usize,
-    /// Its socket is full, and the kernel will say when it is not.
+    /// The socket takes nothing until the kernel reports room.
     is_full: bool,
 }
 
@@ -292,7 +283,7 @@ impl SinkDevice {
     }
 }
 
-/// Sends until the time is over, and then until all devices have the same.
+/// Sends until the end of the time, and then until all devices have the same number of writes.
 fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed> {
     let frames = Frames::of(stream);
     let mut poll = Poll::new()?;
@@ -303,9 +294,9 @@ fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed
     }
     let began_ns = monotonic_ns();
     let began_processor_ns = thread_processor_ns();
-    let mut writes = 0;
     let mut last = frames.ends.len();
     loop {
+        // The time is over: the foremost device decides where the stream ends for all.
         if last == frames.ends.len() && monotonic_ns() >= stream.until_ns {
             last = devices.iter().map(|device| device.writes).max().unwrap_or(0);
         }
@@ -314,11 +305,11 @@ fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed
             break;
         }
         if monotonic_ns() >= stream.until_ns + LEVEL_MAX_NS {
-            return Err(std::io::Error::other("devices do not read what they are sent"));
+            return Err(std::io::Error::other("the devices stopped reading"));
         }
-        let wrote = send_round(devices, &frames, last.min(slowest + WRITES_AHEAD_MAX))?;
-        writes += wrote;
-        if wrote == 0 {
+        let wrote_any = send_round(devices, &frames, last.min(slowest + WRITES_AHEAD_MAX))?;
+        // Every socket is full, or the slowest device holds the others back.
+        if !wrote_any {
             match poll.poll(&mut events, Some(FULL_MAX)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => events.iter().for_each(|event| devices[event.token().0].is_full = false),
@@ -327,21 +318,21 @@ fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed
     }
     Ok(Streamed {
         frames_each: last as u64 * frames.frames_per_write as u64,
-        writes,
         processor_ns: thread_processor_ns() - began_processor_ns,
         took_ns: monotonic_ns() - began_ns,
     })
 }
 
-/// One write to each device whose socket takes it and that has fewer than `most`. Gives how many there were.
-fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::io::Result<u64> {
-    let mut wrote = 0;
+/// Writes once to each device with a free socket and fewer than `most` writes. `true`: some socket took bytes.
+fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::io::Result<bool> {
+    let mut wrote_any = false;
     for device in devices.iter_mut().filter(|device| !device.is_full && device.writes < most) {
         let end = frames.ends[device.writes];
         match device.stream.write(&frames.bytes[device.sent..end]) {
             Ok(written) => {
-                wrote += 1;
+                wrote_any = true;
                 device.sent += written;
+                // A partial write goes on in the next round.
                 device.writes += usize::from(device.sent == end);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => device.is_full = true,
@@ -349,7 +340,7 @@ fn send_round(devices: &mut [SinkDevice], frames: &Frames, most: usize) -> std::
             Err(error) => return Err(error),
         }
     }
-    Ok(wrote)
+    Ok(wrote_any)
 }
 
 #[cfg(test)]

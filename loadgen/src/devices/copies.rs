@@ -1,10 +1,11 @@
-//! One room's distinct frames, each decoded once: the copies every device's bytes are compared with.
+//! One room's distinct frames, each decoded once: the copies that every device's bytes are compared with.
 //!
-//! Two shelves. *Level* copies are batches that ask nothing of a device but to be at the seq before; they are found
-//! by seq, which is what nearly every frame takes. *Composed* copies (refreshes, batches with an account) are found by
-//! comparing with the last few. A copy keeps its bytes until as many devices have had it as this worker has in the room,
-//! at most [`LEVEL_COPIES_MAX`] seqs and about [`COPY_AGE_MAX_NS`] long; a device further behind has its frame decoded on its own and is judged by the
-//! messages alone, so nothing goes unchecked, it only costs more. Pure.
+//! Copies stand on two shelves. A *level* copy is a batch for devices at the seq before, found by its seq:
+//! the way of nearly every frame. A *composed* copy (a refresh, or a batch with an account) is found by
+//! comparing bytes with the last few. A copy is dropped once every device of this worker in the room has had
+//! the frame. Two bounds hold besides: [`LEVEL_COPIES_MAX`] seqs, and about [`COPY_AGE_MAX_NS`]. The frame of
+//! a device further behind is decoded on its own and judged by its messages alone. So no frame goes
+//! unchecked, and a lagging device only costs more. Pure.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,105 +16,91 @@ use crate::devices::type_figures::{Due, Figures};
 use crate::ledger::Told;
 use crate::ledger::ages::{BatchAges, RoomLife};
 
-/// Level copies kept of one room. Past it the oldest go.
+/// Level copies kept of a room. The oldest are dropped first.
 pub(crate) const LEVEL_COPIES_MAX: usize = 4096;
-/// Composed copies kept of one room. Past it the oldest go.
+/// Composed copies kept of a room. The oldest are dropped first.
 pub(crate) const COMPOSED_COPIES_MAX: usize = 64;
-/// How long a level copy waits for devices that have not had it. Whoever is further behind, or left, is not waited for.
+/// Time for which a level copy waits for the remaining devices of the room.
 const COPY_AGE_MAX_NS: u64 = 2_000_000_000;
-/// Receive instants this close count as one, at the later end: latencies are at most this much overstated.
+/// Receive times within 2^15 ns = 33 µs count as one, at the later end: the most by which latencies are
+/// overstated.
 const INSTANT_SHIFT: u32 = 15;
 
-/// What an already judged frame says, as far as a device's own state needs it.
+/// The content of a judged frame, as far as a device's state depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Said {
-    /// Its seq.
     pub(crate) seq: u64,
-    /// Whether it asks nothing of a device but to be at the seq before.
+    /// A frame for every device at the seq before.
     pub(crate) is_level: bool,
-    /// Whether it is a batch with messages, or only an account of what was skipped.
+    /// A batch with messages. Otherwise a refresh, with an account alone.
     pub(crate) has_messages: bool,
-    /// Each of our messages in it: its type, and when it was due, in `CLOCK_MONOTONIC` nanoseconds.
+    /// Type and due time of each of this run's messages, in `CLOCK_MONOTONIC` nanoseconds.
     pub(crate) dues: Box<[Due]>,
-    /// What it says of each type.
+    /// The account of each type.
     pub(crate) told: Box<[Told]>,
-    /// Messages of the types that are watched for how many a device is to show.
+    /// Messages of the types with a limit.
     pub(crate) readable: Counts,
-    /// Whether it gives any reason for a jump in seq.
+    /// The frame gives a reason for a jump in seq.
     pub(crate) explains: bool,
-    /// What it brings of the reliable stream.
-    pub(crate) brought: Option<Rc<Brought>>,
+    /// The part of the reliable stream.
+    pub(crate) brought: Option<Brought>,
 }
 
 impl Said {
-    /// Messages of ours in it.
-    #[must_use]
     pub(crate) fn messages(&self) -> u64 {
         self.dues.len() as u64
     }
 
-    /// Messages that it says were skipped.
-    #[must_use]
     pub(crate) fn skipped(&self) -> u64 {
         self.told.iter().map(|told| told.skipped).sum()
     }
 }
 
-/// What the fast way has to know of a level frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Taken {
-    pub(crate) messages: u64,
-    pub(crate) skipped: u64,
-    pub(crate) readable: Counts,
-    pub(crate) brought: Option<Rc<Brought>>,
-}
-
-/// When a device had a frame, and what of it is timed.
+/// The time of a frame's receipt, and the part of the frame that is timed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) now_ns: u64,
-    /// What was due before is not: the device was away then, or did not read, and was late by itself.
+    /// Frames with earlier due times are not timed: the device was away or did not read, and caused the delay
+    /// itself.
     pub(crate) timed_from_ns: u64,
 }
 
-/// One distinct frame.
 #[derive(Debug)]
 pub(crate) struct Copy {
     bytes: Box<[u8]>,
-    said: Said,
-    /// Devices that had it.
+    said: Rc<Said>,
+    /// Devices that had the frame.
     taken: u32,
-    /// The instant of the latest devices, and how many had it then.
+    /// The instant of the latest devices, and the devices of this instant that are timed.
     instant: u64,
     instant_devices: u32,
-    /// Devices that were late by themselves, since it was settled the last time.
+    /// Devices since the last settlement that caused their delay themselves.
     untimed_devices: u32,
-    /// When its earliest message was due.
+    /// Earliest due time of the frame's messages.
     earliest_ns: u64,
-    /// When devices had it, where that is kept.
+    /// Ages of the batch; `None` where the batch is not among the kept ones.
     ages: Option<Box<BatchAges>>,
 }
 
 impl Copy {
-    fn new(bytes: &[u8], said: Said, life: RoomLife, figures: &Figures) -> Self {
+    fn new(bytes: &[u8], said: Rc<Said>, life: RoomLife, figures: &Figures) -> Self {
         let earliest_ns = said.dues.iter().map(|(_, due_ns)| *due_ns).min();
-        let ages = earliest_ns.and_then(|earliest_ns| figures.ages_of(life, said.seq, earliest_ns));
-        let earliest_ns = earliest_ns.unwrap_or(0);
         Self {
             bytes: bytes.into(),
+            ages: earliest_ns.and_then(|earliest_ns| figures.ages_of(life, said.seq, earliest_ns)),
+            earliest_ns: earliest_ns.unwrap_or(0),
             said,
             taken: 0,
             instant: 0,
             instant_devices: 0,
             untimed_devices: 0,
-            earliest_ns,
-            ages,
         }
     }
 
-    /// One more device had it. Devices of one instant are gathered, and recorded together.
+    /// Counts one more device. Devices of one instant are gathered and recorded together.
     fn take(&mut self, arrival: Arrival, figures: &mut Figures) {
         let instant = arrival.now_ns >> INSTANT_SHIFT;
+        // A hot room's devices read one frame within microseconds: one record for all instead of thousands.
         if instant != self.instant {
             self.settle(figures);
             self.instant = instant;
@@ -126,6 +113,7 @@ impl Copy {
         self.taken += 1;
     }
 
+    /// Records the gathered devices.
     fn settle(&mut self, figures: &mut Figures) {
         let received_ns = (self.instant + 1) << INSTANT_SHIFT;
         if self.instant_devices > 0 {
@@ -136,10 +124,10 @@ impl Copy {
         }
         figures.given_untimed(&self.said.dues, self.untimed_devices.into());
         figures.told(&self.said.told, u64::from(self.instant_devices) + u64::from(self.untimed_devices));
-        (self.instant_devices, self.untimed_devices) = (0, 0);
+        self.instant_devices = 0;
+        self.untimed_devices = 0;
     }
 
-    /// Nobody else is compared with it.
     fn end(mut self, life: RoomLife, figures: &mut Figures) {
         self.settle(figures);
         if let Some(ages) = &self.ages {
@@ -148,36 +136,34 @@ impl Copy {
     }
 }
 
-/// The copies of one room.
+/// The copies of a life of a room.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     /// The seq of the first place in `level`.
     first_seq: u64,
     level: VecDeque<Option<Copy>>,
     composed: VecDeque<Copy>,
-    /// Devices of this worker that are in this room now; a level copy that so many had goes.
+    /// Devices of this worker in the room now. A level copy that as many devices had is dropped.
     devices: u32,
     life: RoomLife,
 }
 
 impl Copies {
-    /// None yet, of a room that nobody is in.
-    #[must_use]
     pub(crate) fn new(life: RoomLife) -> Self {
         Self { life, ..Self::default() }
     }
 
-    /// One more device is in the room.
+    /// Counts a device that came into the room.
     pub(crate) fn arrived(&mut self) {
         self.devices += 1;
     }
 
-    /// One is not any more.
+    /// Counts a device that left the room.
     pub(crate) fn left(&mut self) {
         self.devices = self.devices.saturating_sub(1);
     }
 
-    /// If these bytes are the level frame of `seq`: takes it for one more device and gives what that means to it.
+    /// Takes the level frame of `seq` for another device; `None` unless the bytes are equal.
     #[inline]
     pub(crate) fn take_level(
         &mut self,
@@ -185,50 +171,49 @@ impl Copies {
         bytes: &[u8],
         arrival: Arrival,
         figures: &mut Figures,
-    ) -> Option<Taken> {
-        let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+    ) -> Option<Rc<Said>> {
+        let place = self.place(seq)?;
         let slot = self.level.get_mut(place)?;
         let copy = slot.as_mut().filter(|copy| *copy.bytes == *bytes)?;
         copy.take(arrival, figures);
-        let said = &copy.said;
-        let taken = Taken {
-            messages: said.messages(),
-            skipped: said.skipped(),
-            readable: said.readable,
-            brought: said.brought.clone(),
-        };
+        let said = Rc::clone(&copy.said);
+        // Every device of the room had the frame: the bytes are not needed again.
         if copy.taken >= self.devices {
             self.drop_level(place, figures);
         }
-        Some(taken)
+        Some(said)
     }
 
-    /// If these bytes are a composed frame seen lately: takes it for one more device and gives what it says.
+    /// Takes a recent composed frame for another device; `None` unless the bytes are equal.
     pub(crate) fn take_composed(
         &mut self,
         bytes: &[u8],
         arrival: Arrival,
         figures: &mut Figures,
-    ) -> Option<Said> {
+    ) -> Option<Rc<Said>> {
         let copy = self.composed.iter_mut().find(|copy| *copy.bytes == *bytes)?;
         copy.take(arrival, figures);
-        Some(copy.said.clone())
+        Some(Rc::clone(&copy.said))
     }
 
-    /// The level frame of `seq`, while it is kept.
-    #[must_use]
+    /// The bytes of the level frame of `seq`, while the copy is kept.
     pub(crate) fn level(&self, seq: u64) -> Option<&[u8]> {
-        let place = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
-        self.level.get(place)?.as_ref().map(|copy| &*copy.bytes)
+        self.level.get(self.place(seq)?)?.as_ref().map(|copy| &*copy.bytes)
     }
 
-    /// Keeps a frame that a device just had for the others, or records its latencies and lets it go where there is
-    /// nobody left to have it.
-    pub(crate) fn keep(&mut self, bytes: &[u8], said: Said, arrival: Arrival, figures: &mut Figures) {
+    /// The place of `seq` on the level shelf; `None` before the shelf.
+    fn place(&self, seq: u64) -> Option<usize> {
+        usize::try_from(seq.checked_sub(self.first_seq)?).ok()
+    }
+
+    /// Keeps a frame that a device just had. Without other devices for the frame, only its latencies are
+    /// recorded.
+    pub(crate) fn keep(&mut self, bytes: &[u8], said: Rc<Said>, arrival: Arrival, figures: &mut Figures) {
         let level = said.is_level;
         let seq = said.seq;
         let mut copy = Copy::new(bytes, said, self.life, figures);
         copy.take(arrival, figures);
+        // A room with one device of this worker, or a second frame of one seq, which differs and is a fault.
         if self.devices <= 1 || (level && self.level(seq).is_some()) {
             copy.end(self.life, figures);
         } else if level {
@@ -244,6 +229,7 @@ impl Copies {
     }
 
     fn keep_level(&mut self, seq: u64, copy: Copy, figures: &mut Figures) {
+        // A room's slowest devices must not make the worker keep minutes of frames.
         let old = (copy.instant << INSTANT_SHIFT).saturating_sub(COPY_AGE_MAX_NS) >> INSTANT_SHIFT;
         while self.level.front().is_some_and(|front| front.as_ref().is_none_or(|front| front.instant < old)) {
             self.drop_level(0, figures);
@@ -251,9 +237,9 @@ impl Copies {
         if self.level.is_empty() {
             self.first_seq = seq;
         }
-        let place = seq.checked_sub(self.first_seq).and_then(|place| usize::try_from(place).ok());
-        // A device so far behind that its batch lies before the shelf, or a leap no run makes: not kept.
-        let Some(place) = place.filter(|place| *place < self.level.len() + LEVEL_COPIES_MAX) else {
+        // Before the shelf: a device too far behind. Far past the shelf: a leap that no run makes, and that
+        // would fill the memory with empty places.
+        let Some(place) = self.place(seq).filter(|place| *place < self.level.len() + LEVEL_COPIES_MAX) else {
             copy.end(self.life, figures);
             return;
         };
@@ -266,7 +252,7 @@ impl Copies {
         }
     }
 
-    /// Empties one place, and takes away the empty places in front.
+    /// Empties one place, and removes the empty places in front.
     #[cold]
     fn drop_level(&mut self, place: usize, figures: &mut Figures) {
         if let Some(copy) = self.level[place].take() {
@@ -278,7 +264,7 @@ impl Copies {
         }
     }
 
-    /// Records what is gathered still, and lets go of all.
+    /// Records the gathered devices of all copies, and drops the copies.
     pub(crate) fn settle(&mut self, figures: &mut Figures) {
         for copy in self.level.drain(..).flatten().chain(self.composed.drain(..)) {
             copy.end(self.life, figures);
@@ -300,7 +286,7 @@ mod tests {
         copies
     }
 
-    fn level(seq: u64) -> Said {
+    fn said(seq: u64) -> Said {
         Said {
             seq,
             is_level: true,
@@ -313,15 +299,22 @@ mod tests {
         }
     }
 
+    fn level(seq: u64) -> Rc<Said> {
+        Rc::new(said(seq))
+    }
+
     #[test]
     fn equal_bytes_are_taken_and_one_different_byte_is_not() {
         let mut copies = copies(3);
         let mut figures = Figures::new(2);
         copies.keep(b"batch seven", level(7), at(5_000_000), &mut figures);
-        let taken = Taken { messages: 2, skipped: 3, readable: [2, 0, 0, 0], brought: None };
+        let taken = level(7);
         assert_eq!(copies.take_level(7, b"batch seveN", at(5_000_000), &mut figures), None);
         assert_eq!(copies.take_level(8, b"batch seven", at(5_000_000), &mut figures), None);
-        assert_eq!(copies.take_level(7, b"batch seven", at(6_000_000), &mut figures), Some(taken.clone()));
+        assert_eq!(
+            copies.take_level(7, b"batch seven", at(6_000_000), &mut figures),
+            Some(Rc::clone(&taken))
+        );
         assert_eq!(copies.take_level(7, b"batch seven", at(6_000_000), &mut figures), Some(taken));
         assert!(copies.level(7).is_none(), "every device had it");
         assert_eq!(figures.types[1].latency.percentiles().count, 6, "three devices, two messages");
@@ -372,7 +365,7 @@ mod tests {
         let chat = &figures.types[1];
         assert_eq!((chat.given, chat.latency.percentiles().count, chat.skipped), (6, 2, 9));
         let ages = figures.kept_ages.take().next().unwrap().1;
-        assert!(ages.last_ns() < 10_000_000, "{ages:?}");
+        assert!(ages.last_ns < 10_000_000, "{ages:?}");
     }
 
     #[test]
@@ -380,8 +373,9 @@ mod tests {
         let mut copies = copies(3);
         let mut figures = Figures::new(2);
         let said =
-            Said { is_level: false, has_messages: false, dues: Box::default(), explains: true, ..level(9) };
-        copies.keep(b"refresh", said.clone(), at(1), &mut figures);
+            Said { is_level: false, has_messages: false, dues: Box::default(), explains: true, ..said(9) };
+        let said = Rc::new(said);
+        copies.keep(b"refresh", Rc::clone(&said), at(1), &mut figures);
         assert_eq!(copies.take_composed(b"refresh", at(2), &mut figures), Some(said));
         assert_eq!(copies.take_composed(b"refresH", at(2), &mut figures), None);
     }

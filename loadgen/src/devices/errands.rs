@@ -1,54 +1,51 @@
-//! What devices are to do, and when: come and go, acknowledge, cut themselves off, stop reading and begin again. Pure.
+//! The devices' plans: acts and their times. Pure.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What one device is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Errand {
-    /// Acknowledge what it has applied.
+    /// Acknowledge the applied offset.
     Acknowledge,
-    /// Connect, or connect again.
+    /// Connect for the first time, or again.
     Connect,
-    /// Join its room for a stay that begins.
+    /// Begin a stay.
     Join,
-    /// Leave it: the stay is over.
+    /// End a stay.
     Leave,
-    /// Leave it for another.
+    /// Move to another room.
     Hop,
-    /// Cut its connection.
+    /// Cut the connection.
     Cut,
-    /// Cut it with others: the storm at this place of the run's.
+    /// Cut the connection with many others, in the storm at this place of the run's list.
     Storm(u8),
     /// Stop reading.
     Stall,
     /// Read again.
     Wake,
-    /// Read a little, as a slow device does.
+    /// Read a little, as a slow device.
     Sip,
-    /// Neither read nor say anything any more.
+    /// Fall silent for ever.
     Die,
-    /// Pull what it lacks.
+    /// Pull the missing part of the stream.
     Pull,
 }
 
-/// The errands of a worker's devices: a few of each device at most.
+/// The errands of a worker's devices, a few for each device.
 #[derive(Debug, Default)]
 pub(crate) struct Errands(BinaryHeap<Reverse<(u64, u32, Errand)>>);
 
 impl Errands {
-    /// Device `index` is to do this at `due_ns`.
     pub(crate) fn add(&mut self, due_ns: u64, index: usize, errand: Errand) {
         self.0.push(Reverse((due_ns, u32::try_from(index).unwrap_or(u32::MAX), errand)));
     }
 
-    /// When the next is due.
-    #[must_use]
+    /// The time of the next errand.
     pub(crate) fn due_ns(&self) -> Option<u64> {
         self.0.peek().map(|Reverse((due_ns, _, _))| *due_ns)
     }
 
-    /// The next that is due.
+    /// Takes out the next due errand, with the index of the device.
     pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<(usize, Errand)> {
         self.due_ns().filter(|due_ns| *due_ns <= now_ns)?;
         self.0.pop().map(|Reverse((_, index, errand))| (index as usize, errand))

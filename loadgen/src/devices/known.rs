@@ -1,40 +1,37 @@
-//! What a worker knows of what is published: enough to tell of any message which it is, and of any frame what it says of
-//! each type. Pure.
+//! A worker's knowledge of the publishes: enough to identify any message, and to read any frame's account by
+//! type. Pure.
+
+use std::collections::BTreeMap;
 
 use crate::devices::readable::Counts;
 use crate::ledger::{Kind, Told};
 use crate::scenario::mix::{LIMITS_MAX, Limit, Load, type_seed};
 use crate::scenario::payload::{Forgery, Payloads};
-use crate::wire::frame::{Batch, HeardMessage, Welcome};
+use crate::wire::frame::{Batch, Message, Welcome};
 
-/// The type the engine itself publishes, at most once a second per room.
+/// The engine's own type, published at most once a second per room.
 pub(crate) const ENGINE_TYPE: &str = "online";
 
-/// One type of the mix.
 #[derive(Debug)]
 pub(crate) struct KnownType {
     pub(crate) load: Load,
     payloads: Payloads,
 }
 
-/// What a message is.
+/// The identity of a message. `kind` is the place of the type in the mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
-    /// This one of ours.
-    Ours {
-        /// Its type's place in the mix.
-        kind: u8,
-        number: u64,
-    },
-    /// One of another run, which may be here.
+    /// This run's message `number`.
+    Ours { kind: u8, number: u64 },
+    /// A message of another run, which may be here.
     Others { kind: u8 },
 }
 
-/// All types of the mix but reliable ones.
+/// All types of the mix but the reliable class.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) types: Vec<KnownType>,
-    /// The types that are watched for how many a device is to show, by their places.
+    /// Types with a limit, by place.
     limits: Vec<usize>,
     /// Another run publishes to the same rooms.
     others: bool,
@@ -42,8 +39,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The types of a mix, whose payloads follow from the seed.
-    #[must_use]
+    /// The types of a mix. Their payloads follow from the seed.
     pub(crate) fn new(loads: Vec<Load>, seed: u64) -> Self {
         let types = loads.into_iter().map(|load| {
             let payloads = Payloads::new(load.length, type_seed(seed, &load.type_name));
@@ -52,7 +48,7 @@ impl Known {
         Self { types: types.collect(), limits: Vec::new(), others: false, scratch: Vec::new() }
     }
 
-    /// Watches these types for how many a device is to show.
+    /// Counts the messages of the limited types for each device.
     #[must_use]
     pub(crate) fn with_limits(mut self, limits: &[Limit]) -> Self {
         let place =
@@ -61,35 +57,34 @@ impl Known {
         self
     }
 
-    /// Takes messages of another run for what they are.
+    /// Allows messages of another run.
     #[must_use]
     pub(crate) fn with_others(mut self, others: bool) -> Self {
         self.others = others;
         self
     }
 
-    /// The first publish is due at this time.
+    /// Sets the time of the first publish.
     pub(crate) fn start(&mut self, start_ns: u64) {
         self.types.iter_mut().for_each(|known| known.load.schedule.start_ns = start_ns);
     }
 
-    /// The load at a place of the mix.
-    #[must_use]
     pub(crate) fn load(&self, kind: u8) -> &Load {
         &self.types[usize::from(kind)].load
     }
 
-    /// What a message of `room` is.
+    /// Identifies a message of `room`.
     ///
     /// # Errors
-    /// The promise it breaks, and why it is none of ours.
-    pub(crate) fn which(&mut self, room: u32, message: &HeardMessage) -> Result<Which, (Kind, Forgery)> {
-        let place = self.types.iter().position(|known| known.load.type_name == message.type_name);
-        let known = place.and_then(|place| Some((u8::try_from(place).ok()?, &self.types[place])));
-        let Some((kind, known)) = known.filter(|_| message.json) else {
+    /// The broken promise, and the difference to every published message.
+    pub(crate) fn which(&mut self, room: u32, message: &Message) -> Result<Which, (Kind, Forgery)> {
+        let found = (0_u8..).zip(&self.types).find(|(_, known)| known.load.type_name == message.r#type);
+        // The generator publishes JSON alone.
+        let Some((kind, known)) = found.filter(|_| message.json) else {
             return Err((Kind::Foreign, Forgery::Foreign));
         };
         match known.payloads.check(&known.load.schedule, &message.payload, &mut self.scratch) {
+            // The payload is this run's, and so the node gave the message to the wrong room.
             Ok(number) if known.load.schedule.room_of(number) != room => {
                 Err((Kind::Foreign, Forgery::Foreign))
             }
@@ -103,13 +98,11 @@ impl Known {
         }
     }
 
-    /// What a batch or a refresh says of each type of which it says anything.
-    #[must_use]
+    /// The account of each type in a batch or a refresh. Types without an account are left out.
     pub(crate) fn told(&self, batch: &Batch) -> Box<[Told]> {
         let told = (0_u8..).zip(&self.types).map(|(kind, known)| {
             let name = &known.load.type_name;
-            let count =
-                |counts: &std::collections::BTreeMap<String, u64>| counts.get(name).copied().unwrap_or(0);
+            let count = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or(0);
             let growth = batch.counters.get(name).copied();
             Told {
                 kind,
@@ -120,11 +113,11 @@ impl Known {
                 total: growth.map(|growth| growth.total),
             }
         });
+        // The ledger keeps an entry for each distinct account, and most types have none in a frame.
         told.filter(|told| *told != Told { kind: told.kind, ..Told::default() }).collect()
     }
 
-    /// Messages of the watched types in a batch.
-    #[must_use]
+    /// Messages of the types with a limit in a batch.
     pub(crate) fn readable(&self, batch: &Batch) -> Counts {
         let mut counts = Counts::default();
         for (count, place) in counts.iter_mut().zip(&self.limits) {
@@ -133,8 +126,7 @@ impl Known {
         counts
     }
 
-    /// Where each counter of the mix stands by a welcome.
-    #[must_use]
+    /// The total of each counter of the mix in a welcome. A counter absent there stands at 0.
     pub(crate) fn totals(&self, welcome: &Welcome) -> Box<[Told]> {
         let counters = (0_u8..).zip(&self.types).filter(|(_, known)| known.load.is_counter());
         let total = |name: &String| welcome.counters.get(name).copied().unwrap_or(0);
@@ -143,7 +135,7 @@ impl Known {
             .collect()
     }
 
-    /// Counters of the mix that stand at something in a welcome, by name.
+    /// The counters of the mix above 0 in a welcome, by name.
     pub(crate) fn grown<'a>(&self, welcome: &'a Welcome) -> impl Iterator<Item = (&'a String, u64)> {
         let ours = |name: &&String| self.types.iter().any(|known| known.load.type_name == **name);
         let grown = welcome.counters.iter().filter(move |(name, total)| **total > 0 && ours(name));
@@ -151,8 +143,8 @@ impl Known {
     }
 }
 
-/// Messages of a type in a batch itself.
+/// Messages of a type in a batch itself, without carried messages.
 fn given(batch: &Batch, type_name: &str) -> u64 {
-    let of_type = |message: &&HeardMessage| message.type_name == type_name && message.offset == 0;
+    let of_type = |message: &&Message| message.r#type == type_name && message.offset == 0;
     batch.messages.iter().filter(of_type).count() as u64
 }

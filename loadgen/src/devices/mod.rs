@@ -1,4 +1,5 @@
-//! The devices of one worker: their sockets and habits (`viewer`), and the judgement of every frame (`watch`).
+//! The devices of a worker: their sockets and habits (`viewer`), and the judgement of every frame
+//! (`watch`).
 
 pub(crate) mod copies;
 pub(crate) mod errands;

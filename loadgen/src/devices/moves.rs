@@ -1,28 +1,28 @@
-//! The devices' moves over a run, counted. Pure.
+//! Counts of the devices' moves over a run. Pure.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What devices did besides listening, over the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moves {
-    /// Joins after publishing began: stays that began, and hops. Not who came back.
+    /// Joins after publishing began: beginnings of stays, and hops. Returns do not count.
     pub(crate) joins: u64,
-    /// Stays that ended.
+    /// Ends of stays.
     pub(crate) leaves: u64,
-    /// Devices that went to another room.
+    /// Moves to another room.
     pub(crate) hops: u64,
-    /// Devices that stopped for ever.
+    /// Devices silent for ever.
     pub(crate) deaths: u64,
     /// Connections cut in storms.
     pub(crate) storm_cuts: u64,
-    /// Connections that ended, by whatever, of devices that were to come back.
+    /// Ends of connections with a planned return.
     pub(crate) absences: u64,
 }
 
 impl fmt::Display for Moves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A run whose devices only listen needs no line.
         if *self == Self::default() {
             return Ok(());
         }
@@ -36,7 +36,7 @@ impl fmt::Display for Moves {
 }
 
 impl Moves {
-    /// Adds what devices of another worker did.
+    /// Adds the moves of another worker's devices.
     pub(crate) fn add(&mut self, other: Self) {
         self.joins += other.joins;
         self.leaves += other.leaves;

@@ -1,8 +1,12 @@
-//! The readable rate: how many messages of a type each device was given in any second, and over the run. Pure.
+//! The readable rate: messages of a type per device, in any second and over the run. Pure.
 //!
-//! Measured where a device would show them: by arrival. A frame may be held up on its way and the next one not, so in a
-//! second by arrival there may be more than the node sent in any: a quarter more, and one frame of at most a second's
-//! worth, is let pass. No frame alone may bring more than a second's worth: nothing holds up a part of it. Over the whole run nothing of that is left: there a device may have the rate times the time, and one second's worth besides.
+//! The rate is measured by arrival, the time at which a device would show a message. The network may hold up
+//! one frame and not the next, so a second by arrival may hold more messages than the node sent in any
+//! second. Three bounds, for a rate of 40 messages a second:
+//!
+//! - one frame: at most the rate, 40. No network holds up a part of a frame.
+//! - one second: at most the rate, a quarter more, and the largest frame: 40 + 10 + 2 with frames of two messages.
+//! - the whole run: at most rate × (time + 1 s): 2 440 in 60 s. Over a run the network's delays cancel out.
 
 use std::collections::VecDeque;
 
@@ -10,31 +14,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::mix::{LIMITS_MAX, Limit};
 
-/// How much more than the rate may arrive within a second, in hundredths.
+/// Messages above the rate allowed within a second by arrival, in percent of the rate.
 const WINDOW_TOLERANCE_PERCENT: u64 = 25;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Messages of each type that has a limit.
+/// Messages of each type with a limit.
 pub(crate) type Counts = [u32; LIMITS_MAX];
 
-/// One device.
 #[derive(Debug, Default)]
 struct Reader {
-    /// Frames of the last second: when, and what they brought. As many as frames come in a second.
+    /// Time and content of each frame of the last second.
     lately: VecDeque<(u64, Counts)>,
+    /// The sum over `lately`.
     held: Counts,
     most: Counts,
+    /// The largest frame.
     largest: Counts,
-    /// Since it joined its room the last time.
+    /// Since the last join.
     total: [u64; LIMITS_MAX],
     most_in_all: [u64; LIMITS_MAX],
 }
 
-/// The readers of one worker.
+/// The devices of a worker as readers.
 #[derive(Debug)]
 pub(crate) struct Readers {
     limits: usize,
-    /// The first is of the worker's first device, and each next one of the device `apart` on.
+    /// Devices `first_device`, `first_device + apart`, and so on.
     readers: Vec<Reader>,
     first_device: u32,
     apart: u32,
@@ -42,24 +47,23 @@ pub(crate) struct Readers {
     last_ns: u64,
 }
 
-/// What the devices of one worker, or of all, were given of one type.
+/// The messages of a type given to the devices of a worker, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reading {
-    /// The most that a device was given in a second.
+    /// The most for a device in a second.
     pub(crate) most_in_a_second: u64,
-    /// The most messages of one frame.
+    /// The most in a frame.
     pub(crate) most_in_a_frame: u64,
-    /// The most that a device was given over the run.
+    /// The most for a device over the run.
     pub(crate) most_in_all: u64,
-    /// From the first of them to the last.
+    /// Time from the first of the messages to the last.
     pub(crate) took_ms: u64,
-    /// The device that was given most in a second.
+    /// The device with the most in a second.
     pub(crate) device: u32,
 }
 
 impl Readers {
-    /// So many devices from this number on, that number `apart`, watched for so many types.
-    #[must_use]
+    /// Readers for `devices` whose numbers begin at `first_device` and lie `apart`.
     pub(crate) fn new(limits: usize, devices: u32, first_device: u32, apart: u32) -> Self {
         let readers = (0..devices).map(|_| Reader::default()).collect();
         Self { limits, readers, first_device, apart, first_ns: 0, last_ns: 0 }
@@ -69,17 +73,19 @@ impl Readers {
         self.readers.get_mut((device.checked_sub(self.first_device)? / self.apart) as usize)
     }
 
-    /// A device joined a room: what it was given before, there or in another, is no part of what it is given from here on.
+    /// Begins a device's second and total anew, at a join.
     pub(crate) fn arrive(&mut self, device: u32) {
         if let Some(reader) = self.reader(device) {
             reader.lately.clear();
-            (reader.held, reader.total) = Default::default();
+            reader.held = Counts::default();
+            reader.total = [0; LIMITS_MAX];
         }
     }
 
-    /// A device was given these.
+    /// Counts the messages of a frame for a device.
     #[inline]
     pub(crate) fn take(&mut self, device: u32, counts: Counts, now_ns: u64) {
+        // Most frames of a mix hold no message of a type with a limit.
         if counts == [0; LIMITS_MAX] {
             return;
         }
@@ -98,22 +104,22 @@ impl Readers {
             reader.total[limit] += u64::from(count);
             reader.most_in_all[limit] = reader.most_in_all[limit].max(reader.total[limit]);
         }
+        // 0: no message of a type with a limit came so far.
         self.first_ns = if self.first_ns == 0 { now_ns } else { self.first_ns.min(now_ns) };
         self.last_ns = self.last_ns.max(now_ns);
     }
 
-    /// What it came to, by limit.
-    #[must_use]
+    /// The readings by limit.
     pub(crate) fn readings(&self) -> Vec<Reading> {
+        let took_ms = (self.last_ns - self.first_ns) / 1_000_000;
         let read = |limit: usize| {
-            let mut reading =
-                Reading { took_ms: (self.last_ns - self.first_ns) / 1_000_000, ..Reading::default() };
+            let mut reading = Reading { took_ms, ..Reading::default() };
             for (device, reader) in (self.first_device..).step_by(self.apart as usize).zip(&self.readers) {
                 reading.join(Reading {
                     most_in_a_second: reader.most[limit].into(),
                     most_in_a_frame: reader.largest[limit].into(),
                     most_in_all: reader.most_in_all[limit],
-                    took_ms: reading.took_ms,
+                    took_ms,
                     device,
                 });
             }
@@ -124,40 +130,34 @@ impl Readers {
 }
 
 impl Reading {
-    /// Takes in what others were given.
+    /// Takes in the reading of other devices.
     pub(crate) fn join(&mut self, other: Self) {
         if other.most_in_a_second > self.most_in_a_second {
-            (self.most_in_a_second, self.device) = (other.most_in_a_second, other.device);
+            self.most_in_a_second = other.most_in_a_second;
+            self.device = other.device;
         }
         self.most_in_a_frame = self.most_in_a_frame.max(other.most_in_a_frame);
         self.most_in_all = self.most_in_all.max(other.most_in_all);
         self.took_ms = self.took_ms.max(other.took_ms);
     }
 
-    /// What breaks the limit, in words; `None` while it is kept.
-    #[must_use]
+    /// The broken bound, in words; `None` while all bounds are kept.
     pub(crate) fn excess(&self, limit: &Limit) -> Option<String> {
         let Limit { type_name, per_second } = limit;
+        let Self { most_in_a_second, most_in_a_frame, most_in_all, took_ms, device } = self;
         let rate = u64::from(*per_second);
-        let in_a_second = rate + rate * WINDOW_TOLERANCE_PERCENT / 100 + self.most_in_a_frame.min(rate);
-        let in_all = rate * (self.took_ms + 1_000) / 1_000;
-        if self.most_in_a_frame > rate {
-            let Self { most_in_a_frame, .. } = self;
-            Some(format!(
-                "a device was given {most_in_a_frame} {type_name} in one frame; {rate} a second were to be shown"
-            ))
-        } else if self.most_in_a_second > in_a_second {
-            let Self { most_in_a_second, device, .. } = self;
-            Some(format!(
-                "device {device} was given {most_in_a_second} {type_name} within a second; {rate} a second were to be shown \
-                 ({in_a_second} let pass)"
-            ))
-        } else if self.most_in_all > in_all {
-            let Self { most_in_all, took_ms, .. } = self;
-            Some(format!(
-                "a device was given {most_in_all} {type_name} in {took_ms} ms; {rate} a second were to be shown ({in_all} let \
-                 pass)"
-            ))
+        let in_a_second = rate + rate * WINDOW_TOLERANCE_PERCENT / 100 + (*most_in_a_frame).min(rate);
+        let in_all = rate * (took_ms + 1_000) / 1_000;
+        let shown = format!("{rate} a second were to be shown");
+        // The strictest bound first: its example says most.
+        if *most_in_a_frame > rate {
+            Some(format!("a device was given {most_in_a_frame} {type_name} in one frame; {shown}"))
+        } else if *most_in_a_second > in_a_second {
+            let given = format!("device {device} was given {most_in_a_second} {type_name} within a second");
+            Some(format!("{given}; {shown} ({in_a_second} let pass)"))
+        } else if *most_in_all > in_all {
+            let given = format!("a device was given {most_in_all} {type_name} in {took_ms} ms");
+            Some(format!("{given}; {shown} ({in_all} let pass)"))
         } else {
             None
         }

@@ -1,9 +1,7 @@
-//! The reliable streams of one worker's rooms: what devices are given of them, and how their cursors move.
+//! The reliable streams of a worker's rooms: messages given to devices, and the moves of their cursors.
 //!
-//! A frame's reliable part is compared with what was published once (`read`), and then applied to each device that is
-//! given it (`apply`): an integer or two compared, a count or two raised. Pure.
-
-use std::rc::Rc;
+//! A frame's reliable part is compared with the published messages once (`read`), and then applied to each
+//! device with the frame (`apply`), which only compares and counts integers. Pure.
 
 use crate::devices::watch::Seat;
 use crate::figures::latency::Latency;
@@ -11,73 +9,97 @@ use crate::ledger::{APPLY_AGE_MAX_NS, Kind, StreamSeen, Violations, What};
 use crate::scenario::mix::ReliableTypes;
 use crate::scenario::payload::{Forgery, Payloads};
 use crate::scenario::schedule::Schedule;
-use crate::wire::frame::{HeardMessage, StreamPage, StreamSpan, Welcome};
+use crate::wire::frame::{Message, Welcome};
 
-/// How a device spreads its acknowledgements where a frame does not say.
+/// Time for the spread of acknowledgements where a frame names none.
 const ACK_WITHIN_MS: u64 = 200;
-/// Life of a reliable message where the run gives none, as the engine's own types have it.
+/// Life of a reliable message where the run names none: the default of the engine's types.
 pub(crate) const TTL_MS: u64 = 600_000;
+/// Holes noted between two messages of a frame, and before a beginning. A wider gap is a fault all the
+/// same.
+const HOLES_MAX: usize = 1_024;
+/// Letters of a payload shown in an example.
+const SHOWN_MAX: usize = 60;
 
 /// One device's place in its room's stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct StreamPlace {
-    /// Which life of the stream, counted from 1; 0: none known.
+    /// The epoch, counted from 1; 0: none known.
     pub(crate) epoch: u32,
     /// Everything up to here is applied.
     pub(crate) offset: u64,
-    /// The newest offset it was told of. Past `offset` while something has to be pulled.
+    /// The newest offset told. Above `offset` while something has to be pulled.
     pub(crate) wanted: u64,
-    /// When it came back the last time, or began to read again; 0: it was there throughout.
+    /// Time of the last return, or of the last beginning to read again; 0: there throughout.
     pub(crate) returned_ns: u64,
-    /// It drops some of its acknowledgements.
+    /// Some of the device's acknowledgements are dropped.
     pub(crate) drops_acks: bool,
-    /// It reads slowly just now, so that when it applies something says nothing of the node.
+    /// The device reads slowly now, so the times to apply are no figures of the node.
     pub(crate) is_slow: bool,
 }
 
-/// What one frame brings of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Brought {
-    pub(crate) after: u64,
-    pub(crate) through: u64,
-    pub(crate) ack_within_ms: u64,
-    /// Rising offsets, and what stands there.
-    pub(crate) messages: Vec<(u64, What)>,
-    /// Offsets of the span at which there was nothing.
-    pub(crate) holes: Vec<u64>,
+/// The stream's part of a frame: offsets after `after` up to `through`. All zero: none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamSpan {
+    after: u64,
+    through: u64,
+    ack_within_ms: u64,
 }
 
-/// What was counted.
+impl StreamSpan {
+    pub(crate) fn new(after: u64, through: u64, ack_within_ms: u32) -> Self {
+        // 0: the frame names no time.
+        let ack_within_ms = if ack_within_ms == 0 { ACK_WITHIN_MS } else { ack_within_ms.into() };
+        Self { after, through, ack_within_ms }
+    }
+
+    fn of(welcome: &Welcome) -> Self {
+        Self::new(welcome.after, welcome.through, welcome.ack_within_ms)
+    }
+}
+
+/// The stream's part of a frame, compared with the published messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Brought {
+    after: u64,
+    pub(crate) through: u64,
+    pub(crate) ack_within_ms: u64,
+    /// Rising offsets and their content.
+    messages: Vec<(u64, What)>,
+    /// Offsets of the span without a message.
+    holes: Vec<u64>,
+}
+
+/// Counts over a worker's devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct StreamTally {
-    /// Reliable messages that devices applied.
+    /// Reliable messages applied.
     pub(crate) applied: u64,
-    /// Of those: devices that acknowledge everything.
+    /// The part of `applied` at devices that drop no acknowledgement.
     pub(crate) applied_acknowledging: u64,
-    /// Reliable messages that came when they were applied already.
+    /// Reliable messages received again after they were applied.
     pub(crate) duplicates: u64,
-    /// Of those: to devices that acknowledge everything.
+    /// The part of `duplicates` at devices that drop no acknowledgement.
     pub(crate) duplicates_acknowledging: u64,
-    /// Acknowledgements sent.
     pub(crate) acks_sent: u64,
     /// Acknowledgements dropped on purpose.
     pub(crate) acks_dropped: u64,
     /// Pages pulled.
     pub(crate) pulls: u64,
-    /// Pulls that failed, and were tried again.
+    /// Pulls without a page.
     pub(crate) pulls_failed: u64,
-    /// Devices that came back.
+    /// Returns of devices.
     pub(crate) reconnects: u64,
-    /// Times a device stopped reading.
+    /// Times at which a device stopped reading.
     pub(crate) stalls: u64,
-    /// Cursors that were answered with a reset.
+    /// Cursors answered with a reset.
     pub(crate) resets: u64,
-    /// Recalls that devices applied.
+    /// Recalls applied.
     pub(crate) recalls: u64,
 }
 
 impl StreamTally {
-    /// Adds what another worker counted.
+    /// Adds the counts of another worker.
     pub(crate) fn add(&mut self, other: &Self) {
         self.applied += other.applied;
         self.applied_acknowledging += other.applied_acknowledging;
@@ -94,28 +116,25 @@ impl StreamTally {
     }
 }
 
-/// What is published reliably, and how to tell whether a message is that.
+/// The published reliable messages.
 #[derive(Debug)]
 pub(crate) struct Original {
     pub(crate) schedule: Schedule,
     pub(crate) payloads: Payloads,
     pub(crate) types: ReliableTypes,
+    /// Life of a message in ms; `None`: [`TTL_MS`].
     pub(crate) ttl_ms: Option<u64>,
     /// Another run publishes to the same rooms.
     pub(crate) others: bool,
 }
 
 impl Original {
-    /// What a message of room `room` is.
+    /// Identifies a message of `room`.
     ///
     /// # Errors
-    /// The promise that it breaks, when it is none of ours.
-    pub(crate) fn tell(
-        &self,
-        room: u32,
-        message: &HeardMessage,
-        scratch: &mut Vec<u8>,
-    ) -> Result<What, Kind> {
+    /// The broken promise, for a message of no allowed run.
+    pub(crate) fn tell(&self, room: u32, message: &Message, scratch: &mut Vec<u8>) -> Result<What, Kind> {
+        // A recall has no payload to compare.
         if message.recall > 0 {
             return Ok(What::Recall(message.recall));
         }
@@ -124,7 +143,7 @@ impl Original {
         }
         match self.payloads.check(&self.schedule, &message.payload, scratch) {
             Ok(number) if self.schedule.room_of(number) != room => Err(Kind::I5OtherRoom),
-            Ok(number) if message.type_name != self.types.of(number) => Err(Kind::I6NotPublished),
+            Ok(number) if message.r#type != self.types.of(number) => Err(Kind::I6NotPublished),
             Ok(number) if message.id != self.payloads.id(number) => Err(Kind::I6Altered),
             Ok(number) => Ok(What::Message(number)),
             Err(Forgery::Altered { .. }) => Err(Kind::I6Altered),
@@ -133,8 +152,6 @@ impl Original {
         }
     }
 
-    /// How long a message lives.
-    #[must_use]
     pub(crate) fn ttl_ns(&self) -> u64 {
         self.ttl_ms.unwrap_or(TTL_MS) * 1_000_000
     }
@@ -146,21 +163,25 @@ struct StreamOfRoom {
     epochs: Vec<StreamSeen>,
 }
 
-/// The streams of one worker's rooms, by the rooms' places.
+impl StreamOfRoom {
+    /// The stream known to a device.
+    fn known(&mut self, place: StreamPlace) -> Option<&mut StreamSeen> {
+        self.epochs.get_mut((place.epoch as usize).checked_sub(1)?)
+    }
+}
+
+/// The streams of a worker's rooms, by the rooms' places.
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(crate) original: Original,
     rooms: Vec<StreamOfRoom>,
     scratch: Vec<u8>,
-    /// What was counted.
     pub(crate) tally: StreamTally,
-    /// From a device's return to when it applied what was published before.
+    /// Time from a device's return to the applying of messages published before.
     pub(crate) after_return: Latency,
 }
 
 impl Streams {
-    /// The streams of these rooms.
-    #[must_use]
     pub(crate) fn new(original: Original, rooms: impl IntoIterator<Item = u32>) -> Self {
         let rooms = rooms.into_iter().map(|room| StreamOfRoom { room, epochs: Vec::new() });
         Self {
@@ -172,41 +193,42 @@ impl Streams {
         }
     }
 
-    /// The device's cursor as it is spelt; `None` while it has none.
-    #[must_use]
+    /// The device's cursor, `EPOCH:OFFSET`; `None` before the first epoch.
     pub(crate) fn cursor(&self, place: StreamPlace, seat: Seat) -> Option<String> {
         let epoch = self.epoch(place, seat)?;
         Some(format!("{epoch}:{}", place.offset))
     }
 
-    /// The life of the stream that the device knows.
-    #[must_use]
+    /// The epoch known to the device, in the node's spelling.
     pub(crate) fn epoch(&self, place: StreamPlace, seat: Seat) -> Option<&str> {
         let index = (place.epoch as usize).checked_sub(1)?;
         self.rooms[seat.place].epochs.get(index).map(|stream| &*stream.epoch)
     }
 
-    /// Compares a frame's reliable messages with what was published: `None` if it says nothing of the stream.
+    /// Compares a frame's reliable messages with the publishes; `None` for a frame without a part of the
+    /// stream.
     pub(crate) fn read<'a>(
         &mut self,
         seat: Seat,
         span: StreamSpan,
-        messages: impl Iterator<Item = &'a HeardMessage>,
+        messages: impl Iterator<Item = &'a Message>,
         violations: &mut Violations,
-    ) -> Option<Rc<Brought>> {
+    ) -> Option<Brought> {
         let room = self.rooms[seat.place].room;
+        let StreamSpan { after, through, ack_within_ms } = span;
+        let device = seat.device;
         let mut read = Vec::new();
         let mut holes = Vec::new();
-        let mut before = span.after;
+        let mut before = after;
         let mut any = false;
         for message in messages {
             any = true;
             let offset = message.offset;
-            if offset <= before || offset > span.through {
+            // Applied in this order, the message would move the cursor back, or past the frame's end.
+            if offset <= before || offset > through {
                 violations.add(Kind::I4OffsetOrder, 1, || {
                     format!(
-                        "I4 room {room}: device {}: offset {offset} after {before} in a frame of ({}, {}]",
-                        seat.device, span.after, span.through
+                        "I4 room {room}: device {device}: offset {offset} after {before} in a frame of ({after}, {through}]"
                     )
                 });
                 continue;
@@ -216,27 +238,19 @@ impl Streams {
             match self.original.tell(room, message, &mut self.scratch) {
                 Ok(what) => read.push((offset, what)),
                 Err(kind) => violations.add(kind, 1, || {
-                    let shown: String = String::from_utf8_lossy(&message.payload).chars().take(60).collect();
-                    format!(
-                        "room {room}: device {}: offset {offset} is a {} with id {:?}: {shown}",
-                        seat.device, message.type_name, message.id
-                    )
+                    let shown: String =
+                        String::from_utf8_lossy(&message.payload).chars().take(SHOWN_MAX).collect();
+                    let Message { r#type: type_name, id, .. } = message;
+                    format!("room {room}: device {device}: offset {offset} is a {type_name} with id {id:?}: {shown}")
                 }),
             }
         }
-        holes.extend((before + 1..=span.through).take(HOLES_MAX));
-        (any || span.through > 0).then(|| {
-            Rc::new(Brought {
-                after: span.after,
-                through: span.through,
-                ack_within_ms: if span.ack_within_ms == 0 { ACK_WITHIN_MS } else { span.ack_within_ms },
-                messages: read,
-                holes,
-            })
-        })
+        holes.extend((before + 1..=through).take(HOLES_MAX));
+        (any || through > 0).then_some(Brought { after, through, ack_within_ms, messages: read, holes })
     }
 
-    /// Gives a device what a frame brings, or has it pull when it lacks something before.
+    /// Gives a device the part of the stream in a frame. A device that lacks earlier offsets wants to pull
+    /// instead.
     pub(crate) fn apply(
         &mut self,
         place: &mut StreamPlace,
@@ -246,11 +260,12 @@ impl Streams {
         violations: &mut Violations,
     ) {
         place.wanted = place.wanted.max(brought.through);
-        let Some(index) = (place.epoch as usize).checked_sub(1) else { return };
+        let Some(stream) = self.rooms[seat.place].known(*place) else { return };
+        // Applied now, the frame would leave a hole before its span.
         if place.offset < brought.after {
             return;
         }
-        let stream = &mut self.rooms[seat.place].epochs[index];
+        // The cursor moves past the whole span, so the ledger must hear of offsets without a message.
         for hole in brought.holes.iter().filter(|hole| **hole > place.offset) {
             stream.passed_over(*hole, seat.device, now_ns, place.returned_ns);
         }
@@ -262,32 +277,35 @@ impl Streams {
             if seen.what != *what {
                 let other = seen.what;
                 violations.add(Kind::I4OffsetOrder, 1, || {
-                    format!(
-                        "I4 room {room}: device {}: offset {offset} is {what:?}, and was {other:?}",
-                        seat.device
-                    )
+                    let device = seat.device;
+                    format!("I4 room {room}: device {device}: offset {offset} is {what:?}, and was {other:?}")
                 });
-            } else if *offset <= place.offset {
+                continue;
+            }
+            // Carried again, or pulled besides: allowed, and counted.
+            if *offset <= place.offset {
                 duplicates += 1;
-            } else {
-                applied += 1;
-                let published_before = match what {
-                    What::Recall(_) => {
-                        self.tally.recalls += 1;
-                        true
-                    }
-                    What::Other => false,
-                    What::Message(number) => self.original.schedule.due_ns(*number) < place.returned_ns,
-                };
-                let since_return_ns = now_ns.saturating_sub(place.returned_ns);
-                if place.is_slow {
-                    seen.after_return += 1;
-                } else if published_before && since_return_ns <= APPLY_AGE_MAX_NS {
-                    self.after_return.record(since_return_ns, 1);
-                    seen.after_return += 1;
-                } else {
-                    seen.apply(now_ns.saturating_sub(self.original.schedule.start_ns), seat.device);
+                continue;
+            }
+            applied += 1;
+            let published_before = match what {
+                What::Recall(_) => {
+                    self.tally.recalls += 1;
+                    true
                 }
+                What::Other => false,
+                What::Message(number) => self.original.schedule.due_ns(*number) < place.returned_ns,
+            };
+            let since_return_ns = now_ns.saturating_sub(place.returned_ns);
+            // The device was away or slow at the publish, so the time since the publish says nothing of the
+            // node.
+            if place.is_slow {
+                seen.after_return += 1;
+            } else if published_before && since_return_ns <= APPLY_AGE_MAX_NS {
+                self.after_return.record(since_return_ns, 1);
+                seen.after_return += 1;
+            } else {
+                seen.apply(now_ns.saturating_sub(self.original.schedule.start_ns), seat.device);
             }
         }
         place.offset = place.offset.max(brought.through);
@@ -299,7 +317,8 @@ impl Streams {
         }
     }
 
-    /// A device was welcomed: its cursor is honoured, or it begins anew, or the stream is not known just now.
+    /// Gives a device the stream's part of a welcome: the cursor is honoured, or the device begins anew. A
+    /// welcome without an epoch has no such part, because the node does not know the stream just now.
     pub(crate) fn welcome(
         &mut self,
         place: &mut StreamPlace,
@@ -307,77 +326,69 @@ impl Streams {
         welcome: &Welcome,
         now_ns: u64,
         violations: &mut Violations,
-    ) -> Option<Rc<Brought>> {
+    ) -> Option<Brought> {
         if welcome.epoch.is_empty() {
             return None;
         }
-        let epoch = &*welcome.epoch;
-        let reset = &*welcome.reset;
-        let said = CursorSaid { epoch, head: welcome.offset, reset, after: welcome.span.after };
-        self.enter(place, seat, said, now_ns, violations);
-        let brought = self.read(seat, welcome.span, welcome.reliable.iter(), violations);
-        if let Some(brought) = &brought {
-            self.apply(place, seat, brought, now_ns, violations);
-        }
-        brought
+        self.enter(place, seat, welcome, now_ns, violations);
+        let brought = self.read(seat, StreamSpan::of(welcome), welcome.reliable.iter(), violations)?;
+        self.apply(place, seat, &brought, now_ns, violations);
+        Some(brought)
     }
 
-    /// A page was pulled for a device.
+    /// Gives a device a pulled page.
     pub(crate) fn take_page(
         &mut self,
         place: &mut StreamPlace,
         seat: Seat,
-        page: &StreamPage,
+        page: &Welcome,
         now_ns: u64,
         violations: &mut Violations,
-    ) -> Option<Rc<Brought>> {
+    ) -> Option<Brought> {
         self.tally.pulls += 1;
-        if page.epoch.is_empty() {
-            return None;
-        }
-        let epoch = &*page.epoch;
-        let reset = &*page.reset;
-        let said = CursorSaid { epoch, head: page.offset, reset, after: page.span.after };
-        self.enter(place, seat, said, now_ns, violations);
-        place.wanted = place.wanted.max(page.offset);
-        let brought = self.read(seat, page.span, page.reliable.iter(), violations);
-        if let Some(brought) = &brought {
-            self.apply(place, seat, brought, now_ns, violations);
+        let brought = self.welcome(place, seat, page, now_ns, violations);
+        // A page ends at a bound, and the rest up to the head has to be pulled as well.
+        if !page.epoch.is_empty() {
+            place.wanted = place.wanted.max(page.offset);
         }
         brought
     }
 
-    /// Puts a device into the epoch it is told of, with or without a reset.
+    /// Puts a device into the epoch of a welcome or page, with or without a reset.
     fn enter(
         &mut self,
         place: &mut StreamPlace,
         seat: Seat,
-        said: CursorSaid<'_>,
+        welcome: &Welcome,
         now_ns: u64,
         violations: &mut Violations,
     ) {
         let stream = &mut self.rooms[seat.place];
-        let known = stream.epochs.iter().position(|seen| seen.epoch == said.epoch);
+        let known = stream.epochs.iter().position(|seen| seen.epoch == welcome.epoch);
         let index = known.unwrap_or_else(|| {
-            stream.epochs.push(StreamSeen::new(stream.room, said.epoch));
+            stream.epochs.push(StreamSeen::new(stream.room, &welcome.epoch));
             stream.epochs.len() - 1
         });
         let epoch = u32::try_from(index + 1).unwrap_or(u32::MAX);
         let held = *place;
         let room = stream.room;
         let same = held.epoch == epoch;
-        if held.epoch == 0 || (held.offset == 0 && said.reset.is_empty()) {
+        let is_reset = !welcome.reset.is_empty();
+        // Without a cursor, or with one at 0, there is nothing to honour: another epoch is no fault.
+        if held.epoch == 0 || (held.offset == 0 && !is_reset) {
+            // At the same epoch the cursor stays: a device may come back before its first message.
             if !same {
                 place.epoch = epoch;
-                self.begin_at(place, seat, said.after, now_ns);
+                self.begin_at(place, seat, welcome.after, now_ns);
             }
             return;
         }
         let expired = now_ns >= self.original.schedule.start_ns + self.original.ttl_ns();
-        let justified = match said.reset {
+        // Each reason must be true of the cursor, or the node threw away a cursor that it could honour.
+        let justified = match &*welcome.reset {
             "" => same,
             "epoch_changed" => !same && held.offset > 0,
-            "ahead" => same && held.offset > said.head,
+            "ahead" => same && held.offset > welcome.offset,
             "expired" => expired && held.offset > 0,
             _ => false,
         };
@@ -385,40 +396,39 @@ impl Streams {
             violations.add(Kind::I4FalseReset, 1, || {
                 format!(
                     "I4 room {room}: device {}: cursor {held:?} was answered with epoch {} offset {} reset {:?}",
-                    seat.device, said.epoch, said.head, said.reset
+                    seat.device, welcome.epoch, welcome.offset, welcome.reset
                 )
             });
         }
-        if !said.reset.is_empty() || !same {
-            self.tally.resets += u64::from(!said.reset.is_empty());
-            (place.epoch, place.offset, place.wanted) = (epoch, 0, 0);
-            self.begin_at(place, seat, said.after, now_ns);
+        if is_reset || !same {
+            self.tally.resets += u64::from(is_reset);
+            *place = StreamPlace { epoch, offset: 0, wanted: 0, ..held };
+            self.begin_at(place, seat, welcome.after, now_ns);
         }
     }
 
-    /// A device begins an epoch behind `after`: what lies before it is passed over, and must be expired or recalled.
+    /// Lets a device begin an epoch behind `after`. The offsets before count as passed over, so the
+    /// ledger asks for their expiry or recall.
     fn begin_at(&mut self, place: &mut StreamPlace, seat: Seat, after: u64, now_ns: u64) {
-        let Some(index) = (place.epoch as usize).checked_sub(1) else { return };
-        let stream = &mut self.rooms[seat.place].epochs[index];
+        let Some(stream) = self.rooms[seat.place].known(*place) else { return };
+        // The newest offsets: a long stream's oldest ones are expired anyway.
         for hole in (1..=after).rev().take(HOLES_MAX) {
             stream.passed_over(hole, seat.device, now_ns, place.returned_ns);
         }
         place.offset = after;
     }
 
-    /// Whether the device has applied everything that any device has, and at least up to `head`.
-    #[must_use]
+    /// The device has applied everything applied by any other, and at least up to `head`.
     pub(crate) fn is_level(&self, place: StreamPlace, seat: Seat, head: u64) -> bool {
-        let newest = (place.epoch as usize)
-            .checked_sub(1)
-            .and_then(|index| self.rooms[seat.place].epochs.get(index))
-            .map_or(0, StreamSeen::newest);
-        place.offset >= newest.max(head).max(place.wanted)
+        let index = (place.epoch as usize).checked_sub(1);
+        let stream = index.and_then(|index| self.rooms[seat.place].epochs.get(index));
+        place.offset >= stream.map_or(0, StreamSeen::newest).max(head).max(place.wanted)
     }
 
-    /// The run is over for a device.
+    /// Enters a device's place at the end of a stay or of the run.
     pub(crate) fn end(&mut self, place: StreamPlace, seat: Seat, now_ns: u64) {
         let room = &mut self.rooms[seat.place];
+        // A device that was never told of an epoch owes the account all the same.
         if room.epochs.is_empty() {
             room.epochs.push(StreamSeen::new(room.room, ""));
         }
@@ -426,20 +436,8 @@ impl Streams {
         room.epochs[index].ended(place.offset, seat.device, now_ns, place.returned_ns);
     }
 
-    /// The run is over: what was seen of each stream.
+    /// Takes out the sight of each stream.
     pub(crate) fn finish(&mut self) -> Vec<StreamSeen> {
         self.rooms.drain(..).flat_map(|room| room.epochs).collect()
     }
-}
-
-/// Holes noted between two messages of one frame. Past it a gap is as wrong as can be.
-const HOLES_MAX: usize = 1_024;
-
-/// What a welcome or a page says of a cursor.
-#[derive(Debug, Clone, Copy)]
-struct CursorSaid<'a> {
-    epoch: &'a str,
-    head: u64,
-    reset: &'a str,
-    after: u64,
 }

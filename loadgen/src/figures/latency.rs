@@ -1,33 +1,32 @@
-//! Latency histograms: one shape for all, so that workers' histograms merge bucket by bucket.
+//! Latency histograms of one shape, so that workers' histograms merge bucket by bucket.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Longest latency told apart, in microseconds: ten minutes. Longer ones count as this.
+use crate::figures::ratio;
+
+/// Longest latency told apart, in microseconds: ten minutes. Longer latencies count as ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
-/// Points of a percentile curve in each halving of what is left to 1.
+/// Points of a percentile curve for each halving of the distance to quantile 1.
 const CURVE_STEPS: u32 = 5;
 
 /// Latencies in microseconds, three significant digits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(into = "Buckets", from = "Buckets")]
 pub(crate) struct Latency(Histogram<u64>);
 
 /// A histogram between processes: `(value in µs, count)` of each bucket in use.
 pub(crate) type Buckets = Vec<(u64, u64)>;
 
-/// What a report says of a histogram, in milliseconds.
+/// The figures that a report shows of a histogram. Half of the latencies are at most `p50_ms`, 99 in 100 at
+/// most `p99_ms`, 999 in 1 000 at most `p999_ms`. All are 0 for an empty histogram.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
-    /// How many were recorded.
     pub(crate) count: u64,
-    /// Half were at most this.
     pub(crate) p50_ms: f64,
-    /// 99 in 100 were at most this.
     pub(crate) p99_ms: f64,
-    /// 999 in 1 000 were at most this.
     pub(crate) p999_ms: f64,
-    /// The longest.
     pub(crate) max_ms: f64,
 }
 
@@ -37,53 +36,60 @@ impl Default for Latency {
     }
 }
 
+impl From<Latency> for Buckets {
+    fn from(latency: Latency) -> Self {
+        latency.buckets()
+    }
+}
+
+impl From<Buckets> for Latency {
+    fn from(buckets: Buckets) -> Self {
+        let mut latency = Self::default();
+        latency.merge(&buckets);
+        latency
+    }
+}
+
 impl Latency {
-    /// `count` times the same latency.
+    /// Records `count` equal latencies.
     pub(crate) fn record(&mut self, latency_ns: u64, count: u64) {
+        // Rounded up: a histogram from 1 µs on has no place for 0.
         self.0.saturating_record_n(latency_ns.div_ceil(1_000), count);
     }
 
-    /// All of it, to be sent to the coordinator.
-    #[must_use]
+    /// The buckets in use, for another process.
     pub(crate) fn buckets(&self) -> Buckets {
         self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())).collect()
     }
 
-    /// Adds what another process recorded.
+    /// Adds the buckets of another process.
     pub(crate) fn merge(&mut self, buckets: &Buckets) {
         for (value_us, count) in buckets {
             self.0.saturating_record_n(*value_us, *count);
         }
     }
 
-    /// The percentile curve: quantiles from 0 to 1 and what they come to in milliseconds, closer together towards 1.
-    #[must_use]
+    /// The percentile curve: quantiles from 0 to 1, denser towards 1, and their latencies in milliseconds.
     pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        // Without latencies the library would give the point (1, 0), which a chart would show as a
+        // measurement.
         if self.0.is_empty() {
             return Vec::new();
         }
         let points = self.0.iter_quantiles(CURVE_STEPS);
-        points.map(|point| (point.quantile_iterated_to(), milliseconds(point.value_iterated_to()))).collect()
+        points.map(|point| (point.quantile_iterated_to(), ratio(point.value_iterated_to(), 1_000))).collect()
     }
 
-    /// The figures of a report.
-    #[must_use]
     pub(crate) fn percentiles(&self) -> Percentiles {
-        let at = |quantile: f64| milliseconds(self.0.value_at_quantile(quantile));
+        let at = |quantile: f64| ratio(self.0.value_at_quantile(quantile), 1_000);
         Percentiles {
             count: self.0.len(),
             p50_ms: at(0.5),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
-            max_ms: if self.0.is_empty() { 0.0 } else { milliseconds(self.0.max()) },
+            max_ms: ratio(self.0.max(), 1_000),
         }
     }
-}
-
-/// Microseconds as milliseconds; exact enough below 2^53 µs.
-#[expect(clippy::cast_precision_loss, reason = "ten minutes in microseconds fit a double exactly")]
-fn milliseconds(us: u64) -> f64 {
-    us as f64 / 1_000.0
 }
 
 #[cfg(test)]

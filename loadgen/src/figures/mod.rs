@@ -3,14 +3,13 @@
 pub(crate) mod latency;
 pub(crate) mod timeline;
 
-/// A ratio for people; 0 where there is nothing to divide by.
+/// `part / whole` as a double; 0 for an empty whole.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// The nearest whole number; 0 for what is below.
-#[must_use]
+/// The nearest whole number; 0 for negative numbers.
 pub(crate) fn rounded(number: f64) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` keeps to the bounds")]
     let whole = number.round() as u64;

@@ -1,50 +1,75 @@
-//! Latencies over the time of a run: how they were in each quarter of a second, in little memory.
+//! Latencies over the time of a run: a coarse histogram for each quarter of a second.
+//!
+//! A step's upper end is `2^(step / 8)` ms: step 0 ends at 1 ms, step 8 at 2 ms, step 37 at 24.7 ms. A
+//! latency of 23 ms is in step `ceil(8 * log2(23)) = 37`, and a figure reads 24.7 ms. No figure is more than
+//! 9 % above its latency.
 
 use serde::{Deserialize, Serialize};
 
 use crate::figures::ratio;
 
-/// One slot.
 const SLOT_NS: u64 = 250_000_000;
-/// Slots kept: half an hour. What comes later counts in the last.
+/// Slots kept: half an hour. Later latencies count in the last slot.
 const SLOTS_MAX: usize = 7_200;
-/// Steps per doubling: a figure read is at most 9 % above what was.
+/// Steps per doubling.
 const STEPS: f64 = 8.0;
 /// Steps in all: from 1 ms to a minute.
 pub(crate) const BUCKETS: usize = 128;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Slot {
-    /// Counts by step; empty while nothing was recorded.
+    /// Counts by step; empty in a slot without latencies.
     buckets: Vec<u64>,
     max_ns: u64,
 }
 
-/// Latencies by when they began.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Latencies by the time of their beginning.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Slots", from = "Slots")]
 pub(crate) struct Timeline(Vec<Slot>);
 
-/// A timeline between processes: of each slot in use its place, its longest, and its steps in use with their counts.
-pub(crate) type Slots = Vec<(usize, u64, Vec<(usize, u64)>)>;
+/// A timeline between processes: each slot in use as `(place, longest latency in ns, steps in use with their
+/// counts)`.
+type Slots = Vec<(usize, u64, Vec<(usize, u64)>)>;
 
-/// One slot of a report.
+/// One slot of a report. Percentiles are read from steps, so up to 9 % too high.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Moment {
-    /// Where it begins, counted from the first publish.
+    /// Beginning of the slot, counted from the first publish.
     pub(crate) at_ms: u64,
-    /// How many began in it.
     pub(crate) count: u64,
-    /// Half were at most this, to 9 %.
     #[serde(default)]
     pub(crate) p50_ms: f64,
-    /// 99 in 100 were at most this, to 9 %.
     pub(crate) p99_ms: f64,
-    /// The longest.
     pub(crate) max_ms: f64,
 }
 
+impl From<Timeline> for Slots {
+    fn from(timeline: Timeline) -> Self {
+        let used = timeline.0.into_iter().enumerate().filter(|(_, slot)| !slot.buckets.is_empty());
+        used.map(|(place, slot)| {
+            let buckets = slot.buckets.into_iter().enumerate().filter(|(_, count)| *count > 0);
+            (place, slot.max_ns, buckets.collect())
+        })
+        .collect()
+    }
+}
+
+impl From<Slots> for Timeline {
+    fn from(slots: Slots) -> Self {
+        let mut timeline = Self::default();
+        for (place, max_ns, buckets) in slots {
+            let slot = timeline.slot(place);
+            slot.max_ns = max_ns;
+            // The words of another process are no reason to index out of bounds.
+            buckets.iter().for_each(|(step, count)| slot.buckets[(*step).min(BUCKETS - 1)] += count);
+        }
+        timeline
+    }
+}
+
 impl Timeline {
-    /// `count` times the same latency, begun `after_start_ns` after the first publish. Gives its step.
+    /// Records `count` equal latencies that began `after_start_ns` after the first publish. Gives their step.
     pub(crate) fn record(&mut self, after_start_ns: u64, latency_ns: u64, count: u64) -> u8 {
         let place = usize::try_from(after_start_ns / SLOT_NS).unwrap_or(SLOTS_MAX);
         let step = step(latency_ns);
@@ -55,39 +80,27 @@ impl Timeline {
     }
 
     fn slot(&mut self, place: usize) -> &mut Slot {
+        // A soak of hours must not grow without bound.
         let place = place.min(SLOTS_MAX - 1);
         if self.0.len() <= place {
             self.0.resize_with(place + 1, Slot::default);
         }
         let slot = &mut self.0[place];
+        // Only slots in use own buckets: a run of half an hour has 7 200 slots of 1 KiB.
         slot.buckets.resize(BUCKETS, 0);
         slot
     }
 
-    /// All of it, to be sent to the coordinator.
-    #[must_use]
-    pub(crate) fn slots(&self) -> Slots {
-        let used = self.0.iter().enumerate().filter(|(_, slot)| !slot.buckets.is_empty());
-        used.map(|(place, slot)| {
-            let buckets = slot.buckets.iter().copied().enumerate().filter(|(_, count)| *count > 0);
-            (place, slot.max_ns, buckets.collect())
-        })
-        .collect()
-    }
-
-    /// Adds what another process recorded.
-    pub(crate) fn merge(&mut self, slots: &Slots) {
-        for (place, max_ns, buckets) in slots {
-            let slot = self.slot(*place);
-            slot.max_ns = slot.max_ns.max(*max_ns);
-            for (index, count) in buckets {
-                slot.buckets[(*index).min(BUCKETS - 1)] += count;
-            }
+    /// Adds the latencies of another process.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (place, theirs) in other.0.iter().enumerate().filter(|(_, slot)| !slot.buckets.is_empty()) {
+            let slot = self.slot(place);
+            slot.max_ns = slot.max_ns.max(theirs.max_ns);
+            slot.buckets.iter_mut().zip(&theirs.buckets).for_each(|(mine, count)| *mine += count);
         }
     }
 
-    /// What a report says, slot by slot; those in which nothing began are left out.
-    #[must_use]
+    /// The slots of a report; slots without latencies are left out.
     pub(crate) fn moments(&self) -> Vec<Moment> {
         let used = (0_u64..).zip(&self.0).filter(|(_, slot)| !slot.buckets.is_empty());
         used.map(|(place, slot)| Moment {
@@ -102,7 +115,7 @@ impl Timeline {
 }
 
 impl Slot {
-    /// What so many in a hundred were at most.
+    /// The latency that `percent` of the slot's latencies do not exceed.
     fn at_most_ms(&self, percent: u64) -> f64 {
         let count: u64 = self.buckets.iter().sum();
         let wanted = count - count * (100 - percent) / 100;
@@ -112,12 +125,12 @@ impl Slot {
             seen >= wanted
         });
         let step = u8::try_from(reached.unwrap_or(0)).unwrap_or(u8::MAX);
+        // A step's end may lie above every latency of the slot.
         end_ms(step).min(ratio(self.max_ns, 1_000_000))
     }
 }
 
-/// The step whose upper end a latency is at or just below; less than [`BUCKETS`].
-#[must_use]
+/// The step of a latency: its upper end is the first at or above the latency. Less than [`BUCKETS`].
 pub(crate) fn step(latency_ns: u64) -> u8 {
     let step = (ratio(latency_ns, 1_000_000).log2() * STEPS).ceil();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 127")]
@@ -126,13 +139,11 @@ pub(crate) fn step(latency_ns: u64) -> u8 {
 }
 
 /// The upper end of a step.
-#[must_use]
 pub(crate) fn end_ms(step: u8) -> f64 {
     (f64::from(step) / STEPS).exp2()
 }
 
 /// The upper end of a step.
-#[must_use]
 pub(crate) fn end_ns(step: u8) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a minute at most")]
     let end_ns = (end_ms(step) * 1_000_000.0) as u64;
@@ -150,7 +161,8 @@ mod tests {
             timeline.record(place * SLOT_NS + 5, if place == 3 { 400_000_000 } else { 20_000_000 }, 1_000);
         }
         let mut merged = Timeline::default();
-        merged.merge(&timeline.slots());
+        let text = serde_json::to_string(&timeline).unwrap();
+        merged.merge(&serde_json::from_str(&text).unwrap());
         assert_eq!(merged, timeline);
         let moments = timeline.moments();
         assert_eq!(moments.len(), 8);

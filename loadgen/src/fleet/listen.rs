@@ -1,7 +1,8 @@
 //! `roomcast-loadgen worker --listen`: workers for coordinators on other machines.
 //!
-//! As inetd did: each connection becomes a worker process whose stdin and stdout it is, so that a worker knows nothing of it.
-//! Whoever may connect may have this machine open thousands of connections to anywhere: so there is a key.
+//! As with inetd, each connection becomes stdin and stdout of a worker process, so a worker knows nothing of
+//! sockets. A coordinator can make this machine open thousands of connections to any address, so a key guards
+//! the port.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -21,31 +22,30 @@ use crate::fleet::worker;
 use crate::machine::descriptors::devices_per_process;
 use crate::machine::sockets;
 
-/// How long a coordinator may take to say the key.
+/// Longest wait for a coordinator's key.
 const KEY_AGE_MAX_NS: u64 = 5_000_000_000;
-/// Connections that have not said the key yet, at one time: they take no worker's place.
+/// Most connections without a key so far. Such connections take no worker's place.
 const STRANGERS_MAX: usize = 16;
-/// How long to wait where a connection could not be taken, as when descriptors are used up.
+/// Wait after a failed accept, as when descriptors are used up.
 const TAKE_AGAIN_NS: u64 = 100_000_000;
-/// Longest key.
 const KEY_BYTES_MAX: usize = 256;
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
-    /// Take coordinators of other machines here, each connection a worker process. Without it: orders come on stdin. Where
-    /// it is not on loopback, coordinators need the key in `ROOMCAST_WORKER_KEY`, here and there.
+    /// Listen here for coordinators of other machines; each connection gets a worker process. Without this
+    /// flag orders come on stdin. Off loopback, both sides need the same key in `ROOMCAST_WORKER_KEY`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// An address of this machine that devices come from, in turn with others, whatever the coordinator says; about 28 000
-    /// devices of one address reach one door.
+    /// Address of this machine for its devices, whatever the coordinator says; repeat for more, used in turn.
+    /// One address reaches one door with about 28 000 devices.
     #[arg(long = "source", value_name = "ADDRESS")]
     sources: Vec<IpAddr>,
 }
 
-/// Is a worker, or starts one for each coordinator that connects.
+/// Runs a worker on stdin and stdout, or with `--listen` a worker for each connecting coordinator.
 ///
 /// # Errors
-/// [`RunError::Usage`] when nothing can be listened on there, or not without a key; [`RunError::Target`] when a worker fails.
+/// [`RunError::Usage`] when the address or the key is unusable; [`RunError::Target`] when a worker fails.
 pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
     let Some(address) = args.listen else {
         sockets::come_from(args.sources.clone());
@@ -56,10 +56,11 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
     if key.len() > KEY_BYTES_MAX || key.contains('\n') {
         return Err(usage(&format_args!("{KEY_VARIABLE}: at most {KEY_BYTES_MAX} bytes of one line")));
     }
+    // Loopback is as open as this machine's accounts.
     if key.is_empty() && !address.ip().is_loopback() {
         return Err(usage(&format_args!("anybody could use this machine; set {KEY_VARIABLE}")));
     }
-    // Workers inherit the limit on descriptors, raised as far as it goes.
+    // Workers inherit the descriptor limit, raised to the hard limit here.
     devices_per_process().map_err(|reason| usage(&reason))?;
     let listener = TcpListener::bind(address).map_err(|error| usage(&error))?;
     let listening = listener.local_addr().map_err(|error| usage(&error))?;
@@ -81,7 +82,7 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), RunError> {
     Ok(())
 }
 
-/// What all workers of this machine have in common.
+/// State shared by all workers of this machine.
 #[derive(Debug, Default)]
 struct WorkerHost {
     key: String,
@@ -90,20 +91,20 @@ struct WorkerHost {
     workers: Admission,
 }
 
-/// Admission for so many at one time: each holds a clone.
+/// Counts the holders of a bounded number of places; each holder keeps a clone.
 #[derive(Debug, Default)]
 struct Admission(Arc<()>);
 
 impl Admission {
-    /// One more of at most so many; `None` where there are as many.
+    /// One of `most` places; `None` where all are taken.
     fn enter(&self, most: usize) -> Option<Arc<()>> {
-        // One holder is the room itself, and one this newcomer.
+        // `self` and the newcomer hold a clone as well.
         Some(Arc::clone(&self.0)).filter(|held| Arc::strong_count(held) <= most + 1)
     }
 }
 
 impl WorkerHost {
-    /// Has a worker process serve the coordinator behind this connection, and waits for its end.
+    /// Runs a worker process for this connection, and waits for its end.
     fn serve(&self, mut stream: TcpStream) -> Result<(), String> {
         let peer = stream.peer_addr().map_or_else(|_| "somebody".to_owned(), |peer| peer.to_string());
         let Some(stranger) = self.strangers.enter(STRANGERS_MAX) else {
@@ -118,13 +119,14 @@ impl WorkerHost {
                 return Err(format!("{peer}: refused, it said {wrong}"));
             }
         }
+        // Free the stranger's place: a worker's run may take hours.
         drop(stranger);
         let Some(_worker) = self.workers.enter(WORKERS_MAX as usize) else {
             refuse(&mut stream, &format!("this machine has {WORKERS_MAX} workers already"));
             return Err(format!("{peer}: refused, {WORKERS_MAX} workers are here already"));
         };
         let failed = |error: std::io::Error| format!("{peer}: {error}");
-        // A worker ends when its coordinator is gone.
+        // Without keepalive a vanished coordinator would leave its worker running for ever.
         keep_alive(&stream).map_err(failed)?;
         stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(None)).map_err(failed)?;
         let orders: OwnedFd = stream.try_clone().map_err(failed)?.into();
@@ -135,7 +137,7 @@ impl WorkerHost {
             command.arg("--source").arg(source.to_string());
         }
         let mut child = command.spawn().map_err(failed)?;
-        // The command holds this process's copies of the connection: it is to end with the worker.
+        // The command holds this process's copies of the connection, which would keep the connection open.
         drop(command);
         child.wait().map(drop).map_err(failed)
     }
@@ -147,7 +149,8 @@ fn refuse(stream: &mut TcpStream, reason: &str) {
     drop(stream.write_all(format!("{line}\n").as_bytes()));
 }
 
-/// The first line, read byte by byte: what follows is the worker's. `None`: there was none, or too long a one.
+/// Reads the first line byte by byte, because all later bytes belong to the worker. `None`: no line in time,
+/// or a line past the limit.
 fn read_key(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let deadline_ns = monotonic_ns() + KEY_AGE_MAX_NS;
     let mut key = Vec::new();

@@ -1,4 +1,5 @@
-//! The worker processes of a run, on this machine or on others, and the words between them and their coordinator.
+//! The worker processes of a run, on this machine or on others, and the words between workers and
+//! coordinator.
 
 pub(crate) mod listen;
 pub(crate) mod preflight;

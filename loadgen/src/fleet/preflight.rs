@@ -1,7 +1,7 @@
-//! Before a run: which limit of this machine will stop it, and the command that lifts it.
+//! Before a run: the limits of this machine in the run's way, and the commands to lift these limits.
 //!
-//! What a run needs and what a machine has are plain numbers, and comparing them is pure; reading them is at the end. It is
-//! about the devices of this machine: those of workers elsewhere meet their own machine's limits.
+//! Need and machine are plain numbers, and their comparison is pure. Only this machine's devices count:
+//! workers elsewhere meet the limits of their own machines.
 
 use std::fmt;
 use std::io::Write as _;
@@ -13,47 +13,47 @@ use crate::machine::descriptors::{DESCRIPTORS_KEPT, DEVICES_PER_PROCESS_MAX};
 use crate::machine::environment::{descriptors_max, file, memory_bytes, page_bytes, sysctl};
 use crate::scenario::plan::Plan;
 
-/// What a worker keeps of a device, at most.
+/// Most memory of a device in its worker.
 const DEVICE_BYTES: u64 = 1_024;
-/// What the kernel keeps of one end of a connection with nothing on its way, counted in its caches (docs/benchmarks.md).
+/// Kernel memory of one end of an idle connection, from the kernel's caches (docs/benchmarks.md).
 const SOCKET_BYTES: u64 = 4_768;
-/// What a node keeps of a connection, where it is on this machine: some 700 bytes (docs/benchmarks.md), and what waits.
+/// Memory of a connection in a node on this machine: some 700 bytes (docs/benchmarks.md), plus waiting
+/// frames.
 const CONNECTION_BYTES: u64 = 1_024;
 
-/// What a run needs of this machine.
+/// The run's need of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MachineNeed {
     devices: u64,
-    /// Worker processes that are asked for at least.
     workers_min: u64,
     node: NodeAt,
 }
 
-/// Where the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeAt {
-    /// On this machine: every connection has both its ends here, and every worker loopback addresses of its own.
+    /// On this machine: both ends of each connection are here, and every worker has loopback addresses of its
+    /// own.
     Loopback,
-    /// On another one, or behind an address that may be another's; devices come from so many addresses.
+    /// On another machine, reached from this many source addresses.
     Elsewhere { sources: u64 },
 }
 
-/// What this machine allows; 0 or `None`: it does not say, and nothing is held against it.
+/// The limits of this machine. 0 or `None`: unknown, and no obstacle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Machine {
-    /// Descriptors of one process.
+    /// Per process.
     descriptors_max: u64,
-    /// Ports that the kernel gives out by itself, for each pair of addresses.
+    /// Ephemeral ports for each pair of addresses.
     ports: u64,
-    /// Connections that may wait to be accepted.
+    /// Longest accept queue.
     backlog_max: u64,
     files_max: u64,
     files_open: u64,
     memory_available_bytes: u64,
-    /// From where on the kernel moderates what sockets hold.
+    /// Memory of all sockets past which the kernel shrinks buffers.
     tcp_pressure_bytes: u64,
     page_bytes: u64,
-    /// Connections that the firewall may track, and does.
+    /// Connections in the firewall's table; `None` without a firewall.
     tracked: Option<Tracked>,
 }
 
@@ -63,32 +63,31 @@ struct Tracked {
     count: u64,
 }
 
-/// Something in the way.
+/// One limit in the way of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Obstacle {
     pub(crate) weight: Weight,
-    /// What there is too little of.
+    /// The scarce resource.
     limit: &'static str,
     devices: u64,
     needed: String,
     allowed: String,
-    /// What lifts it: a command, or what else to do.
+    /// The remedy: a shell command or a flag.
     lift: String,
 }
 
-/// What an obstacle does to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
-    /// It can't be done.
+    /// The run is impossible.
     Stops,
-    /// It can, and may go worse than it would.
+    /// The run is possible, with worse figures.
     Slows,
 }
 
-/// Looks for what is in this run's way: says what slows it on stderr, one line each.
+/// Checks the run's need. Obstacles that slow the run are printed on stderr, one line each.
 ///
 /// # Errors
-/// [`RunError::Usage`] with what stops it, and what lifts that.
+/// [`RunError::Usage`] with all obstacles that stop the run, and their remedies.
 pub(crate) fn look(plan: &Plan) -> Result<(), RunError> {
     let Some(need) = MachineNeed::of(plan) else { return Ok(()) };
     let (stopping, slowing): (Vec<Obstacle>, Vec<Obstacle>) =
@@ -103,15 +102,13 @@ pub(crate) fn look(plan: &Plan) -> Result<(), RunError> {
     Err(RunError::Usage(lines.join("; ")))
 }
 
-/// Every limit of this machine that such a run meets.
-#[must_use]
 pub(crate) fn obstacles(need: &MachineNeed, machine: &Machine) -> Vec<Obstacle> {
     let each = [descriptors, ports, files, memory, tracking, tcp_memory, backlog];
     each.iter().filter_map(|limit| limit(need, machine)).collect()
 }
 
 impl MachineNeed {
-    /// What a run needs here; `None` when its devices are elsewhere.
+    /// `None` when all devices are elsewhere.
     fn of(plan: &Plan) -> Option<Self> {
         let node = if plan.target.viewer_door.address().ip().is_loopback() {
             NodeAt::Loopback
@@ -138,7 +135,6 @@ impl MachineNeed {
     }
 }
 
-/// Devices of one worker process.
 fn capacity(machine: &Machine) -> u64 {
     let allowed = machine.descriptors_max.saturating_sub(DESCRIPTORS_KEPT);
     allowed.clamp(1, u64::from(DEVICES_PER_PROCESS_MAX))
@@ -158,6 +154,7 @@ fn descriptors(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
 }
 
 fn ports(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+    /// Ports from 1 024 to 65 535, less one.
     const WIDEST: u64 = 64_511;
     let workers = need.devices.div_ceil(capacity(machine)).max(need.workers_min).max(1);
     let (addresses, more) = match need.node {
@@ -197,7 +194,7 @@ fn memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     stops.then(|| need.meets("MiB of memory, at the least", mib(needed_bytes), mib(available_bytes), lift))
 }
 
-/// Whether the firewall looks at connections of this machine can't be told from outside; where it has tracked none, it may not.
+/// A firewall with an empty table may have no rule for these connections, so an empty table only slows.
 fn tracking(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let Tracked { max, count } = machine.tracked?;
     let needed = count + need.devices;
@@ -207,7 +204,7 @@ fn tracking(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
         .then(|| Obstacle { weight, ..need.meets("connections that the firewall tracks", needed, max, lift) })
 }
 
-/// With one page waiting in each socket; frames that wait take at least that.
+/// Need with one page waiting in each socket; any waiting frame takes at least a page.
 fn tcp_memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let needed_bytes = need.devices * need.ends() * machine.page_bytes;
     let pressure_bytes = machine.tcp_pressure_bytes;
@@ -224,6 +221,7 @@ fn tcp_memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
 
 fn backlog(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
     let needed = need.devices.min(u64::from(HANDSHAKES_MAX));
+    // The queue is of the node's machine.
     let slows = need.node == NodeAt::Loopback && machine.backlog_max > 0 && needed > machine.backlog_max;
     let lift = format!("`sysctl -w net.core.somaxconn={}` before the node is started", needed.max(4_096));
     let limit = "connections that wait to be accepted";
@@ -231,7 +229,6 @@ fn backlog(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
 }
 
 impl Machine {
-    /// What the kernel says of this machine.
     fn read() -> Self {
         let number = |name: &str| sysctl(name)?.parse::<u64>().ok();
         let nth = |name: &str, place: usize| sysctl(name)?.split(' ').nth(place)?.parse::<u64>().ok();
@@ -264,7 +261,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// A number with a space before every three digits.
+/// Groups digits by three: 250 000.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -302,7 +299,6 @@ mod tests {
         MachineNeed { devices, workers_min: 1, node: NodeAt::Elsewhere { sources } }
     }
 
-    /// The one obstacle of a run, as a line.
     fn only(need: &MachineNeed, machine: &Machine, weight: Weight) -> String {
         let found = obstacles(need, machine);
         let [only] = &*found else { panic!("{found:?}") };
@@ -346,7 +342,6 @@ mod tests {
         assert_eq!(obstacles(&elsewhere(60_000, 3), &WIDE), []);
         let line = only(&elsewhere(70_000, 1), &WIDE, Weight::Stops);
         assert!(line.ends_with("lift it by another --source ADDRESS"), "no range is so wide: {line}");
-        // On loopback every worker has an address for each 8 000 devices.
         assert_eq!(obstacles(&here(19_000), &Machine { ports: 10_000, ..WIDE }), []);
         let narrow = Machine { ports: 5_000, ..WIDE };
         assert!(only(&here(19_000), &narrow, Weight::Stops).contains("need 6 334"));

@@ -1,4 +1,5 @@
-//! The coordinator's worker processes, on this machine or on others: starts them, gives orders, hears their words.
+//! The coordinator's worker processes, on this machine or on others: starts workers, sends orders, reads
+//! words.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -16,27 +17,27 @@ use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
 use crate::machine::descriptors::{DEVICES_PER_PROCESS_MAX, devices_per_process};
 use crate::scenario::plan::Plan;
 
-/// Workers of one run, and of one machine that takes coordinators.
+/// Most workers of a run, and of a machine with `--listen`.
 pub(crate) const WORKERS_MAX: u32 = 250;
-/// Handshakes under way at one time, over all workers. The node takes 1 024 half-open connections.
+/// Most handshakes under way over all workers. The node takes 1 024 half-open connections.
 pub(crate) const HANDSHAKES_MAX: u32 = 256;
-/// Words that wait for the coordinator. Past it workers wait to speak.
+/// Most words waiting for the coordinator. Past them workers block on their pipe.
 const WORDS_MAX: usize = 64;
-/// Questions for a worker's time after the run.
+/// Clock questions to each remote worker after the run.
 const PINGS_AFTER: usize = 8;
-/// How long a worker may take to say what time it is.
+/// Longest wait for the answer to a clock question.
 const CLOCK_AGE_MAX_NS: u64 = 5_000_000_000;
 
-/// Longest word of a worker: the result of one with many rooms and reliable messages is some hundreds of megabytes.
+/// Longest word: the result of a worker with many rooms and reliable messages has some hundreds of megabytes.
 const WORD_BYTES_MAX: u64 = 1 << 30;
 
-/// Why workers did not do what they were to.
+/// The reason why workers failed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Trouble {
-    /// What a worker says of the viewer door.
+    /// A worker's complaint about the viewer door.
     #[error("{0}")]
     Door(String),
-    /// A worker ended, can't be reached, or speaks nonsense; it is named.
+    /// A named worker ended, is out of reach, or sent nonsense.
     #[error("{0}")]
     Worker(String),
 }
@@ -47,10 +48,10 @@ impl From<Trouble> for String {
     }
 }
 
-/// What a worker said, or that it ended.
+/// Worker index and its word; `None`: the worker ended.
 type HeardWord = (usize, Option<Word>);
 
-/// How far each worker said it is. Such words wait in no queue: a later one takes the place of one that nobody took.
+/// The latest progress of each worker. A new report replaces an untaken one, so progress never queues.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Latest(Arc<Mutex<Vec<Progress>>>);
 
@@ -63,8 +64,7 @@ impl Latest {
         workers[worker].go_on(said);
     }
 
-    /// All workers together; the latencies are those since this was last asked.
-    #[must_use]
+    /// The sum over all workers. Latencies cover the time since the last call.
     pub(crate) fn take(&self) -> Progress {
         let mut workers = self.0.lock();
         let mut all = Progress::default();
@@ -76,7 +76,6 @@ impl Latest {
     }
 }
 
-/// The worker processes of a run.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     workers: Vec<Worker>,
@@ -89,12 +88,9 @@ struct Worker {
     orders: Option<Box<dyn Write + Send>>,
 }
 
-/// Where a worker runs.
 #[derive(Debug)]
 enum WorkerAt {
-    /// A child process of this one.
     Here(Child),
-    /// On another machine.
     There { stream: TcpStream, difference: Difference, at: String },
 }
 
@@ -105,16 +101,16 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Fleet {
-    /// Starts as many workers as the devices need and orders them to connect.
+    /// Starts the workers and orders them to connect.
     ///
     /// # Errors
-    /// [`RunError::Usage`] when there can't be so many, or a process can't be started; [`RunError::Target`] when a worker on
-    /// another machine can't be reached.
+    /// [`RunError::Usage`] when the devices need too many workers or a process can't start;
+    /// [`RunError::Target`] when a remote worker is out of reach.
     pub(crate) fn start(plan: &Plan) -> Result<Self, RunError> {
         let workers = workers_for(plan).map_err(RunError::Usage)?;
         let (sender, words) = sync_channel(WORDS_MAX);
         let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default() };
-        // Each run comes from addresses of its own, so that ports of the last one that linger are not in the way.
+        // Each run draws its own addresses, so lingering ports of the last run are not in the way.
         let subnet = fastrand::u8(1..=250);
         for index in 0..workers {
             let source = Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1));
@@ -169,20 +165,14 @@ impl Fleet {
         orders.flush()
     }
 
-    /// Gives every worker the same order.
-    ///
-    /// # Errors
-    /// [`Trouble`], when a worker is gone.
     pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), Trouble> {
         (0..self.workers.len()).try_for_each(|index| self.tell(index, order))
     }
 
-    /// Gives one worker an order.
     fn tell(&mut self, index: usize, order: &Order) -> Result<(), Trouble> {
         self.order(index, order).map_err(|error| self.worker(index, &format!("takes no orders: {error}")))
     }
 
-    /// What is the matter with a worker.
     fn worker(&self, index: usize, what: &str) -> Trouble {
         let number = index + 1;
         let workers = self.workers.len();
@@ -193,7 +183,7 @@ impl Fleet {
         Trouble::Worker(format!("worker {number} of {workers}{at} {what}"))
     }
 
-    /// What is the matter with a worker that said something else than was waited for.
+    /// The trouble behind an unexpected word.
     fn failure(&self, heard: HeardWord) -> Trouble {
         let (index, word) = heard;
         match word {
@@ -203,14 +193,15 @@ impl Fleet {
         }
     }
 
-    /// By how much times that workers on other machines named may be wrong either way, at most: what was known of their clocks
-    /// before the run, and how far they went from this one meanwhile. 0 where all are on this machine.
+    /// Largest possible error of remote workers' times: the error known before the run plus the drift since.
+    /// 0 where all workers are on this machine.
     ///
     /// # Errors
-    /// [`Trouble`], when a worker gave up or ended.
+    /// [`Trouble`] when a worker gave up or ended.
     pub(crate) fn clock_error_ns(&mut self) -> Result<u64, Trouble> {
         let mut most_ns = 0;
         for index in 0..self.workers.len() {
+            // Workers on this machine share its monotonic clock.
             let WorkerAt::There { difference, .. } = self.workers[index].place else { continue };
             let mut pings = Vec::new();
             while pings.len() < PINGS_AFTER {
@@ -224,16 +215,16 @@ impl Fleet {
                 }
             }
             let now =
-                Difference::of(&pings).ok_or_else(|| self.worker(index, "has a clock that went wild"))?;
+                Difference::of(&pings).ok_or_else(|| self.worker(index, "has a clock centuries away"))?;
             most_ns = most_ns.max(difference.error_after(&now));
         }
         Ok(most_ns)
     }
 
-    /// Processor time that the workers' own threads have used so far, together.
+    /// Processor time of all workers' main threads so far.
     ///
     /// # Errors
-    /// A sentence, when the kernel does not say.
+    /// A sentence when the kernel gives no figure, or a worker is remote.
     pub(crate) fn processor_ns(&self) -> Result<u64, String> {
         let of_worker = |worker: &Worker| {
             let WorkerAt::Here(child) = &worker.place else { return Err("a worker is elsewhere".to_owned()) };
@@ -246,14 +237,11 @@ impl Fleet {
         self.workers.iter().map(of_worker).sum()
     }
 
-    /// How far the workers say they are; may be asked from another thread while this one waits.
-    #[must_use]
+    /// Shared with other threads, which may ask while this thread waits.
     pub(crate) fn latest(&self) -> Latest {
         self.latest.clone()
     }
 
-    /// How many workers there are.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.workers.len()
     }
@@ -261,13 +249,13 @@ impl Fleet {
     /// Waits until every device is in its room.
     ///
     /// # Errors
-    /// [`Trouble`], when a worker gave up, ended, or `connect_seconds` are over.
+    /// [`Trouble`] when a worker gave up or ended, or after `connect_seconds`.
     pub(crate) fn await_ready(&self, connect_seconds: u64, mut tell: impl FnMut(u64)) -> Result<(), Trouble> {
         let mut connected = vec![0; self.workers.len()];
         let mut ready = 0;
         let deadline_ns = monotonic_ns() + connect_seconds * 1_000_000_000;
         while ready < self.workers.len() {
-            // A worker that lives and is not ready waits for the door.
+            // A worker alive but not ready is still waiting for the door.
             let late =
                 |_| Trouble::Door(format!("not every device was in its room after {connect_seconds} s"));
             match self.hear(deadline_ns).map_err(late)? {
@@ -284,9 +272,6 @@ impl Fleet {
     }
 
     /// Waits until every worker knows the start.
-    ///
-    /// # Errors
-    /// [`Trouble`], when a worker gave up or ended.
     pub(crate) fn await_started(&self) -> Result<(), Trouble> {
         let deadline_ns = monotonic_ns() + 10_000_000_000;
         for _ in 0..self.workers.len() {
@@ -301,7 +286,7 @@ impl Fleet {
     /// Waits for every worker's result.
     ///
     /// # Errors
-    /// [`Trouble`], when a worker gave up, ended without one, or `grace_ms` and a minute are over.
+    /// [`Trouble`] when a worker gave up or ended without a result, or a minute after `grace_ms`.
     pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<WorkerResult>, Trouble> {
         let deadline_ns = monotonic_ns() + grace_ms * 1_000_000 + 60_000_000_000;
         let mut results: Vec<Option<WorkerResult>> = self.workers.iter().map(|_| None).collect();
@@ -309,7 +294,7 @@ impl Fleet {
             let late = |_| self.worker(awaited, "gave no result in time");
             match self.hear(deadline_ns).map_err(late)? {
                 (index, Some(Word::Result(outcome))) => results[index] = Some(*outcome),
-                // One that gave its result may end.
+                // After its result a worker may end.
                 (index, None) if results[index].is_some() => {}
                 other => return Err(self.failure(other)),
             }
@@ -317,15 +302,16 @@ impl Fleet {
         Ok(results.into_iter().flatten().collect())
     }
 
-    /// Waits until this time, in which no worker has anything to say.
+    /// Waits until `time_ns`, a time without words from workers.
     ///
     /// # Errors
-    /// [`Trouble`], as soon as one gave up or ended.
+    /// [`Trouble`] as soon as a worker gave up or ended.
     pub(crate) fn stay_until(&self, time_ns: u64) -> Result<(), Trouble> {
         let left = Duration::from_nanos(time_ns.saturating_sub(monotonic_ns()));
         match self.words.recv_timeout(left) {
             Ok(heard) => Err(self.failure(heard)),
             Err(RecvTimeoutError::Timeout) => Ok(()),
+            // A run without devices has no workers, and only publishes.
             Err(RecvTimeoutError::Disconnected) if self.workers.is_empty() => {
                 sleep_until(time_ns);
                 Ok(())
@@ -340,7 +326,6 @@ impl Fleet {
     }
 }
 
-/// What one of so many workers is to hold.
 fn assignment(plan: &Plan, worker: u32, workers: u32, source: Ipv4Addr) -> Assignment {
     Assignment {
         loads: plan.loads.clone(),
@@ -369,7 +354,7 @@ fn assignment(plan: &Plan, worker: u32, workers: u32, source: Ipv4Addr) -> Assig
 impl Drop for Fleet {
     fn drop(&mut self) {
         for worker in &mut self.workers {
-            // A worker ends when its stdin does.
+            // A worker ends when its stdin closes.
             drop(worker.orders.take());
             if let WorkerAt::There { stream, .. } = &worker.place {
                 drop(stream.shutdown(Shutdown::Write));
@@ -383,7 +368,7 @@ impl Drop for Fleet {
     }
 }
 
-/// Passes on what a worker says, line by line, until it says no more, or what is no word.
+/// Forwards a worker's words until the first line without a valid word.
 fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<HeardWord>, latest: &Latest) {
     let mut words = BufReader::new(words);
     while let Some(word) = next_word(&mut words, WORD_BYTES_MAX) {
@@ -401,26 +386,22 @@ fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<Hea
     drop(sender.send((index, None)));
 }
 
-/// The word on the next line; `None` where there is none, or it takes more bytes than that.
+/// The word on the next line; `None` at the end, for an invalid line, or past `bytes_max`.
 fn next_word(words: &mut impl BufRead, bytes_max: u64) -> Option<Word> {
     let mut line = String::new();
     words.take(bytes_max).read_line(&mut line).ok()?;
     serde_json::from_str(&line).ok()
 }
 
-/// What starts a worker process.
-///
-/// # Errors
-/// When the kernel does not say what program this is.
 pub(crate) fn worker_process() -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    // A worker's devices take a few megabytes: huge pages round that up to many.
+    // A worker's devices take a few megabytes; huge pages would round these up to many.
     command.arg("worker").env("MIMALLOC_ALLOW_THP", "0");
     Ok(command)
 }
 
-/// How many workers the devices need: here under the descriptor limit, which is raised as far as it goes; elsewhere as many
-/// on each machine.
+/// The number of workers. On this machine the descriptor limit gives the devices of each; on remote machines
+/// each machine gets the same number of workers.
 fn workers_for(plan: &Plan) -> Result<u32, String> {
     let machines = u32::try_from(plan.target.remote_workers.len()).unwrap_or(u32::MAX);
     let (capacity, least) = match machines {
@@ -433,7 +414,8 @@ fn workers_for(plan: &Plan) -> Result<u32, String> {
     let workers = needed.max(least).min(plan.devices);
     if workers > WORKERS_MAX {
         return Err(format!(
-            "{} devices need {workers} workers at {capacity} each, and a run has at most {WORKERS_MAX}; raise `ulimit -n`",
+            "{} devices need {workers} workers at {capacity} each, and a run has at most {WORKERS_MAX}; \
+             raise `ulimit -n`",
             plan.devices
         ));
     }
@@ -455,7 +437,7 @@ mod tests {
         assert_eq!(rooms("--set habits.hop_share=0.5", 1), [0, 1]);
     }
 
-    /// Two workers that are nowhere, and say this.
+    /// Two workers on no machine, with these words.
     fn fleet(said: Vec<HeardWord>) -> Fleet {
         let (sender, words) = sync_channel(WORDS_MAX);
         said.into_iter().for_each(|heard| sender.send(heard).unwrap());

@@ -1,9 +1,9 @@
-//! Workers on other machines, as the coordinator sees them: the connection, the key, and how far their clocks are from
-//! this machine's.
+//! Workers on other machines, from the coordinator's side: connection, key and clock difference.
 //!
-//! A worker translates its clock's readings to the coordinator's (`clock`), so that every time anybody names is of one
-//! clock. How far the two are apart is measured as Cristian's algorithm does (Cristian 1989; NTP does alike): of many
-//! questions the one that was answered soonest says it best, to half of the time that its answer took.
+//! A worker translates its clock to the coordinator's, so all times are of one clock. The difference is
+//! measured by Cristian's algorithm (1989), as in NTP: among many questions the fastest answer is the most
+//! precise, to half of its round trip. Example: sent at 100, answered 175, received at 150: ahead by 175 -
+//! 100 - 25 = 50, to ±25.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -14,39 +14,38 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::clock::monotonic_ns;
 use crate::fleet::words::{Order, Word};
 
-/// The variable that holds the key of workers on other machines.
+/// Environment variable with the key of remote workers.
 pub(crate) const KEY_VARIABLE: &str = "ROOMCAST_WORKER_KEY";
-/// How long a worker's machine may take for each word before the run.
+/// Longest wait for each word before the run.
 const WORD_AGE_MAX: Duration = Duration::from_secs(5);
-/// How long a worker's machine may take no byte of an order. Past it the worker is gone.
+/// Longest time in which a remote worker takes no byte of an order. Past this time the worker counts as gone.
 const ORDER_AGE_MAX: Duration = Duration::from_secs(30);
-/// The other side that is gone without a word is noticed after three times this.
+/// A silent peer counts as gone after three times this interval.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Questions for a worker's time.
+/// Clock questions before the run.
 const PINGS: usize = 32;
 /// Longest word before the run.
 const WORD_BYTES_MAX: u64 = 64 * 1024;
 
-/// One question for another clock's time.
+/// One clock question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ping {
     pub(crate) sent_ns: u64,
-    /// What the other clock said.
+    /// The other clock's answer.
     pub(crate) theirs_ns: u64,
     pub(crate) received_ns: u64,
 }
 
-/// How far another clock is ahead of this one.
+/// The lead of another clock over this one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
     pub(crate) ahead_ns: i64,
-    /// By how much that may be wrong either way.
+    /// Largest error of `ahead_ns`, either way.
     pub(crate) error_ns: u64,
 }
 
 impl Difference {
-    /// What the shortest of these questions says; `None` without one.
-    #[must_use]
+    /// The difference by the fastest answer; `None` without answers.
     pub(crate) fn of(pings: &[Ping]) -> Option<Self> {
         let took_ns = |ping: &Ping| ping.received_ns.saturating_sub(ping.sent_ns);
         let best = pings.iter().min_by_key(|ping| took_ns(ping))?;
@@ -55,15 +54,13 @@ impl Difference {
         Some(Self { ahead_ns: i64::try_from(ahead_ns).ok()?, error_ns })
     }
 
-    /// By how much times may be wrong at the end of a run, when the clock was translated by what was known before it, and
-    /// is now found to be so far from this one: the two went apart meanwhile.
-    #[must_use]
+    /// Largest error of times at the end of a run. The worker translated its clock by `self`; `now` is the
+    /// remaining difference, so `now` shows the drift during the run.
     pub(crate) fn error_after(&self, now: &Self) -> u64 {
         self.error_ns.max(now.ahead_ns.unsigned_abs() + now.error_ns)
     }
 }
 
-/// A worker's process on another machine.
 #[derive(Debug)]
 pub(crate) struct Remote {
     pub(crate) stream: TcpStream,
@@ -71,10 +68,10 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// Connects, says the key and asks for the time.
+    /// Connects, sends the key and measures the clock difference.
     ///
     /// # Errors
-    /// A sentence that names the worker and says what is wrong.
+    /// A sentence with the worker and the mistake.
     pub(crate) fn connect(worker: &str) -> Result<Self, String> {
         let failed = |error: &dyn std::fmt::Display| format!("worker {worker}: {error}");
         let address = resolve(worker).map_err(|reason| failed(&reason))?;
@@ -85,19 +82,12 @@ impl Remote {
     }
 }
 
-/// Where a worker listens.
-///
-/// # Errors
-/// A sentence, when that is no `HOST:PORT` or nobody knows the host.
 pub(crate) fn resolve(worker: &str) -> Result<SocketAddr, String> {
     let mut addresses = worker.to_socket_addrs().map_err(|error| format!("no HOST:PORT: {error}"))?;
     addresses.next().ok_or_else(|| "has no address".into())
 }
 
-/// From here on the other side's end is noticed, whatever it came by.
-///
-/// # Errors
-/// When the kernel does not take it.
+/// Enables TCP keepalive, so a vanished peer is noticed after 30 s.
 pub(crate) fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(2);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
@@ -115,7 +105,7 @@ fn ask_time(stream: &mut TcpStream) -> Result<Difference, String> {
     stream.write_all(format!("{key}\n").as_bytes()).map_err(failed)?;
     let mut question = serde_json::to_vec(&Order::Clock).map_err(|error| error.to_string())?;
     question.push(b'\n');
-    // A worker says nothing unasked before it is to connect, so nothing is left behind in this reader.
+    // A worker sends nothing unasked before its connect order, so this reader loses no word when dropped.
     let mut words = BufReader::new(stream.try_clone().map_err(failed)?);
     let mut pings = Vec::new();
     let mut word = String::new();
@@ -144,7 +134,7 @@ fn ask_time(stream: &mut TcpStream) -> Result<Difference, String> {
 mod tests {
     use super::*;
 
-    /// A question to a clock that is `ahead_ns` ahead, when the way there and the way back take so long.
+    /// A question to a clock ahead by `ahead_ns`, with these travel times.
     fn ping(ahead_ns: i64, there_ns: u64, back_ns: u64) -> Ping {
         let sent_ns = 1_000_000_000_000;
         let theirs_ns = (sent_ns + there_ns).saturating_add_signed(ahead_ns);

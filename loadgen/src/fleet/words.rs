@@ -1,27 +1,24 @@
-//! The words between a coordinator and its workers, one JSON line each.
+//! The words between a coordinator and its workers: one JSON line each.
 
 use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
 
 use crate::devices::moves::Moves;
 use crate::devices::readable::Reading;
 use crate::devices::streams::StreamTally;
-use crate::devices::type_figures::TypeCounts;
+use crate::devices::type_figures::TypeFigures;
 use crate::figures::latency::Buckets;
 use crate::ledger::{RoomSeen, StreamSeen, Tally, Violations};
 use crate::scenario::audience::Audience;
-use crate::scenario::habits::Awkward;
-use crate::scenario::mix::Load;
+use crate::scenario::habits::{Awkward, Storm};
+use crate::scenario::mix::{Limit, Load};
 use crate::scenario::plan::Reliable;
-use crate::scenario::seating::Seating;
+use crate::scenario::seating::{Seating, Sizes};
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
-use serde::{Deserialize, Serialize};
 
-use crate::scenario::habits::Storm;
-use crate::scenario::mix::Limit;
-use crate::scenario::seating::Sizes;
-
-/// What one worker is to hold.
+/// One worker's part of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     pub(crate) loads: Vec<Load>,
@@ -35,7 +32,7 @@ pub(crate) struct Assignment {
     pub(crate) room_stem: String,
     pub(crate) viewer_door: Door,
     pub(crate) device_token: Option<String>,
-    /// Which of the run's workers this is, and how many there are: device n is of worker n modulo that.
+    /// Index of this worker, and number of workers. Device n belongs to worker n modulo `workers`.
     pub(crate) worker: u32,
     pub(crate) workers: u32,
     /// Devices of the whole run.
@@ -43,27 +40,22 @@ pub(crate) struct Assignment {
     pub(crate) audience: Audience,
     pub(crate) sizes: Sizes,
     pub(crate) storms: Vec<Storm>,
-    /// What is due so soon after the start is in the ledger and not in the figures of time.
+    /// Messages due this soon after the start are in the ledger and in no latency figure.
     pub(crate) warm_up_ms: u64,
     pub(crate) source: Ipv4Addr,
     pub(crate) handshakes_max: u32,
 }
 
 impl Assignment {
-    /// Devices of this worker.
-    #[must_use]
     pub(crate) fn own_devices(&self) -> u32 {
         self.devices.saturating_sub(self.worker).div_ceil(self.workers.max(1))
     }
 
-    /// The room of each device of the run.
-    #[must_use]
     pub(crate) fn seating(&self) -> Seating {
         Seating::new(self.sizes, self.devices, self.rooms, self.seed)
     }
 
-    /// The rooms that this worker's devices may come to, each once, in order.
-    #[must_use]
+    /// The rooms open to this worker's devices, sorted, without repeats.
     pub(crate) fn own_rooms(&self) -> Vec<u32> {
         if self.awkward.hop_share > 0 {
             return (0..self.rooms.min(self.devices)).collect();
@@ -75,7 +67,6 @@ impl Assignment {
     }
 
     /// The room of each of this worker's devices.
-    #[must_use]
     pub(crate) fn seats(&self) -> Vec<u32> {
         let seating = self.seating();
         let own = (self.worker..self.devices).step_by(self.workers.max(1) as usize);
@@ -87,64 +78,75 @@ impl Assignment {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
-    /// Say what time it is.
     Clock,
-    /// What to know before connecting: how far the clock is ahead of the coordinator's, and where devices come from.
-    Prepare { ahead_ns: i64, sources: Vec<IpAddr> },
-    /// Connect these devices.
+    /// The lead of the worker's clock over the coordinator's, and the source addresses of its devices.
+    Prepare {
+        ahead_ns: i64,
+        sources: Vec<IpAddr>,
+    },
     Connect(Box<Assignment>),
-    /// Publishing begins at this time.
-    Start { start_ns: u64 },
-    /// Publishing ended; so much of each type was accepted in each room, and each stream is durable up to its head. End by
-    /// yourself, at the latest after `grace_ms` or when the last device to come back had its 3 s.
-    Finish { accepted: Vec<Vec<u64>>, heads: Vec<u64>, grace_ms: u64 },
+    Start {
+        start_ns: u64,
+    },
+    /// Publishing ended. `accepted` counts messages by type and room, `heads` gives each stream's durable
+    /// end. The worker ends by itself, at the latest after `grace_ms` or 3 s after the last device came back.
+    Finish {
+        accepted: Vec<Vec<u64>>,
+        heads: Vec<u64>,
+        grace_ms: u64,
+    },
 }
 
 /// Worker to coordinator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Word {
-    /// What time it is.
-    Clock { monotonic_ns: u64 },
-    /// So many devices are in their rooms; more are to come.
-    Connected { devices: u64 },
-    /// Every device is in its room that is to be there before the first publish.
-    Ready { devices: u64 },
-    /// The start is known.
+    Clock {
+        monotonic_ns: u64,
+    },
+    /// Devices in their rooms so far.
+    Connected {
+        devices: u64,
+    },
+    /// Every device of the start is in its room.
+    Ready {
+        devices: u64,
+    },
+    /// The worker knows the start.
     Started,
-    /// How far it is; about once a second from the start on.
+    /// About once a second from the start on.
     Progress(Progress),
-    /// No device, or not all of them, could be connected.
-    Failed { reason: String },
-    /// What the devices saw.
+    /// The devices could not be connected, or not all.
+    Failed {
+        reason: String,
+    },
     Result(Box<WorkerResult>),
 }
 
-/// How far a worker, or all together, are.
+/// Progress of one worker, or the sum of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// Devices that are in their rooms.
+    /// Devices in their rooms.
     pub(crate) watching: u64,
-    /// Devices on their way there.
+    /// Devices on their way to a room.
     pub(crate) joining: u64,
     /// Batch frames since the start.
     pub(crate) frames: u64,
-    /// Messages of ours in them.
+    /// Messages of this run in these frames.
     pub(crate) deliveries: u64,
-    /// Broken promises that show while frames arrive.
+    /// Violations seen in arriving frames.
     pub(crate) violations: u64,
-    /// From when messages were due to when devices had them, since this was last said; to 9 %.
+    /// Time from due to delivery since the last word, in buckets of 9 %.
     pub(crate) latency: Buckets,
 }
 
 impl Progress {
-    /// Takes in a later word of the same worker: its latencies are added, and all else is as it says.
+    /// Replaces all figures by a later word of the same worker, and adds the latencies.
     pub(crate) fn go_on(&mut self, mut later: Self) {
         add_buckets(&mut later.latency, &self.latency);
         *self = later;
     }
 
-    /// Adds another worker's.
     pub(crate) fn add(&mut self, other: &Self) {
         self.watching += other.watching;
         self.joining += other.joining;
@@ -155,7 +157,7 @@ impl Progress {
     }
 }
 
-/// Adds buckets to others. They are those of `timeline`'s steps, so there are never many.
+/// Merges sorted buckets. `timeline`'s buckets are few, so inserting is cheap.
 fn add_buckets(mine: &mut Buckets, theirs: &Buckets) {
     for (value_us, count) in theirs {
         match mine.binary_search_by_key(value_us, |(value_us, _)| *value_us) {
@@ -165,24 +167,21 @@ fn add_buckets(mine: &mut Buckets, theirs: &Buckets) {
     }
 }
 
-/// What the devices of one worker saw.
+/// The result of one worker's devices.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct WorkerResult {
-    /// How many devices they were.
     pub(crate) devices: u32,
-    /// The most memory that the worker's process held.
+    /// Largest memory of the worker's process.
     pub(crate) peak_bytes: u64,
-    /// The part of a processor that its thread used in the busiest second of publishing.
+    /// The thread's share of a processor in the busiest second of publishing.
     pub(crate) busy: f64,
-    /// From when devices were to join, or to come back, to their welcome.
+    /// Time from the due join or return to the welcome.
     pub(crate) joins: Buckets,
     pub(crate) moves: Moves,
-    /// In `rooms` there are the ages of one in so many batches.
+    /// `rooms` holds the ages of one batch in this many.
     pub(crate) ages_stride: u64,
     pub(crate) tally: Tally,
-    /// By type.
-    pub(crate) types: Vec<TypeCounts>,
-    /// By limit.
+    pub(crate) types: Vec<TypeFigures>,
     pub(crate) readings: Vec<Reading>,
     pub(crate) violations: Violations,
     pub(crate) rooms: Vec<RoomSeen>,

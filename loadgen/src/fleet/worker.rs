@@ -1,7 +1,8 @@
-//! A worker process: some of the run's devices, told what to do on stdin, answering on stdout, one JSON line each.
+//! A worker process: a part of the run's devices, with orders on stdin and words on stdout, one JSON line
+//! each.
 //!
-//! One process may open about 20 000 descriptors, so larger crowds need several. A worker ends when its stdin does, so
-//! none outlives its coordinator.
+//! One process may open about 20 000 descriptors, so larger crowds need several processes. A worker ends when
+//! its stdin closes, so no worker outlives its coordinator.
 
 use std::io::{BufRead as _, Write as _};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -11,32 +12,31 @@ use crate::clock::{self, monotonic_ns, thread_processor_ns};
 use crate::devices::known::Known;
 use crate::devices::readable::Readers;
 use crate::devices::streams::{Original, Streams};
-use crate::devices::type_figures::TypeFigures;
 use crate::devices::viewer::{Crowd, Devices, Seats};
 use crate::devices::watch::{RoomToWatch, Watch};
 use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
 use crate::ledger::APPLY_AGE_MAX_NS;
-use crate::machine::busy::{Busiest, peak_bytes};
+use crate::machine::busy::Busiest;
+use crate::machine::environment::{file, memory_bytes};
 use crate::machine::sockets;
 use crate::scenario::payload::{Payloads, reliable_seed};
 use crate::scenario::plan::room_name;
 use crate::wire::handshake::Handshake;
 
-/// Longest wait of one turn, so that pings, retries and deadlines are looked at.
+/// Longest wait of one turn: pings, retries and deadlines are checked between turns.
 const TURN: Duration = Duration::from_millis(50);
-/// After every device has everything, how long to watch for what comes twice.
+/// Watching time for repeated messages after every device has everything.
 pub(crate) const SETTLE_NS: u64 = 300_000_000;
-/// The same of a worker that has rooms in which nobody was there throughout: longer than a node gathers, and then some.
+/// The same for a worker with rooms without a device present throughout: longer than a node gathers.
 const QUIET_NS: u64 = 1_500_000_000;
-/// How much later than its deadline a run may end, so that devices that came back have their 3 s.
+/// Longest extension of the deadline, so returned devices have their 3 s.
 const RETURN_MAX_NS: u64 = 10_000_000_000;
-/// How often a worker says how far it is, from the start on.
 const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
 
-/// Runs a worker until its result is given or its stdin ends.
+/// Runs a worker until its result is sent or stdin closes.
 ///
 /// # Errors
-/// When a pipe to the coordinator breaks, or it says something that is no order.
+/// A broken pipe, or an invalid order.
 pub(crate) fn run() -> std::io::Result<()> {
     let Some(assignment) = await_assignment()? else { return Ok(()) };
     let rooms = assignment.own_rooms();
@@ -76,7 +76,8 @@ pub(crate) fn run() -> std::io::Result<()> {
         if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
             viewers.end();
             say(&Word::Result(Box::new(outcome(&mut viewers, assignment.own_devices(), state.use_of.busy))))?;
-            // The devices stay until the coordinator has asked the node what the run cost: their leaving is no part of it.
+            // The devices stay until the coordinator has read the node's cost: their leaving is no part of
+            // the run.
             while let Ok(order) = orders.recv() {
                 if matches!(order, Order::Clock) {
                     say_time()?;
@@ -88,7 +89,7 @@ pub(crate) fn run() -> std::io::Result<()> {
     }
 }
 
-/// Does what is asked before connecting; `None` when the coordinator went away.
+/// Obeys orders up to `Connect`. `None`: the coordinator is gone.
 fn await_assignment() -> std::io::Result<Option<Box<Assignment>>> {
     let mut line = String::new();
     loop {
@@ -125,13 +126,13 @@ fn outcome(viewers: &mut Devices, devices: u32, busy: f64) -> WorkerResult {
     });
     WorkerResult {
         devices,
-        peak_bytes: peak_bytes(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
+        peak_bytes: memory_bytes(&file("/proc/self/status"), "VmHWM"),
         busy,
         joins,
         moves,
-        ages_stride: watch.figures.kept_ages.stride(),
+        ages_stride: watch.figures.kept_ages.stride,
         tally: watch.tally,
-        types: watch.figures.types.iter().map(TypeFigures::counts).collect(),
+        types: std::mem::take(&mut watch.figures.types),
         readings: watch.readers.as_ref().map(Readers::readings).unwrap_or_default(),
         violations: std::mem::take(&mut watch.violations),
         rooms,
@@ -148,14 +149,14 @@ struct State {
     use_of: ThreadUse,
 }
 
-/// The processor time that this thread uses while messages are published.
+/// Processor use of this thread while messages are published.
 #[derive(Debug, Default)]
 struct ThreadUse {
-    /// From when publishing began until it is over.
+    /// `Some` while publishing.
     busiest: Option<Busiest>,
-    /// The part of a processor in the busiest second, once it is over.
+    /// Share of a processor in the busiest second; 0 until publishing ends.
     busy: f64,
-    /// When the next word of progress is due; 0: publishing has not begun.
+    /// Due time of the next progress word; 0 before publishing.
     progress_ns: u64,
 }
 
@@ -165,7 +166,6 @@ impl ThreadUse {
         self.progress_ns = now_ns + PROGRESS_EVERY_NS;
     }
 
-    /// Looked at after every turn.
     fn read(&mut self, now_ns: u64) {
         if let Some(busiest) = self.busiest.as_mut().filter(|busiest| busiest.is_due(now_ns)) {
             busiest.read(now_ns, thread_processor_ns());
@@ -180,7 +180,8 @@ impl ThreadUse {
 }
 
 impl State {
-    /// Says how far connecting is: each thousand, and the end; after the start, how far the run is.
+    /// Before the start: a word for each 1 000 connected devices, and one when all are ready. After the
+    /// start: progress.
     fn report(&mut self, viewers: &mut Devices) -> std::io::Result<()> {
         if self.ready {
             let now_ns = monotonic_ns();
@@ -218,13 +219,13 @@ fn progress(viewers: &mut Devices) -> Progress {
 }
 
 struct Finish {
-    /// What was accepted, by place and type.
+    /// Place -> type -> accepted messages.
     accepted: Vec<Vec<u64>>,
-    /// How far each stream is durable, by place.
+    /// Place -> durable end of the stream.
     heads: Vec<u64>,
     deadline_ns: u64,
     level_since_ns: Option<u64>,
-    /// What was heard of when this was last asked.
+    /// The newest news at the last check.
     newest: u64,
 }
 
@@ -232,23 +233,25 @@ impl Finish {
     fn is_over(&mut self, viewers: &Devices) -> bool {
         let now_ns = monotonic_ns();
         let newest = viewers.watch.newest();
+        // Any news restarts the watch for repeated messages.
         if newest != self.newest || !viewers.is_level(&self.accepted, &self.heads) {
             self.level_since_ns = None;
         } else if self.level_since_ns.is_none() {
             self.level_since_ns = Some(now_ns);
         }
         self.newest = newest;
-        // Nobody goes away any more, so this moves the end by a few seconds at most, while the node is there.
+        // No device leaves any more, so returns move the end by at most `RETURN_MAX_NS`.
         let last_ns = viewers.latest_return_ns() + APPLY_AGE_MAX_NS + SETTLE_NS;
         now_ns >= self.deadline_ns.max(last_ns.min(self.deadline_ns + RETURN_MAX_NS))
             || self.level_since_ns.is_some_and(|since_ns| {
-                // Where nobody was there throughout, nobody can tell when all has come: it is awaited as long as rooms gather.
+                // Without a device present throughout, the end of a room's messages is unknown, so wait as
+                // long as rooms gather.
                 now_ns >= since_ns + QUIET_NS || (now_ns >= since_ns + SETTLE_NS && viewers.knows_all_rooms())
             })
     }
 }
 
-/// The devices of an assignment; `rooms` are theirs, each once, in order.
+/// `rooms` are the devices' rooms, sorted, without repeats.
 fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
     let name = |room: &u32| room_name(&assignment.room_stem, *room);
     let places = assignment.seats().into_iter().map(|room| rooms.partition_point(|other| *other < room));
@@ -274,10 +277,10 @@ fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
         };
         Streams::new(original, rooms.iter().copied())
     });
-    let watch = Watch::new(known, assignment.encoding, to_watch)
-        .with_streams(streams)
-        .with_readers(readers)
-        .through_restarts(assignment.awkward.through_restarts);
+    let mut watch = Watch::new(known, assignment.encoding, to_watch);
+    watch.streams = streams;
+    watch.readers = readers;
+    watch.through_restarts = assignment.awkward.through_restarts;
     let door = assignment.viewer_door.clone();
     let address = door.address();
     let crowd = Crowd {
@@ -296,7 +299,7 @@ fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
     Devices::new(crowd, address, handshake, assignment.encoding.ping(), seats, watch)
 }
 
-/// Reads orders on a thread of its own. It ends, and with it the worker, when stdin does.
+/// Reads orders on a thread of its own. The thread ends, and with it the worker, when stdin closes.
 fn listen(waker: mio::Waker) -> Receiver<Order> {
     let (sender, orders) = sync_channel(4);
     std::thread::spawn(move || {

@@ -1,8 +1,8 @@
-//! The ages at which the devices of a batch had it, batch by batch. Pure.
+//! Ages of batches: the time from a batch's earliest due message to each device's receipt. Pure.
 //!
-//! A batch reaches its devices as one frame, so its ages are gathered once, counted from when the earliest of its messages
-//! was due. Where a run has more batches than are
-//! kept, every worker keeps the same of them, so that the coordinator can put all devices of a batch together.
+//! A batch reaches a device in a single frame, so a device has one age per batch. In a run with more batches
+//! than are kept, every worker keeps the same batches. So the coordinator can put all devices of a batch
+//! together.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::timeline::{end_ns, step};
 
-/// Batches kept of a worker: two megabytes of them at most. Past it every second one goes, and so on.
+/// Batches kept of a worker, two megabytes at most. Past the bound every second batch is dropped, again and
+/// again.
 const BATCHES_MAX: usize = 4_096;
 
-/// When the devices of one batch had it, counted from when its earliest message was due.
+/// The ages of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchAges {
-    first_ns: u64,
-    last_ns: u64,
-    /// Devices by step of age, in the order of steps.
-    steps: Vec<(u8, u32)>,
+    /// The age at the first device.
+    pub(crate) first_ns: u64,
+    /// The age at the last device.
+    pub(crate) last_ns: u64,
+    /// Devices by step of age (`figures::timeline`), in the order of steps.
+    pub(crate) steps: Vec<(u8, u32)>,
 }
 
 impl BatchAges {
-    /// So many devices had it at this age.
+    /// Adds `devices` of equal age.
     pub(crate) fn add(&mut self, age_ns: u64, devices: u32) {
         self.first_ns = if self.steps.is_empty() { age_ns } else { self.first_ns.min(age_ns) };
         self.last_ns = self.last_ns.max(age_ns);
@@ -37,25 +40,7 @@ impl BatchAges {
         }
     }
 
-    /// The age at which the first device had it.
-    #[must_use]
-    pub(crate) fn first_ns(&self) -> u64 {
-        self.first_ns
-    }
-
-    /// Devices by step of age (`figures::timeline`), in the order of steps.
-    #[must_use]
-    pub(crate) fn steps(&self) -> &[(u8, u32)] {
-        &self.steps
-    }
-
-    /// The age at which the last device had it.
-    #[must_use]
-    pub(crate) fn last_ns(&self) -> u64 {
-        self.last_ns
-    }
-
-    /// Takes in what other devices of the same batch had.
+    /// Adds other devices of the same batch.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.first_ns =
             if self.steps.is_empty() { other.first_ns } else { self.first_ns.min(other.first_ns) };
@@ -63,8 +48,8 @@ impl BatchAges {
         other.steps.iter().for_each(|(step, devices)| self.count(*step, *devices));
     }
 
-    /// The age at which all devices had it but so many in a hundred. Those of one step are taken to lie evenly in it.
-    #[must_use]
+    /// The age at which all devices but `percent` in 100 had the batch. The devices of a step count as
+    /// evenly spread: of 100 devices with ages from 100 to 104 ms, half had the batch at 102 ms.
     pub(crate) fn all_but_ns(&self, percent: u64) -> u64 {
         let devices: u64 = self.steps.iter().map(|(_, devices)| u64::from(*devices)).sum();
         let wanted = devices - devices * percent / 100;
@@ -73,6 +58,7 @@ impl BatchAges {
             let before = had;
             let devices = u64::from(*devices);
             had += devices;
+            // The wanted device lies in this step, so its age is between the step's ends.
             if had >= wanted {
                 let low_ns = step.checked_sub(1).map_or(0, end_ns).max(self.first_ns);
                 let high_ns = end_ns(*step).min(self.last_ns);
@@ -83,14 +69,14 @@ impl BatchAges {
     }
 }
 
-/// Which life of which room: the room's index in the run, and the life's among a worker's.
+/// A room's index in the run, and the place of a life of the room among the lives of a worker.
 pub(crate) type RoomLife = (u32, u32);
 
-/// The ages of one worker's batches.
+/// The ages of a worker's batches.
 #[derive(Debug)]
 pub(crate) struct KeptAges {
-    /// A power of two: one in so many batches is kept.
-    stride: u64,
+    /// One in `stride` batches is kept. A power of two.
+    pub(crate) stride: u64,
     kept: BTreeMap<(RoomLife, u64), BatchAges>,
 }
 
@@ -101,14 +87,13 @@ impl Default for KeptAges {
 }
 
 impl KeptAges {
-    /// Whether a room's batch is one of those that are kept.
-    #[must_use]
     pub(crate) fn keeps(&self, room: u32, seq: u64) -> bool {
         is_kept(self.stride, room, seq)
     }
 
-    /// Some devices of a batch had it so.
+    /// Adds devices of a batch, where the batch is kept.
     pub(crate) fn add(&mut self, life: RoomLife, seq: u64, ages: &BatchAges) {
+        // The stride may have grown since the batch came.
         if !self.keeps(life.0, seq) {
             return;
         }
@@ -119,20 +104,13 @@ impl KeptAges {
         }
     }
 
-    /// One in so many batches was kept.
-    #[must_use]
-    pub(crate) fn stride(&self) -> u64 {
-        self.stride
-    }
-
-    /// All of them, by life and seq.
+    /// Takes out all batches, by life and seq.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = ((RoomLife, u64), BatchAges)> + use<> {
         std::mem::take(&mut self.kept).into_iter()
     }
 }
 
-/// Drawn from the batch itself, so that all workers keep the same ones and no room has all or none.
-#[must_use]
+/// Draws a batch by hashing its room and seq: all workers keep the same batches, and no room has all or none.
 pub(crate) fn is_kept(stride: u64, room: u32, seq: u64) -> bool {
     let mixed =
         (seq ^ u64::from(room).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -181,8 +159,8 @@ pub(crate) mod tests {
                 other.add(life, seq, &batch);
             }
         }
-        let coarse = one.stride();
-        let fine = other.stride();
+        let coarse = one.stride;
+        let fine = other.stride;
         assert!(coarse > fine && fine > 1, "{coarse} {fine}");
         let mine: Vec<(RoomLife, u64)> = one.take().map(|(batch, _)| batch).collect();
         assert!(mine.len() <= BATCHES_MAX && mine.len() > BATCHES_MAX / 4, "{}", mine.len());

@@ -1,4 +1,4 @@
-//! Settles a counter of a room: what was accepted, what devices were told it grew by, and where it stands.
+//! Settles a counter of a room: accepted publishes, growth told to devices, and totals.
 
 use super::published::Outcome;
 use super::seen::RoomSeen;
@@ -9,32 +9,33 @@ use super::violation::{Kind, Violations};
 /// Stands for the beginning of a room's life, where every counter is 0.
 const BEGINNING: u64 = u64::MAX;
 
-/// Judges one counter of one room that had devices, and gives what it came to.
+/// Judges a counter of a room that had devices, and gives the account.
 ///
-/// What any frame adds, and each total, is a statement about the same line of totals: between two seqs that devices
-/// have seen, the adds are the difference of the totals, whoever was sent what. So a device whose adds do not come to
-/// its totals contradicts itself or the others, and the last total is what was accepted.
+/// Each told growth and each told total is a statement about a single line of totals. Between two seqs, the
+/// growths add up to the difference of the totals, whichever frames a device was sent. So a device whose
+/// growths and totals disagree contradicts itself or the others, and the last total must be the
+/// accepted count.
 pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
-    let name = &case.load.type_name;
-    let room = seen.room;
-    let each = case.load.each();
+    let name = format!("room {}: {}", seen.room, case.load.type_name);
     let mut totals = Spans::default();
     for (start, witness) in &seen.starts {
+        // Rooms are new, so no growth may lie before a first welcome.
         if !totals.state(BEGINNING, *start, 0) {
             violations.add(Kind::CounterInexact, witness.devices, || {
-                format!("room {room}: {name}: device {} began at {start}, past its growth", witness.example)
+                format!("{name}: device {} began at {start}, past its growth", witness.example)
             });
         }
     }
     for (claim, witness) in &seen.claims {
         let told = claim.of(case.kind);
         let adds = totals.state(claim.after, claim.through, told.add);
+        // Both statements are made, even after a contradiction, so that later frames are held to all of them.
         let total = told.total.is_none_or(|total| totals.state(BEGINNING, claim.through, total));
         if !(adds && total) {
             violations.add(Kind::CounterInexact, witness.devices, || {
                 format!(
-                    "room {room}: {name}: device {} was told in batches {} to {} of {} more and {:?} in all; the others' \
-                     frames add up to {:?} and {:?}",
+                    "{name}: device {} was told in batches {} to {} of {} more and {:?} in all; the others' frames add up \
+                     to {:?} and {:?}",
                     witness.example,
                     claim.after + 1,
                     claim.through,
@@ -46,7 +47,12 @@ pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut V
             });
         }
     }
-    let (accepted, unknown) = accepted(case, room, each);
+    let outcomes = case.published.numbers_in(seen.room).map(|number| case.published.outcome(number));
+    let count =
+        |wanted| outcomes.clone().filter(|outcome| *outcome == wanted).count() as u64 * case.load.each();
+    let accepted = count(Outcome::Ok);
+    let unknown = count(Outcome::Unknown);
+    // Another run publishes to the same counter.
     let most = if case.others { u64::MAX } else { accepted + unknown };
     let mut last = 0;
     for (end, witness) in &seen.ends {
@@ -55,24 +61,13 @@ pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut V
         if total.is_none_or(|total| !(accepted..=most).contains(&total)) {
             violations.add(Kind::CounterInexact, witness.devices, || {
                 format!(
-                    "room {room}: {name}: device {} ended with a total of {total:?}; {accepted} were accepted and {unknown} are \
-                     unknown",
+                    "{name}: device {} ended with a total of {total:?}; {accepted} were accepted and {unknown} are unknown",
                     witness.example
                 )
             });
         }
     }
     Account { accepted, given: last, ..Account::default() }
-}
-
-/// What was accepted of a room, and what may have been, in counts.
-fn accepted(case: &Case<'_>, room: u32, each: u64) -> (u64, u64) {
-    let published = case.published;
-    let schedule = case.published.schedule();
-    let outcomes =
-        (0..schedule.messages_of(room)).map(|place| published.outcome(schedule.number_at(room, place)));
-    let count = |wanted: Outcome| outcomes.clone().filter(|outcome| *outcome == wanted).count() as u64 * each;
-    (count(Outcome::Ok), count(Outcome::Unknown))
 }
 
 #[cfg(test)]

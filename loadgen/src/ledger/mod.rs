@@ -1,8 +1,9 @@
-//! The ledger of a run: what was published and how it ended, what every device saw, and whether the two agree.
+//! The ledger of a run: published messages and their outcomes, the sight of every device, and the comparison
+//! of both.
 //!
-//! The publisher fills [`Published`]; each worker fills one [`RoomSeen`] per room; [`check`] settles them after the
-//! run. While frames arrive, only what can be told from one frame is judged (`watch`); everything that needs the
-//! whole picture is judged here, once. Pure: no socket, no clock.
+//! The publisher fills [`Published`]. Each worker fills one [`RoomSeen`] per room. [`check`] settles both
+//! after the run. While frames arrive, `watch` judges only faults visible in a frame. Pure: no socket, no
+//! clock.
 
 pub(crate) mod ages;
 mod counter;

@@ -1,4 +1,5 @@
-//! Settles a room's reliable stream: I1 to I7 of what was published, what devices applied, and what the store holds.
+//! Settles a room's reliable stream: I1 to I7 over the publishes, the devices' cursors, and the store after
+//! the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,48 +9,46 @@ use super::violation::{Kind, Violations};
 use crate::figures::latency::Latency;
 use crate::figures::timeline::Timeline;
 
-/// A device that was away is given so long after its return (I2).
+/// Time from a device's return, and from a message's answer, within which the message is to be applied (I2).
 pub(crate) const APPLY_AGE_MAX_NS: u64 = 3_000_000_000;
 
-/// How far the node's clock and this one may be apart when a message expires.
+/// Greatest difference between the clocks of node and generator at a message's expiry.
 const EXPIRY_SLACK_NS: u64 = 200_000_000;
 
-/// What the store gave of a room after the run: everything alive.
+/// The live messages of a room's stream in the store after the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// The stream's life.
     pub(crate) epoch: String,
-    /// Offsets and what stands there.
+    /// By offset.
     pub(crate) messages: BTreeMap<u64, What>,
-    /// When it was asked for, in `CLOCK_MONOTONIC` nanoseconds.
+    /// Time of the question, in `CLOCK_MONOTONIC` nanoseconds.
     pub(crate) asked_ns: u64,
 }
 
-/// How long devices took to apply what was durable.
+/// Times that devices took to apply reliable messages.
 #[derive(Debug, Default)]
 pub(crate) struct ApplyTimes {
-    /// What was due before is not among them.
+    /// Start of the time covered by `from_answer` and `from_due`.
     timed_from_ns: u64,
-    /// From the answer that said durable.
+    /// From the answer `durable`.
     pub(crate) from_answer: Latency,
-    /// From when the message was due.
+    /// From the due time of the message.
     pub(crate) from_due: Latency,
-    /// The same over the whole time of the run, by when messages were due.
+    /// The same for the whole run, by due time.
     pub(crate) over_time: Timeline,
 }
 
 impl ApplyTimes {
-    /// None yet, of messages that are due from this time on.
-    #[must_use]
+    /// Empty times, of messages due from `timed_from_ns` on.
     pub(crate) fn since(timed_from_ns: u64) -> Self {
         Self { timed_from_ns, ..Self::default() }
     }
 }
 
-/// Judges the reliable stream of one room.
+/// Judges the reliable stream of a room.
 ///
-/// `lives` are its epochs as all workers saw them, merged. `stored` is what was pulled after the run; `None` if it could
-/// not be had, which is said elsewhere. A message lives `ttl_ns` from its first sending at the earliest.
+/// `lives` are the stream's epochs, merged over all workers. `stored` is the pull after the run; `None` when
+/// the pull failed, which is a finding elsewhere. A message lives `ttl_ns` from the first sending at least.
 pub(crate) fn check_stream(
     published: &Published,
     lives: &[StreamSeen],
@@ -64,13 +63,14 @@ pub(crate) fn check_stream(
         life.check_times(times, violations);
         life.check_holes(violations);
         life.check_ends(violations);
+        // Offsets of another epoch say nothing of this one.
         if let Some(stored) = stored.filter(|stored| stored.epoch == seen.epoch) {
             life.check_seen_is_stored(stored, violations);
         }
     }
 }
 
-/// Judges what the store holds of `room` after the run (I1, I3, I6, I7), whether or not a device was there.
+/// Judges the store's content of `room` after the run (I1, I3, I6, I7), with or without devices in the room.
 pub(crate) fn check_stored(
     published: &Published,
     room: u32,
@@ -82,6 +82,7 @@ pub(crate) fn check_stored(
     let mut recalled = BTreeSet::new();
     for (offset, what) in &stored.messages {
         match what {
+            // A recalled message leaves the store before its expiry.
             What::Recall(of) => drop(recalled.insert(*of)),
             What::Other => {}
             What::Message(number) => {
@@ -96,10 +97,10 @@ pub(crate) fn check_stored(
             }
         }
     }
-    let schedule = published.schedule();
-    for number in (0..schedule.messages_of(room)).map(|place| schedule.number_at(room, place)) {
+    for number in published.numbers_in(room) {
         let answered = published.offset(number);
         let expires_ns = published.sent_ns(number).saturating_add(ttl_ns);
+        // Only a live message with the answer `durable` must be in the store.
         if published.outcome(number) != Outcome::Ok
             || recalled.contains(&answered)
             || stored.asked_ns + EXPIRY_SLACK_NS >= expires_ns
@@ -107,6 +108,7 @@ pub(crate) fn check_stored(
             continue;
         }
         match there.get(&number) {
+            // A duplicate's answer may name no offset.
             Some(offset) if *offset == answered || answered == 0 => {}
             found => violations.add(Kind::I1NotStored, 1, || {
                 format!(
@@ -120,24 +122,20 @@ pub(crate) fn check_stored(
 }
 
 fn check_outcome(published: &Published, room: u32, number: u64, offset: u64, violations: &mut Violations) {
-    let kind = match published.outcome(number) {
+    let (kind, invariant) = match published.outcome(number) {
+        // An unknown publish may have been stored.
         Outcome::Ok | Outcome::Unknown => return,
-        Outcome::Refused => Kind::I7RefusedAppeared,
-        Outcome::Unsent => Kind::I6NotPublished,
+        Outcome::Refused => (Kind::I7RefusedAppeared, "I7 (refused)"),
+        Outcome::Unsent => (Kind::I6NotPublished, "I6 (never sent)"),
     };
-    violations.add(kind, 1, || {
-        format!(
-            "{} room {room}: message {number} is at offset {offset}",
-            if kind == Kind::I7RefusedAppeared { "I7 (refused)" } else { "I6 (never sent)" }
-        )
-    });
+    violations.add(kind, 1, || format!("{invariant} room {room}: message {number} is at offset {offset}"));
 }
 
 struct StreamLife<'a> {
     published: &'a Published,
     seen: &'a StreamSeen,
     ttl_ns: u64,
-    /// The room had no other epoch, so offsets of answers are of this one.
+    /// The room had no other epoch, so the answers' offsets belong to this epoch.
     only: bool,
 }
 
@@ -157,23 +155,23 @@ impl StreamLife<'_> {
         recalls.collect()
     }
 
-    /// Every message that stands somewhere in this life, by offset: as applied, and as answered.
+    /// Every message known to stand in this epoch, by offset. At an offset both answered and applied, the
+    /// applied message counts.
     fn known(&self) -> BTreeMap<u64, u64> {
         let mut known: BTreeMap<u64, u64> = BTreeMap::new();
+        // Answers do not name an epoch. With several epochs, an answered offset may belong to any.
         if self.only {
-            let schedule = self.published.schedule();
-            let room = self.seen.room;
-            for number in (0..schedule.messages_of(room)).map(|place| schedule.number_at(room, place)) {
-                if self.published.outcome(number) == Outcome::Ok && self.published.offset(number) > 0 {
-                    known.insert(self.published.offset(number), number);
-                }
-            }
+            let ok = |number: &u64| self.published.outcome(*number) == Outcome::Ok;
+            let answered = self.published.numbers_in(self.seen.room).filter(ok);
+            let placed = answered.map(|number| (self.published.offset(number), number));
+            known.extend(placed.filter(|(offset, _)| *offset > 0));
         }
         known.extend(self.messages().map(|(offset, number, _)| (offset, number)));
         known
     }
 
-    /// One offset for each message (I3), none refused or never sent (I6, I7), each where its answer said (I4).
+    /// Each message has a single offset (I3), as in the answer (I4), and was neither refused nor
+    /// unsent (I6, I7).
     fn check_offsets(&self, violations: &mut Violations) {
         let mut first: BTreeMap<u64, u64> = BTreeMap::new();
         let room = self.seen.room;
@@ -188,6 +186,7 @@ impl StreamLife<'_> {
                 });
             }
             let answered = self.published.offset(number);
+            // In a later epoch the store may have given the message another offset.
             if self.only && answered > 0 && answered != offset && first.get(&number) == Some(&offset) {
                 violations.add(Kind::I4OffsetOrder, seen.devices().max(1), || {
                     format!(
@@ -200,8 +199,9 @@ impl StreamLife<'_> {
         self.check_order(violations);
     }
 
-    /// A message that was durable before another was sent has the lower offset.
+    /// A message durable before another was sent has the lower offset (I4).
     fn check_order(&self, violations: &mut Violations) {
+        // Backwards: the earliest answer of all offsets behind, and its offset.
         let mut earliest_answer = u64::MAX;
         let mut answered = 0;
         for (offset, number) in self.known().into_iter().rev() {
@@ -215,12 +215,14 @@ impl StreamLife<'_> {
             }
             let ended = self.published.outcome(number) == Outcome::Ok;
             if ended && self.published.answered_ns(number) < earliest_answer {
-                (earliest_answer, answered) = (self.published.answered_ns(number), offset);
+                earliest_answer = self.published.answered_ns(number);
+                answered = offset;
             }
         }
     }
 
-    /// Applied within 3 s of the answer (I2). Who applied later, but soon after a return, is not among these.
+    /// Messages are applied within 3 s of the answer (I2). Devices soon after a return are counted apart, in
+    /// `after_return`.
     fn check_times(&self, times: &mut ApplyTimes, violations: &mut Violations) {
         let start_ns = self.published.schedule().start_ns;
         for (offset, number, seen) in self.messages() {
@@ -230,10 +232,12 @@ impl StreamLife<'_> {
             let is_timed = u64::from(due_ns >= times.timed_from_ns);
             let mut late = 0;
             for (tick, count) in &seen.applied {
+                // The tick's end: a time is overstated rather than understated.
                 let applied_ns = start_ns + ((u64::from(*tick) + 1) << TICK_SHIFT);
                 let since_due_ns = applied_ns.saturating_sub(due_ns);
                 times.from_due.record(since_due_ns, u64::from(*count) * is_timed);
                 times.over_time.record(due_ns.saturating_sub(start_ns), since_due_ns, u64::from(*count));
+                // Without an answer there is no time from which the 3 s count.
                 if ok {
                     let took_ns = applied_ns.saturating_sub(answered_ns);
                     times.from_answer.record(took_ns, u64::from(*count) * is_timed);
@@ -251,23 +255,24 @@ impl StreamLife<'_> {
         }
     }
 
-    /// Nothing is passed over that is neither expired nor recalled (I4), nor expired before its device got it (I2).
+    /// Every passed offset is recalled or expired (I4), and no device was owed an expired one (I2).
     fn check_holes(&self, violations: &mut Violations) {
         let known = self.known();
         let recalled = self.recalled();
         let room = self.seen.room;
         for (offset, passed) in &self.seen.holes {
+            // The node need not carry a recalled message.
             if recalled.contains(offset) {
                 continue;
             }
             let witness = passed.witness;
-            let expires_ns = known.get(offset).map(|number| self.expires_ns(*number));
-            let fault = match expires_ns {
-                Some(expires_ns) if passed.first_ns + EXPIRY_SLACK_NS >= expires_ns => {
-                    let owed = known.get(offset).is_some_and(|number| self.was_owed(*number, passed));
+            let fault = match known.get(offset) {
+                Some(number) if passed.first_ns + EXPIRY_SLACK_NS >= self.expires_ns(*number) => {
+                    let owed = self.was_owed(*number, passed);
                     owed.then_some((Kind::I2NotApplied, "I2", "expired before the device was given it"))
                 }
                 Some(_) => Some((Kind::I4OffsetMissing, "I4", "neither expired nor recalled")),
+                // An offset without any message: the store counted up without storing.
                 None => Some((Kind::I4OffsetMissing, "I4", "and nobody knows a message there")),
             };
             if let Some((kind, invariant, why)) = fault {
@@ -281,7 +286,8 @@ impl StreamLife<'_> {
         }
     }
 
-    /// Every device ended past every message it was there for (I2; I4 for one that was broadcast without an answer).
+    /// Every device ended past every message owed to the device. I2 covers answered messages, I4 messages
+    /// broadcast without an answer.
     fn check_ends(&self, violations: &mut Violations) {
         let known = self.known();
         let recalled = self.recalled();
@@ -308,21 +314,23 @@ impl StreamLife<'_> {
         self.published.sent_ns(number).saturating_add(self.ttl_ns)
     }
 
-    /// Whether a device had 3 s, since the message was durable and since its own return, before the message expired.
+    /// A message is owed to devices that had 3 s for it before its expiry, counted from durable and from
+    /// their return.
     fn was_owed(&self, number: u64, passed: &Passed) -> bool {
         let answered_ns = self.published.answered_ns(number);
+        // A message broadcast without an answer was durable at some unknown time after its sending.
         let durable_ns = if answered_ns == u64::MAX { self.published.sent_ns(number) } else { answered_ns };
         let until_ns = passed.first_ns.min(self.expires_ns(number).saturating_sub(EXPIRY_SLACK_NS));
         until_ns >= durable_ns.max(passed.returned_ns).saturating_add(APPLY_AGE_MAX_NS)
     }
 
-    /// What any device was given was durable before it was sent, so it is still stored (I1).
+    /// A message given to a device was durable before, so the store still has the message (I1).
     fn check_seen_is_stored(&self, stored: &Stored, violations: &mut Violations) {
         let recalled = self.recalled();
         for (offset, number, seen) in self.messages() {
             let is_stored = stored.messages.get(&offset) == Some(&What::Message(number));
             let expired = stored.asked_ns + EXPIRY_SLACK_NS >= self.expires_ns(number);
-            // What was answered durable is looked for by `check_stored`.
+            // `check_stored` looks for the messages with an answer.
             let answered = self.published.outcome(number) == Outcome::Ok;
             if !is_stored && !expired && !answered && !recalled.contains(&offset) {
                 violations.add(Kind::I1NotStored, 1, || {

@@ -1,9 +1,10 @@
-//! How many messages lie between two seqs, put together from exact statements about parts.
+//! Messages between two seqs, put together from exact statements about parts.
 //!
-//! "Batch 7 held 3" says that 3 messages lie between seq 6 and seq 7; a `skipped` of 12 in a refresh from 7 to 11 says
-//! that 12 lie between 7 and 11, whether or not anybody was sent batches 8 to 11. Seqs are joined by such statements
-//! (union-find with a distance along each edge), so a statement that contradicts earlier ones is found at once, and
-//! the distance between any two joined seqs is known. Pure.
+//! A batch 7 with 3 messages states 3 messages between seq 6 and seq 7. A refresh from 7 to 11 with
+//! a `skipped` of 12 states 12 messages between 7 and 11, sent to a device or not. Both join seqs 6
+//! and 11 at a distance of 15. The seqs form a union-find with a distance along each edge (weighted
+//! quick-union). So a contradicting statement is found at once, and the distance between any
+//! two joined seqs is known. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +12,16 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Spans {
     index: BTreeMap<u64, usize>,
-    /// Parent and the messages from it to this seq.
+    /// A seq's parent, and the messages from the parent to the seq. A root is its own parent.
     nodes: Vec<(usize, i64)>,
 }
 
 impl Spans {
-    /// States that `count` messages lie after `after` up to `through`. `false` if that contradicts what was stated.
+    /// States that `count` messages lie after `after` up to `through`. `false`: a contradiction to earlier
+    /// statements.
     #[must_use]
     pub(crate) fn state(&mut self, after: u64, through: u64, count: u64) -> bool {
+        // A quarter of the range: a forged count must not overflow when distances are added.
         let count = i64::try_from(count).unwrap_or(i64::MAX / 4);
         let (root_a, to_a) = self.root(after);
         let (root_b, to_b) = self.root(through);
@@ -29,21 +32,20 @@ impl Spans {
         true
     }
 
-    /// Messages after `after` up to `through`; `None` while nothing joins the two.
-    #[must_use]
+    /// Messages after `after` up to `through`; `None` while no statements join the two seqs.
     pub(crate) fn between(&mut self, after: u64, through: u64) -> Option<i64> {
         let (root_a, to_a) = self.root(after);
         let (root_b, to_b) = self.root(through);
         (root_a == root_b).then_some(to_b - to_a)
     }
 
-    /// The same as a count; `None` where it is not known, or negative because statements contradict each other.
-    #[must_use]
-    pub(crate) fn entered(&mut self, after: u64, through: u64) -> Option<u64> {
-        self.between(after, through).and_then(|count| u64::try_from(count).ok())
+    /// The same as a count; 0 for an unknown distance, and for a negative distance, a product of
+    /// contradictions.
+    pub(crate) fn entered(&mut self, after: u64, through: u64) -> u64 {
+        self.between(after, through).and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// The root of a seq and the messages from there to it; shortens the path on the way.
+    /// The root of a seq and the messages from the root to the seq. Shortens the path on the way.
     fn root(&mut self, seq: u64) -> (usize, i64) {
         let nodes = &mut self.nodes;
         let start = *self.index.entry(seq).or_insert_with(|| {
@@ -54,7 +56,8 @@ impl Spans {
         let mut distance = 0;
         while nodes[at].0 != at {
             let (parent, from_parent) = nodes[at];
-            // Halving: point at the grandparent, if there is one. A root's own distance is 0.
+            // Path halving: point at the grandparent. A root's own distance is 0, so a missing grandparent
+            // does no harm.
             let (grandparent, from_grandparent) = nodes[parent];
             nodes[at] = (grandparent, from_parent + from_grandparent);
             distance += nodes[at].1;

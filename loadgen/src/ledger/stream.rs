@@ -1,45 +1,44 @@
-//! What the devices of one worker saw of one reliable stream, in a form that can be sent to the coordinator and merged.
+//! A reliable stream as the devices of a worker saw the stream, in a form for the coordinator, where sights
+//! are merged.
 //!
-//! A device moves along its stream in order and applies everything up to its cursor, so nothing is kept per device and
-//! message: what was applied is counted per offset and instant, what was passed over without being there, and where
-//! devices ended, once per offset with a witness. 5 000 devices and 200 messages are 200 offsets with at most
-//! [`APPLIED_TICKS_MAX`] pairs of eight bytes each, and some more where devices take longer than a second.
+//! A device applies everything up to the cursor in order, so nothing is kept per device and message. Applied
+//! messages are counted per offset and tick, holes and ends once per offset with a witness. 5 000 devices and
+//! 200 messages make 200 offsets with at most [`APPLIED_TICKS_MAX`] pairs of eight bytes each, and a few more
+//! past the first second.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::seen::{Witness, pairs};
+use super::seen::Witness;
 
-/// Nanoseconds of one tick, as a power of two: 262 µs. Times to apply are at most this much overstated.
+/// Nanoseconds of a tick, as a power of two: 262 µs. Times to apply are overstated by a tick at most.
 pub(crate) const TICK_SHIFT: u32 = 18;
-/// Instants kept apart of one offset. Past it later ones are counted in steps of 64 ticks (17 ms), at the later end.
+/// Ticks told apart for an offset. Later ticks are counted in steps of 64 ticks (17 ms), at the later end.
 const APPLIED_TICKS_MAX: usize = 4_096;
 const COARSE_TICKS: u32 = 63;
 
-/// What stands at an offset.
+/// The content of an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
-    /// One of our messages.
+    /// A message of this run, by number.
     Message(u64),
-    /// The message at this offset is taken back.
+    /// The recall of the message at an offset.
     Recall(u64),
     /// A message of another run, which is not judged.
     Other,
 }
 
-/// One offset that some device applied.
+/// An offset applied by some device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OffsetSeen {
-    /// What stands there.
     pub(crate) what: What,
-    /// How many devices applied it in which tick after the start.
-    #[serde(with = "pairs")]
+    /// Devices by the tick in which they applied the offset, counted from the start.
     pub(crate) applied: BTreeMap<u32, u32>,
-    /// Devices that applied it soon after a return: they are not timed from the publish.
+    /// Devices that applied the offset soon after a return. They are not timed from the publish.
     pub(crate) after_return: u64,
-    /// The latest tick and the device.
+    /// The latest tick, and the device.
     pub(crate) slowest: (u32, u32),
 }
 
@@ -48,89 +47,78 @@ impl OffsetSeen {
         Self { what, applied: BTreeMap::new(), after_return: 0, slowest: (0, device) }
     }
 
-    /// Devices that applied it.
-    #[must_use]
+    /// Devices that applied the offset.
     pub(crate) fn devices(&self) -> u64 {
         self.applied.values().map(|count| u64::from(*count)).sum::<u64>() + self.after_return
     }
 
-    /// `device` applied it `after_start_ns` after the start.
+    /// Notes that `device` applied the offset `after_start_ns` after the start.
     pub(crate) fn apply(&mut self, after_start_ns: u64, device: u32) {
         let tick = u32::try_from(after_start_ns >> TICK_SHIFT).unwrap_or(u32::MAX);
+        // Instants of a slow crowd are without end, and the coordinator keeps those of all workers.
         let tick = if self.applied.len() >= APPLIED_TICKS_MAX { tick | COARSE_TICKS } else { tick };
         *self.applied.entry(tick).or_default() += 1;
         self.slowest = self.slowest.max((tick, device));
     }
 }
 
-/// Devices that passed an offset or ended at one.
+/// Devices that passed an offset without a message, or ended at one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Passed {
-    /// How many, and one of them.
     pub(crate) witness: Witness,
-    /// The earliest time at which one did.
+    /// The earliest time at which a device did so.
     pub(crate) first_ns: u64,
-    /// The earliest last return of one; 0: one was there throughout.
+    /// The earliest of the devices' last returns; 0: a device was there throughout.
     pub(crate) returned_ns: u64,
 }
 
 impl Passed {
-    fn join(&mut self, more: Self) {
-        self.witness.devices += more.witness.devices;
-        self.first_ns = self.first_ns.min(more.first_ns);
-        self.returned_ns = self.returned_ns.min(more.returned_ns);
+    fn one(device: u32, now_ns: u64, returned_ns: u64) -> Self {
+        Self { witness: Witness::of(device), first_ns: now_ns, returned_ns }
     }
 }
 
-/// One epoch of one room's reliable stream, as the devices of one worker (or, merged, of all) saw it.
+/// An epoch of a room's reliable stream, as the devices of a worker (or, merged, of all) saw the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamSeen {
-    /// The room's index in the run.
+    /// Index of the room in the run.
     pub(crate) room: u32,
-    /// The stream's life.
     pub(crate) epoch: String,
-    /// What was applied, by offset.
-    #[serde(with = "pairs")]
+    /// Applied offsets.
     pub(crate) offsets: BTreeMap<u64, OffsetSeen>,
-    /// Offsets that devices moved past without being given a message.
-    #[serde(with = "pairs")]
+    /// Offsets passed by devices without a message.
     pub(crate) holes: BTreeMap<u64, Passed>,
-    /// Where devices stood at the end.
-    #[serde(with = "pairs")]
+    /// Devices by their offset at the end.
     pub(crate) ends: BTreeMap<u64, Passed>,
 }
 
 impl StreamSeen {
-    /// Nothing seen yet of this life of the room's stream.
-    #[must_use]
     pub(crate) fn new(room: u32, epoch: &str) -> Self {
         Self { room, epoch: epoch.to_owned(), ..Self::default() }
     }
 
-    /// What stands at `offset`; entered if nothing was known of it.
+    /// The entry of `offset`, made with `what` where there is none.
     pub(crate) fn at(&mut self, offset: u64, what: What, device: u32) -> &mut OffsetSeen {
         self.offsets.entry(offset).or_insert_with(|| OffsetSeen::new(what, device))
     }
 
-    /// A device moved past `offset` without being given a message.
+    /// Notes a device's move past `offset` without a message.
     pub(crate) fn passed_over(&mut self, offset: u64, device: u32, now_ns: u64, returned_ns: u64) {
-        let witness = Witness { devices: 1, example: device };
-        note(&mut self.holes, offset, Passed { witness, first_ns: now_ns, returned_ns });
+        note(&mut self.holes, offset, Passed::one(device, now_ns, returned_ns));
     }
 
-    /// A device stood at `offset` when the run ended.
+    /// Notes a device's end at `offset`.
     pub(crate) fn ended(&mut self, offset: u64, device: u32, now_ns: u64, returned_ns: u64) {
-        let witness = Witness { devices: 1, example: device };
-        note(&mut self.ends, offset, Passed { witness, first_ns: now_ns, returned_ns });
+        note(&mut self.ends, offset, Passed::one(device, now_ns, returned_ns));
     }
 
-    /// The newest offset any device applied.
-    #[must_use]
+    /// The newest applied offset.
     pub(crate) fn newest(&self) -> u64 {
         self.offsets.last_key_value().map_or(0, |(offset, _)| *offset)
     }
 
-    /// Takes in what another worker saw of the same epoch. Gives back the offsets at which the two saw other messages.
+    /// Adds another worker's sight of the same epoch. Gives the offsets at which the two workers saw other
+    /// messages.
     pub(crate) fn merge(&mut self, other: Self) -> Vec<u64> {
         let mut conflicts = Vec::new();
         for (offset, theirs) in other.offsets {
@@ -138,6 +126,7 @@ impl StreamSeen {
                 self.offsets.insert(offset, theirs);
                 continue;
             };
+            // One of the two workers was told a wrong message, and nothing here says which worker.
             if mine.what != theirs.what {
                 conflicts.push(offset);
             }
@@ -147,18 +136,19 @@ impl StreamSeen {
             mine.after_return += theirs.after_return;
             mine.slowest = mine.slowest.max(theirs.slowest);
         }
-        for (offset, passed) in other.holes {
-            note(&mut self.holes, offset, passed);
-        }
-        for (offset, passed) in other.ends {
-            note(&mut self.ends, offset, passed);
-        }
+        other.holes.into_iter().for_each(|(offset, passed)| note(&mut self.holes, offset, passed));
+        other.ends.into_iter().for_each(|(offset, passed)| note(&mut self.ends, offset, passed));
         conflicts
     }
 }
 
 fn note(facts: &mut BTreeMap<u64, Passed>, offset: u64, more: Passed) {
-    facts.entry(offset).and_modify(|known| known.join(more)).or_insert(more);
+    let join = |known: &mut Passed| {
+        known.witness.devices += more.witness.devices;
+        known.first_ns = known.first_ns.min(more.first_ns);
+        known.returned_ns = known.returned_ns.min(more.returned_ns);
+    };
+    facts.entry(offset).and_modify(join).or_insert(more);
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
-//! The frames and messages of all devices, counted.
+//! Counts of the frames and messages of all devices.
 
 use serde::{Deserialize, Serialize};
 
-/// What was counted since publishing began.
+/// Counts since publishing began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// Batch frames.
     pub(crate) frames: u64,
-    /// Messages of ours in them, over all devices.
+    /// Own messages in the batches, summed over devices.
     pub(crate) deliveries: u64,
-    /// Messages of ours that devices were told they missed.
+    /// Own messages told as skipped, summed over devices.
     pub(crate) skipped: u64,
-    /// Frames that were decoded; the others equalled one of these.
+    /// Decoded frames. Every other frame equalled a decoded frame.
     pub(crate) decoded: u64,
     /// Bytes of frames, without WebSocket headers.
     pub(crate) bytes: u64,

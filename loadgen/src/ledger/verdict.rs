@@ -1,4 +1,4 @@
-//! Settles the ledger of messages: what was published of a type against what was seen of it, room by room.
+//! Settles the ledger of messages, room by room: a type's publishes against the devices' sight of the type.
 
 use std::collections::BTreeMap;
 
@@ -10,35 +10,35 @@ use super::span::Spans;
 use super::violation::{Kind, Violations};
 use crate::scenario::mix::Load;
 
-/// A type of the mix, and what became of its publishes.
+/// A type of the mix with its publishes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case<'a> {
-    /// Its place in the mix.
+    /// Place of the type in the mix.
     pub(crate) kind: u8,
     pub(crate) load: &'a Load,
     pub(crate) published: &'a Published,
-    /// Another run publishes to the same rooms: what is told as skipped and merged, and what counters come to, may be
-    /// more than what this run published. Everything else holds for this run's own messages as ever.
+    /// Another run publishes to the same rooms. Skips, merges and totals may then exceed this run's
+    /// publishes. All other rules hold for this run's messages as ever.
     pub(crate) others: bool,
 }
 
-/// What became of a type in a room, as every device that was there throughout could add it up.
+/// The account of a type in a room, as added up by any device there throughout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
-    /// Accepted, in counts where it is a counter.
+    /// Accepted messages; of a counter their counts.
     pub(crate) accepted: u64,
-    /// In batches that some device was sent; a counter's total.
+    /// Messages in batches sent to some device; of a counter the last total.
     pub(crate) given: u64,
-    /// Another run's in those batches.
+    /// Another run's messages in the same batches.
     pub(crate) others: u64,
-    /// Merged away before they left.
+    /// Messages merged away before leaving.
     pub(crate) merged: u64,
-    /// Told as skipped to everybody: shed before they left, or in batches that nobody was sent.
+    /// Messages told as skipped to everybody: shed before leaving, or in batches sent to no device.
     pub(crate) skipped: u64,
 }
 
 impl Account {
-    /// Adds that of another room.
+    /// Adds the account of another room.
     pub(crate) fn add(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.given += other.given;
@@ -48,10 +48,11 @@ impl Account {
     }
 }
 
-/// Judges one type in one room that had devices, and gives what became of it. `seen` is what all workers saw, merged.
+/// Judges a type in a room that had devices, and gives the account. `seen` is the merged sight of all
+/// workers.
 ///
-/// Its devices were all welcomed before the first publish, so each of them owes an account of every message the room
-/// accepted: received in a batch, or told as skipped or merged. Messages whose publish is unknown may be missing.
+/// The devices were welcomed before the first publish, so each device owes an account of every accepted
+/// message: received in a batch, or told as skipped or merged. Messages of unknown publishes may be missing.
 pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) -> Account {
     let room = RoomCase::new(case, seen);
     room.check_appearances(violations);
@@ -63,8 +64,9 @@ pub(crate) fn check(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violation
     account
 }
 
-/// Judges one of several lives of a room in memory: the node was restarted while it was open. What was gathered or on its
-/// way then is gone, as the class allows, so only what is there is judged: nothing twice, in order, nothing refused.
+/// Judges one of a room's several lives in memory, after a restart of the node. Messages gathered or on
+/// their way at the restart are gone, as the class allows. So only the received messages are judged: none
+/// twice, none refused, in order.
 pub(crate) fn check_one_life(case: &Case<'_>, seen: &RoomSeen, violations: &mut Violations) {
     let room = RoomCase::new(case, seen);
     room.check_appearances(violations);
@@ -75,9 +77,14 @@ struct RoomCase<'a> {
     case: &'a Case<'a>,
     seen: &'a RoomSeen,
     of_type: &'a TypeSeen,
+    /// The beginning of every example.
+    name: String,
+    /// At least 1.
+    devices: u64,
 }
 
-/// Seqs joined by what frames said of the account, and of what was merged in it.
+/// Distances between seqs: in messages that entered the room, and in merged messages.
+#[derive(Default)]
 struct Accounts {
     all: Spans,
     merged: Spans,
@@ -85,23 +92,17 @@ struct Accounts {
 
 impl<'a> RoomCase<'a> {
     fn new(case: &'a Case<'a>, seen: &'a RoomSeen) -> Self {
-        Self { case, seen, of_type: &seen.types[usize::from(case.kind)] }
+        let of_type = &seen.types[usize::from(case.kind)];
+        let name = format!("room {}: {}", seen.room, case.load.type_name);
+        let devices = seen.starts.values().map(|witness| witness.devices).sum::<u64>().max(1);
+        Self { case, seen, of_type, name, devices }
     }
 
     fn number(&self, place: u32) -> u64 {
         self.case.published.schedule().number_at(self.seen.room, place)
     }
 
-    /// How examples begin.
-    fn name(&self) -> String {
-        format!("room {}: {}", self.seen.room, self.case.load.type_name)
-    }
-
-    fn devices(&self) -> u64 {
-        self.seen.starts.values().map(|witness| witness.devices).sum::<u64>().max(1)
-    }
-
-    /// Every message in the room's order, with the batch it came in.
+    /// Every message in the room's order: the seq of the batch, and the place.
     fn order(&self) -> impl DoubleEndedIterator<Item = (u64, u32)> {
         let batches = self.of_type.batches.iter();
         let order: Vec<(u64, u32)> =
@@ -109,67 +110,71 @@ impl<'a> RoomCase<'a> {
         order.into_iter()
     }
 
-    /// Each message is in the room once, and only if its publish was not refused.
+    /// Each message is in the room once, and only without a refusal.
     fn check_appearances(&self, violations: &mut Violations) {
         let mut first_seen: BTreeMap<u32, u64> = BTreeMap::new();
-        let devices = self.devices();
-        let name = self.name();
+        let Self { name, devices, .. } = self;
         for (seq, place) in self.order() {
             let number = self.number(place);
             if let Some(first) = first_seen.insert(place, seq) {
-                violations.add(Kind::Twice, devices, || {
+                violations.add(Kind::Twice, *devices, || {
                     format!("{name}: message {number} in batch {first} and again in batch {seq}")
                 });
             }
             match self.case.published.outcome(number) {
+                // An unknown publish may have been taken.
                 Outcome::Ok | Outcome::Unknown => {}
-                Outcome::Refused => violations.add(Kind::RefusedAppeared, devices, || {
+                Outcome::Refused => violations.add(Kind::RefusedAppeared, *devices, || {
                     format!("{name}: message {number} was refused but is in batch {seq}")
                 }),
-                Outcome::Unsent => violations.add(Kind::Foreign, devices, || {
+                Outcome::Unsent => violations.add(Kind::Foreign, *devices, || {
                     format!("{name}: message {number} is in batch {seq} but was never sent")
                 }),
             }
         }
     }
 
-    /// A message that was answered before another was sent comes before it, and one request keeps its own order.
-    /// Requests that overlapped in time may stand either way round. Where messages have keys, a later one may take the
-    /// place of an earlier one of its key: then order is asked within each key.
+    /// A message answered before another was sent stands before the other, and a request keeps its
+    /// order. Requests overlapping in time may stand either way round. A later message may take the place
+    /// of an earlier message of equal key, so with keys the order is asked within each key.
     fn check_order(&self, violations: &mut Violations) {
         let published = self.case.published;
         let schedule = self.case.published.schedule();
-        let name = self.name();
+        let Self { name, devices, .. } = self;
         let mut behind: BTreeMap<u32, Behind> = BTreeMap::new();
+        // Backwards, so that one value is enough: the earliest answer of all messages behind.
         for (seq, place) in self.order().rev() {
             let number = self.number(place);
             let behind = behind.entry(self.case.load.key_number(number)).or_default();
             if behind.earliest_answer < published.sent_ns(number) {
-                violations.add(Kind::OutOfOrder, self.devices(), || {
+                violations.add(Kind::OutOfOrder, *devices, || {
+                    let later = behind.answered;
                     format!(
-                        "{name}: message {number} (batch {seq}) stands before message {}, which was accepted before it was \
-                         sent",
-                        behind.answered
+                        "{name}: message {number} (batch {seq}) stands before message {later}, which was accepted before it \
+                         was sent"
                     )
                 });
             }
             if let Some(later) = behind.next.filter(|later| *later < number)
                 && schedule.request_of(later) == schedule.request_of(number)
             {
-                violations.add(Kind::OutOfOrder, self.devices(), || {
+                // Within a request the answer times are equal and prove nothing, but the request lists an
+                // order.
+                violations.add(Kind::OutOfOrder, *devices, || {
                     format!("{name}: message {number} stands before {later} of its own request")
                 });
             }
             behind.next = Some(number);
             if published.answered_ns(number) < behind.earliest_answer {
-                (behind.earliest_answer, behind.answered) = (published.answered_ns(number), number);
+                behind.earliest_answer = published.answered_ns(number);
+                behind.answered = number;
             }
         }
     }
 
-    /// Joins what all frames said; two that contradict each other can't both be exact.
+    /// Joins the claims of all frames. Of two contradicting claims, one at least is inexact.
     fn spans(&self, violations: &mut Violations) -> Accounts {
-        let mut spans = Accounts { all: Spans::default(), merged: Spans::default() };
+        let mut spans = Accounts::default();
         for (claim, witness) in &self.seen.claims {
             let told = claim.of(self.case.kind);
             let agrees = spans.all.state(claim.after, claim.through, told.account());
@@ -178,7 +183,7 @@ impl<'a> RoomCase<'a> {
                     format!(
                         "{}: device {} was given {} in batches {} to {}, and told of {} skipped and {} merged; others' frames \
                          come to {:?}, {:?} of them merged",
-                        self.name(),
+                        self.name,
                         witness.example,
                         told.messages,
                         claim.after + 1,
@@ -194,61 +199,60 @@ impl<'a> RoomCase<'a> {
         spans
     }
 
-    /// Everything that entered the room lies after every device's welcome and before every device's end.
+    /// Every message of the room lies after every device's welcome and before every device's end.
     fn check_starts_and_ends(&self, spans: &mut Accounts, violations: &mut Violations) {
-        let seen = self.seen;
-        let name = self.name();
+        let Self { name, seen, .. } = self;
         let Some((first, _)) = seen.starts.first_key_value() else { return };
         let Some((last, _)) = seen.ends.last_key_value() else { return };
         let batches = &self.of_type.batches;
         for (start, witness) in &seen.starts {
             let in_batches = batches.range(..=start).map(|(_, numbers)| numbers.count()).sum();
-            let before = spans.all.entered(*first, *start).unwrap_or(0).max(in_batches);
+            // Both are lower bounds: claims may not join the two seqs, and batches may have been sent to
+            // nobody.
+            let before = spans.all.entered(*first, *start).max(in_batches);
             violations.add(Kind::Lost, before * witness.devices, || {
                 format!("{name}: device {} was welcomed at {start}, past {before} messages", witness.example)
             });
         }
         for (end, witness) in &seen.ends {
             let in_batches = batches.range(end + 1..).map(|(_, numbers)| numbers.count()).sum();
-            let after = spans.all.entered(*end, *last).unwrap_or(0).max(in_batches);
+            let after = spans.all.entered(*end, *last).max(in_batches);
             violations.add(Kind::Lost, after * witness.devices, || {
                 format!("{name}: device {} ended at batch {end}, {after} messages early", witness.example)
             });
         }
     }
 
-    /// What devices were told they did not get is exactly that, and nothing accepted is in neither.
+    /// Skips and merges are exactly the messages not received, and no accepted message is in neither.
     fn check_totals(&self, spans: &mut Accounts, violations: &mut Violations) -> Account {
         let published = self.case.published;
-        let room = self.seen.room;
-        let name = self.name();
-        let mut waiting: Vec<bool> = vec![true; published.schedule().messages_of(room) as usize];
+        let Self { name, devices, .. } = self;
+        let mut is_seen = vec![false; published.schedule().messages_of(self.seen.room) as usize];
         for (_, place) in self.order() {
-            if let Some(place) = waiting.get_mut(place as usize) {
-                *place = false;
+            // A forged place beyond the schedule is found elsewhere.
+            if let Some(seen) = is_seen.get_mut(place as usize) {
+                *seen = true;
             }
         }
         let missing = |outcome: Outcome| {
-            let waiting = waiting.iter().zip(0_u32..).filter(|(waiting, _)| **waiting);
-            waiting
-                .map(|(_, place)| self.number(place))
-                .filter(move |number| published.outcome(*number) == outcome)
+            let unseen = published.numbers_in(self.seen.room).zip(&is_seen).filter(|(_, seen)| !**seen);
+            unseen.map(|(number, _)| number).filter(move |number| published.outcome(*number) == outcome)
         };
         let missing_ok = missing(Outcome::Ok).count() as u64;
         let missing_unknown = missing(Outcome::Unknown).count() as u64;
         let (told, merged) = self.told_but_unseen(spans);
-        violations.add(Kind::Lost, missing_ok.saturating_sub(told) * self.devices(), || {
+        violations.add(Kind::Lost, missing_ok.saturating_sub(told) * devices, || {
             let examples: Vec<u64> = missing(Outcome::Ok).take(3).collect();
             format!(
                 "{name}: accepted, neither seen nor told as skipped or merged: {missing_ok} less {told}: {examples:?}…"
             )
         });
         let too_many = told.saturating_sub(missing_ok + missing_unknown);
+        // Another run's messages may be told as skipped, too, and do not appear in this run's ledger.
         violations.add(Kind::SkipInexact, if self.case.others { 0 } else { too_many }, || {
             format!("{name}: {told} messages told as skipped or merged; {missing_ok} of those accepted were not seen")
         });
-        let all =
-            (0..published.schedule().messages_of(room)).map(|place| published.outcome(self.number(place)));
+        let all = published.numbers_in(self.seen.room).map(|number| published.outcome(number));
         Account {
             accepted: all.filter(|outcome| *outcome == Outcome::Ok).count() as u64,
             given: self.of_type.batches.values().map(|numbers| numbers.count()).sum(),
@@ -258,25 +262,26 @@ impl<'a> RoomCase<'a> {
         }
     }
 
-    /// Messages between the first welcome and the last end that are in no batch anybody was sent, and those of them that
-    /// were merged.
+    /// Messages between the first welcome and the last end without a batch sent to any device, and the
+    /// number of merged messages among these.
     fn told_but_unseen(&self, spans: &mut Accounts) -> (u64, u64) {
         let Some((start, _)) = self.seen.starts.first_key_value() else { return (0, 0) };
         let Some((end, _)) = self.seen.ends.last_key_value() else { return (0, 0) };
+        // Batches up to the first welcome are judged by `check_starts_and_ends`.
         let ours: u64 = self.of_type.batches.range(start + 1..).map(|(_, numbers)| numbers.count()).sum();
         let others: u64 = self.of_type.others.range(start + 1..).map(|(_, count)| count).sum();
-        let told = spans.all.entered(*start, *end).unwrap_or(0).saturating_sub(ours + others);
-        (told, spans.merged.entered(*start, *end).unwrap_or(0).min(told))
+        let told = spans.all.entered(*start, *end).saturating_sub(ours + others);
+        (told, spans.merged.entered(*start, *end).min(told))
     }
 
-    /// The counts of each key's messages add up to what was accepted of it; to less only where some were skipped.
+    /// The counts of each key's messages add up to the accepted count; to less only where messages were
+    /// skipped.
     fn check_counts(&self, account: Account, violations: &mut Violations) {
         let Case { load, published, others, .. } = *self.case;
+        // Another run's messages of the same key may have taken the place of ours, or ours of theirs.
         if others {
-            // Another run's messages of the same key may have taken the place of ours, or ours of theirs.
             return;
         }
-        let each = load.each();
         let keys = load.keys.max(1) as usize;
         let mut given = vec![0_u64; keys];
         let mut accepted = vec![0_u64; keys];
@@ -289,31 +294,33 @@ impl<'a> RoomCase<'a> {
                 given[key(self.number(place))] += count;
             }
         }
-        for number in (0..published.schedule().messages_of(self.seen.room)).map(|place| self.number(place)) {
-            match published.outcome(number) {
-                Outcome::Ok => accepted[key(number)] += each,
-                Outcome::Unknown => unknown[key(number)] += each,
-                Outcome::Refused | Outcome::Unsent => {}
-            }
-        }
-        // Types that are not summed are judged by their messages alone.
+        // Types without counts are judged by their messages alone.
         if given.iter().sum::<u64>() == account.given && load.count.is_none() {
             return;
         }
+        for number in published.numbers_in(self.seen.room) {
+            match published.outcome(number) {
+                Outcome::Ok => accepted[key(number)] += load.each(),
+                Outcome::Unknown => unknown[key(number)] += load.each(),
+                Outcome::Refused | Outcome::Unsent => {}
+            }
+        }
         for index in 0..keys {
+            // A skipped message may be of any key, so no key has a lower bound then.
             let least = if account.skipped > 0 { 0 } else { accepted[index] };
             let sum = given[index];
             let most = accepted[index] + unknown[index];
             violations.add(Kind::CountInexact, u64::from(!(least..=most).contains(&sum)), || {
-                format!("{}: the messages of key k{index} count {sum}; accepted were {most}", self.name())
+                format!("{}: the messages of key k{index} count {sum}; accepted were {most}", self.name)
             });
         }
     }
 }
 
-/// What stands behind a message of a key in its room.
+/// The messages of a key behind a place in the room's order.
 #[derive(Debug)]
 struct Behind {
+    /// The earliest answer among the messages, and the message.
     earliest_answer: u64,
     answered: u64,
     next: Option<u64>,

@@ -1,19 +1,18 @@
-//! The descriptors of one process: the number of devices it may hold, and what it keeps for all else.
+//! Descriptors of one process: the number of devices, and the reserve for everything else.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Devices of one process, where its descriptors allow.
+/// Most devices of one process, whatever the descriptor limit.
 pub(crate) const DEVICES_PER_PROCESS_MAX: u32 = 19_000;
-/// Pulls under way at one time. Past it devices wait for their turn.
+/// Most pulls under way. Past this devices wait for their turn.
 pub(crate) const PULLS_MAX: usize = 64;
-/// Descriptors a process needs besides its devices: those of pulls, each a connection, and as many for all else.
+/// Descriptors beside the devices: one for each pull, and as many for everything else.
 pub(crate) const DESCRIPTORS_KEPT: u64 = 2 * PULLS_MAX as u64;
 
-/// How many sockets one process may hold besides what else it needs: what the descriptor limit allows, which is raised
-/// as far as it goes, and at most [`DEVICES_PER_PROCESS_MAX`].
+/// Raises the descriptor limit to the hard limit, and returns the number of devices under the limit.
 ///
 /// # Errors
-/// A sentence, when the kernel does not say.
+/// A sentence when the kernel gives no limit.
 pub(crate) fn devices_per_process() -> Result<u32, String> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
     let limit =

@@ -1,4 +1,4 @@
-//! What a run ran on, for those who compare two reports.
+//! The generator's machine, for the comparison of two reports.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
-/// Settings of the kernel that matter to many connections. Those that this machine has not are left out.
+/// Kernel settings that matter to many connections.
 const SYSCTLS: [&str; 10] = [
     "fs.file-max",
     "fs.nr_open",
@@ -21,28 +21,22 @@ const SYSCTLS: [&str; 10] = [
     "vm.max_map_count",
 ];
 
-/// The generator's machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Environment {
-    /// `uname`'s release.
     pub(crate) kernel: String,
-    /// The processor's name.
     pub(crate) processor: String,
-    /// Processors this process may use.
+    /// Processors open to this process.
     pub(crate) processors: usize,
     pub(crate) memory_bytes: u64,
-    /// Descriptors that a process may open, as far as it may raise that itself.
+    /// Hard limit on descriptors of a process; 0 where unknown.
     #[serde(default)]
     pub(crate) descriptors_max: u64,
-    /// Settings of the kernel that matter to many connections.
     pub(crate) sysctls: BTreeMap<String, String>,
-    /// The version of this program.
     pub(crate) loadgen: String,
 }
 
 impl Environment {
-    /// What this machine says of itself; what it does not say is empty or 0.
-    #[must_use]
+    /// Unknown fields are empty or 0.
     pub(crate) fn read() -> Self {
         let sysctls = SYSCTLS.iter().filter_map(|name| Some(((*name).to_owned(), sysctl(name)?)));
         Self {
@@ -57,29 +51,24 @@ impl Environment {
     }
 }
 
-/// A setting of the kernel, its words parted by one space each; `None` where this machine has none of the name.
-#[must_use]
+/// A kernel setting, with words separated by one space; `None` where unknown to this kernel.
 pub(crate) fn sysctl(name: &str) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// A row of `/proc/meminfo` in bytes; 0 where it is not there.
-#[must_use]
-pub(crate) fn memory_bytes(meminfo: &str, row: &str) -> u64 {
-    let mut rows = meminfo.lines().filter_map(|line| line.split_once(':'));
+/// A row of `/proc/meminfo` or `/proc/self/status`, in bytes; 0 for a missing row.
+pub(crate) fn memory_bytes(rows: &str, row: &str) -> u64 {
+    let mut rows = rows.lines().filter_map(|line| line.split_once(':'));
     let kib = rows.find(|(name, _)| *name == row).and_then(|(_, value)| value.split_whitespace().next());
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1_024)
 }
 
-/// The whole of a small file of the kernel's; empty where it can't be read.
-#[must_use]
+/// The whole of a small kernel file; empty where unreadable.
 pub(crate) fn file(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Descriptors that a process may open: the hard limit, to which workers raise their own; 0 where the kernel does not say.
-#[must_use]
 pub(crate) fn descriptors_max() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard)
 }
@@ -89,7 +78,7 @@ fn processors() -> usize {
     (0..CpuSet::count()).filter(|processor| mine.is_set(*processor) == Ok(true)).count()
 }
 
-/// x86 calls it "model name"; other machines have what comes nearest, or nothing.
+/// x86 has "model name"; other processors have a similar row, or none.
 fn processor_name(cpuinfo: &str) -> String {
     let rows = || cpuinfo.lines().filter_map(|line| line.split_once(':'));
     let named = |wanted: &str| rows().find(|(name, _)| name.trim() == wanted);
@@ -97,8 +86,6 @@ fn processor_name(cpuinfo: &str) -> String {
     found.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
 }
 
-/// Bytes of a page of the kernel's.
-#[must_use]
 pub(crate) fn page_bytes() -> u64 {
     let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096)
@@ -113,6 +100,8 @@ mod tests {
         let meminfo = "MemTotal:       32881000 kB\nMemFree:         100 kB\nMemAvailable:    2048 kB\n";
         assert_eq!(memory_bytes(meminfo, "MemAvailable"), 2 << 20);
         assert_eq!((memory_bytes(meminfo, "Mem"), memory_bytes("", "MemTotal")), (0, 0));
+        let status = "Name:\tx\nVmPeak:\t  99 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!((memory_bytes(status, "VmHWM"), memory_bytes("Name:\tx\n", "VmHWM")), (2 << 20, 0));
         let cpuinfo =
             "processor\t: 0\nmodel\t\t: 85\nmodel name\t: A Processor @ 2 GHz\nmodel name\t: another\n";
         assert_eq!(processor_name(cpuinfo), "A Processor @ 2 GHz");

@@ -1,4 +1,4 @@
-//! The machine that the generator runs on: its settings, descriptors and sockets, and the time of its processors.
+//! The generator's machine: settings, descriptors, sockets, processor time and memory.
 
 pub(crate) mod busy;
 pub(crate) mod descriptors;

@@ -1,5 +1,4 @@
-//! How this generator's devices connect: without waiting, and from as many addresses as they need, because one address has
-//! about 28 000 ports.
+//! Non-blocking connects of devices, from many source addresses: one address has about 28 000 ports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
@@ -9,22 +8,23 @@ use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Where this process's devices come from, where their door is not on loopback.
+/// Source addresses of this process's devices for doors off loopback.
 static ELSEWHERE: OnceLock<Vec<IpAddr>> = OnceLock::new();
-/// Whose turn it is of those.
+/// Number of addresses handed out.
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
-/// Devices of this process come from these addresses in turn, where their door is not on loopback. The first to say any
-/// is heeded; without one the kernel chooses.
+/// Sets the source addresses for doors off loopback. The first non-empty list wins; without any the kernel
+/// chooses.
 pub(crate) fn come_from(sources: Vec<IpAddr>) {
     if !sources.is_empty() {
-        // What a machine's own worker was told goes before what its coordinator says.
+        // `--source` of a machine's own worker comes first, and so wins over the coordinator's list.
         drop(ELSEWHERE.set(sources));
     }
 }
 
-/// The address that the next connection to `door` comes from; `None`: the kernel chooses.
+/// The source address of the next connection; `None`: the kernel chooses.
 fn next_source(door: SocketAddr, loopback: Ipv4Addr) -> Option<IpAddr> {
+    // All of 127.0.0.0/8 is this machine, so each worker takes addresses of its own without setup.
     if door.ip().is_loopback() {
         return door.is_ipv4().then_some(loopback.into());
     }
@@ -33,11 +33,11 @@ fn next_source(door: SocketAddr, loopback: Ipv4Addr) -> Option<IpAddr> {
     sources.get(turn % sources.len()).copied().filter(|source| source.is_ipv4() == door.is_ipv4())
 }
 
-/// A connection to `door` that is being made. `source` is the loopback address it comes from, where the door is on
-/// loopback; `receive_bytes` is what the kernel may hold for it, where that is not left to the kernel.
+/// Begins a connection to `door`. `source` is used for a door on loopback; `receive_bytes` caps the kernel's
+/// receive buffer.
 ///
 /// # Errors
-/// When there is no descriptor, or no port, for it.
+/// When descriptors or ports are used up.
 pub(crate) fn connect(
     door: SocketAddr,
     source: Ipv4Addr,
@@ -45,7 +45,8 @@ pub(crate) fn connect(
 ) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(door), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(source) = next_source(door, source) {
-        // The port is chosen at connect, per (source, door) pair: many addresses, each with all its ports.
+        // The kernel chooses the port at connect, per (source, door) pair, so every address has all its
+        // ports.
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
@@ -56,6 +57,7 @@ pub(crate) fn connect(
     socket.set_tcp_nodelay(true)?;
     match socket.connect(&door.into()) {
         Ok(()) => {}
+        // The usual answer of a non-blocking connect.
         Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
         Err(error) => return Err(error),
     }

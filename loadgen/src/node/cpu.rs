@@ -1,4 +1,4 @@
-//! What a run cost the node's processor per frame, and how far that is from the floor.
+//! The node's processor time per frame, and its ratio to the floor.
 
 use std::fmt;
 
@@ -12,36 +12,33 @@ use crate::node::floor::{Floor, FloorShape};
 use crate::scenario::plan::Plan;
 use crate::wire::frame::header_bytes;
 
-/// The counter at the operator door: processor time that the node has used.
 const PROCESSOR_TIME: &str = "roomcast_cpu_microseconds_total";
-/// The counter at the operator door: devices that the node has let in.
 const LET_IN: &str = "roomcast_handshakes_accepted_total";
-/// How long a run's floor takes; a shorter run's takes as long as that run, and at least a second.
+/// Length of a floor measurement. A shorter run has a floor of its own length, and at least a second.
 const FLOOR_MS: u64 = 3_000;
 const FLOOR_MS_MIN: u64 = 1_000;
-/// Rounds of a run's floor, at least, however slow the run was.
+/// Least rounds of a floor, for slow runs.
 const FLOOR_ROUNDS_MIN: u64 = 5;
 
-/// What the node used from before the first publish was due until the last frame had arrived.
+/// The node's use from before the first publish was due until the last frame had arrived.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spent {
-    /// Processor time, over all its threads.
+    /// Processor time over all threads.
     pub(crate) cpu_us: u64,
-    /// The time between the two readings.
+    /// Time between the two readings.
     pub(crate) took_us: u64,
-    /// Devices it let in meanwhile: those that came back.
+    /// Devices let in meanwhile, so devices that came back.
     pub(crate) joins: u64,
 }
 
 impl Spent {
-    /// Processors that it kept busy on average.
-    #[must_use]
+    /// Processors kept busy, on average.
     pub(crate) fn processors(&self) -> f64 {
         ratio(self.cpu_us, self.took_us)
     }
 }
 
-/// Between two readings of the node's processor time.
+/// The first reading, or the reason for its absence.
 #[derive(Debug)]
 pub(crate) struct Meter(Result<MeterReading, String>);
 
@@ -53,8 +50,7 @@ struct MeterReading {
 }
 
 impl Meter {
-    /// Reads the node's processor time before the first publish is due, when every device is in its room.
-    #[must_use]
+    /// Reads the processor time before the first publish is due, with every device in its room.
     pub(crate) fn begin(plan: &Plan) -> Self {
         if plan.awkward.through_restarts {
             return Self(Err("a node that is restarted counts its processor time anew".into()));
@@ -62,10 +58,10 @@ impl Meter {
         Self(MeterReading::take(plan))
     }
 
-    /// Reads it again, when the last frame has arrived and before the devices leave.
+    /// Reads again, after the last frame and before the devices leave.
     ///
     /// # Errors
-    /// A sentence that says why there is no such figure.
+    /// A sentence with the reason for the missing figure.
     pub(crate) fn end(self, plan: &Plan) -> Result<Spent, String> {
         let before = self.0?;
         let after = MeterReading::take(plan)?;
@@ -84,36 +80,33 @@ impl MeterReading {
         let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN])?;
         let cpu_us =
             cpu_us.ok_or_else(|| format!("operator door {door}: no {PROCESSOR_TIME} in /metrics"))?;
-        // A node that does not count them has let nobody in, as far as can be told.
+        // A node without this counter has let nobody in, as far as can be told.
         Ok(Self { cpu_us, joins: joins.unwrap_or(0), at_ns: monotonic_ns() })
     }
 }
 
-/// The node's processor time per frame that a device got, beside the floor.
+/// The node's processor time per delivered frame, beside the floor.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct CpuFigures {
-    /// What the node used over the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) spent: Option<Spent>,
-    /// Processor time of the whole node from just before the first publish until the last frame had arrived, divided by
-    /// the frames that devices got in that time. So it holds what else the node did meanwhile: taking the publishes,
-    /// heartbeats, acknowledgements, devices that came back.
+    /// `cpu_us` / frames delivered. The time includes all the node's other work: publishes, heartbeats,
+    /// acknowledgements and returning devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_per_frame_ns: Option<f64>,
-    /// The floor, measured after the run in the run's shape.
+    /// Measured after the run, in the run's shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) floor: Option<Floor>,
     /// `cpu_per_frame / floor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_per_frame_over_floor: Option<f64>,
-    /// Why one of these is missing.
+    /// The reason for the first missing figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) missing_because: Option<String>,
 }
 
 impl CpuFigures {
-    /// The figures of a run whose devices got what `seen` says; measures the floor, so nothing else may be running.
-    #[must_use]
+    /// Measures the floor, so nothing else may run on this machine.
     pub(crate) fn of(spent: Result<Spent, String>, seen: &Tally, plan: &Plan) -> Self {
         let mut figures = Self::default();
         let measured = spent.and_then(|spent| {
@@ -123,6 +116,7 @@ impl CpuFigures {
             if !plan.target.measures_floor {
                 return Err("--no-floor".into());
             }
+            // The floor of this machine says nothing about another.
             if !plan.target.viewer_door.address().ip().is_loopback() {
                 return Err(format!("the node at {} is not on this machine", plan.target.viewer_door));
             }
@@ -140,7 +134,8 @@ impl CpuFigures {
     }
 }
 
-/// The floor that has a run's shape: its devices on average, its mean frame, its frames per device and second. `None`: no frame.
+/// The floor in the run's shape: average devices, mean frame, frames per device and second. `None` without
+/// frames.
 fn floor_shape(seen: &Tally, plan: &Plan) -> Option<FloorShape> {
     let payload_bytes = seen.bytes.checked_div(seen.frames)?;
     let duration_ms = plan.seconds_milli.clamp(FLOOR_MS_MIN, FLOOR_MS);

@@ -1,8 +1,8 @@
-//! `roomcast-loadgen floor`: the least processor time that a broadcast can cost on this machine.
+//! `roomcast-loadgen floor`: the least processor time of a broadcast on this machine.
 //!
-//! A loop with nothing in it but a non-blocking `send` of the same bytes to each of many plain TCP connections, round
-//! after round; a child process holds their other ends and does nothing but read. What a server needs per device and
-//! frame above this is its own; what is below the floor is the kernel's.
+//! A loop of non-blocking `send` of the same bytes to many plain TCP connections, round after round. A child
+//! process holds the other ends and only reads. A server's time above the floor is its own; the floor is the
+//! kernel's.
 
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
@@ -20,48 +20,46 @@ use crate::clock::{monotonic_ns, sleep_until, thread_processor_ns};
 use crate::figures::ratio;
 use crate::machine::descriptors::devices_per_process;
 
-/// How long the sender waits for its next receiver.
+/// Longest wait for the next receiver.
 const RECEIVER_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// Linux acknowledges what comes first on a connection at once (TCP_MAX_QUICKACKS), within the sender's `send` where both are
-/// one machine: a microsecond more for each of so many sends, and no part of what a frame costs later.
+/// Linux acknowledges the first segments of a connection at once (TCP_MAX_QUICKACKS), on loopback within the
+/// sender's `send`. Each of these sends costs a microsecond more than later sends, so these rounds are not
+/// measured.
 const QUICK_ACKS: u32 = 16;
 
-/// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FloorShape {
-    /// Connections that are sent to.
     pub(crate) devices: u32,
     /// Bytes of each send.
     pub(crate) frame_bytes: usize,
-    /// Rounds in 1 000 seconds; in each round every device is sent to once.
+    /// Rounds in 1 000 seconds. A round sends once to every device.
     pub(crate) rate_milli: u64,
-    /// Rounds that are measured.
+    /// Measured rounds.
     pub(crate) rounds: u64,
 }
 
-/// What a floor came to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Floor {
     pub(crate) devices: u32,
     pub(crate) frame_bytes: usize,
     pub(crate) rounds_per_s: f64,
-    /// Sends that were taken whole.
+    /// Sends taken whole.
     pub(crate) sends: u64,
-    /// Sends that would have blocked: taken in part or not at all, and not tried again. Any make the figure doubtful.
+    /// Sends taken in part or not at all, without a retry. Any such send makes the figure doubtful.
     pub(crate) blocked: u64,
-    /// Processor time of the sender per send.
+    /// Sender's processor time per send.
     pub(crate) cpu_per_send_ns: f64,
 }
 
 impl Floor {
-    /// Sends in this shape. Some rounds before the first are not counted: new connections are slower.
+    /// Measures after some uncounted rounds, because new connections are slower.
     ///
-    /// The receivers run on the processors this process may use. Where those are not all there are (`taskset`), which is
-    /// how a load is kept off its server's processors, the sender takes the others, as the server would.
+    /// The receivers run on the processors of this process. Under `taskset`, which keeps a load off its
+    /// server's processors, the sender takes the other processors, as the server would.
     ///
     /// # Errors
-    /// A sentence, when the connections can't be made or break.
+    /// A sentence when a connection can't be made or breaks.
     pub(crate) fn measure(shape: FloorShape) -> Result<Self, String> {
         let capacity = devices_per_process()?;
         if shape.devices > capacity {
@@ -75,7 +73,7 @@ impl Floor {
         let receivers = Receivers::start(listener.local_addr().map_err(failed)?, shape.devices);
         let mut receivers = receivers.map_err(|error| format!("starting the receivers' process: {error}"))?;
         let sockets = accept(listener, shape.devices)?;
-        // A thread of its own: where it runs, and the processor time it has used, are not the process's.
+        // A thread of its own: its processor time and its processors are not the process's.
         let sending = std::thread::spawn(move || send_rounds(&sockets, shape));
         let floor = sending.join().map_err(|_| "the sender broke down".to_owned())?;
         receivers.await_end();
@@ -83,7 +81,7 @@ impl Floor {
     }
 }
 
-/// The child process that holds the other ends. It is ended with this.
+/// The child process with the other ends; killed on drop.
 #[derive(Debug)]
 struct Receivers(Child);
 
@@ -94,7 +92,7 @@ impl Receivers {
         command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(Self)
     }
 
-    /// Waits for it: its connections are closed.
+    /// Waits for the child, whose connections are closed by now.
     fn await_end(&mut self) {
         drop(self.0.wait());
     }
@@ -107,7 +105,7 @@ impl Drop for Receivers {
     }
 }
 
-/// Takes so many connections and greets each with a byte, for which the receivers wait before they connect more.
+/// Accepts the receivers and greets each with a byte. Receivers wait for greetings before further connects.
 fn accept(mut listener: TcpListener, devices: u32) -> Result<Vec<TcpStream>, String> {
     let failed = |error: std::io::Error| format!("connecting the receivers: {error}");
     let mut poll = Poll::new().map_err(failed)?;
@@ -137,7 +135,6 @@ fn accept(mut listener: TcpListener, devices: u32) -> Result<Vec<TcpStream>, Str
     Ok(sockets)
 }
 
-/// What became of sends.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sent {
     whole: u64,
@@ -148,6 +145,7 @@ fn send_rounds(sockets: &[TcpStream], shape: FloorShape) -> Result<Floor, String
     step_aside();
     let frame = vec![b'x'; shape.frame_bytes];
     let failed = |error: std::io::Error| format!("sending: {error}");
+    // Warm-up: the quick acknowledgements, then one frame of the measured size.
     for _ in 0..QUICK_ACKS {
         send_round(sockets, b"?", &mut Sent::default()).map_err(failed)?;
     }
@@ -162,8 +160,9 @@ fn send_rounds(sockets: &[TcpStream], shape: FloorShape) -> Result<Floor, String
         send_round(sockets, &frame, &mut sent).map_err(failed)?;
         spent_ns += thread_processor_ns() - before_ns;
     }
+    // A floor per send needs at least one send.
     if sent.whole == 0 {
-        return Err("not one send was taken whole".into());
+        return Err("no send was complete".into());
     }
     Ok(Floor {
         devices: shape.devices,
@@ -175,7 +174,7 @@ fn send_rounds(sockets: &[TcpStream], shape: FloorShape) -> Result<Floor, String
     })
 }
 
-/// What is measured.
+/// The measured loop.
 fn send_round(sockets: &[TcpStream], frame: &[u8], sent: &mut Sent) -> std::io::Result<()> {
     for mut socket in sockets {
         match socket.write(frame) {
@@ -188,7 +187,7 @@ fn send_round(sockets: &[TcpStream], frame: &[u8], sent: &mut Sent) -> std::io::
     Ok(())
 }
 
-/// Moves the calling thread to the processors that this process is kept off, if there are any.
+/// Moves the calling thread to the processors closed to this process, if any.
 fn step_aside() {
     let this_thread = Pid::from_raw(0);
     let Ok(mine) = sched_getaffinity(this_thread) else { return };
@@ -196,7 +195,7 @@ fn step_aside() {
     for processor in (0..CpuSet::count()).filter(|processor| mine.is_set(*processor) == Ok(false)) {
         others.set(processor).ok();
     }
-    // Where there are none the kernel refuses, and the thread stays where it is.
+    // Without such processors the kernel refuses, and the thread stays.
     sched_setaffinity(this_thread, &others).ok();
 }
 
@@ -204,7 +203,8 @@ impl fmt::Display for Floor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "floor        {:.0} ns of processor time per send: {} devices, {} bytes, {} rounds/s; {} sends, {} would block",
+            "floor        {:.0} ns of processor time per send: {} devices, {} bytes, {} rounds/s; {} sends, \
+             {} would block",
             self.cpu_per_send_ns, self.devices, self.frame_bytes, self.rounds_per_s, self.sends, self.blocked
         )
     }

@@ -1,4 +1,4 @@
-//! The node's memory over the time of a run, as it says itself at the operator door. Pure.
+//! The node's memory over a run, by its own `/metrics`. Pure.
 
 use std::fmt;
 
@@ -7,39 +7,33 @@ use serde::{Deserialize, Serialize};
 use crate::figures::ratio;
 use crate::node::samples::Sample;
 
-/// From when on memory is to be flat: rooms, histories and outboxes have their size by then.
+/// Memory should be flat from here on: rooms, histories and outboxes have reached their size.
 const SETTLED_MS: u64 = 10_000;
 
-/// One reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resident {
-    /// When, counted from the first publish.
+    /// Time after the first publish.
     pub(crate) at_ms: u64,
     pub(crate) bytes: u64,
 }
 
-/// The node's memory over a run.
+/// All `Option` fields are `None` in a run shorter than 10 s.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MemoryFigures {
-    /// Ten seconds after the first publish.
+    /// The first reading past 10 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) settled_bytes: Option<u64>,
-    /// The most from then on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) most_bytes: Option<u64>,
-    /// The least from then on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) least_bytes: Option<u64>,
-    /// At the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) end_bytes: Option<u64>,
-    /// All readings.
     pub(crate) readings: Vec<Resident>,
 }
 
 impl MemoryFigures {
-    /// The figures of a run whose node was sampled so; what it said before the first publish, or did not know, is left out.
-    #[must_use]
+    /// Drops samples before the first publish, and samples without memory.
     pub(crate) fn of_samples(samples: &[Sample]) -> Self {
         let reading = |sample: &Sample| {
             let at_ms = u64::try_from(sample.at_ms).ok()?;
@@ -71,8 +65,8 @@ impl fmt::Display for MemoryFigures {
         let percent = |bytes: u64| 100.0 * (ratio(bytes, settled) - 1.0);
         writeln!(
             f,
-            "memory       {:.1} MiB of the node after 10 s; from then on {:.1} ({:+.1} %) to {:.1} ({:+.1} %), {:.1} at the end \
-             ({:+.1} %)",
+            "memory       {:.1} MiB of the node after 10 s; from then on {:.1} ({:+.1} %) to {:.1} ({:+.1} %), \
+             {:.1} at the end ({:+.1} %)",
             mib(settled),
             mib(least),
             percent(least),
@@ -94,7 +88,8 @@ mod tests {
         let figures =
             MemoryFigures::of([(1, 10), (9, 90), (10, 100), (20, 103), (30, 99), (60, 101)].map(at).to_vec());
         let said = figures.to_string();
-        let expected = "100.0 MiB of the node after 10 s; from then on 99.0 (-1.0 %) to 103.0 (+3.0 %), 101.0 at the end (+1.0 %)";
+        let expected = "100.0 MiB of the node after 10 s; from then on 99.0 (-1.0 %) to 103.0 (+3.0 %), \
+            101.0 at the end (+1.0 %)";
         assert!(said.contains(expected), "{said}");
         assert_eq!(MemoryFigures::of(vec![at((3, 10))]).to_string(), "");
     }

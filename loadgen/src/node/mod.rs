@@ -1,4 +1,4 @@
-//! The node under load: its samples, its memory, its processor time beside the floor, and the faults that are done to it.
+//! The node under load: samples, memory, processor time beside the floor, and faults against the node.
 
 pub(crate) mod cpu;
 pub(crate) mod faults;

@@ -1,4 +1,4 @@
-//! A child process of the floor: sockets that are read and nothing else. It ends when the sender has closed them all.
+//! The floor's child process: sockets that are only read. Ends when the sender has closed all sockets.
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,31 +12,31 @@ use crate::machine::sockets;
 
 /// Largest read.
 const SCRATCH_BYTES: usize = 1024 * 1024;
-/// Readiness events taken in one turn.
+/// Most readiness events of one turn.
 const EVENTS_MAX: usize = 4096;
-/// Addresses that they come from, in turn.
+/// Source addresses, used in turn.
 const SOURCES: usize = 8;
 
-/// How long they rest before they read what is there. The devices of a run have more to do than to read, so that few sends
-/// find them asleep; receivers that slept after each read would be woken by one send in twelve, at the sender's cost.
+/// Rest before each read. A run's devices are busy, so few sends find a device asleep. Without the rest, one
+/// send in twelve would wake a receiver at the sender's cost.
 const REST_NS: u64 = 200_000;
-/// Connections that the sender has not greeted yet. Past it no other is begun, so that its backlog can't overflow.
+/// Most ungreeted connections. More could overflow the sender's backlog.
 const UNGREETED_MAX: usize = 64;
 
-/// One receiver's end.
 #[derive(Debug)]
 struct Receiver {
-    /// `None` once it is closed.
+    /// `None` once closed.
     stream: Option<TcpStream>,
-    /// Whether the sender has taken the connection: it says so with a first byte.
+    /// The sender took the connection and sent its first byte.
     is_greeted: bool,
 }
 
-/// Connects so many receivers to `sender` and reads until each of them is closed.
+/// Connects `count` receivers to `sender` and reads until all are closed.
 ///
 /// # Errors
-/// When a connection can't be begun or ends before it was greeted, or the kernel gives no epoll descriptor.
+/// When a connection fails or ends before its greeting, or epoll fails.
 pub(crate) fn run(sender: SocketAddr, count: usize) -> std::io::Result<()> {
+    // Raises the descriptor limit.
     devices_per_process().map_err(std::io::Error::other)?;
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(EVENTS_MAX);
@@ -56,7 +56,7 @@ pub(crate) fn run(sender: SocketAddr, count: usize) -> std::io::Result<()> {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             polled => polled?,
         }
-        // While it rests here, and not in epoll, what is sent to it wakes nobody.
+        // While this thread rests here and not in epoll, sends wake nobody.
         sleep_until(monotonic_ns() + REST_NS);
         for event in &events {
             let receiver = &mut receivers[event.token().0];
@@ -66,6 +66,7 @@ pub(crate) fn run(sender: SocketAddr, count: usize) -> std::io::Result<()> {
                 receiver.stream = None;
                 open -= 1;
             }
+            // Fewer connections would measure a smaller floor without notice.
             if !receiver.is_greeted && is_over {
                 return Err(std::io::Error::other("the sender took not every connection"));
             }
@@ -76,8 +77,8 @@ pub(crate) fn run(sender: SocketAddr, count: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads what is there, and says whether that was all there ever will be. A read that did not fill the scratch emptied
-/// the socket (epoll(7)), unless its other end is closing.
+/// Reads all waiting bytes; true at the end of the stream. A read below the scratch size has emptied the
+/// socket (epoll(7)), unless the other end is closing.
 fn is_over(stream: &mut TcpStream, closing: bool, scratch: &mut [u8]) -> bool {
     loop {
         match stream.read(scratch) {

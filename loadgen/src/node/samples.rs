@@ -1,51 +1,50 @@
-//! The node under load over the time of a run, second by second: what it says at its operator door, and what the kernel
-//! holds for it where both are on one machine.
+//! The node second by second: its `/metrics`, and the kernel's socket memory where the node is on this
+//! machine.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::unistd::{SysconfVar, sysconf};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::monotonic_ns;
 use crate::figures::ratio;
 use crate::figures::timeline::Moment;
+use crate::machine::environment::{file, page_bytes};
 use crate::wire::doors::Door;
 
-/// How often the node is asked, at first.
+/// First interval between readings.
 const EVERY_MS: u64 = 1_000;
-/// Samples of a run: two hours of seconds. Past it every second one is dropped, and the node is asked half as often.
+/// Most samples of a run: two hours of seconds. Past this, every second reading is dropped and the interval
+/// doubles.
 const SAMPLES_MAX: usize = 7_200;
 
-/// One second of the node.
+/// One interval of the node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
-    /// When, counted from the first publish; negative before it.
+    /// End of the interval, after the first publish; negative before.
     pub(crate) at_ms: i64,
-    /// Processors it kept busy since the sample before.
+    /// Processors kept busy.
     pub(crate) cpu: f64,
-    /// Its memory.
     pub(crate) resident_bytes: u64,
-    /// What the kernel holds for all TCP sockets of this machine; `None` where the node is elsewhere.
+    /// Kernel memory of all TCP sockets of this machine; `None` for a remote node.
     pub(crate) socket_bytes: Option<u64>,
-    /// TCP sockets of this machine, either end of each connection; `None` where the node is elsewhere.
+    /// TCP sockets of this machine, both ends; `None` for a remote node.
     pub(crate) sockets: Option<u64>,
-    /// Connections it has.
     pub(crate) connections: u64,
-    /// Messages it took, a second.
+    /// Messages accepted, a second.
     pub(crate) published_per_s: f64,
-    /// Frames it sent, a second.
+    /// Frames sent, a second.
     pub(crate) frames_per_s: f64,
-    /// Messages that devices had, a second, by the quarter of a second in which they were due: the node does not count them.
+    /// Messages delivered, a second, by due time in quarters of a second. Counted by the devices, not the
+    /// node.
     pub(crate) deliveries_per_s: f64,
-    /// The highest step of its shards' ladders.
+    /// The highest ladder step among the shards.
     pub(crate) ladder_step: u64,
 }
 
-/// What a node says at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct NodeReading {
     cpu_us: u64,
@@ -57,12 +56,13 @@ struct NodeReading {
 }
 
 impl NodeReading {
-    /// Reads `/metrics`; `None` when there is no processor time in it, which every node has.
+    /// Sums the shards' and classes' rows; `None` without processor time, which every node has.
     fn of(metrics: &str) -> Option<Self> {
         let mut reading = Self::default();
         let mut has_cpu = false;
         for line in metrics.lines() {
             let Some((metric, value)) = line.rsplit_once(' ') else { continue };
+            // Ratios are no whole numbers, and none of them is read here.
             let Ok(value) = value.parse::<u64>() else { continue };
             let sum = match metric.split('{').next().unwrap_or(metric) {
                 "roomcast_cpu_microseconds_total" => {
@@ -84,8 +84,9 @@ impl NodeReading {
         has_cpu.then_some(reading)
     }
 
-    /// What the counters grew by since `before`. A node that was restarted counts anew, from nothing.
+    /// The counters' growth. A restarted node counts from 0.
     fn grown_since(&self, before: &Self) -> Self {
+        // Any counter that fell shows a restart.
         let is_anew =
             self.cpu_us < before.cpu_us || self.accepted < before.accepted || self.frames < before.frames;
         let from = if is_anew { Self::default() } else { *before };
@@ -98,7 +99,7 @@ impl NodeReading {
     }
 }
 
-/// What the kernel says of TCP in `/proc/net/sockstat` and `/proc/net/sockstat6`.
+/// TCP in `/proc/net/sockstat` and `/proc/net/sockstat6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kernel {
     pages: u64,
@@ -106,7 +107,7 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Reads both files; `None` when the first has no line of TCP.
+    /// `None` without a line of TCP.
     fn of(sockstat: &str, sockstat6: &str) -> Option<Self> {
         let value = |text: &str, protocol: &str, name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(protocol))?;
@@ -120,12 +121,10 @@ impl Kernel {
     }
 
     fn read() -> Option<Self> {
-        let file = |name| std::fs::read_to_string(name).unwrap_or_default();
         Self::of(&file("/proc/net/sockstat"), &file("/proc/net/sockstat6"))
     }
 }
 
-/// A reading and its time.
 #[derive(Debug, Clone, Copy)]
 struct Timed {
     at_ns: u64,
@@ -133,7 +132,7 @@ struct Timed {
     kernel: Option<Kernel>,
 }
 
-/// Readings of a run, as many as are kept.
+/// The kept readings of a run.
 #[derive(Debug)]
 struct Series {
     readings: Vec<Timed>,
@@ -144,14 +143,12 @@ struct Series {
 
 impl Series {
     fn new(start_ns: u64) -> Self {
-        let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-        let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096);
-        Self { readings: Vec::new(), every_ms: EVERY_MS, start_ns, page_bytes }
+        Self { readings: Vec::new(), every_ms: EVERY_MS, start_ns, page_bytes: page_bytes() }
     }
 
     fn push(&mut self, reading: Timed) {
         self.readings.push(reading);
-        // The first is what the others are counted from; it makes no sample.
+        // The first reading is only the base of the second, and makes no sample.
         if self.readings.len() > SAMPLES_MAX + 1 {
             let mut place = 0;
             self.readings.retain(|_| {
@@ -162,7 +159,6 @@ impl Series {
         }
     }
 
-    /// What was between each two readings.
     fn samples(&self) -> impl DoubleEndedIterator<Item = Sample> {
         self.readings.windows(2).map(|pair| self.sample(pair[0], pair[1]))
     }
@@ -187,7 +183,7 @@ impl Series {
     }
 }
 
-/// Asks the node every second until it is told to end.
+/// Reads the node every second until the end.
 #[derive(Debug)]
 pub(crate) struct ServerWatch {
     stop: Sender<()>,
@@ -195,7 +191,7 @@ pub(crate) struct ServerWatch {
     lately: Lately,
 }
 
-/// What the node said so far; may be asked from any thread.
+/// The samples so far, shared with other threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Lately(Arc<Mutex<Series>>);
 
@@ -204,17 +200,14 @@ impl Lately {
         self.0.lock()
     }
 
-    /// The last sample.
-    #[must_use]
     pub(crate) fn last(&self) -> Option<Sample> {
         self.series().samples().next_back()
     }
 }
 
 impl ServerWatch {
-    /// Begins, on a thread of its own; times count from `start_ns`. What the kernel holds is read where the node is on this
-    /// machine. A node that does not answer, because it is being restarted, has no sample.
-    #[must_use]
+    /// Starts reading on a thread of its own; times count from `start_ns`. A node without an answer, as
+    /// during a restart, has no sample.
     pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
         let (stop, stopped) = channel();
         let is_here = door.address().ip().is_loopback();
@@ -230,6 +223,7 @@ impl ServerWatch {
                 }
                 let next_ns = asked_ns + told.series().every_ms * 1_000_000;
                 let rest = Duration::from_nanos(next_ns.saturating_sub(monotonic_ns()));
+                // The other end of the channel is dropped to stop this thread.
                 if stopped.recv_timeout(rest) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
@@ -238,14 +232,10 @@ impl ServerWatch {
         Self { stop, asking, lately }
     }
 
-    /// What the node said so far.
-    #[must_use]
     pub(crate) fn lately(&self) -> Lately {
         self.lately.clone()
     }
 
-    /// Ends it, and gives what the node said.
-    #[must_use]
     pub(crate) fn end(self) -> Vec<Sample> {
         drop(self.stop);
         drop(self.asking.join());
@@ -253,11 +243,12 @@ impl ServerWatch {
     }
 }
 
-/// Enters what devices had, of all types' timelines, into the samples of their time.
+/// Adds the devices' deliveries, from all types' timelines, to the samples of their time.
 pub(crate) fn enter_deliveries<'a>(samples: &mut [Sample], moments: impl IntoIterator<Item = &'a Moment>) {
     let mut delivered = vec![0_u64; samples.len()];
     for moment in moments {
         let at_ms = i64::try_from(moment.at_ms).unwrap_or(i64::MAX);
+        // Moments past the last sample have no row.
         let place = samples.partition_point(|sample| sample.at_ms <= at_ms);
         if let Some(count) = delivered.get_mut(place) {
             *count += moment.count;
@@ -279,16 +270,17 @@ mod tests {
     const METRICS: &str = "# HELP roomcast_frames_total Frames.\n# TYPE roomcast_frames_total counter\n\
         roomcast_frames_total{kind=\"level\"} 90\nroomcast_frames_total{kind=\"refresh\"} 10\n\
         roomcast_messages_accepted_total{class=\"normal\"} 7\nroomcast_messages_accepted_total{class=\"counter\"} 3\n\
-        roomcast_connections{shard=\"0\"} 4\nroomcast_connections{shard=\"1\"} 5\nroomcast_connections_waiting{shard=\"0\"} 99\n\
+        roomcast_connections{shard=\"0\"} 4\nroomcast_connections{shard=\"1\"} 5\n\
+        roomcast_connections_waiting{shard=\"0\"} 99\n\
         roomcast_ladder_step{shard=\"0\"} 1\nroomcast_ladder_step{shard=\"1\"} 3\n\
-        roomcast_shard_busy_ratio{shard=\"0\"} 0.25\nroomcast_cpu_microseconds_total 500000\nroomcast_resident_bytes 1024\n";
+        roomcast_shard_busy_ratio{shard=\"0\"} 0.25\nroomcast_cpu_microseconds_total 500000\n\
+        roomcast_resident_bytes 1024\n";
 
     fn at(at_ms: u64, cpu_us: u64, frames: u64) -> Timed {
         let node = NodeReading { cpu_us, frames, ..NodeReading::default() };
         Timed { at_ns: at_ms * 1_000_000, node, kernel: None }
     }
 
-    /// What was between these, for a run that starts at so many milliseconds.
     fn sampled(start_ms: u64, readings: impl IntoIterator<Item = Timed>) -> Vec<Sample> {
         let mut series = Series::new(start_ms * 1_000_000);
         readings.into_iter().for_each(|reading| series.push(reading));

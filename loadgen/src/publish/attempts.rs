@@ -1,35 +1,36 @@
-//! Which requests are tried again, and when. Pure.
+//! Further attempts at requests: which requests, and at which time. Pure.
 //!
-//! A refusal is final only if no earlier attempt may have been taken: after one without an answer, nobody knows.
+//! A refusal is final only when no earlier attempt may have been taken. After an attempt without an answer,
+//! the node may have taken the request, so a later refusal leaves the request unknown.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::ledger::Outcome;
 
-/// How long the next attempt waits where no answer says, times the attempts so far.
+/// Wait for the next attempt where no answer names a wait, times the attempts so far.
 const BACKOFF_NS: u64 = 100_000_000;
-/// Longest wait for the next attempt, whatever an answer asks for.
+/// Longest wait for the next attempt, even where an answer asks for more.
 const BACKOFF_MAX_NS: u64 = 2_000_000_000;
 
-/// Time for each attempt that is allowed, on the whole: attempts that get no answer for long are fewer.
+/// Time for each allowed attempt. A long wait for an answer uses up the time of later attempts.
 const ATTEMPT_AGE_NS: u64 = 1_500_000_000;
 
-/// How one attempt ended.
+/// The end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tried {
-    /// Answered with what is final: taken, or refused with 4xx.
+    /// Taken, or refused with 4xx.
     Final(Outcome),
-    /// Not taken, and may be tried again: 503, 429 that says when, or it never left.
+    /// Not taken, and worth another attempt: 503, 429 with a wait, or the request never left.
     NotTaken,
-    /// Nobody knows: no answer, or one that says nothing.
+    /// No answer, or an answer without outcomes.
     Lost,
 }
 
 impl Tried {
-    /// What an answer with this code and these outcomes says of its attempt.
-    #[must_use]
+    /// Reads an answer's code, outcomes and wait as the end of the attempt.
     pub(crate) fn of(code: u16, outcomes: &[Outcome], retry_after_ms: Option<u64>) -> Self {
+        // A 429 without a wait is a quota for good: another attempt would be refused as well.
         let may_again = code == 503 || (code == 429 && retry_after_ms.is_some());
         match outcomes {
             [] => Self::Lost,
@@ -40,21 +41,21 @@ impl Tried {
     }
 }
 
-/// What becomes of a request.
+/// The state of a request after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It is tried again; until then it is unknown.
+    /// Another attempt follows. Until then the request is unknown.
     Again,
-    /// It is as its last attempt ended.
+    /// The last attempt decides.
     Settled,
-    /// Its attempts are used up, or an earlier one may have been taken.
+    /// No attempt is left, or an earlier attempt may have been taken.
     Unknown,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Open {
     attempts: u32,
-    /// When the first one ended.
+    /// The end of the first attempt.
     since_ns: u64,
     /// An earlier attempt may have been taken.
     doubtful: bool,
@@ -64,19 +65,18 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Attempts {
     attempts_max: u32,
-    /// Requests with a failed attempt that are not settled: at most as many as were sent.
+    /// Unsettled requests with a failed attempt: at most the requests sent.
     open: BTreeMap<u64, Open>,
     due: BinaryHeap<Reverse<(u64, u64)>>,
 }
 
 impl Attempts {
-    /// At most so many attempts at each request; with one, every attempt settles it.
-    #[must_use]
+    /// Allows `attempts_max` attempts at each request. With 1, every attempt settles the request.
     pub(crate) fn new(attempts_max: u32) -> Self {
         Self { attempts_max, open: BTreeMap::new(), due: BinaryHeap::new() }
     }
 
-    /// An attempt at `request` ended.
+    /// Takes note of the end of an attempt at `request`, and plans another where allowed.
     pub(crate) fn next(
         &mut self,
         request: u64,
@@ -84,23 +84,22 @@ impl Attempts {
         now_ns: u64,
         retry_after_ms: Option<u64>,
     ) -> Next {
+        // Chat has no `id`, so a second attempt could publish the message twice.
         if self.attempts_max <= 1 {
             return Next::Settled;
         }
-        let mut open = self.open.remove(&request).unwrap_or_default();
-        if open.attempts == 0 {
-            open.since_ns = now_ns;
-        }
+        let begun = || Open { attempts: 0, since_ns: now_ns, doubtful: false };
+        let mut open = self.open.remove(&request).unwrap_or_else(begun);
         open.attempts += 1;
-        let until_ns = open.since_ns + u64::from(self.attempts_max) * ATTEMPT_AGE_NS;
         match tried {
             Tried::Final(Outcome::Refused) if open.doubtful => return Next::Unknown,
             Tried::Final(_) => return Next::Settled,
             Tried::Lost => open.doubtful = true,
             Tried::NotTaken => {}
         }
+        let until_ns = open.since_ns + u64::from(self.attempts_max) * ATTEMPT_AGE_NS;
         if open.attempts >= self.attempts_max || now_ns >= until_ns {
-            // Never taken, however often it was tried: a refusal.
+            // A request that no attempt left in doubt was refused each time, so the refusal counts.
             return if open.doubtful { Next::Unknown } else { Next::Settled };
         }
         let wait_ns = retry_after_ms
@@ -111,13 +110,12 @@ impl Attempts {
         Next::Again
     }
 
-    /// When the next attempt is due.
-    #[must_use]
+    /// The time of the next attempt.
     pub(crate) fn due_ns(&self) -> Option<u64> {
         self.due.peek().map(|Reverse((due_ns, _))| *due_ns)
     }
 
-    /// A request whose next attempt is due.
+    /// Takes out a request whose next attempt is due.
     pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<u64> {
         self.due_ns().filter(|due_ns| *due_ns <= now_ns)?;
         self.due.pop().map(|Reverse((_, request))| request)

@@ -1,14 +1,16 @@
-//! Publishes by the schedule, over HTTP/1.1 keep-alive connections, on a thread of its own.
+//! The publisher: requests at their time over HTTP/1.1 keep-alive connections, on a thread of its own.
 //!
-//! Open loop: a request leaves when it is due, whether or not earlier ones were answered, as long as a connection is
-//! free or may be opened. When all are busy it waits: latency counts from the schedule, so nothing is hidden by it. That
-//! wait is the node's, which answers late; how late a request left though one was free is this machine's, and is recorded
-//! as lateness. One request at a time per connection. Chat is sent once, because a message
-//! without an `id` can't be repeated safely: what got no answer is unknown. A reliable one is sent again with the same
-//! `id` until it is answered (`attempts`), and unknown until then.
+//! Open loop: a request leaves at the due time, whatever became of earlier requests, as long as a connection
+//! is free or may be opened. While all connections are busy the request waits. Latency counts from the
+//! schedule, so the wait is in the figures. Such a wait is the node's, whose answers are late. A request
+//! leaving late with a free connection shows this machine's own lateness, which is recorded apart.
+//!
+//! A connection carries one request at a time. Chat is sent once, because a message without an `id` cannot be
+//! repeated safely: without an answer the message is unknown. A reliable message is sent again with the same
+//! `id` until an answer comes (`attempts`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use mio::net::TcpStream;
@@ -22,68 +24,65 @@ use crate::figures::latency::Latency;
 use crate::figures::timeline::Timeline;
 use crate::ledger::{Outcome, Published};
 use crate::machine::busy::Busiest;
-use crate::publish::answer::{Answer, read_answer};
+use crate::publish::answer::read_answer;
 use crate::publish::attempts::{Attempts, Next, Tried};
 use crate::publish::request::{Requests, Traffic};
 use crate::scenario::payload::Payloads;
 use crate::wire::doors::Door;
+use crate::wire::exchange::Exchange;
 use crate::wire::frame::Encoding;
 
-/// Requests in flight at one time. Past it, later ones wait for an answer.
+/// Requests in flight at one time, and so connections. Later requests wait for an answer.
 const IN_FLIGHT_MAX: usize = 64;
-/// An answer that takes longer leaves its messages unknown.
+/// Longest wait for an answer. Past the wait the messages of the request are unknown.
 const ANSWER_AGE_MAX_NS: u64 = 10_000_000_000;
+/// Refusals and failures told in words.
+const TROUBLES_MAX: usize = 5;
 const TIMER: Token = Token(usize::MAX);
 
-/// How to publish.
 #[derive(Debug)]
 pub(crate) struct PublisherPlan {
-    /// Where.
     pub(crate) door: Door,
-    /// How requests are spelt.
     pub(crate) encoding: Encoding,
     /// Sent as a bearer token.
     pub(crate) publisher_key: Option<String>,
     /// Rooms by index.
     pub(crate) room_names: Vec<String>,
-    /// What messages hold.
     pub(crate) payloads: Payloads,
-    /// What they are.
     pub(crate) traffic: Traffic,
-    /// What is due, or leaves, so soon after the start is not timed.
+    /// Time from the start during which latency and lateness are not recorded.
     pub(crate) warm_up_ns: u64,
 }
 
-/// What publishing brought.
+/// The result of publishing.
 #[derive(Debug)]
 pub(crate) struct Outcomes {
-    /// How every message ended.
     pub(crate) published: Published,
-    /// How much later each message left than it was due and could leave.
+    /// Time from the moment at which a message was due and a connection free to the message's leaving.
     pub(crate) lateness: Latency,
-    /// From when a request left to its answer.
+    /// Time from a request's leaving to the answer.
     pub(crate) answer_latency: Latency,
-    /// The same over the time of the run, by when requests left.
+    /// The same for the whole run, warm-up included, by the time of leaving.
     pub(crate) answers: Timeline,
-    /// Answers by their status.
+    /// Answers by status code.
     pub(crate) codes: BTreeMap<u16, u64>,
-    /// Messages that took the place of a waiting one.
+    /// Messages that took the place of a waiting message.
     pub(crate) merged: u64,
-    /// Messages that were not taken, by reason; each attempt counts.
+    /// Refused messages by reason; each attempt counts.
     pub(crate) refusals: BTreeMap<String, u64>,
-    /// Attempts after a message's first.
+    /// Attempts after a request's first.
     pub(crate) retried: u64,
     /// The first few refusals and failures, in words.
     pub(crate) troubles: Vec<String>,
-    /// The part of a processor that the publisher's thread used in its busiest second from the start to the last answer.
+    /// The part of a processor used by the publisher's thread in the busiest second, from the start to the
+    /// last answer.
     pub(crate) busy: f64,
-    /// What is due, or leaves, before this is in no histogram.
+    /// Start of the time covered by lateness and answer latency.
     timed_from_ns: u64,
 }
 
 impl Outcomes {
-    /// Nothing but how messages ended, or none yet.
-    #[must_use]
+    /// Outcomes without figures.
     pub(crate) fn new(published: Published) -> Self {
         Self {
             published,
@@ -107,25 +106,27 @@ impl Outcomes {
         self.answers.record(after_start_ns, took_ns, 1);
         *self.codes.entry(code).or_default() += 1;
     }
+
+    fn note(&mut self, trouble: String) {
+        if self.troubles.len() < TROUBLES_MAX {
+            self.troubles.push(trouble);
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
-    /// What is being sent, and how much of it is gone.
-    out: Vec<u8>,
-    out_sent: usize,
-    answer: Vec<u8>,
-    /// The request in flight and when it left.
+    exchange: Exchange,
+    /// The request in flight, and the time of leaving.
     flight: Option<(u64, u64)>,
 }
 
-/// Places for requests that nothing is in flight at.
+/// Slots of connections without a request in flight.
 #[derive(Debug)]
 struct Free {
-    /// The most recently used last, so that few stay warm and the rest lapse.
+    /// The most recently used last: a few connections stay warm, and the node closes the rest.
     slots: Vec<usize>,
-    /// When there was one again after there was none.
+    /// The end of the last time without a free slot.
     since_ns: u64,
 }
 
@@ -149,10 +150,17 @@ impl Free {
         self.slots.push(slot);
     }
 
-    /// How late what leaves now does so by this machine's doing: from when it was due and there was a place for it.
+    /// The part of a message's wait caused by this machine: due, with a free slot, and still here.
     fn late_ns(&self, due_ns: u64, now_ns: u64) -> u64 {
         now_ns.saturating_sub(due_ns.max(self.since_ns))
     }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    request: u64,
+    slot: usize,
+    sent_ns: u64,
 }
 
 struct Publisher {
@@ -162,15 +170,15 @@ struct Publisher {
     requests: Requests,
     connections: Vec<Option<Connection>>,
     free: Free,
-    /// Requests in flight in the order they left, for their deadlines.
-    flights: VecDeque<(u64, usize, u64)>,
-    in_flight: usize,
+    /// Requests in the order of their leaving, for their deadlines. Answered requests stay until they reach
+    /// the front.
+    flights: VecDeque<Flight>,
     attempts: Attempts,
     busiest: Busiest,
     outcomes: Outcomes,
 }
 
-/// Publishes all of `published`'s schedule, and waits for the answers.
+/// Publishes the whole schedule of `published`, and waits for the answers.
 ///
 /// # Errors
 /// When the kernel gives no epoll or timer descriptor.
@@ -178,19 +186,17 @@ pub(crate) fn publish(plan: PublisherPlan, published: Published) -> std::io::Res
     let poll = Poll::new()?;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
-    let attempts_max = plan.traffic.attempts_max;
     let start_ns = published.schedule().start_ns;
     let timed_from_ns = start_ns + plan.warm_up_ns;
     let mut publisher = Publisher {
         poll,
         timer,
         door: plan.door.clone(),
+        attempts: Attempts::new(plan.traffic.attempts_max),
         requests: Requests::new(plan),
         connections: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
         free: Free::all(IN_FLIGHT_MAX),
         flights: VecDeque::new(),
-        in_flight: 0,
-        attempts: Attempts::new(attempts_max),
         busiest: Busiest::from(start_ns, thread_processor_ns()),
         outcomes: Outcomes { timed_from_ns, ..Outcomes::new(published) },
     };
@@ -204,8 +210,9 @@ impl Publisher {
         let schedule = self.outcomes.published.schedule().clone();
         let mut events = Events::with_capacity(IN_FLIGHT_MAX + 1);
         let mut next = 0;
-        while next < schedule.requests() || self.in_flight > 0 || self.attempts.due_ns().is_some() {
+        while next < schedule.requests() || self.is_in_flight() || self.attempts.due_ns().is_some() {
             let mut now_ns = monotonic_ns();
+            // Repeated requests go first: their messages have waited longest.
             while !self.free.is_empty()
                 && let Some(request) = self.attempts.take_due(now_ns)
             {
@@ -217,6 +224,7 @@ impl Publisher {
                 let Some(slot) = self.free.take() else { break };
                 self.send(slot, next);
                 next += 1;
+                // A burst takes time, and the lateness of its last request is part of the figures.
                 now_ns = monotonic_ns();
             }
             self.expire(now_ns);
@@ -224,6 +232,7 @@ impl Publisher {
                 self.busiest.read(now_ns, thread_processor_ns());
             }
             let due = (next < schedule.requests()).then(|| schedule.request_due_ns(next));
+            // Without a free slot only an answer helps, and a due time in the past would spin.
             let due = due.into_iter().chain(self.attempts.due_ns()).min().filter(|_| !self.free.is_empty());
             if due.is_none_or(|due_ns| due_ns > now_ns) {
                 self.wait(&mut events, due)?;
@@ -232,10 +241,16 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits for an answer, or for the next request's time; to the microsecond, as epoll's own timeout can't.
+    fn is_in_flight(&self) -> bool {
+        self.free.slots.len() < IN_FLIGHT_MAX
+    }
+
+    /// Waits for an answer or for the next request's time.
     fn wait(&mut self, events: &mut Events, due_ns: Option<u64>) -> std::io::Result<()> {
-        let deadline = self.flights.front().map(|(_, _, sent_ns)| sent_ns + ANSWER_AGE_MAX_NS);
+        let deadline = self.flights.front().map(|flight| flight.sent_ns + ANSWER_AGE_MAX_NS);
         if let Some(wake_ns) = due_ns.into_iter().chain(deadline).min() {
+            // epoll's own timeout counts milliseconds, too coarse for a schedule of thousands of requests a
+            // second.
             let at = TimeSpec::from(std::time::Duration::from_nanos(wake_ns));
             self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
         }
@@ -246,6 +261,7 @@ impl Publisher {
         }
         for event in events.iter() {
             let slot = event.token().0;
+            // A connection may be gone by an earlier event of the same poll.
             if event.token() == TIMER || self.connections[slot].is_none() {
                 continue;
             }
@@ -271,9 +287,8 @@ impl Publisher {
         self.leave(slot, request, now_ns);
     }
 
-    /// One attempt at a request.
+    /// Makes an attempt at a request.
     fn leave(&mut self, slot: usize, request: u64, now_ns: u64) {
-        self.in_flight += 1;
         if self.connections[slot].is_none() {
             match self.open(slot) {
                 Ok(connection) => self.connections[slot] = Some(connection),
@@ -282,149 +297,117 @@ impl Publisher {
         }
         let Some(connection) = &mut self.connections[slot] else { return };
         connection.flight = Some((request, now_ns));
-        connection.out.clear();
-        connection.out_sent = 0;
-        self.requests.write(self.outcomes.published.schedule(), request, &mut connection.out);
-        self.flights.push_back((request, slot, now_ns));
+        self.requests.write(self.outcomes.published.schedule(), request, connection.exchange.begin());
+        self.flights.push_back(Flight { request, slot, sent_ns: now_ns });
         self.write(slot);
     }
 
     fn open(&self, slot: usize) -> std::io::Result<Connection> {
         let mut stream = TcpStream::connect(self.door.address())?;
+        // Nagle's algorithm would hold back a small request until the last answer's acknowledgement.
         stream.set_nodelay(true)?;
         self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Connection { stream, out: Vec::new(), out_sent: 0, answer: Vec::new(), flight: None })
+        Ok(Connection { exchange: Exchange::new(stream, Vec::new()), flight: None })
     }
 
     fn write(&mut self, slot: usize) {
         let Some(connection) = &mut self.connections[slot] else { return };
-        while connection.out_sent < connection.out.len() {
-            match connection.stream.write(&connection.out[connection.out_sent..]) {
-                Ok(0) => return self.fail(slot, "the connection takes nothing more"),
-                Ok(written) => connection.out_sent += written,
-                // Not connected yet, or full: the next readiness goes on.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
-                    return;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.fail(slot, &error.to_string()),
-            }
+        if let Err(error) = connection.exchange.send() {
+            self.fail(slot, &error.to_string());
         }
     }
 
     fn read(&mut self, slot: usize) {
-        let mut chunk = [0; 16 * 1024];
-        loop {
-            let Some(connection) = &mut self.connections[slot] else { return };
-            match connection.stream.read(&mut chunk) {
-                Ok(0) => return self.fail(slot, "ended without an answer"),
-                Ok(read) => {
-                    connection.answer.extend_from_slice(&chunk[..read]);
-                    self.take_answer(slot);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.fail(slot, &error.to_string()),
+        while let Some(connection) = &mut self.connections[slot] {
+            match connection.exchange.receive() {
+                Ok(true) => self.take_answer(slot),
+                Ok(false) => return,
+                Err(error) => self.fail(slot, &error.to_string()),
             }
         }
     }
 
     fn take_answer(&mut self, slot: usize) {
         let Some(connection) = &mut self.connections[slot] else { return };
+        // Pipelined bytes would be taken for the answer to the next request.
         let Some((request, sent_ns)) = connection.flight else {
             return self.fail(slot, "an answer to nothing");
         };
         let numbers = self.outcomes.published.schedule().numbers_of(request);
         let messages = usize::try_from(numbers.end - numbers.start).unwrap_or(usize::MAX);
-        match read_answer(&connection.answer, messages) {
-            Answer::Half => {}
-            Answer::Bad(reason) => self.fail(slot, &reason),
-            Answer::Whole {
-                code,
-                bytes,
-                outcomes,
-                offsets,
-                merged,
-                refusals,
-                retry_after_ms,
-                trouble,
-                keeps,
-            } => {
-                let now_ns = monotonic_ns();
-                connection.answer.drain(..bytes);
-                connection.flight = None;
-                self.outcomes.answered(code, sent_ns, now_ns);
-                self.outcomes.merged += merged;
-                for (reason, count) in refusals {
-                    *self.outcomes.refusals.entry(reason).or_default() += count;
-                }
-                if !keeps {
-                    self.connections[slot] = None;
-                }
-                self.in_flight -= 1;
-                self.free.give(slot, now_ns);
-                for (number, offset) in numbers.zip(offsets).filter(|(_, offset)| *offset > 0) {
-                    self.outcomes.published.placed(number, offset);
-                }
-                let tried = Tried::of(code, &outcomes, retry_after_ms);
-                match self.attempts.next(request, tried, now_ns, retry_after_ms) {
-                    Next::Again => {}
-                    Next::Unknown => self.outcomes.published.answered(request, now_ns, []),
-                    Next::Settled => self.outcomes.published.answered(request, now_ns, outcomes),
-                }
-                if let Some(trouble) = trouble {
-                    self.note(trouble);
-                }
+        let answer = match read_answer(&connection.exchange.answer, messages) {
+            Ok(None) => return,
+            Ok(Some(answer)) => answer,
+            Err(reason) => return self.fail(slot, &reason),
+        };
+        let now_ns = monotonic_ns();
+        connection.exchange.answer.drain(..answer.bytes);
+        connection.flight = None;
+        if !answer.keeps {
+            self.connections[slot] = None;
+        }
+        self.free.give(slot, now_ns);
+        let outcomes: Vec<Outcome> = answer.results.iter().map(|result| result.outcome).collect();
+        self.outcomes.answered(answer.code, sent_ns, now_ns);
+        for (number, result) in numbers.zip(answer.results) {
+            self.outcomes.merged += u64::from(result.is_merged);
+            if result.offset > 0 {
+                self.outcomes.published.placed(number, result.offset);
             }
+            if result.outcome == Outcome::Refused {
+                *self.outcomes.refusals.entry(result.reason).or_default() += 1;
+            }
+        }
+        let tried = Tried::of(answer.code, &outcomes, answer.retry_after_ms);
+        match self.attempts.next(request, tried, now_ns, answer.retry_after_ms) {
+            Next::Again => {}
+            Next::Unknown => self.outcomes.published.answered(request, now_ns, []),
+            Next::Settled => self.outcomes.published.answered(request, now_ns, outcomes),
+        }
+        if let Some(trouble) = answer.trouble {
+            self.outcomes.note(trouble);
         }
     }
 
-    /// A connection that is of no use any more. What was in flight on it stays unknown.
+    /// Gives up a connection. A request in flight there stays unknown, and may be tried again.
     #[cold]
     fn fail(&mut self, slot: usize, reason: &str) {
         let Some(connection) = self.connections[slot].take() else { return };
-        // The server closes connections that were free for long; only one in flight is trouble.
+        // The node closes connections that were free for long. Only an interrupted request is trouble.
         if let Some((request, _)) = connection.flight {
-            self.note(format!("request {request}: {reason}"));
-            self.in_flight -= 1;
+            self.outcomes.note(format!("request {request}: {reason}"));
             let now_ns = monotonic_ns();
             self.free.give(slot, now_ns);
-            // What becomes of it, unknown or tried again, it is unknown as yet.
+            // Settled, unknown or to be repeated: its messages are unknown already since they left.
             let _: Next = self.attempts.next(request, Tried::Lost, now_ns, None);
         }
     }
 
     #[cold]
     fn settle_without_connection(&mut self, slot: usize, request: u64, reason: &str) {
-        // Nothing left this machine, so nothing may appear; unless an earlier attempt did leave.
         let now_ns = monotonic_ns();
+        // Nothing left this machine, so no message may appear, unless an earlier attempt did leave.
         if self.attempts.next(request, Tried::NotTaken, now_ns, None) == Next::Settled {
             let numbers = self.outcomes.published.schedule().numbers_of(request);
             let refused = numbers.map(|_| Outcome::Refused);
             self.outcomes.published.answered(request, now_ns, refused);
         }
-        self.note(format!("request {request}: {reason}"));
-        self.in_flight -= 1;
+        self.outcomes.note(format!("request {request}: {reason}"));
         self.free.give(slot, now_ns);
     }
 
     fn expire(&mut self, now_ns: u64) {
-        while let Some((request, slot, sent_ns)) = self.flights.front().copied() {
+        while let Some(Flight { request, slot, sent_ns }) = self.flights.front().copied() {
             let open = self.connections[slot].as_ref().and_then(|connection| connection.flight);
-            if open != Some((request, sent_ns)) {
-                self.flights.pop_front();
-            } else if now_ns >= sent_ns + ANSWER_AGE_MAX_NS {
-                self.flights.pop_front();
-                self.fail(slot, "no answer in 10 s");
-            } else {
+            // An answered request's entry, or the entry of an earlier attempt at the same slot, is stale.
+            let is_open = open == Some((request, sent_ns));
+            if is_open && now_ns < sent_ns + ANSWER_AGE_MAX_NS {
                 return;
             }
-        }
-    }
-
-    fn note(&mut self, trouble: String) {
-        if self.outcomes.troubles.len() < 5 {
-            self.outcomes.troubles.push(trouble);
+            self.flights.pop_front();
+            if is_open {
+                self.fail(slot, "no answer in 10 s");
+            }
         }
     }
 }

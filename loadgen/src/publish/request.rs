@@ -11,16 +11,16 @@ use crate::scenario::payload::Payloads;
 use crate::scenario::schedule::Schedule;
 use crate::wire::frame::Encoding;
 
-/// What the messages of a publisher are.
+/// The messages of a publisher.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Traffic {
-    /// Their type, counts and keys. Reliable ones have an `id`, so that they can be sent again until they are answered.
+    /// Type, counts and keys. Reliable messages have an `id`, which makes another attempt safe.
     pub(crate) load: Load,
-    /// How long reliable ones live; `None`: as long as their type says.
+    /// Life of reliable messages in ms; `None`: as the type says.
     pub(crate) ttl_ms: Option<u64>,
-    /// Attempts at one. Past it the message stays unknown.
+    /// Attempts at a request. After the last, the messages stay unknown.
     pub(crate) attempts_max: u32,
-    /// Types of reliable messages; else each has the load's.
+    /// Types of reliable messages; `None`: the load's type for all.
     pub(crate) reliable_types: Option<ReliableTypes>,
 }
 
@@ -36,14 +36,12 @@ pub(crate) struct Requests {
     encoding: Encoding,
     traffic: Traffic,
     payloads: Payloads,
-    /// Each room's head up to the length of the body.
+    /// The head of each room's requests, up to the length of the body.
     heads: Vec<Vec<u8>>,
     body: Vec<u8>,
 }
 
 impl Requests {
-    /// Requests of this plan.
-    #[must_use]
     pub(crate) fn new(plan: PublisherPlan) -> Self {
         let bearer =
             plan.publisher_key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -70,7 +68,7 @@ impl Requests {
         (self.traffic.load.class == Class::Reliable).then(|| self.payloads.id(number))
     }
 
-    /// Appends request `request` to `out`.
+    /// Appends `request` to `out`.
     pub(crate) fn write(&mut self, schedule: &Schedule, request: u64, out: &mut Vec<u8>) {
         self.body.clear();
         match self.encoding {
@@ -84,8 +82,8 @@ impl Requests {
 
     fn write_json(&mut self, schedule: &Schedule, request: u64) {
         let numbers = schedule.numbers_of(request);
-        let many = schedule.messages_per_request > 1;
         let first = numbers.start;
+        let many = schedule.messages_per_request > 1;
         if many {
             self.body.extend_from_slice(b"{\"messages\":[");
         }
@@ -108,7 +106,7 @@ impl Requests {
             if let Some(ttl_ms) = self.traffic.ttl_ms {
                 write!(self.body, ",\"ttl_ms\":{ttl_ms}").expect("writing to memory can't fail");
             }
-            // A counter goes without a payload.
+            // Only counters go without a payload (docs/protocol.md, publishing).
             if !load.is_counter() {
                 self.body.extend_from_slice(b",\"payload\":");
                 self.payloads.write(schedule, number, &mut self.body);

@@ -1,4 +1,4 @@
-//! What the generator itself used: whether a run's figures are the node's or its own. Pure.
+//! The load of the generator itself, which tells figures of the node from figures of the generator. Pure.
 
 use std::fmt;
 
@@ -6,36 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::ratio;
 
-/// Lateness past which the figures say more about this machine than about the node.
+/// The lateness past which latencies measure the generator.
 pub(crate) const LATENESS_P99_MAX_MS: f64 = 20.0;
-/// The part of a processor past which a thread of the generator is taken to have been too busy to be on time.
+/// The share of a processor past which a thread is too busy to be on time.
 pub(crate) const BUSY_MAX: f64 = 0.9;
 
-/// The generator's own use of this machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GeneratorFigures {
-    /// The most memory a worker process held.
+    /// The most memory of a worker process.
     pub(crate) worker_bytes_max: u64,
-    /// Devices of that worker.
+    /// Devices of the worker with the most memory.
     pub(crate) worker_devices: u32,
-    /// Processor time of the busiest worker's thread over its busiest second while messages were published, or the whole of
-    /// a shorter time: 1 is all of a processor.
+    /// Processors used by the busiest worker in the busiest second of publishing, or in a whole run of less
+    /// than a second; 1 is a whole processor.
     pub(crate) busiest_worker: f64,
-    /// The same of the busiest publisher's thread, up to its last answer.
+    /// The same of the busiest publisher, until the last answer.
     pub(crate) busiest_publisher: f64,
 }
 
 impl GeneratorFigures {
-    /// Takes in what one worker process used.
     pub(crate) fn add_worker(&mut self, bytes: u64, devices: u32, busy: f64) {
         if bytes > self.worker_bytes_max {
-            (self.worker_bytes_max, self.worker_devices) = (bytes, devices);
+            self.worker_bytes_max = bytes;
+            self.worker_devices = devices;
         }
         self.busiest_worker = self.busiest_worker.max(busy);
     }
 
-    /// What made the run's figures this machine's own, in words; `None` where nothing did.
-    #[must_use]
+    /// The limit reached by the generator, in words.
     pub(crate) fn limit(&self, lateness_p99_ms: f64) -> Option<String> {
         if lateness_p99_ms > LATENESS_P99_MAX_MS {
             return Some(format!(
@@ -56,7 +54,8 @@ impl fmt::Display for GeneratorFigures {
         }
         writeln!(
             f,
-            "generator    busiest worker {:.2} of a processor, busiest publisher {:.2}; {:.1} MiB for the {} devices of a worker",
+            "generator    busiest worker {:.2} of a processor, busiest publisher {:.2}; \
+             {:.1} MiB for the {} devices of a worker",
             self.busiest_worker,
             self.busiest_publisher,
             ratio(self.worker_bytes_max, 1 << 20),

@@ -1,76 +1,55 @@
-//! A run's verdict as JUnit's XML, for those who have builds pass or fail by it. Pure.
+//! The verdict of a run as JUnit's XML, for builds that pass or fail by the verdict. Pure.
 //!
-//! One suite; a case for each threshold, one for each kind of violation that was found, and `verdict`, so that a run fails
-//! in a build where it fails here.
+//! The suite has a case for each threshold, a case for each kind of violation found, and the case `verdict`.
+//! A run without a good verdict fails in a build too.
 
-use std::fmt;
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite, XmlString};
 
 use crate::report::{Report, Verdict};
 
-/// One case of the suite.
-struct TestCase {
-    name: String,
-    /// What is wrong, in a sentence and at length; `None`: it passed.
-    failure: Option<(String, String)>,
-}
+const NAME: &str = "roomcast-loadgen";
 
-/// The suite of a run.
-#[must_use]
 pub(crate) fn xml(report: &Report) -> String {
-    let cases = cases(report);
-    let tests = cases.len();
-    let failures = cases.iter().filter(|case| case.failure.is_some()).count();
-    let cases: String = cases.iter().map(TestCase::to_string).collect();
-    format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-         <testsuites><testsuite name=\"roomcast-loadgen\" tests=\"{tests}\" failures=\"{failures}\" errors=\"0\" \
-         time=\"{}\">\n{cases}</testsuite></testsuites>\n",
-        report.seconds
-    )
-}
-
-impl fmt::Display for TestCase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<testcase classname=\"roomcast-loadgen\" name=\"{}\"", escaped(&self.name))?;
-        let Some((message, at_length)) = &self.failure else { return f.write_str("/>\n") };
-        let message = escaped(message);
-        let at_length = escaped(at_length);
-        writeln!(f, "><failure message=\"{message}\">{at_length}</failure></testcase>")
-    }
-}
-
-fn cases(report: &Report) -> Vec<TestCase> {
-    let verdict = report.verdict_words();
-    let failed = (report.verdict != Verdict::Ok).then(|| (verdict, report.to_string()));
-    let mut cases = vec![TestCase { name: "verdict".to_owned(), failure: failed }];
-    cases.extend(report.thresholds.iter().map(|judged| TestCase {
-        name: judged.condition.clone(),
-        failure: (!judged.holds).then(|| (format!("found {}", judged.found_text), judged.to_string())),
+    let took = Duration::from_secs_f64(report.seconds);
+    let mut suite = TestSuite::new(NAME);
+    suite.set_time(took).add_test_case(match report.verdict {
+        Verdict::Ok => passed("verdict"),
+        _ => failed("verdict", &report.verdict_words(), &report.to_string()),
+    });
+    suite.add_test_cases(report.thresholds.iter().map(|judged| match judged.holds {
+        true => passed(&judged.condition),
+        false => failed(&judged.condition, &format!("found {}", judged.found_text), &judged.to_string()),
     }));
-    cases.extend(report.violations.found().map(|(kind, found)| TestCase {
-        name: format!("violation {kind}"),
-        failure: Some((format!("{} times", found.count), found.examples.join("\n"))),
+    suite.add_test_cases(report.violations.found().map(|(kind, found)| {
+        failed(&format!("violation {kind}"), &format!("{} times", found.count), &found.examples.join("\n"))
     }));
-    cases
+    let mut suites = quick_junit::Report::new(NAME);
+    suites.set_time(took).add_test_suite(suite);
+    suites.to_string().expect("writing to memory can't fail")
 }
 
-/// A text as XML shows it; what XML can't hold at all is shown as a replacement.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\n' => safe.push_str("&#10;"),
-            '\t' => safe.push('\t'),
-            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
-            control if control.is_control() => safe.push('\u{fffd}'),
-            other => safe.push(other),
-        }
-    }
-    safe
+fn passed(name: &str) -> TestCase {
+    case(name, TestCaseStatus::success())
+}
+
+/// A failed case: `message` in a sentence, `at_length` with every detail.
+fn failed(name: &str, message: &str, at_length: &str) -> TestCase {
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+    status.set_message(xml_text(message)).set_description(xml_text(at_length));
+    case(name, status)
+}
+
+fn case(name: &str, status: TestCaseStatus) -> TestCase {
+    let mut case = TestCase::new(xml_text(name), status);
+    case.set_classname(NAME);
+    case
+}
+
+/// XML 1.0 has no U+FFFE and no U+FFFF, and `XmlString` takes out control characters alone.
+fn xml_text(text: &str) -> XmlString {
+    text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}").into()
 }
 
 #[cfg(test)]
@@ -83,9 +62,12 @@ mod tests {
     #[test]
     fn a_good_run_has_a_case_for_each_threshold_and_one_for_the_verdict() {
         let suite = xml(&made_up().held_to(&parse_all("p99<1s,loss=0").unwrap()));
-        assert!(suite.contains("tests=\"3\" failures=\"0\""), "{suite}");
+        assert!(suite.contains(r#"tests="3" skipped="0" failures="0" errors="0""#), "{suite}");
         for name in ["verdict", "p99&lt;1s", "loss=0"] {
-            assert!(suite.contains(&format!("name=\"{name}\"/>")), "{name}: {suite}");
+            assert!(
+                suite.contains(&format!("name=\"{name}\" classname=\"roomcast-loadgen\"/>")),
+                "{name}: {suite}"
+            );
         }
     }
 
@@ -93,15 +75,17 @@ mod tests {
     fn what_failed_says_why_and_nothing_in_it_is_markup() {
         let mut report = made_up();
         let mut violations = Violations::default();
-        violations.add(Kind::Lost, 7, || "room 1: <chat> \"5\" & more\u{0}".to_owned());
+        violations.add(Kind::Lost, 7, || "room 1: <chat> \"5\" & more\u{0}\u{ffff}".to_owned());
         report.violations = violations;
         report.verdict = Verdict::Violations;
         let suite = xml(&report.held_to(&parse_all("p99<1ms").unwrap()));
-        assert!(suite.contains("tests=\"3\" failures=\"3\""), "{suite}");
-        assert!(suite.contains("name=\"p99&lt;1ms\"><failure message=\"found 120 ms\">"), "{suite}");
-        let violation = "name=\"violation lost\"><failure message=\"7 times\">\
-                         room 1: &lt;chat&gt; &quot;5&quot; &amp; more\u{fffd}</failure>";
-        assert!(suite.contains(violation), "{suite}");
+        assert!(suite.contains(r#"tests="3" skipped="0" failures="3" errors="0""#), "{suite}");
+        for failure in [
+            "<failure message=\"found 120 ms\">threshold    FAILED p99&lt;1ms: 120 ms</failure>",
+            "<failure message=\"7 times\">room 1: &lt;chat&gt; &quot;5&quot; &amp; more\u{fffd}</failure>",
+        ] {
+            assert!(suite.contains(failure), "{failure}: {suite}");
+        }
         assert!(!suite.contains("<chat>"));
     }
 }

@@ -1,7 +1,8 @@
-//! The first, the middle and the last device of each message, and how far rooms are apart. Pure.
+//! The first, the middle and the last device of each message, and the distance between rooms. Pure.
 //!
-//! The ages of a batch count from when its earliest message was due; each message's own ages follow from them and from when
-//! it was due itself.
+//! The ages of a batch count from the due time of the earliest message. A later message of the batch is
+//! younger by the difference of the due times: a batch with messages due at 0 and 10 ms and a last device at
+//! 50 ms gives 50 and 40 ms.
 
 use std::collections::BTreeMap;
 
@@ -13,33 +14,27 @@ use crate::ledger::RoomSeen;
 use crate::ledger::ages::{BatchAges, is_kept};
 use crate::scenario::mix::Load;
 
-/// Over the messages of a type: when their devices had them, counted from when each was due.
+/// Times from the due time of a message to the devices, over the messages of a type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FirstToLast {
-    /// The first device of each message.
     pub(crate) first: Percentiles,
-    /// Half of the devices of each message.
+    /// Half of the devices of a message had the message.
     pub(crate) half: Percentiles,
-    /// 99 in 100 of the devices of each message.
+    /// 99 in 100 of the devices of a message had the message.
     pub(crate) p99: Percentiles,
-    /// The last device of each message.
     pub(crate) last: Percentiles,
 }
 
-/// How far apart rooms are: the p99 over the devices and messages of each.
+/// The distance between rooms: p99 over the devices and messages of each room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RoomSkew {
-    /// Rooms that were given messages.
+    /// Rooms with messages.
     pub(crate) rooms: u64,
-    /// Of the rooms in the middle.
     pub(crate) median_p99_ms: f64,
-    /// Of the worst room.
     pub(crate) worst_p99_ms: f64,
-    /// Which that is.
     pub(crate) worst_room: u32,
 }
 
-/// The first and the last device over all rooms.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FirstToLastTable {
     /// By type of the mix.
@@ -50,8 +45,7 @@ pub(crate) struct FirstToLastTable {
 }
 
 impl FirstToLastTable {
-    /// Over all rooms, of whose batches one in `stride` counts.
-    #[must_use]
+    /// Counts a batch in `stride`: workers kept the ages of no other batches.
     pub(crate) fn of<'a>(rooms: impl Iterator<Item = &'a RoomSeen>, loads: &[Load], stride: u64) -> Self {
         let mut types = vec![Sums::default(); loads.len()];
         let mut by_room: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
@@ -59,13 +53,15 @@ impl FirstToLastTable {
             let kept = seen.ages.iter().filter(|(seq, _)| is_kept(stride, seen.room, **seq));
             for (seq, ages) in kept {
                 let dues = dues(seen, *seq, loads);
+                // Another run may share the rooms: nothing of this run may be in a batch.
                 let Some(earliest_ns) = dues.keys().map(|(due_ns, _)| *due_ns).min() else { continue };
                 let room = by_room.entry(seen.room).or_insert_with(|| vec![0; BUCKETS]);
                 for ((due_ns, kind), messages) in dues {
                     let younger_ns = due_ns - earliest_ns;
                     types[kind].add(ages, younger_ns, messages);
-                    for (step_of, devices) in ages.steps() {
-                        let age_ns = end_ns(*step_of).min(ages.last_ns()).saturating_sub(younger_ns);
+                    for (step_of, devices) in &ages.steps {
+                        // The end of the last step may lie past the last device.
+                        let age_ns = end_ns(*step_of).min(ages.last_ns).saturating_sub(younger_ns);
                         room[usize::from(step(age_ns))] += u64::from(*devices) * messages;
                     }
                 }
@@ -81,7 +77,7 @@ impl FirstToLastTable {
     }
 }
 
-/// When a batch's messages were due, by type, and how many then.
+/// (due time in ns, type) -> messages of a batch.
 fn dues(seen: &RoomSeen, seq: u64, loads: &[Load]) -> BTreeMap<(u64, usize), u64> {
     let mut dues = BTreeMap::new();
     for (kind, (of_type, load)) in seen.types.iter().zip(loads).enumerate() {
@@ -93,53 +89,39 @@ fn dues(seen: &RoomSeen, seq: u64, loads: &[Load]) -> BTreeMap<(u64, usize), u64
     dues
 }
 
+/// The latencies of the first, the half, the 99 in 100 and the last device, in this order.
 #[derive(Debug, Clone, Default)]
-struct Sums {
-    first: Latency,
-    half: Latency,
-    p99: Latency,
-    last: Latency,
-}
+struct Sums([Latency; 4]);
 
 impl Sums {
     fn add(&mut self, ages: &BatchAges, younger_ns: u64, messages: u64) {
-        for (latency, age_ns) in [
-            (&mut self.first, ages.first_ns()),
-            (&mut self.half, ages.all_but_ns(50)),
-            (&mut self.p99, ages.all_but_ns(1)),
-            (&mut self.last, ages.last_ns()),
-        ] {
+        let of_devices = [ages.first_ns, ages.all_but_ns(50), ages.all_but_ns(1), ages.last_ns];
+        for (latency, age_ns) in self.0.iter_mut().zip(of_devices) {
             latency.record(age_ns.saturating_sub(younger_ns), messages);
         }
     }
 
     fn merge(&mut self, other: &Self) {
-        self.first.merge(&other.first.buckets());
-        self.half.merge(&other.half.buckets());
-        self.p99.merge(&other.p99.buckets());
-        self.last.merge(&other.last.buckets());
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            mine.merge(&theirs.buckets());
+        }
     }
 
     fn figures(&self) -> FirstToLast {
-        FirstToLast {
-            first: self.first.percentiles(),
-            half: self.half.percentiles(),
-            p99: self.p99.percentiles(),
-            last: self.last.percentiles(),
-        }
+        let [first, half, p99, last] = self.0.each_ref().map(Latency::percentiles);
+        FirstToLast { first, half, p99, last }
     }
 }
 
 impl RoomSkew {
-    /// Of rooms' devices and messages by step of age.
+    /// `by_room` holds deliveries by step of age.
     fn of(by_room: &BTreeMap<u32, Vec<u64>>) -> Self {
         let mut rooms: Vec<(f64, u32)> = by_room.iter().map(|(room, steps)| (p99_ms(steps), *room)).collect();
         rooms.sort_by(|one, other| one.0.total_cmp(&other.0));
         let Some(worst) = rooms.last() else { return Self::default() };
-        let median = &rooms[rooms.len() / 2];
         Self {
             rooms: rooms.len() as u64,
-            median_p99_ms: median.0,
+            median_p99_ms: rooms[rooms.len() / 2].0,
             worst_p99_ms: worst.0,
             worst_room: worst.1,
         }
@@ -166,7 +148,7 @@ mod tests {
     use crate::scenario::payload::Length;
     use crate::scenario::schedule::Schedule;
 
-    /// A message each 10 ms.
+    /// A message every 10 ms.
     fn load() -> Load {
         let schedule = Schedule::even(100, 100_000, 1, 1);
         let length = Length::Fixed(60);

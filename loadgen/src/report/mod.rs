@@ -1,4 +1,4 @@
-//! What a run found: the same figures for people and as JSON.
+//! The report of a run: the same figures as text and as JSON.
 
 pub(crate) mod generator;
 pub(crate) mod html;
@@ -31,13 +31,13 @@ use crate::scenario::habits::Awkward;
 use crate::scenario::thresholds::Condition;
 use crate::wire::frame::Encoding;
 
-/// The report of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) devices: u32,
     pub(crate) rooms: u32,
     pub(crate) workers: usize,
-    /// By how much times of devices on other machines may be wrong either way, at most; 0: all are on this one.
+    /// The largest clock error of workers on other machines, either way; 0 if every worker is on this
+    /// machine.
     #[serde(default)]
     pub(crate) workers_clock_error_ms: f64,
     pub(crate) encoding: Encoding,
@@ -45,117 +45,106 @@ pub(crate) struct Report {
     pub(crate) messages_per_request: u32,
     pub(crate) rate_per_s: f64,
     pub(crate) seconds: f64,
-    /// When the first publish was due.
+    /// The due time of the first publish.
     pub(crate) started_unix_ms: u64,
     pub(crate) connect_ms: u64,
     pub(crate) published: PublishedFigures,
-    /// Each type but the reliable one.
+    /// Every type but reliable types.
     pub(crate) types: TypeTable,
-    /// The reliable messages, where there were any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reliable: Option<ReliableFigures>,
-    /// What some devices did besides listening; shares in millionths.
+    /// The habits of awkward devices; shares in millionths.
     pub(crate) awkward: Awkward,
-    /// What was done to the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) faults: Vec<FaultDone>,
-    /// How often they joined, left, or were cut off.
     #[serde(default)]
     pub(crate) moves: Moves,
     pub(crate) seen: Tally,
-    /// Messages of ours per batch frame.
+    /// Messages of this run per batch frame.
     pub(crate) messages_per_frame: f64,
-    /// From when a message was due to when a device had it; every message, and every device but those that read slowly, or
-    /// were away or did not read when it was due.
+    /// From the due time of a message to the arrival at a device. All messages and devices count, except slow
+    /// readers and devices away or not reading at the due time.
     pub(crate) latency: Percentiles,
-    /// From when a message was due, and fewer than the most requests were in flight, to when it left.
+    /// From the due time of a message to the departure. Time with the most requests in flight does not count:
+    /// the node caused such a delay.
     pub(crate) lateness: Percentiles,
-    /// From when a publish left to its answer.
+    /// From the departure of a publish to its answer.
     pub(crate) answer: Percentiles,
-    /// The percentile curve of `latency`: quantiles and milliseconds.
+    /// The percentile curve of `latency`: quantiles from 0 to 1, and milliseconds.
     pub(crate) curve: Vec<(f64, f64)>,
-    /// Of all types but reliable ones: the first and the last device of each message.
+    /// Over the messages of all types but reliable types.
     #[serde(rename = "spread")]
     pub(crate) first_to_last: FirstToLast,
     pub(crate) skew: RoomSkew,
-    /// From when a device was to join to its welcome.
+    /// From the due time of a join to the welcome.
     pub(crate) join: Percentiles,
-    /// What the generator itself used.
     pub(crate) generator: GeneratorFigures,
     /// The node, second by second.
     pub(crate) server: Vec<Sample>,
     pub(crate) environment: Environment,
-    /// The whole scenario, as a scenario file.
+    /// The resolved scenario in the format of a scenario file.
     pub(crate) scenario: String,
-    /// What repeats the run.
+    /// The command line without secrets.
     pub(crate) command: String,
-    /// What the run is held to.
+    /// The judged conditions, and each fault as a condition.
     pub(crate) thresholds: Vec<Judged>,
-    /// The node's memory over the run.
     pub(crate) memory: MemoryFigures,
-    /// What it cost the node's processor.
     pub(crate) cpu: CpuFigures,
     pub(crate) verdict: Verdict,
     pub(crate) violations: Violations,
 }
 
-/// How publishing went.
+/// Messages of all types but reliable types, by outcome.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PublishedFigures {
-    /// Tried.
+    /// The sum of the three outcomes below.
     pub(crate) sent: u64,
-    /// Accepted.
     pub(crate) ok: u64,
-    /// Refused with 4xx or a 503 that says nothing was taken, or shed; or never left.
+    /// Never sent, shed, or refused: with 4xx, or with a 503 of which nothing was taken.
     pub(crate) failed: u64,
-    /// No answer, or one that says nothing.
+    /// Without an answer, or with an ambiguous answer.
     pub(crate) unknown: u64,
-    /// From the first message's time to the last answer.
+    /// From the due time of the first message to the last answer.
     pub(crate) took_ms: u64,
-    /// The first few refusals and failures.
+    /// The first 5 refusals and failures.
     pub(crate) troubles: Vec<String>,
 }
 
-/// How the reliable messages went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ReliableFigures {
-    /// Tried.
+    /// The sum of `durable`, `unknown` and `refused`.
     pub(crate) sent: u64,
-    /// Answered as durable.
     pub(crate) durable: u64,
-    /// Of those in a second of publishing, from the first message's time to the last answer.
+    /// Durable messages a second, from the due time of the first message to the last answer.
     pub(crate) durable_per_s: f64,
-    /// Never answered, for all their attempts.
+    /// Without an answer after all attempts.
     pub(crate) unknown: u64,
-    /// Refused, so none may appear.
+    /// No device may receive a refused message.
     pub(crate) refused: u64,
-    /// Attempts after a message's first.
+    /// Attempts after the first of each message.
     pub(crate) retried: u64,
-    /// From when a publish left to its answer.
+    /// From the departure of a publish to its answer.
     pub(crate) publish: Percentiles,
-    /// From the answer to when a device applied it; without what a device applied soon after it came back.
+    /// From the answer to the time a device applied the message. Deliveries soon after the return of a device
+    /// do not count.
     pub(crate) apply: Percentiles,
-    /// From when it was due to when a device applied it; without the same.
+    /// The same from the due time.
     pub(crate) apply_from_due: Percentiles,
-    /// The same by quarters of a second in which messages were due.
+    /// `apply_from_due` by the quarter second of the due time.
     #[serde(default)]
     pub(crate) apply_over_time: Vec<Moment>,
-    /// From a device's return to when it applied what was published before.
+    /// From the return of a device to the application of a message published before.
     pub(crate) after_return: Percentiles,
-    /// What devices did.
     #[serde(flatten)]
     pub(crate) devices: StreamTally,
-    /// How often a message came, per message applied, to devices that acknowledge everything: 1 is never twice.
+    /// Copies received per message applied, over devices that acknowledge everything; 1: none came twice.
     pub(crate) copies_acknowledging: f64,
-    /// The same of devices that drop acknowledgements.
+    /// The same over devices with dropped acknowledgements.
     pub(crate) copies_dropping: f64,
-    /// The first few refusals and failures.
     pub(crate) troubles: Vec<String>,
 }
 
 impl ReliableFigures {
-    /// The figures of a run.
-    #[must_use]
     pub(crate) fn new(
         outcomes: &Outcomes,
         took_ms: u64,
@@ -187,7 +176,7 @@ impl ReliableFigures {
         }
     }
 
-    /// What a verdict has to add when not every message was durable.
+    /// An addition to the verdict; empty if every message was durable.
     fn not_durable(&self) -> String {
         if self.durable == self.sent {
             return String::new();
@@ -245,8 +234,6 @@ fn write_latency(f: &mut fmt::Formatter<'_>, name: &str, figures: &Percentiles) 
 }
 
 impl PublishedFigures {
-    /// The figures of all types together, whose publishing took so long.
-    #[must_use]
     pub(crate) fn of(outcomes: &[Outcomes], took_ms: u64) -> Self {
         let ended = outcomes.iter().map(|outcomes| outcomes.published.outcomes());
         let (ok, failed, unknown) = ended.fold((0, 0, 0), |(ok, failed, unknown), ended| {
@@ -263,7 +250,7 @@ impl PublishedFigures {
         }
     }
 
-    /// What a verdict has to add when not every message was accepted; empty when all were.
+    /// An addition to the verdict; empty if every message was accepted.
     fn not_ok(&self) -> String {
         if self.ok == self.sent {
             return String::new();
@@ -273,31 +260,32 @@ impl PublishedFigures {
     }
 }
 
-/// What it comes to.
+/// The verdict on a run, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
-    /// Every promise was kept.
     Ok,
-    /// Every promise was kept, but this machine was late or too busy (`generator`): the latencies are its own.
+    /// The generator was late or too busy, so the latencies measure the generator. No promise was broken.
     GeneratorLimited,
-    /// Every promise was kept, but a threshold was not.
+    /// No promise was broken.
     ThresholdFailed,
-    /// Not one message was accepted, so nothing was proved.
+    /// No message was accepted, so nothing was proved.
     NothingPublished,
     /// A promise was broken.
     Violations,
 }
 
 impl Verdict {
-    /// The verdict on these; `generator` is what limited the generator itself. Messages that were refused or are unknown break no promise while others were accepted.
-    #[must_use]
+    /// The worst applicable verdict. `generator` is the limit reached by the generator. Refused and unknown
+    /// messages break no promise if other messages were accepted.
     pub(crate) fn of(
         violations: &Violations,
         published: &PublishedFigures,
         reliable: Option<&ReliableFigures>,
         generator: Option<&str>,
     ) -> Self {
+        // A broken promise counts whatever else happened. Without an accepted message there is nothing to
+        // judge, and the lateness of the generator says nothing.
         let nothing_durable = reliable.is_some_and(|reliable| reliable.durable == 0 && reliable.sent > 0);
         if !violations.is_empty() {
             Self::Violations
@@ -311,14 +299,13 @@ impl Verdict {
     }
 }
 
-/// One condition, judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Judged {
-    /// As it was written.
+    /// The text of a condition, or a fault and the time of the fault.
     pub(crate) condition: String,
-    /// What the run came to, in the condition's unit; `None` where nothing was measured.
+    /// The figure of the run in the unit of the condition; `None` if the run did not measure the figure.
     pub(crate) found: Option<f64>,
-    /// The same for people, with its unit.
+    /// `found` as text with the unit.
     pub(crate) found_text: String,
     pub(crate) holds: bool,
 }
@@ -331,78 +318,77 @@ impl fmt::Display for Judged {
 }
 
 impl Report {
-    /// The same report of a run that is held to these conditions, and to its faults having been done. A failed one is the
-    /// verdict only where nothing worse is.
-    #[must_use]
+    /// Judges `conditions`, and each fault as a condition: a run without a planned fault is another run. A
+    /// failure becomes the verdict only of an otherwise good run.
     pub(crate) fn held_to(mut self, conditions: &[Condition]) -> Self {
         let asked = conditions.iter().map(|condition| condition.judge(&self));
         self.thresholds = asked.chain(self.faults.iter().map(FaultDone::judged)).collect();
+        // The figures of a worse run may be wrong, so a threshold on them proves nothing.
         if self.verdict == Verdict::Ok && self.thresholds.iter().any(|judged| !judged.holds) {
             self.verdict = Verdict::ThresholdFailed;
         }
         self
     }
 
-    /// Messages to devices in a second, over the time that publishing took.
-    #[must_use]
+    /// Messages given to devices a second, over the time of publishing.
     pub(crate) fn deliveries_per_s(&self) -> f64 {
+        // Publishing behind its schedule takes longer than planned.
         ratio(self.seen.deliveries, 1) / self.seconds.max(ratio(self.published.took_ms, 1_000)).max(0.001)
     }
 
-    /// Share of the messages that were refused or whose answer said nothing, reliable ones among them.
-    #[must_use]
-    pub(crate) fn refused_share(&self) -> Option<f64> {
-        let reliable = self.reliable.as_ref();
-        let (sent, bad) =
-            reliable.map_or((0, 0), |reliable| (reliable.sent, reliable.refused + reliable.unknown));
-        let sent = sent + self.published.sent;
-        let bad = bad + self.published.failed + self.published.unknown;
-        (sent > 0).then(|| ratio(bad, sent))
+    /// Messages sent, reliable messages included.
+    pub(crate) fn sent(&self) -> u64 {
+        self.published.sent + self.reliable.as_ref().map_or(0, |reliable| reliable.sent)
     }
 
-    /// The node while messages were published.
+    /// The share of refused and unknown messages, reliable messages included; `None` if nothing was sent.
+    pub(crate) fn refused_share(&self) -> Option<f64> {
+        let PublishedFigures { failed, unknown, .. } = self.published;
+        let reliable = self.reliable.as_ref().map_or(0, |reliable| reliable.refused + reliable.unknown);
+        (self.sent() > 0).then(|| ratio(failed + unknown + reliable, self.sent()))
+    }
+
+    /// Samples of the node during publishing.
     pub(crate) fn node_at_work(&self) -> impl Iterator<Item = &Sample> {
+        // A sample tells of the second before it: the last counts up to a second after the end.
         let during = |sample: &&Sample| {
             sample.at_ms > 0 && ratio(sample.at_ms.unsigned_abs(), 1_000) <= self.seconds + 1.0
         };
         self.server.iter().filter(during)
     }
 
-    /// Processors that the node kept busy, on average.
-    #[must_use]
+    /// Processors kept busy by the node, on average.
     pub(crate) fn node_cpu(&self) -> Option<f64> {
         let samples = self.node_at_work().count() as u64;
         (samples > 0).then(|| self.node_at_work().map(|sample| sample.cpu).sum::<f64>() / ratio(samples, 1))
     }
 
-    /// The most memory that the node held at any time of the run.
-    #[must_use]
+    /// The most memory of the node at any time of the run.
     pub(crate) fn node_bytes_most(&self) -> Option<u64> {
         let read = self.memory.readings.iter().map(|reading| reading.bytes);
+        // 0 bytes stand for a failed reading.
         read.chain(self.server.iter().map(|sample| sample.resident_bytes)).max().filter(|bytes| *bytes > 0)
     }
 
-    /// What it comes to, in one sentence.
-    #[must_use]
+    /// The verdict in a sentence.
     pub(crate) fn verdict_words(&self) -> String {
-        let mut not_ok = self.published.not_ok();
-        let durable = self.reliable.as_ref();
-        not_ok.push_str(&durable.map(ReliableFigures::not_durable).unwrap_or_default());
+        let not_durable = self.reliable.as_ref().map(ReliableFigures::not_durable).unwrap_or_default();
+        let not_ok = self.published.not_ok() + &not_durable;
         match self.verdict {
-            Verdict::Ok if self.devices == 0 => format!("ok: nothing was watched{not_ok}"),
+            Verdict::Ok if self.devices == 0 => format!("ok: no device, so nothing was checked{not_ok}"),
             Verdict::Ok => format!("ok: nothing lost, twice, out of order or altered{not_ok}"),
             Verdict::GeneratorLimited => format!(
-                "generator-limited: no violation, but {}{not_ok}",
+                "generator-limited: no promise was broken, but {}{not_ok}",
                 self.generator.limit(self.lateness.p99_ms).unwrap_or_default()
             ),
             Verdict::ThresholdFailed => {
                 let failed = self.thresholds.iter().filter(|judged| !judged.holds).count();
                 let asked = self.thresholds.len();
-                format!("THRESHOLD FAILED: no violation, but {failed} of {asked} thresholds{not_ok}")
+                format!("THRESHOLD FAILED: {failed} of {asked} thresholds; no promise was broken{not_ok}")
             }
             Verdict::NothingPublished => format!(
-                "NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
-                self.published.sent + durable.map_or(0, |reliable| reliable.sent)
+                "NOTHING PUBLISHED: none of {} messages was accepted, so nothing was checked",
+                self.sent()
             ),
             Verdict::Violations => {
                 let found =
@@ -456,6 +442,7 @@ impl fmt::Display for Report {
         ];
         let of_others = [("join", &self.join), ("lateness", &self.lateness), ("answer", &self.answer)];
         for (name, figures) in of_devices.into_iter().chain(of_others) {
+            // The line of the latency is always there: zeros show that nothing was measured.
             if figures.count > 0 || name == "latency" {
                 write_latency(f, name, figures)?;
             }
@@ -464,7 +451,8 @@ impl fmt::Display for Report {
             let RoomSkew { rooms, median_p99_ms, worst_p99_ms, worst_room } = self.skew;
             writeln!(
                 f,
-                "rooms        p99 {median_p99_ms:.1} ms in the middle of {rooms}, {worst_p99_ms:.1} ms in room {worst_room}"
+                "rooms        p99 of the median of {rooms} rooms {median_p99_ms:.1} ms, \
+                 of the worst (room {worst_room}) {worst_p99_ms:.1} ms"
             )?;
         }
         write!(f, "{}{}", self.moves, self.generator)?;
@@ -487,7 +475,7 @@ impl fmt::Display for Report {
 pub(crate) mod tests {
     use super::*;
 
-    /// A run that never was: every promise kept, p99 120 ms, one message in fifty refused.
+    /// An invented run: every promise kept, p99 120 ms, one message in fifty refused.
     pub(crate) fn made_up() -> Report {
         serde_json::from_str(include_str!("made_up.json")).unwrap()
     }

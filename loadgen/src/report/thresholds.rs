@@ -1,4 +1,4 @@
-//! Thresholds, judged on a report. A figure that was not measured does not hold. Pure.
+//! The judgement of thresholds on a report. A condition on an unmeasured figure fails. Pure.
 
 use crate::figures::latency::Percentiles;
 use crate::figures::ratio;
@@ -8,9 +8,8 @@ use crate::report::{Judged, Report};
 use crate::scenario::thresholds::{Condition, Metric, Quantile, Relation};
 
 impl Condition {
-    /// Holds it against what a run found. A type that the run had not is as good as nothing measured.
-    #[must_use]
     pub(crate) fn judge(&self, report: &Report) -> Judged {
+        // A type that the run did not have is an unmeasured figure.
         let found = match &self.of {
             None => self.metric.of_run(report),
             Some(name) => report.types.row(name).and_then(|row| self.metric.of_type(row)),
@@ -21,6 +20,7 @@ impl Condition {
             Relation::AtMost => found <= self.value,
             Relation::Above => found > self.value,
             Relation::AtLeast => found >= self.value,
+            // A scaled figure is a rounded double.
             Relation::Equal => (found - self.value).abs() <= f64::EPSILON * self.value.abs(),
         });
         let found_text = found.map_or_else(
@@ -32,8 +32,7 @@ impl Condition {
 }
 
 impl FaultDone {
-    /// A run whose fault did not happen is not the run that was asked for: each is a condition like any other.
-    #[must_use]
+    /// The fault as a condition, which fails if the fault did not happen.
     pub(crate) fn judged(&self) -> Judged {
         Judged {
             condition: format!("fault `{}` after {} ms", self.run, self.at_ms),
@@ -45,7 +44,7 @@ impl FaultDone {
 }
 
 impl Metric {
-    /// What a run came to: milliseconds, a part of 1, bytes, or a number. `None`: nothing was measured.
+    /// The figure of a run: milliseconds, a share from 0 to 1, bytes, or a number.
     fn of_run(self, report: &Report) -> Option<f64> {
         match self {
             Self::Latency(point) => point.of(&report.latency),
@@ -54,6 +53,7 @@ impl Metric {
             Self::Join => Quantile::P99.of(&report.join),
             Self::Answer => Quantile::P99.of(&report.answer),
             Self::Lateness => Quantile::P99.of(&report.lateness),
+            // Without devices nothing was watched, so no loss proves nothing.
             Self::Loss => (report.devices > 0).then(|| ratio(report.violations.total(), 1)),
             Self::Refused => report.refused_share(),
             Self::Skipped => share(report.seen.skipped, report.seen.deliveries + report.seen.skipped),
@@ -63,20 +63,21 @@ impl Metric {
         }
     }
 
-    /// What one type came to; only what `scenario::thresholds` allows.
+    /// The figure of one type. `scenario::thresholds` refuses conditions without such a figure.
     fn of_type(self, row: &TypeReport) -> Option<f64> {
         match self {
             Self::Latency(point) => point.of(&row.latency),
             Self::Last(point) => point.of(&row.first_to_last.last),
             Self::Refused => share(row.refused + row.unknown, row.offered),
             Self::Skipped => share(row.skipped, row.delivered + row.merged + row.skipped),
+            // Counted over all types together.
             Self::Apply(_) | Self::Join | Self::Answer | Self::Lateness | Self::Loss => None,
             Self::Cpu | Self::Memory | Self::Deliveries => None,
         }
     }
 }
 
-/// Four digits that say something, and no more.
+/// A figure with four significant digits.
 fn rounded(figure: f64) -> String {
     let places = match figure.abs() {
         size if size >= 1_000.0 || size == size.trunc() => 0,
@@ -90,13 +91,13 @@ fn rounded(figure: f64) -> String {
     format!("{figure:.places$}")
 }
 
-/// A part of what there was; `None` where there was nothing.
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| ratio(part, whole))
 }
 
 impl Quantile {
-    fn of(self, figures: &Percentiles) -> Option<f64> {
+    /// In milliseconds; `None` without a measurement.
+    pub(crate) fn of(self, figures: &Percentiles) -> Option<f64> {
         let at = match self {
             Self::P50 => figures.p50_ms,
             Self::P99 => figures.p99_ms,

@@ -1,4 +1,4 @@
-//! What became of each type of a mix: the same figures for people and as JSON.
+//! The report of each type of a mix: the same figures as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,72 +16,70 @@ use crate::report::last_device::FirstToLast;
 use crate::scenario::mix::Class;
 use crate::scenario::plan::Plan;
 
-/// One type. Of a counter all but its publishes and their answers is in counts.
+/// A type. Figures of a counter are sums of counts, except `published`, `answered_merged` and `answers`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TypeReport {
     #[serde(rename = "type")]
     pub(crate) type_name: String,
     pub(crate) class: Class,
     pub(crate) rate_per_s: f64,
-    /// What each publish counts.
+    /// The count of each publish; 1 for all but counters.
     pub(crate) each: u64,
     pub(crate) keys: u32,
-    /// Publishes that were tried.
+    /// Publishes, with or without an answer.
     pub(crate) published: u64,
-    /// What they came to, like the three that follow.
+    /// The sum of the three outcomes below.
     pub(crate) offered: u64,
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
     pub(crate) unknown: u64,
     /// Refused messages by reason.
     pub(crate) shed: BTreeMap<String, u64>,
-    /// Publishes that were answered as merged.
     pub(crate) answered_merged: u64,
-    /// What every device that was there throughout can add up of the rooms that had devices; of a counter `given` is its
-    /// last total. `accepted` is `given` and `merged` and `skipped` together, where nothing is unknown.
+    /// The sum over rooms with devices, from devices present throughout; `given` of a counter is the last
+    /// total. Unless answers are unknown, `accepted` = `given` + `merged` + `skipped`.
     pub(crate) account: Account,
-    /// Over all devices: messages, or what counters grew by.
+    /// Over all devices: messages, or the growth of counters.
     pub(crate) delivered: u64,
-    /// Over all devices: told as merged.
+    /// Over all devices, as reported in frames.
     pub(crate) merged: u64,
-    /// Over all devices: told as skipped.
+    /// Over all devices, as reported in frames.
     pub(crate) skipped: u64,
-    /// From when a message was due to when a device had it.
+    /// From the due time of a message to the arrival at a device.
     pub(crate) latency: Percentiles,
-    /// The first and the last device of each message; of long runs a part of the messages.
+    /// Over a part of the messages in long runs.
     #[serde(default, rename = "spread")]
     pub(crate) first_to_last: FirstToLast,
-    /// The same by quarters of a second in which messages were due.
+    /// `latency` by the quarter second of the due time.
     pub(crate) latency_over_time: Vec<Moment>,
-    /// From when a publish left to its answer.
+    /// From the departure of a publish to the answer.
     pub(crate) answer: Percentiles,
-    /// The same by quarters of a second in which publishes left.
+    /// `answer` by the quarter second of the departure.
     pub(crate) answer_over_time: Vec<Moment>,
-    /// Answers by their status.
+    /// Answers by HTTP status.
     pub(crate) answers: BTreeMap<u16, u64>,
-    /// How many devices were given in a second, where that was asked.
+    /// Only for a type with a limit of messages a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) readable: Option<ReadableReport>,
 }
 
-/// How many messages devices were given.
+/// The messages of a type on the screen of a single device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ReadableReport {
     pub(crate) per_second_max: u32,
     #[serde(flatten)]
     pub(crate) reading: Reading,
-    /// Of the device that was given most.
+    /// At the device with the most messages.
     pub(crate) most_per_s_on_average: f64,
 }
 
-/// All types.
+/// Types in the order of the mix.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct TypeTable(Vec<TypeReport>);
 
 impl TypeTable {
-    /// The table of a run: what was published, seen and settled, each by type.
-    #[must_use]
+    /// Joins the figures of a run. `readings` are by limit, all other slices by type.
     pub(crate) fn of(
         plan: &Plan,
         published: &[Outcomes],
@@ -93,10 +91,11 @@ impl TypeTable {
         let nothing = TypeFigures::default();
         let rows = plan.loads.iter().enumerate().map(|(kind, load)| {
             let outcomes = &published[kind];
+            // Without workers there are no figures of devices.
             let figures = figures.get(kind).unwrap_or(&nothing);
             let ended = outcomes.published.outcomes();
+            let tried = ended.ok + ended.refused + ended.unknown;
             let each = if load.is_counter() { load.each() } else { 1 };
-            let latency = figures.latency.percentiles();
             let limit = plan.limits.iter().zip(readings).find(|(limit, _)| limit.type_name == load.type_name);
             TypeReport {
                 type_name: load.type_name.clone(),
@@ -104,8 +103,8 @@ impl TypeTable {
                 rate_per_s: ratio(load.schedule.rate_milli, 1_000),
                 each: load.each(),
                 keys: load.keys,
-                published: ended.ok + ended.refused + ended.unknown,
-                offered: (ended.ok + ended.refused + ended.unknown) * each,
+                published: tried,
+                offered: tried * each,
                 accepted: ended.ok * each,
                 refused: ended.refused * each,
                 unknown: ended.unknown * each,
@@ -115,7 +114,7 @@ impl TypeTable {
                 delivered: if load.is_counter() { figures.added } else { figures.given },
                 merged: figures.merged,
                 skipped: figures.skipped,
-                latency,
+                latency: figures.latency.percentiles(),
                 first_to_last: first_to_last.get(kind).copied().unwrap_or_default(),
                 latency_over_time: figures.timeline.moments(),
                 answer: outcomes.answer_latency.percentiles(),
@@ -131,21 +130,17 @@ impl TypeTable {
         Self(rows.collect())
     }
 
-    /// Its types, in the order of the mix.
-    #[must_use]
     pub(crate) fn rows(&self) -> &[TypeReport] {
         &self.0
     }
 
-    /// A type by its name.
-    #[must_use]
     pub(crate) fn row(&self, type_name: &str) -> Option<&TypeReport> {
         self.0.iter().find(|row| row.type_name == type_name)
     }
 
-    /// Whether it says anything that the totals do not.
-    #[must_use]
+    /// False if the totals of the run already say everything: for chat without a limit, a merge or a skip.
     pub(crate) fn is_worth_showing(&self) -> bool {
+        // A table of one row would repeat the lines above it.
         let [only] = &*self.0 else { return !self.0.is_empty() };
         only.type_name != "chat" || only.readable.is_some() || only.account.merged + only.account.skipped > 0
     }
@@ -190,8 +185,8 @@ impl fmt::Display for TypeTable {
             if let Some(ReadableReport { per_second_max, reading, most_per_s_on_average }) = &row.readable {
                 writeln!(
                     f,
-                    "  {} given to one device: at most {} within a second, {most_per_s_on_average:.1}/s on average; {per_second_max}/s \
-                     asked",
+                    "  {} given to one device: at most {} within a second, {most_per_s_on_average:.1}/s on average; \
+                     {per_second_max}/s asked",
                     row.type_name, reading.most_in_a_second
                 )?;
             }

@@ -1,4 +1,4 @@
-//! The arguments of `run`: as typed, and resolved into a checked plan before anything is connected.
+//! The arguments of `run`, first as typed, then resolved into a checked plan before any connection.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,172 +16,178 @@ use crate::scenario::units::{Rate, Share, Span};
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 
-/// Chat where nothing is said of what is published.
+/// The rate of chat without a scenario and without a type.
 const CHAT_RATE: Rate = Rate::of_milli(10_000);
-/// What is published reliably where --reliable-type does not say.
+/// The type of reliable messages without --reliable-type.
 const RELIABLE_TYPE: &str = "coupon";
+/// Flags with secret values.
+const SECRETS: [&str; 2] = ["--publisher-key", "--device-token"];
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// A scenario file, or one that is shipped: quick, hot-room, double-eleven, red-packet, raid, reconnect-storm,
-    /// small-rooms, soak. Other flags change it; `--set` changes any key of it.
+    /// A scenario file, or a shipped scenario: quick, hot-room, double-eleven, red-packet, raid,
+    /// reconnect-storm, small-rooms, soak. Other flags change the scenario, and `--set` changes any key of
+    /// the scenario.
     #[arg(long, value_name = "FILE-OR-NAME")]
     scenario: Option<String>,
-    /// A key of the scenario and its value, as often as wanted: `viewers.devices=5000`, `types.chat.rate=20`.
+    /// A key of the scenario and a value, any number of times: `viewers.devices=5000`, `types.chat.rate=20`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Devices to connect, spread over the rooms; 1 000 without a scenario. 0: publish only.
+    /// Devices to connect, spread over the rooms; 1 000 without a scenario. With 0 the run only publishes.
     #[arg(long)]
     devices: Option<u32>,
-    /// Rooms to publish to; one without a scenario. Rooms without a device are published to, and not checked.
+    /// Rooms to publish to; 1 without a scenario. Rooms without a device are not checked.
     #[arg(long)]
     rooms: Option<u32>,
-    /// Chat messages a second, over all rooms; up to three decimals. 10 where no type is named, else 0. This, --type and
-    /// --reliable-rate take the place of a scenario's types.
+    /// Chat messages a second, over all rooms; up to three decimals. The default is 10 without a named type,
+    /// else 0. --rate, --type and --reliable-rate replace the types of a scenario.
     #[arg(long)]
     rate: Option<Rate>,
-    /// A type to publish, as often as there are types: `chat=10000`, `like=1000x50` (each a count of 50), `gift=20:5`
-    /// (five keys in turn), `poll/counter=5` (a class that its name does not say). A reliable one has an id, is tried
-    /// again and held to I1 to I7.
+    /// A type to publish, once for each type: `chat=10000`, `like=1000x50` (each publish counts 50),
+    /// `gift=20:5` (five keys in turn), `poll/counter=5` (a class other than the usual class of the name).
+    /// Reliable messages have an id, are tried again, and are held to I1 to I7.
     #[arg(long = "type", value_name = "NAME[/CLASS]=RATE[xCOUNT][:KEYS]")]
     types: Vec<Wanted>,
-    /// Fail when a device is given more messages of a type than so many a second; as often as there are types.
+    /// Most messages of a type a second for a device; more fail the run. Once for each type.
     #[arg(long, value_name = "TYPE=N")]
     readable_max: Vec<Limit>,
-    /// Another run, with another --seed, publishes to these rooms: its messages are counted and not judged.
+    /// Another run with another --seed publishes to the same rooms: messages of the other run are counted,
+    /// not judged.
     #[arg(long)]
     others: bool,
-    /// Reliable messages a second, over all rooms, beside the chat; up to three decimals. Each has an id and is tried
-    /// again until it is answered; devices acknowledge, pull what they lack, and are held to I1 to I7.
+    /// Reliable messages a second, over all rooms, beside the chat; up to three decimals. Each message has an
+    /// id and is tried again until the node answers. Devices acknowledge and pull, and are held to I1 to I7.
     #[arg(long)]
     reliable_rate: Option<Rate>,
-    /// Type of the reliable messages of --reliable-rate, `coupon` without it; the node must have it in class reliable.
+    /// Type of the messages of --reliable-rate; the default is `coupon`. The node must have the type in class
+    /// reliable.
     #[arg(long)]
     reliable_type: Option<String>,
-    /// How long a reliable message lives, of whatever type. Without it: as its type says, which is taken to be at least 10 minutes.
+    /// Life of every reliable message in milliseconds. The default is the life of the type, taken to be at
+    /// least 10 minutes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=604_800_000))]
     ttl_ms: Option<u64>,
-    /// Share of the devices (0 to 1) that drop some of their acknowledgements.
+    /// Share of the devices (0 to 1) with dropped acknowledgements.
     #[arg(long)]
     drop_acks_share: Option<Share>,
-    /// The part of its acknowledgements (0 to 1) that such a device drops; a half without it.
+    /// Share of the acknowledgements (0 to 1) dropped by a device of --drop-acks-share; the default is 0.5.
     #[arg(long)]
     drop_acks: Option<Share>,
-    /// Share of the devices (0 to 1) that stop reading, each about once a minute.
+    /// Share of the devices (0 to 1) with pauses in reading, about one a minute each.
     #[arg(long)]
     stall_share: Option<Share>,
-    /// For how long they stop reading; 5 s without it. Past 10 s the node closes them, and they come back.
+    /// Length of a pause in reading; the default is 5 s. After 10 s the node closes the connection, and the
+    /// device comes back.
     #[arg(long)]
     stall_seconds: Option<Span>,
-    /// Share of the devices (0 to 1) that cut their connection without a close every 2 to 12 s, and are back within 1 s
-    /// with `cursor=` and `seen=`.
+    /// Share of the devices (0 to 1) with a connection cut every 2 to 12 s, without a close. Such a device
+    /// comes back within 1 s with `cursor=` and `seen=`.
     #[arg(long)]
     reconnect_share: Option<Share>,
-    /// The node is killed and restarted during the run: devices come back with their cursor, trying every 100 to 300 ms,
-    /// and the publisher tries the same id again. Without it a lost connection is a violation.
+    /// Expect restarts of the node during the run: devices try to come back with a cursor every 100 to 300
+    /// ms, and the publisher tries the same id again. Without this flag a lost connection is a violation.
     #[arg(long)]
     through_restarts: bool,
-    /// After the last publish, how long devices may take at most to get what they are owed; 6 s without it.
+    /// Most time after the last publish for devices to get every owed message; the default is 6 s.
     #[arg(long)]
     settle_seconds: Option<Span>,
-    /// How long to publish; 10 s without a scenario. A number of seconds, or with a unit: 90s, 2m.
+    /// Time of publishing; 10 s without a scenario. A number of seconds, or a number with a unit: 90s, 2m.
     #[arg(long)]
     seconds: Option<Span>,
-    /// What is due in the first of it is in the ledger and in no latency.
+    /// Time at the start of publishing without latencies: messages due then count in the ledger alone.
     #[arg(long)]
     warm_up: Option<Span>,
-    /// Bytes of each payload, of whatever type; 300 without a scenario.
+    /// Bytes of each payload of every type; 300 without a scenario.
     #[arg(long)]
     payload_bytes: Option<usize>,
-    /// How devices' frames and publishes are spelt; JSON without a scenario.
+    /// Encoding of frames and publishes; JSON without a scenario.
     #[arg(long, value_enum)]
     encoding: Option<Encoding>,
-    /// What the run is held to, as often as wanted: `p99<300ms`, `apply_p99<3s`, `gift.p99<1s`, `loss=0`.
+    /// A condition on the run, any number of times: `p99<300ms`, `apply_p99<3s`, `gift.p99<1s`, `loss=0`.
     #[arg(long = "threshold", value_name = "CONDITION")]
     thresholds: Vec<String>,
-    /// Messages of one publish request, all to one room; of a type no more than it is due in 10 ms.
+    /// Most messages of a publish request, all to the same room; never more of a type than are due in 10 ms.
     #[arg(long)]
     messages_per_request: Option<u32>,
-    /// Seed of the payloads' filler, and of everything that is drawn: which devices are awkward, and when.
+    /// Seed of every random choice: filler of payloads, awkward devices and their times.
     #[arg(long)]
     seed: Option<u64>,
-    /// Write the report here as JSON, too.
+    /// File for the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write the report here as a page for people, too.
+    /// File for the report as an HTML page.
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Write what the run was held to here as JUnit's XML, too.
+    /// File for the verdict and the thresholds as JUnit's XML.
     #[arg(long)]
     junit: Option<PathBuf>,
-    /// Where devices connect.
+    /// Address for devices.
     #[arg(long, default_value = "ws://127.0.0.1:7600")]
     viewer_door: Door,
-    /// Where messages are published.
+    /// Address for publishes.
     #[arg(long, default_value = "http://127.0.0.1:7601")]
     publisher_door: Door,
-    /// Where the node says whether it is ready.
+    /// Address for operators, with the readiness of the node.
     #[arg(long, default_value = "http://127.0.0.1:7602")]
     ops_door: Door,
-    /// What room names begin with; a part that no other run has follows.
+    /// Beginning of every room name, before a part unique to the run.
     #[arg(long, default_value = "lg")]
     room_prefix: String,
-    /// What room names begin with, and nothing after it that other runs have not: they publish to the same rooms.
+    /// Beginning of every room name, without a unique part: other runs with the same stem publish to the same
+    /// rooms.
     #[arg(long, conflicts_with = "room_prefix")]
     room_stem: Option<String>,
-    /// Worker processes to spread the devices over, at least; more are started when descriptors ask for it.
+    /// Least number of worker processes for the devices; more start if descriptors are short.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
     workers: u32,
-    /// A machine that holds its part of the devices, as often as there are some: `HOST:PORT` of its `worker --listen`. The
-    /// key is in `ROOMCAST_WORKER_KEY`. Without one the devices are on this machine.
+    /// A machine for a part of the devices, any number of times: `HOST:PORT` of `worker --listen` there. The
+    /// key is in `ROOMCAST_WORKER_KEY`. Without this flag all devices are on this machine.
     #[arg(long = "worker", value_name = "HOST:PORT")]
     remote_workers: Vec<String>,
-    /// An address that devices come from, in turn with others, where the viewer door is not on loopback.
+    /// A source address for devices, used in turn with other --source addresses, for a viewer door off
+    /// loopback.
     #[arg(long = "source", value_name = "ADDRESS")]
     sources: Vec<std::net::IpAddr>,
-    /// Give up when the devices are not all in their rooms after so many seconds.
+    /// Seconds for all devices to join; past them the run gives up.
     #[arg(long, default_value_t = 120)]
     connect_seconds: u64,
-    /// Do not measure the floor after the run. It takes three seconds at most, and only where the node is on loopback.
+    /// Skip the floor after the run. The floor takes at most 3 s, and needs a node on loopback.
     #[arg(long)]
     no_floor: bool,
-    /// Bearer key for the publisher door. Without it: `ROOMCAST_PUBLISHER_KEY`.
+    /// Bearer key for the publisher door; the default is `ROOMCAST_PUBLISHER_KEY`.
     #[arg(long)]
     publisher_key: Option<String>,
-    /// Token for the viewer door. Without it: `ROOMCAST_DEVICE_TOKEN`.
+    /// Token for the viewer door; the default is `ROOMCAST_DEVICE_TOKEN`.
     #[arg(long)]
     device_token: Option<String>,
-    /// The sum of all types' rates, in thousandths, whatever else is said.
+    /// The sum of the rates of all types in thousandths, before any other rate.
     #[arg(skip)]
     rate_in_all: Option<u64>,
 }
 
-/// The arguments of a command with these flags, as if they had been typed.
-///
-/// # Errors
-/// What the parser of the command line says.
+/// Parses flags as the command line does.
 pub(crate) fn typed<A: Args>(flags: &str) -> Result<A, String> {
     let words = std::iter::once("roomcast-loadgen").chain(flags.split_whitespace());
     let typed = A::augment_args(clap::Command::new("roomcast-loadgen")).try_get_matches_from(words);
     typed.and_then(|typed| A::from_arg_matches(&typed)).map_err(|error| error.to_string())
 }
 
-/// What `find-max` and `sweep` turn.
+/// The quantity that `find-max` and `sweep` change from run to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Axis {
     Devices,
-    /// Messages a second of all types together; each keeps its part.
+    /// Messages a second of all types together; each type keeps a fixed share.
     Rate,
     Rooms,
     PayloadBytes,
 }
 
 impl RunArgs {
-    /// The same run with another value along an axis.
-    #[must_use]
+    /// The same run with another value on `axis`.
     pub(crate) fn at(&self, axis: Axis, value: u64) -> Self {
         let mut run = self.clone();
+        // Values past the range of a field are past the bounds of `resolve` too, which refuses them.
         let number = u32::try_from(value).unwrap_or(u32::MAX);
         match axis {
             Axis::Devices => run.devices = Some(number),
@@ -192,22 +198,17 @@ impl RunArgs {
         run
     }
 
-    /// The same run as one of many: for so long, and with no floor after it.
-    #[must_use]
+    /// The same run as a probe: shorter, and without a floor.
     pub(crate) fn probing(&self, seconds: Span) -> Self {
         Self { seconds: Some(seconds), no_floor: true, ..self.clone() }
     }
 
-    /// The same with this warm-up, whatever else is said.
-    #[must_use]
     pub(crate) fn warmed_up(self, warm_up: Span) -> Self {
         Self { warm_up: Some(warm_up), ..self }
     }
 
-    /// Refuses flags of `run` that a command would not heed, each with what is there instead.
-    ///
-    /// # Errors
-    /// One line that names the first of them that was typed.
+    /// Refuses the first typed flag among `flags`, which are pairs of a flag without effect and the text on
+    /// its replacement.
     pub(crate) fn refuse(&self, flags: &[(&str, &str)]) -> Result<(), String> {
         let is_typed = |flag: &str| match flag {
             "--scenario" => self.scenario.is_some(),
@@ -228,11 +229,10 @@ impl RunArgs {
             _ => false,
         };
         let typed = flags.iter().find(|(flag, _)| is_typed(flag));
-        typed.map_or(Ok(()), |(flag, instead)| Err(format!("{flag} is not heeded here: {instead}")))
+        typed.map_or(Ok(()), |(flag, instead)| Err(format!("{flag} can't be used here: {instead}")))
     }
 
-    /// The same doors with chat of another shape, and no other types.
-    #[must_use]
+    /// The same doors with chat of another shape, and with reliable messages alone beside the chat.
     pub(crate) fn shaped(&self, shape: &crate::scenario::shape::RunShape) -> Self {
         Self {
             scenario: None,
@@ -245,22 +245,20 @@ impl RunArgs {
             messages_per_request: Some(shape.messages_per_request),
             encoding: Some(shape.encoding),
             reliable_rate: Some(Rate::of_milli(shape.reliable_rate_milli())),
+            // `resolve` refuses a ttl without reliable messages.
             ttl_ms: self.ttl_ms.filter(|_| shape.reliable_rate_milli() > 0),
             reconnect_share: Some(Share::of_millionths(shape.reconnect_share_millionths())),
             ..self.clone()
         }
     }
 
-    /// Checks everything that can be checked without connecting.
-    ///
-    /// # Errors
-    /// One line that says what is wrong, and where.
+    /// Checks everything that needs no connection.
     pub(crate) fn resolve(self) -> Result<Plan, String> {
         let scenario = self.scenario()?;
         scenario.resolve(self.target(scenario.rooms.count)?)
     }
 
-    /// The scenario with what other flags say.
+    /// The scenario changed by the other flags.
     fn scenario(&self) -> Result<Scenario, String> {
         let mut scenario = Scenario::load(self.scenario.as_deref(), &self.sets)?;
         set(&mut scenario.viewers.devices, self.devices);
@@ -269,6 +267,7 @@ impl RunArgs {
         set(&mut scenario.warm_up, self.warm_up);
         set(&mut scenario.settle, self.settle_seconds);
         if let Some(bytes) = self.payload_bytes {
+            // The flag outdoes the lengths of single types too.
             scenario.payload = Length::Fixed(bytes);
             scenario.types.values_mut().for_each(|published| published.payload = None);
         }
@@ -296,20 +295,22 @@ impl RunArgs {
         if let Some(ttl_ms) = self.ttl_ms {
             scenario.set_ttl(Span::of_ms(ttl_ms)).map_err(|why| format!("--ttl-ms: {why}"))?;
         }
+        // Last, because the scale applies to the types of every other flag.
         if let Some(total_milli) = self.rate_in_all {
             scenario.scale_rates(total_milli);
         }
         Ok(scenario)
     }
 
-    /// The types that flags name; `None`: they name none.
+    /// The types named by flags; `None` if no flag names a type.
     fn types(&self) -> Result<Option<BTreeMap<String, TypeSection>>, String> {
         if self.reliable_type.is_some() && self.reliable_rate.is_none() {
-            return Err("--reliable-type: goes with --reliable-rate".into());
+            return Err("--reliable-type: needs --reliable-rate".into());
         }
         if self.rate.is_none() && self.reliable_rate.is_none() && self.types.is_empty() {
             return Ok(None);
         }
+        // Beside named types or a scenario, chat has to be asked for.
         let named = !self.types.is_empty() || self.scenario.is_some();
         let default = if named { Rate::default() } else { CHAT_RATE };
         let chat = self.rate.unwrap_or(default);
@@ -322,6 +323,7 @@ impl RunArgs {
                 TypeSection { class: Some(Class::Reliable), ..TypeSection::at(reliable) },
             ),
         ];
+        // A rate of 0 switches a type off.
         let plain = plain.into_iter().filter(|(_, _, published)| published.rate.milli() > 0);
         let plain = plain.map(|(flag, type_name, published)| (flag, type_name.to_owned(), published));
         let wanted = self.types.iter().map(|wanted| {
@@ -342,25 +344,29 @@ impl RunArgs {
             }
         }
         if types.is_empty() {
-            return Err("--rate: must be more than 0, or --reliable-rate, or --type".into());
+            return Err("--rate: must be more than 0 without --reliable-rate and --type".into());
         }
         Ok(Some(types))
     }
 
-    /// Workers that can be reached, and addresses that devices can come from.
+    /// Checks that workers on other machines can reach the viewer door, and devices come from their
+    /// addresses.
     fn check_elsewhere(&self) -> Result<(), String> {
         let door = self.viewer_door.address();
         for worker in &self.remote_workers {
             let address = remote::resolve(worker).map_err(|reason| format!("--worker {worker}: {reason}"))?;
+            // On the other machine a loopback address leads to the other machine.
             if door.ip().is_loopback() && !address.ip().is_loopback() {
                 return Err(format!(
-                    "--worker {worker}: there --viewer-door {} is that machine itself; name this machine's address",
+                    "--worker {worker}: on that machine --viewer-door {} is that machine itself; name an address of \
+                     this machine",
                     self.viewer_door
                 ));
             }
         }
         match self.sources.iter().find(|source| source.is_ipv4() != door.is_ipv4()) {
-            Some(other) => Err(format!("--source {other}: nothing comes from there to {}", self.viewer_door)),
+            // IPv4 and IPv6 do not mix on a connection.
+            Some(other) => Err(format!("--source {other}: can't connect to {}", self.viewer_door)),
             None => Ok(()),
         }
     }
@@ -377,6 +383,7 @@ impl RunArgs {
         }
         self.check_elsewhere()?;
         let flag = if self.room_stem.is_some() { "--room-stem" } else { "--room-prefix" };
+        // Rooms of an earlier run would bring history and old streams.
         let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
         let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
         roomcast_core::room::id::RoomName::parse(&format!("{room_stem}-{rooms}"))
@@ -410,8 +417,9 @@ fn set<T>(slot: &mut T, value: Option<T>) {
     }
 }
 
-/// What repeats the run, for a shell; without its secrets.
+/// The command line for a shell that repeats the run, without secrets.
 fn command_line(words: impl Iterator<Item = String>) -> String {
+    // A secret is a word of its own after its flag, or follows a `=`.
     let mut is_secret = false;
     let shown = words.skip(1).map(|word| {
         let secret = std::mem::replace(&mut is_secret, SECRETS.contains(&&*word));
@@ -428,9 +436,6 @@ fn command_line(words: impl Iterator<Item = String>) -> String {
     });
     std::iter::once("roomcast-loadgen".to_owned()).chain(shown).collect::<Vec<_>>().join(" ")
 }
-
-/// Flags whose values are shown to nobody.
-const SECRETS: [&str; 2] = ["--publisher-key", "--device-token"];
 
 #[cfg(test)]
 pub(crate) mod tests;

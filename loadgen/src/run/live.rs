@@ -1,62 +1,57 @@
-//! What is shown while a run runs: a few lines that are drawn again on a terminal, plain lines elsewhere.
+//! The progress of a run: lines that a terminal draws again each second, plain lines elsewhere.
 //!
-//! All of it goes to stderr; stdout is the report's. What is shown is what workers say on their way and is no part of any
-//! verdict. A thread of its own draws, once a second, and ends with the [`Live`] that began it.
+//! All lines go to stderr, because stdout belongs to the report. Workers send the figures during the run, and
+//! no verdict uses the figures. One thread draws and ends with its [`Live`].
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
 use crate::clock::monotonic_ns;
 use crate::figures::latency::{Buckets, Latency, Percentiles};
-use crate::figures::ratio;
+use crate::figures::{ratio, rounded};
 use crate::node::samples::Sample;
 use crate::report::html::grouped;
 
-/// How often a terminal is drawn.
 const EVERY: Duration = Duration::from_secs(1);
-/// Of so many moments one is a plain line, where there is no terminal.
+/// Seconds from one plain line to the next.
 const PLAIN_EVERY: u64 = 5;
-/// Columns of a line at most. A narrower terminal cuts them off.
-const WIDTH: usize = 78;
-/// Columns of the bar.
-const BAR: usize = 30;
 
-/// How far a run is, counted from its first publish.
+/// The progress of a run since its first publish.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Totals {
     /// Milliseconds since the first publish.
     pub(crate) at_ms: u64,
-    /// Devices that are in their rooms.
+    /// Devices in their rooms.
     pub(crate) members: u64,
-    /// Devices on their way there.
     pub(crate) joining: u64,
-    /// Messages that were due.
+    /// Messages due so far.
     pub(crate) due: u64,
-    /// Messages that devices were given.
+    /// Messages given to devices.
     pub(crate) deliveries: u64,
     pub(crate) frames: u64,
     pub(crate) violations: u64,
-    /// From due to given, of those that were given since the totals before.
+    /// Latencies of the deliveries since the totals before.
     pub(crate) latency: Buckets,
-    /// The node, where it says how it is.
+    /// `None` if the node publishes no metrics.
     pub(crate) node: Option<Sample>,
 }
 
-/// One second of a run.
-#[derive(Debug, Clone, Default)]
-struct Second {
-    /// How long messages are published.
+/// The last second of a run.
+struct Second<'a> {
+    /// Milliseconds of publishing in the whole run.
     of_ms: u64,
-    totals: Totals,
+    totals: &'a Totals,
     due_per_s: f64,
     deliveries_per_s: f64,
     frames_per_s: f64,
     latency: Percentiles,
 }
 
-/// The lines of a run that is going on; they are gone when this is.
+/// The lines of a run under way; dropping removes the lines from a terminal.
 #[derive(Debug)]
 pub(crate) struct Live {
     stop: Option<Sender<()>>,
@@ -64,35 +59,31 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Begins to show a run whose first publish is due at `start_ns` and whose last `of_ms` later. `totals` is asked once
-    /// a second, with the milliseconds since the first publish.
-    #[must_use]
+    /// Shows a run from its first publish at `start_ns` for `of_ms`. `totals` is called once a second with
+    /// the milliseconds since the first publish.
     pub(crate) fn begin(
         start_ns: u64,
         of_ms: u64,
         mut totals: impl FnMut(u64) -> Totals + Send + 'static,
     ) -> Self {
         let (stop, stopped) = channel::<()>();
-        let on_terminal = std::io::stderr().is_terminal();
         let drawing = std::thread::spawn(move || {
+            let bar = bar(of_ms, ProgressDrawTarget::stderr());
             let mut before = Totals::default();
-            let mut drawn = 0;
-            let mut turn = 0;
+            let mut seconds = 0;
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                let at_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
-                let now = totals(at_ms);
-                let moment = Second::between(&before, &now, of_ms);
-                turn += 1;
-                if on_terminal {
-                    let lines = moment.lines(WIDTH);
-                    say(&redrawn(&lines, drawn));
-                    drawn = lines.len();
-                } else if turn % PLAIN_EVERY == 0 {
-                    say(&format!("{}\n", moment.line()));
+                let now = totals(monotonic_ns().saturating_sub(start_ns) / 1_000_000);
+                let second = Second::between(&before, &now, of_ms);
+                seconds += 1;
+                if !bar.is_hidden() {
+                    second.draw(&bar);
+                } else if seconds % PLAIN_EVERY == 0 {
+                    // A closed stderr is no reason to end a run.
+                    drop(writeln!(std::io::stderr(), "{}", second.plain_line()));
                 }
                 before = now;
             }
-            say(&redrawn(&[], drawn));
+            bar.finish_and_clear();
         });
         Self { stop: Some(stop), drawing: Some(drawing) }
     }
@@ -105,24 +96,15 @@ impl Drop for Live {
     }
 }
 
-/// To stderr in one piece; one that is closed is no reason to end a run.
-fn say(text: &str) {
-    drop(std::io::stderr().write_all(text.as_bytes()));
+/// Hidden if the target is no terminal.
+fn bar(of_ms: u64, target: ProgressDrawTarget) -> ProgressBar {
+    let style = ProgressStyle::with_template("[{bar:30}] {msg}").expect("the template is whole");
+    ProgressBar::with_draw_target(Some(of_ms), target).with_style(style.progress_chars("#-"))
 }
 
-/// The lines in place of so many that were drawn before. While they are written the terminal does not wrap, so that each
-/// takes one row however narrow it is.
-fn redrawn(lines: &[String], before: usize) -> String {
-    if lines.is_empty() && before == 0 {
-        return String::new();
-    }
-    let up = if before == 0 { String::new() } else { format!("\x1b[{before}A") };
-    let body: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
-    format!("{up}\r\x1b[?7l{body}\x1b[J\x1b[?7h")
-}
-
-impl Second {
-    fn between(before: &Totals, now: &Totals, of_ms: u64) -> Self {
+impl<'a> Second<'a> {
+    fn between(before: &Totals, now: &'a Totals, of_ms: u64) -> Self {
+        // The thread may wake late, so a second is as long as it was.
         let took_ms = now.at_ms.saturating_sub(before.at_ms);
         let per_s = |before: u64, now: u64| ratio(now.saturating_sub(before) * 1_000, took_ms);
         let mut latency = Latency::default();
@@ -133,14 +115,19 @@ impl Second {
             deliveries_per_s: per_s(before.deliveries, now.deliveries),
             frames_per_s: per_s(before.frames, now.frames),
             latency: latency.percentiles(),
-            totals: now.clone(),
+            totals: now,
         }
     }
 
-    /// For a terminal, none longer than `width`; what is not known is left out.
-    fn lines(&self, width: usize) -> Vec<String> {
-        let Totals { members, joining, frames, violations, node, .. } = &self.totals;
-        let mut lines = vec![self.bar()];
+    fn draw(&self, bar: &ProgressBar) {
+        bar.set_position(self.totals.at_ms);
+        bar.set_message(self.lines().join("\n"));
+    }
+
+    /// The text beside the bar, and the lines below the bar. Unknown figures are left out.
+    fn lines(&self) -> Vec<String> {
+        let Totals { members, joining, frames, violations, node, .. } = self.totals;
+        let mut lines = vec![self.progress()];
         let joining = if *joining > 0 { format!(", {} joining", grouped(*joining)) } else { String::new() };
         lines.push(format!("devices    {} in their rooms{joining}", grouped(*members)));
         lines.push(format!("due        {} messages/s", whole(self.due_per_s)));
@@ -149,6 +136,7 @@ impl Second {
             let frames = whole(self.frames_per_s);
             lines.push(format!("given      {deliveries}/s in {frames} frames/s"));
         }
+        // The first seconds may have no delivery.
         if self.latency.count > 0 {
             let Percentiles { p50_ms, p99_ms, max_ms, .. } = self.latency;
             lines.push(format!(
@@ -159,39 +147,38 @@ impl Second {
             let mib = ratio(node.resident_bytes, 1 << 20);
             lines.push(format!("node       {:.2} processors, {mib:.0} MiB", node.cpu));
         }
+        // Before the first frame a count of 0 would look like a proof.
         if *frames > 0 {
             lines.push(format!("violations {} so far", grouped(*violations)));
         }
-        lines.into_iter().map(|line| line.chars().take(width).collect()).collect()
+        lines
     }
 
-    fn bar(&self) -> String {
-        let at_s = self.totals.at_ms / 1_000;
-        let of_s = self.of_ms.div_ceil(1_000);
-        if self.totals.at_ms >= self.of_ms {
-            return format!("[{}] all is published; devices get what they are owed", "#".repeat(BAR));
+    fn progress(&self) -> String {
+        let at_ms = self.totals.at_ms;
+        // Past the last publish there is no percentage; a run of 0 s would divide by 0.
+        if at_ms >= self.of_ms {
+            return "all is published; devices get what they are owed".to_owned();
         }
-        let whole_ms = self.of_ms.max(1);
-        let full = usize::try_from(self.totals.at_ms * BAR as u64 / whole_ms).unwrap_or(BAR).min(BAR);
-        let percent = self.totals.at_ms * 100 / whole_ms;
-        let left_s = (self.of_ms - self.totals.at_ms).div_ceil(1_000);
-        let empty = "-".repeat(BAR - full);
-        let full = "#".repeat(full);
-        format!("[{full}{empty}] {percent:>2} %  {at_s} of {of_s} s, {} left", minutes(left_s))
+        let left = minutes((self.of_ms - at_ms).div_ceil(1_000));
+        let percent = at_ms * 100 / self.of_ms;
+        format!("{percent:>2} %  {}, {left} left", self.seconds())
     }
 
-    /// The same where there is no terminal.
-    fn line(&self) -> String {
-        let Totals { members, frames, violations, .. } = &self.totals;
-        let at_s = self.totals.at_ms / 1_000;
-        let of_s = self.of_ms.div_ceil(1_000);
-        let mut line = format!("{at_s} of {of_s} s: {members} devices, {:.0} messages/s due", self.due_per_s);
+    fn seconds(&self) -> String {
+        format!("{} of {} s", self.totals.at_ms / 1_000, self.of_ms.div_ceil(1_000))
+    }
+
+    fn plain_line(&self) -> String {
+        let Totals { members, frames, violations, .. } = self.totals;
+        let mut line = format!("{}: {members} devices, {:.0} messages/s due", self.seconds(), self.due_per_s);
         if *frames > 0 {
             let Percentiles { p50_ms, p99_ms, .. } = self.latency;
             let deliveries = self.deliveries_per_s;
             let frames = self.frames_per_s;
             line.push_str(&format!(
-                ", {deliveries:.0}/s given in {frames:.0} frames/s, p50 {p50_ms:.0} ms, p99 {p99_ms:.0} ms, {violations} violations"
+                ", {deliveries:.0}/s given in {frames:.0} frames/s, p50 {p50_ms:.0} ms, p99 {p99_ms:.0} ms, \
+                 {violations} violations"
             ));
         }
         line
@@ -199,13 +186,7 @@ impl Second {
 }
 
 fn whole(figure: f64) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate is not negative; a cast saturates"
-    )]
-    let whole = figure.round() as u64;
-    grouped(whole)
+    grouped(rounded(figure))
 }
 
 fn minutes(seconds: u64) -> String {
@@ -214,9 +195,27 @@ fn minutes(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use indicatif::InMemoryTerm;
+
     use super::*;
 
-    fn moment() -> Second {
+    /// The lines of a terminal of so many columns after each of these seconds, and after the run.
+    fn drawn(columns: u16, of_ms: u64, moments: &[Totals]) -> Vec<String> {
+        let terminal = InMemoryTerm::new(30, columns);
+        let bar = bar(of_ms, ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        let mut before = Totals::default();
+        let mut drawn = Vec::new();
+        for now in moments {
+            Second::between(&before, now, of_ms).draw(&bar);
+            drawn.push(terminal.contents());
+            before = now.clone();
+        }
+        bar.finish_and_clear();
+        drawn.push(terminal.contents());
+        drawn
+    }
+
+    fn moments() -> [Totals; 2] {
         let node = Sample { cpu: 1.734, resident_bytes: 412 << 20, ..Sample::default() };
         let before = Totals {
             at_ms: 25_000,
@@ -237,14 +236,14 @@ mod tests {
             latency: vec![(50_000, 98), (101_000, 2)],
             node: Some(node),
         };
-        Second::between(&before, &now, 60_000)
+        [before, now]
     }
 
     #[test]
     fn a_moment_says_how_far_it_is_and_what_the_last_second_was() {
-        let lines = moment().lines(WIDTH);
+        let lines = drawn(80, 60_000, &moments()).swap_remove(1);
         assert_eq!(
-            lines,
+            lines.lines().collect::<Vec<_>>(),
             [
                 "[#############-----------------] 43 %  26 of 60 s, 34 s left",
                 "devices    18\u{202f}000 in their rooms, 12 joining",
@@ -255,36 +254,50 @@ mod tests {
                 "violations 2 so far",
             ]
         );
-        assert!(moment().lines(20).iter().all(|line| line.chars().count() <= 20));
-        let plain = "26 of 60 s: 18000 devices, 1000 messages/s due, 1234567/s given in 110000 frames/s, p50 50 ms, p99 101 ms, \
-                     2 violations";
-        assert_eq!(moment().line(), plain);
+        let plain = "26 of 60 s: 18000 devices, 1000 messages/s due, 1234567/s given in 110000 frames/s, p50 50 ms, \
+                     p99 101 ms, 2 violations";
+        let [before, now] = moments();
+        assert_eq!(Second::between(&before, &now, 60_000).plain_line(), plain);
     }
 
     #[test]
     fn what_is_not_known_is_not_shown() {
         let now = Totals { at_ms: 1_000, members: 5, due: 10, ..Totals::default() };
-        let moment = Second::between(&Totals::default(), &now, 500_000);
-        let lines = moment.lines(WIDTH);
+        let before = Totals::default();
+        let moment = Second::between(&before, &now, 500_000);
+        let lines = moment.lines();
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].ends_with("8:19 min left"), "{lines:?}");
-        assert_eq!(moment.line(), "1 of 500 s: 5 devices, 10 messages/s due");
+        assert_eq!(moment.plain_line(), "1 of 500 s: 5 devices, 10 messages/s due");
     }
 
     #[test]
     fn a_run_whose_publishing_is_over_or_that_takes_no_time_has_a_full_bar() {
         for (at_ms, of_ms) in [(60_000, 60_000), (61_000, 60_000), (0, 0)] {
-            let moment = Second { totals: Totals { at_ms, ..Totals::default() }, of_ms, ..Second::default() };
-            assert!(moment.lines(WIDTH)[0].contains("all is published"), "{at_ms} of {of_ms}");
+            let lines = drawn(80, of_ms, &[Totals { at_ms, ..Totals::default() }]).swap_remove(0);
+            assert!(
+                lines.starts_with("[##############################] all is published"),
+                "{at_ms} of {of_ms}: {lines}"
+            );
         }
     }
 
     #[test]
     fn lines_take_the_place_of_those_before_and_leave_nothing_behind() {
-        let lines = vec!["one".to_owned(), "two".to_owned()];
-        assert_eq!(redrawn(&lines, 0), "\r\x1b[?7l\x1b[2Kone\n\x1b[2Ktwo\n\x1b[J\x1b[?7h");
-        assert!(redrawn(&lines, 3).starts_with("\x1b[3A\r"));
-        assert_eq!(redrawn(&[], 2), "\x1b[2A\r\x1b[?7l\x1b[J\x1b[?7h");
-        assert_eq!(redrawn(&[], 0), "");
+        let [before, now] = moments();
+        for columns in [80, 20] {
+            let drawn = drawn(columns, 60_000, &[now.clone(), before.clone()]);
+            let of = |word: &str| drawn.iter().map(|lines| lines.matches(word).count()).collect::<Vec<_>>();
+            assert_eq!(
+                (of("devices"), of("node"), &*drawn[2]),
+                (vec![1, 1, 0], vec![1, 0, 0], ""),
+                "{drawn:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn elsewhere_than_on_a_terminal_no_bar_is_drawn() {
+        assert!(bar(1, ProgressDrawTarget::hidden()).is_hidden());
     }
 }

@@ -1,4 +1,4 @@
-//! `roomcast-loadgen run`: look at the doors, connect, publish, settle the ledger, report.
+//! `roomcast-loadgen run`: asks the doors, connects, publishes, settles the ledger, reports.
 
 pub(crate) mod args;
 mod live;
@@ -29,24 +29,21 @@ use crate::run::live::{Live, Totals};
 use crate::run::settle::Merged;
 use crate::scenario::mix::{Class, Load, type_seed};
 use crate::scenario::payload::{Payloads, reliable_seed};
-use crate::scenario::plan::{Plan, Reliable, room_name};
+use crate::scenario::plan::{Plan, Reliable, Target, room_name};
 use crate::scenario::schedule::Schedule;
 
-/// From telling the workers the start to the start: this, and so much for each thousand devices of a worker, which has each
-/// plan what it does.
+/// The time from the order to start until the start, and an addition for each thousand devices of a worker: a
+/// worker first plans the moves of every device.
 const LEAD_NS: u64 = 300_000_000;
 const LEAD_PER_THOUSAND_NS: u64 = 10_000_000;
-/// How often a run looks whether all is answered.
+/// The time between two looks for missing answers.
 const LOOK_NS: u64 = 10_000_000;
-/// Attempts at one reliable message: some ten seconds of them.
+/// Attempts at a reliable message: about ten seconds.
 const ATTEMPTS_MAX: u32 = 15;
-/// Attempts at one reliable message while the node is killed and restarted: two minutes of them.
+/// Attempts at a reliable message through restarts of the node: about two minutes.
 const ATTEMPTS_MAX_RESTARTS: u32 = 80;
 
-/// Runs `plan` and reports on stdout, and to the files that were asked for.
-///
-/// # Errors
-/// [`RunError`], when no verdict could be reached.
+/// Runs `plan` and reports on stdout and to the files of the plan.
 pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     let report = measure(plan)?;
     let target = &plan.target;
@@ -57,10 +54,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
     Ok(report.verdict)
 }
 
-/// Runs `plan` and reports nowhere.
-///
-/// # Errors
-/// [`RunError`], when no verdict could be reached.
+/// Runs `plan` without an output.
 pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     look_at_doors(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
@@ -102,6 +96,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
     let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
     let spent = meter.end(plan);
+    // The lines leave the terminal before the report comes.
     drop(live);
     let server = server.end();
     let faults = faults.end();
@@ -120,17 +115,16 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     Ok(settle(plan, aside, &outcomes, reliable.as_ref(), results))
 }
 
-/// From telling so many workers the start to the start.
 fn lead_ns(devices: u32, workers: usize) -> u64 {
+    // Workers plan at the same time, so the largest share decides.
     let of_worker = u64::from(devices).div_ceil((workers as u64).max(1));
     LEAD_NS + of_worker.div_ceil(1_000) * LEAD_PER_THOUSAND_NS
 }
 
-/// Shows how far the run is while it runs.
 fn show_live(plan: &Plan, start_ns: u64, latest: Latest, node: Lately) -> Live {
     let schedules = plan.loads.iter().map(|load| &load.schedule);
     let schedules = schedules.chain(plan.reliable.as_ref().map(|reliable| &reliable.schedule));
-    // They start at 0 here.
+    // Schedules of a plan start at 0, like the milliseconds of the progress.
     let schedules: Vec<Schedule> = schedules.cloned().collect();
     Live::begin(start_ns, plan.seconds_milli, move |at_ms| {
         let workers = latest.take();
@@ -148,7 +142,7 @@ fn show_live(plan: &Plan, start_ns: u64, latest: Latest, node: Lately) -> Live {
     })
 }
 
-/// A publisher at work, on a thread of its own.
+/// The thread of a publisher.
 type Publishing = std::thread::JoinHandle<std::io::Result<Outcomes>>;
 
 fn spawn_load(plan: &Plan, load: &Load, start_ns: u64) -> Publishing {
@@ -187,29 +181,29 @@ fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
     std::thread::spawn(move || publisher::publish(publishing, published))
 }
 
-/// What was accepted, by type and room. Where another run is in the rooms nobody can tell from what came when all of it
-/// has: then it is more than there will be, and devices wait for the end of their time.
+/// Accepted messages by type and room: a device is done after so many.
 fn accepted(plan: &Plan, outcomes: &[Outcomes]) -> Vec<Vec<u64>> {
     let by_type = plan.loads.iter().zip(outcomes);
     let accepted = by_type.map(|(load, outcomes)| {
         let each = if load.is_counter() { load.each() } else { 1 };
-        outcomes.published.ok_by_room(each)
+        let rooms = outcomes.published.ok_by_room(each);
+        // Messages of another run would complete the count too early, so devices wait until the end of their
+        // time.
+        if plan.others { vec![u64::MAX; rooms.len()] } else { rooms }
     });
-    if plan.others {
-        return accepted.map(|rooms| vec![u64::MAX; rooms.len()]).collect();
-    }
     accepted.collect()
 }
 
-/// Waits until all that is published has its answers and the seconds of the run are over: devices come and go, and things
-/// are done to the node, until the end of the run and not of its messages. Gives after how many milliseconds all was
-/// answered. A worker that ends meanwhile is noticed at once.
+/// Waits for the answers to all publishes and for the end of the run, and returns the milliseconds until the
+/// last answer. The loss of a worker ends the wait at once.
 fn await_end(
     plan: &Plan,
     fleet: &Fleet,
     start_ns: u64,
     are_answered: impl Fn() -> bool,
 ) -> Result<u64, Trouble> {
+    // Devices come and go, and faults happen, until the end of the run: that end may be after the last
+    // message.
     let end_ns = start_ns + plan.seconds_milli * 1_000_000;
     let mut took_ns = None;
     loop {
@@ -231,50 +225,43 @@ fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunE
         .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.target.publisher_door)))
 }
 
-/// What a report says beside what was published and seen.
+/// The parts of a report besides publishes and the figures of devices.
 #[derive(Debug)]
 struct Aside {
     workers: usize,
     workers_clock_error_ms: f64,
     connect_ms: u64,
-    /// When the first publish was due.
+    /// The due time of the first publish.
     started_unix_ms: u64,
+    /// From the first publish to the last answer.
     took_ms: u64,
-    /// What the node used.
+    /// Processor time of the node, or the reason of its absence.
     spent: Result<Spent, String>,
-    /// The node, second by second.
     server: Vec<Sample>,
     faults: Vec<FaultDone>,
 }
 
-/// Whether roomcast is behind the doors, as far as one question each can tell.
+/// Checks by one request each that roomcast answers at the doors.
 fn look_at_doors(plan: &Plan) -> Result<(), String> {
-    let ready = plan.target.ops_door.ask("/readyz", None);
-    match ready {
-        Ok(200) => {}
-        Ok(503) => return Err(format!("operator door {}: the node is not ready", plan.target.ops_door)),
-        Ok(code) => {
-            return Err(format!(
-                "operator door {}: /readyz answers {code}, not roomcast",
-                plan.target.ops_door
-            ));
-        }
-        Err(reason) => return Err(format!("operator door {}: {reason}", plan.target.ops_door)),
-    }
-    match plan.target.publisher_door.ask("/v1/rooms?limit=1", plan.target.publisher_key.as_deref()) {
+    let Target { ops_door, publisher_door, publisher_key, .. } = &plan.target;
+    let ready = match ops_door.ask("/readyz", None) {
         Ok(200) => Ok(()),
-        Ok(401 | 403) => {
-            Err(format!("publisher door {}: wants another --publisher-key", plan.target.publisher_door))
-        }
-        Ok(code) => Err(format!(
-            "publisher door {}: /v1/rooms answers {code}, not roomcast",
-            plan.target.publisher_door
-        )),
-        Err(reason) => Err(format!("publisher door {}: {reason}", plan.target.publisher_door)),
-    }
+        // Starting or draining.
+        Ok(503) => Err("the node is not ready".to_owned()),
+        Ok(code) => Err(format!("/readyz answers {code}, not roomcast")),
+        Err(reason) => Err(reason),
+    };
+    ready.map_err(|reason| format!("operator door {ops_door}: {reason}"))?;
+    let rooms = match publisher_door.ask("/v1/rooms?limit=1", publisher_key.as_deref()) {
+        Ok(200) => Ok(()),
+        Ok(401 | 403) => Err("wants another --publisher-key".to_owned()),
+        Ok(code) => Err(format!("/v1/rooms answers {code}, not roomcast")),
+        Err(reason) => Err(reason),
+    };
+    rooms.map_err(|reason| format!("publisher door {publisher_door}: {reason}"))
 }
 
-/// Merges what the workers saw and judges it against what was published.
+/// Merges the results of the workers and judges them against the publishes.
 fn settle(
     plan: &Plan,
     aside: Aside,
@@ -343,12 +330,11 @@ fn settle(
     .held_to(&plan.thresholds)
 }
 
-/// How late everything left, reliable messages among it.
+/// The lateness of all messages, reliable messages included.
 fn lateness(outcomes: &[Outcomes], reliable: Option<&Outcomes>) -> Percentiles {
     all(outcomes.iter().chain(reliable).map(|outcomes| &outcomes.lateness))
 }
 
-/// The figures of all histograms together.
 fn all<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Percentiles {
     together(latencies).percentiles()
 }

@@ -1,4 +1,4 @@
-//! After the run: merges what the workers saw, and holds it against what was published and what the store has.
+//! After the run: merges the results of the workers, and judges them against the publishes and the store.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,11 @@ use crate::report::generator::GeneratorFigures;
 use crate::report::last_device::FirstToLastTable;
 use crate::run::stored;
 use crate::scenario::payload::{Payloads, reliable_seed};
-use crate::scenario::plan::{Plan, room_name};
+use crate::scenario::plan::{Plan, Target, room_name};
+use crate::wire::frame::Encoding;
+use crate::wire::handshake::Handshake;
 
-/// What all workers saw.
+/// The results of all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Merged {
     pub(crate) seen: Tally,
@@ -29,24 +31,22 @@ pub(crate) struct Merged {
     /// By limit.
     pub(crate) readings: Vec<Reading>,
     pub(crate) violations: Violations,
-    /// From when devices were to join, or to come back, to their welcome.
+    /// From the due time of a join or a return to the welcome.
     pub(crate) joins: Latency,
     pub(crate) moves: Moves,
-    /// Of the workers alone.
+    /// Without the publishers.
     pub(crate) generator: GeneratorFigures,
-    /// All workers kept the ages of one in so many batches, or of more.
+    /// The largest stride of a worker: every worker kept the ages of at least these batches.
     ages_stride: u64,
-    /// Lives of rooms, by room and run.
+    /// (room, run) -> batches seen in that life of the room.
     rooms: BTreeMap<(u32, String), RoomSeen>,
     stream_tally: StreamTally,
     after_return: Latency,
-    /// Lives of streams, by room and epoch.
+    /// Room -> lives of its stream, each with its own epoch.
     streams: BTreeMap<u32, Vec<StreamSeen>>,
 }
 
 impl Merged {
-    /// Puts the workers' results together.
-    #[must_use]
     pub(crate) fn of(results: Vec<WorkerResult>) -> Self {
         let mut merged = Self::default();
         for result in results {
@@ -86,24 +86,25 @@ impl Merged {
         let mine = self.rooms.entry((index, run)).or_insert_with(|| RoomSeen::new(index, room.types.len()));
         let conflicts = mine.merge(room);
         self.violations.add(Kind::Altered, conflicts.len() as u64, || {
-            format!("room {index}: batches {conflicts:?} were others for devices of other workers")
+            format!("room {index}: batches {conflicts:?} differed between workers")
         });
     }
 
     fn add_stream(&mut self, stream: StreamSeen) {
         let room = stream.room;
         let lives = self.streams.entry(room).or_default();
+        // A new epoch is a new life: its offsets have nothing to do with those before.
         let Some(mine) = lives.iter_mut().find(|life| life.epoch == stream.epoch) else {
             lives.push(stream);
             return;
         };
         let conflicts = mine.merge(stream);
         self.violations.add(Kind::I4OffsetOrder, conflicts.len() as u64, || {
-            format!("I4 room {room}: offsets {conflicts:?} were other messages for devices of other workers")
+            format!("I4 room {room}: offsets {conflicts:?} had different messages at different workers")
         });
     }
 
-    /// Judges every type in each room that devices were in, and gives what became of each over all rooms.
+    /// Judges every type in each room with devices, and returns the account of each type over all rooms.
     pub(crate) fn check_rooms(&mut self, published: &[Outcomes], plan: &Plan) -> Vec<Account> {
         let mut lives: BTreeMap<u32, u32> = BTreeMap::new();
         for (room, _) in self.rooms.keys() {
@@ -111,10 +112,11 @@ impl Merged {
         }
         let mut accounts = vec![Account::default(); plan.loads.len()];
         for ((room, run), seen) in &self.rooms {
-            // Where everybody was away once, nobody can say what there was meanwhile.
+            // While all devices were away, no device saw the messages of the room.
             let is_whole = lives[room] == 1 && !seen.starts.is_empty();
             if lives[room] > 1 && !plan.awkward.through_restarts {
-                self.violations.add(Kind::Altered, 1, || format!("room {room}: one of its runs was {run}"));
+                // Only a restart begins a second life of a room.
+                self.violations.add(Kind::Altered, 1, || format!("room {room}: an unexpected run {run}"));
             }
             for ((kind, load), (outcomes, account)) in
                 (0_u8..).zip(&plan.loads).zip(published.iter().zip(&mut accounts))
@@ -124,7 +126,7 @@ impl Merged {
                     (true, false) => account.add(check(&case, seen, &mut self.violations)),
                     (true, true) => account.add(check_counter(&case, seen, &mut self.violations)),
                     (false, false) => check_one_life(&case, seen, &mut self.violations),
-                    // Counters are of one life: a restart begins them anew.
+                    // A restart begins the totals of counters anew.
                     (false, true) => {}
                 }
             }
@@ -132,13 +134,11 @@ impl Merged {
         accounts
     }
 
-    /// When the first and the last devices of messages had them, by type, and how far rooms are apart.
-    #[must_use]
     pub(crate) fn first_to_last(&self, plan: &Plan) -> FirstToLastTable {
         FirstToLastTable::of(self.rooms.values(), &plan.loads, self.ages_stride.max(1))
     }
 
-    /// Judges how many messages of some types devices were given in a second.
+    /// Judges the limits on messages a second.
     pub(crate) fn check_readable(&mut self, plan: &Plan) {
         for (limit, reading) in plan.limits.iter().zip(&self.readings) {
             if let Some(excess) = reading.excess(limit) {
@@ -147,7 +147,7 @@ impl Merged {
         }
     }
 
-    /// Judges the reliable streams, with what the store has after the run, whose publishing took so long.
+    /// Judges the reliable streams against the publishes and the store. `took_ms` is the time of publishing.
     pub(crate) fn check_streams(
         &mut self,
         outcomes: &Outcomes,
@@ -163,19 +163,21 @@ impl Merged {
             ttl_ms: reliable.ttl_ms,
             others: plan.others,
         };
-        let handshake = stored::handshake(plan.target.viewer_door.clone(), plan.target.device_token.clone());
+        let Target { viewer_door, device_token, room_stem, .. } = &plan.target;
+        let handshake = Handshake::new(viewer_door.clone(), Encoding::Json, device_token.clone());
         let timed_from_ns = original.schedule.start_ns + plan.warm_up_ms * 1_000_000;
         let mut times = ApplyTimes::since(timed_from_ns);
         let ttl_ns = original.ttl_ns();
         let mut unread = false;
+        // A room without a reliable message has no stream to pull.
         for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
-            let name = room_name(&plan.target.room_stem, room);
+            let name = room_name(room_stem, room);
             let mut pulled: Option<Stored> = None;
             if !unread {
                 match stored::pull(&handshake, &name, room, &original, &mut self.violations) {
                     Ok(stored) => pulled = Some(stored),
                     Err(reason) => {
-                        // One room that can't be had is enough to say so; the others are not waited for.
+                        // Each room without an answer costs ten seconds, and one room is proof enough.
                         unread = true;
                         self.violations.add(Kind::I1NotStored, 1, || {
                             format!("I1 room {room}: the store could not be read after the run: {reason}")

@@ -1,4 +1,4 @@
-//! After the run: everything alive of each room's reliable stream, pulled at the viewer door as any device could.
+//! After the run: the living messages of a reliable stream, pulled at the viewer door like a device does.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,21 +7,17 @@ use std::time::Duration;
 use crate::clock::monotonic_ns;
 use crate::devices::streams::Original;
 use crate::ledger::{Kind, Stored, Violations};
-use crate::wire::frame::{Encoding, StreamPage};
+use crate::wire::frame::Welcome;
 use crate::wire::handshake::Handshake;
-use crate::wire::page::{Read, read_page};
+use crate::wire::page::read_page;
 
-/// How long a pull may take.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
-/// How long a room is asked for, while its answers are no pages: the node may be starting.
+/// The time of attempts at a page, because the node may be starting.
 const ROOM_AGE_MAX_NS: u64 = 10_000_000_000;
-/// Pages of one room. Past it the stream has no end.
+/// Pages of a room, past which the stream has no end.
 const PAGES_MAX: usize = 10_000;
 
-/// Pulls what the store holds of `room`, and judges each message by itself.
-///
-/// # Errors
-/// A sentence, when it can't be had.
+/// Pulls the stored messages of `room`, and judges each message by itself.
 pub(crate) fn pull(
     handshake: &Handshake,
     name: &str,
@@ -40,7 +36,7 @@ pub(crate) fn pull(
                 Ok(what) => drop(stored.messages.insert(message.offset, what)),
                 Err(kind) => violations.add(kind, 1, || {
                     format!(
-                        "room {room}: offset {} in the store is none of ours: id {:?}",
+                        "room {room}: offset {} in the store is no message of this run: id {:?}",
                         message.offset, message.id
                     )
                 }),
@@ -50,8 +46,9 @@ pub(crate) fn pull(
             violations
                 .add(Kind::I5OtherRoom, 1, || format!("I5 room {room}: a pull gave room {}", page.room));
         }
-        let next = format!("{}:{}", page.epoch, page.span.through);
-        if page.span.through >= page.offset || page.epoch.is_empty() || cursor.as_ref() == Some(&next) {
+        // A cursor that does not move would ask for the same page for ever.
+        let next = format!("{}:{}", page.epoch, page.through);
+        if page.through >= page.offset || page.epoch.is_empty() || cursor.as_ref() == Some(&next) {
             return Ok(stored);
         }
         cursor = Some(next);
@@ -59,7 +56,7 @@ pub(crate) fn pull(
     Err(format!("{name}: more than {PAGES_MAX} pages"))
 }
 
-fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
+fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Welcome, String> {
     let deadline_ns = monotonic_ns() + ROOM_AGE_MAX_NS;
     loop {
         let begun_ns = monotonic_ns();
@@ -71,9 +68,9 @@ fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Res
     }
 }
 
-fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<StreamPage, String> {
-    let exchange = || -> std::io::Result<Result<StreamPage, String>> {
-        let mut stream = TcpStream::connect_timeout(&handshake.door().address(), ANSWER_AGE_MAX)?;
+fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Welcome, String> {
+    let exchange = || -> std::io::Result<Result<Welcome, String>> {
+        let mut stream = TcpStream::connect_timeout(&handshake.door.address(), ANSWER_AGE_MAX)?;
         stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
         stream.write_all(&handshake.pull(name, cursor))?;
         let mut answer = Vec::new();
@@ -83,18 +80,10 @@ fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Stream
                 0 => return Ok(Err("ended without an answer".into())),
                 read => answer.extend_from_slice(&chunk[..read]),
             }
-            match read_page(&answer) {
-                Read::Half => {}
-                Read::Bad(reason) => return Ok(Err(reason)),
-                Read::Whole(page) => return Ok(Ok(page)),
+            if let Some(read) = read_page(&answer).transpose() {
+                return Ok(read);
             }
         }
     };
     exchange().map_err(|error| error.to_string())?
-}
-
-/// A handshake that is used for pulls alone.
-#[must_use]
-pub(crate) fn handshake(door: crate::wire::doors::Door, device_token: Option<String>) -> Handshake {
-    Handshake::new(door, Encoding::Json, device_token)
 }

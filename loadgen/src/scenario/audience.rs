@@ -1,52 +1,49 @@
-//! How many devices of a run are there when: a line through points, and when each device comes and goes. Pure.
+//! The audience: a line through points gives the number of devices present over time, and each device's stays
+//! follow from the line. Pure.
 
 use serde::{Deserialize, Serialize};
 
-/// Where the line turns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Point {
-    /// After the first publish is due.
+    /// Time after the first publish is due, in ms.
     pub(crate) at_ms: u64,
-    /// Devices that are there then.
+    /// Devices present at this time.
     pub(crate) devices: u32,
 }
 
-/// How many devices are there when. Device n is there while the line is above n.
+/// The number of devices present over time. Device n is present while the line is above n.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Audience {
-    /// The first is at 0; times do not fall. Between two points the line is straight, after the last it is level.
+    /// Invariant: the first point is at 0 and times never fall. The line is straight between two points and
+    /// level after the last.
     pub(crate) points: Vec<Point>,
 }
 
 impl Audience {
-    /// So many, from before the first publish to the end.
-    #[must_use]
     pub(crate) fn steady(devices: u32) -> Self {
         Self { points: vec![Point { at_ms: 0, devices }] }
     }
 
-    /// Devices that are there before the first publish.
-    #[must_use]
     pub(crate) fn at_start(&self) -> u32 {
         self.points.first().map_or(0, |point| point.devices)
     }
 
-    /// How many are there on average over so long, at least one.
-    #[must_use]
+    /// The average number of devices over the first `of_ms`, at least 1.
     pub(crate) fn mean(&self, of_ms: u64) -> u32 {
         let at = |pair: &[Point]| {
             let took_ms = pair[1].at_ms.min(of_ms).saturating_sub(pair[0].at_ms);
             u64::from(pair[0].devices) * took_ms + u64::from(pair[1].devices) * took_ms
         };
-        let last = self.points.last().copied().unwrap_or(Point { at_ms: 0, devices: 0 });
+        let last = self.points.last().copied().unwrap_or_default();
         let after = 2 * u64::from(last.devices) * of_ms.saturating_sub(last.at_ms);
+        // Twice the area under the line: the halves of the trapezoids cancel.
         let twice: u64 = self.points.windows(2).map(at).sum::<u64>() + after;
         u32::try_from((twice / (2 * of_ms.max(1))).max(1)).unwrap_or(u32::MAX)
     }
 
-    /// When device `device` is there, in order of time. It comes and goes as the line passes halfway between its number
-    /// and the next, so that at each point exactly as many are there as it says; who came last goes first. Each call
-    /// walks all points.
+    /// The stays of device `device`, oldest first. The device comes and goes as the line passes halfway
+    /// between its number and the next. So at each point exactly as many devices are present as the point
+    /// says, and the last to come is the first to go. Each call walks all points.
     pub(crate) fn stays(&self, device: u32) -> impl Iterator<Item = Stay> + '_ {
         let is_first = self.points.first().is_some_and(|point| point.devices > device);
         let mut crossings = self.points.windows(2).filter_map(move |pair| crossing_ns(pair, device));
@@ -58,6 +55,7 @@ impl Audience {
                     None => Some(crossings.next()?),
                 };
                 let stay = Stay { from_ns, to_ns: crossings.next() };
+                // At a point above and below the same time, a device would come and go at once: no stay.
                 if stay.from_ns.is_none() || stay.from_ns != stay.to_ns {
                     return Some(stay);
                 }
@@ -66,24 +64,27 @@ impl Audience {
     }
 }
 
-/// A time in which a device is there, counted from the first publish.
+/// A time in which a device is present, in ns after the first publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stay {
-    /// `None`: from before the first publish.
+    /// `None`: the device is present before the first publish.
     pub(crate) from_ns: Option<u64>,
-    /// `None`: to the end.
+    /// `None`: the device stays to the end.
     pub(crate) to_ns: Option<u64>,
 }
 
-/// When the line from one point to the next passes a device's place, if it does.
+/// The time at which the line between two points passes halfway above `device`; `None` where the line does
+/// not.
 fn crossing_ns(pair: &[Point], device: u32) -> Option<u64> {
     let [one, other] = pair else { return None };
     let low = one.devices.min(other.devices);
     let high = one.devices.max(other.devices);
+    // The line stays on one side of the device's number.
     if !(low..high).contains(&device) {
         return None;
     }
-    // In halves of a device: how far the line has gone at half past the device's number, of how far it goes.
+    // In half devices: the way from the first point's level to the crossing, and the whole way between the
+    // points.
     let half = 2 * u128::from(device) + 1;
     let gone = half.abs_diff(2 * u128::from(one.devices));
     let all = 2 * u128::from(high - low);
@@ -110,7 +111,6 @@ mod tests {
         audience.stays(device).map(|stay| (ms(stay.from_ns), ms(stay.to_ns))).collect()
     }
 
-    /// How many of `most` are there, by their stays.
     fn there(audience: &Audience, most: u32, at_ms: u64) -> usize {
         let at_ns = at_ms * 1_000_000;
         let is_there = |stay: Stay| {

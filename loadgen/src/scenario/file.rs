@@ -1,17 +1,23 @@
-//! A scenario: what a run does, as a file says it (TOML), a flag changes it and a report repeats it. `resolve` checks it.
+//! The raw scenario: a TOML file fills the scenario, flags change single values, and a report repeats the
+//! whole. `resolve` checks the result.
 //!
-//! Everything has a default, so that no file at all is a scenario, too: a thousand devices in one room and some chat.
+//! Every key has a default. Without a file the scenario is 1 000 devices in one room and 10 chat messages a
+//! second.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::habits::Storm;
 use crate::scenario::mix::Class;
 use crate::scenario::payload::Length;
+use crate::scenario::plan::Fault;
+use crate::scenario::schedule::Arrivals;
+use crate::scenario::seating::Sizes;
 use crate::scenario::units::{Rate, Share, Span};
 use crate::wire::frame::Encoding;
 
-/// The scenarios that this program has in it, by name.
+/// Scenarios compiled into the program: name -> TOML.
 const SHIPPED: [(&str, &str); 8] = [
     ("quick", include_str!("../../scenarios/quick.toml")),
     ("hot-room", include_str!("../../scenarios/hot-room.toml")),
@@ -23,44 +29,43 @@ const SHIPPED: [(&str, &str); 8] = [
     ("soak", include_str!("../../scenarios/soak.toml")),
 ];
 
-/// What a run does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Scenario {
     pub(crate) name: String,
-    /// What it is for, in a sentence.
+    /// The scenario's purpose, in one sentence.
     pub(crate) about: String,
-    /// How long messages are published.
+    /// Publishing time.
     pub(crate) seconds: Span,
-    /// What is due in the first of it is in the ledger and in no latency.
+    /// Messages due in this first part of the run are in the ledger and in no latency figure.
     pub(crate) warm_up: Span,
-    /// After the last publish, how long devices may take at most for what they are owed.
+    /// Longest wait for owed messages after the last publish.
     pub(crate) settle: Span,
-    /// How devices' frames and publishes are spelt.
+    /// Spelling of devices' frames and of publish requests.
     pub(crate) encoding: Encoding,
-    /// Messages of one publish request, all to one room; no more than a type is due in 10 ms.
+    /// Messages of one publish request, all to one room. Slow types send fewer: at most the messages due in
+    /// 10 ms.
     pub(crate) messages_per_request: u32,
-    /// How long payloads are, where a type does not say.
+    /// Payload length of types without a length of their own.
     pub(crate) payload: Length,
-    /// What is drawn is drawn from this.
+    /// Seed of every random draw.
     pub(crate) seed: u64,
-    /// Another run, with another seed, publishes to these rooms: its messages are counted and not judged.
+    /// Another run with another seed publishes to the same rooms. Foreign messages are counted and not
+    /// judged.
     pub(crate) others: bool,
     /// Devices come back when their connection ends, and a room may have several lives.
     pub(crate) through_restarts: bool,
-    /// What the run is held to, each like `p99<300ms`.
+    /// Conditions like `p99<300ms`. The run fails where a condition does not hold.
     pub(crate) thresholds: Vec<String>,
     pub(crate) viewers: ViewersSection,
     pub(crate) rooms: RoomsSection,
     pub(crate) habits: HabitsSection,
-    /// What is published, by type. None: ten chat messages a second.
+    /// Published types by name. Empty: 10 chat messages a second.
     pub(crate) types: BTreeMap<String, TypeSection>,
-    /// Fail when a device is given more messages of a type than so many a second.
+    /// Type -> messages a second. The run fails when a device is given more.
     pub(crate) readable_max: BTreeMap<String, u32>,
-    /// Many devices that cut their connections at one time and come back.
-    pub(crate) storms: Vec<StormSection>,
-    /// What is done to the node.
-    pub(crate) faults: Vec<FaultSection>,
+    pub(crate) storms: Vec<Storm>,
+    pub(crate) faults: Vec<Fault>,
 }
 
 impl Default for Scenario {
@@ -89,11 +94,10 @@ impl Default for Scenario {
     }
 }
 
-/// How many devices there are, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ViewersSection {
-    /// The most that are there at one time. 0: publish only.
+    /// Most devices present at one time. 0: publish only.
     pub(crate) devices: u32,
     pub(crate) shape: AudienceShape,
 }
@@ -104,25 +108,25 @@ impl Default for ViewersSection {
     }
 }
 
-/// How the number of devices moves. One device of each room is there throughout, whatever the shape says.
+/// The audience over time. One device of each room is present throughout, whatever the shape says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum AudienceShape {
-    /// All of them, from before the first publish to the end.
+    /// All devices, from before the first publish to the end.
     Steady,
-    /// From a part to all of them over this time.
+    /// A straight line from a share to all devices.
     Ramp {
         over: Span,
         #[serde(default)]
         from: Share,
     },
-    /// A part, and from a moment on all of them.
+    /// A share of the devices, and from `at` on all.
     Step {
         at: Span,
         #[serde(default)]
         from: Share,
     },
-    /// A part, then all of them within `rise`, for `hold`, and the part again.
+    /// A share of the devices, then all within `rise` and for `hold`, and the share again.
     Spike {
         at: Span,
         rise: Span,
@@ -130,45 +134,27 @@ pub(crate) enum AudienceShape {
         #[serde(default)]
         from: Share,
     },
-    /// Nobody, and then all of them within ten seconds, as when a streamer sends their viewers over.
+    /// Nobody, and from `at` on all devices within 10 s, as when another streamer sends their viewers over.
     Raid { at: Span },
-    /// Shares of the devices at times; straight lines between.
+    /// Shares of the devices at given times, with straight lines between.
     Points(Vec<(Span, Share)>),
 }
 
-/// The rooms, and how devices and messages are spread over them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RoomsSection {
     pub(crate) count: u32,
-    pub(crate) sizes: RoomSizes,
-    /// Which rooms messages go to: all in turn, or each as often as it has devices.
+    pub(crate) sizes: Sizes,
+    /// Choice of the room for each request: rooms in turn, or rooms weighted by their devices.
     pub(crate) publish: Publish,
 }
 
 impl Default for RoomsSection {
     fn default() -> Self {
-        Self { count: 1, sizes: RoomSizes::Even, publish: Publish::Even }
+        Self { count: 1, sizes: Sizes::Even, publish: Publish::Even }
     }
 }
 
-/// How large rooms are.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum RoomSizes {
-    /// All alike.
-    Even,
-    /// The first has this share of the devices.
-    Giant { share: Share },
-    /// The n-th in proportion to 1 / n to the power of this.
-    Zipf { exponent: f64 },
-    /// Drawn from a lognormal distribution.
-    Lognormal { sigma: f64 },
-    /// One large room (half of the devices), a tenth of the rooms middle ones (three tenths), all others small.
-    Field,
-}
-
-/// Which rooms messages go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Publish {
@@ -176,67 +162,48 @@ pub(crate) enum Publish {
     BySize,
 }
 
-/// One type of the mix.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TypeSection {
-    /// What the node promises of it, where that is not the class its name has by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The engine's promise, where the scenario overrides the class built in for the name.
     pub(crate) class: Option<Class>,
     /// Messages a second, over all rooms.
     pub(crate) rate: Rate,
     #[serde(default)]
-    pub(crate) arrivals: ArrivalPattern,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) arrivals: Arrivals,
     pub(crate) payload: Option<Length>,
-    /// What each stands for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Units in each message, as in `like` × 20.
     pub(crate) count: Option<u32>,
-    /// Keys they have in turn; 0: none.
+    /// Number of keys, used in turn; 0: messages have no key.
     #[serde(default)]
     pub(crate) keys: u32,
-    /// When the first is due.
+    /// Due time of the first message, after the start.
     #[serde(default)]
     pub(crate) from: Span,
-    /// When no more are due. Without it: the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// End of publishing, after the start. `None`: the end of the run.
     pub(crate) until: Option<Span>,
-    /// How long reliable ones live, where that is not as the type says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Life of reliable messages, where the scenario overrides the type's.
     pub(crate) ttl: Option<Span>,
 }
 
-/// How messages follow each other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum ArrivalPattern {
-    #[default]
-    Constant,
-    Poisson,
-    /// All that is due in this time comes at its beginning.
-    Burst {
-        every: Span,
-    },
-}
-
-/// What some devices do besides listening. The first device of each room does none of it but drop acknowledgements.
+/// Shares of devices with awkward habits. The first device of each room at most drops acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct HabitsSection {
-    /// Devices that drop some of their acknowledgements, and the part they drop.
+    /// Share of devices dropping acknowledgements, and the dropped part of their acknowledgements.
     pub(crate) drop_acks_share: Share,
     pub(crate) drop_acks: Share,
-    /// Devices that stop reading, each about once a minute, and for how long.
+    /// Share of devices pausing their reads about once a minute, and the length of a pause.
     pub(crate) stall_share: Share,
     pub(crate) stall: Span,
-    /// Devices that cut their connection without a close every 2 to 12 s and come back within a second.
+    /// Share of devices cutting their connection without a close every 2 to 12 s, and back within a second.
     pub(crate) reconnect_share: Share,
-    /// Devices that leave for another room every 2 to 20 s.
+    /// Share of devices leaving for another room every 2 to 20 s.
     pub(crate) hop_share: Share,
-    /// Devices that read no faster than so many bytes a second.
+    /// Share of devices with a slow reader, and the reader's speed.
     pub(crate) slow_share: Share,
     pub(crate) slow_bytes_per_second: u32,
-    /// Devices that fall silent in the first 12 s: they neither read nor say goodbye.
+    /// Share of devices falling silent for ever within the first 12 s, without a close.
     pub(crate) dead_share: Share,
 }
 
@@ -256,60 +223,29 @@ impl Default for HabitsSection {
     }
 }
 
-/// Many devices that cut their connections at one time and come back.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct StormSection {
-    pub(crate) at: Span,
-    pub(crate) share: Share,
-    /// They come back at times drawn from this.
-    pub(crate) back_within: Span,
-}
-
-/// Something that is done to the node: a command for the shell, on this machine. Devices come back, and rooms may have several lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct FaultSection {
-    pub(crate) at: Span,
-    pub(crate) run: String,
-}
-
 impl TypeSection {
-    /// So many a second, and nothing else said.
-    #[must_use]
     pub(crate) fn at(rate: Rate) -> Self {
-        Self {
-            class: None,
-            rate,
-            arrivals: ArrivalPattern::default(),
-            payload: None,
-            count: None,
-            keys: 0,
-            from: Span::default(),
-            until: None,
-            ttl: None,
-        }
+        Self { rate, ..Self::default() }
     }
 
-    /// What the node promises of it when it has this name.
-    #[must_use]
     pub(crate) fn class_of(&self, type_name: &str) -> Class {
         self.class.unwrap_or_else(|| Class::of(type_name))
     }
 }
 
 impl Scenario {
-    /// The scenario of a file, or that of this name, with some keys set to other values: `key=value`, dots between tables.
+    /// Loads a file or a shipped scenario, then applies each `key=value`, with dots between tables.
     ///
     /// # Errors
-    /// One line that says what is wrong, and where.
+    /// One line with the place and the mistake.
     pub(crate) fn load(file_or_name: Option<&str>, sets: &[String]) -> Result<Self, String> {
         let text = file_or_name.map_or_else(|| Ok(String::new()), text_of)?;
-        // Judged before it is changed, so that a mistake is named where it is.
+        // Checked before `--set` changes anything, so an error names the line of the file.
         let scenario: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
             format!("--scenario {}: line {line}: {}", file_or_name.unwrap_or_default(), in_one_line(&error))
         })?;
+        // Round trip through a table: `--set` can then reach every key, defaults included.
         let mut table = toml::Table::try_from(scenario).expect("a scenario is TOML");
         for set in sets {
             put(&mut table, set)?;
@@ -321,16 +257,15 @@ impl Scenario {
         Ok(table.try_into().expect("judged"))
     }
 
-    /// As a scenario file.
-    #[must_use]
+    /// The scenario as TOML.
     pub(crate) fn text(&self) -> String {
         toml::to_string(self).expect("a scenario is TOML")
     }
 
-    /// The same with another life of all reliable messages.
+    /// Gives all reliable types this life.
     ///
     /// # Errors
-    /// When there are none.
+    /// A sentence when no type is reliable.
     pub(crate) fn set_ttl(&mut self, ttl: Span) -> Result<(), String> {
         let types = self.types.iter_mut();
         let mut reliable =
@@ -340,7 +275,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// The same with another sum of all types' rates, each with its part of it.
+    /// Scales all types' rates to a new total; each type keeps its part.
     pub(crate) fn scale_rates(&mut self, total_milli: u64) {
         let all: u128 = self.types.values().map(|published| u128::from(published.rate.milli())).sum();
         for published in self.types.values_mut() {
@@ -350,7 +285,6 @@ impl Scenario {
     }
 }
 
-/// The text of a file, or of a scenario that is shipped.
 fn text_of(file_or_name: &str) -> Result<String, String> {
     if let Some((_, text)) = SHIPPED.iter().find(|(name, _)| *name == file_or_name) {
         return Ok((*text).to_owned());
@@ -361,7 +295,8 @@ fn text_of(file_or_name: &str) -> Result<String, String> {
     })
 }
 
-/// Sets one key, with dots between tables, to a value of TOML; what is none is a text.
+/// Sets one key to a TOML value. A value without valid TOML is taken as text, so `seconds=90s` needs no
+/// quotes.
 fn put(table: &mut toml::Table, set: &str) -> Result<(), String> {
     let (path, value) = set.split_once('=').ok_or_else(|| format!("--set {set}: is KEY=VALUE"))?;
     let mut keys: Vec<&str> = path.split('.').map(str::trim).collect();
@@ -410,7 +345,6 @@ mod tests {
         }
     }
 
-    /// Every key of a table and of the tables in it.
     fn keys(value: &toml::Value) -> Vec<String> {
         match value {
             toml::Value::Table(table) => {
@@ -424,7 +358,8 @@ mod tests {
     #[test]
     fn the_manual_has_every_key() {
         let sets = [
-            "types.NAME={rate=1,class=\"normal\",payload=80,count=2,keys=3,from=1,until=5,ttl=9,arrivals={burst={every=5}}}",
+            "types.NAME={rate=1,class=\"normal\",payload=80,count=2,keys=3,from=1,until=5,\
+             ttl=9,arrivals={burst={every=5}}}",
             "storms=[{at=1,share=0.5,back_within=2}]",
             "faults=[{at=1,run=\"true\"}]",
         ];
@@ -447,7 +382,7 @@ mod tests {
         assert_eq!(scenario.viewers.devices, 77);
         assert_eq!(scenario.types["chat"].rate, Rate::of_milli(2_500));
         assert_eq!(scenario.seconds, Span::of_seconds(90));
-        assert_eq!(scenario.rooms.sizes, RoomSizes::Zipf { exponent: 1.5 });
+        assert_eq!(scenario.rooms.sizes, Sizes::Zipf { exponent: 1.5 });
     }
 
     #[test]

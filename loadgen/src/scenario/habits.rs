@@ -1,83 +1,73 @@
-//! Devices that behave as real ones do: which of them lose acknowledgements, stop reading, leave or come back. Pure.
+//! Awkward devices: devices that lose acknowledgements, pause, leave or come back. Pure.
 //!
-//! Everything is drawn from the run's seed and the device's number, so that a run can be repeated.
+//! The run's seed and the device's number fix every draw, so a run can be repeated.
 
 use serde::{Deserialize, Serialize};
 
-/// Earliest and latest time from one cut (or stall) of a device to its next.
+use crate::scenario::units::{Share, Span};
+
+/// Time from a device's cut (or pause) to the next.
 const CUT_EVERY_NS: std::ops::Range<u64> = 2_000_000_000..12_000_000_000;
 const STALL_EVERY_NS: std::ops::Range<u64> = 1_000_000_000..60_000_000_000;
-/// Earliest and latest time from one hop of a device to another room to its next.
 const HOP_EVERY_NS: std::ops::Range<u64> = 2_000_000_000..20_000_000_000;
-/// When a device dies, counted from the first publish, or from when it was found to be away.
+/// Time to a device's death, from the first publish or from a death that found the device away.
 const DEATH_NS: std::ops::Range<u64> = 500_000_000..12_000_000_000;
-/// How often a slow device reads a little.
+/// Interval between a slow device's small reads.
 pub(crate) const SIP_EVERY_NS: u64 = 100_000_000;
-/// How long a device that cut itself off stays away, at most.
 const AWAY_NS: std::ops::Range<u64> = 50_000_000..1_000_000_000;
-/// How long a device waits before it tries again after the node was gone.
+/// Wait before the next try to reach a node that was gone.
 const RETURN_NS: std::ops::Range<u64> = 100_000_000..300_000_000;
 
-/// Shares of awkward devices, in millionths of the crowd.
+/// Shares of awkward devices, in millionths of all devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Awkward {
-    /// Devices that drop some of their acknowledgements.
     pub(crate) drop_acks_share: u32,
-    /// The part of its acknowledgements that such a device drops.
+    /// Dropped part of such a device's acknowledgements, in millionths.
     pub(crate) drop_acks: u32,
-    /// Devices that stop reading now and then.
     pub(crate) stall_share: u32,
-    /// For how long.
+    /// Length of a pause.
     pub(crate) stall_ns: u64,
-    /// Devices that cut their connection now and then and come back with their cursor.
+    /// Devices that cut their connection now and then, and come back with their cursor.
     pub(crate) reconnect_share: u32,
-    /// Devices that leave now and then, with a close, and join another room as newcomers at once.
+    /// Devices that close now and then and join another room as newcomers.
     #[serde(default)]
     pub(crate) hop_share: u32,
-    /// Devices that read slowly throughout.
     #[serde(default)]
     pub(crate) slow_share: u32,
-    /// How much such a device reads in a second, in ten parts.
+    /// Read speed of a slow device, in ten reads a second.
     #[serde(default)]
     pub(crate) slow_bytes_per_s: u32,
-    /// Devices that stop reading and saying anything within the first 12 s, for ever, and never close.
+    /// Devices that fall silent for ever within the first 12 s and never close.
     #[serde(default)]
     pub(crate) dead_share: u32,
-    /// Every device comes back when its connection ends, and tries until it is there.
+    /// Every device comes back when its connection ends, and retries until the node accepts.
     pub(crate) through_restarts: bool,
 }
 
-/// What one device does besides listening.
+/// One device's habits besides listening.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct DeviceHabits {
-    /// It drops some of its acknowledgements.
     pub(crate) drops_acks: bool,
-    /// It stops reading now and then.
     pub(crate) stalls: bool,
-    /// It cuts its connection now and then.
     pub(crate) reconnects: bool,
-    /// It goes to another room now and then.
     pub(crate) hops: bool,
-    /// It reads slowly.
     pub(crate) is_slow: bool,
-    /// It stops for ever.
     pub(crate) dies: bool,
 }
 
 impl DeviceHabits {
-    /// What a witness of a room keeps of them: it is there from before the first publish to the end, and reads.
-    #[must_use]
+    /// A witness keeps only the dropped acknowledgements. A witness must be present from before the first publish to
+    /// the end, and must read everything.
     pub(crate) fn of_a_witness(self) -> Self {
         Self { drops_acks: self.drops_acks, ..Self::default() }
     }
 }
 
 impl Awkward {
-    /// The habits of device `device` under `seed`.
-    #[must_use]
     pub(crate) fn habits(&self, seed: u64, device: u32) -> DeviceHabits {
         let mut random =
             fastrand::Rng::with_seed(seed ^ u64::from(device).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        // All draws happen in one fixed order, so a changed share moves no other habit.
         let mut is_one_of = |share: u32| random.u32(..1_000_000) < share;
         DeviceHabits {
             drops_acks: is_one_of(self.drop_acks_share),
@@ -89,72 +79,59 @@ impl Awkward {
         }
     }
 
-    /// The most that a slow device reads at one time.
-    #[must_use]
+    /// Bytes of one read of a slow device, at least 1.
     pub(crate) fn sip_bytes(&self) -> usize {
         let bytes = u64::from(self.slow_bytes_per_s) * SIP_EVERY_NS / 1_000_000_000;
         usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
     }
 
-    /// Whether a device that drops acknowledgements drops this one.
-    #[must_use]
     pub(crate) fn drops_this(&self, random: &mut fastrand::Rng) -> bool {
         random.u32(..1_000_000) < self.drop_acks
     }
 }
 
-/// Many devices that cut their connections at one time and come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Many devices cut their connections at the same moment and come back.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Storm {
-    /// After the start.
-    pub(crate) at_ms: u64,
-    /// Of the devices that are there, in millionths.
-    pub(crate) share: u32,
-    /// They come back at times drawn from this.
-    pub(crate) back_within_ms: u64,
+    /// Time after the start.
+    pub(crate) at: Span,
+    /// Share of the present devices.
+    pub(crate) share: Share,
+    /// Each device returns at a time drawn from this span.
+    pub(crate) back_within: Span,
 }
 
 impl Storm {
-    /// Whether the storm at this place of the run's takes device `device` under `seed`.
-    #[must_use]
+    /// Reports whether the run's storm number `place` hits a device.
     pub(crate) fn takes(&self, place: u8, seed: u64, device: u32) -> bool {
         let mixed = (u64::from(device) << 8 | u64::from(place)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        fastrand::Rng::with_seed(seed ^ mixed).u32(..1_000_000) < self.share
+        fastrand::Rng::with_seed(seed ^ mixed).u32(..1_000_000) < self.share.millionths()
     }
 }
 
-/// From now to a device's next hop.
-#[must_use]
 pub(crate) fn until_hop_ns(random: &mut fastrand::Rng) -> u64 {
     random.u64(HOP_EVERY_NS)
 }
 
-/// From now to a device's death.
-#[must_use]
 pub(crate) fn until_death_ns(random: &mut fastrand::Rng) -> u64 {
     random.u64(DEATH_NS)
 }
 
-/// From now to a device's next cut.
-#[must_use]
 pub(crate) fn until_cut_ns(random: &mut fastrand::Rng) -> u64 {
     random.u64(CUT_EVERY_NS)
 }
 
-/// From now to a device's next stall: once a minute, at a drawn moment; the first within the first 12 s.
-#[must_use]
+/// The first pause comes within 12 s, later pauses about once a minute.
 pub(crate) fn until_stall_ns(random: &mut fastrand::Rng, stalls: u32) -> u64 {
+    // An early first pause: a short run must meet the habit as well.
     if stalls == 0 { random.u64(1_000_000_000..12_000_000_000) } else { random.u64(STALL_EVERY_NS) }
 }
 
-/// How long a device that cut itself off stays away.
-#[must_use]
 pub(crate) fn away_ns(random: &mut fastrand::Rng) -> u64 {
     random.u64(AWAY_NS)
 }
 
-/// How long a device waits before it tries to come back to a node that was gone.
-#[must_use]
 pub(crate) fn until_return_ns(random: &mut fastrand::Rng) -> u64 {
     random.u64(RETURN_NS)
 }
@@ -176,7 +153,11 @@ mod tests {
 
     #[test]
     fn a_storm_takes_its_share_and_not_the_same_as_the_next_one() {
-        let storm = Storm { at_ms: 5_000, share: 300_000, back_within_ms: 1_000 };
+        let storm = Storm {
+            at: Span::of_seconds(5),
+            share: Share::of_millionths(300_000),
+            back_within: Span::of_seconds(1),
+        };
         let taken =
             |place: u8| -> Vec<u32> { (0..10_000).filter(|device| storm.takes(place, 7, *device)).collect() };
         assert!((2_800..3_200).contains(&taken(0).len()), "{}", taken(0).len());

@@ -1,6 +1,6 @@
-//! The mix of a run: which types are published and how fast, and what the ledger has to know of each. Pure.
+//! The mix of a run: the published types with their rates, classes and keys. Pure.
 //!
-//! Each type has a schedule of its own, so that one that is slow to be taken delays no other.
+//! Each type has a schedule of its own, so a type with slow answers delays no other.
 
 use std::str::FromStr;
 
@@ -11,18 +11,18 @@ use crate::scenario::payload::Length;
 use crate::scenario::schedule::Schedule;
 use crate::scenario::units::thousandths;
 
-/// Types with a limit, at most.
+/// Most types with a `readable_max`.
 pub(crate) const LIMITS_MAX: usize = 4;
-/// Types of one run, at most: a frame's account names each by one byte.
+/// Most types of one run: a frame's account names each type by one byte.
 pub(crate) const TYPES_MAX: usize = 16;
-/// Keys of one type, at most: the ledger keeps a sum of each.
+/// Most keys of one type: the ledger keeps a sum for each.
 const KEYS_MAX: u32 = 10_000;
-/// What one message counts, at most, as the publisher door takes it.
+/// Largest count of one message; the publisher door refuses more.
 const COUNT_MAX: u32 = 1_000_000_000;
-/// A request holds at most what its type is due in so long, so that a slow type is not held back to fill requests.
+/// A request holds at most the messages due within this time, so a slow type does not wait to fill requests.
 const REQUEST_MS: u64 = 10;
 
-/// What the node promises of a type.
+/// The engine's promise for a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Class {
@@ -34,7 +34,7 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    /// The class that a node has built in for a type; normal for all it does not know.
+    /// The class built into the node for a type: normal for unknown types.
     pub(crate) fn of(type_name: &str) -> Self {
         match type_name {
             "red_packet" | "coupon" | "product_card" => Self::Reliable,
@@ -44,8 +44,6 @@ impl Class {
         }
     }
 
-    /// Its name on the command line and in the report.
-    #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Reliable => "reliable",
@@ -68,16 +66,16 @@ impl FromStr for Class {
     }
 }
 
-/// One type as typed: `NAME[/CLASS]=RATE[xCOUNT][:KEYS]`.
+/// One type of the command line: `NAME[/CLASS]=RATE[xCOUNT][:KEYS]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) type_name: String,
     pub(crate) class: Class,
     /// Messages in 1 000 seconds, over all rooms.
     pub(crate) rate_milli: u64,
-    /// What each stands for, where that is said.
+    /// Units in each message; `None`: messages have no count.
     pub(crate) count: Option<u32>,
-    /// 0: they have no key.
+    /// Number of keys; 0: messages have no key.
     pub(crate) keys: u32,
 }
 
@@ -107,12 +105,13 @@ impl FromStr for Wanted {
     }
 }
 
-/// Whether a type can be published so.
+/// Checks a type's name, count and keys against its class.
 ///
 /// # Errors
-/// Why not, beginning with its name.
+/// A sentence with the type's name first.
 pub(crate) fn check_type(type_name: &str, class: Class, count: Option<u32>, keys: u32) -> Result<(), String> {
     TypeName::parse(type_name).map_err(|bad| format!("{type_name}: a type is {bad}"))?;
+    // The node publishes the online counter itself.
     if type_name == "online" {
         return Err("online is the engine's own".into());
     }
@@ -122,9 +121,11 @@ pub(crate) fn check_type(type_name: &str, class: Class, count: Option<u32>, keys
     if keys > KEYS_MAX {
         return Err(format!("{type_name}: keys up to {KEYS_MAX}"));
     }
+    // Only classes that the engine merges carry a count.
     if count.is_some() && matches!(class, Class::Reliable | Class::Latest) {
         return Err(format!("{type_name}: a {} message has no count", class.name()));
     }
+    // The ledger keeps no keys of reliable messages and counters.
     if keys > 0 && matches!(class, Class::Reliable | Class::Counter) {
         return Err(format!("{type_name}: a {} message has no key here", class.name()));
     }
@@ -136,14 +137,13 @@ fn within(text: &str, most: u32, what: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("{text:?}: {what} from 1 to {most}"))
 }
 
-/// Messages of one request of a type at this rate: so many, or what it is due in 10 ms.
-#[must_use]
+/// Messages of one request: those due in 10 ms at this rate, from 1 to `most`.
 pub(crate) fn messages_per_request(rate_milli: u64, most: u32) -> u32 {
     let due = rate_milli.saturating_mul(REQUEST_MS) / 1_000_000;
     u32::try_from(due).unwrap_or(u32::MAX).clamp(1, most)
 }
 
-/// A limit on what a device is asked to show: `TYPE=N`.
+/// The most messages a second that a device may be given of a type: `TYPE=N`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limit {
     pub(crate) type_name: String,
@@ -162,54 +162,47 @@ impl FromStr for Limit {
     }
 }
 
-/// A type's part of a run.
+/// A published type of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub(crate) type_name: String,
     pub(crate) class: Class,
-    /// What is published when; its start is set when the run begins.
+    /// The run sets the start when publishing begins.
     pub(crate) schedule: Schedule,
-    /// What each message stands for, where that is said.
+    /// Units in each message; `None`: messages have no count.
     pub(crate) count: Option<u32>,
-    /// 0: they have no key.
+    /// Number of keys; 0: messages have no key.
     pub(crate) keys: u32,
-    /// How long payloads are.
     pub(crate) length: Length,
 }
 
 impl Load {
-    /// Whether it is a counter: told as totals, not as messages.
-    #[must_use]
     pub(crate) fn is_counter(&self) -> bool {
         self.class == Class::Counter
     }
 
-    /// What one message stands for.
-    #[must_use]
+    /// Units in one message.
     pub(crate) fn each(&self) -> u64 {
         self.count.map_or(1, u64::from)
     }
 
-    /// The number of message `number`'s key; 0 where there are no keys.
-    #[must_use]
+    /// The key number of message `number`: keys in turn within each room; 0 without keys.
     pub(crate) fn key_number(&self, number: u64) -> u32 {
         if self.keys == 0 { 0 } else { self.schedule.place_of(number) % self.keys }
     }
 
-    /// The key of message `number`; each room has all keys, in turn.
-    #[must_use]
     pub(crate) fn key(&self, number: u64) -> Option<String> {
         (self.keys > 0).then(|| format!("k{}", self.key_number(number)))
     }
 }
 
-/// The reliable types of a run, which share one schedule: each message is of one of them, as often as its weight says.
+/// The reliable types of a run, with their weights. All share one schedule, and each message draws its type
+/// by weight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReliableTypes(Vec<(String, u64)>);
 
 impl ReliableTypes {
-    /// These types, with weights above 0; at least one.
-    #[must_use]
+    /// Weights may be 0, but not all.
     pub(crate) fn new(types: Vec<(String, u64)>) -> Self {
         assert!(
             types.iter().any(|(_, weight)| *weight > 0),
@@ -219,8 +212,8 @@ impl ReliableTypes {
     }
 
     /// The type of message `number`.
-    #[must_use]
     pub(crate) fn of(&self, number: u64) -> &str {
+        // Multiplicative hash: the high bits are well mixed, and each process draws the same type.
         let all: u64 = self.0.iter().map(|(_, weight)| weight).sum();
         let mut drawn = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % all;
         let found = self.0.iter().find(|(_, weight)| {
@@ -231,14 +224,12 @@ impl ReliableTypes {
         found.map_or("", |(type_name, _)| type_name)
     }
 
-    /// All of them.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(type_name, _)| &**type_name)
     }
 }
 
-/// What the payloads of a type are seeded with, so that one type's can't be taken for another's.
-#[must_use]
+/// The seed of a type's payloads (FNV-1a over the name), so payloads of two types never match.
 pub(crate) fn type_seed(seed: u64, type_name: &str) -> u64 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     type_name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix)

@@ -1,6 +1,6 @@
-//! A run before it runs: the scenario as a file says it (`file`), and the checked plan that comes of it (`plan`). Pure.
+//! A run before it runs: `file` holds the scenario as written, `plan` the checked plan made from it. Pure.
 //!
-//! Everything in a plan is drawn from its seed, so a run can be repeated.
+//! The seed fixes every random draw of a plan, so a run can be repeated.
 
 pub(crate) mod audience;
 pub(crate) mod file;

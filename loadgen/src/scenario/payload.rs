@@ -1,53 +1,51 @@
-//! What the generator publishes: payloads that say which message they are, and can be rebuilt to the byte.
+//! Payloads: each names its message and can be rebuilt to the byte. Pure.
 //!
-//! A payload is one JSON string, `"NUMBER.DUE.ROOM.TAG.FILLER"` with fixed-width hexadecimal fields, so that a device can
-//! find its number without a parser and compare everything else with what that number must look like. The tag follows
-//! from the seed: another run's messages in the same room have another. Pure.
+//! A payload is one JSON string, `"NUMBER.DUE.ROOM.TAG.FILLER"`, with hexadecimal fields of fixed width. A
+//! device reads the number without a parser and compares all other bytes with a rebuilt payload. The tag
+//! follows from the seed, so another run's messages in the same room have another tag.
 
 use std::io::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::schedule::Schedule;
+use crate::scenario::seating::normal;
 
-/// Shortest payload: the two quotes, 16 + 16 + 8 + 8 digits and four dots.
+/// Shortest payload: two quotes, 16 + 16 + 8 + 8 digits and four dots.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = 54;
-/// Longest payload: what the publisher door takes.
+/// Longest payload the publisher door takes.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = roomcast_core::limits::PAYLOAD_BYTES_MAX;
-/// Where the tag stands.
+const NUMBER: std::ops::Range<usize> = 1..17;
 const TAG: std::ops::Range<usize> = 44..52;
-/// Where the dots stand.
 const DOTS: [usize; 4] = [17, 34, 43, 52];
 
-/// What the payloads of reliable messages are seeded with, so that chat's can't be taken for them.
-#[must_use]
+/// The seed of reliable payloads, so chat payloads never match.
 pub(crate) fn reliable_seed(seed: u64) -> u64 {
     !seed
 }
 
-/// How long payloads are.
+/// Payload length, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Length {
-    /// All so many bytes.
     Fixed(usize),
-    /// Drawn from a lognormal distribution: half are at most `median` bytes, and the logarithm has the standard deviation
-    /// `sigma`. What lies outside the limits of a payload has the limit's length.
-    Lognormal { median: usize, sigma: f64 },
+    /// Drawn from a lognormal distribution with this median; the logarithm has the standard deviation
+    /// `sigma`. Lengths outside the limits of a payload are clamped.
+    Lognormal {
+        median: usize,
+        sigma: f64,
+    },
 }
 
 impl Length {
-    /// The length of message `number`'s payload.
     fn of(self, number: u64) -> usize {
         match self {
             Self::Fixed(bytes) => bytes,
             Self::Lognormal { median, sigma } => {
+                // The golden ratio spreads consecutive numbers over the seeds.
                 let mut random = fastrand::Rng::with_seed(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                // Box and Muller: two even draws give a normal one.
-                let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
-                let normal = radius * (std::f64::consts::TAU * random.f64()).cos();
                 #[expect(clippy::cast_precision_loss, reason = "a payload's length")]
-                let bytes = median as f64 * (sigma * normal).exp();
+                let bytes = median as f64 * (sigma * normal(&mut random)).exp();
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -59,8 +57,6 @@ impl Length {
         }
     }
 
-    /// The longest there may be.
-    #[must_use]
     pub(crate) fn most(self) -> usize {
         match self {
             Self::Fixed(bytes) => bytes,
@@ -68,8 +64,6 @@ impl Length {
         }
     }
 
-    /// The length of the one in the middle.
-    #[must_use]
     pub(crate) fn median(self) -> usize {
         match self {
             Self::Fixed(bytes) | Self::Lognormal { median: bytes, .. } => bytes,
@@ -84,27 +78,23 @@ const LETTERS_BYTES: usize = 16 * 1024;
 pub(crate) struct Payloads {
     length: Length,
     tag: u32,
-    /// Seeded letters, twice the longest filler; each message's filler starts somewhere else in them.
+    /// Seeded letters. Each message's filler starts at another place, so fillers differ.
     letters: Vec<u8>,
 }
 
-/// Why a payload is not what was published.
+/// The reason why a payload is not a published one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Forgery {
-    /// Nothing this run publishes looks like it.
+    /// No payload of this run looks like these bytes.
     Foreign,
-    /// It looks like what a run with another seed publishes.
+    /// The payload carries another run's tag.
     OtherRun,
-    /// It names one of the run's messages but its bytes are not that message's.
-    Altered {
-        /// The message it claims to be.
-        number: u64,
-    },
+    /// The payload names a message of this run, but has other bytes.
+    Altered { number: u64 },
 }
 
 impl Payloads {
-    /// Payloads of this length, at least [`PAYLOAD_BYTES_MIN`]; equal seeds give equal bytes.
-    #[must_use]
+    /// Equal seeds give equal bytes.
     pub(crate) fn new(length: Length, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let tag = random.u32(..);
@@ -112,13 +102,11 @@ impl Payloads {
         Self { length, tag, letters }
     }
 
-    /// The `id` of reliable message `number`: what makes trying again safe, and is no other run's.
-    #[must_use]
+    /// The `id` of reliable message `number`. Retries repeat the id, and no other run uses the same.
     pub(crate) fn id(&self, number: u64) -> String {
         format!("lg-{:08x}-{number:x}", self.tag)
     }
 
-    /// Appends the payload of message `number` to `out`.
     pub(crate) fn write(&self, schedule: &Schedule, number: u64, out: &mut Vec<u8>) {
         let due_ns = schedule.due_ns(number);
         let room = schedule.room_of(number);
@@ -130,35 +118,37 @@ impl Payloads {
         out.push(b'"');
     }
 
-    /// The number of the message whose payload these bytes are, all of them.
+    /// Checks a whole payload and returns its message's number.
     ///
     /// # Errors
-    /// [`Forgery`] when they are nobody's, or not exactly those of the message they name.
+    /// [`Forgery`] when the bytes are not exactly those of a message of this run.
     pub(crate) fn check(
         &self,
         schedule: &Schedule,
         payload: &[u8],
         scratch: &mut Vec<u8>,
     ) -> Result<u64, Forgery> {
+        // First, since the number of another run's payload may be valid here as well.
         if self.is_other_run(payload) {
             return Err(Forgery::OtherRun);
         }
-        let number = payload
-            .get(1..17)
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .filter(|number| *number < schedule.messages)
-            .ok_or(Forgery::Foreign)?;
+        let number =
+            field(payload, NUMBER).filter(|number| *number < schedule.messages).ok_or(Forgery::Foreign)?;
         scratch.clear();
         self.write(schedule, number, scratch);
         if scratch == payload { Ok(number) } else { Err(Forgery::Altered { number }) }
     }
 
     fn is_other_run(&self, payload: &[u8]) -> bool {
-        let tag = payload.get(TAG).and_then(|digits| std::str::from_utf8(digits).ok());
-        let tag = tag.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        tag.is_some_and(|tag| tag != self.tag) && DOTS.iter().all(|dot| payload[*dot] == b'.')
+        let tag = field(payload, TAG);
+        // The dots tell a payload of the generator from other publishers' bytes.
+        tag.is_some_and(|tag| tag != u64::from(self.tag)) && DOTS.iter().all(|dot| payload[*dot] == b'.')
     }
+}
+
+/// The hexadecimal number in these bytes of a payload.
+fn field(payload: &[u8], place: std::ops::Range<usize>) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(payload.get(place)?).ok()?, 16).ok()
 }
 
 #[cfg(test)]

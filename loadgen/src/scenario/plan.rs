@@ -1,4 +1,4 @@
-//! A checked run: what is published, who watches, where the node is. Made by `scenario`, carried out by `run`.
+//! A checked run: published types, audience and node. Made by `resolve`, carried out by `run`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::scenario::payload::Length;
 use crate::scenario::schedule::Schedule;
 use crate::scenario::seating::Sizes;
 use crate::scenario::thresholds::Condition;
+use crate::scenario::units::Span;
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 
-/// What is published reliably.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reliable {
     pub(crate) schedule: Schedule,
@@ -24,51 +24,50 @@ pub(crate) struct Reliable {
     pub(crate) length: Length,
 }
 
-/// Something that is done to the node, by a command of the shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A shell command on this machine, run against the node. With any fault, devices come back when their
+/// connection ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Fault {
-    /// After the start.
-    pub(crate) at_ms: u64,
+    /// Time after the start.
+    pub(crate) at: Span,
     pub(crate) run: String,
 }
 
-/// A checked run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// What is published of each type but reliable ones; their start is not set yet.
+    /// Published types except reliable ones. Their start is set when publishing begins.
     pub(crate) loads: Vec<Load>,
     pub(crate) rooms: u32,
     pub(crate) sizes: Sizes,
     pub(crate) messages_per_request: u32,
-    /// What devices may be given at most.
+    /// Most messages a second that a device may be given, by type.
     pub(crate) limits: Vec<Limit>,
     /// Another run publishes to the same rooms.
     pub(crate) others: bool,
-    /// What is published reliably, if anything; its start is not set yet.
+    /// The shared schedule of all reliable types. Its start is set when publishing begins.
     pub(crate) reliable: Option<Reliable>,
     pub(crate) awkward: Awkward,
-    /// The most devices that are there at one time.
+    /// Most devices present at one time.
     pub(crate) devices: u32,
-    /// How many of them are there when.
     pub(crate) audience: Audience,
     pub(crate) storms: Vec<Storm>,
     pub(crate) faults: Vec<Fault>,
-    /// What the run is held to.
     pub(crate) thresholds: Vec<Condition>,
-    /// What is due before it is in the ledger and in no latency.
+    /// Messages due before this time are in the ledger and in no latency figure.
     pub(crate) warm_up_ms: u64,
     pub(crate) settle_ms: u64,
     pub(crate) seconds_milli: u64,
-    /// Of the first type's payloads, the one in the middle.
+    /// Median payload length of the first type.
     pub(crate) payload_bytes: usize,
     pub(crate) encoding: Encoding,
     pub(crate) seed: u64,
-    /// The whole scenario, as a scenario file.
+    /// The whole scenario, as TOML.
     pub(crate) scenario: String,
     pub(crate) target: Target,
 }
 
-/// What is loaded, and from where; and where it is reported.
+/// The node under load, the machines of the workers, and the files of the report.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) viewer_door: Door,
@@ -76,25 +75,23 @@ pub(crate) struct Target {
     pub(crate) ops_door: Door,
     pub(crate) publisher_key: Option<String>,
     pub(crate) device_token: Option<String>,
-    /// What the names of this run's rooms begin with.
+    /// Prefix of all room names of this run.
     pub(crate) room_stem: String,
     pub(crate) workers_min: u32,
-    /// Workers on other machines, `HOST:PORT`; none: on this one.
+    /// Workers on other machines, as `HOST:PORT`. Empty: all workers run on this machine.
     pub(crate) remote_workers: Vec<String>,
-    /// Addresses that devices come from, in turn, where the door is not on loopback; none: the kernel's choice.
+    /// Source addresses of devices, used in turn where the door is not on loopback. Empty: the kernel
+    /// chooses.
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) connect_seconds: u64,
-    /// Whether the floor is measured after the run.
     pub(crate) measures_floor: bool,
     pub(crate) json: Option<PathBuf>,
     pub(crate) html: Option<PathBuf>,
     pub(crate) junit: Option<PathBuf>,
-    /// What repeats the run.
+    /// The command line that repeats the run.
     pub(crate) command: String,
 }
 
-/// The name of a room of a run.
-#[must_use]
 pub(crate) fn room_name(stem: &str, room: u32) -> String {
     format!("{stem}-{room}")
 }

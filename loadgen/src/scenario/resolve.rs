@@ -1,40 +1,37 @@
-//! A scenario, checked and turned into a plan: one line says what is wrong, and where.
+//! Checks a scenario and turns it into a plan. The first mistake is reported in one line with its key.
 
 use crate::scenario::audience::{Audience, Point};
-use crate::scenario::file::{
-    ArrivalPattern, AudienceShape, FaultSection, Publish, RoomSizes, Scenario, StormSection, TypeSection,
-};
-use crate::scenario::habits::{Awkward, Storm};
+use crate::scenario::file::{AudienceShape, Publish, Scenario, TypeSection};
+use crate::scenario::habits::Awkward;
 use crate::scenario::mix::{self, Class, LIMITS_MAX, Limit, Load, ReliableTypes, TYPES_MAX};
 use crate::scenario::payload::{Length, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
-use crate::scenario::plan::{Fault, Plan, Reliable, Target};
-use crate::scenario::schedule::{self, LISTED_REQUESTS_MAX, Pattern, Schedule};
+use crate::scenario::plan::{Plan, Reliable, Target};
+use crate::scenario::schedule::{Arrivals, LISTED_REQUESTS_MAX, Pattern, RoomChoice, Schedule};
 use crate::scenario::seating::Sizes;
 use crate::scenario::thresholds::{self, Condition};
-use crate::scenario::units::{Rate, Span};
+use crate::scenario::units::{Rate, Share, Span};
 
-/// Most messages of one type: what the ledger keeps of each must fit memory.
+/// Most messages of one type: the ledger's rows must fit memory.
 const MESSAGES_MAX: u64 = 100_000_000;
-/// Most reliable messages of one run: the ledger keeps a row of each, with the instants at which it was applied.
+/// Most reliable messages: the ledger keeps a row for each, with all apply times.
 const RELIABLE_MESSAGES_MAX: u64 = 2_000_000;
-/// Most messages of one request, as the publisher door takes them.
+/// Most messages of one request; the publisher door refuses more.
 const MESSAGES_PER_REQUEST_MAX: u32 = 1_000;
-/// Rooms of a run.
 const ROOMS_MAX: u32 = 200_000;
-/// Devices of a run: 250 workers of 19 000.
+/// 250 workers of 19 000 devices.
 const DEVICES_MAX: u32 = 4_750_000;
-/// Storms, faults, thresholds and points of a shape, each.
+/// Most storms, faults, thresholds, and points of a shape, each.
 const LIST_MAX: usize = 64;
-/// Largest exponent, or sigma, of the rooms' sizes: past it one room has all.
+/// Largest exponent or sigma of room sizes. Past it one room holds every device.
 const UNEVEN_MAX: f64 = 10.0;
-/// How long a raid takes.
+/// Length of a raid's rise.
 const RAID: Span = Span::of_seconds(10);
 
 impl Scenario {
-    /// Checks everything that can be checked without connecting.
+    /// Runs every check that needs no connection.
     ///
     /// # Errors
-    /// One line that says what is wrong, and where.
+    /// One line with the key and the mistake.
     pub(crate) fn resolve(&self, target: Target) -> Result<Plan, String> {
         self.check_ranges()?;
         let loads = self.loads()?;
@@ -47,13 +44,13 @@ impl Scenario {
             reliable,
             limits,
             rooms: self.rooms.count,
-            sizes: self.sizes(),
+            sizes: self.rooms.sizes,
             others: self.others,
             awkward: self.awkward(),
             devices: self.viewers.devices,
             audience: self.audience()?,
-            storms: self.storms.iter().map(storm).collect(),
-            faults: self.faults.iter().map(fault).collect(),
+            storms: self.storms.clone(),
+            faults: self.faults.clone(),
             thresholds,
             warm_up_ms: self.warm_up.ms(),
             settle_ms: self.settle.ms(),
@@ -93,6 +90,7 @@ impl Scenario {
             }
         }
         within("settle (--settle-seconds), ms", self.settle.ms(), 1..=600_000)?;
+        // A warm-up of the whole run would leave no latency to report.
         if self.warm_up >= self.seconds {
             return Err(format!(
                 "warm_up (--warm-up): {} is not less than the {} of the run",
@@ -106,6 +104,7 @@ impl Scenario {
         ] {
             within(name, length as u64, 0..=LIST_MAX as u64)?;
         }
+        // A storm or fault past the last publish would act on no measured message.
         let times = self.storms.iter().map(|storm| storm.at).chain(self.faults.iter().map(|fault| fault.at));
         if let Some(late) = times.into_iter().find(|at| *at >= self.seconds) {
             return Err(format!("storms and faults: {late} is not within the {} of the run", self.seconds));
@@ -123,7 +122,7 @@ impl Scenario {
         )
     }
 
-    /// Each type as it is published, with the class it has; by name.
+    /// All types with their classes, by name.
     fn types(&self) -> impl Iterator<Item = (&String, Class, &TypeSection)> {
         self.types.iter().map(|(name, published)| (name, published.class_of(name), published))
     }
@@ -133,6 +132,7 @@ impl Scenario {
         for (type_name, class, published) in self.types() {
             mix::check_type(type_name, class, published.count, published.keys)
                 .map_err(|why| format!("types.{why}"))?;
+            // Reliable types share one schedule, made by `reliable`.
             if class == Class::Reliable {
                 continue;
             }
@@ -157,10 +157,12 @@ impl Scenario {
             return Err(format!("types.{type_name}.rate (--reliable-rate): must be more than 0"));
         }
         let mut names = vec![(type_name.clone(), published.rate.milli())];
+        // The ledger keeps one stream of reliable messages with one schedule, so only the weights may differ.
         for (other_name, _, other) in types {
             if (TypeSection { rate: published.rate, ..other.clone() }) != *published {
                 return Err(format!(
-                    "types.{other_name}: reliable types share one schedule, so all but its rate must be as of {type_name}"
+                    "types.{other_name}: reliable types share one schedule, so all keys except rate must equal those \
+                     of {type_name}"
                 ));
             }
             if other.rate.milli() == 0 {
@@ -168,13 +170,11 @@ impl Scenario {
             }
             names.push((other_name.clone(), other.rate.milli()));
         }
-        let rate_milli = names
-            .iter()
-            .map(|(_, rate_milli)| rate_milli)
-            .fold(0, |sum: u64, rate| sum.saturating_add(*rate));
+        let rate_milli = names.iter().fold(0, |sum: u64, (_, rate_milli)| sum.saturating_add(*rate_milli));
         let all = TypeSection { rate: Rate::of_milli(rate_milli), ..published.clone() };
         let schedule = self.schedule(type_name, &all, 1, RELIABLE_MESSAGES_MAX)?;
         let ttl_ms = published.ttl.map(Span::ms);
+        // The node refuses a life outside these bounds at each publish.
         if ttl_ms.is_some_and(|ttl_ms| !(1_000..=604_800_000).contains(&ttl_ms)) {
             return Err(format!("types.{type_name}.ttl (--ttl-ms): a second to a week"));
         }
@@ -183,7 +183,7 @@ impl Scenario {
         Ok(Some(Reliable { schedule, types: ReliableTypes::new(names), ttl_ms, length }))
     }
 
-    /// When messages of a type are due, so many a request, and at most so many in all.
+    /// The schedule of a type, of at most `most` messages.
     fn schedule(
         &self,
         type_name: &str,
@@ -204,30 +204,30 @@ impl Scenario {
         if rate_milli == 0 {
             return Err(format!("{flag}: must be more than 0"));
         }
+        // In u128: the largest rate times a week overflows u64.
         let messages = (u128::from(rate_milli) * u128::from(until.ms() - from.ms())).div_ceil(1_000_000);
         let messages = u64::try_from(messages).ok().filter(|messages| *messages <= most);
         let messages = messages.ok_or_else(|| format!("{flag} × --seconds: at most {most} messages"))?;
         let share = match self.rooms.publish {
-            Publish::Even => schedule::RoomChoice::Even,
+            Publish::Even => RoomChoice::Even,
             Publish::BySize => {
+                // Fewer devices than rooms would leave rooms without a message.
                 let devices = self.viewers.devices.max(self.rooms.count);
-                schedule::RoomChoice::BySize { sizes: self.sizes(), devices, seed: self.seed }
+                RoomChoice::BySize { sizes: self.rooms.sizes, devices, seed: self.seed }
             }
         };
-        if published.arrivals == (ArrivalPattern::Burst { every: Span::default() }) {
+        // Bursts of no length would divide by zero.
+        if published.arrivals == (Arrivals::Burst { every: Span::default() }) {
             return Err(format!("types.{type_name}.arrivals: burst.every must be more than 0"));
         }
         let pattern = Pattern {
-            arrivals: match published.arrivals {
-                ArrivalPattern::Constant => schedule::Arrivals::Constant,
-                ArrivalPattern::Poisson => schedule::Arrivals::Poisson,
-                ArrivalPattern::Burst { every } => schedule::Arrivals::Burst { every_ms: every.ms() },
-            },
+            arrivals: published.arrivals,
             share,
             from_ms: from.ms(),
             within_ms: until.ms() - from.ms(),
             seed: mix::type_seed(self.seed, type_name),
         };
+        // Every process of the run holds the list in memory.
         if !pattern.is_plain() && messages.div_ceil(per_request.into()) > LISTED_REQUESTS_MAX {
             return Err(format!(
                 "{flag}: at most {LISTED_REQUESTS_MAX} requests that are not constant and to all rooms in turn"
@@ -241,11 +241,12 @@ impl Scenario {
             return Err(format!("readable_max (--readable-max): at most {LIMITS_MAX} types"));
         }
         let limit = |(type_name, per_second): (&String, &u32)| {
+            // Counters reach devices as totals, so there are no messages to limit.
             let known = loads.iter().any(|load| load.type_name == *type_name && !load.is_counter());
             let limit = Limit { type_name: type_name.clone(), per_second: *per_second };
             let why = || {
                 format!(
-                    "readable_max (--readable-max {type_name}): no type of messages of this run, or none a second"
+                    "readable_max (--readable-max {type_name}): needs a published type with messages, and a limit above 0"
                 )
             };
             (known && *per_second > 0).then_some(limit).ok_or_else(why)
@@ -261,16 +262,6 @@ impl Scenario {
         Ok(conditions)
     }
 
-    fn sizes(&self) -> Sizes {
-        match self.rooms.sizes {
-            RoomSizes::Even => Sizes::Even,
-            RoomSizes::Giant { share } => Sizes::Giant { share: share.millionths() },
-            RoomSizes::Zipf { exponent } => Sizes::Zipf { exponent },
-            RoomSizes::Lognormal { sigma } => Sizes::Lognormal { sigma },
-            RoomSizes::Field => Sizes::Field,
-        }
-    }
-
     fn awkward(&self) -> Awkward {
         let habits = &self.habits;
         Awkward {
@@ -283,12 +274,12 @@ impl Scenario {
             slow_share: habits.slow_share.millionths(),
             slow_bytes_per_s: habits.slow_bytes_per_second,
             dead_share: habits.dead_share.millionths(),
+            // A fault may restart the node.
             through_restarts: self.through_restarts || !self.faults.is_empty(),
         }
     }
 
     fn audience(&self) -> Result<Audience, String> {
-        use crate::scenario::units::Share;
         let whole = Share::of_millionths(1_000_000);
         let after = |at: Span, span: Span| Span::of_ms(at.ms() + span.ms());
         let points: Vec<(Span, Share)> = match &self.viewers.shape {
@@ -317,7 +308,8 @@ impl Scenario {
                 self.seconds
             ));
         }
-        // One device of each room is there throughout: by it the ledger knows what the room was given.
+        // A witness of each room must be present throughout: the ledger judges the room's loss by its
+        // witness.
         let witnesses = self.viewers.devices.min(self.rooms.count);
         let point = |(at, share): &(Span, Share)| Point {
             at_ms: at.ms(),
@@ -327,13 +319,13 @@ impl Scenario {
     }
 }
 
-fn check_sizes(sizes: RoomSizes) -> Result<(), String> {
+fn check_sizes(sizes: Sizes) -> Result<(), String> {
     let (name, found) = match sizes {
-        RoomSizes::Zipf { exponent } => ("zipf.exponent", exponent),
-        RoomSizes::Lognormal { sigma } => ("lognormal.sigma", sigma),
-        RoomSizes::Even | RoomSizes::Giant { .. } | RoomSizes::Field => return Ok(()),
+        Sizes::Zipf { exponent } => ("zipf.exponent", exponent),
+        Sizes::Lognormal { sigma } => ("lognormal.sigma", sigma),
+        Sizes::Even | Sizes::Giant { .. } | Sizes::Field => return Ok(()),
     };
-    // What is no number is in no range.
+    // NaN lies in no range, and is refused here.
     if (0.0..=UNEVEN_MAX).contains(&found) {
         return Ok(());
     }
@@ -350,15 +342,4 @@ fn check_length(name: &str, length: Length) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-fn storm(written: &StormSection) -> Storm {
-    Storm {
-        at_ms: written.at.ms(),
-        share: written.share.millionths(),
-        back_within_ms: written.back_within.ms(),
-    }
-}
-
-fn fault(written: &FaultSection) -> Fault {
-    Fault { at_ms: written.at.ms(), run: written.run.clone() }
 }

@@ -1,7 +1,7 @@
-//! The one schedule of a run: which message is published when, and to which room.
+//! The schedule of one type: due time and room of every message. Pure.
 //!
-//! Open loop: the time of the n-th message depends on n alone, never on how earlier ones fared. Latency counts from
-//! this time, so a server that stalls can't hide the messages it delayed. Pure.
+//! Open loop: the due time of message n depends on n alone, never on the fate of earlier messages. Latency
+//! counts from the due time, so a stalled server can't hide the messages it delayed.
 
 mod listed;
 
@@ -10,78 +10,71 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::seating::Sizes;
+use crate::scenario::units::Span;
 pub(crate) use listed::LISTED_REQUESTS_MAX;
 use listed::Listed;
 
-/// When and where each message of a type is due. Messages are numbered from 0; `messages_per_request` consecutive ones
-/// travel in one request, are due together, and go to one room.
+/// Due time and room of each message of a type. Messages are numbered from 0. `messages_per_request`
+/// consecutive messages travel in one request, are due together, and go to one room.
 ///
-/// Where the pattern is the plain one all of it follows from a number by arithmetic. Any other is drawn from its seed and
-/// listed, in every process that has the schedule: only the [`Recipe`] crosses between them.
+/// A plain schedule follows from the number by arithmetic. Any other is drawn from its seed and listed in
+/// every process of the run; only the [`Recipe`] crosses between processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Recipe", into = "Recipe")]
+#[serde(from = "Recipe")]
 pub(crate) struct Schedule {
-    /// `CLOCK_MONOTONIC` nanoseconds at which the run starts.
+    /// Start of the run, in `CLOCK_MONOTONIC` nanoseconds.
     pub(crate) start_ns: u64,
-    /// Messages of the whole run.
     pub(crate) messages: u64,
     /// Messages in 1 000 seconds, over all rooms.
     pub(crate) rate_milli: u64,
-    /// Rooms of the run.
     pub(crate) rooms: u32,
-    /// Messages of one publish request.
     pub(crate) messages_per_request: u32,
     pattern: Pattern,
+    #[serde(skip)]
     listed: Option<Arc<Listed>>,
 }
 
-/// How requests follow each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Arrivals {
-    /// One as long after the other as the rate says.
     #[default]
     Constant,
-    /// A Poisson process, given how many come in all: times drawn evenly over the run, in order.
+    /// A Poisson process with a fixed number of arrivals: times are drawn evenly over the run, then sorted.
     Poisson,
-    /// All that is due in this time comes at its beginning.
-    Burst { every_ms: u64 },
+    /// All messages due within `every` come at the beginning of this time.
+    Burst { every: Span },
 }
 
-/// Which rooms requests go to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RoomChoice {
-    /// All in turn.
     #[default]
     Even,
-    /// Each drawn as often as it has devices of these, seated in this way.
+    /// Rooms are drawn in proportion to their devices, with devices seated as [`Sizes`] says.
     BySize { sizes: Sizes, devices: u32, seed: u64 },
 }
 
-/// What sets a schedule apart from one message after the other to one room after the other.
+/// The difference between a schedule and the plain one: constant arrivals, rooms in turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pattern {
     pub(crate) arrivals: Arrivals,
     pub(crate) share: RoomChoice,
-    /// When the first message may be due, after the start.
+    /// Earliest due time after the start.
     pub(crate) from_ms: u64,
-    /// For how long from then on; 0: as long as they take at their rate.
+    /// Publishing time after `from_ms`; 0: as long as all messages take at their rate.
     pub(crate) within_ms: u64,
-    /// What is drawn is drawn from this.
     pub(crate) seed: u64,
 }
 
 impl Pattern {
-    /// Whether it needs no list.
-    #[must_use]
+    /// A plain pattern needs no list.
     pub(crate) fn is_plain(&self) -> bool {
         self.arrivals == Arrivals::Constant && self.share == RoomChoice::Even && self.from_ms == 0
     }
 }
 
-/// What a schedule is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// All a process needs to draw the same schedule again.
+#[derive(Deserialize)]
 struct Recipe {
     start_ns: u64,
     messages: u64,
@@ -98,62 +91,39 @@ impl From<Recipe> for Schedule {
     }
 }
 
-impl From<Schedule> for Recipe {
-    fn from(schedule: Schedule) -> Self {
-        let Schedule { start_ns, messages, rate_milli, rooms, messages_per_request, pattern, .. } = schedule;
-        Self { start_ns, messages, rate_milli, rooms, messages_per_request, pattern }
-    }
-}
-
 impl Schedule {
-    /// So many messages, one after the other to one room after the other. Its start is not set yet.
-    #[must_use]
+    /// Constant arrivals to rooms in turn. The start is 0 until [`Self::starting`].
     pub(crate) fn even(messages: u64, rate_milli: u64, rooms: u32, messages_per_request: u32) -> Self {
-        let start_ns = 0;
         let pattern = Pattern::default();
-        let listed = None;
-        Self { start_ns, messages, rate_milli, rooms, messages_per_request, pattern, listed }
+        Self { start_ns: 0, messages, rate_milli, rooms, messages_per_request, pattern, listed: None }
     }
 
-    /// The same messages, and the run starts at this time.
-    #[must_use]
     pub(crate) fn starting(mut self, start_ns: u64) -> Self {
         self.start_ns = start_ns;
         self
     }
 
-    /// The same messages in another pattern.
-    #[must_use]
     pub(crate) fn patterned(mut self, pattern: Pattern) -> Self {
         self.pattern = pattern;
-        self.listed = None;
-        if !pattern.is_plain() {
-            self.listed = Some(Arc::new(Listed::new(&self, &pattern)));
-        }
+        self.listed = (!pattern.is_plain()).then(|| Arc::new(Listed::new(&self, &pattern)));
         self
     }
 
     /// Requests of the whole run; the last may be short.
-    #[must_use]
     pub(crate) fn requests(&self) -> u64 {
         self.messages.div_ceil(u64::from(self.messages_per_request))
     }
 
-    /// The request that message `number` travels in.
-    #[must_use]
     pub(crate) fn request_of(&self, number: u64) -> u64 {
         number / u64::from(self.messages_per_request)
     }
 
-    /// The numbers that request `request` holds.
-    #[must_use]
     pub(crate) fn numbers_of(&self, request: u64) -> std::ops::Range<u64> {
         let first = request * u64::from(self.messages_per_request);
         first..(first + u64::from(self.messages_per_request)).min(self.messages)
     }
 
-    /// When request `request` is due, in `CLOCK_MONOTONIC` nanoseconds.
-    #[must_use]
+    /// Due time of a request, in `CLOCK_MONOTONIC` nanoseconds.
     pub(crate) fn request_due_ns(&self, request: u64) -> u64 {
         let after_ns = match &self.listed {
             Some(listed) => listed.due_ns(request),
@@ -162,21 +132,18 @@ impl Schedule {
         self.start_ns + after_ns
     }
 
-    /// When a request is due after the first where they follow evenly.
+    /// Due time after the start under constant arrivals: request × messages per request / rate.
     fn evenly_ns(&self, request: u64) -> u64 {
         let first = u128::from(request) * u128::from(self.messages_per_request);
         let after = first * 1_000_000_000_000 / u128::from(self.rate_milli.max(1));
         u64::try_from(after).unwrap_or(u64::MAX / 2)
     }
 
-    /// When message `number` is due, in `CLOCK_MONOTONIC` nanoseconds.
-    #[must_use]
     pub(crate) fn due_ns(&self, number: u64) -> u64 {
         self.request_due_ns(self.request_of(number))
     }
 
-    /// Messages that are due up to this time of `CLOCK_MONOTONIC`.
-    #[must_use]
+    /// Messages due up to `now_ns`. A binary search works because due times never fall.
     pub(crate) fn due_by(&self, now_ns: u64) -> u64 {
         let mut due = 0;
         let mut not_due = self.requests();
@@ -187,8 +154,6 @@ impl Schedule {
         (due * u64::from(self.messages_per_request)).min(self.messages)
     }
 
-    /// The room that request `request` goes to.
-    #[must_use]
     pub(crate) fn room_of_request(&self, request: u64) -> u32 {
         match &self.listed {
             Some(listed) => listed.room(request),
@@ -196,14 +161,11 @@ impl Schedule {
         }
     }
 
-    /// The room that message `number` goes to.
-    #[must_use]
     pub(crate) fn room_of(&self, number: u64) -> u32 {
         self.room_of_request(self.request_of(number))
     }
 
-    /// How many messages the same room is given before message `number`: its place there.
-    #[must_use]
+    /// The place of a message in its room: the number of the room's earlier messages.
     pub(crate) fn place_of(&self, number: u64) -> u32 {
         let per_request = u64::from(self.messages_per_request);
         let request = self.request_of(number);
@@ -215,7 +177,6 @@ impl Schedule {
     }
 
     /// The message at `place` of `room`; the inverse of [`Self::room_of`] and [`Self::place_of`].
-    #[must_use]
     pub(crate) fn number_at(&self, room: u32, place: u32) -> u64 {
         let per_request = u64::from(self.messages_per_request);
         let before = u64::from(place) / per_request;
@@ -226,13 +187,13 @@ impl Schedule {
         request * per_request + u64::from(place) % per_request
     }
 
-    /// How many messages `room` is given in the whole run.
-    #[must_use]
+    /// Messages of `room` in the whole run.
     pub(crate) fn messages_of(&self, room: u32) -> u32 {
         let requests = self.requests();
         let rooms = u64::from(self.rooms);
         let last = match &self.listed {
             Some(listed) => listed.last_of(room),
+            // The last request of the room, at most a whole turn before the end.
             None if u64::from(room) < requests => {
                 Some((requests - 1 - u64::from(room)) / rooms * rooms + u64::from(room))
             }
@@ -245,6 +206,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::units::Share;
 
     #[test]
     fn the_time_of_a_message_depends_on_its_number_alone() {
@@ -275,8 +237,8 @@ mod tests {
         [
             plain,
             Pattern { arrivals: Arrivals::Poisson, ..plain },
-            Pattern { arrivals: Arrivals::Burst { every_ms: 50 }, from_ms: 20, ..plain },
-            Pattern { share: by_size(Sizes::Giant { share: 800_000 }), ..plain },
+            Pattern { arrivals: Arrivals::Burst { every: Span::of_ms(50) }, from_ms: 20, ..plain },
+            Pattern { share: by_size(Sizes::Giant { share: Share::of_millionths(800_000) }), ..plain },
             Pattern { arrivals: Arrivals::Poisson, share: by_size(Sizes::Zipf { exponent: 1.0 }), ..plain },
         ]
     }
@@ -333,7 +295,8 @@ mod tests {
         let rare = Pattern { within_ms: 10_000, ..poisson };
         let one = Schedule::even(1, 10, 1, 1).patterned(rare);
         assert!(one.due_ns(0) < 11_000_000_000, "one in 100 s, of which 10 s are asked");
-        let burst = Pattern { arrivals: Arrivals::Burst { every_ms: 2_000 }, ..Pattern::default() };
+        let burst =
+            Pattern { arrivals: Arrivals::Burst { every: Span::of_seconds(2) }, ..Pattern::default() };
         let schedule = Schedule::even(40, 10_000, 1, 1).patterned(burst);
         let due: Vec<u64> = [0, 19, 20, 39].map(|number| schedule.due_ns(number) / 1_000_000_000).to_vec();
         assert_eq!(due, [0, 0, 2, 2]);
@@ -341,7 +304,11 @@ mod tests {
 
     #[test]
     fn a_large_room_is_given_its_part() {
-        let share = RoomChoice::BySize { sizes: Sizes::Giant { share: 900_000 }, devices: 1_000, seed: 1 };
+        let share = RoomChoice::BySize {
+            sizes: Sizes::Giant { share: Share::of_millionths(900_000) },
+            devices: 1_000,
+            seed: 1,
+        };
         let schedule = Schedule::even(10_000, 1_000_000, 11, 1).patterned(Pattern {
             share,
             seed: 1,

@@ -1,45 +1,47 @@
-//! Which room each device sits in: how large rooms are, and how devices are spread over them. Pure.
+//! Seating: room sizes, and the room of each device. Pure.
 
 use serde::{Deserialize, Serialize};
 
-/// How large the rooms of a run are. Each has at least one device, as long as there are enough of them.
+use crate::scenario::units::Share;
+
+/// Distribution of devices over rooms. Each room has at least one device while there are enough devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Sizes {
-    /// All alike: device n sits in room n modulo the rooms.
+    /// Device n sits in room n modulo the rooms.
     #[default]
     Even,
-    /// The first has this share of the devices, in millionths; the others share the rest alike.
-    Giant { share: u32 },
-    /// The n-th has a part in proportion to 1 / n to the power of this.
+    /// The first room has this share of the devices; the others are alike.
+    Giant { share: Share },
+    /// The n-th room's part is in proportion to n^-exponent.
     Zipf { exponent: f64 },
-    /// Sizes drawn from a lognormal distribution whose logarithm has this standard deviation.
+    /// Sizes are drawn from a lognormal distribution; `sigma` is the standard deviation of the logarithm.
     Lognormal { sigma: f64 },
-    /// As live platforms see them: one large room (half of the devices), hundreds of middle ones (a tenth of the rooms,
-    /// three tenths of the devices), all others small.
+    /// The field of a live platform: one large room (half of the devices), hundreds of middle rooms (a tenth
+    /// of the rooms, three tenths of the devices), and small rooms.
     Field,
 }
 
-/// Devices that are drawn to find one of another room. Past it a witness of one is drawn.
+/// Most draws for a device of another room. Past them a witness of another room is drawn.
 const DRAWS_MAX: u32 = 32;
 
-/// Where every device of a run sits. A few bytes a room, whatever the devices.
+/// The room of every device of a run, in a few bytes a room.
 ///
-/// Device n of the first as many as there are rooms sits in room n and is its witness; what other devices come to is
-/// spread evenly over their numbers, so that all rooms grow alike while an audience does.
+/// Device n sits in room n while n is below the rooms, and is the room's witness. A stride spreads all
+/// further devices evenly over the rooms' seats, so all rooms grow alike while an audience grows.
 #[derive(Debug, Clone)]
 pub(crate) struct Seating {
     devices: u32,
     rooms: u32,
-    /// Of each room: how many devices besides witnesses sit in it and the rooms before it. Empty where all are alike.
+    /// Room -> seats without witnesses in the rooms up to this room. Empty for even sizes.
     through: Vec<u32>,
-    /// From one device's place among those to the next one's; has no divisor in common with how many they are.
+    /// Step between the seats of consecutive devices; coprime to the number of seats, so every seat is
+    /// reached once.
     stride: u64,
 }
 
 impl Seating {
-    /// Seats so many devices in so many rooms. `seed` is what drawn sizes are drawn from.
-    #[must_use]
+    /// The seed only matters for drawn sizes.
     pub(crate) fn new(sizes: Sizes, devices: u32, rooms: u32, seed: u64) -> Self {
         let rooms = rooms.max(1);
         let through = match sizes {
@@ -50,10 +52,9 @@ impl Seating {
         Self { devices, rooms, through, stride: stride(others.into()) }
     }
 
-    /// The room of device `device`.
-    #[must_use]
     pub(crate) fn room_of(&self, device: u32) -> u32 {
         let others = self.through.last().copied().unwrap_or(0);
+        // Witnesses sit in the room of their number; without uneven seats all devices go round robin.
         if device < self.rooms || others == 0 {
             return device % self.rooms;
         }
@@ -62,21 +63,19 @@ impl Seating {
         u32::try_from(room).unwrap_or(0)
     }
 
-    /// The room of a device drawn at random that does not sit in `room`; `room` where all do.
-    #[must_use]
+    /// The room of a random device outside `room`; `room` itself where no other room has a device.
     pub(crate) fn another(&self, room: u32, random: &mut fastrand::Rng) -> u32 {
         let seated = self.devices.min(self.rooms);
+        // With one device there is no other room.
         if seated < 2 {
             return room;
         }
         let drawn =
             (0..DRAWS_MAX).map(|_| self.room_of(random.u32(..self.devices))).find(|drawn| *drawn != room);
-        // The first device of each room sits in it.
+        // Rooms up to `seated` have their witness, so any of these rooms but `room` is a valid answer.
         drawn.unwrap_or_else(|| (room + 1 + random.u32(..seated - 1)) % seated)
     }
 
-    /// How many devices sit in a room, of all there ever are.
-    #[must_use]
     pub(crate) fn devices_of(&self, room: u32) -> u32 {
         if self.through.is_empty() {
             return self.devices / self.rooms + u32::from(room < self.devices % self.rooms);
@@ -88,7 +87,7 @@ impl Seating {
 }
 
 impl Sizes {
-    /// What the rooms' sizes are in proportion to.
+    /// The relative sizes of the rooms.
     fn weights(self, rooms: u32, seed: u64) -> Vec<f64> {
         let others = f64::from(rooms - 1).max(1.0);
         let mut random = fastrand::Rng::with_seed(seed ^ 0x5ea7);
@@ -96,8 +95,8 @@ impl Sizes {
         let small = f64::from(rooms - 1 - middle).max(1.0);
         let weight = |room: u32| match self {
             Self::Even => 1.0,
-            Self::Giant { share } if room == 0 => f64::from(share) / 1_000_000.0,
-            Self::Giant { share } => (1.0 - f64::from(share) / 1_000_000.0).max(0.0) / others,
+            Self::Giant { share } if room == 0 => share.fraction(),
+            Self::Giant { share } => (1.0 - share.fraction()) / others,
             Self::Zipf { exponent } => f64::from(room + 1).powf(-exponent),
             Self::Lognormal { sigma } => (sigma * normal(&mut random)).exp(),
             Self::Field if room == 0 => 0.5,
@@ -108,18 +107,19 @@ impl Sizes {
     }
 }
 
-/// A number from the standard normal distribution (Box and Muller).
-fn normal(random: &mut fastrand::Rng) -> f64 {
+/// A draw from the standard normal distribution (Box and Muller).
+pub(super) fn normal(random: &mut fastrand::Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
     radius * (std::f64::consts::TAU * random.f64()).cos()
 }
 
-/// Shares the devices that are no witnesses out to the rooms, so that with its witness each comes as near to its part of
-/// all as whole devices allow: the largest remainders are rounded up. Gives the sums up to each room.
+/// Gives the devices without witnesses to the rooms by largest remainder. With its witness each room comes as
+/// near to its part of all devices as whole numbers allow. Returns the running sums by room.
 fn shared_out(weights: &[f64], devices: u32, rooms: u32) -> Vec<u32> {
     let all: f64 = weights.iter().sum();
-    let beyond = weights.iter().map(|weight| (f64::from(devices) * weight / all - 1.0).max(0.0));
-    let beyond: Vec<f64> = beyond.collect();
+    // Each room has its witness already, so only the part beyond 1 device is shared out.
+    let beyond: Vec<f64> =
+        weights.iter().map(|weight| (f64::from(devices) * weight / all - 1.0).max(0.0)).collect();
     let wanted = beyond.iter().sum::<f64>();
     let others = devices.saturating_sub(rooms);
     let parts: Vec<f64> = beyond
@@ -133,14 +133,9 @@ fn shared_out(weights: &[f64], devices: u32, rooms: u32) -> Vec<u32> {
         let remainder = |room: usize| parts[room] - parts[room].floor();
         remainder(*other).total_cmp(&remainder(*one)).then(one.cmp(other))
     });
-    let mut left = others.saturating_sub(whole.iter().sum());
-    for room in by_remainder.into_iter().cycle() {
-        if left == 0 {
-            break;
-        }
-        whole[room] += 1;
-        left -= 1;
-    }
+    // Cycled, so rounding errors of the floats leave no device without a room.
+    let left = others.saturating_sub(whole.iter().sum());
+    by_remainder.into_iter().cycle().take(left as usize).for_each(|room| whole[room] += 1);
     let sums = whole.iter().scan(0_u32, |sum, count| {
         *sum = sum.saturating_add(*count);
         Some(*sum)
@@ -148,14 +143,14 @@ fn shared_out(weights: &[f64], devices: u32, rooms: u32) -> Vec<u32> {
     sums.collect()
 }
 
-/// A stride near the golden section of `count`, whose multiples lie evenly in it however few they are, and which has no
-/// divisor in common with it, so that `count` of them reach every place.
+/// A stride near the golden section of `count` and coprime to `count`. Multiples of such a stride lie evenly,
+/// however few.
 fn stride(count: u64) -> u64 {
     let golden = count * 618 / 1_000;
     (golden.max(1)..).find(|stride| divisor(*stride, count) == 1).unwrap_or(1)
 }
 
-/// Euclid's.
+/// Greatest common divisor (Euclid).
 fn divisor(one: u64, other: u64) -> u64 {
     if other == 0 { one } else { divisor(other, one % other) }
 }
@@ -166,7 +161,7 @@ mod tests {
 
     const ALL: [Sizes; 5] = [
         Sizes::Even,
-        Sizes::Giant { share: 500_000 },
+        Sizes::Giant { share: Share::of_millionths(500_000) },
         Sizes::Zipf { exponent: 1.1 },
         Sizes::Lognormal { sigma: 1.5 },
         Sizes::Field,
@@ -205,7 +200,7 @@ mod tests {
     #[test]
     fn rooms_are_as_large_as_was_asked() {
         let of = |sizes| Seating::new(sizes, 10_000, 100, 3);
-        let giant = of(Sizes::Giant { share: 400_000 });
+        let giant = of(Sizes::Giant { share: Share::of_millionths(400_000) });
         assert_eq!((giant.devices_of(0), giant.devices_of(1).abs_diff(61) <= 1), (4_000, true));
         let zipf = of(Sizes::Zipf { exponent: 1.0 });
         assert!(zipf.devices_of(0).abs_diff(2 * zipf.devices_of(1)) <= 2);

@@ -1,7 +1,7 @@
-//! What a run is held to: `p99<300ms`, `loss=0`, `gift.p99<1s`. Pure.
+//! Conditions on a run: `p99<300ms`, `loss=0`, `gift.p99<1s`. Pure.
 //!
-//! A condition is parsed before any load and judged on the report. What was not measured does not hold: a run that gave
-//! nothing must not pass for one that was fast.
+//! A condition is parsed before any load and judged on the report. A condition on an unmeasured figure does
+//! not hold: a run without messages must not pass for a fast run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::scenario::mix::Load;
 
-/// Conditions of one run, at most.
 const CONDITIONS_MAX: usize = 64;
-/// What may be asked of a run.
+/// Names of a run's figures.
 const METRICS: [(&str, Metric); 18] = [
     ("p50", Metric::Latency(Quantile::P50)),
     ("p99", Metric::Latency(Quantile::P99)),
@@ -34,9 +33,9 @@ const METRICS: [(&str, Metric); 18] = [
     ("memory", Metric::Memory),
     ("deliveries", Metric::Deliveries),
 ];
-/// What may be asked of one type.
+/// Names of a type's figures.
 const TYPE_METRICS: [&str; 7] = ["p50", "p99", "p99.9", "max", "last_p99", "refused", "skipped"];
-/// Longest first, so that `<=` is not read as `<`.
+/// Longest sign first, so `<=` is not read as `<`.
 const COMPARISONS: [(&str, Relation); 5] = [
     ("<=", Relation::AtMost),
     (">=", Relation::AtLeast),
@@ -44,7 +43,7 @@ const COMPARISONS: [(&str, Relation); 5] = [
     (">", Relation::Above),
     ("=", Relation::Equal),
 ];
-/// Units, each with what it is of the unit a figure is kept in: milliseconds, parts of 1, bytes.
+/// Unit -> factor to the figure's own unit: milliseconds, parts of 1, bytes.
 const UNITS: [(&str, Quantity, f64); 9] = [
     ("us", Quantity::Time, 0.001),
     ("ms", Quantity::Time, 1.0),
@@ -57,7 +56,6 @@ const UNITS: [(&str, Quantity, f64); 9] = [
     ("", Quantity::Number, 1.0),
 ];
 
-/// A point of a distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quantile {
     P50,
@@ -66,33 +64,31 @@ pub(crate) enum Quantile {
     Max,
 }
 
-/// What a condition is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Metric {
-    /// Every device and message.
+    /// All devices and messages.
     Latency(Quantile),
     /// The last device of each message.
     Last(Quantile),
-    /// Reliable messages, from their answer.
+    /// Reliable messages, from the publish answer to the device's apply.
     Apply(Quantile),
     Join,
     Answer,
     Lateness,
     /// Violations of any kind.
     Loss,
-    /// Share of the messages that were refused, or whose answer said nothing.
+    /// Share of messages refused, or without a verdict in the answer.
     Refused,
-    /// Share of what devices were owed that they were told they missed.
+    /// Share of owed messages that devices were told they missed.
     Skipped,
-    /// Processors that the node kept busy, on average.
+    /// Processors kept busy by the node, on average.
     Cpu,
-    /// The most that the node held.
+    /// Largest memory of the node.
     Memory,
     /// Messages to devices, a second.
     Deliveries,
 }
 
-/// What a figure is measured in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quantity {
     Time,
@@ -110,26 +106,25 @@ pub(crate) enum Relation {
     Equal,
 }
 
-/// One condition: `METRIC OP VALUE`, of the run or of one type of it.
+/// One condition: `METRIC OP VALUE`, on the run or on one type.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(into = "String")]
 pub(crate) struct Condition {
-    /// The type it is about; `None`: the run.
+    /// `None`: the condition is on the run.
     pub(crate) of: Option<String>,
     pub(crate) metric: Metric,
     pub(crate) comparison: Relation,
     /// In `unit`.
     pub(crate) value: f64,
-    /// As written.
     pub(crate) unit: &'static str,
-    /// What `unit` is in the figure's own unit.
+    /// Factor from `unit` to the figure's own unit.
     pub(crate) scale: f64,
 }
 
-/// Reads a list of conditions, separated by commas.
+/// Parses conditions separated by commas.
 ///
 /// # Errors
-/// One line that names the condition that is wrong, and what is allowed.
+/// One line with the wrong condition and the allowed values.
 pub(crate) fn parse_all(text: &str) -> Result<Vec<Condition>, String> {
     let conditions = text.split(',').map(str::parse).collect::<Result<Vec<_>, _>>()?;
     if conditions.len() > CONDITIONS_MAX {
@@ -138,17 +133,18 @@ pub(crate) fn parse_all(text: &str) -> Result<Vec<Condition>, String> {
     Ok(conditions)
 }
 
-/// Whether each type that a condition names is published, and whether there is a message whose latency it asks for.
+/// Checks every named type, and that some published type has the asked latency.
 ///
 /// # Errors
-/// One line that names the condition, and the types there are.
+/// One line with the condition and the published types.
 pub(crate) fn check_types(conditions: &[Condition], loads: &[Load]) -> Result<(), String> {
     for condition in conditions {
         let Some(of) = &condition.of else {
+            // A run of counters alone has no message with a latency.
             let is_timed = matches!(condition.metric, Metric::Latency(_) | Metric::Last(_));
             if is_timed && loads.iter().all(Load::is_counter) {
                 return Err(format!(
-                    "{condition}: of what this run publishes nothing has that latency (reliable messages are asked by apply_p99)"
+                    "{condition}: no published type has this latency (for reliable messages use apply_p99)"
                 ));
             }
             continue;
@@ -157,7 +153,7 @@ pub(crate) fn check_types(conditions: &[Condition], loads: &[Load]) -> Result<()
             let types: Vec<&str> = loads.iter().map(|load| &*load.type_name).collect();
             let types = types.join(", ");
             return Err(format!(
-                "{condition}: no type {of} in this run but {types} (a reliable one is asked by apply_p99)"
+                "{condition}: no type {of} in this run, only {types} (for reliable types use apply_p99)"
             ));
         }
     }
@@ -165,22 +161,17 @@ pub(crate) fn check_types(conditions: &[Condition], loads: &[Load]) -> Result<()
 }
 
 impl Condition {
-    /// The most that it allows to a p99 of every device and message, for a line in a chart.
-    #[must_use]
+    /// The upper bound on the run's p99, for a line in a chart.
     pub(crate) fn p99_most_ms(&self) -> Option<f64> {
         let is_most = matches!(self.comparison, Relation::Below | Relation::AtMost);
         let is_p99 = self.of.is_none() && self.metric == Metric::Latency(Quantile::P99);
         (is_most && is_p99).then_some(self.value * self.scale)
     }
 
-    /// Whether it asks how long something took.
-    #[must_use]
     pub(crate) fn is_of_time(&self) -> bool {
         self.metric.quantity() == Quantity::Time
     }
 
-    /// Whether it says how much may be refused.
-    #[must_use]
     pub(crate) fn is_of_refusals(&self) -> bool {
         self.metric == Metric::Refused
     }
@@ -206,8 +197,8 @@ impl FromStr for Condition {
     }
 }
 
-/// The type and the metric of a name; no type: the whole run. A type may have dots, and so has p99.9: the last dot counts
-/// that has a metric after it.
+/// Splits a name into type and metric; no type: the whole run. Types and `p99.9` both contain dots, so the
+/// split is at the last dot with a metric behind it.
 fn named(name: &str) -> Result<(Option<String>, Metric), String> {
     let metric = |name: &str| METRICS.into_iter().find(|(known, _)| *known == name).map(|(_, metric)| metric);
     if let Some(metric) = metric(name) {
@@ -251,7 +242,7 @@ impl From<Condition> for String {
 }
 
 impl Quantity {
-    /// A value of this, the unit it is in, and what that is in the figure's own unit.
+    /// Parses a value of this quantity: the number, its unit, and the factor to the figure's own unit.
     fn measured(self, text: &str) -> Result<(f64, &'static str, f64), &'static str> {
         let allowed = match self {
             Self::Time => "a time has a unit: us, ms or s",
@@ -261,9 +252,11 @@ impl Quantity {
         };
         let units = UNITS.into_iter().filter(|(_, quantity, _)| *quantity == self);
         for (unit, _, scale) in units {
+            // `parse` alone would take `inf`, `1e3` and `-1`.
             let Some(number) = text.strip_suffix(unit) else { continue };
             let plain = number.trim_end().bytes().all(|digit| digit.is_ascii_digit() || digit == b'.');
             let Some(value) = number.trim_end().parse::<f64>().ok().filter(|_| plain) else { continue };
+            // More than the whole is a typing error, such as `refused<5` for 5 %.
             if self == Self::Share && value * scale > 1.0 {
                 break;
             }
@@ -359,9 +352,9 @@ mod tests {
         let loads = crate::run::args::tests::resolve("--type gift=2 --rate 10").unwrap().loads;
         assert_eq!(check_types(&parse_all("gift.p99<1s,p99<1s").unwrap(), &loads), Ok(()));
         let wrong = check_types(&parse_all("like.p99<1s").unwrap(), &loads).unwrap_err();
-        assert!(wrong.contains("like.p99<1s: no type like in this run but chat, gift"), "{wrong}");
+        assert!(wrong.contains("like.p99<1s: no type like in this run, only chat, gift"), "{wrong}");
         let wrong = check_types(&parse_all("loss=0,max<1s").unwrap(), &[]).unwrap_err();
-        assert!(wrong.contains("max<1s: of what this run publishes nothing has"), "{wrong}");
+        assert!(wrong.contains("max<1s: no published type has this latency"), "{wrong}");
         assert_eq!(check_types(&parse_all("loss=0,apply_p99<1s").unwrap(), &[]), Ok(()));
     }
 }

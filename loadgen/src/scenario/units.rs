@@ -1,4 +1,5 @@
-//! Quantities as people write them: `90`, `"90s"`, `"2m"`; shares from 0 to 1; rates with up to three decimals. Pure.
+//! Quantities as people write them: `90`, `"90s"`, `"2m"`; shares from 0 to 1; rates with up to three
+//! decimals. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest span: a week.
+/// A week.
 const SPAN_MS_MAX: f64 = 7.0 * 86_400_000.0;
 
 /// A time, in whole milliseconds: a number of seconds, or a number with a unit (`ms`, `s`, `m`, `h`).
@@ -14,20 +15,14 @@ const SPAN_MS_MAX: f64 = 7.0 * 86_400_000.0;
 pub(crate) struct Span(u64);
 
 impl Span {
-    /// So many seconds.
-    #[must_use]
     pub(crate) const fn of_seconds(seconds: u64) -> Self {
         Self(seconds * 1_000)
     }
 
-    /// So many milliseconds.
-    #[must_use]
     pub(crate) const fn of_ms(ms: u64) -> Self {
         Self(ms)
     }
 
-    /// In milliseconds.
-    #[must_use]
     pub(crate) fn ms(self) -> u64 {
         self.0
     }
@@ -81,25 +76,24 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A part of a whole, from 0 to 1; in millionths.
+/// A part of a whole, from 0 to 1, in millionths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Share(u32);
 
 impl Share {
-    /// So many millionths.
-    #[must_use]
     pub(crate) const fn of_millionths(millionths: u32) -> Self {
         Self(millionths)
     }
 
-    /// In millionths.
-    #[must_use]
     pub(crate) fn millionths(self) -> u32 {
         self.0
     }
 
-    /// This part of so many.
-    #[must_use]
+    pub(crate) fn fraction(self) -> f64 {
+        f64::from(self.0) / 1_000_000.0
+    }
+
+    /// This part of `whole`, rounded down.
     pub(crate) fn of(self, whole: u32) -> u32 {
         u32::try_from(u64::from(whole) * u64::from(self.0) / 1_000_000).unwrap_or(whole)
     }
@@ -125,7 +119,7 @@ impl FromStr for Share {
 
 impl Serialize for Share {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(f64::from(self.0) / 1_000_000.0)
+        serializer.serialize_f64(self.fraction())
     }
 }
 
@@ -135,19 +129,15 @@ impl<'de> Deserialize<'de> for Share {
     }
 }
 
-/// Messages a second; in thousandths, so that a rate is exact. 0 where a flag asks for none.
+/// Messages a second, in thousandths for exact sums. 0: a flag turned the type off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Rate(u64);
 
 impl Rate {
-    /// So many messages in 1 000 seconds.
-    #[must_use]
     pub(crate) const fn of_milli(milli: u64) -> Self {
         Self(milli)
     }
 
-    /// Messages in 1 000 seconds.
-    #[must_use]
     pub(crate) fn milli(self) -> u64 {
         self.0
     }
@@ -174,7 +164,7 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
-/// A decimal with up to three places, in thousandths: exact, where a float would not be.
+/// Parses a decimal with up to three places into exact thousandths; a float would round.
 pub(crate) fn thousandths(text: &str) -> Result<u64, String> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let wrong = || format!("{text:?} is no number with at most three decimals");
@@ -193,7 +183,7 @@ fn read<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
     deserializer.deserialize_any(AsText(what)).and_then(|text| text.parse().map_err(D::Error::custom))
 }
 
-/// A number or a text, as text.
+/// Takes a TOML number or text as text, so both parse alike.
 struct AsText(&'static str);
 
 impl Visitor<'_> for AsText {

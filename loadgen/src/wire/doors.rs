@@ -1,4 +1,4 @@
-//! The doors of the node under load: where they are, whether roomcast is behind them, and what they say.
+//! The doors of the node under load: their addresses, and plain HTTP questions.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How long a door may take to answer before the run.
+use crate::wire::http::read_head;
+
+/// Longest wait for an answer outside the run.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
-/// Largest answer that is read. Past it what is here has to do.
+/// Largest answer read.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// One door, as typed and as resolved.
+/// A door, as typed and as resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Door {
     scheme: String,
@@ -22,20 +24,15 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// `host:port` as typed.
-    #[must_use]
+    /// `HOST:PORT` as typed.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Where it is.
-    #[must_use]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether it was typed with this scheme.
-    #[must_use]
     pub(crate) fn is_scheme(&self, scheme: &str) -> bool {
         self.scheme == scheme
     }
@@ -43,31 +40,29 @@ impl Door {
     /// Asks for `path` and gives the status code of the answer.
     ///
     /// # Errors
-    /// A sentence that says why there was no HTTP answer.
+    /// A sentence, when no HTTP answer came.
     pub(crate) fn ask(&self, path: &str, bearer: Option<&str>) -> Result<u16, String> {
-        let has_head = |answer: &[u8]| answer.windows(4).any(|end| end == b"\r\n\r\n");
-        let answer = self.exchange(path, bearer, has_head).map_err(|error| error.to_string())?;
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut response = httparse::Response::new(&mut headers);
-        response.parse(&answer).map_err(|error| format!("no HTTP answer: {error}"))?;
-        response.code.ok_or_else(|| "no HTTP answer".to_owned())
+        self.exchange(path, bearer, |received| {
+            Ok(read_head(received, ANSWER_BYTES_MAX)?.map(|head| head.code))
+        })
     }
 
     /// Asks for `path` and gives the body of the answer.
     ///
     /// # Errors
-    /// A sentence that says why there was no answer, or none with a body.
+    /// A sentence, when no answer with a body came.
     pub(crate) fn read(&self, path: &str) -> Result<String, String> {
-        let is_whole = |answer: &[u8]| body(answer).is_some();
-        let answer = self.exchange(path, None, is_whole).map_err(|error| error.to_string())?;
-        let body = body(&answer).ok_or("half an answer, or one without a Content-Length")?;
-        Ok(String::from_utf8_lossy(body).into_owned())
+        self.exchange(path, None, |received| {
+            let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
+            let body = head.body(received, ANSWER_BYTES_MAX)?;
+            Ok(body.map(|body| String::from_utf8_lossy(body).into_owned()))
+        })
     }
 
-    /// The values of metrics without labels, at the operator door, where it has them.
+    /// The values of metrics without labels at the operator door; `None` for a metric absent there.
     ///
     /// # Errors
-    /// A sentence that says why there is no answer.
+    /// A sentence, when no answer came.
     pub(crate) fn metrics<const N: usize>(&self, names: [&str; N]) -> Result<[Option<u64>; N], String> {
         let metrics = self.read("/metrics").map_err(|reason| format!("operator door {self}: {reason}"))?;
         let value = |name: &str| {
@@ -77,41 +72,37 @@ impl Door {
         Ok(names.map(value))
     }
 
-    fn exchange(
+    /// Sends one request and reads until `take` finds the wanted part of the answer.
+    fn exchange<T>(
         &self,
         path: &str,
         bearer: Option<&str>,
-        is_enough: impl Fn(&[u8]) -> bool,
-    ) -> std::io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_AGE_MAX)?;
-        stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
-        stream.set_write_timeout(Some(ANSWER_AGE_MAX))?;
+        take: impl Fn(&[u8]) -> Result<Option<T>, String>,
+    ) -> Result<T, String> {
+        let said = |error: std::io::Error| error.to_string();
+        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_AGE_MAX).map_err(said)?;
+        // A door that accepts and stays silent must not hold up the run's start.
+        stream.set_read_timeout(Some(ANSWER_AGE_MAX)).map_err(said)?;
+        stream.set_write_timeout(Some(ANSWER_AGE_MAX)).map_err(said)?;
         let authorization = bearer.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {}\r\n{authorization}Connection: close\r\n\r\n",
-            self.authority
-        )?;
+        let host = &self.authority;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n")
+            .map_err(said)?;
         let mut answer = Vec::new();
         let mut chunk = [0; 4096];
-        while answer.len() < ANSWER_BYTES_MAX && !is_enough(&answer) {
-            match stream.read(&mut chunk)? {
-                0 => break,
-                read => answer.extend_from_slice(&chunk[..read]),
+        while answer.len() < ANSWER_BYTES_MAX {
+            let read = stream.read(&mut chunk).map_err(said)?;
+            answer.extend_from_slice(&chunk[..read]);
+            if let Some(taken) = take(&answer)? {
+                return Ok(taken);
+            }
+            // The door closes after its answer, because the request asked for that.
+            if read == 0 {
+                return Err("no HTTP answer, or half of one".into());
             }
         }
-        Ok(answer)
+        Err(format!("an answer of more than {ANSWER_BYTES_MAX} bytes"))
     }
-}
-
-/// The body of an answer, once all of it is here.
-fn body(answer: &[u8]) -> Option<&[u8]> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head_bytes) = response.parse(answer).ok()? else { return None };
-    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
-    let body_bytes: usize = std::str::from_utf8(length.value).ok()?.trim().parse().ok()?;
-    answer.get(head_bytes..head_bytes.checked_add(body_bytes)?)
 }
 
 impl fmt::Display for Door {
@@ -125,6 +116,7 @@ impl FromStr for Door {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or("a door is SCHEME://HOST:PORT")?;
+        // A URL copied from a browser ends with a slash.
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let address = authority
             .to_socket_addrs()
@@ -138,16 +130,6 @@ impl FromStr for Door {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_is_there_with_its_last_byte() {
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\na 1\nb";
-        for end in 0..answer.len() {
-            assert_eq!(body(&answer[..end]), None, "{end} bytes");
-        }
-        assert_eq!(body(answer), Some(&b"a 1\nb"[..]));
-        assert_eq!(body(b"HTTP/1.1 200 OK\r\n\r\nendless"), None);
-    }
 
     #[test]
     fn a_door_is_a_scheme_a_host_and_a_port() {

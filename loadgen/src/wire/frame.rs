@@ -1,7 +1,8 @@
-//! The device's side of the wire: WebSocket frames in and out, and what a server's frame says.
+//! The device's side of the wire: WebSocket frames in and out, and the content of a server's frame.
 //!
-//! Written from docs/protocol.md and the schema alone, sharing no code with the engine's encoder, so that the two
-//! can't be wrong together. Pure: bytes in, values out.
+//! Written from docs/protocol.md and the schema alone. The engine's encoder is not used here, because a
+//! mistake shared by both sides would stay unseen. A JSON frame is read into the schema's own types, so the
+//! rest of the generator knows a single shape. Pure: bytes in, values out.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,13 +10,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 use roomcast_core::proto;
-use serde::{Deserialize, Serialize};
+pub(crate) use roomcast_core::proto::server_frame::Frame as ServerFrame;
+pub(crate) use roomcast_core::proto::{Batch, Message, Welcome};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// Largest frame a server may send: a welcome of 512 KiB, with room to spare. Past it the connection is given up.
+/// Largest payload of a server's frame: a welcome of 512 KiB, with room to spare.
 pub(crate) const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
-/// How frames are spelt.
+/// The spelling of frames, both ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Encoding {
@@ -26,8 +30,6 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The subprotocol that asks for it.
-    #[must_use]
     pub(crate) fn subprotocol(self) -> &'static str {
         match self {
             Self::Json => "roomcast.v1.json",
@@ -35,8 +37,6 @@ impl Encoding {
         }
     }
 
-    /// The content type of a publish in it.
-    #[must_use]
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -44,8 +44,6 @@ impl Encoding {
         }
     }
 
-    /// The opcode its frames travel under.
-    #[must_use]
     pub(crate) fn opcode(self) -> u8 {
         match self {
             Self::Json => OPCODE_TEXT,
@@ -54,16 +52,28 @@ impl Encoding {
     }
 
     /// The payload of a device's ping frame.
-    #[must_use]
     pub(crate) fn ping(self) -> Vec<u8> {
         match self {
             Self::Json => br#"{"kind":"ping"}"#.to_vec(),
+            Self::Proto => device_frame(proto::device_frame::Frame::Ping(proto::Ping {})),
+        }
+    }
+
+    /// The payload of a device's acknowledgement.
+    pub(crate) fn ack(self, room: &str, epoch: &str, offset: u64) -> Vec<u8> {
+        match self {
+            Self::Json => format!(r#"{{"kind":"ack","room":"{room}","epoch":"{epoch}","offset":{offset}}}"#)
+                .into_bytes(),
             Self::Proto => {
-                let frame = Some(proto::device_frame::Frame::Ping(proto::Ping {}));
-                proto::DeviceFrame { frame }.encode_to_vec()
+                let entry = proto::AckEntry { room: room.to_owned(), epoch: epoch.to_owned(), offset };
+                device_frame(proto::device_frame::Frame::Ack(proto::Ack { acks: vec![entry] }))
             }
         }
     }
+}
+
+fn device_frame(frame: proto::device_frame::Frame) -> Vec<u8> {
+    proto::DeviceFrame { frame: Some(frame) }.encode_to_vec()
 }
 
 /// RFC 6455 opcodes.
@@ -73,8 +83,7 @@ pub(crate) const OPCODE_CLOSE: u8 = 8;
 pub(crate) const OPCODE_PING: u8 = 9;
 pub(crate) const OPCODE_PONG: u8 = 10;
 
-/// Bytes of the header that a frame of a node has before so many bytes.
-#[must_use]
+/// Length of the header of a server's frame with `payload_bytes` (RFC 6455, 5.2; servers do not mask).
 pub(crate) const fn header_bytes(payload_bytes: u64) -> u64 {
     match payload_bytes {
         0..=125 => 2,
@@ -83,31 +92,29 @@ pub(crate) const fn header_bytes(payload_bytes: u64) -> u64 {
     }
 }
 
-/// What stands at the beginning of some bytes.
+/// The first frame of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Not yet a whole frame.
+    /// Bytes of the frame are missing.
     Half,
-    /// Nothing a server may send: masked, fragmented, reserved bits, or past [`FRAME_BYTES_MAX`].
+    /// No frame that a server may send: masked, fragmented, with reserved bits, or past [`FRAME_BYTES_MAX`].
     Bad(&'static str),
-    /// A whole frame.
     Whole {
-        /// Its opcode.
         opcode: u8,
-        /// Bytes of its header.
         header_bytes: usize,
-        /// Bytes after the header.
+        /// Bytes behind the header.
         payload_bytes: usize,
     },
 }
 
 /// Looks at the first frame of `bytes`. The engine never fragments, so a frame is a message.
-#[must_use]
 pub(crate) fn start(bytes: &[u8]) -> Start {
     let [first, second, ..] = *bytes else { return Start::Half };
+    // FIN set and no extension: the engine never fragments and negotiates no compression.
     if first & 0xf0 != 0x80 {
         return Start::Bad("a fragment or a reserved bit");
     }
+    // RFC 6455, 5.1: a client must close the connection on a masked frame.
     if second & 0x80 != 0 {
         return Start::Bad("a masked frame from a server");
     }
@@ -129,11 +136,12 @@ pub(crate) fn start(bytes: &[u8]) -> Start {
             }
             Start::Whole { opcode: first & 0x0f, header_bytes, payload_bytes }
         }
+        // The bound holds before the bytes arrive: a forged length must not make a device wait for gigabytes.
         _ => Start::Bad("a frame of more than 1 MiB"),
     }
 }
 
-/// Appends one masked frame of at most 65 535 bytes of payload; more is cut off.
+/// Appends one masked frame of at most 65 535 bytes of payload; the rest of a longer payload is cut off.
 pub(crate) fn write_device_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: u32) {
     let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
     let payload = &payload[..usize::from(length)];
@@ -150,132 +158,38 @@ pub(crate) fn write_device_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], 
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// One message as a device sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HeardMessage {
-    /// Its type.
-    pub(crate) type_name: String,
-    /// Its payload as it travelled.
-    pub(crate) payload: Bytes,
-    /// Whether it is marked JSON.
-    pub(crate) json: bool,
-    /// The publisher's own id; empty: none.
-    pub(crate) id: String,
-    /// Its key; empty: none.
-    pub(crate) key: String,
-    /// What it stands for.
-    pub(crate) count: u64,
-    /// Its place in the reliable stream; 0: it is not reliable.
-    pub(crate) offset: u64,
-    /// The offset that it takes back; 0: none.
-    pub(crate) recall: u64,
-}
-
-/// What a frame says of the reliable stream. All zero: nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct StreamSpan {
-    /// Nothing at or before this offset is told.
-    pub(crate) after: u64,
-    /// Where a device stands that has applied it.
-    pub(crate) through: u64,
-    /// The time over which devices spread their acknowledgements; 0: not said.
-    pub(crate) ack_within_ms: u64,
-}
-
-/// The first frame of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Welcome {
-    pub(crate) room: String,
-    pub(crate) run: String,
-    pub(crate) seq: u64,
-    pub(crate) heartbeat_ms: u64,
-    /// The life of the reliable stream; empty: not known just now.
-    pub(crate) epoch: String,
-    /// The last offset that was sent to members.
-    pub(crate) offset: u64,
-    /// Why the cursor was not honoured; empty: it was.
-    pub(crate) reset: String,
-    pub(crate) span: StreamSpan,
-    /// The total of each counter.
-    pub(crate) counters: BTreeMap<String, u64>,
-    /// History and latest, in that order.
-    pub(crate) messages: Vec<HeardMessage>,
-    pub(crate) reliable: Vec<HeardMessage>,
-}
-
-/// What the viewer door answers to a pull of a room's reliable stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StreamPage {
-    pub(crate) room: String,
-    pub(crate) epoch: String,
-    /// The head of the stream.
-    pub(crate) offset: u64,
-    pub(crate) reset: String,
-    pub(crate) span: StreamSpan,
-    pub(crate) reliable: Vec<HeardMessage>,
-}
-
-/// What a frame says of a counter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Growth {
-    /// What it grew by.
-    pub(crate) add: u64,
-    /// Where it stands.
-    pub(crate) total: u64,
-}
-
-/// What one flush brought, or what one device needs besides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Batch {
-    pub(crate) room: String,
-    pub(crate) run: String,
-    pub(crate) seq: u64,
-    pub(crate) skipped: BTreeMap<String, u64>,
-    pub(crate) merged: BTreeMap<String, u64>,
-    pub(crate) counters: BTreeMap<String, Growth>,
-    pub(crate) span: StreamSpan,
-    /// Messages of this batch, in room order; reliable ones among them.
-    pub(crate) messages: Vec<HeardMessage>,
-    /// Reliable messages that come besides the batch.
-    pub(crate) carried: Vec<HeardMessage>,
-    /// Latest values that come besides the batch.
-    pub(crate) latest: Vec<HeardMessage>,
-}
-
-/// What a server's frame says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ServerFrame {
-    Welcome(Welcome),
-    Batch(Batch),
-    Pong,
-    /// `joined` or `left`: answers this generator does not wait for.
-    Membership,
-    Closed {
-        code: String,
-    },
-    Error {
-        code: String,
-    },
-    Bye {
-        code: String,
-    },
-}
-
-/// Reads one frame's payload.
+/// Reads the payload of one server's frame.
 ///
 /// # Errors
-/// A sentence that says what was not understood.
+/// A sentence about the part that could not be read.
 pub(crate) fn decode(encoding: Encoding, payload: &[u8]) -> Result<ServerFrame, String> {
     match encoding {
-        Encoding::Json => decode_json(payload),
+        Encoding::Json => json_frame(payload)?.read(),
         Encoding::Proto => decode_proto(payload),
     }
+}
+
+/// Reads the answer to a pull: JSON in every encoding. A page has the stream's fields of a welcome, and no
+/// others.
+///
+/// # Errors
+/// A sentence about the part that could not be read.
+pub(crate) fn decode_page(body: &[u8]) -> Result<Welcome, String> {
+    let mut page = json_frame(body)?;
+    page.kind = "page".into();
+    let room = page.required(page.room.clone(), "room")?;
+    Ok(page.welcome(room))
+}
+
+fn json_frame(payload: &[u8]) -> Result<JsonFrame<'_>, String> {
+    serde_json::from_slice(payload).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Deserialize)]
 struct JsonMessage<'a> {
     #[serde(rename = "type", borrow)]
     type_name: Cow<'a, str>,
+    // Raw, because the payload must be compared byte by byte.
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -288,13 +202,42 @@ struct JsonMessage<'a> {
     recall: Option<u64>,
 }
 
+impl From<JsonMessage<'_>> for Message {
+    fn from(message: JsonMessage<'_>) -> Self {
+        // An opaque payload stays in base64: the generator publishes JSON alone, so the payload is foreign
+        // anyway.
+        let (payload, json) = match (message.payload, &message.payload_b64) {
+            (Some(raw), _) => (Bytes::copy_from_slice(raw.get().as_bytes()), true),
+            (None, Some(opaque)) => (Bytes::copy_from_slice(opaque.as_bytes()), false),
+            (None, None) => (Bytes::new(), false),
+        };
+        Self {
+            r#type: message.type_name.into_owned(),
+            payload,
+            json,
+            id: message.id.unwrap_or_default(),
+            key: message.key.unwrap_or_default(),
+            count: message.count.unwrap_or(1),
+            offset: message.offset,
+            recall: message.recall.unwrap_or(0),
+            ..Self::default()
+        }
+    }
+}
+
+fn messages<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<Message>, D::Error> {
+    Ok(Vec::<JsonMessage<'_>>::deserialize(list)?.into_iter().map(Message::from).collect())
+}
+
+/// Every field of every kind of frame, and of a page, which has no kind.
 #[derive(Debug, Deserialize)]
 struct JsonFrame<'a> {
+    #[serde(default, borrow)]
     kind: Cow<'a, str>,
     room: Option<String>,
     run: Option<String>,
     seq: Option<u64>,
-    heartbeat_ms: Option<u64>,
+    heartbeat_ms: Option<u32>,
     code: Option<String>,
     epoch: Option<String>,
     reset: Option<String>,
@@ -304,202 +247,108 @@ struct JsonFrame<'a> {
     #[serde(default)]
     through: u64,
     #[serde(default)]
-    ack_within_ms: u64,
+    ack_within_ms: u32,
     #[serde(default)]
     skipped: BTreeMap<String, u64>,
     #[serde(default)]
     merged: BTreeMap<String, u64>,
-    /// Of a welcome their totals, of a batch what they grew by besides.
+    /// A welcome has totals here, a batch has growth and total.
     #[serde(default, borrow)]
     counters: BTreeMap<String, &'a RawValue>,
-    #[serde(default, borrow)]
-    messages: Vec<JsonMessage<'a>>,
-    #[serde(default, borrow)]
-    history: Vec<JsonMessage<'a>>,
-    #[serde(default, borrow)]
-    latest: Vec<JsonMessage<'a>>,
-    #[serde(default, borrow)]
-    carried: Vec<JsonMessage<'a>>,
-    #[serde(default, borrow)]
-    reliable: Vec<JsonMessage<'a>>,
+    #[serde(default, deserialize_with = "messages")]
+    messages: Vec<Message>,
+    #[serde(default, deserialize_with = "messages")]
+    history: Vec<Message>,
+    #[serde(default, deserialize_with = "messages")]
+    latest: Vec<Message>,
+    #[serde(default, deserialize_with = "messages")]
+    carried: Vec<Message>,
+    #[serde(default, deserialize_with = "messages")]
+    reliable: Vec<Message>,
 }
 
-fn heard_json(message: &JsonMessage<'_>) -> HeardMessage {
-    let (payload, json) = match (message.payload, &message.payload_b64) {
-        (Some(raw), _) => (Bytes::copy_from_slice(raw.get().as_bytes()), true),
-        (None, Some(opaque)) => (Bytes::copy_from_slice(opaque.as_bytes()), false),
-        (None, None) => (Bytes::new(), false),
-    };
-    HeardMessage {
-        type_name: message.type_name.clone().into_owned(),
-        payload,
-        json,
-        id: message.id.clone().unwrap_or_default(),
-        key: message.key.clone().unwrap_or_default(),
-        count: message.count.unwrap_or(1),
-        offset: message.offset,
-        recall: message.recall.unwrap_or(0),
+impl JsonFrame<'_> {
+    fn read(mut self) -> Result<ServerFrame, String> {
+        let code = self.code.take().unwrap_or_default();
+        Ok(match &*self.kind {
+            "welcome" => {
+                let room = self.required(self.room.clone(), "room")?;
+                let run = self.required(self.run.clone(), "run")?;
+                let seq = self.required(self.seq, "seq")?;
+                let heartbeat_ms = self.required(self.heartbeat_ms, "heartbeat_ms")?;
+                let counters = self.counters(|total: u64| total)?;
+                ServerFrame::Welcome(Welcome { run, seq, heartbeat_ms, counters, ..self.welcome(room) })
+            }
+            "batch" => ServerFrame::Batch(Batch {
+                room: self.required(self.room.clone(), "room")?,
+                run: self.required(self.run.clone(), "run")?,
+                seq: self.required(self.seq, "seq")?,
+                counters: self.counters(|JsonGrowth { add, total }| proto::CounterChange { add, total })?,
+                after: self.after,
+                through: self.through,
+                ack_within_ms: self.ack_within_ms,
+                messages: self.messages,
+                carried: self.carried,
+                latest: self.latest,
+                skipped: self.skipped,
+                merged: self.merged,
+            }),
+            "pong" => ServerFrame::Pong(proto::Pong {}),
+            "joined" => ServerFrame::Joined(proto::Joined::default()),
+            "left" => ServerFrame::Left(proto::Left::default()),
+            "closed" => ServerFrame::Closed(proto::Closed { code, ..proto::Closed::default() }),
+            "error" => ServerFrame::Error(proto::Error { code, ..proto::Error::default() }),
+            "bye" => ServerFrame::Bye(proto::Bye { code, ..proto::Bye::default() }),
+            other => return Err(format!("kind {other:?}")),
+        })
     }
-}
 
-fn all_heard<'a>(lists: impl IntoIterator<Item = &'a Vec<JsonMessage<'a>>>) -> Vec<HeardMessage> {
-    lists.into_iter().flatten().map(heard_json).collect()
-}
-
-/// Reads the answer to a pull, which is JSON whatever the encoding of the frames.
-///
-/// # Errors
-/// A sentence that says what was not understood.
-pub(crate) fn decode_page(body: &[u8]) -> Result<StreamPage, String> {
-    #[derive(Deserialize)]
-    struct JsonPage<'a> {
-        room: String,
-        epoch: Option<String>,
-        #[serde(default)]
-        offset: u64,
-        reset: Option<String>,
-        #[serde(default)]
-        after: u64,
-        #[serde(default)]
-        through: u64,
-        #[serde(default, borrow)]
-        reliable: Vec<JsonMessage<'a>>,
+    fn required<T>(&self, field: Option<T>, name: &str) -> Result<T, String> {
+        field.ok_or_else(|| format!("a {} without {name}", self.kind))
     }
-    let page: JsonPage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    Ok(StreamPage {
-        epoch: page.epoch.unwrap_or_default(),
-        offset: page.offset,
-        reset: page.reset.unwrap_or_default(),
-        span: StreamSpan { after: page.after, through: page.through, ack_within_ms: 0 },
-        reliable: all_heard([&page.reliable]),
-        room: page.room,
-    })
-}
 
-/// The payload of a device's acknowledgement.
-#[must_use]
-pub(crate) fn ack(encoding: Encoding, room: &str, epoch: &str, offset: u64) -> Vec<u8> {
-    match encoding {
-        Encoding::Json => {
-            format!(r#"{{"kind":"ack","room":"{room}","epoch":"{epoch}","offset":{offset}}}"#).into_bytes()
-        }
-        Encoding::Proto => {
-            let entry = proto::AckEntry { room: room.to_owned(), epoch: epoch.to_owned(), offset };
-            let frame = Some(proto::device_frame::Frame::Ack(proto::Ack { acks: vec![entry] }));
-            proto::DeviceFrame { frame }.encode_to_vec()
+    /// The fields that a welcome and a page share.
+    fn welcome(self, room: String) -> Welcome {
+        Welcome {
+            room,
+            epoch: self.epoch.unwrap_or_default(),
+            offset: self.offset.unwrap_or(0),
+            reset: self.reset.unwrap_or_default(),
+            after: self.after,
+            through: self.through,
+            ack_within_ms: self.ack_within_ms,
+            history: self.history,
+            latest: self.latest,
+            reliable: self.reliable,
+            ..Welcome::default()
         }
     }
-}
 
-fn decode_json(payload: &[u8]) -> Result<ServerFrame, String> {
-    let frame: JsonFrame<'_> = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-    let missing = |field: &str| format!("a {} without {field}", frame.kind);
-    let code = || frame.code.clone().unwrap_or_default();
-    let span = StreamSpan { after: frame.after, through: frame.through, ack_within_ms: frame.ack_within_ms };
-    Ok(match &*frame.kind {
-        "welcome" => ServerFrame::Welcome(Welcome {
-            room: frame.room.clone().ok_or_else(|| missing("room"))?,
-            run: frame.run.clone().ok_or_else(|| missing("run"))?,
-            seq: frame.seq.ok_or_else(|| missing("seq"))?,
-            heartbeat_ms: frame.heartbeat_ms.ok_or_else(|| missing("heartbeat_ms"))?,
-            epoch: frame.epoch.clone().unwrap_or_default(),
-            offset: frame.offset.unwrap_or(0),
-            reset: frame.reset.clone().unwrap_or_default(),
-            span,
-            counters: counters(&frame)?,
-            messages: all_heard([&frame.history, &frame.latest]),
-            reliable: all_heard([&frame.reliable]),
-        }),
-        "batch" => ServerFrame::Batch(Batch {
-            room: frame.room.clone().ok_or_else(|| missing("room"))?,
-            run: frame.run.clone().ok_or_else(|| missing("run"))?,
-            seq: frame.seq.ok_or_else(|| missing("seq"))?,
-            span,
-            messages: all_heard([&frame.messages]),
-            carried: all_heard([&frame.carried]),
-            latest: all_heard([&frame.latest]),
-            counters: counters(&frame)?,
-            skipped: frame.skipped,
-            merged: frame.merged,
-        }),
-        "pong" => ServerFrame::Pong,
-        "joined" | "left" => ServerFrame::Membership,
-        "closed" => ServerFrame::Closed { code: code() },
-        "error" => ServerFrame::Error { code: code() },
-        "bye" => ServerFrame::Bye { code: code() },
-        other => return Err(format!("kind {other:?}")),
-    })
-}
-
-/// The counters of a frame, as its kind spells them.
-fn counters<T: serde::de::DeserializeOwned>(frame: &JsonFrame<'_>) -> Result<BTreeMap<String, T>, String> {
-    let spelt = frame.counters.iter();
-    let read = spelt.map(|(name, value)| Ok((name.clone(), serde_json::from_str(value.get())?)));
-    read.collect::<serde_json::Result<_>>().map_err(|error| format!("counters: {error}"))
-}
-
-fn heard_proto(message: proto::Message) -> HeardMessage {
-    HeardMessage {
-        type_name: message.r#type,
-        payload: message.payload,
-        json: message.json,
-        id: message.id,
-        key: message.key,
-        // Absent means 1.
-        count: message.count.max(1),
-        offset: message.offset,
-        recall: message.recall,
+    fn counters<J: DeserializeOwned, T>(&self, read: impl Fn(J) -> T) -> Result<BTreeMap<String, T>, String> {
+        let spelt = self.counters.iter();
+        let read = spelt.map(|(name, value)| Ok((name.clone(), read(serde_json::from_str(value.get())?))));
+        read.collect::<serde_json::Result<_>>().map_err(|error| format!("counters: {error}"))
     }
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonGrowth {
+    add: u64,
+    total: u64,
 }
 
 fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
-    use proto::server_frame::Frame;
     let decoded =
         proto::ServerFrame::decode(Bytes::copy_from_slice(payload)).map_err(|error| error.to_string())?;
-    Ok(match decoded.frame.ok_or("a frame without a kind")? {
-        Frame::Welcome(welcome) => ServerFrame::Welcome(Welcome {
-            room: welcome.room,
-            run: welcome.run,
-            seq: welcome.seq,
-            heartbeat_ms: u64::from(welcome.heartbeat_ms),
-            epoch: welcome.epoch,
-            offset: welcome.offset,
-            reset: welcome.reset,
-            span: StreamSpan {
-                after: welcome.after,
-                through: welcome.through,
-                ack_within_ms: u64::from(welcome.ack_within_ms),
-            },
-            counters: welcome.counters,
-            messages: [welcome.history, welcome.latest].into_iter().flatten().map(heard_proto).collect(),
-            reliable: welcome.reliable.into_iter().map(heard_proto).collect(),
-        }),
-        Frame::Batch(batch) => ServerFrame::Batch(Batch {
-            room: batch.room,
-            run: batch.run,
-            seq: batch.seq,
-            skipped: batch.skipped,
-            merged: batch.merged,
-            counters: batch
-                .counters
-                .into_iter()
-                .map(|(name, change)| (name, Growth { add: change.add, total: change.total }))
-                .collect(),
-            span: StreamSpan {
-                after: batch.after,
-                through: batch.through,
-                ack_within_ms: u64::from(batch.ack_within_ms),
-            },
-            messages: batch.messages.into_iter().map(heard_proto).collect(),
-            carried: batch.carried.into_iter().map(heard_proto).collect(),
-            latest: batch.latest.into_iter().map(heard_proto).collect(),
-        }),
-        Frame::Pong(_) => ServerFrame::Pong,
-        Frame::Joined(_) | Frame::Left(_) => ServerFrame::Membership,
-        Frame::Closed(closed) => ServerFrame::Closed { code: closed.code },
-        Frame::Error(error) => ServerFrame::Error { code: error.code },
-        Frame::Bye(bye) => ServerFrame::Bye { code: bye.code },
-    })
+    let mut frame = decoded.frame.ok_or("a frame without a kind")?;
+    let lists = match &mut frame {
+        ServerFrame::Welcome(welcome) => [&mut welcome.history, &mut welcome.latest, &mut welcome.reliable],
+        ServerFrame::Batch(batch) => [&mut batch.messages, &mut batch.latest, &mut batch.carried],
+        _ => return Ok(frame),
+    };
+    // An absent count means 1, and the schema's type reads absent as 0.
+    lists.into_iter().flatten().for_each(|message| message.count = message.count.max(1));
+    Ok(frame)
 }
 
 #[cfg(test)]
@@ -545,12 +394,12 @@ mod tests {
 
     #[test]
     fn both_encodings_say_the_same() {
-        let batch = proto::Batch {
+        let batch = Batch {
             room: "r".into(),
             run: "00".into(),
             seq: 7,
             skipped: BTreeMap::from([("chat".into(), 3)]),
-            messages: vec![proto::Message {
+            messages: vec![Message {
                 r#type: "gift".into(),
                 payload: Bytes::from_static(b"1"),
                 json: true,
@@ -570,7 +419,7 @@ mod tests {
 
     #[test]
     fn both_encodings_say_the_same_of_the_reliable_stream() {
-        let coupon = proto::Message {
+        let coupon = Message {
             r#type: "coupon".into(),
             payload: Bytes::from_static(b"1"),
             json: true,
@@ -578,8 +427,8 @@ mod tests {
             offset: 8,
             ..Default::default()
         };
-        let recall = proto::Message { r#type: "coupon".into(), offset: 9, recall: 8, ..Default::default() };
-        let welcome = proto::Welcome {
+        let recall = Message { r#type: "coupon".into(), offset: 9, recall: 8, ..Default::default() };
+        let welcome = Welcome {
             room: "r".into(),
             run: "00".into(),
             heartbeat_ms: 9,

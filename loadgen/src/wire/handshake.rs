@@ -1,125 +1,76 @@
-//! A device's opening handshake: what it asks, and whether the answer is roomcast's. Pure.
+//! A device's opening handshake: the request, and the check of the answer. Pure.
 
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
+use crate::wire::http::read_head;
 
-/// Longest answer to a handshake. Past it the answer is nobody's we know.
+/// Largest head of an answer to a handshake.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// What all devices of a worker ask, but for the room.
+/// One key for all devices: the key only proves that the answer belongs to a handshake.
+const KEY: &str = "bG9hZGdlbi1sb2FkZ2VuIQ==";
+
+/// The requests of a worker's devices, the same but for the room.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    door: Door,
-    encoding: Encoding,
-    device_token: Option<String>,
-    key: String,
+    pub(crate) door: Door,
+    pub(crate) encoding: Encoding,
+    /// The `Authorization` line; empty without a device token.
+    authorization: String,
     accept: String,
 }
 
-/// What the bytes read so far are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HandshakeAnswer {
-    /// Not the whole answer yet.
-    Half,
-    /// The connection speaks frames from here on.
-    Upgraded {
-        /// Bytes of the answer; frames begin behind them.
-        bytes: usize,
-    },
-    /// Refused, in words.
-    Refused(String),
-}
-
 impl Handshake {
-    /// A handshake at `door`.
-    #[must_use]
     pub(crate) fn new(door: Door, encoding: Encoding, device_token: Option<String>) -> Self {
-        // One key for all: it only proves that the answer is to a handshake and not to something else.
-        let key = "bG9hZGdlbi1sb2FkZ2VuIQ==".to_owned();
-        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        Self { door, encoding, device_token, key, accept }
+        let bearer = |token| format!("Authorization: Bearer {token}\r\n");
+        let authorization = device_token.map(bearer).unwrap_or_default();
+        let accept = tungstenite::handshake::derive_accept_key(KEY.as_bytes());
+        Self { door, encoding, authorization, accept }
     }
 
-    /// The opcode that carries frames of this encoding.
-    #[must_use]
-    pub(crate) fn opcode(&self) -> u8 {
-        self.encoding.opcode()
-    }
-
-    /// Where the door is.
-    #[must_use]
-    pub(crate) fn door(&self) -> &Door {
-        &self.door
-    }
-
-    /// The encoding it asks for.
-    #[must_use]
-    pub(crate) fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// The header that says who the device is; empty without a token.
-    fn authorization(&self) -> String {
-        match &self.device_token {
-            Some(token) => format!("Authorization: Bearer {token}\r\n"),
-            None => String::new(),
-        }
-    }
-
-    /// The request for what `room`'s reliable stream holds behind `cursor`, or all of it.
-    #[must_use]
+    /// The request for the part of `room`'s reliable stream behind `cursor`; without a cursor for the whole
+    /// stream.
     pub(crate) fn pull(&self, room: &str, cursor: Option<&str>) -> Vec<u8> {
         let after = cursor.map(|cursor| format!("?after={cursor}")).unwrap_or_default();
-        let host = self.door.authority();
-        let authorization = self.authorization();
         format!(
-            "GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n"
+            "GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nHost: {}\r\n{}Connection: close\r\n\r\n",
+            self.door.authority(),
+            self.authorization
         )
         .into_bytes()
     }
 
     /// The request for a place in `room`; `query` begins with `?` or is empty.
-    #[must_use]
     pub(crate) fn request(&self, room: &str, query: &str) -> Vec<u8> {
-        let authorization = self.authorization();
         format!(
             "GET /v1/rooms/{room}/ws{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\nSec-WebSocket-Protocol: {}\r\n{authorization}\r\n",
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: {}\r\n{}\r\n",
             self.door.authority(),
-            self.key,
             self.encoding.subprotocol(),
+            self.authorization
         )
         .into_bytes()
     }
 
-    /// Judges what was read so far.
-    #[must_use]
-    pub(crate) fn answer(&self, bytes: &[u8]) -> HandshakeAnswer {
-        let mut headers = [httparse::EMPTY_HEADER; 32];
-        let mut response = httparse::Response::new(&mut headers);
-        let length = match response.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return HandshakeAnswer::Half,
-            Ok(httparse::Status::Partial) => return HandshakeAnswer::Refused("an endless answer".into()),
-            Err(error) => return HandshakeAnswer::Refused(format!("no HTTP answer: {error}")),
-        };
-        let code = response.code.unwrap_or(0);
-        if code != 101 {
-            return HandshakeAnswer::Refused(format!("HTTP {code}"));
+    /// The length of a whole answer that accepts the device: frames begin behind. `None` while bytes are
+    /// missing.
+    ///
+    /// # Errors
+    /// A sentence about an answer that refuses the device, or that is not roomcast's.
+    pub(crate) fn answer(&self, received: &[u8]) -> Result<Option<usize>, String> {
+        let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
+        if head.code != 101 {
+            return Err(format!("HTTP {}", head.code));
         }
-        let header = |name: &str| {
-            let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-            found.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or("")
-        };
-        if header("sec-websocket-accept") != self.accept {
-            return HandshakeAnswer::Refused("an upgrade without the right Sec-WebSocket-Accept".into());
+        // RFC 6455, 4.1: without the right key the answer is to another request.
+        if head.header("sec-websocket-accept") != Some(&*self.accept) {
+            return Err("an upgrade without the right Sec-WebSocket-Accept".into());
         }
-        if header("sec-websocket-protocol") != self.encoding.subprotocol() {
-            return HandshakeAnswer::Refused(format!(
-                "not roomcast: it does not speak {}",
-                self.encoding.subprotocol()
-            ));
+        let subprotocol = self.encoding.subprotocol();
+        // Another WebSocket server accepts the upgrade too, but does not choose the subprotocol.
+        if head.header("sec-websocket-protocol") != Some(subprotocol) {
+            return Err(format!("not roomcast: it does not speak {subprotocol}"));
         }
-        HandshakeAnswer::Upgraded { bytes: length }
+        Ok(Some(head.bytes))
     }
 }

@@ -1,7 +1,7 @@
 //! The promises that the fake node can break.
 
-/// A promise that the node breaks: for its second device, and for the third batch or the third offset unless the misdeed
-/// says otherwise.
+/// A broken promise of the node: towards the second device, at the third batch or the third offset, unless
+/// the misdeed says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Misdeed {
     None,
@@ -27,13 +27,13 @@ pub(crate) enum Misdeed {
     RefuseAndDeliver,
     /// One publish: 500, and its message is delivered.
     FailOne,
-    /// Not at all what a viewer door answers.
+    /// A viewer door that answers upgrades with 404.
     NotRoomcast,
-    /// None; chat is sampled to one message a flush, and each batch says how many were shed before it left.
+    /// None. Chat is sampled to one message a flush, and each batch says the number of shed messages.
     ShedAndSay,
-    /// The same, but the third batch says one less.
+    /// Sampled chat, and the third batch says one less.
     ShedAndSayLess,
-    /// The same, but every batch says one more.
+    /// Sampled chat, and every batch says one more.
     ShedAndSayMore,
     /// One gift is in no batch.
     LoseGift,
@@ -45,21 +45,21 @@ pub(crate) enum Misdeed {
     MergeAndForget,
     /// Messages of one key are merged in each flush, exactly.
     Merge,
-    /// Who joins after the first publish is given a welcome, and nothing more.
+    /// A late joiner is given a welcome, and no further frame.
     ForgetLate,
-    /// None, and at the operator door it says what its processor did: `PROCESSOR_US` more each time it is asked.
+    /// None. The operator door tells a processor time that grows by `PROCESSOR_US` with each question.
     SayProcessorTime,
-    /// The frame with the offset is lost; the next says `after`, so the device can pull.
+    /// The frame with the offset is lost. The next frame has `after`, so the device can pull.
     LoseFrame,
-    /// A frame says that nothing is missing.
+    /// A frame moves past the offset without the message.
     HideOffset,
-    /// The device is told of no offset any more.
+    /// The device is told no further offset.
     TellNothing,
     /// Every frame is carried once more.
     CarryTwice,
-    /// The offset comes 3.5 s late, and everything after it.
+    /// The offset comes 3.5 s late, and so do all later ones.
     TellLate,
-    /// The first attempt is stored and answered 503, the second one is a duplicate.
+    /// The first attempt is stored and answered 503, the second is a duplicate.
     AnswerLate,
     /// The first attempt is stored and answered 503, and so is the second.
     StoreTwice,
@@ -71,18 +71,18 @@ pub(crate) enum Misdeed {
     AlterId,
     /// A message of another room.
     CrossRooms,
-    /// A message that nobody published.
+    /// An unpublished message.
     Invent,
     /// The message is answered 429 and stored.
     RefuseAndStore,
-    /// An offset that is given to nobody.
+    /// An offset given to no message.
     SkipOffset,
-    /// Whoever comes back is told that his cursor is ahead.
+    /// A returning device is told that its cursor is ahead.
     ResetFalsely,
-    /// Whoever comes back is given everything from the beginning without a reset, and no epoch.
+    /// Welcomes have no epoch and no reliable messages.
     KnowNothing,
     /// After the fourth offset of a room, every connection is cut and every room begins a new run.
     Restart,
-    /// The same, and the last two offsets of each room are gone.
+    /// A restart after which the last two offsets of each room are gone.
     RestartAndForget,
 }

@@ -1,7 +1,7 @@
-//! A node small enough to be seen through, which speaks roomcast's protocol and can break one promise on purpose.
+//! A small fake node that speaks roomcast's protocol and can break one promise on purpose.
 //!
-//! One batch per room and 50 ms, one reliable stream per room, JSON or protobuf, a thread or two per connection. The node
-//! stands in for the engine where the load generator itself is under test.
+//! One batch per room and 50 ms, one reliable stream per room, JSON or protobuf, a thread or two per
+//! connection. The node stands in for the engine in tests of the load generator itself.
 
 mod doors;
 mod frames;
@@ -30,11 +30,11 @@ use frames::{EPOCH, Message, Told, Welcome, page};
 pub(crate) use misdeed::Misdeed;
 use room::{Member, Room};
 
-/// The processor time that the node of [`Misdeed::SayProcessorTime`] seems to use between two questions.
+/// Processor time of the node of [`Misdeed::SayProcessorTime`] between two questions.
 pub(crate) const PROCESSOR_US: u64 = 6_000;
 /// Time between two flushes.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
-/// Messages of a page: few, so that devices have to go on.
+/// Messages of a page: few, so that devices must pull several.
 const PAGE_MESSAGES: u64 = 4;
 
 #[derive(Default)]
@@ -89,7 +89,7 @@ impl FakeNode {
         node
     }
 
-    /// The flags that name its doors.
+    /// The flags that name the node's doors.
     pub(crate) fn doors(&self) -> [String; 3] {
         [
             format!("--viewer-door=ws://{}", self.viewer),
@@ -98,7 +98,7 @@ impl FakeNode {
         ]
     }
 
-    /// Runs the load generator against it.
+    /// Runs the load generator against the node.
     pub(crate) fn run(&self, flags: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-loadgen"));
         command.arg("run").args(flags.split_whitespace()).args(self.doors());
@@ -122,7 +122,7 @@ pub(crate) fn ends(misdeed: Misdeed, flags: &str, code: i32, names: &[&str]) -> 
     let output = node.run(flags);
     let report = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);
-    // On a machine that stood still for a moment the verdict is as good, but for the generator's own lateness.
+    // On a machine that stood still for a moment only the generator's own lateness changes the verdict.
     let is_late = code == 0 && report.contains("verdict      generator-limited: no violation");
     let code = if is_late { 3 } else { code };
     assert_eq!(output.status.code(), Some(code), "{misdeed:?}\n{report}{said}");
@@ -133,7 +133,7 @@ pub(crate) fn ends(misdeed: Misdeed, flags: &str, code: i32, names: &[&str]) -> 
     node
 }
 
-/// The value of a parameter of a request, if it is there.
+/// The value of a request's parameter; `None` when absent.
 fn parameter<'a>(target: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = target.split_once('?')?;
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
@@ -259,7 +259,7 @@ fn response(code: u16, body: &str) -> String {
     format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Answers whatever is asked; with the one metric there is where that is the misdeed.
+/// Answers every question: `{}`, or by the misdeed the only metric.
 fn answer_operators(stream: TcpStream, asked: &AtomicU64, misdeed: Misdeed) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader) {
@@ -305,7 +305,8 @@ fn take_publishes(stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed
     }
 }
 
-/// The status and body for a request of `messages` plain messages, with which the connection has had `taken` in all.
+/// The status and body for a request of `messages` plain messages. The connection has had `taken` messages in
+/// all.
 fn answer(misdeed: Misdeed, messages: usize, taken: usize) -> (u16, String) {
     let results = |result: &str| json!({"results": vec![json!({"result": result}); messages]}).to_string();
     let inbox_full = || (503, r#"{"code":"inbox_full"}"#.to_owned());
@@ -323,7 +324,7 @@ fn answer(misdeed: Misdeed, messages: usize, taken: usize) -> (u16, String) {
     }
 }
 
-/// Stores a reliable message and tells its room; `None`: the node was killed meanwhile.
+/// Stores a reliable message and tells the room; `None`: the node was killed meanwhile.
 fn take_reliable(
     state: &mut State,
     name: &str,
@@ -366,7 +367,7 @@ fn take_reliable(
     }
 }
 
-/// Tells the members of `name` a message of another room, as the next of their own.
+/// Tells the members of `name` a message of another room under their own next offset.
 fn cross(state: &mut State, name: &str, other: Option<&str>) {
     let theirs = other.and_then(|other| state.rooms.get(other)?.stored.first()).cloned();
     let Some(mut theirs) = theirs else { return };

@@ -3,18 +3,18 @@
 //! The effect of a step is the rooms' business.
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::info;
 
 use crate::http::accept::Answer;
 use crate::http::problem::Problem;
-use crate::http::request::{body_encoding, read_body};
+use crate::http::request::{check_json, read_body};
 use crate::http::routes::room_name;
 use crate::http::{Node, answer_json, from_shard};
 use crate::shard::board::ShardStep;
-use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::room::id::RoomName;
 use roomcast_core::room::ladder::{RoomStep, Step};
 
 /// The owner of a step on the ladder.
@@ -118,12 +118,7 @@ fn of_room(room: &RoomName, step: Option<RoomStep>) -> Result<Answer, Problem> {
 /// The step in the body of a `PUT`. `None`: the operator takes the override back.
 async fn step_of(request: Request<Incoming>) -> Result<Option<Step>, Problem> {
     let (parts, body) = request.into_parts();
-    // The schema of protobuf has no message for operators.
-    if body_encoding(&parts.headers)? != Encoding::Json {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
-            .field("content-type")
-            .allowed("application/json"));
-    }
+    check_json(&parts.headers)?;
     step_in(&read_body(body).await?)
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
 use hyper::{Method, Request};
 
 use crate::metrics::DoorName;
@@ -19,7 +20,7 @@ use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX
 use super::Node;
 use super::accept::{Answer, Door};
 use super::problem::Problem;
-use super::request::{Query, authorization, check_host};
+use super::request::{Query, check_host, only};
 use super::routes::{Part, Route, offset, room_name};
 
 use publish::publish;
@@ -39,7 +40,7 @@ impl PublisherDoor {
         let node = &*self.node;
         check_host(request.version(), request.headers())?;
         // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.
-        let key = node.publisher_keys.admits(authorization(request.headers()))?;
+        let key = node.publisher_keys.admits(only(request.headers(), &AUTHORIZATION))?;
         match Call::of(request.method(), request.uri().path())? {
             Call::List => rooms::list(node, Query::of(request.uri())).await,
             Call::Publish(room) => {
@@ -91,30 +92,20 @@ impl<'a> Call<'a> {
     /// 404, or 405 with the methods of the path.
     fn of(method: &Method, path: &'a str) -> Result<Self, Problem> {
         let allow = Problem::method_not_allowed;
-        match Route::of(path) {
-            Some(Route::Part(room, Part::Messages)) => match *method {
-                Method::POST => Ok(Self::Publish(room)),
-                _ => Err(allow("POST")),
-            },
-            Some(Route::Room(room)) => match *method {
-                Method::GET => Ok(Self::LookAt(room)),
-                Method::PUT => Ok(Self::Configure(room)),
-                Method::DELETE => Ok(Self::Close(room)),
-                _ => Err(allow("GET, PUT, DELETE")),
-            },
-            Some(Route::Rooms) => match *method {
-                Method::GET => Ok(Self::List),
-                _ => Err(allow("GET")),
-            },
-            Some(Route::ReliableMessage(room, offset)) => match *method {
-                Method::GET => Ok(Self::Receipt(room, offset)),
-                Method::DELETE => Ok(Self::Recall(room, offset)),
-                _ => Err(allow("GET, DELETE")),
-            },
+        match (Route::of(path).ok_or_else(Problem::not_found)?, method) {
+            (Route::Part(room, Part::Messages), &Method::POST) => Ok(Self::Publish(room)),
+            (Route::Part(_, Part::Messages), _) => Err(allow("POST")),
+            (Route::Room(room), &Method::GET) => Ok(Self::LookAt(room)),
+            (Route::Room(room), &Method::PUT) => Ok(Self::Configure(room)),
+            (Route::Room(room), &Method::DELETE) => Ok(Self::Close(room)),
+            (Route::Room(_), _) => Err(allow("GET, PUT, DELETE")),
+            (Route::Rooms, &Method::GET) => Ok(Self::List),
+            (Route::Rooms, _) => Err(allow("GET")),
+            (Route::ReliableMessage(room, offset), &Method::GET) => Ok(Self::Receipt(room, offset)),
+            (Route::ReliableMessage(room, offset), &Method::DELETE) => Ok(Self::Recall(room, offset)),
+            (Route::ReliableMessage(..), _) => Err(allow("GET, DELETE")),
             // The viewer door's paths do not exist at this door.
-            Some(Route::Part(_, Part::Ws | Part::History | Part::Reliable)) | None => {
-                Err(Problem::not_found())
-            }
+            (Route::Part(_, Part::Ws | Part::History | Part::Reliable), _) => Err(Problem::not_found()),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The calls on a room: open and configure, look at, list, close.
 
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
 
 use crate::http::accept::Answer;
 use crate::http::problem::Problem;
-use crate::http::request::{Query, body_encoding, read_body};
+use crate::http::request::{Query, check_json, read_body};
 use crate::http::{Node, answer_json, from_shard};
 use crate::metrics::tally::Holdings;
 use crate::shard::homes::publishers::NotConfigured;
 use roomcast_core::limits::{ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX};
-use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomSettings;
 use roomcast_core::room::view::RoomLine;
 
@@ -81,15 +81,8 @@ pub(super) async fn configure(
     let settings = if body.is_empty() {
         RoomSettings::default()
     } else {
-        match body_encoding(&parts.headers)? {
-            Encoding::Json => SettingsReader { types: &node.types }.read(&body)?,
-            // The schema of protobuf has no settings.
-            Encoding::Proto => {
-                return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
-                    .field("content-type")
-                    .allowed("application/json"));
-            }
-        }
+        check_json(&parts.headers)?;
+        SettingsReader { types: &node.types }.read(&body)?
     };
     let share = SettingsReader::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {

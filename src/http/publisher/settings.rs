@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use hyper::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::config::flush::{RuleField, SHARE_ALLOWED, Shares};
-use crate::config::policy::{Given, PolicyField, Said};
+use crate::config::policy::{PolicyField, Said};
 use crate::http::problem::Problem;
 use roomcast_core::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOM_TYPES_MAX, TYPES_CHANGED_MAX};
 use roomcast_core::room::id::TypeName;
@@ -79,8 +78,8 @@ impl SettingsReader<'_> {
             };
             let number = value
                 .as_u64()
-                .ok_or_else(|| bad_value(field.path(), format!("a whole number of {}", field.unit())))?;
-            field.set(number, settings).map_err(|bad| bad_value(bad.field, bad.allowed))?;
+                .ok_or_else(|| bad_value(field.path, format!("a whole number of {}", field.unit)))?;
+            field.set(number, settings).ok_or_else(|| bad_value(field.path, field.allowed()))?;
         }
         Ok(())
     }
@@ -118,8 +117,7 @@ impl SettingsReader<'_> {
                 let allowed = PolicyField::ALL.map(PolicyField::name).join(", ");
                 return Err(Problem::unknown_field(&format!("{path}."), name, allowed));
             };
-            said.note(field, as_given(value))
-                .ok_or_else(|| bad_value(format!("{path}.{name}"), field.allowed()))?;
+            said.note(field, value).ok_or_else(|| bad_value(format!("{path}.{name}"), field.allowed()))?;
         }
         let base = self.types.policy(type_name);
         let (change, misfits) = said.over(&base);
@@ -166,31 +164,19 @@ pub(super) fn unfit_settings(unfit: Unfit, share: &'static str) -> Problem {
 
 /// The names of the fields in a section.
 fn names_in(section: &str) -> String {
-    let paths = RuleField::ALL.map(RuleField::path).into_iter().chain(Shares::PATHS);
+    let paths = RuleField::all().map(|field| field.path).into_iter().chain(Shares::PATHS);
     let names = paths.filter_map(|path| path.strip_prefix(section)?.strip_prefix('.'));
     names.collect::<Vec<_>>().join(", ")
-}
-
-fn as_given(value: &Value) -> Given<'_> {
-    match value {
-        Value::Number(number) => number.as_u64().map_or(Given::Other, Given::Whole),
-        Value::String(word) => Given::Word(word),
-        Value::Bool(switch) => Given::Switch(*switch),
-        Value::Null | Value::Array(_) | Value::Object(_) => Given::Other,
-    }
 }
 
 /// A whole number within `span`, both ends included.
 fn whole(value: &Value, field: &'static str, span: RangeInclusive<u64>) -> Result<u64, Problem> {
     let allowed = || format!("a whole number from {} to {}", span.start(), span.end());
-    value
-        .as_u64()
-        .filter(|number| span.contains(number))
-        .ok_or_else(|| Problem::bad("bad_value", field, allowed()))
+    value.as_u64().filter(|number| span.contains(number)).ok_or_else(|| bad_value(field, allowed()))
 }
 
 fn bad_value(field: impl Into<Cow<'static, str>>, allowed: impl Into<Cow<'static, str>>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_value").field(field).allowed(allowed)
+    Problem::bad("bad_value", field, allowed)
 }
 
 #[cfg(test)]

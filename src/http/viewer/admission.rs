@@ -23,13 +23,6 @@ use roomcast_core::room::id::mix;
 #[derive(Debug)]
 pub(crate) struct Admission(Mutex<Line>);
 
-/// The refusal of a handshake past the rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) struct TooFast {
-    /// The wait of this device: whole seconds, from 1 to [`JOIN_RETRY_AFTER_MAX`], drawn for each refusal.
-    pub(in crate::http) retry_after: Duration,
-}
-
 impl Admission {
     /// Admits `joins_per_second`, at least 1. A quarter of a second's worth may come at once.
     pub(crate) fn new(joins_per_second: u32, now: Instant) -> Self {
@@ -39,13 +32,14 @@ impl Admission {
     /// Takes a place in the rate for a handshake.
     ///
     /// # Errors
-    /// [`TooFast`] past the rate.
-    pub(super) fn admit(&self, now: Instant) -> Result<(), TooFast> {
+    /// Past the rate: the wait of this device, as from [`Admission::put_off`].
+    pub(super) fn admit(&self, now: Instant) -> Result<(), Duration> {
         self.0.lock().admit(now)
     }
 
-    /// Draws the wait of a device without a place on the node.
-    pub(super) fn put_off(&self, now: Instant) -> TooFast {
+    /// Draws the wait of a device without a place on the node: whole seconds, from 1 to
+    /// [`JOIN_RETRY_AFTER_MAX`].
+    pub(super) fn put_off(&self, now: Instant) -> Duration {
         self.0.lock().refuse(now)
     }
 }
@@ -73,12 +67,12 @@ impl Line {
         }
     }
 
-    fn admit(&mut self, now: Instant) -> Result<(), TooFast> {
+    fn admit(&mut self, now: Instant) -> Result<(), Duration> {
         if self.bucket.take(now) { Ok(()) } else { Err(self.refuse(now)) }
     }
 
     /// Draws a wait evenly over the time of the whole line at the full rate, plus the slack.
-    fn refuse(&mut self, now: Instant) -> TooFast {
+    fn refuse(&mut self, now: Instant) -> Duration {
         // Past the longest wait the line is cut short: a device must not be sent away for an hour.
         let ahead = (self.caught_up_at.max(now) + self.interval).min(now + JOIN_RETRY_AFTER_MAX);
         self.caught_up_at = ahead;
@@ -88,7 +82,7 @@ impl Line {
         // New devices come meanwhile and take part of the rate: hence the slack.
         let within = Duration::from_secs(needed.as_secs()) + JOIN_RETRY_AFTER_SLACK;
         let within = within.min(JOIN_RETRY_AFTER_MAX).as_secs();
-        TooFast { retry_after: Duration::from_secs(1 + mix(self.refused) % within) }
+        Duration::from_secs(1 + mix(self.refused) % within)
     }
 }
 
@@ -158,7 +152,7 @@ mod tests {
         let (mut line, now) = line(1000);
         let mut moments = BTreeMap::new();
         for _ in 0..10_250 {
-            if let Err(TooFast { retry_after }) = line.admit(now) {
+            if let Err(retry_after) = line.admit(now) {
                 *moments.entry(retry_after.as_secs()).or_insert(0) += 1;
             }
         }
@@ -174,12 +168,11 @@ mod tests {
     #[test]
     fn nobody_is_sent_away_for_longer_than_the_longest_and_the_line_is_forgotten() {
         let (mut line, now) = line(1);
-        let longest =
-            (0..100_000).filter_map(|_| line.admit(now).err()).map(|refusal| refusal.retry_after).max();
+        let longest = (0..100_000).filter_map(|_| line.admit(now).err()).max();
         assert_eq!(longest, Some(JOIN_RETRY_AFTER_MAX));
         let later = now + JOIN_RETRY_AFTER_MAX * 2;
         assert_eq!(line.admit(later), Ok(()));
         let refused = line.admit(later).unwrap_err();
-        assert!(refused.retry_after <= Duration::from_secs(1) + JOIN_RETRY_AFTER_SLACK, "{refused:?}");
+        assert!(refused <= Duration::from_secs(1) + JOIN_RETRY_AFTER_SLACK, "{refused:?}");
     }
 }

@@ -45,23 +45,20 @@ impl ViewerDoor {
         Self { node }
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Answer {
-        let wanted = check_host(request.version(), request.headers())
-            .and_then(|()| Route::of(request.uri().path()).ok_or_else(Problem::not_found));
-        match wanted {
-            Ok(Route::Part(room, Part::Ws)) => {
+    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        check_host(request.version(), request.headers())?;
+        match Route::of(request.uri().path()) {
+            Some(Route::Part(room, Part::Ws)) => {
                 let room = room.to_owned();
-                self.join(&room, request)
+                Ok(self.join(&room, request))
             }
-            Ok(Route::Part(room, part @ (Part::History | Part::Reliable))) => {
+            Some(Route::Part(room, part @ (Part::History | Part::Reliable))) => {
                 let room = room.to_owned();
                 let (head, _) = request.into_parts();
-                self.pull(&room, part, head).await
+                Ok(self.pull(&room, part, head).await)
             }
-            Ok(
-                Route::Rooms | Route::Room(_) | Route::Part(_, Part::Messages) | Route::ReliableMessage(..),
-            ) => Problem::not_found().into_answer(),
-            Err(problem) => problem.into_answer(),
+            // The publisher door's paths do not exist at this door.
+            _ => Err(Problem::not_found()),
         }
     }
 
@@ -113,13 +110,13 @@ impl ViewerDoor {
         let Some(seat) = node.seats.take() else {
             let full =
                 Problem::unavailable("connections_full", "this node has no place for another connection");
-            return Err(full.retry_after(node.admission.put_off(now).retry_after));
+            return Err(full.retry_after(node.admission.put_off(now)));
         };
         // The rate comes late: a refused device must not use up the turn of a device that could join.
         node.admission.admit(now).map_err(Problem::joining_too_fast)?;
         if !node.shards.has_room_for(&room) {
             let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
-            return Err(full.retry_after(node.admission.put_off(now).retry_after));
+            return Err(full.retry_after(node.admission.put_off(now)));
         }
         let answer = switching(accept, &subprotocol);
         let hello = Hello { room, encoding: subprotocol.encoding, cursor, seen, device, grant, seat };
@@ -225,13 +222,12 @@ impl Door for ViewerDoor {
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        self.route(request).await
+        self.route(request).await.unwrap_or_else(Problem::into_answer)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::admission::TooFast;
     use super::*;
     use roomcast_core::room::id::Encoding;
 
@@ -241,8 +237,8 @@ mod tests {
         for (problem, word) in [
             (Problem::draining(), Refusal::Draining),
             (full, Refusal::ConnectionsFull),
-            (Problem::joining_too_fast(TooFast { retry_after: Duration::ZERO }), Refusal::TooFast),
-            (Problem::joins_refused(TooFast { retry_after: Duration::ZERO }), Refusal::JoinsRefused),
+            (Problem::joining_too_fast(Duration::ZERO), Refusal::TooFast),
+            (Problem::joins_refused(Duration::ZERO), Refusal::JoinsRefused),
             (Refused::TokenExpired.into(), Refusal::Token),
             (Refused::RoomNotGranted.into(), Refusal::Room),
             (Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed"), Refusal::Origin),

@@ -8,8 +8,8 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{
-    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode, Version};
@@ -17,7 +17,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::auth;
 use crate::http::problem::Problem;
-use crate::http::request::{Query, authorization};
+use crate::http::request::{Query, only};
 use roomcast_core::room::id::{Cursor, DeviceName, Encoding, Seen};
 
 /// The prefix of a subprotocol entry with a token. A browser's WebSocket lets a page set no other
@@ -59,14 +59,6 @@ fn names(headers: &HeaderMap, header: &HeaderName, token: &str) -> bool {
 fn listed<'a>(headers: &'a HeaderMap, header: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(header).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|value| !value.is_empty())
-}
-
-/// The value of a header, if the request has exactly one. A proxy and this door might pick different ones of
-/// two.
-fn only<'a>(headers: &'a HeaderMap, header: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(header).into_iter();
-    let first = values.next()?;
-    if values.next().is_some() { None } else { first.to_str().ok().map(str::trim) }
 }
 
 fn is_sixteen_bytes(key: &str) -> bool {
@@ -134,7 +126,7 @@ pub(super) fn token<'a>(
     subprotocol: Option<&Subprotocol<'a>>,
     query: Query<'a>,
 ) -> Result<Option<Cow<'a, str>>, Problem> {
-    let given = authorization(headers).and_then(auth::bearer);
+    let given = only(headers, &AUTHORIZATION).and_then(auth::bearer);
     match given.or_else(|| subprotocol.and_then(|subprotocol| subprotocol.token)) {
         Some(token) => Ok(Some(token.into())),
         None => query.field("token"),

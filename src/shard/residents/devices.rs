@@ -8,12 +8,13 @@ use super::Residents;
 use super::connection::{Connection, Socket};
 use crate::auth::Grant;
 use crate::seat::Seat;
+use roomcast_core::limits::DEVICE_MESSAGE_BYTES_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
 use roomcast_core::wire::device::{self, DeviceFrame, Refusal};
 use roomcast_core::wire::frame::{self, Notice};
-use roomcast_core::wire::reader::{Incoming, ReaderLimits};
+use roomcast_core::wire::reader::Incoming;
 
 impl<S: Socket> Residents<S> {
     /// Takes in a connection. The result is its key, valid while the connection lives.
@@ -26,7 +27,7 @@ impl<S: Socket> Residents<S> {
         let Some(index) = self.connections.find(key) else { return };
         let mut reader = std::mem::take(&mut self.connections[index].reader);
         let read =
-            reader.feed(bytes, ReaderLimits::default(), &mut |incoming| self.hear(key, &incoming, now));
+            reader.feed(bytes, DEVICE_MESSAGE_BYTES_MAX, &mut |incoming| self.hear(key, &incoming, now));
         // A frame of its own may have ended the connection.
         let Some(index) = self.connections.find(key) else { return };
         self.connections[index].reader = reader;

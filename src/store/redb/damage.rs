@@ -10,9 +10,7 @@ use crate::store::row;
 use roomcast_core::limits::STORE_QUARANTINE_ROWS_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
 
-use super::{
-    Bytes, HEADER, HEADER_BYTES, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry, begin, seal_bytes,
-};
+use super::{Bytes, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry, begin};
 
 impl Opened {
     /// Moves the rows of a room at `offsets` into quarantine, in one commit.
@@ -26,11 +24,9 @@ impl Opened {
                 let key = row::key(room, *offset);
                 bytes = bytes.saturating_sub(quarantine_row(&mut messages, &mut quarantine, &key)?);
             }
-            write.open_table(HEADER)?.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;
         }
-        write.commit()?;
+        self.commit(write, bytes)?;
         tracing::error!(%room, rows = offsets.len(), "damaged messages were put aside");
-        self.bytes = bytes;
         self.quarantined += offsets.len() as u64;
         Ok(())
     }
@@ -73,11 +69,9 @@ impl Opened {
             if !kept.is_empty() {
                 rooms.insert(name, entry.encode(name).as_slice())?;
             }
-            write.open_table(HEADER)?.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;
         }
-        write.commit()?;
+        self.commit(write, bytes)?;
         tracing::error!(%room, messages = kept.len(), "a room's damaged entry was put aside: its stream has a new epoch");
-        self.bytes = bytes;
         self.quarantined += 1 + damaged.len() as u64;
         Ok((!kept.is_empty()).then_some(entry))
     }

@@ -53,7 +53,7 @@ const HEADER_BYTES: &str = "bytes";
 /// The form of the tables above. A file with another form is refused.
 pub(crate) const FORM: u32 = 1;
 
-type Result<T> = std::result::Result<T, ::redb::Error>;
+type Result<T, E = ::redb::Error> = std::result::Result<T, E>;
 
 /// The store in a file. A single process may have the file open, and only the writer's thread makes calls.
 pub struct Redb {
@@ -98,7 +98,7 @@ impl Redb {
     ///
     /// # Errors
     /// [`OpenError`], with a remedy for the operator.
-    pub fn open(folder: &Path) -> std::result::Result<Self, OpenError> {
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
         Self::at(StoreLocation::Folder(folder.to_owned()), STORE_BYTES_MAX)
     }
 
@@ -107,11 +107,11 @@ impl Redb {
     ///
     /// # Errors
     /// [`OpenError`], with a remedy for the operator.
-    pub fn over(open: OpenBackend, bytes_max: u64) -> std::result::Result<Self, OpenError> {
+    pub fn over(open: OpenBackend, bytes_max: u64) -> Result<Self, OpenError> {
         Self::at(StoreLocation::Backend(open), bytes_max)
     }
 
-    fn at(place: StoreLocation, bytes_max: u64) -> std::result::Result<Self, OpenError> {
+    fn at(place: StoreLocation, bytes_max: u64) -> Result<Self, OpenError> {
         let mut store = Self {
             place,
             opened: None,
@@ -123,7 +123,7 @@ impl Redb {
         Ok(store)
     }
 
-    fn open_file(&mut self, missing: Missing) -> std::result::Result<(), OpenError> {
+    fn open_file(&mut self, missing: Missing) -> Result<(), OpenError> {
         let path = self.place.path();
         let place = &mut self.place;
         // redb panics at some damage of its own pages, also while it opens a file.
@@ -139,11 +139,7 @@ impl Redb {
     }
 
     /// Calls the open file. After an error or a panic the file is closed.
-    fn ask<T>(
-        &mut self,
-        what: &str,
-        ask: impl FnOnce(&mut Opened) -> Result<T>,
-    ) -> std::result::Result<T, StoreError> {
+    fn ask<T>(&mut self, what: &str, ask: impl FnOnce(&mut Opened) -> Result<T>) -> Result<T, StoreError> {
         let mut opened = self.opened.take().ok_or(StoreError::Failing)?;
         let before = opened.quarantined;
         let outcome = catch_unwind(AssertUnwindSafe(|| ask(&mut opened)));
@@ -164,31 +160,23 @@ impl Redb {
 }
 
 impl Store for Redb {
-    fn load(&mut self, room: &RoomName) -> std::result::Result<Option<Stored>, StoreError> {
+    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError> {
         self.ask("loading a room", |opened| opened.load(room))
     }
 
-    fn page(
-        &mut self,
-        room: &RoomName,
-        after: u64,
-        bytes_max: usize,
-    ) -> std::result::Result<Page, StoreError> {
+    fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError> {
         self.ask("reading a room's messages", |opened| opened.page(room, after, bytes_max))
     }
 
-    fn append(
-        &mut self,
-        appends: &[Append],
-    ) -> std::result::Result<Vec<std::result::Result<(), StoreError>>, StoreError> {
+    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         self.ask("storing messages", |opened| opened.append(appends))
     }
 
-    fn purge(&mut self, now_ms: u64, rows_max: usize) -> std::result::Result<Purged, StoreError> {
+    fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
         self.ask("removing expired messages", |opened| opened.purge(now_ms, rows_max))
     }
 
-    fn reopen(&mut self) -> std::result::Result<(), StoreError> {
+    fn reopen(&mut self) -> Result<(), StoreError> {
         // The file is locked by an open handle, so the old one goes first.
         self.opened = None;
         self.place.forget_cached();
@@ -217,23 +205,13 @@ struct RoomEntry {
 }
 
 impl RoomEntry {
-    fn encode(self, room: &[u8]) -> [u8; 32] {
-        let mut entry = [0; 32];
-        entry[8..16].copy_from_slice(&self.epoch.0.to_le_bytes());
-        entry[16..24].copy_from_slice(&self.head.to_le_bytes());
-        entry[24..].copy_from_slice(&self.forget_ms.to_le_bytes());
-        let sum = row::seal(room, &entry[8..]);
-        entry[..8].copy_from_slice(&sum.to_le_bytes());
-        entry
+    fn encode(self, room: &[u8]) -> Vec<u8> {
+        row::sealed(room, [self.epoch.0, self.head, self.forget_ms].map(u64::to_le_bytes).as_flattened())
     }
 
     /// Reads an entry. `None` for a damaged entry.
     fn decode(room: &[u8], entry: &[u8]) -> Option<Self> {
-        let (sum, mut rest) = entry.split_first_chunk()?;
-        let intact = rest.len() == 24 && u64::from_le_bytes(*sum) == row::seal(room, rest);
-        if !intact {
-            return None;
-        }
+        let mut rest = row::unsealed(room, entry).filter(|rest| rest.len() == 24)?;
         let epoch = Epoch(row::take_u64(&mut rest)?);
         Some(Self { epoch, head: row::take_u64(&mut rest)?, forget_ms: row::take_u64(&mut rest)? })
     }
@@ -269,12 +247,8 @@ fn begin(database: &Database) -> Result<WriteTransaction> {
     Ok(write)
 }
 
-fn seal_bytes(bytes: u64) -> [u8; 16] {
-    let mut value = [0; 16];
-    value[8..].copy_from_slice(&bytes.to_le_bytes());
-    let sum = row::seal(HEADER_BYTES.as_bytes(), &value[8..]);
-    value[..8].copy_from_slice(&sum.to_le_bytes());
-    value
+fn seal_bytes(bytes: u64) -> Vec<u8> {
+    row::sealed(HEADER_BYTES.as_bytes(), &bytes.to_le_bytes())
 }
 
 fn open_bytes(value: &[u8]) -> Option<u64> {
@@ -380,7 +354,7 @@ impl Opened {
         Ok(page)
     }
 
-    fn append(&mut self, appends: &[Append]) -> Result<Vec<std::result::Result<(), StoreError>>> {
+    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>> {
         let write = begin(&self.database)?;
         let mut commit = Commit {
             rooms: write.open_table(ROOMS)?,
@@ -407,14 +381,20 @@ impl Opened {
         }
         let bytes = commit.finish()?;
         // A commit costs a sync; one without content would cost it for nothing.
-        if outcomes.iter().all(std::result::Result::is_err) {
+        if outcomes.iter().all(Result::is_err) {
             write.abort()?;
             return Ok(outcomes);
         }
+        self.commit(write, bytes)?;
+        Ok(outcomes)
+    }
+
+    /// Ends a commit after which all rows and keys have `bytes` bytes.
+    fn commit(&mut self, write: WriteTransaction, bytes: u64) -> Result<()> {
         write.open_table(HEADER)?.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;
         write.commit()?;
         self.bytes = bytes;
-        Ok(outcomes)
+        Ok(())
     }
 }
 
@@ -430,7 +410,7 @@ struct Commit<'t, 'a> {
 }
 
 impl<'a> Commit<'_, 'a> {
-    fn append(&mut self, append: &'a Append) -> Result<std::result::Result<(), StoreError>> {
+    fn append(&mut self, append: &'a Append) -> Result<Result<(), StoreError>> {
         let name = append.room.as_str().as_bytes();
         let entry = match self.entries.get(&append.room) {
             Some(entry) => Some(*entry),
@@ -442,12 +422,10 @@ impl<'a> Commit<'_, 'a> {
             },
         };
         let mut entry = entry.unwrap_or(RoomEntry { epoch: append.epoch, head: 0, forget_ms: 0 });
-        let follows =
-            (entry.head + 1..).zip(&append.messages).all(|(offset, message)| message.offset == offset);
-        if entry.epoch != append.epoch || !follows {
+        if entry.epoch != append.epoch || !append.follows(entry.head) {
             return Ok(Err(StoreError::Moved));
         }
-        let bytes: u64 = append.messages.iter().map(|message| row::stored_bytes(&append.room, message)).sum();
+        let bytes = append.stored_bytes();
         if self.bytes + bytes > self.bytes_max {
             return Ok(Err(StoreError::Full));
         }

@@ -10,8 +10,8 @@ use roomcast_core::now::millis;
 
 use super::damage::quarantine_row;
 use super::{
-    Bytes, EXPIRY, Found, HEADER, HEADER_BYTES, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry,
-    begin, expiry_key, find, has_rows, seal_bytes,
+    Bytes, EXPIRY, Found, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry, begin, expiry_key, find,
+    has_rows,
 };
 
 /// The tables of a purge.
@@ -66,9 +66,7 @@ impl Opened {
         let quarantined = purge.quarantined;
         // The tables borrow the commit.
         drop(purge);
-        write.open_table(HEADER)?.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;
-        write.commit()?;
-        self.bytes = bytes;
+        self.commit(write, bytes)?;
         self.quarantined += quarantined;
         Ok(purged)
     }

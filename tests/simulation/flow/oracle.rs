@@ -1,5 +1,5 @@
-//! The flow world's own account: messages that merged are one place, and each place leaves once, in the order in which its
-//! rank entered, or was told as skipped. It knows nothing of how the room keeps its account.
+//! The flow world's own account. Merged messages share one place. Each place leaves once, in the order of
+//! entry within its rank, or is told as skipped. The account uses none of the room's code for accounts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use roomcast_core::room::{Batch, Refresh};
 use crate::world::Coverage;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Batches that may leave with one flush.
+/// The most batches that leave with one flush.
 const FLUSH_BATCHES: usize = 4;
 
 /// One message of a publish, before its verdict.
@@ -26,19 +26,19 @@ pub(super) struct Entering {
     pub(super) number: u64,
     pub(super) count: u64,
     pub(super) promise: Promise,
-    /// Messages of high priority and latest values that were before it, itself counted.
+    /// The number of high-priority messages and latest values up to and including this message.
     pub(super) ahead: usize,
 }
 
-/// What a message is promised beside being accounted for.
+/// A promise to a message beside its place in the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Promise {
     None,
-    /// It leaves within two windows, whatever else comes.
+    /// The message leaves within two windows under any load.
     WithinWindows,
 }
 
-/// Messages that became one.
+/// The messages that merged into one.
 #[derive(Debug)]
 struct Place {
     name: &'static str,
@@ -46,15 +46,15 @@ struct Place {
     count: u64,
     since: Instant,
     promise: Promise,
-    /// Coupons that waited when it came.
+    /// The number of coupons that waited when the place was made.
     coupons_ahead: usize,
     left: bool,
 }
 
-/// What became of one type, as members and publishers were told.
+/// The outcomes of one type, from the batches and the answers.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
-    /// Accepted, saturated or durable: each is a place, or an increment.
+    /// Accepted, saturated or durable messages. Each is a place or an increment.
     places: u64,
     merges: u64,
     messages: u64,
@@ -62,7 +62,7 @@ struct Sums {
     skipped: u64,
 }
 
-/// What one batch told.
+/// The content of one batch.
 #[derive(Debug, Default)]
 struct Told {
     missed: BTreeMap<String, u64>,
@@ -70,7 +70,7 @@ struct Told {
     dropped: u64,
 }
 
-/// One message as it left.
+/// One message of a batch.
 #[derive(Debug, Clone, Copy)]
 struct Leaving {
     entry: usize,
@@ -80,26 +80,26 @@ struct Leaving {
 #[derive(Debug)]
 pub(super) struct Oracle {
     rules: RoomRules,
-    /// How long each pass takes; `None`: nobody can say.
+    /// The time of each pass. `None`: drawn, so unknown here.
     pass: Option<Duration>,
     coupons_waiting: usize,
     types: BTreeMap<String, TypePolicy>,
     offered: BTreeMap<u64, Vec<Entering>>,
-    /// In the order they entered.
+    /// Every place, in the order of entry.
     places: Vec<Place>,
     open: BTreeMap<(&'static str, Option<String>), usize>,
     by_number: BTreeMap<u64, usize>,
     sums: BTreeMap<String, Sums>,
     refused: BTreeMap<(String, &'static str), u64>,
     batches: Vec<Told>,
-    /// The last that left of each rank.
+    /// Rank -> the last place that left.
     last: BTreeMap<u8, usize>,
-    /// Likes: published, told.
+    /// Likes published, likes told.
     likes: (u64, u64),
     likes_told: Option<Instant>,
-    /// When, of normal and low priority, of high.
+    /// The time of each batch, with the number of messages of normal and low priority, and of high priority.
     shown: Vec<(Instant, usize, usize)>,
-    /// What this step has flushed: its batches.
+    /// The batches that this step has flushed.
     flush: Vec<Vec<Leaving>>,
     flush_dropped: bool,
     latest: BTreeMap<String, (u64, u64)>,
@@ -120,7 +120,7 @@ fn number_of(message: &Message) -> u64 {
     text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
-/// A moment, and the step of the ladder that is in force then.
+/// A moment, and the ladder's step at that moment.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
     step: Step,
@@ -155,7 +155,7 @@ impl Oracle {
         }
     }
 
-    /// A publish; its answer may come later.
+    /// Takes in a publish. The answer may come later.
     pub(super) fn offer(&mut self, ticket: u64, entering: &[Entering]) {
         if !entering.is_empty() {
             self.offered.insert(ticket, entering.to_vec());
@@ -248,7 +248,7 @@ impl Oracle {
         });
     }
 
-    /// A batch, with the widest window so far.
+    /// Takes in a batch. `window` is the widest window so far.
     pub(super) fn hear(
         &mut self,
         batch: &Batch,
@@ -336,7 +336,8 @@ impl Oracle {
         if policy.class == Class::Reliable {
             self.coupons_waiting -= 1;
             if let Some(pass) = self.pass {
-                // A pass goes on, the next has to be affordable, and early ones keep their distance.
+                // An earlier pass ends first, the next pass must be within the budget, and urgent flushes
+                // keep their spacing.
                 let flushes = u32::try_from(1 + place.coupons_ahead / FLUSH_BATCHES).expect("few");
                 let most =
                     (pass * 1000 / self.rules.cpu_permille + pass + self.rules.urgent_spacing) * flushes;
@@ -364,7 +365,7 @@ impl Oracle {
         Leaving { entry, bytes: message.wire_bytes }
     }
 
-    /// No second has more than devices are asked to show.
+    /// Checks that no second has more messages than devices are asked to show.
     fn check_shown(&mut self, normal: usize, high: usize, step: Step, now: Instant, coverage: &mut Coverage) {
         let configured = self.rules.readable.normal_per_second;
         let normal_max = match (step >= Step::NormalSampled, configured) {
@@ -372,7 +373,7 @@ impl Oracle {
             (true, some) => some.div_ceil(2),
             (false, some) => some,
         } as usize;
-        // What was shown before there was a limit does not count: a room without one keeps no count.
+        // A room without a limit keeps no count, so earlier messages don't count against a new limit.
         self.shown.push((now, if normal_max > 0 { normal } else { 0 }, high));
         let within = self.shown.iter().rev().take_while(|(at, ..)| *at + SECOND > now);
         let sums = within.fold((0, 0), |sums, (_, normal, high)| (sums.0 + normal, sums.1 + high));
@@ -386,7 +387,8 @@ impl Oracle {
         }
     }
 
-    /// A step is over: what its flush says of the room's order. `gathered` messages wait, `coupons` of them reliable.
+    /// Ends a step, and checks the order of its flush. `gathered` messages wait, `coupons` of which are
+    /// reliable.
     pub(super) fn flushed(&mut self, gathered: usize, is_told: bool, coupons: u64, coverage: &mut Coverage) {
         let flush = std::mem::take(&mut self.flush);
         let dropped = std::mem::take(&mut self.flush_dropped);
@@ -420,14 +422,14 @@ impl Oracle {
         assert!(gathered <= GATHERED_MESSAGES_MAX + 2048, "what waits is bounded");
     }
 
-    /// The room's account of a type is the one its publishers and members have.
+    /// Checks that the room's account of a type equals the account of its publishers and members.
     pub(super) fn check_type(&self, name: &str, account: &AccountView) {
         if name == "online" {
             return;
         }
         let sums = self.sums.get(name).copied().unwrap_or_default();
         assert_eq!(account.accepted, sums.places + sums.merges, "{name} was accepted");
-        // Of a publish that waits for the store some may have been refused, and nobody have heard yet.
+        // While a publish waits for the store, its refusals may be counted before the answer is heard.
         if self.offered.is_empty() {
             let known = self.refused.iter().filter(|((of, _), _)| of == name);
             let known: BTreeMap<_, _> = known.map(|((_, why), count)| ((*why).to_owned(), *count)).collect();
@@ -440,7 +442,7 @@ impl Oracle {
         }
     }
 
-    /// What a member is told that saw nothing of the batches in (since, to].
+    /// Checks the refresh of a member that lacks the batches in (since, to].
     pub(super) fn refreshed(&self, since: u64, to: u64, refresh: &Refresh, coverage: &mut Coverage) {
         assert_eq!(to, self.batches.len() as u64);
         let mut missed = BTreeMap::new();
@@ -462,7 +464,7 @@ impl Oracle {
         assert_eq!(named(&refresh.missed.merged), merged, "merged in ({since}, {to}]");
     }
 
-    /// After quiet.
+    /// Checks the account after quiet.
     pub(super) fn check_end(&self) {
         assert!(self.offered.is_empty(), "each publish was answered");
         assert_eq!(self.likes.0, self.likes.1, "every like was told");

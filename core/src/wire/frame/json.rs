@@ -9,14 +9,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{FIELDS_ROOM, FrameDraft, Greeting, Head, Notice, TEXT};
+use super::{BatchFields, FrameDraft, Greeting, Head, Notice, TEXT};
 use crate::limits::{COUNT_WIRE_BYTES, RECONNECT_WITHIN};
 use crate::room::counters::CounterChange;
 use crate::room::history::Past;
 use crate::room::id::{RoomName, Seq, TypeName};
 use crate::room::message::{Class, Message, Payload};
 use crate::room::policy::Merge;
-use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
+use crate::room::{Carried, Opening, Snapshot, Span};
 use crate::wire::close::CloseReason;
 
 pub(super) fn message_bytes(message: &Message) -> usize {
@@ -52,45 +52,30 @@ fn string_bytes(text: &str) -> usize {
     2 + text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
 }
 
-pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
-    let capacity: usize = batch.messages.iter().map(|message| message.wire_bytes).sum();
-    let mut frame = FrameDraft::with_capacity(TEXT, capacity + FIELDS_ROOM);
-    batch_head(&mut frame.bytes, head);
-    if let Some(of) = batch.span {
-        span(&mut frame.bytes, of);
-    }
-    body(&mut frame.bytes, batch);
-    frame.finish()
-}
-
-pub(super) fn carry(head: Head<'_>, brought: &Carried) -> Bytes {
-    let mut frame = FrameDraft::with_capacity(TEXT, super::carried_bytes(brought) + FIELDS_ROOM);
+pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
+    let mut frame = FrameDraft::with_capacity(TEXT, fields.capacity());
     let out = &mut frame.bytes;
-    batch_head(out, head);
-    carried(out, brought);
-    // A device finds `messages` in every batch frame.
-    text(out, ",\"messages\":[]}");
-    frame.finish()
-}
-
-pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
-    let carried_bytes = refresh.carried.as_ref().map_or(0, super::carried_bytes);
-    let mut frame = FrameDraft::with_capacity(TEXT, carried_bytes + FIELDS_ROOM);
-    let out = &mut frame.bytes;
-    batch_head(out, head);
-    if let Some(brought) = &refresh.carried {
-        carried(out, brought);
+    text(out, r#"{"kind":"batch","#);
+    room_run_seq(out, head);
+    // Optional fields are left out when empty: most frames have few.
+    if let Some(of) = fields.span {
+        span(out, of);
     }
-    counts(out, "skipped", &refresh.missed.skipped);
-    // Optional fields are left out when empty: most refreshes have few.
-    if !refresh.latest.is_empty() {
+    if !fields.carried.is_empty() {
+        text(out, ",\"carried\":");
+        shared(out, fields.carried);
+    }
+    counts(out, "skipped", fields.skipped);
+    if !fields.latest.is_empty() {
         text(out, ",\"latest\":");
-        shared(out, &refresh.latest);
+        shared(out, fields.latest);
     }
-    out.put_slice(b",\"messages\":[]");
-    counts(out, "merged", &refresh.missed.merged);
-    counters(out, &refresh.counters);
-    out.put_u8(b'}');
+    // A device finds `messages` in every batch frame.
+    text(out, ",\"messages\":");
+    shared(out, fields.messages);
+    counts(out, "merged", fields.merged);
+    counters(out, fields.counters);
+    text(out, "}");
     frame.finish()
 }
 
@@ -109,13 +94,8 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     history(out, &snapshot.history);
     text(out, ",\"latest\":");
     shared(out, &snapshot.latest);
-    text(out, ",\"counters\":{");
-    let mut separator = "";
-    for (type_name, total) in &snapshot.counters {
-        format(out, format_args!("{separator}\"{type_name}\":{total}"));
-        separator = ",";
-    }
-    text(out, "}");
+    text(out, ",\"counters\":");
+    by_type(out, &snapshot.counters);
     if let Some(Opening { carried, .. }) = &snapshot.stream {
         span(out, carried.span);
         text(out, ",\"reliable\":");
@@ -125,7 +105,9 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     frame.finish()
 }
 
-pub(super) fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
+/// Page of the history for the pull side: JSON without a WebSocket header.
+#[must_use]
+pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
     let mut page = BytesMut::new();
     text(&mut page, "{");
     room_run_seq(&mut page, head);
@@ -135,7 +117,10 @@ pub(super) fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -
     page.freeze()
 }
 
-pub(super) fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
+/// Page of the reliable stream for the pull side: JSON without a WebSocket header. `reset` is the reason for
+/// a cursor that was not honoured.
+#[must_use]
+pub fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
     let Opening { epoch, offset, carried: Carried { span: Span { after, through, .. }, messages } } = opening;
     let mut page = BytesMut::new();
     format(&mut page, format_args!(r#"{{"room":"{room}","epoch":"{epoch}","offset":{offset}"#));
@@ -177,11 +162,6 @@ pub(super) fn notice(notice: Notice<'_>) -> Bytes {
     frame.finish()
 }
 
-fn batch_head(out: &mut BytesMut, head: Head<'_>) {
-    text(out, r#"{"kind":"batch","#);
-    room_run_seq(out, head);
-}
-
 fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
     let Head { room, run, seq: Seq(seq) } = head;
     format(out, format_args!(r#""room":"{room}","run":"{run}","seq":{seq}"#));
@@ -199,26 +179,6 @@ fn why_reset(out: &mut BytesMut, reset: Option<&str>) {
 fn span(out: &mut BytesMut, of: Span) {
     let Span { after, through, ack_within_ms } = of;
     format(out, format_args!(r#","after":{after},"through":{through},"ack_within_ms":{ack_within_ms}"#));
-}
-
-/// Writes a span and the alive messages of the span.
-fn carried(out: &mut BytesMut, brought: &Carried) {
-    span(out, brought.span);
-    // A span without alive messages still moves the device's cursor to `through`.
-    if !brought.messages.is_empty() {
-        text(out, ",\"carried\":");
-        shared(out, &brought.messages);
-    }
-}
-
-/// Writes the body: skipped, messages, merged and counters.
-fn body(out: &mut BytesMut, batch: &Batch) {
-    counts(out, "skipped", &batch.skipped);
-    text(out, ",\"messages\":");
-    shared(out, &batch.messages);
-    counts(out, "merged", &batch.merged);
-    counters(out, &batch.counters);
-    text(out, "}");
 }
 
 fn history(out: &mut BytesMut, history: &[Past]) {
@@ -284,17 +244,21 @@ fn message(out: &mut BytesMut, message: &Message, seq: Option<Seq>) {
 
 /// Writes `,"name":{"type":count,…}`, or nothing for no counts.
 fn counts(out: &mut BytesMut, name: &str, counts: &[(TypeName, u64)]) {
-    let mut separator = '{';
-    for (index, (type_name, count)) in counts.iter().enumerate() {
-        if index == 0 {
-            format(out, format_args!(",\"{name}\":"));
-        }
-        format(out, format_args!("{separator}\"{type_name}\":{count}"));
-        separator = ',';
-    }
     if !counts.is_empty() {
-        text(out, "}");
+        format(out, format_args!(",\"{name}\":"));
+        by_type(out, counts);
     }
+}
+
+/// Writes `{"type":count,…}`.
+fn by_type(out: &mut BytesMut, counts: &[(TypeName, u64)]) {
+    let mut separator = "";
+    text(out, "{");
+    for (type_name, count) in counts {
+        format(out, format_args!("{separator}\"{type_name}\":{count}"));
+        separator = ",";
+    }
+    text(out, "}");
 }
 
 fn counters(out: &mut BytesMut, changes: &[CounterChange]) {

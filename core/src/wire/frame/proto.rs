@@ -5,17 +5,19 @@
 //! before the content. Field numbers come from `proto/room.proto`, and a test decodes every kind with the
 //! generated code.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::{BINARY, FIELDS_ROOM, FrameDraft, Greeting, Head, Notice, OUTER_BYTES_MAX};
+use super::{BINARY, BatchFields, FrameDraft, Greeting, Head, Notice, OUTER_BYTES_MAX};
 use crate::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::now::millis;
 use crate::room::counters::CounterChange;
 use crate::room::id::{Seq, TypeName};
 use crate::room::message::{Class, Message, Payload};
 use crate::room::policy::Merge;
-use crate::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
+use crate::room::{Opening, Snapshot};
 use crate::wire::close::CloseReason;
 
 /// Field numbers of `ServerFrame`.
@@ -30,19 +32,6 @@ mod kind {
     pub(super) const BYE: u32 = 8;
 }
 
-/// Field numbers of `Batch`.
-mod batch {
-    pub(super) const AFTER: u32 = 4;
-    pub(super) const THROUGH: u32 = 5;
-    pub(super) const ACK_WITHIN_MS: u32 = 6;
-    pub(super) const CARRIED: u32 = 7;
-    pub(super) const SKIPPED: u32 = 8;
-    pub(super) const LATEST: u32 = 9;
-    pub(super) const MESSAGES: u32 = 10;
-    pub(super) const MERGED: u32 = 11;
-    pub(super) const COUNTERS: u32 = 12;
-}
-
 pub(super) fn message_bytes(message: &Message) -> usize {
     // The door sizes a reliable message before the stream assigns offset and recall: reserve the most bytes.
     let largest = match message.class() {
@@ -55,38 +44,22 @@ pub(super) fn message_bytes(message: &Message) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
 
-pub(super) fn level(head: Head<'_>, batch: &Batch) -> Bytes {
-    let capacity: usize = batch.messages.iter().map(|message| message.wire_bytes).sum();
-    let mut frame = FrameDraft::with_capacity(BINARY, capacity + FIELDS_ROOM);
-    room_run_seq(&mut frame.bytes, head);
-    if let Some(of) = batch.span {
-        span(&mut frame.bytes, of);
-    }
-    body(&mut frame.bytes, batch);
-    finish(frame, kind::BATCH)
-}
-
-pub(super) fn carry(head: Head<'_>, brought: &Carried) -> Bytes {
-    let mut frame = FrameDraft::with_capacity(BINARY, super::carried_bytes(brought) + FIELDS_ROOM);
-    room_run_seq(&mut frame.bytes, head);
-    carried(&mut frame.bytes, brought);
-    finish(frame, kind::BATCH)
-}
-
-pub(super) fn refresh(head: Head<'_>, refresh: &Refresh) -> Bytes {
-    let carried_bytes = refresh.carried.as_ref().map_or(0, super::carried_bytes);
-    let mut frame = FrameDraft::with_capacity(BINARY, carried_bytes + FIELDS_ROOM);
+pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
+    let mut frame = FrameDraft::with_capacity(BINARY, fields.capacity());
     let out = &mut frame.bytes;
+    // Literal field numbers: each occurs once, in the order of `Batch` in `proto/room.proto`.
     room_run_seq(out, head);
-    if let Some(brought) = &refresh.carried {
-        carried(out, brought);
+    if let Some(span) = fields.span {
+        number(out, 4, span.after);
+        number(out, 5, span.through);
+        number(out, 6, u64::from(span.ack_within_ms));
     }
-    counts(out, batch::SKIPPED, &refresh.missed.skipped);
-    for latest in &refresh.latest {
-        message(out, batch::LATEST, latest, None);
-    }
-    counts(out, batch::MERGED, &refresh.missed.merged);
-    counters(out, &refresh.counters);
+    messages(out, 7, fields.carried);
+    counts(out, 8, fields.skipped);
+    messages(out, 9, fields.latest);
+    messages(out, 10, fields.messages);
+    counts(out, 11, fields.merged);
+    counters(out, 12, fields.counters);
     finish(frame, kind::BATCH)
 }
 
@@ -105,17 +78,13 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     for past in &snapshot.history {
         message(out, 9, &past.message, Some(past.seq));
     }
-    for latest in &snapshot.latest {
-        message(out, 10, latest, None);
-    }
+    messages(out, 10, &snapshot.latest);
     counts(out, 11, &snapshot.counters);
-    if let Some(Opening { carried: Carried { span, messages }, .. }) = &snapshot.stream {
-        number(out, 12, span.after);
-        number(out, 13, span.through);
-        number(out, 14, u64::from(span.ack_within_ms));
-        for reliable in messages {
-            message(out, 15, reliable, None);
-        }
+    if let Some(Opening { carried, .. }) = &snapshot.stream {
+        number(out, 12, carried.span.after);
+        number(out, 13, carried.span.through);
+        number(out, 14, u64::from(carried.span.ack_within_ms));
+        messages(out, 15, &carried.messages);
     }
     finish(frame, kind::WELCOME)
 }
@@ -173,28 +142,10 @@ fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
 }
 
 /// Writes the span of a batch. A zero `after` is left out like any zero: a decoder reads 0.
-fn span(out: &mut BytesMut, of: Span) {
-    number(out, batch::AFTER, of.after);
-    number(out, batch::THROUGH, of.through);
-    number(out, batch::ACK_WITHIN_MS, u64::from(of.ack_within_ms));
-}
-
-/// Writes a span and the alive messages of the span.
-fn carried(out: &mut BytesMut, brought: &Carried) {
-    span(out, brought.span);
-    for reliable in &brought.messages {
-        message(out, batch::CARRIED, reliable, None);
+fn messages(out: &mut BytesMut, field: u32, messages: &[Arc<Message>]) {
+    for each in messages {
+        message(out, field, each, None);
     }
-}
-
-/// Writes the body: skipped, messages, merged and counters.
-fn body(out: &mut BytesMut, batch: &Batch) {
-    counts(out, batch::SKIPPED, &batch.skipped);
-    for each in &batch.messages {
-        message(out, batch::MESSAGES, each, None);
-    }
-    counts(out, batch::MERGED, &batch.merged);
-    counters(out, &batch.counters);
 }
 
 fn message(out: &mut BytesMut, field: u32, message: &Message, seq: Option<Seq>) {
@@ -249,15 +200,10 @@ fn counts(out: &mut BytesMut, field: u32, counts: &[(TypeName, u64)]) {
 }
 
 /// Writes a `map<string, CounterChange>`.
-fn counters(out: &mut BytesMut, changes: &[CounterChange]) {
+fn counters(out: &mut BytesMut, field: u32, changes: &[CounterChange]) {
     for CounterChange { type_name, add, total } in changes {
         let change = number_length(*add) + number_length(*total);
-        entry(
-            out,
-            batch::COUNTERS,
-            type_name.as_str().as_bytes(),
-            1 + encoded_len_varint(change as u64) + change,
-        );
+        entry(out, field, type_name.as_str().as_bytes(), 1 + encoded_len_varint(change as u64) + change);
         encode_key(2, WireType::LengthDelimited, out);
         encode_varint(change as u64, out);
         number(out, 1, *add);

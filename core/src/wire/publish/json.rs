@@ -16,7 +16,8 @@ use super::{Field, Given, MessageDraft, PublishError, Request};
 pub(super) fn parse(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
     let mut reading = RequestReading { request: Request::new(types), refusal: None };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let outcome = WholeRequest(&mut reading).deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    let top = Object { reading: &mut reading, is_top: true };
+    let outcome = top.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match outcome {
         Ok(()) => reading.request.end(),
         Err(error) => Err(reading.blame(&error)),
@@ -64,18 +65,25 @@ impl RequestReading<'_> {
     }
 }
 
-/// The top of a request: `{"messages":[…]}` or a single message.
-struct WholeRequest<'r, 't>(&'r mut RequestReading<'t>);
+/// An object of a request: a message, or `{"messages":[…]}` at the top.
+struct Object<'r, 't> {
+    reading: &'r mut RequestReading<'t>,
+    is_top: bool,
+}
 
-impl<'de> DeserializeSeed<'de> for WholeRequest<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Before the message is read: a list above the limit costs no further parsing.
+        if !self.is_top {
+            self.reading.request.begin_message().map_err(|refusal| self.reading.refuse(refusal))?;
+        }
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for WholeRequest<'_, '_> {
+impl<'de> Visitor<'de> for Object<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,13 +91,13 @@ impl<'de> Visitor<'de> for WholeRequest<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let reading = self.0;
+        let Self { reading, is_top } = self;
         let mut spelt = Spelt::default();
         let mut is_list = false;
         while let Some(name) = map.next_key::<FieldName<'de>>()? {
             match name {
                 // The list stands alone: fields beside the list would belong to no message.
-                FieldName::Known(Field::Messages) if !is_list && spelt.seen == 0 => {
+                FieldName::Known(Field::Messages) if is_top && !is_list && spelt.seen == 0 => {
                     is_list = true;
                     reading.request.field = Some(Field::Messages);
                     map.next_value_seed(List(reading))?;
@@ -126,40 +134,8 @@ impl<'de> Visitor<'de> for List<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(()) = list.next_element_seed(Listed(self.0))? {}
+        while let Some(()) = list.next_element_seed(Object { reading: self.0, is_top: false })? {}
         Ok(())
-    }
-}
-
-struct Listed<'r, 't>(&'r mut RequestReading<'t>);
-
-impl<'de> DeserializeSeed<'de> for Listed<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        // Before the message is read: a list above the limit costs no further parsing.
-        self.0.request.begin_message().map_err(|refusal| self.0.refuse(refusal))?;
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Listed<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(OBJECT_ALLOWED)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut spelt = Spelt::default();
-        while let Some(name) = map.next_key::<FieldName<'de>>()? {
-            match name {
-                FieldName::Known(Field::Messages) => return Err(self.0.unknown(Field::Messages.name())),
-                FieldName::Known(field) => spelt.read(field, &mut map, self.0)?,
-                FieldName::Unknown(name) => return Err(self.0.unknown(&name)),
-            }
-        }
-        spelt.take(self.0)
     }
 }
 
@@ -168,11 +144,11 @@ impl<'de> Visitor<'de> for Listed<'_, '_> {
 struct Spelt<'a> {
     /// One bit for each field read so far.
     seen: u8,
-    type_name: Option<Text<'a>>,
+    type_name: Option<Cow<'a, str>>,
     payload: Option<&'a RawValue>,
-    payload_b64: Option<Text<'a>>,
-    id: Option<Text<'a>>,
-    key: Option<Text<'a>>,
+    payload_b64: Option<Cow<'a, str>>,
+    id: Option<Cow<'a, str>>,
+    key: Option<Cow<'a, str>>,
     count: Option<u64>,
     ttl_ms: Option<u64>,
 }
@@ -194,13 +170,13 @@ impl<'a> Spelt<'a> {
         }
         self.seen |= bit;
         match field {
-            Field::Type => self.type_name = Some(map.next_value()?),
+            Field::Type => self.type_name = Some(map.next_value::<Text<'a>>()?.0),
             // Not an `Option`: JSON `null` is a payload like any other.
             Field::Payload => self.payload = Some(map.next_value()?),
-            Field::PayloadB64 => self.payload_b64 = Some(map.next_value()?),
+            Field::PayloadB64 => self.payload_b64 = Some(map.next_value::<Text<'a>>()?.0),
             // `Option`s: `null` counts as left out.
-            Field::Id => self.id = map.next_value()?,
-            Field::Key => self.key = map.next_value()?,
+            Field::Id => self.id = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
+            Field::Key => self.key = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
             Field::Count => self.count = map.next_value()?,
             Field::TtlMs => self.ttl_ms = map.next_value()?,
             // A message has no list inside.
@@ -235,39 +211,8 @@ impl<'a> Spelt<'a> {
 }
 
 /// A string of the request: borrowed, or copied if the text has escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl std::ops::Deref for Text<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor).map(Text)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-}
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 enum FieldName<'a> {
     Known(Field),
@@ -276,7 +221,7 @@ enum FieldName<'a> {
 
 impl<'de> Deserialize<'de> for FieldName<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = deserializer.deserialize_identifier(TextVisitor)?;
+        let Text(name) = Text::deserialize(deserializer)?;
         let known = Field::ALL.into_iter().find(|field| field.name() == name);
         Ok(known.map_or(FieldName::Unknown(name), FieldName::Known))
     }

@@ -1,4 +1,4 @@
-//! How devices come and go while a run runs: stays by the audience, hops, storms, deaths, and devices that read slowly.
+//! Comings and goings of devices during the run: stays, hops, storms, deaths, and slow reading.
 
 use std::io::Write as _;
 
@@ -9,17 +9,16 @@ use crate::devices::watch::Track;
 use crate::scenario::habits::{SIP_EVERY_NS, until_death_ns, until_hop_ns};
 use crate::wire::frame::{OPCODE_CLOSE, write_device_frame};
 
-/// How long a device that is to join as a newcomer waits for the end of a pull that it began before.
+/// Wait of a newcomer until an earlier pull of the same device ends.
 const JOIN_AGAIN_NS: u64 = 100_000_000;
 
 impl Devices {
-    /// What the device at `index` is to do from the first publish on, besides what follows from what it hears.
+    /// Plans the acts of the device at `index` from the first publish on, besides answers to frames.
     pub(super) fn plan_comings(&mut self, index: usize, now_ns: u64) {
         self.plan_stay(index);
         let start_ns = self.start_ns;
         let habits = self.devices[index].habits;
-        let storms: Vec<(u8, u64)> = self.crowd.storms_of(index).collect();
-        for (place, at_ns) in storms {
+        for (place, at_ns) in self.crowd.storms_of(index) {
             self.errands.add(start_ns + at_ns, index, Errand::Storm(place));
         }
         if habits.hops {
@@ -32,28 +31,27 @@ impl Devices {
         self.sip_from_now(index);
     }
 
-    /// The end of the stay that a device is in, or the beginning of its next.
+    /// Plans the end of a device's stay; for a device that is away, the beginning of the next stay.
     fn plan_stay(&mut self, index: usize) {
         let is_away = self.devices[index].phase == Phase::Away;
         let after_start_ns = monotonic_ns().saturating_sub(self.start_ns);
         let Some(stay) = self.crowd.stay(index, after_start_ns) else { return };
-        match (is_away, stay.from_ns, stay.to_ns) {
-            (true, from_ns, _) => {
-                let due_ns = self.start_ns + from_ns.unwrap_or(0);
-                self.devices[index].due_ns = due_ns;
-                self.errands.add(due_ns, index, Errand::Join);
-            }
-            (false, _, Some(to_ns)) => self.errands.add(self.start_ns + to_ns, index, Errand::Leave),
-            (false, _, None) => {}
+        if is_away {
+            let due_ns = self.start_ns + stay.from_ns.unwrap_or(0);
+            self.devices[index].due_ns = due_ns;
+            self.errands.add(due_ns, index, Errand::Join);
+        } else if let Some(to_ns) = stay.to_ns {
+            self.errands.add(self.start_ns + to_ns, index, Errand::Leave);
         }
     }
 
-    /// A stay begins: the device connects as soon as a handshake is free, and its latency counts from now.
+    /// Begins a stay: the device connects as soon as a handshake is free.
     pub(super) fn join(&mut self, index: usize, now_ns: u64) {
         let device = &mut self.devices[index];
         if self.is_calm || device.phase != Phase::Away {
             return;
         }
+        // The old pull's page would be taken for the new stay's.
         if device.is_pulling {
             self.errands.add(now_ns + JOIN_AGAIN_NS, index, Errand::Join);
             return;
@@ -65,13 +63,14 @@ impl Devices {
         self.plan_stay(index);
     }
 
-    /// A stay is over: the device says goodbye, and owes nothing any more.
+    /// Ends a stay: the device says goodbye, and owes no further account.
     pub(super) fn leave_room(&mut self, index: usize) {
         if self.is_calm || matches!(self.devices[index].phase, Phase::Away | Phase::Dead | Phase::Ended) {
             return;
         }
+        // A device that was never let in has waited at least until now, and a wait left out would flatter the
+        // node.
         if self.devices[index].phase != Phase::Watching && self.devices[index].due_ns <= monotonic_ns() {
-            // It was never let in: at least so long it has waited.
             self.joined(index, monotonic_ns());
         }
         self.say_goodbye(index);
@@ -86,15 +85,15 @@ impl Devices {
         self.errands.add(now_ns + wait_ns, index, Errand::Hop);
     }
 
-    /// A device goes to another room, as one that was never there: to large ones more often, as people do. Where devices hop
-    /// a worker has all rooms that any sit in, so a room's index is its place.
+    /// Moves a device to another room as a newcomer; large rooms draw more devices. In a run with hops every
+    /// worker watches all rooms, so a room's index and place are equal.
     pub(super) fn hop(&mut self, index: usize, now_ns: u64) {
         let device = &self.devices[index];
         if self.is_calm || matches!(device.phase, Phase::Dead | Phase::Ended) || self.room_names.len() < 2 {
             return;
         }
-        let may_go = device.phase == Phase::Watching && !device.is_pulling;
-        if may_go {
+        // A device that is not in its room, or in the middle of a pull, tries again at its next hop.
+        if device.phase == Phase::Watching && !device.is_pulling {
             self.say_goodbye(index);
             self.end_stay(index);
             let room = self.crowd.seating.another(self.devices[index].place, &mut self.random);
@@ -110,23 +109,25 @@ impl Devices {
         self.plan_hop(index, now_ns);
     }
 
-    /// A device is cut off with many others, and comes back within the time that the storm gives.
+    /// Cuts a device's connection in a storm. The device comes back within the storm's time.
     pub(super) fn storm(&mut self, index: usize, place: u8) {
         let Some(storm) = self.crowd.storms.get(usize::from(place)).copied() else { return };
         if self.is_calm || self.devices[index].phase != Phase::Watching {
             return;
         }
-        let away_ns = self.random.u64(..=storm.back_within_ms * 1_000_000);
+        let away_ns = self.random.u64(..=storm.back_within.ms() * 1_000_000);
         self.moves.storm_cuts += 1;
-        self.leave(index, self.start_ns + storm.at_ms * 1_000_000 + away_ns);
+        self.leave(index, self.start_ns + storm.at.ms() * 1_000_000 + away_ns);
     }
 
-    /// A device stops for ever: it neither reads nor pings, and its connection stays. It owes nothing any more.
+    /// Stops a device for ever: no reads and no pings on an open connection. A dead device
+    /// owes no further account.
     pub(super) fn die(&mut self, index: usize, now_ns: u64) {
         let device = &mut self.devices[index];
         if self.is_calm || matches!(device.phase, Phase::Dead | Phase::Ended) {
             return;
         }
+        // Only a connection can be left silent, so a device without one dies later.
         if device.phase != Phase::Watching {
             let wait_ns = until_death_ns(&mut self.random);
             self.errands.add(now_ns + wait_ns, index, Errand::Die);
@@ -135,11 +136,13 @@ impl Devices {
         let kept = device.stream.take();
         self.end_stay(index);
         let device = &mut self.devices[index];
-        (device.stream, device.phase, device.is_stalled) = (kept, Phase::Dead, true);
+        device.stream = kept;
+        device.phase = Phase::Dead;
+        device.is_stalled = true;
         self.moves.deaths += 1;
     }
 
-    /// From here on a slow device reads in sips.
+    /// Has a slow device read in sips from here on.
     pub(super) fn sip_from_now(&mut self, index: usize) {
         let device = &mut self.devices[index];
         if !device.habits.is_slow || self.is_calm || self.start_ns == 0 || device.phase != Phase::Watching {
@@ -152,7 +155,7 @@ impl Devices {
         }
     }
 
-    /// A slow device reads a little.
+    /// Reads a sip, and plans the next.
     pub(super) fn sip(&mut self, index: usize, now_ns: u64) -> Result<(), String> {
         let device = &mut self.devices[index];
         if self.is_calm || device.phase != Phase::Watching {
@@ -163,8 +166,8 @@ impl Devices {
         self.read_once(index, self.crowd.awkward.sip_bytes()).map(drop)
     }
 
-    /// A device is in its room: the time that took, counted from when it was due, goes into the figures. Those of the start
-    /// are no part of them: they come as handshakes are free.
+    /// Records the time from a device's due time to the welcome. Joins before the first publish follow the
+    /// free handshakes instead of a schedule, and are left out.
     pub(super) fn joined(&mut self, index: usize, now_ns: u64) {
         let due_ns = self.devices[index].due_ns;
         if self.start_ns > 0 && due_ns >= self.watch.figures.timed_from_ns.max(self.start_ns) {
@@ -172,13 +175,13 @@ impl Devices {
         }
     }
 
-    /// A device leaves its room for good.
+    /// Settles a device that leaves its room for good, and drops its connection.
     fn end_stay(&mut self, index: usize) {
         self.watch.end_stay(self.devices[index].track, self.seat(index), monotonic_ns());
         self.depart(index);
     }
 
-    /// A device's connection is given up by itself.
+    /// Drops a device's connection from this side.
     pub(super) fn depart(&mut self, index: usize) {
         let device = &mut self.devices[index];
         match device.phase {
@@ -200,7 +203,7 @@ impl Devices {
         if let (Phase::Watching, Some(stream)) = (device.phase, &mut device.stream) {
             let mut close = Vec::new();
             write_device_frame(&mut close, OPCODE_CLOSE, &1000_u16.to_be_bytes(), mask);
-            // What the kernel does not take now is not waited for.
+            // A full kernel buffer loses the goodbye, as a real device does.
             drop(stream.write(&close));
         }
     }

@@ -1,4 +1,4 @@
-//! How devices connect, and what becomes of connections that end: attempts, retries, and who is given up.
+//! Connections of devices: attempts, retries, and the end of a connection.
 
 use std::io::Write as _;
 
@@ -11,14 +11,18 @@ use crate::ledger::Kind;
 use crate::machine::sockets;
 use crate::scenario::habits::{DeviceHabits, until_return_ns};
 
-/// Attempts at one device's connection. Past it the run is given up, or after the first publish the device.
+/// Attempts at a device's connection. After the last, the run is given up; once publishing began, the
+/// device.
 const ATTEMPTS_MAX: u8 = 5;
-/// How long a failed attempt waits for its next, times the attempts so far.
+/// Wait between a failed attempt and the next, times the attempts so far.
 const RETRY_AFTER_NS: u64 = 200_000_000;
-/// What the kernel may hold for a device that stalls, dawdles or dies: little, or it stops reading without anybody noticing.
+/// Kernel buffer of a stalling, slow or dying device. In a larger buffer the silence would go
+/// unnoticed.
 const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
 
 impl Devices {
+    /// Begins handshakes until [`super::Crowd::handshakes_max`] are under way: retries first, then untried
+    /// devices.
     pub(super) fn connect_more(&mut self) -> Result<(), String> {
         while self.shaking < self.crowd.handshakes_max {
             let index = if let Some(index) = self.retries.pop_front() {
@@ -30,7 +34,7 @@ impl Devices {
             } else {
                 return Ok(());
             };
-            // Away as yet; or it left, or is here, before its turn came.
+            // A device before its first stay; or one that left, or came in, before its turn.
             if self.devices[index].phase != Phase::Idle {
                 continue;
             }
@@ -53,12 +57,13 @@ impl Devices {
         Ok(())
     }
 
-    /// Connected: asks for the room.
+    /// Asks for the room over a new connection.
     pub(super) fn ask(&mut self, index: usize) -> Result<(), String> {
         let seat = self.seat(index);
         let query = self.watch.resume_query(self.devices[index].track, seat);
         let request = self.handshake.request(&self.room_names[seat.place], &query);
         let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
+        // A refused connection becomes writable as well, with an error.
         let written = match stream.take_error() {
             Ok(None) => stream.write(&request),
             Ok(Some(error)) | Err(error) => Err(error),
@@ -68,12 +73,13 @@ impl Devices {
                 self.devices[index].phase = Phase::Handshaking;
                 Ok(())
             }
+            // A new connection's buffer holds many requests, so a rest is not worth keeping.
             Ok(_) => self.give_back(index, "the kernel took half a request"),
             Err(error) => self.give_back(index, &error.to_string()),
         }
     }
 
-    /// A connection that ended before its welcome: tried again a little later, unless it was tried enough.
+    /// Ends an attempt without a welcome, and plans another while attempts are left.
     #[cold]
     pub(super) fn give_back(&mut self, index: usize, reason: &str) -> Result<(), String> {
         self.shaking -= 1;
@@ -85,6 +91,7 @@ impl Devices {
         let attempts = device.attempts;
         let is_known = device.track.is_known() || self.start_ns > 0;
         let wait_ns = if self.crowd.awkward.through_restarts {
+            // The node may be down for as long as it takes to start.
             until_return_ns(&mut self.random)
         } else if attempts < ATTEMPTS_MAX {
             RETRY_AFTER_NS * u64::from(attempts)
@@ -92,38 +99,37 @@ impl Devices {
             self.give_up(index, reason);
             return Ok(());
         } else {
+            // Before the first publish a missing device would make the run another run.
             return Err(format!("device {} after {attempts} attempts: {reason}", self.seat(index).device));
         };
         self.errands.add(monotonic_ns() + wait_ns, index, Errand::Connect);
         Ok(())
     }
 
-    /// A device that is not in its room and should be.
+    /// Counts a device as cut off, for good.
     #[cold]
     pub(super) fn give_up(&mut self, index: usize, reason: &str) {
         let device = &mut self.devices[index];
         device.stream = None;
         device.phase = Phase::Ended;
-        let seat = self.seat(index);
-        self.watch.violations.add(Kind::Disconnected, 1, || format!("device {}: {reason}", seat.device));
+        self.watch.broke(Kind::Disconnected, self.seat(index), format_args!("{reason}"));
     }
 
-    /// A connection that ended: an attempt that failed, or a device that was cut off.
+    /// Takes note of an end by the other side: an attempt fails, or a device was cut off.
     #[cold]
     pub(super) fn lose(&mut self, index: usize, reason: &str) -> Result<(), String> {
         match self.devices[index].phase {
-            Phase::Away | Phase::Idle | Phase::Dead | Phase::Ended => Ok(()),
-            Phase::Connecting | Phase::Handshaking | Phase::Waiting => self.give_back(index, reason),
+            Phase::Away | Phase::Idle | Phase::Dead | Phase::Ended => {}
+            Phase::Connecting | Phase::Handshaking | Phase::Waiting => return self.give_back(index, reason),
             Phase::Watching if self.may_return(index) => {
                 let wait_ns = until_return_ns(&mut self.random);
                 self.leave(index, monotonic_ns() + wait_ns);
-                Ok(())
             }
             Phase::Watching => {
                 self.watching -= 1;
                 self.give_up(index, reason);
-                Ok(())
             }
         }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Which devices a worker holds, where they sit, and when each is there. Pure.
+//! The devices of a worker: their numbers, rooms, stays and habits. Pure.
 
 use std::net::Ipv4Addr;
 
@@ -6,76 +6,68 @@ use crate::scenario::audience::{Audience, Stay};
 use crate::scenario::habits::{Awkward, DeviceHabits, Storm};
 use crate::scenario::seating::Seating;
 
-/// Devices that come from one address. The kernel gives a connection every second port of its 28 000 at once, and when those
-/// are used up it searches the others one by one: each of a raid's last devices would wait milliseconds for that.
+/// Devices for each source address. The kernel gives a connection every second of 28 000 ports at once. Past
+/// 14 000 connections the search goes port by port: each of a raid's last devices would wait milliseconds.
 pub(crate) const DEVICES_PER_SOURCE: usize = 8_000;
 
-/// Which devices a worker holds and how it connects them. Device n of the run is of worker n modulo the workers, so that
-/// all of them share what comes at one time.
+/// The devices of a worker and their ways to connect. Device n of the run belongs to worker n modulo the
+/// workers, so all workers share every rush of joins.
 #[derive(Debug, Clone)]
 pub(crate) struct Crowd {
-    /// Which worker of the run this is.
+    /// Number of this worker, from 0.
     pub(crate) worker: u32,
-    /// How many there are.
     pub(crate) workers: u32,
-    /// Rooms of the whole run: the first device of each is its witness.
+    /// Rooms of the run. The first device of each room is the witness.
     pub(crate) rooms: u32,
-    /// Where every device of the run sits at first.
+    /// The first room of every device of the run.
     pub(crate) seating: Seating,
-    /// How many of them are there when.
     pub(crate) audience: Audience,
-    /// When many cut their connections.
     pub(crate) storms: Vec<Storm>,
-    /// The loopback address that the first of them come from; used when the door is on loopback.
+    /// The loopback address of the first devices; used with a door on loopback.
     pub(crate) source: Ipv4Addr,
-    /// Handshakes that may be under way at one time.
+    /// Handshakes under way at a time.
     pub(crate) handshakes_max: u32,
-    /// What some of them do besides listening.
     pub(crate) awkward: Awkward,
-    /// What that is drawn from.
     pub(crate) seed: u64,
 }
 
-/// Where a worker's devices sit.
+/// The rooms of a worker's devices.
 #[derive(Debug)]
 pub(crate) struct Seats {
     /// The worker's rooms, by place.
     pub(crate) room_names: Vec<String>,
-    /// The place of each of its devices.
+    /// The place of each device's room.
     pub(crate) places: Vec<u32>,
 }
 
 impl Crowd {
     /// The number in the run of this worker's device at `index`.
-    #[must_use]
     pub(crate) fn number(&self, index: usize) -> u32 {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         index.saturating_mul(self.workers).saturating_add(self.worker)
     }
 
-    /// The loopback address of the device at `index`: the same but for its second part, where there are many.
-    #[must_use]
+    /// The loopback address of the device at `index`. The second part grows by 1 for each
+    /// [`DEVICES_PER_SOURCE`].
     pub(crate) fn source_of(&self, index: usize) -> Ipv4Addr {
         let [net, first, subnet, host] = self.source.octets();
         let further = u8::try_from(index / DEVICES_PER_SOURCE).unwrap_or(u8::MAX);
         Ipv4Addr::new(net, first.wrapping_add(further), subnet, host)
     }
 
-    /// Whether a device is the one by which its room is judged: it is there from before the first publish to the end.
+    /// A witness stays in the room from before the first publish to the end, and the room is judged by it.
     fn is_witness(&self, device: u32) -> bool {
         device < self.rooms
     }
 
-    /// What the device at `index` does besides listening.
-    #[must_use]
     pub(crate) fn habits(&self, index: usize) -> DeviceHabits {
         let device = self.number(index);
         let habits = self.awkward.habits(self.seed, device);
         if self.is_witness(device) { habits.of_a_witness() } else { habits }
     }
 
-    /// The stay of the device at `index` that is not over so long after the first publish, or its next.
-    #[must_use]
+    /// The first stay of the device at `index` with an end later than `after_start_ns` after the first
+    /// publish.
     pub(crate) fn stay(&self, index: usize, after_start_ns: u64) -> Option<Stay> {
         let device = self.number(index);
         if self.is_witness(device) {
@@ -84,13 +76,13 @@ impl Crowd {
         self.audience.stays(device).find(|stay| stay.to_ns.is_none_or(|to_ns| to_ns > after_start_ns))
     }
 
-    /// The storms that take the device at `index`: their places among the run's, and when they are, counted from the start.
+    /// The storms over the device at `index`: place in the run's list, and ns after the first publish.
     pub(crate) fn storms_of(&self, index: usize) -> impl Iterator<Item = (u8, u64)> + '_ {
         let device = self.number(index);
         let storms = (0_u8..)
             .zip(&self.storms)
             .filter(move |(place, storm)| !self.is_witness(device) && storm.takes(*place, self.seed, device));
-        storms.map(|(place, storm)| (place, storm.at_ms * 1_000_000))
+        storms.map(|(place, storm)| (place, storm.at.ms() * 1_000_000))
     }
 }
 
@@ -98,6 +90,7 @@ impl Crowd {
 mod tests {
     use super::*;
     use crate::scenario::seating::Sizes;
+    use crate::scenario::units::{Share, Span};
 
     fn crowd(worker: u32) -> Crowd {
         Crowd {
@@ -106,7 +99,11 @@ mod tests {
             rooms: 4,
             seating: Seating::new(Sizes::Even, 9, 4, 1),
             audience: Audience::steady(2),
-            storms: vec![Storm { at_ms: 2_000, share: 1_000_000, back_within_ms: 0 }],
+            storms: vec![Storm {
+                at: Span::of_seconds(2),
+                share: Share::of_millionths(1_000_000),
+                back_within: Span::default(),
+            }],
             source: Ipv4Addr::LOCALHOST,
             handshakes_max: 1,
             awkward: Awkward { dead_share: 1_000_000, ..Awkward::default() },

@@ -1,4 +1,4 @@
-//! Devices for tests, in their rooms by word alone: nothing is connected.
+//! Devices for tests: in their rooms by their phase alone, without connections.
 
 use std::net::Ipv4Addr;
 
@@ -8,17 +8,18 @@ use crate::devices::watch::{RoomToWatch, Watch};
 use crate::scenario::audience::Audience;
 use crate::scenario::habits::Awkward;
 use crate::scenario::seating::{Seating, Sizes};
+use crate::scenario::units::Share;
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 use crate::wire::handshake::Handshake;
 
-/// One worker's devices, all in their rooms, of which the first has nine tenths of them.
+/// One worker's devices, all in their rooms. The first room has nine tenths of the devices.
 pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Devices {
     let door: Door = "ws://127.0.0.1:1".parse().unwrap();
     let name = |room: u32| format!("lg-{room}");
     let to_watch = (0..rooms).map(|room| RoomToWatch { room, name: name(room) });
     let watch = Watch::new(Known::new(Vec::new(), 1), Encoding::Json, to_watch);
-    let seating = Seating::new(Sizes::Giant { share: 900_000 }, devices, rooms, 1);
+    let seating = Seating::new(Sizes::Giant { share: Share::of_millionths(900_000) }, devices, rooms, 1);
     let seats = Seats {
         room_names: (0..rooms).map(name).collect(),
         places: (0..devices).map(|device| seating.room_of(device)).collect(),
@@ -42,6 +43,7 @@ pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Devices {
     for device in &mut viewers.devices {
         device.phase = Phase::Watching;
     }
-    (viewers.watching, viewers.shaking) = (viewers.devices.len(), 0);
+    viewers.watching = viewers.devices.len();
+    viewers.shaking = 0;
     viewers
 }

@@ -1,19 +1,20 @@
-//! What devices do by themselves: acknowledge, pull what they lack, stop reading, cut themselves off and come back.
+//! Acts of devices on their own: acknowledgements, pulls, stalls, cuts and returns.
 
 use mio::Token;
 
 use super::{Devices, Ending, Phase};
 use crate::clock::monotonic_ns;
 use crate::devices::errands::Errand;
+use crate::devices::pulls::Pulled;
 use crate::machine::sockets;
 use crate::scenario::habits::{away_ns, until_cut_ns, until_stall_ns};
 use crate::wire::frame;
 
-/// How long a device waits before it pulls again what it could not have.
+/// Wait of a device between a pull without progress and the next.
 const PULL_AGAIN_NS: u64 = 300_000_000;
 
 impl Devices {
-    /// Publishing begins at `start_ns`: devices follow their habits from now on, and come and go from then on.
+    /// Sets the time of the first publish. Devices follow their habits from now on.
     pub(crate) fn begin(&mut self, start_ns: u64) {
         self.start_ns = start_ns;
         let now_ns = monotonic_ns();
@@ -29,7 +30,7 @@ impl Devices {
         }
     }
 
-    /// Publishing ended: whoever stalls reads again, and nobody goes away any more.
+    /// Ends the habits after the last publish: stalled devices read again, and no device goes away any more.
     pub(crate) fn calm(&mut self) -> Result<(), String> {
         self.is_calm = true;
         for index in 0..self.devices.len() {
@@ -38,13 +39,13 @@ impl Devices {
         Ok(())
     }
 
-    /// When a device came back the last time.
-    #[must_use]
+    /// The time of the latest return of a device, or of the latest end of a stall.
     pub(crate) fn latest_return_ns(&self) -> u64 {
         self.latest_return_ns
     }
 
-    /// A device has one cut before it at a time, however often it comes back by itself meanwhile.
+    /// Plans a device's cut. A second cut is never planned: returns for other reasons must not multiply the
+    /// cuts.
     fn plan_cut(&mut self, index: usize, now_ns: u64) {
         let device = &mut self.devices[index];
         if device.habits.reconnects && !device.is_cut_planned && !self.is_calm {
@@ -54,7 +55,7 @@ impl Devices {
         }
     }
 
-    /// A device cuts its connection. One that is not in its room has the next cut planned when it is.
+    /// Cuts a device's connection. For a device outside the room, the next cut is planned at the return.
     fn cut(&mut self, index: usize, now_ns: u64) {
         let device = &mut self.devices[index];
         device.is_cut_planned = false;
@@ -85,7 +86,7 @@ impl Devices {
         Ok(())
     }
 
-    /// A frame brought reliable messages, or what stands for them.
+    /// Has a device pull missing offsets, and acknowledge, after a frame with a part of the stream.
     #[inline]
     pub(super) fn heard_reliable(&mut self, index: usize, ack_within_ms: u64, now_ns: u64) {
         let device = &mut self.devices[index];
@@ -93,18 +94,19 @@ impl Devices {
             device.is_pulling = true;
             self.pulls.want(index);
         }
-        let device = &mut self.devices[index];
         if !device.owes_ack && device.track.place.offset > 0 {
             device.owes_ack = true;
+            // Spread over the time that the node allows, so that a crowd does not acknowledge at one moment.
             let wait_ns = self.random.u64(..=ack_within_ms * 1_000_000);
             self.errands.add(now_ns + wait_ns, index, Errand::Acknowledge);
         }
     }
 
-    /// A device is in its room: the first time, or again.
+    /// Takes note of a device's welcome, first or later.
     pub(super) fn welcomed(&mut self, index: usize, ack_within_ms: Option<u64>, now_ns: u64) {
         self.joined(index, now_ns);
         self.sip_from_now(index);
+        // Only a return sets this time. The cuts of first joins are planned at the first publish.
         if self.devices[index].track.place.returned_ns == now_ns {
             self.latest_return_ns = now_ns;
             self.plan_cut(index, now_ns);
@@ -114,13 +116,14 @@ impl Devices {
         }
     }
 
-    /// Whether a device whose connection ended comes back: then that is no broken promise.
+    /// The end of this device's connection is no broken promise, and the device comes back. A node may cut
+    /// devices without reads.
     pub(super) fn may_return(&self, index: usize) -> bool {
         let habits = self.devices[index].habits;
         self.crowd.awkward.through_restarts || habits.stalls || habits.is_slow
     }
 
-    /// Ends a device's connection without a word; it connects again at `due_ns`.
+    /// Ends a device's connection without a goodbye. The device connects again at `due_ns`.
     pub(super) fn leave(&mut self, index: usize, due_ns: u64) {
         self.depart(index);
         let device = &mut self.devices[index];
@@ -147,22 +150,24 @@ impl Devices {
         }
     }
 
-    /// A device that stalled reads again. Its connection may be gone meanwhile.
+    /// Has a stalled device read again.
     fn wake(&mut self, index: usize) -> Result<(), String> {
         let device = &mut self.devices[index];
+        // The connection may be gone by now, and a dead device stays silent.
         if !device.is_stalled || device.phase == Phase::Dead {
             return Ok(());
         }
         device.is_stalled = false;
-        // A slow device reads on only when the run is over, and then like any other.
+        // A slow device wakes only after the last publish, and then reads like any other.
         device.track.place.is_slow = false;
         let now_ns = monotonic_ns();
         device.track.place.returned_ns = now_ns;
         self.latest_return_ns = now_ns;
+        // Events during the stall were not looked at, so the socket is read until it is empty.
         self.read(index, Ending(true))
     }
 
-    /// Sends one cumulative acknowledgement, or drops it where the device is one that does.
+    /// Sends one cumulative acknowledgement, or drops the acknowledgement by the device's habit.
     fn acknowledge(&mut self, index: usize) {
         let seat = self.seat(index);
         let device = &mut self.devices[index];
@@ -176,27 +181,25 @@ impl Devices {
             streams.tally.acks_dropped += 1;
             return;
         }
-        let room = &self.room_names[seat.place];
         let Some(epoch) = streams.epoch(place, seat) else { return };
-        let ack = frame::ack(self.handshake.encoding(), room, epoch, place.offset);
+        let ack = self.handshake.encoding.ack(&self.room_names[seat.place], epoch, place.offset);
         streams.tally.acks_sent += 1;
         let mut frame = Vec::with_capacity(ack.len() + 8);
-        frame::write_device_frame(&mut frame, self.handshake.opcode(), &ack, self.random.u32(..));
-        // A device whose connection ends by this is counted as cut off, or comes back; nothing further follows here.
+        frame::write_device_frame(&mut frame, self.handshake.encoding.opcode(), &ack, self.random.u32(..));
+        // A connection that ends here is counted by `lose`.
         drop(self.say(index, &frame));
     }
 
     fn want_pull(&mut self, index: usize) {
-        let device = &self.devices[index];
+        let device = &mut self.devices[index];
         let place = device.track.place;
-        if device.phase == Phase::Watching && place.wanted > place.offset {
+        device.is_pulling = device.phase == Phase::Watching && place.wanted > place.offset;
+        if device.is_pulling {
             self.pulls.want(index);
-        } else {
-            self.devices[index].is_pulling = false;
         }
     }
 
-    /// Begins the pulls that wait, as far as there is room for them.
+    /// Begins the waiting pulls, as far as slots are free.
     pub(super) fn pull_more(&mut self) {
         let now_ns = monotonic_ns();
         while let Some(pulled) = self.pulls.expire(now_ns) {
@@ -210,7 +213,7 @@ impl Devices {
             let begun = sockets::connect(self.door, self.crowd.source_of(index), None)
                 .and_then(|stream| self.pulls.begin(self.poll.registry(), index, stream, request, now_ns));
             if begun.is_err() {
-                self.pulled(crate::devices::pulls::Pulled { device: index, page: None });
+                self.pulled(Pulled { device: index, page: None });
             }
         }
     }
@@ -221,8 +224,8 @@ impl Devices {
         }
     }
 
-    /// A pull ended: its page is applied, and the next one wanted if something is missing still.
-    fn pulled(&mut self, pulled: crate::devices::pulls::Pulled) {
+    /// Applies a pulled page, and plans the next pull while offsets are missing.
+    fn pulled(&mut self, pulled: Pulled) {
         let index = pulled.device;
         let now_ns = monotonic_ns();
         let seat = self.seat(index);
@@ -231,11 +234,11 @@ impl Devices {
         let before = device.track.place;
         let mut brought = None;
         match pulled.page {
-            // What comes after the device left is of no use: it comes back with its cursor.
             Some(page) if device.phase == Phase::Watching && page.room == self.room_names[seat.place] => {
                 let place = &mut device.track.place;
                 brought = streams.take_page(place, seat, &page, now_ns, &mut self.watch.violations);
             }
+            // The device left meanwhile. Its welcome will honour its cursor.
             Some(_) => {}
             None => streams.tally.pulls_failed += 1,
         }

@@ -1,9 +1,11 @@
-//! Many devices on one thread: connects them, reads what they are sent, keeps them alive. What a frame means is judged
-//! in `watch`; here are only sockets; in `habits` and `comings` what devices do by themselves: acknowledge, pull, stall,
-//! come back, join and leave; in `connecting` how they connect; in `crowd` which devices these are.
+//! Many devices on one thread: connections, reads, and pings.
 //!
-//! A device is one `Device` of some hundred bytes and a socket. All read into one scratch; only a frame that is half
-//! here owns bytes, from a pool that is reused, so the steady state allocates nothing.
+//! Here are only sockets; `watch` judges the frames. Submodules: `connecting` (attempts and retries),
+//! `habits` (acknowledgements, pulls, stalls, cuts), `comings` (stays, hops, storms, deaths), `crowd`
+//! (numbers and rooms).
+//!
+//! A device is one `Device` of some hundred bytes and a socket. All devices read into one scratch. Only a
+//! half frame owns bytes, from a reused pool, so the steady state allocates nothing.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -22,7 +24,7 @@ use crate::figures::latency::Latency;
 use crate::ledger::Kind;
 use crate::scenario::habits::DeviceHabits;
 use crate::wire::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
-use crate::wire::handshake::{Handshake, HandshakeAnswer};
+use crate::wire::handshake::Handshake;
 
 mod comings;
 mod connecting;
@@ -37,19 +39,20 @@ pub(crate) use crowd::{Crowd, DEVICES_PER_SOURCE, Seats};
 const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
 /// Readiness events taken in one turn.
 const EVENTS_MAX: usize = 4096;
-/// Buffers for half frames that are kept for reuse.
+/// Buffers for half frames kept for reuse.
 const SPARE_MAX: usize = 1024;
 const WAKE: Token = Token(usize::MAX);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
-    /// Not to be there now: before its first stay, or after one.
+    /// Before the first stay, or between two.
+    #[default]
     Away,
-    /// To be there, and not connected.
+    /// Meant to be in a room, without a connection.
     Idle,
     Connecting,
     Handshaking,
-    /// Upgraded, its welcome not here yet.
+    /// Upgraded, without a welcome.
     Waiting,
     Watching,
     /// Connected, and silent for ever.
@@ -57,32 +60,31 @@ enum Phase {
     Ended,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Device {
     stream: Option<TcpStream>,
-    /// A frame (or handshake answer) that is half here.
+    /// The received part of a frame or of a handshake's answer.
     half: Vec<u8>,
     track: Track,
-    /// When it was to join, or to come back.
+    /// Due time of the latest join or return.
     due_ns: u64,
-    /// Its room, by its place among this worker's.
+    /// Place of the room among this worker's rooms.
     place: u32,
     phase: Phase,
     attempts: u8,
     habits: DeviceHabits,
-    /// It does not read just now.
+    /// The device does not read now.
     is_stalled: bool,
-    /// An acknowledgement is on its way, so that nothing else need send one.
+    /// An acknowledgement is planned.
     owes_ack: bool,
     /// A pull is wanted or under way.
     is_pulling: bool,
-    /// It reads in sips, and the next one is planned.
+    /// The next sip is planned.
     is_sipping: bool,
-    /// A cut of its connection is planned.
     is_cut_planned: bool,
 }
 
-/// The devices of one worker.
+/// The devices of a worker.
 #[derive(Debug)]
 pub(crate) struct Devices {
     poll: Poll,
@@ -92,39 +94,41 @@ pub(crate) struct Devices {
     room_names: Vec<String>,
     door: SocketAddr,
     devices: Vec<Device>,
-    /// What the devices saw.
     pub(crate) watch: Watch,
     scratch: Vec<u8>,
     spare: Vec<Vec<u8>>,
     random: fastrand::Rng,
-    /// When the first publish is due; 0: not known yet.
+    /// Time of the first publish; 0: unknown so far.
     start_ns: u64,
-    /// Devices that are there before it.
+    /// Devices to join before the first publish.
     first: usize,
-    /// From when a device was to join, or to come back, to its welcome.
+    /// Time from a device's due join or return to the welcome.
     pub(crate) joins: Latency,
-    /// What devices did besides listening.
     pub(crate) moves: Moves,
-    /// The next device that was never tried.
+    /// The first device without an attempt to connect; later devices have none either.
     untried: usize,
     /// Devices whose next attempt to connect is due.
     retries: VecDeque<usize>,
     errands: Errands,
     pulls: Pulls,
-    /// The run is ending: nobody stalls or cuts itself off any more.
+    /// Publishing is over, and the devices' habits with it.
     is_calm: bool,
-    /// When a device came back, or began to read again, the last time.
     latest_return_ns: u64,
+    /// Devices between the start of their connection and their welcome.
     shaking: u32,
+    /// Devices in their rooms.
     watching: usize,
     ping: Vec<u8>,
+    /// Time between two pings of a device; 0 before the first welcome.
     ping_every_ns: u64,
+    /// Devices pinged in this round.
     pinged: usize,
+    /// Start of this round.
     ping_round_ns: u64,
 }
 
 impl Devices {
-    /// None connected yet.
+    /// Devices without connections.
     ///
     /// # Errors
     /// When the kernel gives no epoll descriptor.
@@ -139,21 +143,8 @@ impl Devices {
         let idle = |(index, place): (usize, u32)| {
             let habits = crowd.habits(index);
             let is_first = crowd.stay(index, 0).is_some_and(|stay| stay.from_ns.is_none());
-            Device {
-                stream: None,
-                half: Vec::new(),
-                track: Track::new(habits),
-                due_ns: 0,
-                place,
-                phase: if is_first { Phase::Idle } else { Phase::Away },
-                attempts: 0,
-                habits,
-                is_stalled: false,
-                owes_ack: false,
-                is_pulling: false,
-                is_sipping: false,
-                is_cut_planned: false,
-            }
+            let phase = if is_first { Phase::Idle } else { Phase::Away };
+            Device { track: Track::new(habits), place, phase, habits, ..Device::default() }
         };
         let devices: Vec<Device> = seats.places.into_iter().enumerate().map(idle).collect();
         Ok(Self {
@@ -187,7 +178,7 @@ impl Devices {
         })
     }
 
-    /// Ends a turn from another thread.
+    /// A handle by which another thread ends a turn.
     ///
     /// # Errors
     /// When the kernel gives no eventfd.
@@ -195,20 +186,17 @@ impl Devices {
         Waker::new(self.poll.registry(), WAKE)
     }
 
-    /// Whether every device is in its room that is to be there before the first publish.
-    #[must_use]
+    /// Every device due before the first publish is in its room.
     pub(crate) fn is_ready(&self) -> bool {
         self.watching == self.first
     }
 
-    /// How many are in their rooms.
-    #[must_use]
+    /// Devices in their rooms.
     pub(crate) fn watching(&self) -> usize {
         self.watching
     }
 
-    /// How many are on their way there.
-    #[must_use]
+    /// Devices on their way to their rooms.
     pub(crate) fn joining(&self) -> usize {
         self.shaking as usize + self.retries.len()
     }
@@ -217,10 +205,11 @@ impl Devices {
         Seat { device: self.crowd.number(index), place: self.devices[index].place as usize }
     }
 
-    /// One turn: starts what may start, waits at most `wait`, takes what arrived, pings whose time has come.
+    /// Takes a turn: begins due errands, connections and pulls, waits at most `wait`, reads, and sends due
+    /// pings.
     ///
     /// # Errors
-    /// A sentence, when a device could not be connected and no further attempt is due.
+    /// A sentence, when a device could not be connected and has no attempt left.
     pub(crate) fn turn(&mut self, wait: Duration) -> Result<(), String> {
         self.run_errands()?;
         self.connect_more()?;
@@ -232,6 +221,7 @@ impl Devices {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(format!("waiting for devices: {error}")),
         }
+        // Taken out of `self`, because the loop needs all of `self`.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let mut outcome = Ok(());
         for event in &events {
@@ -243,6 +233,7 @@ impl Devices {
                 continue;
             }
             let index = event.token().0;
+            // After an error the other events are still taken, and the first error is told.
             if self.devices[index].phase == Phase::Connecting && event.is_writable() {
                 outcome = outcome.and_then(|()| self.ask(index));
             }
@@ -255,8 +246,8 @@ impl Devices {
         outcome
     }
 
-    /// Reads all that is there. A read that did not fill the scratch emptied the socket (epoll(7)), which saves the
-    /// read that would only say so, unless the connection is ending.
+    /// Reads until the socket is empty. A read that did not fill the scratch emptied the socket (epoll(7)),
+    /// which saves another read, unless the connection is ending.
     fn read(&mut self, index: usize, ending: Ending) -> Result<(), String> {
         loop {
             match self.read_once(index, SCRATCH_BYTES)? {
@@ -267,7 +258,7 @@ impl Devices {
         }
     }
 
-    /// Reads once, at most so many bytes, and takes what is whole.
+    /// Reads once, at most `bytes_max`, and takes the whole frames.
     #[inline]
     fn read_once(&mut self, index: usize, bytes_max: usize) -> Result<Got, String> {
         let device = &mut self.devices[index];
@@ -278,9 +269,11 @@ impl Devices {
             Ok(0) => return self.lose(index, "ended by the server").map(|()| Got::Nothing),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Got::Nothing),
+            // `All` makes the caller read again.
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Got::All),
             Err(error) => return self.lose(index, &error.to_string()).map(|()| Got::Nothing),
         };
+        // Copied in front of the new bytes only after the read: a read without bytes costs no copy.
         if held > 0 {
             self.scratch[..held].copy_from_slice(&device.half);
             let mut emptied = std::mem::take(&mut device.half);
@@ -294,28 +287,24 @@ impl Devices {
         Ok(if end < until { Got::Less } else { Got::All })
     }
 
-    /// Takes every whole frame of the scratch up to `end`, and keeps the half one behind them.
+    /// Takes every whole frame of the scratch up to `end`, and keeps the half frame behind.
     fn take(&mut self, index: usize, end: usize) -> Result<(), String> {
         let now_ns = monotonic_ns();
         let mut at = 0;
         if self.devices[index].phase == Phase::Handshaking {
             match self.handshake.answer(&self.scratch[..end]) {
-                HandshakeAnswer::Half => {}
-                HandshakeAnswer::Upgraded { bytes } => {
+                Ok(None) => {}
+                Ok(Some(bytes)) => {
                     at = bytes;
                     self.devices[index].phase = Phase::Waiting;
                 }
-                HandshakeAnswer::Refused(reason) => return self.give_back(index, &reason),
+                Err(reason) => return self.give_back(index, &reason),
             }
         }
         while matches!(self.devices[index].phase, Phase::Waiting | Phase::Watching) {
             match frame::start(&self.scratch[at..end]) {
                 Start::Half => break,
-                Start::Bad(reason) => {
-                    let device = self.seat(index).device;
-                    self.watch.violations.add(Kind::Undecodable, 1, || format!("device {device}: {reason}"));
-                    return self.lose(index, reason);
-                }
+                Start::Bad(reason) => return self.lose_unreadable(index, reason),
                 Start::Whole { opcode, header_bytes, payload_bytes } => {
                     let from = at + header_bytes;
                     at = from + payload_bytes;
@@ -331,6 +320,12 @@ impl Devices {
         Ok(())
     }
 
+    /// Drops a connection behind an unreadable frame, whose end is unknown.
+    fn lose_unreadable(&mut self, index: usize, reason: &str) -> Result<(), String> {
+        self.watch.broke(Kind::Undecodable, self.seat(index), format_args!("{reason}"));
+        self.lose(index, reason)
+    }
+
     #[inline]
     fn take_frame(
         &mut self,
@@ -339,7 +334,7 @@ impl Devices {
         at: std::ops::Range<usize>,
         now_ns: u64,
     ) -> Result<(), String> {
-        if opcode != self.handshake.opcode() {
+        if opcode != self.handshake.encoding.opcode() {
             return self.take_control(index, opcode, at);
         }
         let seat = self.seat(index);
@@ -356,7 +351,8 @@ impl Devices {
                 self.shaking -= 1;
                 self.watching += 1;
                 self.welcomed(index, ack_within_ms, now_ns);
-                // Eight tenths of the heartbeat: a busy turn delays a ping, and the server waits for 2.5 of them.
+                // Eight tenths of the heartbeat: a busy turn delays a ping. The server waits for 2.5
+                // heartbeats.
                 self.ping_every_ns = heartbeat_ms * 800_000;
                 Ok(())
             }
@@ -376,16 +372,12 @@ impl Devices {
             }
             OPCODE_PONG => Ok(()),
             OPCODE_CLOSE => {
+                // 1005: the close frame names no code (RFC 6455, 7.4.1).
                 let code = self.scratch.get(at.start..at.start + 2).filter(|_| at.len() >= 2);
                 let code = code.map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
                 self.lose(index, &format!("closed by the server, code {code}"))
             }
-            other => {
-                let device = self.seat(index).device;
-                let reason = format!("a frame with opcode {other}");
-                self.watch.violations.add(Kind::Undecodable, 1, || format!("device {device}: {reason}"));
-                self.lose(index, &reason)
-            }
+            other => self.lose_unreadable(index, &format!("a frame with opcode {other}")),
         }
     }
 
@@ -393,15 +385,18 @@ impl Devices {
         let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
         match stream.write(frame) {
             Ok(written) if written == frame.len() => Ok(()),
+            // Half a frame would garble the next one, and a buffer full of pings means a server that reads
+            // nothing.
             Ok(_) => self.lose(index, "the kernel took half a ping"),
-            // A server that reads nothing at all: its heartbeat will say so.
+            // A server that reads nothing ends the connection by its own heartbeat.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => self.lose(index, &error.to_string()),
         }
     }
 
-    /// Pings so many devices that each had its turn once per `ping_every_ns`, evenly spread.
+    /// Pings the due devices: each once in `ping_every_ns`, evenly spread.
     fn ping_due(&mut self) {
+        // No device is in its room, so no heartbeat is known.
         if self.ping_every_ns == 0 {
             return;
         }
@@ -419,9 +414,10 @@ impl Devices {
             if self.devices[index].phase == Phase::Watching {
                 frame.clear();
                 let ping = std::mem::take(&mut self.ping);
-                frame::write_device_frame(&mut frame, self.handshake.opcode(), &ping, self.random.u32(..));
+                let opcode = self.handshake.encoding.opcode();
+                frame::write_device_frame(&mut frame, opcode, &ping, self.random.u32(..));
                 self.ping = ping;
-                // A device that can't be pinged is counted as cut off; nothing further follows from it here.
+                // A connection that ends here is counted by `lose`.
                 drop(self.say(index, &frame));
             }
         }
@@ -431,9 +427,9 @@ impl Devices {
         }
     }
 
-    /// Whether every device is back and has all that its room has, its stream up to `heads` (by place), and each room that
-    /// a device was in throughout what was `accepted` (by place). A device that was given up is not waited for.
-    #[must_use]
+    /// Every device is back and has everything: all batches of the room, and the stream up to `heads` (by
+    /// place). Each room with a device throughout has everything `accepted` (by place). Given up devices are
+    /// not waited for.
     pub(crate) fn is_level(&self, accepted: &[Vec<u64>], heads: &[u64]) -> bool {
         let are_level = self.devices.iter().enumerate().all(|(index, device)| {
             let seat = self.seat(index);
@@ -441,7 +437,7 @@ impl Devices {
             match device.phase {
                 Phase::Away | Phase::Dead | Phase::Ended => true,
                 Phase::Watching => self.watch.is_level(device.track, seat, head),
-                _ => false,
+                Phase::Idle | Phase::Connecting | Phase::Handshaking | Phase::Waiting => false,
             }
         });
         let is_complete = |place: u32| {
@@ -451,21 +447,22 @@ impl Devices {
         are_level && self.places_of(Track::is_throughout).into_iter().all(is_complete)
     }
 
-    /// Whether each room that a device is in has one that was there throughout, which knows when all has come.
-    #[must_use]
+    /// Each room with devices has one there throughout. Only such a device shows when everything has
+    /// come.
     pub(crate) fn knows_all_rooms(&self) -> bool {
         self.places_of(Track::is_known).is_subset(&self.places_of(Track::is_throughout))
     }
 
-    /// The rooms, by place, of devices of which this is so.
+    /// The places of the rooms of matching devices.
     fn places_of(&self, is_so: impl Fn(&Track) -> bool) -> BTreeSet<u32> {
         self.devices.iter().filter(|device| is_so(&device.track)).map(|device| device.place).collect()
     }
 
-    /// The run is over: enters where each device ended. They stay connected, and read no more.
+    /// Enters the end of each device into the ledger. The devices stay connected, and read no more.
     pub(crate) fn end(&mut self) {
         for index in 0..self.devices.len() {
             let seat = self.seat(index);
+            // The run waited for returns as long as it may.
             if !matches!(
                 self.devices[index].phase,
                 Phase::Away | Phase::Watching | Phase::Dead | Phase::Ended
@@ -473,12 +470,12 @@ impl Devices {
                 self.give_up(index, "did not come back");
             }
             self.watch.end(self.devices[index].track, seat, monotonic_ns());
-            // From here on nothing that happens to a device is a violation.
+            // From here on the end of a connection is no violation.
             self.devices[index].phase = Phase::Ended;
         }
     }
 
-    /// Every device says goodbye.
+    /// Closes every connection with a goodbye.
     pub(crate) fn leave_all(&mut self) {
         let mut close = Vec::new();
         frame::write_device_frame(&mut close, OPCODE_CLOSE, &1000_u16.to_be_bytes(), self.random.u32(..));
@@ -488,16 +485,16 @@ impl Devices {
     }
 }
 
-/// What a read brought.
+/// The yield of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Got {
     Nothing,
-    /// Less than was asked for: there is no more.
+    /// Less than was asked for: the socket is empty.
     Less,
     All,
 }
 
-/// Whether the other side has ended its direction, so that a short read is not the last.
+/// The other side has ended the connection, so a short read is not the last.
 #[derive(Debug, Clone, Copy)]
 struct Ending(bool);
 

@@ -1,38 +1,37 @@
-//! One life of a room as a worker's devices see it: its copies, its ledger, and what is accounted for so far. Pure.
+//! A life of a room in the sight of a worker's devices: copies, ledger, and the account so far. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::devices::copies::{Copies, Said};
 use crate::ledger::{Claim, Kind, Numbers, RoomSeen};
 
-/// One life in memory of one room.
 #[derive(Debug)]
 pub(super) struct WatchedRoom {
     pub(super) name: String,
     pub(super) copies: Copies,
     pub(super) seen: RoomSeen,
-    /// What is accounted for of each type: messages given, skipped and merged; of a counter its total.
+    /// Messages of each type given, skipped and merged so far; of a counter the total.
     pub(super) accounted: Vec<u64>,
-    /// The batches in that.
+    /// The batches in `accounted`.
     accounted_seqs: BTreeSet<u64>,
-    /// The newest batch that says anything of our types.
+    /// The newest batch with an account of this run's types.
     pub(super) newest_seq: u64,
 }
 
 impl WatchedRoom {
-    /// The life at this place among the worker's, in which nobody is yet.
+    /// The life at place `life` among the worker's lives, without devices.
     pub(super) fn new(name: String, life: usize, seen: RoomSeen) -> Self {
         let accounted = vec![0; seen.types.len()];
-        let accounted_seqs = BTreeSet::new();
         let copies = Copies::new((seen.room, u32::try_from(life).unwrap_or(u32::MAX)));
-        Self { name, copies, seen, accounted, accounted_seqs, newest_seq: 0 }
+        Self { name, copies, seen, accounted, accounted_seqs: BTreeSet::new(), newest_seq: 0 }
     }
 
-    /// A device that held `after` was told this of what came then.
+    /// Notes the account told to a device at `after`.
     pub(super) fn claim(&mut self, after: u64, said: &Said, device: u32) {
         if !said.told.is_empty() {
             self.newest_seq = self.newest_seq.max(said.seq);
         }
+        // Only a frame about one batch counts here, and once: frames about several batches overlap.
         if after + 1 == said.seq && self.accounted_seqs.insert(said.seq) {
             for told in &said.told {
                 let accounted = &mut self.accounted[usize::from(told.kind)];
@@ -44,29 +43,19 @@ impl WatchedRoom {
     }
 }
 
-/// What a batch holds of ours, by type: places, what each stands for, and how many of another run.
+/// The messages of a type in a batch.
 #[derive(Debug, Default, Clone)]
 pub(super) struct OursOfType {
+    /// Places of this run's messages.
     pub(super) places: Vec<u32>,
+    /// The count of each.
     pub(super) counts: Vec<u64>,
+    /// Messages of another run.
     pub(super) others: u64,
 }
 
-pub(super) struct Ours(pub(super) Vec<OursOfType>);
-
-impl Ours {
-    pub(super) fn new(types: usize) -> Self {
-        Self(vec![OursOfType::default(); types])
-    }
-
-    pub(super) fn add(&mut self, kind: u8, place: u32, count: u64) {
-        let of_type = &mut self.0[usize::from(kind)];
-        of_type.places.push(place);
-        of_type.counts.push(count);
-    }
-}
-
-/// How a device's batch differs from what others had under its seq, and by how many messages.
+/// A device's batch against the others' batch of equal seq: the broken promise, and the messages
+/// concerned.
 pub(super) fn difference(known: &Numbers, numbers: &Numbers) -> (Kind, u64) {
     let sorted = |numbers: &Numbers| {
         let mut places: Vec<u32> = numbers.iter().collect();
@@ -81,6 +70,7 @@ pub(super) fn difference(known: &Numbers, numbers: &Numbers) -> (Kind, u64) {
     known.retain(|place| mine.binary_search(place).is_err());
     let repeated = mine.windows(2).filter(|pair| pair[0] == pair[1]).count();
     match (known.len() as u64, repeated as u64) {
+        // Messages more than the others had, each one once.
         (0, 0) => (Kind::Foreign, 1),
         (0, repeated) => (Kind::Twice, repeated),
         (lost, _) => (Kind::Lost, lost),

@@ -267,7 +267,7 @@ fn with_streams(bench: Bench) -> Bench {
         others: false,
     };
     let Bench { watch, tracks } = bench;
-    Bench { watch: watch.with_streams(Some(Streams::new(original, [0]))), tracks }
+    Bench { watch: Watch { streams: Some(Streams::new(original, [0])), ..watch }, tracks }
 }
 
 fn coupon(offset: u64) -> String {

@@ -1,4 +1,4 @@
-//! What a welcome says: to a device of the beginning, to one that comes late, and to one that comes back. Pure.
+//! Welcomes: of a device of the beginning, of a late joiner, and of a returning device. Pure.
 
 use super::life::WatchedRoom;
 use super::{Heard, Seat, Track, Watch};
@@ -14,24 +14,25 @@ impl Watch {
         welcome: &Welcome,
         now_ns: u64,
     ) -> Heard {
+        // A device pings by the heartbeat, and 0 would have it ping without end.
         if welcome.room != self.lives[seat.place].name || welcome.heartbeat_ms == 0 {
             return Heard::NotAWelcome;
         }
         let life = self.life(seat, &welcome.run);
         let same_life = track.seq.is_some() && track.life as usize == life;
+        // Within one life of the room the seq never falls.
         if let Some(seq) = track.seq.filter(|seq| same_life && *seq > welcome.seq) {
-            self.violations.add(Kind::OutOfOrder, 1, || {
-                format!("device {}: welcomed at {} when it held {seq}", seat.device, welcome.seq)
-            });
+            let at = welcome.seq;
+            self.broke(Kind::OutOfOrder, seat, format_args!("welcomed at {at} when it held {seq}"));
         }
-        // Rooms are new: nothing of ours can be in their history before the first publish.
         let first = track.seq.is_none() && !track.was_away;
         let came_back = track.seq.is_some();
-        for message in welcome.messages.iter().filter(|message| message.type_name != ENGINE_TYPE) {
+        let held = welcome.history.iter().chain(&welcome.latest);
+        for message in held.filter(|message| message.r#type != ENGINE_TYPE) {
+            // Rooms are new: before the first publish, no message of this run can be in their history.
             if first {
-                self.violations.add(Kind::Foreign, 1, || {
-                    format!("device {}: a {} in the welcome of a new room", seat.device, message.type_name)
-                });
+                let reason = format_args!("a {} in the welcome of a new room", message.r#type);
+                self.broke(Kind::Foreign, seat, reason);
             } else if message.offset == 0 {
                 let _: Option<Which> = self.judge_message(seat, life, message, welcome.seq);
             }
@@ -51,6 +52,7 @@ impl Watch {
         track.life = u32::try_from(life).unwrap_or(u32::MAX);
         track.is_in = true;
         self.lives[life].copies.arrived();
+        // A return to the same room goes on with the device's own second and total.
         if let Some(readers) = self.readers.as_mut().filter(|_| !came_back) {
             readers.arrive(seat.device);
         }
@@ -60,10 +62,10 @@ impl Watch {
         });
         let ack_within_ms =
             brought.filter(|brought| brought.through > 0).map(|brought| brought.ack_within_ms);
-        Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms, ack_within_ms }
+        Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms.into(), ack_within_ms }
     }
 
-    /// What a welcome says of counters is what they came to by its seq, and is held to what batches say.
+    /// Enters a welcome's totals as a claim about the welcome's seq, where totals and batches must agree.
     fn claim_totals(&mut self, seat: Seat, life: usize, welcome: &Welcome) {
         let told = self.known.totals(welcome);
         if !told.is_empty() {
@@ -72,9 +74,10 @@ impl Watch {
         }
     }
 
-    /// The life of a device's room that has this run.
+    /// The place of the life with this run of the device's room. An unknown run begins a life.
     fn life(&mut self, seat: Seat, run: &str) -> usize {
         let first = &mut self.lives[seat.place];
+        // The first welcome of a room names its run.
         if first.seen.run.is_empty() {
             run.clone_into(&mut first.seen.run);
         }
@@ -87,6 +90,7 @@ impl Watch {
         if let Some(known) = later.position(|life| life.seen.room == index && life.seen.run == run) {
             return self.rooms + known;
         }
+        // Only a restart of the node begins a new run, and the user said whether the node is restarted.
         if !self.through_restarts {
             let runs = (&self.lives[seat.place].seen.run, run);
             self.violations
@@ -98,8 +102,7 @@ impl Watch {
         self.lives.len() - 1
     }
 
-    /// What a device that comes back asks with: `?cursor=EPOCH:OFFSET&seen=RUN:SEQ`; empty for a first join.
-    #[must_use]
+    /// The query of a returning device: `?cursor=EPOCH:OFFSET&seen=RUN:SEQ`. Empty for a first join.
     pub(crate) fn resume_query(&self, track: Track, seat: Seat) -> String {
         let Some(seq) = track.seq else { return String::new() };
         let cursor = self.streams.as_ref().and_then(|streams| streams.cursor(track.place, seat));

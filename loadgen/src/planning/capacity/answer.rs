@@ -1,100 +1,98 @@
-//! The plan itself: rooms to loads, loads to nodes, and what the answer rests on, for people and as JSON.
+//! The plan: from rooms to loads, from loads to nodes, with the basis and the assumptions of the answer.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::asked::{Node, Size};
-use super::models::{Models, NodeNeed, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
+use super::asked::Size;
+use super::models::{Models, Resources, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
 use super::packing::{Alike, Packing, pack};
 use super::{Beyond, beyond, past};
 use crate::planning::model::Features;
+use crate::planning::model::cost::Linear;
 use crate::planning::model::flushes::PublishRhythm;
 use crate::planning::model::usl::{Basis, Usl};
 use crate::scenario::shape::RunShape;
 use crate::wire::frame::Encoding;
 
-/// The part of the variance below which a model says little.
+/// A model that explains less of the variance is called unreliable.
 const TELLING: f64 = 0.9;
-/// What [`NodeNeed::parts`] are.
-const RESOURCES: [&str; 3] = ["processors", "memory", "network"];
 
-/// What is asked.
+/// The question of a plan.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Demand {
     pub(crate) sizes: Vec<Size>,
-    /// Of each room.
+    /// Messages a second of each room.
     pub(crate) chat_rate: f64,
-    /// Of each room.
+    /// Messages a second of each room.
     pub(crate) reliable_rate: f64,
     pub(crate) payload_bytes: usize,
     pub(crate) messages_per_request: u32,
     pub(crate) encoding: Encoding,
-    /// Over all rooms.
+    /// Joins over all rooms.
     pub(crate) joins_per_s: f64,
-    pub(crate) node: Node,
-    /// The part of each resource that stays free.
+    pub(crate) node: Resources,
+    /// Part of each resource to keep free.
     pub(crate) headroom: f64,
 }
 
-/// A room that no node carries.
+/// Rooms that no node carries.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TooLarge {
     pub(crate) rooms: u32,
     pub(crate) viewers: u32,
-    /// Of each, on one node.
-    need: NodeNeed,
-    /// Nodes that each would fill, if it could be spread over them.
+    /// Need of each room on a single node.
+    need: Resources,
+    /// Nodes that each room would fill, if a room could be spread over nodes.
     nodes_if_spread: f64,
 }
 
-/// How much of each resource is taken, from 0 to 1, when the load is spread evenly over so many nodes.
+/// The used part of each resource, from 0 to 1, for a load spread evenly over `nodes`.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct ResourceUse {
     nodes: usize,
     taken: [f64; 3],
 }
 
-/// What becomes of the rooms when one node is lost, and all that is left of the others may be used.
+/// The fate of the rooms after the loss of a node, packed again without headroom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum OneLost {
-    /// They fit the others, each whole.
+    /// The rooms fit the other nodes, each room whole.
     Carried,
-    /// They do not, or not packed as they are here.
+    /// The packing found no place for some room.
     NotCarried,
-    /// There is no other.
+    /// The plan has a single node.
     NoOther,
 }
 
-/// The plan.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct PlanAnswer {
     pub(crate) models: Models,
     demand: Demand,
-    /// Of all rooms that fit a node.
+    /// The load of all rooms that fit a node.
     load: Features,
-    /// What they need together, each node's own share included.
-    need: NodeNeed,
+    /// The need of all nodes together, the own need of each node included.
+    need: Resources,
     pub(super) nodes: usize,
-    /// The resource that decides how many.
+    /// The resource that decides the number of nodes.
     pub(super) binding: &'static str,
-    /// With one node fewer, with that many, and with one more.
+    /// For a node less, this number of nodes, and a node more.
     uses: Vec<ResourceUse>,
     one_lost: OneLost,
     pub(crate) too_large: Vec<TooLarge>,
-    /// Of the fullest node.
+    /// Distances from the measured range, of the largest value on any node.
     pub(crate) beyond: Vec<Beyond>,
-    /// How far past what was measured it goes, in words.
+    /// The largest of the distances, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) past: Option<String>,
-    /// What is so only if this is, a line each.
+    /// The conditions for a right answer, a line each.
     assumes: Vec<String>,
 }
 
 impl Demand {
     fn viewers(&self) -> f64 {
-        self.sizes.iter().map(|size| f64::from(size.rooms) * f64::from(size.viewers)).sum()
+        self.sizes.iter().map(Size::devices).sum()
     }
 
     /// Devices of a room of each size.
@@ -102,7 +100,7 @@ impl Demand {
         self.sizes.iter().map(|size| f64::from(size.viewers)).collect()
     }
 
-    /// One room of a size, as a load.
+    /// The load of a single room of a size.
     fn load(&self, size: &Size, models: &Models) -> Result<Features, String> {
         let shape = RunShape {
             devices: size.viewers,
@@ -120,66 +118,56 @@ impl Demand {
 }
 
 impl PlanAnswer {
-    /// Plans.
-    ///
-    /// # Errors
-    /// One line, when nothing is known of the encoding, or it would be too many nodes.
+    /// Fails for an encoding without a row, and for too many nodes.
     pub(crate) fn of(models: Models, demand: Demand) -> Result<Self, String> {
-        let Node { processors, memory_bytes, nic_bits_per_s } = demand.node;
-        let has = [processors, memory_bytes, nic_bits_per_s];
+        let processors = demand.node.processors;
+        let has = demand.node.parts();
+        // The need of a node without a load. Rooms share the rest.
         let own = models.need(&Features::default(), processors).parts();
-        let left = |at: usize| (has[at] * (1.0 - demand.headroom) - own[at]).max(0.0);
-        let room = NodeNeed { processors: left(0), memory_bytes: left(1), nic_bits_per_s: left(2) };
+        let left = |part: f64| Resources::of(std::array::from_fn(|at| (has[at] * part - own[at]).max(0.0)));
+        let room = left(1.0 - demand.headroom);
         let alike = |size: &Size| {
             let load = demand.load(size, &models)?;
-            let [cpu, memory, nic] = models.need(&load, processors).parts();
-            let need = NodeNeed {
-                processors: cpu - own[0],
-                memory_bytes: memory - own[1],
-                nic_bits_per_s: nic - own[2],
-            };
+            let need = models.need(&load, processors).parts();
+            let need = Resources::of(std::array::from_fn(|at| need[at] - own[at]));
             Ok(Alike { rooms: size.rooms, load, need })
         };
         let sizes: Vec<Alike> = demand.sizes.iter().map(alike).collect::<Result<_, String>>()?;
         let packing = pack(&sizes, room)?;
-        let too_large = packing.too_large.iter().map(|at| {
-            let parts = sizes[*at].need.parts().into_iter().zip(room.parts());
-            TooLarge {
-                rooms: sizes[*at].rooms,
-                viewers: demand.sizes[*at].viewers,
-                need: sizes[*at].need,
-                nodes_if_spread: parts.map(|(need, room)| need / room.max(1e-9)).fold(0.0, f64::max).ceil(),
-            }
+        let too_large = packing.too_large.iter().map(|at| TooLarge {
+            rooms: sizes[*at].rooms,
+            viewers: demand.sizes[*at].viewers,
+            need: sizes[*at].need,
+            nodes_if_spread: sizes[*at].need.share_of(room).ceil(),
         });
         let too_large: Vec<TooLarge> = too_large.collect();
-        let load = packing.nodes.iter().fold(Features::default(), |load, node| load.plus(node.load));
+        let loads: Vec<Features> = packing.nodes.iter().map(|node| node.load).collect();
+        let load = loads.iter().fold(Features::default(), |all, load| all.with(*load, |all, one| all + one));
         let nodes = packing.nodes.len();
-        let one_lost = one_lost(&sizes, &packing, std::array::from_fn(|at| (has[at] - own[at]).max(0.0)))?;
-        let without_own = models.need(&load, processors).parts();
+        let one_lost = one_lost(&sizes, &packing, left(1.0))?;
+        let with_own = models.need(&load, processors).parts();
+        let count = |nodes: usize| f64::from(u32::try_from(nodes).unwrap_or(u32::MAX)).max(1.0);
         let used = |nodes: usize| {
-            let count = f64::from(u32::try_from(nodes).unwrap_or(u32::MAX));
-            let taken = |at: usize| ((without_own[at] - own[at]) / count.max(1.0) + own[at]) / has[at];
+            let taken = |at: usize| ((with_own[at] - own[at]) / count(nodes) + own[at]) / has[at];
             ResourceUse { nodes, taken: std::array::from_fn(taken) }
         };
         let now = used(nodes);
         let binding = (0..3).max_by(|one, other| now.taken[*one].total_cmp(&now.taken[*other])).unwrap_or(0);
-        let count = f64::from(u32::try_from(nodes).unwrap_or(u32::MAX));
-        let total: [f64; 3] = std::array::from_fn(|at| without_own[at] + (count - 1.0).max(0.0) * own[at]);
-        let mut beyond_all: Vec<Beyond> = Vec::new();
+        let need = std::array::from_fn(|at| with_own[at] + (count(nodes) - 1.0) * own[at]);
         let oversize = packing.too_large.iter().map(|at| sizes[*at].load);
-        for load in packing.nodes.iter().map(|node| node.load).chain(oversize) {
-            merge(&mut beyond_all, beyond(&models, &load));
-        }
+        let most = loads.iter().copied().chain(oversize);
+        let most = most.fold(Features::default(), |most, load| most.with(load, f64::max));
+        let beyond = beyond(&models, &most);
         Ok(Self {
             load,
-            need: NodeNeed { processors: total[0], memory_bytes: total[1], nic_bits_per_s: total[2] },
+            need: Resources::of(need),
             nodes,
-            binding: RESOURCES[binding],
+            binding: Resources::NAMES[binding],
             uses: (nodes.saturating_sub(1).max(1)..=nodes + 1).map(used).collect(),
             one_lost,
             too_large,
-            past: far(&models, demand.node, &beyond_all),
-            beyond: beyond_all,
+            past: far(&models, demand.node, &beyond),
+            beyond,
             assumes: assumes(&models, &demand.members(), PublishRhythm::Poisson),
             models,
             demand,
@@ -187,22 +175,21 @@ impl PlanAnswer {
     }
 }
 
-/// Packs the rooms anew on nodes that have all of `room` to give: what is spread evenly fits sooner than whole rooms do.
-fn one_lost(sizes: &[Alike], packing: &Packing, room: [f64; 3]) -> Result<OneLost, String> {
+/// Packs the rooms again on nodes with `room` each. A sum over all nodes would not do: an evenly spread load
+/// fits sooner than whole rooms.
+fn one_lost(sizes: &[Alike], packing: &Packing, room: Resources) -> Result<OneLost, String> {
     let nodes = packing.nodes.len();
     if nodes <= 1 {
         return Ok(OneLost::NoOther);
     }
     let placed = |place: &usize| !packing.too_large.contains(place);
     let placed: Vec<Alike> = (0..sizes.len()).filter(placed).map(|place| sizes[place]).collect();
-    let [processors, memory_bytes, nic_bits_per_s] = room;
-    let again = pack(&placed, NodeNeed { processors, memory_bytes, nic_bits_per_s })?;
+    let again = pack(&placed, room)?;
     Ok(if again.nodes.len() < nodes { OneLost::Carried } else { OneLost::NotCarried })
 }
 
-/// How far past what was measured an answer goes: by its features, and by a node's processors where nobody said what more of
-/// them come to.
-fn far(models: &Models, node: Node, beyond: &[Beyond]) -> Option<String> {
+/// The distance from the measured range, in words: by the features, and by processors without a given law.
+fn far(models: &Models, node: Resources, beyond: &[Beyond]) -> Option<String> {
     let times = node.processors / models.processors;
     let processors = (times > 1.0 && models.usl_basis != Basis::Given)
         .then(|| format!("processors {times:.1} × the most measured"));
@@ -210,26 +197,35 @@ fn far(models: &Models, node: Node, beyond: &[Beyond]) -> Option<String> {
     (!all.is_empty()).then(|| all.join(", "))
 }
 
-/// What an answer about rooms of so many devices takes for granted.
+/// The assumptions of an answer about rooms with `members` devices.
 pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: PublishRhythm) -> Vec<String> {
-    let mut all = vec![match arrivals {
-        PublishRhythm::Poisson => "messages come by chance, as people write (Poisson's arrivals)".to_owned(),
-        PublishRhythm::Steady => "messages come evenly, as `run` publishes them".to_owned(),
-    }];
-    all.push(format!(
-        "segments have {SEGMENT_PAYLOAD_BYTES:.0} bytes of payload and {SEGMENT_BYTES:.0} beside it: a path of 1500 bytes"
-    ));
+    let mut all = vec![
+        match arrivals {
+            PublishRhythm::Poisson => {
+                "messages arrive by chance, as people write (a Poisson process)".to_owned()
+            }
+            PublishRhythm::Steady => "messages arrive at even distances, as `run` publishes them".to_owned(),
+        },
+        format!(
+            "TCP segments carry up to {SEGMENT_PAYLOAD_BYTES:.0} bytes beside {SEGMENT_BYTES:.0} bytes of headers \
+             (an MTU of 1500 bytes)"
+        ),
+    ];
     if models.socket_bytes_per_connection.is_some() {
         all.push(
-            "the kernel's memory is of both ends of a connection, which were on one machine: a node alone needs less".to_owned(),
+            "the kernel's buffers were measured for both ends of each connection on one machine; a node alone \
+             needs less"
+                .to_owned(),
         );
     }
     all.push(
-        "the kernel's own structures of a connection, some KiB each, are in no figure: only what it buffers is".to_owned(),
+        "the kernel's own structures, some KiB for each connection, are left out; only its buffers count"
+            .to_owned(),
     );
     if models.memory.r_squared < TELLING {
         all.push(format!(
-            "memory is not to be relied on: the rows tell {:.0} % of it, because a node keeps what points before it took",
+            "the memory figure is unreliable: the model explains {:.0} % of the variance, because a node keeps \
+             memory of earlier points",
             100.0 * models.memory.r_squared.max(0.0)
         ));
     }
@@ -237,21 +233,17 @@ pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: PublishRhythm)
     for members in members {
         let other = flushes.nearest(*members).filter(|kind| kind.distance(*members) > 1.0);
         all.extend(other.map(|kind| {
-            let least = kind.members_min;
-            let most = kind.members_max;
-            format!("rooms of {members:.0} devices gather like those of {least:.0} to {most:.0}: the nearest measured")
+            format!("rooms of {members:.0} devices gather like {}, the nearest measured size", kind.rooms())
         }));
     }
     for kind in flushes.kinds.iter().filter(|kind| kind.is_vague()) {
         let used = |members: &f64| flushes.nearest(*members).is_some_and(|nearest| nearest == kind);
         if members.iter().any(used) {
             all.push(format!(
-                "rooms of {:.0} to {:.0} devices gather for {:.1} ms: their rows can't tell, and {:.1} to {:.1} ms fit them as well",
-                kind.members_min,
-                kind.members_max,
+                "{} gather for {:.1} ms; this is uncertain, because {} fit the rows as well",
+                kind.rooms(),
                 kind.window_s * 1_000.0,
-                kind.window_low_s * 1_000.0,
-                kind.window_high_s * 1_000.0
+                kind.range()
             ));
         }
     }
@@ -262,18 +254,7 @@ pub(crate) fn write_assumes(f: &mut fmt::Formatter<'_>, assumes: &[String]) -> f
     assumes.iter().try_for_each(|line| writeln!(f, "assumes      {line}"))
 }
 
-/// Keeps the farthest of each feature.
-fn merge(all: &mut Vec<Beyond>, node: Vec<Beyond>) {
-    for beyond in node {
-        match all.iter_mut().find(|known| known.feature == beyond.feature) {
-            Some(known) if known.asked < beyond.asked => *known = beyond,
-            Some(_) => {}
-            None => all.push(beyond),
-        }
-    }
-}
-
-/// Four digits that say something, for figures from nanoseconds to seconds.
+/// A figure with three or more digits, from nanoseconds to thousands.
 pub(crate) fn digits(figure: f64) -> String {
     match figure {
         0.0 => "0".into(),
@@ -291,6 +272,7 @@ fn date(unix_ms: u64) -> String {
     let day_of_era = days % 146_097;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months counted from March, so that the leap day is the last day of a year.
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
@@ -298,12 +280,12 @@ fn date(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// What the answer rests on.
+/// Writes the basis of an answer: sweeps, models and windows.
 pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
     for origin in &models.origins {
         writeln!(
             f,
-            "rests on     {}: {} of {} rows, a node with {} processors, measured on {}, {} {}",
+            "based on     {}: {} of {} rows, a node with {} processors, measured on {} on a machine with {}, kernel {}",
             origin.file,
             origin.rows_used,
             origin.rows,
@@ -313,54 +295,55 @@ pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::
             origin.environment.kernel
         )?;
     }
-    let terms = |f: &mut fmt::Formatter<'_>,
-                 name: &str,
-                 scale: f64,
-                 unit: &str,
-                 linear: &crate::planning::model::cost::Linear| {
-        write!(f, "{name:<12}")?;
-        for term in &linear.terms {
-            write!(f, " {} {} {unit};", term.name, digits(term.coefficient * scale))?;
-        }
-        writeln!(f)?;
-        writeln!(
-            f,
-            "              R² {:.4}; rows off by at most {:.1} %, unseen rows by {:.1} % (root mean square) and {:.1} % (most); \
-             condition number {:.1}",
-            linear.r_squared,
-            100.0 * linear.residual_max,
-            100.0 * linear.left_out_rms,
-            100.0 * linear.left_out_max,
-            linear.condition_number
-        )
-    };
-    terms(f, "processors", 1e6, "µs", &models.cpu)?;
-    write!(f, "              row by row, %:")?;
+    write_terms(f, "processors", 1e6, "µs", &models.cpu)?;
+    write!(f, "              off, row by row, in %:")?;
     for residual in &models.cpu.residuals {
         write!(f, " {:+.0}", 100.0 * residual)?;
     }
     writeln!(f)?;
-    terms(f, "memory", 1.0 / 1024.0, "KiB", &models.memory)?;
+    write_terms(f, "memory", 1.0 / 1024.0, "KiB", &models.memory)?;
     match models.socket_bytes_per_connection {
-        Some(bytes) => {
-            writeln!(f, "sockets      {bytes:.0} bytes buffered by the kernel for each connection")
+        Some(bytes) => writeln!(f, "sockets      {bytes:.0} bytes of kernel buffers for each connection"),
+        None => {
+            writeln!(f, "sockets      not measured: the answer leaves out the kernel's memory for sockets")
         }
-        None => writeln!(f, "sockets      not measured: the kernel's memory for sockets is no part of this"),
     }?;
     for kind in &models.flushes.kinds {
         writeln!(
             f,
-            "flushes      rooms of {:.0} to {:.0} devices gather for {:.1} ms ({:.1} to {:.1} fit as well; {} rows){}",
-            kind.members_min,
-            kind.members_max,
+            "flushes      {} gather for {:.1} ms ({} fit as well{}; rows: {})",
+            kind.rooms(),
             kind.window_s * 1_000.0,
-            kind.window_low_s * 1_000.0,
-            kind.window_high_s * 1_000.0,
-            kind.rows,
-            if kind.is_vague() { ": these rows can't tell" } else { "" }
+            kind.range(),
+            if kind.is_vague() { ", so this is uncertain" } else { "" },
+            kind.rows
         )?;
     }
     write_scaling(f, models)
+}
+
+fn write_terms(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    scale: f64,
+    unit: &str,
+    linear: &Linear,
+) -> fmt::Result {
+    write!(f, "{name:<12}")?;
+    for term in &linear.terms {
+        write!(f, " {} {} {unit};", term.name, digits(term.coefficient * scale))?;
+    }
+    writeln!(f)?;
+    writeln!(
+        f,
+        "              R² {:.4}; at most {:.1} % off its own rows; rows left out of the fit: {:.1} % off \
+         (root mean square), {:.1} % at most; condition number {:.1}",
+        linear.r_squared,
+        100.0 * linear.residual_max,
+        100.0 * linear.left_out_rms,
+        100.0 * linear.left_out_max,
+        linear.condition_number
+    )
 }
 
 fn write_scaling(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
@@ -370,15 +353,16 @@ fn write_scaling(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
     match models.usl_basis {
         Basis::Fitted => writeln!(f, "scaling      {law}, from sweeps with several numbers of processors"),
         Basis::FittedWithoutKappa => {
-            writeln!(f, "scaling      {law}, from two numbers of processors: κ is taken to be 0")
+            writeln!(f, "scaling      {law}, from two numbers of processors; κ is assumed to be 0")
         }
-        Basis::Given => writeln!(f, "scaling      {law}, as --usl says, not measured"),
+        Basis::Given => writeln!(f, "scaling      {law}, from --usl, not measured"),
         Basis::AssumedLinear => writeln!(
             f,
-            "scaling      assumed linear: measured on {processors} processors only; sweeps with other numbers, or --usl, say more"
+            "scaling      assumed linear: measured on {processors} processors only; add sweeps with other numbers of \
+             processors, or --usl"
         ),
     }?;
-    models.not_in_usl.iter().try_for_each(|why| writeln!(f, "scaling      without the sweep of {why}"))
+    models.not_in_usl.iter().try_for_each(|why| writeln!(f, "scaling      leaves out the sweep with {why}"))
 }
 
 impl fmt::Display for PlanAnswer {
@@ -386,20 +370,20 @@ impl fmt::Display for PlanAnswer {
         write_models(f, &self.models)?;
         let rooms: f64 = self.demand.sizes.iter().map(|size| f64::from(size.rooms)).sum();
         writeln!(f, "asked        {:.0} viewers in {rooms:.0} rooms", self.demand.viewers())?;
-        writeln!(f, "features     {:>14} {:>16} {:>10}", "of all nodes", "of the fullest", "× largest")?;
+        writeln!(f, "features     {:>14} {:>16} {:>13}", "all nodes", "fullest node", "/ largest row")?;
         for beyond in &self.beyond {
             let column = Features::COLUMNS.iter().find(|column| column.name == beyond.feature);
             let all = column.map_or(0.0, |column| (column.of)(&self.load));
             let times = beyond.times.unwrap_or(0.0);
-            let past = if times > 1.0 { "  past what was measured" } else { "" };
-            writeln!(f, "  {:<12} {all:>12.0} {:>16.0} {times:>10.2}{past}", beyond.feature, beyond.asked)?;
+            let past = if times > 1.0 { "  past the measured range" } else { "" };
+            writeln!(f, "  {:<12} {all:>12.0} {:>16.0} {times:>13.2}{past}", beyond.feature, beyond.asked)?;
         }
-        let Node { processors, memory_bytes, nic_bits_per_s } = self.demand.node;
+        let Resources { processors, memory_bytes, nic_bits_per_s } = self.demand.node;
         let gib = f64::from(1 << 30);
         writeln!(
             f,
-            "need         {:.1} processors, {:.1} GiB, {:.2} Gbit/s, on nodes of {processors}, {:.0} GiB and {} Gbit/s, {:.0} % \
-             of each to stay free",
+            "need         {:.1} processors, {:.1} GiB, {:.2} Gbit/s; each node has {processors} processors, \
+             {:.0} GiB, {} Gbit/s, of which {:.0} % stay free",
             self.need.processors,
             self.need.memory_bytes / gib,
             self.need.nic_bits_per_s / 1e9,
@@ -407,31 +391,31 @@ impl fmt::Display for PlanAnswer {
             nic_bits_per_s / 1e9,
             100.0 * self.demand.headroom
         )?;
-        writeln!(f, "nodes        {}: {} decide", self.nodes, self.binding)?;
+        writeln!(f, "nodes        {} (the scarcest resource: {})", self.nodes, self.binding)?;
         for used in &self.uses {
             write!(f, "  with {:>5}  ", used.nodes)?;
-            for (name, taken) in RESOURCES.iter().zip(used.taken) {
+            for (name, taken) in Resources::NAMES.iter().zip(used.taken) {
                 write!(f, "  {name} {:>3.0} %", 100.0 * taken)?;
             }
             let note = match self.one_lost {
-                OneLost::Carried if used.nodes < self.nodes => "  one node lost: the others carry it",
+                OneLost::Carried if used.nodes < self.nodes => "  after the loss of a node: all rooms fit",
                 OneLost::NotCarried if used.nodes < self.nodes => {
-                    "  one node lost: the others do NOT carry it"
+                    "  after the loss of a node: the rooms do NOT all fit"
                 }
                 _ => "",
             };
             writeln!(f, "{note}")?;
         }
         if self.one_lost == OneLost::NoOther {
-            writeln!(f, "              one node lost: there is no other, nothing carries it")?;
+            writeln!(f, "              after the loss of the node: no other node carries its rooms")?;
         }
         for large in &self.too_large {
             writeln!(
                 f,
-                "TOO LARGE    {} room(s) of {} devices need {:.1} processors, {:.1} GiB and {:.2} Gbit/s each: more than a node has to \
-                 give. A room is on one node, spread over its shards; if it could be spread over nodes it would fill {:.0}. It \
-                 is in no figure above",
-                large.rooms,
+                "TOO LARGE    {} with {} devices: {:.1} processors, {:.1} GiB and {:.2} Gbit/s each, more than a \
+                 node can give. A room is on a single node; spread over nodes it would fill {:.0}. The figures above \
+                 leave out such rooms",
+                if large.rooms == 1 { "1 room".to_owned() } else { format!("{} rooms", large.rooms) },
                 large.viewers,
                 large.need.processors,
                 large.need.memory_bytes / gib,
@@ -481,11 +465,11 @@ pub(crate) mod tests {
         let answer = PlanAnswer::of(models(), demand("40:1000", "16c,64g,10gbit")).unwrap();
         let refused = allowed(&answer.beyond, &answer.models, false).unwrap_err();
         assert!(
-            refused.contains("× beyond the largest measured") && refused.contains("--devices-max"),
+            refused.contains("times the largest measured") && refused.contains("--devices-max"),
             "{refused}"
         );
         allowed(&answer.beyond, &answer.models, true).unwrap();
-        assert!(answer.to_string().contains("past what was measured"));
+        assert!(answer.to_string().contains("past the measured range"));
         let reliable = Demand { reliable_rate: 1.0, ..demand("1:100", "1c,1g,1gbit") };
         let answer = PlanAnswer::of(models(), reliable).unwrap();
         let refused = allowed(&answer.beyond, &answer.models, true).unwrap_err();
@@ -494,9 +478,9 @@ pub(crate) mod tests {
 
     #[test]
     fn more_processors_than_were_measured_have_to_be_asked_for_or_the_law_given() {
-        let node = |text: &str| text.parse::<Node>().unwrap();
+        let node = |text: &str| text.parse::<Resources>().unwrap();
         let refused = allowed_processors(&models(), node("4c,1g,1gbit"), false).unwrap_err();
-        assert!(refused.contains("4.0 × beyond the most processors measured"), "{refused}");
+        assert!(refused.contains("4 processors are 4.0 times the most measured (1)"), "{refused}");
         allowed_processors(&models(), node("1c,1g,1gbit"), false).unwrap();
         allowed_processors(&models(), node("4c,1g,1gbit"), true).unwrap();
         let given = Models::fit(&[sweep(1, Usl::default())], Some(Usl { sigma: 0.1, kappa: 0.0 })).unwrap();
@@ -524,7 +508,8 @@ pub(crate) mod tests {
             let load = demand.load(&demand.sizes[0], &models).unwrap();
             models.need(&load, 4.0).processors - own
         };
-        // A room that takes three fifths of a node: four nodes, and four of them do not fit three, though they would by their sum.
+        // A room takes three fifths of a node. Four rooms need four nodes, although their sum would fit
+        // three.
         let viewers = (1..500)
             .map(|thousands| thousands * 1_000)
             .find(|viewers| each(&demand(&format!("1:{viewers}"), node)) > 0.55 * 4.0);
@@ -533,12 +518,15 @@ pub(crate) mod tests {
         assert_eq!(answer.nodes, 4, "{answer}");
         assert!(answer.uses[0].taken.iter().all(|taken| *taken < 1.0), "{answer}");
         assert_eq!(answer.one_lost, OneLost::NotCarried);
-        assert!(answer.to_string().contains("one node lost: the others do NOT carry it"), "{answer}");
+        assert!(
+            answer.to_string().contains("after the loss of a node: the rooms do NOT all fit"),
+            "{answer}"
+        );
         let small = PlanAnswer::of(models.clone(), demand("800:1000", node)).unwrap();
         assert!(small.nodes > 3 && small.one_lost == OneLost::Carried, "{small}");
         let one = PlanAnswer::of(models.clone(), demand("1:100", node)).unwrap();
         assert_eq!((one.nodes, one.one_lost), (1, OneLost::NoOther));
-        assert!(one.to_string().contains("nothing carries it"), "{one}");
+        assert!(one.to_string().contains("no other node carries its rooms"), "{one}");
     }
 
     #[test]
@@ -549,15 +537,15 @@ pub(crate) mod tests {
         models.flushes.kinds[0].window_high_s = 10.0 * models.flushes.kinds[0].window_low_s;
         let told = PlanAnswer::of(models, demand("2:1000,3:5,1:50k", "4c,64g,10gbit")).unwrap().to_string();
         for said in [
-            "assumes      messages come by chance",
-            "1448 bytes of payload and 90 beside it",
-            "of both ends of a connection",
-            "memory is not to be relied on: the rows tell 40 % of it",
-            "are in no figure: only what it buffers is",
-            "rooms of 5 devices gather like those of 10 to ",
-            "rooms of 50000 devices gather like those of ",
-            "their rows can't tell",
-            "fit as well; ",
+            "assumes      messages arrive by chance",
+            "1448 bytes beside 90 bytes of headers",
+            "for both ends of each connection",
+            "the memory figure is unreliable: the model explains 40 % of the variance",
+            "are left out; only its buffers count",
+            "rooms of 5 devices gather like rooms of 10 to ",
+            "rooms of 50000 devices gather like rooms of ",
+            "this is uncertain, because ",
+            "fit as well, so this is uncertain; rows: ",
         ] {
             assert!(told.contains(said), "{said}: {told}");
         }

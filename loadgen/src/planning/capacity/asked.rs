@@ -1,20 +1,19 @@
-//! What `plan` is asked, as typed: numbers with magnitudes, rooms by size, a node's resources, the shape of a run. Pure.
+//! The arguments of `plan`, as typed: numbers with magnitudes, rooms by size, a node, the shape of a run.
+//! Pure.
 
 use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::models::Resources;
 use crate::scenario::shape::RunShape;
 
-/// Sizes of rooms in one question, at most.
+/// Bounds the lines of an answer.
 const SIZES_MAX: usize = 64;
 
-/// A number that may be written as `1e6`, `1_000_000`, `1M`, `20k` or `1.5G`.
-///
-/// # Errors
-/// One line that says what is allowed.
+/// Parses a number such as `1e6`, `1_000_000`, `1M`, `20k` or `1.5G`.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is no number like 1e6, 1_000_000 or 1M");
+    let wrong = || format!("{text:?} must be a number like 1e6, 1_000_000 or 1M");
     let plain = text.trim().replace('_', "");
     let (digits, scale) = match plain.char_indices().last() {
         Some((at, 'k' | 'K')) => (&plain[..at], 1e3),
@@ -23,31 +22,38 @@ pub(crate) fn number(text: &str) -> Result<f64, String> {
         _ => (&*plain, 1.0),
     };
     let number: f64 = digits.parse().map_err(|_| wrong())?;
-    let number = number * scale;
-    if number.is_finite() && (0.0..=1e12).contains(&number) { Ok(number) } else { Err(wrong()) }
+    // The range also refuses infinity and NaN, which `parse` takes.
+    Some(number * scale).filter(|number| (0.0..=1e12).contains(number)).ok_or_else(wrong)
 }
 
-/// Like [`number`], but whole, from 1 to 4 thousand million.
+/// Like [`number`], but whole and from 1 to 4 × 10⁹.
 fn whole(text: &str) -> Result<u32, String> {
     let number = number(text)?;
     let whole = u32::try_from(crate::figures::rounded(number)).ok().filter(|whole| *whole >= 1);
     whole
         .filter(|whole| (f64::from(*whole) - number).abs() < 1e-6)
-        .ok_or_else(|| format!("{text:?} is no whole number from 1 on"))
+        .ok_or_else(|| format!("{text:?} must be a whole number, 1 or more"))
 }
 
-/// AskedRooms of one size.
+/// Rooms of the same size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Size {
     pub(crate) rooms: u32,
-    /// Devices of each.
+    /// Devices of each room.
     pub(crate) viewers: u32,
-    /// Chat messages a second of each, where that is not the same for all.
+    /// Chat messages a second of each room. `None`: --chat-rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<f64>,
 }
 
-/// All rooms: `COUNT:VIEWERS[:RATE]` each, or a number of rooms that are alike.
+impl Size {
+    /// Devices of all rooms of this size.
+    pub(crate) fn devices(&self) -> f64 {
+        f64::from(self.rooms) * f64::from(self.viewers)
+    }
+}
+
+/// The value of --rooms: a number of rooms that are alike, or a list of `COUNT:VIEWERS[:RATE]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AskedRooms {
     Alike(u32),
@@ -66,27 +72,24 @@ impl FromStr for AskedRooms {
             let (rooms, viewers, rate) = match *parts {
                 [rooms, viewers] => (rooms, viewers, None),
                 [rooms, viewers, rate] => (rooms, viewers, Some(rate)),
-                _ => return Err(format!("{text:?} is not COUNT:VIEWERS or COUNT:VIEWERS:RATE")),
+                _ => return Err(format!("{text:?} must be COUNT:VIEWERS or COUNT:VIEWERS:RATE")),
             };
             let rate = rate.map(number).transpose()?;
             Ok(Size { rooms: whole(rooms)?, viewers: whole(viewers)?, rate })
         };
         let sizes: Vec<Size> = text.split(',').map(size).collect::<Result<_, _>>()?;
         if sizes.len() > SIZES_MAX {
-            return Err(format!("{} sizes; at most {SIZES_MAX}", sizes.len()));
+            return Err(format!("{} sizes; at most {SIZES_MAX} are allowed", sizes.len()));
         }
         Ok(Self::Sizes(sizes))
     }
 }
 
 impl AskedRooms {
-    /// The sizes, for so many viewers in all where that was said.
-    ///
-    /// # Errors
-    /// One line, when both do not agree or one is missing.
+    /// The sizes. `viewers` is the number of all viewers; a list of sizes has to agree within 1 %.
     pub(crate) fn sizes(self, viewers: Option<f64>) -> Result<Vec<Size>, String> {
         match (self, viewers) {
-            (Self::Alike(_), None) => Err("--viewers: needed where --rooms is a number".into()),
+            (Self::Alike(_), None) => Err("--viewers: needed with a number of --rooms".into()),
             (Self::Alike(rooms), Some(viewers)) => {
                 let all = crate::figures::rounded(viewers);
                 let each = u32::try_from(all / u64::from(rooms));
@@ -94,17 +97,17 @@ impl AskedRooms {
                 if each == 0 {
                     return Err(format!("--viewers {viewers}: fewer than one for each of {rooms} rooms"));
                 }
-                // Below the number of rooms.
+                // The remainder makes some rooms larger by a single viewer, so that the sum is exact.
                 let larger = u32::try_from(all % u64::from(rooms)).unwrap_or(0);
                 let sizes = [(larger, each.saturating_add(1)), (rooms - larger, each)];
                 let some = sizes.into_iter().filter(|(rooms, _)| *rooms > 0);
                 Ok(some.map(|(rooms, viewers)| Size { rooms, viewers, rate: None }).collect())
             }
             (Self::Sizes(sizes), viewers) => {
-                let sum: f64 = sizes.iter().map(|size| f64::from(size.rooms) * f64::from(size.viewers)).sum();
+                let sum: f64 = sizes.iter().map(Size::devices).sum();
                 match viewers {
                     Some(viewers) if (viewers - sum).abs() > 0.01 * viewers => {
-                        Err(format!("--viewers {viewers}: --rooms have {sum} in all"))
+                        Err(format!("--viewers {viewers}: but --rooms have {sum} viewers in all"))
                     }
                     _ => Ok(sizes),
                 }
@@ -113,25 +116,18 @@ impl AskedRooms {
     }
 }
 
-/// What one node has.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Node {
-    pub(crate) processors: f64,
-    pub(crate) memory_bytes: f64,
-    pub(crate) nic_bits_per_s: f64,
-}
-
-impl FromStr for Node {
+/// The value of --node: `16c,64g,10gbit`.
+impl FromStr for Resources {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not like 16c,64g,10gbit: processors, GiB of memory, network");
+        let wrong = || format!("{text:?} must be like 16c,64g,10gbit: processors, GiB of memory, network");
         let &[processors, memory, nic] = &*text.split(',').map(str::trim).collect::<Vec<_>>() else {
             return Err(wrong());
         };
         let part = |text: &str, unit: &str| {
             let digits = text.strip_suffix(unit)?;
-            digits.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0 && *number <= 1e6)
+            digits.parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= 1e6)
         };
         let gigabits = part(nic, "gbit").or_else(|| part(nic, "mbit").map(|mbit| mbit / 1e3));
         Ok(Self {
@@ -142,7 +138,7 @@ impl FromStr for Node {
     }
 }
 
-/// One node under the load of a `run`: `devices=4000,rooms=4,rate=200,payload=300,messages-per-request=1`.
+/// The value of --at: a node under the load of a `run`, `devices=4000,rooms=4,rate=200,payload=300`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct At {
     pub(crate) shape: RunShape,
@@ -153,11 +149,12 @@ impl FromStr for At {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // The other keys have defaults of their own.
         let shape = "devices = 0\nrate = 0";
         let mut shape: RunShape = toml::from_str(shape).map_err(|error| error.to_string())?;
         let mut joins_per_s = 0.0;
         for part in text.split(',') {
-            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not KEY=VALUE"))?;
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} must be KEY=VALUE"))?;
             let named = |error| format!("{key}: {error}");
             match key.trim() {
                 "devices" => shape.devices = whole(value).map_err(named)?,
@@ -170,7 +167,8 @@ impl FromStr for At {
                 "encoding" => shape.encoding = clap::ValueEnum::from_str(value, false).map_err(named)?,
                 _ => {
                     return Err(format!(
-                        "{key:?} is none of devices, rooms, rate, payload, messages-per-request, reliable-rate, joins, encoding"
+                        "{key:?} must be devices, rooms, rate, payload, messages-per-request, reliable-rate, joins or \
+                         encoding"
                     ));
                 }
             }
@@ -205,7 +203,7 @@ mod tests {
         let sizes = rooms.clone().sizes(Some(1e6)).unwrap();
         assert_eq!(sizes[0], Size { rooms: 1, viewers: 500_000, rate: Some(200.0) });
         assert_eq!((sizes[1].viewers, sizes[2].rooms), (1_000, 20_000));
-        assert!(rooms.sizes(Some(2e6)).unwrap_err().contains("1000000 in all"));
+        assert!(rooms.sizes(Some(2e6)).unwrap_err().contains("1000000 viewers in all"));
         let alike: AskedRooms = "100".parse().unwrap();
         assert_eq!(alike.clone().sizes(Some(1e4)).unwrap()[0].viewers, 100);
         assert!(alike.clone().sizes(None).unwrap_err().contains("--viewers"));
@@ -221,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_node_and_a_point_are_read_or_refused_by_name() {
-        let node: Node = "16c,64g,10gbit".parse().unwrap();
+        let node: Resources = "16c,64g,10gbit".parse().unwrap();
         assert_eq!((node.processors, node.nic_bits_per_s), (16.0, 1e10));
         for wrong in ["", "16,64,10", "16c,64g", "0c,64g,10gbit", "16c,64g,10"] {
-            assert!(wrong.parse::<Node>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Resources>().is_err(), "{wrong}");
         }
         let at: At = "devices=4k,rooms=4,rate=200,payload=500,joins=3,encoding=proto".parse().unwrap();
         assert_eq!((at.shape.devices, at.shape.payload_bytes, at.joins_per_s), (4_000, 500, 3.0));

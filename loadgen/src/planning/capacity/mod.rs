@@ -1,7 +1,8 @@
-//! `roomcast-loadgen plan`: how many nodes an audience needs, from a sweep.
+//! `roomcast-loadgen plan`: the number of nodes that an audience needs, from a sweep.
 //!
-//! Nothing is told past what was measured unless that is asked for, and then the answer says how far past it is. A room is
-//! on one node, spread over its shards; one that needs more than a node is said to, and the plan fails.
+//! Past the measured range the plan refuses an answer, unless --extrapolate asks for the answer with its
+//! distance. A room is on a single node, spread over the node's shards. A room that needs more than a node is
+//! named, and the plan fails.
 
 mod answer;
 mod asked;
@@ -20,20 +21,21 @@ use serde::de::DeserializeOwned;
 use crate::error::RunError;
 use crate::planning::model::usl::{Basis, Usl};
 use crate::planning::model::{Features, Sweep};
+use crate::planning::part;
 use crate::report::Verdict;
 use crate::report::html::Page;
 use crate::report::output::{self, openable};
 use crate::wire::frame::Encoding;
 
 use answer::{Demand, PlanAnswer};
-use asked::{AskedRooms, At, Node, number};
-use models::Models;
+use asked::{AskedRooms, At, number};
+use models::{Models, Resources};
 use point::PointAnswer;
 
 #[cfg(test)]
 pub(crate) use models::tests::sweep as known_sweep;
 
-/// What a point says itself, or has none of.
+/// Arguments that a point contains already, or has no use for.
 const NOT_WITH_AT: [&str; 11] = [
     "viewers",
     "rooms",
@@ -50,17 +52,19 @@ const NOT_WITH_AT: [&str; 11] = [
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// A sweep's JSON file, as often as there are sweeps: of one node with several numbers of processors, say.
+    /// The JSON file of a sweep. May be given several times, for example for a node with several numbers of
+    /// processors.
     #[arg(long, required = true)]
     from: Vec<PathBuf>,
-    /// Viewers in all: 1e6, 1_000_000 or 1M. Without it: what --rooms come to.
+    /// Viewers in all: 1e6, 1_000_000 or 1M. Default: the sum over --rooms.
     #[arg(long, value_parser = number)]
     viewers: Option<f64>,
-    /// AskedRooms by size, `COUNT:VIEWERS[:RATE]` each, the viewers and chat messages a second of each room
-    /// (`1:500k:50,300:1000,20k:10:0.1`); or a number of rooms that are alike.
+    /// Rooms by size: a list of `COUNT:VIEWERS[:RATE]` (`1:500k:50,300:1000,20k:10:0.1`). VIEWERS and RATE
+    /// are the viewers and the chat messages a second of each room. Or a number of rooms of the same size.
     #[arg(long, required_unless_present = "at")]
     rooms: Option<AskedRooms>,
-    /// Chat messages a second of each room that --rooms gives no rate. People write by chance: arrivals are Poisson's.
+    /// Chat messages a second of each room without a rate in --rooms. Arrivals are random, as people write
+    /// (Poisson).
     #[arg(long, default_value = "1", value_parser = number)]
     chat_rate: f64,
     /// Reliable messages a second of each room.
@@ -69,52 +73,43 @@ pub(crate) struct PlanArgs {
     /// Bytes of each payload.
     #[arg(long, default_value_t = 300)]
     payload_bytes: usize,
-    /// Messages of one publish request.
+    /// Messages of each publish request.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     messages_per_request: u32,
-    /// How devices' frames are spelt.
+    /// Encoding of the devices' frames.
     #[arg(long, value_enum, default_value = "json")]
     encoding: Encoding,
-    /// Devices that join in a second, over all nodes, to rooms as large rooms have devices.
+    /// Devices that join each second, over all rooms. Each room gets its share by its devices.
     #[arg(long, default_value = "0", value_parser = number)]
     joins_per_second: f64,
-    /// What one node has: processors, GiB of memory, network (`16c,64g,10gbit`).
+    /// The resources of a node: processors, GiB of memory, network (`16c,64g,10gbit`).
     #[arg(long, required_unless_present = "at")]
-    node: Option<Node>,
-    /// The part of each resource that is to stay free.
-    #[arg(long, default_value = "0.3", value_parser = free)]
+    node: Option<Resources>,
+    /// Part of each resource to keep free.
+    #[arg(long, default_value = "0.3", value_parser = |text: &str| part(text, 0.0..=0.95))]
     headroom: f64,
-    /// The universal scalability law, SIGMA,KAPPA, instead of what sweeps with several numbers of processors say.
+    /// The universal scalability law, SIGMA,KAPPA, instead of an estimate from several numbers of processors.
     #[arg(long)]
     usl: Option<Usl>,
-    /// PlanAnswer past what was measured, too.
+    /// Answer past the measured range, too.
     #[arg(long)]
     extrapolate: bool,
-    /// Instead of a plan: what one node as it was measured needs for a run of this shape
-    /// (`devices=4000,rooms=4,rate=200,payload=300,messages-per-request=1`; also reliable-rate, joins, encoding).
+    /// Instead of a plan: the need of the measured node for a run of this shape
+    /// (`devices=4000,rooms=4,rate=200,payload=300,messages-per-request=1`; also reliable-rate, joins,
+    /// encoding).
     #[arg(long, conflicts_with_all = NOT_WITH_AT)]
     at: Option<At>,
-    /// The JSON report of a run at that point, to be held against what is told.
+    /// The JSON report of a run at that point, for a comparison with the prediction.
     #[arg(long, requires = "at")]
     against: Option<PathBuf>,
-    /// Write the answer here as JSON, too.
+    /// Write the answer to this JSON file, too.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write the answer and its models here as a page for people, too.
+    /// Write the answer and its models to this HTML page, too.
     #[arg(long)]
     html: Option<PathBuf>,
 }
 
-/// A part from 0 to 0.95.
-fn free(text: &str) -> Result<f64, String> {
-    let part = text.parse().ok().filter(|part| (0.0..=0.95).contains(part));
-    part.ok_or_else(|| format!("{text:?} is not between 0 and 0.95"))
-}
-
-/// Answers on stdout, and in the JSON file.
-///
-/// # Errors
-/// [`RunError`], when a file can't be read, the rows can't tell, or nobody measured so far.
 pub(crate) fn run(args: &PlanArgs) -> Result<Verdict, RunError> {
     answer(args).map_err(RunError::Usage)
 }
@@ -132,7 +127,7 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
         show(&answer, || answer.page(), args)?;
         return Ok(Verdict::Ok);
     }
-    let needed = || "--rooms, --node: needed".to_owned();
+    let needed = || "--rooms, --node: needed without --at".to_owned();
     let rooms = args.rooms.clone().ok_or_else(needed)?;
     let node = args.node.ok_or_else(needed)?;
     allowed_processors(&models, node, args.extrapolate)?;
@@ -154,9 +149,9 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
 }
 
 fn read<T: DeserializeOwned>(flag: &str, path: &Path) -> Result<T, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("{flag} {}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    text.and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()))
+        .map_err(|error| format!("{flag} {}: {error}", path.display()))
 }
 
 fn show(
@@ -169,19 +164,19 @@ fn show(
         .map_err(|error| format!("writing the answer: {error}"))
 }
 
-/// How far one feature goes past what was measured.
+/// The distance of a feature from the measured range.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Beyond {
     pub(crate) feature: &'static str,
-    /// What was asked, of the node that is asked most.
+    /// The value on the node with the largest value.
     pub(crate) asked: f64,
-    /// The most that was measured.
+    /// The largest value of any row.
     pub(crate) measured: f64,
-    /// The one over the other; `None` where it was never measured at all.
+    /// `asked` / `measured`; past 1 the value is outside the range. `None`: never measured.
     pub(crate) times: Option<f64>,
 }
 
-/// What of `load` is how far past what was measured, every feature that is asked for.
+/// The distances of all features that `load` has.
 fn beyond(models: &Models, load: &Features) -> Vec<Beyond> {
     let columns = Features::COLUMNS.iter().zip(&models.measured_max);
     let all = columns.map(|(column, measured)| {
@@ -192,42 +187,47 @@ fn beyond(models: &Models, load: &Features) -> Vec<Beyond> {
     all.filter(|beyond| beyond.asked > 0.0).collect()
 }
 
-/// A node with more processors than were measured is past the measured range, too, unless the law over them was given.
-fn allowed_processors(models: &Models, node: Node, extrapolate: bool) -> Result<(), String> {
+/// The feature farthest outside the measured range, with its ratio. `None`: all features are inside.
+fn farthest(beyond: &[Beyond]) -> Option<(&Beyond, f64)> {
+    let outside = beyond.iter().filter_map(|beyond| Some((beyond, beyond.times?)));
+    outside.filter(|(_, times)| *times > 1.0).max_by(|one, other| one.1.total_cmp(&other.1))
+}
+
+/// Refuses a node with more processors than measured, unless --usl gives the law or --extrapolate asks for a
+/// guess.
+fn allowed_processors(models: &Models, node: Resources, extrapolate: bool) -> Result<(), String> {
     let times = node.processors / models.processors;
     if times <= 1.0 || extrapolate || models.usl_basis == Basis::Given {
         return Ok(());
     }
     Err(format!(
-        "--node: {times:.1} × beyond the most processors measured ({} a node, {} measured); a sweep of a node with as many \
-         would cover it, or say --usl or --extrapolate",
+        "--node: {} processors are {times:.1} times the most measured ({}); sweep a node with as many, or give \
+         --usl or --extrapolate",
         node.processors, models.processors
     ))
 }
 
-/// Past the measured range an answer has to be asked for; of what was never measured there is none.
+/// Refuses an answer outside the measured range without --extrapolate, and always for a feature that was
+/// never measured.
 fn allowed(beyond: &[Beyond], models: &Models, extrapolate: bool) -> Result<(), String> {
+    // Without a row there is no coefficient, and so not even a guess.
     if let Some(never) = beyond.iter().find(|beyond| beyond.times.is_none()) {
         return Err(format!(
-            "{}: {:.2} asked, and no row of the sweep has any: nothing is known of what they cost",
+            "{}: {:.2} are needed, but no row of the sweep has any, so their cost is not known",
             never.feature, never.asked
         ));
     }
-    let far = beyond.iter().filter(|beyond| beyond.times.is_some_and(|times| times > 1.0));
-    let farthest = far.max_by(|one, other| one.times.unwrap_or(0.0).total_cmp(&other.times.unwrap_or(0.0)));
-    let Some(farthest) = farthest.filter(|_| !extrapolate) else { return Ok(()) };
+    let Some((farthest, most_times)) = farthest(beyond).filter(|_| !extrapolate) else { return Ok(()) };
     let times = |name: &str| {
         let named = beyond.iter().find(|beyond| beyond.feature == name);
         named.and_then(|beyond| beyond.times).unwrap_or(0.0).max(1.0)
     };
-    let place = |name: &str| Features::COLUMNS.iter().position(|column| column.name == name).unwrap_or(0);
-    let most = |name: &str| models.measured_max[place(name)];
-    let devices = most("connections") * times("connections").max(times("frames/s"));
+    // Frames grow with devices, so devices alone may not reach the frames.
+    let devices = models.measured_max[0] * times("connections").max(times("frames/s"));
     Err(format!(
-        "{}: {:.1} × beyond the largest measured ({:.0} a node, {:.0} measured); a sweep with --devices-max {:.0} and {:.1} × \
-         its --rate-max would cover it, or say --extrapolate",
+        "{}: a node would have {:.0}, {most_times:.1} times the largest measured ({:.0}); sweep with \
+         --devices-max {:.0} and {:.1} times the --rate-max, or give --extrapolate",
         farthest.feature,
-        farthest.times.unwrap_or(0.0),
         farthest.asked,
         farthest.measured,
         devices.ceil(),
@@ -235,11 +235,9 @@ fn allowed(beyond: &[Beyond], models: &Models, extrapolate: bool) -> Result<(), 
     ))
 }
 
-/// How far past what was measured the farthest of these is, in words; `None`: all are within it.
+/// [`farthest`], in words.
 fn past(beyond: &[Beyond]) -> Option<String> {
-    let far = beyond.iter().filter_map(|beyond| Some((beyond.feature, beyond.times?)));
-    let farthest = far.filter(|(_, times)| *times > 1.0).max_by(|one, other| one.1.total_cmp(&other.1));
-    farthest.map(|(feature, times)| format!("{feature} {times:.1} × the largest measured"))
+    farthest(beyond).map(|(beyond, times)| format!("{} {times:.1} × the largest measured", beyond.feature))
 }
 
 #[cfg(test)]

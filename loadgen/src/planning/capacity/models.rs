@@ -1,4 +1,4 @@
-//! What a plan rests on: the models of all sweeps that were given, and how far they were measured. Pure.
+//! The models of a plan, fitted to all given sweeps, and the measured range. Pure.
 
 use serde::Serialize;
 
@@ -9,12 +9,13 @@ use crate::planning::model::usl::{Basis, Usl};
 use crate::planning::model::{Column, Features, Row, Sweep};
 use crate::planning::sweep::cpu_columns;
 
-/// Bytes on an Ethernet beside each TCP segment: preamble, header, check and gap (38), IPv4 (20), TCP with timestamps (32).
+/// Bytes on an Ethernet for each TCP segment beside the payload: preamble, header, check and gap (38), IPv4
+/// (20), TCP with timestamps (32).
 pub(crate) const SEGMENT_BYTES: f64 = 90.0;
-/// Payload of a full segment on a path of 1 500 bytes, with timestamps.
+/// Payload of a full segment with timestamps, on a path with an MTU of 1 500 bytes.
 pub(crate) const SEGMENT_PAYLOAD_BYTES: f64 = 1_448.0;
 
-/// One sweep, as far as people need to know it.
+/// A sweep, in the answer.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Origin {
     pub(crate) file: String,
@@ -25,49 +26,58 @@ pub(crate) struct Origin {
     pub(crate) environment: Environment,
 }
 
-/// What a load needs of a node.
+/// The resources that a node has, or that a load needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(crate) struct NodeNeed {
+pub(crate) struct Resources {
     pub(crate) processors: f64,
     pub(crate) memory_bytes: f64,
     pub(crate) nic_bits_per_s: f64,
 }
 
-impl NodeNeed {
-    /// All of it, in the order in which it is shown.
-    #[must_use]
+impl Resources {
+    /// Names in the order of [`Self::parts`].
+    pub(crate) const NAMES: [&str; 3] = ["processors", "memory", "network"];
+
+    pub(crate) fn of(parts: [f64; 3]) -> Self {
+        let [processors, memory_bytes, nic_bits_per_s] = parts;
+        Self { processors, memory_bytes, nic_bits_per_s }
+    }
+
     pub(crate) fn parts(&self) -> [f64; 3] {
         [self.processors, self.memory_bytes, self.nic_bits_per_s]
     }
+
+    /// The part of `room` that these resources fill, by the scarcest resource; past 1 they do not fit.
+    pub(crate) fn share_of(&self, room: Self) -> f64 {
+        // A resource that the node itself uses up leaves 0.
+        most(self.parts().iter().zip(room.parts()).map(|(need, room)| need / room.max(1e-9)))
+    }
 }
 
-/// The models, and what they were fitted to.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Models {
     pub(crate) cpu: Linear,
     pub(crate) memory: Linear,
-    /// What the kernel holds for a connection's sockets, both ends where they were on one machine.
+    /// Kernel buffers for each connection; for both ends of a connection within the same machine. `None`: not
+    /// measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) socket_bytes_per_connection: Option<f64>,
     pub(crate) flushes: Flushes,
     pub(crate) usl: Usl,
     pub(crate) usl_basis: Basis,
-    /// Numbers of processors whose sweeps are no part of the law, and why.
+    /// Numbers of processors whose sweeps are left out of the law, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) not_in_usl: Vec<String>,
-    /// Processors of the node on which `cpu` was measured.
+    /// Processors of the node that `cpu` describes.
     pub(crate) processors: f64,
     pub(crate) origins: Vec<Origin>,
-    /// The most of each feature, in the order of [`Features::COLUMNS`].
+    /// The largest measured value of each feature, in the order of [`Features::COLUMNS`].
     pub(crate) measured_max: Vec<f64>,
 }
 
 impl Models {
-    /// Fits all of them. The processor's model is of the sweeps with the most processors; the others say how processors
-    /// get in each other's way.
-    ///
-    /// # Errors
-    /// One line, when the rows can't tell.
+    /// Fits all models. The sweeps with the most processors give the processor model; the other sweeps give
+    /// the loss by further processors.
     pub(crate) fn fit(sweeps: &[(String, Sweep)], given: Option<Usl>) -> Result<Self, String> {
         let largest = sweeps.iter().map(|(_, sweep)| sweep.processors).max().ok_or("no sweep")?;
         let rows: Vec<&Row> = sweeps.iter().flat_map(|(_, sweep)| usable(sweep)).collect();
@@ -84,9 +94,9 @@ impl Models {
             None => Self::scaling(sweeps, &base, of, &mut not_in_usl)
                 .unwrap_or_else(|| (Usl::default(), Basis::AssumedLinear)),
         };
-        let memory = |row: &&&Row| row.memory_bytes > 0.0;
-        let memory: Vec<Measured> =
-            rows.iter().filter(memory).map(|row| (row.features, row.memory_bytes)).collect();
+        // A node on another machine may hide its memory, which then reads 0.
+        let memory = rows.iter().filter(|row| row.memory_bytes > 0.0);
+        let memory: Vec<Measured> = memory.map(|row| (row.features, row.memory_bytes)).collect();
         let columns: [Column; 4] = [BASE, Features::COLUMNS[0], Features::COLUMNS[1], Features::IDLE_ROOMS];
         let memory = Linear::fit(&columns, &memory).map_err(|reason| format!("memory: {reason}"))?;
         let largest_max = |column: &Column| most(base.iter().map(|(features, _)| (column.of)(features)));
@@ -104,8 +114,8 @@ impl Models {
         })
     }
 
-    /// The law over the processors of the sweeps: what the rows of `base` cost on each number of them. Sweeps that no model
-    /// fits go to `left_out`.
+    /// Fits the law to the cost of the same work, the rows of `base`, on each number of processors. Sweeps
+    /// that fit no model are left out, with the reason in `left_out`.
     fn scaling(
         sweeps: &[(String, Sweep)],
         base: &[Measured],
@@ -125,13 +135,13 @@ impl Models {
         Usl::fit(&counts.iter().filter_map(&mut cost).collect::<Vec<_>>())
     }
 
-    /// What `load` needs on a node of so many processors, that node's own share included.
-    #[must_use]
-    pub(crate) fn need(&self, load: &Features, processors: f64) -> NodeNeed {
+    /// The need of `load` on a node with `processors` processors, the node's own need included.
+    pub(crate) fn need(&self, load: &Features, processors: f64) -> Resources {
         let dearer = self.usl.inflation(processors) / self.usl.inflation(self.processors);
         let sockets = self.socket_bytes_per_connection.unwrap_or(0.0) * load.connections;
+        // Each frame ends with a partial segment, so the number of segments is rounded up for each frame.
         let segments_per_s = load.frames_per_s + load.bytes_per_s / SEGMENT_PAYLOAD_BYTES;
-        NodeNeed {
+        Resources {
             processors: self.cpu.at(load) * dearer,
             memory_bytes: self.memory.at(load) + sockets,
             nic_bits_per_s: 8.0 * (load.bytes_per_s + SEGMENT_BYTES * segments_per_s),
@@ -154,7 +164,7 @@ fn origin(file: &str, sweep: &Sweep) -> Origin {
     }
 }
 
-/// By least squares through nothing: what the sockets of one more connection hold.
+/// Kernel bytes for each connection, by least squares without a constant.
 fn socket_bytes(rows: &[&Row]) -> Option<f64> {
     let known = rows.iter().filter_map(|row| Some((row.features.connections, row.socket_bytes?)));
     let (up, down) = known.fold((0.0, 0.0), |(up, down), (connections, bytes)| {

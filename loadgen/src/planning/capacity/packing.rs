@@ -1,59 +1,41 @@
-//! Puts rooms on nodes: each whole on one node, the largest first, each on the first node that has room for it. Pure.
+//! Packs rooms on nodes: each room whole, the largest first, each on the first node with enough left. Pure.
 //!
-//! First fit decreasing needs at most 22 % more nodes than the best packing would (Johnson 1973), for one resource; rooms
-//! here are many and small beside a node, or too large for any.
+//! First fit decreasing needs at most 22 % more nodes than the best packing, for a single resource (Johnson,
+//! 1973). The rooms here are many and small beside a node, or too large for any node.
 
-use serde::Serialize;
-
-use super::models::NodeNeed;
+use super::models::Resources;
 use crate::planning::model::Features;
 
-/// Nodes of one plan, at most.
 const NODES_MAX: usize = 100_000;
-/// A part of a node that is as good as none.
+/// The part of a room by which rounding may overfill a node. Without this tolerance an exact fit could fail.
 const ROUNDING: f64 = 1e-9;
 
 /// Rooms that are alike.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Alike {
     pub(crate) rooms: u32,
-    /// Of each.
+    /// The load of each room.
     pub(crate) load: Features,
-    /// Of each, without what a node needs anyway.
-    pub(crate) need: NodeNeed,
+    /// The need of each room, without the own need of a node.
+    pub(crate) need: Resources,
 }
 
-/// What one node has left, and what is on it.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Packed {
-    #[serde(skip)]
     left: [f64; 3],
     pub(crate) load: Features,
 }
 
-/// Where the rooms went.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Packing {
     pub(crate) nodes: Vec<Packed>,
-    /// Which of the sizes do not fit an empty node, by their place.
+    /// Indexes of the sizes that do not fit an empty node.
     pub(crate) too_large: Vec<usize>,
 }
 
-/// Packs `sizes` on nodes that have `room` each.
-///
-/// # Errors
-/// One line, when it would be too many nodes.
-pub(crate) fn pack(sizes: &[Alike], room: NodeNeed) -> Result<Packing, String> {
-    let room = room.parts();
-    let share = |alike: &Alike| {
-        alike
-            .need
-            .parts()
-            .iter()
-            .zip(room)
-            .map(|(need, room)| need / room.max(f64::MIN_POSITIVE))
-            .fold(0.0, f64::max)
-    };
+/// Packs `sizes` on nodes with `room` each. Fails past [`NODES_MAX`].
+pub(crate) fn pack(sizes: &[Alike], room: Resources) -> Result<Packing, String> {
+    let share = |alike: &Alike| alike.need.share_of(room);
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by(|one, other| share(&sizes[*other]).total_cmp(&share(&sizes[*one])));
     let mut packing = Packing::default();
@@ -72,7 +54,7 @@ pub(crate) fn pack(sizes: &[Alike], room: NodeNeed) -> Result<Packing, String> {
                 return Err(format!("more than {NODES_MAX} nodes"));
             }
             if at == packing.nodes.len() {
-                packing.nodes.push(Packed { left: room, load: Features::default() });
+                packing.nodes.push(Packed { left: room.parts(), load: Features::default() });
             }
             rooms -= packing.nodes[at].take(alike, rooms);
         }
@@ -81,16 +63,17 @@ pub(crate) fn pack(sizes: &[Alike], room: NodeNeed) -> Result<Packing, String> {
 }
 
 impl Packed {
-    /// Takes as many of `rooms` rooms as fit, and says how many those are.
+    /// Takes as many of `rooms` rooms as fit, and returns their number.
     fn take(&mut self, alike: &Alike, rooms: u32) -> u32 {
         let needs = alike.need.parts();
         let fit = needs.iter().zip(self.left).filter(|(need, _)| **need > 0.0);
         let fit = fit.map(|(need, left)| ((left / need) + ROUNDING).floor()).fold(f64::from(rooms), f64::min);
         let taken = u32::try_from(crate::figures::rounded(fit.max(0.0))).unwrap_or(0).min(rooms);
+        let count = f64::from(taken);
         for (left, need) in self.left.iter_mut().zip(needs) {
-            *left -= need * f64::from(taken);
+            *left -= need * count;
         }
-        self.load = self.load.plus(alike.load.times(f64::from(taken)));
+        self.load = self.load.with(alike.load, |all, each| all + each * count);
         taken
     }
 }
@@ -99,11 +82,11 @@ impl Packed {
 mod tests {
     use super::*;
 
-    const ROOM: NodeNeed = NodeNeed { processors: 10.0, memory_bytes: 100.0, nic_bits_per_s: 1_000.0 };
+    const ROOM: Resources = Resources { processors: 10.0, memory_bytes: 100.0, nic_bits_per_s: 1_000.0 };
 
     fn alike(rooms: u32, processors: f64, memory_bytes: f64) -> Alike {
         let load = Features { connections: processors, ..Features::default() };
-        Alike { rooms, load, need: NodeNeed { processors, memory_bytes, nic_bits_per_s: 0.0 } }
+        Alike { rooms, load, need: Resources { processors, memory_bytes, nic_bits_per_s: 0.0 } }
     }
 
     #[test]

@@ -1,20 +1,21 @@
-//! The page of a plan: its answer as it is printed, and the models with their residuals. Pure.
+//! The page of a plan: the printed answer, and the fitted models with their residuals. Pure.
+
+use maud::{Markup, html};
 
 use super::answer::{PlanAnswer, digits};
 use super::models::Models;
 use super::past;
 use super::point::PointAnswer;
 use crate::planning::model::cost::Linear;
-use crate::report::html::model::{Fitted, section};
-use crate::report::html::{Block, Page, Section, Tone, grouped};
+use crate::report::html::chart::{Chart, ChartPoint, Line, Look, X};
+use crate::report::html::{Page, Tone, charts, decimal, grouped, lines, places, row, section, table};
 
 impl PlanAnswer {
-    /// Its page.
-    #[must_use]
     pub(crate) fn page(&self) -> Page {
         let fits = self.too_large.is_empty();
         Page {
             title: "roomcast-loadgen plan".to_owned(),
+            // A figure past the measured range is a guess.
             tone: match (fits, &self.past) {
                 (false, _) => Tone::Bad,
                 (true, Some(_)) => Tone::Odd,
@@ -29,48 +30,67 @@ impl PlanAnswer {
                 Some(past) => format!("{} decide how many; past what was measured: {past}", self.binding),
                 None => format!("{} decide how many", self.binding),
             },
-            sections: sections(self.to_string(), &self.models),
+            sections: sections(&self.to_string(), &self.models),
         }
     }
 }
 
 impl PointAnswer {
-    /// Its page.
-    #[must_use]
     pub(crate) fn page(&self) -> Page {
+        let past = past(&self.beyond);
         Page {
             title: "roomcast-loadgen plan: one node at one point".to_owned(),
-            tone: if past(&self.beyond).is_some() { Tone::Odd } else { Tone::Good },
+            tone: if past.is_some() { Tone::Odd } else { Tone::Good },
             verdict: format!("{:.3} processors", self.need.processors),
-            words: match past(&self.beyond) {
+            words: match past {
                 Some(past) => format!("what one node needs at this point; past what was measured: {past}"),
                 None => "what one node needs at this point".to_owned(),
             },
-            sections: sections(self.to_string(), &self.models),
+            sections: sections(&self.to_string(), &self.models),
         }
     }
 }
 
-fn sections(answer: String, models: &Models) -> Vec<Section> {
-    let fitted = |name: &str, unit, factor_unit: &str, scale: f64, linear: &Linear| Fitted {
-        name: name.to_owned(),
+fn sections(answer: &str, models: &Models) -> Markup {
+    html! {
+        (section("The answer", &lines(answer)))
+        (section("Processors", &model("processors", "µs", 1e6, &models.cpu)))
+        (section("Memory", &model("bytes", "KiB", 1.0 / 1_024.0, &models.memory)))
+    }
+}
+
+/// The terms of a model, each factor times `scale` in `factor_unit`, and the model beside the measured rows.
+/// A point on the line of the chart has no error.
+fn model(unit: &'static str, factor_unit: &str, scale: f64, linear: &Linear) -> Markup {
+    let most = linear.points.iter().map(|(measured, _)| *measured).fold(0.0, f64::max);
+    let line = |name: &str, colour, points, look| Line { name: name.to_owned(), colour, points, look };
+    let modelled = linear.points.iter().map(|(measured, modelled)| ChartPoint::at(*measured, *modelled));
+    let chart = Chart {
+        title: "What the model says".to_owned(),
         unit,
-        terms: linear
-            .terms
-            .iter()
-            .map(|term| (term.name.to_owned(), digits(term.coefficient * scale), factor_unit.to_owned()))
-            .collect(),
-        points: (1..)
-            .zip(&linear.points)
-            .map(|(row, (measured, said))| (format!("row {row}"), *measured, *said))
-            .collect(),
+        x: X::Named(format!("measured, {unit}")),
+        lines: vec![
+            line("as measured", 1, vec![ChartPoint::at(0.0, 0.0), ChartPoint::at(most, most)], Look::Line),
+            line("modelled", 0, modelled.collect(), Look::Dots),
+        ],
+        limit: None,
     };
-    let answer = Section { title: "The answer".to_owned(), blocks: vec![Block::Text(answer)] };
-    vec![
-        answer,
-        section(&fitted("Processors", "processors", "µs", 1e6, &models.cpu)),
-        section(&fitted("Memory", "bytes", "KiB", 1.0 / 1_024.0, &models.memory)),
-    ]
+    let terms = linear
+        .terms
+        .iter()
+        .map(|term| row(term.name, [factor_unit.to_owned(), digits(term.coefficient * scale)]));
+    let rows = (1..).zip(&linear.points).map(|(number, (measured, modelled))| {
+        // A row where nothing was measured has no relative error.
+        let off = (*measured > 0.0).then(|| 100.0 * (modelled / measured - 1.0));
+        row(&format!("row {number}"), [decimal(Some(*measured)), decimal(Some(*modelled)), places(off, 1)])
+    });
+    html! {
+        (table(&["term", "unit of the factor", "factor"], 2, terms))
+        @if !linear.points.is_empty() {
+            (charts(&[chart]))
+            (table(&["point", "measured", "modelled", "off by %"], 1, rows))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -97,10 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn a_small_factor_has_digits_and_its_unit() {
-        let mut models = models();
-        models.cpu.terms[1].coefficient = 1.2e-9;
-        let section = sections(String::new(), &models)[1].to_string();
-        assert!(section.contains(">0.00120<") && section.contains(">µs<"), "{section}");
+    fn each_row_has_its_residual_and_each_term_its_factor() {
+        let mut linear = models().cpu;
+        linear.terms[0].coefficient = 4.25e-9;
+        linear.points = vec![(0.5, 0.55), (0.0, 0.1)];
+        let shown = model("processors", "µs", 1e6, &linear).0;
+        for said in ["0.00425", ">unit of the factor<", ">µs<", ">10.0<", "measured, processors", ">–<"] {
+            assert!(shown.contains(said), "{said}: {shown}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One node at one point: what it needs for exactly the shape of a `run`, and how far a run that was made is from it.
+//! The predicted need of a single node for the shape of a `run`, and the distance from a run that was made.
 
 use std::fmt;
 
@@ -6,56 +6,55 @@ use serde::Serialize;
 
 use super::answer::{assumes, write_assumes, write_models};
 use super::asked::At;
-use super::models::{Models, NodeNeed};
+use super::models::{Models, Resources};
 use super::{Beyond, beyond};
-use crate::figures::ratio;
+use crate::planning::compare::alike::reliable_per_s;
 use crate::planning::model::Features;
 use crate::planning::model::flushes::PublishRhythm;
 use crate::planning::sweep;
 use crate::report::Report;
 
-/// A report has reliable messages by their number only, and they may come at random: a part of the rate that is none.
+/// Part by which the reliable rates may differ. A report has only the number of reliable messages, and their
+/// arrivals may be random.
 const RELIABLE_OFF_MAX: f64 = 0.1;
 
-/// What is told of a point, and what a run found there.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct PointAnswer {
     pub(crate) models: Models,
     at: At,
     features: Features,
-    pub(super) need: NodeNeed,
-    /// Of the memory: the node's own, without the kernel's for its sockets.
+    pub(super) need: Resources,
+    /// The node's own part of the memory, without the kernel's buffers for its sockets.
     own_memory_bytes: f64,
-    /// The processors, less and more by the error of rows that the model had not seen, twice its root mean square.
+    /// Processors, less twice the root mean square error of rows left out of the fit.
     processors_low: f64,
+    /// Processors, plus the same.
     processors_high: f64,
     pub(crate) beyond: Vec<Beyond>,
-    /// What is so only if this is, a line each.
+    /// The conditions for a right answer, a line each.
     assumes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     measured: Option<RunFound>,
 }
 
-/// What a run found.
+/// The measured values of a run at the point.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct RunFound {
     features: Features,
     processors: f64,
-    /// What was told of the processors over what they were, less 1.
+    /// Prediction / measured value − 1.
     processors_off: f64,
-    /// The node's own, without the kernel's for its sockets; `None` where it did not say.
+    /// The node's own memory, without the kernel's buffers. `None`: the node did not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<f64>,
-    /// What was told of just that over what it was, less 1.
+    /// Prediction of the own memory / measured value − 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_off: Option<f64>,
 }
 
 impl PointAnswer {
-    /// Tells the point, and holds `report` against it.
-    ///
-    /// # Errors
-    /// One line, when nothing is known of the encoding, or the report says nothing of the node.
+    /// Predicts the point, and compares the prediction with `report`. Fails for an encoding without a row,
+    /// for a report of another shape, and for a report without figures of the node.
     pub(crate) fn of(models: Models, at: At, report: Option<&Report>) -> Result<Self, String> {
         let features = models.flushes.features(&at.shape, at.joins_per_s, PublishRhythm::Steady)?;
         let need = models.need(&features, models.processors);
@@ -64,6 +63,7 @@ impl PointAnswer {
             if let Some(what) = differs(&at, report) {
                 return Err(format!("--against: {what}"));
             }
+            // The number of idle rooms is not in a report; a model of processors does not need the number.
             let row = sweep::row(&at.shape, report, f64::from(report.rooms), models.processors);
             if let Some(reason) = row.unusable_because {
                 return Err(format!("--against: {reason}"));
@@ -93,13 +93,13 @@ impl PointAnswer {
     }
 }
 
-/// What a run did otherwise than the point that is asked; `None`: the same.
+/// The first difference between the point and the run. `None`: the same shape.
 fn differs(at: &At, report: &Report) -> Option<String> {
     let shape = &at.shape;
-    let reliable = report.reliable.as_ref().map_or(0.0, |reliable| ratio(reliable.sent, 1) / report.seconds);
+    let reliable = reliable_per_s(report).unwrap_or(0.0);
     let rate_off = (shape.rate - report.rate_per_s).abs() > 0.001;
-    // What came may be a message or two more or less than its rate.
     let off = (shape.reliable_rate - reliable).abs();
+    // The first and the last message add or take up to two messages, which matter in a short run.
     let reliable_off =
         off > 2.0 / report.seconds.max(1.0) && off > RELIABLE_OFF_MAX * shape.reliable_rate.max(reliable);
     let whole = [
@@ -126,16 +126,16 @@ fn differs(at: &At, report: &Report) -> Option<String> {
 impl fmt::Display for PointAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_models(f, &self.models)?;
-        writeln!(f, "features     {:>14} {:>14} {:>10}", "told", "measured", "× largest")?;
+        writeln!(f, "features     {:>14} {:>14} {:>13}", "predicted", "measured", "/ largest row")?;
         for column in Features::COLUMNS {
-            let told = (column.of)(&self.features);
+            let predicted = (column.of)(&self.features);
             let measured = self.measured.as_ref().map(|measured| (column.of)(&measured.features));
             let measured = measured.map_or_else(|| "-".to_owned(), |measured| format!("{measured:.1}"));
             let beyond = self.beyond.iter().find(|beyond| beyond.feature == column.name);
             let times = beyond.and_then(|beyond| beyond.times).unwrap_or(0.0);
-            writeln!(f, "  {:<12} {told:>12.1} {measured:>14} {times:>10.2}", column.name)?;
+            writeln!(f, "  {:<12} {predicted:>12.1} {measured:>14} {times:>13.2}", column.name)?;
         }
-        let NodeNeed { processors, memory_bytes, nic_bits_per_s } = self.need;
+        let Resources { processors, memory_bytes, nic_bits_per_s } = self.need;
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
         writeln!(
             f,
@@ -146,18 +146,22 @@ impl fmt::Display for PointAnswer {
         let own = mib(self.own_memory_bytes);
         writeln!(
             f,
-            "memory       {all:.1} MiB: {own:.1} of the node, the rest the kernel's for its sockets"
+            "memory       {all:.1} MiB: {own:.1} MiB of the node, the rest kernel buffers of its sockets"
         )?;
         writeln!(f, "network      {:.1} Mbit/s", nic_bits_per_s / 1e6)?;
         if let Some(measured) = &self.measured {
             let memory = match measured.memory_bytes.zip(measured.memory_off) {
                 Some((bytes, off)) => {
-                    format!("{:.1} MiB of the node (told {:+.1} %)", mib(bytes), 100.0 * off)
+                    format!("{:.1} MiB of the node (prediction {:+.1} %)", mib(bytes), 100.0 * off)
                 }
                 None => "memory not measured".to_owned(),
             };
             let off = 100.0 * measured.processors_off;
-            writeln!(f, "measured     {:.3} processors (told {off:+.1} %), {memory}", measured.processors)?;
+            writeln!(
+                f,
+                "measured     {:.3} processors (prediction {off:+.1} %), {memory}",
+                measured.processors
+            )?;
         }
         write_assumes(f, &self.assumes)
     }

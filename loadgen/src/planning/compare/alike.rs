@@ -1,17 +1,16 @@
-//! Whether two runs did the same, and where: their shapes, their scenarios, their machines. Pure.
+//! Differences of two runs: of their loads, which rule out a comparison, and of their machines. Pure.
 
 use crate::figures::ratio;
 use crate::report::{Report, Verdict};
 use crate::scenario::file::Scenario;
 
-/// Rates of reliable messages, which a report has only by their number, may be so many times each other: they may come at
+/// Largest ratio of two rates of reliable messages. A report has only their number, and arrivals may be
 /// random.
 const RELIABLE_RATES_MAX: f64 = 1.1;
-/// What of a scenario is no part of what it does to a node. Another seed draws other devices for the same shares.
+/// Keys of a scenario without an effect on the load. Another seed draws other devices for the same shares.
 const NOT_THE_LOAD: [&str; 4] = ["name", "about", "thresholds", "seed"];
 
-/// Why two runs can't be compared: what they did, or that one says more about its generator.
-#[must_use]
+/// The reason for not comparing two runs: different loads, or a run that says little about its node.
 pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {
     let types = |report: &Report| {
         let each = report.types.rows().iter();
@@ -28,12 +27,12 @@ pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {
         ("reliable messages", reliable(old).to_owned(), reliable(new).to_owned()),
     ];
     if let Some((what, old, new)) = shapes.into_iter().find(|(_, old, new)| old != new) {
-        return Some(format!("{what}: {old} in the old one, {new} in the new one"));
+        return Some(difference(what, &old, &new));
     }
     if let Some((old, new)) = reliable_per_s(old).zip(reliable_per_s(new)) {
         let ratio = if old > 0.0 { new / old } else { 1.0 };
         if !(1.0 / RELIABLE_RATES_MAX..=RELIABLE_RATES_MAX).contains(&ratio) {
-            return Some(format!("reliable messages: {old:.1}/s in the old one, {new:.1}/s in the new one"));
+            return Some(difference("reliable messages", &format!("{old:.1}/s"), &format!("{new:.1}/s")));
         }
     }
     if let Some(what) = scenarios_differ(&old.scenario, &new.scenario) {
@@ -41,15 +40,19 @@ pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {
     }
     for (report, name) in [(old, "old"), (new, "new")] {
         match report.verdict {
-            Verdict::GeneratorLimited => return Some(format!("the {name} one was generator-limited")),
-            Verdict::NothingPublished => return Some(format!("in the {name} one nothing was published")),
+            Verdict::GeneratorLimited => return Some(format!("the {name} run was generator-limited")),
+            Verdict::NothingPublished => return Some(format!("the {name} run published nothing")),
             Verdict::Ok | Verdict::ThresholdFailed | Verdict::Violations => {}
         }
     }
     None
 }
 
-fn reliable_per_s(report: &Report) -> Option<f64> {
+fn difference(what: &str, old: &str, new: &str) -> String {
+    format!("{what}: {old} in the old report, {new} in the new report")
+}
+
+pub(crate) fn reliable_per_s(report: &Report) -> Option<f64> {
     report.reliable.as_ref().map(|reliable| ratio(reliable.sent, 1) / report.seconds)
 }
 
@@ -57,10 +60,10 @@ fn reliable(report: &Report) -> &'static str {
     if report.reliable.is_some() { "some" } else { "none" }
 }
 
-/// The first key that two scenarios have otherwise; `None`: the same load.
+/// The first key with different values in two scenarios. `None`: the same load.
 fn scenarios_differ(old: &str, new: &str) -> Option<String> {
     let load = |text: &str| {
-        // What a file does not say is a default, which an older report may not have written yet.
+        // An older report may lack keys with defaults, so the defaults are filled in first.
         let known = toml::from_str::<Scenario>(text).map(|scenario| scenario.text());
         let mut table: toml::Table = toml::from_str(known.as_deref().unwrap_or(text)).ok()?;
         table.retain(|key, _| !NOT_THE_LOAD.contains(&key));
@@ -69,11 +72,11 @@ fn scenarios_differ(old: &str, new: &str) -> Option<String> {
     match (load(old), load(new)) {
         (Some(old), Some(new)) => differ("scenario", Some(&old), Some(&new)),
         (None, None) if old == new => None,
-        _ => Some("scenario: one of them is no TOML".to_owned()),
+        _ => Some("scenario: one of the reports has no valid TOML".to_owned()),
     }
 }
 
-/// Where two values differ first, by the path of their keys.
+/// The first difference of two values, with the path of its keys.
 fn differ(path: &str, old: Option<&toml::Value>, new: Option<&toml::Value>) -> Option<String> {
     if old == new {
         return None;
@@ -84,11 +87,11 @@ fn differ(path: &str, old: Option<&toml::Value>, new: Option<&toml::Value>) -> O
         return found.next();
     }
     let said = |value: Option<&toml::Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
-    Some(format!("{path}: {} in the old one, {} in the new one", said(old), said(new)))
+    Some(difference(path, &said(old), &said(new)))
 }
 
-/// How the machines of two runs differ, a line each. Such runs are compared all the same: a new kernel may be the question.
-#[must_use]
+/// The differences of two runs' machines, a line each. Such runs are compared all the same: the effect of a
+/// new kernel may be the question.
 pub(crate) fn machines_differ(old: &Report, new: &Report) -> Vec<String> {
     let one = &old.environment;
     let other = &new.environment;
@@ -100,15 +103,14 @@ pub(crate) fn machines_differ(old: &Report, new: &Report) -> Vec<String> {
         ("descriptors", one.descriptors_max.to_string(), other.descriptors_max.to_string()),
         ("roomcast-loadgen", one.loadgen.clone(), other.loadgen.clone()),
     ];
-    let plain = plain.into_iter().map(|(name, old, new)| (name.to_owned(), old, new));
     let names = one.sysctls.keys().chain(other.sysctls.keys().filter(|key| !one.sysctls.contains_key(*key)));
-    let setting = |of: &std::collections::BTreeMap<String, String>, name: &String| {
-        of.get(name).cloned().unwrap_or_else(|| "not there".to_owned())
-    };
-    let sysctls =
-        names.map(|name| (name.clone(), setting(&one.sysctls, name), setting(&other.sysctls, name)));
-    let differ = plain.chain(sysctls).filter(|(_, old, new)| old != new);
-    differ.map(|(name, old, new)| format!("{name}: {old} in the old one, {new} in the new one")).collect()
+    let sysctls = names.map(|name| {
+        let [old, new] = [one, other].map(|of| of.sysctls.get(name).cloned());
+        let missing = || "missing".to_owned();
+        (&**name, old.unwrap_or_else(missing), new.unwrap_or_else(missing))
+    });
+    let differ = plain.into_iter().chain(sysctls).filter(|(_, old, new)| old != new);
+    differ.map(|(name, old, new)| difference(name, &old, &new)).collect()
 }
 
 #[cfg(test)]
@@ -125,13 +127,15 @@ mod tests {
     #[test]
     fn other_shapes_are_not_compared() {
         assert_eq!(told(|_| {}), "");
-        assert_eq!(told(|new| new.devices = 7), "devices: 1000 in the old one, 7 in the new one");
-        assert_eq!(told(|new| new.seconds = 60.0), "seconds: 12 in the old one, 60 in the new one");
+        assert_eq!(told(|new| new.devices = 7), "devices: 1000 in the old report, 7 in the new report");
+        assert_eq!(told(|new| new.seconds = 60.0), "seconds: 12 in the old report, 60 in the new report");
         assert!(told(|new| new.payload_bytes = 9).starts_with("payload bytes"));
-        assert!(told(|new| new.reliable.as_mut().unwrap().sent *= 2).contains("2.5/s in the old one, 5.0/s"));
+        assert!(
+            told(|new| new.reliable.as_mut().unwrap().sent *= 2).contains("2.5/s in the old report, 5.0/s")
+        );
         assert!(told(|new| new.reliable = None).starts_with("reliable messages: some"));
         assert!(
-            told(|new| new.verdict = Verdict::GeneratorLimited).contains("new one was generator-limited")
+            told(|new| new.verdict = Verdict::GeneratorLimited).contains("new run was generator-limited")
         );
     }
 
@@ -159,8 +163,8 @@ mod tests {
         new.environment.kernel = "7.0".to_owned();
         new.environment.sysctls.remove("net.core.somaxconn");
         let told = machines_differ(&made_up(), &new);
-        assert_eq!(told[0], "kernel: 6.8.0-45-generic in the old one, 7.0 in the new one");
-        assert_eq!(told[1], "net.core.somaxconn: 4096 in the old one, not there in the new one");
+        assert_eq!(told[0], "kernel: 6.8.0-45-generic in the old report, 7.0 in the new report");
+        assert_eq!(told[1], "net.core.somaxconn: 4096 in the old report, missing in the new report");
         assert_eq!((told.len(), incomparable(&made_up(), &new)), (2, None));
     }
 }

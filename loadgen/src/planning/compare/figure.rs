@@ -1,4 +1,4 @@
-//! What two reports are compared by: the figure that a report says, and how it was over the run's time. Pure.
+//! The figures by which two reports are compared: the value in the report, and its course over the run. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,38 +10,36 @@ use crate::report::Report;
 
 use super::noise::Worse;
 
-/// Differences of times below this are none: a quarter second's latencies are told apart from 1 ms on (`timeline`).
+/// Smaller differences of times do not count: timelines resolve times from 1 ms on.
 const TIME_MS_MIN: f64 = 1.0;
-/// Differences of shares below this are none.
+/// Smaller differences of shares do not count.
 const PERCENT_MIN: f64 = 0.1;
-/// A time that is at least [`FAR_TIMES`] what it was, and so much longer, is no chance: a processor that others take for
-/// a moment comes to less.
+/// A figure that is [`FAR_TIMES`] as large as before, and larger by this much, is not chance: a processor
+/// that other programs take for a moment costs less.
 const FAR_MS: f64 = 20.0;
-/// The same for memory.
 const FAR_MIB: f64 = 20.0;
-/// The same for shares.
 const FAR_PERCENT: f64 = 1.0;
 const FAR_TIMES: f64 = 2.0;
 
-/// One thing to compare.
 pub(crate) struct ComparedFigure {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) worse: Worse,
-    /// A difference below this is none, in the figure's unit.
+    /// Smaller differences do not count, in the figure's unit.
     pub(crate) least: f64,
-    /// Worse by so much in the figure's unit, and [`FAR_TIMES`] as much, is worse whatever its series says; `None`: never.
+    /// A difference of this size is worse for any series, if the new value is also [`FAR_TIMES`] the old
+    /// value. `None`: no difference is.
     pub(crate) far: Option<f64>,
-    /// What the report says; `None`: it was not measured.
-    pub(crate) said: fn(&Report) -> Option<f64>,
-    /// Seconds and figures; empty where a report does not say.
-    pub(crate) series: fn(&Report) -> Vec<(f64, f64)>,
+    /// The value in the report. `None`: not measured.
+    pub(crate) said: Said,
+    /// Pairs of seconds and values; empty for a figure without a series.
+    pub(crate) series: Series,
 }
 
-/// All of them.
+/// All compared figures, in printed order.
 ///
-/// The last device has no series of its own: the longest of each quarter second stands for it, which is the last device of
-/// that quarter's slowest message.
+/// The last device has no series of its own. The maximum of each quarter second stands for the last device of
+/// the slowest message in that quarter.
 pub(crate) const FIGURES: [ComparedFigure; 13] = [
     time(
         "p50",
@@ -68,83 +66,58 @@ pub(crate) const FIGURES: [ComparedFigure; 13] = [
         (offered > 0).then(|| 100.0 * ratio(report.seen.skipped, offered))
     }),
     ComparedFigure {
-        name: "deliveries",
-        unit: "/s",
         worse: Worse::Less,
-        least: 0.0,
-        far: None,
-        said: |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
-        series: deliveries,
+        ..figure(
+            "deliveries",
+            "/s",
+            |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
+            deliveries,
+        )
     },
-    ComparedFigure {
-        name: "cpu per frame",
-        unit: "ns",
-        worse: Worse::More,
-        least: 0.0,
-        far: None,
-        said: |report| report.cpu.cpu_per_frame_ns,
-        series: |report| {
+    figure(
+        "cpu per frame",
+        "ns",
+        |report| report.cpu.cpu_per_frame_ns,
+        |report| {
             samples(report, |sample| {
                 (sample.frames_per_s > 0.0).then(|| 1e9 * sample.cpu / sample.frames_per_s)
             })
         },
-    },
+    ),
+    figure("node cpu", "cores", Report::node_cpu, |report| samples(report, |sample| Some(sample.cpu))),
     ComparedFigure {
-        name: "node cpu",
-        unit: "cores",
-        worse: Worse::More,
-        least: 0.0,
-        far: None,
-        said: Report::node_cpu,
-        series: |report| samples(report, |sample| Some(sample.cpu)),
-    },
-    ComparedFigure {
-        name: "memory",
-        unit: "MiB",
-        worse: Worse::More,
         least: 1.0,
         far: Some(FAR_MIB),
-        said: |report| report.node_bytes_most().map(|bytes| ratio(bytes, 1 << 20)),
-        series: |report| {
-            let readings = report.memory.readings.iter();
-            readings.map(|reading| (ratio(reading.at_ms, 1_000), ratio(reading.bytes, 1 << 20))).collect()
-        },
+        ..figure(
+            "memory",
+            "MiB",
+            |report| report.node_bytes_most().map(|bytes| ratio(bytes, 1 << 20)),
+            |report| {
+                let readings = report.memory.readings.iter();
+                readings.map(|reading| (ratio(reading.at_ms, 1_000), ratio(reading.bytes, 1 << 20))).collect()
+            },
+        )
     },
 ];
 
-const fn time(
-    name: &'static str,
-    said: fn(&Report) -> Option<f64>,
-    series: fn(&Report) -> Vec<(f64, f64)>,
-) -> ComparedFigure {
-    ComparedFigure {
-        name,
-        unit: "ms",
-        worse: Worse::More,
-        least: TIME_MS_MIN,
-        far: Some(FAR_MS),
-        said,
-        series,
-    }
+type Said = fn(&Report) -> Option<f64>;
+type Series = fn(&Report) -> Vec<(f64, f64)>;
+
+const fn figure(name: &'static str, unit: &'static str, said: Said, series: Series) -> ComparedFigure {
+    ComparedFigure { name, unit, worse: Worse::More, least: 0.0, far: None, said, series }
 }
 
-/// A share of messages, in percent: a run has only the whole of it.
-const fn share(name: &'static str, said: fn(&Report) -> Option<f64>) -> ComparedFigure {
-    let far = Some(FAR_PERCENT);
-    ComparedFigure {
-        name,
-        unit: "%",
-        worse: Worse::More,
-        least: PERCENT_MIN,
-        far,
-        said,
-        series: |_| Vec::new(),
-    }
+const fn time(name: &'static str, said: Said, series: Series) -> ComparedFigure {
+    ComparedFigure { least: TIME_MS_MIN, far: Some(FAR_MS), ..figure(name, "ms", said, series) }
+}
+
+/// A share of messages, in percent. A report has only the total, so the series is empty.
+const fn share(name: &'static str, said: Said) -> ComparedFigure {
+    ComparedFigure { least: PERCENT_MIN, far: Some(FAR_PERCENT), ..figure(name, "%", said, |_| Vec::new()) }
 }
 
 impl ComparedFigure {
-    /// Whether it is so much worse that this is no chance, series or not.
-    #[must_use]
+    /// The figure is worse by far more than chance explains.
     pub(crate) fn is_far_worse(&self, old: f64, new: f64) -> bool {
         self.far.is_some_and(|far| new - old >= far && new >= old * FAR_TIMES)
     }
@@ -154,7 +127,7 @@ fn said(figures: &Percentiles, at: fn(&Percentiles) -> f64) -> Option<f64> {
     (figures.count > 0).then(|| at(figures))
 }
 
-/// Latency over time, all types together: the mean of theirs, each as heavy as what it delivered.
+/// Latency over time: the mean over all types, weighted by their deliveries.
 fn moments(report: &Report, of: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
     weighed(report.types.rows().iter().flat_map(|row| &row.latency_over_time), of)
 }
@@ -165,7 +138,7 @@ fn answers(report: &Report) -> Vec<(f64, f64)> {
 
 fn weighed<'a>(moments: impl Iterator<Item = &'a Moment>, of: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
     let mut slots = BTreeMap::<u64, (f64, u64)>::new();
-    // One that a report does not say reads as 0, and no latency is that short.
+    // A value that an older report lacks reads as 0, and no real latency is 0.
     for moment in moments.filter(|moment| of(moment) > 0.0) {
         let (sum, count) = slots.entry(moment.at_ms).or_default();
         *sum += of(moment) * ratio(moment.count, 1);
@@ -174,17 +147,18 @@ fn weighed<'a>(moments: impl Iterator<Item = &'a Moment>, of: fn(&Moment) -> f64
     slots.into_iter().map(|(at_ms, (sum, count))| (ratio(at_ms, 1_000), sum / ratio(count, 1))).collect()
 }
 
-/// Deliveries by the second in which they were due; the last second of a run may be a part of one, and is left out.
+/// Deliveries by the second in which their messages were due.
 fn deliveries(report: &Report) -> Vec<(f64, f64)> {
     let mut seconds = BTreeMap::<u64, u64>::new();
     for moment in report.types.rows().iter().flat_map(|row| &row.latency_over_time) {
         *seconds.entry(moment.at_ms / 1_000).or_default() += moment.count;
     }
+    // The last second may be incomplete, and would look like a drop.
     let whole = seconds.into_iter().filter(|(second, _)| ratio(*second, 1) + 1.0 <= report.seconds);
     whole.map(|(second, count)| (ratio(second, 1), ratio(count, 1))).collect()
 }
 
-/// Of the node while messages were published.
+/// A figure of the node over the time of publishing.
 fn samples(report: &Report, of: fn(&Sample) -> Option<f64>) -> Vec<(f64, f64)> {
     let at = |sample: &Sample| ratio(sample.at_ms.unsigned_abs(), 1_000);
     report.node_at_work().filter_map(|sample| Some((at(sample), of(sample)?))).collect()

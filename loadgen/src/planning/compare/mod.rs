@@ -1,95 +1,94 @@
-//! `roomcast-loadgen compare`: whether a report is worse than an older one, or only different by noise.
+//! `roomcast-loadgen compare`: whether a report is worse than an older report, beyond noise.
 //!
-//! It reads two reports, and judges figure by figure (`figure`) by what the runs' own noise allows (`noise`). A promise
-//! that is broken more often than before is worse, and so is a threshold that was kept before, whatever the figures are.
-//! Runs that did other things are not compared (`alike`): what differs would be what they did.
+//! Every figure (`figure`) is judged by the noise within the two runs (`noise`). A promise broken more often
+//! is worse, and a newly failed threshold is worse, whatever the figures say. Runs with different loads are
+//! refused (`alike`): the difference of their figures would be the difference of their loads.
 
-mod alike;
+pub(crate) mod alike;
 mod figure;
 mod noise;
 
 use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::RunError;
-use crate::report::output::openable;
+use crate::ledger::Kind;
+use crate::planning::part;
+use crate::report::output::{openable, show};
 use crate::report::{Report, Verdict};
 use crate::scenario::thresholds;
 
 use alike::{incomparable, machines_differ};
 use figure::{ComparedFigure, FIGURES};
-use noise::{Change, Interval, Worse, blocks, interval};
+use noise::{Change, Interval, blocks, interval};
 
-/// Largest report that is read: a day of quarter seconds has less.
+/// Largest report to read. The quarter seconds of a whole day need less.
 const REPORT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// The report to hold the other against, as `run --json` wrote it.
+    /// The older report, as written by `run --json`.
     old: PathBuf,
     /// The report to judge.
     new: PathBuf,
-    /// A change by less than this is none.
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    /// Smaller changes do not count.
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = |text: &str| part(text, 0.0..=10.0))]
     tolerance: f64,
-    /// Compare runs of different shapes, and runs that were generator-limited, too.
+    /// Compare runs with different loads and generator-limited runs, too.
     #[arg(long)]
     anyway: bool,
-    /// Write the comparison here as JSON, too.
+    /// Write the comparison to this JSON file, too.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// Two reports, figure by figure.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Comparison {
-    /// 0.05: 5 %.
+    /// 0.05 for 5 %.
     tolerance: f64,
-    /// Why these should not be compared, where they were all the same.
+    /// The reason against the comparison, when --anyway forced the comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     incomparable: Option<String>,
-    /// How the machines of the runs differ.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Differences of the runs' machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     machines: Vec<String>,
     figures: Vec<Compared>,
-    /// Kinds of violations that the old one has fewer of.
     more_violations: Vec<MoreViolations>,
-    /// Conditions of the new one that it fails, and the old one would have kept.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Thresholds that the new report fails and the old report meets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     newly_failed: Vec<String>,
     verdict: Change,
 }
 
-/// A promise that is broken more often.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A promise that the new run broke more often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct MoreViolations {
     kind: String,
     old: u64,
     new: u64,
 }
 
-/// One figure.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct Compared {
-    figure: String,
-    unit: String,
+    figure: &'static str,
+    unit: &'static str,
     old: Option<f64>,
     new: Option<f64>,
-    /// New to old, as the reports say.
+    /// The new over the old value of the reports.
     ratio: Option<f64>,
-    /// 95 in 100 of the resamples of both runs lie in it; `None` where too little is known.
+    /// Interval that holds 95 % of the resamples. `None`: too few blocks.
     interval: Option<Interval>,
     change: Change,
+    /// The figure is unclear, and its value in the report is worse.
+    #[serde(skip)]
+    may_be_worse: bool,
 }
 
-/// Compares two reports and says so on stdout, and in the JSON file.
-///
-/// # Errors
-/// [`RunError::Usage`]: a file that is no report, or runs that can't be compared.
+/// Compares two reports and shows the result on stdout and in the JSON file. Files that are no reports, and
+/// runs with different loads, are usage errors.
 pub(crate) fn run(args: &CompareArgs) -> Result<Verdict, RunError> {
     openable("--json", args.json.as_ref()).map_err(RunError::Usage)?;
     let old = read(&args.old).map_err(RunError::Usage)?;
@@ -99,38 +98,24 @@ pub(crate) fn run(args: &CompareArgs) -> Result<Verdict, RunError> {
         return Err(RunError::Usage(format!("not comparable: {why} (--anyway compares them all the same)")));
     }
     let comparison = Comparison { incomparable, ..Comparison::of(&old, &new, args.tolerance) };
-    write!(std::io::stdout(), "{comparison}")
-        .and_then(|()| match &args.json {
-            Some(path) => std::fs::write(path, serde_json::to_vec_pretty(&comparison)?),
-            None => Ok(()),
-        })
+    show(&comparison, args.json.as_deref())
         .map_err(|error| RunError::Usage(format!("writing the comparison: {error}")))?;
     Ok(if comparison.verdict == Change::Worse { Verdict::ThresholdFailed } else { Verdict::Ok })
 }
 
-/// A report as `run --json` wrote it. What it has beyond that is passed over.
+/// Reads a report. Unknown fields are ignored, so newer reports can be compared with older reports.
 fn read(path: &Path) -> Result<Report, String> {
     let wrong = |reason: &dyn fmt::Display| format!("{}: {reason}", path.display());
     let bytes = std::fs::metadata(path).map_err(|error| wrong(&error))?.len();
+    // Bounds the memory for a file that is no report at all.
     if bytes > REPORT_BYTES_MAX {
         return Err(wrong(&format!("{bytes} bytes; a report has at most {REPORT_BYTES_MAX}")));
     }
     let text = std::fs::read(path).map_err(|error| wrong(&error))?;
-    serde_json::from_slice(&text).map_err(|error| wrong(&format!("no report of a run: {error}")))
-}
-
-/// `5%` or `0.05`.
-fn percent(text: &str) -> Result<f64, String> {
-    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
-    let share = number.trim().parse::<f64>().ok().map(|number| number * scale);
-    share
-        .filter(|share| (0.0..=10.0).contains(share))
-        .ok_or_else(|| format!("{text:?} is no share like 5% or 0.05"))
+    serde_json::from_slice(&text).map_err(|error| wrong(&format!("not the report of a run: {error}")))
 }
 
 impl Comparison {
-    /// What the new one is, held against the old one.
-    #[must_use]
     fn of(old: &Report, new: &Report, tolerance: f64) -> Self {
         let figures = FIGURES.iter().map(|figure| Compared::of(figure, old, new, tolerance));
         let figures: Vec<Compared> =
@@ -141,7 +126,7 @@ impl Comparison {
         let verdict = match () {
             () if !more_violations.is_empty() || !newly_failed.is_empty() => Change::Worse,
             () if is(Change::Worse) => Change::Worse,
-            () if figures.iter().any(|compared| compared.may_be_worse(tolerance)) => Change::Unclear,
+            () if figures.iter().any(|compared| compared.may_be_worse) => Change::Unclear,
             () if figures.iter().all(|compared| compared.change == Change::Unclear) => Change::Unclear,
             () if is(Change::Better) => Change::Better,
             () => Change::Same,
@@ -151,20 +136,22 @@ impl Comparison {
     }
 }
 
-/// What was found more often than before; one time more is worse, because none is allowed.
+/// The kinds of violations that became more frequent. A single further violation is worse, because none is
+/// allowed.
 fn more_violations(old: &Report, new: &Report) -> Vec<MoreViolations> {
-    let before = |kind: &str| {
+    let before = |kind: Kind| {
         old.violations.found().find(|(known, _)| *known == kind).map_or(0, |(_, found)| found.count)
     };
     let all = new.violations.found().map(|(kind, found)| MoreViolations {
-        kind: kind.to_owned(),
+        kind: kind.to_string(),
         old: before(kind),
         new: found.count,
     });
     all.filter(|more| more.new > more.old).collect()
 }
 
-/// Conditions that the new one fails. The old one is judged anew: it may have been held to others, or to none.
+/// The thresholds that only the new report fails. The old report is judged again, because its run may have
+/// had other thresholds, or none.
 fn newly_failed(old: &Report, new: &Report) -> Vec<String> {
     let failed = new.thresholds.iter().filter(|judged| !judged.holds);
     let kept = |condition: &str| {
@@ -183,40 +170,32 @@ impl Compared {
         let ratio = both.filter(|(old, _)| *old > 0.0).map(|(old, new)| new / old);
         let interval = both.and_then(|_| interval(&series(old), &series(new)));
         let blocks_say = interval.map(|interval| interval.change(figure.worse, tolerance));
-        let change = match (both, ratio, blocks_say) {
-            (Some((old, new)), ..) if (new - old).abs() < figure.least => Change::Same,
-            (Some(_), Some(ratio), Some(change)) if change == by_ratio(figure.worse, ratio, tolerance) => {
-                change
-            }
-            // Its own noise is too wide to say.
-            (_, _, Some(Change::Unclear)) => Change::Unclear,
-            // What only the report shows was over soon, like a stall, or is of a figure without a series. A small change of
-            // such a figure is not known; a large one is no chance.
-            (Some((old, new)), ..) if figure.is_far_worse(old, new) => Change::Worse,
+        // The judgement of the reports' own values, as if the values had no noise.
+        let values_say = ratio
+            .map(|ratio| Interval { low: ratio, middle: ratio, high: ratio }.change(figure.worse, tolerance));
+        let change = match (both, blocks_say) {
+            (Some((old, new)), _) if (new - old).abs() < figure.least => Change::Same,
+            (Some(_), Some(change)) if values_say == Some(change) => change,
+            // The noise is too large for a judgement.
+            (_, Some(Change::Unclear)) => Change::Unclear,
+            // The values differ and the blocks do not, or there are no blocks. A stall, for example, is in
+            // few blocks. A small change of this sort may be chance; a large change is not.
+            (Some((old, new)), _) if figure.is_far_worse(old, new) => Change::Worse,
             _ => Change::Unclear,
         };
         Self {
-            figure: figure.name.to_owned(),
-            unit: figure.unit.to_owned(),
+            figure: figure.name,
+            unit: figure.unit,
             old: said_old,
             new: said_new,
             ratio,
             interval,
             change,
+            may_be_worse: change == Change::Unclear
+                && interval.is_some()
+                && values_say == Some(Change::Worse),
         }
     }
-
-    /// Whether it is worse by what the reports say, and by their blocks may be.
-    fn may_be_worse(&self, tolerance: f64) -> bool {
-        let worse = FIGURES.iter().find(|figure| figure.name == self.figure).map(|figure| figure.worse);
-        let by_ratio = worse.zip(self.ratio).map(|(worse, ratio)| by_ratio(worse, ratio, tolerance));
-        self.change == Change::Unclear && self.interval.is_some() && by_ratio == Some(Change::Worse)
-    }
-}
-
-/// What the ratio of two figures says, as if they had no noise.
-fn by_ratio(worse: Worse, ratio: f64, tolerance: f64) -> Change {
-    Interval { low: ratio, middle: ratio, high: ratio }.change(worse, tolerance)
 }
 
 impl fmt::Display for Comparison {
@@ -230,9 +209,9 @@ impl fmt::Display for Comparison {
         writeln!(
             f,
             "{:<14} {:>12} {:>12} {:<6} {:>8} {:>17}  verdict",
-            "", "old", "new", "", "ratio", "95 % of resamples"
+            "", "old", "new", "", "ratio", "95 % interval"
         )?;
-        for Compared { figure, unit, old, new, ratio, interval, change } in &self.figures {
+        for Compared { figure, unit, old, new, ratio, interval, change, .. } in &self.figures {
             let number = |figure: &Option<f64>, places: usize| {
                 figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.places$}"))
             };
@@ -248,25 +227,25 @@ impl fmt::Display for Comparison {
             )?;
         }
         for MoreViolations { kind, old, new } in &self.more_violations {
-            writeln!(f, "{kind:<14} {new} times, {old} in the old one: worse")?;
+            writeln!(f, "{kind:<14} {new} times, {old} times in the old report: worse")?;
         }
         for failed in &self.newly_failed {
-            writeln!(f, "{failed}, and the old one keeps it: worse")?;
+            writeln!(f, "{failed}, and the old report meets this threshold: worse")?;
         }
         let count = |change| self.figures.iter().filter(|compared| compared.change == change).count();
-        let percent = 100.0 * self.tolerance;
         writeln!(
             f,
-            "verdict        {}: {} better, {} same, {} unclear, {} worse, by more than {percent} %",
+            "verdict        {}: {} better, {} same, {} unclear, {} worse (tolerance {} %)",
             match self.verdict {
                 Change::Worse => "WORSE",
-                Change::Unclear => "unclear, by its noise it may be worse and may not",
+                Change::Unclear => "unclear, the noise hides whether the new run is worse",
                 Change::Better | Change::Same => "not worse",
             },
             count(Change::Better),
             count(Change::Same),
             count(Change::Unclear),
-            count(Change::Worse)
+            count(Change::Worse),
+            100.0 * self.tolerance
         )
     }
 }
@@ -347,7 +326,7 @@ mod tests {
         let comparison = Comparison::of(&old, &new, 0.05);
         assert_eq!(comparison.verdict, Change::Worse);
         assert!(
-            comparison.to_string().contains("lost           1 times, 0 in the old one: worse"),
+            comparison.to_string().contains("lost           1 times, 0 times in the old report: worse"),
             "{comparison}"
         );
         assert_ne!(Comparison::of(&new, &new, 0.05).verdict, Change::Worse);
@@ -367,7 +346,7 @@ mod tests {
         let comparison = told(&made_up(), &held(new.clone()));
         assert_eq!(comparison.verdict, Change::Worse, "{comparison}");
         assert!(
-            comparison.to_string().contains("p99<121ms: 121.5 ms, and the old one keeps it"),
+            comparison.to_string().contains("p99<121ms: 121.5 ms, and the old report meets this threshold"),
             "{comparison}"
         );
         assert_ne!(told(&made_up(), &new).verdict, Change::Worse, "nobody asked");
@@ -423,20 +402,11 @@ mod tests {
     fn a_file_that_is_no_report_is_named() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let wrong = read(&here).unwrap_err();
-        assert!(wrong.contains("Cargo.toml: no report of a run") && !wrong.contains('\n'), "{wrong}");
+        assert!(wrong.contains("Cargo.toml: not the report of a run") && !wrong.contains('\n'), "{wrong}");
         assert!(read(Path::new("/nowhere.json")).unwrap_err().starts_with("/nowhere.json: "));
         let mut written = serde_json::to_value(made_up()).unwrap();
         written.as_object_mut().unwrap().remove("latency");
         let missing = serde_json::from_value::<Report>(written).unwrap_err().to_string();
         assert!(missing.contains("missing field `latency`"), "{missing}");
-    }
-
-    #[test]
-    fn a_tolerance_is_a_share() {
-        assert_eq!(percent("5%"), Ok(0.05));
-        assert_eq!(percent("0.1"), Ok(0.1));
-        for wrong in ["", "%", "-1%", "x", "NaN", "2000%"] {
-            assert!(percent(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,7 +1,8 @@
-//! `roomcast-loadgen find-max`: the most that holds an objective, along one axis.
+//! `roomcast-loadgen find-max`: the highest value along an axis at which all conditions hold (the knee).
 //!
-//! Each probe is a run of its own, in rooms of its own, at one value of the axis. What ends the search is named: the node's
-//! processors, what it refused, latency, a promise, or this generator, in which case the node may do more.
+//! Each probe is a run of its own at a single value, in rooms of its own. The answer names the reason for the
+//! end of the search: the node's processors, refusals, latency, a broken promise, or this generator. In the
+//! last case the node may carry more.
 
 mod probe;
 mod search;
@@ -12,8 +13,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::RunError;
+use crate::figures::rounded;
 use crate::machine::environment::Environment;
-use crate::planning::sweep::gauges;
+use crate::planning::part;
+use crate::planning::sweep::{ROOMS, gauges};
 use crate::report::output::{self, tell};
 use crate::report::{Verdict, html};
 use crate::run;
@@ -25,83 +28,77 @@ use crate::scenario::units::Span;
 use probe::{Bar, Probe, ProbeFigures, Short};
 use search::{Bounds, End, ProbeOutcome, ProbeTally, Search};
 
-/// Probes of one search. Past it nothing is sure.
+/// Probes of a search. A search that needs more has met a node without a stable knee.
 const PROBES_MAX: usize = 200;
-/// The gauge that there is one of for each shard.
-const SHARDS: &str = "roomcast_rooms";
 
 #[derive(Debug, Args)]
 pub(crate) struct FindMaxArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// What must hold: conditions, separated by commas (`p99<300ms,loss=0`). A scenario's thresholds, and --threshold, must
-    /// hold besides.
+    /// Conditions that must hold, separated by commas (`p99<300ms,loss=0`). The thresholds of the scenario
+    /// and of --threshold must hold, too.
     #[arg(long, default_value = "p99<300ms,loss=0")]
     slo: String,
-    /// What is turned up.
+    /// The value to raise.
     #[arg(long, value_enum)]
     axis: Axis,
-    /// The first value. Without it: 100 devices, 10 messages a second, 1 room, 64 bytes.
+    /// The first value. Default: 100 devices, 10 messages a second, 1 room, 64 bytes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     from: Option<u64>,
-    /// The last value. Without it: as far as the axis goes.
+    /// The last value. Default: the end of the axis.
     #[arg(long)]
     to: Option<u64>,
-    /// How long each probe publishes after its warm-up.
+    /// Time for which each probe publishes after its warm-up.
     #[arg(long, default_value = "10s")]
     probe_seconds: Span,
-    /// How long each probe publishes before it counts.
+    /// Time for which each probe publishes before its figures count.
     #[arg(long, default_value = "2s")]
     warm_up_seconds: Span,
-    /// Probes of the value that was found, of which most must hold.
+    /// Probes of the found value, of which most must hold.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     repeat: u32,
-    /// How close what holds and what fails are in the end.
+    /// Largest distance at the end between a value that holds and a value that fails.
     #[arg(long, default_value = "5%", value_parser = permille)]
     precision: u64,
-    /// Processors that the node has. Without it: as many as it has shards.
+    /// Processors of the node. Default: the number of its shards.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     cores: Option<u32>,
 }
 
-/// A part, `5%` or `0.05`, in thousandths: at least one of them, and less than the whole.
 fn permille(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no part from 0.1% to 50%");
-    let (number, scale) = text.strip_suffix('%').map_or((text, 1_000.0), |number| (number, 10.0));
-    let part: f64 = number.trim().parse().map_err(|_| wrong())?;
-    let part = (1.0..=500.0).contains(&(part * scale)).then(|| crate::figures::rounded(part * scale));
-    part.ok_or_else(wrong)
+    part(text, 0.001..=0.5).map(|part| rounded(part * 1_000.0))
 }
 
-/// Flags of `run` that would be lost here, and what is there instead.
-const NOT_HEEDED: [(&str, &str); 3] = [
+/// Flags of `run` without an effect on a search, and the replacement for each.
+const REFUSED: [(&str, &str); 3] = [
     ("--seconds", "each probe publishes for --probe-seconds"),
     ("--warm-up", "each probe has --warm-up-seconds"),
-    ("--junit", "a search has one verdict, and --json and --html"),
+    ("--junit", "a search has a single result; use --json or --html"),
 ];
 
-/// What a search found.
+/// The result of a search, as printed and as JSON.
 #[derive(Debug, Serialize)]
 struct FoundMost {
     axis: Axis,
     slo: String,
     probes: Vec<Probe>,
-    /// The highest value that holds; where the generator ended the search, the highest that is confirmed.
+    /// The highest value that holds. After the generator ended the search: the highest confirmed value.
     #[serde(skip_serializing_if = "Option::is_none")]
     knee: Option<u64>,
-    /// In so many of its probes the knee held; of those that the generator did not limit.
+    /// Probes at the knee that held, among `of`.
     held: u32,
+    /// Probes at the knee that the generator did not limit.
     of: u32,
-    /// The lowest value at which the node failed: the knee is below it.
+    /// The lowest value at which the node failed; the knee is below.
     #[serde(skip_serializing_if = "Option::is_none")]
     fails_at: Option<u64>,
-    /// The node may do more: the generator could not.
+    /// The generator ended the search, so the node may carry more.
     is_lower_bound: bool,
     /// Nothing failed up to the end of the axis.
     is_end_of_axis: bool,
-    /// Probes ran out before it was sure.
+    /// The search ran out of probes.
     is_unsure: bool,
-    /// What was short right above the knee.
+    /// The scarce resource at the lowest failed value above the knee.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_by: Option<Short>,
     processors: f64,
@@ -109,10 +106,8 @@ struct FoundMost {
     command: String,
 }
 
-/// Probes until the knee is found, and says so on stdout and in the JSON file.
-///
-/// # Errors
-/// [`RunError`], when the arguments are wrong or the first probe came to no verdict.
+/// Probes until the knee is found, and shows the result on stdout and in the files. An error of the first
+/// probe ends the search; later errors count as failed probes.
 pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     let bounds = bounds(args).map_err(RunError::Usage)?;
     let plan = plan_at(args, bounds.from).map_err(RunError::Usage)?;
@@ -120,23 +115,9 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     let processors = processors(args, &plan)?;
     let may_refuse = conditions.iter().any(Condition::is_of_refusals);
     let bar = Bar { may_refuse, warm_up_ms: args.warm_up_seconds.ms(), processors };
-    let mut found = FoundMost {
-        axis: args.axis,
-        slo: conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-        probes: Vec::new(),
-        knee: None,
-        held: 0,
-        of: 0,
-        fails_at: None,
-        is_lower_bound: false,
-        is_end_of_axis: false,
-        is_unsure: false,
-        ended_by: None,
-        processors,
-        environment: Environment::default(),
-        command: plan.target.command.clone(),
-    };
-    // Of the runs that held, the last: at the knee, or right below it.
+    let slo = conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let mut found = FoundMost::new(args.axis, slo, processors, plan.target.command.clone());
+    // The report of the last run that held, for the page: at the knee, or next below.
     let mut held = None;
     let mut search = Search::new(bounds);
     while let Some(value) = search.value().filter(|_| found.probes.len() < PROBES_MAX) {
@@ -151,7 +132,9 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
                 probe
             }
             Err(error) if found.probes.is_empty() => return Err(error),
+            // The run could not be made at all, for example for want of descriptors: the generator's limit.
             Err(RunError::Usage(reason)) => Probe::without_verdict(value, reason, ProbeOutcome::Limited),
+            // The node was there at the first probe, so its absence is a failure.
             Err(RunError::Target(reason)) => Probe::without_verdict(value, reason, ProbeOutcome::Failed),
         };
         tell(&probe)?;
@@ -171,13 +154,18 @@ fn plan_at(args: &FindMaxArgs, value: u64) -> Result<Plan, String> {
     let seconds = Span::of_ms(args.probe_seconds.ms() + args.warm_up_seconds.ms());
     let at = args.run.at(args.axis, value);
     at.probing(seconds).warmed_up(args.warm_up_seconds).resolve().map_err(|error| {
-        // What is right in a run of the scenario's own length wants a longer probe.
+        // The same run resolves with the scenario's own length, so the probe is too short for its storms or
+        // shape.
         let is_short = at.resolve().is_ok_and(|whole| whole.seconds_milli > seconds.ms());
-        if is_short { format!("{error} (a probe; --probe-seconds makes it longer)") } else { error }
+        if is_short {
+            format!("{error}, and a probe is shorter (--probe-seconds makes it longer)")
+        } else {
+            error
+        }
     })
 }
 
-/// What every probe is held to: --slo, and the thresholds of the scenario and of --threshold.
+/// The conditions for every probe: --slo, the scenario's thresholds, and --threshold.
 fn conditions(args: &FindMaxArgs, plan: &Plan) -> Result<Vec<Condition>, String> {
     let named = |error| format!("--slo: {error}");
     let mut conditions = thresholds::parse_all(&args.slo).map_err(named)?;
@@ -190,9 +178,9 @@ fn conditions(args: &FindMaxArgs, plan: &Plan) -> Result<Vec<Condition>, String>
     Ok(conditions)
 }
 
-/// Where to look: checked at both ends before any load.
+/// The range of the search. Both ends are checked before any load, so a search does not fail halfway up.
 fn bounds(args: &FindMaxArgs) -> Result<Bounds, String> {
-    args.run.refuse(&NOT_HEEDED)?;
+    args.run.refuse(&REFUSED)?;
     if args.probe_seconds == Span::default() {
         return Err("--probe-seconds: must be more than 0".into());
     }
@@ -205,7 +193,7 @@ fn bounds(args: &FindMaxArgs) -> Result<Bounds, String> {
     let from = args.from.unwrap_or(first);
     let to = args.to.unwrap_or(last);
     if from > to || to > last {
-        return Err(format!("--from, --to: from 1 to {last} along this axis, and the first below the last"));
+        return Err(format!("--from, --to: must be 1 to {last} along this axis, and --from at most --to"));
     }
     plan_at(args, from).map_err(|error| format!("--from {from}: {error}"))?;
     plan_at(args, to).map_err(|error| format!("--to {to}: {error}"))?;
@@ -216,15 +204,34 @@ fn processors(args: &FindMaxArgs, plan: &Plan) -> Result<f64, RunError> {
     if let Some(cores) = args.cores {
         return Ok(f64::from(cores));
     }
-    let metrics = plan.target.ops_door.read("/metrics");
-    let metrics = metrics
-        .map_err(|reason| RunError::Target(format!("operator door {}: {reason}", plan.target.ops_door)))?;
-    let shards = u32::try_from(gauges(&metrics, SHARDS).len()).unwrap_or(1);
+    let door = &plan.target.ops_door;
+    let metrics = door.read("/metrics");
+    let metrics = metrics.map_err(|reason| RunError::Target(format!("operator door {door}: {reason}")))?;
+    let shards = u32::try_from(gauges(&metrics, ROOMS).len()).unwrap_or(1);
     Ok(f64::from(shards.max(1)))
 }
 
 impl FoundMost {
-    /// Takes in how the search ended.
+    fn new(axis: Axis, slo: String, processors: f64, command: String) -> Self {
+        Self {
+            axis,
+            slo,
+            probes: Vec::new(),
+            knee: None,
+            held: 0,
+            of: 0,
+            fails_at: None,
+            is_lower_bound: false,
+            is_end_of_axis: false,
+            is_unsure: false,
+            ended_by: None,
+            processors,
+            environment: Environment::default(),
+            command,
+        }
+    }
+
+    /// Fills in the end of the search.
     fn conclude(&mut self, search: &Search, bounds: Bounds) -> Verdict {
         let Some(end) = search.end() else {
             self.is_unsure = true;
@@ -235,21 +242,49 @@ impl FoundMost {
             End::NothingHolds => (None, Some(bounds.from), Verdict::ThresholdFailed),
             End::Limited { at_least, fails_at } => (at_least, fails_at, Verdict::GeneratorLimited),
         };
-        (self.knee, self.fails_at) = (knee, fails_at);
+        self.knee = knee;
+        self.fails_at = fails_at;
         self.is_lower_bound = verdict == Verdict::GeneratorLimited;
         self.is_end_of_axis = knee == Some(bounds.to);
         let ProbeTally { held, failed, .. } = knee.map(|knee| search.tally(knee)).unwrap_or_default();
-        (self.held, self.of) = (held, held + failed);
-        // Of the values above the knee the lowest says what was short first; what chance made of one that is below is not it.
+        self.held = held;
+        self.of = held + failed;
+        // Of the values above the knee, the lowest says which resource ran out first. A failure below the
+        // knee was chance.
         let ended = if self.is_lower_bound { ProbeOutcome::Limited } else { ProbeOutcome::Failed };
         let knee = knee.unwrap_or(0);
         let above = self.probes.iter().filter(|probe| probe.value > knee && probe.outcome == ended);
         self.ended_by = above.min_by_key(|probe| probe.value).and_then(|probe| probe.short.clone());
         verdict
     }
+
+    /// The content of the result's page.
+    fn search(&self, conditions: &[Condition]) -> html::knee::SearchFound {
+        let probed = |probe: &Probe| html::knee::Probed {
+            value: probe.value,
+            p99_ms: probe.measured.as_ref().and_then(|measured| measured.p99_ms),
+            cpu: probe.measured.as_ref().and_then(|measured| measured.cpu),
+            mark: match probe.outcome {
+                ProbeOutcome::Held => html::knee::Mark::Held,
+                ProbeOutcome::Failed => html::knee::Mark::Failed,
+                ProbeOutcome::Limited => html::knee::Mark::Limited,
+            },
+            because: probe.because.join("; "),
+        };
+        html::knee::SearchFound {
+            axis: unit(self.axis).to_owned(),
+            asked: self.slo.clone(),
+            p99_most_ms: conditions.iter().filter_map(Condition::p99_most_ms).reduce(f64::min),
+            probes: self.probes.iter().map(probed).collect(),
+            knee: self.knee,
+            is_lower_bound: self.is_lower_bound,
+            ended_by: self.to_string(),
+            command: self.command.clone(),
+        }
+    }
 }
 
-/// What the axis counts.
+/// The unit of the axis, in words.
 fn unit(axis: Axis) -> &'static str {
     match axis {
         Axis::Devices => "devices",
@@ -274,12 +309,12 @@ impl fmt::Display for Probe {
                     "p50 {p50:>7} ms  p99 {p99:>7} ms  violations {violations}  refused {refused}  cpu {cpu:>6}  "
                 )?;
             }
-            None => write!(f, "no verdict  ")?,
+            None => write!(f, "no result  ")?,
         }
         f.write_str(match self.outcome {
             ProbeOutcome::Held => "holds",
             ProbeOutcome::Failed => "fails",
-            ProbeOutcome::Limited => "limited",
+            ProbeOutcome::Limited => "generator-limited",
         })?;
         let because = self.because.join("; ");
         if because.is_empty() { writeln!(f) } else { writeln!(f, ": {because}") }
@@ -293,11 +328,10 @@ impl fmt::Display for FoundMost {
         let first = self.probes.first().map_or(0, |probe| probe.value);
         let below = self.fails_at.map(|worst| format!(", and below {worst}")).unwrap_or_default();
         if self.is_unsure {
-            writeln!(
+            return writeln!(
                 f,
-                "knee         not sure after {PROBES_MAX} probes: {unit} that hold once fail the next time"
-            )?;
-            return Ok(());
+                "knee         not found in {PROBES_MAX} probes: the same value holds in some probes and fails in others"
+            );
         }
         match (self.knee, self.is_lower_bound) {
             (Some(knee), false) => {
@@ -305,51 +339,21 @@ impl fmt::Display for FoundMost {
             }
             (Some(knee), true) => writeln!(
                 f,
-                "knee         at least {knee} {unit}{below}: {slo} held in {held} of {of} probes; the generator, not the node, was the limit"
+                "knee         at least {knee} {unit}{below}: {slo} held in {held} of {of} probes; the limit was this \
+                 generator, not the node"
             )?,
             (None, true) => writeln!(
                 f,
-                "knee         not known{below}: the generator, not the node, was the limit already at {first} {unit}"
+                "knee         not known{below}: the limit was this generator, not the node, already at {first} {unit}"
             )?,
             (None, false) => {
-                writeln!(f, "knee         none: not even the first value, {first} {unit}, holds {slo}")?;
+                writeln!(f, "knee         none: {slo} failed already at the first value, {first} {unit}")?;
             }
         }
-        self.say_end(f)
-    }
-}
-
-impl FoundMost {
-    /// What its page shows.
-    fn search(&self, conditions: &[Condition]) -> html::knee::SearchFound {
-        let probed = |probe: &Probe| html::knee::Probed {
-            value: probe.value,
-            p99_ms: probe.measured.as_ref().and_then(|measured| measured.p99_ms),
-            cpu: probe.measured.as_ref().and_then(|measured| measured.cpu),
-            mark: match probe.outcome {
-                ProbeOutcome::Held => html::knee::Mark::Held,
-                ProbeOutcome::Failed => html::knee::Mark::Failed,
-                ProbeOutcome::Limited => html::knee::Mark::Limited,
-            },
-            because: probe.because.join("; "),
-        };
-        html::knee::SearchFound {
-            axis: unit(self.axis).to_owned(),
-            asked: self.slo.clone(),
-            p99_most_ms: conditions.iter().filter_map(Condition::p99_most_ms).reduce(f64::min),
-            probes: self.probes.iter().map(probed).collect(),
-            knee: self.knee,
-            is_lower_bound: self.is_lower_bound,
-            ended_by: self.to_string(),
-            command: self.command.clone(),
-        }
-    }
-
-    fn say_end(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.ended_by {
             Some(short) => writeln!(f, "ended by     {short}"),
             None if self.is_end_of_axis => writeln!(f, "ended by     the end of the axis: nothing failed"),
-            None => writeln!(f, "ended by     nothing that was seen twice"),
+            None => writeln!(f, "ended by     not known"),
         }
     }
 }
@@ -386,11 +390,11 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_be_heeded_is_refused() {
+    fn flags_without_an_effect_are_refused() {
         for flag in ["--seconds 5", "--warm-up 1", "--junit /nowhere/at/all.xml"] {
             let error = typed(&format!("--axis rooms {flag}")).unwrap_err();
             let (name, _) = flag.split_once(' ').unwrap();
-            assert!(error.starts_with(&format!("{name} is not heeded here: ")), "{flag}: {error}");
+            assert!(error.starts_with(&format!("{name} can't be used here: ")), "{flag}: {error}");
         }
     }
 
@@ -421,7 +425,7 @@ mod tests {
         assert_eq!(soak, "last_p99<2s,loss=0,p99<500ms,apply_p99<1s");
         for (flags, named) in [
             ("--axis devices --slo like.p99<1s", "--slo: like.p99<1s: no type like in this run"),
-            ("--axis devices --rate 0 --reliable-rate 2", "--slo: p99<300ms: of what this run publishes"),
+            ("--axis devices --rate 0 --reliable-rate 2", "--slo: p99<300ms: no published type"),
         ] {
             let error = held_to(flags).unwrap_err();
             assert!(error.starts_with(named), "{flags}: {error}");
@@ -445,22 +449,7 @@ mod tests {
     }
 
     fn found(probes: Vec<Probe>) -> FoundMost {
-        FoundMost {
-            axis: Axis::Devices,
-            slo: "loss=0".into(),
-            probes,
-            knee: None,
-            held: 0,
-            of: 0,
-            fails_at: None,
-            is_lower_bound: false,
-            is_end_of_axis: false,
-            is_unsure: false,
-            ended_by: None,
-            processors: 1.0,
-            environment: Environment::default(),
-            command: String::new(),
-        }
+        FoundMost { probes, ..FoundMost::new(Axis::Devices, "loss=0".into(), 1.0, String::new()) }
     }
 
     const BOUNDS: Bounds = Bounds { from: 100, to: 1_000, precision_permille: 500, repeat: 1 };
@@ -469,7 +458,7 @@ mod tests {
     fn a_search_that_ran_out_of_probes_names_no_knee() {
         let mut found = found(Vec::new());
         assert_eq!(found.conclude(&Search::new(BOUNDS), BOUNDS), Verdict::ThresholdFailed);
-        assert!(found.to_string().contains("not sure after 200 probes"), "{found}");
+        assert!(found.to_string().contains("not found in 200 probes"), "{found}");
         assert_eq!(found.knee, None);
     }
 
@@ -503,13 +492,15 @@ mod tests {
         let said = some.to_string();
         assert!(said.contains("knee         200 devices: loss=0 held in 1 of 1 probes"), "{said}");
         assert!(
-            said.contains("ended by     latency, with the node's processors not full: 0.50 of 1 busy"),
+            said.contains(
+                "ended by     latency, although the node's processors are not full: 0.50 of 1 busy"
+            ),
             "{said}"
         );
         let (search, probes) = searched(50, u64::MAX);
         let mut none = found(probes);
         assert_eq!(none.conclude(&search, BOUNDS), Verdict::ThresholdFailed);
-        assert!(none.to_string().contains("not even the first value, 100 devices, holds"), "{none}");
+        assert!(none.to_string().contains("loss=0 failed already at the first value, 100 devices"), "{none}");
     }
 
     #[test]
@@ -524,13 +515,13 @@ mod tests {
         limited.fails_at = Some(800);
         let said = limited.to_string();
         assert!(said.contains("at least 200 devices, and below 800: loss=0 held in 1 of 1"), "{said}");
-        assert!(said.contains("ended by     the generator, not the node"), "{said}");
+        assert!(said.contains("ended by     this generator, not the node"), "{said}");
         let (search, probes) = searched(500, 100);
         let mut nothing = found(probes);
         assert_eq!(nothing.conclude(&search, BOUNDS), Verdict::GeneratorLimited);
         let said = nothing.to_string();
         assert!(
-            said.contains("not known: the generator, not the node, was the limit already at 100"),
+            said.contains("not known: the limit was this generator, not the node, already at 100"),
             "{said}"
         );
     }
@@ -538,6 +529,6 @@ mod tests {
     #[test]
     fn a_probe_says_no_figure_that_was_not_measured() {
         let said = probe(700, ProbeOutcome::Limited).to_string();
-        assert_eq!(said, "      700  no verdict  limited: made up\n");
+        assert_eq!(said, "      700  no result  generator-limited: made up\n");
     }
 }

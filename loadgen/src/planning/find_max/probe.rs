@@ -1,4 +1,5 @@
-//! What one run says of one value: whether it holds, and what was short where it does not. Pure.
+//! The result of a single run at a value: whether the value holds, and the resource that was short if not.
+//! Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,54 +11,52 @@ use crate::planning::model::cost::median;
 use crate::report::{Judged, Report, Verdict};
 use crate::scenario::thresholds::Condition;
 
-/// A node that keeps its processors so busy has none to spare.
+/// Part of its processors past which a node has no processor to spare.
 const BUSY_MAX: f64 = 0.9;
-/// Latency that is so much higher in the second half of a probe than in the first has not settled, if it is also more than
-/// so many milliseconds: quarters of a second are told apart to 9 %, and a flush falls into one of them by chance.
+/// Latency has not settled once the second half of a probe is slower than the first by this factor, and by
+/// [`GROWTH_MIN_MS`]. Timelines resolve 9 %, and chance decides which quarter second a flush falls into.
 const GROWTH_MAX: f64 = 1.5;
 const GROWTH_MIN_MS: f64 = 20.0;
-/// Below so many moments nothing is said of a probe's halves.
+/// A probe with fewer moments is too short for a comparison of its halves.
 const MOMENTS_MIN: usize = 8;
 
-/// What was short.
+/// The resource or the promise that was short in a probe that did not hold.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Short {
-    /// The node's processors were busy, so many of so many.
+    /// The node kept `busy` of its `of` processors busy.
     Processors { busy: f64, of: f64 },
     /// Messages were refused or shed, by reason.
     Refusals { reasons: BTreeMap<String, u64> },
     /// A promise was broken.
     Promises,
-    /// It was too slow, or grew slower and slower, and not for want of a processor.
+    /// Latency was too high or grew, with processors to spare.
     Latency { busy: Option<f64>, of: f64 },
-    /// A condition that is none of these.
+    /// A condition on something else failed.
     Condition,
-    /// Publishing was late, or a device could not be made.
+    /// The generator was late or busy, or could not make a device.
     Generator,
-    /// The run came to no verdict.
+    /// The run ended without a report.
     NoVerdict,
 }
 
-/// One probe.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Probe {
     pub(crate) value: u64,
-    /// `None`: the run came to no verdict, so nothing was measured.
+    /// `None`: the run ended without a report.
     #[serde(flatten)]
     pub(crate) measured: Option<ProbeFigures>,
     pub(crate) conditions: Vec<Judged>,
-    /// Why it did not hold; empty where it did.
+    /// The reasons for a probe that did not hold; otherwise empty.
     pub(crate) because: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) short: Option<Short>,
     pub(crate) outcome: ProbeOutcome,
 }
 
-/// What a probe's run came to.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ProbeFigures {
-    /// Of all devices and messages but reliable ones; `None`: there were none.
+    /// Over all devices and all messages but reliable messages; `None`: the run had no such message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,14 +73,14 @@ pub(crate) struct ProbeFigures {
     pub(crate) verdict: Verdict,
 }
 
-/// What a probe is held to.
+/// The rules for every probe beside the conditions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bar {
-    /// Whether a condition says how much may be refused; else nothing may.
+    /// A condition bounds the refusals. Without such a condition no refusal is allowed.
     pub(crate) may_refuse: bool,
-    /// What is due before it does not count for a steady state.
+    /// Moments before this time do not count for a steady state.
     pub(crate) warm_up_ms: u64,
-    /// Processors that the node has.
+    /// Processors of the node.
     pub(crate) processors: f64,
 }
 
@@ -89,6 +88,7 @@ impl ProbeFigures {
     fn of(report: &Report) -> Self {
         let published = &report.published;
         let reliable = report.reliable.as_ref();
+        // Without a sample the percentiles read 0, which would look like a perfect latency.
         let timed = (report.latency.count > 0).then_some(report.latency);
         Self {
             p50_ms: timed.map(|latency| latency.p50_ms),
@@ -105,8 +105,7 @@ impl ProbeFigures {
 }
 
 impl Probe {
-    /// Holds a run at `value` to the conditions and to what every probe must be.
-    #[must_use]
+    /// Judges the report of a run at `value` by the conditions and the rules for every probe.
     pub(crate) fn of(value: u64, report: &Report, conditions: &[Condition], bar: Bar) -> Self {
         let judged: Vec<Judged> = conditions.iter().map(|condition| condition.judge(report)).collect();
         let measured = ProbeFigures::of(report);
@@ -125,32 +124,31 @@ impl Probe {
         Self { value, measured: Some(measured), conditions: judged, because, short, outcome }
     }
 
-    /// A run that came to no verdict: `outcome` says whose fault that was.
-    #[must_use]
+    /// A run without a report; `outcome` says whether the node or the generator was the cause.
     pub(crate) fn without_verdict(value: u64, reason: String, outcome: ProbeOutcome) -> Self {
         let short = if outcome == ProbeOutcome::Limited { Short::Generator } else { Short::NoVerdict };
-        let conditions = Vec::new();
         let because = vec![reason];
-        Self { value, measured: None, conditions, because, short: Some(short), outcome }
+        Self { value, measured: None, conditions: Vec::new(), because, short: Some(short), outcome }
     }
 }
 
-/// What every probe must be, where it is not.
+/// The rules for every probe that this report breaks, in words.
 fn broken_rules(report: &Report, measured: &ProbeFigures, bar: Bar) -> Vec<String> {
     let limit = || report.generator.limit(report.lateness.p99_ms).unwrap_or_else(|| "the generator".into());
     let verdict = match report.verdict {
         Verdict::Violations => Some("a promise was broken".to_owned()),
         Verdict::NothingPublished => Some("nothing was published".to_owned()),
         Verdict::GeneratorLimited => Some(limit()),
+        // A failed threshold is among the conditions.
         Verdict::Ok | Verdict::ThresholdFailed => None,
     };
     let ProbeFigures { refused, unknown, .. } = measured;
     let is_refused = !bar.may_refuse && refused + unknown > 0;
-    let refusals = is_refused.then(|| format!("{refused} refused, {unknown} unknown"));
+    let refusals = is_refused.then(|| format!("{refused} messages refused, {unknown} unknown"));
     verdict.into_iter().chain(refusals).collect()
 }
 
-/// The type whose latency had not settled, and how it grew, in words.
+/// The first type whose latency grew during the probe, in words.
 fn growing(report: &Report, warm_up_ms: u64) -> Option<String> {
     let types = report.types.rows().iter().map(|row| (&*row.type_name, &row.latency_over_time));
     let reliable = report.reliable.iter().map(|reliable| ("reliable", &reliable.apply_over_time));
@@ -160,7 +158,8 @@ fn growing(report: &Report, warm_up_ms: u64) -> Option<String> {
     })
 }
 
-/// What was short in a run that did not hold; `is_slow`: for one thing its latency.
+/// The cause of a probe that did not hold. Causes hide each other: full processors also cause latency and
+/// refusals, and lateness of the generator also looks like latency. So the deepest cause is asked first.
 fn short_of(report: &Report, measured: &ProbeFigures, is_slow: bool, of: f64) -> Short {
     if report.verdict == Verdict::Violations {
         return Short::Promises;
@@ -177,7 +176,7 @@ fn short_of(report: &Report, measured: &ProbeFigures, is_slow: bool, of: f64) ->
     if is_slow { Short::Latency { busy: measured.cpu, of } } else { Short::Condition }
 }
 
-/// What was refused, by reason and by status.
+/// Reasons of shed messages and statuses of refused requests -> their number.
 fn refusals(report: &Report) -> BTreeMap<String, u64> {
     let mut reasons = BTreeMap::new();
     for row in report.types.rows() {
@@ -191,7 +190,7 @@ fn refusals(report: &Report) -> BTreeMap<String, u64> {
     reasons
 }
 
-/// The middle p99 of the first half of these moments and of the second, where it grew past chance.
+/// The median p99 of the first half and of the second half of the moments. `None`: no growth past chance.
 fn growth(moments: &[Moment], warm_up_ms: u64) -> Option<(f64, f64)> {
     let settled: Vec<f64> =
         moments.iter().filter(|moment| moment.at_ms >= warm_up_ms).map(|moment| moment.p99_ms).collect();
@@ -207,23 +206,23 @@ fn growth(moments: &[Moment], warm_up_ms: u64) -> Option<(f64, f64)> {
 impl std::fmt::Display for Short {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Processors { busy, of } => {
-                write!(f, "the node's processors: {busy:.2} of {of} busy")
-            }
+            Self::Processors { busy, of } => write!(f, "the node's processors: {busy:.2} of {of} busy"),
+            Self::Refusals { reasons } if reasons.is_empty() => write!(f, "publishes without an answer"),
             Self::Refusals { reasons } => {
                 let reasons: Vec<String> =
-                    reasons.iter().map(|(why, count)| format!("{why} {count}")).collect();
-                let reasons = if reasons.is_empty() { "no answer".into() } else { reasons.join(", ") };
-                write!(f, "refusals: {reasons}")
+                    reasons.iter().map(|(why, count)| format!("{why} {count} times")).collect();
+                write!(f, "refusals: {}", reasons.join(", "))
             }
-            Self::Promises => write!(f, "a broken promise: the run at that value says which"),
+            Self::Promises => write!(f, "a broken promise; a run at this value shows the violations"),
             Self::Latency { busy: Some(busy), of } => {
-                write!(f, "latency, with the node's processors not full: {busy:.2} of {of} busy")
+                write!(f, "latency, although the node's processors are not full: {busy:.2} of {of} busy")
             }
-            Self::Latency { busy: None, .. } => write!(f, "latency; the node's processors are not known"),
-            Self::Condition => write!(f, "the objective itself"),
-            Self::Generator => write!(f, "the generator, not the node"),
-            Self::NoVerdict => write!(f, "the run came to no verdict"),
+            Self::Latency { busy: None, .. } => {
+                write!(f, "latency; the load of the node's processors is not known")
+            }
+            Self::Condition => write!(f, "a failed condition"),
+            Self::Generator => write!(f, "this generator, not the node"),
+            Self::NoVerdict => write!(f, "the run ended without a result"),
         }
     }
 }
@@ -262,7 +261,7 @@ mod tests {
         let said = Short::Processors { busy: 0.953, of: 1.0 }.to_string();
         assert_eq!(said, "the node's processors: 0.95 of 1 busy");
         let reasons = BTreeMap::from([("room_full".to_owned(), 7)]);
-        assert_eq!(Short::Refusals { reasons }.to_string(), "refusals: room_full 7");
+        assert_eq!(Short::Refusals { reasons }.to_string(), "refusals: room_full 7 times");
     }
 
     const BAR: Bar = Bar { may_refuse: true, warm_up_ms: 0, processors: 64.0 };

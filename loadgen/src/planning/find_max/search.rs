@@ -1,58 +1,58 @@
-//! Which value to probe next: upwards until one fails, halving between the two, and then what was found again, until it is
-//! sure. Pure.
+//! The order of probes: upwards until a value fails, then halving the distance, then confirming the found
+//! value. Pure.
 //!
-//! What is probed next follows from what all values came to so far, by these rules:
+//! The next probe follows from the outcomes of all probes so far, by these rules:
 //!
-//! - A value that held once is built upon; one that failed twice before it held fails. So one failure by chance costs little.
-//! - The search ends only at a value that is confirmed: most of its `repeat` probes held. Where most of them failed it fails
-//!   after all, and the search goes on below it.
-//! - A value that the generator limited twice, and at least as often as a probe said something of the node, is past the
-//!   generator. What holds right below it is looked for and confirmed like a knee, and is a lower bound.
+//! - The search goes on from a value that held once. A value fails after two failures without a success. So
+//!   one failure by chance costs little.
+//! - The search ends only at a confirmed value: most of its `repeat` probes held. If most failed, the value
+//!   fails after all, and the search goes on below.
+//! - A value is past the generator once the generator limited two of its probes, and at least half of them.
+//!   The highest value below is confirmed like a knee, and is a lower bound.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-/// How much higher each step upwards goes.
+/// Factor of each step upwards.
 const STEP: u64 = 2;
-/// So many probes of a value that did not hold are believed.
+/// Probes with the same bad outcome before the outcome is believed.
 const BELIEVED: u32 = 2;
 
-/// What a probe came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ProbeOutcome {
     Held,
     Failed,
-    /// It says more about the generator than about the node.
+    /// The generator was the limit, so the probe says nothing about the node.
     Limited,
 }
 
-/// Where to look, and how closely.
+/// The range and the precision of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// The first value; at least 1.
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// How far apart what holds and what fails may be in the end, in thousandths.
+    /// Largest distance at the end between a value that holds and a value that fails, in thousandths.
     pub(crate) precision_permille: u64,
-    /// Probes of which most must hold.
+    /// Probes that confirm a value; most must hold.
     pub(crate) repeat: u32,
 }
 
-/// How a search ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The highest value that holds, which is confirmed, and the lowest that failed, if one did.
+    /// The highest value that holds, confirmed, and the lowest value that failed.
     Knee { value: u64, fails_at: Option<u64> },
-    /// Not even the first value holds.
+    /// The first value fails.
     NothingHolds,
-    /// The generator could do no more: the highest value that is confirmed, if one is, and the lowest at which the node
-    /// failed, if one is. The knee lies between.
+    /// The generator ended the search: the highest confirmed value, and the lowest value at which the node
+    /// failed. The knee is in between.
     Limited { at_least: Option<u64>, fails_at: Option<u64> },
 }
 
-/// How often the probes of one value came to what.
+/// The outcomes of all probes of a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ProbeTally {
     pub(crate) held: u32,
@@ -60,12 +60,12 @@ pub(crate) struct ProbeTally {
     pub(crate) limited: u32,
 }
 
-/// What a value is taken for.
+/// The search's opinion of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// Too few probes to say.
+    /// The value needs another probe.
     Open,
-    /// It held, and may prove not to.
+    /// The value held, and is not confirmed yet.
     Held,
     Confirmed,
     Fails,
@@ -81,11 +81,13 @@ impl ProbeTally {
         }
     }
 
-    /// What it comes to where most of `repeat` probes must hold. Another probe or a few turn what is open or held into
-    /// something else: at the latest when `repeat` of them, and at least three, said something of the node.
+    /// The standing of a value. Further probes turn `Open` and `Held` into another standing: at the latest
+    /// after `repeat` probes (and at least three) that the generator did not limit.
     fn standing(self, repeat: u32) -> Standing {
         let Self { held, failed, limited } = self;
         let most = repeat / 2 + 1;
+        // A value that held once gets the whole vote; the first failures of another value are believed
+        // sooner.
         let enough = if held == 0 { BELIEVED } else { most };
         if held >= most && held > failed {
             Standing::Confirmed
@@ -101,13 +103,6 @@ impl ProbeTally {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NextStep {
-    Probe(u64),
-    Over(End),
-}
-
-/// A search under way.
 #[derive(Debug)]
 pub(crate) struct Search {
     bounds: Bounds,
@@ -115,51 +110,40 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// Begins at the lower bound.
-    #[must_use]
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self { bounds, tallies: BTreeMap::new() }
     }
 
-    /// The value to probe now; `None`: it is over.
-    #[must_use]
+    /// The value of the next probe. `None`: the search is over.
     pub(crate) fn value(&self) -> Option<u64> {
-        match self.next() {
-            NextStep::Probe(value) => Some(value),
-            NextStep::Over(_) => None,
-        }
+        self.next().continue_value()
     }
 
-    /// How it ended; `None`: it has not.
-    #[must_use]
+    /// `None`: the search goes on.
     pub(crate) fn end(&self) -> Option<End> {
-        match self.next() {
-            NextStep::Over(end) => Some(end),
-            NextStep::Probe(_) => None,
-        }
+        self.next().break_value()
     }
 
-    /// Takes in what the probe of [`Self::value`] came to.
+    /// Records the outcome of the probe of [`Self::value`].
     pub(crate) fn record(&mut self, outcome: ProbeOutcome) {
         if let Some(value) = self.value() {
             self.tallies.entry(value).or_default().add(outcome);
         }
     }
 
-    /// What the probes of a value came to so far.
-    #[must_use]
     pub(crate) fn tally(&self, value: u64) -> ProbeTally {
         self.tallies.get(&value).copied().unwrap_or_default()
     }
 
-    fn next(&self) -> NextStep {
+    fn next(&self) -> ControlFlow<End, u64> {
         let Bounds { from, to, repeat, .. } = self.bounds;
         let standings: Vec<(u64, Standing)> =
             self.tallies.iter().map(|(value, tally)| (*value, tally.standing(repeat))).collect();
         let lowest =
             |wanted: &[Standing]| standings.iter().find(|(_, standing)| wanted.contains(standing)).copied();
+        // An undecided value is decided first: every other step depends on its standing.
         if let Some((open, _)) = lowest(&[Standing::Open]) {
-            return NextStep::Probe(open);
+            return ControlFlow::Continue(open);
         }
         let fails_at = lowest(&[Standing::Fails]).map(|(value, _)| value);
         let ceiling = lowest(&[Standing::Fails, Standing::Limited]);
@@ -167,22 +151,23 @@ impl Search {
         let mut held = below.filter(|(_, standing)| matches!(standing, Standing::Held | Standing::Confirmed));
         let Some((best, standing)) = held.next().copied() else {
             return match ceiling {
-                None => NextStep::Probe(from),
-                Some((_, Standing::Limited)) => NextStep::Over(End::Limited { at_least: None, fails_at }),
-                Some(_) => NextStep::Over(End::NothingHolds),
+                None => ControlFlow::Continue(from),
+                Some((_, Standing::Limited)) => ControlFlow::Break(End::Limited { at_least: None, fails_at }),
+                Some(_) => ControlFlow::Break(End::NothingHolds),
             };
         };
         let is_near = |worst: u64| worst - best <= self.step_at(best);
         let end = match ceiling {
-            Some((worst, _)) if !is_near(worst) => return NextStep::Probe(best + (worst - best) / 2),
-            None if best < to => return NextStep::Probe(best.saturating_mul(STEP).min(to)),
+            Some((worst, _)) if !is_near(worst) => return ControlFlow::Continue(best + (worst - best) / 2),
+            None if best < to => return ControlFlow::Continue(best.saturating_mul(STEP).min(to)),
             Some((_, Standing::Limited)) => End::Limited { at_least: Some(best), fails_at },
             _ => End::Knee { value: best, fails_at },
         };
-        if standing == Standing::Confirmed { NextStep::Over(end) } else { NextStep::Probe(best) }
+        // One success may be chance, so the end has to be confirmed.
+        if standing == Standing::Confirmed { ControlFlow::Break(end) } else { ControlFlow::Continue(best) }
     }
 
-    /// How far apart what holds at `value` and what fails may be.
+    /// The largest distance between `value`, which holds, and a value that fails.
     fn step_at(&self, value: u64) -> u64 {
         (value * self.bounds.precision_permille / 1_000).max(1)
     }
@@ -216,8 +201,8 @@ mod tests {
         move |value| if value <= most { ProbeOutcome::Held } else { ProbeOutcome::Failed }
     }
 
-    /// A node that answers as listed, `value: outcomes` in turn (`+`, `-`, `!` for what the generator limited), and holds
-    /// up to 800 where nothing is listed.
+    /// A node that answers as listed, `value: outcomes` in turn (`+`, `-`, `!` for what the generator
+    /// limited), and holds up to 800 where nothing is listed.
     fn listed(list: &str) -> impl FnMut(u64) -> ProbeOutcome {
         let mut lists: BTreeMap<u64, Vec<char>> = BTreeMap::new();
         for (value, outcomes) in list.split_whitespace().filter_map(|part| part.split_once(':')) {
@@ -265,12 +250,14 @@ mod tests {
             // One failure by chance costs one more probe; two in turn are believed.
             ("400:-", knee(800, 825)),
             ("800:+-+", knee(800, 825)),
-            // What held, and then did not hold in most of its probes, does not; the next lower that held is confirmed.
+            // What held, and then did not hold in most of its probes, does not; the next lower that held is
+            // confirmed.
             ("800:+--", knee(775, 800)),
             // The knee next to the first value is the first value.
             ("200:-- 150:-- 125:-- 112:-- 106:-- 103:+--", knee(100, 103)),
             ("100:+-- 200:-- 150:-- 125:-- 112:-- 106:-- 103:--", End::NothingHolds),
-            // The generator can do no more: what held below is confirmed, and the node's own failure above is named.
+            // The generator can do no more: what held below is confirmed, and the node's own failure above is
+            // named.
             ("400:!! 300:!! 250:!! 225:!! 212:!! 206:!!", limited(Some(200), None)),
             ("1600:-- 1200:!! 1000:!! 900:!! 850:!! 825:!!", limited(Some(800), Some(1_600))),
             ("1600:-- 1200:!! 1000:!! 900:!! 850:!! 825:!! 800:+--", knee(775, 800)),

@@ -1,89 +1,102 @@
-//! From a shape to its features without a run: how many frames a node makes of a room's messages, and how large. Pure.
+//! The way from a shape to its features without a run: the number and the size of the frames of a room. Pure.
 //!
-//! A room gathers for a window from its oldest message on, so that two flushes are as far apart as the window and the
-//! wait for the next message together. How wide the window is, and how much a frame takes at most, is read off the rows
-//! of a sweep: nothing here knows a node's settings.
+//! A room gathers for a window w from its oldest message on. With r requests a second at random times, the
+//! next message comes 1/r after a flush. So two flushes are w + 1/r apart. A window of 100 ms and 20 requests
+//! a second give a flush every 150 ms. Nothing here knows a node's settings: windows and frame limits are
+//! estimated from the rows.
 
 use serde::Serialize;
 
-use super::cost::mean;
+use super::cost::{mean, most};
 use super::{Features, Row, nnls};
 use crate::scenario::shape::RunShape;
 use crate::wire::frame::Encoding;
 
-/// The windows that are tried: from 1 ms up, each so much wider.
+/// The first of the windows that are tried, the ratio between neighbours, and their number: up to 4 s.
 const WINDOW_MIN_S: f64 = 0.001;
 const WINDOW_STEP: f64 = 1.005;
-/// Up to 4 s.
 const WINDOW_STEPS: i32 = 1_663;
-/// Windows that tell rows equally well and lie further apart are not known.
+/// A window is uncertain once windows so many times as wide fit the rows equally well.
 const WINDOW_RATIO_MAX: f64 = 2.0;
-/// Rooms whose sizes differ by less are of one kind.
+/// Rooms of neighbouring sizes are of one kind up to this ratio.
 const KIND_RATIO: f64 = 2.0;
-/// A limit of a frame is believed when it makes the sum of the squared errors so much smaller.
+/// A frame limit is believed once the limit lowers the sum of the squared errors to this part.
 const LIMIT_GAIN: f64 = 0.9;
 
-/// How messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PublishRhythm {
-    /// Evenly, as `run` publishes.
+    /// At even distances, as `run` publishes.
     Steady,
     /// By chance, as people write.
     Poisson,
 }
 
-/// How rooms of one size flush.
+/// The gather window of rooms of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct FlushWindow {
-    /// Devices of such a room, from the smallest to the largest that was measured.
+    /// Devices of the smallest measured room of this kind.
     pub(crate) members_min: f64,
+    /// Devices of the largest measured room of this kind.
     pub(crate) members_max: f64,
-    /// From the oldest message to the flush: the middle of all windows that tell the rows as well.
+    /// Time from the oldest message to the flush: the middle of all windows that fit the rows best.
     pub(crate) window_s: f64,
-    /// The least and the widest of them.
+    /// The narrowest window that fits as well.
     pub(crate) window_low_s: f64,
+    /// The widest window that fits as well.
     pub(crate) window_high_s: f64,
     pub(crate) rows: usize,
 }
 
 impl FlushWindow {
-    /// Whether the rows can't tell the window. Where no message comes before the one ahead of it is flushed, all windows
-    /// below the time between messages come to the same.
-    #[must_use]
+    /// The rows leave the window open. In slow rooms each message is flushed alone, for any window below the
+    /// time between two messages.
     pub(crate) fn is_vague(&self) -> bool {
         self.window_high_s > self.window_low_s * WINDOW_RATIO_MAX
     }
 
-    /// How many times smaller or larger than those measured a room of so many devices is; 1: it is among them.
-    #[must_use]
+    /// The ratio of a room's devices to the nearest measured size of this kind, at least 1.
     pub(crate) fn distance(&self, members: f64) -> f64 {
         let below = self.members_min / members.max(1e-9);
         let above = members / self.members_max.max(1e-9);
         below.max(above).max(1.0)
     }
+
+    /// The measured rooms in words: `rooms of 60 devices`, `rooms of 50 to 80 devices`.
+    pub(crate) fn rooms(&self) -> String {
+        let least = format!("{:.0}", self.members_min);
+        let most = format!("{:.0}", self.members_max);
+        if least == most {
+            format!("rooms of {least} devices")
+        } else {
+            format!("rooms of {least} to {most} devices")
+        }
+    }
+
+    /// The range of windows that fit, in words.
+    pub(crate) fn range(&self) -> String {
+        format!("{:.1} to {:.1} ms", self.window_low_s * 1_000.0, self.window_high_s * 1_000.0)
+    }
 }
 
-/// How a node makes frames of messages.
+/// A node's frames, as estimated from a sweep.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Flushes {
     /// Smallest rooms first.
     pub(crate) kinds: Vec<FlushWindow>,
-    /// Most that a frame takes, where rows show that there is such a limit.
     pub(crate) limits: Limits,
-    /// Bytes of a frame, of each message in it, and of each byte of payload, by encoding.
     pub(crate) bytes: Vec<FrameBytes>,
     /// Acknowledgements for each reliable message and device.
     pub(crate) acks_per_delivery: f64,
 }
 
-/// Most that a frame takes; `None`: no row shows such a limit.
+/// The largest frame. `None`: no row shows such a limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Limits {
     pub(crate) messages: Option<f64>,
     pub(crate) bytes: Option<f64>,
 }
 
-/// How large the frames of an encoding are.
+/// The bytes of frames in an encoding: a part for each frame, each message, and each byte of payload.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct FrameBytes {
     pub(crate) encoding: Encoding,
@@ -92,62 +105,64 @@ pub(crate) struct FrameBytes {
     pub(crate) per_payload_byte: f64,
 }
 
-/// A room's traffic.
+/// The traffic of a single room.
 #[derive(Debug, Clone, Copy)]
 struct RoomTraffic {
     requests_per_s: f64,
     messages_per_s: f64,
+    /// Bytes to each device.
     bytes_per_s: f64,
 }
 
 impl RoomTraffic {
-    /// What a row's rooms had, and how many frames each device got of it a second.
-    fn of(row: &Row) -> (Self, f64) {
+    fn of(row: &Row) -> Self {
         let rooms = f64::from(row.shape.rooms);
-        let devices = row.features.connections.max(1.0);
-        let traffic = Self {
+        Self {
             requests_per_s: row.features.publishes_per_s / rooms,
             messages_per_s: row.features.messages_per_s / rooms,
-            bytes_per_s: row.features.bytes_per_s / devices,
-        };
-        (traffic, row.features.frames_per_s / devices)
+            bytes_per_s: row.features.bytes_per_s / row.features.connections.max(1.0),
+        }
     }
 }
 
 impl Limits {
-    /// Frames a second that a device gets of this traffic at least.
+    /// The least frames a second to each device that can hold this traffic.
     fn frames_min(&self, traffic: RoomTraffic) -> f64 {
         let messages = self.messages.map_or(0.0, |most| traffic.messages_per_s / most);
         messages.max(self.bytes.map_or(0.0, |most| traffic.bytes_per_s / most))
     }
 }
 
-/// How far apart the flushes of a room are.
+/// The time between two flushes of a room.
 fn interval_s(window_s: f64, requests_per_s: f64, arrivals: PublishRhythm) -> f64 {
     match arrivals {
+        // The first request after the end of the window opens the next window.
         PublishRhythm::Steady => ((window_s * requests_per_s).floor() + 1.0) / requests_per_s,
         PublishRhythm::Poisson => window_s + 1.0 / requests_per_s,
     }
 }
 
 impl Flushes {
-    /// Reads off the rows how rooms flush.
-    ///
-    /// # Errors
-    /// A sentence, when there is no row to read it off.
+    /// Estimates windows, limits and sizes from the rows. Fails without a row that shows a plain window.
     pub(crate) fn fit(rows: &[&Row]) -> Result<Self, String> {
+        // Reliable messages leave before the window ends, so rows with such messages do not show the window.
         let plain = |row: &&&Row| row.shape.reliable_rate == 0.0 && row.features.frames_per_s > 0.0;
         let mut plain: Vec<&Row> = rows.iter().filter(plain).copied().collect();
         if plain.is_empty() {
-            return Err("no row without reliable messages has frames".into());
+            return Err("every usable row has reliable messages or no frames".into());
         }
         plain.sort_by(|one, other| one.shape.members().total_cmp(&other.shape.members()));
-        let mut best = (Vec::new(), Limits::default(), f64::INFINITY);
-        for limits in candidates(&plain) {
-            let kinds = kinds(&plain, limits);
-            let error: f64 = kinds.iter().map(|(_, error)| error).sum();
-            if error < best.2 * LIMIT_GAIN || best.0.is_empty() {
-                best = (kinds.into_iter().map(|(kind, _)| kind).collect(), limits, error);
+        let mut kinds = Vec::new();
+        let mut limits = Limits::default();
+        let mut least = f64::INFINITY;
+        for candidate in candidates(&plain) {
+            let fitted = fit_kinds(&plain, candidate);
+            let error: f64 = fitted.iter().map(|(_, error)| error).sum();
+            // More limits always fit a little better, so each has to earn its place.
+            if error < least * LIMIT_GAIN || kinds.is_empty() {
+                kinds = fitted.into_iter().map(|(kind, _)| kind).collect();
+                limits = candidate;
+                least = error;
             }
         }
         let acks = rows.iter().filter(|row| row.shape.reliable_rate > 0.0).map(|row| {
@@ -156,13 +171,11 @@ impl Flushes {
         });
         let acks: Vec<f64> = acks.collect();
         let acks_per_delivery = if acks.is_empty() { 1.0 } else { mean(acks.into_iter()) };
-        Ok(Self { kinds: best.0, limits: best.1, bytes: frame_bytes(&plain), acks_per_delivery })
+        Ok(Self { kinds, limits, bytes: frame_bytes(&plain), acks_per_delivery })
     }
 
-    /// What becomes of `shape`, whose rooms are alike. `joins_per_s` devices come in.
-    ///
-    /// # Errors
-    /// A sentence, when no row was in this encoding.
+    /// The features of `shape`, whose rooms are alike, with `joins_per_s` joins. Fails for an encoding
+    /// without a row.
     pub(crate) fn features(
         &self,
         shape: &RunShape,
@@ -171,7 +184,8 @@ impl Flushes {
     ) -> Result<Features, String> {
         let encoding = shape.encoding;
         let bytes = self.bytes.iter().find(|bytes| bytes.encoding == encoding);
-        let bytes = bytes.ok_or_else(|| format!("no row of the sweep is in {}", encoding.subprotocol()))?;
+        let bytes =
+            bytes.ok_or_else(|| format!("no row of the sweep has encoding {}", encoding.subprotocol()))?;
         let devices = f64::from(shape.devices);
         let rooms = f64::from(shape.rooms);
         let requests_per_s = shape.requests_per_s() / rooms;
@@ -182,7 +196,7 @@ impl Flushes {
         let traffic = RoomTraffic {
             requests_per_s,
             messages_per_s,
-            // The bytes of the frames themselves are not known yet, and little beside a full one.
+            // The frames' own bytes depend on the result, and are small beside a full frame.
             bytes_per_s: messages_per_s * message_bytes,
         };
         let by_age = self.by_age_per_s(shape.members(), requests_per_s, urgent_per_s, arrivals);
@@ -199,21 +213,18 @@ impl Flushes {
             bytes_per_s: bytes.per_frame * frames_per_s + message_bytes * deliveries_per_s,
             joins_per_s,
             acks_per_s: urgent_per_s * devices * self.acks_per_delivery,
+            // A room without a device does not flush.
             flushes_per_s: flushes_per_s * rooms.min(devices),
             idle_rooms: 0.0,
         })
     }
 
-    /// The kind that a room of so many devices is taken to be of.
-    #[must_use]
+    /// The kind whose measured sizes are nearest to a room of `members` devices.
     pub(crate) fn nearest(&self, members: f64) -> Option<&FlushWindow> {
-        let nearer = |one: &&FlushWindow, other: &&FlushWindow| {
-            one.distance(members).total_cmp(&other.distance(members))
-        };
-        self.kinds.iter().min_by(nearer)
+        self.kinds.iter().min_by(|one, other| one.distance(members).total_cmp(&other.distance(members)))
     }
 
-    /// Flushes a second of a room because something has waited long enough, or is urgent.
+    /// Flushes a second of a room by the end of the window or by an urgent message.
     fn by_age_per_s(
         &self,
         members: f64,
@@ -221,27 +232,28 @@ impl Flushes {
         urgent_per_s: f64,
         arrivals: PublishRhythm,
     ) -> f64 {
-        let window_s = self.nearest(members).map_or(0.0, |kind| kind.window_s);
+        // Without other messages, each urgent message leaves alone.
         if requests_per_s <= 0.0 {
             return urgent_per_s;
         }
+        let window_s = self.nearest(members).map_or(0.0, |kind| kind.window_s);
         let interval_s = interval_s(window_s, requests_per_s, arrivals);
         if urgent_per_s <= 0.0 {
             return 1.0 / interval_s;
         }
-        // An urgent message takes what waits along: the mean of the lesser of the interval and an exponential wait.
+        // An urgent message flushes the waiting messages, too. So the time between two flushes is the mean of
+        // the lesser of the interval and an exponential wait.
         urgent_per_s / (1.0 - (-urgent_per_s * interval_s).exp())
     }
 }
 
-/// The limits to try: none, and the largest frames that were seen.
+/// The limits to try: none, and the largest measured frames by messages, by bytes, and by both.
 fn candidates(rows: &[&Row]) -> [Limits; 4] {
-    let most = |of: fn(&Features) -> f64| {
-        let per_frame = |row: &&Row| of(&row.features) / row.features.frames_per_s;
-        Some(rows.iter().map(per_frame).fold(0.0, f64::max))
+    let largest = |of: fn(&Features) -> f64| {
+        Some(most(rows.iter().map(|row| of(&row.features) / row.features.frames_per_s)))
     };
-    let messages = most(|features| features.deliveries_per_s);
-    let bytes = most(|features| features.bytes_per_s);
+    let messages = largest(|features| features.deliveries_per_s);
+    let bytes = largest(|features| features.bytes_per_s);
     [
         Limits::default(),
         Limits { messages, bytes: None },
@@ -250,8 +262,8 @@ fn candidates(rows: &[&Row]) -> [Limits; 4] {
     ]
 }
 
-/// The kinds of rooms among `rows`, smallest first, each with the error that its window leaves.
-fn kinds(rows: &[&Row], limits: Limits) -> Vec<(FlushWindow, f64)> {
+/// The kinds of rooms among `rows`, smallest first, each with the sum of the squared errors of its window.
+fn fit_kinds(rows: &[&Row], limits: Limits) -> Vec<(FlushWindow, f64)> {
     let parts = rows.chunk_by(|one, other| other.shape.members() < one.shape.members() * KIND_RATIO);
     let kind = |part: &[&Row]| {
         let (windows, error) = windows(part, limits);
@@ -268,11 +280,13 @@ fn kinds(rows: &[&Row], limits: Limits) -> Vec<(FlushWindow, f64)> {
     parts.map(kind).collect()
 }
 
-/// The windows that tell these rows' frames best, the least first, and the sum of the squared relative errors they leave.
+/// The windows with the least sum of squared relative errors, narrowest first, and that sum. A range of
+/// windows often gives the same frames.
 fn windows(rows: &[&Row], limits: Limits) -> (Vec<f64>, f64) {
     let error = |window_s: f64| -> f64 {
         let error = |row: &&Row| {
-            let (traffic, frames_per_s) = RoomTraffic::of(row);
+            let traffic = RoomTraffic::of(row);
+            let frames_per_s = row.features.frames_per_s / row.features.connections.max(1.0);
             let by_age = 1.0 / interval_s(window_s, traffic.requests_per_s, PublishRhythm::Steady);
             (by_age.max(limits.frames_min(traffic)) / frames_per_s - 1.0).powi(2)
         };
@@ -283,15 +297,11 @@ fn windows(rows: &[&Row], limits: Limits) -> (Vec<f64>, f64) {
         .map(|window_s| (window_s, error(window_s)))
         .collect();
     let least = tried.iter().map(|(_, error)| *error).fold(f64::INFINITY, f64::min);
-    let good: Vec<f64> = tried
-        .iter()
-        .filter(|(_, error)| *error <= least * 1.001 + 1e-12)
-        .map(|(window_s, _)| *window_s)
-        .collect();
-    (good, least)
+    let good = tried.iter().filter(|(_, error)| *error <= least * 1.001 + 1e-12);
+    (good.map(|(window_s, _)| *window_s).collect(), least)
 }
 
-/// How large frames are, in each encoding that there are rows of.
+/// Frame sizes for each encoding with a row.
 fn frame_bytes(rows: &[&Row]) -> Vec<FrameBytes> {
     #[expect(clippy::cast_precision_loss, reason = "a payload is below 64 KiB")]
     let line = |row: &&Row| {
@@ -357,11 +367,14 @@ pub(crate) mod tests {
         assert_eq!(windows.len(), 2, "{flushes:?}");
         assert!((windows[0] - 0.021).abs() < 0.006 && (windows[1] - 0.13).abs() < 0.01, "{windows:?}");
         assert_eq!(flushes.limits, Limits::default(), "no frame was full");
+        assert_eq!(flushes.kinds[0].rooms(), "rooms of 10 devices");
+        let uneven = FlushWindow { members_max: 18.0, ..flushes.kinds[0] };
+        assert_eq!(uneven.rooms(), "rooms of 10 to 18 devices");
     }
 
     #[test]
     fn a_window_that_no_row_can_tell_is_a_range() {
-        // 20 messages a second of 50 rooms: 2.5 s apart, so that whatever the window is each is flushed alone.
+        // 20 messages a second of 50 rooms: 2.5 s apart, so each message is flushed alone for any window.
         let slow = [10.0, 20.0].map(|rate| row(shape(500, 50, rate), 0.1));
         let kind = fitted(&slow).kinds[0];
         assert!(kind.is_vague() && kind.window_low_s <= 0.001 && kind.window_high_s > 2.0, "{kind:?}");

@@ -1,7 +1,9 @@
-//! What a node costs: rows that a sweep measured, and the models fitted to them. Pure: no socket, no clock, no file.
+//! The cost of a node: the rows that a sweep measured, and the models fitted to the rows. Pure: no socket,
+//! clock or file.
 //!
-//! A [`RunShape`] is what was asked, [`Features`] are what came of it and cost something, and [`cost`] says how much.
-//! [`flushes`] gets from a shape to its features without a run.
+//! ```text
+//! RunShape (the load) --flushes--> Features (the node's work) --cost--> processors and memory
+//! ```
 
 pub(crate) mod cost;
 pub(crate) mod flushes;
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::environment::Environment;
 use crate::scenario::shape::RunShape;
 
-/// What a node did in a second, on average, that its cost follows from.
+/// The work of a node, as averages per second or as counts. Every cost of the node follows from this work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Features {
     pub(crate) connections: f64,
@@ -21,27 +23,26 @@ pub(crate) struct Features {
     pub(crate) rooms: f64,
     /// Publish requests.
     pub(crate) publishes_per_s: f64,
-    /// Messages in them.
+    /// Published messages.
     pub(crate) messages_per_s: f64,
-    /// Frames to devices: flushes, each for all devices of its room.
+    /// Frames to devices: each flush counts as many as its room has devices.
     pub(crate) frames_per_s: f64,
     /// Messages to devices.
     pub(crate) deliveries_per_s: f64,
-    /// Bytes of those frames, WebSocket headers included.
+    /// Bytes of the frames to devices, WebSocket headers included.
     pub(crate) bytes_per_s: f64,
-    /// Devices that came in.
     pub(crate) joins_per_s: f64,
     /// Acknowledgements of reliable messages.
     pub(crate) acks_per_s: f64,
-    /// Flushes, each counted once whatever its room's size: a pass over few devices costs more than its frames.
+    /// Flushes, each counted once for any room size: a pass over few devices costs more than its frames.
     pub(crate) flushes_per_s: f64,
-    /// Rooms that are alive and that nobody is in any more: those of runs before, until the node tidies them. They hold
-    /// memory, and a plan has none.
+    /// Living rooms without a member, left from earlier runs until the node tidies up. The rooms hold memory,
+    /// and a plan has none.
     #[serde(default)]
     pub(crate) idle_rooms: f64,
 }
 
-/// One of the features.
+/// One of the features, as a column of a model's matrix.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     pub(crate) name: &'static str,
@@ -49,9 +50,9 @@ pub(crate) struct Column {
 }
 
 impl Features {
-    /// What a sweep leaves behind, and nobody asks for.
+    /// Kept apart from [`Self::COLUMNS`]: idle rooms are a leftover of a sweep, and a plan can't ask for any.
     pub(crate) const IDLE_ROOMS: Column = Column { name: "idle rooms", of: |features| features.idle_rooms };
-    /// All that may be asked for, in the order in which they are shown.
+    /// The features that a plan can ask for, in printed order.
     pub(crate) const COLUMNS: [Column; 10] = [
         Column { name: "connections", of: |features| features.connections },
         Column { name: "rooms", of: |features| features.rooms },
@@ -65,72 +66,51 @@ impl Features {
         Column { name: "flushes/s", of: |features| features.flushes_per_s },
     ];
 
-    /// Both together.
-    #[must_use]
-    pub(crate) fn plus(self, other: Self) -> Self {
+    /// Combines both loads feature by feature.
+    pub(crate) fn with(self, other: Self, combine: impl Fn(f64, f64) -> f64) -> Self {
         Self {
-            connections: self.connections + other.connections,
-            rooms: self.rooms + other.rooms,
-            publishes_per_s: self.publishes_per_s + other.publishes_per_s,
-            messages_per_s: self.messages_per_s + other.messages_per_s,
-            frames_per_s: self.frames_per_s + other.frames_per_s,
-            deliveries_per_s: self.deliveries_per_s + other.deliveries_per_s,
-            bytes_per_s: self.bytes_per_s + other.bytes_per_s,
-            joins_per_s: self.joins_per_s + other.joins_per_s,
-            acks_per_s: self.acks_per_s + other.acks_per_s,
-            flushes_per_s: self.flushes_per_s + other.flushes_per_s,
-            idle_rooms: self.idle_rooms + other.idle_rooms,
-        }
-    }
-
-    /// So many times as much.
-    #[must_use]
-    pub(crate) fn times(self, factor: f64) -> Self {
-        Self {
-            connections: self.connections * factor,
-            rooms: self.rooms * factor,
-            publishes_per_s: self.publishes_per_s * factor,
-            messages_per_s: self.messages_per_s * factor,
-            frames_per_s: self.frames_per_s * factor,
-            deliveries_per_s: self.deliveries_per_s * factor,
-            bytes_per_s: self.bytes_per_s * factor,
-            joins_per_s: self.joins_per_s * factor,
-            acks_per_s: self.acks_per_s * factor,
-            flushes_per_s: self.flushes_per_s * factor,
-            idle_rooms: self.idle_rooms * factor,
+            connections: combine(self.connections, other.connections),
+            rooms: combine(self.rooms, other.rooms),
+            publishes_per_s: combine(self.publishes_per_s, other.publishes_per_s),
+            messages_per_s: combine(self.messages_per_s, other.messages_per_s),
+            frames_per_s: combine(self.frames_per_s, other.frames_per_s),
+            deliveries_per_s: combine(self.deliveries_per_s, other.deliveries_per_s),
+            bytes_per_s: combine(self.bytes_per_s, other.bytes_per_s),
+            joins_per_s: combine(self.joins_per_s, other.joins_per_s),
+            acks_per_s: combine(self.acks_per_s, other.acks_per_s),
+            flushes_per_s: combine(self.flushes_per_s, other.flushes_per_s),
+            idle_rooms: combine(self.idle_rooms, other.idle_rooms),
         }
     }
 }
 
-/// One point of a sweep.
+/// One measured point of a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// What was asked.
     pub(crate) shape: RunShape,
-    /// What came of it.
     pub(crate) features: Features,
     /// Processors that the node kept busy.
     pub(crate) cpu: f64,
     /// The node's memory at the end of the point.
     pub(crate) memory_bytes: f64,
-    /// What the kernel held for TCP sockets of the whole machine, where that is known.
+    /// Kernel memory for all TCP sockets of the machine; `None` for a node on another machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) socket_bytes: Option<f64>,
     pub(crate) p99_ms: f64,
-    /// Why the model can't learn from the point; such a row is shown and left out.
+    /// The reason for leaving the row out of the models; such a row is only shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unusable_because: Option<String>,
 }
 
-/// A sweep: the file between `sweep` and `plan`.
+/// The file between `sweep` and `plan`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sweep {
     pub(crate) started_unix_ms: u64,
-    /// Processors that the node had: its shards, where nobody said otherwise.
+    /// Processors of the node: --cores, or the number of the node's shards.
     pub(crate) processors: u32,
-    /// The generator's machine; the node's, too, where its doors are on loopback.
+    /// The generator's machine; also the node's machine for doors on loopback.
     pub(crate) environment: Environment,
-    /// What repeats it.
+    /// The command line of the sweep.
     pub(crate) command: String,
     pub(crate) rows: Vec<Row>,
 }
@@ -147,8 +127,8 @@ mod tests {
         let some = Features { frames_per_s: 5.0, deliveries_per_s: 6.0, bytes_per_s: 7.0, ..ones };
         let some = Features { joins_per_s: 8.0, acks_per_s: 9.0, flushes_per_s: 10.0, ..some };
         let all = Features { idle_rooms: 11.0, ..some };
-        let doubled = all.plus(all);
-        assert_eq!(doubled, all.times(2.0));
+        let doubled = all.with(all, |one, other| one + other);
+        assert_eq!(doubled, all.with(all, |one, _| 2.0 * one));
         let columns = Features::COLUMNS.into_iter().chain([Features::IDLE_ROOMS]);
         for (place, column) in (1_u32..).zip(columns) {
             assert_eq!((column.of)(&doubled), 2.0 * f64::from(place), "{}", column.name);

@@ -1,17 +1,18 @@
-//! Least squares whose coefficients are not negative: a cost per frame below zero would be nonsense that happens to fit.
+//! Least squares with coefficients ≥ 0. A negative cost for a frame would be nonsense, however well the value
+//! fits.
 //!
-//! The active set method of Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23, on normal equations of
-//! columns that are scaled to length 1. Small and dense: a dozen columns, hundreds of rows. Pure.
+//! The active set method of Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23, on normal
+//! equations of columns scaled to length 1. Small and dense: a dozen columns, hundreds of rows. Pure.
 
-/// Turns of the outer loop for each column, at most. It ends by itself after about one; the bound is for rounding.
+/// Turns of the outer loop for each column. The method ends after about one; the bound is for rounding
+/// errors.
 const TURNS_PER_COLUMN_MAX: usize = 10;
-/// A gradient below this part of the largest is rounding.
+/// A gradient below this part of the largest target is a rounding error.
 const GRADIENT_MIN: f64 = 1e-10;
-/// Sweeps of the eigenvalue iteration, at most; it converges in about six.
+/// Sweeps of the eigenvalue iteration, which converges in about six.
 const SWEEPS_MAX: usize = 60;
 
-/// The x ≥ 0 for which |`rows`·x − `wanted`| is least. All rows are of the same length; a column of zeros gets 0.
-#[must_use]
+/// The x ≥ 0 with the least |`rows`·x − `wanted`|. All rows have the same length. A column of zeros gets 0.
 pub(crate) fn solve(rows: &[Vec<f64>], wanted: &[f64]) -> Vec<f64> {
     let columns = rows.first().map_or(0, Vec::len);
     let lengths = lengths(rows, columns);
@@ -23,9 +24,8 @@ pub(crate) fn solve(rows: &[Vec<f64>], wanted: &[f64]) -> Vec<f64> {
     solution.iter().zip(&lengths).map(|(x, length)| x / length).collect()
 }
 
-/// How far from collinear the columns are: the largest singular value over the smallest, of columns scaled to length 1.
-/// Infinite where one of them is zero, or follows from others.
-#[must_use]
+/// The largest singular value over the smallest, of columns scaled to length 1. Infinite for a column of
+/// zeros, and for columns that follow from others.
 pub(crate) fn condition_number(rows: &[Vec<f64>]) -> f64 {
     let columns = rows.first().map_or(0, Vec::len);
     if (0..columns).any(|column| rows.iter().all(|row| row[column] == 0.0)) {
@@ -34,10 +34,11 @@ pub(crate) fn condition_number(rows: &[Vec<f64>]) -> f64 {
     let eigenvalues = eigenvalues(gram(rows, &lengths(rows, columns)));
     let most = eigenvalues.iter().copied().fold(0.0, f64::max);
     let least = eigenvalues.iter().copied().fold(f64::INFINITY, f64::min);
-    // Below this it is rounding: the columns are collinear as far as doubles can tell.
+    // A smaller ratio is a rounding error: doubles can't tell the columns from collinear columns.
     if least <= most * 1e-14 { f64::INFINITY } else { (most / least).sqrt() }
 }
 
+/// Euclidean lengths of the columns; 1 for a column of zeros, which is safe to divide by.
 fn lengths(rows: &[Vec<f64>], columns: usize) -> Vec<f64> {
     let length = |column: usize| rows.iter().map(|row| row[column] * row[column]).sum::<f64>().sqrt();
     (0..columns).map(|column| Some(length(column)).filter(|length| *length > 0.0).unwrap_or(1.0)).collect()
@@ -55,7 +56,7 @@ fn gram(rows: &[Vec<f64>], lengths: &[f64]) -> Vec<Vec<f64>> {
 fn active_set(gram: &[Vec<f64>], target: &[f64]) -> Vec<f64> {
     let columns = target.len();
     let mut x = vec![0.0; columns];
-    // Those that may be more than 0.
+    // The columns with a coefficient above 0; the others are held at 0.
     let mut passive: Vec<usize> = Vec::new();
     let tolerance = GRADIENT_MIN * target.iter().map(|y| y.abs()).fold(0.0, f64::max);
     for _ in 0..columns * TURNS_PER_COLUMN_MAX {
@@ -64,6 +65,7 @@ fn active_set(gram: &[Vec<f64>], target: &[f64]) -> Vec<f64> {
         let candidates =
             (0..columns).filter(|column| !passive.contains(column) && gram[*column][*column] > 0.0);
         let steepest = candidates.max_by(|one, other| gradient(*one).total_cmp(&gradient(*other)));
+        // No column at 0 would lower the error by rising: this point is the best.
         let Some(steepest) = steepest.filter(|column| gradient(*column) > tolerance) else { break };
         passive.push(steepest);
         settle(gram, target, &mut passive, &mut x);
@@ -71,13 +73,13 @@ fn active_set(gram: &[Vec<f64>], target: &[f64]) -> Vec<f64> {
     x
 }
 
-/// Moves to the best point of the passive columns, and gives up those that would be negative there.
+/// Moves to the best point of the passive columns. Columns that would become negative return to 0.
 fn settle(gram: &[Vec<f64>], target: &[f64], passive: &mut Vec<usize>, x: &mut [f64]) {
     while !passive.is_empty() {
         let sub =
             passive.iter().map(|one| passive.iter().map(|other| gram[*one][*other]).collect()).collect();
         let Some(best) = eliminate(sub, passive.iter().map(|column| target[*column]).collect()) else {
-            // The last one follows from the others: it has nothing to add.
+            // The newest column follows from the others and adds nothing.
             passive.pop();
             return;
         };
@@ -85,7 +87,7 @@ fn settle(gram: &[Vec<f64>], target: &[f64], passive: &mut Vec<usize>, x: &mut [
             passive.iter().zip(best).for_each(|(column, best)| x[*column] = best);
             return;
         }
-        // As far towards it as nothing is negative.
+        // Go towards the best point until the first coefficient reaches 0.
         let negative = passive.iter().zip(&best).filter(|(_, best)| **best <= 0.0);
         let step = negative.map(|(column, best)| x[*column] / (x[*column] - best)).fold(1.0, f64::min);
         for (column, best) in passive.iter().zip(&best) {
@@ -103,12 +105,13 @@ fn settle(gram: &[Vec<f64>], target: &[f64], passive: &mut Vec<usize>, x: &mut [
     }
 }
 
-/// Solves a square system by elimination with pivots; `None` where it has no single solution.
+/// Solves a square system by Gaussian elimination with pivots. `None` for a singular matrix.
 fn eliminate(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>> {
     let size = right.len();
     for at in 0..size {
         let pivot =
             (at..size).max_by(|one, other| matrix[*one][at].abs().total_cmp(&matrix[*other][at].abs()))?;
+        // Columns have length 1, so a pivot this small is a rounding error.
         if matrix[pivot][at].abs() < 1e-13 {
             return None;
         }
@@ -128,7 +131,7 @@ fn eliminate(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>>
     Some(right)
 }
 
-/// Of a symmetric matrix, by Jacobi's rotations (Golub and Van Loan, Matrix Computations, 8.5).
+/// Eigenvalues of a symmetric matrix, by Jacobi rotations (Golub and Van Loan, Matrix Computations, 8.5).
 fn eigenvalues(mut matrix: Vec<Vec<f64>>) -> Vec<f64> {
     let size = matrix.len();
     for _ in 0..SWEEPS_MAX {
@@ -143,6 +146,7 @@ fn eigenvalues(mut matrix: Vec<Vec<f64>>) -> Vec<f64> {
 
 /// Turns the element at (`one`, `other`) to 0.
 fn rotate(matrix: &mut [Vec<f64>], one: usize, other: usize) {
+    // Already 0; theta would divide by the element.
     if matrix[one][other].abs() < f64::MIN_POSITIVE {
         return;
     }

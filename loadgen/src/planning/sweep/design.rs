@@ -1,4 +1,4 @@
-//! Which points a sweep measures: so chosen that what costs something does not rise and fall together. Pure.
+//! The points of a sweep, chosen so that the causes of cost do not rise and fall together. Pure.
 
 use serde::Deserialize;
 
@@ -6,22 +6,18 @@ use crate::planning::model::nnls::condition_number;
 use crate::scenario::shape::RunShape;
 use crate::wire::frame::Encoding;
 
-/// Points of one sweep, at most.
 const POINTS_MAX: usize = 200;
-/// Past it columns are as good as collinear: an error of a hundredth becomes one of more than the whole.
+/// Past this condition number columns are as good as collinear: an error of 1 % in a row becomes more than
+/// 100 % in a coefficient.
 pub(crate) const CONDITION_MAX: f64 = 100.0;
 
-/// A file of points.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Points {
     point: Vec<RunShape>,
 }
 
-/// The points that a TOML file lists as `[[point]]`.
-///
-/// # Errors
-/// One line that says what is wrong, and where.
+/// Reads the points that a TOML file lists as `[[point]]`. The error names the line or the point.
 pub(crate) fn read(text: &str) -> Result<Vec<RunShape>, String> {
     let points: Points = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| text[..span.start].lines().count().max(1));
@@ -31,34 +27,41 @@ pub(crate) fn read(text: &str) -> Result<Vec<RunShape>, String> {
     for (number, point) in (1..).zip(&points.point) {
         let wrong = |what: &str| Err(format!("point {number}: {what}"));
         if point.devices == 0 || point.rooms == 0 || point.messages_per_request == 0 {
-            return wrong("devices, rooms and messages_per_request are more than 0");
+            return wrong("devices, rooms and messages_per_request must be more than 0");
         }
         if !(point.rate.is_finite() && point.rate > 0.0 && point.rate <= 1e9) {
-            return wrong("rate is more than 0");
+            return wrong("rate must be more than 0, and at most 1e9");
         }
         if !(point.reliable_rate.is_finite() && point.reliable_rate >= 0.0) {
-            return wrong("reliable_rate is not below 0");
+            return wrong("reliable_rate must be 0 or more");
         }
         if !(0.0..=1.0).contains(&point.reconnect_share) {
-            return wrong("reconnect_share is from 0 to 1");
+            return wrong("reconnect_share must be from 0 to 1");
         }
     }
     match points.point.len() {
         0 => Err("no [[point]]".into()),
-        count if count > POINTS_MAX => Err(format!("{count} points; at most {POINTS_MAX}")),
+        count if count > POINTS_MAX => Err(format!("{count} points; at most {POINTS_MAX} are allowed")),
         _ => Ok(points.point),
     }
 }
 
-/// One line of the built-in points: parts of the most devices, rooms of so many devices, part of the highest rate, bytes
-/// of payload, messages of a request, reliable messages a second in each room, part of the devices that come and go.
+/// A built-in point, in this order:
+///
+/// - devices, as a part of --devices-max
+/// - devices of a room
+/// - message rate, as a part of --rate-max
+/// - bytes of payload
+/// - messages of a request
+/// - reliable messages a second in each room
+/// - part of the devices that come and go
 struct PointsLine(f64, f64, f64, usize, u32, f64, f64);
 
-/// A room of all devices.
+/// A single room for all devices.
 const ALL: f64 = f64::INFINITY;
 
-/// No point has few devices: what they need stays in the processor's caches, and tells nothing of a node with many.
-/// Fewest first: memory that one point needed is not all given back before the next.
+/// No point has few devices: their state fits the processor's caches, and says nothing about a node with many
+/// devices. Fewest devices first, because a node does not return all memory of a point before the next point.
 const LINES: [PointsLine; 22] = [
     PointsLine(0.1, 50.0, 1.5, 300, 1, 0.0, 0.0),
     PointsLine(0.1, ALL, 0.5, 700, 10, 0.0, 0.0),
@@ -84,8 +87,7 @@ const LINES: [PointsLine; 22] = [
     PointsLine(1.0, 10.0, 0.1, 300, 1, 0.0, 0.0),
 ];
 
-/// The built-in points, for so many devices and messages a second at most.
-#[must_use]
+/// The built-in points, scaled to the most devices and to a message rate.
 pub(crate) fn built_in(devices_max: u32, rate_max: u32, encoding: Encoding) -> Vec<RunShape> {
     let shape = |line: &PointsLine| {
         let &PointsLine(part, members, rate, payload_bytes, messages_per_request, reliable, reconnect_share) =
@@ -110,9 +112,8 @@ fn whole(number: f64) -> u32 {
     u32::try_from(crate::figures::rounded(number)).unwrap_or(u32::MAX).max(1)
 }
 
-/// How far from collinear the points are, in what they ask; infinite when a column follows from others. Frames are known
-/// only once they are measured, and no part of it.
-#[must_use]
+/// The condition number of the points' columns; infinite for a column that follows from others. Frames are
+/// left out, because a run has to measure them first.
 pub(crate) fn condition(points: &[RunShape]) -> f64 {
     let columns: [fn(&RunShape) -> f64; 8] = [
         |_| 1.0,
@@ -124,7 +125,7 @@ pub(crate) fn condition(points: &[RunShape]) -> f64 {
         |shape| f64::from(shape.devices) * shape.reconnect_share,
         |shape| shape.members() * shape.reliable_rate,
     ];
-    // Nobody need measure joins or acknowledgements; what is not measured is not known, and told.
+    // A sweep without joins or acknowledgements is allowed: `plan` then refuses questions about them.
     let asked = columns.iter().filter(|column| points.iter().any(|point| column(point) != 0.0));
     let asked: Vec<_> = asked.collect();
     let rows: Vec<Vec<f64>> =

@@ -1,7 +1,7 @@
 //! `roomcast-loadgen sweep`: measures the node at many points, for `plan`.
 //!
-//! Each point is a run of its own in rooms of its own. A row is written for each, whatever it was: what the model can't
-//! learn from says why. The file is written anew after each point, so that a sweep that was cut short is not lost.
+//! Each point is a run of its own, in rooms of its own, and becomes a row. A row that the models can't use
+//! says the reason. The file is written after each point, so an interrupted sweep keeps its rows.
 
 pub(crate) mod design;
 
@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::clock::unix_ms;
 use crate::error::RunError;
 use crate::figures::ratio;
+use crate::machine::environment::Environment;
 use crate::planning::model::cost::{BASE, Linear, Measured};
 use crate::planning::model::{Column, Features, Row, Sweep};
 use crate::report::output::{self, tell};
@@ -22,13 +24,13 @@ use crate::scenario::shape::RunShape;
 use crate::scenario::units::Span;
 use crate::wire::frame::header_bytes;
 
-/// The gauge that there is one of for each shard.
-const ROOMS: &str = "roomcast_rooms";
-/// A node that keeps its processors so busy flushes as it can, and not as it would.
+/// The gauge with a value for each shard.
+pub(crate) const ROOMS: &str = "roomcast_rooms";
+/// Past this part of its processors a node flushes late, so its windows can't be estimated.
 const BUSY_MAX: f64 = 0.9;
 
-/// Flags of `run` that would be lost here, and what is there instead.
-const NOT_HEEDED: [(&str, &str); 14] = [
+/// Flags of `run` without an effect on a sweep, and the replacement for each.
+const REFUSED: [(&str, &str); 14] = [
     ("--scenario", BY_POINTS),
     ("--set", BY_POINTS),
     ("--devices", BY_POINTS),
@@ -40,56 +42,55 @@ const NOT_HEEDED: [(&str, &str); 14] = [
     ("--messages-per-request", BY_POINTS),
     ("--reconnect-share", BY_POINTS),
     ("--seconds", "each point publishes for --probe-seconds"),
-    ("--threshold", "a sweep measures, and is held to nothing"),
-    ("--html", "plan makes a page of what --json has"),
-    ("--junit", "a sweep measures, and is held to nothing"),
+    ("--threshold", "a sweep measures and has no thresholds"),
+    ("--html", "plan --html makes a page from the rows of --json"),
+    ("--junit", "a sweep measures and has no thresholds"),
 ];
-const BY_POINTS: &str = "a sweep's points say that, built-in ones or those of --points";
+const BY_POINTS: &str = "the points of the sweep decide this (the built-in points, or --points)";
 
-/// Devices, rooms, rates, payloads, requests and types are those of the points: flags for them are refused.
+/// The points decide devices, rooms, rates, payloads, requests and types, so the flags for these are refused.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// Points to measure, as TOML: each a `[[point]]` with devices and rate, and if wanted rooms, payload_bytes,
-    /// messages_per_request, reliable_rate, reconnect_share and encoding. Without it: 22 built-in ones.
+    /// TOML file of the points to measure, each a `[[point]]` with devices and rate. Optional keys are rooms,
+    /// payload_bytes, messages_per_request, reliable_rate, reconnect_share and encoding. Default: 22 built-in
+    /// points.
     #[arg(long, conflicts_with_all = ["devices_max", "rate_max"])]
     points: Option<PathBuf>,
-    /// Devices of the largest of the built-in points.
+    /// Devices of the largest built-in point.
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(500..))]
     devices_max: u32,
-    /// Messages a second that the built-in points are scaled to; two of them publish as much or half as much again. Below 300
-    /// no request would hold more than one message, and nothing could tell the two apart.
+    /// Messages a second of the built-in points; a few points publish up to 1.5 times as much. At least 300:
+    /// below, no request would hold more than a single message, and the costs of messages and requests could
+    /// not be told apart.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(300..=1_000_000))]
     rate_max: u32,
-    /// How long each point publishes.
+    /// Time for which each point publishes.
     #[arg(long, default_value = "8s")]
     probe_seconds: Span,
-    /// Times each point is measured. The run counts that took the node least processor time: what else the machine does
-    /// meanwhile can only add to it.
+    /// Runs of each point. The run with the least processor time of the node counts, because other work on
+    /// the machine can only add to the cost.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=99))]
     repeat: u32,
-    /// Processors that the node has. Without it: as many as it has shards.
+    /// Processors of the node. Default: the number of its shards.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     cores: Option<u32>,
 }
 
-/// Measures every point and writes the rows to the JSON file.
-///
-/// # Errors
-/// [`RunError`], when a point gave no verdict, or the rows can't be written. Rows that no model fits are a failed verdict.
+/// Measures every point and writes the rows to the JSON file. Rows that fit no model are a failed verdict.
 pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     let usage = RunError::Usage;
-    args.run.refuse(&NOT_HEEDED).map_err(usage)?;
+    args.run.refuse(&REFUSED).map_err(usage)?;
     let plan = args.run.clone().resolve().map_err(usage)?;
     let json =
-        plan.target.json.clone().ok_or_else(|| usage("--json: a sweep needs a file to write to".into()))?;
+        plan.target.json.clone().ok_or_else(|| usage("--json: a sweep needs a file for its rows".into()))?;
     let points = points(args, &plan).map_err(usage)?;
     let condition = design::condition(&points);
     if condition > design::CONDITION_MAX {
         return Err(usage(format!(
-            "--points: their columns are as good as collinear (condition number {condition:.0}, at most {}): no model \
-             could tell what costs what",
+            "--points: the columns are nearly collinear (condition number {condition:.0}, at most {}), so no model \
+             could separate the costs",
             design::CONDITION_MAX
         )));
     }
@@ -97,14 +98,15 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     let plan_of = |number: usize, point: &RunShape| {
         runs.shaped(point).resolve().map_err(|error| format!("point {}: {error}", number + 1))
     };
+    // A mistake in the last point is reported before the first load, and not an hour later.
     for (number, point) in points.iter().enumerate() {
         drop(plan_of(number, point).map_err(usage)?);
     }
-    tell(&format!("{} points, condition number of what they ask {condition:.1}\n", points.len()))?;
+    tell(&format!("{} points, condition number of the points {condition:.1}\n", points.len()))?;
     let mut sweep = Sweep {
-        started_unix_ms: crate::clock::unix_ms(),
+        started_unix_ms: unix_ms(),
         processors: args.cores.unwrap_or(0),
-        environment: crate::machine::environment::Environment::default(),
+        environment: Environment::default(),
         command: plan.target.command,
         rows: Vec::new(),
     };
@@ -112,7 +114,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     for (number, point) in points.iter().enumerate() {
         let mut least: Option<Row> = None;
         for _ in 0..args.repeat {
-            // Resolved anew, so that each run has rooms of its own.
+            // Resolved again, because each run needs rooms of its own.
             let plan = plan_of(number, point).map_err(usage)?;
             let report = run::measure(&plan)?;
             broke_a_promise |= report.verdict == Verdict::Violations;
@@ -136,12 +138,13 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     Ok(match concluded {
         _ if broke_a_promise => Verdict::Violations,
         Ok(_) => Verdict::Ok,
-        // Nothing can be planned from these rows.
+        // `plan` would refuse these rows.
         Err(_) => Verdict::ThresholdFailed,
     })
 }
 
-/// Of two runs of one point, the one that can be used, and of such the one that took less.
+/// The better of two runs of a point: a usable run before an unusable run, then the run with less processor
+/// time.
 fn better(one: Option<Row>, other: Row) -> Row {
     let Some(one) = one else { return other };
     match (&one.unusable_because, &other.unusable_because) {
@@ -162,17 +165,16 @@ fn points(args: &SweepArgs, plan: &Plan) -> Result<Vec<RunShape>, String> {
         .map_err(|error| format!("--points {}: {error}", path.display()))
 }
 
-/// The values of a gauge that there is one of for each shard.
-#[must_use]
+/// The values of a gauge that has a value for each shard.
 pub(crate) fn gauges(metrics: &str, name: &str) -> Vec<f64> {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} ")?.1.parse().ok();
     metrics.lines().filter_map(value).collect()
 }
 
-/// What a run of this shape comes to, with so many rooms alive on the node, its own and those of runs before, which has so
-/// many processors. Everything is by the second of publishing: what the node does after it, until the last frame has arrived, is little and belongs to
-/// it.
-#[must_use]
+/// The row of a run of `shape`, on a node with `rooms_alive` rooms of all runs and `processors` processors.
+///
+/// Every rate is for a second of publishing. The node's work after the last publish, until the last frame has
+/// arrived, is little and belongs to the run.
 pub(crate) fn row(shape: &RunShape, report: &Report, rooms_alive: f64, processors: f64) -> Row {
     let seconds = report.seconds.max(ratio(report.published.took_ms, 1_000)).max(0.001);
     let per_s = |count: u64| ratio(count, 1) / seconds;
@@ -209,74 +211,63 @@ pub(crate) fn row(shape: &RunShape, report: &Report, rooms_alive: f64, processor
 }
 
 fn unusable_because(report: &Report, cpu: f64, processors: f64) -> Option<String> {
-    let missing = || report.cpu.missing_because.clone().unwrap_or_else(|| "no processor time".into());
     match report.verdict {
         Verdict::Violations => Some("a promise was broken".into()),
         Verdict::NothingPublished => Some("nothing was published".into()),
-        _ if report.cpu.spent.is_none() => Some(missing()),
-        _ if report.published.ok < report.published.sent => {
-            Some(format!("{} of {} messages were taken", report.published.ok, report.published.sent))
+        _ if report.cpu.spent.is_none() => {
+            Some(report.cpu.missing_because.clone().unwrap_or_else(|| "no processor time".into()))
         }
-        // It published in bursts or read late: what the node did is not what the shape asks.
+        // The node did less than the shape asks.
+        _ if report.published.ok < report.published.sent => {
+            Some(format!("only {} of {} messages were accepted", report.published.ok, report.published.sent))
+        }
+        // A late generator publishes in bursts, so the node did other work than the shape asks.
         Verdict::GeneratorLimited => {
             let limit = report.generator.limit(report.lateness.p99_ms);
             Some(format!("generator-limited: {}", limit.unwrap_or_else(|| "its own limit".to_owned())))
         }
-        _ if cpu >= BUSY_MAX * processors => Some(format!("the node's processors were full: {cpu:.2}")),
+        _ if cpu >= BUSY_MAX * processors => {
+            Some(format!("the node's processors were full: {cpu:.2} of {processors} busy"))
+        }
         Verdict::Ok | Verdict::ThresholdFailed => None,
     }
 }
 
 fn line(number: usize, points: usize, row: &Row) -> String {
-    let Row { shape, features, cpu, p99_ms, .. } = row;
+    let Row { shape, features, cpu, p99_ms, memory_bytes, .. } = row;
+    let RunShape { devices, rooms, rate, messages_per_request, payload_bytes, .. } = shape;
+    let Features { frames_per_s, deliveries_per_s, bytes_per_s, joins_per_s, .. } = features;
     let unusable = row.unusable_because.as_ref().map(|why| format!("; not used: {why}")).unwrap_or_default();
     format!(
-        "{number:>2}/{points} {:>6} devices, {:>4} rooms, {:>7} messages/s in {}s of {} bytes: {:.0} frames/s, {:.0} deliveries/s, \
-         {:.1} MB/s, {:.0} joins/s; cpu {cpu:.3}, {:.1} MiB, p99 {p99_ms:.1} ms{unusable}\n",
-        shape.devices,
-        shape.rooms,
-        shape.rate,
-        shape.messages_per_request,
-        shape.payload_bytes,
-        features.frames_per_s,
-        features.deliveries_per_s,
-        features.bytes_per_s / 1e6,
-        features.joins_per_s,
-        row.memory_bytes / f64::from(1 << 20),
+        "{number:>2}/{points} {devices:>6} devices, {rooms:>4} rooms, {rate:>7} messages/s, {messages_per_request} a \
+         request, of {payload_bytes} bytes: {frames_per_s:.0} frames/s, {deliveries_per_s:.0} deliveries/s, {:.1} MB/s, \
+         {joins_per_s:.0} joins/s; cpu {cpu:.3}, {:.1} MiB, p99 {p99_ms:.1} ms{unusable}\n",
+        bytes_per_s / 1e6,
+        memory_bytes / f64::from(1 << 20),
     )
 }
 
-/// What the processor's model is fitted to.
-#[must_use]
+/// The columns of the processor model. Rooms are left out, because a room costs processor time by its
+/// flushes, and flushes are a column.
 pub(crate) fn cpu_columns() -> Vec<Column> {
     let rooms = |column: &Column| column.name != "rooms";
     std::iter::once(BASE).chain(Features::COLUMNS.into_iter().filter(rooms)).collect()
 }
 
-/// Whether what was measured can be told apart.
-///
-/// # Errors
-/// The same for people, when no model fits.
+/// The quality of the processor model, in words. `Err`: no model fits the rows.
 fn conclusion(sweep: &Sweep) -> Result<String, String> {
-    let usable: Vec<Measured> = sweep
-        .rows
-        .iter()
-        .filter(|row| row.unusable_because.is_none())
-        .map(|row| (row.features, row.cpu))
-        .collect();
-    match Linear::fit(&cpu_columns(), &usable) {
-        Ok(model) => Ok(format!(
-            "{} of {} rows usable; condition number of what was measured {:.1}; processor model off by at most {:.1} % of its \
-             rows, {:.1} % of rows it had not seen (root mean square {:.1} %)\n",
-            usable.len(),
-            sweep.rows.len(),
-            model.condition_number,
-            100.0 * model.residual_max,
-            100.0 * model.left_out_max,
-            100.0 * model.left_out_rms
-        )),
-        Err(reason) => Err(format!("{} of {} rows usable: {reason}\n", usable.len(), sweep.rows.len())),
-    }
+    let usable = sweep.rows.iter().filter(|row| row.unusable_because.is_none());
+    let usable: Vec<Measured> = usable.map(|row| (row.features, row.cpu)).collect();
+    let rows = format!("{} of {} rows usable", usable.len(), sweep.rows.len());
+    let model = Linear::fit(&cpu_columns(), &usable).map_err(|reason| format!("{rows}: {reason}\n"))?;
+    Ok(format!(
+        "{rows}; condition number of the measured rows {:.1}; the processor model is at most {:.1} % off its own rows, \
+         and {:.1} % off rows left out of the fit (root mean square {:.1} %)\n",
+        model.condition_number,
+        100.0 * model.residual_max,
+        100.0 * model.left_out_max,
+        100.0 * model.left_out_rms
+    ))
 }
 
 #[cfg(test)]
@@ -288,8 +279,8 @@ mod tests {
     const SPENT: &str = r#"{"cpu_us": 1000, "took_us": 2000, "joins": 3}"#;
 
     #[test]
-    fn what_would_not_be_heeded_is_refused_before_a_file_is_made() {
-        for flags in NOT_HEEDED.map(|(flag, _)| match flag {
+    fn flags_without_an_effect_are_refused_before_a_file_is_made() {
+        for flags in REFUSED.map(|(flag, _)| match flag {
             "--type" => "--type chat=5".to_owned(),
             "--reconnect-share" => "--reconnect-share 0.5".to_owned(),
             flag => format!("{flag} 7"),
@@ -297,7 +288,7 @@ mod tests {
             let args: SweepArgs = run::args::typed(&format!("--json /nowhere/at/all.json {flags}")).unwrap();
             let error = run(&args).unwrap_err().to_string();
             let (flag, _) = flags.split_once(' ').unwrap();
-            assert!(error.starts_with(&format!("{flag} is not heeded here: ")), "{flags}: {error}");
+            assert!(error.starts_with(&format!("{flag} can't be used here: ")), "{flags}: {error}");
         }
     }
 
@@ -357,7 +348,8 @@ mod tests {
 
     #[test]
     fn a_gauge_is_summed_over_the_shards_and_no_other_is() {
-        let metrics = "# HELP roomcast_rooms x\nroomcast_rooms{shard=\"0\"} 3\nroomcast_rooms{shard=\"1\"} 4\nroomcast_rooms_hot 9\n";
+        let metrics = "# HELP roomcast_rooms x\nroomcast_rooms{shard=\"0\"} 3\nroomcast_rooms{shard=\"1\"} 4\n\
+                       roomcast_rooms_hot 9\n";
         assert_eq!(gauges(metrics, ROOMS), [3.0, 4.0]);
         assert!(gauges(metrics, "roomcast").is_empty());
     }

@@ -1,44 +1,47 @@
-//! A chart as SVG: lines over an axis, with ticks at round numbers, a unit, and names where the lines end. Pure.
+//! A chart as SVG: lines over an axis with round ticks, a unit, and a name at the end of each line. Pure.
 //!
-//! Colours come from the page's style, so one file serves light and dark. A line's name stands at its end in place of a
-//! legend; past [`LABELS_MAX`] lines, or where it starts anew, it is dashed too, so that none is told by colour alone.
+//! Colours come from the style of the page, so a drawing serves light and dark. Names at the ends take the
+//! place of a legend. Past [`COLOURS`] lines a colour comes a second time, with dashes.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
-use super::escaped;
+use maud::{Markup, Render, html};
 
-/// The whole drawing, in its own units; the page scales it.
+/// The size of the drawing; the page scales the drawing.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 250.0;
-/// Room for the y axis' numbers, for what is above, and for the x axis.
+/// The space beside the plot: the numbers of the y axis, the top, the x axis.
 const LEFT: f64 = 52.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 38.0;
-/// Room at the right: without names, and the most that names take.
+/// The lower end of the plot.
+const FLOOR: f64 = HEIGHT - BOTTOM;
+/// The space at the right without names, and the largest width of names.
 const RIGHT: f64 = 18.0;
 const NAMES_MAX: f64 = 132.0;
-/// About what a letter takes.
+/// The width of a letter, about.
 const LETTER: f64 = 6.6;
-/// Letters of a name that are shown.
 const LETTERS_MAX: usize = 19;
-/// Least from one name to the next.
+/// The least distance between two names.
 const LABEL_GAP: f64 = 14.0;
-/// Lines that have a name at their end; more would not fit.
+/// Named lines of a chart: [`HEIGHT`] has no room for more.
 const LABELS_MAX: usize = 14;
-/// Colours of the style; past them lines are dashed.
+/// Colours of the style.
 const COLOURS: usize = 6;
-/// Points of one line: more than pixels show nothing more.
+/// Points of a line: a screen has no pixels for more.
 const POINTS_MAX: usize = 480;
-/// A line is not drawn through a hole so much wider than its points usually are apart.
+/// A line breaks at a gap wider than this many median gaps: nothing was measured there.
 const HOLE: f64 = 3.5;
-/// A limit is drawn while it is at most so much above what there is; further up it would flatten the lines.
+/// A limit farther above the highest point than this factor is left out: the lines would be flat.
 const LIMIT_ABOVE_MAX: f64 = 2.5;
+/// Seconds of an axis past which the axis counts minutes.
+const MINUTES_FROM: f64 = 600.0;
 
-/// One chart.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chart {
     pub(crate) title: String,
-    /// Of the y axis, which begins at 0.
+    /// The unit of the y axis, which begins at 0.
     pub(crate) unit: &'static str,
     pub(crate) x: X,
     pub(crate) lines: Vec<Line>,
@@ -46,280 +49,287 @@ pub(crate) struct Chart {
 }
 
 /// The x axis.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum X {
-    /// Seconds from the first publish; the same range, and room for names of so many letters, for charts that are read
-    /// together.
+    /// Seconds from the first publish. Charts with the same range and the same space for names of `letters`
+    /// letters can be read together.
     Seconds { from: f64, to: f64, letters: usize },
-    /// How much is at most the figure: -log10(1 - q), so that each nine has the same room.
+    /// A share q of all values at -log10(1 - q), which gives each further nine the same space: 0.9 lies at 1,
+    /// 0.99 at 2.
     Nines,
-    /// Something with a name, from 0.
+    /// A named quantity, from 0.
     Named(String),
 }
 
-/// What a figure is held to.
-#[derive(Debug, Clone, PartialEq)]
+/// A horizontal line: the bound of a condition.
+#[derive(Debug, Clone)]
 pub(crate) struct ChartLimit {
     pub(crate) at: f64,
     pub(crate) name: String,
 }
 
-/// One line of a chart.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) name: String,
-    /// Its place among the page's colours: the same thing has the same in every chart.
+    /// An index into the colours of the page: a type has the same colour in every chart.
     pub(crate) colour: usize,
     /// By rising x.
-    pub(crate) points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<ChartPoint>,
     pub(crate) look: Look,
 }
 
-/// How a line is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ChartPoint {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     Line,
-    /// It keeps a value until the next.
+    /// Each value holds until the next point.
     Steps,
-    /// With a mark at each point.
-    Marks,
-    /// Marks alone.
+    /// Marks without a line.
     Dots,
-    /// Marks alone, hollow: told from dots without colour.
+    /// Hollow marks without a line, told from dots without colour.
     Rings,
 }
 
-/// What stands for several points where there are more than can be seen.
+/// The y of a point in place of several points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Thinning {
-    /// So that no peak is lost.
+    /// Keeps every peak.
     Highest,
     Mean,
 }
 
+impl ChartPoint {
+    pub(crate) fn at(x: f64, y: f64) -> Self {
+        Self { x, y }
+    }
+}
+
 impl Thinning {
     /// At most [`POINTS_MAX`] points.
-    #[must_use]
-    pub(crate) fn of(self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    pub(crate) fn of(self, points: &[ChartPoint]) -> Vec<ChartPoint> {
         let each = points.len().div_ceil(POINTS_MAX).max(1);
         let thinned = points.chunks(each).map(|chunk| {
+            let values = chunk.iter().map(|point| point.y);
             let y = match self {
-                Self::Highest => chunk.iter().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max),
-                Self::Mean => chunk.iter().map(|point| point.1).sum::<f64>() / count(chunk.len()),
+                Self::Highest => values.fold(f64::NEG_INFINITY, f64::max),
+                Self::Mean => values.sum::<f64>() / count(chunk.len()),
             };
-            (chunk[0].0, y)
+            ChartPoint::at(chunk[0].x, y)
         });
         thinned.collect()
     }
 }
 
-/// Where what is measured comes to lie.
+/// The map from figures to the drawing.
 struct Frame {
-    x: (f64, f64),
-    /// The top of the y axis.
+    x: RangeInclusive<f64>,
+    /// The figure at the top of the y axis.
     top: f64,
-    /// From one line of the grid to the next.
+    /// The distance between two lines of the grid, in figures.
     step: f64,
+    /// The right end of the plot.
     right: f64,
-    /// The highest of all lines.
-    highest: f64,
+    /// `None` also for a limit too far up to be shown.
+    limit: Option<ChartLimit>,
 }
 
 impl Frame {
     fn of(chart: &Chart) -> Self {
-        let points = || chart.lines.iter().flat_map(|line| &line.points).filter(|point| point.1.is_finite());
-        let highest = points().map(|point| point.1).fold(0.0, f64::max);
-        let limit = chart.shown_limit(highest).map_or(0.0, |limit| limit.at * 1.06);
-        let step = round_step(highest.max(limit) / 5.0);
-        let is_whole = chart.lines.iter().all(|line| line.look == Look::Steps) && !chart.lines.is_empty();
-        let step = if is_whole { step.max(1.0) } else { step };
-        let top = (highest.max(limit) / step).ceil().max(1.0) * step;
+        let points = || chart.lines.iter().flat_map(Line::finite);
+        let highest = points().map(|point| point.y).fold(0.0, f64::max);
+        let limit = chart.limit.clone().filter(|limit| limit.at <= highest * LIMIT_ABOVE_MAX);
+        // 6 % above a limit leave the line of the limit apart from the edge.
+        let highest = limit.as_ref().map_or(highest, |limit| highest.max(limit.at * 1.06));
+        let mut step = round_step(highest / 5.0);
+        // Steps are counts, and a count has no fractions.
+        if chart.lines.iter().all(|line| line.look == Look::Steps) && !chart.lines.is_empty() {
+            step = step.max(1.0);
+        }
+        let xs = || points().map(|point| point.x);
         let x = match chart.x {
-            X::Seconds { from, to, .. } => (from, to),
-            X::Named(_) => (0.0, 1.04 * points().map(|point| point.0).fold(0.0, f64::max)),
-            X::Nines => points().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| {
-                (low.min(point.0), high.max(point.0))
-            }),
+            X::Seconds { from, to, .. } => from..=to,
+            X::Named(_) => 0.0..=1.04 * xs().fold(0.0, f64::max),
+            X::Nines => xs().fold(f64::INFINITY, f64::min)..=xs().fold(f64::NEG_INFINITY, f64::max),
         };
-        let x = if x.0 < x.1 { x } else { (x.0.min(0.0), x.0.max(0.0) + 1.0) };
-        let x = if x.0.is_finite() && x.1.is_finite() { x } else { (0.0, 1.0) };
-        let named = chart.lines.iter().filter(|_| chart.lines.len() > 1);
-        let longest =
-            named.map(|line| line.name.chars().count()).chain([chart.x.letters()]).max().unwrap_or(0);
-        let names = if longest > 0 { count(longest.min(LETTERS_MAX)) * LETTER + 16.0 } else { 0.0 };
-        let names = names.min(NAMES_MAX);
-        Self { x, top, step, right: WIDTH - RIGHT.max(names), highest }
+        // An axis needs a length: one point has none, and no point has infinite ends.
+        let x = match (*x.start(), *x.end()) {
+            (from, to) if !from.is_finite() || !to.is_finite() => 0.0..=1.0,
+            (from, to) if from < to => from..=to,
+            (from, to) => from.min(0.0)..=to.max(0.0) + 1.0,
+        };
+        let right = WIDTH - RIGHT.max(chart.names_width());
+        Self { x, top: (highest / step).ceil().max(1.0) * step, step, right, limit }
     }
 
     fn x(&self, x: f64) -> f64 {
-        LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (self.right - LEFT)
+        let from = self.x.start();
+        LEFT + (x - from) / (self.x.end() - from) * (self.right - LEFT)
     }
 
     fn y(&self, y: f64) -> f64 {
-        let low = HEIGHT - BOTTOM;
-        low - (y.max(0.0) / self.top) * (low - TOP)
+        // Figures below 0 would leave the plot.
+        FLOOR - (y.max(0.0) / self.top) * (FLOOR - TOP)
+    }
+
+    fn horizontal(&self, class: &str, y: f64) -> Markup {
+        let at = tenths(self.y(y));
+        // `{}` writes an end tag, and SVG needs the end tag: without one the next element would be a child.
+        html! { line class=(class) x1=(LEFT) x2=(tenths(self.right)) y1=(at) y2=(at) {} }
+    }
+
+    fn grid(&self) -> Markup {
+        // The sum of many steps may end a little above the top.
+        let ys = (0_u32..).map(|place| f64::from(place) * self.step);
+        html! {
+            @for y in ys.take_while(|y| *y <= self.top * 1.001) {
+                (self.horizontal(if y == 0.0 { "base" } else { "grid" }, y))
+                text x=(LEFT - 8.0) y=(tenths(self.y(y) + 4.0)) text-anchor="end" { (tick(y, self.step)) }
+            }
+        }
     }
 }
 
 impl Chart {
-    fn shown_limit(&self, highest: f64) -> Option<&ChartLimit> {
-        self.limit.as_ref().filter(|limit| limit.at <= highest * LIMIT_ABOVE_MAX)
+    /// The width of the names: as wide as the longest, within [`NAMES_MAX`].
+    fn names_width(&self) -> f64 {
+        // The title of the chart names a single line.
+        let named = self.lines.iter().filter(|_| self.lines.len() > 1);
+        let reserved = if let X::Seconds { letters, .. } = self.x { letters } else { 0 };
+        let longest = named.map(|line| line.name.chars().count()).fold(reserved, usize::max);
+        if longest == 0 { 0.0 } else { (count(longest) * LETTER + 16.0).min(NAMES_MAX) }
     }
 
-    fn write_grid(&self, f: &mut fmt::Formatter<'_>, frame: &Frame) -> fmt::Result {
-        let mut y = 0.0;
-        while y <= frame.top * 1.001 {
-            let at = frame.y(y);
-            let class = if y == 0.0 { "base" } else { "grid" };
-            let right = frame.right;
-            let text = tick(y, frame.step);
-            writeln!(
-                f,
-                "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{right:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"
-            )?;
-            writeln!(
-                f,
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
-                LEFT - 8.0,
-                at + 4.0
-            )?;
-            y += frame.step;
-        }
-        let low = HEIGHT - BOTTOM;
-        for (x, text) in self.x.ticks(frame.x.0, frame.x.1) {
-            let at = frame.x(x);
-            writeln!(
-                f,
-                "<line class=\"base\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{low}\" y2=\"{}\"/>",
-                low + 4.0
-            )?;
-            writeln!(f, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>", low + 17.0)?;
-        }
-        let middle = (LEFT + frame.right) / 2.0;
-        let name = escaped(self.x.name(frame.x.0, frame.x.1));
-        writeln!(f, "<text x=\"{middle:.1}\" y=\"{}\" text-anchor=\"middle\">{name}</text>", HEIGHT - 4.0)
-    }
-
-    fn write_limit(&self, f: &mut fmt::Formatter<'_>, frame: &Frame) -> fmt::Result {
-        let Some(limit) = self.shown_limit(frame.highest) else { return Ok(()) };
-        let at = frame.y(limit.at);
-        let right = frame.right;
-        writeln!(f, "<line class=\"limit\" x1=\"{LEFT}\" x2=\"{right:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>")?;
-        let x = LEFT + 6.0;
-        let y = at - 4.0;
-        let name = escaped(&limit.name);
-        writeln!(f, "<text class=\"limit-label\" x=\"{x}\" y=\"{y:.1}\">{name}</text>")
-    }
-
-    /// The lines' names at their ends, apart from each other.
-    fn write_names(&self, f: &mut fmt::Formatter<'_>, frame: &Frame) -> fmt::Result {
-        let ends = self.lines.iter().take(LABELS_MAX).filter_map(|line| {
-            let last = line.points.iter().rfind(|point| point.1.is_finite())?;
-            Some((frame.y(last.1), line))
-        });
-        let mut ends: Vec<(f64, &Line)> = ends.collect();
-        if self.lines.len() < 2 {
-            return Ok(());
-        }
-        ends.sort_by(|one, other| one.0.total_cmp(&other.0));
-        apart(&mut ends, |end| &mut end.0);
-        for (y, line) in ends {
-            let mut name: String = line.name.chars().take(LETTERS_MAX).collect();
-            if line.name.chars().count() > LETTERS_MAX {
-                name.pop();
-                name.push('…');
+    fn x_axis(&self, frame: &Frame) -> Markup {
+        let middle = tenths((LEFT + frame.right) / 2.0);
+        html! {
+            @for (x, text) in self.x.ticks(&frame.x) {
+                @let at = tenths(frame.x(x));
+                line.base x1=(at) x2=(at) y1=(FLOOR) y2=(FLOOR + 4.0) {}
+                text x=(at) y=(FLOOR + 17.0) text-anchor="middle" { (text) }
             }
-            let x = frame.right + 14.0;
-            let dot = frame.right + 7.0;
-            let name = escaped(&name);
-            let colour = line.colour % COLOURS;
-            let class = line.mark().unwrap_or("d");
-            writeln!(f, "<circle class=\"{class}{colour}\" cx=\"{dot:.1}\" cy=\"{y:.1}\" r=\"3\"/>")?;
-            writeln!(f, "<text class=\"label\" x=\"{x:.1}\" y=\"{:.1}\">{name}</text>", y + 4.0)?;
+            text x=(middle) y=(HEIGHT - 4.0) text-anchor="middle" { (self.x.name(&frame.x)) }
         }
-        Ok(())
+    }
+
+    /// The names of the lines at their ends, moved apart.
+    fn names(&self, frame: &Frame) -> Markup {
+        // The title of the chart names a single line.
+        let lines = self.lines.iter().take(LABELS_MAX).filter(|_| self.lines.len() > 1);
+        let ends = lines.filter_map(|line| Some((frame.y(line.finite().last()?.y), line)));
+        let mut ends: Vec<(f64, &Line)> = ends.collect();
+        ends.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut ys: Vec<f64> = ends.iter().map(|end| end.0).collect();
+        move_apart(&mut ys);
+        html! {
+            @for (y, (_, line)) in ys.into_iter().zip(ends) {
+                (line.dot(frame.right + 7.0, y, 3.0))
+                text.label x=(tenths(frame.right + 14.0)) y=(tenths(y + 4.0)) { (shortened(&line.name)) }
+            }
+        }
     }
 }
 
-impl fmt::Display for Chart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Render for Chart {
+    fn render(&self) -> Markup {
         let frame = Frame::of(self);
-        let title = escaped(&self.title);
-        writeln!(f, "<figure><figcaption>{title}<span>{}</span></figcaption>", escaped(self.unit))?;
-        writeln!(f, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">")?;
-        self.write_grid(f, &frame)?;
-        for line in &self.lines {
-            line.write(f, &frame)?;
+        html! {
+            figure {
+                figcaption { (self.title) span { (self.unit) } }
+                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(self.title) {
+                    (frame.grid())
+                    (self.x_axis(&frame))
+                    @for line in &self.lines { (line.drawn(&frame)) }
+                    @if let Some(ChartLimit { at, name }) = &frame.limit {
+                        (frame.horizontal("limit", *at))
+                        text.limit-label x=(LEFT + 6.0) y=(tenths(frame.y(*at) - 4.0)) { (name) }
+                    }
+                    (self.names(&frame))
+                }
+            }
         }
-        self.write_limit(f, &frame)?;
-        self.write_names(f, &frame)?;
-        f.write_str("</svg></figure>\n")
     }
 }
 
 impl Line {
-    fn write(&self, f: &mut fmt::Formatter<'_>, frame: &Frame) -> fmt::Result {
-        let colour = self.colour % COLOURS;
+    fn finite(&self) -> impl Iterator<Item = &ChartPoint> {
+        self.points.iter().filter(|point| point.y.is_finite())
+    }
+
+    fn is_marks(&self) -> bool {
+        matches!(self.look, Look::Dots | Look::Rings)
+    }
+
+    fn drawn(&self, frame: &Frame) -> Markup {
         let again = if self.colour < COLOURS { "" } else { " again" };
+        html! {
+            @if self.is_marks() {
+                @for point in self.finite() { (self.dot(frame.x(point.x), frame.y(point.y), 3.5)) }
+            } @else {
+                path class={ "line s" (self.colour % COLOURS) (again) } d=(self.path(frame)) {}
+            }
+        }
+    }
+
+    fn dot(&self, x: f64, y: f64, radius: f64) -> Markup {
+        let class = if self.look == Look::Rings { "ring s" } else { "d" };
+        let colour = self.colour % COLOURS;
+        html! { circle class={ (class) (colour) } cx=(tenths(x)) cy=(tenths(y)) r=(radius) {} }
+    }
+
+    fn path(&self, frame: &Frame) -> String {
         let hole = self.hole();
         let mut path = String::new();
-        let mut before: Option<(f64, f64)> = None;
-        for point in self.points.iter().filter(|point| point.1.is_finite()) {
-            let x = frame.x(point.0);
-            let y = frame.y(point.1);
-            match before.filter(|before| point.0 - before.0 <= hole) {
-                None => write!(path, "M{x:.1} {y:.1}h.01")?,
-                Some(_) if self.look == Look::Steps => write!(path, "H{x:.1}V{y:.1}")?,
-                Some(_) => write!(path, "L{x:.1} {y:.1}")?,
-            }
-            before = Some(*point);
-            if let Some(class) = self.mark() {
-                writeln!(f, "<circle class=\"{class}{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>")?;
-            }
+        let mut before = f64::NEG_INFINITY;
+        for point in self.finite() {
+            let x = tenths(frame.x(point.x));
+            let y = tenths(frame.y(point.y));
+            let written = match self.look {
+                // A stroke of .01 shows a point even when the line breaks on both sides.
+                _ if point.x - before > hole || path.is_empty() => write!(path, "M{x} {y}h.01"),
+                Look::Steps => write!(path, "H{x}V{y}"),
+                Look::Line | Look::Dots | Look::Rings => write!(path, "L{x} {y}"),
+            };
+            written.expect("writing to memory can't fail");
+            before = point.x;
         }
-        if matches!(self.look, Look::Dots | Look::Rings) {
-            return Ok(());
-        }
-        writeln!(f, "<path class=\"line s{colour}{again}\" d=\"{path}\"/>")
+        path
     }
 
-    /// The style of a mark at each point, where there is any.
-    fn mark(&self) -> Option<&'static str> {
-        match self.look {
-            Look::Line | Look::Steps => None,
-            Look::Marks | Look::Dots => Some("d"),
-            Look::Rings => Some("ring s"),
-        }
-    }
-
-    /// What is too far from one point to the next to draw a line; nothing is, where few points are.
+    /// The gap between two points past which the line breaks.
     fn hole(&self) -> f64 {
-        if self.look == Look::Marks || self.points.len() < 8 {
+        // A median of fewer than 8 points says nothing about the usual gap.
+        if self.points.len() < 8 {
             return f64::INFINITY;
         }
-        let mut steps: Vec<f64> = self.points.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-        steps.sort_by(f64::total_cmp);
-        steps[steps.len() / 2] * HOLE
+        let mut gaps: Vec<f64> = self.points.windows(2).map(|pair| pair[1].x - pair[0].x).collect();
+        gaps.sort_by(f64::total_cmp);
+        gaps[gaps.len() / 2] * HOLE
     }
 }
 
 impl X {
-    fn letters(&self) -> usize {
-        if let Self::Seconds { letters, .. } = self { *letters } else { 0 }
+    fn in_minutes(&self, range: &RangeInclusive<f64>) -> bool {
+        matches!(self, Self::Seconds { .. }) && range.end() - range.start() > MINUTES_FROM
     }
 
-    fn name(&self, from: f64, to: f64) -> &str {
+    fn name(&self, range: &RangeInclusive<f64>) -> &str {
         match self {
-            Self::Seconds { .. } if to - from > 600.0 => "minutes from the first publish",
+            Self::Seconds { .. } if self.in_minutes(range) => "minutes from the first publish",
             Self::Seconds { .. } => "seconds from the first publish",
             Self::Nines => "at most so long: percent of all",
             Self::Named(name) => name,
         }
     }
 
-    fn ticks(&self, from: f64, to: f64) -> Vec<(f64, String)> {
-        if *self == Self::Nines {
-            let named = [
+    fn ticks(&self, range: &RangeInclusive<f64>) -> Vec<(f64, String)> {
+        if matches!(self, Self::Nines) {
+            let shares = [
+                (0.0, "0"),
                 (0.5, "50"),
                 (0.9, "90"),
                 (0.99, "99"),
@@ -327,27 +337,27 @@ impl X {
                 (0.9999, "99.99"),
                 (0.99999, "99.999"),
             ];
-            let known = named.iter().map(|(share, text)| (nines(*share), (*text).to_owned()));
-            let zero = std::iter::once((0.0, "0".to_owned()));
-            return zero.chain(known).filter(|(x, _)| (from..=to).contains(x)).collect();
+            let known = shares.map(|(share, text)| (nines(share), text.to_owned()));
+            return known.into_iter().filter(|(x, _)| range.contains(x)).collect();
         }
-        let in_minutes = matches!(self, Self::Seconds { .. }) && to - from > 600.0;
-        let each = if in_minutes { 60.0 } else { 1.0 };
-        let step = round_step((to - from) / each / 6.0);
-        let first = (from / each / step).ceil();
+        let each = if self.in_minutes(range) { 60.0 } else { 1.0 };
+        let step = round_step((range.end() - range.start()) / each / 6.0);
+        let first = (range.start() / each / step).ceil();
         let ticks = (0..24_u32).map(|place| (first + f64::from(place)) * step);
-        ticks.take_while(|x| x * each <= to * 1.000_001).map(|x| (x * each, tick(x, step))).collect()
+        // The last tick may lie past the end by an error of rounding.
+        let ticks = ticks.take_while(|x| x * each <= range.end() * 1.000_001);
+        ticks.map(|x| (x * each, tick(x, step))).collect()
     }
 }
 
-/// Where a share comes to lie on an axis of nines; all is put a little behind what the axis can tell.
-#[must_use]
+/// The place of a share on an axis of nines. Shares past 1 - 1e-9 share a place: the place of 1 is infinite.
 pub(crate) fn nines(share: f64) -> f64 {
     -(1.0 - share).max(1e-9).log10()
 }
 
-/// The round number at or next above: 1, 2 or 5 and zeros.
+/// The next of 1, 2 and 5 times a power of ten, at or above `least`.
 fn round_step(least: f64) -> f64 {
+    // A chart of zeros has an axis too: up to 0.25.
     if !least.is_finite() || least <= 0.0 {
         return 0.25;
     }
@@ -355,7 +365,7 @@ fn round_step(least: f64) -> f64 {
     [1.0, 2.0, 5.0].into_iter().find(|round| round * power >= least * 0.999_999).unwrap_or(10.0) * power
 }
 
-/// A number at a tick, with the places that the step has.
+/// A number at a tick, with as many places as the step has.
 fn tick(number: f64, step: f64) -> String {
     let text = match step {
         _ if number == 0.0 => "0".to_owned(),
@@ -369,20 +379,29 @@ fn tick(number: f64, step: f64) -> String {
     text.replace('-', "−")
 }
 
-/// Moves what is sorted by its place apart: down where the next is too near, then up where that went past the end.
-fn apart<T>(ends: &mut [T], mut place: impl FnMut(&mut T) -> &mut f64) {
+/// Moves rising places apart by [`LABEL_GAP`]: down, then back up from the end of the plot.
+fn move_apart(ys: &mut [f64]) {
     let mut least = TOP;
-    for end in ends.iter_mut() {
-        let at = place(end);
-        *at = at.max(least);
-        least = *at + LABEL_GAP;
+    for y in ys.iter_mut() {
+        *y = y.max(least);
+        least = *y + LABEL_GAP;
     }
-    let mut most = HEIGHT - BOTTOM;
-    for end in ends.iter_mut().rev() {
-        let at = place(end);
-        *at = at.min(most);
-        most = *at - LABEL_GAP;
+    let mut most = FLOOR;
+    for y in ys.iter_mut().rev() {
+        *y = y.min(most);
+        most = *y - LABEL_GAP;
     }
+}
+
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= LETTERS_MAX {
+        return name.to_owned();
+    }
+    name.chars().take(LETTERS_MAX - 1).chain(['…']).collect()
+}
+
+fn tenths(at: f64) -> String {
+    format!("{at:.1}")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of what is drawn")]
@@ -394,8 +413,12 @@ fn count(number: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn chart(points: Vec<(f64, f64)>) -> Chart {
-        let line = Line { name: "chat".into(), colour: 0, points, look: Look::Line };
+    fn points(of: impl IntoIterator<Item = [f64; 2]>) -> Vec<ChartPoint> {
+        of.into_iter().map(|[x, y]| ChartPoint::at(x, y)).collect()
+    }
+
+    fn chart(of: impl IntoIterator<Item = [f64; 2]>) -> Chart {
+        let line = Line { name: "chat".into(), colour: 0, points: points(of), look: Look::Line };
         Chart {
             title: "Latency".into(),
             unit: "ms",
@@ -410,11 +433,11 @@ mod tests {
         for (highest, top, step) in
             [(0.9, 1.0, 0.2), (118.0, 150.0, 50.0), (4_100.0, 5_000.0, 1_000.0), (0.0, 0.25, 0.25)]
         {
-            let frame = Frame::of(&chart(vec![(0.0, 0.0), (1.0, highest)]));
+            let frame = Frame::of(&chart([[0.0, 0.0], [1.0, highest]]));
             assert_eq!((frame.top, frame.step), (top, step), "{highest}");
         }
         let x = X::Seconds { from: -3.0, to: 60.0, letters: 4 };
-        let ticks: Vec<String> = x.ticks(-3.0, 60.0).into_iter().map(|(_, text)| text).collect();
+        let ticks: Vec<String> = x.ticks(&(-3.0..=60.0)).into_iter().map(|(_, text)| text).collect();
         assert_eq!(ticks, ["0", "20", "40", "60"]);
         assert_eq!(tick(120_000.0, 20_000.0), "120k");
         assert_eq!(tick(-0.5, 0.5), "−0.5");
@@ -424,64 +447,61 @@ mod tests {
     fn nothing_is_drawn_outside_whatever_the_figures_are() {
         for points in [
             vec![],
-            vec![(5.0, 0.0)],
-            vec![(0.0, f64::NAN), (1.0, f64::INFINITY)],
-            vec![(0.0, 1e18), (60.0, -3.0)],
+            vec![[5.0, 0.0]],
+            vec![[0.0, f64::NAN], [1.0, f64::INFINITY]],
+            vec![[0.0, 1e18], [60.0, -3.0]],
         ] {
-            let drawn = chart(points).to_string();
+            let drawn = chart(points).render().0;
             assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
         }
     }
 
     #[test]
-    fn a_knee_has_marks_on_its_line_and_residuals_marks_alone() {
-        let points = vec![(1_000.0, 80.0), (2_000.0, 120.0), (3_000.0, 900.0)];
-        let mut knee = chart(points);
+    fn probes_and_residuals_have_marks_without_a_line() {
+        let mut knee = chart([[1_000.0, 80.0], [2_000.0, 120.0], [3_000.0, 900.0]]);
         knee.x = X::Named("devices".into());
-        for (look, paths) in [(Look::Marks, 1), (Look::Dots, 0), (Look::Rings, 0)] {
+        for (look, marks_and_paths) in [(Look::Line, [0, 1]), (Look::Dots, [3, 0]), (Look::Rings, [3, 0])] {
             knee.lines[0].look = look;
-            let drawn = knee.to_string();
-            assert_eq!((drawn.matches("<circle").count(), drawn.matches("<path").count()), (3, paths));
+            let drawn = knee.render().0;
+            assert_eq!(["<circle", "<path"].map(|tag| drawn.matches(tag).count()), marks_and_paths);
             assert!(drawn.contains(">devices<") && drawn.contains(">2k<"), "{drawn}");
         }
     }
 
     #[test]
     fn a_line_stops_where_nothing_was_measured() {
-        let points: Vec<(f64, f64)> =
-            (0..40).filter(|x| !(10..20).contains(x)).map(|x| (f64::from(x), 5.0)).collect();
-        let drawn = chart(points).to_string();
-        let path = drawn.lines().find(|line| line.starts_with("<path")).unwrap();
+        let measured = (0..40).filter(|x| !(10..20).contains(x)).map(|x| [f64::from(x), 5.0]);
+        let drawn = chart(measured).render().0;
+        let path = drawn.split('<').find(|tag| tag.starts_with("path")).unwrap();
         assert_eq!(path.matches('M').count(), 2, "{path}");
     }
 
     #[test]
     fn a_peak_survives_thinning_and_a_mean_does_not_grow() {
-        let points: Vec<(f64, f64)> =
-            (0..7_200).map(|x| (f64::from(x), if x == 3_333 { 900.0 } else { 1.0 })).collect();
-        let highest = Thinning::Highest.of(&points);
-        assert!(highest.len() <= POINTS_MAX && highest.iter().any(|point| point.1 == 900.0));
-        let mean = Thinning::Mean.of(&vec![(0.0, 2.0); 5_000]);
-        assert!(mean.iter().all(|point| point.1 == 2.0));
+        let peak = points((0..7_200).map(|x| [f64::from(x), if x == 3_333 { 900.0 } else { 1.0 }]));
+        let highest = Thinning::Highest.of(&peak);
+        assert!(highest.len() <= POINTS_MAX && highest.iter().any(|point| point.y == 900.0));
+        let mean = Thinning::Mean.of(&points(vec![[0.0, 2.0]; 5_000]));
+        assert!(mean.iter().all(|point| point.y == 2.0));
     }
 
     #[test]
     fn names_do_not_lie_on_each_other() {
         let mut ends = [200.0, 201.0, 202.0, 211.0, 212.0];
-        apart(&mut ends, |end| end);
+        move_apart(&mut ends);
         for pair in ends.windows(2) {
             assert!(pair[1] - pair[0] >= LABEL_GAP - 1e-9, "{ends:?}");
         }
-        assert!(ends[4] <= HEIGHT - BOTTOM);
+        assert!(ends[4] <= FLOOR);
     }
 
     #[test]
     fn a_limit_that_is_far_above_does_not_flatten_the_lines() {
-        let mut near = chart(vec![(0.0, 100.0), (1.0, 110.0)]);
+        let mut near = chart([[0.0, 100.0], [1.0, 110.0]]);
         near.limit = Some(ChartLimit { at: 150.0, name: "p99<150ms".into() });
-        assert!(near.to_string().contains("p99&lt;150ms"));
+        assert!(near.render().0.contains("p99&lt;150ms"));
         near.limit = Some(ChartLimit { at: 3_000.0, name: "p99<3s".into() });
-        let drawn = near.to_string();
+        let drawn = near.render().0;
         assert!(!drawn.contains("p99&lt;3s") && drawn.contains(">150<"), "{drawn}");
     }
 }

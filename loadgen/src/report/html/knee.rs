@@ -1,118 +1,120 @@
-//! What the page of a search for the most has: the knee. Pure.
+//! The page of a search along an axis: the knee. Pure.
+
+use maud::{Markup, html};
 
 use crate::figures::ratio;
+use crate::report::html::chart::{Chart, ChartLimit, ChartPoint, Line, Look, X};
 use crate::report::html::{
-    Block, Cell, Chart, ChartLimit, Figure, Line, Look, Page, Section, Table, Tone, X, decimal, grouped,
-    places,
+    Cell, Figure, Page, Tone, charts, decimal, figures, grouped, lines, note, places, section, table,
 };
 
-/// What a search along one axis came to.
-#[derive(Debug, Clone, PartialEq)]
+/// The result of a search along an axis.
+#[derive(Debug, Clone)]
 pub(crate) struct SearchFound {
-    /// What was turned up, with its unit: `devices`.
+    /// The unit of the axis: `devices`.
     pub(crate) axis: String,
-    /// The objective, as it was written.
+    /// The objective as text.
     pub(crate) asked: String,
-    /// The most p99 it allows, where it says that.
+    /// The largest p99 of the objective, if the objective has a p99.
     pub(crate) p99_most_ms: Option<f64>,
-    /// In the order in which they were tried.
+    /// In the order of the search.
     pub(crate) probes: Vec<Probed>,
-    /// The most that held; `None`: nothing did, or nothing is known.
+    /// The largest value within the objective; `None` if the search found no such value.
     pub(crate) knee: Option<u64>,
-    /// The generator could do no more, so the node may.
+    /// True if the generator reached a limit before the node did.
     pub(crate) is_lower_bound: bool,
-    /// What was short above it, in a sentence.
+    /// The shortage above the knee, in a sentence.
     pub(crate) ended_by: String,
-    /// What repeats it.
     pub(crate) command: String,
 }
 
-/// One value that was tried.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Probed {
     pub(crate) value: u64,
-    /// `None`: not measured.
     pub(crate) p99_ms: Option<f64>,
-    /// Processors that the node kept busy.
+    /// Processors kept busy by the node.
     pub(crate) cpu: Option<f64>,
     pub(crate) mark: Mark,
-    /// Why it did not hold; empty where it did.
+    /// The reason of a failure; empty for a value within the objective.
     pub(crate) because: String,
 }
 
-/// What a value that was tried came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     Held,
     Failed,
-    /// It says more about the generator than about the node.
+    /// The generator was at its limit, so the value says nothing about the node.
     Limited,
 }
 
-/// The page of a search, and below it what the page of the last run that held has, if any did.
-#[must_use]
-pub(crate) fn page(search: &SearchFound, held: Option<Vec<Section>>) -> Page {
+/// The page of a search. `held` has the sections of the last run within the objective.
+pub(crate) fn page(search: &SearchFound, held: Option<Markup>) -> Page {
+    // At the limit of the generator the node may do more, so no number is good.
     let (tone, verdict) = match (search.knee, search.is_lower_bound) {
         (Some(knee), false) => (Tone::Good, format!("{} {}", grouped(knee), search.axis)),
         (Some(knee), true) => (Tone::Odd, format!("at least {} {}", grouped(knee), search.axis)),
         (None, true) => (Tone::Odd, "Not known".to_owned()),
         (None, false) => (Tone::Bad, "Nothing that was tried holds".to_owned()),
     };
-    let words = format!("the most that holds {}. {}", search.asked, search.ended_by);
-    let section = |title: &str, blocks: Vec<Block>| Section { title: title.to_owned(), blocks };
-    let mut sections =
-        vec![section("The knee", knee(search)), section("Tried, in turn", vec![tried(search)])];
-    sections.push(section("To repeat it", vec![Block::Text(search.command.clone())]));
-    if let Some(held) = held {
-        let note = "What follows is of the last run that held.".to_owned();
-        sections.push(section("The run below the knee", vec![Block::Note(note)]));
-        sections.extend(held);
+    Page {
+        title: format!("roomcast-loadgen find-max: {}", search.axis),
+        tone,
+        verdict,
+        words: format!("the most that holds {}. {}", search.asked, search.ended_by),
+        sections: html! {
+            (section("The knee", &knee(search)))
+            (section("Tried, in turn", &tried(search)))
+            (section("To repeat it", &lines(&search.command)))
+            @if let Some(held) = held {
+                (section("The run below the knee", &note("The last run that held:")))
+                (held)
+            }
+        },
     }
-    Page { title: format!("roomcast-loadgen find-max: {}", search.axis), tone, verdict, words, sections }
 }
 
-fn knee(search: &SearchFound) -> Vec<Block> {
+fn knee(search: &SearchFound) -> Markup {
     let limit =
-        || search.p99_most_ms.map(|at| ChartLimit { at, name: format!("at most {} ms", decimal(Some(at))) });
-    let chart =
-        |title: &str, unit: &'static str, of: fn(&Probed) -> Option<f64>, limit: Option<ChartLimit>| {
-            let points = |mark: Mark| {
-                let these = search.probes.iter().filter(|probed| probed.mark == mark);
-                let mut points: Vec<(f64, f64)> =
-                    these.filter_map(|probed| Some((ratio(probed.value, 1), of(probed)?))).collect();
-                points.sort_by(|one, other| one.0.total_cmp(&other.0));
-                points
-            };
-            let lines = [
-                (Mark::Held, "held", 2, Look::Dots),
-                (Mark::Failed, "failed", 1, Look::Rings),
-                (Mark::Limited, "limited", 0, Look::Rings),
-            ];
-            let lines = lines.map(|(mark, name, colour, look)| Line {
-                name: name.to_owned(),
-                colour,
-                points: points(mark),
-                look,
-            });
-            let lines = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
-            Chart { title: title.to_owned(), unit, x: X::Named(search.axis.clone()), lines, limit }
-        };
-    let mut charts = vec![
-        chart("Latency p99", "ms", |probed| probed.p99_ms, limit()),
-        chart("Processors the node kept busy", "", |probed| probed.cpu, None),
-    ];
-    charts.retain(|chart| !chart.lines.is_empty());
+        search.p99_most_ms.map(|at| ChartLimit { at, name: format!("at most {} ms", decimal(Some(at))) });
     let most = if search.is_lower_bound { "Holds at least" } else { "The most that holds" };
-    let figures = vec![
-        Figure::new(most, search.knee.map_or_else(|| decimal(None), grouped), "")
-            .with_note(search.axis.clone()),
-        Figure::new("Tried", grouped(search.probes.len() as u64), "")
-            .with_note("values, or the same again".to_owned()),
-    ];
-    vec![Block::Figures(figures), Block::Charts(charts)]
+    html! {
+        (figures(&[
+            Figure::new(most, search.knee.map_or_else(|| decimal(None), grouped), "").with_note(&search.axis),
+            Figure::new("Tried", grouped(search.probes.len() as u64), "")
+                .with_note("values, or the same again"),
+        ]))
+        (charts(&[
+            Chart { limit, ..chart(search, "Latency p99", "ms", |probed| probed.p99_ms) },
+            chart(search, "Processors the node kept busy", "", |probed| probed.cpu),
+        ]))
+    }
 }
 
-fn tried(search: &SearchFound) -> Block {
+/// A chart with the marks of each outcome; without a line where nothing was measured.
+fn chart(search: &SearchFound, title: &str, unit: &'static str, of: fn(&Probed) -> Option<f64>) -> Chart {
+    let outcomes = [
+        (Mark::Held, "held", 2, Look::Dots),
+        (Mark::Failed, "failed", 1, Look::Rings),
+        (Mark::Limited, "limited", 0, Look::Rings),
+    ];
+    let lines = outcomes.map(|(mark, name, colour, look)| {
+        let probes = search.probes.iter().filter(|probed| probed.mark == mark);
+        let points = probes.filter_map(|probed| Some(ChartPoint::at(ratio(probed.value, 1), of(probed)?)));
+        let mut points: Vec<ChartPoint> = points.collect();
+        // Probes come in the order of the search, which jumps.
+        points.sort_by(|one, other| one.x.total_cmp(&other.x));
+        Line { name: name.to_owned(), colour, points, look }
+    });
+    Chart {
+        title: title.to_owned(),
+        unit,
+        x: X::Named(search.axis.clone()),
+        lines: lines.into_iter().filter(|line| !line.points.is_empty()).collect(),
+        limit: None,
+    }
+}
+
+fn tried(search: &SearchFound) -> Markup {
     let rows = search.probes.iter().map(|probed| {
         let (word, tone) = match probed.mark {
             Mark::Held => ("✓ held", Tone::Good),
@@ -121,14 +123,13 @@ fn tried(search: &SearchFound) -> Block {
         };
         vec![
             Cell::toned(word, tone),
-            probed.because.clone().into(),
+            (&probed.because).into(),
             grouped(probed.value).into(),
             places(probed.p99_ms, 1).into(),
             places(probed.cpu, 2).into(),
         ]
     });
-    let columns = ["", "because", &search.axis, "p99 ms", "processors"].map(str::to_owned).to_vec();
-    Block::Table(Table { groups: Vec::new(), columns, words: 2, rows: rows.collect() })
+    table(&["", "because", &search.axis, "p99 ms", "processors"], 2, rows)
 }
 
 #[cfg(test)]

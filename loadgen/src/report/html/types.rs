@@ -1,117 +1,87 @@
 //! The tables of a run's types. Pure.
 
-use crate::figures::latency::Percentiles;
+use maud::{Markup, html};
+
 use crate::report::Report;
-use crate::report::html::run::{max, measured, named, p50, p99};
-use crate::report::html::{Block, Cell, Table, Tone, decimal, grouped, places};
+use crate::report::html::{Cell, Tone, decimal, grouped, grouped_table, note, places, row};
 use crate::report::last_device::FirstToLast;
 use crate::report::types::TypeReport;
+use crate::scenario::thresholds::Quantile;
 
-/// What was counted of each type, how late it was, and what else there is to say of some.
-#[must_use]
-pub(super) fn tables(report: &Report) -> Vec<Block> {
+/// The counts and latencies of each type, and notes on refusals and readability.
+pub(super) fn tables(report: &Report) -> Markup {
     let rows = report.types.rows();
-    if rows.is_empty() {
-        return Vec::new();
+    let groups: [(&str, &[&str]); 4] = [
+        ("", &["type", "class", "rate/s"]),
+        ("published", &["offered", "accepted", "refused", "unknown"]),
+        ("what the rooms gave", &["given", "merged", "skipped"]),
+        ("over all devices", &["delivered", "skipped"]),
+    ];
+    let counts = grouped_table(&groups, 2, rows.iter().map(counts));
+    let groups: [(&str, &[&str]); 4] = [
+        ("", &["type"]),
+        ("latency, ms", &["p50", "p99", "p99.9", "max"]),
+        ("when devices had it: p99, ms", &["first", "half", "99 in 100", "last", "last, max"]),
+        ("ms", &["answer p99"]),
+    ];
+    let times = grouped_table(&groups, 1, rows.iter().map(times));
+    html! {
+        (counts)
+        (times)
+        @for words in rows.iter().flat_map(notes) { (note(&words)) }
     }
-    let group = |title: &str, columns| (title.to_owned(), columns);
-    let columns = [
-        "type",
-        "class",
-        "rate/s",
-        "offered",
-        "accepted",
-        "refused",
-        "unknown",
-        "given",
-        "merged",
-        "skipped",
-        "delivered",
-        "skipped",
-    ];
-    let groups = vec![
-        group("", 3),
-        group("published", 4),
-        group("what the rooms gave", 3),
-        group("over all devices", 2),
-    ];
-    let counts =
-        Table { groups, columns: named(&columns), words: 2, rows: rows.iter().map(counts).collect() };
-    let columns = [
-        "type",
-        "p50",
-        "p99",
-        "p99.9",
-        "max",
-        "first",
-        "half",
-        "99 in 100",
-        "last",
-        "last, max",
-        "answer p99",
-    ];
-    let groups =
-        vec![group("", 1), group("latency, ms", 4), group("when devices had it: p99, ms", 5), group("ms", 1)];
-    let times = Table { groups, columns: named(&columns), words: 1, rows: rows.iter().map(times).collect() };
-    [vec![Block::Table(counts), Block::Table(times)], rows.iter().flat_map(notes).map(Block::Note).collect()]
-        .concat()
 }
 
-fn counts(row: &TypeReport) -> Vec<Cell> {
-    let bad = |number: u64| {
-        let text = grouped(number);
-        if number > 0 { Cell::toned(&text, Tone::Bad) } else { text.into() }
-    };
+fn counts(of: &TypeReport) -> Vec<Cell> {
     let fine = |number: u64| Cell::from(grouped(number));
+    let bad = |number: u64| Cell { tone: (number > 0).then_some(Tone::Bad), ..fine(number) };
     vec![
-        row.type_name.clone().into(),
-        row.class.name().into(),
-        decimal(Some(row.rate_per_s)).into(),
-        fine(row.offered),
-        fine(row.accepted),
-        bad(row.refused),
-        bad(row.unknown),
-        fine(row.account.given),
-        fine(row.account.merged),
-        fine(row.account.skipped),
-        fine(row.delivered),
-        fine(row.skipped),
+        (&of.type_name).into(),
+        of.class.name().into(),
+        decimal(Some(of.rate_per_s)).into(),
+        fine(of.offered),
+        fine(of.accepted),
+        bad(of.refused),
+        bad(of.unknown),
+        fine(of.account.given),
+        fine(of.account.merged),
+        fine(of.account.skipped),
+        fine(of.delivered),
+        fine(of.skipped),
     ]
 }
 
-fn times(row: &TypeReport) -> Vec<Cell> {
-    let FirstToLast { first, half, p99: most, last } = &row.first_to_last;
-    let p999 = |figures: &Percentiles| figures.p999_ms;
+fn times(of: &TypeReport) -> Vec<Cell> {
+    let FirstToLast { first, half, p99, last } = &of.first_to_last;
     let all = [
-        measured(&row.latency, p50),
-        measured(&row.latency, p99),
-        measured(&row.latency, p999),
-        measured(&row.latency, max),
-        measured(first, p99),
-        measured(half, p99),
-        measured(most, p99),
-        measured(last, p99),
-        measured(last, max),
-        measured(&row.answer, p99),
+        Quantile::P50.of(&of.latency),
+        Quantile::P99.of(&of.latency),
+        Quantile::P999.of(&of.latency),
+        Quantile::Max.of(&of.latency),
+        Quantile::P99.of(first),
+        Quantile::P99.of(half),
+        Quantile::P99.of(p99),
+        Quantile::P99.of(last),
+        Quantile::Max.of(last),
+        Quantile::P99.of(&of.answer),
     ];
-    let cells = all.into_iter().map(|ms| Cell::from(places(ms, 1)));
-    std::iter::once(row.type_name.clone().into()).chain(cells).collect()
+    row(&of.type_name, all.map(|ms| places(ms, 1)))
 }
 
-/// What was refused and why, and what devices were given where that was asked.
-fn notes(row: &TypeReport) -> Vec<String> {
+/// The reasons of refusals, and the most messages of a device if the type has a limit.
+fn notes(of: &TypeReport) -> Vec<String> {
     let mut notes = Vec::new();
-    if row.refused > 0 {
-        let reasons = row.shed.iter().map(|(reason, count)| format!("{} × {reason}", grouped(*count)));
-        let answers = row.answers.iter().map(|(code, count)| format!("{} × {code}", grouped(*count)));
+    if of.refused > 0 {
+        let reasons = of.shed.iter().map(|(reason, count)| format!("{} × {reason}", grouped(*count)));
+        let answers = of.answers.iter().map(|(code, count)| format!("{} × {code}", grouped(*count)));
         let reasons = reasons.collect::<Vec<_>>().join(", ");
         let answers = answers.collect::<Vec<_>>().join(", ");
-        notes.push(format!("{} refused: {reasons}; answers by status: {answers}.", row.type_name));
+        notes.push(format!("{} refused: {reasons}; answers by status: {answers}.", of.type_name));
     }
-    if let Some(readable) = &row.readable {
+    if let Some(readable) = &of.readable {
         notes.push(format!(
             "{} given to one device: at most {} within a second, {} a second on average; {} were asked.",
-            row.type_name,
+            of.type_name,
             readable.reading.most_in_a_second,
             decimal(Some(readable.most_per_s_on_average)),
             readable.per_second_max

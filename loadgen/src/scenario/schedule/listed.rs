@@ -1,21 +1,21 @@
-//! A schedule that is drawn and listed, request by request: what it costs to have arrivals and rooms at random and still
-//! find any message by its number, its room or its place there. Pure.
+//! A drawn schedule, listed request by request. With random arrivals and rooms, the lists still find any
+//! message by its number, its room or its place. Pure.
 
 use super::{Arrivals, Pattern, RoomChoice, Schedule};
 use crate::scenario::seating::Seating;
 
-/// Requests of one type that may be listed: 20 bytes each, in every process of the run.
+/// Most listed requests of one type: 20 bytes each, in every process of the run.
 pub(crate) const LISTED_REQUESTS_MAX: u64 = 5_000_000;
 
 #[derive(Debug, PartialEq)]
 pub(super) struct Listed {
-    /// After the start, by request; they do not fall.
+    /// Request -> due time after the start. Invariant: times never fall.
     due_ns: Box<[u64]>,
-    /// By request.
+    /// Request -> room.
     room: Box<[u32]>,
-    /// By request: how many of its room's come before it.
+    /// Request -> earlier requests of the same room.
     before: Box<[u32]>,
-    /// The requests of each room in order, room after room; `first[room]` is where a room's begin.
+    /// Requests in order, room after room. `first[room]` is the place of a room's first request.
     requests: Box<[u32]>,
     first: Box<[u32]>,
 }
@@ -54,12 +54,11 @@ impl Listed {
         self.room[index(request)]
     }
 
-    /// How many requests of its room come before it.
     pub(super) fn requests_before(&self, request: u64) -> u64 {
         u64::from(self.before[index(request)])
     }
 
-    /// The request of `room` that so many of the room's come before.
+    /// The request of `room` with `before` earlier requests in the room.
     pub(super) fn request_at(&self, room: u32, before: u64) -> u64 {
         u64::from(self.requests[self.first[room as usize] as usize + index(before)])
     }
@@ -80,15 +79,16 @@ fn due_ns(schedule: &Schedule, pattern: &Pattern, requests: u32, random: &mut fa
     match pattern.arrivals {
         Arrivals::Constant => (0..requests).map(|request| from_ns + evenly(request)).collect(),
         Arrivals::Poisson => {
-            // Given how many events of a Poisson process come in a time, each comes evenly anywhere in it.
+            // Given the number of arrivals of a Poisson process, each arrival time is uniform and
+            // independent. A slow type's single message takes longer at its rate than the type is published.
             let asked_ns = if pattern.within_ms == 0 { u64::MAX } else { pattern.within_ms * 1_000_000 };
             let within_ns = evenly(requests).min(asked_ns).max(1);
             let mut times: Vec<u64> = (0..requests).map(|_| from_ns + random.u64(..within_ns)).collect();
             times.sort_unstable();
             times.into()
         }
-        Arrivals::Burst { every_ms } => {
-            let every_ns = every_ms.max(1) * 1_000_000;
+        Arrivals::Burst { every } => {
+            let every_ns = every.ms().max(1) * 1_000_000;
             (0..requests).map(|request| from_ns + evenly(request) / every_ns * every_ns).collect()
         }
     }
@@ -107,5 +107,6 @@ fn rooms(schedule: &Schedule, pattern: &Pattern, requests: u32, random: &mut fas
         })
         .collect();
     let room_of = |device: u64| u32::try_from(ends.partition_point(|end| *end <= device)).unwrap_or(0);
+    // Clamped for an audience of 0 devices.
     (0..requests).map(|_| room_of(random.u64(..up_to.max(1))).min(schedule.rooms - 1)).collect()
 }
