@@ -63,7 +63,7 @@ door() {
 
 # Starts the engine on free loopback ports.
 start_server() {
-    # Here, not by the redirection below: that is done by the child, and until then the last server's doors would be read.
+    # Emptied here. The child does the redirection below, and until then the last server's doors would be read.
     : >"$scratch/doors"
     "$binaries/roomcast" --ephemeral --viewer-listen 127.0.0.1:0 --publisher-listen 127.0.0.1:0 \
         --ops-listen 127.0.0.1:0 >"$scratch/doors" 2>"$scratch/log" &
@@ -98,7 +98,7 @@ stop_server() {
     return "$code"
 }
 
-# The number behind the first key of this name in a report (those of the chat come first), where it stands on a line of its own.
+# The number behind the first key of this name in a report, on a line of its own. The chat's keys come first.
 figure() {
     sed -nE "/^ *\"$1\": [0-9]+,?\$/{s/[^0-9]*([0-9]+),?/\1/p;q}" "$scratch/report.json"
 }
@@ -113,8 +113,8 @@ all_was_published() {
     fi
 }
 
-# A run of the load generator with these flags. It leaves with 99 when one device missed, repeated, swapped or altered one
-# message; with 3 when every promise was kept and this machine was too slow to say how fast.
+# A run of the load generator with these flags. Exit code 99: a device missed, repeated, swapped or altered a
+# message. Exit code 3: every promise was kept, and this machine was too slow to say how fast.
 smoke() {
     local code=0
     start_server
@@ -146,7 +146,8 @@ cargo test --workspace --locked 2>&1 | tee "$scratch/tests"
 begin "benches compile: cargo bench --no-run"
 cargo bench --package roomcast --bench '*' --no-run --profile dev --locked
 
-thousand=(--devices 1000 --rooms 4 --rate 200 --seconds 5 --reliable-rate 4 --drop-acks-share 0.1 --reconnect-share 0.05)
+thousand=(--devices 1000 --rooms 4 --rate 200 --seconds 5 --reliable-rate 4 --drop-acks-share 0.1
+    --reconnect-share 0.05)
 begin "smoke: 1 000 devices, json"
 # The floor takes three seconds: once is enough to see that it is measured.
 smoke "${thousand[@]}" --encoding json --no-floor

@@ -98,6 +98,25 @@ fn every_configuration_key_is_in_the_operations_guide() {
     }
 }
 
+/// A place of a page, such as `core/src/room/pace.rs` `due`: the file is there, and has the function named behind it.
+#[test]
+fn the_architecture_names_files_and_functions_that_are_there() {
+    let page = read("docs/architecture.md");
+    let quoted: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    let gaps: Vec<&str> = page.split('`').skip(2).step_by(2).collect();
+    let mut functions = 0;
+    for (at, path) in quoted.iter().enumerate().filter(|(_, quoted)| quoted.ends_with(".rs")) {
+        let source = read(path);
+        let Some(name) = quoted.get(at + 1).filter(|_| gaps[at] == " ") else { continue };
+        assert!(
+            source.contains(&format!("fn {name}(")) || source.contains(&format!("fn {name}<")),
+            "{path} {name}"
+        );
+        functions += 1;
+    }
+    assert!(functions > 10, "{functions}");
+}
+
 #[test]
 fn every_dependency_has_its_reason() {
     let reasons = read("CONTRIBUTING.md");

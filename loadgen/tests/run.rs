@@ -64,7 +64,8 @@ fn what_is_passed_over_must_be_told_exactly() {
 }
 
 /// Chat, gifts of three keys and a counter, all in each flush of 50 ms.
-const MIX: &str = "--devices 6 --rooms 2 --type chat=400 --type gift=120x2:3 --type like=100x50 --seconds 0.6 --payload-bytes 80 \
+const MIX: &str = "--devices 6 --rooms 2 --type chat=400 --type gift=120x2:3 --type like=100x50 \
+    --seconds 0.6 --payload-bytes 80 \
                    --settle-seconds 1";
 
 #[test]

@@ -342,7 +342,9 @@ mod tests {
 
     #[test]
     fn an_ed25519_key_is_read_from_base64_and_pem() {
-        let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+        let pem = "-----BEGIN PUBLIC KEY-----\n\
+            MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n\
+            -----END PUBLIC KEY-----\n";
         let url_safe = ED_PUBLIC.replace('/', "_").replace('+', "-").replace('=', "");
         let token =
             signed(&Header::new(Algorithm::EdDSA), &json!({"exp": NOW + 60, "rooms": []}), &ed_signer());

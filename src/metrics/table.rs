@@ -37,66 +37,119 @@ macro_rules! table {
 }
 
 table! {
-    PUBLISHED = Counter "roomcast_messages_published_total" ["class"] "Messages that reached their room, with any outcome.";
+    PUBLISHED = Counter "roomcast_messages_published_total" ["class"]
+        "Messages that reached their room, with any outcome.";
     ACCEPTED = Counter "roomcast_messages_accepted_total" ["class"] "Messages taken into their room.";
-    MERGED = Counter "roomcast_messages_merged_total" ["class"] "Messages merged with a waiting message of their type and key, so that one message leaves. By the rule of the type: `latest` keeps the later one, `first` the first one, and `sum` the later one with the sum of their counts.";
+    MERGED = Counter "roomcast_messages_merged_total" ["class"]
+        "Messages merged with a waiting message of their type and key, so that one message leaves. By the \
+         rule of the type: `latest` keeps the later one, `first` the first one, and `sum` the later one \
+         with the sum of their counts.";
     SHED = Counter "roomcast_messages_shed_total" ["class", "reason"] "Messages dropped on purpose.";
-    OVER_LIMIT = Counter "roomcast_messages_over_limit_total" ["limit"] "Messages past a limit of messages a second: refused, or, with `limits.observe_only`, taken all the same.";
-    UNAVAILABLE = Counter "roomcast_messages_unavailable_total" ["reason"] "Reliable messages that were not stored, or perhaps not stored.";
-    DUPLICATES = Counter "roomcast_messages_duplicate_total" [] "Messages with an id that was published before.";
-    IDS_EVICTED = Counter "roomcast_ids_evicted_total" [] "Ids forgotten early because their room knew too many.";
+    OVER_LIMIT = Counter "roomcast_messages_over_limit_total" ["limit"]
+        "Messages past a limit of messages a second: refused, or, with `limits.observe_only`, taken all \
+         the same.";
+    UNAVAILABLE = Counter "roomcast_messages_unavailable_total" ["reason"]
+        "Reliable messages that were not stored, or perhaps not stored.";
+    DUPLICATES = Counter "roomcast_messages_duplicate_total" []
+        "Messages with an id that was published before.";
+    IDS_EVICTED = Counter "roomcast_ids_evicted_total" []
+        "Ids forgotten early because their room knew too many.";
     BATCHES = Counter "roomcast_batches_total" [] "Batches cut.";
-    FRAMES = Counter "roomcast_frames_total" ["kind"] "Frames that a device's socket or outbox took: level, composed or refresh.";
-    WELCOMES_ENCODED = Counter "roomcast_welcomes_encoded_total" [] "Welcomes encoded; devices that join a room between two of its batches share one.";
-    FRAMES_SKIPPED = Counter "roomcast_frames_skipped_total" [] "Frames not sent to a device because it was behind.";
-    FRAMES_QUEUED = Counter "roomcast_frames_queued_total" [] "Frames a socket took in part or not at all, so that the device waits.";
+    FRAMES = Counter "roomcast_frames_total" ["kind"]
+        "Frames that a device's socket or outbox took: level, composed or refresh.";
+    WELCOMES_ENCODED = Counter "roomcast_welcomes_encoded_total" []
+        "Welcomes encoded; devices that join a room between two of its batches share one.";
+    FRAMES_SKIPPED = Counter "roomcast_frames_skipped_total" []
+        "Frames not sent to a device because it was behind.";
+    FRAMES_QUEUED = Counter "roomcast_frames_queued_total" []
+        "Frames a socket took in part or not at all, so that the device waits.";
     MESSAGES_SKIPPED = Counter "roomcast_messages_skipped_total" [] "Messages told to devices as skipped.";
-    LANE_FULL = Counter "roomcast_lane_full_total" [] "Times a frame lane was full, so that a segment heals by refresh.";
-    FRAMES_CARRIED = Counter "roomcast_frames_carried_total" [] "Carry frames: reliable messages again, for devices that did not acknowledge in time.";
-    FRAMES_CATCHING_UP = Counter "roomcast_frames_catching_up_total" [] "Refresh frames after which the device still lacked reliable messages.";
+    LANE_FULL = Counter "roomcast_lane_full_total" []
+        "Times a frame lane was full, so that a segment heals by refresh.";
+    FRAMES_CARRIED = Counter "roomcast_frames_carried_total" []
+        "Carry frames: reliable messages again, for devices that did not acknowledge in time.";
+    FRAMES_CATCHING_UP = Counter "roomcast_frames_catching_up_total" []
+        "Refresh frames after which the device still lacked reliable messages.";
     ACKS = Counter "roomcast_acks_total" [] "Acknowledgements taken.";
-    ACKS_IGNORED = Counter "roomcast_acks_ignored_total" [] "Acknowledgements of an offset that was not sent to the device.";
-    CURSORS_RESET = Counter "roomcast_cursors_reset_total" [] "Joins with a cursor that was not honoured. These devices got every message that is alive.";
-    STREAMS_FAILED = Counter "roomcast_streams_failed_total" [] "Times a room had to load its reliable stream again because the store failed a request.";
+    ACKS_IGNORED = Counter "roomcast_acks_ignored_total" []
+        "Acknowledgements of an offset that was not sent to the device.";
+    CURSORS_RESET = Counter "roomcast_cursors_reset_total" []
+        "Joins with a cursor that was not honoured. These devices got every message that is alive.";
+    STREAMS_FAILED = Counter "roomcast_streams_failed_total" []
+        "Times a room had to load its reliable stream again because the store failed a request.";
     ROOMS_FORGOTTEN = Counter "roomcast_rooms_forgotten_total" [] "Idle rooms forgotten.";
-    CLOSED = Counter "roomcast_connections_closed_total" ["reason"] "Connections closed, by the row of the close table.";
+    CLOSED = Counter "roomcast_connections_closed_total" ["reason"]
+        "Connections closed, by the row of the close table.";
     CONNECTIONS = Gauge "roomcast_connections" ["shard"] "Connections placed on a shard.";
     MEMBERS = Gauge "roomcast_members" ["shard"] "Members: places of a shard's connections in rooms.";
     ROOMS = Gauge "roomcast_rooms" ["shard"] "Rooms with this shard as their home.";
     WAITING = Gauge "roomcast_connections_waiting" ["shard"] "Connections with an outbox that is not empty.";
-    BEHIND = Gauge "roomcast_connections_behind" ["shard"] "Connections that are behind, so that batches are skipped for them.";
-    GATHERED = Gauge "roomcast_messages_gathered" ["shard"] "Messages that wait in a shard's rooms for their flush.";
-    NOT_DURABLE = Gauge "roomcast_messages_not_durable" ["shard"] "Reliable messages of a shard's rooms on their way to the store.";
-    BUSY = Gauge "roomcast_shard_busy_ratio" ["shard"] "Processor time of a shard's thread over the last second.";
-    PASSES = Gauge "roomcast_shard_passes_ratio" ["shard"] "Share of a shard's processor time for writing to devices, smoothed. `flush.cpu_share` bounds it.";
-    STRETCH = Gauge "roomcast_shard_stretch_ratio" ["shard"] "Factor on the gather windows of all rooms of a shard, widened because its passes do not fit. 1: no widening.";
-    WINDOW_NEEDED = Gauge "roomcast_shard_window_needed_seconds" ["shard"] "The gather window that a shard's most costly room needs to keep writing within `flush.cpu_share`. Past `flush.gather_max_ms` the shard has too much to do.";
-    LADDER_STEP = Gauge "roomcast_ladder_step" ["shard"] "The step of the ladder in force on a shard, 0 to 5. 0: everything is as promised.";
-    LADDER_CHANGES = Counter "roomcast_ladder_changes_total" ["direction"] "Changes of a shard's own step of the ladder, up or down.";
-    OUTBOUND_OWED = Gauge "roomcast_outbound_owed_bytes" ["shard"] "Bytes that a shard's devices are owed, welcomes included. A frame counts once for each device.";
-    BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" [] "Processor time of the busiest shard over the mean of all shards. 1: all are equally busy.";
-    MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" [] "Members of the fullest shard over the mean of all shards. 1: all have as many.";
-    ROOMS_HOT = Gauge "roomcast_rooms_hot" [] "Hot rooms: their further devices are placed on several shards.";
-    ROOMS_PROMOTED = Counter "roomcast_rooms_promoted_total" [] "Promotions: times a room's further devices were to be placed on more shards.";
-    ROOMS_DEMOTED = Counter "roomcast_rooms_demoted_total" [] "Demotions: times a room's further devices were to be placed on fewer shards.";
-    STORE_COMMITS = Counter "roomcast_store_commits_total" [] "Commits of reliable messages. One commit may hold the messages of many publishes.";
-    STORE_COMMIT_TIME = Counter "roomcast_store_commit_microseconds_total" [] "Total time of these commits, syncs included.";
+    BEHIND = Gauge "roomcast_connections_behind" ["shard"]
+        "Connections that are behind, so that batches are skipped for them.";
+    GATHERED = Gauge "roomcast_messages_gathered" ["shard"]
+        "Messages that wait in a shard's rooms for their flush.";
+    NOT_DURABLE = Gauge "roomcast_messages_not_durable" ["shard"]
+        "Reliable messages of a shard's rooms on their way to the store.";
+    BUSY = Gauge "roomcast_shard_busy_ratio" ["shard"]
+        "Processor time of a shard's thread over the last second.";
+    PASSES = Gauge "roomcast_shard_passes_ratio" ["shard"]
+        "Share of a shard's processor time for writing to devices, smoothed. `flush.cpu_share` bounds it.";
+    STRETCH = Gauge "roomcast_shard_stretch_ratio" ["shard"]
+        "Factor on the gather windows of all rooms of a shard, widened because its passes do not fit. 1: \
+         no widening.";
+    WINDOW_NEEDED = Gauge "roomcast_shard_window_needed_seconds" ["shard"]
+        "The gather window that a shard's most costly room needs to keep writing within \
+         `flush.cpu_share`. Past `flush.gather_max_ms` the shard has too much to do.";
+    LADDER_STEP = Gauge "roomcast_ladder_step" ["shard"]
+        "The step of the ladder in force on a shard, 0 to 5. 0: everything is as promised.";
+    LADDER_CHANGES = Counter "roomcast_ladder_changes_total" ["direction"]
+        "Changes of a shard's own step of the ladder, up or down.";
+    OUTBOUND_OWED = Gauge "roomcast_outbound_owed_bytes" ["shard"]
+        "Bytes that a shard's devices are owed, welcomes included. A frame counts once for each device.";
+    BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" []
+        "Processor time of the busiest shard over the mean of all shards. 1: all are equally busy.";
+    MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" []
+        "Members of the fullest shard over the mean of all shards. 1: all have as many.";
+    ROOMS_HOT = Gauge "roomcast_rooms_hot" []
+        "Hot rooms: their further devices are placed on several shards.";
+    ROOMS_PROMOTED = Counter "roomcast_rooms_promoted_total" []
+        "Promotions: times a room's further devices were to be placed on more shards.";
+    ROOMS_DEMOTED = Counter "roomcast_rooms_demoted_total" []
+        "Demotions: times a room's further devices were to be placed on fewer shards.";
+    STORE_COMMITS = Counter "roomcast_store_commits_total" []
+        "Commits of reliable messages. One commit may hold the messages of many publishes.";
+    STORE_COMMIT_TIME = Counter "roomcast_store_commit_microseconds_total" []
+        "Total time of these commits, syncs included.";
     STORE_MESSAGES = Counter "roomcast_store_messages_total" [] "Reliable messages made durable.";
-    STORE_FAILURES = Counter "roomcast_store_failures_total" [] "Failed calls of the store, failed reopenings included.";
-    STORE_REOPENINGS = Counter "roomcast_store_reopenings_total" [] "Successful reopenings of the store after a failure.";
-    STORE_QUARANTINED = Counter "roomcast_store_quarantined_total" [] "Damaged messages and entries that were found in the store and put aside.";
+    STORE_FAILURES = Counter "roomcast_store_failures_total" []
+        "Failed calls of the store, failed reopenings included.";
+    STORE_REOPENINGS = Counter "roomcast_store_reopenings_total" []
+        "Successful reopenings of the store after a failure.";
+    STORE_QUARANTINED = Counter "roomcast_store_quarantined_total" []
+        "Damaged messages and entries that were found in the store and put aside.";
     STORE_PURGED = Counter "roomcast_store_purged_total" [] "Expired messages removed from the store.";
-    STORE_BYTES = Gauge "roomcast_store_bytes" [] "Bytes of stored messages, keys included. The file is larger.";
+    STORE_BYTES = Gauge "roomcast_store_bytes" []
+        "Bytes of stored messages, keys included. The file is larger.";
     STORE_FAILING = Gauge "roomcast_store_failing" [] "1 while the store fails, else 0.";
-    STORE_CALL = Gauge "roomcast_store_call_seconds" [] "Time since the store's call under way began. 0: no call is under way.";
+    STORE_CALL = Gauge "roomcast_store_call_seconds" []
+        "Time since the store's call under way began. 0: no call is under way.";
     CPU = Counter "roomcast_cpu_microseconds_total" [] "Processor time of the process, in all its threads.";
-    RESIDENT = Gauge "roomcast_resident_bytes" [] "Memory of the process in use, without the kernel's memory for its sockets. 0: unknown on this system.";
+    RESIDENT = Gauge "roomcast_resident_bytes" []
+        "Memory of the process in use, without the kernel's memory for its sockets. 0: unknown on this \
+         system.";
     DRAINING = Gauge "roomcast_draining" [] "1 while the node drains, else 0.";
-    PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" [] "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
-    WINDOW = Histogram "roomcast_gather_window_seconds" [] "The gather window under which the last batch of each of a shard's turns was cut.";
-    HTTP = Counter "roomcast_http_requests_total" ["door", "status"] "Requests answered, by door and class of status.";
-    DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"] "Connections that a door closed without an answer. `full`: the connection made way, or no descriptor was left. `late`: its request was late.";
-    ACCEPT_FAILED = Counter "roomcast_accept_failures_total" ["door"] "Failures to accept a connection; the door paused after each.";
+    PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" []
+        "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
+    WINDOW = Histogram "roomcast_gather_window_seconds" []
+        "The gather window under which the last batch of each of a shard's turns was cut.";
+    HTTP = Counter "roomcast_http_requests_total" ["door", "status"]
+        "Requests answered, by door and class of status.";
+    DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"]
+        "Connections that a door closed without an answer. `full`: the connection made way, or no \
+         descriptor was left. `late`: its request was late.";
+    ACCEPT_FAILED = Counter "roomcast_accept_failures_total" ["door"]
+        "Failures to accept a connection; the door paused after each.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";
-    HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"] "Devices refused at the viewer door.";
+    HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"]
+        "Devices refused at the viewer door.";
 }

@@ -195,7 +195,9 @@ fn unread_bounds(limits: &Source, others: &[Source]) -> Vec<String> {
 
 /// Keys of a configuration that stand under no comment, or that `reader` does not name.
 fn unexplained_keys(defaults: &str, reader: &str) -> Vec<String> {
-    let (mut found, mut section, mut commented) = (Vec::new(), String::new(), false);
+    let mut found = Vec::new();
+    let mut section = String::new();
+    let mut commented = false;
     for line in defaults.lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = format!("{}.", name.trim_end_matches(']'));

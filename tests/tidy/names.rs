@@ -16,6 +16,8 @@ pub(crate) fn names_defined_twice(sources: &[Source]) -> Vec<String> {
                     "type" => !code.starts_with(' '),
                     _ => false,
                 };
+                // The name in a macro that makes enums is a variable.
+                let is_definition = is_definition && !code.contains(&format!("${name}"));
                 if is_definition && name.starts_with(char::is_uppercase) {
                     places.entry(name).or_default().push(format!("{}:{line}", source.path));
                 }

@@ -75,11 +75,12 @@ impl Prose {
     }
 }
 
-/// Lines past `COLUMNS_MAX`. Rows of tables and lines with a URL can't be broken.
+/// Lines past `COLUMNS_MAX`. Rows of tables, lines with a URL and frames as they travel can't be broken.
 pub(crate) fn wide_lines(source: &Source) -> Vec<String> {
     let is_wide = |line: &str| {
-        let is_table = line.trim_start().trim_start_matches("//! ").starts_with('|');
-        line.chars().count() > COLUMNS_MAX && !is_table && !line.contains("://")
+        let begin = line.trim_start().trim_start_matches("//! ");
+        let is_whole = begin.starts_with('|') || line.starts_with("{\"kind\"") || line.contains("://");
+        line.chars().count() > COLUMNS_MAX && !is_whole
     };
     let lines = source.text.lines().enumerate().filter(|(_, line)| is_wide(line));
     lines

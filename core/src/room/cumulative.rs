@@ -11,14 +11,14 @@ use super::id::Seq;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cumulative {
     /// Rising strictly in seq and in total.
-    rows: VecDeque<Row>,
+    rows: VecDeque<TotalAt>,
     /// The total before the oldest row.
     base: u64,
 }
 
 /// The total once batch `seq` was cut.
 #[derive(Debug, Clone, Copy)]
-struct Row {
+struct TotalAt {
     seq: Seq,
     total: u64,
 }
@@ -38,7 +38,7 @@ impl Cumulative {
         }
         match self.rows.back_mut() {
             Some(row) if row.seq == seq => row.total = total,
-            _ => self.rows.push_back(Row { seq, total }),
+            _ => self.rows.push_back(TotalAt { seq, total }),
         }
     }
 

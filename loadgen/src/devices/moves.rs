@@ -29,7 +29,8 @@ impl fmt::Display for Moves {
         let Self { joins, leaves, hops, deaths, storm_cuts, absences } = self;
         writeln!(
             f,
-            "moves        {joins} joins, {leaves} leaves, {hops} hops, {deaths} deaths, {storm_cuts} cuts in storms, {absences} \
+            "moves        {joins} joins, {leaves} leaves, {hops} hops, {deaths} deaths, \
+             {storm_cuts} cuts in storms, {absences} \
              absences"
         )
     }

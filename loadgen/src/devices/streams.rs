@@ -228,7 +228,8 @@ impl Streams {
             if offset <= before || offset > through {
                 violations.add(Kind::I4OffsetOrder, 1, || {
                     format!(
-                        "I4 room {room}: device {device}: offset {offset} after {before} in a frame of ({after}, {through}]"
+                        "I4 room {room}: device {device}: offset {offset} after {before} \
+                         in a frame of ({after}, {through}]"
                     )
                 });
                 continue;

@@ -34,7 +34,8 @@ pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut V
         if !(adds && total) {
             violations.add(Kind::CounterInexact, witness.devices, || {
                 format!(
-                    "{name}: device {} was told in batches {} to {} of {} more and {:?} in all; the others' frames add up \
+                    "{name}: device {} was told in batches {} to {} of {} more and {:?} in all; \
+                     the others' frames add up \
                      to {:?} and {:?}",
                     witness.example,
                     claim.after + 1,
@@ -61,7 +62,8 @@ pub(crate) fn check_counter(case: &Case<'_>, seen: &RoomSeen, violations: &mut V
         if total.is_none_or(|total| !(accepted..=most).contains(&total)) {
             violations.add(Kind::CounterInexact, witness.devices, || {
                 format!(
-                    "{name}: device {} ended with a total of {total:?}; {accepted} were accepted and {unknown} are unknown",
+                    "{name}: device {} ended with a total of {total:?}; \
+                     {accepted} were accepted and {unknown} are unknown",
                     witness.example
                 )
             });

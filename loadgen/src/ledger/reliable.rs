@@ -190,7 +190,8 @@ impl StreamLife<'_> {
             if self.only && answered > 0 && answered != offset && first.get(&number) == Some(&offset) {
                 violations.add(Kind::I4OffsetOrder, seen.devices().max(1), || {
                     format!(
-                        "I4 room {room}: device {}: message {number} came at offset {offset}, its answer said {answered}",
+                        "I4 room {room}: device {}: message {number} came at offset {offset}, \
+                         its answer said {answered}",
                         seen.slowest.1
                     )
                 });
@@ -208,7 +209,8 @@ impl StreamLife<'_> {
             if earliest_answer < self.published.sent_ns(number) {
                 violations.add(Kind::I4OffsetOrder, 1, || {
                     format!(
-                        "I4 room {}: offset {offset} stands before offset {answered}, which was durable before it was sent",
+                        "I4 room {}: offset {offset} stands before offset {answered}, \
+                         which was durable before it was sent",
                         self.seen.room
                     )
                 });

@@ -150,7 +150,8 @@ impl<'a> RoomCase<'a> {
                 violations.add(Kind::OutOfOrder, *devices, || {
                     let later = behind.answered;
                     format!(
-                        "{name}: message {number} (batch {seq}) stands before message {later}, which was accepted before it \
+                        "{name}: message {number} (batch {seq}) stands before message {later}, \
+                         which was accepted before it \
                          was sent"
                     )
                 });
@@ -181,7 +182,8 @@ impl<'a> RoomCase<'a> {
             if !(spans.merged.state(claim.after, claim.through, told.merged) && agrees) {
                 violations.add(Kind::SkipInexact, witness.devices, || {
                     format!(
-                        "{}: device {} was given {} in batches {} to {}, and told of {} skipped and {} merged; others' frames \
+                        "{}: device {} was given {} in batches {} to {}, and told of {} skipped \
+                         and {} merged; others' frames \
                          come to {:?}, {:?} of them merged",
                         self.name,
                         witness.example,

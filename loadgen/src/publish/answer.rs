@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_durable_message_and_a_duplicate_of_one_have_their_offset() {
-        let body = r#"{"results":[{"result":"durable","offset":7},{"result":"duplicate","offset":3},{"result":"duplicate"},
+        let body = r#"{"results":[{"result":"durable","offset":7},{"result":"duplicate","offset":3},
+            {"result":"duplicate"},
             {"result":"unavailable","reason":"store_failing","retry_after_ms":1000}]}"#;
         let answer = http(200, body);
         assert_eq!(outcomes(&answer, 4), [Outcome::Ok, Outcome::Ok, Outcome::Unknown, Outcome::Unknown]);

@@ -246,7 +246,8 @@ impl Scenario {
             let limit = Limit { type_name: type_name.clone(), per_second: *per_second };
             let why = || {
                 format!(
-                    "readable_max (--readable-max {type_name}): needs a published type with messages, and a limit above 0"
+                    "readable_max (--readable-max {type_name}): needs a published type with messages, \
+                     and a limit above 0"
                 )
             };
             (known && *per_second > 0).then_some(limit).ok_or_else(why)

@@ -383,7 +383,8 @@ mod tests {
 
     #[test]
     fn a_json_payload_keeps_its_bytes_and_absent_fields_are_empty() {
-        let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,"messages":[{"type":"chat","payload": "a\u0041" ,"at":1}]}"#;
+        let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,
+            "messages":[{"type":"chat","payload": "a\u0041" ,"at":1}]}"#;
         let Ok(ServerFrame::Batch(batch)) = decode(Encoding::Json, text) else { panic!("a batch") };
         assert_eq!((batch.seq, batch.messages.len()), (7, 1));
         assert_eq!(&batch.messages[0].payload[..], br#""a\u0041""#);
@@ -413,7 +414,8 @@ mod tests {
         let bytes =
             proto::ServerFrame { frame: Some(proto::server_frame::Frame::Batch(batch)) }.encode_to_vec();
         let text = br#"{"kind":"batch","room":"r","run":"00","seq":7,"skipped":{"chat":3},
-            "messages":[{"type":"gift","payload":1,"key":"k1","count":12}],"counters":{"like":{"add":17,"total":1251}}}"#;
+            "messages":[{"type":"gift","payload":1,"key":"k1","count":12}],
+            "counters":{"like":{"add":17,"total":1251}}}"#;
         assert_eq!(decode(Encoding::Proto, &bytes), decode(Encoding::Json, text));
     }
 

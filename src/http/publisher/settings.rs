@@ -254,7 +254,8 @@ mod tests {
     fn a_type_is_treated_otherwise_in_what_is_named() {
         let changed = settings(
             r#"{"types":{"chat":{"priority":"low","merge":"first","urgent":true,"ttl_ms":3000,"rate":20,
-                "history":false,"weight":3},"coupon":{"ttl_ms":5000,"priority":"high"},"unheard":{"rate":7,"burst":1},"like":{"rate":0}}}"#,
+                "history":false,"weight":3},"coupon":{"ttl_ms":5000,"priority":"high"},
+                "unheard":{"rate":7,"burst":1},"like":{"rate":0}}}"#,
         )
         .unwrap()
         .types;

@@ -71,7 +71,7 @@ impl Opened {
             }
         }
         self.commit(write, bytes)?;
-        tracing::error!(%room, messages = kept.len(), "a room's damaged entry was put aside: its stream has a new epoch");
+        tracing::error!(%room, messages = kept.len(), "a damaged entry was put aside: its stream has a new epoch");
         self.quarantined += 1 + damaged.len() as u64;
         Ok((!kept.is_empty()).then_some(entry))
     }

@@ -16,7 +16,7 @@ use super::{Field, Given, MessageDraft, PublishError, Request};
 pub(super) fn parse(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
     let mut reading = RequestReading { request: Request::new(types), refusal: None };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let top = Object { reading: &mut reading, is_top: true };
+    let top = RequestObject { reading: &mut reading, is_top: true };
     let outcome = top.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match outcome {
         Ok(()) => reading.request.end(),
@@ -66,12 +66,12 @@ impl RequestReading<'_> {
 }
 
 /// An object of a request: a message, or `{"messages":[…]}` at the top.
-struct Object<'r, 't> {
+struct RequestObject<'r, 't> {
     reading: &'r mut RequestReading<'t>,
     is_top: bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
+impl<'de> DeserializeSeed<'de> for RequestObject<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -83,7 +83,7 @@ impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Object<'_, '_> {
+impl<'de> Visitor<'de> for RequestObject<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,7 +134,7 @@ impl<'de> Visitor<'de> for List<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(()) = list.next_element_seed(Object { reading: self.0, is_top: false })? {}
+        while let Some(()) = list.next_element_seed(RequestObject { reading: self.0, is_top: false })? {}
         Ok(())
     }
 }

@@ -294,7 +294,8 @@ fn streaming() -> Bench {
 fn mixed(seq: u64, span: [u64; 2], carried: &[u64], messages: &[String]) -> String {
     let carried: Vec<String> = carried.iter().map(|offset| coupon(*offset)).collect();
     format!(
-        r#"{{"kind":"batch","room":"{ROOM}","run":"0a","seq":{seq},"after":{},"through":{},"ack_within_ms":300,"carried":[{}],"messages":[{}]}}"#,
+        r#"{{"kind":"batch","room":"{ROOM}","run":"0a","seq":{seq},"after":{},"through":{},
+            "ack_within_ms":300,"carried":[{}],"messages":[{}]}}"#,
         span[0],
         span[1],
         carried.join(","),

@@ -31,9 +31,9 @@ pub(crate) struct ComparedFigure {
     /// value. `None`: no difference is.
     pub(crate) far: Option<f64>,
     /// The value in the report. `None`: not measured.
-    pub(crate) said: Said,
+    pub(crate) said: FigureOf,
     /// Pairs of seconds and values; empty for a figure without a series.
-    pub(crate) series: Series,
+    pub(crate) series: SeriesOf,
 }
 
 /// All compared figures, in printed order.
@@ -100,19 +100,19 @@ pub(crate) const FIGURES: [ComparedFigure; 13] = [
     },
 ];
 
-type Said = fn(&Report) -> Option<f64>;
-type Series = fn(&Report) -> Vec<(f64, f64)>;
+type FigureOf = fn(&Report) -> Option<f64>;
+type SeriesOf = fn(&Report) -> Vec<(f64, f64)>;
 
-const fn figure(name: &'static str, unit: &'static str, said: Said, series: Series) -> ComparedFigure {
+const fn figure(name: &'static str, unit: &'static str, said: FigureOf, series: SeriesOf) -> ComparedFigure {
     ComparedFigure { name, unit, worse: Worse::More, least: 0.0, far: None, said, series }
 }
 
-const fn time(name: &'static str, said: Said, series: Series) -> ComparedFigure {
+const fn time(name: &'static str, said: FigureOf, series: SeriesOf) -> ComparedFigure {
     ComparedFigure { least: TIME_MS_MIN, far: Some(FAR_MS), ..figure(name, "ms", said, series) }
 }
 
 /// A share of messages, in percent. A report has only the total, so the series is empty.
-const fn share(name: &'static str, said: Said) -> ComparedFigure {
+const fn share(name: &'static str, said: FigureOf) -> ComparedFigure {
     ComparedFigure { least: PERCENT_MIN, far: Some(FAR_PERCENT), ..figure(name, "%", said, |_| Vec::new()) }
 }
 

@@ -240,7 +240,8 @@ fn line(number: usize, points: usize, row: &Row) -> String {
     let unusable = row.unusable_because.as_ref().map(|why| format!("; not used: {why}")).unwrap_or_default();
     format!(
         "{number:>2}/{points} {devices:>6} devices, {rooms:>4} rooms, {rate:>7} messages/s, {messages_per_request} a \
-         request, of {payload_bytes} bytes: {frames_per_s:.0} frames/s, {deliveries_per_s:.0} deliveries/s, {:.1} MB/s, \
+         request, of {payload_bytes} bytes: {frames_per_s:.0} frames/s, {deliveries_per_s:.0} deliveries/s, \
+         {:.1} MB/s, \
          {joins_per_s:.0} joins/s; cpu {cpu:.3}, {:.1} MiB, p99 {p99_ms:.1} ms{unusable}\n",
         bytes_per_s / 1e6,
         memory_bytes / f64::from(1 << 20),

@@ -1,4 +1,4 @@
-//! Facts about devices that join when messages are published already: what is kept from them, repeated or forged is found.
+//! Facts about devices that join after the first messages: kept back, repeated and forged messages are found.
 
 use super::*;
 
@@ -74,7 +74,8 @@ fn a_total_that_a_late_joiner_is_told_is_held_to_those_of_batches() {
             bench.hear(device, &batch_saying(5, &[], r#""counters":{"like":{"add":200,"total":200}}"#));
         }
         let welcome = format!(
-            r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":5,"heartbeat_ms":25000,"counters":{{"{kind}":{total}}}}}"#
+            r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":5,"heartbeat_ms":25000,
+                "counters":{{"{kind}":{total}}}}}"#
         );
         bench.hear(2, &welcome);
         let seen = bench.watch.finish().remove(0);
@@ -87,8 +88,8 @@ fn a_total_that_a_late_joiner_is_told_is_held_to_those_of_batches() {
     }
 }
 
-/// A late joiner that is welcomed with `reliable` of a stream whose head is 3, and what the ledger makes of it. All three
-/// coupons were durable 3 s and more before the end.
+/// The ledger's judgement of a late joiner, welcomed with `reliable` of a stream with head 3. All three coupons
+/// were durable 3 s and more before the end.
 fn late_stream(span: [u64; 2], reliable: &[u64], next: &[String]) -> (Violations, u64) {
     let mut bench = streaming();
     bench.watch.leave(&mut bench.tracks[2]);
@@ -98,7 +99,8 @@ fn late_stream(span: [u64; 2], reliable: &[u64], next: &[String]) -> (Violations
     }
     let reliable: Vec<String> = reliable.iter().map(|offset| coupon(*offset)).collect();
     let welcome = format!(
-        r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":5,"heartbeat_ms":25000,"epoch":"0e","offset":3,"after":{},
+        r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":5,"heartbeat_ms":25000,
+            "epoch":"0e","offset":3,"after":{},
             "through":{},"ack_within_ms":200,"reliable":[{}]}}"#,
         span[0],
         span[1],
