@@ -2,7 +2,7 @@
 //! shards there is a *frame lane* (home → residents) and a *control lane* (resident → home).
 //!
 //! Homes and residents of a shard use no other way to each other. Their lane is a plain queue, which the
-//! shard empties within its turn ([`HomeLanes::next_own`], [`ResidentLanes::next_own`]).
+//! shard empties within its turn (`next_own` of both sides).
 //!
 //! A full frame lane costs a batch, never an answer: the segment hears later of the missed batch, and heals
 //! by refresh. A full control lane costs nothing: entries wait on the shard that sends them.
