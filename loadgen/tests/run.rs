@@ -249,5 +249,5 @@ fn a_floor_that_no_process_can_hold_is_refused_in_one_line() {
     let output = floor("--devices 20000");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("--devices: 1 to 19000") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("--devices: must be 1 to 19000") && said.lines().count() == 1, "{said}");
 }
