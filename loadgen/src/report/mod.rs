@@ -389,19 +389,19 @@ impl Report {
         let durable = self.reliable.as_ref();
         not_ok.push_str(&durable.map(ReliableFigures::not_durable).unwrap_or_default());
         match self.verdict {
-            Verdict::Ok if self.devices == 0 => format!("ok: no device, so nothing was checked{not_ok}"),
+            Verdict::Ok if self.devices == 0 => format!("ok: nothing was watched{not_ok}"),
             Verdict::Ok => format!("ok: nothing lost, twice, out of order or altered{not_ok}"),
             Verdict::GeneratorLimited => format!(
-                "generator-limited: no promise was broken, but {}{not_ok}",
+                "generator-limited: no violation, but {}{not_ok}",
                 self.generator.limit(self.lateness.p99_ms).unwrap_or_default()
             ),
             Verdict::ThresholdFailed => {
                 let failed = self.thresholds.iter().filter(|judged| !judged.holds).count();
                 let asked = self.thresholds.len();
-                format!("THRESHOLD FAILED: {failed} of {asked} thresholds; no promise was broken{not_ok}")
+                format!("THRESHOLD FAILED: no violation, but {failed} of {asked} thresholds{not_ok}")
             }
             Verdict::NothingPublished => format!(
-                "NOTHING PUBLISHED: none of {} messages was accepted, so nothing was checked",
+                "NOTHING PUBLISHED: not one of {} messages was accepted, so nothing was proved",
                 self.published.sent + durable.map_or(0, |reliable| reliable.sent)
             ),
             Verdict::Violations => {
@@ -464,7 +464,7 @@ impl fmt::Display for Report {
             let RoomSkew { rooms, median_p99_ms, worst_p99_ms, worst_room } = self.skew;
             writeln!(
                 f,
-                "rooms        p99 of the median of {rooms} rooms {median_p99_ms:.1} ms, of the worst (room {worst_room}) {worst_p99_ms:.1} ms"
+                "rooms        p99 {median_p99_ms:.1} ms in the middle of {rooms}, {worst_p99_ms:.1} ms in room {worst_room}"
             )?;
         }
         write!(f, "{}{}", self.moves, self.generator)?;

@@ -16,7 +16,7 @@ pub(crate) fn page(report: &Report) -> Page {
     let (tone, verdict) = match report.verdict {
         Verdict::Ok => (Tone::Good, "Every promise was kept"),
         Verdict::GeneratorLimited => (Tone::Odd, "Generator-limited"),
-        Verdict::ThresholdFailed => (Tone::Bad, "A threshold failed"),
+        Verdict::ThresholdFailed => (Tone::Bad, "A threshold was not kept"),
         Verdict::NothingPublished => (Tone::Bad, "Nothing was published"),
         Verdict::Violations => (Tone::Bad, "Promises were broken"),
     };
@@ -212,7 +212,7 @@ fn rooms(report: &Report) -> Vec<Block> {
     let skew = &report.skew;
     if skew.rooms > 0 {
         blocks.push(Block::Note(format!(
-            "The median of {} rooms had a p99 of {} ms, the worst (room {}) {} ms.",
+            "Of {} rooms the one in the middle had a p99 of {} ms, the worst (room {}) of {} ms.",
             grouped(skew.rooms),
             decimal(Some(skew.median_p99_ms)),
             skew.worst_room,
@@ -323,7 +323,7 @@ mod tests {
         let report = made_up().held_to(&crate::scenario::thresholds::parse_all("p99<1ms,loss=0").unwrap());
         let page = page(&report).to_string();
         for said in [
-            "A threshold failed",
+            "A threshold was not kept",
             "✗ failed",
             "p99&lt;1ms",
             "120 ms",
