@@ -1,11 +1,12 @@
-//! The two ways in which a command ends without a verdict.
+//! Why a command ends without a verdict.
 
+/// Why a run gave no verdict.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// Wrong or impossible arguments; exit code 1.
+    /// What was typed can't be done.
     #[error("{0}")]
     Usage(String),
-    /// A target that can't be reached or is not roomcast; exit code 2.
+    /// What was named can't be reached, or is not roomcast.
     #[error("{0}")]
     Target(String),
 }

@@ -22,7 +22,7 @@ fn a_faultless_server_passes_in_both_encodings_and_over_several_workers() {
 #[test]
 fn rooms_without_devices_and_devices_in_none_are_allowed() {
     ends(Misdeed::None, "--devices 2 --rooms 5 --rate 100 --seconds 0.2", 0, &["delivered    8 messages"]);
-    ends(Misdeed::None, "--devices 0 --rooms 5 --rate 100 --seconds 0.2", 0, &["nothing was checked"]);
+    ends(Misdeed::None, "--devices 0 --rooms 5 --rate 100 --seconds 0.2", 0, &["nothing was watched"]);
 }
 
 #[test]
@@ -250,5 +250,5 @@ fn a_floor_that_no_process_can_hold_is_refused_in_one_line() {
     let output = floor("--devices 20000");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("--devices: 1 to 19000") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("--devices: must be 1 to 19000") && said.lines().count() == 1, "{said}");
 }

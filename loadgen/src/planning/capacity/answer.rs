@@ -146,6 +146,7 @@ impl PlanAnswer {
         let nodes = packing.nodes.len();
         let one_lost = one_lost(&sizes, &packing, left(1.0))?;
         let with_own = models.need(&load, processors).parts();
+        // There is no node at all once every room is too large.
         let count = |nodes: usize| f64::from(u32::try_from(nodes).unwrap_or(u32::MAX)).max(1.0);
         let used = |nodes: usize| {
             let taken = |at: usize| ((with_own[at] - own[at]) / count(nodes) + own[at]) / has[at];
@@ -154,6 +155,7 @@ impl PlanAnswer {
         let now = used(nodes);
         let binding = (0..3).max_by(|one, other| now.taken[*one].total_cmp(&now.taken[*other])).unwrap_or(0);
         let need = std::array::from_fn(|at| with_own[at] + (count(nodes) - 1.0) * own[at]);
+        // A room too large for a node is a prediction, too, so its distance from the measured range counts.
         let oversize = packing.too_large.iter().map(|at| sizes[*at].load);
         let most = loads.iter().copied().chain(oversize);
         let most = most.fold(Features::default(), |most, load| most.with(load, f64::max));
@@ -182,6 +184,7 @@ fn one_lost(sizes: &[Alike], packing: &Packing, room: Resources) -> Result<OneLo
     if nodes <= 1 {
         return Ok(OneLost::NoOther);
     }
+    // Rooms too large for a node are on no node before the loss either.
     let placed = |place: &usize| !packing.too_large.contains(place);
     let placed: Vec<Alike> = (0..sizes.len()).filter(placed).map(|place| sizes[place]).collect();
     let again = pack(&placed, room)?;
@@ -236,6 +239,7 @@ pub(crate) fn assumes(models: &Models, members: &[f64], arrivals: PublishRhythm)
             format!("rooms of {members:.0} devices gather like {}, the nearest measured size", kind.rooms())
         }));
     }
+    // An uncertain window of a kind that no asked room uses does not matter.
     for kind in flushes.kinds.iter().filter(|kind| kind.is_vague()) {
         let used = |members: &f64| flushes.nearest(*members).is_some_and(|nearest| nearest == kind);
         if members.iter().any(used) {
@@ -542,8 +546,8 @@ pub(crate) mod tests {
             "for both ends of each connection",
             "the memory figure is unreliable: the model explains 40 % of the variance",
             "are left out; only its buffers count",
-            "rooms of 5 devices gather like rooms of 10 to ",
-            "rooms of 50000 devices gather like rooms of ",
+            "rooms of 5 devices gather like rooms of 10 devices, the nearest measured size",
+            "rooms of 50000 devices gather like rooms of 4000 devices",
             "this is uncertain, because ",
             "fit as well, so this is uncertain; rows: ",
         ] {

@@ -41,6 +41,7 @@ pub(crate) fn pack(sizes: &[Alike], room: Resources) -> Result<Packing, String> 
     let mut packing = Packing::default();
     for place in order {
         let alike = &sizes[place];
+        // No number of nodes helps: a room is on a single node.
         if share(alike) > 1.0 {
             packing.too_large.push(place);
             continue;
@@ -50,6 +51,7 @@ pub(crate) fn pack(sizes: &[Alike], room: Resources) -> Result<Packing, String> 
             if rooms == 0 {
                 break;
             }
+            // Bounds time and memory for an absurd question, such as a million viewers a room on a tiny node.
             if at == NODES_MAX {
                 return Err(format!("more than {NODES_MAX} nodes"));
             }
@@ -66,6 +68,7 @@ impl Packed {
     /// Takes as many of `rooms` rooms as fit, and returns their number.
     fn take(&mut self, alike: &Alike, rooms: u32) -> u32 {
         let needs = alike.need.parts();
+        // A resource that a room does not need fits any number of rooms.
         let fit = needs.iter().zip(self.left).filter(|(need, _)| **need > 0.0);
         let fit = fit.map(|(need, left)| ((left / need) + ROUNDING).floor()).fold(f64::from(rooms), f64::min);
         let taken = u32::try_from(crate::figures::rounded(fit.max(0.0))).unwrap_or(0).min(rooms);

@@ -97,6 +97,7 @@ impl PointAnswer {
 fn differs(at: &At, report: &Report) -> Option<String> {
     let shape = &at.shape;
     let reliable = reliable_per_s(report).unwrap_or(0.0);
+    // A report has rates in thousandths.
     let rate_off = (shape.rate - report.rate_per_s).abs() > 0.001;
     let off = (shape.reliable_rate - reliable).abs();
     // The first and the last message add or take up to two messages, which matter in a short run.

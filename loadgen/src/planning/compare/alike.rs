@@ -38,6 +38,7 @@ pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {
     if let Some(what) = scenarios_differ(&old.scenario, &new.scenario) {
         return Some(what);
     }
+    // The figures of such a run describe its generator, or nothing.
     for (report, name) in [(old, "old"), (new, "new")] {
         match report.verdict {
             Verdict::GeneratorLimited => return Some(format!("the {name} run was generator-limited")),

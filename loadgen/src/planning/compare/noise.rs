@@ -60,8 +60,10 @@ pub(crate) struct Interval {
 
 /// The means of the blocks of a series. `points` are pairs of seconds and figures, of a run of `seconds`.
 pub(crate) fn blocks(points: &[(f64, f64)], seconds: f64) -> Vec<f64> {
+    // The lower bound keeps a report without a length from dividing by 0.
     let block_s = BLOCK_S_MAX.min(seconds / PER_RUN).max(0.001);
     let mut blocks = std::collections::BTreeMap::<u64, (f64, f64)>::new();
+    // Points before the first publish do not belong to the run.
     for (at_s, figure) in points.iter().filter(|(at_s, figure)| *at_s >= 0.0 && figure.is_finite()) {
         #[expect(
             clippy::cast_possible_truncation,
@@ -84,6 +86,7 @@ pub(crate) fn interval(old: &[f64], new: &[f64]) -> Option<Interval> {
     let mut random = fastrand::Rng::with_seed(SEED);
     let mut draw = |blocks: &[f64]| median(blocks.iter().map(|_| blocks[random.usize(..blocks.len())]));
     let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| draw(new) / draw(old)).collect();
+    // Some draw of the old run had a median of 0.
     if ratios.iter().any(|ratio| !ratio.is_finite()) {
         return None;
     }

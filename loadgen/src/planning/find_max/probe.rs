@@ -164,6 +164,7 @@ fn short_of(report: &Report, measured: &ProbeFigures, is_slow: bool, of: f64) ->
     if report.verdict == Verdict::Violations {
         return Short::Promises;
     }
+    // Asked before the generator: on a shared machine a full node also makes the generator late.
     if let Some(busy) = measured.cpu.filter(|busy| *busy >= BUSY_MAX * of) {
         return Short::Processors { busy, of };
     }
