@@ -120,8 +120,9 @@ impl<'a> Second<'a> {
     }
 
     fn draw(&self, bar: &ProgressBar) {
-        bar.set_position(self.totals.at_ms);
-        bar.set_message(self.lines().join("\n"));
+        // Unlike `set_message`, `with_message` does not draw: one drawing a second has the text and the bar
+        // of that second.
+        bar.clone().with_message(self.lines().join("\n")).set_position(self.totals.at_ms);
     }
 
     /// The text beside the bar, and the lines below the bar. Unknown figures are left out.
