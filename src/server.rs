@@ -168,8 +168,8 @@ impl Server {
     }
 
     /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails and publishes are refused at once; buffers
-    /// flush and devices hear `bye`; the doors stop last, so that publishers and balancers are answered
-    /// throughout.
+    /// flush and devices hear `bye`; the doors stop after the shards, so publishers and balancers are
+    /// answered throughout; the store stops last.
     pub async fn drain(mut self) {
         self.node.draining.store(true, Ordering::Relaxed);
         self.node.metrics.draining();

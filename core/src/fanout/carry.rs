@@ -4,7 +4,7 @@
 //!
 //! Delay before the next attempt, after n attempts: min(`ack_within` + [`ACK_GRACE`] + max(0, n − 3) ×
 //! [`CARRY_DELAY_STEP`], [`CARRY_DELAY_MAX`]), plus up to [`CARRY_JITTER_PERCENT`] percent of jitter. Example
-//! for `ack_within` = 200 ms, jitter aside: 0.7 s four times, then 1.7 s, 2.7 s, … 30 s (design §6). The
+//! for `ack_within` = 200 ms, jitter aside: 0.7 s four times, then 1.7 s, 2.7 s, … 30 s. The
 //! jitter is a hash of room and attempt: members of one room become due together, so the frames stay shared.
 
 use std::collections::VecDeque;

@@ -1,8 +1,8 @@
 //! The pass: one walk over members, with the same frames for every member at the seq before the frames.
 //!
-//! A free function over slices, so tests and benches run the same code as a segment. No allocation, look-up,
-//! lock, log or metric per member. Members with other needs go into the tally, and the segment serves these
-//! members after the loop.
+//! A free function over slices, so tests and benches run the same code as a segment. No look-up, lock, log or
+//! metric per member, and no allocation for a level member. Members with other needs go into the tally, and
+//! the segment serves these members after the loop.
 
 use std::time::Instant;
 
@@ -49,7 +49,7 @@ pub struct PassFrames {
     pub(super) frames: [Vec<Bytes>; Encoding::ALL.len()],
     /// Last offset of the reliable stream after each batch.
     pub(super) sent: Vec<u64>,
-    /// Messages that each of them tells as skipped.
+    /// Messages told as skipped by each batch.
     pub(super) skipped: Vec<u64>,
 }
 
@@ -60,9 +60,9 @@ pub struct PassTally {
     pub(super) aside: usize,
     /// Frames taken, queued frames included.
     pub(super) level: u64,
-    /// Of the level frames, those of members that did not take all frames.
+    /// Level frames taken by members that refused a later frame of the pass.
     pub(super) partial: u64,
-    /// Messages that those told as skipped.
+    /// Messages told as skipped in the frames of `partial`.
     pub(super) partial_skipped: u64,
     pub(super) queued: u64,
     /// Batches not taken by members.
@@ -132,8 +132,8 @@ impl PassTally {
         self.refused.push(slot);
     }
 
-    /// Messages told as skipped in level frames. Counted after the pass, from the frames that were taken: members that
-    /// took all frames were told all, so the pass itself counts nothing more.
+    /// Messages told as skipped in level frames. Counted after the pass, from the frames that were taken:
+    /// members that took all frames were told all, so the pass itself counts nothing more.
     pub(super) fn messages_skipped(&self, frames: &PassFrames) -> u64 {
         let whole = (self.level - self.partial) / frames.batches();
         whole * frames.skipped.iter().sum::<u64>() + self.partial_skipped

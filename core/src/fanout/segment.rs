@@ -1,8 +1,9 @@
 //! The segment: one room's members on one shard.
 //!
-//! A frame takes a member from one seq to a later seq. A member gets a frame exactly if the member stands at
-//! the first of the two. This one rule serves level frames, refreshes, and members that join or leave during
-//! a pass. A member's slot is stable: a leaver leaves a hole, and a later member fills the hole.
+//! A frame takes a member from one seq to a later seq (a carry leaves the seq). A member gets a frame exactly
+//! if the member stands at the first of the two. This one rule serves level frames, refreshes, and members
+//! that join or leave during a pass. A member's slot is stable: a leaver leaves a hole, and a later member
+//! fills the hole.
 //!
 //! Pure. The shard passes frames, turns and a [`Sink`] in, and sends the segment's requests to the room's
 //! home: [`Segment::take_wants`], [`Segment::take_carry_wants`], [`Segment::give_up_tallies`],

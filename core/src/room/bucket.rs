@@ -25,9 +25,9 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket with `per_second` places in the long run and `per_second` × `burst` at once, each at
-    /// least
-    /// 1. T is in whole nanoseconds: above 1 000 000 a second the rate is off by more than 0.1 %.
+    /// A full bucket with `per_second` places in the long run and `per_second` × `burst` at once. Each of the
+    /// two numbers is at least one. T is in whole nanoseconds: above 1 000 000 a second the rate is off by
+    /// more than 0.1 %.
     #[must_use]
     pub fn new(per_second: u32, burst: Duration, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);

@@ -17,7 +17,7 @@ pub enum Found {
     },
     /// Memory does not reach back far enough: the store has to be read.
     InStore {
-        /// The offset to read behind. Nothing up to here is alive.
+        /// The offset to read behind. Nothing between the asked offset and this one is alive.
         from: u64,
     },
 }

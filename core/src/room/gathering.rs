@@ -127,8 +127,8 @@ impl Gathering {
     /// flush.
     pub(super) fn next_cause(&mut self, began: Cause, members: u64, now: Instant) -> Option<Cause> {
         let waiting = self.waiting()?;
-        // Urgent messages that fill more than one batch leave in this flush: the next early one is 20 ms
-        // away.
+        // Urgent messages that fill more than one batch leave in this flush: the next early one is
+        // `urgent_spacing` away.
         if began == Cause::Early && waiting.urgent {
             self.pace.flushed_early(now);
             return Some(Cause::Early);

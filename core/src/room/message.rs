@@ -166,8 +166,9 @@ impl Unavailable {
 }
 
 named! {
-    /// The reason for a message dropped on purpose. The publisher, the room's account and a metric tell of
-    /// the message. The room's members are told if the message had been accepted.
+    /// The reason for a message dropped on purpose. The publisher and a metric tell of the message, and so
+    /// does the room's account, unless a key's limit stopped the message at the door. The room's members are
+    /// told if the message had been accepted.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum ShedReason {
         /// The room is full, or was full as a message of a higher priority came.
@@ -202,7 +203,7 @@ impl ShedReason {
         self.is_limit() || matches!(self, Self::RoomFull | Self::Sampled | Self::Expired | Self::LossyOff)
     }
 
-    /// True if the publisher sent too much; false if the node has too much to do.
+    /// True for a limit of messages a second: the publisher sent too much.
     #[must_use]
     pub fn is_limit(self) -> bool {
         matches!(self, Self::TypeRate | Self::RoomRate | Self::KeyRate)

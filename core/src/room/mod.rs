@@ -18,7 +18,7 @@
 //! | `Audience` | the number of members told to devices |
 //! | `Life` | uses, closing and dropping |
 //!
-//! No part knows another. `Room` routes each input to the parts concerned, and carries values between parts.
+//! No part holds another. `Room` routes each input to the parts concerned, and carries values between parts.
 
 pub mod account;
 pub mod audience;

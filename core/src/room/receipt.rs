@@ -105,7 +105,8 @@ pub struct Acks {
 const BUCKETS_PER_OCTAVE: u64 = 8;
 
 impl Acks {
-    /// Counts an acknowledgement, `took` after the sending.
+    /// Counts an acknowledgement, `took` after the sending (after the acceptance, if no segment existed
+    /// then).
     pub fn add(&mut self, took: Duration) {
         // Past an hour all are the same.
         let took_ms = millis(took).min(3_600_000);

@@ -53,7 +53,7 @@ impl Metric {
             Self::Join => Quantile::P99.of(&report.join),
             Self::Answer => Quantile::P99.of(&report.answer),
             Self::Lateness => Quantile::P99.of(&report.lateness),
-            // Without devices nothing was watched, so no loss proves nothing.
+            // Without devices nothing was checked, so no loss proves nothing.
             Self::Loss => (report.devices > 0).then(|| ratio(report.violations.total(), 1)),
             Self::Refused => report.refused_share(),
             Self::Skipped => share(report.seen.skipped, report.seen.deliveries + report.seen.skipped),

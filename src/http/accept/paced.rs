@@ -38,7 +38,7 @@ pub(super) struct Pulse {
     /// The moment at which the peer's last answer was taken, in milliseconds after `accepted`.
     silent_ms: AtomicU64,
     /// The door needs the place for another connection.
-    asked: Notify,
+    pub(super) asked: Notify,
 }
 
 impl Pulse {

@@ -12,7 +12,7 @@ use roomcast_core::room::bucket::Bucket;
 /// One second's worth of messages may come at once.
 const BURST: Duration = Duration::from_secs(1);
 
-/// The limit of each publisher key. Every publish is held against a limit.
+/// The limit of each publisher key.
 #[derive(Debug)]
 pub(crate) struct KeyLimits {
     /// Key -> bucket. An open door has a single bucket for all publishers. Empty: no limit.

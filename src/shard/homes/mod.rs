@@ -266,7 +266,7 @@ impl Homes {
             Ok(key) => self.tell_room(key, Input::Segment { shard, said: SegmentSaid::Join(join) }, now),
             Err(code) => {
                 let refused = JoinRefused { connection: join.connection, join: join.join, code };
-                // The room is not open, so it has no run.
+                // A refusal answers a join, which knows no run of the room.
                 let said = HomeSaid::Refused(refused);
                 self.lanes.send(shard, Delivery { room: room.clone(), run: Run(0), said });
             }

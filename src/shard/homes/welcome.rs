@@ -28,8 +28,8 @@ pub(super) struct Welcomes(VecDeque<SharedWelcome>);
 struct SharedWelcome {
     like: WelcomeKey,
     encoded_at: Instant,
-    /// The part of the reliable stream in the welcome, and the offset up to which level members have the
-    /// stream.
+    /// The part of the reliable stream behind the welcome: from the last offset in it to the last offset of
+    /// level members.
     opening: Option<Reach>,
     frame: Bytes,
 }

@@ -141,7 +141,7 @@ fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
     number(out, 3, head.seq.0);
 }
 
-/// Writes the span of a batch. A zero `after` is left out like any zero: a decoder reads 0.
+/// Writes messages without the seq of a batch, each as `field`.
 fn messages(out: &mut BytesMut, field: u32, messages: &[Arc<Message>]) {
     for each in messages {
         message(out, field, each, None);
