@@ -1,12 +1,11 @@
-//! Why a command ends without a verdict.
+//! The ends of a command without a verdict.
 
-/// Why a run gave no verdict.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// What was typed can't be done.
+    /// Flags or a scenario that can't be carried out; exit code 1.
     #[error("{0}")]
     Usage(String),
-    /// What was named can't be reached, or is not roomcast.
+    /// A target that can't be reached, or is not roomcast; exit code 2.
     #[error("{0}")]
     Target(String),
 }

@@ -16,7 +16,7 @@ const PRONOUNS_PERMILLE_MAX: usize = 45;
 /// Columns of a line of code or prose.
 const COLUMNS_MAX: usize = 120;
 
-/// What is counted over the doc comments of one crate.
+/// Counts over the doc comments of one crate.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Prose {
     blocks: usize,
