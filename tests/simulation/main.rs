@@ -24,6 +24,7 @@ mod publisher;
 mod quiet;
 mod regressions;
 mod scatter;
+mod slow;
 mod socket;
 mod storm;
 mod world;
@@ -36,7 +37,9 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 35] = [
+const BRANCHES: [&str; 37] = [
+    "history piece",
+    "slow link",
     "partial write",
     "remainder",
     "behind",

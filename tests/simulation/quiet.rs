@@ -22,7 +22,9 @@ impl World {
         self.heal();
         for device in &mut self.devices {
             device.stalled = false;
-            device.pipe.borrow_mut().capacity = usize::MAX;
+            let mut pipe = device.pipe.borrow_mut();
+            pipe.link = None;
+            pipe.capacity = usize::MAX;
         }
         for _ in 0..QUIET_STEPS {
             self.turn_until_idle();

@@ -23,9 +23,13 @@ impl<S: Socket> Residents<S> {
         let overdue = self.connections.waiting_indices();
         let overdue =
             overdue.filter_map(|index| Some((index, self.connections[index].overdue(now.instant)?)));
-        let overdue: Vec<(u32, CloseReason)> = overdue.collect();
+        let mut overdue: Vec<(u32, CloseReason)> = overdue.collect();
+        overdue.extend(self.connections.stuck(now.instant).into_iter().map(|index| (index, CloseReason::NoProgress)));
         for (index, reason) in overdue {
             self.close(index, reason, now);
+        }
+        for index in self.connections.patient_indices() {
+            self.go_on_with_history(index, now);
         }
         self.close_silent(now);
     }

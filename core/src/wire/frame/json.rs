@@ -105,6 +105,17 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     frame.finish()
 }
 
+pub(super) fn history_piece(head: Head<'_>, past: &[Past]) -> Bytes {
+    let mut frame = FrameDraft::new(TEXT);
+    let out = &mut frame.bytes;
+    text(out, r#"{"kind":"history","#);
+    room_run_seq(out, head);
+    text(out, ",\"history\":");
+    history(out, past);
+    text(out, "}");
+    frame.finish()
+}
+
 /// Page of the history for the pull side: JSON without a WebSocket header.
 #[must_use]
 pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {

@@ -14,6 +14,7 @@ use super::{BINARY, BatchFields, FrameDraft, Greeting, Head, Notice, OUTER_BYTES
 use crate::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::now::millis;
 use crate::room::counters::CounterChange;
+use crate::room::history::Past;
 use crate::room::id::{Seq, TypeName};
 use crate::room::message::{Class, Message, Payload};
 use crate::room::policy::Merge;
@@ -30,6 +31,7 @@ mod kind {
     pub(super) const CLOSED: u32 = 6;
     pub(super) const ERROR: u32 = 7;
     pub(super) const BYE: u32 = 8;
+    pub(super) const HISTORY: u32 = 9;
 }
 
 pub(super) fn message_bytes(message: &Message) -> usize {
@@ -89,6 +91,16 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     finish(frame, kind::WELCOME)
 }
 
+pub(super) fn history_piece(head: Head<'_>, history: &[Past]) -> Bytes {
+    let mut frame = FrameDraft::new(BINARY);
+    let out = &mut frame.bytes;
+    room_run_seq(out, head);
+    for past in history {
+        message(out, 4, &past.message, Some(past.seq));
+    }
+    finish(frame, kind::HISTORY)
+}
+
 pub(super) fn notice(notice: Notice<'_>) -> Bytes {
     let mut frame = FrameDraft::new(BINARY);
     let out = &mut frame.bytes;
@@ -134,7 +146,7 @@ fn finish(frame: FrameDraft, kind: u32) -> Bytes {
     frame.finish_behind(&outer[..written])
 }
 
-/// Writes fields 1 to 3, common to welcome and batch.
+/// Writes fields 1 to 3, common to welcome, batch and history.
 fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
     bytes(out, 1, head.room.as_str().as_bytes());
     bytes(out, 2, head.run.to_string().as_bytes());
