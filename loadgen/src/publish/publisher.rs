@@ -28,6 +28,7 @@ use crate::publish::answer::read_answer;
 use crate::publish::attempts::{Attempts, Next, Tried};
 use crate::publish::request::{Requests, Traffic};
 use crate::scenario::payload::Payloads;
+use crate::scenario::plan::{Plan, room_name};
 use crate::wire::doors::Door;
 use crate::wire::exchange::Exchange;
 use crate::wire::frame::Encoding;
@@ -52,6 +53,21 @@ pub(crate) struct PublisherPlan {
     pub(crate) traffic: Traffic,
     /// Time from the start during which latency and lateness are not recorded.
     pub(crate) warm_up_ns: u64,
+}
+
+impl PublisherPlan {
+    /// The publisher of a run; `seed` decides the payloads.
+    pub(crate) fn of(plan: &Plan, traffic: Traffic, seed: u64) -> Self {
+        Self {
+            door: plan.target.publisher_door.clone(),
+            encoding: plan.encoding,
+            publisher_key: plan.target.publisher_key.clone(),
+            room_names: (0..plan.rooms).map(|room| room_name(&plan.target.room_stem, room)).collect(),
+            payloads: Payloads::new(traffic.load.length, seed),
+            traffic,
+            warm_up_ns: plan.warm_up_ms * 1_000_000,
+        }
+    }
 }
 
 /// The result of publishing.
@@ -178,14 +194,15 @@ struct Publisher {
     outcomes: Outcomes,
 }
 
-/// Publishes the whole schedule of `published`, and waits for the answers.
+/// Publishes the whole schedule, and waits for the answers.
 ///
 /// # Errors
 /// When the kernel gives no epoll or timer descriptor.
-pub(crate) fn publish(plan: PublisherPlan, published: Published) -> std::io::Result<Outcomes> {
+pub(crate) fn publish(plan: PublisherPlan) -> std::io::Result<Outcomes> {
     let poll = Poll::new()?;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+    let published = Published::new(plan.traffic.load.schedule.clone());
     let start_ns = published.schedule().start_ns;
     let timed_from_ns = start_ns + plan.warm_up_ns;
     let mut publisher = Publisher {

@@ -14,13 +14,12 @@ use crate::figures::ratio;
 use crate::fleet::preflight;
 use crate::fleet::processes::{Fleet, Latest, Trouble};
 use crate::fleet::words::{Order, WorkerResult};
-use crate::ledger::Published;
 use crate::machine::environment::Environment;
 use crate::node::cpu::{CpuFigures, Meter, Spent};
 use crate::node::faults::{FaultDone, Faults};
 use crate::node::memory::MemoryFigures;
 use crate::node::samples::{Lately, Sample, ServerWatch, enter_deliveries};
-use crate::publish::publisher::{self, Outcomes};
+use crate::publish::publisher::{Outcomes, PublisherPlan, publish};
 use crate::publish::request::Traffic;
 use crate::report::output::{show, write_text};
 use crate::report::types::TypeTable;
@@ -28,8 +27,8 @@ use crate::report::{PublishedFigures, Report, Verdict, html, junit};
 use crate::run::live::{Live, Totals};
 use crate::run::settle::Merged;
 use crate::scenario::mix::{Class, Load, type_seed};
-use crate::scenario::payload::{Payloads, reliable_seed};
-use crate::scenario::plan::{Plan, Reliable, Target, room_name};
+use crate::scenario::payload::reliable_seed;
+use crate::scenario::plan::{Plan, Reliable, Target};
 use crate::scenario::schedule::Schedule;
 
 /// The time from the order to start until the start, and an addition for each thousand devices of a worker: a
@@ -168,17 +167,8 @@ fn spawn_reliable(plan: &Plan, reliable: &Reliable, start_ns: u64) -> Publishing
 }
 
 fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
-    let published = Published::new(traffic.load.schedule.clone());
-    let publishing = publisher::PublisherPlan {
-        door: plan.target.publisher_door.clone(),
-        encoding: plan.encoding,
-        publisher_key: plan.target.publisher_key.clone(),
-        room_names: (0..plan.rooms).map(|room| room_name(&plan.target.room_stem, room)).collect(),
-        payloads: Payloads::new(traffic.load.length, seed),
-        traffic,
-        warm_up_ns: plan.warm_up_ms * 1_000_000,
-    };
-    std::thread::spawn(move || publisher::publish(publishing, published))
+    let publishing = PublisherPlan::of(plan, traffic, seed);
+    std::thread::spawn(move || publish(publishing))
 }
 
 /// Accepted messages by type and room: a device is done after so many.
@@ -348,6 +338,7 @@ fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Published;
 
     #[test]
     fn large_workers_are_told_the_start_sooner() {
