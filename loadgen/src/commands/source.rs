@@ -124,6 +124,7 @@ fn welcome(stream: TcpStream) -> std::io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(REQUEST_AGE_MAX))?;
     let mut room = None;
+    #[expect(clippy::result_large_err, reason = "the error is tungstenite's, and is never made")]
     let answer = |request: &Request, mut response: Response| {
         let path = request.uri().path().strip_prefix("/v1/rooms/");
         room = path.and_then(|path| path.split('/').next()).map(str::to_owned);
