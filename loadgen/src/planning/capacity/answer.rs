@@ -392,8 +392,8 @@ impl fmt::Display for PlanAnswer {
             let Resources { processors, memory_bytes, nic_bits_per_s } = need;
             writeln!(
                 f,
-                "TOO LARGE    {rooms} {} with {viewers} devices: {processors:.1} processors, {:.1} GiB and {:.2} Gbit/s \
-                 each, more than a node can give. A room is on a single node; spread over nodes it would fill \
+                "TOO LARGE    {rooms} {} with {viewers} devices: {processors:.1} processors, {:.1} GiB and {:.2} \
+                 Gbit/s each, more than a node can give. A room is on a single node; spread over nodes it would fill \
                  {nodes_if_spread:.0}. The figures above leave out such rooms",
                 if *rooms == 1 { "room" } else { "rooms" },
                 memory_bytes / gib,
