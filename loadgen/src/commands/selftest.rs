@@ -30,8 +30,7 @@ use crate::report::Verdict;
 use crate::report::output::{openable, show};
 use crate::run::args::{RunArgs, typed};
 use crate::run::settle::Merged;
-use crate::scenario::mix::{Load, type_seed};
-use crate::scenario::payload::Payloads;
+use crate::scenario::mix::Load;
 use crate::scenario::plan::{Plan, room_name};
 
 const PAYLOAD_BYTES: usize = 100;
@@ -212,7 +211,7 @@ fn verified(
     pin(allowed.last().into_iter());
     let started = source.and_then(|source| {
         let plan = plan(args, source.doors, FRAMES_PER_SECOND_MAX)?;
-        let fleet = Fleet::start(&plan).map_err(|error| error.to_string())?;
+        let fleet = Fleet::start(&plan)?;
         Ok((source, plan, fleet))
     });
     // Before any error leaves this function: later parts need all processors again.
@@ -284,20 +283,11 @@ fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
     let source = Source::start()?;
     let plan = plan(args, source.doors, ACTIONS_PER_SECOND)?;
     let load = load(&plan, monotonic_ns() + LEAD_NS)?;
-    let publishing = publisher::PublisherPlan {
-        door: plan.target.publisher_door.clone(),
-        encoding: plan.encoding,
-        publisher_key: None,
-        room_names: vec![room_name(&plan.target.room_stem, 0)],
-        payloads: Payloads::new(load.length, type_seed(plan.seed, &load.type_name)),
-        warm_up_ns: 0,
-        traffic: Traffic { load: load.clone(), reliable_types: None, ttl_ms: None, attempts_max: 1 },
-    };
-    let published = Published::new(load.schedule);
+    let traffic = Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 };
     // A thread of its own, as in a run: `schedstat` counts the wait of a single thread.
     let publisher = std::thread::spawn(move || {
         let before_ns = waited_ns(&file("/proc/thread-self/schedstat"));
-        let outcomes = publisher::publish(publishing, published);
+        let outcomes = publisher::publish(&plan, traffic);
         (outcomes, waited_ns(&file("/proc/thread-self/schedstat")).saturating_sub(before_ns))
     });
     let (outcomes, waited_ns) = publisher.join().map_err(|_| "the publisher broke down".to_owned())?;
