@@ -13,8 +13,8 @@ use crate::scenario::seating::Seating;
 /// 14 000 connections the search goes port by port: each of a raid's last devices would wait milliseconds.
 pub(crate) const DEVICES_PER_SOURCE: usize = 8_000;
 
-/// One worker's part of a run. Device n belongs to worker n modulo the workers, so all workers share every rush of
-/// joins.
+/// One worker's part of a run. Device n belongs to worker n modulo the workers, so all workers share every
+/// rush of joins.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     pub(crate) plan: Plan,

@@ -39,7 +39,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The types of a mix, with counts for each device of the limited types. The payloads follow from the seed.
+    /// The types of a mix, with counts for each device of the limited types. The payloads follow from the
+    /// seed.
     pub(crate) fn new(loads: Vec<Load>, limits: &[Limit], seed: u64) -> Self {
         let place = |limit: &Limit| loads.iter().position(|load| load.type_name == limit.type_name);
         let limits = limits.iter().filter_map(place).take(LIMITS_MAX).collect();

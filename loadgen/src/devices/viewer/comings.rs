@@ -214,12 +214,12 @@ impl Devices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
+    use super::super::tests::watching;
     use crate::scenario::habits::Awkward;
 
     #[test]
     fn who_hops_goes_where_most_are() {
-        let mut viewers = fixture::watching(1_000, 10, Awkward::default());
+        let mut viewers = watching(1_000, 10, Awkward::default());
         let mut hop = |index: usize| {
             let before = viewers.devices[index].place;
             viewers.hop(index, 5);

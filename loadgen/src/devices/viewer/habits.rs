@@ -254,14 +254,14 @@ impl Devices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
+    use super::super::tests::watching;
     use super::*;
     use crate::scenario::habits::Awkward;
 
     #[test]
     fn a_device_that_comes_back_often_is_cut_no_more_often_for_it() {
         let awkward = Awkward { reconnect_share: 1_000_000, ..Awkward::default() };
-        let mut viewers = fixture::watching(2, 1, awkward);
+        let mut viewers = watching(2, 1, awkward);
         for now_ns in [10, 20, 30] {
             viewers.devices[1].track.place.returned_ns = now_ns;
             viewers.welcomed(1, None, now_ns);

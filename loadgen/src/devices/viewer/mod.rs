@@ -30,8 +30,6 @@ use crate::wire::handshake::Handshake;
 
 mod comings;
 mod connecting;
-#[cfg(test)]
-mod fixture;
 mod habits;
 
 /// Largest read: a whole frame and the half of the next.
@@ -489,11 +487,4 @@ enum Got {
 struct Ending(bool);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_costs_no_more_than_136_bytes_here() {
-        assert!(size_of::<Device>() <= 136, "{}", size_of::<Device>());
-    }
-}
+mod tests;

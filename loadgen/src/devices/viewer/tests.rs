@@ -1,8 +1,9 @@
-//! Devices for tests: in their rooms by their phase alone, without connections.
+//! Facts about devices, and devices for the tests of the other files: in their rooms by their phase alone,
+//! without connections.
 
 use std::net::Ipv4Addr;
 
-use super::{Devices, Phase};
+use super::{Device, Devices, Phase};
 use crate::devices::assignment::Assignment;
 use crate::devices::known::Known;
 use crate::devices::watch::Watch;
@@ -29,4 +30,9 @@ pub(super) fn watching(devices: u32, rooms: u32, awkward: Awkward) -> Devices {
     viewers.watching = viewers.devices.len();
     viewers.shaking = 0;
     viewers
+}
+
+#[test]
+fn a_device_costs_no_more_than_136_bytes_here() {
+    assert!(size_of::<Device>() <= 136, "{}", size_of::<Device>());
 }
