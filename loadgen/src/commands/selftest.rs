@@ -24,13 +24,13 @@ use crate::fleet::words::Order;
 use crate::fleet::worker::SETTLE_NS;
 use crate::ledger::{Outcome, Published, Violations};
 use crate::machine::environment::{Environment, file};
-use crate::publish::publisher::{Outcomes, PublisherPlan, publish};
+use crate::publish::publisher::{self, Outcomes};
 use crate::publish::request::Traffic;
 use crate::report::Verdict;
 use crate::report::output::{openable, show};
 use crate::run::args::{RunArgs, typed};
 use crate::run::settle::Merged;
-use crate::scenario::mix::{Load, type_seed};
+use crate::scenario::mix::Load;
 use crate::scenario::plan::{Plan, room_name};
 
 const PAYLOAD_BYTES: usize = 100;
@@ -204,7 +204,7 @@ fn verified(
     pin(allowed.last().into_iter());
     let started = source.and_then(|source| {
         let plan = plan(args, source.doors, FRAMES_PER_SECOND_MAX)?;
-        let fleet = Fleet::start(&plan).map_err(|error| error.to_string())?;
+        let fleet = Fleet::start(&plan)?;
         Ok((source, plan, fleet))
     });
     // Before any error leaves this function: later parts need all processors again.
@@ -276,13 +276,11 @@ fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
     let source = Source::start()?;
     let plan = plan(args, source.doors, ACTIONS_PER_SECOND)?;
     let load = load(&plan, monotonic_ns() + LEAD_NS)?;
-    let seed = type_seed(plan.seed, &load.type_name);
     let traffic = Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 };
-    let publishing = PublisherPlan::of(&plan, traffic, seed);
     // A thread of its own, as in a run: `schedstat` counts the wait of a single thread.
     let publisher = std::thread::spawn(move || {
         let before_ns = waited_ns(&file("/proc/thread-self/schedstat"));
-        let outcomes = publish(publishing);
+        let outcomes = publisher::publish(&plan, traffic);
         (outcomes, waited_ns(&file("/proc/thread-self/schedstat")).saturating_sub(before_ns))
     });
     let (outcomes, waited_ns) = publisher.join().map_err(|_| "the publisher broke down".to_owned())?;
