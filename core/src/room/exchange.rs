@@ -160,7 +160,6 @@ pub struct WriteCost {
 
 impl WriteCost {
     /// Processor time of a pass over these members.
-    #[must_use]
     pub fn pass(&self, census: Census) -> Duration {
         self.per_member.saturating_mul(u32::try_from(census.members()).unwrap_or(u32::MAX))
     }
@@ -477,13 +476,11 @@ impl Census {
     }
 
     /// The members of all encodings.
-    #[must_use]
     pub fn members(&self) -> u64 {
         self.0.iter().copied().map(u64::from).sum()
     }
 
     /// Returns true if frames of this encoding are needed.
-    #[must_use]
     pub fn uses(&self, encoding: Encoding) -> bool {
         self.0[encoding.index()] > 0
     }
