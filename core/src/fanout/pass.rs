@@ -89,7 +89,7 @@ pub fn pass<S: Sink>(
             tally.set_aside(slot, member, frames);
             continue;
         }
-        let offered = &frames.frames[member.encoding.index()];
+        let offered = &frames.frames[member.encoding as usize];
         let offer = sink.offer(member.connection, offered, now);
         (member.last_seq, member.sent) = (frames.to, frames.reach.through);
         match offer {

@@ -452,7 +452,7 @@ impl Segment {
     ) {
         let member = &mut self.members[slot as usize];
         let first = usize::try_from(member.last_seq.0 - frames.from.0).expect("a pass has few batches");
-        let offered = &frames.frames[member.encoding.index()][first..];
+        let offered = &frames.frames[member.encoding as usize][first..];
         let taken = match sink.offer(member.connection, offered, now) {
             Offer::Written => offered.len(),
             Offer::Queued => {

@@ -466,12 +466,12 @@ pub struct Census(pub [u32; Encoding::ALL.len()]);
 impl Census {
     /// Adds a member.
     pub fn add(&mut self, encoding: Encoding) {
-        self.0[encoding.index()] += 1;
+        self.0[encoding as usize] += 1;
     }
 
     /// Removes a member.
     pub fn remove(&mut self, encoding: Encoding) {
-        let members = &mut self.0[encoding.index()];
+        let members = &mut self.0[encoding as usize];
         *members = members.checked_sub(1).expect("only members leave");
     }
 
@@ -482,6 +482,6 @@ impl Census {
 
     /// Returns true if frames of this encoding are needed.
     pub fn uses(&self, encoding: Encoding) -> bool {
-        self.0[encoding.index()] > 0
+        self.0[encoding as usize] > 0
     }
 }

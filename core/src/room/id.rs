@@ -231,11 +231,6 @@ impl Encoding {
             Self::Proto => "roomcast.v1.proto",
         }
     }
-
-    /// Index in tables by encoding, 0 or 1.
-    pub fn index(self) -> usize {
-        self as usize
-    }
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ use self::segments::Segments;
 use self::state::RoomState;
 use self::stream::{Phase, Stream};
 use self::tally::RoomTally;
-use crate::now::Now;
+use crate::now::{Now, millis};
 
 /// A room, at its home.
 #[derive(Debug)]
@@ -164,13 +164,7 @@ impl Room {
     /// The processor time of the room's passes, all shards together, in thousandths of a processor. Smoothed
     /// over about ten seconds.
     pub fn load_permille(&self, now: Instant) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "small, and never negative"
-        )]
-        let permille = (self.segments.pass_rate.per_second(now) * 1000.0) as u64;
-        permille
+        millis(Duration::from_secs_f64(self.segments.pass_rate.per_second(now)))
     }
 
     /// Messages gathered for the next flush.

@@ -122,11 +122,6 @@ impl CloseReason {
         }
     }
 
-    /// Place of the reason in [`Self::ALL`], for arrays by reason.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
     /// WebSocket close code. `None` for [`Self::Gone`]: no peer is left to receive a close frame.
     pub fn code(self) -> Option<u16> {
         self.row().code
@@ -160,7 +155,7 @@ mod tests {
         let mut codes = BTreeSet::new();
         let mut names = BTreeSet::new();
         for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), index, "{reason:?}");
+            assert_eq!(reason as usize, index, "{reason:?}");
             assert!(names.insert(reason.name()), "{reason:?}");
             assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
             match reason.code() {
