@@ -358,8 +358,11 @@ impl Buffer {
     /// Drops the oldest of the lowest ranks below `rank` until there is room. Returns false, and drops
     /// nothing, if all of those would not make enough room.
     fn make_room(&mut self, rank: Rank, bytes: usize, messages: usize, now: Instant) -> bool {
+        if self.has_room_for(bytes, messages) {
+            return true;
+        }
         // Asked first: a message that is refused anyway costs no other message its place.
-        if !self.has_room_for(bytes, messages) && !self.may_make_room(rank, bytes, messages) {
+        if !self.may_make_room(rank, bytes, messages) {
             return false;
         }
         for below in rank.below() {
