@@ -469,7 +469,7 @@ mod tests {
         tally.rooms.accepted.add(Class::Lossy, 3);
         tally.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
         tally.rooms.unavailable[Unavailable::StreamFull as usize] = 5;
-        tally.closed[CloseReason::Behind.index()] = 4;
+        tally.closed[CloseReason::Behind as usize] = 4;
         let now = clock::now().instant;
         tally.written.push(now);
         metrics.add(&tally, now + Duration::from_millis(90));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Shard;
@@ -14,7 +15,7 @@ use roomcast_core::room::id::{Epoch, RoomName, Run, Seen};
 use roomcast_core::room::ladder::{RoomStep, Step};
 use roomcast_core::room::pace::RoomSettings;
 use roomcast_core::room::receipt::Acks;
-use roomcast_core::room::view::{ClosedView, HistoryPage, RoomLine, RoomView};
+use roomcast_core::room::view::{ClosedView, RoomLine, RoomView};
 
 /// A question to a shard.
 pub(super) trait Question: fmt::Debug + Send + 'static {
@@ -138,7 +139,7 @@ pub(super) struct History {
 }
 
 impl Question for History {
-    type Answer = Option<HistoryPage>;
+    type Answer = Option<Bytes>;
 
     fn answer(self, shard: &mut Shard<DeviceSocket>, now: Now) -> Self::Answer {
         shard.homes.history(&self.room, self.seen, self.limit, now)

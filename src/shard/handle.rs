@@ -35,9 +35,7 @@ use roomcast_core::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
 use roomcast_core::room::ladder::{RoomStep, Step};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::{RoomRules, RoomSettings};
-use roomcast_core::room::view::{
-    ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
-};
+use roomcast_core::room::view::{ClosedView, RecallView, ReceiptView, RoomLine, RoomView, StreamRefusal};
 use roomcast_core::room::{Ask, Told};
 use roomcast_core::wire::frame;
 
@@ -254,7 +252,7 @@ impl Shards {
         room: RoomName,
         seen: Option<Seen>,
         limit: usize,
-    ) -> Result<Option<HistoryPage>, Unanswered> {
+    ) -> Result<Option<Bytes>, Unanswered> {
         self.ask(self.home(&room), History { room, seen, limit }).await
     }
 
@@ -308,11 +306,11 @@ impl Shards {
         &self,
         room: RoomName,
         after: Option<Cursor>,
-    ) -> Result<Result<ReliablePage, StreamRefusal>, Unanswered> {
+    ) -> Result<Result<Bytes, StreamRefusal>, Unanswered> {
         let told = self.ask_stream(room.clone(), Ask::Pull { after }).await?;
         let Told::Pulled(pulled) = told else { unreachable!("each ask has its own answer") };
         // Encoded here, on the door's thread: a page of 64 KiB would hold up the shard's passes.
-        Ok(pulled.map(|(opening, reset)| ReliablePage { json: frame::reliable_page(&room, &opening, reset) }))
+        Ok(pulled.map(|(opening, reset)| frame::reliable_page(&room, &opening, reset)))
     }
 
     /// A room's step of the ladder; `None`: the room is not open.

@@ -399,7 +399,7 @@ fn log_step(shard: usize, change: StepChange, strains: Pressure) {
 /// A line per reason and turn, however many connections it took.
 fn log_closes(tally: &Tally) {
     for reason in CloseReason::ALL {
-        let connections = tally.closed[reason.index()];
+        let connections = tally.closed[reason as usize];
         if connections == 0 {
             continue;
         }

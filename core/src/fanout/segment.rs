@@ -108,7 +108,6 @@ enum Brings {
 
 impl Segment {
     /// A segment without members, at the room's present `seq`.
-    #[must_use]
     pub fn new(room: RoomName, run: Run, seq: Seq, epoch: Option<Epoch>) -> Self {
         Self {
             cursors: Cursors::new(&room),
@@ -129,19 +128,16 @@ impl Segment {
     }
 
     /// Name of the room.
-    #[must_use]
     pub fn room(&self) -> &RoomName {
         &self.room
     }
 
     /// Life of the room.
-    #[must_use]
     pub fn run(&self) -> Run {
         self.run
     }
 
     /// Number of members by encoding.
-    #[must_use]
     pub fn census(&self) -> Census {
         self.census
     }
@@ -152,7 +148,6 @@ impl Segment {
     }
 
     /// Life of the reliable stream. `None`: unknown while the store does not answer.
-    #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
@@ -206,7 +201,6 @@ impl Segment {
     }
 
     /// Acknowledgements of a message on this segment. `None`: the segment has no tally of the message.
-    #[must_use]
     pub fn acks(&self, offset: u64) -> Option<&Acks> {
         self.cursors.acks(offset)
     }
@@ -272,7 +266,7 @@ impl Segment {
     /// Takes the home's answer to a carry request. `None` as frame: no message of the carry is alive.
     /// `floor`: no message up to this offset is alive.
     pub fn carried(&mut self, want: CarryWant, seq: Seq, frame: Option<Bytes>, floor: u64) {
-        self.cursors.forget_through(floor);
+        self.cursors.schedule.forget_through(floor);
         match frame {
             Some(frame) => self.queue.push_back(Queued::Carry { want, seq, frame }),
             None => self.cursors.nothing_alive(want),
@@ -304,25 +298,21 @@ impl Segment {
     }
 
     /// True if a turn has work.
-    #[must_use]
     pub fn is_busy(&self) -> bool {
         self.pass.is_some() || !self.visits.is_empty() || !self.queue.is_empty()
     }
 
     /// True if a member waits for a refresh about missed batches.
-    #[must_use]
     pub fn awaits_refresh(&self) -> bool {
         self.asked.keys().any(|want| want.since < self.seq)
     }
 
     /// True while a pass is under way.
-    #[must_use]
     pub fn is_passing(&self) -> bool {
         self.pass.is_some()
     }
 
     /// Batches in the queue for the next pass, at most [`SEGMENT_QUEUED_MAX`].
-    #[must_use]
     pub fn queued_batches(&self) -> usize {
         self.queue.iter().filter(|queued| matches!(queued, Queued::Level(_))).count()
     }
@@ -399,7 +389,6 @@ impl Segment {
     }
 
     /// Moment of the next call of [`Self::look`]. `None`: every member has acknowledged everything.
-    #[must_use]
     pub fn poll_look(&self) -> Option<Instant> {
         self.cursors.look_at
     }
@@ -463,7 +452,7 @@ impl Segment {
     ) {
         let member = &mut self.members[slot as usize];
         let first = usize::try_from(member.last_seq.0 - frames.from.0).expect("a pass has few batches");
-        let offered = &frames.frames[member.encoding.index()][first..];
+        let offered = &frames.frames[member.encoding as usize][first..];
         let taken = match sink.offer(member.connection, offered, now) {
             Offer::Written => offered.len(),
             Offer::Queued => {
@@ -507,7 +496,7 @@ impl Segment {
                     let is_for_it = member.last_seq == seq
                         && member.encoding == want.encoding
                         && member.standing == Standing::Level
-                        && self.cursors.acked_through(*slot) == want.reach.after;
+                        && self.cursors.acked[*slot as usize].through == want.reach.after;
                     // Refused or taken: the next attempt comes after the next delay.
                     if is_for_it && turn.offer(member.connection, &visit.frame, sink, now) {
                         turn.carried += 1;

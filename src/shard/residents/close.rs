@@ -28,7 +28,7 @@ impl<S: Socket> Residents<S> {
         if connection.closing.replace(reason).is_some() {
             return;
         }
-        self.tally.closed[reason.index()] += 1;
+        self.tally.closed[reason as usize] += 1;
         let places = std::mem::take(&mut connection.places);
         if reason == CloseReason::Gone {
             // Nobody is there to hear a goodbye, and the caller has the connection dropped at the end of the
