@@ -28,7 +28,7 @@ use crate::http::viewer::ViewerDoor;
 use crate::http::viewer::admission::Admission;
 use crate::metrics::{DoorName, Metrics};
 use crate::seat::Seats;
-use crate::shard::handle::{Shards, ShardsPlan};
+use crate::shard::handle::Shards;
 use crate::store::Store;
 use crate::store::health::Health;
 use crate::store::memory::Memory;
@@ -96,19 +96,11 @@ impl Server {
 
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
-        let plan = ShardsPlan {
-            count: config.shards,
-            rules: config.flush,
-            heartbeat: config.heartbeat,
-            hot_members: config.hot_members,
-            hot_rooms: config.hot_rooms.clone(),
-            outbound_bytes_max: config.outbound_bytes_max,
-        };
         let store: Box<dyn Store> = match &config.data_dir {
             Some(folder) => Box::new(Redb::open(folder)?),
             None => Box::new(Memory::new(STORE_BYTES_MAX)),
         };
-        let (shards, threads, store) = Shards::start(&plan, store, &metrics)?;
+        let (shards, threads, store) = Shards::start(&config, store, &metrics)?;
         let descriptors_max = descriptors();
         let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
         let node = Arc::new(node(config, shards, seats.clone(), store.health(), metrics.clone()));
@@ -123,7 +115,7 @@ impl Server {
             open(ops, OperatorDoor::new(Arc::clone(&node)), &doorway)?;
             tokio::spawn(keep_up(doorway.metrics, doorway.stop));
         }
-        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = plan.count, descriptors_max, "started");
+        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = threads.len(), descriptors_max, "started");
         Ok(Self {
             node,
             viewer_addr,

@@ -22,7 +22,6 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
-use super::ask::reply as reply_with;
 use super::directory::Load;
 use super::handle::{Arrival, DoorRequest, Hello, Shards};
 use super::inbox::{InboxTaken, Left, Queue};
@@ -258,7 +257,7 @@ impl Shell {
     fn take_request(&self, request: DoorRequest, now: Now) {
         let mut shard = self.shard.borrow_mut();
         match request {
-            DoorRequest::Question(asked) => asked.answer(&mut shard, &self.shards, now),
+            DoorRequest::Question(question) => question.answer(&mut shard, &self.shards, now),
             DoorRequest::Stream { room, ask, reply } => {
                 let mut waits = self.waits.borrow_mut();
                 let ticket = waits.ticket();
@@ -301,24 +300,21 @@ impl Shell {
         let mut shard = self.shard.borrow_mut();
         let mut waits = self.waits.borrow_mut();
         while let Some((ticket, published)) = shard.homes.poll_answer() {
-            if let Some(reply) = waits.publishes.remove(&ticket) {
-                reply_with(reply, published);
-            }
+            // The door may have stopped waiting, here and below: then nobody hears the answer.
+            waits.publishes.remove(&ticket).map(|reply| reply.send(published));
         }
         while let Some((ticket, told)) = shard.homes.poll_told() {
-            if let Some(reply) = waits.asks.remove(&ticket) {
-                reply_with(reply, told);
-            }
+            waits.asks.remove(&ticket).map(|reply| reply.send(told));
         }
         self.shards.hear_homes(&mut shard.homes);
         for peer in shard.poll_wakes() {
             self.shards.way_in(peer).wake.notify_one();
         }
         if !waits.drains.is_empty() && shard.is_flushed() {
-            waits.drains.drain(..).for_each(|reply| reply_with(reply, ()));
+            waits.drains.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
         }
         if !waits.farewells.is_empty() && shard.residents.is_deserted() {
-            waits.farewells.drain(..).for_each(|reply| reply_with(reply, ()));
+            waits.farewells.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
         }
         let tally = shard.take_tally();
         log_closes(&tally);
