@@ -166,7 +166,7 @@ fn every_problem_code_is_in_the_protocol() {
         assert!(protocol.contains(&format!("`{reason}`")), "{reason}");
     }
     for refused in roomcast::auth::Refused::ALL {
-        assert!(protocol.contains(&format!("`{}`", refused.code())), "{refused}");
+        assert!(protocol.contains(&format!("`{}`", refused.name())), "{refused}");
     }
 }
 

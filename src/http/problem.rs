@@ -286,7 +286,7 @@ impl From<PublishError> for Problem {
 impl From<auth::Refused> for Problem {
     fn from(refused: auth::Refused) -> Self {
         let status = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::UNAUTHORIZED);
-        let problem = Self::new(status, refused.code());
+        let problem = Self::new(status, refused.name());
         // RFC 9110 wants a challenge with each 401. A 403 has none: other credentials would not help.
         if status == StatusCode::UNAUTHORIZED {
             return problem.header(hyper::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

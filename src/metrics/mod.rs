@@ -39,8 +39,6 @@ const LATENCY_BUCKETS_S: [f64; 14] =
 /// `flush.gather_max_ms` (1).
 const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];
 
-/// The classes in the order of their indices.
-const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
 /// The limits of messages per second, as the reasons of their shedding.
 const LIMITS: [ShedReason; 3] = [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -348,7 +346,7 @@ impl Cells {
             merged: register.by_class(&MERGED),
             shed: ShedReason::ALL
                 .iter()
-                .map(|reason| CLASSES.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
+                .map(|reason| Class::ALL.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
                 .collect(),
             over_limit: LIMITS.map(|limit| register.counter(&OVER_LIMIT, &[limit.name()])),
             unavailable: register.each(&UNAVAILABLE, Unavailable::ALL.map(Unavailable::name)),
@@ -411,7 +409,7 @@ impl Register {
     }
 
     fn by_class(&self, row: &Definition) -> [Counter; 5] {
-        CLASSES.map(|class| self.counter(row, &[class.name()]))
+        Class::ALL.map(|class| self.counter(row, &[class.name()]))
     }
 
     fn shard(&self, shard: &str) -> ShardCells {
