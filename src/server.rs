@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -110,9 +111,9 @@ impl Server {
         {
             // Sockets register with the runtime that is entered.
             let _doors = doors.enter();
-            open(viewer, ViewerDoor::new(Arc::clone(&node)), &doorway)?;
-            open(publisher, PublisherDoor::new(Arc::clone(&node)), &doorway)?;
-            open(ops, OperatorDoor::new(Arc::clone(&node)), &doorway)?;
+            open(viewer, ViewerDoor { node: Arc::clone(&node) }, &doorway)?;
+            open(publisher, PublisherDoor { node: Arc::clone(&node) }, &doorway)?;
+            open(ops, OperatorDoor { node: Arc::clone(&node) }, &doorway)?;
             tokio::spawn(keep_up(doorway.metrics, doorway.stop));
         }
         info!(%viewer_addr, %publisher_addr, %ops_addr, shards = threads.len(), descriptors_max, "started");
@@ -218,7 +219,7 @@ fn node(config: Config, shards: Shards, seats: Seats, store: Arc<Health>, metric
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,
-        admission: Admission::new(config.joins_per_second, now),
+        admission: Mutex::new(Admission::new(config.joins_per_second, now)),
         seats,
         store,
         pulls: Seats::new(PULLS_MAX),

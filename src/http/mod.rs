@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
@@ -51,7 +52,7 @@ pub(crate) struct Node {
     /// The allow-list of page origins, at the viewer door alone.
     pub(crate) origins: Origins,
     /// The rate of handshakes over the whole node.
-    pub(crate) admission: Admission,
+    pub(crate) admission: Mutex<Admission>,
     /// One seat per device connection.
     pub(crate) seats: Seats,
     /// One seat per page of history or reliable messages, held until the kernel has the whole page.

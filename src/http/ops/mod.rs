@@ -25,14 +25,10 @@ use readiness::{Readiness, Signs};
 /// The door of operators and their monitoring.
 #[derive(Debug)]
 pub(crate) struct OperatorDoor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 impl OperatorDoor {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
-    }
-
     async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         check_host(request.version(), request.headers())?;
         let path = request.uri().path();

@@ -28,14 +28,10 @@ use publish::publish;
 /// The door of streaming backends.
 #[derive(Debug)]
 pub(crate) struct PublisherDoor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 impl PublisherDoor {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
-    }
-
     async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         let node = &*self.node;
         check_host(request.version(), request.headers())?;

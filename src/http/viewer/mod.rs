@@ -37,14 +37,10 @@ use upgrade::{JoinQuery, Subprotocol, accept_key, subprotocol, token};
 /// The door of devices.
 #[derive(Debug)]
 pub(crate) struct ViewerDoor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 impl ViewerDoor {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
-    }
-
     async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         check_host(request.version(), request.headers())?;
         match Route::of(request.uri().path()) {
@@ -105,18 +101,18 @@ impl ViewerDoor {
         let now = clock::now().instant;
         // The ladder's last step, or the operator's word on this room.
         if node.shards.refuses_joins(&room) {
-            return Err(Problem::joins_refused(node.admission.put_off(now)));
+            return Err(Problem::joins_refused(node.admission.lock().put_off(now)));
         }
         let Some(seat) = node.seats.take() else {
             let full =
                 Problem::unavailable("connections_full", "this node has no place for another connection");
-            return Err(full.retry_after(node.admission.put_off(now)));
+            return Err(full.retry_after(node.admission.lock().put_off(now)));
         };
         // The rate comes late: a refused device must not use up the turn of a device that could join.
-        node.admission.admit(now).map_err(Problem::joining_too_fast)?;
+        node.admission.lock().admit(now).map_err(Problem::joining_too_fast)?;
         if !node.shards.has_room_for(&room) {
             let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
-            return Err(full.retry_after(node.admission.put_off(now)));
+            return Err(full.retry_after(node.admission.lock().put_off(now)));
         }
         let answer = switching(accept, &subprotocol);
         let hello = Hello { room, encoding: subprotocol.encoding, cursor, seen, device, grant, seat };
