@@ -215,7 +215,7 @@ fn node(config: Config, shards: Shards, seats: Seats, store: Arc<Health>, metric
         shards,
         window_max: config.flush.window_max(),
         types: config.types,
-        key_limits: if config.flush.observe_only { key_limits.observing() } else { key_limits },
+        key_limits: KeyLimits { observe_only: config.flush.observe_only, ..key_limits },
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,

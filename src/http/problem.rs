@@ -29,24 +29,43 @@ pub(super) struct Problem {
     parts: Box<ProblemParts>,
 }
 
-#[derive(Debug, Clone)]
+/// The members of a problem in their order, and the parts of the answer beside them.
+#[derive(Debug, Clone, Serialize)]
 struct ProblemParts {
-    status: StatusCode,
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
     code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     allowed: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Cow<'static, str>>,
+    #[serde(skip)]
+    http_status: StatusCode,
+    #[serde(skip)]
     headers: HeaderMap,
     /// A JSON object whose members follow the problem's own.
+    #[serde(skip)]
     members: Option<Vec<u8>>,
 }
 
 impl Problem {
     /// A refusal with this code alone.
     pub(super) fn new(status: StatusCode, code: &'static str) -> Self {
-        let headers = HeaderMap::new();
-        let parts =
-            ProblemParts { status, code, field: None, allowed: None, detail: None, headers, members: None };
+        let parts = ProblemParts {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code,
+            field: None,
+            allowed: None,
+            detail: None,
+            http_status: status,
+            headers: HeaderMap::new(),
+            members: None,
+        };
         Self { parts: Box::new(parts) }
     }
 
@@ -181,35 +200,13 @@ impl Problem {
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        self.parts.status
+        self.parts.http_status
     }
 
     /// The answer, ready to be sent.
     pub(super) fn into_answer(self) -> Answer {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            r#type: &'static str,
-            title: &'static str,
-            status: u16,
-            code: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            field: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            allowed: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            detail: Option<&'a str>,
-        }
         let parts = *self.parts;
-        let body = Body {
-            r#type: "about:blank",
-            title: parts.status.canonical_reason().unwrap_or_default(),
-            status: parts.status.as_u16(),
-            code: parts.code,
-            field: parts.field.as_deref(),
-            allowed: parts.allowed.as_deref(),
-            detail: parts.detail.as_deref(),
-        };
-        let mut json = serde_json::to_vec(&body).expect("strings and a number are JSON");
+        let mut json = serde_json::to_vec(&parts).expect("strings and a number are JSON");
         // The object of the members was encoded by someone else: spliced in, not parsed again.
         if let Some(more) = parts.members.as_deref().and_then(|object| object.strip_prefix(b"{")) {
             json.pop();
@@ -217,7 +214,7 @@ impl Problem {
             json.extend_from_slice(more);
         }
         let mut answer =
-            answer(parts.status, HeaderValue::from_static("application/problem+json"), json.into());
+            answer(parts.http_status, HeaderValue::from_static("application/problem+json"), json.into());
         answer.headers_mut().extend(parts.headers);
         debug_assert!(answer.headers().contains_key(CONTENT_TYPE));
         answer

@@ -64,10 +64,10 @@ impl<S: Socket> Connections<S> {
     }
 
     /// Takes in a connection. The result is its key, valid while the connection lives.
-    pub(super) fn insert(&mut self, connection: Connection<S>) -> u64 {
+    pub(super) fn insert(&mut self, mut connection: Connection<S>) -> u64 {
         self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        key_of(self.all.insert(Connection { generation, ..connection }), generation)
+        connection.generation = self.generation;
+        key_of(self.all.insert(connection), self.generation)
     }
 
     pub(super) fn len(&self) -> usize {
