@@ -71,9 +71,12 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     node: Arc<Node>,
-    viewer_addr: SocketAddr,
-    publisher_addr: SocketAddr,
-    ops_addr: SocketAddr,
+    /// Address of the viewer door, for devices.
+    pub viewer_addr: SocketAddr,
+    /// Address of the publisher door, for backends.
+    pub publisher_addr: SocketAddr,
+    /// Address of the operator door, for health and metrics.
+    pub ops_addr: SocketAddr,
     stop_doors: watch::Sender<bool>,
     /// `None` only while it is being dropped.
     doors: Option<Runtime>,
@@ -127,24 +130,6 @@ impl Server {
             shards: threads,
             store: Some(store),
         })
-    }
-
-    /// Address of the viewer door, for devices.
-    #[must_use]
-    pub fn viewer_addr(&self) -> SocketAddr {
-        self.viewer_addr
-    }
-
-    /// Address of the publisher door, for backends.
-    #[must_use]
-    pub fn publisher_addr(&self) -> SocketAddr {
-        self.publisher_addr
-    }
-
-    /// Address of the operator door, for health and metrics.
-    #[must_use]
-    pub fn ops_addr(&self) -> SocketAddr {
-        self.ops_addr
     }
 
     /// The addresses of the three doors as a text for people, with a line to try.
@@ -319,13 +304,13 @@ mod tests {
     async fn servers_of_one_process_live_and_stop_apart() {
         let one = Server::start(anywhere()).unwrap();
         let other = Server::start(anywhere()).unwrap();
-        let doors = [one.viewer_addr(), one.publisher_addr(), one.ops_addr()];
+        let doors = [one.viewer_addr, one.publisher_addr, one.ops_addr];
         assert!(doors.iter().all(|door| door.port() != 0 && one.doors().contains(&door.to_string())));
         one.drain().await;
         for door in doors {
             assert!(tokio::net::TcpStream::connect(door).await.is_err(), "{door} is closed");
         }
-        assert!(tokio::net::TcpStream::connect(other.publisher_addr()).await.is_ok());
+        assert!(tokio::net::TcpStream::connect(other.publisher_addr).await.is_ok());
         drop(other);
     }
 
@@ -343,7 +328,7 @@ mod tests {
     async fn a_port_that_is_taken_is_named_and_no_other_is_kept() {
         let one = Server::start(anywhere()).unwrap();
         let mut config = anywhere();
-        config.ops_listen = one.ops_addr();
+        config.ops_listen = one.ops_addr;
         let refused = Server::start(config).unwrap_err();
         assert!(matches!(refused, StartError::Bind { door: DoorName::Operator, .. }), "{refused}");
         assert!(

@@ -44,7 +44,6 @@ named! {
 
 impl Refused {
     /// The HTTP status: 401 if other credentials could help, 403 if the credentials are valid but too narrow.
-    #[must_use]
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::RoomNotGranted => 403,

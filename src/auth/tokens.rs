@@ -54,7 +54,6 @@ impl DeviceKey {
     }
 
     /// The key's name. A token may choose its key by the same name.
-    #[must_use]
     pub(crate) fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
@@ -104,7 +103,6 @@ pub struct DeviceKeys(Arc<[DeviceKey]>);
 
 impl DeviceKeys {
     /// The keys in configured order. The configuration keeps the list within `DEVICE_KEYS_MAX`.
-    #[must_use]
     pub(crate) fn new(keys: Vec<DeviceKey>) -> Self {
         Self(keys.into())
     }

@@ -39,13 +39,11 @@ named! {
 
 impl PolicyField {
     /// The key called `name`, if any.
-    #[must_use]
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
     /// The allowed values, over all classes.
-    #[must_use]
     fn values(self) -> Values {
         match self {
             Self::Priority => Values::Words(Priority::ALL.map(Priority::name).to_vec()),
@@ -59,13 +57,11 @@ impl PolicyField {
     }
 
     /// The allowed words. Empty for a key without words.
-    #[must_use]
     pub(crate) fn words(self) -> Vec<&'static str> {
         if let Values::Words(words) = self.values() { words } else { Vec::new() }
     }
 
     /// The allowed values in words, over all classes.
-    #[must_use]
     pub(crate) fn allowed(self) -> String {
         match self.values() {
             Values::Words(words) => words.join(", "),
@@ -133,7 +129,6 @@ impl Said {
     }
 
     /// The given keys as a change of the policy `base`, and the keys without a fit to the class of `base`.
-    #[must_use]
     pub(crate) fn over(self, base: &TypePolicy) -> (PolicyChange, Vec<Misfit>) {
         let before = base.rate.map_or(0, |rate| rate.per_second);
         let rate = match (self.rate, self.burst) {

@@ -23,7 +23,7 @@ const NAME_CHARS_SHOWN: usize = 64;
 
 /// One refusal. The `code` is part of the protocol; the sentences may change.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Boxed: every check returns `Result<_, Problem>`, and the usual `Ok` must not carry 200 bytes for a
     /// rare problem.
     parts: Box<ProblemParts>,

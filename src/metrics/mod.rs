@@ -227,7 +227,6 @@ impl Metrics {
     }
 
     /// The last holdings of each shard, by index.
-    #[must_use]
     pub(crate) fn held(&self) -> Vec<Holdings> {
         self.cells.held.lock().clone()
     }
@@ -291,7 +290,6 @@ impl Metrics {
     }
 
     /// Every metric, as Prometheus text.
-    #[must_use]
     pub(crate) fn render(&self) -> String {
         self.exposition.render()
     }

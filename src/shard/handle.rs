@@ -163,11 +163,10 @@ impl Shards {
         room: RoomName,
         settings: RoomSettings,
     ) -> Result<Result<Box<RoomView>, NotConfigured>, Unanswered> {
-        let view = self.ask_home(&room, |homes, room, now| homes.configure(room, settings, now)).await?;
-        Ok(match view {
-            Ok(view) => Ok(self.whole(room, Box::new(view)).await),
-            Err(refused) => Err(refused),
-        })
+        match self.ask_home(&room, |homes, room, now| homes.configure(room, settings, now)).await? {
+            Ok(view) => Ok(Ok(self.whole(room, Box::new(view)).await)),
+            Err(refused) => Ok(Err(refused)),
+        }
     }
 
     /// The view of a room; `None` if the room is not open.
@@ -180,10 +179,8 @@ impl Shards {
             homes.tell_step_to(room, now);
             homes.describe(room, now.instant).map(Box::new)
         });
-        Ok(match view.await? {
-            Some(view) => Some(self.whole(room, view).await),
-            None => None,
-        })
+        let Some(view) = view.await? else { return Ok(None) };
+        Ok(Some(self.whole(room, view).await))
     }
 
     /// Completes a home's view of a room with the counts of other shards, and with the placement of further

@@ -124,7 +124,6 @@ pub enum StoreRequest {
 
 impl StoreRequest {
     /// The answer to the request after `error`.
-    #[must_use]
     pub(crate) fn failed(self, error: StoreError) -> StoreAnswer {
         let (room, life, asked) = match self {
             Self::Load { room, life } => (room, life, Asked::Load),

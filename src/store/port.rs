@@ -88,7 +88,6 @@ impl Port {
     }
 
     /// The number of requests without a taken answer, at most `STORE_WAITING_MAX`.
-    #[must_use]
     pub(crate) fn outstanding(&self) -> usize {
         usize::try_from(self.sent - self.taken).expect("at most STORE_WAITING_MAX")
     }

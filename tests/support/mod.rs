@@ -103,9 +103,9 @@ impl Node {
     pub(crate) fn of(config: Config) -> Self {
         let server = Server::start(config).unwrap();
         let doors = Doors {
-            viewer: server.viewer_addr(),
-            publisher: server.publisher_addr(),
-            ops: server.ops_addr(),
+            viewer: server.viewer_addr,
+            publisher: server.publisher_addr,
+            ops: server.ops_addr,
         };
         Self { server, doors }
     }

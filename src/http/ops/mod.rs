@@ -29,27 +29,6 @@ pub(crate) struct OperatorDoor {
 }
 
 impl OperatorDoor {
-    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
-        check_host(request.version(), request.headers())?;
-        let path = request.uri().path();
-        if let Some(owner) = StepOwner::of(path) {
-            return ladder(&self.node, owner?, request).await;
-        }
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
-            return Err(Problem::not_found());
-        }
-        // Load balancers probe with HEAD as well.
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(Problem::method_not_allowed("GET, HEAD"));
-        }
-        match path {
-            // Asks no shard and no store: an orchestrator must not restart a node for a slow disk.
-            "/healthz" => Ok(answer_json(&Readiness::of("ok"))),
-            "/readyz" => Ok(self.readiness().await.into_answer()),
-            _ => Ok(self.metrics()),
-        }
-    }
-
     async fn readiness(&self) -> Readiness {
         // A draining node is never ready. The balancer must hear so at once, without a wait for the shards.
         let answering = if self.node.is_draining() { Vec::new() } else { self.node.shards.answering().await };
@@ -95,8 +74,25 @@ impl Door for OperatorDoor {
     /// Fewer than the other doors leave: an operator must reach a node without free descriptors.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 4;
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        self.route(request).await.unwrap_or_else(Problem::into_answer)
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        check_host(request.version(), request.headers())?;
+        let path = request.uri().path();
+        if let Some(owner) = StepOwner::of(path) {
+            return ladder(&self.node, owner?, request).await;
+        }
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+            return Err(Problem::not_found());
+        }
+        // Load balancers probe with HEAD as well.
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(Problem::method_not_allowed("GET, HEAD"));
+        }
+        match path {
+            // Asks no shard and no store: an orchestrator must not restart a node for a slow disk.
+            "/healthz" => Ok(answer_json(&Readiness::of("ok"))),
+            "/readyz" => Ok(self.readiness().await.into_answer()),
+            _ => Ok(self.metrics()),
+        }
     }
 }
 

@@ -31,8 +31,14 @@ pub(crate) struct PublisherDoor {
     pub(crate) node: Arc<Node>,
 }
 
-impl PublisherDoor {
-    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+impl Door for PublisherDoor {
+    const NAME: DoorName = DoorName::Publisher;
+    const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
+    const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
+    /// Fewer than the viewer door leaves, more than the operator door: strangers may do little here.
+    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         let node = &*self.node;
         check_host(request.version(), request.headers())?;
         // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.
@@ -53,19 +59,6 @@ impl PublisherDoor {
             Call::Receipt(room, at) => reliable::receipt(node, room_name(room)?, offset(at)?).await,
             Call::Recall(room, at) => reliable::recall(node, room_name(room)?, offset(at)?).await,
         }
-    }
-}
-
-impl Door for PublisherDoor {
-    const NAME: DoorName = DoorName::Publisher;
-    const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
-    const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
-    /// Fewer than the viewer door leaves, more than the operator door: strangers may do little here.
-    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
-
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        // Boxed: an idle connection's future would otherwise carry two kilobytes of the last request.
-        Box::pin(self.route(request)).await.unwrap_or_else(Problem::into_answer)
     }
 }
 

@@ -41,23 +41,6 @@ pub(crate) struct ViewerDoor {
 }
 
 impl ViewerDoor {
-    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
-        check_host(request.version(), request.headers())?;
-        match Route::of(request.uri().path()) {
-            Some(Route::Part(room, Part::Ws)) => {
-                let room = room.to_owned();
-                Ok(self.join(&room, request))
-            }
-            Some(Route::Part(room, part @ (Part::History | Part::Reliable))) => {
-                let room = room.to_owned();
-                let (head, _) = request.into_parts();
-                Ok(self.pull(&room, part, head).await)
-            }
-            // The publisher door's paths do not exist at this door.
-            _ => Err(Problem::not_found()),
-        }
-    }
-
     /// Answers a handshake. After a 101, a further task takes the socket to the shard.
     fn join(&self, room: &str, mut request: Request<Incoming>) -> Answer {
         let upgrade = hyper::upgrade::on(&mut request);
@@ -217,8 +200,21 @@ impl Door for ViewerDoor {
     /// Half of the descriptors kept back serve to answer 503 when all seats are taken.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        self.route(request).await.unwrap_or_else(Problem::into_answer)
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        check_host(request.version(), request.headers())?;
+        match Route::of(request.uri().path()) {
+            Some(Route::Part(room, Part::Ws)) => {
+                let room = room.to_owned();
+                Ok(self.join(&room, request))
+            }
+            Some(Route::Part(room, part @ (Part::History | Part::Reliable))) => {
+                let room = room.to_owned();
+                let (head, _) = request.into_parts();
+                Ok(self.pull(&room, part, head).await)
+            }
+            // The publisher door's paths do not exist at this door.
+            _ => Err(Problem::not_found()),
+        }
     }
 }
 

@@ -23,7 +23,6 @@ impl Homes {
     }
 
     /// The step of an open room; `None`: the room is not open.
-    #[must_use]
     pub(crate) fn room_step(&self, room: &RoomName) -> Option<RoomStep> {
         let own = self.rooms[*self.room_of.get(room)?].own_step;
         Some(RoomStep { own, in_force: own.unwrap_or(self.step) })

@@ -51,7 +51,6 @@ pub(super) struct Windows {
 
 impl Strain {
     /// The strain of a shard that has measured nothing.
-    #[must_use]
     pub(super) fn new(rules: &RoomRules, now: Instant) -> Self {
         Self {
             permille_max: rules.cpu_permille.max(1),
@@ -75,13 +74,11 @@ impl Strain {
     }
 
     /// True if a room that needs this window can still be slowed down by a wider one.
-    #[must_use]
     pub(super) fn is_helped(&self, window: Duration) -> bool {
         window < self.window_max
     }
 
     /// True if the interval is over.
-    #[must_use]
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.interval_began) >= LOAD_INTERVAL
     }
@@ -124,7 +121,6 @@ impl Strain {
 
     /// The window with which the most costly room would keep passes to their share; zero while nothing is
     /// written.
-    #[must_use]
     pub(super) fn window_needed(&self) -> Duration {
         let widest = stretched(self.windows.of_helped, self.stretch_permille).max(self.windows.of_all);
         if self.permille <= self.permille_max {
