@@ -92,8 +92,6 @@ fn answer_json(value: &impl serde::Serialize) -> Answer {
 ///
 /// A publish without an answer is *unknown*: the shard may still take the messages. The 503 says so.
 async fn from_shard<T>(request: impl Future<Output = Result<T, Unanswered>> + Send) -> Result<T, Problem> {
-    match timeout(SHARD_ANSWER_AGE_MAX, request).await {
-        Ok(answered) => answered.map_err(Problem::from),
-        Err(_) => Err(Problem::shard_silent()),
-    }
+    let answered = timeout(SHARD_ANSWER_AGE_MAX, request).await;
+    answered.unwrap_or(Err(Unanswered::Silent)).map_err(Problem::from)
 }

@@ -132,14 +132,6 @@ impl Problem {
         Self::unavailable("rooms_full", "this node has no place for another room; nothing was taken")
     }
 
-    /// 503: the outcome of the request is unknown.
-    pub(super) fn shard_silent() -> Self {
-        Self::unavailable(
-            "shard_silent",
-            "the room's shard did not answer; the outcome is unknown: repeat the request with the same ids",
-        )
-    }
-
     /// 404: no such resource at this door.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found").detail("this door has nothing at that path")
@@ -227,7 +219,10 @@ impl From<Unanswered> for Problem {
             Unanswered::Busy(_) => {
                 Self::unavailable("inbox_full", "the inbox of the room's shard is full; nothing was taken")
             }
-            Unanswered::Silent => Self::shard_silent(),
+            Unanswered::Silent => Self::unavailable(
+                "shard_silent",
+                "the room's shard did not answer; the outcome is unknown: repeat the request with the same ids",
+            ),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
+use std::iter::from_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -155,32 +156,25 @@ impl Shell {
     /// Takes a turn's worth of the doors' requests and the store's answers. True if more are there.
     fn take_in(self: &Rc<Self>, now: Now) -> bool {
         let way_in = self.shards.way_in(self.index);
-        for _ in 0..TAKES_MAX {
-            let Some(arrival) = way_in.arrivals.pop() else { break };
+        for arrival in from_fn(|| way_in.arrivals.pop()).take(TAKES_MAX) {
             self.take_arrival(arrival, now);
         }
-        for _ in 0..TAKES_MAX {
-            let Some(request) = way_in.requests.pop() else { break };
+        for request in from_fn(|| way_in.requests.pop()).take(TAKES_MAX) {
             self.take_request(request, now);
         }
         self.take_publishes(now);
-        let mut more = true;
-        for _ in 0..TAKES_MAX {
-            let stored = self.store.borrow_mut().next_answer();
-            let Some(stored) = stored else {
-                more = false;
-                break;
-            };
+        let mut answers = 0;
+        for stored in from_fn(|| self.store.borrow_mut().next_answer()).take(TAKES_MAX) {
             self.shard.borrow_mut().homes.take_stored(stored, now);
+            answers += 1;
         }
-        more || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
+        answers == TAKES_MAX || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
     }
 
     fn take_publishes(&self, now: Now) {
         let way_in = self.shards.way_in(self.index);
         let mut taken = InboxTaken::default();
-        for _ in 0..TAKES_MAX {
-            let Some(request) = way_in.publishes.pop() else { break };
+        for request in from_fn(|| way_in.publishes.pop()).take(TAKES_MAX) {
             let PublishRequest { room, messages, bytes, at, reply } = request;
             way_in.release(messages.len(), bytes);
             let waited = now.instant.saturating_duration_since(at);

@@ -14,7 +14,7 @@ use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomSettings;
 use roomcast_core::room::view::RoomLine;
 
-use super::settings::{SettingsReader, unfit_settings};
+use super::settings;
 
 /// `GET /v1/rooms`: lists the rooms with the most members, and the load of each shard.
 ///
@@ -82,15 +82,15 @@ pub(super) async fn configure(
         RoomSettings::default()
     } else {
         check_json(&parts.headers)?;
-        SettingsReader { types: &node.types }.read(&body)?
+        settings::read(&body, &node.types)?
     };
-    let share = SettingsReader::share_to_blame(&settings);
+    let share = settings::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {
         Ok(view) => Ok(answer_json(&view)),
         // The drain may have begun since the check above.
         Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
         Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),
-        Err(NotConfigured::Unfit(unfit)) => Err(unfit_settings(unfit, share)),
+        Err(NotConfigured::Unfit(unfit)) => Err(settings::unfit_settings(unfit, share)),
     }
 }
 

@@ -317,22 +317,12 @@ impl Homes {
                     let frame = carried.map(|carried| frames::carry(room, want, seq, &carried));
                     self.deliver(key, shard, HomeSaid::Carry { want, seq, frame, floor });
                 }
-                Output::Load { life } => {
-                    let room = self.rooms[key].room.name().clone();
-                    self.store_requests.push_back(StoreRequest::Load { room, life });
-                }
-                Output::Append { life, epoch, messages } => {
-                    let room = self.rooms[key].room.name().clone();
-                    self.store_requests.push_back(StoreRequest::Append(Append {
-                        room,
-                        life,
-                        epoch,
-                        messages,
-                    }));
-                }
+                Output::Load { life } => self.ask_store(key, |room| StoreRequest::Load { room, life }),
+                Output::Append { life, epoch, messages } => self.ask_store(key, |room| {
+                    StoreRequest::Append(Append { room, life, epoch, messages })
+                }),
                 Output::Page { life, after, bytes_max } => {
-                    let room = self.rooms[key].room.name().clone();
-                    self.store_requests.push_back(StoreRequest::Page { room, life, after, bytes_max });
+                    self.ask_store(key, |room| StoreRequest::Page { room, life, after, bytes_max });
                 }
                 Output::StreamChanged => self.send_stream_changed(key),
                 // The room ends here: its key may be another room's with the next `open`.
@@ -341,6 +331,10 @@ impl Homes {
             }
         }
         self.keep_deadline(key);
+    }
+
+    fn ask_store(&mut self, key: usize, request: impl FnOnce(RoomName) -> StoreRequest) {
+        self.store_requests.push_back(request(self.rooms[key].room.name().clone()));
     }
 
     fn keep_deadline(&mut self, key: usize) {
