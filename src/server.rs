@@ -195,12 +195,13 @@ impl Drop for Server {
 
 fn node(config: Config, shards: Shards, seats: Seats, store: Arc<Health>, metrics: Metrics) -> Node {
     let now = clock::now().instant;
-    let key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
+    let mut key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
+    key_limits.observe_only = config.flush.observe_only;
     Node {
         shards,
         window_max: config.flush.window_max(),
         types: config.types,
-        key_limits: KeyLimits { observe_only: config.flush.observe_only, ..key_limits },
+        key_limits,
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,

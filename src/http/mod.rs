@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
 use crate::metrics::Metrics;
 use crate::seat::Seats;
-use crate::shard::handle::{Shards, Unanswered};
+use crate::shard::handle::{Answered, Shards, Unanswered};
 use crate::store::health::Health;
 use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
 use roomcast_core::room::policy::Types;
@@ -91,7 +91,7 @@ fn answer_json(value: &impl serde::Serialize) -> Answer {
 /// Waits at most [`SHARD_ANSWER_AGE_MAX`] for a shard's answer to `request`.
 ///
 /// A publish without an answer is *unknown*: the shard may still take the messages. The 503 says so.
-async fn from_shard<T>(request: impl Future<Output = Result<T, Unanswered>> + Send) -> Result<T, Problem> {
+async fn from_shard<T>(request: impl Future<Output = Answered<T>> + Send) -> Result<T, Problem> {
     let answered = timeout(SHARD_ANSWER_AGE_MAX, request).await;
     answered.unwrap_or(Err(Unanswered::Silent)).map_err(Problem::from)
 }

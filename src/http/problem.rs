@@ -21,6 +21,9 @@ use super::answer;
 /// Characters of an unknown name in a problem: enough to find the slip, and no megabyte.
 const NAME_CHARS_SHOWN: usize = 64;
 
+/// A part of a problem in words.
+type Text = Cow<'static, str>;
+
 /// One refusal. The `code` is part of the protocol; the sentences may change.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
@@ -37,11 +40,11 @@ struct ProblemParts {
     status: u16,
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<Cow<'static, str>>,
+    field: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    allowed: Option<Cow<'static, str>>,
+    allowed: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<Cow<'static, str>>,
+    detail: Option<Text>,
     #[serde(skip)]
     http_status: StatusCode,
     #[serde(skip)]
@@ -70,16 +73,12 @@ impl Problem {
     }
 
     /// 400: the value of `field` is not allowed.
-    pub(super) fn bad(
-        code: &'static str,
-        field: impl Into<Cow<'static, str>>,
-        allowed: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub(super) fn bad(code: &'static str, field: impl Into<Text>, allowed: impl Into<Text>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code).field(field).allowed(allowed)
     }
 
     /// 400: no such field. `prefix` is the path of the field's object, with the dot.
-    pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Text>) -> Self {
         let field = format!("{prefix}{}", Self::shown(name));
         Self::new(StatusCode::BAD_REQUEST, "unknown_field").field(field).allowed(allowed)
     }
@@ -152,19 +151,19 @@ impl Problem {
     }
 
     /// Names the field at fault.
-    pub(super) fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn field(mut self, field: impl Into<Text>) -> Self {
         self.parts.field = Some(field.into());
         self
     }
 
     /// Names the allowed values of the field.
-    pub(super) fn allowed(mut self, allowed: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn allowed(mut self, allowed: impl Into<Text>) -> Self {
         self.parts.allowed = Some(allowed.into());
         self
     }
 
     /// Adds a sentence on the cause.
-    pub(super) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn detail(mut self, detail: impl Into<Text>) -> Self {
         self.parts.detail = Some(detail.into());
         self
     }

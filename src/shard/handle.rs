@@ -56,6 +56,9 @@ pub enum Unanswered {
     Silent,
 }
 
+/// The answer of a shard.
+pub type Answered<T> = Result<T, Unanswered>;
+
 /// A device's request, as the viewer door knows it before the 101.
 #[derive(Debug)]
 pub struct Hello {
@@ -146,7 +149,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Result<Published, Unanswered> {
+    pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Answered<Published> {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
         let at = clock::now().instant;
@@ -162,7 +165,7 @@ impl Shards {
         &self,
         room: RoomName,
         settings: RoomSettings,
-    ) -> Result<Result<Box<RoomView>, NotConfigured>, Unanswered> {
+    ) -> Answered<Result<Box<RoomView>, NotConfigured>> {
         match self.ask_home(&room, |homes, room, now| homes.configure(room, settings, now)).await? {
             Ok(view) => Ok(Ok(self.whole(room, Box::new(view)).await)),
             Err(refused) => Ok(Err(refused)),
@@ -173,7 +176,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn describe(&self, room: RoomName) -> Result<Option<Box<RoomView>>, Unanswered> {
+    pub async fn describe(&self, room: RoomName) -> Answered<Option<Box<RoomView>>> {
         let view = self.ask_home(&room, |homes, room, now| {
             // An idle room hears of a step with its next input, which may be far away.
             homes.tell_step_to(room, now);
@@ -212,7 +215,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Unanswered> {
+    pub async fn rooms_by_members(&self, limit: usize) -> Answered<Vec<RoomLine>> {
         let mut lines = Vec::new();
         for shard in 0..self.ways_in.len() {
             let asked = self.ask(shard, move |shard, now| shard.homes.rooms_by_members(limit, now.instant));
@@ -227,7 +230,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn close(&self, room: RoomName) -> Result<Option<ClosedView>, Unanswered> {
+    pub async fn close(&self, room: RoomName) -> Answered<Option<ClosedView>> {
         self.ask_home(&room, |homes, room, now| homes.close_room(room, now)).await
     }
 
@@ -240,7 +243,7 @@ impl Shards {
         room: RoomName,
         seen: Option<Seen>,
         limit: usize,
-    ) -> Result<Option<HistoryPage>, Unanswered> {
+    ) -> Answered<Option<HistoryPage>> {
         self.ask_home(&room, move |homes, room, now| homes.history(room, seen, limit, now)).await
     }
 
@@ -248,11 +251,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no receipt.
-    pub async fn receipt(
-        &self,
-        room: RoomName,
-        offset: u64,
-    ) -> Result<Result<ReceiptView, StreamRefusal>, Unanswered> {
+    pub async fn receipt(&self, room: RoomName, offset: u64) -> Answered<Result<ReceiptView, StreamRefusal>> {
         let told = self.ask_stream(room.clone(), Ask::Receipt { offset }).await?;
         let Told::Receipt(receipt, mut acks) = told else { unreachable!("each ask has its own answer") };
         let mut receipt = match receipt {
@@ -276,11 +275,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why the message stays.
-    pub async fn recall(
-        &self,
-        room: RoomName,
-        offset: u64,
-    ) -> Result<Result<RecallView, StreamRefusal>, Unanswered> {
+    pub async fn recall(&self, room: RoomName, offset: u64) -> Answered<Result<RecallView, StreamRefusal>> {
         let told = self.ask_stream(room, Ask::Recall { offset }).await?;
         let Told::Recalled(recalled) = told else { unreachable!("each ask has its own answer") };
         Ok(recalled)
@@ -295,7 +290,7 @@ impl Shards {
         &self,
         room: RoomName,
         after: Option<Cursor>,
-    ) -> Result<Result<ReliablePage, StreamRefusal>, Unanswered> {
+    ) -> Answered<Result<ReliablePage, StreamRefusal>> {
         let told = self.ask_stream(room.clone(), Ask::Pull { after }).await?;
         let Told::Pulled(pulled) = told else { unreachable!("each ask has its own answer") };
         // Encoded here, on the door's thread: a page of 64 KiB would hold up the shard's passes.
@@ -306,7 +301,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn room_step(&self, room: RoomName) -> Result<Option<RoomStep>, Unanswered> {
+    pub async fn room_step(&self, room: RoomName) -> Answered<Option<RoomStep>> {
         self.ask_home(&room, |homes, room, _| homes.room_step(room)).await
     }
 
@@ -314,11 +309,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn set_own_step(
-        &self,
-        room: RoomName,
-        step: Option<Step>,
-    ) -> Result<Option<RoomStep>, Unanswered> {
+    pub async fn set_own_step(&self, room: RoomName, step: Option<Step>) -> Answered<Option<RoomStep>> {
         self.ask_home(&room, move |homes, room, now| homes.set_own_step(room, step, now)).await
     }
 
@@ -416,7 +407,7 @@ impl Shards {
         &self,
         room: &RoomName,
         ask: impl FnOnce(&mut Homes, &RoomName, Now) -> T + Send + 'static,
-    ) -> Result<T, Unanswered> {
+    ) -> Answered<T> {
         let name = room.clone();
         self.ask(self.home(room), move |shard, now| ask(&mut shard.homes, &name, now)).await
     }
@@ -426,7 +417,7 @@ impl Shards {
         &self,
         shard: usize,
         ask: impl FnOnce(&mut Shard<DeviceSocket>, Now) -> T + Send + 'static,
-    ) -> Result<T, Unanswered> {
+    ) -> Answered<T> {
         self.send(shard, ask)?.await.map_err(|_| Unanswered::Silent)
     }
 
@@ -442,7 +433,7 @@ impl Shards {
     }
 
     /// Asks the home of a room about the reliable stream, and waits for the answer.
-    async fn ask_stream(&self, room: RoomName, ask: Ask) -> Result<Told, Unanswered> {
+    async fn ask_stream(&self, room: RoomName, ask: Ask) -> Answered<Told> {
         let (reply, answer) = oneshot::channel();
         self.ways_in[self.home(&room)].push_request(DoorRequest::Stream { room, ask, reply })?;
         answer.await.map_err(|_| Unanswered::Silent)

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -34,6 +34,9 @@ use roomcast_core::limits::{
 use super::problem::Problem;
 use paced::PacedStream;
 use places::{Place, Places};
+
+/// One request at a door, with its body still unread.
+pub(crate) type Request = hyper::Request<Incoming>;
 
 /// A door's answer to one request.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -56,7 +59,7 @@ pub(crate) trait Door: Send + Sync + 'static {
     ///
     /// # Errors
     /// The problem is the answer to a mistake in the request.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Result<Answer, Problem>> + Send;
+    fn answer(&self, request: Request) -> impl Future<Output = Result<Answer, Problem>> + Send;
 }
 
 /// The process's descriptors for connections, shared by all doors: no door can use up the descriptors of

@@ -6,15 +6,14 @@ mod readiness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 
 use crate::clock::{self, node_cpu};
 use crate::metrics::DoorName;
 use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 
-use super::accept::{Answer, Door};
+use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
 use super::request::check_host;
 use super::{Node, answer, answer_json};
@@ -74,7 +73,7 @@ impl Door for OperatorDoor {
     /// Fewer than the other doors leave: an operator must reach a node without free descriptors.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 4;
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         check_host(request.version(), request.headers())?;
         let path = request.uri().path();
         if let Some(owner) = StepOwner::of(path) {

@@ -10,15 +10,14 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::AUTHORIZATION;
-use hyper::{Method, Request};
+use hyper::Method;
 
 use crate::metrics::DoorName;
 use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 
 use super::Node;
-use super::accept::{Answer, Door};
+use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
 use super::request::{Query, check_host, only};
 use super::routes::{Part, Route, offset, room_name};
@@ -38,7 +37,7 @@ impl Door for PublisherDoor {
     /// Fewer than the viewer door leaves, more than the operator door: strangers may do little here.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         let node = &*self.node;
         check_host(request.version(), request.headers())?;
         // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.

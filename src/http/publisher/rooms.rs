@@ -1,9 +1,6 @@
 //! The calls on a room: open and configure, look at, list, close.
 
-use hyper::Request;
-use hyper::body::Incoming;
-
-use crate::http::accept::Answer;
+use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
 use crate::http::request::{Query, check_json, read_body};
 use crate::http::{Node, answer_json, from_shard};
@@ -67,11 +64,7 @@ pub(super) async fn look_at(node: &Node, room: RoomName) -> Result<Answer, Probl
 ///
 /// # Errors
 /// 400 with the field; 413, 415, 503.
-pub(super) async fn configure(
-    node: &Node,
-    room: RoomName,
-    request: Request<Incoming>,
-) -> Result<Answer, Problem> {
+pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> Result<Answer, Problem> {
     if node.is_draining() {
         return Err(Problem::draining());
     }

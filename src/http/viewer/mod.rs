@@ -10,11 +10,11 @@ mod upgrade;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -27,7 +27,7 @@ use roomcast_core::room::id::RoomName;
 
 use super::Node;
 use super::accept::paced::PacedStream;
-use super::accept::{Answer, Door};
+use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
 use super::request::{Query, check_host};
 use super::routes::{Part, Route, room_name};
@@ -42,7 +42,7 @@ pub(crate) struct ViewerDoor {
 
 impl ViewerDoor {
     /// Answers a handshake. After a 101, a further task takes the socket to the shard.
-    fn join(&self, room: &str, mut request: Request<Incoming>) -> Answer {
+    fn join(&self, room: &str, mut request: Request) -> Answer {
         let upgrade = hyper::upgrade::on(&mut request);
         let has_body = !request.body().is_end_stream();
         let (head, _) = request.into_parts();
@@ -200,7 +200,7 @@ impl Door for ViewerDoor {
     /// Half of the descriptors kept back serve to answer 503 when all seats are taken.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         check_host(request.version(), request.headers())?;
         match Route::of(request.uri().path()) {
             Some(Route::Part(room, Part::Ws)) => {
@@ -245,7 +245,7 @@ mod tests {
     fn only_what_was_offered_is_echoed_and_no_extension_is_agreed_to() {
         let accept = HeaderValue::from_static("x");
         let offered =
-            Request::get("/").header("sec-websocket-protocol", "roomcast.v1.proto, roomcast.token.canary");
+            hyper::Request::get("/").header("sec-websocket-protocol", "roomcast.v1.proto, roomcast.token.canary");
         let head = offered.body(()).unwrap().into_parts().0;
         let chosen = subprotocol(&head.headers).unwrap();
         assert_eq!(chosen.encoding, Encoding::Proto);
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], "roomcast.v1.proto");
         assert!(!format!("{answer:?}").contains("canary"));
         assert!(!answer.headers().contains_key("sec-websocket-extensions"));
-        let bare = Request::get("/").body(()).unwrap().into_parts().0;
+        let bare = hyper::Request::get("/").body(()).unwrap().into_parts().0;
         let answer = switching(accept, &subprotocol(&bare.headers).unwrap());
         assert!(!answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
     }
