@@ -107,7 +107,7 @@ impl Server {
         let (shards, threads, store) = Shards::start(&config, store, &metrics)?;
         let descriptors_max = descriptors();
         let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
-        let node = Arc::new(node(config, shards, seats.clone(), store.health(), metrics.clone()));
+        let node = Arc::new(node(config, shards, seats.clone(), Arc::clone(&store.health), metrics.clone()));
 
         let (stop_doors, stop) = watch::channel(false);
         let doorway = Doorway { metrics, descriptors: Descriptors::new(seats, descriptors_max), stop };
@@ -164,7 +164,7 @@ impl Server {
         self.join_shards();
         if let Some(store) = self.store.take() {
             // What was acknowledged is synced already: a disk that hangs need not be waited for.
-            let stopped = tokio::task::spawn_blocking(move || store.stop());
+            let stopped = tokio::task::spawn_blocking(move || drop(store));
             if timeout(DOORS_LINGER, stopped).await.is_err() {
                 warn!("the store does not end");
             }

@@ -435,6 +435,7 @@ mod tests {
 
     use super::*;
     use crate::clock;
+    use crate::metrics::tally::HomesTally;
     use roomcast_core::room::tally::RoomTally;
 
     #[test]

@@ -133,7 +133,7 @@ impl Shards {
         let mut store = writer::start(store, wakes.collect())?;
         let mut threads = Vec::new();
         let lanes = lane::mesh(count, LaneBounds::default());
-        for (index, (lanes, port)) in lanes.into_iter().zip(store.take_ports()).enumerate() {
+        for (index, (lanes, port)) in lanes.into_iter().zip(store.ports.drain(..)).enumerate() {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
             let mut plan = Plan::new(index, count, config.flush, config.heartbeat, run_seed);
             plan.heat.hot_members = config.hot_members;

@@ -50,24 +50,17 @@ impl ViewerDoor {
             // The unread bytes of a body could be taken for WebSocket frames.
             Err(Problem::bad("bad_body", "body", "a handshake without a body"))
         } else {
-            self.welcome(room, &head)
+            self.welcome(room, &head, upgrade)
         };
-        match welcomed {
-            Ok(welcomed) => {
-                // Not awaited: hyper gives the socket up only after this answer has been written.
-                tokio::spawn(hand_over(Arc::clone(&self.node), upgrade, welcomed.hello));
-                welcomed.answer
-            }
-            Err(problem) => {
-                self.node.metrics.handshake_refused(refusal(&problem));
-                debug!(code = problem.code(), "a device's handshake was refused");
-                problem.into_answer()
-            }
-        }
+        welcomed.unwrap_or_else(|problem| {
+            self.node.metrics.handshake_refused(refusal(&problem));
+            debug!(code = problem.code(), "a device's handshake was refused");
+            problem.into_answer()
+        })
     }
 
     /// Checks a handshake: the cheap checks first, and the token before anything is taken from the node.
-    fn welcome(&self, room: &str, head: &Parts) -> Result<Welcomed, Problem> {
+    fn welcome(&self, room: &str, head: &Parts, upgrade: OnUpgrade) -> Result<Answer, Problem> {
         let node = &*self.node;
         if node.is_draining() {
             return Err(Problem::draining());
@@ -97,9 +90,10 @@ impl ViewerDoor {
             let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
             return Err(full.retry_after(node.admission.lock().put_off(now)));
         }
-        let answer = switching(accept, &subprotocol);
         let hello = Hello { room, encoding: subprotocol.encoding, cursor, seen, device, grant, seat };
-        Ok(Welcomed { answer, hello })
+        // Not awaited: hyper gives the socket up only after this answer has been written.
+        tokio::spawn(hand_over(Arc::clone(&self.node), upgrade, hello));
+        Ok(switching(accept, &subprotocol))
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
@@ -132,12 +126,6 @@ impl ViewerDoor {
         let grant = self.node.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
         if grant.covers(room) { Ok(grant) } else { Err(Refused::RoomNotGranted.into()) }
     }
-}
-
-/// A checked handshake: the 101, and the device's request to the shard.
-struct Welcomed {
-    answer: Answer,
-    hello: Hello,
 }
 
 /// Takes the socket back from hyper and gives the socket to the shard of the room's placement.
