@@ -173,23 +173,24 @@ impl Metrics {
     /// Adds the counts of a shard. `now` is the end of the passes in `tally.written`.
     pub(crate) fn add(&self, tally: &Tally, now: Instant) {
         let cells = &*self.cells;
-        add_each(&cells.published, &tally.homes.rooms.published.0);
-        add_each(&cells.accepted, &tally.homes.rooms.accepted.0);
-        add_each(&cells.merged, &tally.homes.rooms.merged.0);
-        for (shed, count) in cells.shed.iter().zip(&tally.homes.rooms.shed) {
+        let rooms = &tally.homes.rooms;
+        add_each(&cells.published, &rooms.published.0);
+        add_each(&cells.accepted, &rooms.accepted.0);
+        add_each(&cells.merged, &rooms.merged.0);
+        for (shed, count) in cells.shed.iter().zip(&rooms.shed) {
             add_each(shed, &count.0);
         }
         for (counter, (_, _, count)) in cells.tallied.iter().zip(TALLIED) {
             add_some(counter, count(tally));
         }
-        add_each(&cells.unavailable, &tally.homes.rooms.unavailable);
+        add_each(&cells.unavailable, &rooms.unavailable);
         add_each(&cells.closed, &tally.closed);
         // Index 0 is the rate of a publisher key, counted at the doors by `past_key_rate`.
-        add_each(&cells.over_limit[1..], &[tally.homes.rooms.over_room_rate, tally.homes.rooms.over_type_rate]);
+        add_each(&cells.over_limit[1..], &[rooms.over_room_rate, rooms.over_type_rate]);
         for oldest in &tally.written {
             cells.publish_to_write.record(now.saturating_duration_since(*oldest).as_secs_f64());
         }
-        if let Some(window) = tally.homes.rooms.window {
+        if let Some(window) = rooms.window {
             cells.window.record(window.as_secs_f64());
         }
     }

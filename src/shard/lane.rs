@@ -223,9 +223,8 @@ impl<Out, In> LaneSide<Out, In> {
 
     /// True if nothing waits to be sent, and nothing to be taken.
     pub(super) fn is_quiet(&self) -> bool {
-        let is_quiet = |end: &LaneEnd<Out, In>| {
-            end.waiting.is_empty() && end.lapsed.is_empty() && end.back.is_empty()
-        };
+        let is_quiet =
+            |end: &LaneEnd<Out, In>| end.waiting.is_empty() && end.lapsed.is_empty() && end.back.is_empty();
         self.own.is_empty() && self.ends.iter().all(is_quiet)
     }
 

@@ -168,7 +168,8 @@ impl Shell {
             self.shard.borrow_mut().homes.take_stored(stored, now);
             answers += 1;
         }
-        answers == TAKES_MAX || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
+        answers == TAKES_MAX
+            || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
     }
 
     fn take_publishes(&self, now: Now) {

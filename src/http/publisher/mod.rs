@@ -10,8 +10,8 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::AUTHORIZATION;
 use hyper::Method;
+use hyper::header::AUTHORIZATION;
 
 use crate::metrics::DoorName;
 use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};

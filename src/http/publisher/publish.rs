@@ -2,8 +2,8 @@
 //! a result per message.
 
 use bytes::Bytes;
-use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 
 use crate::clock;
 use crate::http::accept::{Answer, Request};

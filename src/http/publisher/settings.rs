@@ -77,7 +77,10 @@ fn rules(section: &str, value: &Value, settings: &mut RoomSettings) -> Result<()
     Ok(())
 }
 
-fn changes(given_types: &Map<String, Value>, types: &Types) -> Result<Vec<(TypeName, PolicyChange)>, Problem> {
+fn changes(
+    given_types: &Map<String, Value>,
+    types: &Types,
+) -> Result<Vec<(TypeName, PolicyChange)>, Problem> {
     if given_types.len() > TYPES_CHANGED_MAX {
         return Err(bad_value("types", format!("at most {TYPES_CHANGED_MAX} types")));
     }
@@ -92,7 +95,11 @@ fn changes(given_types: &Map<String, Value>, types: &Types) -> Result<Vec<(TypeN
 }
 
 /// Reads the changes for a type. The changes must fit `base`, the type's policy on this node.
-fn policy_change(base: &TypePolicy, path: &str, fields: &Map<String, Value>) -> Result<PolicyChange, Problem> {
+fn policy_change(
+    base: &TypePolicy,
+    path: &str,
+    fields: &Map<String, Value>,
+) -> Result<PolicyChange, Problem> {
     // A class is a promise to publishers and devices, and one room can't change it under them.
     const CLASS_ALLOWED: &str =
         "no class: only the node's configuration sets the class of a type (types.NAME.class)";
@@ -113,10 +120,8 @@ fn policy_change(base: &TypePolicy, path: &str, fields: &Map<String, Value>) -> 
         None => Ok(change),
         Some(misfit) => {
             let problem = bad_value(format!("{path}.{}", misfit.field.name()), misfit.allowed);
-            Err(problem.detail(format!(
-                "the node's configuration gives this type the class {}",
-                base.class.name()
-            )))
+            Err(problem
+                .detail(format!("the node's configuration gives this type the class {}", base.class.name())))
         }
     }
 }

@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn only_what_was_offered_is_echoed_and_no_extension_is_agreed_to() {
         let accept = HeaderValue::from_static("x");
-        let offered =
-            hyper::Request::get("/").header("sec-websocket-protocol", "roomcast.v1.proto, roomcast.token.canary");
+        let offered = hyper::Request::get("/")
+            .header("sec-websocket-protocol", "roomcast.v1.proto, roomcast.token.canary");
         let head = offered.body(()).unwrap().into_parts().0;
         let chosen = subprotocol(&head.headers).unwrap();
         assert_eq!(chosen.encoding, Encoding::Proto);
