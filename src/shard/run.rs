@@ -202,7 +202,7 @@ impl Shell {
 
     /// Sets the step in force. Each room hears of a change with its next input.
     fn obey_ladder(&self) {
-        self.shard.borrow_mut().homes.degrade(self.shards.board().in_force(self.index));
+        self.shard.borrow_mut().homes.step = self.shards.board().in_force(self.index);
     }
 
     /// Weighs the ladder once an interval is over.

@@ -49,7 +49,7 @@ pub struct Homes {
     runs: u64,
     /// The step in force for rooms without a step of their own. Each room hears of a change with its next
     /// input.
-    step: Step,
+    pub(super) step: Step,
     is_draining: bool,
     answers: VecDeque<(u64, Published)>,
     told: VecDeque<(u64, Told)>,
