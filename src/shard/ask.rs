@@ -10,7 +10,9 @@ use super::socket::DeviceSocket;
 use roomcast_core::now::Now;
 
 /// A question, as it waits in a shard's way in: a function that the shard runs in its turn.
-pub(super) struct Question(Box<dyn FnOnce(&mut Shard<DeviceSocket>, &Shards, Now) + Send>);
+pub(super) struct Question(Box<InTurn>);
+
+type InTurn = dyn FnOnce(&mut Shard<DeviceSocket>, &Shards, Now) + Send;
 
 impl Question {
     /// A question, and the way of its answer back to the door.

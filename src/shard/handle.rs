@@ -166,8 +166,12 @@ impl Shards {
         room: RoomName,
         settings: RoomSettings,
     ) -> Answered<Result<Box<RoomView>, NotConfigured>> {
-        match self.ask_home(&room, |homes, room, now| homes.configure(room, settings, now)).await? {
-            Ok(view) => Ok(Ok(self.whole(room, Box::new(view)).await)),
+        let view = self.ask_home(&room, |homes, room, now| {
+            // Boxed, as each view on its way: an answer is part of every future that waits for it.
+            homes.configure(room, settings, now).map(Box::new)
+        });
+        match view.await? {
+            Ok(view) => Ok(Ok(self.whole(room, view).await)),
             Err(refused) => Ok(Err(refused)),
         }
     }
@@ -483,9 +487,8 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 mod tests {
     use super::*;
     use crate::seat::Seats;
-    use crate::shard::Shard;
-    use crate::shard::socket::DeviceSocket;
     use crate::store::{StoreAnswer, StoreRequest};
+    use roomcast_core::room::pace::RoomRules;
     use tokio::net::{TcpListener, TcpStream};
 
     /// A shard that takes nothing by itself.
@@ -530,7 +533,7 @@ mod tests {
 
     /// Fills the queue of a shard with requests.
     fn fill(shards: &Shards, shard: usize) {
-        while shards.send(shard, Awake).is_ok() {}
+        while shards.send(shard, |_, _| ()).is_ok() {}
     }
 
     #[tokio::test]

@@ -319,7 +319,7 @@ impl Homes {
                 }
                 Output::Load { life } => self.ask_store(key, |room| StoreRequest::Load { room, life }),
                 Output::Append { life, epoch, messages } => {
-                    self.ask_store(key, |room| StoreRequest::Append(Append { room, life, epoch, messages }))
+                    self.ask_store(key, |room| StoreRequest::Append(Append { room, life, epoch, messages }));
                 }
                 Output::Page { life, after, bytes_max } => {
                     self.ask_store(key, |room| StoreRequest::Page { room, life, after, bytes_max });
