@@ -23,7 +23,7 @@ const REQUEST_MS: u64 = 10;
 
 roomcast_core::named! {
     /// The engine's promise for a type.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     pub(crate) enum Class {
         Reliable = "reliable",

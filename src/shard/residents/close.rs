@@ -62,11 +62,13 @@ impl<S: Socket> Residents<S> {
         match (drained, closing) {
             (Drained::Broken, None) => {
                 self.close(index, CloseReason::Gone, now);
-                self.connections.end(index);
+                self.connections.ended.push(index);
             }
             // Dropped at the end of the turn: the function that closed the connection may still be looking at
             // it.
-            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => self.connections.end(index),
+            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => {
+                self.connections.ended.push(index);
+            }
             // The device is to end first, so that it reads the reason; the linger bounds how long that may
             // take.
             (_, Some(_)) => self.connections[index].socket.finish(),
