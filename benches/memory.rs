@@ -30,8 +30,8 @@ const FRAMES: usize = 48;
 
 fn main() {
     let server = Server::start(anywhere()).expect("loopback has free ports");
-    let door = server.viewer_addr();
-    let publisher = server.publisher_addr();
+    let door = server.viewer_addr;
+    let publisher = server.publisher_addr;
     // The first join and the first publish allocate what all later ones share.
     let mut first = Device::join(door);
     publish(publisher, "r1");

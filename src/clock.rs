@@ -16,14 +16,12 @@ pub fn now() -> Now {
 }
 
 /// The processor time of this process, in all its threads, with the kernel's work for the process.
-#[must_use]
 pub(crate) fn node_cpu() -> Duration {
     // A clock, since `getrusage` may count in ticks of 4 ms.
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or(Duration::ZERO)
 }
 
 /// The processor time of the calling thread, with the kernel's work for the thread.
-#[must_use]
 pub(crate) fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or(Duration::ZERO)
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -28,7 +29,7 @@ use crate::http::viewer::ViewerDoor;
 use crate::http::viewer::admission::Admission;
 use crate::metrics::{DoorName, Metrics};
 use crate::seat::Seats;
-use crate::shard::handle::{Shards, ShardsPlan};
+use crate::shard::handle::Shards;
 use crate::store::Store;
 use crate::store::health::Health;
 use crate::store::memory::Memory;
@@ -70,9 +71,12 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     node: Arc<Node>,
-    viewer_addr: SocketAddr,
-    publisher_addr: SocketAddr,
-    ops_addr: SocketAddr,
+    /// Address of the viewer door, for devices.
+    pub viewer_addr: SocketAddr,
+    /// Address of the publisher door, for backends.
+    pub publisher_addr: SocketAddr,
+    /// Address of the operator door, for health and metrics.
+    pub ops_addr: SocketAddr,
     stop_doors: watch::Sender<bool>,
     /// `None` only while it is being dropped.
     doors: Option<Runtime>,
@@ -96,34 +100,26 @@ impl Server {
 
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
-        let plan = ShardsPlan {
-            count: config.shards,
-            rules: config.flush,
-            heartbeat: config.heartbeat,
-            hot_members: config.hot_members,
-            hot_rooms: config.hot_rooms.clone(),
-            outbound_bytes_max: config.outbound_bytes_max,
-        };
         let store: Box<dyn Store> = match &config.data_dir {
             Some(folder) => Box::new(Redb::open(folder)?),
             None => Box::new(Memory::new(STORE_BYTES_MAX)),
         };
-        let (shards, threads, store) = Shards::start(&plan, store, &metrics)?;
+        let (shards, threads, store) = Shards::start(&config, store, &metrics)?;
         let descriptors_max = descriptors();
         let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
-        let node = Arc::new(node(config, shards, seats.clone(), store.health(), metrics.clone()));
+        let node = Arc::new(node(config, shards, seats.clone(), Arc::clone(&store.health), metrics.clone()));
 
         let (stop_doors, stop) = watch::channel(false);
         let doorway = Doorway { metrics, descriptors: Descriptors::new(seats, descriptors_max), stop };
         {
             // Sockets register with the runtime that is entered.
             let _doors = doors.enter();
-            open(viewer, ViewerDoor::new(Arc::clone(&node)), &doorway)?;
-            open(publisher, PublisherDoor::new(Arc::clone(&node)), &doorway)?;
-            open(ops, OperatorDoor::new(Arc::clone(&node)), &doorway)?;
+            open(viewer, ViewerDoor { node: Arc::clone(&node) }, &doorway)?;
+            open(publisher, PublisherDoor { node: Arc::clone(&node) }, &doorway)?;
+            open(ops, OperatorDoor { node: Arc::clone(&node) }, &doorway)?;
             tokio::spawn(keep_up(doorway.metrics, doorway.stop));
         }
-        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = plan.count, descriptors_max, "started");
+        info!(%viewer_addr, %publisher_addr, %ops_addr, shards = threads.len(), descriptors_max, "started");
         Ok(Self {
             node,
             viewer_addr,
@@ -134,24 +130,6 @@ impl Server {
             shards: threads,
             store: Some(store),
         })
-    }
-
-    /// Address of the viewer door, for devices.
-    #[must_use]
-    pub fn viewer_addr(&self) -> SocketAddr {
-        self.viewer_addr
-    }
-
-    /// Address of the publisher door, for backends.
-    #[must_use]
-    pub fn publisher_addr(&self) -> SocketAddr {
-        self.publisher_addr
-    }
-
-    /// Address of the operator door, for health and metrics.
-    #[must_use]
-    pub fn ops_addr(&self) -> SocketAddr {
-        self.ops_addr
     }
 
     /// The addresses of the three doors as a text for people, with a line to try.
@@ -186,7 +164,7 @@ impl Server {
         self.join_shards();
         if let Some(store) = self.store.take() {
             // What was acknowledged is synced already: a disk that hangs need not be waited for.
-            let stopped = tokio::task::spawn_blocking(move || store.stop());
+            let stopped = tokio::task::spawn_blocking(move || drop(store));
             if timeout(DOORS_LINGER, stopped).await.is_err() {
                 warn!("the store does not end");
             }
@@ -217,16 +195,17 @@ impl Drop for Server {
 
 fn node(config: Config, shards: Shards, seats: Seats, store: Arc<Health>, metrics: Metrics) -> Node {
     let now = clock::now().instant;
-    let key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
+    let mut key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
+    key_limits.observe_only = config.flush.observe_only;
     Node {
         shards,
         window_max: config.flush.window_max(),
         types: config.types,
-        key_limits: if config.flush.observe_only { key_limits.observing() } else { key_limits },
+        key_limits,
         publisher_keys: config.publisher_keys,
         device_keys: config.device_keys,
         origins: config.origins,
-        admission: Admission::new(config.joins_per_second, now),
+        admission: Mutex::new(Admission::new(config.joins_per_second, now)),
         seats,
         store,
         pulls: Seats::new(PULLS_MAX),
@@ -326,13 +305,13 @@ mod tests {
     async fn servers_of_one_process_live_and_stop_apart() {
         let one = Server::start(anywhere()).unwrap();
         let other = Server::start(anywhere()).unwrap();
-        let doors = [one.viewer_addr(), one.publisher_addr(), one.ops_addr()];
+        let doors = [one.viewer_addr, one.publisher_addr, one.ops_addr];
         assert!(doors.iter().all(|door| door.port() != 0 && one.doors().contains(&door.to_string())));
         one.drain().await;
         for door in doors {
             assert!(tokio::net::TcpStream::connect(door).await.is_err(), "{door} is closed");
         }
-        assert!(tokio::net::TcpStream::connect(other.publisher_addr()).await.is_ok());
+        assert!(tokio::net::TcpStream::connect(other.publisher_addr).await.is_ok());
         drop(other);
     }
 
@@ -350,7 +329,7 @@ mod tests {
     async fn a_port_that_is_taken_is_named_and_no_other_is_kept() {
         let one = Server::start(anywhere()).unwrap();
         let mut config = anywhere();
-        config.ops_listen = one.ops_addr();
+        config.ops_listen = one.ops_addr;
         let refused = Server::start(config).unwrap_err();
         assert!(matches!(refused, StartError::Bind { door: DoorName::Operator, .. }), "{refused}");
         assert!(

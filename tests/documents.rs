@@ -166,7 +166,7 @@ fn every_problem_code_is_in_the_protocol() {
         assert!(protocol.contains(&format!("`{reason}`")), "{reason}");
     }
     for refused in roomcast::auth::Refused::ALL {
-        assert!(protocol.contains(&format!("`{}`", refused.code())), "{refused}");
+        assert!(protocol.contains(&format!("`{}`", refused.name())), "{refused}");
     }
 }
 
@@ -362,7 +362,7 @@ impl CurlLine {
     /// Sends the request as curl would, and returns the whole answer.
     async fn send(&self, server: &Server) -> String {
         let Self { path, content_type, body } = self;
-        let mut stream = TcpStream::connect(server.publisher_addr()).await.unwrap();
+        let mut stream = TcpStream::connect(server.publisher_addr).await.unwrap();
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: roomcast\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
              Content-Length: {}\r\n\r\n{body}",
@@ -379,7 +379,7 @@ impl CurlLine {
 fn pasted(readme: &str, server: &Server) -> Option<String> {
     Command::new("curl").arg("--version").output().ok()?;
     let line = readme.lines().find(|line| line.starts_with("curl "))?;
-    let line = line.replace("127.0.0.1:7601", &server.publisher_addr().to_string());
+    let line = line.replace("127.0.0.1:7601", &server.publisher_addr.to_string());
     let said = Command::new("sh").args(["-c", &line]).output().unwrap();
     assert!(said.status.success(), "{said:?}");
     Some(String::from_utf8(said.stdout).unwrap())
@@ -392,7 +392,7 @@ async fn the_readmes_curl_line_and_snippet_work() {
     let snippet = blocks("README.md", "js").remove(0);
     assert!(snippet.lines().count() < 15, "the snippet stays short");
     let quoted: Vec<&str> = snippet.split('"').collect();
-    let url = quoted[1].replace("127.0.0.1:7600", &server.viewer_addr().to_string());
+    let url = quoted[1].replace("127.0.0.1:7600", &server.viewer_addr.to_string());
     let subprotocol = quoted[3];
     let mut handshake = url.into_client_request().unwrap();
     // The origin of a page from a file.
@@ -430,7 +430,7 @@ async fn the_readmes_curl_line_and_snippet_work() {
 #[test]
 fn the_line_the_node_prints_is_the_readmes() {
     let server = tokio::runtime::Runtime::new().unwrap().block_on(async { node() });
-    let printed = server.doors().replace(&server.publisher_addr().to_string(), "127.0.0.1:7601");
+    let printed = server.doors().replace(&server.publisher_addr.to_string(), "127.0.0.1:7601");
     let printed = printed.lines().find(|line| line.starts_with("curl ")).unwrap();
     assert!(read("README.md").contains(printed), "{printed}");
 }

@@ -1,13 +1,14 @@
 //! Enums whose variants have a name in the configuration, in answers or in metrics.
 
-/// Defines an enum with `ALL`, its variants in the order of their indices, and `name`, the stable name of a
-/// variant. One list of variants serves both, so neither can lack a variant.
+/// Defines a plain, ordered enum with `ALL`, its variants in the order of their indices, and `name`, the stable
+/// name of a variant. One list of variants serves both, so neither can lack a variant.
 #[macro_export]
 macro_rules! named {
     ($(#[$of_enum:meta])* $vis:vis enum $Enum:ident {
         $($(#[$of_variant:meta])* $Variant:ident = $name:literal,)+
     }) => {
         $(#[$of_enum])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         $vis enum $Enum {
             $($(#[$of_variant])* $Variant,)+
         }
@@ -17,7 +18,6 @@ macro_rules! named {
             $vis const ALL: [Self; [$($name),+].len()] = [$(Self::$Variant),+];
 
             /// The stable name of a variant.
-            #[must_use]
             $vis const fn name(self) -> &'static str {
                 match self {
                     $(Self::$Variant => $name,)+

@@ -27,7 +27,6 @@ impl Now {
 }
 
 /// A duration in whole milliseconds, rounded down, at most `u64::MAX`.
-#[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,3 +9,9 @@ pub(crate) enum RunError {
     #[error("{0}")]
     Target(String),
 }
+
+impl From<RunError> for String {
+    fn from(error: RunError) -> Self {
+        error.to_string()
+    }
+}

@@ -10,7 +10,6 @@ use super::{BadCredential, Refused};
 
 /// The text after the scheme of an `Authorization: Bearer …` header. The scheme may have any case, and any
 /// number of spaces may follow. `None` for another scheme or an empty rest.
-#[must_use]
 pub(crate) fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, rest) = authorization.trim().split_once(' ')?;
     let presented = rest.trim();
@@ -64,7 +63,6 @@ pub struct PublisherKeys(Arc<[KeyHash]>);
 
 impl PublisherKeys {
     /// The keys in configured order. The configuration keeps the list within `PUBLISHER_KEYS_MAX`.
-    #[must_use]
     pub(crate) fn new(keys: Vec<KeyHash>) -> Self {
         Self(keys.into())
     }
@@ -76,7 +74,6 @@ impl PublisherKeys {
     }
 
     /// The number of active keys.
-    #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }

@@ -19,50 +19,31 @@ pub use self::origins::Origins;
 pub(crate) use self::tokens::DeviceKey;
 pub use self::tokens::DeviceKeys;
 
-/// The reason of a door to refuse a caller. The presented key or token is not part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("{}", self.code())]
-pub enum Refused {
-    /// The publisher door has keys, and the request has no bearer key.
-    KeyMissing,
-    /// The bearer key is not among the active keys.
-    KeyUnknown,
-    /// The viewer door has keys, and the handshake has no token.
-    TokenMissing,
-    /// The token is malformed, not signed by a configured key, not valid yet, or lacks a required claim.
-    TokenInvalid,
-    /// The `exp` of the token has passed.
-    TokenExpired,
-    /// The token is valid and does not name this room.
-    RoomNotGranted,
+use roomcast_core::named;
+
+named! {
+    /// The reason of a door to refuse a caller, by the stable code of the problem response. The presented key
+    /// or token is not part of it.
+    #[derive(thiserror::Error)]
+    #[error("{}", self.name())]
+    pub enum Refused {
+        /// The publisher door has keys, and the request has no bearer key.
+        KeyMissing = "key_missing",
+        /// The bearer key is not among the active keys.
+        KeyUnknown = "key_unknown",
+        /// The viewer door has keys, and the handshake has no token.
+        TokenMissing = "token_missing",
+        /// The token is malformed, not signed by a configured key, not valid yet, or lacks a required claim.
+        TokenInvalid = "token_invalid",
+        /// The `exp` of the token has passed.
+        TokenExpired = "token_expired",
+        /// The token is valid and does not name this room.
+        RoomNotGranted = "room_not_granted",
+    }
 }
 
 impl Refused {
-    /// Every reason once, for tests of the documents.
-    pub const ALL: [Self; 6] = [
-        Self::KeyMissing,
-        Self::KeyUnknown,
-        Self::TokenMissing,
-        Self::TokenInvalid,
-        Self::TokenExpired,
-        Self::RoomNotGranted,
-    ];
-
-    /// The stable code of the problem response and of the metric.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::KeyMissing => "key_missing",
-            Self::KeyUnknown => "key_unknown",
-            Self::TokenMissing => "token_missing",
-            Self::TokenInvalid => "token_invalid",
-            Self::TokenExpired => "token_expired",
-            Self::RoomNotGranted => "room_not_granted",
-        }
-    }
-
     /// The HTTP status: 401 if other credentials could help, 403 if the credentials are valid but too narrow.
-    #[must_use]
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::RoomNotGranted => 403,
@@ -88,7 +69,7 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_own_code() {
-        let codes: BTreeSet<&str> = Refused::ALL.iter().map(|refused| refused.code()).collect();
+        let codes: BTreeSet<&str> = Refused::ALL.iter().map(|refused| refused.name()).collect();
         assert_eq!(codes.len(), Refused::ALL.len());
         assert!(
             Refused::ALL

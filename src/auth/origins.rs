@@ -17,7 +17,6 @@ pub enum Origins {
 
 impl Origins {
     /// The default of a door on `ip`: pages of this machine for a loopback address, no page for any other.
-    #[must_use]
     pub(crate) fn default_for(ip: IpAddr) -> Self {
         if ip.to_canonical().is_loopback() { Self::Loopback } else { Self::Listed(BTreeSet::new()) }
     }

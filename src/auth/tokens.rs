@@ -16,7 +16,8 @@ use super::{BadCredential, Grant, Refused};
 /// key, so a public key can never serve as an HS256 secret.
 #[derive(Clone)]
 pub(crate) struct DeviceKey {
-    kid: Option<String>,
+    /// The key's name. A token may choose its key by the same name.
+    pub(crate) kid: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
 }
@@ -51,12 +52,6 @@ impl DeviceKey {
             return Err(ALLOWED);
         }
         Ok(Self { kid, algorithm: Algorithm::EdDSA, key })
-    }
-
-    /// The key's name. A token may choose its key by the same name.
-    #[must_use]
-    pub(crate) fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
     }
 
     /// True if the algorithm of the header is the key's own, and the names agree where both have a name.
@@ -104,7 +99,6 @@ pub struct DeviceKeys(Arc<[DeviceKey]>);
 
 impl DeviceKeys {
     /// The keys in configured order. The configuration keeps the list within `DEVICE_KEYS_MAX`.
-    #[must_use]
     pub(crate) fn new(keys: Vec<DeviceKey>) -> Self {
         Self(keys.into())
     }

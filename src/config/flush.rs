@@ -58,13 +58,11 @@ impl RuleField {
     }
 
     /// The field at `path`, if any.
-    #[must_use]
     pub(crate) fn at(path: &str) -> Option<Self> {
         Self::all().into_iter().find(|field| field.path == path)
     }
 
     /// The bounds and the unit, for problem responses.
-    #[must_use]
     pub(crate) fn allowed(&self) -> String {
         format!("{} to {} {}", self.bounds.start(), self.bounds.end(), self.unit)
     }
@@ -122,7 +120,6 @@ impl Shares {
     }
 
     /// A share in thousandths, rounded down. `None` for a share out of 0 to 1.
-    #[must_use]
     pub(crate) fn permille(share: f64) -> Option<u32> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to 1")]
         (0.0..=1.0).contains(&share).then_some((share * 1000.0 + SLACK).floor() as u32)

@@ -7,69 +7,42 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use roomcast_core::named;
 use roomcast_core::now::millis;
 use roomcast_core::room::message::Class;
 use roomcast_core::room::policy::{Merge, PolicyChange, Priority, TypePolicy, TypeRate};
 
 use roomcast_core::limits::{RATE_MAX, TTL_MAX, TTL_MIN, WEIGHT_MAX};
 
-/// A key of a type, other than `class`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolicyField {
-    /// The priority: low, normal or high.
-    Priority,
-    /// The rule for waiting messages of the same key.
-    Merge,
-    /// True: a message makes its room flush at once.
-    Urgent,
-    /// Milliseconds: the life of a reliable message, or the longest wait of another message.
-    TtlMs,
-    /// Messages per second into a room. 0: no limit.
-    Rate,
-    /// Messages into a room at once, beside a rate.
-    Burst,
-    /// True: the room's history keeps the messages.
-    History,
-    /// The chance of a message in a sample, relative to other types.
-    Weight,
+named! {
+    /// A key of a type, other than `class`.
+    pub enum PolicyField {
+        /// The priority: low, normal or high.
+        Priority = "priority",
+        /// The rule for waiting messages of the same key.
+        Merge = "merge",
+        /// True: a message makes its room flush at once.
+        Urgent = "urgent",
+        /// Milliseconds: the life of a reliable message, or the longest wait of another message.
+        TtlMs = "ttl_ms",
+        /// Messages per second into a room. 0: no limit.
+        Rate = "rate",
+        /// Messages into a room at once, beside a rate.
+        Burst = "burst",
+        /// True: the room's history keeps the messages.
+        History = "history",
+        /// The chance of a message in a sample, relative to other types.
+        Weight = "weight",
+    }
 }
 
 impl PolicyField {
-    /// Every key, in the order of `config print`.
-    pub const ALL: [Self; 8] = [
-        Self::Priority,
-        Self::Merge,
-        Self::Urgent,
-        Self::TtlMs,
-        Self::Rate,
-        Self::Burst,
-        Self::History,
-        Self::Weight,
-    ];
-
-    /// The name of the key, as typed.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Priority => "priority",
-            Self::Merge => "merge",
-            Self::Urgent => "urgent",
-            Self::TtlMs => "ttl_ms",
-            Self::Rate => "rate",
-            Self::Burst => "burst",
-            Self::History => "history",
-            Self::Weight => "weight",
-        }
-    }
-
     /// The key called `name`, if any.
-    #[must_use]
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
     /// The allowed values, over all classes.
-    #[must_use]
     fn values(self) -> Values {
         match self {
             Self::Priority => Values::Words(Priority::ALL.map(Priority::name).to_vec()),
@@ -83,13 +56,11 @@ impl PolicyField {
     }
 
     /// The allowed words. Empty for a key without words.
-    #[must_use]
     pub(crate) fn words(self) -> Vec<&'static str> {
         if let Values::Words(words) = self.values() { words } else { Vec::new() }
     }
 
     /// The allowed values in words, over all classes.
-    #[must_use]
     pub(crate) fn allowed(self) -> String {
         match self.values() {
             Values::Words(words) => words.join(", "),
@@ -157,7 +128,6 @@ impl Said {
     }
 
     /// The given keys as a change of the policy `base`, and the keys without a fit to the class of `base`.
-    #[must_use]
     pub(crate) fn over(self, base: &TypePolicy) -> (PolicyChange, Vec<Misfit>) {
         let before = base.rate.map_or(0, |rate| rate.per_second);
         let rate = match (self.rate, self.burst) {

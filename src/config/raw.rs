@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::args::Args;
 use super::mistake::{Mistake, Source, nearest};
+use super::policy::PolicyField;
 use super::{ENVIRONMENT_PREFIX, OUR_PREFIX, variable};
 
 /// The lowest layer: every key with its default.
@@ -60,17 +61,9 @@ pub(super) const KEYS: [(&str, Spelt); 32] = [
 ];
 
 /// Every key of a table in `[types]`.
-pub(super) const TYPE_KEYS: [(&str, Spelt); 9] = [
-    ("class", Spelt::Text),
-    ("priority", Spelt::Text),
-    ("merge", Spelt::Text),
-    ("urgent", Spelt::Toml),
-    ("ttl_ms", Spelt::Toml),
-    ("rate", Spelt::Toml),
-    ("burst", Spelt::Toml),
-    ("history", Spelt::Toml),
-    ("weight", Spelt::Toml),
-];
+pub(super) fn type_keys() -> impl Iterator<Item = &'static str> + Clone {
+    ["class"].into_iter().chain(PolicyField::ALL.map(PolicyField::name))
+}
 
 /// A value and the source. No `Debug`: the value may be a secret.
 #[derive(Clone)]
@@ -164,8 +157,11 @@ impl Raw {
         };
         let path: Vec<String> = rest.to_ascii_lowercase().split("__").map(str::to_owned).collect();
         let spelt = match path.as_slice() {
-            [section, _, key] if section == "types" => spelling(&TYPE_KEYS, key),
-            _ => spelling(&KEYS, &path.join(".")),
+            [section, _, key] if section == "types" => {
+                let has_words = PolicyField::named(key).is_some_and(|field| !field.words().is_empty());
+                if has_words || key == "class" { Spelt::Text } else { Spelt::Toml }
+            }
+            _ => spelling(&path.join(".")),
         };
         self.lay(&path, typed(text, spelt), &Source::Environment(name));
     }
@@ -195,7 +191,7 @@ impl Raw {
             ("--insecure", "insecure", &flags.insecure.then(|| "true".to_owned())),
         ] {
             if let Some(text) = text {
-                let value = typed(text, spelling(&KEYS, key));
+                let value = typed(text, spelling(key));
                 self.keys.insert(key, TypedValue { value, source: Source::Flag(flag) });
             }
         }
@@ -241,17 +237,17 @@ impl Raw {
                 let allowed = "a table, such as { class = \"normal\" }";
                 self.mistakes.push(Mistake::new(source, format!("types.{name}"), "is not a table", allowed));
             }
-            ([key], value) if let Some((known, _)) = TYPE_KEYS.iter().find(|(known, _)| known == key) => {
+            ([key], value) if let Some(known) = type_keys().find(|known| known == key) => {
                 let entries = self.type_named(name, source);
                 // A later layer may replace the class; `types` compares the two.
-                if *source == Source::Default && *known == "class" {
+                if *source == Source::Default && known == "class" {
                     entries.built_in_class = Some(value.clone());
                 }
                 entries.keys.insert(known, TypedValue { value, source: source.clone() });
             }
             (below, _) => {
                 let below = below.join(".");
-                let meant = nearest(&below, TYPE_KEYS.iter().map(|(key, _)| *key));
+                let meant = nearest(&below, type_keys());
                 let meant = meant.map(|key| format!("types.{name}.{key}"));
                 self.unknown(&format!("types.{name}.{below}"), meant.as_deref(), source);
             }
@@ -274,8 +270,8 @@ pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
         .into_iter()
 }
 
-fn spelling(keys: &[(&str, Spelt)], asked: &str) -> Spelt {
-    keys.iter().find(|(key, _)| *key == asked).map_or(Spelt::Toml, |(_, spelt)| *spelt)
+fn spelling(asked: &str) -> Spelt {
+    KEYS.iter().find(|(key, _)| *key == asked).map_or(Spelt::Toml, |(_, spelt)| *spelt)
 }
 
 /// Reads a value typed outside a file.
@@ -320,7 +316,7 @@ mod tests {
             );
         }
         assert_eq!(raw.keys.len(), KEYS.len());
-        for (key, _) in TYPE_KEYS {
+        for key in type_keys() {
             assert!(DEFAULTS.contains(&format!("#   {key}  ")), "types.*.{key} is not described");
         }
         for key in super::super::resolve::DEVICE_KEY_KEYS {

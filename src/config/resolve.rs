@@ -358,7 +358,7 @@ impl<'a> Resolver<'a> {
             };
             let Some(key) = self.device_key(&entry.source, &at, table) else { continue };
             // A token chooses its key by kid: with two of a kind, one of them would never be asked for alone.
-            if key.kid().is_some() && keys.iter().any(|other| other.kid() == key.kid()) {
+            if key.kid.is_some() && keys.iter().any(|other| other.kid == key.kid) {
                 self.mistaken(&entry.source, format!("{at}.kid"), "stands twice", "one key of each kid");
             }
             keys.push(key);

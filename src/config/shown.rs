@@ -30,21 +30,16 @@ pub(super) fn shown(raw: &Raw, config: &Config) -> String {
         }
         let note = match (key, entry.value.as_str()) {
             ("shards.count", Some("auto")) => Some(format!("{} here", config.shards)),
+            ("store.data_dir", _) if config.data_dir.is_none() => None,
             _ => origin(&entry.source),
         };
-        match key {
+        let content = match key {
             // A file with both keys would be a mistake, so the key that is not in force is a comment.
-            "store.data_dir" if config.data_dir.is_none() => {
-                line(&mut text, format_args!("# {name} is not used"), None);
-            }
-            "store.ephemeral" => {
-                line(&mut text, format_args!("{name} = {}", config.data_dir.is_none()), note);
-            }
-            _ => {
-                let value = printed(key, &entry.value, &entry.source);
-                line(&mut text, format_args!("{name} = {value}"), note);
-            }
-        }
+            "store.data_dir" if config.data_dir.is_none() => format!("# {name} is not used"),
+            "store.ephemeral" => format!("{name} = {}", config.data_dir.is_none()),
+            _ => format!("{name} = {}", printed(key, &entry.value, &entry.source)),
+        };
+        line(&mut text, format_args!("{content}"), note);
     }
     line(&mut text, format_args!("\n[types]"), None);
     for (name, policy) in config.types.iter() {

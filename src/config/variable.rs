@@ -2,7 +2,7 @@
 //! Pure. Only names are read: a value may be a secret.
 
 use super::mistake::nearest;
-use super::raw::{KEYS, TYPE_KEYS};
+use super::raw::{KEYS, type_keys};
 
 /// Variables of the load generator and of the tests.
 const OURS: [&str; 4] =
@@ -27,7 +27,7 @@ pub(super) fn meant(rest: &str) -> Option<String> {
             let name = rest.strip_suffix(key)?.trim_matches('_');
             (!name.is_empty()).then(|| format!("types.{name}.{key}"))
         };
-        TYPE_KEYS.iter().find_map(|(key, _)| key_of(key))
+        type_keys().find_map(key_of)
     });
     of_type.or_else(|| nearest(rest, KEYS.iter().map(|(key, _)| *key)).map(str::to_owned))
 }

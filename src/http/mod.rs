@@ -22,12 +22,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::auth::{DeviceKeys, Origins, PublisherKeys};
 use crate::metrics::Metrics;
 use crate::seat::Seats;
-use crate::shard::handle::{Shards, Unanswered};
+use crate::shard::handle::{Answered, Shards, Unanswered};
 use crate::store::health::Health;
 use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
 use roomcast_core::room::policy::Types;
@@ -51,7 +52,7 @@ pub(crate) struct Node {
     /// The allow-list of page origins, at the viewer door alone.
     pub(crate) origins: Origins,
     /// The rate of handshakes over the whole node.
-    pub(crate) admission: Admission,
+    pub(crate) admission: Mutex<Admission>,
     /// One seat per device connection.
     pub(crate) seats: Seats,
     /// One seat per page of history or reliable messages, held until the kernel has the whole page.
@@ -90,9 +91,7 @@ fn answer_json(value: &impl serde::Serialize) -> Answer {
 /// Waits at most [`SHARD_ANSWER_AGE_MAX`] for a shard's answer to `request`.
 ///
 /// A publish without an answer is *unknown*: the shard may still take the messages. The 503 says so.
-async fn from_shard<T>(request: impl Future<Output = Result<T, Unanswered>> + Send) -> Result<T, Problem> {
-    match timeout(SHARD_ANSWER_AGE_MAX, request).await {
-        Ok(answered) => answered.map_err(Problem::from),
-        Err(_) => Err(Problem::shard_silent()),
-    }
+async fn from_shard<T>(request: impl Future<Output = Answered<T>> + Send) -> Result<T, Problem> {
+    let answered = timeout(SHARD_ANSWER_AGE_MAX, request).await;
+    answered.unwrap_or(Err(Unanswered::Silent)).map_err(Problem::from)
 }

@@ -21,46 +21,64 @@ use super::answer;
 /// Characters of an unknown name in a problem: enough to find the slip, and no megabyte.
 const NAME_CHARS_SHOWN: usize = 64;
 
+/// A part of a problem in words.
+type Text = Cow<'static, str>;
+
 /// One refusal. The `code` is part of the protocol; the sentences may change.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Boxed: every check returns `Result<_, Problem>`, and the usual `Ok` must not carry 200 bytes for a
     /// rare problem.
     parts: Box<ProblemParts>,
 }
 
-#[derive(Debug, Clone)]
+/// The members of a problem in their order, and the parts of the answer beside them.
+#[derive(Debug, Clone, Serialize)]
 struct ProblemParts {
-    status: StatusCode,
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
     code: &'static str,
-    field: Option<Cow<'static, str>>,
-    allowed: Option<Cow<'static, str>>,
-    detail: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Text>,
+    #[serde(skip)]
+    http_status: StatusCode,
+    #[serde(skip)]
     headers: HeaderMap,
     /// A JSON object whose members follow the problem's own.
+    #[serde(skip)]
     members: Option<Vec<u8>>,
 }
 
 impl Problem {
     /// A refusal with this code alone.
     pub(super) fn new(status: StatusCode, code: &'static str) -> Self {
-        let headers = HeaderMap::new();
-        let parts =
-            ProblemParts { status, code, field: None, allowed: None, detail: None, headers, members: None };
+        let parts = ProblemParts {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code,
+            field: None,
+            allowed: None,
+            detail: None,
+            http_status: status,
+            headers: HeaderMap::new(),
+            members: None,
+        };
         Self { parts: Box::new(parts) }
     }
 
     /// 400: the value of `field` is not allowed.
-    pub(super) fn bad(
-        code: &'static str,
-        field: impl Into<Cow<'static, str>>,
-        allowed: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub(super) fn bad(code: &'static str, field: impl Into<Text>, allowed: impl Into<Text>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code).field(field).allowed(allowed)
     }
 
     /// 400: no such field. `prefix` is the path of the field's object, with the dot.
-    pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn unknown_field(prefix: &str, name: &str, allowed: impl Into<Text>) -> Self {
         let field = format!("{prefix}{}", Self::shown(name));
         Self::new(StatusCode::BAD_REQUEST, "unknown_field").field(field).allowed(allowed)
     }
@@ -113,14 +131,6 @@ impl Problem {
         Self::unavailable("rooms_full", "this node has no place for another room; nothing was taken")
     }
 
-    /// 503: the outcome of the request is unknown.
-    pub(super) fn shard_silent() -> Self {
-        Self::unavailable(
-            "shard_silent",
-            "the room's shard did not answer; the outcome is unknown: repeat the request with the same ids",
-        )
-    }
-
     /// 404: no such resource at this door.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found").detail("this door has nothing at that path")
@@ -141,19 +151,19 @@ impl Problem {
     }
 
     /// Names the field at fault.
-    pub(super) fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn field(mut self, field: impl Into<Text>) -> Self {
         self.parts.field = Some(field.into());
         self
     }
 
     /// Names the allowed values of the field.
-    pub(super) fn allowed(mut self, allowed: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn allowed(mut self, allowed: impl Into<Text>) -> Self {
         self.parts.allowed = Some(allowed.into());
         self
     }
 
     /// Adds a sentence on the cause.
-    pub(super) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn detail(mut self, detail: impl Into<Text>) -> Self {
         self.parts.detail = Some(detail.into());
         self
     }
@@ -181,35 +191,13 @@ impl Problem {
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        self.parts.status
+        self.parts.http_status
     }
 
     /// The answer, ready to be sent.
     pub(super) fn into_answer(self) -> Answer {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            r#type: &'static str,
-            title: &'static str,
-            status: u16,
-            code: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            field: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            allowed: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            detail: Option<&'a str>,
-        }
         let parts = *self.parts;
-        let body = Body {
-            r#type: "about:blank",
-            title: parts.status.canonical_reason().unwrap_or_default(),
-            status: parts.status.as_u16(),
-            code: parts.code,
-            field: parts.field.as_deref(),
-            allowed: parts.allowed.as_deref(),
-            detail: parts.detail.as_deref(),
-        };
-        let mut json = serde_json::to_vec(&body).expect("strings and a number are JSON");
+        let mut json = serde_json::to_vec(&parts).expect("strings and a number are JSON");
         // The object of the members was encoded by someone else: spliced in, not parsed again.
         if let Some(more) = parts.members.as_deref().and_then(|object| object.strip_prefix(b"{")) {
             json.pop();
@@ -217,7 +205,7 @@ impl Problem {
             json.extend_from_slice(more);
         }
         let mut answer =
-            answer(parts.status, HeaderValue::from_static("application/problem+json"), json.into());
+            answer(parts.http_status, HeaderValue::from_static("application/problem+json"), json.into());
         answer.headers_mut().extend(parts.headers);
         debug_assert!(answer.headers().contains_key(CONTENT_TYPE));
         answer
@@ -230,7 +218,10 @@ impl From<Unanswered> for Problem {
             Unanswered::Busy(_) => {
                 Self::unavailable("inbox_full", "the inbox of the room's shard is full; nothing was taken")
             }
-            Unanswered::Silent => Self::shard_silent(),
+            Unanswered::Silent => Self::unavailable(
+                "shard_silent",
+                "the room's shard did not answer; the outcome is unknown: repeat the request with the same ids",
+            ),
         }
     }
 }
@@ -286,7 +277,7 @@ impl From<PublishError> for Problem {
 impl From<auth::Refused> for Problem {
     fn from(refused: auth::Refused) -> Self {
         let status = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::UNAUTHORIZED);
-        let problem = Self::new(status, refused.code());
+        let problem = Self::new(status, refused.name());
         // RFC 9110 wants a challenge with each 401. A 403 has none: other credentials would not help.
         if status == StatusCode::UNAUTHORIZED {
             return problem.header(hyper::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -2,6 +2,7 @@
 //! business.
 
 use roomcast_core::limits::INTEGER_MAX;
+use roomcast_core::named;
 use roomcast_core::room::id::RoomName;
 
 use super::problem::Problem;
@@ -21,17 +22,18 @@ pub(super) enum Route<'a> {
     ReliableMessage(&'a str, &'a str),
 }
 
-/// A part of a room with a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// `messages`: publish.
-    Messages,
-    /// `ws`: join.
-    Ws,
-    /// `history`: read what was sent.
-    History,
-    /// `reliable`: read what must arrive.
-    Reliable,
+named! {
+    /// A part of a room with a path.
+    pub(super) enum Part {
+        /// Publish.
+        Messages = "messages",
+        /// Join.
+        Ws = "ws",
+        /// Read what was sent.
+        History = "history",
+        /// Read what must arrive.
+        Reliable = "reliable",
+    }
 }
 
 impl<'a> Route<'a> {
@@ -44,14 +46,8 @@ impl<'a> Route<'a> {
         // At most four parts: the fourth, if there is one, says that the path is too long.
         let mut segments = rest.strip_prefix('/')?.splitn(4, '/');
         let room = segments.next()?;
-        let Some(part) = segments.next() else { return Some(Self::Room(room)) };
-        let part = match part {
-            "messages" => Part::Messages,
-            "ws" => Part::Ws,
-            "history" => Part::History,
-            "reliable" => Part::Reliable,
-            _ => return None,
-        };
+        let Some(name) = segments.next() else { return Some(Self::Room(room)) };
+        let part = Part::ALL.into_iter().find(|part| part.name() == name)?;
         match (part, segments.next(), segments.next()) {
             (part, None, _) => Some(Self::Part(room, part)),
             (Part::Reliable, Some(offset), None) => Some(Self::ReliableMessage(room, offset)),

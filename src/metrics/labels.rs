@@ -1,32 +1,8 @@
 //! The labels of the doors' metrics: fixed sets, so a stranger's request cannot add a value.
 
-// An enum for each label: a value is named once, and no value can be left out of the list.
-macro_rules! labels {
-    ($($(#[$about:meta])* $vis:vis enum $Label:ident {
-        $($(#[$of_value:meta])* $Value:ident = $name:literal,)*
-    })*) => {$(
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        $vis enum $Label {
-            $($(#[$of_value])* $Value,)*
-        }
+use roomcast_core::named;
 
-        impl $Label {
-            /// Every value, in the order of the indices.
-            pub(crate) const ALL: [Self; [$($name),*].len()] = [$(Self::$Value),*];
-
-            /// The value in the text of the metrics.
-            #[must_use]
-            pub(crate) fn name(self) -> &'static str {
-                match self {
-                    $(Self::$Value => $name,)*
-                }
-            }
-        }
-    )*};
-}
-
-labels! {
+named! {
     /// The name of a door in metrics and logs.
     pub enum DoorName {
         /// The door for devices.
@@ -36,7 +12,9 @@ labels! {
         /// The door for operators.
         Operator = "operator",
     }
+}
 
+named! {
     /// The reason of a door to close a connection without an answer.
     pub(crate) enum Dropped {
         /// The connection made way for another at a full door, or no descriptor was left.
@@ -44,7 +22,9 @@ labels! {
         /// The head of the request, or the reading of the answer, took too long.
         Late = "late",
     }
+}
 
+named! {
     /// The reason of the viewer door to refuse a device.
     pub(crate) enum Refusal {
         /// The node is draining.

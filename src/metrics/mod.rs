@@ -39,8 +39,6 @@ const LATENCY_BUCKETS_S: [f64; 14] =
 /// `flush.gather_max_ms` (1).
 const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];
 
-/// The classes in the order of their indices.
-const CLASSES: [Class; 5] = [Class::Reliable, Class::Normal, Class::Latest, Class::Counter, Class::Lossy];
 /// The limits of messages per second, as the reasons of their shedding.
 const LIMITS: [ShedReason; 3] = [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -109,26 +107,26 @@ type Shown<T, Number> = (Definition, fn(&T) -> Number);
 type Tallied = (Definition, &'static [&'static str], fn(&Tally) -> u64);
 
 const TALLIED: [Tallied; 20] = [
-    (DUPLICATES, &[], |tally| tally.rooms.duplicates),
-    (IDS_EVICTED, &[], |tally| tally.rooms.ids_evicted),
-    (BATCHES, &[], |tally| tally.rooms.batches),
+    (DUPLICATES, &[], |tally| tally.homes.rooms.duplicates),
+    (IDS_EVICTED, &[], |tally| tally.homes.rooms.ids_evicted),
+    (BATCHES, &[], |tally| tally.homes.rooms.batches),
     (FRAMES, &["level"], |tally| tally.frames_level),
     (FRAMES, &["composed"], |tally| tally.frames_composed),
-    (WELCOMES_ENCODED, &[], |tally| tally.welcomes_encoded),
+    (WELCOMES_ENCODED, &[], |tally| tally.homes.welcomes_encoded),
     (FRAMES, &["refresh"], |tally| tally.frames_refresh),
     (FRAMES_SKIPPED, &[], |tally| tally.frames_skipped),
     (FRAMES_QUEUED, &[], |tally| tally.frames_queued),
     (MESSAGES_SKIPPED, &[], |tally| tally.messages_skipped),
-    (LANE_FULL, &[], |tally| tally.lane_full),
+    (LANE_FULL, &[], |tally| tally.homes.lane_full),
     (FRAMES_CARRIED, &[], |tally| tally.frames_carried),
     (FRAMES_CATCHING_UP, &[], |tally| tally.frames_catching_up),
     (ACKS, &[], |tally| tally.acks),
     (ACKS_IGNORED, &[], |tally| tally.acks_ignored),
-    (CURSORS_RESET, &[], |tally| tally.rooms.resets),
-    (STREAMS_FAILED, &[], |tally| tally.rooms.store_failures),
-    (ROOMS_FORGOTTEN, &[], |tally| tally.rooms_forgotten),
-    (ROOMS_PROMOTED, &[], |tally| tally.rooms_promoted),
-    (ROOMS_DEMOTED, &[], |tally| tally.rooms_demoted),
+    (CURSORS_RESET, &[], |tally| tally.homes.rooms.resets),
+    (STREAMS_FAILED, &[], |tally| tally.homes.rooms.store_failures),
+    (ROOMS_FORGOTTEN, &[], |tally| tally.homes.rooms_forgotten),
+    (ROOMS_PROMOTED, &[], |tally| tally.homes.rooms_promoted),
+    (ROOMS_DEMOTED, &[], |tally| tally.homes.rooms_demoted),
 ];
 
 /// The gauges of a shard's [`Holdings`], each with its value.
@@ -175,23 +173,24 @@ impl Metrics {
     /// Adds the counts of a shard. `now` is the end of the passes in `tally.written`.
     pub(crate) fn add(&self, tally: &Tally, now: Instant) {
         let cells = &*self.cells;
-        add_each(&cells.published, &tally.rooms.published.0);
-        add_each(&cells.accepted, &tally.rooms.accepted.0);
-        add_each(&cells.merged, &tally.rooms.merged.0);
-        for (shed, count) in cells.shed.iter().zip(&tally.rooms.shed) {
+        let rooms = &tally.homes.rooms;
+        add_each(&cells.published, &rooms.published.0);
+        add_each(&cells.accepted, &rooms.accepted.0);
+        add_each(&cells.merged, &rooms.merged.0);
+        for (shed, count) in cells.shed.iter().zip(&rooms.shed) {
             add_each(shed, &count.0);
         }
         for (counter, (_, _, count)) in cells.tallied.iter().zip(TALLIED) {
             add_some(counter, count(tally));
         }
-        add_each(&cells.unavailable, &tally.rooms.unavailable);
+        add_each(&cells.unavailable, &rooms.unavailable);
         add_each(&cells.closed, &tally.closed);
         // Index 0 is the rate of a publisher key, counted at the doors by `past_key_rate`.
-        add_each(&cells.over_limit[1..], &[tally.rooms.over_room_rate, tally.rooms.over_type_rate]);
+        add_each(&cells.over_limit[1..], &[rooms.over_room_rate, rooms.over_type_rate]);
         for oldest in &tally.written {
             cells.publish_to_write.record(now.saturating_duration_since(*oldest).as_secs_f64());
         }
-        if let Some(window) = tally.rooms.window {
+        if let Some(window) = rooms.window {
             cells.window.record(window.as_secs_f64());
         }
     }
@@ -229,7 +228,6 @@ impl Metrics {
     }
 
     /// The last holdings of each shard, by index.
-    #[must_use]
     pub(crate) fn held(&self) -> Vec<Holdings> {
         self.cells.held.lock().clone()
     }
@@ -293,7 +291,6 @@ impl Metrics {
     }
 
     /// Every metric, as Prometheus text.
-    #[must_use]
     pub(crate) fn render(&self) -> String {
         self.exposition.render()
     }
@@ -348,7 +345,7 @@ impl Cells {
             merged: register.by_class(&MERGED),
             shed: ShedReason::ALL
                 .iter()
-                .map(|reason| CLASSES.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
+                .map(|reason| Class::ALL.map(|class| register.counter(&SHED, &[class.name(), reason.name()])))
                 .collect(),
             over_limit: LIMITS.map(|limit| register.counter(&OVER_LIMIT, &[limit.name()])),
             unavailable: register.each(&UNAVAILABLE, Unavailable::ALL.map(Unavailable::name)),
@@ -411,7 +408,7 @@ impl Register {
     }
 
     fn by_class(&self, row: &Definition) -> [Counter; 5] {
-        CLASSES.map(|class| self.counter(row, &[class.name()]))
+        Class::ALL.map(|class| self.counter(row, &[class.name()]))
     }
 
     fn shard(&self, shard: &str) -> ShardCells {
@@ -439,6 +436,7 @@ mod tests {
 
     use super::*;
     use crate::clock;
+    use crate::metrics::tally::HomesTally;
     use roomcast_core::room::tally::RoomTally;
 
     #[test]
@@ -446,7 +444,8 @@ mod tests {
         let metrics = Metrics::new(2).unwrap();
         let now = clock::now().instant;
         let rooms = RoomTally { window: Some(Duration::from_millis(100)), ..RoomTally::default() };
-        metrics.add(&Tally { written: vec![now], rooms, ..Tally::default() }, now);
+        let homes = HomesTally { rooms, ..HomesTally::default() };
+        metrics.add(&Tally { written: vec![now], homes, ..Tally::default() }, now);
         let text = metrics.render();
         let shown: BTreeSet<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -466,10 +465,10 @@ mod tests {
     fn a_tally_lands_under_its_class_and_reason() {
         let metrics = Metrics::new(1).unwrap();
         let mut tally = Tally::default();
-        tally.rooms.accepted.add(Class::Lossy, 3);
-        tally.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
-        tally.rooms.unavailable[Unavailable::StreamFull as usize] = 5;
-        tally.closed[CloseReason::Behind.index()] = 4;
+        tally.homes.rooms.accepted.add(Class::Lossy, 3);
+        tally.homes.rooms.shed[ShedReason::RoomFull as usize].add(Class::Lossy, 2);
+        tally.homes.rooms.unavailable[Unavailable::StreamFull as usize] = 5;
+        tally.closed[CloseReason::Behind as usize] = 4;
         let now = clock::now().instant;
         tally.written.push(now);
         metrics.add(&tally, now + Duration::from_millis(90));

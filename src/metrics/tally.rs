@@ -9,14 +9,12 @@ use roomcast_core::wire::close::CloseReason;
 /// The counts of a shard since the last report.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// The counts of the shard's rooms.
-    pub rooms: RoomTally,
+    /// The counts of the shard's homes.
+    pub homes: HomesTally,
     /// Level frames taken by a device's socket or outbox.
     pub frames_level: u64,
     /// Welcomes and other composed frames taken by a device's socket or outbox.
     pub frames_composed: u64,
-    /// Welcomes encoded. Devices with the same encoding and state share one until the room's next batch.
-    pub welcomes_encoded: u64,
     /// Refresh frames taken by a device's socket or outbox.
     pub frames_refresh: u64,
     /// Carry frames, for devices that did not acknowledge in time.
@@ -31,20 +29,29 @@ pub struct Tally {
     pub frames_queued: u64,
     /// Messages told to devices as skipped.
     pub messages_skipped: u64,
-    /// Times a frame lane was full.
-    pub lane_full: u64,
     /// Acknowledgements of an offset not sent to the device.
     pub acks_ignored: u64,
+    /// Connections closed, by the row of the close table.
+    pub closed: [u64; CloseReason::ALL.len()],
+    /// For each batch whose pass ended: the acceptance time of the oldest message.
+    pub written: Vec<Instant>,
+}
+
+/// The counts of a shard's homes since the last report.
+#[derive(Debug, Clone, Default)]
+pub struct HomesTally {
+    /// The counts of the shard's rooms.
+    pub rooms: RoomTally,
+    /// Welcomes encoded. Devices with the same encoding and state share one until the room's next batch.
+    pub welcomes_encoded: u64,
+    /// Times a frame lane was full.
+    pub lane_full: u64,
     /// Idle rooms forgotten.
     pub rooms_forgotten: u64,
     /// Promotions: times a room's further members were to be placed on more shards.
     pub rooms_promoted: u64,
     /// Demotions: times a room's further members were to be placed on fewer shards.
     pub rooms_demoted: u64,
-    /// Connections closed, by the row of the close table.
-    pub closed: [u64; CloseReason::ALL.len()],
-    /// For each batch whose pass ended: the acceptance time of the oldest message.
-    pub written: Vec<Instant>,
 }
 
 /// The holdings of a shard at one moment.

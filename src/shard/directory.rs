@@ -80,16 +80,10 @@ impl Directory {
     /// members, then to the least loaded. `None`: all are full.
     #[must_use]
     pub fn find(&self, room: &RoomName, space: impl Fn(usize) -> bool) -> Option<usize> {
-        let shards = self.loads.len();
-        match self.hot.get(room) {
-            Some(hot) => {
-                self.least_of(hot.shards.iter().copied().filter(|shard| space(*shard)), &hot.members)
-            }
-            None if self.listed.contains(room) => {
-                self.least_of((0..shards).filter(|shard| space(*shard)), &[])
-            }
-            None => Some(home(room, shards)).filter(|shard| space(*shard)),
-        }
+        let hot = self.hot.get(room);
+        let members = |shard: &usize| hot.map_or(0, |hot| hot.members[*shard]);
+        let shards = self.shards_of(room).into_iter().filter(|shard| space(*shard));
+        shards.min_by_key(|shard| (members(shard), self.loads[*shard]))
     }
 
     /// Counts a connection that joins `room` and was placed on `shard`.
@@ -100,10 +94,6 @@ impl Directory {
         } else if self.listed.contains(room) {
             self.scatter(Scatter { room: room.clone(), width: self.loads.len(), members: vec![(shard, 1)] });
         }
-    }
-
-    fn least_of(&self, shards: impl Iterator<Item = usize>, members: &[u64]) -> Option<usize> {
-        shards.min_by_key(|shard| (members.get(*shard).copied().unwrap_or(0), self.loads[*shard]))
     }
 
     /// Takes the words of a home about a room's width and members.

@@ -1,11 +1,11 @@
 //! The bounded way into the shards from the doors: each call names what it does when the way is full.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{fmt, io};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -13,31 +13,28 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout_at};
 use tracing::debug;
 
-use super::ask::{
-    AcksOf, AnyPosed, Awake, Close, Configure, CountsOf, Describe, History, Posed, Question, RoomsByMembers,
-    SetOwnStep, StepOf,
-};
+use super::ask::Question;
 use super::board::Board;
 use super::directory::Directory;
 use super::homes::Homes;
-use super::homes::heat::HeatRules;
 use super::homes::publishers::NotConfigured;
 use super::lane::LaneBounds;
+use super::socket::DeviceSocket;
 use super::way_in::{PublishRequest, WayIn};
-use super::{Plan, directory, lane, run};
+use super::{Plan, Shard, directory, lane, run};
 use crate::auth::Grant;
 use crate::clock;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::seat::Seat;
 use crate::store::Store;
 use crate::store::writer::{self, StoreHandle, Wake};
+use roomcast_core::now::Now;
 use roomcast_core::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
 use roomcast_core::room::ladder::{RoomStep, Step};
 use roomcast_core::room::message::{Message, Published};
-use roomcast_core::room::pace::{RoomRules, RoomSettings};
-use roomcast_core::room::view::{
-    ClosedView, HistoryPage, RecallView, ReceiptView, ReliablePage, RoomLine, RoomView, StreamRefusal,
-};
+use roomcast_core::room::pace::RoomSettings;
+use roomcast_core::room::view::{ClosedView, RecallView, ReceiptView, RoomLine, RoomView, StreamRefusal};
 use roomcast_core::room::{Ask, Told};
 use roomcast_core::wire::frame;
 
@@ -56,6 +53,9 @@ pub enum Unanswered {
     #[error("the shard ended without an answer")]
     Silent,
 }
+
+/// The answer of a shard.
+pub type Answered<T> = Result<T, Unanswered>;
 
 /// A device's request, as the viewer door knows it before the 101.
 #[derive(Debug)]
@@ -87,28 +87,11 @@ pub struct Arrival {
     pub hello: Hello,
 }
 
-/// The plan of all shards.
-#[derive(Debug, Clone)]
-pub struct ShardsPlan {
-    /// Number of shards, at least one.
-    pub count: usize,
-    /// The flush policy of rooms without settings of their own.
-    pub rules: RoomRules,
-    /// Time between two pings of a device.
-    pub heartbeat: Duration,
-    /// Members past which a room is hot.
-    pub hot_members: u64,
-    /// Rooms that are hot from the first device on.
-    pub hot_rooms: Vec<RoomName>,
-    /// Limit of bytes owed to all devices together.
-    pub outbound_bytes_max: u64,
-}
-
 /// A request of a door to a shard.
 #[derive(Debug)]
 pub(super) enum DoorRequest {
     /// Answered at once.
-    Question(Box<dyn AnyPosed>),
+    Question(Question),
     /// About a room's reliable stream. Answered when the room knows: the store may have to be read or
     /// written.
     Stream { room: RoomName, ask: Ask, reply: oneshot::Sender<Told> },
@@ -133,27 +116,28 @@ impl Shards {
     /// # Errors
     /// The system gives no more threads, runtimes or random numbers. Threads already started are stopped.
     pub fn start(
-        plan: &ShardsPlan,
+        config: &Config,
         store: Box<dyn Store>,
         metrics: &Metrics,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>, StoreHandle)> {
-        let ways_in: Arc<[Arc<WayIn>]> = (0..plan.count).map(|_| Arc::new(WayIn::new())).collect();
-        let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(plan.hot_rooms.iter().cloned().collect());
-        let directory = Arc::new(Mutex::new(Directory::new(plan.count, Arc::clone(&hot_rooms))));
-        let board = Arc::new(Board::new(plan.count, plan.outbound_bytes_max));
+        let count = config.shards;
+        let ways_in: Arc<[Arc<WayIn>]> = (0..count).map(|_| Arc::new(WayIn::new())).collect();
+        let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(config.hot_rooms.iter().cloned().collect());
+        let directory = Arc::new(Mutex::new(Directory::new(count, Arc::clone(&hot_rooms))));
+        let board = Arc::new(Board::new(count, config.outbound_bytes_max));
         let shards = Self { ways_in: Arc::clone(&ways_in), directory, board };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
         let mut store = writer::start(store, wakes.collect())?;
         let mut threads = Vec::new();
-        let lanes = lane::mesh(plan.count, LaneBounds::default());
-        for (index, (lanes, port)) in lanes.into_iter().zip(store.take_ports()).enumerate() {
+        let lanes = lane::mesh(count, LaneBounds::default());
+        for (index, (lanes, port)) in lanes.into_iter().zip(store.ports.drain(..)).enumerate() {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
-            let of_one = Plan::new(index, plan.count, plan.rules, plan.heartbeat, run_seed);
-            let heat = HeatRules { hot_members: plan.hot_members, ..of_one.heat };
-            let hot_rooms = Arc::clone(&hot_rooms);
-            let of_one = Plan { heat, hot_rooms, meter: clock::thread_cpu, ..of_one };
-            let started = run::start(of_one, lanes, shards.clone(), port, metrics.clone());
+            let mut plan = Plan::new(index, count, config.flush, config.heartbeat, run_seed);
+            plan.heat.hot_members = config.hot_members;
+            plan.hot_rooms = Arc::clone(&hot_rooms);
+            plan.meter = clock::thread_cpu;
+            let started = run::start(plan, lanes, shards.clone(), port, metrics.clone());
             threads.push(started.inspect_err(|_| shards.stop())?);
         }
         Ok((shards, threads, store))
@@ -163,12 +147,11 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Result<Published, Unanswered> {
+    pub async fn publish(&self, room: RoomName, messages: Vec<Message>) -> Answered<Published> {
         let (reply, answer) = oneshot::channel();
         let bytes = messages.iter().map(|message| message.wire_bytes).sum();
-        let home = directory::home(&room, self.ways_in.len());
         let at = clock::now().instant;
-        self.ways_in[home].push_publish(PublishRequest { room, messages, bytes, at, reply })?;
+        self.ways_in[self.home(&room)].push_publish(PublishRequest { room, messages, bytes, at, reply })?;
         answer.await.map_err(|_| Unanswered::Silent)
     }
 
@@ -180,24 +163,29 @@ impl Shards {
         &self,
         room: RoomName,
         settings: RoomSettings,
-    ) -> Result<Result<Box<RoomView>, NotConfigured>, Unanswered> {
-        let view = self.ask(self.home(&room), Configure { room: room.clone(), settings }).await?;
-        Ok(match view {
-            Ok(view) => Ok(self.whole(room, view).await),
-            Err(refused) => Err(refused),
-        })
+    ) -> Answered<Result<Box<RoomView>, NotConfigured>> {
+        let view = self.ask_home(&room, |homes, room, now| {
+            // Boxed, as each view on its way: an answer is part of every future that waits for it.
+            homes.configure(room, settings, now).map(Box::new)
+        });
+        match view.await? {
+            Ok(view) => Ok(Ok(self.whole(room, view).await)),
+            Err(refused) => Ok(Err(refused)),
+        }
     }
 
     /// The view of a room; `None` if the room is not open.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn describe(&self, room: RoomName) -> Result<Option<Box<RoomView>>, Unanswered> {
-        let view = self.ask(self.home(&room), Describe { room: room.clone() }).await?;
-        Ok(match view {
-            Some(view) => Some(self.whole(room, view).await),
-            None => None,
-        })
+    pub async fn describe(&self, room: RoomName) -> Answered<Option<Box<RoomView>>> {
+        let view = self.ask_home(&room, |homes, room, now| {
+            // An idle room hears of a step with its next input, which may be far away.
+            homes.tell_step_to(room, now);
+            homes.describe(room, now.instant).map(Box::new)
+        });
+        let Some(view) = view.await? else { return Ok(None) };
+        Ok(Some(self.whole(room, view).await))
     }
 
     /// Completes a home's view of a room with the counts of other shards, and with the placement of further
@@ -205,8 +193,10 @@ impl Shards {
     /// counts out.
     async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
         let deadline = clock::now().instant + COUNTS_AGE_MAX;
-        let asked =
-            view.shards.iter().map(|segment| self.send(segment.shard, CountsOf { room: room.clone() }));
+        let asked = view.shards.iter().map(|segment| {
+            let room = room.clone();
+            self.send(segment.shard, move |shard, _| shard.residents.counts(&room))
+        });
         // All of them first, so that the slowest shard bounds the wait.
         let asked: Vec<_> = asked.collect();
         for (segment, answer) in view.shards.iter_mut().zip(asked) {
@@ -227,10 +217,11 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn rooms_by_members(&self, limit: usize) -> Result<Vec<RoomLine>, Unanswered> {
+    pub async fn rooms_by_members(&self, limit: usize) -> Answered<Vec<RoomLine>> {
         let mut lines = Vec::new();
         for shard in 0..self.ways_in.len() {
-            lines.extend(self.ask(shard, RoomsByMembers { limit }).await?);
+            let asked = self.ask(shard, move |shard, now| shard.homes.rooms_by_members(limit, now.instant));
+            lines.extend(asked.await?);
         }
         lines.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.room.cmp(&b.room)));
         lines.truncate(limit);
@@ -241,32 +232,23 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn close(&self, room: RoomName) -> Result<Option<ClosedView>, Unanswered> {
-        self.ask(self.home(&room), Close { room }).await
+    pub async fn close(&self, room: RoomName) -> Answered<Option<ClosedView>> {
+        self.ask_home(&room, |homes, room, now| homes.close_room(room, now)).await
     }
 
     /// The newest `limit` messages of a room's history after `seen`; `None` if the room is not open.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn history(
-        &self,
-        room: RoomName,
-        seen: Option<Seen>,
-        limit: usize,
-    ) -> Result<Option<HistoryPage>, Unanswered> {
-        self.ask(self.home(&room), History { room, seen, limit }).await
+    pub async fn history(&self, room: RoomName, seen: Option<Seen>, limit: usize) -> Answered<Option<Bytes>> {
+        self.ask_home(&room, move |homes, room, now| homes.history(room, seen, limit, now)).await
     }
 
     /// The receipt of a reliable message: counts of the devices that have it.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no receipt.
-    pub async fn receipt(
-        &self,
-        room: RoomName,
-        offset: u64,
-    ) -> Result<Result<ReceiptView, StreamRefusal>, Unanswered> {
+    pub async fn receipt(&self, room: RoomName, offset: u64) -> Answered<Result<ReceiptView, StreamRefusal>> {
         let told = self.ask_stream(room.clone(), Ask::Receipt { offset }).await?;
         let Told::Receipt(receipt, mut acks) = told else { unreachable!("each ask has its own answer") };
         let mut receipt = match receipt {
@@ -275,7 +257,8 @@ impl Shards {
         };
         let epoch = receipt.epoch;
         for shard in 0..self.ways_in.len() {
-            let counted = self.ask(shard, AcksOf { room: room.clone(), epoch, offset }).await?;
+            let room = room.clone();
+            let counted = self.ask(shard, move |shard, _| shard.residents.acks(&room, epoch, offset)).await?;
             counted.iter().for_each(|counted| acks.merge(counted));
         }
         receipt.acknowledged += acks.count;
@@ -289,11 +272,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why the message stays.
-    pub async fn recall(
-        &self,
-        room: RoomName,
-        offset: u64,
-    ) -> Result<Result<RecallView, StreamRefusal>, Unanswered> {
+    pub async fn recall(&self, room: RoomName, offset: u64) -> Answered<Result<RecallView, StreamRefusal>> {
         let told = self.ask_stream(room, Ask::Recall { offset }).await?;
         let Told::Recalled(recalled) = told else { unreachable!("each ask has its own answer") };
         Ok(recalled)
@@ -308,31 +287,27 @@ impl Shards {
         &self,
         room: RoomName,
         after: Option<Cursor>,
-    ) -> Result<Result<ReliablePage, StreamRefusal>, Unanswered> {
+    ) -> Answered<Result<Bytes, StreamRefusal>> {
         let told = self.ask_stream(room.clone(), Ask::Pull { after }).await?;
         let Told::Pulled(pulled) = told else { unreachable!("each ask has its own answer") };
         // Encoded here, on the door's thread: a page of 64 KiB would hold up the shard's passes.
-        Ok(pulled.map(|(opening, reset)| ReliablePage { json: frame::reliable_page(&room, &opening, reset) }))
+        Ok(pulled.map(|(opening, reset)| frame::reliable_page(&room, &opening, reset)))
     }
 
     /// A room's step of the ladder; `None`: the room is not open.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn room_step(&self, room: RoomName) -> Result<Option<RoomStep>, Unanswered> {
-        self.ask(self.home(&room), StepOf { room }).await
+    pub async fn room_step(&self, room: RoomName) -> Answered<Option<RoomStep>> {
+        self.ask_home(&room, |homes, room, _| homes.room_step(room)).await
     }
 
     /// Gives an open room a step of its own, or takes the step back. `None`: the room is not open.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn set_own_step(
-        &self,
-        room: RoomName,
-        step: Option<Step>,
-    ) -> Result<Option<RoomStep>, Unanswered> {
-        self.ask(self.home(&room), SetOwnStep { room, step }).await
+    pub async fn set_own_step(&self, room: RoomName, step: Option<Step>) -> Answered<Option<RoomStep>> {
+        self.ask_home(&room, move |homes, room, now| homes.set_own_step(room, step, now)).await
     }
 
     /// The board of all shards' steps.
@@ -351,7 +326,7 @@ impl Shards {
     /// By shard: true if the shard answers within a second.
     pub async fn answering(&self) -> Vec<bool> {
         let deadline = clock::now().instant + Duration::from_secs(1);
-        let asked: Vec<_> = (0..self.ways_in.len()).map(|shard| self.send(shard, Awake)).collect();
+        let asked: Vec<_> = (0..self.ways_in.len()).map(|shard| self.send(shard, |_, _| ())).collect();
         let mut answers = Vec::new();
         for answer in asked {
             answers.push(match answer {
@@ -424,26 +399,38 @@ impl Shards {
         directory::home(room, self.ways_in.len())
     }
 
+    /// Asks the home of a room, and waits for the answer.
+    async fn ask_home<T: Send + 'static>(
+        &self,
+        room: &RoomName,
+        ask: impl FnOnce(&mut Homes, &RoomName, Now) -> T + Send + 'static,
+    ) -> Answered<T> {
+        let name = room.clone();
+        self.ask(self.home(room), move |shard, now| ask(&mut shard.homes, &name, now)).await
+    }
+
     /// Asks a shard, and waits for the answer.
-    async fn ask<Q>(&self, shard: usize, question: Q) -> Result<Q::Answer, Unanswered>
-    where
-        Q: Question<Answer: fmt::Debug>,
-    {
-        self.send(shard, question)?.await.map_err(|_| Unanswered::Silent)
+    async fn ask<T: Send + 'static>(
+        &self,
+        shard: usize,
+        ask: impl FnOnce(&mut Shard<DeviceSocket>, Now) -> T + Send + 'static,
+    ) -> Answered<T> {
+        self.send(shard, ask)?.await.map_err(|_| Unanswered::Silent)
     }
 
     /// Sends a question to a shard. The answer comes through the receiver.
-    fn send<Q>(&self, shard: usize, question: Q) -> Result<oneshot::Receiver<Q::Answer>, Busy>
-    where
-        Q: Question<Answer: fmt::Debug>,
-    {
-        let (reply, answer) = oneshot::channel();
-        self.ways_in[shard].push_request(DoorRequest::Question(Box::new(Posed { question, reply })))?;
+    fn send<T: Send + 'static>(
+        &self,
+        shard: usize,
+        ask: impl FnOnce(&mut Shard<DeviceSocket>, Now) -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<T>, Busy> {
+        let (question, answer) = Question::new(ask);
+        self.ways_in[shard].push_request(DoorRequest::Question(question))?;
         Ok(answer)
     }
 
     /// Asks the home of a room about the reliable stream, and waits for the answer.
-    async fn ask_stream(&self, room: RoomName, ask: Ask) -> Result<Told, Unanswered> {
+    async fn ask_stream(&self, room: RoomName, ask: Ask) -> Answered<Told> {
         let (reply, answer) = oneshot::channel();
         self.ways_in[self.home(&room)].push_request(DoorRequest::Stream { room, ask, reply })?;
         answer.await.map_err(|_| Unanswered::Silent)
@@ -493,9 +480,8 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 mod tests {
     use super::*;
     use crate::seat::Seats;
-    use crate::shard::Shard;
-    use crate::shard::socket::DeviceSocket;
     use crate::store::{StoreAnswer, StoreRequest};
+    use roomcast_core::room::pace::RoomRules;
     use tokio::net::{TcpListener, TcpStream};
 
     /// A shard that takes nothing by itself.
@@ -540,7 +526,7 @@ mod tests {
 
     /// Fills the queue of a shard with requests.
     fn fill(shards: &Shards, shard: usize) {
-        while shards.send(shard, Awake).is_ok() {}
+        while shards.send(shard, |_, _| ()).is_ok() {}
     }
 
     #[tokio::test]

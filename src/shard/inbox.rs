@@ -80,7 +80,6 @@ impl Queue {
 
     /// Time per message for the doors to keep the queue short by, while a queue stands or the shard is on a
     /// step of its ladder. `None`: the doors let in what fits.
-    #[must_use]
     pub(super) fn per_message_to_keep(&self, step: Step) -> Option<Duration> {
         self.per_message.filter(|_| self.is_standing || step > Step::Calm)
     }

@@ -38,19 +38,16 @@ pub(super) struct Ladder {
 
 impl Ladder {
     /// A ladder on its lowest step.
-    #[must_use]
     pub(super) fn new(now: Instant) -> Self {
         Self { weighed_at: now, by_delay: Step::Calm, by_owed: Step::Calm }
     }
 
     /// The step the shard stands on.
-    #[must_use]
     pub(super) fn step(&self) -> Step {
         self.by_delay.max(self.by_owed)
     }
 
     /// Moment of the next weighing.
-    #[must_use]
     pub(super) fn due(&self) -> Instant {
         self.weighed_at + LADDER_INTERVAL
     }

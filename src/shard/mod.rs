@@ -26,7 +26,7 @@ mod way_in;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use self::homes::{Homes, HomesTally};
+use self::homes::Homes;
 use self::lane::Lanes;
 pub use self::plan::Plan;
 use self::residents::Residents;
@@ -103,7 +103,7 @@ impl<S: Socket> Shard<S> {
         self.residents.sweep(now);
         self.residents.drop_ended(now);
         self.exchange(now);
-        let is_stuck = self.homes.pump() | self.residents.pump();
+        let is_stuck = self.homes.lanes.pump() | self.residents.lanes.pump();
         // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
         self.pump_again = is_stuck.then(|| now.instant + PUMP_INTERVAL);
         busy || self.residents.is_passing_somewhere()
@@ -119,35 +119,21 @@ impl<S: Socket> Shard<S> {
 
     /// The shards to wake, because entries were sent to them.
     pub fn poll_wakes(&mut self) -> impl Iterator<Item = usize> {
-        let shards = self.homes.shards();
-        (0..shards).filter(|shard| self.homes.take_touched(*shard) | self.residents.take_touched(*shard))
+        let homes = &mut self.homes.lanes;
+        let residents = &mut self.residents.lanes;
+        (0..homes.shards()).filter(|shard| homes.take_touched(*shard) | residents.take_touched(*shard))
     }
 
     /// Counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
-        let of_homes = self.homes.take_tally();
-        let HomesTally { rooms, welcomes_encoded, lane_full, rooms_forgotten, rooms_promoted, rooms_demoted } =
-            of_homes;
-        Tally {
-            rooms,
-            welcomes_encoded,
-            lane_full,
-            rooms_forgotten,
-            rooms_promoted,
-            rooms_demoted,
-            ..self.residents.take_tally()
-        }
+        let homes = std::mem::take(&mut self.homes.tally);
+        Tally { homes, ..std::mem::take(&mut self.residents.tally) }
     }
 
     /// Present holdings. Walks rooms and waiting connections: for a gauge once a second, not for a turn.
     #[must_use]
     pub fn holdings(&self) -> Holdings {
-        Holdings {
-            rooms: self.homes.rooms(),
-            gathered: self.homes.gathered(),
-            not_durable: self.homes.not_durable(),
-            ..self.residents.holdings()
-        }
+        self.homes.hold(self.residents.holdings())
     }
 
     /// Begins to drain: nothing is taken in any more, and rooms flush what waits in them.
@@ -186,11 +172,11 @@ impl<S: Socket> Shard<S> {
     /// segment meets its answers in the order of its questions, as over a lane between two shards.
     fn exchange(&mut self, now: Now) {
         loop {
-            while let Some(delivery) = self.homes.next_own() {
+            while let Some(delivery) = self.homes.lanes.next_own() {
                 self.residents.take_delivery(delivery, now);
             }
-            let Some(control) = self.residents.next_own() else { return };
-            self.homes.take_own_control(control, now);
+            let Some(control) = self.residents.lanes.next_own() else { return };
+            self.homes.take_control(self.homes.lanes.index, control, now);
         }
     }
 }

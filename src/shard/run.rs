@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
+use std::iter::from_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -22,7 +23,6 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
-use super::ask::reply as reply_with;
 use super::directory::Load;
 use super::handle::{Arrival, DoorRequest, Hello, Shards};
 use super::inbox::{InboxTaken, Left, Queue};
@@ -156,32 +156,26 @@ impl Shell {
     /// Takes a turn's worth of the doors' requests and the store's answers. True if more are there.
     fn take_in(self: &Rc<Self>, now: Now) -> bool {
         let way_in = self.shards.way_in(self.index);
-        for _ in 0..TAKES_MAX {
-            let Some(arrival) = way_in.arrivals.pop() else { break };
+        for arrival in from_fn(|| way_in.arrivals.pop()).take(TAKES_MAX) {
             self.take_arrival(arrival, now);
         }
-        for _ in 0..TAKES_MAX {
-            let Some(request) = way_in.requests.pop() else { break };
+        for request in from_fn(|| way_in.requests.pop()).take(TAKES_MAX) {
             self.take_request(request, now);
         }
         self.take_publishes(now);
-        let mut more = true;
-        for _ in 0..TAKES_MAX {
-            let stored = self.store.borrow_mut().next_answer();
-            let Some(stored) = stored else {
-                more = false;
-                break;
-            };
+        let mut answers = 0;
+        for stored in from_fn(|| self.store.borrow_mut().next_answer()).take(TAKES_MAX) {
             self.shard.borrow_mut().homes.take_stored(stored, now);
+            answers += 1;
         }
-        more || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
+        answers == TAKES_MAX
+            || !(way_in.arrivals.is_empty() && way_in.requests.is_empty() && way_in.publishes.is_empty())
     }
 
     fn take_publishes(&self, now: Now) {
         let way_in = self.shards.way_in(self.index);
         let mut taken = InboxTaken::default();
-        for _ in 0..TAKES_MAX {
-            let Some(request) = way_in.publishes.pop() else { break };
+        for request in from_fn(|| way_in.publishes.pop()).take(TAKES_MAX) {
             let PublishRequest { room, messages, bytes, at, reply } = request;
             way_in.release(messages.len(), bytes);
             let waited = now.instant.saturating_duration_since(at);
@@ -208,7 +202,7 @@ impl Shell {
 
     /// Sets the step in force. Each room hears of a change with its next input.
     fn obey_ladder(&self) {
-        self.shard.borrow_mut().homes.degrade(self.shards.board().in_force(self.index));
+        self.shard.borrow_mut().homes.step = self.shards.board().in_force(self.index);
     }
 
     /// Weighs the ladder once an interval is over.
@@ -258,7 +252,7 @@ impl Shell {
     fn take_request(&self, request: DoorRequest, now: Now) {
         let mut shard = self.shard.borrow_mut();
         match request {
-            DoorRequest::Question(asked) => asked.answer(&mut shard, &self.shards, now),
+            DoorRequest::Question(question) => question.answer(&mut shard, &self.shards, now),
             DoorRequest::Stream { room, ask, reply } => {
                 let mut waits = self.waits.borrow_mut();
                 let ticket = waits.ticket();
@@ -301,24 +295,21 @@ impl Shell {
         let mut shard = self.shard.borrow_mut();
         let mut waits = self.waits.borrow_mut();
         while let Some((ticket, published)) = shard.homes.poll_answer() {
-            if let Some(reply) = waits.publishes.remove(&ticket) {
-                reply_with(reply, published);
-            }
+            // The door may have stopped waiting, here and below: then nobody hears the answer.
+            waits.publishes.remove(&ticket).map(|reply| reply.send(published));
         }
         while let Some((ticket, told)) = shard.homes.poll_told() {
-            if let Some(reply) = waits.asks.remove(&ticket) {
-                reply_with(reply, told);
-            }
+            waits.asks.remove(&ticket).map(|reply| reply.send(told));
         }
         self.shards.hear_homes(&mut shard.homes);
         for peer in shard.poll_wakes() {
             self.shards.way_in(peer).wake.notify_one();
         }
         if !waits.drains.is_empty() && shard.is_flushed() {
-            waits.drains.drain(..).for_each(|reply| reply_with(reply, ()));
+            waits.drains.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
         }
         if !waits.farewells.is_empty() && shard.residents.is_deserted() {
-            waits.farewells.drain(..).for_each(|reply| reply_with(reply, ()));
+            waits.farewells.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
         }
         let tally = shard.take_tally();
         log_closes(&tally);
@@ -399,7 +390,7 @@ fn log_step(shard: usize, change: StepChange, strains: Pressure) {
 /// A line per reason and turn, however many connections it took.
 fn log_closes(tally: &Tally) {
     for reason in CloseReason::ALL {
-        let connections = tally.closed[reason.index()];
+        let connections = tally.closed[reason as usize];
         if connections == 0 {
             continue;
         }

@@ -23,7 +23,6 @@ pub(super) struct DeviceSocket {
 
 impl DeviceSocket {
     /// A socket whose task has not run yet.
-    #[must_use]
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, waker: Waker::noop().clone() }
     }

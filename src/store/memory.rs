@@ -9,7 +9,7 @@ use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 
 use super::row::{delete_at_ms, stored_bytes};
-use super::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored};
+use super::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored, in_order};
 use roomcast_core::now::millis;
 
 /// Reliable messages in memory. The same calls in the same order give the same results.
@@ -109,18 +109,7 @@ impl Store for Memory {
     }
 
     fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        let mut refused = BTreeSet::new();
-        let outcomes = appends.iter().map(|append| {
-            // The shard had sent the later appends of a life before it could know: stored, they would leave a
-            // hole.
-            if refused.contains(&(&append.room, append.life)) {
-                return Err(StoreError::Moved);
-            }
-            self.append_one(append).inspect_err(|_| {
-                refused.insert((&append.room, append.life));
-            })
-        });
-        Ok(outcomes.collect())
+        in_order(appends, |append| Ok(self.append_one(append)))
     }
 
     fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {

@@ -21,6 +21,7 @@ pub mod redb;
 pub(crate) mod row;
 pub mod writer;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -124,7 +125,6 @@ pub enum StoreRequest {
 
 impl StoreRequest {
     /// The answer to the request after `error`.
-    #[must_use]
     pub(crate) fn failed(self, error: StoreError) -> StoreAnswer {
         let (room, life, asked) = match self {
             Self::Load { room, life } => (room, life, Asked::Load),
@@ -163,6 +163,25 @@ impl Append {
     fn stored_bytes(&self) -> u64 {
         self.messages.iter().map(|message| row::stored_bytes(&self.room, message)).sum()
     }
+}
+
+/// Has `store` take appends one by one. The result is one outcome per append, in order.
+fn in_order<'a, E>(
+    appends: &'a [Append],
+    mut store: impl FnMut(&'a Append) -> Result<Result<(), StoreError>, E>,
+) -> Result<Vec<Result<(), StoreError>>, E> {
+    let mut refused = BTreeSet::new();
+    let outcomes = appends.iter().map(|append| {
+        // The shard had sent the later appends of a life before it could know: stored, they would leave a
+        // hole.
+        let is_late = refused.contains(&(&append.room, append.life));
+        let outcome = if is_late { Err(StoreError::Moved) } else { store(append)? };
+        if outcome.is_err() {
+            refused.insert((&append.room, append.life));
+        }
+        Ok(outcome)
+    });
+    outcomes.collect()
 }
 
 /// The answer to a [`StoreRequest`].

@@ -41,9 +41,9 @@ impl Passage {
 pub struct Port {
     passage: Arc<Passage>,
     writer: Thread,
-    sent: u64,
+    /// Answers taken so far.
     taken: u64,
-    /// Bytes of each request under way, in order.
+    /// Bytes of each request without a taken answer, in order. At most `STORE_WAITING_MAX` entries.
     sizes: VecDeque<usize>,
     /// Invariant: the sum of `sizes`.
     bytes: usize,
@@ -51,7 +51,7 @@ pub struct Port {
 
 impl Port {
     pub(super) fn new(passage: Arc<Passage>, writer: Thread) -> Self {
-        Self { passage, writer, sent: 0, taken: 0, sizes: VecDeque::new(), bytes: 0 }
+        Self { passage, writer, taken: 0, sizes: VecDeque::new(), bytes: 0 }
     }
 
     /// Sends a request. Each sent request gets exactly one answer.
@@ -62,7 +62,7 @@ impl Port {
     pub fn send(&mut self, request: StoreRequest) -> Result<(), (StoreRequest, StoreError)> {
         let size = bytes_of(&request);
         // A single request larger than the bound passes, or it would be refused for ever.
-        if self.outstanding() == STORE_WAITING_MAX
+        if self.sizes.len() == STORE_WAITING_MAX
             || (self.bytes > 0 && self.bytes + size > STORE_WAITING_BYTES_MAX)
         {
             return Err((request, StoreError::Busy));
@@ -71,7 +71,6 @@ impl Port {
         self.bytes += size;
         let sent = SentRequest { request, taken: self.taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");
-        self.sent += 1;
         // A token for the next park, so no wake is lost between the writer's turn and its park. The call
         // enters the kernel only if the thread is parked.
         self.writer.unpark();
@@ -85,12 +84,6 @@ impl Port {
         // Answers come in the order of the requests.
         self.bytes -= self.sizes.pop_front().unwrap_or(0);
         Some(answer)
-    }
-
-    /// The number of requests without a taken answer, at most `STORE_WAITING_MAX`.
-    #[must_use]
-    pub(crate) fn outstanding(&self) -> usize {
-        usize::try_from(self.sent - self.taken).expect("at most STORE_WAITING_MAX")
     }
 }
 

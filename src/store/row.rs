@@ -48,11 +48,7 @@ pub(super) fn key(room: &RoomName, offset: u64) -> Vec<u8> {
 }
 
 pub(super) fn key_of(room: &[u8], offset: u64) -> Vec<u8> {
-    let mut key = Vec::with_capacity(room.len() + 9);
-    key.extend_from_slice(room);
-    key.push(0);
-    key.extend_from_slice(&offset.to_be_bytes());
-    key
+    [room, &[0], &offset.to_be_bytes()].concat()
 }
 
 /// The offset at the end of a key. `None` for a key below 8 bytes.

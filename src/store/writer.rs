@@ -32,11 +32,14 @@ use super::{Append, Asked, Store, StoreAnswer, StoreError, StoreRequest};
 /// Wakes a shard whose answers wait. Called on the writer's thread, so the function must not wait.
 pub type Wake = Box<dyn Fn() + Send>;
 
-/// The running writer. Dropping the handle stops the thread, and waits for the last commit.
+/// The running writer. Dropping the handle stores and answers every sent request, and then stops the thread.
+/// The drop waits as long as the disk takes.
 #[derive(Debug)]
 pub struct StoreHandle {
-    ports: Vec<Port>,
-    health: Arc<Health>,
+    /// A port for each shard, in the order of the wakes.
+    pub ports: Vec<Port>,
+    /// The numbers and troubles of the store.
+    pub health: Arc<Health>,
     stop: Arc<AtomicBool>,
     /// `None` from the start of the stop.
     thread: Option<JoinHandle<()>>,
@@ -68,25 +71,7 @@ pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle>
     Ok(StoreHandle { ports, health, stop, thread: Some(thread) })
 }
 
-impl StoreHandle {
-    /// Hands out the ports, in the order of the wakes. The second call returns none.
-    pub fn take_ports(&mut self) -> Vec<Port> {
-        std::mem::take(&mut self.ports)
-    }
-
-    /// The numbers and troubles of the store.
-    #[must_use]
-    pub fn health(&self) -> Arc<Health> {
-        Arc::clone(&self.health)
-    }
-
-    /// Stores and answers every sent request, then stops the thread. Waits as long as the disk takes.
-    pub fn stop(self) {
-        drop(self);
-    }
-}
-
-// A test, or a start that failed, drops the handle without a stop. The file must not stay locked.
+// Also a start that failed drops the handle: the file must not stay locked.
 impl Drop for StoreHandle {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);

@@ -147,7 +147,8 @@ fn what_waits_in_a_closed_room_is_written_or_counted() {
     bench.now = bench.now.later(Duration::from_millis(150));
     let view = bench.shard.homes.close_room(&room, bench.now).unwrap();
     bench.rest();
-    let counted: u64 = bench.shard.take_tally().rooms.shed[ShedReason::RoomClosed as usize].0.iter().sum();
+    let counted: u64 =
+        bench.shard.take_tally().homes.rooms.shed[ShedReason::RoomClosed as usize].0.iter().sum();
     assert_eq!((view.shed, counted), (0, 0));
     assert!(holds(&pipe, "late") && holds(&pipe, r#""total":3"#));
 }

@@ -132,8 +132,8 @@ impl World {
         let skipped = tally.frames_skipped;
         let acked = tally.acks;
         self.scatter.tallied += Counts { written, queued, skipped, acked };
-        self.coverage.count("promoted", tally.rooms_promoted);
-        self.coverage.count("demoted", tally.rooms_demoted);
+        self.coverage.count("promoted", tally.homes.rooms_promoted);
+        self.coverage.count("demoted", tally.homes.rooms_demoted);
     }
 
     /// Notes the windows in force after a shard's turn.

@@ -37,8 +37,8 @@ fn devices_that_come_for_the_first_time_share_one_welcome_between_two_batches() 
         }
         bench.rest();
         let tally = bench.shard.take_tally();
-        encoded += tally.welcomes_encoded;
-        batches += tally.rooms.batches;
+        encoded += tally.homes.welcomes_encoded;
+        batches += tally.homes.rooms.batches;
     }
     assert!(joined > 10 * batches, "seed {seed}: {joined} joins, {batches} batches");
     // One welcome before the first batch, and one after each batch. The schedule has no second without a

@@ -288,13 +288,13 @@ impl World {
     }
 
     pub(crate) fn note(&mut self, tally: &Tally) {
-        self.lapses += tally.lane_full;
+        self.lapses += tally.homes.lane_full;
         self.note_load(tally);
         for (branch, times) in [
-            ("lane full", tally.lane_full),
+            ("lane full", tally.homes.lane_full),
             ("refresh", tally.frames_refresh),
             ("behind", tally.frames_skipped),
-            ("forgotten room", tally.rooms_forgotten),
+            ("forgotten room", tally.homes.rooms_forgotten),
             ("carry", tally.frames_carried),
             ("catching up", tally.frames_catching_up),
         ] {

@@ -377,7 +377,7 @@ fn a_backlog_of_expired_rows_goes_turn_after_turn_with_appends_in_between() {
 fn started(store: Box<dyn Store>) -> (roomcast::store::writer::StoreHandle, Port, Receiver<()>) {
     let (woken, wakes) = channel();
     let mut handle = start(store, vec![Box::new(move || woken.send(()).unwrap_or_default())]).unwrap();
-    let port = handle.take_ports().pop().unwrap();
+    let port = handle.ports.pop().unwrap();
     (handle, port, wakes)
 }
 
@@ -400,7 +400,7 @@ fn no_wake_up_is_lost_between_two_threads() {
         port.send(store("a", offset..=offset)).unwrap();
         assert_eq!(short(&next(&mut port, &wakes)), format!("durable a {offset}"));
     }
-    handle.stop();
+    drop(handle);
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn what_was_sent_before_the_stop_is_durable_and_answered() {
     for offset in 1..=500 {
         port.send(store("a", offset..=offset)).unwrap();
     }
-    handle.stop();
+    drop(handle);
     let expected: Vec<_> = (1..=500).map(|offset| format!("durable a {offset}")).collect();
     assert_eq!(answers(&mut port), expected);
     let mut again = store_in_file.after_power_loss().store().unwrap();
@@ -421,7 +421,7 @@ fn what_was_sent_before_the_stop_is_durable_and_answered() {
 fn a_disk_that_hangs_shows_while_it_hangs() {
     let disk = Disk::default();
     let (handle, mut port, wakes) = started(Box::new(disk.store().unwrap()));
-    let health = handle.health();
+    let health = Arc::clone(&handle.health);
     disk.fail(Some(Fault { after: 0, times: 1, kind: FaultKind::Freeze }));
     port.send(store("a", 1..=1)).unwrap();
     disk.wait_until_frozen();
@@ -431,5 +431,5 @@ fn a_disk_that_hangs_shows_while_it_hangs() {
     assert_eq!(short(&next(&mut port, &wakes)), "failed a append Failing");
     port.send(load("a")).unwrap();
     next(&mut port, &wakes);
-    handle.stop();
+    drop(handle);
 }

@@ -102,11 +102,8 @@ impl Node {
     /// A node of this configuration.
     pub(crate) fn of(config: Config) -> Self {
         let server = Server::start(config).unwrap();
-        let doors = Doors {
-            viewer: server.viewer_addr(),
-            publisher: server.publisher_addr(),
-            ops: server.ops_addr(),
-        };
+        let doors =
+            Doors { viewer: server.viewer_addr, publisher: server.publisher_addr, ops: server.ops_addr };
         Self { server, doors }
     }
 }

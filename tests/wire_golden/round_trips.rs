@@ -151,7 +151,7 @@ impl Lengths {
             126 => 1,
             _ => 0,
         };
-        self.0[encoding.index()][form] += 1;
+        self.0[encoding as usize][form] += 1;
     }
 }
 

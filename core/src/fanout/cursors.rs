@@ -41,13 +41,13 @@ impl StreamPlace {
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     /// By slot.
-    acked: Vec<Acked>,
+    pub(super) acked: Vec<Acked>,
     /// Last offset in a begun pass, a refresh or a welcome on this segment.
     sent: u64,
     /// Invariant: the number of members with an acknowledgement of everything up to `sent`. A look ends at
     /// once if all members are settled.
     settled: u64,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     /// Moment of the next look for members to carry for. `None`: every member has acknowledged everything.
     pub(super) look_at: Option<Instant>,
     /// Carry -> the slots that need the carry, from the request to the home until the frame's turn in the
@@ -143,11 +143,6 @@ impl Cursors {
             tally.acks.add(now.saturating_duration_since(tally.sent_at));
         }
         true
-    }
-
-    /// Last acknowledged offset of a slot's member.
-    pub(super) fn acked_through(&self, slot: u32) -> u64 {
-        self.acked[slot as usize].through
     }
 
     /// Notes that messages up to `through` leave now, to all of `members` or to the first. Each new offset
@@ -252,11 +247,6 @@ impl Cursors {
                 acked.dead_through = acked.dead_through.max(want.reach.through);
             }
         }
-    }
-
-    /// Forgets the sendings up to `floor`: no message there is alive.
-    pub(super) fn forget_through(&mut self, floor: u64) {
-        self.schedule.forget_through(floor);
     }
 
     /// Drops the carries under way. A later look asks for the members again.

@@ -68,7 +68,6 @@ const SAMPLE_BYTES_MIN: usize = 16 * 1024;
 
 impl Outbox {
     /// An empty outbox, at the moment of the first owed frame.
-    #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             owed: VecDeque::new(),
@@ -202,39 +201,33 @@ impl Outbox {
     }
 
     /// True if no frame is owed.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.owed.is_empty()
     }
 
     /// Owed bytes, welcomes and history left out: the number that [`OUTBOX_BYTES_MAX`] bounds.
-    #[must_use]
     pub fn owed_bytes(&self) -> usize {
         self.owed_bytes
     }
 
     /// Owed bytes, welcomes and history included.
-    #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.owed.iter().map(|owed| owed.rest.len()).sum()
     }
 
     /// Owed frames, a begun frame included, welcomes and history left out: the number that
     /// [`OUTBOX_FRAMES_MAX`] bounds.
-    #[must_use]
     pub fn owed_frames(&self) -> usize {
         self.owed.iter().filter(|owed| !owed.exempt).count()
     }
 
     /// True if a frame was refused: the connection stays behind until the outbox is empty.
-    #[must_use]
     pub fn is_behind(&self) -> bool {
         self.behind_since.is_some()
     }
 
     /// Reason to close the connection, for a deadline that has passed: [`BEHIND_AGE_MAX`],
     /// [`FIRST_OWED_AGE_MAX`], [`PROGRESS_AGE_MAX`] or [`OWED_AGE_MAX`].
-    #[must_use]
     pub fn overdue(&self, now: Instant) -> Option<CloseReason> {
         let past = |since: Instant, max| now.saturating_duration_since(since) >= max;
         let oldest = self.owed.front()?;

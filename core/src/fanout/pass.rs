@@ -99,7 +99,7 @@ pub fn pass<S: Sink>(
             tally.set_aside(slot, member, frames);
             continue;
         }
-        let offered = &frames.frames[member.encoding.index()];
+        let offered = &frames.frames[member.encoding as usize];
         let offer = sink.offer(member.connection, offered, now);
         (member.last_seq, member.sent) = (frames.to, frames.reach.through);
         match offer {
@@ -160,7 +160,6 @@ impl PassTally {
 
 impl PassFrames {
     /// Frames for members at `from`: one frame per batch, by encoding. The batches have no reliable messages.
-    #[must_use]
     pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
         let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
         let to = Seq(from.0 + batches as u64);
@@ -200,7 +199,6 @@ fn widest(frames: &[Vec<Bytes>]) -> Standing {
 
 impl Member {
     /// A level member with every batch up to `last_seq`, and nothing of the reliable stream.
-    #[must_use]
     pub fn new(connection: u32, encoding: Encoding, last_seq: Seq) -> Self {
         Self { last_seq, sent: 0, connection, encoding, standing: Standing::Level }
     }

@@ -143,7 +143,6 @@ enum Brings {
 
 impl Segment {
     /// A segment without members, at the room's present `seq`.
-    #[must_use]
     pub fn new(room: RoomName, run: Run, seq: Seq, epoch: Option<Epoch>) -> Self {
         Self {
             cursors: Cursors::new(&room),
@@ -164,19 +163,16 @@ impl Segment {
     }
 
     /// Name of the room.
-    #[must_use]
     pub fn room(&self) -> &RoomName {
         &self.room
     }
 
     /// Life of the room.
-    #[must_use]
     pub fn run(&self) -> Run {
         self.run
     }
 
     /// Number of members by encoding.
-    #[must_use]
     pub fn census(&self) -> Census {
         self.census
     }
@@ -187,7 +183,6 @@ impl Segment {
     }
 
     /// Life of the reliable stream. `None`: unknown while the store does not answer.
-    #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
@@ -242,7 +237,6 @@ impl Segment {
     }
 
     /// Acknowledgements of a message on this segment. `None`: the segment has no tally of the message.
-    #[must_use]
     pub fn acks(&self, offset: u64) -> Option<&Acks> {
         self.cursors.acks(offset)
     }
@@ -308,7 +302,7 @@ impl Segment {
     /// Takes the home's answer to a carry request. `None` as frame: no message of the carry is alive.
     /// `floor`: no message up to this offset is alive.
     pub fn carried(&mut self, want: CarryWant, seq: Seq, frame: Option<Bytes>, floor: u64) {
-        self.cursors.forget_through(floor);
+        self.cursors.schedule.forget_through(floor);
         match frame {
             Some(frame) => self.queue.push_back(Queued::Carry { want, seq, frame }),
             None => self.cursors.nothing_alive(want),
@@ -351,25 +345,21 @@ impl Segment {
     }
 
     /// True if a turn has work.
-    #[must_use]
     pub fn is_busy(&self) -> bool {
         self.pass.is_some() || !self.visits.is_empty() || !self.queue.is_empty()
     }
 
     /// True if a member waits for a refresh about missed batches.
-    #[must_use]
     pub fn awaits_refresh(&self) -> bool {
         self.asked.keys().any(|want| want.since < self.seq)
     }
 
     /// True while a pass is under way.
-    #[must_use]
     pub fn is_passing(&self) -> bool {
         self.pass.is_some()
     }
 
     /// Batches in the queue for the next pass, at most [`SEGMENT_QUEUED_MAX`].
-    #[must_use]
     pub fn queued_batches(&self) -> usize {
         self.queue.iter().filter(|queued| matches!(queued, Queued::Level(_))).count()
     }
@@ -447,7 +437,6 @@ impl Segment {
     }
 
     /// Moment of the next call of [`Self::look`]. `None`: every member has acknowledged everything.
-    #[must_use]
     pub fn poll_look(&self) -> Option<Instant> {
         self.cursors.look_at
     }
@@ -512,7 +501,7 @@ impl Segment {
     ) {
         let member = &mut self.members[slot as usize];
         let first = usize::try_from(member.last_seq.0 - frames.from.0).expect("a pass has few batches");
-        let all = &frames.frames[member.encoding.index()][first..];
+        let all = &frames.frames[member.encoding as usize][first..];
         let is_large = member.standing > frames.widest;
         let room = if is_large { sink.room_for(member.connection) } else { usize::MAX };
         // The kernel knew more than the shard: the next pass has the member in its loop.
@@ -566,7 +555,7 @@ impl Segment {
                     let is_for_it = member.last_seq == seq
                         && member.encoding == want.encoding
                         && member.standing <= Standing::Small
-                        && self.cursors.acked_through(*slot) == want.reach.after;
+                        && self.cursors.acked[*slot as usize].through == want.reach.after;
                     // Refused or taken: the next attempt comes after the next delay.
                     if is_for_it && turn.offer(member.connection, &visit.frame, sink, now) {
                         turn.carried += 1;

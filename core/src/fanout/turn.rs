@@ -53,7 +53,6 @@ pub struct CaughtUp {
 
 impl TurnTally {
     /// Part of the tally that `GET /v1/rooms/{room}` shows for the segment.
-    #[must_use]
     pub fn counts(&self) -> Counts {
         let written = self.level + self.refreshed + self.carried;
         Counts { written, queued: self.queued, skipped: self.skipped, acked: 0 }

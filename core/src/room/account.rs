@@ -11,7 +11,7 @@ use crate::limits::{ACCOUNT_SEQS_MAX, ROOM_TYPES_MAX};
 /// The account of a room. For each type: accepted = delivered + merged + shed (by reason) + waiting.
 #[derive(Debug, Default)]
 pub(super) struct Account {
-    columns: BTreeMap<TypeName, Column>,
+    pub(super) columns: BTreeMap<TypeName, Column>,
     /// The first seq for which `since` is exact.
     floor: Seq,
 }
@@ -77,11 +77,6 @@ impl Account {
             return self.columns.get_mut(type_name);
         }
         self.column(type_name)
-    }
-
-    /// All columns, in order of type.
-    pub(super) fn columns(&self) -> impl Iterator<Item = (&TypeName, &Column)> {
-        self.columns.iter()
     }
 
     /// Adds the fate of a type's messages with the batch `seq`.

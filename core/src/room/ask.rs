@@ -45,12 +45,12 @@ impl Room {
 
     /// The epoch of the stream, unless asks about the stream are refused.
     fn known_epoch(&self) -> Result<Epoch, StreamRefusal> {
-        let Some(epoch) = self.stream.epoch() else {
+        let Some(epoch) = self.stream.epoch else {
             return Err(StreamRefusal::Unavailable(self.stream.unavailable()));
         };
         // The ask itself opened the room: nobody publishes to it, is a member of it, or has anything stored
         // in it.
-        if !self.stream.is_stored() && self.members() == 0 && !self.life.is_published() {
+        if !self.stream.is_stored && self.members() == 0 && !self.life.is_published {
             return Err(StreamRefusal::NoRoom);
         }
         Ok(epoch)
@@ -61,13 +61,14 @@ impl Room {
         let Some(entry) = self.stream.durable_entry(offset) else {
             return self.outputs.push_back(refused(StreamRefusal::NoOffset));
         };
-        let recall = entry.recall_offset();
+        // Durable, or on the way to the store.
+        let recall = entry.recalled_by.max(entry.recalling);
         // A recall can't be recalled, and what has expired is gone already.
-        if recall == 0 && (entry.recall > 0 || !entry.is_alive()) {
+        if recall == 0 && (entry.recall > 0 || !entry.is_alive) {
             return self.outputs.push_back(refused(StreamRefusal::NotAlive));
         }
         // A retry of a recall that is durable.
-        if recall > 0 && recall <= self.stream.durable() {
+        if recall > 0 && recall <= self.stream.durable {
             return self.tell_recalled(ticket, offset, &[Verdict::Durable { offset: recall }]);
         }
         // A recall of the same message is on its way to the store: both have one outcome.
@@ -111,13 +112,13 @@ impl Room {
             id: entry.id.as_ref().map(ToString::to_string),
             at: entry.at_ms,
             expires_at: entry.expires_ms,
-            expired: !entry.is_alive() && entry.recalled_by == 0,
+            expired: !entry.is_alive && entry.recalled_by == 0,
             recalled: entry.recalled_by > 0,
             recalled_by: (entry.recalled_by > 0).then_some(entry.recalled_by),
             since: self.stream.counted_since_ms,
             online: entry.receipt.online,
             acknowledged: entry.receipt.returned,
-            left: self.stream.left(entry),
+            left: self.stream.entries.left(entry, self.stream.sent),
             pending: 0,
             ack_ms: None,
         }

@@ -18,7 +18,7 @@ const ONLINE: &str = "online";
 pub struct Audience {
     told: u64,
     /// `None` while devices know the present number.
-    due: Option<Instant>,
+    pub(super) due: Option<Instant>,
     /// The audience expected by the publisher.
     pub(super) expected: Option<u64>,
 }
@@ -34,10 +34,6 @@ impl Audience {
         }
     }
 
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
     /// Devices will hear this number: the room has accepted the message.
     pub(super) fn told(&mut self, members: u64) {
         self.told = members;
@@ -50,13 +46,7 @@ impl Audience {
         self.due = Some(now + AUDIENCE_INTERVAL);
     }
 
-    /// Sets the audience expected by the publisher; `None` changes nothing.
-    pub(super) fn expect(&mut self, expected: Option<u64>) {
-        self.expected = expected.or(self.expected);
-    }
-
     /// The engine's message about the number of members.
-    #[must_use]
     pub fn message(members: u64) -> Message {
         let type_name = TypeName::parse(ONLINE).expect("a constant");
         let payload = Payload::Json(Bytes::from(members.to_string()));

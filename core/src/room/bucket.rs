@@ -28,7 +28,6 @@ impl Bucket {
     /// A full bucket with `per_second` places in the long run and `per_second` × `burst` at once. Each of the
     /// two numbers is at least one. T is in whole nanoseconds: above 1 000 000 a second the rate is off by
     /// more than 0.1 %.
-    #[must_use]
     pub fn new(per_second: u32, burst: Duration, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
         // The place that is asked for is part of the burst. A burst shorter than T still gives one place.

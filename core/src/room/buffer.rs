@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::id::{Key, TypeName};
-use super::message::{Class, Message, ShedReason};
+use super::message::{Class, Message, ShedReason, Verdict};
 use super::pace::Waiting;
 use super::policy::{Merge, Priority};
+use super::tally::RoomTally;
 use crate::limits::{
     GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX, INTEGER_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX,
 };
@@ -25,16 +26,19 @@ pub use self::cut::{Allowance, Budget, Cut};
 /// Memory that an empty queue keeps, in messages.
 const ROOMY: usize = 64;
 
+/// The verdict on a message for which no other message makes room.
+const FULL: Verdict = Verdict::Shed(ShedReason::RoomFull);
+
 /// Messages gathered for their room's next flush.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    queues: [RankQueue; Rank::COUNT],
+    queues: [RankQueue; Rank::ALL.len()],
     /// Messages entered so far. The next message takes this number as place in the room's order.
     entered: u64,
     /// Merge name -> the waiting message that later messages merge with.
     places: BTreeMap<MergeName, Place>,
-    /// Accepted messages dropped since the last cut.
-    dropped: Dropped,
+    /// Accepted messages dropped since the last cut, by type.
+    pub(super) dropped: BTreeMap<TypeName, DroppedOfType>,
     /// The moment of the first drop since the last cut.
     dropped_since: Option<Instant>,
     /// The last cut, if messages of rank `High` stayed behind for lack of allowance. Their wait counts from
@@ -60,8 +64,7 @@ enum Rank {
 }
 
 impl Rank {
-    const COUNT: usize = 5;
-    const ALL: [Self; Self::COUNT] = [Self::Low, Self::Normal, Self::High, Self::Latest, Self::Reliable];
+    const ALL: [Self; 5] = [Self::Low, Self::Normal, Self::High, Self::Latest, Self::Reliable];
     const NOT_SAMPLED: &[Self] = &[Self::High, Self::Latest, Self::Reliable];
 
     fn of(message: &Message) -> Self {
@@ -108,12 +111,6 @@ struct Gathered {
     merged: u64,
 }
 
-impl Gathered {
-    fn is_expired(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= self.message.ttl
-    }
-}
-
 /// Messages of the same merge name leave as one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct MergeName {
@@ -139,86 +136,46 @@ struct Place {
     entry: u64,
 }
 
-/// The outcome of a push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Push {
-    /// The message waits behind the others.
-    Gathered,
-    /// The message and a waiting message of the same name are one now.
-    Merged,
-    /// The room is full of messages of the same or a higher rank. Nothing changed.
-    Full,
-}
-
-/// Messages dropped after acceptance, by type.
-#[derive(Debug, Default)]
-pub(super) struct Dropped(BTreeMap<TypeName, DroppedOfType>);
-
+/// Messages of a type dropped after acceptance.
 #[derive(Debug)]
-struct DroppedOfType {
-    class: Class,
-    by_reason: BTreeMap<ShedReason, u64>,
+pub(super) struct DroppedOfType {
+    pub(super) class: Class,
+    pub(super) by_reason: BTreeMap<ShedReason, u64>,
     /// Further messages merged into the dropped messages.
-    merged: u64,
+    pub(super) merged: u64,
 }
 
-impl Dropped {
-    fn add(&mut self, gathered: &Gathered, reason: ShedReason) {
-        let message = &gathered.message;
-        let of_type = self.0.entry(message.type_name.clone()).or_insert_with(|| DroppedOfType {
-            class: message.class(),
-            by_reason: BTreeMap::new(),
-            merged: 0,
-        });
-        *of_type.by_reason.entry(reason).or_default() += 1;
-        of_type.merged += gathered.merged;
+impl DroppedOfType {
+    /// The number of dropped messages.
+    pub(super) fn count(&self) -> u64 {
+        self.by_reason.values().sum()
     }
 
-    /// Dropped messages of each type.
-    pub(super) fn by_type(&self) -> impl Iterator<Item = (&TypeName, u64)> {
-        self.0.iter().map(|(type_name, of_type)| (type_name, of_type.by_reason.values().sum()))
-    }
-
-    /// For a type: the messages merged into dropped messages, and the dropped messages by reason.
-    pub(super) fn of(&self, type_name: &TypeName) -> Option<(u64, &BTreeMap<ShedReason, u64>)> {
-        self.0.get(type_name).map(|of_type| (of_type.merged, &of_type.by_reason))
-    }
-
-    /// Messages merged into dropped messages, by type.
-    fn merged(&self) -> impl Iterator<Item = (&TypeName, u64)> {
-        self.0.iter().filter(|(_, of_type)| of_type.merged > 0).map(|(name, of_type)| (name, of_type.merged))
-    }
-
-    /// Dropped messages of each type and reason, with the type's class.
-    pub(super) fn reasons(&self) -> impl Iterator<Item = (&TypeName, Class, ShedReason, u64)> {
-        self.0.iter().flat_map(|(type_name, of_type)| {
-            of_type.by_reason.iter().map(move |(reason, count)| (type_name, of_type.class, *reason, *count))
-        })
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Counts the dropped messages as shed.
+    pub(super) fn add_to(&self, tally: &mut RoomTally) {
+        for (reason, count) in &self.by_reason {
+            tally.shed[*reason as usize].add(self.class, *count);
+        }
     }
 }
 
 impl Buffer {
-    /// Takes in a message: merged with a waiting message of the same name, or behind the others.
-    pub fn push(&mut self, message: Message, now: Instant) -> Push {
-        let push = match MergeName::of(&message) {
+    /// Takes in a message: merged with a waiting message of the same name, or behind the others. A message is
+    /// shed if the room is full of messages of the same or a higher rank; then nothing changed.
+    pub fn push(&mut self, message: Message, now: Instant) -> Verdict {
+        let verdict = match MergeName::of(&message) {
             Some(name) => self.push_or_merge(name, message, now),
-            None => self.push_behind(message, now).map_or(Push::Full, |_| Push::Gathered),
+            None => self.push_behind(message, now).map_or(FULL, |_| Verdict::Accepted),
         };
         self.check_invariants();
-        push
+        verdict
     }
 
     /// Takes in a durable message behind the others. A full room takes the message as well: the publisher has
     /// been told `durable`, and the stream's own bounds keep the excess small.
     pub(super) fn push_durable(&mut self, message: Arc<Message>, now: Instant) {
         // If nothing may make enough room, nothing is dropped for an excess that stays.
-        if self.may_make_room(Rank::Reliable, message.wire_bytes, 1) {
-            self.make_room(Rank::Reliable, message.wire_bytes, 1, now);
-        }
+        self.make_room(Rank::Reliable, message.wire_bytes, 1, now);
         self.enter(Rank::Reliable, message, now);
         self.check_invariants();
     }
@@ -282,7 +239,6 @@ impl Buffer {
     }
 
     /// True if nothing is gathered. Dropped messages may still have to be told.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queues.iter().all(|queue| queue.gathered.is_empty())
     }
@@ -303,23 +259,19 @@ impl Buffer {
         self.iter().map(|gathered| gathered.message.class())
     }
 
-    /// Accepted messages dropped since the last cut.
-    pub(super) fn dropped(&self) -> &Dropped {
-        &self.dropped
-    }
-
     fn iter(&self) -> impl Iterator<Item = &Gathered> {
         self.queues.iter().flat_map(|queue| &queue.gathered)
     }
 
-    fn push_or_merge(&mut self, name: MergeName, mut message: Message, now: Instant) -> Push {
+    fn push_or_merge(&mut self, name: MergeName, mut message: Message, now: Instant) -> Verdict {
         let rank = Rank::of(&message);
         // A `PUT` may have moved the type to another rank: the waiting message stays where it is, and this
         // one begins a place of its own.
         let place = self.places.get(&name).copied().filter(|place| place.rank == rank);
         let Some((index, queue)) = place.and_then(|place| {
             let queue = &mut self.queues[rank as usize];
-            Some((queue.index_of(place.entry)?, queue))
+            let index = queue.gathered.binary_search_by_key(&place.entry, |gathered| gathered.entry).ok()?;
+            Some((index, queue))
         }) else {
             return self.push_named(name, message, now);
         };
@@ -327,7 +279,7 @@ impl Buffer {
         // The first message stays as it is: no byte more, so no room to make.
         if message.policy.merge == Merge::First {
             waiting.merged += 1;
-            return Push::Merged;
+            return Verdict::Merged;
         }
         if message.policy.merge == Merge::Sum {
             let sum = message.count.saturating_add(waiting.message.count);
@@ -339,12 +291,9 @@ impl Buffer {
         }
         // The later payload may be larger than the one that gave up its place.
         let more = message.wire_bytes.saturating_sub(waiting.message.wire_bytes);
-        if more > 0 && !self.has_room_for(more, 0) {
-            if !self.may_make_room(rank, more, 0) {
-                return Push::Full;
-            }
-            // Only lower ranks make room, so `index` still names the waiting message.
-            self.make_room(rank, more, 0, now);
+        // Only lower ranks make room, so `index` still names the waiting message.
+        if more > 0 && !self.make_room(rank, more, 0, now) {
+            return FULL;
         }
         let queue = &mut self.queues[rank as usize];
         let waiting = &mut queue.gathered[index];
@@ -353,29 +302,22 @@ impl Buffer {
             queue.urgent - usize::from(waiting.message.policy.urgent) + usize::from(message.policy.urgent);
         waiting.message = Arc::new(message);
         waiting.merged += 1;
-        Push::Merged
+        Verdict::Merged
     }
 
     /// Takes in a message for later messages of `name` to merge with.
-    fn push_named(&mut self, name: MergeName, message: Message, now: Instant) -> Push {
+    fn push_named(&mut self, name: MergeName, message: Message, now: Instant) -> Verdict {
         let rank = Rank::of(&message);
-        let Some(entry) = self.push_behind(message, now) else { return Push::Full };
+        let Some(entry) = self.push_behind(message, now) else { return FULL };
         self.places.insert(name, Place { rank, entry });
-        Push::Gathered
+        Verdict::Accepted
     }
 
     /// Returns the message's place in the room's order; `None`: the room is full.
     fn push_behind(&mut self, message: Message, now: Instant) -> Option<u64> {
         let rank = Rank::of(&message);
-        let bytes = message.wire_bytes;
-        if !self.has_room_for(bytes, 1) {
-            // Asked first: a message that is refused anyway costs no other message its place.
-            if !self.may_make_room(rank, bytes, 1) {
-                return None;
-            }
-            self.make_room(rank, bytes, 1, now);
-        }
-        Some(self.enter(rank, Arc::new(message), now))
+        let has_room = self.make_room(rank, message.wire_bytes, 1, now);
+        has_room.then(|| self.enter(rank, Arc::new(message), now))
     }
 
     fn enter(&mut self, rank: Rank, message: Arc<Message>, now: Instant) -> u64 {
@@ -413,18 +355,34 @@ impl Buffer {
         messages_after <= GATHERED_MESSAGES_MAX && bytes_after <= GATHERED_BYTES_MAX
     }
 
-    /// Drops the oldest of the lowest ranks below `rank` until there is room.
-    fn make_room(&mut self, rank: Rank, bytes: usize, messages: usize, now: Instant) {
+    /// Drops the oldest of the lowest ranks below `rank` until there is room. Returns false, and drops
+    /// nothing, if all of those would not make enough room.
+    fn make_room(&mut self, rank: Rank, bytes: usize, messages: usize, now: Instant) -> bool {
+        if self.has_room_for(bytes, messages) {
+            return true;
+        }
+        // Asked first: a message that is refused anyway costs no other message its place.
+        if !self.may_make_room(rank, bytes, messages) {
+            return false;
+        }
         for below in rank.below() {
             while !self.has_room_for(bytes, messages) {
                 let Some(oldest) = self.take_oldest(*below) else { break };
                 self.drop_gathered(&oldest, ShedReason::RoomFull, now);
             }
         }
+        true
     }
 
     fn drop_gathered(&mut self, gathered: &Gathered, reason: ShedReason, now: Instant) {
-        self.dropped.add(gathered, reason);
+        let message = &gathered.message;
+        let of_type = self.dropped.entry(message.type_name.clone()).or_insert_with(|| DroppedOfType {
+            class: message.class(),
+            by_reason: BTreeMap::new(),
+            merged: 0,
+        });
+        *of_type.by_reason.entry(reason).or_default() += 1;
+        of_type.merged += gathered.merged;
         self.dropped_since.get_or_insert(now);
     }
 
@@ -468,12 +426,6 @@ impl Buffer {
             debug_assert!(self.places.len() <= self.len());
             debug_assert_eq!(self.dropped.is_empty(), self.dropped_since.is_none());
         }
-    }
-}
-
-impl RankQueue {
-    fn index_of(&self, entry: u64) -> Option<usize> {
-        self.gathered.binary_search_by_key(&entry, |gathered| gathered.entry).ok()
     }
 }
 

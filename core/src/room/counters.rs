@@ -26,6 +26,8 @@ struct Counter {
     told: Cumulative,
     /// Increments since the newest batch.
     waiting: u64,
+    /// Counter messages behind `waiting`, for the account.
+    messages: u64,
 }
 
 impl Counters {
@@ -43,13 +45,25 @@ impl Counters {
         let room_left = INTEGER_MAX - counter.told.total() - counter.waiting;
         let added = count.min(room_left);
         counter.waiting += added;
+        counter.messages += 1;
         Some(added)
+    }
+
+    /// The counter messages before the next batch, by type.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&TypeName, u64)> {
+        self.0.iter().map(|(name, counter)| (name, counter.messages)).filter(|(_, messages)| *messages > 0)
+    }
+
+    /// The counter messages of a type before the next batch.
+    pub(super) fn waiting_of(&self, type_name: &TypeName) -> u64 {
+        self.0.get(type_name).map_or(0, |counter| counter.messages)
     }
 
     /// Moves all waiting increments into the totals of batch `seq`, and returns the changes in order of type.
     pub(super) fn cut(&mut self, seq: Seq) -> Vec<CounterChange> {
         let mut changes = Vec::new();
         for (type_name, counter) in &mut self.0 {
+            counter.messages = 0;
             if counter.waiting == 0 {
                 continue;
             }

@@ -36,7 +36,7 @@ impl Departed {
             while let Some((_, members)) = departures.next_if(|(first, _)| *first <= offset) {
                 lacking += members;
             }
-            receipt.leave_without_name(lacking);
+            receipt.left += lacking;
         }
     }
 }

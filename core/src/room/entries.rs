@@ -42,10 +42,6 @@ impl Entries {
         self.entries.get_mut(index)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Returns true if a further message of so many bytes may be alive.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.expiries.len() < STREAM_MESSAGES_MAX && self.alive_bytes + bytes <= STREAM_BYTES_MAX
@@ -53,12 +49,12 @@ impl Entries {
 
     /// Returns true if the message at `offset` may still be sent.
     pub(super) fn is_alive(&self, offset: u64) -> bool {
-        self.entry(offset).is_some_and(Entry::is_alive)
+        self.entry(offset).is_some_and(|entry| entry.is_alive)
     }
 
     /// The first offset in the reach whose message is alive.
     pub(super) fn first_alive(&self, reach: Reach) -> Option<u64> {
-        self.within(reach).find(|entry| entry.is_alive()).map(|entry| entry.offset)
+        self.within(reach).find(|entry| entry.is_alive).map(|entry| entry.offset)
     }
 
     /// Takes in a message with a new offset, or from the store.
@@ -69,7 +65,7 @@ impl Entries {
         self.entries.push_back(entry);
         // Of dead messages only receipts are kept, and those have a bound.
         while self.entries.len() > RECEIPTS_MAX
-            && let Some(oldest) = self.entries.iter().position(|entry| !entry.is_alive())
+            && let Some(oldest) = self.entries.iter().position(|entry| !entry.is_alive)
         {
             if let Some(entry) = self.entries.remove(oldest) {
                 self.names -= entry.receipt.names();
@@ -81,7 +77,7 @@ impl Entries {
     pub(super) fn give_up_after(&mut self, durable: u64) -> Vec<MessageId> {
         let mut ids = Vec::new();
         while let Some(entry) = self.entries.pop_back_if(|entry| entry.offset > durable) {
-            if entry.is_alive() {
+            if entry.is_alive {
                 self.expiries.remove(&(entry.expires_ms, entry.offset));
                 self.alive_bytes -= entry.bytes;
             }
@@ -110,22 +106,23 @@ impl Entries {
     /// Lets go of messages in the reach missing from a read of the store: damaged or lost messages.
     pub(super) fn bury_missing(&mut self, found: &[Arc<Message>], reach: Reach) {
         let is_found = |offset: u64| found.binary_search_by_key(&offset, |message| message.offset).is_ok();
-        let missing = self.within(reach).filter(|entry| entry.is_alive() && !is_found(entry.offset));
+        let missing = self.within(reach).filter(|entry| entry.is_alive && !is_found(entry.offset));
         let missing: Vec<u64> = missing.map(|entry| entry.offset).collect();
         missing.into_iter().for_each(|offset| self.die(offset));
     }
 
     /// Ends the lives of expired messages, and lets go of outdated dead entries.
-    pub(super) fn age(&mut self, now_ms: u64) {
+    pub(super) fn age(&mut self, now_ms: u64) -> bool {
         while let Some((expires_ms, offset)) = self.expiries.first().copied()
             && expires_ms <= now_ms
         {
             self.die(offset);
         }
-        let is_old = |entry: &mut Entry| !entry.is_alive() && entry.at_ms + millis(ID_AGE_MAX) < now_ms;
+        let is_old = |entry: &mut Entry| !entry.is_alive && entry.at_ms + millis(ID_AGE_MAX) < now_ms;
         while let Some(entry) = self.entries.pop_front_if(is_old) {
             self.names -= entry.receipt.names();
         }
+        !self.entries.is_empty()
     }
 
     /// The largest offset up to `sent` at or before which nothing is alive.
@@ -137,13 +134,6 @@ impl Entries {
     pub(super) fn settle_departed(&mut self, sent: u64) {
         let receipts = self.entries.iter_mut().take_while(|entry| entry.offset <= sent);
         self.departed.settle(receipts.map(|entry| (entry.offset, &mut entry.receipt)));
-    }
-
-    /// The message at `offset` is sent to so many members.
-    pub(super) fn sent_to(&mut self, offset: u64, members: u64) {
-        if let Some(entry) = self.entry_mut(offset) {
-            entry.receipt.online += members;
-        }
     }
 
     /// Marks all messages as sent in an earlier life of the room.
@@ -198,7 +188,7 @@ impl Entries {
     }
 
     pub(super) fn check_invariants(&self) {
-        let living = self.entries.iter().filter(|entry| entry.is_alive());
+        let living = self.entries.iter().filter(|entry| entry.is_alive);
         assert_eq!(living.clone().count(), self.expiries.len(), "each living entry has an expiry");
         assert_eq!(living.map(|entry| entry.bytes).sum::<usize>(), self.alive_bytes);
         assert!(self.entries.iter().zip(self.entries.iter().skip(1)).all(|(a, b)| a.offset < b.offset));
@@ -213,8 +203,8 @@ impl Entries {
 
     fn die(&mut self, offset: u64) {
         // A recall may find its message expired already.
-        let Some(entry) = self.entry_mut(offset).filter(|entry| entry.is_alive()) else { return };
-        entry.dead = true;
+        let Some(entry) = self.entry_mut(offset).filter(|entry| entry.is_alive) else { return };
+        entry.is_alive = false;
         let expiry = (entry.expires_ms, offset);
         let bytes = entry.bytes;
         self.expiries.remove(&expiry);

@@ -26,8 +26,8 @@ pub struct Entry {
     pub(super) recalling: u64,
     /// Size in the larger encoding.
     pub(super) bytes: usize,
-    /// Expired or recalled.
-    pub(super) dead: bool,
+    /// True until the message expires or is recalled.
+    pub(super) is_alive: bool,
     /// Members at the send, members that left since, and devices that came back.
     pub receipt: Receipt,
     /// Acknowledgements counted by former segments.
@@ -47,19 +47,9 @@ impl Entry {
             recalled_by: 0,
             recalling: 0,
             bytes: message.wire_bytes,
-            dead: false,
+            is_alive: true,
             receipt: Receipt::default(),
             acks: Acks::default(),
         }
-    }
-
-    /// True until the message expires or is recalled.
-    pub(super) fn is_alive(&self) -> bool {
-        !self.dead
-    }
-
-    /// The offset of the message's recall, durable or on the way to the store; 0: none.
-    pub(super) fn recall_offset(&self) -> u64 {
-        self.recalled_by.max(self.recalling)
     }
 }

@@ -162,7 +162,6 @@ pub struct WriteCost {
 
 impl WriteCost {
     /// Processor time of a pass over these members.
-    #[must_use]
     pub fn pass(&self, census: Census) -> Duration {
         self.per_member.saturating_mul(u32::try_from(census.members()).unwrap_or(u32::MAX))
     }
@@ -472,24 +471,22 @@ pub struct Census(pub [u32; Encoding::ALL.len()]);
 impl Census {
     /// Adds a member.
     pub fn add(&mut self, encoding: Encoding) {
-        self.0[encoding.index()] += 1;
+        self.0[encoding as usize] += 1;
     }
 
     /// Removes a member.
     pub fn remove(&mut self, encoding: Encoding) {
-        let members = &mut self.0[encoding.index()];
+        let members = &mut self.0[encoding as usize];
         *members = members.checked_sub(1).expect("only members leave");
     }
 
     /// The members of all encodings.
-    #[must_use]
     pub fn members(&self) -> u64 {
         self.0.iter().copied().map(u64::from).sum()
     }
 
     /// Returns true if frames of this encoding are needed.
-    #[must_use]
     pub fn uses(&self, encoding: Encoding) -> bool {
-        self.0[encoding.index()] > 0
+        self.0[encoding as usize] > 0
     }
 }

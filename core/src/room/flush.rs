@@ -28,19 +28,18 @@ impl Room {
 
     /// Cuts one batch. Returns false if nothing may leave yet.
     fn cut(&mut self, cause: Cause, now: Instant, tally: &mut RoomTally) -> bool {
-        let seq = self.state.seq().next();
+        let seq = self.state.seq.next();
         let cut = self.gathering.cut(cause, self.segments.batches_left(), self.run.0, now);
-        let increments = self.gathering.cut_increments(cause, now);
-        let counters =
-            increments.as_ref().map_or_else(Vec::new, |told| self.state.tell_counters(seq, &told.by_type));
+        let counting_since = self.gathering.cut_counters(cause, now);
+        let counters = counting_since.map_or_else(Vec::new, |_| self.state.tell_counters(seq));
         // A batch without content would cost each member a write. Messages held back by a rate come here each
         // window.
         if cut.messages.is_empty() && cut.dropped.is_empty() && counters.is_empty() {
-            self.gathering.pace.idled(now);
+            self.gathering.pace.last_idle = Some(now);
             return false;
         }
-        let counted_since = increments.filter(|_| !counters.is_empty()).map(|told| told.since);
-        let oldest = cut.oldest.into_iter().chain(counted_since).min().unwrap_or(now);
+        let counting_since = counting_since.filter(|_| !counters.is_empty());
+        let oldest = cut.oldest.into_iter().chain(counting_since).min().unwrap_or(now);
         // From here on the batch exists: the state, the stream and the segments all move on to `seq`.
         self.state.tell(seq, &cut, now, tally);
         let members = self.members();
@@ -51,7 +50,7 @@ impl Room {
         tally.window = Some(self.gathering.pace.window(members));
         let batch = Batch {
             seq,
-            skipped: cut.dropped.by_type().map(|(name, count)| (name.clone(), count)).collect(),
+            skipped: cut.dropped.iter().map(|(name, dropped)| (name.clone(), dropped.count())).collect(),
             messages: cut.messages,
             merged: cut.merged.into_iter().collect(),
             counters,
@@ -59,7 +58,7 @@ impl Room {
             span,
         };
         let segments = self.segments.held().collect();
-        self.outputs.push_back(Output::Batch { batch, segments, sent: self.stream.sent() });
+        self.outputs.push_back(Output::Batch { batch, segments, sent: self.stream.sent });
         true
     }
 

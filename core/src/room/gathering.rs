@@ -1,19 +1,17 @@
-//! The gathering of a room: messages and increments before a flush, the moment and the reason of the flush,
-//! and the budget of a batch.
+//! The gathering of a room: messages before a flush, the moment and the reason of the flush, and the budget
+//! of a batch.
 //!
-//! This part cuts and counts. The state seen by devices is `RoomState`'s, and the reliable stream is
-//! `Stream`'s.
+//! This part cuts and counts. The state seen by devices and waiting increments are `RoomState`'s, and the
+//! reliable stream is `Stream`'s.
 
 use std::time::Instant;
 
-use super::buffer::{Allowance, Budget, Buffer, Cut, Push};
-use super::increments::{Increments, ToldIncrements};
-use super::ladder::Step;
-use super::message::{Class, Message, ShedReason};
+use super::buffer::{Allowance, Budget, Buffer, Cut};
+use super::ladder::{COUNTERS_INTERVAL, Step};
+use super::message::{Message, Verdict};
 use super::pace::{Pace, RoomRules, Waiting};
 use super::rate::Rate;
 use super::shown::Shown;
-use super::tally::RoomTally;
 use crate::limits::SEGMENT_QUEUED_MAX;
 
 /// The reason for cutting a batch.
@@ -32,13 +30,16 @@ pub(super) enum Cause {
 pub(super) struct Gathering {
     pub(super) pace: Pace,
     pub(super) buffer: Buffer,
-    pub(super) increments: Increments,
+    /// The arrival of the oldest counter message before the next batch; `None` exactly when none waits.
+    pub(super) counting_since: Option<Instant>,
+    /// The last batch with a change of counters.
+    counters_told_at: Option<Instant>,
     /// Messages of normal and low priority shown to devices in the last second.
     shown_normal: Shown,
     /// Messages of high priority shown to devices in the last second.
     shown_high: Shown,
     /// The ladder's step in force for the room.
-    step: Step,
+    pub(super) step: Step,
     pub(super) batch_rate: Rate,
 }
 
@@ -52,64 +53,37 @@ impl Gathering {
         self.pace.degrade(step);
     }
 
-    pub(super) fn step(&self) -> Step {
-        self.step
-    }
-
     /// Takes in a message without need of the store. `seed` makes lots differ from room to room.
-    pub(super) fn push(&mut self, message: Message, seed: u64, now: Instant) -> Push {
-        let push = self.buffer.push(message, now);
+    pub(super) fn push(&mut self, message: Message, seed: u64, now: Instant) -> Verdict {
+        let verdict = self.buffer.push(message, now);
         let shown = self.normal_per_second();
         if shown > 0 {
             // Past what devices are shown a second, a flood would fill the buffer for nothing.
             self.buffer.thin(shown as usize, seed, now);
         }
-        push
+        verdict
     }
 
     /// Returns true if neither a message nor an increment waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.buffer.is_empty() && self.increments.since().is_none()
+        self.buffer.is_empty() && self.counting_since.is_none()
     }
 
     /// The arrival of the oldest message or increment.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.buffer.oldest().into_iter().chain(self.increments.since()).min()
-    }
-
-    /// Waiting messages and increments, and dropped messages untold yet.
-    pub(super) fn rest(&self) -> u64 {
-        let dropped: u64 = self.buffer.dropped().by_type().map(|(_, count)| count).sum();
-        self.buffer.len() as u64 + self.increments.sum() + dropped
-    }
-
-    /// Counts all waiting messages as shed, because the room is closed.
-    pub(super) fn shed_rest(&self, tally: &mut RoomTally) {
-        let shed = &mut tally.shed[ShedReason::RoomClosed as usize];
-        for class in self.buffer.classes() {
-            shed.add(class, 1);
-        }
-        shed.add(Class::Counter, self.increments.sum());
-        for (_, class, reason, count) in self.buffer.dropped().reasons() {
-            tally.shed[reason as usize].add(class, count);
-        }
+        self.buffer.oldest().into_iter().chain(self.counting_since).min()
     }
 
     /// The pace's view of the gathering; `None` if nothing could leave.
     pub(super) fn waiting(&self) -> Option<Waiting> {
         let mut waiting = self.buffer.waiting(&self.budget_at_rest(SEGMENT_QUEUED_MAX));
-        if let Some(since) = self.increments.since() {
+        if let Some(since) = self.counting_since {
             // Until the ladder lets counters go, they count as if they had come then.
-            let oldest = self.increments.held_until(self.step).map_or(since, |until| until.max(since));
+            let oldest = self.counters_held_until().map_or(since, |until| until.max(since));
             let both = waiting.get_or_insert(Waiting { oldest, batches: 0, bytes: 0, urgent: false });
             both.oldest = both.oldest.min(oldest);
         }
         waiting
-    }
-
-    /// The moment of the next flush.
-    pub(super) fn due(&self, members: u64) -> Option<Instant> {
-        self.waiting().map(|waiting| self.pace.due(waiting, members))
     }
 
     /// The reason for a flush now; `None` if none is due.
@@ -130,7 +104,7 @@ impl Gathering {
         // Urgent messages that fill more than one batch leave in this flush: the next early one is
         // `urgent_spacing` away.
         if began == Cause::Early && waiting.urgent {
-            self.pace.flushed_early(now);
+            self.pace.last_early = Some(now);
             return Some(Cause::Early);
         }
         // Whole batches and urgent messages go along, since a pass goes out in any case and costs each member
@@ -150,26 +124,33 @@ impl Gathering {
             self.shown_normal.take(cut.normal, now);
         }
         // A forced flush asks for no allowance, and yet counts in the second after it.
-        if self.pace.rules().readable.high_per_second > 0 {
+        if self.pace.rules.readable.high_per_second > 0 {
             self.shown_high.take(cut.high, now);
         }
         cut
     }
 
-    /// Takes the increments for the next batch; `None` if none wait, or if the ladder holds counters back.
-    pub(super) fn cut_increments(&mut self, cause: Cause, now: Instant) -> Option<ToldIncrements> {
-        let is_held = self.increments.held_until(self.step).is_some_and(|until| until > now);
+    /// Begins a batch with all increments. Returns the arrival of the oldest counter message; `None` if none
+    /// waits, or if the ladder holds counters back.
+    pub(super) fn cut_counters(&mut self, cause: Cause, now: Instant) -> Option<Instant> {
+        let is_held = self.counters_held_until().is_some_and(|until| until > now);
         // A room that has to flush keeps nothing back: its node may be draining.
         if is_held && cause != Cause::Flush {
             return None;
         }
-        self.increments.take()
+        self.counting_since.take()
+    }
+
+    /// The moment up to which the ladder holds counters back; `None`: counters leave with the next batch.
+    fn counters_held_until(&self) -> Option<Instant> {
+        let told_at = self.counters_told_at.filter(|_| self.step >= Step::CountersSlow)?;
+        Some(told_at + COUNTERS_INTERVAL)
     }
 
     /// A batch left; `tells_counters`: with a change of counters.
     pub(super) fn flushed(&mut self, tells_counters: bool, now: Instant) {
         if tells_counters {
-            self.increments.told(now);
+            self.counters_told_at = Some(now);
         }
         self.pace.flushed(now);
         self.batch_rate.add(1.0, now);
@@ -189,7 +170,7 @@ impl Gathering {
 
     /// Messages of normal and low priority shown to devices each second; 0: all.
     fn normal_per_second(&self) -> u32 {
-        self.step.normal_per_second(self.pace.rules().readable.normal_per_second)
+        self.step.normal_per_second(self.pace.rules.readable.normal_per_second)
     }
 
     /// The budget of a cut now.
@@ -202,7 +183,7 @@ impl Gathering {
                 Allowance::AtMost(self.shown_normal.allowance(self.normal_per_second(), sampled, now));
         }
         if budget.high != Allowance::Any {
-            let per_second = self.pace.rules().readable.high_per_second;
+            let per_second = self.pace.rules.readable.high_per_second;
             let shown = self.shown_high.allowance(per_second, usize::MAX, now);
             // A room that has to flush may leave no gift behind: its node may be draining.
             budget.high = if cause == Cause::Flush { Allowance::Any } else { Allowance::AtMost(shown) };
@@ -212,7 +193,7 @@ impl Gathering {
 
     /// The budget before the question how much devices may still be shown.
     fn budget_at_rest(&self, batches_left: usize) -> Budget {
-        let rules = self.pace.rules();
+        let rules = &self.pace.rules;
         let unless = |per_second, limited| if per_second == 0 { Allowance::Any } else { limited };
         Budget {
             messages_max: rules.messages_max,

@@ -104,10 +104,11 @@ impl History {
     }
 
     /// Lets go of outdated messages.
-    pub(super) fn age(&mut self, now: Instant) {
+    pub(super) fn age(&mut self, now: Instant) -> bool {
         while self.past.front().is_some_and(|past| now.saturating_duration_since(past.at) > HISTORY_AGE_MAX) {
             self.forget_oldest();
         }
+        !self.past.is_empty()
     }
 
     /// The messages newer than `seq`, oldest first.
@@ -121,10 +122,6 @@ impl History {
     pub(super) fn last_before(&self, seq: Seq) -> Seq {
         let newer = self.past.partition_point(|past| past.seq <= seq);
         newer.checked_sub(1).map_or(Seq(0), |last| self.past[last].seq)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.past.is_empty()
     }
 
     /// Returns true if `since(seq)` is everything sent to devices after `seq`.

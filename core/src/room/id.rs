@@ -36,7 +36,6 @@ macro_rules! name {
             }
 
             /// The text as parsed.
-            #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -100,7 +99,6 @@ name!(
 
 impl DeviceName {
     /// A hash for tables of devices; never 0, the mark of a device without a name.
-    #[must_use]
     pub fn digest(&self) -> u64 {
         let digest =
             self.as_str().bytes().fold(0x9e37_79b9_7f4a_7c15, |hash, byte| mix(hash ^ u64::from(byte)));
@@ -149,7 +147,6 @@ impl fmt::Display for Epoch {
 }
 
 /// Spreads every input bit over all output bits: the finalizer of `SplitMix64` (Steele, Lea, Flood 2014).
-#[must_use]
 pub fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -201,13 +198,17 @@ impl Cursor {
 /// Parses 16 hexadecimal digits, a colon, and an integer up to `INTEGER_MAX`.
 fn pair(text: &str) -> Option<(u64, u64)> {
     let (life, number) = text.split_once(':')?;
-    let digits = |s: &str, radix| !s.is_empty() && s.chars().all(|c| c.is_digit(radix));
-    // Digits alone: `parse` and `from_str_radix` would take a sign as well.
-    if life.len() != 16 || !digits(life, 16) || !digits(number, 10) {
-        return None;
-    }
-    let number = number.parse().ok().filter(|n| *n <= INTEGER_MAX)?;
-    Some((u64::from_str_radix(life, 16).ok()?, number))
+    // Digits alone: `parse` would take a sign as well.
+    let is_digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse().ok().filter(|number| is_digits && *number <= INTEGER_MAX)?;
+    Some((life_number(life)?, number))
+}
+
+/// A run or an epoch in its 16 hexadecimal digits.
+pub(crate) fn life_number(text: &str) -> Option<u64> {
+    // Digits alone: `from_str_radix` would take a sign as well.
+    let is_digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digits { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
 /// The spelling of a connection's frames, fixed by the subprotocol.
@@ -224,18 +225,11 @@ impl Encoding {
     pub const ALL: [Self; 2] = [Self::Json, Self::Proto];
 
     /// The WebSocket subprotocol of the encoding.
-    #[must_use]
     pub fn subprotocol(self) -> &'static str {
         match self {
             Self::Json => "roomcast.v1.json",
             Self::Proto => "roomcast.v1.proto",
         }
-    }
-
-    /// Index in tables by encoding, 0 or 1.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

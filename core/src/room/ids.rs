@@ -8,17 +8,6 @@ use super::id::MessageId;
 use super::message::Message;
 use crate::limits::{ID_AGE_MAX, IDS_MAX};
 
-/// A room's knowledge of an id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    /// The id is new.
-    No,
-    /// The id was published with the same message: a retry.
-    Same,
-    /// The id was published with another message: a mistake of the publisher.
-    Other,
-}
-
 /// A digest of a message's content. Equal digests tell a retry from a reused id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u64);
@@ -35,21 +24,14 @@ impl Fingerprint {
 /// The ids remembered by a room, at most `IDS_MAX`.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    known: BTreeMap<MessageId, Fingerprint>,
+    /// Id -> the digest of the message published with the id.
+    pub(super) known: BTreeMap<MessageId, Fingerprint>,
     /// Oldest first; exactly the keys of `known`.
     order: VecDeque<(Instant, MessageId)>,
 }
 
 impl Ids {
-    pub(super) fn know(&self, id: &MessageId, fingerprint: Fingerprint) -> Known {
-        match self.known.get(id) {
-            None => Known::No,
-            Some(known) if *known == fingerprint => Known::Same,
-            Some(_) => Known::Other,
-        }
-    }
-
-    /// Remembers a new id ([`Known::No`]). Returns the ids forgotten before their time: 0 or 1.
+    /// Remembers a new id. Returns the ids forgotten before their time: 0 or 1.
     pub(super) fn remember(&mut self, id: MessageId, fingerprint: Fingerprint, now: Instant) -> u64 {
         // A flood of ids costs the oldest its protection, never memory. The tally counts each loss.
         let is_full = self.order.len() >= IDS_MAX;
@@ -61,15 +43,12 @@ impl Ids {
         u64::from(is_full)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
-    /// Forgets ids older than `ID_AGE_MAX`.
-    pub(super) fn age(&mut self, now: Instant) {
+    /// Forgets ids older than `ID_AGE_MAX`. Returns whether some are left.
+    pub(super) fn age(&mut self, now: Instant) -> bool {
         while self.order.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > ID_AGE_MAX) {
             self.forget_oldest();
         }
+        !self.known.is_empty()
     }
 
     fn forget_oldest(&mut self) {
@@ -94,12 +73,12 @@ mod tests {
         let id = MessageId::parse("a").unwrap();
         let one = Fingerprint::of(&sample("chat", "1"));
         let two = Fingerprint::of(&sample("chat", "2"));
-        assert_eq!(ids.know(&id, one), Known::No);
+        assert_eq!(ids.known.get(&id), None);
         ids.remember(id.clone(), one, now);
-        assert_eq!(ids.know(&id, one), Known::Same);
-        assert_eq!(ids.know(&id, two), Known::Other);
+        assert_eq!(ids.known.get(&id), Some(&one));
+        assert_ne!(ids.known.get(&id), Some(&two));
         ids.age(now + ID_AGE_MAX + Duration::from_millis(1));
-        assert_eq!(ids.know(&id, one), Known::No);
+        assert_eq!(ids.known.get(&id), None);
     }
 
     #[test]
@@ -110,7 +89,7 @@ mod tests {
         let evicted: u64 =
             (0..IDS_MAX + 3).map(|n| ids.remember(MessageId::parse(&n.to_string()).unwrap(), one, now)).sum();
         assert_eq!(evicted, 3);
-        assert_eq!(ids.know(&MessageId::parse("2").unwrap(), one), Known::No);
-        assert_eq!(ids.know(&MessageId::parse("3").unwrap(), one), Known::Same);
+        assert_eq!(ids.known.get(&MessageId::parse("2").unwrap()), None);
+        assert_eq!(ids.known.get(&MessageId::parse("3").unwrap()), Some(&one));
     }
 }

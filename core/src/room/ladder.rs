@@ -11,7 +11,7 @@ const NORMAL_PER_SECOND: u32 = 20;
 
 named! {
     /// A step of the ladder. Each step includes all steps below.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+    #[derive(Default)]
     pub enum Step {
         /// Nothing is left out.
         #[default]
@@ -32,7 +32,6 @@ named! {
 impl Step {
     /// Messages of normal and low priority shown a second, for a `configured` number; 0: no limit. From
     /// [`Step::NormalSampled`] on half of `configured`, rounded up, or 20 for no limit.
-    #[must_use]
     pub fn normal_per_second(self, configured: u32) -> u32 {
         match (self >= Self::NormalSampled, configured) {
             (false, _) => configured,
@@ -43,13 +42,11 @@ impl Step {
     }
 
     /// Number of the step, 0 to 5.
-    #[must_use]
     pub fn number(self) -> u8 {
         self as u8
     }
 
     /// The step with this number; `None` above 5.
-    #[must_use]
     pub fn numbered(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
@@ -78,7 +75,6 @@ pub struct StepChange {
 
 impl StepChange {
     /// True if the shard leaves out more from now on.
-    #[must_use]
     pub fn is_up(self) -> bool {
         self.to > self.from
     }

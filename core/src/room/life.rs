@@ -11,17 +11,17 @@ const TIDY_INTERVAL: Duration = HISTORY_AGE_MAX;
 #[derive(Debug)]
 pub(super) struct Life {
     /// True once a publisher has published, recalled a message or configured the room.
-    is_published: bool,
+    pub(super) is_published: bool,
     /// The last use by a publisher.
     last_published: Instant,
     /// The last use by a publisher or a device.
-    last_used: Instant,
+    pub(super) last_used: Instant,
     /// The time without a publish after which the room closes; `None`: the room stays open.
-    idle_close: Option<Duration>,
+    pub(super) idle_close: Option<Duration>,
     /// The next look for outdated state; `None` while nothing in the room ages.
-    tidy_due: Option<Instant>,
+    pub(super) tidy_due: Option<Instant>,
     /// The room closes as soon as nothing waits for the store.
-    is_closing: bool,
+    pub(super) is_closing: bool,
 }
 
 impl Life {
@@ -34,11 +34,6 @@ impl Life {
             tidy_due: None,
             is_closing: false,
         }
-    }
-
-    /// Notes a join or a leave.
-    pub(super) fn used_by_device(&mut self, now: Instant) {
-        self.last_used = now;
     }
 
     /// Notes a publish, a recall or a `PUT`.
@@ -54,23 +49,6 @@ impl Life {
         self.tidy_due.get_or_insert(now + TIDY_INTERVAL);
     }
 
-    pub(super) fn is_published(&self) -> bool {
-        self.is_published
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.is_closing
-    }
-
-    pub(super) fn close(&mut self) {
-        self.is_closing = true;
-    }
-
-    /// Closes the room after `idle_close` without a publish; `None` changes nothing.
-    pub(super) fn configure(&mut self, idle_close: Option<Duration>) {
-        self.idle_close = idle_close.or(self.idle_close);
-    }
-
     /// The moment at which the room closes for want of publishes.
     pub(super) fn close_due(&self) -> Option<Instant> {
         // A closing room waits for the store, not for time: a deadline that has passed would be asked for
@@ -82,14 +60,5 @@ impl Life {
     /// The moment from which on an empty room may be dropped.
     pub(super) fn drop_due(&self) -> Instant {
         self.last_used + ROOM_IDLE
-    }
-
-    pub(super) fn tidy_due(&self) -> Option<Instant> {
-        self.tidy_due
-    }
-
-    /// Notes the end of a look. The next look is scheduled if something in the room still ages.
-    pub(super) fn tidied(&mut self, now: Instant, has_more: bool) {
-        self.tidy_due = has_more.then(|| now + TIDY_INTERVAL);
     }
 }

@@ -11,7 +11,6 @@ use super::policy::TypePolicy;
 
 named! {
     /// The engine's promise for a type of message.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum Class {
         /// Stored first, carried until each device has acknowledged.
         Reliable = "reliable",
@@ -37,7 +36,6 @@ pub enum Payload {
 
 impl Payload {
     /// The bytes as published.
-    #[must_use]
     pub fn bytes(&self) -> &Bytes {
         match self {
             Self::Json(bytes) | Self::Opaque(bytes) => bytes,
@@ -74,7 +72,6 @@ pub struct Message {
 
 impl Message {
     /// A message with a count of 1, the ttl of its policy, and no place in a stream yet.
-    #[must_use]
     pub fn new(type_name: TypeName, policy: TypePolicy, payload: Payload) -> Self {
         Self {
             type_name,
@@ -92,13 +89,11 @@ impl Message {
     }
 
     /// The engine's promise for the message.
-    #[must_use]
     pub fn class(&self) -> Class {
         self.policy.class
     }
 
     /// The moment of expiry of a reliable message, unix milliseconds.
-    #[must_use]
     pub fn expires_ms(&self) -> u64 {
         self.at_ms.saturating_add(millis(self.ttl))
     }
@@ -108,7 +103,6 @@ impl Message {
 ///
 /// # Panics
 /// If `type_name` is no type name.
-#[must_use]
 pub fn sample(type_name: &str, payload: &str) -> Message {
     let type_name = TypeName::parse(type_name).expect("a type name");
     let json = Payload::Json(Bytes::copy_from_slice(payload.as_bytes()));
@@ -142,7 +136,6 @@ pub enum Verdict {
 
 named! {
     /// The reason for not storing a reliable message.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     pub enum Unavailable {
         /// The store is failing. The message may or may not be stored.
         StoreFailing = "store_failing",
@@ -159,7 +152,6 @@ named! {
 
 impl Unavailable {
     /// True if the message may have been stored all the same.
-    #[must_use]
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::StoreFailing | Self::StoreBusy)
     }
@@ -169,7 +161,6 @@ named! {
     /// The reason for a message dropped on purpose. The publisher and a metric tell of the message, and so
     /// does the room's account, unless a key's limit stopped the message at the door. The room's members are
     /// told if the message had been accepted.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum ShedReason {
         /// The room is full, or was full as a message of a higher priority came.
         RoomFull = "room_full",
@@ -198,13 +189,11 @@ named! {
 
 impl ShedReason {
     /// True if a retry a second later may be taken. The other bounds hold for the room's whole run.
-    #[must_use]
     pub fn passes(self) -> bool {
         self.is_limit() || matches!(self, Self::RoomFull | Self::Sampled | Self::Expired | Self::LossyOff)
     }
 
     /// True for a limit of messages a second: the publisher sent too much.
-    #[must_use]
     pub fn is_limit(self) -> bool {
         matches!(self, Self::TypeRate | Self::RoomRate | Self::KeyRate)
     }

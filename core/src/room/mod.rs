@@ -9,9 +9,9 @@
 //!
 //! | part | holds |
 //! |---|---|
-//! | `Intake` | limits and ids: the rules by which messages are taken in |
-//! | `Gathering` | waiting messages and increments, and the pace of flushes |
-//! | `RoomState` | the state seen by devices, as of one seq |
+//! | `Limits`, `Ids` | the treatment of types, rates, and the ids already used |
+//! | `Gathering` | waiting messages, and the pace of flushes |
+//! | `RoomState` | the state seen by devices, as of one seq, and waiting increments |
 //! | `Stream` | the reliable stream: offsets, entries with receipts, the tail |
 //! | `PendingPublishes`, `Parked`, `Readers` | the three queues before the store |
 //! | `Segments` | members, batches on their way, the cost of passes |
@@ -27,7 +27,6 @@ pub mod buffer;
 pub mod counters;
 pub mod cumulative;
 pub mod entry;
-pub mod found;
 pub mod history;
 pub mod id;
 pub mod ids;
@@ -48,8 +47,6 @@ mod entries;
 mod exchange;
 mod flush;
 mod gathering;
-mod increments;
-mod intake;
 mod latest;
 mod life;
 mod parked;
@@ -76,25 +73,30 @@ pub use self::exchange::{
 use self::audience::Audience;
 use self::gathering::Gathering;
 use self::id::{RoomName, Run, Seen, Seq};
-use self::intake::Intake;
+use self::ids::Ids;
 use self::life::Life;
+use self::limit::Limits;
 use self::message::{Class, Message, Verdict};
 use self::pace::{RoomRules, RoomSettings, Unfit};
 use self::parked::Parked;
 use self::pending::PendingPublishes;
+use self::rate::Rate;
 use self::readers::Readers;
 use self::segments::Segments;
 use self::state::RoomState;
 use self::stream::{Phase, Stream};
 use self::tally::RoomTally;
-use crate::now::Now;
+use crate::now::{Now, millis};
 
 /// A room, at its home.
 #[derive(Debug)]
 pub struct Room {
     name: RoomName,
     run: Run,
-    intake: Intake,
+    limits: Limits,
+    /// Ids of messages below class reliable. The stream knows the others.
+    ids: Ids,
+    message_rate: Rate,
     gathering: Gathering,
     state: RoomState,
     stream: Stream,
@@ -109,12 +111,13 @@ pub struct Room {
 
 impl Room {
     /// A new room, empty, at seq 0 of `run`.
-    #[must_use]
     pub fn new(name: RoomName, run: Run, rules: RoomRules, now: Instant) -> Self {
         Self {
             name,
             run,
-            intake: Intake::default(),
+            limits: Limits::default(),
+            ids: Ids::default(),
+            message_rate: Rate::default(),
             gathering: Gathering::new(rules),
             state: RoomState::default(),
             stream: Stream::new(run),
@@ -129,31 +132,26 @@ impl Room {
     }
 
     /// The room's name, unique on its node.
-    #[must_use]
     pub fn name(&self) -> &RoomName {
         &self.name
     }
 
     /// The run of the seqs. A reopened room gets another run.
-    #[must_use]
     pub fn run(&self) -> Run {
         self.run
     }
 
     /// The number of the newest batch.
-    #[must_use]
     pub fn seq(&self) -> Seq {
-        self.state.seq()
+        self.state.seq
     }
 
     /// Members on all shards.
-    #[must_use]
     pub fn members(&self) -> u64 {
         self.segments.members()
     }
 
     /// The members, or the audience expected by the publisher if larger.
-    #[must_use]
     pub fn expected_members(&self) -> u64 {
         self.members().max(self.audience.expected.unwrap_or(0))
     }
@@ -165,45 +163,38 @@ impl Room {
 
     /// The processor time of the room's passes, all shards together, in thousandths of a processor. Smoothed
     /// over about ten seconds.
-    #[must_use]
     pub fn load_permille(&self, now: Instant) -> u64 {
-        self.segments.load_permille(now)
+        millis(Duration::from_secs_f64(self.segments.pass_rate.per_second(now)))
     }
 
     /// Messages gathered for the next flush.
-    #[must_use]
     pub fn gathered(&self) -> usize {
         self.gathering.buffer.len()
     }
 
     /// Reliable messages on their way to the store.
-    #[must_use]
     pub fn not_durable(&self) -> u64 {
-        self.stream.in_flight()
+        self.stream.head - self.stream.durable
     }
 
     /// The time over which devices are to spread their acknowledgements.
-    #[must_use]
     pub fn ack_within(&self) -> Duration {
         Duration::from_millis(reliable::ack_within_ms(self.members()).into())
     }
 
     /// Returns true if nothing waits in the room, for the store, or for a segment's pass.
-    #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.gathering.waiting().is_none() && !self.waits_for_store() && self.segments.have_taken_all()
     }
 
     /// Returns true if [`Input::Flush`] would cut something.
-    #[must_use]
     pub fn may_flush(&self) -> bool {
         self.gathering.waiting().is_some() && self.may_cut()
     }
 
     /// The reason why valid settings do not fit this room.
-    #[must_use]
     pub fn unfit(&self, settings: &RoomSettings) -> Option<Unfit> {
-        settings.unfit(self.gathering.pace.rules(), self.intake.limits.changes_with(settings))
+        settings.unfit(&self.gathering.pace.rules, self.limits.changes_with(settings))
     }
 
     /// Takes an input. The caller drains the outputs afterwards, and adds `tally` to the metrics.
@@ -214,7 +205,7 @@ impl Room {
         let is_preface = matches!(input, Input::Degrade(_));
         self.take_input(input, now, tally);
         // A closing room answers its publishers first.
-        if self.life.is_closing() && !self.waits_for_store() {
+        if self.life.is_closing && !self.waits_for_store() {
             self.flush(now.instant, tally);
             self.turn_readers_away();
             return self.outputs.push_back(Output::Closed);
@@ -222,7 +213,7 @@ impl Room {
         // Devices may name rooms as they please, so a room that devices alone have used leaves nothing
         // behind. A room that would have to be loaded again for the next of them stays for a while.
         let is_forgotten = is_due && self.life.drop_due() <= now.instant;
-        let is_strangers = !self.life.is_published() && !self.stream.is_stored();
+        let is_strangers = !self.life.is_published && !self.stream.is_stored;
         if self.may_idle() && (is_forgotten || is_strangers) && !is_preface {
             return self.outputs.push_back(Output::Idle);
         }
@@ -239,15 +230,15 @@ impl Room {
     }
 
     /// The moment at which the room wants [`Input::Due`].
-    #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
         // A room that must not cut waits for a segment, not for time.
-        let flush = if self.may_cut() { self.gathering.due(self.members()) } else { None };
+        let waiting = self.gathering.waiting().filter(|_| self.may_cut());
+        let flush = waiting.map(|waiting| self.gathering.pace.due(waiting, self.members()));
         let drop = self.may_idle().then(|| self.life.drop_due());
         let deadlines = [
             flush,
-            self.audience.due(),
-            self.life.tidy_due(),
+            self.audience.due,
+            self.life.tidy_due,
             self.poll_store_due(),
             drop,
             self.life.close_due(),
@@ -258,7 +249,7 @@ impl Room {
     /// The room at the newest seq, for a member with the history up to `history_after` and the reliable
     /// messages up to `stands`. `None`: the member's place in the stream is not known.
     pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
-        self.state.age(now.instant);
+        self.state.history.age(now.instant);
         self.stream.age(now.unix_ms);
         let opening = self.opening(stands, self.state.first_bytes_left());
         self.state.snapshot(history_after, opening)
@@ -268,14 +259,14 @@ impl Room {
     /// gap. At any seq there are no more answers than messages in the history, so welcomes can be shared.
     #[must_use]
     pub fn resume(&mut self, seen: Option<Seen>, now: Instant) -> (Seq, bool) {
-        self.state.age(now);
+        self.state.history.age(now);
         self.state.resume(seen, self.run)
     }
 
     /// Takes an input, or parks it until the stream is loaded.
     fn take_input(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
         // A closing room does not wait for a load: it would stay open for the store's patience.
-        if self.life.is_closing() || !self.is_early(&input) || !self.needs_stream(now) {
+        if self.life.is_closing || !self.is_early(&input) || !self.needs_stream(now) {
             return self.take_input_now(input, now, tally);
         }
         // Past the bound of what may be parked, an input makes do with what is known.
@@ -290,11 +281,11 @@ impl Room {
         match input {
             // These read the stream: once it is known they need no store that works.
             Input::Segment { said: SegmentSaid::Join(_), .. }
-            | Input::Ask { ask: Ask::Receipt { .. } | Ask::Pull { .. }, .. } => self.stream.epoch().is_none(),
+            | Input::Ask { ask: Ask::Receipt { .. } | Ask::Pull { .. }, .. } => self.stream.epoch.is_none(),
             // These append to it.
-            Input::Ask { ask: Ask::Recall { .. }, .. } => self.stream.phase() != Phase::Ready,
+            Input::Ask { ask: Ask::Recall { .. }, .. } => self.stream.phase != Phase::Ready,
             Input::Publish { messages, .. } => {
-                self.stream.phase() != Phase::Ready && messages.iter().any(is_reliable)
+                self.stream.phase != Phase::Ready && messages.iter().any(is_reliable)
             }
             _ => false,
         }
@@ -308,15 +299,25 @@ impl Room {
             }
             Input::Segment { shard, said } => self.hear_segment(shard, said, now, tally),
             Input::Ask { ticket, ask } => self.ask(ticket, ask, now, tally),
-            Input::Loaded { life, stored } => self.loaded(life, stored, now, tally),
-            Input::Durable { life, through } => self.durable(life, through, now, tally),
-            Input::Paged { life, after, page } => self.paged(life, after, &page, now, tally),
-            Input::StoreFailed { life, asked, reason } => self.store_failed(life, asked, reason, now, tally),
+            // What an earlier life of the stream waited for was given up, asked again or dealt with when that
+            // life ended.
+            Input::Loaded { life, .. }
+            | Input::Durable { life, .. }
+            | Input::Paged { life, .. }
+            | Input::StoreFailed { life, .. }
+                if life != self.stream.life => {}
+            Input::Loaded { stored, .. } => self.loaded(stored, now, tally),
+            Input::Durable { through, .. } => {
+                self.stream.durable_through(through);
+                self.settle(None, now, tally);
+            }
+            Input::Paged { after, page, .. } => self.paged(after, &page, now, tally),
+            Input::StoreFailed { asked, reason, .. } => self.store_failed(asked, reason, now, tally),
             Input::Configure(settings) => self.configure(&settings, now.instant),
             Input::Degrade(step) => self.gathering.degrade(step),
             Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
-            Input::Close => self.life.close(),
+            Input::Close => self.life.is_closing = true,
         }
     }
 
@@ -333,11 +334,11 @@ impl Room {
                 self.segments.taken(shard, batches, cost, now.instant);
                 self.gathering.pace.passes_cost(self.segments.pass_cost());
             }
-            SegmentSaid::Counted(counts) => self.segments.ended(counts),
+            SegmentSaid::Counted(counts) => self.segments.ended += counts,
             SegmentSaid::Refresh(want) => self.refresh(shard, want),
             SegmentSaid::Carry(want) => self.carry(shard, want, now),
-            SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch() => self.stream.acked(&acks),
-            SegmentSaid::AckedEarly { epoch, reach } if epoch == self.stream.epoch() => {
+            SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch => self.stream.acked(&acks),
+            SegmentSaid::AckedEarly { epoch, reach } if epoch == self.stream.epoch => {
                 self.stream.entries.acked_early(reach, now.unix_ms);
             }
             // These acknowledgements are of a stream that was replaced.
@@ -346,7 +347,7 @@ impl Room {
     }
 
     fn join(&mut self, shard: usize, join: Join, now: Now, tally: &mut RoomTally) {
-        self.life.used_by_device(now.instant);
+        self.life.last_used = now.instant;
         self.segments.add_member(shard, join.encoding);
         self.members_changed(now.instant);
         self.stream.age(now.unix_ms);
@@ -357,11 +358,11 @@ impl Room {
     }
 
     fn leave(&mut self, shard: usize, left: Departure, now: Instant) {
-        self.life.used_by_device(now);
+        self.life.last_used = now;
         self.segments.remove_member(shard, left.encoding);
         // Offsets of a stream that was replaced mean nothing in this one.
-        if left.epoch == self.stream.epoch() {
-            self.stream.leave(left.acked, left.device);
+        if left.epoch == self.stream.epoch {
+            self.stream.entries.leave(left.acked, self.stream.sent, left.device);
         }
         self.members_changed(now);
     }
@@ -373,37 +374,40 @@ impl Room {
 
     fn configure(&mut self, settings: &RoomSettings, now: Instant) {
         self.life.used_by_publisher(now);
-        self.life.configure(settings.idle_close);
+        self.life.idle_close = settings.idle_close.or(self.life.idle_close);
         self.gathering.pace.configure(settings);
-        self.intake.limits.configure(settings);
-        self.audience.expect(settings.expected_audience);
+        self.limits.configure(settings);
+        self.audience.expected = settings.expected_audience.or(self.audience.expected);
     }
 
     /// Does what is due.
     fn due(&mut self, now: Now, tally: &mut RoomTally) {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now.instant);
-        if is_due(self.life.tidy_due()) {
+        if is_due(self.life.tidy_due) {
             self.tidy(now);
         }
         // Parked publishes are taken in first: a closing room would refuse them.
         self.store_due(now, tally);
-        if is_due(self.audience.due()) {
+        if is_due(self.audience.due) {
             self.tell_audience(now, tally);
         }
         if is_due(self.life.close_due()) {
-            self.life.close();
+            self.life.is_closing = true;
         }
     }
 
     /// Lets go of outdated state.
     fn tidy(&mut self, now: Now) {
         let holds = [
-            self.intake.age(now.instant),
-            self.state.age(now.instant),
+            self.ids.age(now.instant),
+            self.state.history.age(now.instant),
             self.stream.age(now.unix_ms),
             self.gathering.tidy(now.instant),
         ];
-        self.life.tidied(now.instant, holds.contains(&true));
+        self.life.tidy_due = None;
+        if holds.contains(&true) {
+            self.life.holds_what_ages(now.instant);
+        }
     }
 
     /// Tells devices the number of members.
@@ -419,18 +423,21 @@ impl Room {
 
     /// Returns true if publishers or devices wait for an answer of the store.
     fn waits_for_store(&self) -> bool {
-        !self.pending.is_empty() || !self.parked.is_empty()
+        !self.pending.queue.is_empty() || !self.parked.inputs.is_empty()
     }
 
     /// Returns true if nobody would miss the room now.
     fn may_idle(&self) -> bool {
-        self.members() == 0 && self.gathering.is_empty() && !self.waits_for_store() && self.readers.is_empty()
+        self.members() == 0
+            && self.gathering.is_empty()
+            && !self.waits_for_store()
+            && self.readers.waiting.is_empty()
     }
 
     fn check_invariants(&self) {
         // Small buffers only: tests fill large ones, and a quadratic check helps nobody.
         if cfg!(debug_assertions) && self.gathering.buffer.len() <= 64 {
-            for (type_name, column) in self.state.account.columns() {
+            for (type_name, column) in &self.state.account.columns {
                 let view = self.type_view(type_name, column, &self.gathering.buffer.by_type());
                 let accounted = view.delivered + view.merged + view.shed.values().sum::<u64>() + view.waiting;
                 assert_eq!(column.accepted, accounted, "conservation of {type_name} in {}", self.name);

@@ -65,20 +65,6 @@ impl Default for Quotas {
     }
 }
 
-impl Quotas {
-    /// The quotas, changed by `permille`.
-    #[must_use]
-    pub fn with(self, permille: [Option<u32>; Priority::ALL.len()]) -> Self {
-        Self { permille: std::array::from_fn(|at| permille[at].unwrap_or(self.permille[at])) }
-    }
-
-    /// The sum of all reserves, in thousandths of a batch.
-    #[must_use]
-    pub fn sum_permille(self) -> u32 {
-        self.permille.iter().sum()
-    }
-}
-
 /// Messages of a room that a device is shown a second; 0: all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Readable {
@@ -117,7 +103,11 @@ impl RoomRules {
             direct_members: settings.direct_members.unwrap_or(self.direct_members),
             urgent_spacing: settings.urgent_spacing.unwrap_or(self.urgent_spacing),
             gather_max: settings.gather_max.unwrap_or(self.gather_max),
-            quotas: self.quotas.with(settings.quotas_permille),
+            quotas: Quotas {
+                permille: std::array::from_fn(|at| {
+                    settings.quotas_permille[at].unwrap_or(self.quotas.permille[at])
+                }),
+            },
             readable: Readable {
                 normal_per_second: settings.normal_per_second.unwrap_or(self.readable.normal_per_second),
                 high_per_second: settings.high_per_second.unwrap_or(self.readable.high_per_second),
@@ -128,13 +118,11 @@ impl RoomRules {
     }
 
     /// The least time between passes of this processor time under the room's share of a shard.
-    #[must_use]
     pub fn spacing(&self, pass: Duration) -> Duration {
         pass.saturating_mul(1000) / self.cpu_permille.max(1)
     }
 
     /// The upper bound of all windows.
-    #[must_use]
     pub fn window_max(&self) -> Duration {
         self.gather_max.max(self.gather)
     }
@@ -174,12 +162,13 @@ pub struct Waiting {
 /// The pace of a room.
 #[derive(Debug, Default)]
 pub struct Pace {
-    rules: RoomRules,
+    pub(super) rules: RoomRules,
     last_flush: Option<Instant>,
     /// The last batch of an early flush.
-    last_early: Option<Instant>,
-    /// The last flush in which nothing was allowed to leave.
-    last_idle: Option<Instant>,
+    pub(super) last_early: Option<Instant>,
+    /// The last flush in which nothing was allowed to leave: no pass was spent, and yet the flush is not
+    /// tried again at once.
+    pub(super) last_idle: Option<Instant>,
     cost: PassCost,
     /// The ladder keeps the window at the widest, whatever passes cost.
     is_widest: bool,
@@ -188,10 +177,6 @@ pub struct Pace {
 impl Pace {
     pub(super) fn new(rules: RoomRules) -> Self {
         Self { rules, ..Self::default() }
-    }
-
-    pub(super) fn rules(&self) -> &RoomRules {
-        &self.rules
     }
 
     /// Changes the rules by `settings`.
@@ -217,7 +202,6 @@ impl Pace {
 
     /// The moment of the next flush. Later messages never re-arm the deadline. A whole batch or an urgent
     /// message brings the moment forward.
-    #[must_use]
     pub fn due(&self, waiting: Waiting, members: u64) -> Instant {
         let affordable = self.affordable(waiting.oldest, members);
         if self.is_early(waiting, members) {
@@ -305,17 +289,6 @@ impl Pace {
         self.last_flush = Some(now);
     }
 
-    /// A flush was due, but nothing may leave yet: no pass was spent, and yet the flush is not tried again at
-    /// once.
-    pub(super) fn idled(&mut self, now: Instant) {
-        self.last_idle = Some(now);
-    }
-
-    /// Urgent messages left early.
-    pub(super) fn flushed_early(&mut self, now: Instant) {
-        self.last_early = Some(now);
-    }
-
     fn is_direct(&self, members: u64) -> bool {
         members <= self.rules.direct_members
     }
@@ -371,9 +344,8 @@ pub enum Unfit {
 impl RoomSettings {
     /// The reason why the settings do not fit a room of `rules`. The room would treat `types` types otherwise
     /// than the node.
-    #[must_use]
     pub fn unfit(&self, rules: &RoomRules, types: usize) -> Option<Unfit> {
-        let permille = rules.with(self).quotas.sum_permille();
+        let permille = rules.with(self).quotas.permille.iter().sum();
         if permille > 1000 {
             return Some(Unfit::Quotas { permille });
         }
@@ -514,7 +486,7 @@ mod tests {
         let now = Now::made_up().instant;
         let urgent = Waiting { urgent: true, ..waiting(now) };
         assert_eq!(pace.due(urgent, MANY), now);
-        pace.flushed_early(now);
+        pace.last_early = Some(now);
         assert_eq!(pace.due(urgent, MANY), now + Duration::from_millis(20));
     }
 }

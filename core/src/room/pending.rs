@@ -79,7 +79,7 @@ impl Pending {
 /// All waiting publishes of a room, in order of the awaited offsets.
 #[derive(Debug, Default)]
 pub(super) struct PendingPublishes {
-    queue: VecDeque<Pending>,
+    pub(super) queue: VecDeque<Pending>,
     /// Messages without a verdict. Bounded as the buffer is, but for a last request.
     messages: usize,
     /// The bytes of such messages, without those on the way to the store. Bounded likewise.
@@ -87,10 +87,6 @@ pub(super) struct PendingPublishes {
 }
 
 impl PendingPublishes {
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Returns true if no further reliable message may wait.
     pub(super) fn is_full(&self) -> bool {
         self.messages >= GATHERED_MESSAGES_MAX || self.bytes >= GATHERED_BYTES_MAX

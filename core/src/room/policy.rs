@@ -9,7 +9,6 @@ use crate::limits::{TTL_DEFAULT, WAIT_DEFAULT};
 
 named! {
     /// Order of leaving with a full batch, and of making room in a full room.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum Priority {
         /// Leaves last, and makes room for all others.
         Low = "low",
@@ -22,7 +21,6 @@ named! {
 
 named! {
     /// The rule for a message behind a waiting message of the same type and key.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum Merge {
         /// Both leave.
         None = "none",
@@ -69,7 +67,6 @@ pub struct TypePolicy {
 
 impl TypePolicy {
     /// The default policy of a class.
-    #[must_use]
     pub fn of(class: Class) -> Self {
         let plain = Self {
             class,
@@ -108,13 +105,11 @@ impl TypePolicy {
     }
 
     /// True if a message of the type may name a `count`.
-    #[must_use]
     pub fn takes_count(&self) -> bool {
         self.class == Class::Counter || self.merge == Merge::Sum
     }
 
     /// True if a message of the type may name a `ttl_ms`.
-    #[must_use]
     pub fn takes_ttl(&self) -> bool {
         matches!(self.class, Class::Reliable | Class::Normal | Class::Lossy)
     }
@@ -166,13 +161,11 @@ impl Types {
     }
 
     /// The configured policy of a type, or the default policy of class normal.
-    #[must_use]
     pub fn policy(&self, type_name: &TypeName) -> TypePolicy {
         self.0.get(type_name).copied().unwrap_or_else(|| TypePolicy::of(Class::Normal))
     }
 
     /// The configured type of this name, with the policy. Messages share the name and copy nothing.
-    #[must_use]
     pub fn configured(&self, name: &str) -> Option<(&TypeName, TypePolicy)> {
         self.0.get_key_value(name).map(|(type_name, policy)| (type_name, *policy))
     }

@@ -3,10 +3,10 @@
 //! A publish with a reliable message is answered after the store has answered. The messages behind the
 //! reliable message wait as well.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Room;
-use super::buffer::Push;
 use super::exchange::Output;
 use super::id::TypeName;
 use super::ids::Fingerprint;
@@ -21,16 +21,30 @@ impl Room {
     /// Takes a publish in. The stream is ready, or not worth waiting for: the caller has parked the publish
     /// otherwise.
     pub(super) fn publish(&mut self, ticket: u64, messages: Vec<Message>, now: Now, tally: &mut RoomTally) {
-        self.intake.age(now.instant);
+        self.ids.age(now.instant);
         self.stream.age(now.unix_ms);
         // Checked for all messages first: a request with a reused id is refused whole, so that it can be sent
         // again whole.
-        if let Some(index) = self.intake.reused_id(&messages, &self.stream) {
+        if let Some(index) = self.reused_id(&messages) {
             let published = Published::IdReused { index };
             return self.outputs.push_back(Output::Published { ticket, published });
         }
-        self.intake.message_rate.add(messages.len() as f64, now.instant);
+        self.message_rate.add(messages.len() as f64, now.instant);
         self.take(Whose::Publish { ticket }, messages, now, tally);
+    }
+
+    /// The first message whose id was used for another message, earlier or within this request.
+    fn reused_id(&self, messages: &[Message]) -> Option<usize> {
+        let mut here = BTreeMap::new();
+        messages.iter().position(|message| {
+            let Some(id) = &message.id else { return false };
+            let fingerprint = Fingerprint::of(message);
+            // Within one request, a repeated id is fine only for a repeated message.
+            let first_here = *here.entry(id).or_insert(fingerprint);
+            first_here != fingerprint
+                || self.ids.known.get(id).is_some_and(|known| *known != fingerprint)
+                || self.stream.twin(id, fingerprint) == Twin::Other
+        })
     }
 
     /// Takes messages in, in order, and answers once the last has a verdict.
@@ -51,8 +65,8 @@ impl Room {
             pending.push(message);
         }
         if !append.is_empty() {
-            let epoch = self.stream.epoch().expect("a stream takes messages once it is loaded");
-            self.outputs.push_back(Output::Append { life: self.stream.life(), epoch, messages: append });
+            let epoch = self.stream.epoch.expect("a stream takes messages once it is loaded");
+            self.outputs.push_back(Output::Append { life: self.stream.life, epoch, messages: append });
         }
         if pending.is_decided() {
             return self.answer(pending);
@@ -62,7 +76,7 @@ impl Room {
 
     /// Goes on with waiting publishes: up to the durable offset, or, after a failure, through all of them.
     pub(super) fn settle(&mut self, failed: Option<Unavailable>, now: Now, tally: &mut RoomTally) {
-        let durable = self.stream.durable();
+        let durable = self.stream.durable;
         // A failure answers for every offset: appends fail in order, and so do all that follow in this life.
         let answered = if failed.is_some() { u64::MAX } else { durable };
         while let Some(message) = self.pending.pop(answered) {
@@ -113,21 +127,21 @@ impl Room {
     /// Gives a reliable message an offset, or decides otherwise.
     fn offer_to_stream(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> PendingMessage {
         tally.published.add(Class::Reliable, 1);
-        self.intake.limits.apply(&mut message);
+        self.limits.apply(&mut message);
         if let Some(id) = &message.id {
             match self.stream.twin(id, Fingerprint::of(&message)) {
                 // A reused id has had the whole request refused.
-                Ok(Twin::No) | Err(_) => {}
-                Ok(Twin::Durable(offset)) => {
+                Twin::No | Twin::Other => {}
+                Twin::Durable(offset) => {
                     tally.duplicates += 1;
                     return PendingMessage::Decided(Verdict::Duplicate { offset: Some(offset) });
                 }
-                Ok(Twin::InFlight(offset)) if !self.pending.is_full() => {
+                Twin::InFlight(offset) if !self.pending.is_full() => {
                     tally.duplicates += 1;
                     return PendingMessage::Twin(offset);
                 }
                 // Retries of one message would otherwise wait without a bound.
-                Ok(Twin::InFlight(_)) => {
+                Twin::InFlight(_) => {
                     return PendingMessage::Decided(unavailable(Unavailable::RoomFull, tally));
                 }
             }
@@ -145,12 +159,12 @@ impl Room {
 
     /// The reason why the stream can't take a message now.
     fn stream_unavailable(&self, message: &Message) -> Option<Unavailable> {
-        if self.life.is_closing() {
+        if self.life.is_closing {
             // A closing room closes once all that waits for the store has its answer, so nothing more may
             // wait.
             return Some(Unavailable::StoreBusy);
         }
-        if self.stream.phase() != Phase::Ready {
+        if self.stream.phase != Phase::Ready {
             return Some(self.stream.unavailable());
         }
         if self.gathering.buffer.is_full() || self.pending.is_full() {
@@ -170,7 +184,7 @@ impl Room {
         if message.recall > 0 {
             return None;
         }
-        self.intake.limits.refuses(message, self.gathering.pace.rules(), now.instant, tally)
+        self.limits.refuses(message, &self.gathering.pace.rules, now.instant, tally)
     }
 
     fn publish_one(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> Verdict {
@@ -178,15 +192,15 @@ impl Room {
         let named = message.id.clone().map(|id| (id, Fingerprint::of(&message)));
         // Before the rates: a retry of what was taken is a duplicate, however much came meanwhile.
         if let Some((id, fingerprint)) = &named
-            && self.intake.is_duplicate(id, *fingerprint)
+            && self.ids.known.get(id) == Some(fingerprint)
         {
             tally.duplicates += 1;
             return Verdict::Duplicate { offset: None };
         }
-        self.intake.limits.apply(&mut message);
-        let refused = self.refuses(&message).or_else(|| {
-            self.intake.limits.refuses(&message, self.gathering.pace.rules(), now.instant, tally)
-        });
+        self.limits.apply(&mut message);
+        let refused = self
+            .refuses(&message)
+            .or_else(|| self.limits.refuses(&message, &self.gathering.pace.rules, now.instant, tally));
         let verdict = match refused {
             Some(reason) => self.shed(message.class(), &message.type_name, reason, tally),
             None => self.accept(message, now, tally),
@@ -195,14 +209,14 @@ impl Room {
         if let Some((id, fingerprint)) = named
             && !matches!(verdict, Verdict::Shed(_))
         {
-            tally.ids_evicted += self.intake.ids.remember(id, fingerprint, now.instant);
+            tally.ids_evicted += self.ids.remember(id, fingerprint, now.instant);
         }
         verdict
     }
 
     /// The reason why a message is not taken in, rates aside.
     fn refuses(&self, message: &Message) -> Option<ShedReason> {
-        if message.class() == Class::Lossy && self.gathering.step() >= Step::LossyOff {
+        if message.class() == Class::Lossy && self.gathering.step >= Step::LossyOff {
             return Some(ShedReason::LossyOff);
         }
         (!self.state.account.admits(&message.type_name)).then_some(ShedReason::TypesFull)
@@ -248,7 +262,7 @@ impl Room {
         let Some(added) = self.state.counters.add(&message.type_name, message.count) else {
             return Verdict::Shed(ShedReason::CounterTypesFull);
         };
-        self.gathering.increments.add(&message.type_name, now.instant);
+        self.gathering.counting_since.get_or_insert(now.instant);
         // A total never passes the largest integer that a JSON reader holds exactly.
         if added < message.count { Verdict::Saturated } else { Verdict::Accepted }
     }
@@ -259,11 +273,7 @@ impl Room {
         {
             return Verdict::Shed(ShedReason::LatestKeysFull);
         }
-        match self.gathering.push(message, self.run.0, now.instant) {
-            Push::Gathered => Verdict::Accepted,
-            Push::Merged => Verdict::Merged,
-            Push::Full => Verdict::Shed(ShedReason::RoomFull),
-        }
+        self.gathering.push(message, self.run.0, now.instant)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The readers of the reliable stream, waiting for messages from the store.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::exchange::{CarryWant, Reach, RefreshWant};
@@ -33,53 +34,19 @@ pub(super) enum Purpose {
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     /// Bounded by the distinct states of members in segments, and by the pulls of the node.
-    waiting: Vec<StreamReader>,
-    /// The offsets behind which the store was asked to read.
-    pages_asked: Vec<u64>,
+    pub(super) waiting: Vec<StreamReader>,
+    /// The offsets behind which the store was asked to read, in the present life of the stream.
+    pub(super) pages_asked: BTreeSet<u64>,
     /// The end of the pause after a failed read; `None`: the store may be asked.
     pub(super) retry: Option<Instant>,
 }
 
 impl Readers {
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Returns true if a reader is refused at once during a pause. A pull is, since the publisher can ask
-    /// again.
-    pub(super) fn turns_away(&self, reader: &StreamReader) -> bool {
-        self.retry.is_some() && matches!(reader.purpose, Purpose::Pull { .. })
-    }
-
     /// Has a reader wait. Returns true if the store is to be asked for the page behind `reader.from`.
     pub(super) fn wait(&mut self, reader: StreamReader) -> bool {
         self.waiting.push(reader);
         // Readers of the same place share a page, and during a pause the store is left alone.
-        if self.retry.is_some() || self.pages_asked.contains(&reader.from) {
-            return false;
-        }
-        self.pages_asked.push(reader.from);
-        true
-    }
-
-    /// The store has answered for the page behind `after`.
-    pub(super) fn page_answered(&mut self, after: u64) {
-        self.pages_asked.retain(|asked| *asked != after);
-    }
-
-    /// Gives up the readers of the page behind `after`.
-    pub(super) fn take_readers_of(&mut self, after: u64) -> Vec<StreamReader> {
-        self.waiting.extract_if(.., |reader| reader.from == after).collect()
-    }
-
-    /// Gives up all readers.
-    pub(super) fn take(&mut self) -> Vec<StreamReader> {
-        std::mem::take(&mut self.waiting)
-    }
-
-    /// Forgets all requested pages: the answers would be of an earlier life.
-    pub(super) fn forget_pages(&mut self) {
-        self.pages_asked.clear();
+        self.retry.is_none() && self.pages_asked.insert(reader.from)
     }
 
     /// Begins a pause, if anybody waits. Returns the readers that go on without the store; the others wait
@@ -98,10 +65,5 @@ impl Readers {
             Purpose::Pull { .. } => true,
         };
         self.waiting.extract_if(.., goes_on).collect()
-    }
-
-    /// Ends the pause if the time has come. Returns true if the pause ended now.
-    pub(super) fn end_pause(&mut self, now: Instant) -> bool {
-        self.retry.take_if(|retry| *retry <= now).is_some()
     }
 }

@@ -17,7 +17,7 @@ pub struct Receipt {
     /// The part of `online` back with a cursor at or past the message.
     pub returned: u64,
     /// The part of `online` gone without a name before an acknowledgement.
-    left: u64,
+    pub(super) left: u64,
     /// The part of `online` gone likewise, with a name: hashes of the names.
     devices_left: BTreeSet<u64>,
     /// The message was sent in an earlier life of the room. Devices of the earlier life count on their
@@ -37,11 +37,6 @@ impl Receipt {
     pub(super) fn leave(&mut self, device: u64) {
         let remembered = device != 0 && self.devices_left.insert(device);
         self.left += u64::from(!remembered);
-    }
-
-    /// Counts departures without a name before an acknowledgement.
-    pub(super) fn leave_without_name(&mut self, members: u64) {
-        self.left += members;
     }
 
     /// A device comes back without the message, and is pending again. At most `names_max` further names are
@@ -132,7 +127,6 @@ impl Acks {
     }
 
     /// The percentiles; `None` while there are no acknowledgements.
-    #[must_use]
     pub fn times(&self) -> Option<AckTimes> {
         (self.count > 0).then(|| AckTimes {
             p50: self.percentile(50),

@@ -4,18 +4,18 @@
 use std::time::Instant;
 
 use super::Room;
-use super::exchange::{CarryWant, Opening, Output, Reach, RefreshWant, Told};
-use super::found::Found;
+use super::exchange::{CarryWant, Opening, Output, Reach, RefreshWant, Stands, Told};
 use super::id::{Cursor, Epoch};
 use super::message::{Class, ShedReason, Unavailable};
 use super::readers::{Purpose, StreamReader};
 use super::stored::{Asked, Page, Stored};
-use super::stream::{Judged, Loaded, Phase};
+use super::stream::Phase;
 use super::tally::RoomTally;
 use super::view::StreamRefusal;
 use crate::limits::{
     ACK_MEMBERS_PER_MS, ACK_WITHIN_MAX, ACK_WITHIN_MIN, CARRY_BYTES_MAX, CATCH_UP_BYTES_MAX,
-    CATCH_UP_SMALL_BYTES_MAX, PULL_BYTES_MAX, REFRESH_HISTORY_BYTES_MAX, WELCOME_RELIABLE_BYTES_MAX,
+    CATCH_UP_SMALL_BYTES_MAX, PULL_BYTES_MAX, REFRESH_HISTORY_BYTES_MAX, STORE_PATIENCE,
+    WELCOME_RELIABLE_BYTES_MAX,
 };
 use crate::now::{Now, millis};
 
@@ -31,7 +31,7 @@ impl Room {
     /// Begins to load the stream if need be. Returns whether an input may wait for the load.
     pub(super) fn needs_stream(&mut self, now: Now) -> bool {
         self.begin_load(now);
-        self.stream.is_worth_waiting_for(now.instant)
+        matches!(self.stream.phase, Phase::Loading { since } if now.instant < since + STORE_PATIENCE)
     }
 
     fn begin_load(&mut self, now: Now) {
@@ -41,28 +41,22 @@ impl Room {
     }
 
     /// Takes the store's answer to a load.
-    pub(super) fn loaded(&mut self, life: u64, stored: Option<Stored>, now: Now, tally: &mut RoomTally) {
-        // An answer to a load before this one, or one that comes after the load was given up.
-        if life != self.stream.life() || !matches!(self.stream.phase(), Phase::Loading { .. }) {
+    pub(super) fn loaded(&mut self, stored: Option<Stored>, now: Now, tally: &mut RoomTally) {
+        // An answer that comes after the load was given up.
+        if !matches!(self.stream.phase, Phase::Loading { .. }) {
             return;
         }
-        match self.stream.loaded(stored, self.run, now.unix_ms) {
-            Loaded::First { has_blind_members: false } => {}
-            // These members have no place in the stream: each gets one with a new welcome.
-            Loaded::First { has_blind_members: true } => self.outputs.push_back(Output::StreamChanged),
-            Loaded::Same { unsent } => {
-                for message in unsent {
-                    self.gather_durable(message, now, tally);
-                }
+        if let Some(unsent) = self.stream.loaded(stored, self.run, now.unix_ms) {
+            for message in unsent {
+                self.gather_durable(message, now, tally);
             }
-            Loaded::Another => {
-                // An offset of the former stream would be taken for one of the new stream.
-                for message in self.gathering.buffer.give_up_durable() {
-                    self.state.give_up(&message.type_name);
-                    tally.shed[ShedReason::RoomClosed as usize].add(Class::Reliable, 1);
-                }
-                self.outputs.push_back(Output::StreamChanged);
+        } else {
+            // An offset of the former stream would be taken for one of the new stream.
+            for message in self.gathering.buffer.give_up_durable() {
+                self.state.give_up(&message.type_name);
+                tally.shed[ShedReason::RoomClosed as usize].add(Class::Reliable, 1);
             }
+            self.outputs.push_back(Output::StreamChanged);
         }
         // Stored messages expire, in a room that nobody uses as well.
         self.life.holds_what_ages(now.instant);
@@ -70,37 +64,23 @@ impl Room {
         self.read_again();
     }
 
-    /// Everything up to `through` is synced.
-    pub(super) fn durable(&mut self, life: u64, through: u64, now: Now, tally: &mut RoomTally) {
-        // An append of an earlier life was given up, and its publisher told so.
-        if life == self.stream.life() {
-            self.stream.durable_through(through);
-            self.settle(None, now, tally);
-        }
-    }
-
     /// Takes the store's refusal of a request.
     pub(super) fn store_failed(
         &mut self,
-        life: u64,
         asked: Asked,
         reason: Unavailable,
         now: Now,
         tally: &mut RoomTally,
     ) {
-        // The failure of an earlier life was dealt with when that life ended.
-        if life != self.stream.life() {
-            return;
-        }
         // A read that fails says nothing about what was appended.
         if let Asked::Page { after } = asked {
-            self.readers.page_answered(after);
+            self.readers.pages_asked.remove(&after);
             return self.put_readers_off(now);
         }
         tally.store_failures += 1;
         self.stream.failed(reason, now.instant);
         // Pages of the life that ends are not taken, so waiting for them would be in vain.
-        self.readers.forget_pages();
+        self.readers.pages_asked.clear();
         self.put_readers_off(now);
         self.settle(Some(reason), now, tally);
         self.unpark(now, tally);
@@ -109,22 +89,22 @@ impl Room {
     /// Does what is due in the dealings with the store.
     pub(super) fn store_due(&mut self, now: Now, tally: &mut RoomTally) {
         if self.stream.due().is_some_and(|due| due <= now.instant) {
-            match self.stream.phase() {
+            match self.stream.phase {
                 Phase::Failing { .. } => self.begin_load(now),
                 // The store's patience is used up: joins go on without the stream. Its answer may still come.
                 Phase::Loading { .. } => self.unpark(now, tally),
                 Phase::Cold | Phase::Ready => {}
             }
         }
-        if self.readers.end_pause(now.instant) {
+        if self.readers.retry.take_if(|retry| *retry <= now.instant).is_some() {
             self.read_again();
         }
     }
 
     /// The next moment for `store_due`.
     pub(super) fn poll_store_due(&self) -> Option<Instant> {
-        let is_waited_for = match self.stream.phase() {
-            Phase::Loading { .. } => !self.parked.is_empty(),
+        let is_waited_for = match self.stream.phase {
+            Phase::Loading { .. } => !self.parked.inputs.is_empty(),
             // What was given up may be durable after all: members are to get it without a further publish.
             Phase::Failing { .. } => self.members() > 0,
             Phase::Cold | Phase::Ready => false,
@@ -134,30 +114,27 @@ impl Room {
     }
 
     fn unpark(&mut self, now: Now, tally: &mut RoomTally) {
-        for input in self.parked.take() {
+        for input in std::mem::take(&mut self.parked).inputs {
             self.take_input(input, now, tally);
         }
     }
 
     /// The stream for a joining member with everything up to `after`.
     pub(super) fn opening(&self, after: Option<u64>, bytes_max: usize) -> Option<Opening> {
-        let epoch = self.stream.epoch()?;
+        let epoch = self.stream.epoch?;
         let after = after?;
         let reach = Reach { after, through: u64::MAX };
         let found = self.stream.find(reach, bytes_max.min(WELCOME_RELIABLE_BYTES_MAX));
         let ack_within_ms = ack_within_ms(self.members());
         // A welcome does not wait for the store. The member is catching up, and gets stored messages in
         // refreshes.
-        let nothing = Found::Here { messages: Vec::new(), through: after };
-        let carried =
-            found.carried(after, ack_within_ms).or_else(|| nothing.carried(after, ack_within_ms))?;
-        Some(Opening { epoch, offset: self.stream.sent(), carried })
+        let page = found.unwrap_or(Page { messages: Vec::new(), through: after });
+        Some(Opening { epoch, offset: self.stream.sent, carried: page.carried(after, ack_within_ms) })
     }
 
     /// The epoch of the reliable stream; `None` while unknown.
-    #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
-        self.stream.epoch()
+        self.stream.epoch
     }
 
     /// Reads for members without the newest batches, reliable messages or both.
@@ -178,7 +155,7 @@ impl Room {
 
     /// Reads the living messages behind a cursor for the pull side.
     pub(super) fn pull(&mut self, ticket: u64, after: Option<Cursor>) {
-        let Judged { after, reset, .. } = self.stream.judge(after);
+        let Stands { after, reset, .. } = self.stream.judge(after);
         let reach = Reach { after, through: u64::MAX };
         let purpose = Purpose::Pull { ticket, reset };
         self.read(StreamReader { reach, from: after, bytes_max: PULL_BYTES_MAX, purpose });
@@ -186,7 +163,7 @@ impl Room {
 
     /// The room ends: pulls are refused.
     pub(super) fn turn_readers_away(&mut self) {
-        for reader in self.readers.take() {
+        for reader in std::mem::take(&mut self.readers.waiting) {
             if let Purpose::Pull { ticket, .. } = reader.purpose {
                 let told = Told::Pulled(Err(StreamRefusal::NoRoom));
                 self.outputs.push_back(Output::Told { ticket, told });
@@ -196,80 +173,84 @@ impl Room {
 
     /// The store can't be read for now. Pulls hear so. Members go on without what is stored, and ask again.
     fn put_readers_off(&mut self, now: Now) {
-        for reader in self.readers.put_off(self.state.seq(), now.instant) {
-            self.hand_out(reader, Found::InStore { from: reader.from });
+        for reader in self.readers.put_off(self.state.seq, now.instant) {
+            self.hand_out(reader, None);
         }
     }
 
     fn read(&mut self, reader: StreamReader) {
-        let found = self.stream.find(reader.reach, reader.bytes_max);
-        let Found::InStore { from } = found else { return self.hand_out(reader, found) };
-        if self.readers.turns_away(&reader) {
-            return self.hand_out(reader, found);
+        let from = match self.stream.find(reader.reach, reader.bytes_max) {
+            Ok(page) => return self.hand_out(reader, Some(page)),
+            Err(from) => from,
+        };
+        // A pull is refused at once during a pause, since the publisher can ask again.
+        if self.readers.retry.is_some() && matches!(reader.purpose, Purpose::Pull { .. }) {
+            return self.hand_out(reader, None);
         }
         if self.readers.wait(StreamReader { from, ..reader }) {
-            let life = self.stream.life();
+            let life = self.stream.life;
             self.outputs.push_back(Output::Page { life, after: from, bytes_max: reader.bytes_max });
         }
     }
 
     /// Reads for all readers anew: the stream is another, or the store's pause is over.
     fn read_again(&mut self) {
-        self.readers.forget_pages();
-        for reader in self.readers.take() {
+        self.readers.pages_asked.clear();
+        for reader in std::mem::take(&mut self.readers.waiting) {
             self.read(reader);
         }
     }
 
     /// The store gave messages back.
-    pub(super) fn paged(&mut self, life: u64, after: u64, page: &Page, now: Now, tally: &mut RoomTally) {
-        // Readers of an earlier life have asked again since, or do so after the load.
-        if life != self.stream.life() {
-            return;
-        }
-        self.readers.page_answered(after);
+    pub(super) fn paged(&mut self, after: u64, page: &Page, now: Now, tally: &mut RoomTally) {
+        self.readers.pages_asked.remove(&after);
         self.stream.age(now.unix_ms);
         // The store does not know what it has synced: everything about the stream has to be learnt again.
-        if page.through <= after && self.stream.durable() > after {
-            return self.store_failed(life, Asked::Append, Unavailable::StoreFailing, now, tally);
+        if page.through <= after && self.stream.durable > after {
+            return self.store_failed(Asked::Append, Unavailable::StoreFailing, now, tally);
         }
-        self.stream.paged(after, page);
-        for reader in self.readers.take_readers_of(after) {
+        // A missing message is damaged or lost, and dies.
+        let through = page.through.min(self.stream.durable);
+        self.stream.entries.bury_missing(&page.messages, Reach { after, through });
+        let readers: Vec<_> = self.readers.waiting.extract_if(.., |reader| reader.from == after).collect();
+        for reader in readers {
             let reach = Reach { through: reader.reach.through.min(page.through), ..reader.reach };
             let found = self.stream.page(page.messages.iter().cloned(), reach, reader.bytes_max);
-            match &found {
-                // All of the page has died since it was asked for, but something behind it may be alive.
-                Found::Here { messages, .. } if messages.is_empty() => self.read(reader),
-                Found::Here { .. } | Found::InStore { .. } => self.hand_out(reader, found),
+            // All of the page has died since it was asked for, but something behind it may be alive.
+            if found.messages.is_empty() {
+                self.read(reader);
+            } else {
+                self.hand_out(reader, Some(found));
             }
         }
     }
 
-    /// Answers a reader with `found`, and without messages still in the store.
-    fn hand_out(&mut self, reader: StreamReader, found: Found) {
+    /// Answers a reader with `found`; `None`: the messages are still in the store.
+    fn hand_out(&mut self, reader: StreamReader, found: Option<Page>) {
         let StreamReader { reach, purpose, .. } = reader;
-        let carried = found.carried(reach.after, ack_within_ms(self.members()));
+        let within = ack_within_ms(self.members());
+        let carried = found.map(|page| page.carried(reach.after, within));
         let output = match purpose {
             Purpose::Refresh { shard, want } => {
                 // A stream that tells nothing new is not spoken of.
                 let carried = carried.filter(|carried| carried.span.through > reach.after);
-                let has_all = carried.as_ref().map_or(want.sent, |carried| carried.span.through) >= self.stream.sent();
+                let sent = carried.as_ref().map_or(want.sent, |carried| carried.span.through);
                 let mut refresh = self.state.refresh(want.since, carried);
                 // Reliable messages first: a member that lacks more of them asks again at once.
-                if let Some(refresh) = refresh.as_mut().filter(|_| want.small && has_all) {
+                if let Some(refresh) = refresh.as_mut().filter(|_| want.small && sent >= self.stream.sent) {
                     refresh.history = self.state.recent(want.since, REFRESH_HISTORY_BYTES_MAX);
                 }
-                Output::Refreshed { shard, want, to: self.state.seq(), head: self.stream.sent(), refresh }
+                Output::Refreshed { shard, want, to: self.state.seq, head: self.stream.sent, refresh }
             }
             Purpose::Carry { shard, want } => {
                 let carried = carried.filter(|carried| !carried.messages.is_empty());
-                let floor = self.stream.floor();
-                Output::Carried { shard, want, seq: self.state.seq(), carried, floor }
+                let floor = self.stream.entries.floor(self.stream.sent);
+                Output::Carried { shard, want, seq: self.state.seq, carried, floor }
             }
             Purpose::Pull { ticket, reset } => {
                 let opening = carried
-                    .zip(self.stream.epoch())
-                    .map(|(carried, epoch)| (Opening { epoch, offset: self.stream.sent(), carried }, reset));
+                    .zip(self.stream.epoch)
+                    .map(|(carried, epoch)| (Opening { epoch, offset: self.stream.sent, carried }, reset));
                 let refused = StreamRefusal::Unavailable(Unavailable::StoreFailing);
                 Output::Told { ticket, told: Told::Pulled(opening.ok_or(refused)) }
             }

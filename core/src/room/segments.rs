@@ -27,7 +27,7 @@ pub(super) struct Segments {
     /// The counts of ended segments.
     pub(super) ended: Counts,
     /// Processor time of passes, in seconds each second, all shards together.
-    pass_rate: Rate,
+    pub(super) pass_rate: Rate,
 }
 
 impl Segments {
@@ -65,11 +65,6 @@ impl Segments {
         self.forget_if_empty(shard);
     }
 
-    /// Keeps the counts of an ended segment.
-    pub(super) fn ended(&mut self, counts: Counts) {
-        self.ended += counts;
-    }
-
     /// A batch goes to every segment with members.
     pub(super) fn send_batch(&mut self) {
         // A segment that just lost its last member is not sent the batch, and owes no answer for it.
@@ -98,17 +93,6 @@ impl Segments {
         });
         // A window that suits the other shards would have this one spend more than its share.
         costs.max_by_key(|cost| cost.pass.saturating_mul(cost.stretch_permille)).unwrap_or_default()
-    }
-
-    /// The processor time of passes, all shards together, in thousandths of a processor.
-    pub(super) fn load_permille(&self, now: Instant) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "small, and never negative"
-        )]
-        let permille = (self.pass_rate.per_second(now) * 1000.0) as u64;
-        permille
     }
 
     pub(super) fn views(&self) -> impl Iterator<Item = SegmentView> {

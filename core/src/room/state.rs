@@ -1,7 +1,8 @@
 //! The state of a room as of one seq: the content of a welcome or a refresh at the seq, in agreement with the
 //! batches before and after. Only a cut moves the state on.
 //!
-//! The account counts messages taken in as well, and so knows the fate of every message.
+//! The account counts messages taken in as well, and so knows the fate of every message. Counters hold the
+//! increments before the next batch beside the totals.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,18 +23,14 @@ use crate::limits::{WELCOME_BYTES_MAX, WELCOME_FIRST_BYTES_MAX};
 #[derive(Debug, Default)]
 pub(super) struct RoomState {
     /// The newest batch.
-    seq: Seq,
+    pub(super) seq: Seq,
     pub(super) counters: Counters,
     pub(super) latest: Latest,
-    history: History,
+    pub(super) history: History,
     pub(super) account: Account,
 }
 
 impl RoomState {
-    pub(super) fn seq(&self) -> Seq {
-        self.seq
-    }
-
     pub(super) fn accepted(&mut self, class: Class, type_name: &TypeName) {
         let Some(column) = self.account.column(type_name) else {
             // The store may give back a type for which there is no column left. Its messages are sent all the
@@ -61,15 +58,10 @@ impl RoomState {
         }
     }
 
-    /// Adds the waiting increments to the totals, as of the batch `seq`. `messages` is the number of counter
-    /// messages behind them, by type.
-    pub(super) fn tell_counters(
-        &mut self,
-        seq: Seq,
-        messages: &BTreeMap<TypeName, u64>,
-    ) -> Vec<CounterChange> {
-        for (type_name, delivered) in messages {
-            self.account.record(seq, type_name, Left { delivered: *delivered, ..Left::default() });
+    /// Adds the waiting increments to the totals, as of the batch `seq`.
+    pub(super) fn tell_counters(&mut self, seq: Seq) -> Vec<CounterChange> {
+        for (type_name, delivered) in self.counters.waiting() {
+            self.account.record(seq, type_name, Left { delivered, ..Left::default() });
         }
         self.counters.cut(seq)
     }
@@ -93,14 +85,16 @@ impl RoomState {
             left.entry(type_name).or_default().merged += merged;
         }
         // Devices hear of dropped messages with this batch, so the account counts them as of its seq.
-        for (type_name, class, reason, count) in cut.dropped.reasons() {
-            left.entry(type_name).or_default().skipped += count;
-            if class == Class::Normal {
+        for (type_name, dropped) in &cut.dropped {
+            left.entry(type_name).or_default().skipped += dropped.count();
+            if dropped.class == Class::Normal {
                 self.history.pass_over(seq);
             }
-            tally.shed[reason as usize].add(class, count);
+            dropped.add_to(tally);
             if let Some(column) = self.account.column(type_name) {
-                column.shed[reason as usize] += count;
+                for (reason, count) in &dropped.by_reason {
+                    column.shed[*reason as usize] += count;
+                }
             }
         }
         for (type_name, left) in left {
@@ -174,11 +168,5 @@ impl RoomState {
             counters: self.counters.totals().map(|(name, total)| (name.clone(), total)).collect(),
             stream,
         }
-    }
-
-    /// Lets go of outdated history. Returns whether some is left.
-    pub(super) fn age(&mut self, now: Instant) -> bool {
-        self.history.age(now);
-        !self.history.is_empty()
     }
 }

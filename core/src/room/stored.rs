@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::exchange::{Carried, Span};
 use super::id::Epoch;
 use super::message::Message;
 
@@ -16,13 +17,20 @@ pub struct Stored {
     pub messages: Vec<Arc<Message>>,
 }
 
-/// A part of a room's stream.
+/// A part of a room's stream, from the store or from memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// Rising in offset. A damaged message is left out.
     pub messages: Vec<Arc<Message>>,
-    /// The end of the page: `messages` has everything stored in (after, through].
+    /// The end of the page: `messages` has everything stored, or alive, in (after, through].
     pub through: u64,
+}
+
+impl Page {
+    /// A frame's part in answer to a look behind `after`.
+    pub(super) fn carried(self, after: u64, ack_within_ms: u32) -> Carried {
+        Carried { span: Span { after, through: self.through, ack_within_ms }, messages: self.messages }
+    }
 }
 
 /// The request behind a failure of the store.

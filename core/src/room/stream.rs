@@ -9,9 +9,8 @@ use std::time::Instant;
 use super::entries::Entries;
 use super::entry::Entry;
 use super::exchange::{Join, Reach, Span, Stands};
-use super::found::Found;
 use super::id::{Cursor, Epoch, MessageId, Run};
-use super::ids::{Fingerprint, Known};
+use super::ids::Fingerprint;
 use super::message::{Message, Unavailable};
 use super::receipt::Acks;
 use super::stored::{Page, Stored};
@@ -42,24 +41,24 @@ pub(super) enum Phase {
 /// A room's reliable stream.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
-    phase: Phase,
+    pub(super) phase: Phase,
     /// The number of the last load or failure. Answers to earlier requests are ignored.
-    life: u64,
+    pub(super) life: u64,
     /// `None` before the first load.
-    epoch: Option<Epoch>,
+    pub(super) epoch: Option<Epoch>,
     /// The last offset given out.
-    head: u64,
+    pub(super) head: u64,
     /// The last durable offset.
-    durable: u64,
+    pub(super) durable: u64,
     /// The last offset sent in a batch.
-    sent: u64,
+    pub(super) sent: u64,
     pub(super) entries: Entries,
     tail: Tail,
     ids: StreamIds,
     /// The time since which receipts count, unix milliseconds.
     pub(super) counted_since_ms: u64,
     /// The store holds, or held, messages of the room.
-    is_stored: bool,
+    pub(super) is_stored: bool,
     /// Members were welcomed before the first load, without a place in the stream.
     has_blind_members: bool,
 }
@@ -73,73 +72,14 @@ pub(super) enum Twin {
     Durable(u64),
     /// The twin is on the way to the store, with this offset.
     InFlight(u64),
-}
-
-/// The place in the stream proven by a cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Judged {
-    /// The device has everything up to this offset.
-    pub(super) after: u64,
-    /// The reason why the cursor was not honoured.
-    pub(super) reset: Option<&'static str>,
-    /// The device has been a member of this epoch before.
-    returns: bool,
-}
-
-/// The outcome of a load.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Loaded {
-    /// The stream is known for the first time.
-    First { has_blind_members: bool },
-    /// The stream is as told to members. `unsent` messages turned out to be durable and were not sent yet.
-    Same { unsent: Vec<Arc<Message>> },
-    /// The stream is not as told to members.
-    Another,
+    /// The earlier message differs: a mistake of the publisher.
+    Other,
 }
 
 impl Stream {
     /// A stream of which nothing is known. `run` numbers its lives.
     pub(super) fn new(run: Run) -> Self {
         Self { life: run.0, ..Self::default() }
-    }
-
-    pub(super) fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// The number to be repeated in the store's answers.
-    pub(super) fn life(&self) -> u64 {
-        self.life
-    }
-
-    /// `None` before the first load.
-    pub(super) fn epoch(&self) -> Option<Epoch> {
-        self.epoch
-    }
-
-    /// The last durable offset.
-    pub(super) fn durable(&self) -> u64 {
-        self.durable
-    }
-
-    /// The last offset sent in a batch.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// Messages on the way to the store.
-    pub(super) fn in_flight(&self) -> u64 {
-        self.head - self.durable
-    }
-
-    /// Returns true if the store holds, or held, messages of the room.
-    pub(super) fn is_stored(&self) -> bool {
-        self.is_stored
-    }
-
-    /// Returns true if an input may wait for the load.
-    pub(super) fn is_worth_waiting_for(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Loading { since } if now < since + STORE_PATIENCE)
     }
 
     /// The end of the patience of parked inputs, or of the pause after a failure.
@@ -177,36 +117,43 @@ impl Stream {
         Some(self.life)
     }
 
-    /// Takes the answer to a load; `None`: the store holds nothing of the room.
-    pub(super) fn loaded(&mut self, stored: Option<Stored>, run: Run, now_ms: u64) -> Loaded {
+    /// Takes the answer to a load; `None`: the store holds nothing of the room. Returns the messages that
+    /// turned out to be durable and were not sent yet; `None`: the stream is not as told to members.
+    pub(super) fn loaded(
+        &mut self,
+        stored: Option<Stored>,
+        run: Run,
+        now_ms: u64,
+    ) -> Option<Vec<Arc<Message>>> {
         self.phase = Phase::Ready;
         self.is_stored |= stored.is_some();
         let empty = Stored { epoch: Epoch::begun_in(run, self.life), head: 0, messages: Vec::new() };
         // The first load: whatever the store holds is the stream.
         let Some(epoch) = self.epoch else {
-            let has_blind_members = self.has_blind_members;
+            // Blind members have no place in the stream: each gets one with a new welcome.
+            let is_as_told = !self.has_blind_members;
             self.begin(&stored.unwrap_or(empty), run, now_ms);
-            return Loaded::First { has_blind_members };
+            return is_as_told.then(Vec::new);
         };
         let Some(stored) = stored else {
             // The store holds nothing, and nothing was ever durable: both agree.
             if self.durable == 0 {
-                return Loaded::Same { unsent: Vec::new() };
+                return Some(Vec::new());
             }
             // The store has lost durable messages that members may have.
             self.begin(&empty, run, now_ms);
-            return Loaded::Another;
+            return None;
         };
         // The store was replaced, or has gone back in time: offsets above its head would be given out twice.
         if stored.epoch != epoch || stored.head < self.durable {
             self.begin(&stored, run, now_ms);
-            return Loaded::Another;
+            return None;
         }
         let known = self.durable;
         let unsent: Vec<_> = stored.messages.into_iter().filter(|message| message.offset > known).collect();
         self.take_in_stored(&unsent, stored.head);
         self.age(now_ms);
-        Loaded::Same { unsent }
+        Some(unsent)
     }
 
     /// Begins anew with `stored`.
@@ -244,22 +191,19 @@ impl Stream {
         let is_known = reason == Unavailable::StoreFull && self.epoch.is_some();
         self.phase = Phase::Failing { retry: now + STORE_RETRY, reason, is_known };
         for id in self.entries.give_up_after(self.durable) {
-            self.ids.forget(&id);
+            self.ids.known.remove(&id);
         }
         self.tail.give_up_after(self.durable);
         self.head = self.durable;
     }
 
     /// Looks for an earlier message with this id.
-    ///
-    /// # Errors
-    /// [`Known::Other`] if the earlier message differs.
-    pub(super) fn twin(&self, id: &MessageId, fingerprint: Fingerprint) -> Result<Twin, Known> {
-        match self.ids.known(id) {
-            None => Ok(Twin::No),
-            Some(known) if known.fingerprint != fingerprint => Err(Known::Other),
-            Some(known) if known.offset > self.durable => Ok(Twin::InFlight(known.offset)),
-            Some(known) => Ok(Twin::Durable(known.offset)),
+    pub(super) fn twin(&self, id: &MessageId, fingerprint: Fingerprint) -> Twin {
+        match self.ids.known.get(id) {
+            None => Twin::No,
+            Some(known) if known.fingerprint != fingerprint => Twin::Other,
+            Some(known) if known.offset > self.durable => Twin::InFlight(known.offset),
+            Some(known) => Twin::Durable(known.offset),
         }
     }
 
@@ -300,7 +244,9 @@ impl Stream {
         }
         for message in messages.iter().filter(|message| message.offset > 0) {
             self.sent = message.offset;
-            self.entries.sent_to(message.offset, members);
+            if let Some(entry) = self.entries.entry_mut(message.offset) {
+                entry.receipt.online += members;
+            }
         }
         (self.sent > after).then_some(Span { after, through: self.sent, ack_within_ms })
     }
@@ -313,41 +259,31 @@ impl Stream {
             self.has_blind_members = true;
             return None;
         }
-        let Judged { after, reset, returns } = self.judge(join.cursor);
-        // A newcomer owes no acknowledgement for messages sent before.
-        if !returns {
-            return Some(Stands { after, reset, counts_from: self.sent });
+        let stands = self.judge(join.cursor);
+        // The device returns. A newcomer owes no acknowledgement for messages sent before: its receipts
+        // count from `sent`.
+        if stands.counts_from == stands.after {
+            self.entries.come_back(stands.after, self.sent, join.device);
         }
-        self.entries.come_back(after, self.sent, join.device);
-        Some(Stands { after, reset, counts_from: after })
+        Some(stands)
     }
 
-    /// Judges a device's cursor.
-    pub(super) fn judge(&self, cursor: Option<Cursor>) -> Judged {
-        let reset = |reason| Judged { after: 0, reset: Some(reason), returns: false };
+    /// The place in the stream proven by a device's cursor.
+    pub(super) fn judge(&self, cursor: Option<Cursor>) -> Stands {
+        let newcomer = |reset| Stands { after: 0, reset, counts_from: self.sent };
         match cursor {
-            None => Judged { after: 0, reset: None, returns: false },
-            // At offset 0 a device has nothing, whatever the epoch. It may have been a member of this one.
-            Some(Cursor { offset: 0, epoch }) => {
-                Judged { after: 0, reset: None, returns: Some(epoch) == self.epoch }
+            None => newcomer(None),
+            // Offsets of another epoch name other messages. At offset 0 a device has nothing, whatever the
+            // epoch.
+            Some(Cursor { epoch, offset }) if Some(epoch) != self.epoch => {
+                newcomer((offset > 0).then_some("epoch_changed"))
             }
-            // Offsets of another epoch name other messages.
-            Some(Cursor { epoch, .. }) if Some(epoch) != self.epoch => reset("epoch_changed"),
             // The device has more than was sent: the stream has lost its end since, and the offsets will be
             // given out again.
-            Some(Cursor { offset, .. }) if offset > self.sent => reset("ahead"),
-            Some(Cursor { offset, .. }) => Judged { after: offset, reset: None, returns: true },
+            Some(Cursor { offset, .. }) if offset > self.sent => newcomer(Some("ahead")),
+            // A member of this epoch before.
+            Some(Cursor { offset, .. }) => Stands { after: offset, reset: None, counts_from: offset },
         }
-    }
-
-    /// Counts a departure after an acknowledgement up to `acked`.
-    pub(super) fn leave(&mut self, acked: u64, device: u64) {
-        self.entries.leave(acked, self.sent, device);
-    }
-
-    /// Members gone before an acknowledgement of the message, and not back since.
-    pub(super) fn left(&self, entry: &Entry) -> u64 {
-        self.entries.left(entry, self.sent)
     }
 
     /// Adds acknowledgements no longer kept by a segment.
@@ -360,16 +296,20 @@ impl Stream {
     }
 
     /// Finds the living, sent messages in the reach, up to `bytes_max`, but at least the first.
-    pub(super) fn find(&self, reach: Reach, bytes_max: usize) -> Found {
+    ///
+    /// # Errors
+    /// The offset to read behind, if memory does not reach back far enough and the store has to be read.
+    /// Nothing between `reach.after` and this offset is alive.
+    pub(super) fn find(&self, reach: Reach, bytes_max: usize) -> Result<Page, u64> {
         let reach = Reach { through: reach.through.min(self.sent), ..reach };
         // Only a living message before the tail is worth a read: everything else in the reach is dead or at
         // hand.
         if let Some(first) = self.entries.first_alive(reach)
             && self.tail.begins_after(first)
         {
-            return Found::InStore { from: first - 1 };
+            return Err(first - 1);
         }
-        self.page(self.tail.after(reach.after), reach, bytes_max)
+        Ok(self.page(self.tail.after(reach.after), reach, bytes_max))
     }
 
     /// Cuts the page of [`Self::find`] from `messages`, which are complete behind `reach.after`.
@@ -378,12 +318,11 @@ impl Stream {
         messages: impl IntoIterator<Item = Arc<Message>>,
         reach: Reach,
         bytes_max: usize,
-    ) -> Found {
+    ) -> Page {
         let after = reach.after;
         let through = reach.through.min(self.sent);
-        let mut page = Vec::new();
+        let mut page = Page { messages: Vec::new(), through: after };
         let mut bytes = 0;
-        let mut reached = after;
         for message in messages {
             let offset = message.offset;
             if offset > through {
@@ -393,25 +332,16 @@ impl Stream {
                 bytes += message.wire_bytes;
                 // One message is given in any case: a reader of a small page would otherwise never get past a
                 // large one.
-                if !page.is_empty() && (bytes > bytes_max || page.len() >= TAIL_MESSAGES_MAX) {
-                    return Found::Here { messages: page, through: reached };
+                let given = page.messages.len();
+                if given > 0 && (bytes > bytes_max || given >= TAIL_MESSAGES_MAX) {
+                    return page;
                 }
-                page.push(message);
+                page.messages.push(message);
             }
-            reached = reached.max(offset);
+            page.through = page.through.max(offset);
         }
-        Found::Here { messages: page, through: through.max(after) }
-    }
-
-    /// The largest offset at or before which nothing is alive.
-    pub(super) fn floor(&self) -> u64 {
-        self.entries.floor(self.sent)
-    }
-
-    /// Takes a page read by the store behind `after`. A missing message is damaged or lost, and dies.
-    pub(super) fn paged(&mut self, after: u64, page: &Page) {
-        let through = page.through.min(self.durable);
-        self.entries.bury_missing(&page.messages, Reach { after, through });
+        page.through = through.max(after);
+        page
     }
 
     /// The entry at a durable offset.
@@ -421,9 +351,7 @@ impl Stream {
 
     /// Lets go of outdated state. Returns whether something is left to age.
     pub(super) fn age(&mut self, now_ms: u64) -> bool {
-        self.entries.age(now_ms);
-        self.ids.age(now_ms);
-        !self.entries.is_empty() || !self.ids.is_empty()
+        self.entries.age(now_ms) | self.ids.age(now_ms)
     }
 
     pub(super) fn check_invariants(&self) {

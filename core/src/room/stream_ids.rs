@@ -20,16 +20,12 @@ pub(super) struct KnownId {
 #[derive(Debug, Default)]
 pub(super) struct StreamIds {
     /// Id -> the last message of the id.
-    known: BTreeMap<MessageId, KnownId>,
+    pub(super) known: BTreeMap<MessageId, KnownId>,
     /// Publishing times (unix milliseconds) and ids, oldest first. Forgotten ids may still be listed.
     in_order: VecDeque<(u64, MessageId)>,
 }
 
 impl StreamIds {
-    pub(super) fn known(&self, id: &MessageId) -> Option<&KnownId> {
-        self.known.get(id)
-    }
-
     /// Remembers the id of a message, if any.
     pub(super) fn remember(&mut self, message: &Message) {
         let Some(id) = &message.id else { return };
@@ -39,12 +35,8 @@ impl StreamIds {
         self.in_order.push_back((at_ms, id.clone()));
     }
 
-    pub(super) fn forget(&mut self, id: &MessageId) {
-        self.known.remove(id);
-    }
-
-    /// Lets go of outdated ids.
-    pub(super) fn age(&mut self, now_ms: u64) {
+    /// Lets go of outdated ids. Returns whether some are left.
+    pub(super) fn age(&mut self, now_ms: u64) -> bool {
         let is_old = |(at_ms, _): &mut (u64, MessageId)| *at_ms + millis(ID_AGE_MAX) < now_ms;
         while let Some((at_ms, id)) = self.in_order.pop_front_if(is_old) {
             // An id that was published again since, or given up, is not forgotten for its earlier use.
@@ -52,10 +44,7 @@ impl StreamIds {
                 self.known.remove(&id);
             }
         }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        !self.known.is_empty()
     }
 
     pub(super) fn check_invariants(&self) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use super::Counts;
@@ -276,13 +275,6 @@ pub struct RoomLine {
     pub load_permille: u64,
 }
 
-/// A room's history after some seq, already encoded.
-#[derive(Debug, Clone)]
-pub struct HistoryPage {
-    /// The answer's JSON: `{"room","run","seq","resumed","history":[…]}`.
-    pub json: Bytes,
-}
-
 /// The answer of `GET /v1/rooms/{room}/reliable/{offset}`: `online` = `acknowledged` + `left` + `pending`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReceiptView {
@@ -345,13 +337,6 @@ pub struct RecallView {
     pub offset: u64,
     /// The offset of the recalled message.
     pub recalls: u64,
-}
-
-/// A page of a room's reliable stream, encoded for the pull side.
-#[derive(Debug, Clone)]
-pub struct ReliablePage {
-    /// The answer's JSON, an object.
-    pub json: Bytes,
 }
 
 /// The reason why an ask about a room's reliable stream is refused.

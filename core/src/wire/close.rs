@@ -30,81 +30,61 @@ pub enum LogLevel {
     Error,
 }
 
-/// Reason for the close of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CloseReason {
-    /// The device sent a close frame.
-    DeviceClosed,
-    /// The device's socket ended or failed without a close.
-    Gone,
-    /// The device broke RFC 6455: an unmasked frame, a reserved bit, a bad opcode, a bad close.
-    ProtocolError,
-    /// The device sent a text message on a binary connection, or the reverse.
-    Unsupported,
-    /// The device sent text outside UTF-8.
-    NotUtf8,
-    /// The device sent more frames than [`DEVICE_FRAMES_PER_SECOND`](crate::limits::DEVICE_FRAMES_PER_SECOND)
-    /// allows, or asked for more answers than the outbox holds.
-    FrameFlood,
-    /// The device sent a message above
-    /// [`DEVICE_MESSAGE_BYTES_MAX`](crate::limits::DEVICE_MESSAGE_BYTES_MAX).
-    TooBig,
-    /// A defect of the engine ended the connection.
-    Internal,
-    /// The node is draining.
-    Draining,
-    /// The device was silent for 2.5 heartbeats.
-    Silent,
-    /// The device took nothing for [`PROGRESS_AGE_MAX`](crate::limits::PROGRESS_AGE_MAX), or was owed a frame
-    /// for [`OWED_AGE_MAX`](crate::limits::OWED_AGE_MAX).
-    NoProgress,
-    /// The connection was behind for [`BEHIND_AGE_MAX`](crate::limits::BEHIND_AGE_MAX).
-    Behind,
-    /// The publisher closed the last room of the connection.
-    RoomClosed,
-    /// The epoch in the welcome of a room is out of date: the reliable stream became known, or is another.
-    StreamChanged,
+named! {
+    /// Reason for the close of a connection. The name is the reason text of the close frame, and the label of
+    /// the metric.
+    pub enum CloseReason {
+        /// The device sent a close frame.
+        DeviceClosed = "device_closed",
+        /// The device's socket ended or failed without a close.
+        Gone = "gone",
+        /// The device broke RFC 6455: an unmasked frame, a reserved bit, a bad opcode, a bad close.
+        ProtocolError = "protocol_error",
+        /// The device sent a text message on a binary connection, or the reverse.
+        Unsupported = "unsupported",
+        /// The device sent text outside UTF-8.
+        NotUtf8 = "not_utf8",
+        /// The device sent more frames than
+        /// [`DEVICE_FRAMES_PER_SECOND`](crate::limits::DEVICE_FRAMES_PER_SECOND) allows, or asked for more
+        /// answers than the outbox holds.
+        FrameFlood = "frame_flood",
+        /// The device sent a message above
+        /// [`DEVICE_MESSAGE_BYTES_MAX`](crate::limits::DEVICE_MESSAGE_BYTES_MAX).
+        TooBig = "too_big",
+        /// A defect of the engine ended the connection.
+        Internal = "internal",
+        /// The node is draining.
+        Draining = "draining",
+        /// The device was silent for 2.5 heartbeats.
+        Silent = "silent",
+        /// The device took nothing for [`PROGRESS_AGE_MAX`](crate::limits::PROGRESS_AGE_MAX), or was owed a
+        /// frame for [`OWED_AGE_MAX`](crate::limits::OWED_AGE_MAX).
+        NoProgress = "no_progress",
+        /// The connection was behind for [`BEHIND_AGE_MAX`](crate::limits::BEHIND_AGE_MAX).
+        Behind = "behind",
+        /// The publisher closed the last room of the connection.
+        RoomClosed = "room_closed",
+        /// The epoch in the welcome of a room is out of date: the reliable stream became known, or is
+        /// another.
+        StreamChanged = "stream_changed",
+    }
 }
 
+/// A row of the table.
 struct Row {
     code: Option<u16>,
-    name: &'static str,
     advice: Advice,
     log_level: LogLevel,
     cause: &'static str,
 }
 
 impl Row {
-    const fn new(
-        code: u16,
-        name: &'static str,
-        advice: Advice,
-        log_level: LogLevel,
-        cause: &'static str,
-    ) -> Self {
-        Self { code: Some(code), name, advice, log_level, cause }
+    const fn new(code: Option<u16>, advice: Advice, log_level: LogLevel, cause: &'static str) -> Self {
+        Self { code, advice, log_level, cause }
     }
 }
 
 impl CloseReason {
-    /// All reasons, in the order of the table. Invariant: a reason stands at its `index`.
-    pub const ALL: [Self; 14] = [
-        Self::DeviceClosed,
-        Self::Gone,
-        Self::ProtocolError,
-        Self::Unsupported,
-        Self::NotUtf8,
-        Self::FrameFlood,
-        Self::TooBig,
-        Self::Internal,
-        Self::Draining,
-        Self::Silent,
-        Self::NoProgress,
-        Self::Behind,
-        Self::RoomClosed,
-        Self::StreamChanged,
-    ];
-
     /// The table. Codes below 4000 are registered (RFC 6455 §7.4, IANA). Codes from 4000 on are private use,
     /// and mean what this table says.
     const fn row(self) -> Row {
@@ -113,101 +93,54 @@ impl CloseReason {
         const SOON: Advice = Reconnect(RECONNECT_SOON);
         const SPREAD: Advice = Reconnect(RECONNECT_WITHIN);
         match self {
-            Self::DeviceClosed => {
-                Row::new(1000, "device_closed", Advice::None, Debug, "the device said close")
-            }
-            // No `Row::new`: the only reason without a code.
-            Self::Gone => Row {
-                code: None,
-                name: "gone",
-                advice: SOON,
-                log_level: Debug,
-                cause: "the socket ended or failed without a close",
-            },
+            Self::DeviceClosed => Row::new(Some(1000), Advice::None, Debug, "the device said close"),
+            Self::Gone => Row::new(None, SOON, Debug, "the socket ended or failed without a close"),
             Self::ProtocolError => {
-                Row::new(1002, "protocol_error", StayAway, Info, "a frame that RFC 6455 does not allow")
+                Row::new(Some(1002), StayAway, Info, "a frame that RFC 6455 does not allow")
             }
-            Self::Unsupported => Row::new(
-                1003,
-                "unsupported",
-                StayAway,
-                Info,
-                "text where binary was agreed on, or the reverse",
-            ),
-            Self::NotUtf8 => Row::new(1007, "not_utf8", StayAway, Info, "text that is not UTF-8"),
-            Self::FrameFlood => {
-                Row::new(1008, "frame_flood", StayAway, Info, "more frames than a device may send")
+            Self::Unsupported => {
+                Row::new(Some(1003), StayAway, Info, "text where binary was agreed on, or the reverse")
             }
-            Self::TooBig => {
-                Row::new(1009, "too_big", StayAway, Info, "a message larger than a device may send")
-            }
+            Self::NotUtf8 => Row::new(Some(1007), StayAway, Info, "text that is not UTF-8"),
+            Self::FrameFlood => Row::new(Some(1008), StayAway, Info, "more frames than a device may send"),
+            Self::TooBig => Row::new(Some(1009), StayAway, Info, "a message larger than a device may send"),
             // A defect may end many connections at once, so the reconnects spread as widely as after a drain.
             Self::Internal => {
-                Row::new(1011, "internal", SPREAD, Error, "a defect of the engine that cost this connection")
+                Row::new(Some(1011), SPREAD, Error, "a defect of the engine that cost this connection")
             }
-            Self::Draining => Row::new(1012, "draining", SPREAD, Debug, "the node is stopping"),
-            Self::Silent => Row::new(4000, "silent", SOON, Debug, "nothing heard for 2.5 heartbeats"),
+            Self::Draining => Row::new(Some(1012), SPREAD, Debug, "the node is stopping"),
+            Self::Silent => Row::new(Some(4000), SOON, Debug, "nothing heard for 2.5 heartbeats"),
             Self::NoProgress => {
-                Row::new(4001, "no_progress", SOON, Debug, "took nothing of what it was owed for too long")
+                Row::new(Some(4001), SOON, Debug, "took nothing of what it was owed for too long")
             }
-            Self::Behind => Row::new(4002, "behind", SOON, Debug, "behind for too long"),
-            Self::RoomClosed => Row::new(4003, "room_closed", StayAway, Debug, "its last room was closed"),
-            Self::StreamChanged => Row::new(
-                4004,
-                "stream_changed",
-                SOON,
-                Debug,
-                "the room's reliable stream became known, or is another, since the welcome",
-            ),
+            Self::Behind => Row::new(Some(4002), SOON, Debug, "behind for too long"),
+            Self::RoomClosed => Row::new(Some(4003), StayAway, Debug, "its last room was closed"),
+            Self::StreamChanged => {
+                let cause = "the room's reliable stream became known, or is another, since the welcome";
+                Row::new(Some(4004), SOON, Debug, cause)
+            }
         }
     }
 
-    /// Place of the reason in [`Self::ALL`], for arrays by reason.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
     /// WebSocket close code. `None` for [`Self::Gone`]: no peer is left to receive a close frame.
-    #[must_use]
     pub fn code(self) -> Option<u16> {
         self.row().code
     }
 
-    /// Stable name in lower case: the reason text of the close frame, and the label of the metric.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.row().name
-    }
-
-    /// Advice to the device.
-    #[must_use]
-    pub fn advice(self) -> Advice {
-        self.row().advice
-    }
-
     /// Log level of the close.
-    #[must_use]
     pub fn log_level(self) -> LogLevel {
         self.row().log_level
     }
 
-    /// Cause in words: a clause in lower case without a full stop.
-    #[must_use]
-    pub fn cause(self) -> &'static str {
-        self.row().cause
-    }
-
     /// Row of the table in `docs/protocol.md`: code, name, cause, advice.
-    #[must_use]
     pub fn markdown_row(self) -> String {
         let code = self.code().map_or_else(|| "–".to_owned(), |code| code.to_string());
-        let advice = match self.advice() {
+        let advice = match self.row().advice {
             Advice::None => "nothing".to_owned(),
             Advice::Reconnect(within) => format!("reconnect within {} s", within.as_secs()),
             Advice::StayAway => "stay away".to_owned(),
         };
-        format!("| {code} | `{}` | {} | {advice} |", self.name(), self.cause())
+        format!("| {code} | `{}` | {} | {advice} |", self.name(), self.row().cause)
     }
 }
 
@@ -222,7 +155,7 @@ mod tests {
         let mut codes = BTreeSet::new();
         let mut names = BTreeSet::new();
         for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), index, "{reason:?}");
+            assert_eq!(reason as usize, index, "{reason:?}");
             assert!(names.insert(reason.name()), "{reason:?}");
             assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
             match reason.code() {
@@ -244,7 +177,7 @@ mod tests {
     fn only_misbehaviour_and_an_ended_room_keep_a_device_away() {
         for reason in CloseReason::ALL {
             let misbehaved = reason.log_level() == LogLevel::Info;
-            let away = reason.advice() == Advice::StayAway;
+            let away = reason.row().advice == Advice::StayAway;
             assert_eq!(away, misbehaved || reason == CloseReason::RoomClosed, "{reason:?}");
         }
     }

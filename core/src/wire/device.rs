@@ -12,7 +12,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::limits::{INTEGER_MAX, ROOMS_PER_CONNECTION_MAX};
-use crate::room::id::{Cursor, Encoding, Epoch, RoomName};
+use crate::room::id::{Cursor, Encoding, Epoch, RoomName, life_number};
 
 use super::close::CloseReason;
 use super::reader::Incoming;
@@ -93,24 +93,17 @@ pub fn parse(encoding: Encoding, incoming: &Incoming<'_>) -> Result<Option<Devic
 struct SpeltFrame<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    room: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    epoch: Option<Cow<'a, str>>,
-    #[serde(default)]
+    room: Option<String>,
+    epoch: Option<String>,
     offset: Option<u64>,
-    #[serde(borrow, default)]
-    cursor: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    acks: Option<Vec<Object<SpeltAck<'a>>>>,
+    cursor: Option<String>,
+    acks: Option<Vec<Object<SpeltAck>>>,
 }
 
 #[derive(serde::Deserialize)]
-struct SpeltAck<'a> {
-    #[serde(borrow, default)]
-    room: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    epoch: Option<Cow<'a, str>>,
+struct SpeltAck {
+    room: Option<String>,
+    epoch: Option<String>,
     offset: u64,
 }
 
@@ -183,7 +176,8 @@ fn parse_proto(bytes: &[u8]) -> Result<DeviceFrame, BadFrame> {
 /// apart.
 fn ack(room: &str, epoch: &str, offset: u64) -> Result<Ack, BadFrame> {
     let room = if room.is_empty() { None } else { Some(room_name(room)?) };
-    let epoch = if epoch.is_empty() { None } else { Some(epoch_of(epoch)?) };
+    let epoch =
+        if epoch.is_empty() { None } else { Some(life_number(epoch).map(Epoch).ok_or(bad_cursor("epoch"))?) };
     // No node ever hands out such an offset: a JSON reader could not hold it exactly.
     if offset > INTEGER_MAX {
         return Err(bad_cursor("offset"));
@@ -211,14 +205,6 @@ fn join(room: &str, cursor: &str) -> Result<DeviceFrame, BadFrame> {
 
 fn room_name(text: &str) -> Result<RoomName, BadFrame> {
     RoomName::parse(text).map_err(|_| BadFrame { code: "bad_room", field: Some("room") })
-}
-
-/// Reads an epoch: sixteen hexadecimal digits.
-fn epoch_of(text: &str) -> Result<Epoch, BadFrame> {
-    // `from_str_radix` alone would also take a sign.
-    let spelt = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let number = if spelt { u64::from_str_radix(text, 16).ok() } else { None };
-    number.map(Epoch).ok_or(bad_cursor("epoch"))
 }
 
 const fn bad_frame(field: Option<&'static str>) -> BadFrame {

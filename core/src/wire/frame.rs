@@ -77,13 +77,11 @@ pub enum Notice<'a> {
 ///
 /// The door sizes a message before the home assigns time, offset and recall. So a reliable message has room
 /// for the largest offset and recall, and a message of a summed type has room for the largest count.
-#[must_use]
 pub fn message_bytes(message: &Message) -> usize {
     json::message_bytes(message).max(proto::message_bytes(message))
 }
 
 /// Level frame: takes members from `head.seq - 1` to `head.seq`.
-#[must_use]
 pub fn level(head: Head<'_>, batch: &Batch, encoding: Encoding) -> Bytes {
     let fields = BatchFields {
         span: batch.span,
@@ -97,7 +95,6 @@ pub fn level(head: Head<'_>, batch: &Batch, encoding: Encoding) -> Bytes {
 }
 
 /// Refresh: takes members from an earlier seq to `head.seq`, without the messages of the missed batches.
-#[must_use]
 pub fn refresh(head: Head<'_>, refresh: &Refresh, encoding: Encoding) -> Bytes {
     let fields = BatchFields {
         skipped: &refresh.missed.skipped,
@@ -110,7 +107,6 @@ pub fn refresh(head: Head<'_>, refresh: &Refresh, encoding: Encoding) -> Bytes {
 }
 
 /// Carry: repeats reliable messages for members at `head.seq`, without the messages of a batch.
-#[must_use]
 pub fn carry(head: Head<'_>, carried: &Carried, encoding: Encoding) -> Bytes {
     BatchFields::of_carried(carried).encode(head, encoding)
 }
@@ -160,7 +156,6 @@ pub struct Greeting {
 
 /// Welcome: the first frame of a room. A snapshot without a stream leaves out epoch, offset and span: the
 /// store does not answer yet.
-#[must_use]
 pub fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot, encoding: Encoding) -> Bytes {
     match encoding {
         Encoding::Json => json::welcome(head, greeting, snapshot),
@@ -179,7 +174,6 @@ pub fn history(head: Head<'_>, history: &[Past], encoding: Encoding) -> Bytes {
 }
 
 /// Frame of a notice.
-#[must_use]
 pub fn notice(notice: Notice<'_>, encoding: Encoding) -> Bytes {
     match encoding {
         Encoding::Json => json::notice(notice),
@@ -188,19 +182,17 @@ pub fn notice(notice: Notice<'_>, encoding: Encoding) -> Bytes {
 }
 
 /// WebSocket close frame of a reason. `None` for a reason without a code.
-#[must_use]
 pub fn close(reason: CloseReason) -> Option<Bytes> {
     let code = reason.code()?;
-    let mut frame = FrameDraft::new(CLOSE);
+    let mut frame = FrameDraft::new(CLOSE, 0);
     frame.bytes.extend_from_slice(&code.to_be_bytes());
     frame.bytes.extend_from_slice(reason.name().as_bytes());
     Some(frame.finish())
 }
 
 /// WebSocket pong with the payload of the ping, at most 125 bytes (RFC 6455 §5.5).
-#[must_use]
 pub fn websocket_pong(payload: &[u8]) -> Bytes {
-    let mut frame = FrameDraft::new(PONG);
+    let mut frame = FrameDraft::new(PONG, 0);
     frame.bytes.extend_from_slice(payload);
     frame.finish()
 }
@@ -215,11 +207,8 @@ struct FrameDraft {
 const HEADER_ROOM: usize = HEADER_BYTES_MAX + OUTER_BYTES_MAX;
 
 impl FrameDraft {
-    fn new(opcode: u8) -> Self {
-        Self { opcode, bytes: BytesMut::zeroed(HEADER_ROOM) }
-    }
-
-    fn with_capacity(opcode: u8, capacity: usize) -> Self {
+    /// A frame without a payload, with room for `capacity` bytes of it.
+    fn new(opcode: u8, capacity: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(HEADER_ROOM + capacity);
         bytes.resize(HEADER_ROOM, 0);
         Self { opcode, bytes }

@@ -3,6 +3,8 @@
 //! Pure. One pass reads the request. The bytes of a payload are checked once as one JSON value, and then
 //! copied unread. The first mistake ends the reading and names the field: nothing of the request is accepted.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -24,6 +26,8 @@ use crate::proto;
 
 mod json;
 
+pub use self::json::parse as parse_json;
+
 /// First mistake of a publish request; the whole request is refused. The fields are those of the problem
 /// response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,17 +43,6 @@ pub struct PublishError {
     pub field: Option<String>,
     /// Allowed values of the field, in words for people.
     pub allowed: String,
-}
-
-/// Reads a request in JSON: one message object, or `{"messages":[…]}` with 1 to [`REQUEST_MESSAGES_MAX`].
-///
-/// The caller bounds `body` by [`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX). The messages have
-/// `at_ms` 0 until their home accepts them.
-///
-/// # Errors
-/// [`PublishError`] for the first mistake.
-pub fn parse_json(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
-    json::parse(body, types)
 }
 
 /// Reads a request in protobuf, a `PublishRequest`, by the rules of [`parse_json`].
@@ -76,15 +69,15 @@ pub fn parse_proto(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishEr
         rest.advance(message.len());
         let message = proto::PublishMessage::decode(message).map_err(|_| request.bad_proto())?;
         request.take(&MessageDraft {
-            type_name: Some(&message.r#type),
+            type_name: Some(message.r#type.as_str().into()),
             // proto3 can't tell an empty payload from an absent one.
             payload: match (message.json, message.payload.is_empty()) {
                 (false, true) => Given::Nothing,
                 (false, false) => Given::Opaque(&message.payload),
                 (true, _) => Given::Unchecked(&message.payload),
             },
-            id: Some(&*message.id).filter(|id| !id.is_empty()),
-            key: Some(&*message.key).filter(|key| !key.is_empty()),
+            id: Some(&*message.id).filter(|id| !id.is_empty()).map(Cow::from),
+            key: Some(&*message.key).filter(|key| !key.is_empty()).map(Cow::from),
             count: message.count,
             ttl_ms: message.ttl_ms,
         })?;
@@ -93,7 +86,6 @@ pub fn parse_proto(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishEr
 }
 
 named! {
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Field {
         Messages = "messages",
         Type = "type",
@@ -133,19 +125,20 @@ impl Field {
     }
 }
 
-/// A message before its checks, as the publisher spelt it.
+/// A message before its checks, as the publisher spelt it. Strings are borrowed from the request, unless they
+/// have escapes.
 #[derive(Debug, Default)]
 struct MessageDraft<'a> {
-    type_name: Option<&'a str>,
+    type_name: Option<Cow<'a, str>>,
     payload: Given<'a>,
-    id: Option<&'a str>,
-    key: Option<&'a str>,
+    id: Option<Cow<'a, str>>,
+    key: Option<Cow<'a, str>>,
     count: Option<u64>,
     ttl_ms: Option<u64>,
 }
 
 /// A payload before its checks, as the publisher spelt it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 enum Given<'a> {
     #[default]
     Nothing,
@@ -153,7 +146,7 @@ enum Given<'a> {
     Json(&'a [u8]),
     /// Marked JSON by the publisher and not yet checked.
     Unchecked(&'a [u8]),
-    Base64(&'a str),
+    Base64(Cow<'a, str>),
     Opaque(&'a [u8]),
 }
 
@@ -199,8 +192,9 @@ impl<'t> Request<'t> {
     fn take(&mut self, draft: &MessageDraft<'_>) -> Result<(), PublishError> {
         let (type_name, policy) = self.type_of(draft)?;
         let payload = self.payload_of(draft, policy.class)?;
-        let id = draft.id.map(MessageId::parse).transpose().map_err(|_| self.bad_value(Field::Id))?;
-        let key = match draft.key {
+        let id = draft.id.as_deref().map(MessageId::parse).transpose();
+        let id = id.map_err(|_| self.bad_value(Field::Id))?;
+        let key = match draft.key.as_deref() {
             Some(key) => Some(Key::parse(key).map_err(|_| self.bad_value(Field::Key))?),
             // Design §9: a latest message without a key has the type as key. Every type name is a valid key.
             None if policy.class == Class::Latest => Key::parse(type_name.as_str()).ok(),
@@ -226,7 +220,7 @@ impl<'t> Request<'t> {
     /// Name and policy of the type. The name of a configured type is shared, never allocated.
     fn type_of(&mut self, draft: &MessageDraft<'_>) -> Result<(TypeName, TypePolicy), PublishError> {
         // proto3 spells an absent type as an empty string.
-        let Some(given) = draft.type_name.filter(|given| !given.is_empty()) else {
+        let Some(given) = draft.type_name.as_deref().filter(|given| !given.is_empty()) else {
             return Err(self.refusal(400, "missing_field", Some(Field::Type), Field::Type.allowed()));
         };
         if let Some((type_name, policy)) = self.types.configured(given) {
@@ -245,18 +239,9 @@ impl<'t> Request<'t> {
     /// Payload in memory apart from the request: a message in the history must not keep a request of 1 MiB
     /// alive. A counter may have no payload.
     fn payload_of(&self, draft: &MessageDraft<'_>, class: Class) -> Result<Payload, PublishError> {
-        match draft.payload {
-            Given::Nothing | Given::Base64("") | Given::Unchecked(b"") => {
-                // A like needs no payload: the count is the message.
-                if class == Class::Counter {
-                    return Ok(Payload::Opaque(Bytes::new()));
-                }
-                let allowed =
-                    "a payload, or payload_b64, of at least one byte; only counters go without".to_owned();
-                Err(self.refusal(400, "missing_field", Some(Field::Payload), allowed))
-            }
+        match &draft.payload {
             Given::Json(text) => self.json_payload(text, class),
-            Given::Unchecked(text) => {
+            Given::Unchecked(text) if !text.is_empty() => {
                 // The size first: a payload above the limit costs no parsing.
                 self.check_size(text.len(), Field::Payload, class)?;
                 serde_json::from_slice::<&RawValue>(text).map_err(|_| self.not_json())?;
@@ -266,13 +251,22 @@ impl<'t> Request<'t> {
                 self.check_size(bytes.len(), Field::Payload, class)?;
                 Ok(Payload::Opaque(Bytes::copy_from_slice(bytes)))
             }
-            Given::Base64(text) => {
+            Given::Base64(text) if !text.is_empty() => {
                 // The estimate spares the decoding of an oversized text. Padding makes up to two bytes of
                 // difference, so the exact check follows.
                 self.check_size((text.len() / 4 * 3).saturating_sub(2), Field::PayloadB64, class)?;
-                let bytes = BASE64.decode(text).map_err(|_| self.bad_value(Field::PayloadB64))?;
+                let bytes = BASE64.decode(text.as_bytes()).map_err(|_| self.bad_value(Field::PayloadB64))?;
                 self.check_size(bytes.len(), Field::PayloadB64, class)?;
                 Ok(Payload::Opaque(bytes.into_boxed_slice().into()))
+            }
+            Given::Nothing | Given::Base64(_) | Given::Unchecked(_) => {
+                // A like needs no payload: the count is the message.
+                if class == Class::Counter {
+                    return Ok(Payload::Opaque(Bytes::new()));
+                }
+                let allowed =
+                    "a payload, or payload_b64, of at least one byte; only counters go without".to_owned();
+                Err(self.refusal(400, "missing_field", Some(Field::Payload), allowed))
             }
         }
     }
@@ -360,14 +354,12 @@ fn is_shallow(json: &[u8]) -> bool {
 }
 
 /// Answer to a taken request in JSON: `{"results":[…]}`, one result per message, in order.
-#[must_use]
 pub fn answer_json(verdicts: &[Verdict]) -> Vec<u8> {
-    let results = verdicts.iter().copied().map(result_of).collect();
-    serde_json::to_vec(&PublishAnswer { results }).expect("memory takes every write")
+    let results: Vec<MessageResult> = verdicts.iter().copied().map(result_of).collect();
+    serde_json::to_vec(&BTreeMap::from([("results", results)])).expect("memory takes every write")
 }
 
 /// Answer to a taken request in protobuf: a `PublishAnswer`, with the results of [`answer_json`].
-#[must_use]
 pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
     let results = verdicts.iter().map(|verdict| {
         let result = result_of(*verdict);
@@ -379,11 +371,6 @@ pub fn answer_proto(verdicts: &[Verdict]) -> Vec<u8> {
         }
     });
     proto::PublishAnswer { results: results.collect() }.encode_to_vec()
-}
-
-#[derive(serde::Serialize)]
-struct PublishAnswer {
-    results: Vec<MessageResult>,
 }
 
 #[derive(serde::Serialize)]

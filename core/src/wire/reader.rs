@@ -98,81 +98,37 @@ impl FrameReader {
     ) -> Result<(), CloseReason> {
         // Over until the end of this function: each early return below ends the reading for good.
         let mut partial = match mem::replace(&mut self.state, State::Over) {
-            State::Whole => None,
-            State::Half(partial) => Some(partial),
+            State::Whole => Partial::default(),
+            State::Half(partial) => *partial,
             State::Over => return Ok(()),
         };
         let mut rest = bytes;
         while !rest.is_empty() {
             // The header is not whole yet, and `open_frame` has kept all the bytes.
-            let Some(mut frame) = open_frame(&mut partial, &mut rest, message_bytes_max)? else { break };
+            let Some(mut frame) = partial.open_frame(&mut rest, message_bytes_max)? else { break };
             let here = frame.missing_bytes().min(rest.len());
             let (payload, after) = mem::take(&mut rest).split_at_mut(here);
             rest = after;
             unmask(payload, frame.mask, frame.arrived_bytes);
             frame.arrived_bytes += here;
             if frame.missing_bytes() > 0 {
-                partial.get_or_insert_default().keep(frame, payload, message_bytes_max)?;
-            } else if end_frame(&mut partial, frame, payload, message_bytes_max, take)?.is_break() {
+                partial.keep(frame, payload, message_bytes_max)?;
+            } else if partial.end_frame(frame, payload, message_bytes_max, take)?.is_break() {
                 return Ok(());
             }
         }
-        // An empty `Partial` is freed, so that an idle connection owns nothing.
-        self.state = partial.filter(|p| !p.is_empty()).map_or(State::Whole, State::Half);
+        // An empty `Partial` is not kept, so that an idle connection owns nothing.
+        let is_whole = partial.header.is_empty() && partial.frame.is_none() && partial.message.is_none();
+        self.state = if is_whole { State::Whole } else { State::Half(Box::new(partial)) };
         Ok(())
     }
 
     /// Heap bytes of a partial frame or message: at most the largest message and 512 bytes.
-    #[must_use]
     pub fn held_bytes(&self) -> usize {
         let State::Half(partial) = &self.state else { return 0 };
         let message_bytes = partial.message.as_ref().map_or(0, |m| m.bytes.capacity());
         size_of::<Partial>() + partial.header.capacity() + partial.control.capacity() + message_bytes
     }
-}
-
-/// Returns the open frame, or takes the header of the next frame off `rest`. `None`: the header is not whole
-/// yet, and is kept.
-fn open_frame(
-    partial: &mut Option<Box<Partial>>,
-    rest: &mut &mut [u8],
-    message_bytes_max: usize,
-) -> Result<Option<OpenFrame>, CloseReason> {
-    if let Some(frame) = partial.as_mut().and_then(|p| p.frame.take()) {
-        return Ok(Some(frame));
-    }
-    // A header cut by the socket is joined on the stack: earlier bytes first, then as many new bytes as a
-    // header may need.
-    let kept = partial.as_ref().map_or(0, |p| p.header.len());
-    let mut joined = [0; HEADER_BYTES_MAX];
-    let head = if kept == 0 {
-        &**rest
-    } else {
-        let more = rest.len().min(HEADER_BYTES_MAX - kept);
-        let earlier = partial.as_ref().map_or(&[][..], |p| &p.header);
-        joined[..kept].copy_from_slice(earlier);
-        joined[kept..kept + more].copy_from_slice(&rest[..more]);
-        &joined[..kept + more]
-    };
-    let mut cursor = Cursor::new(head);
-    // Over a slice, the parser fails for one cause alone: a reserved opcode.
-    let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseReason::ProtocolError)?;
-    let Some((header, payload_bytes)) = parsed else {
-        let unread = mem::take(rest);
-        partial.get_or_insert_default().header.extend_from_slice(unread);
-        return Ok(None);
-    };
-    let header_bytes = usize::try_from(cursor.position()).map_err(|_| CloseReason::ProtocolError)?;
-    // RFC 6455 §5.2: the length takes the fewest bytes.
-    if header_bytes != header.len(payload_bytes) {
-        return Err(CloseReason::ProtocolError);
-    }
-    *rest = &mut mem::take(rest)[header_bytes - kept..];
-    let message = partial.as_mut().and_then(|p| {
-        p.header = Vec::new();
-        p.message.as_ref()
-    });
-    allow(&header, payload_bytes, message, message_bytes_max).map(Some)
 }
 
 /// Checks a header before any byte of the payload is kept.
@@ -206,43 +162,6 @@ fn allow(
         return Err(CloseReason::TooBig);
     }
     Ok(OpenFrame { opcode: header.opcode, is_final: header.is_final, mask, payload_bytes, arrived_bytes: 0 })
-}
-
-/// Gives a complete frame to `take`. `payload` holds the last bytes of the frame.
-fn end_frame(
-    partial: &mut Option<Box<Partial>>,
-    frame: OpenFrame,
-    payload: &[u8],
-    message_bytes_max: usize,
-    take: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, CloseReason> {
-    match frame.opcode {
-        OpCode::Control(control) => {
-            // A control frame cut by the socket has its first bytes in `control`.
-            let mut kept = partial.as_mut().map(|p| mem::take(&mut p.control)).unwrap_or_default();
-            if kept.is_empty() {
-                return end_control(control, payload, take);
-            }
-            kept.extend_from_slice(payload);
-            end_control(control, &kept, take)
-        }
-        // The everyday path: a message in one frame in one read. No byte is copied.
-        OpCode::Data(kind) if frame.is_final && partial.as_ref().is_none_or(|p| p.message.is_none()) => {
-            Ok(take(whole(kind, payload)?))
-        }
-        OpCode::Data(kind) => {
-            let partial = partial.get_or_insert_default();
-            partial.append(kind, payload, message_bytes_max)?;
-            if !frame.is_final {
-                return Ok(take(Incoming::Fragment));
-            }
-            match partial.message.take() {
-                Some(message) => Ok(take(whole(message.kind, &message.bytes)?)),
-                // `append` has just set the message.
-                None => Err(CloseReason::Internal),
-            }
-        }
-    }
 }
 
 fn whole(kind: Data, bytes: &[u8]) -> Result<Incoming<'_>, CloseReason> {
@@ -317,8 +236,73 @@ impl OpenFrame {
 }
 
 impl Partial {
-    fn is_empty(&self) -> bool {
-        self.header.is_empty() && self.frame.is_none() && self.message.is_none()
+    /// Returns the open frame, or takes the header of the next frame off `rest`. `None`: the header is not
+    /// whole yet, and is kept.
+    fn open_frame(
+        &mut self,
+        rest: &mut &mut [u8],
+        message_bytes_max: usize,
+    ) -> Result<Option<OpenFrame>, CloseReason> {
+        if let Some(frame) = self.frame.take() {
+            return Ok(Some(frame));
+        }
+        // A header cut by the socket is joined on the stack: earlier bytes first, then as many new bytes as a
+        // header may need.
+        let kept = self.header.len();
+        let more = rest.len().min(HEADER_BYTES_MAX - kept);
+        let mut joined = [0; HEADER_BYTES_MAX];
+        joined[..kept].copy_from_slice(&self.header);
+        joined[kept..kept + more].copy_from_slice(&rest[..more]);
+        let mut cursor = Cursor::new(&joined[..kept + more]);
+        // Over a slice, the parser fails for one cause alone: a reserved opcode.
+        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseReason::ProtocolError)?;
+        let Some((header, payload_bytes)) = parsed else {
+            let unread = mem::take(rest);
+            self.header.extend_from_slice(unread);
+            return Ok(None);
+        };
+        let header_bytes = usize::try_from(cursor.position()).map_err(|_| CloseReason::ProtocolError)?;
+        // RFC 6455 §5.2: the length takes the fewest bytes.
+        if header_bytes != header.len(payload_bytes) {
+            return Err(CloseReason::ProtocolError);
+        }
+        *rest = &mut mem::take(rest)[header_bytes - kept..];
+        self.header = Vec::new();
+        allow(&header, payload_bytes, self.message.as_ref(), message_bytes_max).map(Some)
+    }
+
+    /// Gives a complete frame to `take`. `payload` holds the last bytes of the frame.
+    fn end_frame(
+        &mut self,
+        frame: OpenFrame,
+        payload: &[u8],
+        message_bytes_max: usize,
+        take: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, CloseReason> {
+        match frame.opcode {
+            OpCode::Control(control) => {
+                // A control frame cut by the socket has its first bytes in `control`.
+                let mut kept = mem::take(&mut self.control);
+                if kept.is_empty() {
+                    return end_control(control, payload, take);
+                }
+                kept.extend_from_slice(payload);
+                end_control(control, &kept, take)
+            }
+            // The everyday path: a message in one frame in one read. No byte is copied.
+            OpCode::Data(kind) if frame.is_final && self.message.is_none() => Ok(take(whole(kind, payload)?)),
+            OpCode::Data(kind) => {
+                self.append(kind, payload, message_bytes_max)?;
+                if !frame.is_final {
+                    return Ok(take(Incoming::Fragment));
+                }
+                match self.message.take() {
+                    Some(message) => Ok(take(whole(message.kind, &message.bytes)?)),
+                    // `append` has just set the message.
+                    None => Err(CloseReason::Internal),
+                }
+            }
+        }
     }
 
     /// Keeps the arrived bytes of an unfinished frame.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use clap::Args;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::clock::monotonic_ns;
-use crate::commands::source::{Doors, Stream, Streamed};
+use crate::commands::source::{Doors, Stream, Streamed, say};
 use crate::error::RunError;
 use crate::figures::latency::Percentiles;
 use crate::figures::ratio;
@@ -30,8 +30,7 @@ use crate::report::Verdict;
 use crate::report::output::{openable, show};
 use crate::run::args::{RunArgs, typed};
 use crate::run::settle::Merged;
-use crate::scenario::mix::{Load, type_seed};
-use crate::scenario::payload::Payloads;
+use crate::scenario::mix::Load;
 use crate::scenario::plan::{Plan, room_name};
 
 const PAYLOAD_BYTES: usize = 100;
@@ -141,7 +140,6 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<Verdict, RunError> {
 /// The child process of the doors. The drop of this value ends the process.
 struct Source {
     child: Child,
-    orders: Option<ChildStdin>,
     words: Lines<BufReader<ChildStdout>>,
     doors: Doors,
 }
@@ -149,30 +147,24 @@ struct Source {
 impl Source {
     fn start() -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("starting the source's process: {error}");
-        let program = std::env::current_exe().map_err(failed)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("source").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        let orders = child.stdin.take();
-        let stdout = child.stdout.take();
-        let mut words = BufReader::new(stdout.ok_or("the source has no stdout")?).lines();
+        let mut words = BufReader::new(child.stdout.take().ok_or("the source has no stdout")?).lines();
         let doors = word(&mut words)?;
-        Ok(Self { child, orders, words, doors })
+        Ok(Self { child, words, doors })
     }
 
     fn stream(&mut self, stream: &Stream) -> Result<Streamed, String> {
-        let orders = self.orders.as_mut().ok_or("the source has no stdin")?;
-        let mut line = serde_json::to_vec(stream).map_err(|error| error.to_string())?;
-        line.push(b'\n');
-        orders.write_all(&line).map_err(|error| format!("the source: {error}"))?;
+        let orders = self.child.stdin.as_mut().ok_or("the source has no stdin")?;
+        say(orders, stream).map_err(|error| format!("the source: {error}"))?;
         word(&mut self.words)
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // The process ends at the end of its stdin, so stdin must close before the wait.
-        drop(self.orders.take());
+        // The process ends at the end of its stdin, which `wait` closes first.
         drop(self.child.wait());
     }
 }
@@ -212,7 +204,7 @@ fn verified(
     pin(allowed.last().into_iter());
     let started = source.and_then(|source| {
         let plan = plan(args, source.doors, FRAMES_PER_SECOND_MAX)?;
-        let fleet = Fleet::start(&plan).map_err(|error| error.to_string())?;
+        let fleet = Fleet::start(&plan)?;
         Ok((source, plan, fleet))
     });
     // Before any error leaves this function: later parts need all processors again.
@@ -284,20 +276,11 @@ fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
     let source = Source::start()?;
     let plan = plan(args, source.doors, ACTIONS_PER_SECOND)?;
     let load = load(&plan, monotonic_ns() + LEAD_NS)?;
-    let publishing = publisher::PublisherPlan {
-        door: plan.target.publisher_door.clone(),
-        encoding: plan.encoding,
-        publisher_key: None,
-        room_names: vec![room_name(&plan.target.room_stem, 0)],
-        payloads: Payloads::new(load.length, type_seed(plan.seed, &load.type_name)),
-        warm_up_ns: 0,
-        traffic: Traffic { load: load.clone(), reliable_types: None, ttl_ms: None, attempts_max: 1 },
-    };
-    let published = Published::new(load.schedule);
+    let traffic = Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 };
     // A thread of its own, as in a run: `schedstat` counts the wait of a single thread.
     let publisher = std::thread::spawn(move || {
         let before_ns = waited_ns(&file("/proc/thread-self/schedstat"));
-        let outcomes = publisher::publish(publishing, published);
+        let outcomes = publisher::publish(&plan, traffic);
         (outcomes, waited_ns(&file("/proc/thread-self/schedstat")).saturating_sub(before_ns))
     });
     let (outcomes, waited_ns) = publisher.join().map_err(|_| "the publisher broke down".to_owned())?;
@@ -337,15 +320,12 @@ fn pin<'a>(processors: impl Iterator<Item = &'a usize>) {
 
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let writes = format!("{} a write", self.frames_per_write);
+        let Self { frames_per_write, frames, decoded, frames_per_s, frames_per_s_per_core, .. } = self;
+        let writes = format!("{frames_per_write} a write");
         writeln!(
             f,
-            "{writes:<12} {:.0} frames/s verified per core, {:.0} frames/s by the clock: {} frames, {} of them \
-             decoded; worker {:.0} % busy, source {:.0} % busy",
-            self.frames_per_s_per_core,
-            self.frames_per_s,
-            self.frames,
-            self.decoded,
+            "{writes:<12} {frames_per_s_per_core:.0} frames/s verified per core, {frames_per_s:.0} frames/s by the \
+             clock: {frames} frames, {decoded} of them decoded; worker {:.0} % busy, source {:.0} % busy",
             100.0 * self.worker_busy,
             100.0 * self.source_busy
         )
@@ -354,19 +334,20 @@ impl fmt::Display for Verified {
 
 impl fmt::Display for Ceiling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { publishing, environment, .. } = self;
+        let Self { devices, payload_bytes, seconds, batched, single, environment, .. } = self;
         writeln!(
             f,
-            "selftest     {} devices, one message of {} bytes in each frame, {} s for each part; {}, {} processors",
-            self.devices, self.payload_bytes, self.seconds, environment.processor, environment.processors
+            "selftest     {devices} devices, one message of {payload_bytes} bytes in each frame, {seconds} s for each \
+             part; {}, {} processors",
+            environment.processor, environment.processors
         )?;
-        write!(f, "{}{}", self.batched, self.single)?;
-        let Percentiles { p50_ms, p99_ms, max_ms, .. } = publishing.lateness;
+        write!(f, "{batched}{single}")?;
+        let PublishingFigures { actions_per_s, sent, ok, lateness, waited_ms, .. } = self.publishing;
+        let Percentiles { p50_ms, p99_ms, max_ms, .. } = lateness;
         writeln!(
             f,
-            "publishing   {} actions/s: lateness p50 {p50_ms:.3} ms, p99 {p99_ms:.3} ms, max {max_ms:.3} ms; {} of {} \
-             accepted; the publisher waited {:.0} ms for a processor",
-            publishing.actions_per_s, publishing.ok, publishing.sent, publishing.waited_ms
+            "publishing   {actions_per_s} actions/s: lateness p50 {p50_ms:.3} ms, p99 {p99_ms:.3} ms, max {max_ms:.3} \
+             ms; {ok} of {sent} accepted; the publisher waited {waited_ms:.0} ms for a processor"
         )?;
         if self.violations.is_empty() {
             return writeln!(f, "verdict      ok: nothing lost, twice, out of order or altered");

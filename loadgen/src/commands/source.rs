@@ -6,18 +6,18 @@
 //! - On stdout the process says the addresses of its doors, and later the volume of the stream.
 //! - The process ends at the end of stdin.
 
-use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, ErrorKind, Read as _, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use prost::Message as _;
 use roomcast_core::proto;
 use serde::{Deserialize, Serialize};
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::http::HeaderValue;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -25,6 +25,7 @@ use crate::clock::{monotonic_ns, thread_processor_ns};
 use crate::machine::descriptors::{DEVICES_PER_PROCESS_MAX, devices_per_process};
 use crate::scenario::mix::{Load, type_seed};
 use crate::scenario::payload::Payloads;
+use crate::wire::frame::Encoding;
 
 /// The run of every room.
 const RUN: &str = "0a";
@@ -80,7 +81,9 @@ pub(crate) fn run() -> std::io::Result<()> {
     let viewer = listen()?;
     let publisher = listen()?;
     let ops = listen()?;
-    say(&Doors { viewer: viewer.local_addr()?, publisher: publisher.local_addr()?, ops: ops.local_addr()? })?;
+    let [viewer_at, publisher_at, ops_at] = [&viewer, &publisher, &ops].map(TcpListener::local_addr);
+    let doors = Doors { viewer: viewer_at?, publisher: publisher_at?, ops: ops_at? };
+    say(&mut std::io::stdout(), &doors)?;
     let (door, arrived) = sync_channel(DEVICES_PER_PROCESS_MAX as usize);
     std::thread::spawn(move || let_in(&viewer, &door));
     for door in [publisher, ops] {
@@ -92,7 +95,7 @@ pub(crate) fn run() -> std::io::Result<()> {
         let stream: Stream = serde_json::from_str(&order?)?;
         // The order comes after the worker said ready, so every device has arrived.
         devices.extend(arrived.try_iter().map(SinkDevice::new));
-        say(&send(&stream, &mut devices)?)?;
+        say(&mut std::io::stdout(), &send(&stream, &mut devices)?)?;
     }
     // A closed connection would count as a violation, so the devices stay connected until the selftest is
     // over.
@@ -100,11 +103,11 @@ pub(crate) fn run() -> std::io::Result<()> {
     Ok(())
 }
 
-fn say(word: &impl Serialize) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    serde_json::to_writer(&mut stdout, word)?;
-    stdout.write_all(b"\n")?;
-    stdout.flush()
+/// Writes a word of the selftest and its source to each other, as a line.
+pub(crate) fn say(to: &mut impl Write, word: &impl Serialize) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *to, word)?;
+    to.write_all(b"\n")?;
+    to.flush()
 }
 
 fn let_in(door: &TcpListener, devices: &SyncSender<TcpStream>) {
@@ -117,44 +120,29 @@ fn let_in(door: &TcpListener, devices: &SyncSender<TcpStream>) {
 }
 
 /// Answers a device's handshake, and sends the welcome behind the answer.
-fn welcome(mut stream: TcpStream) -> std::io::Result<TcpStream> {
+fn welcome(stream: TcpStream) -> std::io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(REQUEST_AGE_MAX))?;
-    let mut asked = Vec::new();
-    let wrong = || std::io::Error::other("no handshake of a device");
-    let (room, key) = loop {
-        if !read_more(&mut stream, &mut asked)? {
-            return Err(wrong());
-        }
-        if let Some(handshake) = handshake(&asked).ok_or_else(wrong)? {
-            break handshake;
-        }
+    let mut room = None;
+    #[expect(clippy::result_large_err, reason = "the error is tungstenite's, and is never made")]
+    let answer = |request: &Request, mut response: Response| {
+        let path = request.uri().path().strip_prefix("/v1/rooms/");
+        room = path.and_then(|path| path.split('/').next()).map(str::to_owned);
+        let subprotocol = HeaderValue::from_static(Encoding::Proto.subprotocol());
+        response.headers_mut().insert("sec-websocket-protocol", subprotocol);
+        Ok(response)
     };
-    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let mut answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: roomcast.v1.proto\r\n\r\n"
-    )
-    .into_bytes();
+    let accepted = tungstenite::accept_hdr(stream, answer);
+    let accepted = accepted.map_err(|error| std::io::Error::other(error.to_string()))?;
+    let room = room.ok_or_else(|| std::io::Error::other("no handshake of a device"))?;
     let welcome =
         proto::Welcome { room, run: RUN.to_owned(), heartbeat_ms: 25_000, ..proto::Welcome::default() };
-    write_frame(&mut answer, proto::server_frame::Frame::Welcome(welcome));
-    stream.write_all(&answer)?;
+    let mut first = Vec::new();
+    write_frame(&mut first, proto::server_frame::Frame::Welcome(welcome));
+    let mut stream = accepted.into_inner();
+    stream.write_all(&first)?;
     stream.set_nonblocking(true)?;
     Ok(stream)
-}
-
-/// The room and the key of a handshake. `Some(None)`: the request is incomplete. `None`: no handshake of a
-/// device.
-fn handshake(asked: &[u8]) -> Option<Option<(String, String)>> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut headers);
-    if request.parse(asked).ok()?.is_partial() {
-        return Some(None);
-    }
-    let room = request.path?.strip_prefix("/v1/rooms/")?.split('/').next()?.to_owned();
-    let key = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("sec-websocket-key"))?;
-    Some(Some((room, String::from_utf8_lossy(key.value).into_owned())))
 }
 
 /// Reads the next bytes of a request. `false`: the request ended or is too long.
@@ -268,7 +256,7 @@ impl Frames {
 
 #[derive(Debug)]
 struct SinkDevice {
-    stream: TcpStream,
+    stream: mio::net::TcpStream,
     /// Bytes that the socket took.
     sent: usize,
     /// Writes that the socket took completely.
@@ -279,7 +267,7 @@ struct SinkDevice {
 
 impl SinkDevice {
     fn new(stream: TcpStream) -> Self {
-        Self { stream, sent: 0, writes: 0, is_full: false }
+        Self { stream: mio::net::TcpStream::from_std(stream), sent: 0, writes: 0, is_full: false }
     }
 }
 
@@ -288,9 +276,8 @@ fn send(stream: &Stream, devices: &mut [SinkDevice]) -> std::io::Result<Streamed
     let frames = Frames::of(stream);
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1_024);
-    for (place, device) in devices.iter().enumerate() {
-        let socket = device.stream.as_raw_fd();
-        poll.registry().register(&mut SourceFd(&socket), Token(place), Interest::WRITABLE)?;
+    for (place, device) in devices.iter_mut().enumerate() {
+        poll.registry().register(&mut device.stream, Token(place), Interest::WRITABLE)?;
     }
     let began_ns = monotonic_ns();
     let began_processor_ns = thread_processor_ns();
@@ -349,7 +336,7 @@ mod tests {
     use crate::scenario::mix::Class;
     use crate::scenario::payload::Length;
     use crate::scenario::schedule::Schedule;
-    use crate::wire::frame::{self, Encoding, ServerFrame, Start};
+    use crate::wire::frame::{self, ServerFrame, Start};
 
     #[test]
     fn frames_are_batches_of_one_message_each_that_the_checker_knows() {
@@ -398,10 +385,37 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_names_its_room_and_key() {
-        let asked = b"GET /v1/rooms/lg-0/ws HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: abc\r\n\r\n";
-        assert_eq!(handshake(asked), Some(Some(("lg-0".to_owned(), "abc".to_owned()))));
-        assert_eq!(handshake(&asked[..30]), Some(None));
-        assert_eq!(handshake(b"GET /elsewhere HTTP/1.1\r\n\r\n"), None);
+    fn a_device_is_let_into_the_room_of_its_path() {
+        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let let_in = |path: &str| {
+            let mut device = TcpStream::connect(door.local_addr().unwrap()).unwrap();
+            let asked = format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            );
+            device.write_all(asked.as_bytes()).unwrap();
+            welcome(door.accept().unwrap().0).map(drop)?;
+            let mut answer = Vec::new();
+            device.read_to_end(&mut answer)?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = let_in("/v1/rooms/lg-0/ws").unwrap();
+        let at = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8_lossy(&answer[..at]);
+        // The key and its answer are the example of RFC 6455, section 1.3.
+        assert!(
+            head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") && head.contains("roomcast.v1.proto"),
+            "{head}"
+        );
+        let Start::Whole { header_bytes, payload_bytes, .. } = frame::start(&answer[at + 4..]) else {
+            panic!("{head}")
+        };
+        assert_eq!(at + 4 + header_bytes + payload_bytes, answer.len());
+        let welcome = frame::decode(Encoding::Proto, &answer[at + 4 + header_bytes..]);
+        assert!(
+            matches!(&welcome, Ok(ServerFrame::Welcome(welcome)) if welcome.room == "lg-0"),
+            "{welcome:?}"
+        );
+        assert!(let_in("/elsewhere").is_err());
     }
 }

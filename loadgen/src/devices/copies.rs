@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use crate::devices::readable::Counts;
 use crate::devices::streams::Brought;
+use crate::devices::track::Arrival;
 use crate::devices::type_figures::{Due, Figures};
 use crate::ledger::Told;
 use crate::ledger::ages::{BatchAges, RoomLife};
@@ -54,15 +55,6 @@ impl Said {
     pub(crate) fn skipped(&self) -> u64 {
         self.told.iter().map(|told| told.skipped).sum()
     }
-}
-
-/// The time of a frame's receipt, and the part of the frame that is timed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
-    pub(crate) now_ns: u64,
-    /// Frames with earlier due times are not timed: the device was away or did not read, and caused the delay
-    /// itself.
-    pub(crate) timed_from_ns: u64,
 }
 
 #[derive(Debug)]

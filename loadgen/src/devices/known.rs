@@ -34,34 +34,21 @@ pub(crate) struct Known {
     /// Types with a limit, by place.
     limits: Vec<usize>,
     /// Another run publishes to the same rooms.
-    others: bool,
+    pub(crate) others: bool,
     scratch: Vec<u8>,
 }
 
 impl Known {
-    /// The types of a mix. Their payloads follow from the seed.
-    pub(crate) fn new(loads: Vec<Load>, seed: u64) -> Self {
+    /// The types of a mix, with counts for each device of the limited types. The payloads follow from the
+    /// seed.
+    pub(crate) fn new(loads: Vec<Load>, limits: &[Limit], seed: u64) -> Self {
+        let place = |limit: &Limit| loads.iter().position(|load| load.type_name == limit.type_name);
+        let limits = limits.iter().filter_map(place).take(LIMITS_MAX).collect();
         let types = loads.into_iter().map(|load| {
             let payloads = Payloads::new(load.length, type_seed(seed, &load.type_name));
             KnownType { load, payloads }
         });
-        Self { types: types.collect(), limits: Vec::new(), others: false, scratch: Vec::new() }
-    }
-
-    /// Counts the messages of the limited types for each device.
-    #[must_use]
-    pub(crate) fn with_limits(mut self, limits: &[Limit]) -> Self {
-        let place =
-            |limit: &Limit| self.types.iter().position(|known| known.load.type_name == limit.type_name);
-        self.limits = limits.iter().filter_map(place).take(LIMITS_MAX).collect();
-        self
-    }
-
-    /// Allows messages of another run.
-    #[must_use]
-    pub(crate) fn with_others(mut self, others: bool) -> Self {
-        self.others = others;
-        self
+        Self { types: types.collect(), limits, others: false, scratch: Vec::new() }
     }
 
     /// Sets the time of the first publish.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::add_fields;
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moves {
     /// Joins after publishing began: beginnings of stays, and hops. Returns do not count.
@@ -39,11 +41,6 @@ impl fmt::Display for Moves {
 impl Moves {
     /// Adds the moves of another worker's devices.
     pub(crate) fn add(&mut self, other: Self) {
-        self.joins += other.joins;
-        self.leaves += other.leaves;
-        self.hops += other.hops;
-        self.deaths += other.deaths;
-        self.storm_cuts += other.storm_cuts;
-        self.absences += other.absences;
+        add_fields!(self, other; joins, leaves, hops, deaths, storm_cuts, absences);
     }
 }

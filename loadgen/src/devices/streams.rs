@@ -3,12 +3,11 @@
 //! A frame's reliable part is compared with the published messages once (`read`), and then applied to each
 //! device with the frame (`apply`), which only compares and counts integers. Pure.
 
-use crate::devices::watch::Seat;
+use crate::devices::track::{Seat, StreamPlace};
 use crate::figures::latency::Latency;
-use crate::ledger::{APPLY_AGE_MAX_NS, Kind, StreamSeen, Violations, What};
-use crate::scenario::mix::ReliableTypes;
-use crate::scenario::payload::{Forgery, Payloads};
-use crate::scenario::schedule::Schedule;
+use crate::ledger::{APPLY_AGE_MAX_NS, Kind, StreamSeen, Violations, What, add_fields};
+use crate::scenario::payload::{Forgery, Payloads, reliable_seed};
+use crate::scenario::plan::{Plan, Reliable};
 use crate::wire::frame::{Message, Welcome};
 
 /// Time for the spread of acknowledgements where a frame names none.
@@ -21,44 +20,7 @@ const HOLES_MAX: usize = 1_024;
 /// Letters of a payload shown in an example.
 const SHOWN_MAX: usize = 60;
 
-/// One device's place in its room's stream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct StreamPlace {
-    /// The epoch, counted from 1; 0: none known.
-    pub(crate) epoch: u32,
-    /// Everything up to here is applied.
-    pub(crate) offset: u64,
-    /// The newest offset told. Above `offset` while something has to be pulled.
-    pub(crate) wanted: u64,
-    /// Time of the last return, or of the last beginning to read again; 0: there throughout.
-    pub(crate) returned_ns: u64,
-    /// Some of the device's acknowledgements are dropped.
-    pub(crate) drops_acks: bool,
-    /// The device reads slowly now, so the times to apply are no figures of the node.
-    pub(crate) is_slow: bool,
-}
-
-/// The stream's part of a frame: offsets after `after` up to `through`. All zero: none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct StreamSpan {
-    after: u64,
-    through: u64,
-    ack_within_ms: u64,
-}
-
-impl StreamSpan {
-    pub(crate) fn new(after: u64, through: u64, ack_within_ms: u32) -> Self {
-        // 0: the frame names no time.
-        let ack_within_ms = if ack_within_ms == 0 { ACK_WITHIN_MS } else { ack_within_ms.into() };
-        Self { after, through, ack_within_ms }
-    }
-
-    fn of(welcome: &Welcome) -> Self {
-        Self::new(welcome.after, welcome.through, welcome.ack_within_ms)
-    }
-}
-
-/// The stream's part of a frame, compared with the published messages.
+/// The stream's part of a frame, compared with the published messages. A frame without a part spans 0 to 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Brought {
     after: u64,
@@ -68,6 +30,15 @@ pub(crate) struct Brought {
     messages: Vec<(u64, What)>,
     /// Offsets of the span without a message.
     holes: Vec<u64>,
+}
+
+impl Brought {
+    /// A part after `after` up to `through`, without messages.
+    pub(crate) fn spanning(after: u64, through: u64, ack_within_ms: u32) -> Self {
+        // 0: the frame names no time.
+        let ack_within_ms = if ack_within_ms == 0 { ACK_WITHIN_MS } else { ack_within_ms.into() };
+        Self { after, through, ack_within_ms, messages: Vec::new(), holes: Vec::new() }
+    }
 }
 
 /// Counts over a worker's devices.
@@ -101,34 +72,29 @@ pub(crate) struct StreamTally {
 impl StreamTally {
     /// Adds the counts of another worker.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.applied += other.applied;
-        self.applied_acknowledging += other.applied_acknowledging;
-        self.duplicates += other.duplicates;
-        self.duplicates_acknowledging += other.duplicates_acknowledging;
-        self.acks_sent += other.acks_sent;
-        self.acks_dropped += other.acks_dropped;
-        self.pulls += other.pulls;
-        self.pulls_failed += other.pulls_failed;
-        self.reconnects += other.reconnects;
-        self.stalls += other.stalls;
-        self.resets += other.resets;
-        self.recalls += other.recalls;
+        add_fields!(self, other; applied, applied_acknowledging, duplicates, duplicates_acknowledging);
+        add_fields!(self, other; acks_sent, acks_dropped, pulls, pulls_failed);
+        add_fields!(self, other; reconnects, stalls, resets, recalls);
     }
 }
 
 /// The published reliable messages.
 #[derive(Debug)]
 pub(crate) struct Original {
-    pub(crate) schedule: Schedule,
+    pub(crate) reliable: Reliable,
     pub(crate) payloads: Payloads,
-    pub(crate) types: ReliableTypes,
-    /// Life of a message in ms; `None`: [`TTL_MS`].
-    pub(crate) ttl_ms: Option<u64>,
     /// Another run publishes to the same rooms.
     pub(crate) others: bool,
 }
 
 impl Original {
+    /// `None` for a run without reliable messages.
+    pub(crate) fn of(plan: &Plan) -> Option<Self> {
+        let reliable = plan.reliable.clone()?;
+        let payloads = Payloads::new(reliable.length, reliable_seed(plan.seed));
+        Some(Self { reliable, payloads, others: plan.others })
+    }
+
     /// Identifies a message of `room`.
     ///
     /// # Errors
@@ -141,9 +107,10 @@ impl Original {
         if !message.json {
             return Err(Kind::I6NotPublished);
         }
-        match self.payloads.check(&self.schedule, &message.payload, scratch) {
-            Ok(number) if self.schedule.room_of(number) != room => Err(Kind::I5OtherRoom),
-            Ok(number) if message.r#type != self.types.of(number) => Err(Kind::I6NotPublished),
+        let Reliable { schedule, types, .. } = &self.reliable;
+        match self.payloads.check(schedule, &message.payload, scratch) {
+            Ok(number) if schedule.room_of(number) != room => Err(Kind::I5OtherRoom),
+            Ok(number) if message.r#type != types.of(number) => Err(Kind::I6NotPublished),
             Ok(number) if message.id != self.payloads.id(number) => Err(Kind::I6Altered),
             Ok(number) => Ok(What::Message(number)),
             Err(Forgery::Altered { .. }) => Err(Kind::I6Altered),
@@ -153,7 +120,7 @@ impl Original {
     }
 
     pub(crate) fn ttl_ns(&self) -> u64 {
-        self.ttl_ms.unwrap_or(TTL_MS) * 1_000_000
+        self.reliable.ttl_ms.unwrap_or(TTL_MS) * 1_000_000
     }
 }
 
@@ -210,15 +177,13 @@ impl Streams {
     pub(crate) fn read<'a>(
         &mut self,
         seat: Seat,
-        span: StreamSpan,
+        mut brought: Brought,
         messages: impl Iterator<Item = &'a Message>,
         violations: &mut Violations,
     ) -> Option<Brought> {
         let room = self.rooms[seat.place].room;
-        let StreamSpan { after, through, ack_within_ms } = span;
+        let Brought { after, through, .. } = brought;
         let device = seat.device;
-        let mut read = Vec::new();
-        let mut holes = Vec::new();
         let mut before = after;
         let mut any = false;
         for message in messages {
@@ -234,10 +199,10 @@ impl Streams {
                 });
                 continue;
             }
-            holes.extend((before + 1..offset).take(HOLES_MAX));
+            brought.holes.extend((before + 1..offset).take(HOLES_MAX));
             before = offset;
             match self.original.tell(room, message, &mut self.scratch) {
-                Ok(what) => read.push((offset, what)),
+                Ok(what) => brought.messages.push((offset, what)),
                 Err(kind) => violations.add(kind, 1, || {
                     let shown: String =
                         String::from_utf8_lossy(&message.payload).chars().take(SHOWN_MAX).collect();
@@ -246,8 +211,8 @@ impl Streams {
                 }),
             }
         }
-        holes.extend((before + 1..=through).take(HOLES_MAX));
-        (any || through > 0).then_some(Brought { after, through, ack_within_ms, messages: read, holes })
+        brought.holes.extend((before + 1..=through).take(HOLES_MAX));
+        (any || through > 0).then_some(brought)
     }
 
     /// Gives a device the part of the stream in a frame. A device that lacks earlier offsets wants to pull
@@ -295,7 +260,7 @@ impl Streams {
                     true
                 }
                 What::Other => false,
-                What::Message(number) => self.original.schedule.due_ns(*number) < place.returned_ns,
+                What::Message(number) => self.original.reliable.schedule.due_ns(*number) < place.returned_ns,
             };
             let since_return_ns = now_ns.saturating_sub(place.returned_ns);
             // The device was away or slow at the publish, so the time since the publish says nothing of the
@@ -306,7 +271,7 @@ impl Streams {
                 self.after_return.record(since_return_ns, 1);
                 seen.after_return += 1;
             } else {
-                seen.apply(now_ns.saturating_sub(self.original.schedule.start_ns), seat.device);
+                seen.apply(now_ns.saturating_sub(self.original.reliable.schedule.start_ns), seat.device);
             }
         }
         place.offset = place.offset.max(brought.through);
@@ -332,7 +297,8 @@ impl Streams {
             return None;
         }
         self.enter(place, seat, welcome, now_ns, violations);
-        let brought = self.read(seat, StreamSpan::of(welcome), welcome.reliable.iter(), violations)?;
+        let span = Brought::spanning(welcome.after, welcome.through, welcome.ack_within_ms);
+        let brought = self.read(seat, span, welcome.reliable.iter(), violations)?;
         self.apply(place, seat, &brought, now_ns, violations);
         Some(brought)
     }
@@ -384,7 +350,7 @@ impl Streams {
             }
             return;
         }
-        let expired = now_ns >= self.original.schedule.start_ns + self.original.ttl_ns();
+        let expired = now_ns >= self.original.reliable.schedule.start_ns + self.original.ttl_ns();
         // Each reason must be true of the cursor, or the node threw away a cursor that it could honour.
         let justified = match &*welcome.reset {
             "" => same,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::latency::{Buckets, Latency};
 use crate::figures::timeline::{BUCKETS, Timeline, end_ns};
-use crate::ledger::Told;
 use crate::ledger::ages::{BatchAges, KeptAges, RoomLife};
+use crate::ledger::{Told, add_fields};
 
 /// The figures of a type, each summed over devices.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -28,12 +28,9 @@ pub(crate) struct TypeFigures {
 impl TypeFigures {
     /// Adds the figures of another process.
     pub(crate) fn merge(&mut self, other: &Self) {
-        self.given += other.given;
+        add_fields!(self, other; given, skipped, merged, added);
         self.latency.merge(&other.latency.buckets());
         self.timeline.merge(&other.timeline);
-        self.skipped += other.skipped;
-        self.merged += other.merged;
-        self.added += other.added;
     }
 }
 

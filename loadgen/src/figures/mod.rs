@@ -9,6 +9,10 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+pub(crate) fn mib(bytes: u64) -> f64 {
+    ratio(bytes, 1 << 20)
+}
+
 /// The nearest whole number; 0 for negative numbers.
 pub(crate) fn rounded(number: f64) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` keeps to the bounds")]

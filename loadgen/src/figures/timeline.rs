@@ -117,17 +117,21 @@ impl Timeline {
 impl Slot {
     /// The latency that `percent` of the slot's latencies do not exceed.
     fn at_most_ms(&self, percent: u64) -> f64 {
-        let count: u64 = self.buckets.iter().sum();
-        let wanted = count - count * (100 - percent) / 100;
-        let mut seen = 0;
-        let reached = self.buckets.iter().position(|count| {
-            seen += count;
-            seen >= wanted
-        });
-        let step = u8::try_from(reached.unwrap_or(0)).unwrap_or(u8::MAX);
         // A step's end may lie above every latency of the slot.
-        end_ms(step).min(ratio(self.max_ns, 1_000_000))
+        at_most_ms(&self.buckets, percent).min(ratio(self.max_ns, 1_000_000))
     }
+}
+
+/// The end of the step that `percent` of the latencies in `buckets`, counts by step, do not exceed.
+pub(crate) fn at_most_ms(buckets: &[u64], percent: u64) -> f64 {
+    let count: u64 = buckets.iter().sum();
+    let wanted = count - count * (100 - percent) / 100;
+    let mut seen = 0;
+    let reached = buckets.iter().position(|count| {
+        seen += count;
+        seen >= wanted
+    });
+    end_ms(u8::try_from(reached.unwrap_or(0)).unwrap_or(u8::MAX))
 }
 
 /// The step of a latency: its upper end is the first at or above the latency. Less than [`BUCKETS`].

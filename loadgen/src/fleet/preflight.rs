@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::Write as _;
 
-use crate::devices::viewer::DEVICES_PER_SOURCE;
+use crate::devices::assignment::DEVICES_PER_SOURCE;
 use crate::error::RunError;
 use crate::fleet::processes::{HANDSHAKES_MAX, WORKERS_MAX};
 use crate::machine::descriptors::{DESCRIPTORS_KEPT, DEVICES_PER_PROCESS_MAX};
@@ -26,16 +26,9 @@ const CONNECTION_BYTES: u64 = 1_024;
 pub(crate) struct MachineNeed {
     devices: u64,
     workers_min: u64,
-    node: NodeAt,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NodeAt {
-    /// On this machine: both ends of each connection are here, and every worker has loopback addresses of its
-    /// own.
-    Loopback,
-    /// On another machine, reached from this many source addresses.
-    Elsewhere { sources: u64 },
+    /// Source addresses towards a node on another machine. `None`: the node is on this machine, both ends of each
+    /// connection are here, and every worker has loopback addresses of its own.
+    sources: Option<u64>,
 }
 
 /// The limits of this machine. 0 or `None`: unknown, and no obstacle.
@@ -57,7 +50,7 @@ pub(crate) struct Machine {
     tracked: Option<Tracked>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Tracked {
     max: u64,
     count: u64,
@@ -70,8 +63,11 @@ pub(crate) struct Obstacle {
     /// The scarce resource.
     limit: &'static str,
     devices: u64,
-    needed: String,
-    allowed: String,
+    needed: u64,
+    /// 0: unknown, and no obstacle.
+    allowed: u64,
+    /// Both are shown in units of this size.
+    unit: u64,
     /// The remedy: a shell command or a flag.
     lift: String,
 }
@@ -103,35 +99,31 @@ pub(crate) fn look(plan: &Plan) -> Result<(), RunError> {
 }
 
 pub(crate) fn obstacles(need: &MachineNeed, machine: &Machine) -> Vec<Obstacle> {
-    let each = [descriptors, ports, files, memory, tracking, tcp_memory, backlog];
-    each.iter().filter_map(|limit| limit(need, machine)).collect()
+    let each = [processes, descriptors, ports, files, memory, tracking, tcp_memory, backlog];
+    let limits = each.iter().map(|limit| limit(need, machine));
+    limits.filter(|limit| limit.allowed > 0 && limit.needed > limit.allowed).collect()
 }
 
 impl MachineNeed {
     /// `None` when all devices are elsewhere.
     fn of(plan: &Plan) -> Option<Self> {
-        let node = if plan.target.viewer_door.address().ip().is_loopback() {
-            NodeAt::Loopback
-        } else {
-            NodeAt::Elsewhere { sources: (plan.target.sources.len() as u64).max(1) }
-        };
-        let devices = u64::from(plan.devices);
-        let workers_min = u64::from(plan.target.workers_min);
-        plan.target.remote_workers.is_empty().then_some(Self { devices, workers_min, node })
+        let target = &plan.target;
+        let sources = (!target.viewer_door.is_loopback()).then_some((target.sources.len() as u64).max(1));
+        let workers_min = u64::from(target.workers);
+        target.remote_workers.is_empty().then_some(Self {
+            devices: plan.devices.into(),
+            workers_min,
+            sources,
+        })
     }
 
     /// Ends of connections on this machine for each device.
     fn ends(&self) -> u64 {
-        match self.node {
-            NodeAt::Loopback => 2,
-            NodeAt::Elsewhere { .. } => 1,
-        }
+        if self.sources.is_none() { 2 } else { 1 }
     }
 
-    fn meets(&self, limit: &'static str, needed: u64, allowed: u64, lift: String) -> Obstacle {
-        let needed = grouped(needed);
-        let allowed = grouped(allowed);
-        Obstacle { weight: Weight::Stops, limit, devices: self.devices, needed, allowed, lift }
+    fn stops(&self, limit: &'static str, needed: u64, allowed: u64, lift: String) -> Obstacle {
+        Obstacle { weight: Weight::Stops, limit, devices: self.devices, needed, allowed, unit: 1, lift }
     }
 }
 
@@ -140,92 +132,78 @@ fn capacity(machine: &Machine) -> u64 {
     allowed.clamp(1, u64::from(DEVICES_PER_PROCESS_MAX))
 }
 
-fn descriptors(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+fn processes(need: &MachineNeed, _: &Machine) -> Obstacle {
     let most = u64::from(WORKERS_MAX) * u64::from(DEVICES_PER_PROCESS_MAX);
-    if need.devices > most {
-        let lift = "workers on other machines: --worker HOST:PORT".into();
-        return Some(need.meets("devices on one machine", need.devices, most, lift));
-    }
-    let needed = need.devices.div_ceil(u64::from(WORKERS_MAX)) + DESCRIPTORS_KEPT;
-    let stops = machine.descriptors_max > 0
-        && need.devices > capacity(machine).saturating_mul(u64::from(WORKERS_MAX));
-    let lift = || format!("`ulimit -n {needed}`, or nofile in /etc/security/limits.conf");
-    stops.then(|| need.meets("descriptors in each of 250 processes", needed, machine.descriptors_max, lift()))
+    let lift = "workers on other machines: --worker HOST:PORT".into();
+    need.stops("devices on one machine", need.devices, most, lift)
 }
 
-fn ports(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+fn descriptors(need: &MachineNeed, machine: &Machine) -> Obstacle {
+    let most = u64::from(WORKERS_MAX) * u64::from(DEVICES_PER_PROCESS_MAX);
+    let needed = need.devices.div_ceil(u64::from(WORKERS_MAX)) + DESCRIPTORS_KEPT;
+    let lift = format!("`ulimit -n {needed}`, or nofile in /etc/security/limits.conf");
+    // Past `most` no limit on descriptors helps.
+    let holds =
+        need.devices > most || need.devices <= capacity(machine).saturating_mul(u64::from(WORKERS_MAX));
+    let allowed = if holds { 0 } else { machine.descriptors_max };
+    need.stops("descriptors in each of 250 processes", needed, allowed, lift)
+}
+
+fn ports(need: &MachineNeed, machine: &Machine) -> Obstacle {
     /// Ports from 1 024 to 65 535, less one.
     const WIDEST: u64 = 64_511;
     let workers = need.devices.div_ceil(capacity(machine)).max(need.workers_min).max(1);
-    let (addresses, more) = match need.node {
-        NodeAt::Loopback => {
-            let of_worker = need.devices.div_ceil(workers).div_ceil(DEVICES_PER_SOURCE as u64).max(1);
-            (workers * of_worker, "more --workers")
-        }
-        NodeAt::Elsewhere { sources } => (sources, "another --source ADDRESS"),
-    };
+    let of_worker = need.devices.div_ceil(workers).div_ceil(DEVICES_PER_SOURCE as u64).max(1);
+    let addresses = need.sources.unwrap_or(workers * of_worker);
+    let more = if need.sources.is_none() { "more --workers" } else { "another --source ADDRESS" };
     let needed = need.devices.div_ceil(addresses);
     let lift = if needed > WIDEST {
         more.to_owned()
     } else {
         format!("`sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"`, or {more}")
     };
-    let stops = machine.ports > 0 && needed > machine.ports;
-    stops.then(|| need.meets("ports of each address that devices come from", needed, machine.ports, lift))
+    need.stops("ports of each address that devices come from", needed, machine.ports, lift)
 }
 
-fn files(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+fn files(need: &MachineNeed, machine: &Machine) -> Obstacle {
     let needed = machine.files_open + need.devices * need.ends();
-    let stops = machine.files_max > 0 && needed > machine.files_max;
     let lift = format!("`sysctl -w fs.file-max={needed}`");
-    stops.then(|| need.meets("open files of all processes", needed, machine.files_max, lift))
+    need.stops("open files of all processes", needed, machine.files_max, lift)
 }
 
-fn memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
-    let node_bytes = match need.node {
-        NodeAt::Loopback => CONNECTION_BYTES,
-        NodeAt::Elsewhere { .. } => 0,
-    };
-    let needed_bytes = need.devices * (DEVICE_BYTES + SOCKET_BYTES * need.ends() + node_bytes);
-    let available_bytes = machine.memory_available_bytes;
-    let stops = available_bytes > 0 && needed_bytes > available_bytes;
+fn memory(need: &MachineNeed, machine: &Machine) -> Obstacle {
+    let node_bytes = if need.sources.is_none() { CONNECTION_BYTES } else { 0 };
+    let needed = need.devices * (DEVICE_BYTES + SOCKET_BYTES * need.ends() + node_bytes);
     let lift = "fewer --devices, or workers on other machines: --worker HOST:PORT".into();
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    stops.then(|| need.meets("MiB of memory, at the least", mib(needed_bytes), mib(available_bytes), lift))
+    let limit = need.stops("MiB of memory, at the least", needed, machine.memory_available_bytes, lift);
+    Obstacle { unit: 1 << 20, ..limit }
 }
 
 /// A firewall with an empty table may have no rule for these connections, so an empty table only slows.
-fn tracking(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
-    let Tracked { max, count } = machine.tracked?;
+fn tracking(need: &MachineNeed, machine: &Machine) -> Obstacle {
+    let Tracked { max, count } = machine.tracked.unwrap_or_default();
     let needed = count + need.devices;
     let lift = format!("`sysctl -w net.netfilter.nf_conntrack_max={needed}`");
     let weight = if count > 0 { Weight::Stops } else { Weight::Slows };
-    (needed > max)
-        .then(|| Obstacle { weight, ..need.meets("connections that the firewall tracks", needed, max, lift) })
+    Obstacle { weight, ..need.stops("connections that the firewall tracks", needed, max, lift) }
 }
 
 /// Need with one page waiting in each socket; any waiting frame takes at least a page.
-fn tcp_memory(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
-    let needed_bytes = need.devices * need.ends() * machine.page_bytes;
-    let pressure_bytes = machine.tcp_pressure_bytes;
-    let slows = pressure_bytes > 0 && needed_bytes > pressure_bytes;
-    let pages = needed_bytes / machine.page_bytes.max(1);
+fn tcp_memory(need: &MachineNeed, machine: &Machine) -> Obstacle {
+    let pages = need.devices * need.ends();
     let lift = format!("`sysctl -w net.ipv4.tcp_mem=\"{pages} {} {}\"`", pages * 4 / 3, pages * 2);
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let limit = "MiB for what waits in sockets, a page in each";
-    slows.then(|| Obstacle {
-        weight: Weight::Slows,
-        ..need.meets(limit, mib(needed_bytes), mib(pressure_bytes), lift)
-    })
+    let slows = need.stops(limit, pages * machine.page_bytes, machine.tcp_pressure_bytes, lift);
+    Obstacle { weight: Weight::Slows, unit: 1 << 20, ..slows }
 }
 
-fn backlog(need: &MachineNeed, machine: &Machine) -> Option<Obstacle> {
+fn backlog(need: &MachineNeed, machine: &Machine) -> Obstacle {
     let needed = need.devices.min(u64::from(HANDSHAKES_MAX));
-    // The queue is of the node's machine.
-    let slows = need.node == NodeAt::Loopback && machine.backlog_max > 0 && needed > machine.backlog_max;
     let lift = format!("`sysctl -w net.core.somaxconn={}` before the node is started", needed.max(4_096));
+    // The queue is of the node's machine.
+    let allowed = if need.sources.is_none() { machine.backlog_max } else { 0 };
     let limit = "connections that wait to be accepted";
-    slows.then(|| Obstacle { weight: Weight::Slows, ..need.meets(limit, needed, machine.backlog_max, lift) })
+    Obstacle { weight: Weight::Slows, ..need.stops(limit, needed, allowed, lift) }
 }
 
 impl Machine {
@@ -252,8 +230,10 @@ impl Machine {
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, needed, allowed, lift, .. } = self;
+        let Self { limit, lift, .. } = self;
         let devices = grouped(self.devices);
+        let needed = grouped(self.needed.div_ceil(self.unit));
+        let allowed = grouped(self.allowed.div_ceil(self.unit));
         write!(
             f,
             "{limit}: {devices} devices need {needed}, this machine allows {allowed}; lift it by {lift}"
@@ -263,15 +243,10 @@ impl fmt::Display for Obstacle {
 
 /// Groups digits by three: 250 000.
 fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
+    if number < 1_000 {
+        return number.to_string();
     }
-    text
+    format!("{} {:03}", grouped(number / 1_000), number % 1_000)
 }
 
 #[cfg(test)]
@@ -292,11 +267,11 @@ mod tests {
     };
 
     fn here(devices: u64) -> MachineNeed {
-        MachineNeed { devices, workers_min: 1, node: NodeAt::Loopback }
+        MachineNeed { devices, workers_min: 1, sources: None }
     }
 
     fn elsewhere(devices: u64, sources: u64) -> MachineNeed {
-        MachineNeed { devices, workers_min: 1, node: NodeAt::Elsewhere { sources } }
+        MachineNeed { devices, workers_min: 1, sources: Some(sources) }
     }
 
     fn only(need: &MachineNeed, machine: &Machine, weight: Weight) -> String {
@@ -383,7 +358,7 @@ mod tests {
     #[test]
     fn a_run_needs_what_its_flags_say() {
         let need = MachineNeed::of(&resolve("--devices 500 --workers 3").unwrap());
-        assert_eq!(need, Some(MachineNeed { devices: 500, workers_min: 3, node: NodeAt::Loopback }));
+        assert_eq!(need, Some(MachineNeed { devices: 500, workers_min: 3, sources: None }));
         let flags = "--devices 500 --viewer-door ws://192.0.2.1:7600 --source 192.0.2.7 --source 192.0.2.8";
         assert_eq!(MachineNeed::of(&resolve(flags).unwrap()), Some(elsewhere(500, 2)));
         assert_eq!(MachineNeed::of(&resolve("--devices 500 --worker 127.0.0.1:7").unwrap()), None);

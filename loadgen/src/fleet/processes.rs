@@ -11,11 +11,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::{monotonic_ns, sleep_until};
+use crate::devices::assignment::Assignment;
 use crate::error::RunError;
-use crate::fleet::remote::{Difference, Ping, Remote};
-use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
+use crate::fleet::remote::{self, Difference, Ping};
+use crate::fleet::words::{Order, Progress, Word, WorkerResult};
 use crate::machine::descriptors::{DEVICES_PER_PROCESS_MAX, devices_per_process};
 use crate::scenario::plan::Plan;
+use crate::wire::doors::Door;
 
 /// Most workers of a run, and of a machine with `--listen`.
 pub(crate) const WORKERS_MAX: u32 = 250;
@@ -30,23 +32,6 @@ const CLOCK_AGE_MAX_NS: u64 = 5_000_000_000;
 
 /// Longest word: the result of a worker with many rooms and reliable messages has some hundreds of megabytes.
 const WORD_BYTES_MAX: u64 = 1 << 30;
-
-/// The reason why workers failed.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// A worker's complaint about the viewer door.
-    #[error("{0}")]
-    Door(String),
-    /// A named worker ended, is out of reach, or sent nonsense.
-    #[error("{0}")]
-    Worker(String),
-}
-
-impl From<Trouble> for String {
-    fn from(trouble: Trouble) -> Self {
-        trouble.to_string()
-    }
-}
 
 /// Worker index and its word; `None`: the worker ended.
 type HeardWord = (usize, Option<Word>);
@@ -76,11 +61,12 @@ impl Latest {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Fleet {
     workers: Vec<Worker>,
     words: Receiver<HeardWord>,
-    latest: Latest,
+    /// Shared with other threads, which may ask while this thread waits.
+    pub(crate) latest: Latest,
+    viewer_door: Door,
 }
 
 struct Worker {
@@ -88,16 +74,9 @@ struct Worker {
     orders: Option<Box<dyn Write + Send>>,
 }
 
-#[derive(Debug)]
 enum WorkerAt {
     Here(Child),
     There { stream: TcpStream, difference: Difference, at: String },
-}
-
-impl std::fmt::Debug for Worker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("place", &self.place).finish_non_exhaustive()
-    }
 }
 
 impl Fleet {
@@ -109,52 +88,43 @@ impl Fleet {
     pub(crate) fn start(plan: &Plan) -> Result<Self, RunError> {
         let workers = workers_for(plan).map_err(RunError::Usage)?;
         let (sender, words) = sync_channel(WORDS_MAX);
-        let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default() };
+        let viewer_door = plan.target.viewer_door.clone();
+        let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default(), viewer_door };
         // Each run draws its own addresses, so lingering ports of the last run are not in the way.
         let subnet = fastrand::u8(1..=250);
-        for index in 0..workers {
-            let source = Ipv4Addr::new(127, 0, subnet, u8::try_from(index % 250 + 1).unwrap_or(1));
-            fleet.add(plan, assignment(plan, index, workers, source), &sender)?;
+        for worker in 0..workers {
+            let source = Ipv4Addr::new(127, 0, subnet, u8::try_from(worker % 250 + 1).unwrap_or(1));
+            let handshakes_max = HANDSHAKES_MAX.div_ceil(workers);
+            let plan = plan.clone();
+            fleet.add(Assignment { plan, worker, workers, source, handshakes_max, ahead_ns: 0 }, &sender)?;
         }
         Ok(fleet)
     }
 
-    fn add(
-        &mut self,
-        plan: &Plan,
-        assignment: Assignment,
-        sender: &SyncSender<HeardWord>,
-    ) -> Result<(), RunError> {
+    fn add(&mut self, mut assignment: Assignment, sender: &SyncSender<HeardWord>) -> Result<(), RunError> {
         let index = self.workers.len();
         let starting = |error: std::io::Error| RunError::Usage(format!("starting a worker process: {error}"));
-        let machines = &plan.target.remote_workers;
-        let (worker, words, ahead_ns): (Worker, Box<dyn Read + Send>, i64) = if machines.is_empty() {
-            let mut child = worker_process()
-                .map_err(starting)?
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .map_err(starting)?;
-            let orders = child.stdin.take();
-            let stdout = child.stdout.take();
-            let orders = orders.map(|orders| Box::new(orders) as Box<dyn Write + Send>);
-            let stdout =
-                stdout.ok_or_else(|| RunError::Usage("a worker process without an output".into()))?;
-            (Worker { place: WorkerAt::Here(child), orders }, Box::new(stdout), 0)
+        let machines = &assignment.plan.target.remote_workers;
+        let (worker, words): (Worker, Box<dyn Read + Send>) = if machines.is_empty() {
+            let mut command = worker_process().map_err(starting)?;
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(starting)?;
+            let orders = child.stdin.take().map(|orders| Box::new(orders) as Box<dyn Write + Send>);
+            let mute = || RunError::Usage("a worker process without an output".into());
+            let stdout = child.stdout.take().ok_or_else(mute)?;
+            (Worker { place: WorkerAt::Here(child), orders }, Box::new(stdout))
         } else {
             let at = machines[index % machines.len()].clone();
-            let Remote { stream, difference } = Remote::connect(&at).map_err(RunError::Target)?;
+            let (stream, difference) = remote::connect(&at).map_err(RunError::Target)?;
             let orders = stream.try_clone().map_err(starting)?;
             let words = stream.try_clone().map_err(starting)?;
             let place = WorkerAt::There { stream, difference, at };
-            (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words), difference.ahead_ns)
+            assignment.ahead_ns = difference.ahead_ns;
+            (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words))
         };
         self.workers.push(worker);
         let sender = sender.clone();
         let latest = self.latest.clone();
         std::thread::spawn(move || hear_words(words, index, &sender, &latest));
-        let prepare = Order::Prepare { ahead_ns, sources: plan.target.sources.clone() };
-        self.order(index, &prepare).map_err(starting)?;
         self.order(index, &Order::Connect(Box::new(assignment))).map_err(starting)
     }
 
@@ -165,29 +135,33 @@ impl Fleet {
         orders.flush()
     }
 
-    pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), Trouble> {
+    pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), RunError> {
         (0..self.workers.len()).try_for_each(|index| self.tell(index, order))
     }
 
-    fn tell(&mut self, index: usize, order: &Order) -> Result<(), Trouble> {
+    fn tell(&mut self, index: usize, order: &Order) -> Result<(), RunError> {
         self.order(index, order).map_err(|error| self.worker(index, &format!("takes no orders: {error}")))
     }
 
-    fn worker(&self, index: usize, what: &str) -> Trouble {
+    fn worker(&self, index: usize, what: &str) -> RunError {
         let number = index + 1;
         let workers = self.workers.len();
         let at = match self.workers.get(index).map(|worker| &worker.place) {
             Some(WorkerAt::There { at, .. }) => format!(" ({at})"),
             Some(WorkerAt::Here(_)) | None => String::new(),
         };
-        Trouble::Worker(format!("worker {number} of {workers}{at} {what}"))
+        RunError::Target(format!("worker {number} of {workers}{at} {what}"))
+    }
+
+    fn at_door(&self, reason: &str) -> RunError {
+        RunError::Target(format!("viewer door {}: {reason}", self.viewer_door))
     }
 
     /// The trouble behind an unexpected word.
-    fn failure(&self, heard: HeardWord) -> Trouble {
+    fn failure(&self, heard: HeardWord) -> RunError {
         let (index, word) = heard;
         match word {
-            Some(Word::Failed { reason }) => Trouble::Door(reason),
+            Some(Word::Failed { reason }) => self.at_door(&reason),
             Some(other) => self.worker(index, &format!("spoke out of turn: {other:?}")),
             None => self.worker(index, "ended"),
         }
@@ -197,8 +171,8 @@ impl Fleet {
     /// 0 where all workers are on this machine.
     ///
     /// # Errors
-    /// [`Trouble`] when a worker gave up or ended.
-    pub(crate) fn clock_error_ns(&mut self) -> Result<u64, Trouble> {
+    /// [`RunError::Target`] when a worker gave up or ended.
+    pub(crate) fn clock_error_ns(&mut self) -> Result<u64, RunError> {
         let mut most_ns = 0;
         for index in 0..self.workers.len() {
             // Workers on this machine share its monotonic clock.
@@ -237,11 +211,6 @@ impl Fleet {
         self.workers.iter().map(of_worker).sum()
     }
 
-    /// Shared with other threads, which may ask while this thread waits.
-    pub(crate) fn latest(&self) -> Latest {
-        self.latest.clone()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.workers.len()
     }
@@ -249,15 +218,19 @@ impl Fleet {
     /// Waits until every device is in its room.
     ///
     /// # Errors
-    /// [`Trouble`] when a worker gave up or ended, or after `connect_seconds`.
-    pub(crate) fn await_ready(&self, connect_seconds: u64, mut tell: impl FnMut(u64)) -> Result<(), Trouble> {
+    /// [`RunError::Target`] when a worker gave up or ended, or after `connect_seconds`.
+    pub(crate) fn await_ready(
+        &self,
+        connect_seconds: u64,
+        mut tell: impl FnMut(u64),
+    ) -> Result<(), RunError> {
         let mut connected = vec![0; self.workers.len()];
         let mut ready = 0;
         let deadline_ns = monotonic_ns() + connect_seconds * 1_000_000_000;
         while ready < self.workers.len() {
             // A worker alive but not ready is still waiting for the door.
-            let late =
-                |_| Trouble::Door(format!("not every device was in its room after {connect_seconds} s"));
+            let reason = format!("not every device was in its room after {connect_seconds} s");
+            let late = |_| self.at_door(&reason);
             match self.hear(deadline_ns).map_err(late)? {
                 (index, Some(Word::Ready { devices })) => {
                     connected[index] = devices;
@@ -272,7 +245,7 @@ impl Fleet {
     }
 
     /// Waits until every worker knows the start.
-    pub(crate) fn await_started(&self) -> Result<(), Trouble> {
+    pub(crate) fn await_started(&self) -> Result<(), RunError> {
         let deadline_ns = monotonic_ns() + 10_000_000_000;
         for _ in 0..self.workers.len() {
             match self.hear(deadline_ns)? {
@@ -286,8 +259,8 @@ impl Fleet {
     /// Waits for every worker's result.
     ///
     /// # Errors
-    /// [`Trouble`] when a worker gave up or ended without a result, or a minute after `grace_ms`.
-    pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<WorkerResult>, Trouble> {
+    /// [`RunError::Target`] when a worker gave up or ended without a result, or a minute after `grace_ms`.
+    pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<WorkerResult>, RunError> {
         let deadline_ns = monotonic_ns() + grace_ms * 1_000_000 + 60_000_000_000;
         let mut results: Vec<Option<WorkerResult>> = self.workers.iter().map(|_| None).collect();
         while let Some(awaited) = results.iter().position(Option::is_none) {
@@ -305,8 +278,8 @@ impl Fleet {
     /// Waits until `time_ns`, a time without words from workers.
     ///
     /// # Errors
-    /// [`Trouble`] as soon as a worker gave up or ended.
-    pub(crate) fn stay_until(&self, time_ns: u64) -> Result<(), Trouble> {
+    /// [`RunError::Target`] as soon as a worker gave up or ended.
+    pub(crate) fn stay_until(&self, time_ns: u64) -> Result<(), RunError> {
         let left = Duration::from_nanos(time_ns.saturating_sub(monotonic_ns()));
         match self.words.recv_timeout(left) {
             Ok(heard) => Err(self.failure(heard)),
@@ -316,38 +289,14 @@ impl Fleet {
                 sleep_until(time_ns);
                 Ok(())
             }
-            Err(RecvTimeoutError::Disconnected) => Err(Trouble::Worker("all workers ended".into())),
+            Err(RecvTimeoutError::Disconnected) => Err(RunError::Target("all workers ended".into())),
         }
     }
 
-    fn hear(&self, deadline_ns: u64) -> Result<HeardWord, Trouble> {
+    fn hear(&self, deadline_ns: u64) -> Result<HeardWord, RunError> {
         let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
-        self.words.recv_timeout(left).map_err(|_| Trouble::Worker("workers did not answer in time".into()))
-    }
-}
-
-fn assignment(plan: &Plan, worker: u32, workers: u32, source: Ipv4Addr) -> Assignment {
-    Assignment {
-        loads: plan.loads.clone(),
-        rooms: plan.rooms,
-        limits: plan.limits.clone(),
-        others: plan.others,
-        reliable: plan.reliable.clone(),
-        awkward: plan.awkward,
-        encoding: plan.encoding,
-        seed: plan.seed,
-        room_stem: plan.target.room_stem.clone(),
-        viewer_door: plan.target.viewer_door.clone(),
-        device_token: plan.target.device_token.clone(),
-        worker,
-        workers,
-        devices: plan.devices,
-        audience: plan.audience.clone(),
-        sizes: plan.sizes,
-        storms: plan.storms.clone(),
-        warm_up_ms: plan.warm_up_ms,
-        source,
-        handshakes_max: HANDSHAKES_MAX.div_ceil(workers),
+        let late = |_| RunError::Target("workers did not answer in time".into());
+        self.words.recv_timeout(left).map_err(late)
     }
 }
 
@@ -372,15 +321,13 @@ impl Drop for Fleet {
 fn hear_words(words: Box<dyn Read + Send>, index: usize, sender: &SyncSender<HeardWord>, latest: &Latest) {
     let mut words = BufReader::new(words);
     while let Some(word) = next_word(&mut words, WORD_BYTES_MAX) {
-        let word = match word {
-            Word::Progress(said) => {
-                latest.hear(index, said);
-                continue;
+        match word {
+            Word::Progress(said) => latest.hear(index, said),
+            word => {
+                if sender.send((index, Some(word))).is_err() {
+                    return;
+                }
             }
-            word => word,
-        };
-        if sender.send((index, Some(word))).is_err() {
-            return;
         }
     }
     drop(sender.send((index, None)));
@@ -405,10 +352,8 @@ pub(crate) fn worker_process() -> std::io::Result<Command> {
 fn workers_for(plan: &Plan) -> Result<u32, String> {
     let machines = u32::try_from(plan.target.remote_workers.len()).unwrap_or(u32::MAX);
     let (capacity, least) = match machines {
-        0 => (devices_per_process()?, plan.target.workers_min),
-        machines => {
-            (DEVICES_PER_PROCESS_MAX, plan.target.workers_min.max(machines).next_multiple_of(machines))
-        }
+        0 => (devices_per_process()?, plan.target.workers),
+        machines => (DEVICES_PER_PROCESS_MAX, plan.target.workers.max(machines).next_multiple_of(machines)),
     };
     let needed = plan.devices.div_ceil(capacity).next_multiple_of(machines.max(1));
     let workers = needed.max(least).min(plan.devices);
@@ -425,43 +370,32 @@ fn workers_for(plan: &Plan) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::args::tests::resolve;
-
-    #[test]
-    fn where_devices_hop_a_worker_has_the_rooms_of_all() {
-        let rooms = |flags: &str, worker| {
-            let plan = resolve(&format!("--devices 6 --rooms 2 {flags}")).unwrap();
-            assignment(&plan, worker, 2, Ipv4Addr::LOCALHOST).own_rooms()
-        };
-        assert_eq!([rooms("", 0), rooms("", 1)], [[0], [1]]);
-        assert_eq!(rooms("--set habits.hop_share=0.5", 1), [0, 1]);
-    }
-
     /// Two workers on no machine, with these words.
     fn fleet(said: Vec<HeardWord>) -> Fleet {
         let (sender, words) = sync_channel(WORDS_MAX);
         said.into_iter().for_each(|heard| sender.send(heard).unwrap());
         let place = |_| WorkerAt::Here(Command::new("true").spawn().unwrap());
         let workers = (0..2).map(place).map(|place| Worker { place, orders: None }).collect();
-        Fleet { workers, words, latest: Latest::default() }
+        let viewer_door = "ws://127.0.0.1:7600".parse().unwrap();
+        Fleet { workers, words, latest: Latest::default(), viewer_door }
     }
 
     #[test]
     fn a_worker_that_ends_without_a_result_is_named_at_once_and_one_with_may_end() {
         let result = || Some(Word::Result(Box::default()));
-        let trouble = |fleet: &Fleet| fleet.await_results(0).unwrap_err();
+        let trouble = |fleet: &Fleet| fleet.await_results(0).unwrap_err().to_string();
         let ended = fleet(vec![(0, result()), (0, None), (1, None)]);
-        assert_eq!(trouble(&ended), Trouble::Worker("worker 2 of 2 ended".into()));
+        assert_eq!(trouble(&ended), "worker 2 of 2 ended");
         assert_eq!(fleet(vec![(1, result()), (1, None), (0, result())]).await_results(0).unwrap().len(), 2);
     }
 
     #[test]
     fn only_what_a_worker_says_of_the_door_is_the_doors() {
         let failed = Word::Failed { reason: "device 3: refused".into() };
-        let trouble = |said| fleet(vec![said]).await_ready(1, |_| {}).unwrap_err();
-        assert_eq!(trouble((1, Some(failed))), Trouble::Door("device 3: refused".into()));
-        assert_eq!(trouble((0, None)), Trouble::Worker("worker 1 of 2 ended".into()));
-        let wild = trouble((0, Some(Word::Started))).to_string();
+        let trouble = |said| fleet(vec![said]).await_ready(1, |_| {}).unwrap_err().to_string();
+        assert_eq!(trouble((1, Some(failed))), "viewer door ws://127.0.0.1:7600: device 3: refused");
+        assert_eq!(trouble((0, None)), "worker 1 of 2 ended");
+        let wild = trouble((0, Some(Word::Started)));
         assert!(wild.starts_with("worker 1 of 2 spoke out of turn"), "{wild}");
     }
 

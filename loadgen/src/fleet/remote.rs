@@ -61,25 +61,19 @@ impl Difference {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Remote {
-    pub(crate) stream: TcpStream,
-    pub(crate) difference: Difference,
-}
-
-impl Remote {
-    /// Connects, sends the key and measures the clock difference.
-    ///
-    /// # Errors
-    /// A sentence with the worker and the mistake.
-    pub(crate) fn connect(worker: &str) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("worker {worker}: {error}");
-        let address = resolve(worker).map_err(|reason| failed(&reason))?;
-        let mut stream =
-            TcpStream::connect_timeout(&address, WORD_AGE_MAX).map_err(|error| failed(&error))?;
-        let difference = ask_time(&mut stream).map_err(|reason| failed(&reason))?;
-        Ok(Self { stream, difference })
-    }
+/// Connects to a worker, sends the key and measures the clock difference.
+///
+/// # Errors
+/// A sentence with the worker and the mistake.
+pub(crate) fn connect(worker: &str) -> Result<(TcpStream, Difference), String> {
+    let connected = || -> Result<_, String> {
+        let address = resolve(worker)?;
+        let stream = TcpStream::connect_timeout(&address, WORD_AGE_MAX);
+        let mut stream = stream.map_err(|error| error.to_string())?;
+        let difference = ask_time(&mut stream)?;
+        Ok((stream, difference))
+    };
+    connected().map_err(|reason| format!("worker {worker}: {reason}"))
 }
 
 pub(crate) fn resolve(worker: &str) -> Result<SocketAddr, String> {

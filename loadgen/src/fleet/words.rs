@@ -1,89 +1,20 @@
 //! The words between a coordinator and its workers: one JSON line each.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use serde::{Deserialize, Serialize};
 
+use crate::devices::assignment::Assignment;
 use crate::devices::moves::Moves;
 use crate::devices::readable::Reading;
 use crate::devices::streams::StreamTally;
 use crate::devices::type_figures::TypeFigures;
 use crate::figures::latency::Buckets;
-use crate::ledger::{RoomSeen, StreamSeen, Tally, Violations};
-use crate::scenario::audience::Audience;
-use crate::scenario::habits::{Awkward, Storm};
-use crate::scenario::mix::{Limit, Load};
-use crate::scenario::plan::Reliable;
-use crate::scenario::seating::{Seating, Sizes};
-use crate::wire::doors::Door;
-use crate::wire::frame::Encoding;
-
-/// One worker's part of a run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Assignment {
-    pub(crate) loads: Vec<Load>,
-    pub(crate) rooms: u32,
-    pub(crate) limits: Vec<Limit>,
-    pub(crate) others: bool,
-    pub(crate) reliable: Option<Reliable>,
-    pub(crate) awkward: Awkward,
-    pub(crate) encoding: Encoding,
-    pub(crate) seed: u64,
-    pub(crate) room_stem: String,
-    pub(crate) viewer_door: Door,
-    pub(crate) device_token: Option<String>,
-    /// Index of this worker, and number of workers. Device n belongs to worker n modulo `workers`.
-    pub(crate) worker: u32,
-    pub(crate) workers: u32,
-    /// Devices of the whole run.
-    pub(crate) devices: u32,
-    pub(crate) audience: Audience,
-    pub(crate) sizes: Sizes,
-    pub(crate) storms: Vec<Storm>,
-    /// Messages due this soon after the start are in the ledger and in no latency figure.
-    pub(crate) warm_up_ms: u64,
-    pub(crate) source: Ipv4Addr,
-    pub(crate) handshakes_max: u32,
-}
-
-impl Assignment {
-    pub(crate) fn own_devices(&self) -> u32 {
-        self.devices.saturating_sub(self.worker).div_ceil(self.workers.max(1))
-    }
-
-    pub(crate) fn seating(&self) -> Seating {
-        Seating::new(self.sizes, self.devices, self.rooms, self.seed)
-    }
-
-    /// The rooms open to this worker's devices, sorted, without repeats.
-    pub(crate) fn own_rooms(&self) -> Vec<u32> {
-        if self.awkward.hop_share > 0 {
-            return (0..self.rooms.min(self.devices)).collect();
-        }
-        let mut rooms = self.seats();
-        rooms.sort_unstable();
-        rooms.dedup();
-        rooms
-    }
-
-    /// The room of each of this worker's devices.
-    pub(crate) fn seats(&self) -> Vec<u32> {
-        let seating = self.seating();
-        let own = (self.worker..self.devices).step_by(self.workers.max(1) as usize);
-        own.map(|device| seating.room_of(device)).collect()
-    }
-}
+use crate::ledger::{RoomSeen, StreamSeen, Tally, Violations, add_fields};
 
 /// Coordinator to worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
     Clock,
-    /// The lead of the worker's clock over the coordinator's, and the source addresses of its devices.
-    Prepare {
-        ahead_ns: i64,
-        sources: Vec<IpAddr>,
-    },
     Connect(Box<Assignment>),
     Start {
         start_ns: u64,
@@ -148,11 +79,7 @@ impl Progress {
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        self.watching += other.watching;
-        self.joining += other.joining;
-        self.frames += other.frames;
-        self.deliveries += other.deliveries;
-        self.violations += other.violations;
+        add_fields!(self, other; watching, joining, frames, deliveries, violations);
         add_buckets(&mut self.latency, &other.latency);
     }
 }

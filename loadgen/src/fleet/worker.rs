@@ -9,19 +9,17 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use crate::clock::{self, monotonic_ns, thread_processor_ns};
+use crate::devices::assignment::Assignment;
 use crate::devices::known::Known;
 use crate::devices::readable::Readers;
 use crate::devices::streams::{Original, Streams};
-use crate::devices::viewer::{Crowd, Devices, Seats};
-use crate::devices::watch::{RoomToWatch, Watch};
-use crate::fleet::words::{Assignment, Order, Progress, Word, WorkerResult};
+use crate::devices::viewer::Devices;
+use crate::devices::watch::Watch;
+use crate::fleet::words::{Order, Progress, Word, WorkerResult};
 use crate::ledger::APPLY_AGE_MAX_NS;
 use crate::machine::busy::Busiest;
 use crate::machine::environment::{file, memory_bytes};
 use crate::machine::sockets;
-use crate::scenario::payload::{Payloads, reliable_seed};
-use crate::scenario::plan::room_name;
-use crate::wire::handshake::Handshake;
 
 /// Longest wait of one turn: pings, retries and deadlines are checked between turns.
 const TURN: Duration = Duration::from_millis(50);
@@ -40,9 +38,11 @@ const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
 pub(crate) fn run() -> std::io::Result<()> {
     let Some(assignment) = await_assignment()? else { return Ok(()) };
     let rooms = assignment.own_rooms();
-    let mut viewers = crowd(&assignment, &rooms)?;
+    let own_devices = assignment.own_devices();
+    let warm_up_ns = assignment.plan.warm_up_ms * 1_000_000;
+    let mut viewers = crowd(*assignment, &rooms)?;
     let orders = listen(viewers.waker()?);
-    let mut state = State { ready: false, reported: 0, finish: None, use_of: ThreadUse::default() };
+    let mut state = State::default();
     loop {
         if let Err(reason) = viewers.turn(TURN) {
             return say(&Word::Failed { reason });
@@ -50,13 +50,17 @@ pub(crate) fn run() -> std::io::Result<()> {
         state.report(&mut viewers)?;
         match orders.try_recv() {
             Ok(Order::Start { start_ns }) => {
-                viewers.watch.start(start_ns, assignment.warm_up_ms * 1_000_000);
+                viewers.watch.start(start_ns, warm_up_ns);
                 viewers.begin(start_ns);
-                state.use_of.begin(monotonic_ns());
+                let now_ns = monotonic_ns();
+                state.busiest = Some(Busiest::from(now_ns, thread_processor_ns()));
+                state.progress_ns = now_ns + PROGRESS_EVERY_NS;
                 say(&Word::Started)?;
             }
             Ok(Order::Finish { accepted, heads, grace_ms }) => {
-                state.use_of.end(monotonic_ns());
+                if let Some(busiest) = state.busiest.take() {
+                    state.busy = busiest.end(monotonic_ns(), thread_processor_ns());
+                }
                 let rooms = || rooms.iter().map(|room| *room as usize);
                 let in_room = |room: usize| {
                     accepted.iter().map(|rooms| rooms.get(room).copied().unwrap_or(0)).collect()
@@ -70,12 +74,12 @@ pub(crate) fn run() -> std::io::Result<()> {
                 }
             }
             Ok(Order::Clock) => say_time()?,
-            Ok(Order::Connect(_) | Order::Prepare { .. }) | Err(TryRecvError::Empty) => {}
+            Ok(Order::Connect(_)) | Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(()),
         }
         if state.finish.as_mut().is_some_and(|finish| finish.is_over(&viewers)) {
             viewers.end();
-            say(&Word::Result(Box::new(outcome(&mut viewers, assignment.own_devices(), state.use_of.busy))))?;
+            say(&Word::Result(Box::new(outcome(&mut viewers, own_devices, state.busy))))?;
             // The devices stay until the coordinator has read the node's cost: their leaving is no part of
             // the run.
             while let Ok(order) = orders.recv() {
@@ -99,11 +103,11 @@ fn await_assignment() -> std::io::Result<Option<Box<Assignment>>> {
         }
         match serde_json::from_str(&line)? {
             Order::Clock => say_time()?,
-            Order::Prepare { ahead_ns, sources } => {
-                clock::is_ahead_by(ahead_ns);
-                sockets::come_from(sources);
+            Order::Connect(assignment) => {
+                clock::is_ahead_by(assignment.ahead_ns);
+                sockets::come_from(assignment.plan.target.sources.clone());
+                return Ok(Some(assignment));
             }
-            Order::Connect(assignment) => return Ok(Some(assignment)),
             Order::Start { .. } | Order::Finish { .. } => {
                 return Err(std::io::Error::other("nothing starts or ends before it is connected"));
             }
@@ -142,41 +146,17 @@ fn outcome(viewers: &mut Devices, devices: u32, busy: f64) -> WorkerResult {
     }
 }
 
+#[derive(Default)]
 struct State {
     ready: bool,
     reported: usize,
     finish: Option<Finish>,
-    use_of: ThreadUse,
-}
-
-/// Processor use of this thread while messages are published.
-#[derive(Debug, Default)]
-struct ThreadUse {
-    /// `Some` while publishing.
+    /// Processor use of this thread; `Some` while messages are published.
     busiest: Option<Busiest>,
     /// Share of a processor in the busiest second; 0 until publishing ends.
     busy: f64,
     /// Due time of the next progress word; 0 before publishing.
     progress_ns: u64,
-}
-
-impl ThreadUse {
-    fn begin(&mut self, now_ns: u64) {
-        self.busiest = Some(Busiest::from(now_ns, thread_processor_ns()));
-        self.progress_ns = now_ns + PROGRESS_EVERY_NS;
-    }
-
-    fn read(&mut self, now_ns: u64) {
-        if let Some(busiest) = self.busiest.as_mut().filter(|busiest| busiest.is_due(now_ns)) {
-            busiest.read(now_ns, thread_processor_ns());
-        }
-    }
-
-    fn end(&mut self, now_ns: u64) {
-        if let Some(busiest) = self.busiest.take() {
-            self.busy = busiest.end(now_ns, thread_processor_ns());
-        }
-    }
 }
 
 impl State {
@@ -185,19 +165,21 @@ impl State {
     fn report(&mut self, viewers: &mut Devices) -> std::io::Result<()> {
         if self.ready {
             let now_ns = monotonic_ns();
-            self.use_of.read(now_ns);
-            if self.use_of.progress_ns == 0 || now_ns < self.use_of.progress_ns {
+            if let Some(busiest) = &mut self.busiest {
+                busiest.look(now_ns, thread_processor_ns);
+            }
+            if self.progress_ns == 0 || now_ns < self.progress_ns {
                 return Ok(());
             }
-            self.use_of.progress_ns = now_ns + PROGRESS_EVERY_NS;
+            self.progress_ns = now_ns + PROGRESS_EVERY_NS;
             return say(&Word::Progress(progress(viewers)));
         }
         if viewers.is_ready() {
             self.ready = true;
-            return say(&Word::Ready { devices: viewers.watching() as u64 });
+            return say(&Word::Ready { devices: viewers.watching as u64 });
         }
-        if viewers.watching() >= self.reported + 1_000 {
-            self.reported = viewers.watching();
+        if viewers.watching >= self.reported + 1_000 {
+            self.reported = viewers.watching;
             say(&Word::Connected { devices: self.reported as u64 })?;
         }
         Ok(())
@@ -205,7 +187,7 @@ impl State {
 }
 
 fn progress(viewers: &mut Devices) -> Progress {
-    let watching = viewers.watching() as u64;
+    let watching = viewers.watching as u64;
     let joining = viewers.joining() as u64;
     let watch = &mut viewers.watch;
     Progress {
@@ -241,7 +223,7 @@ impl Finish {
         }
         self.newest = newest;
         // No device leaves any more, so returns move the end by at most `RETURN_MAX_NS`.
-        let last_ns = viewers.latest_return_ns() + APPLY_AGE_MAX_NS + SETTLE_NS;
+        let last_ns = viewers.latest_return_ns + APPLY_AGE_MAX_NS + SETTLE_NS;
         now_ns >= self.deadline_ns.max(last_ns.min(self.deadline_ns + RETURN_MAX_NS))
             || self.level_since_ns.is_some_and(|since_ns| {
                 // Without a device present throughout, the end of a room's messages is unknown, so wait as
@@ -251,52 +233,16 @@ impl Finish {
     }
 }
 
-/// `rooms` are the devices' rooms, sorted, without repeats.
-fn crowd(assignment: &Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
-    let name = |room: &u32| room_name(&assignment.room_stem, *room);
-    let places = assignment.seats().into_iter().map(|room| rooms.partition_point(|other| *other < room));
-    let seats = Seats {
-        room_names: rooms.iter().map(name).collect(),
-        places: places.map(|place| u32::try_from(place).unwrap_or(u32::MAX)).collect(),
-    };
-    let to_watch = rooms.iter().map(|room| RoomToWatch { room: *room, name: name(room) });
-    let known = Known::new(assignment.loads.clone(), assignment.seed)
-        .with_limits(&assignment.limits)
-        .with_others(assignment.others);
-    let limits = assignment.limits.len();
-    let own = assignment.own_devices();
-    let apart = assignment.workers.max(1);
-    let readers = (limits > 0).then(|| Readers::new(limits, own, assignment.worker, apart));
-    let streams = assignment.reliable.as_ref().map(|reliable| {
-        let original = Original {
-            schedule: reliable.schedule.clone(),
-            payloads: Payloads::new(reliable.length, reliable_seed(assignment.seed)),
-            types: reliable.types.clone(),
-            ttl_ms: reliable.ttl_ms,
-            others: assignment.others,
-        };
-        Streams::new(original, rooms.iter().copied())
-    });
-    let mut watch = Watch::new(known, assignment.encoding, to_watch);
-    watch.streams = streams;
-    watch.readers = readers;
-    watch.through_restarts = assignment.awkward.through_restarts;
-    let door = assignment.viewer_door.clone();
-    let address = door.address();
-    let crowd = Crowd {
-        worker: assignment.worker,
-        workers: assignment.workers.max(1),
-        rooms: assignment.rooms,
-        seating: assignment.seating(),
-        audience: assignment.audience.clone(),
-        storms: assignment.storms.clone(),
-        source: assignment.source,
-        handshakes_max: assignment.handshakes_max,
-        awkward: assignment.awkward,
-        seed: assignment.seed,
-    };
-    let handshake = Handshake::new(door, assignment.encoding, assignment.device_token.clone());
-    Devices::new(crowd, address, handshake, assignment.encoding.ping(), seats, watch)
+fn crowd(assignment: Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
+    let Assignment { plan, worker, workers, .. } = &assignment;
+    let mut known = Known::new(plan.loads.clone(), &plan.limits, plan.seed);
+    known.others = plan.others;
+    let mut watch = Watch::new(known, plan.encoding, &plan.target.room_stem, rooms);
+    watch.streams = Original::of(plan).map(|original| Streams::new(original, rooms.iter().copied()));
+    let limits = plan.limits.len();
+    watch.readers = (limits > 0).then(|| Readers::new(limits, assignment.own_devices(), *worker, *workers));
+    watch.through_restarts = plan.awkward.through_restarts;
+    Devices::new(assignment, rooms, watch)
 }
 
 /// Reads orders on a thread of its own. The thread ends, and with it the worker, when stdin closes.

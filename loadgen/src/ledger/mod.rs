@@ -21,6 +21,6 @@ pub(crate) use published::{Outcome, Published};
 pub(crate) use reliable::{APPLY_AGE_MAX_NS, ApplyTimes, Stored, check_stored, check_stream};
 pub(crate) use seen::{Claim, Numbers, RoomSeen, Told};
 pub(crate) use stream::{StreamSeen, What};
-pub(crate) use tally::Tally;
+pub(crate) use tally::{Tally, add_fields};
 pub(crate) use verdict::{Account, Case, check, check_one_life};
 pub(crate) use violation::{Kind, Violations};

@@ -24,7 +24,7 @@ struct Attempt {
 
 #[derive(Debug)]
 pub(crate) struct Published {
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     attempts: Vec<Attempt>,
     outcomes: Vec<Outcome>,
     /// Offsets by message, 0: none. Empty until an answer names an offset, so chat costs no memory here.
@@ -50,10 +50,6 @@ impl Published {
             outcomes: vec![Outcome::Unsent; messages],
             offsets: Vec::new(),
         }
-    }
-
-    pub(crate) fn schedule(&self) -> &Schedule {
-        &self.schedule
     }
 
     /// Notes the beginning of `request`. Until an answer comes, the messages are unknown.

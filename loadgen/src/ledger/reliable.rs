@@ -226,9 +226,9 @@ impl StreamLife<'_> {
     /// Messages are applied within 3 s of the answer (I2). Devices soon after a return are counted apart, in
     /// `after_return`.
     fn check_times(&self, times: &mut ApplyTimes, violations: &mut Violations) {
-        let start_ns = self.published.schedule().start_ns;
+        let start_ns = self.published.schedule.start_ns;
         for (offset, number, seen) in self.messages() {
-            let due_ns = self.published.schedule().due_ns(number);
+            let due_ns = self.published.schedule.due_ns(number);
             let answered_ns = self.published.answered_ns(number);
             let ok = self.published.outcome(number) == Outcome::Ok;
             let is_timed = u64::from(due_ns >= times.timed_from_ns);

@@ -16,3 +16,11 @@ pub(crate) struct Tally {
     /// Bytes of frames, without WebSocket headers.
     pub(crate) bytes: u64,
 }
+
+/// Adds the named fields of another value to the fields of this value.
+macro_rules! add_fields {
+    ($to:expr, $from:expr; $($field:ident),+) => {
+        $($to.$field += $from.$field;)+
+    };
+}
+pub(crate) use add_fields;

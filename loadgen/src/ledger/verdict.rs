@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::published::{Outcome, Published};
 use super::seen::{RoomSeen, TypeSeen};
 use super::span::Spans;
+use super::tally::add_fields;
 use super::violation::{Kind, Violations};
 use crate::scenario::mix::Load;
 
@@ -40,11 +41,7 @@ pub(crate) struct Account {
 impl Account {
     /// Adds the account of another room.
     pub(crate) fn add(&mut self, other: Self) {
-        self.accepted += other.accepted;
-        self.given += other.given;
-        self.others += other.others;
-        self.merged += other.merged;
-        self.skipped += other.skipped;
+        add_fields!(self, other; accepted, given, others, merged, skipped);
     }
 }
 
@@ -99,7 +96,7 @@ impl<'a> RoomCase<'a> {
     }
 
     fn number(&self, place: u32) -> u64 {
-        self.case.published.schedule().number_at(self.seen.room, place)
+        self.case.published.schedule.number_at(self.seen.room, place)
     }
 
     /// Every message in the room's order: the seq of the batch, and the place.
@@ -139,13 +136,14 @@ impl<'a> RoomCase<'a> {
     /// of an earlier message of equal key, so with keys the order is asked within each key.
     fn check_order(&self, violations: &mut Violations) {
         let published = self.case.published;
-        let schedule = self.case.published.schedule();
+        let schedule = &self.case.published.schedule;
         let Self { name, devices, .. } = self;
         let mut behind: BTreeMap<u32, Behind> = BTreeMap::new();
         // Backwards, so that one value is enough: the earliest answer of all messages behind.
         for (seq, place) in self.order().rev() {
             let number = self.number(place);
-            let behind = behind.entry(self.case.load.key_number(number)).or_default();
+            let nothing = Behind { earliest_answer: u64::MAX, answered: 0, next: None };
+            let behind = behind.entry(self.case.load.key_number(number)).or_insert(nothing);
             if behind.earliest_answer < published.sent_ns(number) {
                 violations.add(Kind::OutOfOrder, *devices, || {
                     let later = behind.answered;
@@ -229,7 +227,7 @@ impl<'a> RoomCase<'a> {
     fn check_totals(&self, spans: &mut Accounts, violations: &mut Violations) -> Account {
         let published = self.case.published;
         let Self { name, devices, .. } = self;
-        let mut is_seen = vec![false; published.schedule().messages_of(self.seen.room) as usize];
+        let mut is_seen = vec![false; published.schedule.messages_of(self.seen.room) as usize];
         for (_, place) in self.order() {
             // A forged place beyond the schedule is found elsewhere.
             if let Some(seen) = is_seen.get_mut(place as usize) {
@@ -326,12 +324,6 @@ struct Behind {
     earliest_answer: u64,
     answered: u64,
     next: Option<u64>,
-}
-
-impl Default for Behind {
-    fn default() -> Self {
-        Self { earliest_answer: u64::MAX, answered: 0, next: None }
-    }
 }
 
 #[cfg(test)]

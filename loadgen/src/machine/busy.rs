@@ -19,12 +19,18 @@ impl Busiest {
         Self { since: (now_ns, used_ns), most: None }
     }
 
-    /// A window is over, and a reading is worth its cost.
-    pub(crate) fn is_due(&self, now_ns: u64) -> bool {
+    /// Takes a reading once a window is over: until then a reading is not worth its cost.
+    pub(crate) fn look(&mut self, now_ns: u64, used_ns: impl FnOnce() -> u64) {
+        if self.is_due(now_ns) {
+            self.read(now_ns, used_ns());
+        }
+    }
+
+    fn is_due(&self, now_ns: u64) -> bool {
         now_ns >= self.since.0 + WINDOW_NS
     }
 
-    pub(crate) fn read(&mut self, now_ns: u64, used_ns: u64) {
+    fn read(&mut self, now_ns: u64, used_ns: u64) {
         self.most = Some(self.with(now_ns, used_ns));
         self.since = (now_ns, used_ns);
     }

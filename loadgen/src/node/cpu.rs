@@ -38,12 +38,9 @@ impl Spent {
     }
 }
 
-/// The first reading, or the reason for its absence.
+/// A reading of the node's counters.
 #[derive(Debug)]
-pub(crate) struct Meter(Result<MeterReading, String>);
-
-#[derive(Debug)]
-struct MeterReading {
+pub(crate) struct Meter {
     cpu_us: u64,
     joins: u64,
     at_ns: u64,
@@ -51,11 +48,14 @@ struct MeterReading {
 
 impl Meter {
     /// Reads the processor time before the first publish is due, with every device in its room.
-    pub(crate) fn begin(plan: &Plan) -> Self {
+    ///
+    /// # Errors
+    /// A sentence with the reason for the missing figure.
+    pub(crate) fn begin(plan: &Plan) -> Result<Self, String> {
         if plan.awkward.through_restarts {
-            return Self(Err("a node that is restarted counts its processor time anew".into()));
+            return Err("a node that is restarted counts its processor time anew".into());
         }
-        Self(MeterReading::take(plan))
+        Self::take(plan)
     }
 
     /// Reads again, after the last frame and before the devices leave.
@@ -63,18 +63,15 @@ impl Meter {
     /// # Errors
     /// A sentence with the reason for the missing figure.
     pub(crate) fn end(self, plan: &Plan) -> Result<Spent, String> {
-        let before = self.0?;
-        let after = MeterReading::take(plan)?;
-        let spent_us = after.cpu_us.checked_sub(before.cpu_us);
+        let after = Self::take(plan)?;
+        let spent_us = after.cpu_us.checked_sub(self.cpu_us);
         Ok(Spent {
             cpu_us: spent_us.ok_or_else(|| "the node was restarted during the run".to_owned())?,
-            took_us: after.at_ns.saturating_sub(before.at_ns) / 1_000,
-            joins: after.joins.saturating_sub(before.joins),
+            took_us: after.at_ns.saturating_sub(self.at_ns) / 1_000,
+            joins: after.joins.saturating_sub(self.joins),
         })
     }
-}
 
-impl MeterReading {
     fn take(plan: &Plan) -> Result<Self, String> {
         let door = &plan.target.ops_door;
         let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN])?;
@@ -113,11 +110,11 @@ impl CpuFigures {
             figures.spent = Some(spent);
             let shape = floor_shape(seen, plan).ok_or("no frame arrived")?;
             figures.cpu_per_frame_ns = Some(ratio(spent.cpu_us * 1_000, seen.frames));
-            if !plan.target.measures_floor {
+            if plan.target.no_floor {
                 return Err("--no-floor".into());
             }
             // The floor of this machine says nothing about another.
-            if !plan.target.viewer_door.address().ip().is_loopback() {
+            if !plan.target.viewer_door.is_loopback() {
                 return Err(format!("the node at {} is not on this machine", plan.target.viewer_door));
             }
             Floor::measure(FloorShape { devices: shape.devices.min(devices_per_process()?), ..shape })

@@ -76,7 +76,8 @@ impl Floor {
         // A thread of its own: its processor time and its processors are not the process's.
         let sending = std::thread::spawn(move || send_rounds(&sockets, shape));
         let floor = sending.join().map_err(|_| "the sender broke down".to_owned())?;
-        receivers.await_end();
+        // Its connections are closed by now.
+        drop(receivers.0.wait());
         floor
     }
 }
@@ -90,11 +91,6 @@ impl Receivers {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("receivers").arg(sender.to_string()).arg(receivers.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(Self)
-    }
-
-    /// Waits for the child, whose connections are closed by now.
-    fn await_end(&mut self) {
-        drop(self.0.wait());
     }
 }
 

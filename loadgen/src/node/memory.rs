@@ -57,10 +57,9 @@ impl MemoryFigures {
 
 impl fmt::Display for MemoryFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(settled) = self.settled_bytes else { return Ok(()) };
-        let Some(most) = self.most_bytes else { return Ok(()) };
-        let Some(least) = self.least_bytes else { return Ok(()) };
-        let Some(end) = self.end_bytes else { return Ok(()) };
+        let Self { settled_bytes, most_bytes, least_bytes, end_bytes, .. } = *self;
+        let figures = [settled_bytes, least_bytes, most_bytes, end_bytes];
+        let [Some(settled), Some(least), Some(most), Some(end)] = figures else { return Ok(()) };
         let mib = |bytes: u64| ratio(bytes, 1 << 20);
         let percent = |bytes: u64| 100.0 * (ratio(bytes, settled) - 1.0);
         writeln!(

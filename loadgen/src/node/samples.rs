@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::monotonic_ns;
@@ -188,7 +188,7 @@ impl Series {
 pub(crate) struct ServerWatch {
     stop: Sender<()>,
     asking: JoinHandle<()>,
-    lately: Lately,
+    pub(crate) lately: Lately,
 }
 
 /// The samples so far, shared with other threads.
@@ -196,12 +196,8 @@ pub(crate) struct ServerWatch {
 pub(crate) struct Lately(Arc<Mutex<Series>>);
 
 impl Lately {
-    fn series(&self) -> MutexGuard<'_, Series> {
-        self.0.lock()
-    }
-
     pub(crate) fn last(&self) -> Option<Sample> {
-        self.series().samples().next_back()
+        self.0.lock().samples().next_back()
     }
 }
 
@@ -210,7 +206,7 @@ impl ServerWatch {
     /// during a restart, has no sample.
     pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
         let (stop, stopped) = channel();
-        let is_here = door.address().ip().is_loopback();
+        let is_here = door.is_loopback();
         let lately = Lately(Arc::new(Mutex::new(Series::new(start_ns))));
         let told = lately.clone();
         let asking = std::thread::spawn(move || {
@@ -219,9 +215,9 @@ impl ServerWatch {
                 let node = door.read("/metrics").ok().and_then(|metrics| NodeReading::of(&metrics));
                 if let Some(node) = node {
                     let kernel = is_here.then(Kernel::read).flatten();
-                    told.series().push(Timed { at_ns: monotonic_ns(), node, kernel });
+                    told.0.lock().push(Timed { at_ns: monotonic_ns(), node, kernel });
                 }
-                let next_ns = asked_ns + told.series().every_ms * 1_000_000;
+                let next_ns = asked_ns + told.0.lock().every_ms * 1_000_000;
                 let rest = Duration::from_nanos(next_ns.saturating_sub(monotonic_ns()));
                 // The other end of the channel is dropped to stop this thread.
                 if stopped.recv_timeout(rest) != Err(RecvTimeoutError::Timeout) {
@@ -232,14 +228,10 @@ impl ServerWatch {
         Self { stop, asking, lately }
     }
 
-    pub(crate) fn lately(&self) -> Lately {
-        self.lately.clone()
-    }
-
     pub(crate) fn end(self) -> Vec<Sample> {
         drop(self.stop);
         drop(self.asking.join());
-        self.lately.series().samples().collect()
+        self.lately.0.lock().samples().collect()
     }
 }
 

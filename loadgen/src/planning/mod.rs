@@ -15,6 +15,11 @@ pub(crate) fn part(text: &str, allowed: std::ops::RangeInclusive<f64>) -> Result
     })
 }
 
+/// A figure with a fixed number of places; a dash for an unknown figure.
+pub(crate) fn places(figure: Option<f64>, places: usize) -> String {
+    figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.places$}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

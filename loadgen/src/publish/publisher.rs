@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use mio::net::TcpStream;
@@ -27,10 +28,8 @@ use crate::machine::busy::Busiest;
 use crate::publish::answer::read_answer;
 use crate::publish::attempts::{Attempts, Next, Tried};
 use crate::publish::request::{Requests, Traffic};
-use crate::scenario::payload::Payloads;
-use crate::wire::doors::Door;
+use crate::scenario::plan::Plan;
 use crate::wire::exchange::Exchange;
-use crate::wire::frame::Encoding;
 
 /// Requests in flight at one time, and so connections. Later requests wait for an answer.
 const IN_FLIGHT_MAX: usize = 64;
@@ -39,20 +38,6 @@ const ANSWER_AGE_MAX_NS: u64 = 10_000_000_000;
 /// Refusals and failures told in words.
 const TROUBLES_MAX: usize = 5;
 const TIMER: Token = Token(usize::MAX);
-
-#[derive(Debug)]
-pub(crate) struct PublisherPlan {
-    pub(crate) door: Door,
-    pub(crate) encoding: Encoding,
-    /// Sent as a bearer token.
-    pub(crate) publisher_key: Option<String>,
-    /// Rooms by index.
-    pub(crate) room_names: Vec<String>,
-    pub(crate) payloads: Payloads,
-    pub(crate) traffic: Traffic,
-    /// Time from the start during which latency and lateness are not recorded.
-    pub(crate) warm_up_ns: u64,
-}
 
 /// The result of publishing.
 #[derive(Debug)]
@@ -102,7 +87,7 @@ impl Outcomes {
     fn answered(&mut self, code: u16, sent_ns: u64, now_ns: u64) {
         let took_ns = now_ns.saturating_sub(sent_ns);
         self.answer_latency.record(took_ns, u64::from(sent_ns >= self.timed_from_ns));
-        let after_start_ns = sent_ns.saturating_sub(self.published.schedule().start_ns);
+        let after_start_ns = sent_ns.saturating_sub(self.published.schedule.start_ns);
         self.answers.record(after_start_ns, took_ns, 1);
         *self.codes.entry(code).or_default() += 1;
     }
@@ -135,14 +120,6 @@ impl Free {
         Self { slots: (0..slots).rev().collect(), since_ns: 0 }
     }
 
-    fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    fn take(&mut self) -> Option<usize> {
-        self.slots.pop()
-    }
-
     fn give(&mut self, slot: usize, now_ns: u64) {
         if self.slots.is_empty() {
             self.since_ns = now_ns;
@@ -166,7 +143,7 @@ struct Flight {
 struct Publisher {
     poll: Poll,
     timer: TimerFd,
-    door: Door,
+    door: SocketAddr,
     requests: Requests,
     connections: Vec<Option<Connection>>,
     free: Free,
@@ -178,22 +155,23 @@ struct Publisher {
     outcomes: Outcomes,
 }
 
-/// Publishes the whole schedule of `published`, and waits for the answers.
+/// Publishes `traffic` in the rooms of `plan`, and waits for the answers.
 ///
 /// # Errors
 /// When the kernel gives no epoll or timer descriptor.
-pub(crate) fn publish(plan: PublisherPlan, published: Published) -> std::io::Result<Outcomes> {
+pub(crate) fn publish(plan: &Plan, traffic: Traffic) -> std::io::Result<Outcomes> {
     let poll = Poll::new()?;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
     poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
-    let start_ns = published.schedule().start_ns;
-    let timed_from_ns = start_ns + plan.warm_up_ns;
+    let published = Published::new(traffic.load.schedule.clone());
+    let start_ns = published.schedule.start_ns;
+    let timed_from_ns = start_ns + plan.warm_up_ms * 1_000_000;
     let mut publisher = Publisher {
         poll,
         timer,
-        door: plan.door.clone(),
-        attempts: Attempts::new(plan.traffic.attempts_max),
-        requests: Requests::new(plan),
+        door: plan.target.publisher_door.address,
+        attempts: Attempts::new(traffic.attempts_max),
+        requests: Requests::new(plan, traffic),
         connections: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
         free: Free::all(IN_FLIGHT_MAX),
         flights: VecDeque::new(),
@@ -207,42 +185,38 @@ pub(crate) fn publish(plan: PublisherPlan, published: Published) -> std::io::Res
 
 impl Publisher {
     fn run(&mut self) -> std::io::Result<()> {
-        let schedule = self.outcomes.published.schedule().clone();
+        let schedule = self.outcomes.published.schedule.clone();
         let mut events = Events::with_capacity(IN_FLIGHT_MAX + 1);
         let mut next = 0;
-        while next < schedule.requests() || self.is_in_flight() || self.attempts.due_ns().is_some() {
+        let is_in_flight = |free: &Free| free.slots.len() < IN_FLIGHT_MAX;
+        while next < schedule.requests() || is_in_flight(&self.free) || self.attempts.due_ns().is_some() {
             let mut now_ns = monotonic_ns();
             // Repeated requests go first: their messages have waited longest.
-            while !self.free.is_empty()
+            while !self.free.slots.is_empty()
                 && let Some(request) = self.attempts.take_due(now_ns)
             {
-                let Some(slot) = self.free.take() else { break };
+                let Some(slot) = self.free.slots.pop() else { break };
                 self.outcomes.retried += 1;
                 self.leave(slot, request, now_ns);
             }
             while next < schedule.requests() && schedule.request_due_ns(next) <= now_ns {
-                let Some(slot) = self.free.take() else { break };
+                let Some(slot) = self.free.slots.pop() else { break };
                 self.send(slot, next);
                 next += 1;
                 // A burst takes time, and the lateness of its last request is part of the figures.
                 now_ns = monotonic_ns();
             }
             self.expire(now_ns);
-            if self.busiest.is_due(now_ns) {
-                self.busiest.read(now_ns, thread_processor_ns());
-            }
+            self.busiest.look(now_ns, thread_processor_ns);
             let due = (next < schedule.requests()).then(|| schedule.request_due_ns(next));
             // Without a free slot only an answer helps, and a due time in the past would spin.
-            let due = due.into_iter().chain(self.attempts.due_ns()).min().filter(|_| !self.free.is_empty());
+            let due =
+                due.into_iter().chain(self.attempts.due_ns()).min().filter(|_| !self.free.slots.is_empty());
             if due.is_none_or(|due_ns| due_ns > now_ns) {
                 self.wait(&mut events, due)?;
             }
         }
         Ok(())
-    }
-
-    fn is_in_flight(&self) -> bool {
-        self.free.slots.len() < IN_FLIGHT_MAX
     }
 
     /// Waits for an answer or for the next request's time.
@@ -278,7 +252,7 @@ impl Publisher {
     fn send(&mut self, slot: usize, request: u64) {
         let now_ns = monotonic_ns();
         self.outcomes.published.sent(request, now_ns);
-        let schedule = self.outcomes.published.schedule();
+        let schedule = &self.outcomes.published.schedule;
         let numbers = schedule.numbers_of(request);
         let due_ns = schedule.request_due_ns(request);
         let late_ns = self.free.late_ns(due_ns, now_ns);
@@ -297,13 +271,13 @@ impl Publisher {
         }
         let Some(connection) = &mut self.connections[slot] else { return };
         connection.flight = Some((request, now_ns));
-        self.requests.write(self.outcomes.published.schedule(), request, connection.exchange.begin());
+        self.requests.write(&self.outcomes.published.schedule, request, connection.exchange.begin());
         self.flights.push_back(Flight { request, slot, sent_ns: now_ns });
         self.write(slot);
     }
 
     fn open(&self, slot: usize) -> std::io::Result<Connection> {
-        let mut stream = TcpStream::connect(self.door.address())?;
+        let mut stream = TcpStream::connect(self.door)?;
         // Nagle's algorithm would hold back a small request until the last answer's acknowledgement.
         stream.set_nodelay(true)?;
         self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
@@ -333,7 +307,7 @@ impl Publisher {
         let Some((request, sent_ns)) = connection.flight else {
             return self.fail(slot, "an answer to nothing");
         };
-        let numbers = self.outcomes.published.schedule().numbers_of(request);
+        let numbers = self.outcomes.published.schedule.numbers_of(request);
         let messages = usize::try_from(numbers.end - numbers.start).unwrap_or(usize::MAX);
         let answer = match read_answer(&connection.exchange.answer, messages) {
             Ok(None) => return,
@@ -388,7 +362,7 @@ impl Publisher {
         let now_ns = monotonic_ns();
         // Nothing left this machine, so no message may appear, unless an earlier attempt did leave.
         if self.attempts.next(request, Tried::NotTaken, now_ns, None) == Next::Settled {
-            let numbers = self.outcomes.published.schedule().numbers_of(request);
+            let numbers = self.outcomes.published.schedule.numbers_of(request);
             let refused = numbers.map(|_| Outcome::Refused);
             self.outcomes.published.answered(request, now_ns, refused);
         }
@@ -419,11 +393,11 @@ mod tests {
     #[test]
     fn waiting_for_an_answer_is_not_the_generators_lateness() {
         let mut free = Free::all(2);
-        assert_eq!((free.late_ns(1_000, 1_500), free.take(), free.take()), (500, Some(0), Some(1)));
-        assert!(free.is_empty(), "all wait for the node");
+        assert_eq!((free.late_ns(1_000, 1_500), free.slots.pop(), free.slots.pop()), (500, Some(0), Some(1)));
+        assert!(free.slots.is_empty(), "all wait for the node");
         free.give(1, 90_000);
         free.give(0, 95_000);
-        assert_eq!(free.take(), Some(0));
+        assert_eq!(free.slots.pop(), Some(0));
         assert_eq!(free.late_ns(2_000, 95_010), 5_010, "due long ago, and it could leave from 90 000 on");
         assert_eq!(free.late_ns(95_000, 95_010), 10);
     }

@@ -5,11 +5,12 @@ use std::io::Write as _;
 use prost::Message as _;
 use roomcast_core::proto;
 
-use crate::publish::publisher::PublisherPlan;
-use crate::scenario::mix::{Class, Load, ReliableTypes};
-use crate::scenario::payload::Payloads;
+use crate::scenario::mix::{Class, Load, ReliableTypes, type_seed};
+use crate::scenario::payload::{Payloads, reliable_seed};
+use crate::scenario::plan::{Plan, room_name};
 use crate::scenario::schedule::Schedule;
 use crate::wire::frame::Encoding;
+use crate::wire::http::authorization;
 
 /// The messages of a publisher.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,26 +43,26 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn new(plan: PublisherPlan) -> Self {
-        let bearer =
-            plan.publisher_key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
-        let content_type = plan.encoding.content_type();
-        let host = plan.door.authority();
-        let head = |room: &String| {
+    pub(crate) fn new(plan: &Plan, traffic: Traffic) -> Self {
+        let Plan { target, encoding, seed, .. } = plan;
+        let bearer = authorization(target.publisher_key.as_deref());
+        let content_type = encoding.content_type();
+        let host = &target.publisher_door.authority;
+        let head = |room: u32| {
+            let room = room_name(&target.room_stem, room);
             format!(
                 "POST /v1/rooms/{room}/messages HTTP/1.1\r\nHost: {host}\r\n{bearer}Content-Type: {content_type}\r\n\
                  Accept: {content_type}\r\nContent-Length: "
             )
             .into_bytes()
         };
-        let heads = plan.room_names.iter().map(head).collect();
-        Self {
-            encoding: plan.encoding,
-            traffic: plan.traffic,
-            payloads: plan.payloads,
-            heads,
-            body: Vec::new(),
-        }
+        let seed = match traffic.load.class {
+            Class::Reliable => reliable_seed(*seed),
+            _ => type_seed(*seed, &traffic.load.type_name),
+        };
+        let payloads = Payloads::new(traffic.load.length, seed);
+        let heads = (0..plan.rooms).map(head).collect();
+        Self { encoding: *encoding, traffic, payloads, heads, body: Vec::new() }
     }
 
     fn id(&self, number: u64) -> Option<String> {

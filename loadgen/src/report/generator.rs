@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::figures::ratio;
+use crate::figures::mib;
 
 /// The lateness past which latencies measure the generator.
 pub(crate) const LATENESS_P99_MAX_MS: f64 = 20.0;
@@ -52,14 +52,12 @@ impl fmt::Display for GeneratorFigures {
         if self.worker_devices == 0 {
             return Ok(());
         }
+        let Self { worker_bytes_max, worker_devices, busiest_worker, busiest_publisher } = *self;
         writeln!(
             f,
-            "generator    busiest worker {:.2} of a processor, busiest publisher {:.2}; \
-             {:.1} MiB for the {} devices of a worker",
-            self.busiest_worker,
-            self.busiest_publisher,
-            ratio(self.worker_bytes_max, 1 << 20),
-            self.worker_devices
+            "generator    busiest worker {busiest_worker:.2} of a processor, busiest publisher {busiest_publisher:.2}; \
+             {:.1} MiB for the {worker_devices} devices of a worker",
+            mib(worker_bytes_max)
         )
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::latency::{Latency, Percentiles};
-use crate::figures::timeline::{BUCKETS, end_ms, end_ns, step};
+use crate::figures::timeline::{BUCKETS, at_most_ms, end_ns, step};
 use crate::ledger::RoomSeen;
 use crate::ledger::ages::{BatchAges, is_kept};
 use crate::scenario::mix::Load;
@@ -116,27 +116,13 @@ impl Sums {
 impl RoomSkew {
     /// `by_room` holds deliveries by step of age.
     fn of(by_room: &BTreeMap<u32, Vec<u64>>) -> Self {
-        let mut rooms: Vec<(f64, u32)> = by_room.iter().map(|(room, steps)| (p99_ms(steps), *room)).collect();
+        let mut rooms: Vec<(f64, u32)> =
+            by_room.iter().map(|(room, steps)| (at_most_ms(steps, 99), *room)).collect();
         rooms.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let Some(worst) = rooms.last() else { return Self::default() };
-        Self {
-            rooms: rooms.len() as u64,
-            median_p99_ms: rooms[rooms.len() / 2].0,
-            worst_p99_ms: worst.0,
-            worst_room: worst.1,
-        }
+        let Some(&(worst_p99_ms, worst_room)) = rooms.last() else { return Self::default() };
+        let median_p99_ms = rooms[rooms.len() / 2].0;
+        Self { rooms: rooms.len() as u64, median_p99_ms, worst_p99_ms, worst_room }
     }
-}
-
-fn p99_ms(steps: &[u64]) -> f64 {
-    let all: u64 = steps.iter().sum();
-    let wanted = all - all / 100;
-    let mut had = 0;
-    let reached = steps.iter().position(|count| {
-        had += count;
-        had >= wanted
-    });
-    end_ms(u8::try_from(reached.unwrap_or(0)).unwrap_or(u8::MAX))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub(crate) mod output;
 pub(crate) mod thresholds;
 pub(crate) mod types;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -175,24 +176,15 @@ impl ReliableFigures {
             troubles: outcomes.troubles.clone(),
         }
     }
-
-    /// An addition to the verdict; empty if every message was durable.
-    fn not_durable(&self) -> String {
-        if self.durable == self.sent {
-            return String::new();
-        }
-        let Self { sent, refused, unknown, .. } = self;
-        format!("; of {sent} reliable messages {refused} were refused and {unknown} unknown")
-    }
 }
 
 impl fmt::Display for ReliableFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { devices, .. } = self;
+        let Self { sent, durable, durable_per_s, unknown, refused, retried, .. } = self;
         writeln!(
             f,
-            "reliable     {} published: {} durable ({:.1}/s), {} unknown, {} refused; {} attempts repeated",
-            self.sent, self.durable, self.durable_per_s, self.unknown, self.refused, self.retried
+            "reliable     {sent} published: {durable} durable ({durable_per_s:.1}/s), {unknown} unknown, \
+             {refused} refused; {retried} attempts repeated"
         )?;
         for trouble in &self.troubles {
             writeln!(f, "  {trouble}")?;
@@ -205,31 +197,28 @@ impl fmt::Display for ReliableFigures {
         ] {
             write_latency(f, name, figures)?;
         }
+        let StreamTally { applied, duplicates, acks_sent, acks_dropped, reconnects, stalls, .. } =
+            self.devices;
+        let StreamTally { pulls, pulls_failed, resets, recalls, .. } = self.devices;
         writeln!(
             f,
-            "applied      {}, {} came again: {:.3} copies each for devices that acknowledge, {:.3} for others",
-            devices.applied, devices.duplicates, self.copies_acknowledging, self.copies_dropping
+            "applied      {applied}, {duplicates} came again: {:.3} copies each for devices that acknowledge, {:.3} \
+             for others",
+            self.copies_acknowledging, self.copies_dropping
         )?;
         writeln!(
             f,
-            "devices did  {} acks, {} dropped; {} reconnects, {} stalls, {} pulls ({} failed), {} resets, {} recalls",
-            devices.acks_sent,
-            devices.acks_dropped,
-            devices.reconnects,
-            devices.stalls,
-            devices.pulls,
-            devices.pulls_failed,
-            devices.resets,
-            devices.recalls
+            "devices did  {acks_sent} acks, {acks_dropped} dropped; {reconnects} reconnects, {stalls} stalls, {pulls} \
+             pulls ({pulls_failed} failed), {resets} resets, {recalls} recalls"
         )
     }
 }
 
 fn write_latency(f: &mut fmt::Formatter<'_>, name: &str, figures: &Percentiles) -> fmt::Result {
+    let Percentiles { count, p50_ms, p99_ms, p999_ms, max_ms } = figures;
     writeln!(
         f,
-        "{name:<12} p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms ({})",
-        figures.p50_ms, figures.p99_ms, figures.p999_ms, figures.max_ms, figures.count
+        "{name:<12} p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, p99.9 {p999_ms:.1} ms, max {max_ms:.1} ms ({count})"
     )
 }
 
@@ -239,24 +228,8 @@ impl PublishedFigures {
         let (ok, failed, unknown) = ended.fold((0, 0, 0), |(ok, failed, unknown), ended| {
             (ok + ended.ok, failed + ended.refused, unknown + ended.unknown)
         });
-        let troubles = outcomes.iter().flat_map(|outcomes| outcomes.troubles.clone());
-        Self {
-            sent: ok + failed + unknown,
-            ok,
-            failed,
-            unknown,
-            took_ms,
-            troubles: troubles.take(5).collect(),
-        }
-    }
-
-    /// An addition to the verdict; empty if every message was accepted.
-    fn not_ok(&self) -> String {
-        if self.ok == self.sent {
-            return String::new();
-        }
-        let Self { sent, failed, unknown, .. } = self;
-        format!("; but of {sent} messages {failed} were refused and {unknown} unknown")
+        let troubles = outcomes.iter().flat_map(|outcomes| outcomes.troubles.clone()).take(5).collect();
+        Self { sent: ok + failed + unknown, ok, failed, unknown, took_ms, troubles }
     }
 }
 
@@ -336,6 +309,16 @@ impl Report {
         ratio(self.seen.deliveries, 1) / self.seconds.max(ratio(self.published.took_ms, 1_000)).max(0.001)
     }
 
+    /// Second from the first publish -> deliveries of messages due in that second. Reliable messages have no
+    /// timeline and are not counted.
+    pub(crate) fn deliveries_by_second(&self) -> BTreeMap<u64, u64> {
+        let mut by_second = BTreeMap::new();
+        for moment in self.types.rows().iter().flat_map(|row| &row.latency_over_time) {
+            *by_second.entry(moment.at_ms / 1_000).or_default() += moment.count;
+        }
+        by_second
+    }
+
     /// Messages sent, reliable messages included.
     pub(crate) fn sent(&self) -> u64 {
         self.published.sent + self.reliable.as_ref().map_or(0, |reliable| reliable.sent)
@@ -372,8 +355,16 @@ impl Report {
 
     /// The verdict in a sentence.
     pub(crate) fn verdict_words(&self) -> String {
-        let not_durable = self.reliable.as_ref().map(ReliableFigures::not_durable).unwrap_or_default();
-        let not_ok = self.published.not_ok() + &not_durable;
+        let PublishedFigures { sent, ok, failed, unknown, .. } = self.published;
+        let mut not_ok = String::new();
+        if ok != sent {
+            not_ok = format!("; but of {sent} messages {failed} were refused and {unknown} unknown");
+        }
+        if let Some(ReliableFigures { sent, durable, refused, unknown, .. }) = &self.reliable
+            && durable != sent
+        {
+            not_ok += &format!("; of {sent} reliable messages {refused} were refused and {unknown} unknown");
+        }
         match self.verdict {
             Verdict::Ok if self.devices == 0 => format!("ok: no device, so nothing was checked{not_ok}"),
             Verdict::Ok => format!("ok: nothing lost, twice, out of order or altered{not_ok}"),
@@ -401,23 +392,16 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { published, seen, .. } = self;
+        let Self { devices, rooms, workers, payload_bytes, connect_ms, .. } = self;
+        let Self { published, seen, workers_clock_error_ms: clock_error_ms, .. } = self;
+        let encoding = self.encoding.subprotocol();
         writeln!(
             f,
-            "devices      {} in {} rooms, {} workers, {} of {} bytes, connected in {} ms",
-            self.devices,
-            self.rooms,
-            self.workers,
-            self.encoding.subprotocol(),
-            self.payload_bytes,
-            self.connect_ms
+            "devices      {devices} in {rooms} rooms, {workers} workers, {encoding} of {payload_bytes} bytes, \
+             connected in {connect_ms} ms"
         )?;
-        if self.workers_clock_error_ms > 0.0 {
-            writeln!(
-                f,
-                "clocks       workers on other machines are at most {:.3} ms off",
-                self.workers_clock_error_ms
-            )?;
+        if *clock_error_ms > 0.0 {
+            writeln!(f, "clocks       workers on other machines are at most {clock_error_ms:.3} ms off")?;
         }
         writeln!(
             f,
@@ -435,13 +419,14 @@ impl fmt::Display for Report {
         for fault in &self.faults {
             writeln!(f, "fault        after {} ms: {}: {}", fault.at_ms, fault.run, fault.ended)?;
         }
-        let of_devices = [
+        for (name, figures) in [
             ("latency", &self.latency),
             ("first device", &self.first_to_last.first),
             ("last device", &self.first_to_last.last),
-        ];
-        let of_others = [("join", &self.join), ("lateness", &self.lateness), ("answer", &self.answer)];
-        for (name, figures) in of_devices.into_iter().chain(of_others) {
+            ("join", &self.join),
+            ("lateness", &self.lateness),
+            ("answer", &self.answer),
+        ] {
             // The line of the latency is always there: zeros show that nothing was measured.
             if figures.count > 0 || name == "latency" {
                 write_latency(f, name, figures)?;
@@ -455,8 +440,7 @@ impl fmt::Display for Report {
                  of the worst (room {worst_room}) {worst_p99_ms:.1} ms"
             )?;
         }
-        write!(f, "{}{}", self.moves, self.generator)?;
-        write!(f, "{}{}", self.memory, self.cpu)?;
+        write!(f, "{}{}{}{}", self.moves, self.generator, self.memory, self.cpu)?;
         if self.types.is_worth_showing() {
             write!(f, "{}", self.types)?;
         }

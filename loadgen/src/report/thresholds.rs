@@ -45,7 +45,7 @@ impl FaultDone {
 
 impl Metric {
     /// The figure of a run: milliseconds, a share from 0 to 1, bytes, or a number.
-    fn of_run(self, report: &Report) -> Option<f64> {
+    pub(crate) fn of_run(self, report: &Report) -> Option<f64> {
         match self {
             Self::Latency(point) => point.of(&report.latency),
             Self::Last(point) => point.of(&report.first_to_last.last),

@@ -73,6 +73,10 @@ pub(crate) struct ReadableReport {
     pub(crate) most_per_s_on_average: f64,
 }
 
+/// The columns of the text table, as wide as the cells.
+const HEADER: &str = "\
+type           offered  accepted  refused  unknown |     given   merged  skipped |   p50 ms   p99 ms    p99.9   max ms";
+
 /// Types in the order of the mix.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -148,28 +152,14 @@ impl TypeTable {
 
 impl fmt::Display for TypeTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<12} {:>9} {:>9} {:>8} {:>8} | {:>9} {:>8} {:>8} | {:>8} {:>8} {:>8} {:>8}",
-            "type",
-            "offered",
-            "accepted",
-            "refused",
-            "unknown",
-            "given",
-            "merged",
-            "skipped",
-            "p50 ms",
-            "p99 ms",
-            "p99.9",
-            "max ms"
-        )?;
+        writeln!(f, "{HEADER}")?;
         for row in &self.0 {
+            let TypeReport { type_name, offered, accepted, refused, unknown, .. } = row;
             let Account { given, merged, skipped, .. } = row.account;
             write!(
                 f,
-                "{:<12} {:>9} {:>9} {:>8} {:>8} | {given:>9} {merged:>8} {skipped:>8} |",
-                row.type_name, row.offered, row.accepted, row.refused, row.unknown
+                "{type_name:<12} {offered:>9} {accepted:>9} {refused:>8} {unknown:>8} | \
+                 {given:>9} {merged:>8} {skipped:>8} |"
             )?;
             let Percentiles { count, p50_ms, p99_ms, p999_ms, max_ms } = row.latency;
             if count == 0 {

@@ -1,19 +1,19 @@
 //! The arguments of `run`, first as typed, then resolved into a checked plan before any connection.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
+use roomcast_core::room::id::{RoomName, TypeName};
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::remote;
 use crate::report::output::openable;
 use crate::scenario::file::{Scenario, TypeSection};
-use crate::scenario::mix::{Class, Limit, Wanted};
+use crate::scenario::mix::{COUNT_MAX, Class, KEYS_MAX, Limit, check_type, within};
 use crate::scenario::payload::Length;
-use crate::scenario::plan::{Plan, Target};
+use crate::scenario::plan::{Plan, Target, room_name};
 use crate::scenario::units::{Rate, Share, Span};
-use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 
 /// The rate of chat without a scenario and without a type.
@@ -47,7 +47,7 @@ pub(crate) struct RunArgs {
     /// `gift=20:5` (five keys in turn), `poll/counter=5` (a class other than the usual class of the name).
     /// Reliable messages have an id, are tried again, and are held to I1 to I7.
     #[arg(long = "type", value_name = "NAME[/CLASS]=RATE[xCOUNT][:KEYS]")]
-    types: Vec<Wanted>,
+    types: Vec<NamedType>,
     /// Most messages of a type a second for a device; more fail the run. Once for each type.
     #[arg(long, value_name = "TYPE=N")]
     readable_max: Vec<Limit>,
@@ -112,57 +112,45 @@ pub(crate) struct RunArgs {
     /// Seed of every random choice: filler of payloads, awkward devices and their times.
     #[arg(long)]
     seed: Option<u64>,
-    /// File for the report as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// File for the report as an HTML page.
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// File for the verdict and the thresholds as JUnit's XML.
-    #[arg(long)]
-    junit: Option<PathBuf>,
-    /// Address for devices.
-    #[arg(long, default_value = "ws://127.0.0.1:7600")]
-    viewer_door: Door,
-    /// Address for publishes.
-    #[arg(long, default_value = "http://127.0.0.1:7601")]
-    publisher_door: Door,
-    /// Address for operators, with the readiness of the node.
-    #[arg(long, default_value = "http://127.0.0.1:7602")]
-    ops_door: Door,
-    /// Beginning of every room name, before a part unique to the run.
-    #[arg(long, default_value = "lg")]
-    room_prefix: String,
-    /// Beginning of every room name, without a unique part: other runs with the same stem publish to the same
-    /// rooms.
-    #[arg(long, conflicts_with = "room_prefix")]
-    room_stem: Option<String>,
-    /// Least number of worker processes for the devices; more start if descriptors are short.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
-    workers: u32,
-    /// A machine for a part of the devices, any number of times: `HOST:PORT` of `worker --listen` there. The
-    /// key is in `ROOMCAST_WORKER_KEY`. Without this flag all devices are on this machine.
-    #[arg(long = "worker", value_name = "HOST:PORT")]
-    remote_workers: Vec<String>,
-    /// A source address for devices, used in turn with other --source addresses, for a viewer door off
-    /// loopback.
-    #[arg(long = "source", value_name = "ADDRESS")]
-    sources: Vec<std::net::IpAddr>,
-    /// Seconds for all devices to join; past them the run gives up.
-    #[arg(long, default_value_t = 120)]
-    connect_seconds: u64,
-    /// Skip the floor after the run. The floor takes at most 3 s, and needs a node on loopback.
-    #[arg(long)]
-    no_floor: bool,
-    /// Bearer key for the publisher door; the default is `ROOMCAST_PUBLISHER_KEY`.
-    #[arg(long)]
-    publisher_key: Option<String>,
-    /// Token for the viewer door; the default is `ROOMCAST_DEVICE_TOKEN`.
-    #[arg(long)]
-    device_token: Option<String>,
+    #[command(flatten)]
+    target: Target,
     /// The sum of the rates of all types in thousandths, before any other rate.
     #[arg(skip)]
     rate_in_all: Option<u64>,
+}
+
+/// A type of the command line: `NAME[/CLASS]=RATE[xCOUNT][:KEYS]`.
+#[derive(Debug, Clone)]
+struct NamedType {
+    name: String,
+    published: TypeSection,
+}
+
+impl FromStr for NamedType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, rest) = text.split_once('=').ok_or("a type is NAME[/CLASS]=RATE[xCOUNT][:KEYS]")?;
+        let (name, class) = match name.split_once('/') {
+            Some((name, class)) => (name, class.parse()?),
+            None => (name, Class::of(name)),
+        };
+        let (rest, keys) = match rest.split_once(':') {
+            Some((rest, keys)) => (rest, within(keys, KEYS_MAX, "keys")?),
+            None => (rest, 0),
+        };
+        let (rate, count) = match rest.split_once('x') {
+            Some((rate, count)) => (rate, Some(within(count, COUNT_MAX, "count")?)),
+            None => (rest, None),
+        };
+        let rate: Rate = rate.parse()?;
+        if rate.milli() == 0 {
+            return Err(format!("{name}: a rate is more than 0"));
+        }
+        check_type(name, class, count, keys)?;
+        let published = TypeSection { class: Some(class), count, keys, ..TypeSection::at(rate) };
+        Ok(Self { name: name.to_owned(), published })
+    }
 }
 
 /// Parses flags as the command line does.
@@ -200,7 +188,9 @@ impl RunArgs {
 
     /// The same run as a probe: shorter, and without a floor.
     pub(crate) fn probing(&self, seconds: Span) -> Self {
-        Self { seconds: Some(seconds), no_floor: true, ..self.clone() }
+        let mut run = Self { seconds: Some(seconds), ..self.clone() };
+        run.target.no_floor = true;
+        run
     }
 
     pub(crate) fn warmed_up(self, warm_up: Span) -> Self {
@@ -224,8 +214,8 @@ impl RunArgs {
             "--seconds" => self.seconds.is_some(),
             "--warm-up" => self.warm_up.is_some(),
             "--threshold" => !self.thresholds.is_empty(),
-            "--html" => self.html.is_some(),
-            "--junit" => self.junit.is_some(),
+            "--html" => self.target.html.is_some(),
+            "--junit" => self.target.junit.is_some(),
             _ => false,
         };
         let typed = flags.iter().find(|(flag, _)| is_typed(flag));
@@ -255,7 +245,7 @@ impl RunArgs {
     /// Checks everything that needs no connection.
     pub(crate) fn resolve(self) -> Result<Plan, String> {
         let scenario = self.scenario()?;
-        scenario.resolve(self.target(scenario.rooms.count)?)
+        scenario.resolve(target(self.target, scenario.rooms.count)?)
     }
 
     /// The scenario changed by the other flags.
@@ -313,33 +303,18 @@ impl RunArgs {
         // Beside named types or a scenario, chat has to be asked for.
         let named = !self.types.is_empty() || self.scenario.is_some();
         let default = if named { Rate::default() } else { CHAT_RATE };
-        let chat = self.rate.unwrap_or(default);
-        let reliable = self.reliable_rate.unwrap_or_default();
-        let plain = [
-            ("--rate", "chat", TypeSection::at(chat)),
-            (
-                "--reliable-rate",
-                self.reliable_type.as_deref().unwrap_or(RELIABLE_TYPE),
-                TypeSection { class: Some(Class::Reliable), ..TypeSection::at(reliable) },
-            ),
-        ];
+        let chat = TypeSection::at(self.rate.unwrap_or(default));
+        let reliable = TypeSection::at(self.reliable_rate.unwrap_or_default());
+        let reliable = TypeSection { class: Some(Class::Reliable), ..reliable };
+        let reliable_type = self.reliable_type.as_deref().unwrap_or(RELIABLE_TYPE);
+        let plain = [("--rate", "chat", chat), ("--reliable-rate", reliable_type, reliable)];
         // A rate of 0 switches a type off.
         let plain = plain.into_iter().filter(|(_, _, published)| published.rate.milli() > 0);
-        let plain = plain.map(|(flag, type_name, published)| (flag, type_name.to_owned(), published));
-        let wanted = self.types.iter().map(|wanted| {
-            let published = TypeSection {
-                class: Some(wanted.class),
-                count: wanted.count,
-                keys: wanted.keys,
-                ..TypeSection::at(Rate::of_milli(wanted.rate_milli))
-            };
-            ("--type", wanted.type_name.clone(), published)
-        });
+        let wanted = self.types.iter().map(|wanted| ("--type", &*wanted.name, wanted.published.clone()));
         let mut types = BTreeMap::new();
         for (flag, type_name, published) in plain.chain(wanted) {
-            roomcast_core::room::id::TypeName::parse(&type_name)
-                .map_err(|bad| format!("--reliable-type: a type is {bad}"))?;
-            if types.insert(type_name.clone(), published).is_some() {
+            TypeName::parse(type_name).map_err(|bad| format!("--reliable-type: a type is {bad}"))?;
+            if types.insert(type_name.to_owned(), published).is_some() {
                 return Err(format!("{flag} {type_name}: named twice"));
             }
         }
@@ -348,66 +323,54 @@ impl RunArgs {
         }
         Ok(Some(types))
     }
+}
 
-    /// Checks that workers on other machines can reach the viewer door, and devices come from their
-    /// addresses.
-    fn check_elsewhere(&self) -> Result<(), String> {
-        let door = self.viewer_door.address();
-        for worker in &self.remote_workers {
-            let address = remote::resolve(worker).map_err(|reason| format!("--worker {worker}: {reason}"))?;
-            // On the other machine a loopback address leads to the other machine.
-            if door.ip().is_loopback() && !address.ip().is_loopback() {
-                return Err(format!(
-                    "--worker {worker}: on that machine --viewer-door {} is that machine itself; name an address of \
-                     this machine",
-                    self.viewer_door
-                ));
-            }
-        }
-        match self.sources.iter().find(|source| source.is_ipv4() != door.is_ipv4()) {
-            // IPv4 and IPv6 do not mix on a connection.
-            Some(other) => Err(format!("--source {other}: can't connect to {}", self.viewer_door)),
-            None => Ok(()),
+/// The target with every default filled in, after the checks that need no connection.
+fn target(mut target: Target, rooms: u32) -> Result<Target, String> {
+    for (flag, door, scheme) in [
+        ("--viewer-door", &target.viewer_door, "ws"),
+        ("--publisher-door", &target.publisher_door, "http"),
+        ("--ops-door", &target.ops_door, "http"),
+    ] {
+        if door.scheme != scheme {
+            return Err(format!("{flag}: {door} must begin with {scheme}://"));
         }
     }
-
-    fn target(self, rooms: u32) -> Result<Target, String> {
-        for (flag, door, scheme) in [
-            ("--viewer-door", &self.viewer_door, "ws"),
-            ("--publisher-door", &self.publisher_door, "http"),
-            ("--ops-door", &self.ops_door, "http"),
-        ] {
-            if !door.is_scheme(scheme) {
-                return Err(format!("{flag}: {door} must begin with {scheme}://"));
-            }
-        }
-        self.check_elsewhere()?;
-        let flag = if self.room_stem.is_some() { "--room-stem" } else { "--room-prefix" };
+    check_elsewhere(&target)?;
+    let mut flag = "--room-stem";
+    if target.room_stem.is_empty() {
+        flag = "--room-prefix";
         // Rooms of an earlier run would bring history and old streams.
-        let own_stem = || format!("{}-{:08x}", self.room_prefix, fastrand::u32(..));
-        let room_stem = self.room_stem.clone().unwrap_or_else(own_stem);
-        roomcast_core::room::id::RoomName::parse(&format!("{room_stem}-{rooms}"))
-            .map_err(|bad| format!("{flag}: a room name is {bad}"))?;
-        for (flag, path) in [("--json", &self.json), ("--html", &self.html), ("--junit", &self.junit)] {
-            openable(flag, path.as_ref())?;
+        target.room_stem = format!("{}-{:08x}", target.room_prefix, fastrand::u32(..));
+    }
+    RoomName::parse(&room_name(&target.room_stem, rooms))
+        .map_err(|bad| format!("{flag}: a room name is {bad}"))?;
+    for (flag, path) in [("--json", &target.json), ("--html", &target.html), ("--junit", &target.junit)] {
+        openable(flag, path.as_ref())?;
+    }
+    target.command = command_line(std::env::args());
+    target.publisher_key = target.publisher_key.or_else(|| std::env::var("ROOMCAST_PUBLISHER_KEY").ok());
+    target.device_token = target.device_token.or_else(|| std::env::var("ROOMCAST_DEVICE_TOKEN").ok());
+    Ok(target)
+}
+
+/// Checks that workers on other machines can reach the viewer door, and devices come from their addresses.
+fn check_elsewhere(target: &Target) -> Result<(), String> {
+    let door = &target.viewer_door;
+    for worker in &target.remote_workers {
+        let address = remote::resolve(worker).map_err(|reason| format!("--worker {worker}: {reason}"))?;
+        // On the other machine a loopback address leads to the other machine.
+        if door.is_loopback() && !address.ip().is_loopback() {
+            return Err(format!(
+                "--worker {worker}: on that machine --viewer-door {door} is that machine itself; name an address of \
+                 this machine"
+            ));
         }
-        Ok(Target {
-            room_stem,
-            viewer_door: self.viewer_door,
-            publisher_door: self.publisher_door,
-            ops_door: self.ops_door,
-            workers_min: self.workers,
-            remote_workers: self.remote_workers,
-            sources: self.sources,
-            connect_seconds: self.connect_seconds,
-            measures_floor: !self.no_floor,
-            json: self.json,
-            html: self.html,
-            junit: self.junit,
-            command: command_line(std::env::args()),
-            publisher_key: self.publisher_key.or_else(|| std::env::var("ROOMCAST_PUBLISHER_KEY").ok()),
-            device_token: self.device_token.or_else(|| std::env::var("ROOMCAST_DEVICE_TOKEN").ok()),
-        })
+    }
+    match target.sources.iter().find(|source| source.is_ipv4() != door.address.is_ipv4()) {
+        // IPv4 and IPv6 do not mix on a connection.
+        Some(other) => Err(format!("--source {other}: can't connect to {door}")),
+        None => Ok(()),
     }
 }
 

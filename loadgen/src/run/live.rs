@@ -11,8 +11,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::clock::monotonic_ns;
-use crate::figures::latency::{Buckets, Latency, Percentiles};
+use crate::figures::latency::{Latency, Percentiles};
 use crate::figures::{ratio, rounded};
+use crate::fleet::words::Progress;
 use crate::node::samples::Sample;
 use crate::report::html::grouped;
 
@@ -25,17 +26,10 @@ const PLAIN_EVERY: u64 = 5;
 pub(crate) struct Totals {
     /// Milliseconds since the first publish.
     pub(crate) at_ms: u64,
-    /// Devices in their rooms.
-    pub(crate) members: u64,
-    pub(crate) joining: u64,
     /// Messages due so far.
     pub(crate) due: u64,
-    /// Messages given to devices.
-    pub(crate) deliveries: u64,
-    pub(crate) frames: u64,
-    pub(crate) violations: u64,
-    /// Latencies of the deliveries since the totals before.
-    pub(crate) latency: Buckets,
+    /// The sum of all workers. Its latencies are of the deliveries since the totals before.
+    pub(crate) workers: Progress,
     /// `None` if the node publishes no metrics.
     pub(crate) node: Option<Sample>,
 }
@@ -108,12 +102,12 @@ impl<'a> Second<'a> {
         let took_ms = now.at_ms.saturating_sub(before.at_ms);
         let per_s = |before: u64, now: u64| ratio(now.saturating_sub(before) * 1_000, took_ms);
         let mut latency = Latency::default();
-        latency.merge(&now.latency);
+        latency.merge(&now.workers.latency);
         Self {
             of_ms,
             due_per_s: per_s(before.due, now.due),
-            deliveries_per_s: per_s(before.deliveries, now.deliveries),
-            frames_per_s: per_s(before.frames, now.frames),
+            deliveries_per_s: per_s(before.workers.deliveries, now.workers.deliveries),
+            frames_per_s: per_s(before.workers.frames, now.workers.frames),
             latency: latency.percentiles(),
             totals: now,
         }
@@ -127,10 +121,10 @@ impl<'a> Second<'a> {
 
     /// The text beside the bar, and the lines below the bar. Unknown figures are left out.
     fn lines(&self) -> Vec<String> {
-        let Totals { members, joining, frames, violations, node, .. } = self.totals;
+        let Progress { watching, joining, frames, violations, .. } = &self.totals.workers;
         let mut lines = vec![self.progress()];
         let joining = if *joining > 0 { format!(", {} joining", grouped(*joining)) } else { String::new() };
-        lines.push(format!("devices    {} in their rooms{joining}", grouped(*members)));
+        lines.push(format!("devices    {} in their rooms{joining}", grouped(*watching)));
         lines.push(format!("due        {} messages/s", whole(self.due_per_s)));
         if *frames > 0 {
             let deliveries = whole(self.deliveries_per_s);
@@ -144,7 +138,7 @@ impl<'a> Second<'a> {
                 "latency    p50 {p50_ms:.0} ms, p99 {p99_ms:.0} ms, max {max_ms:.0} ms in the last second"
             ));
         }
-        if let Some(node) = node {
+        if let Some(node) = &self.totals.node {
             let mib = ratio(node.resident_bytes, 1 << 20);
             lines.push(format!("node       {:.2} processors, {mib:.0} MiB", node.cpu));
         }
@@ -171,8 +165,9 @@ impl<'a> Second<'a> {
     }
 
     fn plain_line(&self) -> String {
-        let Totals { members, frames, violations, .. } = self.totals;
-        let mut line = format!("{}: {members} devices, {:.0} messages/s due", self.seconds(), self.due_per_s);
+        let Progress { watching, frames, violations, .. } = &self.totals.workers;
+        let mut line =
+            format!("{}: {watching} devices, {:.0} messages/s due", self.seconds(), self.due_per_s);
         if *frames > 0 {
             let Percentiles { p50_ms, p99_ms, .. } = self.latency;
             let deliveries = self.deliveries_per_s;
@@ -220,21 +215,26 @@ mod tests {
         let node = Sample { cpu: 1.734, resident_bytes: 412 << 20, ..Sample::default() };
         let before = Totals {
             at_ms: 25_000,
-            members: 900,
             due: 26_000,
-            frames: 1_000_000,
-            deliveries: 9_000_000,
-            ..Totals::default()
+            workers: Progress {
+                watching: 900,
+                frames: 1_000_000,
+                deliveries: 9_000_000,
+                ..Progress::default()
+            },
+            node: None,
         };
         let now = Totals {
             at_ms: 26_000,
-            members: 18_000,
-            joining: 12,
             due: 27_000,
-            frames: 1_110_000,
-            deliveries: 10_234_567,
-            violations: 2,
-            latency: vec![(50_000, 98), (101_000, 2)],
+            workers: Progress {
+                watching: 18_000,
+                joining: 12,
+                frames: 1_110_000,
+                deliveries: 10_234_567,
+                violations: 2,
+                latency: vec![(50_000, 98), (101_000, 2)],
+            },
             node: Some(node),
         };
         [before, now]
@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_shown() {
-        let now = Totals { at_ms: 1_000, members: 5, due: 10, ..Totals::default() };
+        let workers = Progress { watching: 5, ..Progress::default() };
+        let now = Totals { at_ms: 1_000, due: 10, workers, node: None };
         let before = Totals::default();
         let moment = Second::between(&before, &now, 500_000);
         let lines = moment.lines();

@@ -12,9 +12,8 @@ use crate::error::RunError;
 use crate::figures::latency::{Latency, Percentiles};
 use crate::figures::ratio;
 use crate::fleet::preflight;
-use crate::fleet::processes::{Fleet, Latest, Trouble};
+use crate::fleet::processes::{Fleet, Latest};
 use crate::fleet::words::{Order, WorkerResult};
-use crate::ledger::Published;
 use crate::machine::environment::Environment;
 use crate::node::cpu::{CpuFigures, Meter, Spent};
 use crate::node::faults::{FaultDone, Faults};
@@ -27,9 +26,8 @@ use crate::report::types::TypeTable;
 use crate::report::{PublishedFigures, Report, Verdict, html, junit};
 use crate::run::live::{Live, Totals};
 use crate::run::settle::Merged;
-use crate::scenario::mix::{Class, Load, type_seed};
-use crate::scenario::payload::{Payloads, reliable_seed};
-use crate::scenario::plan::{Plan, Reliable, Target, room_name};
+use crate::scenario::mix::{Class, Load};
+use crate::scenario::plan::{Plan, Reliable, Target};
 use crate::scenario::schedule::Schedule;
 
 /// The time from the order to start until the start, and an addition for each thousand devices of a worker: a
@@ -60,47 +58,39 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let begun_ns = monotonic_ns();
     preflight::look(plan)?;
     let mut fleet = Fleet::start(plan)?;
-    let at_viewer_door = |trouble| match trouble {
-        Trouble::Door(reason) => {
-            RunError::Target(format!("viewer door {}: {reason}", plan.target.viewer_door))
-        }
-        Trouble::Worker(reason) => RunError::Target(reason),
-    };
-    fleet
-        .await_ready(plan.target.connect_seconds, |connected| {
-            let start = plan.audience.at_start();
-            drop(writeln!(std::io::stderr(), "connected {connected} of {start} devices"));
-        })
-        .map_err(at_viewer_door)?;
+    fleet.await_ready(plan.target.connect_seconds, |connected| {
+        let start = plan.audience.at_start();
+        drop(writeln!(std::io::stderr(), "connected {connected} of {start} devices"));
+    })?;
     let connect_ms = (monotonic_ns() - begun_ns) / 1_000_000;
     let lead_ns = lead_ns(plan.devices, fleet.len());
     let start_ns = monotonic_ns() + lead_ns;
     let started_unix_ms = unix_ms() + lead_ns / 1_000_000;
-    fleet.order_all(&Order::Start { start_ns }).map_err(at_viewer_door)?;
-    fleet.await_started().map_err(at_viewer_door)?;
+    fleet.order_all(&Order::Start { start_ns })?;
+    fleet.await_started()?;
     let meter = Meter::begin(plan);
     let server = ServerWatch::begin(plan.target.ops_door.clone(), start_ns);
-    let live = show_live(plan, start_ns, fleet.latest(), server.lately());
+    let live = show_live(plan, start_ns, fleet.latest.clone(), server.lately.clone());
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
     let faults = Faults::begin(&plan.faults, start_ns);
     let are_answered = || publishing.iter().chain(&reliable).all(Publishing::is_finished);
-    let took_ms = await_end(plan, &fleet, start_ns, are_answered).map_err(at_viewer_door)?;
+    let took_ms = await_end(plan, &fleet, start_ns, are_answered)?;
     let outcomes = publishing.into_iter().map(|publishing| await_published(plan, publishing));
     let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
     let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
     let accepted = accepted(plan, &outcomes);
     let heads = reliable.as_ref().map(|reliable| reliable.published.heads_by_room()).unwrap_or_default();
     let grace_ms = plan.settle_ms;
-    fleet.order_all(&Order::Finish { accepted, heads, grace_ms }).map_err(at_viewer_door)?;
-    let results = fleet.await_results(grace_ms).map_err(at_viewer_door)?;
-    let spent = meter.end(plan);
+    fleet.order_all(&Order::Finish { accepted, heads, grace_ms })?;
+    let results = fleet.await_results(grace_ms)?;
+    let spent = meter.and_then(|meter| meter.end(plan));
     // The lines leave the terminal before the report comes.
     drop(live);
     let server = server.end();
     let faults = faults.end();
-    let workers_clock_error_ms = ratio(fleet.clock_error_ns().map_err(at_viewer_door)?, 1_000_000);
+    let workers_clock_error_ms = ratio(fleet.clock_error_ns()?, 1_000_000);
     let aside = Aside {
         workers: fleet.len(),
         workers_clock_error_ms,
@@ -127,18 +117,8 @@ fn show_live(plan: &Plan, start_ns: u64, latest: Latest, node: Lately) -> Live {
     // Schedules of a plan start at 0, like the milliseconds of the progress.
     let schedules: Vec<Schedule> = schedules.cloned().collect();
     Live::begin(start_ns, plan.seconds_milli, move |at_ms| {
-        let workers = latest.take();
-        Totals {
-            at_ms,
-            members: workers.watching,
-            joining: workers.joining,
-            due: schedules.iter().map(|schedule| schedule.due_by(at_ms * 1_000_000)).sum(),
-            deliveries: workers.deliveries,
-            frames: workers.frames,
-            violations: workers.violations,
-            latency: workers.latency,
-            node: node.last(),
-        }
+        let due = schedules.iter().map(|schedule| schedule.due_by(at_ms * 1_000_000)).sum();
+        Totals { at_ms, due, workers: latest.take(), node: node.last() }
     })
 }
 
@@ -148,8 +128,7 @@ type Publishing = std::thread::JoinHandle<std::io::Result<Outcomes>>;
 fn spawn_load(plan: &Plan, load: &Load, start_ns: u64) -> Publishing {
     let mut load = load.clone();
     load.schedule.start_ns = start_ns;
-    let seed = type_seed(plan.seed, &load.type_name);
-    spawn(plan, Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 }, seed)
+    spawn(plan, Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 })
 }
 
 fn spawn_reliable(plan: &Plan, reliable: &Reliable, start_ns: u64) -> Publishing {
@@ -163,22 +142,12 @@ fn spawn_reliable(plan: &Plan, reliable: &Reliable, start_ns: u64) -> Publishing
     };
     let attempts_max = if plan.awkward.through_restarts { ATTEMPTS_MAX_RESTARTS } else { ATTEMPTS_MAX };
     let reliable_types = Some(reliable.types.clone());
-    let traffic = Traffic { load, reliable_types, ttl_ms: reliable.ttl_ms, attempts_max };
-    spawn(plan, traffic, reliable_seed(plan.seed))
+    spawn(plan, Traffic { load, reliable_types, ttl_ms: reliable.ttl_ms, attempts_max })
 }
 
-fn spawn(plan: &Plan, traffic: Traffic, seed: u64) -> Publishing {
-    let published = Published::new(traffic.load.schedule.clone());
-    let publishing = publisher::PublisherPlan {
-        door: plan.target.publisher_door.clone(),
-        encoding: plan.encoding,
-        publisher_key: plan.target.publisher_key.clone(),
-        room_names: (0..plan.rooms).map(|room| room_name(&plan.target.room_stem, room)).collect(),
-        payloads: Payloads::new(traffic.load.length, seed),
-        traffic,
-        warm_up_ns: plan.warm_up_ms * 1_000_000,
-    };
-    std::thread::spawn(move || publisher::publish(publishing, published))
+fn spawn(plan: &Plan, traffic: Traffic) -> Publishing {
+    let plan = plan.clone();
+    std::thread::spawn(move || publisher::publish(&plan, traffic))
 }
 
 /// Accepted messages by type and room: a device is done after so many.
@@ -201,7 +170,7 @@ fn await_end(
     fleet: &Fleet,
     start_ns: u64,
     are_answered: impl Fn() -> bool,
-) -> Result<u64, Trouble> {
+) -> Result<u64, RunError> {
     // Devices come and go, and faults happen, until the end of the run: that end may be after the last
     // message.
     let end_ns = start_ns + plan.seconds_milli * 1_000_000;
@@ -348,6 +317,7 @@ fn together<'a>(latencies: impl Iterator<Item = &'a Latency>) -> Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Published;
 
     #[test]
     fn large_workers_are_told_the_start_sooner() {

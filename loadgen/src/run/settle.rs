@@ -9,18 +9,15 @@ use crate::devices::type_figures::TypeFigures;
 use crate::figures::latency::Latency;
 use crate::fleet::words::WorkerResult;
 use crate::ledger::{
-    Account, ApplyTimes, Case, Kind, RoomSeen, Stored, StreamSeen, Tally, Violations, check, check_counter,
-    check_one_life, check_stored, check_stream,
+    Account, ApplyTimes, Case, Kind, RoomSeen, StreamSeen, Tally, Violations, add_fields, check,
+    check_counter, check_one_life, check_stored, check_stream,
 };
 use crate::publish::publisher::Outcomes;
 use crate::report::ReliableFigures;
 use crate::report::generator::GeneratorFigures;
 use crate::report::last_device::FirstToLastTable;
 use crate::run::stored;
-use crate::scenario::payload::{Payloads, reliable_seed};
-use crate::scenario::plan::{Plan, Target, room_name};
-use crate::wire::frame::Encoding;
-use crate::wire::handshake::Handshake;
+use crate::scenario::plan::Plan;
 
 /// The results of all workers.
 #[derive(Debug, Default)]
@@ -54,11 +51,7 @@ impl Merged {
             merged.moves.add(result.moves);
             merged.generator.add_worker(result.peak_bytes, result.devices, result.busy);
             merged.ages_stride = merged.ages_stride.max(result.ages_stride);
-            merged.seen.frames += result.tally.frames;
-            merged.seen.deliveries += result.tally.deliveries;
-            merged.seen.skipped += result.tally.skipped;
-            merged.seen.decoded += result.tally.decoded;
-            merged.seen.bytes += result.tally.bytes;
+            add_fields!(merged.seen, result.tally; frames, deliveries, skipped, decoded, bytes);
             merged.types.resize_with(result.types.len().max(merged.types.len()), TypeFigures::default);
             for (mine, theirs) in merged.types.iter_mut().zip(&result.types) {
                 mine.merge(theirs);
@@ -154,37 +147,24 @@ impl Merged {
         plan: &Plan,
         took_ms: u64,
     ) -> Option<ReliableFigures> {
-        let reliable = plan.reliable.as_ref()?;
         let published = &outcomes.published;
-        let original = Original {
-            schedule: published.schedule().clone(),
-            payloads: Payloads::new(reliable.length, reliable_seed(plan.seed)),
-            types: reliable.types.clone(),
-            ttl_ms: reliable.ttl_ms,
-            others: plan.others,
-        };
-        let Target { viewer_door, device_token, room_stem, .. } = &plan.target;
-        let handshake = Handshake::new(viewer_door.clone(), Encoding::Json, device_token.clone());
-        let timed_from_ns = original.schedule.start_ns + plan.warm_up_ms * 1_000_000;
+        let mut original = Original::of(plan)?;
+        original.reliable.schedule.start_ns = published.schedule.start_ns;
+        let timed_from_ns = published.schedule.start_ns + plan.warm_up_ms * 1_000_000;
         let mut times = ApplyTimes::since(timed_from_ns);
         let ttl_ns = original.ttl_ns();
         let mut unread = false;
         // A room without a reliable message has no stream to pull.
-        for room in (0..plan.rooms).filter(|room| published.schedule().messages_of(*room) > 0) {
-            let name = room_name(room_stem, room);
-            let mut pulled: Option<Stored> = None;
-            if !unread {
-                match stored::pull(&handshake, &name, room, &original, &mut self.violations) {
-                    Ok(stored) => pulled = Some(stored),
-                    Err(reason) => {
-                        // Each room without an answer costs ten seconds, and one room is proof enough.
-                        unread = true;
-                        self.violations.add(Kind::I1NotStored, 1, || {
-                            format!("I1 room {room}: the store could not be read after the run: {reason}")
-                        });
-                    }
-                }
+        for room in (0..plan.rooms).filter(|room| published.schedule.messages_of(*room) > 0) {
+            // Each room without an answer costs ten seconds, and one room is proof enough.
+            let pulled = (!unread).then(|| stored::pull(&plan.target, room, &original, &mut self.violations));
+            if let Some(Err(reason)) = &pulled {
+                unread = true;
+                self.violations.add(Kind::I1NotStored, 1, || {
+                    format!("I1 room {room}: the store could not be read after the run: {reason}")
+                });
             }
+            let pulled = pulled.and_then(Result::ok);
             if let Some(stored) = &pulled {
                 check_stored(published, room, stored, ttl_ns, &mut self.violations);
             }

@@ -1,17 +1,14 @@
 //! After the run: the living messages of a reliable stream, pulled at the viewer door like a device does.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::clock::monotonic_ns;
 use crate::devices::streams::Original;
 use crate::ledger::{Kind, Stored, Violations};
+use crate::scenario::plan::{Target, room_name};
 use crate::wire::frame::Welcome;
-use crate::wire::handshake::Handshake;
-use crate::wire::page::read_page;
+use crate::wire::page::{page_path, read_page};
 
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
 /// The time of attempts at a page, because the node may be starting.
 const ROOM_AGE_MAX_NS: u64 = 10_000_000_000;
 /// Pages of a room, past which the stream has no end.
@@ -19,17 +16,17 @@ const PAGES_MAX: usize = 10_000;
 
 /// Pulls the stored messages of `room`, and judges each message by itself.
 pub(crate) fn pull(
-    handshake: &Handshake,
-    name: &str,
+    target: &Target,
     room: u32,
     original: &Original,
     violations: &mut Violations,
 ) -> Result<Stored, String> {
+    let name = room_name(&target.room_stem, room);
     let mut stored = Stored { asked_ns: monotonic_ns(), ..Stored::default() };
     let mut cursor = None;
     let mut scratch = Vec::new();
     for _ in 0..PAGES_MAX {
-        let page = ask_patiently(handshake, name, cursor.as_deref())?;
+        let page = ask_patiently(target, &page_path(&name, cursor.as_deref()))?;
         stored.epoch.clone_from(&page.epoch);
         for message in &page.reliable {
             match original.tell(room, message, &mut scratch) {
@@ -56,34 +53,14 @@ pub(crate) fn pull(
     Err(format!("{name}: more than {PAGES_MAX} pages"))
 }
 
-fn ask_patiently(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Welcome, String> {
+fn ask_patiently(target: &Target, path: &str) -> Result<Welcome, String> {
     let deadline_ns = monotonic_ns() + ROOM_AGE_MAX_NS;
     loop {
         let begun_ns = monotonic_ns();
-        match ask(handshake, name, cursor) {
+        match target.viewer_door.exchange(path, target.device_token.as_deref(), read_page) {
             Ok(page) => return Ok(page),
             Err(reason) if begun_ns >= deadline_ns => return Err(reason),
             Err(_) => std::thread::park_timeout(Duration::from_millis(200)),
         }
     }
-}
-
-fn ask(handshake: &Handshake, name: &str, cursor: Option<&str>) -> Result<Welcome, String> {
-    let exchange = || -> std::io::Result<Result<Welcome, String>> {
-        let mut stream = TcpStream::connect_timeout(&handshake.door.address(), ANSWER_AGE_MAX)?;
-        stream.set_read_timeout(Some(ANSWER_AGE_MAX))?;
-        stream.write_all(&handshake.pull(name, cursor))?;
-        let mut answer = Vec::new();
-        let mut chunk = vec![0; 64 * 1024];
-        loop {
-            match stream.read(&mut chunk)? {
-                0 => return Ok(Err("ended without an answer".into())),
-                read => answer.extend_from_slice(&chunk[..read]),
-            }
-            if let Some(read) = read_page(&answer).transpose() {
-                return Ok(read);
-            }
-        }
-    };
-    exchange().map_err(|error| error.to_string())?
 }

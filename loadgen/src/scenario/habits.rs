@@ -2,21 +2,25 @@
 //!
 //! The run's seed and the device's number fix every draw, so a run can be repeated.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::units::{Share, Span};
 
-/// Time from a device's cut (or pause) to the next.
-const CUT_EVERY_NS: std::ops::Range<u64> = 2_000_000_000..12_000_000_000;
-const STALL_EVERY_NS: std::ops::Range<u64> = 1_000_000_000..60_000_000_000;
-const HOP_EVERY_NS: std::ops::Range<u64> = 2_000_000_000..20_000_000_000;
+/// Time from a device's cut (or pause, or hop) to the next.
+pub(crate) const CUT_EVERY_NS: Range<u64> = 2_000_000_000..12_000_000_000;
+/// Time to a device's first pause. Early, because a short run must meet the habit as well.
+pub(crate) const FIRST_STALL_NS: Range<u64> = 1_000_000_000..12_000_000_000;
+pub(crate) const STALL_EVERY_NS: Range<u64> = 1_000_000_000..60_000_000_000;
+pub(crate) const HOP_EVERY_NS: Range<u64> = 2_000_000_000..20_000_000_000;
 /// Time to a device's death, from the first publish or from a death that found the device away.
-const DEATH_NS: std::ops::Range<u64> = 500_000_000..12_000_000_000;
+pub(crate) const DEATH_NS: Range<u64> = 500_000_000..12_000_000_000;
 /// Interval between a slow device's small reads.
 pub(crate) const SIP_EVERY_NS: u64 = 100_000_000;
-const AWAY_NS: std::ops::Range<u64> = 50_000_000..1_000_000_000;
+pub(crate) const AWAY_NS: Range<u64> = 50_000_000..1_000_000_000;
 /// Wait before the next try to reach a node that was gone.
-const RETURN_NS: std::ops::Range<u64> = 100_000_000..300_000_000;
+pub(crate) const RETURN_NS: Range<u64> = 100_000_000..300_000_000;
 
 /// Shares of awkward devices, in millionths of all devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,32 +112,6 @@ impl Storm {
         let mixed = (u64::from(device) << 8 | u64::from(place)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         fastrand::Rng::with_seed(seed ^ mixed).u32(..1_000_000) < self.share.millionths()
     }
-}
-
-pub(crate) fn until_hop_ns(random: &mut fastrand::Rng) -> u64 {
-    random.u64(HOP_EVERY_NS)
-}
-
-pub(crate) fn until_death_ns(random: &mut fastrand::Rng) -> u64 {
-    random.u64(DEATH_NS)
-}
-
-pub(crate) fn until_cut_ns(random: &mut fastrand::Rng) -> u64 {
-    random.u64(CUT_EVERY_NS)
-}
-
-/// The first pause comes within 12 s, later pauses about once a minute.
-pub(crate) fn until_stall_ns(random: &mut fastrand::Rng, stalls: u32) -> u64 {
-    // An early first pause: a short run must meet the habit as well.
-    if stalls == 0 { random.u64(1_000_000_000..12_000_000_000) } else { random.u64(STALL_EVERY_NS) }
-}
-
-pub(crate) fn away_ns(random: &mut fastrand::Rng) -> u64 {
-    random.u64(AWAY_NS)
-}
-
-pub(crate) fn until_return_ns(random: &mut fastrand::Rng) -> u64 {
-    random.u64(RETURN_NS)
 }
 
 #[cfg(test)]

@@ -9,28 +9,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::payload::Length;
 use crate::scenario::schedule::Schedule;
-use crate::scenario::units::thousandths;
 
 /// Most types with a `readable_max`.
 pub(crate) const LIMITS_MAX: usize = 4;
 /// Most types of one run: a frame's account names each type by one byte.
 pub(crate) const TYPES_MAX: usize = 16;
 /// Most keys of one type: the ledger keeps a sum for each.
-const KEYS_MAX: u32 = 10_000;
+pub(crate) const KEYS_MAX: u32 = 10_000;
 /// Largest count of one message; the publisher door refuses more.
-const COUNT_MAX: u32 = 1_000_000_000;
+pub(crate) const COUNT_MAX: u32 = 1_000_000_000;
 /// A request holds at most the messages due within this time, so a slow type does not wait to fill requests.
 const REQUEST_MS: u64 = 10;
 
-/// The engine's promise for a type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Class {
-    Reliable,
-    Normal,
-    Latest,
-    Counter,
-    Lossy,
+roomcast_core::named! {
+    /// The engine's promise for a type.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub(crate) enum Class {
+        Reliable = "reliable",
+        Normal = "normal",
+        Latest = "latest",
+        Counter = "counter",
+        Lossy = "lossy",
+    }
 }
 
 impl Class {
@@ -43,65 +44,16 @@ impl Class {
             _ => Self::Normal,
         }
     }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Reliable => "reliable",
-            Self::Normal => "normal",
-            Self::Latest => "latest",
-            Self::Counter => "counter",
-            Self::Lossy => "lossy",
-        }
-    }
 }
 
 impl FromStr for Class {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Reliable, Self::Normal, Self::Latest, Self::Counter, Self::Lossy];
-        all.into_iter()
+        Self::ALL
+            .into_iter()
             .find(|class| class.name() == text)
             .ok_or_else(|| format!("{text:?} is no class: reliable, normal, latest, counter or lossy"))
-    }
-}
-
-/// One type of the command line: `NAME[/CLASS]=RATE[xCOUNT][:KEYS]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) type_name: String,
-    pub(crate) class: Class,
-    /// Messages in 1 000 seconds, over all rooms.
-    pub(crate) rate_milli: u64,
-    /// Units in each message; `None`: messages have no count.
-    pub(crate) count: Option<u32>,
-    /// Number of keys; 0: messages have no key.
-    pub(crate) keys: u32,
-}
-
-impl FromStr for Wanted {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) = text.split_once('=').ok_or("a type is NAME[/CLASS]=RATE[xCOUNT][:KEYS]")?;
-        let (type_name, class) = match name.split_once('/') {
-            Some((type_name, class)) => (type_name, class.parse()?),
-            None => (name, Class::of(name)),
-        };
-        let (rest, keys) = match rest.split_once(':') {
-            Some((rest, keys)) => (rest, within(keys, KEYS_MAX, "keys")?),
-            None => (rest, 0),
-        };
-        let (rate, count) = match rest.split_once('x') {
-            Some((rate, count)) => (rate, Some(within(count, COUNT_MAX, "count")?)),
-            None => (rest, None),
-        };
-        let rate_milli = thousandths(rate)?;
-        if rate_milli == 0 {
-            return Err(format!("{type_name}: a rate is more than 0"));
-        }
-        check_type(type_name, class, count, keys)?;
-        Ok(Self { type_name: type_name.to_owned(), class, rate_milli, count, keys })
     }
 }
 
@@ -132,7 +84,8 @@ pub(crate) fn check_type(type_name: &str, class: Class, count: Option<u32>, keys
     Ok(())
 }
 
-fn within(text: &str, most: u32, what: &str) -> Result<u32, String> {
+/// Reads a number from 1 to `most`.
+pub(crate) fn within(text: &str, most: u32, what: &str) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| (1..=most).contains(number));
     number.ok_or_else(|| format!("{text:?}: {what} from 1 to {most}"))
 }
@@ -248,52 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_a_name_a_rate_and_what_else_is_said() {
-        let plain = |text: &str| text.parse::<Wanted>().unwrap();
-        let chat = plain("chat=10000");
-        assert_eq!(
-            (chat.class, chat.rate_milli, chat.count, chat.keys),
-            (Class::Normal, 10_000_000, None, 0)
-        );
-        let like = plain("like=1000x50");
-        assert_eq!((like.class, like.count), (Class::Counter, Some(50)));
-        assert_eq!(plain("red_packet=0.5").class, Class::Reliable);
-        let gift = plain("gift=20x3:7");
-        assert_eq!((gift.class, gift.count, gift.keys), (Class::Normal, Some(3), 7));
-        assert_eq!(plain("price/latest=2:3").class, Class::Latest);
-        assert_eq!(plain("like/normal=2").class, Class::Normal);
-    }
-
-    #[test]
     fn each_reliable_type_has_its_part() {
         let types = ReliableTypes::new(vec![("coupon".into(), 3_000), ("red_packet".into(), 1_000)]);
         let coupons = (0..10_000).filter(|number| types.of(*number) == "coupon").count();
         assert!((7_300..7_700).contains(&coupons), "{coupons}");
         let only = ReliableTypes::new(vec![("coupon".into(), 1)]);
         assert!((0..100).all(|number| only.of(number) == "coupon"));
-    }
-
-    #[test]
-    fn what_is_no_type_says_why() {
-        for (text, why) in [
-            ("chat", "NAME[/CLASS]=RATE"),
-            ("chat=", "no number"),
-            ("chat=0", "more than 0"),
-            ("chat=fast", "no number"),
-            ("chat=1x0", "count from 1"),
-            ("chat=1x", "count from 1"),
-            ("chat=1:0", "keys from 1"),
-            ("chat=1:99999", "keys from 1 to 10000"),
-            ("Chat=1", "a type is"),
-            ("chat/steady=1", "no class"),
-            ("online=1", "engine's own"),
-            ("coupon=1x2", "a reliable message has no count"),
-            ("like=1:2", "a counter message has no key"),
-        ] {
-            let error = text.parse::<Wanted>().unwrap_err();
-            assert!(error.contains(why), "{text}: {error}");
-        }
-        assert!("chat".parse::<Limit>().is_err() && "chat=0".parse::<Limit>().is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::audience::Audience;
@@ -34,7 +35,8 @@ pub(crate) struct Fault {
     pub(crate) run: String,
 }
 
-#[derive(Debug, Clone)]
+/// Workers get the whole plan in their orders, but for the fields that only the coordinator needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Published types except reliable ones. Their start is set when publishing begins.
     pub(crate) loads: Vec<Load>,
@@ -52,7 +54,9 @@ pub(crate) struct Plan {
     pub(crate) devices: u32,
     pub(crate) audience: Audience,
     pub(crate) storms: Vec<Storm>,
+    #[serde(skip)]
     pub(crate) faults: Vec<Fault>,
+    #[serde(skip)]
     pub(crate) thresholds: Vec<Condition>,
     /// Messages due before this time are in the ledger and in no latency figure.
     pub(crate) warm_up_ms: u64,
@@ -63,32 +67,72 @@ pub(crate) struct Plan {
     pub(crate) encoding: Encoding,
     pub(crate) seed: u64,
     /// The whole scenario, as TOML.
+    #[serde(skip)]
     pub(crate) scenario: String,
     pub(crate) target: Target,
 }
 
-/// The node under load, the machines of the workers, and the files of the report.
-#[derive(Debug, Clone)]
+/// The node under load, the machines of the workers, and the files of the report: the flags of `run` beside the
+/// scenario.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct Target {
-    pub(crate) viewer_door: Door,
-    pub(crate) publisher_door: Door,
-    pub(crate) ops_door: Door,
-    pub(crate) publisher_key: Option<String>,
-    pub(crate) device_token: Option<String>,
-    /// Prefix of all room names of this run.
-    pub(crate) room_stem: String,
-    pub(crate) workers_min: u32,
-    /// Workers on other machines, as `HOST:PORT`. Empty: all workers run on this machine.
-    pub(crate) remote_workers: Vec<String>,
-    /// Source addresses of devices, used in turn where the door is not on loopback. Empty: the kernel
-    /// chooses.
-    pub(crate) sources: Vec<IpAddr>,
-    pub(crate) connect_seconds: u64,
-    pub(crate) measures_floor: bool,
+    /// File for the report as JSON.
+    #[arg(long)]
+    #[serde(skip)]
     pub(crate) json: Option<PathBuf>,
+    /// File for the report as an HTML page.
+    #[arg(long)]
+    #[serde(skip)]
     pub(crate) html: Option<PathBuf>,
+    /// File for the verdict and the thresholds as JUnit's XML.
+    #[arg(long)]
+    #[serde(skip)]
     pub(crate) junit: Option<PathBuf>,
+    /// Address for devices.
+    #[arg(long, default_value = "ws://127.0.0.1:7600")]
+    pub(crate) viewer_door: Door,
+    /// Address for publishes.
+    #[arg(long, default_value = "http://127.0.0.1:7601")]
+    pub(crate) publisher_door: Door,
+    /// Address for operators, with the readiness of the node.
+    #[arg(long, default_value = "http://127.0.0.1:7602")]
+    pub(crate) ops_door: Door,
+    /// Beginning of every room name, before a part unique to the run.
+    #[arg(long, default_value = "lg")]
+    pub(crate) room_prefix: String,
+    /// Beginning of every room name, without a unique part: other runs with the same stem publish to the same
+    /// rooms.
+    // Empty until the flags are resolved, where the flag is not typed.
+    #[arg(long, conflicts_with = "room_prefix", default_value = "", hide_default_value = true)]
+    pub(crate) room_stem: String,
+    /// Least number of worker processes for the devices; more start if descriptors are short.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
+    pub(crate) workers: u32,
+    /// A machine for a part of the devices, any number of times: `HOST:PORT` of `worker --listen` there. The
+    /// key is in `ROOMCAST_WORKER_KEY`. Without this flag all devices are on this machine.
+    #[arg(long = "worker", value_name = "HOST:PORT")]
+    pub(crate) remote_workers: Vec<String>,
+    /// A source address for devices, used in turn with other --source addresses, for a viewer door off
+    /// loopback.
+    #[arg(long = "source", value_name = "ADDRESS")]
+    pub(crate) sources: Vec<IpAddr>,
+    /// Seconds for all devices to join; past them the run gives up.
+    #[arg(long, default_value_t = 120)]
+    pub(crate) connect_seconds: u64,
+    /// Skip the floor after the run. The floor takes at most 3 s, and needs a node on loopback.
+    #[arg(long)]
+    pub(crate) no_floor: bool,
+    /// Bearer key for the publisher door; the default is `ROOMCAST_PUBLISHER_KEY`.
+    // No worker publishes, and a key has no place on other machines.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) publisher_key: Option<String>,
+    /// Token for the viewer door; the default is `ROOMCAST_DEVICE_TOKEN`.
+    #[arg(long)]
+    pub(crate) device_token: Option<String>,
     /// The command line that repeats the run.
+    #[arg(skip)]
+    #[serde(skip)]
     pub(crate) command: String,
 }
 

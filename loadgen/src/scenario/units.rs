@@ -4,8 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{Error as _, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 /// A week.
 const SPAN_MS_MAX: f64 = 7.0 * 86_400_000.0;
@@ -178,36 +179,15 @@ pub(crate) fn thousandths(text: &str) -> Result<u64, String> {
 
 fn read<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
     deserializer: D,
-    what: &'static str,
+    what: &str,
 ) -> Result<T, D::Error> {
-    deserializer.deserialize_any(AsText(what)).and_then(|text| text.parse().map_err(D::Error::custom))
-}
-
-/// Takes a TOML number or text as text, so both parse alike.
-struct AsText(&'static str);
-
-impl Visitor<'_> for AsText {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<String, E> {
-        Ok(text.to_owned())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<String, E> {
-        Ok(number.to_string())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<String, E> {
-        Ok(number.to_string())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<String, E> {
-        Ok(number.to_string())
-    }
+    // A TOML number or text; both parse alike.
+    let text = match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        Value::Number(number) => number.to_string(),
+        other => return Err(D::Error::custom(format!("invalid type: {other}, expected {what}"))),
+    };
+    text.parse().map_err(D::Error::custom)
 }
 
 #[cfg(test)]

@@ -52,10 +52,10 @@ impl Encoding {
     }
 
     /// The payload of a device's ping frame.
-    pub(crate) fn ping(self) -> Vec<u8> {
+    pub(crate) fn ping(self) -> Cow<'static, [u8]> {
         match self {
-            Self::Json => br#"{"kind":"ping"}"#.to_vec(),
-            Self::Proto => device_frame(proto::device_frame::Frame::Ping(proto::Ping {})),
+            Self::Json => br#"{"kind":"ping"}"#.into(),
+            Self::Proto => device_frame(proto::device_frame::Frame::Ping(proto::Ping {})).into(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
-use crate::wire::http::read_head;
+use crate::wire::http::{authorization, read_head};
 
 /// Largest head of an answer to a handshake.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -10,10 +10,10 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// One key for all devices: the key only proves that the answer belongs to a handshake.
 const KEY: &str = "bG9hZGdlbi1sb2FkZ2VuIQ==";
 
-/// The requests of a worker's devices, the same but for the room.
+/// The handshakes of a worker's devices, the same but for the room.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    pub(crate) door: Door,
+    host: String,
     pub(crate) encoding: Encoding,
     /// The `Authorization` line; empty without a device token.
     authorization: String,
@@ -21,23 +21,9 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    pub(crate) fn new(door: Door, encoding: Encoding, device_token: Option<String>) -> Self {
-        let bearer = |token| format!("Authorization: Bearer {token}\r\n");
-        let authorization = device_token.map(bearer).unwrap_or_default();
+    pub(crate) fn new(door: &Door, encoding: Encoding, device_token: Option<&str>) -> Self {
         let accept = tungstenite::handshake::derive_accept_key(KEY.as_bytes());
-        Self { door, encoding, authorization, accept }
-    }
-
-    /// The request for the part of `room`'s reliable stream behind `cursor`; without a cursor for the whole
-    /// stream.
-    pub(crate) fn pull(&self, room: &str, cursor: Option<&str>) -> Vec<u8> {
-        let after = cursor.map(|cursor| format!("?after={cursor}")).unwrap_or_default();
-        format!(
-            "GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nHost: {}\r\n{}Connection: close\r\n\r\n",
-            self.door.authority(),
-            self.authorization
-        )
-        .into_bytes()
+        Self { host: door.authority.clone(), encoding, authorization: authorization(device_token), accept }
     }
 
     /// The request for a place in `room`; `query` begins with `?` or is empty.
@@ -45,7 +31,7 @@ impl Handshake {
         format!(
             "GET /v1/rooms/{room}/ws{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: {}\r\n{}\r\n",
-            self.door.authority(),
+            self.host,
             self.encoding.subprotocol(),
             self.authorization
         )

@@ -9,6 +9,11 @@ pub(crate) struct Head<'a> {
     headers: Vec<httparse::Header<'a>>,
 }
 
+/// The `Authorization` line of a request; empty without a token.
+pub(crate) fn authorization(bearer: Option<&str>) -> String {
+    bearer.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default()
+}
+
 /// Reads the head of an answer; `None` while the end of the head is missing.
 ///
 /// # Errors

@@ -6,6 +6,12 @@ use crate::wire::http::read_head;
 /// Largest answer accepted: 8 MiB of live messages in one room, with room for their JSON spelling.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// The path of the part of `room`'s reliable stream behind `cursor`; without a cursor of the whole stream.
+pub(crate) fn page_path(room: &str, cursor: Option<&str>) -> String {
+    let after = cursor.map(|cursor| format!("?after={cursor}")).unwrap_or_default();
+    format!("/v1/rooms/{room}/reliable{after}")
+}
+
 /// Reads a page from the bytes received so far; `None` while bytes are missing.
 ///
 /// # Errors

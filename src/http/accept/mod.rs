@@ -10,6 +10,7 @@ mod places;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -30,8 +31,12 @@ use roomcast_core::limits::{
     ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HEAD_BYTES_MAX,
 };
 
+use super::problem::Problem;
 use paced::PacedStream;
 use places::{Place, Places};
+
+/// One request at a door, with its body still unread.
+pub(crate) type Request = hyper::Request<Incoming>;
 
 /// A door's answer to one request.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -50,8 +55,11 @@ pub(crate) trait Door: Send + Sync + 'static {
     /// number.
     const DESCRIPTORS_LEFT: u64;
 
-    /// Answers one request. A mistake in the request is an answer as well, so nothing fails here.
-    fn answer(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// The problem is the answer to a mistake in the request.
+    fn answer(&self, request: Request) -> impl Future<Output = Result<Answer, Problem>> + Send;
 }
 
 /// The process's descriptors for connections, shared by all doors: no door can use up the descriptors of
@@ -193,11 +201,12 @@ impl Visit {
         let io = PacedStream::new(stream, D::IDLE_AGE_MAX.unwrap_or_default(), Arc::clone(&pulse));
         let answers = service_fn(|request| {
             pulse.request_began();
-            let answer = Arc::clone(&door).answer(request);
+            let door = &door;
             let pulse = &pulse;
             let metrics = &metrics;
             async move {
-                let mut answer = answer.await;
+                // Boxed: an idle connection's future would otherwise carry two kilobytes of the last request.
+                let mut answer = Box::pin(door.answer(request)).await.unwrap_or_else(Problem::into_answer);
                 pulse.request_answered();
                 if is_last::<D>(answer.status()) {
                     answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
@@ -221,7 +230,7 @@ impl Visit {
                 timeout(DOORS_LINGER, connection).await.unwrap_or(Ok(()))
             }
         };
-        if pulse.was_late() {
+        if pulse.late.load(Ordering::Relaxed) {
             metrics.dropped(D::NAME, Dropped::Late);
         }
         if let Err(error) = outcome {

@@ -30,8 +30,8 @@ use roomcast_core::limits::{ANSWER_AGE_MAX, HANDSHAKE_AGE_MAX};
 pub(super) struct Pulse {
     /// Changes between "the peer's turn" (even) and "the door's turn" (odd). Grows by one at each change.
     turns: AtomicU32,
-    /// The peer missed a deadline.
-    late: AtomicBool,
+    /// The peer missed the deadline of a head or of an answer.
+    pub(super) late: AtomicBool,
     /// An answer is known, and part of the answer is not with the kernel yet.
     owes: AtomicBool,
     accepted: Instant,
@@ -81,11 +81,6 @@ impl Pulse {
         (!is_doors_turn).then(since)
     }
 
-    /// Asks the connection to give its place to another connection.
-    pub(super) fn ask_to_give_way(&self) {
-        self.asked.notify_one();
-    }
-
     /// Returns once the connection was asked to give way and still has no whole request.
     pub(super) async fn gives_way(&self) {
         loop {
@@ -95,11 +90,6 @@ impl Pulse {
                 return;
             }
         }
-    }
-
-    /// True if the peer missed the deadline of a head or of an answer.
-    pub(super) fn was_late(&self) -> bool {
-        self.late.load(Ordering::Relaxed)
     }
 }
 

@@ -76,7 +76,7 @@ impl Places {
         let Some((since, longest)) = silent.min_by_key(|(since, _)| *since) else { return FULL_DOOR_GRACE };
         let left = FULL_DOOR_GRACE.saturating_sub(now.saturating_duration_since(since));
         if left.is_zero() {
-            longest.ask_to_give_way();
+            longest.asked.notify_one();
             return FULL_DOOR_GRACE;
         }
         left

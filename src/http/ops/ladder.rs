@@ -2,13 +2,12 @@
 //!
 //! The effect of a step is the rooms' business.
 
-use hyper::body::Incoming;
-use hyper::{Method, Request};
+use hyper::Method;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::info;
 
-use crate::http::accept::Answer;
+use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
 use crate::http::request::{check_json, read_body};
 use crate::http::routes::room_name;
@@ -67,11 +66,7 @@ impl StepOwner {
 ///
 /// # Errors
 /// 400 with the field, 404 `room_not_open`, 405; 408, 413, 415; 503.
-pub(super) async fn ladder(
-    node: &Node,
-    owner: StepOwner,
-    request: Request<Incoming>,
-) -> Result<Answer, Problem> {
+pub(super) async fn ladder(node: &Node, owner: StepOwner, request: Request) -> Result<Answer, Problem> {
     let step = match *request.method() {
         Method::GET => None,
         Method::PUT => Some(step_of(request).await?),
@@ -116,7 +111,7 @@ fn of_room(room: &RoomName, step: Option<RoomStep>) -> Result<Answer, Problem> {
 }
 
 /// The step in the body of a `PUT`. `None`: the operator takes the override back.
-async fn step_of(request: Request<Incoming>) -> Result<Option<Step>, Problem> {
+async fn step_of(request: Request) -> Result<Option<Step>, Problem> {
     let (parts, body) = request.into_parts();
     check_json(&parts.headers)?;
     step_in(&read_body(body).await?)

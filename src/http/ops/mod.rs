@@ -6,15 +6,14 @@ mod readiness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 
 use crate::clock::{self, node_cpu};
 use crate::metrics::DoorName;
 use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 
-use super::accept::{Answer, Door};
+use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
 use super::request::check_host;
 use super::{Node, answer, answer_json};
@@ -25,35 +24,10 @@ use readiness::{Readiness, Signs};
 /// The door of operators and their monitoring.
 #[derive(Debug)]
 pub(crate) struct OperatorDoor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 impl OperatorDoor {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
-    }
-
-    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
-        check_host(request.version(), request.headers())?;
-        let path = request.uri().path();
-        if let Some(owner) = StepOwner::of(path) {
-            return ladder(&self.node, owner?, request).await;
-        }
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
-            return Err(Problem::not_found());
-        }
-        // Load balancers probe with HEAD as well.
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(Problem::method_not_allowed("GET, HEAD"));
-        }
-        match path {
-            // Asks no shard and no store: an orchestrator must not restart a node for a slow disk.
-            "/healthz" => Ok(answer_json(&Readiness::of("ok"))),
-            "/readyz" => Ok(self.readiness().await.into_answer()),
-            _ => Ok(self.metrics()),
-        }
-    }
-
     async fn readiness(&self) -> Readiness {
         // A draining node is never ready. The balancer must hear so at once, without a wait for the shards.
         let answering = if self.node.is_draining() { Vec::new() } else { self.node.shards.answering().await };
@@ -99,8 +73,25 @@ impl Door for OperatorDoor {
     /// Fewer than the other doors leave: an operator must reach a node without free descriptors.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 4;
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        self.route(request).await.unwrap_or_else(Problem::into_answer)
+    async fn answer(&self, request: Request) -> Result<Answer, Problem> {
+        check_host(request.version(), request.headers())?;
+        let path = request.uri().path();
+        if let Some(owner) = StepOwner::of(path) {
+            return ladder(&self.node, owner?, request).await;
+        }
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+            return Err(Problem::not_found());
+        }
+        // Load balancers probe with HEAD as well.
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(Problem::method_not_allowed("GET, HEAD"));
+        }
+        match path {
+            // Asks no shard and no store: an orchestrator must not restart a node for a slow disk.
+            "/healthz" => Ok(answer_json(&Readiness::of("ok"))),
+            "/readyz" => Ok(self.readiness().await.into_answer()),
+            _ => Ok(self.metrics()),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct KeyLimits {
     /// Key -> bucket. An open door has a single bucket for all publishers. Empty: no limit.
     buckets: Vec<Mutex<Bucket>>,
     /// Messages past the limit are counted and pass all the same.
-    observe_only: bool,
+    pub(crate) observe_only: bool,
 }
 
 /// The messages of a request within the limit, and the number past the limit.
@@ -39,11 +39,6 @@ impl KeyLimits {
         let keys = if messages_per_second == 0 { 0 } else { keys.max(1) };
         let bucket = || Mutex::new(Bucket::new(messages_per_second, BURST, now));
         Self { buckets: (0..keys).map(|_| bucket()).collect(), observe_only: false }
-    }
-
-    /// The same limits, which only count from now on.
-    pub(crate) fn observing(self) -> Self {
-        Self { observe_only: true, ..self }
     }
 
     /// Takes the messages of a request out of the key's limit. Reliable messages are shed last.
@@ -114,7 +109,7 @@ mod tests {
         let now = clock::now().instant;
         let none = KeyLimits::new(0, 2, now);
         assert_eq!(none.take(1, 0, 1000, now), Within { reliable: 0, others: 1000, over: 0 });
-        let observed = KeyLimits::new(2, 1, now).observing();
+        let observed = KeyLimits { observe_only: true, ..KeyLimits::new(2, 1, now) };
         assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 1 });
         assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 3 });
         let half_a_second = now + Duration::from_millis(500);

@@ -10,15 +10,14 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::Method;
 use hyper::header::AUTHORIZATION;
-use hyper::{Method, Request};
 
 use crate::metrics::DoorName;
 use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 
 use super::Node;
-use super::accept::{Answer, Door};
+use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
 use super::request::{Query, check_host, only};
 use super::routes::{Part, Route, offset, room_name};
@@ -28,15 +27,17 @@ use publish::publish;
 /// The door of streaming backends.
 #[derive(Debug)]
 pub(crate) struct PublisherDoor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
-impl PublisherDoor {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
-    }
+impl Door for PublisherDoor {
+    const NAME: DoorName = DoorName::Publisher;
+    const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
+    const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
+    /// Fewer than the viewer door leaves, more than the operator door: strangers may do little here.
+    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         let node = &*self.node;
         check_host(request.version(), request.headers())?;
         // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.
@@ -57,19 +58,6 @@ impl PublisherDoor {
             Call::Receipt(room, at) => reliable::receipt(node, room_name(room)?, offset(at)?).await,
             Call::Recall(room, at) => reliable::recall(node, room_name(room)?, offset(at)?).await,
         }
-    }
-}
-
-impl Door for PublisherDoor {
-    const NAME: DoorName = DoorName::Publisher;
-    const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
-    const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
-    /// Fewer than the viewer door leaves, more than the operator door: strangers may do little here.
-    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
-
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        // Boxed: an idle connection's future would otherwise carry two kilobytes of the last request.
-        Box::pin(self.route(request)).await.unwrap_or_else(Problem::into_answer)
     }
 }
 

@@ -2,12 +2,11 @@
 //! a result per message.
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
-use hyper::{Request, StatusCode};
 
 use crate::clock;
-use crate::http::accept::Answer;
+use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
 use crate::http::request::{body_encoding, read_body};
 use crate::http::{JSON, Node, PROTO, answer, from_shard};
@@ -29,7 +28,7 @@ pub(super) async fn publish(
     node: &Node,
     key: usize,
     room: RoomName,
-    request: Request<Incoming>,
+    request: Request,
 ) -> Result<Answer, Problem> {
     if node.is_draining() {
         return Err(Problem::draining());

@@ -1,9 +1,6 @@
 //! The calls on a room: open and configure, look at, list, close.
 
-use hyper::Request;
-use hyper::body::Incoming;
-
-use crate::http::accept::Answer;
+use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
 use crate::http::request::{Query, check_json, read_body};
 use crate::http::{Node, answer_json, from_shard};
@@ -14,7 +11,7 @@ use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomSettings;
 use roomcast_core::room::view::RoomLine;
 
-use super::settings::{SettingsReader, unfit_settings};
+use super::settings;
 
 /// `GET /v1/rooms`: lists the rooms with the most members, and the load of each shard.
 ///
@@ -67,11 +64,7 @@ pub(super) async fn look_at(node: &Node, room: RoomName) -> Result<Answer, Probl
 ///
 /// # Errors
 /// 400 with the field; 413, 415, 503.
-pub(super) async fn configure(
-    node: &Node,
-    room: RoomName,
-    request: Request<Incoming>,
-) -> Result<Answer, Problem> {
+pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> Result<Answer, Problem> {
     if node.is_draining() {
         return Err(Problem::draining());
     }
@@ -82,15 +75,15 @@ pub(super) async fn configure(
         RoomSettings::default()
     } else {
         check_json(&parts.headers)?;
-        SettingsReader { types: &node.types }.read(&body)?
+        settings::read(&body, &node.types)?
     };
-    let share = SettingsReader::share_to_blame(&settings);
+    let share = settings::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {
         Ok(view) => Ok(answer_json(&view)),
         // The drain may have begun since the check above.
         Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
         Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),
-        Err(NotConfigured::Unfit(unfit)) => Err(unfit_settings(unfit, share)),
+        Err(NotConfigured::Unfit(unfit)) => Err(settings::unfit_settings(unfit, share)),
     }
 }
 

@@ -12,125 +12,116 @@ use crate::http::problem::Problem;
 use roomcast_core::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOM_TYPES_MAX, TYPES_CHANGED_MAX};
 use roomcast_core::room::id::TypeName;
 use roomcast_core::room::pace::{RoomSettings, Unfit};
-use roomcast_core::room::policy::{PolicyChange, Types};
+use roomcast_core::room::policy::{PolicyChange, TypePolicy, Types};
 
 const FIELDS: &str = "expected_audience, flush, readable, limits, types, idle_close_s";
 
-/// Reads the settings of a room against the node's configuration.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SettingsReader<'a> {
-    /// The configured message types: a setting must fit the class of the type.
-    pub(super) types: &'a Types,
+/// The path of the share to blame if a room's shares add up to more than 1: the last share in the body.
+pub(super) fn share_to_blame(settings: &RoomSettings) -> &'static str {
+    let named = settings.quotas_permille.iter().rposition(Option::is_some);
+    Shares::PATHS[named.unwrap_or(0)]
 }
 
-impl SettingsReader<'_> {
-    /// The path of the share to blame if a room's shares add up to more than 1: the last share in the body.
-    pub(super) fn share_to_blame(settings: &RoomSettings) -> &'static str {
-        let named = settings.quotas_permille.iter().rposition(Option::is_some);
-        Shares::PATHS[named.unwrap_or(0)]
+/// Reads a body. A missing field, or `null`, leaves the room as it is. The settings of a type must fit the class
+/// that `types`, the node's configuration, gives the type.
+///
+/// # Errors
+/// 400 `bad_json`, `unknown_field` or `bad_value`.
+pub(super) fn read(body: &[u8], types: &Types) -> Result<RoomSettings, Problem> {
+    let body: Value = serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("line {}, column {}", error.line(), error.column());
+        Problem::bad("bad_json", "body", "one JSON object").detail(detail)
+    })?;
+    let Value::Object(fields) = body else {
+        return Err(Problem::bad("bad_json", "body", "one JSON object"));
+    };
+    let mut settings = RoomSettings::default();
+    for (name, value) in given(&fields) {
+        match name {
+            "expected_audience" => {
+                let audience = whole(value, "expected_audience", 0..=EXPECTED_AUDIENCE_MAX)?;
+                settings.expected_audience = Some(audience);
+            }
+            "idle_close_s" => {
+                let span = 1..=IDLE_CLOSE_MAX.as_secs();
+                settings.idle_close = Some(Duration::from_secs(whole(value, "idle_close_s", span)?));
+            }
+            "flush" | "readable" | "limits" => rules(name, value, &mut settings)?,
+            "types" => settings.types = changes(object(value, "types")?, types)?,
+            // Refused, not ignored: a misspelt field must not look like a setting in force.
+            unknown => return Err(Problem::unknown_field("", unknown, FIELDS)),
+        }
     }
+    Ok(settings)
+}
 
-    /// Reads a body. A missing field, or `null`, leaves the room as it is.
-    ///
-    /// # Errors
-    /// 400 `bad_json`, `unknown_field` or `bad_value`.
-    pub(super) fn read(self, body: &[u8]) -> Result<RoomSettings, Problem> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| {
-            let detail = format!("line {}, column {}", error.line(), error.column());
-            Problem::bad("bad_json", "body", "one JSON object").detail(detail)
-        })?;
-        let Value::Object(fields) = body else {
-            return Err(Problem::bad("bad_json", "body", "one JSON object"));
+/// Reads one section of the rules into `settings`.
+fn rules(section: &str, value: &Value, settings: &mut RoomSettings) -> Result<(), Problem> {
+    for (name, value) in given(object(value, section)?) {
+        let path = format!("{section}.{name}");
+        // Shares are fractions; all other rules are whole numbers.
+        if let Some(priority) = Shares::PATHS.iter().position(|known| *known == path) {
+            let permille = value.as_f64().and_then(Shares::permille);
+            settings.quotas_permille[priority] =
+                Some(permille.ok_or_else(|| bad_value(path, SHARE_ALLOWED))?);
+            continue;
+        }
+        let Some(field) = RuleField::at(&path) else {
+            return Err(Problem::unknown_field(&format!("{section}."), name, names_in(section)));
         };
-        let mut settings = RoomSettings::default();
-        for (name, value) in given(&fields) {
-            match name {
-                "expected_audience" => {
-                    let audience = whole(value, "expected_audience", 0..=EXPECTED_AUDIENCE_MAX)?;
-                    settings.expected_audience = Some(audience);
-                }
-                "idle_close_s" => {
-                    let span = 1..=IDLE_CLOSE_MAX.as_secs();
-                    settings.idle_close = Some(Duration::from_secs(whole(value, "idle_close_s", span)?));
-                }
-                "flush" | "readable" | "limits" => self.rules(name, value, &mut settings)?,
-                "types" => settings.types = self.types(object(value, "types")?)?,
-                // Refused, not ignored: a misspelt field must not look like a setting in force.
-                unknown => return Err(Problem::unknown_field("", unknown, FIELDS)),
-            }
-        }
-        Ok(settings)
+        let number = value
+            .as_u64()
+            .ok_or_else(|| bad_value(field.path, format!("a whole number of {}", field.unit)))?;
+        field.set(number, settings).ok_or_else(|| bad_value(field.path, field.allowed()))?;
     }
+    Ok(())
+}
 
-    /// Reads one section of the rules into `settings`.
-    fn rules(self, section: &str, value: &Value, settings: &mut RoomSettings) -> Result<(), Problem> {
-        for (name, value) in given(object(value, section)?) {
-            let path = format!("{section}.{name}");
-            // Shares are fractions; all other rules are whole numbers.
-            if let Some(priority) = Shares::PATHS.iter().position(|known| *known == path) {
-                let permille = value.as_f64().and_then(Shares::permille);
-                settings.quotas_permille[priority] =
-                    Some(permille.ok_or_else(|| bad_value(path, SHARE_ALLOWED))?);
-                continue;
-            }
-            let Some(field) = RuleField::at(&path) else {
-                return Err(Problem::unknown_field(&format!("{section}."), name, names_in(section)));
-            };
-            let number = value
-                .as_u64()
-                .ok_or_else(|| bad_value(field.path, format!("a whole number of {}", field.unit)))?;
-            field.set(number, settings).ok_or_else(|| bad_value(field.path, field.allowed()))?;
-        }
-        Ok(())
+fn changes(
+    given_types: &Map<String, Value>,
+    types: &Types,
+) -> Result<Vec<(TypeName, PolicyChange)>, Problem> {
+    if given_types.len() > TYPES_CHANGED_MAX {
+        return Err(bad_value("types", format!("at most {TYPES_CHANGED_MAX} types")));
     }
-
-    fn types(self, types: &Map<String, Value>) -> Result<Vec<(TypeName, PolicyChange)>, Problem> {
-        if types.len() > TYPES_CHANGED_MAX {
-            return Err(bad_value("types", format!("at most {TYPES_CHANGED_MAX} types")));
-        }
-        let mut changes = Vec::new();
-        for (name, value) in given(types) {
-            let path = format!("types.{}", Problem::shown(name));
-            let type_name = TypeName::parse(name).map_err(|bad| bad_value(path.clone(), bad.allowed))?;
-            let change = self.policy(&type_name, &path, object(value, &path)?)?;
-            changes.push((type_name, change));
-        }
-        Ok(changes)
+    let mut changes = Vec::new();
+    for (name, value) in given(given_types) {
+        let path = format!("types.{}", Problem::shown(name));
+        let type_name = TypeName::parse(name).map_err(|bad| bad_value(path.clone(), bad.allowed))?;
+        let change = policy_change(&types.policy(&type_name), &path, object(value, &path)?)?;
+        changes.push((type_name, change));
     }
+    Ok(changes)
+}
 
-    /// Reads the changes for a type. The changes must fit the type's class on this node.
-    fn policy(
-        self,
-        type_name: &TypeName,
-        path: &str,
-        fields: &Map<String, Value>,
-    ) -> Result<PolicyChange, Problem> {
-        // A class is a promise to publishers and devices, and one room can't change it under them.
-        const CLASS_ALLOWED: &str =
-            "no class: only the node's configuration sets the class of a type (types.NAME.class)";
-        let mut said = Said::default();
-        for (name, value) in given(fields) {
-            if name == "class" {
-                return Err(bad_value(format!("{path}.class"), CLASS_ALLOWED));
-            }
-            let Some(field) = PolicyField::named(name) else {
-                let allowed = PolicyField::ALL.map(PolicyField::name).join(", ");
-                return Err(Problem::unknown_field(&format!("{path}."), name, allowed));
-            };
-            said.note(field, value).ok_or_else(|| bad_value(format!("{path}.{name}"), field.allowed()))?;
+/// Reads the changes for a type. The changes must fit `base`, the type's policy on this node.
+fn policy_change(
+    base: &TypePolicy,
+    path: &str,
+    fields: &Map<String, Value>,
+) -> Result<PolicyChange, Problem> {
+    // A class is a promise to publishers and devices, and one room can't change it under them.
+    const CLASS_ALLOWED: &str =
+        "no class: only the node's configuration sets the class of a type (types.NAME.class)";
+    let mut said = Said::default();
+    for (name, value) in given(fields) {
+        if name == "class" {
+            return Err(bad_value(format!("{path}.class"), CLASS_ALLOWED));
         }
-        let base = self.types.policy(type_name);
-        let (change, misfits) = said.over(&base);
-        match misfits.first() {
-            // A problem names one field; a further misfit shows up at the next try.
-            None => Ok(change),
-            Some(misfit) => {
-                let problem = bad_value(format!("{path}.{}", misfit.field.name()), misfit.allowed);
-                Err(problem.detail(format!(
-                    "the node's configuration gives this type the class {}",
-                    base.class.name()
-                )))
-            }
+        let Some(field) = PolicyField::named(name) else {
+            let allowed = PolicyField::ALL.map(PolicyField::name).join(", ");
+            return Err(Problem::unknown_field(&format!("{path}."), name, allowed));
+        };
+        said.note(field, value).ok_or_else(|| bad_value(format!("{path}.{name}"), field.allowed()))?;
+    }
+    let (change, misfits) = said.over(base);
+    match misfits.first() {
+        // A problem names one field; a further misfit shows up at the next try.
+        None => Ok(change),
+        Some(misfit) => {
+            let problem = bad_value(format!("{path}.{}", misfit.field.name()), misfit.allowed);
+            Err(problem
+                .detail(format!("the node's configuration gives this type the class {}", base.class.name())))
         }
     }
 }
@@ -184,7 +175,7 @@ mod tests {
     use super::*;
     use roomcast_core::room::message::Class;
     use roomcast_core::room::pace::{Quotas, RoomRules};
-    use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
+    use roomcast_core::room::policy::{Merge, Priority, TypeRate};
 
     fn settings(body: &str) -> Result<RoomSettings, Problem> {
         let of = |name: &str, class| (TypeName::parse(name).unwrap(), TypePolicy::of(class));
@@ -195,7 +186,7 @@ mod tests {
             of("online", Class::Latest),
             of("enter", Class::Lossy),
         ]);
-        SettingsReader { types: &types }.read(body.as_bytes())
+        read(body.as_bytes(), &types)
     }
 
     #[test]

@@ -9,44 +9,18 @@
 //! joins a second, 10 000 refused devices need 10 s. With [`JOIN_RETRY_AFTER_SLACK`] of 2 s, the last device
 //! draws 1 to 12 s.
 //!
-//! Pure but for the lock: `now` is an argument, and the jitter is a mixed count.
+//! Pure: `now` is an argument, and the jitter is a mixed count.
 
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use roomcast_core::limits::{JOIN_BURST, JOIN_RETRY_AFTER_MAX, JOIN_RETRY_AFTER_SLACK};
 use roomcast_core::room::bucket::Bucket;
 use roomcast_core::room::id::mix;
 
-/// The node's admission. Every handshake asks, after all other checks.
+/// The node's admission: the rate, and the imaginary line of the refused devices. Every handshake asks, after
+/// all other checks.
 #[derive(Debug)]
-pub(crate) struct Admission(Mutex<Line>);
-
-impl Admission {
-    /// Admits `joins_per_second`, at least 1. A quarter of a second's worth may come at once.
-    pub(crate) fn new(joins_per_second: u32, now: Instant) -> Self {
-        Self(Mutex::new(Line::new(joins_per_second, now)))
-    }
-
-    /// Takes a place in the rate for a handshake.
-    ///
-    /// # Errors
-    /// Past the rate: the wait of this device, as from [`Admission::put_off`].
-    pub(super) fn admit(&self, now: Instant) -> Result<(), Duration> {
-        self.0.lock().admit(now)
-    }
-
-    /// Draws the wait of a device without a place on the node: whole seconds, from 1 to
-    /// [`JOIN_RETRY_AFTER_MAX`].
-    pub(super) fn put_off(&self, now: Instant) -> Duration {
-        self.0.lock().refuse(now)
-    }
-}
-
-/// The rate, and the imaginary line of the refused devices.
-#[derive(Debug)]
-struct Line {
+pub(crate) struct Admission {
     bucket: Bucket,
     /// The time between two joins at the full rate.
     interval: Duration,
@@ -56,8 +30,9 @@ struct Line {
     refused: u64,
 }
 
-impl Line {
-    fn new(joins_per_second: u32, now: Instant) -> Self {
+impl Admission {
+    /// Admits `joins_per_second`, at least 1. A quarter of a second's worth may come at once.
+    pub(crate) fn new(joins_per_second: u32, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / joins_per_second.max(1);
         Self {
             bucket: Bucket::new(joins_per_second, JOIN_BURST, now),
@@ -67,12 +42,17 @@ impl Line {
         }
     }
 
-    fn admit(&mut self, now: Instant) -> Result<(), Duration> {
-        if self.bucket.take(now) { Ok(()) } else { Err(self.refuse(now)) }
+    /// Takes a place in the rate for a handshake.
+    ///
+    /// # Errors
+    /// Past the rate: the wait of this device, as from [`Admission::put_off`].
+    pub(super) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        if self.bucket.take(now) { Ok(()) } else { Err(self.put_off(now)) }
     }
 
-    /// Draws a wait evenly over the time of the whole line at the full rate, plus the slack.
-    fn refuse(&mut self, now: Instant) -> Duration {
+    /// Draws the wait of a device without a place on the node: whole seconds, from 1 to
+    /// [`JOIN_RETRY_AFTER_MAX`], evenly over the time of the whole line at the full rate, plus the slack.
+    pub(super) fn put_off(&mut self, now: Instant) -> Duration {
         // Past the longest wait the line is cut short: a device must not be sent away for an hour.
         let ahead = (self.caught_up_at.max(now) + self.interval).min(now + JOIN_RETRY_AFTER_MAX);
         self.caught_up_at = ahead;
@@ -93,12 +73,12 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    fn line(joins_per_second: u32) -> (Line, Instant) {
+    fn line(joins_per_second: u32) -> (Admission, Instant) {
         let now = clock::now().instant;
-        (Line::new(joins_per_second, now), now)
+        (Admission::new(joins_per_second, now), now)
     }
 
-    fn let_in(line: &mut Line, asking: usize, now: Instant) -> usize {
+    fn let_in(line: &mut Admission, asking: usize, now: Instant) -> usize {
         (0..asking).filter(|_| line.admit(now).is_ok()).count()
     }
 

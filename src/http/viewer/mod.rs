@@ -10,11 +10,11 @@ mod upgrade;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -27,7 +27,7 @@ use roomcast_core::room::id::RoomName;
 
 use super::Node;
 use super::accept::paced::PacedStream;
-use super::accept::{Answer, Door};
+use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
 use super::request::{Query, check_host};
 use super::routes::{Part, Route, room_name};
@@ -37,33 +37,12 @@ use upgrade::{JoinQuery, Subprotocol, accept_key, subprotocol, token};
 /// The door of devices.
 #[derive(Debug)]
 pub(crate) struct ViewerDoor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 impl ViewerDoor {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
-    }
-
-    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
-        check_host(request.version(), request.headers())?;
-        match Route::of(request.uri().path()) {
-            Some(Route::Part(room, Part::Ws)) => {
-                let room = room.to_owned();
-                Ok(self.join(&room, request))
-            }
-            Some(Route::Part(room, part @ (Part::History | Part::Reliable))) => {
-                let room = room.to_owned();
-                let (head, _) = request.into_parts();
-                Ok(self.pull(&room, part, head).await)
-            }
-            // The publisher door's paths do not exist at this door.
-            _ => Err(Problem::not_found()),
-        }
-    }
-
     /// Answers a handshake. After a 101, a further task takes the socket to the shard.
-    fn join(&self, room: &str, mut request: Request<Incoming>) -> Answer {
+    fn join(&self, room: &str, mut request: Request) -> Answer {
         let upgrade = hyper::upgrade::on(&mut request);
         let has_body = !request.body().is_end_stream();
         let (head, _) = request.into_parts();
@@ -71,24 +50,17 @@ impl ViewerDoor {
             // The unread bytes of a body could be taken for WebSocket frames.
             Err(Problem::bad("bad_body", "body", "a handshake without a body"))
         } else {
-            self.welcome(room, &head)
+            self.welcome(room, &head, upgrade)
         };
-        match welcomed {
-            Ok(welcomed) => {
-                // Not awaited: hyper gives the socket up only after this answer has been written.
-                tokio::spawn(hand_over(Arc::clone(&self.node), upgrade, welcomed.hello));
-                welcomed.answer
-            }
-            Err(problem) => {
-                self.node.metrics.handshake_refused(refusal(&problem));
-                debug!(code = problem.code(), "a device's handshake was refused");
-                problem.into_answer()
-            }
-        }
+        welcomed.unwrap_or_else(|problem| {
+            self.node.metrics.handshake_refused(refusal(&problem));
+            debug!(code = problem.code(), "a device's handshake was refused");
+            problem.into_answer()
+        })
     }
 
     /// Checks a handshake: the cheap checks first, and the token before anything is taken from the node.
-    fn welcome(&self, room: &str, head: &Parts) -> Result<Welcomed, Problem> {
+    fn welcome(&self, room: &str, head: &Parts, upgrade: OnUpgrade) -> Result<Answer, Problem> {
         let node = &*self.node;
         if node.is_draining() {
             return Err(Problem::draining());
@@ -105,22 +77,23 @@ impl ViewerDoor {
         let now = clock::now().instant;
         // The ladder's last step, or the operator's word on this room.
         if node.shards.refuses_joins(&room) {
-            return Err(Problem::joins_refused(node.admission.put_off(now)));
+            return Err(Problem::joins_refused(node.admission.lock().put_off(now)));
         }
         let Some(seat) = node.seats.take() else {
             let full =
                 Problem::unavailable("connections_full", "this node has no place for another connection");
-            return Err(full.retry_after(node.admission.put_off(now)));
+            return Err(full.retry_after(node.admission.lock().put_off(now)));
         };
         // The rate comes late: a refused device must not use up the turn of a device that could join.
-        node.admission.admit(now).map_err(Problem::joining_too_fast)?;
+        node.admission.lock().admit(now).map_err(Problem::joining_too_fast)?;
         if !node.shards.has_room_for(&room) {
             let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
-            return Err(full.retry_after(node.admission.put_off(now)));
+            return Err(full.retry_after(node.admission.lock().put_off(now)));
         }
-        let answer = switching(accept, &subprotocol);
         let hello = Hello { room, encoding: subprotocol.encoding, cursor, seen, device, grant, seat };
-        Ok(Welcomed { answer, hello })
+        // Not awaited: hyper gives the socket up only after this answer has been written.
+        tokio::spawn(hand_over(Arc::clone(&self.node), upgrade, hello));
+        Ok(switching(accept, &subprotocol))
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
@@ -153,12 +126,6 @@ impl ViewerDoor {
         let grant = self.node.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
         if grant.covers(room) { Ok(grant) } else { Err(Refused::RoomNotGranted.into()) }
     }
-}
-
-/// A checked handshake: the 101, and the device's request to the shard.
-struct Welcomed {
-    answer: Answer,
-    hello: Hello,
 }
 
 /// Takes the socket back from hyper and gives the socket to the shard of the room's placement.
@@ -221,8 +188,21 @@ impl Door for ViewerDoor {
     /// Half of the descriptors kept back serve to answer 503 when all seats are taken.
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        self.route(request).await.unwrap_or_else(Problem::into_answer)
+    async fn answer(&self, request: Request) -> Result<Answer, Problem> {
+        check_host(request.version(), request.headers())?;
+        match Route::of(request.uri().path()) {
+            Some(Route::Part(room, Part::Ws)) => {
+                let room = room.to_owned();
+                Ok(self.join(&room, request))
+            }
+            Some(Route::Part(room, part @ (Part::History | Part::Reliable))) => {
+                let room = room.to_owned();
+                let (head, _) = request.into_parts();
+                Ok(self.pull(&room, part, head).await)
+            }
+            // The publisher door's paths do not exist at this door.
+            _ => Err(Problem::not_found()),
+        }
     }
 }
 
@@ -252,8 +232,8 @@ mod tests {
     #[test]
     fn only_what_was_offered_is_echoed_and_no_extension_is_agreed_to() {
         let accept = HeaderValue::from_static("x");
-        let offered =
-            Request::get("/").header("sec-websocket-protocol", "roomcast.v1.proto, roomcast.token.canary");
+        let offered = hyper::Request::get("/")
+            .header("sec-websocket-protocol", "roomcast.v1.proto, roomcast.token.canary");
         let head = offered.body(()).unwrap().into_parts().0;
         let chosen = subprotocol(&head.headers).unwrap();
         assert_eq!(chosen.encoding, Encoding::Proto);
@@ -262,7 +242,7 @@ mod tests {
         assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], "roomcast.v1.proto");
         assert!(!format!("{answer:?}").contains("canary"));
         assert!(!answer.headers().contains_key("sec-websocket-extensions"));
-        let bare = Request::get("/").body(()).unwrap().into_parts().0;
+        let bare = hyper::Request::get("/").body(()).unwrap().into_parts().0;
         let answer = switching(accept, &subprotocol(&bare.headers).unwrap());
         assert!(!answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
     }

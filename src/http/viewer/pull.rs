@@ -54,14 +54,14 @@ impl ViewerDoor {
             let after = query.parsed("after", Cursor::parse)?;
             let seat = self.seat_for_a_pull()?;
             let page = from_shard(shards.reliable(room, after)).await??;
-            return Ok(page_answer(Page { json: page.json, _seat: seat }));
+            return Ok(page_answer(Page { json: page, _seat: seat }));
         }
         let after = query.parsed("after", Seen::parse)?;
         let limit = query.whole_number("limit", 1..=HISTORY_MESSAGES_MAX)?.unwrap_or(HISTORY_MESSAGES_MAX);
         let seat = self.seat_for_a_pull()?;
         let page =
             from_shard(shards.history(room, after, limit)).await?.ok_or_else(Problem::room_not_open)?;
-        Ok(page_answer(Page { json: page.json, _seat: seat }))
+        Ok(page_answer(Page { json: page, _seat: seat }))
     }
 
     /// Takes a seat for one page. The seat comes before the page, so pages in the making are bounded too.

@@ -22,13 +22,13 @@ use self::welcome::Welcomes;
 use super::directory::{OwnStep, Scatter};
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefused, LaneSent};
 use super::{Plan, TURN_ENTRIES_MAX, Table, table};
+use crate::metrics::tally::{Holdings, HomesTally};
 use crate::store::{Append, StoreRequest};
 use roomcast_core::limits::SCATTER_INTERVAL;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Run, mix};
 use roomcast_core::room::ladder::Step;
 use roomcast_core::room::message::Published;
-use roomcast_core::room::tally::RoomTally;
 use roomcast_core::room::view::RoomLine;
 use roomcast_core::room::{Input, Join, Output, Room, SegmentSaid, Told};
 
@@ -40,7 +40,7 @@ const COOL_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Homes {
     plan: Plan,
-    lanes: HomeLanes,
+    pub(super) lanes: HomeLanes,
     rooms: Slab<HomeRoom>,
     room_of: Table<RoomName, usize>,
     /// Deadline -> room. Invariant: one entry per room that has a deadline.
@@ -49,25 +49,14 @@ pub struct Homes {
     runs: u64,
     /// The step in force for rooms without a step of their own. Each room hears of a change with its next
     /// input.
-    step: Step,
+    pub(super) step: Step,
     is_draining: bool,
     answers: VecDeque<(u64, Published)>,
     told: VecDeque<(u64, Told)>,
     store_requests: VecDeque<StoreRequest>,
     scatters: VecDeque<Scatter>,
     own_steps: VecDeque<OwnStep>,
-    tally: HomesTally,
-}
-
-/// Counts of a shard's homes since the last `take_tally`.
-#[derive(Debug, Default)]
-pub(super) struct HomesTally {
-    pub(super) rooms: RoomTally,
-    pub(super) welcomes_encoded: u64,
-    pub(super) lane_full: u64,
-    pub(super) rooms_forgotten: u64,
-    pub(super) rooms_promoted: u64,
-    pub(super) rooms_demoted: u64,
+    pub(super) tally: HomesTally,
 }
 
 /// A room and what its home keeps beside it.
@@ -142,22 +131,14 @@ impl Homes {
         self.deadlines.first().map(|(at, _)| *at).filter(|_| !self.is_draining)
     }
 
-    pub(super) fn take_tally(&mut self) -> HomesTally {
-        std::mem::take(&mut self.tally)
-    }
-
-    pub(super) fn rooms(&self) -> u64 {
-        self.rooms.len() as u64
-    }
-
-    /// Messages gathered in all rooms.
-    pub(super) fn gathered(&self) -> u64 {
-        self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum()
-    }
-
-    /// Reliable messages of all rooms on their way to the store.
-    pub(super) fn not_durable(&self) -> u64 {
-        self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum()
+    /// Adds the homes' part to the holdings of a shard.
+    pub(super) fn hold(&self, holdings: Holdings) -> Holdings {
+        Holdings {
+            rooms: self.rooms.len() as u64,
+            gathered: self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum(),
+            not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum(),
+            ..holdings
+        }
     }
 
     /// From now on publishes, joins and new settings are refused.
@@ -180,45 +161,17 @@ impl Homes {
     pub(super) fn take_from_lanes(&mut self, now: Now) -> bool {
         let mut busy = false;
         for shard in 0..self.lanes.shards() {
-            let mut left = TURN_ENTRIES_MAX;
-            while let Some(control) = self.lanes.next_from(shard) {
+            for taken in 1..=TURN_ENTRIES_MAX {
+                let Some(control) = self.lanes.next_from(shard) else { break };
                 self.take_control(shard, control, now);
-                left -= 1;
-                if left == 0 {
-                    busy = true;
-                    break;
-                }
+                busy |= taken == TURN_ENTRIES_MAX;
             }
         }
         busy
     }
 
-    /// Takes the words of a segment on this shard.
-    pub(super) fn take_own_control(&mut self, control: Control, now: Now) {
-        self.take_control(self.plan.index, control, now);
-    }
-
-    /// The next delivery to a segment on this shard.
-    pub(super) fn next_own(&mut self) -> Option<Delivery> {
-        self.lanes.next_own()
-    }
-
-    /// Number of shards the frame lanes lead to.
-    pub(super) fn shards(&self) -> usize {
-        self.lanes.shards()
-    }
-
-    /// Sends deliveries that found a lane full. True if entries still wait.
-    pub(super) fn pump(&mut self) -> bool {
-        self.lanes.pump()
-    }
-
-    /// True if `shard` has to be woken for a delivery.
-    pub(super) fn take_touched(&mut self, shard: usize) -> bool {
-        self.lanes.take_touched(shard)
-    }
-
-    fn take_control(&mut self, shard: usize, control: Control, now: Now) {
+    /// Takes the words of a segment on `shard`.
+    pub(super) fn take_control(&mut self, shard: usize, control: Control, now: Now) {
         let Control { room, run, said } = control;
         if let SegmentSaid::Join(join) = said {
             return self.take_join(shard, &room, join, now);
@@ -364,22 +317,12 @@ impl Homes {
                     let frame = carried.map(|carried| frames::carry(room, want, seq, &carried));
                     self.deliver(key, shard, HomeSaid::Carry { want, seq, frame, floor });
                 }
-                Output::Load { life } => {
-                    let room = self.rooms[key].room.name().clone();
-                    self.store_requests.push_back(StoreRequest::Load { room, life });
-                }
+                Output::Load { life } => self.ask_store(key, |room| StoreRequest::Load { room, life }),
                 Output::Append { life, epoch, messages } => {
-                    let room = self.rooms[key].room.name().clone();
-                    self.store_requests.push_back(StoreRequest::Append(Append {
-                        room,
-                        life,
-                        epoch,
-                        messages,
-                    }));
+                    self.ask_store(key, |room| StoreRequest::Append(Append { room, life, epoch, messages }));
                 }
                 Output::Page { life, after, bytes_max } => {
-                    let room = self.rooms[key].room.name().clone();
-                    self.store_requests.push_back(StoreRequest::Page { room, life, after, bytes_max });
+                    self.ask_store(key, |room| StoreRequest::Page { room, life, after, bytes_max });
                 }
                 Output::StreamChanged => self.send_stream_changed(key),
                 // The room ends here: its key may be another room's with the next `open`.
@@ -388,6 +331,10 @@ impl Homes {
             }
         }
         self.keep_deadline(key);
+    }
+
+    fn ask_store(&mut self, key: usize, request: impl FnOnce(RoomName) -> StoreRequest) {
+        self.store_requests.push_back(request(self.rooms[key].room.name().clone()));
     }
 
     fn keep_deadline(&mut self, key: usize) {

@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::Homes;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::{RoomSettings, Unfit};
 use roomcast_core::room::receipt::Acks;
-use roomcast_core::room::view::{ClosedView, HistoryPage, RoomLine, RoomView, StreamRefusal};
+use roomcast_core::room::view::{ClosedView, RoomLine, RoomView, StreamRefusal};
 use roomcast_core::room::{Ask, Input, Told};
 use roomcast_core::wire::frame::{self, Head};
 
@@ -100,7 +102,7 @@ impl Homes {
         seen: Option<Seen>,
         limit: usize,
         now: Now,
-    ) -> Option<HistoryPage> {
+    ) -> Option<Bytes> {
         let key = *self.room_of.get(room)?;
         let room = &mut self.rooms[key].room;
         let (after, resumed) = room.resume(seen, now.instant);
@@ -108,7 +110,7 @@ impl Homes {
         let cut_short = snapshot.cut_short || snapshot.history.len() > limit;
         snapshot.history.drain(..snapshot.history.len().saturating_sub(limit));
         let head = Head { room: room.name(), run: room.run(), seq: snapshot.seq };
-        Some(HistoryPage { json: frame::history_page(head, resumed && !cut_short, &snapshot) })
+        Some(frame::history_page(head, resumed && !cut_short, &snapshot))
     }
 
     /// Asks a room about its reliable stream. The answer comes through `poll_told` with the same ticket.

@@ -8,11 +8,6 @@ use roomcast_core::room::id::RoomName;
 use roomcast_core::room::ladder::{RoomStep, Step};
 
 impl Homes {
-    /// Sets the step in force for rooms without a step of their own.
-    pub(crate) fn degrade(&mut self, step: Step) {
-        self.step = step;
-    }
-
     /// Gives an open room a step of its own, or takes the step back. `None`: the room is not open.
     pub(crate) fn set_own_step(&mut self, room: &RoomName, step: Option<Step>, now: Now) -> Option<RoomStep> {
         let key = *self.room_of.get(room)?;
@@ -23,7 +18,6 @@ impl Homes {
     }
 
     /// The step of an open room; `None`: the room is not open.
-    #[must_use]
     pub(crate) fn room_step(&self, room: &RoomName) -> Option<RoomStep> {
         let own = self.rooms[*self.room_of.get(room)?].own_step;
         Some(RoomStep { own, in_force: own.unwrap_or(self.step) })

@@ -64,7 +64,8 @@ impl<S: Socket> Residents<S> {
     /// Has due segments look for members that did not acknowledge in time. True if more are due.
     pub(in crate::shard) fn take_looks(&mut self, now: Now) -> bool {
         for _ in 0..TURN_ENTRIES_MAX {
-            let Some(key) = self.segments.due_look(now.instant) else { return false };
+            let due = self.segments.next_look().filter(|(at, _)| *at <= now.instant);
+            let Some((_, key)) = due else { return false };
             self.segments[key].segment.look(&self.connections, now.instant);
             self.segments.note_look(key);
             self.send_wants(key);

@@ -28,7 +28,7 @@ impl<S: Socket> Residents<S> {
         if connection.closing.replace(reason).is_some() {
             return;
         }
-        self.tally.closed[reason.index()] += 1;
+        self.tally.closed[reason as usize] += 1;
         let places = std::mem::take(&mut connection.places);
         if reason == CloseReason::Gone {
             // Nobody is there to hear a goodbye, and the caller has the connection dropped at the end of the
@@ -63,11 +63,13 @@ impl<S: Socket> Residents<S> {
         match (drained, closing) {
             (Drained::Broken, None) => {
                 self.close(index, CloseReason::Gone, now);
-                self.connections.end(index);
+                self.connections.ended.push(index);
             }
             // Dropped at the end of the turn: the function that closed the connection may still be looking at
             // it.
-            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => self.connections.end(index),
+            (Drained::Broken, Some(_)) | (_, Some(CloseReason::DeviceClosed)) => {
+                self.connections.ended.push(index);
+            }
             // The device is to end first, so that it reads the reason; the linger bounds how long that may
             // take.
             (_, Some(_)) => self.connections[index].socket.finish(),

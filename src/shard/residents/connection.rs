@@ -105,12 +105,13 @@ pub struct Connection<S> {
     rate: DrainRate,
     /// Unsent bytes at which the socket takes no more.
     unsent_max: u32,
-    broken: bool,
+    /// The socket has failed.
+    pub(super) broken: bool,
     /// Encoding of the device's frames.
     pub(super) encoding: Encoding,
     /// The reason of the close, from the moment on at which the connection is told to go.
     pub(super) closing: Option<CloseReason>,
-    /// Tells this connection from an earlier one at the same index.
+    /// Tells this connection from an earlier one at the same index; 0 until the connection is in the table.
     pub(super) generation: u32,
     /// Frames still allowed at once, in thousandths.
     allowance_milli: u32,
@@ -121,7 +122,7 @@ pub struct Connection<S> {
     /// Places in rooms, joined or on the way.
     pub(super) places: Vec<RoomPlace>,
     /// Joins that wait for their turn: a connection is owed at most one welcome at a time.
-    deferred: VecDeque<Deferred>,
+    pub(super) deferred: VecDeque<Deferred>,
     /// Number of joins sent to homes.
     pub(super) joins: u32,
     /// A hash of the device's name; 0: no name given.
@@ -154,14 +155,7 @@ pub(super) enum Drained {
 
 impl<S: Socket> Connection<S> {
     /// A connection that has just been upgraded.
-    pub(super) fn new(
-        socket: S,
-        generation: u32,
-        encoding: Encoding,
-        grant: Grant,
-        seat: Seat,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(socket: S, encoding: Encoding, grant: Grant, seat: Seat, now: Instant) -> Self {
         Self {
             socket,
             outbox: None,
@@ -172,7 +166,7 @@ impl<S: Socket> Connection<S> {
             broken: false,
             encoding,
             closing: None,
-            generation,
+            generation: 0,
             allowance_milli: burst_milli(1),
             heard_at: now,
             reader: FrameReader::default(),
@@ -382,29 +376,9 @@ impl<S: Socket> Connection<S> {
         self.outbox.is_none() && self.places.iter().all(|place| place.slot.is_some())
     }
 
-    /// Has a join wait for its turn.
-    pub(super) fn defer(&mut self, deferred: Deferred) {
-        self.deferred.push_back(deferred);
-    }
-
-    /// The next join whose turn has come.
-    pub(super) fn next_deferred(&mut self) -> Option<Deferred> {
-        self.deferred.pop_front()
-    }
-
     /// True if a join of that room waits for its turn.
     pub(super) fn has_deferred(&self, room: &RoomName) -> bool {
         self.deferred.iter().any(|deferred| deferred.room == *room)
-    }
-
-    /// Gives up a join that waits for its turn.
-    pub(super) fn forget_deferred(&mut self, room: &RoomName) {
-        self.deferred.retain(|deferred| deferred.room != *room);
-    }
-
-    /// Number of rooms that the connection is a member of, joins or waits to join.
-    pub(super) fn rooms(&self) -> usize {
-        self.places.len() + self.deferred.len()
     }
 
     #[cold]
@@ -512,11 +486,6 @@ impl<S: Socket> Connection<S> {
     /// True if frames were refused since the outbox was last empty.
     pub(super) fn is_behind(&self) -> bool {
         self.outbox.as_ref().is_some_and(|outbox| outbox.is_behind())
-    }
-
-    /// True if the socket has failed.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken
     }
 
     /// Bytes owed, a welcome included.

@@ -8,11 +8,8 @@ use bytes::Bytes;
 use slab::Slab;
 
 use super::connection::{Connection, Socket};
-use crate::auth::Grant;
-use crate::seat::Seat;
 use roomcast_core::fanout::{Offer, Sink};
 use roomcast_core::limits::{CLOSE_LINGER, PROGRESS_AGE_MAX};
-use roomcast_core::room::id::Encoding;
 
 /// Time between two looks at the deadlines of waiting connections.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -25,7 +22,7 @@ pub(super) struct Connections<S> {
     waiting: BTreeSet<u32>,
     /// Connections to drop at the end of the turn: they have said their last, or their socket failed. Nobody
     /// gets their index before, so each entry means the connection that it was made for.
-    ended: Vec<u32>,
+    pub(super) ended: Vec<u32>,
     /// Number of the last connection, from which keys are made.
     generation: u32,
     /// Connections that have said goodbye: the moment to drop them, and their key. Rising, since all linger
@@ -35,7 +32,7 @@ pub(super) struct Connections<S> {
     patient: BTreeSet<u32>,
     /// Connections that took a carry, with bytes left in the kernel.
     watched: BTreeMap<u32, Watched>,
-    next_sweep: Instant,
+    pub(super) next_sweep: Instant,
     /// Place in the table where the search for silent connections goes on.
     silent_at: usize,
 }
@@ -89,25 +86,14 @@ impl<S: Socket> Connections<S> {
     }
 
     /// Takes in a connection. The result is its key, valid while the connection lives.
-    pub(super) fn insert(
-        &mut self,
-        socket: S,
-        encoding: Encoding,
-        grant: Grant,
-        seat: Seat,
-        now: Instant,
-    ) -> u64 {
+    pub(super) fn insert(&mut self, mut connection: Connection<S>) -> u64 {
         self.generation = self.generation.wrapping_add(1);
-        let connection = Connection::new(socket, self.generation, encoding, grant, seat, now);
+        connection.generation = self.generation;
         key_of(self.all.insert(connection), self.generation)
     }
 
     pub(super) fn len(&self) -> usize {
         self.all.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
     }
 
     /// Places in the table, taken or free.
@@ -139,8 +125,9 @@ impl<S: Socket> Connections<S> {
         key_of(index as usize, self[index].generation)
     }
 
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Connection<S>> {
-        self.waiting.iter().map(|index| &self.all[*index as usize])
+    /// Waiting connections with their places in the table.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (u32, &Connection<S>)> {
+        self.waiting.iter().map(|index| (*index, &self.all[*index as usize]))
     }
 
     /// Notes a connection that was offered something beside a pass, if it is owed some of it.
@@ -195,7 +182,7 @@ impl<S: Socket> Connections<S> {
     #[cold]
     fn waits(&mut self, index: u32) {
         self.waiting.insert(index);
-        if self[index].is_broken() {
+        if self[index].broken {
             self.ended.push(index);
         }
     }
@@ -223,11 +210,6 @@ impl<S: Socket> Connections<S> {
         None
     }
 
-    /// Has the connection dropped at the end of the turn.
-    pub(super) fn end(&mut self, index: u32) {
-        self.ended.push(index);
-    }
-
     /// The next connection to drop at the end of the turn.
     pub(super) fn next_ended(&mut self) -> Option<u32> {
         while let Some(index) = self.ended.pop() {
@@ -247,10 +229,6 @@ impl<S: Socket> Connections<S> {
         self.all.try_remove(index as usize);
     }
 
-    pub(super) fn next_sweep(&self) -> Instant {
-        self.next_sweep
-    }
-
     /// The next deadline of a connection; `None` if there is none.
     pub(super) fn poll_deadline(&self) -> Option<Instant> {
         let dropped = self.lingering.front().map(|(at, _)| *at);
@@ -259,24 +237,10 @@ impl<S: Socket> Connections<S> {
         [dropped, sweep].into_iter().flatten().min()
     }
 
-    /// True if the sweep is due; the next is an interval later.
-    pub(super) fn take_sweep(&mut self, now: Instant) -> bool {
-        let is_due = self.next_sweep <= now;
-        if is_due {
-            self.next_sweep = now + SWEEP_INTERVAL;
-        }
-        is_due
-    }
-
     /// The next place of the table to look at for a silent connection.
     pub(super) fn next_place(&mut self) -> usize {
         self.silent_at = if self.silent_at + 1 < self.all.capacity() { self.silent_at + 1 } else { 0 };
         self.silent_at
-    }
-
-    /// Waiting connections with their places in the table.
-    pub(super) fn waiting_indices(&self) -> impl Iterator<Item = u32> {
-        self.waiting.iter().copied()
     }
 
     pub(super) fn check_invariants(&self) {

@@ -19,7 +19,7 @@ use roomcast_core::wire::reader::Incoming;
 impl<S: Socket> Residents<S> {
     /// Takes in a connection. The result is its key, valid while the connection lives.
     pub fn connect(&mut self, socket: S, encoding: Encoding, grant: Grant, seat: Seat, now: Now) -> u64 {
-        self.connections.insert(socket, encoding, grant, seat, now.instant)
+        self.connections.insert(Connection::new(socket, encoding, grant, seat, now.instant))
     }
 
     /// Takes bytes off the connection's socket. Afterwards `bytes` holds nothing of use.
@@ -47,7 +47,7 @@ impl<S: Socket> Residents<S> {
     pub fn hang_up(&mut self, key: u64, now: Now) {
         let Some(index) = self.connections.find(key) else { return };
         self.close(index, CloseReason::Gone, now);
-        self.connections.end(index);
+        self.connections.ended.push(index);
     }
 
     /// Cuts the connection because of a defect of the engine.
@@ -121,7 +121,7 @@ impl<S: Socket> Residents<S> {
             self.connections.note_patient(index);
             self.give_up_place(place);
         } else if connection.has_deferred(room) {
-            connection.forget_deferred(room);
+            connection.deferred.retain(|deferred| deferred.room != *room);
         } else {
             let error = Notice::Error { code: "not_joined", room: Some(room), field: Some("room") };
             return self.notify(index, error, now);

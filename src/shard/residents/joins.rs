@@ -25,7 +25,7 @@ impl<S: Socket> Residents<S> {
         let is_joined = connection.places.iter().any(|place| Some(place.segment) == segment);
         let refusal = if is_joined || connection.has_deferred(room) {
             "already_joined"
-        } else if connection.rooms() >= ROOMS_PER_CONNECTION_MAX {
+        } else if connection.places.len() + connection.deferred.len() >= ROOMS_PER_CONNECTION_MAX {
             "too_many_rooms"
         } else if !connection.grant.covers(room) {
             "room_not_granted"
@@ -34,7 +34,7 @@ impl<S: Socket> Residents<S> {
         } else if connection.may_join() {
             return self.send_join(index, room, seen, cursor);
         } else {
-            return connection.defer(Deferred { room: room.clone(), cursor });
+            return connection.deferred.push_back(Deferred { room: room.clone(), cursor });
         };
         self.notify(index, Notice::Error { code: refusal, room: Some(room), field: Some("room") }, now);
     }
@@ -60,7 +60,7 @@ impl<S: Socket> Residents<S> {
     pub(super) fn send_deferred_join(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         if connection.may_join()
-            && let Some(Deferred { room, cursor }) = connection.next_deferred()
+            && let Some(Deferred { room, cursor }) = connection.deferred.pop_front()
         {
             self.send_join(index, &room, None, cursor);
         }
@@ -119,7 +119,9 @@ impl<S: Socket> Residents<S> {
         let former_run = former.run();
         let batches = former.queued_batches();
         self.hand_over_counts(key);
-        self.segments[key].begin_anew(segment);
+        let placed = &mut self.segments[key];
+        placed.segment = segment;
+        placed.active = false;
         // Nobody is left of the members that the batches were for, so these are not before the segment any
         // more.
         if former_run == run && batches > 0 {

@@ -37,7 +37,7 @@ use roomcast_core::wire::close::CloseReason;
 #[derive(Debug)]
 pub struct Residents<S> {
     plan: Plan,
-    lanes: ResidentLanes,
+    pub(super) lanes: ResidentLanes,
     segments: Segments,
     connections: Connections<S>,
     strain: Strain,
@@ -45,7 +45,7 @@ pub struct Residents<S> {
     turns: Vec<SegmentTurn>,
     /// Connections from this index on have still to be told to go; `None` before the farewell.
     farewell: Option<usize>,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 impl<S: Socket> Residents<S> {
@@ -80,13 +80,13 @@ impl<S: Socket> Residents<S> {
     /// turn.
     #[must_use]
     pub fn owed_bytes(&self) -> u64 {
-        self.connections.waiting().map(|connection| connection.owed_bytes() as u64).sum()
+        self.connections.waiting().map(|(_, connection)| connection.owed_bytes() as u64).sum()
     }
 
     /// True if no connection is left.
     #[must_use]
     pub fn is_deserted(&self) -> bool {
-        self.connections.is_empty()
+        self.connections.len() == 0
     }
 
     /// True if a pass over the room's segment is under way.
@@ -97,19 +97,19 @@ impl<S: Socket> Residents<S> {
 
     /// True if any segment wants a turn.
     pub(super) fn is_passing_somewhere(&self) -> bool {
-        self.segments.has_active()
+        !self.segments.active.is_empty()
     }
 
     /// The residents' part of the holdings.
     pub(super) fn holdings(&self) -> Holdings {
-        let behind = self.connections.waiting().filter(|connection| connection.is_behind());
+        let behind = self.connections.waiting().filter(|(_, connection)| connection.is_behind());
         Holdings {
             connections: self.connections.len() as u64,
             members: self.segments.iter().map(|placed| placed.segment.census().members()).sum(),
             waiting: self.connections.waiting().count() as u64,
             behind: behind.count() as u64,
-            passes_permille: self.strain.permille().into(),
-            stretch_permille: self.strain.stretch_permille().into(),
+            passes_permille: self.strain.permille.into(),
+            stretch_permille: self.strain.stretch_permille.into(),
             window_needed: self.strain.window_needed(),
             ..Holdings::default()
         }
@@ -117,15 +117,9 @@ impl<S: Socket> Residents<S> {
 
     /// The next deadline of a connection or segment; far away if there is none.
     pub(super) fn poll_deadline(&self) -> Instant {
-        let far = self.connections.next_sweep() + Duration::from_secs(3600);
-        [self.segments.next_look(), self.connections.poll_deadline()]
-            .into_iter()
-            .flatten()
-            .fold(far, Instant::min)
-    }
-
-    pub(super) fn take_tally(&mut self) -> Tally {
-        std::mem::take(&mut self.tally)
+        let far = self.connections.next_sweep + Duration::from_secs(3600);
+        let look = self.segments.next_look().map(|(at, _)| at);
+        [look, self.connections.poll_deadline()].into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Begins to say goodbye to every connection.
@@ -135,7 +129,7 @@ impl<S: Socket> Residents<S> {
 
     /// True if no pass is under way, no member waits for a refresh, and nothing is on a lane.
     pub(super) fn is_flushed(&self) -> bool {
-        !self.segments.has_active()
+        self.segments.active.is_empty()
             && self.segments.iter().all(|placed| !placed.segment.awaits_refresh())
             && self.lanes.is_quiet()
     }
@@ -150,32 +144,13 @@ impl<S: Socket> Residents<S> {
     pub(super) fn take_from_lanes(&mut self, now: Now) -> bool {
         let mut busy = false;
         for shard in 0..self.lanes.shards() {
-            let mut left = TURN_ENTRIES_MAX;
-            while let Some(delivery) = self.lanes.next_from(shard) {
+            for taken in 1..=TURN_ENTRIES_MAX {
+                let Some(delivery) = self.lanes.next_from(shard) else { break };
                 self.take_delivery(delivery, now);
-                left -= 1;
-                if left == 0 {
-                    busy = true;
-                    break;
-                }
+                busy |= taken == TURN_ENTRIES_MAX;
             }
         }
         busy
-    }
-
-    /// The next words to a home on this shard.
-    pub(super) fn next_own(&mut self) -> Option<Control> {
-        self.lanes.next_own()
-    }
-
-    /// Sends words that found a lane full. True if entries still wait.
-    pub(super) fn pump(&mut self) -> bool {
-        self.lanes.pump()
-    }
-
-    /// True if `shard` has to be woken for words to its homes.
-    pub(super) fn take_touched(&mut self, shard: usize) -> bool {
-        self.lanes.take_touched(shard)
     }
 
     /// Takes the words of a home.
@@ -205,14 +180,7 @@ impl<S: Socket> Residents<S> {
                 self.finish_closing(key, now);
             }
             // This life of the room has ended here, and nobody waits for a word about it.
-            (
-                HomeSaid::Refresh { .. }
-                | HomeSaid::Carry { .. }
-                | HomeSaid::Gap { .. }
-                | HomeSaid::StreamChanged
-                | HomeSaid::Closed,
-                None,
-            ) => {}
+            (_, None) => {}
         }
     }
 

@@ -25,7 +25,7 @@ impl<S: Socket> Residents<S> {
             self.strain.weigh(windows, now.instant);
         }
         // Reading the meter is a system call: an idle shard makes none.
-        if !self.segments.has_active() {
+        if self.segments.active.is_empty() {
             return false;
         }
         let before = (self.plan.meter)();
@@ -56,10 +56,10 @@ impl<S: Socket> Residents<S> {
     fn take_passes(&mut self, now: Now) -> bool {
         let mut left = self.plan.turn_members;
         while left > 0 {
-            let Some(key) = self.segments.next_active() else { return false };
+            let Some(key) = self.segments.active.pop_front() else { return false };
             left = left.saturating_sub(self.take_segment_turn(key, left, now));
         }
-        self.segments.has_active()
+        !self.segments.active.is_empty()
     }
 
     /// Gives one segment a turn. The result is the cost in members, at least one.
@@ -97,7 +97,7 @@ impl<S: Socket> Residents<S> {
         self.segments.note_look(key);
         self.hand_over_tallies(key);
         if taken > 0 {
-            let cost = Some(self.segments[key].pass_begins(self.strain.stretch_permille()));
+            let cost = Some(self.segments[key].pass_begins(self.strain.stretch_permille));
             self.tell_home(key, SegmentSaid::Taken { batches: taken, cost });
         }
         self.send_wants(key);
@@ -108,7 +108,7 @@ impl<S: Socket> Residents<S> {
     fn widest_windows(&mut self) -> Windows {
         let mut windows = Windows::default();
         for placed in self.segments.iter_mut() {
-            if !placed.take_passed() {
+            if !std::mem::take(&mut placed.passed) {
                 continue;
             }
             let window = placed.window(&self.plan.rules);

@@ -21,9 +21,9 @@ const CLOSED: Run = Run(0);
 pub(super) struct Segments {
     all: Slab<Placed>,
     key_of: Table<RoomName, u32>,
-    /// Segments in line for a turn. Invariant: each segment marked `active` stands here. The key of a segment
-    /// that ended or began anew may be left, and is skipped.
-    active: VecDeque<u32>,
+    /// Segments in line for a turn. Invariant: each segment marked `active` stands here, or has its turn. The
+    /// key of a segment that ended or began anew may be left, and is skipped.
+    pub(super) active: VecDeque<u32>,
     /// Moment to look for members that did not acknowledge in time -> segment.
     looks: BTreeSet<(Instant, u32)>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Placed {
     /// Members offered frames in the present pass.
     offered: u32,
     /// The segment had a pass since the strain was last weighed.
-    passed: bool,
+    pub(super) passed: bool,
 }
 
 impl Placed {
@@ -81,17 +81,6 @@ impl Placed {
         self.spent += spent;
         self.offered = self.offered.saturating_add(offered);
         self.passed = true;
-    }
-
-    /// True if the segment had a pass since the last call.
-    pub(super) fn take_passed(&mut self) -> bool {
-        std::mem::take(&mut self.passed)
-    }
-
-    /// The segment begins anew, without members, in another life of the room.
-    pub(super) fn begin_anew(&mut self, segment: Segment) {
-        self.segment = segment;
-        self.active = false;
     }
 
     /// The room has ended: the segment goes back to no life, without members.
@@ -166,15 +155,6 @@ impl Segments {
         }
     }
 
-    pub(super) fn has_active(&self) -> bool {
-        !self.active.is_empty()
-    }
-
-    /// The next segment in line. Its mark stays until its turn is over.
-    pub(super) fn next_active(&mut self) -> Option<u32> {
-        self.active.pop_front()
-    }
-
     /// The turn of a segment is over: back in line if another would do something.
     pub(super) fn turn_is_over(&mut self, key: u32) {
         let placed = &mut self.all[key as usize];
@@ -196,13 +176,9 @@ impl Segments {
         }
     }
 
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.looks.first().map(|(at, _)| *at)
-    }
-
-    /// A segment whose moment to look has come.
-    pub(super) fn due_look(&self, now: Instant) -> Option<u32> {
-        self.looks.first().filter(|(at, _)| *at <= now).map(|(_, key)| *key)
+    /// The next moment to look for late members, and the segment to look at.
+    pub(super) fn next_look(&self) -> Option<(Instant, u32)> {
+        self.looks.first().copied()
     }
 
     pub(super) fn check_invariants(&self) {

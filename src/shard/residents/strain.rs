@@ -32,9 +32,10 @@ pub(super) struct Strain {
     /// Part of `spent` for rooms whose windows can't widen: see `Windows`.
     spent_in_vain: Duration,
     /// Share of passes, smoothed over some intervals, in thousandths.
-    permille: u32,
+    pub(super) permille: u32,
     in_vain_permille: u32,
-    stretch_permille: u32,
+    /// The stretch, in thousandths; 1 000: windows as they are.
+    pub(super) stretch_permille: u32,
     windows: Windows,
 }
 
@@ -50,7 +51,6 @@ pub(super) struct Windows {
 
 impl Strain {
     /// The strain of a shard that has measured nothing.
-    #[must_use]
     pub(super) fn new(rules: &RoomRules, now: Instant) -> Self {
         Self {
             permille_max: rules.cpu_permille.max(1),
@@ -74,13 +74,11 @@ impl Strain {
     }
 
     /// True if a room that needs this window can still be slowed down by a wider one.
-    #[must_use]
     pub(super) fn is_helped(&self, window: Duration) -> bool {
         window < self.window_max
     }
 
     /// True if the interval is over.
-    #[must_use]
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.interval_began) >= LOAD_INTERVAL
     }
@@ -123,7 +121,6 @@ impl Strain {
 
     /// The window with which the most costly room would keep passes to their share; zero while nothing is
     /// written.
-    #[must_use]
     pub(super) fn window_needed(&self) -> Duration {
         let widest = stretched(self.windows.of_helped, self.stretch_permille).max(self.windows.of_all);
         if self.permille <= self.permille_max {
@@ -131,18 +128,6 @@ impl Strain {
             return widest.min(self.window_max);
         }
         widest.saturating_mul(self.permille) / self.permille_max
-    }
-
-    /// Share of passes, in thousandths of the shard's time.
-    #[must_use]
-    pub(super) fn permille(&self) -> u32 {
-        self.permille
-    }
-
-    /// The stretch, in thousandths; 1 000: windows as they are.
-    #[must_use]
-    pub(super) fn stretch_permille(&self) -> u32 {
-        self.stretch_permille
     }
 }
 
@@ -176,10 +161,10 @@ mod tests {
     fn weighed(strain: &mut Strain, demand_permille: u64, intervals: u32, from: Instant) -> Vec<u32> {
         (1..=intervals)
             .map(|interval| {
-                let took = demand_permille * 1000 / u64::from(strain.stretch_permille());
+                let took = demand_permille * 1000 / u64::from(strain.stretch_permille);
                 strain.spend(Duration::from_millis(took.min(1000)), GATHER);
                 strain.weigh(USUAL, from + LOAD_INTERVAL * interval);
-                strain.stretch_permille()
+                strain.stretch_permille
             })
             .collect()
     }
@@ -188,10 +173,10 @@ mod tests {
     fn passes_that_fit_their_share_stretch_nothing() {
         let (mut strain, now) = strain();
         assert_eq!(weighed(&mut strain, 590, 20, now), [STRETCH_NONE; 20]);
-        assert!((580..=600).contains(&strain.permille()), "{}", strain.permille());
+        assert!((580..=600).contains(&strain.permille), "{}", strain.permille);
         assert_eq!(strain.window_needed(), GATHER);
         weighed(&mut strain, 0, 20, now + LOAD_INTERVAL * 20);
-        assert_eq!(strain.permille(), 0, "an idle shard takes nothing");
+        assert_eq!(strain.permille, 0, "an idle shard takes nothing");
     }
 
     #[test]
@@ -199,7 +184,7 @@ mod tests {
         let (mut strain, now) = strain();
         let up = weighed(&mut strain, 1800, 60, now);
         assert!((2900..=3100).contains(&up[59]), "{up:?}");
-        assert!((580..=630).contains(&strain.permille()), "{}", strain.permille());
+        assert!((580..=630).contains(&strain.permille), "{}", strain.permille);
         assert!(up.iter().all(|stretch| *stretch <= 3600), "it does not swing far: {up:?}");
         let down = weighed(&mut strain, 300, 60, now + LOAD_INTERVAL * 60);
         assert_eq!(down[59], STRETCH_NONE);
@@ -212,7 +197,7 @@ mod tests {
             strain.spend(LOAD_INTERVAL, GATHER);
             strain.weigh(USUAL, now + LOAD_INTERVAL * interval);
         }
-        let widest = GATHER * strain.stretch_permille() / STRETCH_NONE;
+        let widest = GATHER * strain.stretch_permille / STRETCH_NONE;
         assert!((1000..1250).contains(&widest.as_millis()), "{widest:?}");
         assert!(strain.window_needed() >= widest * 3 / 2, "{:?}", strain.window_needed());
     }
@@ -228,16 +213,16 @@ mod tests {
             strain.spend(Duration::from_millis(100), GATHER);
             strain.weigh(windows, now + LOAD_INTERVAL * interval);
         }
-        assert_eq!(strain.stretch_permille(), STRETCH_NONE);
+        assert_eq!(strain.stretch_permille, STRETCH_NONE);
         assert!(strain.window_needed() > own, "{:?}", strain.window_needed());
         // Others that take too much beside it are slowed down all the same.
         for interval in 901..=960 {
             strain.spend(Duration::from_millis(620), own);
-            let took = 700 * STRETCH_NONE / strain.stretch_permille();
+            let took = 700 * STRETCH_NONE / strain.stretch_permille;
             strain.spend(Duration::from_millis(took.into()), GATHER);
             strain.weigh(windows, now + LOAD_INTERVAL * interval);
         }
-        assert!((4000..6000).contains(&strain.stretch_permille()), "{}", strain.stretch_permille());
+        assert!((4000..6000).contains(&strain.stretch_permille), "{}", strain.stretch_permille);
     }
 
     #[test]
@@ -260,7 +245,7 @@ mod tests {
             let pass = Duration::from_millis(1);
             let mut spacings = Vec::new();
             for interval in 1..=90 {
-                pace.passes_cost(PassCost { pass, stretch_permille: strain.stretch_permille() });
+                pace.passes_cost(PassCost { pass, stretch_permille: strain.stretch_permille });
                 let full = now + Duration::from_millis(natural_ms);
                 let waiting = Waiting { oldest: now, batches: 1, bytes: 0, urgent: false };
                 let spacing = pace.due(waiting, 1000).max(full) - now;

@@ -17,14 +17,15 @@ impl<S: Socket> Residents<S> {
         while let Some(index) = self.connections.next_lingered(now.instant) {
             self.connections.remove(index);
         }
-        if !self.connections.take_sweep(now.instant) {
+        if now.instant < self.connections.next_sweep {
             return;
         }
-        let overdue = self.connections.waiting_indices();
-        let overdue =
-            overdue.filter_map(|index| Some((index, self.connections[index].overdue(now.instant)?)));
+        self.connections.next_sweep = now.instant + SWEEP_INTERVAL;
+        let waiting = self.connections.waiting();
+        let overdue = waiting.filter_map(|(index, waits)| Some((index, waits.overdue(now.instant)?)));
         let mut overdue: Vec<(u32, CloseReason)> = overdue.collect();
-        overdue.extend(self.connections.stuck(now.instant).into_iter().map(|index| (index, CloseReason::NoProgress)));
+        let stuck = self.connections.stuck(now.instant).into_iter();
+        overdue.extend(stuck.map(|index| (index, CloseReason::NoProgress)));
         for (index, reason) in overdue {
             self.close(index, reason, now);
         }

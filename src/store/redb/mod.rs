@@ -20,7 +20,7 @@ mod damage;
 mod open;
 mod purge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -35,7 +35,7 @@ use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 
 use super::row;
-use super::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored};
+use super::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored, in_order};
 
 use open::{Missing, StoreLocation};
 pub use open::{OpenBackend, OpenError};
@@ -364,21 +364,7 @@ impl Opened {
             bytes: self.bytes,
             bytes_max: self.bytes_max,
         };
-        let mut outcomes = Vec::with_capacity(appends.len());
-        let mut refused = BTreeSet::new();
-        for append in appends {
-            // The shard had sent the later appends of a life before it could know: stored, they would leave a
-            // hole.
-            let outcome = if refused.contains(&(&append.room, append.life)) {
-                Err(StoreError::Moved)
-            } else {
-                commit.append(append)?
-            };
-            if outcome.is_err() {
-                refused.insert((&append.room, append.life));
-            }
-            outcomes.push(outcome);
-        }
+        let outcomes = in_order(appends, |append| commit.append(append))?;
         let bytes = commit.finish()?;
         // A commit costs a sync; one without content would cost it for nothing.
         if outcomes.iter().all(Result::is_err) {

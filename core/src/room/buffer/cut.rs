@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Buffer, Dropped, Gathered, ROOMY, Rank, RankQueue};
+use super::{Buffer, DroppedOfType, Gathered, ROOMY, Rank, RankQueue};
 use crate::room::id::{TypeName, mix};
 use crate::room::message::{Message, ShedReason};
 use crate::room::pace::Quotas;
@@ -97,7 +97,7 @@ pub struct Cut {
     /// Further messages merged into `messages` and into dropped messages, by type; each at least 1.
     pub(in crate::room) merged: BTreeMap<TypeName, u64>,
     /// Accepted messages dropped since the last cut.
-    pub(in crate::room) dropped: Dropped,
+    pub(in crate::room) dropped: BTreeMap<TypeName, DroppedOfType>,
     /// Messages of normal or low priority in `messages`.
     pub(in crate::room) normal: usize,
     /// Messages of high priority in `messages`. Latest and reliable messages don't count.
@@ -261,8 +261,8 @@ impl Buffer {
         let oldest = taken.iter().map(|gathered| gathered.since).min();
         let mut cut = Cut { dropped: std::mem::take(&mut self.dropped), oldest, ..Cut::default() };
         self.dropped_since = None;
-        for (type_name, merged) in cut.dropped.merged() {
-            cut.merged.insert(type_name.clone(), merged);
+        for (type_name, dropped) in cut.dropped.iter().filter(|(_, dropped)| dropped.merged > 0) {
+            cut.merged.insert(type_name.clone(), dropped.merged);
         }
         for gathered in taken {
             match Rank::of(&gathered.message) {
@@ -280,12 +280,15 @@ impl Buffer {
 
     /// Drops the expired messages at the head of a rank; true if there were any.
     fn drop_expired(&mut self, rank: Rank, now: Instant) -> bool {
-        let mut has_dropped = false;
         // A latest value is never too late. A reliable message expires in the stream, not here.
-        while rank <= Rank::High
-            && self.queue(rank).gathered.front().is_some_and(|first| first.is_expired(now))
+        if rank > Rank::High {
+            return false;
+        }
+        let is_expired = |first: &Gathered| now.saturating_duration_since(first.since) >= first.message.ttl;
+        let mut has_dropped = false;
+        while self.queue(rank).gathered.front().is_some_and(is_expired)
+            && let Some(expired) = self.take_oldest(rank)
         {
-            let Some(expired) = self.take_oldest(rank) else { break };
             self.drop_gathered(&expired, ShedReason::Expired, now);
             has_dropped = true;
         }

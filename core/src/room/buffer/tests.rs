@@ -34,7 +34,11 @@ fn payloads(cut: &Cut) -> Vec<&str> {
 }
 
 fn dropped(cut: &Cut) -> Vec<(&str, ShedReason, u64)> {
-    cut.dropped.reasons().map(|(name, _, reason, count)| (name.as_str(), reason, count)).collect()
+    let mut reasons = Vec::new();
+    for (name, dropped) in &cut.dropped {
+        reasons.extend(dropped.by_reason.iter().map(|(reason, count)| (name.as_str(), *reason, *count)));
+    }
+    reasons
 }
 
 fn types(cut: &Cut) -> BTreeMap<&str, usize> {
@@ -76,14 +80,14 @@ fn a_later_value_takes_the_place_of_the_waiting_one_of_its_key() {
     let mut buffer = Buffer::default();
     let now = Now::made_up().instant;
     let price = |payload| merging(Merge::Latest, Some("a"), payload);
-    assert_eq!(buffer.push(price("1"), now), Push::Gathered);
-    assert_eq!(buffer.push(sample("chat", "2"), now), Push::Gathered);
-    assert_eq!(buffer.push(price("3"), now + Duration::from_secs(1)), Push::Merged);
+    assert_eq!(buffer.push(price("1"), now), Verdict::Accepted);
+    assert_eq!(buffer.push(sample("chat", "2"), now), Verdict::Accepted);
+    assert_eq!(buffer.push(price("3"), now + Duration::from_secs(1)), Verdict::Merged);
     assert_eq!(buffer.waiting(&budget(100, 10_000)).unwrap().oldest, now, "a merge makes nothing younger");
     let cut = buffer.cut(&budget(100, 10_000), SEED, now);
     assert_eq!(payloads(&cut), ["3", "2"]);
     assert_eq!(cut.merged.values().sum::<u64>(), 1);
-    assert_eq!(buffer.push(price("4"), now), Push::Gathered, "what has left is not merged into");
+    assert_eq!(buffer.push(price("4"), now), Verdict::Accepted, "what has left is not merged into");
 }
 
 #[test]
@@ -91,12 +95,12 @@ fn the_first_of_those_that_came_in_is_kept_and_the_others_are_counted() {
     let mut buffer = Buffer::default();
     let now = Now::made_up().instant;
     for n in 0..42 {
-        let wanted = if n == 0 { Push::Gathered } else { Push::Merged };
+        let wanted = if n == 0 { Verdict::Accepted } else { Verdict::Merged };
         assert_eq!(buffer.push(merging(Merge::First, None, &n.to_string()), now), wanted);
     }
     assert_eq!(
         buffer.push(merging(Merge::First, Some("vip"), "99"), now),
-        Push::Gathered,
+        Verdict::Accepted,
         "a key is another"
     );
     let cut = buffer.cut(&budget(100, 10_000), SEED, now);
@@ -109,11 +113,11 @@ fn gifts_of_one_key_are_one_with_the_sum_of_their_counts_and_the_last_payload() 
     let mut buffer = Buffer::default();
     let now = Now::made_up().instant;
     let gift = |key, count, payload| Message { count, ..merging(Merge::Sum, key, payload) };
-    assert_eq!(buffer.push(gift(Some("a"), 3, "1"), now), Push::Gathered);
-    assert_eq!(buffer.push(gift(Some("b"), 1, "2"), now), Push::Gathered);
-    assert_eq!(buffer.push(gift(Some("a"), 9, "3"), now), Push::Merged);
-    assert_eq!(buffer.push(gift(None, 1, "4"), now), Push::Gathered);
-    assert_eq!(buffer.push(gift(None, 1, "5"), now), Push::Gathered, "without a key nothing is summed");
+    assert_eq!(buffer.push(gift(Some("a"), 3, "1"), now), Verdict::Accepted);
+    assert_eq!(buffer.push(gift(Some("b"), 1, "2"), now), Verdict::Accepted);
+    assert_eq!(buffer.push(gift(Some("a"), 9, "3"), now), Verdict::Merged);
+    assert_eq!(buffer.push(gift(None, 1, "4"), now), Verdict::Accepted);
+    assert_eq!(buffer.push(gift(None, 1, "5"), now), Verdict::Accepted, "without a key nothing is summed");
     let cut = buffer.cut(&budget(100, 10_000), SEED, now);
     assert_eq!(payloads(&cut), ["3", "2", "4", "5"]);
     assert_eq!(cut.messages.iter().map(|one| one.count).collect::<Vec<_>>(), [12, 1, 1, 1]);
@@ -125,9 +129,9 @@ fn a_sum_that_can_not_travel_begins_another() {
     let mut buffer = Buffer::default();
     let now = Now::made_up().instant;
     let gift = |count| Message { count, ..merging(Merge::Sum, Some("a"), "1") };
-    assert_eq!(buffer.push(gift(INTEGER_MAX - 1), now), Push::Gathered);
-    assert_eq!(buffer.push(gift(2), now), Push::Gathered);
-    assert_eq!(buffer.push(gift(3), now), Push::Merged, "into the second");
+    assert_eq!(buffer.push(gift(INTEGER_MAX - 1), now), Verdict::Accepted);
+    assert_eq!(buffer.push(gift(2), now), Verdict::Accepted);
+    assert_eq!(buffer.push(gift(3), now), Verdict::Merged, "into the second");
     let cut = buffer.cut(&budget(100, 10_000), SEED, now);
     assert_eq!(cut.messages.iter().map(|one| one.count).collect::<Vec<_>>(), [INTEGER_MAX - 1, 5]);
 }
@@ -137,16 +141,16 @@ fn past_its_bounds_it_takes_nothing_that_is_no_more_important_than_what_waits() 
     let mut buffer = Buffer::default();
     let now = Now::made_up().instant;
     for _ in 0..GATHERED_MESSAGES_MAX {
-        assert_eq!(buffer.push(sample("chat", "1"), now), Push::Gathered);
+        assert_eq!(buffer.push(sample("chat", "1"), now), Verdict::Accepted);
     }
-    assert_eq!(buffer.push(sample("chat", "1"), now), Push::Full);
-    assert_eq!(buffer.push(of(Priority::Low, 1), now), Push::Full);
+    assert_eq!(buffer.push(sample("chat", "1"), now), FULL);
+    assert_eq!(buffer.push(of(Priority::Low, 1), now), FULL);
     buffer.cut(&budget(1, 10_000), SEED, now);
-    assert_eq!(buffer.push(sample("chat", "1"), now), Push::Gathered);
+    assert_eq!(buffer.push(sample("chat", "1"), now), Verdict::Accepted);
     let mut large = Buffer::default();
     let whole = Message { wire_bytes: GATHERED_BYTES_MAX, ..sample("chat", "1") };
-    assert_eq!(large.push(whole, now), Push::Gathered);
-    assert_eq!(large.push(sample("chat", "1"), now), Push::Full);
+    assert_eq!(large.push(whole, now), Verdict::Accepted);
+    assert_eq!(large.push(sample("chat", "1"), now), FULL);
 }
 
 #[test]
@@ -158,14 +162,14 @@ fn the_oldest_of_the_lowest_priority_make_room_and_are_told() {
     }
     buffer.push(of(Priority::Low, 70), now);
     buffer.push(of(Priority::Low, 71), now);
-    assert_eq!(buffer.push(of(Priority::Normal, 80), now), Push::Gathered);
-    assert_eq!(buffer.push(of(Priority::High, 90), now), Push::Gathered);
+    assert_eq!(buffer.push(of(Priority::Normal, 80), now), Verdict::Accepted);
+    assert_eq!(buffer.push(of(Priority::High, 90), now), Verdict::Accepted);
     assert_eq!(
         buffer.push(of(Priority::High, 91), now),
-        Push::Gathered,
+        Verdict::Accepted,
         "no low one is left: a normal one goes"
     );
-    assert_eq!(buffer.push(of(Priority::Normal, 81), now), Push::Full);
+    assert_eq!(buffer.push(of(Priority::Normal, 81), now), FULL);
     assert_eq!(buffer.len(), GATHERED_MESSAGES_MAX);
     let cut = buffer.cut(&budget(2, 10_000), SEED, now);
     assert_eq!(dropped(&cut), [("low", ShedReason::RoomFull, 2), ("normal", ShedReason::RoomFull, 1)]);
@@ -176,7 +180,7 @@ fn the_oldest_of_the_lowest_priority_make_room_and_are_told() {
 fn a_coupon_finds_room_whatever_waits() {
     let mut buffer = Buffer::default();
     let now = Now::made_up().instant;
-    while buffer.push(of(Priority::High, 1), now) == Push::Gathered {}
+    while buffer.push(of(Priority::High, 1), now) == Verdict::Accepted {}
     assert!(!buffer.is_full());
     let coupon = Message { policy: TypePolicy::of(Class::Reliable), ..sample("coupon", "7") };
     buffer.push_durable(Arc::new(coupon), now);

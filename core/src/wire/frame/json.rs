@@ -27,9 +27,10 @@ pub(super) fn message_bytes(message: &Message) -> usize {
     // Type names have a safe alphabet. Ids and keys may hold quotes and backslashes.
     let named = |name: Option<&str>, field: &str| name.map_or(0, |text| field.len() + string_bytes(text));
     // The door sizes a reliable message before the stream assigns the offset: reserve the most digits.
-    let places = match message.class() {
-        Class::Reliable => br#","offset":,"recall":"#.len() + 2 * INTEGER_DIGITS_MAX,
-        Class::Normal | Class::Latest | Class::Counter | Class::Lossy => 0,
+    let places = if message.class() == Class::Reliable {
+        br#","offset":,"recall":"#.len() + 2 * INTEGER_DIGITS_MAX
+    } else {
+        0
     };
     br#"{"type":"","payload":,"at":},"#.len()
         + message.type_name.as_str().len()
@@ -53,7 +54,7 @@ fn string_bytes(text: &str) -> usize {
 }
 
 pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
-    let mut frame = FrameDraft::with_capacity(TEXT, fields.capacity());
+    let mut frame = FrameDraft::new(TEXT, fields.capacity());
     let out = &mut frame.bytes;
     text(out, r#"{"kind":"batch","#);
     room_run_seq(out, head);
@@ -80,7 +81,7 @@ pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
 }
 
 pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -> Bytes {
-    let mut frame = FrameDraft::new(TEXT);
+    let mut frame = FrameDraft::new(TEXT, 0);
     let out = &mut frame.bytes;
     text(out, r#"{"kind":"welcome","#);
     room_run_seq(out, head);
@@ -106,7 +107,7 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
 }
 
 pub(super) fn history_piece(head: Head<'_>, past: &[Past]) -> Bytes {
-    let mut frame = FrameDraft::new(TEXT);
+    let mut frame = FrameDraft::new(TEXT, 0);
     let out = &mut frame.bytes;
     text(out, r#"{"kind":"history","#);
     room_run_seq(out, head);
@@ -117,7 +118,6 @@ pub(super) fn history_piece(head: Head<'_>, past: &[Past]) -> Bytes {
 }
 
 /// Page of the history for the pull side: JSON without a WebSocket header.
-#[must_use]
 pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
     let mut page = BytesMut::new();
     text(&mut page, "{");
@@ -130,7 +130,6 @@ pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes
 
 /// Page of the reliable stream for the pull side: JSON without a WebSocket header. `reset` is the reason for
 /// a cursor that was not honoured.
-#[must_use]
 pub fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) -> Bytes {
     let Opening { epoch, offset, carried: Carried { span: Span { after, through, .. }, messages } } = opening;
     let mut page = BytesMut::new();
@@ -144,7 +143,7 @@ pub fn reliable_page(room: &RoomName, opening: &Opening, reset: Option<&str>) ->
 }
 
 pub(super) fn notice(notice: Notice<'_>) -> Bytes {
-    let mut frame = FrameDraft::new(TEXT);
+    let mut frame = FrameDraft::new(TEXT, 0);
     let out = &mut frame.bytes;
     match notice {
         Notice::Pong => text(out, r#"{"kind":"pong"}"#),

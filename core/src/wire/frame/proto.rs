@@ -12,7 +12,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{BINARY, BatchFields, FrameDraft, Greeting, Head, Notice, OUTER_BYTES_MAX};
 use crate::limits::{INTEGER_MAX, RECONNECT_WITHIN};
-use crate::now::millis;
+use crate::proto::{self, server_frame::Frame};
 use crate::room::counters::CounterChange;
 use crate::room::history::Past;
 use crate::room::id::{Seq, TypeName};
@@ -22,24 +22,13 @@ use crate::room::{Opening, Snapshot};
 use crate::wire::close::CloseReason;
 
 /// Field numbers of `ServerFrame`.
-mod kind {
-    pub(super) const WELCOME: u32 = 1;
-    pub(super) const BATCH: u32 = 2;
-    pub(super) const PONG: u32 = 3;
-    pub(super) const JOINED: u32 = 4;
-    pub(super) const LEFT: u32 = 5;
-    pub(super) const CLOSED: u32 = 6;
-    pub(super) const ERROR: u32 = 7;
-    pub(super) const BYE: u32 = 8;
-    pub(super) const HISTORY: u32 = 9;
-}
+const WELCOME: u32 = 1;
+const BATCH: u32 = 2;
+const HISTORY: u32 = 9;
 
 pub(super) fn message_bytes(message: &Message) -> usize {
     // The door sizes a reliable message before the stream assigns offset and recall: reserve the most bytes.
-    let largest = match message.class() {
-        Class::Reliable => INTEGER_MAX,
-        Class::Normal | Class::Latest | Class::Counter | Class::Lossy => 0,
-    };
+    let largest = if message.class() == Class::Reliable { INTEGER_MAX } else { 0 };
     // A message of a summed type grows by the counts of merged messages.
     let count = if message.policy.merge == Merge::Sum { number_length(INTEGER_MAX) } else { 0 };
     let length = unplaced_length(message) + 2 * number_length(largest) + count;
@@ -47,7 +36,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
 }
 
 pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
-    let mut frame = FrameDraft::with_capacity(BINARY, fields.capacity());
+    let mut frame = FrameDraft::new(BINARY, fields.capacity());
     let out = &mut frame.bytes;
     // Literal field numbers: each occurs once, in the order of `Batch` in `proto/room.proto`.
     room_run_seq(out, head);
@@ -62,11 +51,11 @@ pub(super) fn batch(head: Head<'_>, fields: &BatchFields<'_>) -> Bytes {
     messages(out, 10, fields.messages);
     counts(out, 11, fields.merged);
     counters(out, 12, fields.counters);
-    finish(frame, kind::BATCH)
+    finish(frame, BATCH)
 }
 
 pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -> Bytes {
-    let mut frame = FrameDraft::new(BINARY);
+    let mut frame = FrameDraft::new(BINARY, 0);
     let out = &mut frame.bytes;
     // Literal field numbers: each occurs once, in the order of `Welcome` in `proto/room.proto`.
     room_run_seq(out, head);
@@ -88,50 +77,41 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
         number(out, 14, u64::from(carried.span.ack_within_ms));
         messages(out, 15, &carried.messages);
     }
-    finish(frame, kind::WELCOME)
+    finish(frame, WELCOME)
 }
 
 pub(super) fn history_piece(head: Head<'_>, history: &[Past]) -> Bytes {
-    let mut frame = FrameDraft::new(BINARY);
+    let mut frame = FrameDraft::new(BINARY, 0);
     let out = &mut frame.bytes;
     room_run_seq(out, head);
     for past in history {
         message(out, 4, &past.message, Some(past.seq));
     }
-    finish(frame, kind::HISTORY)
+    finish(frame, HISTORY)
 }
 
 pub(super) fn notice(notice: Notice<'_>) -> Bytes {
-    let mut frame = FrameDraft::new(BINARY);
-    let out = &mut frame.bytes;
-    let kind = match notice {
-        Notice::Pong => kind::PONG,
-        Notice::Joined(room) => {
-            bytes(out, 1, room.as_str().as_bytes());
-            kind::JOINED
-        }
-        Notice::Left(room) => {
-            bytes(out, 1, room.as_str().as_bytes());
-            kind::LEFT
-        }
+    let notice = match notice {
+        Notice::Pong => Frame::Pong(proto::Pong {}),
+        Notice::Joined(room) => Frame::Joined(proto::Joined { room: room.to_string() }),
+        Notice::Left(room) => Frame::Left(proto::Left { room: room.to_string() }),
         Notice::Closed(room) => {
-            bytes(out, 1, room.as_str().as_bytes());
-            bytes(out, 2, CloseReason::RoomClosed.name().as_bytes());
-            kind::CLOSED
+            let code = CloseReason::RoomClosed.name().to_owned();
+            Frame::Closed(proto::Closed { room: room.to_string(), code })
         }
-        Notice::Error { code, room, field } => {
-            bytes(out, 1, code.as_bytes());
-            bytes(out, 2, room.map_or(&[], |room| room.as_str().as_bytes()));
-            bytes(out, 3, field.unwrap_or_default().as_bytes());
-            kind::ERROR
-        }
-        Notice::Bye => {
-            bytes(out, 1, CloseReason::Draining.name().as_bytes());
-            number(out, 2, millis(RECONNECT_WITHIN));
-            kind::BYE
-        }
+        Notice::Error { code, room, field } => Frame::Error(proto::Error {
+            code: code.to_owned(),
+            room: room.map(ToString::to_string).unwrap_or_default(),
+            field: field.unwrap_or_default().to_owned(),
+        }),
+        Notice::Bye => Frame::Bye(proto::Bye {
+            code: CloseReason::Draining.name().to_owned(),
+            reconnect_within_ms: u32::try_from(RECONNECT_WITHIN.as_millis()).expect("half a minute"),
+        }),
     };
-    finish(frame, kind)
+    let mut frame = FrameDraft::new(BINARY, 0);
+    notice.encode(&mut frame.bytes);
+    frame.finish()
 }
 
 /// Puts the tag and the length of `kind` in front of the fields, and the WebSocket header in front of both.

@@ -13,7 +13,15 @@ use crate::room::policy::Types;
 
 use super::{Field, Given, MessageDraft, PublishError, Request};
 
-pub(super) fn parse(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
+/// Reads a request in JSON: one message object, or `{"messages":[…]}` with 1 to
+/// [`REQUEST_MESSAGES_MAX`](crate::limits::REQUEST_MESSAGES_MAX).
+///
+/// The caller bounds `body` by [`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX). The messages have
+/// `at_ms` 0 until their home accepts them.
+///
+/// # Errors
+/// [`PublishError`] for the first mistake.
+pub fn parse(body: &[u8], types: &Types) -> Result<Vec<Message>, PublishError> {
     let mut reading = RequestReading { request: Request::new(types), refusal: None };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let top = RequestObject { reading: &mut reading, is_top: true };
@@ -139,18 +147,12 @@ impl<'de> Visitor<'de> for List<'_, '_> {
     }
 }
 
-/// Fields of a message, borrowed from the request. A string with escapes is a copy.
+/// A message under way.
 #[derive(Default)]
 struct Spelt<'a> {
     /// One bit for each field read so far.
     seen: u8,
-    type_name: Option<Cow<'a, str>>,
-    payload: Option<&'a RawValue>,
-    payload_b64: Option<Cow<'a, str>>,
-    id: Option<Cow<'a, str>>,
-    key: Option<Cow<'a, str>>,
-    count: Option<u64>,
-    ttl_ms: Option<u64>,
+    draft: MessageDraft<'a>,
 }
 
 impl<'a> Spelt<'a> {
@@ -170,15 +172,17 @@ impl<'a> Spelt<'a> {
         }
         self.seen |= bit;
         match field {
-            Field::Type => self.type_name = Some(map.next_value::<Text<'a>>()?.0),
+            Field::Type => self.draft.type_name = Some(map.next_value::<Text<'a>>()?.0),
             // Not an `Option`: JSON `null` is a payload like any other.
-            Field::Payload => self.payload = Some(map.next_value()?),
-            Field::PayloadB64 => self.payload_b64 = Some(map.next_value::<Text<'a>>()?.0),
+            Field::Payload => {
+                self.draft.payload = Given::Json(map.next_value::<&RawValue>()?.get().as_bytes());
+            }
+            Field::PayloadB64 => self.draft.payload = Given::Base64(map.next_value::<Text<'a>>()?.0),
             // `Option`s: `null` counts as left out.
-            Field::Id => self.id = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
-            Field::Key => self.key = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
-            Field::Count => self.count = map.next_value()?,
-            Field::TtlMs => self.ttl_ms = map.next_value()?,
+            Field::Id => self.draft.id = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
+            Field::Key => self.draft.key = map.next_value::<Option<Text<'a>>>()?.map(|text| text.0),
+            Field::Count => self.draft.count = map.next_value()?,
+            Field::TtlMs => self.draft.ttl_ms = map.next_value()?,
             // A message has no list inside.
             Field::Messages => return Err(reading.unknown(field.name())),
         }
@@ -188,25 +192,12 @@ impl<'a> Spelt<'a> {
     }
 
     fn take<E: serde::de::Error>(&self, reading: &mut RequestReading<'_>) -> Result<(), E> {
-        let payload = match (self.payload, self.payload_b64.as_deref()) {
-            (Some(json), None) => Given::Json(json.get().as_bytes()),
-            (None, Some(base64)) => Given::Base64(base64),
-            (None, None) => Given::Nothing,
-            // Two payloads for one message.
-            (Some(_), Some(_)) => {
-                let refusal = reading.request.bad_value(Field::PayloadB64);
-                return Err(reading.refuse(refusal));
-            }
-        };
-        let draft = MessageDraft {
-            type_name: self.type_name.as_deref(),
-            payload,
-            id: self.id.as_deref(),
-            key: self.key.as_deref(),
-            count: self.count,
-            ttl_ms: self.ttl_ms,
-        };
-        reading.request.take(&draft).map_err(|refusal| reading.refuse(refusal))
+        // Two payloads for one message.
+        if self.seen & TWO_PAYLOADS == TWO_PAYLOADS {
+            let refusal = reading.request.bad_value(Field::PayloadB64);
+            return Err(reading.refuse(refusal));
+        }
+        reading.request.take(&self.draft).map_err(|refusal| reading.refuse(refusal))
     }
 }
 
@@ -227,6 +218,7 @@ impl<'de> Deserialize<'de> for FieldName<'de> {
     }
 }
 
+const TWO_PAYLOADS: u8 = 1 << Field::Payload as u8 | 1 << Field::PayloadB64 as u8;
 const OBJECT_ALLOWED: &str = "an object: a message, or {\"messages\":[…]} at the top";
 const FIELDS_ALLOWED: &str =
     "type, payload or payload_b64, id, key, count and ttl_ms; or messages alone at the top";

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use super::{Devices, Phase};
 use crate::clock::monotonic_ns;
 use crate::devices::errands::Errand;
-use crate::devices::watch::Track;
-use crate::scenario::habits::{SIP_EVERY_NS, until_death_ns, until_hop_ns};
+use crate::devices::track::Track;
+use crate::scenario::habits::{DEATH_NS, HOP_EVERY_NS, SIP_EVERY_NS};
 use crate::wire::frame::{OPCODE_CLOSE, write_device_frame};
 
 /// Wait of a newcomer until an earlier pull of the same device ends.
@@ -18,14 +18,14 @@ impl Devices {
         self.plan_stay(index);
         let start_ns = self.start_ns;
         let habits = self.devices[index].habits;
-        for (place, at_ns) in self.crowd.storms_of(index) {
+        for (place, at_ns) in self.assignment.storms_of(index) {
             self.errands.add(start_ns + at_ns, index, Errand::Storm(place));
         }
         if habits.hops {
             self.plan_hop(index, now_ns);
         }
         if habits.dies {
-            let wait_ns = until_death_ns(&mut self.random);
+            let wait_ns = self.random.u64(DEATH_NS);
             self.errands.add(start_ns + wait_ns, index, Errand::Die);
         }
         self.sip_from_now(index);
@@ -35,7 +35,7 @@ impl Devices {
     fn plan_stay(&mut self, index: usize) {
         let is_away = self.devices[index].phase == Phase::Away;
         let after_start_ns = monotonic_ns().saturating_sub(self.start_ns);
-        let Some(stay) = self.crowd.stay(index, after_start_ns) else { return };
+        let Some(stay) = self.assignment.stay(index, after_start_ns) else { return };
         if is_away {
             let due_ns = self.start_ns + stay.from_ns.unwrap_or(0);
             self.devices[index].due_ns = due_ns;
@@ -81,7 +81,7 @@ impl Devices {
     }
 
     fn plan_hop(&mut self, index: usize, now_ns: u64) {
-        let wait_ns = until_hop_ns(&mut self.random);
+        let wait_ns = self.random.u64(HOP_EVERY_NS);
         self.errands.add(now_ns + wait_ns, index, Errand::Hop);
     }
 
@@ -89,14 +89,17 @@ impl Devices {
     /// worker watches all rooms, so a room's index and place are equal.
     pub(super) fn hop(&mut self, index: usize, now_ns: u64) {
         let device = &self.devices[index];
-        if self.is_calm || matches!(device.phase, Phase::Dead | Phase::Ended) || self.room_names.len() < 2 {
+        if self.is_calm
+            || matches!(device.phase, Phase::Dead | Phase::Ended)
+            || self.assignment.plan.rooms.min(self.assignment.plan.devices) < 2
+        {
             return;
         }
         // A device that is not in its room, or in the middle of a pull, tries again at its next hop.
         if device.phase == Phase::Watching && !device.is_pulling {
             self.say_goodbye(index);
             self.end_stay(index);
-            let room = self.crowd.seating.another(self.devices[index].place, &mut self.random);
+            let room = self.seating.another(self.devices[index].place, &mut self.random);
             let device = &mut self.devices[index];
             device.place = room;
             device.track = Track::late(device.habits);
@@ -111,7 +114,7 @@ impl Devices {
 
     /// Cuts a device's connection in a storm. The device comes back within the storm's time.
     pub(super) fn storm(&mut self, index: usize, place: u8) {
-        let Some(storm) = self.crowd.storms.get(usize::from(place)).copied() else { return };
+        let Some(storm) = self.assignment.plan.storms.get(usize::from(place)).copied() else { return };
         if self.is_calm || self.devices[index].phase != Phase::Watching {
             return;
         }
@@ -129,7 +132,7 @@ impl Devices {
         }
         // Only a connection can be left silent, so a device without one dies later.
         if device.phase != Phase::Watching {
-            let wait_ns = until_death_ns(&mut self.random);
+            let wait_ns = self.random.u64(DEATH_NS);
             self.errands.add(now_ns + wait_ns, index, Errand::Die);
             return;
         }
@@ -163,7 +166,7 @@ impl Devices {
             return Ok(());
         }
         self.errands.add(now_ns + SIP_EVERY_NS, index, Errand::Sip);
-        self.read_once(index, self.crowd.awkward.sip_bytes()).map(drop)
+        self.read_once(index, self.assignment.plan.awkward.sip_bytes()).map(drop)
     }
 
     /// Records the time from a device's due time to the welcome. Joins before the first publish follow the
@@ -211,12 +214,12 @@ impl Devices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
+    use super::super::tests::watching;
     use crate::scenario::habits::Awkward;
 
     #[test]
     fn who_hops_goes_where_most_are() {
-        let mut viewers = fixture::watching(1_000, 10, Awkward::default());
+        let mut viewers = watching(1_000, 10, Awkward::default());
         let mut hop = |index: usize| {
             let before = viewers.devices[index].place;
             viewers.hop(index, 5);

@@ -9,7 +9,7 @@ use crate::clock::monotonic_ns;
 use crate::devices::errands::Errand;
 use crate::ledger::Kind;
 use crate::machine::sockets;
-use crate::scenario::habits::{DeviceHabits, until_return_ns};
+use crate::scenario::habits::{DeviceHabits, RETURN_NS};
 
 /// Attempts at a device's connection. After the last, the run is given up; once publishing began, the
 /// device.
@@ -21,10 +21,10 @@ const RETRY_AFTER_NS: u64 = 200_000_000;
 const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
 
 impl Devices {
-    /// Begins handshakes until [`super::Crowd::handshakes_max`] are under way: retries first, then untried
+    /// Begins handshakes until `handshakes_max` of the assignment are under way: retries first, then untried
     /// devices.
     pub(super) fn connect_more(&mut self) -> Result<(), String> {
-        while self.shaking < self.crowd.handshakes_max {
+        while self.shaking < self.assignment.handshakes_max {
             let index = if let Some(index) = self.retries.pop_front() {
                 index
             } else if self.untried < self.devices.len() {
@@ -49,7 +49,7 @@ impl Devices {
     fn connect(&mut self, index: usize) -> std::io::Result<()> {
         let DeviceHabits { stalls, is_slow, dies, .. } = self.devices[index].habits;
         let receive_bytes = (stalls || is_slow || dies).then_some(STALLING_RECEIVE_BYTES);
-        let mut stream = sockets::connect(self.door, self.crowd.source_of(index), receive_bytes)?;
+        let mut stream = sockets::connect(self.door, self.assignment.source_of(index), receive_bytes)?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         let device = &mut self.devices[index];
         device.stream = Some(stream);
@@ -61,7 +61,7 @@ impl Devices {
     pub(super) fn ask(&mut self, index: usize) -> Result<(), String> {
         let seat = self.seat(index);
         let query = self.watch.resume_query(self.devices[index].track, seat);
-        let request = self.handshake.request(&self.room_names[seat.place], &query);
+        let request = self.handshake.request(self.watch.room_name(seat.place), &query);
         let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
         // A refused connection becomes writable as well, with an error.
         let written = match stream.take_error() {
@@ -90,9 +90,9 @@ impl Devices {
         device.attempts = device.attempts.saturating_add(1);
         let attempts = device.attempts;
         let is_known = device.track.is_known() || self.start_ns > 0;
-        let wait_ns = if self.crowd.awkward.through_restarts {
+        let wait_ns = if self.assignment.plan.awkward.through_restarts {
             // The node may be down for as long as it takes to start.
-            until_return_ns(&mut self.random)
+            self.random.u64(RETURN_NS)
         } else if attempts < ATTEMPTS_MAX {
             RETRY_AFTER_NS * u64::from(attempts)
         } else if is_known {
@@ -122,7 +122,7 @@ impl Devices {
             Phase::Away | Phase::Idle | Phase::Dead | Phase::Ended => {}
             Phase::Connecting | Phase::Handshaking | Phase::Waiting => return self.give_back(index, reason),
             Phase::Watching if self.may_return(index) => {
-                let wait_ns = until_return_ns(&mut self.random);
+                let wait_ns = self.random.u64(RETURN_NS);
                 self.leave(index, monotonic_ns() + wait_ns);
             }
             Phase::Watching => {

@@ -7,8 +7,8 @@ use crate::clock::monotonic_ns;
 use crate::devices::errands::Errand;
 use crate::devices::pulls::Pulled;
 use crate::machine::sockets;
-use crate::scenario::habits::{away_ns, until_cut_ns, until_stall_ns};
-use crate::wire::frame;
+use crate::scenario::habits::{AWAY_NS, CUT_EVERY_NS, FIRST_STALL_NS, STALL_EVERY_NS};
+use crate::wire::page::page_path;
 
 /// Wait of a device between a pull without progress and the next.
 const PULL_AGAIN_NS: u64 = 300_000_000;
@@ -20,7 +20,7 @@ impl Devices {
         let now_ns = monotonic_ns();
         for index in 0..self.devices.len() {
             if self.devices[index].habits.stalls {
-                let wait_ns = until_stall_ns(&mut self.random, 0);
+                let wait_ns = self.random.u64(FIRST_STALL_NS);
                 self.errands.add(now_ns + wait_ns, index, Errand::Stall);
             }
             if self.devices[index].phase == Phase::Watching {
@@ -39,18 +39,13 @@ impl Devices {
         Ok(())
     }
 
-    /// The time of the latest return of a device, or of the latest end of a stall.
-    pub(crate) fn latest_return_ns(&self) -> u64 {
-        self.latest_return_ns
-    }
-
     /// Plans a device's cut. A second cut is never planned: returns for other reasons must not multiply the
     /// cuts.
     fn plan_cut(&mut self, index: usize, now_ns: u64) {
         let device = &mut self.devices[index];
         if device.habits.reconnects && !device.is_cut_planned && !self.is_calm {
             device.is_cut_planned = true;
-            let wait_ns = until_cut_ns(&mut self.random);
+            let wait_ns = self.random.u64(CUT_EVERY_NS);
             self.errands.add(now_ns + wait_ns, index, Errand::Cut);
         }
     }
@@ -60,7 +55,7 @@ impl Devices {
         let device = &mut self.devices[index];
         device.is_cut_planned = false;
         if device.phase == Phase::Watching && !self.is_calm {
-            let wait_ns = away_ns(&mut self.random);
+            let wait_ns = self.random.u64(AWAY_NS);
             self.leave(index, now_ns + wait_ns);
         }
     }
@@ -120,7 +115,7 @@ impl Devices {
     /// devices without reads.
     pub(super) fn may_return(&self, index: usize) -> bool {
         let habits = self.devices[index].habits;
-        self.crowd.awkward.through_restarts || habits.stalls || habits.is_slow
+        self.assignment.plan.awkward.through_restarts || habits.stalls || habits.is_slow
     }
 
     /// Ends a device's connection without a goodbye. The device connects again at `due_ns`.
@@ -137,14 +132,14 @@ impl Devices {
         if self.is_calm {
             return;
         }
-        let again_ns = now_ns + self.crowd.awkward.stall_ns + until_stall_ns(&mut self.random, 1);
+        let again_ns = now_ns + self.assignment.plan.awkward.stall_ns + self.random.u64(STALL_EVERY_NS);
         self.errands.add(again_ns, index, Errand::Stall);
         let device = &mut self.devices[index];
         if device.phase != Phase::Watching || device.is_stalled {
             return;
         }
         device.is_stalled = true;
-        self.errands.add(now_ns + self.crowd.awkward.stall_ns, index, Errand::Wake);
+        self.errands.add(now_ns + self.assignment.plan.awkward.stall_ns, index, Errand::Wake);
         if let Some(streams) = &mut self.watch.streams {
             streams.tally.stalls += 1;
         }
@@ -170,6 +165,7 @@ impl Devices {
     /// Sends one cumulative acknowledgement, or drops the acknowledgement by the device's habit.
     fn acknowledge(&mut self, index: usize) {
         let seat = self.seat(index);
+        let room = self.watch.room_name(seat.place).to_owned();
         let device = &mut self.devices[index];
         if !device.owes_ack || device.phase != Phase::Watching {
             return;
@@ -177,17 +173,15 @@ impl Devices {
         let place = device.track.place;
         device.owes_ack = false;
         let Some(streams) = &mut self.watch.streams else { return };
-        if place.drops_acks && self.crowd.awkward.drops_this(&mut self.random) {
+        if place.drops_acks && self.assignment.plan.awkward.drops_this(&mut self.random) {
             streams.tally.acks_dropped += 1;
             return;
         }
         let Some(epoch) = streams.epoch(place, seat) else { return };
-        let ack = self.handshake.encoding.ack(&self.room_names[seat.place], epoch, place.offset);
+        let ack = self.handshake.encoding.ack(&room, epoch, place.offset);
         streams.tally.acks_sent += 1;
-        let mut frame = Vec::with_capacity(ack.len() + 8);
-        frame::write_device_frame(&mut frame, self.handshake.encoding.opcode(), &ack, self.random.u32(..));
         // A connection that ends here is counted by `lose`.
-        drop(self.say(index, &frame));
+        drop(self.say(index, self.handshake.encoding.opcode(), &ack));
     }
 
     fn want_pull(&mut self, index: usize) {
@@ -209,8 +203,10 @@ impl Devices {
             let seat = self.seat(index);
             let place = self.devices[index].track.place;
             let cursor = self.watch.streams.as_ref().and_then(|streams| streams.cursor(place, seat));
-            let request = self.handshake.pull(&self.room_names[seat.place], cursor.as_deref());
-            let begun = sockets::connect(self.door, self.crowd.source_of(index), None)
+            let path = page_path(self.watch.room_name(seat.place), cursor.as_deref());
+            let target = &self.assignment.plan.target;
+            let request = target.viewer_door.request(&path, target.device_token.as_deref()).into_bytes();
+            let begun = sockets::connect(self.door, self.assignment.source_of(index), None)
                 .and_then(|stream| self.pulls.begin(self.poll.registry(), index, stream, request, now_ns));
             if begun.is_err() {
                 self.pulled(Pulled { device: index, page: None });
@@ -229,12 +225,13 @@ impl Devices {
         let index = pulled.device;
         let now_ns = monotonic_ns();
         let seat = self.seat(index);
+        let room = self.watch.room_name(seat.place).to_owned();
         let device = &mut self.devices[index];
         let Some(streams) = &mut self.watch.streams else { return };
         let before = device.track.place;
         let mut brought = None;
         match pulled.page {
-            Some(page) if device.phase == Phase::Watching && page.room == self.room_names[seat.place] => {
+            Some(page) if device.phase == Phase::Watching && page.room == room => {
                 let place = &mut device.track.place;
                 brought = streams.take_page(place, seat, &page, now_ns, &mut self.watch.violations);
             }
@@ -257,14 +254,14 @@ impl Devices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
+    use super::super::tests::watching;
     use super::*;
     use crate::scenario::habits::Awkward;
 
     #[test]
     fn a_device_that_comes_back_often_is_cut_no_more_often_for_it() {
         let awkward = Awkward { reconnect_share: 1_000_000, ..Awkward::default() };
-        let mut viewers = fixture::watching(2, 1, awkward);
+        let mut viewers = watching(2, 1, awkward);
         for now_ns in [10, 20, 30] {
             viewers.devices[1].track.place.returned_ns = now_ns;
             viewers.welcomed(1, None, now_ns);

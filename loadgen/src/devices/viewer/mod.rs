@@ -1,8 +1,7 @@
 //! Many devices on one thread: connections, reads, and pings.
 //!
 //! Here are only sockets; `watch` judges the frames. Submodules: `connecting` (attempts and retries),
-//! `habits` (acknowledgements, pulls, stalls, cuts), `comings` (stays, hops, storms, deaths), `crowd`
-//! (numbers and rooms).
+//! `habits` (acknowledgements, pulls, stalls, cuts), `comings` (stays, hops, storms, deaths).
 //!
 //! A device is one `Device` of some hundred bytes and a socket. All devices read into one scratch. Only a
 //! half frame owns bytes, from a reused pool, so the steady state allocates nothing.
@@ -16,24 +15,22 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::clock::monotonic_ns;
+use crate::devices::assignment::Assignment;
 use crate::devices::errands::Errands;
 use crate::devices::moves::Moves;
 use crate::devices::pulls::Pulls;
-use crate::devices::watch::{Heard, Seat, Track, Watch};
+use crate::devices::track::{Seat, Track};
+use crate::devices::watch::{Heard, Watch};
 use crate::figures::latency::Latency;
 use crate::ledger::Kind;
 use crate::scenario::habits::DeviceHabits;
+use crate::scenario::seating::Seating;
 use crate::wire::frame::{self, FRAME_BYTES_MAX, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, Start};
 use crate::wire::handshake::Handshake;
 
 mod comings;
 mod connecting;
-mod crowd;
-#[cfg(test)]
-mod fixture;
 mod habits;
-
-pub(crate) use crowd::{Crowd, DEVICES_PER_SOURCE, Seats};
 
 /// Largest read: a whole frame and the half of the next.
 const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
@@ -89,13 +86,16 @@ struct Device {
 pub(crate) struct Devices {
     poll: Poll,
     events: Events,
-    crowd: Crowd,
+    assignment: Assignment,
+    /// The first room of every device of the run.
+    seating: Seating,
     handshake: Handshake,
-    room_names: Vec<String>,
     door: SocketAddr,
     devices: Vec<Device>,
     pub(crate) watch: Watch,
     scratch: Vec<u8>,
+    /// The last frame sent, for reuse.
+    outgoing: Vec<u8>,
     spare: Vec<Vec<u8>>,
     random: fastrand::Rng,
     /// Time of the first publish; 0: unknown so far.
@@ -113,12 +113,12 @@ pub(crate) struct Devices {
     pulls: Pulls,
     /// Publishing is over, and the devices' habits with it.
     is_calm: bool,
-    latest_return_ns: u64,
+    /// The time of the latest return of a device, or of the latest end of a stall.
+    pub(crate) latest_return_ns: u64,
     /// Devices between the start of their connection and their welcome.
     shaking: u32,
     /// Devices in their rooms.
-    watching: usize,
-    ping: Vec<u8>,
+    pub(crate) watching: usize,
     /// Time between two pings of a device; 0 before the first welcome.
     ping_every_ns: u64,
     /// Devices pinged in this round.
@@ -128,38 +128,33 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// Devices without connections.
+    /// Devices without connections. `rooms` are their rooms, and those of `watch`.
     ///
     /// # Errors
     /// When the kernel gives no epoll descriptor.
-    pub(crate) fn new(
-        crowd: Crowd,
-        door: SocketAddr,
-        handshake: Handshake,
-        ping: Vec<u8>,
-        seats: Seats,
-        watch: Watch,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn new(assignment: Assignment, rooms: &[u32], watch: Watch) -> std::io::Result<Self> {
+        let plan = &assignment.plan;
+        let target = &plan.target;
         let idle = |(index, place): (usize, u32)| {
-            let habits = crowd.habits(index);
-            let is_first = crowd.stay(index, 0).is_some_and(|stay| stay.from_ns.is_none());
+            let habits = assignment.habits(index);
+            let is_first = assignment.stay(index, 0).is_some_and(|stay| stay.from_ns.is_none());
             let phase = if is_first { Phase::Idle } else { Phase::Away };
             Device { track: Track::new(habits), place, phase, habits, ..Device::default() }
         };
-        let devices: Vec<Device> = seats.places.into_iter().enumerate().map(idle).collect();
+        let devices: Vec<Device> = assignment.places(rooms).enumerate().map(idle).collect();
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
-            handshake,
-            room_names: seats.room_names,
-            door,
+            handshake: Handshake::new(&target.viewer_door, plan.encoding, target.device_token.as_deref()),
+            door: target.viewer_door.address,
             first: devices.iter().filter(|device| device.phase == Phase::Idle).count(),
             devices,
             watch,
             scratch: vec![0; SCRATCH_BYTES],
+            outgoing: Vec::new(),
             spare: Vec::new(),
-            random: fastrand::Rng::with_seed(crowd.seed ^ u64::from(crowd.worker)),
-            crowd,
+            random: fastrand::Rng::with_seed(plan.seed ^ u64::from(assignment.worker)),
+            seating: assignment.seating(),
             start_ns: 0,
             joins: Latency::default(),
             moves: Moves::default(),
@@ -171,10 +166,10 @@ impl Devices {
             latest_return_ns: 0,
             shaking: 0,
             watching: 0,
-            ping,
             ping_every_ns: 0,
             pinged: 0,
             ping_round_ns: 0,
+            assignment,
         })
     }
 
@@ -191,18 +186,13 @@ impl Devices {
         self.watching == self.first
     }
 
-    /// Devices in their rooms.
-    pub(crate) fn watching(&self) -> usize {
-        self.watching
-    }
-
     /// Devices on their way to their rooms.
     pub(crate) fn joining(&self) -> usize {
         self.shaking as usize + self.retries.len()
     }
 
     fn seat(&self, index: usize) -> Seat {
-        Seat { device: self.crowd.number(index), place: self.devices[index].place as usize }
+        Seat { device: self.assignment.number(index), place: self.devices[index].place as usize }
     }
 
     /// Takes a turn: begins due errands, connections and pulls, waits at most `wait`, reads, and sends due
@@ -366,9 +356,8 @@ impl Devices {
     fn take_control(&mut self, index: usize, opcode: u8, at: std::ops::Range<usize>) -> Result<(), String> {
         match opcode {
             OPCODE_PING => {
-                let mut pong = Vec::new();
-                frame::write_device_frame(&mut pong, OPCODE_PONG, &self.scratch[at], self.random.u32(..));
-                self.say(index, &pong)
+                let payload = self.scratch[at].to_vec();
+                self.say(index, OPCODE_PONG, &payload)
             }
             OPCODE_PONG => Ok(()),
             OPCODE_CLOSE => {
@@ -381,10 +370,13 @@ impl Devices {
         }
     }
 
-    fn say(&mut self, index: usize, frame: &[u8]) -> Result<(), String> {
+    /// Sends one frame.
+    fn say(&mut self, index: usize, opcode: u8, payload: &[u8]) -> Result<(), String> {
         let Some(stream) = &mut self.devices[index].stream else { return Ok(()) };
-        match stream.write(frame) {
-            Ok(written) if written == frame.len() => Ok(()),
+        self.outgoing.clear();
+        frame::write_device_frame(&mut self.outgoing, opcode, payload, self.random.u32(..));
+        match stream.write(&self.outgoing) {
+            Ok(written) if written == self.outgoing.len() => Ok(()),
             // Half a frame would garble the next one, and a buffer full of pings means a server that reads
             // nothing.
             Ok(_) => self.lose(index, "the kernel took half a ping"),
@@ -407,18 +399,14 @@ impl Devices {
         let count = self.devices.len();
         let passed = u128::from(now_ns - self.ping_round_ns) * count as u128 / u128::from(self.ping_every_ns);
         let due = usize::try_from(passed).map_or(count, |due| due.min(count));
-        let mut frame = Vec::new();
+        let opcode = self.handshake.encoding.opcode();
+        let ping = self.handshake.encoding.ping();
         while self.pinged < due {
             let index = self.pinged;
             self.pinged += 1;
             if self.devices[index].phase == Phase::Watching {
-                frame.clear();
-                let ping = std::mem::take(&mut self.ping);
-                let opcode = self.handshake.encoding.opcode();
-                frame::write_device_frame(&mut frame, opcode, &ping, self.random.u32(..));
-                self.ping = ping;
                 // A connection that ends here is counted by `lose`.
-                drop(self.say(index, &frame));
+                drop(self.say(index, opcode, &ping));
             }
         }
         if due == count {
@@ -499,11 +487,4 @@ enum Got {
 struct Ending(bool);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_costs_no_more_than_136_bytes_here() {
-        assert!(size_of::<Device>() <= 136, "{}", size_of::<Device>());
-    }
-}
+mod tests;

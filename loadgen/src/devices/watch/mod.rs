@@ -7,14 +7,15 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::devices::copies::{Arrival, Said};
+use crate::devices::copies::Said;
 use crate::devices::known::{ENGINE_TYPE, Known, Which};
 use crate::devices::readable::Readers;
-use crate::devices::streams::{Brought, StreamPlace, StreamSpan, Streams};
+use crate::devices::streams::{Brought, Streams};
+use crate::devices::track::{Seat, Track};
 use crate::devices::type_figures::Figures;
 use crate::ledger::{Kind, Numbers, RoomSeen, Tally, Violations};
-use crate::scenario::habits::DeviceHabits;
 use crate::scenario::mix::Class;
+use crate::scenario::plan::room_name;
 use crate::wire::frame::{Batch, Encoding, Message, ServerFrame, decode};
 
 mod life;
@@ -24,62 +25,6 @@ use life::{OursOfType, WatchedRoom, difference};
 
 /// Letters of a payload shown in an example.
 const SHOWN_MAX: usize = 60;
-
-/// A device's place in the room.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Track {
-    /// The newest seq held; `None` before the first welcome.
-    pub(crate) seq: Option<u64>,
-    /// Welcomed on the present connection.
-    is_in: bool,
-    /// Once away, or a late joiner: chat missed meanwhile is not owed to the device.
-    was_away: bool,
-    /// The seq of the first welcome.
-    start_seq: u64,
-    /// The life of the room, by place in `Watch::lives`.
-    life: u32,
-    /// Place in the reliable stream.
-    pub(crate) place: StreamPlace,
-}
-
-impl Track {
-    /// The track of a late joiner. Earlier messages are not owed to the device.
-    pub(crate) fn late(habits: DeviceHabits) -> Self {
-        Self { was_away: true, ..Self::new(habits) }
-    }
-
-    /// The track of a device that joins before the first publish.
-    pub(crate) fn new(habits: DeviceHabits) -> Self {
-        let place =
-            StreamPlace { drops_acks: habits.drops_acks, is_slow: habits.is_slow, ..StreamPlace::default() };
-        Self { place, ..Self::default() }
-    }
-
-    #[inline]
-    fn arrival(&self, now_ns: u64) -> Arrival {
-        let timed_from_ns = if self.place.is_slow { u64::MAX } else { self.place.returned_ns };
-        Arrival { now_ns, timed_from_ns }
-    }
-
-    /// In the room from before the first publish until now: every accepted message is owed to such a device.
-    pub(crate) fn is_throughout(&self) -> bool {
-        self.is_in && !self.was_away
-    }
-
-    /// Welcomed at least once.
-    pub(crate) fn is_known(&self) -> bool {
-        self.seq.is_some()
-    }
-}
-
-/// A device and its room.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Seat {
-    /// Number of the device in the run.
-    pub(crate) device: u32,
-    /// Place of the room among the worker's rooms.
-    pub(crate) place: usize,
-}
 
 /// The consequence of a frame for the connection. `ack_within_ms` is there when the frame brought reliable
 /// messages, which are to be acknowledged within the time.
@@ -124,26 +69,14 @@ struct Decoded<'a> {
     bytes: &'a [u8],
 }
 
-#[derive(Debug)]
-pub(crate) struct RoomToWatch {
-    /// Index of the room in the run.
-    pub(crate) room: u32,
-    pub(crate) name: String,
-}
-
 impl Watch {
-    /// A watch of `rooms`. A seat names a room by its place here.
-    pub(crate) fn new(
-        known: Known,
-        encoding: Encoding,
-        rooms: impl IntoIterator<Item = RoomToWatch>,
-    ) -> Self {
+    /// A watch of `rooms`, by index in the run. A seat names a room by its place here.
+    pub(crate) fn new(known: Known, encoding: Encoding, room_stem: &str, rooms: &[u32]) -> Self {
         let types = known.types.len();
-        let rooms = rooms.into_iter().enumerate();
-        let life = |(life, room): (usize, RoomToWatch)| {
-            WatchedRoom::new(room.name, life, RoomSeen::new(room.room, types))
+        let life = |(life, room): (usize, &u32)| {
+            WatchedRoom::new(room_name(room_stem, *room), life, RoomSeen::new(*room, types))
         };
-        let lives: Vec<WatchedRoom> = rooms.map(life).collect();
+        let lives: Vec<WatchedRoom> = rooms.iter().enumerate().map(life).collect();
         Self {
             figures: Figures::new(types),
             known,
@@ -158,6 +91,11 @@ impl Watch {
         }
     }
 
+    /// The name of the room at `place`.
+    pub(crate) fn room_name(&self, place: usize) -> &str {
+        &self.lives[place].name
+    }
+
     /// Sets the time of the first publish, which lies ahead. Earlier counts are no part of the run, and
     /// messages due in the first `warm_up_ns` are not timed.
     pub(crate) fn start(&mut self, start_ns: u64, warm_up_ns: u64) {
@@ -166,7 +104,7 @@ impl Watch {
         self.figures.timed_from_ns = start_ns + warm_up_ns;
         self.tally = Tally::default();
         if let Some(streams) = &mut self.streams {
-            streams.original.schedule.start_ns = start_ns;
+            streams.original.reliable.schedule.start_ns = start_ns;
         }
     }
 
@@ -354,7 +292,7 @@ impl Watch {
     fn read_reliable(&mut self, seat: Seat, batch: &Batch) -> Option<Brought> {
         let reliable = batch.carried.iter().chain(&batch.messages).filter(|message| message.offset > 0);
         if let Some(streams) = &mut self.streams {
-            let span = StreamSpan::new(batch.after, batch.through, batch.ack_within_ms);
+            let span = Brought::spanning(batch.after, batch.through, batch.ack_within_ms);
             return streams.read(seat, span, reliable, &mut self.violations);
         }
         for message in reliable {

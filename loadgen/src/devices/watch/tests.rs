@@ -5,6 +5,7 @@ use crate::ledger::{ApplyTimes, Case, Outcome, Published, check, check_counter, 
 use crate::scenario::habits::DeviceHabits;
 use crate::scenario::mix::{Load, ReliableTypes, type_seed};
 use crate::scenario::payload::{Length, Payloads};
+use crate::scenario::plan::Reliable;
 use crate::scenario::schedule::Schedule;
 
 mod late;
@@ -62,12 +63,11 @@ fn refresh(seq: u64, skipped: u64) -> String {
 
 impl Bench {
     fn unwelcomed() -> Self {
-        Self::of(Known::new(loads(&[]), 1))
+        Self::of(Known::new(loads(&[]), &[], 1))
     }
 
     fn of(known: Known) -> Self {
-        let room = RoomToWatch { room: 0, name: ROOM.into() };
-        let watch = Watch::new(known, Encoding::Json, [room]);
+        let watch = Watch::new(known, Encoding::Json, "lg-1", &[0]);
         Self { watch, tracks: [Track::default(); 3] }
     }
 
@@ -259,11 +259,15 @@ fn what_cannot_be_read_is_counted_and_a_first_frame_must_be_a_welcome() {
 
 /// What is published reliably beside the chat: three messages, at offsets 1 to 3.
 fn with_streams(bench: Bench) -> Bench {
+    let length = Length::Fixed(60);
     let original = crate::devices::streams::Original {
-        schedule: Schedule::even(3, 1_000_000, 1, 1),
-        payloads: Payloads::new(Length::Fixed(60), 2),
-        types: ReliableTypes::new(vec![("coupon".into(), 1)]),
-        ttl_ms: None,
+        reliable: Reliable {
+            schedule: Schedule::even(3, 1_000_000, 1, 1),
+            types: ReliableTypes::new(vec![("coupon".into(), 1)]),
+            ttl_ms: None,
+            length,
+        },
+        payloads: Payloads::new(length, 2),
         others: false,
     };
     let Bench { watch, tracks } = bench;
@@ -382,7 +386,7 @@ fn a_device_that_comes_back_asks_with_what_it_has() {
 
 /// Chat, gifts, and a counter.
 fn mixed_bench() -> Bench {
-    Bench::of(Known::new(loads(&[("gift", Class::Normal), ("like", Class::Counter)]), 1)).welcomed()
+    Bench::of(Known::new(loads(&[("gift", Class::Normal), ("like", Class::Counter)]), &[], 1)).welcomed()
 }
 
 /// A batch of chat with what else it says.
@@ -465,7 +469,8 @@ fn another_runs_messages_are_foreign_unless_it_may_be_here() {
     let mut bench = Bench::new();
     bench.hear(0, &theirs());
     assert_eq!(bench.watch.violations.count(Kind::Foreign), 1);
-    let mut bench = Bench::of(Known::new(loads(&[]), 1).with_others(true)).welcomed();
+    let mut bench = Bench::new();
+    bench.watch.known.others = true;
     bench.all_hear(&theirs());
     assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
     assert_eq!(bench.watch.tally.deliveries, 6, "ours alone");

@@ -1,8 +1,9 @@
 //! Welcomes: of a device of the beginning, of a late joiner, and of a returning device. Pure.
 
 use super::life::WatchedRoom;
-use super::{Heard, Seat, Track, Watch};
+use super::{Heard, Watch};
 use crate::devices::known::{ENGINE_TYPE, Which};
+use crate::devices::track::{Seat, Track};
 use crate::ledger::{Claim, Kind, RoomSeen};
 use crate::wire::frame::{History, Welcome};
 

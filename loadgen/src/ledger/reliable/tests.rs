@@ -173,7 +173,7 @@ fn i7_what_was_refused_never_appears_and_i6_nor_what_was_never_sent() {
     published.answered(5, 5 * SECOND_NS, [Outcome::Refused]);
     published.placed(5, 0);
     finds(&verdict(&published, seen(), &stored()), &[(Kind::I7RefusedAppeared, 2)]);
-    let schedule = published.schedule().clone();
+    let schedule = published.schedule.clone();
     let unsent = Published::new(schedule);
     let violations = verdict(&unsent, seen(), &stored());
     assert_eq!(violations.count(Kind::I6NotPublished), 12, "{violations}");

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use chrono::{DateTime, NaiveDate};
 use serde::Serialize;
 
-use super::asked::Size;
-use super::models::{Models, Resources, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
+use super::asked::{AskedTraffic, Size};
+use super::models::{Models, Origin, Resources, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
 use super::packing::{Alike, Packing, pack};
 use super::{Beyond, beyond, past};
 use crate::planning::model::Features;
@@ -13,7 +14,6 @@ use crate::planning::model::cost::Linear;
 use crate::planning::model::flushes::PublishRhythm;
 use crate::planning::model::usl::{Basis, Usl};
 use crate::scenario::shape::RunShape;
-use crate::wire::frame::Encoding;
 
 /// A model that explains less of the variance is called unreliable.
 const TELLING: f64 = 0.9;
@@ -22,15 +22,8 @@ const TELLING: f64 = 0.9;
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Demand {
     pub(crate) sizes: Vec<Size>,
-    /// Messages a second of each room.
-    pub(crate) chat_rate: f64,
-    /// Messages a second of each room.
-    pub(crate) reliable_rate: f64,
-    pub(crate) payload_bytes: usize,
-    pub(crate) messages_per_request: u32,
-    pub(crate) encoding: Encoding,
-    /// Joins over all rooms.
-    pub(crate) joins_per_s: f64,
+    #[serde(flatten)]
+    pub(crate) traffic: AskedTraffic,
     pub(crate) node: Resources,
     /// Part of each resource to keep free.
     pub(crate) headroom: f64,
@@ -102,17 +95,19 @@ impl Demand {
 
     /// The load of a single room of a size.
     fn load(&self, size: &Size, models: &Models) -> Result<Features, String> {
+        let AskedTraffic { chat_rate, reliable_rate, payload_bytes, messages_per_request, encoding, .. } =
+            self.traffic;
         let shape = RunShape {
             devices: size.viewers,
             rooms: 1,
-            rate: size.rate.unwrap_or(self.chat_rate),
-            payload_bytes: self.payload_bytes,
-            messages_per_request: self.messages_per_request,
-            reliable_rate: self.reliable_rate,
+            rate: size.rate.unwrap_or(chat_rate),
+            payload_bytes,
+            messages_per_request,
+            reliable_rate,
             reconnect_share: 0.0,
-            encoding: self.encoding,
+            encoding,
         };
-        let joins_per_s = self.joins_per_s * f64::from(size.viewers) / self.viewers();
+        let joins_per_s = self.traffic.joins_per_second * f64::from(size.viewers) / self.viewers();
         models.flushes.features(&shape, joins_per_s, PublishRhythm::Poisson)
     }
 }
@@ -269,34 +264,21 @@ pub(crate) fn digits(figure: f64) -> String {
     }
 }
 
-/// The day in UTC, by Hinnant's civil_from_days.
-fn date(unix_ms: u64) -> String {
-    let days = unix_ms / 86_400_000 + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months counted from March, so that the leap day is the last day of a year.
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+/// The day in UTC.
+fn day(unix_ms: u64) -> NaiveDate {
+    let time = i64::try_from(unix_ms).ok().and_then(DateTime::from_timestamp_millis);
+    time.unwrap_or_default().date_naive()
 }
 
 /// Writes the basis of an answer: sweeps, models and windows.
 pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
-    for origin in &models.origins {
+    for Origin { file, started_unix_ms, processors, rows, rows_used, environment } in &models.origins {
+        let day = day(*started_unix_ms);
         writeln!(
             f,
-            "based on     {}: {} of {} rows, a node with {} processors, measured on {} on a machine with {}, kernel {}",
-            origin.file,
-            origin.rows_used,
-            origin.rows,
-            origin.processors,
-            date(origin.started_unix_ms),
-            origin.environment.processor,
-            origin.environment.kernel
+            "based on     {file}: {rows_used} of {rows} rows, a node with {processors} processors, measured on {day} \
+             on a machine with {}, kernel {}",
+            environment.processor, environment.kernel
         )?;
     }
     write_terms(f, "processors", 1e6, "µs", &models.cpu)?;
@@ -306,12 +288,11 @@ pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::
     }
     writeln!(f)?;
     write_terms(f, "memory", 1.0 / 1024.0, "KiB", &models.memory)?;
-    match models.socket_bytes_per_connection {
-        Some(bytes) => writeln!(f, "sockets      {bytes:.0} bytes of kernel buffers for each connection"),
-        None => {
-            writeln!(f, "sockets      not measured: the answer leaves out the kernel's memory for sockets")
-        }
-    }?;
+    let sockets = models.socket_bytes_per_connection.map_or_else(
+        || "not measured: the answer leaves out the kernel's memory for sockets".to_owned(),
+        |bytes| format!("{bytes:.0} bytes of kernel buffers for each connection"),
+    );
+    writeln!(f, "sockets      {sockets}")?;
     for kind in &models.flushes.kinds {
         writeln!(
             f,
@@ -326,6 +307,7 @@ pub(crate) fn write_models(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::
     write_scaling(f, models)
 }
 
+/// The terms, each coefficient times `scale` in `unit`, and the errors of the fit.
 fn write_terms(
     f: &mut fmt::Formatter<'_>,
     name: &str,
@@ -338,34 +320,29 @@ fn write_terms(
         write!(f, " {} {} {unit};", term.name, digits(term.coefficient * scale))?;
     }
     writeln!(f)?;
+    let [own, rms, most] =
+        [linear.residual_max, linear.left_out_rms, linear.left_out_max].map(|off| 100.0 * off);
     writeln!(
         f,
-        "              R² {:.4}; at most {:.1} % off its own rows; rows left out of the fit: {:.1} % off \
-         (root mean square), {:.1} % at most; condition number {:.1}",
-        linear.r_squared,
-        100.0 * linear.residual_max,
-        100.0 * linear.left_out_rms,
-        100.0 * linear.left_out_max,
-        linear.condition_number
+        "              R² {:.4}; at most {own:.1} % off its own rows; rows left out of the fit: {rms:.1} % off \
+         (root mean square), {most:.1} % at most; condition number {:.1}",
+        linear.r_squared, linear.condition_number
     )
 }
 
 fn write_scaling(f: &mut fmt::Formatter<'_>, models: &Models) -> fmt::Result {
-    let Usl { sigma, kappa } = models.usl;
+    let Models { usl: Usl { sigma, kappa }, processors, .. } = models;
     let law = format!("σ = {sigma:.4}, κ = {kappa:.6}");
-    let processors = models.processors;
-    match models.usl_basis {
-        Basis::Fitted => writeln!(f, "scaling      {law}, from sweeps with several numbers of processors"),
-        Basis::FittedWithoutKappa => {
-            writeln!(f, "scaling      {law}, from two numbers of processors; κ is assumed to be 0")
-        }
-        Basis::Given => writeln!(f, "scaling      {law}, from --usl, not measured"),
-        Basis::AssumedLinear => writeln!(
-            f,
-            "scaling      assumed linear: measured on {processors} processors only; add sweeps with other numbers of \
-             processors, or --usl"
+    let scaling = match models.usl_basis {
+        Basis::Fitted => format!("{law}, from sweeps with several numbers of processors"),
+        Basis::FittedWithoutKappa => format!("{law}, from two numbers of processors; κ is assumed to be 0"),
+        Basis::Given => format!("{law}, from --usl, not measured"),
+        Basis::AssumedLinear => format!(
+            "assumed linear: measured on {processors} processors only; add sweeps with other numbers of processors, or \
+             --usl"
         ),
-    }?;
+    };
+    writeln!(f, "scaling      {scaling}")?;
     models.not_in_usl.iter().try_for_each(|why| writeln!(f, "scaling      leaves out the sweep with {why}"))
 }
 
@@ -401,30 +378,26 @@ impl fmt::Display for PlanAnswer {
             for (name, taken) in Resources::NAMES.iter().zip(used.taken) {
                 write!(f, "  {name} {:>3.0} %", 100.0 * taken)?;
             }
-            let note = match self.one_lost {
-                OneLost::Carried if used.nodes < self.nodes => "  after the loss of a node: all rooms fit",
-                OneLost::NotCarried if used.nodes < self.nodes => {
-                    "  after the loss of a node: the rooms do NOT all fit"
-                }
-                _ => "",
-            };
-            writeln!(f, "{note}")?;
+            f.write_str(match self.one_lost {
+                _ if used.nodes >= self.nodes => "\n",
+                OneLost::Carried => "  after the loss of a node: all rooms fit\n",
+                OneLost::NotCarried => "  after the loss of a node: the rooms do NOT all fit\n",
+                OneLost::NoOther => "\n",
+            })?;
         }
         if self.one_lost == OneLost::NoOther {
             writeln!(f, "              after the loss of the node: no other node carries its rooms")?;
         }
-        for large in &self.too_large {
+        for TooLarge { rooms, viewers, need, nodes_if_spread } in &self.too_large {
+            let Resources { processors, memory_bytes, nic_bits_per_s } = need;
             writeln!(
                 f,
-                "TOO LARGE    {} with {} devices: {:.1} processors, {:.1} GiB and {:.2} Gbit/s each, more than a \
-                 node can give. A room is on a single node; spread over nodes it would fill {:.0}. The figures above \
-                 leave out such rooms",
-                if large.rooms == 1 { "1 room".to_owned() } else { format!("{} rooms", large.rooms) },
-                large.viewers,
-                large.need.processors,
-                large.need.memory_bytes / gib,
-                large.need.nic_bits_per_s / 1e9,
-                large.nodes_if_spread
+                "TOO LARGE    {rooms} {} with {viewers} devices: {processors:.1} processors, {:.1} GiB and {:.2} \
+                 Gbit/s each, more than a node can give. A room is on a single node; spread over nodes it would fill \
+                 {nodes_if_spread:.0}. The figures above leave out such rooms",
+                if *rooms == 1 { "room" } else { "rooms" },
+                memory_bytes / gib,
+                nic_bits_per_s / 1e9
             )?;
         }
         write_assumes(f, &self.assumes)
@@ -437,16 +410,12 @@ pub(crate) mod tests {
     use crate::planning::capacity::asked::AskedRooms;
     use crate::planning::capacity::models::tests::sweep;
     use crate::planning::capacity::{allowed, allowed_processors};
+    use crate::run::args::typed;
 
     pub(crate) fn demand(rooms: &str, node: &str) -> Demand {
         Demand {
             sizes: rooms.parse::<AskedRooms>().unwrap().sizes(None).unwrap(),
-            chat_rate: 5.0,
-            reliable_rate: 0.0,
-            payload_bytes: 300,
-            messages_per_request: 1,
-            encoding: Encoding::Json,
-            joins_per_s: 0.0,
+            traffic: typed("--chat-rate 5").unwrap(),
             node: node.parse().unwrap(),
             headroom: 0.3,
         }
@@ -474,7 +443,8 @@ pub(crate) mod tests {
         );
         allowed(&answer.beyond, &answer.models, true).unwrap();
         assert!(answer.to_string().contains("past the measured range"));
-        let reliable = Demand { reliable_rate: 1.0, ..demand("1:100", "1c,1g,1gbit") };
+        let mut reliable = demand("1:100", "1c,1g,1gbit");
+        reliable.traffic.reliable_rate = 1.0;
         let answer = PlanAnswer::of(models(), reliable).unwrap();
         let refused = allowed(&answer.beyond, &answer.models, true).unwrap_err();
         assert!(refused.contains("acks/s"), "{refused}");
@@ -557,7 +527,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_day_is_a_day() {
-        let days = [0, 951_782_400_000, 1_795_285_817_219, 4_102_444_799_999].map(date);
+        let days = [0, 951_782_400_000, 1_795_285_817_219, 4_102_444_799_999]
+            .map(|unix_ms| day(unix_ms).to_string());
         assert_eq!(days, ["1970-01-01", "2000-02-29", "2026-11-21", "2099-12-31"]);
     }
 

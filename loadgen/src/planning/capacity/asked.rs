@@ -3,10 +3,12 @@
 
 use std::str::FromStr;
 
+use clap::Args;
 use serde::Serialize;
 
 use super::models::Resources;
 use crate::scenario::shape::RunShape;
+use crate::wire::frame::Encoding;
 
 /// Bounds the lines of an answer.
 const SIZES_MAX: usize = 64;
@@ -33,6 +35,31 @@ fn whole(text: &str) -> Result<u32, String> {
     whole
         .filter(|whole| (f64::from(*whole) - number).abs() < 1e-6)
         .ok_or_else(|| format!("{text:?} must be a whole number, 1 or more"))
+}
+
+/// The traffic of every room.
+#[derive(Debug, Clone, Copy, Args, Serialize)]
+pub(crate) struct AskedTraffic {
+    /// Chat messages a second of each room without a rate in --rooms. Arrivals are random, as people write
+    /// (Poisson).
+    #[arg(long, default_value = "1", value_parser = number)]
+    pub(crate) chat_rate: f64,
+    /// Reliable messages a second of each room.
+    #[arg(long, default_value = "0", value_parser = number)]
+    pub(crate) reliable_rate: f64,
+    /// Bytes of each payload.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) payload_bytes: usize,
+    /// Messages of each publish request.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) messages_per_request: u32,
+    /// Encoding of the devices' frames.
+    #[arg(long, value_enum, default_value = "json")]
+    pub(crate) encoding: Encoding,
+    /// Devices that join each second, over all rooms. Each room gets its share by its devices.
+    #[arg(long, default_value = "0", value_parser = number)]
+    #[serde(rename = "joins_per_s")]
+    pub(crate) joins_per_second: f64,
 }
 
 /// Rooms of the same size.
@@ -183,7 +210,6 @@ impl FromStr for At {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::Encoding;
 
     #[test]
     fn numbers_have_magnitudes() {

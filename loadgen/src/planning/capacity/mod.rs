@@ -25,10 +25,9 @@ use crate::planning::part;
 use crate::report::Verdict;
 use crate::report::html::Page;
 use crate::report::output::{self, openable};
-use crate::wire::frame::Encoding;
 
 use answer::{Demand, PlanAnswer};
-use asked::{AskedRooms, At, number};
+use asked::{AskedRooms, AskedTraffic, At, number};
 use models::{Models, Resources};
 use point::PointAnswer;
 
@@ -63,25 +62,8 @@ pub(crate) struct PlanArgs {
     /// are the viewers and the chat messages a second of each room. Or a number of rooms of the same size.
     #[arg(long, required_unless_present = "at")]
     rooms: Option<AskedRooms>,
-    /// Chat messages a second of each room without a rate in --rooms. Arrivals are random, as people write
-    /// (Poisson).
-    #[arg(long, default_value = "1", value_parser = number)]
-    chat_rate: f64,
-    /// Reliable messages a second of each room.
-    #[arg(long, default_value = "0", value_parser = number)]
-    reliable_rate: f64,
-    /// Bytes of each payload.
-    #[arg(long, default_value_t = 300)]
-    payload_bytes: usize,
-    /// Messages of each publish request.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    messages_per_request: u32,
-    /// Encoding of the devices' frames.
-    #[arg(long, value_enum, default_value = "json")]
-    encoding: Encoding,
-    /// Devices that join each second, over all rooms. Each room gets its share by its devices.
-    #[arg(long, default_value = "0", value_parser = number)]
-    joins_per_second: f64,
+    #[command(flatten)]
+    traffic: AskedTraffic,
     /// The resources of a node: processors, GiB of memory, network (`16c,64g,10gbit`).
     #[arg(long, required_unless_present = "at")]
     node: Option<Resources>,
@@ -124,27 +106,18 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
         let report = args.against.as_ref().map(|path| read("--against", path)).transpose()?;
         let answer = PointAnswer::of(models, at, report.as_ref())?;
         allowed(&answer.beyond, &answer.models, args.extrapolate)?;
-        show(&answer, || answer.page(), args)?;
+        show(&answer, &answer.page(), args)?;
         return Ok(Verdict::Ok);
     }
     let needed = || "--rooms, --node: needed without --at".to_owned();
     let rooms = args.rooms.clone().ok_or_else(needed)?;
     let node = args.node.ok_or_else(needed)?;
     allowed_processors(&models, node, args.extrapolate)?;
-    let demand = Demand {
-        sizes: rooms.sizes(args.viewers)?,
-        chat_rate: args.chat_rate,
-        reliable_rate: args.reliable_rate,
-        payload_bytes: args.payload_bytes,
-        messages_per_request: args.messages_per_request,
-        encoding: args.encoding,
-        joins_per_s: args.joins_per_second,
-        node,
-        headroom: args.headroom,
-    };
+    let sizes = rooms.sizes(args.viewers)?;
+    let demand = Demand { sizes, traffic: args.traffic, node, headroom: args.headroom };
     let answer = PlanAnswer::of(models, demand)?;
     allowed(&answer.beyond, &answer.models, args.extrapolate)?;
-    show(&answer, || answer.page(), args)?;
+    show(&answer, &answer.page(), args)?;
     Ok(if answer.too_large.is_empty() { Verdict::Ok } else { Verdict::ThresholdFailed })
 }
 
@@ -154,13 +127,9 @@ fn read<T: DeserializeOwned>(flag: &str, path: &Path) -> Result<T, String> {
         .map_err(|error| format!("{flag} {}: {error}", path.display()))
 }
 
-fn show(
-    answer: &(impl Display + Serialize),
-    page: impl FnOnce() -> Page,
-    args: &PlanArgs,
-) -> Result<(), String> {
+fn show(answer: &(impl Display + Serialize), page: &Page, args: &PlanArgs) -> Result<(), String> {
     output::show(answer, args.json.as_deref())
-        .and_then(|()| output::write_text(args.html.as_deref(), || page().to_string()))
+        .and_then(|()| output::write_text(args.html.as_deref(), || page.to_string()))
         .map_err(|error| format!("writing the answer: {error}"))
 }
 

@@ -1,5 +1,7 @@
 //! The models of a plan, fitted to all given sweeps, and the measured range. Pure.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::machine::environment::Environment;
@@ -79,19 +81,18 @@ impl Models {
     /// Fits all models. The sweeps with the most processors give the processor model; the other sweeps give
     /// the loss by further processors.
     pub(crate) fn fit(sweeps: &[(String, Sweep)], given: Option<Usl>) -> Result<Self, String> {
-        let largest = sweeps.iter().map(|(_, sweep)| sweep.processors).max().ok_or("no sweep")?;
         let rows: Vec<&Row> = sweeps.iter().flat_map(|(_, sweep)| usable(sweep)).collect();
-        let of = |processors: u32| {
-            let sweeps = sweeps.iter().filter(move |(_, sweep)| sweep.processors == processors);
-            let rows = sweeps.flat_map(|(_, sweep)| usable(sweep));
-            rows.map(|row| (row.features, row.cpu)).collect::<Vec<Measured>>()
-        };
-        let base = of(largest);
-        let cpu = Linear::fit(&cpu_columns(), &base).map_err(|reason| format!("processors: {reason}"))?;
+        let mut by_processors: BTreeMap<u32, Vec<Measured>> = BTreeMap::new();
+        for (_, sweep) in sweeps {
+            let measured = usable(sweep).map(|row| (row.features, row.cpu));
+            by_processors.entry(sweep.processors).or_default().extend(measured);
+        }
+        let (largest, base) = by_processors.last_key_value().ok_or("no sweep")?;
+        let cpu = Linear::fit(&cpu_columns(), base).map_err(|reason| format!("processors: {reason}"))?;
         let mut not_in_usl = Vec::new();
         let (usl, usl_basis) = match given {
             Some(usl) => (usl, Basis::Given),
-            None => Self::scaling(sweeps, &base, of, &mut not_in_usl)
+            None => scaling(&by_processors, base, &mut not_in_usl)
                 .unwrap_or_else(|| (Usl::default(), Basis::AssumedLinear)),
         };
         // A node on another machine may hide its memory, which then reads 0.
@@ -108,31 +109,10 @@ impl Models {
             usl,
             usl_basis,
             not_in_usl,
-            processors: f64::from(largest),
+            processors: f64::from(*largest),
             origins: sweeps.iter().map(|(file, sweep)| origin(file, sweep)).collect(),
             measured_max: Features::COLUMNS.iter().map(largest_max).collect(),
         })
-    }
-
-    /// Fits the law to the cost of the same work, the rows of `base`, on each number of processors. Sweeps
-    /// that fit no model are left out, with the reason in `left_out`.
-    fn scaling(
-        sweeps: &[(String, Sweep)],
-        base: &[Measured],
-        of: impl Fn(u32) -> Vec<Measured>,
-        left_out: &mut Vec<String>,
-    ) -> Option<(Usl, Basis)> {
-        let mut counts: Vec<u32> = sweeps.iter().map(|(_, sweep)| sweep.processors).collect();
-        counts.sort_unstable();
-        counts.dedup();
-        let mut cost = |count: &u32| {
-            let model = Linear::fit(&cpu_columns(), &of(*count))
-                .map_err(|reason| left_out.push(format!("{count} processors: {reason}")))
-                .ok()?;
-            let part = |(features, cpu): &Measured| model.at(features) / cpu.max(f64::MIN_POSITIVE);
-            Some((f64::from(*count), mean(base.iter().map(part))))
-        };
-        Usl::fit(&counts.iter().filter_map(&mut cost).collect::<Vec<_>>())
     }
 
     /// The need of `load` on a node with `processors` processors, the node's own need included.
@@ -147,6 +127,23 @@ impl Models {
             nic_bits_per_s: 8.0 * (load.bytes_per_s + SEGMENT_BYTES * segments_per_s),
         }
     }
+}
+
+/// Fits the law to the cost of the same work, the rows of `base`, on each number of processors. Rows that fit
+/// no model are left out, with the reason in `left_out`.
+fn scaling(
+    by_processors: &BTreeMap<u32, Vec<Measured>>,
+    base: &[Measured],
+    left_out: &mut Vec<String>,
+) -> Option<(Usl, Basis)> {
+    let cost = |(count, rows): (&u32, &Vec<Measured>)| {
+        let model = Linear::fit(&cpu_columns(), rows)
+            .map_err(|reason| left_out.push(format!("{count} processors: {reason}")))
+            .ok()?;
+        let part = |(features, cpu): &Measured| model.at(features) / cpu.max(f64::MIN_POSITIVE);
+        Some((f64::from(*count), mean(base.iter().map(part))))
+    };
+    Usl::fit(&by_processors.iter().filter_map(cost).collect::<Vec<_>>())
 }
 
 fn usable(sweep: &Sweep) -> impl Iterator<Item = &Row> {

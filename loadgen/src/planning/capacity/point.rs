@@ -11,7 +11,7 @@ use super::{Beyond, beyond};
 use crate::planning::compare::alike::reliable_per_s;
 use crate::planning::model::Features;
 use crate::planning::model::flushes::PublishRhythm;
-use crate::planning::sweep;
+use crate::planning::{places, sweep};
 use crate::report::Report;
 
 /// Part by which the reliable rates may differ. A report has only the number of reliable messages, and their
@@ -130,19 +130,15 @@ impl fmt::Display for PointAnswer {
         writeln!(f, "features     {:>14} {:>14} {:>13}", "predicted", "measured", "/ largest row")?;
         for column in Features::COLUMNS {
             let predicted = (column.of)(&self.features);
-            let measured = self.measured.as_ref().map(|measured| (column.of)(&measured.features));
-            let measured = measured.map_or_else(|| "-".to_owned(), |measured| format!("{measured:.1}"));
+            let measured = places(self.measured.map(|measured| (column.of)(&measured.features)), 1);
             let beyond = self.beyond.iter().find(|beyond| beyond.feature == column.name);
             let times = beyond.and_then(|beyond| beyond.times).unwrap_or(0.0);
             writeln!(f, "  {:<12} {predicted:>12.1} {measured:>14} {times:>13.2}", column.name)?;
         }
+        let Self { processors_low, processors_high, .. } = self;
         let Resources { processors, memory_bytes, nic_bits_per_s } = self.need;
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
-        writeln!(
-            f,
-            "processors   {processors:.3} ({:.3} to {:.3})",
-            self.processors_low, self.processors_high
-        )?;
+        writeln!(f, "processors   {processors:.3} ({processors_low:.3} to {processors_high:.3})")?;
         let all = mib(memory_bytes);
         let own = mib(self.own_memory_bytes);
         writeln!(
@@ -150,19 +146,15 @@ impl fmt::Display for PointAnswer {
             "memory       {all:.1} MiB: {own:.1} MiB of the node, the rest kernel buffers of its sockets"
         )?;
         writeln!(f, "network      {:.1} Mbit/s", nic_bits_per_s / 1e6)?;
-        if let Some(measured) = &self.measured {
-            let memory = match measured.memory_bytes.zip(measured.memory_off) {
+        if let Some(RunFound { processors, processors_off, memory_bytes, memory_off, .. }) = self.measured {
+            let off = 100.0 * processors_off;
+            write!(f, "measured     {processors:.3} processors (prediction {off:+.1} %), ")?;
+            match memory_bytes.zip(memory_off) {
                 Some((bytes, off)) => {
-                    format!("{:.1} MiB of the node (prediction {:+.1} %)", mib(bytes), 100.0 * off)
+                    writeln!(f, "{:.1} MiB of the node (prediction {:+.1} %)", mib(bytes), 100.0 * off)
                 }
-                None => "memory not measured".to_owned(),
-            };
-            let off = 100.0 * measured.processors_off;
-            writeln!(
-                f,
-                "measured     {:.3} processors (prediction {off:+.1} %), {memory}",
-                measured.processors
-            )?;
+                None => writeln!(f, "memory not measured"),
+            }?;
         }
         write_assumes(f, &self.assumes)
     }

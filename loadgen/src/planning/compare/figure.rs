@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::figures::latency::Percentiles;
-use crate::figures::ratio;
 use crate::figures::timeline::Moment;
+use crate::figures::{mib, ratio};
 use crate::node::samples::Sample;
 use crate::report::Report;
+use crate::scenario::thresholds::{Metric, Quantile};
 
 use super::noise::Worse;
 
@@ -29,50 +29,43 @@ pub(crate) struct ComparedFigure {
     pub(crate) least: f64,
     /// A difference of this size is worse for any series, if the new value is also [`FAR_TIMES`] the old
     /// value. `None`: no difference is.
-    pub(crate) far: Option<f64>,
+    far: Option<f64>,
     /// The value in the report. `None`: not measured.
     pub(crate) said: FigureOf,
     /// Pairs of seconds and values; empty for a figure without a series.
     pub(crate) series: SeriesOf,
 }
 
+type FigureOf = fn(&Report) -> Option<f64>;
+type SeriesOf = fn(&Report) -> Vec<(f64, f64)>;
+
+const NO_SERIES: SeriesOf = |_| Vec::new();
+
 /// All compared figures, in printed order.
 ///
 /// The last device has no series of its own. The maximum of each quarter second stands for the last device of
 /// the slowest message in that quarter.
 pub(crate) const FIGURES: [ComparedFigure; 13] = [
-    time(
-        "p50",
-        |report| said(&report.latency, |all| all.p50_ms),
-        |report| moments(report, |moment| moment.p50_ms),
-    ),
-    time(
-        "p99",
-        |report| said(&report.latency, |all| all.p99_ms),
-        |report| moments(report, |moment| moment.p99_ms),
-    ),
-    time("p99.9", |report| said(&report.latency, |all| all.p999_ms), |_| Vec::new()),
+    time("p50", |report| Quantile::P50.of(&report.latency), |report| latencies(report, |at| at.p50_ms)),
+    time("p99", |report| Quantile::P99.of(&report.latency), |report| latencies(report, |at| at.p99_ms)),
+    time("p99.9", |report| Quantile::P999.of(&report.latency), NO_SERIES),
     time(
         "last p99",
-        |report| said(&report.first_to_last.last, |all| all.p99_ms),
-        |report| moments(report, |moment| moment.max_ms),
+        |report| Quantile::P99.of(&report.first_to_last.last),
+        |report| latencies(report, |at| at.max_ms),
     ),
-    time("apply p99", |report| said(&report.reliable.as_ref()?.apply, |all| all.p99_ms), |_| Vec::new()),
-    time("answer p99", |report| said(&report.answer, |all| all.p99_ms), answers),
-    time("join p99", |report| said(&report.join, |all| all.p99_ms), |_| Vec::new()),
-    share("refused", |report| report.refused_share().map(|share| 100.0 * share)),
-    share("skipped", |report| {
-        let offered = report.seen.deliveries + report.seen.skipped;
-        (offered > 0).then(|| 100.0 * ratio(report.seen.skipped, offered))
-    }),
+    time("apply p99", |report| Quantile::P99.of(&report.reliable.as_ref()?.apply), NO_SERIES),
+    time(
+        "answer p99",
+        |report| Quantile::P99.of(&report.answer),
+        |report| weighed(report.types.rows().iter().flat_map(|row| &row.answer_over_time), |at| at.p99_ms),
+    ),
+    time("join p99", |report| Quantile::P99.of(&report.join), NO_SERIES),
+    share("refused", |report| Some(100.0 * report.refused_share()?)),
+    share("skipped", |report| Some(100.0 * Metric::Skipped.of_run(report)?)),
     ComparedFigure {
         worse: Worse::Less,
-        ..figure(
-            "deliveries",
-            "/s",
-            |report| (report.seen.deliveries > 0).then(|| report.deliveries_per_s()),
-            deliveries,
-        )
+        ..figure("deliveries", "/s", |report| Metric::Deliveries.of_run(report), deliveries)
     },
     figure(
         "cpu per frame",
@@ -91,17 +84,14 @@ pub(crate) const FIGURES: [ComparedFigure; 13] = [
         ..figure(
             "memory",
             "MiB",
-            |report| report.node_bytes_most().map(|bytes| ratio(bytes, 1 << 20)),
+            |report| Some(mib(report.node_bytes_most()?)),
             |report| {
                 let readings = report.memory.readings.iter();
-                readings.map(|reading| (ratio(reading.at_ms, 1_000), ratio(reading.bytes, 1 << 20))).collect()
+                readings.map(|reading| (ratio(reading.at_ms, 1_000), mib(reading.bytes))).collect()
             },
         )
     },
 ];
-
-type FigureOf = fn(&Report) -> Option<f64>;
-type SeriesOf = fn(&Report) -> Vec<(f64, f64)>;
 
 const fn figure(name: &'static str, unit: &'static str, said: FigureOf, series: SeriesOf) -> ComparedFigure {
     ComparedFigure { name, unit, worse: Worse::More, least: 0.0, far: None, said, series }
@@ -113,7 +103,7 @@ const fn time(name: &'static str, said: FigureOf, series: SeriesOf) -> ComparedF
 
 /// A share of messages, in percent. A report has only the total, so the series is empty.
 const fn share(name: &'static str, said: FigureOf) -> ComparedFigure {
-    ComparedFigure { least: PERCENT_MIN, far: Some(FAR_PERCENT), ..figure(name, "%", said, |_| Vec::new()) }
+    ComparedFigure { least: PERCENT_MIN, far: Some(FAR_PERCENT), ..figure(name, "%", said, NO_SERIES) }
 }
 
 impl ComparedFigure {
@@ -123,17 +113,9 @@ impl ComparedFigure {
     }
 }
 
-fn said(figures: &Percentiles, at: fn(&Percentiles) -> f64) -> Option<f64> {
-    (figures.count > 0).then(|| at(figures))
-}
-
 /// Latency over time: the mean over all types, weighted by their deliveries.
-fn moments(report: &Report, of: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
+fn latencies(report: &Report, of: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
     weighed(report.types.rows().iter().flat_map(|row| &row.latency_over_time), of)
-}
-
-fn answers(report: &Report) -> Vec<(f64, f64)> {
-    weighed(report.types.rows().iter().flat_map(|row| &row.answer_over_time), |moment| moment.p99_ms)
 }
 
 fn weighed<'a>(moments: impl Iterator<Item = &'a Moment>, of: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
@@ -147,14 +129,10 @@ fn weighed<'a>(moments: impl Iterator<Item = &'a Moment>, of: fn(&Moment) -> f64
     slots.into_iter().map(|(at_ms, (sum, count))| (ratio(at_ms, 1_000), sum / ratio(count, 1))).collect()
 }
 
-/// Deliveries by the second in which their messages were due.
 fn deliveries(report: &Report) -> Vec<(f64, f64)> {
-    let mut seconds = BTreeMap::<u64, u64>::new();
-    for moment in report.types.rows().iter().flat_map(|row| &row.latency_over_time) {
-        *seconds.entry(moment.at_ms / 1_000).or_default() += moment.count;
-    }
+    let seconds = report.deliveries_by_second().into_iter();
     // The last second may be incomplete, and would look like a drop.
-    let whole = seconds.into_iter().filter(|(second, _)| ratio(*second, 1) + 1.0 <= report.seconds);
+    let whole = seconds.filter(|(second, _)| ratio(*second, 1) + 1.0 <= report.seconds);
     whole.map(|(second, count)| (ratio(second, 1), ratio(count, 1))).collect()
 }
 

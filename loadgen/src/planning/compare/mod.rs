@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::error::RunError;
 use crate::ledger::Kind;
-use crate::planning::part;
+use crate::planning::{part, places};
 use crate::report::output::{openable, show};
 use crate::report::{Report, Verdict};
 use crate::scenario::thresholds;
@@ -206,25 +206,15 @@ impl fmt::Display for Comparison {
         for machine in &self.machines {
             writeln!(f, "machines differ: {machine}")?;
         }
-        writeln!(
-            f,
-            "{:<14} {:>12} {:>12} {:<6} {:>8} {:>17}  verdict",
-            "", "old", "new", "", "ratio", "95 % interval"
-        )?;
+        writeln!(f, "                        old          new           ratio     95 % interval  verdict")?;
         for Compared { figure, unit, old, new, ratio, interval, change, .. } in &self.figures {
-            let number = |figure: &Option<f64>, places: usize| {
-                figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.places$}"))
-            };
+            let old = places(*old, 2);
+            let new = places(*new, 2);
+            let ratio = places(*ratio, 3);
             let between =
                 interval.map_or_else(|| "-".to_owned(), |all| format!("{:.3} to {:.3}", all.low, all.high));
-            writeln!(
-                f,
-                "{figure:<14} {:>12} {:>12} {unit:<6} {:>8} {between:>17}  {}",
-                number(old, 2),
-                number(new, 2),
-                number(ratio, 3),
-                change.name()
-            )?;
+            let change = change.name();
+            writeln!(f, "{figure:<14} {old:>12} {new:>12} {unit:<6} {ratio:>8} {between:>17}  {change}")?;
         }
         for MoreViolations { kind, old, new } in &self.more_violations {
             writeln!(f, "{kind:<14} {new} times, {old} times in the old report: worse")?;
@@ -232,19 +222,16 @@ impl fmt::Display for Comparison {
         for failed in &self.newly_failed {
             writeln!(f, "{failed}, and the old report meets this threshold: worse")?;
         }
-        let count = |change| self.figures.iter().filter(|compared| compared.change == change).count();
+        let verdict = match self.verdict {
+            Change::Worse => "WORSE",
+            Change::Unclear => "unclear, the noise hides whether the new run is worse",
+            Change::Better | Change::Same => "not worse",
+        };
+        let [better, same, unclear, worse] = [Change::Better, Change::Same, Change::Unclear, Change::Worse]
+            .map(|change| self.figures.iter().filter(|compared| compared.change == change).count());
         writeln!(
             f,
-            "verdict        {}: {} better, {} same, {} unclear, {} worse (tolerance {} %)",
-            match self.verdict {
-                Change::Worse => "WORSE",
-                Change::Unclear => "unclear, the noise hides whether the new run is worse",
-                Change::Better | Change::Same => "not worse",
-            },
-            count(Change::Better),
-            count(Change::Same),
-            count(Change::Unclear),
-            count(Change::Worse),
+            "verdict        {verdict}: {better} better, {same} same, {unclear} unclear, {worse} worse (tolerance {} %)",
             100.0 * self.tolerance
         )
     }

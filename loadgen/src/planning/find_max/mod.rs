@@ -4,6 +4,7 @@
 //! end of the search: the node's processors, refusals, latency, a broken promise, or this generator. In the
 //! last case the node may carry more.
 
+mod page;
 mod probe;
 mod search;
 
@@ -13,10 +14,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::RunError;
-use crate::figures::rounded;
+use crate::figures::{ratio, rounded};
 use crate::machine::environment::Environment;
-use crate::planning::part;
 use crate::planning::sweep::{ROOMS, gauges};
+use crate::planning::{part, places};
 use crate::report::output::{self, tell};
 use crate::report::{Verdict, html};
 use crate::run;
@@ -82,6 +83,16 @@ struct FoundMost {
     axis: Axis,
     slo: String,
     probes: Vec<Probe>,
+    #[serde(flatten)]
+    found: KneeFound,
+    processors: f64,
+    environment: Environment,
+    command: String,
+}
+
+/// The conclusion from all probes.
+#[derive(Debug, Default, Serialize)]
+struct KneeFound {
     /// The highest value that holds. After the generator ended the search: the highest confirmed value.
     #[serde(skip_serializing_if = "Option::is_none")]
     knee: Option<u64>,
@@ -101,9 +112,6 @@ struct FoundMost {
     /// The scarce resource at the lowest failed value above the knee.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_by: Option<Short>,
-    processors: f64,
-    environment: Environment,
-    command: String,
 }
 
 /// Probes until the knee is found, and shows the result on stdout and in the files. An error of the first
@@ -115,23 +123,23 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     let processors = processors(args, &plan)?;
     let may_refuse = conditions.iter().any(Condition::is_of_refusals);
     let bar = Bar { may_refuse, warm_up_ms: args.warm_up_seconds.ms(), processors };
-    let slo = conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let mut found = FoundMost::new(args.axis, slo, processors, plan.target.command.clone());
+    let mut probes: Vec<Probe> = Vec::new();
+    let mut environment = Environment::default();
     // The report of the last run that held, for the page: at the knee, or next below.
     let mut held = None;
     let mut search = Search::new(bounds);
-    while let Some(value) = search.value().filter(|_| found.probes.len() < PROBES_MAX) {
+    while let Some(value) = search.value().filter(|_| probes.len() < PROBES_MAX) {
         let plan = plan_at(args, value).map_err(RunError::Usage)?;
         let probe = match run::measure(&plan) {
             Ok(report) => {
                 let probe = Probe::of(value, &report, &conditions, bar);
-                found.environment = report.environment.clone();
+                environment = report.environment.clone();
                 if probe.outcome == ProbeOutcome::Held {
                     held = Some(report);
                 }
                 probe
             }
-            Err(error) if found.probes.is_empty() => return Err(error),
+            Err(error) if probes.is_empty() => return Err(error),
             // The run could not be made at all, for example for want of descriptors: the generator's limit.
             Err(RunError::Usage(reason)) => Probe::without_verdict(value, reason, ProbeOutcome::Limited),
             // The node was there at the first probe, so its absence is a failure.
@@ -139,15 +147,23 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
         };
         tell(&probe)?;
         search.record(probe.outcome);
-        found.probes.push(probe);
+        probes.push(probe);
     }
-    let verdict = found.conclude(&search, bounds);
-    tell(&found)?;
-    let page = || html::knee::page(&found.search(&conditions), held.as_ref().map(html::sections)).to_string();
-    output::write_json(&found, plan.target.json.as_deref())
+    let most = FoundMost {
+        axis: args.axis,
+        slo: conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        found: KneeFound::of(&search, &probes),
+        probes,
+        processors,
+        environment,
+        command: plan.target.command,
+    };
+    tell(&most)?;
+    let page = || most.page(&conditions, held.as_ref().map(html::sections)).to_string();
+    output::write_json(&most, plan.target.json.as_deref())
         .and_then(|()| output::write_text(plan.target.html.as_deref(), page))
         .map_err(|error| RunError::Usage(format!("writing the figures: {error}")))?;
-    Ok(verdict)
+    Ok(most.found.verdict())
 }
 
 fn plan_at(args: &FindMaxArgs, value: u64) -> Result<Plan, String> {
@@ -207,79 +223,37 @@ fn processors(args: &FindMaxArgs, plan: &Plan) -> Result<f64, RunError> {
     let door = &plan.target.ops_door;
     let metrics = door.read("/metrics");
     let metrics = metrics.map_err(|reason| RunError::Target(format!("operator door {door}: {reason}")))?;
-    let shards = u32::try_from(gauges(&metrics, ROOMS).len()).unwrap_or(1);
-    Ok(f64::from(shards.max(1)))
+    // The gauge has a value for each shard.
+    Ok(ratio(gauges(&metrics, ROOMS).len() as u64, 1).max(1.0))
 }
 
-impl FoundMost {
-    fn new(axis: Axis, slo: String, processors: f64, command: String) -> Self {
+impl KneeFound {
+    fn of(search: &Search, probes: &[Probe]) -> Self {
+        let Some(End { knee, fails_at, is_lower_bound }) = search.end() else {
+            return Self { is_unsure: true, ..Self::default() };
+        };
+        let ProbeTally { held, failed, .. } = knee.map(|knee| search.tally(knee)).unwrap_or_default();
+        // Of the values above the knee, the lowest says which resource ran out first. A failure below the
+        // knee was chance.
+        let ended = if is_lower_bound { ProbeOutcome::Limited } else { ProbeOutcome::Failed };
+        let above = probes.iter().filter(|probe| Some(probe.value) > knee && probe.outcome == ended);
         Self {
-            axis,
-            slo,
-            probes: Vec::new(),
-            knee: None,
-            held: 0,
-            of: 0,
-            fails_at: None,
-            is_lower_bound: false,
-            is_end_of_axis: false,
+            knee,
+            held,
+            of: held + failed,
+            fails_at,
+            is_lower_bound,
+            is_end_of_axis: knee == Some(search.bounds.to),
             is_unsure: false,
-            ended_by: None,
-            processors,
-            environment: Environment::default(),
-            command,
+            ended_by: above.min_by_key(|probe| probe.value).and_then(|probe| probe.short.clone()),
         }
     }
 
-    /// Fills in the end of the search.
-    fn conclude(&mut self, search: &Search, bounds: Bounds) -> Verdict {
-        let Some(end) = search.end() else {
-            self.is_unsure = true;
-            return Verdict::ThresholdFailed;
-        };
-        let (knee, fails_at, verdict) = match end {
-            End::Knee { value, fails_at } => (Some(value), fails_at, Verdict::Ok),
-            End::NothingHolds => (None, Some(bounds.from), Verdict::ThresholdFailed),
-            End::Limited { at_least, fails_at } => (at_least, fails_at, Verdict::GeneratorLimited),
-        };
-        self.knee = knee;
-        self.fails_at = fails_at;
-        self.is_lower_bound = verdict == Verdict::GeneratorLimited;
-        self.is_end_of_axis = knee == Some(bounds.to);
-        let ProbeTally { held, failed, .. } = knee.map(|knee| search.tally(knee)).unwrap_or_default();
-        self.held = held;
-        self.of = held + failed;
-        // Of the values above the knee, the lowest says which resource ran out first. A failure below the
-        // knee was chance.
-        let ended = if self.is_lower_bound { ProbeOutcome::Limited } else { ProbeOutcome::Failed };
-        let knee = knee.unwrap_or(0);
-        let above = self.probes.iter().filter(|probe| probe.value > knee && probe.outcome == ended);
-        self.ended_by = above.min_by_key(|probe| probe.value).and_then(|probe| probe.short.clone());
-        verdict
-    }
-
-    /// The content of the result's page.
-    fn search(&self, conditions: &[Condition]) -> html::knee::SearchFound {
-        let probed = |probe: &Probe| html::knee::Probed {
-            value: probe.value,
-            p99_ms: probe.measured.as_ref().and_then(|measured| measured.p99_ms),
-            cpu: probe.measured.as_ref().and_then(|measured| measured.cpu),
-            mark: match probe.outcome {
-                ProbeOutcome::Held => html::knee::Mark::Held,
-                ProbeOutcome::Failed => html::knee::Mark::Failed,
-                ProbeOutcome::Limited => html::knee::Mark::Limited,
-            },
-            because: probe.because.join("; "),
-        };
-        html::knee::SearchFound {
-            axis: unit(self.axis).to_owned(),
-            asked: self.slo.clone(),
-            p99_most_ms: conditions.iter().filter_map(Condition::p99_most_ms).reduce(f64::min),
-            probes: self.probes.iter().map(probed).collect(),
-            knee: self.knee,
-            is_lower_bound: self.is_lower_bound,
-            ended_by: self.to_string(),
-            command: self.command.clone(),
+    fn verdict(&self) -> Verdict {
+        match self.knee {
+            _ if self.is_lower_bound => Verdict::GeneratorLimited,
+            Some(_) => Verdict::Ok,
+            None => Verdict::ThresholdFailed,
         }
     }
 }
@@ -299,10 +273,9 @@ impl fmt::Display for Probe {
         write!(f, "{:>9}  ", self.value)?;
         match &self.measured {
             Some(ProbeFigures { p50_ms, p99_ms, violations, refused, unknown, cpu, .. }) => {
-                let ms = |ms: &Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
-                let cpu = cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}"));
-                let p50 = ms(p50_ms);
-                let p99 = ms(p99_ms);
+                let p50 = places(*p50_ms, 1);
+                let p99 = places(*p99_ms, 1);
+                let cpu = places(*cpu, 3);
                 let refused = refused + unknown;
                 write!(
                     f,
@@ -324,16 +297,17 @@ impl fmt::Display for Probe {
 impl fmt::Display for FoundMost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = unit(self.axis);
-        let Self { slo, held, of, .. } = self;
+        let Self { slo, found, .. } = self;
+        let KneeFound { held, of, fails_at, .. } = found;
         let first = self.probes.first().map_or(0, |probe| probe.value);
-        let below = self.fails_at.map(|worst| format!(", and below {worst}")).unwrap_or_default();
-        if self.is_unsure {
+        let below = fails_at.map(|worst| format!(", and below {worst}")).unwrap_or_default();
+        if found.is_unsure {
             return writeln!(
                 f,
                 "knee         not found in {PROBES_MAX} probes: the same value holds in some probes and fails in others"
             );
         }
-        match (self.knee, self.is_lower_bound) {
+        match (found.knee, found.is_lower_bound) {
             (Some(knee), false) => {
                 writeln!(f, "knee         {knee} {unit}: {slo} held in {held} of {of} probes")?;
             }
@@ -350,9 +324,9 @@ impl fmt::Display for FoundMost {
                 writeln!(f, "knee         none: {slo} failed already at the first value, {first} {unit}")?;
             }
         }
-        match &self.ended_by {
+        match &found.ended_by {
             Some(short) => writeln!(f, "ended by     {short}"),
-            None if self.is_end_of_axis => writeln!(f, "ended by     the end of the axis: nothing failed"),
+            None if found.is_end_of_axis => writeln!(f, "ended by     the end of the axis: nothing failed"),
             None => writeln!(f, "ended by     not known"),
         }
     }
@@ -448,18 +422,25 @@ mod tests {
         probe
     }
 
-    fn found(probes: Vec<Probe>) -> FoundMost {
-        FoundMost { probes, ..FoundMost::new(Axis::Devices, "loss=0".into(), 1.0, String::new()) }
+    fn most(search: &Search, probes: Vec<Probe>) -> FoundMost {
+        FoundMost {
+            axis: Axis::Devices,
+            slo: "loss=0".into(),
+            found: KneeFound::of(search, &probes),
+            probes,
+            processors: 1.0,
+            environment: Environment::default(),
+            command: String::new(),
+        }
     }
 
     const BOUNDS: Bounds = Bounds { from: 100, to: 1_000, precision_permille: 500, repeat: 1 };
 
     #[test]
     fn a_search_that_ran_out_of_probes_names_no_knee() {
-        let mut found = found(Vec::new());
-        assert_eq!(found.conclude(&Search::new(BOUNDS), BOUNDS), Verdict::ThresholdFailed);
-        assert!(found.to_string().contains("not found in 200 probes"), "{found}");
-        assert_eq!(found.knee, None);
+        let most = most(&Search::new(BOUNDS), Vec::new());
+        assert_eq!((most.found.verdict(), most.found.knee), (Verdict::ThresholdFailed, None));
+        assert!(most.to_string().contains("not found in 200 probes"), "{most}");
     }
 
     /// A search of a node that holds up to `most`, and of a generator that can do less than `limit`.
@@ -486,9 +467,9 @@ mod tests {
         lowest.for_each(|probe| probe.short = Some(slow.clone()));
         // The generator was late there once, too; it is not what ended the search.
         probes.insert(0, probe(300, ProbeOutcome::Limited));
-        let mut some = found(probes);
-        let verdict = some.conclude(&search, BOUNDS);
-        assert_eq!((verdict, some.fails_at, some.ended_by.clone()), (Verdict::Ok, Some(300), Some(slow)));
+        let some = most(&search, probes);
+        let KneeFound { fails_at, ended_by, .. } = &some.found;
+        assert_eq!((some.found.verdict(), *fails_at, ended_by.clone()), (Verdict::Ok, Some(300), Some(slow)));
         let said = some.to_string();
         assert!(said.contains("knee         200 devices: loss=0 held in 1 of 1 probes"), "{said}");
         assert!(
@@ -498,27 +479,26 @@ mod tests {
             "{said}"
         );
         let (search, probes) = searched(50, u64::MAX);
-        let mut none = found(probes);
-        assert_eq!(none.conclude(&search, BOUNDS), Verdict::ThresholdFailed);
+        let none = most(&search, probes);
+        assert_eq!(none.found.verdict(), Verdict::ThresholdFailed);
         assert!(none.to_string().contains("loss=0 failed already at the first value, 100 devices"), "{none}");
     }
 
     #[test]
     fn a_generator_that_can_do_no_more_leaves_a_lower_bound() {
         let (search, probes) = searched(500, 300);
-        let mut limited = found(probes);
-        let verdict = limited.conclude(&search, BOUNDS);
+        let mut limited = most(&search, probes);
         assert_eq!(
-            (verdict, limited.knee, limited.held, limited.of),
+            (limited.found.verdict(), limited.found.knee, limited.found.held, limited.found.of),
             (Verdict::GeneratorLimited, Some(200), 1, 1)
         );
-        limited.fails_at = Some(800);
+        limited.found.fails_at = Some(800);
         let said = limited.to_string();
         assert!(said.contains("at least 200 devices, and below 800: loss=0 held in 1 of 1"), "{said}");
         assert!(said.contains("ended by     this generator, not the node"), "{said}");
         let (search, probes) = searched(500, 100);
-        let mut nothing = found(probes);
-        assert_eq!(nothing.conclude(&search, BOUNDS), Verdict::GeneratorLimited);
+        let nothing = most(&search, probes);
+        assert_eq!(nothing.found.verdict(), Verdict::GeneratorLimited);
         let said = nothing.to_string();
         assert!(
             said.contains("not known: the limit was this generator, not the node, already at 100"),

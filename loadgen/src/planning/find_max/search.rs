@@ -41,15 +41,15 @@ pub(crate) struct Bounds {
     pub(crate) repeat: u32,
 }
 
+/// The end of a search. Without a knee the first value failed, or was already past the generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The highest value that holds, confirmed, and the lowest value that failed.
-    Knee { value: u64, fails_at: Option<u64> },
-    /// The first value fails.
-    NothingHolds,
-    /// The generator ended the search: the highest confirmed value, and the lowest value at which the node
-    /// failed. The knee is in between.
-    Limited { at_least: Option<u64>, fails_at: Option<u64> },
+pub(crate) struct End {
+    /// The highest confirmed value.
+    pub(crate) knee: Option<u64>,
+    /// The lowest value at which the node failed.
+    pub(crate) fails_at: Option<u64>,
+    /// The generator ended the search, so the node may hold more than `knee`.
+    pub(crate) is_lower_bound: bool,
 }
 
 /// The outcomes of all probes of a value.
@@ -105,7 +105,7 @@ impl ProbeTally {
 
 #[derive(Debug)]
 pub(crate) struct Search {
-    bounds: Bounds,
+    pub(crate) bounds: Bounds,
     tallies: BTreeMap<u64, ProbeTally>,
 }
 
@@ -149,20 +149,20 @@ impl Search {
         let ceiling = lowest(&[Standing::Fails, Standing::Limited]);
         let below = standings.iter().rev().filter(|(value, _)| ceiling.is_none_or(|(most, _)| *value < most));
         let mut held = below.filter(|(_, standing)| matches!(standing, Standing::Held | Standing::Confirmed));
+        let is_lower_bound = ceiling.is_some_and(|(_, standing)| standing == Standing::Limited);
         let Some((best, standing)) = held.next().copied() else {
-            return match ceiling {
-                None => ControlFlow::Continue(from),
-                Some((_, Standing::Limited)) => ControlFlow::Break(End::Limited { at_least: None, fails_at }),
-                Some(_) => ControlFlow::Break(End::NothingHolds),
-            };
+            // Nothing holds below a ceiling. Without a ceiling no value was tried.
+            let end = End { knee: None, fails_at, is_lower_bound };
+            return ceiling.map_or(ControlFlow::Continue(from), |_| ControlFlow::Break(end));
         };
-        let is_near = |worst: u64| worst - best <= self.step_at(best);
-        let end = match ceiling {
-            Some((worst, _)) if !is_near(worst) => return ControlFlow::Continue(best + (worst - best) / 2),
+        match ceiling {
+            Some((worst, _)) if worst - best > self.step_at(best) => {
+                return ControlFlow::Continue(best + (worst - best) / 2);
+            }
             None if best < to => return ControlFlow::Continue(best.saturating_mul(STEP).min(to)),
-            Some((_, Standing::Limited)) => End::Limited { at_least: Some(best), fails_at },
-            _ => End::Knee { value: best, fails_at },
-        };
+            _ => {}
+        }
+        let end = End { knee: Some(best), fails_at, is_lower_bound };
         // One success may be chance, so the end has to be confirmed.
         if standing == Standing::Confirmed { ControlFlow::Break(end) } else { ControlFlow::Continue(best) }
     }
@@ -197,6 +197,11 @@ mod tests {
         (end, probes)
     }
 
+    /// A knee that the node ended.
+    fn found(knee: u64, worst: u64) -> End {
+        End { knee: Some(knee), fails_at: Some(worst), is_lower_bound: false }
+    }
+
     fn up_to(most: u64) -> impl Fn(u64) -> ProbeOutcome {
         move |value| if value <= most { ProbeOutcome::Held } else { ProbeOutcome::Failed }
     }
@@ -221,7 +226,9 @@ mod tests {
         for most in [100, 101, 137, 999, 4_321, 70_000, 99_999] {
             for repeat in [1, 2, 3, 9] {
                 let (end, search, probes) = searched(Bounds { repeat, ..BOUNDS }, up_to(most));
-                let End::Knee { value, fails_at } = end else { panic!("{most}: {end:?}") };
+                let End { knee: Some(value), fails_at, is_lower_bound: false } = end else {
+                    panic!("{most}: {end:?}")
+                };
                 assert!(value <= most && value * 1_050 / 1_000 + 1 >= most, "{most}: {value}");
                 assert!(fails_at.is_some_and(|worst| worst > most), "{most}: {fails_at:?}");
                 let ProbeTally { held, failed, .. } = search.tally(value);
@@ -236,31 +243,31 @@ mod tests {
     #[test]
     fn the_end_of_the_axis_is_the_most_there_is() {
         let (end, _) = search(BOUNDS, |_| ProbeOutcome::Held);
-        assert_eq!(end, End::Knee { value: 100_000, fails_at: None });
+        assert_eq!(end, End { knee: Some(100_000), fails_at: None, is_lower_bound: false });
     }
 
     #[test]
     fn what_the_search_comes_to_follows_from_what_the_probes_did() {
-        let knee = |value, worst| End::Knee { value, fails_at: Some(worst) };
-        let limited = |at_least, fails_at| End::Limited { at_least, fails_at };
+        let limited = |knee, fails_at| End { knee, fails_at, is_lower_bound: true };
+        let nothing = End { knee: None, fails_at: Some(BOUNDS.from), is_lower_bound: false };
         for (list, end) in [
             // A first value that fails twice is the end, and once is chance.
-            ("100:--", End::NothingHolds),
-            ("100:-", knee(800, 825)),
+            ("100:--", nothing),
+            ("100:-", found(800, 825)),
             // One failure by chance costs one more probe; two in turn are believed.
-            ("400:-", knee(800, 825)),
-            ("800:+-+", knee(800, 825)),
+            ("400:-", found(800, 825)),
+            ("800:+-+", found(800, 825)),
             // What held, and then did not hold in most of its probes, does not; the next lower that held is
             // confirmed.
-            ("800:+--", knee(775, 800)),
+            ("800:+--", found(775, 800)),
             // The knee next to the first value is the first value.
-            ("200:-- 150:-- 125:-- 112:-- 106:-- 103:+--", knee(100, 103)),
-            ("100:+-- 200:-- 150:-- 125:-- 112:-- 106:-- 103:--", End::NothingHolds),
+            ("200:-- 150:-- 125:-- 112:-- 106:-- 103:+--", found(100, 103)),
+            ("100:+-- 200:-- 150:-- 125:-- 112:-- 106:-- 103:--", nothing),
             // The generator can do no more: what held below is confirmed, and the node's own failure above is
             // named.
             ("400:!! 300:!! 250:!! 225:!! 212:!! 206:!!", limited(Some(200), None)),
             ("1600:-- 1200:!! 1000:!! 900:!! 850:!! 825:!!", limited(Some(800), Some(1_600))),
-            ("1600:-- 1200:!! 1000:!! 900:!! 850:!! 825:!! 800:+--", knee(775, 800)),
+            ("1600:-- 1200:!! 1000:!! 900:!! 850:!! 825:!! 800:+--", found(775, 800)),
             // Its confirmation is limited: the next lower value that held.
             ("800:+!! 700:!! 600:!! 500:!! 450:!! 425:!! 412:!!", limited(Some(400), Some(825))),
             (
@@ -272,8 +279,8 @@ mod tests {
             // A limit and a failure: what comes twice decides, whichever was first.
             ("825:!-!", limited(Some(800), Some(850))),
             ("825:-!!", limited(Some(800), Some(850))),
-            ("825:!--", knee(800, 825)),
-            ("1600:!++ 3200:-- 2400:-- 2000:-- 1800:-- 1700:-- 1650:--", knee(1_600, 1_650)),
+            ("825:!--", found(800, 825)),
+            ("1600:!++ 3200:-- 2400:-- 2000:-- 1800:-- 1700:-- 1650:--", found(1_600, 1_650)),
         ] {
             assert_eq!(search(BOUNDS, listed(list)).0, end, "{list}");
         }
@@ -284,7 +291,7 @@ mod tests {
         let often = Bounds { repeat: 9, ..BOUNDS };
         for list in ["800:+---++++", "800:+++!!++", "800:+!--++++"] {
             let (end, search, _) = searched(often, listed(list));
-            assert_eq!(end, End::Knee { value: 800, fails_at: Some(825) }, "{list}");
+            assert_eq!(end, found(800, 825), "{list}");
             assert_eq!(search.tally(800).held, 5, "{list}");
         }
     }
@@ -293,7 +300,7 @@ mod tests {
     fn with_one_repetition_a_value_that_failed_and_held_is_asked_again() {
         let once = Bounds { repeat: 1, ..BOUNDS };
         let (end, search, _) = searched(once, listed("800:-+- 775:-++"));
-        assert_eq!(end, End::Knee { value: 775, fails_at: Some(800) });
+        assert_eq!(end, found(775, 800));
         assert_eq!(search.tally(775), ProbeTally { held: 2, failed: 1, limited: 0 });
     }
 
@@ -320,18 +327,16 @@ mod tests {
                 value <= knee && held > repeat / 2 && held > failed
             };
             let failed = |value: u64| search.tally(value).failed > search.tally(value).held;
-            match end {
-                End::Knee { value, fails_at } => {
-                    assert!(confirmed(value) && fails_at.is_none_or(failed), "seed {seed}: {end:?}");
+            let End { knee, fails_at, is_lower_bound } = end;
+            assert!(knee.is_none_or(confirmed) && fails_at.is_none_or(failed), "seed {seed}: {end:?}");
+            match knee {
+                _ if is_lower_bound => assert!(limiting > 0.0, "seed {seed}: {end:?}"),
+                Some(value) => {
                     let end = fails_at.unwrap_or(bounds.to);
                     assert!(end - value <= (value / 20).max(1), "seed {seed}: {value} to {end}");
                     assert!(fails_at.is_some() || value == bounds.to, "seed {seed}");
                 }
-                End::Limited { at_least, fails_at } => {
-                    assert!(at_least.is_none_or(confirmed), "seed {seed}: {end:?}");
-                    assert!(fails_at.is_none_or(failed) && limiting > 0.0, "seed {seed}: {end:?}");
-                }
-                End::NothingHolds => assert!(failed(bounds.from), "seed {seed}"),
+                None => assert!(failed(bounds.from), "seed {seed}"),
             }
         }
     }
@@ -346,7 +351,9 @@ mod tests {
                 let most = 5_000 - 200 + random.u64(..400);
                 up_to(most)(value)
             });
-            let End::Knee { value, .. } = end else { panic!("seed {seed}: {end:?}") };
+            let End { knee: Some(value), is_lower_bound: false, .. } = end else {
+                panic!("seed {seed}: {end:?}")
+            };
             assert!(search.tally(value).held > search.tally(value).failed, "seed {seed}");
             found.push(value);
         }

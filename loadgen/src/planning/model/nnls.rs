@@ -28,13 +28,11 @@ pub(crate) fn solve(rows: &[Vec<f64>], wanted: &[f64]) -> Vec<f64> {
 /// zeros, and for columns that follow from others.
 pub(crate) fn condition_number(rows: &[Vec<f64>]) -> f64 {
     let columns = rows.first().map_or(0, Vec::len);
-    if (0..columns).any(|column| rows.iter().all(|row| row[column] == 0.0)) {
-        return f64::INFINITY;
-    }
     let eigenvalues = eigenvalues(gram(rows, &lengths(rows, columns)));
     let most = eigenvalues.iter().copied().fold(0.0, f64::max);
     let least = eigenvalues.iter().copied().fold(f64::INFINITY, f64::min);
-    // A smaller ratio is a rounding error: doubles can't tell the columns from collinear columns.
+    // A column of zeros has the eigenvalue 0. Any smaller ratio is a rounding error: doubles can't tell the
+    // columns from collinear columns.
     if least <= most * 1e-14 { f64::INFINITY } else { (most / least).sqrt() }
 }
 

@@ -146,13 +146,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
 /// The better of two runs of a point: a usable run before an unusable run, then the run with less processor
 /// time.
 fn better(one: Option<Row>, other: Row) -> Row {
-    let Some(one) = one else { return other };
-    match (&one.unusable_because, &other.unusable_because) {
-        (None, Some(_)) => one,
-        (Some(_), None) => other,
-        _ if one.cpu <= other.cpu => one,
-        _ => other,
-    }
+    let rank = |row: &Row| (row.unusable_because.is_some(), row.cpu);
+    one.filter(|one| rank(one) <= rank(&other)).unwrap_or(other)
 }
 
 fn points(args: &SweepArgs, plan: &Plan) -> Result<Vec<RunShape>, String> {
@@ -261,13 +256,12 @@ fn conclusion(sweep: &Sweep) -> Result<String, String> {
     let usable: Vec<Measured> = usable.map(|row| (row.features, row.cpu)).collect();
     let rows = format!("{} of {} rows usable", usable.len(), sweep.rows.len());
     let model = Linear::fit(&cpu_columns(), &usable).map_err(|reason| format!("{rows}: {reason}\n"))?;
+    let Linear { condition_number, .. } = model;
+    let [own, most, rms] =
+        [model.residual_max, model.left_out_max, model.left_out_rms].map(|off| 100.0 * off);
     Ok(format!(
-        "{rows}; condition number of the measured rows {:.1}; the processor model is at most {:.1} % off its own rows, \
-         and {:.1} % off rows left out of the fit (root mean square {:.1} %)\n",
-        model.condition_number,
-        100.0 * model.residual_max,
-        100.0 * model.left_out_max,
-        100.0 * model.left_out_rms
+        "{rows}; condition number of the measured rows {condition_number:.1}; the processor model is at most \
+         {own:.1} % off its own rows, and {most:.1} % off rows left out of the fit (root mean square {rms:.1} %)\n"
     ))
 }
 

@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 
 use maud::{Markup, Render, html};
 
+use crate::figures::ratio;
+
 /// The size of the drawing; the page scales the drawing.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 250.0;
@@ -95,34 +97,25 @@ pub(crate) enum Look {
     Rings,
 }
 
-/// The y of a point in place of several points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Thinning {
-    /// Keeps every peak.
-    Highest,
-    Mean,
-}
-
 impl ChartPoint {
     pub(crate) fn at(x: f64, y: f64) -> Self {
         Self { x, y }
     }
 }
 
-impl Thinning {
-    /// At most [`POINTS_MAX`] points.
-    pub(crate) fn of(self, points: &[ChartPoint]) -> Vec<ChartPoint> {
-        let each = points.len().div_ceil(POINTS_MAX).max(1);
-        let thinned = points.chunks(each).map(|chunk| {
-            let values = chunk.iter().map(|point| point.y);
-            let y = match self {
-                Self::Highest => values.fold(f64::NEG_INFINITY, f64::max),
-                Self::Mean => values.sum::<f64>() / count(chunk.len()),
-            };
-            ChartPoint::at(chunk[0].x, y)
-        });
-        thinned.collect()
-    }
+/// At most [`POINTS_MAX`] points, each in place of several, whose y become one by `y_of`.
+pub(crate) fn thinned(points: &[ChartPoint], y_of: fn(&[ChartPoint]) -> f64) -> Vec<ChartPoint> {
+    let each = points.len().div_ceil(POINTS_MAX).max(1);
+    points.chunks(each).map(|chunk| ChartPoint::at(chunk[0].x, y_of(chunk))).collect()
+}
+
+/// Keeps every peak.
+pub(crate) fn highest(points: &[ChartPoint]) -> f64 {
+    points.iter().map(|point| point.y).fold(f64::NEG_INFINITY, f64::max)
+}
+
+pub(crate) fn mean(points: &[ChartPoint]) -> f64 {
+    points.iter().map(|point| point.y).sum::<f64>() / ratio(points.len() as u64, 1)
 }
 
 /// The map from figures to the drawing.
@@ -201,7 +194,7 @@ impl Chart {
         let named = self.lines.iter().filter(|_| self.lines.len() > 1);
         let reserved = if let X::Seconds { letters, .. } = self.x { letters } else { 0 };
         let longest = named.map(|line| line.name.chars().count()).fold(reserved, usize::max);
-        if longest == 0 { 0.0 } else { (count(longest) * LETTER + 16.0).min(NAMES_MAX) }
+        if longest == 0 { 0.0 } else { (ratio(longest as u64, 1) * LETTER + 16.0).min(NAMES_MAX) }
     }
 
     fn x_axis(&self, frame: &Frame) -> Markup {
@@ -260,14 +253,10 @@ impl Line {
         self.points.iter().filter(|point| point.y.is_finite())
     }
 
-    fn is_marks(&self) -> bool {
-        matches!(self.look, Look::Dots | Look::Rings)
-    }
-
     fn drawn(&self, frame: &Frame) -> Markup {
         let again = if self.colour < COLOURS { "" } else { " again" };
         html! {
-            @if self.is_marks() {
+            @if matches!(self.look, Look::Dots | Look::Rings) {
                 @for point in self.finite() { (self.dot(frame.x(point.x), frame.y(point.y), 3.5)) }
             } @else {
                 path class={ "line s" (self.colour % COLOURS) (again) } d=(self.path(frame)) {}
@@ -328,17 +317,9 @@ impl X {
 
     fn ticks(&self, range: &RangeInclusive<f64>) -> Vec<(f64, String)> {
         if matches!(self, Self::Nines) {
-            let shares = [
-                (0.0, "0"),
-                (0.5, "50"),
-                (0.9, "90"),
-                (0.99, "99"),
-                (0.999, "99.9"),
-                (0.9999, "99.99"),
-                (0.99999, "99.999"),
-            ];
-            let known = shares.map(|(share, text)| (nines(share), text.to_owned()));
-            return known.into_iter().filter(|(x, _)| range.contains(x)).collect();
+            let percents = ["0", "50", "90", "99", "99.9", "99.99", "99.999"].into_iter();
+            let known = percents.zip([0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999].map(nines));
+            return known.map(|(text, x)| (x, text.to_owned())).filter(|(x, _)| range.contains(x)).collect();
         }
         let each = if self.in_minutes(range) { 60.0 } else { 1.0 };
         let step = round_step((range.end() - range.start()) / each / 6.0);
@@ -402,11 +383,6 @@ fn shortened(name: &str) -> String {
 
 fn tenths(at: f64) -> String {
     format!("{at:.1}")
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of what is drawn")]
-fn count(number: usize) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]
@@ -479,9 +455,9 @@ mod tests {
     #[test]
     fn a_peak_survives_thinning_and_a_mean_does_not_grow() {
         let peak = points((0..7_200).map(|x| [f64::from(x), if x == 3_333 { 900.0 } else { 1.0 }]));
-        let highest = Thinning::Highest.of(&peak);
+        let highest = thinned(&peak, highest);
         assert!(highest.len() <= POINTS_MAX && highest.iter().any(|point| point.y == 900.0));
-        let mean = Thinning::Mean.of(&points(vec![[0.0, 2.0]; 5_000]));
+        let mean = thinned(&points(vec![[0.0, 2.0]; 5_000]), mean);
         assert!(mean.iter().all(|point| point.y == 2.0));
     }
 

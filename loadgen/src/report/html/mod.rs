@@ -4,10 +4,8 @@
 //! so nothing from outside can become markup. `run` makes the sections of a run.
 
 pub(crate) mod chart;
-pub(crate) mod knee;
 mod run;
 mod time;
-mod types;
 
 use std::fmt;
 

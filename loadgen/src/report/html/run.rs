@@ -3,13 +3,14 @@
 use maud::{Markup, html};
 
 use crate::figures::latency::Percentiles;
-use crate::figures::ratio;
+use crate::figures::mib;
 use crate::report::html::chart::{Chart, ChartPoint, Line, Look, X, nines};
 use crate::report::html::{
-    Cell, Figure, Page, Tone, charts, decimal, figures, grouped, lines, note, places, row, section, table,
-    time, types,
+    Cell, Figure, Page, Tone, charts, decimal, figures, grouped, grouped_table, lines, note, places, row,
+    section, table, time,
 };
 use crate::report::last_device::FirstToLast;
+use crate::report::types::TypeReport;
 use crate::report::{ReliableFigures, Report, Verdict};
 use crate::scenario::thresholds::Quantile;
 
@@ -45,7 +46,7 @@ pub(crate) fn sections(report: &Report) -> Markup {
         (section("Latency", &latency(report)))
         (section("Over time", &time::of_devices(report)))
         (section("The node", &time::of_node(report)))
-        (section("By type", &types::tables(report)))
+        (section("By type", &types(report)))
         @if let Some(of) = &report.reliable { (section("Reliable messages", &reliable(of))) }
         (section("Rooms, joins and publishes", &rooms(report)))
         (section("The generator", &generator(report)))
@@ -156,6 +157,88 @@ fn latency(report: &Report) -> Markup {
     }
 }
 
+/// The counts and latencies of each type, and notes on refusals and readability.
+fn types(report: &Report) -> Markup {
+    let rows = report.types.rows();
+    let groups: [(&str, &[&str]); 4] = [
+        ("", &["type", "class", "rate/s"]),
+        ("published", &["offered", "accepted", "refused", "unknown"]),
+        ("what the rooms gave", &["given", "merged", "skipped"]),
+        ("over all devices", &["delivered", "skipped"]),
+    ];
+    let counts = grouped_table(&groups, 2, rows.iter().map(type_counts));
+    let groups: [(&str, &[&str]); 4] = [
+        ("", &["type"]),
+        ("latency, ms", &["p50", "p99", "p99.9", "max"]),
+        ("when devices had it: p99, ms", &["first", "half", "99 in 100", "last", "last, max"]),
+        ("ms", &["answer p99"]),
+    ];
+    let times = grouped_table(&groups, 1, rows.iter().map(type_times));
+    html! {
+        (counts)
+        (times)
+        @for words in rows.iter().flat_map(type_notes) { (note(&words)) }
+    }
+}
+
+fn type_counts(of: &TypeReport) -> Vec<Cell> {
+    let fine = |number: u64| Cell::from(grouped(number));
+    let bad = |number: u64| Cell { tone: (number > 0).then_some(Tone::Bad), ..fine(number) };
+    vec![
+        (&of.type_name).into(),
+        of.class.name().into(),
+        decimal(Some(of.rate_per_s)).into(),
+        fine(of.offered),
+        fine(of.accepted),
+        bad(of.refused),
+        bad(of.unknown),
+        fine(of.account.given),
+        fine(of.account.merged),
+        fine(of.account.skipped),
+        fine(of.delivered),
+        fine(of.skipped),
+    ]
+}
+
+fn type_times(of: &TypeReport) -> Vec<Cell> {
+    let FirstToLast { first, half, p99, last } = &of.first_to_last;
+    let all = [
+        Quantile::P50.of(&of.latency),
+        Quantile::P99.of(&of.latency),
+        Quantile::P999.of(&of.latency),
+        Quantile::Max.of(&of.latency),
+        Quantile::P99.of(first),
+        Quantile::P99.of(half),
+        Quantile::P99.of(p99),
+        Quantile::P99.of(last),
+        Quantile::Max.of(last),
+        Quantile::P99.of(&of.answer),
+    ];
+    row(&of.type_name, all.map(|ms| places(ms, 1)))
+}
+
+/// The reasons of refusals, and the most messages of a device if the type has a limit.
+fn type_notes(of: &TypeReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if of.refused > 0 {
+        let reasons = of.shed.iter().map(|(reason, count)| format!("{} × {reason}", grouped(*count)));
+        let answers = of.answers.iter().map(|(code, count)| format!("{} × {code}", grouped(*count)));
+        let reasons = reasons.collect::<Vec<_>>().join(", ");
+        let answers = answers.collect::<Vec<_>>().join(", ");
+        notes.push(format!("{} refused: {reasons}; answers by status: {answers}.", of.type_name));
+    }
+    if let Some(readable) = &of.readable {
+        notes.push(format!(
+            "{} given to one device: at most {} within a second, {} a second on average; {} were asked.",
+            of.type_name,
+            readable.reading.most_in_a_second,
+            decimal(Some(readable.most_per_s_on_average)),
+            readable.per_second_max
+        ));
+    }
+    notes
+}
+
 fn reliable(reliable: &ReliableFigures) -> Markup {
     let devices = &reliable.devices;
     let of = |name, number: u64| Figure::new(name, grouped(number), "");
@@ -258,10 +341,6 @@ fn latencies<'a>(all: impl IntoIterator<Item = (&'a str, &'a Percentiles)>) -> M
         row(name, std::iter::once(grouped(count)).chain(times))
     });
     table(&["", "count", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], 1, rows)
-}
-
-pub(super) fn mib(bytes: u64) -> f64 {
-    ratio(bytes, 1 << 20)
 }
 
 #[cfg(test)]

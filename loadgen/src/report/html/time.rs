@@ -1,15 +1,12 @@
 //! The charts of a run over time, all on the same axis. Pure.
 
-use std::collections::BTreeMap;
-
 use maud::{Markup, html};
 
-use crate::figures::ratio;
 use crate::figures::timeline::Moment;
+use crate::figures::{mib, ratio};
 use crate::node::samples::Sample;
 use crate::report::Report;
-use crate::report::html::chart::{Chart, ChartLimit, ChartPoint, Line, Look, Thinning, X};
-use crate::report::html::run::mib;
+use crate::report::html::chart::{Chart, ChartLimit, ChartPoint, Line, Look, X, highest, mean, thinned};
 use crate::report::html::{charts, decimal, grouped, note};
 use crate::scenario::thresholds::Condition;
 
@@ -27,21 +24,14 @@ pub(super) fn of_devices(report: &Report) -> Markup {
         ChartPoint::at(at_s, ratio(joined, 1) / (at_s - seconds(&pair[0])).max(0.001))
     });
     let growth = over_time(report, "Growth of connections", "/s", 2, growth);
+    let deliveries = report.deliveries_by_second().into_iter();
+    let deliveries = deliveries.map(|(second, count)| ChartPoint::at(ratio(second, 1), ratio(count, 1)));
     charts(&[
         p99,
-        over_time(report, "Deliveries, by when they were due", "/s", 1, deliveries(report)),
+        over_time(report, "Deliveries, by when they were due", "/s", 1, deliveries),
         in_steps(growth),
         sampled(report, "Connections", "", 5, |sample| Some(ratio(sample.connections, 1))),
     ])
-}
-
-/// Deliveries by the second of the due time. Reliable messages have no timeline and are not counted.
-fn deliveries(report: &Report) -> impl Iterator<Item = ChartPoint> {
-    let mut by_second = BTreeMap::<u64, u64>::new();
-    for moment in report.types.rows().iter().flat_map(|row| &row.latency_over_time) {
-        *by_second.entry(moment.at_ms / 1_000).or_default() += moment.count;
-    }
-    by_second.into_iter().map(|(second, count)| ChartPoint::at(ratio(second, 1), ratio(count, 1)))
 }
 
 /// A chart with a line for each type, in milliseconds.
@@ -50,7 +40,7 @@ pub(super) fn by_type(report: &Report, title: &str, of: fn(&Moment) -> f64) -> C
     let lines = rows.filter(|(_, row)| !row.latency_over_time.is_empty()).map(|(colour, row)| {
         let moments = row.latency_over_time.iter();
         let points = moments.map(|moment| ChartPoint::at(ratio(moment.at_ms, 1_000), of(moment)));
-        let points = Thinning::Highest.of(&points.collect::<Vec<_>>());
+        let points = thinned(&points.collect::<Vec<_>>(), highest);
         Line { name: row.type_name.clone(), colour, points, look: Look::Line }
     });
     Chart { title: title.to_owned(), unit: "ms", x: span(report), lines: lines.collect(), limit: None }
@@ -99,7 +89,7 @@ fn over_time(
     colour: usize,
     points: impl Iterator<Item = ChartPoint>,
 ) -> Chart {
-    let points = Thinning::Mean.of(&points.collect::<Vec<_>>());
+    let points = thinned(&points.collect::<Vec<_>>(), mean);
     let line = Line { name: title.to_owned(), colour, points, look: Look::Line };
     let lines = Some(line).filter(|line| !line.points.is_empty()).into_iter().collect();
     Chart { title: title.to_owned(), unit, x: span(report), lines, limit: None }

@@ -100,3 +100,43 @@ fn workers_and_sources_elsewhere_have_to_make_sense() {
         assert!(error.contains(named), "{flags}: {error}");
     }
 }
+
+#[test]
+fn a_type_is_a_name_a_rate_and_what_else_is_said() {
+    let plain = |text: &str| text.parse::<NamedType>().unwrap().published;
+    let chat = plain("chat=10000");
+    assert_eq!(
+        (chat.class, chat.rate.milli(), chat.count, chat.keys),
+        (Some(Class::Normal), 10_000_000, None, 0)
+    );
+    let like = plain("like=1000x50");
+    assert_eq!((like.class, like.count), (Some(Class::Counter), Some(50)));
+    assert_eq!(plain("red_packet=0.5").class, Some(Class::Reliable));
+    let gift = plain("gift=20x3:7");
+    assert_eq!((gift.class, gift.count, gift.keys), (Some(Class::Normal), Some(3), 7));
+    assert_eq!(plain("price/latest=2:3").class, Some(Class::Latest));
+    assert_eq!(plain("like/normal=2").class, Some(Class::Normal));
+}
+
+#[test]
+fn what_is_no_type_says_why() {
+    for (text, why) in [
+        ("chat", "NAME[/CLASS]=RATE"),
+        ("chat=", "no number"),
+        ("chat=0", "more than 0"),
+        ("chat=fast", "no number"),
+        ("chat=1x0", "count from 1"),
+        ("chat=1x", "count from 1"),
+        ("chat=1:0", "keys from 1"),
+        ("chat=1:99999", "keys from 1 to 10000"),
+        ("Chat=1", "a type is"),
+        ("chat/steady=1", "no class"),
+        ("online=1", "engine's own"),
+        ("coupon=1x2", "a reliable message has no count"),
+        ("like=1:2", "a counter message has no key"),
+    ] {
+        let error = text.parse::<NamedType>().unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+    assert!("chat".parse::<Limit>().is_err() && "chat=0".parse::<Limit>().is_err());
+}
