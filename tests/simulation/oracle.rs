@@ -105,7 +105,9 @@ impl Record {
         let mut last = None;
         let mut shown: BTreeSet<&Told> = BTreeSet::new();
         let is_of_run = |heard: &&Heard| match heard {
-            Heard::Welcome { run, .. } | Heard::Batch { run, .. } | Heard::History { run, .. } => *run == self.run,
+            Heard::Welcome { run, .. } | Heard::Batch { run, .. } | Heard::History { run, .. } => {
+                *run == self.run
+            }
             Heard::Left | Heard::Closed => true,
         };
         for heard in story(device, room).filter(is_of_run) {

@@ -160,8 +160,12 @@ impl Socket for SimSocket {
                 let busy = Duration::from_micros(pipe.read * 1_000_000 / u64::from(rate));
                 Progress { queued, acked: pipe.read, busy }
             }
-            // A device without a link is fast from its first byte on.
-            None => Progress { queued, acked: FAST_FROM_THE_START + pipe.read, busy: Duration::ZERO },
+            // A device without a link is fast from its first byte on. One without a bound has a kernel that
+            // takes everything, though the device itself may read later.
+            None => {
+                let queued = if pipe.capacity == usize::MAX { 0 } else { queued };
+                Progress { queued, acked: FAST_FROM_THE_START + pipe.read, busy: Duration::ZERO }
+            }
         }
     }
 

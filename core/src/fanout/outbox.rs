@@ -358,7 +358,11 @@ mod tests {
         assert_eq!(outbox.overdue(after(44)), Some(CloseReason::NoProgress));
         outbox.took(1, after(44));
         assert_eq!(outbox.overdue(after(44)), None);
-        assert_eq!(outbox.overdue(after(45)), Some(CloseReason::Behind), "what came behind it is due as ever");
+        assert_eq!(
+            outbox.overdue(after(45)),
+            Some(CloseReason::Behind),
+            "what came behind it is due as ever"
+        );
     }
 
     #[test]
@@ -370,12 +374,18 @@ mod tests {
         outbox.took(20_000, now);
         assert_eq!(outbox.refused(now), None, "nobody knows how full it was before");
         outbox.took(3_000, after(400));
-        assert_eq!(outbox.refused(after(400)), Some(Sample { bytes: 3_000, between: Duration::from_millis(400) }));
+        assert_eq!(
+            outbox.refused(after(400)),
+            Some(Sample { bytes: 3_000, between: Duration::from_millis(400) })
+        );
         assert_eq!(outbox.refused(after(401)), None);
         outbox.took(2_000, after(405));
         assert_eq!(outbox.refused(after(405)), None, "a step of the kernel's memory");
         outbox.took(1_000, after(600));
-        assert_eq!(outbox.refused(after(600)), Some(Sample { bytes: 3_000, between: Duration::from_millis(200) }));
+        assert_eq!(
+            outbox.refused(after(600)),
+            Some(Sample { bytes: 3_000, between: Duration::from_millis(200) })
+        );
         let mut outbox = Outbox::new(now);
         outbox.is_of_fresh_socket();
         outbox.owe_welcome(frame(100_000), now);

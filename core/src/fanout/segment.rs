@@ -628,7 +628,8 @@ impl Segment {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Asked;
         let small = speed == Speed::Unproven;
-        let want = RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent, small };
+        let want =
+            RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent, small };
         // Members of one state share one refresh: a state in `asked` costs no further request.
         if let Some(slots) = self.asked.get_mut(&want) {
             slots.push(slot);
@@ -839,7 +840,11 @@ mod tests {
         let mut notes = Notes { slow: BTreeMap::from([(1, 8_000), (2, 16_000)]), ..Notes::default() };
         let _ = segment.arrive(large(1, 8_000, now));
         run(&mut segment, &mut notes, now);
-        assert_eq!(notes.taken.values().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1], "small ones are for all");
+        assert_eq!(
+            notes.taken.values().map(Vec::len).collect::<Vec<_>>(),
+            [1, 1, 1],
+            "small ones are for all"
+        );
         let _ = segment.arrive(large(2, 8_001, now));
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken.values().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2]);

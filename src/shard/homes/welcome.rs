@@ -120,7 +120,8 @@ impl HomeRoom {
 fn bytes_beside_history(snapshot: &Snapshot) -> usize {
     let reliable = snapshot.stream.iter().flat_map(|opening| &opening.carried.messages);
     let messages: usize = snapshot.latest.iter().chain(reliable).map(|message| message.wire_bytes).sum();
-    let counters: usize = snapshot.counters.iter().map(|(name, _)| name.as_str().len() + COUNT_WIRE_BYTES).sum();
+    let counters: usize =
+        snapshot.counters.iter().map(|(name, _)| name.as_str().len() + COUNT_WIRE_BYTES).sum();
     FIELDS_BYTES + messages + counters
 }
 
