@@ -206,9 +206,10 @@ pub const FAST_RATE_MIN: u32 = 64 * 1024;
 /// Bytes of level frames offered in one pass to every member with an empty outbox, whatever the rate. A pass
 /// with more is for fast devices.
 pub const SMALL_FRAME_BYTES_MAX: usize = 8_000;
-/// Bytes of level frames offered to a device of unknown rate while the kernel holds nothing for it. Above: the
-/// batch is missed.
-pub const UNPROVEN_FRAME_BYTES_MAX: usize = 16_000;
+/// Bytes in the kernel for a device of unknown rate, with the level frames offered to it: 2.2 s at 64 kbit/s.
+/// One message of [`PAYLOAD_BYTES_MAX`] as JSON fits, so each room has frames that prove a fast device. Above:
+/// the batch is missed, unless the frames are small.
+pub const UNPROVEN_BYTES_MAX: usize = 17_000;
 /// Longest time for a frame at the rate of the device. Longer: the batch is missed.
 pub const FRAME_AGE_MAX: Duration = Duration::from_secs(1);
 /// Longest time for all owed bytes at the rate of the device. Longer: the connection is behind.
@@ -439,7 +440,7 @@ const _: () = {
     assert!(HISTORY_PIECE_BYTES_MAX < WELCOME_FIRST_BYTES_MAX && WELCOME_FIRST_BYTES_MAX < WELCOME_BYTES_MAX);
     assert!(KERNEL_UNSENT_BYTES_MIN < KERNEL_UNSENT_BYTES_MAX);
     // 24 KB in 3 s at 64 kbit/s: the kernel's part (about 10 KB), a begun frame, and the coupon.
-    assert!(UNPROVEN_FRAME_BYTES_MAX <= 2 * RATE_PRESUMED as usize);
+    assert!(PAYLOAD_BYTES_MAX < UNPROVEN_BYTES_MAX && 4 * UNPROVEN_BYTES_MAX <= 9 * RATE_PRESUMED as usize);
     assert!(SMALL_FRAME_BYTES_MAX as u128 <= RATE_PRESUMED as u128 * FRAME_AGE_MAX.as_millis() / 1000);
     assert!(
         PAYLOAD_BYTES_MAX * 4 / 3 < CATCH_UP_BYTES_MAX,

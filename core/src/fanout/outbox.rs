@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::limits::{
     BEHIND_AGE_MAX, FIRST_OWED_AGE_MAX, OUTBOX_AGE_MAX, OUTBOX_BYTES_MAX, OUTBOX_FRAMES_MAX, OWED_AGE_MAX,
-    PROGRESS_AGE_MAX, UNPROVEN_FRAME_BYTES_MAX,
+    PROGRESS_AGE_MAX, UNPROVEN_BYTES_MAX, WELCOME_FIRST_BYTES_MAX,
 };
 use crate::wire::close::CloseReason;
 
@@ -33,7 +33,7 @@ pub struct Outbox {
     progress_at: Instant,
     /// Moment at which the first entry became the first.
     first_since: Instant,
-    /// Moment of the first refusal, or of the end of the last exempt frame after it. An empty outbox is
+    /// Moment of the first refusal, or of the end of the last long frame after it. An empty outbox is
     /// dropped, and the moment with it.
     behind_since: Option<Instant>,
     /// The socket has never taken a byte, so the kernel holds none.
@@ -50,6 +50,9 @@ struct Owed {
     since: Instant,
     /// A welcome or a piece of history: only the room by the device's rate counts the frame.
     exempt: bool,
+    /// An exempt frame so long that an honest slow device takes it for seconds: it may take longer than a
+    /// device may be behind.
+    long: bool,
 }
 
 /// Bytes that a socket took between two refusals.
@@ -114,12 +117,13 @@ impl Outbox {
     /// of their own.
     pub fn owe(&mut self, frame: Bytes, now: Instant) {
         self.owed_bytes += frame.len();
-        self.push(Owed { rest: frame, since: now, exempt: false });
+        self.push(Owed { rest: frame, since: now, exempt: false, long: false });
     }
 
     /// Owes a welcome, outside the bounds. The caller sees to one welcome at a time.
     pub fn owe_welcome(&mut self, frame: Bytes, now: Instant) {
-        self.push(Owed { rest: frame, since: now, exempt: true });
+        let long = frame.len() > WELCOME_FIRST_BYTES_MAX;
+        self.push(Owed { rest: frame, since: now, exempt: true, long });
     }
 
     fn push(&mut self, owed: Owed) {
@@ -136,6 +140,7 @@ impl Outbox {
     pub fn exempt_first(&mut self) {
         if let Some(first) = self.owed.front_mut().filter(|first| !first.exempt) {
             first.exempt = true;
+            first.long = first.rest.len() > WELCOME_FIRST_BYTES_MAX;
             self.owed_bytes -= first.rest.len();
         }
     }
@@ -171,8 +176,7 @@ impl Outbox {
             }
             bytes -= first.rest.len();
             self.begun = false;
-            // An honest slow device is not behind for the time that a welcome or a piece takes.
-            if first.exempt {
+            if first.long {
                 self.behind_since = self.behind_since.map(|_| now);
             }
             self.owed.pop_front();
@@ -231,9 +235,9 @@ impl Outbox {
     pub fn overdue(&self, now: Instant) -> Option<CloseReason> {
         let past = |since: Instant, max| now.saturating_duration_since(since) >= max;
         let oldest = self.owed.front()?;
-        // A welcome may take longer than a device may be behind: the deadline counts from its end.
-        let is_behind = self.behind_since.is_some_and(|since| past(since, BEHIND_AGE_MAX));
-        if !oldest.exempt && (is_behind || past(self.first_since, FIRST_OWED_AGE_MAX)) {
+        // While a long welcome is on its way, the device is behind through no fault of its own.
+        let is_behind = !oldest.long && self.behind_since.is_some_and(|since| past(since, BEHIND_AGE_MAX));
+        if is_behind || (!oldest.exempt && past(self.first_since, FIRST_OWED_AGE_MAX)) {
             return Some(CloseReason::Behind);
         }
         // The second deadline catches a device that drips: a byte every few seconds is progress without an
@@ -247,7 +251,7 @@ impl Outbox {
         if self.owed.is_empty() {
             return false;
         }
-        let room = if self.fresh { room.max(UNPROVEN_FRAME_BYTES_MAX) } else { room };
+        let room = if self.fresh { room.max(UNPROVEN_BYTES_MAX) } else { room };
         // A welcome is older than it should be through no fault of the device.
         let oldest = self.owed.iter().find(|owed| !owed.exempt);
         // Behind until the outbox is empty: a frame that fits again must not overtake the refused frames
@@ -339,7 +343,7 @@ mod tests {
         let mut outbox = Outbox::new(now);
         outbox.is_of_fresh_socket();
         outbox.owe_welcome(frame(12_000), now);
-        assert!(outbox.offer(&frame(4_000), 6_000, now), "the kernel holds nothing yet");
+        assert!(outbox.offer(&frame(5_000), 6_000, now), "the kernel holds nothing yet");
         assert!(!outbox.offer(&frame(1), 6_000, now));
     }
 

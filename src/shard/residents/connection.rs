@@ -16,8 +16,7 @@ use roomcast_core::fanout::outbox::{Outbox, SLICES_MAX, Sample};
 use roomcast_core::fanout::segment::Speed;
 use roomcast_core::limits::{
     DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, HISTORY_QUEUED_BYTES_MAX,
-    KERNEL_UNSENT_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, SMALL_FRAME_BYTES_MAX,
-    UNPROVEN_FRAME_BYTES_MAX,
+    KERNEL_UNSENT_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, UNPROVEN_BYTES_MAX,
 };
 use roomcast_core::room::id::{Cursor, Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
@@ -323,17 +322,16 @@ impl<S: Socket> Connection<S> {
 
     /// Bytes of level frames that may be offered now. Asks the kernel about a device of unknown rate.
     pub(super) fn room_for(&mut self) -> usize {
-        // The outbox has its own bounds.
+        // The outbox has its own bounds, and notes that the connection is behind.
         if self.outbox.is_some() {
-            return SMALL_FRAME_BYTES_MAX;
+            return usize::MAX;
         }
+        let mut room = 0;
         if !self.rate.is_proven() {
-            let queued = self.look().queued;
-            if !self.rate.is_proven() && queued == 0 {
-                return UNPROVEN_FRAME_BYTES_MAX;
-            }
+            let queued = usize::try_from(self.look().queued).unwrap_or(usize::MAX);
+            room = UNPROVEN_BYTES_MAX.saturating_sub(queued);
         }
-        if self.rate.is_fast() { usize::MAX } else { self.rate.frame_room() }
+        if self.rate.is_fast() { usize::MAX } else { self.rate.frame_room().max(room) }
     }
 
     /// Counts of the kernel about the device.
