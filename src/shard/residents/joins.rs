@@ -96,15 +96,14 @@ impl<S: Socket> Residents<S> {
                 return; // That was one answer too many: it has left, and its segment may be gone.
             }
         }
-        self.tally.frames_composed += 1;
-        let connection = &mut self.connections[index];
-        connection.welcome(frame, now.instant);
-        connection.keep_history(segment, false, pieces);
-        let speed = connection.speed();
-        self.connections.note_waiting(index);
+        self.connections[index].keep_history(segment, false, pieces);
         self.connections.note_patient(index);
+        self.tally.frames_composed += 1;
+        self.connections[index].welcome(frame, now.instant);
+        self.connections.note_waiting(index);
         if !self.connections[index].is_waiting() {
             // There may be more of the reliable stream than a welcome holds.
+            let speed = self.connections[index].speed();
             self.segments[segment].segment.drained(slot, speed);
             self.send_wants(segment);
         }
