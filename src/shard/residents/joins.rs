@@ -89,6 +89,9 @@ impl<S: Socket> Residents<S> {
         self.segments.note_look(segment);
         let connection = &mut self.connections[index];
         connection.places[at].slot = Some(slot);
+        connection.keep_history(segment, false, pieces);
+        self.connections.note_patient(index);
+        let connection = &self.connections[index];
         // A device with one room knows by its welcome.
         if connection.places.len() > 1 {
             self.notify(index, Notice::Joined(room), now);
@@ -96,8 +99,6 @@ impl<S: Socket> Residents<S> {
                 return; // That was one answer too many: it has left, and its segment may be gone.
             }
         }
-        self.connections[index].keep_history(segment, false, pieces);
-        self.connections.note_patient(index);
         self.tally.frames_composed += 1;
         self.connections[index].welcome(frame, now.instant);
         self.connections.note_waiting(index);
