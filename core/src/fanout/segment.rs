@@ -545,8 +545,13 @@ impl Segment {
                         member.standing = Standing::Missed;
                         continue;
                     }
-                    if self.take_refresh(*slot, to, &visit.history, sink, now, turn) {
+                    let connection = member.connection;
+                    if self.take_refresh(*slot, to, sink, now, turn) {
                         brought = Some(to);
+                    }
+                    if to.sent >= to.head {
+                        let history = Arc::clone(&visit.history);
+                        turn.caught_up.push(CaughtUp { connection, history });
                     }
                 }
                 Brings::Carry { want, seq } => {
@@ -581,15 +586,13 @@ impl Segment {
         &mut self,
         slot: u32,
         to: Refreshed,
-        history: &Arc<[Bytes]>,
         sink: &S,
         now: Instant,
         turn: &mut TurnTally,
     ) -> bool {
         let member = &mut self.members[slot as usize];
-        let connection = member.connection;
         let has_reliable = to.sent > member.sent;
-        let standing = Speed::of(connection, sink).standing();
+        let standing = Speed::of(member.connection, sink).standing();
         (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, standing);
         turn.refreshed += 1;
         turn.messages_skipped += to.skipped;
@@ -600,8 +603,6 @@ impl Segment {
         if to.sent < to.head {
             turn.catching_up += 1;
             self.miss(slot, sink);
-        } else {
-            turn.caught_up.push(CaughtUp { connection, history: Arc::clone(history) });
         }
         has_reliable
     }

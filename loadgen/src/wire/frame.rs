@@ -293,7 +293,7 @@ impl JsonFrame<'_> {
                 skipped: self.skipped,
                 merged: self.merged,
             }),
-            "history" => ServerFrame::History(proto::History {
+            "history" => ServerFrame::History(History {
                 room: self.required(self.room.clone(), "room")?,
                 run: self.required(self.run.clone(), "run")?,
                 seq: self.required(self.seq, "seq")?,

@@ -79,12 +79,12 @@ pub(super) fn refresh(room: &Room, want: RefreshWant, refresh: &Refresh, to: Seq
         skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
     };
     let head = Head { room: room.name(), run: room.run(), seq: to };
-    let history = pieces(head, history::cut_history(refresh.history.clone(), 0).pieces, want.encoding);
+    let history = pieces(head, &history::cut_history(refresh.history.clone(), 0).pieces, want.encoding);
     RefreshFrame { frame: frame::refresh(head, refresh, want.encoding), to: reaches, history }
 }
 
 /// The frames for the pieces of a history.
-pub(super) fn pieces(head: Head<'_>, pieces: Vec<Vec<Past>>, encoding: Encoding) -> Arc<[Bytes]> {
+pub(super) fn pieces(head: Head<'_>, pieces: &[Vec<Past>], encoding: Encoding) -> Arc<[Bytes]> {
     pieces.iter().map(|piece| frame::history(head, piece, encoding)).collect()
 }
 

@@ -102,7 +102,7 @@ impl HomeRoom {
         let greeting = Greeting { heartbeat_ms, resumed: resumed && !snapshot.cut_short, reset };
         let head = Head { room: self.room.name(), run: self.room.run(), seq };
         let frame = frame::welcome(head, greeting, &snapshot, encoding);
-        let pieces = super::frames::pieces(head, cut.pieces, encoding);
+        let pieces = super::frames::pieces(head, &cut.pieces, encoding);
         let opening = snapshot.stream.as_ref();
         let opening =
             opening.map(|opening| Reach { after: opening.carried.span.through, through: opening.offset });
