@@ -800,3 +800,22 @@ fn the_end_of_a_stream_is_told_after_the_store_has_forgotten_it() {
     assert_eq!(view.members, 1);
     assert!(!bench.room.waits_for_store());
 }
+
+#[test]
+fn departures_from_a_stream_that_went_back_in_time_are_none_of_its_new_members() {
+    let mut bench = Bench::ready();
+    bench.publish(vec![coupon("1")]);
+    bench.sync();
+    bench.publish(vec![coupon("2")]);
+    bench.fail();
+    bench.wait(STORE_RETRY);
+    let epoch = bench.room.epoch().unwrap();
+    let outputs = bench.load(Some(Stored { epoch, head: 0, messages: Vec::new() }));
+    assert!(matches!(outputs[..], [Output::StreamChanged]), "{outputs:?}");
+    bench.tell(join(2, None));
+    bench.tell(left(&bench, 0));
+    bench.publish(vec![coupon("3")]);
+    bench.sync();
+    bench.wait(Duration::from_millis(20));
+    assert_eq!(told(&bench.receipt(1).unwrap()), (1, 0, 0, 0), "the new member");
+}
