@@ -73,7 +73,7 @@ impl Bench {
         self.shard.homes.publish(1, room, messages, self.now);
     }
 
-    fn say(&mut self, key: u64, texts: &[&str]) {
+    pub(crate) fn say(&mut self, key: u64, texts: &[&str]) {
         let mut bytes = Vec::new();
         for text in texts {
             bytes.extend([0x81, 0x80 | text.len() as u8, 0, 0, 0, 0]);

@@ -69,7 +69,7 @@ impl<S: Socket> Residents<S> {
     /// Takes the welcome to a join: the connection is a member from here on, unless it left or ended
     /// meanwhile.
     pub(super) fn take_welcome(&mut self, room: &RoomName, run: Run, welcome: &Welcome, now: Now) {
-        let Welcome { seq, connection: key, join, encoding, epoch, place, frame } = welcome;
+        let Welcome { seq, connection: key, join, encoding, epoch, place, frame, pieces } = welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some(Joining { index, at }) = self.joining(*key, segment, *join) else {
@@ -97,14 +97,19 @@ impl<S: Socket> Residents<S> {
             }
         }
         self.tally.frames_composed += 1;
-        self.connections[index].welcome(frame, now.instant);
+        let connection = &mut self.connections[index];
+        connection.welcome(frame, now.instant);
+        connection.keep_history(segment, false, pieces);
+        let speed = connection.speed();
         self.connections.note_waiting(index);
+        self.connections.note_patient(index);
         if !self.connections[index].is_waiting() {
             // There may be more of the reliable stream than a welcome holds.
-            self.segments[segment].segment.drained(slot);
+            self.segments[segment].segment.drained(slot, speed);
             self.send_wants(segment);
         }
         self.send_deferred_join(index);
+        self.go_on_with_history(index, now);
     }
 
     /// Has a segment without members begin in another life of the room, or with a stream that was unknown

@@ -353,6 +353,7 @@ fn what_is_not_at_hand_is_read_from_the_store() {
             encoding: Encoding::Json,
             since: bench.room.seq(),
             sent: 3,
+            small: false,
         }),
     };
     assert!(bench.tell(refresh).is_empty());
@@ -464,7 +465,12 @@ fn members_go_on_without_what_can_not_be_read() {
     bench.sync();
     bench.tell(Input::Segment {
         shard: 0,
-        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 }),
+        said: SegmentSaid::Refresh(RefreshWant {
+            encoding: Encoding::Json,
+            since: Seq(0),
+            sent: 0,
+            small: false,
+        }),
     });
     let Output::Page { life, .. } = bench.asked.remove(0) else { panic!("a page") };
     let failed =
@@ -575,7 +581,12 @@ fn a_store_that_does_not_know_what_it_has_synced_is_asked_for_all_of_it_again() 
     bench.sync();
     bench.tell(Input::Segment {
         shard: 0,
-        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 }),
+        said: SegmentSaid::Refresh(RefreshWant {
+            encoding: Encoding::Json,
+            since: Seq(0),
+            sent: 0,
+            small: false,
+        }),
     });
     let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };
     bench.tell(Input::Paged { life, after, page: Page { messages: Vec::new(), through: after } });
