@@ -108,6 +108,7 @@ impl World {
         }
         self.check_stories(true);
         self.devices.clear();
+        self.lingering.clear();
         self.heeded.clear();
         self.chat.clear();
         self.asked.clear();
