@@ -250,13 +250,9 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
     };
     let carried = Carried { span: Span { through: 9, ..span }, messages: vec![coupon(), recall()] };
     let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
-    let refresh = Refresh {
-        missed,
-        latest: vec![online()],
-        counters: counter(40, 1291),
-        carried: None,
-        history: Vec::new(),
-    };
+    let latest = vec![online()];
+    let counters = counter(40, 1291);
+    let refresh = Refresh { missed, latest, counters, carried: None, history: Vec::new() };
     let mut past = History::default();
     past.push(Seq(41), chat(), roomcast::clock::now().instant);
     let snapshot = Snapshot {
