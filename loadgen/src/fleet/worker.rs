@@ -27,8 +27,9 @@ const TURN: Duration = Duration::from_millis(50);
 pub(crate) const SETTLE_NS: u64 = 300_000_000;
 /// The same for a worker with rooms without a device present throughout: longer than a node gathers.
 const QUIET_NS: u64 = 1_500_000_000;
-/// Longest extension of the deadline, so returned devices have their 3 s.
-const RETURN_MAX_NS: u64 = 10_000_000_000;
+/// Longest extension of the deadline: a device that returned before the deadline has its 3 s and the watch for
+/// repeats. Later returns are judged by the time that they had.
+const RETURN_MAX_NS: u64 = APPLY_AGE_MAX_NS + SETTLE_NS;
 const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
 
 /// Runs a worker until its result is sent or stdin closes.

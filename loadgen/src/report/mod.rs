@@ -34,6 +34,10 @@ use crate::wire::frame::Encoding;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
+    /// The reason for an end before the plan's, in words: the figures cover the time until then. `None`: a whole
+    /// run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) partial: Option<String>,
     pub(crate) devices: u32,
     pub(crate) rooms: u32,
     pub(crate) workers: usize,
@@ -240,6 +244,8 @@ pub(crate) enum Verdict {
     Ok,
     /// The generator was late or too busy, so the latencies measure the generator. No promise was broken.
     GeneratorLimited,
+    /// A signal ended the run early. No promise was broken so far.
+    Partial,
     /// No promise was broken.
     ThresholdFailed,
     /// No message was accepted, so nothing was proved.
@@ -372,6 +378,10 @@ impl Report {
                 "generator-limited: no promise was broken, but {}{not_ok}",
                 self.generator.limit(self.lateness.p99_ms).unwrap_or_default()
             ),
+            Verdict::Partial => format!(
+                "PARTIAL: {}; no promise was broken until then{not_ok}",
+                self.partial.as_deref().unwrap_or("ended early")
+            ),
             Verdict::ThresholdFailed => {
                 let failed = self.thresholds.iter().filter(|judged| !judged.holds).count();
                 let asked = self.thresholds.len();
@@ -384,7 +394,9 @@ impl Report {
             Verdict::Violations => {
                 let found =
                     self.violations.found().map(|(kind, found)| format!("{kind} {} times", found.count));
-                format!("VIOLATIONS: {}", found.collect::<Vec<_>>().join(", "))
+                let until = self.partial.iter().map(|partial| format!(" (partial: {partial})"));
+                let until: String = until.collect();
+                format!("VIOLATIONS: {}{until}", found.collect::<Vec<_>>().join(", "))
             }
         }
     }
@@ -395,6 +407,9 @@ impl fmt::Display for Report {
         let Self { devices, rooms, workers, payload_bytes, connect_ms, .. } = self;
         let Self { published, seen, workers_clock_error_ms: clock_error_ms, .. } = self;
         let encoding = self.encoding.subprotocol();
+        if let Some(partial) = &self.partial {
+            writeln!(f, "PARTIAL      {partial}: the figures cover the time until then")?;
+        }
         writeln!(
             f,
             "devices      {devices} in {rooms} rooms, {workers} workers, {encoding} of {payload_bytes} bytes, \

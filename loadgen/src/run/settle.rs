@@ -16,7 +16,7 @@ use crate::publish::publisher::Outcomes;
 use crate::report::ReliableFigures;
 use crate::report::generator::GeneratorFigures;
 use crate::report::last_device::FirstToLastTable;
-use crate::run::stored;
+use crate::run::stored::{self, PullTime};
 use crate::scenario::plan::Plan;
 
 /// The results of all workers.
@@ -146,6 +146,7 @@ impl Merged {
         outcomes: &Outcomes,
         plan: &Plan,
         took_ms: u64,
+        pull_time: &mut PullTime,
     ) -> Option<ReliableFigures> {
         let published = &outcomes.published;
         let mut original = Original::of(plan)?;
@@ -156,8 +157,9 @@ impl Merged {
         let mut unread = false;
         // A room without a reliable message has no stream to pull.
         for room in (0..plan.rooms).filter(|room| published.schedule.messages_of(*room) > 0) {
-            // Each room without an answer costs ten seconds, and one room is proof enough.
-            let pulled = (!unread).then(|| stored::pull(&plan.target, room, &original, &mut self.violations));
+            // A room without an answer uses up the time of all, and one room is proof enough.
+            let pulled = (!unread)
+                .then(|| stored::pull(&plan.target, room, &original, pull_time, &mut self.violations));
             if let Some(Err(reason)) = &pulled {
                 unread = true;
                 self.violations.add(Kind::I1NotStored, 1, || {
