@@ -239,7 +239,9 @@ fn crowd(assignment: Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
     let mut known = Known::new(plan.loads.clone(), &plan.limits, plan.seed);
     known.others = plan.others;
     let mut watch = Watch::new(known, plan.encoding, &plan.target.room_stem, rooms);
-    watch.streams = Original::of(plan).map(|original| Streams::new(original, rooms.iter().copied()));
+    let slow_bytes_per_s = plan.awkward.slow_bytes_per_s;
+    watch.streams =
+        Original::of(plan).map(|original| Streams::new(original, rooms.iter().copied(), slow_bytes_per_s));
     let limits = plan.limits.len();
     watch.readers = (limits > 0).then(|| Readers::new(limits, assignment.own_devices(), *worker, *workers));
     watch.through_restarts = plan.awkward.through_restarts;

@@ -133,6 +133,9 @@ pub(crate) struct ReliableFigures {
     /// From the answer to the time a device applied the message. Deliveries soon after the return of a device
     /// do not count.
     pub(crate) apply: Percentiles,
+    /// The same for slow readers, which have a time of their own.
+    #[serde(default)]
+    pub(crate) apply_slow: Percentiles,
     /// The same from the due time.
     pub(crate) apply_from_due: Percentiles,
     /// `apply_from_due` by the quarter second of the due time.
@@ -168,6 +171,7 @@ impl ReliableFigures {
             retried: outcomes.retried,
             publish: outcomes.answer_latency.percentiles(),
             apply: times.from_answer.percentiles(),
+            apply_slow: times.slow.percentiles(),
             apply_from_due: times.from_due.percentiles(),
             apply_over_time: times.over_time.moments(),
             after_return: after_return.percentiles(),
@@ -200,6 +204,9 @@ impl fmt::Display for ReliableFigures {
             ("apply (back)", &self.after_return),
         ] {
             write_latency(f, name, figures)?;
+        }
+        if self.apply_slow.count > 0 {
+            write_latency(f, "apply (slow)", &self.apply_slow)?;
         }
         let StreamTally { applied, duplicates, acks_sent, acks_dropped, reconnects, stalls, .. } =
             self.devices;

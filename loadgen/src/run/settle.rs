@@ -10,7 +10,7 @@ use crate::figures::latency::Latency;
 use crate::fleet::words::WorkerResult;
 use crate::ledger::{
     Account, ApplyTimes, Case, Kind, RoomSeen, StreamSeen, Tally, Violations, add_fields, check,
-    check_counter, check_one_life, check_stored, check_stream,
+    check_counter, check_one_life, check_stored, check_stream, slow_apply_age_max_ns,
 };
 use crate::publish::publisher::Outcomes;
 use crate::report::ReliableFigures;
@@ -152,7 +152,8 @@ impl Merged {
         let mut original = Original::of(plan)?;
         original.reliable.schedule.start_ns = published.schedule.start_ns;
         let timed_from_ns = published.schedule.start_ns + plan.warm_up_ms * 1_000_000;
-        let mut times = ApplyTimes::since(timed_from_ns);
+        let mut times =
+            ApplyTimes::since(timed_from_ns, slow_apply_age_max_ns(plan.awkward.slow_bytes_per_s));
         let ttl_ns = original.ttl_ns();
         let mut unread = false;
         // A room without a reliable message has no stream to pull.
