@@ -301,8 +301,8 @@ impl StreamLife<'_> {
             let ms = took_ns(tick) / 1_000_000;
             let allowed_ms = times.slow_age_max_ns / 1_000_000;
             format!(
-                "I2 room {}: device {device}, a slow reader, applied offset {offset} {ms} ms after it was durable; at its \
-                 rate {allowed_ms} ms are allowed",
+                "I2 room {}: device {device}, a slow reader, applied offset {offset} {ms} ms after it was durable; \
+                 at its rate {allowed_ms} ms are allowed",
                 self.seen.room
             )
         });
