@@ -36,7 +36,7 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 35] = [
+const BRANCHES: [&str; 37] = [
     "partial write",
     "remainder",
     "behind",
@@ -61,6 +61,8 @@ const BRANCHES: [&str; 35] = [
     "close stream_changed",
     "crash",
     "clock jump",
+    "bad page",
+    "room aside",
     "parked join",
     "parked publish",
     "late ack for an earlier segment",

@@ -44,7 +44,7 @@ impl Node {
         let peers = mesh(heat.shards, LaneBounds::default()).into_iter().enumerate();
         let shard = |(index, peers)| Shard::new(Plan { index, ..plan.clone() }, peers, now.instant);
         let wakes = (0..heat.shards).map(|_| Box::new(|| ()) as Wake).collect();
-        let writer = Writer::new(Box::new(SimStore::new(now)), wakes);
+        let writer = Writer::new(Box::new(SimStore::new(now)), wakes, now);
         Self {
             shards: peers.map(shard).collect(),
             busy: vec![false; heat.shards],

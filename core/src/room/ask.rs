@@ -14,7 +14,7 @@ use super::policy::TypePolicy;
 use super::receipt::Acks;
 use super::tally::RoomTally;
 use super::view::{RecallView, ReceiptView, StreamRefusal};
-use crate::now::Now;
+use crate::now::{Now, millis};
 
 /// The wire size of a recall beside its type: `{"type":"","payload":null,"at":…,"offset":…,"recall":…},` with
 /// the largest numbers.
@@ -23,12 +23,11 @@ const RECALL_BYTES: usize = 128;
 impl Room {
     /// Answers an ask. The stream is ready, or not worth waiting for.
     pub(super) fn ask(&mut self, ticket: u64, ask: Ask, now: Now, tally: &mut RoomTally) {
-        self.stream.age(now.unix_ms);
         let known = self.known_epoch();
         let told = match (ask, known) {
             (Ask::Receipt { offset }, known) => {
-                let acks =
-                    self.stream.entries.entry(offset).map_or_else(Acks::default, |entry| entry.acks.clone());
+                let entry = self.stream.entries.entry(offset).filter(|entry| !entry.is_unsent);
+                let acks = entry.map_or_else(Acks::default, |entry| entry.acks.clone());
                 let receipt = known.and_then(|epoch| {
                     let entry = self.stream.durable_entry(offset).ok_or(StreamRefusal::NoOffset)?;
                     Ok(Box::new(self.receipt(epoch, entry)))
@@ -82,7 +81,7 @@ impl Room {
         let message = Message {
             // The recall lives as long as what it takes back would have: devices that come back until then
             // must hear of it.
-            ttl: Duration::from_millis(entry.expires_ms.saturating_sub(now.unix_ms)),
+            ttl: Duration::from_millis(millis(entry.expires.saturating_duration_since(now.instant))),
             recall: offset,
             wire_bytes: RECALL_BYTES + entry.type_name.as_str().len(),
             ..Message::new(type_name, TypePolicy::of(Class::Reliable), payload)
@@ -104,6 +103,7 @@ impl Room {
 
     /// The home's part of a receipt.
     fn receipt(&self, epoch: Epoch, entry: &Entry) -> ReceiptView {
+        let unless_unsent = |count| if entry.is_unsent { 0 } else { count };
         ReceiptView {
             room: self.name.to_string(),
             epoch,
@@ -116,9 +116,10 @@ impl Room {
             recalled: entry.recalled_by > 0,
             recalled_by: (entry.recalled_by > 0).then_some(entry.recalled_by),
             since: self.stream.counted_since_ms,
-            online: entry.receipt.online,
-            acknowledged: entry.receipt.returned,
-            left: self.stream.entries.left(entry, self.stream.sent),
+            // Devices acknowledge the offset of a message that went to nobody together with its successor.
+            online: unless_unsent(entry.receipt.online),
+            acknowledged: unless_unsent(entry.receipt.returned),
+            left: unless_unsent(self.stream.entries.left(entry, self.stream.sent)),
             pending: 0,
             ack_ms: None,
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use super::departed::Departed;
 use super::entry::Entry;
@@ -14,16 +14,18 @@ use super::exchange::Reach;
 use super::id::MessageId;
 use super::message::Message;
 use super::receipt::Receipt;
+use super::stored::Record;
 use crate::limits::{ID_AGE_MAX, RECEIPT_DEVICES_MAX, RECEIPTS_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX};
-use crate::now::millis;
 
 /// The entries of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     /// In order of offset.
     entries: VecDeque<Entry>,
-    /// Expiry (unix milliseconds) and offset of each living entry.
-    expiries: BTreeSet<(u64, u64)>,
+    /// Expiry and offset of each living entry.
+    expiries: BTreeSet<(Instant, u64)>,
+    /// Messages that died so far.
+    pub(super) deaths: u64,
     /// Invariant: the bytes of the living entries.
     alive_bytes: usize,
     /// Names of devices in receipts, at most `RECEIPT_DEVICES_MAX`.
@@ -52,16 +54,23 @@ impl Entries {
         self.entry(offset).is_some_and(|entry| entry.is_alive)
     }
 
+    /// Returns true if the message at `offset` has expired by `now`.
+    pub(super) fn has_expired(&self, offset: u64, now: Instant) -> bool {
+        self.entry(offset).is_none_or(|entry| entry.expires <= now)
+    }
+
     /// The first offset in the reach whose message is alive.
     pub(super) fn first_alive(&self, reach: Reach) -> Option<u64> {
         self.within(reach).find(|entry| entry.is_alive).map(|entry| entry.offset)
     }
 
     /// Takes in a message with a new offset, or from the store.
-    pub(super) fn push(&mut self, message: &Message) {
-        let entry = Entry::of(message);
-        self.expiries.insert((entry.expires_ms, entry.offset));
-        self.alive_bytes += entry.bytes;
+    pub(super) fn push(&mut self, record: &Record, now: Instant) {
+        let entry = Entry::of(record, now);
+        if entry.is_alive {
+            self.expiries.insert((entry.expires, entry.offset));
+            self.alive_bytes += entry.bytes;
+        }
         self.entries.push_back(entry);
         // Of dead messages only receipts are kept, and those have a bound.
         while self.entries.len() > RECEIPTS_MAX
@@ -78,7 +87,7 @@ impl Entries {
         let mut ids = Vec::new();
         while let Some(entry) = self.entries.pop_back_if(|entry| entry.offset > durable) {
             if entry.is_alive {
-                self.expiries.remove(&(entry.expires_ms, entry.offset));
+                self.expiries.remove(&(entry.expires, entry.offset));
                 self.alive_bytes -= entry.bytes;
             }
             ids.extend(entry.id);
@@ -112,13 +121,14 @@ impl Entries {
     }
 
     /// Ends the lives of expired messages, and lets go of outdated dead entries.
-    pub(super) fn age(&mut self, now_ms: u64) -> bool {
-        while let Some((expires_ms, offset)) = self.expiries.first().copied()
-            && expires_ms <= now_ms
+    pub(super) fn age(&mut self, now: Instant) -> bool {
+        while let Some((expires, offset)) = self.expiries.first().copied()
+            && expires <= now
         {
             self.die(offset);
         }
-        let is_old = |entry: &mut Entry| !entry.is_alive && entry.at_ms + millis(ID_AGE_MAX) < now_ms;
+        let is_old =
+            |entry: &mut Entry| !entry.is_alive && now.saturating_duration_since(entry.accepted) > ID_AGE_MAX;
         while let Some(entry) = self.entries.pop_front_if(is_old) {
             self.names -= entry.receipt.names();
         }
@@ -180,10 +190,10 @@ impl Entries {
     }
 
     /// Counts an acknowledgement of messages older than the member's segment.
-    pub(super) fn acked_early(&mut self, reach: Reach, now_ms: u64) {
+    pub(super) fn acked_early(&mut self, reach: Reach, now: Instant) {
         let from = self.index_after(reach.after);
         for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= reach.through) {
-            entry.acks.add(Duration::from_millis(now_ms.saturating_sub(entry.at_ms)));
+            entry.acks.add(now.saturating_duration_since(entry.accepted));
         }
     }
 
@@ -205,10 +215,11 @@ impl Entries {
         // A recall may find its message expired already.
         let Some(entry) = self.entry_mut(offset).filter(|entry| entry.is_alive) else { return };
         entry.is_alive = false;
-        let expiry = (entry.expires_ms, offset);
+        let expiry = (entry.expires, offset);
         let bytes = entry.bytes;
         self.expiries.remove(&expiry);
         self.alive_bytes -= bytes;
+        self.deaths += 1;
     }
 
     fn index_of(&self, offset: u64) -> Option<usize> {

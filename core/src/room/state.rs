@@ -58,6 +58,13 @@ impl RoomState {
         }
     }
 
+    /// An accepted reliable message expired before it could leave. Devices account for it by its offset.
+    pub(super) fn expired(&mut self, type_name: &TypeName) {
+        if let Some(column) = self.account.column(type_name) {
+            column.shed[ShedReason::Expired as usize] += 1;
+        }
+    }
+
     /// Adds the waiting increments to the totals, as of the batch `seq`.
     pub(super) fn tell_counters(&mut self, seq: Seq) -> Vec<CounterChange> {
         for (type_name, delivered) in self.counters.waiting() {
