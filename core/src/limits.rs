@@ -68,7 +68,7 @@ pub const LATEST_KEYS_MAX: usize = 128;
 pub const LATEST_PAYLOAD_BYTES_MAX: usize = 4 * KIB;
 /// Counter types of a room. Above: `shed: counter_types_full`.
 pub const COUNTER_TYPES_MAX: usize = 32;
-/// Types in the account of a room. Above: `shed: types_full`.
+/// Types in the account of a room, beside the reliable ones and `online`. Above: `shed: types_full`.
 pub const ROOM_TYPES_MAX: usize = 256;
 /// Seqs in the account of a room. Above: a member with a longer gap is closed, resumably.
 pub const ACCOUNT_SEQS_MAX: u64 = 2048;
@@ -91,7 +91,7 @@ pub const AUDIENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two flushes of a room with at most `flush.direct_members` members.
 pub const DIRECT_SPACING: Duration = Duration::from_millis(10);
 
-/// Alive reliable messages of a room; a recall stands in the place of its message. Above: 503 `stream_full`.
+/// Alive reliable messages of a room, recalls aside ([`STREAM_RECALLS_MAX`]). Above: 503 `stream_full`.
 pub const STREAM_MESSAGES_MAX: usize = 1024;
 /// Encoded bytes of a room's alive reliable messages. Above: 503 `stream_full`.
 pub const STREAM_BYTES_MAX: usize = 8 * MIB;
@@ -99,11 +99,12 @@ pub const STREAM_BYTES_MAX: usize = 8 * MIB;
 pub const TAIL_MESSAGES_MAX: usize = 64;
 /// Encoded bytes of the reliable messages in a room's memory. Above: as for [`TAIL_MESSAGES_MAX`].
 pub const TAIL_BYTES_MAX: usize = MIB;
+/// Living recalls of a room beside the living messages. Above: further recalls take a message's place.
+pub const STREAM_RECALLS_MAX: usize = STREAM_MESSAGES_MAX;
 /// Reliable messages with a receipt in a room, dead messages included. Above: the oldest dead messages lose
 /// the receipt.
-pub const RECEIPTS_MAX: usize = 2 * STREAM_MESSAGES_MAX;
-/// Names in the receipts of a room: devices that left without an acknowledgement, counted once for each
-/// message. Above: further devices count as connections.
+pub const RECEIPTS_MAX: usize = 3 * STREAM_MESSAGES_MAX;
+/// Names in the receipts of a room. Above: further devices count as connections.
 pub const RECEIPT_DEVICES_MAX: usize = 65_536;
 /// Encoded bytes of reliable messages in a carry. Above: the rest waits for the next carry, but a frame takes
 /// at least the first message.
@@ -429,6 +430,7 @@ const _: () = {
     );
     assert!(TAIL_BYTES_MAX <= STREAM_BYTES_MAX);
     assert!(TAIL_MESSAGES_MAX <= STREAM_MESSAGES_MAX);
+    assert!(STREAM_MESSAGES_MAX + STREAM_RECALLS_MAX <= RECEIPTS_MAX, "the alive ones keep their receipts");
     assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
     assert!(PULLS_MAX < HALF_OPEN_MAX as u64, "readers of history leave places for joins");
     assert!(

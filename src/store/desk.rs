@@ -49,7 +49,7 @@ pub(super) struct Desk {
     pub(super) outlet: Arc<Outlet>,
     /// A request taken from the queue, and kept for a later turn.
     pub(super) held: Option<SentRequest>,
-    /// Answers to appends given so far.
+    /// Answers to writes given so far.
     answered: u64,
     /// Lives with a failed append, maybe not known to the shard yet.
     broken: BTreeMap<RoomName, Broken>,
@@ -59,7 +59,7 @@ pub(super) struct Desk {
 struct Broken {
     life: u64,
     error: StoreError,
-    /// The number of the failing answer. A shard with this many answers to appends taken knows of the failure.
+    /// The number of the failing answer. A shard with this many answers to writes taken knows of the failure.
     answer: u64,
 }
 
@@ -70,7 +70,7 @@ impl Desk {
     }
 
     pub(super) fn answer(&mut self, answer: StoreAnswer) {
-        self.answered += u64::from(answer.is_of_append());
+        self.answered += u64::from(answer.is_of_write());
         if let StoreAnswer::Failed { room, life, asked: Asked::Append, error } = &answer {
             let broken = Broken { life: *life, error: *error, answer: self.answered };
             self.broken.insert(room.clone(), broken);
@@ -78,14 +78,14 @@ impl Desk {
         self.outlet.answer(answer);
     }
 
-    /// The error of an earlier append of the same life, if one failed. `appends_taken` counts the answers to
-    /// appends taken by the shard before the append.
-    pub(super) fn broken_life(&mut self, append: &Append, appends_taken: u64) -> Option<StoreError> {
+    /// The error of an earlier append of the same life, if one failed. `writes_taken` counts the answers to
+    /// writes taken by the shard before the append.
+    pub(super) fn broken_life(&mut self, append: &Append, writes_taken: u64) -> Option<StoreError> {
         if self.broken.is_empty() {
             return None;
         }
         // A shard that has taken the failing answer has begun another life.
-        self.broken.retain(|_, broken| broken.answer > appends_taken);
+        self.broken.retain(|_, broken| broken.answer > writes_taken);
         self.broken.get(&append.room).filter(|broken| broken.life == append.life).map(|broken| broken.error)
     }
 }
@@ -121,6 +121,11 @@ impl Gathered {
         self.bytes += append.wire_bytes();
         self.appends.push(append);
         self.order.push(AnswerDue { desk, refused: None });
+    }
+
+    /// True if an append of the desk waits for the commit.
+    pub(super) fn is_from(&self, desk: usize) -> bool {
+        self.order.iter().any(|place| place.desk == desk)
     }
 
     /// True if an append of the room waits for the commit.

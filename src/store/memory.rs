@@ -145,6 +145,17 @@ impl Store for Memory {
         in_order(appends, |append| Ok(self.append_one(append, now)))
     }
 
+    fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
+        let Some(stream) = self.rooms.remove(room) else { return Ok(false) };
+        self.expiries.remove(&(stream.forget_ms, 0, room.clone()));
+        for KeptRow { marks, message } in stream.rows.values() {
+            // An expiry left behind would take a row of the next stream with it.
+            self.expiries.remove(&(marks.delete_at_ms(message), message.offset, room.clone()));
+            self.bytes -= stored_bytes(room, message);
+        }
+        Ok(true)
+    }
+
     fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError> {
         let now_ms = now.stamp.store_ms;
         let mut purged = Purged::default();

@@ -3,8 +3,8 @@
 //! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers cannot overflow. The
 //! writer and the readers answer. Appends are answered in their order, and reads as they end.
 //!
-//! A load or a page goes straight to the readers, past a commit that takes its time. Behind an append of the
-//! same room under way the read goes to the writer, because it has to see the append.
+//! A load or a page goes straight to the readers, past a commit that takes its time. Behind a write of the same
+//! room under way the read goes to the writer, because it has to see the write.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use roomcast_core::room::id::RoomName;
 #[derive(Debug)]
 pub(super) struct SentRequest {
     pub(super) request: StoreRequest,
-    /// Answers to appends taken by the shard before the request.
-    pub(super) appends_taken: u64,
+    /// Answers to writes taken by the shard before the request.
+    pub(super) writes_taken: u64,
 }
 
 /// The queues between a shard and the writer.
@@ -51,11 +51,11 @@ pub struct Port {
     reads: Option<WayToReaders>,
     sent: u64,
     taken: u64,
-    /// Answers to appends among `taken`.
-    appends_taken: u64,
-    /// The appends under way, in order.
-    appends: VecDeque<AppendUnderWay>,
-    /// Invariant: the sum of the bytes of `appends`.
+    /// Answers to writes among `taken`.
+    writes_taken: u64,
+    /// The writes under way, in order.
+    writes: VecDeque<WriteUnderWay>,
+    /// Invariant: the sum of the bytes of `writes`.
     bytes: usize,
 }
 
@@ -68,23 +68,14 @@ pub(super) struct WayToReaders {
 }
 
 #[derive(Debug)]
-struct AppendUnderWay {
+struct WriteUnderWay {
     room: RoomName,
     bytes: usize,
 }
 
 impl Port {
     pub(super) fn new(passage: Arc<Passage>, writer: Thread, reads: Option<WayToReaders>) -> Self {
-        Self {
-            passage,
-            writer,
-            reads,
-            sent: 0,
-            taken: 0,
-            appends_taken: 0,
-            appends: VecDeque::new(),
-            bytes: 0,
-        }
+        Self { passage, writer, reads, sent: 0, taken: 0, writes_taken: 0, writes: VecDeque::new(), bytes: 0 }
     }
 
     /// Sends a request. Each sent request gets exactly one answer.
@@ -95,7 +86,7 @@ impl Port {
     pub fn send(&mut self, request: StoreRequest) -> Result<(), (StoreRequest, StoreError)> {
         let bytes = match &request {
             StoreRequest::Append(append) => append.wire_bytes(),
-            StoreRequest::Load { .. } | StoreRequest::Page { .. } => 0,
+            StoreRequest::Load { .. } | StoreRequest::Page { .. } | StoreRequest::Forget { .. } => 0,
         };
         // A single request larger than the bound passes, or it would be refused for ever.
         if self.outstanding() == STORE_WAITING_MAX
@@ -104,16 +95,16 @@ impl Port {
             return Err((request, StoreError::Busy));
         }
         self.sent += 1;
-        if let StoreRequest::Append(append) = &request {
-            self.appends.push_back(AppendUnderWay { room: append.room.clone(), bytes });
+        if matches!(request, StoreRequest::Append(_) | StoreRequest::Forget { .. }) {
+            self.writes.push_back(WriteUnderWay { room: request.room().clone(), bytes });
             self.bytes += bytes;
         } else if let Some(reads) = &self.reads
-            && !self.appends.iter().any(|append| append.room == *request.room())
+            && !self.writes.iter().any(|write| write.room == *request.room())
         {
             reads.queue.push(DueRead { desk: reads.desk, request });
             return Ok(());
         }
-        let sent = SentRequest { request, appends_taken: self.appends_taken };
+        let sent = SentRequest { request, writes_taken: self.writes_taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");
         // A token for the next park, so no wake is lost between the writer's turn and its park. The call
         // enters the kernel only if the thread is parked.
@@ -125,10 +116,10 @@ impl Port {
     pub fn next_answer(&mut self) -> Option<StoreAnswer> {
         let answer = self.passage.answers.pop()?;
         self.taken += 1;
-        if answer.is_of_append() {
-            self.appends_taken += 1;
-            // Answers to appends come in the order of the appends.
-            self.bytes -= self.appends.pop_front().map_or(0, |append| append.bytes);
+        if answer.is_of_write() {
+            self.writes_taken += 1;
+            // Answers to writes come in the order of the writes.
+            self.bytes -= self.writes.pop_front().map_or(0, |write| write.bytes);
         }
         Some(answer)
     }
@@ -141,8 +132,13 @@ impl Port {
 }
 
 impl StoreAnswer {
-    /// True for the answer to an append.
-    pub(super) fn is_of_append(&self) -> bool {
-        matches!(self, Self::Durable { .. } | Self::Failed { asked: Asked::Append, .. })
+    /// True for the answer to an append, or to the removal of a stream.
+    pub(super) fn is_of_write(&self) -> bool {
+        matches!(
+            self,
+            Self::Durable { .. }
+                | Self::Forgotten { .. }
+                | Self::Failed { asked: Asked::Append | Asked::Forget, .. }
+        )
     }
 }

@@ -162,7 +162,7 @@ impl ReaderParts {
                 let page = self.reader.page(room, *after, *bytes_max)?;
                 Ok(StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page })
             }
-            StoreRequest::Append(_) => unreachable!("the writer appends"),
+            StoreRequest::Append(_) | StoreRequest::Forget { .. } => unreachable!("the writer writes"),
         }
     }
 }

@@ -295,33 +295,35 @@ impl Writer {
         let Some(sent) = desk.held.take().or_else(|| desk.outlet.passage.requests.pop()) else {
             return DeskTake::Nothing;
         };
-        let SentRequest { request, appends_taken } = sent;
+        let SentRequest { request, writes_taken } = sent;
         let append = match request {
             StoreRequest::Append(append) => append,
             request => {
-                // A read must see the earlier appends of its room, which are stored at the end of the turn.
-                // The bound keeps a storm of loads from delaying the commit of all other shards, where the
-                // writer reads by itself.
+                // A read must see the earlier appends of its room, which are stored at the end of the turn, and
+                // a removal is answered behind all earlier appends of its shard. The bound keeps a storm of
+                // loads from delaying the commit of all other shards, where the writer reads by itself.
+                let is_forget = matches!(request, StoreRequest::Forget { .. });
                 let is_full = self.reads.is_none() && *reads == STORE_TURN_READS_MAX;
-                if is_full || gathered.is_of(request.room()) {
-                    desk.held = Some(SentRequest { request, appends_taken });
+                if is_full || gathered.is_of(request.room()) || (is_forget && gathered.is_from(index)) {
+                    desk.held = Some(SentRequest { request, writes_taken });
                     return DeskTake::Nothing;
                 }
                 *reads += 1;
                 match &self.reads {
+                    _ if is_forget => self.forget(index, request, now),
                     Some(readers) => readers.push(DueRead { desk: index, request }),
                     None => self.read(index, request, now),
                 }
                 return DeskTake::Taken;
             }
         };
-        if let Some(error) = desk.broken_life(&append, appends_taken) {
+        if let Some(error) = desk.broken_life(&append, writes_taken) {
             let refused = Some(StoreRequest::Append(append).failed(error));
             gathered.order.push(AnswerDue { desk: index, refused });
         } else if gathered.has_room_for(&append) {
             gathered.push(index, append);
         } else {
-            desk.held = Some(SentRequest { request: StoreRequest::Append(append), appends_taken });
+            desk.held = Some(SentRequest { request: StoreRequest::Append(append), writes_taken });
             return DeskTake::Nothing;
         }
         DeskTake::Taken
@@ -341,7 +343,7 @@ impl Writer {
             StoreRequest::Page { room, life, after, bytes_max } => self
                 .call(|store| store.page(room, *after, *bytes_max))
                 .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
-            StoreRequest::Append(_) => unreachable!("an append is gathered"),
+            StoreRequest::Append(_) | StoreRequest::Forget { .. } => unreachable!("a read is asked for"),
         };
         let answer = match answer {
             Ok(answer) => {
@@ -353,6 +355,20 @@ impl Writer {
                 if !self.store.is_open() {
                     self.reopen_at_once(now);
                 }
+                request.failed(StoreError::Failing)
+            }
+        };
+        self.desks[desk].answer(answer);
+    }
+
+    /// Removes the stream of a room and answers. Nothing else fails with a removal that fails.
+    fn forget(&mut self, desk: usize, request: StoreRequest, now: Now) {
+        let StoreRequest::Forget { room, life } = &request else { unreachable!("a removal is asked for") };
+        let answer = match self.call(|store| store.forget(room)) {
+            Ok(existed) => StoreAnswer::Forgotten { room: room.clone(), life: *life, existed },
+            Err(why) => {
+                self.health.failed(&why, now);
+                self.reopen_at_once(now);
                 request.failed(StoreError::Failing)
             }
         };

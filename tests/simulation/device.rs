@@ -123,6 +123,8 @@ pub(crate) struct Device {
     pub(crate) healthy: bool,
     /// True: the device reads nothing.
     pub(crate) stalled: bool,
+    /// True: the device has another connection since, and will never hear of this one again.
+    pub(crate) deaf: bool,
     /// Every frame with its room, in the order of arrival.
     pub(crate) heard: Vec<(String, Heard)>,
     /// Rooms with a request to join and none to leave.
@@ -154,6 +156,7 @@ impl Device {
             pipe,
             healthy,
             stalled: false,
+            deaf: false,
             heard: Vec::new(),
             rooms: Vec::new(),
             errors: Vec::new(),
@@ -165,7 +168,7 @@ impl Device {
 
     /// True while the connection stands.
     pub(crate) fn is_open(&self) -> bool {
-        self.closed.is_none() && !self.pipe.borrow().ended
+        self.closed.is_none() && !self.deaf && !self.pipe.borrow().ended
     }
 
     /// True if the last frame about the room shows the device as a member.

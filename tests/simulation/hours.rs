@@ -98,6 +98,7 @@ impl World {
         }
         self.check_stories(true);
         self.devices.clear();
+        self.lingering.clear();
         self.heeded.clear();
         self.chat.clear();
         self.asked.clear();

@@ -22,6 +22,7 @@ mod oracle;
 mod promotion;
 mod publisher;
 mod quiet;
+mod receipts;
 mod regressions;
 mod scatter;
 mod socket;
@@ -36,7 +37,7 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 37] = [
+const BRANCHES: [&str; 39] = [
     "partial write",
     "remainder",
     "behind",
@@ -66,6 +67,8 @@ const BRANCHES: [&str; 37] = [
     "parked join",
     "parked publish",
     "late ack for an earlier segment",
+    "device on two connections",
+    "forgotten stream",
     "applied",
     "promoted",
     "demoted",

@@ -22,6 +22,9 @@ impl World {
     pub(crate) fn settle(&mut self) {
         self.say("settle".to_owned());
         self.heal();
+        while !self.lingering.is_empty() {
+            self.find_dead();
+        }
         for device in &mut self.devices {
             device.stalled = false;
             device.pipe.borrow_mut().capacity = usize::MAX;

@@ -51,7 +51,28 @@ of_every_store!(
     an_append_recreates_the_entry_of_a_room_that_was_forgotten,
     a_load_has_a_record_of_each_message_and_the_tail_whole,
     rows_expire_by_the_time_of_acceptance_on_the_store_s_clock,
+    a_forgotten_stream_leaves_nothing_and_another_begins,
 );
+
+fn a_forgotten_stream_leaves_nothing_and_another_begins(make: Make) {
+    let mut store = make(u64::MAX);
+    assert!(!store.forget(&room("a")).unwrap());
+    store.put(&[append("a", 1..=3), append("ab", 1..=1)]).unwrap();
+    let others = {
+        let mut store = make(u64::MAX);
+        store.put(&[append("ab", 1..=1)]).unwrap();
+        store.holdings().bytes
+    };
+    assert!(store.forget(&room("a")).unwrap());
+    assert_eq!(store.holdings().bytes, others);
+    store.reopen().unwrap();
+    assert!(store.whole(&room("a")).unwrap().is_none());
+    assert_eq!(offsets(&mut *store, "ab"), [1]);
+    let later = Append { epoch: Epoch(5), ..append("a", 1..=2) };
+    assert_eq!(store.put(&[later]).unwrap(), [Ok(())]);
+    let stream = store.whole(&room("a")).unwrap().unwrap();
+    assert_eq!((stream.epoch, stream.head), (Epoch(5), 2));
+}
 
 fn what_was_stored_comes_back(make: Make) {
     let mut store = make(u64::MAX);
@@ -312,6 +333,10 @@ impl Twins {
                 assert_eq!(self.memory.purge(now, rows_max), self.file.purge(now, rows_max));
             }
             7 if self.random.u8(..10) == 0 => self.now_ms += 3 * DAY_MS,
+            7 if self.random.u8(..10) == 0 => {
+                let name = room(["a", "b", "c"][self.random.usize(..3)]);
+                assert_eq!(self.memory.forget(&name), self.file.forget(&name));
+            }
             8 => self.file.reopen().unwrap(),
             _ => {
                 let name = room(["a", "b", "c"][self.random.usize(..3)]);

@@ -25,7 +25,7 @@ use super::{Offer, Sink};
 use crate::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{CarryWant, Census, Departure, Reach, RefreshWant};
+use crate::room::{CarryWant, Census, Departure, EarlyAck, Reach, RefreshWant};
 
 /// A new member, with the place at the welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +189,8 @@ impl Segment {
         Departure {
             encoding,
             epoch: self.epoch,
-            acked: acked.through.max(acked.counts_from),
+            acked: acked.through,
+            counts_from: acked.counts_from,
             device: acked.device,
         }
     }
@@ -205,6 +206,12 @@ impl Segment {
         self.cursors.acks(offset)
     }
 
+    /// Named devices of members with an acknowledgement at or past `offset`. Cost: one walk over the members.
+    #[must_use]
+    pub fn devices_with(&self, offset: u64) -> Vec<u64> {
+        self.cursors.devices_with(offset, &self.members)
+    }
+
     /// Takes offset and tally of messages for the home to keep: tallies without a place here, and all tallies
     /// of a segment without members.
     pub fn give_up_tallies(&mut self) -> Vec<(u64, Acks)> {
@@ -216,7 +223,7 @@ impl Segment {
 
     /// Takes acknowledgements for the home to count, noted since the last call: messages without a tally
     /// here.
-    pub fn take_early_acks(&mut self) -> Vec<Reach> {
+    pub fn take_early_acks(&mut self) -> Vec<EarlyAck> {
         std::mem::take(&mut self.cursors.early)
     }
 
@@ -592,6 +599,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::STREAM_MESSAGES_MAX;
     use crate::now::Now;
 
     /// A sink that notes the frames of each connection, and refuses frames for the `full` connections.
@@ -815,8 +823,28 @@ mod tests {
         segment.leave(former);
         let returned = segment.join(placed(2, 1, 3, 3), now);
         assert!(segment.acknowledge(returned, 3, now));
-        assert_eq!(segment.take_early_acks(), [Reach { after: 0, through: 3 }]);
+        let reach = Reach { after: 0, through: 3 };
+        assert_eq!(segment.take_early_acks(), [EarlyAck { reach, is_named: false }]);
         assert_eq!(segment.acks(3), None);
+    }
+
+    /// A jump past the tallies left the older ones in front of the gap. Acknowledgements of the gap were then
+    /// counted nowhere.
+    #[test]
+    fn a_jump_past_the_tallies_loses_no_acknowledgement() {
+        let mut segment = segment(1);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
+        let through = 5 + 2 * STREAM_MESSAGES_MAX as u64;
+        let _ = segment.arrive(reliable(1, 0, 5, now));
+        run(&mut segment, &mut notes, now);
+        let _ = segment.arrive(reliable(2, 5, through, now));
+        run(&mut segment, &mut notes, now);
+        assert!(segment.acknowledge(0, through, now));
+        let reach = Reach { after: 0, through: through - STREAM_MESSAGES_MAX as u64 };
+        assert_eq!(segment.take_early_acks(), [EarlyAck { reach, is_named: false }]);
+        let counted = (reach.through + 1..=through).filter_map(|offset| segment.acks(offset));
+        assert_eq!(counted.map(|acks| acks.count).sum::<u64>(), STREAM_MESSAGES_MAX as u64);
     }
 
     #[test]

@@ -47,10 +47,15 @@ impl Shown {
             return self.granted;
         }
         self.forget_what_is_past(now);
-        let since = self.asked_at.map_or(SECOND, |asked| now.saturating_duration_since(asked).min(SECOND));
-        self.asked_at = Some(now);
         let per_second = per_second as usize;
         let free = per_second.saturating_sub(self.sum);
+        // A flush for other messages. Taken as a question, it would start the flow anew, and the burst behind
+        // it would get half of what the second has room for.
+        if waiting == 0 {
+            return free;
+        }
+        let since = self.asked_at.map_or(SECOND, |asked| now.saturating_duration_since(asked).min(SECOND));
+        self.asked_at = Some(now);
         let fresh = per_second * usize::try_from(since.as_millis()).unwrap_or(0) / 1000;
         // Rounded up: at 1 a second half of `free` would be 0 for ever.
         self.granted = if waiting <= free { free } else { free.min(fresh.max(free.div_ceil(2))) };
@@ -141,6 +146,16 @@ mod tests {
         assert_eq!(shown.allowance(40, 16, soon), 16, "all that wait fit");
         let soon = now + Duration::from_millis(200);
         assert_eq!(shown.allowance(40, 17, soon), 8, "they do not");
+    }
+
+    /// A gift before a burst of chat used to halve the burst: its flush counted as a question.
+    #[test]
+    fn a_flush_without_any_of_them_changes_nothing_for_the_next() {
+        let mut shown = Shown::default();
+        let now = Now::made_up().instant;
+        assert_eq!(shown.allowance(20, 0, now), 20);
+        let soon = now + Duration::from_millis(10);
+        assert_eq!(shown.allowance(20, 40, soon), 20);
     }
 
     #[test]

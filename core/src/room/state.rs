@@ -15,7 +15,7 @@ use super::exchange::{Carried, Opening, Refresh, Snapshot};
 use super::history::{History, Past};
 use super::id::{Run, Seen, Seq, TypeName};
 use super::latest::Latest;
-use super::message::{Class, ShedReason};
+use super::message::{Class, Message, ShedReason};
 use super::tally::RoomTally;
 use crate::limits::WELCOME_BYTES_MAX;
 
@@ -32,13 +32,9 @@ pub(super) struct RoomState {
 
 impl RoomState {
     pub(super) fn accepted(&mut self, class: Class, type_name: &TypeName) {
-        let Some(column) = self.account.column(type_name) else {
-            // The store may give back a type for which there is no column left. Its messages are sent all the
-            // same.
-            return assert!(
-                class == Class::Reliable,
-                "other messages are accepted if their type is admitted"
-            );
+        let column = match class {
+            Class::Reliable => self.account.reserved_column(type_name),
+            _ => self.account.column(type_name).expect("messages are accepted if their type is admitted"),
         };
         column.accepted += 1;
         // Devices account for reliable messages by offset, and for counters by total.
@@ -52,8 +48,12 @@ impl RoomState {
         }
     }
 
-    pub(super) fn refused(&mut self, type_name: &TypeName, reason: ShedReason) {
-        if let Some(column) = self.account.column_of_refused(type_name) {
+    pub(super) fn refused(&mut self, class: Class, type_name: &TypeName, reason: ShedReason) {
+        let column = match class {
+            Class::Reliable => Some(self.account.reserved_column(type_name)),
+            _ => self.account.column_of_refused(type_name),
+        };
+        if let Some(column) = column {
             column.refused[reason as usize] += 1;
         }
     }
@@ -62,6 +62,14 @@ impl RoomState {
     pub(super) fn expired(&mut self, type_name: &TypeName) {
         if let Some(column) = self.account.column(type_name) {
             column.shed[ShedReason::Expired as usize] += 1;
+        }
+    }
+
+    /// Makes a place for the engine's own message, beside the bounds of publishers.
+    pub(super) fn make_place(&mut self, own: &Message) {
+        self.account.reserved_column(&own.type_name);
+        if let Some(key) = &own.key {
+            self.latest.make_place(&own.type_name, key);
         }
     }
 

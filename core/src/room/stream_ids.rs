@@ -14,6 +14,8 @@ pub(super) struct KnownId {
     pub(super) fingerprint: Fingerprint,
     pub(super) offset: u64,
     accepted: Instant,
+    /// The store failed, and may have stored the message or not. The next load tells.
+    pub(super) is_unsure: bool,
 }
 
 /// The ids of a stream.
@@ -29,9 +31,22 @@ impl StreamIds {
     /// Remembers the id of a message, if any.
     pub(super) fn remember(&mut self, record: &Record) {
         let Record { id: Some(id), fingerprint, offset, accepted, .. } = record else { return };
-        let known = KnownId { fingerprint: *fingerprint, offset: *offset, accepted: *accepted };
+        let known =
+            KnownId { fingerprint: *fingerprint, offset: *offset, accepted: *accepted, is_unsure: false };
         self.known.insert(id.clone(), known);
         self.in_order.push_back((*accepted, id.clone()));
+    }
+
+    /// Notes that the message of an id may be stored or not.
+    pub(super) fn doubt(&mut self, id: &MessageId) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.is_unsure = true;
+        }
+    }
+
+    /// Forgets the ids in doubt: the store has told what it holds.
+    pub(super) fn end_doubt(&mut self) {
+        self.known.retain(|_, known| !known.is_unsure);
     }
 
     /// Lets go of outdated ids. Returns whether some are left.

@@ -9,7 +9,6 @@ use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::{RoomSettings, Unfit};
-use roomcast_core::room::receipt::Acks;
 use roomcast_core::room::view::{ClosedView, RoomLine, RoomView, StreamRefusal};
 use roomcast_core::room::{Ask, Input, Told};
 use roomcast_core::wire::frame::{self, Head};
@@ -116,7 +115,7 @@ impl Homes {
     /// Asks a room about its reliable stream. The answer comes through `poll_told` with the same ticket.
     pub fn ask(&mut self, ticket: u64, room: &RoomName, ask: Ask, now: Now) {
         // A recall is a message of the stream, and a draining node takes none. Readers are served to the end.
-        let refusal = if self.is_draining && matches!(ask, Ask::Recall { .. }) {
+        let refusal = if self.is_draining && matches!(ask, Ask::Recall { .. } | Ask::EndStream) {
             StreamRefusal::Draining
         } else if let Some(key) = self.open(room, now.instant) {
             return self.tell_room(key, Input::Ask { ticket, ask }, now);
@@ -124,9 +123,10 @@ impl Homes {
             StreamRefusal::RoomsFull
         };
         let told = match ask {
-            Ask::Receipt { .. } => Told::Receipt(Err(refusal), Acks::default()),
+            Ask::Receipt { .. } => Told::Receipt(Err(refusal)),
             Ask::Recall { .. } => Told::Recalled(Err(refusal)),
             Ask::Pull { .. } => Told::Pulled(Err(refusal)),
+            Ask::EndStream => Told::StreamEnded(Err(refusal)),
         };
         self.told.push_back((ticket, told));
     }

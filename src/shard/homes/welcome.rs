@@ -125,7 +125,7 @@ impl Homes {
             head: opening.through,
             acked: stands.after,
             counts_from: stands.counts_from,
-            device: join.device,
+            device: stands.device,
             ack_within: home.room.ack_within(),
         });
         let welcome = Welcome {

@@ -4,7 +4,7 @@ use super::Residents;
 use super::connection::{Deferred, RoomPlace, Socket};
 use crate::shard::directory;
 use crate::shard::lane::{Control, JoinRefused, Welcome};
-use roomcast_core::fanout::segment::{Entrant, Segment};
+use roomcast_core::fanout::segment::{Entrant, Segment, StreamPlace};
 use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Cursor, RoomName, Run, Seen};
@@ -74,8 +74,8 @@ impl<S: Socket> Residents<S> {
         let segment = self.settle_join(room);
         let Some(Joining { index, at }) = self.joining(*key, segment, *join) else {
             // The home has counted a member that nobody is: it counts the member off again.
-            let acked = place.acked.max(place.counts_from);
-            let left = Departure { encoding: *encoding, epoch: *epoch, acked, device: place.device };
+            let StreamPlace { acked, counts_from, device, .. } = *place;
+            let left = Departure { encoding: *encoding, epoch: *epoch, acked, counts_from, device };
             self.tell(room.clone(), run, SegmentSaid::Left(left));
             self.drop_empty_segment(segment);
             return;

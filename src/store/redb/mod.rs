@@ -23,6 +23,7 @@
 //! read keeps the handle, unless the disk failed.
 
 mod damage;
+mod forget;
 mod open;
 mod purge;
 mod read;
@@ -256,6 +257,10 @@ impl Store for Redb {
         now: StoreNow,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         self.ask("storing messages", |opened| opened.append(appends, now))
+    }
+
+    fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
+        self.ask("forgetting a room", |opened| opened.forget(room))
     }
 
     fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError> {

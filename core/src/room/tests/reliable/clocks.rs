@@ -92,7 +92,7 @@ fn what_expires_before_its_sync_is_durable_and_never_sent() {
     assert!(left.contains(&"in time".to_owned()) && !left.contains(&"late".to_owned()), "{left:?}");
     let receipt = bench.receipt(1).unwrap();
     assert_eq!((receipt.expired, receipt.online, receipt.acknowledged), (true, 0, 0));
-    assert_eq!(bench.tally.shed[message::ShedReason::Expired as usize].0[Class::Reliable as usize], 1);
+    assert_eq!(bench.tally.shed[ShedReason::Expired as usize].0[Class::Reliable as usize], 1);
     bench.publish(vec![coupon("3")]);
     assert_eq!(spans(&bench.sync()), [(0, 2)], "the next part of the stream has a hole");
 }
