@@ -351,6 +351,60 @@ fn restart() {
     line("from exec to open doors", |it| it.open);
     line("then until a room's first reader has pulled its 100 messages", |it| it.read);
     line("then until a message to another such room is durable", |it| it.durable);
+    kill_at_work(&runtime, &mut node);
+    node = node_over(&folder);
+    runtime.block_on(crowd(&node));
+}
+
+/// One device joins each stored room at once, just after the node's return. Prints the time until the welcomes
+/// with an epoch: 3 s are promised.
+async fn crowd(node: &Node) {
+    let rooms = (0..STORED.publishers)
+        .flat_map(|publisher| (0..STORED.rooms_each).map(move |room| Load::room(publisher, room)));
+    let began = roomcast::clock::now().instant;
+    let mut joining = JoinSet::new();
+    for room in rooms {
+        joining.spawn(join(node.viewer_door, room));
+    }
+    let mut times: Vec<Duration> =
+        joining.join_all().await.into_iter().map(|welcomed| welcomed - began).collect();
+    times.sort_unstable();
+    let p50 = percentile(&times, 500);
+    let p99 = percentile(&times, 990);
+    print(&format!(
+        "restart: {} devices join as many rooms at once: welcome with epoch p50 {p50:.1?}, p99 {p99:.1?}, last {:.1?}",
+        times.len(),
+        times[times.len() - 1]
+    ));
+}
+
+/// Joins a room, and returns the moment of the whole welcome. The welcome has to name the epoch.
+async fn join(door: SocketAddr, room: String) -> Instant {
+    let mut stream = TcpStream::connect(door).await.expect("the door is open");
+    let request = format!(
+        "GET /v1/rooms/{room}/ws HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("the door reads");
+    let mut bytes = Vec::new();
+    loop {
+        let read = stream.read_buf(&mut bytes).await.expect("the node answers");
+        assert!(read > 0, "the device was sent away: {}", String::from_utf8_lossy(&bytes));
+        let Some(head) = bytes.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
+        let frame = &bytes[head + 4..];
+        // A welcome with 64 coupons of 4 KiB has a length of eight bytes.
+        let Some(length) = frame.get(2..10).and_then(|length| length.try_into().ok()) else { continue };
+        let whole = match frame[1] {
+            127 => 10 + usize::try_from(u64::from_be_bytes(length)).expect("it fits"),
+            126 => 4 + usize::from(u16::from_be_bytes([length[0], length[1]])),
+            short => 2 + usize::from(short),
+        };
+        if frame.len() >= whole {
+            let welcome = String::from_utf8_lossy(&frame[..whole]);
+            assert!(welcome.contains(r#""epoch":"#), "{}", &welcome[..welcome.len().min(300)]);
+            return roomcast::clock::now().instant;
+        }
+    }
 }
 
 fn kill_at_work(runtime: &Runtime, node: &mut Node) {

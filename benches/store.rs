@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast::store::redb::Redb;
+use roomcast::store::time::{StoreClock, StoreNow};
 use roomcast::store::{Append, Store};
 use roomcast_core::room::id::{Epoch, MessageId, RoomName};
 use roomcast_core::room::message::{Class, Message, Payload, sample};
@@ -89,12 +90,19 @@ fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -
         ..sample("coupon", "")
     };
     let messages = offsets.map(|offset| Arc::new(message(offset))).collect();
-    Append { room: room.clone(), life: 1, epoch: Epoch(1), messages }
+    let accepted = roomcast::clock::now().instant;
+    Append { room: room.clone(), life: 1, epoch: Epoch(1), durable: 0, accepted, messages }
+}
+
+/// The present moment, on a clock that goes with the wall clock.
+fn now() -> StoreNow {
+    let now = roomcast::clock::now();
+    StoreClock::start(None, now).now(now)
 }
 
 fn commit(store: &mut Redb, appends: &[Append]) -> Duration {
     let began = roomcast::clock::now().instant;
-    let outcomes = store.append(appends).expect("the disk works");
+    let outcomes = store.append(appends, now()).expect("the disk works");
     let took = roomcast::clock::now().instant - began;
     assert!(outcomes.iter().all(Result::is_ok));
     took
@@ -151,7 +159,9 @@ fn purges_of(rows: usize) {
     let mut times: Vec<_> = (0..10)
         .map(|_| {
             let began = roomcast::clock::now().instant;
-            let purged = store.purge(u64::MAX / 2, rows).expect("the disk works");
+            let mut later = now();
+            later.stamp.store_ms = u64::MAX / 2;
+            let purged = store.purge(later, rows).expect("the disk works");
             assert_eq!(purged.rows, rows);
             roomcast::clock::now().instant - began
         })
@@ -189,9 +199,9 @@ fn open_after_a_kill() {
     let mut store = Redb::open(&folder.0).expect("a kill leaves nothing broken");
     let opened = roomcast::clock::now().instant - began;
     let began = roomcast::clock::now().instant;
-    let stream = store.load(&room(7)).expect("the disk works").expect("it was stored");
+    let stream = store.load(&room(7), u64::MAX, now()).expect("the disk works").expect("it was stored");
     let loaded = roomcast::clock::now().instant - began;
-    assert_eq!(stream.messages.len() as u64, MESSAGES / ROOMS);
+    assert_eq!(stream.records.len() as u64, MESSAGES / ROOMS);
     black_box(stream);
     print(&format!(
         "open after a kill, {MESSAGES} × 4 KiB in {ROOMS} rooms: {opened:.2?}; loading a room of {}: {loaded:.2?}",

@@ -100,7 +100,7 @@ impl Driven {
     pub(crate) fn turn(&mut self, now: Now) -> bool {
         let mut busy = self.shard.turn(now);
         while let Some(request) = self.shard.homes.poll_store() {
-            let StoreRequest::Load { room, life } = request else {
+            let StoreRequest::Load { room, life, .. } = request else {
                 unreachable!("nothing reliable is published")
             };
             self.shard.homes.take_stored(StoreAnswer::Loaded { room, life, stream: None }, now);

@@ -403,10 +403,34 @@ pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
 pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a failed store is opened again.
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Time for which a reopened store without a write is doubted. Later: the store counts as well.
-pub const STORE_HEALED_AFTER: Duration = Duration::from_secs(5);
+/// Bytes that a store writes and syncs after a failure, before the store counts as well: 16 payloads of the
+/// largest size. Each try follows after a pause of up to [`STORE_REOPEN_PAUSE_MAX`].
+pub const STORE_PROOF_BYTES: usize = 256 * KIB;
+/// Threads that read rooms from the store. Above: loads and pages wait in line.
+pub const STORE_READERS: usize = 2;
+/// Payload bytes in the row of a message. Above: the payload has a row of its own, and a load reads it for the
+/// tail alone.
+pub const PAYLOAD_INLINE_BYTES_MAX: usize = KIB;
+/// Failed reads of a room in a row. At the bound the room is put aside: its loads fail at once.
+pub const STORE_ASIDE_AFTER: u32 = 3;
+/// First pause before a room aside is read again; doubles up to [`STORE_ASIDE_PAUSE_MAX`].
+pub const STORE_ASIDE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before a room aside is read again.
+pub const STORE_ASIDE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Rooms on the list of rooms with failed reads. Above: further rooms are read each time they are asked for.
+pub const STORE_ASIDE_ROOMS_MAX: usize = 64;
+/// Time without a try after which a room leaves that list.
+pub const STORE_ASIDE_FORGET: Duration = Duration::from_secs(600);
+/// Interval at which a store with messages writes both clocks, if no commit has. A restart goes on from there.
+pub const STORE_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+/// Step of the wall clock against the monotonic clock. Above: the store writes both clocks at once.
+pub const STORE_CLOCK_STEP_MAX: Duration = Duration::from_secs(1);
 /// Interval of the purge of expired rows. A purge at the bound is followed by the next at once.
 pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest pause after a purge that failed; the pause doubles from [`STORE_PURGE_INTERVAL`].
+pub const STORE_PURGE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Time for which an expired row stays that can't be read or removed.
+pub const STORE_PURGE_PUT_OFF: Duration = Duration::from_secs(3600);
 /// Rows removed by a purge, however many rows were added. Above: the rest waits for the next purge, which
 /// follows at once.
 pub const STORE_PURGE_ROWS_MAX: usize = 1024;
@@ -465,4 +489,6 @@ const _: () = {
     assert!(STORE_PURGE_ROWS_MIN <= STORE_PURGE_ROWS_MAX);
     assert!(STORE_COMMIT_MESSAGES_MAX <= STORE_PURGE_ROWS_MAX, "purges keep up with commits");
     assert!(STORE_REOPEN_PAUSE_MIN.as_millis() <= STORE_REOPEN_PAUSE_MAX.as_millis());
+    assert!(STORE_ASIDE_PAUSE_MIN.as_millis() <= STORE_ASIDE_PAUSE_MAX.as_millis());
+    assert!(PAYLOAD_BYTES_MAX <= STORE_PROOF_BYTES, "after a proof the next message finds room");
 };

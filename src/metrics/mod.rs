@@ -76,6 +76,7 @@ struct Cells {
     store_totals: [Counter; STORE_TOTALS.len()],
     store_bytes: Gauge,
     store_failing: Gauge,
+    store_rooms_aside: Gauge,
     store_call: Gauge,
     cpu: Counter,
     resident: Gauge,
@@ -145,13 +146,14 @@ const HELD: [Shown<Holdings, f64>; 11] = [
 ];
 
 /// The totals in the store's [`StoreTally`], each with its count.
-const STORE_TOTALS: [Shown<StoreTally, u64>; 7] = [
+const STORE_TOTALS: [Shown<StoreTally, u64>; 8] = [
     (STORE_COMMITS, |tally| tally.commits),
     (STORE_COMMIT_TIME, |tally| micros(tally.commit_time)),
     (STORE_MESSAGES, |tally| tally.messages),
     (STORE_FAILURES, |tally| tally.failures),
     (STORE_REOPENINGS, |tally| tally.reopenings),
     (STORE_QUARANTINED, |tally| tally.quarantined),
+    (STORE_READS_FAILED, |tally| tally.reads_failed),
     (STORE_PURGED, |tally| tally.purged),
 ];
 
@@ -248,6 +250,7 @@ impl Metrics {
         cells.store_bytes.set(as_gauge(tally.bytes));
         cells.store_failing.set(if trouble.is_some() { 1.0 } else { 0.0 });
         // A hanging disk shows in this gauge alone: its call neither fails nor ends.
+        cells.store_rooms_aside.set(as_gauge(tally.rooms_aside));
         cells.store_call.set(under_way.as_secs_f64());
     }
 
@@ -362,6 +365,7 @@ impl Cells {
             store_totals: STORE_TOTALS.map(|(row, _)| register.counter(&row, &[])),
             store_bytes: register.gauge(&STORE_BYTES, &[]),
             store_failing: register.gauge(&STORE_FAILING, &[]),
+            store_rooms_aside: register.gauge(&STORE_ROOMS_ASIDE, &[]),
             store_call: register.gauge(&STORE_CALL, &[]),
             cpu: register.counter(&CPU, &[]),
             resident: register.gauge(&RESIDENT, &[]),

@@ -595,7 +595,7 @@ mod tests {
         pair[1 - home].turn(now);
         pair[home].turn(now);
         // The join waits until the home knows the stream.
-        let Some(StoreRequest::Load { room: of, life }) = pair[home].homes.poll_store() else {
+        let Some(StoreRequest::Load { room: of, life, .. }) = pair[home].homes.poll_store() else {
             panic!("a load")
         };
         pair[home].homes.take_stored(StoreAnswer::Loaded { room: of, life, stream: None }, now);

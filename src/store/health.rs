@@ -1,14 +1,16 @@
-//! The store's numbers and troubles, for `/readyz`, metrics and logs. The writer alone writes; any thread
-//! reads.
+//! The store's numbers and troubles, for `/readyz`, metrics and logs. The writer and the readers write; any
+//! thread reads.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use roomcast_core::limits::STORE_HEALED_AFTER;
+use roomcast_core::limits::STORE_READERS;
 use roomcast_core::now::Now;
+use roomcast_core::room::id::RoomName;
 
 use super::StoreHoldings;
+use super::aside::{Aside, RoomAside};
 
 /// The state of the store, shared between the writer and the readers. A read never waits for the disk.
 #[derive(Debug)]
@@ -20,16 +22,18 @@ pub struct Health {
 struct State {
     tally: StoreTally,
     trouble: Option<Trouble>,
-    /// The time of the last reopening, until a write or `STORE_HEALED_AFTER` shows that the store is well.
-    reopened: Option<Instant>,
-    /// The start of the call under way.
-    call_began: Option<Instant>,
+    aside: Aside,
+    /// The start of the call under way of each thread: the writer's first.
+    calls_began: [Option<Instant>; 1 + STORE_READERS],
 }
 
-/// A trouble of the store, from the first failure to the first write after a reopening.
+/// The place of the writer in the list of calls. The readers have the places behind.
+pub(super) const WRITER: usize = 0;
+
+/// A trouble of the store, from the first failure to the first write and sync after a reopening.
 ///
 /// A store on a full disk can be opened, and fails at the next write, again and again. All of these failures
-/// are a single trouble. Without writes, a trouble ends `STORE_HEALED_AFTER` after the reopening.
+/// are a single trouble. Without messages to store, the writer writes a proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// The time of the first failure.
@@ -57,6 +61,10 @@ pub struct StoreTally {
     pub quarantined: u64,
     /// Expired rows removed.
     pub purged: u64,
+    /// Failed reads of rooms, apart from `failures`.
+    pub reads_failed: u64,
+    /// Rooms put aside now.
+    pub rooms_aside: u64,
 }
 
 impl Health {
@@ -72,32 +80,70 @@ impl Health {
         self.state.lock().trouble.clone()
     }
 
-    /// The time since the call under way began, or zero without a call. A hanging disk shows here alone: its
-    /// call neither fails nor ends.
+    /// The time since the oldest call under way began, or zero without a call. A hanging disk shows here
+    /// alone: its call neither fails nor ends.
     #[must_use]
     pub fn under_way(&self, now: Now) -> Duration {
-        self.state
-            .lock()
-            .call_began
-            .map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
+        let oldest = self.state.lock().calls_began.into_iter().flatten().min();
+        oldest.map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
+    }
+
+    /// The rooms that are put aside, in order of name.
+    #[must_use]
+    pub fn rooms_aside(&self) -> Vec<RoomAside> {
+        self.state.lock().aside.rooms()
     }
 
     /// The counts so far.
     #[must_use]
     pub fn tally(&self) -> StoreTally {
-        self.state.lock().tally
+        let state = self.state.lock();
+        StoreTally { rooms_aside: state.aside.rooms().len() as u64, ..state.tally }
     }
 
-    pub(super) fn call_begins(&self, now: Now) {
-        self.state.lock().call_began = Some(now.instant);
+    pub(super) fn call_begins(&self, thread: usize, now: Now) {
+        self.state.lock().calls_began[thread] = Some(now.instant);
     }
 
-    /// Notes the end of a call, successful or not.
-    pub(super) fn call_ended(&self, holdings: StoreHoldings) {
+    /// Notes the end of a call, successful or not. The readers know nothing of the holdings.
+    pub(super) fn call_ended(&self, thread: usize, holdings: Option<StoreHoldings>) {
         let mut state = self.state.lock();
-        state.call_began = None;
-        state.tally.bytes = holdings.bytes;
-        state.tally.quarantined = holdings.quarantined;
+        state.calls_began[thread] = None;
+        if let Some(holdings) = holdings {
+            state.tally.bytes = holdings.bytes;
+            state.tally.quarantined = holdings.quarantined;
+        }
+    }
+
+    /// True if a room may be read now.
+    pub(super) fn may_read(&self, room: &RoomName, now: Now) -> bool {
+        self.state.lock().aside.may_read(room, now.instant)
+    }
+
+    /// Notes a failed read of a room. The store and all other rooms go on.
+    pub(super) fn read_failed(&self, room: &RoomName, why: &str, now: Now) {
+        let is_put_aside = {
+            let mut state = self.state.lock();
+            state.tally.reads_failed += 1;
+            state.aside.failed(room, why, now)
+        };
+        if is_put_aside {
+            tracing::error!(%room, why, "a room's stream can't be read: the room is put aside, the others go on");
+        } else {
+            tracing::debug!(%room, why, "a read of a room's stream failed");
+        }
+    }
+
+    /// Notes a read of a room that succeeded.
+    pub(super) fn read_succeeded(&self, room: &RoomName) {
+        if self.state.lock().aside.succeeded(room) {
+            tracing::info!(%room, "the room's stream can be read again");
+        }
+    }
+
+    /// Lets go of rooms aside that nobody has asked for since.
+    pub(super) fn forget_old(&self, now: Now) {
+        self.state.lock().aside.forget_old(now.instant);
     }
 
     pub(super) fn committed(&self, messages: usize, took: Duration, now: Now) {
@@ -116,7 +162,6 @@ impl Health {
         let was_well = {
             let mut state = self.state.lock();
             state.tally.failures += 1;
-            state.reopened = None;
             let since = state.trouble.as_ref().map_or(now, |trouble| trouble.since);
             state.trouble.replace(Trouble { since, why: why.to_owned() }).is_none()
         };
@@ -126,26 +171,13 @@ impl Health {
         }
     }
 
-    pub(super) fn reopened(&self, now: Now) {
-        let mut state = self.state.lock();
-        state.tally.reopenings += 1;
-        state.reopened = Some(now.instant);
+    pub(super) fn reopened(&self) {
+        self.state.lock().tally.reopenings += 1;
     }
 
-    /// Ends a trouble without writes, `STORE_HEALED_AFTER` after the reopening.
-    pub(super) fn heal_in_time(&self, now: Now) {
-        let reopened = self.state.lock().reopened;
-        if reopened.is_some_and(|reopened| reopened + STORE_HEALED_AFTER <= now.instant) {
-            self.healed(now);
-        }
-    }
-
-    fn healed(&self, now: Now) {
-        let trouble = {
-            let mut state = self.state.lock();
-            state.reopened = None;
-            state.trouble.take()
-        };
+    /// Ends the trouble: a write was synced.
+    pub(super) fn healed(&self, now: Now) {
+        let trouble = self.state.lock().trouble.take();
         if let Some(trouble) = trouble {
             let failed_for = now.instant.saturating_duration_since(trouble.since.instant);
             tracing::info!(?failed_for, "the store is well again");

@@ -2,9 +2,12 @@
 //! of shards.
 //!
 //! A shard never waits for the store. The shard sends a [`StoreRequest`] and goes on. The [`StoreAnswer`]
-//! comes back later, in the order of the requests. One thread ([`writer`]) owns the [`Store`] and takes all
-//! waiting messages into one commit. A message may be broadcast, and the publisher answered, only after
-//! [`StoreAnswer::Durable`].
+//! comes back later: appends in their order, and a load after the earlier appends of its room. One thread
+//! ([`writer`]) owns the [`Store`] and takes all waiting messages into one commit. A message may be broadcast,
+//! and the publisher answered, only after [`StoreAnswer::Durable`].
+//!
+//! Loads and pages are read by threads of their own ([`reads`]), so a large room delays no commit. A failed
+//! read answers that request alone. A room with repeated failures is put [`aside`], and the others go on.
 //!
 //! A row stays while the message is alive, and at least while the message's `id` counts (5 minutes). A room
 //! without rows keeps epoch and head for `TTL_MAX` (7 days) more: within this time a device with an old
@@ -12,36 +15,49 @@
 //!
 //! - [`redb`]: the file. [`memory`]: the same promises without a file. `row`: a message as bytes.
 //! - [`writer`]: the thread. [`port`]: a shard's way to the thread. [`health`]: the store's numbers and
-//!   troubles.
+//!   troubles. [`time`]: the clock by which messages expire.
 
+pub mod aside;
+mod desk;
 pub mod health;
 pub mod memory;
 pub mod port;
+pub mod reads;
 pub mod redb;
 pub(crate) mod row;
+pub mod time;
 pub mod writer;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Instant;
 
 use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
-pub use roomcast_core::room::stored::{Asked, Page, Stored};
+use time::{Stamp, StoreNow};
+
+pub use roomcast_core::room::stored::{Asked, Page, Record, Stored};
 
 /// A place for reliable messages. Every call waits for the disk, so only the writer's thread and tests make
 /// calls.
 ///
-/// The error of a call is always [`StoreError::Failing`]. From then on each call fails until
-/// [`Store::reopen`] has succeeded. Then a load tells if the failed append is stored.
+/// The error of a call is always [`StoreError::Failing`]. After a failed write each call fails until
+/// [`Store::reopen`] has succeeded. Then a load tells if the failed append is stored. After a failed read
+/// [`Store::is_open`] tells if the store goes on.
 pub trait Store: Send + Debug {
-    /// The stored stream of a room. `None` for a room without a stream, or with a forgotten stream. Damaged
-    /// rows are put aside, counted and left out. If the room's own entry is damaged, the stream goes on under
-    /// a new epoch.
+    /// The stored stream of a room: a record of each message, and the messages of the tail and behind
+    /// `whole_after`. `None` for a room without a stream, or with a forgotten stream. Damaged rows are put
+    /// aside, counted and left out. If the room's own entry is damaged, the stream goes on under a new epoch.
     ///
     /// # Errors
     /// The read failed.
-    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError>;
+    fn load(
+        &mut self,
+        room: &RoomName,
+        whole_after: u64,
+        now: StoreNow,
+    ) -> Result<Option<Stored>, StoreError>;
 
     /// The messages behind the offset `after`, up to `bytes_max` bytes of `wire_bytes`. The first message is
     /// always part of the page, at any size.
@@ -52,11 +68,15 @@ pub trait Store: Send + Debug {
 
     /// Stores all appends in one commit, and returns after the sync. One outcome per append, in order.
     /// [`StoreError::Moved`] and [`StoreError::Full`] concern an append, and each later append of the same
-    /// room and life.
+    /// room and life. The commit also marks each recalled message, so that no damage to a recall revives it.
     ///
     /// # Errors
     /// The commit failed. Each append is stored or not; nobody knows before a load.
-    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
+    fn append(
+        &mut self,
+        appends: &[Append],
+        now: StoreNow,
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
     /// Removes everything of a room in one commit, and returns after the sync. True if anything was stored.
     ///
@@ -65,10 +85,30 @@ pub trait Store: Send + Debug {
     fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError>;
 
     /// Removes up to `rows_max` expired rows, and forgets rooms that were empty for `TTL_MAX`, in one commit.
+    /// After a failure the next purge tries fewer rows, and at last passes over a row that fails alone.
     ///
     /// # Errors
     /// The commit failed.
-    fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError>;
+    fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError>;
+
+    /// Writes the clocks and `bytes` more in a commit, and removes the bytes. So the store takes as much
+    /// afterwards.
+    ///
+    /// # Errors
+    /// The commit failed.
+    fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<(), StoreError>;
+
+    /// The clocks at the last commit; `None` before the first.
+    fn stamp(&self) -> Option<Stamp>;
+
+    /// Reads for other threads; `None` if reads are so fast that the writer makes them.
+    fn reader(&self) -> Option<Arc<dyn Reader>> {
+        None
+    }
+
+    /// True if the store can be called. False after a failed write, and after a failed read of a disk that
+    /// fails.
+    fn is_open(&self) -> bool;
 
     /// Closes the store and opens it again. A failed sync is never retried on an open file.
     ///
@@ -81,6 +121,32 @@ pub trait Store: Send + Debug {
 
     /// The reason of the last failed call, for operators. Empty before the first failure.
     fn trouble(&self) -> &str;
+}
+
+/// The reads of a store, from any thread.
+pub trait Reader: Send + Sync + Debug {
+    /// As [`Store::load`], without repairs.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn load(&self, room: &RoomName, whole_after: u64, now: StoreNow) -> Result<Option<Stored>, ReadError>;
+
+    /// As [`Store::page`], without repairs.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn page(&self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, ReadError>;
+}
+
+/// The reason for a read without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadError {
+    /// A row or an entry is damaged: the read is for the writer, which may repair.
+    Damaged,
+    /// The read failed. The text is for operators.
+    Failed(String),
+    /// The store is closed, and being opened again.
+    Closed,
 }
 
 /// The counts of a purge.
@@ -113,6 +179,8 @@ pub enum StoreRequest {
         room: RoomName,
         /// The number of the room's load.
         life: u64,
+        /// Messages behind this offset come whole. Of older messages the tail comes whole.
+        whole_after: u64,
     },
     /// Stores messages at the end of their room's stream. Answered by [`StoreAnswer::Durable`].
     Append(Append),
@@ -137,10 +205,20 @@ pub enum StoreRequest {
 }
 
 impl StoreRequest {
+    /// The room of the request.
+    pub(crate) fn room(&self) -> &RoomName {
+        match self {
+            Self::Load { room, .. }
+            | Self::Append(Append { room, .. })
+            | Self::Page { room, .. }
+            | Self::Forget { room, .. } => room,
+        }
+    }
+
     /// The answer to the request after `error`.
     pub(crate) fn failed(self, error: StoreError) -> StoreAnswer {
         let (room, life, asked) = match self {
-            Self::Load { room, life } => (room, life, Asked::Load),
+            Self::Load { room, life, .. } => (room, life, Asked::Load),
             Self::Append(Append { room, life, .. }) => (room, life, Asked::Append),
             Self::Page { room, life, after, .. } => (room, life, Asked::Page { after }),
             Self::Forget { room, life } => (room, life, Asked::Forget),
@@ -158,6 +236,11 @@ pub struct Append {
     pub life: u64,
     /// The epoch of the room's stream. The first append of a room begins the epoch.
     pub epoch: Epoch,
+    /// The last offset reported durable to the room. If the store has forgotten the room since, an append of
+    /// the next offset recreates the room's entry.
+    pub durable: u64,
+    /// The moment at which the room accepted the messages.
+    pub accepted: Instant,
     /// At least one message. The offsets are consecutive, and the first follows the stored head.
     pub messages: Vec<Arc<Message>>,
 }

@@ -1,6 +1,10 @@
-//! A shard's way to the store: two bounded queues. No call of this file waits.
+//! A shard's way to the store: bounded queues. No call of this file waits.
 //!
-//! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers cannot overflow.
+//! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers cannot overflow. The
+//! writer and the readers answer. Appends are answered in their order, and reads as they end.
+//!
+//! A load or a page goes straight to the readers, past a commit that takes its time. Behind a write of the same
+//! room under way the read goes to the writer, because it has to see the write.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,14 +14,16 @@ use crossbeam_queue::ArrayQueue;
 
 use roomcast_core::limits::{STORE_WAITING_BYTES_MAX, STORE_WAITING_MAX};
 
-use super::{StoreAnswer, StoreError, StoreRequest};
+use super::reads::{DueRead, ReadQueue};
+use super::{Asked, StoreAnswer, StoreError, StoreRequest};
+use roomcast_core::room::id::RoomName;
 
 /// A request on the way to the writer.
 #[derive(Debug)]
 pub(super) struct SentRequest {
     pub(super) request: StoreRequest,
-    /// Answers taken by the shard before the request.
-    pub(super) taken: u64,
+    /// Answers to writes taken by the shard before the request.
+    pub(super) writes_taken: u64,
 }
 
 /// The queues between a shard and the writer.
@@ -41,17 +47,35 @@ impl Passage {
 pub struct Port {
     passage: Arc<Passage>,
     writer: Thread,
-    /// Answers taken so far.
+    /// The way to the readers; `None`: the writer reads.
+    reads: Option<WayToReaders>,
+    sent: u64,
     taken: u64,
-    /// Bytes of each request without a taken answer, in order. At most `STORE_WAITING_MAX` entries.
-    sizes: VecDeque<usize>,
-    /// Invariant: the sum of `sizes`.
+    /// Answers to writes among `taken`.
+    writes_taken: u64,
+    /// The writes under way, in order.
+    writes: VecDeque<WriteUnderWay>,
+    /// Invariant: the sum of the bytes of `writes`.
+    bytes: usize,
+}
+
+/// A shard's place before the readers.
+#[derive(Debug, Clone)]
+pub(super) struct WayToReaders {
+    pub(super) queue: Arc<ReadQueue>,
+    /// The index of the shard's desk.
+    pub(super) desk: usize,
+}
+
+#[derive(Debug)]
+struct WriteUnderWay {
+    room: RoomName,
     bytes: usize,
 }
 
 impl Port {
-    pub(super) fn new(passage: Arc<Passage>, writer: Thread) -> Self {
-        Self { passage, writer, taken: 0, sizes: VecDeque::new(), bytes: 0 }
+    pub(super) fn new(passage: Arc<Passage>, writer: Thread, reads: Option<WayToReaders>) -> Self {
+        Self { passage, writer, reads, sent: 0, taken: 0, writes_taken: 0, writes: VecDeque::new(), bytes: 0 }
     }
 
     /// Sends a request. Each sent request gets exactly one answer.
@@ -60,16 +84,27 @@ impl Port {
     /// The request comes back with [`StoreError::Busy`] if `STORE_WAITING_MAX` answers are outstanding, or if
     /// the messages under way would exceed `STORE_WAITING_BYTES_MAX`.
     pub fn send(&mut self, request: StoreRequest) -> Result<(), (StoreRequest, StoreError)> {
-        let size = bytes_of(&request);
+        let bytes = match &request {
+            StoreRequest::Append(append) => append.wire_bytes(),
+            StoreRequest::Load { .. } | StoreRequest::Page { .. } | StoreRequest::Forget { .. } => 0,
+        };
         // A single request larger than the bound passes, or it would be refused for ever.
-        if self.sizes.len() == STORE_WAITING_MAX
-            || (self.bytes > 0 && self.bytes + size > STORE_WAITING_BYTES_MAX)
+        if self.outstanding() == STORE_WAITING_MAX
+            || (self.bytes > 0 && bytes > 0 && self.bytes + bytes > STORE_WAITING_BYTES_MAX)
         {
             return Err((request, StoreError::Busy));
         }
-        self.sizes.push_back(size);
-        self.bytes += size;
-        let sent = SentRequest { request, taken: self.taken };
+        self.sent += 1;
+        if matches!(request, StoreRequest::Append(_) | StoreRequest::Forget { .. }) {
+            self.writes.push_back(WriteUnderWay { room: request.room().clone(), bytes });
+            self.bytes += bytes;
+        } else if let Some(reads) = &self.reads
+            && !self.writes.iter().any(|write| write.room == *request.room())
+        {
+            reads.queue.push(DueRead { desk: reads.desk, request });
+            return Ok(());
+        }
+        let sent = SentRequest { request, writes_taken: self.writes_taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");
         // A token for the next park, so no wake is lost between the writer's turn and its park. The call
         // enters the kernel only if the thread is parked.
@@ -77,20 +112,33 @@ impl Port {
         Ok(())
     }
 
-    /// The next answer, in the order of the requests. `None` if no answer waits.
+    /// The next answer. `None` if no answer waits.
     pub fn next_answer(&mut self) -> Option<StoreAnswer> {
         let answer = self.passage.answers.pop()?;
         self.taken += 1;
-        // Answers come in the order of the requests.
-        self.bytes -= self.sizes.pop_front().unwrap_or(0);
+        if answer.is_of_write() {
+            self.writes_taken += 1;
+            // Answers to writes come in the order of the writes.
+            self.bytes -= self.writes.pop_front().map_or(0, |write| write.bytes);
+        }
         Some(answer)
+    }
+
+    /// The number of requests without a taken answer, at most `STORE_WAITING_MAX`.
+    #[must_use]
+    pub(crate) fn outstanding(&self) -> usize {
+        usize::try_from(self.sent - self.taken).expect("at most STORE_WAITING_MAX")
     }
 }
 
-/// Bytes of a waiting request in memory.
-fn bytes_of(request: &StoreRequest) -> usize {
-    match request {
-        StoreRequest::Append(append) => append.wire_bytes(),
-        StoreRequest::Load { .. } | StoreRequest::Page { .. } | StoreRequest::Forget { .. } => 0,
+impl StoreAnswer {
+    /// True for the answer to an append, or to the removal of a stream.
+    pub(super) fn is_of_write(&self) -> bool {
+        matches!(
+            self,
+            Self::Durable { .. }
+                | Self::Forgotten { .. }
+                | Self::Failed { asked: Asked::Append | Asked::Forget, .. }
+        )
     }
 }

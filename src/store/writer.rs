@@ -1,14 +1,18 @@
 //! The thread that owns the store. A turn takes waiting requests from all shards, makes one commit of all
 //! appends, and answers.
 //!
-//! [`Writer`] is the body of the loop, driven with `now`; [`start`] puts a thread around it.
+//! [`Writer`] is the body of the loop, driven with `now`; [`start`] puts threads around it.
 //!
-//! The requests of one shard are done and answered in their order. Once an append of a shard waits for the
-//! turn's commit, the shard's loads and pages wait for the next turn. After a failed append, later appends of
-//! the room and life fail as well: the shard sent these before the failure was known, and they would leave a
-//! hole.
+//! The appends of one shard are done and answered in their order. A load or a page of a room that comes here
+//! waits for the commit of the room's earlier appends, and then goes to the readers. After a failed
+//! append, later appends of the room and life fail as well: the shard sent these before the failure was known,
+//! and they would leave a hole.
+//!
+//! **Failures.** A failed append closes the store for a pause, and everything that waits is answered as
+//! failed. Nobody waits for a purge, a proof or a read, so after such a failure the store is opened again at
+//! once, and the queue goes on. A store that failed counts as well after a write and a sync that succeed:
+//! those of an append, or else of a proof, tried again and again.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,20 +23,22 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use roomcast_core::limits::{
-    STORE_COMMIT_BYTES_MAX, STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MAX,
-    STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
+    STORE_CLOCK_INTERVAL, STORE_CLOCK_STEP_MAX, STORE_PROOF_BYTES, STORE_PURGE_INTERVAL,
+    STORE_PURGE_PAUSE_MAX, STORE_PURGE_ROWS_MAX, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
+    STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
 };
 use roomcast_core::now::Now;
-use roomcast_core::room::id::RoomName;
 
-use super::health::Health;
-use super::port::{Passage, Port, SentRequest};
-use super::{Append, Asked, Store, StoreAnswer, StoreError, StoreRequest};
+use super::desk::{AnswerDue, Desk, Gathered};
+use super::health::{Health, WRITER};
+use super::port::{Port, SentRequest, WayToReaders};
+use super::reads::{DueRead, ReadQueue, ReaderParts, Readers};
+use super::time::StoreClock;
+use super::{Append, Store, StoreAnswer, StoreError, StoreRequest};
 
-/// Wakes a shard whose answers wait. Called on the writer's thread, so the function must not wait.
-pub type Wake = Box<dyn Fn() + Send>;
+pub use super::desk::Wake;
 
-/// The running writer. Dropping the handle stores and answers every sent request, and then stops the thread.
+/// The running store. Dropping the handle stores and answers every sent request, and then stops the threads.
 /// The drop waits as long as the disk takes.
 #[derive(Debug)]
 pub struct StoreHandle {
@@ -41,18 +47,21 @@ pub struct StoreHandle {
     /// The numbers and troubles of the store.
     pub health: Arc<Health>,
     stop: Arc<AtomicBool>,
+    /// `None` from the start of the stop, or for a store without readers.
+    readers: Option<Readers>,
     /// `None` from the start of the stop.
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the writer, with a port for each of `wakes`.
+/// Starts the writer and the readers, with a port for each of `wakes`.
 ///
 /// # Errors
 /// The system cannot start a thread.
 pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle> {
-    let mut writer = Writer::new(store, wakes);
+    let mut writer = Writer::new(store, wakes, clock::now());
     let health = Arc::clone(&writer.health);
-    let passages = writer.passages();
+    let reader_parts = writer.hand_out_reads();
+    let passages: Vec<_> = writer.desks.iter().map(|desk| Arc::clone(&desk.outlet.passage)).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = thread::Builder::new().name("store".into()).spawn(move || {
@@ -67,13 +76,25 @@ pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle>
             }
         }
     })?;
-    let ports = passages.into_iter().map(|passage| Port::new(passage, thread.thread().clone())).collect();
-    Ok(StoreHandle { ports, health, stop, thread: Some(thread) })
+    let writer = thread.thread().clone();
+    let queue = reader_parts.as_ref().map(|parts| &parts.queue);
+    let port = |(desk, passage)| {
+        let reads = queue.map(|queue| WayToReaders { queue: Arc::clone(queue), desk });
+        Port::new(passage, writer.clone(), reads)
+    };
+    let ports = passages.into_iter().enumerate().map(port).collect();
+    let mut handle = StoreHandle { ports, health, stop, readers: None, thread: Some(thread) };
+    if let Some(parts) = reader_parts {
+        handle.readers = Some(Readers::start(&parts, &writer)?);
+    }
+    Ok(handle)
 }
 
 // Also a start that failed drops the handle: the file must not stay locked.
 impl Drop for StoreHandle {
     fn drop(&mut self) {
+        // First the readers: a read that they hand back is for the writer.
+        drop(self.readers.take());
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -96,86 +117,47 @@ pub enum Next {
 /// The store with a desk for each shard: the body of the writer's loop.
 pub struct Writer {
     store: Box<dyn Store>,
-    /// `Some` while the store fails.
-    failing: Option<Failing>,
+    clock: StoreClock,
+    /// `Some` while the store is closed.
+    failing: Option<Retry>,
+    /// `Some` while the store is open after a failure, and no write has succeeded since: the next proof.
+    doubt: Option<Retry>,
     desks: Vec<Desk>,
+    /// The readers' queue. `None`: the writer reads.
+    reads: Option<Arc<ReadQueue>>,
     /// The desk that comes first in the next turn. The place moves on, so no shard is always served last.
     first: usize,
     health: Arc<Health>,
     purge_at: Option<Instant>,
+    /// The pause after a failed purge, doubled by each failure.
+    purge_pause: Duration,
     /// Messages stored since the last purge.
     stored: usize,
 }
 
+/// A try that is made again and again.
 #[derive(Debug, Clone, Copy)]
-struct Failing {
-    /// The time of the next reopening.
+struct Retry {
+    /// The time of the next try.
     again: Instant,
-    /// The pause before the reopening, doubled by each failure.
+    /// The pause before that try, doubled by each failure.
     pause: Duration,
 }
 
-/// The writer's end of a shard's passage.
-struct Desk {
-    passage: Arc<Passage>,
-    wake: Wake,
-    /// A request taken from the queue, and kept for a later turn.
-    held: Option<SentRequest>,
-    /// Answers given so far.
-    answered: u64,
-    /// True: the shard has new answers since the last wake.
-    touched: bool,
-    /// Lives with a failed append, maybe not known to the shard yet.
-    broken: BTreeMap<RoomName, Broken>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Broken {
-    life: u64,
-    error: StoreError,
-    /// The number of the failing answer. A shard with this many answers taken knows of the failure.
-    answer: u64,
-}
-
-/// The appends of one turn's commit.
-#[derive(Debug, Default)]
-struct Gathered {
-    appends: Vec<Append>,
-    /// The answers of the turn in order: those of gathered appends, and between them those of refused
-    /// appends.
-    order: Vec<AnswerDue>,
-    messages: usize,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct AnswerDue {
-    desk: usize,
-    /// The answer of a refused append. `None`: the answer follows from the outcome of the next append.
-    refused: Option<StoreAnswer>,
-}
-
-impl Gathered {
-    fn has_room_for(&self, append: &Append) -> bool {
-        // The first append always fits: an append larger than a commit would wait for ever.
-        self.appends.is_empty()
-            || (self.messages + append.messages.len() <= STORE_COMMIT_MESSAGES_MAX
-                && self.bytes + append.wire_bytes() <= STORE_COMMIT_BYTES_MAX)
-    }
-
-    fn is_from(&self, desk: usize) -> bool {
-        self.order.iter().any(|place| place.desk == desk)
+impl Retry {
+    fn after(pause: Duration, now: Instant) -> Self {
+        let pause = pause.min(STORE_REOPEN_PAUSE_MAX);
+        Self { again: now + pause, pause }
     }
 }
 
 /// The outcome of taking one request from a desk.
+#[derive(PartialEq, Eq)]
 enum DeskTake {
-    /// A request was gathered or answered.
+    /// A request was gathered, handed on or answered.
     Taken,
     /// No request waits, or the waiting request is for a later turn.
     Nothing,
-    /// A request was answered as failed: the store failed at a read.
-    StoreFailed,
 }
 
 impl fmt::Debug for Writer {
@@ -183,6 +165,7 @@ impl fmt::Debug for Writer {
         f.debug_struct("Writer")
             .field("store", &self.store)
             .field("failing", &self.failing)
+            .field("doubt", &self.doubt)
             .finish_non_exhaustive()
     }
 }
@@ -190,28 +173,27 @@ impl fmt::Debug for Writer {
 impl Writer {
     /// A writer over an open store, with a desk for each of `wakes`.
     #[must_use]
-    pub fn new(store: Box<dyn Store>, wakes: Vec<Wake>) -> Self {
-        let desk = |wake| Desk {
-            passage: Passage::new(),
-            wake,
-            held: None,
-            answered: 0,
-            touched: false,
-            broken: BTreeMap::new(),
-        };
-        let health = Arc::new(Health::new(store.holdings()));
-        let desks = wakes.into_iter().map(desk).collect();
-        Self { store, failing: None, desks, first: 0, health, purge_at: None, stored: 0 }
+    pub fn new(store: Box<dyn Store>, wakes: Vec<Wake>, now: Now) -> Self {
+        Self {
+            clock: StoreClock::start(store.stamp(), now),
+            failing: None,
+            doubt: None,
+            desks: wakes.into_iter().map(Desk::new).collect(),
+            reads: None,
+            first: 0,
+            health: Arc::new(Health::new(store.holdings())),
+            purge_at: None,
+            purge_pause: STORE_PURGE_INTERVAL,
+            stored: 0,
+            store,
+        }
     }
 
     /// A port for each desk, for tests without threads. The current thread stands for the writer's.
     #[must_use]
     pub fn ports(&self) -> Vec<Port> {
-        self.passages().into_iter().map(|passage| Port::new(passage, thread::current())).collect()
-    }
-
-    fn passages(&self) -> Vec<Arc<Passage>> {
-        self.desks.iter().map(|desk| Arc::clone(&desk.passage)).collect()
+        let passages = self.desks.iter().map(|desk| Arc::clone(&desk.outlet.passage));
+        passages.map(|passage| Port::new(passage, thread::current(), None)).collect()
     }
 
     /// The numbers and troubles of the store.
@@ -220,8 +202,17 @@ impl Writer {
         Arc::clone(&self.health)
     }
 
-    /// Takes and answers a bounded number of requests. Reopens a failed store after its pause, and purges
-    /// every `STORE_PURGE_INTERVAL`.
+    /// Hands reads to readers from now on. `None`: the store has none.
+    fn hand_out_reads(&mut self) -> Option<ReaderParts> {
+        let reader = self.store.reader()?;
+        let queue = Arc::<ReadQueue>::default();
+        self.reads = Some(Arc::clone(&queue));
+        let outlets = self.desks.iter().map(|desk| Arc::clone(&desk.outlet)).collect();
+        Some(ReaderParts { queue, reader, outlets, health: Arc::clone(&self.health), clock: self.clock })
+    }
+
+    /// Takes and answers a bounded number of requests. Reopens a failed store after its pause, purges every
+    /// `STORE_PURGE_INTERVAL`, and writes the clocks.
     pub fn turn(&mut self, now: Now) -> Next {
         // A failing store answers at once. Kept until the reopening, requests would hold publishers for
         // seconds.
@@ -229,8 +220,13 @@ impl Writer {
             self.fail_all_queued();
             return self.reopen(failing, now);
         }
+        // A reader met an I/O error: redb refuses further calls of this handle.
+        if !self.store.is_open() && !self.reopen_at_once(now) {
+            self.fail_all_queued();
+            return self.next_turn(0, now);
+        }
         let mut gathered = Gathered::default();
-        let taken = self.take(&mut gathered, now);
+        let taken = self.take_handed_back(now) + self.take(&mut gathered, now);
         if self.failing.is_some() {
             self.fail(gathered);
         } else if !gathered.order.is_empty() {
@@ -241,15 +237,39 @@ impl Writer {
         if self.failing.is_none() {
             self.purge(now);
         }
-        match (self.failing, self.purge_at) {
-            (Some(failing), _) => Next::At(failing.again),
-            (None, Some(at)) if taken == 0 && at > now.instant => Next::At(at),
-            (None, _) => Next::Again,
+        if self.failing.is_none() {
+            self.prove(now);
+        }
+        self.next_turn(taken, now)
+    }
+
+    fn next_turn(&self, taken: usize, now: Now) -> Next {
+        if let Some(failing) = self.failing {
+            return Next::At(failing.again);
+        }
+        let proof = self.doubt.map(|doubt| doubt.again);
+        match self.purge_at.into_iter().chain(proof).min() {
+            Some(at) if taken == 0 && at > now.instant => Next::At(at),
+            _ => Next::Again,
         }
     }
 
+    /// Reads for readers that met damage, since the writer alone may repair. Returns the number of reads.
+    fn take_handed_back(&mut self, now: Now) -> usize {
+        let Some(reads) = self.reads.clone() else { return 0 };
+        let mut taken = 0;
+        while taken < STORE_TURN_READS_MAX
+            && self.failing.is_none()
+            && let Some(DueRead { desk, request }) = reads.next_handed_back()
+        {
+            taken += 1;
+            self.read(desk, request, now);
+        }
+        taken
+    }
+
     /// Takes one request from each desk in turn, until no desk has one or the turn is full. Returns the
-    /// number of requests taken. Reads are answered at once.
+    /// number of requests taken.
     fn take(&mut self, gathered: &mut Gathered, now: Now) -> usize {
         let desks = self.desks.len();
         let mut taken = 0;
@@ -257,78 +277,102 @@ impl Writer {
         let mut open: Vec<usize> = (0..desks).map(|i| (self.first + i) % desks).collect();
         self.first = (self.first + 1) % desks.max(1);
         while !open.is_empty() && self.failing.is_none() {
-            open.retain(|&desk| match self.take_one(desk, gathered, &mut reads) {
-                DeskTake::Taken => {
-                    taken += 1;
-                    true
-                }
-                DeskTake::Nothing => false,
-                DeskTake::StoreFailed => {
-                    taken += 1;
-                    self.store_failed(now);
-                    false
-                }
+            open.retain(|&desk| {
+                let is_taken = self.take_one(desk, gathered, &mut reads, now) == DeskTake::Taken;
+                taken += usize::from(is_taken);
+                is_taken
             });
         }
         taken
     }
 
-    fn take_one(&mut self, index: usize, gathered: &mut Gathered, reads: &mut usize) -> DeskTake {
+    fn take_one(&mut self, index: usize, gathered: &mut Gathered, reads: &mut usize, now: Now) -> DeskTake {
         // The store failed at an earlier desk of this round: the turn ends for all desks.
         if self.failing.is_some() {
             return DeskTake::Nothing;
         }
         let desk = &mut self.desks[index];
-        let Some(sent) = desk.held.take().or_else(|| desk.passage.requests.pop()) else {
+        let Some(sent) = desk.held.take().or_else(|| desk.outlet.passage.requests.pop()) else {
             return DeskTake::Nothing;
         };
-        let append = match sent.request {
+        let SentRequest { request, writes_taken } = sent;
+        let append = match request {
             StoreRequest::Append(append) => append,
             request => {
-                // A read must see the shard's own appends, which are stored at the end of the turn. The bound
-                // keeps a storm of loads from delaying the commit of all other shards.
-                if *reads == STORE_TURN_READS_MAX || gathered.is_from(index) {
-                    desk.held = Some(SentRequest { request, taken: sent.taken });
+                // A read must see the earlier appends of its room, which are stored at the end of the turn, and
+                // a removal is answered behind all earlier appends of its shard. The bound keeps a storm of
+                // loads from delaying the commit of all other shards, where the writer reads by itself.
+                let is_forget = matches!(request, StoreRequest::Forget { .. });
+                let is_full = self.reads.is_none() && *reads == STORE_TURN_READS_MAX;
+                if is_full || gathered.is_of(request.room()) || (is_forget && gathered.is_from(index)) {
+                    desk.held = Some(SentRequest { request, writes_taken });
                     return DeskTake::Nothing;
                 }
                 *reads += 1;
-                return self.read(index, request);
+                match &self.reads {
+                    _ if is_forget => self.forget(index, request, now),
+                    Some(readers) => readers.push(DueRead { desk: index, request }),
+                    None => self.read(index, request, now),
+                }
+                return DeskTake::Taken;
             }
         };
-        if let Some(error) = desk.broken_life(&append, sent.taken) {
+        if let Some(error) = desk.broken_life(&append, writes_taken) {
             let refused = Some(StoreRequest::Append(append).failed(error));
             gathered.order.push(AnswerDue { desk: index, refused });
         } else if gathered.has_room_for(&append) {
-            gathered.messages += append.messages.len();
-            gathered.bytes += append.wire_bytes();
-            gathered.appends.push(append);
-            gathered.order.push(AnswerDue { desk: index, refused: None });
+            gathered.push(index, append);
         } else {
-            desk.held = Some(SentRequest { request: StoreRequest::Append(append), taken: sent.taken });
+            desk.held = Some(SentRequest { request: StoreRequest::Append(append), writes_taken });
             return DeskTake::Nothing;
         }
         DeskTake::Taken
     }
 
-    fn read(&mut self, desk: usize, request: StoreRequest) -> DeskTake {
+    /// Reads and answers. A failure is the room's alone, unless the store can't be opened again.
+    fn read(&mut self, desk: usize, request: StoreRequest, now: Now) {
+        let room = request.room().clone();
+        if !self.health.may_read(&room, now) {
+            return self.desks[desk].answer(request.failed(StoreError::Failing));
+        }
+        let store_now = self.clock.now(now);
         let answer = match &request {
-            StoreRequest::Load { room, life } => self
-                .call(|store| store.load(room))
+            StoreRequest::Load { room, life, whole_after } => self
+                .call(|store| store.load(room, *whole_after, store_now))
                 .map(|stream| StoreAnswer::Loaded { room: room.clone(), life: *life, stream }),
             StoreRequest::Page { room, life, after, bytes_max } => self
                 .call(|store| store.page(room, *after, *bytes_max))
                 .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
-            StoreRequest::Forget { room, life } => self
-                .call(|store| store.forget(room))
-                .map(|existed| StoreAnswer::Forgotten { room: room.clone(), life: *life, existed }),
-            StoreRequest::Append(_) => unreachable!("an append is gathered"),
+            StoreRequest::Append(_) | StoreRequest::Forget { .. } => unreachable!("a read is asked for"),
         };
-        let (answer, taken) = match answer {
-            Ok(answer) => (answer, DeskTake::Taken),
-            Err(error) => (request.failed(error), DeskTake::StoreFailed),
+        let answer = match answer {
+            Ok(answer) => {
+                self.health.read_succeeded(&room);
+                answer
+            }
+            Err(why) => {
+                self.health.read_failed(&room, &why, now);
+                if !self.store.is_open() {
+                    self.reopen_at_once(now);
+                }
+                request.failed(StoreError::Failing)
+            }
         };
         self.desks[desk].answer(answer);
-        taken
+    }
+
+    /// Removes the stream of a room and answers. Nothing else fails with a removal that fails.
+    fn forget(&mut self, desk: usize, request: StoreRequest, now: Now) {
+        let StoreRequest::Forget { room, life } = &request else { unreachable!("a removal is asked for") };
+        let answer = match self.call(|store| store.forget(room)) {
+            Ok(existed) => StoreAnswer::Forgotten { room: room.clone(), life: *life, existed },
+            Err(why) => {
+                self.health.failed(&why, now);
+                self.reopen_at_once(now);
+                request.failed(StoreError::Failing)
+            }
+        };
+        self.desks[desk].answer(answer);
     }
 
     fn commit(&mut self, gathered: Gathered, now: Now) {
@@ -337,18 +381,25 @@ impl Writer {
         }
         // The clock, not `now`: the reads of this turn may have taken a while.
         let began = clock::now();
-        match self.call(|store| store.append(&gathered.appends)) {
+        let store_now = self.clock.now(now);
+        match self.call(|store| store.append(&gathered.appends, store_now)) {
             Ok(outcomes) => {
                 assert_eq!(outcomes.len(), gathered.appends.len(), "one outcome per append");
                 let kept = gathered.appends.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-                let messages = kept.map(|(append, _)| append.messages.len()).sum();
+                let messages: usize = kept.map(|(append, _)| append.messages.len()).sum();
                 let took = clock::now().instant.saturating_duration_since(began.instant);
-                self.health.committed(messages, took, began);
+                // Without a message there was no write, and nothing is proven.
+                if messages > 0 {
+                    self.doubt = None;
+                    self.health.committed(messages, took, now);
+                }
                 self.stored += messages;
                 self.answer(gathered, &outcomes);
             }
-            Err(_) => {
-                self.store_failed(now);
+            Err(why) => {
+                self.health.failed(&why, now);
+                let pause = self.doubt.take().map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
+                self.failing = Some(Retry::after(pause, now.instant));
                 self.fail(gathered);
             }
         }
@@ -377,43 +428,70 @@ impl Writer {
     }
 
     fn fail_all_queued(&mut self) {
+        if let Some(reads) = &self.reads {
+            while let Some(DueRead { desk, request }) = reads.next_handed_back() {
+                self.desks[desk].answer(request.failed(StoreError::Failing));
+            }
+        }
         for desk in &mut self.desks {
             // Requests sent from now on are for the next turn: a shard that asks again at once must not keep
             // us here.
-            let queued = desk.passage.requests.len();
+            let queued = desk.outlet.passage.requests.len();
             if let Some(held) = desk.held.take() {
                 desk.answer(held.request.failed(StoreError::Failing));
             }
             for _ in 0..queued {
-                let Some(sent) = desk.passage.requests.pop() else { break };
+                let Some(sent) = desk.outlet.passage.requests.pop() else { break };
                 desk.answer(sent.request.failed(StoreError::Failing));
             }
         }
         self.wake();
     }
 
-    fn store_failed(&mut self, now: Now) {
-        let pause = STORE_REOPEN_PAUSE_MIN;
-        self.failing = Some(Failing { again: now.instant + pause, pause });
-    }
-
-    fn reopen(&mut self, failing: Failing, now: Now) -> Next {
+    /// Opens a closed store after its pause.
+    fn reopen(&mut self, failing: Retry, now: Now) -> Next {
         if now.instant < failing.again {
             return Next::At(failing.again);
         }
-        if self.call(|store| store.reopen()).is_ok() {
-            self.health.reopened(now);
+        if self.try_to_reopen(failing.pause * 2, now) {
             self.failing = None;
             return Next::Again;
         }
         // The clock, not `now`: opening a sick disk takes time, and the pause begins after it.
-        let pause = (failing.pause * 2).min(STORE_REOPEN_PAUSE_MAX);
-        let again = clock::now().instant.max(now.instant) + pause;
-        self.failing = Some(Failing { again, pause });
-        Next::At(again)
+        let retry = Retry::after(failing.pause * 2, clock::now().instant.max(now.instant));
+        self.failing = Some(retry);
+        Next::At(retry.again)
     }
 
-    /// Removes expired rows, once per `STORE_PURGE_INTERVAL`, or at once again if more are due.
+    /// Opens the store again while the queue waits: nothing of the queue has failed. Returns false if the
+    /// store can't be opened now, and is failing.
+    fn reopen_at_once(&mut self, now: Now) -> bool {
+        let pause = self.doubt.map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
+        if self.try_to_reopen(pause * 2, now) {
+            return true;
+        }
+        self.failing = Some(Retry::after(pause, now.instant));
+        false
+    }
+
+    /// Opens the store again, in doubt. `pause`: the pause after a first proof that fails.
+    fn try_to_reopen(&mut self, pause: Duration, now: Now) -> bool {
+        match self.call(|store| store.reopen()) {
+            Ok(()) => {
+                self.health.reopened();
+                self.doubt = Some(Retry { again: now.instant, pause: pause.min(STORE_REOPEN_PAUSE_MAX) });
+                true
+            }
+            Err(why) => {
+                self.health.failed(&why, now);
+                self.doubt = None;
+                false
+            }
+        }
+    }
+
+    /// Removes expired rows, once per `STORE_PURGE_INTERVAL`, or at once again if more are due. After a
+    /// failure the pause grows: a damaged page must not close the store each second.
     fn purge(&mut self, now: Now) {
         let at = *self.purge_at.get_or_insert(now.instant);
         if now.instant < at {
@@ -422,72 +500,74 @@ impl Writer {
         // Twice the rows stored since the last purge: the purge keeps up, and new appends wait little.
         let rows_max = (2 * self.stored).clamp(STORE_PURGE_ROWS_MIN, STORE_PURGE_ROWS_MAX);
         self.stored = 0;
-        match self.call(|store| store.purge(now.unix_ms, rows_max)) {
+        self.health.forget_old(now);
+        let store_now = self.clock.now(now);
+        match self.call(|store| store.purge(store_now, rows_max)) {
             Ok(purged) => {
                 self.health.purged(purged.rows);
-                self.health.heal_in_time(now);
+                self.purge_pause = STORE_PURGE_INTERVAL;
                 let more = purged.looked_at >= rows_max;
                 self.purge_at = Some(now.instant + if more { Duration::ZERO } else { STORE_PURGE_INTERVAL });
             }
-            Err(_) => {
-                self.store_failed(now);
-                self.fail_all_queued();
+            Err(why) => {
+                self.health.failed(&why, now);
+                self.purge_at = Some(now.instant + self.purge_pause);
+                self.purge_pause = (self.purge_pause * 2).min(STORE_PURGE_PAUSE_MAX);
+                self.reopen_at_once(now);
             }
         }
     }
 
-    /// Calls the store, and notes the start, the end and the failure. A panic of the store ends this call,
-    /// not the thread.
-    fn call<T>(
-        &mut self,
-        ask: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let began = clock::now();
-        self.health.call_begins(began);
+    /// Proves by a write and a sync that a store in doubt is well. Also writes the clocks of a store with
+    /// messages now and then, so that a restart knows how far the messages have aged.
+    fn prove(&mut self, now: Now) {
+        let store_now = self.clock.now(now);
+        let bytes = match self.doubt {
+            Some(doubt) if doubt.again <= now.instant => STORE_PROOF_BYTES,
+            Some(_) => return,
+            None => {
+                let is_due = self.store.stamp().is_none_or(|last| {
+                    let passed = store_now.stamp.store_ms.saturating_sub(last.store_ms);
+                    Duration::from_millis(passed) >= STORE_CLOCK_INTERVAL
+                        || store_now.stamp.step_since(last) > STORE_CLOCK_STEP_MAX
+                });
+                if !is_due || self.store.holdings().bytes == 0 {
+                    return;
+                }
+                0
+            }
+        };
+        match self.call(|store| store.prove(store_now, bytes)) {
+            Ok(()) => {
+                self.doubt = None;
+                self.health.healed(now);
+            }
+            Err(why) => {
+                self.health.failed(&why, now);
+                let pause = self.doubt.map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
+                if self.reopen_at_once(now) {
+                    self.doubt = Some(Retry { pause: pause * 2, ..Retry::after(pause, now.instant) });
+                }
+            }
+        }
+    }
+
+    /// Calls the store, and notes the start and the end. The error is for operators. A panic of the store ends
+    /// this call, not the thread.
+    fn call<T>(&mut self, ask: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>) -> Result<T, String> {
+        self.health.call_begins(WRITER, clock::now());
         let store = &mut *self.store;
         let outcome = catch_unwind(AssertUnwindSafe(|| ask(store)));
-        self.health.call_ended(self.store.holdings());
+        self.health.call_ended(WRITER, Some(self.store.holdings()));
         match outcome {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => {
-                self.health.failed(self.store.trouble(), began);
-                Err(StoreError::Failing)
-            }
-            Err(_) => {
-                self.health.failed("a bug in the store: its panic was printed", began);
-                Err(StoreError::Failing)
-            }
+            Ok(Err(_)) => Err(self.store.trouble().to_owned()),
+            Err(_) => Err("a bug in the store: its panic was printed".to_owned()),
         }
     }
 
-    fn wake(&mut self) {
-        for desk in self.desks.iter_mut().filter(|desk| desk.touched) {
-            desk.touched = false;
-            (desk.wake)();
-        }
-    }
-}
-
-impl Desk {
-    fn answer(&mut self, answer: StoreAnswer) {
-        self.answered += 1;
-        if let StoreAnswer::Failed { room, life, asked: Asked::Append, error } = &answer {
-            let broken = Broken { life: *life, error: *error, answer: self.answered };
-            self.broken.insert(room.clone(), broken);
-        }
-        self.touched = true;
-        self.passage.answers.push(answer).expect("as many places as requests that may be under way");
-    }
-
-    /// The error of an earlier append of the same life, if one failed. `taken` counts the answers taken by
-    /// the shard before the append.
-    fn broken_life(&mut self, append: &Append, taken: u64) -> Option<StoreError> {
-        if self.broken.is_empty() {
-            return None;
-        }
-        // A shard that has taken the failing answer has begun another life.
-        self.broken.retain(|_, broken| broken.answer > taken);
-        self.broken.get(&append.room).filter(|broken| broken.life == append.life).map(|broken| broken.error)
+    fn wake(&self) {
+        self.desks.iter().for_each(|desk| desk.outlet.wake());
     }
 }
 

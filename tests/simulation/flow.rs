@@ -394,7 +394,7 @@ impl Flow {
                     let at = last.max(self.now.instant) + Duration::from_millis(self.rng.u64(0..30));
                     self.later.push((at, Later::Durable { life, through }));
                 }
-                Output::Load { life } => {
+                Output::Load { life, .. } => {
                     self.room.handle(Input::Loaded { life, stored: None }, self.now, &mut self.tally);
                 }
                 Output::Refreshed { want: RefreshWant { since, .. }, to, refresh, .. } => {

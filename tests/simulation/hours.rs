@@ -55,6 +55,9 @@ impl World {
             self.held_back += by;
         }
         self.now = self.now.later(by);
+        if idle {
+            self.idle_at = self.now.instant;
+        }
         self.store.disk().pass_to(self.now);
         self.say(format!("clock +{} us", by.as_micros()));
         self.links_carry(by);
@@ -78,7 +81,7 @@ impl World {
             match (0..self.shards.len()).find(|at| self.busy[*at] || due(&self.shards[*at])) {
                 Some(index) => self.turn(index),
                 None if self.store_works_off() => {}
-                None => return,
+                None => return self.idle_at = self.now.instant,
             }
         }
         panic!("the shards never come to rest");
@@ -90,7 +93,6 @@ impl World {
         let unix_ms = if self.rng.bool() { self.now.unix_ms + by_ms } else { self.now.unix_ms - by_ms };
         self.now = Now { unix_ms, ..self.now };
         self.store.disk().pass_to(self.now);
-        self.jumped = true;
         self.say(format!("the wall clock jumps to {unix_ms}"));
         self.coverage.count("clock jump", 1);
     }
@@ -124,6 +126,10 @@ impl World {
         let by = Duration::from_millis(self.rng.u64(1..5000));
         self.now = self.now.later(by);
         self.store.disk().pass_to(self.now);
+        // Every room loads anew, so damage shows.
+        if self.rng.u8(..3) == 0 {
+            self.damage(self.now.instant + Duration::from_secs(6));
+        }
         self.start();
     }
 }

@@ -1,17 +1,20 @@
 //! The publishers' knowledge: each offered message, its verdict, and the facts that must follow.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use roomcast::store::Store;
+use roomcast::store::time::{Stamp, StoreNow};
 use roomcast_core::room::message::{Published, ShedReason, Unavailable, Verdict};
 
 use crate::device::Told;
-use crate::disk::Disk;
+use crate::disk::{Disk, Written};
 use crate::keeps::at;
 use crate::oracle::Record;
 use crate::world::CLOSING;
 
 /// The age up to which an id counts.
-const ID_AGE_MS: u64 = 300_000;
+const ID_AGE: Duration = Duration::from_secs(300);
 
 /// One message of a request.
 #[derive(Debug, Clone)]
@@ -128,11 +131,11 @@ impl Ledger {
                 turned_out += u64::from(fate.was_unavailable && fate.durable.is_none());
                 if let Some(first) = where_at.insert(payload, stored.message.offset) {
                     let first = at(written, first);
-                    let is_old = stored.wall_max > first.message.at_ms + ID_AGE_MS;
+                    let is_old = disk.may_be_older_than(first, stored.accepted, ID_AGE);
                     assert!(stored.message.id.is_some() && is_old, "{payload} is stored twice in {epoch}");
                 }
             }
-            check_ids(written);
+            check_ids(written, disk);
         }
         let held: Vec<_> =
             self.fates.iter().filter_map(|(payload, fate)| Some((payload, fate.durable.as_ref()?))).collect();
@@ -140,13 +143,14 @@ impl Ledger {
             let Some(written) = disk.written.get(&(room.clone(), *epoch)) else { continue };
             let stored = at(written, *offset);
             let is_forgotten = disk.forgotten.contains(&(room.clone(), *epoch));
-            if stored.message.expires_ms() <= disk.wall_max || is_forgotten {
+            if disk.may_be_older_than(stored, disk.now.instant, stored.message.ttl) || is_forgotten {
                 continue;
             }
             let room = roomcast_core::room::id::RoomName::parse(room).unwrap();
-            let loaded = roomcast::store::Store::load(&mut disk.memory, &room).unwrap();
+            let now = StoreNow { instant: disk.now.instant, stamp: Stamp::default() };
+            let loaded = disk.memory.load(&room, 0, now).unwrap();
             let there = loaded.is_some_and(|loaded| {
-                loaded.epoch.0 == *epoch && loaded.messages.iter().any(|message| message.offset == *offset)
+                loaded.epoch.0 == *epoch && loaded.records.iter().any(|record| record.offset == *offset)
             });
             assert!(there, "{payload} is durable in {room} at {offset}, and gone");
         }
@@ -235,12 +239,13 @@ fn stands(room: &str, mark: &Mark, offset: u64, disk: &mut Disk) -> (String, u64
 }
 
 /// Checks that an id is stored once in five minutes.
-fn check_ids(written: &[crate::disk::Written]) {
-    let mut known: BTreeMap<&str, u64> = BTreeMap::new();
+fn check_ids(written: &[Written], disk: &Disk) {
+    let mut known: BTreeMap<&str, &Written> = BTreeMap::new();
     for stored in written {
         let Some(id) = &stored.message.id else { continue };
-        if let Some(first_ms) = known.insert(id.as_str(), stored.message.at_ms) {
-            assert!(stored.wall_max > first_ms + ID_AGE_MS, "{id} is stored twice within its time");
+        if let Some(first) = known.insert(id.as_str(), stored) {
+            let is_old = disk.may_be_older_than(first, stored.accepted, ID_AGE);
+            assert!(is_old, "{id} is stored twice within its time");
         }
     }
 }

@@ -38,7 +38,7 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 39] = [
+const BRANCHES: [&str; 41] = [
     "history piece",
     "slow link",
     "partial write",
@@ -65,6 +65,8 @@ const BRANCHES: [&str; 39] = [
     "close stream_changed",
     "crash",
     "clock jump",
+    "bad page",
+    "room aside",
     "parked join",
     "parked publish",
     "late ack for an earlier segment",

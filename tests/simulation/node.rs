@@ -58,7 +58,7 @@ impl Node {
         let peers = mesh(shards, LaneBounds::default()).into_iter().enumerate();
         let shard = |(index, peers)| Shard::new(Plan { index, ..plan.clone() }, peers, now.instant);
         let wakes = (0..shards).map(|_| Box::new(|| ()) as Wake).collect();
-        let writer = Writer::new(Box::new(store.clone()), wakes);
+        let writer = Writer::new(Box::new(store.clone()), wakes, now);
         Self {
             shards: peers.map(shard).collect(),
             busy: vec![false; shards],

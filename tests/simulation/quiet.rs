@@ -5,8 +5,8 @@ use std::time::Duration;
 use roomcast::shard::Shard;
 use roomcast_core::room::Ask;
 
-use crate::device::{Device, Heard};
-use crate::keeps::at;
+use crate::device::{Device, Heard, Part};
+use crate::keeps::{at, number_of};
 use crate::oracle::{Record, check_lives, stands_at};
 use crate::publisher::Asked;
 use crate::world::{CLOSING, QUIET, ROOMS, World, mix_of, name};
@@ -14,6 +14,8 @@ use crate::world::{CLOSING, QUIET, ROOMS, World, mix_of, name};
 /// The steps in which every device and store recovers. A failed store rests for a second and is opened again
 /// after two. An unacknowledged message is carried after a second at most.
 const QUIET_STEPS: usize = 140;
+/// Such rests for rooms that were put aside: the pause of a room grows to a minute.
+const ASIDE_STEPS_MAX: usize = 12;
 
 impl World {
     /// Ends every fault, lets every device read and acknowledge, and lets every batch leave.
@@ -29,13 +31,13 @@ impl World {
             pipe.link = None;
             pipe.capacity = usize::MAX;
         }
-        for _ in 0..QUIET_STEPS {
-            self.turn_until_idle();
-            for index in 0..self.devices.len() {
-                self.read_from(index, usize::MAX);
+        (0..QUIET_STEPS).for_each(|_| self.quiet_step());
+        // A room aside is read again after its pause, and its devices then come back.
+        for _ in 0..ASIDE_STEPS_MAX {
+            if self.writer.health().rooms_aside().is_empty() {
+                break;
             }
-            self.come_back();
-            self.pass_time(Duration::from_millis(50));
+            (0..QUIET_STEPS).for_each(|_| self.quiet_step());
         }
         for _ in 0..40 {
             self.turn_until_idle();
@@ -45,6 +47,15 @@ impl World {
             }
             self.pass_time(Duration::from_millis(500));
         }
+    }
+
+    fn quiet_step(&mut self) {
+        self.turn_until_idle();
+        for index in 0..self.devices.len() {
+            self.read_from(index, usize::MAX);
+        }
+        self.come_back();
+        self.pass_time(Duration::from_millis(50));
     }
 
     /// Lets devices come back that were told so because of the stream.
@@ -91,16 +102,31 @@ impl World {
         let mut waited = 0;
         let mut was_full = false;
         for (_, heard) in &self.devices[index].heard[from..] {
-            let Heard::Batch { seq, content, skipped, .. } = heard else { continue };
+            let Heard::Batch { seq, content, skipped, part, .. } = heard else { continue };
             let may_miss = self.is_troubled || self.witnesses[room].len() > 1;
             assert!(may_miss || skipped.is_empty(), "the witness of {room} misses nothing: {heard:?}");
             for told in &content.messages {
                 assert!(!self.is_late(room, &told.payload, *seq), "{told:?} left too late");
             }
+            self.check_unexpired(index, room, part.as_ref());
             waited += u64::from(was_full && !content.messages.is_empty());
             was_full = content.messages.len() >= self.messages_max;
         }
         self.coverage.count("remainder", waited);
+    }
+
+    /// Checks that no message in a frame to a witness had expired before the frame was made.
+    fn check_unexpired(&self, index: usize, room: &str, part: Option<&Part>) {
+        let Some(part) = part else { return };
+        let Some(epoch) = self.devices[index].links.get(room).and_then(|link| link.epoch.as_ref()) else {
+            return;
+        };
+        let disk = self.store.disk();
+        let written = disk.of(room, number_of(epoch));
+        for told in &part.messages {
+            let expired = disk.was_surely_expired(at(written, told.offset), self.idle_at);
+            assert!(!expired, "{room}: {told:?} had expired when it was sent");
+        }
     }
 
     /// Checks after quiet: each remaining device has its rooms' newest batch and has applied all reliable

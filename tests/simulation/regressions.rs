@@ -49,7 +49,7 @@ impl Bench {
         let plan = Plan::new(0, 1, rules, Duration::from_secs(36_000), 1);
         let plan = Plan { turn_members, rooms_max: 100, ..plan };
         let peers = mesh(1, LaneBounds::default()).remove(0);
-        let writer = Writer::new(Box::new(store.clone()), vec![Box::new(|| ())]);
+        let writer = Writer::new(Box::new(store.clone()), vec![Box::new(|| ())], now);
         let port = writer.ports().remove(0);
         let shard = Shard::new(plan, peers, now.instant);
         Self { shard, store, writer, port, now, seats: Seats::new(100_000) }

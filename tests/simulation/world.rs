@@ -15,7 +15,7 @@ use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard, directory};
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Next, Wake, Writer};
-use roomcast::store::{Asked as AskedOfStore, StoreAnswer, StoreRequest};
+use roomcast::store::{Asked as AskedOfStore, StoreAnswer, StoreError, StoreRequest};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, TypeName, mix};
 use roomcast_core::room::message::Class;
@@ -96,8 +96,8 @@ pub(crate) struct World {
     /// True: coupons come by the dozen.
     pub(crate) is_bulky: bool,
     pub(crate) is_draining: bool,
-    /// True: the wall clock has jumped.
-    pub(crate) jumped: bool,
+    /// The last moment at which nothing was on its way to a device.
+    pub(crate) idle_at: Instant,
     /// The time that passed while a shard had something to do.
     pub(crate) held_back: Duration,
     pub(crate) lapses: u64,
@@ -140,7 +140,7 @@ impl World {
             now,
             busy: Vec::new(),
             shards: Vec::new(),
-            writer: Writer::new(Box::new(store.clone()), Vec::new()),
+            writer: Writer::new(Box::new(store.clone()), Vec::new(), now),
             ports: Vec::new(),
             store,
             frozen_until: now.instant,
@@ -166,7 +166,7 @@ impl World {
             messages_max,
             is_bulky,
             is_draining: false,
-            jumped: false,
+            idle_at: now.instant,
             held_back: Duration::ZERO,
             lapses: 0,
             coverage: Coverage::default(),
@@ -192,7 +192,7 @@ impl World {
         self.busy = vec![true; count];
         self.store.disk().start();
         let wakes: Vec<Wake> = (0..count).map(|_| Box::new(|| ()) as Wake).collect();
-        self.writer = Writer::new(Box::new(self.store.clone()), wakes);
+        self.writer = Writer::new(Box::new(self.store.clone()), wakes, self.now);
         self.ports = self.writer.ports();
         self.start_scatter();
         for room in ROOMS {
@@ -326,10 +326,18 @@ impl World {
             StoreAnswer::Loaded { room, .. } => {
                 self.loading.remove(room.as_str());
             }
-            StoreAnswer::Failed { room, asked, .. } => {
+            StoreAnswer::Failed { room, asked, error, .. } => {
                 if *asked == AskedOfStore::Load {
                     self.loading.remove(room.as_str());
                 }
+                let disk = self.store.disk();
+                // A read that fails is answered alone: no append fails with it.
+                let is_of_read = *asked != AskedOfStore::Append || *error != StoreError::Failing;
+                let aside = self.writer.health().rooms_aside();
+                let is_aside = aside.iter().any(|aside| aside.room == *room);
+                self.coverage.count("room aside", u64::from(is_aside));
+                assert!(is_of_read || disk.writes_failed > 0, "an append to {room} failed");
+                drop(disk);
                 let view = self.shards[shard].homes.describe(room, self.now.instant);
                 let in_flight = view.is_some_and(|view| view.backlog.not_durable > 0);
                 self.coverage.count("store error in flight", u64::from(in_flight));
@@ -363,7 +371,7 @@ impl World {
 
     fn draw_trouble(&mut self) {
         let heals_at = self.now.instant + Duration::from_millis(self.rng.u64(0..4000));
-        let trouble = self.rng.u8(..12);
+        let trouble = self.rng.u8(..14);
         self.say(format!("trouble {trouble}"));
         let fault = match trouble {
             0 | 1 => Fault::AppendBefore,
@@ -377,11 +385,20 @@ impl World {
             }
             8 => return self.frozen_until = heals_at,
             9 => return self.jump(),
+            10 | 11 => return self.damage(heals_at),
             _ => return self.crash(),
         };
         let mut disk = self.store.disk();
         disk.fault = Some(fault);
         disk.heals_at = heals_at;
+    }
+
+    /// The pages of a room's stream can't be read for a while.
+    pub(crate) fn damage(&mut self, heals_at: Instant) {
+        let room = self.rng.choice(ROOMS).unwrap();
+        self.say(format!("the pages of {room} are damaged"));
+        self.store.disk().unreadable.insert(name(room), heals_at);
+        self.coverage.count("bad page", 1);
     }
 
     /// Ends every fault of the store.
@@ -404,7 +421,7 @@ fn asked_of_store(request: &StoreRequest) -> String {
 fn heard_of_store(answer: &StoreAnswer) -> String {
     match answer {
         StoreAnswer::Loaded { room, life, stream } => {
-            let head = stream.as_ref().map(|stream| (stream.epoch, stream.head, stream.messages.len()));
+            let head = stream.as_ref().map(|stream| (stream.epoch, stream.head, stream.records.len()));
             format!("loaded {room} life {life}: {head:?}")
         }
         StoreAnswer::Paged { room, after, page, .. } => {

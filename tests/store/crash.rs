@@ -9,7 +9,7 @@ use roomcast::store::redb::Redb;
 use roomcast::store::{Append, Store};
 
 use super::disk::{Disk, Op, apply};
-use super::{AT_MS, append, offsets, print, room};
+use super::{AT_MS, AtThatTime, append, at, offsets, print, room};
 
 const SECTOR: usize = 512;
 /// The most writes between two syncs with every subset tried.
@@ -43,8 +43,8 @@ fn check(bytes: Vec<u8>, allowed: &[Content; 2], state: &str) {
         assert!(allowed.contains(&found), "{found:?} is neither of {allowed:?}");
         assert_eq!(store.holdings().quarantined, 0);
         // The store goes on from the recovered state.
-        let head = store.load(&room("a")).unwrap().map_or(0, |stream| stream.head);
-        assert_eq!(store.append(&[append("a", head + 1..=head + 1)]).unwrap(), [Ok(())]);
+        let head = store.whole(&room("a")).unwrap().map_or(0, |stream| stream.head);
+        assert_eq!(store.put(&[append("a", head + 1..=head + 1)]).unwrap(), [Ok(())]);
     }));
     if let Err(panic) = opened {
         print(&format!("the state of the disk: {state}"));
@@ -113,9 +113,9 @@ fn lose_power_during(disk: &Disk, store: &mut Redb, deed: &Deed, random: &mut fa
     disk.record();
     match deed {
         Deed::Append(appends) => {
-            assert!(store.append(appends).unwrap().iter().all(Result::is_ok));
+            assert!(store.put(appends).unwrap().iter().all(Result::is_ok));
         }
-        Deed::Purge(now_ms) => assert!(store.purge(*now_ms, 100).unwrap().rows > 0),
+        Deed::Purge(now_ms) => assert!(store.purge(at(*now_ms), 100).unwrap().rows > 0),
     }
     let recorded = disk.recorded();
     let after = content(store);
@@ -161,20 +161,20 @@ fn a_loss_of_power_after_a_failed_sync_loses_nothing_that_was_reported() {
     for after in 0..40 {
         let disk = Disk::default();
         let mut store = disk.store().unwrap();
-        store.append(&[append("a", 1..=5)]).unwrap();
+        store.put(&[append("a", 1..=5)]).unwrap();
         disk.fail(Some(Fault { after, times: 1, kind: FaultKind::Io }));
         let mut head = 5;
-        let mut failed = store.append(&[append("a", 6..=6)]).is_err();
+        let mut failed = store.put(&[append("a", 6..=6)]).is_err();
         disk.fail(None);
         for _ in 0..3 {
             if failed {
                 store.reopen().unwrap();
-                head = store.load(&room("a")).unwrap().unwrap().head;
+                head = store.whole(&room("a")).unwrap().unwrap().head;
                 assert!(head >= 5, "fault at step {after}");
             } else {
-                head = store.load(&room("a")).unwrap().unwrap().head;
+                head = store.whole(&room("a")).unwrap().unwrap().head;
             }
-            failed = store.append(&[append("a", head + 1..=head + 1)]).is_err();
+            failed = store.put(&[append("a", head + 1..=head + 1)]).is_err();
             assert!(!failed, "fault at step {after}");
             head += 1;
             let mut survived = disk.after_power_loss().store().unwrap();

@@ -3,11 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::sync::Arc;
 
 use roomcast::store::{Append, Store, StoreError, Stored};
+use roomcast_core::room::message::Message;
 
 use super::disk::Disk;
-use super::{AT_MS, EPOCH, append, message, offsets, print, room};
+use super::{AT_MS, AtThatTime, EPOCH, append, message, offsets, print, room};
 
 /// Bits turned anywhere in the file.
 const DRAWN: usize = 4000;
@@ -17,7 +19,7 @@ const ROOMS: [&str; 2] = ["a", "b"];
 fn disk() -> Disk {
     let disk = Disk::default();
     let mut store = disk.store().unwrap();
-    store.append(&[append("a", 1..=5), append("b", 1..=5)]).unwrap();
+    store.put(&[append("a", 1..=5), append("b", 1..=5)]).unwrap();
     drop(store);
     disk
 }
@@ -39,7 +41,7 @@ fn read(disk: &Disk) -> Option<(Vec<Option<Stored>>, u64)> {
     // and the writer takes both alike.
     catch_unwind(AssertUnwindSafe(|| {
         let mut store = disk.store().ok()?;
-        let streams = ROOMS.map(|name| store.load(&room(name)).ok().flatten()).to_vec();
+        let streams = ROOMS.map(|name| store.whole(&room(name)).ok().flatten()).to_vec();
         Some((streams, store.holdings().quarantined))
     }))
     .ok()
@@ -49,7 +51,7 @@ fn read(disk: &Disk) -> Option<(Vec<Option<Stored>>, u64)> {
 #[track_caller]
 fn assert_true_payloads(streams: &[Option<Stored>]) {
     for (name, stream) in ROOMS.iter().zip(streams) {
-        for read in stream.iter().flat_map(|stream| &stream.messages) {
+        for read in stream.iter().flat_map(|stream| &stream.tail) {
             let written = message(&room(name), read.offset, 600);
             assert_eq!(format!("{read:?}"), format!("{written:?}"));
         }
@@ -62,7 +64,7 @@ fn one_turned_bit_in_a_row_takes_that_row_alone() {
     let payload = message(&room("a"), 3, 600).payload.bytes().clone();
     // The fixed part of a row stands before its type, key and id.
     let ends: Vec<usize> = find(&bytes, &payload).iter().map(|at| at + payload.len()).collect();
-    let row_bytes = payload.len() + 45 + 3 + "coupon".len() + "id-3".len();
+    let row_bytes = payload.len() + 69 + 3 + "coupon".len() + "id-3".len();
     let mut hits = 0;
     for end in ends {
         for bit in (end - row_bytes) * 8..end * 8 {
@@ -70,12 +72,12 @@ fn one_turned_bit_in_a_row_takes_that_row_alone() {
             let (streams, quarantined) = read(&disk).expect("the structure is whole");
             assert_true_payloads(&streams);
             let found: Vec<u64> =
-                streams[0].as_ref().unwrap().messages.iter().map(|message| message.offset).collect();
+                streams[0].as_ref().unwrap().tail.iter().map(|message| message.offset).collect();
             if found == [1, 2, 3, 4, 5] {
                 continue; // A copy of the page that is no longer in use.
             }
             assert_eq!((found, quarantined), (vec![1, 2, 4, 5], 1));
-            assert_eq!(streams[1].as_ref().unwrap().messages.len(), 5);
+            assert_eq!(streams[1].as_ref().unwrap().tail.len(), 5);
             let (again, quarantined) = read(&disk).unwrap();
             assert_eq!((again[0].as_ref().unwrap().head, quarantined), (5, 0), "it was put aside for good");
             hits += 1;
@@ -97,7 +99,7 @@ fn a_damaged_row_is_left_out_of_a_page_and_of_the_count() {
             assert_eq!(page.through, 3);
             assert_eq!(store.holdings().quarantined, 1);
             assert!(store.holdings().bytes < before);
-            let purged = store.purge(AT_MS + 1_000_000, 100).unwrap();
+            let purged = store.purge(super::at(AT_MS + 1_000_000), 100).unwrap();
             assert_eq!((purged.rows, store.holdings().bytes), (9, 0));
             return;
         }
@@ -114,25 +116,25 @@ fn a_damaged_entry_begins_a_new_epoch_behind_all_rows() {
         for bit in (at - 8) * 8..(at + entry.len()) * 8 {
             let disk = with_turned(&bytes, bit);
             let mut store = disk.store().unwrap();
-            let blind = store.append(&[append("a", 6..=6), append("b", 6..=6)]).unwrap();
+            let blind = store.put(&[append("a", 6..=6), append("b", 6..=6)]).unwrap();
             let Some(index) = blind.iter().position(Result::is_err) else { continue };
             assert_eq!(blind[index], Err(StoreError::Moved), "the room has to load first");
             hits += 1;
             let name = ROOMS[index];
-            let stream = store.load(&room(name)).unwrap().unwrap();
+            let stream = store.whole(&room(name)).unwrap().unwrap();
             assert_ne!(stream.epoch, EPOCH);
             assert_eq!(stream.head, 5);
             assert_eq!(offsets(&mut store, name), [1, 2, 3, 4, 5]);
             assert_eq!(store.holdings().quarantined, 1);
-            let old = store.append(&[append(name, 6..=6)]).unwrap();
+            let old = store.put(&[append(name, 6..=6)]).unwrap();
             assert_eq!(old, [Err(StoreError::Moved)]);
             let new = Append { epoch: stream.epoch, ..append(name, 6..=6) };
-            assert_eq!(store.append(&[new]).unwrap(), [Ok(())]);
+            assert_eq!(store.put(&[new]).unwrap(), [Ok(())]);
             drop(store);
             let mut store = disk.store().unwrap();
-            assert_eq!(store.load(&room(name)).unwrap().unwrap().epoch, stream.epoch);
+            assert_eq!(store.whole(&room(name)).unwrap().unwrap().epoch, stream.epoch);
             assert_eq!(offsets(&mut store, name), [1, 2, 3, 4, 5, 6]);
-            store.purge(AT_MS + 1_000_000, 100).unwrap();
+            store.purge(super::at(AT_MS + 1_000_000), 100).unwrap();
             assert_eq!(store.holdings().bytes, 0, "what was made anew expires as well");
         }
     }
@@ -151,6 +153,26 @@ fn a_damaged_count_of_bytes_is_counted_anew() {
         let store = with_turned(&bytes, at * 8 + 62).store().unwrap();
         assert_eq!(store.holdings().bytes, held);
     }
+}
+
+#[test]
+fn a_damaged_recall_does_not_revive_what_it_recalled() {
+    let recall = |offset| {
+        let recall = Message { recall: 2, ..Message::clone(&message(&room("a"), offset, 600)) };
+        Append { messages: vec![Arc::new(recall)], ..append("a", offset..=offset) }
+    };
+    let disk = disk();
+    disk.store().unwrap().put(&[recall(6)]).unwrap();
+    let bytes = disk.bytes();
+    let payload = message(&room("a"), 6, 600).payload.bytes().clone();
+    let mut hits = 0;
+    for at in find(&bytes, &payload) {
+        let (streams, quarantined) = read(&with_turned(&bytes, at * 8)).unwrap();
+        let stream = streams[0].as_ref().unwrap();
+        assert_eq!(stream.records[1].recalled_by, 6);
+        hits += quarantined;
+    }
+    assert_eq!(hits, 1, "the recall's row in use");
 }
 
 /// Turns drawn bits from the `first` on, and prints the number of each survived bit.

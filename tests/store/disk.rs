@@ -81,6 +81,23 @@ impl Disk {
         Redb::over(self.opener(), u64::MAX)
     }
 
+    /// A store that keeps no page in memory, so that each read sees the disk.
+    pub(crate) fn store_without_cache(&self) -> Result<Redb, OpenError> {
+        let disk = self.clone();
+        let open: OpenBackend = Box::new(move |_: &Builder| {
+            let mut builder = Builder::new();
+            builder.set_cache_size(0).create_with_backend(disk.clone())
+        });
+        Redb::over(open, u64::MAX)
+    }
+
+    /// Turns bits of one byte under an open store.
+    pub(crate) fn turn(&self, place: usize, bits: u8) {
+        let mut state = self.state();
+        state.cache[place] ^= bits;
+        state.synced[place] ^= bits;
+    }
+
     /// The content that reads see now.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.state().cache.clone()

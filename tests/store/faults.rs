@@ -38,10 +38,11 @@ struct World {
 impl World {
     fn new() -> Self {
         let disk = Disk::default();
-        let writer = Writer::new(Box::new(disk.store().unwrap()), vec![Box::new(|| {})]);
+        let now = roomcast::clock::now();
+        let writer = Writer::new(Box::new(disk.store().unwrap()), vec![Box::new(|| {})], now);
         let port = writer.ports().pop().unwrap();
         let rooms = ROOMS.map(|name| Known { name, life: 1, head: None, reported: 0 });
-        Self { disk, writer, port, now: roomcast::clock::now(), rooms }
+        Self { disk, writer, port, now, rooms }
     }
 
     /// Each room loads, or appends two messages in two requests.
@@ -50,11 +51,11 @@ impl World {
             let room = room(known.name);
             let life = known.life;
             let Some(head) = known.head else {
-                self.port.send(StoreRequest::Load { room, life }).unwrap();
+                self.port.send(StoreRequest::Load { room, life, whole_after: 0 }).unwrap();
                 continue;
             };
             for offset in head + 1..=head + 2 {
-                let append = Append { life, ..append(known.name, offset..=offset) };
+                let append = Append { life, durable: known.reported, ..append(known.name, offset..=offset) };
                 self.port.send(StoreRequest::Append(append)).unwrap();
             }
         }

@@ -8,7 +8,7 @@ use redb::{Database, TableDefinition};
 use roomcast::store::Store;
 use roomcast::store::redb::{OpenError, Redb};
 
-use super::{append, offsets};
+use super::{AtThatTime, append, offsets};
 
 /// A folder that is removed when dropped.
 struct Folder(PathBuf);
@@ -44,7 +44,7 @@ fn a_folder_is_made_for_its_owner_alone_and_its_store_is_found_again() {
     let folder = Folder::new("made");
     let inner = folder.join("data/of/node");
     let mut store = Redb::open(&inner).unwrap();
-    store.append(&[append("a", 1..=2)]).unwrap();
+    store.put(&[append("a", 1..=2)]).unwrap();
     assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
     store.reopen().unwrap();
     assert_eq!(offsets(&mut store, "a"), [1, 2]);
@@ -92,19 +92,67 @@ fn a_file_of_somebody_else_is_refused_and_kept() {
 }
 
 #[test]
+fn a_file_that_is_cut_off_or_damaged_at_its_start_says_so() {
+    let folder = Folder::new("cut-off");
+    drop(Redb::open(&folder.0).unwrap());
+    let whole = fs::read(folder.join("store.redb")).unwrap();
+    let mut damaged = 0;
+    for len in [0, 1, 8, 9, 100, 319, 320, 4095, 4096, whole.len() / 2, whole.len() - 1] {
+        fs::write(folder.join("store.redb"), &whole[..len]).unwrap();
+        let (error, sentence) = refused(&folder.0);
+        assert!(matches!(error, OpenError::Damaged(_)), "{len} bytes: {error:?}");
+        assert!(sentence.contains("is damaged"), "{sentence}");
+    }
+    // Each bit behind the magic number may turn: the file then opens as it was, or is called damaged.
+    for bit in (9 * 8..320 * 8).step_by(11) {
+        let mut turned = whole.clone();
+        turned[bit / 8] ^= 1 << (bit % 8);
+        fs::write(folder.join("store.redb"), turned).unwrap();
+        if let Err(error) = Redb::open(&folder.0) {
+            assert!(matches!(error, OpenError::Damaged(_)), "bit {bit}: {error:?}");
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 10, "{damaged}");
+}
+
+#[test]
+fn a_file_of_form_1_gets_form_2_and_keeps_its_messages() {
+    let folder = Folder::new("form-1");
+    let mut store = Redb::open(&folder.0).unwrap();
+    store.put(&[append("a", 1..=2)]).unwrap();
+    drop(store);
+    let database = Database::open(folder.join("store.redb")).unwrap();
+    let write = database.begin_write().unwrap();
+    let bytes = TableDefinition::<&[u8], &[u8]>::new("payloads");
+    write.delete_table(bytes).unwrap();
+    let header = TableDefinition::<&str, &[u8]>::new("header");
+    write.open_table(header).unwrap().insert("form", 1_u32.to_le_bytes().as_slice()).unwrap();
+    write.open_table(header).unwrap().remove("clock").unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let mut store = Redb::open(&folder.0).unwrap();
+    assert_eq!(store.stamp(), None, "the wall clock counts");
+    assert_eq!(offsets(&mut store, "a"), [1, 2]);
+    store.put(&[append("a", 3..=3)]).unwrap();
+    drop(store);
+    assert_eq!(offsets(&mut Redb::open(&folder.0).unwrap(), "a"), [1, 2, 3]);
+}
+
+#[test]
 fn a_file_of_another_form_is_refused_with_what_to_do() {
     let folder = Folder::new("form");
     drop(Redb::open(&folder.0).unwrap());
     let database = Database::open(folder.join("store.redb")).unwrap();
     let write = database.begin_write().unwrap();
     let header = TableDefinition::<&str, &[u8]>::new("header");
-    write.open_table(header).unwrap().insert("form", 2_u32.to_le_bytes().as_slice()).unwrap();
+    write.open_table(header).unwrap().insert("form", 3_u32.to_le_bytes().as_slice()).unwrap();
     write.commit().unwrap();
     drop(database);
     let (error, sentence) = refused(&folder.0);
-    assert!(matches!(error, OpenError::UnknownForm { found: 2, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::UnknownForm { found: 3, .. }), "{error:?}");
     assert!(
-        sentence.contains("form 2") && sentence.contains("start the version that wrote it"),
+        sentence.contains("form 3") && sentence.contains("start the version that wrote it"),
         "{sentence}"
     );
 }
@@ -122,7 +170,7 @@ fn a_folder_that_can_not_be_made_is_told() {
 fn a_file_that_went_away_is_waited_for_and_never_replaced_by_an_empty_one() {
     let folder = Folder::new("away");
     let mut store = Redb::open(&folder.0).unwrap();
-    store.append(&[append("a", 1..=2)]).unwrap();
+    store.put(&[append("a", 1..=2)]).unwrap();
     fs::rename(folder.join("store.redb"), folder.join("away")).unwrap();
     assert!(store.reopen().is_err());
     assert!(store.trouble().contains("No such file"), "{}", store.trouble());

@@ -12,7 +12,7 @@ use roomcast::store::{Append, Store};
 use roomcast_core::room::message::{Message, Payload};
 
 use super::loopfs::{CutOff, LoopFs};
-use super::{EPOCH, append, message, offsets, print, room};
+use super::{AtThatTime, append, message, offsets, print, room};
 
 const MEBIBYTES: u64 = 24;
 const PAYLOAD_BYTES: usize = 16 * 1024;
@@ -26,18 +26,18 @@ fn large(offset: u64) -> Append {
     let room = room("large");
     let payload = Payload::Opaque(Bytes::from(vec![u8::try_from(offset % 251).unwrap(); PAYLOAD_BYTES]));
     let message = Message { payload, ..Message::clone(&message(&room, offset, 600)) };
-    Append { room, life: 1, epoch: EPOCH, messages: vec![Arc::new(message)] }
+    Append { messages: vec![Arc::new(message)], ..append("large", 1..=1) }
 }
 
 /// Offsets of the large messages, each checked to be whole.
 fn large_offsets(store: &mut Redb) -> Vec<u64> {
-    let stream = store.load(&room("large")).unwrap().unwrap();
-    for message in &stream.messages {
+    let stream = store.whole(&room("large")).unwrap().unwrap();
+    for message in &stream.tail {
         let filled = u8::try_from(message.offset % 251).unwrap();
         let whole = message.payload.bytes().iter().all(|byte| *byte == filled);
         assert!(whole && message.payload.bytes().len() == PAYLOAD_BYTES);
     }
-    stream.messages.iter().map(|message| message.offset).collect()
+    stream.tail.iter().map(|message| message.offset).collect()
 }
 
 #[test]
@@ -48,14 +48,14 @@ fn a_full_disk_refuses_keeps_what_it_has_and_heals() {
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, vec![1; 12 * 1024 * 1024]).unwrap();
     let mut durable = 0;
-    while store.append(&[large(durable + 1)]).is_ok() {
+    while store.put(&[large(durable + 1)]).is_ok() {
         durable += 1;
         assert!(durable < 2000, "{MEBIBYTES} MiB are full by now");
     }
     print(&format!("T9: full after {durable} messages: {}", store.trouble()));
     assert!(durable > 10, "{durable}");
     assert!(store.trouble().contains("No space left"), "{}", store.trouble());
-    assert!(store.append(&[large(durable + 1)]).is_err(), "it does not go on by itself");
+    assert!(store.put(&[large(durable + 1)]).is_err(), "it does not go on by itself");
     // An open on a full disk may succeed or fail. No durable message may go.
     if store.reopen().is_ok() {
         let found = large_offsets(&mut store);
@@ -67,7 +67,7 @@ fn a_full_disk_refuses_keeps_what_it_has_and_heals() {
     let head = found.len() as u64;
     assert!(head >= durable);
     assert_eq!(found, (1..=head).collect::<Vec<_>>());
-    assert_eq!(store.append(&[large(head + 1)]).unwrap(), [Ok(())], "it heals");
+    assert_eq!(store.put(&[large(head + 1)]).unwrap(), [Ok(())], "it heals");
     drop(store);
     disk.remount().unwrap();
     let mut store = Redb::open(&disk.path().join("data")).unwrap();
@@ -82,11 +82,11 @@ fn a_file_system_that_is_cut_off_has_what_was_reported_durable() {
         let mut store = Redb::open(&disk.path().join("data")).unwrap();
         assert_eq!(offsets(&mut store, "a"), (1..=head).collect::<Vec<_>>());
         for _ in 0..20 {
-            store.append(&[append("a", head + 1..=head + 1)]).unwrap()[0].unwrap();
+            store.put(&[append("a", head + 1..=head + 1)]).unwrap()[0].unwrap();
             head += 1;
         }
         disk.cut_off(how).unwrap();
-        assert!(store.append(&[append("a", head + 1..=head + 1)]).is_err(), "nothing is durable any more");
+        assert!(store.put(&[append("a", head + 1..=head + 1)]).is_err(), "nothing is durable any more");
         assert!(store.reopen().is_err());
         drop(store);
         disk.remount().unwrap();
@@ -107,7 +107,7 @@ fn a_life_under_failing_calls() {
     let mut head = 0;
     let mut failed = 0;
     while head < 300 {
-        if store.append(&[append("a", head + 1..=head + 1)]).is_ok_and(|outcomes| outcomes[0].is_ok()) {
+        if store.put(&[append("a", head + 1..=head + 1)]).is_ok_and(|outcomes| outcomes[0].is_ok()) {
             head += 1;
             print(&format!("durable {head}"));
             continue;
@@ -116,7 +116,7 @@ fn a_life_under_failing_calls() {
         // Reads can't fail here: only writes and syncs do.
         let loaded = (0..1000).find_map(|_| {
             store.reopen().ok()?;
-            store.load(&room("a")).ok()
+            store.whole(&room("a")).ok()
         });
         let found = loaded.expect("one opening in a thousand works").map_or(0, |stream| stream.head);
         assert!(found >= head, "{head} was durable, {found} is there");

@@ -1,18 +1,21 @@
 //! The writer: gathering, the order of answers, failure and healing. Some tests run its body turn by turn,
 //! others its thread.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use roomcast::store::memory::Memory;
 use roomcast::store::port::Port;
+use roomcast::store::time::{Stamp, StoreNow};
 use roomcast::store::writer::{Next, Wake, Writer, start};
 use roomcast::store::{
     Append, Asked, Page, Purged, Store, StoreAnswer, StoreError, StoreHoldings, StoreRequest, Stored,
 };
 use roomcast_core::limits::{
-    STORE_COMMIT_MESSAGES_MAX, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
+    STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_CLOCK_INTERVAL, STORE_COMMIT_MESSAGES_MAX,
+    STORE_PROOF_BYTES, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
     STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
 };
 use roomcast_core::now::Now;
@@ -31,10 +34,17 @@ struct Watch {
     /// The number of messages in each commit.
     commits: Vec<usize>,
     purges: Vec<usize>,
+    /// The bytes of each proof.
+    proofs: Vec<usize>,
+    reads: usize,
+    /// The rooms with reads that fail.
+    unreadable: BTreeSet<RoomName>,
     /// True: the next append is stored, and reported as failed.
     fail_after_storing: bool,
-    fail_next: bool,
+    fail_next_write: bool,
     panic_next: bool,
+    purges_that_fail: usize,
+    proofs_that_fail: usize,
     reopenings_that_fail: usize,
     down: bool,
 }
@@ -44,30 +54,53 @@ impl Watched {
         change(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    fn call<T>(&self, ask: impl FnOnce(&mut Memory) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        room: &RoomName,
+        ask: impl FnOnce(&mut Memory) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.with(|watch| {
+            watch.reads += 1;
+            let fails = watch.down || watch.unreadable.contains(room);
+            if fails { Err(StoreError::Failing) } else { ask(&mut watch.memory) }
+        })
+    }
+
+    fn write<T>(&self, ask: impl FnOnce(&mut Memory) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.with(|watch| {
             if std::mem::take(&mut watch.panic_next) {
                 watch.down = true;
                 panic!("as told");
             }
-            watch.down |= std::mem::take(&mut watch.fail_next);
+            watch.down |= std::mem::take(&mut watch.fail_next_write);
             if watch.down { Err(StoreError::Failing) } else { ask(&mut watch.memory) }
         })
     }
 }
 
+/// Takes one of the failures that are left. True if there was one.
+fn take_one(left: &mut usize) -> bool {
+    let was_left = *left > 0;
+    *left -= usize::from(was_left);
+    was_left
+}
+
 impl Store for Watched {
-    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError> {
-        self.call(|memory| memory.load(room))
+    fn load(&mut self, room: &RoomName, whole: u64, now: StoreNow) -> Result<Option<Stored>, StoreError> {
+        self.read(room, |memory| memory.load(room, whole, now))
     }
 
     fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError> {
-        self.call(|memory| memory.page(room, after, bytes_max))
+        self.read(room, |memory| memory.page(room, after, bytes_max))
     }
 
-    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    fn append(
+        &mut self,
+        appends: &[Append],
+        now: StoreNow,
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         self.with(|watch| watch.commits.push(appends.iter().map(|append| append.messages.len()).sum()));
-        let outcomes = self.call(|memory| memory.append(appends));
+        let outcomes = self.write(|memory| memory.append(appends, now));
         if self.with(|watch| std::mem::take(&mut watch.fail_after_storing)) {
             self.with(|watch| watch.down = true);
             return Err(StoreError::Failing);
@@ -76,18 +109,36 @@ impl Store for Watched {
     }
 
     fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
-        self.call(|memory| memory.forget(room))
+        self.write(|memory| memory.forget(room))
     }
 
-    fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
-        self.with(|watch| watch.purges.push(rows_max));
-        self.call(|memory| memory.purge(now_ms, rows_max))
+    fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError> {
+        self.with(|watch| {
+            watch.purges.push(rows_max);
+            watch.down |= take_one(&mut watch.purges_that_fail);
+        });
+        self.write(|memory| memory.purge(now, rows_max))
+    }
+
+    fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<(), StoreError> {
+        self.with(|watch| {
+            watch.proofs.push(bytes);
+            watch.down |= take_one(&mut watch.proofs_that_fail);
+        });
+        self.write(|memory| memory.prove(now, bytes))
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        self.with(|watch| watch.memory.stamp())
+    }
+
+    fn is_open(&self) -> bool {
+        self.with(|watch| !watch.down)
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         self.with(|watch| {
-            if watch.reopenings_that_fail > 0 {
-                watch.reopenings_that_fail -= 1;
+            if take_one(&mut watch.reopenings_that_fail) {
                 return Err(StoreError::Failing);
             }
             watch.down = false;
@@ -107,13 +158,13 @@ impl Store for Watched {
 /// A writer without a thread, and a port for each shard.
 fn writer(store: &Watched, shards: usize) -> (Writer, Vec<Port>) {
     let wakes = (0..shards).map(|_| Box::new(|| {}) as Wake).collect();
-    let writer = Writer::new(Box::new(store.clone()), wakes);
+    let writer = Writer::new(Box::new(store.clone()), wakes, roomcast::clock::now());
     let ports = writer.ports();
     (writer, ports)
 }
 
 fn load(name: &str) -> StoreRequest {
-    StoreRequest::Load { room: room(name), life: 1 }
+    StoreRequest::Load { room: room(name), life: 1, whole_after: 0 }
 }
 
 fn store(name: &str, offsets: std::ops::RangeInclusive<u64>) -> StoreRequest {
@@ -239,10 +290,13 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 2);
     let mut now = roomcast::clock::now();
-    watched.with(|watch| (watch.fail_next, watch.reopenings_that_fail) = (true, 1));
+    watched.with(|watch| {
+        watch.fail_next_write = true;
+        watch.reopenings_that_fail = 1;
+    });
     ports[0].send(store("a", 1..=1)).unwrap();
     ports[0].send(load("a")).unwrap();
-    ports[1].send(page("b", 3)).unwrap();
+    ports[1].send(store("b", 1..=1)).unwrap();
     ports[1].send(load("b")).unwrap();
     assert_eq!(writer.turn(now), Next::At(now.instant + STORE_REOPEN_PAUSE_MIN));
     let mut heard = answers(&mut ports[0]);
@@ -250,7 +304,7 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     let failed = [
         "failed a append Failing",
         "failed a load Failing",
-        "failed b page Failing",
+        "failed b append Failing",
         "failed b load Failing",
     ];
     assert_eq!(heard, failed);
@@ -278,21 +332,124 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
 }
 
 #[test]
-fn a_store_that_is_open_again_and_has_nothing_to_write_is_well_after_a_while() {
-    use roomcast_core::limits::STORE_HEALED_AFTER;
+fn a_full_disk_that_nobody_writes_to_is_not_well_before_a_proof_is_synced() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
-    let failed = roomcast::clock::now();
-    watched.with(|watch| watch.fail_next = true);
-    ports[0].send(load("a")).unwrap();
-    writer.turn(failed);
-    let reopened = failed.later(STORE_REOPEN_PAUSE_MAX);
-    let turned = |writer: &mut Writer, now| while writer.turn(now) == Next::Again {};
-    turned(&mut writer, reopened);
-    turned(&mut writer, reopened.later(STORE_HEALED_AFTER / 2));
-    assert!(writer.health().trouble().is_some());
-    turned(&mut writer, reopened.later(STORE_HEALED_AFTER));
+    let mut now = roomcast::clock::now();
+    watched.with(|watch| {
+        watch.fail_next_write = true;
+        watch.proofs_that_fail = 5;
+    });
+    ports[0].send(store("a", 1..=1)).unwrap();
+    let mut pauses = Vec::new();
+    let mut read = Vec::new();
+    for _ in 0..60 {
+        let tried = watched.with(|watch| watch.proofs.len());
+        let next = writer.turn(now);
+        if watched.with(|watch| watch.proofs.len()) > tried {
+            pauses.push(now.instant);
+            let is_well = watched.with(|watch| watch.proofs.len()) > 5;
+            assert_eq!(writer.health().trouble().is_none(), is_well);
+            // The disk is full, and can be read all the same.
+            ports[0].send(load("a")).unwrap();
+            writer.turn(now);
+            read.extend(answers(&mut ports[0]));
+        }
+        if let Next::At(at) = next {
+            now = now.later(at.saturating_duration_since(now.instant));
+        }
+    }
+    assert_eq!(watched.with(|watch| watch.proofs.clone()), [STORE_PROOF_BYTES; 6]);
+    assert!(pauses.windows(2).all(|pair| pair[1] - pair[0] <= STORE_REOPEN_PAUSE_MAX), "{pauses:?}");
+    assert_eq!(read.iter().filter(|answer| *answer == "loaded a 0").count(), 6, "{read:?}");
+}
+
+#[test]
+fn a_purge_or_a_proof_that_fails_costs_no_append_of_the_queue() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let mut now = roomcast::clock::now();
+    watched.with(|watch| {
+        watch.purges_that_fail = 3;
+        watch.proofs_that_fail = 3;
+    });
+    for offset in 1..=40 {
+        ports[0].send(store("a", offset..=offset)).unwrap();
+        writer.turn(now);
+        assert_eq!(answers(&mut ports[0]), [format!("durable a {offset}")]);
+        now = now.later(STORE_PURGE_INTERVAL / 2);
+    }
+    assert!(watched.with(|watch| watch.purges_that_fail + watch.proofs_that_fail) == 0);
     assert!(writer.health().trouble().is_none());
+}
+
+#[test]
+fn a_failed_read_answers_that_request_alone() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 2);
+    let now = roomcast::clock::now();
+    watched.with(|watch| watch.unreadable.insert(room("a")));
+    ports[0].send(load("a")).unwrap();
+    ports[0].send(store("b", 1..=1)).unwrap();
+    ports[0].send(page("a", 3)).unwrap();
+    ports[1].send(load("c")).unwrap();
+    ports[1].send(store("c", 1..=2)).unwrap();
+    while writer.turn(now) == Next::Again {}
+    let heard = ["failed a load Failing", "failed a page Failing", "durable b 1"];
+    assert_eq!(answers(&mut ports[0]), heard);
+    assert_eq!(answers(&mut ports[1]), ["loaded c 0", "durable c 2"]);
+    assert_eq!(writer.health().trouble(), None, "the store is well");
+    let tally = writer.health().tally();
+    assert_eq!((tally.reads_failed, tally.failures, tally.reopenings), (2, 0, 0));
+}
+
+#[test]
+fn a_room_that_can_not_be_read_is_put_aside_and_tried_again_after_a_pause() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let now = roomcast::clock::now();
+    watched.with(|watch| watch.unreadable.insert(room("a")));
+    let mut ask = |now| {
+        ports[0].send(load("a")).unwrap();
+        ports[0].send(load("b")).unwrap();
+        while writer.turn(now) == Next::Again {}
+        let aside: Vec<_> =
+            writer.health().rooms_aside().iter().map(|aside| aside.room.to_string()).collect();
+        (answers(&mut ports[0]), aside, watched.with(|watch| std::mem::take(&mut watch.reads)))
+    };
+    let failed = ["failed a load Failing".to_owned(), "loaded b 0".to_owned()];
+    for number in 1..=STORE_ASIDE_AFTER {
+        let aside = if number == STORE_ASIDE_AFTER { vec!["a".to_owned()] } else { Vec::new() };
+        assert_eq!(ask(now), (failed.to_vec(), aside, 2));
+    }
+    assert_eq!(ask(now), (failed.to_vec(), vec!["a".to_owned()], 1), "a is not read");
+    let later = now.later(STORE_ASIDE_PAUSE_MIN);
+    assert_eq!(ask(later), (failed.to_vec(), vec!["a".to_owned()], 2));
+    watched.with(|watch| watch.unreadable.clear());
+    let later = later.later(2 * STORE_ASIDE_PAUSE_MIN);
+    assert_eq!(ask(later), (vec!["loaded a 0".to_owned(), "loaded b 0".to_owned()], Vec::new(), 2));
+}
+
+#[test]
+fn the_clocks_are_written_once_a_minute_while_messages_are_stored_and_after_a_step_of_the_wall_clock() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let now = roomcast::clock::now();
+    let proofs = |writer: &mut Writer, now: Now| {
+        while writer.turn(now) == Next::Again {}
+        watched.with(|watch| std::mem::take(&mut watch.proofs))
+    };
+    let later = |seconds| now.later(Duration::from_secs(seconds));
+    assert!(proofs(&mut writer, later(STORE_CLOCK_INTERVAL.as_secs())).is_empty(), "nothing is stored");
+    let stored = now.later(2 * STORE_CLOCK_INTERVAL);
+    ports[0].send(store("a", 1..=1)).unwrap();
+    assert!(proofs(&mut writer, stored).is_empty(), "the commit has written them");
+    assert!(proofs(&mut writer, stored.later(STORE_CLOCK_INTERVAL / 2)).is_empty());
+    assert_eq!(proofs(&mut writer, stored.later(STORE_CLOCK_INTERVAL)), [0]);
+    let stepped = stored.later(STORE_CLOCK_INTERVAL * 3 / 2);
+    let stepped = Now { unix_ms: stepped.unix_ms + 3_600_000, ..stepped };
+    assert_eq!(proofs(&mut writer, stepped), [0]);
+    assert!(proofs(&mut writer, stepped.later(STORE_CLOCK_INTERVAL / 2)).is_empty());
 }
 
 #[test]
@@ -382,8 +539,11 @@ fn a_backlog_of_expired_rows_goes_turn_after_turn_with_appends_in_between() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
     let rows = 3 * STORE_PURGE_ROWS_MIN as u64;
-    watched.with(|watch| watch.memory.append(&[append("old", 1..=rows)])).unwrap();
-    let now = Now { unix_ms: super::AT_MS + 1_000_000, ..roomcast::clock::now() };
+    let began = roomcast::clock::now();
+    let then =
+        StoreNow { instant: began.instant, stamp: Stamp { store_ms: began.unix_ms, wall_ms: began.unix_ms } };
+    watched.with(|watch| watch.memory.append(&[append("old", 1..=rows)], then)).unwrap();
+    let now = roomcast::clock::now().later(Duration::from_secs(1000));
     for offset in 1..=3 {
         ports[0].send(store("a", offset..=offset)).unwrap();
         assert_eq!(writer.turn(now), Next::Again);

@@ -15,7 +15,7 @@ use super::policy::TypePolicy;
 use super::receipt::HomeReceipt;
 use super::tally::RoomTally;
 use super::view::{ClosedView, RecallView, ReceiptView, StreamRefusal};
-use crate::now::Now;
+use crate::now::{Now, millis};
 
 /// The wire size of a recall beside its type: `{"type":"","payload":null,"at":…,"offset":…,"recall":…},` with
 /// the largest numbers.
@@ -35,7 +35,6 @@ pub(super) struct Ending {
 impl Room {
     /// Answers an ask. The stream is ready, or not worth waiting for.
     pub(super) fn ask(&mut self, ticket: u64, ask: Ask, now: Now, tally: &mut RoomTally) {
-        self.stream.age(now.unix_ms);
         let known = self.known_epoch();
         let told = match (ask, known) {
             (Ask::EndStream, _) => return self.end_stream(ticket),
@@ -116,7 +115,7 @@ impl Room {
         let message = Message {
             // The recall lives as long as what it takes back would have: devices that come back until then
             // must hear of it.
-            ttl: Duration::from_millis(entry.expires_ms.saturating_sub(now.unix_ms)),
+            ttl: Duration::from_millis(millis(entry.expires.saturating_duration_since(now.instant))),
             recall: offset,
             wire_bytes: RECALL_BYTES + entry.type_name.as_str().len(),
             ..Message::new(type_name, TypePolicy::of(Class::Reliable), payload)
@@ -139,6 +138,7 @@ impl Room {
     /// The home's part of a receipt.
     fn receipt(&self, epoch: Epoch, entry: &Entry) -> HomeReceipt {
         let named = self.stream.named(entry);
+        let unless_unsent = |count| if entry.is_unsent { 0 } else { count };
         let view = ReceiptView {
             room: self.name.to_string(),
             epoch,
@@ -151,10 +151,11 @@ impl Room {
             recalled: entry.recalled_by > 0,
             recalled_by: (entry.recalled_by > 0).then_some(entry.recalled_by),
             since: self.stream.counted_since_ms,
-            online: entry.receipt.online + named.counted,
-            devices: named.counted,
-            acknowledged: entry.receipt.returned + named.acknowledged,
-            left: self.stream.entries.left(entry, self.stream.sent) + named.left,
+            // Devices acknowledge the offset of a message that went to nobody together with its successor.
+            online: unless_unsent(entry.receipt.online + named.counted),
+            devices: unless_unsent(named.counted),
+            acknowledged: unless_unsent(entry.receipt.returned + named.acknowledged),
+            left: unless_unsent(self.stream.entries.left(entry, self.stream.sent) + named.left),
             pending: 0,
             ack_ms: None,
         };

@@ -188,6 +188,22 @@ impl Buffer {
         queue.gathered.into_iter().map(|gathered| gathered.message).collect()
     }
 
+    /// Takes out the durable messages that have expired meanwhile.
+    pub(super) fn give_up_expired(&mut self, has_expired: impl Fn(u64) -> bool) -> Vec<Arc<Message>> {
+        let queue = &mut self.queues[Rank::Reliable as usize];
+        // Mostly none waits, or none has expired, and the queue is left alone.
+        if !queue.gathered.iter().any(|gathered| has_expired(gathered.message.offset)) {
+            return Vec::new();
+        }
+        let waiting = std::mem::take(&mut queue.gathered);
+        let is_expired = |gathered: &Gathered| has_expired(gathered.message.offset);
+        let (expired, alive): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(is_expired);
+        self.queues[Rank::Reliable as usize].gathered = alive;
+        expired.iter().for_each(|gathered| self.left(Rank::Reliable, gathered));
+        self.check_invariants();
+        expired.into_iter().map(|gathered| gathered.message).collect()
+    }
+
     /// True if too many messages wait for another reliable message. The room asks before the message goes to
     /// the store.
     pub(super) fn is_full(&self) -> bool {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use super::departed::Departed;
 use super::entry::Entry;
@@ -14,16 +14,18 @@ use super::exchange::{EarlyAck, Reach};
 use super::id::MessageId;
 use super::message::Message;
 use super::receipt::Receipt;
+use super::stored::Record;
 use crate::limits::{ID_AGE_MAX, RECEIPTS_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX, STREAM_RECALLS_MAX};
-use crate::now::millis;
 
 /// The entries of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     /// In order of offset.
     entries: VecDeque<Entry>,
-    /// Expiry (unix milliseconds) and offset of each living entry.
-    expiries: BTreeSet<(u64, u64)>,
+    /// Expiry and offset of each living entry.
+    expiries: BTreeSet<(Instant, u64)>,
+    /// Messages that died so far.
+    pub(super) deaths: u64,
     /// Invariant: the bytes of the living entries, recalls aside.
     alive_bytes: usize,
     /// Invariant: the number of living recalls.
@@ -34,7 +36,7 @@ pub(super) struct Entries {
 
 /// The part of a stream's bounds that a living entry holds.
 struct Held {
-    expiry: (u64, u64),
+    expiry: (Instant, u64),
     /// 0 for a recall.
     bytes: usize,
     /// 1 for a recall.
@@ -45,7 +47,7 @@ impl Held {
     fn by(entry: &Entry) -> Self {
         let is_recall = entry.recall > 0;
         Self {
-            expiry: (entry.expires_ms, entry.offset),
+            expiry: (entry.expires, entry.offset),
             bytes: if is_recall { 0 } else { entry.bytes },
             recalls: usize::from(is_recall),
         }
@@ -75,18 +77,25 @@ impl Entries {
         self.entry(offset).is_some_and(|entry| entry.is_alive)
     }
 
+    /// Returns true if the message at `offset` has expired by `now`.
+    pub(super) fn has_expired(&self, offset: u64, now: Instant) -> bool {
+        self.entry(offset).is_none_or(|entry| entry.expires <= now)
+    }
+
     /// The first offset in the reach whose message is alive.
     pub(super) fn first_alive(&self, reach: Reach) -> Option<u64> {
         self.within(reach).find(|entry| entry.is_alive).map(|entry| entry.offset)
     }
 
     /// Takes in a message with a new offset, or from the store.
-    pub(super) fn push(&mut self, message: &Message) {
-        let entry = Entry::of(message);
-        let held = Held::by(&entry);
-        self.expiries.insert(held.expiry);
-        self.alive_bytes += held.bytes;
-        self.recalls += held.recalls;
+    pub(super) fn push(&mut self, record: &Record, now: Instant) {
+        let entry = Entry::of(record, now);
+        if entry.is_alive {
+            let held = Held::by(&entry);
+            self.expiries.insert(held.expiry);
+            self.alive_bytes += held.bytes;
+            self.recalls += held.recalls;
+        }
         self.entries.push_back(entry);
         // Of dead messages only receipts are kept, and those have a bound.
         while self.entries.len() > RECEIPTS_MAX
@@ -134,13 +143,14 @@ impl Entries {
     }
 
     /// Ends the lives of expired messages, and lets go of outdated dead entries.
-    pub(super) fn age(&mut self, now_ms: u64) -> bool {
-        while let Some((expires_ms, offset)) = self.expiries.first().copied()
-            && expires_ms <= now_ms
+    pub(super) fn age(&mut self, now: Instant) -> bool {
+        while let Some((expires, offset)) = self.expiries.first().copied()
+            && expires <= now
         {
             self.die(offset);
         }
-        let is_old = |entry: &mut Entry| !entry.is_alive && entry.at_ms + millis(ID_AGE_MAX) < now_ms;
+        let is_old =
+            |entry: &mut Entry| !entry.is_alive && now.saturating_duration_since(entry.accepted) > ID_AGE_MAX;
         while self.entries.pop_front_if(is_old).is_some() {}
         !self.entries.is_empty()
     }
@@ -191,11 +201,11 @@ impl Entries {
     }
 
     /// Counts an acknowledgement of messages older than the member's segment.
-    pub(super) fn acked_early(&mut self, early: EarlyAck, now_ms: u64) {
+    pub(super) fn acked_early(&mut self, early: EarlyAck, now: Instant) {
         let EarlyAck { reach, is_named } = early;
         let from = self.index_after(reach.after);
         for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= reach.through) {
-            entry.acks.add(Duration::from_millis(now_ms.saturating_sub(entry.at_ms)), is_named);
+            entry.acks.add(now.saturating_duration_since(entry.accepted), is_named);
         }
     }
 
@@ -245,6 +255,7 @@ impl Entries {
         entry.is_alive = false;
         let held = Held::by(entry);
         self.release(&held);
+        self.deaths += 1;
     }
 
     /// Gives back the place of a living entry.

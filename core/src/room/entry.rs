@@ -1,8 +1,11 @@
 //! The room's record of a reliable message, beside the message itself.
 
+use std::time::Instant;
+
 use super::id::{MessageId, TypeName};
-use super::message::Message;
 use super::receipt::{Acks, Receipt};
+use super::stored::Record;
+use crate::now::millis;
 
 /// The record of a reliable message. The record outlives the message: a receipt is asked for after expiry,
 /// too.
@@ -16,8 +19,12 @@ pub struct Entry {
     pub id: Option<MessageId>,
     /// The moment of acceptance, unix milliseconds.
     pub at_ms: u64,
-    /// The moment of expiry, unix milliseconds.
+    /// The moment of expiry as told at the acceptance, unix milliseconds.
     pub expires_ms: u64,
+    /// The moment of acceptance by the monotonic clock.
+    pub(super) accepted: Instant,
+    /// The moment of expiry by the monotonic clock, which decides.
+    pub(super) expires: Instant,
     /// The offset that this message recalls; 0: none.
     pub recall: u64,
     /// The offset of this message's durable recall; 0: none.
@@ -28,6 +35,8 @@ pub struct Entry {
     pub(super) bytes: usize,
     /// True until the message expires or is recalled.
     pub(super) is_alive: bool,
+    /// True: the message expired before it could leave, and went to nobody.
+    pub(super) is_unsent: bool,
     /// Members at the send, members that left since, and devices that came back.
     pub receipt: Receipt,
     /// Acknowledgements counted by former segments.
@@ -35,19 +44,22 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The record of a message with a new offset, or from the store.
-    pub(super) fn of(message: &Message) -> Self {
+    /// The entry of a message with a new offset, or from the store.
+    pub(super) fn of(record: &Record, now: Instant) -> Self {
         Self {
-            offset: message.offset,
-            type_name: message.type_name.clone(),
-            id: message.id.clone(),
-            at_ms: message.at_ms,
-            expires_ms: message.expires_ms(),
-            recall: message.recall,
-            recalled_by: 0,
+            offset: record.offset,
+            type_name: record.type_name.clone(),
+            id: record.id.clone(),
+            at_ms: record.at_ms,
+            expires_ms: record.at_ms.saturating_add(millis(record.ttl)),
+            accepted: record.accepted,
+            expires: record.expires,
+            recall: record.recall,
+            recalled_by: record.recalled_by,
             recalling: 0,
-            bytes: message.wire_bytes,
-            is_alive: true,
+            bytes: record.wire_bytes,
+            is_alive: record.recalled_by == 0 && record.expires > now,
+            is_unsent: false,
             receipt: Receipt::default(),
             acks: Acks::default(),
         }

@@ -347,6 +347,8 @@ pub enum Output {
     Load {
         /// The life of the stream, repeated in the answer.
         life: u64,
+        /// The messages behind this offset are read whole. Of older messages the tail is.
+        whole_after: u64,
     },
     /// A request to the store: keep `messages`.
     Append {
@@ -354,6 +356,10 @@ pub enum Output {
         life: u64,
         /// The epoch of the stream.
         epoch: Epoch,
+        /// The last durable offset.
+        durable: u64,
+        /// The moment of the messages' acceptance.
+        accepted: Instant,
         /// The messages, in order of offset and without a gap.
         messages: Vec<Arc<Message>>,
     },

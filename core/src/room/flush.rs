@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::gathering::Cause;
+use super::message::{Class, ShedReason};
 use super::reliable::ack_within_ms;
 use super::tally::RoomTally;
 use super::{Batch, Output, Room};
@@ -28,6 +29,7 @@ impl Room {
 
     /// Cuts one batch. Returns false if nothing may leave yet.
     fn cut(&mut self, cause: Cause, now: Instant, tally: &mut RoomTally) -> bool {
+        self.give_up_expired(now, tally);
         let seq = self.state.seq.next();
         let cut = self.gathering.cut(cause, self.segments.batches_left(), self.run.0, now);
         let counting_since = self.gathering.cut_counters(cause, now);
@@ -60,6 +62,19 @@ impl Room {
         let segments = self.segments.held().collect();
         self.outputs.push_back(Output::Batch { batch, segments, sent: self.stream.sent });
         true
+    }
+
+    /// Drops durable messages that expired before they could leave: a slow sync, or a window as long as their
+    /// life. Members see a hole in the offsets, as for every expired message.
+    fn give_up_expired(&mut self, now: Instant, tally: &mut RoomTally) {
+        let entries = &mut self.stream.entries;
+        for message in self.gathering.buffer.give_up_expired(|offset| entries.has_expired(offset, now)) {
+            if let Some(entry) = entries.entry_mut(message.offset) {
+                entry.is_unsent = true;
+            }
+            tally.shed[ShedReason::Expired as usize].add(Class::Reliable, 1);
+            self.state.expired(&message.type_name);
+        }
     }
 
     /// Returns true if every segment has room for a further batch.

@@ -4,20 +4,32 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::id::MessageId;
-use super::message::Message;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::id::{Key, MessageId};
+use super::message::{Message, Payload};
 use crate::limits::{ID_AGE_MAX, IDS_MAX};
 
-/// A digest of a message's content. Equal digests tell a retry from a reused id.
+/// A digest of a message's content. Equal digests tell a retry from a reused id. The store keeps the digest,
+/// so the digest is the same on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint(u64);
+pub struct Fingerprint(pub u64);
 
 impl Fingerprint {
     /// The digest of type, key, count and payload.
-    pub(super) fn of(message: &Message) -> Self {
-        // Fixed seeds: the room is deterministic. A publisher who forges a collision fools only itself.
-        let content = (&message.type_name, &message.key, message.count, &message.payload);
-        Self(ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(content))
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        // A publisher who forges a collision fools only itself.
+        let mut sum = Xxh3::new();
+        for name in [message.type_name.as_str(), message.key.as_ref().map_or("", Key::as_str)] {
+            // The length keeps a type with a key apart from a longer type.
+            sum.update(&[u8::try_from(name.len()).expect("names are at most 128 bytes")]);
+            sum.update(name.as_bytes());
+        }
+        sum.update(&message.count.to_le_bytes());
+        sum.update(&[u8::from(matches!(message.payload, Payload::Opaque(_)))]);
+        sum.update(message.payload.bytes());
+        Self(sum.digest())
     }
 }
 

@@ -215,6 +215,8 @@ impl Room {
         let is_due = matches!(input, Input::Due);
         // The shard tells the step before the input for which it opened the room: that room is not idle.
         let is_preface = matches!(input, Input::Degrade(_));
+        // First: nothing that follows from the input may hold a message that has expired.
+        self.stream.age(now.instant);
         self.take_input(input, now, tally);
         match self.life.end {
             End::Open => {}
@@ -287,7 +289,7 @@ impl Room {
     /// messages up to `stands`. `None`: the member's place in the stream is not known.
     pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
         self.state.history.age(now.instant);
-        self.stream.age(now.unix_ms);
+        self.stream.age(now.instant);
         let opening = self.opening(stands, self.state.first_bytes_left());
         self.state.snapshot(history_after, opening)
     }
@@ -375,10 +377,10 @@ impl Room {
             }
             SegmentSaid::Counted(counts) => self.segments.ended += counts,
             SegmentSaid::Refresh(want) => self.refresh(shard, want),
-            SegmentSaid::Carry(want) => self.carry(shard, want, now),
+            SegmentSaid::Carry(want) => self.carry(shard, want),
             SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch => self.stream.acked(&acks),
             SegmentSaid::AckedEarly { epoch, early } if epoch == self.stream.epoch => {
-                self.stream.entries.acked_early(early, now.unix_ms);
+                self.stream.entries.acked_early(early, now.instant);
             }
             // These acknowledgements are of a stream that was replaced.
             SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {}
@@ -389,7 +391,6 @@ impl Room {
         self.life.last_used = now.instant;
         self.segments.add_member(shard, join.encoding);
         self.members_changed(now.instant);
-        self.stream.age(now.unix_ms);
         let (history_after, resumed) = self.resume(join.seen, now.instant);
         let stands = self.stream.join(&join);
         tally.resets += u64::from(stands.is_some_and(|stands| stands.reset.is_some()));
@@ -440,7 +441,7 @@ impl Room {
         let holds = [
             self.ids.age(now.instant),
             self.state.history.age(now.instant),
-            self.stream.age(now.unix_ms),
+            self.stream.age(now.instant),
             self.gathering.tidy(now.instant),
         ];
         self.life.tidy_due = None;

@@ -23,7 +23,6 @@ impl Room {
     /// otherwise.
     pub(super) fn publish(&mut self, ticket: u64, messages: Vec<Message>, now: Now, tally: &mut RoomTally) {
         self.ids.age(now.instant);
-        self.stream.age(now.unix_ms);
         // Checked for all messages first: a request with a reused id is refused whole, so that it can be sent
         // again whole.
         if let Some(index) = self.reused_id(&messages) {
@@ -69,7 +68,13 @@ impl Room {
         }
         if !append.is_empty() {
             let epoch = self.stream.epoch.expect("a stream takes messages once it is loaded");
-            self.outputs.push_back(Output::Append { life: self.stream.life, epoch, messages: append });
+            self.outputs.push_back(Output::Append {
+                life: self.stream.life,
+                epoch,
+                durable: self.stream.durable,
+                accepted: now.instant,
+                messages: append,
+            });
         }
         if pending.is_decided() {
             return self.answer(pending);
@@ -175,7 +180,7 @@ impl Room {
             return PendingMessage::Decided(verdict);
         }
         message.at_ms = now.unix_ms;
-        PendingMessage::InStore(self.stream.append(message))
+        PendingMessage::InStore(self.stream.append(message, now.instant))
     }
 
     /// The reason why the stream can't take a message now.

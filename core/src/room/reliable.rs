@@ -36,7 +36,9 @@ impl Room {
 
     fn begin_load(&mut self, now: Now) {
         if let Some(life) = self.stream.load(now.instant) {
-            self.outputs.push_back(Output::Load { life });
+            // Messages that turn out durable after a failure are sent, so they are read whole.
+            let whole_after = if self.stream.epoch.is_some() { self.stream.durable } else { u64::MAX };
+            self.outputs.push_back(Output::Load { life, whole_after });
         }
     }
 
@@ -46,7 +48,7 @@ impl Room {
         if !matches!(self.stream.phase, Phase::Loading { .. }) {
             return;
         }
-        if let Some(unsent) = self.stream.loaded(stored, self.run, now.unix_ms) {
+        if let Some(unsent) = self.stream.loaded(stored, self.run, now) {
             for message in unsent {
                 self.gather_durable(message, now, tally);
             }
@@ -137,6 +139,12 @@ impl Room {
         self.stream.epoch
     }
 
+    /// Reliable messages that expired or were recalled so far. A frame with reliable messages is good for
+    /// further members as long as the number stays.
+    pub fn deaths(&self) -> u64 {
+        self.stream.entries.deaths
+    }
+
     /// Reads for members without the newest batches, reliable messages or both.
     pub(super) fn refresh(&mut self, shard: usize, want: RefreshWant) {
         let reach = Reach { after: want.sent, through: u64::MAX };
@@ -146,8 +154,7 @@ impl Room {
     }
 
     /// Reads for members late to acknowledge.
-    pub(super) fn carry(&mut self, shard: usize, want: CarryWant, now: Now) {
-        self.stream.age(now.unix_ms);
+    pub(super) fn carry(&mut self, shard: usize, want: CarryWant) {
         let purpose = Purpose::Carry { shard, want };
         let reach = want.reach;
         self.read(StreamReader { reach, from: reach.after, bytes_max: CARRY_BYTES_MAX, purpose });
@@ -204,7 +211,6 @@ impl Room {
     /// The store gave messages back.
     pub(super) fn paged(&mut self, after: u64, page: &Page, now: Now, tally: &mut RoomTally) {
         self.readers.pages_asked.remove(&after);
-        self.stream.age(now.unix_ms);
         // The store does not know what it has synced: everything about the stream has to be learnt again.
         if page.through <= after && self.stream.durable > after {
             return self.store_failed(Asked::Append, Unavailable::StoreFailing, now, tally);

@@ -58,6 +58,13 @@ impl RoomState {
         }
     }
 
+    /// An accepted reliable message expired before it could leave. Devices account for it by its offset.
+    pub(super) fn expired(&mut self, type_name: &TypeName) {
+        if let Some(column) = self.account.column(type_name) {
+            column.shed[ShedReason::Expired as usize] += 1;
+        }
+    }
+
     /// Makes a place for the engine's own message, beside the bounds of publishers.
     pub(super) fn make_place(&mut self, own: &Message) {
         self.account.reserved_column(&own.type_name);

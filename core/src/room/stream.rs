@@ -14,10 +14,11 @@ use super::ids::Fingerprint;
 use super::members::{CountedAs, NamedCounts, StreamMembers};
 use super::message::{Message, Unavailable};
 use super::receipt::Acks;
-use super::stored::{Page, Stored};
+use super::stored::{Page, Record, Stored};
 use super::stream_ids::StreamIds;
 use super::tail::Tail;
 use crate::limits::{STORE_PATIENCE, STORE_RETRY, TAIL_MESSAGES_MAX};
+use crate::now::Now;
 
 /// The room's standing with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,21 +122,17 @@ impl Stream {
 
     /// Takes the answer to a load; `None`: the store holds nothing of the room. Returns the messages that
     /// turned out to be durable and were not sent yet; `None`: the stream is not as told to members.
-    pub(super) fn loaded(
-        &mut self,
-        stored: Option<Stored>,
-        run: Run,
-        now_ms: u64,
-    ) -> Option<Vec<Arc<Message>>> {
+    pub(super) fn loaded(&mut self, stored: Option<Stored>, run: Run, now: Now) -> Option<Vec<Arc<Message>>> {
         self.phase = Phase::Ready;
         self.ids.end_doubt();
         self.is_stored |= stored.is_some();
-        let empty = Stored { epoch: Epoch::begun_in(run, self.life), head: 0, messages: Vec::new() };
+        let epoch = Epoch::begun_in(run, self.life);
+        let empty = Stored { epoch, head: 0, records: Vec::new(), tail: Vec::new() };
         // The first load: whatever the store holds is the stream.
         let Some(epoch) = self.epoch else {
             // Blind members have no place in the stream: each gets one with a new welcome.
             let is_as_told = !self.has_blind_members;
-            self.begin(&stored.unwrap_or(empty), run, now_ms);
+            self.begin(&stored.unwrap_or(empty), run, now);
             return is_as_told.then(Vec::new);
         };
         let Some(stored) = stored else {
@@ -144,23 +141,25 @@ impl Stream {
                 return Some(Vec::new());
             }
             // The store has lost durable messages that members may have.
-            self.begin(&empty, run, now_ms);
+            self.begin(&empty, run, now);
             return None;
         };
         // The store was replaced, or has gone back in time: offsets above its head would be given out twice.
         if stored.epoch != epoch || stored.head < self.durable {
-            self.begin(&stored, run, now_ms);
+            self.begin(&stored, run, now);
             return None;
         }
         let known = self.durable;
-        let unsent: Vec<_> = stored.messages.into_iter().filter(|message| message.offset > known).collect();
-        self.take_in_stored(&unsent, stored.head);
-        self.age(now_ms);
-        Some(unsent)
+        let Stored { head, mut records, mut tail, .. } = stored;
+        records.retain(|record| record.offset > known);
+        tail.retain(|message| message.offset > known);
+        self.take_in_stored(&records, &tail, head, now.instant);
+        self.age(now.instant);
+        Some(tail)
     }
 
     /// Begins anew with `stored`.
-    fn begin(&mut self, stored: &Stored, run: Run, now_ms: u64) {
+    fn begin(&mut self, stored: &Stored, run: Run, now: Now) {
         // Under another epoch, departures of former members are told apart by theirs.
         let is_same = self.epoch == Some(stored.epoch);
         let members = if is_same {
@@ -174,24 +173,25 @@ impl Stream {
             life: self.life,
             epoch: Some(stored.epoch),
             sent: stored.head,
-            counted_since_ms: now_ms,
+            counted_since_ms: now.unix_ms,
             is_stored: self.is_stored,
             ..Self::new(run)
         };
-        self.take_in_stored(&stored.messages, stored.head);
+        self.take_in_stored(&stored.records, &stored.tail, stored.head, now.instant);
         // In this life of the room none of them is sent for the first time. Devices that have one got it in
         // an earlier life.
         self.entries.were_sent_before();
-        self.age(now_ms);
+        self.age(now.instant);
     }
 
-    fn take_in_stored(&mut self, messages: &[Arc<Message>], head: u64) {
+    fn take_in_stored(&mut self, records: &[Record], tail: &[Arc<Message>], head: u64, now: Instant) {
         self.head = head;
         self.durable = head;
-        for message in messages {
-            self.take_in(message);
-            self.entries.now_durable(message.offset);
+        for record in records {
+            self.take_in(record, now);
+            self.entries.now_durable(record.offset);
         }
+        tail.iter().cloned().for_each(|message| self.tail.push(message));
     }
 
     /// Gives up everything not reported durable, after a failed request.
@@ -225,11 +225,12 @@ impl Stream {
     }
 
     /// Gives a message an offset. The caller sends the message to the store.
-    pub(super) fn append(&mut self, mut message: Message) -> Arc<Message> {
+    pub(super) fn append(&mut self, mut message: Message, now: Instant) -> Arc<Message> {
         self.head += 1;
         message.offset = self.head;
         let message = Arc::new(message);
-        self.take_in(&message);
+        self.take_in(&Record::of(&message, now), now);
+        self.tail.push(Arc::clone(&message));
         // A second recall of the same message shares the fate of this one, and takes no offset of its own.
         if let Some(recalled) = self.entries.entry_mut(message.recall) {
             recalled.recalling = message.offset;
@@ -373,10 +374,10 @@ impl Stream {
     }
 
     /// Lets go of outdated state. Returns whether something is left to age.
-    pub(super) fn age(&mut self, now_ms: u64) -> bool {
-        let has_entries = self.entries.age(now_ms);
+    pub(super) fn age(&mut self, now: Instant) -> bool {
+        let has_entries = self.entries.age(now);
         self.members.age(self.entries.first_offset());
-        has_entries | self.ids.age(now_ms)
+        has_entries | self.ids.age(now)
     }
 
     pub(super) fn check_invariants(&self) {
@@ -387,9 +388,8 @@ impl Stream {
         self.tail.check_invariants();
     }
 
-    fn take_in(&mut self, message: &Arc<Message>) {
-        self.entries.push(message);
-        self.ids.remember(message);
-        self.tail.push(Arc::clone(message));
+    fn take_in(&mut self, record: &Record, now: Instant) {
+        self.entries.push(record, now);
+        self.ids.remember(record);
     }
 }

@@ -1,19 +1,19 @@
 //! The publishers' ids of a room's reliable messages, for as long as an id makes a publish idempotent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use super::id::MessageId;
 use super::ids::Fingerprint;
-use super::message::Message;
+use super::stored::Record;
 use crate::limits::ID_AGE_MAX;
-use crate::now::millis;
 
 /// A message with an id.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KnownId {
     pub(super) fingerprint: Fingerprint,
     pub(super) offset: u64,
-    at_ms: u64,
+    accepted: Instant,
     /// The store failed, and may have stored the message or not. The next load tells.
     pub(super) is_unsure: bool,
 }
@@ -23,19 +23,18 @@ pub(super) struct KnownId {
 pub(super) struct StreamIds {
     /// Id -> the last message of the id.
     pub(super) known: BTreeMap<MessageId, KnownId>,
-    /// Publishing times (unix milliseconds) and ids, oldest first. Forgotten ids may still be listed.
-    in_order: VecDeque<(u64, MessageId)>,
+    /// Moments of acceptance and ids, oldest first. Forgotten ids may still be listed.
+    in_order: VecDeque<(Instant, MessageId)>,
 }
 
 impl StreamIds {
     /// Remembers the id of a message, if any.
-    pub(super) fn remember(&mut self, message: &Message) {
-        let Some(id) = &message.id else { return };
-        let at_ms = message.at_ms;
-        let fingerprint = Fingerprint::of(message);
-        self.known
-            .insert(id.clone(), KnownId { fingerprint, offset: message.offset, at_ms, is_unsure: false });
-        self.in_order.push_back((at_ms, id.clone()));
+    pub(super) fn remember(&mut self, record: &Record) {
+        let Record { id: Some(id), fingerprint, offset, accepted, .. } = record else { return };
+        let known =
+            KnownId { fingerprint: *fingerprint, offset: *offset, accepted: *accepted, is_unsure: false };
+        self.known.insert(id.clone(), known);
+        self.in_order.push_back((*accepted, id.clone()));
     }
 
     /// Notes that the message of an id may be stored or not.
@@ -51,11 +50,12 @@ impl StreamIds {
     }
 
     /// Lets go of outdated ids. Returns whether some are left.
-    pub(super) fn age(&mut self, now_ms: u64) -> bool {
-        let is_old = |(at_ms, _): &mut (u64, MessageId)| *at_ms + millis(ID_AGE_MAX) < now_ms;
-        while let Some((at_ms, id)) = self.in_order.pop_front_if(is_old) {
+    pub(super) fn age(&mut self, now: Instant) -> bool {
+        let is_old =
+            |(accepted, _): &mut (Instant, MessageId)| now.saturating_duration_since(*accepted) > ID_AGE_MAX;
+        while let Some((accepted, id)) = self.in_order.pop_front_if(is_old) {
             // An id that was published again since, or given up, is not forgotten for its earlier use.
-            if self.known.get(&id).is_some_and(|known| known.at_ms == at_ms) {
+            if self.known.get(&id).is_some_and(|known| known.accepted == accepted) {
                 self.known.remove(&id);
             }
         }

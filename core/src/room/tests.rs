@@ -52,7 +52,7 @@ impl Bench {
         let mut outputs: Vec<Output> = std::iter::from_fn(|| self.room.poll_output()).collect();
         // Nothing is stored of it.
         if let Some(at) = outputs.iter().position(|output| matches!(output, Output::Load { .. }))
-            && let Output::Load { life } = outputs.remove(at)
+            && let Output::Load { life, .. } = outputs.remove(at)
         {
             outputs.extend(self.tell(Input::Loaded { life, stored: None }));
         }

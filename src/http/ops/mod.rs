@@ -36,6 +36,7 @@ impl OperatorDoor {
             is_draining: self.node.is_draining(),
             answering,
             trouble: store.trouble(),
+            rooms_aside: store.rooms_aside(),
             under_way: store.under_way(clock::now()),
             windows_needed: self.node.metrics.held().iter().map(|held| held.window_needed).collect(),
             window_max: self.node.window_max,

@@ -1,8 +1,8 @@
 //! `/readyz`: may a balancer send traffic to this node? Pure: the signs go in, the verdict comes out.
 //!
 //! *Reasons* stand in the way of traffic: the node is draining, a shard does not answer, the store fails or
-//! hangs. A strained or degraded shard is only named. The node goes on, and the next room may go
-//! elsewhere.
+//! hangs. A strained or degraded shard is only named, and so is a room with a damaged stream. The node goes
+//! on, and the next room may go elsewhere.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::http::accept::Answer;
 use crate::http::{JSON, answer};
+use crate::store::aside::RoomAside;
 use crate::store::health::Trouble;
 use roomcast_core::limits::STORE_CALL_AGE_MAX;
 use roomcast_core::now::millis;
@@ -28,6 +29,9 @@ pub(super) struct Readiness {
     store_failing: Option<StoreFailing>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store_slow: Option<StoreSlow>,
+    /// Rooms whose streams can't be read. Their reliable messages are refused, and all other rooms go on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rooms_aside: Vec<AsideRoom>,
     /// Shards that need a wider window than their rooms may have. Such a shard goes on, with later flushes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards_strained: Vec<ShardStrained>,
@@ -61,6 +65,15 @@ struct StoreFailing {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
+struct AsideRoom {
+    room: String,
+    /// Unix milliseconds.
+    since: u64,
+    /// The error of the last try.
+    why: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
 struct StoreSlow {
     /// The age of the store's call under way.
     call_ms: u64,
@@ -73,6 +86,7 @@ pub(super) struct Signs {
     /// Shard -> answered in time.
     pub(super) answering: Vec<bool>,
     pub(super) trouble: Option<Trouble>,
+    pub(super) rooms_aside: Vec<RoomAside>,
     /// The age of the store's call under way.
     pub(super) under_way: Duration,
     /// Shard -> the needed window.
@@ -88,11 +102,18 @@ impl Readiness {
     }
 
     pub(super) fn judge(signs: Signs) -> Self {
-        let Signs { is_draining, answering, trouble, under_way, windows_needed, window_max, steps } = signs;
+        let Signs { is_draining, answering, trouble, rooms_aside, under_way, .. } = signs;
+        let Signs { windows_needed, window_max, steps, .. } = signs;
         let silent = answering.iter().enumerate().filter(|(_, answers)| !**answers);
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
         let store_failing =
             trouble.map(|trouble| StoreFailing { since: trouble.since.unix_ms, why: trouble.why });
+        let aside = rooms_aside.into_iter().map(|RoomAside { room, since, why }| AsideRoom {
+            room: room.to_string(),
+            since: since.unix_ms,
+            why,
+        });
+        let rooms_aside = aside.collect();
         let store_slow = (under_way > STORE_CALL_AGE_MAX).then(|| StoreSlow { call_ms: millis(under_way) });
         let strained = windows_needed.into_iter().enumerate().filter(|(_, needed)| *needed > window_max);
         let shards_strained = strained.map(|(shard, needed)| ShardStrained {
@@ -115,7 +136,16 @@ impl Readiness {
         .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
         .collect();
         let status = if reasons.is_empty() { "ready" } else { "not_ready" };
-        Self { status, reasons, shards_silent, store_failing, store_slow, shards_strained, shards_degraded }
+        Self {
+            status,
+            reasons,
+            shards_silent,
+            store_failing,
+            store_slow,
+            rooms_aside,
+            shards_strained,
+            shards_degraded,
+        }
     }
 
     pub(super) fn into_answer(self) -> Answer {
@@ -130,6 +160,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use roomcast_core::now::Now;
+    use roomcast_core::room::id::RoomName;
 
     #[test]
     fn a_node_is_ready_when_every_shard_answers() {
@@ -186,6 +217,26 @@ mod tests {
             })
         );
         assert_eq!(degraded.into_answer().status(), 200);
+    }
+
+    #[test]
+    fn a_room_that_can_not_be_read_is_named_and_the_node_goes_on() {
+        let since = Now { unix_ms: 1_795_243_015_617, ..clock::now() };
+        let why = "loading a room failed: its pages are damaged".to_owned();
+        let rooms_aside = vec![RoomAside { room: RoomName::parse("live:1").unwrap(), since, why }];
+        let ready = Readiness::judge(Signs { answering: vec![true], rooms_aside, ..Signs::default() });
+        assert_eq!(
+            serde_json::to_value(&ready).unwrap(),
+            serde_json::json!({
+                "status": "ready",
+                "rooms_aside": [{
+                    "room": "live:1",
+                    "since": 1_795_243_015_617_u64,
+                    "why": "loading a room failed: its pages are damaged",
+                }],
+            })
+        );
+        assert_eq!(ready.into_answer().status(), 200);
     }
 
     #[test]

@@ -323,9 +323,12 @@ impl Homes {
                     let frame = carried.map(|carried| frames::carry(room, want, seq, &carried));
                     self.deliver(key, shard, HomeSaid::Carry { want, seq, frame, floor });
                 }
-                Output::Load { life } => self.ask_store(key, |room| StoreRequest::Load { room, life }),
-                Output::Append { life, epoch, messages } => {
-                    self.ask_store(key, |room| StoreRequest::Append(Append { room, life, epoch, messages }));
+                Output::Load { life, whole_after } => {
+                    self.ask_store(key, |room| StoreRequest::Load { room, life, whole_after });
+                }
+                Output::Append { life, epoch, durable, accepted, messages } => {
+                    let append = |room| Append { room, life, epoch, durable, accepted, messages };
+                    self.ask_store(key, |room| StoreRequest::Append(append(room)));
                 }
                 Output::Page { life, after, bytes_max } => {
                     self.ask_store(key, |room| StoreRequest::Page { room, life, after, bytes_max });

@@ -53,6 +53,8 @@ struct WelcomeKey {
     epoch: Option<Epoch>,
     after: Option<u64>,
     reset: Option<&'static str>,
+    /// Reliable messages that had died: a welcome must not bring a message that has expired since.
+    deaths: u64,
 }
 
 impl WelcomeKey {
@@ -93,7 +95,7 @@ impl HomeRoom {
             return shared.clone();
         }
         *encoded += 1;
-        let WelcomeKey { seq, encoding, history_after, resumed, epoch: _, after, reset } = like;
+        let WelcomeKey { seq, encoding, history_after, resumed, after, reset, .. } = like;
         let mut snapshot = self.room.snapshot(history_after, after, now);
         let first_bytes = WELCOME_FIRST_BYTES_MAX.saturating_sub(bytes_beside_history(&snapshot));
         let cut = history::cut_history(std::mem::take(&mut snapshot.history), first_bytes);
@@ -135,7 +137,9 @@ impl Homes {
         let epoch = home.room.epoch();
         let after = stands.map(|stands| stands.after);
         let reset = stands.and_then(|stands| stands.reset);
-        let like = WelcomeKey { seq, encoding: join.encoding, history_after, resumed, epoch, after, reset };
+        let deaths = home.room.deaths();
+        let encoding = join.encoding;
+        let like = WelcomeKey { seq, encoding, history_after, resumed, epoch, after, reset, deaths };
         let encoded = &mut self.tally.welcomes_encoded;
         let SharedWelcome { opening, frame, pieces, .. } = home.welcome(like, heartbeat_ms, encoded, now);
         let place = opening.zip(stands).map(|(opening, stands)| StreamPlace {

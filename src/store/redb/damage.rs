@@ -10,7 +10,7 @@ use crate::store::row;
 use roomcast_core::limits::STORE_QUARANTINE_ROWS_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
 
-use super::{Bytes, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry, begin};
+use super::{Bytes, MESSAGES, Marks, Opened, PAYLOADS, QUARANTINE, ROOMS, Result, RoomEntry, begin};
 
 impl Opened {
     /// Moves the rows of a room at `offsets` into quarantine, in one commit.
@@ -19,21 +19,24 @@ impl Opened {
         let mut bytes = self.bytes;
         {
             let mut messages = write.open_table(MESSAGES)?;
+            let mut payloads = write.open_table(PAYLOADS)?;
             let mut quarantine = write.open_table(QUARANTINE)?;
             for offset in offsets {
                 let key = row::key(room, *offset);
-                bytes = bytes.saturating_sub(quarantine_row(&mut messages, &mut quarantine, &key)?);
+                for table in [&mut messages, &mut payloads] {
+                    bytes = bytes.saturating_sub(quarantine_row(table, &mut quarantine, &key)?);
+                }
             }
         }
-        self.commit(write, bytes)?;
+        self.commit(write, bytes, None)?;
         tracing::error!(%room, rows = offsets.len(), "damaged messages were put aside");
         self.quarantined += offsets.len() as u64;
         Ok(())
     }
 
     /// Rebuilds the entry of a room from the rows, under a new epoch, with the highest offset as the head.
-    /// `None` for a room without intact rows: the room is forgotten.
-    pub(super) fn rebuild(&mut self, room: &RoomName) -> Result<Option<RoomEntry>> {
+    /// A room without intact rows is forgotten.
+    pub(super) fn rebuild(&mut self, room: &RoomName) -> Result<()> {
         let name = room.as_str().as_bytes();
         let epoch = Epoch(getrandom::u64().map_err(std::io::Error::from)?);
         let mut entry = RoomEntry { epoch, head: 0, forget_ms: 0 };
@@ -55,25 +58,31 @@ impl Opened {
                 // Damaged rows count as well: their offsets were given.
                 entry.head = row::offset_of(key.value()).unwrap_or(entry.head);
                 match row::decode(key.value(), value.value()) {
-                    Some(read) => kept.push((key.value().to_vec(), read.message)),
+                    Some(read) => kept.push((key.value().to_vec(), read)),
                     None => damaged.push(key.value().to_vec()),
                 }
             }
+            let mut payloads = write.open_table(PAYLOADS)?;
             for key in &damaged {
-                bytes = bytes.saturating_sub(quarantine_row(&mut messages, &mut quarantine, key)?);
+                for table in [&mut messages, &mut payloads] {
+                    bytes = bytes.saturating_sub(quarantine_row(table, &mut quarantine, key)?);
+                }
             }
             // The epoch is part of a row, so every row is written again.
-            for (key, message) in &kept {
-                messages.insert(key.as_slice(), row::encode(key, epoch, message).as_slice())?;
+            for (key, read) in &kept {
+                let row = row::encode(key, &Marks { epoch, ..read.marks }, &read.message);
+                let before = messages.insert(key.as_slice(), row.as_slice())?;
+                let before = before.map_or(0, |before| before.value().len() as u64);
+                bytes = bytes.saturating_sub(before) + row.len() as u64;
             }
             if !kept.is_empty() {
                 rooms.insert(name, entry.encode(name).as_slice())?;
             }
         }
-        self.commit(write, bytes)?;
+        self.commit(write, bytes, None)?;
         tracing::error!(%room, messages = kept.len(), "a damaged entry was put aside: its stream has a new epoch");
         self.quarantined += 1 + damaged.len() as u64;
-        Ok((!kept.is_empty()).then_some(entry))
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::store::row;
 use roomcast_core::room::id::RoomName;
 
-use super::{EXPIRY, MESSAGES, Opened, ROOMS, Result, RoomEntry, begin, expiry_key};
+use super::{EXPIRY, MESSAGES, Opened, PAYLOADS, ROOMS, Result, RoomEntry, begin, expiry_key};
 
 impl Opened {
     /// Removes everything of a room. True if anything was stored.
@@ -28,13 +28,18 @@ impl Opened {
             freed += (key.value().len() + value.value().len()) as u64;
             // The expiry of a damaged row stays, and finds nothing: a purge asks the row itself.
             if let Some(row) = row::decode(key.value(), value.value()) {
-                let at_ms = row::delete_at_ms(&row.message);
+                let at_ms = row.marks.delete_at_ms(&row.message);
                 expiry.remove(expiry_key(at_ms, row.message.offset, name).as_slice())?;
             }
         }
-        drop((rooms, messages, expiry));
+        let mut payloads = write.open_table(PAYLOADS)?;
+        for apart in payloads.extract_from_if(first.as_slice()..=last.as_slice(), |_, _| true)? {
+            let (key, value) = apart?;
+            freed += (key.value().len() + value.value().len()) as u64;
+        }
+        drop((rooms, messages, expiry, payloads));
         if existed {
-            self.commit(write, self.bytes.saturating_sub(freed))?;
+            self.commit(write, self.bytes.saturating_sub(freed), None)?;
         } else {
             write.abort()?;
         }

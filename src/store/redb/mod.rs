@@ -2,57 +2,71 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `header` | `form` | the form of the tables: 1, four bytes |
+//! | `header` | `form` | the form of the tables: 2, four bytes |
 //! | | `bytes` | checksum ‖ bytes of all rows and their keys |
+//! | | `clock` | checksum ‖ store time ‖ wall clock, both at the last commit |
 //! | `rooms` | room | checksum ‖ epoch ‖ head ‖ `forget_ms` (0: the room has rows) |
 //! | `messages` | room ‖ 0 ‖ offset | a row |
+//! | `payloads` | room ‖ 0 ‖ offset | checksum ‖ a large payload |
 //! | `expiry` | ms ‖ offset ‖ room | none. At `ms` the row goes; with offset 0 the room is forgotten |
 //! | `quarantine` | number | a damaged row or entry: length of its key (2) ‖ key ‖ value |
 //!
 //! Numbers are eight bytes, big endian in keys, little endian in values. A checksum is xxh3-64 over the key
 //! and the rest of the value.
 //!
+//! `forget_ms` and the `ms` of `expiry` are in store time. A file of form 1 (without `payloads` and `clock`) gets
+//! form 2 at its opening, and its rows are read as they are.
+//!
 //! Each commit has two phases and carries the allocator's state (redb's "quick repair"). So opening after a
 //! crash reads a few pages instead of the whole file, and no later commit builds upon the pages of a failed
-//! sync. After any error the handle is dropped at once, and only [`Store::reopen`] makes another.
+//! sync. After a failed write the handle is dropped at once, and only [`Store::reopen`] makes another. A failed
+//! read keeps the handle, unless the disk failed.
 
 mod damage;
 mod forget;
 mod open;
 mod purge;
+mod read;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ::redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 
 use roomcast_core::limits::STORE_BYTES_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
-use roomcast_core::room::message::Message;
 
-use super::row;
-use super::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored, in_order};
+use super::row::{self, Marks};
+use super::time::{Stamp, StoreNow};
+use super::{Append, Page, Purged, ReadError, Reader, Store, StoreError, StoreHoldings, Stored, in_order};
 
 use open::{Missing, StoreLocation};
 pub use open::{OpenBackend, OpenError};
+use purge::PurgePace;
+use read::{LOADING, PAGING, Read, RedbReader, Shared};
 
 type Bytes = &'static [u8];
 
 const HEADER: TableDefinition<'static, &str, Bytes> = TableDefinition::new("header");
 const ROOMS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("rooms");
 const MESSAGES: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("messages");
+const PAYLOADS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("payloads");
 const EXPIRY: TableDefinition<'static, Bytes, ()> = TableDefinition::new("expiry");
 const QUARANTINE: TableDefinition<'static, u64, Bytes> = TableDefinition::new("quarantine");
 
 const HEADER_FORM: &str = "form";
 const HEADER_BYTES: &str = "bytes";
-/// The form of the tables above. A file with another form is refused.
-pub(crate) const FORM: u32 = 1;
+const HEADER_CLOCK: &str = "clock";
+/// The form of the tables above. A file with a later form is refused.
+pub(crate) const FORM: u32 = 2;
+/// The key of the bytes of a proof in `payloads`. No room's key begins with a zero.
+const PROOF_KEY: &[u8] = &[0];
 
 type Result<T, E = ::redb::Error> = std::result::Result<T, E>;
 
@@ -61,6 +75,10 @@ pub struct Redb {
     place: StoreLocation,
     /// `None` after a failure, until a reopening.
     opened: Option<Opened>,
+    shared: Arc<Shared>,
+    /// The clocks at the last commit.
+    stamp: Option<Stamp>,
+    purge_pace: PurgePace,
     holdings: StoreHoldings,
     bytes_max: u64,
     trouble: String,
@@ -77,18 +95,17 @@ impl fmt::Debug for Redb {
 
 impl Drop for Redb {
     fn drop(&mut self) {
-        if let Some(opened) = self.opened.take() {
-            opened.let_go();
-        }
+        self.close();
     }
 }
 
 /// The open file.
 struct Opened {
-    database: Database,
+    database: Arc<Database>,
     /// Bytes of all rows and their keys.
     bytes: u64,
     bytes_max: u64,
+    stamp: Option<Stamp>,
     /// Damaged rows and entries found since the file was opened.
     quarantined: u64,
 }
@@ -116,6 +133,9 @@ impl Redb {
         let mut store = Self {
             place,
             opened: None,
+            shared: Arc::default(),
+            stamp: None,
+            purge_pace: PurgePace::default(),
             holdings: StoreHoldings::default(),
             bytes_max,
             trouble: String::new(),
@@ -130,60 +150,145 @@ impl Redb {
         // redb panics at some damage of its own pages, also while it opens a file.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = place.open(missing)?;
-            let bytes = bytes_of(&database).map_err(|error| open::failed(&path, error))?;
-            Ok((database, bytes))
+            let header = header_of(&database).map_err(|error| open::failed(&path, error))?;
+            Ok((database, header))
         }));
-        let (database, bytes) = opened.unwrap_or_else(|_| Err(OpenError::Damaged(path)))?;
-        self.holdings.bytes = bytes;
-        self.opened = Some(Opened { database, bytes, bytes_max: self.bytes_max, quarantined: 0 });
+        let (database, header) = opened.unwrap_or_else(|_| Err(OpenError::Damaged(path)))?;
+        let database = Arc::new(database);
+        self.holdings.bytes = header.bytes;
+        self.stamp = header.clock;
+        *self.shared.database.write() = Some(Arc::clone(&database));
+        self.shared.has_failed.store(false, Ordering::Release);
+        self.opened = Some(Opened {
+            database,
+            bytes: header.bytes,
+            bytes_max: self.bytes_max,
+            stamp: header.clock,
+            quarantined: 0,
+        });
         Ok(())
     }
 
-    /// Calls the open file. After an error or a panic the file is closed.
+    /// Closes the file, once the reads under way have ended. redb writes at the close, and may panic at damage
+    /// there as well.
+    fn close(&mut self) {
+        let shared = self.shared.database.write().take();
+        let opened = self.opened.take();
+        catch_unwind(AssertUnwindSafe(|| drop((shared, opened)))).ok();
+    }
+
+    /// Writes to the open file. After an error or a panic the file is closed.
     fn ask<T>(&mut self, what: &str, ask: impl FnOnce(&mut Opened) -> Result<T>) -> Result<T, StoreError> {
-        let mut opened = self.opened.take().ok_or(StoreError::Failing)?;
+        let opened = self.opened.as_mut().ok_or(StoreError::Failing)?;
         let before = opened.quarantined;
-        let outcome = catch_unwind(AssertUnwindSafe(|| ask(&mut opened)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| ask(opened)));
         self.holdings.quarantined += opened.quarantined - before;
         self.trouble = match outcome {
             Ok(Ok(answer)) => {
                 self.holdings.bytes = opened.bytes;
-                self.opened = Some(opened);
+                self.stamp = opened.stamp;
                 return Ok(answer);
             }
             Ok(Err(error)) => format!("{what} failed: {error}"),
             // redb trusts the structure of its pages, and panics at a turned bit in it.
             Err(_) => format!("{what} failed: the file is damaged, or there is a bug; the panic was printed"),
         };
-        opened.let_go();
+        self.close();
         Err(StoreError::Failing)
+    }
+
+    /// Reads the open file. An error keeps the file open, unless the disk failed.
+    fn read<T>(
+        &mut self,
+        what: &str,
+        read: impl FnOnce(&ReadTransaction) -> Result<Read<T>>,
+    ) -> Result<Read<T>, StoreError> {
+        self.shared.read(what, read).map_err(|error| {
+            if let ReadError::Failed(why) = error {
+                self.trouble = why;
+            }
+            StoreError::Failing
+        })
+    }
+
+    /// Reads, and repairs the damage on the way. `again` reads once more after the entry was rebuilt.
+    fn read_and_repair<T>(
+        &mut self,
+        what: &str,
+        room: &RoomName,
+        read: impl Fn(&ReadTransaction) -> Result<Read<T>>,
+    ) -> Result<T, StoreError> {
+        let mut found = self.read(what, &read)?;
+        if matches!(found, Read::WithoutEntry) {
+            self.ask(what, |opened| opened.rebuild(room))?;
+            found = self.read(what, &read)?;
+        }
+        match found {
+            Read::Whole(read) => Ok(read),
+            Read::WithoutRows(read, damaged) => {
+                self.ask(what, |opened| opened.put_aside(room, &damaged))?;
+                Ok(read)
+            }
+            Read::WithoutEntry => {
+                self.trouble = format!("{what} failed: its entry can't be rebuilt");
+                Err(StoreError::Failing)
+            }
+        }
     }
 }
 
 impl Store for Redb {
-    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>, StoreError> {
-        self.ask("loading a room", |opened| opened.load(room))
+    fn load(
+        &mut self,
+        room: &RoomName,
+        whole_after: u64,
+        now: StoreNow,
+    ) -> Result<Option<Stored>, StoreError> {
+        self.read_and_repair(LOADING, room, |read| read::load(read, room, whole_after, now))
     }
 
     fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, StoreError> {
-        self.ask("reading a room's messages", |opened| opened.page(room, after, bytes_max))
+        self.read_and_repair(PAGING, room, |read| read::page(read, room, after, bytes_max))
     }
 
-    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.ask("storing messages", |opened| opened.append(appends))
+    fn append(
+        &mut self,
+        appends: &[Append],
+        now: StoreNow,
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        self.ask("storing messages", |opened| opened.append(appends, now))
     }
 
     fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
         self.ask("forgetting a room", |opened| opened.forget(room))
     }
 
-    fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
-        self.ask("removing expired messages", |opened| opened.purge(now_ms, rows_max))
+    fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError> {
+        let pace = self.purge_pace;
+        let purged = self.ask("removing expired messages", |opened| opened.purge(now, rows_max, pace));
+        self.purge_pace = pace.after(rows_max, purged.is_ok());
+        purged
+    }
+
+    fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<(), StoreError> {
+        self.ask("writing a proof", |opened| opened.prove(now, bytes))
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    fn reader(&self) -> Option<Arc<dyn Reader>> {
+        Some(Arc::new(RedbReader(Arc::clone(&self.shared))))
+    }
+
+    fn is_open(&self) -> bool {
+        self.opened.is_some() && !self.shared.has_failed.load(Ordering::Acquire)
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         // The file is locked by an open handle, so the old one goes first.
-        self.opened = None;
+        self.close();
         self.place.forget_cached();
         self.open_file(Missing::Refuse).map_err(|error| {
             self.trouble = error.to_string();
@@ -261,110 +366,55 @@ fn open_bytes(value: &[u8]) -> Option<u64> {
     (value == seal_bytes(bytes)).then_some(bytes)
 }
 
-/// The bytes of all rows and keys, as the header says. A damaged number is counted again.
-fn bytes_of(database: &Database) -> Result<u64> {
+/// The content of the header.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    /// Bytes of all rows and their keys.
+    bytes: u64,
+    /// `None` before the first commit of form 2, or if damaged: the wall clock then counts.
+    clock: Option<Stamp>,
+}
+
+fn seal_clock(stamp: Stamp) -> Vec<u8> {
+    let numbers = [stamp.store_ms, stamp.wall_ms].map(u64::to_le_bytes);
+    row::sealed(HEADER_CLOCK.as_bytes(), numbers.as_flattened())
+}
+
+fn open_clock(value: &[u8]) -> Option<Stamp> {
+    let mut rest = row::unsealed(HEADER_CLOCK.as_bytes(), value)?;
+    Some(Stamp { store_ms: row::take_u64(&mut rest)?, wall_ms: row::take_u64(&mut rest)? })
+}
+
+/// The header. A damaged number of bytes is counted again.
+fn header_of(database: &Database) -> Result<Header> {
     let read = database.begin_read()?;
     let header = read.open_table(HEADER)?;
+    let clock = header.get(HEADER_CLOCK)?.and_then(|value| open_clock(value.value()));
     if let Some(bytes) = header.get(HEADER_BYTES)?.and_then(|value| open_bytes(value.value())) {
-        return Ok(bytes);
+        return Ok(Header { bytes, clock });
     }
     // An unlimited store would fill the disk, and a store taken for full would refuse everything.
     tracing::warn!("the store's count of its bytes is damaged: all rows are counted again");
     let mut bytes = 0;
-    for row in read.open_table(MESSAGES)?.iter()? {
-        let (key, value) = row?;
-        bytes += (key.value().len() + value.value().len()) as u64;
+    for table in [MESSAGES, PAYLOADS] {
+        for row in read.open_table(table)?.iter()? {
+            let (key, value) = row?;
+            let counts = key.value() != PROOF_KEY;
+            bytes += if counts { (key.value().len() + value.value().len()) as u64 } else { 0 };
+        }
     }
-    Ok(bytes)
-}
-
-/// The rows of a room behind an offset. `None` for the message of a damaged row.
-fn rows_behind(
-    messages: &ReadOnlyTable<Bytes, Bytes>,
-    room: &RoomName,
-    after: u64,
-    epoch: Epoch,
-) -> Result<impl Iterator<Item = Result<(u64, Option<Message>)>>> {
-    let first = row::key(room, after.saturating_add(1));
-    let last = row::key(room, u64::MAX);
-    let rows = messages.range(first.as_slice()..=last.as_slice())?;
-    Ok(rows.map(move |row| {
-        let (key, value) = row?;
-        let offset = row::offset_of(key.value()).unwrap_or_default();
-        // A row of another epoch is intact, and would give an offset of this epoch to another message.
-        let read = row::decode(key.value(), value.value()).filter(|row| row.epoch == epoch);
-        Ok((offset, read.map(|row| row.message)))
-    }))
+    Ok(Header { bytes, clock })
 }
 
 impl Opened {
-    /// Closes the file. redb writes at the close, and may panic at damage there as well.
-    fn let_go(self) {
-        catch_unwind(AssertUnwindSafe(|| drop(self))).ok();
-    }
-
-    /// The entry of a room. A damaged entry, or a missing entry of a room with rows, is rebuilt first.
-    fn entry(&mut self, room: &RoomName) -> Result<Option<RoomEntry>> {
-        let name = room.as_str().as_bytes();
-        let read = self.database.begin_read()?;
-        match find(&read.open_table(ROOMS)?, name)? {
-            Found::Intact(entry) => return Ok(Some(entry)),
-            Found::Nothing if !has_rows(&read.open_table(MESSAGES)?, name)? => return Ok(None),
-            Found::Damaged | Found::Nothing => {}
-        }
-        drop(read);
-        self.rebuild(room)
-    }
-
-    fn load(&mut self, room: &RoomName) -> Result<Option<Stored>> {
-        let Some(entry) = self.entry(room)? else { return Ok(None) };
-        let page = self.collect(room, entry, 0, usize::MAX)?;
-        Ok(Some(Stored { epoch: entry.epoch, head: entry.head, messages: page.messages }))
-    }
-
-    fn page(&mut self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page> {
-        match self.entry(room)? {
-            Some(entry) => self.collect(room, entry, after, bytes_max),
-            None => Ok(Page { messages: Vec::new(), through: after }),
-        }
-    }
-
-    /// The messages behind `after`, up to `bytes_max` bytes. Damaged rows are put aside.
-    fn collect(&mut self, room: &RoomName, entry: RoomEntry, after: u64, bytes_max: usize) -> Result<Page> {
-        let mut page = Page { messages: Vec::new(), through: after.max(entry.head) };
-        let mut bytes = 0;
-        let mut damaged = Vec::new();
-        let read = self.database.begin_read()?;
-        let messages = read.open_table(MESSAGES)?;
-        let mut through = after;
-        for row in rows_behind(&messages, room, after, entry.epoch)? {
-            let (offset, message) = row?;
-            let Some(message) = message else {
-                damaged.push(offset);
-                continue;
-            };
-            bytes += message.wire_bytes;
-            if bytes > bytes_max && !page.messages.is_empty() {
-                page.through = through;
-                break;
-            }
-            through = offset;
-            page.messages.push(Arc::new(message));
-        }
-        // A read that stays open would keep the pages that putting aside frees.
-        drop((messages, read));
-        if !damaged.is_empty() {
-            self.put_aside(room, &damaged)?;
-        }
-        Ok(page)
-    }
-
-    fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>> {
+    fn append(&mut self, appends: &[Append], now: StoreNow) -> Result<Vec<Result<(), StoreError>>> {
         let write = begin(&self.database)?;
         let mut commit = Commit {
             rooms: write.open_table(ROOMS)?,
             messages: write.open_table(MESSAGES)?,
+            payloads: write.open_table(PAYLOADS)?,
             expiry: write.open_table(EXPIRY)?,
+            now,
             entries: BTreeMap::new(),
             bytes: self.bytes,
             bytes_max: self.bytes_max,
@@ -376,15 +426,34 @@ impl Opened {
             write.abort()?;
             return Ok(outcomes);
         }
-        self.commit(write, bytes)?;
+        self.commit(write, bytes, Some(now))?;
         Ok(outcomes)
     }
 
-    /// Ends a commit after which all rows and keys have `bytes` bytes.
-    fn commit(&mut self, write: WriteTransaction, bytes: u64) -> Result<()> {
-        write.open_table(HEADER)?.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;
+    fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<()> {
+        if bytes > 0 {
+            let write = begin(&self.database)?;
+            write.open_table(PAYLOADS)?.insert(PROOF_KEY, vec![7; bytes].as_slice())?;
+            write.commit()?;
+        }
+        let write = begin(&self.database)?;
+        write.open_table(PAYLOADS)?.remove(PROOF_KEY)?;
+        self.commit(write, self.bytes, Some(now))
+    }
+
+    /// Ends a commit after which all rows and keys have `bytes` bytes. Notes the clocks, if known.
+    fn commit(&mut self, write: WriteTransaction, bytes: u64, now: Option<StoreNow>) -> Result<()> {
+        let stamp = now.map(|now| now.stamp);
+        {
+            let mut header = write.open_table(HEADER)?;
+            header.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;
+            if let Some(stamp) = stamp {
+                header.insert(HEADER_CLOCK, seal_clock(stamp).as_slice())?;
+            }
+        }
         write.commit()?;
         self.bytes = bytes;
+        self.stamp = stamp.or(self.stamp);
         Ok(())
     }
 }
@@ -393,7 +462,9 @@ impl Opened {
 struct Commit<'t, 'a> {
     rooms: Table<'t, Bytes, Bytes>,
     messages: Table<'t, Bytes, Bytes>,
+    payloads: Table<'t, Bytes, Bytes>,
     expiry: Table<'t, Bytes, ()>,
+    now: StoreNow,
     /// The new entries. Each is written once at the end, whatever the number of the room's appends.
     entries: BTreeMap<&'a RoomName, RoomEntry>,
     bytes: u64,
@@ -412,7 +483,9 @@ impl<'a> Commit<'_, 'a> {
                 Found::Damaged | Found::Nothing => return Ok(Err(StoreError::Moved)),
             },
         };
-        let mut entry = entry.unwrap_or(RoomEntry { epoch: append.epoch, head: 0, forget_ms: 0 });
+        // A room that was alive for days without a message is forgotten here. The room itself knows its head.
+        let forgotten = RoomEntry { epoch: append.epoch, head: append.durable, forget_ms: 0 };
+        let mut entry = entry.unwrap_or(forgotten);
         if entry.epoch != append.epoch || !append.follows(entry.head) {
             return Ok(Err(StoreError::Moved));
         }
@@ -420,18 +493,41 @@ impl<'a> Commit<'_, 'a> {
         if self.bytes + bytes > self.bytes_max {
             return Ok(Err(StoreError::Full));
         }
+        let accepted_ms = self.now.ms_of(append.accepted);
         for message in &append.messages {
             let key = row::key(&append.room, message.offset);
-            let value = row::encode(&key, append.epoch, message);
-            self.messages.insert(key.as_slice(), value.as_slice())?;
-            let expiry = expiry_key(row::delete_at_ms(message), message.offset, name);
+            let marks = Marks::of(append.epoch, accepted_ms, message);
+            self.messages.insert(key.as_slice(), row::encode(&key, &marks, message).as_slice())?;
+            if marks.is_apart {
+                let apart = row::sealed(&key, message.payload.bytes());
+                self.payloads.insert(key.as_slice(), apart.as_slice())?;
+            }
+            let expiry = expiry_key(marks.delete_at_ms(message), message.offset, name);
             self.expiry.insert(expiry.as_slice(), ())?;
             entry.head = message.offset;
+            if message.recall > 0 {
+                self.mark_recalled(append, message.recall, message.offset)?;
+            }
         }
         self.bytes += bytes;
         entry.forget_ms = 0;
         self.entries.insert(&append.room, entry);
         Ok(Ok(()))
+    }
+
+    /// Notes a recall on the row of the recalled message.
+    fn mark_recalled(&mut self, append: &Append, recalled: u64, recalled_by: u64) -> Result<()> {
+        let key = row::key(&append.room, recalled);
+        let before = self.messages.get(key.as_slice())?.map(|row| row.value().to_vec());
+        // An expired row is gone. A damaged row is never read again.
+        let Some(before) = before else { return Ok(()) };
+        let Some(read) = row::decode(&key, &before) else { return Ok(()) };
+        let marks = Marks { recalled_by, ..read.marks };
+        let after = row::encode(&key, &marks, &read.message);
+        // A row of form 1 grows by its marks.
+        self.bytes = self.bytes.saturating_sub(before.len() as u64) + after.len() as u64;
+        self.messages.insert(key.as_slice(), after.as_slice())?;
+        Ok(())
     }
 
     /// Writes the entries, and returns the bytes of all rows and keys.

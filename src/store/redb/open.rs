@@ -11,7 +11,7 @@ use ::redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, T
 use roomcast_core::limits::STORE_CACHE_BYTES_MAX;
 
 use super::{
-    EXPIRY, FORM, HEADER, HEADER_BYTES, HEADER_FORM, MESSAGES, QUARANTINE, ROOMS, begin, seal_bytes,
+    EXPIRY, FORM, HEADER, HEADER_BYTES, HEADER_FORM, MESSAGES, PAYLOADS, QUARANTINE, ROOMS, begin, seal_bytes,
 };
 
 /// The store's file within the data directory.
@@ -30,8 +30,8 @@ pub enum OpenError {
     Foreign(PathBuf),
     /// Another version of roomcast wrote the file in another form.
     #[error(
-        "{path} has form {found}, and this roomcast reads only form {FORM}: start the version that wrote it, or give \
-         this node another data directory, without the messages in this one"
+        "{path} has form {found}, and this roomcast reads only forms 1 and {FORM}: start the version that wrote it, or \
+         give this node another data directory, without the messages in this one"
     )]
     UnknownForm {
         /// The path of the file.
@@ -47,7 +47,7 @@ pub enum OpenError {
         /// The error of the system.
         source: io::Error,
     },
-    /// A part of the file with redb's own structure is damaged.
+    /// A part of the file with redb's own structure is damaged, or the file is cut off.
     #[error(
         "{0} is damaged: move it away, or give this node another data directory; the messages in it can't be carried on"
     )]
@@ -166,9 +166,18 @@ fn make_tables(database: &Database) -> Result<(), ::redb::Error> {
         header.insert(HEADER_BYTES, seal_bytes(0).as_slice())?;
         write.open_table(ROOMS)?;
         write.open_table(MESSAGES)?;
+        write.open_table(PAYLOADS)?;
         write.open_table(EXPIRY)?;
         write.open_table(QUARANTINE)?;
     }
+    Ok(write.commit()?)
+}
+
+/// Makes a file of form 1 one of form 2: rows stay as they are, and new rows have marks.
+fn make_form_2(database: &Database) -> Result<(), ::redb::Error> {
+    let write = begin(database)?;
+    write.open_table(PAYLOADS)?;
+    write.open_table(HEADER)?.insert(HEADER_FORM, FORM.to_le_bytes().as_slice())?;
     Ok(write.commit()?)
 }
 
@@ -178,6 +187,7 @@ fn check_form(database: &Database, path: &Path) -> Result<(), OpenError> {
         Form::Empty => make_tables(database).map_err(|error| failed(path, error)),
         Form::Foreign => Err(OpenError::Foreign(path.to_owned())),
         Form::Number(FORM) => Ok(()),
+        Form::Number(1) => make_form_2(database).map_err(|error| failed(path, error)),
         Form::Number(found) => Err(OpenError::UnknownForm { path: path.to_owned(), found }),
     }
 }
@@ -207,15 +217,35 @@ fn form_of(database: &Database) -> Result<Form, ::redb::Error> {
 fn refusal(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(path.to_owned()),
-        // The error of redb for a file without its magic number.
+        // The error of redb for a file without its magic number, or for an empty file.
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            OpenError::Foreign(path.to_owned())
+            let is_cut_off = path.metadata().is_ok_and(|file| file.len() < MAGIC_BYTES);
+            if is_cut_off { OpenError::Damaged(path.to_owned()) } else { OpenError::Foreign(path.to_owned()) }
         }
-        DatabaseError::UpgradeRequired(_) => OpenError::Foreign(path.to_owned()),
+        // The magic number is redb's, and the number of redb's own form is not that of any file of ours.
+        DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted => {
+            OpenError::Damaged(path.to_owned())
+        }
         error => failed(path, error.into()),
     }
 }
 
+/// Bytes of the magic number at the start of a file of redb.
+const MAGIC_BYTES: u64 = 9;
+
 pub(super) fn failed(path: &Path, source: ::redb::Error) -> OpenError {
-    OpenError::Failed { path: path.to_owned(), source: Box::new(source) }
+    match source {
+        // A read past the end: the file is shorter than its header says.
+        ::redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            OpenError::Damaged(path.to_owned())
+        }
+        // A table of ours with other types has turned bits in its description.
+        ::redb::Error::Corrupted(_)
+        | ::redb::Error::RepairAborted
+        | ::redb::Error::TableTypeMismatch { .. }
+        | ::redb::Error::TypeDefinitionChanged { .. }
+        | ::redb::Error::TableIsMultimap(_)
+        | ::redb::Error::TableDoesNotExist(_) => OpenError::Damaged(path.to_owned()),
+        source => OpenError::Failed { path: path.to_owned(), source: Box::new(source) },
+    }
 }

@@ -1,23 +1,51 @@
 //! Removing expired rows, by an index of their own: messages do not expire in order of offset.
+//!
+//! A damaged page must not stop the purge of all rooms. A row that can't be read stays, and is tried again
+//! after `STORE_PURGE_PUT_OFF`. A removal also reads the neighbours of its page. So a failed purge tries half
+//! as many rows the next time, and a single row that fails is put off.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ::redb::{ReadableDatabase, ReadableTable, Table};
+use ::redb::{ReadTransaction, ReadableDatabase, ReadableTable, Table};
 
+use crate::store::time::StoreNow;
 use crate::store::{Purged, row};
-use roomcast_core::limits::TTL_MAX;
+use roomcast_core::limits::{STORE_PURGE_PUT_OFF, TTL_MAX};
 use roomcast_core::now::millis;
 
 use super::damage::quarantine_row;
 use super::{
-    Bytes, EXPIRY, Found, MESSAGES, Opened, QUARANTINE, ROOMS, Result, RoomEntry, begin, expiry_key, find,
-    has_rows,
+    Bytes, EXPIRY, Found, MESSAGES, Opened, PAYLOADS, QUARANTINE, ROOMS, Result, RoomEntry, begin,
+    expiry_key, find, has_rows,
 };
+
+/// The rows of the next purge, after failures of the last ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PurgePace {
+    /// `None`: as many as asked for.
+    rows_max: Option<usize>,
+    /// True: the first due row failed alone, and is put off.
+    puts_off_first: bool,
+}
+
+impl PurgePace {
+    /// The pace after a purge at this pace for `asked` rows.
+    pub(super) fn after(self, asked: usize, succeeded: bool) -> Self {
+        let rows = self.rows_max.unwrap_or(asked).min(asked);
+        if succeeded {
+            let more = rows * 2;
+            return Self { rows_max: (more < asked).then_some(more), puts_off_first: false };
+        }
+        Self { rows_max: Some((rows / 2).max(1)), puts_off_first: rows <= 1 }
+    }
+}
 
 /// The tables of a purge.
 struct Purge<'t> {
     rooms: Table<'t, Bytes, Bytes>,
     messages: Table<'t, Bytes, Bytes>,
+    payloads: Table<'t, Bytes, Bytes>,
     expiry: Table<'t, Bytes, ()>,
     quarantine: Table<'t, u64, Bytes>,
     now_ms: u64,
@@ -28,23 +56,35 @@ struct Purge<'t> {
 }
 
 impl Opened {
-    pub(super) fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged> {
-        let due = self.due(now_ms, rows_max)?;
+    pub(super) fn purge(&mut self, now: StoreNow, rows_max: usize, pace: PurgePace) -> Result<Purged> {
+        let now_ms = now.stamp.store_ms;
+        let mut due = self.due(now_ms, pace.rows_max.unwrap_or(rows_max).min(rows_max))?;
         if due.is_empty() {
             return Ok(Purged::default());
         }
+        let mut put_off: Vec<Vec<u8>> = due.extract_if(.., |key| !self.has_readable_row(key)).collect();
+        if pace.puts_off_first && !due.is_empty() {
+            put_off.push(due.remove(0));
+        }
+        let of_rows = due.iter().filter(|key| key.get(8..16).is_some_and(|offset| offset != [0; 8]));
+        let mut emptied: BTreeSet<&[u8]> = of_rows.map(|key| &key[16..]).collect();
+        // A room with a damaged first page has rows.
+        emptied.retain(|room| self.is_readable(|read| has_rows(&read.open_table(MESSAGES)?, room)));
         let write = begin(&self.database)?;
         let mut purge = Purge {
             rooms: write.open_table(ROOMS)?,
             messages: write.open_table(MESSAGES)?,
+            payloads: write.open_table(PAYLOADS)?,
             expiry: write.open_table(EXPIRY)?,
             quarantine: write.open_table(QUARANTINE)?,
             now_ms,
             freed: 0,
             quarantined: 0,
-            purged: Purged { looked_at: due.len(), ..Purged::default() },
+            purged: Purged { looked_at: due.len() + put_off.len(), ..Purged::default() },
         };
-        let mut emptied = BTreeSet::new();
+        for key in &put_off {
+            purge.put_off(key)?;
+        }
         for key in &due {
             purge.expiry.remove(key.as_slice())?;
             // A key that is too short is damaged. Its row stays until a load of the room.
@@ -52,10 +92,7 @@ impl Opened {
             let Some((offset, room)) = rest.split_first_chunk() else { continue };
             match u64::from_be_bytes(*offset) {
                 0 => purge.forget(room, u64::from_be_bytes(*at_ms))?,
-                offset => {
-                    purge.remove(room, offset)?;
-                    emptied.insert(room);
-                }
+                offset => purge.remove(room, offset)?,
             }
         }
         for room in emptied {
@@ -66,7 +103,7 @@ impl Opened {
         let quarantined = purge.quarantined;
         // The tables borrow the commit.
         drop(purge);
-        self.commit(write, bytes)?;
+        self.commit(write, bytes, Some(now))?;
         self.quarantined += quarantined;
         Ok(purged)
     }
@@ -79,9 +116,37 @@ impl Opened {
         let due = expiry.range(..end.as_slice())?.take(rows_max);
         due.map(|key| Ok(key?.0.value().to_vec())).collect()
     }
+
+    /// True if the pages of the row behind a due index key can be read.
+    fn has_readable_row(&self, key: &[u8]) -> bool {
+        let Some((_, rest)) = key.split_at_checked(8) else { return true };
+        let Some((offset, room)) = rest.split_first_chunk() else { return true };
+        let key = row::key_of(room, u64::from_be_bytes(*offset));
+        self.is_readable(|read| {
+            for table in [MESSAGES, PAYLOADS] {
+                read.open_table(table)?.get(key.as_slice())?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// True if a look at the pages succeeds. redb may panic at damage.
+    fn is_readable(&self, look: impl FnOnce(&ReadTransaction) -> Result<bool>) -> bool {
+        let look = || look(&self.database.begin_read()?);
+        matches!(catch_unwind(AssertUnwindSafe(look)), Ok(Ok(_)))
+    }
 }
 
 impl Purge<'_> {
+    /// Has a row that can't be removed wait for a later purge.
+    fn put_off(&mut self, key: &[u8]) -> Result<()> {
+        self.expiry.remove(key)?;
+        let Some((_, rest)) = key.split_at_checked(8) else { return Ok(()) };
+        let later = self.now_ms.saturating_add(millis(STORE_PURGE_PUT_OFF));
+        self.expiry.insert([&later.to_be_bytes(), rest].concat().as_slice(), ())?;
+        Ok(())
+    }
+
     fn remove(&mut self, room: &[u8], offset: u64) -> Result<()> {
         let key = row::key_of(room, offset);
         // The row's own expiry counts: an index key with a turned bit must not remove a message that is
@@ -89,21 +154,25 @@ impl Purge<'_> {
         let Some(stays_until) = self
             .messages
             .get(key.as_slice())?
-            .map(|value| row::decode(&key, value.value()).map(|row| row::delete_at_ms(&row.message)))
+            .map(|value| row::decode(&key, value.value()).map(|row| row.marks.delete_at_ms(&row.message)))
         else {
             return Ok(());
         };
         match stays_until {
             None => {
-                self.freed += quarantine_row(&mut self.messages, &mut self.quarantine, &key)?;
+                for table in [&mut self.messages, &mut self.payloads] {
+                    self.freed += quarantine_row(table, &mut self.quarantine, &key)?;
+                }
                 self.quarantined += 1;
             }
             Some(at_ms) if at_ms > self.now_ms => {
                 self.expiry.insert(expiry_key(at_ms, offset, room).as_slice(), ())?;
             }
             Some(_) => {
-                let row = self.messages.remove(key.as_slice())?;
-                self.freed += row.map_or(0, |row| (key.len() + row.value().len()) as u64);
+                for table in [&mut self.messages, &mut self.payloads] {
+                    let row = table.remove(key.as_slice())?;
+                    self.freed += row.map_or(0, |row| (key.len() + row.value().len()) as u64);
+                }
                 self.purged.rows += 1;
             }
         }
@@ -131,5 +200,22 @@ impl Purge<'_> {
             self.purged.rooms += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_purge_tries_fewer_rows_until_one_is_put_off_and_then_more_again() {
+        let mut pace = PurgePace::default();
+        let mut rows = Vec::new();
+        for succeeded in [false, false, false, false, true, true, true] {
+            pace = pace.after(8, succeeded);
+            rows.push((pace.rows_max, pace.puts_off_first));
+        }
+        let failing = [(Some(4), false), (Some(2), false), (Some(1), false), (Some(1), true)];
+        assert_eq!(rows, [&failing[..], &[(Some(2), false), (Some(4), false), (None, false)]].concat());
     }
 }

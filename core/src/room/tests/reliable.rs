@@ -12,8 +12,10 @@ use crate::room::id::{Cursor, Encoding, Epoch, MessageId, TypeName};
 use crate::room::message::{Published, ShedReason, Unavailable, Verdict, sample};
 use crate::room::policy::TypePolicy;
 use crate::room::receipt::{Acks, SegmentReceipt};
-use crate::room::stored::{Asked, Page, Stored};
+use crate::room::stored::{Asked, Page, Record, Stored};
 use crate::room::view::StreamRefusal;
+
+mod clocks;
 
 /// A room, what its store holds, and what came out of both.
 struct Bench {
@@ -65,7 +67,7 @@ impl Bench {
     }
 
     fn load(&mut self, stored: Option<Stored>) -> Vec<Output> {
-        let Output::Load { life } = self.asked.remove(0) else { panic!("a load was asked for") };
+        let Output::Load { life, .. } = self.asked.remove(0) else { panic!("a load was asked for") };
         self.tell(Input::Loaded { life, stored })
     }
 
@@ -141,6 +143,16 @@ fn coupon(payload: &str) -> Message {
     Message { policy: TypePolicy::of(Class::Reliable), ttl, ..sample("coupon", payload) }
 }
 
+/// A stream as the store gives it back now. The messages are as old as their `at_ms` says.
+fn stored(bench: &Bench, epoch: Epoch, head: u64, messages: Vec<Arc<Message>>) -> Option<Stored> {
+    let now = bench.now;
+    let record = |message: &Arc<Message>| {
+        let age = Duration::from_millis(now.unix_ms.saturating_sub(message.at_ms));
+        Record::of(message, now.instant - age)
+    };
+    Some(Stored { epoch, head, records: messages.iter().map(record).collect(), tail: messages })
+}
+
 fn with_id(id: &str, message: Message) -> Message {
     Message { id: Some(MessageId::parse(id).unwrap()), ..message }
 }
@@ -196,7 +208,7 @@ fn if_the_store_fails_the_publisher_is_told_and_the_rest_goes_on() {
     assert_eq!(verdicts(&outputs), Some(&[unavailable][..]), "the store is left alone for a while");
     bench.wait(STORE_RETRY);
     let epoch = bench.room.epoch().unwrap();
-    bench.load(Some(Stored { epoch, head: 0, messages: Vec::new() }));
+    bench.load(stored(&bench, epoch, 0, Vec::new()));
     bench.publish(vec![coupon("5")]);
     assert_eq!(verdicts(&bench.sync()), Some(&[Verdict::Durable { offset: 1 }][..]), "the offset is free");
 }
@@ -208,7 +220,7 @@ fn what_turns_out_durable_after_an_error_is_sent_and_its_retry_is_a_duplicate() 
     let (_, messages) = bench.fail();
     bench.wait(STORE_RETRY);
     let epoch = bench.room.epoch().unwrap();
-    let outputs = bench.load(Some(Stored { epoch, head: 1, messages }));
+    let outputs = bench.load(stored(&bench, epoch, 1, messages));
     assert_eq!((sent(&outputs), spans(&outputs)), (vec!["1".to_owned()], vec![(0, 1)]));
     let outputs = bench.publish(vec![with_id("a", coupon("1"))]);
     assert_eq!(verdicts(&outputs), Some(&[Verdict::Duplicate { offset: Some(1) }][..]));
@@ -223,7 +235,7 @@ fn the_id_of_a_message_that_may_be_stored_is_not_free_before_the_store_has_told(
     assert!(matches!(reused[..], [Output::Published { published: Published::IdReused { index: 0 }, .. }]));
     bench.wait(STORE_RETRY);
     let epoch = bench.room.epoch().unwrap();
-    bench.load(Some(Stored { epoch, head: 0, messages: Vec::new() }));
+    bench.load(stored(&bench, epoch, 0, Vec::new()));
     let outputs = bench.publish(vec![with_id("a", sample("chat", "2"))]);
     assert_eq!(verdicts(&outputs), Some(&[Verdict::Accepted][..]), "nothing was stored");
 }
@@ -403,7 +415,7 @@ fn a_stream_that_became_another_sends_its_members_for_a_new_welcome() {
     bench.publish(vec![coupon("2")]);
     bench.fail();
     bench.wait(STORE_RETRY);
-    let outputs = bench.load(Some(Stored { epoch: Epoch(5), head: 9, messages: Vec::new() }));
+    let outputs = bench.load(stored(&bench, Epoch(5), 9, Vec::new()));
     assert!(matches!(outputs[..], [Output::StreamChanged]), "{outputs:?}");
     assert_eq!(bench.room.epoch(), Some(Epoch(5)));
 }
@@ -486,12 +498,12 @@ fn members_go_on_without_what_can_not_be_read() {
 fn an_id_that_was_used_again_counts_from_its_last_use() {
     let mut bench = Bench::cold();
     bench.tell(join(1, None));
-    let stored = |offset, age_s: u64| {
+    let aged = |offset, age_s: u64| {
         let at_ms = bench.now.unix_ms - age_s * 1000;
         Arc::new(Message { offset, at_ms, ..with_id("a", coupon("1")) })
     };
-    let messages = vec![stored(1, 400), stored(2, 1)];
-    bench.load(Some(Stored { epoch: Epoch(5), head: 2, messages }));
+    let messages = vec![aged(1, 400), aged(2, 1)];
+    bench.load(stored(&bench, Epoch(5), 2, messages));
     let outputs = bench.publish(vec![with_id("a", coupon("1"))]);
     assert_eq!(verdicts(&outputs), Some(&[Verdict::Duplicate { offset: Some(2) }][..]));
 }
@@ -526,10 +538,10 @@ fn what_was_to_be_sent_of_a_stream_that_is_no_more_is_not() {
     bench.room.handle(Input::Publish { ticket: 9, messages: vec![coupon("4")] }, bench.now, &mut bench.tally);
     let outputs: Vec<_> = std::iter::from_fn(|| bench.room.poll_output()).collect();
     let life = outputs.iter().find_map(|output| match output {
-        Output::Load { life } => Some(*life),
+        Output::Load { life, .. } => Some(*life),
         _ => None,
     });
-    let stored = Some(Stored { epoch: Epoch(5), head: 0, messages: Vec::new() });
+    let stored = stored(&bench, Epoch(5), 0, Vec::new());
     let outputs = bench.tell(Input::Loaded { life: life.unwrap(), stored });
     assert!(matches!(outputs[0], Output::StreamChanged), "{outputs:?}");
     bench.sync();
@@ -821,7 +833,7 @@ fn departures_from_a_stream_that_went_back_in_time_are_none_of_its_new_members()
     bench.fail();
     bench.wait(STORE_RETRY);
     let epoch = bench.room.epoch().unwrap();
-    let outputs = bench.load(Some(Stored { epoch, head: 0, messages: Vec::new() }));
+    let outputs = bench.load(Some(Stored { epoch, head: 0, records: Vec::new(), tail: Vec::new() }));
     assert!(matches!(outputs[..], [Output::StreamChanged]), "{outputs:?}");
     bench.tell(join(2, None));
     bench.tell(left(&bench, 0));

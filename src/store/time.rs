@@ -1,0 +1,134 @@
+//! The store's clock: the time in which stored messages age and expire.
+//!
+//! While the node lives, the store's clock is the monotonic clock, so no step of the wall clock kills or
+//! revives a message. Across a restart the wall clock tells how long the node was away. Each commit writes a
+//! [`Stamp`] of both clocks, and the next start goes on from the last stamp:
+//!
+//! store time at the start = stamp.store + max(0, wall − stamp.wall)
+//!
+//! Example: the wall clock steps from 12:00 to 13:00 while the node runs, and a commit at store time 12:01
+//! notes the wall time 13:01. A start at 13:05 by the wall goes on at 12:05 by the store. A wall clock that
+//! went back while the node was away counts as no time, and the stored messages go on aging from there.
+
+use std::time::{Duration, Instant};
+
+use roomcast_core::now::{Now, millis};
+
+/// A reading of both clocks as stored, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// Store time.
+    pub store_ms: u64,
+    /// Wall clock, unix time.
+    pub wall_ms: u64,
+}
+
+/// The store's clock in one life of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreClock {
+    began: Instant,
+    began_ms: u64,
+}
+
+/// A moment on all clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreNow {
+    /// Monotonic time.
+    pub instant: Instant,
+    /// Store time and wall clock.
+    pub stamp: Stamp,
+}
+
+impl StoreClock {
+    /// The clock of a store with this last stamp. A store without a stamp begins at the wall clock.
+    #[must_use]
+    pub fn start(last: Option<Stamp>, now: Now) -> Self {
+        let began_ms = last.map_or(now.unix_ms, |last| {
+            last.store_ms.saturating_add(now.unix_ms.saturating_sub(last.wall_ms))
+        });
+        Self { began: now.instant, began_ms }
+    }
+
+    /// The moment `now` on this clock.
+    #[must_use]
+    pub fn now(self, now: Now) -> StoreNow {
+        let store_ms =
+            self.began_ms.saturating_add(millis(now.instant.saturating_duration_since(self.began)));
+        StoreNow { instant: now.instant, stamp: Stamp { store_ms, wall_ms: now.unix_ms } }
+    }
+}
+
+impl StoreNow {
+    /// The store time of a moment at or before this one.
+    #[must_use]
+    pub fn ms_of(self, moment: Instant) -> u64 {
+        self.stamp.store_ms.saturating_sub(millis(self.instant.saturating_duration_since(moment)))
+    }
+
+    /// The time since a moment in store time. A moment in the future counts as now.
+    #[must_use]
+    pub fn age(self, store_ms: u64) -> Duration {
+        Duration::from_millis(self.stamp.store_ms.saturating_sub(store_ms))
+    }
+}
+
+impl Stamp {
+    /// The change of the distance between both clocks since the stamp `earlier`: a step of the wall clock.
+    #[must_use]
+    pub fn step_since(self, earlier: Self) -> Duration {
+        let passed = self.store_ms.saturating_sub(earlier.store_ms);
+        Duration::from_millis(self.wall_ms.abs_diff(earlier.wall_ms.saturating_add(passed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn stepped(now: Now, by_ms: i64) -> Now {
+        Now { unix_ms: now.unix_ms.saturating_add_signed(by_ms), ..now }
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_changes_nothing_while_the_node_lives() {
+        let now = clock::now();
+        let clock = StoreClock::start(None, now);
+        for by_ms in [3_600_000, -3_600_000] {
+            let later = clock.now(stepped(now.later(MINUTE), by_ms));
+            assert_eq!(later.stamp.store_ms, now.unix_ms + 60_000);
+            assert_eq!(later.stamp.step_since(clock.now(now).stamp), Duration::from_secs(3600));
+        }
+    }
+
+    #[test]
+    fn a_restart_counts_the_time_away_and_no_step_before_the_last_stamp() {
+        let now = clock::now();
+        let last = StoreClock::start(None, now).now(stepped(now.later(MINUTE), 3_600_000)).stamp;
+        let next = StoreClock::start(Some(last), stepped(now.later(MINUTE * 5), 3_600_000));
+        assert_eq!(next.began_ms, now.unix_ms + 300_000);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_while_the_node_was_away_stops_no_message_from_aging() {
+        let now = clock::now();
+        let mut stamp = StoreClock::start(None, now).now(now).stamp;
+        // Each boot begins at the same wrong time, and lives for a minute.
+        for life in 1..10 {
+            let boot = Now { unix_ms: 1_000, ..now };
+            stamp = StoreClock::start(Some(stamp), boot).now(boot.later(MINUTE)).stamp;
+            assert_eq!(stamp.store_ms, now.unix_ms + life * 60_000);
+        }
+    }
+
+    #[test]
+    fn moments_before_and_ages_are_told_in_store_time() {
+        let now = clock::now();
+        let later = StoreClock::start(None, now).now(now.later(MINUTE));
+        assert_eq!(later.ms_of(now.instant), now.unix_ms);
+        assert_eq!(later.age(now.unix_ms), MINUTE);
+        assert_eq!(later.age(u64::MAX), Duration::ZERO, "a row from the future is new");
+    }
+}

@@ -1,0 +1,212 @@
+//! One room's trouble stays its own: damaged pages, a large room, a commit that hangs, and a purge over damaged
+//! pages.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use roomcast::store::memory::Memory;
+use roomcast::store::port::Port;
+use roomcast::store::redb::Redb;
+use roomcast::store::writer::{Next, StoreHandle, Writer, start};
+use roomcast::store::{Append, Store, StoreAnswer, StoreRequest};
+use roomcast_core::limits::{STORE_ASIDE_AFTER, STORE_PURGE_PUT_OFF};
+
+use super::disk::{Disk, Fault, FaultKind};
+use super::{AtThatTime, append, at, message, room};
+
+/// The size of a page of redb.
+const PAGE: usize = 4096;
+/// The first byte of a leaf page.
+const LEAF: u8 = 1;
+
+/// A threaded store with a single shard.
+struct Running {
+    port: Port,
+    wakes: Receiver<()>,
+    handle: StoreHandle,
+}
+
+impl Running {
+    fn over(store: Box<dyn Store>) -> Self {
+        let (woken, wakes) = channel();
+        let mut handle = start(store, vec![Box::new(move || woken.send(()).unwrap_or_default())]).unwrap();
+        Self { port: handle.ports.pop().unwrap(), wakes, handle }
+    }
+
+    fn send(&mut self, request: StoreRequest) {
+        self.port.send(request).unwrap();
+    }
+
+    #[track_caller]
+    fn next(&mut self) -> StoreAnswer {
+        loop {
+            if let Some(answer) = self.port.next_answer() {
+                return answer;
+            }
+            self.wakes.recv_timeout(Duration::from_secs(20)).expect("an answer wakes its shard");
+        }
+    }
+
+    /// True if the room's next coupon is durable.
+    fn publish(&mut self, name: &str, offset: u64) -> bool {
+        self.send(StoreRequest::Append(Append {
+            accepted: roomcast::clock::now().instant,
+            ..append(name, offset..=offset)
+        }));
+        matches!(self.next(), StoreAnswer::Durable { .. })
+    }
+
+    /// True if the room is loaded.
+    fn load(&mut self, name: &str) -> bool {
+        self.send(StoreRequest::Load { room: room(name), life: 1, whole_after: u64::MAX });
+        matches!(self.next(), StoreAnswer::Loaded { stream: Some(_), .. })
+    }
+}
+
+/// An open store with these messages. On each leaf page with messages of room a from this range alone, the bit
+/// that says leaf or branch is turned.
+fn damaged(appends: &[Append], range: RangeInclusive<u64>) -> Redb {
+    let disk = Disk::default();
+    // A build with debug assertions of redb looks at all pages as it opens a file: they turn afterwards.
+    let mut store = disk.store_without_cache().unwrap();
+    store.put(appends).unwrap();
+    let bytes = disk.bytes();
+    let pages = (0..bytes.len() / PAGE).filter(|page| {
+        let page = &bytes[page * PAGE..(page + 1) * PAGE];
+        let text = String::from_utf8_lossy(page);
+        let mut offsets = text.split("id-").skip(1).map(|id| {
+            let digits: String = id.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u64>().unwrap()
+        });
+        page[0] == LEAF
+            && text.contains("id-")
+            && !text.contains("b 1 ")
+            && offsets.all(|id| range.contains(&id))
+    });
+    let pages: Vec<usize> = pages.collect();
+    assert!(pages.len() > 20, "{pages:?}");
+    pages.iter().for_each(|page| disk.turn(page * PAGE, 0b100));
+    store
+}
+
+#[test]
+fn the_damaged_pages_of_one_room_cost_another_room_no_publish() {
+    let store = damaged(&[append("a", 1..=1000), append("b", 1..=10)], 1..=1000);
+    let mut store = Running::over(Box::new(store));
+    let health = Arc::clone(&store.handle.health);
+    assert!(store.load("b"));
+    for offset in 11..=50 {
+        // A device in room a asks for the room's stream again and again.
+        assert!(!store.load("a"));
+        assert!(store.publish("b", offset), "coupon {offset} of room b");
+    }
+    assert_eq!(health.trouble(), None);
+    let aside = health.rooms_aside();
+    assert_eq!(aside.iter().map(|aside| aside.room.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert!(aside[0].why.contains("damaged") || aside[0].why.contains("orrupt"), "{}", aside[0].why);
+    let failed = health.tally().reads_failed;
+    assert!((STORE_ASIDE_AFTER.into()..10).contains(&failed), "{failed}: then it is left alone");
+    drop(store);
+}
+
+#[test]
+fn a_purge_over_damaged_pages_removes_what_it_can_and_stops_no_append() {
+    // The pages beside the damaged ones hold messages that live on: a removal looks at the neighbours as well.
+    let living = |offset| message(&room("a"), offset, 100_000);
+    let living = Append { messages: (701..=1000).map(living).collect(), ..append("a", 1..=1) };
+    let appends = [append("a", 1..=700), living, append("b", 1..=10)];
+    let store = damaged(&appends, 1..=800);
+    let mut now = roomcast::clock::now();
+    let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+    let mut port = writer.ports().pop().unwrap();
+    now = now.later(Duration::from_secs(700));
+    let mut head = 10;
+    for _ in 0..300 {
+        head += 1;
+        let next = Append { accepted: now.instant, ..append("b", head..=head) };
+        port.send(StoreRequest::Append(next)).unwrap();
+        let next = writer.turn(now);
+        let answer = port.next_answer().unwrap();
+        assert!(matches!(answer, StoreAnswer::Durable { .. }), "{answer:?}");
+        let by =
+            if let Next::At(at) = next { at.saturating_duration_since(now.instant) } else { Duration::ZERO };
+        now = now.later(by.min(STORE_PURGE_PUT_OFF / 100));
+    }
+    assert_eq!(writer.health().trouble(), None);
+    let tally = writer.health().tally();
+    assert!(tally.purged >= 10 && tally.failures == 0, "{tally:?}");
+    port.send(StoreRequest::Load { room: room("b"), life: 1, whole_after: 0 }).unwrap();
+    writer.turn(now);
+    let Some(StoreAnswer::Loaded { stream: Some(stream), .. }) = port.next_answer() else {
+        panic!("b is loaded")
+    };
+    assert!(stream.records[0].offset > 10 && stream.head == head, "those of room b have expired");
+}
+
+#[test]
+fn a_room_loads_while_a_commit_hangs() {
+    let disk = Disk::default();
+    disk.store().unwrap().put(&[append("a", 1..=5)]).unwrap();
+    let mut store = Running::over(Box::new(disk.store().unwrap()));
+    disk.fail(Some(Fault { after: 0, times: 1, kind: FaultKind::Freeze }));
+    store.send(StoreRequest::Append(append("b", 1..=1)));
+    disk.wait_until_frozen();
+    assert!(store.load("a"));
+    // A load behind an append of its room waits for the append.
+    store.send(StoreRequest::Load { room: room("b"), life: 1, whole_after: 0 });
+    assert!(store.load("a"));
+    disk.thaw();
+    assert!(matches!(store.next(), StoreAnswer::Failed { .. }));
+    drop(store);
+}
+
+#[test]
+fn a_load_behind_appends_of_its_room_sees_them() {
+    for memory in [true, false] {
+        let disk = Disk::default();
+        let store: Box<dyn Store> =
+            if memory { Box::new(Memory::default()) } else { Box::new(disk.store().unwrap()) };
+        let mut store = Running::over(store);
+        for offset in 1..=300 {
+            store.send(StoreRequest::Append(append("a", offset..=offset)));
+            store.send(StoreRequest::Load { room: room("a"), life: 1, whole_after: 0 });
+            let mut heads = [0; 2];
+            for head in &mut heads {
+                *head = match store.next() {
+                    StoreAnswer::Durable { through, .. } => through,
+                    StoreAnswer::Loaded { stream, .. } => stream.map_or(0, |stream| stream.head),
+                    other => panic!("{other:?}"),
+                };
+            }
+            assert_eq!(heads, [offset; 2]);
+        }
+        drop(store);
+    }
+}
+
+#[test]
+fn damage_that_a_reader_meets_is_put_aside_by_the_writer() {
+    let disk = Disk::default();
+    disk.store().unwrap().put(&[append("a", 1..=5)]).unwrap();
+    let mut bytes = disk.bytes();
+    let payload = message(&room("a"), 3, 600).payload.bytes().clone();
+    for place in 0..bytes.len() - payload.len() {
+        if bytes[place..].starts_with(&payload) {
+            bytes[place] ^= 1;
+        }
+    }
+    let disk = Disk::holding(bytes);
+    let mut store = Running::over(Box::new(disk.store().unwrap()));
+    store.send(StoreRequest::Load { room: room("a"), life: 1, whole_after: 0 });
+    let StoreAnswer::Loaded { stream: Some(stream), .. } = store.next() else { panic!("it is loaded") };
+    let read: Vec<u64> = stream.records.iter().map(|record| record.offset).collect();
+    assert_eq!((read, stream.head), (vec![1, 2, 4, 5], 5));
+    assert_eq!(store.handle.health.tally().quarantined, 1);
+    assert!(store.handle.health.rooms_aside().is_empty());
+    drop(store);
+    let mut again = disk.store().unwrap();
+    let read = again.load(&room("a"), 0, at(super::AT_MS)).unwrap().unwrap();
+    assert_eq!((read.records.len(), again.holdings().quarantined), (4, 0), "for good");
+}
