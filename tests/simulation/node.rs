@@ -48,7 +48,7 @@ impl Node {
         Self {
             shards: peers.map(shard).collect(),
             busy: vec![false; heat.shards],
-            directory: Directory::new(heat.shards, plan.hot_rooms.clone()),
+            directory: Directory::new(heat.shards, plan.home_key, plan.hot_rooms.clone()),
             now,
             devices: Vec::new(),
             ports: writer.ports(),
