@@ -2,8 +2,8 @@
 //!
 //! Everybody gets a place while one is free: carriers put thousands of phones behind one address. At full
 //! places, the address that holds most gives way first, by its longest silent connection. A half-open
-//! connection of that address has [`HALF_OPEN_GRACE`], if others want places. All other connections have
-//! [`FULL_DOOR_GRACE`] to stir.
+//! connection of that address has [`HALF_OPEN_GRACE`]. All other connections have [`FULL_DOOR_GRACE`] to stir.
+//! A connection that is asked to go looks at its socket first, and stays if its request is there.
 //!
 //! Example: a flood of silent connections from one address takes all 1 024 places. A device of another
 //! address comes: the flood holds 1 024 places, the device's address would hold one. So the flood's oldest
@@ -26,6 +26,9 @@ use crate::seat::Address;
 use roomcast_core::limits::{FULL_DOOR_GRACE, HALF_OPEN_GRACE};
 
 use super::paced::Pulse;
+
+/// Time after which another connection is asked, if the one that was asked stays.
+const ASKED_WAIT: Duration = Duration::from_millis(10);
 
 /// The places of a door, or of its pages. A clone shares the same places.
 #[derive(Debug, Clone)]
@@ -91,7 +94,7 @@ impl Places {
                 // An accept loop takes one connection after the other, so a wait here is everybody's wait.
                 Yielding::HoldsMost(wait) if wait > HALF_OPEN_GRACE && self.has_rivals() => return None,
                 Yielding::HoldsMost(wait) => wait,
-                Yielding::Asked => FULL_DOOR_GRACE,
+                Yielding::Asked => ASKED_WAIT,
             };
             if let Ok(Ok(permit)) = timeout(wait, Arc::clone(&self.free).acquire_owned()).await {
                 break permit;
@@ -119,7 +122,7 @@ impl Places {
             let wait = match self.look(address, now) {
                 Yielding::HoldsMost(_) => return None,
                 Yielding::Later(wait) => wait,
-                Yielding::Asked => FULL_DOOR_GRACE,
+                Yielding::Asked => ASKED_WAIT,
             };
             let left = deadline.saturating_duration_since(now);
             if left.is_zero() {
@@ -200,14 +203,12 @@ impl Holders {
     fn look(&self, newcomer: Option<Address>, now: Instant) -> Yielding {
         let most = self.most(newcomer);
         let of_most = |holder: &Holder| most.is_some() && holder.address == most;
-        // Alone at the door, an address takes nothing from others: a storm behind one balancer, for example.
-        let has_rivals = newcomer != most || self.by_address.len() > 1;
-        let grace = if has_rivals { HALF_OPEN_GRACE } else { FULL_DOOR_GRACE };
-        // A half-open connection of that address has shown nothing that a longer wait could be for.
+        // A half-open connection of that address has shown nothing that a longer wait could be for. Its rivals may
+        // stand behind the newcomer in the kernel's queue, where nobody sees them.
         let is_half_open = |holder: &Holder| of_most(holder) && holder.pulse.is_half_open();
         let half_open = self.longest_silent(is_half_open);
         if let Some((since, pulse)) = half_open
-            && left(grace, since, now).is_zero()
+            && left(HALF_OPEN_GRACE, since, now).is_zero()
         {
             pulse.asked.notify_one();
             return Yielding::Asked;
@@ -228,7 +229,7 @@ impl Holders {
         // answer frees a candidate.
         let wait = longest.map_or(FULL_DOOR_GRACE, |(since, _)| left(FULL_DOOR_GRACE, since, now));
         // The half-open one may come to the end of its shorter grace first.
-        let wait = half_open.map_or(wait, |(since, _)| wait.min(left(grace, since, now)));
+        let wait = half_open.map_or(wait, |(since, _)| wait.min(left(HALF_OPEN_GRACE, since, now)));
         if is_large { Yielding::HoldsMost(wait) } else { Yielding::Later(wait) }
     }
 
@@ -303,13 +304,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_alone_at_the_door_has_the_whole_grace() {
+    async fn an_address_alone_at_the_door_makes_room_as_well() {
         let places = Places::new(1);
-        let (_storm, storm) = comes(&places, 1).await;
+        let (_flood, flood) = comes(&places, 1).await;
         let now = clock::now().instant;
-        assert!(matches!(places.look(address(1), now + HALF_OPEN_GRACE), Yielding::HoldsMost(_)));
-        assert!(!is_asked_to_go(&storm).await, "its request may be on the way");
-        assert_eq!(places.look(address(1), now + FULL_DOOR_GRACE), Yielding::Asked);
+        assert!(matches!(places.look(address(1), now), Yielding::HoldsMost(wait) if wait <= HALF_OPEN_GRACE));
+        assert!(!is_asked_to_go(&flood).await, "its request may be on the way");
+        assert_eq!(places.look(address(1), now + HALF_OPEN_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&flood).await);
     }
 
     #[tokio::test]
