@@ -250,7 +250,13 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
     };
     let carried = Carried { span: Span { through: 9, ..span }, messages: vec![coupon(), recall()] };
     let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
-    let refresh = Refresh { missed, latest: vec![online()], counters: counter(40, 1291), carried: None };
+    let refresh = Refresh {
+        missed,
+        latest: vec![online()],
+        counters: counter(40, 1291),
+        carried: None,
+        history: Vec::new(),
+    };
     let mut past = History::default();
     past.push(Seq(41), chat(), roomcast::clock::now().instant);
     let snapshot = Snapshot {
@@ -276,6 +282,7 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
             ("carry", frame::carry(head, &carried, encoding)),
             ("refresh", frame::refresh(head, &refresh, encoding)),
             ("welcome", frame::welcome(head, greeting, &snapshot, encoding)),
+            ("history", frame::history(head, &snapshot.history, encoding)),
             ("pong", frame::notice(Notice::Pong, encoding)),
             ("joined", frame::notice(Notice::Joined(&room), encoding)),
             ("left", frame::notice(Notice::Left(&room), encoding)),

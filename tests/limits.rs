@@ -151,7 +151,9 @@ async fn settings_that_fit_are_taken(shards: usize) {
         assert_eq!(rules[section], settings[section]);
     }
     assert_eq!(rules["types"]["like"], settings["types"]["like"]);
-    assert_eq!(rules["types"].as_object().unwrap().len(), TYPES_CHANGED_MAX);
+    // Beside them stand the three types that the configuration treats unlike their class.
+    assert_eq!(rules["types"].as_object().unwrap().len(), TYPES_CHANGED_MAX + 3);
+    assert_eq!(rules["types"]["gift"], json!({"priority": "high", "merge": "sum", "weight": 5}));
     // Earlier settings still count.
     let half = json!({"flush": {"normal_share": 0.5}});
     let answer = node.publisher_door().put("/v1/rooms/r1", &half).await;
@@ -163,6 +165,8 @@ async fn settings_that_fit_are_taken(shards: usize) {
 
 async fn a_room_and_a_type_in_it_take_so_many_a_second(shards: usize) {
     let node = Node::with(shards, &[("TYPES__ASK__CLASS", "normal"), ("TYPES__ASK__RATE", "2")]);
+    let shown = node.configure("shown", &json!({})).await;
+    assert_eq!(shown["rules"]["types"]["ask"], json!({"rate": 2, "burst": 2}), "the rules in force");
     let door = node.publisher_door();
     let asks = json!({"messages": vec![json!({"type": "ask", "payload": 1}); 3]});
     assert_eq!(node.publish("r1", &asks).await, ["accepted", "accepted", "shed: type_rate"]);

@@ -20,6 +20,9 @@ in_memory_and_on_disk!(
     an_id_is_published_once,
     one_id_for_two_messages_is_refused_with_all_of_its_request,
     a_receipt_tells_who_has_a_message,
+    a_device_that_changes_its_network_counts_once,
+    connections_without_a_name_count_one_by_one,
+    an_ended_stream_begins_another_epoch,
     a_receipt_or_a_recall_of_what_there_is_not_is_refused,
     a_recall_reaches_every_device_and_takes_its_message_out,
     what_has_expired_is_a_hole,
@@ -283,6 +286,73 @@ async fn a_receipt_tells_who_has_a_message(place: &Place) {
     node.receipt_of("r1", 1, [3, 3, 0, 0]).await;
 }
 
+async fn a_device_that_changes_its_network_counts_once(place: &Place) {
+    let node = place.start();
+    let phone = || Handshake::new(Encoding::Json).query("device=ph".to_owned());
+    let old = Device::join_with(&node, "r1", phone()).await;
+    let other = Handshake::new(Encoding::Json).query("device=tv".to_owned());
+    let mut other = Device::join_with(&node, "r1", other).await;
+    let epoch = old.welcome["epoch"].clone();
+    node.view_when("r1", |view| view["members"] == 2).await;
+    node.durable("r1", &coupon(1)).await;
+    node.receipt_of("r1", 1, [2, 0, 0, 2]).await;
+    let cursor = cursor(&epoch, 0);
+    let new = Handshake::new(Encoding::Proto).query(format!("device=ph&cursor={cursor}"));
+    let mut new = Device::join_with(&node, "r1", new).await;
+    let view = node.view_when("r1", |view| view["members"] == 3).await;
+    assert_eq!(view["devices"], 2, "{view}");
+    new.ack("r1", &epoch, 1).await;
+    node.receipt_of("r1", 1, [2, 1, 0, 1]).await;
+    old.close().await;
+    node.view_when("r1", |view| view["members"] == 2).await;
+    other.told().await;
+    other.ack("r1", &epoch, 1).await;
+    let receipt = node.receipt_of("r1", 1, [2, 2, 0, 0]).await;
+    assert_eq!(receipt["devices"], 2, "{receipt}");
+}
+
+async fn connections_without_a_name_count_one_by_one(place: &Place) {
+    let node = place.start();
+    let mut first = Device::join(&node, "r1", Encoding::Json).await;
+    let silent = Device::join(&node, "r1", Encoding::Json).await;
+    let epoch = first.welcome["epoch"].clone();
+    node.view_when("r1", |view| view["members"] == 2).await;
+    node.durable("r1", &coupon(1)).await;
+    first.told().await;
+    first.ack("r1", &epoch, 1).await;
+    node.receipt_of("r1", 1, [2, 1, 0, 1]).await;
+    silent.close().await;
+    first.close().await;
+    node.receipt_of("r1", 1, [2, 1, 1, 0]).await;
+    // The device that acknowledged comes back, and is not taken for the one that did not.
+    let back = Handshake::new(Encoding::Json).query(format!("cursor={}", cursor(&epoch, 1)));
+    let back = Device::join_with(&node, "r1", back).await;
+    let receipt = node.receipt_of("r1", 1, [2, 1, 1, 0]).await;
+    assert_eq!(receipt["devices"], 0, "{receipt}");
+    back.close().await;
+}
+
+async fn an_ended_stream_begins_another_epoch(place: &Place) {
+    let node = place.start();
+    let door = node.publisher_door();
+    door.delete("/v1/rooms/r1?stream=true").await.is_problem(404, "room_not_open", Some("room"));
+    door.delete("/v1/rooms/r1?stream=yes").await.is_problem(400, "bad_query", Some("stream"));
+    let mut device = Device::join(&node, "r1", Encoding::Json).await;
+    let epoch = device.welcome["epoch"].clone();
+    node.durable("r1", &coupon(1)).await;
+    device.told().await;
+    let answer = door.delete("/v1/rooms/r1?stream=true").await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"room": "r1", "members": 1, "shed": 0})));
+    assert_eq!(device.notice("closed").await["room"], "r1");
+    let back = Handshake::new(Encoding::Json).query(format!("cursor={}", cursor(&epoch, 1)));
+    let back = Device::join_with(&node, "r1", back).await;
+    assert_eq!((&back.welcome["reset"], span(&back.welcome)), (&json!("epoch_changed"), (0, 0)));
+    assert_ne!(back.welcome["epoch"], epoch);
+    assert_eq!(node.durable("r1", &coupon(2)).await, 1);
+    let page = node.pull("r1", None).await;
+    assert_eq!((reliable(&page).len(), &page["offset"]), (1, &json!(1)), "{page}");
+}
+
 async fn a_receipt_or_a_recall_of_what_there_is_not_is_refused(place: &Place) {
     let node = place.start();
     let door = node.publisher_door();
@@ -541,6 +611,7 @@ async fn a_full_stream_refuses_and_takes_the_rest(place: &Place) {
     assert_eq!(node.publish("r1", &request).await, ["unavailable: stream_full", "accepted"]);
     let recalled = door.delete("/v1/rooms/r1/reliable/7").await;
     assert_eq!(recalled.status, 200, "room can always be made: {recalled:?}");
+    assert_eq!(node.publish("r1", &coupon(1)).await, ["durable"], "in the place of the recalled one");
     door.publish("r1", &coupon(1)).await.is_problem(503, "stream_full", None);
     // Bytes have a bound as well.
     let count = 8 * 1024 / 16;

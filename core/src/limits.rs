@@ -70,7 +70,7 @@ pub const LATEST_KEYS_MAX: usize = 128;
 pub const LATEST_PAYLOAD_BYTES_MAX: usize = 4 * KIB;
 /// Counter types of a room. Above: `shed: counter_types_full`.
 pub const COUNTER_TYPES_MAX: usize = 32;
-/// Types in the account of a room. Above: `shed: types_full`.
+/// Types in the account of a room, beside the reliable ones and `online`. Above: `shed: types_full`.
 pub const ROOM_TYPES_MAX: usize = 256;
 /// Seqs in the account of a room. Above: a member with a longer gap is closed, resumably.
 pub const ACCOUNT_SEQS_MAX: u64 = 2048;
@@ -96,7 +96,7 @@ pub const AUDIENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two flushes of a room with at most `flush.direct_members` members.
 pub const DIRECT_SPACING: Duration = Duration::from_millis(10);
 
-/// Alive reliable messages of a room; a recall stands in the place of its message. Above: 503 `stream_full`.
+/// Alive reliable messages of a room, recalls aside ([`STREAM_RECALLS_MAX`]). Above: 503 `stream_full`.
 pub const STREAM_MESSAGES_MAX: usize = 1024;
 /// Encoded bytes of a room's alive reliable messages. Above: 503 `stream_full`.
 pub const STREAM_BYTES_MAX: usize = 8 * MIB;
@@ -104,11 +104,12 @@ pub const STREAM_BYTES_MAX: usize = 8 * MIB;
 pub const TAIL_MESSAGES_MAX: usize = 64;
 /// Encoded bytes of the reliable messages in a room's memory. Above: as for [`TAIL_MESSAGES_MAX`].
 pub const TAIL_BYTES_MAX: usize = MIB;
+/// Living recalls of a room beside the living messages. Above: further recalls take a message's place.
+pub const STREAM_RECALLS_MAX: usize = STREAM_MESSAGES_MAX;
 /// Reliable messages with a receipt in a room, dead messages included. Above: the oldest dead messages lose
 /// the receipt.
-pub const RECEIPTS_MAX: usize = 2 * STREAM_MESSAGES_MAX;
-/// Names in the receipts of a room: devices that left without an acknowledgement, counted once for each
-/// message. Above: further devices count as connections.
+pub const RECEIPTS_MAX: usize = 3 * STREAM_MESSAGES_MAX;
+/// Names in the receipts of a room. Above: further devices count as connections.
 pub const RECEIPT_DEVICES_MAX: usize = 65_536;
 /// Encoded bytes of reliable messages in a carry. Above: the rest waits for the next carry, but a frame takes
 /// at least the first message.
@@ -116,8 +117,11 @@ pub const CARRY_BYTES_MAX: usize = 8 * KIB;
 /// Encoded bytes of reliable messages in a frame to a member catching up. Above: the rest follows in the next
 /// frame, but a frame takes at least the first message.
 pub const CATCH_UP_BYTES_MAX: usize = 64 * KIB;
+/// Encoded bytes of reliable messages in a frame to a member whose device is slow or unproven. Above: as for
+/// [`CATCH_UP_BYTES_MAX`].
+pub const CATCH_UP_SMALL_BYTES_MAX: usize = 7 * KIB;
 /// Encoded bytes of reliable messages in a welcome. Above: the rest follows while the member catches up.
-pub const WELCOME_RELIABLE_BYTES_MAX: usize = 256 * KIB;
+pub const WELCOME_RELIABLE_BYTES_MAX: usize = 12 * KIB;
 /// Encoded bytes of reliable messages in an answer of the pull side. Above: the reader asks again.
 pub const PULL_BYTES_MAX: usize = 512 * KIB;
 /// Messages parked while the stream of their room loads; parked requests of other sorts have the same bound.
@@ -195,8 +199,33 @@ pub const PROGRESS_AGE_MAX: Duration = Duration::from_secs(10);
 pub const OWED_AGE_MAX: Duration = Duration::from_secs(90);
 /// Time for which a connection is behind. Later: close 4002, resumable.
 pub const BEHIND_AGE_MAX: Duration = Duration::from_secs(15);
-/// Unsent bytes in the kernel for a device (`TCP_NOTSENT_LOWAT`).
+/// Age of an owed frame at the head of the outbox, a welcome or a piece of history aside. Above: close 4002,
+/// resumable. The frame may bring a reliable message.
+pub const FIRST_OWED_AGE_MAX: Duration = Duration::from_secs(15);
+/// Bytes a second presumed of a device until [`PROOF_BYTES`] are measured: 64 kbit/s, headers aside.
+pub const RATE_PRESUMED: u32 = 8_000;
+/// Bytes measured before the rate of a device counts.
+pub const PROOF_BYTES: u16 = 16 * 1024;
+/// Bytes a second of a device that is offered frames of any size. Below: frames above
+/// [`SMALL_FRAME_BYTES_MAX`] are offered as far as the rate allows, and else missed.
+pub const FAST_RATE_MIN: u32 = 64 * 1024;
+/// Bytes of level frames offered in one pass to every member with an empty outbox, whatever the rate. A pass
+/// with more is for fast devices.
+pub const SMALL_FRAME_BYTES_MAX: usize = 8_000;
+/// Bytes in the kernel for a device of unknown rate, with the level frames offered to it: 2.2 s at 64 kbit/s.
+/// One message of [`PAYLOAD_BYTES_MAX`] as JSON fits, so each room has frames that prove a fast device. Above:
+/// the batch is missed, unless the frames are small.
+pub const UNPROVEN_BYTES_MAX: usize = 17_000;
+/// Longest time for a frame at the rate of the device. Longer: the batch is missed.
+pub const FRAME_AGE_MAX: Duration = Duration::from_secs(1);
+/// Longest time for all owed bytes at the rate of the device. Longer: the connection is behind.
+pub const OUTBOX_RATE_AGE_MAX: Duration = Duration::from_millis(750);
+/// Most unsent bytes in the kernel for a device (`TCP_NOTSENT_LOWAT`), for one that is fast.
 pub const KERNEL_UNSENT_BYTES_MAX: u32 = 16 * 1024;
+/// Unsent bytes in the kernel for a device that is slow or unproven.
+pub const KERNEL_UNSENT_BYTES_MIN: u32 = 4 * 1024;
+/// Time for the unsent bytes in the kernel at the rate of the device, between the two bounds before.
+pub const KERNEL_UNSENT_AGE_MAX: Duration = Duration::from_millis(500);
 /// Time of a closing connection for the goodbye. Later: the socket is dropped.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
@@ -268,8 +297,18 @@ pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Descriptors kept for the doors, the store and the log. A node takes nofile minus this many connections.
 /// Above: 503.
 pub const DESCRIPTORS_KEPT: u64 = 128;
-/// Bytes of a welcome. Above: the oldest history is left out; latest values and totals stay whole.
+/// Bytes of a welcome, the pieces of history behind the first frame included. Above: the oldest history is
+/// left out; latest values and totals stay whole.
 pub const WELCOME_BYTES_MAX: usize = 512 * KIB;
+/// Bytes of the first frame of a welcome. Above: older history follows in pieces; latest values and totals
+/// stay whole.
+pub const WELCOME_FIRST_BYTES_MAX: usize = 16 * KIB;
+/// Bytes of a piece of history. A message above is in no piece.
+pub const HISTORY_PIECE_BYTES_MAX: usize = 8_000;
+/// Bytes of history behind a refresh for a slow or unproven device: two pieces. Above: only the newest.
+pub const REFRESH_HISTORY_BYTES_MAX: usize = 2 * HISTORY_PIECE_BYTES_MAX;
+/// Bytes in the kernel for a slow or unproven device. Above: the next piece of history waits.
+pub const HISTORY_QUEUED_BYTES_MAX: u64 = 8 * 1024;
 /// Default of `viewer.heartbeat_ms`. A device silent for 2.5 heartbeats is closed.
 pub const HEARTBEAT: Duration = Duration::from_millis(25_000);
 /// Longest time of a drain.
@@ -418,13 +457,19 @@ const _: () = {
     assert!(LADDER_OWED_SLACK_PERMILLE < LADDER_OWED_PERMILLE[0]);
     assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane alone");
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
-    assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_FIRST_BYTES_MAX);
+    assert!(HISTORY_PIECE_BYTES_MAX < WELCOME_FIRST_BYTES_MAX && WELCOME_FIRST_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(KERNEL_UNSENT_BYTES_MIN < KERNEL_UNSENT_BYTES_MAX);
+    // 24 KB in 3 s at 64 kbit/s: the kernel's part (about 10 KB), a begun frame, and the coupon.
+    assert!(PAYLOAD_BYTES_MAX < UNPROVEN_BYTES_MAX && 4 * UNPROVEN_BYTES_MAX <= 9 * RATE_PRESUMED as usize);
+    assert!(SMALL_FRAME_BYTES_MAX as u128 <= RATE_PRESUMED as u128 * FRAME_AGE_MAX.as_millis() / 1000);
     assert!(
         PAYLOAD_BYTES_MAX * 4 / 3 < CATCH_UP_BYTES_MAX,
         "one frame brings a catching-up member at least one whole message"
     );
     assert!(TAIL_BYTES_MAX <= STREAM_BYTES_MAX);
     assert!(TAIL_MESSAGES_MAX <= STREAM_MESSAGES_MAX);
+    assert!(STREAM_MESSAGES_MAX + STREAM_RECALLS_MAX <= RECEIPTS_MAX, "the alive ones keep their receipts");
     assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
     assert!(PULLS_MAX < HALF_OPEN_MAX, "readers of history leave places for joins");
     assert!(HALF_OPEN_GRACE.as_millis() < FULL_DOOR_GRACE.as_millis());

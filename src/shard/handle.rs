@@ -239,6 +239,16 @@ impl Shards {
         self.ask_home(&room, |homes, room, now| homes.close_room(room, now)).await
     }
 
+    /// Closes a room and tells the members, and forgets the room's reliable stream.
+    ///
+    /// # Errors
+    /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why the stream stays.
+    pub async fn end_stream(&self, room: RoomName) -> Result<Result<ClosedView, StreamRefusal>, Unanswered> {
+        let told = self.ask_stream(room, Ask::EndStream).await?;
+        let Told::StreamEnded(ended) = told else { unreachable!("each ask has its own answer") };
+        Ok(ended)
+    }
+
     /// The newest `limit` messages of a room's history after `seen`; `None` if the room is not open.
     ///
     /// # Errors
@@ -253,21 +263,19 @@ impl Shards {
     /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no receipt.
     pub async fn receipt(&self, room: RoomName, offset: u64) -> Answered<Result<ReceiptView, StreamRefusal>> {
         let told = self.ask_stream(room.clone(), Ask::Receipt { offset }).await?;
-        let Told::Receipt(receipt, mut acks) = told else { unreachable!("each ask has its own answer") };
-        let mut receipt = match receipt {
-            Ok(receipt) => *receipt,
+        let Told::Receipt(receipt) = told else { unreachable!("each ask has its own answer") };
+        let home = match receipt {
+            Ok(home) => *home,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let epoch = receipt.epoch;
+        let epoch = home.view.epoch;
+        let mut segments = Vec::new();
         for shard in 0..self.ways_in.len() {
             let room = room.clone();
-            let counted = self.ask(shard, move |shard, _| shard.residents.acks(&room, epoch, offset)).await?;
-            counted.iter().for_each(|counted| acks.merge(counted));
+            let part = self.ask(shard, move |shard, _| shard.residents.receipt(&room, epoch, offset)).await?;
+            segments.extend(part);
         }
-        receipt.acknowledged += acks.count;
-        receipt.pending = receipt.online.saturating_sub(receipt.acknowledged + receipt.left);
-        receipt.ack_ms = acks.times();
-        Ok(Ok(receipt))
+        Ok(Ok(home.with(segments)))
     }
 
     /// Takes a reliable message back: durable when the result is `Ok(Ok(_))`. A second recall gives the

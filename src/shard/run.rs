@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::metrics::tally::Holdings;
 use crate::store::StoreRequest;
 use crate::store::port::Port;
-use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
+use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MIN, LOAD_INTERVAL};
 use roomcast_core::now::{Now, millis};
 use roomcast_core::room::Told;
 use roomcast_core::room::ladder::StepChange;
@@ -385,11 +385,11 @@ fn log_step(shard: usize, change: StepChange, strains: Pressure) {
 }
 
 /// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue
-/// megabytes for a device that stopped reading.
+/// megabytes for a device that stopped reading. Every device begins as a slow one.
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     let socket = socket2::SockRef::from(&stream);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MAX)?;
+    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MIN)?;
     TcpStream::from_std(stream)
 }

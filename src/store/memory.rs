@@ -112,6 +112,17 @@ impl Store for Memory {
         in_order(appends, |append| Ok(self.append_one(append)))
     }
 
+    fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
+        let Some(stream) = self.rooms.remove(room) else { return Ok(false) };
+        self.expiries.remove(&(stream.forget_ms, 0, room.clone()));
+        for message in stream.messages.values() {
+            // An expiry left behind would take a row of the next stream with it.
+            self.expiries.remove(&(delete_at_ms(message), message.offset, room.clone()));
+            self.bytes -= stored_bytes(room, message);
+        }
+        Ok(true)
+    }
+
     fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
         let mut purged = Purged::default();
         while purged.looked_at < rows_max && self.expiries.first().is_some_and(|(at, ..)| *at <= now_ms) {

@@ -58,6 +58,12 @@ pub trait Store: Send + Debug {
     /// The commit failed. Each append is stored or not; nobody knows before a load.
     fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
+    /// Removes everything of a room in one commit, and returns after the sync. True if anything was stored.
+    ///
+    /// # Errors
+    /// The commit failed. The stream is stored or not; nobody knows before a load.
+    fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError>;
+
     /// Removes up to `rows_max` expired rows, and forgets rooms that were empty for `TTL_MAX`, in one commit.
     ///
     /// # Errors
@@ -121,6 +127,13 @@ pub enum StoreRequest {
         /// Bytes (`wire_bytes`) of the page, at most. The first message is always part of the page.
         bytes_max: usize,
     },
+    /// Removes the stored stream of a room. Answered by [`StoreAnswer::Forgotten`].
+    Forget {
+        /// The room of the stream.
+        room: RoomName,
+        /// The number of the room's load.
+        life: u64,
+    },
 }
 
 impl StoreRequest {
@@ -130,6 +143,7 @@ impl StoreRequest {
             Self::Load { room, life } => (room, life, Asked::Load),
             Self::Append(Append { room, life, .. }) => (room, life, Asked::Append),
             Self::Page { room, life, after, .. } => (room, life, Asked::Page { after }),
+            Self::Forget { room, life } => (room, life, Asked::Forget),
         };
         StoreAnswer::Failed { room, life, asked, error }
     }
@@ -215,6 +229,15 @@ pub enum StoreAnswer {
         after: u64,
         /// The messages, and the last offset of the page.
         page: Page,
+    },
+    /// The answer to [`StoreRequest::Forget`], after the sync.
+    Forgotten {
+        /// The room of the request.
+        room: RoomName,
+        /// The life of the request.
+        life: u64,
+        /// True: something was stored.
+        existed: bool,
     },
     /// The answer to a failed request. After [`StoreError::Failing`] an append may be stored all the same.
     Failed {

@@ -91,6 +91,6 @@ impl Port {
 fn bytes_of(request: &StoreRequest) -> usize {
     match request {
         StoreRequest::Append(append) => append.wire_bytes(),
-        StoreRequest::Load { .. } | StoreRequest::Page { .. } => 0,
+        StoreRequest::Load { .. } | StoreRequest::Page { .. } | StoreRequest::Forget { .. } => 0,
     }
 }

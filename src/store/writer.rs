@@ -318,6 +318,9 @@ impl Writer {
             StoreRequest::Page { room, life, after, bytes_max } => self
                 .call(|store| store.page(room, *after, *bytes_max))
                 .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
+            StoreRequest::Forget { room, life } => self
+                .call(|store| store.forget(room))
+                .map(|existed| StoreAnswer::Forgotten { room: room.clone(), life: *life, existed }),
             StoreRequest::Append(_) => unreachable!("an append is gathered"),
         };
         let (answer, taken) = match answer {

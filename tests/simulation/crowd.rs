@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use roomcast::auth::Grant;
+use roomcast_core::room::Ask;
 use roomcast_core::room::id::{DeviceName, Encoding, Epoch};
 
 use crate::device::{Device, Heard};
 use crate::keeps::{Cursor, Effect, Kept, Link, number_of};
-use crate::publisher::cursor_of;
+use crate::publisher::{Asked, cursor_of};
 use crate::socket::SimSocket;
 use crate::world::{CLOSING, ROOMS, World, home, name};
 
@@ -69,12 +70,23 @@ impl World {
             self.coverage.count("join during a pass", u64::from(passing));
             self.coverage.count("parked join", u64::from(self.loading.contains(room)));
         }
-        // An earlier connection of the same device loses the bytes in its pipe.
+        // An earlier connection of the same device loses the bytes in its pipe. A device that changes its
+        // network is silent and deaf on the old one, and the node does not know yet.
         for former in self.devices.iter_mut().filter(|device| device.keeps == keeps) {
+            if former.is_open() {
+                self.coverage.count("device on two connections", 1);
+                self.lingering.push((former.shard, former.key));
+            }
             former.pipe.borrow_mut().in_flight.clear();
+            former.deaf = true;
             former.rooms.clear();
         }
         let link = self.draw_cursor(keeps, room);
+        // One device in six is at the end of a slow link.
+        let is_slow = capacity != usize::MAX && self.rng.u8(..3) == 0;
+        if is_slow {
+            pipe.borrow_mut().shape(self.rng.u32(7_000..60_000));
+        }
         let key = self.shards[shard].residents.connect(socket, encoding, Grant::Any, seat, self.now);
         if keeps.is_multiple_of(2)
             && let Some(connection) = self.shards[shard].residents.connection(key)
@@ -102,8 +114,30 @@ impl World {
         let room = self.some_room();
         let shard = self.place(room);
         let capacity = if self.rng.bool() { usize::MAX } else { self.rng.usize(50..1500) };
-        let keeps = self.some_absent().unwrap_or_else(|| self.keeps_anew());
+        let keeps = self.some_device_to_come().unwrap_or_else(|| self.keeps_anew());
         self.connect(shard, room, capacity, keeps);
+    }
+
+    /// The node finds out that a connection is dead whose device has another since.
+    pub(crate) fn find_dead(&mut self) {
+        if self.lingering.is_empty() {
+            return;
+        }
+        let at = self.rng.usize(..self.lingering.len());
+        let (shard, key) = self.lingering.swap_remove(at);
+        self.say(format!("the old connection {key} on shard {shard} dies"));
+        self.shards[shard].residents.hang_up(key, self.now);
+        self.busy[shard] = true;
+    }
+
+    /// A device, mostly an earlier one without a connection now.
+    fn some_device_to_come(&mut self) -> Option<usize> {
+        if self.rng.u8(..4) == 0
+            && let Some(index) = self.some_device()
+        {
+            return Some(self.devices[index].keeps);
+        }
+        self.some_absent()
     }
 
     /// An earlier device without a connection now.
@@ -120,11 +154,15 @@ impl World {
         if self.scatter.runs.is_some() {
             return;
         }
-        let home = home(CLOSING, self.shards.len());
-        self.say("close".to_owned());
-        self.shards[home].homes.close_room(&name(CLOSING), self.now);
-        self.busy[home] = true;
-        self.give_out(home);
+        if self.rng.u8(..4) == 0 {
+            self.ask(CLOSING, Asked::EndStream, Ask::EndStream);
+        } else {
+            let home = home(CLOSING, self.shards.len());
+            self.say("close".to_owned());
+            self.shards[home].homes.close_room(&name(CLOSING), self.now);
+            self.busy[home] = true;
+            self.give_out(home);
+        }
         for device in &mut self.devices {
             device.rooms.retain(|room| room != CLOSING);
         }
@@ -179,12 +217,7 @@ impl World {
     /// Writes a frame from a device to its shard, in the device's encoding, masked with zeros.
     pub(crate) fn tell(&mut self, index: usize, text: &str) {
         let device = &self.devices[index];
-        let (opcode, payload) = match device.encoding {
-            Encoding::Json => (0x81, text.as_bytes().to_vec()),
-            Encoding::Proto => (0x82, proto_of(text)),
-        };
-        let mut frame = vec![opcode, 0x80 | u8::try_from(payload.len()).expect("short"), 0, 0, 0, 0];
-        frame.extend(payload);
+        let mut frame = said(device.encoding, text);
         let shard = device.shard;
         let key = device.key;
         self.say(format!("device {index} says {text}"));
@@ -195,13 +228,17 @@ impl World {
     pub(crate) fn read(&mut self) {
         let Some(index) = self.some_device() else { return };
         let bytes = if self.rng.u8(..4) == 0 { usize::MAX } else { self.rng.usize(1..600) };
-        if !self.devices[index].stalled {
+        let has_link = self.devices[index].pipe.borrow().link.is_some();
+        if !self.devices[index].stalled && !has_link {
             self.read_from(index, bytes);
         }
     }
 
     pub(crate) fn read_from(&mut self, index: usize, bytes: usize) {
         let device = &mut self.devices[index];
+        if device.deaf {
+            return;
+        }
         let partial = std::mem::take(&mut device.pipe.borrow_mut().partial_writes);
         let tell = device.read(bytes);
         let shard = device.shard;
@@ -254,6 +291,9 @@ impl World {
                 }
                 Heard::Batch { part: None, content, .. } => {
                     assert!(content.messages.iter().all(|told| told.offset == 0), "{room}: {content:?}");
+                }
+                Heard::History { history, .. } => {
+                    self.coverage.count("history piece", u64::from(!history.is_empty()));
                 }
                 Heard::Left | Heard::Closed => {}
             }
@@ -365,6 +405,7 @@ impl World {
         if !device.healthy {
             device.stalled = !device.stalled;
             let stalled = device.stalled;
+            device.pipe.borrow_mut().link = None;
             self.say(format!("device {index} stalled: {stalled}"));
         }
     }
@@ -396,7 +437,18 @@ fn check_recalled<'a>(
     }
 }
 
-fn ack(room: &str, epoch: &str, offset: u64) -> String {
+/// A frame from a device, masked with zeros.
+pub(crate) fn said(encoding: Encoding, text: &str) -> Vec<u8> {
+    let (opcode, payload) = match encoding {
+        Encoding::Json => (0x81, text.as_bytes().to_vec()),
+        Encoding::Proto => (0x82, proto_of(text)),
+    };
+    let mut frame = vec![opcode, 0x80 | u8::try_from(payload.len()).expect("short"), 0, 0, 0, 0];
+    frame.extend(payload);
+    frame
+}
+
+pub(crate) fn ack(room: &str, epoch: &str, offset: u64) -> String {
     format!(r#"{{"kind":"ack","room":"{room}","epoch":"{epoch}","offset":{offset}}}"#)
 }
 

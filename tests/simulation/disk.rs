@@ -1,7 +1,7 @@
 //! The world's disk: the engine's own writer over a store in memory. The store fails, fills up and heals as
 //! drawn. A copy of every stored message is kept for the oracle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -48,6 +48,8 @@ pub(crate) struct Disk {
     failing: bool,
     /// Room and epoch -> every message ever stored, by rising offset.
     pub(crate) written: BTreeMap<(String, u64), Vec<Written>>,
+    /// Room and epoch of the streams that a publisher has ended.
+    pub(crate) forgotten: BTreeSet<(String, u64)>,
 }
 
 /// The writer's store: a handle to the disk.
@@ -65,6 +67,7 @@ impl SimStore {
             full: false,
             failing: false,
             written: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
         };
         Self(Arc::new(Mutex::new(disk)))
     }
@@ -157,6 +160,15 @@ impl Store for SimStore {
         }
         disk.fails(&[Fault::AppendAfter])?;
         Ok(outcomes)
+    }
+
+    fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
+        let mut disk = self.disk();
+        disk.fails(&[Fault::AppendBefore, Fault::Any])?;
+        if let Some(epoch) = disk.epoch(room) {
+            disk.forgotten.insert((room.to_string(), epoch.0));
+        }
+        disk.memory.forget(room)
     }
 
     fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {

@@ -22,8 +22,10 @@ mod oracle;
 mod promotion;
 mod publisher;
 mod quiet;
+mod receipts;
 mod regressions;
 mod scatter;
+mod slow;
 mod socket;
 mod storm;
 mod world;
@@ -36,7 +38,9 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 35] = [
+const BRANCHES: [&str; 39] = [
+    "history piece",
+    "slow link",
     "partial write",
     "remainder",
     "behind",
@@ -64,6 +68,8 @@ const BRANCHES: [&str; 35] = [
     "parked join",
     "parked publish",
     "late ack for an earlier segment",
+    "device on two connections",
+    "forgotten stream",
     "applied",
     "promoted",
     "demoted",

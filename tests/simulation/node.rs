@@ -12,12 +12,13 @@ use roomcast::shard::{Plan, Shard};
 use roomcast::store::port::Port;
 use roomcast::store::writer::{Wake, Writer};
 use roomcast_core::now::Now;
-use roomcast_core::room::Counts;
-use roomcast_core::room::id::Encoding;
+use roomcast_core::room::id::{Cursor, DeviceName, Encoding};
 use roomcast_core::room::pace::RoomRules;
-use roomcast_core::room::view::RoomView;
+use roomcast_core::room::view::{ReceiptView, RoomView};
+use roomcast_core::room::{Ask, Counts, Told};
 use roomcast_core::wire::publish;
 
+use crate::crowd::said;
 use crate::device::{Device, Heard};
 use crate::disk::SimStore;
 use crate::socket::{SimSocket, meter};
@@ -34,6 +35,8 @@ pub(crate) struct Node {
     ports: Vec<Port>,
     seats: Seats,
     tickets: u64,
+    store: SimStore,
+    plan: Plan,
 }
 
 impl Node {
@@ -41,21 +44,88 @@ impl Node {
     pub(crate) fn new(rules: RoomRules, heat: HeatRules) -> Self {
         let now = roomcast::clock::now();
         let plan = Plan { heat, meter, ..Plan::new(0, heat.shards, rules, Duration::from_secs(36_000), 1) };
-        let peers = mesh(heat.shards, LaneBounds::default()).into_iter().enumerate();
+        Self::over(SimStore::new(now), plan, now)
+    }
+
+    /// The node ends at once, and starts anew over the same disk. Every device is gone.
+    pub(crate) fn crash(&mut self) {
+        let plan = Plan { run_seed: self.plan.run_seed + 1000, ..self.plan.clone() };
+        *self = Self::over(self.store.clone(), plan, self.now);
+    }
+
+    fn over(store: SimStore, plan: Plan, now: Now) -> Self {
+        let shards = plan.shards;
+        let peers = mesh(shards, LaneBounds::default()).into_iter().enumerate();
         let shard = |(index, peers)| Shard::new(Plan { index, ..plan.clone() }, peers, now.instant);
-        let wakes = (0..heat.shards).map(|_| Box::new(|| ()) as Wake).collect();
-        let writer = Writer::new(Box::new(SimStore::new(now)), wakes);
+        let wakes = (0..shards).map(|_| Box::new(|| ()) as Wake).collect();
+        let writer = Writer::new(Box::new(store.clone()), wakes);
         Self {
             shards: peers.map(shard).collect(),
-            busy: vec![false; heat.shards],
-            directory: Directory::new(heat.shards, plan.home_key, plan.hot_rooms.clone()),
+            busy: vec![false; shards],
+            directory: Directory::new(shards, plan.home_key, plan.hot_rooms.clone()),
             now,
             devices: Vec::new(),
             ports: writer.ports(),
             writer,
             seats: Seats::new(1000),
             tickets: 0,
+            store,
+            plan,
         }
+    }
+
+    /// A device joins on a shard, and is a member at the return. Returns the index of the connection.
+    pub(crate) fn join_at(
+        &mut self,
+        shard: usize,
+        room: &str,
+        device: Option<&str>,
+        cursor: Option<Cursor>,
+    ) -> usize {
+        let (socket, pipe) = SimSocket::new(usize::MAX);
+        let encoding = Encoding::ALL[self.devices.len() % 2];
+        let seat = self.seats.take().expect("a seat");
+        let residents = &mut self.shards[shard].residents;
+        let key = residents.connect(socket, encoding, Grant::Any, seat, self.now);
+        if let (Some(device), Some(connection)) = (device, residents.connection(key)) {
+            connection.device = DeviceName::parse(device).unwrap().digest();
+        }
+        residents.join(key, &name(room), None, cursor, self.now);
+        self.busy[shard] = true;
+        self.devices.push(Device::new(shard, key, encoding, pipe, true));
+        self.rest();
+        self.devices.len() - 1
+    }
+
+    /// A device says a frame, written as JSON.
+    pub(crate) fn say(&mut self, index: usize, text: &str) {
+        let Device { shard, key, encoding, .. } = self.devices[index];
+        let mut frame = said(encoding, text);
+        self.shards[shard].residents.receive(key, &mut frame, self.now);
+        self.busy[shard] = true;
+        self.rest();
+    }
+
+    /// The answer to an ask about a room's stream.
+    pub(crate) fn ask(&mut self, room: &str, ask: Ask) -> Told {
+        let home = home(room, self.shards.len());
+        self.tickets += 1;
+        self.shards[home].homes.ask(self.tickets, &name(room), ask, self.now);
+        self.busy[home] = true;
+        self.rest();
+        self.shards[home].homes.poll_told().expect("the ask is answered").1
+    }
+
+    /// The receipt of a message, put together as the handle of the shards does.
+    pub(crate) fn receipt(&mut self, room: &str, offset: u64) -> ReceiptView {
+        let Told::Receipt(Ok(of_home)) = self.ask(room, Ask::Receipt { offset }) else {
+            panic!("a receipt of {offset}")
+        };
+        let epoch = of_home.view.epoch;
+        let parts =
+            self.shards.iter().filter_map(|shard| shard.residents.receipt(&name(room), epoch, offset));
+        let parts: Vec<_> = parts.collect();
+        of_home.with(parts)
     }
 
     /// A device joins at the directory's place, and is a member at the return. Returns the device's index.
@@ -183,7 +253,7 @@ impl Node {
         let messages = self.devices[index].heard.iter().flat_map(|(_, heard)| match heard {
             Heard::Welcome { history, .. } => history.as_slice(),
             Heard::Batch { content, .. } => content.messages.as_slice(),
-            Heard::Left | Heard::Closed => &[],
+            Heard::History { .. } | Heard::Left | Heard::Closed => &[],
         });
         messages
             .filter(|told| told.key.is_empty())

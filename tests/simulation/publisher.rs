@@ -20,6 +20,7 @@ pub(crate) enum Asked {
     Receipt { room: String, offset: u64 },
     Recall { room: String, offset: u64 },
     Pull { room: String, after: Option<keeps::Cursor>, keeps: usize, asked_ms: u64 },
+    EndStream,
 }
 
 /// The lateness past a window that is allowed, because the clock moves in steps of up to 10 ms.
@@ -210,18 +211,20 @@ impl World {
         let store = self.store.clone();
         let mut disk = store.disk();
         match (asked, told) {
-            (Asked::Receipt { room, offset }, Answer::Receipt(Ok(view), mut acks)) => {
-                for shard in &self.shards {
-                    let counted = shard.residents.acks(&name(&room), view.epoch, offset);
-                    counted.iter().for_each(|counted| acks.merge(counted));
-                }
-                let known = view.acknowledged + acks.count + view.left;
-                assert!(known <= view.online, "{room}: {} acks, {view:?}", acks.count);
-                let said = format!("receipt of {room}: {} acknowledged on segments, {view:?}", acks.count);
-                self.pending.insert((room, offset), view.online - known);
+            (Asked::Receipt { room, offset }, Answer::Receipt(Ok(of_home))) => {
+                let epoch = of_home.view.epoch;
+                let parts = self.shards.iter();
+                let parts = parts.filter_map(|shard| shard.residents.receipt(&name(&room), epoch, offset));
+                let view = of_home.with(parts.collect::<Vec<_>>());
+                let known = view.acknowledged + view.left;
+                assert!(known <= view.online && view.devices <= view.online, "{room}: {view:?}");
+                let named = self.kept.len().div_ceil(2) as u64;
+                assert!(view.devices <= named, "{room}: {named} devices with a name, {view:?}");
+                self.pending.insert((room.clone(), offset), view.pending);
                 drop(disk);
-                self.say(said);
+                self.say(format!("receipt of {room}: {view:?}"));
             }
+            (Asked::EndStream, Answer::StreamEnded(_)) => {}
             (Asked::Recall { room, offset }, Answer::Recalled(Ok(view))) => {
                 let epoch = disk.epoch(&name(&room)).expect("it is stored").0;
                 let recall = &at(disk.of(&room, epoch), view.offset).message;
@@ -250,7 +253,7 @@ impl World {
                     kept.take(&mut link, &part, &disk, &room);
                 }
             }
-            (_, Answer::Receipt(Err(_), _) | Answer::Recalled(Err(_)) | Answer::Pulled(Err(_))) => {}
+            (_, Answer::Receipt(Err(_)) | Answer::Recalled(Err(_)) | Answer::Pulled(Err(_))) => {}
             (asked, told) => panic!("{asked:?} was answered with {told:?}"),
         }
     }

@@ -142,6 +142,10 @@ impl World {
         if !self.scatter.is_metered {
             return;
         }
+        // At each turn: a home may hear of a stretch after its shard has let go of it.
+        let stretches = self.shards.iter().map(|shard| shard.holdings().stretch_permille);
+        self.scatter.stretch_max =
+            stretches.chain([self.scatter.stretch_max]).max().expect("there are shards");
         for line in self.shards[index].homes.rooms_by_members(usize::MAX, self.now.instant) {
             let window = Duration::from_millis(line.window_ms);
             let windows = self.scatter.windows.entry(line.room.clone()).or_default();
@@ -163,9 +167,6 @@ impl World {
         let plain = if is_direct { Duration::from_millis(10) } else { rules.gather }.max(needed);
         let millisecond = Duration::from_millis(1);
         assert!(window + millisecond >= plain.min(rules.gather_max), "{room}: {window:?} of {view:?}");
-        let stretches = self.shards.iter().map(|shard| shard.holdings().stretch_permille);
-        self.scatter.stretch_max =
-            stretches.chain([self.scatter.stretch_max]).max().expect("there are shards");
         let stretch = u32::try_from(self.scatter.stretch_max).expect("bounded");
         assert!(
             window <= plain * stretch / 1000 + millisecond,

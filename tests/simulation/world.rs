@@ -66,6 +66,8 @@ pub(crate) struct World {
     pub(crate) loading: BTreeSet<String>,
     /// The devices of this life of the node.
     pub(crate) devices: Vec<Device>,
+    /// Shard and key of connections whose device has another one since.
+    pub(crate) lingering: Vec<(usize, u64)>,
     /// Each device's memory by room, over all lives of the node.
     pub(crate) kept: Vec<BTreeMap<String, Kept>>,
     /// Room -> its witnesses in `devices`. A gone witness has a successor.
@@ -144,6 +146,7 @@ impl World {
             frozen_until: now.instant,
             loading: BTreeSet::new(),
             devices: Vec::new(),
+            lingering: Vec::new(),
             kept: Vec::new(),
             witnesses: BTreeMap::new(),
             heeded: BTreeMap::new(),
@@ -243,6 +246,7 @@ impl World {
             908..915 if self.is_troubled => self.draw_trouble(),
             915..919 => self.expect_audience(),
             919..923 => self.load_changes(),
+            923..929 => self.find_dead(),
             _ => self.move_clock(),
         }
     }
@@ -275,7 +279,7 @@ impl World {
                     self.loading.insert(room.to_string());
                 }
                 StoreRequest::Page { .. } => self.coverage.count("read from store", 1),
-                StoreRequest::Append(_) => {}
+                StoreRequest::Append(_) | StoreRequest::Forget { .. } => {}
             }
             self.say(format!("shard {index} asks the store: {}", asked_of_store(&request)));
             self.ports[index].send(request).expect("few requests are under way");
@@ -331,6 +335,7 @@ impl World {
                 self.coverage.count("store error in flight", u64::from(in_flight));
             }
             StoreAnswer::Durable { .. } | StoreAnswer::Paged { .. } => {}
+            StoreAnswer::Forgotten { .. } => self.coverage.count("forgotten stream", 1),
         }
         self.shards[shard].homes.take_stored(answer, self.now);
         self.busy[shard] = true;

@@ -44,7 +44,28 @@ of_every_store!(
     an_emptied_room_is_remembered_for_seven_days,
     a_room_that_was_used_again_is_not_forgotten,
     a_purge_is_bounded,
+    a_forgotten_stream_leaves_nothing_and_another_begins,
 );
+
+fn a_forgotten_stream_leaves_nothing_and_another_begins(make: Make) {
+    let mut store = make(u64::MAX);
+    assert!(!store.forget(&room("a")).unwrap());
+    store.append(&[append("a", 1..=3), append("ab", 1..=1)]).unwrap();
+    let others = {
+        let mut store = make(u64::MAX);
+        store.append(&[append("ab", 1..=1)]).unwrap();
+        store.holdings().bytes
+    };
+    assert!(store.forget(&room("a")).unwrap());
+    assert_eq!(store.holdings().bytes, others);
+    store.reopen().unwrap();
+    assert!(store.load(&room("a")).unwrap().is_none());
+    assert_eq!(offsets(&mut *store, "ab"), [1]);
+    let later = Append { epoch: Epoch(5), ..append("a", 1..=2) };
+    assert_eq!(store.append(&[later]).unwrap(), [Ok(())]);
+    let stream = store.load(&room("a")).unwrap().unwrap();
+    assert_eq!((stream.epoch, stream.head), (Epoch(5), 2));
+}
 
 fn what_was_stored_comes_back(make: Make) {
     let mut store = make(u64::MAX);
@@ -219,6 +240,10 @@ impl Twins {
                 assert_eq!(self.memory.purge(self.now_ms, rows_max), self.file.purge(self.now_ms, rows_max));
             }
             7 if self.random.u8(..10) == 0 => self.now_ms += 3 * DAY_MS,
+            7 if self.random.u8(..10) == 0 => {
+                let name = room(["a", "b", "c"][self.random.usize(..3)]);
+                assert_eq!(self.memory.forget(&name), self.file.forget(&name));
+            }
             8 => self.file.reopen().unwrap(),
             _ => {
                 let name = room(["a", "b", "c"][self.random.usize(..3)]);

@@ -70,6 +70,7 @@ impl World {
                 StoreAnswer::Loaded { room, life, .. }
                 | StoreAnswer::Durable { room, life, .. }
                 | StoreAnswer::Failed { room, life, .. }
+                | StoreAnswer::Forgotten { room, life, .. }
                 | StoreAnswer::Paged { room, life, .. } => (room.as_str().to_owned(), *life),
             };
             let known = self.rooms.iter_mut().find(|known| known.name == name).unwrap();
@@ -91,7 +92,9 @@ impl World {
                     known.life += 1;
                     known.head = None;
                 }
-                StoreAnswer::Paged { .. } => unreachable!("none was asked for"),
+                StoreAnswer::Paged { .. } | StoreAnswer::Forgotten { .. } => {
+                    unreachable!("none was asked for")
+                }
             }
         }
     }

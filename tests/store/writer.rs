@@ -75,6 +75,10 @@ impl Store for Watched {
         outcomes
     }
 
+    fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
+        self.call(|memory| memory.forget(room))
+    }
+
     fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
         self.with(|watch| watch.purges.push(rows_max));
         self.call(|memory| memory.purge(now_ms, rows_max))
@@ -132,10 +136,12 @@ fn short(answer: &StoreAnswer) -> String {
         }
         StoreAnswer::Durable { room, through, .. } => format!("durable {room} {through}"),
         StoreAnswer::Paged { room, page, .. } => format!("paged {room} {}", page.through),
+        StoreAnswer::Forgotten { room, existed, .. } => format!("forgotten {room} {existed}"),
         StoreAnswer::Failed { room, asked, error, .. } => {
             let asked = match asked {
                 Asked::Load => "load",
                 Asked::Append => "append",
+                Asked::Forget => "forget",
                 Asked::Page { .. } => "page",
             };
             format!("failed {room} {asked} {error:?}")
@@ -325,6 +331,21 @@ fn a_refused_append_fails_the_rest_of_its_life_alone() {
     writer.turn(now);
     let heard = ["durable a 3", "failed a append Moved", "failed a append Moved", "durable b 1"];
     assert_eq!(answers(&mut ports[0]), heard);
+}
+
+#[test]
+fn a_stream_is_forgotten_behind_its_own_appends_and_before_its_next_life() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let now = roomcast::clock::now();
+    ports[0].send(store("a", 1..=3)).unwrap();
+    ports[0].send(StoreRequest::Forget { room: room("a"), life: 1 }).unwrap();
+    ports[0].send(load("a")).unwrap();
+    ports[0].send(StoreRequest::Append(Append { life: 2, ..append("a", 1..=1) })).unwrap();
+    for _ in 0..4 {
+        writer.turn(now);
+    }
+    assert_eq!(answers(&mut ports[0]), ["durable a 3", "forgotten a true", "loaded a 0", "durable a 1"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::pass::{Member, Standing};
 use crate::limits::{CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, STREAM_MESSAGES_MAX};
 use crate::room::id::RoomName;
 use crate::room::receipt::Acks;
-use crate::room::{CarryWant, Reach};
+use crate::room::{CarryWant, EarlyAck, Reach};
 
 /// Place of a joining member in the reliable stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,7 +26,7 @@ pub struct StreamPlace {
     pub acked: u64,
     /// Receipts count the member for messages behind this offset.
     pub counts_from: u64,
-    /// Hash of the device's name. 0: the device has no name.
+    /// Hash of the device's name. 0: receipts count the member without a name.
     pub device: u64,
     /// Time over which devices spread the acknowledgements of the welcome.
     pub ack_within: Duration,
@@ -62,7 +62,7 @@ pub(super) struct Cursors {
     /// Last offset before the first tally.
     tallied_after: u64,
     /// Acknowledgements of messages without a tally here, for the home to count.
-    pub(super) early: Vec<Reach>,
+    pub(super) early: Vec<EarlyAck>,
 }
 
 /// Acknowledgements of one message on this segment.
@@ -135,12 +135,13 @@ impl Cursors {
         }
         // Messages up to `tallied_after` have no tally here: the home counts these acknowledgements.
         let untallied = self.tallied_after.min(offset);
+        let is_named = acked.device != 0;
         if counted < untallied {
-            self.early.push(Reach { after: counted, through: untallied });
+            self.early.push(EarlyAck { reach: Reach { after: counted, through: untallied }, is_named });
         }
         let from = self.tallies.partition_point(|tally| tally.offset <= counted);
         for tally in self.tallies.range_mut(from..).take_while(|tally| tally.offset <= offset) {
-            tally.acks.add(now.saturating_duration_since(tally.sent_at));
+            tally.acks.add(now.saturating_duration_since(tally.sent_at), is_named);
         }
         true
     }
@@ -155,6 +156,9 @@ impl Cursors {
         // A jump of more than the tallies hold: the older messages go without a tally here.
         let from = self.sent.max(through.saturating_sub(STREAM_MESSAGES_MAX as u64));
         if from > self.sent {
+            // With older tallies left in front of the gap, an acknowledgement inside it would be for neither
+            // the home nor a tally.
+            self.give_up_all();
             self.tallied_after = from;
         }
         for offset in from + 1..=through {
@@ -163,7 +167,7 @@ impl Cursors {
         while self.tallies.len() > STREAM_MESSAGES_MAX {
             let oldest = self.tallies.pop_front().expect("seen");
             self.tallied_after = oldest.offset;
-            if oldest.acks.count > 0 {
+            if !oldest.acks.is_empty() {
                 self.given_up.push((oldest.offset, oldest.acks));
             }
         }
@@ -211,7 +215,7 @@ impl Cursors {
                 CarryWant { encoding: member.encoding, reach: Reach { after: acked.through, through } };
             // The bound counts distinct frames: a further member of a known state is free.
             let has_room = self.carrying.len() < CARRY_STATES_MAX || self.carrying.contains_key(&want);
-            let is_due = due <= now && member.standing == Standing::Level && !acked.is_asked_for;
+            let is_due = due <= now && member.standing <= Standing::Small && !acked.is_asked_for;
             if is_due && has_room && !sink.is_waiting(member.connection) {
                 let slots = self.carrying.entry(want).or_default();
                 if slots.is_empty() {
@@ -255,6 +259,13 @@ impl Cursors {
         self.acked.iter_mut().for_each(|acked| acked.is_asked_for = false);
     }
 
+    /// Named devices of members with an acknowledgement at or past `offset`.
+    pub(super) fn devices_with(&self, offset: u64, members: &[Member]) -> Vec<u64> {
+        let living = members.iter().zip(&self.acked).filter(|(member, _)| !member.is_vacant());
+        let with = living.filter(|(_, acked)| acked.device != 0 && acked.through >= offset);
+        with.map(|(_, acked)| acked.device).collect()
+    }
+
     pub(super) fn acks(&self, offset: u64) -> Option<&Acks> {
         let index = self.tallies.binary_search_by_key(&offset, |tally| tally.offset).ok()?;
         Some(&self.tallies[index].acks)
@@ -262,7 +273,7 @@ impl Cursors {
 
     /// Hands all tallies to the home.
     pub(super) fn give_up_all(&mut self) {
-        let rest = self.tallies.drain(..).filter(|tally| tally.acks.count > 0);
+        let rest = self.tallies.drain(..).filter(|tally| !tally.acks.is_empty());
         self.given_up.extend(rest.map(|tally| (tally.offset, tally.acks)));
     }
 

@@ -12,6 +12,8 @@ use crate::limits::{ACCOUNT_SEQS_MAX, ROOM_TYPES_MAX};
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub(super) columns: BTreeMap<TypeName, Column>,
+    /// Columns within the bound. Invariant: those that are not `reserved`.
+    bounded: usize,
     /// The first seq for which `since` is exact.
     floor: Seq,
 }
@@ -27,6 +29,8 @@ pub(super) struct Column {
     pub(super) refused: [u64; ShedReason::ALL.len()],
     /// Devices account for the messages in another way: by offset if reliable, by total if counters.
     pub(super) apart: bool,
+    /// The column stands beside the bound.
+    reserved: bool,
     pub(super) delivered: Cumulative,
     pub(super) merged: Cumulative,
     skipped: Cumulative,
@@ -56,24 +60,37 @@ impl Account {
     /// The column of a type, new if need be; `None` if the room accounts for the most types allowed.
     pub(super) fn column(&mut self, type_name: &TypeName) -> Option<&mut Column> {
         if !self.columns.contains_key(type_name) {
-            if self.columns.len() >= ROOM_TYPES_MAX {
+            if self.bounded >= ROOM_TYPES_MAX {
                 return None;
             }
+            self.bounded += 1;
             self.columns.insert(type_name.clone(), Column::default());
         }
         self.columns.get_mut(type_name)
     }
 
+    /// The column of a type beside the bound, new if need be. Such types are few: publishers can't make up
+    /// their names.
+    pub(super) fn reserved_column(&mut self, type_name: &TypeName) -> &mut Column {
+        if !self.columns.contains_key(type_name) {
+            self.columns.insert(type_name.clone(), Column { reserved: true, ..Column::default() });
+        }
+        let column = self.columns.get_mut(type_name).expect("just made");
+        self.bounded -= usize::from(!column.reserved);
+        column.reserved = true;
+        column
+    }
+
     /// Returns true if a type has a column, or room for one.
     pub(super) fn admits(&self, type_name: &TypeName) -> bool {
-        self.columns.len() < ROOM_TYPES_MAX || self.columns.contains_key(type_name)
+        self.bounded < ROOM_TYPES_MAX || self.columns.contains_key(type_name)
     }
 
     /// The column of a type of which a message was refused; `None` if the type has no column and gets none.
     pub(super) fn column_of_refused(&mut self, type_name: &TypeName) -> Option<&mut Column> {
         // Types that are only ever refused take half of the columns at most, or strange names would keep real
         // types out.
-        if self.columns.len() >= ROOM_TYPES_MAX / 2 {
+        if self.bounded >= ROOM_TYPES_MAX / 2 {
             return self.columns.get_mut(type_name);
         }
         self.column(type_name)
@@ -81,7 +98,6 @@ impl Account {
 
     /// Adds the fate of a type's messages with the batch `seq`.
     pub(super) fn record(&mut self, seq: Seq, type_name: &TypeName, left: Left) {
-        // A recall may be of a type that came back from the store once no column was left.
         let Some(column) = self.columns.get_mut(type_name) else { return };
         for (cumulative, more) in [
             (&mut column.delivered, left.delivered),
@@ -172,5 +188,9 @@ mod tests {
         }
         assert!(account.column(&chat()).is_none());
         assert!(account.column(&TypeName::parse("t0").unwrap()).is_some());
+        account.reserved_column(&TypeName::parse("coupon").unwrap());
+        assert!(!account.admits(&chat()), "a reserved column frees none");
+        account.reserved_column(&TypeName::parse("t0").unwrap());
+        assert!(account.column(&chat()).is_some(), "t0 has left the bound");
     }
 }

@@ -8,17 +8,29 @@ use super::Room;
 use super::entry::Entry;
 use super::exchange::{Ask, Output, Told};
 use super::id::Epoch;
+use super::life::End;
 use super::message::{Class, Message, Payload, Unavailable, Verdict};
 use super::pending::{Pending, PendingMessage, Whose};
 use super::policy::TypePolicy;
-use super::receipt::Acks;
+use super::receipt::HomeReceipt;
 use super::tally::RoomTally;
-use super::view::{RecallView, ReceiptView, StreamRefusal};
+use super::view::{ClosedView, RecallView, ReceiptView, StreamRefusal};
 use crate::now::Now;
 
 /// The wire size of a recall beside its type: `{"type":"","payload":null,"at":…,"offset":…,"recall":…},` with
 /// the largest numbers.
 const RECALL_BYTES: usize = 128;
+
+/// The end of a stream, on its way to the store.
+#[derive(Debug)]
+pub(super) struct Ending {
+    ticket: u64,
+    /// The life in the request to the store.
+    pub(super) life: u64,
+    /// A publisher or a member has used this life of the room.
+    is_open: bool,
+    pub(super) view: ClosedView,
+}
 
 impl Room {
     /// Answers an ask. The stream is ready, or not worth waiting for.
@@ -26,21 +38,43 @@ impl Room {
         self.stream.age(now.unix_ms);
         let known = self.known_epoch();
         let told = match (ask, known) {
-            (Ask::Receipt { offset }, known) => {
-                let acks =
-                    self.stream.entries.entry(offset).map_or_else(Acks::default, |entry| entry.acks.clone());
-                let receipt = known.and_then(|epoch| {
-                    let entry = self.stream.durable_entry(offset).ok_or(StreamRefusal::NoOffset)?;
-                    Ok(Box::new(self.receipt(epoch, entry)))
-                });
-                Told::Receipt(receipt, acks)
-            }
+            (Ask::EndStream, _) => return self.end_stream(ticket),
+            (Ask::Receipt { offset }, known) => Told::Receipt(known.and_then(|epoch| {
+                let entry = self.stream.durable_entry(offset).ok_or(StreamRefusal::NoOffset)?;
+                Ok(Box::new(self.receipt(epoch, entry)))
+            })),
             (Ask::Recall { offset }, Ok(_)) => return self.recall(ticket, offset, now, tally),
             (Ask::Pull { after }, Ok(_)) => return self.pull(ticket, after),
             (Ask::Recall { .. }, Err(refusal)) => Told::Recalled(Err(refusal)),
             (Ask::Pull { .. }, Err(refusal)) => Told::Pulled(Err(refusal)),
         };
         self.outputs.push_back(Output::Told { ticket, told });
+    }
+
+    /// Closes the room. The publisher is answered once the store has forgotten the stream.
+    fn end_stream(&mut self, ticket: u64) {
+        let is_open = self.members() > 0 || self.life.is_published;
+        let view = ClosedView { room: self.name.to_string(), members: self.members(), shed: 0 };
+        self.ending = Some(Box::new(Ending { ticket, life: self.stream.life, is_open, view }));
+        self.life.end = End::Closing;
+    }
+
+    /// The store holds nothing of the room any more.
+    pub(super) fn forgotten(&mut self, life: u64, existed: bool) {
+        if let Some(ending) = self.ending.take_if(|ending| ending.life == life) {
+            let Ending { ticket, is_open, view, .. } = *ending;
+            let told = if is_open || existed { Ok(view) } else { Err(StreamRefusal::NoRoom) };
+            self.outputs.push_back(Output::Told { ticket, told: Told::StreamEnded(told) });
+        }
+    }
+
+    /// The store may hold the stream all the same.
+    pub(super) fn not_forgotten(&mut self, life: u64, reason: Unavailable) {
+        if let Some(ending) = self.ending.take_if(|ending| ending.life == life) {
+            let ticket = ending.ticket;
+            let told = Told::StreamEnded(Err(StreamRefusal::Unavailable(reason)));
+            self.outputs.push_back(Output::Told { ticket, told });
+        }
     }
 
     /// The epoch of the stream, unless asks about the stream are refused.
@@ -103,8 +137,9 @@ impl Room {
     }
 
     /// The home's part of a receipt.
-    fn receipt(&self, epoch: Epoch, entry: &Entry) -> ReceiptView {
-        ReceiptView {
+    fn receipt(&self, epoch: Epoch, entry: &Entry) -> HomeReceipt {
+        let named = self.stream.named(entry);
+        let view = ReceiptView {
             room: self.name.to_string(),
             epoch,
             offset: entry.offset,
@@ -116,11 +151,13 @@ impl Room {
             recalled: entry.recalled_by > 0,
             recalled_by: (entry.recalled_by > 0).then_some(entry.recalled_by),
             since: self.stream.counted_since_ms,
-            online: entry.receipt.online,
-            acknowledged: entry.receipt.returned,
-            left: self.stream.entries.left(entry, self.stream.sent),
+            online: entry.receipt.online + named.counted,
+            devices: named.counted,
+            acknowledged: entry.receipt.returned + named.acknowledged,
+            left: self.stream.entries.left(entry, self.stream.sent) + named.left,
             pending: 0,
             ack_ms: None,
-        }
+        };
+        HomeReceipt { view, acks: entry.acks.clone(), waiting: named.waiting }
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::departed::Departed;
 use super::entry::Entry;
-use super::exchange::Reach;
+use super::exchange::{EarlyAck, Reach};
 use super::id::MessageId;
 use super::message::Message;
 use super::receipt::Receipt;
-use crate::limits::{ID_AGE_MAX, RECEIPT_DEVICES_MAX, RECEIPTS_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX};
+use crate::limits::{ID_AGE_MAX, RECEIPTS_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX, STREAM_RECALLS_MAX};
 use crate::now::millis;
 
 /// The entries of a stream.
@@ -24,12 +24,32 @@ pub(super) struct Entries {
     entries: VecDeque<Entry>,
     /// Expiry (unix milliseconds) and offset of each living entry.
     expiries: BTreeSet<(u64, u64)>,
-    /// Invariant: the bytes of the living entries.
+    /// Invariant: the bytes of the living entries, recalls aside.
     alive_bytes: usize,
-    /// Names of devices in receipts, at most `RECEIPT_DEVICES_MAX`.
-    names: usize,
+    /// Invariant: the number of living recalls.
+    recalls: usize,
     /// Departures without a name, in no receipt yet.
     departed: Departed,
+}
+
+/// The part of a stream's bounds that a living entry holds.
+struct Held {
+    expiry: (u64, u64),
+    /// 0 for a recall.
+    bytes: usize,
+    /// 1 for a recall.
+    recalls: usize,
+}
+
+impl Held {
+    fn by(entry: &Entry) -> Self {
+        let is_recall = entry.recall > 0;
+        Self {
+            expiry: (entry.expires_ms, entry.offset),
+            bytes: if is_recall { 0 } else { entry.bytes },
+            recalls: usize::from(is_recall),
+        }
+    }
 }
 
 impl Entries {
@@ -44,7 +64,10 @@ impl Entries {
 
     /// Returns true if a further message of so many bytes may be alive.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        self.expiries.len() < STREAM_MESSAGES_MAX && self.alive_bytes + bytes <= STREAM_BYTES_MAX
+        // A recall takes no place, or a full stream could not be freed by recalls. Past their bound recalls
+        // count as messages: a publisher that publishes and recalls in a loop must not fill the memory.
+        let places = self.expiries.len() - self.recalls.min(STREAM_RECALLS_MAX);
+        places < STREAM_MESSAGES_MAX && self.alive_bytes + bytes <= STREAM_BYTES_MAX
     }
 
     /// Returns true if the message at `offset` may still be sent.
@@ -60,16 +83,16 @@ impl Entries {
     /// Takes in a message with a new offset, or from the store.
     pub(super) fn push(&mut self, message: &Message) {
         let entry = Entry::of(message);
-        self.expiries.insert((entry.expires_ms, entry.offset));
-        self.alive_bytes += entry.bytes;
+        let held = Held::by(&entry);
+        self.expiries.insert(held.expiry);
+        self.alive_bytes += held.bytes;
+        self.recalls += held.recalls;
         self.entries.push_back(entry);
         // Of dead messages only receipts are kept, and those have a bound.
         while self.entries.len() > RECEIPTS_MAX
             && let Some(oldest) = self.entries.iter().position(|entry| !entry.is_alive)
         {
-            if let Some(entry) = self.entries.remove(oldest) {
-                self.names -= entry.receipt.names();
-            }
+            self.entries.remove(oldest);
         }
     }
 
@@ -78,8 +101,7 @@ impl Entries {
         let mut ids = Vec::new();
         while let Some(entry) = self.entries.pop_back_if(|entry| entry.offset > durable) {
             if entry.is_alive {
-                self.expiries.remove(&(entry.expires_ms, entry.offset));
-                self.alive_bytes -= entry.bytes;
+                self.release(&Held::by(&entry));
             }
             ids.extend(entry.id);
         }
@@ -119,9 +141,7 @@ impl Entries {
             self.die(offset);
         }
         let is_old = |entry: &mut Entry| !entry.is_alive && entry.at_ms + millis(ID_AGE_MAX) < now_ms;
-        while let Some(entry) = self.entries.pop_front_if(is_old) {
-            self.names -= entry.receipt.names();
-        }
+        while self.entries.pop_front_if(is_old).is_some() {}
         !self.entries.is_empty()
     }
 
@@ -141,59 +161,77 @@ impl Entries {
         self.entries.iter_mut().for_each(|entry| entry.receipt = Receipt::of_earlier_life());
     }
 
-    /// Counts a device back in, with everything up to `after`. `sent`: the last offset sent.
-    pub(super) fn come_back(&mut self, after: u64, sent: u64, device: u64) {
-        self.settle_departed(sent);
-        // A device may have been counted as gone in each of these receipts, so each has to be looked at.
-        for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= sent) {
-            self.names -= entry.receipt.names();
-            let names_max = RECEIPT_DEVICES_MAX.saturating_sub(self.names + entry.receipt.names());
-            if entry.offset <= after {
-                entry.receipt.come_back_with(device, names_max);
-            } else {
-                entry.receipt.come_back_for(device, names_max);
+    /// Counts a connection without a name back in: with everything up to `cursor`, and for the messages of
+    /// `reach`.
+    pub(super) fn come_back(&mut self, cursor: u64, reach: Reach) {
+        for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= reach.through) {
+            if entry.offset <= cursor {
+                entry.receipt.come_back_with();
+            } else if entry.offset > reach.after {
+                entry.receipt.come_back_for();
             }
-            self.names += entry.receipt.names();
         }
     }
 
-    /// Counts a departure after an acknowledgement up to `acked`. `sent`: the last offset sent.
-    pub(super) fn leave(&mut self, acked: u64, sent: u64, device: u64) {
-        let from = self.index_after(acked);
-        let Some(first) = self.entries.get(from).filter(|entry| entry.offset <= sent) else { return };
-        // Ten thousand members may leave at once and lack a thousand messages each. Without a name, or once
-        // the names are used up, a departure costs one count.
-        if device == 0 || self.names + self.entries.len() - from > RECEIPT_DEVICES_MAX {
-            return self.departed.leave(first.offset);
-        }
-        for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= sent) {
-            let known = entry.receipt.names();
-            entry.receipt.leave(device);
-            self.names += entry.receipt.names() - known;
+    /// Counts the departure of a connection without a name and without an acknowledgement past `acked`.
+    /// `sent`: the last offset sent.
+    pub(super) fn leave(&mut self, acked: u64, sent: u64) {
+        // Ten thousand members may leave at once and lack a thousand messages each, so a departure costs one
+        // count.
+        let first = self.entries.get(self.index_after(acked)).map(|entry| entry.offset);
+        if let Some(first) = first.filter(|first| *first <= sent) {
+            self.departed.leave(first);
         }
     }
 
-    /// Members gone before an acknowledgement of the message, and not back since.
+    /// Connections without a name gone before an acknowledgement of the message.
     pub(super) fn left(&self, entry: &Entry, sent: u64) -> u64 {
         let lacking = if entry.offset <= sent { self.departed.lacking(entry.offset) } else { 0 };
-        entry.receipt.left() + lacking
+        entry.receipt.left + lacking
     }
 
     /// Counts an acknowledgement of messages older than the member's segment.
-    pub(super) fn acked_early(&mut self, reach: Reach, now_ms: u64) {
+    pub(super) fn acked_early(&mut self, early: EarlyAck, now_ms: u64) {
+        let EarlyAck { reach, is_named } = early;
         let from = self.index_after(reach.after);
         for entry in self.entries.range_mut(from..).take_while(|entry| entry.offset <= reach.through) {
-            entry.acks.add(Duration::from_millis(now_ms.saturating_sub(entry.at_ms)));
+            entry.acks.add(Duration::from_millis(now_ms.saturating_sub(entry.at_ms)), is_named);
         }
+    }
+
+    /// The first offset with an entry.
+    pub(super) fn first_offset(&self) -> Option<u64> {
+        self.entries.front().map(|entry| entry.offset)
+    }
+
+    /// The offsets in the reach, the newest first.
+    pub(super) fn offsets_down(&self, reach: Reach) -> impl Iterator<Item = u64> {
+        let through = self.index_after(reach.through);
+        let down = self.entries.range(..through).rev();
+        down.map(|entry| entry.offset).take_while(move |offset| *offset > reach.after)
+    }
+
+    /// The runs of dead messages in the reach.
+    pub(super) fn dead_runs(&self, reach: Reach) -> impl Iterator<Item = Reach> {
+        let mut entries = self.within(reach).peekable();
+        std::iter::from_fn(move || {
+            let first = entries.find(|entry| !entry.is_alive)?;
+            let mut through = first.offset;
+            while let Some(next) = entries.next_if(|entry| !entry.is_alive) {
+                through = next.offset;
+            }
+            Some(Reach { after: first.offset - 1, through })
+        })
     }
 
     pub(super) fn check_invariants(&self) {
         let living = self.entries.iter().filter(|entry| entry.is_alive);
         assert_eq!(living.clone().count(), self.expiries.len(), "each living entry has an expiry");
-        assert_eq!(living.map(|entry| entry.bytes).sum::<usize>(), self.alive_bytes);
+        let recalls = living.clone().filter(|entry| entry.recall > 0).count();
+        let messages = living.filter(|entry| entry.recall == 0);
+        let bytes = messages.map(|entry| entry.bytes).sum::<usize>();
+        assert_eq!((bytes, recalls), (self.alive_bytes, self.recalls), "what is alive is counted");
         assert!(self.entries.iter().zip(self.entries.iter().skip(1)).all(|(a, b)| a.offset < b.offset));
-        let names: usize = self.entries.iter().map(|entry| entry.receipt.names()).sum();
-        assert_eq!(names, self.names);
     }
 
     fn within(&self, reach: Reach) -> impl Iterator<Item = &Entry> {
@@ -205,10 +243,15 @@ impl Entries {
         // A recall may find its message expired already.
         let Some(entry) = self.entry_mut(offset).filter(|entry| entry.is_alive) else { return };
         entry.is_alive = false;
-        let expiry = (entry.expires_ms, offset);
-        let bytes = entry.bytes;
-        self.expiries.remove(&expiry);
-        self.alive_bytes -= bytes;
+        let held = Held::by(entry);
+        self.release(&held);
+    }
+
+    /// Gives back the place of a living entry.
+    fn release(&mut self, held: &Held) {
+        self.expiries.remove(&held.expiry);
+        self.alive_bytes -= held.bytes;
+        self.recalls -= held.recalls;
     }
 
     fn index_of(&self, offset: u64) -> Option<usize> {

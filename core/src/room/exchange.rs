@@ -13,9 +13,9 @@ use super::id::{Cursor, Encoding, Epoch, Seen, Seq, TypeName};
 use super::ladder::Step;
 use super::message::{Message, Published, Unavailable};
 use super::pace::{RoomSettings, STRETCH_NONE};
-use super::receipt::Acks;
+use super::receipt::{Acks, HomeReceipt};
 use super::stored::{Asked, Page, Stored};
-use super::view::{RecallView, ReceiptView, StreamRefusal};
+use super::view::{ClosedView, RecallView, StreamRefusal};
 use crate::limits::WRITE_COST_FIRST;
 
 /// An input of a room.
@@ -64,6 +64,13 @@ pub enum Input {
         after: u64,
         /// The messages found by the store.
         page: Page,
+    },
+    /// The store's answer to [`Output::Forget`]: nothing of the room is stored any more.
+    Forgotten {
+        /// The life named by the request.
+        life: u64,
+        /// True: something was stored.
+        existed: bool,
     },
     /// The store's answer to a failed request.
     StoreFailed {
@@ -118,9 +125,18 @@ pub enum SegmentSaid {
     AckedEarly {
         /// The epoch of the messages.
         epoch: Option<Epoch>,
-        /// The acknowledged messages.
-        reach: Reach,
+        /// The acknowledgement.
+        early: EarlyAck,
     },
+}
+
+/// An acknowledgement of messages older than the member's segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlyAck {
+    /// The acknowledged messages.
+    pub reach: Reach,
+    /// The member counts by the name of its device.
+    pub is_named: bool,
 }
 
 /// The state of members with missed batches. All members of the same state share a refresh.
@@ -132,6 +148,8 @@ pub struct RefreshWant {
     pub since: Seq,
     /// The last offset sent to the members.
     pub sent: u64,
+    /// The devices are slow or unproven: the refresh is small, and recent history follows in pieces.
+    pub small: bool,
 }
 
 /// The state of members late to acknowledge. All members of the same state share a carry.
@@ -219,9 +237,11 @@ pub struct Departure {
     pub encoding: Encoding,
     /// The epoch known to the member.
     pub epoch: Option<Epoch>,
-    /// The last offset acknowledged by the member, or not counted for the member.
+    /// The last offset acknowledged by the member.
     pub acked: u64,
-    /// A hash of the device's name; 0: the device gave none.
+    /// The offset behind which receipts count the member.
+    pub counts_from: u64,
+    /// A hash of the device's name; 0: the member counts without a name.
     pub device: u64,
 }
 
@@ -247,6 +267,8 @@ pub enum Ask {
         /// The offset of the message.
         offset: u64,
     },
+    /// Close the room, and forget its stream. The next life of the room begins another epoch.
+    EndStream,
     /// Give the living messages behind a cursor.
     Pull {
         /// The cursor; `None`: from the beginning.
@@ -257,11 +279,12 @@ pub enum Ask {
 /// The answer to an [`Ask`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// The home's part of a receipt, and acknowledgements of segments that ended. The caller adds the counts
-    /// of the segments.
-    Receipt(Result<Box<ReceiptView>, StreamRefusal>, Acks),
+    /// The home's part of a receipt. The caller adds the parts of the segments.
+    Receipt(Result<Box<HomeReceipt>, StreamRefusal>),
     /// The recall is durable.
     Recalled(Result<RecallView, StreamRefusal>),
+    /// The stream is gone, and its messages with it.
+    StreamEnded(Result<ClosedView, StreamRefusal>),
     /// The pulled messages, and the reason why the cursor was not honoured.
     Pulled(Result<(Opening, Option<&'static str>), StreamRefusal>),
 }
@@ -343,6 +366,11 @@ pub enum Output {
         /// Most bytes to read; the first message is read in any case.
         bytes_max: usize,
     },
+    /// A request to the store: forget everything of the room.
+    Forget {
+        /// The life of the stream, repeated in the answer.
+        life: u64,
+    },
     /// Members know a former reliable stream, or none. All members have to come back.
     StreamChanged,
     /// The room is closed. The shard tells every segment, and drops the room.
@@ -375,6 +403,8 @@ pub struct Stands {
     pub reset: Option<&'static str>,
     /// The offset behind which receipts count the member.
     pub counts_from: u64,
+    /// A hash of the device's name; 0: receipts count the member without a name.
+    pub device: u64,
 }
 
 /// A batch: the messages of one cut, and its effects.
@@ -440,6 +470,9 @@ pub struct Refresh {
     pub counters: Vec<CounterChange>,
     /// The reliable messages not sent to the members yet, as far as a frame has room.
     pub carried: Option<Carried>,
+    /// The newest history of the missed batches, oldest first, to follow in pieces. Empty unless the refresh is
+    /// small.
+    pub history: Vec<Past>,
 }
 
 /// The room for a joining member, at one seq.

@@ -43,7 +43,7 @@ impl Room {
         // From here on the batch exists: the state, the stream and the segments all move on to `seq`.
         self.state.tell(seq, &cut, now, tally);
         let members = self.members();
-        let span = self.stream.send(&cut.messages, members, ack_within_ms(members));
+        let span = self.stream.send(&cut.messages, ack_within_ms(members));
         self.gathering.flushed(!counters.is_empty(), now);
         self.segments.send_batch();
         tally.batches += 1;

@@ -33,6 +33,11 @@ impl Latest {
         true
     }
 
+    /// Keeps a place for a key, past the bound as well.
+    pub(super) fn make_place(&mut self, type_name: &TypeName, key: &Key) {
+        self.0.entry((type_name.clone(), key.clone())).or_insert(None);
+    }
+
     /// The batch `seq` tells devices this value.
     pub(super) fn record(&mut self, seq: Seq, message: &Arc<Message>) {
         let key = message.key.clone().expect("class latest always has a key");

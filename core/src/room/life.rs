@@ -20,8 +20,17 @@ pub(super) struct Life {
     pub(super) idle_close: Option<Duration>,
     /// The next look for outdated state; `None` while nothing in the room ages.
     pub(super) tidy_due: Option<Instant>,
-    /// The room closes as soon as nothing waits for the store.
-    pub(super) is_closing: bool,
+    pub(super) end: End,
+}
+
+/// The room's way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Open,
+    /// The room closes with this input.
+    Closing,
+    /// The members are told. Publishers may still wait for the store's answers.
+    Closed,
 }
 
 impl Life {
@@ -32,7 +41,7 @@ impl Life {
             last_used: now,
             idle_close: None,
             tidy_due: None,
-            is_closing: false,
+            end: End::Open,
         }
     }
 
@@ -51,10 +60,7 @@ impl Life {
 
     /// The moment at which the room closes for want of publishes.
     pub(super) fn close_due(&self) -> Option<Instant> {
-        // A closing room waits for the store, not for time: a deadline that has passed would be asked for
-        // again at once.
-        let idle_close = self.idle_close.filter(|_| !self.is_closing)?;
-        Some(self.last_published + idle_close)
+        Some(self.last_published + self.idle_close?)
     }
 
     /// The moment from which on an empty room may be dropped.

@@ -49,6 +49,7 @@ mod flush;
 mod gathering;
 mod latest;
 mod life;
+mod members;
 mod parked;
 mod pending;
 mod publish;
@@ -66,15 +67,16 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use self::exchange::{
-    Ask, Batch, Carried, CarryWant, Census, Counts, Departure, Input, Join, Opening, Output, Reach, Refresh,
-    RefreshWant, SegmentSaid, Snapshot, Span, Stands, Told, Welcomed, WriteCost,
+    Ask, Batch, Carried, CarryWant, Census, Counts, Departure, EarlyAck, Input, Join, Opening, Output, Reach,
+    Refresh, RefreshWant, SegmentSaid, Snapshot, Span, Stands, Told, Welcomed, WriteCost,
 };
 
+use self::ask::Ending;
 use self::audience::Audience;
 use self::gathering::Gathering;
 use self::id::{RoomName, Run, Seen, Seq};
 use self::ids::Ids;
-use self::life::Life;
+use self::life::{End, Life};
 use self::limit::Limits;
 use self::message::{Class, Message, Verdict};
 use self::pace::{RoomRules, RoomSettings, Unfit};
@@ -84,6 +86,7 @@ use self::rate::Rate;
 use self::readers::Readers;
 use self::segments::Segments;
 use self::state::RoomState;
+use self::stored::Asked;
 use self::stream::{Phase, Stream};
 use self::tally::RoomTally;
 use crate::now::{Now, millis};
@@ -106,6 +109,8 @@ pub struct Room {
     segments: Segments,
     audience: Audience,
     life: Life,
+    /// The end of the stream, until the store has answered. Boxed: few rooms have one.
+    ending: Option<Box<Ending>>,
     outputs: VecDeque<Output>,
 }
 
@@ -127,6 +132,7 @@ impl Room {
             segments: Segments::default(),
             audience: Audience::default(),
             life: Life::new(now),
+            ending: None,
             outputs: VecDeque::new(),
         }
     }
@@ -149,6 +155,12 @@ impl Room {
     /// Members on all shards.
     pub fn members(&self) -> u64 {
         self.segments.members()
+    }
+
+    /// Devices with a name among the members, each once.
+    #[must_use]
+    pub fn devices(&self) -> u64 {
+        self.stream.members.devices()
     }
 
     /// The members, or the audience expected by the publisher if larger.
@@ -204,11 +216,11 @@ impl Room {
         // The shard tells the step before the input for which it opened the room: that room is not idle.
         let is_preface = matches!(input, Input::Degrade(_));
         self.take_input(input, now, tally);
-        // A closing room answers its publishers first.
-        if self.life.is_closing && !self.waits_for_store() {
-            self.flush(now.instant, tally);
-            self.turn_readers_away();
-            return self.outputs.push_back(Output::Closed);
+        match self.life.end {
+            End::Open => {}
+            End::Closing => return self.end(now, tally),
+            // Only answers of the store come here, for publishers.
+            End::Closed => return,
         }
         // Devices may name rooms as they please, so a room that devices alone have used leaves nothing
         // behind. A room that would have to be loaded again for the next of them stays for a while.
@@ -222,6 +234,31 @@ impl Room {
             self.flush_if_due(now.instant, tally);
         }
         self.check_invariants();
+    }
+
+    /// Ends the room for its members. Publishers with messages on the way to the store are answered later: a
+    /// store that hangs must not keep the room's name from its next life.
+    fn end(&mut self, now: Now, tally: &mut RoomTally) {
+        for input in std::mem::take(&mut self.parked).inputs {
+            self.take_input_now(input, now, tally);
+        }
+        self.flush(now.instant, tally);
+        self.turn_readers_away();
+        let rest = self.rest();
+        if let Some(ending) = &mut self.ending {
+            ending.view.shed = rest;
+            // Behind every append of this life, and before the load of the next.
+            self.outputs.push_back(Output::Forget { life: ending.life });
+        }
+        self.life.end = End::Closed;
+        self.outputs.push_back(Output::Closed);
+    }
+
+    /// Returns true if a closed room waits for this life's answers of the store.
+    #[must_use]
+    pub fn awaits(&self, life: u64) -> bool {
+        let ends = self.ending.as_ref().is_some_and(|ending| ending.life == life);
+        ends || (self.waits_for_store() && self.stream.life == life)
     }
 
     /// Takes the next output of the last input, in order.
@@ -251,7 +288,7 @@ impl Room {
     pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
         self.state.history.age(now.instant);
         self.stream.age(now.unix_ms);
-        let opening = self.opening(stands, self.state.welcome_bytes_left());
+        let opening = self.opening(stands, self.state.first_bytes_left());
         self.state.snapshot(history_after, opening)
     }
 
@@ -265,8 +302,8 @@ impl Room {
 
     /// Takes an input, or parks it until the stream is loaded.
     fn take_input(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
-        // A closing room does not wait for a load: it would stay open for the store's patience.
-        if self.life.is_closing || !self.is_early(&input) || !self.needs_stream(now) {
+        // A room at its end does not wait for a load.
+        if self.life.end != End::Open || !self.is_early(&input) || !self.needs_stream(now) {
             return self.take_input_now(input, now, tally);
         }
         // Past the bound of what may be parked, an input makes do with what is known.
@@ -299,6 +336,8 @@ impl Room {
             }
             Input::Segment { shard, said } => self.hear_segment(shard, said, now, tally),
             Input::Ask { ticket, ask } => self.ask(ticket, ask, now, tally),
+            Input::Forgotten { life, existed } => self.forgotten(life, existed),
+            Input::StoreFailed { life, asked: Asked::Forget, reason } => self.not_forgotten(life, reason),
             // What an earlier life of the stream waited for was given up, asked again or dealt with when that
             // life ended.
             Input::Loaded { life, .. }
@@ -317,7 +356,7 @@ impl Room {
             Input::Degrade(step) => self.gathering.degrade(step),
             Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
-            Input::Close => self.life.is_closing = true,
+            Input::Close => self.life.end = End::Closing,
         }
     }
 
@@ -338,8 +377,8 @@ impl Room {
             SegmentSaid::Refresh(want) => self.refresh(shard, want),
             SegmentSaid::Carry(want) => self.carry(shard, want, now),
             SegmentSaid::Acked { epoch, acks } if epoch == self.stream.epoch => self.stream.acked(&acks),
-            SegmentSaid::AckedEarly { epoch, reach } if epoch == self.stream.epoch => {
-                self.stream.entries.acked_early(reach, now.unix_ms);
+            SegmentSaid::AckedEarly { epoch, early } if epoch == self.stream.epoch => {
+                self.stream.entries.acked_early(early, now.unix_ms);
             }
             // These acknowledgements are of a stream that was replaced.
             SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {}
@@ -362,7 +401,7 @@ impl Room {
         self.segments.remove_member(shard, left.encoding);
         // Offsets of a stream that was replaced mean nothing in this one.
         if left.epoch == self.stream.epoch {
-            self.stream.entries.leave(left.acked, self.stream.sent, left.device);
+            self.stream.leave(&left);
         }
         self.members_changed(now);
     }
@@ -392,7 +431,7 @@ impl Room {
             self.tell_audience(now, tally);
         }
         if is_due(self.life.close_due()) {
-            self.life.is_closing = true;
+            self.life.end = End::Closing;
         }
     }
 
@@ -413,17 +452,19 @@ impl Room {
     /// Tells devices the number of members.
     fn tell_audience(&mut self, now: Now, tally: &mut RoomTally) {
         let members = self.members();
-        match self.accept(Audience::message(members), now, tally) {
-            // The room may be full, or its types or keys used up: the same message would be shed again at
-            // once.
+        let message = Audience::message(members);
+        // Publishers' names must not keep the engine's own out, for the life of the room.
+        self.state.make_place(&message);
+        match self.accept(message, now, tally) {
+            // The room may be full: the same message would be shed again at once.
             Verdict::Shed(_) => self.audience.shed(now.instant),
             _ => self.audience.told(members),
         }
     }
 
     /// Returns true if publishers or devices wait for an answer of the store.
-    fn waits_for_store(&self) -> bool {
-        !self.pending.queue.is_empty() || !self.parked.inputs.is_empty()
+    pub fn waits_for_store(&self) -> bool {
+        !self.pending.queue.is_empty() || !self.parked.inputs.is_empty() || self.ending.is_some()
     }
 
     /// Returns true if nobody would miss the room now.

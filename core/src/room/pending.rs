@@ -1,8 +1,13 @@
 //! The publishes that wait for the store. Within a request, messages behind a reliable message wait as well.
+//!
+//! A waiting message reserves its id: the request is taken, and no later one may use the id for another
+//! message.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::id::MessageId;
+use super::ids::Fingerprint;
 use super::message::{Message, Verdict};
 use crate::limits::{GATHERED_BYTES_MAX, GATHERED_MESSAGES_MAX};
 
@@ -84,6 +89,16 @@ pub(super) struct PendingPublishes {
     messages: usize,
     /// The bytes of such messages, without those on the way to the store. Bounded likewise.
     bytes: usize,
+    /// The ids of messages behind a reliable one. The stream knows the ids of reliable messages.
+    reserved: BTreeMap<MessageId, Reserved>,
+}
+
+/// A reserved id.
+#[derive(Debug, Clone, Copy)]
+struct Reserved {
+    fingerprint: Fingerprint,
+    /// Waiting messages with the id: the first, and its retries.
+    messages: usize,
 }
 
 impl PendingPublishes {
@@ -96,7 +111,20 @@ impl PendingPublishes {
     pub(super) fn push(&mut self, pending: Pending) {
         self.messages += pending.rest.len();
         self.bytes += pending.rest.iter().map(PendingMessage::bytes).sum::<usize>();
+        for message in &pending.rest {
+            if let PendingMessage::Behind(message) = message
+                && let Some(id) = &message.id
+            {
+                let reserved = Reserved { fingerprint: Fingerprint::of(message), messages: 0 };
+                self.reserved.entry(id.clone()).or_insert(reserved).messages += 1;
+            }
+        }
         self.queue.push_back(pending);
+    }
+
+    /// The waiting message of an id.
+    pub(super) fn reserved(&self, id: &MessageId) -> Option<Fingerprint> {
+        self.reserved.get(id).map(|reserved| reserved.fingerprint)
     }
 
     /// Takes the next message in need of a verdict. `None` if nothing waits, or if the next message waits for
@@ -106,6 +134,15 @@ impl PendingPublishes {
         let message = rest.pop_front_if(|message| message.awaited() <= answered)?;
         self.messages -= 1;
         self.bytes -= message.bytes();
+        if let PendingMessage::Behind(Message { id: Some(id), .. }) = &message
+            && let Some(reserved) = self.reserved.get_mut(id)
+        {
+            reserved.messages -= 1;
+            // The verdict follows at once, and with it the room's own knowledge of the id.
+            if reserved.messages == 0 {
+                self.reserved.remove(id);
+            }
+        }
         Some(message)
     }
 

@@ -136,6 +136,21 @@ pub struct PolicyChange {
 }
 
 impl PolicyChange {
+    /// The configured settings of a type: those unlike the default of its class.
+    #[must_use]
+    pub fn configured(policy: &TypePolicy) -> Self {
+        let plain = TypePolicy::of(policy.class);
+        Self {
+            priority: (policy.priority != plain.priority).then_some(policy.priority),
+            merge: (policy.merge != plain.merge).then_some(policy.merge),
+            urgent: (policy.urgent != plain.urgent).then_some(policy.urgent),
+            ttl: (policy.ttl != plain.ttl).then_some(policy.ttl),
+            rate: (policy.rate != plain.rate).then_some(policy.rate),
+            history: (policy.history != plain.history).then_some(policy.history),
+            weight: (policy.weight != plain.weight).then_some(policy.weight),
+        }
+    }
+
     /// This change, overridden by `later`.
     pub(super) fn then(self, later: &Self) -> Self {
         Self {

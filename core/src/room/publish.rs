@@ -11,6 +11,7 @@ use super::exchange::Output;
 use super::id::TypeName;
 use super::ids::Fingerprint;
 use super::ladder::Step;
+use super::life::End;
 use super::message::{Class, Message, Published, ShedReason, Unavailable, Verdict};
 use super::pending::{Pending, PendingMessage, Whose};
 use super::stream::{Phase, Twin};
@@ -43,6 +44,7 @@ impl Room {
             let first_here = *here.entry(id).or_insert(fingerprint);
             first_here != fingerprint
                 || self.ids.known.get(id).is_some_and(|known| *known != fingerprint)
+                || self.pending.reserved(id).is_some_and(|waiting| waiting != fingerprint)
                 || self.stream.twin(id, fingerprint) == Twin::Other
         })
     }
@@ -54,10 +56,11 @@ impl Room {
         for message in messages {
             let message = match message.class() {
                 Class::Reliable => self.offer_to_stream(message, now, tally),
-                _ if pending.is_decided() => PendingMessage::Decided(self.publish_one(message, now, tally)),
                 // The order of a request is the order of the room: the message waits for a reliable one
                 // before it.
-                _ => PendingMessage::Behind(message),
+                _ if !pending.is_decided() => PendingMessage::Behind(message),
+                _ if self.is_retry_of_waiting(&message) => self.wait_for_twin(message, tally),
+                _ => PendingMessage::Decided(self.publish_one(message, now, tally)),
             };
             if let PendingMessage::InStore(message) = &message {
                 append.push(Arc::clone(message));
@@ -124,6 +127,24 @@ impl Room {
         }
     }
 
+    /// Returns true if the same message waits behind a reliable one, under the same id.
+    fn is_retry_of_waiting(&self, message: &Message) -> bool {
+        let waiting = message.id.as_ref().and_then(|id| self.pending.reserved(id));
+        waiting.is_some_and(|waiting| waiting == Fingerprint::of(message))
+    }
+
+    /// Has a retry wait for the outcome of the first try: told `duplicate` at once, it would be lost if the
+    /// first try is shed.
+    fn wait_for_twin(&mut self, message: Message, tally: &mut RoomTally) -> PendingMessage {
+        // Retries of one message would otherwise wait without a bound.
+        if self.pending.is_full() {
+            tally.published.add(message.class(), 1);
+            let shed = self.shed(message.class(), &message.type_name, ShedReason::RoomFull, tally);
+            return PendingMessage::Decided(shed);
+        }
+        PendingMessage::Behind(message)
+    }
+
     /// Gives a reliable message an offset, or decides otherwise.
     fn offer_to_stream(&mut self, mut message: Message, now: Now, tally: &mut RoomTally) -> PendingMessage {
         tally.published.add(Class::Reliable, 1);
@@ -159,9 +180,8 @@ impl Room {
 
     /// The reason why the stream can't take a message now.
     fn stream_unavailable(&self, message: &Message) -> Option<Unavailable> {
-        if self.life.is_closing {
-            // A closing room closes once all that waits for the store has its answer, so nothing more may
-            // wait.
+        if self.life.end != End::Open {
+            // Parked until the close. A closed room waits for answers of the store, and asks nothing more.
             return Some(Unavailable::StoreBusy);
         }
         if self.stream.phase != Phase::Ready {
@@ -177,9 +197,6 @@ impl Room {
 
     /// The reason why a reliable message is shed.
     fn reliable_shed(&mut self, message: &Message, now: Now, tally: &mut RoomTally) -> Option<ShedReason> {
-        if !self.state.account.admits(&message.type_name) {
-            return Some(ShedReason::TypesFull);
-        }
         // A recall is never past a rate: a publisher must be able to take back what the rate let through.
         if message.recall > 0 {
             return None;
@@ -216,6 +233,10 @@ impl Room {
 
     /// The reason why a message is not taken in, rates aside.
     fn refuses(&self, message: &Message) -> Option<ShedReason> {
+        if self.life.end == End::Closed {
+            // The message waited behind a reliable one, and its members are gone.
+            return Some(ShedReason::RoomClosed);
+        }
         if message.class() == Class::Lossy && self.gathering.step >= Step::LossyOff {
             return Some(ShedReason::LossyOff);
         }
@@ -254,7 +275,7 @@ impl Room {
         tally: &mut RoomTally,
     ) -> Verdict {
         tally.shed[reason as usize].add(class, 1);
-        self.state.refused(type_name, reason);
+        self.state.refused(class, type_name, reason);
         Verdict::Shed(reason)
     }
 

@@ -1,30 +1,25 @@
 //! The receipt of a reliable message: members at the sending, acknowledgements, and departures before one.
 //!
-//! The home counts the members at the sending, and departures since. A segment counts the acknowledgements of
-//! its own members, so no acknowledgement crosses a thread.
+//! The home counts the connections without a name here, and knows the devices with a name (`StreamMembers`). A
+//! segment counts the acknowledgements of its own members, so no acknowledgement crosses a thread. The parts
+//! meet at the ask.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::view::AckTimes;
+use super::view::{AckTimes, ReceiptView};
 use crate::now::millis;
 
-/// The home's part of a message's receipt.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The home's part of a message's receipt: connections without a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Members at the sending, and later returners without the message.
     pub online: u64,
     /// The part of `online` back with a cursor at or past the message.
     pub returned: u64,
-    /// The part of `online` gone without a name before an acknowledgement.
+    /// The part of `online` gone before an acknowledgement.
     pub(super) left: u64,
-    /// The part of `online` gone likewise, with a name: hashes of the names.
-    devices_left: BTreeSet<u64>,
-    /// The message was sent in an earlier life of the room. Devices of the earlier life count on their
-    /// return.
+    /// The message was sent in an earlier life of the room. Connections with a cursor count on their return.
     was_sent_before: bool,
-    /// Devices with a name, back since: hashes of the names.
-    devices_back: BTreeSet<u64>,
 }
 
 impl Receipt {
@@ -33,64 +28,70 @@ impl Receipt {
         Self { was_sent_before: true, ..Self::default() }
     }
 
-    /// Counts a departure before an acknowledgement. `device` is 0 without a name.
-    pub(super) fn leave(&mut self, device: u64) {
-        let remembered = device != 0 && self.devices_left.insert(device);
-        self.left += u64::from(!remembered);
+    /// Counts a connection with a cursor before the message: the message is carried to it.
+    pub(super) fn come_back_for(&mut self) {
+        self.online += 1;
     }
 
-    /// A device comes back without the message, and is pending again. At most `names_max` further names are
-    /// remembered.
-    pub(super) fn come_back_for(&mut self, device: u64, names_max: usize) {
-        if !self.come_back(device) {
-            self.online += 1;
-            self.is_new_here(device, names_max);
-        }
-    }
-
-    /// A device comes back with the message. At most `names_max` further names are remembered.
-    pub(super) fn come_back_with(&mut self, device: u64, names_max: usize) {
-        if self.come_back(device) {
-            self.returned += 1;
-        } else if self.was_sent_before && self.is_new_here(device, names_max) {
+    /// Counts a connection with a cursor at or past the message.
+    pub(super) fn come_back_with(&mut self) {
+        // In this life the connection that got the message was counted. Whether this one is its successor
+        // nobody knows without a name.
+        if self.was_sent_before {
             self.online += 1;
             self.returned += 1;
         }
     }
+}
 
-    /// Returns true if a returning device counts: once with a name, each time without.
-    fn is_new_here(&mut self, device: u64, names_max: usize) -> bool {
-        let is_remembered = device != 0 && self.was_sent_before && names_max > 0;
-        !is_remembered || self.devices_back.insert(device)
-    }
+/// The home's part of a receipt, to be completed by the segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeReceipt {
+    /// The receipt, as far as the home knows.
+    pub view: ReceiptView,
+    /// Acknowledgements counted by former segments.
+    pub acks: Acks,
+    /// Named devices that are connected, without an acknowledgement known to the home. Rising.
+    pub waiting: Vec<u64>,
+}
 
-    /// The number of remembered names.
-    pub(super) fn names(&self) -> usize {
-        self.devices_left.len() + self.devices_back.len()
-    }
+/// A segment's part of a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SegmentReceipt {
+    /// Acknowledgements of connections without a name, and the times of all.
+    pub acks: Acks,
+    /// Named devices with an acknowledgement at or past the message.
+    pub devices: Vec<u64>,
+}
 
-    /// Members gone, and not back since.
-    pub(super) fn left(&self) -> u64 {
-        self.left + self.devices_left.len() as u64
-    }
-
-    /// Takes a departed device back. Returns false for a device without a known departure.
-    fn come_back(&mut self, device: u64) -> bool {
-        if device != 0 {
-            return self.devices_left.remove(&device);
+impl HomeReceipt {
+    /// The whole receipt. A device with connections on several segments counts once.
+    #[must_use]
+    pub fn with(mut self, segments: impl IntoIterator<Item = SegmentReceipt>) -> ReceiptView {
+        let mut devices = Vec::new();
+        for mut segment in segments {
+            self.acks.merge(&segment.acks);
+            devices.append(&mut segment.devices);
         }
-        // Without a name one device is like another: the sum is right, whichever it was.
-        let came_back = self.left > 0;
-        self.left -= u64::from(came_back);
-        came_back
+        devices.sort_unstable();
+        devices.dedup();
+        let here = devices.iter().filter(|device| self.waiting.binary_search(device).is_ok()).count();
+        let mut view = self.view;
+        view.acknowledged += self.acks.count + here as u64;
+        // A segment may have handed its counts over between the two parts.
+        view.pending = view.online.saturating_sub(view.acknowledged + view.left);
+        view.ack_ms = self.acks.times();
+        view
     }
 }
 
 /// The acknowledgements of a message: the number, and the times taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acks {
-    /// Acknowledgements by members at the sending, and by later returners.
+    /// Acknowledgements by connections without a name. Devices with a name are counted by the home.
     pub count: u64,
+    /// All acknowledgements with a time.
+    timed: u64,
     /// Bucket -> acknowledgements. As long as the longest time needs.
     times: Vec<u32>,
     longest_ms: u64,
@@ -101,8 +102,8 @@ const BUCKETS_PER_OCTAVE: u64 = 8;
 
 impl Acks {
     /// Counts an acknowledgement, `took` after the sending (after the acceptance, if no segment existed
-    /// then).
-    pub fn add(&mut self, took: Duration) {
+    /// then). Of a device with a name only the time counts here.
+    pub fn add(&mut self, took: Duration, is_named: bool) {
         // Past an hour all are the same.
         let took_ms = millis(took).min(3_600_000);
         let bucket = bucket_of(took_ms);
@@ -110,7 +111,8 @@ impl Acks {
             self.times.resize(bucket + 1, 0);
         }
         self.times[bucket] = self.times[bucket].saturating_add(1);
-        self.count += 1;
+        self.timed += 1;
+        self.count += u64::from(!is_named);
         self.longest_ms = self.longest_ms.max(took_ms);
     }
 
@@ -123,21 +125,28 @@ impl Acks {
             *count = count.saturating_add(*more);
         }
         self.count += other.count;
+        self.timed += other.timed;
         self.longest_ms = self.longest_ms.max(other.longest_ms);
     }
 
     /// The percentiles; `None` while there are no acknowledgements.
     pub fn times(&self) -> Option<AckTimes> {
-        (self.count > 0).then(|| AckTimes {
+        (!self.is_empty()).then(|| AckTimes {
             p50: self.percentile(50),
             p99: self.percentile(99),
             max: self.longest_ms,
         })
     }
 
+    /// True without an acknowledgement.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.timed == 0
+    }
+
     /// The upper end of the percentile's bucket.
     fn percentile(&self, percent: u64) -> u64 {
-        let rank = (self.count * percent).div_ceil(100);
+        let rank = (self.timed * percent).div_ceil(100);
         let mut seen = 0;
         let bucket = self.times.iter().position(|count| {
             seen += u64::from(*count);
@@ -180,7 +189,7 @@ mod tests {
         }
         let mut acks = Acks::default();
         for ms in 1..=1000 {
-            acks.add(Duration::from_millis(ms));
+            acks.add(Duration::from_millis(ms), ms % 2 == 0);
         }
         let times = acks.times().unwrap();
         assert!((500..=562).contains(&times.p50) && (990..=1000).contains(&times.p99), "{times:?}");
@@ -194,38 +203,10 @@ mod tests {
         let mut both = Acks::default();
         for ms in 0..100 {
             let part = if ms % 3 == 0 { &mut one } else { &mut other };
-            part.add(Duration::from_millis(ms * ms));
-            both.add(Duration::from_millis(ms * ms));
+            part.add(Duration::from_millis(ms * ms), ms % 2 == 0);
+            both.add(Duration::from_millis(ms * ms), ms % 2 == 0);
         }
         one.merge(&other);
         assert_eq!(one, both);
-    }
-
-    #[test]
-    fn a_named_device_is_recognised_when_it_comes_back_and_one_without_a_name_is_taken_for_another() {
-        let mut receipt = Receipt { online: 3, ..Receipt::default() };
-        for device in [7, 0, 8] {
-            receipt.leave(device);
-        }
-        receipt.come_back_for(9, 1);
-        assert_eq!((receipt.online, receipt.left()), (4, 3), "9 was not there");
-        receipt.come_back_for(7, 1);
-        receipt.come_back_with(0, 1);
-        assert_eq!((receipt.online, receipt.left(), receipt.returned), (4, 1, 1));
-        receipt.come_back_with(0, 1);
-        assert_eq!((receipt.left(), receipt.returned), (1, 1), "8 has a name");
-    }
-
-    #[test]
-    fn who_had_it_in_an_earlier_life_counts_when_it_comes_back_and_with_a_name_once() {
-        let mut receipt = Receipt::of_earlier_life();
-        for device in [7, 7, 0, 0] {
-            receipt.come_back_with(device, 10);
-        }
-        assert_eq!((receipt.online, receipt.returned), (3, 3));
-        receipt.come_back_for(8, 10);
-        receipt.come_back_with(8, 10);
-        assert_eq!((receipt.online, receipt.returned), (4, 3), "its acknowledgement has counted");
-        assert_eq!(receipt.names(), 2);
     }
 }

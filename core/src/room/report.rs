@@ -21,6 +21,7 @@ impl Room {
             room: self.name.to_string(),
             run: self.run.to_string(),
             members: self.members(),
+            devices: self.devices(),
             shards: self.segments.views().collect(),
             home,
             hot: false,

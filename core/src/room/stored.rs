@@ -40,6 +40,8 @@ pub enum Asked {
     Load,
     /// An append. Every later append of the same life fails as well.
     Append,
+    /// The end of the room's stream.
+    Forget,
     /// A page behind an offset.
     Page {
         /// The offset asked for, exclusive.

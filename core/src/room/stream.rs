@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use super::entries::Entries;
 use super::entry::Entry;
-use super::exchange::{Join, Reach, Span, Stands};
+use super::exchange::{Departure, Join, Reach, Span, Stands};
 use super::id::{Cursor, Epoch, MessageId, Run};
 use super::ids::Fingerprint;
+use super::members::{CountedAs, NamedCounts, StreamMembers};
 use super::message::{Message, Unavailable};
 use super::receipt::Acks;
 use super::stored::{Page, Stored};
@@ -53,6 +54,7 @@ pub(super) struct Stream {
     /// The last offset sent in a batch.
     pub(super) sent: u64,
     pub(super) entries: Entries,
+    pub(super) members: StreamMembers,
     tail: Tail,
     ids: StreamIds,
     /// The time since which receipts count, unix milliseconds.
@@ -126,6 +128,7 @@ impl Stream {
         now_ms: u64,
     ) -> Option<Vec<Arc<Message>>> {
         self.phase = Phase::Ready;
+        self.ids.end_doubt();
         self.is_stored |= stored.is_some();
         let empty = Stored { epoch: Epoch::begun_in(run, self.life), head: 0, messages: Vec::new() };
         // The first load: whatever the store holds is the stream.
@@ -158,7 +161,15 @@ impl Stream {
 
     /// Begins anew with `stored`.
     fn begin(&mut self, stored: &Stored, run: Run, now_ms: u64) {
+        // Under another epoch, departures of former members are told apart by theirs.
+        let is_same = self.epoch == Some(stored.epoch);
+        let members = if is_same {
+            StreamMembers::following(&self.members, stored.head)
+        } else {
+            StreamMembers::new(stored.head)
+        };
         *self = Self {
+            members,
             phase: Phase::Ready,
             life: self.life,
             epoch: Some(stored.epoch),
@@ -191,7 +202,12 @@ impl Stream {
         let is_known = reason == Unavailable::StoreFull && self.epoch.is_some();
         self.phase = Phase::Failing { retry: now + STORE_RETRY, reason, is_known };
         for id in self.entries.give_up_after(self.durable) {
-            self.ids.known.remove(&id);
+            // An id whose message may be stored is not free for another message.
+            if is_known {
+                self.ids.known.remove(&id);
+            } else {
+                self.ids.doubt(&id);
+            }
         }
         self.tail.give_up_after(self.durable);
         self.head = self.durable;
@@ -202,6 +218,7 @@ impl Stream {
         match self.ids.known.get(id) {
             None => Twin::No,
             Some(known) if known.fingerprint != fingerprint => Twin::Other,
+            Some(known) if known.is_unsure => Twin::No,
             Some(known) if known.offset > self.durable => Twin::InFlight(known.offset),
             Some(known) => Twin::Durable(known.offset),
         }
@@ -230,13 +247,8 @@ impl Stream {
         self.durable = self.durable.max(through);
     }
 
-    /// Marks the reliable messages of a batch as sent to `members`. Returns the span for the batch's frame.
-    pub(super) fn send(
-        &mut self,
-        messages: &[Arc<Message>],
-        members: u64,
-        ack_within_ms: u32,
-    ) -> Option<Span> {
+    /// Marks the reliable messages of a batch as sent to all members. Returns the span for the batch's frame.
+    pub(super) fn send(&mut self, messages: &[Arc<Message>], ack_within_ms: u32) -> Option<Span> {
         let after = self.sent;
         if messages.iter().any(|message| message.offset > after) {
             // A member that left is not among those of this message.
@@ -245,7 +257,7 @@ impl Stream {
         for message in messages.iter().filter(|message| message.offset > 0) {
             self.sent = message.offset;
             if let Some(entry) = self.entries.entry_mut(message.offset) {
-                entry.receipt.online += members;
+                entry.receipt.online += self.members.unnamed;
             }
         }
         (self.sent > after).then_some(Span { after, through: self.sent, ack_within_ms })
@@ -260,17 +272,15 @@ impl Stream {
             return None;
         }
         let stands = self.judge(join.cursor);
-        // The device returns. A newcomer owes no acknowledgement for messages sent before: its receipts
-        // count from `sent`.
-        if stands.counts_from == stands.after {
-            self.entries.come_back(stands.after, self.sent, join.device);
-        }
-        Some(stands)
+        // Receipts of a newcomer count from `sent`: the device proved no place.
+        let cursor = (stands.counts_from == stands.after).then_some(stands.after);
+        let CountedAs { device, from } = self.members.join(join.device, cursor, self.sent, &mut self.entries);
+        Some(Stands { counts_from: from, device, ..stands })
     }
 
     /// The place in the stream proven by a device's cursor.
     pub(super) fn judge(&self, cursor: Option<Cursor>) -> Stands {
-        let newcomer = |reset| Stands { after: 0, reset, counts_from: self.sent };
+        let newcomer = |reset| Stands { after: 0, reset, counts_from: self.sent, device: 0 };
         match cursor {
             None => newcomer(None),
             // Offsets of another epoch name other messages. At offset 0 a device has nothing, whatever the
@@ -282,8 +292,21 @@ impl Stream {
             // given out again.
             Some(Cursor { offset, .. }) if offset > self.sent => newcomer(Some("ahead")),
             // A member of this epoch before.
-            Some(Cursor { offset, .. }) => Stands { after: offset, reset: None, counts_from: offset },
+            Some(Cursor { offset, .. }) => {
+                Stands { after: offset, reset: None, counts_from: offset, device: 0 }
+            }
         }
+    }
+
+    /// Counts a departure.
+    pub(super) fn leave(&mut self, left: &Departure) {
+        self.members.leave(left, self.sent, &mut self.entries);
+    }
+
+    /// The devices with a name in the receipt of a message.
+    pub(super) fn named(&self, entry: &Entry) -> NamedCounts {
+        // A message on its way to the members is on its way to all who join meanwhile as well.
+        if entry.offset > self.sent { NamedCounts::default() } else { self.members.count(entry.offset) }
     }
 
     /// Adds acknowledgements no longer kept by a segment.
@@ -351,12 +374,15 @@ impl Stream {
 
     /// Lets go of outdated state. Returns whether something is left to age.
     pub(super) fn age(&mut self, now_ms: u64) -> bool {
-        self.entries.age(now_ms) | self.ids.age(now_ms)
+        let has_entries = self.entries.age(now_ms);
+        self.members.age(self.entries.first_offset());
+        has_entries | self.ids.age(now_ms)
     }
 
     pub(super) fn check_invariants(&self) {
         assert!(self.sent <= self.durable && self.durable <= self.head, "sent, durable, given out");
         self.entries.check_invariants();
+        self.members.check_invariants();
         self.ids.check_invariants();
         self.tail.check_invariants();
     }

@@ -14,6 +14,8 @@ pub(super) struct KnownId {
     pub(super) fingerprint: Fingerprint,
     pub(super) offset: u64,
     at_ms: u64,
+    /// The store failed, and may have stored the message or not. The next load tells.
+    pub(super) is_unsure: bool,
 }
 
 /// The ids of a stream.
@@ -31,8 +33,21 @@ impl StreamIds {
         let Some(id) = &message.id else { return };
         let at_ms = message.at_ms;
         let fingerprint = Fingerprint::of(message);
-        self.known.insert(id.clone(), KnownId { fingerprint, offset: message.offset, at_ms });
+        self.known
+            .insert(id.clone(), KnownId { fingerprint, offset: message.offset, at_ms, is_unsure: false });
         self.in_order.push_back((at_ms, id.clone()));
+    }
+
+    /// Notes that the message of an id may be stored or not.
+    pub(super) fn doubt(&mut self, id: &MessageId) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.is_unsure = true;
+        }
+    }
+
+    /// Forgets the ids in doubt: the store has told what it holds.
+    pub(super) fn end_doubt(&mut self) {
+        self.known.retain(|_, known| !known.is_unsure);
     }
 
     /// Lets go of outdated ids. Returns whether some are left.

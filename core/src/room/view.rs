@@ -9,7 +9,7 @@ use super::id::{Epoch, TypeName};
 use super::ladder::Step;
 use super::message::Unavailable;
 use super::pace::{Readable, RoomRules};
-use super::policy::{Merge, PolicyChange, Priority};
+use super::policy::{Merge, PolicyChange, Priority, Types};
 use crate::now::millis;
 
 /// The answer of `GET /v1/rooms/{room}`.
@@ -21,6 +21,8 @@ pub struct RoomView {
     pub run: String,
     /// Members on all shards.
     pub members: u64,
+    /// Devices with a name among the members: each once, over all its connections.
+    pub devices: u64,
     /// The segments, by shard.
     pub shards: Vec<SegmentView>,
     /// The index of the home shard.
@@ -112,7 +114,7 @@ pub struct RulesView {
     pub readable: Readable,
     /// The limits for publishers.
     pub limits: LimitsView,
-    /// Changes to the node's treatment of types.
+    /// The settings of types unlike the default of the class: configured, or changed for the room.
     pub types: BTreeMap<String, PolicyChangeView>,
 }
 
@@ -167,9 +169,20 @@ impl RulesView {
             types: changes.iter().map(|(name, change)| (name.to_string(), change.into())).collect(),
         }
     }
+
+    /// Adds the node's settings of types. A room knows its own changes alone.
+    pub fn add_configured(&mut self, types: &Types) {
+        for (name, policy) in types.iter() {
+            let configured = PolicyChange::configured(policy);
+            if configured != PolicyChange::default() {
+                let of_room = self.types.entry(name.to_string()).or_default();
+                *of_room = of_room.over(&(&configured).into());
+            }
+        }
+    }
 }
 
-/// A room's changes to the treatment of a type. An absent field: as the node does.
+/// The settings of a type. An absent field: as the class has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct PolicyChangeView {
     /// The priority: `high`, `normal` or `low`.
@@ -196,6 +209,24 @@ pub struct PolicyChangeView {
     /// The weight in a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+}
+
+impl PolicyChangeView {
+    /// These settings, and those of `base` where there are none.
+    fn over(&self, base: &Self) -> Self {
+        // A rate and its burst go together.
+        let of_rate = if self.rate.is_some() { self } else { base };
+        Self {
+            rate: of_rate.rate,
+            burst: of_rate.burst,
+            priority: self.priority.or(base.priority),
+            merge: self.merge.or(base.merge),
+            urgent: self.urgent.or(base.urgent),
+            ttl_ms: self.ttl_ms.or(base.ttl_ms),
+            history: self.history.or(base.history),
+            weight: self.weight.or(base.weight),
+        }
+    }
 }
 
 impl From<&PolicyChange> for PolicyChangeView {
@@ -304,8 +335,10 @@ pub struct ReceiptView {
     /// The beginning of the counts, unix milliseconds. A restart of the node, or a new run of the room, is a
     /// new beginning.
     pub since: u64,
-    /// Members at the sending, and later returners without the message.
+    /// Devices with a name and connections without one: members at the sending, and later returners.
     pub online: u64,
+    /// The part of `online` with a name: each device once, over all its connections.
+    pub devices: u64,
     /// The part of `online` with an acknowledgement, or with a cursor at or past the message on return.
     pub acknowledged: u64,
     /// The part of `online` gone before an acknowledgement.

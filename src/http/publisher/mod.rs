@@ -54,7 +54,7 @@ impl Door for PublisherDoor {
                 Box::pin(rooms::configure(node, room, request)).await
             }
             Call::LookAt(room) => rooms::look_at(node, room_name(room)?).await,
-            Call::Close(room) => rooms::close(node, room_name(room)?).await,
+            Call::Close(room) => rooms::close(node, room_name(room)?, Query::of(request.uri())).await,
             Call::Receipt(room, at) => reliable::receipt(node, room_name(room)?, offset(at)?).await,
             Call::Recall(room, at) => reliable::recall(node, room_name(room)?, offset(at)?).await,
         }

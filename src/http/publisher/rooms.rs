@@ -56,8 +56,9 @@ impl ShardLine {
 /// # Errors
 /// 404 `room_not_open`; 503.
 pub(super) async fn look_at(node: &Node, room: RoomName) -> Result<Answer, Problem> {
-    let view = from_shard(node.shards.describe(room)).await?;
-    Ok(answer_json(&view.ok_or_else(Problem::room_not_open)?))
+    let mut view = from_shard(node.shards.describe(room)).await?.ok_or_else(Problem::room_not_open)?;
+    view.rules.add_configured(&node.types);
+    Ok(answer_json(&view))
 }
 
 /// `PUT /v1/rooms/{room}`: opens a closed room, changes the settings in the body, and shows the result.
@@ -79,7 +80,10 @@ pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> 
     };
     let share = settings::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {
-        Ok(view) => Ok(answer_json(&view)),
+        Ok(mut view) => {
+            view.rules.add_configured(&node.types);
+            Ok(answer_json(&view))
+        }
         // The drain may have begun since the check above.
         Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
         Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),
@@ -87,11 +91,24 @@ pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> 
     }
 }
 
-/// `DELETE /v1/rooms/{room}`: closes the room, and tells the members.
+/// `DELETE /v1/rooms/{room}`: closes the room, and tells the members. With `stream=true`, also forgets the
+/// room's reliable stream; the answer comes after the sync.
 ///
 /// # Errors
-/// 404 `room_not_open`; 503.
-pub(super) async fn close(node: &Node, room: RoomName) -> Result<Answer, Problem> {
+/// 400 for another `stream`; 404 `room_not_open`; 503.
+pub(super) async fn close(node: &Node, room: RoomName, query: Query<'_>) -> Result<Answer, Problem> {
+    let ends_stream = match query.field("stream")?.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::bad("bad_query", "stream", "true, or false")),
+    };
+    if ends_stream {
+        if node.is_draining() {
+            return Err(Problem::draining());
+        }
+        let closed = from_shard(node.shards.end_stream(room)).await??;
+        return Ok(answer_json(&closed));
+    }
     let closed = from_shard(node.shards.close(room)).await?;
     Ok(answer_json(&closed.ok_or_else(Problem::room_not_open)?))
 }

@@ -45,6 +45,8 @@ pub struct Homes {
     room_of: Table<RoomName, usize>,
     /// Rooms that no publisher has used. Invariant: the count over `rooms`.
     device_rooms: usize,
+    /// Closed rooms, without a name and without members: their publishers wait for answers of the store.
+    leaving: Vec<Room>,
     /// Deadline -> room. Invariant: one entry per room that has a deadline.
     deadlines: BTreeSet<(Instant, usize)>,
     /// Runs begun so far; the next run's number is made of it.
@@ -108,6 +110,7 @@ impl Homes {
             lanes,
             rooms: Slab::new(),
             device_rooms: 0,
+            leaving: Vec::new(),
             deadlines: BTreeSet::new(),
             runs: 0,
             step: Step::Calm,
@@ -144,10 +147,11 @@ impl Homes {
 
     /// Adds the homes' part to the holdings of a shard.
     pub(super) fn hold(&self, holdings: Holdings) -> Holdings {
+        let leaving = self.leaving.iter().map(Room::not_durable).sum::<u64>();
         Holdings {
             rooms: self.rooms.len() as u64,
             gathered: self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum(),
-            not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum(),
+            not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum::<u64>() + leaving,
             ..holdings
         }
     }
@@ -159,7 +163,9 @@ impl Homes {
 
     /// True if every room is empty and nothing is on a lane.
     pub(super) fn is_flushed(&self) -> bool {
-        self.rooms.iter().all(|(_, home)| home.room.is_flushed()) && self.lanes.is_quiet()
+        self.leaving.is_empty()
+            && self.rooms.iter().all(|(_, home)| home.room.is_flushed())
+            && self.lanes.is_quiet()
     }
 
     pub(super) fn check_invariants(&self) {
@@ -346,6 +352,10 @@ impl Homes {
                 Output::Page { life, after, bytes_max } => {
                     self.ask_store(key, |room| StoreRequest::Page { room, life, after, bytes_max });
                 }
+                Output::Forget { life } => {
+                    let room = self.rooms[key].room.name().clone();
+                    self.store_requests.push_back(StoreRequest::Forget { room, life });
+                }
                 Output::StreamChanged => self.send_stream_changed(key),
                 // The room ends here: its key may be another room's with the next `open`.
                 Output::Closed => return self.close(key),
@@ -370,22 +380,44 @@ impl Homes {
         }
     }
 
-    /// Drops a room that was closed, and tells its segments.
+    /// Takes the name from a room that was closed, and tells its segments.
     fn close(&mut self, key: usize) {
-        let home = self.drop_room(key);
-        for (shard, _) in home.room.segments() {
-            let room = home.room.name().clone();
-            self.lanes.send(shard, Delivery { room, run: home.room.run(), said: HomeSaid::Closed });
+        let HomeRoom { room, .. } = self.take_room(key);
+        for (shard, _) in room.segments() {
+            let delivery = Delivery { room: room.name().clone(), run: room.run(), said: HomeSaid::Closed };
+            self.lanes.send(shard, delivery);
+        }
+        if room.waits_for_store() {
+            self.leaving.push(room);
+        } else {
+            room.shed_rest(&mut self.tally.rooms);
+        }
+    }
+
+    /// Gives an answer of the store to a closed room.
+    fn tell_leaving(&mut self, at: usize, input: Input, now: Now) {
+        let room = &mut self.leaving[at];
+        room.handle(input, now, &mut self.tally.rooms);
+        while let Some(output) = room.poll_output() {
+            match output {
+                Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
+                Output::Told { ticket, told } => self.told.push_back((ticket, told)),
+                // The room has neither members nor readers any more, and the store belongs to its next life.
+                _ => {}
+            }
+        }
+        if !room.waits_for_store() {
+            self.leaving.swap_remove(at).shed_rest(&mut self.tally.rooms);
         }
     }
 
     /// Drops a room that nobody has used for a while. The room has no members, so nobody is told.
     fn forget(&mut self, key: usize) {
-        drop(self.drop_room(key));
+        self.take_room(key).room.shed_rest(&mut self.tally.rooms);
         self.tally.rooms_forgotten += 1;
     }
 
-    fn drop_room(&mut self, key: usize) -> HomeRoom {
+    fn take_room(&mut self, key: usize) -> HomeRoom {
         let home = self.rooms.remove(key);
         self.room_of.remove(home.room.name());
         self.device_rooms -= usize::from(home.opened_by == Opener::Device);
@@ -399,7 +431,6 @@ impl Homes {
             let room = home.room.name().clone();
             self.scatters.push_back(Scatter { room, width: 1, members: Vec::new() });
         }
-        home.room.shed_rest(&mut self.tally.rooms);
         home
     }
 

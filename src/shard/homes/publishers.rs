@@ -9,7 +9,6 @@ use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::{RoomSettings, Unfit};
-use roomcast_core::room::receipt::Acks;
 use roomcast_core::room::view::{ClosedView, RoomLine, RoomView, StreamRefusal};
 use roomcast_core::room::{Ask, Input, Told};
 use roomcast_core::wire::frame::{self, Head};
@@ -118,7 +117,7 @@ impl Homes {
         // Devices pull; receipts and recalls are publishers' calls.
         let opener = if matches!(ask, Ask::Pull { .. }) { Opener::Device } else { Opener::Publisher };
         // A recall is a message of the stream, and a draining node takes none. Readers are served to the end.
-        let refusal = if self.is_draining && matches!(ask, Ask::Recall { .. }) {
+        let refusal = if self.is_draining && matches!(ask, Ask::Recall { .. } | Ask::EndStream) {
             StreamRefusal::Draining
         } else if let Some(key) = self.open(room, opener, now.instant) {
             return self.tell_room(key, Input::Ask { ticket, ask }, now);
@@ -126,9 +125,10 @@ impl Homes {
             StreamRefusal::RoomsFull
         };
         let told = match ask {
-            Ask::Receipt { .. } => Told::Receipt(Err(refusal), Acks::default()),
+            Ask::Receipt { .. } => Told::Receipt(Err(refusal)),
             Ask::Recall { .. } => Told::Recalled(Err(refusal)),
             Ask::Pull { .. } => Told::Pulled(Err(refusal)),
+            Ask::EndStream => Told::StreamEnded(Err(refusal)),
         };
         self.told.push_back((ticket, told));
     }

@@ -36,8 +36,8 @@ impl<S: Socket> Residents<S> {
         self.segments[key].counts.acked += 1;
         let segment = &mut self.segments[key].segment;
         let epoch = segment.epoch();
-        for reach in segment.take_early_acks() {
-            self.tell_home(key, SegmentSaid::AckedEarly { epoch, reach });
+        for early in segment.take_early_acks() {
+            self.tell_home(key, SegmentSaid::AckedEarly { epoch, early });
         }
         true
     }

@@ -128,6 +128,8 @@ impl<S: Socket> Residents<S> {
         let at = connection.places.iter().position(|place| Some(place.segment) == segment);
         if let Some(at) = at {
             let place = connection.places.remove(at);
+            connection.forget_history(place.segment);
+            self.connections.note_patient(index);
             self.give_up_place(place);
         } else if connection.has_deferred(room) {
             connection.deferred.retain(|deferred| deferred.room != *room);

@@ -3,7 +3,7 @@
 use super::Residents;
 use super::connection::{Deferred, RoomPlace, Socket};
 use crate::shard::lane::{Control, JoinRefused, Welcome};
-use roomcast_core::fanout::segment::{Entrant, Segment};
+use roomcast_core::fanout::segment::{Entrant, Segment, StreamPlace};
 use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Cursor, RoomName, Run, Seen};
@@ -68,13 +68,13 @@ impl<S: Socket> Residents<S> {
     /// Takes the welcome to a join: the connection is a member from here on, unless it left or ended
     /// meanwhile.
     pub(super) fn take_welcome(&mut self, room: &RoomName, run: Run, welcome: &Welcome, now: Now) {
-        let Welcome { seq, connection: key, join, encoding, epoch, place, frame } = welcome;
+        let Welcome { seq, connection: key, join, encoding, epoch, place, frame, pieces } = welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some(Joining { index, at }) = self.joining(*key, segment, *join) else {
             // The home has counted a member that nobody is: it counts the member off again.
-            let acked = place.acked.max(place.counts_from);
-            let left = Departure { encoding: *encoding, epoch: *epoch, acked, device: place.device };
+            let StreamPlace { acked, counts_from, device, .. } = *place;
+            let left = Departure { encoding: *encoding, epoch: *epoch, acked, counts_from, device };
             self.tell(room.clone(), run, SegmentSaid::Left(left));
             self.drop_empty_segment(segment);
             return;
@@ -96,14 +96,19 @@ impl<S: Socket> Residents<S> {
             }
         }
         self.tally.frames_composed += 1;
-        self.connections[index].welcome(frame, now.instant);
+        let connection = &mut self.connections[index];
+        connection.welcome(frame, now.instant);
+        connection.keep_history(segment, false, pieces);
+        let speed = connection.speed();
         self.connections.note_waiting(index);
+        self.connections.note_patient(index);
         if !self.connections[index].is_waiting() {
             // There may be more of the reliable stream than a welcome holds.
-            self.segments[segment].segment.drained(slot);
+            self.segments[segment].segment.drained(slot, speed);
             self.send_wants(segment);
         }
         self.send_deferred_join(index);
+        self.go_on_with_history(index, now);
     }
 
     /// Has a segment without members begin in another life of the room, or with a stream that was unknown

@@ -26,10 +26,10 @@ use self::strain::Strain;
 use super::lane::{Control, Delivery, HomeSaid, ResidentLanes};
 use super::{Plan, TURN_ENTRIES_MAX};
 use crate::metrics::tally::{Holdings, Tally};
-use roomcast_core::fanout::segment::{Level, RefreshFrame};
+use roomcast_core::fanout::segment::{Level, RefreshFrame, Segment};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Epoch, RoomName, Run};
-use roomcast_core::room::receipt::Acks;
+use roomcast_core::room::receipt::{Acks, SegmentReceipt};
 use roomcast_core::room::{Counts, RefreshWant, SegmentSaid};
 use roomcast_core::wire::close::CloseReason;
 
@@ -65,8 +65,21 @@ impl<S: Socket> Residents<S> {
     /// The acknowledgements of a message by members on this shard; `None`: the segment counts none.
     #[must_use]
     pub fn acks(&self, room: &RoomName, epoch: Epoch, offset: u64) -> Option<Acks> {
+        self.segment_in(room, epoch)?.acks(offset).cloned()
+    }
+
+    /// This shard's part of a receipt; `None`: no member here knows the stream. Walks the members: for a
+    /// publisher's question, not for a turn.
+    #[must_use]
+    pub fn receipt(&self, room: &RoomName, epoch: Epoch, offset: u64) -> Option<SegmentReceipt> {
+        let segment = self.segment_in(room, epoch)?;
+        let acks = segment.acks(offset).cloned().unwrap_or_default();
+        Some(SegmentReceipt { acks, devices: segment.devices_with(offset) })
+    }
+
+    fn segment_in(&self, room: &RoomName, epoch: Epoch) -> Option<&Segment> {
         let segment = &self.segments[self.segments.find(room)?].segment;
-        segment.acks(offset).filter(|_| segment.epoch() == Some(epoch)).cloned()
+        (segment.epoch() == Some(epoch)).then_some(segment)
     }
 
     /// This shard's counts of a room's members, with the life of the room.

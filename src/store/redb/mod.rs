@@ -17,6 +17,7 @@
 //! sync. After any error the handle is dropped at once, and only [`Store::reopen`] makes another.
 
 mod damage;
+mod forget;
 mod open;
 mod purge;
 
@@ -170,6 +171,10 @@ impl Store for Redb {
 
     fn append(&mut self, appends: &[Append]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         self.ask("storing messages", |opened| opened.append(appends))
+    }
+
+    fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
+        self.ask("forgetting a room", |opened| opened.forget(room))
     }
 
     fn purge(&mut self, now_ms: u64, rows_max: usize) -> Result<Purged, StoreError> {
