@@ -397,8 +397,8 @@ async fn the_readmes_curl_line_and_snippet_work() {
     let url = quoted[1].replace("127.0.0.1:7600", &server.viewer_addr.to_string());
     let subprotocol = quoted[3];
     let mut handshake = url.into_client_request().unwrap();
-    // The origin of a page from a file.
-    handshake.headers_mut().insert("origin", HeaderValue::from_static("null"));
+    // The origin of a page of the node's own.
+    handshake.headers_mut().insert("origin", HeaderValue::from_static("http://127.0.0.1:7600"));
     handshake.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
     let (mut device, answer) = Box::pin(tokio_tungstenite::connect_async(handshake)).await.unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], subprotocol);

@@ -24,6 +24,8 @@ pub const DEVICE_NAME_BYTES_MAX: usize = 64;
 pub const PAYLOAD_BYTES_MAX: usize = 16 * KIB;
 /// Deepest nesting of a JSON payload. Above: 400 `payload_not_json`.
 pub const PAYLOAD_DEPTH_MAX: usize = 64;
+/// Longest number of a JSON text, in bytes. Above: 400 `payload_not_json`. Jackson refuses longer ones.
+pub const JSON_NUMBER_BYTES_MAX: usize = 1000;
 /// Largest `count` of a message. Above: 400.
 pub const COUNT_MAX: u64 = 1_000_000_000;
 /// Largest integer on the wire: 2^53 − 1, exact in a JSON reader with doubles (RFC 7493 §2.2). Above: totals
@@ -86,6 +88,9 @@ pub const IDS_MAX: usize = 4096;
 pub const ROOM_IDLE: Duration = Duration::from_secs(600);
 /// Rooms of a node. Above: 503 `rooms_full`.
 pub const ROOMS_MAX: usize = 200_000;
+/// Rooms of a node that only devices have opened. Above: joins to new rooms are refused with `rooms_full`; the
+/// rest of [`ROOMS_MAX`] is kept for publishers.
+pub const DEVICE_ROOMS_MAX: usize = ROOMS_MAX / 4 * 3;
 /// Shortest time between two audience messages (`online`) of a room.
 pub const AUDIENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two flushes of a room with at most `flush.direct_members` members.
@@ -236,15 +241,30 @@ pub const ROOMS_PER_CONNECTION_MAX: usize = 16;
 pub const HANDSHAKE_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time for the body of a request. Later: closed.
 pub const BODY_AGE_MAX: Duration = Duration::from_secs(10);
-/// Connections before the upgrade. Above: the next wait in the kernel's queue.
+/// Connections before the upgrade. Above: the address that holds most gives way.
 pub const HALF_OPEN_MAX: usize = 1024;
-/// Connections of the publisher door, and of the operator door. Above: the next wait in the kernel's queue.
+/// Connections of the publisher door, and of the operator door. Above: the address that holds most gives way.
 pub const DOOR_CONNECTIONS_MAX: usize = 1024;
-/// Time without a whole request for a connection at a full door. Later: the place goes to a waiting
-/// connection.
+/// Time without a whole request, or without taking a part of an answer, for a connection at a full door. Later:
+/// the place goes to a waiting connection.
 pub const FULL_DOOR_GRACE: Duration = Duration::from_secs(1);
-/// Pages of history not yet wholly with the kernel. Above: 503 `pulls_full`.
-pub const PULLS_MAX: u64 = 64;
+/// Time without a whole request for a half-open connection of the address that holds most places of a full
+/// door. Later: as for [`FULL_DOOR_GRACE`]. 1 024 places so take 10 000 silent connections a second.
+pub const HALF_OPEN_GRACE: Duration = Duration::from_millis(100);
+/// Pages of history not yet wholly with the kernel. Above: a page that nobody takes gives way, else 503
+/// `pulls_full`.
+pub const PULLS_MAX: usize = 64;
+/// Wait of a reader for a place among the pages. Later: 503 `pulls_full`.
+pub const PULL_PATIENCE: Duration = Duration::from_millis(1500);
+/// Networks in `proxy.trusted`. Above: refused at start.
+pub const PROXIES_MAX: usize = 64;
+/// Bytes of a header of the PROXY protocol behind its first 16. Above: closed.
+pub const PROXY_BYTES_MAX: usize = 4 * KIB;
+/// Bytes read and dropped behind a refusal, so that the peer finds the answer. Above: closed; the answer may be
+/// lost.
+pub const REFUSED_BYTES_MAX: usize = 8 * MIB;
+/// Time in which the bytes behind a refusal are read and dropped. Later: as above.
+pub const REFUSED_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time for a peer to acknowledge sent bytes or to open the window (`TCP_USER_TIMEOUT`), also after the node
 /// let go of the socket. Later: the kernel drops the connection and the bytes.
 pub const KERNEL_UNACKED_AGE_MAX: Duration = Duration::from_secs(30);
@@ -475,7 +495,14 @@ const _: () = {
     assert!(TAIL_MESSAGES_MAX <= STREAM_MESSAGES_MAX);
     assert!(STREAM_MESSAGES_MAX + STREAM_RECALLS_MAX <= RECEIPTS_MAX, "the alive ones keep their receipts");
     assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
-    assert!(PULLS_MAX < HALF_OPEN_MAX as u64, "readers of history leave places for joins");
+    assert!(PULLS_MAX < HALF_OPEN_MAX, "readers of history leave places for joins");
+    assert!(HALF_OPEN_GRACE.as_millis() < FULL_DOOR_GRACE.as_millis());
+    assert!(
+        FULL_DOOR_GRACE.as_millis() < PULL_PATIENCE.as_millis(),
+        "a reader outwaits those that take nothing"
+    );
+    assert!(REQUEST_BYTES_MAX < REFUSED_BYTES_MAX, "a body that is somewhat too large finds its answer");
+    assert!(DEVICE_ROOMS_MAX < ROOMS_MAX, "publishers have a reserve");
     assert!(
         PROGRESS_AGE_MAX.as_millis() < KERNEL_UNACKED_AGE_MAX.as_millis(),
         "a device is told before the kernel cuts the connection"

@@ -62,7 +62,7 @@ impl Node {
         Self {
             shards: peers.map(shard).collect(),
             busy: vec![false; shards],
-            directory: Directory::new(shards, plan.hot_rooms.clone()),
+            directory: Directory::new(shards, plan.home_key, plan.hot_rooms.clone()),
             now,
             devices: Vec::new(),
             ports: writer.ports(),

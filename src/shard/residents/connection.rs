@@ -129,7 +129,7 @@ pub struct Connection<S> {
     /// The rooms that the device may join.
     pub(super) grant: Grant,
     /// A place among the node's connections, given back when the connection is dropped.
-    _seat: Seat,
+    pub(super) seat: Seat,
 }
 
 /// The fate of owed frames when a connection is told to go.
@@ -174,7 +174,7 @@ impl<S: Socket> Connection<S> {
             joins: 0,
             device: 0,
             grant,
-            _seat: seat,
+            seat,
         }
     }
 

@@ -130,6 +130,16 @@ impl<S: Socket> Connections<S> {
         self.waiting.iter().map(|index| (*index, &self.all[*index as usize]))
     }
 
+    /// Up to `most` connections with this share of the seats: first those that take nothing at the moment.
+    pub(super) fn of_share(&self, share: u16, most: u32) -> Vec<u32> {
+        let is_one =
+            |connection: &Connection<S>| connection.seat.share() == share && connection.closing.is_none();
+        let all = self.all.iter().filter_map(|(index, one)| Some((u32::try_from(index).ok()?, one)));
+        let resting = all.filter(|(_, one)| !one.is_waiting());
+        let of_share = self.waiting().chain(resting).filter(|(_, one)| is_one(one));
+        of_share.map(|(index, _)| index).take(most as usize).collect()
+    }
+
     /// Notes a connection that was offered something beside a pass, if it is owed some of it.
     pub(super) fn note_waiting(&mut self, index: u32) {
         if self[index].is_waiting() {

@@ -2,7 +2,6 @@
 
 use super::Residents;
 use super::connection::{Deferred, RoomPlace, Socket};
-use crate::shard::directory;
 use crate::shard::lane::{Control, JoinRefused, Welcome};
 use roomcast_core::fanout::segment::{Entrant, Segment, StreamPlace};
 use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
@@ -29,7 +28,7 @@ impl<S: Socket> Residents<S> {
             "too_many_rooms"
         } else if !connection.grant.covers(room) {
             "room_not_granted"
-        } else if self.lanes.is_overloaded(directory::home(room, self.plan.shards)) {
+        } else if self.lanes.is_overloaded(self.plan.home(room)) {
             "overloaded"
         } else if connection.may_join() {
             return self.send_join(index, room, seen, cursor);
@@ -40,7 +39,7 @@ impl<S: Socket> Residents<S> {
     }
 
     fn send_join(&mut self, index: u32, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>) {
-        let home = directory::home(room, self.plan.shards);
+        let home = self.plan.home(room);
         let segment = self.segments.find(room).unwrap_or_else(|| self.segments.place(room, home));
         self.segments[segment].joining += 1;
         let key = self.connections.key(index);
