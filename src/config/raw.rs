@@ -1,7 +1,7 @@
 //! The configuration as typed: four layers laid over each other key by key, each value with its source.
 //! Unknown keys are refused here. `resolve` checks the values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,17 +25,25 @@ pub(super) enum Spelt {
 }
 
 /// Every key outside `[types]`, in the order of `config/default.toml`.
-pub(super) const KEYS: [(&str, Spelt); 33] = [
+pub(super) const KEYS: [(&str, Spelt); 43] = [
     ("insecure", Spelt::Toml),
+    ("hosts", Spelt::Toml),
     ("viewer.listen", Spelt::Text),
+    ("viewer.insecure", Spelt::Toml),
     ("viewer.heartbeat_ms", Spelt::Toml),
     ("viewer.joins_per_second", Spelt::Toml),
     ("viewer.origins", Spelt::Toml),
     ("publisher.listen", Spelt::Text),
     ("publisher.keys", Spelt::Toml),
+    ("publisher.insecure", Spelt::Toml),
     ("ops.listen", Spelt::Text),
+    ("ops.keys", Spelt::Toml),
+    ("ops.insecure", Spelt::Toml),
     ("proxy.trusted", Spelt::Toml),
     ("auth.device_keys", Spelt::Toml),
+    ("auth.audiences", Spelt::Toml),
+    ("auth.issuers", Spelt::Toml),
+    ("auth.lifetime_max_s", Spelt::Toml),
     ("store.data_dir", Spelt::Text),
     ("store.ephemeral", Spelt::Toml),
     ("shards.count", Spelt::Toml),
@@ -56,10 +64,20 @@ pub(super) const KEYS: [(&str, Spelt); 33] = [
     ("limits.room_messages_per_second", Spelt::Toml),
     ("limits.key_messages_per_second", Spelt::Toml),
     ("limits.outbound_bytes", Spelt::Toml),
+    ("limits.connections", Spelt::Toml),
     ("limits.observe_only", Spelt::Toml),
+    ("drain.notice_ms", Spelt::Toml),
     ("log.format", Spelt::Text),
     ("log.level", Spelt::Text),
 ];
+
+/// True for a key that the node reads at its start alone. Any other key changes with a reload.
+fn needs_restart(key: &str) -> bool {
+    let section = key.split_once('.').map_or("", |(section, _)| section);
+    matches!(section, "store" | "shards" | "proxy")
+        || matches!(key, "viewer.listen" | "viewer.heartbeat_ms" | "publisher.listen" | "ops.listen")
+        || matches!(key, "flush.cpu_share" | "limits.connections" | "log.format")
+}
 
 /// Every key of a table in `[types]`.
 pub(super) fn type_keys() -> impl Iterator<Item = &'static str> + Clone {
@@ -116,6 +134,36 @@ impl Raw {
         raw.lay_flags(args);
         let mistakes = std::mem::take(&mut raw.mistakes);
         (raw, mistakes)
+    }
+
+    /// Gives each key that needs a restart the value that it has in `running`. Returns the keys whose value
+    /// was another one.
+    pub(super) fn keep_what_needs_a_restart(&mut self, running: &Self) -> Vec<&'static str> {
+        let keys = KEYS.iter().map(|(key, _)| *key).filter(|key| needs_restart(key));
+        let mut waiting = Vec::new();
+        for key in keys {
+            if self.entry(key).value != running.entry(key).value {
+                waiting.push(key);
+            }
+            // The source as well: a relative path counts from there.
+            self.keys.insert(key, running.entry(key).clone());
+        }
+        waiting
+    }
+
+    /// The keys whose values differ between two configurations. A type counts as one key.
+    pub(super) fn differing(&self, other: &Self) -> Vec<String> {
+        let keys = KEYS.iter().map(|(key, _)| *key);
+        let keys = keys.filter(|key| self.entry(key).value != other.entry(key).value).map(str::to_owned);
+        let names: BTreeSet<&String> = self.types.keys().chain(other.types.keys()).collect();
+        let types = names.into_iter().filter(|name| {
+            let typed = [self, other].map(|raw| {
+                let keys = raw.types.get(*name).map(|entries| &entries.keys);
+                keys.map(|keys| keys.iter().map(|(key, entry)| (*key, &entry.value)).collect::<Vec<_>>())
+            });
+            typed[0] != typed[1]
+        });
+        keys.chain(types.map(|name| format!("types.{name}"))).collect()
     }
 
     /// The value in force of a key of [`KEYS`].
@@ -268,18 +316,8 @@ impl Raw {
 
 pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
     [
-        "viewer",
-        "publisher",
-        "ops",
-        "proxy",
-        "auth",
-        "store",
-        "shards",
-        "flush",
-        "readable",
-        "limits",
-        "log",
-        "types",
+        "viewer", "publisher", "ops", "proxy", "auth", "store", "shards", "flush", "readable", "limits", "drain",
+        "log", "types",
     ]
     .into_iter()
 }

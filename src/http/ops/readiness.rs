@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use crate::http::accept::Answer;
+use crate::http::accept::{Answer, DescriptorsHeld};
 use crate::http::{JSON, answer};
 use crate::store::health::Trouble;
 use roomcast_core::limits::STORE_CALL_AGE_MAX;
@@ -28,6 +28,9 @@ pub(super) struct Readiness {
     store_failing: Option<StoreFailing>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store_slow: Option<StoreSlow>,
+    /// Descriptors, once none is left for another device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptors: Option<DescriptorsHeld>,
     /// Shards that need a wider window than their rooms may have. Such a shard goes on, with later flushes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards_strained: Vec<ShardStrained>,
@@ -67,7 +70,8 @@ struct StoreSlow {
 }
 
 /// The evidence for the verdict.
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct Signs {
     pub(super) is_draining: bool,
     /// Shard -> answered in time.
@@ -78,6 +82,7 @@ pub(super) struct Signs {
     /// Shard -> the needed window.
     pub(super) windows_needed: Vec<Duration>,
     pub(super) window_max: Duration,
+    pub(super) descriptors: DescriptorsHeld,
     /// Shard -> its step.
     pub(super) steps: Vec<Step>,
 }
@@ -88,7 +93,8 @@ impl Readiness {
     }
 
     pub(super) fn judge(signs: Signs) -> Self {
-        let Signs { is_draining, answering, trouble, under_way, windows_needed, window_max, steps } = signs;
+        let Signs { is_draining, answering, trouble, under_way, windows_needed, .. } = signs;
+        let Signs { window_max, descriptors, steps, .. } = signs;
         let silent = answering.iter().enumerate().filter(|(_, answers)| !**answers);
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
         let store_failing =
@@ -110,12 +116,23 @@ impl Readiness {
             (!shards_silent.is_empty(), "shards_silent"),
             (store_failing.is_some(), "store_failing"),
             (store_slow.is_some(), "store_slow"),
+            (descriptors.is_full(), "connections_full"),
+            (descriptors.are_used_up(), "descriptors_used_up"),
         ]
         .into_iter()
         .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
         .collect();
         let status = if reasons.is_empty() { "ready" } else { "not_ready" };
-        Self { status, reasons, shards_silent, store_failing, store_slow, shards_strained, shards_degraded }
+        Self {
+            status,
+            reasons,
+            shards_silent,
+            store_failing,
+            store_slow,
+            descriptors: (descriptors.is_full() || descriptors.are_used_up()).then_some(descriptors),
+            shards_strained,
+            shards_degraded,
+        }
     }
 
     pub(super) fn into_answer(self) -> Answer {
@@ -152,6 +169,30 @@ mod tests {
         assert_eq!(silent.into_answer().status(), 503);
         let draining = Readiness::judge(Signs { is_draining: true, ..Signs::default() });
         assert_eq!(draining.reasons, ["draining"]);
+    }
+
+    #[test]
+    fn used_up_descriptors_stand_in_the_way_and_the_numbers_are_told() {
+        let descriptors = |connections, connections_max| DescriptorsHeld {
+            connections,
+            connections_max,
+            taken: connections,
+            max: 148,
+        };
+        let free = Readiness::judge(Signs { descriptors: descriptors(19, 20), ..Signs::default() });
+        assert_eq!(free.status, "ready");
+        let full = Readiness::judge(Signs { descriptors: descriptors(20, 20), ..Signs::default() });
+        assert_eq!(full.reasons, ["connections_full", "descriptors_used_up"]);
+        let by_configuration = Readiness::judge(Signs { descriptors: descriptors(10, 10), ..Signs::default() });
+        assert_eq!(by_configuration.reasons, ["connections_full"]);
+        let by_visits = Readiness::judge(Signs {
+            descriptors: DescriptorsHeld { taken: 84, ..descriptors(0, 20) },
+            ..Signs::default()
+        });
+        assert_eq!(by_visits.reasons, ["descriptors_used_up"]);
+        let shown = serde_json::to_value(&full).unwrap();
+        assert_eq!(shown["descriptors"]["connections"], 20, "{shown}");
+        assert_eq!(shown["descriptors"]["connections_max"], 20, "{shown}");
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> 
         RoomSettings::default()
     } else {
         check_json(&parts.headers)?;
-        settings::read(&body, &node.types)?
+        settings::read(&body, &node.in_force().config.types)?
     };
     let share = settings::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {
