@@ -183,7 +183,26 @@ impl Loaded {
         // Once more, since the doors stay where they are: a door that will move to loopback is not there yet,
         // and must not lose its keys.
         let loaded = Self::resolve(raw, Vec::new())?;
-        Ok(Reloaded { loaded, changed, waiting })
+        let opened = self.doors_opened_by(&loaded);
+        if opened.is_empty() { Ok(Reloaded { loaded, changed, waiting }) } else { Err(Mistakes(opened)) }
+    }
+
+    /// A mistake for each door that would lose its last key.
+    fn doors_opened_by(&self, later: &Self) -> Vec<Mistake> {
+        let is_open = |config: &Config| {
+            [config.device_keys.is_open(), config.publisher_keys.is_open(), config.ops_keys.is_open()]
+        };
+        let before = is_open(&self.config);
+        let after = is_open(&later.config);
+        let keys = ["auth.device_keys", "publisher.keys", "ops.keys"];
+        let opened = keys.into_iter().zip(before).zip(after).filter(|((_, before), after)| !before && *after);
+        // An editor or a copy empties the file for a moment. Read then, it would open the doors on loopback.
+        opened
+            .map(|((key, _), _)| {
+                let source = &later.raw.entry(key).source;
+                Mistake::new(source, key, "would lose its last key", "a key; only a restart opens a door")
+            })
+            .collect()
     }
 
     fn resolve(raw: Raw, mut mistakes: Vec<Mistake>) -> Result<Self, Mistakes> {

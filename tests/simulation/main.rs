@@ -26,6 +26,7 @@ mod regressions;
 mod scatter;
 mod socket;
 mod storm;
+mod tokens;
 mod world;
 
 use std::io::Write;
