@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod flush;
+mod lines;
 mod mistake;
 pub mod policy;
 mod raw;
@@ -184,7 +185,11 @@ impl Loaded {
         // and must not lose its keys.
         let loaded = Self::resolve(raw, Vec::new())?;
         let opened = self.doors_opened_by(&loaded);
-        if opened.is_empty() { Ok(Reloaded { loaded, changed, waiting }) } else { Err(Mistakes(opened)) }
+        if opened.is_empty() {
+            Ok(Reloaded { loaded, changed, waiting })
+        } else {
+            Err(Mistakes(loaded.raw.with_lines(opened)))
+        }
     }
 
     /// A mistake for each door that would lose its last key.
@@ -208,7 +213,7 @@ impl Loaded {
     fn resolve(raw: Raw, mut mistakes: Vec<Mistake>) -> Result<Self, Mistakes> {
         match resolve::resolve(&raw, &mut mistakes) {
             Some(config) => Ok(Self { raw, config }),
-            None => Err(Mistakes(mistakes)),
+            None => Err(Mistakes(raw.with_lines(mistakes))),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::args::Args;
+use super::lines::Lines;
 use super::mistake::{Mistake, Source, nearest};
 use super::policy::PolicyField;
 use super::{ENVIRONMENT_PREFIX, OUR_PREFIX, variable};
@@ -107,6 +108,8 @@ pub(super) struct Raw {
     keys: BTreeMap<&'static str, TypedValue>,
     pub(super) types: BTreeMap<String, TypeEntries>,
     mistakes: Vec<Mistake>,
+    /// The lines of the file's keys.
+    lines: Lines,
 }
 
 impl Raw {
@@ -166,6 +169,13 @@ impl Raw {
         keys.chain(types.map(|name| format!("types.{name}"))).collect()
     }
 
+    /// Adds its line to each mistake of the file.
+    pub(super) fn with_lines(&self, mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
+        let in_file = mistakes.iter_mut().filter(|mistake| matches!(mistake.source, Source::File(_)));
+        in_file.for_each(|mistake| mistake.line = self.lines.find(&mistake.key));
+        mistakes
+    }
+
     /// The value in force of a key of [`KEYS`].
     pub(super) fn entry(&self, key: &str) -> &TypedValue {
         self.keys.get(key).expect("config/default.toml has every key; a test holds it to that")
@@ -184,7 +194,10 @@ impl Raw {
 
     /// Lays a whole document. A document with a grammar error is left out.
     fn lay_document(&mut self, text: &str, source: &Source) {
-        let (_, mut troubles) = toml::de::DeTable::parse_recoverable(text);
+        let (table, mut troubles) = toml::de::DeTable::parse_recoverable(text);
+        if *source != Source::Default {
+            self.lines = Lines::of(text, table.get_ref());
+        }
         // Half a file would bring up false mistakes: an unclosed quote hides the keys behind it.
         match toml::from_str::<Table>(text) {
             Ok(table) if troubles.is_empty() => self.lay(&[], Value::Table(table), source),

@@ -472,8 +472,17 @@ impl<'a> Resolver<'a> {
         }
         let given = |key: &str| table.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let kid = given("kid").map(str::to_owned);
-        // With a misspelt key the check below would report a missing one as well.
+        // With a misspelt key the check below would report a missing one as well. What was typed is checked all
+        // the same, each value alone.
         if self.mistakes.len() > before {
+            if given("alg").is_some_and(|alg| !matches!(alg, "HS256" | "EdDSA")) {
+                self.mistaken(source, format!("{at}.alg"), "is not supported", "\"HS256\" or \"EdDSA\"");
+            }
+            let secret = given("secret").map(|secret| DeviceKey::hs256(None, secret.as_bytes()));
+            let public_key = given("public_key").map(|public_key| DeviceKey::eddsa(None, public_key));
+            for bad in [secret, public_key].into_iter().flatten().filter_map(Result::err) {
+                self.mistaken(source, at, "is no key of its algorithm", bad.allowed);
+            }
             return None;
         }
         let made = match (given("alg"), given("secret"), given("secret_file"), given("public_key")) {

@@ -614,3 +614,37 @@ fn a_reload_takes_over_what_it_can_and_names_what_needs_a_restart() {
     assert!(again.changed.is_empty(), "{again:?}");
     assert_eq!(again.waiting, reloaded.waiting, "a restart is still needed");
 }
+
+#[test]
+fn no_mistake_of_a_file_hides_another_one_and_each_has_its_line() {
+    let file = Scratch::holding(
+        "wiever.listen = 'x'\n[viewer]\nlisten = 'nowhere'\nheartbeat_ms = 1\norigins = [\n'https://a.example',\n\
+         'https://b.example/',\n]\n[publisher]\nkeys = ['secret']\n[auth]\n\
+         device_keys = [{ alg = 'RS256', secrt = 'x', public_key = 'y' }]\n[flush]\ngather_ms = 0\n\
+         [types]\npoll = { priority = 'highest', ttl_ms = 1 }\nvote = { class = 'countr', weight = 0 }\n",
+    );
+    let mistakes = Config::load(&args(&["config", "check", file.path()]), variables(&[])).unwrap_err();
+    let found: Vec<(Option<usize>, &str)> =
+        mistakes.0.iter().map(|mistake| (mistake.line, mistake.key.as_str())).collect();
+    for wanted in [
+        (Some(1), "wiever"),
+        (Some(3), "viewer.listen"),
+        (Some(4), "viewer.heartbeat_ms"),
+        (Some(7), "viewer.origins[1]"),
+        (Some(10), "publisher.keys[0]"),
+        (Some(12), "auth.device_keys[0].secrt"),
+        (Some(12), "auth.device_keys[0].alg"),
+        (Some(12), "auth.device_keys[0]"),
+        (Some(14), "flush.gather_ms"),
+        (Some(16), "types.poll"),
+        (Some(16), "types.poll.priority"),
+        (Some(16), "types.poll.ttl_ms"),
+        (Some(17), "types.vote.class"),
+        (Some(17), "types.vote.weight"),
+    ] {
+        assert!(found.contains(&wanted), "{wanted:?} in {found:?}");
+    }
+    assert_eq!(found.len(), 14, "{found:?}");
+    let text = mistakes.to_string();
+    assert!(text.contains(&format!("{}:14: flush.gather_ms: 0 is not allowed", file.path())), "{text}");
+}

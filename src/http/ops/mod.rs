@@ -11,8 +11,8 @@ use hyper::{HeaderMap, Method, StatusCode};
 
 use crate::clock::{self, node_cpu};
 use crate::config::Config;
-use crate::metrics::DoorName;
-use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+use crate::metrics::{DoorName, LimitsHeld};
+use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX};
 
 use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
@@ -58,11 +58,19 @@ impl OperatorDoor {
 
     fn metrics(&self) -> Answer {
         const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        let Node { metrics, store, shards, .. } = &*self.node;
+        let Node { metrics, store, shards, descriptors, .. } = &*self.node;
         // These gauges cost a system call or a lock, so they are refreshed per scrape and not per second.
         metrics.hot(shards.hot_rooms());
         metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(clock::now()));
         metrics.show_process(node_cpu(), resident_bytes());
+        let held = descriptors.held();
+        metrics.show_limits(&LimitsHeld {
+            connections_max: held.connections_max,
+            descriptors: held.taken,
+            descriptors_max: held.max,
+            store_bytes_max: STORE_BYTES_MAX,
+            outbound_owed_max: shards.board().owed_max(),
+        });
         answer(StatusCode::OK, TEXT, metrics.render().into())
     }
 }
