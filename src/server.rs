@@ -20,13 +20,13 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::Config;
-use crate::http::{InForce, Node, Stage};
 use crate::http::accept::places::Places;
 use crate::http::accept::{Descriptors, Door, Doorway, accept, stopped};
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
 use crate::http::viewer::ViewerDoor;
 use crate::http::viewer::admission::Admission;
+use crate::http::{InForce, Node, Stage};
 use crate::metrics::{DoorName, Metrics};
 use crate::seat::Seats;
 use crate::shard::handle::Shards;

@@ -62,7 +62,8 @@ async fn a_hangup_changes_keys_types_and_limits_and_costs_no_device_its_connecti
          [limits]\nroom_messages_per_second = 1\n[viewer]\norigins = ['https://shop.example']"
     ));
     node.signal(Signal::HUP);
-    until("the new key", async || (status_with(doors.publisher_door(), "key").await != 401).then_some(())).await;
+    until("the new key", async || (status_with(doors.publisher_door(), "key").await != 401).then_some(()))
+        .await;
     assert_eq!(status_with(doors.publisher_door(), "secret").await, 401, "the old key is no key any more");
     let headers = [("content-type", "application/json"), ("authorization", "Bearer key")];
     let publish = async |room: &str, body: &[u8]| {
@@ -116,8 +117,11 @@ async fn a_door_does_not_lose_its_keys_before_it_has_moved_to_loopback(shards: u
     // The flags of the test's node name doors on loopback, so this one takes its doors from its file alone.
     let listen = "listen = '0.0.0.0:0'";
     file.holds(&format!("[publisher]\n{listen}\nkeys = ['{SECRET_HASH}']\ninsecure = false"));
-    command.args(["-c", "exec \"$0\" --config \"$1\" --viewer-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0 \
-        --shards \"$2\" --ephemeral"]);
+    command.args([
+        "-c",
+        "exec \"$0\" --config \"$1\" --viewer-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0 \
+        --shards \"$2\" --ephemeral",
+    ]);
     command.arg(env!("CARGO_BIN_EXE_roomcast")).arg(&file.0).arg(shards.to_string());
     let node = Process::as_typed(command).await;
     let door = Door(([127, 0, 0, 1], node.doors.publisher.port()).into());
@@ -143,17 +147,16 @@ async fn used_up_descriptors_are_told_by_readiness(shards: usize) {
     assert_eq!(full["reasons"], json!(["connections_full", "descriptors_used_up"]), "{full}");
     assert_eq!((&full["descriptors"]["connections"], &full["descriptors"]["max"]), (&json!(20), &json!(148)));
     devices.pop().unwrap().close().await;
-    until("a free place", async || {
-        (doors.ops_door().get("/readyz").await.status == 200).then_some(())
-    })
-    .await;
+    until("a free place", async || (doors.ops_door().get("/readyz").await.status == 200).then_some(())).await;
 }
 
 #[test]
 fn a_node_with_too_few_descriptors_does_not_start_and_says_how_many_it_needs() {
     let start = |descriptors: u32, connections: &str| {
-        let script = format!("ulimit -n {descriptors}; exec \"$0\" --ephemeral --viewer-listen 127.0.0.1:0 \
-            --publisher-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0");
+        let script = format!(
+            "ulimit -n {descriptors}; exec \"$0\" --ephemeral --viewer-listen 127.0.0.1:0 \
+            --publisher-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0"
+        );
         let mut shell = Command::new("sh");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_roomcast")]);
         shell.env("ROOMCAST__LIMITS__CONNECTIONS", connections).stdout(Stdio::null());

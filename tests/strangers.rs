@@ -22,7 +22,10 @@ async fn outcome(door: Door, method: &str, path: &str, lines: &str) -> (u16, Str
     let request = format!("{method} {path} HTTP/1.1\r\n{lines}connection: close\r\n\r\n");
     let answer = door.say(request.as_bytes()).await.unwrap();
     let is_problem = answer.status >= 400;
-    (answer.status, if is_problem { answer.json()["code"].as_str().unwrap().to_owned() } else { String::new() })
+    (
+        answer.status,
+        if is_problem { answer.json()["code"].as_str().unwrap().to_owned() } else { String::new() },
+    )
 }
 
 async fn an_open_door_answers_no_stranger_s_page(shards: usize) {

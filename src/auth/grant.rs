@@ -86,7 +86,9 @@ mod tests {
     fn no_pattern_reaches_into_another_one() {
         let room = |name| RoomName::parse(name).unwrap();
         let grant = Grant::of_token(1, &["a\nb".to_owned(), "c".to_owned(), "d*".to_owned()]);
-        for (name, covered) in [("a", false), ("b", false), ("c", true), ("cd", false), ("d", true), ("de", true)] {
+        for (name, covered) in
+            [("a", false), ("b", false), ("c", true), ("cd", false), ("d", true), ("de", true)]
+        {
             assert_eq!(grant.covers(&room(name)), covered, "{name}");
         }
         assert!(!Grant::of_token(1, &[]).covers(&room("c")), "nothing is granted");

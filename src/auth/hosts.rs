@@ -108,7 +108,9 @@ mod tests {
             assert!(!hosts.are_reached_by(foreign, door), "{foreign}");
             assert!(!hosts.serve_page(&format!("https://{foreign}"), door), "{foreign}");
         }
-        for foreign in ["null", "", "localhost", "file://", "ftp://localhost", "http://localhost@evil.example"] {
+        for foreign in
+            ["null", "", "localhost", "file://", "ftp://localhost", "http://localhost@evil.example"]
+        {
             assert!(!hosts.serve_page(foreign, door), "{foreign}");
         }
     }

@@ -8,9 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use roomcast_core::limits::{
-    SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TOKEN_ROOMS_MAX, TOKEN_SKEW,
-};
+use roomcast_core::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TOKEN_ROOMS_MAX, TOKEN_SKEW};
 use serde::Deserialize;
 use tracing::debug;
 

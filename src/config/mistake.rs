@@ -92,7 +92,14 @@ impl Mistake {
         allowed: impl Into<String>,
     ) -> Self {
         let source = source.clone();
-        Self { source, key: key.into(), wrong: wrong.into(), allowed: allowed.into(), meant: None, line: None }
+        Self {
+            source,
+            key: key.into(),
+            wrong: wrong.into(),
+            allowed: allowed.into(),
+            meant: None,
+            line: None,
+        }
     }
 
     /// Adds a guess at the intended key or word.

@@ -329,8 +329,19 @@ impl Raw {
 
 pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
     [
-        "viewer", "publisher", "ops", "proxy", "auth", "store", "shards", "flush", "readable", "limits", "drain",
-        "log", "types",
+        "viewer",
+        "publisher",
+        "ops",
+        "proxy",
+        "auth",
+        "store",
+        "shards",
+        "flush",
+        "readable",
+        "limits",
+        "drain",
+        "log",
+        "types",
     ]
     .into_iter()
 }

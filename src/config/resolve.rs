@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::auth::{
-    BearerKeys, DeviceKey, DeviceKeys, Expected, Hosts, KeyHash, Network, Origins, Proxies,
-};
+use crate::auth::{BearerKeys, DeviceKey, DeviceKeys, Expected, Hosts, KeyHash, Network, Origins, Proxies};
 use roomcast_core::now::millis;
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::{Quotas, RoomRules, RoomSettings};
@@ -24,9 +22,10 @@ use super::mistake::{Mistake, Source, nearest};
 use super::raw::{Raw, TypedValue};
 use super::{Config, Insecure, Log, LogFormat};
 use roomcast_core::limits::{
-    CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
+    BEARER_KEYS_MAX, CLAIM_VALUES_MAX, CONNECTIONS_MOST, CPU_SHARES, DEVICE_KEYS_MAX, DRAIN_NOTICE,
+    DRAIN_NOTICE_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOSTS_MAX, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
     JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, OUTBOUND_BYTES_LEAST, OUTBOUND_BYTES_MOST, PROXIES_MAX,
-    BEARER_KEYS_MAX, CLAIM_VALUES_MAX, CONNECTIONS_MOST, DRAIN_NOTICE, DRAIN_NOTICE_MAX, HOSTS_MAX, TOKEN_LIFETIME_LEAST, TOKEN_LIFETIME_MOST, RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
+    RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX, TOKEN_LIFETIME_LEAST, TOKEN_LIFETIME_MOST,
 };
 
 /// The keys of an entry of `auth.device_keys`.
@@ -563,7 +562,13 @@ impl<'a> Resolver<'a> {
         let Insecure { viewer, publisher, ops } = config.insecure;
         for (section, address, is_open, keys, insecure) in [
             ("viewer", config.viewer_listen, config.device_keys.is_open(), "auth.device_keys", viewer),
-            ("publisher", config.publisher_listen, config.publisher_keys.is_open(), "publisher.keys", publisher),
+            (
+                "publisher",
+                config.publisher_listen,
+                config.publisher_keys.is_open(),
+                "publisher.keys",
+                publisher,
+            ),
             ("ops", config.ops_listen, config.ops_keys.is_open(), "ops.keys", ops),
         ] {
             let insecure_key = format!("{section}.insecure");

@@ -29,9 +29,10 @@ impl Resolver<'_> {
         let class = self.class(name, entries);
         // Built-in keys are meant for the built-in class. With another class, a built-in type is like any
         // other type.
-        let keeps_built_in = entries.built_in_class.as_ref().is_none_or(|built_in| {
-            class.is_none_or(|class| built_in.as_str() == Some(class.name()))
-        });
+        let keeps_built_in = entries
+            .built_in_class
+            .as_ref()
+            .is_none_or(|built_in| class.is_none_or(|class| built_in.as_str() == Some(class.name())));
         let entry = |field: PolicyField| {
             let entry = entries.keys.get(field.name())?;
             (keeps_built_in || entry.source != Source::Default).then_some(entry)

@@ -18,7 +18,9 @@ use crate::auth::Hosts;
 /// 421 `host_not_allowed`.
 pub(super) fn check_own_host(headers: &HeaderMap, hosts: &Hosts, door: IpAddr) -> Result<(), Problem> {
     // Only HTTP/1.0 has no Host, and no browser speaks it.
-    if !headers.contains_key(HOST) || only(headers, &HOST).is_some_and(|host| hosts.are_reached_by(host, door)) {
+    if !headers.contains_key(HOST)
+        || only(headers, &HOST).is_some_and(|host| hosts.are_reached_by(host, door))
+    {
         return Ok(());
     }
     Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed")
@@ -33,7 +35,9 @@ pub(super) fn check_own_host(headers: &HeaderMap, hosts: &Hosts, door: IpAddr) -
 /// 421 `host_not_allowed`, 403 `origin_not_allowed`.
 pub(super) fn check_not_foreign(headers: &HeaderMap, hosts: &Hosts, door: IpAddr) -> Result<(), Problem> {
     check_own_host(headers, hosts, door)?;
-    if !headers.contains_key(ORIGIN) || only(headers, &ORIGIN).is_some_and(|page| hosts.serve_page(page, door)) {
+    if !headers.contains_key(ORIGIN)
+        || only(headers, &ORIGIN).is_some_and(|page| hosts.serve_page(page, door))
+    {
         return Ok(());
     }
     Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed")

@@ -33,8 +33,8 @@ use crate::shard::handle::{Answered, Shards, Unanswered};
 use crate::store::health::Health;
 use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
 
-use accept::{Answer, Descriptors};
 use accept::places::Places;
+use accept::{Answer, Descriptors};
 use problem::Problem;
 use publisher::key_limits::KeyLimits;
 use viewer::admission::Admission;

@@ -610,7 +610,10 @@ fn a_reload_takes_over_what_it_can_and_names_what_needs_a_restart() {
     let again = reloaded.loaded.reload(&line, variables(&[])).unwrap();
     std::fs::write(file.path(), "").unwrap();
     let emptied = reloaded.loaded.reload(&line, variables(&[])).unwrap_err();
-    assert_eq!(told(&emptied), ["publisher.keys: would lose its last key; allowed: a key; only a restart opens a door"]);
+    assert_eq!(
+        told(&emptied),
+        ["publisher.keys: would lose its last key; allowed: a key; only a restart opens a door"]
+    );
     assert!(again.changed.is_empty(), "{again:?}");
     assert_eq!(again.waiting, reloaded.waiting, "a restart is still needed");
 }

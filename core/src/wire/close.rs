@@ -124,9 +124,12 @@ impl CloseReason {
                 let cause = "the room's reliable stream became known, or is another, since the welcome";
                 Row::new(Some(4004), SOON, Debug, cause)
             }
-            Self::TokenExpired => {
-                Row::new(Some(4005), SOON, Debug, "its token ended, and it sent no fresh one; it needs one to come back")
-            }
+            Self::TokenExpired => Row::new(
+                Some(4005),
+                SOON,
+                Debug,
+                "its token ended, and it sent no fresh one; it needs one to come back",
+            ),
             Self::Crowded => {
                 let cause = "the node is full, and the device's address holds most places";
                 Row::new(Some(1013), SPREAD, Debug, cause)

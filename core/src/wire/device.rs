@@ -379,7 +379,9 @@ mod tests {
         assert_eq!(refused(r#"{"kind":"shout"}"#), ("unknown_kind", "kind"));
         assert_eq!(refused(r#"{"kind":"join"}"#), ("bad_room", "room"));
         assert_eq!(refused(r#"{"kind":"leave","room":"a/b"}"#), ("bad_room", "room"));
-        for no_token in [r#"{"kind":"token"}"#, r#"{"kind":"token","token":""}"#, r#"{"kind":"token","token":7}"#] {
+        for no_token in
+            [r#"{"kind":"token"}"#, r#"{"kind":"token","token":""}"#, r#"{"kind":"token","token":7}"#]
+        {
             assert_eq!(refused(no_token), ("bad_frame", "token"), "{no_token}");
         }
         assert_eq!(refused(r#"{"kind":"join","room":"r","cursor":"7"}"#), ("bad_cursor", "cursor"));

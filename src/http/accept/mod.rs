@@ -22,9 +22,9 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::Extensions;
 use hyper::server::conn::http1;
-use serde::Serialize;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Response, StatusCode};
+use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -36,9 +36,8 @@ use crate::clock;
 use crate::metrics::{DoorName, Dropped, Metrics};
 use crate::seat::{Address, Seat, Seats};
 use roomcast_core::limits::{
-    DESCRIPTORS_KEPT,
-    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HANDSHAKE_AGE_MAX,
-    HEAD_BYTES_MAX, PROXY_BYTES_MAX,
+    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DESCRIPTORS_KEPT, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER,
+    HANDSHAKE_AGE_MAX, HEAD_BYTES_MAX, PROXY_BYTES_MAX,
 };
 
 use super::problem::Problem;

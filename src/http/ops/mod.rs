@@ -15,8 +15,8 @@ use crate::metrics::{DoorName, LimitsHeld};
 use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX};
 
 use super::accept::{Answer, Door, Request};
-use super::problem::Problem;
 use super::foreign::check_not_foreign;
+use super::problem::Problem;
 use super::request::{check_head, only};
 use super::{Node, answer, answer_json};
 

@@ -183,7 +183,8 @@ mod tests {
         assert_eq!(free.status, "ready");
         let full = Readiness::judge(Signs { descriptors: descriptors(20, 20), ..Signs::default() });
         assert_eq!(full.reasons, ["connections_full", "descriptors_used_up"]);
-        let by_configuration = Readiness::judge(Signs { descriptors: descriptors(10, 10), ..Signs::default() });
+        let by_configuration =
+            Readiness::judge(Signs { descriptors: descriptors(10, 10), ..Signs::default() });
         assert_eq!(by_configuration.reasons, ["connections_full"]);
         let by_visits = Readiness::judge(Signs {
             descriptors: DescriptorsHeld { taken: 84, ..descriptors(0, 20) },

@@ -10,8 +10,8 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::{HeaderMap, Method};
 use hyper::header::AUTHORIZATION;
+use hyper::{HeaderMap, Method};
 
 use crate::config::Config;
 use crate::metrics::DoorName;
@@ -19,8 +19,8 @@ use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX
 
 use super::Node;
 use super::accept::{Answer, Door, Request};
-use super::problem::Problem;
 use super::foreign::check_not_foreign;
+use super::problem::Problem;
 use super::request::{Query, check_head, only};
 use super::routes::{Part, Route, offset, room_name};
 

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 
-use crate::clock;
 use super::key_limits::KeyLimits;
+use crate::clock;
 use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
 use crate::http::request::{body_encoding, read_body};

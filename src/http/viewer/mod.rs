@@ -30,8 +30,8 @@ use roomcast_core::room::id::RoomName;
 use super::Node;
 use super::accept::paced::PacedStream;
 use super::accept::{Answer, Door, Request, visitor};
-use super::problem::Problem;
 use super::foreign::check_own_host;
+use super::problem::Problem;
 use super::request::{Query, check_head};
 use super::routes::{Part, Route, room_name};
 
@@ -137,7 +137,8 @@ impl ViewerDoor {
         subprotocol: Option<&Subprotocol<'_>>,
     ) -> Result<Grant, Problem> {
         let token = token(&head.headers, subprotocol, Query::of(&head.uri))?;
-        let grant = self.node.in_force().config.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
+        let grant =
+            self.node.in_force().config.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
         if grant.covers(room) { Ok(grant) } else { Err(Refused::RoomNotGranted.into()) }
     }
 }
