@@ -97,7 +97,7 @@ async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
     };
     let _ = say(io::stdout(), &server.doors());
     while signals.is_reload().await {
-        loaded = reload_configuration(args, loaded, &server, &level).await;
+        loaded = Box::pin(reload_configuration(args, loaded, &server, &level)).await;
     }
     tokio::select! {
         () = server.drain() => ExitCode::SUCCESS,

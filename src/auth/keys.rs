@@ -1,4 +1,5 @@
-//! Bearer keys of publishers and operators: the configured hashes, and the check of an `Authorization` header against all of them.
+//! Bearer keys of publishers and operators: the configured hashes, and the check of an `Authorization` header
+//! against all of them.
 
 use std::fmt;
 use std::sync::Arc;

@@ -121,7 +121,7 @@ impl RoomRules {
     /// to the room by a publisher, and stays.
     #[must_use]
     pub fn following(self, from: &Self, to: &Self) -> Self {
-        fn follow<T: PartialEq>(own: T, from: T, to: T) -> T {
+        fn follow<T: PartialEq + Copy>(own: T, from: T, to: T) -> T {
             if own == from { to } else { own }
         }
         Self {
