@@ -1,4 +1,4 @@
-//! The `roomcast` program: arguments → configuration → server → signal → drain.
+//! The `roomcast` program: arguments → configuration → server → signals → drain.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -6,9 +6,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use roomcast::config::args::{Args, Command, Look};
-use roomcast::config::{self, Config, Log, LogFormat};
+use roomcast::config::{self, Loaded, Log, LogFormat, Reloaded};
 use roomcast::server::{Server, StartError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt, reload};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,7 +34,7 @@ fn main() -> ExitCode {
     };
     let show = |text: String| say(io::stdout(), &text);
     let done = match args.asked() {
-        Command::Serve => Config::load(&args, config::environment()).map(serve),
+        Command::Serve => return serve(&args),
         Command::Config(Look::Check { .. }) => config::check(&args, config::environment()).map(show),
         Command::Config(Look::Print { .. }) => config::print(&args, config::environment()).map(show),
     };
@@ -41,42 +46,101 @@ fn refuse(why: impl Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(config: Config) -> ExitCode {
-    log(config.log);
+fn serve(args: &Args) -> ExitCode {
     // A runtime of its own: the server's threads end with the drain, and a second signal must be heard until
     // then.
-    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let started = signals.map_err(StartError::from).and_then(|signals| Ok((signals, Server::start(config)?)));
-    match started {
-        Ok((signals, server)) => signals.block_on(until_told_to_stop(server)),
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(StartError::from) {
+        Ok(runtime) => runtime.block_on(serve_until_told_to_stop(args)),
         Err(error) => refuse(error, CANNOT_START),
     }
 }
 
-/// Waits for the first signal, and drains. A second signal ends the drain.
-async fn until_told_to_stop(server: Server) -> ExitCode {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return ExitCode::from(CANNOT_START);
-    };
-    let _ = say(io::stdout(), &server.doors());
-    tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
-    tokio::select! {
-        () = server.drain() => ExitCode::SUCCESS,
-        _ = term.recv() => ExitCode::from(CUT_SHORT),
-        _ = int.recv() => ExitCode::from(CUT_SHORT),
+/// The signals that a node obeys.
+struct Signals {
+    reload: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next signal. True for a reload.
+    async fn is_reload(&mut self) -> bool {
+        tokio::select! {
+            _ = self.reload.recv() => true,
+            _ = self.term.recv() => false,
+            _ = self.int.recv() => false,
+        }
     }
 }
 
-fn log(log: Log) {
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(log.level)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
+/// Serves until the first signal to stop, and drains. A second signal ends the drain.
+async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
+    // Caught first: a reload that comes during the start would kill the process.
+    let Ok(mut signals) = Signals::catch() else { return ExitCode::from(CANNOT_START) };
+    let mut loaded = match Loaded::load(args, config::environment()) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return refuse(mistakes, BAD_CONFIGURATION),
+    };
+    let level = log(loaded.config.log);
+    let server = match Server::start(loaded.config.clone()) {
+        Ok(server) => server,
+        Err(error) => return refuse(error, CANNOT_START),
+    };
+    let _ = say(io::stdout(), &server.doors());
+    while signals.is_reload().await {
+        loaded = Box::pin(reload_configuration(args, loaded, &server, &level)).await;
     }
+    tokio::select! {
+        () = server.drain() => ExitCode::SUCCESS,
+        _ = signals.term.recv() => ExitCode::from(CUT_SHORT),
+        _ = signals.int.recv() => ExitCode::from(CUT_SHORT),
+    }
+}
+
+/// Loads the configuration again, and has the server take it over. Returns the configuration in force.
+async fn reload_configuration(args: &Args, running: Loaded, server: &Server, level: &LogLevel) -> Loaded {
+    let Reloaded { loaded, changed, waiting } = match running.reload(args, config::environment()) {
+        Ok(reloaded) => reloaded,
+        Err(mistakes) => {
+            for mistake in mistakes.0 {
+                error!(%mistake, "the configuration is not reloaded");
+            }
+            return running;
+        }
+    };
+    let new_level = LevelFilter::from_level(loaded.config.log.level);
+    if level.modify(|level| *level = new_level).is_err() {
+        warn!("the log keeps its level");
+    }
+    server.reconfigure(loaded.config.clone()).await;
+    info!(changed = changed.join(", "), "the configuration is reloaded");
+    for key in waiting {
+        warn!(key, "this key changed and needs a restart; its old value stays in force");
+    }
+    loaded
+}
+
+/// The way to change the level of the log.
+type LogLevel = reload::Handle<LevelFilter, Registry>;
+
+fn log(log: Log) -> LogLevel {
+    let (level, handle) = reload::Layer::new(LevelFilter::from_level(log.level));
+    let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
+    let log_of_level = tracing_subscriber::registry().with(level);
+    match log.format {
+        LogFormat::Text => log_of_level.with(lines).init(),
+        LogFormat::Json => log_of_level.with(lines.json()).init(),
+    }
+    handle
 }
 
 /// Writes `text`, and returns a failure if the pipe is closed. A closed pipe must not stop a server.

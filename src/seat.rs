@@ -165,6 +165,12 @@ impl Seats {
         is_first.then(|| GiveWay { share: u16::try_from(share).unwrap_or_default(), connections })
     }
 
+    /// The number of places, taken or free.
+    #[must_use]
+    pub fn seats_max(&self) -> u64 {
+        self.seats_max
+    }
+
     /// The number of taken places. It may exceed the limit for a moment, while a refused caller gives its
     /// place back.
     #[must_use]

@@ -5,41 +5,40 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::Config;
-use crate::http::Node;
 use crate::http::accept::places::Places;
 use crate::http::accept::{Descriptors, Door, Doorway, accept, stopped};
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
-use crate::http::publisher::key_limits::KeyLimits;
 use crate::http::viewer::ViewerDoor;
 use crate::http::viewer::admission::Admission;
+use crate::http::{InForce, Node, Stage};
 use crate::metrics::{DoorName, Metrics};
 use crate::seat::Seats;
 use crate::shard::handle::Shards;
 use crate::store::Store;
-use crate::store::health::Health;
 use crate::store::memory::Memory;
 use crate::store::redb::{OpenError, Redb};
 use crate::store::writer::StoreHandle;
 use roomcast_core::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, PULLS_MAX, STORE_BYTES_MAX,
+    LISTEN_BACKLOG, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
 };
+use roomcast_core::now::millis;
 
 /// Time between two foldings of histogram observations into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -62,6 +61,17 @@ pub enum StartError {
     /// The doors' runtime could not be built.
     #[error("cannot start the doors: {0}")]
     Runtime(#[from] io::Error),
+    /// The process may open too few descriptors.
+    #[error(
+        "the limit of open files is {limit}, and this configuration needs {needed}: raise it (ulimit -n, or \
+         LimitNOFILE= in a unit), or lower limits.connections"
+    )]
+    Descriptors {
+        /// The limit in force.
+        limit: u64,
+        /// The least limit with which the node would start.
+        needed: u64,
+    },
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -94,6 +104,8 @@ impl Server {
     /// # Errors
     /// [`StartError`]; then no port is held and no thread runs.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let descriptors_max = descriptors();
+        let connections_max = places(descriptors_max, config.connections)?;
         let viewer = Bound::at(DoorName::Viewer, config.viewer_listen)?;
         let publisher = Bound::at(DoorName::Publisher, config.publisher_listen)?;
         let ops = Bound::at(DoorName::Operator, config.ops_listen)?;
@@ -108,13 +120,23 @@ impl Server {
             None => Box::new(Memory::new(STORE_BYTES_MAX)),
         };
         let (shards, threads, store) = Shards::start(&config, store, &metrics)?;
-        let descriptors_max = descriptors();
-        let seats = Seats::shared(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
+        let seats = Seats::shared(connections_max);
         let proxies = Arc::new(config.proxies.clone());
-        let node = Arc::new(node(config, shards, seats.clone(), Arc::clone(&store.health), metrics.clone()));
+        warn_of_open_doors(&config);
+        let descriptors = Descriptors::new(seats.clone(), descriptors_max);
+        let node = Arc::new(Node {
+            shards,
+            admission: Mutex::new(Admission::new(config.joins_per_second, clock::now().instant)),
+            in_force: RwLock::new(Arc::new(InForce::new(config))),
+            seats,
+            descriptors: descriptors.clone(),
+            store: Arc::clone(&store.health),
+            pulls: Places::new(PULLS_MAX),
+            metrics: metrics.clone(),
+            stage: AtomicU8::new(Stage::Serving as u8),
+        });
 
         let (stop_doors, stop) = watch::channel(false);
-        let descriptors = Descriptors::new(seats, descriptors_max);
         let doorway = Doorway { metrics, descriptors, proxies, stop };
         {
             // Sockets register with the runtime that is entered.
@@ -150,14 +172,27 @@ impl Server {
         )
     }
 
-    /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails and publishes are refused at once; buffers
-    /// flush and devices hear `bye`; the doors stop after the shards, so publishers and balancers are
-    /// answered throughout; the store stops last.
+    /// Takes over a configuration, but for the keys that need a restart.
+    pub async fn reconfigure(&self, config: Config) {
+        warn_of_open_doors(&config);
+        if timeout(SHARD_ANSWER_AGE_MAX, self.node.shards.follow(&config)).await.is_err() {
+            warn!("a shard is silent, and will follow the new configuration later or not at all");
+        }
+        self.node.reconfigure(config);
+    }
+
+    /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails at once. After the notice, publishes are
+    /// refused; buffers flush and devices hear `bye`; the doors stop after the shards, so publishers and
+    /// balancers are answered throughout; the store stops last.
     pub async fn drain(mut self) {
-        self.node.draining.store(true, Ordering::Relaxed);
+        let notice = self.node.in_force().config.drain_notice;
+        self.node.begin(Stage::Leaving);
         self.node.metrics.draining();
-        info!(connections = self.node.seats.taken(), "draining");
-        let shards_age_max = DRAIN_AGE_MAX.saturating_sub(DOORS_LINGER * 2);
+        info!(connections = self.node.seats.taken(), notice_ms = millis(notice), "draining");
+        // A balancer asks every few seconds. Until it has asked, its devices are still served here.
+        sleep(notice).await;
+        self.node.begin(Stage::Draining);
+        let shards_age_max = DRAIN_AGE_MAX.saturating_sub(notice + DOORS_LINGER * 2);
         if timeout(shards_age_max, self.node.shards.drain()).await.is_err() {
             warn!(connections = self.node.seats.taken(), "the drain took too long; connections are cut");
         }
@@ -198,24 +233,27 @@ impl Drop for Server {
     }
 }
 
-fn node(config: Config, shards: Shards, seats: Seats, store: Arc<Health>, metrics: Metrics) -> Node {
-    let now = clock::now().instant;
-    let mut key_limits = KeyLimits::new(config.key_messages_per_second, config.publisher_keys.count(), now);
-    key_limits.observe_only = config.flush.observe_only;
-    Node {
-        shards,
-        window_max: config.flush.window_max(),
-        types: config.types,
-        key_limits,
-        publisher_keys: config.publisher_keys,
-        device_keys: config.device_keys,
-        origins: config.origins,
-        admission: Mutex::new(Admission::new(config.joins_per_second, now)),
-        seats,
-        store,
-        pulls: Places::new(PULLS_MAX),
-        metrics,
-        draining: AtomicBool::new(false),
+/// The places for devices under a limit of descriptors. `asked` is the least number that the configuration
+/// asks for.
+fn places(limit: u64, asked: Option<u64>) -> Result<u64, StartError> {
+    // A node without a place for a device would start, answer every join with 503, and look well.
+    let needed = DESCRIPTORS_KEPT + asked.unwrap_or(1);
+    if limit < needed {
+        return Err(StartError::Descriptors { limit, needed });
+    }
+    Ok(asked.unwrap_or(limit - DESCRIPTORS_KEPT))
+}
+
+/// Writes a line for each door off loopback that asks nobody for a key.
+fn warn_of_open_doors(config: &Config) {
+    for (door, address, is_open) in [
+        (DoorName::Viewer, config.viewer_listen, config.device_keys.is_open()),
+        (DoorName::Publisher, config.publisher_listen, config.publisher_keys.is_open()),
+        (DoorName::Operator, config.ops_listen, config.ops_keys.is_open()),
+    ] {
+        if is_open && !address.ip().to_canonical().is_loopback() {
+            warn!(door = door.name(), %address, "the door is open to everybody who reaches it: it has no keys");
+        }
     }
 }
 

@@ -14,6 +14,7 @@ one_and_four_shards!(
     a_draining_node_refuses_and_says_so_until_it_is_gone,
     a_device_that_takes_nothing_does_not_hold_the_drain_up,
     a_signal_drains_the_process_and_it_exits_with_0,
+    a_leaving_node_serves_on_while_balancers_are_told,
     a_second_signal_stops_the_process_at_once,
 );
 
@@ -146,4 +147,23 @@ async fn a_second_signal_stops_the_process_at_once(shards: usize) {
     process.signal(Signal::TERM);
     assert_eq!(process.exit_code().await, Some(3), "cut short, and said so");
     drop(lingering);
+}
+
+async fn a_leaving_node_serves_on_while_balancers_are_told(shards: usize) {
+    let node = Node::with(shards, &[("DRAIN__NOTICE_MS", "1500")]);
+    let doors = node.doors;
+    let mut early = Device::join(&doors, "r1", Encoding::Json).await;
+    let draining = tokio::spawn(node.server.drain());
+    let told = until("the notice", async || {
+        Some(doors.ops_door().get("/readyz").await).filter(|answer| answer.status == 503)
+    });
+    assert_eq!(told.await.json()["reasons"], json!(["draining"]));
+    let mut late = Device::join(&doors, "r1", Encoding::Proto).await;
+    doors.chat("r1", 0..1).await;
+    assert_eq!((early.numbers(1).await, late.numbers(1).await), (vec![0], vec![0]));
+    for device in [&mut early, &mut late] {
+        hears_goodbye(device).await;
+    }
+    drop((early, late));
+    support::comes("the end of the drain", draining).await.unwrap();
 }

@@ -311,8 +311,12 @@ pub const REFRESH_HISTORY_BYTES_MAX: usize = 2 * HISTORY_PIECE_BYTES_MAX;
 pub const HISTORY_QUEUED_BYTES_MAX: u64 = 8 * 1024;
 /// Default of `viewer.heartbeat_ms`. A device silent for 2.5 heartbeats is closed.
 pub const HEARTBEAT: Duration = Duration::from_millis(25_000);
-/// Longest time of a drain.
+/// Longest time of a drain, the notice before it included.
 pub const DRAIN_AGE_MAX: Duration = Duration::from_secs(30);
+/// Default of `drain.notice_ms` off loopback: balancers ask every few seconds.
+pub const DRAIN_NOTICE: Duration = Duration::from_secs(5);
+/// Longest `drain.notice_ms`; the rest of the drain needs its time. Above: refused at start.
+pub const DRAIN_NOTICE_MAX: Duration = Duration::from_secs(20);
 /// Time within which the devices of a draining node come back elsewhere, as told in `bye`.
 pub const RECONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// Time within which a device comes back after a close of this device alone.
@@ -387,8 +391,14 @@ pub const BATCH_BYTES_MAX: usize = MIB;
 pub const DIRECT_MEMBERS_MAX: u64 = 1_000_000;
 /// Longest spacing of early flushes. Above: refused at start, or 400.
 pub const URGENT_SPACING_MAX: Duration = Duration::from_secs(10);
-/// Publisher keys in force together: the present key and the next. Above: refused at start.
-pub const PUBLISHER_KEYS_MAX: usize = 2;
+/// Bearer keys of a door in force together: the present key and the next. Above: refused at start.
+pub const BEARER_KEYS_MAX: usize = 2;
+/// Names of hosts for doors without keys. Above: refused at start.
+pub const HOSTS_MAX: usize = 64;
+/// Audiences, and issuers, of device tokens. Above: refused at start.
+pub const CLAIM_VALUES_MAX: usize = 16;
+/// Largest `limits.connections`. Above: refused at start.
+pub const CONNECTIONS_MOST: u64 = 10_000_000;
 /// Keys for device tokens; a token is tried with each key fitting the token's header. Above: refused at
 /// start.
 pub const DEVICE_KEYS_MAX: usize = 8;
@@ -403,6 +413,17 @@ pub const TOKEN_ROOMS_MAX: usize = 64;
 /// Distance of a token's `nbf` into the future, since clocks of two machines never agree. Above: 401
 /// `token_invalid`.
 pub const TOKEN_SKEW: Duration = Duration::from_secs(5);
+/// Default of `auth.lifetime_max_s`: the farthest `exp` of a device token. Above: 401 `token_invalid`.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Shortest `auth.lifetime_max_s`. Below: refused at start.
+pub const TOKEN_LIFETIME_LEAST: Duration = Duration::from_secs(60);
+/// Longest `auth.lifetime_max_s`. Above: refused at start.
+pub const TOKEN_LIFETIME_MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Frames that a `token` frame counts for, since a signature costs the shard up to 0.1 ms. Above the allowed
+/// frames: close 1008.
+pub const TOKEN_FRAME_COST: u32 = 10;
+/// Longest time from the end of a token to the close of its connection, in silence of the device.
+pub const TOKEN_END_AGE_MAX: Duration = Duration::from_secs(6);
 
 /// Bytes of the store, keys and rows. Above: reliable messages are refused, 503 `store_full`.
 pub const STORE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;

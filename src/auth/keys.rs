@@ -1,4 +1,5 @@
-//! Publisher keys: the configured hashes, and the check of an `Authorization` header against all of them.
+//! Bearer keys of publishers and operators: the configured hashes, and the check of an `Authorization` header
+//! against all of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub(crate) fn bearer(authorization: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !presented.is_empty()).then_some(presented)
 }
 
-/// The SHA-256 of one publisher key. The key itself is never configured.
+/// The SHA-256 of one bearer key. The key itself is never configured.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyHash([u8; 32]);
 
@@ -57,17 +58,17 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// The active publisher keys. An empty list opens the door. A clone shares the list.
+/// The active keys of a door. An empty list opens the door. A clone shares the list.
 #[derive(Debug, Clone, Default)]
-pub struct PublisherKeys(Arc<[KeyHash]>);
+pub struct BearerKeys(Arc<[KeyHash]>);
 
-impl PublisherKeys {
+impl BearerKeys {
     /// The keys in configured order. The configuration keeps the list within `PUBLISHER_KEYS_MAX`.
     pub(crate) fn new(keys: Vec<KeyHash>) -> Self {
         Self(keys.into())
     }
 
-    /// True without keys: any caller may publish.
+    /// True without keys: any caller may use the door.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.is_empty()
@@ -115,13 +116,13 @@ mod tests {
 
     #[test]
     fn a_publisher_door_without_keys_is_open() {
-        assert_eq!(PublisherKeys::default().admits(None), Ok(0));
-        assert_eq!(PublisherKeys::default().admits(Some("Bearer anything")), Ok(0));
+        assert_eq!(BearerKeys::default().admits(None), Ok(0));
+        assert_eq!(BearerKeys::default().admits(Some("Bearer anything")), Ok(0));
     }
 
     #[test]
     fn both_active_publisher_keys_admit_and_no_other_does() {
-        let keys = PublisherKeys::new(vec![hash_of("old"), hash_of("new")]);
+        let keys = BearerKeys::new(vec![hash_of("old"), hash_of("new")]);
         for (good, place) in [("Bearer old", 0), ("bearer new", 1), ("BEARER  new ", 1)] {
             assert_eq!(keys.admits(Some(good)), Ok(place), "{good:?}");
         }
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn debug_and_errors_never_show_a_publisher_key() {
         let secret = "canary-secret-of-thirty-two-bytes!";
-        let keys = PublisherKeys::new(vec![hash_of(secret)]);
+        let keys = BearerKeys::new(vec![hash_of(secret)]);
         let digits: String =
             Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let unhashed = KeyHash::parse("canary").unwrap_err();

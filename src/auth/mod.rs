@@ -1,27 +1,30 @@
-//! Authentication: publishers by bearer key, devices by signed token, web pages by origin.
+//! Authentication: publishers and operators by bearer key, devices by signed token, web pages by origin.
 //!
 //! Pure: no door, no file, no clock. The caller passes the time in as `unix_s`. A key, a secret or a token
 //! never appears in an error, a `Debug` or a log; a refusal is told by a code alone.
 //!
-//! - `keys`: publisher keys, as hashes.
+//! - `keys`: bearer keys, as hashes.
 //! - `tokens`: the keys that sign devices' tokens. A valid token becomes a [`Grant`].
 //! - `origins`: the allow-list of web pages.
+//! - `hosts`: the names of doors without keys.
 //! - `proxies`: the networks whose word about a device's address counts.
 
 mod grant;
+mod hosts;
 mod keys;
 mod origins;
 mod proxies;
 mod tokens;
 
-pub use self::grant::Grant;
-pub use self::keys::PublisherKeys;
+pub use self::grant::{Grant, TokenGrant};
+pub use self::hosts::Hosts;
+pub use self::keys::BearerKeys;
 pub(crate) use self::keys::{KeyHash, bearer};
 pub use self::origins::Origins;
 pub use self::proxies::Proxies;
 pub(crate) use self::proxies::{Network, PROXY_HEAD_BYTES, proxy_rest_bytes, proxy_source};
 pub(crate) use self::tokens::DeviceKey;
-pub use self::tokens::DeviceKeys;
+pub use self::tokens::{DeviceKeys, Expected};
 
 use roomcast_core::named;
 
@@ -31,7 +34,7 @@ named! {
     #[derive(thiserror::Error)]
     #[error("{}", self.name())]
     pub enum Refused {
-        /// The publisher door has keys, and the request has no bearer key.
+        /// The door has keys, and the request has no bearer key.
         KeyMissing = "key_missing",
         /// The bearer key is not among the active keys.
         KeyUnknown = "key_unknown",

@@ -72,7 +72,7 @@ fn is_loopback_origin(origin: &str) -> bool {
 }
 
 /// Host and port of an authority. `None` if the port is not spelt as browsers spell ports.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     // An IPv6 address has colons within its brackets.
     let after_brackets = authority.rfind(']').map_or(0, |at| at + 1);
     let Some(colon) = authority[after_brackets..].find(':') else { return Some((authority, None)) };

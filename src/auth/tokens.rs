@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use roomcast_core::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_ROOMS_MAX, TOKEN_SKEW};
+use roomcast_core::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TOKEN_ROOMS_MAX, TOKEN_SKEW};
 use serde::Deserialize;
 use tracing::debug;
 
@@ -126,26 +127,91 @@ struct Claims {
     exp: u64,
     nbf: Option<u64>,
     rooms: Vec<String>,
+    aud: Option<Audience>,
+    iss: Option<String>,
+}
+
+/// The `aud` of a token: one audience, or a list (RFC 7519 §4.1.3).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    /// True if one of the audiences is among `expected`.
+    fn is_among(&self, expected: &[String]) -> bool {
+        match self {
+            Self::One(audience) => expected.contains(audience),
+            Self::Several(audiences) => audiences.iter().any(|audience| expected.contains(audience)),
+        }
+    }
+}
+
+/// The claims that a token needs beside its signature, its times and its rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Values of `aud`, of which a token has one. None: a token has no `aud`.
+    pub audiences: Vec<String>,
+    /// Values of `iss`, of which a token has one. None: any.
+    pub issuers: Vec<String>,
+    /// The farthest `exp`, from now on.
+    pub lifetime_max: Duration,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Self { audiences: Vec::new(), issuers: Vec::new(), lifetime_max: TOKEN_LIFETIME }
+    }
+}
+
+impl Expected {
+    /// # Errors
+    /// The failed check.
+    fn check(&self, claims: &Claims, unix_s: u64) -> Result<(), &'static str> {
+        // RFC 7519 §4.1.3: a token for another audience must be rejected. Without a configured audience, every
+        // one is another. With one, a token without `aud` was not made for this node.
+        let is_meant = match &claims.aud {
+            Some(audience) => audience.is_among(&self.audiences),
+            None => self.audiences.is_empty(),
+        };
+        if !is_meant {
+            return Err("aud");
+        }
+        let is_trusted = claims.iss.as_ref().is_some_and(|issuer| self.issuers.contains(issuer));
+        if !is_trusted && !self.issuers.is_empty() {
+            return Err("iss");
+        }
+        // An `exp` in milliseconds, say: it would live for millennia.
+        if claims.exp > unix_s.saturating_add(self.lifetime_max.as_secs()) {
+            return Err("exp: past auth.lifetime_max_s");
+        }
+        Ok(())
+    }
 }
 
 /// The keys that may sign devices' tokens. An empty list opens the door. A clone shares the list.
 #[derive(Debug, Clone, Default)]
-pub struct DeviceKeys(Arc<[DeviceKey]>);
+pub struct DeviceKeys {
+    keys: Arc<[DeviceKey]>,
+    expected: Arc<Expected>,
+}
 
 impl DeviceKeys {
     /// The keys in configured order. The configuration keeps the list within `DEVICE_KEYS_MAX`.
-    pub(crate) fn new(keys: Vec<DeviceKey>) -> Self {
-        Self(keys.into())
+    pub(crate) fn new(keys: Vec<DeviceKey>, expected: Expected) -> Self {
+        Self { keys: keys.into(), expected: Arc::new(expected) }
     }
 
     /// True without keys: any device may join any room.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
     /// The grant of a device's token at `unix_s`, in seconds since 1970. A token is valid from [`TOKEN_SKEW`]
-    /// before its `nbf` until the second before its `exp`.
+    /// before its `nbf` until the second before its `exp`, if its other claims are as expected.
     ///
     /// # Errors
     /// [`Refused::TokenMissing`], [`Refused::TokenInvalid`], [`Refused::TokenExpired`].
@@ -167,7 +233,8 @@ impl DeviceKeys {
         if claims.rooms.len() > TOKEN_ROOMS_MAX {
             return Err(invalid("number of rooms"));
         }
-        Ok(Grant::Rooms(claims.rooms.into()))
+        self.expected.check(&claims, unix_s).map_err(invalid)?;
+        Ok(Grant::of_token(claims.exp, &claims.rooms))
     }
 
     /// The claims of a token signed by one of the keys.
@@ -185,7 +252,7 @@ impl DeviceKeys {
             return Err("crit");
         }
         let mut failed = "alg or kid";
-        let signed = self.0.iter().filter(|key| key.fits(&header)).find_map(|key| {
+        let signed = self.keys.iter().filter(|key| key.fits(&header)).find_map(|key| {
             // The library would ask the machine's clock, and would let claims of other types pass. `grant`
             // checks the times, and `Claims` the types.
             let mut signature_only = Validation::new(key.algorithm);
@@ -208,7 +275,7 @@ fn invalid(check: &'static str) -> Refused {
 fn failed_check(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::InvalidSignature => "signature",
-        ErrorKind::Json(_) => "form of exp, nbf or rooms",
+        ErrorKind::Json(_) => "form of exp, nbf, aud, iss or rooms",
         _ => "form of the token",
     }
 }
@@ -244,11 +311,11 @@ mod tests {
     }
 
     fn hs256_keys() -> DeviceKeys {
-        DeviceKeys::new(vec![DeviceKey::hs256(None, SECRET).unwrap()])
+        DeviceKeys::new(vec![DeviceKey::hs256(None, SECRET).unwrap()], Expected::default())
     }
 
     fn eddsa_keys() -> DeviceKeys {
-        DeviceKeys::new(vec![DeviceKey::eddsa(None, ED_PUBLIC).unwrap()])
+        DeviceKeys::new(vec![DeviceKey::eddsa(None, ED_PUBLIC).unwrap()], Expected::default())
     }
 
     #[test]
@@ -274,7 +341,7 @@ mod tests {
     #[test]
     fn a_token_ends_at_exp_and_begins_at_nbf_by_the_clock_that_is_passed_in() {
         let keys = hs256_keys();
-        let token = hs256(&json!({"exp": 1000, "nbf": 500, "aud": "someone", "rooms": ["r"]}));
+        let token = hs256(&json!({"exp": 1000, "nbf": 500, "sub": "someone", "rooms": ["r"]}));
         assert!(
             keys.grant(Some(&token), 999).is_ok(),
             "long past by the machine's clock, which is not asked"
@@ -299,6 +366,9 @@ mod tests {
             json!({"exp": NOW + 60, "nbf": "0", "rooms": ["r"]}),
             json!({"exp": NOW + 60, "rooms": "r"}),
             json!({"exp": NOW + 60, "rooms": [1]}),
+            json!({"exp": NOW + 60, "rooms": ["r"], "aud": 1}),
+            json!({"exp": NOW + 60, "rooms": ["r"], "aud": [1]}),
+            json!({"exp": NOW + 60, "rooms": ["r"], "iss": ["me"]}),
             json!({"exp": NOW + 60, "rooms": many}),
             json!(["r"]),
         ] {
@@ -307,6 +377,44 @@ mod tests {
                 Err(Refused::TokenInvalid),
                 "{claims}"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_for_another_audience_or_of_another_issuer_is_refused() {
+        let key = || vec![DeviceKey::hs256(None, SECRET).unwrap()];
+        let expected =
+            Expected { audiences: vec!["live".into()], issuers: vec!["shop".into()], ..Expected::default() };
+        let strict = DeviceKeys::new(key(), expected);
+        let claims = |aud: Value, iss: Value| {
+            let mut claims = json!({"exp": NOW + 60, "rooms": ["r"]});
+            claims["aud"] = aud;
+            claims["iss"] = iss;
+            hs256(&claims)
+        };
+        for (aud, iss, by_default, by_strict) in [
+            (json!(null), json!(null), true, false),
+            (json!("live"), json!("shop"), false, true),
+            (json!(["ads", "live"]), json!("shop"), false, true),
+            (json!(["ads"]), json!("shop"), false, false),
+            (json!([]), json!("shop"), false, false),
+            (json!("live"), json!("ads"), false, false),
+            (json!("live"), json!(null), false, false),
+            (json!(null), json!("shop"), true, false),
+        ] {
+            let token = claims(aud.clone(), iss.clone());
+            assert_eq!(hs256_keys().grant(Some(&token), NOW).is_ok(), by_default, "{aud} {iss}");
+            assert_eq!(strict.grant(Some(&token), NOW).is_ok(), by_strict, "{aud} {iss}");
+        }
+    }
+
+    #[test]
+    fn an_exp_in_milliseconds_is_past_the_longest_lifetime() {
+        let keys = hs256_keys();
+        let longest = NOW + TOKEN_LIFETIME.as_secs();
+        for (exp, good) in [(longest, true), (longest + 1, false), (NOW * 1000, false), (u64::MAX, false)] {
+            let token = hs256(&json!({"exp": exp, "rooms": ["r"]}));
+            assert_eq!(keys.grant(Some(&token), NOW).is_ok(), good, "{exp}");
         }
     }
 
@@ -370,10 +478,11 @@ mod tests {
     #[test]
     fn kid_chooses_a_key_and_critical_extensions_are_refused() {
         let other = b"another-secret-of-thirty-two-bytes";
-        let keys = DeviceKeys::new(vec![
+        let keys = vec![
             DeviceKey::hs256(Some("a".into()), SECRET).unwrap(),
             DeviceKey::hs256(Some("b".into()), other).unwrap(),
-        ]);
+        ];
+        let keys = DeviceKeys::new(keys, Expected::default());
         let claims = json!({"exp": NOW + 60, "rooms": ["r"]});
         let with = |kid: Option<&str>, secret: &[u8]| {
             let mut header = Header::new(Algorithm::HS256);
@@ -399,7 +508,7 @@ mod tests {
         let token =
             signed(&Header::new(Algorithm::EdDSA), &json!({"exp": NOW + 60, "rooms": []}), &ed_signer());
         for spelt in [ED_PUBLIC, pem, &url_safe] {
-            let keys = DeviceKeys::new(vec![DeviceKey::eddsa(None, spelt).unwrap()]);
+            let keys = DeviceKeys::new(vec![DeviceKey::eddsa(None, spelt).unwrap()], Expected::default());
             assert!(keys.grant(Some(&token), NOW).is_ok(), "{spelt}");
         }
         let no_point = STANDARD_NO_PAD.encode([2_u8; 32]);

@@ -67,7 +67,7 @@ pub struct Flags {
     /// The number of shard threads, or auto [default: auto, one per core].
     #[arg(long, global = true, value_name = "N")]
     pub shards: Option<String>,
-    /// Let a door listen off loopback without authentication.
+    /// Let all doors listen off loopback without authentication.
     #[arg(long, global = true)]
     pub insecure: bool,
 }

@@ -79,6 +79,8 @@ pub struct Mistake {
     pub allowed: String,
     /// The intended key or word, by a guess, in the spelling of the source.
     pub meant: Option<String>,
+    /// The line of the key in its file, from 1 on.
+    pub line: Option<usize>,
 }
 
 impl Mistake {
@@ -90,7 +92,14 @@ impl Mistake {
         allowed: impl Into<String>,
     ) -> Self {
         let source = source.clone();
-        Self { source, key: key.into(), wrong: wrong.into(), allowed: allowed.into(), meant: None }
+        Self {
+            source,
+            key: key.into(),
+            wrong: wrong.into(),
+            allowed: allowed.into(),
+            meant: None,
+            line: None,
+        }
     }
 
     /// Adds a guess at the intended key or word.
@@ -103,7 +112,11 @@ impl std::error::Error for Mistake {}
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.source, self.key, self.wrong)?;
+        write!(f, "{}", self.source)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}: {}", self.key, self.wrong)?;
         if !self.allowed.is_empty() {
             write!(f, "; allowed: {}", self.allowed)?;
         }

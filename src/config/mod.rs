@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod flush;
+mod lines;
 mod mistake;
 pub mod policy;
 mod raw;
@@ -17,11 +18,12 @@ mod shown;
 mod types;
 mod variable;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::auth::{DeviceKeys, Origins, Proxies, PublisherKeys};
+use crate::auth::{BearerKeys, DeviceKeys, Hosts, Origins, Proxies};
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomRules;
 use roomcast_core::room::policy::Types;
@@ -68,8 +70,10 @@ pub struct Config {
     /// 80 % of the limit; no device joins past 90 %.
     pub outbound_bytes_max: u64,
     /// `publisher.keys`: the active keys of publishers. None: the door is open.
-    pub publisher_keys: PublisherKeys,
-    /// `auth.device_keys`: the keys of device tokens. None: the door is open.
+    pub publisher_keys: BearerKeys,
+    /// `ops.keys`: the active keys of operators. None: the door is open.
+    pub ops_keys: BearerKeys,
+    /// `auth.*`: the keys of device tokens, and the claims that a token needs. No key: the door is open.
     pub device_keys: DeviceKeys,
     /// `viewer.origins`: the web pages allowed at the viewer door.
     pub origins: Origins,
@@ -77,8 +81,26 @@ pub struct Config {
     pub proxies: Proxies,
     /// `log.*`: the form and the level of the log.
     pub log: Log,
-    /// `insecure`: a door off loopback may be open.
-    pub insecure: bool,
+    /// `hosts`: the names under which callers reach the doors without keys.
+    pub hosts: Hosts,
+    /// `viewer.insecure`, `publisher.insecure`, `ops.insecure`: the door may be open off loopback.
+    pub insecure: Insecure,
+    /// `limits.connections`: the places of devices that the node must have. `None`: as many as the
+    /// descriptors allow.
+    pub connections: Option<u64>,
+    /// `drain.notice_ms`: the time for which a node says that it will stop, and still serves.
+    pub drain_notice: Duration,
+}
+
+/// The doors that may be open off loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Insecure {
+    /// The viewer door.
+    pub viewer: bool,
+    /// The publisher door.
+    pub publisher: bool,
+    /// The operator door.
+    pub ops: bool,
 }
 
 /// The form and the level of the node's log.
@@ -107,19 +129,92 @@ impl Config {
     /// # Errors
     /// [`Mistakes`]: every mistake, with the source and the allowed values.
     pub fn load(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Mistakes> {
-        resolved(args, environment).map(|(_, config)| config)
+        Loaded::load(args, environment).map(|loaded| loaded.config)
     }
 }
 
-/// The typed values, and the configuration from them.
-fn resolved(
-    args: &Args,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(Raw, Config), Mistakes> {
-    let (raw, mut mistakes) = Raw::layered(args, environment);
-    match resolve::resolve(&raw, &mut mistakes) {
-        Some(config) => Ok((raw, config)),
-        None => Err(Mistakes(mistakes)),
+/// A configuration in force, with its typed values: a reload compares them with those of the same files.
+pub struct Loaded {
+    raw: Raw,
+    /// The checked configuration.
+    pub config: Config,
+}
+
+// The typed values may hold secrets.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
+/// The outcome of a reload.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The configuration to take over. Keys that need a restart have their old values.
+    pub loaded: Loaded,
+    /// Changed keys that are in force from now on.
+    pub changed: Vec<String>,
+    /// Changed keys that wait for a restart.
+    pub waiting: Vec<&'static str>,
+}
+
+impl Loaded {
+    /// Loads a configuration, as [`Config::load`] does.
+    ///
+    /// # Errors
+    /// [`Mistakes`], as from [`Config::load`].
+    pub fn load(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Mistakes> {
+        let (raw, mistakes) = Raw::layered(args, environment);
+        Self::resolve(raw, mistakes)
+    }
+
+    /// Loads the configuration again, and checks it as a whole.
+    ///
+    /// # Errors
+    /// [`Mistakes`] of the new configuration, or of its values beside the old ones that need a restart. Then
+    /// nothing is to be changed.
+    pub fn reload(
+        &self,
+        args: &Args,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Reloaded, Mistakes> {
+        let mut raw = Self::load(args, environment)?.raw;
+        let waiting = raw.keep_what_needs_a_restart(&self.raw);
+        let changed = raw.differing(&self.raw);
+        // Once more, since the doors stay where they are: a door that will move to loopback is not there yet,
+        // and must not lose its keys.
+        let loaded = Self::resolve(raw, Vec::new())?;
+        let opened = self.doors_opened_by(&loaded);
+        if opened.is_empty() {
+            Ok(Reloaded { loaded, changed, waiting })
+        } else {
+            Err(Mistakes(loaded.raw.with_lines(opened)))
+        }
+    }
+
+    /// A mistake for each door that would lose its last key.
+    fn doors_opened_by(&self, later: &Self) -> Vec<Mistake> {
+        let is_open = |config: &Config| {
+            [config.device_keys.is_open(), config.publisher_keys.is_open(), config.ops_keys.is_open()]
+        };
+        let before = is_open(&self.config);
+        let after = is_open(&later.config);
+        let keys = ["auth.device_keys", "publisher.keys", "ops.keys"];
+        let opened = keys.into_iter().zip(before).zip(after).filter(|((_, before), after)| !before && *after);
+        // An editor or a copy empties the file for a moment. Read then, it would open the doors on loopback.
+        opened
+            .map(|((key, _), _)| {
+                let source = &later.raw.entry(key).source;
+                Mistake::new(source, key, "would lose its last key", "a key; only a restart opens a door")
+            })
+            .collect()
+    }
+
+    fn resolve(raw: Raw, mut mistakes: Vec<Mistake>) -> Result<Self, Mistakes> {
+        match resolve::resolve(&raw, &mut mistakes) {
+            Some(config) => Ok(Self { raw, config }),
+            None => Err(Mistakes(raw.with_lines(mistakes))),
+        }
     }
 }
 
@@ -138,7 +233,7 @@ pub fn check(args: &Args, environment: impl Iterator<Item = (String, String)>) -
 /// # Errors
 /// [`Mistakes`], as from [`Config::load`].
 pub fn print(args: &Args, environment: impl Iterator<Item = (String, String)>) -> Result<String, Mistakes> {
-    resolved(args, environment).map(|(raw, config)| shown::shown(&raw, &config))
+    Loaded::load(args, environment).map(|Loaded { raw, config }| shown::shown(&raw, &config))
 }
 
 /// The process's variables with the prefix `ROOMCAST_`.

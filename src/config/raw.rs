@@ -1,13 +1,14 @@
 //! The configuration as typed: four layers laid over each other key by key, each value with its source.
 //! Unknown keys are refused here. `resolve` checks the values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use toml::{Table, Value};
 
 use super::args::Args;
+use super::lines::Lines;
 use super::mistake::{Mistake, Source, nearest};
 use super::policy::PolicyField;
 use super::{ENVIRONMENT_PREFIX, OUR_PREFIX, variable};
@@ -25,17 +26,25 @@ pub(super) enum Spelt {
 }
 
 /// Every key outside `[types]`, in the order of `config/default.toml`.
-pub(super) const KEYS: [(&str, Spelt); 33] = [
+pub(super) const KEYS: [(&str, Spelt); 43] = [
     ("insecure", Spelt::Toml),
+    ("hosts", Spelt::Toml),
     ("viewer.listen", Spelt::Text),
+    ("viewer.insecure", Spelt::Toml),
     ("viewer.heartbeat_ms", Spelt::Toml),
     ("viewer.joins_per_second", Spelt::Toml),
     ("viewer.origins", Spelt::Toml),
     ("publisher.listen", Spelt::Text),
     ("publisher.keys", Spelt::Toml),
+    ("publisher.insecure", Spelt::Toml),
     ("ops.listen", Spelt::Text),
+    ("ops.keys", Spelt::Toml),
+    ("ops.insecure", Spelt::Toml),
     ("proxy.trusted", Spelt::Toml),
     ("auth.device_keys", Spelt::Toml),
+    ("auth.audiences", Spelt::Toml),
+    ("auth.issuers", Spelt::Toml),
+    ("auth.lifetime_max_s", Spelt::Toml),
     ("store.data_dir", Spelt::Text),
     ("store.ephemeral", Spelt::Toml),
     ("shards.count", Spelt::Toml),
@@ -56,10 +65,20 @@ pub(super) const KEYS: [(&str, Spelt); 33] = [
     ("limits.room_messages_per_second", Spelt::Toml),
     ("limits.key_messages_per_second", Spelt::Toml),
     ("limits.outbound_bytes", Spelt::Toml),
+    ("limits.connections", Spelt::Toml),
     ("limits.observe_only", Spelt::Toml),
+    ("drain.notice_ms", Spelt::Toml),
     ("log.format", Spelt::Text),
     ("log.level", Spelt::Text),
 ];
+
+/// True for a key that the node reads at its start alone. Any other key changes with a reload.
+fn needs_restart(key: &str) -> bool {
+    let section = key.split_once('.').map_or("", |(section, _)| section);
+    matches!(section, "store" | "shards" | "proxy")
+        || matches!(key, "viewer.listen" | "viewer.heartbeat_ms" | "publisher.listen" | "ops.listen")
+        || matches!(key, "flush.cpu_share" | "limits.connections" | "log.format")
+}
 
 /// Every key of a table in `[types]`.
 pub(super) fn type_keys() -> impl Iterator<Item = &'static str> + Clone {
@@ -89,6 +108,8 @@ pub(super) struct Raw {
     keys: BTreeMap<&'static str, TypedValue>,
     pub(super) types: BTreeMap<String, TypeEntries>,
     mistakes: Vec<Mistake>,
+    /// The lines of the file's keys.
+    lines: Lines,
 }
 
 impl Raw {
@@ -118,6 +139,43 @@ impl Raw {
         (raw, mistakes)
     }
 
+    /// Gives each key that needs a restart the value that it has in `running`. Returns the keys whose value
+    /// was another one.
+    pub(super) fn keep_what_needs_a_restart(&mut self, running: &Self) -> Vec<&'static str> {
+        let keys = KEYS.iter().map(|(key, _)| *key).filter(|key| needs_restart(key));
+        let mut waiting = Vec::new();
+        for key in keys {
+            if self.entry(key).value != running.entry(key).value {
+                waiting.push(key);
+            }
+            // The source as well: a relative path counts from there.
+            self.keys.insert(key, running.entry(key).clone());
+        }
+        waiting
+    }
+
+    /// The keys whose values differ between two configurations. A type counts as one key.
+    pub(super) fn differing(&self, other: &Self) -> Vec<String> {
+        let keys = KEYS.iter().map(|(key, _)| *key);
+        let keys = keys.filter(|key| self.entry(key).value != other.entry(key).value).map(str::to_owned);
+        let names: BTreeSet<&String> = self.types.keys().chain(other.types.keys()).collect();
+        let types = names.into_iter().filter(|name| {
+            let typed = [self, other].map(|raw| {
+                let keys = raw.types.get(*name).map(|entries| &entries.keys);
+                keys.map(|keys| keys.iter().map(|(key, entry)| (*key, &entry.value)).collect::<Vec<_>>())
+            });
+            typed[0] != typed[1]
+        });
+        keys.chain(types.map(|name| format!("types.{name}"))).collect()
+    }
+
+    /// Adds its line to each mistake of the file.
+    pub(super) fn with_lines(&self, mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
+        let in_file = mistakes.iter_mut().filter(|mistake| matches!(mistake.source, Source::File(_)));
+        in_file.for_each(|mistake| mistake.line = self.lines.find(&mistake.key));
+        mistakes
+    }
+
     /// The value in force of a key of [`KEYS`].
     pub(super) fn entry(&self, key: &str) -> &TypedValue {
         self.keys.get(key).expect("config/default.toml has every key; a test holds it to that")
@@ -136,7 +194,10 @@ impl Raw {
 
     /// Lays a whole document. A document with a grammar error is left out.
     fn lay_document(&mut self, text: &str, source: &Source) {
-        let (_, mut troubles) = toml::de::DeTable::parse_recoverable(text);
+        let (table, mut troubles) = toml::de::DeTable::parse_recoverable(text);
+        if *source != Source::Default {
+            self.lines = Lines::of(text, table.get_ref());
+        }
         // Half a file would bring up false mistakes: an unclosed quote hides the keys behind it.
         match toml::from_str::<Table>(text) {
             Ok(table) if troubles.is_empty() => self.lay(&[], Value::Table(table), source),
@@ -278,6 +339,7 @@ pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
         "flush",
         "readable",
         "limits",
+        "drain",
         "log",
         "types",
     ]

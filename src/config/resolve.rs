@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Network, Origins, Proxies, PublisherKeys};
+use crate::auth::{BearerKeys, DeviceKey, DeviceKeys, Expected, Hosts, KeyHash, Network, Origins, Proxies};
 use roomcast_core::now::millis;
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::{Quotas, RoomRules, RoomSettings};
@@ -20,11 +20,12 @@ use roomcast_core::room::pace::{Quotas, RoomRules, RoomSettings};
 use super::flush::{RuleField, SHARE_ALLOWED, Shares, TooMuch};
 use super::mistake::{Mistake, Source, nearest};
 use super::raw::{Raw, TypedValue};
-use super::{Config, Log, LogFormat};
+use super::{Config, Insecure, Log, LogFormat};
 use roomcast_core::limits::{
-    CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
+    BEARER_KEYS_MAX, CLAIM_VALUES_MAX, CONNECTIONS_MOST, CPU_SHARES, DEVICE_KEYS_MAX, DRAIN_NOTICE,
+    DRAIN_NOTICE_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOSTS_MAX, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
     JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, OUTBOUND_BYTES_LEAST, OUTBOUND_BYTES_MOST, PROXIES_MAX,
-    PUBLISHER_KEYS_MAX, RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
+    RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX, TOKEN_LIFETIME_LEAST, TOKEN_LIFETIME_MOST,
 };
 
 /// The keys of an entry of `auth.device_keys`.
@@ -64,13 +65,20 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
             OUTBOUND_BYTES_LEAST..=OUTBOUND_BYTES_MOST,
             "bytes",
         ),
-        publisher_keys: resolver.publisher_keys(),
+        publisher_keys: resolver.bearer_keys("publisher.keys"),
+        ops_keys: resolver.bearer_keys("ops.keys"),
         device_keys: resolver.device_keys(),
         origins: resolver.origins(viewer_listen),
         proxies: resolver.proxies(),
         log: resolver.log(),
-        insecure: resolver.switch("insecure"),
+        hosts: resolver.hosts(),
+        insecure: resolver.insecure(),
+        connections: Some(resolver.whole("limits.connections", 0..=CONNECTIONS_MOST, "connections"))
+            .filter(|connections| *connections > 0),
+        drain_notice: Duration::ZERO,
     };
+    let drain_notice = resolver.drain_notice(&config);
+    let config = Config { drain_notice, ..config };
     resolver.doors_apart(&config);
     resolver.doors_guarded(&config);
     mistakes.is_empty().then_some(config)
@@ -334,21 +342,61 @@ impl<'a> Resolver<'a> {
         Origins::Listed(listed)
     }
 
-    /// The publisher keys. No mistake quotes a value: somebody may have typed the key in place of its hash.
-    fn publisher_keys(&mut self) -> PublisherKeys {
-        let entry = self.entry("publisher.keys");
-        let list = self.secrets(entry, "publisher.keys", PUBLISHER_KEYS_MAX);
+    fn hosts(&mut self) -> Hosts {
+        let entry = self.entry("hosts");
+        let Some(typed) = entry.value.as_array().filter(|typed| typed.len() <= HOSTS_MAX) else {
+            self.refuse(entry, "hosts", format!("a list of at most {HOSTS_MAX} names"), &[]);
+            return Hosts::default();
+        };
+        let mut hosts = BTreeSet::new();
+        for (at, value) in typed.iter().enumerate() {
+            match Hosts::check(value.as_str().unwrap_or_default()) {
+                Ok(host) => drop(hosts.insert(host)),
+                Err(bad) => {
+                    let wrong = format!("{} is no host", shown(value));
+                    self.mistaken(&entry.source, format!("hosts[{at}]"), wrong, bad.allowed);
+                }
+            }
+        }
+        Hosts::of(hosts)
+    }
+
+    fn insecure(&mut self) -> Insecure {
+        let all = self.switch("insecure");
+        Insecure {
+            viewer: self.switch("viewer.insecure") | all,
+            publisher: self.switch("publisher.insecure") | all,
+            ops: self.switch("ops.insecure") | all,
+        }
+    }
+
+    /// The notice before a drain. A node whose doors are all on loopback has no balancer in front of it.
+    fn drain_notice(&mut self, config: &Config) -> Duration {
+        if self.entry("drain.notice_ms").value.as_str() == Some("auto") {
+            let doors = [config.viewer_listen, config.publisher_listen, config.ops_listen];
+            let is_local = doors.iter().all(|door| door.ip().to_canonical().is_loopback());
+            return if is_local { Duration::ZERO } else { DRAIN_NOTICE };
+        }
+        let bounds = 0..=millis(DRAIN_NOTICE_MAX);
+        Duration::from_millis(self.whole("drain.notice_ms", bounds, "milliseconds, or \"auto\""))
+    }
+
+    /// The bearer keys of a door. No mistake quotes a value: somebody may have typed the key in place of its
+    /// hash.
+    fn bearer_keys(&mut self, key: &str) -> BearerKeys {
+        let entry = self.entry(key);
+        let list = self.secrets(entry, key, BEARER_KEYS_MAX);
         let mut hashes = Vec::new();
         for (at, value) in list.iter().enumerate() {
             match KeyHash::parse(value.as_str().unwrap_or_default()) {
                 Ok(hash) => hashes.push(hash),
                 Err(bad) => {
-                    let key = format!("publisher.keys[{at}]");
+                    let key = format!("{key}[{at}]");
                     self.mistaken(&entry.source, key, "is no hash of a key", bad.allowed);
                 }
             }
         }
-        PublisherKeys::new(hashes)
+        BearerKeys::new(hashes)
     }
 
     /// The list of a key with secrets. Empty after a mistake.
@@ -383,7 +431,30 @@ impl<'a> Resolver<'a> {
             }
             keys.push(key);
         }
-        DeviceKeys::new(keys)
+        DeviceKeys::new(keys, self.expected_claims())
+    }
+
+    /// The claims of a device's token beside its rooms.
+    fn expected_claims(&mut self) -> Expected {
+        let bounds = TOKEN_LIFETIME_LEAST.as_secs()..=TOKEN_LIFETIME_MOST.as_secs();
+        Expected {
+            audiences: self.claim_values("auth.audiences"),
+            issuers: self.claim_values("auth.issuers"),
+            lifetime_max: Duration::from_secs(self.whole("auth.lifetime_max_s", bounds, "seconds")),
+        }
+    }
+
+    fn claim_values(&mut self, key: &str) -> Vec<String> {
+        let entry = self.entry(key);
+        let typed = entry.value.as_array().filter(|typed| typed.len() <= CLAIM_VALUES_MAX);
+        let values: Option<Vec<String>> = typed.and_then(|typed| {
+            let texts = typed.iter().map(|value| value.as_str().filter(|text| !text.is_empty()));
+            texts.map(|text| text.map(str::to_owned)).collect()
+        });
+        values.unwrap_or_else(|| {
+            self.refuse(entry, key, format!("a list of at most {CLAIM_VALUES_MAX} texts, none empty"), &[]);
+            Vec::new()
+        })
     }
 
     fn device_key(&mut self, source: &Source, at: &str, table: &Table) -> Option<DeviceKey> {
@@ -400,8 +471,17 @@ impl<'a> Resolver<'a> {
         }
         let given = |key: &str| table.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let kid = given("kid").map(str::to_owned);
-        // With a misspelt key the check below would report a missing one as well.
+        // With a misspelt key the check below would report a missing one as well. What was typed is checked all
+        // the same, each value alone.
         if self.mistakes.len() > before {
+            if given("alg").is_some_and(|alg| !matches!(alg, "HS256" | "EdDSA")) {
+                self.mistaken(source, format!("{at}.alg"), "is not supported", "\"HS256\" or \"EdDSA\"");
+            }
+            let secret = given("secret").map(|secret| DeviceKey::hs256(None, secret.as_bytes()));
+            let public_key = given("public_key").map(|public_key| DeviceKey::eddsa(None, public_key));
+            for bad in [secret, public_key].into_iter().flatten().filter_map(Result::err) {
+                self.mistaken(source, at, "is no key of its algorithm", bad.allowed);
+            }
             return None;
         }
         let made = match (given("alg"), given("secret"), given("secret_file"), given("public_key")) {
@@ -478,20 +558,28 @@ impl<'a> Resolver<'a> {
         // enough.
         let mistyped =
             |mistakes: &[Mistake], key: &str| mistakes.iter().any(|mistake| mistake.key.starts_with(key));
-        let viewer_open = config.device_keys.is_open() && !mistyped(self.mistakes, "auth.");
-        let publisher_open = config.publisher_keys.is_open() && !mistyped(self.mistakes, "publisher.keys");
-        let insecure = config.insecure || mistyped(self.mistakes, "insecure");
-        for (key, address, open, remedy) in [
-            ("viewer.listen", config.viewer_listen, viewer_open, "auth.device_keys, "),
-            ("publisher.listen", config.publisher_listen, publisher_open, "publisher.keys, "),
-            // The operator door has no keys, so it always counts as open.
-            ("ops.listen", config.ops_listen, true, ""),
+        let insecure_mistyped = mistyped(self.mistakes, "insecure");
+        let Insecure { viewer, publisher, ops } = config.insecure;
+        for (section, address, is_open, keys, insecure) in [
+            ("viewer", config.viewer_listen, config.device_keys.is_open(), "auth.device_keys", viewer),
+            (
+                "publisher",
+                config.publisher_listen,
+                config.publisher_keys.is_open(),
+                "publisher.keys",
+                publisher,
+            ),
+            ("ops", config.ops_listen, config.ops_keys.is_open(), "ops.keys", ops),
         ] {
+            let insecure_key = format!("{section}.insecure");
+            let excused = insecure || insecure_mistyped || mistyped(self.mistakes, &insecure_key);
+            let is_open = is_open && !mistyped(self.mistakes, keys);
             // ::ffff:127.0.0.1 is loopback in IPv6's spelling.
-            if open && !insecure && !address.ip().to_canonical().is_loopback() {
+            if is_open && !excused && !address.ip().to_canonical().is_loopback() {
+                let key = format!("{section}.listen");
                 let wrong = format!("{address} is not loopback, and the door has no authentication");
-                let source = &self.entry(key).source;
-                self.mistaken(source, key, wrong, format!("{remedy}a loopback address, or --insecure"));
+                let source = &self.entry(&key).source;
+                self.mistaken(source, key, wrong, format!("{keys}, a loopback address, or {insecure_key}"));
             }
         }
     }

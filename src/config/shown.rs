@@ -87,7 +87,7 @@ fn policy_shown(policy: TypePolicy) -> String {
 /// The printed form of a value: without secrets, and with absolute paths.
 fn printed(key: &str, value: &Value, source: &Source) -> Value {
     match (key, value) {
-        ("publisher.keys" | "secret", Value::String(_)) => Value::String(REDACTED.to_owned()),
+        ("publisher.keys" | "ops.keys" | "secret", Value::String(_)) => Value::String(REDACTED.to_owned()),
         ("store.data_dir" | "secret_file", Value::String(typed)) => {
             // A printed configuration may be saved in another folder. A relative path would count from there.
             let path = std::path::absolute(source.path(typed)).unwrap_or_else(|_| source.path(typed));

@@ -26,11 +26,13 @@ impl Resolver<'_> {
     }
 
     fn policy(&mut self, name: &str, entries: &TypeEntries) -> Option<TypePolicy> {
-        let class = self.class(name, entries)?;
+        let class = self.class(name, entries);
         // Built-in keys are meant for the built-in class. With another class, a built-in type is like any
         // other type.
-        let keeps_built_in =
-            entries.built_in_class.as_ref().is_none_or(|built_in| built_in.as_str() == Some(class.name()));
+        let keeps_built_in = entries
+            .built_in_class
+            .as_ref()
+            .is_none_or(|built_in| class.is_none_or(|class| built_in.as_str() == Some(class.name())));
         let entry = |field: PolicyField| {
             let entry = entries.keys.get(field.name())?;
             (keeps_built_in || entry.source != Source::Default).then_some(entry)
@@ -45,10 +47,12 @@ impl Resolver<'_> {
                 self.refuse(entry, key, field.allowed(), &field.words());
             }
         }
+        // Only now: a mistake of the class must not hide those of the other keys.
+        let class = class?;
         let plain = TypePolicy::of(class);
         let (change, misfits) = said.over(&plain);
         for misfit in misfits {
-            let entry = entry(misfit.field)?;
+            let Some(entry) = entry(misfit.field) else { continue };
             let key = format!("types.{name}.{}", misfit.field.name());
             let wrong = format!("{} does not fit class {}", shown(&entry.value), class.name());
             let wrong = if misfit.field == PolicyField::Burst { "has no rate".to_owned() } else { wrong };

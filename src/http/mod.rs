@@ -7,6 +7,7 @@
 //! a room does with a message. Bytes from the network never panic, and every wait has a named limit.
 
 pub(crate) mod accept;
+mod foreign;
 pub(crate) mod ops;
 mod problem;
 pub(crate) mod publisher;
@@ -15,26 +16,25 @@ mod routes;
 pub(crate) mod viewer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 
-use crate::auth::{DeviceKeys, Origins, PublisherKeys};
+use crate::clock;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::seat::Seats;
 use crate::shard::handle::{Answered, Shards, Unanswered};
 use crate::store::health::Health;
 use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
-use roomcast_core::room::policy::Types;
 
-use accept::Answer;
 use accept::places::Places;
+use accept::{Answer, Descriptors};
 use problem::Problem;
 use publisher::key_limits::KeyLimits;
 use viewer::admission::Admission;
@@ -44,32 +44,80 @@ use viewer::admission::Admission;
 pub(crate) struct Node {
     /// The bounded way in to the rooms.
     pub(crate) shards: Shards,
-    /// The configured message types.
-    pub(crate) types: Types,
-    /// The message rate of each publisher key.
-    pub(crate) key_limits: KeyLimits,
-    pub(crate) publisher_keys: PublisherKeys,
-    pub(crate) device_keys: DeviceKeys,
-    /// The allow-list of page origins, at the viewer door alone.
-    pub(crate) origins: Origins,
+    /// Locked for one look at each request, and for a reload.
+    pub(crate) in_force: RwLock<Arc<InForce>>,
     /// The rate of handshakes over the whole node.
     pub(crate) admission: Mutex<Admission>,
     /// One seat per device connection.
     pub(crate) seats: Seats,
+    pub(crate) descriptors: Descriptors,
     /// One place per page of history or reliable messages, held until the kernel has the whole page.
     pub(crate) pulls: Places,
-    /// The widest gather window of the configuration.
-    pub(crate) window_max: Duration,
     pub(crate) store: Arc<Health>,
     pub(crate) metrics: Metrics,
-    /// Set once, at the start of the drain, and never cleared.
-    pub(crate) draining: AtomicBool,
+    /// The node's stage of life, as the number of a [`Stage`]. It never goes back.
+    pub(crate) stage: AtomicU8,
+}
+
+/// A stage of a node's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The node serves.
+    Serving,
+    /// The node serves, and tells balancers that it will stop.
+    Leaving,
+    /// Publishes and joins are refused.
+    Draining,
+}
+
+/// The configuration that a reload replaces, as the doors read it.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    pub(crate) config: Config,
+    /// The message rate of each publisher key.
+    pub(crate) key_limits: KeyLimits,
+}
+
+impl InForce {
+    /// The configuration in force from now on. Publisher keys begin with a full second's worth of messages.
+    pub(crate) fn new(config: Config) -> Self {
+        let now = clock::now().instant;
+        let keys = config.publisher_keys.count();
+        let mut key_limits = KeyLimits::new(config.key_messages_per_second, keys, now);
+        key_limits.observe_only = config.flush.observe_only;
+        Self { config, key_limits }
+    }
 }
 
 impl Node {
+    /// The configuration in force.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read())
+    }
+
+    /// Takes over a configuration.
+    pub(crate) fn reconfigure(&self, config: Config) {
+        let joins_per_second = config.joins_per_second;
+        let before = std::mem::replace(&mut *self.in_force.write(), Arc::new(InForce::new(config)));
+        // A new line would let a second burst of devices in.
+        if before.config.joins_per_second != joins_per_second {
+            *self.admission.lock() = Admission::new(joins_per_second, clock::now().instant);
+        }
+    }
+
     /// True from the start of the drain on: publishes and joins are refused.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.stage.load(Ordering::Relaxed) >= Stage::Draining as u8
+    }
+
+    /// True from the notice of a drain on: balancers are to look for another node.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) >= Stage::Leaving as u8
+    }
+
+    /// Begins a stage.
+    pub(crate) fn begin(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
     }
 }
 

@@ -27,6 +27,7 @@ use self::summary::{Line, Summary};
 use self::table::*;
 
 use self::tally::{Holdings, Tally};
+use crate::clock;
 use crate::store::health::{StoreTally, Trouble};
 use roomcast_core::room::ladder::{Step, StepChange};
 use roomcast_core::room::message::{Class, ShedReason, Unavailable};
@@ -82,6 +83,8 @@ struct Cells {
     store_call: Gauge,
     cpu: Counter,
     resident: Gauge,
+    /// Indexed as [`LIMITED`].
+    limited: [Gauge; LIMITED.len()],
     draining: Gauge,
     publish_to_write: Histogram,
     window: Histogram,
@@ -148,6 +151,30 @@ const HELD: [Shown<Holdings, f64>; 11] = [
     (WINDOW_NEEDED, |held| held.window_needed.as_secs_f64()),
 ];
 
+/// What a node has at most, and holds, for all its shards together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LimitsHeld {
+    /// Places for devices.
+    pub(crate) connections_max: u64,
+    /// Descriptors of devices and of connections at the doors.
+    pub(crate) descriptors: u64,
+    /// The process's limit of descriptors.
+    pub(crate) descriptors_max: u64,
+    /// Bytes that the store holds at most.
+    pub(crate) store_bytes_max: u64,
+    /// Bytes that devices are owed at most.
+    pub(crate) outbound_owed_max: u64,
+}
+
+/// The gauges of [`LimitsHeld`], each with its value.
+const LIMITED: [Shown<LimitsHeld, u64>; 5] = [
+    (CONNECTIONS_MAX, |held| held.connections_max),
+    (DESCRIPTORS, |held| held.descriptors),
+    (DESCRIPTORS_MAX, |held| held.descriptors_max),
+    (STORE_LIMIT, |held| held.store_bytes_max),
+    (OUTBOUND_OWED_MAX, |held| held.outbound_owed_max),
+];
+
 /// The totals in the store's [`StoreTally`], each with its count.
 const STORE_TOTALS: [Shown<StoreTally, u64>; 8] = [
     (STORE_COMMITS, |tally| tally.commits),
@@ -171,7 +198,10 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(WINDOW.name.to_owned()), &WINDOW_BUCKETS_S)?
             .build_recorder();
         let exposition = recorder.handle();
-        let cells = Arc::new(Cells::register(&Register(recorder), shards));
+        let register = Register(recorder);
+        register.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+        register.gauge(&START_TIME, &[]).set(as_gauge(clock::now().unix_ms / 1000));
+        let cells = Arc::new(Cells::register(&register, shards));
         Ok(Self { cells, exposition })
     }
 
@@ -262,6 +292,13 @@ impl Metrics {
     pub(crate) fn show_process(&self, processor_time: Duration, resident_bytes: u64) {
         self.cells.cpu.absolute(micros(processor_time));
         self.cells.resident.set(as_gauge(resident_bytes));
+    }
+
+    /// Shows the limits of the node beside what is used. Called for each scrape.
+    pub(crate) fn show_limits(&self, held: &LimitsHeld) {
+        for (gauge, (_, value)) in self.cells.limited.iter().zip(LIMITED) {
+            gauge.set(as_gauge(value(held)));
+        }
     }
 
     /// Counts an answered request.
@@ -384,6 +421,7 @@ impl Cells {
             store_call: register.gauge(&STORE_CALL, &[]),
             cpu: register.counter(&CPU, &[]),
             resident: register.gauge(&RESIDENT, &[]),
+            limited: LIMITED.map(|(row, _)| register.gauge(&row, &[])),
             draining: register.gauge(&DRAINING, &[]),
             publish_to_write: register.histogram(&PUBLISH_TO_WRITE),
             window: register.histogram(&WINDOW),
@@ -455,7 +493,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::clock;
     use crate::metrics::tally::HomesTally;
     use roomcast_core::room::tally::RoomTally;
 

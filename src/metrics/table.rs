@@ -141,6 +141,16 @@ table! {
     RESIDENT = Gauge "roomcast_resident_bytes" []
         "Memory of the process in use, without the kernel's memory for its sockets. 0: unknown on this \
          system.";
+    BUILD_INFO = Gauge "roomcast_build_info" ["version"] "Always 1; the label says which version runs.";
+    START_TIME = Gauge "roomcast_start_time_seconds" [] "The start of the node, in seconds since 1970.";
+    CONNECTIONS_MAX = Gauge "roomcast_connections_max" []
+        "Places for devices: the limit of `roomcast_connections`, over all shards.";
+    DESCRIPTORS = Gauge "roomcast_descriptors" [] "Descriptors of devices and of connections at the doors.";
+    DESCRIPTORS_MAX = Gauge "roomcast_descriptors_max" []
+        "The process's limit of descriptors. 128 of them are kept for the doors, the store and the log.";
+    STORE_LIMIT = Gauge "roomcast_store_bytes_max" [] "The limit of `roomcast_store_bytes`.";
+    OUTBOUND_OWED_MAX = Gauge "roomcast_outbound_owed_bytes_max" []
+        "`limits.outbound_bytes`: the limit of `roomcast_outbound_owed_bytes`, over all shards.";
     DRAINING = Gauge "roomcast_draining" [] "1 while the node drains, else 0.";
     PUBLISH_TO_WRITE = Histogram "roomcast_publish_to_write_seconds" []
         "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";

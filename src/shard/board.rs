@@ -17,7 +17,7 @@ pub struct Board {
     /// The operator's step for the whole node.
     node: AtomicU8,
     /// Limit of bytes owed to all devices, at least 1.
-    owed_max: u64,
+    owed_max: AtomicU64,
     shards: Box<[Cell]>,
 }
 
@@ -50,7 +50,18 @@ impl Board {
     #[must_use]
     pub fn new(shards: usize, owed_max: u64) -> Self {
         let shards = (0..shards).map(|_| Cell::default()).collect();
-        Self { node: AtomicU8::new(UNSAID), owed_max: owed_max.max(1), shards }
+        Self { node: AtomicU8::new(UNSAID), owed_max: AtomicU64::new(owed_max.max(1)), shards }
+    }
+
+    /// Takes over the node's limit of bytes owed to devices.
+    pub fn limit_owed(&self, owed_max: u64) {
+        self.owed_max.store(owed_max.max(1), Ordering::Relaxed);
+    }
+
+    /// The node's limit of bytes owed to devices.
+    #[must_use]
+    pub fn owed_max(&self) -> u64 {
+        self.owed_max.load(Ordering::Relaxed)
     }
 
     /// Sets the operator's step for all shards; `None`: each shard's own counts.
@@ -118,7 +129,7 @@ impl Board {
     }
 
     fn permille(&self, bytes: u64) -> u64 {
-        let permille = u128::from(bytes) * 1000 / u128::from(self.owed_max);
+        let permille = u128::from(bytes) * 1000 / u128::from(self.owed_max());
         u64::try_from(permille).unwrap_or(u64::MAX)
     }
 }

@@ -137,6 +137,7 @@ impl Shards {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
             let mut plan = Plan::new(index, count, config.flush, config.heartbeat, run_seed);
             plan.home_key = home_key;
+            plan.device_keys = config.device_keys.clone();
             plan.heat.hot_members = config.hot_members;
             plan.hot_rooms = Arc::clone(&hot_rooms);
             plan.meter = clock::thread_cpu;
@@ -144,6 +145,25 @@ impl Shards {
             threads.push(started.inspect_err(|_| shards.stop())?);
         }
         Ok((shards, threads, store))
+    }
+
+    /// Has every shard take over the parts of a configuration that a reload may change.
+    pub async fn follow(&self, config: &Config) {
+        self.board.limit_owed(config.outbound_bytes_max);
+        for shard in 0..self.ways_in.len() {
+            let rules = config.flush;
+            let keys = config.device_keys.clone();
+            let follow = move |shard: &mut Shard<DeviceSocket>, _| {
+                shard.homes.follow(rules);
+                shard.residents.follow(rules, keys);
+            };
+            let mut asked = self.ask(shard, follow.clone()).await;
+            // A full queue takes the word later; a shard that has ended needs none.
+            while asked == Err(Unanswered::Busy(Busy)) {
+                sleep(FULL_QUEUE_PAUSE).await;
+                asked = self.ask(shard, follow.clone()).await;
+            }
+        }
     }
 
     /// Publishes checked messages to a room, all of them or none entering its inbox.

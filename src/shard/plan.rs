@@ -1,4 +1,4 @@
-//! The plan of a shard: everything that stays as it was when the shard started.
+//! The plan of a shard: its part of the configuration.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::directory::{self, HomeKey};
 use super::homes::heat::HeatRules;
+use crate::auth::DeviceKeys;
 use roomcast_core::limits::{DEVICE_ROOMS_MAX, HOT_MEMBERS, PASS_TURN_MEMBERS, ROOMS_MAX};
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomRules;
@@ -17,8 +18,10 @@ pub struct Plan {
     pub index: usize,
     /// Number of shards.
     pub shards: usize,
-    /// The flush policy of rooms without settings of their own.
+    /// The flush policy of rooms without settings of their own. A reload changes it.
     pub rules: RoomRules,
+    /// The keys of tokens that devices send over their connections. A reload changes them.
+    pub device_keys: DeviceKeys,
     /// Time between two pings of a device.
     pub heartbeat: Duration,
     /// Seed of the runs' numbers; a new one for each start of a node.
@@ -51,6 +54,7 @@ impl Plan {
             index,
             shards,
             rules,
+            device_keys: DeviceKeys::default(),
             heartbeat,
             run_seed,
             home_key: HomeKey::default(),

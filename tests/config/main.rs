@@ -9,13 +9,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use roomcast::auth::Grant;
 use roomcast::auth::{Origins, Refused};
 use roomcast::config::args::Args;
 use roomcast::config::flush::Shares;
-use roomcast::config::{Config, LogFormat, Mistakes, Source, check, print};
+use roomcast::config::{Config, Insecure, Loaded, LogFormat, Mistakes, Source, check, print};
 use roomcast_core::limits;
-use roomcast_core::room::id::TypeName;
+use roomcast_core::room::id::{RoomName, TypeName};
 use roomcast_core::room::message::Class;
 use roomcast_core::room::pace::{Quotas, Readable, RoomRules};
 use roomcast_core::room::policy::{Merge, Priority, TypePolicy, TypeRate};
@@ -94,7 +93,10 @@ fn the_built_in_defaults_are_those_of_the_code() {
     assert_eq!(config.joins_per_second, limits::JOINS_PER_SECOND);
     assert_eq!(config.outbound_bytes_max, limits::OUTBOUND_BYTES);
     assert_eq!(config.key_messages_per_second, 0);
-    assert!(config.publisher_keys.is_open() && config.device_keys.is_open() && !config.insecure);
+    assert!(config.publisher_keys.is_open() && config.device_keys.is_open());
+    assert!(config.ops_keys.is_open() && config.insecure == Insecure::default());
+    assert_eq!((config.connections, config.drain_notice), (None, Duration::ZERO));
+    assert_eq!(limits::TOKEN_LIFETIME.as_secs(), 2_592_000);
     assert_eq!(config.origins, Origins::Loopback);
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
 }
@@ -504,12 +506,12 @@ fn a_door_off_loopback_needs_authentication_or_insecure() {
     let keys: Vec<&str> = mistakes.0.iter().map(|mistake| mistake.key.as_str()).collect();
     assert_eq!(keys, ["viewer.listen", "publisher.listen", "ops.listen"]);
     assert!(
-        mistakes.to_string().contains("allowed: publisher.keys, a loopback address, or --insecure"),
+        mistakes.to_string().contains("allowed: publisher.keys, a loopback address, or publisher.insecure"),
         "{mistakes}"
     );
 
     let insecure = load("insecure = true", &[], &open).unwrap();
-    assert!(insecure.insecure);
+    assert_eq!(insecure.insecure, Insecure { viewer: true, publisher: true, ops: true });
     assert!(!insecure.origins.allows(Some("http://localhost")), "off loopback no page is admitted unasked");
     assert!(load("", &[], &[&open[..], &["--insecure"]].concat()).is_ok());
 
@@ -580,4 +582,72 @@ fn what_is_printed_without_secrets_is_a_configuration_that_means_the_same() {
     let after = load(&printed, &[], &[]).unwrap();
     assert_eq!(format!("{before:?}"), format!("{after:?}"));
     assert_eq!(check(&args(&flags), variables(&typed)).unwrap(), "the configuration is valid\n");
+}
+
+#[test]
+fn a_reload_takes_over_what_it_can_and_names_what_needs_a_restart() {
+    let file = Scratch::holding("[types]\nvote = { class = 'counter' }");
+    let line = args(&["--config", file.path(), "--shards", "3"]);
+    let running = Loaded::load(&line, variables(&[])).unwrap();
+    let same = running.reload(&line, variables(&[])).unwrap();
+    assert!(same.changed.is_empty() && same.waiting.is_empty(), "{same:?}");
+    let later = format!(
+        "log.level = 'debug'\n[types]\nvote = {{ class = 'latest' }}\npoll = {{ class = 'normal' }}\n\
+         [publisher]\nkeys = ['{KEY_HASH}']\n[viewer]\nheartbeat_ms = 2000\nlisten = '0.0.0.0:9'\n\
+         insecure = true\n[shards]\ncount = 7\nhot_members = 9"
+    );
+    std::fs::write(file.path(), later).unwrap();
+    let reloaded = running.reload(&line, variables(&[])).unwrap();
+    let changed = ["viewer.insecure", "publisher.keys", "log.level", "types.poll", "types.vote"];
+    assert_eq!(reloaded.changed, changed);
+    // The flag stands over the file's count of shards before and after.
+    assert_eq!(reloaded.waiting, ["viewer.listen", "viewer.heartbeat_ms", "shards.hot_members"]);
+    let config = &reloaded.loaded.config;
+    assert_eq!((config.viewer_listen, config.shards), (running.config.viewer_listen, 3));
+    assert_eq!(config.heartbeat, limits::HEARTBEAT);
+    assert_eq!(config.origins, Origins::Loopback, "by the address that the door has");
+    assert_eq!(config.log.level, tracing::Level::DEBUG);
+    let again = reloaded.loaded.reload(&line, variables(&[])).unwrap();
+    std::fs::write(file.path(), "").unwrap();
+    let emptied = reloaded.loaded.reload(&line, variables(&[])).unwrap_err();
+    assert_eq!(
+        told(&emptied),
+        ["publisher.keys: would lose its last key; allowed: a key; only a restart opens a door"]
+    );
+    assert!(again.changed.is_empty(), "{again:?}");
+    assert_eq!(again.waiting, reloaded.waiting, "a restart is still needed");
+}
+
+#[test]
+fn no_mistake_of_a_file_hides_another_one_and_each_has_its_line() {
+    let file = Scratch::holding(
+        "wiever.listen = 'x'\n[viewer]\nlisten = 'nowhere'\nheartbeat_ms = 1\norigins = [\n'https://a.example',\n\
+         'https://b.example/',\n]\n[publisher]\nkeys = ['secret']\n[auth]\n\
+         device_keys = [{ alg = 'RS256', secrt = 'x', public_key = 'y' }]\n[flush]\ngather_ms = 0\n\
+         [types]\npoll = { priority = 'highest', ttl_ms = 1 }\nvote = { class = 'countr', weight = 0 }\n",
+    );
+    let mistakes = Config::load(&args(&["config", "check", file.path()]), variables(&[])).unwrap_err();
+    let found: Vec<(Option<usize>, &str)> =
+        mistakes.0.iter().map(|mistake| (mistake.line, mistake.key.as_str())).collect();
+    for wanted in [
+        (Some(1), "wiever"),
+        (Some(3), "viewer.listen"),
+        (Some(4), "viewer.heartbeat_ms"),
+        (Some(7), "viewer.origins[1]"),
+        (Some(10), "publisher.keys[0]"),
+        (Some(12), "auth.device_keys[0].secrt"),
+        (Some(12), "auth.device_keys[0].alg"),
+        (Some(12), "auth.device_keys[0]"),
+        (Some(14), "flush.gather_ms"),
+        (Some(16), "types.poll"),
+        (Some(16), "types.poll.priority"),
+        (Some(16), "types.poll.ttl_ms"),
+        (Some(17), "types.vote.class"),
+        (Some(17), "types.vote.weight"),
+    ] {
+        assert!(found.contains(&wanted), "{wanted:?} in {found:?}");
+    }
+    assert_eq!(found.len(), 14, "{found:?}");
+    let text = mistakes.to_string();
+    assert!(text.contains(&format!("{}:14: flush.gather_ms: 0 is not allowed", file.path())), "{text}");
 }

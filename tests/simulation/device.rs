@@ -339,7 +339,7 @@ impl Device {
             }
             Frame::Left(left) => (left.room, Heard::Left),
             Frame::Closed(closed) => (closed.room, Heard::Closed),
-            Frame::Joined(_) | Frame::Pong(_) => return,
+            Frame::Joined(_) | Frame::Pong(_) | Frame::Token(_) => return,
             Frame::Error(error) => return self.errors.push((error.room, error.code)),
             Frame::Bye(_) => return self.bye = true,
         };

@@ -28,6 +28,7 @@ mod scatter;
 mod slow;
 mod socket;
 mod storm;
+mod tokens;
 mod world;
 
 use std::io::Write;

@@ -425,6 +425,7 @@ fn spelt(frame: proto::ServerFrame) -> Value {
             }
             frame
         }
+        Frame::Token(taken) => json!({"kind": "token", "exp": taken.exp}),
         Frame::Bye(bye) => {
             json!({"kind": "bye", "code": bye.code, "reconnect_within_ms": bye.reconnect_within_ms})
         }
@@ -475,6 +476,7 @@ fn device_frame(frame: &Value) -> proto::DeviceFrame {
         "ping" => Frame::Ping(proto::Ping {}),
         "join" => Frame::Join(proto::Join { room: text("room"), cursor: text("cursor") }),
         "leave" => Frame::Leave(proto::Leave { room: text("room") }),
+        "token" => Frame::Token(proto::Token { token: text("token") }),
         "ack" => {
             let entries = frame["acks"].as_array().cloned().unwrap_or_else(|| vec![frame.clone()]);
             let entry = |entry: &Value| proto::AckEntry {

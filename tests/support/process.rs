@@ -72,13 +72,17 @@ impl Process {
             ])
             .args(["--ops-listen", &on.ops.to_string(), "--shards", &shards.to_string()])
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         match data {
             Some(data) => command.arg("--data-dir").arg(data),
             None => command.arg("--ephemeral"),
         };
+        Self::as_typed(command).await
+    }
+
+    /// Starts a node by this command alone.
+    pub(crate) async fn as_typed(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let doors = tokio::task::spawn_blocking(move || doors(stdout));

@@ -25,6 +25,8 @@ fn notices_in_json() {
             r#"{"kind":"error","code":"too_many_rooms","room":"r1","field":"room"}"#,
         ),
         (Notice::Bye, 60, r#"{"kind":"bye","code":"draining","reconnect_within_ms":30000}"#),
+        (Notice::TokenTaken { expires_s: Some(1_800_000_000) }, 33, r#"{"kind":"token","exp":1800000000}"#),
+        (Notice::TokenTaken { expires_s: None }, 16, r#"{"kind":"token"}"#),
     ] {
         // FIN and text, the length in seven bits, then the text.
         assert_golden(&frame::notice(notice, Encoding::Json), &[&[0x81, length], text.as_bytes()]);
@@ -35,7 +37,7 @@ fn notices_in_json() {
 fn notices_in_proto() {
     let room = room();
     let error = |room, field| Notice::Error { code: "too_many_rooms", room, field };
-    let goldens: [(Notice<'_>, &[&[u8]]); 7] = [
+    let goldens: [(Notice<'_>, &[&[u8]]); 9] = [
         (Notice::Pong, &[&[0x82, 2], b"\x1a\x00"]), // ServerFrame.pong = 3, empty
         (Notice::Joined(&room), &[&[0x82, 6], b"\x22\x04", b"\x0a\x02r1"]), // .joined = 4: room = 1
         (Notice::Left(&room), &[&[0x82, 6], b"\x2a\x04", b"\x0a\x02r1"]), // .left = 5: room = 1
@@ -57,6 +59,12 @@ fn notices_in_proto() {
             // .bye = 8: code = 1, reconnect_within_ms = 2: 30 000
             &[&[0x82, 16], b"\x42\x0e", b"\x0a\x08draining", b"\x10\xb0\xea\x01"],
         ),
+        (
+            Notice::TokenTaken { expires_s: Some(1_800_000_000) },
+            // .token = 9: exp = 1: 1 800 000 000
+            &[&[0x82, 8], b"\x4a\x06", b"\x08\x80\xa4\xa7\xda\x06"],
+        ),
+        (Notice::TokenTaken { expires_s: None }, &[&[0x82, 2], b"\x4a\x00"]),
     ];
     for (notice, fields) in goldens {
         assert_golden(&frame::notice(notice, Encoding::Proto), fields);
@@ -116,6 +124,11 @@ fn what_goes_into_a_notice_comes_out_again() {
             Notice::Bye,
             json!({"kind": "bye", "code": "draining", "reconnect_within_ms": 30_000}),
             Frame::Bye(proto::Bye { code: "draining".into(), reconnect_within_ms: 30_000 }),
+        ),
+        (
+            Notice::TokenTaken { expires_s: Some(9) },
+            json!({"kind": "token", "exp": 9}),
+            Frame::Token(proto::TokenTaken { exp: 9 }),
         ),
     ] {
         assert_eq!(read_json(&frame::notice(notice, Encoding::Json)), in_json);

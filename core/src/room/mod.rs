@@ -420,6 +420,11 @@ impl Room {
         self.audience.expected = settings.expected_audience.or(self.audience.expected);
     }
 
+    /// Follows a change of the node's rules, from the next input on. Rules of the room's own stay.
+    pub fn follow(&mut self, from: &RoomRules, to: &RoomRules) {
+        self.gathering.pace.follow(from, to);
+    }
+
     /// Does what is due.
     fn due(&mut self, now: Now, tally: &mut RoomTally) {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now.instant);

@@ -117,6 +117,44 @@ impl RoomRules {
         }
     }
 
+    /// These rules after the node's rules changed from `from` to `to`. A rule that is not the node's was given
+    /// to the room by a publisher, and stays.
+    #[must_use]
+    pub fn following(self, from: &Self, to: &Self) -> Self {
+        fn follow<T: PartialEq + Copy>(own: T, from: T, to: T) -> T {
+            if own == from { to } else { own }
+        }
+        Self {
+            gather: follow(self.gather, from.gather, to.gather),
+            messages_max: follow(self.messages_max, from.messages_max, to.messages_max),
+            bytes_max: follow(self.bytes_max, from.bytes_max, to.bytes_max),
+            direct_members: follow(self.direct_members, from.direct_members, to.direct_members),
+            urgent_spacing: follow(self.urgent_spacing, from.urgent_spacing, to.urgent_spacing),
+            gather_max: follow(self.gather_max, from.gather_max, to.gather_max),
+            cpu_permille: follow(self.cpu_permille, from.cpu_permille, to.cpu_permille),
+            // As a whole: shares of two sources could add up to more than one.
+            quotas: follow(self.quotas, from.quotas, to.quotas),
+            readable: Readable {
+                normal_per_second: follow(
+                    self.readable.normal_per_second,
+                    from.readable.normal_per_second,
+                    to.readable.normal_per_second,
+                ),
+                high_per_second: follow(
+                    self.readable.high_per_second,
+                    from.readable.high_per_second,
+                    to.readable.high_per_second,
+                ),
+            },
+            messages_per_second: follow(
+                self.messages_per_second,
+                from.messages_per_second,
+                to.messages_per_second,
+            ),
+            observe_only: to.observe_only,
+        }
+    }
+
     /// The least time between passes of this processor time under the room's share of a shard.
     pub fn spacing(&self, pass: Duration) -> Duration {
         pass.saturating_mul(1000) / self.cpu_permille.max(1)
@@ -182,6 +220,11 @@ impl Pace {
     /// Changes the rules by `settings`.
     pub(super) fn configure(&mut self, settings: &RoomSettings) {
         self.rules = self.rules.with(settings);
+    }
+
+    /// Follows a change of the node's rules.
+    pub(super) fn follow(&mut self, from: &RoomRules, to: &RoomRules) {
+        self.rules = self.rules.following(from, to);
     }
 
     /// Sets the cost of passes from now on.

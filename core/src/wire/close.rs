@@ -70,6 +70,8 @@ named! {
         /// The node's places are all taken, and the address of the device holds more than another one that
         /// misses a place.
         Crowded = "crowded",
+        /// The device's token ended, and the device sent no fresh one.
+        TokenExpired = "token_expired",
     }
 }
 
@@ -122,6 +124,12 @@ impl CloseReason {
                 let cause = "the room's reliable stream became known, or is another, since the welcome";
                 Row::new(Some(4004), SOON, Debug, cause)
             }
+            Self::TokenExpired => Row::new(
+                Some(4005),
+                SOON,
+                Debug,
+                "its token ended, and it sent no fresh one; it needs one to come back",
+            ),
             Self::Crowded => {
                 let cause = "the node is full, and the device's address holds most places";
                 Row::new(Some(1013), SPREAD, Debug, cause)

@@ -39,6 +39,18 @@ pub enum DeviceFrame {
         /// The room to leave.
         room: RoomName,
     },
+    /// The device has a fresh token.
+    Token(Token),
+}
+
+/// A token as a device spelt it, at least one byte. `Debug` does not show it: a token must not reach a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([redacted])")
+    }
 }
 
 /// Acknowledgement of the reliable messages of one room, up to an offset.
@@ -99,6 +111,7 @@ struct SpeltFrame<'a> {
     epoch: Option<String>,
     offset: Option<u64>,
     cursor: Option<String>,
+    token: Option<String>,
     acks: Option<Vec<Object<SpeltAck>>>,
 }
 
@@ -156,6 +169,7 @@ fn parse_json(text: &str) -> Result<DeviceFrame, BadFrame> {
         "ping" => Ok(DeviceFrame::Ping),
         "join" => join(room, spelt.cursor.as_deref().unwrap_or_default()),
         "leave" => Ok(DeviceFrame::Leave { room: room_name(room)? }),
+        "token" => token(spelt.token.unwrap_or_default()),
         _ => Err(UNKNOWN_KIND),
     }
 }
@@ -195,7 +209,7 @@ fn fits(object: &Map<String, Value>, frame: &Map<String, Value>, field: &str) ->
 }
 
 /// Fields of all frames.
-const FIELDS: [&str; 6] = ["kind", "room", "epoch", "offset", "cursor", "acks"];
+const FIELDS: [&str; 7] = ["kind", "room", "epoch", "offset", "cursor", "token", "acks"];
 
 fn parse_proto(bytes: &[u8]) -> Result<DeviceFrame, BadFrame> {
     use proto::device_frame::Frame;
@@ -208,7 +222,12 @@ fn parse_proto(bytes: &[u8]) -> Result<DeviceFrame, BadFrame> {
         Frame::Ping(proto::Ping {}) => Ok(DeviceFrame::Ping),
         Frame::Join(spelt) => join(&spelt.room, &spelt.cursor),
         Frame::Leave(spelt) => Ok(DeviceFrame::Leave { room: room_name(&spelt.room)? }),
+        Frame::Token(spelt) => token(spelt.token),
     }
+}
+
+fn token(spelt: String) -> Result<DeviceFrame, BadFrame> {
+    if spelt.is_empty() { Err(bad_frame(Some("token"))) } else { Ok(DeviceFrame::Token(Token(spelt))) }
 }
 
 /// Checks an entry. An empty field counts as left out in both encodings, since proto3 can't tell the two
@@ -336,6 +355,11 @@ mod tests {
             json(r#"{"kind":"leave","room":"r2"}"#),
             proto_of(Frame::Leave(proto::Leave { room: "r2".into() }))
         );
+        assert_eq!(
+            json(r#"{"kind":"token","token":"a.b.c"}"#),
+            proto_of(Frame::Token(proto::Token { token: "a.b.c".into() }))
+        );
+        assert!(!format!("{:?}", json(r#"{"kind":"token","token":"canary"}"#)).contains("canary"));
     }
 
     #[test]
@@ -355,6 +379,11 @@ mod tests {
         assert_eq!(refused(r#"{"kind":"shout"}"#), ("unknown_kind", "kind"));
         assert_eq!(refused(r#"{"kind":"join"}"#), ("bad_room", "room"));
         assert_eq!(refused(r#"{"kind":"leave","room":"a/b"}"#), ("bad_room", "room"));
+        for no_token in
+            [r#"{"kind":"token"}"#, r#"{"kind":"token","token":""}"#, r#"{"kind":"token","token":7}"#]
+        {
+            assert_eq!(refused(no_token), ("bad_frame", "token"), "{no_token}");
+        }
         assert_eq!(refused(r#"{"kind":"join","room":"r","cursor":"7"}"#), ("bad_cursor", "cursor"));
         assert_eq!(refused(r#"{"kind":"ack"}"#), ("bad_frame", "offset"));
         assert_eq!(refused(r#"{"kind":"ack","epoch":"ff","offset":1}"#), ("bad_cursor", "epoch"));

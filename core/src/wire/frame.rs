@@ -71,6 +71,11 @@ pub enum Notice<'a> {
     },
     /// The node is going away.
     Bye,
+    /// The device's fresh token is taken.
+    TokenTaken {
+        /// End of the token, in seconds since 1970. `None`: the door has no keys.
+        expires_s: Option<u64>,
+    },
 }
 
 /// Bytes of a message in the larger of the two encodings, separator included: an upper bound.

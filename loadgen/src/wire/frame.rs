@@ -304,6 +304,7 @@ impl JsonFrame<'_> {
             "left" => ServerFrame::Left(proto::Left::default()),
             "closed" => ServerFrame::Closed(proto::Closed { code, ..proto::Closed::default() }),
             "error" => ServerFrame::Error(proto::Error { code, ..proto::Error::default() }),
+            "token" => ServerFrame::Token(proto::TokenTaken::default()),
             "bye" => ServerFrame::Bye(proto::Bye { code, ..proto::Bye::default() }),
             other => return Err(format!("kind {other:?}")),
         })

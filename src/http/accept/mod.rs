@@ -24,6 +24,7 @@ use hyper::http::Extensions;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Response, StatusCode};
+use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -35,8 +36,8 @@ use crate::clock;
 use crate::metrics::{DoorName, Dropped, Metrics};
 use crate::seat::{Address, Seat, Seats};
 use roomcast_core::limits::{
-    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HANDSHAKE_AGE_MAX,
-    HEAD_BYTES_MAX, PROXY_BYTES_MAX,
+    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DESCRIPTORS_KEPT, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER,
+    HANDSHAKE_AGE_MAX, HEAD_BYTES_MAX, PROXY_BYTES_MAX,
 };
 
 use super::problem::Problem;
@@ -92,6 +93,50 @@ impl Descriptors {
         let visit = self.visits.take();
         let taken = self.devices.taken() + self.visits.taken();
         visit.filter(|_| taken + left <= self.descriptors_max)
+    }
+
+    /// The descriptors in use, beside their limits.
+    pub(crate) fn held(&self) -> DescriptorsHeld {
+        let connections = self.devices.taken();
+        DescriptorsHeld {
+            connections,
+            connections_max: self.devices.seats_max(),
+            taken: connections + self.visits.taken(),
+            max: self.descriptors_max,
+        }
+    }
+}
+
+/// Descriptors of a node's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct DescriptorsHeld {
+    /// Connections of devices.
+    pub(crate) connections: u64,
+    /// Places for connections of devices.
+    pub(crate) connections_max: u64,
+    /// Descriptors of devices and of visits at the doors.
+    pub(crate) taken: u64,
+    /// The process's limit of descriptors.
+    pub(crate) max: u64,
+}
+
+#[cfg(test)]
+impl Default for DescriptorsHeld {
+    fn default() -> Self {
+        Self { connections: 0, connections_max: 1000, taken: 0, max: 1128 }
+    }
+}
+
+impl DescriptorsHeld {
+    /// True if no place is left for another device.
+    pub(crate) fn is_full(&self) -> bool {
+        self.connections >= self.connections_max
+    }
+
+    /// True if a door of devices has no descriptor left for another connection, or if a device has none.
+    pub(crate) fn are_used_up(&self) -> bool {
+        let is_full_of_devices = self.is_full() && self.connections_max + DESCRIPTORS_KEPT >= self.max;
+        is_full_of_devices || self.taken + DESCRIPTORS_KEPT / 2 >= self.max
     }
 }
 

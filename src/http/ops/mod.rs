@@ -6,16 +6,18 @@ mod readiness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderValue;
-use hyper::{Method, StatusCode};
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode};
 
 use crate::clock::{self, node_cpu};
-use crate::metrics::DoorName;
-use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+use crate::config::Config;
+use crate::metrics::{DoorName, LimitsHeld};
+use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX};
 
 use super::accept::{Answer, Door, Request};
+use super::foreign::check_not_foreign;
 use super::problem::Problem;
-use super::request::check_head;
+use super::request::{check_head, only};
 use super::{Node, answer, answer_json};
 
 use ladder::{StepOwner, ladder};
@@ -30,27 +32,46 @@ pub(crate) struct OperatorDoor {
 impl OperatorDoor {
     async fn readiness(&self) -> Readiness {
         // A draining node is never ready. The balancer must hear so at once, without a wait for the shards.
-        let answering = if self.node.is_draining() { Vec::new() } else { self.node.shards.answering().await };
+        let answering = if self.node.is_leaving() { Vec::new() } else { self.node.shards.answering().await };
         let store = &self.node.store;
         Readiness::judge(Signs {
-            is_draining: self.node.is_draining(),
+            is_draining: self.node.is_leaving(),
             answering,
             trouble: store.trouble(),
             rooms_aside: store.rooms_aside(),
             under_way: store.under_way(clock::now()),
             windows_needed: self.node.metrics.held().iter().map(|held| held.window_needed).collect(),
-            window_max: self.node.window_max,
+            window_max: self.node.in_force().config.flush.window_max(),
+            descriptors: self.node.descriptors.held(),
             steps: self.node.shards.board().steps(),
         })
     }
 
+    fn check_caller(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let in_force = self.node.in_force();
+        let Config { ops_keys, hosts, ops_listen, .. } = &in_force.config;
+        ops_keys.admits(only(headers, &AUTHORIZATION))?;
+        if ops_keys.is_open() {
+            check_not_foreign(headers, hosts, ops_listen.ip())?;
+        }
+        Ok(())
+    }
+
     fn metrics(&self) -> Answer {
         const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        let Node { metrics, store, shards, .. } = &*self.node;
+        let Node { metrics, store, shards, descriptors, .. } = &*self.node;
         // These gauges cost a system call or a lock, so they are refreshed per scrape and not per second.
         metrics.hot(shards.hot_rooms());
         metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(clock::now()));
         metrics.show_process(node_cpu(), resident_bytes());
+        let held = descriptors.held();
+        metrics.show_limits(&LimitsHeld {
+            connections_max: held.connections_max,
+            descriptors: held.taken,
+            descriptors_max: held.max,
+            store_bytes_max: STORE_BYTES_MAX,
+            outbound_owed_max: shards.board().owed_max(),
+        });
         answer(StatusCode::OK, TEXT, metrics.render().into())
     }
 }
@@ -77,6 +98,10 @@ impl Door for OperatorDoor {
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         check_head(request.version(), request.headers())?;
         let path = request.uri().path();
+        // Balancers and orchestrators have no key, and name the node as they like.
+        if !matches!(path, "/healthz" | "/readyz") {
+            self.check_caller(request.headers())?;
+        }
         if let Some(owner) = StepOwner::of(path) {
             return ladder(&self.node, owner?, request).await;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use crate::http::accept::Answer;
+use crate::http::accept::{Answer, DescriptorsHeld};
 use crate::http::{JSON, answer};
 use crate::store::aside::RoomAside;
 use crate::store::health::Trouble;
@@ -32,6 +32,9 @@ pub(super) struct Readiness {
     /// Rooms whose streams can't be read. Their reliable messages are refused, and all other rooms go on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rooms_aside: Vec<AsideRoom>,
+    /// Descriptors, once none is left for another device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptors: Option<DescriptorsHeld>,
     /// Shards that need a wider window than their rooms may have. Such a shard goes on, with later flushes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards_strained: Vec<ShardStrained>,
@@ -80,7 +83,8 @@ struct StoreSlow {
 }
 
 /// The evidence for the verdict.
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct Signs {
     pub(super) is_draining: bool,
     /// Shard -> answered in time.
@@ -92,6 +96,7 @@ pub(super) struct Signs {
     /// Shard -> the needed window.
     pub(super) windows_needed: Vec<Duration>,
     pub(super) window_max: Duration,
+    pub(super) descriptors: DescriptorsHeld,
     /// Shard -> its step.
     pub(super) steps: Vec<Step>,
 }
@@ -103,7 +108,7 @@ impl Readiness {
 
     pub(super) fn judge(signs: Signs) -> Self {
         let Signs { is_draining, answering, trouble, rooms_aside, under_way, .. } = signs;
-        let Signs { windows_needed, window_max, steps, .. } = signs;
+        let Signs { windows_needed, window_max, descriptors, steps, .. } = signs;
         let silent = answering.iter().enumerate().filter(|(_, answers)| !**answers);
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
         let store_failing =
@@ -131,6 +136,8 @@ impl Readiness {
             (!shards_silent.is_empty(), "shards_silent"),
             (store_failing.is_some(), "store_failing"),
             (store_slow.is_some(), "store_slow"),
+            (descriptors.is_full(), "connections_full"),
+            (descriptors.are_used_up(), "descriptors_used_up"),
         ]
         .into_iter()
         .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
@@ -143,6 +150,7 @@ impl Readiness {
             store_failing,
             store_slow,
             rooms_aside,
+            descriptors: (descriptors.is_full() || descriptors.are_used_up()).then_some(descriptors),
             shards_strained,
             shards_degraded,
         }
@@ -183,6 +191,31 @@ mod tests {
         assert_eq!(silent.into_answer().status(), 503);
         let draining = Readiness::judge(Signs { is_draining: true, ..Signs::default() });
         assert_eq!(draining.reasons, ["draining"]);
+    }
+
+    #[test]
+    fn used_up_descriptors_stand_in_the_way_and_the_numbers_are_told() {
+        let descriptors = |connections, connections_max| DescriptorsHeld {
+            connections,
+            connections_max,
+            taken: connections,
+            max: 148,
+        };
+        let free = Readiness::judge(Signs { descriptors: descriptors(19, 20), ..Signs::default() });
+        assert_eq!(free.status, "ready");
+        let full = Readiness::judge(Signs { descriptors: descriptors(20, 20), ..Signs::default() });
+        assert_eq!(full.reasons, ["connections_full", "descriptors_used_up"]);
+        let by_configuration =
+            Readiness::judge(Signs { descriptors: descriptors(10, 10), ..Signs::default() });
+        assert_eq!(by_configuration.reasons, ["connections_full"]);
+        let by_visits = Readiness::judge(Signs {
+            descriptors: DescriptorsHeld { taken: 84, ..descriptors(0, 20) },
+            ..Signs::default()
+        });
+        assert_eq!(by_visits.reasons, ["descriptors_used_up"]);
+        let shown = serde_json::to_value(&full).unwrap();
+        assert_eq!(shown["descriptors"]["connections"], 20, "{shown}");
+        assert_eq!(shown["descriptors"]["connections_max"], 20, "{shown}");
     }
 
     #[test]

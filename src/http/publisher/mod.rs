@@ -10,14 +10,16 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Method;
 use hyper::header::AUTHORIZATION;
+use hyper::{HeaderMap, Method};
 
+use crate::config::Config;
 use crate::metrics::DoorName;
 use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 
 use super::Node;
 use super::accept::{Answer, Door, Request};
+use super::foreign::check_not_foreign;
 use super::problem::Problem;
 use super::request::{Query, check_head, only};
 use super::routes::{Part, Route, offset, room_name};
@@ -41,7 +43,7 @@ impl Door for PublisherDoor {
         let node = &*self.node;
         check_head(request.version(), request.headers())?;
         // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.
-        let key = node.publisher_keys.admits(only(request.headers(), &AUTHORIZATION))?;
+        let key = check_caller(&node.in_force().config, request.headers())?;
         match Call::of(request.method(), request.uri().path())? {
             Call::List => rooms::list(node, Query::of(request.uri())).await,
             Call::Publish(room) => {
@@ -59,6 +61,16 @@ impl Door for PublisherDoor {
             Call::Recall(room, at) => reliable::recall(node, room_name(room)?, offset(at)?).await,
         }
     }
+}
+
+/// The caller's key, by its index.
+fn check_caller(config: &Config, headers: &HeaderMap) -> Result<usize, Problem> {
+    let Config { publisher_keys, hosts, publisher_listen, .. } = config;
+    let key = publisher_keys.admits(only(headers, &AUTHORIZATION))?;
+    if publisher_keys.is_open() {
+        check_not_foreign(headers, hosts, publisher_listen.ip())?;
+    }
+    Ok(key)
 }
 
 /// One call of a publisher. Rooms and offsets are as typed.

@@ -5,11 +5,13 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 
+use super::key_limits::KeyLimits;
 use crate::clock;
 use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
 use crate::http::request::{body_encoding, read_body};
 use crate::http::{JSON, Node, PROTO, answer, from_shard};
+use crate::metrics::Metrics;
 use roomcast_core::limits;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::message::{Class, Message, Published, ShedReason, Verdict};
@@ -36,15 +38,18 @@ pub(super) async fn publish(
     let (parts, body) = request.into_parts();
     let encoding = body_encoding(&parts.headers)?;
     let body = read_body(body).await?;
+    let in_force = node.in_force();
+    let types = &in_force.config.types;
     let mut messages = match encoding {
-        Encoding::Json => publish::parse_json(&body, &node.types)?,
-        Encoding::Proto => publish::parse_proto(&body, &node.types)?,
+        Encoding::Json => publish::parse_json(&body, types)?,
+        Encoding::Proto => publish::parse_proto(&body, types)?,
     };
     // The messages own their payloads. The answer may take 10 s, and the request's buffers must not wait with
     // it.
     drop(body);
     drop(parts);
-    let shed = past_limit(node, key, &mut messages);
+    let shed = past_limit(&node.metrics, &in_force.key_limits, key, &mut messages);
+    drop(in_force);
     // All messages were shed: the room has nothing to order, and a cold room is not opened for nothing.
     let published = if messages.is_empty() {
         Published::Taken(Vec::new())
@@ -65,10 +70,15 @@ pub(super) async fn publish(
 
 /// Removes the messages past the key's limit, the last ones first. Returns their indices in the request,
 /// rising.
-fn past_limit(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize> {
+fn past_limit(
+    metrics: &Metrics,
+    key_limits: &KeyLimits,
+    key: usize,
+    messages: &mut Vec<Message>,
+) -> Vec<usize> {
     let is_reliable = |message: &Message| message.class() == Class::Reliable;
     let reliable = messages.iter().filter(|message| is_reliable(message)).count();
-    let mut within = node.key_limits.take(key, reliable, messages.len() - reliable, clock::now().instant);
+    let mut within = key_limits.take(key, reliable, messages.len() - reliable, clock::now().instant);
     if within.over == 0 {
         return Vec::new();
     }
@@ -86,7 +96,7 @@ fn past_limit(node: &Node, key: usize, messages: &mut Vec<Message>) -> Vec<usize
         at += 1;
         stays
     });
-    node.metrics.past_key_rate(within.over as u64, &by_class);
+    metrics.past_key_rate(within.over as u64, &by_class);
     shed
 }
 

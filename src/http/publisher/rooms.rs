@@ -57,7 +57,7 @@ impl ShardLine {
 /// 404 `room_not_open`; 503.
 pub(super) async fn look_at(node: &Node, room: RoomName) -> Result<Answer, Problem> {
     let mut view = from_shard(node.shards.describe(room)).await?.ok_or_else(Problem::room_not_open)?;
-    view.rules.add_configured(&node.types);
+    view.rules.add_configured(&node.in_force().config.types);
     Ok(answer_json(&view))
 }
 
@@ -76,12 +76,12 @@ pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> 
         RoomSettings::default()
     } else {
         check_json(&parts.headers)?;
-        settings::read(&body, &node.types)?
+        settings::read(&body, &node.in_force().config.types)?
     };
     let share = settings::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {
         Ok(mut view) => {
-            view.rules.add_configured(&node.types);
+            view.rules.add_configured(&node.in_force().config.types);
             Ok(answer_json(&view))
         }
         // The drain may have begun since the check above.

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use crate::auth::{Grant, Refused};
 use crate::clock;
+use crate::config::Config;
 use crate::metrics::{DoorName, Refusal};
 use crate::seat::Address;
 use crate::shard::handle::{Arrival, Hello};
@@ -29,6 +30,7 @@ use roomcast_core::room::id::RoomName;
 use super::Node;
 use super::accept::paced::PacedStream;
 use super::accept::{Answer, Door, Request, visitor};
+use super::foreign::check_own_host;
 use super::problem::Problem;
 use super::request::{Query, check_head};
 use super::routes::{Part, Route, room_name};
@@ -109,15 +111,15 @@ impl ViewerDoor {
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let in_force = self.node.in_force();
+        let origins = &in_force.config.origins;
         let mut given = headers.get_all(ORIGIN).into_iter();
         let is_allowed = match (given.next(), given.next()) {
-            (None, _) => self.node.origins.allows(None),
+            (None, _) => origins.allows(None),
             // No browser sends two origins. A proxy and this door might pick different ones.
             (Some(_), Some(_)) => false,
             // Allow-lists hold text, so an origin that is no text is on none.
-            (Some(origin), None) => {
-                origin.to_str().is_ok_and(|origin| self.node.origins.allows(Some(origin)))
-            }
+            (Some(origin), None) => origin.to_str().is_ok_and(|origin| origins.allows(Some(origin))),
         };
         if is_allowed {
             return Ok(());
@@ -135,7 +137,8 @@ impl ViewerDoor {
         subprotocol: Option<&Subprotocol<'_>>,
     ) -> Result<Grant, Problem> {
         let token = token(&head.headers, subprotocol, Query::of(&head.uri))?;
-        let grant = self.node.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
+        let grant =
+            self.node.in_force().config.device_keys.grant(token.as_deref(), clock::now().unix_ms / 1000)?;
         if grant.covers(room) { Ok(grant) } else { Err(Refused::RoomNotGranted.into()) }
     }
 }
@@ -202,6 +205,13 @@ impl Door for ViewerDoor {
 
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         check_head(request.version(), request.headers())?;
+        {
+            let in_force = self.node.in_force();
+            let Config { device_keys, hosts, viewer_listen, .. } = &in_force.config;
+            if device_keys.is_open() {
+                check_own_host(request.headers(), hosts, viewer_listen.ip())?;
+            }
+        }
         match Route::of(request.uri().path()) {
             Some(Route::Part(room, Part::Ws)) => {
                 let room = room.to_owned();

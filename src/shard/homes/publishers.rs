@@ -8,7 +8,7 @@ use super::{Homes, Opener};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
-use roomcast_core::room::pace::{RoomSettings, Unfit};
+use roomcast_core::room::pace::{RoomRules, RoomSettings, Unfit};
 use roomcast_core::room::view::{ClosedView, RoomLine, RoomView, StreamRefusal};
 use roomcast_core::room::{Ask, Input, Told};
 use roomcast_core::wire::frame::{self, Head};
@@ -33,6 +33,15 @@ impl Homes {
             Some(key) => self.tell_room(key, Input::Publish { ticket, messages }, now),
             None => self.answers.push_back((ticket, Published::RoomsFull)),
         }
+    }
+
+    /// Takes over the node's rules, for new rooms and for open ones. An open room follows with its next
+    /// input.
+    pub fn follow(&mut self, rules: RoomRules) {
+        for (_, home) in &mut self.rooms {
+            home.room.follow(&self.plan.rules, &rules);
+        }
+        self.plan.rules = rules;
     }
 
     /// Opens or configures a room.

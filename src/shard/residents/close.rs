@@ -39,7 +39,7 @@ impl<S: Socket> Residents<S> {
         // A device that goes for the node's or the publisher's reasons gets everything that it was given
         // before.
         let rest = match reason {
-            CloseReason::Draining | CloseReason::RoomClosed => Rest::Deliver,
+            CloseReason::Draining | CloseReason::RoomClosed | CloseReason::TokenExpired => Rest::Deliver,
             _ => Rest::Drop,
         };
         connection.say_last(rest, notice.into_iter().chain(frame::close(reason)), now.instant);

@@ -496,6 +496,14 @@ impl<S: Socket> Connection<S> {
         self.outbox.as_ref().and_then(|outbox| outbox.overdue(now))
     }
 
+    /// Counts a costly frame of the device as `frames` further ones. `false`: the device sends too many.
+    pub(super) fn charge(&mut self, frames: u32) -> bool {
+        let milli = frames * 1000;
+        let allowed = self.allowance_milli >= milli;
+        self.allowance_milli = self.allowance_milli.saturating_sub(milli);
+        allowed
+    }
+
     /// Counts a frame of the device. `false`: the device sends too many. A bucket of two seconds' worth is
     /// refilled by the time since the last frame.
     pub(super) fn hear(&mut self, now: Instant) -> bool {

@@ -8,11 +8,11 @@ use super::Residents;
 use super::connection::{Connection, Socket};
 use crate::auth::Grant;
 use crate::seat::Seat;
-use roomcast_core::limits::DEVICE_MESSAGE_BYTES_MAX;
+use roomcast_core::limits::{DEVICE_MESSAGE_BYTES_MAX, TOKEN_FRAME_COST};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
-use roomcast_core::wire::device::{self, DeviceFrame, Refusal};
+use roomcast_core::wire::device::{self, DeviceFrame, Refusal, Token};
 use roomcast_core::wire::frame::{self, Notice};
 use roomcast_core::wire::reader::Incoming;
 
@@ -119,7 +119,40 @@ impl<S: Socket> Residents<S> {
             }
             DeviceFrame::Join { room, cursor } => self.join(key, &room, None, cursor, now),
             DeviceFrame::Leave { room } => self.leave(index, &room, now),
+            DeviceFrame::Token(token) => self.take_token(index, &token, now),
         }
+    }
+
+    /// Takes a fresh token in place of the former one. A token that is not good changes nothing: the former
+    /// one counts until it ends.
+    fn take_token(&mut self, index: u32, token: &Token, now: Now) {
+        // A signature costs more than all other frames, so a flood of tokens is one sooner.
+        if !self.connections[index].charge(TOKEN_FRAME_COST) {
+            return self.close(index, CloseReason::FrameFlood, now);
+        }
+        let grant = match self.plan.device_keys.grant(Some(&token.0), now.unix_ms / 1000) {
+            Ok(grant) => grant,
+            Err(refused) => {
+                let error = Notice::Error { code: refused.name(), room: None, field: Some("token") };
+                return self.notify(index, error, now);
+            }
+        };
+        // A token for other rooms would leave the device where it may not be.
+        if let Some(room) = self.first_room_outside(index, &grant) {
+            let error = Notice::Error { code: "room_not_granted", room: Some(&room), field: Some("token") };
+            return self.notify(index, error, now);
+        }
+        let taken = Notice::TokenTaken { expires_s: grant.expires_s() };
+        self.connections[index].grant = grant;
+        self.notify(index, taken, now);
+    }
+
+    /// A room of the connection that a grant does not cover.
+    fn first_room_outside(&self, index: u32, grant: &Grant) -> Option<RoomName> {
+        let connection = &self.connections[index];
+        let joined = connection.places.iter().map(|place| self.segments[place.segment].segment.room());
+        let mut rooms = joined.chain(connection.deferred.iter().map(|deferred| &deferred.room));
+        rooms.find(|room| !grant.covers(room)).cloned()
     }
 
     fn leave(&mut self, index: u32, room: &RoomName, now: Now) {

@@ -26,6 +26,8 @@ impl<S: Socket> Residents<S> {
             "already_joined"
         } else if connection.places.len() + connection.deferred.len() >= ROOMS_PER_CONNECTION_MAX {
             "too_many_rooms"
+        } else if connection.grant.is_over(now.unix_ms) {
+            "token_expired"
         } else if !connection.grant.covers(room) {
             "room_not_granted"
         } else if self.lanes.is_overloaded(self.plan.home(room)) {

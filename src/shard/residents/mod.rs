@@ -25,10 +25,12 @@ use self::segments::Segments;
 use self::strain::Strain;
 use super::lane::{Control, Delivery, HomeSaid, ResidentLanes};
 use super::{Plan, TURN_ENTRIES_MAX};
+use crate::auth::DeviceKeys;
 use crate::metrics::tally::{Holdings, Tally};
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Segment};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Epoch, RoomName, Run};
+use roomcast_core::room::pace::RoomRules;
 use roomcast_core::room::receipt::{Acks, SegmentReceipt};
 use roomcast_core::room::{Counts, RefreshWant, SegmentSaid};
 use roomcast_core::wire::close::CloseReason;
@@ -133,6 +135,12 @@ impl<S: Socket> Residents<S> {
         let far = self.connections.next_sweep + Duration::from_secs(3600);
         let look = self.segments.next_look().map(|(at, _)| at);
         [look, self.connections.poll_deadline()].into_iter().flatten().fold(far, Instant::min)
+    }
+
+    /// Takes over the node's rules, and the keys of tokens that devices send from now on.
+    pub(super) fn follow(&mut self, rules: RoomRules, device_keys: DeviceKeys) {
+        self.plan.rules = rules;
+        self.plan.device_keys = device_keys;
     }
 
     /// Begins to say goodbye to every connection.

@@ -4,6 +4,7 @@
 use super::Residents;
 use super::connection::Socket;
 use super::connections::SWEEP_INTERVAL;
+use roomcast_core::limits::TOKEN_END_AGE_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::wire::close::CloseReason;
 
@@ -12,7 +13,7 @@ const SILENT_HEARTBEATS: f64 = 2.5;
 
 impl<S: Socket> Residents<S> {
     /// Drops connections that have lingered, and closes those past a deadline: waiting ones all at once,
-    /// silent ones a slice of the table at a time.
+    /// silent ones and those with an ended token a slice of the table at a time.
     pub(in crate::shard) fn sweep(&mut self, now: Now) {
         while let Some(index) = self.connections.next_lingered(now.instant) {
             self.connections.remove(index);
@@ -32,20 +33,24 @@ impl<S: Socket> Residents<S> {
         for index in self.connections.patient_indices() {
             self.go_on_with_history(index, now);
         }
-        self.close_silent(now);
+        self.close_silent_or_ended(now);
     }
 
-    fn close_silent(&mut self, now: Now) {
+    fn close_silent_or_ended(&mut self, now: Now) {
         let silence_max = self.plan.heartbeat.mul_f64(SILENT_HEARTBEATS);
         // The whole table within a quarter of a heartbeat, so that a silent device is found soon after its
-        // time.
-        let sweeps = (self.plan.heartbeat.as_millis() / (4 * SWEEP_INTERVAL.as_millis())).max(1);
+        // time. A token has no heartbeat, and its end must not wait for a slow one.
+        let whole = (self.plan.heartbeat / 4).min(TOKEN_END_AGE_MAX);
+        let sweeps = (whole.as_millis() / SWEEP_INTERVAL.as_millis()).max(1);
         let slice = self.connections.capacity().div_ceil(usize::try_from(sweeps).unwrap_or(usize::MAX));
         for _ in 0..slice {
             let place = self.connections.next_place();
             let Some(index) = self.connections.at(place) else { continue };
-            if now.instant.saturating_duration_since(self.connections[index].heard_at) >= silence_max {
+            let connection = &self.connections[index];
+            if now.instant.saturating_duration_since(connection.heard_at) >= silence_max {
                 self.close(index, CloseReason::Silent, now);
+            } else if connection.grant.is_over(now.unix_ms) {
+                self.close(index, CloseReason::TokenExpired, now);
             }
         }
     }

@@ -168,6 +168,10 @@ pub(super) fn notice(notice: Notice<'_>) -> Bytes {
             let within = RECONNECT_WITHIN.as_millis();
             format(out, format_args!(r#"{{"kind":"bye","code":"{code}","reconnect_within_ms":{within}}}"#));
         }
+        Notice::TokenTaken { expires_s: Some(exp) } => {
+            format(out, format_args!(r#"{{"kind":"token","exp":{exp}}}"#));
+        }
+        Notice::TokenTaken { expires_s: None } => text(out, r#"{"kind":"token"}"#),
     }
     frame.finish()
 }

@@ -108,6 +108,7 @@ pub(super) fn notice(notice: Notice<'_>) -> Bytes {
             code: CloseReason::Draining.name().to_owned(),
             reconnect_within_ms: u32::try_from(RECONNECT_WITHIN.as_millis()).expect("half a minute"),
         }),
+        Notice::TokenTaken { expires_s } => Frame::Token(proto::TokenTaken { exp: expires_s.unwrap_or(0) }),
     };
     let mut frame = FrameDraft::new(BINARY, 0);
     notice.encode(&mut frame.bytes);

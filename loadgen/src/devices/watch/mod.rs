@@ -184,7 +184,10 @@ impl Watch {
                 return judged;
             }
             // Answers to frames that this generator's devices do not wait for.
-            (ServerFrame::Pong(_) | ServerFrame::Joined(_) | ServerFrame::Left(_), Some(_)) => return judged,
+            (
+                ServerFrame::Pong(_) | ServerFrame::Joined(_) | ServerFrame::Left(_) | ServerFrame::Token(_),
+                Some(_),
+            ) => return judged,
             // A node says goodbye before a restart.
             (ServerFrame::Bye(_), Some(_)) if self.through_restarts => return judged,
             (ServerFrame::Welcome(_), Some(_)) => "a second welcome".to_owned(),

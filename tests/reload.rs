@@ -1,0 +1,171 @@
+//! A node that reads its configuration again on SIGHUP, and a node with too few descriptors.
+#![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::json;
+use support::{Device, Door, Encoding, Folder, Process, one_and_four_shards, until};
+
+one_and_four_shards!(
+    a_hangup_changes_keys_types_and_limits_and_costs_no_device_its_connection,
+    a_configuration_with_a_mistake_changes_nothing_and_stops_nothing,
+    a_door_does_not_lose_its_keys_before_it_has_moved_to_loopback,
+    used_up_descriptors_are_told_by_readiness,
+);
+
+/// The SHA-256 of `secret`, and of `key`.
+const SECRET_HASH: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+const KEY_HASH: &str = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
+
+/// A node's file, which a test changes while the node runs.
+struct File(PathBuf);
+
+impl File {
+    fn in_folder(folder: &Folder, text: &str) -> Self {
+        let file = Self(folder.path().join("node.toml"));
+        file.holds(text);
+        file
+    }
+
+    fn holds(&self, text: &str) {
+        std::fs::write(&self.0, text).unwrap();
+    }
+
+    async fn serve(&self, folder: &Folder, shards: usize) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        command.arg("--config").arg(&self.0);
+        Process::under(command, shards, &folder.path().join("data")).await
+    }
+}
+
+/// Publishes with this key, and returns the status.
+async fn status_with(door: Door, key: &str) -> u16 {
+    let authorization = format!("Bearer {key}");
+    let headers = [("content-type", "application/json"), ("authorization", authorization.as_str())];
+    door.request("POST", "/v1/rooms/r1/messages", &headers, br#"{"type":"chat","payload":1}"#).await.status
+}
+
+async fn a_hangup_changes_keys_types_and_limits_and_costs_no_device_its_connection(shards: usize) {
+    let folder = Folder::new();
+    let file = File::in_folder(&folder, &format!("publisher.keys = ['{SECRET_HASH}']"));
+    let node = file.serve(&folder, shards).await;
+    let doors = node.doors;
+    let mut device = Device::join(&doors, "r1", Encoding::Json).await;
+    assert_eq!(status_with(doors.publisher_door(), "secret").await, 200);
+    assert_eq!(status_with(doors.publisher_door(), "key").await, 401);
+    file.holds(&format!(
+        "publisher.keys = ['{KEY_HASH}']\nshards.hot_members = 7\n[types]\nvote = {{ class = 'counter' }}\n\
+         [limits]\nroom_messages_per_second = 1\n[viewer]\norigins = ['https://shop.example']"
+    ));
+    node.signal(Signal::HUP);
+    until("the new key", async || (status_with(doors.publisher_door(), "key").await != 401).then_some(()))
+        .await;
+    assert_eq!(status_with(doors.publisher_door(), "secret").await, 401, "the old key is no key any more");
+    let headers = [("content-type", "application/json"), ("authorization", "Bearer key")];
+    let publish = async |room: &str, body: &[u8]| {
+        doors.publisher_door().request("POST", &format!("/v1/rooms/{room}/messages"), &headers, body).await
+    };
+    // A counter needs no payload, a type that is not configured does.
+    assert_eq!(publish("r2", br#"{"type":"vote","count":3}"#).await.status, 200);
+    // The open room follows the node's limit, and a new room has it.
+    for room in ["r1", "r3"] {
+        let statuses = until("the limit of the room", async || {
+            let answer = publish(room, br#"{"type":"chat","payload":2}"#).await;
+            (answer.status == 429).then_some(answer)
+        });
+        statuses.await.is_problem(429, "room_rate", None);
+    }
+    let preflight = |origin| {
+        let door = doors.viewer_door();
+        async move { door.request("GET", "/v1/rooms/r1/history", &[("origin", origin)], b"").await.status }
+    };
+    assert_eq!(preflight("https://shop.example").await, 200);
+    assert_eq!(preflight("http://localhost:3000").await, 403);
+    assert!(!device.numbers(1).await.is_empty(), "the device hears on");
+    drop(node);
+}
+
+async fn a_configuration_with_a_mistake_changes_nothing_and_stops_nothing(shards: usize) {
+    let folder = Folder::new();
+    let file = File::in_folder(&folder, &format!("publisher.keys = ['{SECRET_HASH}']"));
+    let mut node = file.serve(&folder, shards).await;
+    let doors = node.doors;
+    // The last file is what a reload finds that comes while the file is written.
+    let wrong = format!("publisher.keys = ['{KEY_HASH}']\nflush.gather_ms = 0");
+    for mistaken in [wrong, "publisher.keys = [".to_owned(), String::new()] {
+        file.holds(&mistaken);
+        node.signal(Signal::HUP);
+    }
+    std::fs::remove_file(&file.0).unwrap();
+    node.signal(Signal::HUP);
+    // Whatever it does, it has heard all three before this: one thread takes signals in their order.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(status_with(doors.publisher_door(), "secret").await, 200);
+    assert_eq!(status_with(doors.publisher_door(), "key").await, 401);
+    node.signal(Signal::TERM);
+    assert_eq!(node.exit_code().await, Some(0), "the drain came to its end");
+}
+
+async fn a_door_does_not_lose_its_keys_before_it_has_moved_to_loopback(shards: usize) {
+    let folder = Folder::new();
+    let file = File::in_folder(&folder, &format!("publisher.keys = ['{SECRET_HASH}']"));
+    let mut command = Command::new("sh");
+    // The flags of the test's node name doors on loopback, so this one takes its doors from its file alone.
+    let listen = "listen = '0.0.0.0:0'";
+    file.holds(&format!("[publisher]\n{listen}\nkeys = ['{SECRET_HASH}']\ninsecure = false"));
+    command.args([
+        "-c",
+        "exec \"$0\" --config \"$1\" --viewer-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0 \
+        --shards \"$2\" --ephemeral",
+    ]);
+    command.arg(env!("CARGO_BIN_EXE_roomcast")).arg(&file.0).arg(shards.to_string());
+    let node = Process::as_typed(command).await;
+    let door = Door(([127, 0, 0, 1], node.doors.publisher.port()).into());
+    assert_eq!(status_with(door, "secret").await, 200);
+    file.holds("publisher.listen = '127.0.0.1:0'");
+    node.signal(Signal::HUP);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(status_with(door, "none").await, 401, "the door is still on every address");
+    assert_eq!(status_with(door, "secret").await, 200);
+}
+
+async fn used_up_descriptors_are_told_by_readiness(shards: usize) {
+    let node = Process::with_descriptors(shards, 148).await;
+    let doors = node.doors;
+    assert_eq!(doors.ops_door().get("/readyz").await.status, 200);
+    let mut devices = Vec::new();
+    for _ in 0..20 {
+        devices.push(Device::join(&doors, "r1", Encoding::Json).await);
+    }
+    let full = doors.ops_door().get("/readyz").await;
+    assert_eq!(full.status, 503);
+    let full = full.json();
+    assert_eq!(full["reasons"], json!(["connections_full", "descriptors_used_up"]), "{full}");
+    assert_eq!((&full["descriptors"]["connections"], &full["descriptors"]["max"]), (&json!(20), &json!(148)));
+    devices.pop().unwrap().close().await;
+    until("a free place", async || (doors.ops_door().get("/readyz").await.status == 200).then_some(())).await;
+}
+
+#[test]
+fn a_node_with_too_few_descriptors_does_not_start_and_says_how_many_it_needs() {
+    let start = |descriptors: u32, connections: &str| {
+        let script = format!(
+            "ulimit -n {descriptors}; exec \"$0\" --ephemeral --viewer-listen 127.0.0.1:0 \
+            --publisher-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0"
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_roomcast")]);
+        shell.env("ROOMCAST__LIMITS__CONNECTIONS", connections).stdout(Stdio::null());
+        shell.output().unwrap()
+    };
+    for (descriptors, connections, needed) in [(128, "0", "129"), (100, "0", "129"), (500, "1000", "1128")] {
+        let ended = start(descriptors, connections);
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{told}");
+        assert!(told.contains(&format!("is {descriptors},")) && told.contains(needed), "{told}");
+    }
+}
