@@ -35,6 +35,14 @@ impl Sink for Memory {
     fn is_waiting(&self, _: u32) -> bool {
         false
     }
+
+    fn is_fast(&self, _: u32) -> bool {
+        true
+    }
+
+    fn room_for(&mut self, _: u32) -> usize {
+        usize::MAX
+    }
 }
 
 /// Members of a room use both encodings.

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::config::Config;
 use crate::http::Node;
+use crate::http::accept::places::Places;
 use crate::http::accept::{Descriptors, Door, Doorway, accept, stopped};
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
@@ -42,6 +43,8 @@ use roomcast_core::limits::{
 
 /// Time between two foldings of histogram observations into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// Time covered by a summary of the log.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The reason why a server did not start. No port is held, and no thread runs.
 #[derive(Debug, thiserror::Error)]
@@ -106,11 +109,13 @@ impl Server {
         };
         let (shards, threads, store) = Shards::start(&config, store, &metrics)?;
         let descriptors_max = descriptors();
-        let seats = Seats::new(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
+        let seats = Seats::shared(descriptors_max.saturating_sub(DESCRIPTORS_KEPT));
+        let proxies = Arc::new(config.proxies.clone());
         let node = Arc::new(node(config, shards, seats.clone(), Arc::clone(&store.health), metrics.clone()));
 
         let (stop_doors, stop) = watch::channel(false);
-        let doorway = Doorway { metrics, descriptors: Descriptors::new(seats, descriptors_max), stop };
+        let descriptors = Descriptors::new(seats, descriptors_max);
+        let doorway = Doorway { metrics, descriptors, proxies, stop };
         {
             // Sockets register with the runtime that is entered.
             let _doors = doors.enter();
@@ -208,7 +213,7 @@ fn node(config: Config, shards: Shards, seats: Seats, store: Arc<Health>, metric
         admission: Mutex::new(Admission::new(config.joins_per_second, now)),
         seats,
         store,
-        pulls: Seats::new(PULLS_MAX),
+        pulls: Places::new(PULLS_MAX),
         metrics,
         draining: AtomicBool::new(false),
     }
@@ -273,14 +278,18 @@ fn open<D: Door>(at: Bound, door: D, doorway: &Doorway) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps histograms folded, scraped or not.
+/// Keeps histograms folded, scraped or not, and writes the log's summaries.
 async fn keep_up(metrics: Metrics, mut stop: watch::Receiver<bool>) {
     let mut ticks = interval(METRICS_UPKEEP);
+    let mut seconds = interval(SUMMARY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = stopped(&mut stop) => return,
+            // The last second of a node is told too.
+            () = stopped(&mut stop) => return metrics.write_summary(),
             _ = ticks.tick() => metrics.run_upkeep(),
+            _ = seconds.tick() => metrics.write_summary(),
         }
     }
 }

@@ -250,7 +250,9 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
     };
     let carried = Carried { span: Span { through: 9, ..span }, messages: vec![coupon(), recall()] };
     let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
-    let refresh = Refresh { missed, latest: vec![online()], counters: counter(40, 1291), carried: None };
+    let latest = vec![online()];
+    let counters = counter(40, 1291);
+    let refresh = Refresh { missed, latest, counters, carried: None, history: Vec::new() };
     let mut past = History::default();
     past.push(Seq(41), chat(), roomcast::clock::now().instant);
     let snapshot = Snapshot {
@@ -276,6 +278,7 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
             ("carry", frame::carry(head, &carried, encoding)),
             ("refresh", frame::refresh(head, &refresh, encoding)),
             ("welcome", frame::welcome(head, greeting, &snapshot, encoding)),
+            ("history", frame::history(head, &snapshot.history, encoding)),
             ("pong", frame::notice(Notice::Pong, encoding)),
             ("joined", frame::notice(Notice::Joined(&room), encoding)),
             ("left", frame::notice(Notice::Left(&room), encoding)),
@@ -394,8 +397,8 @@ async fn the_readmes_curl_line_and_snippet_work() {
     let url = quoted[1].replace("127.0.0.1:7600", &server.viewer_addr.to_string());
     let subprotocol = quoted[3];
     let mut handshake = url.into_client_request().unwrap();
-    // The origin of a page from a file.
-    handshake.headers_mut().insert("origin", HeaderValue::from_static("null"));
+    // The origin of a page of the node's own.
+    handshake.headers_mut().insert("origin", HeaderValue::from_static("http://127.0.0.1:7600"));
     handshake.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
     let (mut device, answer) = Box::pin(tokio_tungstenite::connect_async(handshake)).await.unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], subprotocol);

@@ -105,7 +105,7 @@ async fn each_key_has_a_limit_of_its_own(shards: usize) {
         let answer = door.request("POST", &path, &headers, body.as_bytes()).await;
         assert_eq!((answer.status, answer.results()), (200, TWO_OF_FIVE.map(str::to_owned).into()), "{key}");
     }
-    door.publish("r1", &five()).await.is_problem(401, "key_missing", None);
+    door.publish("r1", &five()).await.is_problem(401, "key_missing", Some("authorization"));
 }
 
 async fn a_request_with_a_mistake_takes_nothing_of_the_limit(shards: usize) {

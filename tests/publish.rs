@@ -134,6 +134,9 @@ async fn a_mistake_is_named_and_nothing_of_its_request_is_taken(shards: usize) {
         (r#"{"type":"chat","payload":1,"colour":2}"#, "unknown_field", "colour"),
         (&format!(r#"{{"type":"chat","payload":{deep}}}"#), "payload_not_json", "payload"),
         (r#"{"type":"chat","payload":}"#, "payload_not_json", "payload"),
+        (r#"{"type":"chat","payload":"\ud83d"}"#, "payload_not_json", "payload"),
+        (r#"{"type":"coupon","payload":{"a":1,"a":2}}"#, "payload_not_json", "payload"),
+        (r#"{"type":"online","payload":3}"#, "bad_value", "type"),
         (r#"{"type":"chat","payload_b64":"*"}"#, "bad_value", "payload_b64"),
     ] {
         let alone = node.publisher_door().publish_bytes("r1", JSON, bad.as_bytes()).await;
@@ -225,9 +228,9 @@ async fn paths_and_methods_that_are_none_are_404_and_405(shards: usize) {
     }
     for (method, path, allow) in [
         ("GET", "/v1/rooms/r1/messages", "POST"),
-        ("PATCH", "/v1/rooms/r1", "GET, PUT, DELETE"),
-        ("POST", "/v1/rooms", "GET"),
-        ("PUT", "/v1/rooms/r1/reliable/1", "GET, DELETE"),
+        ("PATCH", "/v1/rooms/r1", "GET, HEAD, PUT, DELETE"),
+        ("POST", "/v1/rooms", "GET, HEAD"),
+        ("PUT", "/v1/rooms/r1/reliable/1", "GET, HEAD, DELETE"),
     ] {
         let answer = node.publisher_door().request(method, path, &[], b"").await;
         answer.is_problem(405, "method_not_allowed", None);
@@ -275,7 +278,7 @@ async fn only_holders_of_an_active_key_may_publish(shards: usize) {
         async move { door.request("POST", "/v1/rooms/r1/messages", &headers, body.as_bytes()).await }
     };
     let answer = door.publish("r1", &chats(1)).await;
-    answer.is_problem(401, "key_missing", None);
+    answer.is_problem(401, "key_missing", Some("authorization"));
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     // A stranger keeps no connection.
     let anonymous = format!("GET /v1/rooms HTTP/1.1\r\nhost: {}\r\n\r\n", node.publisher);
@@ -283,14 +286,14 @@ async fn only_holders_of_an_active_key_may_publish(shards: usize) {
     assert_eq!(answer.header("connection"), Some("close"));
     let twice = "GET /v1/rooms HTTP/1.1\r\nhost: a\r\n\
                  authorization: Bearer secret\r\nauthorization: Bearer secret\r\n\r\n";
-    door.say(twice.as_bytes()).await.unwrap().is_problem(401, "key_missing", None);
-    with("Basic secret").await.is_problem(401, "key_missing", None);
-    with("Bearer secrets").await.is_problem(401, "key_unknown", None);
+    door.say(twice.as_bytes()).await.unwrap().is_problem(401, "key_missing", Some("authorization"));
+    with("Basic secret").await.is_problem(401, "key_missing", Some("authorization"));
+    with("Bearer secrets").await.is_problem(401, "key_unknown", Some("authorization"));
     // A stranger learns nothing of rooms and paths.
     for path in ["/v1/rooms", "/v1/rooms/r1", "/nothing"] {
-        door.get(path).await.is_problem(401, "key_missing", None);
+        door.get(path).await.is_problem(401, "key_missing", Some("authorization"));
     }
-    door.delete("/v1/rooms/r1").await.is_problem(401, "key_missing", None);
+    door.delete("/v1/rooms/r1").await.is_problem(401, "key_missing", Some("authorization"));
     assert_eq!(with("Bearer secret").await.status, 200);
     assert_eq!(with("bearer  secret").await.status, 200);
 }

@@ -18,6 +18,9 @@ pub(crate) fn print(line: &str) {
     writeln!(io::stdout(), "{line} [load average {minute}]").expect("the terminal is there");
 }
 
+/// A free port, for this machine alone.
+const LOOPBACK: &str = "127.0.0.1:0";
+
 fn core(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|core| !core.is_empty())
 }
@@ -54,6 +57,15 @@ impl Node {
 
     /// Starts a node with these arguments and with these environment variables alone.
     pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_at(LOOPBACK, arguments, variables)
+    }
+
+    /// Starts a node whose viewer door listens on this address.
+    pub(crate) fn start_on(viewer: &str, arguments: &[&str]) -> Self {
+        Self::start_at(viewer, arguments, &[])
+    }
+
+    fn start_at(viewer: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let program = env!("CARGO_BIN_EXE_roomcast");
         let mut command = core("BENCH_SERVER_CORE").map_or_else(
             || Command::new(program),
@@ -63,8 +75,9 @@ impl Node {
                 pinned
             },
         );
-        for door in ["--viewer-listen", "--publisher-listen", "--ops-listen"] {
-            command.args([door, "127.0.0.1:0"]);
+        command.args(["--viewer-listen", viewer]);
+        for door in ["--publisher-listen", "--ops-listen"] {
+            command.args([door, LOOPBACK]);
         }
         let log = std::env::var_os("BENCH_SERVER_LOG").map(fs::File::create);
         let log = log.map_or_else(Stdio::null, |file| file.expect("the log can be made").into());

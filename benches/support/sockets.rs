@@ -11,6 +11,7 @@ use roomcast::shard::lane::Lanes;
 use roomcast::shard::residents::connection::Socket;
 use roomcast::shard::{Plan, Shard};
 use roomcast::store::{StoreAnswer, StoreRequest};
+use roomcast_core::fanout::drain_rate::Progress;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::message::{Message, sample};
@@ -57,6 +58,12 @@ impl Socket for MemorySocket {
     }
 
     fn finish(&mut self) {}
+
+    fn progress(&self) -> Progress {
+        Progress::default()
+    }
+
+    fn set_unsent_max(&mut self, _bytes: u32) {}
 }
 
 /// A shard and its devices.

@@ -24,6 +24,8 @@ pub const DEVICE_NAME_BYTES_MAX: usize = 64;
 pub const PAYLOAD_BYTES_MAX: usize = 16 * KIB;
 /// Deepest nesting of a JSON payload. Above: 400 `payload_not_json`.
 pub const PAYLOAD_DEPTH_MAX: usize = 64;
+/// Longest number of a JSON text, in bytes. Above: 400 `payload_not_json`. Jackson refuses longer ones.
+pub const JSON_NUMBER_BYTES_MAX: usize = 1000;
 /// Largest `count` of a message. Above: 400.
 pub const COUNT_MAX: u64 = 1_000_000_000;
 /// Largest integer on the wire: 2^53 − 1, exact in a JSON reader with doubles (RFC 7493 §2.2). Above: totals
@@ -86,6 +88,9 @@ pub const IDS_MAX: usize = 4096;
 pub const ROOM_IDLE: Duration = Duration::from_secs(600);
 /// Rooms of a node. Above: 503 `rooms_full`.
 pub const ROOMS_MAX: usize = 200_000;
+/// Rooms of a node that only devices have opened. Above: joins to new rooms are refused with `rooms_full`; the
+/// rest of [`ROOMS_MAX`] is kept for publishers.
+pub const DEVICE_ROOMS_MAX: usize = ROOMS_MAX / 4 * 3;
 /// Shortest time between two audience messages (`online`) of a room.
 pub const AUDIENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two flushes of a room with at most `flush.direct_members` members.
@@ -112,8 +117,11 @@ pub const CARRY_BYTES_MAX: usize = 8 * KIB;
 /// Encoded bytes of reliable messages in a frame to a member catching up. Above: the rest follows in the next
 /// frame, but a frame takes at least the first message.
 pub const CATCH_UP_BYTES_MAX: usize = 64 * KIB;
+/// Encoded bytes of reliable messages in a frame to a member whose device is slow or unproven. Above: as for
+/// [`CATCH_UP_BYTES_MAX`].
+pub const CATCH_UP_SMALL_BYTES_MAX: usize = 7 * KIB;
 /// Encoded bytes of reliable messages in a welcome. Above: the rest follows while the member catches up.
-pub const WELCOME_RELIABLE_BYTES_MAX: usize = 256 * KIB;
+pub const WELCOME_RELIABLE_BYTES_MAX: usize = 12 * KIB;
 /// Encoded bytes of reliable messages in an answer of the pull side. Above: the reader asks again.
 pub const PULL_BYTES_MAX: usize = 512 * KIB;
 /// Messages parked while the stream of their room loads; parked requests of other sorts have the same bound.
@@ -191,8 +199,33 @@ pub const PROGRESS_AGE_MAX: Duration = Duration::from_secs(10);
 pub const OWED_AGE_MAX: Duration = Duration::from_secs(90);
 /// Time for which a connection is behind. Later: close 4002, resumable.
 pub const BEHIND_AGE_MAX: Duration = Duration::from_secs(15);
-/// Unsent bytes in the kernel for a device (`TCP_NOTSENT_LOWAT`).
+/// Age of an owed frame at the head of the outbox, a welcome or a piece of history aside. Above: close 4002,
+/// resumable. The frame may bring a reliable message.
+pub const FIRST_OWED_AGE_MAX: Duration = Duration::from_secs(15);
+/// Bytes a second presumed of a device until [`PROOF_BYTES`] are measured: 64 kbit/s, headers aside.
+pub const RATE_PRESUMED: u32 = 8_000;
+/// Bytes measured before the rate of a device counts.
+pub const PROOF_BYTES: u16 = 16 * 1024;
+/// Bytes a second of a device that is offered frames of any size. Below: frames above
+/// [`SMALL_FRAME_BYTES_MAX`] are offered as far as the rate allows, and else missed.
+pub const FAST_RATE_MIN: u32 = 64 * 1024;
+/// Bytes of level frames offered in one pass to every member with an empty outbox, whatever the rate. A pass
+/// with more is for fast devices.
+pub const SMALL_FRAME_BYTES_MAX: usize = 8_000;
+/// Bytes in the kernel for a device of unknown rate, with the level frames offered to it: 2.2 s at 64 kbit/s.
+/// One message of [`PAYLOAD_BYTES_MAX`] as JSON fits, so each room has frames that prove a fast device. Above:
+/// the batch is missed, unless the frames are small.
+pub const UNPROVEN_BYTES_MAX: usize = 17_000;
+/// Longest time for a frame at the rate of the device. Longer: the batch is missed.
+pub const FRAME_AGE_MAX: Duration = Duration::from_secs(1);
+/// Longest time for all owed bytes at the rate of the device. Longer: the connection is behind.
+pub const OUTBOX_RATE_AGE_MAX: Duration = Duration::from_millis(750);
+/// Most unsent bytes in the kernel for a device (`TCP_NOTSENT_LOWAT`), for one that is fast.
 pub const KERNEL_UNSENT_BYTES_MAX: u32 = 16 * 1024;
+/// Unsent bytes in the kernel for a device that is slow or unproven.
+pub const KERNEL_UNSENT_BYTES_MIN: u32 = 4 * 1024;
+/// Time for the unsent bytes in the kernel at the rate of the device, between the two bounds before.
+pub const KERNEL_UNSENT_AGE_MAX: Duration = Duration::from_millis(500);
 /// Time of a closing connection for the goodbye. Later: the socket is dropped.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
@@ -208,15 +241,30 @@ pub const ROOMS_PER_CONNECTION_MAX: usize = 16;
 pub const HANDSHAKE_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time for the body of a request. Later: closed.
 pub const BODY_AGE_MAX: Duration = Duration::from_secs(10);
-/// Connections before the upgrade. Above: the next wait in the kernel's queue.
+/// Connections before the upgrade. Above: the address that holds most gives way.
 pub const HALF_OPEN_MAX: usize = 1024;
-/// Connections of the publisher door, and of the operator door. Above: the next wait in the kernel's queue.
+/// Connections of the publisher door, and of the operator door. Above: the address that holds most gives way.
 pub const DOOR_CONNECTIONS_MAX: usize = 1024;
-/// Time without a whole request for a connection at a full door. Later: the place goes to a waiting
-/// connection.
+/// Time without a whole request, or without taking a part of an answer, for a connection at a full door. Later:
+/// the place goes to a waiting connection.
 pub const FULL_DOOR_GRACE: Duration = Duration::from_secs(1);
-/// Pages of history not yet wholly with the kernel. Above: 503 `pulls_full`.
-pub const PULLS_MAX: u64 = 64;
+/// Time without a whole request for a half-open connection of the address that holds most places of a full
+/// door. Later: as for [`FULL_DOOR_GRACE`]. 1 024 places so take 10 000 silent connections a second.
+pub const HALF_OPEN_GRACE: Duration = Duration::from_millis(100);
+/// Pages of history not yet wholly with the kernel. Above: a page that nobody takes gives way, else 503
+/// `pulls_full`.
+pub const PULLS_MAX: usize = 64;
+/// Wait of a reader for a place among the pages. Later: 503 `pulls_full`.
+pub const PULL_PATIENCE: Duration = Duration::from_millis(1500);
+/// Networks in `proxy.trusted`. Above: refused at start.
+pub const PROXIES_MAX: usize = 64;
+/// Bytes of a header of the PROXY protocol behind its first 16. Above: closed.
+pub const PROXY_BYTES_MAX: usize = 4 * KIB;
+/// Bytes read and dropped behind a refusal, so that the peer finds the answer. Above: closed; the answer may be
+/// lost.
+pub const REFUSED_BYTES_MAX: usize = 8 * MIB;
+/// Time in which the bytes behind a refusal are read and dropped. Later: as above.
+pub const REFUSED_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time for a peer to acknowledge sent bytes or to open the window (`TCP_USER_TIMEOUT`), also after the node
 /// let go of the socket. Later: the kernel drops the connection and the bytes.
 pub const KERNEL_UNACKED_AGE_MAX: Duration = Duration::from_secs(30);
@@ -249,8 +297,18 @@ pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Descriptors kept for the doors, the store and the log. A node takes nofile minus this many connections.
 /// Above: 503.
 pub const DESCRIPTORS_KEPT: u64 = 128;
-/// Bytes of a welcome. Above: the oldest history is left out; latest values and totals stay whole.
+/// Bytes of a welcome, the pieces of history behind the first frame included. Above: the oldest history is
+/// left out; latest values and totals stay whole.
 pub const WELCOME_BYTES_MAX: usize = 512 * KIB;
+/// Bytes of the first frame of a welcome. Above: older history follows in pieces; latest values and totals
+/// stay whole.
+pub const WELCOME_FIRST_BYTES_MAX: usize = 16 * KIB;
+/// Bytes of a piece of history. A message above is in no piece.
+pub const HISTORY_PIECE_BYTES_MAX: usize = 8_000;
+/// Bytes of history behind a refresh for a slow or unproven device: two pieces. Above: only the newest.
+pub const REFRESH_HISTORY_BYTES_MAX: usize = 2 * HISTORY_PIECE_BYTES_MAX;
+/// Bytes in the kernel for a slow or unproven device. Above: the next piece of history waits.
+pub const HISTORY_QUEUED_BYTES_MAX: u64 = 8 * 1024;
 /// Default of `viewer.heartbeat_ms`. A device silent for 2.5 heartbeats is closed.
 pub const HEARTBEAT: Duration = Duration::from_millis(25_000);
 /// Longest time of a drain.
@@ -423,7 +481,12 @@ const _: () = {
     assert!(LADDER_OWED_SLACK_PERMILLE < LADDER_OWED_PERMILLE[0]);
     assert!(SEGMENT_QUEUED_MAX < FRAME_LANE_FRAMES_MAX, "one room can't fill a lane alone");
     assert!(HISTORY_BYTES_MAX < WELCOME_BYTES_MAX);
-    assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_FIRST_BYTES_MAX);
+    assert!(HISTORY_PIECE_BYTES_MAX < WELCOME_FIRST_BYTES_MAX && WELCOME_FIRST_BYTES_MAX < WELCOME_BYTES_MAX);
+    assert!(KERNEL_UNSENT_BYTES_MIN < KERNEL_UNSENT_BYTES_MAX);
+    // 24 KB in 3 s at 64 kbit/s: the kernel's part (about 10 KB), a begun frame, and the coupon.
+    assert!(PAYLOAD_BYTES_MAX < UNPROVEN_BYTES_MAX && 4 * UNPROVEN_BYTES_MAX <= 9 * RATE_PRESUMED as usize);
+    assert!(SMALL_FRAME_BYTES_MAX as u128 <= RATE_PRESUMED as u128 * FRAME_AGE_MAX.as_millis() / 1000);
     assert!(
         PAYLOAD_BYTES_MAX * 4 / 3 < CATCH_UP_BYTES_MAX,
         "one frame brings a catching-up member at least one whole message"
@@ -432,7 +495,14 @@ const _: () = {
     assert!(TAIL_MESSAGES_MAX <= STREAM_MESSAGES_MAX);
     assert!(STREAM_MESSAGES_MAX + STREAM_RECALLS_MAX <= RECEIPTS_MAX, "the alive ones keep their receipts");
     assert!(HEAD_BYTES_MAX <= DOOR_BUFFER_BYTES_MAX);
-    assert!(PULLS_MAX < HALF_OPEN_MAX as u64, "readers of history leave places for joins");
+    assert!(PULLS_MAX < HALF_OPEN_MAX, "readers of history leave places for joins");
+    assert!(HALF_OPEN_GRACE.as_millis() < FULL_DOOR_GRACE.as_millis());
+    assert!(
+        FULL_DOOR_GRACE.as_millis() < PULL_PATIENCE.as_millis(),
+        "a reader outwaits those that take nothing"
+    );
+    assert!(REQUEST_BYTES_MAX < REFUSED_BYTES_MAX, "a body that is somewhat too large finds its answer");
+    assert!(DEVICE_ROOMS_MAX < ROOMS_MAX, "publishers have a reserve");
     assert!(
         PROGRESS_AGE_MAX.as_millis() < KERNEL_UNACKED_AGE_MAX.as_millis(),
         "a device is told before the kernel cuts the connection"

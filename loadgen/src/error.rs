@@ -8,6 +8,9 @@ pub(crate) enum RunError {
     /// A target that can't be reached, or is not roomcast; exit code 2.
     #[error("{0}")]
     Target(String),
+    /// A signal before the first figure; exit code 130.
+    #[error("{0}")]
+    Stopped(String),
 }
 
 impl From<RunError> for String {

@@ -11,6 +11,7 @@
 //! | 2 | the target can't be reached, or is not roomcast |
 //! | 3 | the generator was the limit: the figures describe this machine, not the node |
 //! | 99 | a promise was broken, a threshold failed, or the node accepted no message |
+//! | 130 | Ctrl-C: the figures are partial, and no promise was broken so far |
 
 mod clock;
 mod commands;
@@ -26,6 +27,7 @@ mod publish;
 mod report;
 mod run;
 mod scenario;
+mod stop;
 mod wire;
 
 use std::io::Write as _;
@@ -39,6 +41,7 @@ use fleet::listen;
 use node::receivers;
 use planning::{capacity, compare, find_max, sweep};
 use report::Verdict;
+use stop::EXIT_STOPPED;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -65,12 +68,18 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
         Err(error @ RunError::Usage(_)) => fail(EXIT_USAGE, &error),
+        Ok(Verdict::Partial) => ExitCode::from(EXIT_STOPPED),
         Err(error @ RunError::Target(_)) => fail(EXIT_TARGET, &error),
+        Err(error @ RunError::Stopped(_)) => fail(EXIT_STOPPED, &error),
     }
 }
 
 fn execute(command: Command) -> Result<Verdict, RunError> {
     let target = |error: std::io::Error| RunError::Target(error.to_string());
+    // The other commands have no figures so far, and a signal ends them at once.
+    if matches!(command, Command::Run(_) | Command::FindMax(_) | Command::Sweep(_)) {
+        stop::watch().map_err(|error| RunError::Usage(format!("taking signals: {error}")))?;
+    }
     match command {
         Command::Worker(args) => listen::run(&args).map(|()| Verdict::Ok),
         Command::Receivers { sender, receivers } => {

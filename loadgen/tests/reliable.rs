@@ -59,6 +59,18 @@ fn i2_a_message_that_comes_late_or_never_fails_the_run() {
     ends(Misdeed::TellLate, &settles, 99, &["i2_late", "applied offset 3"]);
 }
 
+/// Every device but the first of each room reads at 64 kbit/s, for longer than a late message takes.
+const SLOW: &str = "--devices 6 --rooms 2 --rate 4 --reliable-rate 20 --seconds 5 --payload-bytes 80 \
+                    --settle-seconds 4 --set habits.slow_share=1 --set habits.slow_bytes_per_second=8000";
+
+#[test]
+fn i2_devices_that_read_slowly_are_held_to_it_from_their_rate() {
+    ends(Misdeed::None, SLOW, 0, &["verdict      ok", "apply (slow) p50"]);
+    ends(Misdeed::TellLate, SLOW, 99, &["i2_late", "a slow reader, applied offset 3"]);
+    let slower = SLOW.replace("second=8000", "second=4000");
+    ends(Misdeed::TellLate, &slower, 0, &["verdict      ok"]);
+}
+
 #[test]
 fn i3_a_message_with_two_offsets_fails_the_run() {
     ends(Misdeed::StoreTwice, FLAGS, 99, &["i3_applied_twice", "at offset 3 and at"]);

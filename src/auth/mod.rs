@@ -6,16 +6,20 @@
 //! - `keys`: publisher keys, as hashes.
 //! - `tokens`: the keys that sign devices' tokens. A valid token becomes a [`Grant`].
 //! - `origins`: the allow-list of web pages.
+//! - `proxies`: the networks whose word about a device's address counts.
 
 mod grant;
 mod keys;
 mod origins;
+mod proxies;
 mod tokens;
 
 pub use self::grant::Grant;
 pub use self::keys::PublisherKeys;
 pub(crate) use self::keys::{KeyHash, bearer};
 pub use self::origins::Origins;
+pub use self::proxies::Proxies;
+pub(crate) use self::proxies::{Network, PROXY_HEAD_BYTES, proxy_rest_bytes, proxy_source};
 pub(crate) use self::tokens::DeviceKey;
 pub use self::tokens::DeviceKeys;
 

@@ -9,7 +9,7 @@ use super::BadCredential;
 /// and passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// Pages of this machine, and `null` (a page from a file): the default of a door on loopback.
+    /// Pages of this machine: the default of a door on loopback.
     Loopback,
     /// Exactly the listed origins, compared as text.
     Listed(BTreeSet<String>),
@@ -27,7 +27,8 @@ impl Origins {
         // Browsers send the header with each handshake (RFC 6455 §10.2): without one the caller is an app.
         let Some(origin) = origin else { return true };
         match self {
-            Self::Loopback => origin == "null" || is_loopback_origin(origin),
+            // Not `null`: every sandboxed frame of every page sends it, so it stands for anybody.
+            Self::Loopback => is_loopback_origin(origin),
             Self::Listed(listed) => listed.contains(origin),
         }
     }
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loopback_door_admits_this_machines_pages_and_null() {
+    fn a_loopback_door_admits_this_machines_pages() {
         let origins = Origins::default_for("127.0.0.1".parse().unwrap());
         for good in [
             "http://localhost",
@@ -95,7 +96,6 @@ mod tests {
             "http://127.0.0.1:8080",
             "http://127.9.9.9",
             "https://[::1]:5173",
-            "null",
         ] {
             assert!(origins.allows(Some(good)), "{good}");
         }
@@ -113,6 +113,7 @@ mod tests {
             "http://[::1]evil",
             "http://[::2]",
             "localhost",
+            "null",
             "NULL",
             "http://128.0.0.1",
         ] {

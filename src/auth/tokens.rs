@@ -9,6 +9,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use roomcast_core::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_ROOMS_MAX, TOKEN_SKEW};
 use serde::Deserialize;
+use tracing::debug;
 
 use super::{BadCredential, Grant, Refused};
 
@@ -38,12 +39,13 @@ impl DeviceKey {
     /// An Ed25519 public key: base64 of its 32 bytes (either alphabet, padded or not), or a PEM `PUBLIC KEY`.
     ///
     /// # Errors
-    /// [`BadCredential`] for any other text, and for 32 bytes that are not a point of the curve.
+    /// [`BadCredential`] for any other text, for 32 bytes that are not a point of the curve, and for a point of
+    /// small order: 32 zeros, for example.
     pub(crate) fn eddsa(kid: Option<String>, public_key: &str) -> Result<Self, BadCredential> {
         const ALLOWED: BadCredential = BadCredential {
             allowed: "an Ed25519 public key: base64 of its 32 bytes, or a PEM \"PUBLIC KEY\"",
         };
-        let bytes = ed25519_bytes(public_key).ok_or(ALLOWED)?;
+        let bytes = ed25519_bytes(public_key).filter(|bytes| !is_of_small_order(bytes)).ok_or(ALLOWED)?;
         let key = DecodingKey::from_ed_der(&bytes);
         // from_ed_der takes any bytes. Without this trial a mistyped key would refuse every device, one by
         // one.
@@ -65,6 +67,39 @@ impl fmt::Debug for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DeviceKey({:?}, kid {:?}, [redacted])", self.algorithm, self.kid)
     }
+}
+
+/// True for a point of small order, in any of its spellings (the list of libsodium's `ge25519_has_small_order`).
+/// Under such a key, a signature that anybody can make fits many texts.
+fn is_of_small_order(key: &[u8; 32]) -> bool {
+    const fn spelt(first: u8, rest: u8, last: u8) -> [u8; 32] {
+        let mut bytes = [rest; 32];
+        bytes[0] = first;
+        bytes[31] = last;
+        bytes
+    }
+    /// The two points of order 8.
+    const EIGHTH: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    let mut plain = *key;
+    // The sign of x is no part of the order.
+    plain[31] &= 0x7f;
+    let others = [
+        spelt(0, 0, 0),
+        spelt(1, 0, 0),
+        spelt(0xec, 0xff, 0x7f),
+        spelt(0xed, 0xff, 0x7f),
+        spelt(0xee, 0xff, 0x7f),
+    ];
+    others.contains(&plain) || EIGHTH.contains(&plain)
 }
 
 /// The 32 bytes of an Ed25519 public key, from base64 or PEM.
@@ -119,31 +154,37 @@ impl DeviceKeys {
             return Ok(Grant::Any);
         }
         let token = token.filter(|token| !token.is_empty()).ok_or(Refused::TokenMissing)?;
-        let claims = self.claims(token).ok_or(Refused::TokenInvalid)?;
+        let claims = self.claims(token).map_err(invalid)?;
         // RFC 7519 §4.1.4: a token is refused on or after its `exp`.
         if unix_s >= claims.exp {
             return Err(Refused::TokenExpired);
         }
         // The issuer's clock may run ahead of ours (RFC 7519 §4.1.5): a token issued just now must not be
         // refused.
-        let not_yet = claims.nbf.is_some_and(|nbf| nbf > unix_s.saturating_add(TOKEN_SKEW.as_secs()));
-        if not_yet || claims.rooms.len() > TOKEN_ROOMS_MAX {
-            return Err(Refused::TokenInvalid);
+        if claims.nbf.is_some_and(|nbf| nbf > unix_s.saturating_add(TOKEN_SKEW.as_secs())) {
+            return Err(invalid("nbf"));
+        }
+        if claims.rooms.len() > TOKEN_ROOMS_MAX {
+            return Err(invalid("number of rooms"));
         }
         Ok(Grant::Rooms(claims.rooms.into()))
     }
 
-    /// The claims of a token signed by one of the keys. A failure has no reason, so a forger learns nothing.
-    fn claims(&self, token: &str) -> Option<Claims> {
+    /// The claims of a token signed by one of the keys.
+    ///
+    /// # Errors
+    /// The failed check, for the log alone: a caller that heard it could forge step by step.
+    fn claims(&self, token: &str) -> Result<Claims, &'static str> {
         // Before any decoding: the length bounds the work that a stranger can cause.
         if token.len() > TOKEN_BYTES_MAX {
-            return None;
+            return Err("length");
         }
-        let header = jsonwebtoken::decode_header(token).ok()?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| "header")?;
         // RFC 7515 §4.1.11: an unknown extension must not be ignored, and no extension is known here.
         if header.crit.is_some() {
-            return None;
+            return Err("crit");
         }
+        let mut failed = "alg or kid";
         let signed = self.0.iter().filter(|key| key.fits(&header)).find_map(|key| {
             // The library would ask the machine's clock, and would let claims of other types pass. `grant`
             // checks the times, and `Claims` the types.
@@ -151,9 +192,24 @@ impl DeviceKeys {
             signature_only.required_spec_claims.clear();
             signature_only.validate_exp = false;
             signature_only.validate_aud = false;
-            jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only).ok()
-        })?;
-        Some(signed.claims)
+            let decoded = jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only);
+            decoded.inspect_err(|error| failed = failed_check(error.kind())).ok()
+        });
+        Ok(signed.ok_or(failed)?.claims)
+    }
+}
+
+/// Notes the failed check of a token in the log. Neither the token nor a claim is in the line.
+fn invalid(check: &'static str) -> Refused {
+    debug!(check, "a device's token is invalid");
+    Refused::TokenInvalid
+}
+
+fn failed_check(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidSignature => "signature",
+        ErrorKind::Json(_) => "form of exp, nbf or rooms",
+        _ => "form of the token",
     }
 }
 

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::auth::{DeviceKeys, Origins, PublisherKeys};
+use crate::auth::{DeviceKeys, Origins, Proxies, PublisherKeys};
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomRules;
 use roomcast_core::room::policy::Types;
@@ -73,6 +73,8 @@ pub struct Config {
     pub device_keys: DeviceKeys,
     /// `viewer.origins`: the web pages allowed at the viewer door.
     pub origins: Origins,
+    /// `proxy.trusted`: the proxies whose word about a device's address counts.
+    pub proxies: Proxies,
     /// `log.*`: the form and the level of the log.
     pub log: Log,
     /// `insecure`: a door off loopback may be open.

@@ -25,7 +25,7 @@ pub(super) enum Spelt {
 }
 
 /// Every key outside `[types]`, in the order of `config/default.toml`.
-pub(super) const KEYS: [(&str, Spelt); 32] = [
+pub(super) const KEYS: [(&str, Spelt); 33] = [
     ("insecure", Spelt::Toml),
     ("viewer.listen", Spelt::Text),
     ("viewer.heartbeat_ms", Spelt::Toml),
@@ -34,6 +34,7 @@ pub(super) const KEYS: [(&str, Spelt); 32] = [
     ("publisher.listen", Spelt::Text),
     ("publisher.keys", Spelt::Toml),
     ("ops.listen", Spelt::Text),
+    ("proxy.trusted", Spelt::Toml),
     ("auth.device_keys", Spelt::Toml),
     ("store.data_dir", Spelt::Text),
     ("store.ephemeral", Spelt::Toml),
@@ -266,8 +267,21 @@ impl Raw {
 }
 
 pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
-    ["viewer", "publisher", "ops", "auth", "store", "shards", "flush", "readable", "limits", "log", "types"]
-        .into_iter()
+    [
+        "viewer",
+        "publisher",
+        "ops",
+        "proxy",
+        "auth",
+        "store",
+        "shards",
+        "flush",
+        "readable",
+        "limits",
+        "log",
+        "types",
+    ]
+    .into_iter()
 }
 
 fn spelling(asked: &str) -> Spelt {

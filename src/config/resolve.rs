@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Origins, PublisherKeys};
+use crate::auth::{DeviceKey, DeviceKeys, KeyHash, Network, Origins, Proxies, PublisherKeys};
 use roomcast_core::now::millis;
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::{Quotas, RoomRules, RoomSettings};
@@ -23,7 +23,7 @@ use super::raw::{Raw, TypedValue};
 use super::{Config, Log, LogFormat};
 use roomcast_core::limits::{
     CPU_SHARES, DEVICE_KEYS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, HOT_MEMBERS_MAX, HOT_ROOMS_MAX,
-    JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, OUTBOUND_BYTES_LEAST, OUTBOUND_BYTES_MOST,
+    JOINS_PER_SECOND_MAX, JOINS_PER_SECOND_MIN, OUTBOUND_BYTES_LEAST, OUTBOUND_BYTES_MOST, PROXIES_MAX,
     PUBLISHER_KEYS_MAX, RATE_MAX, SECRET_BYTES_MAX, SHARDS_MAX,
 };
 
@@ -67,6 +67,7 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
         publisher_keys: resolver.publisher_keys(),
         device_keys: resolver.device_keys(),
         origins: resolver.origins(viewer_listen),
+        proxies: resolver.proxies(),
         log: resolver.log(),
         insecure: resolver.switch("insecure"),
     };
@@ -193,6 +194,25 @@ impl<'a> Resolver<'a> {
             self.mistaken(&entry.source, "store.data_dir", wrong, "one of them");
         }
         None
+    }
+
+    fn proxies(&mut self) -> Proxies {
+        let entry = self.entry("proxy.trusted");
+        let Some(typed) = entry.value.as_array().filter(|typed| typed.len() <= PROXIES_MAX) else {
+            self.refuse(entry, "proxy.trusted", format!("a list of at most {PROXIES_MAX} networks"), &[]);
+            return Proxies::default();
+        };
+        let mut networks = Vec::new();
+        for (at, network) in typed.iter().enumerate() {
+            match Network::parse(network.as_str().unwrap_or_default()) {
+                Ok(network) => networks.push(network),
+                Err(bad) => {
+                    let wrong = format!("{} is no network", shown(network));
+                    self.mistaken(&entry.source, format!("proxy.trusted[{at}]"), wrong, bad.allowed);
+                }
+            }
+        }
+        Proxies::of(networks)
     }
 
     fn shards(&mut self) -> usize {

@@ -34,6 +34,7 @@ use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
 use roomcast_core::room::policy::Types;
 
 use accept::Answer;
+use accept::places::Places;
 use problem::Problem;
 use publisher::key_limits::KeyLimits;
 use viewer::admission::Admission;
@@ -55,8 +56,8 @@ pub(crate) struct Node {
     pub(crate) admission: Mutex<Admission>,
     /// One seat per device connection.
     pub(crate) seats: Seats,
-    /// One seat per page of history or reliable messages, held until the kernel has the whole page.
-    pub(crate) pulls: Seats,
+    /// One place per page of history or reliable messages, held until the kernel has the whole page.
+    pub(crate) pulls: Places,
     /// The widest gather window of the configuration.
     pub(crate) window_max: Duration,
     pub(crate) store: Arc<Health>,

@@ -18,6 +18,11 @@ use roomcast_core::wire::publish::PublishError;
 use super::accept::Answer;
 use super::answer;
 
+const PROBLEM_JSON: &str = "application/problem+json";
+const KEY_ALLOWED: &str = "Bearer and one of the keys of publisher.keys";
+// The failed check is not named: a forger would learn from the answer. The log tells it at level debug.
+const TOKEN_ALLOWED: &str = "a token of auth.device_keys before its exp: as Authorization: Bearer TOKEN, as the \
+                             subprotocol entry roomcast.token.TOKEN, or as token=TOKEN";
 /// Characters of an unknown name in a problem: enough to find the slip, and no megabyte.
 const NAME_CHARS_SHOWN: usize = 64;
 
@@ -196,19 +201,36 @@ impl Problem {
 
     /// The answer, ready to be sent.
     pub(super) fn into_answer(self) -> Answer {
+        let json = self.body();
         let parts = *self.parts;
-        let mut json = serde_json::to_vec(&parts).expect("strings and a number are JSON");
+        let mut answer = answer(parts.http_status, HeaderValue::from_static(PROBLEM_JSON), json.into());
+        answer.headers_mut().extend(parts.headers);
+        debug_assert!(answer.headers().contains_key(CONTENT_TYPE));
+        answer
+    }
+
+    /// The whole answer as bytes of HTTP/1.1, without the headers of the problem. The connection closes behind
+    /// such an answer.
+    pub(super) fn spelt(&self) -> Vec<u8> {
+        let body = self.body();
+        let length = body.len();
+        let status = self.parts.http_status;
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\nconnection: close\r\ncontent-length: {length}"
+        );
+        [head.as_bytes(), b"\r\n\r\n", &body].concat()
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let parts = &*self.parts;
+        let mut json = serde_json::to_vec(parts).expect("strings and a number are JSON");
         // The object of the members was encoded by someone else: spliced in, not parsed again.
         if let Some(more) = parts.members.as_deref().and_then(|object| object.strip_prefix(b"{")) {
             json.pop();
             json.push(b',');
             json.extend_from_slice(more);
         }
-        let mut answer =
-            answer(parts.http_status, HeaderValue::from_static("application/problem+json"), json.into());
-        answer.headers_mut().extend(parts.headers);
-        debug_assert!(answer.headers().contains_key(CONTENT_TYPE));
-        answer
+        json
     }
 }
 
@@ -266,18 +288,22 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         // The core's statuses are constants; a wrong one must not panic on a publisher's mistake.
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let problem = Self::new(status, error.code).allowed(error.allowed);
-        match error.field {
-            Some(field) => problem.field(field),
-            None => problem,
-        }
+        let mut problem = Self::new(status, error.code).allowed(error.allowed);
+        problem.parts.field = error.field.map(Cow::Owned);
+        problem.parts.detail = error.detail.map(Cow::Owned);
+        problem
     }
 }
 
 impl From<auth::Refused> for Problem {
     fn from(refused: auth::Refused) -> Self {
         let status = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::UNAUTHORIZED);
-        let problem = Self::new(status, refused.name());
+        let (field, allowed) = match refused {
+            auth::Refused::KeyMissing | auth::Refused::KeyUnknown => ("authorization", KEY_ALLOWED),
+            auth::Refused::RoomNotGranted => ("room", "a room that the token names"),
+            _ => ("token", TOKEN_ALLOWED),
+        };
+        let problem = Self::new(status, refused.name()).field(field).allowed(allowed);
         // RFC 9110 wants a challenge with each 401. A 403 has none: other credentials would not help.
         if status == StatusCode::UNAUTHORIZED {
             return problem.header(hyper::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -5,26 +5,71 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName};
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING};
 use hyper::{HeaderMap, StatusCode, Version};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use roomcast_core::limits::{BODY_AGE_MAX, REQUEST_BYTES_MAX};
 use roomcast_core::room::id::{BadName, Encoding};
+use roomcast_core::wire::ijson::{self, Fault, FaultKind};
 
 use super::problem::Problem;
 
-/// Checks the `Host` header: exactly one, or none in HTTP/1.0.
+/// Checks the parts of a head that hyper leaves unread: exactly one `Host` header (none is fine in HTTP/1.0),
+/// and no transfer coding but `chunked`.
 ///
 /// # Errors
-/// 400 `bad_host`.
-pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+/// 400 `bad_host`, 501 `transfer_encoding`.
+pub(super) fn check_head(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(HOST).iter();
     // hyper lets none and several pass. Of two hosts, a proxy and this door might believe different ones.
-    let hosts = headers.get_all(HOST).iter().count();
-    if hosts == 1 || (hosts == 0 && version == Version::HTTP_10) {
+    let is_fine = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.as_bytes().iter().all(|byte| is_host_byte(*byte)),
+        (None, _) => version == Version::HTTP_10,
+        (Some(_), Some(_)) => false,
+    };
+    if !is_fine {
+        return Err(Problem::bad("bad_host", "host", "exactly one Host header, a host and perhaps a port"));
+    }
+    // hyper unpacks the chunks and leaves a coding before them in place. Its bytes would be taken for a body.
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_plain = codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    if !is_plain || headers.get_all(TRANSFER_ENCODING).iter().count() > 1 {
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "transfer_encoding")
+            .field("transfer-encoding")
+            .allowed("chunked, or none"));
+    }
+    Ok(())
+}
+
+/// True for a byte of a host and a port (RFC 3986 §3.2). The comma is left out: proxies join two headers by it.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
+}
+
+/// Checks that the peer takes JSON: the `Accept` header has no range, or one that fits.
+///
+/// # Errors
+/// 406 `not_acceptable`.
+pub(super) fn check_accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let lines = headers.get_all(ACCEPT).iter().map(|line| line.to_str().unwrap_or_default());
+    let mut ranges = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|range| !range.is_empty());
+    let fits = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let fits = ["application/json", "application/*", "*/*"]
+            .contains(&parts.next().unwrap_or_default().to_ascii_lowercase().as_str());
+        // A weight of 0 says "anything but this" (RFC 9110 §12.4.2).
+        let is_wanted = parts.all(|part| !matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        fits && is_wanted
+    };
+    let mut seen = ranges.by_ref().peekable();
+    if seen.peek().is_none() || seen.any(fits) {
         return Ok(());
     }
-    Err(Problem::bad("bad_host", "host", "exactly one Host header"))
+    Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable")
+        .field("accept")
+        .allowed("application/json"))
 }
 
 /// The value of a header. `None` if the header is missing, is no text, or stands twice.
@@ -61,10 +106,30 @@ pub(super) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
 /// # Errors
 /// 415 `content_encoding` or `content_type`.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
-    match body_encoding(headers)? {
-        Encoding::Json => Ok(()),
-        Encoding::Proto => Err(unsupported("content_type", "content-type", "application/json")),
+    match body_encoding(headers) {
+        Ok(Encoding::Json) => Ok(()),
+        // Names the one type that fits here, not the two of a publish.
+        Err(problem) if problem.code() != "content_type" => Err(problem),
+        _ => Err(unsupported("content_type", "content-type", "application/json")),
     }
+}
+
+/// Reads a JSON body of settings: one I-JSON object (RFC 7493). A name that stands twice is refused, since the
+/// publisher can't know which of the two would be in force.
+///
+/// # Errors
+/// 400 `bad_json`; 400 `bad_value` with the path of a name that stands twice.
+pub(super) fn json_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    match ijson::check(body) {
+        Ok(()) => {}
+        Err(Fault { kind: FaultKind::RepeatedName, path, .. }) => {
+            return Err(Problem::bad("bad_value", path, "each field at most once"));
+        }
+        Err(fault) => {
+            return Err(Problem::bad("bad_json", "body", "one JSON object").detail(fault.to_string()));
+        }
+    }
+    serde_json::from_slice(body).map_err(|_| Problem::bad("bad_json", "body", "one JSON object"))
 }
 
 fn unsupported(code: &'static str, field: &'static str, allowed: &'static str) -> Problem {
@@ -212,15 +277,68 @@ mod tests {
     }
 
     #[test]
-    fn there_is_exactly_one_host() {
+    fn there_is_exactly_one_host_and_it_is_one() {
         let one = headers(&[("host", "a")]);
         let two = headers(&[("host", "a"), ("host", "a")]);
-        assert!(check_host(Version::HTTP_11, &one).is_ok());
+        assert!(check_head(Version::HTTP_11, &one).is_ok());
         for bad in [two.clone(), HeaderMap::new()] {
-            assert_eq!(check_host(Version::HTTP_11, &bad).unwrap_err().code(), "bad_host");
+            assert_eq!(check_head(Version::HTTP_11, &bad).unwrap_err().code(), "bad_host");
         }
-        assert!(check_host(Version::HTTP_10, &HeaderMap::new()).is_ok());
-        assert!(check_host(Version::HTTP_10, &two).is_err());
+        assert!(check_head(Version::HTTP_10, &HeaderMap::new()).is_ok());
+        assert!(check_head(Version::HTTP_10, &two).is_err());
+        for good in ["a", "a.example:7600", "[::1]:80", "127.0.0.1", "a_b-c", ""] {
+            assert!(check_head(Version::HTTP_11, &headers(&[("host", good)])).is_ok(), "{good}");
+        }
+        for bad in ["a b", "a/b", "a@b", "a?", "a#", "a b/@?#", "a,b", "http://a", "a\\b"] {
+            let problem = check_head(Version::HTTP_11, &headers(&[("host", bad)])).unwrap_err();
+            assert_eq!((problem.code(), problem.named_field()), ("bad_host", Some("host")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_coding_hides_in_the_chunks() {
+        let check = |given: &[(&'static str, &'static str)]| {
+            let host = [("host", "a")];
+            check_head(Version::HTTP_11, &headers(&[&host[..], given].concat()))
+        };
+        assert!(check(&[("transfer-encoding", " Chunked")]).is_ok());
+        for bad in ["gzip, chunked", "gzip", "chunked, chunked", "identity", "xchunked"] {
+            let problem = check(&[("transfer-encoding", bad)]).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (501, "transfer_encoding"), "{bad}");
+        }
+        assert!(check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]).is_err());
+    }
+
+    #[test]
+    fn who_takes_no_json_is_told() {
+        let check = |accept| check_accepts_json(&headers(&[("accept", accept)]));
+        assert!(check_accepts_json(&HeaderMap::new()).is_ok());
+        for good in
+            ["*/*", "application/json", "text/html, Application/*;q=0.8", "", "application/json;q=0.1"]
+        {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["application/x-protobuf", "text/html, image/*", "application/json;q=0"] {
+            let problem = check(bad).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (406, "not_acceptable"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_object_says_each_name_once() {
+        let refused = |body: &str| {
+            let problem = json_object(body.as_bytes()).unwrap_err();
+            (problem.code(), problem.named_field().unwrap().to_owned())
+        };
+        assert_eq!(json_object(b"{\"a\":{\"a\":1},\"b\":1}").unwrap().len(), 2);
+        assert_eq!(refused(r#"{"a":1,"a":1}"#), ("bad_value", "a".to_owned()));
+        assert_eq!(
+            refused(r#"{"flush":{"gather_ms":1,"gather_ms":2}}"#),
+            ("bad_value", "flush.gather_ms".to_owned())
+        );
+        for bad in ["", "[]", "7", "{", "{\"a\":1e999}"] {
+            assert_eq!(refused(bad), ("bad_json", "body".to_owned()), "{bad}");
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! No label has a value of a stranger's choice: there is no room, type or device label.
 
 mod labels;
+mod summary;
 mod table;
 pub mod tally;
 
+use std::io;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -17,11 +17,13 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, R
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use parking_lot::Mutex;
 
 pub use self::labels::DoorName;
 pub(crate) use self::labels::{Dropped, Refusal};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
+use self::summary::{Line, Summary};
 use self::table::*;
 
 use self::tally::{Holdings, Tally};
@@ -90,6 +92,7 @@ struct Cells {
     accept_failed: Vec<Counter>,
     handshakes: Counter,
     handshakes_refused: Vec<Counter>,
+    summary: Summary,
 }
 
 /// The gauges of one shard.
@@ -187,6 +190,7 @@ impl Metrics {
         }
         add_each(&cells.unavailable, &rooms.unavailable);
         add_each(&cells.closed, &tally.closed);
+        cells.summary.closed(&tally.closed);
         // Index 0 is the rate of a publisher key, counted at the doors by `past_key_rate`.
         add_each(&cells.over_limit[1..], &[rooms.over_room_rate, rooms.over_type_rate]);
         for oldest in &tally.written {
@@ -274,8 +278,19 @@ impl Metrics {
     }
 
     /// Counts a failure of a door to accept a connection.
-    pub(crate) fn accept_failed(&self, door: DoorName) {
+    pub(crate) fn accept_failed(&self, door: DoorName, error: &io::Error) {
         self.cells.accept_failed[door as usize].increment(1);
+        self.cells.summary.accept_failed(door, error);
+    }
+
+    /// Notes a connection that a shard could not take in, for the log.
+    pub(crate) fn not_taken_in(&self, error: &io::Error) {
+        self.cells.summary.not_taken_in(error);
+    }
+
+    /// Writes the log lines about connections since the last call: one line per reason.
+    pub(crate) fn write_summary(&self) {
+        self.cells.summary.take().into_iter().for_each(Line::write);
     }
 
     /// Counts a device answered with 101.
@@ -383,6 +398,7 @@ impl Cells {
             accept_failed: register.each(&ACCEPT_FAILED, DoorName::ALL.map(DoorName::name)),
             handshakes: register.counter(&HANDSHAKES, &[]),
             handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
+            summary: Summary::default(),
         }
     }
 }

@@ -4,16 +4,46 @@
 //! shard. So nothing here can lose, double or reorder a message.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::io;
 use std::sync::Arc;
 
 use roomcast_core::room::id::{RoomName, mix};
 use roomcast_core::room::ladder::Step;
 
+/// The key of `home()`, drawn at the start of a node. Without the key, nobody can find rooms that have their
+/// home on one and the same shard: viewers name rooms, and would fill that shard's share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HomeKey(pub [u64; 2]);
+
+impl HomeKey {
+    /// A random key.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn drawn() -> io::Result<Self> {
+        let half = || getrandom::u64().map_err(io::Error::other);
+        Ok(Self([half()?, half()?]))
+    }
+
+    /// SipHash-2-4 of a room's name under the key (Aumasson and Bernstein 2012): the same in every release.
+    #[expect(deprecated, reason = "the other hashers of the standard library take no key of ours")]
+    fn hash(self, room: &RoomName) -> u64 {
+        let mut hasher = std::hash::SipHasher::new_with_keys(self.0[0], self.0[1]);
+        hasher.write(room.as_str().as_bytes());
+        hasher.finish()
+    }
+}
+
 /// The shard that orders a room: the one with the highest score for it (rendezvous hashing, Thaler and
 /// Ravishankar 1998), so that another number of shards moves as few rooms as possible.
 #[must_use]
-pub fn home(room: &RoomName, shards: usize) -> usize {
-    let name = fnv1a(room.as_str().as_bytes());
+pub fn home(room: &RoomName, key: HomeKey, shards: usize) -> usize {
+    // A node with one shard has nothing to choose, and hashes no name for it.
+    if shards == 1 {
+        return 0;
+    }
+    let name = key.hash(room);
     let score = |shard: &usize| mix(name ^ mix(*shard as u64 + 1));
     (0..shards).max_by_key(score).expect("a node has at least one shard")
 }
@@ -42,6 +72,7 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Directory {
     loads: Vec<Load>,
+    home_key: HomeKey,
     /// Rooms that are hot from the first device on.
     listed: Arc<BTreeSet<RoomName>>,
     hot: BTreeMap<RoomName, Hot>,
@@ -71,8 +102,15 @@ struct Hot {
 impl Directory {
     /// The directory of `shards` idle shards. `listed` rooms are hot before they are open.
     #[must_use]
-    pub fn new(shards: usize, listed: Arc<BTreeSet<RoomName>>) -> Self {
-        Self { loads: vec![Load::default(); shards], listed, hot: BTreeMap::new(), steps: BTreeMap::new() }
+    pub fn new(shards: usize, home_key: HomeKey, listed: Arc<BTreeSet<RoomName>>) -> Self {
+        let loads = vec![Load::default(); shards];
+        Self { loads, home_key, listed, hot: BTreeMap::new(), steps: BTreeMap::new() }
+    }
+
+    /// The home of a room.
+    #[must_use]
+    pub fn home(&self, room: &RoomName) -> usize {
+        home(room, self.home_key, self.loads.len())
     }
 
     /// The shard for a connection that joins `room`, among shards with `space`. A cold room's connections go
@@ -108,7 +146,7 @@ impl Directory {
         for (shard, held) in told {
             members[shard] = held;
         }
-        let mut shards = self.hot.remove(&room).map_or_else(|| vec![home(&room, count)], |hot| hot.shards);
+        let mut shards = self.hot.remove(&room).map_or_else(|| vec![self.home(&room)], |hot| hot.shards);
         shards.truncate(width);
         while shards.len() < width.min(count) {
             let free = (0..count).filter(|shard| !shards.contains(shard));
@@ -143,7 +181,7 @@ impl Directory {
         match self.hot.get(room) {
             Some(hot) => hot.shards.clone(),
             None if self.listed.contains(room) => (0..self.loads.len()).collect(),
-            None => vec![home(room, self.loads.len())],
+            None => vec![self.home(room)],
         }
     }
 
@@ -154,23 +192,18 @@ impl Directory {
     }
 }
 
-/// FNV-1a, 64 bits: the same on every machine and in every release, as a home has to be.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KEY: HomeKey = HomeKey([1, 2]);
 
     fn room(name: &str) -> RoomName {
         RoomName::parse(name).unwrap()
     }
 
     fn directory(shards: usize, listed: &[&str]) -> Directory {
-        Directory::new(shards, Arc::new(listed.iter().map(|name| room(name)).collect()))
+        Directory::new(shards, KEY, Arc::new(listed.iter().map(|name| room(name)).collect()))
     }
 
     /// How many of `joins` devices each shard gets.
@@ -187,14 +220,14 @@ mod tests {
     #[test]
     fn a_cold_room_stays_on_its_home() {
         let mut directory = directory(4, &[]);
-        assert_eq!(placed(&mut directory, "r1", 100)[home(&room("r1"), 4)], 100);
+        assert_eq!(placed(&mut directory, "r1", 100)[home(&room("r1"), KEY, 4)], 100);
         assert_eq!(directory.hot_rooms(), 0);
     }
 
     #[test]
     fn a_hot_room_grows_to_the_least_loaded_shards_first_and_fills_them_up() {
         let mut directory = directory(4, &[]);
-        let home = home(&room("r1"), 4);
+        let home = home(&room("r1"), KEY, 4);
         let others: Vec<usize> = (0..4).filter(|shard| *shard != home).collect();
         for (busy_tenths, shard) in [9, 0, 4].into_iter().zip(&others) {
             directory.loaded(*shard, Load { busy_tenths, connections: 5 });
@@ -227,7 +260,7 @@ mod tests {
         directory.scatter(Scatter { room: room("r1"), width: 2, members: Vec::new() });
         assert_eq!(directory.shards_of(&room("r1")).len(), 2);
         directory.scatter(Scatter { room: room("r1"), width: 1, members: Vec::new() });
-        let home = home(&room("r1"), 4);
+        let home = home(&room("r1"), KEY, 4);
         assert_eq!(directory.shards_of(&room("r1")), [home]);
         assert_eq!((placed(&mut directory, "r1", 10)[home], directory.hot_rooms()), (10, 0));
     }
@@ -241,16 +274,38 @@ mod tests {
     }
 
     #[test]
+    fn rooms_that_share_a_shard_under_one_key_are_apart_under_another() {
+        let rooms = (0..4_000).map(|n| room(&format!("room-{n}")));
+        let aimed: Vec<RoomName> = rooms.filter(|room| home(room, KEY, 4) == 0).collect();
+        assert!(aimed.len() > 900);
+        let mut counts = [0; 4];
+        for room in &aimed {
+            counts[home(room, HomeKey([1, 3]), 4)] += 1;
+        }
+        let fair = aimed.len() / 4;
+        assert!(counts.iter().all(|count| (fair * 3 / 4..fair * 5 / 4).contains(count)), "{counts:?}");
+    }
+
+    /// The two test vectors of the paper's appendix: messages of no byte and of bytes 0 to 14.
+    #[test]
+    #[expect(deprecated, reason = "the hasher of `HomeKey::hash`")]
+    fn the_hash_is_siphash_2_4() {
+        let mut hasher = std::hash::SipHasher::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
+        hasher.write(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+        assert_eq!(hasher.finish(), 0xa129_ca61_49be_45e5);
+    }
+
+    #[test]
     fn rooms_have_their_homes_on_all_shards_alike_and_move_little() {
         let rooms: Vec<RoomName> =
             (0..10_000).map(|n| RoomName::parse(&format!("room-{n}")).unwrap()).collect();
         let mut counts = [0; 4];
         for room in &rooms {
-            counts[home(room, 4)] += 1;
+            counts[home(room, KEY, 4)] += 1;
         }
         assert!(counts.iter().all(|count| (2300..2700).contains(count)), "{counts:?}");
-        let moved = rooms.iter().filter(|room| home(room, 4) != home(room, 5)).count();
+        let moved = rooms.iter().filter(|room| home(room, KEY, 4) != home(room, KEY, 5)).count();
         assert!((1700..2300).contains(&moved), "a fifth moves to the fifth shard: {moved}");
-        assert!(rooms.iter().all(|room| home(room, 5) == home(room, 4) || home(room, 5) == 4));
+        assert!(rooms.iter().all(|room| home(room, KEY, 5) == home(room, KEY, 4) || home(room, KEY, 5) == 4));
     }
 }

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::ask::Question;
 use super::board::Board;
-use super::directory::Directory;
+use super::directory::{Directory, HomeKey};
 use super::homes::Homes;
 use super::homes::publishers::NotConfigured;
 use super::lane::LaneBounds;
@@ -26,7 +26,7 @@ use crate::auth::Grant;
 use crate::clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::seat::Seat;
+use crate::seat::{GiveWay, Seat};
 use crate::store::Store;
 use crate::store::writer::{self, StoreHandle, Wake};
 use roomcast_core::now::Now;
@@ -105,6 +105,7 @@ pub(super) enum DoorRequest {
 #[derive(Debug, Clone)]
 pub struct Shards {
     ways_in: Arc<[Arc<WayIn>]>,
+    home_key: HomeKey,
     /// Locked for one look-up at a time, by joins, and by homes a few times a second.
     directory: Arc<Mutex<Directory>>,
     board: Arc<Board>,
@@ -123,9 +124,10 @@ impl Shards {
         let count = config.shards;
         let ways_in: Arc<[Arc<WayIn>]> = (0..count).map(|_| Arc::new(WayIn::new())).collect();
         let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(config.hot_rooms.iter().cloned().collect());
-        let directory = Arc::new(Mutex::new(Directory::new(count, Arc::clone(&hot_rooms))));
+        let home_key = HomeKey::drawn()?;
+        let directory = Arc::new(Mutex::new(Directory::new(count, home_key, Arc::clone(&hot_rooms))));
         let board = Arc::new(Board::new(count, config.outbound_bytes_max));
-        let shards = Self { ways_in: Arc::clone(&ways_in), directory, board };
+        let shards = Self { ways_in: Arc::clone(&ways_in), home_key, directory, board };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
         let mut store = writer::start(store, wakes.collect())?;
@@ -134,6 +136,7 @@ impl Shards {
         for (index, (lanes, port)) in lanes.into_iter().zip(store.ports.drain(..)).enumerate() {
             let run_seed = getrandom::u64().map_err(io::Error::other)?;
             let mut plan = Plan::new(index, count, config.flush, config.heartbeat, run_seed);
+            plan.home_key = home_key;
             plan.heat.hot_members = config.hot_members;
             plan.hot_rooms = Arc::clone(&hot_rooms);
             plan.meter = clock::thread_cpu;
@@ -345,6 +348,19 @@ impl Shards {
         answers
     }
 
+    /// Has connections of an address give way to another address, until the call is met.
+    pub async fn give_way(&self, call: GiveWay) {
+        let mut left = call.connections;
+        for shard in 0..self.ways_in.len() {
+            // A shard that is full or silent keeps its connections: another call comes with the next refusal.
+            let asked = self.ask(shard, move |shard, now| shard.residents.give_way(call.share, left, now));
+            left = left.saturating_sub(asked.await.unwrap_or(0));
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
     /// Hands a device to the shard that placement names.
     ///
     /// # Errors
@@ -404,7 +420,7 @@ impl Shards {
     }
 
     fn home(&self, room: &RoomName) -> usize {
-        directory::home(room, self.ways_in.len())
+        directory::home(room, self.home_key, self.ways_in.len())
     }
 
     /// Asks the home of a room, and waits for the answer.
@@ -494,8 +510,10 @@ mod tests {
 
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
-        let directory = Arc::new(Mutex::new(Directory::new(1, Arc::default())));
-        Shards { ways_in: Arc::new([Arc::new(WayIn::new())]), directory, board: Arc::new(Board::new(1, 1)) }
+        let home_key = HomeKey::default();
+        let directory = Arc::new(Mutex::new(Directory::new(1, home_key, Arc::default())));
+        let ways_in = Arc::new([Arc::new(WayIn::new())]);
+        Shards { ways_in, home_key, directory, board: Arc::new(Board::new(1, 1)) }
     }
 
     fn room() -> RoomName {
@@ -573,10 +591,11 @@ mod tests {
     /// Another shard, which holds a few of the room's members, has its queue full of requests.
     #[tokio::test]
     async fn what_a_home_has_done_is_not_said_to_be_untaken_because_another_shard_is_busy() {
-        let directory = Arc::new(Mutex::new(Directory::new(2, Arc::default())));
+        let home_key = HomeKey::default();
+        let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
-        let shards = Shards { ways_in, directory, board: Arc::new(Board::new(2, 1)) };
-        let home = directory::home(&room(), 2);
+        let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)) };
+        let home = directory::home(&room(), home_key, 2);
         let mut pair: Vec<Shard<DeviceSocket>> = lane::mesh(2, LaneBounds::default())
             .into_iter()
             .enumerate()

@@ -91,6 +91,8 @@ pub(super) struct Welcome {
     pub(super) place: StreamPlace,
     /// The welcome frame.
     pub(super) frame: Bytes,
+    /// Older history, to follow in pieces: the newest first.
+    pub(super) pieces: Arc<[Bytes]>,
 }
 
 /// The answer to a join the home refuses.

@@ -26,6 +26,7 @@ mod way_in;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use self::directory::HomeKey;
 use self::homes::Homes;
 use self::lane::Lanes;
 pub use self::plan::Plan;
@@ -41,11 +42,13 @@ const TURN_ENTRIES_MAX: usize = 256;
 /// Pause before entries that found a lane full are sent again.
 const PUMP_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Hash tables with fixed seeds: the same order of events gives the same shard.
+/// Hash tables with seeds of the plan: the same order of events and the same key give the same shard.
 type Table<K, V> = HashMap<K, V, ahash::RandomState>;
 
-fn table<K, V>() -> Table<K, V> {
-    HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4))
+/// A table whose seeds nobody outside knows: viewers name rooms, and names that fall into one place of the
+/// table would make each look-up a walk.
+fn table<K, V>(key: HomeKey) -> Table<K, V> {
+    HashMap::with_hasher(ahash::RandomState::with_seeds(key.0[0], key.0[1], 3, 4))
 }
 
 /// A shard.

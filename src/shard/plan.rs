@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::directory::{self, HomeKey};
 use super::homes::heat::HeatRules;
-use roomcast_core::limits::{HOT_MEMBERS, PASS_TURN_MEMBERS, ROOMS_MAX};
+use roomcast_core::limits::{DEVICE_ROOMS_MAX, HOT_MEMBERS, PASS_TURN_MEMBERS, ROOMS_MAX};
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::pace::RoomRules;
 
@@ -22,8 +23,13 @@ pub struct Plan {
     pub heartbeat: Duration,
     /// Seed of the runs' numbers; a new one for each start of a node.
     pub run_seed: u64,
+    /// The key of `home()`, the same on all shards of a node.
+    pub home_key: HomeKey,
     /// Rooms the shard may hold; past that, joins and publishes to new rooms are refused.
     pub rooms_max: usize,
+    /// Rooms of the shard that only devices have opened; past that, joins to new rooms are refused. The rest of
+    /// `rooms_max` is kept for publishers.
+    pub device_rooms_max: usize,
     /// Members visited by a turn at most.
     pub turn_members: usize,
     /// Bounds past which a room is hot.
@@ -35,8 +41,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of one of `shards` shards, with the bounds of `limits`. No room is listed as hot, and passes
-    /// cost nothing.
+    /// The plan of one of `shards` shards, with the bounds of `limits` and a fixed key. No room is listed as
+    /// hot, and passes cost nothing.
     #[must_use]
     pub fn new(index: usize, shards: usize, rules: RoomRules, heartbeat: Duration, run_seed: u64) -> Self {
         // Half of the passes' share: a room gets its second shard before its window has to widen.
@@ -47,11 +53,19 @@ impl Plan {
             rules,
             heartbeat,
             run_seed,
+            home_key: HomeKey::default(),
             rooms_max: ROOMS_MAX.div_ceil(shards),
+            device_rooms_max: DEVICE_ROOMS_MAX.div_ceil(shards),
             turn_members: PASS_TURN_MEMBERS,
             heat: HeatRules { shards, hot_members: HOT_MEMBERS, hot_permille },
             hot_rooms: Arc::default(),
             meter: || Duration::ZERO,
         }
+    }
+
+    /// The home of a room.
+    #[must_use]
+    pub fn home(&self, room: &RoomName) -> usize {
+        directory::home(room, self.home_key, self.shards)
     }
 }

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
 use super::directory::Load;
 use super::handle::{Arrival, DoorRequest, Hello, Shards};
@@ -33,15 +33,14 @@ use super::way_in::PublishRequest;
 use super::{Plan, Shard};
 use crate::clock::{self, thread_cpu};
 use crate::metrics::Metrics;
-use crate::metrics::tally::{Holdings, Tally};
+use crate::metrics::tally::Holdings;
 use crate::store::StoreRequest;
 use crate::store::port::Port;
-use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MAX, LOAD_INTERVAL};
+use roomcast_core::limits::{KERNEL_UNSENT_BYTES_MIN, LOAD_INTERVAL};
 use roomcast_core::now::{Now, millis};
 use roomcast_core::room::Told;
 use roomcast_core::room::ladder::StepChange;
 use roomcast_core::room::message::Published;
-use roomcast_core::wire::close::{CloseReason, LogLevel};
 
 /// Bytes of one read of a socket at most: several device frames of up to 4 KiB.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -233,7 +232,7 @@ impl Shell {
         let socket = match prepare(stream) {
             Ok(socket) => socket,
             // The device is gone already, or the machine is out of memory for it.
-            Err(error) => return warn!(%error, "a connection could not be taken in"),
+            Err(error) => return self.metrics.not_taken_in(&error),
         };
         let mut shard = self.shard.borrow_mut();
         let key = shard.residents.connect(DeviceSocket::new(socket), encoding, grant, seat, now);
@@ -312,7 +311,6 @@ impl Shell {
             waits.farewells.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
         }
         let tally = shard.take_tally();
-        log_closes(&tally);
         // The turn took its time: what it wrote is as late as it is now.
         self.metrics.add(&tally, clock::now().instant);
         if waits.holdings_due.is_none_or(|due| due <= now.instant) {
@@ -363,7 +361,6 @@ impl Shell {
     fn receive(&self, key: u64, bytes: &mut [u8], now: Now) {
         let mut shard = self.shard.borrow_mut();
         if catch_unwind(AssertUnwindSafe(|| shard.residents.receive(key, bytes, now))).is_err() {
-            error!("a connection was cut by a defect of the engine");
             shard.residents.abort(key, now);
         }
     }
@@ -387,28 +384,12 @@ fn log_step(shard: usize, change: StepChange, strains: Pressure) {
     }
 }
 
-/// A line per reason and turn, however many connections it took.
-fn log_closes(tally: &Tally) {
-    for reason in CloseReason::ALL {
-        let connections = tally.closed[reason as usize];
-        if connections == 0 {
-            continue;
-        }
-        let reason_name = reason.name();
-        match reason.log_level() {
-            LogLevel::Debug => debug!(reason = reason_name, connections, "closed"),
-            LogLevel::Info => info!(reason = reason_name, connections, "closed"),
-            LogLevel::Error => error!(reason = reason_name, connections, "closed"),
-        }
-    }
-}
-
 /// Registers a socket with this shard's runtime. Without the bound on unsent bytes the kernel would queue
-/// megabytes for a device that stopped reading.
+/// megabytes for a device that stopped reading. Every device begins as a slow one.
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     let socket = socket2::SockRef::from(&stream);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MAX)?;
+    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MIN)?;
     TcpStream::from_std(stream)
 }

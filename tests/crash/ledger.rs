@@ -155,6 +155,18 @@ impl Ledger {
         }
     }
 
+    /// Checks a receipt in a room whose devices all have names, and change their connections.
+    pub(crate) fn check_receipt(&mut self, receipt: &Value, devices_max: u64) {
+        let figure = |name: &str| receipt[name].as_u64().unwrap_or(u64::MAX);
+        let sum = figure("acknowledged").saturating_add(figure("left")).saturating_add(figure("pending"));
+        let is_right = figure("online") == sum
+            && figure("online") == figure("devices")
+            && figure("devices") <= devices_max;
+        if !is_right {
+            self.violated(format!("a receipt counts each of {devices_max} devices once: {receipt}"));
+        }
+    }
+
     /// Holds a device's applied messages against the store's rows.
     pub(crate) fn check_viewer(&mut self, viewer: &Viewer, stored: &BTreeMap<u64, Found>) {
         let name = &viewer.name;

@@ -175,6 +175,11 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
     for (viewer, room) in finished.into_iter().zip(rooms.iter().flat_map(|room| vec![room; plan.devices])) {
         ledger.check_viewer(&viewer.unwrap(), &stored[room]);
     }
+    for room in &rooms {
+        for offset in stored[room].keys().rev().take(20) {
+            ledger.check_receipt(&stage.doors.receipt(room, *offset).await, plan.devices as u64);
+        }
+    }
     verdict(test, plan, ledger, restarts);
 }
 

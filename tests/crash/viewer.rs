@@ -35,8 +35,11 @@ pub(crate) struct Viewer {
     random: fastrand::Rng,
     /// Half of its acknowledgements get lost.
     loses_acks: bool,
-    /// The device breaks its own connection now and then.
+    /// The device changes its network now and then: it goes on with a new connection, and the node finds out
+    /// about the old one late.
     is_restless: bool,
+    /// The connection before the present one. Nobody listens to it.
+    old: Option<Device>,
     cursor: Option<(String, u64)>,
     joined_at: Instant,
     /// The moment of the next acknowledgement.
@@ -65,6 +68,7 @@ impl Viewer {
             doors,
             loses_acks: random.u8(..) < 50,
             is_restless: random.u8(..) < 50,
+            old: None,
             random,
             cursor: None,
             joined_at: roomcast::clock::now().instant,
@@ -89,10 +93,11 @@ impl Viewer {
             let handshake = Handshake::new(self.encoding).query(query);
             self.joined_at = roomcast::clock::now().instant;
             match Box::pin(Device::try_join(&self.doors, &self.room, handshake)).await {
-                Ok(device) => {
+                Ok(mut device) => {
                     self.returns += 1;
                     // Every kind of end is the same: the device comes back.
-                    Box::pin(self.follow(device, &mut goal)).await.ok();
+                    Box::pin(self.follow(&mut device, &mut goal)).await.ok();
+                    self.old = Some(device);
                 }
                 Err(_) => sleep(Duration::from_millis(self.random.u64(10..80))).await,
             }
@@ -106,7 +111,7 @@ impl Viewer {
     }
 
     /// Listens on one connection until it ends, or until the device has everything.
-    async fn follow(&mut self, mut device: Device, goal: &mut Goal) -> Result<(), Broken> {
+    async fn follow(&mut self, device: &mut Device, goal: &mut Goal) -> Result<(), Broken> {
         self.ack_at = None;
         let welcome = device.welcome.take();
         self.greet(&welcome);
@@ -121,7 +126,7 @@ impl Viewer {
                     Heard::Frame(frame) => self.take(&frame).await?,
                     Heard::Closed(_) | Heard::Ended => return Err(Broken),
                 },
-                () = sleep_until(ack_at) => self.acknowledge(&mut device).await?,
+                () = sleep_until(ack_at) => self.acknowledge(device).await?,
                 () = sleep_until(ends_at) => return Err(Broken),
                 _ = goal.changed() => {}
             }

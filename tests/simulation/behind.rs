@@ -81,7 +81,7 @@ fn jumps(device: &Device) -> Vec<usize> {
         .iter()
         .filter_map(|(_, heard)| match heard {
             Heard::Batch { seq, .. } | Heard::Welcome { seq, .. } => Some(*seq),
-            Heard::Left | Heard::Closed => None,
+            Heard::History { .. } | Heard::Left | Heard::Closed => None,
         })
         .collect();
     (1..seqs.len()).filter(|index| seqs[*index] > seqs[*index - 1] + 1).collect()

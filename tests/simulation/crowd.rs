@@ -82,6 +82,11 @@ impl World {
             former.rooms.clear();
         }
         let link = self.draw_cursor(keeps, room);
+        // One device in six is at the end of a slow link.
+        let is_slow = capacity != usize::MAX && self.rng.u8(..3) == 0;
+        if is_slow {
+            pipe.borrow_mut().shape(self.rng.u32(7_000..60_000));
+        }
         let key = self.shards[shard].residents.connect(socket, encoding, Grant::Any, seat, self.now);
         if keeps.is_multiple_of(2)
             && let Some(connection) = self.shards[shard].residents.connection(key)
@@ -223,7 +228,8 @@ impl World {
     pub(crate) fn read(&mut self) {
         let Some(index) = self.some_device() else { return };
         let bytes = if self.rng.u8(..4) == 0 { usize::MAX } else { self.rng.usize(1..600) };
-        if !self.devices[index].stalled {
+        let has_link = self.devices[index].pipe.borrow().link.is_some();
+        if !self.devices[index].stalled && !has_link {
             self.read_from(index, bytes);
         }
     }
@@ -285,6 +291,9 @@ impl World {
                 }
                 Heard::Batch { part: None, content, .. } => {
                     assert!(content.messages.iter().all(|told| told.offset == 0), "{room}: {content:?}");
+                }
+                Heard::History { history, .. } => {
+                    self.coverage.count("history piece", u64::from(!history.is_empty()));
                 }
                 Heard::Left | Heard::Closed => {}
             }
@@ -396,6 +405,7 @@ impl World {
         if !device.healthy {
             device.stalled = !device.stalled;
             let stalled = device.stalled;
+            device.pipe.borrow_mut().link = None;
             self.say(format!("device {index} stalled: {stalled}"));
         }
     }

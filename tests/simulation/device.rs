@@ -26,6 +26,14 @@ pub(crate) struct Told {
     /// The offset of the recalled message. 0 if the message is no recall.
     pub(crate) recall: u64,
 }
+/// A message of a history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// The message's batch.
+    pub(crate) seq: u64,
+    pub(crate) told: Told,
+}
+
 /// Counts by type.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
@@ -77,6 +85,11 @@ pub(crate) enum Heard {
         /// The number of carried messages in `part`.
         carried: usize,
     },
+    /// A piece of history: messages of earlier batches, each with its seq.
+    History {
+        run: String,
+        history: Vec<Past>,
+    },
     Left,
     Closed,
 }
@@ -97,6 +110,10 @@ impl Heard {
                 let shown = |part: &Part| format!("({}, {}]", part.after, part.through);
                 let part = part.as_ref().map_or_else(String::new, shown);
                 format!("batch {seq} {part} carried {carried} skipped {skipped:?}")
+            }
+            Self::History { history, .. } => {
+                let seqs: Vec<u64> = history.iter().map(|past| past.seq).collect();
+                format!("history {seqs:?}")
             }
             Self::Left => "left".to_owned(),
             Self::Closed => "closed".to_owned(),
@@ -174,7 +191,7 @@ impl Device {
     /// True if the last frame about the room shows the device as a member.
     pub(crate) fn stands_in(&self, room: &str) -> bool {
         let last = self.heard.iter().rev().find(|(of, _)| of == room);
-        last.is_some_and(|(_, heard)| matches!(heard, Heard::Welcome { .. } | Heard::Batch { .. }))
+        last.is_some_and(|(_, heard)| !matches!(heard, Heard::Left | Heard::Closed))
     }
 
     /// Reads at most `bytes_max` bytes, and decodes the whole frames among them. True if the shard must hear
@@ -183,6 +200,7 @@ impl Device {
         let mut pipe = self.pipe.borrow_mut();
         let bytes = bytes_max.min(pipe.in_flight.len());
         self.buffer.extend(pipe.in_flight.drain(..bytes));
+        pipe.read += bytes as u64;
         let tell = bytes > 0 && std::mem::take(&mut pipe.armed);
         drop(pipe);
         while let Some((opcode, payload)) = self.next_frame() {
@@ -255,6 +273,12 @@ impl Device {
                     carried: count,
                 }
             }
+            "history" => {
+                let seqs = frame["history"].as_array().into_iter().flatten();
+                let seqs = seqs.map(|message| message["seq"].as_u64().expect("each has a seq"));
+                let past = seqs.zip(told("history")).map(|(seq, told)| Past { seq, told });
+                Heard::History { run, history: past.collect() }
+            }
             "left" => Heard::Left,
             "closed" => Heard::Closed,
             "joined" | "pong" => return,
@@ -306,6 +330,12 @@ impl Device {
                 let seq = of.seq;
                 let skipped = of.skipped;
                 (of.room, Heard::Batch { run, seq, skipped, latest, content, part, carried: count })
+            }
+            Frame::History(piece) => {
+                let seqs: Vec<u64> = piece.history.iter().map(|message| message.seq).collect();
+                let past = seqs.into_iter().zip(proto_messages(piece.history));
+                let history = past.map(|(seq, told)| Past { seq, told }).collect();
+                (piece.room, Heard::History { run: piece.run, history })
             }
             Frame::Left(left) => (left.room, Heard::Left),
             Frame::Closed(closed) => (closed.room, Heard::Closed),

@@ -318,7 +318,12 @@ impl Flow {
             self.tell(
                 Input::Segment {
                     shard: 0,
-                    said: SegmentSaid::Refresh(RefreshWant { encoding, since: Seq(since), sent }),
+                    said: SegmentSaid::Refresh(RefreshWant {
+                        encoding,
+                        since: Seq(since),
+                        small: false,
+                        sent,
+                    }),
                 },
                 &[],
             );

@@ -60,6 +60,18 @@ impl World {
         }
         self.store.disk().pass_to(self.now);
         self.say(format!("clock +{} us", by.as_micros()));
+        self.links_carry(by);
+    }
+
+    /// Slow links carry what they can in this time.
+    fn links_carry(&mut self, time: Duration) {
+        for index in 0..self.devices.len() {
+            let carried = self.devices[index].pipe.borrow_mut().carries(time);
+            if carried > 0 && self.devices[index].is_open() {
+                self.coverage.count("slow link", 1);
+                self.read_from(index, carried);
+            }
+        }
     }
 
     /// Runs every part until nothing is left to do at this moment.

@@ -25,6 +25,7 @@ mod quiet;
 mod receipts;
 mod regressions;
 mod scatter;
+mod slow;
 mod socket;
 mod storm;
 mod world;
@@ -37,7 +38,9 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 39] = [
+const BRANCHES: [&str; 41] = [
+    "history piece",
+    "slow link",
     "partial write",
     "remainder",
     "behind",

@@ -62,7 +62,7 @@ impl Node {
         Self {
             shards: peers.map(shard).collect(),
             busy: vec![false; shards],
-            directory: Directory::new(shards, plan.hot_rooms.clone()),
+            directory: Directory::new(shards, plan.home_key, plan.hot_rooms.clone()),
             now,
             devices: Vec::new(),
             ports: writer.ports(),
@@ -253,7 +253,7 @@ impl Node {
         let messages = self.devices[index].heard.iter().flat_map(|(_, heard)| match heard {
             Heard::Welcome { history, .. } => history.as_slice(),
             Heard::Batch { content, .. } => content.messages.as_slice(),
-            Heard::Left | Heard::Closed => &[],
+            Heard::History { .. } | Heard::Left | Heard::Closed => &[],
         });
         messages
             .filter(|told| told.key.is_empty())

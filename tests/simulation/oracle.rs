@@ -1,9 +1,9 @@
 //! The oracle. Each room has a *witness* that misses nothing and so fixes the content of each batch. Every
 //! other device's story is checked against the witness's story.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::device::{Content, Counts, Device, Heard, Told};
+use crate::device::{Content, Counts, Device, Heard, Past, Told};
 
 /// The batches that the witness of one room heard, by seq from 1.
 #[derive(Debug, Default)]
@@ -33,6 +33,7 @@ impl Record {
                     assert_eq!(*run, record.run);
                     record.hear(heard, room);
                 }
+                Heard::History { .. } => {}
                 Heard::Left | Heard::Closed => panic!("a witness stays"),
             }
         }
@@ -102,8 +103,11 @@ impl Record {
     /// Checks the frames of this run in one device's story of this room.
     pub(crate) fn check(&self, device: &Device, room: &str) {
         let mut last = None;
+        let mut shown: BTreeSet<&Told> = BTreeSet::new();
         let is_of_run = |heard: &&Heard| match heard {
-            Heard::Welcome { run, .. } | Heard::Batch { run, .. } => *run == self.run,
+            Heard::Welcome { run, .. } | Heard::Batch { run, .. } | Heard::History { run, .. } => {
+                *run == self.run
+            }
             Heard::Left | Heard::Closed => true,
         };
         for heard in story(device, room).filter(is_of_run) {
@@ -112,6 +116,7 @@ impl Record {
                     assert!(last.is_none(), "one welcome per join");
                     self.check_welcome(*seq, history, latest, totals);
                     last = Some(*seq);
+                    shown = history.iter().collect();
                 }
                 Heard::Batch { seq, skipped, latest, content, part, .. } => {
                     let before = last.expect("the welcome comes first");
@@ -124,9 +129,27 @@ impl Record {
                         "{room}: a jump unexplained"
                     );
                     last = Some(*seq);
+                    shown.extend(&content.messages);
+                }
+                Heard::History { history, .. } => {
+                    let now_at = last.expect("the welcome comes first");
+                    assert!(history.is_sorted_by_key(|past| past.seq), "{room}: oldest first");
+                    for past in history {
+                        assert!(past.seq <= now_at, "{room}: {past:?} is told to a device at {now_at}");
+                        self.check_past(past, room);
+                        assert!(shown.insert(&past.told), "{room}: {past:?} was shown before");
+                    }
                 }
                 Heard::Left | Heard::Closed => last = None,
             }
+        }
+    }
+
+    /// Checks that a message of a piece of history was in its batch.
+    fn check_past(&self, past: &Past, room: &str) {
+        let batch = usize::try_from(past.seq - 1).ok().and_then(|index| self.batches.get(index));
+        if let Some(Some(batch)) = batch {
+            assert!(batch.messages.contains(&past.told), "{room}: {past:?} was not in {batch:?}");
         }
     }
 
@@ -189,6 +212,10 @@ pub(crate) fn check_lives(device: &Device, room: &str) {
                 assert!(run == of && *seq >= before, "{room}: {before} of {of}, then {seq} of {run}");
                 Some((run, *seq))
             }
+            (Heard::History { run, .. }, Some((of, before))) => {
+                assert_eq!(run, of, "{room}: a piece of another run");
+                Some((of, before))
+            }
             (Heard::Left | Heard::Closed, _) => None,
             (heard, life) => panic!("{room}: {heard:?} in {life:?}"),
         };
@@ -197,8 +224,9 @@ pub(crate) fn check_lives(device: &Device, room: &str) {
 
 /// The seq that a device has in a room. `None` if the device is not a member.
 pub(crate) fn stands_at(device: &Device, room: &str) -> Option<u64> {
-    story(device, room).fold(None, |_, heard| match heard {
+    story(device, room).fold(None, |at, heard| match heard {
         Heard::Welcome { seq, .. } | Heard::Batch { seq, .. } => Some(*seq),
+        Heard::History { .. } => at,
         Heard::Left | Heard::Closed => None,
     })
 }

@@ -47,7 +47,7 @@ impl Bench {
     fn over(store: SimStore, turn_members: usize, now: Now) -> Self {
         let rules = RoomRules { direct_members: 0, ..RoomRules::default() };
         let plan = Plan::new(0, 1, rules, Duration::from_secs(36_000), 1);
-        let plan = Plan { turn_members, rooms_max: 100, ..plan };
+        let plan = Plan { turn_members, rooms_max: 100, device_rooms_max: 75, ..plan };
         let peers = mesh(1, LaneBounds::default()).remove(0);
         let writer = Writer::new(Box::new(store.clone()), vec![Box::new(|| ())], now);
         let port = writer.ports().remove(0);
@@ -73,7 +73,7 @@ impl Bench {
         self.shard.homes.publish(1, room, messages, self.now);
     }
 
-    fn say(&mut self, key: u64, texts: &[&str]) {
+    pub(crate) fn say(&mut self, key: u64, texts: &[&str]) {
         let mut bytes = Vec::new();
         for text in texts {
             bytes.extend([0x81, 0x80 | text.len() as u8, 0, 0, 0, 0]);
@@ -311,6 +311,37 @@ fn a_frame_for_who_had_the_slot_before_is_not_for_who_has_it_now() {
 #[test]
 fn an_id_that_was_used_anew_counts_from_then() {
     crate::live(7191);
+}
+
+/// Viewers name rooms: 198 connections with 16 rooms each took all places of a shard, and no publisher could
+/// open a room there.
+#[test]
+fn rooms_that_only_devices_open_leave_a_reserve_for_publishers() {
+    let mut bench = Bench::new(128);
+    let name = |n: usize| RoomName::parse(&format!("r{n}")).unwrap();
+    let chat = r#"{"type":"chat","payload":1}"#;
+    for n in 0..100 {
+        bench.join(&name(n), None, 65_536);
+    }
+    bench.rest();
+    let is_open = |bench: &Bench, n| bench.shard.homes.describe(&name(n), bench.now.instant).is_some();
+    assert_eq!((0..100).filter(|n| is_open(&bench, *n)).count(), 75);
+    let mut answers = Vec::new();
+    for n in 100..126 {
+        bench.publish(&name(n), chat);
+        answers
+            .extend(std::iter::from_fn(|| bench.shard.homes.poll_answer()).map(|(_, published)| published));
+    }
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Published::Taken(_))).count(), 25);
+    assert_eq!(answers.last(), Some(&Published::RoomsFull));
+    // A room that a publisher uses is not one of devices alone any more.
+    bench.publish(&name(0), chat);
+    bench.shard.homes.close_room(&name(100), bench.now);
+    bench.join(&name(200), None, 65_536);
+    bench.join(&name(201), None, 65_536);
+    bench.rest();
+    assert!(is_open(&bench, 200) && !is_open(&bench, 201));
+    bench.shard.check_invariants();
 }
 
 /// A room with a coupon on its way to the store used to stay open behind the answer of `DELETE`: a `PUT` was

@@ -51,7 +51,8 @@ impl Scatter {
 impl World {
     /// The node starts without knowledge of any load.
     pub(crate) fn start_scatter(&mut self) {
-        self.scatter.directory = Directory::new(self.shards.len(), self.plan.hot_rooms.clone());
+        self.scatter.directory =
+            Directory::new(self.shards.len(), self.plan.home_key, self.plan.hot_rooms.clone());
         self.scatter.windows.clear();
         self.scatter.tallied = Counts::default();
         self.draw_write_cost();

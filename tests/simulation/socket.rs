@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use roomcast::shard::residents::connection::Socket;
+use roomcast_core::fanout::drain_rate::Progress;
+use roomcast_core::limits::KERNEL_UNSENT_BYTES_MIN;
 
 /// The pipe between a shard's socket and its device.
 #[derive(Debug)]
@@ -27,6 +29,48 @@ pub(crate) struct Pipe {
     pub(crate) partial_writes: u64,
     /// The number of writes taken whole or in part.
     pub(crate) writes: u64,
+    /// The bytes that the device has read.
+    pub(crate) read: u64,
+    /// The link between the pipe and the device. `None`: the device reads whenever the world says.
+    pub(crate) link: Option<Link>,
+}
+
+/// A link with a rate. Its kernel holds what is on the way, and unsent bytes up to the mark that the shard sets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    /// Bytes a second, headers aside.
+    pub(crate) rate: u32,
+    /// Bytes that the link could have carried and did not carry yet, in millionths.
+    due_millionths: u64,
+}
+
+/// Segments on the way, which the shard's mark does not count.
+const IN_FLIGHT_BYTES: usize = 3 * 1448;
+/// The kernel ends a write between two segments.
+const SEGMENT_BYTES: usize = 1448;
+
+impl Pipe {
+    /// Puts a link before the device.
+    pub(crate) fn shape(&mut self, rate: u32) {
+        self.link = Some(Link { rate, due_millionths: 0 });
+        self.hold(KERNEL_UNSENT_BYTES_MIN);
+    }
+
+    fn hold(&mut self, unsent_max: u32) {
+        self.capacity = IN_FLIGHT_BYTES + unsent_max as usize + SEGMENT_BYTES;
+    }
+
+    /// The bytes that the link carries in this time.
+    pub(crate) fn carries(&mut self, time: Duration) -> usize {
+        let waiting = self.in_flight.len();
+        let Some(link) = &mut self.link else { return 0 };
+        link.due_millionths += u64::from(link.rate) * time.as_micros() as u64;
+        let carried = waiting.min((link.due_millionths / 1_000_000) as usize);
+        // An idle link saves nothing up.
+        let left = link.due_millionths - carried as u64 * 1_000_000;
+        link.due_millionths = if carried == waiting { 0 } else { left };
+        carried
+    }
 }
 
 thread_local! {
@@ -62,6 +106,8 @@ impl SimSocket {
             frames_at: BTreeSet::new(),
             partial_writes: 0,
             writes: 0,
+            read: 0,
+            link: None,
         };
         let pipe = Rc::new(RefCell::new(pipe));
         (Self(Rc::clone(&pipe)), pipe)
@@ -104,7 +150,35 @@ impl Socket for SimSocket {
     fn finish(&mut self) {
         self.0.borrow_mut().ended = true;
     }
+
+    fn progress(&self) -> Progress {
+        let pipe = self.0.borrow();
+        let queued = pipe.in_flight.len() as u64;
+        match pipe.link {
+            // A link is busy while it carries.
+            Some(Link { rate, .. }) => {
+                let busy = Duration::from_micros(pipe.read * 1_000_000 / u64::from(rate));
+                Progress { queued, acked: pipe.read, busy }
+            }
+            // A device without a link is fast from its first byte on. One without a bound has a kernel that
+            // takes everything, though the device itself may read later.
+            None => {
+                let queued = if pipe.capacity == usize::MAX { 0 } else { queued };
+                Progress { queued, acked: FAST_FROM_THE_START + pipe.read, busy: Duration::ZERO }
+            }
+        }
+    }
+
+    fn set_unsent_max(&mut self, bytes: u32) {
+        let mut pipe = self.0.borrow_mut();
+        if pipe.link.is_some() {
+            pipe.hold(bytes);
+        }
+    }
 }
+
+/// More than the engine asks as a proof.
+const FAST_FROM_THE_START: u64 = 1_000_000;
 
 impl Drop for SimSocket {
     fn drop(&mut self) {

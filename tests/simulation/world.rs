@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use roomcast::metrics::tally::Tally;
 use roomcast::seat::Seats;
-use roomcast::shard::directory::Directory;
+use roomcast::shard::directory::{Directory, HomeKey};
 use roomcast::shard::homes::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard, directory};
@@ -132,7 +132,7 @@ impl World {
         let plan = Plan { heat, hot_rooms: Arc::new(hot_rooms), ..plan };
         let is_metered = rng.u8(..3) == 0;
         let is_counting = rng.u8(..4) == 0;
-        let directory = Directory::new(count, plan.hot_rooms.clone());
+        let directory = Directory::new(count, plan.home_key, plan.hot_rooms.clone());
         let store = SimStore::new(now);
         let mut world = Self {
             is_troubled: rng.u8(..5) > 1,
@@ -441,7 +441,7 @@ pub(crate) fn name(room: &str) -> RoomName {
 }
 
 pub(crate) fn home(room: &str, shards: usize) -> usize {
-    directory::home(&name(room), shards)
+    directory::home(&name(room), HomeKey::default(), shards)
 }
 
 pub(crate) fn types() -> Types {

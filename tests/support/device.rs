@@ -28,6 +28,8 @@ pub(crate) struct Device {
     pub(crate) subprotocol: Option<String>,
     /// Room -> its newest seq, for each room that the device is a member of.
     seqs: BTreeMap<String, u64>,
+    /// Pieces of history in the order of arrival, apart from all other frames.
+    pub(crate) pieces: Vec<Value>,
 }
 
 /// One thing that a device hears.
@@ -102,7 +104,7 @@ impl Device {
         let subprotocol = subprotocol.map(|chosen| chosen.to_str().unwrap().to_owned());
         let welcome = Value::Null;
         let seqs = BTreeMap::new();
-        let mut device = Self { socket, encoding, welcome, subprotocol, seqs };
+        let mut device = Self { socket, encoding, welcome, subprotocol, seqs, pieces: Vec::new() };
         device.welcome = match device.hear().await {
             Heard::Frame(welcome) => welcome,
             Heard::Closed(_) | Heard::Ended => return Err(Error::ConnectionClosed),
@@ -118,8 +120,18 @@ impl Device {
         comes("a frame", self.listen()).await
     }
 
-    /// Hears the next frame without a time limit. Cancel safe: nothing is lost.
+    /// Hears the next frame without a time limit, and keeps pieces of history aside. Cancel safe: nothing is
+    /// lost.
     pub(crate) async fn listen(&mut self) -> Heard {
+        loop {
+            match self.listen_once().await {
+                Heard::Frame(frame) if frame["kind"] == "history" => self.pieces.push(frame),
+                heard => return heard,
+            }
+        }
+    }
+
+    async fn listen_once(&mut self) -> Heard {
         let heard = self.hear_sometime().await;
         let frame = match heard {
             Ok(Message::Text(text)) => {
@@ -166,6 +178,12 @@ impl Device {
                 let is_refresh = seq >= *before && list(frame, "messages").is_empty();
                 assert!(is_level || is_refresh, "seq {seq} after {before}: {frame}");
                 *before = seq;
+            }
+            "history" => {
+                let held = self.seqs.get(&room()).unwrap_or_else(|| panic!("not joined: {frame}"));
+                let seqs = list(frame, "history").into_iter().map(|message| message["seq"].as_u64().unwrap());
+                let seqs: Vec<u64> = seqs.collect();
+                assert!(seqs.is_sorted() && seqs.iter().all(|seq| seq <= held), "{seqs:?} at {held}");
             }
             "left" | "closed" => drop(self.seqs.remove(&room())),
             _ => {}
@@ -389,6 +407,10 @@ fn spelt(frame: proto::ServerFrame) -> Value {
             }
             frame
         }
+        Frame::History(piece) => json!({
+            "kind": "history", "room": piece.room, "run": piece.run, "seq": piece.seq,
+            "history": messages(piece.history),
+        }),
         Frame::Pong(_) => json!({"kind": "pong"}),
         Frame::Joined(joined) => json!({"kind": "joined", "room": joined.room}),
         Frame::Left(left) => json!({"kind": "left", "room": left.room}),

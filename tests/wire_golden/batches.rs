@@ -28,6 +28,7 @@ fn refresh() -> Refresh {
         latest: vec![Arc::new(price())],
         counters: vec![CounterChange { type_name: type_name("like"), add: 5, total: 1234 }],
         carried: None,
+        history: vec![],
     }
 }
 

@@ -129,6 +129,7 @@ impl Inputs {
             latest: self.messages(4),
             counters: self.counters(),
             carried: self.0.bool().then(|| self.carried()),
+            history: Vec::new(),
         }
     }
 

@@ -300,6 +300,20 @@ fn what_goes_into_a_welcome_or_a_page_comes_out_again() {
         };
         assert_eq!(read_proto(&as_proto), proto::server_frame::Frame::Welcome(wanted), "seed {seed}");
 
+        let pieces = Encoding::ALL.map(|encoding| frame::history(head, &snapshot.history, encoding));
+        let wanted = json!({
+            "kind": "history", "room": "r1", "run": RUN_TEXT, "seq": snapshot.seq.0,
+            "history": past_in_json(&snapshot.history),
+        });
+        assert_eq!(read_json(&pieces[0]), wanted, "seed {seed}");
+        let wanted = proto::History {
+            room: "r1".into(),
+            run: RUN_TEXT.into(),
+            seq: snapshot.seq.0,
+            history: snapshot.history.iter().map(|past| in_proto(&past.message, Some(past.seq))).collect(),
+        };
+        assert_eq!(read_proto(&pieces[1]), proto::server_frame::Frame::History(wanted), "seed {seed}");
+
         let page = frame::history_page(head, greeting.resumed, &snapshot);
         let wanted = json!({
             "room": "r1", "run": RUN_TEXT, "seq": snapshot.seq.0, "resumed": greeting.resumed,

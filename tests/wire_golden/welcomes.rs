@@ -97,6 +97,39 @@ fn a_welcome_in_proto() {
 }
 
 #[test]
+fn a_piece_of_history_in_both_encodings() {
+    let history = past([(41, chat())]);
+    let frame = frame::history(head(&room()), &history, Encoding::Json);
+    assert_golden(
+        &frame,
+        &[
+            &[0x81, 126, 0x00, 0x92],                               // FIN and text, 146 bytes
+            br#"{"kind":"history","room":"r1""#,                    // behind a welcome or a refresh
+            br#","run":"000000000000001f","seq":42"#,               // of the frame that it belongs to
+            br#","history":[{"type":"chat","payload":{"t": "hi"}"#, // oldest first
+            br#","id":"m-1","at":1700000000000,"seq":41}]}"#,       // with the batch each travelled in
+        ],
+    );
+    let frame = frame::history(head(&room()), &history, Encoding::Proto);
+    assert_golden(
+        &frame,
+        &[
+            &[0x82, 63],                     // FIN and binary, 63 bytes
+            b"\x4a\x3d",                     // ServerFrame.history = 9, 61 bytes
+            b"\x0a\x02r1",                   // History.room = 1
+            b"\x12\x10000000000000001f",     // History.run = 2
+            b"\x18\x2a",                     // History.seq = 3
+            b"\x22\x23",                     // History.history = 4, 35 bytes
+            b"\x0a\x04chat",                 // Message.type = 1
+            b"\x12\x0b{\"t\": \"hi\"}",      // Message.payload = 2
+            b"\x18\x01\x22\x03m-1",          // Message.json = 3, id = 4
+            b"\x28\x80\xd0\x95\xff\xbc\x31", // Message.at = 5
+            b"\x30\x29",                     // Message.seq = 6: 41
+        ],
+    );
+}
+
+#[test]
 fn a_welcome_to_a_stream_in_json() {
     let mut snapshot = Snapshot { history: vec![], latest: vec![], stream: Some(opening()), ..snapshot() };
     let greeting = Greeting { reset: Some("epoch_changed"), ..GREETING };

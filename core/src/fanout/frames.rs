@@ -1,6 +1,7 @@
 //! Frames from a room's home to its segments: level frames for everybody, refreshes for members that missed
 //! batches.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,4 +50,6 @@ pub struct RefreshFrame {
     pub frame: Bytes,
     /// Place of those members after the frame.
     pub to: Refreshed,
+    /// Pieces of history to follow the frame, newest first: for slow and unproven devices.
+    pub history: Arc<[Bytes]>,
 }

@@ -5,6 +5,7 @@
 
 mod carry;
 mod cursors;
+pub mod drain_rate;
 mod frames;
 pub mod outbox;
 mod pass;
@@ -37,4 +38,11 @@ pub trait Sink {
 
     /// True while the connection is owed anything: a refresh waits until the outbox has drained.
     fn is_waiting(&self, connection: u32) -> bool;
+
+    /// True if the device takes frames of any size fast enough.
+    fn is_fast(&self, connection: u32) -> bool;
+
+    /// Bytes of level frames that a connection may be offered now, by the rate of the device. May ask the
+    /// kernel, and may find the device fast. Called for members that are not level alone.
+    fn room_for(&mut self, connection: u32) -> usize;
 }

@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::limits::{
-    BEHIND_AGE_MAX, OUTBOX_AGE_MAX, OUTBOX_BYTES_MAX, OUTBOX_FRAMES_MAX, OWED_AGE_MAX, PROGRESS_AGE_MAX,
+    BEHIND_AGE_MAX, FIRST_OWED_AGE_MAX, OUTBOX_AGE_MAX, OUTBOX_BYTES_MAX, OUTBOX_FRAMES_MAX, OWED_AGE_MAX,
+    PROGRESS_AGE_MAX, UNPROVEN_BYTES_MAX, WELCOME_FIRST_BYTES_MAX,
 };
 use crate::wire::close::CloseReason;
 
@@ -30,30 +31,74 @@ pub struct Outbox {
     owed_bytes: usize,
     /// Last moment at which the socket took a byte, or the first frame was owed.
     progress_at: Instant,
-    /// Moment of the first refusal. Never reset: an empty outbox is dropped.
+    /// Moment at which the first entry became the first.
+    first_since: Instant,
+    /// Moment of the first refusal, or of the end of the last long frame after it. An empty outbox is
+    /// dropped, and the moment with it.
     behind_since: Option<Instant>,
+    /// The socket has never taken a byte, so the kernel holds none.
+    fresh: bool,
+    /// The last refusal by the socket.
+    refused_at: Option<Instant>,
+    /// Bytes taken since then.
+    taken_since: usize,
 }
 
 #[derive(Debug)]
 struct Owed {
     rest: Bytes,
     since: Instant,
-    /// A welcome: the bounds do not count the frame.
+    /// A welcome or a piece of history: only the room by the device's rate counts the frame.
     exempt: bool,
+    /// An exempt frame so long that an honest slow device takes it for seconds: it may take longer than a
+    /// device may be behind.
+    long: bool,
 }
+
+/// Bytes that a socket took between two refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Bytes taken.
+    pub bytes: usize,
+    /// Time between the refusals.
+    pub between: Duration,
+}
+
+/// Shortest time of a [`Sample`]: a shorter one is made of the steps in which the kernel frees memory.
+const SAMPLE_TIME_MIN: Duration = Duration::from_millis(20);
+/// Bytes that make a [`Sample`] in a shorter time: the device is fast.
+const SAMPLE_BYTES_MIN: usize = 16 * 1024;
 
 impl Outbox {
     /// An empty outbox, at the moment of the first owed frame.
     pub fn new(now: Instant) -> Self {
-        Self { owed: VecDeque::new(), begun: false, owed_bytes: 0, progress_at: now, behind_since: None }
+        Self {
+            owed: VecDeque::new(),
+            begun: false,
+            owed_bytes: 0,
+            progress_at: now,
+            first_since: now,
+            behind_since: None,
+            fresh: false,
+            refused_at: None,
+            taken_since: 0,
+        }
     }
 
-    /// Owes a frame. `false`: the frame is past a bound, and the connection is behind from now on.
+    /// Notes that the socket has never taken a byte. Nothing is in front of the owed frames then, so more
+    /// of them are in time.
+    pub fn is_of_fresh_socket(&mut self) {
+        self.fresh = true;
+        self.refused_at = None;
+    }
+
+    /// Owes a frame. `false`: the frame is past a bound, and the connection is behind from now on. `room` is
+    /// the number of bytes that may be owed at once, by the rate of the device.
     ///
     /// An empty outbox takes a frame of any size: a frame may be larger than the bound.
     #[must_use]
-    pub fn offer(&mut self, frame: &Bytes, now: Instant) -> bool {
-        if self.is_full(frame.len(), now) {
+    pub fn offer(&mut self, frame: &Bytes, room: usize, now: Instant) -> bool {
+        if self.is_full(frame.len(), room, now) {
             self.behind_since.get_or_insert(now);
             return false;
         }
@@ -71,23 +116,31 @@ impl Outbox {
     /// Owes a frame regardless of the bounds. For the goodbye of a connection, and for answers with a bound
     /// of their own.
     pub fn owe(&mut self, frame: Bytes, now: Instant) {
-        // The time before the first owed frame is no lack of progress.
-        if self.owed.is_empty() {
-            self.progress_at = now;
-        }
         self.owed_bytes += frame.len();
-        self.owed.push_back(Owed { rest: frame, since: now, exempt: false });
+        self.push(Owed { rest: frame, since: now, exempt: false, long: false });
     }
 
     /// Owes a welcome, outside the bounds. The caller sees to one welcome at a time.
     pub fn owe_welcome(&mut self, frame: Bytes, now: Instant) {
-        self.owed.push_back(Owed { rest: frame, since: now, exempt: true });
+        let long = frame.len() > WELCOME_FIRST_BYTES_MAX;
+        self.push(Owed { rest: frame, since: now, exempt: true, long });
     }
 
-    /// Exempts the first owed frame from the bounds: the tail of a welcome that the socket took in part.
+    fn push(&mut self, owed: Owed) {
+        // The time before the first owed frame is no lack of progress.
+        if self.owed.is_empty() {
+            self.progress_at = owed.since;
+            self.first_since = owed.since;
+        }
+        self.owed.push_back(owed);
+    }
+
+    /// Exempts the first owed frame from the bounds: the tail of a welcome or of a piece of history that the
+    /// socket took in part.
     pub fn exempt_first(&mut self) {
         if let Some(first) = self.owed.front_mut().filter(|first| !first.exempt) {
             first.exempt = true;
+            first.long = first.rest.len() > WELCOME_FIRST_BYTES_MAX;
             self.owed_bytes -= first.rest.len();
         }
     }
@@ -109,6 +162,8 @@ impl Outbox {
     pub fn took(&mut self, mut bytes: usize, now: Instant) -> bool {
         if bytes > 0 {
             self.progress_at = now;
+            self.fresh = false;
+            self.taken_since += bytes;
         }
         while let Some(first) = self.owed.front_mut() {
             let taken = bytes.min(first.rest.len());
@@ -121,9 +176,32 @@ impl Outbox {
             }
             bytes -= first.rest.len();
             self.begun = false;
+            if first.long {
+                self.behind_since = self.behind_since.map(|_| now);
+            }
             self.owed.pop_front();
+            self.first_since = now;
         }
         true
+    }
+
+    /// Notes a refusal by the socket. The result is what the socket took since the last one: it was full
+    /// throughout. `None`: there was none, or too little was taken to say anything yet.
+    pub fn refused(&mut self, now: Instant) -> Option<Sample> {
+        let Some(last) = self.refused_at else {
+            // A fresh socket refuses before it is registered, with an empty buffer.
+            if !self.fresh {
+                self.refused_at = Some(now);
+                self.taken_since = 0;
+            }
+            return None;
+        };
+        let between = now.saturating_duration_since(last);
+        if self.taken_since == 0 || (between < SAMPLE_TIME_MIN && self.taken_since < SAMPLE_BYTES_MIN) {
+            return None;
+        }
+        self.refused_at = Some(now);
+        Some(Sample { bytes: std::mem::take(&mut self.taken_since), between })
     }
 
     /// True if no frame is owed.
@@ -131,17 +209,18 @@ impl Outbox {
         self.owed.is_empty()
     }
 
-    /// Owed bytes, a welcome left out: the number that [`OUTBOX_BYTES_MAX`] bounds.
+    /// Owed bytes, welcomes and history left out: the number that [`OUTBOX_BYTES_MAX`] bounds.
     pub fn owed_bytes(&self) -> usize {
         self.owed_bytes
     }
 
-    /// Owed bytes, a welcome included.
+    /// Owed bytes, welcomes and history included.
     pub fn held_bytes(&self) -> usize {
         self.owed.iter().map(|owed| owed.rest.len()).sum()
     }
 
-    /// Owed frames, a begun frame included, a welcome left out: the number that [`OUTBOX_FRAMES_MAX`] bounds.
+    /// Owed frames, a begun frame included, welcomes and history left out: the number that
+    /// [`OUTBOX_FRAMES_MAX`] bounds.
     pub fn owed_frames(&self) -> usize {
         self.owed.iter().filter(|owed| !owed.exempt).count()
     }
@@ -152,28 +231,36 @@ impl Outbox {
     }
 
     /// Reason to close the connection, for a deadline that has passed: [`BEHIND_AGE_MAX`],
-    /// [`PROGRESS_AGE_MAX`] or [`OWED_AGE_MAX`].
+    /// [`FIRST_OWED_AGE_MAX`], [`PROGRESS_AGE_MAX`] or [`OWED_AGE_MAX`].
     pub fn overdue(&self, now: Instant) -> Option<CloseReason> {
         let past = |since: Instant, max| now.saturating_duration_since(since) >= max;
-        if self.behind_since.is_some_and(|since| past(since, BEHIND_AGE_MAX)) {
+        let oldest = self.owed.front()?;
+        // While a long welcome is on its way, the device is behind through no fault of its own.
+        let is_behind = !oldest.long && self.behind_since.is_some_and(|since| past(since, BEHIND_AGE_MAX));
+        if is_behind || (!oldest.exempt && past(self.first_since, FIRST_OWED_AGE_MAX)) {
             return Some(CloseReason::Behind);
         }
-        let oldest = self.owed.front()?;
         // The second deadline catches a device that drips: a byte every few seconds is progress without an
         // end.
         let too_slow = past(self.progress_at, PROGRESS_AGE_MAX) || past(oldest.since, OWED_AGE_MAX);
         too_slow.then_some(CloseReason::NoProgress)
     }
 
-    fn is_full(&self, more: usize, now: Instant) -> bool {
+    fn is_full(&self, more: usize, room: usize, now: Instant) -> bool {
         // Nothing owed: a frame of any size is taken, or a large frame would never leave.
-        let Some(oldest) = self.owed.front() else { return false };
+        if self.owed.is_empty() {
+            return false;
+        }
+        let room = if self.fresh { room.max(UNPROVEN_BYTES_MAX) } else { room };
+        // A welcome is older than it should be through no fault of the device.
+        let oldest = self.owed.iter().find(|owed| !owed.exempt);
         // Behind until the outbox is empty: a frame that fits again must not overtake the refused frames
         // before.
         self.behind_since.is_some()
             || self.owed_frames() >= OUTBOX_FRAMES_MAX
             || (self.owed_frames() > 0 && self.owed_bytes + more > OUTBOX_BYTES_MAX)
-            || now.saturating_duration_since(oldest.since) > OUTBOX_AGE_MAX
+            || self.held_bytes() + more > room
+            || oldest.is_some_and(|oldest| now.saturating_duration_since(oldest.since) > OUTBOX_AGE_MAX)
     }
 }
 
@@ -184,6 +271,9 @@ mod tests {
     use super::*;
     use crate::now::Now;
 
+    /// The room of a device whose rate bounds nothing.
+    const ROOM: usize = usize::MAX;
+
     fn frame(bytes: usize) -> Bytes {
         Bytes::from(vec![b'x'; bytes])
     }
@@ -193,13 +283,13 @@ mod tests {
         let now = Now::made_up().instant;
         let mut outbox = Outbox::new(now);
         for _ in 0..4 {
-            assert!(outbox.offer(&frame(10), now));
+            assert!(outbox.offer(&frame(10), ROOM, now));
         }
         assert!(!outbox.is_behind());
-        assert!(!outbox.offer(&frame(10), now));
+        assert!(!outbox.offer(&frame(10), ROOM, now));
         assert!(outbox.is_behind());
         assert!(!outbox.took(15, now), "one frame and a half are gone");
-        assert!(!outbox.offer(&frame(10), now), "behind until it has drained");
+        assert!(!outbox.offer(&frame(10), ROOM, now), "behind until it has drained");
         assert!(outbox.took(25, now));
     }
 
@@ -207,14 +297,14 @@ mod tests {
     fn a_frame_of_any_size_is_owed_when_nothing_else_is_and_a_welcome_is_not_counted() {
         let now = Now::made_up().instant;
         let mut outbox = Outbox::new(now);
-        assert!(outbox.offer(&frame(400_000), now));
-        assert!(!outbox.offer(&frame(1), now));
+        assert!(outbox.offer(&frame(400_000), ROOM, now));
+        assert!(!outbox.offer(&frame(1), ROOM, now));
         let mut outbox = Outbox::new(now);
         outbox.owe_welcome(frame(400_000), now);
         for _ in 0..4 {
-            assert!(outbox.offer(&frame(1000), now));
+            assert!(outbox.offer(&frame(1000), ROOM, now));
         }
-        assert!(!outbox.offer(&frame(1), now));
+        assert!(!outbox.offer(&frame(1), ROOM, now));
         assert!(!outbox.took(400_500, now));
         assert_eq!(outbox.owed_bytes(), 3500);
     }
@@ -233,14 +323,79 @@ mod tests {
     fn what_waits_too_long_makes_it_behind_and_then_closes_it() {
         let now = Now::made_up().instant;
         let mut outbox = Outbox::new(now);
-        assert!(outbox.offer(&frame(10), now));
+        assert!(outbox.offer(&frame(10), ROOM, now));
         let late = now + OUTBOX_AGE_MAX + Duration::from_millis(1);
-        assert!(!outbox.offer(&frame(10), late));
+        assert!(!outbox.offer(&frame(10), ROOM, late));
         assert_eq!(outbox.overdue(now + PROGRESS_AGE_MAX), Some(CloseReason::NoProgress));
         outbox.took(1, late);
         assert_eq!(outbox.overdue(now + PROGRESS_AGE_MAX), None, "it took something");
         outbox.took(1, late + BEHIND_AGE_MAX);
         assert_eq!(outbox.overdue(late + BEHIND_AGE_MAX), Some(CloseReason::Behind));
+    }
+
+    #[test]
+    fn a_slow_device_is_owed_what_it_takes_in_time_and_no_more() {
+        let now = Now::made_up().instant;
+        let mut outbox = Outbox::new(now);
+        assert!(outbox.offer(&frame(5_000), 6_000, now));
+        assert!(outbox.offer(&frame(1_000), 6_000, now));
+        assert!(!outbox.offer(&frame(1), 6_000, now), "more would keep a coupon waiting");
+        let mut outbox = Outbox::new(now);
+        outbox.is_of_fresh_socket();
+        outbox.owe_welcome(frame(12_000), now);
+        assert!(outbox.offer(&frame(5_000), 6_000, now), "the kernel holds nothing yet");
+        assert!(!outbox.offer(&frame(1), 6_000, now));
+    }
+
+    #[test]
+    fn a_welcome_that_takes_its_time_makes_nobody_behind() {
+        let now = Now::made_up().instant;
+        let mut outbox = Outbox::new(now);
+        outbox.owe_welcome(frame(240_000), now);
+        let after = |seconds| now + Duration::from_secs(seconds);
+        for second in 1..30 {
+            outbox.took(8_000, after(second));
+            assert!(outbox.offer(&frame(10), ROOM, after(second)) || second > 1, "its age is not counted");
+            assert_eq!(outbox.overdue(after(second)), None, "second {second}");
+        }
+        outbox.took(8_000, after(30));
+        assert_eq!(outbox.overdue(after(44)), Some(CloseReason::NoProgress));
+        outbox.took(1, after(44));
+        assert_eq!(outbox.overdue(after(44)), None);
+        assert_eq!(
+            outbox.overdue(after(45)),
+            Some(CloseReason::Behind),
+            "what came behind it is due as ever"
+        );
+    }
+
+    #[test]
+    fn a_sample_is_what_went_between_two_refusals() {
+        let now = Now::made_up().instant;
+        let after = |ms| now + Duration::from_millis(ms);
+        let mut outbox = Outbox::new(now);
+        outbox.owe(frame(100_000), now);
+        outbox.took(20_000, now);
+        assert_eq!(outbox.refused(now), None, "nobody knows how full it was before");
+        outbox.took(3_000, after(400));
+        assert_eq!(
+            outbox.refused(after(400)),
+            Some(Sample { bytes: 3_000, between: Duration::from_millis(400) })
+        );
+        assert_eq!(outbox.refused(after(401)), None);
+        outbox.took(2_000, after(405));
+        assert_eq!(outbox.refused(after(405)), None, "a step of the kernel's memory");
+        outbox.took(1_000, after(600));
+        assert_eq!(
+            outbox.refused(after(600)),
+            Some(Sample { bytes: 3_000, between: Duration::from_millis(200) })
+        );
+        let mut outbox = Outbox::new(now);
+        outbox.is_of_fresh_socket();
+        outbox.owe_welcome(frame(100_000), now);
+        assert_eq!(outbox.refused(now), None);
+        outbox.took(20_000, after(5));
+        assert_eq!(outbox.refused(after(5)), None, "a socket that is not registered yet is not full");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::segment::Level;
 use super::{Offer, Sink};
+use crate::limits::SMALL_FRAME_BYTES_MAX;
 use crate::room::Reach;
 use crate::room::id::{Encoding, Seq};
 
@@ -25,10 +26,15 @@ pub struct Member {
     pub(super) standing: Standing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In order of what a pass may do: a pass writes to the members up to a standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Standing {
-    /// The member has taken every batch so far.
+    /// The member has taken every batch so far, and the device takes frames of any size fast enough.
+    #[default]
     Level,
+    /// The member has taken every batch so far. The device is slow or unproven: a large frame could keep a
+    /// reliable message waiting for seconds.
+    Small,
     /// The member missed a batch or is catching up, and the connection is still owed frames. The segment asks
     /// for a refresh as soon as the outbox is empty.
     Missed,
@@ -51,6 +57,8 @@ pub struct PassFrames {
     pub(super) sent: Vec<u64>,
     /// Messages told as skipped by each batch.
     pub(super) skipped: Vec<u64>,
+    /// The pass writes to members up to this standing.
+    pub(super) widest: Standing,
 }
 
 /// Result of a pass over a slice of members. Slots count from the begin of the slice.
@@ -73,6 +81,8 @@ pub struct PassTally {
     pub(super) late: Vec<u32>,
     /// Level members before the first batch: an earlier batch never came.
     pub(super) missed: Vec<u32>,
+    /// Members of slow or unproven devices, at the seq before frames that are large.
+    pub(super) small: Vec<u32>,
 }
 
 /// Writes `frames` to every level member at the seq before the frames. The other members are few: the tally
@@ -85,7 +95,7 @@ pub fn pass<S: Sink>(
     now: Instant,
 ) {
     for (slot, member) in members.iter_mut().enumerate() {
-        if member.last_seq != frames.from || member.standing != Standing::Level {
+        if member.last_seq != frames.from || member.standing > frames.widest {
             tally.set_aside(slot, member, frames);
             continue;
         }
@@ -109,8 +119,9 @@ impl PassTally {
         }
         let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
         match member.standing {
-            Standing::Level if member.last_seq > frames.from => self.late.push(slot),
-            Standing::Level => self.missed.push(slot),
+            Standing::Level | Standing::Small if member.last_seq > frames.from => self.late.push(slot),
+            Standing::Level | Standing::Small if member.last_seq < frames.from => self.missed.push(slot),
+            Standing::Level | Standing::Small => self.small.push(slot),
             Standing::Missed | Standing::Asked => self.skipped += frames.batches(),
         }
     }
@@ -141,7 +152,7 @@ impl PassTally {
 
     /// Notes a level member before a gap: the batches of the gap will not come.
     pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
-        if member.last_seq < seq && member.standing == Standing::Level {
+        if member.last_seq < seq && member.standing <= Standing::Small {
             self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
         }
     }
@@ -152,7 +163,9 @@ impl PassFrames {
     pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
         let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
         let to = Seq(from.0 + batches as u64);
-        Self { from, to, reach: Reach::default(), frames, sent: vec![0; batches], skipped: vec![0; batches] }
+        let widest = widest(&frames);
+        let reach = Reach::default();
+        Self { from, to, reach, frames, sent: vec![0; batches], skipped: vec![0; batches], widest }
     }
 
     /// Puts a member behind the first `taken` frames. The rest was refused.
@@ -172,7 +185,16 @@ impl PassFrames {
         for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
             frames.push(frame.clone());
         }
+        self.widest = widest(&self.frames);
     }
+}
+
+/// The standing up to which a pass writes these frames. Small ones go to every device: a quiet room has no
+/// slow path.
+fn widest(frames: &[Vec<Bytes>]) -> Standing {
+    let bytes = |frames: &Vec<Bytes>| frames.iter().map(Bytes::len).sum::<usize>();
+    let is_small = frames.iter().all(|frames| bytes(frames) <= SMALL_FRAME_BYTES_MAX);
+    if is_small { Standing::Small } else { Standing::Level }
 }
 
 impl Member {

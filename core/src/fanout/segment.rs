@@ -20,7 +20,7 @@ pub use super::cursors::StreamPlace;
 pub use super::frames::{Level, RefreshFrame, Refreshed};
 pub use super::pass::{Member, PassFrames, PassTally, pass};
 use super::pass::{Standing, VACANT};
-pub use super::turn::TurnTally;
+pub use super::turn::{CaughtUp, TurnTally};
 use super::{Offer, Sink};
 use crate::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
@@ -54,8 +54,8 @@ pub struct Segment {
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
     asked: BTreeMap<RefreshWant, Vec<u32>>,
-    /// Slots and last seqs of members in line to ask, while [`REFRESH_STATES_MAX`] states are asked for.
-    unasked: VecDeque<(u32, Seq)>,
+    /// Members in line to ask, while [`REFRESH_STATES_MAX`] states are asked for.
+    unasked: VecDeque<Unasked>,
     /// Requests for the home, not yet taken by the shard.
     wants: Vec<RefreshWant>,
     /// Life of the reliable stream. `None`: unknown while the store does not answer.
@@ -74,6 +74,39 @@ enum Queued {
         seq: Seq,
         frame: Bytes,
     },
+}
+
+/// A member in line to ask for a refresh.
+#[derive(Debug, Clone, Copy)]
+struct Unasked {
+    slot: u32,
+    /// Last seq of the member.
+    since: Seq,
+    speed: Speed,
+}
+
+/// Speed of a member's device, as far as frames go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speed {
+    /// Frames of any size are in time.
+    Fast,
+    /// The device is slow, or nothing is known of it.
+    Unproven,
+}
+
+impl Speed {
+    /// Speed of the connection's device.
+    fn of<S: Sink>(connection: u32, sink: &S) -> Self {
+        if sink.is_fast(connection) { Self::Fast } else { Self::Unproven }
+    }
+
+    /// Standing of a member that has everything.
+    fn standing(self) -> Standing {
+        match self {
+            Self::Fast => Standing::Level,
+            Self::Unproven => Standing::Small,
+        }
+    }
 }
 
 /// A pass under way.
@@ -95,6 +128,8 @@ struct Visit {
     next: usize,
     frame: Bytes,
     brings: Brings,
+    /// Pieces of history to follow a refresh.
+    history: Arc<[Bytes]>,
 }
 
 /// Content of a visit's frame.
@@ -155,7 +190,8 @@ impl Segment {
     /// Adds a member. Returns the slot, stable until the member leaves.
     pub fn join(&mut self, entrant: Entrant, now: Instant) -> u32 {
         let Entrant { connection, encoding, seq, place } = entrant;
-        let standing = if place.sent < place.head { Standing::Missed } else { Standing::Level };
+        // Nothing is known of the device yet.
+        let standing = if place.sent < place.head { Standing::Missed } else { Standing::Small };
         let member = Member { last_seq: seq, sent: place.sent, connection, encoding, standing };
         // The first member of an empty segment: earlier batches and messages concern no member here.
         if self.census.members() == 0 {
@@ -258,15 +294,15 @@ impl Segment {
         let slots = self.asked.remove(&want).unwrap_or_default();
         // A state is free: the next in line ask. A member that left meanwhile is passed over.
         while self.asked.len() < REFRESH_STATES_MAX {
-            let Some((slot, since)) = self.unasked.pop_front() else { break };
+            let Some(Unasked { slot, since, speed }) = self.unasked.pop_front() else { break };
             if self.asker(slot, since).is_some() {
-                self.ask(slot);
+                self.ask(slot, speed);
             }
         }
-        let Some(RefreshFrame { frame, to }) = refresh else {
+        let Some(RefreshFrame { frame, to, history }) = refresh else {
             return slots.iter().filter_map(|slot| Some(self.asker(*slot, want.since)?.connection)).collect();
         };
-        self.visits.push_back(Visit { slots, next: 0, frame, brings: Brings::Refresh { want, to } });
+        self.visits.push_back(Visit { slots, next: 0, frame, brings: Brings::Refresh { want, to }, history });
         Vec::new()
     }
 
@@ -282,10 +318,21 @@ impl Segment {
 
     /// Notes that a member's connection owes nothing any more. A member that missed a batch asks for a
     /// refresh now.
-    pub fn drained(&mut self, slot: u32) {
-        if self.members[slot as usize].standing == Standing::Missed {
-            self.ask(slot);
+    pub fn drained(&mut self, slot: u32, speed: Speed) {
+        let member = &mut self.members[slot as usize];
+        match member.standing {
+            Standing::Missed => self.ask(slot, speed),
+            Standing::Asked => {}
+            // The drain has measured the device.
+            Standing::Level | Standing::Small => member.standing = speed.standing(),
         }
+    }
+
+    /// True if a member has every batch so far: no refresh is asked for, or will be once the member's
+    /// connection owes nothing.
+    #[must_use]
+    pub fn is_level(&self, slot: u32) -> bool {
+        self.members[slot as usize].standing <= Standing::Small
     }
 
     /// Takes the refresh requests for the home, noted since the last call.
@@ -361,7 +408,8 @@ impl Segment {
             Some(Queued::Gap(seq)) => (frames.from, frames.to) = (seq, seq),
             Some(Queued::Carry { want, seq, frame }) => {
                 let slots = self.cursors.take_carrying(want);
-                self.visits.push_back(Visit { slots, next: 0, frame, brings: Brings::Carry { want, seq } });
+                let brings = Brings::Carry { want, seq };
+                self.visits.push_back(Visit { slots, next: 0, frame, brings, history: Arc::default() });
                 return 0;
             }
             Some(Queued::Level(first)) => {
@@ -434,7 +482,7 @@ impl Segment {
         turn.level += tally.level;
         turn.queued += tally.queued;
         turn.skipped += tally.skipped;
-        turn.offered += members - tally.aside + tally.late.len();
+        turn.offered += members - tally.aside + tally.late.len() + tally.small.len();
         // A refused member asks when the outbox is empty: `drained` tells.
         for slot in tally.refused {
             self.members[(first + slot) as usize].standing = Standing::Missed;
@@ -443,13 +491,14 @@ impl Segment {
             turn.skipped += frames.to.0 - self.members[(first + slot) as usize].last_seq.0;
             self.miss(first + slot, sink);
         }
-        for slot in tally.late {
-            self.offer_late(first + slot, frames, sink, now, turn);
+        // Late: after the first of the batches. Small: all of the batches, as far as the device's rate allows.
+        for slot in tally.late.into_iter().chain(tally.small) {
+            self.offer_apart(first + slot, frames, sink, now, turn);
         }
     }
 
-    /// Offers a member the batches of a pass after the member's welcome.
-    fn offer_late<S: Sink>(
+    /// Offers a member the batches of a pass after the member's seq: as many as the rate of the device allows.
+    fn offer_apart<S: Sink>(
         &mut self,
         slot: u32,
         frames: &PassFrames,
@@ -459,22 +508,32 @@ impl Segment {
     ) {
         let member = &mut self.members[slot as usize];
         let first = usize::try_from(member.last_seq.0 - frames.from.0).expect("a pass has few batches");
-        let offered = &frames.frames[member.encoding as usize][first..];
-        let taken = match sink.offer(member.connection, offered, now) {
-            Offer::Written => offered.len(),
-            Offer::Queued => {
-                turn.queued += offered.len() as u64;
-                offered.len()
-            }
-            Offer::Refused { taken } => {
-                member.standing = Standing::Missed;
-                taken
-            }
+        let all = &frames.frames[member.encoding as usize][first..];
+        let is_large = member.standing > frames.widest;
+        let room = if is_large { sink.room_for(member.connection) } else { usize::MAX };
+        // The kernel knew more than the shard: the next pass has the member in its loop.
+        if is_large && sink.is_fast(member.connection) {
+            member.standing = Standing::Level;
+        }
+        let offered = &all[..fitting(all, room)];
+        let taken = match offered {
+            [] => 0,
+            _ => match sink.offer(member.connection, offered, now) {
+                Offer::Written => offered.len(),
+                Offer::Queued => {
+                    turn.queued += offered.len() as u64;
+                    offered.len()
+                }
+                Offer::Refused { taken } => taken,
+            },
         };
         frames.taken_by(member, first + taken);
         turn.level += taken as u64;
         turn.messages_skipped += frames.skipped[first..first + taken].iter().sum::<u64>();
-        turn.skipped += (offered.len() - taken) as u64;
+        turn.skipped += (all.len() - taken) as u64;
+        if taken < all.len() {
+            self.miss(slot, sink);
+        }
     }
 
     fn visit<S: Sink>(&mut self, members_max: usize, sink: &mut S, now: Instant, turn: &mut TurnTally) {
@@ -493,8 +552,13 @@ impl Segment {
                         member.standing = Standing::Missed;
                         continue;
                     }
+                    let connection = member.connection;
                     if self.take_refresh(*slot, to, sink, now, turn) {
                         brought = Some(to);
+                    }
+                    if to.sent >= to.head {
+                        let history = Arc::clone(&visit.history);
+                        turn.caught_up.push(CaughtUp { connection, history });
                     }
                 }
                 Brings::Carry { want, seq } => {
@@ -502,11 +566,12 @@ impl Segment {
                     // A member past this place, or with another acknowledgement, needs another carry.
                     let is_for_it = member.last_seq == seq
                         && member.encoding == want.encoding
-                        && member.standing == Standing::Level
+                        && member.standing <= Standing::Small
                         && self.cursors.acked[*slot as usize].through == want.reach.after;
                     // Refused or taken: the next attempt comes after the next delay.
                     if is_for_it && turn.offer(member.connection, &visit.frame, sink, now) {
                         turn.carried += 1;
+                        turn.carried_to.push(member.connection);
                     }
                 }
             }
@@ -534,7 +599,8 @@ impl Segment {
     ) -> bool {
         let member = &mut self.members[slot as usize];
         let has_reliable = to.sent > member.sent;
-        (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, Standing::Level);
+        let standing = Speed::of(member.connection, sink).standing();
+        (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, standing);
         turn.refreshed += 1;
         turn.messages_skipped += to.skipped;
         if has_reliable {
@@ -559,16 +625,19 @@ impl Segment {
     fn miss<S: Sink>(&mut self, slot: u32, sink: &S) {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Missed;
+        let connection = member.connection;
         // An empty outbox never drains, so no call of `drained` would come.
-        if !sink.is_waiting(member.connection) {
-            self.ask(slot);
+        if !sink.is_waiting(connection) {
+            self.ask(slot, Speed::of(connection, sink));
         }
     }
 
-    fn ask(&mut self, slot: u32) {
+    fn ask(&mut self, slot: u32, speed: Speed) {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Asked;
-        let want = RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent };
+        let small = speed == Speed::Unproven;
+        let want =
+            RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent, small };
         // Members of one state share one refresh: a state in `asked` costs no further request.
         if let Some(slots) = self.asked.get_mut(&want) {
             slots.push(slot);
@@ -576,7 +645,7 @@ impl Segment {
             self.asked.insert(want, vec![slot]);
             self.wants.push(want);
         } else {
-            self.unasked.push_back((slot, want.since));
+            self.unasked.push_back(Unasked { slot, since: want.since, speed });
         }
     }
 
@@ -594,6 +663,17 @@ impl Segment {
     }
 }
 
+/// Number of the first frames that fit `room` together.
+fn fitting(frames: &[Bytes], room: usize) -> usize {
+    let mut left = room;
+    let fits = |frame: &&Bytes| {
+        let fits = frame.len() <= left;
+        left = left.saturating_sub(frame.len());
+        fits
+    };
+    frames.iter().take_while(fits).count()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -607,6 +687,8 @@ mod tests {
     struct Notes {
         taken: BTreeMap<u32, Vec<Bytes>>,
         full: Vec<u32>,
+        /// Connection -> room for frames; the others are fast.
+        slow: BTreeMap<u32, usize>,
     }
 
     impl Sink for Notes {
@@ -620,6 +702,14 @@ mod tests {
 
         fn is_waiting(&self, connection: u32) -> bool {
             self.full.contains(&connection)
+        }
+
+        fn is_fast(&self, connection: u32) -> bool {
+            !self.slow.contains_key(&connection)
+        }
+
+        fn room_for(&mut self, connection: u32) -> usize {
+            self.slow.get(&connection).copied().unwrap_or(usize::MAX)
         }
     }
 
@@ -670,6 +760,14 @@ mod tests {
 
         fn is_waiting(&self, connection: u32) -> bool {
             connection == 1
+        }
+
+        fn is_fast(&self, _connection: u32) -> bool {
+            true
+        }
+
+        fn room_for(&mut self, _connection: u32) -> usize {
+            usize::MAX
         }
     }
 
@@ -727,15 +825,71 @@ mod tests {
         let _ = segment.arrive(level(2, now));
         assert_eq!(segment.turn(128, &mut notes, now).skipped, 1);
         notes.full.clear();
-        segment.drained(0);
-        let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 };
+        segment.drained(0, Speed::Fast);
+        let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false };
         assert_eq!(segment.take_wants(), [want]);
         let to = Refreshed { seq: Seq(2), sent: 0, head: 0, ack_within: Duration::ZERO, skipped: 2 };
-        let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), to };
+        let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), to, history: Arc::default() };
         assert!(segment.refreshed(want, Some(frame)).is_empty());
         let _ = segment.arrive(level(3, now));
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken[&0], ["refresh to 2", "3"]);
+    }
+
+    fn large(seq: u64, bytes: usize, now: Instant) -> Arc<Level> {
+        let frame = Bytes::from(vec![b'x'; bytes]);
+        let level = Arc::into_inner(level(seq, now)).unwrap();
+        Arc::new(Level { frames: [frame.clone(), frame], ..level })
+    }
+
+    #[test]
+    fn a_large_frame_is_for_who_takes_it_in_time() {
+        let mut segment = segment(3);
+        let now = Now::made_up().instant;
+        let mut notes = Notes { slow: BTreeMap::from([(1, 8_000), (2, 16_000)]), ..Notes::default() };
+        let _ = segment.arrive(large(1, 8_000, now));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(
+            notes.taken.values().map(Vec::len).collect::<Vec<_>>(),
+            [1, 1, 1],
+            "small ones are for all"
+        );
+        let _ = segment.arrive(large(2, 8_001, now));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken.values().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2]);
+        let want = RefreshWant { encoding: Encoding::Json, since: Seq(1), sent: 0, small: true };
+        assert_eq!(segment.take_wants(), [want], "at once: nothing is owed to it");
+        assert!(!segment.is_level(1) && segment.is_level(2));
+        // Two frames of one pass count together.
+        let _ = segment.arrive(large(3, 9_000, now));
+        let _ = segment.arrive(large(4, 9_000, now));
+        let mut turns = vec![segment.turn(128, &mut notes, now)];
+        turns.extend(segment.is_busy().then(|| segment.turn(128, &mut notes, now)));
+        assert_eq!(notes.taken.values().map(Vec::len).collect::<Vec<_>>(), [4, 1, 3]);
+        let skipped: u64 = turns.iter().map(|turn| turn.skipped).sum();
+        assert_eq!(skipped, 1 + 2, "the second for one, both for the one that waits for its refresh");
+    }
+
+    #[test]
+    fn who_is_found_fast_is_level_from_then_on_and_who_is_found_slow_is_not() {
+        let mut segment = segment(1);
+        let now = Now::made_up().instant;
+        let mut notes = Notes::default();
+        let _ = segment.arrive(large(1, 20_000, now));
+        assert_eq!(segment.turn(128, &mut notes, now).level, 1);
+        segment.drained(0, Speed::Unproven);
+        notes.slow.insert(0, 8_000);
+        let _ = segment.arrive(large(2, 20_000, now));
+        assert_eq!(segment.turn(128, &mut notes, now).skipped, 1);
+        let [want] = segment.take_wants()[..] else { panic!("it asks at once") };
+        let history: Arc<[Bytes]> = Arc::from([Bytes::from_static(b"piece")]);
+        let refresh = refresh(2, 0, 0).map(|refresh| RefreshFrame { history, ..refresh });
+        assert!(segment.refreshed(want, refresh).is_empty());
+        let [caught_up] = &segment.turn(128, &mut notes, now).caught_up[..] else { panic!("one member") };
+        assert_eq!((caught_up.connection, &*caught_up.history), (0, &[Bytes::from_static(b"piece")][..]));
+        notes.slow.clear();
+        let _ = segment.arrive(large(3, 20_000, now));
+        assert_eq!(segment.turn(128, &mut notes, now).level, 1);
     }
 
     #[test]
@@ -770,7 +924,7 @@ mod tests {
     fn refresh(seq: u64, sent: u64, head: u64) -> Option<RefreshFrame> {
         let ack_within = Duration::from_millis(200);
         let to = Refreshed { seq: Seq(seq), sent, head, ack_within, skipped: 0 };
-        Some(RefreshFrame { frame: Bytes::from(format!("refresh to {sent}")), to })
+        Some(RefreshFrame { frame: Bytes::from(format!("refresh to {sent}")), to, history: Arc::default() })
     }
 
     #[test]
@@ -779,7 +933,7 @@ mod tests {
         let mut notes = Notes::default();
         let now = Now::made_up().instant;
         let slot = segment.join(placed(1, 3, 0, 100), now);
-        segment.drained(slot);
+        segment.drained(slot, Speed::Fast);
         let first = segment.take_wants();
         let _ = segment.arrive(reliable(4, 100, 100, now));
         run(&mut segment, &mut notes, now);
@@ -888,12 +1042,12 @@ mod tests {
         let now = Now::made_up().instant;
         let former = segment.join(placed(1, 3, 0, 9), now);
         segment.join(placed(2, 9, 9, 9), now);
-        segment.drained(former);
+        segment.drained(former, Speed::Fast);
         let [want] = segment.take_wants()[..] else { panic!("one state") };
         segment.leave(former);
         let other = Entrant { encoding: Encoding::Proto, ..placed(3, 3, 0, 9) };
         assert_eq!(segment.join(other, now), former);
-        segment.drained(former);
+        segment.drained(former, Speed::Fast);
         assert!(segment.refreshed(want, refresh(9, 9, 9)).is_empty());
         run(&mut segment, &mut notes, now);
         assert!(notes.taken.is_empty(), "its own refresh is on the way");

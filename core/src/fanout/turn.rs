@@ -3,6 +3,7 @@
 //! The shard derives three things from the tally: metrics, the counts of the segment, and the cost of a
 //! write.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -35,6 +36,19 @@ pub struct TurnTally {
     pub skipped: u64,
     /// Acceptance of the oldest message, for each batch whose pass ended in this turn.
     pub written: Vec<Instant>,
+    /// Members brought up to date by a refresh.
+    pub caught_up: Vec<CaughtUp>,
+    /// Connections that took a carry.
+    pub carried_to: Vec<u32>,
+}
+
+/// A member brought up to date by a refresh.
+#[derive(Debug, Clone)]
+pub struct CaughtUp {
+    /// Connection of the member.
+    pub connection: u32,
+    /// Pieces of history to follow, newest first.
+    pub history: Arc<[Bytes]>,
 }
 
 impl TurnTally {

@@ -11,7 +11,7 @@ use super::policy::TypePolicy;
 use crate::limits::AUDIENCE_INTERVAL;
 
 /// The type and key under which the engine publishes the audience.
-const ONLINE: &str = "online";
+pub const ONLINE: &str = "online";
 
 /// The number of members last told to devices, and the moment of the next message.
 #[derive(Debug, Default)]

@@ -70,6 +70,21 @@ impl Bucket {
         has_place
     }
 
+    /// Places at once of a full bucket.
+    pub fn burst_places(&self) -> u64 {
+        self.places_in(self.tolerance + self.interval)
+    }
+
+    /// Places that are free now.
+    pub fn free_places(&self, now: Instant) -> u64 {
+        let lead = self.full_at.saturating_duration_since(now);
+        self.places_in((self.tolerance + self.interval).saturating_sub(lead))
+    }
+
+    fn places_in(&self, time: Duration) -> u64 {
+        u64::try_from(time.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX)
+    }
+
     /// Takes a place without asking. The debt delays later askers.
     pub(super) fn charge(&mut self, now: Instant) {
         // `max`: idle time fills the bucket to its burst and no further.
@@ -119,6 +134,18 @@ mod tests {
         let first = (0..20).take_while(|_| bucket.take_first(now)).count();
         assert_eq!(first, 10);
         assert_eq!(bucket.wait(now), Duration::from_millis(1100), "and the others wait for them");
+    }
+
+    #[test]
+    fn it_counts_its_free_places() {
+        let now = Now::made_up().instant;
+        let mut bucket = Bucket::with_burst(10, 4, now);
+        for free in (0..4).rev() {
+            assert!(bucket.take(now));
+            assert_eq!(bucket.free_places(now), free);
+        }
+        assert_eq!(bucket.free_places(now + Duration::from_millis(250)), 2);
+        assert_eq!((bucket.burst_places(), bucket.free_places(now + Duration::from_secs(9))), (4, 4));
     }
 
     #[test]

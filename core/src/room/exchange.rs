@@ -148,6 +148,8 @@ pub struct RefreshWant {
     pub since: Seq,
     /// The last offset sent to the members.
     pub sent: u64,
+    /// The devices are slow or unproven: the refresh is small, and recent history follows in pieces.
+    pub small: bool,
 }
 
 /// The state of members late to acknowledge. All members of the same state share a carry.
@@ -474,6 +476,9 @@ pub struct Refresh {
     pub counters: Vec<CounterChange>,
     /// The reliable messages not sent to the members yet, as far as a frame has room.
     pub carried: Option<Carried>,
+    /// The newest history of the missed batches, oldest first, to follow in pieces. Empty unless the refresh is
+    /// small.
+    pub history: Vec<Past>,
 }
 
 /// The room for a joining member, at one seq.

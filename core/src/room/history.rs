@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::id::Seq;
 use super::message::Message;
-use crate::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX};
+use crate::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, HISTORY_PIECE_BYTES_MAX};
 
 /// A message of the history.
 #[derive(Debug, Clone)]
@@ -17,6 +17,64 @@ pub struct Past {
     pub message: Arc<Message>,
     /// The time at which the batch was cut.
     at: Instant,
+}
+
+/// Bytes of `,"seq":` and the largest seq, in the larger encoding.
+const SEQ_WIRE_BYTES: usize = 7 + 16;
+/// Bytes of a piece beside the messages: head, brackets and the WebSocket header, with room to spare.
+const PIECE_HEAD_BYTES: usize = 300;
+
+impl Past {
+    /// Bytes of the message in a frame, in the larger encoding: an upper bound.
+    #[must_use]
+    pub fn wire_bytes(&self) -> usize {
+        self.message.wire_bytes + SEQ_WIRE_BYTES
+    }
+}
+
+/// A history cut into a first part and pieces, so that no frame keeps others waiting for long.
+#[derive(Debug, Default)]
+pub struct CutHistory {
+    /// The newest messages, oldest first.
+    pub first: Vec<Past>,
+    /// The older messages, the piece with the newest first. Oldest first within a piece.
+    pub pieces: Vec<Vec<Past>>,
+    /// A message too large for any piece was left out.
+    pub left_out: bool,
+}
+
+/// Cuts a history (oldest first): the newest messages up to `first_bytes` on the wire, and pieces of
+/// [`HISTORY_PIECE_BYTES_MAX`] of the others.
+#[must_use]
+pub fn cut_history(history: Vec<Past>, first_bytes: usize) -> CutHistory {
+    let mut cut = CutHistory::default();
+    let mut left = first_bytes;
+    let mut is_first = true;
+    let mut piece = Vec::new();
+    for past in history.into_iter().rev() {
+        let bytes = past.wire_bytes();
+        is_first &= bytes <= left;
+        if is_first {
+            left -= bytes;
+            cut.first.push(past);
+            continue;
+        }
+        if bytes > HISTORY_PIECE_BYTES_MAX - PIECE_HEAD_BYTES {
+            // At the slowest promised rate such a piece would keep a reliable message waiting for seconds.
+            cut.left_out = true;
+            continue;
+        }
+        if piece.is_empty() || bytes > left {
+            cut.pieces.extend((!piece.is_empty()).then(|| std::mem::take(&mut piece)));
+            left = HISTORY_PIECE_BYTES_MAX - PIECE_HEAD_BYTES;
+        }
+        left -= bytes;
+        piece.push(past);
+    }
+    cut.pieces.extend((!piece.is_empty()).then_some(piece));
+    cut.first.reverse();
+    cut.pieces.iter_mut().for_each(|piece| piece.reverse());
+    cut
 }
 
 /// The history of a room.
@@ -101,6 +159,30 @@ mod tests {
         assert_eq!(history.since(Seq(0)).next().unwrap().seq, Seq(6));
         assert!(!history.is_whole_after(Seq(4)));
         assert!(history.is_whole_after(Seq(5)));
+    }
+
+    #[test]
+    fn a_history_is_cut_into_pieces_newest_first_and_a_small_one_stays_whole() {
+        let now = Now::made_up().instant;
+        let of = |sizes: &[usize]| -> Vec<Past> {
+            let past = |(seq, bytes): (u64, &usize)| Past {
+                seq: Seq(seq),
+                message: Arc::new(Message { wire_bytes: *bytes, ..sample("chat", "1") }),
+                at: now,
+            };
+            (1..).zip(sizes).map(past).collect()
+        };
+        let seqs = |part: &[Past]| part.iter().map(|past| past.seq.0).collect::<Vec<_>>();
+        let cut_of = |sizes: &[usize]| {
+            let cut = cut_history(of(sizes), 10_000);
+            let pieces: Vec<Vec<u64>> = cut.pieces.iter().map(|piece| seqs(piece)).collect();
+            (seqs(&cut.first), pieces, cut.left_out)
+        };
+        assert_eq!(cut_of(&[3_000; 3]), (vec![1, 2, 3], vec![], false));
+        assert_eq!(cut_of(&[3_000; 8]), (vec![6, 7, 8], vec![vec![4, 5], vec![2, 3], vec![1]], false));
+        let sizes = [3_000, 16_000, 3_000, 9_000];
+        assert_eq!(cut_of(&sizes), (vec![4], vec![vec![1, 3]], true), "a large message is in no piece");
+        assert_eq!(cut_of(&[16_000]), (vec![], vec![], true));
     }
 
     #[test]

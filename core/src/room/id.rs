@@ -18,6 +18,9 @@ pub struct BadName {
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $max:expr, $allowed:literal, $fits:expr) => {
+        name!($(#[$doc])* $name, $max, $allowed, $fits, but [""]);
+    };
+    ($(#[$doc:meta])* $name:ident, $max:expr, $allowed:literal, $fits:expr, but $forbidden:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -29,7 +32,8 @@ macro_rules! name {
             /// [`BadName`] for a forbidden alphabet or length.
             pub fn parse(text: &str) -> Result<Self, BadName> {
                 let fits: fn(char) -> bool = $fits;
-                if text.is_empty() || text.len() > $max || !text.chars().all(fits) {
+                let is_forbidden = $forbidden.contains(&text);
+                if text.is_empty() || text.len() > $max || is_forbidden || !text.chars().all(fits) {
                     return Err(BadName { allowed: $allowed });
                 }
                 Ok(Self(Arc::from(text)))
@@ -62,11 +66,13 @@ macro_rules! name {
 }
 
 name!(
-    /// A room's name: `[A-Za-z0-9_.:-]{1,128}`.
+    /// A room's name: `[A-Za-z0-9_.:-]{1,128}`, but `.` and `..`. Clients and proxies take the two out of a
+    /// path as steps, and would reach another room or none.
     RoomName,
     ROOM_NAME_BYTES_MAX,
-    "1 to 128 characters of A-Z a-z 0-9 _ . : -",
-    |c| c.is_ascii_alphanumeric() || "_.:-".contains(c)
+    "1 to 128 characters of A-Z a-z 0-9 _ . : -, but not . or .. alone",
+    |c| c.is_ascii_alphanumeric() || "_.:-".contains(c),
+    but [".", ".."]
 );
 name!(
     /// A message type's name: `[a-z0-9_.-]{1,64}`.
@@ -240,7 +246,8 @@ mod tests {
     #[test]
     fn names_keep_to_their_alphabet_and_length() {
         assert!(RoomName::parse("live:42_A.b-c").is_ok());
-        for bad in ["", "a/b", "a b", "ü", &"x".repeat(129)] {
+        assert!(RoomName::parse("...").is_ok());
+        for bad in ["", ".", "..", "a/b", "a b", "ü", &"x".repeat(129)] {
             assert!(RoomName::parse(bad).is_err(), "{bad:?}");
         }
         assert!(TypeName::parse("red_packet").is_ok());

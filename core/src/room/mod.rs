@@ -290,7 +290,7 @@ impl Room {
     pub fn snapshot(&mut self, history_after: Seq, stands: Option<u64>, now: Now) -> Snapshot {
         self.state.history.age(now.instant);
         self.stream.age(now.instant);
-        let opening = self.opening(stands, self.state.welcome_bytes_left());
+        let opening = self.opening(stands, self.state.first_bytes_left());
         self.state.snapshot(history_after, opening)
     }
 

@@ -13,8 +13,9 @@ use super::stream::Phase;
 use super::tally::RoomTally;
 use super::view::StreamRefusal;
 use crate::limits::{
-    ACK_MEMBERS_PER_MS, ACK_WITHIN_MAX, ACK_WITHIN_MIN, CARRY_BYTES_MAX, CATCH_UP_BYTES_MAX, PULL_BYTES_MAX,
-    STORE_PATIENCE, WELCOME_RELIABLE_BYTES_MAX,
+    ACK_MEMBERS_PER_MS, ACK_WITHIN_MAX, ACK_WITHIN_MIN, CARRY_BYTES_MAX, CATCH_UP_BYTES_MAX,
+    CATCH_UP_SMALL_BYTES_MAX, PULL_BYTES_MAX, REFRESH_HISTORY_BYTES_MAX, STORE_PATIENCE,
+    WELCOME_RELIABLE_BYTES_MAX,
 };
 use crate::now::{Now, millis};
 
@@ -148,7 +149,8 @@ impl Room {
     pub(super) fn refresh(&mut self, shard: usize, want: RefreshWant) {
         let reach = Reach { after: want.sent, through: u64::MAX };
         let purpose = Purpose::Refresh { shard, want };
-        self.read(StreamReader { reach, from: want.sent, bytes_max: CATCH_UP_BYTES_MAX, purpose });
+        let bytes_max = if want.small { CATCH_UP_SMALL_BYTES_MAX } else { CATCH_UP_BYTES_MAX };
+        self.read(StreamReader { reach, from: want.sent, bytes_max, purpose });
     }
 
     /// Reads for members late to acknowledge.
@@ -238,7 +240,12 @@ impl Room {
             Purpose::Refresh { shard, want } => {
                 // A stream that tells nothing new is not spoken of.
                 let carried = carried.filter(|carried| carried.span.through > reach.after);
-                let refresh = self.state.refresh(want.since, carried);
+                let sent = carried.as_ref().map_or(want.sent, |carried| carried.span.through);
+                let mut refresh = self.state.refresh(want.since, carried);
+                // Reliable messages first: a member that lacks more of them asks again at once.
+                if let Some(refresh) = refresh.as_mut().filter(|_| want.small && sent >= self.stream.sent) {
+                    refresh.history = self.state.recent(want.since, REFRESH_HISTORY_BYTES_MAX);
+                }
                 Output::Refreshed { shard, want, to: self.state.seq, head: self.stream.sent, refresh }
             }
             Purpose::Carry { shard, want } => {

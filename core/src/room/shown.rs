@@ -2,13 +2,16 @@
 //!
 //! The rate is a sliding window of a second. With `free` = rate − messages shown in the last second:
 //!
-//! - If no more than `free` wait, all may leave.
+//! - In a flood (some question of the last second was not granted whole), the rate × (time since the last
+//!   question with `free` = 0) may leave, less the messages shown since; `free` at most.
+//! - Otherwise, if no more than `free` wait, all may leave.
 //! - Otherwise the greater of two numbers may: rate × (time since the last question), or half of `free`;
 //!   `free` at most.
 //!
-//! The second rule spreads a flood. Under the first rule alone, a second would open with a full burst and
-//! then be empty. Example: at 40 a second, 24 shown in the last second leave `free` = 16. Of 17 waiting
-//! messages, 100 ms after the last question, max(40 × 0.1, 16 ÷ 2) = 8 leave.
+//! The first rule spreads a flood. Without it each second would open with a full burst and then be empty: at
+//! 20 a second, a flood after a pause would show 40 messages in 1.1 s. Example of the third: at 40 a second,
+//! 24 shown in the last second leave `free` = 16. Of 17 waiting messages, 100 ms after the last question,
+//! max(40 × 0.1, 16 ÷ 2) = 8 leave.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -29,6 +32,10 @@ pub(super) struct Shown {
     asked_at: Option<Instant>,
     /// The rest of the last answer.
     granted: usize,
+    /// The last question that was not granted whole.
+    pressed_at: Option<Instant>,
+    /// The part of the rate that a flood has not used, in thousandths of a message.
+    credit_permille: i64,
 }
 
 #[derive(Debug)]
@@ -56,9 +63,26 @@ impl Shown {
         }
         let since = self.asked_at.map_or(SECOND, |asked| now.saturating_duration_since(asked).min(SECOND));
         self.asked_at = Some(now);
-        let fresh = per_second * usize::try_from(since.as_millis()).unwrap_or(0) / 1000;
-        // Rounded up: at 1 a second half of `free` would be 0 for ever.
-        self.granted = if waiting <= free { free } else { free.min(fresh.max(free.div_ceil(2))) };
+        let fresh_permille = per_second * usize::try_from(since.as_millis()).unwrap_or(0);
+        let is_flood = self.pressed_at.is_some_and(|pressed| now < pressed + SECOND);
+        let permille = |messages: usize| i64::try_from(messages * 1000).unwrap_or(i64::MAX);
+        self.credit_permille = match i64::try_from(fresh_permille) {
+            // A second's worth at most: after a lull the next burst is spread as well.
+            Ok(fresh) if is_flood && free > 0 => (self.credit_permille + fresh).min(permille(per_second)),
+            _ => 0,
+        };
+        self.granted = if is_flood {
+            // Rounded up, and paid back later: at 1 a second the credit of a window would be 0 for ever.
+            let credit = usize::try_from(self.credit_permille).unwrap_or(0).div_ceil(1000);
+            free.min(credit)
+        } else if waiting <= free {
+            free
+        } else {
+            free.min((fresh_permille / 1000).max(free.div_ceil(2)))
+        };
+        if self.granted < waiting {
+            self.pressed_at = Some(now);
+        }
         self.granted
     }
 
@@ -69,6 +93,7 @@ impl Shown {
         }
         self.sum += count;
         self.granted = self.granted.saturating_sub(count);
+        self.credit_permille -= i64::try_from(count * 1000).unwrap_or(0);
         match self.slots.back_mut().filter(|slot| now.saturating_duration_since(slot.began) < SLOT) {
             // The later end counts for all: a message is forgotten late rather than early, so no second has
             // too many.
@@ -135,6 +160,25 @@ mod tests {
     fn a_flood_is_shown_smoothly_before_long() {
         let late: Vec<usize> = flooded(40, 100, 150)[70..].iter().map(|(_, count)| *count).collect();
         assert!(late.iter().all(|count| (3..=5).contains(count)), "{late:?}");
+    }
+
+    /// A room that flushes every ten milliseconds showed 20 messages at once, and 20 more a second later.
+    #[test]
+    fn a_flood_after_a_pause_opens_no_second_with_a_burst() {
+        let mut shown = Shown::default();
+        let began = Now::made_up().instant;
+        let mut at_ms = Vec::new();
+        for flush in 0..300 {
+            let now = began + Duration::from_millis(10) * flush;
+            let count = shown.allowance(20, 2, now).min(2);
+            shown.take(count, now);
+            at_ms.extend((0..count).map(|_| flush * 10));
+        }
+        let within = |from: u32, to: u32| at_ms.iter().filter(|at| (from..to).contains(*at)).count();
+        assert_eq!((within(0, 200), within(0, 1000)), (20, 20), "what the second has room for");
+        assert!(within(0, 1100) <= 23, "{at_ms:?}");
+        assert!((36..=40).contains(&within(1000, 3000)), "{at_ms:?}");
+        assert!((0..8).all(|n| within(1000 + n * 250, 1250 + n * 250) <= 6), "an even flow: {at_ms:?}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::id::{Run, Seen, Seq, TypeName};
 use super::latest::Latest;
 use super::message::{Class, Message, ShedReason};
 use super::tally::RoomTally;
-use crate::limits::WELCOME_BYTES_MAX;
+use crate::limits::{WELCOME_BYTES_MAX, WELCOME_FIRST_BYTES_MAX};
 
 /// The latest values, counter totals, history and account of a room.
 #[derive(Debug, Default)]
@@ -125,7 +125,21 @@ impl RoomState {
     pub(super) fn refresh(&self, since: Seq, carried: Option<Carried>) -> Option<Refresh> {
         let missed = self.account.since(since)?;
         let latest = self.latest.since(since);
-        Some(Refresh { missed, latest, counters: self.counters.since(since), carried })
+        let history = Vec::new();
+        Some(Refresh { missed, latest, counters: self.counters.since(since), carried, history })
+    }
+
+    /// The newest history behind `since`, oldest first, as far as it fits `bytes_max` on the wire.
+    pub(super) fn recent(&self, since: Seq, bytes_max: usize) -> Vec<Past> {
+        let mut bytes_left = bytes_max;
+        let fitting = self.history.since(since).rev().take_while(|past| {
+            let fits = past.wire_bytes() <= bytes_left;
+            bytes_left = bytes_left.saturating_sub(past.wire_bytes());
+            fits
+        });
+        let mut recent: Vec<Past> = fitting.cloned().collect();
+        recent.reverse();
+        recent
     }
 
     /// The seq behind which the history is new to a device, and whether the history begins there without a
@@ -140,9 +154,9 @@ impl RoomState {
         }
     }
 
-    /// Bytes of a welcome left by the latest values to the reliable stream and the history.
-    pub(super) fn welcome_bytes_left(&self) -> usize {
-        WELCOME_BYTES_MAX.saturating_sub(self.latest.bytes())
+    /// Bytes of a welcome's first frame left by the latest values to the reliable stream.
+    pub(super) fn first_bytes_left(&self) -> usize {
+        WELCOME_FIRST_BYTES_MAX.saturating_sub(self.latest.bytes())
     }
 
     /// The snapshot for a member with the history up to `history_after`. `stream` is the part of the reliable
@@ -150,7 +164,7 @@ impl RoomState {
     pub(super) fn snapshot(&self, history_after: Seq, stream: Option<Opening>) -> Snapshot {
         let carried = stream.iter().flat_map(|stream| &stream.carried.messages);
         let carried_bytes: usize = carried.map(|message| message.wire_bytes).sum();
-        let mut bytes_left = self.welcome_bytes_left().saturating_sub(carried_bytes);
+        let mut bytes_left = WELCOME_BYTES_MAX.saturating_sub(self.latest.bytes() + carried_bytes);
         let newer = self.history.since(history_after);
         let newer_len = newer.len();
         // The newest messages are worth more to a late joiner than the oldest.

@@ -262,7 +262,7 @@ fn a_member_behind_further_than_the_account_reaches_is_told_so() {
     }
     let refresh = |since| Input::Segment {
         shard: 0,
-        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since, sent: 0 }),
+        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since, sent: 0, small: false }),
     };
     let answered = |outputs: &[Output]| matches!(outputs, [Output::Refreshed { refresh: Some(_), .. }]);
     assert!(!answered(&bench.tell(refresh(Seq(1)))));

@@ -67,6 +67,9 @@ named! {
         /// The epoch in the welcome of a room is out of date: the reliable stream became known, or is
         /// another.
         StreamChanged = "stream_changed",
+        /// The node's places are all taken, and the address of the device holds more than another one that
+        /// misses a place.
+        Crowded = "crowded",
     }
 }
 
@@ -118,6 +121,10 @@ impl CloseReason {
             Self::StreamChanged => {
                 let cause = "the room's reliable stream became known, or is another, since the welcome";
                 Row::new(Some(4004), SOON, Debug, cause)
+            }
+            Self::Crowded => {
+                let cause = "the node is full, and the device's address holds most places";
+                Row::new(Some(1013), SPREAD, Debug, cause)
             }
         }
     }

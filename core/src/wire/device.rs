@@ -10,11 +10,13 @@ use std::marker::PhantomData;
 use prost::Message as _;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 use crate::limits::{INTEGER_MAX, ROOMS_PER_CONNECTION_MAX};
 use crate::room::id::{Cursor, Encoding, Epoch, RoomName, life_number};
 
 use super::close::CloseReason;
+use super::ijson::{self, Fault, FaultKind};
 use super::reader::Incoming;
 use crate::proto;
 
@@ -132,7 +134,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 }
 
 fn parse_json(text: &str) -> Result<DeviceFrame, BadFrame> {
-    let Object::<SpeltFrame<'_>>(spelt) = serde_json::from_str(text).map_err(|_| bad_frame(None))?;
+    let Object::<SpeltFrame<'_>>(spelt) = serde_json::from_str(text).map_err(|_| misspelt(text))?;
     let room = spelt.room.as_deref().unwrap_or_default();
     match &*spelt.kind {
         "ack" => {
@@ -157,6 +159,43 @@ fn parse_json(text: &str) -> Result<DeviceFrame, BadFrame> {
         _ => Err(UNKNOWN_KIND),
     }
 }
+
+/// Names the field at fault in a frame that serde refused. Serde's own error has no field.
+#[cold]
+fn misspelt(text: &str) -> BadFrame {
+    let Ok(frame) = serde_json::from_str::<Map<String, Value>>(text) else { return bad_frame(None) };
+    // A name that stands twice is lost in a map. The check knows its path.
+    if let Err(Fault { kind: FaultKind::RepeatedName, path, .. }) = ijson::check(text.as_bytes()) {
+        let name = path.rsplit('.').next().unwrap_or_default();
+        return bad_frame(FIELDS.into_iter().find(|field| *field == name));
+    }
+    let entries = frame.get("acks").and_then(Value::as_array);
+    let entries = entries.into_iter().flatten().filter_map(Value::as_object);
+    let in_entries = entries.flat_map(|entry| ["room", "epoch", "offset"].map(|field| (entry, field)));
+    let at_top = FIELDS.map(|field| (&frame, field));
+    // The fields of an entry before the list around it: the name of the list helps less.
+    let wrong = at_top.into_iter().filter(|(_, field)| *field != "acks").chain(in_entries);
+    let wrong = wrong.chain([(&frame, "acks")]).find(|(object, field)| !fits(object, &frame, field));
+    bad_frame(wrong.map(|(_, field)| field))
+}
+
+/// True if the value of a field in `object`, the frame or an entry of its list, has the field's form.
+fn fits(object: &Map<String, Value>, frame: &Map<String, Value>, field: &str) -> bool {
+    let is_entry = !std::ptr::eq(object, frame);
+    match (field, object.get(field)) {
+        ("kind", kind) => kind.is_some_and(Value::is_string),
+        ("offset", None) => !is_entry,
+        ("offset", Some(offset)) => offset.is_u64() || (offset.is_null() && !is_entry),
+        ("acks", Some(acks)) => {
+            acks.is_null() || acks.as_array().is_some_and(|acks| acks.iter().all(Value::is_object))
+        }
+        (_, None | Some(Value::Null | Value::String(_))) => true,
+        _ => false,
+    }
+}
+
+/// Fields of all frames.
+const FIELDS: [&str; 6] = ["kind", "room", "epoch", "offset", "cursor", "acks"];
 
 fn parse_proto(bytes: &[u8]) -> Result<DeviceFrame, BadFrame> {
     use proto::device_frame::Frame;
@@ -235,6 +274,35 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_frame_names_its_field() {
+        for (text, field) in [
+            (r#"{"kind":"ack","offset":"8"}"#, "offset"),
+            (r#"{"kind":"ack","offset":-1}"#, "offset"),
+            (r#"{"kind":"ack","offset":1.5}"#, "offset"),
+            (r#"{"kind":"ack","offset":1e3}"#, "offset"),
+            (r#"{"kind":"join","room":7}"#, "room"),
+            (r#"{"kind":"join","room":"r1","cursor":[]}"#, "cursor"),
+            (r#"{"kind":"ack","offset":1,"epoch":{}}"#, "epoch"),
+            (r#"{"kind":"ack","acks":{}}"#, "acks"),
+            (r#"{"kind":"ack","acks":[1]}"#, "acks"),
+            (r#"{"kind":"ack","acks":[["r1",null,1]]}"#, "acks"),
+            (r#"{"kind":"ack","acks":[{"offset":1},{"offset":"2"}]}"#, "offset"),
+            (r#"{"kind":"ack","acks":[{"room":"r1"}]}"#, "offset"),
+            (r#"{"kind":"ack","acks":[{"offset":1,"room":1}]}"#, "room"),
+            (r#"{"kind":7}"#, "kind"),
+            (r#"{"kind":null}"#, "kind"),
+            ("{}", "kind"),
+            (r#"{"kind":"ping","kind":"ping"}"#, "kind"),
+            (r#"{"kind":"ack","acks":[{"offset":1,"offset":2}]}"#, "offset"),
+            ("{", ""),
+            ("[]", ""),
+            ("7", ""),
+        ] {
+            assert_eq!(refused(text), ("bad_frame", field), "{text}");
+        }
+    }
+
+    #[test]
     fn both_encodings_say_the_same() {
         use proto::device_frame::Frame;
         let entry = |room: &str, offset| proto::AckEntry {
@@ -277,13 +345,13 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert_eq!(refused("{}"), ("bad_frame", ""));
+        assert_eq!(refused("{}"), ("bad_frame", "kind"));
         assert_eq!(refused(r#"{"kind":"ping"} x"#), ("bad_frame", ""));
         for no_object in [r#"["ping"]"#, r#"["leave","r1"]"#, r#""ping""#, "7", "null"] {
             assert_eq!(refused(no_object), ("bad_frame", ""), "{no_object}");
         }
         let entry = r#"{"kind":"ack","acks":[["r1","00000000000000ff",1]]}"#;
-        assert_eq!(refused(entry), ("bad_frame", ""));
+        assert_eq!(refused(entry), ("bad_frame", "acks"));
         assert_eq!(refused(r#"{"kind":"shout"}"#), ("unknown_kind", "kind"));
         assert_eq!(refused(r#"{"kind":"join"}"#), ("bad_room", "room"));
         assert_eq!(refused(r#"{"kind":"leave","room":"a/b"}"#), ("bad_room", "room"));

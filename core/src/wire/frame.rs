@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::close::CloseReason;
 use crate::room::counters::CounterChange;
+use crate::room::history::Past;
 use crate::room::id::{Encoding, RoomName, Run, Seq, TypeName};
 use crate::room::message::Message;
 use crate::room::{Batch, Carried, Refresh, Snapshot, Span};
@@ -159,6 +160,16 @@ pub fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot, encoding
     match encoding {
         Encoding::Json => json::welcome(head, greeting, snapshot),
         Encoding::Proto => proto::welcome(head, greeting, snapshot),
+    }
+}
+
+/// Piece of history: messages of earlier batches, each with its seq. The frame moves neither the seq nor the
+/// cursor of a device.
+#[must_use]
+pub fn history(head: Head<'_>, history: &[Past], encoding: Encoding) -> Bytes {
+    match encoding {
+        Encoding::Json => json::history_piece(head, history),
+        Encoding::Proto => proto::history_piece(head, history),
     }
 }
 

@@ -6,5 +6,6 @@
 pub mod close;
 pub mod device;
 pub mod frame;
+pub mod ijson;
 pub mod publish;
 pub mod reader;

@@ -5,9 +5,11 @@
 //! worker and the source each have a processor of their own.
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use clap::Args;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -23,6 +25,7 @@ use crate::fleet::processes::Fleet;
 use crate::fleet::words::Order;
 use crate::fleet::worker::SETTLE_NS;
 use crate::ledger::{Outcome, Published, Violations};
+use crate::machine::child;
 use crate::machine::environment::{Environment, file};
 use crate::publish::publisher::{self, Outcomes};
 use crate::publish::request::Traffic;
@@ -42,6 +45,15 @@ const FRAMES_PER_SECOND_MAX: u32 = 40_000;
 const ACTIONS_PER_SECOND: u32 = 2_000;
 /// Longest wait for the devices to connect, and longest wait for them to read the last frames.
 const CONNECT_SECONDS: u64 = 30;
+/// Longest wait for the source's doors.
+const START_SECONDS: u64 = 10;
+/// Longest wait for the source's figures past the end of a stream: 30 s for the devices to become level, and
+/// as much for the encoding of all frames before.
+const LEVEL_SECONDS: u64 = 60;
+/// Words of the source that wait to be read.
+const WORDS_MAX: usize = 4;
+/// Longest wait for the source's end. Past it the process is killed.
+const END_AGE_MAX_NS: u64 = 5_000_000_000;
 /// Time between the order to start and the start, so that the worker has read the order before.
 const LEAD_NS: u64 = 100_000_000;
 
@@ -140,8 +152,7 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<Verdict, RunError> {
 /// The child process of the doors. The drop of this value ends the process.
 struct Source {
     child: Child,
-    words: Lines<BufReader<ChildStdout>>,
-    doors: Doors,
+    words: Receiver<String>,
 }
 
 impl Source {
@@ -150,28 +161,43 @@ impl Source {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("source").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        let mut words = BufReader::new(child.stdout.take().ok_or("the source has no stdout")?).lines();
-        let doors = word(&mut words)?;
-        Ok(Self { child, words, doors })
+        let stdout = child.stdout.take().ok_or("the source has no stdout")?;
+        let (sender, words) = sync_channel(WORDS_MAX);
+        // A thread of its own, since a pipe has no read with a limit.
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            lines.take_while(|line| sender.send(line.clone()).is_ok()).for_each(drop);
+        });
+        Ok(Self { child, words })
+    }
+
+    fn doors(&self) -> Result<Doors, String> {
+        self.word(START_SECONDS)
     }
 
     fn stream(&mut self, stream: &Stream) -> Result<Streamed, String> {
         let orders = self.child.stdin.as_mut().ok_or("the source has no stdin")?;
         say(orders, stream).map_err(|error| format!("the source: {error}"))?;
-        word(&mut self.words)
+        let left_ns = stream.until_ns.saturating_sub(monotonic_ns());
+        self.word(left_ns.div_ceil(1_000_000_000) + LEVEL_SECONDS)
+    }
+
+    /// The next word of the source, which ends the selftest when late.
+    fn word<T: serde::de::DeserializeOwned>(&self, seconds: u64) -> Result<T, String> {
+        let line = self.words.recv_timeout(Duration::from_secs(seconds)).map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("the source said nothing in {seconds} s"),
+            RecvTimeoutError::Disconnected => "the source ended".to_owned(),
+        })?;
+        serde_json::from_str(&line).map_err(|error| format!("the source said {line:?}: {error}"))
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // The process ends at the end of its stdin, which `wait` closes first.
-        drop(self.child.wait());
+        // The process ends at the end of its stdin.
+        drop(self.child.stdin.take());
+        child::end_by(&mut self.child, monotonic_ns() + END_AGE_MAX_NS);
     }
-}
-
-fn word<T: serde::de::DeserializeOwned>(words: &mut Lines<BufReader<ChildStdout>>) -> Result<T, String> {
-    let line = words.next().and_then(Result::ok).ok_or("the source ended")?;
-    serde_json::from_str(&line).map_err(|error| format!("the source said {line:?}: {error}"))
 }
 
 /// Resolves the flags of a run at the source's doors, so that a selftest takes the same path as a typed
@@ -203,7 +229,7 @@ fn verified(
     let source = Source::start();
     pin(allowed.last().into_iter());
     let started = source.and_then(|source| {
-        let plan = plan(args, source.doors, FRAMES_PER_SECOND_MAX)?;
+        let plan = plan(args, source.doors()?, FRAMES_PER_SECOND_MAX)?;
         let fleet = Fleet::start(&plan)?;
         Ok((source, plan, fleet))
     });
@@ -274,7 +300,7 @@ fn all_accepted(load: &Load, messages: u64) -> Outcomes {
 
 fn published(args: &SelftestArgs) -> Result<PublishingFigures, String> {
     let source = Source::start()?;
-    let plan = plan(args, source.doors, ACTIONS_PER_SECOND)?;
+    let plan = plan(args, source.doors()?, ACTIONS_PER_SECOND)?;
     let load = load(&plan, monotonic_ns() + LEAD_NS)?;
     let traffic = Traffic { load, reliable_types: None, ttl_ms: None, attempts_max: 1 };
     // A thread of its own, as in a run: `schedstat` counts the wait of a single thread.

@@ -5,7 +5,9 @@
 
 use crate::devices::track::{Seat, StreamPlace};
 use crate::figures::latency::Latency;
-use crate::ledger::{APPLY_AGE_MAX_NS, Kind, StreamSeen, Violations, What, add_fields};
+use crate::ledger::{
+    APPLY_AGE_MAX_NS, Kind, StreamSeen, Violations, What, add_fields, slow_apply_age_max_ns,
+};
 use crate::scenario::payload::{Forgery, Payloads, reliable_seed};
 use crate::scenario::plan::{Plan, Reliable};
 use crate::wire::frame::{Message, Welcome};
@@ -146,10 +148,17 @@ pub(crate) struct Streams {
     pub(crate) tally: StreamTally,
     /// Time from a device's return to the applying of messages published before.
     pub(crate) after_return: Latency,
+    /// Time within which slow readers are to apply a message.
+    slow_age_max_ns: u64,
 }
 
 impl Streams {
-    pub(crate) fn new(original: Original, rooms: impl IntoIterator<Item = u32>) -> Self {
+    /// Streams of `rooms`, with devices of which the slow ones read `slow_bytes_per_s`.
+    pub(crate) fn new(
+        original: Original,
+        rooms: impl IntoIterator<Item = u32>,
+        slow_bytes_per_s: u32,
+    ) -> Self {
         let rooms = rooms.into_iter().map(|room| StreamOfRoom { room, epochs: Vec::new() });
         Self {
             original,
@@ -157,6 +166,7 @@ impl Streams {
             scratch: Vec::new(),
             tally: StreamTally::default(),
             after_return: Latency::default(),
+            slow_age_max_ns: slow_apply_age_max_ns(slow_bytes_per_s),
         }
     }
 
@@ -263,15 +273,17 @@ impl Streams {
                 What::Message(number) => self.original.reliable.schedule.due_ns(*number) < place.returned_ns,
             };
             let since_return_ns = now_ns.saturating_sub(place.returned_ns);
-            // The device was away or slow at the publish, so the time since the publish says nothing of the
-            // node.
-            if place.is_slow {
+            let age_max_ns = if place.is_slow { self.slow_age_max_ns } else { APPLY_AGE_MAX_NS };
+            let after_start_ns = now_ns.saturating_sub(self.original.reliable.schedule.start_ns);
+            // The device was away at the publish, so the time since the publish says nothing of the node.
+            if published_before && since_return_ns <= age_max_ns {
+                // The figure is the node's, and a slow reader's time is its own.
+                self.after_return.record(since_return_ns, u64::from(!place.is_slow));
                 seen.after_return += 1;
-            } else if published_before && since_return_ns <= APPLY_AGE_MAX_NS {
-                self.after_return.record(since_return_ns, 1);
-                seen.after_return += 1;
+            } else if place.is_slow {
+                seen.apply_slowly(after_start_ns, seat.device);
             } else {
-                seen.apply(now_ns.saturating_sub(self.original.reliable.schedule.start_ns), seat.device);
+                seen.apply(after_start_ns, seat.device);
             }
         }
         place.offset = place.offset.max(brought.through);

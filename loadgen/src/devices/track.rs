@@ -71,7 +71,7 @@ pub(crate) struct StreamPlace {
     pub(crate) returned_ns: u64,
     /// Some of the device's acknowledgements are dropped.
     pub(crate) drops_acks: bool,
-    /// The device reads slowly now, so the times to apply are no figures of the node.
+    /// The device reads slowly now. Its times to apply are no figures of the node, and its limit is its own.
     pub(crate) is_slow: bool,
 }
 

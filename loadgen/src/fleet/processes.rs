@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,8 +16,10 @@ use crate::devices::assignment::Assignment;
 use crate::error::RunError;
 use crate::fleet::remote::{self, Difference, Ping};
 use crate::fleet::words::{Order, Progress, Word, WorkerResult};
+use crate::machine::child;
 use crate::machine::descriptors::{DEVICES_PER_PROCESS_MAX, devices_per_process};
 use crate::scenario::plan::Plan;
+use crate::stop;
 use crate::wire::doors::Door;
 
 /// Most workers of a run, and of a machine with `--listen`.
@@ -29,6 +32,17 @@ const WORDS_MAX: usize = 64;
 const PINGS_AFTER: usize = 8;
 /// Longest wait for the answer to a clock question.
 const CLOCK_AGE_MAX_NS: u64 = 5_000_000_000;
+/// Longest wait for the workers' word that they know the start. Past it the run is given up.
+const START_AGE_MAX_NS: u64 = 10_000_000_000;
+/// Longest wait for the workers' results past the settling. Past it the run is given up, and the first worker
+/// without a result is named.
+const RESULT_AGE_MAX_NS: u64 = 60_000_000_000;
+/// Longest wait for the workers' ends. Past it they are killed.
+const END_AGE_MAX_NS: u64 = 5_000_000_000;
+/// Longest wait for a word without a look at the wish to stop.
+const LOOK_NS: u64 = 100_000_000;
+/// Orders that wait for one worker. A worker gets four orders in a run and some clock questions.
+const ORDERS_MAX: usize = 16;
 
 /// Longest word: the result of a worker with many rooms and reliable messages has some hundreds of megabytes.
 const WORD_BYTES_MAX: u64 = 1 << 30;
@@ -71,7 +85,8 @@ pub(crate) struct Fleet {
 
 struct Worker {
     place: WorkerAt,
-    orders: Option<Box<dyn Write + Send>>,
+    /// Lines for the worker. Its writing thread ends, and closes the worker's stdin, when the sender is dropped.
+    orders: Option<SyncSender<Vec<u8>>>,
 }
 
 enum WorkerAt {
@@ -108,7 +123,7 @@ impl Fleet {
         let (worker, words): (Worker, Box<dyn Read + Send>) = if machines.is_empty() {
             let mut command = worker_process().map_err(starting)?;
             let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(starting)?;
-            let orders = child.stdin.take().map(|orders| Box::new(orders) as Box<dyn Write + Send>);
+            let orders = child.stdin.take().map(write_orders);
             let mute = || RunError::Usage("a worker process without an output".into());
             let stdout = child.stdout.take().ok_or_else(mute)?;
             (Worker { place: WorkerAt::Here(child), orders }, Box::new(stdout))
@@ -119,7 +134,7 @@ impl Fleet {
             let words = stream.try_clone().map_err(starting)?;
             let place = WorkerAt::There { stream, difference, at };
             assignment.ahead_ns = difference.ahead_ns;
-            (Worker { place, orders: Some(Box::new(orders)) }, Box::new(words))
+            (Worker { place, orders: Some(write_orders(orders)) }, Box::new(words))
         };
         self.workers.push(worker);
         let sender = sender.clone();
@@ -129,10 +144,10 @@ impl Fleet {
     }
 
     fn order(&mut self, index: usize, order: &Order) -> std::io::Result<()> {
-        let Some(orders) = &mut self.workers[index].orders else { return Ok(()) };
-        serde_json::to_writer(&mut *orders, order)?;
-        orders.write_all(b"\n")?;
-        orders.flush()
+        let Some(orders) = &self.workers[index].orders else { return Ok(()) };
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        orders.try_send(line).map_err(|_| std::io::Error::other("too many wait, or the worker ended"))
     }
 
     pub(crate) fn order_all(&mut self, order: &Order) -> Result<(), RunError> {
@@ -231,7 +246,14 @@ impl Fleet {
             // A worker alive but not ready is still waiting for the door.
             let reason = format!("not every device was in its room after {connect_seconds} s");
             let late = |_| self.at_door(&reason);
-            match self.hear(deadline_ns).map_err(late)? {
+            let heard = match self.hear(deadline_ns.min(monotonic_ns() + LOOK_NS)) {
+                Err(_) if stop::is_wanted() => {
+                    return Err(RunError::Stopped("stopped by a signal before the first publish".into()));
+                }
+                Err(_) if monotonic_ns() < deadline_ns => continue,
+                heard => heard.map_err(late)?,
+            };
+            match heard {
                 (index, Some(Word::Ready { devices })) => {
                     connected[index] = devices;
                     ready += 1;
@@ -246,7 +268,7 @@ impl Fleet {
 
     /// Waits until every worker knows the start.
     pub(crate) fn await_started(&self) -> Result<(), RunError> {
-        let deadline_ns = monotonic_ns() + 10_000_000_000;
+        let deadline_ns = monotonic_ns() + START_AGE_MAX_NS;
         for _ in 0..self.workers.len() {
             match self.hear(deadline_ns)? {
                 (_, Some(Word::Started)) => {}
@@ -259,9 +281,9 @@ impl Fleet {
     /// Waits for every worker's result.
     ///
     /// # Errors
-    /// [`RunError::Target`] when a worker gave up or ended without a result, or a minute after `grace_ms`.
+    /// [`RunError::Target`] when a worker gave up or ended without a result, or [`RESULT_AGE_MAX_NS`] after `grace_ms`.
     pub(crate) fn await_results(&self, grace_ms: u64) -> Result<Vec<WorkerResult>, RunError> {
-        let deadline_ns = monotonic_ns() + grace_ms * 1_000_000 + 60_000_000_000;
+        let deadline_ns = monotonic_ns() + grace_ms * 1_000_000 + RESULT_AGE_MAX_NS;
         let mut results: Vec<Option<WorkerResult>> = self.workers.iter().map(|_| None).collect();
         while let Some(awaited) = results.iter().position(Option::is_none) {
             let late = |_| self.worker(awaited, "gave no result in time");
@@ -309,12 +331,24 @@ impl Drop for Fleet {
                 drop(stream.shutdown(Shutdown::Write));
             }
         }
+        let deadline_ns = monotonic_ns() + END_AGE_MAX_NS;
         for worker in &mut self.workers {
             if let WorkerAt::Here(child) = &mut worker.place {
-                drop(child.wait());
+                child::end_by(child, deadline_ns);
             }
         }
     }
+}
+
+/// Writes a worker's orders on a thread of their own: a worker that was stopped (SIGSTOP) leaves its pipe full,
+/// and the coordinator's own waits have limits.
+fn write_orders(mut to: impl Write + Send + 'static) -> SyncSender<Vec<u8>> {
+    let (sender, lines) = sync_channel::<Vec<u8>>(ORDERS_MAX);
+    std::thread::spawn(move || {
+        // After a failed write the worker has ended, which its words say as well.
+        while lines.recv().is_ok_and(|line| to.write_all(&line).and_then(|()| to.flush()).is_ok()) {}
+    });
+    sender
 }
 
 /// Forwards a worker's words until the first line without a valid word.
@@ -344,6 +378,8 @@ pub(crate) fn worker_process() -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     // A worker's devices take a few megabytes; huge pages would round these up to many.
     command.arg("worker").env("MIMALLOC_ALLOW_THP", "0");
+    // Ctrl-C is for the coordinator, which wants the workers' results. They end with their stdin.
+    command.process_group(0);
     Ok(command)
 }
 

@@ -27,8 +27,9 @@ const TURN: Duration = Duration::from_millis(50);
 pub(crate) const SETTLE_NS: u64 = 300_000_000;
 /// The same for a worker with rooms without a device present throughout: longer than a node gathers.
 const QUIET_NS: u64 = 1_500_000_000;
-/// Longest extension of the deadline, so returned devices have their 3 s.
-const RETURN_MAX_NS: u64 = 10_000_000_000;
+/// Longest extension of the deadline: a device that returned before the deadline has its 3 s and the watch for
+/// repeats. Later returns are judged by the time that they had.
+const RETURN_MAX_NS: u64 = APPLY_AGE_MAX_NS + SETTLE_NS;
 const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
 
 /// Runs a worker until its result is sent or stdin closes.
@@ -238,7 +239,9 @@ fn crowd(assignment: Assignment, rooms: &[u32]) -> std::io::Result<Devices> {
     let mut known = Known::new(plan.loads.clone(), &plan.limits, plan.seed);
     known.others = plan.others;
     let mut watch = Watch::new(known, plan.encoding, &plan.target.room_stem, rooms);
-    watch.streams = Original::of(plan).map(|original| Streams::new(original, rooms.iter().copied()));
+    let slow_bytes_per_s = plan.awkward.slow_bytes_per_s;
+    watch.streams =
+        Original::of(plan).map(|original| Streams::new(original, rooms.iter().copied(), slow_bytes_per_s));
     let limits = plan.limits.len();
     watch.readers = (limits > 0).then(|| Readers::new(limits, assignment.own_devices(), *worker, *workers));
     watch.through_restarts = plan.awkward.through_restarts;

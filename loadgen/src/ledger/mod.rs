@@ -18,7 +18,9 @@ mod violation;
 
 pub(crate) use counter::check_counter;
 pub(crate) use published::{Outcome, Published};
-pub(crate) use reliable::{APPLY_AGE_MAX_NS, ApplyTimes, Stored, check_stored, check_stream};
+pub(crate) use reliable::{
+    APPLY_AGE_MAX_NS, ApplyTimes, Stored, check_stored, check_stream, slow_apply_age_max_ns,
+};
 pub(crate) use seen::{Claim, Numbers, RoomSeen, Told};
 pub(crate) use stream::{StreamSeen, What};
 pub(crate) use tally::{Tally, add_fields};

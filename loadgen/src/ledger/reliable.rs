@@ -8,12 +8,26 @@ use super::stream::{OffsetSeen, Passed, StreamSeen, TICK_SHIFT, What};
 use super::violation::{Kind, Violations};
 use crate::figures::latency::Latency;
 use crate::figures::timeline::Timeline;
+use crate::scenario::habits::SIP_EVERY_NS;
 
 /// Time from a device's return, and from a message's answer, within which the message is to be applied (I2).
 pub(crate) const APPLY_AGE_MAX_NS: u64 = 3_000_000_000;
 
+/// Bytes per second from which a device has the 3 s: 64 kbit/s.
+const PROMISED_BYTES_PER_S: u64 = 8_000;
+
 /// Greatest difference between the clocks of node and generator at a message's expiry.
 const EXPIRY_SLACK_NS: u64 = 200_000_000;
+
+/// Time within which a slow reader is to apply a message (I2): 3 s at 64 kbit/s and above, below in proportion,
+/// and the time between two of its reads.
+///
+/// At most 24 000 bytes stand before the end of a message: 3 s at 8 000 bytes/s. Example: at 2 000 bytes/s 12 s,
+/// and 0.1 s until the next read.
+pub(crate) fn slow_apply_age_max_ns(bytes_per_s: u32) -> u64 {
+    let bytes_per_s = u64::from(bytes_per_s).clamp(1, PROMISED_BYTES_PER_S);
+    APPLY_AGE_MAX_NS * PROMISED_BYTES_PER_S / bytes_per_s + SIP_EVERY_NS
+}
 
 /// The live messages of a room's stream in the store after the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +44,10 @@ pub(crate) struct Stored {
 pub(crate) struct ApplyTimes {
     /// Start of the time covered by `from_answer` and `from_due`.
     timed_from_ns: u64,
+    /// The time of a slow reader, by [`slow_apply_age_max_ns`].
+    slow_age_max_ns: u64,
+    /// From the answer `durable`, to slow readers.
+    pub(crate) slow: Latency,
     /// From the answer `durable`.
     pub(crate) from_answer: Latency,
     /// From the due time of the message.
@@ -39,9 +57,9 @@ pub(crate) struct ApplyTimes {
 }
 
 impl ApplyTimes {
-    /// Empty times, of messages due from `timed_from_ns` on.
-    pub(crate) fn since(timed_from_ns: u64) -> Self {
-        Self { timed_from_ns, ..Self::default() }
+    /// Empty times, of messages due from `timed_from_ns` on. Slow readers have `slow_age_max_ns`.
+    pub(crate) fn since(timed_from_ns: u64, slow_age_max_ns: u64) -> Self {
+        Self { timed_from_ns, slow_age_max_ns, ..Self::default() }
     }
 }
 
@@ -254,7 +272,40 @@ impl StreamLife<'_> {
                     self.seen.room, seen.slowest.1
                 )
             });
+            if ok {
+                self.check_slow_readers(offset, answered_ns, times, violations);
+            }
         }
+    }
+
+    /// Slow readers apply a message within the time of their rate (I2).
+    fn check_slow_readers(
+        &self,
+        offset: u64,
+        answered_ns: u64,
+        times: &mut ApplyTimes,
+        violations: &mut Violations,
+    ) {
+        let Some(seen) = self.seen.offsets.get(&offset) else { return };
+        let start_ns = self.published.schedule.start_ns;
+        let took_ns = |tick: u32| (start_ns + (u64::from(tick) << TICK_SHIFT)).saturating_sub(answered_ns);
+        let mut late = 0;
+        for (tick, count) in &seen.applied_slowly {
+            // The tick's end, as for other devices.
+            let took_ns = took_ns(tick.saturating_add(1));
+            times.slow.record(took_ns, u64::from(*count));
+            late += u64::from(*count) * u64::from(took_ns > times.slow_age_max_ns);
+        }
+        violations.add(Kind::I2Late, late, || {
+            let (tick, device) = seen.slowest_reader;
+            let ms = took_ns(tick) / 1_000_000;
+            let allowed_ms = times.slow_age_max_ns / 1_000_000;
+            format!(
+                "I2 room {}: device {device}, a slow reader, applied offset {offset} {ms} ms after it was durable; \
+                 at its rate {allowed_ms} ms are allowed",
+                self.seen.room
+            )
+        });
     }
 
     /// Every passed offset is recalled or expired (I4), and no device was owed an expired one (I2).

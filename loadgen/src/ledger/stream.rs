@@ -40,26 +40,53 @@ pub(crate) struct OffsetSeen {
     pub(crate) after_return: u64,
     /// The latest tick, and the device.
     pub(crate) slowest: (u32, u32),
+    /// Slow readers by the tick in which they applied the offset. Their times are no figures of the node, and
+    /// they have a time of their own.
+    #[serde(default)]
+    pub(crate) applied_slowly: BTreeMap<u32, u32>,
+    /// The latest tick of a slow reader, and the device.
+    #[serde(default)]
+    pub(crate) slowest_reader: (u32, u32),
 }
 
 impl OffsetSeen {
     fn new(what: What, device: u32) -> Self {
-        Self { what, applied: BTreeMap::new(), after_return: 0, slowest: (0, device) }
+        Self {
+            what,
+            applied: BTreeMap::new(),
+            after_return: 0,
+            slowest: (0, device),
+            applied_slowly: BTreeMap::new(),
+            slowest_reader: (0, device),
+        }
     }
 
     /// Devices that applied the offset.
     pub(crate) fn devices(&self) -> u64 {
-        self.applied.values().map(|count| u64::from(*count)).sum::<u64>() + self.after_return
+        let counts = self.applied.values().chain(self.applied_slowly.values());
+        counts.map(|count| u64::from(*count)).sum::<u64>() + self.after_return
     }
 
     /// Notes that `device` applied the offset `after_start_ns` after the start.
     pub(crate) fn apply(&mut self, after_start_ns: u64, device: u32) {
-        let tick = u32::try_from(after_start_ns >> TICK_SHIFT).unwrap_or(u32::MAX);
-        // Instants of a slow crowd are without end, and the coordinator keeps those of all workers.
-        let tick = if self.applied.len() >= APPLIED_TICKS_MAX { tick | COARSE_TICKS } else { tick };
-        *self.applied.entry(tick).or_default() += 1;
+        let tick = count(&mut self.applied, after_start_ns);
         self.slowest = self.slowest.max((tick, device));
     }
+
+    /// The same for a device that reads slowly.
+    pub(crate) fn apply_slowly(&mut self, after_start_ns: u64, device: u32) {
+        let tick = count(&mut self.applied_slowly, after_start_ns);
+        self.slowest_reader = self.slowest_reader.max((tick, device));
+    }
+}
+
+/// Counts one device, and gives the tick.
+fn count(ticks: &mut BTreeMap<u32, u32>, after_start_ns: u64) -> u32 {
+    let tick = u32::try_from(after_start_ns >> TICK_SHIFT).unwrap_or(u32::MAX);
+    // Instants of a slow crowd are without end, and the coordinator keeps those of all workers.
+    let tick = if ticks.len() >= APPLIED_TICKS_MAX { tick | COARSE_TICKS } else { tick };
+    *ticks.entry(tick).or_default() += 1;
+    tick
 }
 
 /// Devices that passed an offset without a message, or ended at one.
@@ -133,8 +160,12 @@ impl StreamSeen {
             for (tick, count) in theirs.applied {
                 *mine.applied.entry(tick).or_default() += count;
             }
+            for (tick, count) in theirs.applied_slowly {
+                *mine.applied_slowly.entry(tick).or_default() += count;
+            }
             mine.after_return += theirs.after_return;
             mine.slowest = mine.slowest.max(theirs.slowest);
+            mine.slowest_reader = mine.slowest_reader.max(theirs.slowest_reader);
         }
         other.holes.into_iter().for_each(|(offset, passed)| note(&mut self.holes, offset, passed));
         other.ends.into_iter().for_each(|(offset, passed)| note(&mut self.ends, offset, passed));

@@ -12,6 +12,8 @@ const EXAMPLES_MAX: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
+    /// A door of the node gave no answer after the run: the node hangs or is gone.
+    NodeSilent,
     /// An accepted message never reached a device in the room, and was not told as skipped.
     Lost,
     /// A message reached a device, or entered a room, more than once.

@@ -1,6 +1,7 @@
 //! The node's processor time per frame, and its ratio to the floor.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ use crate::ledger::Tally;
 use crate::machine::descriptors::devices_per_process;
 use crate::node::floor::{Floor, FloorShape};
 use crate::scenario::plan::Plan;
+use crate::wire::doors::{ANSWER_AGE_MAX, ANSWER_AGE_MAX_AFTER};
 use crate::wire::frame::header_bytes;
 
 const PROCESSOR_TIME: &str = "roomcast_cpu_microseconds_total";
@@ -55,7 +57,7 @@ impl Meter {
         if plan.awkward.through_restarts {
             return Err("a node that is restarted counts its processor time anew".into());
         }
-        Self::take(plan)
+        Self::take(plan, ANSWER_AGE_MAX)
     }
 
     /// Reads again, after the last frame and before the devices leave.
@@ -63,7 +65,7 @@ impl Meter {
     /// # Errors
     /// A sentence with the reason for the missing figure.
     pub(crate) fn end(self, plan: &Plan) -> Result<Spent, String> {
-        let after = Self::take(plan)?;
+        let after = Self::take(plan, ANSWER_AGE_MAX_AFTER)?;
         let spent_us = after.cpu_us.checked_sub(self.cpu_us);
         Ok(Spent {
             cpu_us: spent_us.ok_or_else(|| "the node was restarted during the run".to_owned())?,
@@ -72,9 +74,9 @@ impl Meter {
         })
     }
 
-    fn take(plan: &Plan) -> Result<Self, String> {
+    fn take(plan: &Plan, age_max: Duration) -> Result<Self, String> {
         let door = &plan.target.ops_door;
-        let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN])?;
+        let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN], age_max)?;
         let cpu_us =
             cpu_us.ok_or_else(|| format!("operator door {door}: no {PROCESSOR_TIME} in /metrics"))?;
         // A node without this counter has let nobody in, as far as can be told.
@@ -103,8 +105,9 @@ pub(crate) struct CpuFigures {
 }
 
 impl CpuFigures {
-    /// Measures the floor, so nothing else may run on this machine.
-    pub(crate) fn of(spent: Result<Spent, String>, seen: &Tally, plan: &Plan) -> Self {
+    /// Measures the floor, so nothing else may run on this machine. No floor is begun that would end past
+    /// `until_ns`.
+    pub(crate) fn of(spent: Result<Spent, String>, seen: &Tally, plan: &Plan, until_ns: u64) -> Self {
         let mut figures = Self::default();
         let measured = spent.and_then(|spent| {
             figures.spent = Some(spent);
@@ -112,6 +115,10 @@ impl CpuFigures {
             figures.cpu_per_frame_ns = Some(ratio(spent.cpu_us * 1_000, seen.frames));
             if plan.target.no_floor {
                 return Err("--no-floor".into());
+            }
+            // A node that answered late has used up the time of the report.
+            if monotonic_ns() + FLOOR_MS * 1_000_000 > until_ns {
+                return Err("the end of the run left no time for a floor".into());
             }
             // The floor of this machine says nothing about another.
             if !plan.target.viewer_door.is_loopback() {
@@ -197,14 +204,14 @@ mod tests {
     #[test]
     fn no_figure_without_a_reason() {
         let plan = resolve("--devices 10 --viewer-door ws://192.0.2.1:7600").unwrap();
-        let afar = CpuFigures::of(Ok(SPENT), &seen(50, 5_000), &plan);
+        let afar = CpuFigures::of(Ok(SPENT), &seen(50, 5_000), &plan, u64::MAX);
         assert_eq!((afar.cpu_per_frame_ns, afar.cpu_per_frame_over_floor), (Some(2_000.0), None));
         assert_eq!(afar.spent.map(|spent| spent.processors()), Some(0.25));
         assert!(afar.to_string().contains("ws://192.0.2.1:7600 is not on this machine"), "{afar}");
-        let silent = CpuFigures::of(Err("no such metric".into()), &seen(50, 5_000), &plan);
+        let silent = CpuFigures::of(Err("no such metric".into()), &seen(50, 5_000), &plan, u64::MAX);
         assert_eq!(silent.to_string(), "cpu          no figure: no such metric\n");
         let plan = resolve("--devices 10 --no-floor").unwrap();
-        let unwanted = CpuFigures::of(Ok(SPENT), &seen(50, 5_000), &plan);
+        let unwanted = CpuFigures::of(Ok(SPENT), &seen(50, 5_000), &plan, u64::MAX);
         assert_eq!(
             unwanted.to_string(),
             "cpu          2000 ns of the node per frame; no floor: --no-floor\n"

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{monotonic_ns, sleep_until};
 use crate::scenario::plan::Fault;
 
-/// Time for all commands to end after the run. Past this time the report calls a command still running, and
+/// Most time for all commands to end after the run. Past this time the report calls a command still running, and
 /// leaves the process alone.
 const AFTER_END_NS: u64 = 5_000_000_000;
 
@@ -26,7 +26,10 @@ pub(crate) struct FaultDone {
 }
 
 #[derive(Debug)]
-pub(crate) struct Faults(Vec<(Fault, Receiver<FaultDone>)>);
+pub(crate) struct Faults {
+    faults: Vec<(Fault, Receiver<FaultDone>)>,
+    start_ns: u64,
+}
 
 impl Faults {
     /// Starts a thread for each fault.
@@ -37,23 +40,25 @@ impl Faults {
             std::thread::spawn(move || drop(sender.send(carry_out(waiting, start_ns))));
             (fault.clone(), done)
         });
-        Self(begun.collect())
+        Self { faults: begun.collect(), start_ns }
     }
 
-    pub(crate) fn end(self) -> Vec<FaultDone> {
-        let deadline_ns = monotonic_ns() + AFTER_END_NS;
+    /// Waits for the commands under way until `until_ns`, and at most [`AFTER_END_NS`].
+    pub(crate) fn end(self, until_ns: u64) -> Vec<FaultDone> {
+        let ended_ns = monotonic_ns();
+        let deadline_ns = until_ns.min(ended_ns + AFTER_END_NS);
         let done = |(fault, done): (Fault, Receiver<FaultDone>)| {
-            let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
-            let still = || FaultDone {
-                at_ms: fault.at.ms(),
-                run: fault.run,
-                ended: "still running after the run".into(),
-                holds: true,
-            };
+            // A run that a signal ended early begins no later fault, so nothing is awaited.
+            let is_begun = self.start_ns + fault.at.ms() * 1_000_000 <= ended_ns;
+            let left_ns = if is_begun { deadline_ns.saturating_sub(monotonic_ns()) } else { 0 };
+            let left = Duration::from_nanos(left_ns);
+            let ended = if is_begun { "still running after the run" } else { "not begun" };
+            let still =
+                || FaultDone { at_ms: fault.at.ms(), run: fault.run, ended: ended.into(), holds: is_begun };
             // The deadline is shared, so many stuck commands delay the report as little as one.
             done.recv_timeout(left).unwrap_or_else(|_| still())
         };
-        self.0.into_iter().map(done).collect()
+        self.faults.into_iter().map(done).collect()
     }
 }
 
@@ -76,9 +81,16 @@ mod tests {
     #[test]
     fn a_command_runs_and_says_how_it_ended() {
         let fault = |run: &str| Fault { at: Span::default(), run: run.into() };
-        let done = Faults::begin(&[fault("exit 3"), fault("true")], monotonic_ns()).end();
+        let done = Faults::begin(&[fault("exit 3"), fault("true")], monotonic_ns()).end(u64::MAX);
         let ended: Vec<&str> = done.iter().map(|done| &*done.ended).collect();
         assert_eq!(ended, ["exit status: 3", "exit status: 0"]);
         assert_eq!([done[0].holds, done[1].holds], [false, true]);
+    }
+
+    #[test]
+    fn a_command_that_was_not_due_yet_is_not_awaited() {
+        let later = Fault { at: Span::of_seconds(600), run: "true".into() };
+        let done = Faults::begin(&[later], monotonic_ns()).end(u64::MAX);
+        assert_eq!((&*done[0].ended, done[0].holds), ("not begun", false));
     }
 }

@@ -18,10 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{monotonic_ns, sleep_until, thread_processor_ns};
 use crate::figures::ratio;
+use crate::machine::child;
 use crate::machine::descriptors::devices_per_process;
 
 /// Longest wait for the next receiver.
 const RECEIVER_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// Longest wait for the receivers' process to end after its connections.
+const RECEIVERS_END_NS: u64 = 5_000_000_000;
 
 /// Linux acknowledges the first segments of a connection at once (TCP_MAX_QUICKACKS), on loopback within the
 /// sender's `send`. Each of these sends costs a microsecond more than later sends, so these rounds are not
@@ -77,7 +81,7 @@ impl Floor {
         let sending = std::thread::spawn(move || send_rounds(&sockets, shape));
         let floor = sending.join().map_err(|_| "the sender broke down".to_owned())?;
         // Its connections are closed by now.
-        drop(receivers.0.wait());
+        child::end_by(&mut receivers.0, monotonic_ns() + RECEIVERS_END_NS);
         floor
     }
 }

@@ -186,7 +186,8 @@ impl Series {
 /// Reads the node every second until the end.
 #[derive(Debug)]
 pub(crate) struct ServerWatch {
-    stop: Sender<()>,
+    /// `None` once the reading is to end.
+    stop: Option<Sender<()>>,
     asking: JoinHandle<()>,
     pub(crate) lately: Lately,
 }
@@ -225,11 +226,16 @@ impl ServerWatch {
                 }
             }
         });
-        Self { stop, asking, lately }
+        Self { stop: Some(stop), asking, lately }
     }
 
-    pub(crate) fn end(self) -> Vec<Sample> {
-        drop(self.stop);
+    /// Begins no further reading. A reading under way ends by its own limit.
+    pub(crate) fn hush(&mut self) {
+        drop(self.stop.take());
+    }
+
+    pub(crate) fn end(mut self) -> Vec<Sample> {
+        self.hush();
         drop(self.asking.join());
         self.lately.0.lock().samples().collect()
     }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use mio::net::TcpStream;
@@ -29,12 +30,22 @@ use crate::publish::answer::read_answer;
 use crate::publish::attempts::{Attempts, Next, Tried};
 use crate::publish::request::{Requests, Traffic};
 use crate::scenario::plan::Plan;
+use crate::stop;
 use crate::wire::exchange::Exchange;
 
 /// Requests in flight at one time, and so connections. Later requests wait for an answer.
 const IN_FLIGHT_MAX: usize = 64;
 /// Longest wait for an answer. Past the wait the messages of the request are unknown.
 const ANSWER_AGE_MAX_NS: u64 = 10_000_000_000;
+/// Longest time of publishing past the end of the schedule. Past it open requests are unknown and requests
+/// that never left are refused: a node that answers late, or never, holds up no run.
+const AFTER_END_NS: u64 = 4_000_000_000;
+/// Longest wait for answers after a signal.
+const AFTER_STOP_NS: u64 = 2_000_000_000;
+/// Longest time without a look at the clock and at the wish to stop.
+const WAIT_MAX_NS: u64 = 100_000_000;
+/// Reason of messages that no connection was free for until the end.
+const NEVER_SENT: &str = "never_sent";
 /// Refusals and failures told in words.
 const TROUBLES_MAX: usize = 5;
 const TIMER: Token = Token(usize::MAX);
@@ -62,6 +73,8 @@ pub(crate) struct Outcomes {
     /// The part of a processor used by the publisher's thread in the busiest second, from the start to the
     /// last answer.
     pub(crate) busy: f64,
+    /// Time of the latest answer; 0 without an answer.
+    pub(crate) answered_ns: u64,
     /// Start of the time covered by lateness and answer latency.
     timed_from_ns: u64,
 }
@@ -80,12 +93,14 @@ impl Outcomes {
             retried: 0,
             troubles: Vec::new(),
             busy: 0.0,
+            answered_ns: 0,
             timed_from_ns: 0,
         }
     }
 
     fn answered(&mut self, code: u16, sent_ns: u64, now_ns: u64) {
         let took_ns = now_ns.saturating_sub(sent_ns);
+        self.answered_ns = now_ns;
         self.answer_latency.record(took_ns, u64::from(sent_ns >= self.timed_from_ns));
         let after_start_ns = sent_ns.saturating_sub(self.published.schedule.start_ns);
         self.answers.record(after_start_ns, took_ns, 1);
@@ -153,9 +168,12 @@ struct Publisher {
     attempts: Attempts,
     busiest: Busiest,
     outcomes: Outcomes,
+    /// Time at which publishing ends, whatever the node does.
+    gives_up_ns: u64,
 }
 
-/// Publishes `traffic` in the rooms of `plan`, and waits for the answers.
+/// Publishes `traffic` in the rooms of `plan`, and waits for the answers: at most [`AFTER_END_NS`] past the end
+/// of the plan.
 ///
 /// # Errors
 /// When the kernel gives no epoll or timer descriptor.
@@ -177,6 +195,7 @@ pub(crate) fn publish(plan: &Plan, traffic: Traffic) -> std::io::Result<Outcomes
         flights: VecDeque::new(),
         busiest: Busiest::from(start_ns, thread_processor_ns()),
         outcomes: Outcomes { timed_from_ns, ..Outcomes::new(published) },
+        gives_up_ns: start_ns + plan.seconds_milli * 1_000_000 + AFTER_END_NS,
     };
     publisher.run()?;
     publisher.outcomes.busy = publisher.busiest.end(monotonic_ns(), thread_processor_ns());
@@ -188,9 +207,18 @@ impl Publisher {
         let schedule = self.outcomes.published.schedule.clone();
         let mut events = Events::with_capacity(IN_FLIGHT_MAX + 1);
         let mut next = 0;
-        let is_in_flight = |free: &Free| free.slots.len() < IN_FLIGHT_MAX;
-        while next < schedule.requests() || is_in_flight(&self.free) || self.attempts.due_ns().is_some() {
+        let mut requests = schedule.requests();
+        while next < requests || self.is_open() {
             let mut now_ns = monotonic_ns();
+            if now_ns >= self.gives_up_ns {
+                self.give_up(next..requests, now_ns);
+                return Ok(());
+            }
+            if next < requests && stop::is_wanted() {
+                // The rest of the schedule was neither sent nor refused: the run ended before.
+                requests = next;
+                self.gives_up_ns = self.gives_up_ns.min(now_ns + AFTER_STOP_NS);
+            }
             // Repeated requests go first: their messages have waited longest.
             while !self.free.slots.is_empty()
                 && let Some(request) = self.attempts.take_due(now_ns)
@@ -199,7 +227,7 @@ impl Publisher {
                 self.outcomes.retried += 1;
                 self.leave(slot, request, now_ns);
             }
-            while next < schedule.requests() && schedule.request_due_ns(next) <= now_ns {
+            while next < requests && schedule.request_due_ns(next) <= now_ns {
                 let Some(slot) = self.free.slots.pop() else { break };
                 self.send(slot, next);
                 next += 1;
@@ -208,26 +236,56 @@ impl Publisher {
             }
             self.expire(now_ns);
             self.busiest.look(now_ns, thread_processor_ns);
-            let due = (next < schedule.requests()).then(|| schedule.request_due_ns(next));
+            let due = (next < requests).then(|| schedule.request_due_ns(next));
             // Without a free slot only an answer helps, and a due time in the past would spin.
             let due =
                 due.into_iter().chain(self.attempts.due_ns()).min().filter(|_| !self.free.slots.is_empty());
-            if due.is_none_or(|due_ns| due_ns > now_ns) {
+            // The last open request may have ended above, and then no event follows.
+            let is_over = next >= requests && !self.is_open();
+            if due.is_none_or(|due_ns| due_ns > now_ns) && !is_over {
                 self.wait(&mut events, due)?;
             }
         }
         Ok(())
     }
 
-    /// Waits for an answer or for the next request's time.
+    /// A request waits for its answer or for its next attempt.
+    fn is_open(&self) -> bool {
+        self.free.slots.len() < IN_FLIGHT_MAX || self.attempts.due_ns().is_some()
+    }
+
+    /// Ends publishing with requests still open. The `unsent` requests never left, so no device may get their
+    /// messages.
+    #[cold]
+    fn give_up(&mut self, unsent: Range<u64>, now_ns: u64) {
+        let open = IN_FLIGHT_MAX - self.free.slots.len();
+        self.connections.clear();
+        let mut messages = 0;
+        for request in unsent {
+            let numbers = self.outcomes.published.schedule.numbers_of(request);
+            messages += numbers.end - numbers.start;
+            self.outcomes.published.answered(request, now_ns, numbers.map(|_| Outcome::Refused));
+        }
+        if messages > 0 {
+            *self.outcomes.refusals.entry(NEVER_SENT.to_owned()).or_default() += messages;
+        }
+        let waited_s = AFTER_END_NS / 1_000_000_000;
+        let trouble = format!(
+            "gave up {waited_s} s after the end: {open} requests without an answer, {messages} messages never sent"
+        );
+        // First, because the list may be full of the requests that led here.
+        self.outcomes.troubles.insert(0, trouble);
+        self.outcomes.troubles.truncate(TROUBLES_MAX);
+    }
+
+    /// Waits for an answer or for the next request's time, at most [`WAIT_MAX_NS`].
     fn wait(&mut self, events: &mut Events, due_ns: Option<u64>) -> std::io::Result<()> {
         let deadline = self.flights.front().map(|flight| flight.sent_ns + ANSWER_AGE_MAX_NS);
-        if let Some(wake_ns) = due_ns.into_iter().chain(deadline).min() {
-            // epoll's own timeout counts milliseconds, too coarse for a schedule of thousands of requests a
-            // second.
-            let at = TimeSpec::from(std::time::Duration::from_nanos(wake_ns));
-            self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
-        }
+        let latest_ns = self.gives_up_ns.min(monotonic_ns() + WAIT_MAX_NS);
+        let wake_ns = due_ns.into_iter().chain(deadline).fold(latest_ns, u64::min);
+        // epoll's own timeout counts milliseconds, too coarse for a schedule of thousands of requests a second.
+        let at = TimeSpec::from(std::time::Duration::from_nanos(wake_ns));
+        self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
         match self.poll.poll(events, None) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),

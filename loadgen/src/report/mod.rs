@@ -34,6 +34,10 @@ use crate::wire::frame::Encoding;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
+    /// The reason for an end before the plan's, in words: the figures cover the time until then. `None`: a whole
+    /// run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) partial: Option<String>,
     pub(crate) devices: u32,
     pub(crate) rooms: u32,
     pub(crate) workers: usize,
@@ -129,6 +133,9 @@ pub(crate) struct ReliableFigures {
     /// From the answer to the time a device applied the message. Deliveries soon after the return of a device
     /// do not count.
     pub(crate) apply: Percentiles,
+    /// The same for slow readers, which have a time of their own.
+    #[serde(default)]
+    pub(crate) apply_slow: Percentiles,
     /// The same from the due time.
     pub(crate) apply_from_due: Percentiles,
     /// `apply_from_due` by the quarter second of the due time.
@@ -164,6 +171,7 @@ impl ReliableFigures {
             retried: outcomes.retried,
             publish: outcomes.answer_latency.percentiles(),
             apply: times.from_answer.percentiles(),
+            apply_slow: times.slow.percentiles(),
             apply_from_due: times.from_due.percentiles(),
             apply_over_time: times.over_time.moments(),
             after_return: after_return.percentiles(),
@@ -196,6 +204,9 @@ impl fmt::Display for ReliableFigures {
             ("apply (back)", &self.after_return),
         ] {
             write_latency(f, name, figures)?;
+        }
+        if self.apply_slow.count > 0 {
+            write_latency(f, "apply (slow)", &self.apply_slow)?;
         }
         let StreamTally { applied, duplicates, acks_sent, acks_dropped, reconnects, stalls, .. } =
             self.devices;
@@ -240,6 +251,8 @@ pub(crate) enum Verdict {
     Ok,
     /// The generator was late or too busy, so the latencies measure the generator. No promise was broken.
     GeneratorLimited,
+    /// A signal ended the run early. No promise was broken so far.
+    Partial,
     /// No promise was broken.
     ThresholdFailed,
     /// No message was accepted, so nothing was proved.
@@ -372,6 +385,10 @@ impl Report {
                 "generator-limited: no promise was broken, but {}{not_ok}",
                 self.generator.limit(self.lateness.p99_ms).unwrap_or_default()
             ),
+            Verdict::Partial => format!(
+                "PARTIAL: {}; no promise was broken until then{not_ok}",
+                self.partial.as_deref().unwrap_or("ended early")
+            ),
             Verdict::ThresholdFailed => {
                 let failed = self.thresholds.iter().filter(|judged| !judged.holds).count();
                 let asked = self.thresholds.len();
@@ -384,7 +401,9 @@ impl Report {
             Verdict::Violations => {
                 let found =
                     self.violations.found().map(|(kind, found)| format!("{kind} {} times", found.count));
-                format!("VIOLATIONS: {}", found.collect::<Vec<_>>().join(", "))
+                let until = self.partial.iter().map(|partial| format!(" (partial: {partial})"));
+                let until: String = until.collect();
+                format!("VIOLATIONS: {}{until}", found.collect::<Vec<_>>().join(", "))
             }
         }
     }
@@ -395,6 +414,9 @@ impl fmt::Display for Report {
         let Self { devices, rooms, workers, payload_bytes, connect_ms, .. } = self;
         let Self { published, seen, workers_clock_error_ms: clock_error_ms, .. } = self;
         let encoding = self.encoding.subprotocol();
+        if let Some(partial) = &self.partial {
+            writeln!(f, "PARTIAL      {partial}: the figures cover the time until then")?;
+        }
         writeln!(
             f,
             "devices      {devices} in {rooms} rooms, {workers} workers, {encoding} of {payload_bytes} bytes, \

@@ -1,6 +1,7 @@
 //! `roomcast-loadgen run`: asks the doors, connects, publishes, settles the ledger, reports.
 
 pub(crate) mod args;
+pub(crate) mod doors;
 mod live;
 pub(crate) mod settle;
 mod stored;
@@ -14,6 +15,7 @@ use crate::figures::ratio;
 use crate::fleet::preflight;
 use crate::fleet::processes::{Fleet, Latest};
 use crate::fleet::words::{Order, WorkerResult};
+use crate::ledger::Kind;
 use crate::machine::environment::Environment;
 use crate::node::cpu::{CpuFigures, Meter, Spent};
 use crate::node::faults::{FaultDone, Faults};
@@ -21,14 +23,16 @@ use crate::node::memory::MemoryFigures;
 use crate::node::samples::{Lately, Sample, ServerWatch, enter_deliveries};
 use crate::publish::publisher::{self, Outcomes};
 use crate::publish::request::Traffic;
-use crate::report::output::{show, write_text};
+use crate::report::output::{show, write_reason, write_text};
 use crate::report::types::TypeTable;
 use crate::report::{PublishedFigures, Report, Verdict, html, junit};
 use crate::run::live::{Live, Totals};
 use crate::run::settle::Merged;
+use crate::run::stored::PullTime;
 use crate::scenario::mix::{Class, Load};
-use crate::scenario::plan::{Plan, Reliable, Target};
+use crate::scenario::plan::{Plan, Reliable};
 use crate::scenario::schedule::Schedule;
+use crate::stop;
 
 /// The time from the order to start until the start, and an addition for each thousand devices of a worker: a
 /// worker first plans the moves of every device.
@@ -41,10 +45,21 @@ const ATTEMPTS_MAX: u32 = 15;
 /// Attempts at a reliable message through restarts of the node: about two minutes.
 const ATTEMPTS_MAX_RESTARTS: u32 = 80;
 
-/// Runs `plan` and reports on stdout and to the files of the plan.
+/// Time past the settling for everything after: last questions to the node, pulls of the store, the floor. A
+/// run ends within seconds + settle + 10 s, whatever the node does.
+const AFTER_SETTLE_NS: u64 = 10_000_000_000;
+/// Time within the above for judging and writing.
+const REPORT_NS: u64 = 1_000_000_000;
+/// Time before the end of the last questions from which a silent node is not asked again.
+const LAST_LOOK_NS: u64 = 2_000_000_000;
+/// Longest wait for the publishers' threads past the end. They give up after 4 s, so a later end is a mistake
+/// of this program.
+const PUBLISHERS_AGE_MAX_NS: u64 = 60_000_000_000;
+
+/// Runs `plan` and reports on stdout and to the files of the plan. Without a report the JSON file says why.
 pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
-    let report = measure(plan)?;
     let target = &plan.target;
+    let report = measure(plan).inspect_err(|error| write_reason(error, target.json.as_deref()))?;
     show(&report, target.json.as_deref())
         .and_then(|()| write_text(target.html.as_deref(), || html::page(&report).to_string()))
         .and_then(|()| write_text(target.junit.as_deref(), || junit::xml(&report)))
@@ -54,7 +69,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Verdict, RunError> {
 
 /// Runs `plan` without an output.
 pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
-    look_at_doors(plan).map_err(RunError::Target)?;
+    doors::look(plan).map_err(RunError::Target)?;
     let begun_ns = monotonic_ns();
     preflight::look(plan)?;
     let mut fleet = Fleet::start(plan)?;
@@ -69,14 +84,15 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Start { start_ns })?;
     fleet.await_started()?;
     let meter = Meter::begin(plan);
-    let server = ServerWatch::begin(plan.target.ops_door.clone(), start_ns);
+    let mut server = ServerWatch::begin(plan.target.ops_door.clone(), start_ns);
     let live = show_live(plan, start_ns, fleet.latest.clone(), server.lately.clone());
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
     let reliable = plan.reliable.as_ref().map(|reliable| spawn_reliable(plan, reliable, start_ns));
     let faults = Faults::begin(&plan.faults, start_ns);
     let are_answered = || publishing.iter().chain(&reliable).all(Publishing::is_finished);
-    let took_ms = await_end(plan, &fleet, start_ns, are_answered)?;
+    let ended = await_end(plan, &fleet, start_ns, are_answered)?;
+    let until_ns = ended.at_ns + plan.settle_ms * 1_000_000 + AFTER_SETTLE_NS - REPORT_NS;
     let outcomes = publishing.into_iter().map(|publishing| await_published(plan, publishing));
     let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
     let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
@@ -85,19 +101,23 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let grace_ms = plan.settle_ms;
     fleet.order_all(&Order::Finish { accepted, heads, grace_ms })?;
     let results = fleet.await_results(grace_ms)?;
+    server.hush();
     let spent = meter.and_then(|meter| meter.end(plan));
+    let silence = doors::silence(plan, until_ns.saturating_sub(LAST_LOOK_NS));
     // The lines leave the terminal before the report comes.
     drop(live);
     let server = server.end();
-    let faults = faults.end();
+    let faults = faults.end(until_ns);
     let workers_clock_error_ms = ratio(fleet.clock_error_ns()?, 1_000_000);
     let aside = Aside {
         workers: fleet.len(),
         workers_clock_error_ms,
         connect_ms,
         started_unix_ms,
-        took_ms,
+        ended,
         spent,
+        silence,
+        until_ns,
         server,
         faults,
     };
@@ -163,25 +183,46 @@ fn accepted(plan: &Plan, outcomes: &[Outcomes]) -> Vec<Vec<u64>> {
     accepted.collect()
 }
 
-/// Waits for the answers to all publishes and for the end of the run, and returns the milliseconds until the
-/// last answer. The loss of a worker ends the wait at once.
+/// The end of publishing.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    /// From the first publish to the last answer.
+    took_ms: u64,
+    /// The end of the plan, or of the run before.
+    at_ns: u64,
+    /// From the first publish to the signal that ended the run early.
+    stopped_after_ms: Option<u64>,
+}
+
+/// Waits for the answers to all publishes and for the end of the run. The loss of a worker ends the wait at
+/// once, and so does a signal.
 fn await_end(
     plan: &Plan,
     fleet: &Fleet,
     start_ns: u64,
     are_answered: impl Fn() -> bool,
-) -> Result<u64, RunError> {
+) -> Result<Ended, RunError> {
     // Devices come and go, and faults happen, until the end of the run: that end may be after the last
     // message.
-    let end_ns = start_ns + plan.seconds_milli * 1_000_000;
+    let mut end_ns = start_ns + plan.seconds_milli * 1_000_000;
     let mut took_ns = None;
+    let mut stopped_after_ms = None;
     loop {
         let now_ns = monotonic_ns();
         if took_ns.is_none() && are_answered() {
             took_ns = Some(now_ns.saturating_sub(start_ns));
         }
+        if now_ns < end_ns && stop::is_wanted() {
+            end_ns = now_ns;
+            stopped_after_ms = Some(now_ns.saturating_sub(start_ns) / 1_000_000);
+        }
         match took_ns {
-            Some(took_ns) if now_ns >= end_ns => return Ok(took_ns / 1_000_000),
+            Some(took_ns) if now_ns >= end_ns => {
+                return Ok(Ended { took_ms: took_ns / 1_000_000, at_ns: end_ns, stopped_after_ms });
+            }
+            None if now_ns > end_ns + PUBLISHERS_AGE_MAX_NS => {
+                return Err(RunError::Target("the publishers' threads do not end".into()));
+            }
             _ => fleet.stay_until(now_ns + LOOK_NS)?,
         }
     }
@@ -202,32 +243,15 @@ struct Aside {
     connect_ms: u64,
     /// The due time of the first publish.
     started_unix_ms: u64,
-    /// From the first publish to the last answer.
-    took_ms: u64,
+    ended: Ended,
     /// Processor time of the node, or the reason of its absence.
     spent: Result<Spent, String>,
+    /// The doors that did not answer after the run, in words.
+    silence: Option<String>,
+    /// End of the time for the report.
+    until_ns: u64,
     server: Vec<Sample>,
     faults: Vec<FaultDone>,
-}
-
-/// Checks by one request each that roomcast answers at the doors.
-fn look_at_doors(plan: &Plan) -> Result<(), String> {
-    let Target { ops_door, publisher_door, publisher_key, .. } = &plan.target;
-    let ready = match ops_door.ask("/readyz", None) {
-        Ok(200) => Ok(()),
-        // Starting or draining.
-        Ok(503) => Err("the node is not ready".to_owned()),
-        Ok(code) => Err(format!("/readyz answers {code}, not roomcast")),
-        Err(reason) => Err(reason),
-    };
-    ready.map_err(|reason| format!("operator door {ops_door}: {reason}"))?;
-    let rooms = match publisher_door.ask("/v1/rooms?limit=1", publisher_key.as_deref()) {
-        Ok(200) => Ok(()),
-        Ok(401 | 403) => Err("wants another --publisher-key".to_owned()),
-        Ok(code) => Err(format!("/v1/rooms answers {code}, not roomcast")),
-        Err(reason) => Err(reason),
-    };
-    rooms.map_err(|reason| format!("publisher door {publisher_door}: {reason}"))
 }
 
 /// Merges the results of the workers and judges them against the publishes.
@@ -241,24 +265,39 @@ fn settle(
     let mut merged = Merged::of(results);
     let accounts = merged.check_rooms(outcomes, plan);
     merged.check_readable(plan);
+    if let Some(silence) = &aside.silence {
+        let said = silence_words(silence, outcomes.iter().chain(reliable));
+        merged.violations.add(Kind::NodeSilent, 1, || said);
+    }
+    let Ended { took_ms, stopped_after_ms, .. } = aside.ended;
     let first_to_last = merged.first_to_last(plan);
     let mut generator = merged.generator;
     let publishers = outcomes.iter().chain(reliable).map(|outcomes| outcomes.busy);
     generator.busiest_publisher = publishers.fold(0.0, f64::max);
     let lateness = lateness(outcomes, reliable);
-    let reliable = reliable.and_then(|reliable| merged.check_streams(reliable, plan, aside.took_ms));
-    let cpu = CpuFigures::of(aside.spent, &merged.seen, plan);
+    let mut pull_time = PullTime { deadline_ns: aside.until_ns, silence: aside.silence };
+    let reliable =
+        reliable.and_then(|reliable| merged.check_streams(reliable, plan, took_ms, &mut pull_time));
+    let cpu = CpuFigures::of(aside.spent, &merged.seen, plan, pull_time.deadline_ns);
     let types =
         TypeTable::of(plan, outcomes, &merged.types, &merged.readings, &accounts, &first_to_last.types);
     let Merged { seen, violations, joins, moves, .. } = merged;
     let mut server = aside.server;
     let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();
     enter_deliveries(&mut server, &moments);
-    let published = PublishedFigures::of(outcomes, aside.took_ms);
+    let published = PublishedFigures::of(outcomes, took_ms);
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
     let limited = generator.limit(lateness.p99_ms);
-    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref());
+    let verdict = match Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref()) {
+        Verdict::Violations => Verdict::Violations,
+        // Whatever else the part says, the whole was not measured.
+        _ if stopped_after_ms.is_some() => Verdict::Partial,
+        verdict => verdict,
+    };
+    let seconds = ratio(plan.seconds_milli, 1_000);
+    let stopped_after = stopped_after_ms.map(|after_ms| ratio(after_ms, 1_000));
     Report {
+        partial: stopped_after.map(|after| format!("stopped by a signal after {after:.1} of {seconds} s")),
         devices: plan.devices,
         rooms: plan.rooms,
         workers: aside.workers,
@@ -267,7 +306,7 @@ fn settle(
         payload_bytes: plan.payload_bytes,
         messages_per_request: plan.messages_per_request,
         rate_per_s: ratio(plan.loads.iter().map(|load| load.schedule.rate_milli).sum(), 1_000),
-        seconds: ratio(plan.seconds_milli, 1_000),
+        seconds: stopped_after.unwrap_or(seconds),
         started_unix_ms: aside.started_unix_ms,
         connect_ms: aside.connect_ms,
         published,
@@ -297,6 +336,19 @@ fn settle(
         violations,
     }
     .held_to(&plan.thresholds)
+}
+
+/// The doors without an answer, and the time since which no publish was answered.
+fn silence_words<'a>(silence: &str, outcomes: impl Iterator<Item = &'a Outcomes> + Clone) -> String {
+    let start_ns = outcomes.clone().map(|outcomes| outcomes.published.schedule.start_ns).min();
+    match outcomes.map(|outcomes| outcomes.answered_ns).max() {
+        None => silence.to_owned(),
+        Some(0) => format!("{silence}; no publish was ever answered"),
+        Some(answered_ns) => {
+            let after = ratio(answered_ns.saturating_sub(start_ns.unwrap_or(0)) / 1_000_000, 1_000);
+            format!("{silence}; the last answer to a publish came {after:.1} s after the start")
+        }
+    }
 }
 
 /// The lateness of all messages, reliable messages included.

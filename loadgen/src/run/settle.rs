@@ -10,13 +10,13 @@ use crate::figures::latency::Latency;
 use crate::fleet::words::WorkerResult;
 use crate::ledger::{
     Account, ApplyTimes, Case, Kind, RoomSeen, StreamSeen, Tally, Violations, add_fields, check,
-    check_counter, check_one_life, check_stored, check_stream,
+    check_counter, check_one_life, check_stored, check_stream, slow_apply_age_max_ns,
 };
 use crate::publish::publisher::Outcomes;
 use crate::report::ReliableFigures;
 use crate::report::generator::GeneratorFigures;
 use crate::report::last_device::FirstToLastTable;
-use crate::run::stored;
+use crate::run::stored::{self, PullTime};
 use crate::scenario::plan::Plan;
 
 /// The results of all workers.
@@ -146,18 +146,21 @@ impl Merged {
         outcomes: &Outcomes,
         plan: &Plan,
         took_ms: u64,
+        pull_time: &mut PullTime,
     ) -> Option<ReliableFigures> {
         let published = &outcomes.published;
         let mut original = Original::of(plan)?;
         original.reliable.schedule.start_ns = published.schedule.start_ns;
         let timed_from_ns = published.schedule.start_ns + plan.warm_up_ms * 1_000_000;
-        let mut times = ApplyTimes::since(timed_from_ns);
+        let mut times =
+            ApplyTimes::since(timed_from_ns, slow_apply_age_max_ns(plan.awkward.slow_bytes_per_s));
         let ttl_ns = original.ttl_ns();
         let mut unread = false;
         // A room without a reliable message has no stream to pull.
         for room in (0..plan.rooms).filter(|room| published.schedule.messages_of(*room) > 0) {
-            // Each room without an answer costs ten seconds, and one room is proof enough.
-            let pulled = (!unread).then(|| stored::pull(&plan.target, room, &original, &mut self.violations));
+            // A room without an answer uses up the time of all, and one room is proof enough.
+            let pulled = (!unread)
+                .then(|| stored::pull(&plan.target, room, &original, pull_time, &mut self.violations));
             if let Some(Err(reason)) = &pulled {
                 unread = true;
                 self.violations.add(Kind::I1NotStored, 1, || {

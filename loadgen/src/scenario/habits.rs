@@ -16,7 +16,7 @@ pub(crate) const STALL_EVERY_NS: Range<u64> = 1_000_000_000..60_000_000_000;
 pub(crate) const HOP_EVERY_NS: Range<u64> = 2_000_000_000..20_000_000_000;
 /// Time to a device's death, from the first publish or from a death that found the device away.
 pub(crate) const DEATH_NS: Range<u64> = 500_000_000..12_000_000_000;
-/// Interval between a slow device's small reads.
+/// Interval between a slow device's small reads. A late read brings as much more, so the rate is kept.
 pub(crate) const SIP_EVERY_NS: u64 = 100_000_000;
 pub(crate) const AWAY_NS: Range<u64> = 50_000_000..1_000_000_000;
 /// Wait before the next try to reach a node that was gone.
@@ -83,9 +83,9 @@ impl Awkward {
         }
     }
 
-    /// Bytes of one read of a slow device, at least 1.
-    pub(crate) fn sip_bytes(&self) -> usize {
-        let bytes = u64::from(self.slow_bytes_per_s) * SIP_EVERY_NS / 1_000_000_000;
+    /// Bytes of a slow device's read after `since_ns`, at least 1 and at most those of a second.
+    pub(crate) fn sip_bytes(&self, since_ns: u64) -> usize {
+        let bytes = u64::from(self.slow_bytes_per_s) * since_ns.min(1_000_000_000) / 1_000_000_000;
         usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
     }
 
@@ -157,6 +157,6 @@ mod tests {
         let habits = all.habits(1, 1);
         assert!(habits.hops && habits.is_slow && habits.dies && habits.stalls);
         assert_eq!(habits.of_a_witness(), DeviceHabits { drops_acks: true, ..DeviceHabits::default() });
-        assert_eq!(Awkward { slow_bytes_per_s: 2_000, ..all }.sip_bytes(), 200);
+        assert_eq!(Awkward { slow_bytes_per_s: 2_000, ..all }.sip_bytes(SIP_EVERY_NS), 200);
     }
 }

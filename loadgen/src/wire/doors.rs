@@ -1,17 +1,20 @@
 //! The doors of the node under load: their addresses, and plain HTTP questions.
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::monotonic_ns;
 use crate::wire::http::{authorization, read_head};
 
-/// Longest wait for an answer outside the run.
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
+/// Longest time of a question at a door before and during the run, from the connect to the last byte.
+pub(crate) const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
+/// The same after the run: a node without load answers in milliseconds, and the report waits.
+pub(crate) const ANSWER_AGE_MAX_AFTER: Duration = Duration::from_secs(2);
 /// Largest answer read.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -39,9 +42,9 @@ impl Door {
     /// Asks for `path` and gives the status code of the answer.
     ///
     /// # Errors
-    /// A sentence, when no HTTP answer came.
-    pub(crate) fn ask(&self, path: &str, bearer: Option<&str>) -> Result<u16, String> {
-        self.exchange(path, bearer, |received| {
+    /// A sentence, when no HTTP answer came within `age_max`.
+    pub(crate) fn ask(&self, path: &str, bearer: Option<&str>, age_max: Duration) -> Result<u16, String> {
+        self.exchange(path, bearer, age_max, |received| {
             Ok(read_head(received, ANSWER_BYTES_MAX)?.map(|head| head.code))
         })
     }
@@ -51,7 +54,11 @@ impl Door {
     /// # Errors
     /// A sentence, when no answer with a body came.
     pub(crate) fn read(&self, path: &str) -> Result<String, String> {
-        self.exchange(path, None, |received| {
+        self.read_within(path, ANSWER_AGE_MAX)
+    }
+
+    fn read_within(&self, path: &str, age_max: Duration) -> Result<String, String> {
+        self.exchange(path, None, age_max, |received| {
             let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
             let body = head.body(received, ANSWER_BYTES_MAX)?;
             Ok(body.map(|body| String::from_utf8_lossy(body).into_owned()))
@@ -61,9 +68,14 @@ impl Door {
     /// The values of metrics without labels at the operator door; `None` for a metric absent there.
     ///
     /// # Errors
-    /// A sentence, when no answer came.
-    pub(crate) fn metrics<const N: usize>(&self, names: [&str; N]) -> Result<[Option<u64>; N], String> {
-        let metrics = self.read("/metrics").map_err(|reason| format!("operator door {self}: {reason}"))?;
+    /// A sentence, when no answer came within `age_max`.
+    pub(crate) fn metrics<const N: usize>(
+        &self,
+        names: [&str; N],
+        age_max: Duration,
+    ) -> Result<[Option<u64>; N], String> {
+        let metrics = self.read_within("/metrics", age_max);
+        let metrics = metrics.map_err(|reason| format!("operator door {self}: {reason}"))?;
         let value = |name: &str| {
             let mut lines = metrics.lines();
             lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
@@ -71,26 +83,35 @@ impl Door {
         Ok(names.map(value))
     }
 
-    /// Sends one request and reads until `take` finds the wanted part of the answer.
+    /// Sends one request and reads until `take` finds the wanted part of the answer, for `age_max` in all.
     ///
     /// # Errors
-    /// A sentence, when no HTTP answer came.
+    /// A sentence, when no HTTP answer came in time.
     pub(crate) fn exchange<T>(
         &self,
         path: &str,
         bearer: Option<&str>,
+        age_max: Duration,
         take: impl Fn(&[u8]) -> Result<Option<T>, String>,
     ) -> Result<T, String> {
-        let said = |error: std::io::Error| error.to_string();
-        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_AGE_MAX).map_err(said)?;
-        // A door that accepts and stays silent must not hold up the run's start.
-        stream.set_read_timeout(Some(ANSWER_AGE_MAX)).map_err(said)?;
-        stream.set_write_timeout(Some(ANSWER_AGE_MAX)).map_err(said)?;
+        // The kernel says "resource temporarily unavailable" for a time that is over.
+        let no_answer = || format!("no answer in {} s", age_max.as_secs_f64());
+        let said = |error: std::io::Error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => no_answer(),
+            _ => error.to_string(),
+        };
+        let deadline_ns = monotonic_ns() + u64::try_from(age_max.as_nanos()).unwrap_or(u64::MAX / 2);
+        let mut stream = TcpStream::connect_timeout(&self.address, age_max).map_err(said)?;
+        stream.set_write_timeout(Some(age_max)).map_err(said)?;
         stream.write_all(self.request(path, bearer).as_bytes()).map_err(said)?;
         let mut answer = Vec::new();
         let mut chunk = [0; 16 * 1024];
         // `take` refuses an answer past its limit.
         loop {
+            // The limit is for the whole answer: a door that sends a byte now and then holds up nobody.
+            let left_ns = deadline_ns.checked_sub(monotonic_ns()).filter(|left_ns| *left_ns > 0);
+            let left = Duration::from_nanos(left_ns.ok_or_else(no_answer)?);
+            stream.set_read_timeout(Some(left)).map_err(said)?;
             let read = stream.read(&mut chunk).map_err(said)?;
             answer.extend_from_slice(&chunk[..read]);
             if let Some(taken) = take(&answer)? {
@@ -128,7 +149,28 @@ impl FromStr for Door {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
+
+    #[test]
+    fn a_door_that_accepts_and_does_not_answer_is_named_in_words_after_its_limit() {
+        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mute: Door = format!("http://{}", door.local_addr().unwrap()).parse().unwrap();
+        let age_max = Duration::from_millis(50);
+        assert_eq!(mute.ask("/readyz", None, age_max), Err("no answer in 0.05 s".to_owned()));
+        // A byte now and then is no answer either: the limit is for the whole.
+        let dripping = std::thread::spawn(move || {
+            let (_first, _) = door.accept().unwrap();
+            let (mut stream, _) = door.accept().unwrap();
+            while stream.write_all(b"H").is_ok() {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        let take = |_: &[u8]| Ok(None::<()>);
+        assert_eq!(mute.exchange("/", None, age_max, take), Err("no answer in 0.05 s".to_owned()));
+        dripping.join().unwrap();
+    }
 
     #[test]
     fn a_door_is_a_scheme_a_host_and_a_port() {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use roomcast_core::proto;
 pub(crate) use roomcast_core::proto::server_frame::Frame as ServerFrame;
-pub(crate) use roomcast_core::proto::{Batch, Message, Welcome};
+pub(crate) use roomcast_core::proto::{Batch, History, Message, Welcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -293,6 +293,12 @@ impl JsonFrame<'_> {
                 skipped: self.skipped,
                 merged: self.merged,
             }),
+            "history" => ServerFrame::History(History {
+                room: self.required(self.room.clone(), "room")?,
+                run: self.required(self.run.clone(), "run")?,
+                seq: self.required(self.seq, "seq")?,
+                history: self.history,
+            }),
             "pong" => ServerFrame::Pong(proto::Pong {}),
             "joined" => ServerFrame::Joined(proto::Joined::default()),
             "left" => ServerFrame::Left(proto::Left::default()),
@@ -344,6 +350,10 @@ fn decode_proto(payload: &[u8]) -> Result<ServerFrame, String> {
     let lists = match &mut frame {
         ServerFrame::Welcome(welcome) => [&mut welcome.history, &mut welcome.latest, &mut welcome.reliable],
         ServerFrame::Batch(batch) => [&mut batch.messages, &mut batch.latest, &mut batch.carried],
+        ServerFrame::History(piece) => {
+            piece.history.iter_mut().for_each(|message| message.count = message.count.max(1));
+            return Ok(frame);
+        }
         _ => return Ok(frame),
     };
     // An absent count means 1, and the schema's type reads absent as 0.

@@ -27,6 +27,9 @@ pub(crate) enum Misdeed {
     RefuseAndDeliver,
     /// One publish: 500, and its message is delivered.
     FailOne,
+    /// After 30 plain messages no door answers any more, and each goes on accepting. Devices still get what was
+    /// taken before.
+    Hang,
     /// A viewer door that answers upgrades with 404.
     NotRoomcast,
     /// None. Chat is sampled to one message a flush, and each batch says the number of shed messages.

@@ -41,6 +41,8 @@ const PAGE_MESSAGES: u64 = 4;
 struct State {
     rooms: BTreeMap<String, Room>,
     failed_once: bool,
+    /// Plain messages taken.
+    taken: usize,
     restarted: bool,
     /// Acknowledgements as they came: room, epoch and offset.
     acks: Vec<(String, String, u64)>,
@@ -80,7 +82,8 @@ impl FakeNode {
         accept(viewer, move |stream| view(stream, &for_viewers, misdeed));
         accept(publisher, move |stream| take_publishes(stream, &for_publishers, misdeed));
         let asked = AtomicU64::new(0);
-        accept(ops, move |stream| answer_operators(stream, &asked, misdeed));
+        let for_operators = Arc::clone(&state);
+        accept(ops, move |stream| answer_operators(stream, &for_operators, &asked, misdeed));
         std::thread::spawn(move || {
             while stopped.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
                 state.lock().rooms.iter_mut().for_each(|(name, room)| room.flush(name, misdeed));
@@ -155,6 +158,7 @@ fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed) {
             return;
         }
     }
+    hang(state, misdeed);
     let head = String::from_utf8_lossy(&head).into_owned();
     let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let name = target.split(['/', '?']).nth(3).unwrap_or_default().to_owned();
@@ -259,10 +263,18 @@ fn response(code: u16, body: &str) -> String {
     format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
+/// Holds up its thread for ever once the node hangs.
+fn hang(state: &Mutex<State>, misdeed: Misdeed) {
+    while misdeed == Misdeed::Hang && state.lock().taken >= 30 {
+        std::thread::park();
+    }
+}
+
 /// Answers every question: `{}`, or by the misdeed the only metric.
-fn answer_operators(stream: TcpStream, asked: &AtomicU64, misdeed: Misdeed) {
+fn answer_operators(stream: TcpStream, state: &Mutex<State>, asked: &AtomicU64, misdeed: Misdeed) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader) {
+        hang(state, misdeed);
         let body = if misdeed == Misdeed::SayProcessorTime {
             let used =
                 PROCESSOR_US * asked.fetch_add(u64::from(request.path == "/metrics"), Ordering::Relaxed);
@@ -282,12 +294,14 @@ fn take_publishes(stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed
     let mut reader = BufReader::new(stream);
     let mut taken = 0;
     while let Some(request) = read_request(&mut reader) {
+        hang(state, misdeed);
         let mut messages =
             if request.is_post { Message::all_of(&request.body, request.is_proto) } else { Vec::new() };
         let answered = if messages.first().is_some_and(|message| !message.id.is_empty()) {
             take_reliable(&mut state.lock(), request.room(), messages.remove(0), misdeed)
         } else {
             taken += messages.len();
+            state.lock().taken += messages.len();
             let answer = answer(misdeed, messages.len(), taken);
             let takes_none = matches!(misdeed, Misdeed::RefuseAll | Misdeed::FailAll | Misdeed::DuplicateAll);
             // A question of the coordinator names no room, so no room comes of it.

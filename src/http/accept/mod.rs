@@ -2,37 +2,45 @@
 //! with them.
 //!
 //! `places` says which connection gives way at a full door. `paced` puts a deadline on each step of a
-//! connection. The meaning of a request is the door's business: this module must not know a route.
+//! connection. `misread` words the refusals of bytes that are no request. The meaning of a request is the
+//! door's business: this module must not know a route.
 
+mod misread;
 pub(super) mod paced;
-mod places;
+pub(crate) mod places;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
+use hyper::http::Extensions;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use crate::auth::{PROXY_HEAD_BYTES, Proxies, proxy_rest_bytes, proxy_source};
+use crate::clock;
 use crate::metrics::{DoorName, Dropped, Metrics};
-use crate::seat::{Seat, Seats};
+use crate::seat::{Address, Seat, Seats};
 use roomcast_core::limits::{
-    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HEAD_BYTES_MAX,
+    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HANDSHAKE_AGE_MAX,
+    HEAD_BYTES_MAX, PROXY_BYTES_MAX,
 };
 
 use super::problem::Problem;
-use paced::PacedStream;
+use paced::{PacedStream, Pulse};
 use places::{Place, Places};
 
 /// One request at a door, with its body still unread.
@@ -87,12 +95,26 @@ impl Descriptors {
     }
 }
 
+/// The peer of a request, as the door's loop knows it.
+pub(super) fn visitor(extensions: &Extensions) -> Option<&Visitor> {
+    extensions.get()
+}
+
 /// The shared parts of all doors' loops.
 #[derive(Debug, Clone)]
 pub(crate) struct Doorway {
     pub(crate) metrics: Metrics,
     pub(crate) descriptors: Descriptors,
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) stop: Stop,
+}
+
+/// The peer of a request, as an extension of the request.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor {
+    /// The address that the peer's shares count for. `None`: a trusted proxy has not named one.
+    pub(super) address: Option<Address>,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 /// Turns true when the doors must stop. Every loop of the doors ends then.
@@ -107,10 +129,10 @@ pub(crate) async fn stopped(stop: &mut Stop) {
 /// Accepts connections until the doors stop. A failed accept (no descriptors, for example) pauses this door
 /// alone.
 pub(crate) async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway: Doorway) {
-    let Doorway { metrics, descriptors, mut stop } = doorway;
+    let Doorway { metrics, descriptors, proxies, mut stop } = doorway;
     // Declared after `stop`, so dropped before it: once the last receiver is gone, the port is free.
     let listener = listener;
-    let mut places = Places::new(D::CONNECTIONS_MAX);
+    let places = Places::new(D::CONNECTIONS_MAX);
     let protocol = Arc::new(protocol());
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
@@ -120,7 +142,7 @@ pub(crate) async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSE_MIN;
                 // Closed at once: a connection that waited here would hold a descriptor that nobody can
                 // spare.
@@ -128,22 +150,36 @@ pub(crate) async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway
                     metrics.dropped(D::NAME, Dropped::Full);
                     continue;
                 };
+                let peer = peer.ip();
+                let pulse = Arc::new(Pulse::new(clock::now().instant));
+                // All devices behind a proxy would look like one crowd.
+                let address = (!proxies.trust(peer)).then(|| Address::of(peer));
                 // Further connections wait in the kernel's queue, where they cost no descriptor.
                 let place = tokio::select! {
                     biased;
                     () = stopped(&mut stop) => return,
-                    place = places.take() => place,
+                    place = places.take(address, Arc::clone(&pulse)) => place,
                 };
-                let visit =
-                    Visit { place, _descriptor: descriptor, metrics: metrics.clone(), stop: stop.clone() };
+                let Some(place) = place else {
+                    metrics.dropped(D::NAME, Dropped::Full);
+                    continue;
+                };
+                let visit = Visit {
+                    peer,
+                    pulse,
+                    place,
+                    _descriptor: descriptor,
+                    metrics: metrics.clone(),
+                    proxies: Arc::clone(&proxies),
+                    stop: stop.clone(),
+                };
                 tokio::spawn(visit.serve(stream, Arc::clone(&door), Arc::clone(&protocol)));
             }
             Err(error) if is_of_one_connection(&error) => {
                 debug!(door = D::NAME.name(), %error, "a connection was gone before it was accepted");
             }
             Err(error) => {
-                metrics.accept_failed(D::NAME);
-                warn!(door = D::NAME.name(), %error, ?pause, "cannot accept connections; the door pauses");
+                metrics.accept_failed(D::NAME, &error);
                 // Without a pause this loop would spin: the connection stays at the head of the kernel's
                 // queue.
                 tokio::time::sleep(pause).await;
@@ -182,32 +218,59 @@ fn protocol() -> http1::Builder {
 
 /// One connection at a door.
 struct Visit {
+    /// The other end of the socket: the device, or a proxy.
+    peer: IpAddr,
+    pulse: Arc<Pulse>,
     /// Given back, like the descriptor, when the connection ends or becomes a device.
     place: Place,
     _descriptor: Seat,
     metrics: Metrics,
+    proxies: Arc<Proxies>,
     stop: Stop,
 }
 
 impl Visit {
-    async fn serve<D: Door>(self, stream: TcpStream, door: Arc<D>, protocol: Arc<http1::Builder>) {
-        let Self { place, _descriptor, metrics, mut stop } = self;
+    async fn serve<D: Door>(self, mut stream: TcpStream, door: Arc<D>, protocol: Arc<http1::Builder>) {
+        let Self { peer, pulse, place, _descriptor, metrics, proxies, mut stop } = self;
         // Nagle's algorithm would hold the small write of an answer back for up to 40 ms. A socket that
         // refuses the option is closed by its peer already.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let pulse = Arc::clone(&place.pulse);
+        let mut source = peer;
+        if proxies.trust(peer) {
+            let named = tokio::select! {
+                biased;
+                // Boxed: few connections come through a proxy, and all of them carry this future.
+                named = Box::pin(timeout(HANDSHAKE_AGE_MAX, proxy_header(&mut stream))) => named,
+                () = pulse.gives_way() => return metrics.dropped(D::NAME, Dropped::Full),
+                () = stopped(&mut stop) => return,
+            };
+            match named {
+                Ok(Ok(named)) => source = named.unwrap_or(peer),
+                Ok(Err(error)) => {
+                    return debug!(door = D::NAME.name(), %error, "a proxy's header is broken");
+                }
+                Err(_) => return metrics.dropped(D::NAME, Dropped::Late),
+            }
+            if !proxies.trust(source) {
+                place.name(Address::of(source));
+            }
+        }
         let io = PacedStream::new(stream, D::IDLE_AGE_MAX.unwrap_or_default(), Arc::clone(&pulse));
-        let answers = service_fn(|request| {
+        let answers = service_fn(|mut request: Request| {
             pulse.request_began();
+            let address = address(&proxies, source, request.headers());
+            request.extensions_mut().insert(Visitor { address, pulse: Arc::clone(&pulse) });
+            let has_body = !request.body().is_end_stream();
             let door = &door;
             let pulse = &pulse;
             let metrics = &metrics;
             async move {
                 // Boxed: an idle connection's future would otherwise carry two kilobytes of the last request.
                 let mut answer = Box::pin(door.answer(request)).await.unwrap_or_else(Problem::into_answer);
-                pulse.request_answered();
+                let is_refused = answer.status().is_client_error() || answer.status().is_server_error();
+                pulse.request_answered(has_body && is_refused);
                 if is_last::<D>(answer.status()) {
                     answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -241,6 +304,98 @@ impl Visit {
             // hyper's error says what failed on the connection. It never quotes the request, which may hold a
             // key.
             debug!(door = D::NAME.name(), %error, "a connection ended early");
+        }
+    }
+}
+
+/// The address that a request's shares count for. `None`: a trusted proxy has not named one.
+fn address(proxies: &Proxies, source: IpAddr, headers: &HeaderMap) -> Option<Address> {
+    if !proxies.trust(source) {
+        return Some(Address::of(source));
+    }
+    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    proxies.forwarded(lines).map(Address::of)
+}
+
+/// Reads the header of the PROXY protocol, if the connection begins with one. Returns the address in the
+/// header. Nothing else is taken from the socket.
+async fn proxy_header(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+    let mut first = [0];
+    // No request begins with a carriage return, so one byte tells a header from a request.
+    if stream.peek(&mut first).await? == 0 || first != *b"\r" {
+        return Ok(None);
+    }
+    let mut head = [0; PROXY_HEAD_BYTES];
+    stream.read_exact(&mut head).await?;
+    let rest_bytes = proxy_rest_bytes(&head).filter(|rest_bytes| *rest_bytes <= PROXY_BYTES_MAX);
+    let mut rest = vec![0; rest_bytes.ok_or(io::ErrorKind::InvalidData)?];
+    stream.read_exact(&mut rest).await?;
+    proxy_source(&head, &rest).map_err(|()| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// Longest wait for an end, on a machine with much other work.
+    const ENDS_WITHIN: Duration = Duration::from_secs(20);
+
+    /// Answers after a wait, so that hyper asks for more bytes while the door has its turn.
+    #[derive(Debug)]
+    struct Thoughtful;
+
+    impl Door for Thoughtful {
+        const NAME: DoorName = DoorName::Publisher;
+        const CONNECTIONS_MAX: usize = 64;
+        const IDLE_AGE_MAX: Option<Duration> = Some(Duration::from_millis(300));
+        const DESCRIPTORS_LEFT: u64 = 0;
+
+        async fn answer(&self, request: Request) -> Result<Answer, Problem> {
+            let turns = request.uri().path().len();
+            for _ in 1..turns {
+                yield_now().await;
+            }
+            Ok(Answer::default())
+        }
+    }
+
+    fn doorway() -> (Doorway, watch::Sender<bool>) {
+        let (sender, stop) = watch::channel(false);
+        let descriptors = Descriptors::new(Seats::new(64), 64);
+        let metrics = Metrics::new(1).unwrap();
+        (Doorway { metrics, descriptors, proxies: Arc::default(), stop }, sender)
+    }
+
+    /// Silence ended in 7 of 10 cases: hyper slept without a timer if it had asked for bytes too early.
+    #[tokio::test]
+    async fn silence_after_an_answer_has_an_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (doorway, _stop) = doorway();
+        tokio::spawn(accept(listener, Arc::new(Thoughtful), doorway));
+        let mut idle = tokio::task::JoinSet::new();
+        for turns in 0..10 {
+            for requests in 1..4 {
+                idle.spawn(async move {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    let request = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(turns));
+                    for _ in 0..requests {
+                        stream.write_all(request.as_bytes()).await.unwrap();
+                        let mut answer = Vec::new();
+                        while !answer.ends_with(b"\r\n\r\n") {
+                            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "an answer");
+                        }
+                    }
+                    let end = timeout(ENDS_WITHIN, stream.read(&mut [0; 1])).await;
+                    assert!(end.is_ok(), "{requests} requests, each answered after {turns} turns: no end");
+                });
+            }
+        }
+        while let Some(ended) = idle.join_next().await {
+            ended.unwrap();
         }
     }
 }

@@ -1,7 +1,17 @@
-//! A door's places for connections. At a full door, the longest silent connection gives way to a
-//! newcomer.
+//! Places that connections share by address: those of a door, and those of its pages.
 //!
-//! This file knows the time of a connection's last answer. The content of requests must stay unknown here.
+//! Everybody gets a place while one is free: carriers put thousands of phones behind one address. At full
+//! places, the address that holds most gives way first, by its longest silent connection. A half-open
+//! connection of that address has [`HALF_OPEN_GRACE`]. All other connections have [`FULL_DOOR_GRACE`] to stir.
+//! A connection that is asked to go looks at its socket first, and stays if its request is there.
+//!
+//! Example: a flood of silent connections from one address takes all 1 024 places. A device of another
+//! address comes: the flood holds 1 024 places, the device's address would hold one. So the flood's oldest
+//! connection closes. A flood of 2 000 connections a second has its oldest half a second ago, and the device
+//! does not wait.
+//!
+//! This file knows the address of a connection, and the moment since which the door waits for the peer. The
+//! content of requests must stay unknown here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,121 +22,357 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::clock;
-use roomcast_core::limits::FULL_DOOR_GRACE;
+use crate::seat::Address;
+use roomcast_core::limits::{FULL_DOOR_GRACE, HALF_OPEN_GRACE};
 
 use super::paced::Pulse;
 
-/// Key of a place -> the connection in the place. Keys rise in the order of arrival.
-type Holders = Arc<Mutex<BTreeMap<u64, Arc<Pulse>>>>;
+/// Time after which another connection is asked, if the one that was asked stays.
+const ASKED_WAIT: Duration = Duration::from_millis(10);
 
-/// The places of one door.
-#[derive(Debug)]
-pub(super) struct Places {
+/// The places of a door, or of its pages. A clone shares the same places.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
     free: Arc<Semaphore>,
-    holders: Holders,
+    holders: Arc<Mutex<Holders>>,
+}
+
+/// One connection's place. Dropping the place gives it back.
+#[derive(Debug)]
+pub(in crate::http) struct Place {
+    key: u64,
+    holders: Arc<Mutex<Holders>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Default)]
+struct Holders {
+    /// Key of a place -> the connection in the place. Keys rise in the order of arrival.
+    all: BTreeMap<u64, Holder>,
+    /// Address -> its places. Invariant: the count over `all`, without entries of 0.
+    by_address: BTreeMap<Address, usize>,
     /// Places taken so far, which is the key of the last one.
     taken: u64,
 }
 
-/// One connection's place at a door. Dropping the place gives it back.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) pulse: Arc<Pulse>,
-    key: u64,
-    holders: Holders,
-    _permit: OwnedSemaphorePermit,
+struct Holder {
+    /// `None`: a trusted proxy has not named the address yet. Such places count for nobody.
+    address: Option<Address>,
+    pulse: Arc<Pulse>,
+}
+
+/// Result of a search for a connection that gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Yielding {
+    /// A connection was asked to go.
+    Asked,
+    /// Nobody has to go before this time is over.
+    Later(Duration),
+    /// The newcomer's own address holds most, and none of its connections has to go before this time is over.
+    HoldsMost(Duration),
 }
 
 impl Places {
     /// `places_max` places, all free.
-    pub(super) fn new(places_max: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(places_max)), holders: Holders::default(), taken: 0 }
+    pub(crate) fn new(places_max: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(places_max)), holders: Arc::default() }
     }
 
-    /// Waits for a place. At a full door, the longest silent connection gives way, after at
-    /// least [`FULL_DOOR_GRACE`] of silence. So silent connections can't keep out a connection with a
-    /// request.
+    /// Waits for a place for a connection from `address`. `None`: the address holds most places, all of them
+    /// in use, and others stand in line behind the connection.
     ///
     /// Cancel safe: nothing is taken before the return.
-    pub(super) async fn take(&mut self) -> Place {
+    pub(super) async fn take(&self, address: Option<Address>, pulse: Arc<Pulse>) -> Option<Place> {
         let permit = loop {
             // The usual case, without a look at the holders and without a timer.
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
                 break permit;
             }
-            let wait = self.ask_to_give_way(clock::now().instant);
+            let wait = match self.look(address, clock::now().instant) {
+                Yielding::Later(wait) => wait,
+                // An accept loop takes one connection after the other, so a wait here is everybody's wait.
+                Yielding::HoldsMost(wait) if wait > HALF_OPEN_GRACE && self.has_rivals() => return None,
+                Yielding::HoldsMost(wait) => wait,
+                Yielding::Asked => ASKED_WAIT,
+            };
             if let Ok(Ok(permit)) = timeout(wait, Arc::clone(&self.free).acquire_owned()).await {
                 break permit;
             }
         };
-        self.taken += 1;
-        let pulse = Arc::new(Pulse::new(clock::now().instant));
-        let mut holders = self.holders.lock();
-        holders.insert(self.taken, Arc::clone(&pulse));
-        Place { pulse, key: self.taken, holders: Arc::clone(&self.holders), _permit: permit }
+        Some(self.settle(address, pulse, permit))
     }
 
-    /// Asks the longest silent connection to give way, if its grace is over. Returns the time until the next
-    /// look.
-    fn ask_to_give_way(&self, now: Instant) -> Duration {
-        let holders = self.holders.lock();
-        let silent = holders.values().filter_map(|pulse| Some((pulse.silent_since()?, pulse)));
-        // Every connection is being answered: the door is busy, not held up, and each answer frees a
-        // candidate.
-        let Some((since, longest)) = silent.min_by_key(|(since, _)| *since) else { return FULL_DOOR_GRACE };
-        let left = FULL_DOOR_GRACE.saturating_sub(now.saturating_duration_since(since));
-        if left.is_zero() {
-            longest.asked.notify_one();
-            return FULL_DOOR_GRACE;
+    /// Waits for a place for at most `patience`. `None` at once if the newcomer's own address holds most
+    /// places and none of them is held up: a further wait of such an address would only take turns from others.
+    ///
+    /// Cancel safe: nothing is taken before the return.
+    pub(in crate::http) async fn take_within(
+        &self,
+        address: Option<Address>,
+        pulse: Arc<Pulse>,
+        patience: Duration,
+    ) -> Option<Place> {
+        let deadline = clock::now().instant + patience;
+        let permit = loop {
+            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+                break permit;
+            }
+            let now = clock::now().instant;
+            let wait = match self.look(address, now) {
+                Yielding::HoldsMost(_) => return None,
+                Yielding::Later(wait) => wait,
+                Yielding::Asked => ASKED_WAIT,
+            };
+            let left = deadline.saturating_duration_since(now);
+            if left.is_zero() {
+                return None;
+            }
+            if let Ok(Ok(permit)) = timeout(wait.min(left), Arc::clone(&self.free).acquire_owned()).await {
+                break permit;
+            }
+        };
+        Some(self.settle(address, pulse, permit))
+    }
+
+    fn settle(&self, address: Option<Address>, pulse: Arc<Pulse>, permit: OwnedSemaphorePermit) -> Place {
+        let mut holders = self.holders.lock();
+        holders.taken += 1;
+        let key = holders.taken;
+        holders.all.insert(key, Holder { address, pulse });
+        holders.count(address);
+        Place { key, holders: Arc::clone(&self.holders), _permit: permit }
+    }
+
+    fn has_rivals(&self) -> bool {
+        self.holders.lock().by_address.len() > 1
+    }
+
+    /// Looks for a connection that gives way to a newcomer from `address`, and asks that connection to go.
+    fn look(&self, address: Option<Address>, now: Instant) -> Yielding {
+        self.holders.lock().look(address, now)
+    }
+}
+
+impl Place {
+    /// Notes the address that a trusted proxy has named.
+    pub(super) fn name(&self, address: Address) {
+        let mut holders = self.holders.lock();
+        let named = holders.all.get_mut(&self.key).map(|holder| holder.address.replace(address));
+        if let Some(former) = named {
+            holders.discount(former);
+            holders.count(Some(address));
         }
-        left
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.holders.lock().remove(&self.key);
+        let mut holders = self.holders.lock();
+        if let Some(Holder { address, .. }) = holders.all.remove(&self.key) {
+            holders.discount(address);
+        }
     }
+}
+
+impl Holders {
+    fn count(&mut self, address: Option<Address>) {
+        if let Some(address) = address {
+            *self.by_address.entry(address).or_default() += 1;
+        }
+    }
+
+    fn discount(&mut self, address: Option<Address>) {
+        let Some(address) = address else { return };
+        if let Some(places) = self.by_address.get_mut(&address) {
+            *places -= 1;
+            if *places == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+
+    /// The address with most places, the newcomer's place among them.
+    fn most(&self, newcomer: Option<Address>) -> Option<Address> {
+        let with_newcomer = |address: Address, places: usize| places + usize::from(newcomer == Some(address));
+        let most = self.by_address.iter().max_by_key(|(address, places)| with_newcomer(**address, **places));
+        // An address with a single place holds no more than its due.
+        most.filter(|(address, places)| with_newcomer(**address, **places) > 1).map(|(address, _)| *address)
+    }
+
+    fn look(&self, newcomer: Option<Address>, now: Instant) -> Yielding {
+        let most = self.most(newcomer);
+        let of_most = |holder: &Holder| most.is_some() && holder.address == most;
+        // A half-open connection of that address has shown nothing that a longer wait could be for. Its rivals may
+        // stand behind the newcomer in the kernel's queue, where nobody sees them.
+        let is_half_open = |holder: &Holder| of_most(holder) && holder.pulse.is_half_open();
+        let half_open = self.longest_silent(is_half_open);
+        if let Some((since, pulse)) = half_open
+            && left(HALF_OPEN_GRACE, since, now).is_zero()
+        {
+            pulse.asked.notify_one();
+            return Yielding::Asked;
+        }
+        // Then the longest silent connection of the address, and after it the one of all. A newcomer whose own
+        // address holds most takes no place from others.
+        let is_large = newcomer.is_some() && newcomer == most;
+        let of_most = self.longest_silent(of_most);
+        let ripe = of_most.filter(|(since, _)| left(FULL_DOOR_GRACE, *since, now).is_zero());
+        let longest = if is_large { ripe } else { ripe.or_else(|| self.longest_silent(|_| true)) };
+        if let Some((since, pulse)) = longest
+            && left(FULL_DOOR_GRACE, since, now).is_zero()
+        {
+            pulse.asked.notify_one();
+            return Yielding::Asked;
+        }
+        // Without a candidate every connection is being answered: the door is busy, not held up, and each
+        // answer frees a candidate.
+        let wait = longest.map_or(FULL_DOOR_GRACE, |(since, _)| left(FULL_DOOR_GRACE, since, now));
+        // The half-open one may come to the end of its shorter grace first.
+        let wait = half_open.map_or(wait, |(since, _)| wait.min(left(HALF_OPEN_GRACE, since, now)));
+        if is_large { Yielding::HoldsMost(wait) } else { Yielding::Later(wait) }
+    }
+
+    fn longest_silent(&self, is_candidate: impl Fn(&Holder) -> bool) -> Option<(Instant, &Arc<Pulse>)> {
+        let candidates = self.all.values().filter(|holder| is_candidate(holder));
+        let silent = candidates.filter_map(|holder| Some((holder.pulse.silent_since()?, &holder.pulse)));
+        silent.min_by_key(|(since, _)| *since)
+    }
+}
+
+fn left(grace: Duration, since: Instant, now: Instant) -> Duration {
+    grace.saturating_sub(now.saturating_duration_since(since))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn is_asked_to_go(place: &Place) -> bool {
+    fn pulse() -> Arc<Pulse> {
+        Arc::new(Pulse::new(clock::now().instant))
+    }
+
+    fn address(last: u8) -> Option<Address> {
+        Some(Address::of([10, 0, 0, last].into()))
+    }
+
+    /// A connection from this address, in its place.
+    async fn comes(places: &Places, last: u8) -> (Place, Arc<Pulse>) {
+        let pulse = pulse();
+        (places.take(address(last), Arc::clone(&pulse)).await.unwrap(), pulse)
+    }
+
+    /// The connection has sent a request, and has taken the answer.
+    fn was_served(pulse: &Pulse) {
+        pulse.request_began();
+        pulse.request_answered(false);
+        pulse.answer_taken();
+    }
+
+    async fn is_asked_to_go(pulse: &Pulse) -> bool {
         // The question itself: `gives_way` would pass over one that came at the wrong moment.
-        timeout(Duration::ZERO, place.pulse.asked.notified()).await.is_ok()
+        timeout(Duration::ZERO, pulse.asked.notified()).await.is_ok()
     }
 
     #[tokio::test]
-    async fn who_is_silent_longest_gives_way_and_who_is_answered_does_not() {
-        let mut places = Places::new(3);
-        let asking = places.take().await;
-        let silent = places.take().await;
-        let late = places.take().await;
-        asking.pulse.request_began();
+    async fn the_address_that_holds_most_gives_way_first() {
+        let places = Places::new(3);
+        let (_other, other) = comes(&places, 1).await;
+        let (place, first) = comes(&places, 2).await;
+        let (_second, second) = comes(&places, 2).await;
         let now = clock::now().instant;
-        assert!(places.ask_to_give_way(now) > Duration::ZERO);
-        assert!(!is_asked_to_go(&silent).await, "it has its time to speak");
-        places.ask_to_give_way(now + FULL_DOOR_GRACE);
-        assert!(!is_asked_to_go(&asking).await);
-        assert!(is_asked_to_go(&silent).await);
-        assert!(!is_asked_to_go(&late).await);
-        drop(silent);
-        assert_eq!(places.take().await.key, 4);
+        assert!(matches!(places.look(address(3), now), Yielding::Later(wait) if wait <= HALF_OPEN_GRACE));
+        let soon = now + HALF_OPEN_GRACE;
+        assert_eq!(places.look(address(3), soon), Yielding::Asked);
+        assert!(is_asked_to_go(&first).await, "its longest silent one");
+        assert!(!is_asked_to_go(&second).await && !is_asked_to_go(&other).await);
+        drop(place);
+        let (_third, _) = comes(&places, 3).await;
+        // Nobody holds more than another now, so silence alone counts.
+        assert!(matches!(places.look(None, soon), Yielding::Later(_)));
+        assert_eq!(places.look(None, soon + FULL_DOOR_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&other).await);
     }
 
     #[tokio::test]
-    async fn who_has_not_taken_its_answer_is_not_asked() {
-        let mut places = Places::new(1);
-        let place = places.take().await;
-        place.pulse.request_began();
-        place.pulse.request_answered();
-        let later = clock::now().instant + FULL_DOOR_GRACE * 2;
-        places.ask_to_give_way(later);
-        assert!(!is_asked_to_go(&place).await, "its answer is on the way");
-        place.pulse.answer_taken();
-        places.ask_to_give_way(later);
-        assert!(is_asked_to_go(&place).await);
+    async fn a_flood_of_one_address_makes_room_for_itself_out_of_its_own() {
+        let places = Places::new(2);
+        let (_honest, honest) = comes(&places, 1).await;
+        let (_flood, flood) = comes(&places, 2).await;
+        assert_eq!(places.look(address(2), clock::now().instant + HALF_OPEN_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&flood).await && !is_asked_to_go(&honest).await);
+    }
+
+    #[tokio::test]
+    async fn an_address_alone_at_the_door_makes_room_as_well() {
+        let places = Places::new(1);
+        let (_flood, flood) = comes(&places, 1).await;
+        let now = clock::now().instant;
+        assert!(matches!(places.look(address(1), now), Yielding::HoldsMost(wait) if wait <= HALF_OPEN_GRACE));
+        assert!(!is_asked_to_go(&flood).await, "its request may be on the way");
+        assert_eq!(places.look(address(1), now + HALF_OPEN_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&flood).await);
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_before_has_its_grace_and_who_is_answered_is_not_asked() {
+        let places = Places::new(3);
+        let (_served, served) = comes(&places, 1).await;
+        let (_asking, asking) = comes(&places, 1).await;
+        let (_other, other) = comes(&places, 3).await;
+        was_served(&served);
+        was_served(&other);
+        asking.request_began();
+        let now = clock::now().instant;
+        assert!(matches!(places.look(address(2), now), Yielding::Later(_)));
+        assert!(matches!(places.look(address(1), now), Yielding::HoldsMost(_)));
+        assert!(!is_asked_to_go(&served).await);
+        assert_eq!(places.look(address(1), now + FULL_DOOR_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&served).await && !is_asked_to_go(&asking).await);
+        served.request_began();
+        assert!(matches!(places.look(address(1), now + FULL_DOOR_GRACE), Yielding::HoldsMost(_)));
+        assert!(!is_asked_to_go(&other).await, "it holds one place and keeps it");
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_its_answer_gives_way() {
+        let places = Places::new(1);
+        let (_place, pulse) = comes(&places, 1).await;
+        pulse.request_began();
+        pulse.request_answered(false);
+        let now = clock::now().instant;
+        assert!(matches!(places.look(address(2), now), Yielding::Later(_)), "its answer is on the way");
+        assert_eq!(places.look(address(2), now + FULL_DOOR_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&pulse).await);
+    }
+
+    #[tokio::test]
+    async fn a_place_counts_for_the_address_that_a_proxy_names() {
+        let places = Places::new(3);
+        let unnamed = pulse();
+        let proxied = places.take(None, Arc::clone(&unnamed)).await.unwrap();
+        let (_one, one) = comes(&places, 1).await;
+        let (_two, _) = comes(&places, 2).await;
+        let now = clock::now().instant;
+        assert!(matches!(places.look(address(3), now), Yielding::Later(_)), "each holds one at most");
+        proxied.name(Address::of([10, 0, 0, 1].into()));
+        assert_eq!(places.look(address(3), now + HALF_OPEN_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&unnamed).await && !is_asked_to_go(&one).await);
+        drop(proxied);
+        assert_eq!(places.holders.lock().by_address.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_address_with_most_places_does_not_wait_in_line_for_more() {
+        let places = Places::new(2);
+        let (held, busy) = comes(&places, 1).await;
+        let (_other, other) = comes(&places, 2).await;
+        busy.request_began();
+        other.request_began();
+        let long = Duration::from_secs(9);
+        assert!(places.take_within(address(1), pulse(), long).await.is_none(), "at once");
+        assert!(places.take_within(address(3), pulse(), Duration::ZERO).await.is_none());
+        drop(held);
+        assert!(places.take_within(address(3), pulse(), Duration::ZERO).await.is_some());
     }
 }

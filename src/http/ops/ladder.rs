@@ -4,12 +4,12 @@
 
 use hyper::Method;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tracing::info;
 
 use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
-use crate::http::request::{check_json, read_body};
+use crate::http::request::{check_json, json_object, read_body};
 use crate::http::routes::room_name;
 use crate::http::{Node, answer_json, from_shard};
 use crate::shard::board::ShardStep;
@@ -68,9 +68,9 @@ impl StepOwner {
 /// 400 with the field, 404 `room_not_open`, 405; 408, 413, 415; 503.
 pub(super) async fn ladder(node: &Node, owner: StepOwner, request: Request) -> Result<Answer, Problem> {
     let step = match *request.method() {
-        Method::GET => None,
+        Method::GET | Method::HEAD => None,
         Method::PUT => Some(step_of(request).await?),
-        _ => return Err(Problem::method_not_allowed("GET, PUT")),
+        _ => return Err(Problem::method_not_allowed("GET, HEAD, PUT")),
     };
     match (owner, step) {
         (StepOwner::Node, None) => Ok(of_node(node)),
@@ -119,8 +119,7 @@ async fn step_of(request: Request) -> Result<Option<Step>, Problem> {
 
 fn step_in(body: &[u8]) -> Result<Option<Step>, Problem> {
     const ALLOWED: &str = "a whole number from 0 to 5, or null";
-    let fields: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|_| Problem::bad("bad_json", "body", "one JSON object"))?;
+    let fields = json_object(body)?;
     if let Some(unknown) = fields.keys().find(|name| *name != "step") {
         // Refused, not ignored: a misspelt field must not look like a step that was set.
         return Err(Problem::unknown_field("", unknown, "step"));
@@ -169,6 +168,7 @@ mod tests {
             (r#"{"step":257}"#, "bad_value", "step"),
             (r#"{"step":"lossy_off"}"#, "bad_value", "step"),
             (r#"{"step":1,"until":7}"#, "unknown_field", "until"),
+            (r#"{"step":1,"step":2}"#, "bad_value", "step"),
             ("{}", "missing_field", "step"),
             ("[1]", "bad_json", "body"),
             ("", "bad_json", "body"),

@@ -15,7 +15,7 @@ use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX
 
 use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
-use super::request::check_host;
+use super::request::check_head;
 use super::{Node, answer, answer_json};
 
 use ladder::{StepOwner, ladder};
@@ -75,7 +75,7 @@ impl Door for OperatorDoor {
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 4;
 
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
-        check_host(request.version(), request.headers())?;
+        check_head(request.version(), request.headers())?;
         let path = request.uri().path();
         if let Some(owner) = StepOwner::of(path) {
             return ladder(&self.node, owner?, request).await;

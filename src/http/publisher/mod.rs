@@ -19,7 +19,7 @@ use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX
 use super::Node;
 use super::accept::{Answer, Door, Request};
 use super::problem::Problem;
-use super::request::{Query, check_host, only};
+use super::request::{Query, check_head, only};
 use super::routes::{Part, Route, offset, room_name};
 
 use publish::publish;
@@ -39,7 +39,7 @@ impl Door for PublisherDoor {
 
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         let node = &*self.node;
-        check_host(request.version(), request.headers())?;
+        check_head(request.version(), request.headers())?;
         // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.
         let key = node.publisher_keys.admits(only(request.headers(), &AUTHORIZATION))?;
         match Call::of(request.method(), request.uri().path())? {
@@ -80,18 +80,20 @@ impl<'a> Call<'a> {
     /// 404, or 405 with the methods of the path.
     fn of(method: &Method, path: &'a str) -> Result<Self, Problem> {
         let allow = Problem::method_not_allowed;
+        // HEAD asks for the head of what GET gives; hyper leaves the body out.
+        let method = if method == Method::HEAD { &Method::GET } else { method };
         match (Route::of(path).ok_or_else(Problem::not_found)?, method) {
             (Route::Part(room, Part::Messages), &Method::POST) => Ok(Self::Publish(room)),
             (Route::Part(_, Part::Messages), _) => Err(allow("POST")),
             (Route::Room(room), &Method::GET) => Ok(Self::LookAt(room)),
             (Route::Room(room), &Method::PUT) => Ok(Self::Configure(room)),
             (Route::Room(room), &Method::DELETE) => Ok(Self::Close(room)),
-            (Route::Room(_), _) => Err(allow("GET, PUT, DELETE")),
+            (Route::Room(_), _) => Err(allow("GET, HEAD, PUT, DELETE")),
             (Route::Rooms, &Method::GET) => Ok(Self::List),
-            (Route::Rooms, _) => Err(allow("GET")),
+            (Route::Rooms, _) => Err(allow("GET, HEAD")),
             (Route::ReliableMessage(room, offset), &Method::GET) => Ok(Self::Receipt(room, offset)),
             (Route::ReliableMessage(room, offset), &Method::DELETE) => Ok(Self::Recall(room, offset)),
-            (Route::ReliableMessage(..), _) => Err(allow("GET, DELETE")),
+            (Route::ReliableMessage(..), _) => Err(allow("GET, HEAD, DELETE")),
             // The viewer door's paths do not exist at this door.
             (Route::Part(_, Part::Ws | Part::History | Part::Reliable), _) => Err(Problem::not_found()),
         }
@@ -110,6 +112,8 @@ mod tests {
             (Method::GET, "/v1/rooms/r1", Call::LookAt("r1")),
             (Method::DELETE, "/v1/rooms/r1", Call::Close("r1")),
             (Method::GET, "/v1/rooms", Call::List),
+            (Method::HEAD, "/v1/rooms", Call::List),
+            (Method::HEAD, "/v1/rooms/r1", Call::LookAt("r1")),
             (Method::GET, "/v1/rooms/r1/reliable/7", Call::Receipt("r1", "7")),
             (Method::DELETE, "/v1/rooms/r1/reliable/7", Call::Recall("r1", "7")),
         ] {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::config::flush::{RuleField, SHARE_ALLOWED, Shares};
 use crate::config::policy::{PolicyField, Said};
 use crate::http::problem::Problem;
+use crate::http::request::json_object;
 use roomcast_core::limits::{EXPECTED_AUDIENCE_MAX, IDLE_CLOSE_MAX, ROOM_TYPES_MAX, TYPES_CHANGED_MAX};
 use roomcast_core::room::id::TypeName;
 use roomcast_core::room::pace::{RoomSettings, Unfit};
@@ -28,13 +29,7 @@ pub(super) fn share_to_blame(settings: &RoomSettings) -> &'static str {
 /// # Errors
 /// 400 `bad_json`, `unknown_field` or `bad_value`.
 pub(super) fn read(body: &[u8], types: &Types) -> Result<RoomSettings, Problem> {
-    let body: Value = serde_json::from_slice(body).map_err(|error| {
-        let detail = format!("line {}, column {}", error.line(), error.column());
-        Problem::bad("bad_json", "body", "one JSON object").detail(detail)
-    })?;
-    let Value::Object(fields) = body else {
-        return Err(Problem::bad("bad_json", "body", "one JSON object"));
-    };
+    let fields = json_object(body)?;
     let mut settings = RoomSettings::default();
     for (name, value) in given(&fields) {
         match name {
@@ -69,10 +64,8 @@ fn rules(section: &str, value: &Value, settings: &mut RoomSettings) -> Result<()
         let Some(field) = RuleField::at(&path) else {
             return Err(Problem::unknown_field(&format!("{section}."), name, names_in(section)));
         };
-        let number = value
-            .as_u64()
-            .ok_or_else(|| bad_value(field.path, format!("a whole number of {}", field.unit)))?;
-        field.set(number, settings).ok_or_else(|| bad_value(field.path, field.allowed()))?;
+        let set = value.as_u64().and_then(|number| field.set(number, settings));
+        set.ok_or_else(|| bad_value(field.path, format!("a whole number: {}", field.allowed())))?;
     }
     Ok(())
 }
@@ -316,6 +309,9 @@ mod tests {
             (r#"{"idle_close_s":0}"#, "bad_value", "idle_close_s"),
             (r#"{"idle_close_s":604801}"#, "bad_value", "idle_close_s"),
             (r#"{"expected_audience":"many"}"#, "bad_value", "expected_audience"),
+            (r#"{"flush":{"gather_ms":5.5}}"#, "bad_value", "flush.gather_ms"),
+            (r#"{"flush":{"gather_ms":5,"gather_ms":6}}"#, "bad_value", "flush.gather_ms"),
+            (r#"{"types":{"chat":{"rate":1},"chat":{"rate":2}}}"#, "bad_value", "types.chat"),
             ("[]", "bad_json", "body"),
             ("{", "bad_json", "body"),
         ] {

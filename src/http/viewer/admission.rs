@@ -9,13 +9,24 @@
 //! joins a second, 10 000 refused devices need 10 s. With [`JOIN_RETRY_AFTER_SLACK`] of 2 s, the last device
 //! draws 1 to 12 s.
 //!
-//! Pure: `now` is an argument, and the jitter is a mixed count.
+//! Shares: past 80 % of the burst, an address that has joined more often within the last second than there
+//! are places left is refused first, if others join beside it. A loop of joins from one address so leaves the
+//! last fifth to the others.
+//!
+//! Pure but for the key of the shares: `now` is an argument, and the jitter is a mixed count.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
+use crate::seat::Address;
 use roomcast_core::limits::{JOIN_BURST, JOIN_RETRY_AFTER_MAX, JOIN_RETRY_AFTER_SLACK};
 use roomcast_core::room::bucket::Bucket;
 use roomcast_core::room::id::mix;
+
+/// Counters of joins by address.
+const SHARES: usize = 4096;
+/// Time over which the joins of an address are counted.
+const SHARES_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// The node's admission: the rate, and the imaginary line of the refused devices. Every handshake asks, after
 /// all other checks.
@@ -28,6 +39,30 @@ pub(crate) struct Admission {
     caught_up_at: Instant,
     /// Refusals so far: the seed of the next draw.
     refused: u64,
+    shares: JoinShares,
+}
+
+/// Joins of the present second by address.
+#[derive(Debug)]
+struct JoinShares {
+    /// Addresses whose hashes meet count as one. Nobody can choose such a meeting: the hash has a key.
+    joined: Box<[u32; SHARES]>,
+    all: u32,
+    key: RandomState,
+    began: Instant,
+}
+
+impl JoinShares {
+    /// The joins of an address, as a place to count in.
+    fn of(&mut self, address: Address, now: Instant) -> &mut u32 {
+        if self.began + SHARES_AGE_MAX <= now {
+            self.began = now;
+            self.all = 0;
+            self.joined.fill(0);
+        }
+        let at = self.key.hash_one(address) % SHARES as u64;
+        &mut self.joined[usize::try_from(at).unwrap_or_default()]
+    }
 }
 
 impl Admission {
@@ -39,15 +74,32 @@ impl Admission {
             interval,
             caught_up_at: now,
             refused: 0,
+            shares: JoinShares { joined: Box::new([0; SHARES]), all: 0, key: RandomState::new(), began: now },
         }
     }
 
-    /// Takes a place in the rate for a handshake.
+    /// Takes a place in the rate for a handshake from `address`. `None`: nobody has named the address.
     ///
     /// # Errors
-    /// Past the rate: the wait of this device, as from [`Admission::put_off`].
-    pub(super) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
-        if self.bucket.take(now) { Ok(()) } else { Err(self.put_off(now)) }
+    /// Past the rate, or past the share of the address: the wait of this device, as from
+    /// [`Admission::put_off`].
+    pub(super) fn admit(&mut self, address: Option<Address>, now: Instant) -> Result<(), Duration> {
+        if address.is_some_and(|address| self.is_past_share(address, now)) || !self.bucket.take(now) {
+            return Err(self.put_off(now));
+        }
+        if let Some(address) = address {
+            *self.shares.of(address, now) += 1;
+            self.shares.all += 1;
+        }
+        Ok(())
+    }
+
+    fn is_past_share(&mut self, address: Address, now: Instant) -> bool {
+        let joined = *self.shares.of(address, now);
+        let free = self.bucket.free_places(now);
+        // Alone at the door, an address takes nothing from others.
+        let has_others = joined < self.shares.all;
+        has_others && free < self.bucket.burst_places() / 5 && u64::from(joined) > free
     }
 
     /// Draws the wait of a device without a place on the node: whole seconds, from 1 to
@@ -79,7 +131,7 @@ mod tests {
     }
 
     fn let_in(line: &mut Admission, asking: usize, now: Instant) -> usize {
-        (0..asking).filter(|_| line.admit(now).is_ok()).count()
+        (0..asking).filter(|_| line.admit(None, now).is_ok()).count()
     }
 
     #[test]
@@ -114,9 +166,27 @@ mod tests {
     fn a_steady_stream_at_the_rate_is_never_refused() {
         let (mut line, mut now) = line(20_000);
         for _ in 0..100_000 {
-            assert_eq!(line.admit(now), Ok(()));
+            assert_eq!(line.admit(None, now), Ok(()));
             now += Duration::from_micros(50);
         }
+    }
+
+    #[test]
+    fn an_address_that_joins_most_leaves_the_last_fifth_to_others() {
+        let (mut line, now) = line(20_000);
+        let loud = Some(Address::of([192, 0, 2, 1].into()));
+        let quiet = |n: u8| Some(Address::of([192, 0, 2, n].into()));
+        assert_eq!(line.admit(quiet(2), now), Ok(()));
+        let let_in = (0..10_000).filter(|_| line.admit(loud, now).is_ok()).count();
+        assert_eq!(let_in, 4000, "all but a fifth of the burst of 5 000");
+        let others = (3..=203).filter(|n| line.admit(quiet(*n), now).is_ok()).count();
+        assert_eq!(others, 201);
+        // The next second is anybody's again.
+        let later = now + SHARES_AGE_MAX;
+        assert_eq!(line.admit(loud, later), Ok(()));
+        let (mut line, now) = self::line(20_000);
+        let alone = (0..10_000).filter(|_| line.admit(loud, now).is_ok()).count();
+        assert_eq!(alone, 5000, "nobody else wants them");
     }
 
     #[test]
@@ -132,7 +202,7 @@ mod tests {
         let (mut line, now) = line(1000);
         let mut moments = BTreeMap::new();
         for _ in 0..10_250 {
-            if let Err(retry_after) = line.admit(now) {
+            if let Err(retry_after) = line.admit(None, now) {
                 *moments.entry(retry_after.as_secs()).or_insert(0) += 1;
             }
         }
@@ -148,11 +218,11 @@ mod tests {
     #[test]
     fn nobody_is_sent_away_for_longer_than_the_longest_and_the_line_is_forgotten() {
         let (mut line, now) = line(1);
-        let longest = (0..100_000).filter_map(|_| line.admit(now).err()).max();
+        let longest = (0..100_000).filter_map(|_| line.admit(None, now).err()).max();
         assert_eq!(longest, Some(JOIN_RETRY_AFTER_MAX));
         let later = now + JOIN_RETRY_AFTER_MAX * 2;
-        assert_eq!(line.admit(later), Ok(()));
-        let refused = line.admit(later).unwrap_err();
+        assert_eq!(line.admit(None, later), Ok(()));
+        let refused = line.admit(None, later).unwrap_err();
         assert!(refused <= Duration::from_secs(1) + JOIN_RETRY_AFTER_SLACK, "{refused:?}");
     }
 }

@@ -8,7 +8,7 @@ mod pull;
 mod upgrade;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
@@ -21,15 +21,16 @@ use tracing::debug;
 use crate::auth::{Grant, Refused};
 use crate::clock;
 use crate::metrics::{DoorName, Refusal};
+use crate::seat::Address;
 use crate::shard::handle::{Arrival, Hello};
 use roomcast_core::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX};
 use roomcast_core::room::id::RoomName;
 
 use super::Node;
 use super::accept::paced::PacedStream;
-use super::accept::{Answer, Door, Request};
+use super::accept::{Answer, Door, Request, visitor};
 use super::problem::Problem;
-use super::request::{Query, check_host};
+use super::request::{Query, check_head};
 use super::routes::{Part, Route, room_name};
 
 use upgrade::{JoinQuery, Subprotocol, accept_key, subprotocol, token};
@@ -79,13 +80,11 @@ impl ViewerDoor {
         if node.shards.refuses_joins(&room) {
             return Err(Problem::joins_refused(node.admission.lock().put_off(now)));
         }
-        let Some(seat) = node.seats.take() else {
-            let full =
-                Problem::unavailable("connections_full", "this node has no place for another connection");
-            return Err(full.retry_after(node.admission.lock().put_off(now)));
-        };
+        let address = visitor(&head.extensions).and_then(|visitor| visitor.address);
+        let seat = address.map_or_else(|| node.seats.take(), |address| node.seats.take_for(address, now));
+        let Some(seat) = seat else { return Err(self.connections_full(address, now)) };
         // The rate comes late: a refused device must not use up the turn of a device that could join.
-        node.admission.lock().admit(now).map_err(Problem::joining_too_fast)?;
+        node.admission.lock().admit(address, now).map_err(Problem::joining_too_fast)?;
         if !node.shards.has_room_for(&room) {
             let full = Problem::unavailable("arrivals_full", "too many devices are arriving; try again");
             return Err(full.retry_after(node.admission.lock().put_off(now)));
@@ -94,6 +93,19 @@ impl ViewerDoor {
         // Not awaited: hyper gives the socket up only after this answer has been written.
         tokio::spawn(hand_over(Arc::clone(&self.node), upgrade, hello));
         Ok(switching(accept, &subprotocol))
+    }
+
+    /// Refuses a device for want of a seat. If another address holds more seats, some of its connections are
+    /// told to go, and the device finds a seat when it comes back.
+    fn connections_full(&self, address: Option<Address>, now: Instant) -> Problem {
+        let node = &self.node;
+        if let Some(call) = address.and_then(|address| node.seats.missed_by(address, now)) {
+            let shards = node.shards.clone();
+            // Not awaited: the device must not wait for shards that may be busy.
+            tokio::spawn(async move { shards.give_way(call).await });
+        }
+        Problem::unavailable("connections_full", "this node has no place for another connection")
+            .retry_after(node.admission.lock().put_off(now))
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
@@ -189,7 +201,7 @@ impl Door for ViewerDoor {
     const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
 
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
-        check_host(request.version(), request.headers())?;
+        check_head(request.version(), request.headers())?;
         match Route::of(request.uri().path()) {
             Some(Route::Part(room, Part::Ws)) => {
                 let room = room.to_owned();

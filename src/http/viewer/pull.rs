@@ -6,18 +6,18 @@
 use bytes::Bytes;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, HeaderValue, ORIGIN, VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
-use crate::http::accept::Answer;
+use crate::http::accept::places::Place;
+use crate::http::accept::{Answer, Visitor, visitor};
 use crate::http::problem::Problem;
-use crate::http::request::Query;
+use crate::http::request::{Query, check_accepts_json};
 use crate::http::routes::{Part, room_name};
 use crate::http::{JSON, answer, from_shard};
-use crate::seat::Seat;
-use roomcast_core::limits::HISTORY_MESSAGES_MAX;
+use roomcast_core::limits::{HISTORY_MESSAGES_MAX, PULL_PATIENCE};
 use roomcast_core::room::id::{Cursor, Seen};
 
 use super::ViewerDoor;
@@ -30,10 +30,10 @@ impl ViewerDoor {
         }
         let mut answer = if head.method == Method::OPTIONS {
             preflight()
-        } else if head.method == Method::GET {
+        } else if matches!(head.method, Method::GET | Method::HEAD) {
             self.read(room, part, &head).await.unwrap_or_else(Problem::into_answer)
         } else {
-            Problem::method_not_allowed("GET, OPTIONS").into_answer()
+            Problem::method_not_allowed("GET, HEAD, OPTIONS").into_answer()
         };
         let headers = answer.headers_mut();
         // A cache on the way must not give one origin's answer to a page of another.
@@ -41,6 +41,8 @@ impl ViewerDoor {
         // On problems too: without the header, a browser hides the code from the page.
         if let Some(origin) = head.headers.get(ORIGIN) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            // Without it the page can't see how long a 503 asks it to wait.
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
         }
         answer
     }
@@ -48,26 +50,29 @@ impl ViewerDoor {
     async fn read(&self, room: &str, part: Part, head: &Parts) -> Result<Answer, Problem> {
         let room = room_name(room)?;
         self.grant(&room, head, None)?;
+        check_accepts_json(&head.headers)?;
         let query = Query::of(&head.uri);
         let shards = &self.node.shards;
         if part == Part::Reliable {
             let after = query.parsed("after", Cursor::parse)?;
-            let seat = self.seat_for_a_pull()?;
+            let place = self.place_for_a_pull(head).await?;
             let page = from_shard(shards.reliable(room, after)).await??;
-            return Ok(page_answer(Page { json: page, _seat: seat }));
+            return Ok(page_answer(Page { json: page, _place: place }));
         }
         let after = query.parsed("after", Seen::parse)?;
         let limit = query.whole_number("limit", 1..=HISTORY_MESSAGES_MAX)?.unwrap_or(HISTORY_MESSAGES_MAX);
-        let seat = self.seat_for_a_pull()?;
+        let place = self.place_for_a_pull(head).await?;
         let page =
             from_shard(shards.history(room, after, limit)).await?.ok_or_else(Problem::room_not_open)?;
-        Ok(page_answer(Page { json: page, _seat: seat }))
+        Ok(page_answer(Page { json: page, _place: place }))
     }
 
-    /// Takes a seat for one page. The seat comes before the page, so pages in the making are bounded too.
-    fn seat_for_a_pull(&self) -> Result<Seat, Problem> {
+    /// Takes a place for one page. The place comes before the page, so pages in the making are bounded too. A
+    /// page that nobody reads gives way.
+    async fn place_for_a_pull(&self, head: &Parts) -> Result<Place, Problem> {
         let full = || Problem::unavailable("pulls_full", "too many pages are being read; try again");
-        self.node.pulls.take().ok_or_else(full)
+        let Visitor { address, pulse } = visitor(&head.extensions).cloned().ok_or_else(full)?;
+        self.node.pulls.take_within(address, pulse, PULL_PATIENCE).await.ok_or_else(full)
     }
 }
 
@@ -88,10 +93,10 @@ fn preflight() -> Answer {
     answer
 }
 
-/// A page on its way out. hyper drops the page, and so the seat, once the kernel has taken all of its bytes.
+/// A page on its way out. hyper drops the page, and so the place, once the kernel has taken all of its bytes.
 struct Page {
     json: Bytes,
-    _seat: Seat,
+    _place: Place,
 }
 
 impl AsRef<[u8]> for Page {

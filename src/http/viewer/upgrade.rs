@@ -90,24 +90,23 @@ impl fmt::Debug for Subprotocol<'_> {
 /// Chooses the first known subprotocol. A device without an offer gets JSON.
 ///
 /// # Errors
-/// 400 `no_subprotocol` if all offers are foreign. With a 101, a browser would drop the connection without a
-/// reason.
+/// 400 `no_subprotocol` if there are offers and none of them can be echoed: foreign ones, or a token alone.
+/// With a 101, a browser would drop the connection without a reason.
 pub(super) fn subprotocol(headers: &HeaderMap) -> Result<Subprotocol<'_>, Problem> {
     let mut chosen = None;
     let mut token = None;
-    let mut is_foreign = false;
+    let mut has_offers = false;
     for offer in listed(headers, &SEC_WEBSOCKET_PROTOCOL) {
+        has_offers = true;
         if let Some(offered) = offer.strip_prefix(TOKEN_SUBPROTOCOL_PREFIX) {
             token = token.or(Some(offered));
         } else if let Some(encoding) = Encoding::ALL.into_iter().find(|ours| ours.subprotocol() == offer) {
             chosen = chosen.or(Some(encoding));
-        } else {
-            is_foreign = true;
         }
     }
     match chosen {
         Some(encoding) => Ok(Subprotocol { encoding, answer: Some(encoding.subprotocol()), token }),
-        None if is_foreign => Err(Problem::bad(
+        None if has_offers => Err(Problem::bad(
             "no_subprotocol",
             "sec-websocket-protocol",
             "roomcast.v1.json or roomcast.v1.proto among the subprotocols, or none at all",
@@ -210,7 +209,7 @@ mod tests {
         for (offered, encoding, answer) in [
             ("roomcast.v1.proto", Encoding::Proto, Some("roomcast.v1.proto")),
             ("chat, roomcast.v1.json,roomcast.v1.proto", Encoding::Json, Some("roomcast.v1.json")),
-            ("roomcast.token.abc", Encoding::Json, None),
+            ("roomcast.token.abc, roomcast.v1.json", Encoding::Json, Some("roomcast.v1.json")),
             ("", Encoding::Json, None),
         ] {
             let head = head("/", &[("sec-websocket-protocol", offered)]);
@@ -224,7 +223,9 @@ mod tests {
 
     #[test]
     fn foreign_subprotocols_alone_are_refused() {
-        for offered in ["graphql-ws", "Roomcast.v1.json", "graphql-ws, roomcast.token.abc"] {
+        for offered in
+            ["graphql-ws", "Roomcast.v1.json", "graphql-ws, roomcast.token.abc", "roomcast.token.abc"]
+        {
             let head = head("/", &[("sec-websocket-protocol", offered)]);
             assert_eq!(subprotocol(&head.headers).unwrap_err().code(), "no_subprotocol", "{offered}");
         }

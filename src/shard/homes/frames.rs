@@ -9,6 +9,7 @@ use super::Homes;
 use crate::shard::lane::{HomeSaid, LaneSent};
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed};
 use roomcast_core::now::Now;
+use roomcast_core::room::history::{self, Past};
 use roomcast_core::room::id::{Encoding, Seq};
 use roomcast_core::room::{
     Batch, Carried, CarryWant, Census, Input, Reach, Refresh, RefreshWant, Room, SegmentSaid,
@@ -78,7 +79,13 @@ pub(super) fn refresh(room: &Room, want: RefreshWant, refresh: &Refresh, to: Seq
         skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
     };
     let head = Head { room: room.name(), run: room.run(), seq: to };
-    RefreshFrame { frame: frame::refresh(head, refresh, want.encoding), to: reaches }
+    let history = pieces(head, &history::cut_history(refresh.history.clone(), 0).pieces, want.encoding);
+    RefreshFrame { frame: frame::refresh(head, refresh, want.encoding), to: reaches, history }
+}
+
+/// The frames for the pieces of a history.
+pub(super) fn pieces(head: Head<'_>, pieces: &[Vec<Past>], encoding: Encoding) -> Arc<[Bytes]> {
+    pieces.iter().map(|piece| frame::history(head, piece, encoding)).collect()
 }
 
 /// The frame that carries reliable messages again, at the seq the members hold already.

@@ -43,6 +43,8 @@ pub struct Homes {
     pub(super) lanes: HomeLanes,
     rooms: Slab<HomeRoom>,
     room_of: Table<RoomName, usize>,
+    /// Rooms that no publisher has used. Invariant: the count over `rooms`.
+    device_rooms: usize,
     /// Closed rooms, without a name and without members: their publishers wait for answers of the store.
     leaving: Vec<Room>,
     /// Deadline -> room. Invariant: one entry per room that has a deadline.
@@ -77,6 +79,14 @@ struct HomeRoom {
     own_step: Option<Step>,
     /// The step the room was last told.
     told_step: Step,
+    opened_by: Opener,
+}
+
+/// The side that a room is there for: devices alone, or a publisher that has used the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opener {
+    Device,
+    Publisher,
 }
 
 /// The last word to the directory about a room's members.
@@ -95,10 +105,11 @@ impl HomeRoom {
 impl Homes {
     pub(super) fn new(plan: Plan, lanes: HomeLanes) -> Self {
         Self {
+            room_of: table(plan.home_key),
             plan,
             lanes,
             rooms: Slab::new(),
-            room_of: table(),
+            device_rooms: 0,
             leaving: Vec::new(),
             deadlines: BTreeSet::new(),
             runs: 0,
@@ -161,6 +172,8 @@ impl Homes {
         let asked = self.rooms.iter().filter(|(_, home)| home.deadline.is_some()).count();
         assert_eq!(asked, self.deadlines.len(), "each room's deadline is kept");
         assert_eq!(self.room_of.len(), self.rooms.len(), "each room is found by its name");
+        let of_devices = self.rooms.iter().filter(|(_, home)| home.opened_by == Opener::Device).count();
+        assert_eq!(of_devices, self.device_rooms, "each room that only devices use is counted");
     }
 
     /// Takes a turn's worth of entries off each control lane. True if more are there.
@@ -219,7 +232,7 @@ impl Homes {
         } else if self.step_for(room) == Step::JoinsRefused {
             Err("joins_refused")
         } else {
-            self.open(room, now.instant).ok_or("rooms_full")
+            self.open(room, Opener::Device, now.instant).ok_or("rooms_full")
         };
         match opened {
             Ok(key) => self.tell_room(key, Input::Segment { shard, said: SegmentSaid::Join(join) }, now),
@@ -232,14 +245,22 @@ impl Homes {
         }
     }
 
-    /// The room of that name, opened if need be. `None`: the shard holds as many rooms as it may.
-    fn open(&mut self, name: &RoomName, now: Instant) -> Option<usize> {
-        if let Some(key) = self.room_of.get(name) {
-            return Some(*key);
+    /// The room of that name, opened if need be. `None`: the shard holds as many rooms as this opener may open.
+    fn open(&mut self, name: &RoomName, opener: Opener, now: Instant) -> Option<usize> {
+        if let Some(key) = self.room_of.get(name).copied() {
+            let opened_by = &mut self.rooms[key].opened_by;
+            if opener == Opener::Publisher && *opened_by == Opener::Device {
+                *opened_by = Opener::Publisher;
+                self.device_rooms -= 1;
+            }
+            return Some(key);
         }
-        if self.rooms.len() >= self.plan.rooms_max {
+        // Any device may name any room. Without a reserve, devices alone would keep publishers out.
+        let is_full = opener == Opener::Device && self.device_rooms >= self.plan.device_rooms_max;
+        if is_full || self.rooms.len() >= self.plan.rooms_max {
             return None;
         }
+        self.device_rooms += usize::from(opener == Opener::Device);
         self.runs += 1;
         let run = Run(mix(self.plan.run_seed.wrapping_add(self.runs)));
         let is_listed = self.plan.hot_rooms.contains(name);
@@ -254,6 +275,7 @@ impl Homes {
             scattered: None,
             own_step: None,
             told_step: Step::Calm,
+            opened_by: opener,
         });
         self.room_of.insert(name.clone(), key);
         Some(key)
@@ -401,6 +423,7 @@ impl Homes {
     fn take_room(&mut self, key: usize) -> HomeRoom {
         let home = self.rooms.remove(key);
         self.room_of.remove(home.room.name());
+        self.device_rooms -= usize::from(home.opened_by == Opener::Device);
         home.deadline.map(|at| self.deadlines.remove(&(at, key)));
         // The next room of this name begins without what the directory knows of this one.
         if home.own_step.is_some() {

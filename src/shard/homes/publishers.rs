@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Homes;
+use super::{Homes, Opener};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
@@ -29,7 +29,7 @@ impl Homes {
             self.answers.push_back((ticket, Published::Draining));
             return;
         }
-        match self.open(room, now.instant) {
+        match self.open(room, Opener::Publisher, now.instant) {
             Some(key) => self.tell_room(key, Input::Publish { ticket, messages }, now),
             None => self.answers.push_back((ticket, Published::RoomsFull)),
         }
@@ -52,7 +52,7 @@ impl Homes {
         if let Some(unfit) = unfit {
             return Err(NotConfigured::Unfit(unfit));
         }
-        let opened = if self.is_draining { None } else { self.open(room, now.instant) };
+        let opened = if self.is_draining { None } else { self.open(room, Opener::Publisher, now.instant) };
         let key = opened.ok_or(NotConfigured::NotOpened)?;
         self.tell_room(key, Input::Configure(settings), now);
         self.describe(room, now.instant).ok_or(NotConfigured::NotOpened)
@@ -114,10 +114,12 @@ impl Homes {
 
     /// Asks a room about its reliable stream. The answer comes through `poll_told` with the same ticket.
     pub fn ask(&mut self, ticket: u64, room: &RoomName, ask: Ask, now: Now) {
+        // Devices pull; receipts and recalls are publishers' calls.
+        let opener = if matches!(ask, Ask::Pull { .. }) { Opener::Device } else { Opener::Publisher };
         // A recall is a message of the stream, and a draining node takes none. Readers are served to the end.
         let refusal = if self.is_draining && matches!(ask, Ask::Recall { .. } | Ask::EndStream) {
             StreamRefusal::Draining
-        } else if let Some(key) = self.open(room, now.instant) {
+        } else if let Some(key) = self.open(room, opener, now.instant) {
             return self.tell_room(key, Input::Ask { ticket, ask }, now);
         } else {
             StreamRefusal::RoomsFull

@@ -1,6 +1,7 @@
 //! Welcomes: the answers to joins. The joiners of a storm share one encoded frame.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,14 +9,19 @@ use bytes::Bytes;
 use super::{HomeRoom, Homes};
 use crate::shard::lane::{HomeSaid, Welcome};
 use roomcast_core::fanout::segment::StreamPlace;
+use roomcast_core::limits::{COUNT_WIRE_BYTES, WELCOME_FIRST_BYTES_MAX};
 use roomcast_core::now::{Now, millis};
+use roomcast_core::room::history;
 use roomcast_core::room::id::{Encoding, Epoch, Seq};
-use roomcast_core::room::{Reach, Welcomed};
+use roomcast_core::room::{Reach, Snapshot, Welcomed};
 use roomcast_core::wire::frame::{self, Greeting, Head};
 
 /// Time for which an encoded welcome may be handed to further joiners while no batch is cut. Its history ages
 /// meanwhile.
 const WELCOME_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes of a welcome's fields beside messages and counters, with room to spare.
+const FIELDS_BYTES: usize = 600;
 
 /// Welcomes a room keeps for further joiners; past that, the oldest go.
 const WELCOMES_MAX: usize = 16;
@@ -32,6 +38,8 @@ struct SharedWelcome {
     /// level members.
     opening: Option<Reach>,
     frame: Bytes,
+    /// Older history, to follow in pieces: the newest first.
+    pieces: Arc<[Bytes]>,
 }
 
 /// Everything that tells two welcomes of a room apart.
@@ -88,14 +96,19 @@ impl HomeRoom {
         }
         *encoded += 1;
         let WelcomeKey { seq, encoding, history_after, resumed, after, reset, .. } = like;
-        let snapshot = self.room.snapshot(history_after, after, now);
+        let mut snapshot = self.room.snapshot(history_after, after, now);
+        let first_bytes = WELCOME_FIRST_BYTES_MAX.saturating_sub(bytes_beside_history(&snapshot));
+        let cut = history::cut_history(std::mem::take(&mut snapshot.history), first_bytes);
+        snapshot.history = cut.first;
+        snapshot.cut_short |= cut.left_out;
         let greeting = Greeting { heartbeat_ms, resumed: resumed && !snapshot.cut_short, reset };
         let head = Head { room: self.room.name(), run: self.room.run(), seq };
         let frame = frame::welcome(head, greeting, &snapshot, encoding);
+        let pieces = super::frames::pieces(head, &cut.pieces, encoding);
         let opening = snapshot.stream.as_ref();
         let opening =
             opening.map(|opening| Reach { after: opening.carried.span.through, through: opening.offset });
-        let shared = SharedWelcome { like, encoded_at: now.instant, opening, frame };
+        let shared = SharedWelcome { like, encoded_at: now.instant, opening, frame, pieces };
         // No second joiner follows the first member of a small room: tens of thousands of those must cost
         // little.
         if self.room.members() > 1 {
@@ -103,6 +116,15 @@ impl HomeRoom {
         }
         shared
     }
+}
+
+/// Bytes of a welcome beside the history: an upper bound for usual names.
+fn bytes_beside_history(snapshot: &Snapshot) -> usize {
+    let reliable = snapshot.stream.iter().flat_map(|opening| &opening.carried.messages);
+    let messages: usize = snapshot.latest.iter().chain(reliable).map(|message| message.wire_bytes).sum();
+    let counters: usize =
+        snapshot.counters.iter().map(|(name, _)| name.as_str().len() + COUNT_WIRE_BYTES).sum();
+    FIELDS_BYTES + messages + counters
 }
 
 impl Homes {
@@ -119,7 +141,7 @@ impl Homes {
         let encoding = join.encoding;
         let like = WelcomeKey { seq, encoding, history_after, resumed, epoch, after, reset, deaths };
         let encoded = &mut self.tally.welcomes_encoded;
-        let SharedWelcome { opening, frame, .. } = home.welcome(like, heartbeat_ms, encoded, now);
+        let SharedWelcome { opening, frame, pieces, .. } = home.welcome(like, heartbeat_ms, encoded, now);
         let place = opening.zip(stands).map(|(opening, stands)| StreamPlace {
             sent: opening.after,
             head: opening.through,
@@ -136,6 +158,7 @@ impl Homes {
             epoch,
             place: place.unwrap_or(StreamPlace::UNKNOWN),
             frame,
+            pieces,
         };
         self.deliver(key, shard, HomeSaid::Welcome(Box::new(welcome)));
     }

@@ -43,6 +43,7 @@ impl<S: Socket> Residents<S> {
             _ => Rest::Drop,
         };
         connection.say_last(rest, notice.into_iter().chain(frame::close(reason)), now.instant);
+        self.connections.note_patient(index);
         self.connections.linger(index, now.instant);
         for place in places {
             self.give_up_place(place);
@@ -72,19 +73,38 @@ impl<S: Socket> Residents<S> {
             // The device is to end first, so that it reads the reason; the linger bounds how long that may
             // take.
             (_, Some(_)) => self.connections[index].socket.finish(),
-            (_, None) => self.tell_segments_drained(index),
+            (_, None) => self.tell_segments_drained(index, now),
         }
     }
 
-    fn tell_segments_drained(&mut self, index: u32) {
+    fn tell_segments_drained(&mut self, index: u32, now: Now) {
+        let speed = self.connections[index].speed();
         for at in 0..self.connections[index].places.len() {
             let RoomPlace { segment, slot, .. } = self.connections[index].places[at];
             if let Some(slot) = slot {
-                self.segments[segment].segment.drained(slot);
+                self.segments[segment].segment.drained(slot, speed);
                 self.send_wants(segment);
             }
         }
         self.send_deferred_join(index);
+        self.go_on_with_history(index, now);
+    }
+
+    /// Begins history that waits for its turn, unless something else is to come first: owed frames, or a
+    /// refresh.
+    pub(super) fn go_on_with_history(&mut self, index: u32, now: Now) {
+        let Some(connection) = self.connections.living(index) else { return };
+        if !connection.has_history() || connection.is_waiting() {
+            return;
+        }
+        let places = connection.places.iter();
+        let mut joined = places.filter_map(|place| Some((place.segment, place.slot?)));
+        if !joined.all(|(segment, slot)| self.segments[segment].segment.is_level(slot)) {
+            return;
+        }
+        connection.begin_history(now.instant);
+        self.connections.note_patient(index);
+        self.connections.note_waiting(index);
     }
 
     /// Gives a place in a room back. A join on its way is given up when its answer comes.
@@ -110,6 +130,9 @@ impl<S: Socket> Residents<S> {
             let connection = &mut self.connections[index];
             // A join on its way is one to the room's next life.
             connection.places.retain(|place| place.segment != key || place.slot.is_none());
+            connection.forget_history(key);
+            self.connections.note_patient(index);
+            let connection = &self.connections[index];
             let notice = Notice::Closed(&room);
             if connection.places.is_empty() {
                 self.close_with(index, CloseReason::RoomClosed, Some(notice), now);

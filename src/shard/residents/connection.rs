@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,9 +11,12 @@ use bytes::Bytes;
 use crate::auth::Grant;
 use crate::seat::Seat;
 use roomcast_core::fanout::Offer;
-use roomcast_core::fanout::outbox::{Outbox, SLICES_MAX};
+use roomcast_core::fanout::drain_rate::{DrainRate, Progress};
+use roomcast_core::fanout::outbox::{Outbox, SLICES_MAX, Sample};
+use roomcast_core::fanout::segment::Speed;
 use roomcast_core::limits::{
-    DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX,
+    DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, HISTORY_QUEUED_BYTES_MAX,
+    KERNEL_UNSENT_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, UNPROVEN_BYTES_MAX,
 };
 use roomcast_core::room::id::{Cursor, Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
@@ -37,6 +41,13 @@ pub trait Socket {
 
     /// Says that nothing more will be written.
     fn finish(&mut self);
+
+    /// Counts of the kernel about the device. [`Progress::default`] with bytes queued if the kernel does not
+    /// say.
+    fn progress(&self) -> Progress;
+
+    /// Sets the number of unsent bytes at which the socket takes no more.
+    fn set_unsent_max(&mut self, bytes: u32);
 }
 
 /// A place of a connection in a room.
@@ -60,12 +71,39 @@ pub(super) struct Deferred {
     pub(super) cursor: Option<Cursor>,
 }
 
+/// Pieces of history that follow a welcome or a refresh.
+#[derive(Debug)]
+struct Pieces {
+    /// Segment of the room.
+    segment: u32,
+    /// The pieces follow a refresh; those of a later refresh take their place.
+    of_refresh: bool,
+    /// Shared with other connections, newest first.
+    frames: Arc<[Bytes]>,
+    /// Index of the first piece that was not begun.
+    next: usize,
+}
+
+/// What waits until nothing else is owed: history, and the proof of a fast device.
+#[derive(Debug, Default)]
+struct Patient {
+    /// The last is the first to go: the newest history. At most one welcome's and one refresh's for each room.
+    history: Vec<Pieces>,
+    /// Counts of the kernel at the last look.
+    before: Progress,
+}
+
 /// A WebSocket connection.
 #[derive(Debug)]
 pub struct Connection<S> {
     /// The socket.
     pub socket: S,
     outbox: Option<Box<Outbox>>,
+    /// `None` for nearly every connection.
+    patient: Option<Box<Patient>>,
+    rate: DrainRate,
+    /// Unsent bytes at which the socket takes no more.
+    unsent_max: u32,
     /// The socket has failed.
     pub(super) broken: bool,
     /// Encoding of the device's frames.
@@ -91,7 +129,7 @@ pub struct Connection<S> {
     /// The rooms that the device may join.
     pub(super) grant: Grant,
     /// A place among the node's connections, given back when the connection is dropped.
-    _seat: Seat,
+    pub(super) seat: Seat,
 }
 
 /// The fate of owed frames when a connection is told to go.
@@ -120,6 +158,10 @@ impl<S: Socket> Connection<S> {
         Self {
             socket,
             outbox: None,
+            patient: None,
+            rate: DrainRate::UNPROVEN,
+            // Inherited from the door's socket.
+            unsent_max: KERNEL_UNSENT_BYTES_MIN,
             broken: false,
             encoding,
             closing: None,
@@ -132,7 +174,7 @@ impl<S: Socket> Connection<S> {
             joins: 0,
             device: 0,
             grant,
-            _seat: seat,
+            seat,
         }
     }
 
@@ -177,12 +219,153 @@ impl<S: Socket> Connection<S> {
             // exempt.
             None if self.closing.is_none() => {
                 let written = self.socket.try_write(frame);
+                let is_fresh = self.joins == 1 && matches!(&written, Err(error) if is_refusal(error));
                 if !matches!(written, Ok(bytes) if bytes == frame.len()) {
                     self.owe_rest(std::slice::from_ref(frame), written, now);
-                    self.outbox.as_mut().expect("something is owed").exempt_first();
+                    let outbox = self.outbox.as_mut().expect("something is owed");
+                    outbox.exempt_first();
+                    if is_fresh {
+                        outbox.is_of_fresh_socket();
+                    }
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Keeps pieces of history for later. Those of a refresh take the place of an earlier refresh's.
+    pub(super) fn keep_history(&mut self, segment: u32, of_refresh: bool, frames: &Arc<[Bytes]>) {
+        if frames.is_empty() || self.closing.is_some() {
+            return;
+        }
+        let history = &mut self.patient.get_or_insert_default().history;
+        history.retain(|pieces| pieces.segment != segment || pieces.of_refresh != of_refresh);
+        history.push(Pieces { segment, of_refresh, frames: Arc::clone(frames), next: 0 });
+    }
+
+    /// Gives up the history of a room that the connection leaves.
+    pub(super) fn forget_history(&mut self, segment: u32) {
+        if let Some(patient) = &mut self.patient {
+            patient.history.retain(|pieces| pieces.segment != segment);
+        }
+    }
+
+    /// True if pieces of history wait for their turn.
+    pub(super) fn has_history(&self) -> bool {
+        self.patient.as_ref().is_some_and(|patient| !patient.history.is_empty())
+    }
+
+    /// Begins pieces of history, if nothing is owed. A fast device gets them all at once, another one a piece
+    /// at a time: while one is on its way, a reliable message waits.
+    pub(super) fn begin_history(&mut self, now: Instant) {
+        while self.outbox.is_none() && !self.broken && self.closing.is_none() && self.has_history() {
+            let queued = if self.rate.is_fast() { 0 } else { self.look().queued };
+            let at_once = if self.rate.is_fast() { SLICES_MAX } else { 1 };
+            if at_once == 1 && queued > HISTORY_QUEUED_BYTES_MAX {
+                return; // The next sweep tries again.
+            }
+            if !self.write_history(at_once, now) {
+                return;
+            }
+        }
+        self.forget_patience();
+    }
+
+    /// Lets go of what is known of a device that is proven fast and has all its history.
+    fn forget_patience(&mut self) {
+        if self.rate.is_fast() && !self.has_history() {
+            self.patient = None;
+        }
+    }
+
+    /// Writes the next pieces, at most `at_once` of one room. `false`: the socket has taken nothing.
+    fn write_history(&mut self, at_once: usize, now: Instant) -> bool {
+        let Some(patient) = &mut self.patient else { return false };
+        let Some(pieces) = patient.history.last_mut() else { return false };
+        let frames = Arc::clone(&pieces.frames);
+        let offered = &frames[pieces.next..frames.len().min(pieces.next + at_once)];
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = slices.iter_mut().zip(offered).map(|(slice, frame)| *slice = IoSlice::new(frame)).count();
+        let written = self.socket.try_write_vectored(&slices[..count]);
+        self.broken |= matches!(&written, Err(error) if !is_refusal(error));
+        let (whole, begun) = pieces_taken(offered, written.unwrap_or(0));
+        let is_owed = begun > 0 || (whole < offered.len() && self.rate.is_fast()) || self.broken;
+        pieces.next += whole + usize::from(is_owed);
+        if pieces.next >= frames.len() {
+            patient.history.pop();
+        }
+        if is_owed {
+            let mut outbox = Box::new(Outbox::new(now));
+            if begun > 0 {
+                outbox.owe_tail(offered[whole].slice(begun..), now);
+                outbox.exempt_first();
+            } else {
+                outbox.owe_welcome(offered[whole].clone(), now);
+            }
+            outbox.refused(now);
+            self.outbox = Some(outbox);
+            self.socket.tell_when_writable();
+        }
+        // A piece that a slow device has not begun keeps its place: newer history may come before it.
+        is_owed || whole > 0
+    }
+
+    /// True if the device takes frames of any size fast enough.
+    pub(super) fn is_fast(&self) -> bool {
+        self.rate.is_fast()
+    }
+
+    /// Speed of the device, for its segments.
+    pub(super) fn speed(&self) -> Speed {
+        if self.is_fast() { Speed::Fast } else { Speed::Unproven }
+    }
+
+    /// Bytes of level frames that may be offered now. Asks the kernel about a device of unknown rate.
+    pub(super) fn room_for(&mut self) -> usize {
+        // The outbox has its own bounds, and notes that the connection is behind.
+        if self.outbox.is_some() {
+            return usize::MAX;
+        }
+        let mut room = 0;
+        if !self.rate.is_proven() {
+            let queued = usize::try_from(self.look().queued).unwrap_or(usize::MAX);
+            room = UNPROVEN_BYTES_MAX.saturating_sub(queued);
+        }
+        if self.rate.is_fast() { usize::MAX } else { self.rate.frame_room().max(room) }
+    }
+
+    /// Counts of the kernel about the device.
+    pub(super) fn progress(&self) -> Progress {
+        self.socket.progress()
+    }
+
+    /// Asks the kernel what the device took since the last look. The rate may be proven by it.
+    fn look(&mut self) -> Progress {
+        let progress = self.socket.progress();
+        let before = &mut self.patient.get_or_insert_default().before;
+        self.rate.bear_out(*before, progress);
+        // From an empty buffer on, the next look measures one burst alone.
+        if progress.queued == 0 {
+            *before = progress;
+        }
+        self.set_unsent_max();
+        self.forget_patience();
+        progress
+    }
+
+    /// Adds a sample of the rate at which the device takes bytes.
+    fn sample(&mut self, sample: Option<Sample>) {
+        if let Some(Sample { bytes, between }) = sample {
+            self.rate.sample(bytes, between);
+            self.set_unsent_max();
+        }
+    }
+
+    fn set_unsent_max(&mut self) {
+        let wanted = self.rate.low_mark();
+        if wanted != self.unsent_max {
+            self.unsent_max = wanted;
+            self.socket.set_unsent_max(wanted);
         }
     }
 
@@ -216,13 +399,14 @@ impl<S: Socket> Connection<S> {
     fn owe_rest(&mut self, frames: &[Bytes], written: io::Result<usize>, now: Instant) -> Offer {
         let mut written = match written {
             Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if is_refusal(&error) => 0,
             Err(_) => {
                 self.broken = true;
                 0
             }
         };
         let mut outbox = Box::new(Outbox::new(now));
+        let room = self.rate.outbox_room();
         let mut taken = 0;
         for frame in frames {
             if written >= frame.len() {
@@ -230,11 +414,12 @@ impl<S: Socket> Connection<S> {
             } else if written > 0 {
                 outbox.owe_tail(frame.slice(written..), now);
                 written = 0;
-            } else if !outbox.offer(frame, now) {
+            } else if !outbox.offer(frame, room, now) {
                 break;
             }
             taken += 1;
         }
+        outbox.refused(now);
         self.outbox = Some(outbox);
         self.socket.tell_when_writable();
         if taken == frames.len() { Offer::Queued } else { Offer::Refused { taken } }
@@ -244,8 +429,9 @@ impl<S: Socket> Connection<S> {
         if self.closing.is_some() {
             return Offer::Refused { taken: 0 };
         }
+        let room = self.rate.outbox_room();
         let outbox = self.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
-        let taken = frames.iter().take_while(|frame| outbox.offer(frame, now)).count();
+        let taken = frames.iter().take_while(|frame| outbox.offer(frame, room, now)).count();
         if taken == frames.len() { Offer::Queued } else { Offer::Refused { taken } }
     }
 
@@ -264,7 +450,9 @@ impl<S: Socket> Connection<S> {
                         return Drained::Yes;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if is_refusal(&error) => {
+                    let sample = outbox.refused(now);
+                    self.sample(sample);
                     self.socket.tell_when_writable();
                     return Drained::No;
                 }
@@ -277,6 +465,8 @@ impl<S: Socket> Connection<S> {
     /// Says goodbye. The begun frame is finished, the other owed frames are delivered or dropped, and `last`
     /// ends the stream.
     pub(super) fn say_last(&mut self, rest: Rest, last: impl IntoIterator<Item = Bytes>, now: Instant) {
+        // History is no promise.
+        self.patient = None;
         let outbox = self.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
         if rest == Rest::Drop {
             outbox.keep_only_begun();
@@ -319,6 +509,23 @@ impl<S: Socket> Connection<S> {
         self.allowance_milli = self.allowance_milli.saturating_sub(1000);
         allowed
     }
+}
+
+/// True if the socket takes nothing now, and may take more later.
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Number of whole frames among the first `written` bytes of `frames`, and the bytes of the next one.
+fn pieces_taken(frames: &[Bytes], written: usize) -> (usize, usize) {
+    let mut rest = written;
+    for (index, frame) in frames.iter().enumerate() {
+        if rest < frame.len() {
+            return (index, rest);
+        }
+        rest -= frame.len();
+    }
+    (frames.len(), 0)
 }
 
 /// Frames a second allowed to a device with `rooms` rooms.

@@ -1,6 +1,6 @@
 //! The connections on a shard: found by key, as passes write to them, and in order of their deadlines.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Index, IndexMut};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::connection::{Connection, Socket};
 use roomcast_core::fanout::{Offer, Sink};
-use roomcast_core::limits::CLOSE_LINGER;
+use roomcast_core::limits::{CLOSE_LINGER, PROGRESS_AGE_MAX};
 
 /// Time between two looks at the deadlines of waiting connections.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -28,9 +28,21 @@ pub(super) struct Connections<S> {
     /// Connections that have said goodbye: the moment to drop them, and their key. Rising, since all linger
     /// as long.
     lingering: VecDeque<(Instant, u64)>,
+    /// Connections with history that waits for its turn. Invariant: exactly those.
+    patient: BTreeSet<u32>,
+    /// Connections that took a carry, with bytes left in the kernel.
+    watched: BTreeMap<u32, Watched>,
     pub(super) next_sweep: Instant,
     /// Place in the table where the search for silent connections goes on.
     silent_at: usize,
+}
+
+/// A connection whose device may not read.
+#[derive(Debug)]
+struct Watched {
+    /// Bytes that its kernel had acknowledged at `since`.
+    acked: u64,
+    since: Instant,
 }
 
 impl<S: Socket> Sink for Connections<S> {
@@ -48,6 +60,14 @@ impl<S: Socket> Sink for Connections<S> {
     fn is_waiting(&self, connection: u32) -> bool {
         self.all[connection as usize].is_waiting()
     }
+
+    fn is_fast(&self, connection: u32) -> bool {
+        self.all[connection as usize].is_fast()
+    }
+
+    fn room_for(&mut self, connection: u32) -> usize {
+        self.all[connection as usize].room_for()
+    }
 }
 
 impl<S: Socket> Connections<S> {
@@ -58,6 +78,8 @@ impl<S: Socket> Connections<S> {
             ended: Vec::new(),
             generation: 0,
             lingering: VecDeque::new(),
+            patient: BTreeSet::new(),
+            watched: BTreeMap::new(),
             next_sweep: now + SWEEP_INTERVAL,
             silent_at: 0,
         }
@@ -108,11 +130,63 @@ impl<S: Socket> Connections<S> {
         self.waiting.iter().map(|index| (*index, &self.all[*index as usize]))
     }
 
+    /// Up to `most` connections with this share of the seats: first those that take nothing at the moment.
+    pub(super) fn of_share(&self, share: u16, most: u32) -> Vec<u32> {
+        let is_one =
+            |connection: &Connection<S>| connection.seat.share() == share && connection.closing.is_none();
+        let all = self.all.iter().filter_map(|(index, one)| Some((u32::try_from(index).ok()?, one)));
+        let resting = all.filter(|(_, one)| !one.is_waiting());
+        let of_share = self.waiting().chain(resting).filter(|(_, one)| is_one(one));
+        of_share.map(|(index, _)| index).take(most as usize).collect()
+    }
+
     /// Notes a connection that was offered something beside a pass, if it is owed some of it.
     pub(super) fn note_waiting(&mut self, index: u32) {
         if self[index].is_waiting() {
             self.waits(index);
         }
+    }
+
+    /// Notes whether history of the connection waits for its turn.
+    pub(super) fn note_patient(&mut self, index: u32) {
+        if self[index].has_history() {
+            self.patient.insert(index);
+        } else {
+            self.patient.remove(&index);
+        }
+    }
+
+    /// Connections with history that waits for its turn.
+    pub(super) fn patient_indices(&self) -> Vec<u32> {
+        self.patient.iter().copied().collect()
+    }
+
+    /// Watches whether a device takes the bytes of a carry off the kernel: one that reads nothing and answers
+    /// all the same has an empty outbox, and no deadline there.
+    pub(super) fn watch(&mut self, index: u32, now: Instant) {
+        let Some(connection) = self.all.get(index as usize) else { return };
+        let progress = connection.progress();
+        if progress.queued > 0 {
+            self.watched.entry(index).or_insert(Watched { acked: progress.acked, since: now });
+        }
+    }
+
+    /// Devices that have taken nothing of a carry for [`PROGRESS_AGE_MAX`]. Forgets those that have it all.
+    pub(super) fn stuck(&mut self, now: Instant) -> Vec<u32> {
+        let mut stuck = Vec::new();
+        let all = &self.all;
+        self.watched.retain(|index, watched| {
+            let Some(connection) = all.get(*index as usize) else { return false };
+            let progress = connection.progress();
+            if progress.acked != watched.acked {
+                *watched = Watched { acked: progress.acked, since: now };
+            }
+            if now.saturating_duration_since(watched.since) >= PROGRESS_AGE_MAX {
+                stuck.push(*index);
+            }
+            progress.queued > 0
+        });
+        stuck
     }
 
     #[cold]
@@ -160,6 +234,8 @@ impl<S: Socket> Connections<S> {
     /// Drops the connection, its socket and its seat.
     pub(super) fn remove(&mut self, index: u32) {
         self.waiting.remove(&index);
+        self.patient.remove(&index);
+        self.watched.remove(&index);
         self.all.try_remove(index as usize);
     }
 
@@ -182,6 +258,8 @@ impl<S: Socket> Connections<S> {
             let index = u32::try_from(index).expect("a shard has fewer than 2^32 connections");
             let is_known = self.waiting.contains(&index);
             assert_eq!(connection.is_waiting(), is_known, "a connection that is owed something is known");
+            let is_patient = self.patient.contains(&index);
+            assert_eq!(connection.has_history(), is_patient, "a connection with history to come is known");
         }
     }
 }

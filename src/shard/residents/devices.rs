@@ -50,6 +50,17 @@ impl<S: Socket> Residents<S> {
         self.connections.ended.push(index);
     }
 
+    /// Closes up to `most` connections of the address with this share of the seats, so that another address
+    /// finds a seat. Connections that are owed something go first. Returns the number of closed connections.
+    pub fn give_way(&mut self, share: u16, most: u32, now: Now) -> u32 {
+        let mut gone = 0;
+        for index in self.connections.of_share(share, most) {
+            self.close(index, CloseReason::Crowded, now);
+            gone += 1;
+        }
+        gone
+    }
+
     /// Cuts the connection because of a defect of the engine.
     pub(crate) fn abort(&mut self, key: u64, now: Now) {
         if let Some(index) = self.connections.find(key) {
@@ -117,6 +128,8 @@ impl<S: Socket> Residents<S> {
         let at = connection.places.iter().position(|place| Some(place.segment) == segment);
         if let Some(at) = at {
             let place = connection.places.remove(at);
+            connection.forget_history(place.segment);
+            self.connections.note_patient(index);
             self.give_up_place(place);
         } else if connection.has_deferred(room) {
             connection.deferred.retain(|deferred| deferred.room != *room);

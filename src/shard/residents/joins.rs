@@ -2,7 +2,6 @@
 
 use super::Residents;
 use super::connection::{Deferred, RoomPlace, Socket};
-use crate::shard::directory;
 use crate::shard::lane::{Control, JoinRefused, Welcome};
 use roomcast_core::fanout::segment::{Entrant, Segment, StreamPlace};
 use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
@@ -29,7 +28,7 @@ impl<S: Socket> Residents<S> {
             "too_many_rooms"
         } else if !connection.grant.covers(room) {
             "room_not_granted"
-        } else if self.lanes.is_overloaded(directory::home(room, self.plan.shards)) {
+        } else if self.lanes.is_overloaded(self.plan.home(room)) {
             "overloaded"
         } else if connection.may_join() {
             return self.send_join(index, room, seen, cursor);
@@ -40,7 +39,7 @@ impl<S: Socket> Residents<S> {
     }
 
     fn send_join(&mut self, index: u32, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>) {
-        let home = directory::home(room, self.plan.shards);
+        let home = self.plan.home(room);
         let segment = self.segments.find(room).unwrap_or_else(|| self.segments.place(room, home));
         self.segments[segment].joining += 1;
         let key = self.connections.key(index);
@@ -69,7 +68,7 @@ impl<S: Socket> Residents<S> {
     /// Takes the welcome to a join: the connection is a member from here on, unless it left or ended
     /// meanwhile.
     pub(super) fn take_welcome(&mut self, room: &RoomName, run: Run, welcome: &Welcome, now: Now) {
-        let Welcome { seq, connection: key, join, encoding, epoch, place, frame } = welcome;
+        let Welcome { seq, connection: key, join, encoding, epoch, place, frame, pieces } = welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some(Joining { index, at }) = self.joining(*key, segment, *join) else {
@@ -89,6 +88,9 @@ impl<S: Socket> Residents<S> {
         self.segments.note_look(segment);
         let connection = &mut self.connections[index];
         connection.places[at].slot = Some(slot);
+        connection.keep_history(segment, false, pieces);
+        self.connections.note_patient(index);
+        let connection = &self.connections[index];
         // A device with one room knows by its welcome.
         if connection.places.len() > 1 {
             self.notify(index, Notice::Joined(room), now);
@@ -101,10 +103,12 @@ impl<S: Socket> Residents<S> {
         self.connections.note_waiting(index);
         if !self.connections[index].is_waiting() {
             // There may be more of the reliable stream than a welcome holds.
-            self.segments[segment].segment.drained(slot);
+            let speed = self.connections[index].speed();
+            self.segments[segment].segment.drained(slot, speed);
             self.send_wants(segment);
         }
         self.send_deferred_join(index);
+        self.go_on_with_history(index, now);
     }
 
     /// Has a segment without members begin in another life of the room, or with a stream that was unknown

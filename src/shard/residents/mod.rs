@@ -24,7 +24,7 @@ use self::pass::SegmentTurn;
 use self::segments::Segments;
 use self::strain::Strain;
 use super::lane::{Control, Delivery, HomeSaid, ResidentLanes};
-use super::{Plan, TURN_ENTRIES_MAX, directory};
+use super::{Plan, TURN_ENTRIES_MAX};
 use crate::metrics::tally::{Holdings, Tally};
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Segment};
 use roomcast_core::now::Now;
@@ -52,9 +52,9 @@ impl<S: Socket> Residents<S> {
     pub(super) fn new(plan: Plan, lanes: ResidentLanes, now: Instant) -> Self {
         Self {
             strain: Strain::new(&plan.rules, now),
+            segments: Segments::new(plan.home_key),
             plan,
             lanes,
-            segments: Segments::new(),
             connections: Connections::new(now),
             turns: Vec::new(),
             farewell: None,
@@ -256,7 +256,7 @@ impl<S: Socket> Residents<S> {
 
     /// Sends words about one life of a room to its home; the segment may be gone.
     fn tell(&mut self, room: RoomName, run: Run, said: SegmentSaid) {
-        let home = directory::home(&room, self.plan.shards);
+        let home = self.plan.home(&room);
         self.lanes.tell(home, Control { room, run: Some(run), said });
     }
 }

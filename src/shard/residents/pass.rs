@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Residents;
 use super::connection::Socket;
 use super::strain::Windows;
+use roomcast_core::fanout::segment::CaughtUp;
 use roomcast_core::now::Now;
 use roomcast_core::room::SegmentSaid;
 
@@ -80,6 +81,14 @@ impl<S: Socket> Residents<S> {
         self.tally.frames_skipped += turn.skipped;
         self.tally.written.extend(turn.written);
         self.report_turn(key, turn.taken);
+        for connection in turn.carried_to {
+            self.connections.watch(connection, now.instant);
+        }
+        for CaughtUp { connection, history } in turn.caught_up {
+            self.connections[connection].keep_history(key, true, &history);
+            self.connections.note_patient(connection);
+            self.go_on_with_history(connection, now);
+        }
         turn.visited.max(1)
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::shard::directory::HomeKey;
 use crate::shard::{Table, table};
 use roomcast_core::fanout::segment::Segment;
 use roomcast_core::room::id::{RoomName, Run, Seq};
@@ -93,8 +94,8 @@ impl Placed {
 }
 
 impl Segments {
-    pub(super) fn new() -> Self {
-        Self { all: Slab::new(), key_of: table(), active: VecDeque::new(), looks: BTreeSet::new() }
+    pub(super) fn new(key: HomeKey) -> Self {
+        Self { all: Slab::new(), key_of: table(key), active: VecDeque::new(), looks: BTreeSet::new() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Placed> {

@@ -23,9 +23,14 @@ impl<S: Socket> Residents<S> {
         self.connections.next_sweep = now.instant + SWEEP_INTERVAL;
         let waiting = self.connections.waiting();
         let overdue = waiting.filter_map(|(index, waits)| Some((index, waits.overdue(now.instant)?)));
-        let overdue: Vec<(u32, CloseReason)> = overdue.collect();
+        let mut overdue: Vec<(u32, CloseReason)> = overdue.collect();
+        let stuck = self.connections.stuck(now.instant).into_iter();
+        overdue.extend(stuck.map(|index| (index, CloseReason::NoProgress)));
         for (index, reason) in overdue {
             self.close(index, reason, now);
+        }
+        for index in self.connections.patient_indices() {
+            self.go_on_with_history(index, now);
         }
         self.close_silent(now);
     }

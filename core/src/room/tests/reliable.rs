@@ -365,6 +365,7 @@ fn what_is_not_at_hand_is_read_from_the_store() {
             encoding: Encoding::Json,
             since: bench.room.seq(),
             sent: 3,
+            small: false,
         }),
     };
     assert!(bench.tell(refresh).is_empty());
@@ -476,7 +477,12 @@ fn members_go_on_without_what_can_not_be_read() {
     bench.sync();
     bench.tell(Input::Segment {
         shard: 0,
-        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 }),
+        said: SegmentSaid::Refresh(RefreshWant {
+            encoding: Encoding::Json,
+            since: Seq(0),
+            sent: 0,
+            small: false,
+        }),
     });
     let Output::Page { life, .. } = bench.asked.remove(0) else { panic!("a page") };
     let failed =
@@ -587,7 +593,12 @@ fn a_store_that_does_not_know_what_it_has_synced_is_asked_for_all_of_it_again() 
     bench.sync();
     bench.tell(Input::Segment {
         shard: 0,
-        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0 }),
+        said: SegmentSaid::Refresh(RefreshWant {
+            encoding: Encoding::Json,
+            since: Seq(0),
+            sent: 0,
+            small: false,
+        }),
     });
     let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };
     bench.tell(Input::Paged { life, after, page: Page { messages: Vec::new(), through: after } });
@@ -811,4 +822,23 @@ fn the_end_of_a_stream_is_told_after_the_store_has_forgotten_it() {
     };
     assert_eq!(view.members, 1);
     assert!(!bench.room.waits_for_store());
+}
+
+#[test]
+fn departures_from_a_stream_that_went_back_in_time_are_none_of_its_new_members() {
+    let mut bench = Bench::ready();
+    bench.publish(vec![coupon("1")]);
+    bench.sync();
+    bench.publish(vec![coupon("2")]);
+    bench.fail();
+    bench.wait(STORE_RETRY);
+    let epoch = bench.room.epoch().unwrap();
+    let outputs = bench.load(Some(Stored { epoch, head: 0, records: Vec::new(), tail: Vec::new() }));
+    assert!(matches!(outputs[..], [Output::StreamChanged]), "{outputs:?}");
+    bench.tell(join(2, None));
+    bench.tell(left(&bench, 0));
+    bench.publish(vec![coupon("3")]);
+    bench.sync();
+    bench.wait(Duration::from_millis(20));
+    assert_eq!(told(&bench.receipt(1).unwrap()), (1, 0, 0, 0), "the new member");
 }

@@ -106,6 +106,17 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     frame.finish()
 }
 
+pub(super) fn history_piece(head: Head<'_>, past: &[Past]) -> Bytes {
+    let mut frame = FrameDraft::new(TEXT, 0);
+    let out = &mut frame.bytes;
+    text(out, r#"{"kind":"history","#);
+    room_run_seq(out, head);
+    text(out, ",\"history\":");
+    history(out, past);
+    text(out, "}");
+    frame.finish()
+}
+
 /// Page of the history for the pull side: JSON without a WebSocket header.
 pub fn history_page(head: Head<'_>, resumed: bool, snapshot: &Snapshot) -> Bytes {
     let mut page = BytesMut::new();

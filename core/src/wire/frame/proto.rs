@@ -14,6 +14,7 @@ use super::{BINARY, BatchFields, FrameDraft, Greeting, Head, Notice, OUTER_BYTES
 use crate::limits::{INTEGER_MAX, RECONNECT_WITHIN};
 use crate::proto::{self, server_frame::Frame};
 use crate::room::counters::CounterChange;
+use crate::room::history::Past;
 use crate::room::id::{Seq, TypeName};
 use crate::room::message::{Class, Message, Payload};
 use crate::room::policy::Merge;
@@ -23,6 +24,7 @@ use crate::wire::close::CloseReason;
 /// Field numbers of `ServerFrame`.
 const WELCOME: u32 = 1;
 const BATCH: u32 = 2;
+const HISTORY: u32 = 9;
 
 pub(super) fn message_bytes(message: &Message) -> usize {
     // The door sizes a reliable message before the stream assigns offset and recall: reserve the most bytes.
@@ -78,6 +80,16 @@ pub(super) fn welcome(head: Head<'_>, greeting: Greeting, snapshot: &Snapshot) -
     finish(frame, WELCOME)
 }
 
+pub(super) fn history_piece(head: Head<'_>, history: &[Past]) -> Bytes {
+    let mut frame = FrameDraft::new(BINARY, 0);
+    let out = &mut frame.bytes;
+    room_run_seq(out, head);
+    for past in history {
+        message(out, 4, &past.message, Some(past.seq));
+    }
+    finish(frame, HISTORY)
+}
+
 pub(super) fn notice(notice: Notice<'_>) -> Bytes {
     let notice = match notice {
         Notice::Pong => Frame::Pong(proto::Pong {}),
@@ -114,7 +126,7 @@ fn finish(frame: FrameDraft, kind: u32) -> Bytes {
     frame.finish_behind(&outer[..written])
 }
 
-/// Writes fields 1 to 3, common to welcome and batch.
+/// Writes fields 1 to 3, common to welcome, batch and history.
 fn room_run_seq(out: &mut BytesMut, head: Head<'_>) {
     bytes(out, 1, head.room.as_str().as_bytes());
     bytes(out, 2, head.run.to_string().as_bytes());

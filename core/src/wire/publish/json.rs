@@ -52,8 +52,8 @@ impl RequestReading<'_> {
             return refusal;
         }
         match self.request.field {
-            // serde checks a payload while taking it as raw text.
-            Some(Field::Payload) => self.request.not_json(),
+            // serde checks a payload while taking it as raw text. The place is one of the whole request.
+            Some(Field::Payload) => self.request.not_json(format!("in the request: {error}")),
             Some(field) if error.is_data() => self.request.bad_value(field),
             None if error.is_data() => {
                 self.request.refusal(400, "bad_value", None, OBJECT_ALLOWED.to_owned())
@@ -69,7 +69,7 @@ impl RequestReading<'_> {
         let shown: String = name.chars().take(FIELD_NAME_CHARS_SHOWN).collect();
         let field = self.request.path(Some(&shown));
         let allowed = FIELDS_ALLOWED.to_owned();
-        self.refuse(PublishError { status: 400, code: "unknown_field", field, allowed })
+        self.refuse(PublishError { status: 400, code: "unknown_field", field, allowed, detail: None })
     }
 }
 

@@ -15,7 +15,7 @@ fn types() -> Types {
             ("gift", gift),
             ("chat", TypePolicy::of(Class::Normal)),
             ("like", TypePolicy::of(Class::Counter)),
-            ("online", TypePolicy::of(Class::Latest)),
+            ("price", TypePolicy::of(Class::Latest)),
             ("enter", TypePolicy::of(Class::Lossy)),
         ]
         .map(|(name, policy)| (TypeName::parse(name).unwrap(), policy)),
@@ -59,11 +59,11 @@ fn a_single_message_and_a_list_are_taken_as_they_stand() {
 #[test]
 fn a_type_gives_its_class_and_one_that_is_not_configured_is_normal() {
     let list = taken(
-        r#"{"messages":[{"type":"poll","payload":1},{"type":"poll","payload":2},{"type":"online","payload":3}]}"#,
+        r#"{"messages":[{"type":"poll","payload":1},{"type":"poll","payload":2},{"type":"price","payload":3}]}"#,
     );
     assert_eq!(list[0].class(), Class::Normal);
     assert!(std::ptr::eq(list[0].type_name.as_str(), list[1].type_name.as_str()), "one name for both");
-    assert_eq!(list[2].key.as_ref().unwrap().as_str(), "online", "latest without a key has its type as key");
+    assert_eq!(list[2].key.as_ref().unwrap().as_str(), "price", "latest without a key has its type as key");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_count_is_taken_where_counts_are_summed_and_nowhere_else() {
         }
     }
     assert_eq!(taken(r#"{"type":"gift","payload":1}"#)[0].count, 1);
-    for type_name in ["chat", "coupon", "online", "enter", "never_configured"] {
+    for type_name in ["chat", "coupon", "price", "enter", "never_configured"] {
         let body = format!(r#"{{"type":"{type_name}","payload":1,"count":1}}"#);
         assert_eq!(refused(body), "400 bad_value count", "{type_name}");
     }
@@ -170,7 +170,7 @@ fn the_field_at_fault_is_named() {
         ("chat", "999"),
         ("enter", "604800001"),
         ("chat", "-1"),
-        ("online", "5000"),
+        ("price", "5000"),
         ("like", "5000"),
     ] {
         let message = format!(r#"{{"type":"{type_name}","payload":1,"ttl_ms":{ttl}}}"#);
@@ -219,17 +219,44 @@ fn a_payload_is_one_shallow_json_value_in_utf8() {
 }
 
 #[test]
+fn a_payload_that_strict_parsers_refuse_is_told_with_its_place() {
+    for (payload, detail) in [
+        (r#""\ud83d""#, "at byte 1: half of a surrogate pair (RFC 7493 §2.1)"),
+        (
+            r#"{"user":{"name":"\ude00"}}"#,
+            "at byte 17, in user.name: half of a surrogate pair (RFC 7493 §2.1)",
+        ),
+        (r#"{"a":1,"\u0061":2}"#, "at byte 8, in a: a name that its object has already (RFC 7493 §2.3)"),
+        ("1e400", "at byte 0: a number that no double holds (RFC 7493 §2.2)"),
+    ] {
+        let error = parse_json(format!(r#"{{"type":"chat","payload":{payload}}}"#).as_bytes(), &types());
+        let error = error.unwrap_err();
+        assert_eq!((error.code, error.detail.as_deref()), ("payload_not_json", Some(detail)), "{payload}");
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        let message =
+            proto::PublishMessage { r#type: "chat".into(), payload, json: true, ..Default::default() };
+        assert_eq!(proto_refused(vec![message]), "400 payload_not_json messages[0].payload");
+    }
+    let broken = parse_json(br#"{"type":"chat","payload":[1,]}"#, &types()).unwrap_err();
+    assert_eq!(broken.detail.as_deref(), Some("in the request: expected value at line 1 column 29"));
+}
+
+#[test]
+fn the_engines_own_type_is_not_for_publishers() {
+    assert_eq!(refused(r#"{"type":"online","payload":3}"#), "400 bad_value type");
+    let online = proto::PublishMessage { r#type: "online".into(), payload: "3".into(), ..Default::default() };
+    assert_eq!(proto_refused(vec![online]), "400 bad_value messages[0].type");
+}
+
+#[test]
 fn payloads_have_their_size() {
     let sized = |type_name: &str, bytes: usize| {
         format!(r#"{{"type":"{type_name}","payload":"{}"}}"#, "x".repeat(bytes - 2))
     };
     assert_eq!(taken(&sized("chat", PAYLOAD_BYTES_MAX)).len(), 1);
     assert_eq!(refused(sized("chat", PAYLOAD_BYTES_MAX + 1)), "413 payload_too_large payload");
-    assert_eq!(taken(&sized("online", LATEST_PAYLOAD_BYTES_MAX)).len(), 1);
-    assert_eq!(
-        refused(sized("online", LATEST_PAYLOAD_BYTES_MAX + 1)),
-        "400 latest_payload_too_large payload"
-    );
+    assert_eq!(taken(&sized("price", LATEST_PAYLOAD_BYTES_MAX)).len(), 1);
+    assert_eq!(refused(sized("price", LATEST_PAYLOAD_BYTES_MAX + 1)), "400 latest_payload_too_large payload");
     let opaque =
         |bytes: usize| format!(r#"{{"type":"chat","payload_b64":"{}"}}"#, BASE64.encode(vec![7; bytes]));
     for bytes in PAYLOAD_BYTES_MAX - 2..=PAYLOAD_BYTES_MAX {
@@ -252,7 +279,7 @@ fn protobuf_is_held_to_the_same_rules() {
     assert_eq!(proto_refused(vec![chat(b"")]), "400 missing_field messages[0].payload");
     let lasting = proto::PublishMessage { ttl_ms: Some(999), ..chat(b"1") };
     assert_eq!(proto_refused(vec![lasting]), "400 bad_value messages[0].ttl_ms");
-    let latest = proto::PublishMessage { ttl_ms: Some(5_000), r#type: "online".into(), ..chat(b"1") };
+    let latest = proto::PublishMessage { ttl_ms: Some(5_000), r#type: "price".into(), ..chat(b"1") };
     assert_eq!(proto_refused(vec![latest]), "400 bad_value messages[0].ttl_ms");
     let counted = proto::PublishMessage { count: Some(0), r#type: "like".into(), ..Default::default() };
     assert_eq!(proto_refused(vec![counted]), "400 bad_value messages[0].count");
@@ -331,7 +358,7 @@ fn a_count_that_did_not_fit_whole_was_accepted_and_says_so() {
 
 /// A valid message of any type, in both spellings.
 fn random_message(rng: &mut fastrand::Rng) -> (String, proto::PublishMessage) {
-    let type_name = *rng.choice(&["chat", "like", "online", "enter", "poll", "coupon", "gift"]).unwrap();
+    let type_name = *rng.choice(&["chat", "like", "price", "enter", "poll", "coupon", "gift"]).unwrap();
     let mut json = vec![format!(r#""type":"{type_name}""#)];
     let mut proto = proto::PublishMessage { r#type: type_name.into(), ..Default::default() };
     if type_name != "like" || rng.bool() {
@@ -358,7 +385,7 @@ fn random_message(rng: &mut fastrand::Rng) -> (String, proto::PublishMessage) {
         proto.count = Some(rng.u64(1..=COUNT_MAX));
         json.push(format!(r#""count":{}"#, proto.count.unwrap()));
     }
-    if !matches!(type_name, "like" | "online") && rng.bool() {
+    if !matches!(type_name, "like" | "price") && rng.bool() {
         proto.ttl_ms = Some(rng.u64(1_000..=604_800_000));
         json.push(format!(r#""ttl_ms":{}"#, proto.ttl_ms.unwrap()));
     }

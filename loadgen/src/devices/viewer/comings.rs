@@ -154,7 +154,9 @@ impl Devices {
         device.is_stalled = true;
         if !device.is_sipping {
             device.is_sipping = true;
-            self.errands.add(monotonic_ns() + SIP_EVERY_NS, index, Errand::Sip);
+            let now_ns = monotonic_ns();
+            device.sipped_ms = after_ms(self.start_ns, now_ns);
+            self.errands.add(now_ns + SIP_EVERY_NS, index, Errand::Sip);
         }
     }
 
@@ -165,8 +167,11 @@ impl Devices {
             device.is_sipping = false;
             return Ok(());
         }
+        let now_ms = after_ms(self.start_ns, now_ns);
+        let since_ns = u64::from(now_ms.saturating_sub(device.sipped_ms)) * 1_000_000;
+        device.sipped_ms = now_ms;
         self.errands.add(now_ns + SIP_EVERY_NS, index, Errand::Sip);
-        self.read_once(index, self.assignment.plan.awkward.sip_bytes()).map(drop)
+        self.read_once(index, self.assignment.plan.awkward.sip_bytes(since_ns)).map(drop)
     }
 
     /// Records the time from a device's due time to the welcome. Joins before the first publish follow the
@@ -210,6 +215,11 @@ impl Devices {
             drop(stream.write(&close));
         }
     }
+}
+
+/// Whole milliseconds, of which a run has at most some millions.
+fn after_ms(start_ns: u64, now_ns: u64) -> u32 {
+    u32::try_from(now_ns.saturating_sub(start_ns) / 1_000_000).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ struct Device {
     is_pulling: bool,
     /// The next sip is planned.
     is_sipping: bool,
+    /// Milliseconds from the first publish to the last sip.
+    sipped_ms: u32,
     is_cut_planned: bool,
 }
 

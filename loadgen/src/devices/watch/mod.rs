@@ -179,6 +179,10 @@ impl Watch {
             (ServerFrame::Batch(batch), Some(seq)) => {
                 return self.hear_batch(track, seat, Decoded { batch: &batch, bytes }, seq, now_ns);
             }
+            (ServerFrame::History(piece), Some(seq)) => {
+                self.hear_history(track, seat, &piece, seq);
+                return judged;
+            }
             // Answers to frames that this generator's devices do not wait for.
             (ServerFrame::Pong(_) | ServerFrame::Joined(_) | ServerFrame::Left(_), Some(_)) => return judged,
             // A node says goodbye before a restart.

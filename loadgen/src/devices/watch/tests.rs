@@ -271,7 +271,7 @@ fn with_streams(bench: Bench) -> Bench {
         others: false,
     };
     let Bench { watch, tracks } = bench;
-    Bench { watch: Watch { streams: Some(Streams::new(original, [0])), ..watch }, tracks }
+    Bench { watch: Watch { streams: Some(Streams::new(original, [0], 20_000)), ..watch }, tracks }
 }
 
 fn coupon(offset: u64) -> String {

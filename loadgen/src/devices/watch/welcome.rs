@@ -5,7 +5,7 @@ use super::{Heard, Watch};
 use crate::devices::known::{ENGINE_TYPE, Which};
 use crate::devices::track::{Seat, Track};
 use crate::ledger::{Claim, Kind, RoomSeen};
-use crate::wire::frame::Welcome;
+use crate::wire::frame::{History, Welcome};
 
 impl Watch {
     pub(super) fn hear_welcome(
@@ -64,6 +64,20 @@ impl Watch {
         let ack_within_ms =
             brought.filter(|brought| brought.through > 0).map(|brought| brought.ack_within_ms);
         Heard::Welcomed { heartbeat_ms: welcome.heartbeat_ms.into(), ack_within_ms }
+    }
+
+    /// Judges a piece of history: messages of this run and room, of batches up to the seq held. They are owed
+    /// to nobody, so the account stays as it is.
+    pub(super) fn hear_history(&mut self, track: &Track, seat: Seat, piece: &History, held: u64) {
+        let life = track.life as usize;
+        let room = &self.lives[life];
+        if piece.room != room.name || piece.run != room.seen.run || piece.seq > held {
+            let reason = format_args!("history {} of room {} run {}", piece.seq, piece.room, piece.run);
+            return self.broke(Kind::Foreign, seat, reason);
+        }
+        for message in piece.history.iter().filter(|message| message.r#type != ENGINE_TYPE) {
+            let _: Option<Which> = self.judge_message(seat, life, message, piece.seq);
+        }
     }
 
     /// Enters a welcome's totals as a claim about the welcome's seq, where totals and batches must agree.

@@ -98,6 +98,26 @@ fn i2_applied_later_than_three_seconds_is_late() {
 }
 
 #[test]
+fn i2_a_slow_reader_has_the_time_of_its_rate() {
+    assert_eq!(
+        [20_000, 8_000, 4_000].map(|rate| slow_apply_age_max_ns(rate) / 1_000_000),
+        [3_100, 3_100, 6_100]
+    );
+    for (rate, after_ms, is_late) in
+        [(20_000, 3_090, false), (20_000, 3_110, true), (4_000, 6_090, false), (4_000, 6_110, true)]
+    {
+        let mut slow = seen();
+        slow.at(4, What::Message(3), 7).apply_slowly(3 * SECOND_NS + 2_000_000 + after_ms * 1_000_000, 7);
+        let mut times = ApplyTimes::since(0, slow_apply_age_max_ns(rate));
+        let mut violations = Violations::default();
+        check_stream(&published(), &[slow], Some(&stored()), TTL_NS, &mut times, &mut violations);
+        finds(&violations, if is_late { &[(Kind::I2Late, 1)] } else { &[] });
+        assert!(!is_late || violations.to_string().contains("device 7, a slow reader, applied offset 4"));
+        assert_eq!((times.slow.percentiles().count, times.from_answer.percentiles().count), (1, 12));
+    }
+}
+
+#[test]
 fn i2_a_device_that_was_there_applied_everything_and_one_just_back_is_not_blamed() {
     let mut short = seen();
     short.ended(4, 9, 10 * SECOND_NS, 0);

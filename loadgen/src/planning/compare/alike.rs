@@ -42,6 +42,7 @@ pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {
     for (report, name) in [(old, "old"), (new, "new")] {
         match report.verdict {
             Verdict::GeneratorLimited => return Some(format!("the {name} run was generator-limited")),
+            Verdict::Partial => return Some(format!("the {name} run was stopped early")),
             Verdict::NothingPublished => return Some(format!("the {name} run published nothing")),
             Verdict::Ok | Verdict::ThresholdFailed | Verdict::Violations => {}
         }

@@ -25,10 +25,12 @@ use crate::run::args::{Axis, RunArgs};
 use crate::scenario::plan::Plan;
 use crate::scenario::thresholds::{self, Condition};
 use crate::scenario::units::Span;
+use crate::stop;
 
 use probe::{Bar, Probe, ProbeFigures, Short};
 use search::{Bounds, End, ProbeOutcome, ProbeTally, Search};
 
+const STOPPED: &str = "stopped by a signal: the search is not over";
 /// Probes of a search. A search that needs more has met a node without a stable knee.
 const PROBES_MAX: usize = 200;
 
@@ -85,6 +87,9 @@ struct FoundMost {
     probes: Vec<Probe>,
     #[serde(flatten)]
     found: KneeFound,
+    /// The reason for an end before the knee was found; `None`: a whole search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<String>,
     processors: f64,
     environment: Environment,
     command: String,
@@ -127,11 +132,17 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     let mut environment = Environment::default();
     // The report of the last run that held, for the page: at the knee, or next below.
     let mut held = None;
+    let mut ended_early = None;
     let mut search = Search::new(bounds);
     while let Some(value) = search.value().filter(|_| probes.len() < PROBES_MAX) {
         let plan = plan_at(args, value).map_err(RunError::Usage)?;
         let probe = match run::measure(&plan) {
             Ok(report) => {
+                // A part of a probe is no probe.
+                if stop::is_wanted() {
+                    ended_early = Some(RunError::Stopped(STOPPED.to_owned()));
+                    break;
+                }
                 let probe = Probe::of(value, &report, &conditions, bar);
                 environment = report.environment.clone();
                 if probe.outcome == ProbeOutcome::Held {
@@ -139,7 +150,14 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
                 }
                 probe
             }
-            Err(error) if probes.is_empty() => return Err(error),
+            Err(error) if probes.is_empty() => {
+                output::write_reason(&error, plan.target.json.as_deref());
+                return Err(error);
+            }
+            Err(RunError::Stopped(_)) => {
+                ended_early = Some(RunError::Stopped(STOPPED.to_owned()));
+                break;
+            }
             // The run could not be made at all, for example for want of descriptors: the generator's limit.
             Err(RunError::Usage(reason)) => Probe::without_verdict(value, reason, ProbeOutcome::Limited),
             // The node was there at the first probe, so its absence is a failure.
@@ -147,13 +165,20 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
         };
         tell(&probe)?;
         search.record(probe.outcome);
+        let is_without_report = probe.measured.is_none() && probe.outcome == ProbeOutcome::Failed;
         probes.push(probe);
+        // Every further probe of a node that is gone would fail, and the search would walk down to nothing.
+        if is_without_report && let Err(reason) = run::doors::look(&plan) {
+            ended_early = Some(RunError::Target(format!("the node does not come back: {reason}")));
+            break;
+        }
     }
     let most = FoundMost {
         axis: args.axis,
         slo: conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         found: KneeFound::of(&search, &probes),
         probes,
+        partial: ended_early.as_ref().map(ToString::to_string),
         processors,
         environment,
         command: plan.target.command,
@@ -163,7 +188,7 @@ pub(crate) fn run(args: &FindMaxArgs) -> Result<Verdict, RunError> {
     output::write_json(&most, plan.target.json.as_deref())
         .and_then(|()| output::write_text(plan.target.html.as_deref(), page))
         .map_err(|error| RunError::Usage(format!("writing the figures: {error}")))?;
-    Ok(most.found.verdict())
+    ended_early.map_or_else(|| Ok(most.found.verdict()), Err)
 }
 
 fn plan_at(args: &FindMaxArgs, value: u64) -> Result<Plan, String> {
@@ -301,6 +326,16 @@ impl fmt::Display for FoundMost {
         let KneeFound { held, of, fails_at, .. } = found;
         let first = self.probes.first().map_or(0, |probe| probe.value);
         let below = fails_at.map(|worst| format!(", and below {worst}")).unwrap_or_default();
+        if let Some(partial) = &self.partial {
+            let held = self.probes.iter().filter(|probe| probe.outcome == ProbeOutcome::Held);
+            let most = held.map(|probe| probe.value).max().map(|value| format!("; {value} {unit} held"));
+            let probes = self.probes.len();
+            return writeln!(
+                f,
+                "knee         PARTIAL, {probes} probes: {partial}{}",
+                most.unwrap_or_default()
+            );
+        }
         if found.is_unsure {
             return writeln!(
                 f,
@@ -424,6 +459,7 @@ mod tests {
 
     fn most(search: &Search, probes: Vec<Probe>) -> FoundMost {
         FoundMost {
+            partial: None,
             axis: Axis::Devices,
             slo: "loss=0".into(),
             found: KneeFound::of(search, &probes),

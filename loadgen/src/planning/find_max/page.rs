@@ -129,6 +129,7 @@ mod tests {
     fn search(knee: Option<u64>) -> FoundMost {
         let ended_by = Some(Short::Processors { busy: 1.9, of: 2.0 });
         FoundMost {
+            partial: None,
             axis: Axis::Devices,
             slo: SLO.to_owned(),
             probes: vec![

@@ -5,7 +5,7 @@
 
 pub(crate) mod design;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -22,6 +22,7 @@ use crate::run::args::RunArgs;
 use crate::scenario::plan::Plan;
 use crate::scenario::shape::RunShape;
 use crate::scenario::units::Span;
+use crate::stop;
 use crate::wire::frame::header_bytes;
 
 /// The gauge with a value for each shard.
@@ -116,7 +117,18 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
         for _ in 0..args.repeat {
             // Resolved again, because each run needs rooms of its own.
             let plan = plan_of(number, point).map_err(usage)?;
-            let report = run::measure(&plan)?;
+            let report = match run::measure(&plan) {
+                Err(RunError::Stopped(_)) => return stopped(&sweep, points.len(), &json),
+                // The rows so far are in the file; without any row the file says why.
+                Err(error) if sweep.rows.is_empty() => {
+                    output::write_reason(&error, Some(&json));
+                    return Err(error);
+                }
+                measured => measured?,
+            };
+            if report.verdict == Verdict::Partial || stop::is_wanted() {
+                return stopped(&sweep, points.len(), &json);
+            }
             broke_a_promise |= report.verdict == Verdict::Violations;
             let metrics = plan.target.ops_door.read("/metrics").map_err(RunError::Target)?;
             let rooms = gauges(&metrics, ROOMS);
@@ -141,6 +153,21 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
         // `plan` would refuse these rows.
         Err(_) => Verdict::ThresholdFailed,
     })
+}
+
+/// The end of a sweep by a signal: the rows so far are in the file, and the point under way is left out.
+fn stopped(sweep: &Sweep, points: usize, json: &Path) -> Result<Verdict, RunError> {
+    let rows = sweep.rows.len();
+    if rows == 0 {
+        let reason = RunError::Stopped("stopped by a signal before the first point was whole".into());
+        output::write_reason(&reason, Some(json));
+        return Err(reason);
+    }
+    tell(&format!(
+        "PARTIAL      stopped by a signal: {rows} of {points} points are in {}\n",
+        json.display()
+    ))?;
+    Ok(Verdict::Partial)
 }
 
 /// The better of two runs of a point: a usable run before an unusable run, then the run with less processor
@@ -209,6 +236,7 @@ fn unusable_because(report: &Report, cpu: f64, processors: f64) -> Option<String
     match report.verdict {
         Verdict::Violations => Some("a promise was broken".into()),
         Verdict::NothingPublished => Some("nothing was published".into()),
+        Verdict::Partial => Some("the run was stopped early".into()),
         _ if report.cpu.spent.is_none() => {
             Some(report.cpu.missing_because.clone().unwrap_or_else(|| "no processor time".into()))
         }

@@ -18,6 +18,7 @@ pub(crate) fn page(report: &Report) -> Page {
     let (tone, verdict) = match report.verdict {
         Verdict::Ok => (Tone::Good, "Every promise was kept"),
         Verdict::GeneratorLimited => (Tone::Odd, "Generator-limited"),
+        Verdict::Partial => (Tone::Odd, "Stopped early"),
         Verdict::ThresholdFailed => (Tone::Bad, "A threshold failed"),
         Verdict::NothingPublished => (Tone::Bad, "Nothing was published"),
         Verdict::Violations => (Tone::Bad, "Promises were broken"),

@@ -1,0 +1,262 @@
+//! Devices at the end of slow links: each gets a reliable message within three seconds, joins at the first
+//! attempt, and is not closed while it reads.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use roomcast_core::room::id::{Encoding, RoomName};
+use roomcast_core::wire::close::CloseReason;
+
+use crate::device::{Device, Heard};
+use crate::regressions::Bench;
+use crate::socket::Pipe;
+use crate::world::name;
+
+/// The promise, for a device that takes at least 64 kbit/s.
+const COUPON_AGE_MAX: Duration = Duration::from_secs(3);
+/// Bytes a second of 64, 72, 128 and 256 kbit/s, IP headers aside.
+const RATES: [u32; 4] = [7_650, 8_600, 15_300, 30_600];
+const STEP: Duration = Duration::from_millis(10);
+const SEEDS: u64 = 60;
+/// The least number of times that each rare branch is reached.
+const REACHED_MIN: u64 = 50;
+
+/// A device at the end of a link.
+struct Slow {
+    device: Device,
+    pipe: Rc<RefCell<Pipe>>,
+    joined_at: Instant,
+    welcomed_at: Option<Instant>,
+    /// The cursor of the device.
+    through: u64,
+    acked: u64,
+    taken: usize,
+}
+
+/// A room with slow devices.
+struct Scene {
+    bench: Bench,
+    room: RoomName,
+    rng: Rng,
+    devices: Vec<Slow>,
+    /// Offset -> the moment at which the coupon was published.
+    coupons: BTreeMap<u64, Instant>,
+    latest: Duration,
+    pieces: u64,
+    by_refresh: u64,
+    level: u64,
+}
+
+impl Scene {
+    fn new(seed: u64) -> Self {
+        Self {
+            bench: Bench::new(128),
+            room: name("r"),
+            rng: Rng::with_seed(seed),
+            devices: Vec::new(),
+            coupons: BTreeMap::new(),
+            latest: Duration::ZERO,
+            pieces: 0,
+            by_refresh: 0,
+            level: 0,
+        }
+    }
+
+    fn join(&mut self, rate: u32) {
+        let (key, pipe) = self.bench.join(&self.room.clone(), None, 0);
+        pipe.borrow_mut().shape(rate);
+        let device = Device::new(0, key, Encoding::Json, Rc::clone(&pipe), false);
+        let joined_at = self.bench.now.instant;
+        self.devices.push(Slow {
+            device,
+            pipe,
+            joined_at,
+            welcomed_at: None,
+            through: 0,
+            acked: 0,
+            taken: 0,
+        });
+        self.bench.rest();
+    }
+
+    fn chat(&mut self, messages: u64, bytes: usize) {
+        for _ in 0..messages {
+            let text = "x".repeat(bytes);
+            self.bench.publish(&self.room, &format!(r#"{{"type":"chat","payload":"{text}"}}"#));
+        }
+    }
+
+    fn coupon(&mut self, bytes: usize) {
+        let text = "c".repeat(bytes);
+        self.coupons.insert(self.coupons.len() as u64 + 1, self.bench.now.instant);
+        self.bench.publish(&self.room, &format!(r#"{{"type":"coupon","payload":"{text}"}}"#));
+    }
+
+    /// Lets a step of time pass, and hears every device.
+    fn step(&mut self) {
+        self.bench.wait(STEP);
+        for slow in &mut self.devices {
+            let carried = slow.pipe.borrow_mut().carries(STEP);
+            if slow.device.read(carried) {
+                self.bench.shard.residents.writable(slow.device.key, self.bench.now);
+                self.bench.rest();
+            }
+        }
+        self.hear();
+    }
+
+    fn hear(&mut self) {
+        let now = self.bench.now.instant;
+        for slow in &mut self.devices {
+            while let Some((_, heard)) = slow.device.heard.get(slow.taken) {
+                slow.taken += 1;
+                let through = match heard {
+                    Heard::Welcome { stream, .. } => {
+                        slow.welcomed_at = Some(now);
+                        stream.as_ref().map_or(0, |opened| opened.part.through)
+                    }
+                    Heard::Batch { part, carried, content, .. } => {
+                        self.by_refresh += u64::from(*carried > 0);
+                        self.level += u64::from(!content.messages.is_empty());
+                        part.as_ref().map_or(0, |part| part.through)
+                    }
+                    Heard::History { .. } => {
+                        self.pieces += 1;
+                        0
+                    }
+                    Heard::Left | Heard::Closed => 0,
+                };
+                for offset in slow.through + 1..=through {
+                    let published = self.coupons[&offset].max(slow.joined_at);
+                    self.latest = self.latest.max(now - published);
+                }
+                slow.through = slow.through.max(through);
+            }
+            if slow.acked < slow.through {
+                slow.acked = slow.through;
+                let ack = format!(r#"{{"kind":"ack","offset":{}}}"#, slow.acked);
+                self.bench.say(slow.device.key, &[&ack]);
+            }
+        }
+    }
+
+    fn check(&self, seed: u64, age_max: Duration) {
+        let newest = self.coupons.len() as u64;
+        for (slow, at) in self.devices.iter().zip(0..) {
+            assert!(slow.device.is_open(), "seed {seed}: device {at} was closed: {:?}", slow.device.closed);
+            assert!(slow.welcomed_at.is_some(), "seed {seed}: device {at} never had a welcome");
+            assert_eq!(slow.through, newest, "seed {seed}: device {at} lacks coupons");
+        }
+        assert!(self.latest <= age_max, "seed {seed}: a coupon took {:?}", self.latest);
+    }
+}
+
+/// One room's life: a history, chat at a drawn rate, and coupons while slow devices join.
+fn live(seed: u64) -> Scene {
+    let mut scene = Scene::new(seed);
+    let history = scene.rng.choice([0, 60, 200]).unwrap();
+    for _ in 0..history / 10 {
+        scene.chat(10, 1200);
+        scene.step();
+    }
+    let chat_each = scene.rng.choice([0_u64, 1, 4]).unwrap();
+    let mut coupon_in = 0;
+    for step in 0..2500_u64 {
+        if step % 100 == 0 && scene.devices.len() < 4 {
+            let rate = scene.rng.choice(RATES).unwrap();
+            scene.join(rate);
+        }
+        scene.chat(chat_each, 300);
+        if coupon_in == 0 && step < 2000 {
+            let bytes = scene.rng.choice([40, 300, 2000]).unwrap();
+            scene.coupon(bytes);
+            coupon_in = if bytes > 1000 { 300 } else { scene.rng.u64(40..200) };
+        }
+        coupon_in = coupon_in.saturating_sub(1);
+        scene.step();
+    }
+    scene
+}
+
+#[test]
+fn a_slow_device_has_each_coupon_within_three_seconds_joins_at_once_and_stays() {
+    let mut pieces = 0;
+    let mut by_refresh = 0;
+    let mut level = 0;
+    for seed in 0..SEEDS {
+        let scene = live(seed);
+        scene.check(seed, COUPON_AGE_MAX);
+        pieces += scene.pieces;
+        by_refresh += scene.by_refresh;
+        level += scene.level;
+    }
+    for (branch, times) in [("pieces", pieces), ("coupons by refresh", by_refresh), ("level frames", level)] {
+        assert!(times >= REACHED_MIN, "{branch} were reached {times} times");
+    }
+}
+
+/// A welcome of 240 KB used to be one frame: the device was closed as behind before it had it, for ever.
+#[test]
+fn a_device_of_64_kilobits_joins_a_room_with_much_history_and_many_coupons() {
+    for coupons in [0, 48] {
+        let mut scene = Scene::new(1);
+        for _ in 0..20 {
+            scene.chat(10, 1200);
+            scene.step();
+        }
+        for _ in 0..coupons {
+            scene.coupon(4000);
+            scene.step();
+        }
+        scene.join(RATES[0]);
+        for step in 0..6000 {
+            if step == 200 {
+                scene.coupon(40);
+            }
+            scene.step();
+        }
+        // All of the coupons take their bytes by the rate: 48 of 4 KB about 27 s.
+        let age_max = if coupons == 0 { COUPON_AGE_MAX } else { Duration::from_secs(40) };
+        scene.check(coupons, age_max);
+        let slow = &scene.devices[0];
+        let took = slow.welcomed_at.unwrap() - slow.joined_at;
+        assert!(took <= COUPON_AGE_MAX, "the welcome took {took:?}");
+        let history = slow.device.heard.iter().map(|(_, heard)| match heard {
+            Heard::Welcome { history, .. } => history.len(),
+            Heard::History { history, .. } => history.len(),
+            _ => 0,
+        });
+        assert!(history.sum::<usize>() >= 150, "the history follows");
+    }
+}
+
+/// Nothing was owed in the outbox, since the kernel had taken the coupon: no deadline ran.
+#[test]
+fn a_device_that_reads_nothing_and_says_ping_is_closed_within_fifteen_seconds() {
+    let mut bench = Bench::new(128);
+    let room = name("r");
+    let (deaf, _) = bench.join(&room, None, 100_000);
+    let (mute, mute_pipe) = bench.join(&room, None, 100_000);
+    let mut mute_device = Device::new(0, mute, Encoding::Json, mute_pipe, false);
+    bench.rest();
+    bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
+    bench.rest();
+    for second in 0..15 {
+        for key in [deaf, mute] {
+            bench.say(key, &[r#"{"kind":"ping"}"#]);
+        }
+        for _ in 0..10 {
+            bench.wait(Duration::from_millis(100));
+            mute_device.read(usize::MAX);
+        }
+        if second == 9 {
+            assert_eq!(bench.shard.holdings().connections, 2, "not before its time");
+        }
+    }
+    let closed = bench.shard.take_tally().closed;
+    assert_eq!(closed[CloseReason::NoProgress as usize], 1, "who reads and does not acknowledge stays");
+    assert!(mute_device.is_open());
+}
