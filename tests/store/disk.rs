@@ -26,6 +26,8 @@ pub(crate) enum FaultKind {
     Full,
     /// The call returns only after a thaw, and fails then.
     Freeze,
+    /// The same, for syncs alone.
+    FreezeSync,
 }
 
 #[derive(Debug, Clone)]
@@ -145,15 +147,18 @@ impl Disk {
     }
 
     /// Counts a write or sync, and returns its failure, if any.
-    fn step(&self) -> Option<FaultKind> {
+    fn step(&self, is_sync: bool) -> Option<FaultKind> {
         let mut state = self.state();
+        if !is_sync && state.fault.is_some_and(|fault| fault.kind == FaultKind::FreezeSync) {
+            return None;
+        }
         let step = state.steps;
         state.steps += 1;
         let fault = state.fault?;
         if !(fault.after..fault.after.saturating_add(fault.times)).contains(&step) {
             return None;
         }
-        if fault.kind == FaultKind::Freeze {
+        if matches!(fault.kind, FaultKind::Freeze | FaultKind::FreezeSync) {
             state.frozen = true;
             self.changed.notify_all();
             drop(self.changed.wait_while(state, |state| !state.thawed).unwrap());
@@ -205,7 +210,7 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if let Some(kind) = self.step() {
+        if let Some(kind) = self.step(false) {
             return Err(error(kind));
         }
         self.state().wrote(Op::SetLen(usize::try_from(len).unwrap()));
@@ -213,7 +218,7 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let fault = self.step();
+        let fault = self.step(true);
         let mut state = self.state();
         let dirty = std::mem::take(&mut state.dirty);
         if let Some(kind) = fault {
@@ -230,7 +235,7 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let fault = self.step();
+        let fault = self.step(false);
         let offset = usize::try_from(offset).unwrap();
         match fault {
             Some(FaultKind::Io) => {

@@ -146,11 +146,14 @@ fn a_purge_over_damaged_pages_removes_what_it_can_and_stops_no_append() {
 }
 
 #[test]
-fn a_room_loads_while_a_commit_hangs() {
+fn a_room_loads_while_the_sync_of_a_commit_hangs() {
     let disk = Disk::default();
     disk.store().unwrap().put(&[append("a", 1..=5)]).unwrap();
     let mut store = Running::over(Box::new(disk.store().unwrap()));
-    disk.fail(Some(Fault { after: 0, times: 1, kind: FaultKind::Freeze }));
+    // The writer's first turn is over, with all that it writes by itself.
+    assert!(store.publish("c", 1));
+    // While redb makes the file larger it lets no read begin, so a sync hangs here.
+    disk.fail(Some(Fault { after: 0, times: 1, kind: FaultKind::FreezeSync }));
     store.send(StoreRequest::Append(append("b", 1..=1)));
     disk.wait_until_frozen();
     assert!(store.load("a"));
