@@ -283,6 +283,12 @@ impl Verdict {
             Self::Ok
         }
     }
+
+    /// The verdict of a run that may have been stopped early.
+    pub(crate) fn of_a_part(self, is_stopped: bool) -> Self {
+        // Whatever else the part says, the whole was not measured. A broken promise stays broken.
+        if is_stopped && !matches!(self, Self::Violations) { Self::Partial } else { self }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -288,12 +288,8 @@ fn settle(
     let published = PublishedFigures::of(outcomes, took_ms);
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
     let limited = generator.limit(lateness.p99_ms);
-    let verdict = match Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref()) {
-        Verdict::Violations => Verdict::Violations,
-        // Whatever else the part says, the whole was not measured.
-        _ if stopped_after_ms.is_some() => Verdict::Partial,
-        verdict => verdict,
-    };
+    let whole = Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref());
+    let verdict = whole.of_a_part(stopped_after_ms.is_some());
     let seconds = ratio(plan.seconds_milli, 1_000);
     let stopped_after = stopped_after_ms.map(|after_ms| ratio(after_ms, 1_000));
     Report {
