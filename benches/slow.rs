@@ -312,7 +312,7 @@ fn hear(
 ) {
     match frame["kind"].as_str() {
         Some("welcome") => {
-            found.joined_after.get_or_insert(now() - began);
+            found.joined_after.get_or_insert_with(|| now() - began);
             let epoch = frame["epoch"].as_str().expect("the stream is known").to_owned();
             let at = frame["after"].as_u64().unwrap_or(0);
             cursor.get_or_insert((epoch, at));
