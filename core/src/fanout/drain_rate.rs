@@ -3,7 +3,7 @@
 //!
 //! Pure. A quiet room says nothing about its devices, so a slow trickle is no sample. Two things are:
 //!
-//! - the bytes taken between two refusals of the socket, which was full throughout;
+//! - the bytes acknowledged between two refusals of the socket, which was full throughout;
 //! - the bytes acknowledged over the time in which the kernel had bytes to send: the device takes at least that.
 
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl DrainRate {
     /// Rate of a new connection: presumed, not proven.
     pub const UNPROVEN: Self = Self { bytes_per_second: RATE_PRESUMED, unproven_bytes: PROOF_BYTES };
 
-    /// Adds the bytes that the socket took between two refusals.
+    /// Adds the bytes that the device acknowledged between two refusals of its socket.
     pub fn sample(&mut self, bytes: usize, between: Duration) {
         let measured = per_second(bytes as u64, between);
         // A device that moves to a slow network is believed at once, another one by and by.

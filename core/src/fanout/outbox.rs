@@ -38,10 +38,16 @@ pub struct Outbox {
     behind_since: Option<Instant>,
     /// The socket has never taken a byte, so the kernel holds none.
     fresh: bool,
-    /// The last refusal by the socket.
-    refused_at: Option<Instant>,
-    /// Bytes taken since then.
-    taken_since: usize,
+    /// The last refusal by the socket that was noted.
+    refused: Option<Refused>,
+}
+
+/// A refusal by the socket.
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    at: Instant,
+    /// Bytes that the device had acknowledged.
+    acked: u64,
 }
 
 #[derive(Debug)]
@@ -55,19 +61,17 @@ struct Owed {
     long: bool,
 }
 
-/// Bytes that a socket took between two refusals.
+/// Bytes that a device acknowledged between two refusals of its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Bytes taken.
+    /// Bytes acknowledged.
     pub bytes: usize,
     /// Time between the refusals.
     pub between: Duration,
 }
 
-/// Shortest time of a [`Sample`]: a shorter one is made of the steps in which the kernel frees memory.
-const SAMPLE_TIME_MIN: Duration = Duration::from_millis(20);
-/// Bytes that make a [`Sample`] in a shorter time: the device is fast.
-const SAMPLE_BYTES_MIN: usize = 16 * 1024;
+/// Shortest time of a [`Sample`].
+const SAMPLE_TIME_MIN: Duration = Duration::from_millis(100);
 
 impl Outbox {
     /// An empty outbox, at the moment of the first owed frame.
@@ -80,8 +84,7 @@ impl Outbox {
             first_since: now,
             behind_since: None,
             fresh: false,
-            refused_at: None,
-            taken_since: 0,
+            refused: None,
         }
     }
 
@@ -89,7 +92,7 @@ impl Outbox {
     /// of them are in time.
     pub fn is_of_fresh_socket(&mut self) {
         self.fresh = true;
-        self.refused_at = None;
+        self.refused = None;
     }
 
     /// Owes a frame. `false`: the frame is past a bound, and the connection is behind from now on. `room` is
@@ -163,7 +166,6 @@ impl Outbox {
         if bytes > 0 {
             self.progress_at = now;
             self.fresh = false;
-            self.taken_since += bytes;
         }
         while let Some(first) = self.owed.front_mut() {
             let taken = bytes.min(first.rest.len());
@@ -185,23 +187,21 @@ impl Outbox {
         true
     }
 
-    /// Notes a refusal by the socket. The result is what the socket took since the last one: it was full
-    /// throughout. `None`: there was none, or too little was taken to say anything yet.
-    pub fn refused(&mut self, now: Instant) -> Option<Sample> {
-        let Some(last) = self.refused_at else {
-            // A fresh socket refuses before it is registered, with an empty buffer.
-            if !self.fresh {
-                self.refused_at = Some(now);
-                self.taken_since = 0;
-            }
-            return None;
-        };
-        let between = now.saturating_duration_since(last);
-        if self.taken_since == 0 || (between < SAMPLE_TIME_MIN && self.taken_since < SAMPLE_BYTES_MIN) {
-            return None;
-        }
-        self.refused_at = Some(now);
-        Some(Sample { bytes: std::mem::take(&mut self.taken_since), between })
+    /// True if a refusal by the socket begins or ends a sample now. A shorter time measures the steps in which
+    /// the kernel frees memory.
+    #[must_use]
+    pub fn is_sample_due(&self, now: Instant) -> bool {
+        self.refused.is_none_or(|last| now.saturating_duration_since(last.at) >= SAMPLE_TIME_MIN)
+            && !self.fresh
+    }
+
+    /// Notes a refusal by the socket, with the bytes that the device has acknowledged so far. The result is what
+    /// it acknowledged since the last refusal noted: the socket was full throughout. The bytes that the socket
+    /// took would not do, since the kernel has them on the way for seconds. `None`: there was none before.
+    pub fn refused(&mut self, acked: u64, now: Instant) -> Option<Sample> {
+        let last = self.refused.replace(Refused { at: now, acked })?;
+        let bytes = usize::try_from(acked.saturating_sub(last.acked)).unwrap_or(usize::MAX);
+        Some(Sample { bytes, between: now.saturating_duration_since(last.at) })
     }
 
     /// True if no frame is owed.
@@ -370,32 +370,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_what_went_between_two_refusals() {
+    fn a_sample_is_what_was_acknowledged_between_two_refusals() {
         let now = Now::made_up().instant;
         let after = |ms| now + Duration::from_millis(ms);
         let mut outbox = Outbox::new(now);
         outbox.owe(frame(100_000), now);
-        outbox.took(20_000, now);
-        assert_eq!(outbox.refused(now), None, "nobody knows how full it was before");
-        outbox.took(3_000, after(400));
-        assert_eq!(
-            outbox.refused(after(400)),
-            Some(Sample { bytes: 3_000, between: Duration::from_millis(400) })
-        );
-        assert_eq!(outbox.refused(after(401)), None);
-        outbox.took(2_000, after(405));
-        assert_eq!(outbox.refused(after(405)), None, "a step of the kernel's memory");
-        outbox.took(1_000, after(600));
-        assert_eq!(
-            outbox.refused(after(600)),
-            Some(Sample { bytes: 3_000, between: Duration::from_millis(200) })
-        );
+        assert!(outbox.is_sample_due(now));
+        assert_eq!(outbox.refused(5_000, now), None, "nobody knows how full it was before");
+        assert!(!outbox.is_sample_due(after(99)), "a step of the kernel's memory");
+        let sample = Sample { bytes: 3_000, between: Duration::from_millis(400) };
+        assert_eq!(outbox.refused(8_000, after(400)), Some(sample));
         let mut outbox = Outbox::new(now);
         outbox.is_of_fresh_socket();
         outbox.owe_welcome(frame(100_000), now);
-        assert_eq!(outbox.refused(now), None);
+        assert!(!outbox.is_sample_due(now), "a socket that is not registered yet is not full");
         outbox.took(20_000, after(5));
-        assert_eq!(outbox.refused(after(5)), None, "a socket that is not registered yet is not full");
+        assert!(outbox.is_sample_due(after(5)));
     }
 
     #[test]

@@ -302,7 +302,7 @@ impl<S: Socket> Connection<S> {
             } else {
                 outbox.owe_welcome(offered[whole].clone(), now);
             }
-            outbox.refused(now);
+            outbox.refused(self.socket.progress().acked, now);
             self.outbox = Some(outbox);
             self.socket.tell_when_writable();
         }
@@ -419,7 +419,7 @@ impl<S: Socket> Connection<S> {
             }
             taken += 1;
         }
-        outbox.refused(now);
+        outbox.refused(self.socket.progress().acked, now);
         self.outbox = Some(outbox);
         self.socket.tell_when_writable();
         if taken == frames.len() { Offer::Queued } else { Offer::Refused { taken } }
@@ -451,8 +451,10 @@ impl<S: Socket> Connection<S> {
                     }
                 }
                 Err(error) if is_refusal(&error) => {
-                    let sample = outbox.refused(now);
-                    self.sample(sample);
+                    if outbox.is_sample_due(now) {
+                        let sample = outbox.refused(self.socket.progress().acked, now);
+                        self.sample(sample);
+                    }
                     self.socket.tell_when_writable();
                     return Drained::No;
                 }
