@@ -138,7 +138,7 @@ impl Load {
         };
         let request = |room| {
             let head = format!(
-                "POST /v1/rooms/{}/messages HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
+                "POST /v1/rooms/{}/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                  content-length: {}\r\n\r\n",
                 Self::room(publisher, room),
                 body.len()
@@ -382,7 +382,7 @@ async fn crowd(node: &Node) {
 async fn join(door: SocketAddr, room: String) -> Instant {
     let mut stream = TcpStream::connect(door).await.expect("the door is open");
     let request = format!(
-        "GET /v1/rooms/{room}/ws HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        "GET /v1/rooms/{room}/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.expect("the door reads");
@@ -426,7 +426,7 @@ async fn pull(door: SocketAddr, room: &str) -> usize {
     loop {
         // The viewer door ends a connection with its answer.
         let mut stream = TcpStream::connect(door).await.expect("the door is open");
-        let request = format!("GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nhost: node\r\n\r\n");
+        let request = format!("GET /v1/rooms/{room}/reliable{after} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         let answer = exchange(&mut stream, request.as_bytes()).await.expect("the node answers");
         let page: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
         messages += page["reliable"].as_array().map_or(0, Vec::len);

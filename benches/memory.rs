@@ -99,7 +99,7 @@ impl Device {
     fn join(door: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(door).expect("the door is open");
         let head =
-            b"GET /v1/rooms/r1/ws HTTP/1.1\r\nhost: node\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+            b"GET /v1/rooms/r1/ws HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             sec-websocket-protocol: roomcast.v1.proto\r\n\r\n";
         stream.write_all(head).expect("the door is open");
@@ -153,7 +153,7 @@ impl Device {
 fn publish(door: SocketAddr, room: &str) {
     let body = format!(r#"{{"type":"chat","payload":{{"text":"{}"}}}}"#, "x".repeat(100));
     let mut stream = TcpStream::connect(door).expect("the door is open");
-    let head = format!("POST /v1/rooms/{room}/messages HTTP/1.1\r\nhost: node\r\nconnection: close\r\n");
+    let head = format!("POST /v1/rooms/{room}/messages HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
     let head = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("it is open");
     let mut answer = String::new();

@@ -374,7 +374,7 @@ fn yes(met: bool) -> &'static str {
 fn ask(door: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&door, ANSWER_AGE_MAX).ok()?;
     stream.set_read_timeout(Some(ANSWER_AGE_MAX)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;

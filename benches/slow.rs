@@ -245,7 +245,7 @@ impl Publisher {
         let stream = TcpStream::connect(door).expect("the door is open");
         stream.set_nodelay(true).expect("it is connected");
         let head = format!(
-            "POST /v1/rooms/{room}/messages HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n"
+            "POST /v1/rooms/{room}/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         );
         Self { stream, head }
     }

@@ -366,7 +366,7 @@ impl CurlLine {
         let Self { path, content_type, body } = self;
         let mut stream = TcpStream::connect(server.publisher_addr).await.unwrap();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: roomcast\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:7601\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );

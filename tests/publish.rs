@@ -173,13 +173,13 @@ async fn sizes_past_their_limits_are_413(shards: usize) {
     is_untouched(&node, "r1").await;
     // One body announces its size, and one does not.
     let announced = format!(
-        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n",
         REQUEST_BYTES_MAX + 1
     );
     let answer = node.publisher_door().say(announced.as_bytes()).await.unwrap();
     answer.is_problem(413, "request_too_large", None);
-    let mut chunked = b"POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+    let mut chunked = b"POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         transfer-encoding: chunked\r\n\r\n"
         .to_vec();
     for _ in 0..=REQUEST_BYTES_MAX / 0x1_0000 {
@@ -284,7 +284,7 @@ async fn only_holders_of_an_active_key_may_publish(shards: usize) {
     let anonymous = format!("GET /v1/rooms HTTP/1.1\r\nhost: {}\r\n\r\n", node.publisher);
     let answer = door.say(anonymous.as_bytes()).await.unwrap();
     assert_eq!(answer.header("connection"), Some("close"));
-    let twice = "GET /v1/rooms HTTP/1.1\r\nhost: a\r\n\
+    let twice = "GET /v1/rooms HTTP/1.1\r\nhost: localhost\r\n\
                  authorization: Bearer secret\r\nauthorization: Bearer secret\r\n\r\n";
     door.say(twice.as_bytes()).await.unwrap().is_problem(401, "key_missing", Some("authorization"));
     with("Basic secret").await.is_problem(401, "key_missing", Some("authorization"));
@@ -463,7 +463,7 @@ async fn a_kept_alive_connection_is_answered_again_and_again(shards: usize) {
     let mut stream = tokio::net::TcpStream::connect(node.publisher).await.unwrap();
     let body = chats(2).to_string();
     let request = format!(
-        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );

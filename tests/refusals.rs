@@ -40,15 +40,15 @@ fn send_first(door: SocketAddr, head: &str, body: &[u8]) -> std::io::Result<Stri
 async fn who_sends_a_body_to_its_end_finds_the_answer(shards: usize) {
     let node = Node::start(shards);
     let body = vec![b'x'; 3 * REQUEST_BYTES_MAX];
-    let publish = "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: a\r\n";
+    let publish = "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\n";
     for (door, head, status) in [
         (node.publisher, format!("{publish}content-type: application/json\r\n"), "413"),
         (node.publisher, format!("{publish}content-type: text/plain\r\n"), "415"),
-        (node.publisher, "POST /nothing HTTP/1.1\r\nhost: a\r\n".to_owned(), "404"),
-        (node.viewer, "POST /v1/rooms/r1/history HTTP/1.1\r\nhost: a\r\n".to_owned(), "405"),
-        (node.viewer, "GET /v1/rooms/r1/ws HTTP/1.1\r\nhost: a\r\n".to_owned(), "400"),
-        (node.ops, "POST /healthz HTTP/1.1\r\nhost: a\r\n".to_owned(), "405"),
-        (node.ops, format!("GET / HTTP/1.1\r\nhost: a\r\nlong: {}\r\n", "x".repeat(70_000)), "431"),
+        (node.publisher, "POST /nothing HTTP/1.1\r\nhost: localhost\r\n".to_owned(), "404"),
+        (node.viewer, "POST /v1/rooms/r1/history HTTP/1.1\r\nhost: localhost\r\n".to_owned(), "405"),
+        (node.viewer, "GET /v1/rooms/r1/ws HTTP/1.1\r\nhost: localhost\r\n".to_owned(), "400"),
+        (node.ops, "POST /healthz HTTP/1.1\r\nhost: localhost\r\n".to_owned(), "405"),
+        (node.ops, format!("GET / HTTP/1.1\r\nhost: localhost\r\nlong: {}\r\n", "x".repeat(70_000)), "431"),
     ] {
         for _ in 0..5 {
             let head = head.clone();
@@ -67,7 +67,7 @@ async fn a_body_without_an_end_is_cut(shards: usize) {
     let door = node.publisher;
     let sent = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(door).unwrap();
-        let head = "POST /nothing HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+        let head = "POST /nothing HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
         let chunk = [&b"10000\r\n"[..], &[b'x'; 0x1_0000], b"\r\n"].concat();
         let mut sent = 0;
@@ -94,7 +94,7 @@ async fn a_head_that_is_none_is_told_by_a_problem(shards: usize) {
 /// A publish with these lines in its head.
 async fn publish_with(doors: &Doors, lines: &str) -> support::Answer {
     let request =
-        format!("POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: a\r\ncontent-type: {JSON}\r\n{lines}\r\n");
+        format!("POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: {JSON}\r\n{lines}\r\n");
     doors.publisher_door().say(request.as_bytes()).await.unwrap()
 }
 

@@ -53,7 +53,7 @@ async fn silence_from_one_address_keeps_no_other_out_of_a_door(shards: usize) {
     let node = Node::start(shards);
     let publish = json!({"type": "chat", "payload": 1}).to_string();
     let publish = format!(
-        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{publish}",
         publish.len()
     );
@@ -91,7 +91,7 @@ async fn fill_history(doors: &Doors) {
 
 /// A request for a page that says where it comes from.
 fn pull(forwarded_for: &str) -> String {
-    format!("GET /v1/rooms/r1/history HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {forwarded_for}\r\n\r\n")
+    format!("GET /v1/rooms/r1/history HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: {forwarded_for}\r\n\r\n")
 }
 
 /// Asks for as many pages as there are places, and reads none of them.

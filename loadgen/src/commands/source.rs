@@ -390,7 +390,7 @@ mod tests {
         let let_in = |path: &str| {
             let mut device = TcpStream::connect(door.local_addr().unwrap()).unwrap();
             let asked = format!(
-                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             );
             device.write_all(asked.as_bytes()).unwrap();
