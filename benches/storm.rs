@@ -251,7 +251,8 @@ fn request(due: Duration) -> Vec<u8> {
     let stamp = format!("@@{:0width$}", due.as_micros(), width = STAMP_DIGITS);
     let text = format!("{stamp}{}", "x".repeat(PAYLOAD_BYTES - stamp.len() - 2));
     let body = format!(r#"{{"type":"chat","payload":"{text}"}}"#);
-    let head = "POST /v1/rooms/storm/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+    let head =
+        "POST /v1/rooms/storm/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 

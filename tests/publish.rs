@@ -179,9 +179,10 @@ async fn sizes_past_their_limits_are_413(shards: usize) {
     );
     let answer = node.publisher_door().say(announced.as_bytes()).await.unwrap();
     answer.is_problem(413, "request_too_large", None);
-    let mut chunked = b"POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+    let mut chunked =
+        b"POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         transfer-encoding: chunked\r\n\r\n"
-        .to_vec();
+            .to_vec();
     for _ in 0..=REQUEST_BYTES_MAX / 0x1_0000 {
         chunked.extend_from_slice(b"10000\r\n");
         chunked.resize(chunked.len() + 0x1_0000, b' ');

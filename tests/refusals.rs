@@ -93,8 +93,9 @@ async fn a_head_that_is_none_is_told_by_a_problem(shards: usize) {
 
 /// A publish with these lines in its head.
 async fn publish_with(doors: &Doors, lines: &str) -> support::Answer {
-    let request =
-        format!("POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: {JSON}\r\n{lines}\r\n");
+    let request = format!(
+        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: {JSON}\r\n{lines}\r\n"
+    );
     doors.publisher_door().say(request.as_bytes()).await.unwrap()
 }
 

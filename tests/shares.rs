@@ -91,7 +91,9 @@ async fn fill_history(doors: &Doors) {
 
 /// A request for a page that says where it comes from.
 fn pull(forwarded_for: &str) -> String {
-    format!("GET /v1/rooms/r1/history HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: {forwarded_for}\r\n\r\n")
+    format!(
+        "GET /v1/rooms/r1/history HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: {forwarded_for}\r\n\r\n"
+    )
 }
 
 /// Asks for as many pages as there are places, and reads none of them.
