@@ -2,7 +2,7 @@
 //! are used up.
 //!
 //! Every address may take a free place. Once a place was missing for an address that holds few, the places
-//! are *contended* for [`CONTENDED_FOR`]. Then an address that holds more than there are free places gets no
+//! are *contended* for `CONTENDED_FOR`. Then an address that holds more than there are free places gets no
 //! further one, and the address that holds most is told to give way. So the last places go to addresses that
 //! hold little (the dynamic threshold of Choudhury and Hahne, 1998). Example: 10 000 places, 9 000 of them
 //! held by one address. While the places are contended, that address may hold 1 000 more than are free.
@@ -138,7 +138,7 @@ impl Seats {
     }
 
     /// Notes that a place was missing for `address`. Returns a call to the address that holds most, if that
-    /// address holds more and none was called for [`GIVE_WAY_INTERVAL`].
+    /// address holds more and none was called for `GIVE_WAY_INTERVAL`.
     #[must_use]
     pub fn missed_by(&self, address: Address, now: Instant) -> Option<GiveWay> {
         let mine = self.table.held_by(self.table.share_of(address));

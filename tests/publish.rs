@@ -384,6 +384,9 @@ async fn a_full_room_sheds_and_accounts_for_every_message(shards: usize) {
     let node = Node::with(shards, GATHERING);
     let most = GATHERED_MESSAGES_MAX as u64;
     node.configure("r1", &json!({"flush": {"max_messages": most, "max_bytes": 1_048_576}})).await;
+    // A device of unknown rate is given no batch this large. The welcome with this one shows its rate.
+    let results = node.publish("r1", &json!({"type": "coupon", "payload": "x".repeat(8_000)})).await;
+    assert_eq!(results, ["durable"]);
     let mut device = Device::join(&node, "r1", Encoding::Proto).await;
     // One short of full: another message would complete a batch, and the room would flush.
     let per_request = REQUEST_MESSAGES_MAX as u64;
