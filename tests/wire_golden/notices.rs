@@ -61,10 +61,10 @@ fn notices_in_proto() {
         ),
         (
             Notice::TokenTaken { expires_s: Some(1_800_000_000) },
-            // .token = 9: exp = 1: 1 800 000 000
-            &[&[0x82, 8], b"\x4a\x06", b"\x08\x80\xa4\xa7\xda\x06"],
+            // .token = 10: exp = 1: 1 800 000 000
+            &[&[0x82, 8], b"\x52\x06", b"\x08\x80\xa4\xa7\xda\x06"],
         ),
-        (Notice::TokenTaken { expires_s: None }, &[&[0x82, 2], b"\x4a\x00"]),
+        (Notice::TokenTaken { expires_s: None }, &[&[0x82, 2], b"\x52\x00"]),
     ];
     for (notice, fields) in goldens {
         assert_golden(&frame::notice(notice, Encoding::Proto), fields);

@@ -103,7 +103,7 @@ fn a_piece_of_history_in_both_encodings() {
     assert_golden(
         &frame,
         &[
-            &[0x81, 126, 0x00, 0x92],                               // FIN and text, 146 bytes
+            &[0x81, 126, 0x00, 0x99],                               // FIN and text, 153 bytes
             br#"{"kind":"history","room":"r1""#,                    // behind a welcome or a refresh
             br#","run":"000000000000001f","seq":42"#,               // of the frame that it belongs to
             br#","history":[{"type":"chat","payload":{"t": "hi"}"#, // oldest first
