@@ -26,7 +26,7 @@ for patch in tests/sabotage/${1:-*}.patch; do
     survived=1
   else
     echo "$name: fails, as it must:"
-    { grep -A3 'panicked at' "$copy/log" || tail -n 5 "$copy/log"; } | head -n 4 | sed 's/^/    /'
+    { grep -m1 -A3 'panicked at' "$copy/log" || tail -n 4 "$copy/log"; } | cut -c 1-200 | sed 's/^/    /'
   fi
 done
 exit "$survived"

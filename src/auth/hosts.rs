@@ -40,6 +40,8 @@ impl Hosts {
 
     /// True if a page of `origin` is a page of this machine, or of a configured name.
     pub(crate) fn serve_page(&self, origin: &str, door: IpAddr) -> bool {
+        // An origin led nowhere: at a door on every address it tells nothing that an address is named.
+        let door = if door.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { door };
         let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         authority.is_some_and(|authority| self.are_reached_by(authority, door))
     }
@@ -122,6 +124,8 @@ mod tests {
             assert!(Hosts::default().are_reached_by("10.0.0.6:7601", door));
             assert!(Hosts::default().are_reached_by("[2001:db8::1]", door));
             assert!(!Hosts::default().are_reached_by("evil.example", door));
+            assert!(!Hosts::default().serve_page("http://203.0.113.66", door), "a stranger's page");
+            assert!(Hosts::default().serve_page("http://127.0.0.1:7600", door));
         }
     }
 

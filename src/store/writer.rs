@@ -149,6 +149,11 @@ impl Retry {
         let pause = pause.min(STORE_REOPEN_PAUSE_MAX);
         Self { again: now + pause, pause }
     }
+
+    /// The pause after a further failure. Bounded here: an idle node with a full disk doubles it for days.
+    fn doubled(pause: Duration) -> Duration {
+        (pause * 2).min(STORE_REOPEN_PAUSE_MAX)
+    }
 }
 
 /// The outcome of taking one request from a desk.
@@ -453,12 +458,12 @@ impl Writer {
         if now.instant < failing.again {
             return Next::At(failing.again);
         }
-        if self.try_to_reopen(failing.pause * 2, now) {
+        if self.try_to_reopen(Retry::doubled(failing.pause), now) {
             self.failing = None;
             return Next::Again;
         }
         // The clock, not `now`: opening a sick disk takes time, and the pause begins after it.
-        let retry = Retry::after(failing.pause * 2, clock::now().instant.max(now.instant));
+        let retry = Retry::after(Retry::doubled(failing.pause), clock::now().instant.max(now.instant));
         self.failing = Some(retry);
         Next::At(retry.again)
     }
@@ -467,7 +472,7 @@ impl Writer {
     /// store can't be opened now, and is failing.
     fn reopen_at_once(&mut self, now: Now) -> bool {
         let pause = self.doubt.map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
-        if self.try_to_reopen(pause * 2, now) {
+        if self.try_to_reopen(Retry::doubled(pause), now) {
             return true;
         }
         self.failing = Some(Retry::after(pause, now.instant));
@@ -479,7 +484,7 @@ impl Writer {
         match self.call(|store| store.reopen()) {
             Ok(()) => {
                 self.health.reopened();
-                self.doubt = Some(Retry { again: now.instant, pause: pause.min(STORE_REOPEN_PAUSE_MAX) });
+                self.doubt = Some(Retry { again: now.instant, pause });
                 true
             }
             Err(why) => {
@@ -546,7 +551,8 @@ impl Writer {
                 self.health.failed(&why, now);
                 let pause = self.doubt.map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
                 if self.reopen_at_once(now) {
-                    self.doubt = Some(Retry { pause: pause * 2, ..Retry::after(pause, now.instant) });
+                    self.doubt =
+                        Some(Retry { pause: Retry::doubled(pause), ..Retry::after(pause, now.instant) });
                 }
             }
         }

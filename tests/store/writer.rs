@@ -333,22 +333,24 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
 
 #[test]
 fn a_full_disk_that_nobody_writes_to_is_not_well_before_a_proof_is_synced() {
+    // Hours of a full disk: a pause that doubled for ever would pass what a time can hold.
+    const FAILURES: usize = 100;
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
     let mut now = roomcast::clock::now();
     watched.with(|watch| {
         watch.fail_next_write = true;
-        watch.proofs_that_fail = 5;
+        watch.proofs_that_fail = FAILURES;
     });
     ports[0].send(store("a", 1..=1)).unwrap();
     let mut pauses = Vec::new();
     let mut read = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..10 * FAILURES {
         let tried = watched.with(|watch| watch.proofs.len());
         let next = writer.turn(now);
         if watched.with(|watch| watch.proofs.len()) > tried {
             pauses.push(now.instant);
-            let is_well = watched.with(|watch| watch.proofs.len()) > 5;
+            let is_well = watched.with(|watch| watch.proofs.len()) > FAILURES;
             assert_eq!(writer.health().trouble().is_none(), is_well);
             // The disk is full, and can be read all the same.
             ports[0].send(load("a")).unwrap();
@@ -359,9 +361,9 @@ fn a_full_disk_that_nobody_writes_to_is_not_well_before_a_proof_is_synced() {
             now = now.later(at.saturating_duration_since(now.instant));
         }
     }
-    assert_eq!(watched.with(|watch| watch.proofs.clone()), [STORE_PROOF_BYTES; 6]);
+    assert_eq!(watched.with(|watch| watch.proofs.clone()), [STORE_PROOF_BYTES; FAILURES + 1]);
     assert!(pauses.windows(2).all(|pair| pair[1] - pair[0] <= STORE_REOPEN_PAUSE_MAX), "{pauses:?}");
-    assert_eq!(read.iter().filter(|answer| *answer == "loaded a 0").count(), 6, "{read:?}");
+    assert_eq!(read.iter().filter(|answer| *answer == "loaded a 0").count(), FAILURES + 1, "{read:?}");
 }
 
 #[test]

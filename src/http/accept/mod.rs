@@ -358,8 +358,10 @@ fn address(proxies: &Proxies, source: IpAddr, headers: &HeaderMap) -> Option<Add
     if !proxies.trust(source) {
         return Some(Address::of(source));
     }
-    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
-    proxies.forwarded(lines).map(Address::of)
+    // Foreign bytes are the device's own claim, and must not hide the address that the proxy added.
+    let lines = headers.get_all("x-forwarded-for").iter();
+    let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    proxies.forwarded(lines.iter().map(|line| &**line)).map(Address::of)
 }
 
 /// Reads the header of the PROXY protocol, if the connection begins with one. Returns the address in the

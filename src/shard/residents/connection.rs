@@ -238,7 +238,7 @@ impl<S: Socket> Connection<S> {
         if frames.is_empty() || self.closing.is_some() {
             return;
         }
-        let history = &mut self.patient.get_or_insert_default().history;
+        let history = &mut self.patient().history;
         history.retain(|pieces| pieces.segment != segment || pieces.of_refresh != of_refresh);
         history.push(Pieces { segment, of_refresh, frames: Arc::clone(frames), next: 0 });
     }
@@ -339,14 +339,23 @@ impl<S: Socket> Connection<S> {
         self.socket.progress()
     }
 
+    fn patient(&mut self) -> &mut Patient {
+        self.patient.get_or_insert_with(|| {
+            // A known rate is no matter of the connection's whole life: a phone that was fast an hour ago may be
+            // slow now. So the measurement begins here.
+            let before = if self.rate.is_proven() { self.socket.progress() } else { Progress::default() };
+            Box::new(Patient { history: Vec::new(), before })
+        })
+    }
+
     /// Asks the kernel what the device took since the last look. The rate may be proven by it.
     fn look(&mut self) -> Progress {
         let progress = self.socket.progress();
-        let before = &mut self.patient.get_or_insert_default().before;
-        self.rate.bear_out(*before, progress);
+        let before = self.patient().before;
+        self.rate.bear_out(before, progress);
         // From an empty buffer on, the next look measures one burst alone.
         if progress.queued == 0 {
-            *before = progress;
+            self.patient().before = progress;
         }
         self.set_unsent_max();
         self.forget_patience();

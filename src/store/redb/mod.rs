@@ -65,8 +65,9 @@ const HEADER_BYTES: &str = "bytes";
 const HEADER_CLOCK: &str = "clock";
 /// The form of the tables above. A file with a later form is refused.
 pub(crate) const FORM: u32 = 2;
-/// The key of the bytes of a proof in `payloads`. No room's key begins with a zero.
-const PROOF_KEY: &[u8] = &[0];
+/// The bytes of a proof that the disk takes writes. A table of its own: a proof must not meet the damaged page
+/// of a room.
+const PROOF: TableDefinition<'static, (), Bytes> = TableDefinition::new("proof");
 
 type Result<T, E = ::redb::Error> = std::result::Result<T, E>;
 
@@ -399,8 +400,7 @@ fn header_of(database: &Database) -> Result<Header> {
     for table in [MESSAGES, PAYLOADS] {
         for row in read.open_table(table)?.iter()? {
             let (key, value) = row?;
-            let counts = key.value() != PROOF_KEY;
-            bytes += if counts { (key.value().len() + value.value().len()) as u64 } else { 0 };
+            bytes += (key.value().len() + value.value().len()) as u64;
         }
     }
     Ok(Header { bytes, clock })
@@ -433,11 +433,11 @@ impl Opened {
     fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<()> {
         if bytes > 0 {
             let write = begin(&self.database)?;
-            write.open_table(PAYLOADS)?.insert(PROOF_KEY, vec![7; bytes].as_slice())?;
+            write.open_table(PROOF)?.insert((), vec![7; bytes].as_slice())?;
             write.commit()?;
         }
         let write = begin(&self.database)?;
-        write.open_table(PAYLOADS)?.remove(PROOF_KEY)?;
+        write.open_table(PROOF)?.remove(())?;
         self.commit(write, self.bytes, Some(now))
     }
 
