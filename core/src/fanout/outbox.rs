@@ -199,6 +199,10 @@ impl Outbox {
     /// it acknowledged since the last refusal noted: the socket was full throughout. The bytes that the socket
     /// took would not do, since the kernel has them on the way for seconds. `None`: there was none before.
     pub fn refused(&mut self, acked: u64, now: Instant) -> Option<Sample> {
+        // A pause of the radio is no rate of 0: the sample runs on until something is acknowledged.
+        if self.refused.is_some_and(|last| last.acked == acked) {
+            return None;
+        }
         let last = self.refused.replace(Refused { at: now, acked })?;
         let bytes = usize::try_from(acked.saturating_sub(last.acked)).unwrap_or(usize::MAX);
         Some(Sample { bytes, between: now.saturating_duration_since(last.at) })
@@ -380,6 +384,9 @@ mod tests {
         assert!(!outbox.is_sample_due(after(99)), "a step of the kernel's memory");
         let sample = Sample { bytes: 3_000, between: Duration::from_millis(400) };
         assert_eq!(outbox.refused(8_000, after(400)), Some(sample));
+        assert_eq!(outbox.refused(8_000, after(700)), None, "a pause of the radio");
+        let sample = Sample { bytes: 4_000, between: Duration::from_millis(600) };
+        assert_eq!(outbox.refused(12_000, after(1_000)), Some(sample), "the pause counts");
         let mut outbox = Outbox::new(now);
         outbox.is_of_fresh_socket();
         outbox.owe_welcome(frame(100_000), now);

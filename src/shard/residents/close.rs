@@ -94,7 +94,11 @@ impl<S: Socket> Residents<S> {
     /// refresh.
     pub(super) fn go_on_with_history(&mut self, index: u32, now: Now) {
         let Some(connection) = self.connections.living(index) else { return };
-        if !connection.has_history() || connection.is_waiting() {
+        connection.age_history(now.instant);
+        if !connection.has_history() {
+            return self.connections.note_patient(index);
+        }
+        if connection.is_waiting() {
             return;
         }
         let places = connection.places.iter();

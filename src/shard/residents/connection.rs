@@ -15,7 +15,7 @@ use roomcast_core::fanout::drain_rate::{DrainRate, Progress};
 use roomcast_core::fanout::outbox::{Outbox, SLICES_MAX, Sample};
 use roomcast_core::fanout::segment::Speed;
 use roomcast_core::limits::{
-    DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, HISTORY_QUEUED_BYTES_MAX,
+    DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, HISTORY_AGE_MAX, HISTORY_QUEUED_BYTES_MAX,
     KERNEL_UNSENT_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, UNPROVEN_BYTES_MAX,
 };
 use roomcast_core::room::id::{Cursor, Encoding, RoomName};
@@ -82,6 +82,7 @@ struct Pieces {
     frames: Arc<[Bytes]>,
     /// Index of the first piece that was not begun.
     next: usize,
+    since: Instant,
 }
 
 /// What waits until nothing else is owed: history, and the proof of a fast device.
@@ -234,13 +235,27 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Keeps pieces of history for later. Those of a refresh take the place of an earlier refresh's.
-    pub(super) fn keep_history(&mut self, segment: u32, of_refresh: bool, frames: &Arc<[Bytes]>) {
+    pub(super) fn keep_history(
+        &mut self,
+        segment: u32,
+        of_refresh: bool,
+        frames: &Arc<[Bytes]>,
+        now: Instant,
+    ) {
         if frames.is_empty() || self.closing.is_some() {
             return;
         }
         let history = &mut self.patient().history;
         history.retain(|pieces| pieces.segment != segment || pieces.of_refresh != of_refresh);
-        history.push(Pieces { segment, of_refresh, frames: Arc::clone(frames), next: 0 });
+        history.push(Pieces { segment, of_refresh, frames: Arc::clone(frames), next: 0, since: now });
+    }
+
+    /// Gives up history that is older than a room's own. A device that never gets so far must not hold the
+    /// pieces of its welcome for hours.
+    pub(super) fn age_history(&mut self, now: Instant) {
+        if let Some(patient) = &mut self.patient {
+            patient.history.retain(|pieces| now.saturating_duration_since(pieces.since) <= HISTORY_AGE_MAX);
+        }
     }
 
     /// Gives up the history of a room that the connection leaves.

@@ -90,7 +90,7 @@ impl<S: Socket> Residents<S> {
         self.segments.note_look(segment);
         let connection = &mut self.connections[index];
         connection.places[at].slot = Some(slot);
-        connection.keep_history(segment, false, pieces);
+        connection.keep_history(segment, false, pieces, now.instant);
         self.connections.note_patient(index);
         let connection = &self.connections[index];
         // A device with one room knows by its welcome.

@@ -85,7 +85,7 @@ impl<S: Socket> Residents<S> {
             self.connections.watch(connection, now.instant);
         }
         for CaughtUp { connection, history } in turn.caught_up {
-            self.connections[connection].keep_history(key, true, &history);
+            self.connections[connection].keep_history(key, true, &history, now.instant);
             self.connections.note_patient(connection);
             self.go_on_with_history(connection, now);
         }
