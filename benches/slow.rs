@@ -50,7 +50,7 @@ struct Case {
     history_bytes: usize,
 }
 
-/// What a device found.
+/// The findings of a device.
 #[derive(Debug, Default)]
 struct Found {
     /// From the publish to the device, for each coupon.
@@ -62,7 +62,7 @@ struct Found {
     chats: u64,
 }
 
-/// What publisher and device of a room share.
+/// The state that the publisher and the device of a room share.
 #[derive(Debug, Default)]
 struct Room {
     /// Offset -> the moment before its publish.

@@ -114,6 +114,7 @@ async fn reload_configuration(args: &Args, running: Loaded, server: &Server, lev
             for mistake in mistakes.0 {
                 error!(%mistake, "the configuration is not reloaded");
             }
+            server.keep_configuration();
             return running;
         }
     };

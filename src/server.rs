@@ -27,7 +27,7 @@ use crate::http::publisher::PublisherDoor;
 use crate::http::viewer::ViewerDoor;
 use crate::http::viewer::admission::Admission;
 use crate::http::{InForce, Node, Stage};
-use crate::metrics::{DoorName, Metrics};
+use crate::metrics::{DoorName, Metrics, ReloadOutcome};
 use crate::seat::Seats;
 use crate::shard::handle::Shards;
 use crate::store::Store;
@@ -179,6 +179,12 @@ impl Server {
             warn!("a shard is silent, and will follow the new configuration later or not at all");
         }
         self.node.reconfigure(config);
+        self.node.metrics.reloaded(ReloadOutcome::Done);
+    }
+
+    /// Counts a configuration with mistakes, which changes nothing.
+    pub fn keep_configuration(&self) {
+        self.node.metrics.reloaded(ReloadOutcome::Refused);
     }
 
     /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails at once. After the notice, publishes are

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Device, Door, Encoding, Folder, Process, one_and_four_shards, until};
+use support::{Device, Door, Doors, Encoding, Folder, Metrics, Process, one_and_four_shards, until};
 
 one_and_four_shards!(
     a_hangup_changes_keys_types_and_limits_and_costs_no_device_its_connection,
@@ -40,6 +40,13 @@ impl File {
         command.arg("--config").arg(&self.0);
         Process::under(command, shards, &folder.path().join("data")).await
     }
+}
+
+/// Waits until so many reloads ended like this.
+async fn reloads(doors: &Doors, outcome: &str, times: u64) {
+    let label = format!("outcome=\"{outcome}\"");
+    let is_so = |metrics: &Metrics| metrics.sum("roomcast_reloads_total", &[&label]) == times;
+    doors.metrics_when("the reload", is_so).await;
 }
 
 /// Publishes with this key, and returns the status.
@@ -96,14 +103,15 @@ async fn a_configuration_with_a_mistake_changes_nothing_and_stops_nothing(shards
     let doors = node.doors;
     // The last file is what a reload finds that comes while the file is written.
     let wrong = format!("publisher.keys = ['{KEY_HASH}']\nflush.gather_ms = 0");
-    for mistaken in [wrong, "publisher.keys = [".to_owned(), String::new()] {
-        file.holds(&mistaken);
+    let mistaken = [wrong, "publisher.keys = [".to_owned(), String::new()];
+    for (before, mistaken) in mistaken.iter().enumerate() {
+        file.holds(mistaken);
         node.signal(Signal::HUP);
+        reloads(&doors, "refused", before as u64 + 1).await;
     }
     std::fs::remove_file(&file.0).unwrap();
     node.signal(Signal::HUP);
-    // Whatever it does, it has heard all three before this: one thread takes signals in their order.
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    reloads(&doors, "refused", mistaken.len() as u64 + 1).await;
     assert_eq!(status_with(doors.publisher_door(), "secret").await, 200);
     assert_eq!(status_with(doors.publisher_door(), "key").await, 401);
     node.signal(Signal::TERM);
@@ -128,7 +136,7 @@ async fn a_door_does_not_lose_its_keys_before_it_has_moved_to_loopback(shards: u
     assert_eq!(status_with(door, "secret").await, 200);
     file.holds("publisher.listen = '127.0.0.1:0'");
     node.signal(Signal::HUP);
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    reloads(&node.doors, "refused", 1).await;
     assert_eq!(status_with(door, "none").await, 401, "the door is still on every address");
     assert_eq!(status_with(door, "secret").await, 200);
 }

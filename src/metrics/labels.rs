@@ -25,6 +25,16 @@ named! {
 }
 
 named! {
+    /// The outcome of a reload.
+    pub(crate) enum ReloadOutcome {
+        /// The new configuration is in force, but for the keys that need a restart.
+        Done = "done",
+        /// The files have mistakes.
+        Refused = "refused",
+    }
+}
+
+named! {
     /// The reason of the viewer door to refuse a device.
     pub(crate) enum Refusal {
         /// The node is draining.

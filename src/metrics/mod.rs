@@ -20,7 +20,7 @@ use metrics_exporter_prometheus::{
 use parking_lot::Mutex;
 
 pub use self::labels::DoorName;
-pub(crate) use self::labels::{Dropped, Refusal};
+pub(crate) use self::labels::{Dropped, Refusal, ReloadOutcome};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::summary::{Line, Summary};
@@ -93,6 +93,7 @@ struct Cells {
     /// Indexed by door, then by reason.
     dropped: Vec<[Counter; 2]>,
     accept_failed: Vec<Counter>,
+    reloads: Vec<Counter>,
     handshakes: Counter,
     handshakes_refused: Vec<Counter>,
     summary: Summary,
@@ -151,7 +152,7 @@ const HELD: [Shown<Holdings, f64>; 11] = [
     (WINDOW_NEEDED, |held| held.window_needed.as_secs_f64()),
 ];
 
-/// What a node has at most, and holds, for all its shards together.
+/// The node's limits and its use of each, for all shards together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LimitsHeld {
     /// Places for devices.
@@ -320,6 +321,11 @@ impl Metrics {
         self.cells.summary.accept_failed(door, error);
     }
 
+    /// Counts a reload of the configuration.
+    pub(crate) fn reloaded(&self, outcome: ReloadOutcome) {
+        self.cells.reloads[outcome as usize].increment(1);
+    }
+
     /// Notes a connection that a shard could not take in, for the log.
     pub(crate) fn not_taken_in(&self, error: &io::Error) {
         self.cells.summary.not_taken_in(error);
@@ -434,6 +440,7 @@ impl Cells {
                 .map(|door| Dropped::ALL.map(|why| register.counter(&DROPPED, &[door.name(), why.name()])))
                 .collect(),
             accept_failed: register.each(&ACCEPT_FAILED, DoorName::ALL.map(DoorName::name)),
+            reloads: register.each(&RELOADS, ReloadOutcome::ALL.map(ReloadOutcome::name)),
             handshakes: register.counter(&HANDSHAKES, &[]),
             handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
             summary: Summary::default(),

@@ -23,6 +23,7 @@ use crate::node::memory::MemoryFigures;
 use crate::node::samples::{Lately, Sample, ServerWatch, enter_deliveries};
 use crate::publish::publisher::{self, Outcomes};
 use crate::publish::request::Traffic;
+use crate::report::generator::GeneratorFigures;
 use crate::report::output::{show, write_reason, write_text};
 use crate::report::types::TypeTable;
 use crate::report::{PublishedFigures, Report, Verdict, html, junit};
@@ -265,15 +266,12 @@ fn settle(
     let mut merged = Merged::of(results);
     let accounts = merged.check_rooms(outcomes, plan);
     merged.check_readable(plan);
-    if let Some(silence) = &aside.silence {
-        let said = silence_words(silence, outcomes.iter().chain(reliable));
-        merged.violations.add(Kind::NodeSilent, 1, || said);
+    if let Some(doors) = &aside.silence {
+        merged.violations.add(Kind::NodeSilent, 1, || silence_words(doors, outcomes.iter().chain(reliable)));
     }
     let Ended { took_ms, stopped_after_ms, .. } = aside.ended;
     let first_to_last = merged.first_to_last(plan);
-    let mut generator = merged.generator;
-    let publishers = outcomes.iter().chain(reliable).map(|outcomes| outcomes.busy);
-    generator.busiest_publisher = publishers.fold(0.0, f64::max);
+    let generator = with_publishers(merged.generator, outcomes.iter().chain(reliable));
     let lateness = lateness(outcomes, reliable);
     let mut pull_time = PullTime { deadline_ns: aside.until_ns, silence: aside.silence };
     let reliable =
@@ -332,6 +330,14 @@ fn settle(
         violations,
     }
     .held_to(&plan.thresholds)
+}
+
+fn with_publishers<'a>(
+    generator: GeneratorFigures,
+    outcomes: impl Iterator<Item = &'a Outcomes>,
+) -> GeneratorFigures {
+    let busiest_publisher = outcomes.map(|outcomes| outcomes.busy).fold(0.0, f64::max);
+    GeneratorFigures { busiest_publisher, ..generator }
 }
 
 /// The doors without an answer, and the time since which no publish was answered.

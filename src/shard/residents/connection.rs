@@ -85,8 +85,8 @@ struct Pieces {
     since: Instant,
 }
 
-/// What waits until nothing else is owed: history, and the proof of a fast device.
-#[derive(Debug, Default)]
+/// The history that waits until nothing else is owed, and the proof of a fast device.
+#[derive(Debug)]
 struct Patient {
     /// The last is the first to go: the newest history. At most one welcome's and one refresh's for each room.
     history: Vec<Pieces>,

@@ -87,14 +87,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
     let json =
         plan.target.json.clone().ok_or_else(|| usage("--json: a sweep needs a file for its rows".into()))?;
     let points = points(args, &plan).map_err(usage)?;
-    let condition = design::condition(&points);
-    if condition > design::CONDITION_MAX {
-        return Err(usage(format!(
-            "--points: the columns are nearly collinear (condition number {condition:.0}, at most {}), so no model \
-             could separate the costs",
-            design::CONDITION_MAX
-        )));
-    }
+    let condition = check_condition(&points).map_err(usage)?;
     let runs = args.run.probing(args.probe_seconds);
     let plan_of = |number: usize, point: &RunShape| {
         runs.shaped(point).resolve().map_err(|error| format!("point {}: {error}", number + 1))
@@ -153,6 +146,19 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
         // `plan` would refuse these rows.
         Err(_) => Verdict::ThresholdFailed,
     })
+}
+
+/// The condition number of the points, or the reason why no model could be made of them.
+fn check_condition(points: &[RunShape]) -> Result<f64, String> {
+    let condition = design::condition(points);
+    if condition <= design::CONDITION_MAX {
+        return Ok(condition);
+    }
+    Err(format!(
+        "--points: the columns are nearly collinear (condition number {condition:.0}, at most {}), so no model \
+         could separate the costs",
+        design::CONDITION_MAX
+    ))
 }
 
 /// The end of a sweep by a signal: the rows so far are in the file, and the point under way is left out.
