@@ -40,7 +40,7 @@ impl Sink for Memory {
         true
     }
 
-    fn room_for(&mut self, _: u32) -> usize {
+    fn room_for(&mut self, _: u32, _: Instant) -> usize {
         usize::MAX
     }
 }

@@ -59,11 +59,13 @@ impl Socket for MemorySocket {
 
     fn finish(&mut self) {}
 
-    fn progress(&self) -> Progress {
-        Progress::default()
+    fn progress(&self) -> Option<Progress> {
+        Some(Progress::default())
     }
 
     fn set_unsent_max(&mut self, _bytes: u32) {}
+
+    fn set_queued_max(&mut self, _bytes: Option<u32>, _queued: Option<u64>) {}
 }
 
 /// A shard and its devices.

@@ -199,8 +199,8 @@ pub const PROGRESS_AGE_MAX: Duration = Duration::from_secs(10);
 pub const OWED_AGE_MAX: Duration = Duration::from_secs(90);
 /// Time for which a connection is behind. Later: close 4002, resumable.
 pub const BEHIND_AGE_MAX: Duration = Duration::from_secs(15);
-/// Age of an owed frame at the head of the outbox, a welcome or a piece of history aside. Above: close 4002,
-/// resumable. The frame may bring a reliable message.
+/// Age of an owed frame at the head of the outbox, a welcome or a piece of history aside, or 1.25 of its time at
+/// [`RATE_PRESUMED`], if that is more. Above: close 4002, resumable. The frame may bring a reliable message.
 pub const FIRST_OWED_AGE_MAX: Duration = Duration::from_secs(15);
 /// Bytes a second presumed of a device until [`PROOF_BYTES`] are measured: 64 kbit/s, headers aside.
 pub const RATE_PRESUMED: u32 = 8_000;
@@ -208,7 +208,7 @@ pub const RATE_PRESUMED: u32 = 8_000;
 pub const PROOF_BYTES: u16 = 16 * 1024;
 /// Bytes a second of a device that is offered frames of any size. Below: frames above
 /// [`SMALL_FRAME_BYTES_MAX`] are offered as far as the rate allows, and else missed.
-pub const FAST_RATE_MIN: u32 = 64 * 1024;
+pub const FAST_RATE_MIN: u32 = 64_000;
 /// Bytes of level frames offered in one pass to every member with an empty outbox, whatever the rate. A pass
 /// with more is for fast devices.
 pub const SMALL_FRAME_BYTES_MAX: usize = 8_000;
@@ -226,6 +226,19 @@ pub const KERNEL_UNSENT_BYTES_MAX: u32 = 16 * 1024;
 pub const KERNEL_UNSENT_BYTES_MIN: u32 = 4 * 1024;
 /// Time for the unsent bytes in the kernel at the rate of the device, between the two bounds before.
 pub const KERNEL_UNSENT_AGE_MAX: Duration = Duration::from_millis(500);
+/// Bytes sent and unsent in the kernel, without an acknowledgement, for a device that is not fast: the least.
+/// A device with fewer is not asked to give any up.
+pub const KERNEL_QUEUED_BYTES_MIN: u32 = 4 * 1024;
+/// The same for a device of unknown rate: 1 s at 64 kbit/s. Above: the socket takes no more.
+pub const KERNEL_QUEUED_BYTES_UNPROVEN: u32 = 8 * 1024;
+/// The same: the most. A fast device has no such bound.
+pub const KERNEL_QUEUED_BYTES_MAX: u32 = 32 * 1024;
+/// Time for the bytes in the kernel at the rate of the device, between the least and the most.
+pub const KERNEL_QUEUED_AGE_MAX: Duration = Duration::from_millis(500);
+/// Bytes of one burst beyond every link's bucket. A burst below proves twice the rate known before, no more.
+pub const BUCKET_BYTES_MAX: u64 = 256 * 1024;
+/// Time of a burst that proves a rate. Shorter: the next look measures on.
+pub const PROOF_TIME_MIN: Duration = Duration::from_millis(100);
 /// Time of a closing connection for the goodbye. Later: the socket is dropped.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
@@ -505,6 +518,12 @@ const _: () = {
     assert!(WELCOME_RELIABLE_BYTES_MAX < WELCOME_FIRST_BYTES_MAX);
     assert!(HISTORY_PIECE_BYTES_MAX < WELCOME_FIRST_BYTES_MAX && WELCOME_FIRST_BYTES_MAX < WELCOME_BYTES_MAX);
     assert!(KERNEL_UNSENT_BYTES_MIN < KERNEL_UNSENT_BYTES_MAX);
+    assert!(KERNEL_QUEUED_BYTES_MIN <= KERNEL_QUEUED_BYTES_UNPROVEN);
+    assert!(KERNEL_QUEUED_BYTES_UNPROVEN < KERNEL_QUEUED_BYTES_MAX);
+    assert!(
+        KERNEL_QUEUED_BYTES_MAX as u128 * 1000 >= FAST_RATE_MIN as u128 * KERNEL_QUEUED_AGE_MAX.as_millis(),
+        "the bound never keeps a device from being fast"
+    );
     // 24 KB in 3 s at 64 kbit/s: the kernel's part (about 10 KB), a begun frame, and the coupon.
     assert!(PAYLOAD_BYTES_MAX < UNPROVEN_BYTES_MAX && 4 * UNPROVEN_BYTES_MAX <= 9 * RATE_PRESUMED as usize);
     assert!(SMALL_FRAME_BYTES_MAX as u128 <= RATE_PRESUMED as u128 * FRAME_AGE_MAX.as_millis() / 1000);

@@ -65,31 +65,77 @@ impl Socket for DeviceSocket {
         SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).ok();
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> Option<Progress> {
         let mut info = [0; TCP_INFO_BYTES];
-        let filled = tcp_info(&self.stream, &mut info);
+        let filled = option(&self.stream, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info);
         let number = |at: usize| {
             let bytes = info[..filled].get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
             bytes.map_or(0, u64::from_ne_bytes)
         };
         if filled < TCP_INFO_BYTES {
-            // A kernel before 4.19 does not count so far: the device stays unproven.
-            return Progress { queued: u64::MAX, ..Progress::default() };
+            return None; // A kernel before 4.19.
         }
         let acked = number(tcp_info_at::BYTES_ACKED);
         let in_flight = number(tcp_info_at::BYTES_SENT).saturating_sub(number(tcp_info_at::BYTES_RETRANS));
         let unsent = number(tcp_info_at::NOTSENT_BYTES) & u64::from(u32::MAX);
-        Progress {
+        Some(Progress {
             queued: in_flight.saturating_sub(acked) + unsent,
             acked,
             busy: Duration::from_micros(number(tcp_info_at::BUSY_TIME)),
-        }
+        })
     }
 
     fn set_unsent_max(&mut self, bytes: u32) {
         // A socket that is broken already has no use for a bound.
         SockRef::from(&self.stream).set_tcp_notsent_lowat(bytes).ok();
     }
+
+    fn set_queued_max(&mut self, bytes: Option<u32>, queued: Option<u64>) {
+        let mut memory = [0; MEMORY_BYTES];
+        let filled = option(&self.stream, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut memory);
+        let number = |at: usize| {
+            let bytes = memory[..filled].get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(|bytes| u64::from(u32::from_ne_bytes(bytes)))
+        };
+        let socket = SockRef::from(&self.stream);
+        let Some(bytes) = bytes else {
+            socket.set_send_buffer_size(SEND_BUFFER_FREE).ok();
+            // The kernel tunes the buffer again. Before 5.14 it keeps the size set.
+            set_option(&self.stream, libc::SOL_SOCKET, SO_BUF_LOCK, 0);
+            return;
+        };
+        // The buffer is counted in memory: 1.2 bytes for a byte of large segments, and 5 of small ones.
+        let held = number(memory_at::QUEUED).zip(queued).filter(|(_, queued)| *queued >= RATIO_BYTES_MIN);
+        let (memory, queued) = held.unwrap_or((2, 1));
+        let wanted = (u64::from(bytes) * memory / queued).clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX);
+        let is_near = |now: u64| now.abs_diff(wanted) < wanted / 8;
+        if !number(memory_at::SEND_BUFFER).is_some_and(is_near) {
+            // The kernel doubles the size.
+            socket.set_send_buffer_size(usize::try_from(wanted / 2).expect("clamped")).ok();
+        }
+    }
+}
+
+/// Least bytes in the kernel by which their need of memory is estimated.
+const RATIO_BYTES_MIN: u64 = 2 * 1024;
+/// Send buffer of a device that is fast again, before the kernel tunes it.
+const SEND_BUFFER_FREE: usize = 256 * 1024;
+/// Bounds of the memory that the kernel may hold for a slow device. The kernel has a least size of its own.
+const SEND_BUFFER_MIN: u64 = 4 * 1024;
+const SEND_BUFFER_MAX: u64 = 512 * 1024;
+
+/// Takes and gives back the lock on the sizes of buffers (`asm-generic/socket.h`).
+const SO_BUF_LOCK: libc::c_int = 72;
+
+/// Bytes of the numbers that `SO_MEMINFO` tells (`linux/sock_diag.h`), as far as they are read.
+const MEMORY_BYTES: usize = 24;
+
+/// Places of numbers of 32 bits in these bytes.
+mod memory_at {
+    /// Size of the send buffer.
+    pub(super) const SEND_BUFFER: usize = 12;
+    /// Memory of the bytes that were not acknowledged, unsent ones included.
+    pub(super) const QUEUED: usize = 20;
 }
 
 /// Bytes of `struct tcp_info` (`linux/tcp.h`) up to the fields that are read.
@@ -111,20 +157,22 @@ mod tcp_info_at {
 
 /// Reads what the kernel counts about a connection. Returns the number of bytes that it filled in.
 #[expect(unsafe_code, reason = "the call has no safe name in the libraries that are here")]
-fn tcp_info(stream: &TcpStream, info: &mut [u8; TCP_INFO_BYTES]) -> usize {
-    let mut length = libc::socklen_t::try_from(info.len()).expect("a few hundred bytes");
-    // SAFETY: the kernel writes at most `length` bytes, which `info` has, and the descriptor lives as long as
+fn option(stream: &TcpStream, level: libc::c_int, name: libc::c_int, into: &mut [u8]) -> usize {
+    let mut length = libc::socklen_t::try_from(into.len()).expect("a few hundred bytes");
+    // SAFETY: the kernel writes at most `length` bytes, which `into` has, and the descriptor lives as long as
     // `stream`.
     let result = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(stream.as_raw_fd(), level, name, into.as_mut_ptr().cast(), &raw mut length)
     };
     if result == 0 { length as usize } else { 0 }
+}
+
+/// Sets an option, if the kernel knows it.
+#[expect(unsafe_code, reason = "the call has no safe name in the libraries that are here")]
+fn set_option(stream: &TcpStream, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
+    let length = libc::socklen_t::try_from(size_of_val(&value)).expect("four bytes");
+    // SAFETY: the kernel reads `length` bytes, which `value` has, and the descriptor lives as long as `stream`.
+    unsafe { libc::setsockopt(stream.as_raw_fd(), level, name, (&raw const value).cast(), length) };
 }
 
 impl Drop for DeviceSocket {

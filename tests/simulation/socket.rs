@@ -33,6 +33,8 @@ pub(crate) struct Pipe {
     pub(crate) read: u64,
     /// The link between the pipe and the device. `None`: the device reads whenever the world says.
     pub(crate) link: Option<Link>,
+    /// False: the kernel counts nothing about the device.
+    pub(crate) is_counted: bool,
 }
 
 /// A link with a rate. Its kernel holds what is on the way, and unsent bytes up to the mark that the shard sets.
@@ -42,22 +44,40 @@ pub(crate) struct Link {
     pub(crate) rate: u32,
     /// Bytes that the link could have carried and did not carry yet, in millionths.
     due_millionths: u64,
+    /// Bytes on the way, which the shard's mark does not count.
+    in_flight: usize,
+    unsent_max: u32,
+    /// The shard's bound on all bytes.
+    queued_max: Option<u32>,
 }
 
-/// Segments on the way, which the shard's mark does not count.
+/// Segments on the way to a device with a small receive buffer.
 const IN_FLIGHT_BYTES: usize = 3 * 1448;
+/// Bytes on the way through the deep queue of a slow link, with buffers that the kernels tune.
+const DEEP_QUEUE_BYTES: usize = 86_000;
 /// The kernel ends a write between two segments.
 const SEGMENT_BYTES: usize = 1448;
 
 impl Pipe {
     /// Puts a link before the device.
     pub(crate) fn shape(&mut self, rate: u32) {
-        self.link = Some(Link { rate, due_millionths: 0 });
-        self.hold(KERNEL_UNSENT_BYTES_MIN);
+        let unsent_max = KERNEL_UNSENT_BYTES_MIN;
+        let link = Link { rate, due_millionths: 0, in_flight: IN_FLIGHT_BYTES, unsent_max, queued_max: None };
+        self.link = Some(link);
+        self.hold();
     }
 
-    fn hold(&mut self, unsent_max: u32) {
-        self.capacity = IN_FLIGHT_BYTES + unsent_max as usize + SEGMENT_BYTES;
+    /// Puts a link with a deep queue before the device.
+    pub(crate) fn shape_deep(&mut self, rate: u32) {
+        self.shape(rate);
+        self.link.as_mut().expect("it was put there").in_flight = DEEP_QUEUE_BYTES;
+        self.hold();
+    }
+
+    fn hold(&mut self) {
+        let Some(Link { in_flight, unsent_max, queued_max, .. }) = self.link else { return };
+        let tuned = in_flight + unsent_max as usize;
+        self.capacity = queued_max.map_or(tuned, |max| tuned.min(max as usize)) + SEGMENT_BYTES;
     }
 
     /// The bytes that the link carries in this time.
@@ -108,6 +128,7 @@ impl SimSocket {
             writes: 0,
             read: 0,
             link: None,
+            is_counted: true,
         };
         let pipe = Rc::new(RefCell::new(pipe));
         (Self(Rc::clone(&pipe)), pipe)
@@ -151,10 +172,10 @@ impl Socket for SimSocket {
         self.0.borrow_mut().ended = true;
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> Option<Progress> {
         let pipe = self.0.borrow();
         let queued = pipe.in_flight.len() as u64;
-        match pipe.link {
+        let progress = match pipe.link {
             // A link is busy while it carries.
             Some(Link { rate, .. }) => {
                 let busy = Duration::from_micros(pipe.read * 1_000_000 / u64::from(rate));
@@ -166,14 +187,24 @@ impl Socket for SimSocket {
                 let queued = if pipe.capacity == usize::MAX { 0 } else { queued };
                 Progress { queued, acked: FAST_FROM_THE_START + pipe.read, busy: Duration::ZERO }
             }
-        }
+        };
+        pipe.is_counted.then_some(progress)
     }
 
     fn set_unsent_max(&mut self, bytes: u32) {
         let mut pipe = self.0.borrow_mut();
-        if pipe.link.is_some() {
-            pipe.hold(bytes);
+        if let Some(link) = &mut pipe.link {
+            link.unsent_max = bytes;
         }
+        pipe.hold();
+    }
+
+    fn set_queued_max(&mut self, bytes: Option<u32>, _queued: Option<u64>) {
+        let mut pipe = self.0.borrow_mut();
+        if let Some(link) = &mut pipe.link {
+            link.queued_max = bytes;
+        }
+        pipe.hold();
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Sink;
 use super::carry::{Acked, Schedule};
-use super::pass::{Member, Standing};
+use super::pass::Member;
 use crate::limits::{CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, STREAM_MESSAGES_MAX};
 use crate::room::id::RoomName;
 use crate::room::receipt::Acks;
@@ -215,7 +215,7 @@ impl Cursors {
                 CarryWant { encoding: member.encoding, reach: Reach { after: acked.through, through } };
             // The bound counts distinct frames: a further member of a known state is free.
             let has_room = self.carrying.len() < CARRY_STATES_MAX || self.carrying.contains_key(&want);
-            let is_due = due <= now && member.standing <= Standing::Small && !acked.is_asked_for;
+            let is_due = due <= now && member.standing.has_every_batch() && !acked.is_asked_for;
             if is_due && has_room && !sink.is_waiting(member.connection) {
                 let slots = self.carrying.entry(want).or_default();
                 if slots.is_empty() {

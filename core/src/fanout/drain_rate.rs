@@ -9,12 +9,14 @@
 use std::time::Duration;
 
 use crate::limits::{
-    FAST_RATE_MIN, FRAME_AGE_MAX, KERNEL_UNSENT_AGE_MAX, KERNEL_UNSENT_BYTES_MAX, KERNEL_UNSENT_BYTES_MIN,
-    OUTBOX_RATE_AGE_MAX, PROOF_BYTES, RATE_PRESUMED, SMALL_FRAME_BYTES_MAX,
+    BUCKET_BYTES_MAX, FAST_RATE_MIN, FRAME_AGE_MAX, KERNEL_QUEUED_AGE_MAX, KERNEL_QUEUED_BYTES_MAX,
+    KERNEL_QUEUED_BYTES_MIN, KERNEL_QUEUED_BYTES_UNPROVEN, KERNEL_UNSENT_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
+    KERNEL_UNSENT_BYTES_MIN, OUTBOX_RATE_AGE_MAX, PROOF_BYTES, PROOF_TIME_MIN, RATE_PRESUMED,
+    SMALL_FRAME_BYTES_MAX,
 };
 
-/// Step of the low mark, in bytes: a smaller change is not worth a system call.
-const MARK_STEP: u32 = 4 * 1024;
+/// Step of the bounds in the kernel, in bytes: a smaller change is not worth a system call.
+const STEP: u32 = 4 * 1024;
 
 /// Bytes a second taken by a device, smoothed. Kept for the life of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,44 @@ pub struct Progress {
     pub busy: Duration,
 }
 
+/// Bytes that the kernel may hold for a device, in steps of 4 KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelRoom {
+    unsent_steps: u8,
+    /// 0: no bound.
+    queued_steps: u8,
+}
+
+impl KernelRoom {
+    /// Bounds of a new connection: the kernel tunes the bytes on their way.
+    pub const NEW: Self = Self::new(KERNEL_UNSENT_BYTES_MIN, 0);
+
+    const fn new(unsent: u32, queued: u32) -> Self {
+        let unsent_steps = (unsent / STEP) as u8;
+        let queued_steps = (queued / STEP) as u8;
+        Self { unsent_steps, queued_steps }
+    }
+
+    /// The same, where the kernel tunes the bytes on their way.
+    #[must_use]
+    pub fn without_queued_max(self) -> Self {
+        Self { queued_steps: 0, ..self }
+    }
+
+    /// Unsent bytes at which the socket takes no more (`TCP_NOTSENT_LOWAT`).
+    #[must_use]
+    pub fn unsent_max(self) -> u32 {
+        u32::from(self.unsent_steps) * STEP
+    }
+
+    /// Bytes without an acknowledgement, unsent ones included, at which the socket takes no more. `None`: as
+    /// many as the kernel sees fit.
+    #[must_use]
+    pub fn queued_max(self) -> Option<u32> {
+        (self.queued_steps > 0).then(|| u32::from(self.queued_steps) * STEP)
+    }
+}
+
 impl DrainRate {
     /// Rate of a new connection: presumed, not proven.
     pub const UNPROVEN: Self = Self { bytes_per_second: RATE_PRESUMED, unproven_bytes: PROOF_BYTES };
@@ -49,15 +89,24 @@ impl DrainRate {
         self.unproven_bytes = self.unproven_bytes.saturating_sub(bytes);
     }
 
-    /// Adds what the kernel counted between two looks. A lower bound: it proves a device fast, and never slow.
-    pub fn bear_out(&mut self, before: Progress, after: Progress) {
+    /// Adds what the kernel counted in the time `between` two looks. A lower bound: it proves a device fast, and
+    /// never slow. True if that was enough to measure by, so that the next look measures anew.
+    pub fn bear_out(&mut self, before: Progress, after: Progress, between: Duration) -> bool {
         let acked = after.acked.saturating_sub(before.acked);
+        let is_beyond_buckets = acked >= BUCKET_BYTES_MAX;
+        // Few bytes pass any link at once.
+        if acked < PROOF_BYTES_ACKED || (between < PROOF_TIME_MIN && !is_beyond_buckets) {
+            return false;
+        }
         let at_least = per_second(acked, after.busy.saturating_sub(before.busy));
-        // Few bytes pass any link at once, and half an estimate of a slow link is no proof of a fast one.
-        if acked >= PROOF_BYTES_ACKED && at_least >= 2 * RATE_PRESUMED {
-            self.bytes_per_second = self.bytes_per_second.max(at_least);
+        // A link with a bucket takes one burst at the speed of its wire: one burst only doubles the rate.
+        let most = if is_beyond_buckets { u32::MAX } else { self.bytes_per_second.saturating_mul(2) };
+        self.bytes_per_second = self.bytes_per_second.max(at_least.min(most));
+        // Half an estimate of a slow link is no proof of a fast one.
+        if self.bytes_per_second >= 2 * RATE_PRESUMED {
             self.unproven_bytes = 0;
         }
+        true
     }
 
     /// True if the device takes any frame fast enough.
@@ -84,21 +133,30 @@ impl DrainRate {
         self.bytes_in(OUTBOX_RATE_AGE_MAX)
     }
 
-    /// Bytes without a send that the kernel may hold (`TCP_NOTSENT_LOWAT`), in steps of 4 KiB.
+    /// Bytes that the kernel may hold for the device.
     #[must_use]
-    pub fn low_mark(&self) -> u32 {
-        if !self.is_proven() {
-            return KERNEL_UNSENT_BYTES_MIN;
-        }
-        let bytes = u32::try_from(self.bytes_in(KERNEL_UNSENT_AGE_MAX)).unwrap_or(u32::MAX);
-        (bytes / MARK_STEP * MARK_STEP).clamp(KERNEL_UNSENT_BYTES_MIN, KERNEL_UNSENT_BYTES_MAX)
+    pub fn kernel_room(&self) -> KernelRoom {
+        let bytes = |time| u32::try_from(bytes_at(self.bytes_per_second, time)).unwrap_or(u32::MAX);
+        let unsent = if self.is_proven() { bytes(KERNEL_UNSENT_AGE_MAX) } else { 0 };
+        let queued = if self.is_fast() {
+            0
+        } else if self.unproven_bytes == PROOF_BYTES {
+            KERNEL_QUEUED_BYTES_UNPROVEN
+        } else {
+            // One sample says more than the presumption: a healthy device far away gets its room back by it.
+            bytes(KERNEL_QUEUED_AGE_MAX).clamp(KERNEL_QUEUED_BYTES_MIN, KERNEL_QUEUED_BYTES_MAX)
+        };
+        KernelRoom::new(unsent.clamp(KERNEL_UNSENT_BYTES_MIN, KERNEL_UNSENT_BYTES_MAX), queued)
     }
 
     fn bytes_in(&self, time: Duration) -> usize {
-        let rate = if self.is_proven() { self.bytes_per_second } else { RATE_PRESUMED };
-        let bytes = u128::from(rate) * time.as_millis() / 1000;
-        usize::try_from(bytes).unwrap_or(usize::MAX)
+        bytes_at(if self.is_proven() { self.bytes_per_second } else { RATE_PRESUMED }, time)
     }
+}
+
+fn bytes_at(bytes_per_second: u32, time: Duration) -> usize {
+    let bytes = u128::from(bytes_per_second) * time.as_millis() / 1000;
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Acknowledged bytes that bear a rate out: most of a small frame.
@@ -118,13 +176,16 @@ mod tests {
     #[test]
     fn a_device_is_presumed_slow_until_sixteen_kibibytes_have_drained() {
         let mut rate = DrainRate::UNPROVEN;
-        assert_eq!((rate.frame_room(), rate.outbox_room(), rate.low_mark()), (8_000, 6_000, 4096));
+        assert_eq!((rate.frame_room(), rate.outbox_room()), (8_000, 6_000));
+        let room = rate.kernel_room();
+        assert_eq!((room.unsent_max(), room.queued_max()), (4096, Some(8192)));
         rate.sample(15 * KIB, Duration::from_millis(10));
         assert!(!rate.is_proven());
         assert_eq!(rate.frame_room(), 8_000);
         rate.sample(KIB, Duration::from_millis(1));
         assert!(rate.is_fast());
-        assert_eq!(rate.low_mark(), 16 * 1024);
+        let room = rate.kernel_room();
+        assert_eq!((room.unsent_max(), room.queued_max()), (16 * 1024, None), "the kernel tunes its buffer");
     }
 
     #[test]
@@ -138,7 +199,12 @@ mod tests {
         rate.sample(4_000, Duration::from_millis(500));
         rate.sample(4_000, Duration::from_millis(500));
         assert!((8_000..=11_000).contains(&rate.frame_room()), "{rate:?}");
-        assert_eq!(rate.low_mark(), 4096);
+        let room = rate.kernel_room();
+        assert_eq!((room.unsent_max(), room.queued_max()), (4096, Some(4096)));
+        for _ in 0..3 {
+            rate.sample(10_000, Duration::from_millis(500));
+        }
+        assert_eq!(rate.kernel_room().queued_max(), Some(8192), "half a second's bytes");
     }
 
     #[test]
@@ -149,14 +215,46 @@ mod tests {
             acked: before.acked + acked,
             busy: before.busy + Duration::from_millis(ms),
         };
+        let second = Duration::from_secs(1);
         let mut rate = DrainRate::UNPROVEN;
-        rate.bear_out(before, busy_for(5_000, 1));
-        assert_eq!(rate, DrainRate::UNPROVEN, "few bytes pass any link at once");
-        rate.bear_out(before, busy_for(16_000, 2_000));
+        assert!(!rate.bear_out(before, busy_for(5_000, 1), second), "few bytes pass any link at once");
+        assert!(rate.bear_out(before, busy_for(16_000, 2_000), second));
         assert_eq!(rate, DrainRate::UNPROVEN, "8 KB/s, as presumed");
-        rate.bear_out(before, busy_for(16_000, 100));
+        assert!(rate.bear_out(before, busy_for(300_000, 100), Duration::ZERO), "no bucket holds as much");
         assert!(rate.is_fast());
-        rate.bear_out(before, busy_for(16_000, 1_000));
+        rate.bear_out(before, busy_for(16_000, 1_000), second);
         assert!(rate.is_fast(), "a lower bound takes nothing back");
+    }
+
+    /// A burst that the bucket of a slow link took at once used to prove a fast device.
+    #[test]
+    fn a_burst_doubles_the_rate_and_three_apart_prove_a_fast_device() {
+        let start = Progress::default();
+        let burst = Progress { acked: 20_000, busy: Duration::from_millis(5), ..start };
+        let mut rate = DrainRate::UNPROVEN;
+        assert!(!rate.bear_out(start, burst, Duration::from_millis(99)), "the same burst");
+        assert!(rate.bear_out(start, burst, PROOF_TIME_MIN));
+        assert!(rate.is_proven() && !rate.is_fast());
+        assert_eq!(rate.frame_room(), 16_000);
+        rate.bear_out(start, burst, PROOF_TIME_MIN);
+        assert!(!rate.is_fast());
+        rate.bear_out(start, burst, PROOF_TIME_MIN);
+        assert!(rate.is_fast());
+    }
+
+    /// A device in the lift is slow, and gets well again outside, without a refusal.
+    #[test]
+    fn a_device_that_was_proven_slow_gets_better() {
+        let start = Progress::default();
+        let mut rate = DrainRate::UNPROVEN;
+        for _ in 0..5 {
+            rate.sample(4_000, Duration::from_secs(1));
+        }
+        assert!(rate.is_proven() && rate.frame_room() == SMALL_FRAME_BYTES_MAX);
+        let burst = Progress { acked: 8_000, busy: Duration::from_millis(50), ..start };
+        for _ in 0..5 {
+            rate.bear_out(start, burst, PROOF_TIME_MIN);
+        }
+        assert!(rate.is_fast(), "{rate:?}");
     }
 }

@@ -44,5 +44,5 @@ pub trait Sink {
 
     /// Bytes of level frames that a connection may be offered now, by the rate of the device. May ask the
     /// kernel, and may find the device fast. Called for members that are not level alone.
-    fn room_for(&mut self, connection: u32) -> usize;
+    fn room_for(&mut self, connection: u32, now: Instant) -> usize;
 }

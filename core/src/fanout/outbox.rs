@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::limits::{
     BEHIND_AGE_MAX, FIRST_OWED_AGE_MAX, OUTBOX_AGE_MAX, OUTBOX_BYTES_MAX, OUTBOX_FRAMES_MAX, OWED_AGE_MAX,
-    PROGRESS_AGE_MAX, UNPROVEN_BYTES_MAX, WELCOME_FIRST_BYTES_MAX,
+    PROGRESS_AGE_MAX, RATE_PRESUMED, UNPROVEN_BYTES_MAX, WELCOME_FIRST_BYTES_MAX,
 };
 use crate::wire::close::CloseReason;
 
@@ -33,6 +33,8 @@ pub struct Outbox {
     progress_at: Instant,
     /// Moment at which the first entry became the first.
     first_since: Instant,
+    /// Time of the first entry from then on.
+    first_age_max: Duration,
     /// Moment of the first refusal, or of the end of the last long frame after it. An empty outbox is
     /// dropped, and the moment with it.
     behind_since: Option<Instant>,
@@ -40,6 +42,8 @@ pub struct Outbox {
     fresh: bool,
     /// The last refusal by the socket that was noted.
     refused: Option<Refused>,
+    /// Bytes taken by the socket so far.
+    taken: u64,
 }
 
 /// A refusal by the socket.
@@ -56,8 +60,8 @@ struct Owed {
     since: Instant,
     /// A welcome or a piece of history: only the room by the device's rate counts the frame.
     exempt: bool,
-    /// An exempt frame so long that an honest slow device takes it for seconds: it may take longer than a
-    /// device may be behind.
+    /// A frame so long that an honest slow device takes it for seconds: it may take longer than a device may be
+    /// behind.
     long: bool,
 }
 
@@ -82,9 +86,11 @@ impl Outbox {
             owed_bytes: 0,
             progress_at: now,
             first_since: now,
+            first_age_max: FIRST_OWED_AGE_MAX,
             behind_since: None,
             fresh: false,
             refused: None,
+            taken: 0,
         }
     }
 
@@ -120,7 +126,8 @@ impl Outbox {
     /// of their own.
     pub fn owe(&mut self, frame: Bytes, now: Instant) {
         self.owed_bytes += frame.len();
-        self.push(Owed { rest: frame, since: now, exempt: false, long: false });
+        let long = age_max(frame.len()) > FIRST_OWED_AGE_MAX;
+        self.push(Owed { rest: frame, since: now, exempt: false, long });
     }
 
     /// Owes a welcome, outside the bounds. The caller sees to one welcome at a time.
@@ -134,6 +141,7 @@ impl Outbox {
         if self.owed.is_empty() {
             self.progress_at = owed.since;
             self.first_since = owed.since;
+            self.first_age_max = age_max(owed.rest.len());
         }
         self.owed.push_back(owed);
     }
@@ -163,6 +171,7 @@ impl Outbox {
 
     /// Removes the first `bytes` owed bytes, taken by the socket. True if nothing is owed any more.
     pub fn took(&mut self, mut bytes: usize, now: Instant) -> bool {
+        self.taken += bytes as u64;
         if bytes > 0 {
             self.progress_at = now;
             self.fresh = false;
@@ -183,6 +192,8 @@ impl Outbox {
             }
             self.owed.pop_front();
             self.first_since = now;
+            self.first_age_max =
+                self.owed.front().map_or(FIRST_OWED_AGE_MAX, |next| age_max(next.rest.len()));
         }
         true
     }
@@ -197,8 +208,10 @@ impl Outbox {
 
     /// Notes a refusal by the socket, with the bytes that the device has acknowledged so far. The result is what
     /// it acknowledged since the last refusal noted: the socket was full throughout. The bytes that the socket
-    /// took would not do, since the kernel has them on the way for seconds. `None`: there was none before.
-    pub fn refused(&mut self, acked: u64, now: Instant) -> Option<Sample> {
+    /// took are worse, since the kernel has them on the way for seconds: they serve where the kernel does not
+    /// count. `None`: there was none before.
+    pub fn refused(&mut self, acked: Option<u64>, now: Instant) -> Option<Sample> {
+        let acked = acked.unwrap_or(self.taken);
         // A pause of the radio is no rate of 0: the sample runs on until something is acknowledged.
         if self.refused.is_some_and(|last| last.acked == acked) {
             return None;
@@ -241,7 +254,7 @@ impl Outbox {
         let oldest = self.owed.front()?;
         // While a long welcome is on its way, the device is behind through no fault of its own.
         let is_behind = !oldest.long && self.behind_since.is_some_and(|since| past(since, BEHIND_AGE_MAX));
-        if is_behind || (!oldest.exempt && past(self.first_since, FIRST_OWED_AGE_MAX)) {
+        if is_behind || (!oldest.exempt && past(self.first_since, self.first_age_max)) {
             return Some(CloseReason::Behind);
         }
         // The second deadline catches a device that drips: a byte every few seconds is progress without an
@@ -266,6 +279,12 @@ impl Outbox {
             || self.held_bytes() + more > room
             || oldest.is_some_and(|oldest| now.saturating_duration_since(oldest.since) > OUTBOX_AGE_MAX)
     }
+}
+
+/// Time for the first owed frame.
+fn age_max(bytes: usize) -> Duration {
+    let at_rate = Duration::from_secs(bytes as u64) / RATE_PRESUMED;
+    FIRST_OWED_AGE_MAX.max(at_rate * 5 / 4)
 }
 
 #[cfg(test)]
@@ -376,6 +395,37 @@ mod tests {
         );
     }
 
+    /// 200 KB take 25 s at 64 kbit/s: the device used to be closed after 15 s, again and again.
+    #[test]
+    fn a_long_frame_has_the_time_that_it_takes_at_64_kilobits_and_a_quarter() {
+        let now = Now::made_up().instant;
+        let mut outbox = Outbox::new(now);
+        assert!(outbox.offer(&frame(200_000), ROOM, now));
+        assert!(!outbox.offer(&frame(10), ROOM, now), "behind from the first second on");
+        let after = |seconds| now + Duration::from_secs(seconds);
+        for second in 1..31 {
+            outbox.took(1, after(second));
+            assert_eq!(outbox.overdue(after(second)), None, "second {second}");
+        }
+        outbox.took(1, after(31));
+        assert_eq!(outbox.overdue(now + Duration::from_millis(31_250)), Some(CloseReason::Behind));
+        let mut outbox = Outbox::new(now);
+        assert!(outbox.offer(&frame(90_000), ROOM, now));
+        outbox.took(1, after(14));
+        assert_eq!(outbox.overdue(after(15)), Some(CloseReason::Behind), "others have 15 s as ever");
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_count_a_sample_is_what_the_socket_took() {
+        let now = Now::made_up().instant;
+        let mut outbox = Outbox::new(now);
+        outbox.owe(frame(100_000), now);
+        assert_eq!(outbox.refused(None, now), None);
+        outbox.took(3_000, now);
+        let sample = Sample { bytes: 3_000, between: Duration::from_millis(400) };
+        assert_eq!(outbox.refused(None, now + Duration::from_millis(400)), Some(sample));
+    }
+
     #[test]
     fn a_sample_is_what_was_acknowledged_between_two_refusals() {
         let now = Now::made_up().instant;
@@ -383,13 +433,13 @@ mod tests {
         let mut outbox = Outbox::new(now);
         outbox.owe(frame(100_000), now);
         assert!(outbox.is_sample_due(now));
-        assert_eq!(outbox.refused(5_000, now), None, "nobody knows how full it was before");
+        assert_eq!(outbox.refused(Some(5_000), now), None, "nobody knows how full it was before");
         assert!(!outbox.is_sample_due(after(99)), "a step of the kernel's memory");
         let sample = Sample { bytes: 3_000, between: Duration::from_millis(400) };
-        assert_eq!(outbox.refused(8_000, after(400)), Some(sample));
-        assert_eq!(outbox.refused(8_000, after(700)), None, "a pause of the radio");
+        assert_eq!(outbox.refused(Some(8_000), after(400)), Some(sample));
+        assert_eq!(outbox.refused(Some(8_000), after(700)), None, "a pause of the radio");
         let sample = Sample { bytes: 4_000, between: Duration::from_millis(600) };
-        assert_eq!(outbox.refused(12_000, after(1_000)), Some(sample), "the pause counts");
+        assert_eq!(outbox.refused(Some(12_000), after(1_000)), Some(sample), "the pause counts");
         let mut outbox = Outbox::new(now);
         outbox.is_of_fresh_socket();
         outbox.owe_welcome(frame(100_000), now);

@@ -35,11 +35,21 @@ pub(super) enum Standing {
     /// The member has taken every batch so far. The device is slow or unproven: a large frame could keep a
     /// reliable message waiting for seconds.
     Small,
+    /// The same, after a larger frame than those of passes: a welcome or a refresh. The segment asks for the
+    /// room of the device before it offers more.
+    Unseen,
     /// The member missed a batch or is catching up, and the connection is still owed frames. The segment asks
     /// for a refresh as soon as the outbox is empty.
     Missed,
     /// The segment has asked for a refresh, or keeps the member in line to ask.
     Asked,
+}
+
+impl Standing {
+    /// True for a member that has taken every batch so far.
+    pub(super) fn has_every_batch(self) -> bool {
+        self < Self::Missed
+    }
 }
 
 /// Seq of a hole. No batch ever has this number.
@@ -57,6 +67,8 @@ pub struct PassFrames {
     pub(super) sent: Vec<u64>,
     /// Messages told as skipped by each batch.
     pub(super) skipped: Vec<u64>,
+    /// Bytes of the frames of one encoding, the larger one.
+    pub(super) bytes: usize,
     /// The pass writes to members up to this standing.
     pub(super) widest: Standing,
 }
@@ -119,10 +131,10 @@ impl PassTally {
         }
         let slot = u32::try_from(slot).expect("a segment has fewer than 2^32 slots");
         match member.standing {
-            Standing::Level | Standing::Small if member.last_seq > frames.from => self.late.push(slot),
-            Standing::Level | Standing::Small if member.last_seq < frames.from => self.missed.push(slot),
-            Standing::Level | Standing::Small => self.small.push(slot),
             Standing::Missed | Standing::Asked => self.skipped += frames.batches(),
+            _ if member.last_seq > frames.from => self.late.push(slot),
+            _ if member.last_seq < frames.from => self.missed.push(slot),
+            _ => self.small.push(slot),
         }
     }
 
@@ -152,7 +164,7 @@ impl PassTally {
 
     /// Notes a level member before a gap: the batches of the gap will not come.
     pub(super) fn set_aside_before(&mut self, slot: usize, member: &Member, seq: Seq) {
-        if member.last_seq < seq && member.standing <= Standing::Small {
+        if member.last_seq < seq && member.standing.has_every_batch() {
             self.missed.push(u32::try_from(slot).expect("a segment has fewer than 2^32 slots"));
         }
     }
@@ -163,9 +175,11 @@ impl PassFrames {
     pub fn new(from: Seq, frames: [Vec<Bytes>; Encoding::ALL.len()]) -> Self {
         let batches = frames.iter().map(Vec::len).max().unwrap_or(0);
         let to = Seq(from.0 + batches as u64);
-        let widest = widest(&frames);
+        let bytes = bytes_of(&frames);
         let reach = Reach::default();
-        Self { from, to, reach, frames, sent: vec![0; batches], skipped: vec![0; batches], widest }
+        let sent = vec![0; batches];
+        let skipped = vec![0; batches];
+        Self { from, to, reach, frames, sent, skipped, bytes, widest: widest(bytes) }
     }
 
     /// Puts a member behind the first `taken` frames. The rest was refused.
@@ -185,16 +199,20 @@ impl PassFrames {
         for (frames, frame) in self.frames.iter_mut().zip(&level.frames) {
             frames.push(frame.clone());
         }
-        self.widest = widest(&self.frames);
+        self.bytes = bytes_of(&self.frames);
+        self.widest = widest(self.bytes);
     }
 }
 
 /// The standing up to which a pass writes these frames. Small ones go to every device: a quiet room has no
 /// slow path.
-fn widest(frames: &[Vec<Bytes>]) -> Standing {
-    let bytes = |frames: &Vec<Bytes>| frames.iter().map(Bytes::len).sum::<usize>();
-    let is_small = frames.iter().all(|frames| bytes(frames) <= SMALL_FRAME_BYTES_MAX);
-    if is_small { Standing::Small } else { Standing::Level }
+fn widest(bytes: usize) -> Standing {
+    if bytes <= SMALL_FRAME_BYTES_MAX { Standing::Small } else { Standing::Level }
+}
+
+fn bytes_of(frames: &[Vec<Bytes>]) -> usize {
+    let of_one = frames.iter().map(|frames| frames.iter().map(Bytes::len).sum());
+    of_one.max().unwrap_or(0)
 }
 
 impl Member {

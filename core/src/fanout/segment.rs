@@ -22,7 +22,7 @@ pub use super::pass::{Member, PassFrames, PassTally, pass};
 use super::pass::{Standing, VACANT};
 pub use super::turn::{CaughtUp, TurnTally};
 use super::{Offer, Sink};
-use crate::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
+use crate::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX, SMALL_FRAME_BYTES_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
 use crate::room::{CarryWant, Census, Departure, EarlyAck, Reach, RefreshWant};
@@ -51,6 +51,8 @@ pub struct Segment {
     /// Newest batch that has arrived or will never arrive.
     seq: Seq,
     queue: VecDeque<Queued>,
+    /// Bytes of passes since one asked for the room of every device that is not fast.
+    unseen_bytes: usize,
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
     asked: BTreeMap<RefreshWant, Vec<u32>>,
@@ -107,6 +109,14 @@ impl Speed {
             Self::Unproven => Standing::Small,
         }
     }
+
+    /// Standing of a member that has everything since a frame of any size.
+    fn standing_unseen(self) -> Standing {
+        match self {
+            Self::Fast => Standing::Level,
+            Self::Unproven => Standing::Unseen,
+        }
+    }
 }
 
 /// A pass under way.
@@ -153,6 +163,7 @@ impl Segment {
             census: Census::default(),
             seq,
             queue: VecDeque::new(),
+            unseen_bytes: 0,
             pass: None,
             visits: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -191,7 +202,7 @@ impl Segment {
     pub fn join(&mut self, entrant: Entrant, now: Instant) -> u32 {
         let Entrant { connection, encoding, seq, place } = entrant;
         // Nothing is known of the device yet.
-        let standing = if place.sent < place.head { Standing::Missed } else { Standing::Small };
+        let standing = if place.sent < place.head { Standing::Missed } else { Standing::Unseen };
         let member = Member { last_seq: seq, sent: place.sent, connection, encoding, standing };
         // The first member of an empty segment: earlier batches and messages concern no member here.
         if self.census.members() == 0 {
@@ -324,7 +335,7 @@ impl Segment {
             Standing::Missed => self.ask(slot, speed),
             Standing::Asked => {}
             // The drain has measured the device.
-            Standing::Level | Standing::Small => member.standing = speed.standing(),
+            Standing::Level | Standing::Small | Standing::Unseen => member.standing = speed.standing(),
         }
     }
 
@@ -332,7 +343,7 @@ impl Segment {
     /// connection owes nothing.
     #[must_use]
     pub fn is_level(&self, slot: u32) -> bool {
-        self.members[slot as usize].standing <= Standing::Small
+        self.members[slot as usize].standing.has_every_batch()
     }
 
     /// Takes the refresh requests for the home, noted since the last call.
@@ -428,9 +439,21 @@ impl Segment {
             oldest.push(next.oldest);
             self.queue.pop_front();
         }
+        self.keep_in_sight(&mut frames);
         let taken = oldest.len();
         self.pass = Some(Pass { frames, next: 0, end: self.members.len(), oldest });
         taken
+    }
+
+    /// Has a pass ask for the room of devices that are not fast, once frames that need no asking would add up to
+    /// more than one of the largest. Without it, a slow link takes more than it carries as long as the kernel
+    /// refuses nothing.
+    fn keep_in_sight(&mut self, frames: &mut PassFrames) {
+        self.unseen_bytes += frames.bytes;
+        if self.unseen_bytes > SMALL_FRAME_BYTES_MAX {
+            frames.widest = Standing::Level;
+            self.unseen_bytes = frames.bytes;
+        }
     }
 
     /// Adds a batch to a beginning pass. Acknowledgements of reliable messages are expected from now on.
@@ -510,10 +533,10 @@ impl Segment {
         let first = usize::try_from(member.last_seq.0 - frames.from.0).expect("a pass has few batches");
         let all = &frames.frames[member.encoding as usize][first..];
         let is_large = member.standing > frames.widest;
-        let room = if is_large { sink.room_for(member.connection) } else { usize::MAX };
+        let room = if is_large { sink.room_for(member.connection, now) } else { usize::MAX };
         // The kernel knew more than the shard: the next pass has the member in its loop.
-        if is_large && sink.is_fast(member.connection) {
-            member.standing = Standing::Level;
+        if is_large {
+            member.standing = Speed::of(member.connection, sink).standing();
         }
         let offered = &all[..fitting(all, room)];
         let taken = match offered {
@@ -566,7 +589,7 @@ impl Segment {
                     // A member past this place, or with another acknowledgement, needs another carry.
                     let is_for_it = member.last_seq == seq
                         && member.encoding == want.encoding
-                        && member.standing <= Standing::Small
+                        && member.standing.has_every_batch()
                         && self.cursors.acked[*slot as usize].through == want.reach.after;
                     // Refused or taken: the next attempt comes after the next delay.
                     if is_for_it && turn.offer(member.connection, &visit.frame, sink, now) {
@@ -599,7 +622,7 @@ impl Segment {
     ) -> bool {
         let member = &mut self.members[slot as usize];
         let has_reliable = to.sent > member.sent;
-        let standing = Speed::of(member.connection, sink).standing();
+        let standing = Speed::of(member.connection, sink).standing_unseen();
         (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, standing);
         turn.refreshed += 1;
         turn.messages_skipped += to.skipped;
@@ -708,7 +731,7 @@ mod tests {
             !self.slow.contains_key(&connection)
         }
 
-        fn room_for(&mut self, connection: u32) -> usize {
+        fn room_for(&mut self, connection: u32, _now: Instant) -> usize {
             self.slow.get(&connection).copied().unwrap_or(usize::MAX)
         }
     }
@@ -766,7 +789,7 @@ mod tests {
             true
         }
 
-        fn room_for(&mut self, _connection: u32) -> usize {
+        fn room_for(&mut self, _connection: u32, _now: Instant) -> usize {
             usize::MAX
         }
     }

@@ -79,6 +79,11 @@ impl<S: Socket> Residents<S> {
 
     fn tell_segments_drained(&mut self, index: u32, now: Now) {
         let speed = self.connections[index].speed();
+        // The first to ask is the first to get a refresh, and keeps the others waiting: another one next time.
+        let places = &mut self.connections[index].places;
+        if !places.is_empty() {
+            places.rotate_left(1);
+        }
         for at in 0..self.connections[index].places.len() {
             let RoomPlace { segment, slot, .. } = self.connections[index].places[at];
             if let Some(slot) = slot {

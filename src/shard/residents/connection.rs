@@ -11,12 +11,12 @@ use bytes::Bytes;
 use crate::auth::Grant;
 use crate::seat::Seat;
 use roomcast_core::fanout::Offer;
-use roomcast_core::fanout::drain_rate::{DrainRate, Progress};
+use roomcast_core::fanout::drain_rate::{DrainRate, KernelRoom, Progress};
 use roomcast_core::fanout::outbox::{Outbox, SLICES_MAX, Sample};
 use roomcast_core::fanout::segment::Speed;
 use roomcast_core::limits::{
     DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, HISTORY_AGE_MAX, HISTORY_QUEUED_BYTES_MAX,
-    KERNEL_UNSENT_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, UNPROVEN_BYTES_MAX,
+    KERNEL_QUEUED_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, PROOF_BYTES, UNPROVEN_BYTES_MAX,
 };
 use roomcast_core::room::id::{Cursor, Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
@@ -42,12 +42,15 @@ pub trait Socket {
     /// Says that nothing more will be written.
     fn finish(&mut self);
 
-    /// Counts of the kernel about the device. [`Progress::default`] with bytes queued if the kernel does not
-    /// say.
-    fn progress(&self) -> Progress;
+    /// Counts of the kernel about the device. `None`: the kernel does not count so far.
+    fn progress(&self) -> Option<Progress>;
 
     /// Sets the number of unsent bytes at which the socket takes no more.
     fn set_unsent_max(&mut self, bytes: u32);
+
+    /// Sets the number of bytes without an acknowledgement at which the socket takes no more, unsent ones
+    /// included. `None`: the kernel tunes the number. `queued` is their present number, if known.
+    fn set_queued_max(&mut self, bytes: Option<u32>, queued: Option<u64>);
 }
 
 /// A place of a connection in a room.
@@ -90,8 +93,10 @@ struct Pieces {
 struct Patient {
     /// The last is the first to go: the newest history. At most one welcome's and one refresh's for each room.
     history: Vec<Pieces>,
-    /// Counts of the kernel at the last look.
+    /// Counts of the kernel at the begin of the present measurement.
     before: Progress,
+    /// The begin. `None`: the begin of the connection.
+    since: Option<Instant>,
 }
 
 /// A WebSocket connection.
@@ -103,8 +108,8 @@ pub struct Connection<S> {
     /// `None` for nearly every connection.
     patient: Option<Box<Patient>>,
     rate: DrainRate,
-    /// Unsent bytes at which the socket takes no more.
-    unsent_max: u32,
+    /// Bytes that the kernel may hold, as it was told.
+    kernel_room: KernelRoom,
     /// The socket has failed.
     pub(super) broken: bool,
     /// Encoding of the device's frames.
@@ -161,8 +166,7 @@ impl<S: Socket> Connection<S> {
             outbox: None,
             patient: None,
             rate: DrainRate::UNPROVEN,
-            // Inherited from the door's socket.
-            unsent_max: KERNEL_UNSENT_BYTES_MIN,
+            kernel_room: KernelRoom::NEW,
             broken: false,
             encoding,
             closing: None,
@@ -245,7 +249,7 @@ impl<S: Socket> Connection<S> {
         if frames.is_empty() || self.closing.is_some() {
             return;
         }
-        let history = &mut self.patient().history;
+        let history = &mut self.patient(now).history;
         history.retain(|pieces| pieces.segment != segment || pieces.of_refresh != of_refresh);
         history.push(Pieces { segment, of_refresh, frames: Arc::clone(frames), next: 0, since: now });
     }
@@ -274,7 +278,8 @@ impl<S: Socket> Connection<S> {
     /// at a time: while one is on its way, a reliable message waits.
     pub(super) fn begin_history(&mut self, now: Instant) {
         while self.outbox.is_none() && !self.broken && self.closing.is_none() && self.has_history() {
-            let queued = if self.rate.is_fast() { 0 } else { self.look().queued };
+            let look = if self.rate.is_fast() { None } else { self.look(now) };
+            let queued = look.map_or(0, |progress| progress.queued);
             let at_once = if self.rate.is_fast() { SLICES_MAX } else { 1 };
             if at_once == 1 && queued > HISTORY_QUEUED_BYTES_MAX {
                 return; // The next sweep tries again.
@@ -317,7 +322,7 @@ impl<S: Socket> Connection<S> {
             } else {
                 outbox.owe_welcome(offered[whole].clone(), now);
             }
-            outbox.refused(self.socket.progress().acked, now);
+            outbox.refused(self.acked(), now);
             self.outbox = Some(outbox);
             self.socket.tell_when_writable();
         }
@@ -335,61 +340,84 @@ impl<S: Socket> Connection<S> {
         if self.is_fast() { Speed::Fast } else { Speed::Unproven }
     }
 
-    /// Bytes of level frames that may be offered now. Asks the kernel about a device of unknown rate.
-    pub(super) fn room_for(&mut self) -> usize {
+    /// Bytes of level frames that may be offered now. Asks the kernel about a device that is not fast, so that
+    /// one that gets better is found out.
+    pub(super) fn room_for(&mut self, now: Instant) -> usize {
         // The outbox has its own bounds, and notes that the connection is behind.
-        if self.outbox.is_some() {
+        if self.outbox.is_some() || self.rate.is_fast() {
             return usize::MAX;
         }
-        let mut room = 0;
+        let queued = self.look(now).map_or(u64::MAX, |progress| progress.queued);
+        let mut room = self.rate.frame_room();
         if !self.rate.is_proven() {
-            let queued = usize::try_from(self.look().queued).unwrap_or(usize::MAX);
-            room = UNPROVEN_BYTES_MAX.saturating_sub(queued);
+            room = room.max(UNPROVEN_BYTES_MAX.saturating_sub(usize::try_from(queued).unwrap_or(usize::MAX)));
         }
-        if self.rate.is_fast() { usize::MAX } else { self.rate.frame_room().max(room) }
+        if self.rate.is_fast() { usize::MAX } else { room }
     }
 
     /// Counts of the kernel about the device.
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Option<Progress> {
         self.socket.progress()
     }
 
-    fn patient(&mut self) -> &mut Patient {
+    fn acked(&self) -> Option<u64> {
+        self.socket.progress().map(|progress| progress.acked)
+    }
+
+    fn patient(&mut self, now: Instant) -> &mut Patient {
         self.patient.get_or_insert_with(|| {
             // A known rate is no matter of the connection's whole life: a phone that was fast an hour ago may be
             // slow now. So the measurement begins here.
-            let before = if self.rate.is_proven() { self.socket.progress() } else { Progress::default() };
-            Box::new(Patient { history: Vec::new(), before })
+            let known = self.rate.is_proven().then(|| self.socket.progress()).flatten();
+            let since = known.map(|_| now);
+            Box::new(Patient { history: Vec::new(), before: known.unwrap_or_default(), since })
         })
     }
 
     /// Asks the kernel what the device took since the last look. The rate may be proven by it.
-    fn look(&mut self) -> Progress {
-        let progress = self.socket.progress();
-        let before = self.patient().before;
-        self.rate.bear_out(before, progress);
-        // From an empty buffer on, the next look measures one burst alone.
-        if progress.queued == 0 {
-            self.patient().before = progress;
+    fn look(&mut self, now: Instant) -> Option<Progress> {
+        let progress = self.socket.progress()?;
+        // A quiet device costs no memory: there is nothing to measure.
+        if self.patient.is_none() && progress.queued == 0 && progress.acked < PROOF_BYTES.into() {
+            return Some(progress);
         }
-        self.set_unsent_max();
+        let patient = self.patient(now);
+        let Patient { before, since, .. } = *patient;
+        let between = since.map_or(Duration::MAX, |since| now.saturating_duration_since(since));
+        let is_measured = self.rate.bear_out(before, progress, between);
+        // From an empty buffer on, the next look measures one burst alone.
+        if is_measured || progress.queued == 0 {
+            let patient = self.patient(now);
+            (patient.before, patient.since) = (progress, Some(now));
+        }
+        self.bound_kernel(Some(progress));
         self.forget_patience();
-        progress
+        Some(progress)
     }
 
     /// Adds a sample of the rate at which the device takes bytes.
-    fn sample(&mut self, sample: Option<Sample>) {
+    fn sample(&mut self, sample: Option<Sample>, progress: Option<Progress>) {
         if let Some(Sample { bytes, between }) = sample {
             self.rate.sample(bytes, between);
-            self.set_unsent_max();
+            self.bound_kernel(progress);
         }
     }
 
-    fn set_unsent_max(&mut self) {
-        let wanted = self.rate.low_mark();
-        if wanted != self.unsent_max {
-            self.unsent_max = wanted;
-            self.socket.set_unsent_max(wanted);
+    /// Bounds the bytes in the kernel by the rate of the device. Without it the kernel has as many on the way as
+    /// a deep queue before a slow link takes, and a reliable message stands behind them.
+    fn bound_kernel(&mut self, progress: Option<Progress>) {
+        let wanted = self.rate.kernel_room();
+        let had = std::mem::replace(&mut self.kernel_room, wanted);
+        if wanted.unsent_max() != had.unsent_max() {
+            self.socket.set_unsent_max(wanted.unsent_max());
+        }
+        let queued = progress.map(|progress| progress.queued);
+        let stands = queued.is_none_or(|queued| queued >= u64::from(KERNEL_QUEUED_BYTES_MIN));
+        match (wanted.queued_max(), had.queued_max()) {
+            (None, None) => {}
+            // A healthy device has little on the way, and keeps the buffer that the kernel tunes.
+            (Some(_), None) if !stands => self.kernel_room = wanted.without_queued_max(),
+            (bytes, _) => self.socket.set_queued_max(bytes, queued),
         }
     }
 
@@ -443,7 +471,7 @@ impl<S: Socket> Connection<S> {
             }
             taken += 1;
         }
-        outbox.refused(self.socket.progress().acked, now);
+        outbox.refused(self.acked(), now);
         self.outbox = Some(outbox);
         self.socket.tell_when_writable();
         if taken == frames.len() { Offer::Queued } else { Offer::Refused { taken } }
@@ -476,8 +504,9 @@ impl<S: Socket> Connection<S> {
                 }
                 Err(error) if is_refusal(&error) => {
                     if outbox.is_sample_due(now) {
-                        let sample = outbox.refused(self.socket.progress().acked, now);
-                        self.sample(sample);
+                        let progress = self.socket.progress();
+                        let sample = outbox.refused(progress.map(|progress| progress.acked), now);
+                        self.sample(sample, progress);
                     }
                     self.socket.tell_when_writable();
                     return Drained::No;

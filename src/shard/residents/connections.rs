@@ -65,8 +65,8 @@ impl<S: Socket> Sink for Connections<S> {
         self.all[connection as usize].is_fast()
     }
 
-    fn room_for(&mut self, connection: u32) -> usize {
-        self.all[connection as usize].room_for()
+    fn room_for(&mut self, connection: u32, now: Instant) -> usize {
+        self.all[connection as usize].room_for(now)
     }
 }
 
@@ -165,7 +165,8 @@ impl<S: Socket> Connections<S> {
     /// all the same has an empty outbox, and no deadline there.
     pub(super) fn watch(&mut self, index: u32, now: Instant) {
         let Some(connection) = self.all.get(index as usize) else { return };
-        let progress = connection.progress();
+        // A kernel that does not count: the deadlines of the outbox are the only ones.
+        let Some(progress) = connection.progress() else { return };
         if progress.queued > 0 {
             self.watched.entry(index).or_insert(Watched { acked: progress.acked, since: now });
         }
@@ -176,8 +177,8 @@ impl<S: Socket> Connections<S> {
         let mut stuck = Vec::new();
         let all = &self.all;
         self.watched.retain(|index, watched| {
-            let Some(connection) = all.get(*index as usize) else { return false };
-            let progress = connection.progress();
+            let progress = all.get(*index as usize).and_then(|connection| connection.progress());
+            let Some(progress) = progress else { return false };
             if progress.acked != watched.acked {
                 *watched = Watched { acked: progress.acked, since: now };
             }
