@@ -180,3 +180,30 @@ impl Drop for DeviceSocket {
         self.waker.wake_by_ref();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes until the kernel takes no more. The bytes that stand in the kernel then.
+    fn fill(socket: &mut DeviceSocket) -> u64 {
+        while socket.try_write(&[0; 1000]).is_ok() {}
+        socket.progress().unwrap().queued
+    }
+
+    #[tokio::test]
+    async fn a_bound_holds_what_stands_in_the_kernel_and_is_taken_back() {
+        let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(door.local_addr().unwrap()), door.accept());
+        let _deaf = accepted.unwrap();
+        let mut socket = DeviceSocket::new(stream.unwrap());
+        socket.stream.writable().await.unwrap();
+        socket.set_queued_max(Some(8192), Some(0));
+        let bounded = fill(&mut socket);
+        assert!((1..=16 * 1024).contains(&bounded), "{bounded} bytes");
+        socket.set_queued_max(None, Some(bounded));
+        socket.stream.writable().await.unwrap();
+        let free = fill(&mut socket);
+        assert!(free >= 128 * 1024, "{free} bytes");
+    }
+}

@@ -65,9 +65,13 @@ impl Scene {
         }
     }
 
-    fn join(&mut self, rate: u32) {
+    fn join(&mut self, rate: u32, is_deep: bool) {
         let (key, pipe) = self.bench.join(&self.room.clone(), None, 0);
-        pipe.borrow_mut().shape(rate);
+        if is_deep {
+            pipe.borrow_mut().shape_deep(rate);
+        } else {
+            pipe.borrow_mut().shape(rate);
+        }
         let device = Device::new(0, key, Encoding::Json, Rc::clone(&pipe), false);
         let joined_at = self.bench.now.instant;
         self.devices.push(Slow {
@@ -167,7 +171,8 @@ fn live(seed: u64) -> Scene {
     for step in 0..2500_u64 {
         if step % 100 == 0 && scene.devices.len() < 4 {
             let rate = scene.rng.choice(RATES).unwrap();
-            scene.join(rate);
+            let is_deep = scene.rng.bool();
+            scene.join(rate, is_deep);
         }
         scene.chat(chat_each, 300);
         if coupon_in == 0 && step < 2000 {
@@ -211,7 +216,7 @@ fn a_device_of_64_kilobits_joins_a_room_with_much_history_and_many_coupons() {
             scene.coupon(4000);
             scene.step();
         }
-        scene.join(RATES[0]);
+        scene.join(RATES[0], coupons == 48);
         for step in 0..6000 {
             if step == 200 {
                 scene.coupon(40);
@@ -231,6 +236,91 @@ fn a_device_of_64_kilobits_joins_a_room_with_much_history_and_many_coupons() {
         });
         assert!(history.sum::<usize>() >= 150, "the history follows");
     }
+}
+
+/// A trickle that a link nearly carries fills a deep queue while the kernel refuses nothing.
+#[test]
+fn a_room_a_little_too_busy_for_a_link_keeps_no_coupon_in_the_queue_of_the_link() {
+    for chat_each_ms in [20, 25, 33, 50] {
+        let mut scene = Scene::new(chat_each_ms);
+        scene.join(RATES[0], true);
+        for ms in (0..60_000).step_by(10) {
+            scene.chat(u64::from(ms % chat_each_ms < 10), 300);
+            if ms % 2_000 == 0 {
+                scene.coupon(40);
+            }
+            scene.step();
+        }
+        for _ in 0..300 {
+            scene.step();
+        }
+        scene.check(chat_each_ms, COUPON_AGE_MAX);
+    }
+}
+
+/// Proven slow was proven for ever in a room whose frames are large: without a refusal nothing was measured.
+#[test]
+fn a_device_whose_network_gets_better_gets_everything_again() {
+    let mut scene = Scene::new(1);
+    scene.join(RATES[0], false);
+    let mut last_skip = 0;
+    for second in 0..60 {
+        if second == 20 {
+            scene.devices[0].pipe.borrow_mut().change_rate(1_000_000);
+        }
+        scene.chat(40, 300);
+        for _ in 0..100 {
+            scene.step();
+        }
+        let heard = scene.devices[0].device.heard.drain(..);
+        let skips =
+            heard.filter(|(_, heard)| matches!(heard, Heard::Batch { skipped, .. } if !skipped.is_empty()));
+        if skips.count() > 0 {
+            last_skip = second;
+        }
+        scene.devices[0].taken = 0;
+    }
+    assert!((10..=25).contains(&last_skip), "the last skipped message was in second {last_skip}");
+}
+
+/// The room that asked first for its refresh did so each time: the other one waited behind it.
+#[test]
+fn two_rooms_of_one_slow_device_get_refreshes_by_turns() {
+    let mut scene = Scene::new(1);
+    scene.join(RATES[0], true);
+    let other = name("q");
+    let key = scene.devices[0].device.key;
+    scene.bench.say(key, &[r#"{"kind":"join","room":"q"}"#]);
+    for _ in 0..6_000 {
+        scene.chat(2, 300);
+        let text = "x".repeat(300);
+        for _ in 0..2 {
+            scene.bench.publish(&other, &format!(r#"{{"type":"chat","payload":"{text}"}}"#));
+        }
+        scene.step();
+    }
+    let told = |room: &str| scene.devices[0].device.heard.iter().filter(|(of, _)| of == room).count();
+    let least = told("r").min(told("q"));
+    assert!(scene.devices[0].device.is_open());
+    assert!(least >= 20 && told("r").abs_diff(told("q")) <= least / 2, "{} and {}", told("r"), told("q"));
+}
+
+/// An old kernel counts no acknowledged bytes. Every device that took a carry was closed after ten seconds.
+#[test]
+fn a_device_under_a_kernel_that_does_not_count_stays() {
+    let mut bench = Bench::new(128);
+    let room = name("r");
+    let (mute, pipe) = bench.join(&room, None, 100_000);
+    pipe.borrow_mut().is_counted = false;
+    let mut device = Device::new(0, mute, Encoding::Json, pipe, false);
+    bench.rest();
+    bench.publish(&room, r#"{"type":"coupon","payload":1}"#);
+    for _ in 0..300 {
+        bench.say(mute, &[r#"{"kind":"ping"}"#]);
+        bench.wait(Duration::from_millis(100));
+        device.read(usize::MAX);
+    }
+    assert!(device.is_open(), "{:?}", device.closed);
 }
 
 /// Nothing was owed in the outbox, since the kernel had taken the coupon: no deadline ran.

@@ -44,6 +44,8 @@ pub(crate) struct Link {
     pub(crate) rate: u32,
     /// Bytes that the link could have carried and did not carry yet, in millionths.
     due_millionths: u64,
+    /// Time so far in which the link carried.
+    busy: Duration,
     /// Bytes on the way, which the shard's mark does not count.
     in_flight: usize,
     unsent_max: u32,
@@ -62,8 +64,14 @@ impl Pipe {
     /// Puts a link before the device.
     pub(crate) fn shape(&mut self, rate: u32) {
         let unsent_max = KERNEL_UNSENT_BYTES_MIN;
-        let link = Link { rate, due_millionths: 0, in_flight: IN_FLIGHT_BYTES, unsent_max, queued_max: None };
-        self.link = Some(link);
+        self.link = Some(Link {
+            rate,
+            due_millionths: 0,
+            busy: Duration::ZERO,
+            in_flight: IN_FLIGHT_BYTES,
+            unsent_max,
+            queued_max: None,
+        });
         self.hold();
     }
 
@@ -89,7 +97,13 @@ impl Pipe {
         // An idle link saves nothing up.
         let left = link.due_millionths - carried as u64 * 1_000_000;
         link.due_millionths = if carried == waiting { 0 } else { left };
+        link.busy += Duration::from_secs(carried as u64) / link.rate;
         carried
+    }
+
+    /// Changes the rate of the link.
+    pub(crate) fn change_rate(&mut self, rate: u32) {
+        self.link.as_mut().expect("there is a link").rate = rate;
     }
 }
 
@@ -176,11 +190,7 @@ impl Socket for SimSocket {
         let pipe = self.0.borrow();
         let queued = pipe.in_flight.len() as u64;
         let progress = match pipe.link {
-            // A link is busy while it carries.
-            Some(Link { rate, .. }) => {
-                let busy = Duration::from_micros(pipe.read * 1_000_000 / u64::from(rate));
-                Progress { queued, acked: pipe.read, busy }
-            }
+            Some(Link { busy, .. }) => Progress { queued, acked: pipe.read, busy },
             // A device without a link is fast from its first byte on. One without a bound has a kernel that
             // takes everything, though the device itself may read later.
             None => {

@@ -570,12 +570,17 @@ impl Segment {
                     let is_for =
                         |member: &&mut Member| member.sent == want.sent && member.encoding == want.encoding;
                     let Some(member) = self.asker(*slot, want.since).filter(is_for) else { continue };
+                    let connection = member.connection;
+                    // A refresh goes out whatever the room, and the next may be asked for at once: the asking
+                    // bounds what stands in the kernel.
+                    if !sink.is_fast(connection) {
+                        sink.room_for(connection, now);
+                    }
                     // Refused: the member asks again when the outbox is empty.
-                    if !turn.offer(member.connection, &visit.frame, sink, now) {
+                    if !turn.offer(connection, &visit.frame, sink, now) {
                         member.standing = Standing::Missed;
                         continue;
                     }
-                    let connection = member.connection;
                     if self.take_refresh(*slot, to, sink, now, turn) {
                         brought = Some(to);
                     }
