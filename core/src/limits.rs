@@ -216,6 +216,9 @@ pub const SMALL_FRAME_BYTES_MAX: usize = 8_000;
 /// One message of [`PAYLOAD_BYTES_MAX`] as JSON fits, so each room has frames that prove a fast device. Above:
 /// the batch is missed, unless the frames are small.
 pub const UNPROVEN_BYTES_MAX: usize = 17_000;
+/// Time after which a device that was slow is offered as much as one of unknown rate, once: its network may be
+/// better, and a frame that it never gets measures nothing.
+pub const RATE_TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time for a frame at the rate of the device. Longer: the batch is missed.
 pub const FRAME_AGE_MAX: Duration = Duration::from_secs(1);
 /// Longest time for all owed bytes at the rate of the device. Longer: the connection is behind.

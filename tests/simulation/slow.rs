@@ -268,7 +268,9 @@ fn a_device_whose_network_gets_better_gets_everything_again() {
         if second == 20 {
             scene.devices[0].pipe.borrow_mut().change_rate(1_000_000);
         }
-        scene.chat(40, 300);
+        // Nothing is owed while the network changes, so no refusal measures the change. Nor does a piece of
+        // history: the messages are too large for one.
+        scene.chat(if (17..20).contains(&second) { 0 } else { 1 }, 12_000);
         for _ in 0..100 {
             scene.step();
         }
@@ -280,7 +282,7 @@ fn a_device_whose_network_gets_better_gets_everything_again() {
         }
         scene.devices[0].taken = 0;
     }
-    assert!((10..=25).contains(&last_skip), "the last skipped message was in second {last_skip}");
+    assert!((10..=35).contains(&last_skip), "the last skipped message was in second {last_skip}");
 }
 
 /// The room that asked first for its refresh did so each time: the other one waited behind it.

@@ -16,7 +16,8 @@ use roomcast_core::fanout::outbox::{Outbox, SLICES_MAX, Sample};
 use roomcast_core::fanout::segment::Speed;
 use roomcast_core::limits::{
     DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, HISTORY_AGE_MAX, HISTORY_QUEUED_BYTES_MAX,
-    KERNEL_QUEUED_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, PROOF_BYTES, UNPROVEN_BYTES_MAX,
+    KERNEL_QUEUED_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, PROOF_BYTES, RATE_TRIAL_INTERVAL,
+    UNPROVEN_BYTES_MAX,
 };
 use roomcast_core::room::id::{Cursor, Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
@@ -97,6 +98,8 @@ struct Patient {
     before: Progress,
     /// The begin. `None`: the begin of the connection.
     since: Option<Instant>,
+    /// The last moment at which a slow device was offered as much as one of unknown rate.
+    tried_at: Instant,
 }
 
 /// A WebSocket connection.
@@ -348,11 +351,24 @@ impl<S: Socket> Connection<S> {
             return usize::MAX;
         }
         let queued = self.look(now).map_or(u64::MAX, |progress| progress.queued);
-        let mut room = self.rate.frame_room();
-        if !self.rate.is_proven() {
-            room = room.max(UNPROVEN_BYTES_MAX.saturating_sub(usize::try_from(queued).unwrap_or(usize::MAX)));
+        if self.rate.is_fast() {
+            return usize::MAX;
         }
-        if self.rate.is_fast() { usize::MAX } else { room }
+        let room = self.rate.frame_room();
+        if self.rate.is_proven() && (queued > 0 || !self.is_trial_due(now)) {
+            return room;
+        }
+        room.max(UNPROVEN_BYTES_MAX.saturating_sub(usize::try_from(queued).unwrap_or(usize::MAX)))
+    }
+
+    /// True once in each [`RATE_TRIAL_INTERVAL`].
+    fn is_trial_due(&mut self, now: Instant) -> bool {
+        let patient = self.patient(now);
+        let is_due = now.saturating_duration_since(patient.tried_at) >= RATE_TRIAL_INTERVAL;
+        if is_due {
+            patient.tried_at = now;
+        }
+        is_due
     }
 
     /// Counts of the kernel about the device.
@@ -370,7 +386,7 @@ impl<S: Socket> Connection<S> {
             // slow now. So the measurement begins here.
             let known = self.rate.is_proven().then(|| self.socket.progress()).flatten();
             let since = known.map(|_| now);
-            Box::new(Patient { history: Vec::new(), before: known.unwrap_or_default(), since })
+            Box::new(Patient { history: Vec::new(), before: known.unwrap_or_default(), since, tried_at: now })
         })
     }
 
