@@ -43,12 +43,12 @@ impl MemorySocket {
 }
 
 impl Socket for MemorySocket {
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&mut self, bytes: &[u8], _is_segment: bool) -> io::Result<usize> {
         self.took(1);
         Ok(bytes.len())
     }
 
-    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>], _is_segment: bool) -> io::Result<usize> {
         self.took(parts.len());
         Ok(parts.iter().map(|part| part.len()).sum())
     }

@@ -238,6 +238,9 @@ pub const KERNEL_QUEUED_BYTES_UNPROVEN: u32 = 8 * 1024;
 pub const KERNEL_QUEUED_BYTES_MAX: u32 = 32 * 1024;
 /// Time for the bytes in the kernel at the rate of the device, between the least and the most.
 pub const KERNEL_QUEUED_AGE_MAX: Duration = Duration::from_millis(500);
+/// Bytes of one write to a device with such a bound. The kernel looks at the bound before each segment that it
+/// begins, and a segment is as long as a write.
+pub const KERNEL_WRITE_BYTES_MAX: usize = 1200;
 /// Bytes of one burst beyond every link's bucket. A burst below proves twice the rate known before, no more.
 pub const BUCKET_BYTES_MAX: u64 = 256 * 1024;
 /// Time of a burst that proves a rate. Shorter: the next look measures on.

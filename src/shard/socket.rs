@@ -43,13 +43,15 @@ impl DeviceSocket {
 
 impl Socket for DeviceSocket {
     #[inline]
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.try_write(bytes)
+    fn try_write(&mut self, bytes: &[u8], is_segment: bool) -> io::Result<usize> {
+        let socket = SockRef::from(&self.stream);
+        self.stream.try_io(Interest::WRITABLE, || socket.send_with_flags(bytes, flags(is_segment)))
     }
 
-    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>], is_segment: bool) -> io::Result<usize> {
         // sendmsg, as try_write is send: writev goes through what files need as well.
-        self.stream.try_io(Interest::WRITABLE, || SockRef::from(&self.stream).send_vectored(parts))
+        let socket = SockRef::from(&self.stream);
+        self.stream.try_io(Interest::WRITABLE, || socket.send_vectored_with_flags(parts, flags(is_segment)))
     }
 
     fn tell_when_writable(&mut self) {
@@ -114,6 +116,11 @@ impl Socket for DeviceSocket {
             socket.set_send_buffer_size(usize::try_from(wanted / 2).expect("clamped")).ok();
         }
     }
+}
+
+/// Flags of a write. A broken connection is an error, and no signal.
+fn flags(is_segment: bool) -> libc::c_int {
+    libc::MSG_NOSIGNAL | if is_segment { libc::MSG_EOR } else { 0 }
 }
 
 /// Least bytes in the kernel by which their need of memory is estimated.
@@ -187,7 +194,7 @@ mod tests {
 
     /// Writes until the kernel takes no more. The bytes that stand in the kernel then.
     fn fill(socket: &mut DeviceSocket) -> u64 {
-        while socket.try_write(&[0; 1000]).is_ok() {}
+        while socket.try_write(&[0; 1000], true).is_ok() {}
         socket.progress().unwrap().queued
     }
 

@@ -150,11 +150,11 @@ impl SimSocket {
 }
 
 impl Socket for SimSocket {
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.try_write_vectored(&[IoSlice::new(bytes)])
+    fn try_write(&mut self, bytes: &[u8], is_segment: bool) -> io::Result<usize> {
+        self.try_write_vectored(&[IoSlice::new(bytes)], is_segment)
     }
 
-    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>], _is_segment: bool) -> io::Result<usize> {
         SPENT.set(SPENT.get() + WRITE_COST.get());
         let mut pipe = self.0.borrow_mut();
         if pipe.broken {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::limits::{
     BUCKET_BYTES_MAX, FAST_RATE_MIN, FRAME_AGE_MAX, KERNEL_QUEUED_AGE_MAX, KERNEL_QUEUED_BYTES_MAX,
     KERNEL_QUEUED_BYTES_MIN, KERNEL_QUEUED_BYTES_UNPROVEN, KERNEL_UNSENT_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    KERNEL_UNSENT_BYTES_MIN, OUTBOX_RATE_AGE_MAX, PROOF_BYTES, PROOF_TIME_MIN, RATE_PRESUMED,
-    SMALL_FRAME_BYTES_MAX,
+    KERNEL_UNSENT_BYTES_MIN, KERNEL_WRITE_BYTES_MAX, OUTBOX_RATE_AGE_MAX, PROOF_BYTES, PROOF_TIME_MIN,
+    RATE_PRESUMED, SMALL_FRAME_BYTES_MAX,
 };
 
 /// Step of the bounds in the kernel, in bytes: a smaller change is not worth a system call.
@@ -53,6 +53,20 @@ impl KernelRoom {
         let unsent_steps = (unsent / STEP) as u8;
         let queued_steps = (queued / STEP) as u8;
         Self { unsent_steps, queued_steps }
+    }
+
+    /// True if the bytes on their way are bounded.
+    #[inline]
+    #[must_use]
+    pub fn is_bounded(self) -> bool {
+        self.queued_steps > 0
+    }
+
+    /// Bytes of one write, at most.
+    #[inline]
+    #[must_use]
+    pub fn write_max(self) -> usize {
+        if self.queued_steps == 0 { usize::MAX } else { KERNEL_WRITE_BYTES_MAX }
     }
 
     /// The same, where the kernel tunes the bytes on their way.

@@ -162,11 +162,10 @@ impl Outbox {
         self.owed_bytes = self.owed.iter().filter(|owed| !owed.exempt).map(|owed| owed.rest.len()).sum();
     }
 
-    /// Fills `slices` with the owed bytes, oldest first, for one vectored write. Returns the number of filled
-    /// slices.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pairs = slices.iter_mut().zip(&self.owed);
-        pairs.map(|(slice, owed)| *slice = IoSlice::new(&owed.rest)).count()
+    /// Fills `slices` with the owed bytes, oldest first, for one vectored write of at most `bytes_max`. Returns
+    /// the number of filled slices.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>], bytes_max: usize) -> usize {
+        fill(slices, self.owed.iter().map(|owed| &owed.rest), bytes_max)
     }
 
     /// Removes the first `bytes` owed bytes, taken by the socket. True if nothing is owed any more.
@@ -279,6 +278,26 @@ impl Outbox {
             || self.held_bytes() + more > room
             || oldest.is_some_and(|oldest| now.saturating_duration_since(oldest.since) > OUTBOX_AGE_MAX)
     }
+}
+
+/// Fills `slices` with the first `bytes_max` bytes of `frames`. Returns the number of filled slices.
+pub fn fill<'a>(
+    slices: &mut [IoSlice<'a>],
+    frames: impl IntoIterator<Item = &'a Bytes>,
+    bytes_max: usize,
+) -> usize {
+    let mut left = bytes_max;
+    let mut filled = 0;
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        if left == 0 {
+            break;
+        }
+        let part = &frame[..frame.len().min(left)];
+        *slice = IoSlice::new(part);
+        left -= part.len();
+        filled += 1;
+    }
+    filled
 }
 
 /// Time for the first owed frame.
@@ -456,9 +475,12 @@ mod tests {
         outbox.owe(Bytes::from_static(b"de"), now);
         outbox.took(2, now);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox.slices(&mut slices);
+        let count = outbox.slices(&mut slices, usize::MAX);
         let parts: Vec<&[u8]> = slices[..count].iter().map(|slice| &**slice).collect();
         assert_eq!(parts, [b"c".as_slice(), b"de"]);
+        let count = outbox.slices(&mut slices, 2);
+        let parts: Vec<&[u8]> = slices[..count].iter().map(|slice| &**slice).collect();
+        assert_eq!(parts, [b"c".as_slice(), b"d"], "a write to a slow device is short");
         assert_eq!(outbox.owed_bytes(), 3);
         outbox.keep_only_begun();
         assert_eq!(outbox.owed_bytes(), 1, "what was begun is finished, whatever happens");

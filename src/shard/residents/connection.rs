@@ -12,7 +12,7 @@ use crate::auth::Grant;
 use crate::seat::Seat;
 use roomcast_core::fanout::Offer;
 use roomcast_core::fanout::drain_rate::{DrainRate, KernelRoom, Progress};
-use roomcast_core::fanout::outbox::{Outbox, SLICES_MAX, Sample};
+use roomcast_core::fanout::outbox::{self, Outbox, SLICES_MAX, Sample};
 use roomcast_core::fanout::segment::Speed;
 use roomcast_core::limits::{
     DEVICE_FRAMES_PER_SECOND, DEVICE_FRAMES_PER_SECOND_AND_ROOM, HISTORY_AGE_MAX, HISTORY_QUEUED_BYTES_MAX,
@@ -25,17 +25,18 @@ use roomcast_core::wire::reader::FrameReader;
 
 /// A non-blocking socket. Errors other than `WouldBlock` are final.
 pub trait Socket {
-    /// Writes as many bytes as the socket takes now.
+    /// Writes as many bytes as the socket takes now. `is_segment`: the kernel adds nothing to them later. It
+    /// looks at its bounds only where it begins a segment, and a segment takes up to 64 KiB.
     ///
     /// # Errors
     /// `WouldBlock`: the socket takes nothing now. Anything else: the socket is broken.
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    fn try_write(&mut self, bytes: &[u8], is_segment: bool) -> io::Result<usize>;
 
     /// Writes as many bytes of several parts as the socket takes now.
     ///
     /// # Errors
     /// The same as of `try_write`.
-    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>], is_segment: bool) -> io::Result<usize>;
 
     /// Asks for a wake once the socket takes more. Called after each `WouldBlock`.
     fn tell_when_writable(&mut self);
@@ -190,7 +191,9 @@ impl<S: Socket> Connection<S> {
     #[inline]
     pub(super) fn offer(&mut self, frames: &[Bytes], now: Instant) -> Offer {
         if let (None, [frame]) = (&self.outbox, frames) {
-            match self.socket.try_write(frame) {
+            // No branch of its own: nearly every device takes the whole frame.
+            let most = frame.len().min(self.kernel_room.write_max());
+            match self.socket.try_write(&frame[..most], self.kernel_room.is_bounded()) {
                 Ok(written) if written == frame.len() => return Offer::Written,
                 written => return self.owe_rest(frames, written, now),
             }
@@ -226,7 +229,8 @@ impl<S: Socket> Connection<S> {
             // A fresh socket takes nothing before its first readiness. The welcome is then owed, and still
             // exempt.
             None if self.closing.is_none() => {
-                let written = self.socket.try_write(frame);
+                let most = frame.len().min(self.kernel_room.write_max());
+                let written = self.socket.try_write(&frame[..most], self.kernel_room.is_bounded());
                 let is_fresh = self.joins == 1 && matches!(&written, Err(error) if is_refusal(error));
                 if !matches!(written, Ok(bytes) if bytes == frame.len()) {
                     self.owe_rest(std::slice::from_ref(frame), written, now);
@@ -308,8 +312,8 @@ impl<S: Socket> Connection<S> {
         let frames = Arc::clone(&pieces.frames);
         let offered = &frames[pieces.next..frames.len().min(pieces.next + at_once)];
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = slices.iter_mut().zip(offered).map(|(slice, frame)| *slice = IoSlice::new(frame)).count();
-        let written = self.socket.try_write_vectored(&slices[..count]);
+        let count = outbox::fill(&mut slices, offered, self.kernel_room.write_max());
+        let written = self.socket.try_write_vectored(&slices[..count], self.kernel_room.is_bounded());
         self.broken |= matches!(&written, Err(error) if !is_refusal(error));
         let (whole, begun) = pieces_taken(offered, written.unwrap_or(0));
         let is_owed = begun > 0 || (whole < offered.len() && self.rate.is_fast()) || self.broken;
@@ -453,8 +457,8 @@ impl<S: Socket> Connection<S> {
             return self.owe(frames, now);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = slices.iter_mut().zip(frames).map(|(slice, frame)| *slice = IoSlice::new(frame)).count();
-        let written = self.socket.try_write_vectored(&slices[..count]);
+        let count = outbox::fill(&mut slices, frames, self.kernel_room.write_max());
+        let written = self.socket.try_write_vectored(&slices[..count], self.kernel_room.is_bounded());
         let whole: usize = frames.iter().map(Bytes::len).sum();
         if matches!(written, Ok(bytes) if bytes == whole) {
             return Offer::Written;
@@ -510,8 +514,8 @@ impl<S: Socket> Connection<S> {
                 return Drained::Broken;
             }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = outbox.slices(&mut slices);
-            match self.socket.try_write_vectored(&slices[..count]) {
+            let count = outbox.slices(&mut slices, self.kernel_room.write_max());
+            match self.socket.try_write_vectored(&slices[..count], self.kernel_room.is_bounded()) {
                 Ok(written) => {
                     if outbox.took(written, now) {
                         self.outbox = None;
