@@ -1,11 +1,11 @@
 //! Slow devices over a shaped network: how long a coupon takes to each, and whether each joins at the first
 //! attempt and stays.
 //!
-//! `sudo -E cargo bench --bench slow` (root, `ip`, `tc` with `htb`). The bench makes a network namespace with a
-//! link for each case: 64, 72, 128 and 256 kbit/s, IP headers included, without segmentation offload. Each link
+//! `sudo -E cargo bench --bench slow` (root, `ip`, `tc` with `htb` and `tbf`). The bench makes a network namespace with a
+//! link for each case: 64, 72, 128 and 256 kbit/s, IP headers included, each with a deep queue. Each link
 //! has one device, and each device a room: without chat, with 100 and with 400 messages a second of 300 bytes,
-//! each with an empty history and with one of 256 KiB, each with a receive buffer of 4 KiB and with one that the
-//! kernel tunes. Each room gets 20 coupons. `SLOW_RUNS` (3) is the number of runs, `SLOW_ONLY` a part of the
+//! each with an empty history and with one of 256 KiB. All of these have a receive buffer of 4 KiB, or one that the
+//! kernel tunes, or also segments of up to 64 KiB. Each room gets 20 coupons. `SLOW_RUNS` (3) is the number of runs, `SLOW_ONLY` a part of the
 //! titles of the cases to run (`64 kbit/s, 400 chat/s`). The promise is 3 s; the bench fails past it.
 
 mod support;
@@ -34,9 +34,12 @@ const CHAT_BYTES: usize = 300;
 const COUPON_BYTES: usize = 300;
 const COUPONS: usize = 20;
 const COUPON_EACH: Duration = Duration::from_millis(1700);
-/// Receive buffers of the devices. 4 KiB bound the bytes on their way. With a buffer that the kernel tunes by
-/// itself (`None`), only the node bounds what stands in the deep queue of a link.
-const BUFFERS: [Option<usize>; 2] = [Some(4096), None];
+/// What the kernels do between the node and a device.
+const KERNELS: [Kernels; 3] = [
+    Kernels { name: "small buffer", receive_bytes: Some(4096), has_long_segments: false },
+    Kernels { name: "tuned buffer", receive_bytes: None, has_long_segments: false },
+    Kernels { name: "tuned buffer, long segments", receive_bytes: None, has_long_segments: true },
+];
 /// The promise.
 const COUPON_AGE_MAX: Duration = Duration::from_secs(3);
 /// The time in which a device is waited for.
@@ -49,7 +52,18 @@ struct Case {
     kbit: u32,
     chat_per_second: u32,
     history_bytes: usize,
+    kernels: Kernels,
+}
+
+/// What the kernels do between the node and a device.
+#[derive(Debug, Clone, Copy)]
+struct Kernels {
+    name: &'static str,
+    /// Receive buffer of the device, which bounds the bytes on their way. `None`: the kernel tunes it, and only
+    /// the node bounds what stands in the deep queue of the link.
     receive_bytes: Option<usize>,
+    /// The node's kernel hands segments of up to 64 KiB to the link, as to most network cards.
+    has_long_segments: bool,
 }
 
 /// The findings of a device.
@@ -93,12 +107,12 @@ fn main() {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for receive_bytes in BUFFERS {
+    for kernels in KERNELS {
         for kbit in KBITS {
             for chat_per_second in CHATS {
                 for history_bytes in HISTORIES {
                     let index = cases.len();
-                    cases.push(Case { index, kbit, chat_per_second, history_bytes, receive_bytes });
+                    cases.push(Case { index, kbit, chat_per_second, history_bytes, kernels });
                 }
             }
         }
@@ -110,12 +124,9 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn title(self) -> String {
-        let buffer = if self.receive_bytes.is_some() { "small" } else { "tuned" };
-        let history = self.history_bytes / 1024;
-        format!(
-            "{} kbit/s, {} chat/s, history {history} KiB, {buffer} buffer",
-            self.kbit, self.chat_per_second
-        )
+        let Self { kbit, chat_per_second, history_bytes, kernels, .. } = self;
+        let history = history_bytes / 1024;
+        format!("{kbit} kbit/s, {chat_per_second} chat/s, history {history} KiB, {}", kernels.name)
     }
 
     fn room(self, run: u32) -> String {
@@ -135,13 +146,21 @@ fn make_network() -> Result<(), String> {
         let link = format!("slow{}", case.index);
         run(&format!("ip link add {link} type veth peer name peer{} netns {SPACE}", case.index))?;
         // A packet of the kernel is a packet of the link: a slow link of the world has no larger ones.
-        run(&format!("ip link set {link} gso_max_size 1500 gso_max_segs 1"))?;
+        if !case.kernels.has_long_segments {
+            run(&format!("ip link set {link} gso_max_size 1500 gso_max_segs 1"))?;
+        }
         run(&format!("ip addr add {}/24 dev {link}", case.address(1)))?;
         run(&format!("ip link set {link} up"))?;
         run(&format!("ip -n {SPACE} addr add {}/24 dev peer{}", case.address(2), case.index))?;
         run(&format!("ip -n {SPACE} link set peer{} up", case.index))?;
-        run(&format!("tc qdisc add dev {link} root handle 1: htb default 1"))?;
-        run(&format!("tc class add dev {link} parent 1: classid 1:1 htb rate {}kbit", case.kbit))?;
+        if case.kernels.has_long_segments {
+            // A bucket of one packet: it cuts segments into packets, as a network card does.
+            let bucket = format!("tbf rate {}kbit burst 1600 limit 1000000", case.kbit);
+            run(&format!("tc qdisc add dev {link} root {bucket}"))?;
+        } else {
+            run(&format!("tc qdisc add dev {link} root handle 1: htb default 1"))?;
+            run(&format!("tc class add dev {link} parent 1: classid 1:1 htb rate {}kbit", case.kbit))?;
+        }
     }
     Ok(())
 }
@@ -210,7 +229,7 @@ fn watch(case: Case, room: &str, viewer_port: u16, publisher_door: SocketAddr) -
     let device = thread::spawn(move || {
         let space = File::open(format!("/var/run/netns/{SPACE}")).expect("it was made");
         move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network)).expect("this is root");
-        listen(address, &path, &heard, case.receive_bytes)
+        listen(address, &path, &heard, case.kernels.receive_bytes)
     });
     let chats = (case.chat_per_second > 0).then(|| {
         let mut publisher = Publisher::connect(publisher_door, room);
