@@ -17,6 +17,7 @@ use crate::limits::{
 
 /// Step of the bounds in the kernel, in bytes: a smaller change is not worth a system call.
 const STEP: u32 = 4 * 1024;
+const _: () = assert!(KERNEL_UNSENT_BYTES_MIN == STEP, "a new connection has one step");
 
 /// Bytes a second taken by a device, smoothed. Kept for the life of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +48,11 @@ pub struct KernelRoom {
 
 impl KernelRoom {
     /// Bounds of a new connection: the kernel tunes the bytes on their way.
-    pub const NEW: Self = Self::new(KERNEL_UNSENT_BYTES_MIN, 0);
+    pub const NEW: Self = Self { unsent_steps: 1, queued_steps: 0 };
 
-    const fn new(unsent: u32, queued: u32) -> Self {
-        let unsent_steps = (unsent / STEP) as u8;
-        let queued_steps = (queued / STEP) as u8;
-        Self { unsent_steps, queued_steps }
+    fn new(unsent: u32, queued: u32) -> Self {
+        let steps = |bytes| u8::try_from(bytes / STEP).unwrap_or(u8::MAX);
+        Self { unsent_steps: steps(unsent), queued_steps: steps(queued) }
     }
 
     /// True if the bytes on their way are bounded.
