@@ -1,12 +1,13 @@
 //! Slow devices over a shaped network: how long a coupon takes to each, and whether each joins at the first
 //! attempt and stays.
 //!
-//! `sudo -E cargo bench --bench slow` (root, `ip`, `tc` with `htb` and `tbf`). The bench makes a network namespace with a
-//! link for each case: 64, 72, 128 and 256 kbit/s, IP headers included, each with a deep queue. Each link
-//! has one device, and each device a room: without chat, with 100 and with 400 messages a second of 300 bytes,
-//! each with an empty history and with one of 256 KiB. All of these have a receive buffer of 4 KiB, or one that the
-//! kernel tunes, or also segments of up to 64 KiB. Each room gets 20 coupons. `SLOW_RUNS` (3) is the number of runs, `SLOW_ONLY` a part of the
-//! titles of the cases to run (`64 kbit/s, 400 chat/s`). The promise is 3 s; the bench fails past it.
+//! `sudo -E cargo bench --bench slow` (root, `ip`, `tc` with `htb` and `tbf`). The bench makes a network
+//! namespace with a link for each case: 64, 72, 128 and 256 kbit/s, IP headers included, each with a deep queue.
+//! Each link has one device, and each device a room: without chat, with 100 and with 400 messages a second of 300
+//! bytes, each with an empty history and with one of 256 KiB. All of these have a receive buffer of 4 KiB, or one
+//! that the kernel tunes, or also segments of up to 64 KiB. Each room gets 20 coupons. `SLOW_RUNS` (3) is the
+//! number of runs, `SLOW_ONLY` a part of the titles of the cases to run (`64 kbit/s, 400 chat/s`). The promise is
+//! 3 s; the bench fails past it.
 
 mod support;
 
