@@ -18,7 +18,7 @@ use support::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 one_and_four_shards!(
     slow_devices_harm_nobody_and_are_told_exactly_what_they_missed,
@@ -244,7 +244,9 @@ async fn a_device_that_trickles_is_closed_for_being_behind(shards: usize) {
     let mut trickling = Device::join_with(&node, "r1", small).await;
     let batch = json!({"messages": vec![json!({"type": "chat", "payload": "x".repeat(3000)}); CHATS]});
     // It reads at first, and is known to be fast: only such a device is owed so much.
-    for _ in 0..3 {
+    for _ in 0..5 {
+        // Bursts prove a rate if they are 100 ms apart.
+        sleep(Duration::from_millis(150)).await;
         node.publish("r1", &batch).await;
         assert_eq!(healthy.messages(CHATS).await.len(), CHATS);
         trickling.until_pong().await;

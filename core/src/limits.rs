@@ -216,6 +216,9 @@ pub const SMALL_FRAME_BYTES_MAX: usize = 8_000;
 /// One message of [`PAYLOAD_BYTES_MAX`] as JSON fits, so each room has frames that prove a fast device. Above:
 /// the batch is missed, unless the frames are small.
 pub const UNPROVEN_BYTES_MAX: usize = 17_000;
+/// Bytes of passes between two looks at the devices that are not fast, in a room that goes on at one rate: the
+/// distance doubles from [`SMALL_FRAME_BYTES_MAX`] to this one.
+pub const SIGHT_BYTES_MAX: usize = 64_000;
 /// Time after which a device that was slow is offered as much as one of unknown rate, once: its network may be
 /// better, and a frame that it never gets measures nothing.
 pub const RATE_TRIAL_INTERVAL: Duration = Duration::from_secs(10);

@@ -135,6 +135,13 @@ impl DrainRate {
         self.unproven_bytes == 0
     }
 
+    /// True if a device may be offered as much as one of unknown rate: nothing slower than twice the presumed rate
+    /// was measured.
+    #[must_use]
+    pub fn may_burst(&self) -> bool {
+        !self.is_proven() || self.bytes_per_second >= 2 * RATE_PRESUMED
+    }
+
     /// Bytes of the largest frame that the connection may begin while it is owed nothing.
     #[must_use]
     pub fn frame_room(&self) -> usize {

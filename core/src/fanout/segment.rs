@@ -22,7 +22,9 @@ pub use super::pass::{Member, PassFrames, PassTally, pass};
 use super::pass::{Standing, VACANT};
 pub use super::turn::{CaughtUp, TurnTally};
 use super::{Offer, Sink};
-use crate::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX, SMALL_FRAME_BYTES_MAX};
+use crate::limits::{
+    RATE_PRESUMED, REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX, SIGHT_BYTES_MAX, SMALL_FRAME_BYTES_MAX,
+};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
 use crate::room::{CarryWant, Census, Departure, EarlyAck, Reach, RefreshWant};
@@ -51,8 +53,7 @@ pub struct Segment {
     /// Newest batch that has arrived or will never arrive.
     seq: Seq,
     queue: VecDeque<Queued>,
-    /// Bytes of passes since one asked for the room of every device that is not fast.
-    unseen_bytes: usize,
+    sight: Sight,
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
     asked: BTreeMap<RefreshWant, Vec<u32>>,
@@ -119,6 +120,32 @@ impl Speed {
     }
 }
 
+/// Bytes of small frames that stand before a link of 64 kbit/s, as far as they were offered without asking for the
+/// room of the device. Without asking, a link takes more than it carries as long as the kernel refuses nothing.
+#[derive(Debug, Default)]
+struct Sight {
+    unseen_bytes: usize,
+    /// Bytes at which the next pass asks; 0 stands for the least.
+    bytes_max: usize,
+    at: Option<Instant>,
+}
+
+impl Sight {
+    /// True if a pass with so many bytes is to ask for the room of every device that is not fast.
+    fn is_due(&mut self, bytes: usize, now: Instant) -> bool {
+        let passed = self.at.replace(now).map_or(0, |at| now.saturating_duration_since(at).as_millis());
+        let carried = u128::from(RATE_PRESUMED) * passed / 1000;
+        let left = self.unseen_bytes.saturating_sub(usize::try_from(carried).unwrap_or(usize::MAX));
+        // Slow devices are found at the begin of a flood. After that asking would cost the others too much.
+        let bytes_max =
+            if left == 0 { SMALL_FRAME_BYTES_MAX } else { self.bytes_max.max(SMALL_FRAME_BYTES_MAX) };
+        let is_due = left + bytes > bytes_max;
+        self.unseen_bytes = if is_due { bytes } else { left + bytes };
+        self.bytes_max = if is_due { SIGHT_BYTES_MAX.min(2 * bytes_max) } else { bytes_max };
+        is_due
+    }
+}
+
 /// A pass under way.
 #[derive(Debug)]
 struct Pass {
@@ -163,7 +190,7 @@ impl Segment {
             census: Census::default(),
             seq,
             queue: VecDeque::new(),
-            unseen_bytes: 0,
+            sight: Sight::default(),
             pass: None,
             visits: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -439,21 +466,12 @@ impl Segment {
             oldest.push(next.oldest);
             self.queue.pop_front();
         }
-        self.keep_in_sight(&mut frames);
+        if self.sight.is_due(frames.bytes, now) {
+            frames.widest = Standing::Level;
+        }
         let taken = oldest.len();
         self.pass = Some(Pass { frames, next: 0, end: self.members.len(), oldest });
         taken
-    }
-
-    /// Has a pass ask for the room of devices that are not fast, once frames that need no asking would add up to
-    /// more than one of the largest. Without it, a slow link takes more than it carries as long as the kernel
-    /// refuses nothing.
-    fn keep_in_sight(&mut self, frames: &mut PassFrames) {
-        self.unseen_bytes += frames.bytes;
-        if self.unseen_bytes > SMALL_FRAME_BYTES_MAX {
-            frames.widest = Standing::Level;
-            self.unseen_bytes = frames.bytes;
-        }
     }
 
     /// Adds a batch to a beginning pass. Acknowledgements of reliable messages are expected from now on.
@@ -810,6 +828,18 @@ mod tests {
         }
         let turn = segment.turn(128, &mut OneFrameForOne, now);
         assert_eq!(turn.messages_skipped, (3 + 5) + 3 + 5, "all of it, the first batch, the second");
+    }
+
+    #[test]
+    fn a_flood_of_small_frames_is_looked_at_and_a_trickle_is_not() {
+        let now = Now::made_up().instant;
+        let after = |ms| now + Duration::from_millis(ms);
+        let mut sight = Sight::default();
+        assert!((0..100).all(|n| !sight.is_due(700, after(n * 100))), "7 KB/s pass the slowest link");
+        let mut sight = Sight::default();
+        let looks: Vec<u64> = (0..100).filter(|n| sight.is_due(4_000, after(n * 10))).collect();
+        assert_eq!(looks[..3], [2, 6, 14], "once 8, 16, 32 KB stand there: {looks:?}");
+        assert!(sight.is_due(8_001, after(60_000)), "after a pause the least counts");
     }
 
     #[test]

@@ -359,7 +359,7 @@ impl<S: Socket> Connection<S> {
             return usize::MAX;
         }
         let room = self.rate.frame_room();
-        if self.rate.is_proven() && (queued > 0 || !self.is_trial_due(now)) {
+        if !self.rate.may_burst() && (queued > 0 || !self.is_trial_due(now)) {
             return room;
         }
         room.max(UNPROVEN_BYTES_MAX.saturating_sub(usize::try_from(queued).unwrap_or(usize::MAX)))
