@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use prost::Message as _;
 use roomcast_core::limits::{
     GATHERED_MESSAGES_MAX, LATEST_KEYS_MAX, PAYLOAD_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_MESSAGES_MAX,
@@ -12,6 +14,7 @@ use roomcast_core::proto;
 use serde_json::{Value, json};
 use support::publisher::{JSON, PROTO};
 use support::{Device, Encoding, Node, one_and_four_shards};
+use tokio::time::sleep;
 
 one_and_four_shards!(
     each_message_has_its_result_in_order,
@@ -384,10 +387,14 @@ async fn a_full_room_sheds_and_accounts_for_every_message(shards: usize) {
     let node = Node::with(shards, GATHERING);
     let most = GATHERED_MESSAGES_MAX as u64;
     node.configure("r1", &json!({"flush": {"max_messages": most, "max_bytes": 1_048_576}})).await;
-    // A device of unknown rate is given no batch this large. The welcome with this one shows its rate.
-    let results = node.publish("r1", &json!({"type": "coupon", "payload": "x".repeat(8_000)})).await;
-    assert_eq!(results, ["durable"]);
     let mut device = Device::join(&node, "r1", Encoding::Proto).await;
+    // A device of unknown rate is given no batch this large. Bursts 100 ms apart prove its rate.
+    for _ in 0..5 {
+        let results = node.publish("r1", &json!({"type": "coupon", "payload": "x".repeat(8_000)})).await;
+        assert_eq!(results, ["durable"]);
+        device.frame().await;
+        sleep(Duration::from_millis(150)).await;
+    }
     // One short of full: another message would complete a batch, and the room would flush.
     let per_request = REQUEST_MESSAGES_MAX as u64;
     for from in (0..most - per_request).step_by(REQUEST_MESSAGES_MAX) {
