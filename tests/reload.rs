@@ -6,9 +6,11 @@ mod support;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use roomcast_core::limits::DESCRIPTORS_KEPT;
 use rustix::process::Signal;
 use serde_json::json;
 use support::{Device, Door, Doors, Encoding, Folder, Metrics, Process, one_and_four_shards, until};
+use tokio::net::TcpStream;
 
 one_and_four_shards!(
     a_hangup_changes_keys_types_and_limits_and_costs_no_device_its_connection,
@@ -149,13 +151,30 @@ async fn used_up_descriptors_are_told_by_readiness(shards: usize) {
     for _ in 0..20 {
         devices.push(Device::join(&doors, "r1", Encoding::Json).await);
     }
+    // Without a place for a device the node says so, and keeps the publishers of its rooms.
     let full = doors.ops_door().get("/readyz").await;
-    assert_eq!(full.status, 503);
+    assert_eq!(full.status, 200);
     let full = full.json();
-    assert_eq!(full["reasons"], json!(["connections_full", "descriptors_used_up"]), "{full}");
+    assert_eq!((&full["status"], &full["states"]), (&json!("ready"), &json!(["connections_full"])), "{full}");
     assert_eq!((&full["descriptors"]["connections"], &full["descriptors"]["max"]), (&json!(20), &json!(148)));
+    assert_eq!(status_with(doors.publisher_door(), "none").await, 200);
+    // Publishers who keep their connections use up what is left.
+    let mut publishers = Vec::new();
+    for _ in 0..DESCRIPTORS_KEPT {
+        publishers.push(TcpStream::connect(doors.publisher).await.unwrap());
+    }
+    let used_up = until("all descriptors taken", async || {
+        let answer = doors.ops_door().get("/readyz").await;
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(used_up.await.json()["reasons"], json!(["descriptors_used_up"]));
+    drop(publishers);
     devices.pop().unwrap().close().await;
-    until("a free place", async || (doors.ops_door().get("/readyz").await.status == 200).then_some(())).await;
+    until("a free place", async || {
+        let answer = doors.ops_door().get("/readyz").await;
+        (answer.status == 200 && answer.json().get("states").is_none()).then_some(())
+    })
+    .await;
 }
 
 #[test]

@@ -251,6 +251,9 @@ pub const FULL_DOOR_GRACE: Duration = Duration::from_secs(1);
 /// Time without a whole request for a half-open connection of the address that holds most places of a full
 /// door. Later: as for [`FULL_DOOR_GRACE`]. 1 024 places so take 10 000 silent connections a second.
 pub const HALF_OPEN_GRACE: Duration = Duration::from_millis(100);
+/// Places of a door, or of the pages, per newcomer of the largest address that waits aside while all are taken.
+/// More newcomers: closed; a reader hears 503 `pulls_full`.
+pub const PLACES_PER_ASIDE: usize = 4;
 /// Pages of history not yet wholly with the kernel. Above: a page that nobody takes gives way, else 503
 /// `pulls_full`.
 pub const PULLS_MAX: usize = 64;
