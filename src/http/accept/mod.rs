@@ -36,8 +36,8 @@ use crate::clock;
 use crate::metrics::{DoorName, Dropped, Metrics};
 use crate::seat::{Address, Seat, Seats};
 use roomcast_core::limits::{
-    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER,
-    HANDSHAKE_AGE_MAX, HEAD_BYTES_MAX, PROXY_BYTES_MAX,
+    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HANDSHAKE_AGE_MAX,
+    HEAD_BYTES_MAX, PROXY_BYTES_MAX,
 };
 
 use super::problem::Problem;

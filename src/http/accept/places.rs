@@ -113,7 +113,9 @@ impl Places {
             let wait = match self.look(address, clock::now().instant) {
                 Yielding::Later(wait) => wait,
                 // An accept loop takes one connection after the other, so a wait here is everybody's wait.
-                Yielding::HoldsMost(wait) if wait > HALF_OPEN_GRACE && self.has_rivals() => return Search::Aside,
+                Yielding::HoldsMost(wait) if wait > HALF_OPEN_GRACE && self.has_rivals() => {
+                    return Search::Aside;
+                }
                 Yielding::HoldsMost(wait) => wait,
                 Yielding::Asked => ASKED_WAIT,
             };

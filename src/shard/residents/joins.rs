@@ -2,6 +2,7 @@
 
 use super::Residents;
 use super::connection::{Deferred, RoomPlace, Socket};
+use crate::auth::Grant;
 use crate::shard::lane::{Control, JoinRefused, Welcome};
 use roomcast_core::fanout::segment::{Entrant, Segment, StreamPlace};
 use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
@@ -26,6 +27,10 @@ impl<S: Socket> Residents<S> {
             "already_joined"
         } else if connection.places.len() + connection.deferred.len() >= ROOMS_PER_CONNECTION_MAX {
             "too_many_rooms"
+        } else if connection.grant == Grant::Any && !self.plan.device_keys.is_open() {
+            // A reload has locked the door since the device came. The device keeps its rooms, and shows a token
+            // for more.
+            "token_missing"
         } else if connection.grant.is_over(now.unix_ms) {
             "token_expired"
         } else if !connection.grant.covers(room) {
