@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{FakeNode, Misdeed};
@@ -56,7 +56,10 @@ impl Running {
 
     /// Waits for a line of stderr.
     fn says(&self, words: &str) {
-        let line = || self.stderr.recv_timeout(Duration::from_secs(30)).expect("says it in time");
+        // For all lines together: a run of minutes has a line each second.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let line = || self.stderr.recv_timeout(left()).expect("says it in time");
         while !line().contains(words) {}
     }
 
