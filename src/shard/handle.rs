@@ -102,7 +102,7 @@ pub(super) enum DoorRequest {
 }
 
 /// A request on its way to a shard, and the way of the answer.
-struct Request {
+struct Errand {
     request: DoorRequest,
     answer: oneshot::Receiver<()>,
 }
@@ -165,7 +165,7 @@ impl Shards {
                 shard.homes.follow(rules);
                 shard.residents.follow(rules, keys);
             });
-            Request { request: DoorRequest::Question(question), answer }
+            Errand { request: DoorRequest::Question(question), answer }
         })
         .await;
     }
@@ -498,19 +498,19 @@ impl Shards {
     async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> DoorRequest) {
         self.tell_all(|| {
             let (reply, answer) = oneshot::channel();
-            Request { request: request(reply), answer }
+            Errand { request: request(reply), answer }
         })
         .await;
     }
 
     /// Sends every shard a request at once and waits for all answers. A stopped shard counts as done. A shard
     /// with a full queue is asked again until the request fits.
-    async fn tell_all(&self, request: impl Fn() -> Request) {
+    async fn tell_all(&self, errand: impl Fn() -> Errand) {
         let mut answers = Vec::new();
         let mut untold: Vec<_> = self.ways_in.iter().collect();
         loop {
             untold.retain(|way_in| {
-                let Request { request, answer } = request();
+                let Errand { request, answer } = errand();
                 let is_told = way_in.push_request(request).is_ok();
                 answers.extend(is_told.then_some(answer));
                 !is_told && !way_in.stopped.load(Ordering::Relaxed)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use roomcast_core::limits::{FRAME_DEPTH_MAX, INTEGER_MAX, PAYLOAD_DEPTH_MAX};
+use roomcast_core::limits::{INTEGER_MAX, PAYLOAD_DEPTH_MAX};
 use roomcast_core::room::account::Missed;
 use roomcast_core::room::audience::Audience;
 use roomcast_core::room::id::{Encoding, Epoch, Seq};
@@ -59,6 +59,9 @@ fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
         assert!(sized <= travels + 2, "seed {seed}: sized {sized}, travels {travels}: {message:?}");
     }
 }
+
+/// The bound of .NET's System.Text.Json.
+const FRAME_DEPTH_MAX: usize = 64;
 
 /// Nesting of a text.
 fn depth(text: &[u8]) -> usize {

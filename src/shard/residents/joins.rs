@@ -27,14 +27,14 @@ impl<S: Socket> Residents<S> {
             "already_joined"
         } else if connection.places.len() + connection.deferred.len() >= ROOMS_PER_CONNECTION_MAX {
             "too_many_rooms"
-        } else if connection.grant == Grant::Any && !self.plan.device_keys.is_open() {
-            // A reload has locked the door since the device came. The device keeps its rooms, and shows a token
-            // for more.
-            "token_missing"
         } else if connection.grant.is_over(now.unix_ms) {
             "token_expired"
         } else if !connection.grant.covers(room) {
             "room_not_granted"
+        } else if connection.grant == Grant::Any && !self.plan.device_keys.is_open() {
+            // A reload has locked the door since the device came. The device keeps its rooms, and shows a token
+            // for more.
+            "token_missing"
         } else if self.lanes.is_overloaded(self.plan.home(room)) {
             "overloaded"
         } else if connection.may_join() {
