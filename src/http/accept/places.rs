@@ -34,9 +34,13 @@ use super::paced::Pulse;
 /// Time after which another connection is asked, if the one that was asked stays.
 const ASKED_WAIT: Duration = Duration::from_millis(10);
 
-/// Time between two looks of a newcomer aside. It stands in no line: a place that is given back goes to the
+/// Time between two tries of a newcomer aside. It stands in no line: a place that is given back goes to the
 /// others first.
 const ASIDE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Time between two looks at all holders by a newcomer aside. Hundreds may stand there, and a look takes the lock
+/// that the door's loop needs.
+const ASIDE_LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// The places of a door, or of its pages. A clone shares the same places.
 #[derive(Debug, Clone)]
@@ -137,19 +141,20 @@ impl Places {
     ) -> Option<Place> {
         let _aside = self.aside.try_acquire().ok()?;
         let began = clock::now().instant;
+        // Who did nothing until then would have to make room for anybody.
+        let mut look_at = began + FULL_DOOR_GRACE;
         loop {
             sleep(ASIDE_PAUSE).await;
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
                 return Some(self.settle(address, pulse, permit));
             }
             let now = clock::now().instant;
-            let waited = now.saturating_duration_since(began);
-            if waited >= patience {
+            if now.saturating_duration_since(began) >= patience {
                 return None;
             }
-            // Who did nothing for that long would have to make room for anybody.
-            if waited >= FULL_DOOR_GRACE {
+            if now >= look_at {
                 self.look(None, now);
+                look_at = now + ASIDE_LOOK_PAUSE;
             }
         }
     }
