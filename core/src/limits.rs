@@ -22,9 +22,9 @@ pub const ID_BYTES_MAX: usize = 64;
 pub const DEVICE_NAME_BYTES_MAX: usize = 64;
 /// Largest payload, in bytes. Above: 413.
 pub const PAYLOAD_BYTES_MAX: usize = 16 * KIB;
-/// Deepest nesting of a JSON payload. Above: 400 `payload_not_json`. A frame has three levels around it, and .NET's
-/// System.Text.Json reads no text of more than 64 by default.
-pub const PAYLOAD_DEPTH_MAX: usize = 64 - 3;
+/// Deepest nesting of a JSON payload. Above: 400 `payload_not_json`. A frame has three levels around it: readers
+/// whose own bound is 64 by default have to raise theirs.
+pub const PAYLOAD_DEPTH_MAX: usize = 64;
 /// Longest number of a JSON text, in bytes. Above: 400 `payload_not_json`. Jackson refuses longer ones.
 pub const JSON_NUMBER_BYTES_MAX: usize = 1000;
 /// Largest `count` of a message. Above: 400.
