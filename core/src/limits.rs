@@ -42,6 +42,10 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(600);
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Bytes of a count in JSON, the larger encoding: `,"count":` and sixteen digits.
 pub const COUNT_WIRE_BYTES: usize = 9 + 16;
+/// Bytes of a counter's change in a frame beside its name, in the larger encoding: increment and total.
+pub const CHANGE_WIRE_BYTES: usize = 22 + 2 * 16;
+/// Bytes of a frame's fields beside messages and counts, with room to spare for the longest names.
+pub const FIELDS_WIRE_BYTES: usize = 600;
 /// Largest weight of a type. Above: refused at start, or 400.
 pub const WEIGHT_MAX: u32 = 1_000_000;
 /// Largest configured rate, in messages a second, and largest burst, in messages. Above: refused at start, or
@@ -120,6 +124,14 @@ pub const CATCH_UP_BYTES_MAX: usize = 64 * KIB;
 /// Encoded bytes of reliable messages in a frame to a member whose device is slow or unproven. Above: as for
 /// [`CATCH_UP_BYTES_MAX`].
 pub const CATCH_UP_SMALL_BYTES_MAX: usize = 7 * KIB;
+/// Bytes of a refresh for a slow or unproven device. Above: further refreshes follow. One reliable message or one
+/// latest value goes in any case, and the counts of all types.
+pub const REFRESH_SMALL_BYTES_MAX: usize = 8 * KIB;
+/// Bytes of latest values in a refresh for a slow or unproven device: a reliable message waits until the frame
+/// before it is taken. Above: further refreshes follow.
+pub const REFRESH_LATEST_BYTES_MAX: usize = 4 * KIB;
+/// Bytes of latest values in such a refresh beside reliable messages. Above: further refreshes follow.
+pub const REFRESH_RIDING_BYTES_MAX: usize = KIB;
 /// Encoded bytes of reliable messages in a welcome. Above: the rest follows while the member catches up.
 pub const WELCOME_RELIABLE_BYTES_MAX: usize = 12 * KIB;
 /// Encoded bytes of reliable messages in an answer of the pull side. Above: the reader asks again.
@@ -297,11 +309,11 @@ pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Descriptors kept for the doors, the store and the log. A node takes nofile minus this many connections.
 /// Above: 503.
 pub const DESCRIPTORS_KEPT: u64 = 128;
-/// Bytes of a welcome, the pieces of history behind the first frame included. Above: the oldest history is
-/// left out; latest values and totals stay whole.
+/// Bytes of a welcome, the frames behind the first one included. Above: the oldest history is left out; latest
+/// values and totals stay whole.
 pub const WELCOME_BYTES_MAX: usize = 512 * KIB;
-/// Bytes of the first frame of a welcome. Above: older history follows in pieces; latest values and totals
-/// stay whole.
+/// Bytes of the first frame of a welcome. Above: further reliable messages and latest values follow in refreshes,
+/// older history in pieces. One reliable message goes in any case.
 pub const WELCOME_FIRST_BYTES_MAX: usize = 16 * KIB;
 /// Bytes of a piece of history. A message above is in no piece.
 pub const HISTORY_PIECE_BYTES_MAX: usize = 8_000;

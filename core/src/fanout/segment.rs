@@ -25,7 +25,7 @@ use super::{Offer, Sink};
 use crate::limits::{REFRESH_STATES_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{CarryWant, Census, Departure, EarlyAck, Reach, RefreshWant};
+use crate::room::{CarryWant, Census, Departure, EarlyAck, LatestPlace, Reach, RefreshWant};
 
 /// A new member, with the place at the welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Entrant {
     pub seq: Seq,
     /// Place in the reliable stream.
     pub place: StreamPlace,
+    /// Place among the latest values. `None`: the welcome brought all of them.
+    pub latest: Option<LatestPlace>,
 }
 
 /// One room's members on one shard.
@@ -54,6 +56,8 @@ pub struct Segment {
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
     asked: BTreeMap<RefreshWant, Vec<u32>>,
+    /// Slot -> place among the latest values, for the members that lack some: a frame had no room for all.
+    lacking: BTreeMap<u32, LatestPlace>,
     /// Members in line to ask, while [`REFRESH_STATES_MAX`] states are asked for.
     unasked: VecDeque<Unasked>,
     /// Requests for the home, not yet taken by the shard.
@@ -156,6 +160,7 @@ impl Segment {
             pass: None,
             visits: VecDeque::new(),
             asked: BTreeMap::new(),
+            lacking: BTreeMap::new(),
             unasked: VecDeque::new(),
             wants: Vec::new(),
             epoch,
@@ -189,9 +194,10 @@ impl Segment {
 
     /// Adds a member. Returns the slot, stable until the member leaves.
     pub fn join(&mut self, entrant: Entrant, now: Instant) -> u32 {
-        let Entrant { connection, encoding, seq, place } = entrant;
+        let Entrant { connection, encoding, seq, place, latest } = entrant;
         // Nothing is known of the device yet.
-        let standing = if place.sent < place.head { Standing::Missed } else { Standing::Small };
+        let has_all = place.sent >= place.head && latest.is_none();
+        let standing = if has_all { Standing::Small } else { Standing::Missed };
         let member = Member { last_seq: seq, sent: place.sent, connection, encoding, standing };
         // The first member of an empty segment: earlier batches and messages concern no member here.
         if self.census.members() == 0 {
@@ -206,6 +212,7 @@ impl Segment {
             self.members.push(member);
             u32::try_from(self.members.len() - 1).expect("a segment has fewer than 2^32 slots")
         };
+        self.lacking.extend(latest.map(|place| (slot, place)));
         self.cursors.join(slot, place, &self.members, now);
         slot
     }
@@ -220,6 +227,7 @@ impl Segment {
         member.last_seq = VACANT;
         let encoding = member.encoding;
         self.holes.push(slot);
+        self.lacking.remove(&slot);
         self.census.remove(encoding);
         let acked = self.cursors.leave(slot);
         Departure {
@@ -544,8 +552,10 @@ impl Segment {
             match visit.brings {
                 Brings::Refresh { want, to } => {
                     // The slot may have another member by now.
-                    let is_for =
-                        |member: &&mut Member| member.sent == want.sent && member.encoding == want.encoding;
+                    let latest = self.lacking.get(slot).copied();
+                    let is_for = |member: &&mut Member| {
+                        member.sent == want.sent && member.encoding == want.encoding && latest == want.latest
+                    };
                     let Some(member) = self.asker(*slot, want.since).filter(is_for) else { continue };
                     // Refused: the member asks again when the outbox is empty.
                     if !turn.offer(member.connection, &visit.frame, sink, now) {
@@ -556,7 +566,7 @@ impl Segment {
                     if self.take_refresh(*slot, to, sink, now, turn) {
                         brought = Some(to);
                     }
-                    if to.sent >= to.head {
+                    if to.is_all() {
                         let history = Arc::clone(&visit.history);
                         turn.caught_up.push(CaughtUp { connection, history });
                     }
@@ -593,12 +603,16 @@ impl Segment {
         &mut self,
         slot: u32,
         to: Refreshed,
-        sink: &S,
+        sink: &mut S,
         now: Instant,
         turn: &mut TurnTally,
     ) -> bool {
         let member = &mut self.members[slot as usize];
         let has_reliable = to.sent > member.sent;
+        if !to.is_all() {
+            // The kernel may know by now that the device is fast: the next frame is larger then.
+            sink.room_for(member.connection);
+        }
         let standing = Speed::of(member.connection, sink).standing();
         (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, standing);
         turn.refreshed += 1;
@@ -606,8 +620,10 @@ impl Segment {
         if has_reliable {
             self.cursors.brought(slot, now);
         }
+        self.lacking.remove(&slot);
+        self.lacking.extend(to.latest.map(|place| (slot, place)));
         // More is to come than one frame holds: the member asks again, at once or with the next drain.
-        if to.sent < to.head {
+        if !to.is_all() {
             turn.catching_up += 1;
             self.miss(slot, sink);
         }
@@ -636,8 +652,13 @@ impl Segment {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Asked;
         let small = speed == Speed::Unproven;
-        let want =
-            RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent, small };
+        let want = RefreshWant {
+            encoding: member.encoding,
+            since: member.last_seq,
+            sent: member.sent,
+            small,
+            latest: self.lacking.get(&slot).copied(),
+        };
         // Members of one state share one refresh: a state in `asked` costs no further request.
         if let Some(slots) = self.asked.get_mut(&want) {
             slots.push(slot);
@@ -657,6 +678,8 @@ impl Segment {
         let living = self.members.iter().filter(|member| member.last_seq != VACANT).count();
         assert_eq!(living as u64, self.census.members(), "the census counts members");
         assert_eq!(living + self.holes.len(), self.members.len(), "a slot is a member or a hole");
+        let catches_up = |slot: &u32| self.members[*slot as usize].standing > Standing::Small;
+        assert!(self.lacking.keys().all(catches_up), "a level member has all latest values");
         assert!(self.queued_batches() <= SEGMENT_QUEUED_MAX, "the queue keeps its bound");
         assert!(self.asked.len() <= REFRESH_STATES_MAX, "the states asked for keep their bound");
         self.cursors.check_invariants(&self.members);
@@ -738,7 +761,8 @@ mod tests {
     }
 
     fn entrant(connection: u32, seq: u64) -> Entrant {
-        Entrant { connection, encoding: Encoding::Json, seq: Seq(seq), place: StreamPlace::default() }
+        let place = StreamPlace::default();
+        Entrant { connection, encoding: Encoding::Json, seq: Seq(seq), place, latest: None }
     }
 
     fn run(segment: &mut Segment, notes: &mut Notes, now: Instant) -> TurnTally {
@@ -826,9 +850,11 @@ mod tests {
         assert_eq!(segment.turn(128, &mut notes, now).skipped, 1);
         notes.full.clear();
         segment.drained(0, Speed::Fast);
-        let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false };
+        let want =
+            RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false, latest: None };
         assert_eq!(segment.take_wants(), [want]);
-        let to = Refreshed { seq: Seq(2), sent: 0, head: 0, ack_within: Duration::ZERO, skipped: 2 };
+        let to =
+            Refreshed { seq: Seq(2), sent: 0, head: 0, latest: None, ack_within: Duration::ZERO, skipped: 2 };
         let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), to, history: Arc::default() };
         assert!(segment.refreshed(want, Some(frame)).is_empty());
         let _ = segment.arrive(level(3, now));
@@ -857,7 +883,8 @@ mod tests {
         let _ = segment.arrive(large(2, 8_001, now));
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken.values().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2]);
-        let want = RefreshWant { encoding: Encoding::Json, since: Seq(1), sent: 0, small: true };
+        let want =
+            RefreshWant { encoding: Encoding::Json, since: Seq(1), sent: 0, small: true, latest: None };
         assert_eq!(segment.take_wants(), [want], "at once: nothing is owed to it");
         assert!(!segment.is_level(1) && segment.is_level(2));
         // Two frames of one pass count together.
@@ -923,7 +950,7 @@ mod tests {
 
     fn refresh(seq: u64, sent: u64, head: u64) -> Option<RefreshFrame> {
         let ack_within = Duration::from_millis(200);
-        let to = Refreshed { seq: Seq(seq), sent, head, ack_within, skipped: 0 };
+        let to = Refreshed { seq: Seq(seq), sent, head, latest: None, ack_within, skipped: 0 };
         Some(RefreshFrame { frame: Bytes::from(format!("refresh to {sent}")), to, history: Arc::default() })
     }
 
