@@ -39,7 +39,8 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 41] = [
+const BRANCHES: [&str; 42] = [
+    "latest values that follow",
     "history piece",
     "slow link",
     "partial write",

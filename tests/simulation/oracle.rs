@@ -103,8 +103,10 @@ impl Record {
         latest
     }
 
-    /// Checks the frames of this run in one device's story of this room.
-    pub(crate) fn check(&self, device: &Device, room: &str) {
+    /// Checks the frames of this run in one device's story of this room. Returns the number of frames with
+    /// latest values that an earlier frame had no room for.
+    pub(crate) fn check(&self, device: &Device, room: &str) -> u64 {
+        let mut followed = 0;
         let mut last = None;
         let mut shown: BTreeSet<&Told> = BTreeSet::new();
         let mut lacks = Values::new();
@@ -130,6 +132,7 @@ impl Record {
                     let says = *seq > before || part.is_some() || !latest.is_empty();
                     assert!(says, "{room}: {heard:?} says nothing");
                     self.check_batch(before, *seq, skipped, latest, content);
+                    followed += u64::from(*seq == before && !latest.is_empty());
                     if content.messages.is_empty() {
                         self.check_latest(before, *seq, latest, &mut lacks);
                     }
@@ -157,6 +160,7 @@ impl Record {
                 Heard::Left | Heard::Closed => last = None,
             }
         }
+        followed
     }
 
     /// Checks that a message of a piece of history was in its batch.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use roomcast_core::limits::{REFRESH_SMALL_BYTES_MAX, WELCOME_FIRST_BYTES_MAX};
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
 
@@ -48,6 +49,10 @@ struct Scene {
     pieces: u64,
     by_refresh: u64,
     level: u64,
+    /// Refreshes with latest values that an earlier frame had no room for.
+    values: u64,
+    /// Key -> the payload that was published last.
+    prices: BTreeMap<u64, String>,
 }
 
 impl Scene {
@@ -62,6 +67,8 @@ impl Scene {
             pieces: 0,
             by_refresh: 0,
             level: 0,
+            values: 0,
+            prices: BTreeMap::new(),
         }
     }
 
@@ -95,6 +102,13 @@ impl Scene {
         self.bench.publish(&self.room, &format!(r#"{{"type":"coupon","payload":"{text}"}}"#));
     }
 
+    /// Publishes the price of a key, of so many bytes.
+    fn price(&mut self, key: u64, bytes: usize) {
+        let text = format!("{}{}", self.rng.u64(..), "p".repeat(bytes));
+        self.bench.publish(&self.room, &format!(r#"{{"type":"price","key":"k{key}","payload":"{text}"}}"#));
+        self.prices.insert(key, format!("\"{text}\""));
+    }
+
     /// Lets a step of time pass, and hears every device.
     fn step(&mut self) {
         self.bench.wait(STEP);
@@ -118,7 +132,8 @@ impl Scene {
                         slow.welcomed_at = Some(now);
                         stream.as_ref().map_or(0, |opened| opened.part.through)
                     }
-                    Heard::Batch { part, carried, content, .. } => {
+                    Heard::Batch { part, carried, content, latest, .. } => {
+                        self.values += u64::from(!latest.is_empty());
                         self.by_refresh += u64::from(*carried > 0);
                         self.level += u64::from(!content.messages.is_empty());
                         part.as_ref().map_or(0, |part| part.through)
@@ -231,6 +246,74 @@ fn a_device_of_64_kilobits_joins_a_room_with_much_history_and_many_coupons() {
         });
         assert!(history.sum::<usize>() >= 150, "the history follows");
     }
+}
+
+/// The newest price of each key that a device was told, and the sizes of its welcome and of its largest refresh.
+fn told(slow: &Slow) -> (BTreeMap<String, String>, usize, usize) {
+    let mut prices = BTreeMap::new();
+    let mut welcome = 0;
+    let mut refresh = 0;
+    for ((_, heard), bytes) in slow.device.heard.iter().zip(&slow.device.sizes) {
+        let told = match heard {
+            Heard::Welcome { latest, .. } => {
+                welcome = *bytes;
+                latest
+            }
+            Heard::Batch { latest, content, .. } if content.messages.is_empty() => {
+                refresh = refresh.max(*bytes);
+                latest
+            }
+            Heard::Batch { content, .. } => &content.messages,
+            Heard::History { .. } | Heard::Left | Heard::Closed => continue,
+        };
+        let told = told.iter().filter(|told| told.type_name == "price");
+        prices.extend(told.map(|told| (told.key.clone(), told.payload.clone())));
+    }
+    (prices, welcome, refresh)
+}
+
+/// All latest values stood in the first frame of a welcome, and all that had changed in each refresh. A coupon
+/// behind 128 KiB of them took 17 s at 64 kbit/s.
+#[test]
+fn many_latest_values_keep_no_coupon_waiting_and_the_newest_of_each_arrives() {
+    let mut values = 0;
+    for seed in 0..SEEDS {
+        let mut scene = Scene::new(seed);
+        let bytes = scene.rng.choice([200, 2048, 4000]).unwrap();
+        let keys = if bytes > 2048 { 32 } else { 64 };
+        (0..keys).for_each(|key| scene.price(key, bytes));
+        scene.step();
+        let change_each = scene.rng.choice([5, 50, 1000]).unwrap();
+        let chat_each = scene.rng.u64(0..2);
+        for step in 0..5000_u64 {
+            if step % 100 == 0 && scene.devices.len() < 3 {
+                let rate = scene.rng.choice(RATES).unwrap();
+                scene.join(rate);
+            }
+            if step < 2000 && step % change_each == 0 {
+                let key = scene.rng.u64(..keys);
+                scene.price(key, bytes);
+            }
+            if step < 2000 {
+                scene.chat(chat_each, 300);
+            }
+            if step % 170 == 50 && step < 4500 {
+                scene.coupon(300);
+            }
+            scene.step();
+        }
+        scene.check(seed, COUPON_AGE_MAX);
+        let newest: BTreeMap<String, String> =
+            scene.prices.iter().map(|(key, payload)| (format!("k{key}"), payload.clone())).collect();
+        for slow in &scene.devices {
+            let (prices, welcome, refresh) = told(slow);
+            assert!(prices == newest, "seed {seed}: a device holds other values than the newest");
+            assert!(welcome <= WELCOME_FIRST_BYTES_MAX, "seed {seed}: a welcome of {welcome} bytes");
+            assert!(refresh <= REFRESH_SMALL_BYTES_MAX, "seed {seed}: a refresh of {refresh} bytes");
+        }
+        values += scene.values;
+    }
+    assert!(values >= REACHED_MIN, "values followed {values} times");
 }
 
 /// Nothing was owed in the outbox, since the kernel had taken the coupon: no deadline ran.
