@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use roomcast_core::limits::{REFRESH_SMALL_BYTES_MAX, WELCOME_FIRST_BYTES_MAX};
+use roomcast_core::limits::{HISTORY_AGE_MAX, REFRESH_SMALL_BYTES_MAX, WELCOME_FIRST_BYTES_MAX};
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::wire::close::CloseReason;
 
@@ -342,4 +342,25 @@ fn a_device_that_reads_nothing_and_says_ping_is_closed_within_fifteen_seconds() 
     let closed = bench.shard.take_tally().closed;
     assert_eq!(closed[CloseReason::NoProgress as usize], 1, "who reads and does not acknowledge stays");
     assert!(mute_device.is_open());
+}
+
+/// Pieces that wait for slow devices were in no figure: the ladder did not see the memory of a storm of joins.
+#[test]
+fn history_that_waits_is_owed_and_counts_once_for_all_that_share_it() {
+    let mut scene = Scene::new(1);
+    for _ in 0..20 {
+        scene.chat(10, 1200);
+        scene.step();
+    }
+    scene.join(RATES[0]);
+    let one = scene.bench.shard.residents.owed_bytes();
+    assert!(one > 200_000, "{one} bytes are owed to one device");
+    scene.bench.wait(Duration::from_secs(2));
+    let before = scene.bench.shard.residents.owed_bytes();
+    (0..10).for_each(|_| scene.join(RATES[0]));
+    let more = scene.bench.shard.residents.owed_bytes() - before;
+    assert!((200_000..600_000).contains(&more), "{more} bytes are owed to ten devices with one welcome");
+    scene.bench.wait(HISTORY_AGE_MAX + Duration::from_secs(5));
+    let left = scene.bench.shard.residents.owed_bytes();
+    assert!(left < 200_000, "{left} bytes are owed once the pieces are too old");
 }

@@ -976,6 +976,36 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_lacks_latest_values_asks_for_them_and_hears_no_batch_before() {
+        let mut segment = segment(0);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
+        let places = [1, 2].map(|known| LatestPlace::begin(Seq(known), Seq(3)));
+        let entrant = Entrant { latest: Some(places[0]), ..entrant(1, 3) };
+        let slot = segment.join(entrant, now);
+        segment.drained(slot, Speed::Fast);
+        let [first] = segment.take_wants()[..] else { panic!("it asks at once") };
+        assert_eq!(first.latest, Some(places[0]));
+        let _ = segment.arrive(level(4, now));
+        run(&mut segment, &mut notes, now);
+        let with_rest = |latest| {
+            refresh(4, 0, 0).map(|frame| RefreshFrame { to: Refreshed { latest, ..frame.to }, ..frame })
+        };
+        assert!(segment.refreshed(first, with_rest(Some(places[1]))).is_empty());
+        run(&mut segment, &mut notes, now);
+        let [next] = segment.take_wants()[..] else { panic!("it asks for the rest") };
+        assert_eq!((next.since, next.latest), (Seq(4), Some(places[1])));
+        assert!(segment.refreshed(next, with_rest(None)).is_empty());
+        let _ = segment.arrive(level(5, now));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken[&1], ["refresh to 0", "refresh to 0", "5"]);
+        // Who has the slot next has another welcome.
+        segment.leave(slot);
+        assert_eq!(segment.join(Entrant { latest: None, ..entrant }, now), slot);
+        assert!(segment.is_level(slot));
+    }
+
+    #[test]
     fn what_a_refresh_brought_after_a_gap_is_carried_and_its_acknowledgements_count() {
         let mut segment = segment(2);
         let mut notes = Notes::default();

@@ -40,7 +40,8 @@ pub struct LatestPlace {
 
 impl LatestPlace {
     /// The place of a member with all values as of `known`, for a frame at `seq`.
-    pub(super) fn begin(known: Seq, seq: Seq) -> Self {
+    #[must_use]
+    pub fn begin(known: Seq, seq: Seq) -> Self {
         Self { next: 0, ahead: known, behind: seq }
     }
 }

@@ -16,6 +16,7 @@ use crate::room::view::StreamRefusal;
 
 mod clocks;
 mod receipts;
+mod sizes;
 
 /// A room, what its store holds, and what came out of both.
 struct Bench {
