@@ -69,7 +69,7 @@ table! {
     FRAMES_CARRIED = Counter "roomcast_frames_carried_total" []
         "Carry frames: reliable messages again, for devices that did not acknowledge in time.";
     FRAMES_CATCHING_UP = Counter "roomcast_frames_catching_up_total" []
-        "Refresh frames after which the device still lacked reliable messages.";
+        "Refresh frames after which the device still lacked reliable messages or latest values.";
     ACKS = Counter "roomcast_acks_total" [] "Acknowledgements taken.";
     ACKS_IGNORED = Counter "roomcast_acks_ignored_total" []
         "Acknowledgements of an offset that was not sent to the device.";
@@ -105,7 +105,8 @@ table! {
     LADDER_CHANGES = Counter "roomcast_ladder_changes_total" ["direction"]
         "Changes of a shard's own step of the ladder, up or down.";
     OUTBOUND_OWED = Gauge "roomcast_outbound_owed_bytes" ["shard"]
-        "Bytes that a shard's devices are owed, welcomes included. A frame counts once for each device.";
+        "Bytes that a shard's devices are owed, welcomes and history included. A frame counts once for each \
+         device, waiting history once for all that share it.";
     BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" []
         "Processor time of the busiest shard over the mean of all shards. 1: all are equally busy.";
     MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" []

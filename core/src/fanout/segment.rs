@@ -227,9 +227,9 @@ impl Segment {
         member.last_seq = VACANT;
         let encoding = member.encoding;
         self.holes.push(slot);
-        self.lacking.remove(&slot);
         self.census.remove(encoding);
         let acked = self.cursors.leave(slot);
+        self.lacking.remove(&slot);
         Departure {
             encoding,
             epoch: self.epoch,
