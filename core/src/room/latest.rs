@@ -157,9 +157,7 @@ mod tests {
     #[test]
     fn values_without_room_follow_and_nothing_is_told_twice() {
         let mut latest = Latest::default();
-        for seq in 1..=5 {
-            tell(&mut latest, seq, 9 - seq as usize);
-        }
+        (1..=5).zip([8, 7, 6, 5, 4]).for_each(|(seq, key)| tell(&mut latest, seq, key));
         let first = latest.part(LatestPlace::begin(Seq(0), Seq(5)), Seq(5), 2_500, false);
         assert_eq!(told(&first), ["k8=1", "k7=2"]);
         let second = latest.part(first.rest.unwrap(), Seq(5), 2_500, false);
@@ -216,7 +214,7 @@ mod tests {
                     newest.insert(format!("k{key}"), seq.to_string());
                 }
                 if rng.bool() {
-                    let place = rest.unwrap_or(LatestPlace::begin(known, Seq(seq)));
+                    let place = rest.unwrap_or_else(|| LatestPlace::begin(known, Seq(seq)));
                     let part = latest.part(place, Seq(seq), rng.usize(0..4_000), true);
                     for told in told(&part) {
                         let (key, value) = told.split_once('=').unwrap();

@@ -138,7 +138,7 @@ impl RoomState {
         } else {
             CATCH_UP_BYTES_MAX.saturating_sub(reliable_bytes)
         };
-        let place = want.latest.unwrap_or(LatestPlace::begin(want.since, self.seq));
+        let place = want.latest.unwrap_or_else(|| LatestPlace::begin(want.since, self.seq));
         let LatestPart { values: latest, rest: latest_rest } =
             self.latest.part(place, self.seq, bytes_max, !has_reliable);
         Some(Refresh { missed, latest, latest_rest, counters, carried, history: Vec::new() })

@@ -30,7 +30,7 @@ fn like(number: usize) -> Message {
 
 impl Bench {
     /// Publishes in small requests, and has all of it leave.
-    fn tell_all(&mut self, messages: Vec<Message>) {
+    fn tell_all(&mut self, messages: &[Message]) {
         for few in messages.chunks(50) {
             self.publish(few.to_vec());
             self.wait(Duration::from_millis(200));
@@ -98,8 +98,8 @@ fn many_latest_values_are_told_in_frames_of_a_bound() {
     for (keys, payload_bytes) in [(64, 2048), (LATEST_KEYS_MAX, LATEST_PAYLOAD_BYTES_MAX), (100, 3)] {
         for small in [true, false] {
             let mut bench = Bench::ready();
-            bench.tell_all((0..COUNTER_TYPES_MAX).map(like).collect());
-            bench.tell_all((0..keys).map(|key| price(key, payload_bytes)).collect());
+            bench.tell_all(&(0..COUNTER_TYPES_MAX).map(like).collect::<Vec<_>>());
+            bench.tell_all(&(0..keys).map(|key| price(key, payload_bytes)).collect::<Vec<_>>());
             let (held, sizes) = bench.caught_up(small);
             assert_eq!(held.len(), keys);
             let most = if small { REFRESH_SMALL_BYTES_MAX } else { CATCH_UP_BYTES_MAX };
@@ -112,9 +112,9 @@ fn many_latest_values_are_told_in_frames_of_a_bound() {
 fn a_small_refresh_of_everything_at_once_keeps_its_bound() {
     let mut bench = Bench::ready();
     let since = bench.room.seq();
-    bench.tell_all((0..COUNTER_TYPES_MAX).map(like).collect());
-    bench.tell_all((0..64).map(|key| price(key, 300)).collect());
-    bench.tell_all((0..20).map(|n| sized(sample(&format!("chat{n}"), "1"))).collect());
+    bench.tell_all(&(0..COUNTER_TYPES_MAX).map(like).collect::<Vec<_>>());
+    bench.tell_all(&(0..64).map(|key| price(key, 300)).collect::<Vec<_>>());
+    bench.tell_all(&(0..20).map(|n| sized(sample(&format!("chat{n}"), "1"))).collect::<Vec<_>>());
     bench.publish((0..30).map(|_| sized(coupon(&"5".repeat(400)))).collect());
     bench.sync();
     bench.wait(Duration::from_secs(1));
@@ -130,7 +130,7 @@ fn a_small_refresh_of_everything_at_once_keeps_its_bound() {
 #[test]
 fn one_reliable_message_goes_whatever_its_size_and_few_values_ride_along() {
     let mut bench = Bench::ready();
-    bench.tell_all((0..64).map(|key| price(key, 300)).collect());
+    bench.tell_all(&(0..64).map(|key| price(key, 300)).collect::<Vec<_>>());
     let payload = Payload::Json(bytes::Bytes::from("5".repeat(PAYLOAD_BYTES_MAX)));
     bench.publish(vec![sized(Message { payload, ..coupon("") })]);
     bench.sync();
