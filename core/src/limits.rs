@@ -444,6 +444,9 @@ pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
 pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a failed store is opened again.
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Commits of a turn that meet damaged pages. Each one is done again in halves, so one damaged room among 1 024
+/// takes 11. Above: the rest of the turn fails, and the store counts as failing.
+pub const STORE_COMMITS_FAILED_MAX: usize = 32;
 /// Bytes that a store writes and syncs after a failure, before the store counts as well: 16 payloads of the
 /// largest size. Each try follows after a pause of up to [`STORE_REOPEN_PAUSE_MAX`].
 pub const STORE_PROOF_BYTES: usize = 256 * KIB;

@@ -12,7 +12,12 @@
 //! failed. Nobody waits for a purge, a proof or a read, so after such a failure the store is opened again at
 //! once, and the queue goes on. A store that failed counts as well after a write and a sync that succeed:
 //! those of an append, or else of a proof, tried again and again.
+//!
+//! A commit that met damaged pages is done again in halves, until the rooms on these pages stand alone. Their
+//! appends fail, all others are stored. From then on such a room has commits of its own, behind those of the
+//! others, and is put aside after further failures.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,18 +28,20 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use roomcast_core::limits::{
-    STORE_CLOCK_INTERVAL, STORE_CLOCK_STEP_MAX, STORE_PROOF_BYTES, STORE_PURGE_INTERVAL,
-    STORE_PURGE_PAUSE_MAX, STORE_PURGE_ROWS_MAX, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
-    STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
+    STORE_CLOCK_INTERVAL, STORE_CLOCK_STEP_MAX, STORE_COMMITS_FAILED_MAX, STORE_PROOF_BYTES,
+    STORE_PURGE_INTERVAL, STORE_PURGE_PAUSE_MAX, STORE_PURGE_ROWS_MAX, STORE_PURGE_ROWS_MIN,
+    STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
 };
 use roomcast_core::now::Now;
+use roomcast_core::room::id::RoomName;
 
+use super::aside::{RoomCall, Standing};
 use super::desk::{AnswerDue, Desk, Gathered};
 use super::health::{Health, WRITER};
 use super::port::{Port, SentRequest, WayToReaders};
 use super::reads::{DueRead, ReadQueue, ReaderParts, Readers};
 use super::time::StoreClock;
-use super::{Append, Store, StoreAnswer, StoreError, StoreRequest};
+use super::{Append, FaultOf, Store, StoreAnswer, StoreError, StoreRequest};
 
 pub use super::desk::Wake;
 
@@ -230,15 +237,19 @@ impl Writer {
             self.fail_all_queued();
             return self.next_turn(0, now);
         }
+        let mut taken = self.resume_reads();
         let mut gathered = Gathered::default();
-        let taken = self.take_handed_back(now) + self.take(&mut gathered, now);
+        taken += self.take(&mut gathered, now);
         if self.failing.is_some() {
             self.fail(gathered);
         } else if !gathered.order.is_empty() {
             self.commit(gathered, now);
         }
-        // Shards go on while the purge keeps the disk busy.
+        // Shards go on while a repair or the purge keeps the disk busy.
         self.wake();
+        if self.failing.is_none() {
+            taken += self.take_handed_back(now);
+        }
         if self.failing.is_none() {
             self.purge(now);
         }
@@ -259,18 +270,25 @@ impl Writer {
         }
     }
 
-    /// Reads for readers that met damage, since the writer alone may repair. Returns the number of reads.
-    fn take_handed_back(&mut self, now: Now) -> usize {
-        let Some(reads) = self.reads.clone() else { return 0 };
-        let mut taken = 0;
-        while taken < STORE_TURN_READS_MAX
-            && self.failing.is_none()
-            && let Some(DueRead { desk, request }) = reads.next_handed_back()
-        {
-            taken += 1;
-            self.read(desk, request, now);
+    /// Gives reads that met a closed store to the readers again. Returns the number of reads.
+    fn resume_reads(&mut self) -> usize {
+        let Some(reads) = &self.reads else { return 0 };
+        let mut resumed = 0;
+        while let Some(read) = reads.next_held() {
+            resumed += 1;
+            reads.push(read);
         }
-        taken
+        resumed
+    }
+
+    /// Reads for a reader that met damage, since the writer alone may repair. One read per turn: a repair takes
+    /// a sync, and the appends of the other rooms come in between. Returns the number of reads.
+    fn take_handed_back(&mut self, now: Now) -> usize {
+        let read = self.reads.as_ref().and_then(|reads| reads.next_handed_back());
+        let Some(DueRead { desk, request }) = read else { return 0 };
+        self.read(desk, request, now);
+        self.desks[desk].outlet.wake();
+        1
     }
 
     /// Takes one request from each desk in turn, until no desk has one or the turn is full. Returns the
@@ -337,26 +355,23 @@ impl Writer {
     /// Reads and answers. A failure is the room's alone, unless the store can't be opened again.
     fn read(&mut self, desk: usize, request: StoreRequest, now: Now) {
         let room = request.room().clone();
-        if !self.health.may_read(&room, now) {
+        if self.health.standing(&room, request.call(), now) == Standing::Aside {
             return self.desks[desk].answer(request.failed(StoreError::Failing));
         }
-        let store_now = self.clock.now(now);
-        let answer = match &request {
-            StoreRequest::Load { room, life, whole_after } => self
-                .call(|store| store.load(room, *whole_after, store_now))
-                .map(|stream| StoreAnswer::Loaded { room: room.clone(), life: *life, stream }),
-            StoreRequest::Page { room, life, after, bytes_max } => self
-                .call(|store| store.page(room, *after, *bytes_max))
-                .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
-            StoreRequest::Append(_) | StoreRequest::Forget { .. } => unreachable!("a read is asked for"),
-        };
+        let mut answer = self.ask_for(&request, now);
+        // A reader's error made the handle useless in between.
+        if answer.is_err() && self.store.fault() == FaultOf::EarlierCall && self.reopen_at_once(now) {
+            answer = self.ask_for(&request, now);
+        }
         let answer = match answer {
             Ok(answer) => {
-                self.health.read_succeeded(&room);
+                self.health.room_succeeded(&room, request.call());
                 answer
             }
             Err(why) => {
-                self.health.read_failed(&room, &why, now);
+                if self.store.fault() != FaultOf::EarlierCall {
+                    self.health.room_failed(&room, request.call(), &why, now);
+                }
                 if !self.store.is_open() {
                     self.reopen_at_once(now);
                 }
@@ -366,13 +381,47 @@ impl Writer {
         self.desks[desk].answer(answer);
     }
 
+    /// The answer to a read or a removal.
+    fn ask_for(&mut self, request: &StoreRequest, now: Now) -> Result<StoreAnswer, String> {
+        let store_now = self.clock.now(now);
+        match request {
+            StoreRequest::Load { room, life, whole_after } => self
+                .call(|store| store.load(room, *whole_after, store_now))
+                .map(|stream| StoreAnswer::Loaded { room: room.clone(), life: *life, stream }),
+            StoreRequest::Page { room, life, after, bytes_max } => self
+                .call(|store| store.page(room, *after, *bytes_max))
+                .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
+            StoreRequest::Forget { room, life } => self
+                .call(|store| store.forget(room))
+                .map(|existed| StoreAnswer::Forgotten { room: room.clone(), life: *life, existed }),
+            StoreRequest::Append(_) => unreachable!("appends are gathered"),
+        }
+    }
+
     /// Removes the stream of a room and answers. Nothing else fails with a removal that fails.
     fn forget(&mut self, desk: usize, request: StoreRequest, now: Now) {
-        let StoreRequest::Forget { room, life } = &request else { unreachable!("a removal is asked for") };
-        let answer = match self.call(|store| store.forget(room)) {
-            Ok(existed) => StoreAnswer::Forgotten { room: room.clone(), life: *life, existed },
+        let room = request.room().clone();
+        // Each removal that fails closes the store, and a publisher may ask for one again and again.
+        if self.health.standing(&room, RoomCall::Write, now) == Standing::Aside {
+            return self.desks[desk].answer(request.failed(StoreError::Failing));
+        }
+        let mut answer = self.ask_for(&request, now);
+        if answer.is_err() && self.store.fault() == FaultOf::EarlierCall && self.reopen_at_once(now) {
+            answer = self.ask_for(&request, now);
+        }
+        let answer = match answer {
+            Ok(answer) => {
+                // The damage went with the rows.
+                self.health.room_succeeded(&room, RoomCall::Write);
+                self.health.room_succeeded(&room, RoomCall::Load);
+                answer
+            }
             Err(why) => {
-                self.health.failed(&why, now);
+                match self.store.fault() {
+                    FaultOf::Disk => self.health.failed(&why, now),
+                    FaultOf::Pages => self.health.room_failed(&room, RoomCall::Write, &why, now),
+                    FaultOf::EarlierCall => {}
+                }
                 self.reopen_at_once(now);
                 request.failed(StoreError::Failing)
             }
@@ -381,33 +430,103 @@ impl Writer {
     }
 
     fn commit(&mut self, gathered: Gathered, now: Now) {
-        if gathered.appends.is_empty() {
-            return self.answer(gathered, &[]);
+        let outcomes = self.store_all(&gathered.appends, now);
+        self.answer(gathered, &outcomes);
+        if self.failing.is_some() {
+            self.fail_all_queued();
         }
-        // The clock, not `now`: the reads of this turn may have taken a while.
-        let began = clock::now();
-        let store_now = self.clock.now(now);
-        match self.call(|store| store.append(&gathered.appends, store_now)) {
-            Ok(outcomes) => {
-                assert_eq!(outcomes.len(), gathered.appends.len(), "one outcome per append");
-                let kept = gathered.appends.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-                let messages: usize = kept.map(|(append, _)| append.messages.len()).sum();
-                let took = clock::now().instant.saturating_duration_since(began.instant);
-                // Without a message there was no write, and nothing is proven.
-                if messages > 0 {
-                    self.doubt = None;
-                    self.health.committed(messages, took, now);
+    }
+
+    /// Stores appends, mostly in one commit. A commit that meets damage is done again in halves: the appends of
+    /// the rooms on damaged pages fail alone. One outcome per append, in order.
+    fn store_all(&mut self, appends: &[Append], now: Now) -> Vec<Result<(), StoreError>> {
+        let mut outcomes = vec![Err(StoreError::Failing); appends.len()];
+        let mut parts = self.parts(appends, now);
+        let mut failures = 0;
+        while let Some(part) = parts.pop() {
+            let why = match self.store_part(appends, &part, now) {
+                Ok(stored) => {
+                    part.iter().zip(stored).for_each(|(append, outcome)| outcomes[*append] = outcome);
+                    continue;
                 }
-                self.stored += messages;
-                self.answer(gathered, &outcomes);
-            }
-            Err(why) => {
+                Err(why) => why,
+            };
+            failures += 1;
+            let fault = self.store.fault();
+            // A disk that fails would fail each half as well, one pause after the other.
+            if fault == FaultOf::Disk || failures > STORE_COMMITS_FAILED_MAX {
                 self.health.failed(&why, now);
                 let pause = self.doubt.take().map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
                 self.failing = Some(Retry::after(pause, now.instant));
-                self.fail(gathered);
+                break;
+            }
+            // Damage is no trouble of the disk: nothing is to be proven.
+            let doubt = self.doubt;
+            if !self.reopen_at_once(now) {
+                break;
+            }
+            self.doubt = doubt;
+            let rooms: BTreeSet<&RoomName> = part.iter().map(|append| &appends[*append].room).collect();
+            if fault == FaultOf::EarlierCall {
+                parts.push(part);
+            } else if rooms.len() == 1 {
+                rooms.iter().for_each(|room| self.health.room_failed(room, RoomCall::Write, &why, now));
+            } else {
+                let half: BTreeSet<&RoomName> = rooms.iter().take(rooms.len() / 2).copied().collect();
+                let (first, second) = part.iter().partition(|append| half.contains(&appends[**append].room));
+                parts.extend([first, second]);
             }
         }
+        outcomes
+    }
+
+    /// The commits of appends, the last one first: rooms whose last write failed have commits of their own,
+    /// behind all others. Appends of rooms aside are left out.
+    fn parts(&self, appends: &[Append], now: Now) -> Vec<Vec<usize>> {
+        let mut shared = Vec::with_capacity(appends.len());
+        let mut suspect = BTreeMap::<&RoomName, Vec<usize>>::new();
+        let standings = self.health.standings(appends.iter().map(|append| &append.room), now);
+        for (index, standing) in standings.into_iter().enumerate() {
+            match standing {
+                Standing::Well => shared.push(index),
+                Standing::Suspect => suspect.entry(&appends[index].room).or_default().push(index),
+                Standing::Aside => {}
+            }
+        }
+        let shared = Some(shared).filter(|shared| !shared.is_empty());
+        suspect.into_values().chain(shared).collect()
+    }
+
+    /// Stores some appends in one commit. One outcome per index in `part`.
+    fn store_part(
+        &mut self,
+        appends: &[Append],
+        part: &[usize],
+        now: Now,
+    ) -> Result<Vec<Result<(), StoreError>>, String> {
+        let of_part: Vec<Append>;
+        let all = if part.len() == appends.len() {
+            appends
+        } else {
+            of_part = part.iter().map(|append| appends[*append].clone()).collect();
+            &of_part
+        };
+        // The clock, not `now`: the reads of this turn may have taken a while.
+        let began = clock::now();
+        let store_now = self.clock.now(now);
+        let outcomes = self.call(|store| store.append(all, store_now))?;
+        assert_eq!(outcomes.len(), all.len(), "one outcome per append");
+        let kept = all.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(append, _)| append);
+        let messages: usize = kept.clone().map(|append| append.messages.len()).sum();
+        self.health.rooms_written(kept.map(|append| &append.room));
+        let took = clock::now().instant.saturating_duration_since(began.instant);
+        // Without a message there was no write, and nothing is proven.
+        if messages > 0 {
+            self.doubt = None;
+            self.health.committed(messages, took, now);
+        }
+        self.stored += messages;
+        Ok(outcomes)
     }
 
     /// Answers the gathered requests, in order.
@@ -434,7 +553,8 @@ impl Writer {
 
     fn fail_all_queued(&mut self) {
         if let Some(reads) = &self.reads {
-            while let Some(DueRead { desk, request }) = reads.next_handed_back() {
+            while let Some(DueRead { desk, request }) = reads.next_handed_back().or_else(|| reads.next_held())
+            {
                 self.desks[desk].answer(request.failed(StoreError::Failing));
             }
         }
@@ -514,8 +634,15 @@ impl Writer {
                 let more = purged.looked_at >= rows_max;
                 self.purge_at = Some(now.instant + if more { Duration::ZERO } else { STORE_PURGE_INTERVAL });
             }
+            // A reader's error made the handle useless: the next turn opens the store, and this purge follows.
+            Err(_) if self.store.fault() == FaultOf::EarlierCall => {
+                self.reopen_at_once(now);
+            }
             Err(why) => {
-                self.health.failed(&why, now);
+                match self.store.fault() {
+                    FaultOf::Pages => self.health.purge_failed(&why),
+                    FaultOf::Disk | FaultOf::EarlierCall => self.health.failed(&why, now),
+                }
                 self.purge_at = Some(now.instant + self.purge_pause);
                 self.purge_pause = (self.purge_pause * 2).min(STORE_PURGE_PAUSE_MAX);
                 self.reopen_at_once(now);
@@ -546,6 +673,10 @@ impl Writer {
             Ok(()) => {
                 self.doubt = None;
                 self.health.healed(now);
+            }
+            // A reader's error made the handle useless: the next turn proves.
+            Err(_) if self.store.fault() == FaultOf::EarlierCall => {
+                self.reopen_at_once(now);
             }
             Err(why) => {
                 self.health.failed(&why, now);

@@ -35,21 +35,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ::redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
-};
+use ::redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use roomcast_core::limits::STORE_BYTES_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
 
 use super::row::{self, Marks};
 use super::time::{Stamp, StoreNow};
-use super::{Append, Page, Purged, ReadError, Reader, Store, StoreError, StoreHoldings, Stored, in_order};
+use super::{
+    Append, FaultOf, Page, Purged, ReadError, Reader, Store, StoreError, StoreHoldings, Stored, in_order,
+};
 
 use open::{Missing, StoreLocation};
 pub use open::{OpenBackend, OpenError};
 use purge::PurgePace;
-use read::{LOADING, PAGING, Read, RedbReader, Shared};
+use read::{LOADING, OpenRead, PAGING, Read, RedbReader, Shared};
 
 type Bytes = &'static [u8];
 
@@ -83,6 +83,8 @@ pub struct Redb {
     holdings: StoreHoldings,
     bytes_max: u64,
     trouble: String,
+    /// The part at fault in the last failed call.
+    fault: FaultOf,
 }
 
 impl fmt::Debug for Redb {
@@ -109,6 +111,9 @@ struct Opened {
     stamp: Option<Stamp>,
     /// Damaged rows and entries found since the file was opened.
     quarantined: u64,
+    /// The commit under way. Kept here so that a panic does not drop it while it unwinds: redb then leaves the
+    /// commit's pages allocated, and reads all pages of all rooms at the next opening.
+    begun: Option<Arc<WriteTransaction>>,
 }
 
 impl Redb {
@@ -140,6 +145,7 @@ impl Redb {
             holdings: StoreHoldings::default(),
             bytes_max,
             trouble: String::new(),
+            fault: FaultOf::Disk,
         };
         store.open_file(Missing::Make)?;
         Ok(store)
@@ -158,21 +164,25 @@ impl Redb {
         let database = Arc::new(database);
         self.holdings.bytes = header.bytes;
         self.stamp = header.clock;
-        *self.shared.database.write() = Some(Arc::clone(&database));
+        // Before the readers have the handle: an error of theirs from then on must not be forgotten.
         self.shared.has_failed.store(false, Ordering::Release);
+        self.shared.is_closing.store(false, Ordering::Release);
+        *self.shared.database.write() = Some(Arc::clone(&database));
         self.opened = Some(Opened {
             database,
             bytes: header.bytes,
             bytes_max: self.bytes_max,
             stamp: header.clock,
             quarantined: 0,
+            begun: None,
         });
         Ok(())
     }
 
-    /// Closes the file, once the reads under way have ended. redb writes at the close, and may panic at damage
-    /// there as well.
+    /// Closes the file. The reads under way end at their next row, so a large room keeps nobody waiting. redb
+    /// writes at the close, and may panic at damage there as well.
     fn close(&mut self) {
+        self.shared.is_closing.store(true, Ordering::Release);
         let shared = self.shared.database.write().take();
         let opened = self.opened.take();
         catch_unwind(AssertUnwindSafe(|| drop((shared, opened)))).ok();
@@ -180,9 +190,15 @@ impl Redb {
 
     /// Writes to the open file. After an error or a panic the file is closed.
     fn ask<T>(&mut self, what: &str, ask: impl FnOnce(&mut Opened) -> Result<T>) -> Result<T, StoreError> {
-        let opened = self.opened.as_mut().ok_or(StoreError::Failing)?;
+        let Some(opened) = &mut self.opened else {
+            self.fault = FaultOf::EarlierCall;
+            return Err(StoreError::Failing);
+        };
         let before = opened.quarantined;
         let outcome = catch_unwind(AssertUnwindSafe(|| ask(opened)));
+        // The panic has ended: a commit that is left is undone.
+        let left = opened.begun.take();
+        catch_unwind(AssertUnwindSafe(|| drop(left))).ok();
         self.holdings.quarantined += opened.quarantined - before;
         self.trouble = match outcome {
             Ok(Ok(answer)) => {
@@ -190,9 +206,15 @@ impl Redb {
                 self.stamp = opened.stamp;
                 return Ok(answer);
             }
-            Ok(Err(error)) => format!("{what} failed: {error}"),
+            Ok(Err(error)) => {
+                self.fault = fault_of(&error);
+                format!("{what} failed: {error}")
+            }
             // redb trusts the structure of its pages, and panics at a turned bit in it.
-            Err(_) => format!("{what} failed: the file is damaged, or there is a bug; the panic was printed"),
+            Err(_) => {
+                self.fault = FaultOf::Pages;
+                format!("{what} failed: the file is damaged, or there is a bug; the panic was printed")
+            }
         };
         self.close();
         Err(StoreError::Failing)
@@ -202,11 +224,13 @@ impl Redb {
     fn read<T>(
         &mut self,
         what: &str,
-        read: impl FnOnce(&ReadTransaction) -> Result<Read<T>>,
+        read: impl FnOnce(&OpenRead<'_>) -> Result<Read<T>>,
     ) -> Result<Read<T>, StoreError> {
         self.shared.read(what, read).map_err(|error| {
+            self.fault = FaultOf::EarlierCall;
             if let ReadError::Failed(why) = error {
                 self.trouble = why;
+                self.fault = FaultOf::Pages;
             }
             StoreError::Failing
         })
@@ -217,7 +241,7 @@ impl Redb {
         &mut self,
         what: &str,
         room: &RoomName,
-        read: impl Fn(&ReadTransaction) -> Result<Read<T>>,
+        read: impl Fn(&OpenRead<'_>) -> Result<Read<T>>,
     ) -> Result<T, StoreError> {
         let mut found = self.read(what, &read)?;
         if matches!(found, Read::WithoutEntry) {
@@ -231,6 +255,7 @@ impl Redb {
                 Ok(read)
             }
             Read::WithoutEntry => {
+                self.fault = FaultOf::Pages;
                 self.trouble = format!("{what} failed: its entry can't be rebuilt");
                 Err(StoreError::Failing)
             }
@@ -293,6 +318,7 @@ impl Store for Redb {
         self.place.forget_cached();
         self.open_file(Missing::Refuse).map_err(|error| {
             self.trouble = error.to_string();
+            self.fault = FaultOf::Disk;
             StoreError::Failing
         })
     }
@@ -301,8 +327,23 @@ impl Store for Redb {
         self.holdings
     }
 
+    fn fault(&self) -> FaultOf {
+        self.fault
+    }
+
     fn trouble(&self) -> &str {
         &self.trouble
+    }
+}
+
+fn fault_of(error: &::redb::Error) -> FaultOf {
+    match error {
+        ::redb::Error::Io(_) => FaultOf::Disk,
+        // After an error, or a panic with a lock held, redb refuses all further calls of the handle.
+        ::redb::Error::PreviousIo | ::redb::Error::DatabaseClosed | ::redb::Error::LockPoisoned(_) => {
+            FaultOf::EarlierCall
+        }
+        _ => FaultOf::Pages,
     }
 }
 
@@ -407,8 +448,22 @@ fn header_of(database: &Database) -> Result<Header> {
 }
 
 impl Opened {
+    /// Begins a commit. [`Opened::commit`] or [`Opened::ended`] has to follow, unless an error ends the call.
+    fn begin(&mut self) -> Result<Arc<WriteTransaction>> {
+        let write = Arc::new(begin(&self.database)?);
+        self.begun = Some(Arc::clone(&write));
+        Ok(write)
+    }
+
+    /// The commit itself, at its end.
+    fn ended(&mut self, write: Arc<WriteTransaction>) -> Result<WriteTransaction> {
+        self.begun = None;
+        // No table is open any more, and nobody else has the commit.
+        Arc::into_inner(write).ok_or(::redb::Error::TransactionPoisoned)
+    }
+
     fn append(&mut self, appends: &[Append], now: StoreNow) -> Result<Vec<Result<(), StoreError>>> {
-        let write = begin(&self.database)?;
+        let write = self.begin()?;
         let mut commit = Commit {
             rooms: write.open_table(ROOMS)?,
             messages: write.open_table(MESSAGES)?,
@@ -423,7 +478,7 @@ impl Opened {
         let bytes = commit.finish()?;
         // A commit costs a sync; one without content would cost it for nothing.
         if outcomes.iter().all(Result::is_err) {
-            write.abort()?;
+            self.ended(write)?.abort()?;
             return Ok(outcomes);
         }
         self.commit(write, bytes, Some(now))?;
@@ -432,17 +487,17 @@ impl Opened {
 
     fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<()> {
         if bytes > 0 {
-            let write = begin(&self.database)?;
+            let write = self.begin()?;
             write.open_table(PROOF)?.insert((), vec![7; bytes].as_slice())?;
-            write.commit()?;
+            self.ended(write)?.commit()?;
         }
-        let write = begin(&self.database)?;
+        let write = self.begin()?;
         write.open_table(PROOF)?.remove(())?;
         self.commit(write, self.bytes, Some(now))
     }
 
     /// Ends a commit after which all rows and keys have `bytes` bytes. Notes the clocks, if known.
-    fn commit(&mut self, write: WriteTransaction, bytes: u64, now: Option<StoreNow>) -> Result<()> {
+    fn commit(&mut self, write: Arc<WriteTransaction>, bytes: u64, now: Option<StoreNow>) -> Result<()> {
         let stamp = now.map(|now| now.stamp);
         {
             let mut header = write.open_table(HEADER)?;
@@ -451,7 +506,7 @@ impl Opened {
                 header.insert(HEADER_CLOCK, seal_clock(stamp).as_slice())?;
             }
         }
-        write.commit()?;
+        self.ended(write)?.commit()?;
         self.bytes = bytes;
         self.stamp = stamp.or(self.stamp);
         Ok(())

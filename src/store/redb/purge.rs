@@ -16,8 +16,8 @@ use roomcast_core::now::millis;
 
 use super::damage::quarantine_row;
 use super::{
-    Bytes, EXPIRY, Found, MESSAGES, Opened, PAYLOADS, QUARANTINE, ROOMS, Result, RoomEntry, begin,
-    expiry_key, find, has_rows,
+    Bytes, EXPIRY, Found, MESSAGES, Opened, PAYLOADS, QUARANTINE, ROOMS, Result, RoomEntry, expiry_key, find,
+    has_rows,
 };
 
 /// The rows of the next purge, after failures of the last ones.
@@ -70,7 +70,7 @@ impl Opened {
         let mut emptied: BTreeSet<&[u8]> = of_rows.map(|key| &key[16..]).collect();
         // A room with a damaged first page has rows.
         emptied.retain(|room| self.is_readable(|read| has_rows(&read.open_table(MESSAGES)?, room)));
-        let write = begin(&self.database)?;
+        let write = self.begin()?;
         let mut purge = Purge {
             rooms: write.open_table(ROOMS)?,
             messages: write.open_table(MESSAGES)?,
@@ -193,8 +193,12 @@ impl Purge<'_> {
 
     /// Forgets a room, unless a row came after the mark.
     fn forget(&mut self, room: &[u8], at_ms: u64) -> Result<()> {
-        // A row that came and went since has set a later mark.
-        let marked = matches!(find(&self.rooms, room)?, Found::Intact(entry) if entry.forget_ms == at_ms);
+        // A row that came and went since has set a later mark, with an index key of its own. An earlier mark is
+        // this one, put off.
+        let marked = matches!(
+            find(&self.rooms, room)?,
+            Found::Intact(entry) if entry.forget_ms > 0 && entry.forget_ms <= at_ms
+        );
         if marked && !has_rows(&self.messages, room)? {
             self.rooms.remove(room)?;
             self.purged.rooms += 1;
