@@ -11,12 +11,14 @@ use roomcast::store::port::Port;
 use roomcast::store::redb::Redb;
 use roomcast::store::writer::{Next, StoreHandle, Writer, start};
 use roomcast::store::{Append, Store, StoreAnswer, StoreRequest};
-use roomcast_core::limits::{STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_PURGE_PUT_OFF};
+use roomcast_core::limits::{
+    STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_PURGE_INTERVAL, STORE_PURGE_PUT_OFF,
+};
 use roomcast_core::now::Now;
 use roomcast_core::room::message::Message;
 
 use super::disk::{Disk, Fault, FaultKind};
-use super::{AtThatTime, append, at, message, room};
+use super::{AT_MS, AtThatTime, append, at, message, room};
 
 /// The size of a page of redb.
 const PAGE: usize = 4096;
@@ -254,6 +256,51 @@ fn a_purge_over_damaged_pages_removes_what_it_can_and_stops_no_append() {
     assert!(stream.records[0].offset > 10 && stream.head == head, "those of room b have expired");
 }
 
+/// Turns a bit in the number of keys on the pages of the index of expiries with messages of room a from this
+/// range alone.
+fn damage_expiry(disk: &Disk, range: RangeInclusive<u64>) {
+    let bytes = disk.bytes();
+    let key = |offset: u64| [&(AT_MS + 600_000).to_be_bytes()[..], &offset.to_be_bytes(), b"a"].concat();
+    let others: Vec<_> = (1..=3000).filter(|offset| !range.contains(offset)).map(key).collect();
+    let keys: Vec<_> = range.map(key).collect();
+    let is_hit = |page: usize| {
+        let page = &bytes[page * PAGE..(page + 1) * PAGE];
+        page[0] == LEAF
+            && page.windows(17).any(|window| keys.iter().any(|key| key == window))
+            && !page.windows(17).any(|window| others.iter().any(|key| key == window))
+    };
+    let hits: Vec<usize> = (0..bytes.len() / PAGE).filter(|page| is_hit(*page)).collect();
+    assert!(!hits.is_empty());
+    hits.iter().for_each(|page| disk.turn(page * PAGE + 3, 0b100_0000));
+}
+
+#[test]
+fn a_damaged_page_of_the_index_of_expiries_stops_neither_the_purge_nor_an_append() {
+    for damaged in [1..=1000, 1000..=2000] {
+        let disk = Disk::default();
+        disk.store().unwrap().put(&[append("a", 1..=3000)]).unwrap();
+        damage_expiry(&disk, damaged.clone());
+        let store = disk.store().unwrap();
+        let mut now = roomcast::clock::now();
+        let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+        let mut port = writer.ports().pop().unwrap();
+        now = now.later(Duration::from_secs(700));
+        for head in 1..=200 {
+            let next = Append { accepted: now.instant, ..append("b", head..=head) };
+            port.send(StoreRequest::Append(next)).unwrap();
+            writer.turn(now);
+            let answer = port.next_answer().unwrap();
+            assert!(matches!(answer, StoreAnswer::Durable { .. }), "{answer:?}");
+            assert_eq!(writer.health().trouble(), None);
+            // After a failed purge the next one waits for up to a minute.
+            now = now.later(10 * STORE_PURGE_INTERVAL);
+        }
+        let tally = writer.health().tally();
+        assert!((1900..3150).contains(&tally.purged), "{damaged:?}: {tally:?}");
+        assert_eq!(tally.quarantined, 1, "{damaged:?}: {tally:?}");
+    }
+}
+
 #[test]
 fn a_room_loads_while_the_sync_of_a_commit_hangs() {
     let disk = Disk::default();
@@ -319,6 +366,6 @@ fn damage_that_a_reader_meets_is_put_aside_by_the_writer() {
     assert!(store.handle.health.rooms_aside().is_empty());
     drop(store);
     let mut again = disk.store().unwrap();
-    let read = again.load(&room("a"), 0, at(super::AT_MS)).unwrap().unwrap();
+    let read = again.load(&room("a"), 0, at(AT_MS)).unwrap().unwrap();
     assert_eq!((read.records.len(), again.holdings().quarantined), (4, 0), "for good");
 }

@@ -48,7 +48,7 @@ use super::{
 
 use open::{Missing, StoreLocation};
 pub use open::{OpenBackend, OpenError};
-use purge::PurgePace;
+use purge::PurgeState;
 use read::{LOADING, OpenRead, PAGING, Read, RedbReader, Shared};
 
 type Bytes = &'static [u8];
@@ -79,7 +79,7 @@ pub struct Redb {
     shared: Arc<Shared>,
     /// The clocks at the last commit.
     stamp: Option<Stamp>,
-    purge_pace: PurgePace,
+    purging: PurgeState,
     holdings: StoreHoldings,
     bytes_max: u64,
     trouble: String,
@@ -141,7 +141,7 @@ impl Redb {
             opened: None,
             shared: Arc::default(),
             stamp: None,
-            purge_pace: PurgePace::default(),
+            purging: PurgeState::default(),
             holdings: StoreHoldings::default(),
             bytes_max,
             trouble: String::new(),
@@ -290,9 +290,13 @@ impl Store for Redb {
     }
 
     fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError> {
-        let pace = self.purge_pace;
-        let purged = self.ask("removing expired messages", |opened| opened.purge(now, rows_max, pace));
-        self.purge_pace = pace.after(rows_max, purged.is_ok());
+        let mut state = std::mem::take(&mut self.purging);
+        let purged = self.ask("removing expired messages", |opened| opened.purge(now, rows_max, &mut state));
+        // An earlier call says nothing about the rows of this one.
+        if purged.is_ok() || self.fault != FaultOf::EarlierCall {
+            state.pace = state.pace.after(rows_max, purged.is_ok());
+        }
+        self.purging = state;
         purged
     }
 
