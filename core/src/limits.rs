@@ -471,6 +471,11 @@ pub const STORE_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 pub const STORE_CLOCK_STEP_MAX: Duration = Duration::from_secs(1);
 /// Interval of the purge of expired rows. A purge at the bound is followed by the next at once.
 pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time of the wall clock between the last note of a store and the next start. Above: the clock may be wrong, and
+/// the purge is held for [`STORE_PURGE_HOLD`].
+pub const STORE_AWAY_MAX: Duration = Duration::from_secs(3600);
+/// Time without a purge after a start with a wall clock behind the stored times, or far ahead of them.
+pub const STORE_PURGE_HOLD: Duration = Duration::from_secs(600);
 /// Longest pause after a purge that failed; the pause doubles from [`STORE_PURGE_INTERVAL`].
 pub const STORE_PURGE_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Time for which an expired row stays that can't be read or removed.

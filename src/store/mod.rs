@@ -104,6 +104,11 @@ pub trait Store: Send + Debug {
     /// The clocks at the last commit; `None` before the first.
     fn stamp(&self) -> Option<Stamp>;
 
+    /// The newest acceptance of a stored message, in store time. Only known to a store without a stamp.
+    fn newest_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// Reads for other threads; `None` if reads are so fast that the writer makes them.
     fn reader(&self) -> Option<Arc<dyn Reader>> {
         None

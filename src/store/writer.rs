@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use roomcast_core::limits::{
     STORE_CLOCK_INTERVAL, STORE_CLOCK_STEP_MAX, STORE_COMMITS_FAILED_MAX, STORE_PROOF_BYTES,
-    STORE_PURGE_INTERVAL, STORE_PURGE_PAUSE_MAX, STORE_PURGE_ROWS_MAX, STORE_PURGE_ROWS_MIN,
-    STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
+    STORE_PURGE_HOLD, STORE_PURGE_INTERVAL, STORE_PURGE_PAUSE_MAX, STORE_PURGE_ROWS_MAX,
+    STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
 };
 use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
@@ -40,7 +40,7 @@ use super::desk::{AnswerDue, Desk, Gathered};
 use super::health::{Health, WRITER};
 use super::port::{Port, SentRequest, WayToReaders};
 use super::reads::{DueRead, ReadQueue, ReaderParts, Readers};
-use super::time::StoreClock;
+use super::time::{LastTimes, StoreClock, WallClock};
 use super::{Append, FaultOf, Store, StoreAnswer, StoreError, StoreRequest};
 
 pub use super::desk::Wake;
@@ -136,6 +136,8 @@ pub struct Writer {
     first: usize,
     health: Arc<Health>,
     purge_at: Option<Instant>,
+    /// `Some` after a start with a doubtful wall clock: no purge before this time.
+    purge_held_until: Option<Instant>,
     /// The pause after a failed purge, doubled by each failure.
     purge_pause: Duration,
     /// Messages stored since the last purge.
@@ -186,8 +188,19 @@ impl Writer {
     /// A writer over an open store, with a desk for each of `wakes`.
     #[must_use]
     pub fn new(store: Box<dyn Store>, wakes: Vec<Wake>, now: Now) -> Self {
+        let last = LastTimes { stamp: store.stamp(), newest_ms: store.newest_ms() };
+        let wall_clock = last.judge(now);
+        if wall_clock != WallClock::Plausible {
+            tracing::warn!(
+                ?wall_clock,
+                ?last,
+                unix_ms = now.unix_ms,
+                "the wall clock does not fit the stored times: is it right? Expired messages are kept for minutes"
+            );
+        }
         Self {
-            clock: StoreClock::start(store.stamp(), now),
+            clock: StoreClock::start(last, now),
+            purge_held_until: (wall_clock != WallClock::Plausible).then(|| now.instant + STORE_PURGE_HOLD),
             failing: None,
             doubt: None,
             desks: wakes.into_iter().map(Desk::new).collect(),
@@ -618,7 +631,7 @@ impl Writer {
     /// Removes expired rows, once per `STORE_PURGE_INTERVAL`, or at once again if more are due. After a
     /// failure the pause grows: a damaged page must not close the store each second.
     fn purge(&mut self, now: Now) {
-        let at = *self.purge_at.get_or_insert(now.instant);
+        let at = *self.purge_at.get_or_insert(self.purge_held_until.unwrap_or(now.instant));
         if now.instant < at {
             return;
         }

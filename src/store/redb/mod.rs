@@ -79,6 +79,8 @@ pub struct Redb {
     shared: Arc<Shared>,
     /// The clocks at the last commit.
     stamp: Option<Stamp>,
+    /// The newest acceptance of a stored message, in a file without a stamp.
+    newest_ms: Option<u64>,
     purging: PurgeState,
     holdings: StoreHoldings,
     bytes_max: u64,
@@ -141,6 +143,7 @@ impl Redb {
             opened: None,
             shared: Arc::default(),
             stamp: None,
+            newest_ms: None,
             purging: PurgeState::default(),
             holdings: StoreHoldings::default(),
             bytes_max,
@@ -158,12 +161,14 @@ impl Redb {
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = place.open(missing)?;
             let header = header_of(&database).map_err(|error| open::failed(&path, error))?;
-            Ok((database, header))
+            let newest_ms = header.clock.is_none().then(|| newest_of(&database)).flatten();
+            Ok((database, header, newest_ms))
         }));
-        let (database, header) = opened.unwrap_or_else(|_| Err(OpenError::Damaged(path)))?;
+        let (database, header, newest_ms) = opened.unwrap_or_else(|_| Err(OpenError::Damaged(path)))?;
         let database = Arc::new(database);
         self.holdings.bytes = header.bytes;
         self.stamp = header.clock;
+        self.newest_ms = newest_ms;
         // Before the readers have the handle: an error of theirs from then on must not be forgotten.
         self.shared.has_failed.store(false, Ordering::Release);
         self.shared.is_closing.store(false, Ordering::Release);
@@ -308,6 +313,10 @@ impl Store for Redb {
         self.stamp
     }
 
+    fn newest_ms(&self) -> Option<u64> {
+        self.newest_ms
+    }
+
     fn reader(&self) -> Option<Arc<dyn Reader>> {
         Some(Arc::new(RedbReader(Arc::clone(&self.shared))))
     }
@@ -449,6 +458,21 @@ fn header_of(database: &Database) -> Result<Header> {
         }
     }
     Ok(Header { bytes, clock })
+}
+
+/// The newest acceptance of a stored message. Reads all rows, which a file without a stamp needs once. A damaged
+/// page ends the search: an older time is better than no store.
+fn newest_of(database: &Database) -> Option<u64> {
+    let mut newest = None;
+    let search = || -> Result<()> {
+        for row in database.begin_read()?.open_table(MESSAGES)?.iter()? {
+            let (key, value) = row?;
+            newest = newest.max(row::accepted_ms(key.value(), value.value()));
+        }
+        Ok(())
+    };
+    catch_unwind(AssertUnwindSafe(search)).map(Result::ok).ok();
+    newest
 }
 
 impl Opened {
