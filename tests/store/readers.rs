@@ -48,7 +48,7 @@ impl Gated {
 
     fn wait_for_an_append(&self) {
         while self.0.appends_waiting.load(Ordering::Acquire) == 0 {
-            thread::sleep(Duration::from_millis(1));
+            pause(Duration::from_millis(1));
         }
     }
 
@@ -150,6 +150,12 @@ fn load(name: &str) -> StoreRequest {
     StoreRequest::Load { room: room(name), life: 1, whole_after: 0 }
 }
 
+/// Lets the threads of the store go on.
+fn pause(time: Duration) {
+    let (_held, never) = channel::<()>();
+    never.recv_timeout(time).unwrap_err();
+}
+
 #[track_caller]
 fn next(port: &mut Port, wakes: &Receiver<()>) -> StoreAnswer {
     loop {
@@ -186,7 +192,7 @@ fn a_read_behind_an_append_is_answered_although_the_readers_have_stopped() {
     let ports = std::mem::take(&mut handle.ports);
     let stopping = thread::spawn(move || drop(handle));
     // The readers end at once, while the writer waits at the gate.
-    thread::sleep(Duration::from_millis(200));
+    pause(Duration::from_millis(200));
     store.shut(false);
     stopping.join().unwrap();
     drop(ports);
@@ -208,7 +214,7 @@ fn repairs_come_one_by_one_between_the_commits() {
         port.send(load(name)).unwrap();
     }
     // The readers hand all of them back, while the writer waits at the gate.
-    thread::sleep(Duration::from_millis(200));
+    pause(Duration::from_millis(200));
     port.send(StoreRequest::Append(append("a", 2..=2))).unwrap();
     store.shut(false);
     (0..7).for_each(|_| drop(next(&mut port, &wakes)));

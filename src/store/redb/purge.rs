@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_row_that_can_not_even_be_put_off_is_passed_over_with_more_and_more_others() {
-        let mut pace = PurgePace::default().after(1, false).after(1, false);
+        let mut pace = PurgePace::default().after(1, false);
         assert!(pace.puts_off_first);
         let mut passed = Vec::new();
         for _ in 0..3 {

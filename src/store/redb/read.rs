@@ -238,3 +238,42 @@ fn rows_behind(
         Ok((key.value().to_vec(), offset, row))
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::Redb;
+    use crate::store::time::StoreClock;
+    use crate::store::{Append, Store};
+    use roomcast_core::room::id::Epoch;
+    use roomcast_core::room::message::sample;
+
+    #[test]
+    fn a_read_under_way_ends_at_its_next_row_as_the_file_closes() {
+        let backend = ::redb::backends::InMemoryBackend::new();
+        let mut backend = Some(backend);
+        let open = Box::new(move |builder: &::redb::Builder| {
+            builder.create_with_backend(backend.take().expect("opened once"))
+        });
+        let mut store = Redb::over(open, u64::MAX).unwrap();
+        let room = RoomName::parse("a").unwrap();
+        let now = crate::clock::now();
+        let messages = vec![Arc::new(Message { offset: 1, ..sample("coupon", "{}") })];
+        let append = Append {
+            room: room.clone(),
+            life: 1,
+            epoch: Epoch(1),
+            durable: 0,
+            accepted: now.instant,
+            messages,
+        };
+        let now = StoreClock::start(crate::store::time::LastTimes::default(), now).now(now);
+        assert_eq!(store.append(&[append], now).unwrap(), [Ok(())]);
+        let reader = store.reader().unwrap();
+        store.shared.is_closing.store(true, Ordering::Release);
+        assert_eq!(reader.load(&room, 0, now).unwrap_err(), ReadError::Closed);
+        assert_eq!(reader.page(&room, 0, 100).unwrap_err(), ReadError::Closed);
+        store.shared.is_closing.store(false, Ordering::Release);
+        assert_eq!(reader.load(&room, 0, now).unwrap().unwrap().head, 1);
+    }
+}
