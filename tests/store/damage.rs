@@ -183,12 +183,10 @@ fn an_empty_room_whose_end_was_put_off_is_forgotten_all_the_same() {
     store.put(&[append("a", 1..=1)]).unwrap();
     assert_eq!(store.purge(days(1), 1).unwrap().rows, 1);
     // A purge that fails at its one key puts the key off.
-    for _ in 0..2 {
-        disk.fail(Some(Fault { after: 0, times: 1000, kind: FaultKind::Io }));
-        store.purge(days(9), 1).unwrap_err();
-        disk.fail(None);
-        store.reopen().unwrap();
-    }
+    disk.fail(Some(Fault { after: 0, times: 1000, kind: FaultKind::Io }));
+    store.purge(days(9), 1).unwrap_err();
+    disk.fail(None);
+    store.reopen().unwrap();
     assert_eq!(store.purge(days(9), 1).unwrap().rooms, 0, "put off");
     assert_eq!(store.purge(days(10), 1).unwrap().rooms, 1);
     assert!(store.whole(&room("a")).unwrap().is_none());
