@@ -19,6 +19,7 @@ use super::time::StoreClock;
 use super::{ReadError, Reader, StoreAnswer, StoreError, StoreRequest};
 use crate::clock;
 use roomcast_core::limits::STORE_READERS;
+use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
 
 /// A load or a page on its way to a reader.
@@ -158,7 +159,7 @@ impl Readers {
             let thread = thread::Builder::new().name(format!("store-read-{number}")).spawn(move || {
                 while let Some(read) = parts.queue.next() {
                     let room = read.request.room().clone();
-                    parts.read(WRITER + number, read, &writer);
+                    parts.read(WRITER + number, read, clock::now(), &writer);
                     parts.queue.ended(room);
                 }
             })?;
@@ -179,9 +180,23 @@ impl Drop for Readers {
     }
 }
 
+/// A reader without a thread, for tests with a virtual clock. The caller stands for the writer's thread.
+#[derive(Debug)]
+pub struct ReaderByHand(pub(super) ReaderParts);
+
+impl ReaderByHand {
+    /// Makes the next read that waits, and answers. False: none waits.
+    pub fn read_next(&self, now: Now) -> bool {
+        let Some(read) = self.0.queue.state.lock().next() else { return false };
+        let room = read.request.room().clone();
+        self.0.read(WRITER + 1, read, now, &thread::current());
+        self.0.queue.ended(room);
+        true
+    }
+}
+
 impl ReaderParts {
-    fn read(&self, thread: usize, read: DueRead, writer: &Thread) {
-        let now = clock::now();
+    fn read(&self, thread: usize, read: DueRead, now: Now, writer: &Thread) {
         let outlet = &self.outlets[read.desk];
         let room = read.request.room().clone();
         let call = read.request.call();
@@ -190,7 +205,7 @@ impl ReaderParts {
             return outlet.wake();
         }
         self.health.call_begins(thread, now);
-        let outcome = self.ask(&read.request);
+        let outcome = self.ask(&read.request, now);
         self.health.call_ended(thread, None);
         match outcome {
             Ok(answer) => {
@@ -216,10 +231,10 @@ impl ReaderParts {
         outlet.wake();
     }
 
-    fn ask(&self, request: &StoreRequest) -> Result<StoreAnswer, ReadError> {
+    fn ask(&self, request: &StoreRequest, now: Now) -> Result<StoreAnswer, ReadError> {
         match request {
             StoreRequest::Load { room, life, whole_after } => {
-                let stream = self.reader.load(room, *whole_after, self.clock.now(clock::now()))?;
+                let stream = self.reader.load(room, *whole_after, self.clock.now(now))?;
                 Ok(StoreAnswer::Loaded { room: room.clone(), life: *life, stream })
             }
             StoreRequest::Page { room, life, after, bytes_max } => {

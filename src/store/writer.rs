@@ -33,7 +33,7 @@ use super::aside::{RoomCall, Standing};
 use super::desk::{AnswerDue, Desk, Gathered};
 use super::health::{Health, WRITER};
 use super::port::{Port, SentRequest, WayToReaders};
-use super::reads::{DueRead, ReadQueue, ReaderParts, Readers};
+use super::reads::{DueRead, ReadQueue, ReaderByHand, ReaderParts, Readers};
 use super::time::{LastTimes, StoreClock, WallClock};
 use super::{Append, FaultOf, Store, StoreAnswer, StoreError, StoreRequest};
 
@@ -213,8 +213,17 @@ impl Writer {
     /// A port for each desk, for tests without threads. The current thread stands for the writer's.
     #[must_use]
     pub fn ports(&self) -> Vec<Port> {
-        let passages = self.desks.iter().map(|desk| Arc::clone(&desk.outlet.passage));
-        passages.map(|passage| Port::new(passage, thread::current(), None)).collect()
+        let port = |(desk, of_desk): (usize, &Desk)| {
+            let reads = self.reads.as_ref().map(|queue| WayToReaders { queue: Arc::clone(queue), desk });
+            Port::new(Arc::clone(&of_desk.outlet.passage), thread::current(), reads)
+        };
+        self.desks.iter().enumerate().map(port).collect()
+    }
+
+    /// Hands reads to a reader without a thread, for tests. Called before [`Writer::ports`]. `None`: the store has
+    /// no reader.
+    pub fn reader_by_hand(&mut self) -> Option<ReaderByHand> {
+        self.hand_out_reads().map(ReaderByHand)
     }
 
     /// The numbers and troubles of the store.
