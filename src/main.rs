@@ -3,12 +3,14 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use roomcast::config::args::{Args, Command, Look};
 use roomcast::config::{self, Loaded, Log, LogFormat, Reloaded};
 use roomcast::server::{Server, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -51,7 +53,12 @@ fn serve(args: &Args) -> ExitCode {
     // then.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(StartError::from) {
-        Ok(runtime) => runtime.block_on(serve_until_told_to_stop(args)),
+        Ok(runtime) => {
+            let code = runtime.block_on(serve_until_told_to_stop(args));
+            // Not awaited: a reload may still wait for a disk.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => refuse(error, CANNOT_START),
     }
 }
@@ -80,6 +87,14 @@ impl Signals {
             _ = self.int.recv() => false,
         }
     }
+
+    /// Waits for a signal to stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }
 
 /// Serves until the first signal to stop, and drains. A second signal ends the drain.
@@ -87,7 +102,7 @@ async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
     // Caught first: a reload that comes during the start would kill the process.
     let Ok(mut signals) = Signals::catch() else { return ExitCode::from(CANNOT_START) };
     let mut loaded = match Loaded::load(args, config::environment()) {
-        Ok(loaded) => loaded,
+        Ok(loaded) => Arc::new(loaded),
         Err(mistakes) => return refuse(mistakes, BAD_CONFIGURATION),
     };
     let level = log(loaded.config.log);
@@ -97,20 +112,39 @@ async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
     };
     let _ = say(io::stdout(), &server.doors());
     while signals.is_reload().await {
-        loaded = Box::pin(reload_configuration(args, loaded, &server, &level)).await;
+        // A stop is heard during a reload, too: a file on a disk that hangs takes as long as the disk.
+        tokio::select! {
+            biased;
+            () = signals.stop() => break,
+            reloaded = Box::pin(reload_configuration(args, Arc::clone(&loaded), &server, &level)) => {
+                loaded = reloaded;
+            }
+        }
     }
     tokio::select! {
         () = server.drain() => ExitCode::SUCCESS,
-        _ = signals.term.recv() => ExitCode::from(CUT_SHORT),
-        _ = signals.int.recv() => ExitCode::from(CUT_SHORT),
+        () = signals.stop() => ExitCode::from(CUT_SHORT),
     }
 }
 
 /// Loads the configuration again, and has the server take it over. Returns the configuration in force.
-async fn reload_configuration(args: &Args, running: Loaded, server: &Server, level: &LogLevel) -> Loaded {
-    let Reloaded { loaded, changed, waiting } = match running.reload(args, config::environment()) {
-        Ok(reloaded) => reloaded,
-        Err(mistakes) => {
+async fn reload_configuration(
+    args: &Args,
+    running: Arc<Loaded>,
+    server: &Server,
+    level: &LogLevel,
+) -> Arc<Loaded> {
+    let args = args.clone();
+    let former = Arc::clone(&running);
+    let reading = spawn_blocking(move || former.reload(&args, config::environment()));
+    let Reloaded { loaded, changed, waiting } = match reading.await {
+        Ok(Ok(reloaded)) => reloaded,
+        Err(defect) => {
+            error!(%defect, "the configuration is not reloaded");
+            server.keep_configuration();
+            return running;
+        }
+        Ok(Err(mistakes)) => {
             for mistake in mistakes.0 {
                 error!(%mistake, "the configuration is not reloaded");
             }
@@ -127,7 +161,7 @@ async fn reload_configuration(args: &Args, running: Loaded, server: &Server, lev
     for key in waiting {
         warn!(key, "this key changed and needs a restart; its old value stays in force");
     }
-    loaded
+    Arc::new(loaded)
 }
 
 /// The way to change the level of the log.

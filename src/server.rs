@@ -175,10 +175,11 @@ impl Server {
     /// Takes over a configuration, but for the keys that need a restart.
     pub async fn reconfigure(&self, config: Config) {
         warn_of_open_doors(&config);
+        // The doors first: a key that was taken back must not open a door for as long as a shard is silent.
+        self.node.reconfigure(config.clone());
         if timeout(SHARD_ANSWER_AGE_MAX, self.node.shards.follow(&config)).await.is_err() {
             warn!("a shard is silent, and will follow the new configuration later or not at all");
         }
-        self.node.reconfigure(config);
         self.node.metrics.reloaded(ReloadOutcome::Done);
     }
 
@@ -341,6 +342,7 @@ async fn keep_up(metrics: Metrics, mut stop: watch::Receiver<bool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{BearerKeys, KeyHash};
     use crate::config::args::Args;
 
     fn anywhere() -> Config {
@@ -366,6 +368,19 @@ mod tests {
         }
         assert!(tokio::net::TcpStream::connect(other.publisher_addr).await.is_ok());
         drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_door_is_locked_before_any_shard_has_answered() {
+        let server = Server::start(anywhere()).unwrap();
+        let locked = Config { publisher_keys: a_key(), ..anywhere() };
+        // Polled once: the shards have had no time to answer.
+        drop(timeout(Duration::ZERO, server.reconfigure(locked)).await);
+        assert!(!server.node.in_force().config.publisher_keys.is_open());
+    }
+
+    fn a_key() -> BearerKeys {
+        BearerKeys::new(vec![KeyHash::parse(&format!("sha256:{}", "ab".repeat(32))).unwrap()])
     }
 
     #[test]

@@ -285,6 +285,7 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
             ("closed", frame::notice(Notice::Closed(&room), encoding)),
             ("error", frame::notice(error, encoding)),
             ("bye", frame::notice(Notice::Bye, encoding)),
+            ("token", frame::notice(Notice::TokenTaken { expires_s: Some(1_795_250_000) }, encoding)),
         ] {
             frames.insert(format!("{kind}-{name}"), frame);
         }
@@ -404,6 +405,16 @@ async fn the_readmes_curl_line_and_snippet_work() {
     assert_eq!(answer.headers()["sec-websocket-protocol"], subprotocol);
     let ping = snippet.split('\'').find(|text| text.contains("ping")).expect("the snippet pings");
     device.send(ping.into()).await.unwrap();
+
+    // The page whose console the README names.
+    assert!(readme.contains("`http://127.0.0.1:7600/`"));
+    let mut stream = TcpStream::connect(server.viewer_addr).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:7600\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(page.contains("content-type: text/html; charset=utf-8\r\n"), "{page}");
+    assert!(page.contains("<body>") && !page.contains("<script") && !page.contains("://"), "{page}");
 
     let curl = CurlLine::of(&readme);
     let answer = curl.send(&server).await;

@@ -514,8 +514,8 @@ async fn pages_that_nobody_reads_are_bounded_in_number(shards: usize) {
     .await;
     let request = format!("GET /v1/rooms/r1/history HTTP/1.1\r\nhost: {}\r\n\r\n", node.viewer);
     let mut unread = Vec::new();
-    // A few more than there are places.
-    for _ in 0..PULLS_MAX + 4 {
+    // More than there are places, and than may wait for one.
+    for _ in 0..PULLS_MAX * 2 {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let mut stream = socket.connect(node.viewer).await.unwrap();

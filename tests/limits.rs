@@ -4,11 +4,11 @@
 mod support;
 
 use prost::Message as _;
-use roomcast_core::limits::TYPES_CHANGED_MAX;
+use roomcast_core::limits::{DESCRIPTORS_KEPT, STORE_BYTES_MAX, TYPES_CHANGED_MAX};
 use roomcast_core::proto;
 use serde_json::{Map, Value, json};
 use support::publisher::{JSON, PROTO};
-use support::{Answer, Node, one_and_four_shards};
+use support::{Answer, Device, Encoding, Metrics, Node, Process, one_and_four_shards};
 
 one_and_four_shards!(
     what_is_past_a_keys_limit_is_shed_and_the_rest_goes_on,
@@ -19,6 +19,7 @@ one_and_four_shards!(
     a_room_and_a_type_in_it_take_so_many_a_second,
     settings_that_fit_are_taken,
     settings_that_are_none_are_refused_and_open_no_room,
+    the_metrics_show_the_node_and_each_limit_beside_what_is_used,
 );
 
 const TWO_A_SECOND: (&str, &str) = ("LIMITS__KEY_MESSAGES_PER_SECOND", "2");
@@ -217,4 +218,35 @@ async fn settings_that_are_none_are_refused_and_open_no_room(shards: usize) {
     let answer = node.publisher_door().put("/v1/rooms/no%20room", &json!({})).await;
     answer.is_problem(400, "bad_room", Some("room"));
     node.publisher_door().get("/v1/rooms/r1").await.is_problem(404, "room_not_open", Some("room"));
+}
+
+async fn the_metrics_show_the_node_and_each_limit_beside_what_is_used(shards: usize) {
+    let unix_s = || roomcast::clock::now().unix_ms / 1000;
+    let before = unix_s();
+    let node = Process::with_descriptors(shards, 148).await;
+    let doors = node.doors;
+    let after = unix_s();
+    let mut devices = Vec::new();
+    for _ in 0..3 {
+        devices.push(Device::join(&doors, "r1", Encoding::Json).await);
+    }
+    doors.durable("r1", &json!({"type": "coupon", "payload": "x".repeat(5_000)})).await;
+    let is_counted = |metrics: &Metrics| metrics.sum("roomcast_connections", &[]) == 3;
+    let metrics = doors.metrics_when("the devices", is_counted).await;
+    let gauge = |name: &str| metrics.sum(name, &[]);
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert_eq!(metrics.sum("roomcast_build_info", &[&version]), 1);
+    let began = gauge("roomcast_start_time_seconds");
+    assert!((before..=after).contains(&began), "{before} ≤ {began} ≤ {after}");
+    assert_eq!(gauge("roomcast_connections_max"), 148 - DESCRIPTORS_KEPT);
+    assert_eq!(gauge("roomcast_descriptors_max"), 148);
+    // The devices, and the connection of this very question.
+    let used = gauge("roomcast_descriptors");
+    assert!((4..=node.descriptors()).contains(&used), "{used} of {}", node.descriptors());
+    assert_eq!(gauge("roomcast_store_bytes_max"), STORE_BYTES_MAX);
+    assert!((5_000..6_000).contains(&gauge("roomcast_store_bytes")));
+    assert_eq!(gauge("roomcast_outbound_owed_bytes_max"), 1 << 30, "the default of limits.outbound_bytes");
+    let resident = gauge("roomcast_resident_bytes") / 1024;
+    let now = node.memory_kib("VmRSS");
+    assert!((now / 2..=node.memory_kib("VmHWM")).contains(&resident), "{resident} KiB of {now}");
 }

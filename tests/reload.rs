@@ -6,20 +6,29 @@ mod support;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use jsonwebtoken::{EncodingKey, Header, encode};
+use roomcast_core::limits::DESCRIPTORS_KEPT;
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Device, Door, Doors, Encoding, Folder, Metrics, Process, one_and_four_shards, until};
+use support::{
+    Device, Door, Doors, Encoding, Folder, Handshake, Metrics, Process, one_and_four_shards, until,
+};
+use tokio::net::TcpStream;
 
 one_and_four_shards!(
     a_hangup_changes_keys_types_and_limits_and_costs_no_device_its_connection,
     a_configuration_with_a_mistake_changes_nothing_and_stops_nothing,
     a_door_does_not_lose_its_keys_before_it_has_moved_to_loopback,
+    a_device_of_an_open_door_needs_a_token_for_further_rooms_once_the_door_is_locked,
+    a_stop_is_heard_while_a_reload_waits_for_its_file,
     used_up_descriptors_are_told_by_readiness,
 );
 
 /// The SHA-256 of `secret`, and of `key`.
 const SECRET_HASH: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 const KEY_HASH: &str = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
+
+const SECRET: &str = "thirty-two bytes are what HS256 asks for";
 
 /// A node's file, which a test changes while the node runs.
 struct File(PathBuf);
@@ -141,6 +150,47 @@ async fn a_door_does_not_lose_its_keys_before_it_has_moved_to_loopback(shards: u
     assert_eq!(status_with(door, "secret").await, 200);
 }
 
+async fn a_device_of_an_open_door_needs_a_token_for_further_rooms_once_the_door_is_locked(shards: usize) {
+    let folder = Folder::new();
+    let file = File::in_folder(&folder, "[auth]");
+    let node = file.serve(&folder, shards).await;
+    let doors = node.doors;
+    let mut device = Device::join(&doors, "r1", Encoding::Json).await;
+    device.join_further("r2").await;
+    file.holds(&format!("auth.device_keys = [{{ alg = 'HS256', secret = '{SECRET}' }}]"));
+    node.signal(Signal::HUP);
+    reloads(&doors, "done", 1).await;
+    let refused = Device::try_join(&doors, "r1", Handshake::new(Encoding::Json)).await;
+    assert!(refused.is_err(), "the door is locked");
+    device.say(&json!({"kind": "join", "room": "r3"})).await;
+    let error = device.notice("error").await;
+    assert_eq!(error, json!({"kind": "error", "code": "token_missing", "room": "r3", "field": "room"}));
+    doors.chat("r2", 0..3).await;
+    assert_eq!(device.numbers(3).await, [0, 1, 2], "it keeps its rooms");
+    let exp = roomcast::clock::now().unix_ms / 1000 + 600;
+    let claims = json!({"exp": exp, "rooms": ["r*"]});
+    let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap();
+    device.say(&json!({"kind": "token", "token": token})).await;
+    assert_eq!(device.notice("token").await["exp"], exp);
+    device.join_further("r3").await;
+}
+
+async fn a_stop_is_heard_while_a_reload_waits_for_its_file(shards: usize) {
+    let folder = Folder::new();
+    let file = File::in_folder(&folder, "");
+    let mut node = file.serve(&folder, shards).await;
+    // A pipe that nobody writes to, as a disk that hangs.
+    std::fs::remove_file(&file.0).unwrap();
+    assert!(Command::new("mkfifo").arg(&file.0).status().unwrap().success());
+    node.signal(Signal::HUP);
+    // A moment for the signal: the reload that comes second would meet a node that drains.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let answer = node.doors.ops_door().get("/healthz").await;
+    assert_eq!(answer.status, 200);
+    node.signal(Signal::TERM);
+    assert_eq!(node.exit_code().await, Some(0));
+}
+
 async fn used_up_descriptors_are_told_by_readiness(shards: usize) {
     let node = Process::with_descriptors(shards, 148).await;
     let doors = node.doors;
@@ -149,13 +199,30 @@ async fn used_up_descriptors_are_told_by_readiness(shards: usize) {
     for _ in 0..20 {
         devices.push(Device::join(&doors, "r1", Encoding::Json).await);
     }
+    // Without a place for a device the node says so, and keeps the publishers of its rooms.
     let full = doors.ops_door().get("/readyz").await;
-    assert_eq!(full.status, 503);
+    assert_eq!(full.status, 200);
     let full = full.json();
-    assert_eq!(full["reasons"], json!(["connections_full", "descriptors_used_up"]), "{full}");
+    assert_eq!((&full["status"], &full["states"]), (&json!("ready"), &json!(["connections_full"])), "{full}");
     assert_eq!((&full["descriptors"]["connections"], &full["descriptors"]["max"]), (&json!(20), &json!(148)));
+    assert_eq!(status_with(doors.publisher_door(), "none").await, 200);
+    // Publishers who keep their connections use up what is left.
+    let mut publishers = Vec::new();
+    for _ in 0..DESCRIPTORS_KEPT {
+        publishers.push(TcpStream::connect(doors.publisher).await.unwrap());
+    }
+    let used_up = until("all descriptors taken", async || {
+        let answer = doors.ops_door().get("/readyz").await;
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(used_up.await.json()["reasons"], json!(["descriptors_used_up"]));
+    drop(publishers);
     devices.pop().unwrap().close().await;
-    until("a free place", async || (doors.ops_door().get("/readyz").await.status == 200).then_some(())).await;
+    until("a free place", async || {
+        let answer = doors.ops_door().get("/readyz").await;
+        (answer.status == 200 && answer.json().get("states").is_none()).then_some(())
+    })
+    .await;
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub const ID_BYTES_MAX: usize = 64;
 pub const DEVICE_NAME_BYTES_MAX: usize = 64;
 /// Largest payload, in bytes. Above: 413.
 pub const PAYLOAD_BYTES_MAX: usize = 16 * KIB;
-/// Deepest nesting of a JSON payload. Above: 400 `payload_not_json`.
+/// Deepest nesting of a JSON payload. Above: 400 `payload_not_json`. A frame has three levels around it: readers
+/// whose own bound is 64 by default have to raise theirs.
 pub const PAYLOAD_DEPTH_MAX: usize = 64;
 /// Longest number of a JSON text, in bytes. Above: 400 `payload_not_json`. Jackson refuses longer ones.
 pub const JSON_NUMBER_BYTES_MAX: usize = 1000;
@@ -251,6 +252,9 @@ pub const FULL_DOOR_GRACE: Duration = Duration::from_secs(1);
 /// Time without a whole request for a half-open connection of the address that holds most places of a full
 /// door. Later: as for [`FULL_DOOR_GRACE`]. 1 024 places so take 10 000 silent connections a second.
 pub const HALF_OPEN_GRACE: Duration = Duration::from_millis(100);
+/// Places of a door, or of the pages, per newcomer of the largest address that waits aside while all are taken.
+/// More newcomers: closed; a reader hears 503 `pulls_full`.
+pub const PLACES_PER_ASIDE: usize = 4;
 /// Pages of history not yet wholly with the kernel. Above: a page that nobody takes gives way, else 503
 /// `pulls_full`.
 pub const PULLS_MAX: usize = 64;

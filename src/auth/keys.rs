@@ -18,7 +18,7 @@ pub(crate) fn bearer(authorization: &str) -> Option<&str> {
 }
 
 /// The SHA-256 of one bearer key. The key itself is never configured.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyHash([u8; 32]);
 
 impl KeyHash {
@@ -74,9 +74,9 @@ impl BearerKeys {
         self.0.is_empty()
     }
 
-    /// The number of active keys.
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
+    /// The active keys, in the order of their indices.
+    pub(crate) fn hashes(&self) -> &[KeyHash] {
+        &self.0
     }
 
     /// Checks the `Authorization` header of a request and returns the index of the key in the configured

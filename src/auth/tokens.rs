@@ -10,6 +10,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use roomcast_core::limits::{SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TOKEN_ROOMS_MAX, TOKEN_SKEW};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tracing::debug;
 
 use super::{BadCredential, Grant, Refused};
@@ -22,6 +23,14 @@ pub(crate) struct DeviceKey {
     pub(crate) kid: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
+    /// SHA-256 of the secret or of the public key, to tell one key from another.
+    digest: [u8; 32],
+}
+
+impl PartialEq for DeviceKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.algorithm == other.algorithm && self.digest == other.digest
+    }
 }
 
 impl DeviceKey {
@@ -34,7 +43,8 @@ impl DeviceKey {
         if secret.len() < SECRET_BYTES_MIN {
             return Err(BadCredential { allowed: "a secret of at least 32 bytes, as HS256 asks for" });
         }
-        Ok(Self { kid, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) })
+        let digest = Sha256::digest(secret).into();
+        Ok(Self { kid, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret), digest })
     }
 
     /// An Ed25519 public key: base64 of its 32 bytes (either alphabet, padded or not), or a PEM `PUBLIC KEY`.
@@ -54,7 +64,7 @@ impl DeviceKey {
         if trial.is_err_and(|trouble| matches!(trouble.kind(), ErrorKind::InvalidEddsaKey)) {
             return Err(ALLOWED);
         }
-        Ok(Self { kid, algorithm: Algorithm::EdDSA, key })
+        Ok(Self { kid, algorithm: Algorithm::EdDSA, key, digest: Sha256::digest(bytes).into() })
     }
 
     /// True if the algorithm of the header is the key's own, and the names agree where both have a name.
@@ -202,6 +212,11 @@ impl DeviceKeys {
     /// The keys in configured order. The configuration keeps the list within `DEVICE_KEYS_MAX`.
     pub(crate) fn new(keys: Vec<DeviceKey>, expected: Expected) -> Self {
         Self { keys: keys.into(), expected: Arc::new(expected) }
+    }
+
+    /// True if both hold the same keys, whatever other claims they expect.
+    pub(crate) fn are_keys_of(&self, other: &Self) -> bool {
+        self.keys == other.keys
     }
 
     /// True without keys: any device may join any room.

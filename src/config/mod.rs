@@ -180,10 +180,16 @@ impl Loaded {
     ) -> Result<Reloaded, Mistakes> {
         let mut raw = Self::load(args, environment)?.raw;
         let waiting = raw.keep_what_needs_a_restart(&self.raw);
-        let changed = raw.differing(&self.raw);
+        let mut changed = raw.differing(&self.raw);
         // Once more, since the doors stay where they are: a door that will move to loopback is not there yet,
         // and must not lose its keys.
         let loaded = Self::resolve(raw, Vec::new())?;
+        // A secret may change in its file, under the same path.
+        if !changed.iter().any(|key| key == "auth.device_keys")
+            && !loaded.config.device_keys.are_keys_of(&self.config.device_keys)
+        {
+            changed.push("auth.device_keys (the content of a secret_file)".to_owned());
+        }
         let opened = self.doors_opened_by(&loaded);
         if opened.is_empty() {
             Ok(Reloaded { loaded, changed, waiting })

@@ -5,8 +5,13 @@ use super::mistake::nearest;
 use super::raw::{KEYS, type_keys};
 
 /// Variables of the load generator and of the tests.
-const OURS: [&str; 4] =
-    ["ROOMCAST_PUBLISHER_KEY", "ROOMCAST_DEVICE_TOKEN", "ROOMCAST_SEED", "ROOMCAST_SEEDS"];
+const OURS: [&str; 5] = [
+    "ROOMCAST_PUBLISHER_KEY",
+    "ROOMCAST_DEVICE_TOKEN",
+    "ROOMCAST_WORKER_KEY",
+    "ROOMCAST_SEED",
+    "ROOMCAST_SEEDS",
+];
 
 /// True for a `ROOMCAST_…` variable of the load generator, of the tests, or of Kubernetes.
 pub(super) fn is_anothers(name: &str) -> bool {

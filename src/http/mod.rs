@@ -79,11 +79,22 @@ pub(crate) struct InForce {
 }
 
 impl InForce {
-    /// The configuration in force from now on. Publisher keys begin with a full second's worth of messages.
+    /// The configuration of a node's start. Publisher keys begin with a full second's worth of messages.
     pub(crate) fn new(config: Config) -> Self {
-        let now = clock::now().instant;
-        let keys = config.publisher_keys.count();
-        let mut key_limits = KeyLimits::new(config.key_messages_per_second, keys, now);
+        let limits =
+            KeyLimits::new(config.key_messages_per_second, &config.publisher_keys, clock::now().instant);
+        Self::with(config, limits)
+    }
+
+    /// The configuration in force from now on, in place of this one. A key whose limit stays goes on with the
+    /// rest of its second: otherwise each reload would give each publisher a further burst.
+    fn replaced_by(&self, config: Config) -> Self {
+        let rate = config.key_messages_per_second;
+        let limits = self.key_limits.replaced_by(rate, &config.publisher_keys, clock::now().instant);
+        Self::with(config, limits)
+    }
+
+    fn with(config: Config, mut key_limits: KeyLimits) -> Self {
         key_limits.observe_only = config.flush.observe_only;
         Self { config, key_limits }
     }
@@ -98,7 +109,10 @@ impl Node {
     /// Takes over a configuration.
     pub(crate) fn reconfigure(&self, config: Config) {
         let joins_per_second = config.joins_per_second;
-        let before = std::mem::replace(&mut *self.in_force.write(), Arc::new(InForce::new(config)));
+        let mut in_force = self.in_force.write();
+        let next = Arc::new(in_force.replaced_by(config));
+        let before = std::mem::replace(&mut *in_force, next);
+        drop(in_force);
         // A new line would let a second burst of devices in.
         if before.config.joins_per_second != joins_per_second {
             *self.admission.lock() = Admission::new(joins_per_second, clock::now().instant);

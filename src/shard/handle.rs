@@ -101,6 +101,12 @@ pub(super) enum DoorRequest {
     Farewell { reply: oneshot::Sender<()> },
 }
 
+/// A request on its way to a shard, and the way of the answer.
+struct Errand {
+    request: DoorRequest,
+    answer: oneshot::Receiver<()>,
+}
+
 /// All shards of the node, as the doors see them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shards {
@@ -147,23 +153,21 @@ impl Shards {
         Ok((shards, threads, store))
     }
 
-    /// Has every shard take over the parts of a configuration that a reload may change.
+    /// Has every shard take over the parts of a configuration that a reload may change. The caller bounds the
+    /// wait.
     pub async fn follow(&self, config: &Config) {
         self.board.limit_owed(config.outbound_bytes_max);
-        for shard in 0..self.ways_in.len() {
+        // A shard that is silent must not keep the others at keys that are no keys any more.
+        self.tell_all(|| {
             let rules = config.flush;
             let keys = config.device_keys.clone();
-            let follow = move |shard: &mut Shard<DeviceSocket>, _| {
+            let (question, answer) = Question::new(move |shard, _| {
                 shard.homes.follow(rules);
                 shard.residents.follow(rules, keys);
-            };
-            let mut asked = self.ask(shard, follow.clone()).await;
-            // A full queue takes the word later; a shard that has ended needs none.
-            while asked == Err(Unanswered::Busy(Busy)) {
-                sleep(FULL_QUEUE_PAUSE).await;
-                asked = self.ask(shard, follow.clone()).await;
-            }
-        }
+            });
+            Errand { request: DoorRequest::Question(question), answer }
+        })
+        .await;
     }
 
     /// Publishes checked messages to a room, all of them or none entering its inbox.
@@ -491,15 +495,23 @@ impl Shards {
         }
     }
 
-    /// Asks every shard at once and waits for all. A stopped shard counts as done. A shard with a full queue
-    /// is asked again until the request fits.
     async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> DoorRequest) {
+        self.tell_all(|| {
+            let (reply, answer) = oneshot::channel();
+            Errand { request: request(reply), answer }
+        })
+        .await;
+    }
+
+    /// Sends every shard a request at once and waits for all answers. A stopped shard counts as done. A shard
+    /// with a full queue is asked again until the request fits.
+    async fn tell_all(&self, errand: impl Fn() -> Errand) {
         let mut answers = Vec::new();
         let mut untold: Vec<_> = self.ways_in.iter().collect();
         loop {
             untold.retain(|way_in| {
-                let (reply, answer) = oneshot::channel();
-                let is_told = way_in.push_request(request(reply)).is_ok();
+                let Errand { request, answer } = errand();
+                let is_told = way_in.push_request(request).is_ok();
                 answers.extend(is_told.then_some(answer));
                 !is_told && !way_in.stopped.load(Ordering::Relaxed)
             });
@@ -523,10 +535,12 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::args::Args;
     use crate::seat::Seats;
     use crate::store::{StoreAnswer, StoreRequest};
     use roomcast_core::room::pace::RoomRules;
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
 
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
@@ -606,6 +620,18 @@ mod tests {
         };
         tokio::join!(shards.drain(), shard);
         assert_eq!(heard.len(), 3, "drain, drain, farewell");
+    }
+
+    #[tokio::test]
+    async fn a_silent_shard_keeps_no_other_from_following_a_reload() {
+        let home_key = HomeKey::default();
+        let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
+        let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
+        let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)) };
+        let config = Config::load(&Args::default(), std::iter::empty()).unwrap();
+        let follow = shards.follow(&config);
+        assert!(timeout(Duration::ZERO, follow).await.is_err(), "nobody answers");
+        answer_next(&shards, 1, &mut alone());
     }
 
     /// Another shard, which holds a few of the room's members, has its queue full of requests.

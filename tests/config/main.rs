@@ -164,6 +164,7 @@ fn other_variables_are_passed_over() {
         // Variables of the load generator and of the tests.
         "ROOMCAST_PUBLISHER_KEY",
         "ROOMCAST_DEVICE_TOKEN",
+        "ROOMCAST_WORKER_KEY",
         "ROOMCAST_SEED",
         "ROOMCAST_SEEDS",
         // Variables that Kubernetes sets for services named roomcast and roomcast-viewer.

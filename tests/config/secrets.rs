@@ -37,6 +37,19 @@ fn a_secret_may_stand_in_a_file_whose_last_line_end_does_not_count() {
 }
 
 #[test]
+fn a_secret_that_changed_in_its_file_is_named_by_a_reload() {
+    let secret = Scratch::holding(SECRET);
+    let text = format!("auth.device_keys = [{{ alg = 'HS256', secret_file = '{}' }}]", secret.path());
+    let file = Scratch::holding(text);
+    let line = args(&["--config", file.path()]);
+    let running = Loaded::load(&line, variables(&[])).unwrap();
+    assert!(running.reload(&line, variables(&[])).unwrap().changed.is_empty());
+    std::fs::write(&secret.0, SECRET.to_uppercase()).unwrap();
+    let reloaded = running.reload(&line, variables(&[])).unwrap();
+    assert_eq!(reloaded.changed, ["auth.device_keys (the content of a secret_file)"]);
+}
+
+#[test]
 fn a_relative_secret_file_counts_from_the_folder_of_the_file_that_names_it() {
     let secret = Scratch::holding(SECRET);
     let name = secret.0.file_name().unwrap().to_str().unwrap();

@@ -107,6 +107,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// The open descriptors of the process.
+    pub(crate) fn descriptors(&self) -> u64 {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count() as u64
+    }
+
     /// A line of `/proc/…/status` in KiB: `VmRSS` is the memory now, `VmHWM` the most so far.
     pub(crate) fn memory_kib(&self, line: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use roomcast_core::limits::INTEGER_MAX;
-use roomcast_core::room::Batch;
+use roomcast_core::limits::{INTEGER_MAX, PAYLOAD_DEPTH_MAX};
+use roomcast_core::room::account::Missed;
 use roomcast_core::room::audience::Audience;
-use roomcast_core::room::id::Encoding;
-use roomcast_core::room::message::{Class, Message};
+use roomcast_core::room::id::{Encoding, Epoch, Seq};
+use roomcast_core::room::message::{Class, Message, Payload};
 use roomcast_core::room::policy::Merge;
-use roomcast_core::wire::frame;
+use roomcast_core::room::{Batch, Carried, Opening, Refresh, Snapshot, Span};
+use roomcast_core::wire::frame::{self, Greeting};
 
 use super::batches::batch;
 use super::inputs::Inputs;
-use super::{head, room, unframe};
+use super::{head, message, past, room, unframe};
 
 /// The bytes that one message adds to a level frame's body, without the separator of the next one.
 fn encoded_bytes(message: &Message, encoding: Encoding) -> usize {
@@ -57,6 +58,66 @@ fn a_message_is_sized_as_it_travels_in_the_larger_encoding() {
         assert!(sized >= travels, "seed {seed}: sized {sized}, travels {travels}: {message:?}");
         assert!(sized <= travels + 2, "seed {seed}: sized {sized}, travels {travels}: {message:?}");
     }
+}
+
+/// The bound that the protocol's page tells readers to set.
+const FRAME_DEPTH_MAX: usize = 67;
+
+/// Nesting of a text.
+fn depth(text: &[u8]) -> usize {
+    let mut open = 0_usize;
+    let mut deepest = 0;
+    for byte in text {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(open);
+    }
+    deepest
+}
+
+/// .NET refuses a deeper text by default, and with it all other messages of the frame.
+#[test]
+fn a_frame_around_the_deepest_payload_is_as_deep_as_readers_are_told() {
+    let payload = "[".repeat(PAYLOAD_DEPTH_MAX) + &"]".repeat(PAYLOAD_DEPTH_MAX);
+    let deep = || message("x", Payload::Json(payload.clone().into()));
+    let one = || vec![Arc::new(deep())];
+    let span = Span { after: 7, through: 8, ack_within_ms: 200 };
+    let carried = || Carried { span, messages: one() };
+    let opening = Opening { epoch: Epoch(7), offset: 8, carried: carried() };
+    let history = past([(41, deep())]);
+    let room = room();
+    let batch = Batch { messages: one(), ..batch() };
+    let snapshot = Snapshot {
+        seq: Seq(42),
+        history: history.clone(),
+        cut_short: false,
+        latest: one(),
+        counters: vec![],
+        stream: Some(opening.clone()),
+    };
+    let missed = Missed { skipped: vec![], merged: vec![] };
+    let refresh = Refresh {
+        missed,
+        latest: one(),
+        counters: vec![],
+        carried: Some(carried()),
+        history: history.clone(),
+    };
+    let greeting = Greeting { heartbeat_ms: 1, resumed: false, reset: None };
+    for frame in [
+        frame::level(head(&room), &batch, Encoding::Json),
+        frame::carry(head(&room), &carried(), Encoding::Json),
+        frame::refresh(head(&room), &refresh, Encoding::Json),
+        frame::welcome(head(&room), greeting, &snapshot, Encoding::Json),
+        frame::history(head(&room), &history, Encoding::Json),
+    ] {
+        assert_eq!(depth(unframe(&frame).1), FRAME_DEPTH_MAX);
+    }
+    assert_eq!(depth(&frame::reliable_page(&room, &opening, None)), FRAME_DEPTH_MAX);
+    assert_eq!(depth(&frame::history_page(head(&room), false, &snapshot)), FRAME_DEPTH_MAX);
 }
 
 #[test]

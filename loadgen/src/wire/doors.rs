@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::monotonic_ns;
-use crate::wire::http::{authorization, read_head};
+use crate::wire::http::{FOREIGN_HOST, Head, authorization, foreign_host, read_head};
 
 /// Longest time of a question at a door before and during the run, from the connect to the last byte.
 pub(crate) const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
@@ -114,6 +114,10 @@ impl Door {
             stream.set_read_timeout(Some(left)).map_err(said)?;
             let read = stream.read(&mut chunk).map_err(said)?;
             answer.extend_from_slice(&chunk[..read]);
+            // An operator would look for the mistake in the flags, and it is in the node's configuration.
+            if let Ok(Some(Head { code: FOREIGN_HOST, .. })) = read_head(&answer, ANSWER_BYTES_MAX) {
+                return Err(foreign_host(&self.authority));
+            }
             if let Some(taken) = take(&answer)? {
                 return Ok(taken);
             }
@@ -170,6 +174,25 @@ mod tests {
         let take = |_: &[u8]| Ok(None::<()>);
         assert_eq!(mute.exchange("/", None, age_max, take), Err("no answer in 0.05 s".to_owned()));
         dripping.join().unwrap();
+    }
+
+    #[test]
+    fn a_door_that_does_not_know_its_name_is_explained_to_every_question() {
+        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let named = Door {
+            authority: "roomcast:7601".to_owned(),
+            ..format!("http://{}", door.local_addr().unwrap()).parse().unwrap()
+        };
+        let answering = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = door.accept().unwrap();
+                stream.write_all(b"HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\n\r\n").unwrap();
+            }
+        });
+        let explained = Err(foreign_host("roomcast:7601"));
+        assert_eq!(named.ask("/v1/rooms", None, ANSWER_AGE_MAX), explained);
+        assert_eq!(named.read("/metrics").map(drop), explained.map(drop));
+        answering.join().unwrap();
     }
 
     #[test]

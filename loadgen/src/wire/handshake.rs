@@ -2,7 +2,7 @@
 
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
-use crate::wire::http::{authorization, read_head};
+use crate::wire::http::{FOREIGN_HOST, authorization, foreign_host, read_head};
 
 /// Largest head of an answer to a handshake.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -45,6 +45,9 @@ impl Handshake {
     /// A sentence about an answer that refuses the device, or that is not roomcast's.
     pub(crate) fn answer(&self, received: &[u8]) -> Result<Option<usize>, String> {
         let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
+        if head.code == FOREIGN_HOST {
+            return Err(foreign_host(&self.host));
+        }
         if head.code != 101 {
             return Err(format!("HTTP {}", head.code));
         }
@@ -58,5 +61,25 @@ impl Handshake {
             return Err(format!("not roomcast: it does not speak {subprotocol}"));
         }
         Ok(Some(head.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_that_does_not_know_the_host_is_explained_with_the_remedy() {
+        let door = Door {
+            scheme: "ws".into(),
+            authority: "roomcast:7600".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+        };
+        let handshake = Handshake::new(&door, Encoding::Json, None);
+        let refused =
+            handshake.answer(b"HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\n\r\n").unwrap_err();
+        let remedy = "add \"roomcast\" to `hosts` in the node's configuration";
+        assert!(refused.contains("HTTP 421") && refused.contains(remedy), "{refused}");
+        assert!(foreign_host("[2001:db8::1]:7600").contains("add \"2001:db8::1\" to"));
     }
 }

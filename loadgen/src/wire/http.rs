@@ -14,6 +14,19 @@ pub(crate) fn authorization(bearer: Option<&str>) -> String {
     bearer.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default()
 }
 
+/// The code of a door that does not know the `Host` of a request.
+pub(crate) const FOREIGN_HOST: u16 = 421;
+
+/// The trouble behind [`FOREIGN_HOST`], and the remedy.
+pub(crate) fn foreign_host(authority: &str) -> String {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    format!(
+        "HTTP {FOREIGN_HOST}: a door without keys does not know the host {host}; add \"{host}\" to `hosts` in the \
+         node's configuration"
+    )
+}
+
 /// Reads the head of an answer; `None` while the end of the head is missing.
 ///
 /// # Errors

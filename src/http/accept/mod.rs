@@ -36,13 +36,13 @@ use crate::clock;
 use crate::metrics::{DoorName, Dropped, Metrics};
 use crate::seat::{Address, Seat, Seats};
 use roomcast_core::limits::{
-    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DESCRIPTORS_KEPT, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER,
-    HANDSHAKE_AGE_MAX, HEAD_BYTES_MAX, PROXY_BYTES_MAX,
+    ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HANDSHAKE_AGE_MAX,
+    HEAD_BYTES_MAX, PROXY_BYTES_MAX,
 };
 
 use super::problem::Problem;
 use paced::{PacedStream, Pulse};
-use places::{Place, Places};
+use places::{Place, Places, Search};
 
 /// One request at a door, with its body still unread.
 pub(crate) type Request = hyper::Request<Incoming>;
@@ -133,10 +133,9 @@ impl DescriptorsHeld {
         self.connections >= self.connections_max
     }
 
-    /// True if a door of devices has no descriptor left for another connection, or if a device has none.
-    pub(crate) fn are_used_up(&self) -> bool {
-        let is_full_of_devices = self.is_full() && self.connections_max + DESCRIPTORS_KEPT >= self.max;
-        is_full_of_devices || self.taken + DESCRIPTORS_KEPT / 2 >= self.max
+    /// True if no descriptor is left for another connection at this door.
+    pub(crate) fn are_used_up_at<D: Door>(&self) -> bool {
+        self.taken + D::DESCRIPTORS_LEFT >= self.max
     }
 }
 
@@ -205,20 +204,28 @@ pub(crate) async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway
                     () = stopped(&mut stop) => return,
                     place = places.take(address, Arc::clone(&pulse)) => place,
                 };
-                let Some(place) = place else {
-                    metrics.dropped(D::NAME, Dropped::Full);
-                    continue;
-                };
                 let visit = Visit {
                     peer,
                     pulse,
-                    place,
                     _descriptor: descriptor,
                     metrics: metrics.clone(),
                     proxies: Arc::clone(&proxies),
                     stop: stop.clone(),
                 };
-                tokio::spawn(visit.serve(stream, Arc::clone(&door), Arc::clone(&protocol)));
+                let door = Arc::clone(&door);
+                let protocol = Arc::clone(&protocol);
+                match place {
+                    Search::Found(place) => drop(tokio::spawn(visit.serve(place, stream, door, protocol))),
+                    // Off this loop: the next connection may be of an address that holds less.
+                    Search::Aside => {
+                        let places = places.clone();
+                        tokio::spawn(async move {
+                            if let Some(place) = visit.waits_aside::<D>(&places, address).await {
+                                visit.serve(place, stream, door, protocol).await;
+                            }
+                        });
+                    }
+                }
             }
             Err(error) if is_of_one_connection(&error) => {
                 debug!(door = D::NAME.name(), %error, "a connection was gone before it was accepted");
@@ -266,8 +273,7 @@ struct Visit {
     /// The other end of the socket: the device, or a proxy.
     peer: IpAddr,
     pulse: Arc<Pulse>,
-    /// Given back, like the descriptor, when the connection ends or becomes a device.
-    place: Place,
+    /// Given back, like the place, when the connection ends or becomes a device.
     _descriptor: Seat,
     metrics: Metrics,
     proxies: Arc<Proxies>,
@@ -275,8 +281,28 @@ struct Visit {
 }
 
 impl Visit {
-    async fn serve<D: Door>(self, mut stream: TcpStream, door: Arc<D>, protocol: Arc<http1::Builder>) {
-        let Self { peer, pulse, place, _descriptor, metrics, proxies, mut stop } = self;
+    /// Waits for a place as a newcomer of the address that holds most. `None`: the connection is to be closed.
+    async fn waits_aside<D: Door>(&self, places: &Places, address: Option<Address>) -> Option<Place> {
+        let mut stop = self.stop.clone();
+        let place = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return None,
+            place = places.take_aside(address, Arc::clone(&self.pulse), HANDSHAKE_AGE_MAX) => place,
+        };
+        if place.is_none() {
+            self.metrics.dropped(D::NAME, Dropped::Full);
+        }
+        place
+    }
+
+    async fn serve<D: Door>(
+        self,
+        place: Place,
+        mut stream: TcpStream,
+        door: Arc<D>,
+        protocol: Arc<http1::Builder>,
+    ) {
+        let Self { peer, pulse, _descriptor, metrics, proxies, mut stop } = self;
         // Nagle's algorithm would hold the small write of an answer back for up to 40 ms. A socket that
         // refuses the option is closed by its peer already.
         if stream.set_nodelay(true).is_err() {

@@ -10,6 +10,10 @@
 //! connection closes. A flood of 2 000 connections a second has its oldest half a second ago, and the device
 //! does not wait.
 //!
+//! A newcomer whose own address holds most is not turned away: the address may be a carrier's. It stands
+//! *aside*, where it holds up nobody, and takes a place that no other newcomer waits for. After
+//! [`FULL_DOOR_GRACE`] aside it waits like the others.
+//!
 //! This file knows the address of a connection, and the moment since which the door waits for the peer. The
 //! content of requests must stay unknown here.
 
@@ -19,22 +23,41 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::clock;
 use crate::seat::Address;
-use roomcast_core::limits::{FULL_DOOR_GRACE, HALF_OPEN_GRACE};
+use roomcast_core::limits::{FULL_DOOR_GRACE, HALF_OPEN_GRACE, PLACES_PER_ASIDE};
 
 use super::paced::Pulse;
 
 /// Time after which another connection is asked, if the one that was asked stays.
 const ASKED_WAIT: Duration = Duration::from_millis(10);
 
+/// Time between two tries of a newcomer aside. It stands in no line: a place that is given back goes to the
+/// others first.
+const ASIDE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Time between two looks at all holders by a newcomer aside. Hundreds may stand there, and a look takes the lock
+/// that the door's loop needs.
+const ASIDE_LOOK_PAUSE: Duration = Duration::from_millis(200);
+
 /// The places of a door, or of its pages. A clone shares the same places.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     free: Arc<Semaphore>,
+    /// Newcomers that may still stand aside.
+    aside: Arc<Semaphore>,
     holders: Arc<Mutex<Holders>>,
+}
+
+/// The outcome of a search for a place at a door.
+#[derive(Debug)]
+pub(super) enum Search {
+    /// The place.
+    Found(Place),
+    /// The newcomer's address holds most, and others may stand behind the newcomer.
+    Aside,
 }
 
 /// One connection's place. Dropping the place gives it back.
@@ -76,14 +99,16 @@ enum Yielding {
 impl Places {
     /// `places_max` places, all free.
     pub(crate) fn new(places_max: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(places_max)), holders: Arc::default() }
+        let free = Arc::new(Semaphore::new(places_max));
+        let aside = Arc::new(Semaphore::new(places_max.div_ceil(PLACES_PER_ASIDE)));
+        Self { free, aside, holders: Arc::default() }
     }
 
-    /// Waits for a place for a connection from `address`. `None`: the address holds most places, all of them
-    /// in use, and others stand in line behind the connection.
+    /// Waits for a place for a connection from `address`. [`Search::Aside`]: the address holds most places, all
+    /// of them in use, and others stand in line behind the connection, which is to [`Self::take_aside`].
     ///
     /// Cancel safe: nothing is taken before the return.
-    pub(super) async fn take(&self, address: Option<Address>, pulse: Arc<Pulse>) -> Option<Place> {
+    pub(super) async fn take(&self, address: Option<Address>, pulse: Arc<Pulse>) -> Search {
         let permit = loop {
             // The usual case, without a look at the holders and without a timer.
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
@@ -92,7 +117,9 @@ impl Places {
             let wait = match self.look(address, clock::now().instant) {
                 Yielding::Later(wait) => wait,
                 // An accept loop takes one connection after the other, so a wait here is everybody's wait.
-                Yielding::HoldsMost(wait) if wait > HALF_OPEN_GRACE && self.has_rivals() => return None,
+                Yielding::HoldsMost(wait) if wait > HALF_OPEN_GRACE && self.has_rivals() => {
+                    return Search::Aside;
+                }
                 Yielding::HoldsMost(wait) => wait,
                 Yielding::Asked => ASKED_WAIT,
             };
@@ -100,11 +127,40 @@ impl Places {
                 break permit;
             }
         };
-        Some(self.settle(address, pulse, permit))
+        Search::Found(self.settle(address, pulse, permit))
+    }
+
+    /// Waits aside for at most `patience`. `None` at once if too many stand aside.
+    ///
+    /// Cancel safe: nothing is taken before the return.
+    pub(super) async fn take_aside(
+        &self,
+        address: Option<Address>,
+        pulse: Arc<Pulse>,
+        patience: Duration,
+    ) -> Option<Place> {
+        let _aside = self.aside.try_acquire().ok()?;
+        let began = clock::now().instant;
+        // Who did nothing until then would have to make room for anybody.
+        let mut look_at = began + FULL_DOOR_GRACE;
+        loop {
+            sleep(ASIDE_PAUSE).await;
+            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+                return Some(self.settle(address, pulse, permit));
+            }
+            let now = clock::now().instant;
+            if now.saturating_duration_since(began) >= patience {
+                return None;
+            }
+            if now >= look_at {
+                self.look(None, now);
+                look_at = now + ASIDE_LOOK_PAUSE;
+            }
+        }
     }
 
     /// Waits for a place for at most `patience`. `None` at once if the newcomer's own address holds most
-    /// places and none of them is held up: a further wait of such an address would only take turns from others.
+    /// places and too many of it wait.
     ///
     /// Cancel safe: nothing is taken before the return.
     pub(in crate::http) async fn take_within(
@@ -120,7 +176,11 @@ impl Places {
             }
             let now = clock::now().instant;
             let wait = match self.look(address, now) {
-                Yielding::HoldsMost(_) => return None,
+                // In line it would take turns from the others.
+                Yielding::HoldsMost(_) => {
+                    let patience = deadline.saturating_duration_since(now);
+                    return self.take_aside(address, pulse, patience).await;
+                }
                 Yielding::Later(wait) => wait,
                 Yielding::Asked => ASKED_WAIT,
             };
@@ -259,7 +319,12 @@ mod tests {
     /// A connection from this address, in its place.
     async fn comes(places: &Places, last: u8) -> (Place, Arc<Pulse>) {
         let pulse = pulse();
-        (places.take(address(last), Arc::clone(&pulse)).await.unwrap(), pulse)
+        (found(places.take(address(last), Arc::clone(&pulse)).await), pulse)
+    }
+
+    fn found(search: Search) -> Place {
+        let Search::Found(place) = search else { panic!("a place") };
+        place
     }
 
     /// The connection has sent a request, and has taken the answer.
@@ -350,7 +415,7 @@ mod tests {
     async fn a_place_counts_for_the_address_that_a_proxy_names() {
         let places = Places::new(3);
         let unnamed = pulse();
-        let proxied = places.take(None, Arc::clone(&unnamed)).await.unwrap();
+        let proxied = found(places.take(None, Arc::clone(&unnamed)).await);
         let (_one, one) = comes(&places, 1).await;
         let (_two, _) = comes(&places, 2).await;
         let now = clock::now().instant;
@@ -363,16 +428,53 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_with_most_places_does_not_wait_in_line_for_more() {
-        let places = Places::new(2);
+    async fn an_address_with_most_places_waits_aside_and_the_others_go_first() {
+        let places = Places::new(4);
         let (held, busy) = comes(&places, 1).await;
+        let (_more, more) = comes(&places, 1).await;
         let (_other, other) = comes(&places, 2).await;
-        busy.request_began();
-        other.request_began();
+        let (_another, another) = comes(&places, 2).await;
+        for pulse in [&busy, &more, &other, &another] {
+            pulse.request_began();
+        }
+        assert!(matches!(places.take(address(1), pulse()).await, Search::Aside), "the loop goes on");
         let long = Duration::from_secs(9);
-        assert!(places.take_within(address(1), pulse(), long).await.is_none(), "at once");
+        let large = tokio::spawn({
+            let places = places.clone();
+            async move { places.take_within(address(1), pulse(), long).await }
+        });
+        while places.aside.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(places.take_within(address(1), pulse(), long).await.is_none(), "enough stand aside");
         assert!(places.take_within(address(3), pulse(), Duration::ZERO).await.is_none());
+        let small = tokio::spawn({
+            let places = places.clone();
+            async move { places.take_within(address(3), pulse(), long).await }
+        });
+        sleep(ASIDE_PAUSE * 2).await;
         drop(held);
-        assert!(places.take_within(address(3), pulse(), Duration::ZERO).await.is_some());
+        let small = small.await.unwrap();
+        assert!(small.is_some(), "who holds least came last, and goes first");
+        assert!(!large.is_finished());
+        drop(small);
+        assert!(large.await.unwrap().is_some(), "nobody else wants it");
+        assert_eq!(places.aside.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_large_address_is_not_kept_out_by_silence_of_many() {
+        let places = Places::new(3);
+        let (_large, large) = comes(&places, 1).await;
+        let (place, silent) = comes(&places, 2).await;
+        let (_silent, _) = comes(&places, 3).await;
+        large.request_began();
+        let aside = places.take_aside(address(1), pulse(), FULL_DOOR_GRACE * 3);
+        let asked = async {
+            silent.asked.notified().await;
+            drop(place);
+        };
+        let (place, ()) = tokio::join!(aside, asked);
+        assert!(place.is_some());
     }
 }

@@ -1,8 +1,11 @@
 //! `/readyz`: may a balancer send traffic to this node? Pure: the signs go in, the verdict comes out.
 //!
 //! *Reasons* stand in the way of traffic: the node is draining, a shard does not answer, the store fails or
-//! hangs. A strained or degraded shard is only named, and so is a room with a damaged stream. The node goes
-//! on, and the next room may go elsewhere.
+//! hangs, no publisher finds a descriptor. A strained or degraded shard is only named, and so is a room with a
+//! damaged stream. The node goes on, and the next room may go elsewhere.
+//!
+//! A node without a place for another device is named as well, and stays ready. Its viewer door refuses devices
+//! by itself, and a balancer that took the node out would take the publishers of all its rooms away.
 
 use std::time::Duration;
 
@@ -10,6 +13,8 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use crate::http::accept::{Answer, DescriptorsHeld};
+use crate::http::publisher::PublisherDoor;
+use crate::http::viewer::ViewerDoor;
 use crate::http::{JSON, answer};
 use crate::store::aside::RoomAside;
 use crate::store::health::Trouble;
@@ -23,6 +28,9 @@ pub(super) struct Readiness {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
+    /// States of a node that goes on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    states: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards_silent: Vec<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,21 +144,23 @@ impl Readiness {
             (!shards_silent.is_empty(), "shards_silent"),
             (store_failing.is_some(), "store_failing"),
             (store_slow.is_some(), "store_slow"),
-            (descriptors.is_full(), "connections_full"),
-            (descriptors.are_used_up(), "descriptors_used_up"),
+            (descriptors.are_used_up_at::<PublisherDoor>(), "descriptors_used_up"),
         ]
         .into_iter()
         .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
         .collect();
         let status = if reasons.is_empty() { "ready" } else { "not_ready" };
+        let is_full = descriptors.is_full() || descriptors.are_used_up_at::<ViewerDoor>();
+        let states = is_full.then_some("connections_full").into_iter().collect();
         Self {
             status,
             reasons,
+            states,
             shards_silent,
             store_failing,
             store_slow,
             rooms_aside,
-            descriptors: (descriptors.is_full() || descriptors.are_used_up()).then_some(descriptors),
+            descriptors: is_full.then_some(descriptors),
             shards_strained,
             shards_degraded,
         }
@@ -201,21 +211,31 @@ mod tests {
             taken: connections,
             max: 148,
         };
-        let free = Readiness::judge(Signs { descriptors: descriptors(19, 20), ..Signs::default() });
-        assert_eq!(free.status, "ready");
-        let full = Readiness::judge(Signs { descriptors: descriptors(20, 20), ..Signs::default() });
-        assert_eq!(full.reasons, ["connections_full", "descriptors_used_up"]);
-        let by_configuration =
-            Readiness::judge(Signs { descriptors: descriptors(10, 10), ..Signs::default() });
-        assert_eq!(by_configuration.reasons, ["connections_full"]);
-        let by_visits = Readiness::judge(Signs {
-            descriptors: DescriptorsHeld { taken: 84, ..descriptors(0, 20) },
-            ..Signs::default()
-        });
+        let judged = |descriptors| Readiness::judge(Signs { descriptors, ..Signs::default() });
+        let free = judged(descriptors(19, 20));
+        assert_eq!((free.status, &*free.states), ("ready", &[][..]));
+        assert_eq!(judged(descriptors(10, 10)).states, ["connections_full"], "by the configuration");
+        // Whatever strangers do at the viewer door leaves descriptors to the publisher door.
+        let crowded = judged(DescriptorsHeld { taken: 84, ..descriptors(0, 20) });
+        assert_eq!((crowded.status, &*crowded.states), ("ready", &["connections_full"][..]));
+        let by_visits = judged(DescriptorsHeld { taken: 100, ..descriptors(0, 20) });
         assert_eq!(by_visits.reasons, ["descriptors_used_up"]);
-        let shown = serde_json::to_value(&full).unwrap();
-        assert_eq!(shown["descriptors"]["connections"], 20, "{shown}");
-        assert_eq!(shown["descriptors"]["connections_max"], 20, "{shown}");
+        assert_eq!(by_visits.into_answer().status(), 503);
+    }
+
+    #[test]
+    fn a_node_full_of_devices_is_named_and_keeps_its_publishers() {
+        let descriptors = DescriptorsHeld { connections: 20, connections_max: 20, taken: 21, max: 148 };
+        let full = Readiness::judge(Signs { descriptors, ..Signs::default() });
+        assert_eq!(
+            serde_json::to_value(&full).unwrap(),
+            serde_json::json!({
+                "status": "ready",
+                "states": ["connections_full"],
+                "descriptors": {"connections": 20, "connections_max": 20, "taken": 21, "max": 148},
+            })
+        );
+        assert_eq!(full.into_answer().status(), 200);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //!
 //! Pure but for the locks: `now` is an argument.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::auth::{BearerKeys, KeyHash};
 use roomcast_core::room::bucket::Bucket;
 
 /// One second's worth of messages may come at once.
@@ -15,10 +17,20 @@ const BURST: Duration = Duration::from_secs(1);
 /// The limit of each publisher key.
 #[derive(Debug)]
 pub(crate) struct KeyLimits {
-    /// Key -> bucket. An open door has a single bucket for all publishers. Empty: no limit.
-    buckets: Vec<Mutex<Bucket>>,
+    /// Messages of each key per second. 0: no limit.
+    messages_per_second: u32,
+    /// Key -> bucket. Empty: no limit.
+    buckets: Vec<KeyBucket>,
     /// Messages past the limit are counted and pass all the same.
     pub(crate) observe_only: bool,
+}
+
+/// The bucket of a key, or the single one of an open door. A reload that keeps the limit shares the bucket with
+/// the configuration before.
+#[derive(Debug, Clone)]
+struct KeyBucket {
+    key: Option<KeyHash>,
+    bucket: Arc<Mutex<Bucket>>,
 }
 
 /// The messages of a request within the limit, and the number past the limit.
@@ -33,19 +45,34 @@ pub(super) struct Within {
 }
 
 impl KeyLimits {
-    /// A limit of `messages_per_second` for each of `keys` keys. An open door has no keys. A rate of 0 is no
-    /// limit.
-    pub(crate) fn new(messages_per_second: u32, keys: usize, now: Instant) -> Self {
-        let keys = if messages_per_second == 0 { 0 } else { keys.max(1) };
-        let bucket = || Mutex::new(Bucket::new(messages_per_second, BURST, now));
-        Self { buckets: (0..keys).map(|_| bucket()).collect(), observe_only: false }
+    /// A limit of `messages_per_second` for each of `keys`. An open door has no keys. A rate of 0 is no limit.
+    pub(crate) fn new(messages_per_second: u32, keys: &BearerKeys, now: Instant) -> Self {
+        let none = Self { messages_per_second, buckets: Vec::new(), observe_only: false };
+        none.replaced_by(messages_per_second, keys, now)
+    }
+
+    /// The limits after a reload. A key that had the same limit before keeps its bucket.
+    pub(crate) fn replaced_by(&self, messages_per_second: u32, keys: &BearerKeys, now: Instant) -> Self {
+        let hashes = keys.hashes();
+        let places = if messages_per_second == 0 { 0 } else { hashes.len().max(1) };
+        let buckets = (0..places).map(|place| {
+            let key = hashes.get(place).copied();
+            let former = self.buckets.iter().find(|former| former.key == key);
+            let former = former.filter(|_| self.messages_per_second == messages_per_second);
+            former.cloned().unwrap_or_else(|| {
+                let bucket = Bucket::new(messages_per_second, BURST, now);
+                KeyBucket { key, bucket: Arc::new(Mutex::new(bucket)) }
+            })
+        });
+        let buckets = buckets.collect();
+        Self { messages_per_second, buckets, observe_only: false }
     }
 
     /// Takes the messages of a request out of the key's limit. Reliable messages are shed last.
     pub(super) fn take(&self, key: usize, reliable: usize, others: usize, now: Instant) -> Within {
         let all = Within { reliable, others, over: 0 };
         let Some(bucket) = self.buckets.get(key) else { return all };
-        let mut bucket = bucket.lock();
+        let mut bucket = bucket.bucket.lock();
         // All at one moment, so nothing fits after the first refusal. Reliable messages come last, because
         // `take_first` gives them a second burst of their own.
         let taken = (0..others).take_while(|_| bucket.take(now)).count();
@@ -64,11 +91,35 @@ mod tests {
     use super::*;
     use crate::clock;
 
+    /// Keys with these digits as their hashes.
+    fn keys(digits: &[u8]) -> BearerKeys {
+        let hash = |digit| KeyHash::parse(&format!("sha256:{}", format!("{digit:02x}").repeat(32))).unwrap();
+        BearerKeys::new(digits.iter().map(hash).collect())
+    }
+
+    /// Each SIGHUP used to give every publisher a further second's worth.
+    #[test]
+    fn a_reload_gives_no_key_a_further_burst_unless_its_limit_changes() {
+        let now = clock::now().instant;
+        let none_left = Within { reliable: 0, others: 0, over: 1 };
+        let before = KeyLimits::new(2, &keys(&[1, 2]), now);
+        assert_eq!(before.take(1, 0, 2, now).over, 0);
+        let rotated = before.replaced_by(2, &keys(&[2, 3]), now);
+        assert_eq!(rotated.take(0, 0, 1, now), none_left, "the same key, at another place");
+        assert_eq!(rotated.take(1, 0, 2, now).over, 0, "a new key");
+        assert_eq!(before.take(1, 0, 1, now), none_left, "for requests under way, too");
+        assert_eq!(rotated.replaced_by(3, &keys(&[2]), now).take(0, 0, 3, now).over, 0, "another limit");
+        let open = KeyLimits::new(2, &keys(&[]), now);
+        assert_eq!(open.take(0, 0, 2, now).over, 0);
+        assert_eq!(open.replaced_by(2, &keys(&[]), now).take(0, 0, 1, now), none_left);
+        assert_eq!(open.replaced_by(2, &keys(&[1]), now).take(0, 0, 2, now).over, 0);
+    }
+
     #[test]
     fn a_second_s_worth_comes_at_once_and_as_much_each_second() {
         let now = clock::now().instant;
         for rate in [1, 3, 10, 999, 1_000_000] {
-            let limits = KeyLimits::new(rate, 1, now);
+            let limits = KeyLimits::new(rate, &keys(&[1]), now);
             let rate = rate as usize;
             assert_eq!(
                 limits.take(0, 0, rate + 7, now),
@@ -84,11 +135,11 @@ mod tests {
     #[test]
     fn each_key_has_a_limit_of_its_own_and_an_open_door_has_one() {
         let now = clock::now().instant;
-        let limits = KeyLimits::new(2, 2, now);
+        let limits = KeyLimits::new(2, &keys(&[1, 2]), now);
         for key in [0, 1] {
             assert_eq!(limits.take(key, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
         }
-        let open = KeyLimits::new(2, 0, now);
+        let open = KeyLimits::new(2, &keys(&[]), now);
         assert_eq!(open.take(0, 0, 3, now), Within { reliable: 0, others: 2, over: 1 });
         assert_eq!(open.take(0, 0, 1, now), Within { reliable: 0, others: 0, over: 1 });
     }
@@ -96,7 +147,7 @@ mod tests {
     #[test]
     fn reliable_messages_go_first_and_the_others_wait_for_them() {
         let now = clock::now().instant;
-        let limits = KeyLimits::new(5, 1, now);
+        let limits = KeyLimits::new(5, &keys(&[1]), now);
         assert_eq!(limits.take(0, 1, 9, now), Within { reliable: 1, others: 5, over: 4 });
         assert_eq!(limits.take(0, 9, 1, now), Within { reliable: 4, others: 0, over: 6 });
         let later = now + Duration::from_millis(400);
@@ -107,9 +158,9 @@ mod tests {
     #[test]
     fn without_a_limit_or_while_observing_everything_is_taken() {
         let now = clock::now().instant;
-        let none = KeyLimits::new(0, 2, now);
+        let none = KeyLimits::new(0, &keys(&[1, 2]), now);
         assert_eq!(none.take(1, 0, 1000, now), Within { reliable: 0, others: 1000, over: 0 });
-        let observed = KeyLimits { observe_only: true, ..KeyLimits::new(2, 1, now) };
+        let observed = KeyLimits { observe_only: true, ..KeyLimits::new(2, &keys(&[1]), now) };
         assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 1 });
         assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 3 });
         let half_a_second = now + Duration::from_millis(500);

@@ -27,15 +27,21 @@ use crate::shard::handle::{Arrival, Hello};
 use roomcast_core::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX};
 use roomcast_core::room::id::RoomName;
 
-use super::Node;
 use super::accept::paced::PacedStream;
 use super::accept::{Answer, Door, Request, visitor};
 use super::foreign::check_own_host;
 use super::problem::Problem;
 use super::request::{Query, check_head};
 use super::routes::{Part, Route, room_name};
+use super::{Node, answer};
 
 use upgrade::{JoinQuery, Subprotocol, accept_key, subprotocol, token};
+
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+/// The page at `/`, for people: a browser's console on it is of this door's own origin. A console on a page of
+/// problem+json is none in every browser.
+const PAGE: &str = "<!doctype html><html lang=en><title>roomcast</title><body><h1>roomcast</h1><p>The viewer door of a \
+    roomcast node. Devices join a room at <code>/v1/rooms/{room}/ws</code>, over a WebSocket.</p>\n";
 
 /// The door of devices.
 #[derive(Debug)]
@@ -212,6 +218,7 @@ impl Door for ViewerDoor {
                 check_own_host(request.headers(), hosts, viewer_listen.ip())?;
             }
         }
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match Route::of(request.uri().path()) {
             Some(Route::Part(room, Part::Ws)) => {
                 let room = room.to_owned();
@@ -222,6 +229,7 @@ impl Door for ViewerDoor {
                 let (head, _) = request.into_parts();
                 Ok(self.pull(&room, part, head).await)
             }
+            None if is_read && request.uri().path() == "/" => Ok(answer(StatusCode::OK, HTML, PAGE.into())),
             // The publisher door's paths do not exist at this door.
             _ => Err(Problem::not_found()),
         }

@@ -2,6 +2,7 @@
 
 use super::Residents;
 use super::connection::{Deferred, RoomPlace, Socket};
+use crate::auth::Grant;
 use crate::shard::lane::{Control, JoinRefused, Welcome};
 use roomcast_core::fanout::segment::{Entrant, Segment, StreamPlace};
 use roomcast_core::limits::ROOMS_PER_CONNECTION_MAX;
@@ -30,6 +31,10 @@ impl<S: Socket> Residents<S> {
             "token_expired"
         } else if !connection.grant.covers(room) {
             "room_not_granted"
+        } else if connection.grant == Grant::Any && !self.plan.device_keys.is_open() {
+            // A reload has locked the door since the device came. The device keeps its rooms, and shows a token
+            // for more.
+            "token_missing"
         } else if self.lanes.is_overloaded(self.plan.home(room)) {
             "overloaded"
         } else if connection.may_join() {
