@@ -460,6 +460,9 @@ pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
 pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a failed store is opened again.
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Commits of a turn that meet damaged pages. Each one is done again in halves, so one damaged room among 1 024
+/// takes 11. Above: the rest of the turn fails, and the store counts as failing.
+pub const STORE_COMMITS_FAILED_MAX: usize = 32;
 /// Bytes that a store writes and syncs after a failure, before the store counts as well: 16 payloads of the
 /// largest size. Each try follows after a pause of up to [`STORE_REOPEN_PAUSE_MAX`].
 pub const STORE_PROOF_BYTES: usize = 256 * KIB;
@@ -484,6 +487,11 @@ pub const STORE_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 pub const STORE_CLOCK_STEP_MAX: Duration = Duration::from_secs(1);
 /// Interval of the purge of expired rows. A purge at the bound is followed by the next at once.
 pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time of the wall clock between the last note of a store and the next start. Above: the clock may be wrong, and
+/// the purge is held for [`STORE_PURGE_HOLD`].
+pub const STORE_AWAY_MAX: Duration = Duration::from_secs(3600);
+/// Time without a purge after a start with a wall clock behind the stored times, or far ahead of them.
+pub const STORE_PURGE_HOLD: Duration = Duration::from_secs(600);
 /// Longest pause after a purge that failed; the pause doubles from [`STORE_PURGE_INTERVAL`].
 pub const STORE_PURGE_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Time for which an expired row stays that can't be read or removed.

@@ -130,12 +130,14 @@ table! {
         "Damaged messages and entries that were found in the store and put aside.";
     STORE_READS_FAILED = Counter "roomcast_store_reads_failed_total" []
         "Failed reads of a room's stored messages. All other rooms go on.";
+    STORE_WRITES_FAILED = Counter "roomcast_store_writes_failed_total" []
+        "Failed writes of a room alone: a page of the file is damaged. All other rooms go on.";
     STORE_PURGED = Counter "roomcast_store_purged_total" [] "Expired messages removed from the store.";
     STORE_BYTES = Gauge "roomcast_store_bytes" []
         "Bytes of stored messages, keys included. The file is larger.";
     STORE_FAILING = Gauge "roomcast_store_failing" [] "1 while the store fails, else 0.";
     STORE_ROOMS_ASIDE = Gauge "roomcast_store_rooms_aside" []
-        "Rooms whose stored messages can't be read. Their reliable messages are refused.";
+        "Rooms whose stored messages can't be read or written. Their reliable messages are refused.";
     STORE_CALL = Gauge "roomcast_store_call_seconds" []
         "Time since the store's call under way began. 0: no call is under way.";
     CPU = Counter "roomcast_cpu_microseconds_total" [] "Processor time of the process, in all its threads.";

@@ -39,7 +39,7 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 42] = [
+const BRANCHES: [&str; 43] = [
     "latest values that follow",
     "history piece",
     "slow link",
@@ -71,6 +71,7 @@ const BRANCHES: [&str; 42] = [
     "room aside",
     "parked join",
     "parked publish",
+    "read beside the writer",
     "late ack for an earlier segment",
     "device on two connections",
     "forgotten stream",
